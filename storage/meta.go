@@ -1,0 +1,190 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+)
+
+// chunkSize is the size in bytes of every chunk of a body but the last. 256 KiB keeps the copy of one chunk, made while the
+// value log's lock is held, short.
+const chunkSize = 256 << 10
+
+// valueHeader is the length in bytes of what stands before the data of each value: its length and its CRC-32C.
+const valueHeader = 8
+
+var errDamaged = errors.New("damaged value")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// objectID identifies an object's key in the records of a segment.
+type objectID [16]byte
+
+func idOf(key string) objectID {
+	sum := sha256.Sum256([]byte(key))
+	return objectID(sum[:16])
+}
+
+// slot is what the index knows an object by.
+func (id objectID) slot() uint64 { return binary.BigEndian.Uint64(id[:8]) }
+
+func metaKey(id objectID) []byte {
+	return append([]byte{'m'}, id[:]...)
+}
+
+func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
+	k := make([]byte, 0, 1+16+8+4)
+	k = append(k, 'c')
+	k = append(k, id[:]...)
+	k = binary.BigEndian.AppendUint64(k, fill)
+	return binary.BigEndian.AppendUint32(k, chunk)
+}
+
+// sealValue fills in the header of v, whose data begins at valueHeader.
+func sealValue(key, v []byte) {
+	data := v[valueHeader:]
+	binary.BigEndian.PutUint32(v, uint32(len(data)))
+	binary.BigEndian.PutUint32(v[4:], crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, data))
+}
+
+// openValue returns the data of v, or errDamaged.
+func openValue(key, v []byte) ([]byte, error) {
+	if len(v) < valueHeader {
+		return nil, errDamaged
+	}
+	data := v[valueHeader:]
+	if binary.BigEndian.Uint32(v) != uint32(len(data)) ||
+		binary.BigEndian.Uint32(v[4:]) != crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, data) {
+		return nil, errDamaged
+	}
+	return data, nil
+}
+
+// extent says that the chunks from first on, up to the next extent's first, are in a segment.
+type extent struct {
+	segment uint32
+	first   uint32
+}
+
+// meta is the metadata record of an object.
+type meta struct {
+	fill    uint64
+	size    int64
+	stored  time.Time
+	epoch   uint64
+	key     string
+	url     string
+	tags    []string
+	extents []extent
+	data    []byte
+}
+
+const metaVersion = 1
+
+func (m *meta) append(b []byte) []byte {
+	b = append(b, metaVersion)
+	b = binary.BigEndian.AppendUint64(b, m.fill)
+	b = binary.AppendUvarint(b, uint64(m.size))
+	b = binary.AppendVarint(b, m.stored.UnixNano())
+	b = binary.AppendUvarint(b, m.epoch)
+	b = appendString(b, m.key)
+	b = appendString(b, m.url)
+	b = binary.AppendUvarint(b, uint64(len(m.tags)))
+	for _, t := range m.tags {
+		b = appendString(b, t)
+	}
+	b = binary.AppendUvarint(b, uint64(len(m.extents)))
+	for _, e := range m.extents {
+		b = binary.AppendUvarint(b, uint64(e.segment))
+		b = binary.AppendUvarint(b, uint64(e.first))
+	}
+	return appendString(b, string(m.data))
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func parseMeta(b []byte) (*meta, error) {
+	if len(b) < 9 || b[0] != metaVersion {
+		return nil, fmt.Errorf("metadata of an unknown version: %w", errDamaged)
+	}
+	m := &meta{fill: binary.BigEndian.Uint64(b[1:])}
+	d := decoder{b: b[9:]}
+	m.size = int64(d.uvarint())
+	m.stored = time.Unix(0, d.varint())
+	m.epoch = d.uvarint()
+	m.key = string(d.bytes())
+	m.url = string(d.bytes())
+	if n := d.count(1); n > 0 {
+		m.tags = make([]string, n)
+		for i := range m.tags {
+			m.tags[i] = string(d.bytes())
+		}
+	}
+	m.extents = make([]extent, d.count(2))
+	for i := range m.extents {
+		m.extents[i] = extent{segment: uint32(d.uvarint()), first: uint32(d.uvarint())}
+	}
+	m.data = append([]byte(nil), d.bytes()...)
+	if d.bad || len(d.b) != 0 || m.size < 0 {
+		return nil, errDamaged
+	}
+	return m, nil
+}
+
+// segmentOf tells the segment that a chunk is in.
+func (m *meta) segmentOf(chunk uint32) (uint32, bool) {
+	for i := len(m.extents) - 1; i >= 0; i-- {
+		if m.extents[i].first <= chunk {
+			return m.extents[i].segment, true
+		}
+	}
+	return 0, false
+}
+
+// decoder reads what meta.append wrote; after an error it returns zeros and bad is set.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	return advance(d, v, n)
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	return advance(d, v, n)
+}
+
+func advance[T uint64 | int64](d *decoder, v T, n int) T {
+	if n <= 0 || d.bad {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+// count reads a number of items that take at least least bytes each.
+func (d *decoder) count(least int) int {
+	n := d.uvarint()
+	if n > uint64(len(d.b)/least) {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.count(1)
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}

@@ -1,0 +1,155 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Object is a whole object of the store, as it was when it was looked up.
+type Object struct {
+	// Stale says that a soft purge covers the object.
+	Stale bool
+
+	store *Store
+	meta  *meta
+	place place
+	body  []byte // the whole body of an object of the RAM tier, else nil
+}
+
+// Key is what the object was stored under.
+func (o *Object) Key() string { return o.meta.key }
+
+// URL is what purges know the object by.
+func (o *Object) URL() string { return o.meta.url }
+
+// Size is the length of the body in bytes.
+func (o *Object) Size() int64 { return o.meta.size }
+
+// Stored is when the object was committed or its metadata updated.
+func (o *Object) Stored() time.Time { return o.meta.stored }
+
+// Tags are the tags that purges know the object by. They are not to be changed.
+func (o *Object) Tags() []string { return o.meta.tags }
+
+// Data is what the object's writer handed to Commit. It is not to be changed.
+func (o *Object) Data() []byte { return o.meta.data }
+
+// Segment is the number of the segment that holds the metadata.
+func (o *Object) Segment() uint32 { return o.place.segment }
+
+// InMemory says that the body came from the RAM tier.
+func (o *Object) InMemory() bool { return o.body != nil }
+
+// Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is read and checked before it returns: on an error the
+// object is gone from the store and nothing was sent to anybody yet.
+func (o *Object) Open(off, n int64) (*Reader, error) {
+	if off < 0 || n < 0 || off+n > o.meta.size {
+		return nil, fmt.Errorf("range %d+%d of an object of %d bytes", off, n, o.meta.size)
+	}
+	r := &Reader{o: o, off: off, left: n}
+	if o.body != nil || n == 0 {
+		return r, nil
+	}
+	r.buf = buffers.Get().(*buffer)
+	if err := r.next(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Reader streams a part of an object's body. It is for one goroutine.
+type Reader struct {
+	o    *Object
+	off  int64 // of the byte after have
+	left int64 // bytes after have
+	buf  *buffer
+	have []byte // read and checked, not yet returned
+}
+
+// next reads the chunk at off into have.
+func (r *Reader) next() error {
+	chunk := uint32(r.off / chunkSize)
+	from := int(r.off % chunkSize)
+	n, err := r.o.readChunk(chunk, from, r.buf[:min(r.left, chunkSize)])
+	if err != nil {
+		return err
+	}
+	r.have = r.buf[:n]
+	r.off += int64(n)
+	r.left -= int64(n)
+	return nil
+}
+
+// WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A damaged chunk ends it with an error.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	if r.o.body != nil {
+		n, err := w.Write(r.o.body[r.off : r.off+r.left])
+		r.off, r.left = r.off+int64(n), r.left-int64(n)
+		return int64(n), err
+	}
+	var total int64
+	for {
+		n, err := w.Write(r.have)
+		total += int64(n)
+		r.have = r.have[n:]
+		if err != nil || r.left == 0 {
+			return total, err
+		}
+		if err := r.next(); err != nil {
+			return total, err
+		}
+	}
+}
+
+// Close gives the buffer back; the Reader is not used after it.
+func (r *Reader) Close() {
+	if r.buf != nil {
+		buffers.Put(r.buf)
+		r.buf, r.have = nil, nil
+	}
+}
+
+// readChunk copies from a chunk into p and forgets the object if the chunk is not there or damaged.
+func (o *Object) readChunk(chunk uint32, from int, p []byte) (int, error) {
+	n, err := o.store.readChunk(o.meta, chunk, from, p)
+	if err != nil {
+		o.store.discard(o, err)
+		return 0, err
+	}
+	return n, nil
+}
+
+func (s *Store) readChunk(m *meta, chunk uint32, from int, p []byte) (n int, err error) {
+	id, ok := m.segmentOf(chunk)
+	if !ok {
+		return 0, errDamaged
+	}
+	g := s.segment(id)
+	if g == nil {
+		return 0, errGone
+	}
+	want := int(min(chunkSize, m.size-int64(chunk)*chunkSize))
+	err = g.get(chunkKey(idOf(m.key), m.fill, chunk), func(data []byte) error {
+		if len(data) != want || from > len(data) {
+			return errDamaged
+		}
+		n = copy(p, data[from:])
+		return nil
+	})
+	return n, err
+}
+
+// buffer holds one value: its header and a chunk.
+type buffer [valueHeader + chunkSize]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// ErrTooLarge says that a body outgrew what the store takes: a quarter of the budget.
+var ErrTooLarge = errors.New("object is larger than a quarter of the disk budget")
+
+// ErrFull says that the disk is at its free-space floor.
+var ErrFull = errors.New("disk is at its free-space floor")

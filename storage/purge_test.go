@@ -1,0 +1,90 @@
+package storage
+
+import "testing"
+
+func TestPurgeByKind(t *testing.T) {
+	cases := []struct {
+		name  string
+		purge Purge
+		gone  []string
+	}{
+		{"url", Purge{URLs: []string{"h/a"}}, []string{"h/a"}},
+		{"prefix", Purge{Prefixes: []string{"h/img/"}}, []string{"h/img/1", "h/img/2"}},
+		{"tag", Purge{Tags: []string{"red"}}, []string{"h/a", "h/img/1"}},
+		{"all", Purge{All: true}, []string{"h/a", "h/b", "h/img/1", "h/img/2"}},
+		{"several", Purge{URLs: []string{"h/b", "h/none"}, Tags: []string{"blue"}}, []string{"h/b", "h/img/2"}},
+		{"nothing", Purge{}, nil},
+	}
+	for _, c := range cases {
+		for _, soft := range []bool{false, true} {
+			t.Run(c.name, func(t *testing.T) {
+				dir := t.TempDir()
+				s := open(t, Options{Dir: dir, Memory: 8 << 20})
+				put(t, s, "h/a", []byte("a"), "red")
+				put(t, s, "h/b", []byte("b"))
+				put(t, s, "h/img/1", []byte("1"), "green", "red")
+				put(t, s, "h/img/2", []byte("2"), "blue")
+				for _, k := range []string{"h/a", "h/b"} { // into memory
+					s.Get(k)
+				}
+				c.purge.Soft = soft
+				if _, err := s.Purge(c.purge); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 { // at once, and after a restart
+					for _, k := range []string{"h/a", "h/b", "h/img/1", "h/img/2"} {
+						hit := false
+						for _, g := range c.gone {
+							hit = hit || g == k
+						}
+						o := s.Get(k)
+						switch {
+						case soft && (o == nil || o.Stale != hit):
+							t.Errorf("%s: %+v, want stale %v", k, o, hit)
+						case !soft && (o == nil) != hit:
+							t.Errorf("%s: gone %v, want %v", k, o == nil, hit)
+						}
+					}
+					closeStore(t, s)
+					s = open(t, Options{Dir: dir})
+				}
+				put(t, s, "h/a", []byte("new"), "red")
+				want(t, s, "h/a", []byte("new"))
+				closeStore(t, s)
+			})
+		}
+	}
+}
+
+func TestPurgeCoversAFillThatBeganBefore(t *testing.T) {
+	s := open(t, Options{})
+	defer closeStore(t, s)
+	w := s.Create(Header{Key: "/a", URL: "/a", Epoch: s.Epoch()})
+	if _, err := s.Purge(Purge{URLs: []string{"/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write([]byte("old"))
+	if _, err := w.Commit(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.Get("/a") != nil {
+		t.Error("what was fetched before the purge is found after it")
+	}
+}
+
+func TestSoftAfterHardStaysHard(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	put(t, s, "/a", []byte("a"))
+	for _, soft := range []bool{false, true} {
+		if _, err := s.Purge(Purge{Tags: []string{"none"}, URLs: []string{"/a"}, Soft: soft}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeStore(t, s)
+	s = open(t, Options{Dir: dir})
+	defer closeStore(t, s)
+	if s.Get("/a") != nil {
+		t.Error("a soft purge undid a hard one")
+	}
+}

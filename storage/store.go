@@ -1,0 +1,392 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+const (
+	formatLine      = "kaiku-store 1\n"
+	segmentCount    = 24 // of the budget; the design asks for 16 to 32
+	minSegment      = 1 << 20
+	syncInterval    = time.Second
+	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
+	defaultDisk     = 10 << 30
+	defaultFreeDisk = 1 << 30
+)
+
+// Options say where and how large a Store is.
+type Options struct {
+	Dir    string       // the data folder; made if missing
+	Disk   int64        // budget in bytes of allocated disk; 0 means 10 GiB
+	Memory int64        // bytes of bodies in the RAM tier; 0 means none
+	Floor  int64        // free bytes of the file system below which nothing is stored; 0 means 5 % of it, at most 1 GiB
+	Log    *slog.Logger // nil means slog.Default
+}
+
+// Store is the object store; its methods may be called from any goroutine.
+type Store struct {
+	opt     Options
+	index   *index
+	purges  *purges
+	ram     *otter.Cache[string, *Object] // nil without memory
+	version atomic.Uint64                 // of the newest metadata record
+	full    atomic.Bool                   // the disk is at its floor
+	counts  counts
+	lock    *os.File
+
+	rolling sync.Mutex // held while a new segment is begun
+
+	// mu guards segments and open; their contents have locks of their own.
+	mu       sync.RWMutex
+	segments map[uint32]*segment
+	open     *segment
+
+	stop context.CancelFunc
+	work sync.WaitGroup // the sync loop and seals
+}
+
+// counts are what Stats reports beside what it reads off.
+type counts struct {
+	evicted, dropped, damaged, refused atomic.Uint64
+}
+
+// Stats is what a Store holds and did since it was opened.
+type Stats struct {
+	Objects  int    // in the index
+	Bytes    int64  // allocated on the disk
+	Disk     int64  // the budget of those
+	Segments int    // the open one included
+	Memory   uint64 // bytes in the RAM tier
+	Evicted  uint64 // objects that went with their segment
+	Dropped  uint64 // segments
+	Damaged  uint64 // objects whose checksum failed or whose chunk was missing
+	Refused  uint64 // writes refused because the disk was at its floor
+}
+
+// Open opens the store in opt.Dir, which one process can hold at a time.
+func Open(opt Options) (*Store, error) {
+	if opt.Disk == 0 {
+		opt.Disk = defaultDisk
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if err := os.MkdirAll(filepath.Join(opt.Dir, "segments"), 0o755); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	lock, err := lockDir(opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opt: opt, index: newIndex(), lock: lock, segments: map[uint32]*segment{}}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", opt.Dir, err), s.release())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.work.Go(func() { s.syncLoop(ctx) })
+	return s, nil
+}
+
+func (s *Store) start() error {
+	if err := checkFormat(s.opt.Dir); err != nil {
+		return err
+	}
+	if s.opt.Memory > 0 {
+		ram, err := otter.New(&otter.Options[string, *Object]{
+			MaximumWeight: uint64(s.opt.Memory),
+			Weigher: func(k string, o *Object) uint32 {
+				return uint32(len(o.body) + len(o.meta.data) + 2*len(k) + 512)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		s.ram = ram
+	}
+	var err error
+	if s.purges, err = openPurges(filepath.Join(s.opt.Dir, "purges"), s.opt.Log); err != nil {
+		return err
+	}
+	if err := s.openSegments(); err != nil {
+		return err
+	}
+	if s.open == nil {
+		if err := s.begin(); err != nil {
+			return err
+		}
+	}
+	s.enforce(0)
+	s.checkFloor()
+	return nil
+}
+
+func checkFormat(dir string) error {
+	path := filepath.Join(dir, "format")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.WriteFile(path, []byte(formatLine), 0o644)
+	}
+	if err == nil && string(b) != formatLine {
+		return fmt.Errorf("the data folder has format %q, this kaiku knows %q: use another folder or another version",
+			strings.TrimSpace(string(b)), strings.TrimSpace(formatLine))
+	}
+	return err
+}
+
+// lockDir holds the folder for this process. The lock goes with the process, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner, _ := os.ReadFile(f.Name())
+		f.Close()
+		return nil, fmt.Errorf("data folder %s is in use by another kaiku (process %s): stop it or choose another folder",
+			dir, strings.TrimSpace(string(owner)))
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the data folder: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// openSegments opens what the folder holds, oldest first. Of those that were not sealed only the newest is written on.
+func (s *Store) openSegments() error {
+	root := filepath.Join(s.opt.Dir, "segments")
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	var ids []uint32
+	for _, e := range entries {
+		id, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil { // left behind by a drop that was cut short
+			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+				return err
+			}
+			continue
+		}
+		ids = append(ids, uint32(id))
+	}
+	slices.Sort(ids)
+	for i, id := range ids {
+		g, err := s.openMarked(id)
+		if err == nil && !g.isSealed() && (i < len(ids)-1 || g.written.Load() >= s.segmentSize()) {
+			err = g.seal(s.opt.Log)
+		}
+		if err != nil {
+			s.opt.Log.Warn("segment can't be opened and is deleted", "segment", id, "error", err)
+			if g != nil {
+				err = g.close()
+			}
+			if err := errors.Join(err, os.RemoveAll(s.segmentDir(id))); err != nil && g != nil {
+				return err
+			}
+			continue
+		}
+		s.version.Store(max(s.version.Load(), g.load(s.index)))
+		s.segments[id] = g
+		if !g.isSealed() {
+			s.open = g
+		}
+	}
+	return nil
+}
+
+// openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended the process before.
+func (s *Store) openMarked(id uint32) (*segment, error) {
+	mark := filepath.Join(s.opt.Dir, "opening")
+	tries := 0
+	if b, err := os.ReadFile(mark); err == nil {
+		var of uint32
+		if _, err := fmt.Sscanf(string(b), "%d %d", &of, &tries); err != nil || of != id {
+			tries = 0
+		}
+	}
+	if tries >= openTries {
+		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries), os.Remove(mark))
+	}
+	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", id, tries+1), 0o644); err != nil {
+		return nil, err
+	}
+	g, err := openSegment(id, s.segmentDir(id), s.opt.Log)
+	return g, errors.Join(err, os.Remove(mark))
+}
+
+func (s *Store) segmentDir(id uint32) string {
+	return filepath.Join(s.opt.Dir, "segments", fmt.Sprintf("%010d", id))
+}
+
+func (s *Store) segmentSize() int64 { return max(s.opt.Disk/segmentCount, minSegment) }
+
+func (s *Store) maxObject() int64 { return s.opt.Disk / 4 }
+
+// Close ends all work and closes the segments. What was committed is on the disk then.
+func (s *Store) Close() error {
+	s.stop()
+	s.work.Wait()
+	return s.release()
+}
+
+func (s *Store) release() error {
+	var errs []error
+	for _, g := range s.segments {
+		errs = append(errs, g.close())
+	}
+	if s.purges != nil {
+		errs = append(errs, s.purges.db.Close())
+	}
+	if s.ram != nil {
+		s.ram.StopAllGoroutines()
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Epoch is the sequence of the newest purge, to be taken before an origin is asked.
+func (s *Store) Epoch() uint64 { return s.purges.current() }
+
+// Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it returns its sequence.
+func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add(p, true) }
+
+// Get looks an object up; nil is a miss. A damaged object is a miss too.
+func (s *Store) Get(key string) *Object {
+	id := idOf(key)
+	p, ok := s.index.get(id.slot())
+	if !ok {
+		return nil
+	}
+	o := s.cached(key, p)
+	if o == nil {
+		if o = s.read(key, id, p); o == nil {
+			return nil
+		}
+	}
+	gone, stale := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
+	if gone {
+		s.index.remove(id.slot(), p)
+		return nil
+	}
+	if stale {
+		o = &Object{Stale: true, store: s, meta: o.meta, place: p, body: o.body}
+	}
+	return o
+}
+
+// cached finds an object in the RAM tier, if it is still the newest of its key.
+func (s *Store) cached(key string, p place) *Object {
+	if s.ram == nil {
+		return nil
+	}
+	if o, ok := s.ram.GetIfPresent(key); ok && o.place == p {
+		return o
+	}
+	return nil
+}
+
+// read reads an object's metadata, and the body of a small one, which then goes to the RAM tier.
+func (s *Store) read(key string, id objectID, p place) *Object {
+	o := &Object{store: s, place: p, meta: &meta{key: key}}
+	g := s.segment(p.segment)
+	if g == nil {
+		s.index.remove(id.slot(), p)
+		return nil
+	}
+	err := g.get(metaKey(id), func(data []byte) (err error) {
+		o.meta, err = parseMeta(data)
+		return err
+	})
+	if err != nil {
+		o.meta = &meta{key: key}
+		s.discard(o, err)
+		return nil
+	}
+	if o.meta.key != key {
+		return nil
+	}
+	for _, e := range o.meta.extents {
+		if s.segment(e.segment) == nil {
+			s.index.remove(id.slot(), p)
+			return nil
+		}
+	}
+	if s.ram != nil && o.meta.size <= min(chunkSize, s.opt.Memory/64) {
+		body := make([]byte, o.meta.size)
+		if o.meta.size > 0 {
+			if _, err := o.readChunk(0, 0, body); err != nil {
+				return nil
+			}
+		}
+		o.body = body
+		s.ram.Set(key, o)
+	}
+	return o
+}
+
+// discard forgets an object that could not be read.
+func (s *Store) discard(o *Object, err error) {
+	s.index.remove(idOf(o.meta.key).slot(), o.place)
+	if errors.Is(err, errGone) {
+		return
+	}
+	s.counts.damaged.Add(1)
+	s.opt.Log.Warn("object is damaged and forgotten", "key", o.meta.key, "segment", o.place.segment, "error", err)
+}
+
+// Update replaces an object's data without its body being written again; the object counts as fetched at epoch. It returns what Get will find.
+func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Object, error) {
+	m := *o.meta
+	m.epoch, m.tags, m.data, m.stored = epoch, tags, data, time.Now()
+	return s.putMeta(&m)
+}
+
+// putMeta writes the record that makes an object exist.
+func (s *Store) putMeta(m *meta) (*Object, error) {
+	id := idOf(m.key)
+	version := s.version.Add(1)
+	segment, err := s.put(metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", m.key, err)
+	}
+	p := place{segment: segment, version: uint32(version)}
+	s.index.put(id.slot(), p)
+	return &Object{store: s, meta: m, place: p}, nil
+}
+
+// Stats reads off what the store holds.
+func (s *Store) Stats() Stats {
+	st := Stats{
+		Objects: s.index.len(), Disk: s.opt.Disk,
+		Evicted: s.counts.evicted.Load(), Dropped: s.counts.dropped.Load(),
+		Damaged: s.counts.damaged.Load(), Refused: s.counts.refused.Load(),
+	}
+	if s.ram != nil {
+		st.Memory = s.ram.WeightedSize()
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st.Segments = len(s.segments)
+	for _, g := range s.segments {
+		st.Bytes += g.size.Load()
+	}
+	return st
+}

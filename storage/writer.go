@@ -1,0 +1,132 @@
+package storage
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Header names an object that is to be written.
+type Header struct {
+	Key string // what Get finds it by
+	URL string // what purges of URLs and prefixes know it by
+	// Epoch is Store.Epoch from before the object was asked of its origin: a purge after that covers the object.
+	Epoch uint64
+}
+
+// Writer stores one object. Write, Commit and Abort are for one goroutine; ReadAt may be called by any number meanwhile and after.
+type Writer struct {
+	store *Store
+
+	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while their chunk is the current one.
+	mu      sync.RWMutex
+	meta    meta
+	buf     *buffer
+	flushed uint32 // whole chunks that are in segments
+}
+
+// Create begins an object. Nothing of it is found before Commit.
+func (s *Store) Create(h Header) *Writer {
+	return &Writer{store: s, meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
+}
+
+// Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object can't be stored any more, but what was
+// written before can still be read by ReadAt.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.meta.size+int64(len(p)) > w.store.maxObject() {
+		return 0, ErrTooLarge
+	}
+	total := 0
+	for len(p) > 0 {
+		w.mu.Lock()
+		if w.buf == nil {
+			w.buf = buffers.Get().(*buffer)
+		}
+		at := int(w.meta.size - int64(w.flushed)*chunkSize)
+		n := copy(w.buf[valueHeader+at:], p)
+		w.meta.size += int64(n)
+		w.mu.Unlock()
+		p = p[n:]
+		total += n
+		if at+n == chunkSize {
+			if err := w.flush(chunkSize); err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
+// flush writes the current chunk, of n bytes, to the open segment.
+func (w *Writer) flush(n int) error {
+	segment, err := w.store.put(chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.meta.extents; len(e) == 0 || e[len(e)-1].segment != segment {
+		w.meta.extents = append(w.meta.extents, extent{segment: segment, first: w.flushed})
+	}
+	w.flushed++
+	return nil
+}
+
+// Size returns how many bytes were written.
+func (w *Writer) Size() int64 {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.meta.size
+}
+
+// ReadAt copies from what was written so far, beginning at off; it returns 0 where nothing is there yet. It returns less than there is at the end of a chunk.
+func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
+	w.mu.RLock()
+	if off >= w.meta.size {
+		w.mu.RUnlock()
+		return 0, nil
+	}
+	chunk, from := uint32(off/chunkSize), int(off%chunkSize)
+	if chunk >= w.flushed {
+		defer w.mu.RUnlock()
+		if w.buf == nil {
+			return 0, errGone // aborted
+		}
+		return copy(p, w.buf[valueHeader+from:valueHeader+int(w.meta.size-int64(w.flushed)*chunkSize)]), nil
+	}
+	m := w.meta // its slices only grow
+	w.mu.RUnlock()
+	// A chunk before the current one is as long as a chunk gets, but for the last one after Commit.
+	return w.store.readChunk(&m, chunk, from, p)
+}
+
+// Commit stores the object: its tags, and data that comes back with it. The Writer is then done, but for ReadAt.
+func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
+	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {
+		if err := w.flush(rest); err != nil {
+			return nil, fmt.Errorf("store %s: %w", w.meta.key, err)
+		}
+	}
+	w.mu.Lock()
+	w.meta.tags, w.meta.data, w.meta.stored = tags, data, time.Now()
+	m := w.meta
+	w.release()
+	w.mu.Unlock()
+	return w.store.putMeta(&m)
+}
+
+// Abort gives up. What is in segments stays until they are dropped, and ReadAt still reads it.
+func (w *Writer) Abort() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.release()
+}
+
+// release gives the buffer back; the caller holds mu.
+func (w *Writer) release() {
+	if w.buf != nil {
+		buffers.Put(w.buf)
+		w.buf = nil
+	}
+}
