@@ -40,6 +40,9 @@ func (o *Object) Data() []byte { return o.meta.data }
 // Segment is the number of the segment that holds the metadata.
 func (o *Object) Segment() uint32 { return o.place.segment }
 
+// Newer says whether o was stored, or its metadata updated, after p, which has the same key.
+func (o *Object) Newer(p *Object) bool { return o.place.newer(p.place) }
+
 // InMemory says that the body came from the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }
 

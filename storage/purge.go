@@ -50,7 +50,7 @@ type purges struct {
 
 func openPurges(dir string, log *slog.Logger) (*purges, error) {
 	o := badgerOptions(dir, log)
-	o.SyncWrites = true
+	o.SyncWrites = false // add syncs where it promises to
 	o.MemTableSize = 2 << 20
 	o.ValueLogFileSize = 1 << 20
 	o.NumCompactors = 2

@@ -239,7 +239,8 @@ func (s *Store) segmentDir(id uint32) string {
 
 func (s *Store) segmentSize() int64 { return max(s.opt.Disk/segmentCount, minSegment) }
 
-func (s *Store) maxObject() int64 { return s.opt.Disk / 4 }
+// MaxObject is the size in bytes of the largest body that is stored.
+func (s *Store) MaxObject() int64 { return s.opt.Disk / 4 }
 
 // Close ends all work and closes the segments. What was committed is on the disk then.
 func (s *Store) Close() error {
@@ -267,6 +268,18 @@ func (s *Store) Epoch() uint64 { return s.purges.current() }
 
 // Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it returns its sequence.
 func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add(p, true) }
+
+// Purged says whether a purge after epoch covers a URL or a tag for good; a soft one does not.
+func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
+	gone, _ := s.purges.covers(epoch, url, tags)
+	return gone
+}
+
+// Invalidate makes what is stored for the URLs gone, as a purge does, but is not synced: a power loss may undo it (RFC 9111, 4.4).
+func (s *Store) Invalidate(urls ...string) error {
+	_, err := s.purges.add(Purge{URLs: urls}, false)
+	return err
+}
 
 // Get looks an object up; nil is a miss. A damaged object is a miss too.
 func (s *Store) Get(key string) *Object {

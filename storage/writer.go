@@ -15,7 +15,8 @@ type Header struct {
 	Epoch uint64
 }
 
-// Writer stores one object. Write, Commit and Abort are for one goroutine; ReadAt may be called by any number meanwhile and after.
+// Writer stores one object. Write and Commit are for one goroutine; ReadAt may be called by any number meanwhile and after. One that is not
+// committed needs no end: what it wrote goes with its segments.
 type Writer struct {
 	store *Store
 
@@ -34,7 +35,7 @@ func (s *Store) Create(h Header) *Writer {
 // Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object can't be stored any more, but what was
 // written before can still be read by ReadAt.
 func (w *Writer) Write(p []byte) (int, error) {
-	if w.meta.size+int64(len(p)) > w.store.maxObject() {
+	if w.meta.size+int64(len(p)) > w.store.MaxObject() {
 		return 0, ErrTooLarge
 	}
 	total := 0
@@ -90,9 +91,6 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	chunk, from := uint32(off/chunkSize), int(off%chunkSize)
 	if chunk >= w.flushed {
 		defer w.mu.RUnlock()
-		if w.buf == nil {
-			return 0, errGone // aborted
-		}
 		return copy(p, w.buf[valueHeader+from:valueHeader+int(w.meta.size-int64(w.flushed)*chunkSize)]), nil
 	}
 	m := w.meta // its slices only grow
@@ -111,22 +109,10 @@ func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 	w.mu.Lock()
 	w.meta.tags, w.meta.data, w.meta.stored = tags, data, time.Now()
 	m := w.meta
-	w.release()
-	w.mu.Unlock()
-	return w.store.putMeta(&m)
-}
-
-// Abort gives up. What is in segments stays until they are dropped, and ReadAt still reads it.
-func (w *Writer) Abort() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.release()
-}
-
-// release gives the buffer back; the caller holds mu.
-func (w *Writer) release() {
 	if w.buf != nil {
 		buffers.Put(w.buf)
 		w.buf = nil
 	}
+	w.mu.Unlock()
+	return w.store.putMeta(&m)
 }

@@ -1,0 +1,346 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// loadFleet reads and checks fleet.yaml and the zone files that it names. All errors are returned at once, each with its place.
+func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the fleet: %w", err)
+	}
+	f := &Fleet{dir: filepath.Dir(file)}
+	f.file = decodeYAML(file, text, f)
+	zones := f.check()
+	if len(f.file.errs) > 0 {
+		slices.SortStableFunc(f.file.errs, byPlace)
+		return nil, nil, errors.Join(f.file.errs...)
+	}
+	return f, zones, nil
+}
+
+// byPlace orders errors of one file by line; errors of other files come after.
+func byPlace(a, b error) int {
+	var x, y *fileError
+	if !errors.As(a, &x) || !errors.As(b, &y) {
+		return 0
+	}
+	if c := strings.Compare(x.file, y.file); c != 0 {
+		return 0
+	}
+	return x.line - y.line
+}
+
+var labelRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// check finds what is wrong beyond the form of single values, and reads the zone files.
+func (f *Fleet) check() []*geodns.Zone {
+	f.checkSites()
+	f.checkNodes()
+	f.checkEdge("edge", f.Edge)
+	f.checkTLS()
+	for _, l := range []struct{ path, addr string }{
+		{"geodns.listen", f.GeoDNS.Listen}, {"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
+		f.checkAddr(l.path, l.addr)
+	}
+	return f.checkGeoDNS()
+}
+
+func (f *Fleet) errorf(path, format string, a ...any) { f.file.errorf(path, format, a...) }
+
+func (f *Fleet) checkSites() {
+	names, hosts := map[string]bool{}, map[string]string{}
+	for i, s := range f.Sites {
+		at := fmt.Sprintf("sites[%d]", i)
+		switch {
+		case s.Name == "":
+			f.errorf(at, "a site needs a name")
+		case names[s.Name]:
+			f.errorf(at+".name", "two sites are called %s", s.Name)
+		}
+		names[s.Name] = true
+		if len(s.Hosts) == 0 {
+			f.errorf(at, "site %s has no hosts", s.Name)
+		}
+		for j, h := range s.Hosts {
+			p := fmt.Sprintf("%s.hosts[%d]", at, j)
+			key := strings.ToLower(h)
+			switch {
+			case !isHost(h):
+				f.errorf(p, "%q is not a host name: want it without scheme, port and path", h)
+			case hosts[key] != "":
+				f.errorf(p, "host %s belongs to site %s already", h, hosts[key])
+			default:
+				hosts[key] = first(s.Name, at)
+			}
+		}
+		f.checkOrigin(at, &s)
+		f.checkCache(at+".cache", s.Cache)
+	}
+}
+
+func isHost(h string) bool {
+	if _, err := netip.ParseAddr(strings.Trim(h, "[]")); err == nil {
+		return true
+	}
+	for label := range strings.SplitSeq(strings.ToLower(strings.TrimSuffix(h, ".")), ".") {
+		if !labelRE.MatchString(strings.ReplaceAll(label, "_", "a")) {
+			return false
+		}
+	}
+	return len(h) <= 253
+}
+
+func (f *Fleet) checkOrigin(site string, s *Site) {
+	at := site + ".origin"
+	o := &s.Origin
+	if len(o.Servers) == 0 {
+		f.errorf(at, "site %s has no origin: give it servers", s.Name)
+	}
+	primaries := 0
+	for i, srv := range o.Servers {
+		p := fmt.Sprintf("%s.servers[%d]", at, i)
+		if srv.URL.URL == nil {
+			f.errorf(p, "an origin server needs a url")
+		}
+		if srv.Weight < 0 {
+			f.errorf(p+".weight", "a weight is 1 or more, not %d", srv.Weight)
+		}
+		if !srv.Backup {
+			primaries++
+		}
+	}
+	if primaries == 0 && len(o.Servers) > 0 {
+		f.errorf(at+".servers", "all servers are backups: at least one must not be")
+	}
+	if !slices.Contains([]string{"", "round-robin", "least-requests", "random", "hash"}, o.Balance) {
+		f.errorf(at+".balance", "%q is unknown: want round-robin, least-requests, random or hash", o.Balance)
+	}
+	if o.Host != "" && !isHost(o.Host) {
+		f.errorf(at+".host", "%q is not a host name", o.Host)
+	}
+	if o.Retries != nil && *o.Retries < 0 {
+		f.errorf(at+".retries", "want 0 or more, not %d", *o.Retries)
+	}
+	if o.Health != nil {
+		f.checkProbe(at+".health", *o.Health)
+	}
+	if o.Shield != "" {
+		switch n := f.node(o.Shield); {
+		case n == nil:
+			f.errorf(at+".shield", "there is no node %s", o.Shield)
+		case !n.has(roleEdge):
+			f.errorf(at+".shield", "node %s is no edge, so it can't be a shield", o.Shield)
+		}
+	}
+}
+
+func (f *Fleet) checkProbe(at string, p Probe) {
+	if p.Path != "" && !strings.HasPrefix(p.Path, "/") {
+		f.errorf(at+".path", "%q: a path begins with /", p.Path)
+	}
+	if p.Interval != 0 && p.Timeout > p.Interval {
+		f.errorf(at+".timeout", "the timeout is longer than the interval")
+	}
+	for _, n := range []struct {
+		key string
+		v   int
+	}{{"unhealthy_after", p.UnhealthyAfter}, {"healthy_after", p.HealthyAfter}} {
+		if n.v < 0 {
+			f.errorf(at+"."+n.key, "want 1 or more, not %d", n.v)
+		}
+	}
+}
+
+func (f *Fleet) checkCache(at string, c Cache) {
+	for i, glob := range c.IgnoreQuery {
+		if _, err := path.Match(glob, ""); err != nil || glob == "" {
+			f.errorf(fmt.Sprintf("%s.ignore_query[%d]", at, i), "%q is not a pattern: want a name, with * for any letters", glob)
+		}
+	}
+	if c.Slice != 0 && c.Slice < 64<<10 {
+		f.errorf(at+".slice", "%s is less than 64KiB", c.Slice)
+	}
+}
+
+func (f *Fleet) checkNodes() {
+	addresses := map[netip.Addr]string{}
+	for _, n := range f.Nodes {
+		at := "nodes." + n.Name
+		if !labelRE.MatchString(n.Name) {
+			f.errorf(at, "%q is not a node name: want letters a-z, digits and -", n.Name)
+		}
+		if len(n.Roles) == 0 {
+			f.errorf(at, "node %s has no roles", n.Name)
+		}
+		for i, r := range n.Roles {
+			if r != roleEdge && r != roleGeoDNS && r != roleControl {
+				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: want edge, geodns or control", r)
+			}
+		}
+		if n.has(roleEdge) {
+			if n.Location == nil {
+				f.errorf(at, "edge %s has no location: want [latitude, longitude]", n.Name)
+			}
+			if len(n.Addresses) == 0 {
+				f.errorf(at, "edge %s has no addresses", n.Name)
+			}
+		}
+		if n.Location != nil {
+			f.checkLocation(at+".location", *n.Location)
+		}
+		for i, a := range n.Addresses {
+			p := fmt.Sprintf("%s.addresses[%d]", at, i)
+			if other := addresses[a]; other != "" {
+				f.errorf(p, "%s belongs to node %s already", a, other)
+			}
+			addresses[a] = n.Name
+		}
+		f.checkEdge(at+".edge", n.Edge)
+	}
+}
+
+func (f *Fleet) checkLocation(at string, l Location) {
+	if !(l[0] >= -90 && l[0] <= 90) {
+		f.errorf(at, "latitude %v is not between -90 and 90", l[0])
+	}
+	if !(l[1] >= -180 && l[1] <= 180) {
+		f.errorf(at, "longitude %v is not between -180 and 180", l[1])
+	}
+}
+
+func (f *Fleet) checkEdge(at string, e Edge) {
+	f.checkAddr(at+".http", e.HTTP)
+	f.checkAddr(at+".https", e.HTTPS)
+	f.checkAddr(at+".admin", e.Admin)
+	if e.Disk != 0 && e.Disk < minDisk {
+		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
+	}
+}
+
+// minDisk is the smallest budget of a store: segments of a few MiB.
+const minDisk = 64 << 20
+
+func (f *Fleet) checkAddr(at, addr string) {
+	if addr == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err == nil && host != "" && host != "localhost" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil {
+		f.errorf(at, "%q is not an address to listen on: want :port or ip:port", addr)
+	}
+}
+
+func (f *Fleet) checkTLS() {
+	if a := f.TLS.ACME; a != nil && !strings.Contains(a.Email, "@") {
+		f.errorf("tls.acme", "an ACME account needs an e-mail address")
+	}
+	for i, c := range f.TLS.Certificates {
+		if c.Cert == "" || c.Key == "" {
+			f.errorf(fmt.Sprintf("tls.certificates[%d]", i), "a certificate needs cert and key")
+		}
+	}
+}
+
+// checkGeoDNS also reads the zones.
+func (f *Fleet) checkGeoDNS() []*geodns.Zone {
+	g := &f.GeoDNS
+	f.checkProbe("geodns.health", g.Health)
+	for prefix, l := range g.Locate {
+		f.checkLocation("geodns.locate."+prefix.String(), l)
+	}
+	if g.GeoIP != "" {
+		if _, err := os.Stat(f.path(g.GeoIP)); err != nil {
+			f.errorf("geodns.geoip", "%v", err)
+		}
+	}
+	var zones []*geodns.Zone
+	names := map[string]bool{}
+	for i := range g.Zones {
+		z := &g.Zones[i]
+		at := fmt.Sprintf("geodns.zones[%d]", i)
+		f.checkEdgeNames(at, z)
+		if !isHost(z.Name) || z.Name == "" {
+			f.errorf(at, "zone %q is not a domain name", z.Name)
+			continue
+		}
+		if names[z.Name] {
+			f.errorf(at+".name", "zone %s is there twice", z.Name)
+		}
+		names[z.Name] = true
+		if z.File == "" {
+			f.errorf(at, "zone %s has no file: its SOA and NS come from there", z.Name)
+			continue
+		}
+		r, err := os.Open(f.path(z.File))
+		if err != nil {
+			f.errorf(at+".file", "%v", err)
+			continue
+		}
+		zone, errs := geodns.ParseZone(r, z.Name, f.path(z.File))
+		r.Close()
+		for _, e := range errs {
+			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
+		}
+		if len(errs) == 0 {
+			zones = append(zones, zone)
+		}
+	}
+	if len(f.file.errs) == 0 && len(zones) > 0 {
+		// What the name server itself refuses, as an edge name with an address in the zone file.
+		if err := new(geodns.Server).Reload(f.geodnsConfig(zones)); err != nil {
+			f.errorf("geodns", "%v", err)
+		}
+	}
+	return zones
+}
+
+func (f *Fleet) checkEdgeNames(at string, z *Zone) {
+	for _, e := range z.Edges {
+		p := at + ".edges." + e.Name
+		if e.Name != "@" && !isHost(e.Name) {
+			f.errorf(p, "%q is not a name below the zone; @ is the zone itself", e.Name)
+		}
+		if e.Answers < 0 || e.Answers > 16 {
+			f.errorf(p+".answers", "want 1 to 16, not %d", e.Answers)
+		}
+		for i, name := range e.Nodes {
+			pn := fmt.Sprintf("%s.nodes[%d]", p, i)
+			switch n := f.node(name); {
+			case n == nil:
+				f.errorf(pn, "there is no node %s", name)
+			case !n.has(roleEdge):
+				f.errorf(pn, "node %s is no edge", name)
+			}
+		}
+	}
+	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
+		f.errorf(at+".edges", "there is no node with the role edge")
+	}
+}
+
+// path is a path of the fleet file's as seen from here.
+func (f *Fleet) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(f.dir, p)
+}

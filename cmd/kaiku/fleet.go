@@ -1,0 +1,203 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key means stands in defaults.
+type Fleet struct {
+	Sites   []Site   `yaml:"sites"`
+	Nodes   []Node   `yaml:"nodes"`
+	Edge    Edge     `yaml:"edge"`
+	GeoDNS  GeoDNS   `yaml:"geodns"`
+	TLS     TLS      `yaml:"tls"`
+	Control Control  `yaml:"control"`
+	Secrets Secrets  `yaml:"secrets"`
+	file    *yamlDoc // where each part stands
+	dir     string   // that relative paths start from
+}
+
+// Site is what edges serve under some hosts.
+type Site struct {
+	Name   string   `yaml:"name"`
+	Hosts  []string `yaml:"hosts"`
+	Origin Origin   `yaml:"origin"`
+	Cache  Cache    `yaml:"cache"`
+}
+
+// Origin is where a site's misses are fetched.
+type Origin struct {
+	Servers          []OriginServer `yaml:"servers"`
+	Balance          string         `yaml:"balance"`
+	Host             string         `yaml:"host"`
+	Health           *Probe         `yaml:"health"`
+	ConnectTimeout   Duration       `yaml:"connect_timeout"`
+	FirstByteTimeout Duration       `yaml:"first_byte_timeout"`
+	Retries          *int           `yaml:"retries"`
+	Shield           string         `yaml:"shield"`
+}
+
+// OriginServer is one of an origin's servers: a URL alone, or with more.
+type OriginServer struct {
+	URL    OriginURL `yaml:"url"`
+	Weight int       `yaml:"weight"`
+	Backup bool      `yaml:"backup"`
+}
+
+// UnmarshalText takes a server that is a URL alone.
+func (s *OriginServer) UnmarshalText(b []byte) error { return s.URL.UnmarshalText(b) }
+
+// Probe is how the health of a server is found out.
+type Probe struct {
+	Path           string   `yaml:"path"`
+	Interval       Duration `yaml:"interval"`
+	Timeout        Duration `yaml:"timeout"`
+	UnhealthyAfter int      `yaml:"unhealthy_after"`
+	HealthyAfter   int      `yaml:"healthy_after"`
+}
+
+// Cache is what a site says where responses don't.
+type Cache struct {
+	DefaultTTL           Duration  `yaml:"default_ttl"`
+	StaleWhileRevalidate Duration  `yaml:"stale_while_revalidate"`
+	StaleIfError         *Duration `yaml:"stale_if_error"`
+	MaxObject            Size      `yaml:"max_object"`
+	Slice                Size      `yaml:"slice"`
+	IgnoreQuery          []string  `yaml:"ignore_query"`
+}
+
+// Node is one machine.
+type Node struct {
+	Name      string       `yaml:",key"`
+	Roles     []string     `yaml:"roles"`
+	Region    string       `yaml:"region"`
+	Location  *Location    `yaml:"location"`
+	Addresses []netip.Addr `yaml:"addresses"`
+	SSH       string       `yaml:"ssh"`
+	Edge      Edge         `yaml:"edge"`
+}
+
+// Location is a latitude and a longitude in degrees.
+type Location [2]float64
+
+// Edge is how edges run; a node's own values come before the fleet's.
+type Edge struct {
+	HTTP   string `yaml:"http"`
+	HTTPS  string `yaml:"https"`
+	Admin  string `yaml:"admin"`
+	Data   string `yaml:"data"`
+	Disk   Size   `yaml:"disk"`
+	Memory Size   `yaml:"memory"`
+}
+
+// GeoDNS is how the name servers run and what they answer.
+type GeoDNS struct {
+	Listen string                    `yaml:"listen"`
+	GeoIP  string                    `yaml:"geoip"`
+	Locate map[netip.Prefix]Location `yaml:"locate"`
+	Zones  []Zone                    `yaml:"zones"`
+	Health Probe                     `yaml:"health"`
+}
+
+// Zone is a zone with its static records in a file and its edge names.
+type Zone struct {
+	Name  string     `yaml:"name"`
+	File  string     `yaml:"file"`
+	Edges []EdgeName `yaml:"edges"`
+}
+
+// EdgeName is a name that is answered with the nearest healthy edges. "@" is the apex.
+type EdgeName struct {
+	Name    string   `yaml:",key"`
+	Nodes   []string `yaml:"nodes"`
+	Answers int      `yaml:"answers"`
+	TTL     Duration `yaml:"ttl"`
+}
+
+// TLS is how edges get certificates.
+type TLS struct {
+	ACME         *ACME         `yaml:"acme"`
+	Certificates []Certificate `yaml:"certificates"`
+}
+
+// ACME is the account at a certificate authority.
+type ACME struct {
+	Email     string `yaml:"email"`
+	Directory string `yaml:"directory"`
+}
+
+// Certificate is a certificate in files.
+type Certificate struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Control is how control nodes run.
+type Control struct {
+	Listen  string `yaml:"listen"`
+	Cluster string `yaml:"cluster"`
+	Data    string `yaml:"data"`
+}
+
+// Secrets are paths of files, never values.
+type Secrets struct {
+	AdminToken string `yaml:"admin_token"`
+	FleetKey   string `yaml:"fleet_key"`
+}
+
+// The roles of a node.
+const (
+	roleEdge    = "edge"
+	roleGeoDNS  = "geodns"
+	roleControl = "control"
+)
+
+func (n *Node) has(role string) bool {
+	for _, r := range n.Roles {
+		if r == role {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Fleet) node(name string) *Node {
+	for i := range f.Nodes {
+		if f.Nodes[i].Name == name {
+			return &f.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.
+var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20}
+
+// defaultStaleIfError is how long after its freshness a response may be used while the origin fails.
+const defaultStaleIfError = Duration(24 * time.Hour)
+
+// edgeOf returns how a node runs its edge.
+func (f *Fleet) edgeOf(n *Node) Edge {
+	e := n.Edge
+	for _, d := range []Edge{f.Edge, edgeDefaults} {
+		e.HTTP = first(e.HTTP, d.HTTP)
+		e.HTTPS = first(e.HTTPS, d.HTTPS)
+		e.Admin = first(e.Admin, d.Admin)
+		e.Data = first(e.Data, d.Data)
+		e.Disk = first(e.Disk, d.Disk)
+		e.Memory = first(e.Memory, d.Memory)
+	}
+	return e
+}
+
+// first returns the first value that is not zero.
+func first[T comparable](values ...T) T {
+	var zero T
+	for _, v := range values {
+		if v != zero {
+			return v
+		}
+	}
+	return zero
+}

@@ -1,0 +1,130 @@
+// Command kaiku is a CDN that a small team runs itself: edges, GeoDNS and what deploys them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+		return
+	case !errors.Is(err, errReported):
+		fmt.Fprintln(os.Stderr, "kaiku:", err)
+	}
+	if errors.As(err, new(usageError)) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+// usageError is a command line that makes no sense: exit code 2.
+type usageError struct{ error }
+
+// errReported is a failure that was told already.
+var errReported = errors.New("failed")
+
+// run is the program: tests call it as main does.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	root := &cobra.Command{
+		Use:           "kaiku",
+		Short:         "A CDN that a small team runs itself",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usage(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see kaiku %s --help", err, cmd.Name())}
+	})
+	root.AddCommand(
+		demoCommand(log), edgeCommand(log), geodnsCommand(log), serveCommand(log),
+		checkCommand(), purgeCommand(), versionCommand(),
+	)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+// usage makes what a check of arguments finds an error of usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", version())
+			return err
+		},
+	}
+}
+
+// version is the module's version, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
+}
+
+func checkCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "check --config fleet.yaml",
+		Short: "Tell everything that is wrong with a fleet file and its zones",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, zones, err := loadFleet(config)
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return errReported
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine: %s, %s, %s\n", config,
+				count(len(f.Sites), "site"), count(len(f.Nodes), "node"), count(len(zones), "zone"))
+			return err
+		},
+	}
+	configFlag(cmd, &config)
+	return cmd
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func configFlag(cmd *cobra.Command, config *string) {
+	cmd.Flags().StringVar(config, "config", "fleet.yaml", "the file that describes the fleet")
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/geodns"
+	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// part is one of the servers that a process runs.
+type part interface {
+	Listen(ctx context.Context) error
+	Serve(ctx context.Context) error
+}
+
+// runParts runs them until ctx ends or one fails, which ends the others.
+func runParts(ctx context.Context, parts ...part) error {
+	for i, p := range parts {
+		if err := p.Listen(ctx); err != nil {
+			done, cancel := context.WithCancel(ctx)
+			cancel()
+			for _, listening := range parts[:i] { // Serve closes what is bound
+				err = errors.Join(err, listening.Serve(done))
+			}
+			return err
+		}
+	}
+	return serveParts(ctx, parts...)
+}
+
+// serveParts is runParts for parts that listen already.
+func serveParts(ctx context.Context, parts ...part) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(parts))
+	for _, p := range parts {
+		go func() { ended <- p.Serve(ctx) }()
+	}
+	var err error
+	for range parts {
+		err = errors.Join(err, <-ended)
+		cancel()
+	}
+	return err
+}
+
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+// edgeNode is an edge with its store.
+type edgeNode struct {
+	*edge.Server
+	store *storage.Store
+	sites []*edge.Site
+}
+
+// newEdge opens the store and makes an edge of it. dial may be nil.
+func newEdge(e Edge, name, token string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
+	store, err := storage.Open(storage.Options{Dir: e.Data, Disk: int64(e.Disk), Memory: int64(e.Memory), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, Admin: e.Admin, Token: token,
+		Store: store, Registry: reg, Log: log}}, nil
+}
+
+// setSites replaces what the edge serves; the origins of before end once their requests do.
+func (n *edgeNode) setSites(sites []*edge.Site) {
+	n.SetSites(sites)
+	for _, s := range n.sites {
+		s.Origin.Close()
+	}
+	n.sites = sites
+}
+
+// Listen binds the listeners, or gives the store back.
+func (n *edgeNode) Listen(ctx context.Context) error {
+	if err := n.Server.Listen(ctx); err != nil {
+		return errors.Join(err, n.store.Close())
+	}
+	return nil
+}
+
+// Serve serves until ctx ends and then closes the store.
+func (n *edgeNode) Serve(ctx context.Context) error {
+	err := n.Server.Serve(ctx)
+	n.setSites(nil)
+	return errors.Join(err, n.store.Close())
+}
+
+// dialer connects to an origin; nil is the ordinary one.
+type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// edgeSites makes the fleet's sites, with origins that are ready.
+func (f *Fleet) edgeSites(dial dialer) ([]*edge.Site, error) {
+	var out []*edge.Site
+	for _, s := range f.Sites {
+		pool := &origin.Pool{Host: s.Origin.Host, Retries: 2, Dial: dial,
+			ConnectTimeout: time.Duration(s.Origin.ConnectTimeout), FirstByteTimeout: time.Duration(s.Origin.FirstByteTimeout)}
+		if s.Origin.Retries != nil {
+			pool.Retries = *s.Origin.Retries
+		}
+		for _, srv := range s.Origin.Servers {
+			pool.Servers = append(pool.Servers, origin.Server{URL: srv.URL.URL, Weight: srv.Weight, Backup: srv.Backup})
+		}
+		if err := pool.Start(); err != nil {
+			return nil, fmt.Errorf("site %s: %w", s.Name, err)
+		}
+		site := &edge.Site{Name: s.Name, Origin: pool, MaxObject: int64(s.Cache.MaxObject), IgnoreQuery: s.Cache.IgnoreQuery,
+			Policy: httpcache.Policy{
+				DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
+				StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
+				StaleIfError:         time.Duration(defaultStaleIfError),
+			}}
+		if s.Cache.StaleIfError != nil {
+			site.Policy.StaleIfError = time.Duration(*s.Cache.StaleIfError)
+		}
+		for _, h := range s.Hosts {
+			site.Hosts = append(site.Hosts, strings.TrimSuffix(strings.ToLower(h), "."))
+		}
+		out = append(out, site)
+	}
+	return out, nil
+}
+
+// pending names what the fleet file asks for and this version does not do yet, so that nobody relies on it.
+func (f *Fleet) pending() []string {
+	var out []string
+	for _, s := range f.Sites {
+		if s.Origin.Balance != "" && s.Origin.Balance != "round-robin" {
+			out = append(out, "site "+s.Name+": balance "+s.Origin.Balance+" (round-robin is used)")
+		}
+		if s.Origin.Health != nil {
+			out = append(out, "site "+s.Name+": active health checks of origins (a server that fails is passed over for each request)")
+		}
+		if s.Origin.Shield != "" {
+			out = append(out, "site "+s.Name+": shield (misses go to the origin)")
+		}
+		if s.Cache.Slice != 0 {
+			out = append(out, "site "+s.Name+": slice (large objects are fetched whole)")
+		}
+	}
+	if f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 {
+		out = append(out, "tls and edge.https")
+	}
+	return out
+}
+
+// adminToken reads the token of the admin API. On loopback alone it may be missing.
+func (f *Fleet) adminToken(admin string) (string, error) {
+	if f.Secrets.AdminToken == "" {
+		return "", nil
+	}
+	token, err := readToken(f.path(f.Secrets.AdminToken))
+	if errors.Is(err, os.ErrNotExist) {
+		if host, _, e := net.SplitHostPort(admin); e == nil {
+			if ip, e := netip.ParseAddr(host); e == nil && ip.IsLoopback() {
+				return "", nil
+			}
+		}
+	}
+	return token, err
+}
+
+func readToken(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read the admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("read the admin token: %s is empty", file)
+	}
+	return token, nil
+}
+
+// geodnsConfig is what the name servers answer.
+func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
+	h := f.GeoDNS.Health
+	c := geodns.Config{Zones: zones, Locate: map[netip.Prefix]geodns.Place{},
+		Health: geodns.Health{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
+			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter}}
+	if f.GeoDNS.GeoIP != "" {
+		c.GeoIP = f.path(f.GeoDNS.GeoIP)
+	}
+	for prefix, l := range f.GeoDNS.Locate {
+		c.Locate[prefix] = geodns.Place{Lat: l[0], Lon: l[1]}
+	}
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		if n.has(roleEdge) {
+			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, Probe: f.probeURL(n),
+				Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
+		}
+	}
+	for _, z := range f.GeoDNS.Zones {
+		for _, e := range z.Edges {
+			name := z.Name
+			if e.Name != "@" {
+				name = e.Name + "." + z.Name
+			}
+			c.Edges = append(c.Edges, geodns.EdgeName{Name: name, Nodes: e.Nodes, Answers: e.Answers, TTL: time.Duration(e.TTL)})
+		}
+	}
+	return c
+}
+
+// probeURL is where the health of a node's edge is asked: on the address that its listener has, or else the node's first.
+func (f *Fleet) probeURL(n *Node) string {
+	host, port, err := net.SplitHostPort(f.edgeOf(n).HTTP)
+	if err != nil {
+		return "" // refused by check
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+		host = n.Addresses[0].String()
+	}
+	return "http://" + net.JoinHostPort(host, port) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/geodns"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// nodeProcess is what a process runs of a node, and how it takes a changed fleet file.
+type nodeProcess struct {
+	config string
+	log    *slog.Logger
+	parts  []part
+	edge   *edgeNode      // nil if not run
+	dns    *geodns.Server // nil if not run
+}
+
+// overrides are flags that come before the fleet file.
+type overrides struct {
+	edge   Edge
+	listen string // of geodns
+}
+
+// newNode makes the parts of a node for some of its roles. Nothing listens yet.
+func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
+	f, zones, err := loadFleet(config)
+	if err != nil {
+		return nil, err
+	}
+	n := f.node(name)
+	if n == nil {
+		return nil, usageError{fmt.Errorf("%s has no node %q: name one with --node", config, name)}
+	}
+	for _, p := range f.pending() {
+		log.Warn("configured, but not in this version yet", "what", p)
+	}
+	reg := newRegistry()
+	p := &nodeProcess{config: config, log: log}
+	for _, role := range roles {
+		if !n.has(role) {
+			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
+		}
+	}
+	for _, role := range roles {
+		switch role {
+		case roleEdge:
+			e := f.edgeOf(n)
+			o := over.edge
+			e.HTTP, e.Admin, e.Data = first(o.HTTP, e.HTTP), first(o.Admin, e.Admin), first(o.Data, e.Data)
+			e.Disk, e.Memory = first(o.Disk, e.Disk), first(o.Memory, e.Memory)
+			token, err := f.adminToken(e.Admin)
+			if err != nil {
+				return nil, err
+			}
+			sites, err := f.edgeSites(nil)
+			if err != nil {
+				return nil, err
+			}
+			if p.edge, err = newEdge(e, name, token, reg, log); err != nil {
+				return nil, err
+			}
+			p.edge.setSites(sites)
+			p.parts = append(p.parts, p.edge)
+		case roleGeoDNS:
+			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg}
+			if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
+				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
+			}
+			p.parts = append(p.parts, p.dns)
+		default:
+			log.Warn("configured, but not in this version yet", "what", "role "+role)
+		}
+	}
+	if len(p.parts) == 0 {
+		return nil, fmt.Errorf("node %s has no role that this version runs", name)
+	}
+	return p, nil
+}
+
+// close gives back what newNode opened.
+func (p *nodeProcess) close() error {
+	if p.edge == nil {
+		return nil
+	}
+	return p.edge.store.Close()
+}
+
+// run runs the parts and takes changes of the fleet file until ctx ends.
+func (p *nodeProcess) run(ctx context.Context) error {
+	return runParts(ctx, append([]part{reloader{p}}, p.parts...)...)
+}
+
+// reload takes the fleet file as it is now, or leaves everything as it was.
+func (p *nodeProcess) reload() error {
+	f, zones, err := loadFleet(p.config)
+	if err != nil {
+		return err
+	}
+	if p.dns != nil {
+		if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
+			return err
+		}
+	}
+	if p.edge != nil {
+		sites, err := f.edgeSites(nil)
+		if err != nil {
+			return err
+		}
+		p.edge.setSites(sites)
+	}
+	return nil
+}
+
+// reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
+type reloader struct{ *nodeProcess }
+
+// Listen does nothing.
+func (reloader) Listen(context.Context) error { return nil }
+
+// Serve watches until ctx ends.
+func (r reloader) Serve(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	seen := r.stamp()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		case <-tick.C:
+			if now := r.stamp(); now == seen {
+				continue
+			}
+		}
+		seen = r.stamp()
+		if err := r.reload(); err != nil {
+			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
+			continue
+		}
+		r.log.Info("took the fleet file", "file", r.config)
+	}
+}
+
+// stamp changes when the fleet file or a file named *.zone beside it does.
+func (r reloader) stamp() string {
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(r.config), "*.zone")) // the pattern is good
+	s := ""
+	for _, f := range append(files, r.config) {
+		if info, err := os.Stat(f); err == nil {
+			s += fmt.Sprint(f, info.ModTime().UnixNano(), info.Size(), ";")
+		}
+	}
+	return s
+}
+
+func serveCommand(log *slog.Logger) *cobra.Command {
+	var config, node string
+	cmd := &cobra.Command{
+		Use:   "serve --config fleet.yaml --node NAME",
+		Short: "Run every role that a node has",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, _, err := loadFleet(config)
+			if err != nil {
+				return err
+			}
+			n := f.node(node)
+			if n == nil {
+				return usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+			}
+			p, err := newNode(config, node, n.Roles, overrides{}, log)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context())
+		},
+	}
+	configFlag(cmd, &config)
+	cmd.Flags().StringVar(&node, "node", "", "this node's name")
+	return cmd
+}
+
+func geodnsCommand(log *slog.Logger) *cobra.Command {
+	var config, node string
+	var over overrides
+	cmd := &cobra.Command{
+		Use:   "geodns --config fleet.yaml --node NAME",
+		Short: "Run the name server of a node",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := newNode(config, node, []string{roleGeoDNS}, over, log)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context())
+		},
+	}
+	configFlag(cmd, &config)
+	cmd.Flags().StringVar(&node, "node", "", "this node's name")
+	cmd.Flags().StringVar(&over.listen, "listen", "", "address for UDP and TCP (default geodns.listen of the fleet file, or :53)")
+	return cmd
+}
+
+func edgeCommand(log *slog.Logger) *cobra.Command {
+	var config, node, originURL string
+	var over overrides
+	cmd := &cobra.Command{
+		Use:   "edge --origin URL | edge --config fleet.yaml --node NAME",
+		Short: "Run an edge: for one origin, or for a node of the fleet",
+		Long: `Run an edge.
+
+With --origin it needs no file: it answers every host and fetches what is missing from that origin.
+With --config and --node it is that node's edge; other flags come before what the file says.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (originURL == "") == (config == "") {
+				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
+			}
+			if over.edge.Disk != 0 && over.edge.Disk < minDisk {
+				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.edge.Disk, Size(minDisk))}
+			}
+			if config != "" {
+				p, err := newNode(config, node, []string{roleEdge}, over, log)
+				if err != nil {
+					return err
+				}
+				return p.run(cmd.Context())
+			}
+			n, err := flagEdge(originURL, over.edge, log)
+			if err != nil {
+				return err
+			}
+			return runParts(cmd.Context(), n)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&config, "config", "", "the file that describes the fleet")
+	fl.StringVar(&node, "node", "", "this node's name")
+	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
+	fl.StringVar(&over.edge.HTTP, "listen", "", "address for clients (default :8080, or edge.http of the fleet file)")
+	fl.StringVar(&over.edge.Admin, "admin", "", "address for purges and metrics (default 127.0.0.1:9080)")
+	fl.StringVar(&over.edge.Data, "data", "", "folder of the cache (default kaiku-data here, or edge.data of the fleet file)")
+	fl.Var(&over.edge.Disk, "disk", "budget of the cache on disk (default 10GiB)")
+	fl.Var(&over.edge.Memory, "memory", "budget of the cache in RAM (default 256MiB)")
+	return cmd
+}
+
+// flagEdge makes the edge of one origin that answers every host.
+func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
+	var o OriginURL
+	if err := o.UnmarshalText([]byte(originURL)); err != nil {
+		return nil, usageError{fmt.Errorf("--origin: %w", err)}
+	}
+	d := edgeDefaults
+	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
+	e.Disk, e.Memory = first(e.Disk, d.Disk), first(e.Memory, d.Memory)
+	pool := &origin.Pool{Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
+	if err := pool.Start(); err != nil {
+		return nil, err
+	}
+	n, err := newEdge(e, "", "", newRegistry(), log)
+	if err != nil {
+		return nil, err
+	}
+	n.setSites([]*edge.Site{{Name: "default", Origin: pool,
+		Policy: httpcache.Policy{StaleIfError: time.Duration(defaultStaleIfError)}}})
+	log.Info("edge", "origin", originURL, "listen", e.HTTP, "admin", e.Admin, "data", e.Data, "disk", e.Disk.String())
+	return n, nil
+}

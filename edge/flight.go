@@ -1,0 +1,308 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// tailSize is how much of a body that can't be stored is kept for its followers, in bytes.
+const tailSize = 1 << 20
+
+// errLost says that a body that followers read came to an end before its end.
+var errLost = errors.New("the origin's response was cut short")
+
+// errBehind says that a follower of a body that is not stored is too slow for what is kept of it.
+var errBehind = errors.New("client too slow for a response that can't be stored")
+
+// phase is how far a flight is.
+type phase int
+
+const (
+	fetching  phase = iota // no header block yet
+	streaming              // the body comes; followers read along
+	done                   // all is there; entry is what is stored, if it is
+	declined               // the response can't be stored: the leader passes it on, the others fetch for themselves
+	failed                 // err says why
+)
+
+// flight is one fetch that any number of requests follow; there is at most one of a key.
+type flight struct {
+	key    string
+	header storage.Header // of the object that it may become
+	cancel context.CancelFunc
+
+	// mu guards what follows. changed is closed and replaced at each change.
+	mu        sync.Mutex
+	changed   chan struct{}
+	phase     phase
+	followers int  // requests that have joined and not left
+	keep      bool // goes on without followers: a background validation
+	dead      bool // canceled because nobody followed
+	err       error
+	fwdStatus int            // of the origin's answer; 0 without one
+	response  *http.Response // at declined, until the leader takes it
+	entry     *entry         // at done
+	body
+}
+
+// body is what a flight from streaming on reads from the origin.
+type body struct {
+	stored *httpcache.Stored
+	fields []httpcache.VaryField // what the response varies by, with the values that it was fetched for
+	tags   []string
+	length int64 // -1 if unknown
+	size   int64 // so far
+	writer *storage.Writer
+	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew the store. The last tailSize bytes
+	// are in tail then, and the fill goes at the pace of the fastest of readers.
+	unstored bool
+	tail     []byte
+	readers  map[*follower]struct{}
+}
+
+// follower reads the body of a flight, from off on. It is for one goroutine.
+type follower struct {
+	flight *flight
+	off    int64 // guarded by flight.mu
+}
+
+func newFlight(key string, h storage.Header) *flight {
+	return &flight{key: key, header: h, changed: make(chan struct{}), followers: 1, cancel: func() {}}
+}
+
+// change does something under the lock and wakes all that wait.
+func (f *flight) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+	f.wake()
+}
+
+// wake wakes all that wait; the caller holds mu.
+func (f *flight) wake() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// outcome waits for the header block or the flight's end.
+func (f *flight) outcome(ctx context.Context) (phase, error) {
+	for {
+		f.mu.Lock()
+		p, changed := f.phase, f.changed
+		f.mu.Unlock()
+		if p != fetching {
+			return p, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return p, ctx.Err()
+		}
+	}
+}
+
+// takeResponse gives the leader the response that can't be stored; its body is the leader's to close.
+func (f *flight) takeResponse() *http.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.response
+	f.response = nil
+	return r
+}
+
+// follow begins to read the body at off. The caller calls unfollow in the end.
+func (f *flight) follow(off int64) *follower {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := &follower{flight: f, off: off}
+	f.readers[r] = struct{}{}
+	return r
+}
+
+func (r *follower) unfollow() {
+	r.flight.change(func() { delete(r.flight.readers, r) })
+}
+
+// read returns the next bytes, as soon as there are any; caughtUp says that there are no more yet. The end is io.EOF.
+func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, err error) {
+	f := r.flight
+	for {
+		f.mu.Lock()
+		switch {
+		case r.off < f.size:
+			if f.unstored && r.off >= f.writer.Size() {
+				defer f.mu.Unlock()
+				begin := f.size - int64(len(f.tail))
+				if r.off < begin {
+					return 0, false, errBehind
+				}
+				n = copy(p, f.tail[r.off-begin:])
+				r.off += int64(n)
+				f.wake()
+				return n, r.off == f.size, nil
+			}
+			off := r.off
+			f.mu.Unlock()
+			n, err = f.writer.ReadAt(p, off)
+			f.mu.Lock()
+			r.off += int64(n)
+			caughtUp = r.off == f.size
+			f.mu.Unlock()
+			return n, caughtUp, err
+		case f.phase == done:
+			f.mu.Unlock()
+			return 0, false, io.EOF
+		case f.phase == failed:
+			f.mu.Unlock()
+			return 0, false, errLost
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, false, ctx.Err()
+		}
+	}
+}
+
+// append adds bytes that came from the origin.
+func (f *flight) append(ctx context.Context, p []byte) error {
+	if !f.unstored { // only written by this goroutine
+		n, err := f.writer.Write(p)
+		f.change(func() {
+			f.size += int64(n)
+			f.unstored = err != nil
+		})
+		if err == nil {
+			return nil
+		}
+		p = p[n:]
+	}
+	for {
+		f.mu.Lock()
+		fastest := int64(0)
+		for r := range f.readers {
+			fastest = max(fastest, r.off)
+		}
+		room := f.size-fastest+int64(len(p)) <= tailSize
+		if room {
+			f.tail = append(f.tail, p...)
+			if n := len(f.tail) - tailSize; n > 0 {
+				f.tail = append(f.tail[:0], f.tail[n:]...)
+			}
+			f.size += int64(len(p))
+			f.wake()
+		}
+		alone, changed := f.followers == 0, f.changed
+		f.mu.Unlock()
+		switch {
+		case room:
+			return nil
+		case alone:
+			return errLost
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// flights finds the flight of a key.
+type flights struct {
+	store *storage.Store
+
+	mu    sync.Mutex // taken before that of a flight
+	byKey map[string]*flight
+}
+
+// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight that was overtaken by a purge is not joined.
+func (fs *flights) join(key string, h storage.Header) (f *flight, leads bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
+		return f, false
+	}
+	f = newFlight(key, h)
+	fs.byKey[key] = f
+	return f, true
+}
+
+func (f *flight) board(store *storage.Store) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.tags) {
+		return false
+	}
+	f.followers++
+	return true
+}
+
+// leave ends the caller's part in f. A fetch that nobody follows any more ends too, unless half of it is there.
+func (fs *flights) leave(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.followers--
+	f.wake()
+	if f.followers > 0 || f.keep {
+		return
+	}
+	switch f.phase {
+	case fetching:
+		f.dead = true
+	case streaming:
+		f.dead = f.length < 0 || f.size*2 < f.length
+	case declined:
+		if f.response != nil {
+			f.response.Body.Close()
+			f.response = nil
+			f.cancel()
+		}
+	}
+	if f.dead {
+		f.cancel()
+		fs.remove(f)
+	}
+}
+
+// land takes f out of the flights that can be joined.
+func (fs *flights) land(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.remove(f)
+}
+
+// remove is land for one that holds mu.
+func (fs *flights) remove(f *flight) {
+	if fs.byKey[f.key] == f {
+		delete(fs.byKey, f.key)
+	}
+}
+
+// has says whether there is a flight of a key.
+func (fs *flights) has(key string) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.byKey[key] != nil
+}
+
+// receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date (RFC 9110, 6.6.1).
+func receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
+	h := resp.Header
+	httpcache.RemoveHopByHop(h)
+	if len(h["Date"]) == 0 {
+		h.Set("Date", answered.UTC().Format(http.TimeFormat))
+	}
+	return &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: asked, ResponseTime: answered}
+}

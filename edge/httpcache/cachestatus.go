@@ -1,0 +1,84 @@
+package httpcache
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Status is this cache's member of a Cache-Status field (RFC 9211).
+type Status struct {
+	Hit       bool
+	Forward   string // fwd: why the request went on; "" with Hit
+	FwdStatus int    // status of the next hop's response; 0 if there was none
+	Stored    bool   // the response was stored
+	Collapsed bool   // the request waited for another one's
+	TTL       time.Duration
+	HasTTL    bool
+	Key       string
+	Detail    string // a token or any text
+}
+
+// Append writes the member, for the cache called name.
+func (s Status) Append(b []byte, name string) []byte {
+	b = append(b, name...)
+	if s.Hit {
+		b = append(b, "; hit"...)
+	}
+	if s.Forward != "" {
+		b = append(b, "; fwd="...)
+		b = append(b, s.Forward...)
+	}
+	if s.FwdStatus != 0 {
+		b = append(b, "; fwd-status="...)
+		b = strconv.AppendInt(b, int64(s.FwdStatus), 10)
+	}
+	if s.HasTTL {
+		b = append(b, "; ttl="...)
+		b = strconv.AppendInt(b, floorSeconds(s.TTL), 10)
+	}
+	if s.Stored {
+		b = append(b, "; stored"...)
+	}
+	if s.Collapsed {
+		b = append(b, "; collapsed"...)
+	}
+	if s.Key != "" {
+		b = append(b, "; key="...)
+		b = appendSFString(b, s.Key)
+	}
+	if s.Detail != "" {
+		b = append(b, "; detail="...)
+		if isToken(s.Detail) && !strings.ContainsRune("0123456789-", rune(s.Detail[0])) {
+			b = append(b, s.Detail...)
+		} else {
+			b = appendSFString(b, s.Detail)
+		}
+	}
+	return b
+}
+
+// floorSeconds rounds down, so that half a second past is -1 and not fresh.
+func floorSeconds(d time.Duration) int64 {
+	n := int64(d / time.Second)
+	if d < 0 && d%time.Second != 0 {
+		n--
+	}
+	return n
+}
+
+// appendSFString writes a String of RFC 9651, 3.3.3; bytes that it can't hold become "?".
+func appendSFString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < 0x20 || c > 0x7e:
+			b = append(b, '?')
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,148 @@
+package httpcache
+
+import (
+	"net/http"
+	"time"
+)
+
+// Action is what a cache does with a stored response.
+type Action int
+
+const (
+	// Serve uses the response as it is: it is fresh, or the client takes a stale one.
+	Serve Action = iota
+	// ServeStale uses the response and validates it in the background (RFC 5861, 3).
+	ServeStale
+	// Validate asks the origin first.
+	Validate
+)
+
+// Decision is the outcome of Decide.
+type Decision struct {
+	Action Action
+	Age    time.Duration // current age
+	TTL    time.Duration // remaining freshness; negative when stale
+	// Forward is the fwd parameter of Cache-Status (RFC 9211, 2.2) for Validate and ServeStale: "stale" or "request".
+	Forward string
+	// StaleIfError is whether the response may be used if the origin fails now (RFC 5861, 4; RFC 9111, 4.2.4).
+	StaleIfError bool
+}
+
+// RequestDirectives returns the directives of a request; Pragma: no-cache counts where there is no Cache-Control (RFC 9111, 5.4).
+func RequestDirectives(h http.Header) Directives {
+	d := ParseCacheControl(h["Cache-Control"])
+	if !d.Present {
+		for _, m := range splitList(h["Pragma"]) {
+			if equalFold(m, "no-cache") {
+				d.NoCache = true
+			}
+		}
+	}
+	return d
+}
+
+// Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged says that a soft purge made it
+// stale.
+func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
+	cc := ParseCacheControl(s.Header["Cache-Control"])
+	lifetime := s.Lifetime(p)
+	d := Decision{Age: s.Age(now)}
+	d.TTL = lifetime.D - d.Age
+	if purged {
+		d.TTL = min(d.TTL, 0)
+	}
+	staleness := -d.TTL
+	fresh := d.TTL > 0
+
+	// s-maxage has the meaning of proxy-revalidate in it (RFC 9111, 5.2.2.10), which forbids what nobody asked for; a window that the origin itself gives
+	// is taken at its word, as caches with both in one response do.
+	never := cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate
+	window := func(own Seconds, site time.Duration) time.Duration {
+		switch {
+		case never:
+			return -1
+		case own.Set:
+			return own.D
+		case cc.SMaxAge.Set || lifetime.D == 0:
+			return -1
+		}
+		return site
+	}
+	swr := window(cc.StaleWhileRevalidate, p.StaleWhileRevalidate)
+	d.StaleIfError = staleness <= window(cc.StaleIfError, p.StaleIfError)
+
+	switch {
+	case req.NoCache,
+		req.MaxAge.Valid && d.Age > req.MaxAge.D,
+		req.MaxAge.Valid && req.MaxAge.D == 0 && !cc.Immutable,
+		req.MinFresh.Valid && d.TTL < req.MinFresh.D:
+		d.Action, d.Forward = Validate, "request"
+	case cc.NoCache:
+		d.Action, d.Forward = Validate, "stale"
+	case fresh:
+		d.Action = Serve
+	case !never && !cc.SMaxAge.Set && !purged && (req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
+		d.Action = Serve
+	case swr > 0 && staleness <= swr:
+		d.Action, d.Forward = ServeStale, "stale"
+	default:
+		d.Action, d.Forward = Validate, "stale"
+	}
+	return d
+}
+
+// Storable says whether a response may be kept (RFC 9111, 3), and if not, why, with the section. The status is final; what it is a response
+// to is a GET.
+func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
+	cc := ParseCacheControl(s.Header["Cache-Control"])
+	req := ParseCacheControl(request["Cache-Control"])
+	understood := http.StatusText(s.Status) != ""
+	switch {
+	case s.Status < 200:
+		return false, "interim response"
+	case s.Status == 206, s.Status == 304:
+		return false, "partial or not modified, without a stored response"
+	case req.NoStore:
+		return false, "no-store in the request (RFC 9111, 5.2.1.5)"
+	case cc.MustUnderstand && !understood:
+		return false, "must-understand and an unknown status (RFC 9111, 5.2.2.3)"
+	case cc.NoStore && !cc.MustUnderstand:
+		return false, "no-store (RFC 9111, 5.2.2.5)"
+	case cc.Private:
+		return false, "private (RFC 9111, 5.2.2.7)"
+	case len(request["Authorization"]) > 0 && !cc.Public && !cc.MustRevalidate && !cc.SMaxAge.Set:
+		return false, "Authorization without public, must-revalidate or s-maxage (RFC 9111, 3.5)"
+	}
+	for _, m := range splitList(s.Header["Vary"]) {
+		if m == "*" {
+			return false, "Vary: * (RFC 9111, 4.1)"
+		}
+	}
+	lifetime := s.Lifetime(p)
+	if !lifetime.Explicit && !cc.Public && !heuristicStatus(s.Status) {
+		return false, "no freshness given, and the status has no default (RFC 9111, 3)"
+	}
+	if !lifetime.Explicit && len(s.Header["Set-Cookie"]) > 0 {
+		return false, "Set-Cookie without explicit freshness"
+	}
+	if lifetime.D-s.Age(s.ResponseTime) <= 0 && !s.hasValidator() && cc.StaleWhileRevalidate.D == 0 && cc.StaleIfError.D == 0 {
+		return false, "stale on arrival, and nothing to validate it with"
+	}
+	return true, ""
+}
+
+func (s *Stored) hasValidator() bool {
+	return s.Header.Get("Etag") != "" || !s.LastModified().IsZero()
+}
+
+// RemovePrivate removes the fields that private="..." keeps out of a shared cache (RFC 9111, 5.2.2.7).
+func (s *Stored) RemovePrivate() {
+	for _, name := range ParseCacheControl(s.Header["Cache-Control"]).PrivateFields {
+		delete(s.Header, name)
+	}
+}
+
+// Unvalidated returns the names of the fields that no-cache="..." keeps from being used without validation (RFC 9111, 5.2.2.4).
+func (s *Stored) Unvalidated() []string {
+	return ParseCacheControl(s.Header["Cache-Control"]).NoCacheFields
+}

@@ -1,0 +1,123 @@
+package httpcache
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// maxDelta is what a delta-seconds that is too large to represent counts as (RFC 9111, 1.2.2).
+const maxDelta = 1 << 31
+
+// parseDelta parses delta-seconds: digits and nothing else (RFC 9111, 1.2.2).
+func parseDelta(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false
+	}
+	var n int64
+	for i := range len(s) {
+		c := s[i]
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n = n*10 + int64(c-'0'); n > maxDelta {
+			n = maxDelta
+		}
+	}
+	return time.Duration(n) * time.Second, true
+}
+
+// trimOWS removes optional whitespace (RFC 9110, 5.6.3) from both ends.
+func trimOWS(s string) string { return strings.Trim(s, " \t") }
+
+// isToken tells whether s is a token (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		if !isTokenByte(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isTokenByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+// splitList splits field lines into their list members (RFC 9110, 5.6.1): commas inside quoted strings don't count, empty members
+// are left out. A quote that is never closed is an ordinary byte, so that nothing hides behind it.
+func splitList(lines []string) []string {
+	var out []string
+	add := func(m string) {
+		if m = trimOWS(m); m != "" {
+			out = append(out, m)
+		}
+	}
+	for _, line := range lines {
+		quoted, begin := false, 0
+		for i := 0; i < len(line); i++ {
+			switch {
+			case line[i] == ',' && !quoted:
+				add(line[begin:i])
+				begin = i + 1
+			case line[i] == '"':
+				quoted = !quoted
+			case line[i] == '\\' && quoted:
+				i++
+			}
+		}
+		if !quoted {
+			add(line[begin:])
+			continue
+		}
+		for m := range strings.SplitSeq(line[begin:], ",") {
+			add(m)
+		}
+	}
+	return out
+}
+
+// unquote returns the text of a quoted-string (RFC 9110, 5.6.4) that is all of s.
+func unquote(s string) (string, bool) {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return "", false
+	}
+	s = s[1 : len(s)-1]
+	if strings.IndexByte(s, '\\') < 0 {
+		return s, strings.IndexByte(s, '"') < 0
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return "", false
+		case '\\':
+			if i++; i == len(s) {
+				return "", false
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(b), true
+}
+
+// hopByHop are the fields that say something about one connection only (RFC 9110, 7.6.1; RFC 9111, 3.1).
+var hopByHop = []string{
+	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
+}
+
+// RemoveHopByHop removes the fields that are not to be forwarded or stored: the hop-by-hop ones and those that Connection names
+// (RFC 9110, 7.6.1).
+func RemoveHopByHop(h http.Header) {
+	for _, name := range splitList(h["Connection"]) {
+		h.Del(name)
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+}

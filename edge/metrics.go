@@ -1,0 +1,117 @@
+package edge
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// recorder is a ResponseWriter that remembers what is counted.
+type recorder struct {
+	http.ResponseWriter
+	site   string
+	status int
+	bytes  int64
+	cache  httpcache.Status
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(p)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap gives http.ResponseController the writer below.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// outcome is the label that says what the cache did.
+func (r *recorder) outcome() string {
+	switch {
+	case r.cache.Hit && r.cache.TTL <= 0:
+		return "stale"
+	case r.cache.Hit:
+		return "hit"
+	case r.cache.Collapsed:
+		return "collapsed"
+	case r.cache.Forward == "stale":
+		return "revalidated"
+	case r.cache.Forward != "" && r.cache.Stored:
+		return "miss"
+	case r.cache.Forward != "":
+		return "pass"
+	}
+	return "none"
+}
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer, store *storage.Store) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kaiku_edge_requests_total",
+			Help: "Requests answered, by site, status and what the cache did."}, []string{"site", "status", "cache"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kaiku_edge_body_bytes_total",
+			Help: "Bytes of bodies sent to clients."}, []string{"site", "cache"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kaiku_edge_request_seconds",
+			Help:    "Time from a request's header block to the end of its response.",
+			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.seconds, storeCollector{store}} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) observe(r *recorder, began time.Time) {
+	outcome := r.outcome()
+	m.requests.WithLabelValues(r.site, strconv.Itoa(r.status), outcome).Inc()
+	m.bytes.WithLabelValues(r.site, outcome).Add(float64(r.bytes))
+	m.seconds.WithLabelValues(outcome).Observe(time.Since(began).Seconds())
+}
+
+// storeCollector reads the store's own counters at each scrape.
+type storeCollector struct{ store *storage.Store }
+
+// Describe sends nothing: the collector is unchecked.
+func (storeCollector) Describe(chan<- *prometheus.Desc) {}
+
+func (c storeCollector) Collect(out chan<- prometheus.Metric) {
+	st := c.store.Stats()
+	for _, m := range []struct {
+		name, help string
+		kind       prometheus.ValueType
+		v          float64
+	}{
+		{"objects", "Objects in the store.", prometheus.GaugeValue, float64(st.Objects)},
+		{"disk_bytes", "Allocated bytes of the store's segments.", prometheus.GaugeValue, float64(st.Bytes)},
+		{"disk_budget_bytes", "Budget of those.", prometheus.GaugeValue, float64(st.Disk)},
+		{"memory_bytes", "Bytes in the RAM tier.", prometheus.GaugeValue, float64(st.Memory)},
+		{"segments", "Segments, the open one included.", prometheus.GaugeValue, float64(st.Segments)},
+		{"evicted_total", "Objects that went with their segment.", prometheus.CounterValue, float64(st.Evicted)},
+		{"segments_dropped_total", "Segments dropped.", prometheus.CounterValue, float64(st.Dropped)},
+		{"damaged_total", "Objects whose checksum failed or whose chunk was missing.", prometheus.CounterValue, float64(st.Damaged)},
+		{"refused_total", "Writes refused at the free-space floor.", prometheus.CounterValue, float64(st.Refused)},
+	} {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_store_"+m.name, m.help, nil, nil), m.kind, m.v)
+	}
+}

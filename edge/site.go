@@ -1,0 +1,158 @@
+package edge
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// Site is what an edge serves under some hosts.
+type Site struct {
+	Name        string
+	Hosts       []string // lower case, without port; none means any host, and then it is the only site
+	Origin      *origin.Pool
+	Policy      httpcache.Policy
+	MaxObject   int64    // bytes of the largest body that is stored; 0 means no limit of its own
+	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
+}
+
+// sites finds a site by host.
+type sites struct {
+	byHost map[string]*Site
+	any    *Site
+}
+
+func newSites(list []*Site) *sites {
+	s := &sites{byHost: map[string]*Site{}}
+	for _, site := range list {
+		if len(site.Hosts) == 0 {
+			s.any = site
+		}
+		for _, h := range site.Hosts {
+			s.byHost[h] = site
+		}
+	}
+	return s
+}
+
+// find returns the site of a Host field and the host in the form that keys have, or nil.
+func (s *sites) find(host string) (*Site, string) {
+	host = canonicalHost(host)
+	if site := s.byHost[host]; site != nil {
+		return site, host
+	}
+	if host == "" {
+		return nil, ""
+	}
+	return s.any, host
+}
+
+// canonicalHost lowers a host, and cuts its port and a trailing dot.
+func canonicalHost(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
+
+// target is the path and query of a request as they were sent, without fragment.
+func target(r *http.Request) string {
+	t := r.RequestURI
+	if i := strings.Index(t, "://"); i >= 0 && !strings.HasPrefix(t, "/") { // absolute-form (RFC 9112, 3.2.2)
+		t = t[i+3:]
+		if j := strings.IndexAny(t, "/?"); j >= 0 {
+			t = t[j:]
+		} else {
+			t = "/"
+		}
+		if t[0] == '?' {
+			t = "/" + t
+		}
+	}
+	t, _, _ = strings.Cut(t, "#")
+	return t
+}
+
+// maxObject is the size in bytes of the largest body of the site that is stored.
+func (s *Site) maxObject(store *storage.Store) int64 {
+	if s.MaxObject == 0 {
+		return store.MaxObject()
+	}
+	return min(s.MaxObject, store.MaxObject())
+}
+
+// url is what purges know a target by: host, path and the query without what the site ignores.
+func (s *Site) url(host, target string) string {
+	p, query, ok := strings.Cut(target, "?")
+	if !ok {
+		return host + p
+	}
+	if len(s.IgnoreQuery) > 0 {
+		var kept []string
+		for param := range strings.SplitSeq(query, "&") {
+			name, _, _ := strings.Cut(param, "=")
+			if !s.ignores(name) {
+				kept = append(kept, param)
+			}
+		}
+		if len(kept) == 0 {
+			return host + p
+		}
+		query = strings.Join(kept, "&")
+	}
+	return host + p + "?" + query
+}
+
+func (s *Site) ignores(name string) bool {
+	for _, glob := range s.IgnoreQuery {
+		if ok, _ := path.Match(glob, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// key is what the store knows a target by. The scheme is part of it, because an origin may answer with a redirect to the other one.
+func key(secure bool, url string) string {
+	if secure {
+		return "https://" + url
+	}
+	return "http://" + url
+}
+
+// URLOf turns an absolute URL, as a purge names it, into what objects are known by: scheme, port and fragment left out.
+func URLOf(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", err
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", &url.Error{Op: "purge", URL: raw, Err: errNotAbsolute}
+	}
+	host := canonicalHost(u.Host)
+	_, rest, _ := strings.Cut(raw, "://")
+	rest, _, _ = strings.Cut(rest, "#")
+	i := strings.IndexAny(rest, "/?")
+	switch {
+	case i < 0:
+		return host + "/", nil
+	case rest[i] == '?':
+		return host + "/" + rest[i:], nil
+	}
+	return host + rest[i:], nil
+}
+
+// clientIP is the address of the client without its port.
+func clientIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
