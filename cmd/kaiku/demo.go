@@ -1,9 +1,386 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"text/template"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-func demoCommand(log *slog.Logger) *cobra.Command { return &cobra.Command{Use: "demo"} }
+// The places of the demo, and networks of public addresses that are there.
+var (
+	helsinki = spot{"Helsinki", 60.17, 24.94}
+	newYork  = spot{"New York", 40.71, -74.01}
+	virginia = spot{"Virginia", 39.04, -77.49}
+)
+
+const (
+	finnishNetwork = "193.166.0.0/16" // FUNET, the universities' network
+	usNetwork      = "128.112.0.0/16" // Princeton University
+	demoHost       = "www.example.com"
+)
+
+// demo is the whole story in one process: an origin, two edges, a name server, all over real sockets on loopback.
+type demo struct {
+	dir  string
+	log  *slog.Logger
+	site *demoSite
+
+	origin, far, control net.Listener // far is the origin as Finland sees it
+	dnsAddr              string
+
+	fleet *Fleet
+	zones []*geodns.Zone
+	nodes map[string]*demoNode
+	dns   *geodns.Server
+}
+
+// demoNode is an edge of the demo that can be stopped and started.
+type demoNode struct {
+	Name, HTTP, Admin, Address, Data string
+	place                            spot
+
+	mu   sync.Mutex
+	stop context.CancelFunc // nil while it is stopped
+	done chan error
+}
+
+var demoFleet = template.Must(template.New("fleet.yaml").Parse(`# What the demo runs. Use it as a beginning for your own.
+sites:
+  - name: www
+    hosts: [www.example.com, {{range .Hosts}}"{{.}}", {{end}}localhost]
+    origin:
+      servers: ["http://{{.Origin}}"]
+    cache:
+      stale_while_revalidate: 60s
+      ignore_query: [utm_*]
+
+nodes:
+{{- range .Nodes}}
+  {{.Name}}:
+    roles: [edge]
+    location: [{{.Lat}}, {{.Lon}}]
+    addresses: [{{.Address}}]
+    edge: { http: "{{.HTTP}}", admin: "{{.Admin}}", data: {{.Data}} }
+{{- end}}
+
+edge: { disk: 1GiB, memory: 64MiB }
+
+geodns:
+  listen: "{{.DNS}}"
+  zones:
+    - name: example.com
+      file: example.com.zone
+      edges:
+        www: { ttl: 5s }
+  health: { interval: 1s, timeout: 500ms }
+`))
+
+const demoZone = `$ORIGIN example.com.
+$TTL 3600
+@    IN SOA ns1 hostmaster 1 7200 1800 1209600 300
+@    IN NS  ns1
+ns1  IN A   127.0.0.1
+`
+
+func demoCommand(log *slog.Logger) *cobra.Command {
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole story on loopback: an origin in the US, edges hel1 and nyc1, GeoDNS",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			dir, err := os.MkdirTemp("", "kaiku-demo-")
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+			if once {
+				log = slog.New(slog.DiscardHandler)
+			}
+			d, err := newDemo(cmd.Context(), dir, true, log)
+			if err != nil {
+				return fmt.Errorf("demo: %w", err)
+			}
+			if once {
+				return d.once(cmd.Context(), cmd.OutOrStdout())
+			}
+			return d.run(cmd.Context(), cmd.OutOrStdout(), func(context.Context) error { return nil })
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "ask as a Finnish and as a US client, print what they got, and end")
+	return cmd
+}
+
+// bindOr listens on the address that the demo would like, or else on any port of 127.0.0.1.
+func bindOr(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	return l, err
+}
+
+// freeOr returns addr if it can be bound, for UDP too, or else an address of 127.0.0.1 that can.
+func freeOr(ctx context.Context, addr string) (string, error) {
+	for range 10 {
+		l, err := bindOr(ctx, addr)
+		if err != nil {
+			return "", err
+		}
+		got := l.Addr().String()
+		p, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", got)
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if err == nil {
+			return got, p.Close()
+		}
+		addr = "127.0.0.1:0"
+	}
+	return "", errors.New("no free port on 127.0.0.1")
+}
+
+// newDemo finds the addresses and writes the fleet file that everything else runs from. With fixed it takes those that people are told, where
+// they are free; else any ports.
+func newDemo(ctx context.Context, dir string, fixed bool, log *slog.Logger) (*demo, error) {
+	want := func(addr string) string {
+		if fixed {
+			return addr
+		}
+		return "127.0.0.1:0"
+	}
+	d := &demo{dir: dir, log: log, site: newDemoSite(), nodes: map[string]*demoNode{}}
+	for _, l := range []struct {
+		to   *net.Listener
+		addr string
+	}{{&d.origin, "127.0.0.13:8080"}, {&d.far, "127.0.0.14:8080"}, {&d.control, "127.0.0.1:9000"}} {
+		var err error
+		if *l.to, err = bindOr(ctx, want(l.addr)); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if d.dnsAddr, err = freeOr(ctx, want("127.0.0.1:5300")); err != nil {
+		return nil, err
+	}
+	type node struct {
+		*demoNode
+		Lat, Lon float64
+	}
+	data := struct {
+		Origin, DNS string
+		Hosts       []string
+		Nodes       []node
+	}{Origin: d.origin.Addr().String(), DNS: d.dnsAddr}
+	for _, n := range []struct {
+		name, address, admin string
+		place                spot
+	}{{"hel1", "127.0.0.11", "127.0.0.1:9081", helsinki}, {"nyc1", "127.0.0.12", "127.0.0.1:9082", newYork}} {
+		x := &demoNode{Name: n.name, Address: n.address, place: n.place, Data: filepath.Join(dir, n.name)}
+		if x.HTTP, err = freeOr(ctx, want(n.address+":8080")); err != nil {
+			return nil, err
+		}
+		if x.Admin, err = freeOr(ctx, want(n.admin)); err != nil {
+			return nil, err
+		}
+		d.nodes[n.name] = x
+		host, _, _ := net.SplitHostPort(x.HTTP)
+		if len(data.Hosts) == 0 || data.Hosts[0] != host {
+			data.Hosts = append(data.Hosts, host)
+		}
+		data.Nodes = append(data.Nodes, node{x, n.place.lat, n.place.lon})
+	}
+	var fleet bytes.Buffer
+	if err := demoFleet.Execute(&fleet, data); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "fleet.yaml")
+	if err := errors.Join(os.WriteFile(file, fleet.Bytes(), 0o644),
+		os.WriteFile(filepath.Join(dir, "example.com.zone"), []byte(demoZone), 0o644)); err != nil {
+		return nil, err
+	}
+	if d.fleet, d.zones, err = loadFleet(file); err != nil {
+		return nil, err
+	}
+	d.dns = &geodns.Server{Addr: d.fleet.GeoDNS.Listen, Log: log}
+	return d, d.dns.Reload(d.fleet.geodnsConfig(d.zones))
+}
+
+// httpPart is a handler on a listener as a part.
+type httpPart struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// Listen does nothing: the listener is there already.
+func (p httpPart) Listen(context.Context) error { return nil }
+
+// Serve answers until ctx ends.
+func (p httpPart) Serve(ctx context.Context) error {
+	s := &http.Server{Handler: p.handler, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// funcPart is a function as a part.
+type funcPart func(ctx context.Context) error
+
+// Listen does nothing.
+func (funcPart) Listen(context.Context) error { return nil }
+
+// Serve calls the function.
+func (f funcPart) Serve(ctx context.Context) error { return f(ctx) }
+
+// run runs everything, calls ready once it answers, and ends when ctx does, or when ready fails.
+func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Context) error) error {
+	for _, n := range d.nodes {
+		if err := d.start(ctx, n); err != nil {
+			return err
+		}
+	}
+	err := runParts(ctx,
+		httpPart{d.origin, d.site},
+		&relay{listener: d.far, dial: oceanDial(oneWay(helsinki, virginia)), to: d.origin.Addr().String()},
+		httpPart{d.control, d.controlHandler(ctx)},
+		d.dns,
+		funcPart(func(ctx context.Context) error {
+			if err := ready(ctx); err != nil {
+				return err
+			}
+			d.tell(out)
+			<-ctx.Done()
+			return nil
+		}))
+	for _, n := range d.nodes {
+		err = errors.Join(err, n.halt())
+	}
+	return err
+}
+
+// start starts the edge of a node; its misses cross the ocean.
+func (d *demo) start(ctx context.Context, n *demoNode) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stop != nil {
+		return nil
+	}
+	sites, err := d.fleet.edgeSites(oceanDial(oneWay(n.place, virginia)))
+	if err != nil {
+		return err
+	}
+	e, err := newEdge(d.fleet.edgeOf(d.fleet.node(n.Name)), n.Name, "", newRegistry(), d.log)
+	if err != nil {
+		return err
+	}
+	e.setSites(sites)
+	if err := e.Listen(ctx); err != nil {
+		return err
+	}
+	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	n.done = make(chan error, 1)
+	go func() { n.done <- e.Serve(ctx) }()
+	return nil
+}
+
+// halt stops the edge of a node and waits for its end.
+func (n *demoNode) halt() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stop == nil {
+		return nil
+	}
+	n.stop()
+	n.stop = nil
+	return <-n.done
+}
+
+// controlHandler stops and starts edges.
+func (d *demo) controlHandler(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(what string, do func(*demoNode) error) {
+		mux.HandleFunc("POST /"+what+"/{node}", func(w http.ResponseWriter, r *http.Request) {
+			n := d.nodes[r.PathValue("node")]
+			if n == nil {
+				http.Error(w, "there are hel1 and nyc1", http.StatusNotFound)
+				return
+			}
+			if err := do(n); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			fmt.Fprintf(w, "%s: %s done\n", n.Name, what)
+		})
+	}
+	handle("stop", (*demoNode).halt)
+	handle("start", func(n *demoNode) error { return d.start(ctx, n) })
+	return mux
+}
+
+var demoText = template.Must(template.New("").Parse(`
+Kaiku demo: an origin in Virginia, edges in Helsinki and New York, GeoDNS. All of it runs in this process over
+real sockets on loopback. The ocean is simulated: connections between places are delayed by the distance,
+Helsinki–Virginia {{.Far}} there and back, New York–Virginia {{.Near}}.
+
+  which edge is nearest?
+    a Finnish client   dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.Finnish}} +short
+    a US client        dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.US}} +short
+
+  ask it, twice: the second time is a hit (see Cache-Status and Age)
+    hel1 ({{.Hel.Address}})  curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.HelURL}}
+    nyc1 ({{.Nyc.Address}})  curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.NycURL}}
+    the origin itself, as Finland sees it
+                       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Origin}}/img/dawn.png
+
+  in a browser         http://{{.Hel.HTTP}}/
+
+  purge                {{.Self}} purge --admin http://{{.Hel.Admin}} http://www.example.com/img/dawn.png
+                       {{.Self}} purge --admin http://{{.Hel.Admin}} --tag demo
+  metrics              curl -s http://{{.Hel.Admin}}/metrics | grep kaiku_
+
+  lose an edge         curl -X POST http://{{.Control}}/stop/hel1
+                       then ask as the Finnish client again: nyc1 within a few seconds
+    and get it back    curl -X POST http://{{.Control}}/start/hel1
+
+  fleet file           {{.Fleet}}
+
+Ctrl-C ends it.
+`))
+
+// tell prints what can be tried. All lines work when pasted.
+func (d *demo) tell(out io.Writer) {
+	hel, nyc := d.nodes["hel1"], d.nodes["nyc1"]
+	url := func(n *demoNode) string {
+		_, port, _ := net.SplitHostPort(n.HTTP)
+		return fmt.Sprintf("--connect-to ::%s http://%s:%s/img/dawn.png", n.HTTP, demoHost, port)
+	}
+	host, port, _ := net.SplitHostPort(d.dnsAddr)
+	rtt := func(a, b spot) string { return (2 * oneWay(a, b)).Round(time.Millisecond).String() }
+	err := demoText.Execute(out, map[string]any{
+		"Far": rtt(helsinki, virginia), "Near": rtt(newYork, virginia),
+		"DNSHost": host, "DNSPort": port, "Self": os.Args[0], "Finnish": finnishNetwork, "US": usNetwork,
+		"Hel": hel, "Nyc": nyc, "HelURL": url(hel), "NycURL": url(nyc), "Origin": d.far.Addr().String(),
+		"Control": d.control.Addr().String(), "Fleet": filepath.Join(d.dir, "fleet.yaml"),
+	})
+	if err != nil {
+		d.log.Error("tell of the demo", "error", err)
+	}
+}

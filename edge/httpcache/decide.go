@@ -74,7 +74,7 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	switch {
 	case req.NoCache,
 		req.MaxAge.Valid && d.Age > req.MaxAge.D,
-		req.MaxAge.Valid && req.MaxAge.D == 0 && !cc.Immutable,
+		req.MaxAge.Valid && req.MaxAge.D == 0,
 		req.MinFresh.Valid && d.TTL < req.MinFresh.D:
 		d.Action, d.Forward = Validate, "request"
 	case cc.NoCache:

@@ -1,0 +1,36 @@
+GO      ?= go
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
+FUZZTIME ?= 30s
+
+.PHONY: build run test test-real bench lint fuzz
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
+
+run: build
+	bin/kaiku demo
+
+test:
+	$(GO) test $(RACE) ./...
+
+# Needs nginx, dig and curl (Debian: nginx-light bind9-dnsutils curl).
+test-real: build
+	$(GO) test -count=1 -tags real -run '^TestReal' ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: the files above are not formatted"; exit 1; }
+	$(GO) vet -tags real ./...
+	$(GO) tool staticcheck -tags real ./...
+
+# Each fuzz target in turn; go test takes one at a time.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
+		done; \
+	done

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func fleetText(t *testing.T) (fleet, zone string) {
+	t.Helper()
+	f, err := os.ReadFile("testdata/fleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := os.ReadFile("testdata/example.com.zone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(f), string(z)
+}
+
+func writeFleet(t *testing.T, fleet, zone string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"fleet.yaml": fleet, "example.com.zone": zone} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "fleet.yaml")
+}
+
+func TestTheContractLoads(t *testing.T) {
+	f, zones, err := loadFleet("testdata/fleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Sites) != 1 || len(f.Nodes) != 4 || len(zones) != 1 {
+		t.Fatalf("%d sites, %d nodes, %d zones", len(f.Sites), len(f.Nodes), len(zones))
+	}
+	o := f.Sites[0].Origin
+	if len(o.Servers) != 3 || o.Servers[0].URL.Host != "origin-a.example.net" || o.Servers[1].Weight != 2 || !o.Servers[2].Backup {
+		t.Errorf("origin servers: %+v", o.Servers)
+	}
+	if f.Nodes[0].Name != "hel1" || f.Nodes[3].Name != "sin1" {
+		t.Errorf("nodes are not in the file's order")
+	}
+	if e := f.edgeOf(f.node("sin1")); e.Disk != 200<<30 || e.Memory != 1<<30 || e.HTTP != ":80" {
+		t.Errorf("sin1's edge: %+v", e)
+	}
+	if e := f.edgeOf(f.node("hel1")); e.Disk != 50<<30 || e.Admin != "127.0.0.1:9080" {
+		t.Errorf("hel1's edge: %+v", e)
+	}
+	c := f.geodnsConfig(zones)
+	if len(c.Edges) != 2 || c.Edges[0].Name != "www.example.com" || len(c.Nodes) != 3 {
+		t.Errorf("geodns: %+v", c)
+	}
+	if c.Nodes[0].Probe != "http://203.0.113.10:80/.kaiku/health" {
+		t.Errorf("probe: %s", c.Nodes[0].Probe)
+	}
+}
+
+// TestCheckNamesTheLine breaks the contract's files in one place each and wants the error at that line, with its words.
+func TestCheckNamesTheLine(t *testing.T) {
+	cases := []struct{ name, from, to, at, says string }{
+		{"unknown key", "balance: least-requests", "ballance: least-requests", "ballance", "unknown key"},
+		{"unknown key at the top", "geodns:", "geodns: {}\ngeo-dns:", "geo-dns", "unknown key"},
+		{"key twice", "  disk: 50GiB", "  disk: 50GiB\n  disk: 60GiB", "disk: 60GiB", "already defined at [58:3]"},
+		{"no origin", "    origin:\n      servers:\n", "    origin:\n      servers: []\n    x:\n      servers:\n", "origin:", "no origin"},
+		{"two sites with one host", "nodes:\n  hel1:", "  - name: two\n    hosts: [static.example.com]\n    origin: { servers: [http://a.example.net] }\nnodes:\n  hel1:", "hosts: [static", "belongs to site www already"},
+		{"edge name with a node that isn't there", "nodes: [hel1, nyc1, sin1], answers", "nodes: [hel1, tokyo1, sin1], answers", "tokyo1", "no node tokyo1"},
+		{"edge name with a node that is no edge", "nodes: [hel1, nyc1, sin1], answers", "nodes: [hel1, fra1, sin1], answers", "fra1, sin1", "no edge"},
+		{"bad CIDR", "10.0.0.0/8:", "10.0.0.0/88:", "10.0.0.0/88", "prefix length out of range"},
+		{"latitude", "location: [60.17, 24.94]", "location: [160.17, 24.94]", "160.17", "latitude 160.17"},
+		{"longitude of locate", "10.0.0.0/8: [60.17, 24.94]", "10.0.0.0/8: [60.17, 224.94]", "224.94", "longitude 224.94"},
+		{"location of one number", "location: [1.35, 103.82]", "location: [1.35]", "location: [1.35]", "want [latitude, longitude]"},
+		{"shield that isn't there", "shield: nyc1", "shield: nyc9", "shield: nyc9", "no node nyc9"},
+		{"shield that is no edge", "shield: nyc1", "shield: fra1", "shield: fra1", "is no edge"},
+		{"size", "disk: 50GiB", "disk: 50GB", "disk: 50GB", "is not a size"},
+		{"duration", "interval: 5s,", "interval: 5,", "interval: 5,", "is not a duration"},
+		{"address", "addresses: [192.0.2.40]", "addresses: [192.0.2.400]", "192.0.2.400", "192.0.2.400"},
+		{"address of two nodes", "addresses: [192.0.2.40]", "addresses: [192.0.2.30]", "addresses: [192.0.2.30]\n    ssh: root@192.0.2.40", "belongs to node fra1 already"},
+		{"role", "roles: [geodns, control]", "roles: [geodns, master]", "master", "role \"master\" is unknown"},
+		{"origin with a path", "https://origin-a.example.net", "https://origin-a.example.net/www", "example.net/www", "more than scheme, host and port"},
+		{"origin without scheme", "- https://origin-a.example.net", "- origin-a.example.net", "- origin-a", "want http://"},
+		{"listen", "admin: \"127.0.0.1:9080\"", "admin: \"127.0.0.1\"", "admin:", "not an address to listen on"},
+		{"zone file that isn't there", "file: example.com.zone", "file: example.org.zone", "example.org.zone", "no such file"},
+		{"weight of words", "weight: 2 }", "weight: two }", "weight: two", "want a whole number"},
+		{"YAML that does not parse", "roles: [edge]", "roles: [edge", "region: eu-north", "must be specified"},
+		{"balance", "balance: least-requests", "balance: fastest", "balance: fastest", "is unknown"},
+		{"list where a mapping is wanted", "  health: { path: /.kaiku/health, interval: 2s, timeout: 1s, unhealthy_after: 2, healthy_after: 2 }", "  health: [2s]", "health: [2s]", "want a mapping"},
+		{"edge without location", "    location: [60.17, 24.94]", "", "hel1:", "no location"},
+	}
+	fleet, zone := fleetText(t)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			broken := strings.Replace(fleet, c.from, c.to, 1)
+			if broken == fleet {
+				t.Fatal("nothing was replaced")
+			}
+			line := 1 + strings.Count(broken[:strings.Index(broken, c.at)], "\n")
+			file := writeFleet(t, broken, zone)
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), []string{"check", "--config", file}, &stdout, &stderr)
+			if err == nil {
+				t.Fatal("nothing was found wrong")
+			}
+			got := stderr.String()
+			want := regexp.MustCompile(fmt.Sprintf(`(?m)^%s:%d:\d+: .*%s`, regexp.QuoteMeta(file), line, regexp.QuoteMeta(c.says)))
+			if !want.MatchString(got) {
+				t.Errorf("want line %d and %q, got\n%s", line, c.says, got)
+			}
+			source := strings.Split(broken, "\n")[line-1]
+			if !strings.Contains(got, source) {
+				t.Errorf("the line itself is not shown:\n%s", got)
+			}
+		})
+	}
+}
+
+func TestCheckOfZones(t *testing.T) {
+	cases := []struct {
+		name, from, to string
+		line           int
+	}{
+		{"no SOA", "@      IN SOA ns1 hostmaster 2026112301 7200 1800 1209600 300\n", "", 1},
+		{"bad address", "mail   IN A   192.0.2.99", "mail   IN A   192.0.2.999", 10},
+		{"unknown type", "*.dev  IN A   192.0.2.98", "*.dev  IN AA   192.0.2.98", 12},
+		{"CNAME beside other data", "*.dev  IN A", "mail IN CNAME ns1\n*.dev  IN A", 12},
+		{"address at an edge name", "*.dev  IN A   192.0.2.98", "www  IN A   192.0.2.98", 0},
+	}
+	fleet, zone := fleetText(t)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			broken := strings.Replace(zone, c.from, c.to, 1)
+			if broken == zone {
+				t.Fatal("nothing was replaced")
+			}
+			file := writeFleet(t, fleet, broken)
+			_, _, err := loadFleet(file)
+			if err == nil {
+				t.Fatal("nothing was found wrong")
+			}
+			if c.line > 0 && !strings.Contains(err.Error(), fmt.Sprintf("example.com.zone:%d:", c.line)) {
+				t.Errorf("want line %d, got\n%v", c.line, err)
+			}
+		})
+	}
+}
+
+func TestCheckTellsAllErrorsAtOnce(t *testing.T) {
+	fleet, zone := fleetText(t)
+	fleet = strings.NewReplacer("shield: nyc1", "shield: nope", "disk: 50GiB", "disk: much", "[1.35, 103.82]", "[1.35, 1030.82]").Replace(fleet)
+	zone = strings.NewReplacer("192.0.2.99", "192.0.2", "192.0.2.98", "x").Replace(zone)
+	_, _, err := loadFleet(writeFleet(t, fleet, zone))
+	if err == nil {
+		t.Fatal("nothing was found wrong")
+	}
+	for _, want := range []string{"nope", "much", "1030.82", "example.com.zone:10:", "example.com.zone:12:"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not told:\n%v", want, err)
+		}
+	}
+}
+
+func TestOtherCommandsRefuseTheSameErrors(t *testing.T) {
+	fleet, zone := fleetText(t)
+	file := writeFleet(t, strings.Replace(fleet, "shield: nyc1", "shield: nope", 1), zone)
+	_, _, want := loadFleet(file)
+	for _, args := range [][]string{
+		{"edge", "--config", file, "--node", "hel1"},
+		{"geodns", "--config", file, "--node", "fra1"},
+		{"serve", "--config", file, "--node", "nyc1"},
+	} {
+		err := run(context.Background(), args, new(bytes.Buffer), new(bytes.Buffer))
+		if err == nil || err.Error() != want.Error() {
+			t.Errorf("%s: got %v, want %v", args[0], err, want)
+		}
+	}
+}
+
+func TestExitCodesOfMisuse(t *testing.T) {
+	for _, args := range [][]string{
+		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--disk", "7"},
+		{"purge"}, {"check", "more"}, {"edge", "--what"}, {"serve", "--config", "testdata/fleet.yaml", "--node", "none"},
+	} {
+		err := run(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer))
+		if !errors.As(err, new(usageError)) {
+			t.Errorf("%v: got %v, want a usage error", args, err)
+		}
+	}
+}
+
+func FuzzFleet(f *testing.F) {
+	text, err := os.ReadFile("testdata/fleet.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte("sites: &a [{name: x}]\nnodes: *a\n"))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		fleet := &Fleet{dir: "testdata"}
+		fleet.file = decodeYAML("fleet.yaml", b, fleet)
+		fleet.check()
+	})
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// TestTheWholeStory boots the demo on free ports and plays the Finnish and the US client.
+func TestTheWholeStory(t *testing.T) {
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	d, err := newDemo(t.Context(), t.TempDir(), false, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = d.run(ctx, io.Discard, func(ctx context.Context) error {
+		defer cancel()
+		playClients(ctx, t, d)
+		playPurge(ctx, t, d)
+		playLostEdge(ctx, t, d)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func playClients(ctx context.Context, t *testing.T, d *demo) {
+	var visits []visit
+	for _, v := range []visitor{{"Finland", helsinki, finnishNetwork, "hel1"}, {"USA", newYork, usNetwork, "nyc1"}} {
+		got, err := d.visit(ctx, v)
+		if err != nil {
+			t.Fatalf("%s: %v", v.country, err)
+		}
+		visits = append(visits, got)
+	}
+	var table bytes.Buffer
+	if err := report(&table, visits); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Finland", "hel1", "USA", "nyc1", "miss", "hit", "1×"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, table.String())
+		}
+	}
+}
+
+// playPurge purges at hel1 by the command line: that edge alone asks the origin again.
+func playPurge(ctx context.Context, t *testing.T, d *demo) {
+	hel := d.nodes["hel1"]
+	var out bytes.Buffer
+	args := []string{"purge", "--admin", "http://" + hel.Admin, "http://www.example.com/img/dawn.png"}
+	if err := run(ctx, args, &out, io.Discard); err != nil {
+		t.Fatalf("purge: %v", err)
+	}
+	for node, want := range map[string]string{"hel1": "fwd=uri-miss", "nyc1": "hit"} {
+		_, got, err := firstByte(ctx, (&net.Dialer{}).DialContext, d.nodes[node].HTTP, "/img/dawn.png", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%s after the purge: %s", node, got)
+		}
+	}
+}
+
+// playLostEdge stops hel1 by the demo's own API: the Finnish client gets nyc1 until it is back.
+func playLostEdge(ctx context.Context, t *testing.T, d *demo) {
+	for _, step := range []struct{ do, want string }{{"stop", "127.0.0.12"}, {"start", "127.0.0.11"}} {
+		resp, err := http.Post("http://"+d.control.Addr().String()+"/"+step.do+"/hel1", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", step.do, resp.Status)
+		}
+		for {
+			addrs, err := geodns.Lookup(ctx, d.dnsAddr, demoHost, netip.MustParsePrefix(finnishNetwork))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if addrs[0].String() == step.want {
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kaiku-cdn/kaiku/"
+
+// allowed says which packages of the module each one may import; cmd/kaiku sees all.
+var allowed = map[string][]string{
+	"edge":           {"edge/httpcache", "origin", "storage"},
+	"edge/httpcache": {},
+	"origin":         {},
+	"storage":        {},
+	"geodns":         {},
+	"fleet":          {},
+	"deploy":         {},
+}
+
+// rooms are the only packages that may import a vendor directly.
+var rooms = map[string]string{
+	"github.com/dgraph-io/badger":          "storage",
+	"github.com/maypok86/otter":            "storage",
+	"github.com/miekg/dns":                 "geodns",
+	"github.com/oschwald/maxminddb-golang": "geodns",
+	"github.com/phuslu/iploc":              "geodns",
+	"github.com/quic-go/quic-go":           "edge",
+	"github.com/caddyserver/certmagic":     "edge",
+	"github.com/nats-io":                   "fleet",
+	"golang.org/x/crypto/ssh":              "deploy",
+	"github.com/spf13/cobra":               "cmd/kaiku",
+	"github.com/goccy/go-yaml":             "cmd/kaiku",
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Standard", "-deps", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := 0
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name, ours := strings.CutPrefix(p.ImportPath, module)
+		if !ours {
+			continue
+		}
+		seen++
+		may, known := allowed[name]
+		if !known && name != "cmd/kaiku" && !strings.HasPrefix(name, "bench") {
+			t.Errorf("%s is a package that the design does not know", name)
+		}
+		for _, imp := range p.Imports {
+			if sibling, ok := strings.CutPrefix(imp, module); ok && name != "cmd/kaiku" && !contains(may, sibling) {
+				t.Errorf("%s imports %s", name, sibling)
+			}
+			if name == "edge/httpcache" && strings.Contains(strings.Split(imp, "/")[0], ".") {
+				t.Errorf("edge/httpcache imports %s, which is not of the standard library", imp)
+			}
+			for vendor, room := range rooms {
+				if (imp == vendor || strings.HasPrefix(imp, vendor+"/")) && name != room {
+					t.Errorf("%s imports %s, whose room is %s", name, imp, room)
+				}
+			}
+		}
+	}
+	if seen < len(allowed)-2 {
+		t.Errorf("go list told of %d packages only", seen)
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"io"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// This file simulates distance: the demo's connections between places take the time that light in fibre would.
+
+// spot is a place of the demo.
+type spot struct {
+	name     string
+	lat, lon float64
+}
+
+const (
+	earthRadius = 6371.0 // km
+	fibreSpeed  = 200.0  // km per millisecond: light in glass, two thirds of that in vacuum
+	detour      = 1.5    // cables don't follow great circles; public figures between large cities lie around this factor
+)
+
+// oneWay is the time that a packet takes from one spot to another.
+func oneWay(a, b spot) time.Duration {
+	rad := func(deg float64) float64 { return deg * math.Pi / 180 }
+	sin := func(x float64) float64 { return math.Sin(x) * math.Sin(x) }
+	h := sin(rad(b.lat-a.lat)/2) + math.Cos(rad(a.lat))*math.Cos(rad(b.lat))*sin(rad(b.lon-a.lon)/2)
+	km := 2 * earthRadius * math.Asin(math.Sqrt(h))
+	return time.Duration(km * detour / fibreSpeed * float64(time.Millisecond))
+}
+
+// oceanDial dials what is delay away: the handshake takes a round trip, and all bytes take delay.
+func oceanDial(delay time.Duration) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-time.After(2 * delay):
+			return newDelayedConn(c, delay), nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// delayedConn is a connection whose bytes arrive later, in both directions.
+type delayedConn struct {
+	net.Conn
+	delay   time.Duration
+	in, out chan parcel
+	done    chan struct{}
+	close   sync.Once
+
+	have []byte // arrived, not yet read; only Read uses it
+	err  error
+}
+
+// parcel is bytes, or an error, and when they arrive.
+type parcel struct {
+	at  time.Time
+	b   []byte
+	err error
+}
+
+// maxUnderway bounds the parcels on their way in one direction.
+const maxUnderway = 256
+
+func newDelayedConn(c net.Conn, delay time.Duration) *delayedConn {
+	d := &delayedConn{Conn: c, delay: delay, in: make(chan parcel, maxUnderway), out: make(chan parcel, maxUnderway), done: make(chan struct{})}
+	go d.send()
+	go d.receive()
+	return d
+}
+
+// send passes on what was written when its time has come.
+func (d *delayedConn) send() {
+	for {
+		select {
+		case p := <-d.out:
+			time.Sleep(time.Until(p.at))
+			if _, err := d.Conn.Write(p.b); err != nil {
+				return
+			}
+		case <-d.done:
+			return
+		}
+	}
+}
+
+func (d *delayedConn) receive() {
+	for {
+		b := make([]byte, 32<<10)
+		n, err := d.Conn.Read(b)
+		select {
+		case d.in <- parcel{time.Now().Add(d.delay), b[:n], err}:
+		case <-d.done:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *delayedConn) Read(p []byte) (int, error) {
+	if len(d.have) == 0 && d.err == nil {
+		select {
+		case a := <-d.in:
+			time.Sleep(time.Until(a.at))
+			d.have, d.err = a.b, a.err
+		case <-d.done:
+			return 0, os.ErrClosed
+		}
+	}
+	n := copy(p, d.have)
+	d.have = d.have[n:]
+	if n == 0 && d.err != nil {
+		return 0, d.err
+	}
+	return n, nil
+}
+
+func (d *delayedConn) Write(p []byte) (int, error) {
+	select {
+	case d.out <- parcel{at: time.Now().Add(d.delay), b: append([]byte(nil), p...)}:
+		return len(p), nil
+	case <-d.done:
+		return 0, os.ErrClosed
+	}
+}
+
+// Close ends the connection; what is on its way is lost.
+func (d *delayedConn) Close() error {
+	d.close.Do(func() { close(d.done) })
+	return d.Conn.Close()
+}
+
+// relay is a listener near the client whose connections end far away: what an origin without a CDN looks like.
+type relay struct {
+	listener net.Listener
+	dial     dialer
+	to       string
+}
+
+// Listen does nothing: the listener is there already.
+func (r *relay) Listen(context.Context) error { return nil }
+
+// Serve relays until ctx ends.
+func (r *relay) Serve(ctx context.Context) error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	stop := context.AfterFunc(ctx, func() { r.listener.Close() })
+	defer stop()
+	for {
+		near, err := r.listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		conns.Go(func() { r.carry(ctx, near) })
+	}
+}
+
+func (r *relay) carry(ctx context.Context, near net.Conn) {
+	defer near.Close()
+	far, err := r.dial(ctx, "tcp", r.to)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	stop := context.AfterFunc(ctx, func() { near.Close(); far.Close() })
+	defer stop()
+	var there sync.WaitGroup
+	there.Go(func() {
+		_, _ = io.Copy(far, near) // either end may go at any time
+		far.Close()
+	})
+	_, _ = io.Copy(near, far)
+	near.Close()
+	there.Wait()
+}

@@ -1,0 +1,278 @@
+package geodns
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Config is all that a Server answers from.
+type Config struct {
+	Zones  []*Zone // at least one
+	Edges  []EdgeName
+	Nodes  []Node
+	Locate map[netip.Prefix]Place // networks whose place is known; the longest prefix counts, before any database
+	GeoIP  string                 // path of an mmdb with countries or cities; "" is the embedded table of countries alone
+	Health Health
+}
+
+// Node is a machine that edge names may be answered with.
+type Node struct {
+	Name      string // unique, not empty
+	Region    string // for people only
+	Place     Place
+	Addresses []netip.Addr // at least one, IPv4 or IPv6
+	Probe     string       // http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy
+	ProbeHost string       // Host header of the probe, and its TLS server name; "" is the URL's
+}
+
+// EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the zones, which may have other
+// data there, but no CNAME and no addresses. It may be the zone's apex, or a wildcard.
+type EdgeName struct {
+	Name    string        // absolute, with or without the dot at its end
+	Nodes   []string      // names of nodes; empty is every node of Config.Nodes; their order counts for clients of no known place
+	Answers int           // how many nodes are answered; 0 is 1
+	TTL     time.Duration // of the addresses, rounded up to a second; 0 is 30s
+}
+
+// Health is how nodes are probed.
+type Health struct {
+	Interval       time.Duration // from one probe of a node to the next, ±10 %; 0 is 2s
+	Timeout        time.Duration // of a probe; 0 is 1s
+	UnhealthyAfter int           // failed probes in a row that make a healthy node unhealthy; 0 is 2
+	HealthyAfter   int           // good probes in a row that make an unhealthy node healthy; 0 is 2
+}
+
+func (h Health) withDefaults() Health {
+	if h.Interval == 0 {
+		h.Interval = 2 * time.Second
+	}
+	if h.Timeout == 0 {
+		h.Timeout = time.Second
+	}
+	if h.UnhealthyAfter == 0 {
+		h.UnhealthyAfter = 2
+	}
+	if h.HealthyAfter == 0 {
+		h.HealthyAfter = 2
+	}
+	return h
+}
+
+// check finds all that is wrong with the configuration as such; what hangs on zones is found by newSnapshot.
+func (cfg *Config) check() error {
+	var errs []error
+	if len(cfg.Zones) == 0 {
+		errs = append(errs, errors.New("no zone"))
+	}
+	zones := make(map[name]bool)
+	for _, z := range cfg.Zones {
+		if zones[z.origin] {
+			errs = append(errs, fmt.Errorf("zone %s: given twice", z.Name()))
+		}
+		zones[z.origin] = true
+	}
+	nodes := make(map[string]bool)
+	for _, n := range cfg.Nodes {
+		if nodes[n.Name] {
+			errs = append(errs, fmt.Errorf("node %s: given twice", n.Name))
+		}
+		nodes[n.Name] = true
+		errs = append(errs, n.check())
+	}
+	h := cfg.Health
+	if h.Interval < 0 || h.Timeout < 0 || h.UnhealthyAfter < 0 || h.HealthyAfter < 0 {
+		errs = append(errs, errors.New("health: a negative interval, timeout or count"))
+	}
+	for i := range cfg.Edges {
+		errs = append(errs, cfg.Edges[i].check(cfg, nodes))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) check() error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("node "+n.Name+": "+format, args...))
+	}
+	if n.Name == "" {
+		fail("no name")
+	}
+	if err := n.Place.check(); err != nil {
+		fail("%w", err)
+	}
+	if len(n.Addresses) == 0 {
+		fail("no address")
+	}
+	for i, a := range n.Addresses {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			fail("%v is no address to answer with", a)
+		}
+		if slices.Contains(n.Addresses[:i], a) {
+			fail("address %v given twice", a)
+		}
+	}
+	if n.Probe != "" {
+		if u, err := url.Parse(n.Probe); err != nil {
+			fail("probe: %w", err)
+		} else if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			fail("probe %s: want an http or https URL", n.Probe)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("edge name "+e.Name+": "+format, args...))
+	}
+	if e.Answers < 0 {
+		fail("%d answers", e.Answers)
+	}
+	if e.TTL < 0 || e.TTL > math.MaxInt32*time.Second {
+		fail("TTL %v: want 0s to %v", e.TTL, math.MaxInt32*time.Second)
+	}
+	if len(cfg.Nodes) == 0 {
+		fail("no nodes to answer with")
+	}
+	for i, n := range e.Nodes {
+		if !nodes[n] {
+			fail("unknown node %s", n)
+		}
+		if slices.Contains(e.Nodes[:i], n) {
+			fail("node %s given twice", n)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// choose gives the nodes of the edge name, which has been checked, in the order that it lists them in.
+func (e *EdgeName) choose(all []Node) []Node {
+	if len(e.Nodes) == 0 {
+		return all
+	}
+	nodes := make([]Node, 0, len(e.Nodes))
+	for _, name := range e.Nodes {
+		nodes = append(nodes, all[slices.IndexFunc(all, func(n Node) bool { return n.Name == name })])
+	}
+	return nodes
+}
+
+// snapshot is a validated Config in the form that queries are answered from. It does not change, but for the states of nodes.
+type snapshot struct {
+	zones   map[name]*Zone
+	edges   []*edge
+	locator *locator
+	health  Health
+	nodes   []Node
+	states  map[string]*nodeState // by node name
+}
+
+// newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.
+func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	snap := &snapshot{
+		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
+		nodes: cfg.Nodes, states: make(map[string]*nodeState),
+	}
+	for _, node := range cfg.Nodes {
+		snap.states[node.Name] = newNodeState(node, before)
+	}
+	for _, z := range cfg.Zones {
+		snap.zones[z.origin] = z
+	}
+	if err := snap.addEdges(cfg); err != nil {
+		return nil, err
+	}
+	known, err := newNetworks(cfg.Locate)
+	if err != nil {
+		return nil, err
+	}
+	snap.locator = &locator{known: known}
+	if cfg.GeoIP == "" {
+		return snap, nil
+	}
+	var open *database
+	if before != nil {
+		open = before.locator.db
+	}
+	snap.locator.db, err = openDatabase(cfg.GeoIP, open)
+	return snap, err
+}
+
+// addEdges puts the edge names into the zones, where they must be able to stand.
+func (s *snapshot) addEdges(cfg Config) error {
+	var errs []error
+	byZone := make(map[name][]*edge)
+	seen := make(map[name]bool)
+	for _, e := range cfg.Edges {
+		n, err := nameOf(e.Name)
+		if err == nil && seen[n] {
+			err = errors.New("given twice")
+		}
+		zone := s.zoneFor(n, false)
+		if err == nil {
+			err = fits(zone, n)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("edge name %s: %w", e.Name, err))
+			continue
+		}
+		seen[n] = true
+		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
+		s.edges = append(s.edges, made)
+		byZone[zone.origin] = append(byZone[zone.origin], made)
+	}
+	for origin, edges := range byZone {
+		s.zones[origin] = s.zones[origin].withEdges(edges)
+	}
+	return errors.Join(errs...)
+}
+
+// fits tells why an edge name cannot stand where it is in the zone.
+func fits(zone *Zone, n name) error {
+	if zone == nil {
+		return errors.New("in none of the zones")
+	}
+	switch found, at := zone.lookup(n, false); found {
+	case delegation:
+		return fmt.Errorf("below the delegation of %s", at.name)
+	case redirect:
+		return fmt.Errorf("below the DNAME of %s", at.name)
+	}
+	if at := zone.nodes[n]; at != nil {
+		for _, rrtype := range []uint16{dns.TypeCNAME, dns.TypeA, dns.TypeAAAA} {
+			if at.sets[rrtype] != nil {
+				return fmt.Errorf("the zone has %s there too", dns.Type(rrtype))
+			}
+		}
+	}
+	return nil
+}
+
+// zoneFor gives the closest zone above a name. For DS that is the parent's, at the apex of a zone whose parent is served
+// too (RFC 4035 section 3.1.4.1).
+func (s *snapshot) zoneFor(n name, ds bool) *Zone {
+	var own *Zone
+	for m := n; m != ""; m = m.parent() {
+		if z := s.zones[m]; z != nil {
+			if !ds || m != n {
+				return z
+			}
+			own = z
+		}
+		if m.isRoot() {
+			break
+		}
+	}
+	return own
+}

@@ -1,0 +1,33 @@
+// Package geodns is an authoritative DNS server that answers edge names with the nearest healthy nodes, and everything else
+// from RFC 1035 master files.
+//
+// # How a query is answered
+//
+// A packet is read by one of a few UDP goroutines, or by the goroutine of its TCP connection, and given to Server.answer,
+// which does no I/O: it maps the bytes of a query to the bytes of its response, or to nothing.
+//
+//  1. parseQuery reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
+//     FORMERR; so are a question count other than one, two OPT records and a malformed client subnet. An EDNS version other
+//     than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP.
+//  2. The zone is the closest one above the name; with none, a zone transfer or a class other than IN, REFUSED.
+//  3. The name is looked up in it as RFC 1034 section 4.3.2 says, with the wildcards of RFC 4592, the empty non-terminals of
+//     RFC 8020, DNAME (RFC 6672) and delegations. A CNAME is followed through all zones served. ANY is answered with HINFO
+//     (RFC 8482).
+//  4. A and AAAA of an edge name are chosen: the client is where its EDNS Client Subnet is (RFC 7871), or else the address
+//     that the packet came from; locator says where that is; choose orders the nodes by their distance from there, healthy
+//     ones only, unless none is healthy: a node that may be down is better than no address.
+//  5. The response is packed, compressed, into what the client takes: at most 1232 bytes over UDP, which no path fragments.
+//     Additional records are left out where they don't fit; where an answer, an authority or needed glue (RFC 9471) does not
+//     fit, the response is empty and says TC, and the client comes back over TCP.
+//
+// # The scope of an answer
+//
+// A resolver may give an answer to every client within its ECS scope. The scope is therefore the prefix that the place was
+// found for: the database's network, narrowed until it overlaps no more specific network of Config.Locate. Where every
+// client would get the same answer (static names, errors, an edge name that has no more nodes than it answers) it is 0.
+//
+// # Life
+//
+// Reload validates a Config and swaps it in whole; Listen binds; Serve probes the nodes, answers, and ends every goroutine
+// that it started. Reload may be called at any time, from any goroutine.
+package geodns

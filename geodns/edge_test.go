@@ -1,0 +1,109 @@
+package geodns
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestAnswerByPlace(t *testing.T) {
+	s := newServer(t, testConfig(t))
+	for from, want := range map[netip.AddrPort]string{
+		inHelsinki:                              "203.0.113.10",
+		inNewYork:                               "198.51.100.20",
+		inTokyo:                                 "203.0.113.10", // 7800 km; New York is 10,850
+		nowhere:                                 "203.0.113.10", // the first that is configured
+		netip.MustParseAddrPort("[fd00::1]:53"): "198.51.100.20",
+		netip.MustParseAddrPort("[::ffff:10.20.1.1]:53"): "198.51.100.20",
+		netip.MustParseAddrPort("193.166.3.2:53"):        "203.0.113.10",
+		netip.MustParseAddrPort("128.112.136.1:53"):      "198.51.100.20",
+	} {
+		resp := ask(t, s, question("www.example.com. A"), from, false)
+		wantRRs(t, "answer to "+from.String(), resp.Answer, "www.example.com. 30 IN A "+want)
+	}
+	resp := ask(t, s, question("deep.edge.example.com. A"), nowhere, false)
+	wantRRs(t, "answer", resp.Answer, "deep.edge.example.com. 30 IN A 198.51.100.20") // the first that it lists
+}
+
+func TestAnswerSubnet(t *testing.T) {
+	s := newServer(t, testConfig(t))
+	const hel, nyc = "203.0.113.10", "198.51.100.20"
+	for _, test := range []struct {
+		subnet, name, want string
+		scope              int
+		min                int // where scope is -1: any from here on
+	}{
+		{subnet: "10.1.0.0/16", want: hel, scope: 12},  // up to where 10.20.0.0/16 begins
+		{subnet: "10.20.7.0/24", want: nyc, scope: 16}, //
+		{subnet: "10.16.0.0/13", want: hel, scope: 14}, // longer than the source: 10.20.0.0/16 is within it
+		{subnet: "10.128.0.0/9", want: hel, scope: 9},  //
+		{subnet: "fd00::/48", want: nyc, scope: 8},     //
+		{subnet: "193.166.0.0/16", want: hel, scope: -1, min: 8},
+		{subnet: "130.233.0.0/16", want: hel, scope: -1, min: 8},
+		{subnet: "128.112.0.0/16", want: nyc, scope: -1, min: 8},
+		{subnet: "8.8.8.0/24", want: nyc, scope: -1, min: 8},
+		{subnet: "2001:708::/32", want: hel, scope: -1, min: 16},
+		{subnet: "0.0.0.0/0", want: nyc, scope: 0}, // the resolver's own place, which is New York
+		{subnet: "::/0", want: nyc, scope: 0},
+		{subnet: "10.1.0.0/16", name: "toedge.example.com.", want: hel, scope: 12},
+		{subnet: "10.1.0.0/16", name: "one.example.com.", want: "192.0.2.40", scope: 0}, // one node: for everyone
+		{subnet: "10.1.0.0/16", name: "mail.example.com.", want: "192.0.2.99", scope: 0},
+		{subnet: "10.1.0.0/16", name: "nowhere.example.com.", scope: 0},
+		{subnet: "10.1.0.0/16", name: "x.sub.example.com.", scope: 0},
+		{subnet: "10.1.0.0/16", name: "example.org.", scope: 0},
+	} {
+		t.Run(test.subnet+" "+test.name, func(t *testing.T) {
+			if test.name == "" {
+				test.name = "www.example.com."
+			}
+			prefix := netip.MustParsePrefix(test.subnet)
+			m := question(test.name + " A")
+			m.SetEdns0(4096, false)
+			sent := &dns.EDNS0_SUBNET{
+				Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(prefix.Bits()), Address: prefix.Addr().AsSlice(),
+			}
+			if prefix.Addr().Is6() {
+				sent.Family = 2
+			}
+			m.IsEdns0().Option = append(m.IsEdns0().Option, sent)
+			resp := ask(t, s, m, inNewYork, false)
+			var got *dns.EDNS0_SUBNET
+			for _, o := range resp.IsEdns0().Option {
+				got = o.(*dns.EDNS0_SUBNET)
+			}
+			if got == nil || got.Family != sent.Family || got.SourceNetmask != sent.SourceNetmask || !got.Address.Equal(sent.Address) {
+				t.Fatalf("subnet is %v, want %v", got, sent)
+			}
+			if scope := int(got.SourceScope); scope != test.scope && (test.scope >= 0 || scope < test.min) {
+				t.Errorf("scope is %d, want %d", scope, test.scope)
+			}
+			last := ""
+			for _, rr := range resp.Answer {
+				if a, ok := rr.(*dns.A); ok {
+					last = a.A.String()
+					break
+				}
+			}
+			if last != test.want {
+				t.Errorf("answer is %q, want %q", last, test.want)
+			}
+		})
+	}
+}
+
+// TestScopeHolds asks about addresses across the scope of an answer, which must all get that answer.
+func TestScopeHolds(t *testing.T) {
+	s := newServer(t, testConfig(t))
+	l := s.current.Load().locator
+	for _, a := range []string{"10.21.0.0", "9.255.255.255", "193.166.3.2", "8.8.8.8", "1.1.1.1", "172.32.0.1", "2001:708::1", "fc00::1"} {
+		at := l.find(netip.MustParseAddr(a))
+		first, last := ends(netip.MustParseAddr(a), at.bits)
+		for _, end := range []netip.Addr{first, last} {
+			other := l.find(end)
+			if other.bits != at.bits || other.source != at.source || other.country != at.country {
+				t.Errorf("%s is %+v, but %v in its scope is %+v", a, at, end, other)
+			}
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package geodns
+
+import "testing"
+
+func TestHysteresis(t *testing.T) {
+	cfg := Health{UnhealthyAfter: 3, HealthyAfter: 2}
+	for _, test := range []struct {
+		results string // + and - of probes
+		phases  string // h and u after each; upper case where it has changed
+	}{
+		{"+", "H"},
+		{"-", "U"},
+		{"+--+--+", "Hhhhhhh"},
+		{"+---", "HhhU"},
+		{"+----++-++", "HhhUuuHhhh"},
+		{"-+-+-++", "UuuuuuH"},
+	} {
+		var h hysteresis
+		got := ""
+		for _, r := range test.results {
+			changed := h.observe(r == '+', cfg)
+			letters := map[int32]string{healthy: "hH", unhealthy: "uU"}[h.phase]
+			if changed {
+				got += letters[1:]
+			} else {
+				got += letters[:1]
+			}
+		}
+		if got != test.phases {
+			t.Errorf("%s gives %s, want %s", test.results, got, test.phases)
+		}
+	}
+}
+
+// set makes the state of a node for tests that have no probes.
+func setPhase(s *Server, phases map[string]int32) {
+	for name, phase := range phases {
+		s.current.Load().states[name].phase.Store(phase)
+	}
+}
+
+func TestAnswerByHealth(t *testing.T) {
+	cfg := testConfig(t)
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].Probe = "http://192.0.2.1/"
+	}
+	s := newServer(t, cfg)
+	for _, test := range []struct {
+		hel, nyc, tyo int32
+		name          string
+		want          []string
+	}{
+		{healthy, healthy, healthy, "www A", []string{"203.0.113.10"}},
+		{unhealthy, healthy, healthy, "www A", []string{"198.51.100.20"}},
+		{unknown, healthy, healthy, "www A", []string{"198.51.100.20"}},
+		{unhealthy, unhealthy, healthy, "www A", []string{"203.0.113.10"}},
+		{unhealthy, unhealthy, unhealthy, "two A", []string{"203.0.113.10", "198.51.100.20"}},
+		{unhealthy, unhealthy, healthy, "two A", []string{"192.0.2.40", "192.0.2.41"}},
+		{healthy, unhealthy, healthy, "two A", []string{"203.0.113.10", "192.0.2.40", "192.0.2.41"}},
+		// A healthy node that lacks the family is of no use.
+		{unhealthy, unhealthy, healthy, "two AAAA", []string{"2001:db8:1::10", "2001:db8:2::20"}},
+		{unhealthy, healthy, healthy, "two AAAA", []string{"2001:db8:2::20"}},
+	} {
+		setPhase(s, map[string]int32{"hel1": test.hel, "nyc1": test.nyc, "tyo1": test.tyo})
+		resp := ask(t, s, question(test.name[:3]+".example.com."+test.name[3:]), inHelsinki, false)
+		var want []string
+		ttl := map[string]string{"www": " 30 IN", "two": " 5 IN"}[test.name[:3]]
+		for _, addr := range test.want {
+			want = append(want, test.name[:3]+".example.com."+ttl+test.name[3:]+" "+addr)
+		}
+		wantRRs(t, test.name, resp.Answer, want...)
+	}
+	if got := s.Healthy(); got["hel1"] || !got["nyc1"] || !got["tyo1"] || len(got) != 3 {
+		t.Errorf("healthy are %v", got)
+	}
+}

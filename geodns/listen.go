@@ -1,0 +1,63 @@
+package geodns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+)
+
+// Listen binds the address for UDP and TCP. An error tells what to do where the port is in use or not permitted.
+func (s *Server) Listen(ctx context.Context) error {
+	addr := s.Addr
+	if addr == "" {
+		addr = ":53"
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("geodns: listen on %q: want host:port: %w", addr, err)
+	}
+	// A port that is free for UDP may be taken for TCP: with any port asked for, another is tried.
+	for tries := 1; ; tries++ {
+		err = s.bind(ctx, addr)
+		if err == nil || port != "0" || tries == 20 || !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("geodns: %w: another program has the address; `ss -lnptu 'sport = :%s'` names it; stop it, "+
+			"or listen on another address (systemd-resolved has port 53 of 127.0.0.53 only: the public address is free)", err, port)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("geodns: %w: ports below 1024 take root or CAP_NET_BIND_SERVICE", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("geodns: %w: this machine does not have the address %s", err, host)
+	case err != nil:
+		return fmt.Errorf("geodns: %w", err)
+	}
+	return nil
+}
+
+// bind binds TCP to the port that UDP got.
+func (s *Server) bind(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	packets, err := lc.ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return err
+	}
+	udp := packets.(*net.UDPConn)
+	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it was given.
+	host, _, _ := net.SplitHostPort(addr)
+	_, port, _ := net.SplitHostPort(udp.LocalAddr().String())
+	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return errors.Join(err, udp.Close())
+	}
+	if err := wantDestination(udp); err != nil {
+		return errors.Join(fmt.Errorf("udp %s: %w", addr, err), udp.Close(), listener.Close())
+	}
+	s.udp, s.tcp = udp, listener.(*net.TCPListener)
+	return nil
+}

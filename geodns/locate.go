@@ -1,0 +1,242 @@
+package geodns
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"github.com/oschwald/maxminddb-golang/v2"
+	"github.com/phuslu/iploc"
+)
+
+// locator tells where an address is: first from the operator's table, then from the operator's database, then from the
+// table of countries that is compiled in. It does not change.
+type locator struct {
+	known *networks
+	db    *database // nil without one
+}
+
+// location is where an address is.
+type location struct {
+	place   *Place // nil where no source knows
+	bits    int    // every address that shares so many leading bits has the same place, from the same source
+	source  string // "locate", "geoip", "countries"; "" where no source knows
+	country string // ISO 3166-1 alpha-2, where the source is by country
+}
+
+func (l *locator) find(addr netip.Addr) location {
+	addr = addr.Unmap().WithZone("")
+	if !addr.IsValid() {
+		return location{} // such as a subnet of family 0, which has source prefix 0 too
+	}
+	place, apart := l.known.find(addr)
+	if place != nil {
+		return location{place: place, bits: apart, source: "locate"}
+	}
+	found := location{bits: apart}
+	if l.db != nil {
+		at := l.db.find(addr)
+		at.bits = max(at.bits, found.bits)
+		if at.place != nil {
+			return at
+		}
+		found = at
+	}
+	at := findCountry(addr)
+	at.bits = max(at.bits, found.bits)
+	return at
+}
+
+// networks is a binary trie of prefixes, one root a family.
+type networks struct {
+	roots [2]*branch // IPv4, IPv6
+}
+
+type branch struct {
+	child [2]*branch
+	place *Place
+}
+
+func newNetworks(table map[netip.Prefix]Place) (*networks, error) {
+	n := new(networks)
+	for prefix, place := range table {
+		if err := place.check(); err != nil {
+			return nil, fmt.Errorf("locate %v: %w", prefix, err)
+		}
+		if !prefix.IsValid() || prefix != prefix.Masked() {
+			return nil, fmt.Errorf("locate %v: not a network; did you mean %v?", prefix, prefix.Masked())
+		}
+		if prefix.Addr().Is4In6() {
+			return nil, fmt.Errorf("locate %v: write an IPv4 network in its own form", prefix)
+		}
+		n.add(prefix, place)
+	}
+	return n, nil
+}
+
+func (n *networks) add(prefix netip.Prefix, place Place) {
+	at := n.root(prefix.Addr())
+	if *at == nil {
+		*at = new(branch)
+	}
+	here, bits := *at, prefix.Addr().AsSlice()
+	for i := range prefix.Bits() {
+		next := &here.child[bit(bits, i)]
+		if *next == nil {
+			*next = new(branch)
+		}
+		here = *next
+	}
+	here.place = &place
+}
+
+func (n *networks) root(addr netip.Addr) **branch {
+	if addr.Is4() {
+		return &n.roots[0]
+	}
+	return &n.roots[1]
+}
+
+// find gives the place of the longest prefix that holds addr, if any does, and the length of the shortest prefix of addr
+// that lies in the same networks as addr does and overlaps no others.
+func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
+	here, bits := *n.root(addr), addr.AsSlice()
+	for here != nil {
+		if here.place != nil {
+			place = here.place
+		}
+		if here.child == [2]*branch{} {
+			return place, apart
+		}
+		// Something more specific begins here, on our side or on the other.
+		here = here.child[bit(bits, apart)]
+		apart++
+	}
+	return place, apart
+}
+
+func bit(b []byte, i int) int { return int(b[i/8]>>(7-i%8)) & 1 }
+
+// findCountry looks into the embedded table, whose entries are ranges. The package tells the country only, but as a
+// substring of its one long string of countries, one for each range: two addresses are in the same range if and only if
+// their countries are at the same place in memory. The ranges being in order, a prefix lies in one range if its first and
+// last address do.
+func findCountry(addr netip.Addr) location {
+	country := iploc.IPCountry(addr)
+	if country == "" {
+		return location{bits: addr.BitLen()} // only with the environment's IPLOC_IPV4ONLY
+	}
+	entry := unsafe.StringData(country)
+	shortest, longest := 0, addr.BitLen()
+	for shortest < longest {
+		bits := (shortest + longest) / 2
+		first, last := ends(addr, bits)
+		if unsafe.StringData(iploc.IPCountry(first)) == entry && unsafe.StringData(iploc.IPCountry(last)) == entry {
+			longest = bits
+		} else {
+			shortest = bits + 1
+		}
+	}
+	at := location{bits: longest}
+	if place, ok := centroid(country); ok {
+		at.place, at.country, at.source = &place, country, "countries"
+	}
+	return at
+}
+
+// ends gives the first and the last address that share the leading bits of addr.
+func ends(addr netip.Addr, bits int) (first, last netip.Addr) {
+	lo, hi := addr.AsSlice(), addr.AsSlice()
+	for i := bits; i < addr.BitLen(); i++ {
+		mask := byte(0x80 >> (i % 8))
+		lo[i/8] &^= mask
+		hi[i/8] |= mask
+	}
+	first, _ = netip.AddrFromSlice(lo)
+	last, _ = netip.AddrFromSlice(hi)
+	return first, last
+}
+
+// database is the operator's mmdb. It is read into memory and not mapped: a file that is written over in place, as scp does,
+// would end the process with SIGBUS.
+type database struct {
+	reader *maxminddb.Reader
+	path   string
+	info   os.FileInfo
+}
+
+// openDatabase opens the file, unless it is the one that is open already.
+func openDatabase(path string, open *database) (*database, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("geoip database: %w", err)
+	}
+	if open != nil && open.path == path && os.SameFile(open.info, info) &&
+		open.info.Size() == info.Size() && open.info.ModTime().Equal(info.ModTime()) {
+		return open, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("geoip database: %w", err)
+	}
+	reader, err := maxminddb.OpenBytes(b)
+	if err != nil {
+		return nil, fmt.Errorf("geoip database %s: %w", path, err)
+	}
+	return &database{reader: reader, path: path, info: info}, nil
+}
+
+// find looks an address up. A record that cannot be read is as good as none: the next source answers.
+func (d *database) find(addr netip.Addr) location {
+	result := d.reader.Lookup(addr)
+	at := location{source: "geoip"}
+	if prefix := result.Prefix(); result.Err() == nil && prefix.Addr().Is4() == addr.Is4() {
+		at.bits = prefix.Bits() // an IPv4 address may fall out of an IPv6 tree above ::/96: then no IPv4 address is in it
+	}
+	if !result.Found() {
+		return at
+	}
+	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
+	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
+	if place := (Place{lat, lon}); ok1 && ok2 && place.check() == nil {
+		at.place = &place
+		return at
+	}
+	for _, path := range [][]any{
+		paths("country", "iso_code"), paths("country_code"), paths("registered_country", "iso_code"), paths("country"),
+	} {
+		var code any
+		if result.DecodePath(&code, path...) != nil {
+			continue
+		}
+		if code, ok := code.(string); ok {
+			if place, ok := centroid(code); ok {
+				at.place, at.country = &place, code
+				return at
+			}
+		}
+	}
+	return at
+}
+
+func paths(p ...any) []any { return p }
+
+// number reads the first of the paths that leads to a number, or to a string with one, as some databases have it.
+func number(result maxminddb.Result, of ...[]any) (float64, bool) {
+	for _, path := range of {
+		var v any
+		if result.DecodePath(&v, path...) != nil {
+			continue
+		}
+		if v == nil {
+			continue // no such path
+		}
+		// Whatever width of number it is, or a string.
+		if f, err := strconv.ParseFloat(fmt.Sprint(v), 64); err == nil {
+			return f, true
+		}
+	}
+	return 0, false
+}

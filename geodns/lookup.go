@@ -1,0 +1,47 @@
+package geodns
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// lookupTries is how often Lookup asks over UDP, which may lose packets.
+const lookupTries = 5
+
+// Lookup asks a name server at host:port for the IPv4 addresses of a name as a resolver does for a client of a network: with its
+// Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5 times at most.
+func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]netip.Addr, error) {
+	family := uint16(1)
+	if client.Addr().Is6() {
+		family = 2
+	}
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA).SetEdns0(1232, false)
+	q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family,
+		SourceNetmask: uint8(client.Bits()), Address: client.Masked().Addr().AsSlice()})
+	var resp *dns.Msg
+	var err error
+	for range lookupTries {
+		if resp, _, err = (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the name server %s for %s: %w", server, name, err)
+	}
+	var out []netip.Addr
+	for _, rr := range resp.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			if addr, ok := netip.AddrFromSlice(a.A.To4()); ok {
+				out = append(out, addr)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("name server %s has no address for %s: %s", server, name, dns.RcodeToString[resp.Rcode])
+	}
+	return out, nil
+}

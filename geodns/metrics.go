@@ -1,0 +1,95 @@
+package geodns
+
+import (
+	"fmt"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are made and registered once, with the first configuration.
+type metrics struct {
+	queries      *prometheus.CounterVec
+	answered     *prometheus.CounterVec
+	healthy      *prometheus.GaugeVec
+	allUnhealthy prometheus.Counter
+	probe        *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kaiku_dns_queries_total", Help: "DNS queries answered.",
+		}, []string{"type", "rcode", "transport"}),
+		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kaiku_dns_answered_total", Help: "Answers for edge names that a node was in.",
+		}, []string{"node"}),
+		healthy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kaiku_dns_node_healthy", Help: "1 where the node's health probes succeed, or it has none.",
+		}, []string{"node"}),
+		allUnhealthy: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kaiku_dns_all_unhealthy_total", Help: "Answers for edge names none of whose nodes was healthy.",
+		}),
+		probe: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kaiku_dns_probe_seconds", Help: "Duration of health probes.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
+		}, []string{"node"}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe}
+	for i, c := range collectors {
+		if err := reg.Register(c); err != nil {
+			for _, mine := range collectors[:i] {
+				reg.Unregister(mine) // so that Reload can be tried again
+			}
+			return nil, fmt.Errorf("geodns: register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// query counts a response.
+func (m *metrics) query(qtype uint16, rcode int, tcp bool) {
+	transport := "udp"
+	if tcp {
+		transport = "tcp"
+	}
+	m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport).Inc()
+}
+
+// typeLabel bounds the values of the label: a client may ask for any of 65536 types.
+func typeLabel(qtype uint16) string {
+	switch qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeAXFR, dns.TypeCAA, dns.TypeCNAME, dns.TypeDNAME, dns.TypeDNSKEY,
+		dns.TypeDS, dns.TypeHTTPS, dns.TypeIXFR, dns.TypeMX, dns.TypeNAPTR, dns.TypeNS, dns.TypePTR, dns.TypeSOA,
+		dns.TypeSRV, dns.TypeSSHFP, dns.TypeSVCB, dns.TypeTLSA, dns.TypeTXT:
+		return dns.TypeToString[qtype]
+	}
+	return "other"
+}
+
+// nodes sets the gauge of every node, and forgets nodes that are gone.
+func (m *metrics) nodes(now, before *snapshot) {
+	if before != nil {
+		for name := range before.states {
+			if now.states[name] == nil {
+				m.healthy.DeleteLabelValues(name)
+				m.answered.DeleteLabelValues(name)
+				m.probe.DeleteLabelValues(name)
+			}
+		}
+	}
+	for _, state := range now.states {
+		m.node(state)
+	}
+}
+
+func (m *metrics) node(state *nodeState) {
+	value := 0.0
+	if state.isHealthy() {
+		value = 1
+	}
+	m.healthy.WithLabelValues(state.name).Set(value)
+}

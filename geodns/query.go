@@ -1,0 +1,159 @@
+package geodns
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	headerLen   = 12
+	optionECS   = 8    // RFC 7871
+	ednsUDPSize = 1232 // what we say that we take, and the most we send over UDP: no path fragments it (DNS flag day 2020)
+	plainSize   = 512  // RFC 1035 section 2.3.4
+)
+
+// query is what a response depends on.
+type query struct {
+	header   [headerLen]byte
+	question []byte // as it came, the case of its name kept (0x20); empty where there is not one question
+	qname    name
+	qtype    uint16
+	qclass   uint16
+
+	edns    bool
+	udpSize int // what the client takes, at least 512
+	do      bool
+	subnet  ecs
+}
+
+var errMessage = errors.New("malformed message")
+
+// parseQuery reads a packet. ok is false where it must not be answered: shorter than a header, there being no id to answer
+// to, or a response, which must not be answered lest two servers talk forever. A rcode other than NOERROR is the answer.
+//
+// What was understood before an error is in the query, so that an error is answered with the question and an OPT.
+func parseQuery(req []byte) (q query, rcode int, ok bool) {
+	if len(req) < headerLen || req[2]&0x80 != 0 {
+		return q, 0, false
+	}
+	copy(q.header[:], req)
+	rcode = q.parseSections(req)
+	// The form of a message is that of its opcode; only if its EDNS version is foreign does something come before.
+	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers {
+		rcode = dns.RcodeNotImplemented
+	}
+	return q, rcode, true
+}
+
+func (q *query) opcode() int { return int(q.header[2]>>3) & 0xf }
+func (q *query) rd() bool    { return q.header[2]&0x01 != 0 }
+func (q *query) cd() bool    { return q.header[3]&0x10 != 0 }
+
+// parseSections walks the whole message: an OPT may stand anywhere in the additional section, and what does not parse to
+// its last octet is FORMERR.
+func (q *query) parseSections(req []byte) (rcode int) {
+	questions := int(binary.BigEndian.Uint16(req[4:]))
+	off := headerLen
+	for range questions {
+		end, err := skipName(req, off, false)
+		if err != nil || end+4 > len(req) {
+			q.question = nil
+			return dns.RcodeFormatError
+		}
+		if questions == 1 {
+			q.setQuestion(req[off : end+4])
+		}
+		off = end + 4
+	}
+
+	var opt []byte // the whole record after its owner
+	for section := 1; section <= 3; section++ {
+		for range binary.BigEndian.Uint16(req[4+2*section:]) {
+			end, err := skipName(req, off, true)
+			if err != nil || end+10 > len(req) {
+				return q.finish(opt, dns.RcodeFormatError)
+			}
+			next := end + 10 + int(binary.BigEndian.Uint16(req[end+8:]))
+			if next > len(req) {
+				return q.finish(opt, dns.RcodeFormatError)
+			}
+			if binary.BigEndian.Uint16(req[end:]) == dns.TypeOPT {
+				// RFC 6891 section 6.1.1: one, in the additional section; 6.1.2: the root owns it.
+				if section != 3 || opt != nil || end != off+1 {
+					return q.finish(opt, dns.RcodeFormatError)
+				}
+				opt = req[end:next]
+			}
+			off = next
+		}
+	}
+	if off != len(req) || questions != 1 {
+		return q.finish(opt, dns.RcodeFormatError)
+	}
+	return q.finish(opt, dns.RcodeSuccess)
+}
+
+func (q *query) setQuestion(b []byte) {
+	q.question = b
+	at := len(b) - 4
+	var lower [maxName]byte
+	q.qname = lowerName(lower[:copy(lower[:], b[:at])])
+	q.qtype = binary.BigEndian.Uint16(b[at:])
+	q.qclass = binary.BigEndian.Uint16(b[at+2:])
+}
+
+// finish reads the OPT, if there is one. An error found before is the answer, but for a version that we don't speak: in a
+// message of that version nothing else is known to be wrong.
+func (q *query) finish(opt []byte, rcode int) int {
+	if opt == nil {
+		return rcode
+	}
+	q.edns = true
+	q.udpSize = max(plainSize, int(binary.BigEndian.Uint16(opt[2:])))
+	q.do = opt[6]&0x80 != 0
+	if rcode != dns.RcodeSuccess {
+		return rcode
+	}
+	if version := opt[5]; version != 0 {
+		return dns.RcodeBadVers // RFC 6891 section 6.1.3
+	}
+	for data := opt[10:]; len(data) > 0; {
+		if len(data) < 4 {
+			return dns.RcodeFormatError
+		}
+		code, size := binary.BigEndian.Uint16(data), int(binary.BigEndian.Uint16(data[2:]))
+		if len(data) < 4+size {
+			return dns.RcodeFormatError
+		}
+		// Of two client subnets the first counts: RFC 7871 is silent on it.
+		if code == optionECS && q.subnet.raw == nil {
+			subnet, err := parseECS(data[4 : 4+size])
+			if err != nil {
+				return dns.RcodeFormatError
+			}
+			q.subnet = subnet
+		}
+		data = data[4+size:]
+	}
+	return dns.RcodeSuccess
+}
+
+// skipName gives the offset after the name at off. A pointer ends a name; the question, the first name of a message, has
+// nothing to point at.
+func skipName(b []byte, off int, pointers bool) (int, error) {
+	for start := off; off < len(b) && off-start < maxName; {
+		switch c := int(b[off]); {
+		case c == 0:
+			return off + 1, nil
+		case c < 0x40:
+			off += 1 + c
+		case c >= 0xc0 && pointers && off+2 <= len(b):
+			return off + 2, nil
+		default:
+			return 0, errMessage
+		}
+	}
+	return 0, errMessage
+}

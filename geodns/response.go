@@ -1,0 +1,134 @@
+package geodns
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/miekg/dns"
+)
+
+// response is what is to be said, before it is known whether it fits.
+type response struct {
+	rcode      int
+	aa         bool
+	answer     []owned
+	authority  []owned
+	additional []extra
+	scope      int          // of the client subnet
+	served     []*candidate // nodes of an edge name that are in the answer
+	allDown    bool         // of which none is healthy
+}
+
+// extra is an RRset of the additional section.
+type extra struct {
+	owned
+	required bool // glue without which a referral leads nowhere: no room for it means TC (RFC 9471)
+}
+
+// pack writes the response into buf, whose capacity it may use, growing it where that is less than limit. It always fits:
+// a header, a question and an OPT with a client subnet take at most 12+259+11+24 = 306 octets, and no limit is below 512.
+func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
+	if cap(buf) < limit {
+		buf = make([]byte, limit)
+	}
+	buf = buf[:limit]
+	p := packer{buf: buf[:limit-q.optLen()], off: headerLen}
+	copy(buf, q.header[:2])
+	if len(q.question) > 0 {
+		p.name(q.owner())
+		p.off += copy(p.buf[p.off:], q.question[len(q.question)-4:])
+	}
+	questionEnd := p.off
+
+	counts, fits := r.packSections(&p)
+	rcode, aa, tc := r.rcode, r.aa, false
+	if !fits {
+		p.off, counts = questionEnd, [3]int{}
+		if tcp {
+			rcode, aa = dns.RcodeServerFailure, false // more than a message can hold, and nowhere to send the client
+		} else {
+			tc = true
+		}
+	}
+	out := buf[:p.off]
+	if q.edns {
+		out = q.appendOPT(out, rcode, r.scope)
+		counts[2]++
+	}
+	putHeader(out, q, rcode, aa, tc, counts)
+	return out
+}
+
+// packSections writes the sections and counts their records; fits is false where the client must ask again over TCP.
+func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
+	for i, section := range [][]owned{r.answer, r.authority} {
+		for _, set := range section {
+			if !p.set(set) {
+				return counts, false
+			}
+			counts[i] += len(set.data)
+		}
+	}
+	for i, e := range r.additional {
+		if p.set(e.owned) {
+			counts[2] += len(e.data)
+			continue
+		}
+		// The first that does not fit ends the section; those with required glue come first.
+		if slices.ContainsFunc(r.additional[i:], func(e extra) bool { return e.required }) {
+			return counts, false
+		}
+		break
+	}
+	return counts, true
+}
+
+func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
+	flags := uint16(1)<<15 | uint16(q.opcode())<<11 | uint16(rcode&0xf)
+	set := func(on bool, bit uint16) {
+		if on {
+			flags |= bit
+		}
+	}
+	set(aa, 1<<10)
+	set(tc, 1<<9)
+	set(q.rd(), 1<<8)
+	set(q.cd(), 1<<4) // RFC 4035 section 3.1.6: copied
+	binary.BigEndian.PutUint16(b[2:], flags)
+	binary.BigEndian.PutUint16(b[4:], 0)
+	if len(q.question) > 0 {
+		binary.BigEndian.PutUint16(b[4:], 1)
+	}
+	for i, n := range counts {
+		binary.BigEndian.PutUint16(b[6+2*i:], uint16(n))
+	}
+}
+
+// optLen is the space that appendOPT takes.
+func (q *query) optLen() int {
+	switch {
+	case !q.edns:
+		return 0
+	case q.subnet.raw == nil:
+		return 11
+	}
+	return 11 + 4 + len(q.subnet.raw)
+}
+
+// appendOPT appends our OPT record. DO is copied (RFC 3225 section 3); the zones are not signed.
+func (q *query) appendOPT(b []byte, rcode, scope int) []byte {
+	b = append(b, 0, 0, byte(dns.TypeOPT))
+	b = binary.BigEndian.AppendUint16(b, ednsUDPSize)
+	b = append(b, byte(rcode>>4), 0, 0, 0)
+	if q.do {
+		b[len(b)-2] |= 0x80
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(q.optLen()-11))
+	if q.subnet.raw != nil {
+		b = q.subnet.appendTo(b, scope)
+	}
+	return b
+}
+
+// owner is the name asked about, in wire form, in the case that it was asked in.
+func (q *query) owner() string { return string(q.question[:len(q.question)-4]) }

@@ -1,0 +1,66 @@
+package geodns
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestResponseLimit(t *testing.T) {
+	var zone strings.Builder
+	zone.WriteString(testZone)
+	for i := range 40 {
+		fmt.Fprintf(&zone, "many IN A 192.0.2.%d\n", i)
+		fmt.Fprintf(&zone, "mx IN MX 10 host-with-a-long-name-%d\n", i%10)
+		fmt.Fprintf(&zone, "host-with-a-long-name-%d IN AAAA 2001:db8::%d\n", i%10, i+1)
+		fmt.Fprintf(&zone, "cut IN NS a-name-server-%d.cut\na-name-server-%d.cut IN AAAA 2001:db8::%d\n", i%12, i%12, i+1)
+		fmt.Fprintf(&zone, "huge IN TXT %s\n", strings.Repeat(fmt.Sprintf("%0255d ", i), 5))
+	}
+	cfg := testConfig(t)
+	cfg.Zones[0] = mustZone(t, zone.String(), "example.com")
+	s := newServer(t, cfg)
+	for _, test := range []struct {
+		ask     string
+		size    int // 0 without EDNS
+		tcp     bool
+		tc      bool
+		answers int
+	}{
+		{ask: "many.example.com. A", tc: true},
+		{ask: "many.example.com. A", size: 256, tc: true}, // taken as 512
+		{ask: "many.example.com. A", size: 600, tc: true},
+		{ask: "many.example.com. A", size: 1232, answers: 40},
+		{ask: "many.example.com. A", size: 65535, answers: 40},
+		{ask: "many.example.com. A", tcp: true, answers: 40},
+		{ask: "mx.example.com. MX", answers: 10}, // the addresses are left out, and no TC said
+		{ask: "mx.example.com. MX", size: 1232, answers: 10},
+		{ask: "x.cut.example.com. A", tc: true}, // glue is not left out: RFC 9471
+		{ask: "x.cut.example.com. A", tcp: true},
+		{ask: "huge.example.com. TXT", size: 65535, tc: true},
+		{ask: "huge.example.com. TXT", tcp: true, answers: 40},
+	} {
+		t.Run(fmt.Sprint(test.ask, test.size, test.tcp), func(t *testing.T) {
+			m := question(test.ask)
+			if test.size > 0 {
+				m.SetEdns0(uint16(test.size), false)
+			}
+			req, _ := m.Pack()
+			limit := max(512, min(test.size, 1232))
+			if test.tcp {
+				limit = 65535
+			}
+			if out := s.answer(req, nowhere, test.tcp, nil); len(out) > limit {
+				t.Errorf("response has %d octets, want at most %d", len(out), limit)
+			}
+			resp := askRaw(t, s, req, nowhere, test.tcp)
+			if resp.Truncated != test.tc || resp.Rcode != dns.RcodeSuccess || len(resp.Answer) != test.answers {
+				t.Errorf("tc %v with %d answers, want %v, %d", resp.Truncated, len(resp.Answer), test.tc, test.answers)
+			}
+			if test.tc && len(resp.Ns) > 0 {
+				t.Errorf("truncated, with authority %v", resp.Ns)
+			}
+		})
+	}
+}

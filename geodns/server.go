@@ -1,0 +1,161 @@
+package geodns
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Server is an authoritative DNS server. Its fields are set before any method is called: first Reload, then Listen, then
+// Serve.
+type Server struct {
+	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
+	Log        *slog.Logger          // nil is slog.Default()
+	Registerer prometheus.Registerer // nil is no metrics
+
+	current atomic.Pointer[snapshot]
+	changed chan struct{} // made with the first configuration; tells Serve to look at the nodes again
+
+	mu      sync.Mutex // guards the order of changes: of current, and of what is logged and counted of nodes
+	metrics *metrics   // set with the first configuration
+
+	udp *net.UDPConn
+	tcp *net.TCPListener
+}
+
+// Reload validates a configuration and, if it is good, answers from it from then on, whole. The first call configures the
+// server, and must succeed before Serve. A call that fails changes nothing; its error tells all that was found wrong.
+// Probes of nodes that have not changed go on, and every node that stays keeps its state. The Config's contents must not be
+// changed afterwards.
+func (s *Server) Reload(cfg Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.current.Load()
+	snap, err := newSnapshot(cfg, before)
+	if err != nil {
+		return err
+	}
+	if before == nil {
+		if s.metrics, err = newMetrics(s.Registerer); err != nil {
+			return err
+		}
+		s.changed = make(chan struct{}, 1)
+	}
+	for _, e := range snap.edges {
+		e.inherit(before)
+	}
+	s.current.Store(snap)
+	s.metrics.nodes(snap, before)
+	s.checkEdges(snap)
+	select {
+	case s.changed <- struct{}{}:
+	default: // told already
+	}
+	return nil
+}
+
+// Serve probes and answers until ctx ends, which is no error. It answers nothing before each node was probed once, or has
+// had the time to answer. When it returns the sockets are closed and every goroutine that it started has ended.
+func (s *Server) Serve(ctx context.Context) error {
+	if s.udp == nil {
+		return errors.New("geodns: Serve without Listen")
+	}
+	if s.current.Load() == nil {
+		return errors.Join(errors.New("geodns: Serve without a configuration"), s.udp.Close(), s.tcp.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	probers := &probers{server: s, running: make(map[string]*prober)}
+	defer probers.wait()
+	defer cancel() // before the wait
+
+	<-s.changed // what the first configuration has put there, or a later one
+	probers.follow(ctx)
+	probers.firstRound()
+
+	var listeners sync.WaitGroup
+	failed := make(chan error, 2)
+	listeners.Go(func() { failed <- s.serveUDP() })
+	listeners.Go(func() { failed <- s.serveTCP(ctx) })
+
+	var err error
+	for running := true; running; {
+		select {
+		case <-s.changed:
+			probers.follow(ctx)
+		case err = <-failed:
+			running = false
+		case <-ctx.Done():
+			running = false
+		}
+	}
+	cancel()
+	err = errors.Join(err, s.udp.Close(), s.tcp.Close())
+	listeners.Wait()
+	return err
+}
+
+// Healthy tells of every node whether it is answered as a healthy one: it is not probed, or its probes succeed.
+func (s *Server) Healthy() map[string]bool {
+	all := make(map[string]bool)
+	if snap := s.current.Load(); snap != nil {
+		for name, state := range snap.states {
+			all[name] = state.isHealthy()
+		}
+	}
+	return all
+}
+
+// LocalAddr is the address that is bound, after Listen.
+func (s *Server) LocalAddr() netip.AddrPort {
+	if s.udp == nil {
+		return netip.AddrPort{}
+	}
+	return s.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log != nil {
+		return s.Log
+	}
+	return slog.Default()
+}
+
+// reported takes the result of a probe: it counts, and logs what has changed.
+func (s *Server) reported(state *nodeState, changed bool, took time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := s.current.Load()
+	if snap.states[state.name] != state {
+		return // the node has left meanwhile
+	}
+	s.metrics.probe.WithLabelValues(state.name).Observe(took.Seconds())
+	if !changed {
+		return
+	}
+	s.metrics.node(state)
+	if err != nil {
+		s.log().Warn("geodns: node is unhealthy", "node", state.name, "err", err)
+	} else {
+		s.log().Info("geodns: node is healthy", "node", state.name)
+	}
+	s.checkEdges(snap)
+}
+
+// checkEdges logs which edge names have lost their last healthy node, or have one again. s.mu is held.
+func (s *Server) checkEdges(snap *snapshot) {
+	for _, e := range snap.edges {
+		if down, changed := e.checkDown(); changed && down {
+			s.log().Error("geodns: no node of an edge name is healthy, answering with unhealthy ones", "name", e.name.String())
+		} else if changed {
+			s.log().Info("geodns: an edge name has a healthy node again", "name", e.name.String())
+		}
+	}
+}

@@ -1,0 +1,375 @@
+package geodns
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// serve runs a server on loopback until the test ends, and checks that it ends well.
+func serve(t *testing.T, s *Server, cfg Config) {
+	t.Helper()
+	if s.Addr == "" {
+		s.Addr = "127.0.0.1:0"
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := s.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+// exchange asks over the network.
+func exchange(t *testing.T, network, addr, q string) *dns.Msg {
+	t.Helper()
+	m := question(q)
+	m.SetEdns0(1232, false)
+	client := dns.Client{Net: network, Timeout: 10 * time.Second}
+	resp, _, err := client.Exchange(m, addr)
+	if err != nil {
+		t.Fatalf("%s over %s: %v", q, network, err)
+	}
+	return resp
+}
+
+func TestServe(t *testing.T) {
+	s := new(Server)
+	serve(t, s, testConfig(t))
+	for _, network := range []string{"udp", "tcp"} {
+		resp := exchange(t, network, s.LocalAddr().String(), "www.example.com. A")
+		wantRRs(t, network, resp.Answer, "www.example.com. 30 IN A 203.0.113.10")
+	}
+}
+
+// TestServeWildcard asks a server bound to every address at one that is not the kernel's first choice to answer from. The
+// client's socket is connected: it takes a response from there only.
+func TestServeWildcard(t *testing.T) {
+	for _, addr := range []string{":0", "0.0.0.0:0"} {
+		s := &Server{Addr: addr}
+		serve(t, s, testConfig(t))
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), s.LocalAddr().Port()).String()
+		wantRRs(t, addr, exchange(t, "udp", to, "mail.example.com. A").Answer, mail...)
+	}
+	s := &Server{Addr: ":0"}
+	serve(t, s, testConfig(t))
+	to := netip.AddrPortFrom(netip.MustParseAddr("::1"), s.LocalAddr().Port()).String()
+	if conn, err := net.Dial("udp", to); err != nil {
+		t.Skip("no IPv6 here")
+	} else {
+		conn.Close()
+	}
+	wantRRs(t, "IPv6", exchange(t, "udp", to, "mail.example.com. A").Answer, mail...)
+}
+
+func TestServeTCPPipelined(t *testing.T) {
+	s := new(Server)
+	serve(t, s, testConfig(t))
+	conn, err := net.Dial("tcp", s.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var all []byte
+	for i := range 100 {
+		m := question("www.example.com. A")
+		m.Id = uint16(i)
+		req, _ := m.Pack()
+		all = binary.BigEndian.AppendUint16(all, uint16(len(req)))
+		all = append(all, req...)
+	}
+	// All but an octet of the last: those before it must be answered all the same.
+	if _, err := conn.Write(all[:len(all)-1]); err != nil {
+		t.Fatal(err)
+	}
+	read := func(id int) {
+		t.Helper()
+		var length [2]byte
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			t.Fatal(err)
+		}
+		resp := make([]byte, binary.BigEndian.Uint16(length[:]))
+		if _, err := io.ReadFull(conn, resp); err != nil {
+			t.Fatal(err)
+		}
+		if got := int(binary.BigEndian.Uint16(resp)); got != id {
+			t.Fatalf("response %d, want %d", got, id)
+		}
+	}
+	for i := range 99 {
+		read(i)
+	}
+	if _, err := conn.Write(all[len(all)-1:]); err != nil {
+		t.Fatal(err)
+	}
+	read(99)
+
+	// What is not a query ends the connection.
+	if _, err := conn.Write([]byte{0, 3, 'G', 'E', 'T'}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
+// TestServeEnds ends a server that has an idle connection.
+func TestServeEnds(t *testing.T) {
+	s := &Server{Addr: "127.0.0.1:0"}
+	if err := s.Reload(testConfig(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	conn, err := dns.Dial("tcp", s.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.WriteMsg(question("mail.example.com. A")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.ReadMsg(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.ReadMsg(); err == nil {
+		t.Error("the connection is open")
+	}
+}
+
+func TestServeUnready(t *testing.T) {
+	if err := new(Server).Serve(t.Context()); err == nil {
+		t.Error("Serve without Listen")
+	}
+	s := &Server{Addr: "127.0.0.1:0"}
+	if err := s.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(t.Context()); err == nil {
+		t.Error("Serve without a configuration")
+	}
+}
+
+func TestListenInUse(t *testing.T) {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	for _, addr := range []string{udp.LocalAddr().String(), tcp.Addr().String()} {
+		err := (&Server{Addr: addr}).Listen(t.Context())
+		if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "address already in use") ||
+			!strings.Contains(err.Error(), "stop it, or listen on another address") {
+			t.Errorf("error is %v", err)
+		}
+	}
+	for addr, want := range map[string]string{
+		"127.0.0.1": `"127.0.0.1": want host:port`, "127.0.0.1:x": "unknown port", "192.0.2.1:0": "this machine does not have the address 192.0.2.1",
+	} {
+		if err := (&Server{Addr: addr}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v", addr, err)
+		}
+	}
+}
+
+// watch is a log that lets a test wait for a line.
+type watch struct {
+	mu    sync.Mutex // guards lines
+	lines bytes.Buffer
+	wrote chan struct{}
+}
+
+func (w *watch) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case w.wrote <- struct{}{}:
+	default:
+	}
+	return w.lines.Write(b)
+}
+
+func (w *watch) count(s string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.lines.String(), s)
+}
+
+func (w *watch) wait(t *testing.T, s string, times int) {
+	t.Helper()
+	for w.count(s) < times {
+		select {
+		case <-w.wrote:
+		case <-t.Context().Done():
+			t.Fatalf("no line %q", s)
+		}
+	}
+}
+
+// TestHealthTransition stops a real server, and looks at all that follows.
+func TestHealthTransition(t *testing.T) {
+	up := func() *httptest.Server { return httptest.NewServer(http.NotFoundHandler()) }
+	hel, nyc := up(), up()
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	hel.Config.Handler, nyc.Config.Handler = ok, ok
+	defer nyc.Close()
+	defer hel.Close()
+
+	log := &watch{wrote: make(chan struct{}, 1)}
+	reg := prometheus.NewRegistry()
+	s := &Server{Registerer: reg, Log: slog.New(slog.NewTextHandler(log, nil))}
+	cfg := testConfig(t)
+	cfg.Nodes[0].Probe, cfg.Nodes[1].Probe = hel.URL, nyc.URL
+	cfg.Health = Health{Interval: 5 * time.Millisecond, Timeout: 5 * time.Second, UnhealthyAfter: 2, HealthyAfter: 2}
+	cfg.Edges = cfg.Edges[:1]
+	cfg.Locate[netip.MustParsePrefix("127.0.0.0/8")] = helsinki
+	serve(t, s, cfg)
+
+	// The first answer is after the first round of probes.
+	addr := s.LocalAddr().String()
+	wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
+	if got := s.Healthy(); !got["hel1"] || !got["nyc1"] {
+		t.Errorf("healthy are %v", got)
+	}
+	if log.count("node is healthy") != 2 {
+		t.Errorf("log is %s", log.lines.String())
+	}
+
+	hel.Close()
+	log.wait(t, "node is unhealthy", 1)
+	wantRRs(t, "answer", exchange(t, "tcp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 198.51.100.20")
+
+	nyc.Close()
+	log.wait(t, "no node of an edge name is healthy", 1)
+	for range 3 {
+		wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
+	}
+	if n := log.count("no node of an edge name is healthy"); n != 1 {
+		t.Errorf("%d lines for one transition", n)
+	}
+
+	// A node that comes back at another URL; the other keeps its state, and the metrics are registered once.
+	back := up()
+	back.Config.Handler = ok
+	defer back.Close()
+	cfg.Nodes = []Node{cfg.Nodes[0], cfg.Nodes[1]}
+	cfg.Nodes[1].Probe = back.URL
+	if err := s.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	log.wait(t, "an edge name has a healthy node again", 1)
+	wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 198.51.100.20")
+	if got := s.Healthy(); got["hel1"] || !got["nyc1"] || len(got) != 2 {
+		t.Errorf("healthy are %v", got)
+	}
+
+	want := `
+# HELP kaiku_dns_all_unhealthy_total Answers for edge names none of whose nodes was healthy.
+# TYPE kaiku_dns_all_unhealthy_total counter
+kaiku_dns_all_unhealthy_total 3
+# HELP kaiku_dns_answered_total Answers for edge names that a node was in.
+# TYPE kaiku_dns_answered_total counter
+kaiku_dns_answered_total{node="hel1"} 4
+kaiku_dns_answered_total{node="nyc1"} 2
+# HELP kaiku_dns_node_healthy 1 where the node's health probes succeed, or it has none.
+# TYPE kaiku_dns_node_healthy gauge
+kaiku_dns_node_healthy{node="hel1"} 0
+kaiku_dns_node_healthy{node="nyc1"} 1
+# HELP kaiku_dns_queries_total DNS queries answered.
+# TYPE kaiku_dns_queries_total counter
+kaiku_dns_queries_total{rcode="NOERROR",transport="tcp",type="A"} 1
+kaiku_dns_queries_total{rcode="NOERROR",transport="udp",type="A"} 5
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "kaiku_dns_all_unhealthy_total",
+		"kaiku_dns_answered_total", "kaiku_dns_node_healthy", "kaiku_dns_queries_total"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(reg, "kaiku_dns_probe_seconds"); err != nil || n != 2 {
+		t.Errorf("%d histograms, %v", n, err)
+	}
+}
+
+func TestMetricsTwice(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	if err := (&Server{Registerer: reg}).Reload(testConfig(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Server{Registerer: reg}).Reload(testConfig(t)); err == nil {
+		t.Error("two servers have the same metrics")
+	}
+	for qtype := range uint16(300) {
+		if l := typeLabel(qtype); l == "" {
+			t.Errorf("type %d has no label", qtype)
+		}
+	}
+}
+
+// TestReloadWhileServing swaps configurations under load: for the race detector.
+func TestReloadWhileServing(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer up.Close()
+	s := new(Server)
+	cfg := testConfig(t)
+	cfg.Health.Interval = time.Millisecond
+	serve(t, s, cfg)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for i := range 30 {
+			next := testConfig(t)
+			next.Health.Interval = time.Millisecond
+			for j := range next.Nodes {
+				if (i+j)%3 > 0 {
+					next.Nodes[j].Probe = up.URL
+				}
+			}
+			if err := s.Reload(next); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 50 {
+		if resp := exchange(t, "udp", s.LocalAddr().String(), "www.example.com. A"); len(resp.Answer) != 1 {
+			t.Errorf("answer is %v", resp.Answer)
+		}
+	}
+	done.Wait()
+}

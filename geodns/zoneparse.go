@@ -1,0 +1,310 @@
+package geodns
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	maxErrors    = 20
+	maxGenerated = 1 << 16 // records that the $GENERATE directives of a zone may make together
+	maxTTL       = 1<<31 - 1
+)
+
+// ZoneError is something wrong in a master file.
+type ZoneError struct {
+	File      string
+	Line, Col int    // from 1; Col counts bytes
+	Text      string // the source line
+	Msg       string
+}
+
+func (e ZoneError) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, e.Msg) }
+
+// ParseZone reads a zone from a master file (RFC 1035 section 5, with $TTL and $GENERATE, without $INCLUDE). The origin is the
+// zone's name, and what the file's relative names are below until it says otherwise; file is the name that errors carry.
+//
+// It returns a zone, or all that is wrong with it, in the order of the file, up to 20 errors: what does not parse, and what
+// no zone may have: no SOA or NS at the apex, or two SOAs; records outside of the zone; a CNAME beside other data, or two;
+// names below a DNAME. Below a delegation any record is taken, and of no consequence unless it is glue.
+func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
+	p := zoneParser{file: file, sets: make(map[name]map[uint16]*draft), placed: make(map[name]map[uint16]*entry)}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		p.fail(1, 1, fmt.Sprintf("read: %v", err))
+		return nil, p.errs
+	}
+	p.lines = strings.Split(string(text), "\n")
+	if p.zone, err = nameOf(origin); err != nil {
+		p.fail(1, 1, fmt.Sprintf("zone %v", err))
+		return nil, p.errs
+	}
+	p.origin = p.zone.String()
+	for _, e := range entries(string(text)) {
+		if len(p.errs) >= maxErrors {
+			break
+		}
+		p.entry(&e)
+	}
+	p.check()
+	if len(p.errs) > 0 {
+		p.sortErrors()
+		return nil, p.errs
+	}
+	z, err := newZone(p.zone, p.sets)
+	if err != nil {
+		p.fail(1, 1, err.Error())
+		return nil, p.errs
+	}
+	return z, nil
+}
+
+// zoneParser is the state between entries.
+type zoneParser struct {
+	file  string
+	lines []string
+	zone  name
+	sets  map[name]map[uint16]*draft
+	errs  []ZoneError
+
+	placed  map[name]map[uint16]*entry // the first entry of each RRset, for errors that are found later
+	broken  bool                       // an entry did not parse, and so what is missing may be in it
+	origin  string
+	owner   string // of the last record; "" where there is none, or it did not parse
+	unowned bool   // owner did not parse: records that go on with it are not to blame
+	ttl     uint32 // $TTL, or else the last one given (RFC 1035 section 5.1)
+	hasTTL  bool
+	fixed   bool // ttl is of a $TTL (RFC 2308 section 4)
+
+	generated int
+}
+
+// noTTL stands for a TTL that a record leaves out. RFC 2181 section 8 makes it no TTL.
+const noTTL = 1<<32 - 1
+
+// entry reads one entry. Each goes to a parser of its own, for dns.ZoneParser ends with its first error and tells no
+// positions of what is right; what carries over from one entry to the next is kept here.
+func (p *zoneParser) entry(e *entry) {
+	if e.err != nil {
+		p.broken = true
+		p.fail(e.err.line, e.err.col, e.err.msg)
+		p.setOwner(e)
+		return
+	}
+	owner := e.owner()
+	if !strings.HasPrefix(owner, "$") {
+		p.records(e, e.text)
+		return
+	}
+	switch strings.ToUpper(owner) {
+	case "$ORIGIN":
+		// Read as an owner: the library takes a name like "a" for a type here.
+		if f := e.fields(); len(f) != 2 {
+			p.failAt(e, "$ORIGIN wants one name")
+		} else if rr := p.one(e, f[1]+" 0 IN A 0.0.0.0\n"); rr != nil {
+			p.origin = rr.Header().Name
+		}
+	case "$TTL":
+		if rr := p.one(e, e.text+"@ IN A 0.0.0.0\n"); rr != nil {
+			p.setTTL(e, rr.Header().Ttl)
+			p.fixed = true
+		}
+	case "$GENERATE":
+		p.generate(e)
+	case "$INCLUDE":
+		p.failAt(e, "$INCLUDE is not supported: put the records of a zone into one file")
+	default:
+		p.failAt(e, fmt.Sprintf("unknown directive %s", owner))
+	}
+}
+
+// generate lets the library count; but it would give the records a TTL of its own where the directive has none.
+func (p *zoneParser) generate(e *entry) {
+	f := e.fields()
+	at, hasTTL := 3, false // of the type
+	for ; at < len(f) && (f[at][0] >= '0' && f[at][0] <= '9' || isClass(f[at])); at++ {
+		hasTTL = hasTTL || !isClass(f[at])
+	}
+	if at+1 >= len(f) {
+		p.failAt(e, "$GENERATE wants a range, an owner, a type and data")
+		return
+	}
+	if !hasTTL {
+		if !p.hasTTL {
+			p.failAt(e, "record without a TTL; write $TTL above it")
+			return
+		}
+		f = slices.Insert(f, 3, strconv.Itoa(int(p.ttl)))
+	}
+	p.records(e, strings.Join(f, " ")+"\n")
+}
+
+func isClass(s string) bool {
+	_, ok := dns.StringToClass[strings.ToUpper(s)]
+	return ok
+}
+
+// records reads what text, that of the entry, says: one record, or what a $GENERATE makes.
+func (p *zoneParser) records(e *entry, text string) {
+	zp := p.parser(text)
+	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
+		if strings.HasPrefix(text, "$") {
+			if p.generated++; p.generated > maxGenerated {
+				p.failAt(e, fmt.Sprintf("$GENERATE makes more than %d records", maxGenerated))
+				return
+			}
+		}
+		if !p.record(e, rr) {
+			return
+		}
+	}
+	if err := zp.Err(); err != nil {
+		p.syntax(e, err)
+		p.setOwner(e)
+	}
+}
+
+// record takes what the library read; false ends the entry.
+func (p *zoneParser) record(e *entry, rr dns.RR) bool {
+	h := rr.Header()
+	switch {
+	case h.Name != "":
+		p.owner, p.unowned = h.Name, false
+	case p.unowned:
+		return false
+	case p.owner == "":
+		p.failAt(e, "record without an owner: the first of a file must name one")
+		p.broken = true
+		return false
+	}
+	h.Name = p.owner
+	if h.Class != dns.ClassINET {
+		p.failAt(e, fmt.Sprintf("class %s: only IN is served", dns.Class(h.Class)))
+		return false
+	}
+	if h.Ttl != noTTL {
+		if !p.fixed {
+			p.setTTL(e, h.Ttl)
+		} else if h.Ttl > maxTTL {
+			p.failAt(e, "TTL above 2147483647 (RFC 2181 section 8)")
+		}
+	} else if h.Ttl = p.ttl; !p.hasTTL {
+		p.failAt(e, "record without a TTL; write $TTL above it")
+		p.broken = true
+		return false
+	}
+	// Some of what the library takes has no wire form; what has comes back in one presentation form.
+	clean, err := rewire(rr)
+	if err != nil {
+		p.failAt(e, fmt.Sprintf("%s: %v", dns.Type(h.Rrtype), err))
+		p.broken = true
+		return false
+	}
+	return p.add(e, clean)
+}
+
+func (p *zoneParser) setTTL(e *entry, ttl uint32) {
+	if ttl > maxTTL {
+		p.failAt(e, "TTL above 2147483647 (RFC 2181 section 8)")
+	}
+	p.ttl, p.hasTTL = ttl, true
+}
+
+// rewire packs and unpacks.
+func rewire(rr dns.RR) (dns.RR, error) {
+	buf := make([]byte, 512)
+	for {
+		end, err := dns.PackRR(rr, buf, 0, nil, false)
+		if err == nil {
+			clean, _, err := dns.UnpackRR(buf[:end], 0)
+			return clean, err
+		}
+		if len(buf) > dns.MaxMsgSize {
+			return nil, fmt.Errorf("data is not valid")
+		}
+		buf = make([]byte, 16*len(buf))
+	}
+}
+
+func (p *zoneParser) parser(text string) *dns.ZoneParser {
+	// The empty line keeps the library from taking a type without data at the end for a dynamic update.
+	zp := dns.NewZoneParser(strings.NewReader(text+"\n"), p.origin, "")
+	zp.SetDefaultTTL(noTTL)
+	return zp
+}
+
+// one reads a text that holds one record, or reports what is wrong with the entry.
+func (p *zoneParser) one(e *entry, text string) dns.RR {
+	zp := p.parser(text)
+	rr, _ := zp.Next()
+	if err := zp.Err(); err != nil {
+		p.syntax(e, err)
+		return nil
+	}
+	return rr
+}
+
+// setOwner notes the owner of an entry that did not parse: records after it may go on with it.
+func (p *zoneParser) setOwner(e *entry) {
+	owner := e.owner()
+	if owner == "" || owner[0] == '$' {
+		return
+	}
+	rr, _ := p.parser(owner + " 0 IN A 0.0.0.0\n").Next()
+	if p.unowned = rr == nil; !p.unowned {
+		p.owner = rr.Header().Name
+	}
+}
+
+// atLine finds the position in a message of the library, which has no other way to tell it.
+var atLine = regexp.MustCompile(`^dns: (.*) at line: (\d+):(\d+)$`)
+
+// syntax reports an error of the library, whose lines count from the first of the entry.
+func (p *zoneParser) syntax(e *entry, err error) {
+	p.broken = true
+	m := atLine.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
+	if m == nil {
+		p.failAt(e, err.Error())
+		return
+	}
+	line, _ := strconv.Atoi(m[2])
+	col, _ := strconv.Atoi(m[3])
+	line += e.line - 1
+	if last := e.line + strings.Count(e.text, "\n") - 1; line > last {
+		line, col = last, len(p.lines[last-1])+1 // the library has read into the line that it was given more
+	}
+	msg, token, _ := strings.Cut(m[1], ": \"")
+	if token = strings.TrimSuffix(token, `"`); token == "" || token == `\n` {
+		p.fail(line, max(1, col), msg+": the line ends early")
+		return
+	}
+	p.fail(line, p.column(line, col, token), msg+": "+strconv.Quote(token))
+}
+
+// column finds where a token begins, which the library saw end at col or just before.
+func (p *zoneParser) column(line, col int, token string) int {
+	text := ""
+	if line-1 < len(p.lines) {
+		text = p.lines[line-1]
+	}
+	if at := strings.LastIndex(text[:min(len(text), col)], token); at >= 0 {
+		return at + 1
+	}
+	return 1 + max(0, strings.Index(text, token)) // what the library was given is not quite the line
+}
+
+func (p *zoneParser) failAt(e *entry, msg string) { p.fail(e.line, e.column(), msg) }
+
+func (p *zoneParser) fail(line, col int, msg string) {
+	text := ""
+	if line-1 < len(p.lines) {
+		text = strings.TrimRight(p.lines[line-1], "\r")
+	}
+	p.errs = append(p.errs, ZoneError{File: p.file, Line: line, Col: col, Text: text, Msg: msg})
+}

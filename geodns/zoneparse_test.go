@@ -1,0 +1,255 @@
+package geodns
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/miekg/dns"
+)
+
+// head is what a zone must have; records of a test begin on line 4.
+const head = "$TTL 3600\n@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ IN NS ns1\n"
+
+func TestParseZone(t *testing.T) {
+	z := mustZone(t, `$ORIGIN example.com.
+$TTL 3600
+@      IN SOA ns1 hostmaster 2026112301 7200 1800 1209600 300
+@      IN NS  ns1
+@      IN NS  ns2
+@      IN MX  10 mail
+@      IN CAA 0 issue "letsencrypt.org"
+ns1    IN A   198.51.100.20
+ns2    IN A   192.0.2.30
+mail   IN A   192.0.2.99
+_sip._tcp IN SRV 10 5 5060 mail
+*.dev  IN A   192.0.2.98
+a.b.ent IN TXT "below an empty non-terminal"`, "example.com")
+	if z.Name() != "example.com." {
+		t.Errorf("name is %s", z.Name())
+	}
+	if len(z.nodes) != 11 {
+		t.Errorf("%d names", len(z.nodes))
+	}
+	if z.soa.ttl != 300 {
+		t.Errorf("TTL of negative answers is %d", z.soa.ttl)
+	}
+}
+
+// records lists a zone's records, sorted.
+func records(t *testing.T, z *Zone) (all []string) {
+	t.Helper()
+	for _, n := range z.nodes {
+		for _, set := range n.sets {
+			r := response{answer: []owned{{n.owner, set}}}
+			m := new(dns.Msg)
+			if err := m.Unpack(r.pack(new(query), dns.MaxMsgSize, true, nil)); err != nil {
+				t.Fatal(err)
+			}
+			for _, rr := range m.Answer {
+				all = append(all, strings.ReplaceAll(rr.String(), "\t", " "))
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestParseZoneForms(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       []string // beside the SOA and NS
+	}{
+		{"owner carried over", "a IN A 192.0.2.1\n IN A 192.0.2.2\n\tTXT x\n", []string{
+			"a.example.com. 3600 IN A 192.0.2.1", "a.example.com. 3600 IN A 192.0.2.2", `a.example.com. 3600 IN TXT "x"`,
+		}},
+		{"owner carried past directives", "a A 192.0.2.1\n$ORIGIN x.example.com.\n  A 192.0.2.2\nb A 192.0.2.3", []string{
+			"a.example.com. 3600 IN A 192.0.2.1", "a.example.com. 3600 IN A 192.0.2.2", "b.x.example.com. 3600 IN A 192.0.2.3",
+		}},
+		{"relative origin", "$ORIGIN a\na A 192.0.2.1\n$ORIGIN y ; deeper\na A 192.0.2.2", []string{
+			"a.a.example.com. 3600 IN A 192.0.2.1", "a.y.a.example.com. 3600 IN A 192.0.2.2",
+		}},
+		{"TTLs", "a 60 IN A 192.0.2.1\nb IN 1h A 192.0.2.1\nc A 192.0.2.1\n$TTL 1d\nd A 192.0.2.1", []string{
+			"a.example.com. 60 IN A 192.0.2.1", "b.example.com. 3600 IN A 192.0.2.1",
+			"c.example.com. 3600 IN A 192.0.2.1", "d.example.com. 86400 IN A 192.0.2.1",
+		}},
+		{"lowest TTL of a set", "a 60 IN A 192.0.2.1\na 30 IN A 192.0.2.2", []string{
+			"a.example.com. 30 IN A 192.0.2.1", "a.example.com. 30 IN A 192.0.2.2",
+		}},
+		{"duplicates", "a A 192.0.2.1\na A 192.0.2.1\nA A 192.0.2.1", []string{"a.example.com. 3600 IN A 192.0.2.1"}},
+		{"parentheses and comments", "a TXT ( ; one\n \"(;\" ; two )\n\n x ) ; three\n; four\n\n", []string{`a.example.com. 3600 IN TXT "(;" "x"`}},
+		{"escapes", `a TXT "\"" \; \(` + "\n", []string{`a.example.com. 3600 IN TXT "\"" ";" "("`}},
+		{"carriage returns", "a A 192.0.2.1\r\n  A 192.0.2.2\r\n", []string{"a.example.com. 3600 IN A 192.0.2.1", "a.example.com. 3600 IN A 192.0.2.2"}},
+		{"unknown type", `a TYPE65280 \# 2 abcd`, []string{`a.example.com. 3600 CLASS1 TYPE65280 \# 2 abcd`}},
+		{"known type in unknown form", `a A \# 4 c0000201`, []string{"a.example.com. 3600 IN A 192.0.2.1"}},
+		{"names like types", "a A 192.0.2.1\nmx A 192.0.2.1\nin A 192.0.2.1", []string{
+			"a.example.com. 3600 IN A 192.0.2.1", "in.example.com. 3600 IN A 192.0.2.1", "mx.example.com. 3600 IN A 192.0.2.1",
+		}},
+		{"generate", "$GENERATE 1-3 host$ A 192.0.2.$", []string{
+			"host1.example.com. 3600 IN A 192.0.2.1", "host2.example.com. 3600 IN A 192.0.2.2", "host3.example.com. 3600 IN A 192.0.2.3",
+		}},
+		{"generate with a TTL", "$GENERATE 1-1 a$ IN 60 A 192.0.2.$\n$GENERATE 1-1 b$ 60 IN A 192.0.2.$\n$GENERATE 1-1 c$ IN A 192.0.2.$", []string{
+			"a1.example.com. 60 IN A 192.0.2.1", "b1.example.com. 60 IN A 192.0.2.1", "c1.example.com. 3600 IN A 192.0.2.1",
+		}},
+		{"DNSSEC beside a CNAME", "a CNAME b\na NSEC b A", []string{"a.example.com. 3600 IN CNAME b.example.com.", "a.example.com. 3600 IN NSEC b.example.com. A"}},
+		{"occluded", "sub NS ns.sub\nns.sub A 192.0.2.1\nx.sub TXT x", []string{
+			"ns.sub.example.com. 3600 IN A 192.0.2.1", "sub.example.com. 3600 IN NS ns.sub.example.com.", `x.sub.example.com. 3600 IN TXT "x"`,
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := records(t, mustZone(t, head+test.text, "example.com"))
+			got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "example.com.") })
+			if !slices.Equal(got, test.want) {
+				t.Errorf("records are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+		})
+	}
+}
+
+func TestParseZoneErrors(t *testing.T) {
+	for _, test := range []struct {
+		name, text string // after head, but for what begins with "all:"
+		want       []string
+	}{
+		{"nothing", "all:", []string{"1:1: no NS at example.com.", "1:1: no SOA at example.com."}},
+		{"no SOA", "all:$TTL 60\n@ NS ns1\n", []string{"1:1: no SOA at example.com."}},
+		{"no NS", "all:@ 60 SOA ns1 h 1 2 3 4 5\n", []string{"1:1: no NS at example.com."}},
+		{"broken SOA", "all:$TTL 60\n@ SOA ns1 h 1 2 3 4 five\n@ NS ns1\n", []string{`2:21: bad SOA zone parameter: "five"`}},
+		{"broken SOA in parentheses", "all:$TTL 60\n@ SOA ns1 h (\n 1 ; serial\n 2 3 4 five )\n@ NS ns1\n", []string{`4:8: bad SOA zone parameter: "five"`}},
+		{"two SOAs", "\n@ SOA ns1 h 2 2 3 4 5\n", []string{"5:1: a second SOA at example.com.; the first is on line 2"}},
+		{"SOA elsewhere", "a SOA ns1 h 2 2 3 4 5\n", []string{"4:1: SOA at a.example.com.: the zone is example.com."}},
+		{"outside", "a A 192.0.2.1\nb.example.org. A 192.0.2.1\n", []string{"5:1: b.example.org. is outside of the zone example.com."}},
+		{"outside by origin", "$ORIGIN example.org.\n  A 192.0.2.1\n@ A 192.0.2.1", []string{"6:1: example.org. is outside of the zone example.com."}},
+		{"CNAME after data", "a A 192.0.2.1\na CNAME b\n", []string{"5:1: CNAME beside the A of line 4 at a.example.com."}},
+		{"data after CNAME", "a CNAME b\nb A 192.0.2.1\nA TXT x\n", []string{"6:1: TXT beside the CNAME of line 4 at a.example.com."}},
+		{"CNAME at the apex", "@ CNAME b\n", []string{"4:1: CNAME beside the"}},
+		{"two CNAMEs", "a CNAME b\na CNAME c\n", []string{"5:1: a second CNAME at a.example.com.; the first is on line 4"}},
+		{"the same CNAME twice", "a CNAME b\na CNAME b\n", []string{"5:1: a second CNAME at a.example.com.; the first is on line 4"}},
+		{"below a DNAME", "a DNAME b\nx.y.a A 192.0.2.1\n", []string{"5:1: x.y.a.example.com. is below the DNAME of line 4"}},
+		{"DNAME at a cut", "a DNAME b\na NS b\n", []string{"5:1: NS beside the DNAME of line 4 at a.example.com."}},
+		{"NS at a wildcard", "*.a NS b\n", []string{"4:1: NS at a wildcard: RFC 4592 section 4 gives it no meaning"}},
+		{"bad address", "a A 192.0.2.1\nb IN A 192.0.2.256\nc A 192.0.2.1\n", []string{`5:8: bad A A: "192.0.2.256"`}},
+		{"IPv6 in an A", "b IN A ::1\n", []string{`4:8: bad A A: "::1"`}},
+		{"no data", "a A\nb MX\nc TXT x", []string{"4:3: unexpected newline: the line ends early", "5:4: unexpected newline: the line ends early"}},
+		{"garbage", "a A 192.0.2.1 192.0.2.2\n", []string{`4:15: garbage after rdata: "192.0.2.2"`}},
+		{"unknown type", "a IN FOO bar\n", []string{`4:6: not a TTL: "FOO"`}},
+		{"class", "a CH A 192.0.2.1\n", []string{"4:1: class CH: only IN is served"}},
+		{"meta type", `a TYPE255 \# 0` + "\n" + `b TYPE41 \# 0` + "\n" + `c TYPE0 \# 0`, []string{
+			"4:1: ANY is not a type of data", "5:1: OPT is not a type of data", "6:1: None is not a type of data",
+		}},
+		{"no TTL", "all:@ SOA ns1 h 1 2 3 4 5\n", []string{"1:1: record without a TTL; write $TTL above it"}},
+		{"huge TTL", "a 2147483648 A 192.0.2.1\n$TTL 3000000000", []string{
+			"4:1: TTL above 2147483647 (RFC 2181 section 8)", "5:1: TTL above 2147483647 (RFC 2181 section 8)",
+		}},
+		{"no owner", "all:  60 A 192.0.2.1\n", []string{"1:3: record without an owner: the first of a file must name one"}},
+		{"bad owner", "a..b A 192.0.2.1\n A 192.0.2.2\nc A x", []string{`4:1: bad owner name: "a..b"`, `6:5: bad A A: "x"`}},
+		{"long label", strings.Repeat("x", 64) + " A 192.0.2.1\n", []string{`4:1: bad owner name: "` + strings.Repeat("x", 64) + `"`}},
+		{"a broken record keeps its owner", "a A 192.0.2.1\nb A x\n  CNAME c\n", []string{`5:5: bad A A: "x"`}},
+		{"long text", "a TXT " + strings.Repeat("x", 70000) + "\n", []string{"4:1: TXT"}},
+		{"RRset too large", func() string {
+			var b strings.Builder
+			for i := range 300 {
+				fmt.Fprintf(&b, "a TXT %0250d\n", i)
+			}
+			return b.String()
+		}(), slices.Repeat([]string{":1: the TXT records at a.example.com. do not fit into a message"}, 20)},
+		{"include", "$INCLUDE /etc/passwd\na A x\n", []string{"4:1: $INCLUDE is not supported: put the records of a zone into one file", `5:5: bad A A: "x"`}},
+		{"unknown directive", "$FOO bar\n", []string{"4:1: unknown directive $FOO"}},
+		{"bad directives", "$TTL x\n$ORIGIN a..b\n$TTL\n$ORIGIN a b\n", []string{
+			`4:6: expecting $TTL value, not this...: "x"`, `5:9: bad owner name: "a..b"`, "6:1: ", "7:1: $ORIGIN wants one name",
+		}},
+		{"bad generate", "$GENERATE 5-1 a$ A 192.0.2.$\n$GENERATE 1-2 a$ A 192.0.2.x\n$GENERATE\n$GENERATE 1-9999999 a$ A 192.0.2.1\n", []string{
+			"4:", "5:", "6:1: $GENERATE wants a range, an owner, a type and data", "7:",
+		}},
+		{"too much generated", "$GENERATE 1-40000 a$ A 192.0.2.1\n$GENERATE 1-40000 b$ A 192.0.2.1\n", []string{"5:1: $GENERATE makes more than 65536 records"}},
+		{"open quote", "a TXT \"x\nb A 192.0.2.1\nc A y\n", []string{"4:7: quote without its end", `6:5: bad A A: "y"`}},
+		{"open parenthesis", "a TXT ( x\nb A 192.0.2.1\n", []string{"4:7: parenthesis without its end"}},
+		{"closing parenthesis", "a TXT x )\nb A y\n", []string{"4:9: parenthesis without its beginning", `5:5: bad A A: "y"`}},
+		{"all at once", "a A x\n@ SOA ns1 h 9 9 9 9 9\nb CNAME c\nb CNAME d\nwww.example.org. A 192.0.2.1\n", []string{
+			`4:5: bad A A: "x"`, "5:1: a second SOA", "7:1: a second CNAME", "8:1: www.example.org. is outside",
+		}},
+		{"cap", strings.Repeat("a A x\n", 100), slices.Repeat([]string{`:5: bad A A: "x"`}, 20)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text, whole := strings.CutPrefix(test.text, "all:")
+			if !whole {
+				text = head + text
+			}
+			z, errs := ParseZone(strings.NewReader(text), "example.com.", "db")
+			if z != nil {
+				t.Errorf("a zone, with errors %v", errs)
+			}
+			if len(errs) != len(test.want) {
+				t.Fatalf("errors are %v\nwant %v", errs, test.want)
+			}
+			for i, err := range errs {
+				if got := err.Error(); !strings.HasPrefix(got, "db:") || !strings.Contains(got, test.want[i]) {
+					t.Errorf("error is %s, want %s", got, test.want[i])
+				}
+				if lines := strings.Split(text, "\n"); err.Text != lines[err.Line-1] {
+					t.Errorf("text is %q", err.Text)
+				}
+			}
+		})
+	}
+}
+
+func TestParseZoneInput(t *testing.T) {
+	if _, errs := ParseZone(iotest.ErrReader(io.ErrUnexpectedEOF), "example.com", "db"); len(errs) != 1 {
+		t.Errorf("errors are %v", errs)
+	}
+	if _, errs := ParseZone(strings.NewReader(head), "a..b", "db"); len(errs) != 1 {
+		t.Errorf("errors are %v", errs)
+	}
+}
+
+func FuzzParseZone(f *testing.F) {
+	f.Add(testZone)
+	f.Add("$TTL 60\n@ SOA a b 1 2 3 4 5\n@ NS a\n$GENERATE 1-3 host$ A 192.0.2.$\na TXT ( \"x\ny\" \\\n")
+	f.Add("\v\n\\\n$\n(\n)")
+	f.Fuzz(func(t *testing.T, text string) {
+		// One line may make 65536 records: slow, and not what is looked for.
+		if strings.Contains(strings.ToUpper(text), "GENERATE") && regexp.MustCompile(`\d{3}`).MatchString(text) {
+			return
+		}
+		z, errs := ParseZone(strings.NewReader(text), "example.com", "db")
+		if (z == nil) != (len(errs) > 0) {
+			t.Fatalf("zone %v and errors %v", z, errs)
+		}
+		lines := strings.Count(text, "\n") + 1
+		for _, err := range errs {
+			if err.Line < 1 || err.Line > lines || err.Col < 1 {
+				t.Fatalf("%v of %d lines", err, lines)
+			}
+		}
+		if z == nil {
+			return
+		}
+		// What was taken can be served.
+		s := newServer(t, Config{Zones: []*Zone{z}})
+		for n, at := range z.nodes {
+			for rrtype := range at.sets {
+				m := question(fmt.Sprintf("%s NONE", n))
+				m.Question[0].Qtype = rrtype
+				ask(t, s, m, nowhere, true)
+			}
+		}
+	})
+}
+
+// TestEntries checks the splitting on a text that no library has a say in.
+func TestEntries(t *testing.T) {
+	got := entries("a b ; c\n\n ( d\n e )\n\"x;(\" f\n; g\n\\\" h")
+	var text []string
+	for _, e := range got {
+		text = append(text, fmt.Sprintf("%d %q", e.line, e.text))
+	}
+	want := []string{`1 "a b ; c\n"`, `3 " ( d\n e )\n"`, `5 "\"x;(\" f\n"`, `7 "\\\" h\n"`}
+	if !slices.Equal(text, want) {
+		t.Errorf("entries are %q, want %q", text, want)
+	}
+}

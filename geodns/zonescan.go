@@ -1,0 +1,120 @@
+package geodns
+
+import "strings"
+
+// entry is one entry of a master file: a directive, or a record with its parentheses, from its first line to its last.
+type entry struct {
+	text string // with a newline at its end
+	line int    // of its first character, from 1
+	err  *entryError
+}
+
+// entryError is what keeps an entry from being told from the next.
+type entryError struct {
+	line, col int
+	msg       string
+}
+
+// entries splits a master file (RFC 1035 section 5.1), so that an error in one entry does not hide those in the next.
+// Entries that hold nothing but blanks and comments are left out.
+func entries(file string) (all []entry) {
+	s := scanner{rest: file, line: 1}
+	for s.rest != "" {
+		if e, found := s.next(); found {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+type scanner struct {
+	rest string
+	line int
+}
+
+// next reads up to the newline that ends an entry: one outside of parentheses. A newline within quotes ends it as well, with
+// an error, or else one forgotten quote would swallow the file.
+func (s *scanner) next() (e entry, found bool) {
+	e.line = s.line
+	var (
+		quoted, comment  bool
+		open             []entryError // parentheses
+		quoteCol         int
+		col, i, lineFrom int
+	)
+	fail := func(line, col int, msg string) {
+		if e.err == nil {
+			e.err = &entryError{line, col, msg}
+		}
+	}
+	for ; i < len(s.rest); i++ {
+		col = i - lineFrom + 1
+		switch c := s.rest[i]; {
+		case c == '\n':
+			if quoted {
+				fail(s.line, quoteCol, "quote without its end")
+			}
+			s.line++
+			lineFrom, quoted, comment = i+1, false, false
+			if len(open) == 0 || e.err != nil {
+				e.text, s.rest = s.rest[:i+1], s.rest[i+1:]
+				return e, found
+			}
+		case comment, c == ' ', c == '\t', c == '\r':
+		case c == '\\':
+			found = true
+			if i+1 < len(s.rest) && s.rest[i+1] != '\n' {
+				i++
+			}
+		case c == '"':
+			found = true
+			quoted, quoteCol = !quoted, col
+		case quoted:
+		case c == ';':
+			comment = true
+		case c == '(':
+			found = true
+			open = append(open, entryError{s.line, col, "parenthesis without its end"})
+		case c == ')':
+			found = true
+			if len(open) == 0 {
+				fail(s.line, col, "parenthesis without its beginning")
+				continue
+			}
+			open = open[:len(open)-1]
+		default:
+			found = true
+		}
+	}
+	if quoted {
+		fail(s.line, quoteCol, "quote without its end")
+	}
+	if len(open) > 0 {
+		fail(open[0].line, open[0].col, open[0].msg)
+	}
+	e.text, s.rest = s.rest+"\n", ""
+	return e, found
+}
+
+// fields are the words of the entry's first line, its comment left out: enough for a directive or an owner.
+func (e *entry) fields() []string {
+	line, _, _ := strings.Cut(e.text, "\n")
+	line, _, _ = strings.Cut(line, ";")
+	return strings.Fields(line)
+}
+
+// owner is the name that the entry begins with; "" where it begins with a blank and so goes on with the last one.
+func (e *entry) owner() string {
+	if e.text[0] == ' ' || e.text[0] == '\t' || e.text[0] == '(' {
+		return ""
+	}
+	if fields := e.fields(); len(fields) > 0 {
+		return fields[0]
+	}
+	return ""
+}
+
+// column is where the entry's text begins, from 1.
+func (e *entry) column() int {
+	return 1 + len(e.text) - len(strings.TrimLeft(e.text, " \t"))
+}
