@@ -1,0 +1,375 @@
+//go:build real
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The tests in this file run the built program against programs from Debian: nginx as the origin, dig and curl as clients. A program
+// that is missing fails the test.
+
+// need finds a program or fails.
+func need(t *testing.T, name string) string {
+	t.Helper()
+	for _, dir := range []string{"", "/usr/sbin/"} {
+		if p, err := exec.LookPath(dir + name); err == nil {
+			return p
+		}
+	}
+	t.Fatalf("%s is not installed: this test needs it", name)
+	return ""
+}
+
+// kaikuBinary builds the program once for the test.
+func kaikuBinary(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "kaiku")
+	cmd := exec.Command("go", "build", "-o", bin, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// process is a program that runs beside the test and ends with it.
+type process struct {
+	*exec.Cmd
+	done chan error
+}
+
+func startProcess(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(name, args...), done: make(chan error, 1)}
+	p.Stdout, p.Stderr = t.Output(), t.Output()
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- p.Wait() }()
+	t.Cleanup(func() { p.end(t, syscall.SIGTERM) })
+	return p
+}
+
+// end sends a signal and waits for the process.
+func (p *process) end(t *testing.T, sig os.Signal) error {
+	t.Helper()
+	if p.ProcessState != nil {
+		return nil
+	}
+	_ = p.Process.Signal(sig) // it may have ended by itself
+	select {
+	case err := <-p.done:
+		p.done <- err
+		return err
+	case <-time.After(time.Minute):
+		_ = p.Process.Kill()
+		t.Errorf("%s did not end within a minute of %v", p.Path, sig)
+		return <-p.done
+	}
+}
+
+// waitFor asks an address until it accepts connections.
+func waitFor(t *testing.T, addr string) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing listens on %s: %v", addr, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// nginxOrigin runs nginx over a folder of files and returns its address and its access log.
+func nginxOrigin(t *testing.T, addr string) (files, log string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files, log = filepath.Join(dir, "www"), filepath.Join(dir, "access.log")
+	if err := os.Mkdir(files, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int{"a.css": 1000, "b.js": 70_000, "c.bin": 5_000_000} {
+		if err := os.WriteFile(filepath.Join(files, name), bytes.Repeat([]byte(name), size/len(name)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := fmt.Sprintf(`daemon off; pid %[1]s/pid; error_log stderr; user root;
+events {}
+http {
+  log_format short '$request_method $uri $status';
+  access_log %[2]s short;
+  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+  server {
+    listen %[3]s;
+    root %[4]s;
+    location / { expires 1h; add_header Surrogate-Key "all $uri"; }
+    location /never/ { add_header Cache-Control no-store; return 200 "never\n"; }
+  }
+}`, dir, log, addr, files)
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	startProcess(t, need(t, "nginx"), "-c", file, "-p", dir)
+	waitFor(t, addr)
+	return files, log
+}
+
+// curl returns the header block and the body of a response.
+func curl(t *testing.T, args ...string) (head, body string) {
+	t.Helper()
+	out, err := exec.Command(need(t, "curl"), append([]string{"-s", "-i", "--max-time", "20"}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("curl %v: %v", args, err)
+	}
+	head, body, _ = strings.Cut(string(out), "\r\n\r\n")
+	return head, body
+}
+
+func wantHead(t *testing.T, what, head, pattern string) {
+	t.Helper()
+	if !regexp.MustCompile("(?i)" + pattern).MatchString(head) {
+		t.Errorf("%s: want %s in\n%s", what, pattern, head)
+	}
+}
+
+func asked(t *testing.T, log, uri string) int {
+	t.Helper()
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(b), " "+uri+" ")
+}
+
+func TestRealEdgeWithFlags(t *testing.T) {
+	bin := kaikuBinary(t)
+	files, log := nginxOrigin(t, "127.0.0.1:18000")
+	data := t.TempDir()
+	args := []string{"edge", "--origin", "http://127.0.0.1:18000", "--listen", "127.0.0.1:18080", "--data", data, "--admin", "127.0.0.1:19080"}
+	edge := startProcess(t, bin, args...)
+	waitFor(t, "127.0.0.1:18080")
+	base := "http://127.0.0.1:18080"
+
+	for _, f := range []string{"/a.css", "/b.js", "/c.bin"} {
+		want, err := os.ReadFile(files + f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, body := curl(t, base+f)
+		wantHead(t, f, head, `cache-status: kaiku; fwd=uri-miss`)
+		for range 2 {
+			head, body = curl(t, base+f)
+			wantHead(t, f, head, `(?s)age: \d.*cache-status: kaiku; hit`)
+			if body != string(want) {
+				t.Errorf("%s: the body differs", f)
+			}
+		}
+		if strings.Contains(strings.ToLower(head), "surrogate-key") {
+			t.Errorf("%s: clients see the tags", f)
+		}
+		head, body = curl(t, "-r", "500-599", base+f)
+		wantHead(t, f+" range", head, `(?s)^HTTP/1.1 206.*content-range: bytes 500-599/`+fmt.Sprint(len(want)))
+		if body != string(want[500:600]) {
+			t.Errorf("%s: the range differs", f)
+		}
+		etag := regexp.MustCompile(`(?i)etag: (\S+)`).FindStringSubmatch(head)
+		if etag == nil {
+			t.Fatalf("no ETag in %s", head)
+		}
+		head, _ = curl(t, "-H", "If-None-Match: "+etag[1], base+f)
+		wantHead(t, f+" conditional", head, `^HTTP/1.1 304`)
+		if n := asked(t, log, f); n != 1 {
+			t.Errorf("%s: the origin was asked %d times", f, n)
+		}
+	}
+	for range 2 {
+		head, _ := curl(t, base+"/never/x")
+		wantHead(t, "no-store", head, `fwd=uri-miss`)
+	}
+
+	if out, err := exec.Command(bin, "purge", "--admin", "http://127.0.0.1:19080", base+"/a.css").CombinedOutput(); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	head, _ := curl(t, base+"/a.css")
+	wantHead(t, "after the purge", head, `fwd=uri-miss`)
+	head, _ = curl(t, base+"/b.js")
+	wantHead(t, "not purged", head, `; hit`)
+
+	_ = edge.end(t, syscall.SIGKILL)
+	edge = startProcess(t, bin, args...)
+	waitFor(t, "127.0.0.1:18080")
+	for _, f := range []string{"/a.css", "/b.js", "/c.bin"} {
+		want, _ := os.ReadFile(files + f)
+		head, body := curl(t, base+f)
+		wantHead(t, f+" after kill -9", head, `; hit`)
+		if body != string(want) {
+			t.Errorf("%s after kill -9: the body differs", f)
+		}
+	}
+
+	out, err := exec.Command(bin, args...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), data) {
+		t.Errorf("a second edge on the same folder: %v\n%s", err, out)
+	}
+	if err := edge.end(t, syscall.SIGTERM); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+}
+
+func TestRealFleetWithDig(t *testing.T) {
+	bin := kaikuBinary(t)
+	_, log := nginxOrigin(t, "127.0.0.1:18001")
+	dir := t.TempDir()
+	fleet := fmt.Sprintf(`
+sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:18001"] } }]
+nodes:
+  hel1:
+    roles: [edge]
+    location: [60.17, 24.94]
+    addresses: [127.0.0.31]
+    edge: { http: "127.0.0.31:18081", admin: "127.0.0.31:19081", data: %[1]s/hel1 }
+  nyc1:
+    roles: [edge, geodns]
+    location: [40.71, -74.01]
+    addresses: [127.0.0.32]
+    edge: { http: "127.0.0.32:18081", admin: "127.0.0.32:19081", data: %[1]s/nyc1 }
+edge: { disk: 1GiB }
+geodns:
+  listen: "127.0.0.1:15300"
+  zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 5s } } }]
+`, dir)
+	_, zone := fleetText(t)
+	for name, text := range map[string]string{"fleet.yaml": fleet, "example.com.zone": zone} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := filepath.Join(dir, "fleet.yaml")
+	hel := startProcess(t, bin, "edge", "--config", config, "--node", "hel1")
+	waitFor(t, "127.0.0.31:18081") // before the name server probes it
+	startProcess(t, bin, "serve", "--config", config, "--node", "nyc1")
+	waitFor(t, "127.0.0.32:18081")
+	waitFor(t, "127.0.0.1:15300")
+
+	const finnish, us = "193.166.0.0/16", "128.112.0.0/16"
+	edges := map[string]string{finnish: "127.0.0.31", us: "127.0.0.32"}
+	for network, want := range edges {
+		for _, transport := range []string{"+notcp", "+tcp"} {
+			out := dig(t, "www.example.com", "+subnet="+network, transport)
+			if !regexp.MustCompile(`(?m)^www\.example\.com\.\s+5\s+IN\s+A\s+` + regexp.QuoteMeta(want) + `$`).MatchString(out) {
+				t.Errorf("%s %s: want %s in\n%s", network, transport, want, out)
+			}
+			scope := regexp.MustCompile(`CLIENT-SUBNET: (\S+)/16/(\d+)`).FindStringSubmatch(out)
+			if scope == nil || scope[2] == "0" {
+				t.Errorf("%s %s: no ECS scope in\n%s", network, transport, out)
+			}
+		}
+	}
+	for i, want := range []string{"fwd=uri-miss", "; hit"} {
+		for _, addr := range edges {
+			head, _ := curl(t, "--connect-to", "::"+addr+":18081", "http://www.example.com/b.js")
+			wantHead(t, fmt.Sprint(addr, " request ", i), head, want)
+		}
+	}
+	if n := asked(t, log, "/b.js"); n != 2 {
+		t.Errorf("two edges asked the origin %d times", n)
+	}
+	head, _ := curl(t, "http://127.0.0.31:18081/")
+	wantHead(t, "a Host of no site", head, "^HTTP/1.1 421")
+
+	for query, want := range map[string]string{
+		"mail.example.com": "192.0.2.99", "x.dev.example.com": "192.0.2.98",
+	} {
+		if out := dig(t, query, "+short"); strings.TrimSpace(out) != want {
+			t.Errorf("%s: got %s", query, out)
+		}
+	}
+	for query, want := range map[string]string{"none.example.com": "NXDOMAIN", "ent.example.com": "NOERROR", "example.org": "REFUSED"} {
+		if out := dig(t, query); !strings.Contains(out, "status: "+want) {
+			t.Errorf("%s: want %s in\n%s", query, want, out)
+		}
+	}
+
+	if err := hel.end(t, syscall.SIGTERM); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	stopped := time.Now()
+	for !strings.Contains(dig(t, "www.example.com", "+subnet="+finnish, "+short"), "127.0.0.32") {
+		if time.Since(stopped) > 10*time.Second {
+			t.Fatal("hel1 is still answered ten seconds after it stopped")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	// A changed fleet file is taken without a restart, and a bad one is not.
+	for _, step := range []struct{ text, want string }{
+		{strings.Replace(fleet, "ttl: 5s", "ttl: 7s", 1), "7"}, {"nonsense: true", "7"}, {strings.Replace(fleet, "ttl: 5s", "ttl: 9s", 1), "9"}} {
+		if err := os.WriteFile(config, []byte(step.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			out := dig(t, "www.example.com")
+			if regexp.MustCompile(`(?m)^www\.example\.com\.\s+` + step.want + `\s`).MatchString(out) {
+				break
+			}
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("the fleet file was not taken:\n%s", out)
+			}
+		}
+	}
+}
+
+func dig(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(need(t, "dig"), append([]string{"@127.0.0.1", "-p", "15300", "+tries=2", "+time=5"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("dig %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+func TestRealDemo(t *testing.T) {
+	bin := kaikuBinary(t)
+	out, err := exec.Command(bin, "demo", "--once").CombinedOutput()
+	if err != nil {
+		t.Fatalf("demo --once: %v\n%s", err, out)
+	}
+	for _, want := range []string{"Finland  hel1", "USA      nyc1", "hit"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("want %q in\n%s", want, out)
+		}
+	}
+	demo := startProcess(t, bin, "demo")
+	waitFor(t, "127.0.0.11:8080")
+	resp, err := http.Get("http://127.0.0.11:8080/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("the page: %s", resp.Status)
+	}
+	if err := demo.end(t, os.Interrupt); err != nil {
+		t.Errorf("Ctrl-C: %v", err)
+	}
+}
