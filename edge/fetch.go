@@ -103,6 +103,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	}
 	removeTags(answer.Header)
 	updated := t.have.stored.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
+	updated.RemovePrivate()
 	e := &entry{t.have.object, updated}
 	if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
 		if stored, err := s.cache.update(e, updated, f.header.Epoch, tags); err == nil {

@@ -96,14 +96,18 @@ func RemoveConditions(request http.Header) {
 	}
 }
 
-// Confirms says whether a 304 validates this response (RFC 9111, 4.3.4): a strong validator in it must be the stored one; a weak one must match; without
-// any, the request had the stored ones, so it does.
+// Confirms says whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must be the stored one; without any, the request had the
+// stored ones, so it does. Tags are compared weakly, as servers that weaken the tag of a compressed 200 don't weaken that of a 304.
 func (s *Stored) Confirms(notModified http.Header) bool {
-	if etag := notModified.Get("Etag"); etag != "" {
-		have := s.Header.Get("Etag")
-		return have == "" || parseETag(etag).matchWeak(parseETag(have))
+	etag, have := notModified.Get("Etag"), s.Header.Get("Etag")
+	if etag != "" && have != "" {
+		return parseETag(etag).matchWeak(parseETag(have))
 	}
-	return true
+	if v := notModified["Last-Modified"]; len(v) > 0 && have == "" {
+		t, ok := ParseDate(v[0], s.ResponseTime)
+		return ok && t.Equal(s.LastModified())
+	}
+	return etag == ""
 }
 
 // Update returns the response as a 304 changes it (RFC 9111, 3.2): every field of the 304 replaces the stored one, but for those about the stored body.

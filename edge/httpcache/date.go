@@ -78,9 +78,8 @@ func makeDate(year, month, day, clock string) (time.Time, bool) {
 	if !ok || m == 0 || d == 0 || h > 23 || mi > 59 || sec > 60 {
 		return time.Time{}, false
 	}
-	t := time.Date(y, time.Month(m), d, h, mi, sec, 0, time.UTC)
-	if t.Month() != time.Month(m) && sec < 60 { // 31 February
+	if time.Date(y, time.Month(m), d, 0, 0, 0, 0, time.UTC).Day() != d { // 31 February
 		return time.Time{}, false
 	}
-	return t, true
+	return time.Date(y, time.Month(m), d, h, mi, sec, 0, time.UTC), true
 }

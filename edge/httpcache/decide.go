@@ -69,7 +69,7 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 		return site
 	}
 	swr := window(cc.StaleWhileRevalidate, p.StaleWhileRevalidate)
-	d.StaleIfError = staleness <= window(cc.StaleIfError, p.StaleIfError)
+	d.StaleIfError = !cc.NoCache && staleness <= window(cc.StaleIfError, p.StaleIfError)
 
 	switch {
 	case req.NoCache,
@@ -110,7 +110,7 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "no-store (RFC 9111, 5.2.2.5)"
 	case cc.Private:
 		return false, "private (RFC 9111, 5.2.2.7)"
-	case len(request["Authorization"]) > 0 && !cc.Public && !cc.MustRevalidate && !cc.SMaxAge.Set:
+	case len(request["Authorization"]) > 0 && !cc.Public && !cc.MustRevalidate && !cc.SMaxAge.Valid:
 		return false, "Authorization without public, must-revalidate or s-maxage (RFC 9111, 3.5)"
 	}
 	for _, m := range splitList(s.Header["Vary"]) {

@@ -55,7 +55,7 @@ func (d *Directives) set(name, arg string, hasArg, clean bool) {
 	case "proxy-revalidate":
 		d.ProxyRevalidate = true
 	case "must-understand":
-		d.MustUnderstand = true
+		d.MustUnderstand = d.MustUnderstand || !hasArg // it lifts no-store, which stands beside it for those that don't know it
 	case "only-if-cached":
 		d.OnlyIfCached = true
 	case "public":

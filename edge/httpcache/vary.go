@@ -55,12 +55,12 @@ func (v *Variant) Matches(request http.Header) bool {
 	return true
 }
 
-// Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil.
+// Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil. Of one Date, the one that was added last is newer.
 func Select(variants []Variant, request http.Header) *Variant {
 	var best *Variant
 	for i := range variants {
 		v := &variants[i]
-		if v.Matches(request) && (best == nil || v.Date.After(best.Date)) {
+		if v.Matches(request) && (best == nil || !v.Date.Before(best.Date)) {
 			best = v
 		}
 	}

@@ -1,0 +1,122 @@
+package httpcache
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// RFC 9111, 3 and what it refers to.
+func TestStorable(t *testing.T) {
+	const etag = `Etag: "x"`
+	none := http.Header{}
+	auth := header("Authorization: Basic eDp5")
+	for _, c := range []struct {
+		name    string
+		request http.Header
+		s       *Stored
+		why     string // part of the reason; "" means storable
+	}{
+		{"max-age", none, response(200, "Cache-Control: max-age=60"), ""},
+		{"s-maxage", none, response(200, "Cache-Control: s-maxage=60"), ""},
+		{"Expires", none, response(200, "Expires: "+at(time.Hour)), ""},
+		{"heuristic", none, response(200, "Last-Modified: "+at(-time.Hour)), ""},
+		{"only a validator", none, response(200, etag), ""},
+		{"nothing to keep it for", none, response(200), "stale on arrival"},
+
+		{"interim", none, response(103, "Cache-Control: max-age=60"), "interim"},
+		{"partial", none, response(206, "Cache-Control: max-age=60", etag), "partial"},
+		{"not modified", none, response(304, "Cache-Control: max-age=60", etag), "partial or not modified"},
+
+		{"no-store", none, response(200, "Cache-Control: no-store, max-age=60"), "no-store"},
+		{"no-store in upper case", none, response(200, "Cache-Control: max-age=60", "Cache-Control: NO-STORE"), "no-store"},
+		{"no-store in the request", header("Cache-Control: no-store"), response(200, "Cache-Control: max-age=60"), "no-store in the request"},
+		{"no-cache in the request", header("Cache-Control: no-cache"), response(200, "Cache-Control: max-age=60"), ""},
+		{"private", none, response(200, "Cache-Control: private, max-age=60"), "private"},
+		{"private and public", none, response(200, "Cache-Control: public, private, max-age=60"), "private"},
+		{"private and s-maxage", none, response(200, "Cache-Control: private, s-maxage=60"), "private"},
+		{"private for a field", none, response(200, `Cache-Control: private="Set-Cookie", max-age=60`), ""},
+		{"private for what is no field", none, response(200, `Cache-Control: private="a b", max-age=60`), "private"},
+		{"no-cache with a validator", none, response(200, "Cache-Control: no-cache", etag), ""},
+
+		// RFC 9111, 5.2.2.3.
+		{"must-understand, known status", none, response(200, "Cache-Control: must-understand, no-store, max-age=60"), ""},
+		{"must-understand, unknown status", none, response(299, "Cache-Control: must-understand, max-age=60"), "must-understand"},
+		{"must-understand, unknown status, no-store", none, response(299, "Cache-Control: must-understand, no-store, max-age=60"), "must-understand"},
+		{"must-understand with an argument permits nothing", none, response(200, "Cache-Control: must-understand=0, no-store, max-age=60"), "no-store"},
+		{"must-understand and private", none, response(200, "Cache-Control: must-understand, private, max-age=60"), "private"},
+
+		// RFC 9111, 3.5.
+		{"Authorization", auth, response(200, "Cache-Control: max-age=60", etag), "Authorization"},
+		{"Authorization, heuristic", auth, response(200, "Last-Modified: "+at(-time.Hour)), "Authorization"},
+		{"Authorization, no-cache", auth, response(200, "Cache-Control: no-cache", etag), "Authorization"},
+		{"Authorization, proxy-revalidate", auth, response(200, "Cache-Control: proxy-revalidate, max-age=60"), "Authorization"},
+		{"Authorization, public", auth, response(200, "Cache-Control: public, max-age=60"), ""},
+		{"Authorization, must-revalidate", auth, response(200, "Cache-Control: must-revalidate, max-age=60"), ""},
+		{"Authorization, s-maxage", auth, response(200, "Cache-Control: s-maxage=60"), ""},
+		{"Authorization, public with an argument", auth, response(200, "Cache-Control: public=1, max-age=60"), "Authorization"},
+		{"Authorization, s-maxage invalid", auth, response(200, "Cache-Control: s-maxage=x, max-age=60", etag), "Authorization"},
+		{"Authorization, public and private", auth, response(200, "Cache-Control: public, private"), "private"},
+		{"Authorization, empty", header("Authorization:"), response(200, "Cache-Control: max-age=60"), "Authorization"},
+
+		{"Vary: *", none, response(200, "Cache-Control: max-age=60", "Vary: Accept, *"), "Vary"},
+		{"Vary", none, response(200, "Cache-Control: max-age=60", "Vary: Accept"), ""},
+
+		{"302", none, response(302, etag), "no freshness"},
+		{"302 with max-age", none, response(302, "Cache-Control: max-age=60"), ""},
+		{"302 with Expires", none, response(302, "Expires: "+at(time.Hour)), ""},
+		{"302 with public", none, response(302, "Cache-Control: public", etag), ""},
+		{"500", none, response(500, etag), "no freshness"},
+		{"500 with max-age", none, response(500, "Cache-Control: max-age=60"), ""},
+		{"404", none, response(404, etag), ""},
+		{"599 with max-age", none, response(599, "Cache-Control: max-age=60"), ""},
+
+		{"Set-Cookie", none, response(200, "Set-Cookie: a=b", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
+		{"Set-Cookie, public", none, response(200, "Set-Cookie: a=b", "Cache-Control: public", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
+		{"Set-Cookie, explicit", none, response(200, "Set-Cookie: a=b", "Cache-Control: max-age=60"), ""},
+
+		{"stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 60"), "stale on arrival"},
+		{"not quite stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 59"), ""},
+		{"stale on arrival, with a validator", none, response(200, "Cache-Control: max-age=0", etag), ""},
+		{"stale on arrival, with a date as validator", none, response(200, "Cache-Control: max-age=0", "Last-Modified: "+at(0)), ""},
+		{"stale on arrival, with an invalid date", none, response(200, "Cache-Control: max-age=0", "Last-Modified: x"), "stale on arrival"},
+		{"stale on arrival, of use while stale", none, response(200, "Cache-Control: max-age=0, stale-while-revalidate=9"), ""},
+		{"stale on arrival, of use on an error", none, response(200, "Cache-Control: max-age=0, stale-if-error=9"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ok, why := Policy{}.Storable(c.request, c.s)
+			if ok != (c.why == "") || !strings.Contains(why, c.why) || ok && why != "" {
+				t.Errorf("storable: %v (%q), want %q", ok, why, c.why)
+			}
+		})
+	}
+	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200, "Set-Cookie: a=b")); ok || !strings.Contains(why, "Set-Cookie") {
+		t.Errorf("Set-Cookie under default_ttl: storable %v (%q)", ok, why)
+	}
+	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200)); !ok {
+		t.Errorf("under default_ttl: not storable, %q", why)
+	}
+}
+
+// RFC 9111, 5.2.2.4 and 5.2.2.7: the forms that name fields.
+func TestFieldsOfDirectives(t *testing.T) {
+	s := response(200, `Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "Set-Cookie: a=b", "X-User: u", "X-Price: 1", "X-Other: o")
+	s.RemovePrivate()
+	if want := header(`Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "X-Price: 1", "X-Other: o"); !equalHeader(s.Header, want) {
+		t.Errorf("left are %v", s.Header)
+	}
+	if got := s.Unvalidated(); !slices.Equal(got, []string{"X-Price"}) {
+		t.Errorf("not to be used without validation: %q", got)
+	}
+}
+
+func equalHeader(a, b http.Header) bool {
+	for name := range a {
+		if !slices.Equal(a[name], b[name]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}

@@ -1,0 +1,151 @@
+package httpcache
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestVaryFields(t *testing.T) {
+	request := header("Accept-Encoding: gzip,  br", "Accept-Encoding: zstd", "X-Empty:")
+	got := VaryFields([]string{"x-missing, accept-encoding", "X-Empty, Accept-Encoding,"}, request)
+	want := []VaryField{
+		{Name: "Accept-Encoding", Value: "gzip,br,zstd", Present: true},
+		{Name: "X-Empty", Present: true},
+		{Name: "X-Missing"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if got := VaryFields(nil, request); got != nil {
+		t.Errorf("without Vary: %+v", got)
+	}
+}
+
+// RFC 9111, 4.1.
+func TestVariantMatches(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		vary          string
+		first, second []string
+		want          bool
+	}{
+		{"equal", "Accept", []string{"Accept: a"}, []string{"Accept: a"}, true},
+		{"different", "Accept", []string{"Accept: a"}, []string{"Accept: b"}, false},
+		{"values in another case", "Accept", []string{"Accept: a"}, []string{"Accept: A"}, false},
+		{"absent from both", "Accept", nil, nil, true},
+		{"absent from one", "Accept", []string{"Accept: a"}, nil, false},
+		{"absent from the first", "Accept", nil, []string{"Accept: a"}, false},
+		{"empty is not absent", "Accept", []string{"Accept:"}, nil, false},
+		{"whitespace", "Accept", []string{"Accept: a,b"}, []string{"Accept: a ,  b"}, true},
+		{"one line or two", "Accept", []string{"Accept: a, b"}, []string{"Accept: a", "Accept: b"}, true},
+		{"in another order", "Accept", []string{"Accept: a, b"}, []string{"Accept: b, a"}, false},
+		{"a comma in quotes", "Accept", []string{`Accept: "a,b"`}, []string{`Accept: "a, b"`}, false},
+		{"two fields", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"}, []string{"Accept: a", "Accept-Language: fi"}, true},
+		{"one of two", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"}, []string{"Accept: a", "Accept-Language: sv"}, false},
+		{"another field", "Accept", []string{"Accept: a", "Cookie: x"}, []string{"Accept: a", "Cookie: y"}, true},
+		{"nothing to vary by", "", []string{"Accept: a"}, []string{"Accept: b"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := Variant{Fields: VaryFields([]string{c.vary}, header(c.first...))}
+			if got := v.Matches(header(c.second...)); got != c.want {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func variant(key string, age time.Duration, lines ...string) Variant {
+	var vary []string
+	for _, l := range lines {
+		name, _, _ := strings.Cut(l, ":")
+		vary = append(vary, name)
+	}
+	return Variant{Key: key, Fields: VaryFields(vary, header(lines...)), Date: now.Add(-age)}
+}
+
+func TestSelect(t *testing.T) {
+	gzip := variant("gzip", time.Hour, "Accept-Encoding: gzip")
+	br := variant("br", time.Minute, "Accept-Encoding: br")
+	finnish := variant("finnish", time.Second, "Accept-Encoding: gzip", "Accept-Language: fi")
+	for _, c := range []struct {
+		name     string
+		variants []Variant
+		request  []string
+		want     string
+	}{
+		{"none stored", nil, nil, ""},
+		{"the one", []Variant{gzip, br}, []string{"Accept-Encoding: gzip"}, "gzip"},
+		{"the other", []Variant{gzip, br}, []string{"Accept-Encoding: br"}, "br"},
+		{"neither", []Variant{gzip, br}, []string{"Accept-Encoding: zstd"}, ""},
+		{"neither, without the field", []Variant{gzip, br}, nil, ""},
+		{"the newest of two", []Variant{gzip, finnish}, []string{"Accept-Encoding: gzip", "Accept-Language: fi"}, "finnish"},
+		{"the newest of two, first in the list", []Variant{finnish, gzip}, []string{"Accept-Encoding: gzip", "Accept-Language: fi"}, "finnish"},
+		{"of one Date, that added last", []Variant{variant("old", 0, "Accept: a"), variant("new", 0, "Cookie: c")}, []string{"Accept: a", "Cookie: c"}, "new"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := ""
+			if v := Select(c.variants, header(c.request...)); v != nil {
+				got = v.Key
+			}
+			if got != c.want {
+				t.Errorf("selected %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAddVariant(t *testing.T) {
+	keys := func(variants []Variant) string {
+		var out []string
+		for _, v := range variants {
+			out = append(out, v.Key)
+		}
+		return strings.Join(out, " ")
+	}
+	var list []Variant
+	for _, v := range []struct{ add, want string }{
+		{"a", "a"}, {"b", "a b"}, {"c", "a b c"},
+		{"a", "b c a"}, // in place of the one with its fields
+		{"d", "c a d"}, // the oldest goes
+	} {
+		before := keys(list)
+		next := AddVariant(list, variant(v.add, 0, "Accept: "+v.add), 3)
+		if keys(list) != before {
+			t.Errorf("adding %s changed the list that was given from %q to %q", v.add, before, keys(list))
+		}
+		if list = next; keys(list) != v.want {
+			t.Errorf("after %s: %q, want %q", v.add, keys(list), v.want)
+		}
+	}
+}
+
+func FuzzVary(f *testing.F) {
+	f.Add("Accept-Encoding", "gzip, br", "gzip")
+	f.Add("accept, ACCEPT", `"a,b"`, "a")
+	f.Add("X-A, X-B", `"`, "")
+	f.Add(",,", "", "x")
+	f.Add(`"a,b"`, "", "x")
+	f.Fuzz(func(t *testing.T, vary, one, other string) {
+		a, b := http.Header{}, http.Header{}
+		for _, name := range splitList([]string{vary}) {
+			a[http.CanonicalHeaderKey(name)] = []string{one}
+			b[http.CanonicalHeaderKey(name)] = []string{other}
+		}
+		va, vb := Variant{Fields: VaryFields([]string{vary}, a)}, Variant{Fields: VaryFields([]string{vary}, b)}
+		if !va.Matches(a) {
+			t.Errorf("Vary %q: a request does not select the variant that it made, with %q", vary, one)
+		}
+		if va.Matches(b) != vb.Matches(a) || va.Matches(b) != slices.Equal(va.Fields, vb.Fields) {
+			t.Errorf("Vary %q: %q and %q match one way only", vary, one, other)
+		}
+		if len(va.Fields) > 0 && va.Matches(http.Header{}) {
+			t.Errorf("Vary %q: a request without the fields selects the variant for %q", vary, one)
+		}
+		if !slices.IsSortedFunc(va.Fields, func(a, b VaryField) int { return strings.Compare(a.Name, b.Name) }) {
+			t.Errorf("Vary %q: fields are not in order: %+v", vary, va.Fields)
+		}
+	})
+}
