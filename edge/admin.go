@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -41,8 +42,8 @@ type errorResponse struct {
 	Error string `json:"error"`
 }
 
-// purge turns the request into what the store knows.
-func (p PurgeRequest) purge() (storage.Purge, error) {
+// purge turns the request into what the store knows. known leaves out of a URL what its site ignores.
+func (p PurgeRequest) purge(known func(url string) string) (storage.Purge, error) {
 	out := storage.Purge{All: p.All, Soft: p.Soft}
 	for _, list := range []struct {
 		from []string
@@ -53,7 +54,7 @@ func (p PurgeRequest) purge() (storage.Purge, error) {
 			if err != nil {
 				return out, fmt.Errorf("purge %q: %w", raw, err)
 			}
-			*list.to = append(*list.to, u)
+			*list.to = append(*list.to, known(u))
 		}
 	}
 	for _, t := range p.Tags {
@@ -74,10 +75,21 @@ func (p PurgeRequest) purge() (storage.Purge, error) {
 	return out, nil
 }
 
+// known is what the store knows a URL by.
+func (s *Server) known(url string) string {
+	host, target, _ := strings.Cut(url, "/")
+	site, _ := s.sites.Load().find(host)
+	if site == nil {
+		return url
+	}
+	return site.url(host, "/"+target)
+}
+
 // adminHandler is the API of the admin listener.
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/purge", s.servePurge)
+	mux.HandleFunc("GET /v1/explain", s.serveExplain)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	return s.authorize(mux)
@@ -110,11 +122,15 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 	var req PurgeRequest
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPurgeBody))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil {
+	err := d.Decode(&req)
+	if _, more := d.Token(); err == nil && more != io.EOF {
+		err = errors.New("more than one JSON value")
+	}
+	if err != nil {
 		writeJSON(w, http.StatusBadRequest, errorResponse{fmt.Sprintf("read the purge: %v", err)})
 		return
 	}
-	p, err := req.purge()
+	p, err := req.purge(s.known)
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
 		return

@@ -5,46 +5,48 @@ import (
 	"encoding/hex"
 	"hash/maphash"
 	"net/http"
-	"strings"
+	"strconv"
 	"sync"
-	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-const (
-	maxVariants = 64 // of one URI; the oldest goes
+// maxVariants bounds the variants of one URI; the oldest goes.
+const maxVariants = 64
 
-	// passTime is how long a key whose response could not be stored is remembered, so that requests for it don't queue behind each other.
-	passTime = 2 * time.Minute
-	maxPass  = 1 << 16
-)
-
-// entry is a stored response and its body.
+// entry is a stored response. Its body is the object's, or in fragments.
 type entry struct {
 	object *storage.Object
-	stored *httpcache.Stored
+	response
 }
 
-// cache is the store as requests see it: with variants, and with the keys that are not worth waiting for.
+// length is the length of the representation.
+func (e *entry) length() int64 {
+	if e.size >= 0 {
+		return e.size
+	}
+	return e.object.Size()
+}
+
+// cache is the store as requests see it: with variants and fragments, and with the keys that are not worth waiting for.
 type cache struct {
 	store *storage.Store
 
 	seed  maphash.Seed
-	locks [64]sync.Mutex // of lists of variants, by key
+	locks [64]sync.Mutex // of records that are read, changed and written, by key
 
-	passMu sync.Mutex
-	pass   map[string]time.Time // until when
+	pass    notes // why the last response of a key was not stored
+	noRange notes // keys whose origin ignores Range
 }
 
 func newCache(store *storage.Store) *cache {
-	return &cache{store: store, seed: maphash.MakeSeed(), pass: map[string]time.Time{}}
+	return &cache{store: store, seed: maphash.MakeSeed()}
 }
 
-// find returns what is stored for a request. Where a URI has variants that the request selects none of, flight names those that it could have: requests with
-// equal ones can share a fetch.
-func (c *cache) find(key string, request http.Header) (e *entry, flight string) {
+// find returns what is stored for a request, and the key that it has or would have: where a URI has variants of which the request selects none, requests that
+// could select the same one have the same key.
+func (c *cache) find(key string, request http.Header) (e *entry, own string) {
 	o := c.store.Get(key)
 	if o == nil {
 		return nil, key
@@ -62,11 +64,16 @@ func (c *cache) find(key string, request http.Header) (e *entry, flight string) 
 			return nil, v.Key
 		}
 	}
-	s, err := decodeResponse(o.Data())
+	return c.open(o), o.Key()
+}
+
+// open makes an entry of an object; nil if its record is malformed.
+func (c *cache) open(o *storage.Object) *entry {
+	r, err := decodeResponse(o.Data())
 	if err != nil {
-		return nil, o.Key()
+		return nil
 	}
-	return &entry{o, s}, o.Key()
+	return &entry{o, *r}
 }
 
 func names(v httpcache.Variant) []string {
@@ -90,89 +97,103 @@ func variantKey(key string, fields []httpcache.VaryField) string {
 	return key + " " + hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-// commit stores the body that was written to w as the response s to a request. Where s has Vary, it joins the variants of key.
-func (c *cache) commit(key string, w *storage.Writer, fields []httpcache.VaryField, s *httpcache.Stored, tags []string, h storage.Header) (*entry, error) {
-	o, err := w.Commit(tags, encodeResponse(s))
+// fragmentKey is the key of the fragment of a response that begins at start. The validator is part of it, so that fragments of different
+// representations are never taken for each other.
+func fragmentKey(key string, start int64, validator string) string {
+	h := sha256.Sum256([]byte(validator))
+	return key + " " + hex.EncodeToString(h[:8]) + "@" + strconv.FormatInt(start, 10)
+}
+
+// lock holds what key's record is read, changed and written under.
+func (c *cache) lock(key string) *sync.Mutex {
+	l := &c.locks[maphash.String(c.seed, key)%uint64(len(c.locks))]
+	l.Lock()
+	return l
+}
+
+// born is what a response that is stored has in common with its fragments and its list of variants.
+type born struct {
+	storage.Header                       // with the key of the URI, without variant
+	fields         []httpcache.VaryField // what it varies by
+	tags           []string
+}
+
+// key is that of the response itself.
+func (b *born) key() string {
+	if len(b.fields) == 0 {
+		return b.Key
+	}
+	return variantKey(b.Key, b.fields)
+}
+
+// header is that of the object with this key.
+func (b *born) header(key string) storage.Header {
+	return storage.Header{Key: key, URL: b.URL, Epoch: b.Epoch}
+}
+
+// commit stores the body that was written to w as the response s. Where s has Vary, it joins the variants of its URI.
+func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
+	r := response{Stored: s, size: -1}
+	o, err := w.Commit(b.tags, r.encode())
 	if err != nil {
 		return nil, err
 	}
-	if len(fields) > 0 {
-		if err := c.addVariant(key, httpcache.Variant{Key: o.Key(), Fields: fields, Date: s.Date()}, h); err != nil {
-			return nil, err
-		}
-	}
-	return &entry{o, s}, nil
+	return &entry{o, r}, c.addVariant(b, s)
 }
 
-func (c *cache) addVariant(key string, v httpcache.Variant, h storage.Header) error {
-	lock := &c.locks[maphash.String(c.seed, key)%uint64(len(c.locks))]
-	lock.Lock()
-	defer lock.Unlock()
+func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
+	if len(b.fields) == 0 {
+		return nil
+	}
+	defer c.lock(b.Key).Unlock()
 	var have []httpcache.Variant
-	if o := c.store.Get(key); o != nil && isVariants(o.Data()) {
+	if o := c.store.Get(b.Key); o != nil && isVariants(o.Data()) {
 		have, _ = decodeVariants(o.Data()) // a malformed list is begun anew
 	}
-	w := c.store.Create(storage.Header{Key: key, URL: h.URL, Epoch: h.Epoch})
+	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date()}
+	w := c.store.Create(b.header(b.Key))
 	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants)))
 	return err
 }
 
-// update stores what a 304 made of e.
-func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
-	o, err := c.store.Update(e.object, epoch, tags, encodeResponse(s))
+// commitFragment stores the body that was written to w as a part of the representation that s, the header of a 206, speaks of. It joins the
+// fragments that are there if both have the same strong validator (RFC 9111, 3.4), else it replaces them.
+func (c *cache) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+	if _, err := w.Commit(b.tags, nil); err != nil {
+		return nil, err
+	}
+	e, err := c.addFragment(b, s, f, size)
 	if err != nil {
 		return nil, err
 	}
-	return &entry{o, s}, nil
+	return e, c.addVariant(b, s)
 }
 
-// passes says whether a key is known not to be worth waiting for.
-func (c *cache) passes(key string, now time.Time) bool {
-	c.passMu.Lock()
-	defer c.passMu.Unlock()
-	until, ok := c.pass[key]
-	if ok && now.After(until) {
-		delete(c.pass, key)
-		return false
-	}
-	return ok
-}
-
-// setPass remembers, or forgets, that a key is not worth waiting for.
-func (c *cache) setPass(key string, pass bool, now time.Time) {
-	c.passMu.Lock()
-	defer c.passMu.Unlock()
-	if !pass {
-		delete(c.pass, key)
-		return
-	}
-	for k, until := range c.pass {
-		if len(c.pass) < maxPass && now.Before(until) {
-			break
-		}
-		delete(c.pass, k) // expired, or one of too many
-	}
-	c.pass[key] = now.Add(passTime)
-}
-
-// tagFields are the fields of a response that tag it for purges. They are the edge's and not shown to clients.
-var tagFields = []string{"Surrogate-Key", "Cache-Tag"}
-
-// tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Every object has one for its host, too.
-func tagsOf(h http.Header, host string) []string {
-	tags := []string{hostTag(host)}
-	for _, line := range h["Surrogate-Key"] {
-		tags = append(tags, strings.Fields(line)...)
-	}
-	for _, line := range h["Cache-Tag"] {
-		for t := range strings.SplitSeq(line, ",") {
-			if t = strings.TrimSpace(t); t != "" {
-				tags = append(tags, t)
-			}
+func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+	key := b.key()
+	defer c.lock(key).Unlock()
+	r := response{Stored: s, size: size, fragments: []httpcache.Fragment{f}}
+	if o := c.store.Get(key); o != nil && !isVariants(o.Data()) {
+		if e := c.open(o); e != nil && e.size == size && s.StrongValidator() != "" && e.StrongValidator() == s.StrongValidator() {
+			r.Stored = e.Update(s.Header, s.RequestTime, s.ResponseTime)
+			r.fragments = httpcache.AddFragment(e.fragments, f)
 		}
 	}
-	return tags
+	o, err := c.store.Create(b.header(key)).Commit(b.tags, r.encode())
+	if err != nil {
+		return nil, err
+	}
+	return &entry{o, r}, nil
 }
 
-// hostTag can't be one of an origin's: a field has no NUL.
-func hostTag(host string) string { return "\x00host " + host }
+// update stores what a newer header made of e, whose body stays.
+func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
+	defer c.lock(e.object.Key()).Unlock()
+	r := e.response
+	r.Stored = s
+	o, err := c.store.Update(e.object, epoch, tags, r.encode())
+	if err != nil {
+		return nil, err
+	}
+	return &entry{o, r}, nil
+}

@@ -2,9 +2,12 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"sync"
 	"time"
 
@@ -14,19 +17,25 @@ import (
 // fetch is what a flight asks of an origin.
 type fetch struct {
 	site    *Site
-	key     string        // of the URI, without variant
+	born    born          // of what is stored; its fields and tags are known once the answer is
 	host    string        // canonical
+	secure  bool          // the client's connection is
 	client  http.Header   // of the request that leads the flight, as it came
-	request *http.Request // to the origin: a GET without conditions, under the flight's context
+	request *http.Request // to the origin, under the flight's context
 	have    *entry        // to be validated; nil on a miss
 	// staleIfError is whether have may be used if the origin fails.
 	staleIfError bool
+	// part asks for one slice of have, whose other fragments it has to fit.
+	part bool
 }
 
 // statusError is a server error in place of which there is a stale response.
 type statusError struct{ status int }
 
 func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", e.status) }
+
+// errChanged says that an origin sent a part of another representation than the one that is served.
+var errChanged = errors.New("the origin's representation changed")
 
 // start flies f in a goroutine of the server's.
 func (s *Server) start(f *flight, t *fetch) {
@@ -41,9 +50,24 @@ func (s *Server) start(f *flight, t *fetch) {
 	})
 }
 
+// trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110, 15.2).
+func (f *flight) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+		if status == http.StatusContinue {
+			return nil
+		}
+		f.change(func() {
+			if len(f.interim) < maxInterim {
+				f.interim = append(f.interim, interim{status, http.Header(h)})
+			}
+		})
+		return nil
+	}})
+}
+
 // fly asks the origin and stores what comes. The flight has landed when it returns nil.
 func (s *Server) fly(f *flight, t *fetch) error {
-	validating := t.have != nil && t.have.stored.SetValidators(t.request.Header)
+	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
 	resp, err := t.site.Origin.RoundTrip(t.request)
 	if err != nil {
@@ -52,9 +76,11 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	answer := receive(resp, asked, time.Now())
 	f.change(func() { f.fwdStatus = resp.StatusCode })
 	switch {
+	case t.part:
+		return s.fillPart(f, t, resp, answer)
 	case validating && resp.StatusCode == http.StatusNotModified:
 		resp.Body.Close()
-		if t.have.stored.Confirms(answer.Header) {
+		if t.have.Confirms(answer.Header) {
 			s.confirm(f, t, answer)
 			return nil
 		}
@@ -66,14 +92,30 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		resp.Body.Close()
 		return &statusError{resp.StatusCode}
 	}
-	storable, _ := t.site.Policy.Storable(t.client, answer)
-	s.cache.setPass(f.key, !storable, answer.ResponseTime)
-	if !storable || resp.ContentLength > t.site.maxObject(s.Store) {
-		s.decline(f, resp)
+	storable, why := t.site.Policy.Storable(t.client, answer)
+	part, whole, partial := httpcache.Range{}, int64(0), resp.StatusCode == http.StatusPartialContent
+	if partial && storable {
+		part, whole, _ = httpcache.ParseContentRange(answer.Header)
+	}
+	if limit := t.site.maxObject(s.Store); storable && resp.ContentLength > limit {
+		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
+	}
+	if len(t.client["Authorization"]) == 0 { // else the next request may fare otherwise
+		s.cache.pass.set(t.born.Key, why, answer.ResponseTime)
+	}
+	if !storable {
+		s.decline(f, resp, partial)
 		return nil
 	}
-	defer resp.Body.Close()
-	return s.fill(f, t, resp, answer)
+	if len(t.request.Header["Range"]) > 0 && resp.StatusCode == http.StatusOK {
+		s.cache.noRange.set(t.born.Key, "the origin ignores Range", answer.ResponseTime)
+	}
+	if partial {
+		delete(answer.Header, "Content-Range")
+		answer.Status = http.StatusOK
+		return s.fill(f, t, resp, answer, part, whole)
+	}
+	return s.fill(f, t, resp, answer, httpcache.Range{Length: resp.ContentLength}, resp.ContentLength)
 }
 
 // isServerError says whether a status lets a stale response be used (RFC 5861, 4).
@@ -81,12 +123,12 @@ func isServerError(status int) bool {
 	return status == 500 || status == 502 || status == 503 || status == 504
 }
 
-// decline leaves the response to the leader, if that still follows.
-func (s *Server) decline(f *flight, resp *http.Response) {
+// decline leaves the response to the leader, if that still follows. A part is not what the leader asked for: it asks again for itself.
+func (s *Server) decline(f *flight, resp *http.Response, partial bool) {
 	s.flights.land(f)
 	f.change(func() {
 		f.phase = declined
-		if f.followers > 0 {
+		if f.followers > 0 && !partial {
 			f.response = resp
 			return
 		}
@@ -97,16 +139,12 @@ func (s *Server) decline(f *flight, resp *http.Response) {
 
 // confirm freshens the stored response with a 304.
 func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
-	tags := t.have.object.Tags()
-	if given := tagsOf(answer.Header, t.host); len(given) > 1 {
-		tags = given
-	}
-	removeTags(answer.Header)
-	updated := t.have.stored.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
+	updated := t.have.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
 	updated.RemovePrivate()
-	e := &entry{t.have.object, updated}
+	e := &entry{t.have.object, t.have.response}
+	e.Stored = updated
 	if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, tags); err == nil {
+		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.host, t.secure)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key, "error", err)
@@ -116,41 +154,72 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	f.change(func() { f.phase, f.entry = done, e })
 }
 
+// fillPart is fill for a slice of a representation of which there are fragments.
+func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
+	t.born.fields = httpcache.VaryFields(t.have.Header["Vary"], t.client)
+	part, whole, ok := httpcache.ParseContentRange(answer.Header)
+	if resp.StatusCode == http.StatusPartialContent && ok && whole == t.have.size && t.have.StrongValidator() != "" &&
+		answer.StrongValidator() == t.have.StrongValidator() {
+		delete(answer.Header, "Content-Range")
+		answer.Status = http.StatusOK
+		return s.fill(f, t, resp, answer, part, whole)
+	}
+	resp.Body.Close()
+	if isServerError(resp.StatusCode) {
+		return &statusError{resp.StatusCode}
+	}
+	// What is stored is of the past (RFC 9111, 3.4): the next look-up begins anew.
+	s.Store.Forget(t.born.key())
+	return errChanged
+}
+
 // copyBuffers are what bodies are read into on their way, from origins and to clients.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// fill reads the body to the store, and to all that follow.
-func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
-	h := f.header
-	h.Key = t.key
-	fields := httpcache.VaryFields(answer.Header["Vary"], t.client)
-	if len(fields) > 0 {
-		h.Key = variantKey(t.key, fields)
+// fill reads a body to the store, and to all that follow. part says which bytes of a representation of whole bytes it is.
+func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored, part httpcache.Range, whole int64) error {
+	defer resp.Body.Close()
+	fragment := part.Length != whole
+	b := &t.born
+	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
+	b.tags = tagsOf(answer.Header, t.host, t.secure)
+	private := answer.RemovePrivate()
+	key := b.key()
+	if fragment {
+		key = fragmentKey(key, part.Start, answer.StrongValidator())
 	}
-	tags := tagsOf(answer.Header, t.host)
-	removeTags(answer.Header)
-	answer.RemovePrivate()
-	w := s.Store.Create(h)
+	w := s.Store.Create(b.header(key))
 	f.change(func() {
 		f.phase = streaming
-		f.body = body{stored: answer, fields: fields, tags: tags, length: resp.ContentLength, writer: w,
+		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole, writer: w,
 			readers: map[*follower]struct{}{}}
 	})
 
 	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store)); err != nil {
 		return fmt.Errorf("read %s: %w", f.key, err)
 	}
-	var e *entry
+	size := f.size
 	if !f.unstored {
-		var err error
-		if e, err = s.cache.commit(t.key, w, fields, answer, tags, h); err != nil {
-			s.Log.Warn("a response can't be stored", "key", f.key, "error", err)
-		}
-	} else {
-		s.cache.setPass(f.key, true, time.Now())
+		size = w.Size()
+	}
+	if part.Length >= 0 && size != part.Length {
+		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key, size, part.Length)
+	}
+	var e *entry
+	var err error
+	switch {
+	case f.unstored:
+		s.cache.pass.set(b.Key, "the body outgrew what may be stored, or the disk is full", time.Now())
+	case fragment:
+		e, err = s.cache.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
+	default:
+		e, err = s.cache.commit(b, w, answer)
+	}
+	if err != nil {
+		s.Log.Warn("a response can't be stored", "key", f.key, "error", err)
 	}
 	s.flights.land(f)
-	f.change(func() { f.phase, f.entry = done, e })
+	f.change(func() { f.phase, f.entry, f.size = done, e, size })
 	return nil
 }
 
@@ -173,11 +242,5 @@ func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
 		if err != nil {
 			return err
 		}
-	}
-}
-
-func removeTags(h http.Header) {
-	for _, name := range tagFields {
-		delete(h, name)
 	}
 }

@@ -43,28 +43,38 @@ type flight struct {
 	changed   chan struct{}
 	phase     phase
 	followers int  // requests that have joined and not left
-	keep      bool // goes on without followers: a background validation
+	keep      bool // goes on without followers: a background validation, or a slice
 	dead      bool // canceled because nobody followed
 	err       error
 	fwdStatus int            // of the origin's answer; 0 without one
-	response  *http.Response // at declined, until the leader takes it
+	response  *http.Response // at declined, until the leader takes it; nil if there is nothing to pass on
 	entry     *entry         // at done
+	interim   []interim      // that came so far
 	body
 }
 
 // body is what a flight from streaming on reads from the origin.
 type body struct {
 	stored *httpcache.Stored
-	fields []httpcache.VaryField // what the response varies by, with the values that it was fetched for
-	tags   []string
-	length int64 // -1 if unknown
-	size   int64 // so far
-	writer *storage.Writer
+	// private are the fields that private="..." leaves to the client that led the flight.
+	private http.Header
+	born    born  // what is stored of it
+	first   int64 // place of the first byte in the representation
+	length  int64 // of the body, -1 if unknown
+	whole   int64 // length of the representation, -1 if unknown
+	size    int64 // of the body so far
+	writer  *storage.Writer
 	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew the store. The last tailSize bytes
 	// are in tail then, and the fill goes at the pace of the fastest of readers.
 	unstored bool
 	tail     []byte
 	readers  map[*follower]struct{}
+}
+
+// interim is a 1xx response.
+type interim struct {
+	status int
+	header http.Header
 }
 
 // follower reads the body of a flight, from off on. It is for one goroutine.
@@ -91,12 +101,19 @@ func (f *flight) wake() {
 	f.changed = make(chan struct{})
 }
 
-// outcome waits for the header block or the flight's end.
-func (f *flight) outcome(ctx context.Context) (phase, error) {
-	for {
+// maxInterim bounds the interim responses of one flight that are passed on.
+const maxInterim = 8
+
+// outcome waits for the header block or the flight's end. It calls interim for each interim response on the way.
+func (f *flight) outcome(ctx context.Context, interim func(status int, h http.Header)) (phase, error) {
+	for seen := 0; ; {
 		f.mu.Lock()
-		p, changed := f.phase, f.changed
+		p, changed, news := f.phase, f.changed, f.interim[seen:]
 		f.mu.Unlock()
+		for _, i := range news {
+			interim(i.status, i.header)
+		}
+		seen += len(news)
 		if p != fetching {
 			return p, nil
 		}
@@ -117,7 +134,7 @@ func (f *flight) takeResponse() *http.Response {
 	return r
 }
 
-// follow begins to read the body at off. The caller calls unfollow in the end.
+// follow begins to read the body at off, which counts from its own first byte. The caller calls unfollow in the end.
 func (f *flight) follow(off int64) *follower {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,6 +145,13 @@ func (f *flight) follow(off int64) *follower {
 
 func (r *follower) unfollow() {
 	r.flight.change(func() { delete(r.flight.readers, r) })
+}
+
+// caughtUp says that there is nothing to read now.
+func (r *follower) caughtUp() bool {
+	r.flight.mu.Lock()
+	defer r.flight.mu.Unlock()
+	return r.off >= r.flight.size
 }
 
 // read returns the next bytes, as soon as there are any; caughtUp says that there are no more yet. The end is io.EOF.
@@ -173,10 +197,14 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 	}
 }
 
-// append adds bytes that came from the origin.
+// append adds bytes that came from the origin. The last ones of a body of known length are not shown to followers before fill has stored it, so that a client that
+// has a response and asks again gets a hit.
 func (f *flight) append(ctx context.Context, p []byte) error {
 	if !f.unstored { // only written by this goroutine
 		n, err := f.writer.Write(p)
+		if err == nil && f.length >= 0 && f.writer.Size() >= f.length {
+			return nil
+		}
 		f.change(func() {
 			f.size += int64(n)
 			f.unstored = err != nil
@@ -240,7 +268,7 @@ func (fs *flights) join(key string, h storage.Header) (f *flight, leads bool) {
 func (f *flight) board(store *storage.Store) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.tags) {
+	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.body.born.tags) {
 		return false
 	}
 	f.followers++
@@ -295,6 +323,30 @@ func (fs *flights) has(key string) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return fs.byKey[key] != nil
+}
+
+// reaches says whether there is a flight of a whole response that has, or will soon have, the byte at off: one that is at most
+// near before it.
+func (fs *flights) reaches(key string, off, near int64) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.byKey[key]
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.phase == fetching && off <= near || f.phase == streaming && f.size+near >= off
+}
+
+// failure is why a flight has no body to follow.
+func (f *flight) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return f.err
+	}
+	return errLost
 }
 
 // receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date (RFC 9110, 6.6.1).

@@ -16,9 +16,6 @@ import (
 // healthPath answers 200 on every host while the edge takes requests.
 const healthPath = "/.kaiku/health"
 
-// maxURL is the length in bytes of the longest request target; a longer one is answered with 414.
-const maxURL = 8 << 10
-
 // exchange is one request on its way through the edge.
 type exchange struct {
 	w    *recorder
@@ -27,12 +24,23 @@ type exchange struct {
 	host string // canonical
 	url  string // what purges know it by
 	key  string // what the store knows it by
+	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
+	variant string
+}
+
+// born is what is stored of an answer to the request, as far as that is known without the answer.
+func (x *exchange) born(epoch uint64) born {
+	return born{Header: storage.Header{Key: x.key, URL: x.url, Epoch: epoch}}
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w)}
 	defer s.metrics.observe(rec, time.Now())
+	defer rec.end()
+	if r.Body != http.NoBody {
+		r.Body = &timedBody{r.Body, rec.control}
+	}
 	s.serve(rec, r)
 }
 
@@ -45,21 +53,15 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 	}
 	site, host := s.sites.Load().find(r.Host)
 	x := &exchange{w: w, r: r, site: site, host: host}
-	switch {
-	case site == nil:
-		s.fail(x, http.StatusMisdirectedRequest, httpcache.Status{Detail: "no site has this host"})
-		return
-	case len(r.RequestURI) > maxURL:
-		s.fail(x, http.StatusRequestURITooLong, httpcache.Status{Detail: "request target too long"})
-		return
-	case r.Method == http.MethodConnect:
-		s.fail(x, http.StatusMethodNotAllowed, httpcache.Status{Detail: "not a forward proxy"})
+	if status, why := s.refuse(x); status != 0 {
+		s.fail(x, status, httpcache.Status{Detail: why})
 		return
 	}
 	w.site = site.Name
 	x.url = site.url(host, target(r))
 	x.key = key(r.TLS != nil, x.url)
 	switch {
+	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")
 	case r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
@@ -71,36 +73,63 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 	}
 }
 
+// refuse says with which status a request is refused, and why; 0 if it is not.
+func (s *Server) refuse(x *exchange) (int, string) {
+	fields := 0
+	for _, lines := range x.r.Header {
+		fields += len(lines)
+	}
+	switch {
+	case x.site == nil:
+		return http.StatusMisdirectedRequest, "no site has this host"
+	case len(x.r.RequestURI) > maxURL:
+		return http.StatusRequestURITooLong, "request target too long"
+	case fields > maxFields:
+		return http.StatusRequestHeaderFieldsTooLarge, "too many header fields"
+	case x.r.Method == http.MethodConnect:
+		return http.StatusMethodNotAllowed, "not a forward proxy"
+	}
+	return 0, ""
+}
+
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a
 // flight whose response is another variant.
 func (s *Server) lookup(x *exchange) {
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
-		e, flight := s.cache.find(x.key, x.r.Header)
+		e, own := s.cache.find(x.key, x.r.Header)
+		if e == nil && own == x.key && x.variant != "" {
+			own = x.variant
+		}
+		if e != nil && e.size >= 0 && e.StrongValidator() == "" && !e.covers(x.r) {
+			e = nil // a part that nothing can be added to
+		}
 		if e == nil {
-			if s.miss(x, directives, flight) {
+			if s.miss(x, directives, own) {
 				return
 			}
 			continue
 		}
-		now := time.Now()
-		d := x.site.Policy.Decide(directives, e.stored, e.object.Stale, now)
+		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
 		st := httpcache.Status{Hit: true, TTL: d.TTL, HasTTL: true, Key: x.key}
 		switch d.Action {
 		case httpcache.ServeStale:
-			s.revalidate(x, e, d, flight)
+			s.revalidate(x, e, d, own)
 			st.Detail = "stale-while-revalidate"
 			fallthrough
 		case httpcache.Serve:
-			if s.serveEntry(x, e, st, e.stored.Unvalidated()) {
+			if s.serveEntry(x, e, st, e.Unvalidated()) {
 				return
 			}
 		default:
-			if directives.OnlyIfCached {
+			switch {
+			case directives.OnlyIfCached:
 				s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
-			}
-			if s.follow(x, e, d, flight, d.Forward) {
+			case x.r.Method == http.MethodHead:
+				s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
+				return
+			case s.follow(x, e, d, own, d.Forward):
 				return
 			}
 		}
@@ -109,9 +138,9 @@ func (s *Server) lookup(x *exchange) {
 }
 
 // miss answers a request for which nothing is stored.
-func (s *Server) miss(x *exchange, directives httpcache.Directives, flight string) bool {
+func (s *Server) miss(x *exchange, directives httpcache.Directives, own string) bool {
 	forward := "uri-miss"
-	if flight != x.key {
+	if own != x.key {
 		forward = "vary-miss"
 	}
 	switch {
@@ -120,26 +149,71 @@ func (s *Server) miss(x *exchange, directives httpcache.Directives, flight strin
 	case x.r.Method == http.MethodHead, directives.NoStore:
 		s.pass(x, forward)
 	default:
-		return s.follow(x, nil, httpcache.Decision{}, flight, forward)
+		return s.follow(x, nil, httpcache.Decision{}, own, forward)
 	}
 	return true
 }
 
+// partWanted returns the slice to ask an origin for when the request is for a range of what is not stored, or in fragments.
+func (s *Server) partWanted(x *exchange, have *entry, own string) (slice httpcache.Range, ok bool) {
+	field := x.r.Header["Range"]
+	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(x.key, time.Now()) != "" {
+		return slice, false
+	}
+	size := int64(1) << 60 // if it isn't known
+	if have != nil {
+		size = have.size
+	}
+	ranges, ok := httpcache.ParseRanges(field[0], size)
+	if !ok || len(ranges) == 0 {
+		return slice, false
+	}
+	start := ranges[0].Start
+	if have == nil && start >= size/2 {
+		start = 0 // a range that counts from the end; the first slice tells where that is
+	}
+	slice = httpcache.Slice(nil, start, x.site.slice(), 0)
+	if have != nil {
+		slice = httpcache.Slice(nil, start, x.site.slice(), size)
+	}
+	return slice, !s.flights.reaches(own, start, slice.Length)
+}
+
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the request has to be looked up again.
-func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, key, forward string) bool {
-	header := storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()}
+func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, forward string) bool {
+	header := storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()}
+	passes := s.cache.pass.get(x.key, time.Now()) != ""
+	slice, part := s.partWanted(x, have, own)
 	var f *flight
 	leads := true
-	if s.cache.passes(key, time.Now()) {
-		f = newFlight(key, header) // nobody else waits for it
-	} else {
-		f, leads = s.flights.join(key, header)
+	switch {
+	case part && passes:
+		s.pass(x, forward)
+		return true
+	case part:
+		f, leads = s.flights.join(fragmentKey(own, slice.Start, ""), header)
+	case passes:
+		f = newFlight(own, header) // nobody else waits for it
+	default:
+		f, leads = s.flights.join(own, header)
 	}
 	defer s.flights.leave(f)
-	if leads && !s.landedMeanwhile(x, f, have) {
-		s.start(f, s.newFetch(x, f, have, d))
+	if leads && s.landedMeanwhile(x, f, have) {
+		return false
 	}
-	p, err := f.outcome(x.r.Context())
+	if leads {
+		t := s.newFetch(x, f, have, d)
+		if part {
+			size := int64(0)
+			if have != nil {
+				size = have.size
+			}
+			setRange(t.request.Header, slice, size)
+			f.change(func() { f.keep = true })
+		}
+		s.start(f, t)
+	}
+	p, err := f.outcome(x.r.Context(), x.interim)
 	if err != nil {
 		return true // the client left
 	}
@@ -147,24 +221,40 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, key, for
 	st := httpcache.Status{Forward: forward, FwdStatus: f.fwdStatus, Collapsed: !leads, Key: x.key}
 	b, e, ferr := f.body, f.entry, f.err
 	f.mu.Unlock()
-	v := httpcache.Variant{Fields: b.fields}
+	v, tags := httpcache.Variant{Fields: b.born.fields}, b.born.tags
+	if e != nil {
+		tags = e.object.Tags()
+	}
 	switch {
+	case p == declined && !leads, p == done && b.stored == nil && e == nil:
+		return false // nothing came of it for this request
 	case p == declined:
 		resp := f.takeResponse()
-		if !leads || resp == nil {
+		if resp == nil {
 			return false
 		}
 		defer f.cancel()
+		defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
 		s.passOn(x, resp, st)
 		return true
 	case p == failed:
 		s.failed(x, have, d, ferr, st)
 		return true
+	case header.Epoch > f.header.Epoch && s.Store.Purged(f.header.Epoch, x.url, tags):
+		return false // purged before this request came, by a tag that nobody knew when it joined
 	case !v.Matches(x.r.Header):
+		x.variant = variantKey(x.key, httpcache.VaryFields(names(v), x.r.Header))
 		return false
 	case b.stored != nil:
 		st.Stored = !b.unstored
-		s.serveFlight(x, f, b, st)
+		if !leads {
+			b.private = nil
+		}
+		if !s.serveFlight(x, f, b, st) {
+			s.pass(x, forward)
+		} else if b.length >= 0 && b.length <= x.site.slice() && x.r.Context().Err() == nil {
+			f.change(func() { f.keep = true }) // the client has what it wanted, a part or a 304; the rest is little enough
+		}
 		return true
 	}
 	// A validation: the stored response was confirmed.
@@ -172,25 +262,45 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, key, for
 	return s.serveEntry(x, e, st, nil)
 }
 
-// landedMeanwhile ends a new flight at once if another one of its key landed between the look-up and the join, so that an origin is asked only once.
+// interim passes on a 1xx response (RFC 9110, 15.2).
+func (x *exchange) interim(status int, h http.Header) {
+	if !x.r.ProtoAtLeast(1, 1) {
+		return
+	}
+	to := x.w.Header()
+	for name, lines := range h {
+		to[name] = lines
+	}
+	x.w.WriteHeader(status)
+	for name := range h {
+		delete(to, name)
+	}
+}
+
+// landedMeanwhile ends a new flight at once if another one of its key landed between the look-up and the join, so that an origin is asked only
+// once. All that wait for it look up again.
 func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 	e, _ := s.cache.find(x.key, x.r.Header)
-	if e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) {
+	if e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 && !e.covers(x.r) {
 		return false
 	}
 	s.flights.land(f)
-	f.change(func() { f.phase, f.entry = done, e })
+	f.change(func() { f.phase = done })
 	return true
 }
 
 // revalidate validates e in the background.
-func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, key string) {
-	f, leads := s.flights.join(key, storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()})
+func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own string) {
+	f, leads := s.flights.join(own, storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()})
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
-		f.keep = true
+		f.change(func() { f.keep = true })
 		d.StaleIfError = true // there is nobody to show an error to
-		s.start(f, s.newFetch(x, f, e, d))
+		t := s.newFetch(x, f, e, d)
+		if slice, ok := s.partWanted(x, e, ""); ok {
+			setRange(t.request.Header, slice, e.size)
+		}
+		s.start(f, t)
 	}
 }
 
@@ -205,15 +315,15 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x.r)
-	return &fetch{site: x.site, key: x.key, host: x.host, client: x.r.Header, request: out.WithContext(ctx),
-		have: have, staleIfError: d.StaleIfError}
+	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, secure: x.r.TLS != nil, client: x.r.Header,
+		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }
 
 // failed answers a request whose fetch failed: with the stale response if there is one that may be used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	if have != nil && d.StaleIfError {
 		st.TTL, st.HasTTL, st.Detail = d.TTL, true, "stale-if-error"
-		if s.serveEntry(x, have, st, have.stored.Unvalidated()) {
+		if s.serveEntry(x, have, st, have.Unvalidated()) {
 			return
 		}
 	}

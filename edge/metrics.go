@@ -11,13 +11,15 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// recorder is a ResponseWriter that remembers what is counted.
+// recorder is a ResponseWriter that remembers what is counted, and gives slow clients up.
 type recorder struct {
 	http.ResponseWriter
-	site   string
-	status int
-	bytes  int64
-	cache  httpcache.Status
+	control *http.ResponseController
+	timed   bool // there is a write deadline
+	site    string
+	status  int
+	bytes   int64
+	cache   httpcache.Status
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -31,9 +33,20 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	if r.bytes+int64(len(p)) > 64<<10 { // what is less is in the socket's buffer before a client can be slow
+		r.timed = true
+		_ = r.control.SetWriteDeadline(time.Now().Add(sendTimeout)) // a writer without deadlines has none to overrun
+	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
 	return n, err
+}
+
+// end takes the deadline back: the connection's next response has its own.
+func (r *recorder) end() {
+	if r.timed {
+		_ = r.control.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Unwrap gives http.ResponseController the writer below.

@@ -1,13 +1,18 @@
 package edge
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // forwardedFields are about where a request came from. Origins trust them, so a client's own never pass.
@@ -40,6 +45,34 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	s.via(h)
 }
 
+// lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it did.
+func (s *Server) lastHop(x *exchange) bool {
+	left, err := strconv.ParseUint(x.r.Header.Get("Max-Forwards"), 10, 31)
+	switch {
+	case x.r.RequestURI == "*":
+	case err != nil:
+		return false
+	case left > 0:
+		x.r.Header.Set("Max-Forwards", strconv.FormatUint(left-1, 10))
+		return false
+	}
+	h := x.w.Header()
+	s.setStatus(h, nil, httpcache.Status{Detail: "last-hop"})
+	if x.r.Method == http.MethodOptions {
+		h.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")
+		x.w.WriteHeader(http.StatusNoContent)
+		return true
+	}
+	h.Set("Content-Type", "message/http")
+	fmt.Fprintf(x.w, "TRACE %s HTTP/1.1\r\nHost: %s\r\n", x.r.RequestURI, x.r.Host)
+	for _, name := range []string{"Max-Forwards", "Via", "User-Agent"} { // nothing that may be a secret (RFC 9110, 9.3.8)
+		for _, v := range x.r.Header[name] {
+			fmt.Fprintf(x.w, "%s: %s\r\n", name, v)
+		}
+	}
+	return true
+}
+
 // roundTrip is a function as an http.RoundTripper.
 type roundTrip func(*http.Request) (*http.Response, error)
 
@@ -47,16 +80,17 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
-	st := httpcache.Status{Forward: forward, Key: x.key}
-	s.proxy(x, x.site.Origin.RoundTrip, st)
+	s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it.
 func (s *Server) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
-	s.proxy(x, func(*http.Request) (*http.Response, error) { return resp, nil }, st)
+	s.proxy(x, func(*http.Request) (*http.Response, error) { return resp, nil }, st, nil, httpcache.Decision{})
 }
 
-func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status) {
+// proxy passes a request through. have is what is stored for it, and d what may be done with that, if there is anything.
+func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *entry, d httpcache.Decision) {
+	asked, epoch := time.Now(), s.Store.Epoch()
 	p := &httputil.ReverseProxy{
 		Transport: ask,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -66,7 +100,12 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status) {
 		FlushInterval: -1,
 		ModifyResponse: func(resp *http.Response) error {
 			s.invalidate(x, resp)
-			removeTags(resp.Header)
+			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
+				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
+			}
+			for _, name := range edgeFields {
+				delete(resp.Header, name)
+			}
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			s.via(resp.Header)
@@ -76,48 +115,78 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status) {
 			x.w.cache = st
 			return nil
 		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { s.failUpstream(x, err, st) },
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { s.failed(x, have, d, err, st) },
 		ErrorLog:     slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	p.ServeHTTP(x.w, x.r)
 }
 
-// invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what Location and Content-Location name on the
-// same host (RFC 9111, 4.4).
+// learn freshens a stored response by the answer to a HEAD, or makes it gone if they don't agree (RFC 9111, 4.3.5).
+func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
+	same := true
+	for _, name := range []string{"Etag", "Last-Modified"} {
+		if v := head.Header.Get(name); v != "" && v != have.Header.Get(name) {
+			same = false
+		}
+	}
+	if v := head.Header.Get("Content-Length"); v != "" && v != strconv.FormatInt(have.length(), 10) {
+		same = false
+	}
+	var err error
+	if same {
+		h := head.Header.Clone()
+		httpcache.RemoveHopByHop(h)
+		updated := have.Update(h, head.RequestTime, head.ResponseTime)
+		updated.RemovePrivate()
+		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.host, x.r.TLS != nil))
+	} else {
+		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url}})
+	}
+	if err != nil {
+		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.url, "error", err)
+	}
+}
+
+// safe are the methods that change nothing (RFC 9110, 9.2.1, and those that the IANA registry of methods says so of).
+var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "REPORT", "SEARCH", "QUERY", "PRI"}
+
+// invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what Location and Content-Location name of the
+// same origin (RFC 9111, 4.4) and the groups that the response names (RFC 9875, 3).
 func (s *Server) invalidate(x *exchange, resp *http.Response) {
-	switch x.r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 399 {
-		return
+	secure := x.r.TLS != nil
+	base, err := url.Parse(key(secure, x.r.Host) + x.r.URL.EscapedPath())
+	if err != nil {
+		base = &url.URL{}
 	}
 	urls := []string{x.url}
-	base := &url.URL{Scheme: "http", Host: x.r.Host, Path: x.r.URL.Path}
 	for _, name := range []string{"Location", "Content-Location"} {
 		v := resp.Header.Get(name)
 		if v == "" {
 			continue
 		}
-		u, err := base.Parse(v)
-		if err != nil || canonicalHost(u.Host) != x.host {
-			continue
+		if u, err := base.Parse(v); err == nil && u.Scheme == base.Scheme && strings.EqualFold(u.Host, base.Host) {
+			urls = append(urls, x.site.url(x.host, u.RequestURI()))
 		}
-		urls = append(urls, x.site.url(x.host, u.RequestURI()))
 	}
-	var known []string // a record is only worth its room where there is something that it makes gone
-	for _, u := range urls {
+	var p storage.Purge
+	for _, u := range urls { // a record is only worth its room where there is something that it makes gone
 		for _, secure := range []bool{false, true} {
 			if k := key(secure, u); s.Store.Get(k) != nil || s.flights.has(k) {
-				known = append(known, u)
+				p.URLs = append(p.URLs, u)
 				break
 			}
 		}
 	}
-	if len(known) == 0 {
+	for _, g := range httpcache.Groups(resp.Header["Cache-Group-Invalidation"]) {
+		p.Tags = append(p.Tags, groupTag(g, x.host, secure))
+	}
+	if len(p.URLs)+len(p.Tags) == 0 {
 		return
 	}
-	if err := s.Store.Invalidate(known...); err != nil {
-		s.Log.Warn("stored responses can't be invalidated", "urls", known, "error", err)
+	if err := s.Store.Invalidate(p); err != nil {
+		s.Log.Warn("stored responses can't be invalidated", "urls", p.URLs, "error", err)
 	}
 }

@@ -11,15 +11,26 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// An object's data in the store is one of two records. A response is a line "status request-time response-time" (times in
-// nanoseconds since 1970) and a line "Name: value" for each field. A list of variants, which stands under the key of a URI whose
-// responses have Vary, is JSON.
+// An object's data in the store is one of two records.
+//
+// A response is a line "status request-time response-time size" and a line "Name: value" for each field. The times are in nanoseconds
+// since 1970. The size is -1 for a response whose body is the object's. Otherwise it is the length of a representation of which only
+// fragments are stored: after an empty line there is a line "start length key" for each, and the body is empty.
+//
+// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON.
 
 var errRecord = errors.New("stored record is malformed")
 
-func encodeResponse(s *httpcache.Stored) []byte {
-	b := fmt.Appendf(nil, "%d %d %d\n", s.Status, s.RequestTime.UnixNano(), s.ResponseTime.UnixNano())
-	for name, lines := range s.Header {
+// response is a stored response, or what is known of one that is stored in fragments.
+type response struct {
+	*httpcache.Stored
+	size      int64 // of the representation if that is in fragments, else -1
+	fragments []httpcache.Fragment
+}
+
+func (r *response) encode() []byte {
+	b := fmt.Appendf(nil, "%d %d %d %d\n", r.Status, r.RequestTime.UnixNano(), r.ResponseTime.UnixNano(), r.size)
+	for name, lines := range r.Header {
 		for _, v := range lines {
 			b = append(b, name...)
 			b = append(b, ": "...)
@@ -27,27 +38,47 @@ func encodeResponse(s *httpcache.Stored) []byte {
 			b = append(b, '\n')
 		}
 	}
+	if r.size >= 0 {
+		b = append(b, '\n')
+		for _, f := range r.fragments {
+			b = fmt.Appendf(b, "%d %d %s\n", f.Start, f.Length, f.Key)
+		}
+	}
 	return b
 }
 
-func decodeResponse(b []byte) (*httpcache.Stored, error) {
+func decodeResponse(b []byte) (*response, error) {
 	first, rest, _ := strings.Cut(string(b), "\n")
 	var asked, answered int64
-	s := &httpcache.Stored{Header: make(http.Header, strings.Count(rest, "\n"))}
-	if _, err := fmt.Sscanf(first, "%d %d %d", &s.Status, &asked, &answered); err != nil {
+	r := &response{Stored: &httpcache.Stored{Header: make(http.Header, strings.Count(rest, "\n"))}}
+	if _, err := fmt.Sscanf(first, "%d %d %d %d", &r.Status, &asked, &answered, &r.size); err != nil {
 		return nil, errRecord
 	}
-	s.RequestTime, s.ResponseTime = time.Unix(0, asked), time.Unix(0, answered)
+	r.RequestTime, r.ResponseTime = time.Unix(0, asked), time.Unix(0, answered)
+	var line string
 	for rest != "" {
-		var line string
 		line, rest, _ = strings.Cut(rest, "\n")
+		if line == "" {
+			break
+		}
 		name, value, ok := strings.Cut(line, ": ")
 		if !ok {
 			return nil, errRecord
 		}
-		s.Header[name] = append(s.Header[name], value)
+		r.Header[name] = append(r.Header[name], value)
 	}
-	return s, nil
+	for rest != "" {
+		line, rest, _ = strings.Cut(rest, "\n")
+		var f httpcache.Fragment
+		start, more, _ := strings.Cut(line, " ")
+		length, key, ok := strings.Cut(more, " ")
+		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 || f.Length <= 0 || f.Start > r.size-f.Length {
+			return nil, errRecord
+		}
+		f.Key = key
+		r.fragments = append(r.fragments, f)
+	}
+	return r, nil
 }
 
 // isVariants tells the two records apart.

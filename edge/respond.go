@@ -1,11 +1,12 @@
 package edge
 
 import (
-	"context"
+	"crypto/rand"
 	"errors"
-	"io"
+	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -22,13 +23,13 @@ func (s *Server) via(h http.Header) {
 	h["Via"] = append(have[:len(have):len(have)], "1.1 "+s.Name)
 }
 
-// aboutBody are the fields that a 304 is sent without (RFC 9110, 15.4.5).
-var aboutBody = []string{"Content-Length", "Content-Type", "Content-Encoding", "Content-Language", "Content-Range"}
-
 // setHeader copies the stored fields to a response.
 func (s *Server) setHeader(h http.Header, stored *httpcache.Stored) {
 	for name, lines := range stored.Header {
 		h[name] = lines
+	}
+	for _, name := range edgeFields {
+		delete(h, name)
 	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http guesses one
@@ -36,43 +37,77 @@ func (s *Server) setHeader(h http.Header, stored *httpcache.Stored) {
 	s.via(h)
 }
 
-// serveEntry answers from the store; without are fields to be left out. It reports false, with nothing sent, if the body can't be read.
-func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
-	size := e.object.Size()
-	part, status := selectPart(x.r, e.stored, size)
-	if x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusRequestedRangeNotSatisfiable {
-		part.Length = 0
-	}
-	body, err := e.object.Open(part.Start, part.Length)
-	if err != nil {
-		return false
-	}
-	defer body.Close()
-	h := x.w.Header()
-	s.setHeader(h, e.stored)
-	for _, name := range without {
-		delete(h, name)
-	}
-	upstream := h["Cache-Status"]
-	if st.Hit {
-		upstream = nil // they had no part in this request
-	}
-	s.setStatus(h, upstream, st)
-	h["Age"] = []string{strconv.FormatInt(int64(e.stored.Age(time.Now())/time.Second), 10)}
-	x.w.cache = st
-	writeHead(x, status, part, size)
-	if part.Length == 0 {
-		return true
-	}
-	if _, err := body.WriteTo(x.w); err != nil {
-		panic(http.ErrAbortHandler) // the client sees the connection end, not a short body
-	}
-	return true
+// reply is a response that is ready to be sent, but for its body.
+type reply struct {
+	stored  *httpcache.Stored
+	content content
+	size    int64 // of the representation, -1 if unknown
+	status  httpcache.Status
+	age     bool        // the response was not just made by the origin, so that it has to say how old it is (RFC 9111, 5.1)
+	without []string    // fields that are not to be sent
+	private http.Header // fields for this client alone
 }
 
-// selectPart says what of a body answers a request, and with which status. size is -1 if it isn't known yet.
-func selectPart(r *http.Request, stored *httpcache.Stored, size int64) (httpcache.Range, int) {
-	whole := httpcache.Range{Start: 0, Length: size}
+// respond sends what of the representation the request asks for. It returns an error, with nothing sent, if the body can't be read. An error on the way
+// ends the connection, so that the client never takes a part for the whole.
+func (s *Server) respond(x *exchange, a reply) error {
+	parts, status := selectParts(x.r, a.stored, a.size)
+	bodyless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent ||
+		status == http.StatusRequestedRangeNotSatisfiable || a.size == 0
+	defer a.content.close()
+	ctx := x.r.Context()
+	if !bodyless {
+		if err := a.content.open(ctx, parts[0]); err != nil {
+			return err
+		}
+	}
+	h := x.w.Header()
+	s.setHeader(h, a.stored)
+	for _, name := range a.without {
+		delete(h, name)
+	}
+	for name, lines := range a.private {
+		h[name] = lines
+	}
+	upstream := h["Cache-Status"]
+	if a.status.Hit {
+		upstream = nil // they had no part in this request
+	}
+	s.setStatus(h, upstream, a.status)
+	if a.age {
+		h["Age"] = []string{strconv.FormatInt(int64(a.stored.Age(time.Now())/time.Second), 10)}
+	}
+	x.w.cache = a.status
+	heads := setPart(h, status, parts, a.size)
+	x.w.WriteHeader(status)
+	if bodyless {
+		return nil
+	}
+	for i, part := range parts {
+		if i > 0 {
+			if err := a.content.open(ctx, part); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		if len(heads) > 0 {
+			if _, err := x.w.Write([]byte(heads[i])); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		if err := a.content.copyTo(ctx, x.w); err != nil {
+			s.Log.Debug("response cut", "url", x.url, "error", err)
+			panic(http.ErrAbortHandler)
+		}
+	}
+	if len(heads) > len(parts) {
+		_, _ = x.w.Write([]byte(heads[len(parts)]))
+	}
+	return nil
+}
+
+// selectParts says what of a representation answers a request, and with which status. size is -1 if it isn't known yet.
+func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpcache.Range, int) {
+	whole := []httpcache.Range{{Start: 0, Length: size}}
 	if stored.NotModified(r.Header) {
 		return whole, http.StatusNotModified
 	}
@@ -81,86 +116,130 @@ func selectPart(r *http.Request, stored *httpcache.Stored, size int64) (httpcach
 		return whole, stored.Status
 	}
 	ranges, ok := httpcache.ParseRanges(field[0], size)
+	var total int64
+	for _, part := range ranges {
+		total += part.Length
+	}
 	switch {
-	case !ok, len(ranges) > 1:
+	case !ok, total > size: // ranges that overlap to more than the whole are an attack or a mistake (RFC 9110, 14.2)
 		return whole, stored.Status
 	case len(ranges) == 0:
 		return whole, http.StatusRequestedRangeNotSatisfiable
 	}
-	return ranges[0], http.StatusPartialContent
+	return ranges, http.StatusPartialContent
 }
 
-// writeHead sends the header block for a part of a body of size bytes.
-func writeHead(x *exchange, status int, part httpcache.Range, size int64) {
-	h := x.w.Header()
-	switch status {
-	case http.StatusNotModified:
+// aboutBody are the fields that a 304 is sent without (RFC 9110, 15.4.5).
+var aboutBody = []string{"Content-Length", "Content-Type", "Content-Encoding", "Content-Language", "Content-Range"}
+
+// setPart sets the fields that say what is sent of a representation of size bytes. For several parts it returns what stands before each of them, and
+// after the last (RFC 9110, 14.6).
+func setPart(h http.Header, status int, parts []httpcache.Range, size int64) []string {
+	length := size
+	var heads []string
+	switch {
+	case status == http.StatusNotModified:
 		for _, name := range aboutBody {
 			delete(h, name)
 		}
-	case http.StatusRequestedRangeNotSatisfiable:
-		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
-		h.Set("Content-Length", "0")
-	case http.StatusPartialContent:
-		h.Set("Content-Range", "bytes "+strconv.FormatInt(part.Start, 10)+"-"+
-			strconv.FormatInt(part.Start+part.Length-1, 10)+"/"+strconv.FormatInt(size, 10))
-		h.Set("Content-Length", strconv.FormatInt(part.Length, 10))
-	case http.StatusNoContent:
+		return nil
+	case status == http.StatusNoContent:
+		length = -1
 		delete(h, "Content-Length")
-	default:
-		if size >= 0 {
-			h.Set("Content-Length", strconv.FormatInt(size, 10))
+	case status == http.StatusRequestedRangeNotSatisfiable:
+		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+		length = 0
+	case status == http.StatusPartialContent && len(parts) == 1:
+		h.Set("Content-Range", contentRange(parts[0], size))
+		length = parts[0].Length
+	case status == http.StatusPartialContent:
+		boundary := rand.Text()
+		kind := ""
+		if v := h.Get("Content-Type"); v != "" {
+			kind = "Content-Type: " + v + "\r\n"
 		}
+		length = 0
+		for _, part := range parts {
+			heads = append(heads, "\r\n--"+boundary+"\r\n"+kind+"Content-Range: "+contentRange(part, size)+"\r\n\r\n")
+			length += part.Length
+		}
+		heads = append(heads, "\r\n--"+boundary+"--\r\n")
+		length += int64(len(strings.Join(heads, "")))
+		h.Set("Content-Type", "multipart/byteranges; boundary="+boundary)
 	}
-	x.w.WriteHeader(status)
+	if length >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(length, 10))
+	}
+	return heads
 }
 
-// serveFlight answers with a body that is being fetched, at the client's own pace.
-func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) {
-	part, status := selectPart(x.r, b.stored, b.length)
-	h := x.w.Header()
-	s.setHeader(h, b.stored)
-	s.setStatus(h, h["Cache-Status"], st)
-	x.w.cache = st
-	writeHead(x, status, part, b.length)
-	if x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusRequestedRangeNotSatisfiable || part.Length == 0 {
-		return
-	}
-	r := f.follow(part.Start)
-	defer r.unfollow()
-	if err := copyFlight(x.r.Context(), x.w, r, part.Length); err != nil {
-		panic(http.ErrAbortHandler)
-	}
+func contentRange(part httpcache.Range, size int64) string {
+	return fmt.Sprintf("bytes %d-%d/%d", part.Start, part.Start+part.Length-1, size)
 }
 
-// copyFlight sends n bytes, or all if n is negative, each as soon as it is there.
-func copyFlight(ctx context.Context, w http.ResponseWriter, r *follower, n int64) error {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	flush := http.NewResponseController(w)
-	for n != 0 {
-		p := *buf
-		if n > 0 && n < int64(len(p)) {
-			p = p[:n]
+// serveEntry answers from the store. It reports false, with nothing sent, if the body is not there any more.
+func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
+	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
+	if e.size < 0 {
+		a.content = &objectContent{object: e.object}
+		return s.respond(x, a) == nil
+	}
+	if !e.covers(x.r) {
+		if e.StrongValidator() == "" {
+			return false // nothing can be added to what is there (RFC 9110, 15.3.7.3)
 		}
-		got, caughtUp, err := r.read(ctx, p)
-		if errors.Is(err, io.EOF) && n < 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(p[:got]); err != nil {
-			return err
-		}
-		if n > 0 {
-			n -= int64(got)
-		}
-		if caughtUp {
-			if err := flush.Flush(); err != nil {
-				return err
+		a.status.Hit, a.status.Forward = false, "partial"
+	}
+	a.content = &fragmentContent{server: s, x: x, key: e.object.Key(), response: e.response}
+	err := s.respond(x, a)
+	if err == nil {
+		return true
+	}
+	if errors.Is(err, errChanged) {
+		return false // forgotten by now
+	}
+	s.failUpstream(x, err, a.status)
+	return true
+}
+
+// covers says whether the fragments that are stored have all that a request asks for.
+func (e *entry) covers(r *http.Request) bool {
+	parts, status := selectParts(r, e.Stored, e.size)
+	if r.Method == http.MethodHead || status != http.StatusOK && status != http.StatusPartialContent {
+		return true
+	}
+	for _, want := range parts {
+		for _, p := range httpcache.Plan(e.fragments, want) {
+			if p.Key == "" {
+				return false
 			}
 		}
 	}
-	return nil
+	return true
+}
+
+// serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if the request needs more of the representation than can be had.
+func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
+	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
+	if b.first == 0 && b.length == b.whole {
+		a.content = &flightContent{flight: f}
+		return s.respond(x, a) == nil
+	}
+	r := response{Stored: b.stored, size: b.whole}
+	if b.stored.StrongValidator() == "" {
+		alone := &entry{response: r}
+		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: f.key}}
+		if !alone.covers(x.r) {
+			return false
+		}
+	}
+	c := &fragmentContent{server: s, x: x, key: b.born.key(), response: r, flight: f}
+	if e, _ := s.cache.find(x.key, x.r.Header); e != nil && e.size == r.size && e.StrongValidator() == r.StrongValidator() {
+		c.fragments = e.fragments
+	}
+	a.content = c
+	if err := s.respond(x, a); err != nil {
+		s.failUpstream(x, err, st)
+	}
+	return true
 }

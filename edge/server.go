@@ -15,18 +15,10 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/storage"
-)
-
-const (
-	headerTimeout  = 10 * time.Second // for a request's header block
-	idleTimeout    = 2 * time.Minute  // of a connection between requests
-	maxHeaderBytes = 64 << 10         // of a request; more is answered with 431
-	drainTimeout   = 30 * time.Second // for what is under way when the edge stops
 )
 
 // Server is an edge. The fields are set before Listen and not changed after.
@@ -79,9 +71,11 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
-	if s.http, err = listen(ctx, s.HTTP); err != nil {
+	clients, err := listen(ctx, s.HTTP)
+	if err != nil {
 		return fmt.Errorf("edge listener: %w", err)
 	}
+	s.http = limitClients(clients, s.Log)
 	if s.Admin != "" {
 		if s.admin, err = listen(ctx, s.Admin); err != nil {
 			return errors.Join(fmt.Errorf("admin listener: %w", err), s.http.Close())

@@ -18,7 +18,8 @@ type Site struct {
 	Hosts       []string // lower case, without port; none means any host, and then it is the only site
 	Origin      *origin.Pool
 	Policy      httpcache.Policy
-	MaxObject   int64    // bytes of the largest body that is stored; 0 means no limit of its own
+	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
+	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
 	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
 }
 
@@ -85,6 +86,14 @@ func (s *Site) maxObject(store *storage.Store) int64 {
 		return store.MaxObject()
 	}
 	return min(s.MaxObject, store.MaxObject())
+}
+
+// slice is the size in bytes of a slice.
+func (s *Site) slice() int64 {
+	if s.Slice == 0 {
+		return 8 << 20
+	}
+	return s.Slice
 }
 
 // url is what purges know a target by: host, path and the query without what the site ignores.

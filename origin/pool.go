@@ -176,6 +176,9 @@ func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 
 // IsTimeout says whether a RoundTrip failed because a server did not answer in time: 504 rather than 502 (RFC 9110, 15.6.5).
 func IsTimeout(err error) bool {
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // of several servers
+		return slices.ContainsFunc(all.Unwrap(), IsTimeout)
+	}
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
 }

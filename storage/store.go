@@ -275,10 +275,18 @@ func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 	return gone
 }
 
-// Invalidate makes what is stored for the URLs gone, as a purge does, but is not synced: a power loss may undo it (RFC 9111, 4.4).
-func (s *Store) Invalidate(urls ...string) error {
-	_, err := s.purges.add(Purge{URLs: urls}, false)
+// Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it.
+func (s *Store) Invalidate(p Purge) error {
+	_, err := s.purges.add(p, false)
 	return err
+}
+
+// Forget makes the object of a key a miss, until the next start at most: it is for what is found to be of no use, not for purges.
+func (s *Store) Forget(key string) {
+	slot := idOf(key).slot()
+	if p, ok := s.index.get(slot); ok {
+		s.index.remove(slot, p)
+	}
 }
 
 // Get looks an object up; nil is a miss. A damaged object is a miss too.

@@ -123,7 +123,7 @@ func (f *Fleet) edgeSites(dial dialer) ([]*edge.Site, error) {
 		if err := pool.Start(); err != nil {
 			return nil, fmt.Errorf("site %s: %w", s.Name, err)
 		}
-		site := &edge.Site{Name: s.Name, Origin: pool, MaxObject: int64(s.Cache.MaxObject), IgnoreQuery: s.Cache.IgnoreQuery,
+		site := &edge.Site{Name: s.Name, Origin: pool, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
 			Policy: httpcache.Policy{
 				DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
 				StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
@@ -152,9 +152,6 @@ func (f *Fleet) pending() []string {
 		}
 		if s.Origin.Shield != "" {
 			out = append(out, "site "+s.Name+": shield (misses go to the origin)")
-		}
-		if s.Cache.Slice != 0 {
-			out = append(out, "site "+s.Name+": slice (large objects are fetched whole)")
 		}
 	}
 	if f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 {

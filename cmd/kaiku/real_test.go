@@ -176,9 +176,10 @@ func TestRealEdgeWithFlags(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		head, body := curl(t, base+f)
+		head, _ := curl(t, base+f)
 		wantHead(t, f, head, `cache-status: kaiku; fwd=uri-miss`)
 		for range 2 {
+			var body string
 			head, body = curl(t, base+f)
 			wantHead(t, f, head, `(?s)age: \d.*cache-status: kaiku; hit`)
 			if body != string(want) {
@@ -188,7 +189,7 @@ func TestRealEdgeWithFlags(t *testing.T) {
 		if strings.Contains(strings.ToLower(head), "surrogate-key") {
 			t.Errorf("%s: clients see the tags", f)
 		}
-		head, body = curl(t, "-r", "500-599", base+f)
+		head, body := curl(t, "-r", "500-599", base+f)
 		wantHead(t, f+" range", head, `(?s)^HTTP/1.1 206.*content-range: bytes 500-599/`+fmt.Sprint(len(want)))
 		if body != string(want[500:600]) {
 			t.Errorf("%s: the range differs", f)

@@ -110,14 +110,15 @@ func (s *Stored) Confirms(notModified http.Header) bool {
 	return etag == ""
 }
 
-// Update returns the response as a 304 changes it (RFC 9111, 3.2): every field of the 304 replaces the stored one, but for those about the stored body.
+// Update returns the response as a 304, or the header of another part of it, changes it (RFC 9111, 3.2): every field of the newer one replaces the stored one, but
+// for those that say what the stored bytes are, which a message without them can't change.
 func (s *Stored) Update(notModified http.Header, requestTime, responseTime time.Time) *Stored {
 	h := s.Header.Clone()
 	// What came with the 304 itself decides; an Age of before would make it old again.
 	delete(h, "Age")
 	for name, lines := range notModified {
 		switch name {
-		case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range":
+		case "Content-Length", "Content-Encoding", "Content-Range":
 		default:
 			h[name] = append([]string(nil), lines...)
 		}

@@ -165,7 +165,7 @@ func TestUpdate(t *testing.T) {
 	asked, answered := now.Add(time.Hour), now.Add(time.Hour+time.Second)
 	u := s.Update(header("Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 0", "Content-Encoding: br",
 		"Content-Range: bytes 0-0/5", "X-Multi: 3", "X-New: n"), asked, answered)
-	want := header(`Etag: "x"`, "Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/css", "Content-Length: 5",
+	want := header(`Etag: "x"`, "Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 5",
 		"Content-Encoding: gzip", "X-Multi: 3", "X-Kept: k", "X-New: n")
 	if !equalHeader(u.Header, want) {
 		t.Errorf("fields\n got %v\nwant %v", u.Header, want)

@@ -44,7 +44,7 @@ func RequestDirectives(h http.Header) Directives {
 // Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged says that a soft purge made it
 // stale.
 func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
-	cc := ParseCacheControl(s.Header["Cache-Control"])
+	cc, _ := ResponseDirectives(s.Header)
 	lifetime := s.Lifetime(p)
 	d := Decision{Age: s.Age(now)}
 	d.TTL = lifetime.D - d.Age
@@ -69,7 +69,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 		return site
 	}
 	swr := window(cc.StaleWhileRevalidate, p.StaleWhileRevalidate)
-	d.StaleIfError = !cc.NoCache && staleness <= window(cc.StaleIfError, p.StaleIfError)
+	sie := window(cc.StaleIfError, p.StaleIfError)
+	d.StaleIfError = !cc.NoCache && (fresh || sie > 0 && staleness <= sie)
 
 	switch {
 	case req.NoCache,
@@ -83,6 +84,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 		d.Action = Serve
 	case !never && !cc.SMaxAge.Set && !purged && (req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
 		d.Action = Serve
+	case (req.MaxAge.Set || req.MinFresh.Set) && !req.MaxStaleAny && !req.MaxStale.Set: // the client wants nothing stale (RFC 9111, 5.2.1.1)
+		d.Action, d.Forward = Validate, "request"
 	case swr > 0 && staleness <= swr:
 		d.Action, d.Forward = ServeStale, "stale"
 	default:
@@ -94,14 +97,18 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 // Storable says whether a response may be kept (RFC 9111, 3), and if not, why, with the section. The status is final; what it is a response
 // to is a GET.
 func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
-	cc := ParseCacheControl(s.Header["Cache-Control"])
+	cc, _ := ResponseDirectives(s.Header)
 	req := ParseCacheControl(request["Cache-Control"])
 	understood := http.StatusText(s.Status) != ""
 	switch {
 	case s.Status < 200:
 		return false, "interim response"
-	case s.Status == 206, s.Status == 304:
-		return false, "partial or not modified, without a stored response"
+	case s.Status == 304:
+		return false, "not modified, without a stored response (RFC 9111, 4.3.3)"
+	case s.Status == 206:
+		if _, _, ok := ParseContentRange(s.Header); !ok {
+			return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
+		}
 	case req.NoStore:
 		return false, "no-store in the request (RFC 9111, 5.2.1.5)"
 	case cc.MustUnderstand && !understood:
@@ -135,14 +142,24 @@ func (s *Stored) hasValidator() bool {
 	return s.Header.Get("Etag") != "" || !s.LastModified().IsZero()
 }
 
-// RemovePrivate removes the fields that private="..." keeps out of a shared cache (RFC 9111, 5.2.2.7).
-func (s *Stored) RemovePrivate() {
-	for _, name := range ParseCacheControl(s.Header["Cache-Control"]).PrivateFields {
-		delete(s.Header, name)
+// RemovePrivate removes the fields that private="..." keeps out of a shared cache, and returns them (RFC 9111, 5.2.2.7).
+func (s *Stored) RemovePrivate() http.Header {
+	cc, _ := ResponseDirectives(s.Header)
+	var private http.Header
+	for _, name := range cc.PrivateFields {
+		if lines, ok := s.Header[name]; ok {
+			if private == nil {
+				private = http.Header{}
+			}
+			private[name] = lines
+			delete(s.Header, name)
+		}
 	}
+	return private
 }
 
 // Unvalidated returns the names of the fields that no-cache="..." keeps from being used without validation (RFC 9111, 5.2.2.4).
 func (s *Stored) Unvalidated() []string {
-	return ParseCacheControl(s.Header["Cache-Control"]).NoCacheFields
+	cc, _ := ResponseDirectives(s.Header)
+	return cc.NoCacheFields
 }

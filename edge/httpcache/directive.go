@@ -17,7 +17,7 @@ type Seconds struct {
 type Directives struct {
 	Present bool // there is a Cache-Control field at all
 
-	NoStore, NoTransform, Public, MustRevalidate, ProxyRevalidate, MustUnderstand, Immutable, OnlyIfCached bool
+	NoStore, NoTransform, Public, MustRevalidate, ProxyRevalidate, MustUnderstand, OnlyIfCached bool
 
 	NoCache, Private             bool     // without an argument
 	NoCacheFields, PrivateFields []string // with one: the canonical names of the fields that it covers
@@ -60,8 +60,6 @@ func (d *Directives) set(name, arg string, hasArg, clean bool) {
 		d.OnlyIfCached = true
 	case "public":
 		d.Public = d.Public || !hasArg
-	case "immutable":
-		d.Immutable = d.Immutable || !hasArg
 	case "max-age":
 		d.MaxAge.take(arg, clean)
 	case "s-maxage":

@@ -25,7 +25,7 @@ func TestParseCacheControl(t *testing.T) {
 		{"empty members", []string{", ,,no-store,,"}, Directives{NoStore: true}},
 		{"all that have no argument", []string{"no-store, no-transform, public, must-revalidate, proxy-revalidate, must-understand, immutable, only-if-cached, no-cache, private"},
 			Directives{NoStore: true, NoTransform: true, Public: true, MustRevalidate: true, ProxyRevalidate: true, MustUnderstand: true,
-				Immutable: true, OnlyIfCached: true, NoCache: true, Private: true}},
+				OnlyIfCached: true, NoCache: true, Private: true}},
 		{"all that have one", []string{"max-age=1, s-maxage=2, min-fresh=3, max-stale=4, stale-while-revalidate=5, stale-if-error=6"},
 			Directives{MaxAge: seconds(1), SMaxAge: seconds(2), MinFresh: seconds(3), MaxStale: seconds(4),
 				StaleWhileRevalidate: seconds(5), StaleIfError: seconds(6)}},
@@ -65,7 +65,6 @@ func TestParseCacheControl(t *testing.T) {
 		{"no-store with a space", []string{"no-store = x"}, Directives{NoStore: true}},
 		{"must-revalidate with an argument", []string{`must-revalidate="x"`}, Directives{MustRevalidate: true}},
 		{"public with an argument", []string{"public=1"}, Directives{}},
-		{"immutable with an argument", []string{"immutable=1"}, Directives{}},
 
 		// Quotes that are never closed hide nothing.
 		{"unclosed quote", []string{`x="y, no-store`}, Directives{NoStore: true}},

@@ -27,10 +27,10 @@ type Stored struct {
 	RequestTime, ResponseTime time.Time
 }
 
-// heuristicStatus are the status codes that are heuristically cacheable (RFC 9110, 15.1); 206 is stored by other rules.
+// heuristicStatus are the status codes that are heuristically cacheable (RFC 9110, 15.1).
 func heuristicStatus(status int) bool {
 	switch status {
-	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:
+	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501:
 		return true
 	}
 	return false
@@ -59,7 +59,7 @@ func (s *Stored) LastModified() time.Time {
 // Lifetime is a freshness lifetime, and where it comes from.
 type Lifetime struct {
 	D time.Duration
-	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "".
+	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". A directive may stand in a targeted field.
 	Source string
 	// Explicit says that the response itself gave it.
 	Explicit bool
@@ -68,14 +68,14 @@ type Lifetime struct {
 // Lifetime computes how long the response is fresh (RFC 9111, 4.2.1 and 4.2.2), for a shared cache. Invalid freshness information makes it stale, as 4.2.1
 // encourages.
 func (s *Stored) Lifetime(p Policy) Lifetime {
-	cc := ParseCacheControl(s.Header["Cache-Control"])
+	cc, targeted := ResponseDirectives(s.Header)
 	switch {
 	case cc.SMaxAge.Set:
 		return Lifetime{cc.SMaxAge.D, "s-maxage", true}
 	case cc.MaxAge.Set:
 		return Lifetime{cc.MaxAge.D, "max-age", true}
 	}
-	if v := s.Header["Expires"]; len(v) > 0 {
+	if v := s.Header["Expires"]; len(v) > 0 && !targeted {
 		// An invalid date, "0" above all, is in the past (RFC 9111, 5.3).
 		t, ok := ParseDate(v[0], s.ResponseTime)
 		if !ok {

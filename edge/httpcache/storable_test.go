@@ -28,7 +28,7 @@ func TestStorable(t *testing.T) {
 
 		{"interim", none, response(103, "Cache-Control: max-age=60"), "interim"},
 		{"partial", none, response(206, "Cache-Control: max-age=60", etag), "partial"},
-		{"not modified", none, response(304, "Cache-Control: max-age=60", etag), "partial or not modified"},
+		{"not modified", none, response(304, "Cache-Control: max-age=60", etag), "not modified"},
 
 		{"no-store", none, response(200, "Cache-Control: no-store, max-age=60"), "no-store"},
 		{"no-store in upper case", none, response(200, "Cache-Control: max-age=60", "Cache-Control: NO-STORE"), "no-store"},

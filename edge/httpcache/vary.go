@@ -37,7 +37,11 @@ func VaryFields(vary []string, request http.Header) []VaryField {
 
 func varyField(name string, request http.Header) VaryField {
 	lines, ok := request[name]
-	return VaryField{Name: name, Value: normalise(lines), Present: ok}
+	value := normalise(lines)
+	if name == "Accept-Encoding" || name == "Accept-Language" {
+		value = normaliseAccept(lines)
+	}
+	return VaryField{Name: name, Value: value, Present: ok}
 }
 
 // normalise joins the members of the lines of a field, without the whitespace between them (RFC 9111, 4.1).

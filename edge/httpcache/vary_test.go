@@ -12,7 +12,7 @@ func TestVaryFields(t *testing.T) {
 	request := header("Accept-Encoding: gzip,  br", "Accept-Encoding: zstd", "X-Empty:")
 	got := VaryFields([]string{"x-missing, accept-encoding", "X-Empty, Accept-Encoding,"}, request)
 	want := []VaryField{
-		{Name: "Accept-Encoding", Value: "gzip,br,zstd", Present: true},
+		{Name: "Accept-Encoding", Value: "br,gzip,zstd", Present: true},
 		{Name: "X-Empty", Present: true},
 		{Name: "X-Missing"},
 	}

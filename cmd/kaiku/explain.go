@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+)
+
+func explainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain",
+		Short: "Tell why something is answered as it is",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(explainHTTPCommand())
+	return cmd
+}
+
+func explainHTTPCommand() *cobra.Command {
+	var api adminAPI
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "http URL",
+		Short: "Tell what an edge has of a URL: freshness and where it comes from, or why it is not stored",
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var e edge.Explanation
+			if err := api.call(cmd.Context(), "GET", "/v1/explain?url="+url.QueryEscape(args[0]), nil, &e); err != nil {
+				return fmt.Errorf("explain: %w", err)
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+			}
+			return printExplanation(cmd.OutOrStdout(), e)
+		},
+	}
+	api.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printExplanation(out io.Writer, e edge.Explanation) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, a ...any) { fmt.Fprintf(w, "%s\t"+format+"\n", append([]any{name}, a...)...) }
+	if len(e.Objects) == 0 {
+		row("key", "%s", e.Key)
+		row("not stored", "%s", e.WhyNot)
+	}
+	for i, o := range e.Objects {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		row("key", "%s", o.Key)
+		for name, value := range o.Variant {
+			row("variant", "%s: %s", name, value)
+		}
+		row("status", "%d", o.Status)
+		row("size", "%d bytes", o.Size)
+		if o.Have != o.Size {
+			row("of which stored", "%d bytes", o.Have)
+		}
+		row("stored", "%s", o.Stored.UTC().Format(time.RFC3339))
+		if o.Source == "" {
+			row("freshness", "none given: validated at each use")
+		} else {
+			row("freshness", "%d s by %s", o.Lifetime, o.Source)
+		}
+		row("age", "%d s", o.Age)
+		state := "fresh"
+		if o.TTL <= 0 {
+			state = "stale"
+		}
+		if o.Purged {
+			state += ", by a soft purge"
+		}
+		row("ttl", "%d s (%s)", o.TTL, state)
+		if o.Validator != "" {
+			row("validator", "%s", o.Validator)
+		}
+		if len(o.Tags) > 0 {
+			row("tags", "%s", strings.Join(o.Tags, " "))
+		}
+		place := "disk"
+		if o.Memory {
+			place = "disk and memory"
+		}
+		row("segment", "%d, on %s", o.Segment, place)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,229 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// content is where the bytes of a representation come from. It is for one request.
+type content interface {
+	// open readies a part that lies in the representation, so that what can fail does so before the header block is sent. A part of
+	// negative length goes to the end of a representation whose length isn't known.
+	open(ctx context.Context, part httpcache.Range) error
+	// copyTo sends the part that was opened.
+	copyTo(ctx context.Context, w http.ResponseWriter) error
+	// close ends the use of the content.
+	close()
+}
+
+// objectContent is a stored object.
+type objectContent struct {
+	object *storage.Object
+	body   *storage.Reader
+}
+
+func (c *objectContent) open(_ context.Context, part httpcache.Range) (err error) {
+	c.close()
+	c.body, err = c.object.Open(part.Start, part.Length)
+	return err
+}
+
+func (c *objectContent) copyTo(_ context.Context, w http.ResponseWriter) error {
+	_, err := c.body.WriteTo(w)
+	return err
+}
+
+func (c *objectContent) close() {
+	if c.body != nil {
+		c.body.Close()
+		c.body = nil
+	}
+}
+
+// flightContent is the body of a flight, which is sent as it comes.
+type flightContent struct {
+	flight *flight
+	reader *follower
+	left   int64 // negative: up to the end
+}
+
+func (c *flightContent) open(_ context.Context, part httpcache.Range) error {
+	c.close()
+	c.reader = c.flight.follow(part.Start - c.flight.first)
+	c.left = part.Length
+	return nil
+}
+
+func (c *flightContent) copyTo(ctx context.Context, w http.ResponseWriter) error {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	flush := http.NewResponseController(w)
+	if c.reader.caughtUp() { // the header block need not wait for the first bytes
+		if err := flush.Flush(); err != nil {
+			return err
+		}
+	}
+	for c.left != 0 {
+		p := *buf
+		if c.left > 0 && c.left < int64(len(p)) {
+			p = p[:c.left]
+		}
+		n, caughtUp, err := c.reader.read(ctx, p)
+		if errors.Is(err, io.EOF) && c.left < 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(p[:n]); err != nil {
+			return err
+		}
+		if c.left > 0 {
+			c.left -= int64(n)
+		}
+		if caughtUp { // more may take a while
+			if err := flush.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *flightContent) close() {
+	if c.reader != nil {
+		c.reader.unfollow()
+		c.reader = nil
+	}
+}
+
+// fragmentContent is a representation of which fragments are stored. What lacks is fetched slice by slice, when its turn comes.
+type fragmentContent struct {
+	server *Server
+	x      *exchange
+	key    string // of the response
+	response
+	// flight, if there is one, is the fetch that the request itself led or joined, whose body is a fragment that is still coming.
+	flight *flight
+
+	want  httpcache.Range // what is not sent yet
+	piece content         // what is sent next
+	have  int64           // bytes of it
+	leave func()          // ends the part in a flight of the piece; nil without one
+}
+
+func (c *fragmentContent) open(ctx context.Context, part httpcache.Range) error {
+	c.want = part
+	return c.next(ctx)
+}
+
+// next opens the piece that want begins with.
+func (c *fragmentContent) next(ctx context.Context) error {
+	c.close()
+	if c.want.Length == 0 {
+		return nil
+	}
+	if f := c.flight; f != nil && c.want.Start >= f.first && c.want.Start < f.first+f.length {
+		return c.use(ctx, &flightContent{flight: f}, f.first+f.length-c.want.Start)
+	}
+	for {
+		p := httpcache.Plan(c.fragments, c.want)[0]
+		if p.Key == "" {
+			return c.fetch(ctx, p)
+		}
+		if o := c.server.Store.Get(p.Key); o != nil {
+			piece := &objectContent{object: o}
+			if err := piece.open(ctx, httpcache.Range{Start: p.Start - p.Begin, Length: p.Length}); err == nil {
+				c.piece, c.have = piece, p.Length
+				return nil
+			}
+		}
+		// It is not there any more: it lacks.
+		var kept []httpcache.Fragment
+		for _, f := range c.fragments {
+			if f.Key != p.Key {
+				kept = append(kept, f)
+			}
+		}
+		c.fragments = kept
+	}
+}
+
+// use makes a piece of which have bytes are left the next one.
+func (c *fragmentContent) use(ctx context.Context, piece content, have int64) error {
+	c.piece, c.have = piece, min(have, c.want.Length)
+	return piece.open(ctx, httpcache.Range{Start: c.want.Start, Length: c.have})
+}
+
+// fetch joins or begins the flight of the slice that a lacking piece is in.
+func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
+	s, x := c.server, c.x
+	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
+	key := fragmentKey(c.key, slice.Start, c.StrongValidator())
+	f, leads := s.flights.join(key, storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()})
+	if leads {
+		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{})
+		t.part = true
+		f.change(func() { f.keep = true })
+		setRange(t.request.Header, slice, c.size)
+		s.start(f, t)
+	}
+	ph, err := f.outcome(ctx, func(int, http.Header) {})
+	if err == nil && ph != streaming && ph != done {
+		err = f.failure()
+	}
+	f.mu.Lock()
+	inside := p.Start >= f.first && p.Start < f.first+f.length
+	f.mu.Unlock()
+	if err == nil && !inside {
+		err = fmt.Errorf("origin sent another part than bytes %d-%d", slice.Start, slice.Start+slice.Length-1)
+	}
+	if err != nil {
+		s.flights.leave(f)
+		return err
+	}
+	c.leave = func() { s.flights.leave(f) }
+	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
+}
+
+func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) error {
+	for {
+		if err := c.piece.copyTo(ctx, w); err != nil {
+			return err
+		}
+		c.want.Start, c.want.Length = c.want.Start+c.have, c.want.Length-c.have
+		if c.want.Length == 0 {
+			return nil
+		}
+		if err := c.next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *fragmentContent) close() {
+	if c.piece != nil {
+		c.piece.close()
+		c.piece = nil
+	}
+	if c.leave != nil {
+		c.leave()
+		c.leave = nil
+	}
+}
+
+// setRange makes a request one for a part. One that goes to the end of a representation of size bytes is left open (RFC 9110, 14.1.2).
+func setRange(h http.Header, part httpcache.Range, size int64) {
+	last := ""
+	if part.Start+part.Length != size {
+		last = strconv.FormatInt(part.Start+part.Length-1, 10)
+	}
+	h.Set("Range", "bytes="+strconv.FormatInt(part.Start, 10)+"-"+last)
+}

@@ -1,0 +1,248 @@
+package edge
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// testEdge is an edge on loopback in front of one origin, with a client that reaches it under any name.
+type testEdge struct {
+	*Server
+	t      *testing.T
+	site   *Site
+	client *http.Client
+	hits   atomic.Int64 // requests that reached the origin
+	stop   func()       // ends Serve and closes the store; once
+}
+
+// newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what is started.
+func newEdge(t *testing.T, h http.HandlerFunc, change ...func(*Server, *Site)) *testEdge {
+	t.Helper()
+	e := &testEdge{t: t}
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.hits.Add(1)
+		h(w, r)
+	}))
+	t.Cleanup(o.Close)
+	e.start(o.URL, t.TempDir(), change...)
+	return e
+}
+
+// start starts the edge on the store in dir.
+func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) {
+	e.t.Helper()
+	log := slog.New(slog.NewTextHandler(e.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	u, err := url.Parse(originURL)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log}
+	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}}}
+	for _, c := range change {
+		c(e.Server, e.site)
+	}
+	if e.Store == nil {
+		if e.Store, err = storage.Open(storage.Options{Dir: dir, Disk: 256 << 20, Memory: 16 << 20, Floor: 1, Log: log}); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	if err := e.site.Origin.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	e.SetSites([]*Site{e.site})
+	if err := e.Listen(e.t.Context()); err != nil {
+		e.t.Fatal(err)
+	}
+	e.client = e.newClient()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- e.Serve(ctx) }()
+	e.stop = sync.OnceFunc(func() {
+		e.client.CloseIdleConnections()
+		cancel()
+		if err := <-served; err != nil {
+			e.t.Errorf("serve: %v", err)
+		}
+		e.site.Origin.Close()
+		if err := e.Store.Close(); err != nil {
+			e.t.Errorf("close the store: %v", err)
+		}
+	})
+	e.t.Cleanup(func() { e.stop() })
+}
+
+// newClient makes a client with connections of its own. It takes any host to the edge, and changes nothing on the way.
+func (e *testEdge) newClient() *http.Client {
+	addr := e.Addr().String()
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+		DisableCompression: true,
+	}
+	e.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// answer is a response with its body.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	err    error // of reading the body
+}
+
+// request makes a request for a path of www.example; fields are "Name: value" lines.
+func (e *testEdge) request(method, path, body string, fields ...string) *http.Request {
+	e.t.Helper()
+	r, err := http.NewRequestWithContext(e.t.Context(), method, "http://www.example", strings.NewReader(body))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if body == "" {
+		r.Body = http.NoBody
+	}
+	r.URL.Opaque = path // its bytes as they are
+	if strings.HasPrefix(path, "//") {
+		r.URL.Opaque, r.URL.Path = "", path
+	}
+	for _, f := range fields {
+		name, value, _ := strings.Cut(f, ":")
+		if name == "Host" {
+			r.Host = strings.TrimSpace(value)
+			continue
+		}
+		r.Header.Add(name, strings.TrimSpace(value))
+	}
+	return r
+}
+
+// do makes a request and reads the answer whole. It may be called from any goroutine.
+func (e *testEdge) do(r *http.Request) answer {
+	e.t.Helper()
+	resp, err := e.client.Do(r)
+	if err != nil {
+		e.t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		return answer{err: err}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(body), err}
+}
+
+// get makes a request and waits until what it began is over: a client has the whole body a moment before it is stored.
+func (e *testEdge) get(path string, fields ...string) answer {
+	e.t.Helper()
+	a := e.do(e.request(http.MethodGet, path, "", fields...))
+	e.settle()
+	return a
+}
+
+// settle waits until no flight is under way.
+func (e *testEdge) settle() {
+	e.t.Helper()
+	until(e.t, "all flights have landed", func() bool {
+		e.flights.mu.Lock()
+		defer e.flights.mu.Unlock()
+		return len(e.flights.byKey) == 0
+	})
+}
+
+// wants fails the test unless the answer has this status and body.
+func (a answer) wants(t *testing.T, status int, body string) {
+	t.Helper()
+	if a.err != nil || a.status != status || a.body != body {
+		t.Fatalf("got %d, %.60q, error %v, want %d, %.60q", a.status, a.body, a.err, status, body)
+	}
+}
+
+// cacheStatus returns the parameters of this edge's member of Cache-Status: what has no value is "true".
+func (a answer) cacheStatus() map[string]string {
+	lines := a.header["Cache-Status"]
+	if len(lines) == 0 {
+		return nil
+	}
+	parts := strings.Split(lines[len(lines)-1], "; ")
+	params := map[string]string{"": parts[0]}
+	for _, p := range parts[1:] {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok {
+			value = "true"
+		}
+		params[name] = value
+	}
+	return params
+}
+
+// isHit says whether the answer came from the store alone.
+func (a answer) isHit() bool { return a.cacheStatus()["hit"] == "true" }
+
+func (a answer) number(t *testing.T, field string) int {
+	t.Helper()
+	n, err := strconv.Atoi(a.header.Get(field))
+	if err != nil {
+		t.Errorf("%s: %v", field, err)
+	}
+	return n
+}
+
+// wantHits fails the test unless the origin was asked so often.
+func (e *testEdge) wantHits(n int64) {
+	e.t.Helper()
+	if got := e.hits.Load(); got != n {
+		e.t.Errorf("the origin was asked %d times, want %d", got, n)
+	}
+}
+
+// until waits for what other goroutines bring about.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// followers counts the requests that follow flights.
+func (e *testEdge) followers() int {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	n := 0
+	for _, f := range e.flights.byKey {
+		f.mu.Lock()
+		n += f.followers
+		f.mu.Unlock()
+	}
+	return n
+}
+
+// static answers everything alike.
+func static(body string, fields ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		setFields(w.Header(), fields)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func setFields(h http.Header, fields []string) {
+	for _, f := range fields {
+		name, value, _ := strings.Cut(f, ":")
+		h.Add(name, strings.TrimSpace(value))
+	}
+}

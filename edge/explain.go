@@ -1,0 +1,110 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+)
+
+// Explanation is the answer to GET /v1/explain: what the edge knows of a URL.
+type Explanation struct {
+	URL     string      `json:"url"`
+	Key     string      `json:"key"`
+	Objects []Explained `json:"objects"` // several if the URL has variants
+	// WhyNot says, where nothing is stored, why.
+	WhyNot string `json:"why_not,omitempty"`
+}
+
+// Explained is one stored response. Durations are in seconds.
+type Explained struct {
+	Key       string            `json:"key"`
+	Variant   map[string]string `json:"variant,omitempty"` // request fields that select it, normalised
+	Status    int               `json:"status"`
+	Size      int64             `json:"size"`             // bytes of the representation
+	Have      int64             `json:"have"`             // bytes of it that are stored
+	Stored    time.Time         `json:"stored"`           // or its metadata updated
+	Age       int64             `json:"age"`              // RFC 9111, 4.2.3
+	Lifetime  int64             `json:"lifetime"`         // freshness lifetime
+	Source    string            `json:"source,omitempty"` // what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
+	TTL       int64             `json:"ttl"`              // negative once stale
+	Purged    bool              `json:"purged,omitempty"` // by a soft purge
+	Validator string            `json:"validator,omitempty"`
+	Tags      []string          `json:"tags,omitempty"`
+	Segment   uint32            `json:"segment"`
+	Memory    bool              `json:"memory"` // in the RAM tier
+}
+
+// serveExplain answers for the url of the query.
+func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
+	raw := r.URL.Query().Get("url")
+	u, err := URLOf(raw)
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
+		return
+	}
+	host, rest, _ := strings.Cut(u, "/")
+	site, _ := s.sites.Load().find(host)
+	if site == nil {
+		writeJSON(w, http.StatusNotFound, errorResponse{"no site has the host " + host})
+		return
+	}
+	e := Explanation{URL: raw, Key: key(strings.HasPrefix(raw, "https:"), site.url(host, "/"+rest))}
+	e.Objects = s.explain(site, e.Key)
+	if len(e.Objects) == 0 {
+		now := time.Now()
+		e.WhyNot = s.cache.pass.get(e.Key, now)
+		if e.WhyNot == "" {
+			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted"
+		}
+	}
+	writeJSON(w, http.StatusOK, e)
+}
+
+func (s *Server) explain(site *Site, key string) []Explained {
+	o := s.Store.Get(key)
+	if o == nil {
+		return nil
+	}
+	if !isVariants(o.Data()) {
+		return s.explainEntry(site, s.cache.open(o), nil)
+	}
+	variants, _ := decodeVariants(o.Data()) // a malformed list has none
+	var out []Explained
+	for _, v := range variants {
+		if o := s.Store.Get(v.Key); o != nil {
+			out = append(out, s.explainEntry(site, s.cache.open(o), v.Fields)...)
+		}
+	}
+	return out
+}
+
+func (s *Server) explainEntry(site *Site, e *entry, fields []httpcache.VaryField) []Explained {
+	if e == nil {
+		return nil
+	}
+	d := site.Policy.Decide(httpcache.Directives{}, e.Stored, e.object.Stale, time.Now())
+	lifetime := e.Lifetime(site.Policy)
+	x := Explained{
+		Key: e.object.Key(), Status: e.Status, Size: e.length(), Have: e.object.Size(), Stored: e.object.Stored(),
+		Age: int64(d.Age / time.Second), Lifetime: int64(lifetime.D / time.Second), Source: lifetime.Source,
+		TTL: int64(d.TTL / time.Second), Purged: e.object.Stale, Validator: e.StrongValidator(),
+		Segment: e.object.Segment(), Memory: e.object.InMemory(),
+	}
+	for _, f := range e.fragments {
+		x.Have += f.Length
+	}
+	for _, t := range e.object.Tags() {
+		if !strings.HasPrefix(t, "\x00") {
+			x.Tags = append(x.Tags, t)
+		}
+	}
+	for _, f := range fields {
+		if x.Variant == nil {
+			x.Variant = map[string]string{}
+		}
+		x.Variant[f.Name] = f.Value
+	}
+	return []Explained{x}
+}

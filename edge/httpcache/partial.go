@@ -1,0 +1,117 @@
+package httpcache
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Fragment is a part of a representation that is stored: Length bytes from Start on, under Key.
+type Fragment struct {
+	Range
+	Key string
+}
+
+// ParseContentRange parses the Content-Range of a 206 whose complete length is known (RFC 9110, 14.4).
+func ParseContentRange(h http.Header) (part Range, size int64, ok bool) {
+	lines := h["Content-Range"]
+	if len(lines) != 1 {
+		return Range{}, 0, false
+	}
+	unit, rest, found := strings.Cut(trimOWS(lines[0]), " ")
+	positions, complete, slash := strings.Cut(rest, "/")
+	first, last, dash := strings.Cut(positions, "-")
+	a, okA := parsePosition(first)
+	b, okB := parsePosition(last)
+	size, okSize := parsePosition(complete)
+	if !found || !slash || !dash || !okA || !okB || !okSize || !equalFold(unit, "bytes") || a > b || b >= size {
+		return Range{}, 0, false
+	}
+	return Range{a, b - a + 1}, size, true
+}
+
+// StrongValidator returns what ties the parts of a representation together (RFC 9110, 8.8.1 and 15.3.7.3): a strong entity tag, or a
+// Last-Modified that is strong; "" if there is neither.
+func (s *Stored) StrongValidator() string {
+	if etag := s.Header.Get("Etag"); etag != "" {
+		if parseETag(etag).weak {
+			return ""
+		}
+		return etag
+	}
+	if lm := s.LastModified(); !lm.IsZero() && s.Date().Sub(lm) >= time.Second {
+		return s.Header.Get("Last-Modified")
+	}
+	return ""
+}
+
+// Piece is a part of an answer: from a fragment, or, with an empty Key, from the origin.
+type Piece struct {
+	Range
+	Key   string
+	Begin int64 // of the fragment
+}
+
+// Plan divides a wanted part into what fragments have and what they lack, in order.
+func Plan(fragments []Fragment, want Range) []Piece {
+	var out []Piece
+	at, end := want.Start, want.Start+want.Length
+	for at < end {
+		var best *Fragment // the one that goes furthest from here
+		next := end        // where the next one begins
+		for i := range fragments {
+			f := &fragments[i]
+			switch {
+			case f.Start <= at && at < f.Start+f.Length:
+				if best == nil || f.Start+f.Length > best.Start+best.Length {
+					best = f
+				}
+			case f.Start > at:
+				next = min(next, f.Start)
+			}
+		}
+		if best == nil {
+			out = append(out, Piece{Range: Range{at, next - at}})
+			at = next
+			continue
+		}
+		n := min(end, best.Start+best.Length) - at
+		out = append(out, Piece{Range: Range{at, n}, Key: best.Key, Begin: best.Start})
+		at += n
+	}
+	return out
+}
+
+// Slice says what to ask an origin for when from on is lacking: up to the end of the slice of that size that it is in, and from that slice's begin on, unless some of it
+// is stored already. limit is the size of the representation, or 0 if that isn't known.
+func Slice(fragments []Fragment, from, slice, limit int64) Range {
+	begin := from / slice * slice
+	end := begin + slice
+	if limit > 0 {
+		end = min(end, limit)
+	}
+	for _, f := range fragments {
+		if f.Start+f.Length <= from {
+			begin = max(begin, f.Start+f.Length)
+		} else if f.Start > from {
+			end = min(end, f.Start)
+		}
+	}
+	return Range{begin, end - begin}
+}
+
+// AddFragment returns the fragments with f, and without those that lie inside it, ordered by their begin.
+func AddFragment(fragments []Fragment, f Fragment) []Fragment {
+	out := slices.DeleteFunc(slices.Clone(fragments), func(o Fragment) bool {
+		return o.Start >= f.Start && o.Start+o.Length <= f.Start+f.Length
+	})
+	out = append(out, f)
+	slices.SortFunc(out, func(a, b Fragment) int {
+		if a.Start < b.Start {
+			return -1
+		}
+		return 1
+	})
+	return out
+}

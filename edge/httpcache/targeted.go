@@ -1,0 +1,81 @@
+package httpcache
+
+import (
+	"net/http"
+	"time"
+)
+
+// ResponseDirectives returns the directives that a response has for this cache, and whether they come from a field that is meant for caches
+// like it: then Cache-Control, Expires and Pragma say nothing (RFC 9213, 2.2). CDN-Cache-Control comes first; Surrogate-Control,
+// which is older, next.
+func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
+	if lines := h["Cdn-Cache-Control"]; len(lines) > 0 {
+		// A field that does not parse, or is empty, is as if it were not there (RFC 9213, 2.1).
+		if dict, ok := parseSFDictionary(lines); ok && len(dict) > 0 {
+			return fromDictionary(dict), true
+		}
+	}
+	if lines := h["Surrogate-Control"]; len(lines) > 0 {
+		if d := parseSurrogate(lines); d.MaxAge.Set || d.NoStore {
+			return d, true
+		}
+	}
+	return ParseCacheControl(h["Cache-Control"]), false
+}
+
+// fromDictionary takes the directives of a targeted field. Those of another type than the directive has are ignored; parameters always are (RFC 9213, 2.1).
+func fromDictionary(dict map[string]sfItem) Directives {
+	d := Directives{Present: true}
+	flag := func(name string) bool { v := dict[name]; return v.kind == sfBoolean && v.b }
+	seconds := func(name string) Seconds {
+		v, ok := dict[name]
+		if !ok || v.kind != sfInteger {
+			return Seconds{}
+		}
+		if v.n < 0 {
+			return Seconds{Set: true}
+		}
+		return Seconds{Set: true, Valid: true, D: time.Duration(min(v.n, maxDelta)) * time.Second}
+	}
+	// no-cache and private may have field names as a String, which cover those alone. An inner list is taken to cover all.
+	names := func(name string) (bool, []string) {
+		switch v, ok := dict[name]; {
+		case ok && v.kind == sfString:
+			return fieldNames(v.s, false, nil)
+		case ok && v.kind == sfInner:
+			return true, nil
+		}
+		return flag(name), nil
+	}
+	d.NoStore, d.NoTransform, d.Public = flag("no-store"), flag("no-transform"), flag("public")
+	d.MustRevalidate, d.ProxyRevalidate = flag("must-revalidate"), flag("proxy-revalidate")
+	d.MustUnderstand = flag("must-understand")
+	d.NoCache, d.NoCacheFields = names("no-cache")
+	d.Private, d.PrivateFields = names("private")
+	d.MaxAge, d.SMaxAge = seconds("max-age"), seconds("s-maxage")
+	d.StaleWhileRevalidate, d.StaleIfError = seconds("stale-while-revalidate"), seconds("stale-if-error")
+	return d
+}
+
+// parseSurrogate parses Surrogate-Control (W3C note "Edge Architecture Specification", 2.2): max-age may be followed by "+" and a time to
+// serve stale; a parameter targets a directive at one surrogate, and leaves it out here.
+func parseSurrogate(lines []string) Directives {
+	d := Directives{Present: true}
+	for _, m := range splitList(lines) {
+		name, arg, _ := cut(m, '=')
+		if _, _, target := cut(arg, ';'); target {
+			continue
+		}
+		switch {
+		case equalFold(name, "no-store"):
+			d.NoStore = true
+		case equalFold(name, "max-age"):
+			fresh, stale, more := cut(arg, '+')
+			d.MaxAge.take(fresh, true)
+			if more {
+				d.StaleWhileRevalidate.take(stale, true)
+			}
+		}
+	}
+	return d
+}

@@ -1,0 +1,92 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC 9111, 4.4).
+func TestInvalidation(t *testing.T) {
+	const paths = "/a /b /c?x=1 /other"
+	for _, c := range []struct {
+		name, method, path string
+		status             int
+		fields             []string // of the response
+		gone               string
+	}{
+		{"POST", "POST", "/a", 200, nil, "/a"},
+		{"PUT", "PUT", "/a", 204, nil, "/a"},
+		{"DELETE", "DELETE", "/c?x=1", 200, nil, "/c?x=1"},
+		{"an unknown method", "FROB", "/a", 200, nil, "/a"},
+		{"redirected", "POST", "/a", 303, []string{"Location: /b"}, "/a /b"},
+		{"another query", "POST", "/c?x=2", 200, nil, ""},
+		{"refused", "POST", "/a", 403, []string{"Location: /b"}, ""},
+		{"failed", "POST", "/a", 500, nil, ""},
+		{"OPTIONS", "OPTIONS", "/a", 200, nil, ""},
+		{"TRACE", "TRACE", "/a", 200, nil, ""},
+		{"HEAD", "HEAD", "/elsewhere", 200, []string{"Content-Location: /a"}, ""},
+		{"Location", "POST", "/new", 201, []string{"Location: http://www.example/a"}, "/a"},
+		{"Content-Location", "POST", "/new", 200, []string{"Content-Location: b"}, "/b"},
+		{"both", "POST", "/a", 201, []string{"Location: /b", "Content-Location: /c?x=1"}, "/a /b /c?x=1"},
+		{"on another host", "POST", "/new", 201, []string{"Location: http://evil.example/a", "Content-Location: //evil.example/b"}, ""},
+		{"malformed", "POST", "/new", 201, []string{"Location: http://[/a"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet {
+					w.Header().Set("Cache-Control", "max-age=1000")
+					_, _ = io.WriteString(w, r.RequestURI)
+					return
+				}
+				setFields(w.Header(), c.fields)
+				w.WriteHeader(c.status)
+			})
+			for path := range strings.FieldsSeq(paths) {
+				e.get(path).wants(t, 200, path)
+			}
+			if got := e.do(e.request(c.method, c.path, "")); got.status != c.status {
+				t.Fatalf("%s: %d", c.method, got.status)
+			}
+			gone := map[string]bool{}
+			for path := range strings.FieldsSeq(c.gone) {
+				gone[path] = true
+			}
+			for path := range strings.FieldsSeq(paths) {
+				got := e.get(path)
+				got.wants(t, 200, path)
+				if got.isHit() == gone[path] {
+					t.Errorf("%s: hit %v", path, got.isHit())
+				}
+			}
+		})
+	}
+}
+
+// A fetch that is under way when an unsafe method succeeds may have the old state: it is not used after.
+func TestInvalidationDuringFill(t *testing.T) {
+	state := "old"
+	fetched, written := make(chan struct{}), make(chan struct{})
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			state = "new"
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=1000")
+		is := state
+		if is == "old" {
+			close(fetched)
+			<-written
+		}
+		_, _ = io.WriteString(w, is)
+	})
+	first := make(chan answer)
+	go func() { first <- e.do(e.request("GET", "/a", "")) }()
+	<-fetched
+	e.do(e.request("POST", "/a", "")).wants(t, 200, "")
+	close(written)
+	(<-first).wants(t, 200, "old")
+	e.settle()
+	e.get("/a").wants(t, 200, "new")
+}

@@ -1,0 +1,144 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// What identifies a resource is left as it is: the origin sees the bytes that the client sent, and what differs is stored apart.
+func TestTargetsUnchanged(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, r.RequestURI)
+	})
+	targets := []string{
+		"/", "/?", "/a", "/a/", "/a?", "/a?x", "/a?x=", "/A", "/%41", "/%61", "/a%2Fb", "/a%2fb", "/a/b", "/a|b", "/a%7Cb", "//a", "///a", "/a//b",
+		"/a/./b", "/a/../b", "/%2e%2e/b", "/a;b", "/a:b", "/a+b", "/a%20b", "/ä", "/%C3%A4", "/a?x=1&y=2", "/a?y=2&x=1", "/a?x=%41", "/a?x=a|b",
+		"/a?b?c", "/a?//b", "/'()*!$,~", "/a\\b", "/a%00b", "/*", "/a[1]", `/a"b`, "/a^b`{c}", "/a?&&", "/a?b=http://c/d", "/http://c/d",
+	}
+	for round, method := range []string{"POST", "GET", "GET"} {
+		for _, target := range targets {
+			got := e.raw(method + " " + target + " HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+			e.settle()
+			got.wants(t, 200, target)
+			if got.isHit() != (round == 2) {
+				t.Errorf("%s %s in round %d: Cache-Status %q", method, target, round, got.header["Cache-Status"])
+			}
+		}
+	}
+}
+
+func TestIgnoreQuery(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, r.RequestURI)
+	}, func(_ *Server, s *Site) { s.IgnoreQuery = []string{"utm_*", "fbclid", "?c"} })
+	for _, c := range []struct {
+		target string
+		is     string // what is stored for it
+	}{
+		{"/a", "/a"},
+		{"/a?utm_source=x", "/a"},
+		{"/a?utm_source=x&utm_medium=y&fbclid", "/a"},
+		{"/a?utm=1", "/a?utm=1"},
+		{"/a?xutm_source=1", "/a?xutm_source=1"},
+		{"/a?fbclid2=1", "/a?fbclid2=1"},
+		{"/a?x=1", "/a?x=1"},
+		{"/a?utm_source=x&x=1", "/a?x=1"},
+		{"/a?x=1&gc=2", "/a?x=1"},
+		{"/a?UTM_source=1", "/a?UTM_source=1"},
+		{"/b?fbclid=1&x=1", "/b?fbclid=1&x=1"}, // the origin sees it all
+		{"/b?x=1", "/b?fbclid=1&x=1"},
+	} {
+		e.get(c.target).wants(t, 200, c.is)
+	}
+}
+
+func TestURLOf(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://www.example":                 "www.example/",
+		"https://www.example/":               "www.example/",
+		"https://WWW.Example.:8443/A?b=C#d":  "www.example/A?b=C",
+		"http://www.example?x":               "www.example/?x",
+		"http://www.example#x":               "www.example/",
+		"http://www.example/%41//b|c":        "www.example/%41//b|c",
+		"http://[2001:DB8::1]:80/a":          "[2001:db8::1]/a",
+		"http://[::1]/a":                     "[::1]/a",
+		"http://www.example/a?u=http://x/#y": "www.example/a?u=http://x/",
+	} {
+		if got, err := URLOf(raw); err != nil || got != want {
+			t.Errorf("URLOf(%q) = %q, %v, want %q", raw, got, err, want)
+		}
+	}
+	for _, raw := range []string{"", "/a", "www.example/a", "ftp://www.example/a", "http://", "http:///a", "http:a", "http://[::1/a", "://x"} {
+		if got, err := URLOf(raw); err == nil {
+			t.Errorf("URLOf(%q) = %q, want an error", raw, got)
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, r.Host)
+	})
+	e.get("/a").wants(t, 200, "www.example")
+	for _, host := range []string{"WWW.EXAMPLE", "www.example:8080", "www.example.", "www.example.:80"} { // the same
+		if got := e.get("/a", "Host: "+host); !got.isHit() {
+			t.Errorf("%s: %d, %q", host, got.status, got.header["Cache-Status"])
+		}
+	}
+	for _, host := range []string{"example", "other.example", "xwww.example", "www.example.evil", "127.0.0.1", "[::1]:80"} {
+		got := e.get("/a", "Host: "+host)
+		if got.status != 421 || got.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d, %v", host, got.status, got.header)
+		}
+	}
+	e.wantHits(1)
+}
+
+// Two hosts of a site have stores of their own; a site without hosts answers for any.
+func TestHostsApart(t *testing.T) {
+	h := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, r.Host)
+	}
+	for name, hosts := range map[string][]string{"two": {"a.example", "b.example"}, "any": nil} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdge(t, h, func(_ *Server, s *Site) { s.Hosts = hosts })
+			for range 2 {
+				e.get("/", "Host: a.example").wants(t, 200, "a.example")
+				e.get("/", "Host: b.example").wants(t, 200, "b.example")
+			}
+			e.wantHits(2)
+		})
+	}
+}
+
+func TestSetSites(t *testing.T) {
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
+	e.get("/").wants(t, 200, "x")
+	e.SetSites(nil)
+	if got := e.get("/"); got.status != 421 {
+		t.Errorf("without sites: %d", got.status)
+	}
+	e.SetSites([]*Site{e.site})
+	if got := e.get("/"); !got.isHit() {
+		t.Errorf("with the site again: %d, %q", got.status, got.header["Cache-Status"])
+	}
+}
+
+func TestSizeLimits(t *testing.T) {
+	e := newEdge(t, static("x"))
+	at := "/" + strings.Repeat("a", maxURL-1)
+	e.get(at).wants(t, 200, "x")
+	if got := e.get(at + "a"); got.status != 414 {
+		t.Errorf("a target of %d bytes: %d", maxURL+1, got.status)
+	}
+	if got := e.raw("GET / HTTP/1.1\r\nHost: www.example\r\nX-Large: " + strings.Repeat("a", 2*maxHeaderBytes) + "\r\n\r\n"); got.status != 431 {
+		t.Errorf("a header block of %d bytes: %d", 2*maxHeaderBytes, got.status)
+	}
+	e.wantHits(1)
+}

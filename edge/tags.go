@@ -1,0 +1,40 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+)
+
+// edgeFields are the fields of a response that are for the edge alone: tags for purges, and directives. They are stored, and clients don't
+// see them.
+var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control"}
+
+// tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Its host is one, and so is each of its groups (RFC 9875).
+func tagsOf(h http.Header, host string, secure bool) []string {
+	tags := []string{hostTag(host)}
+	for _, line := range h["Surrogate-Key"] {
+		tags = append(tags, strings.Fields(line)...)
+	}
+	for _, line := range h["Cache-Tag"] {
+		for t := range strings.SplitSeq(line, ",") {
+			if t = strings.TrimSpace(t); t != "" {
+				tags = append(tags, t)
+			}
+		}
+	}
+	for _, g := range httpcache.Groups(h["Cache-Groups"]) {
+		tags = append(tags, groupTag(g, host, secure))
+	}
+	return tags
+}
+
+// The edge's own tags can't be an origin's: a field has no NUL.
+
+func hostTag(host string) string { return "\x00host " + host }
+
+// groupTag names a group of one origin (RFC 9875, 2): its scheme and host.
+func groupTag(group, host string, secure bool) string {
+	return "\x00group " + key(secure, host) + " " + group
+}

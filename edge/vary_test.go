@@ -1,0 +1,121 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+func TestVary(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
+		_, _ = io.WriteString(w, "in "+r.Header.Get("Accept-Language"))
+	})
+	for _, c := range []struct {
+		language, fwd string
+		hits          int64
+	}{{"fi", "uri-miss", 1}, {"sv", "vary-miss", 2}, {"", "vary-miss", 3}, {"fi", "", 3}, {"sv", "", 3}, {"", "", 3}} {
+		var fields []string
+		if c.language != "" {
+			fields = []string{"Accept-Language: " + c.language, "Cookie: does=not-count"}
+		}
+		got := e.get("/a", fields...)
+		got.wants(t, 200, "in "+c.language)
+		if got.cacheStatus()["fwd"] != c.fwd {
+			t.Errorf("%q: Cache-Status %q", c.language, got.header["Cache-Status"])
+		}
+		e.wantHits(c.hits)
+	}
+	// A purge of the URL takes all its variants.
+	if got := e.purge(`{"urls":["http://www.example/a"]}`); got.status != 200 {
+		t.Fatalf("purge: %+v", got)
+	}
+	for _, language := range []string{"fi", "sv"} {
+		if got := e.get("/a", "Accept-Language: "+language); got.isHit() || got.body != "in "+language {
+			t.Errorf("after the purge: %+v", got)
+		}
+	}
+}
+
+// Clients that wait for a flight whose response turns out to be another variant than theirs get theirs, by one fetch for each variant.
+func TestVaryWaiters(t *testing.T) {
+	const each = 3
+	first, rest := make(chan struct{}), make(chan struct{})
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		language := r.Header.Get("Accept-Language")
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
+		if language == "fi" {
+			<-first
+		}
+		_, _ = io.WriteString(w, "in ")
+		_ = http.NewResponseController(w).Flush()
+		<-rest
+		_, _ = io.WriteString(w, language)
+	})
+	type asked struct {
+		language string
+		answer
+	}
+	answers := make(chan asked)
+	ask := func(language string) {
+		answers <- asked{language, e.do(e.request("GET", "/a", "", "Accept-Language: "+language))}
+	}
+	go ask("fi")
+	until(t, "the leader has asked", func() bool { return e.hits.Load() == 1 })
+	for range each {
+		go ask("fi")
+		go ask("sv")
+		go ask("en")
+	}
+	until(t, "all follow one flight", func() bool { return e.followers() == 1+3*each })
+	close(first)
+	until(t, "each variant is asked for", func() bool { return e.hits.Load() >= 3 })
+	until(t, "all follow again", func() bool { return e.followers() == 1+3*each })
+	close(rest)
+	for range 1 + 3*each {
+		got := <-answers
+		got.wants(t, 200, "in "+got.language)
+	}
+	e.wantHits(3)
+	for _, language := range []string{"fi", "sv", "en"} {
+		if got := e.get("/a", "Accept-Language: "+language); !got.isHit() || got.body != "in "+language {
+			t.Errorf("%s afterwards: %q, %q", language, got.body, got.header["Cache-Status"])
+		}
+	}
+}
+
+// An origin that begins to vary by something else.
+func TestVaryChanges(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		vary := "Accept-Language"
+		if r.Header.Get("Accept-Language") == "sv" {
+			vary = "Accept-Language, Accept"
+		}
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: " + vary})
+		_, _ = io.WriteString(w, r.Header.Get("Accept-Language")+" "+r.Header.Get("Accept"))
+	})
+	for range 2 {
+		e.get("/a", "Accept-Language: fi", "Accept: a").wants(t, 200, "fi a")
+		e.get("/a", "Accept-Language: sv", "Accept: a").wants(t, 200, "sv a")
+		e.get("/a", "Accept-Language: sv", "Accept: b").wants(t, 200, "sv b")
+		e.get("/a", "Accept-Language: fi", "Accept: b").wants(t, 200, "fi a") // does not vary by it
+	}
+	e.wantHits(3)
+}
+
+// A flight that ends at once, because what its leader wants is stored meanwhile, is not for those who joined it and select another variant.
+func TestVaryLandedMeanwhile(t *testing.T) {
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Vary: Accept-Language"))
+	e.get("/a", "Accept-Language: fi").wants(t, 200, "x")
+	fi := http.Header{"Accept-Language": {"fi"}}
+	x := &exchange{r: &http.Request{Header: fi}, site: e.site, host: "www.example", url: "www.example/a", key: "http://www.example/a"}
+	f, leads := e.flights.join(x.key, storage.Header{Key: x.key, URL: x.url})
+	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
+		t.Fatalf("leads %v, phase %v", leads, f.phase)
+	}
+	if f.entry != nil || f.stored != nil {
+		t.Error("the flight has an answer for all that joined it")
+	}
+}

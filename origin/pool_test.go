@@ -1,0 +1,259 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// server is an origin on loopback that counts what it is asked.
+type server struct {
+	*httptest.Server
+	asked atomic.Int64
+}
+
+// newServer starts a server that answers with its name.
+func newServer(t *testing.T, name string) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, name)
+	}))
+	t.Cleanup(s.Server.Close)
+	return s
+}
+
+// down is the URL of a port that nothing listens on.
+func down(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+func at(t *testing.T, raw string) Server {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Server{URL: u}
+}
+
+func backup(s Server) Server {
+	s.Backup = true
+	return s
+}
+
+func weigh(s Server, weight int) Server {
+	s.Weight = weight
+	return s
+}
+
+func start(t *testing.T, p *Pool) *Pool {
+	t.Helper()
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// request is one as an edge makes it.
+func request(t *testing.T, method, path, body string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body == "" {
+		r.Body = http.NoBody
+	}
+	r.Host = "www.example"
+	return r
+}
+
+// ask returns who answered.
+func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
+	t.Helper()
+	resp, err := p.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b), nil
+}
+
+func TestRetries(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		method   string
+		body     string
+		downs    int // servers that are down, before the one that is up
+		retries  int
+		answered bool
+	}{
+		{"the next one", "GET", "", 1, 1, true},
+		{"the one after", "GET", "", 2, 2, true},
+		{"no retries left", "GET", "", 2, 1, false},
+		{"no retries", "GET", "", 1, 0, false},
+		{"more retries than servers", "GET", "", 1, 9, true},
+		{"HEAD", "HEAD", "", 1, 1, true},
+		{"OPTIONS", "OPTIONS", "", 1, 1, true},
+		// Never twice what may have an effect (RFC 9110, 9.2.2), or can't be read twice.
+		{"POST", "POST", "", 1, 2, false},
+		{"PATCH", "PATCH", "", 1, 2, false},
+		{"GET with a body", "GET", "x", 1, 2, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up := newServer(t, "up")
+			servers := []Server{at(t, up.URL)} // the first turn is the second server's
+			for range c.downs {
+				servers = append(servers, at(t, down(t)))
+			}
+			p := start(t, &Pool{Servers: servers, Retries: c.retries})
+			_, err := ask(t, p, request(t, c.method, "/", c.body))
+			if (err == nil) != c.answered || (up.asked.Load() == 1) != c.answered {
+				t.Errorf("error %v, the server that is up was asked %d times", err, up.asked.Load())
+			}
+			if err != nil && Reason(err) != "connect-failed" {
+				t.Errorf("reason %q of %v", Reason(err), err)
+			}
+		})
+	}
+}
+
+// A server that takes the request and then says nothing is like one that is down, for a GET; a POST may have had its effect.
+func TestRetryAfterTheRequestWasSent(t *testing.T) {
+	var asked atomic.Int64
+	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		panic(http.ErrAbortHandler)
+	}))
+	defer broken.Close()
+	up := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, broken.URL)}, Retries: 1})
+	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+		t.Errorf("GET: %q, %v", got, err)
+	}
+	p = start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, broken.URL)}, Retries: 1})
+	_, err := ask(t, p, request(t, "POST", "/", "x"))
+	if err == nil || Reason(err) != "connection-error" || IsTimeout(err) {
+		t.Errorf("POST: %v", err)
+	}
+	if asked.Load() != 2 || up.asked.Load() != 1 {
+		t.Errorf("the broken server was asked %d times, the other %d", asked.Load(), up.asked.Load())
+	}
+}
+
+// An answer is an answer, whatever its status.
+func TestNoRetryOfAnError(t *testing.T) {
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }))
+	defer failing.Close()
+	up := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, failing.URL)}, Retries: 1})
+	resp, err := p.RoundTrip(request(t, "GET", "/", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 503 || up.asked.Load() != 0 {
+		t.Errorf("status %d, the other was asked %d times", resp.StatusCode, up.asked.Load())
+	}
+}
+
+func TestBackupsLast(t *testing.T) {
+	main, spare := newServer(t, "main"), newServer(t, "spare")
+	p := start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, main.URL), at(t, down(t))}, Retries: 2})
+	for range 20 {
+		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "main" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if n := spare.asked.Load(); n != 0 {
+		t.Errorf("the backup was asked %d times while another answered", n)
+	}
+	p = start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, down(t)), at(t, down(t))}, Retries: 2})
+	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "spare" || err != nil {
+		t.Errorf("with all others down: %q, %v", got, err)
+	}
+	p = start(t, &Pool{Servers: []Server{backup(at(t, spare.URL))}})
+	if got, err := ask(t, p, request(t, "POST", "/", "x")); got != "spare" || err != nil {
+		t.Errorf("with nothing but a backup: %q, %v", got, err)
+	}
+}
+
+func TestWeights(t *testing.T) {
+	weights := []int{0, 1, 2, 5} // 0 means 1
+	p := &Pool{}
+	var servers []*server
+	for _, w := range weights {
+		s := newServer(t, "x")
+		servers = append(servers, s)
+		p.Servers = append(p.Servers, weigh(at(t, s.URL), w))
+	}
+	start(t, p)
+	const rounds = 20
+	for range rounds * 9 {
+		if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, s := range servers {
+		if want := int64(rounds * max(1, weights[i])); s.asked.Load() != want {
+			t.Errorf("weight %d: asked %d times of %d, want %d", weights[i], s.asked.Load(), rounds*9, want)
+		}
+	}
+}
+
+// A server with a weight is one server to retry, not several.
+func TestRetryOfAWeightedServer(t *testing.T) {
+	up := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), weigh(at(t, down(t)), 5)}, Retries: 1})
+	for range 6 {
+		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+}
+
+func TestContextEndsIt(t *testing.T) {
+	reached, gone := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+		close(gone)
+	}))
+	defer slow.Close()
+	up := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, slow.URL)}, Retries: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reached
+		cancel()
+	}()
+	_, err := p.RoundTrip(request(t, "GET", "/", "").WithContext(ctx))
+	if !errors.Is(err, context.Canceled) || Reason(err) != "canceled" || IsTimeout(err) {
+		t.Errorf("error %v, reason %q", err, Reason(err))
+	}
+	<-gone
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("who left is not asked for again: %d", n)
+	}
+}
