@@ -51,9 +51,14 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
 		return
 	}
+	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
+		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of which net/http does not tell.
+		w.Header().Set("Connection", "close")
+	}
 	site, host := s.sites.Load().find(r.Host)
 	x := &exchange{w: w, r: r, site: site, host: host}
 	if status, why := s.refuse(x); status != 0 {
+		s.tellRefusal(r, status, why)
 		s.fail(x, status, httpcache.Status{Detail: why})
 		return
 	}
@@ -90,6 +95,16 @@ func (s *Server) refuse(x *exchange) (int, string) {
 		return http.StatusMethodNotAllowed, "not a forward proxy"
 	}
 	return 0, ""
+}
+
+// tellRefusal logs the first refusal of a kind in a while.
+func (s *Server) tellRefusal(r *http.Request, status int, why string) {
+	now := time.Now()
+	if s.refusals.get(why, now) != "" {
+		return
+	}
+	s.refusals.set(why, "told", now)
+	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
 }
 
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a

@@ -35,6 +35,8 @@ type Server struct {
 	cache   *cache
 	flights *flights
 	metrics *metrics
+	// refusals are the kinds of refused requests that were logged lately.
+	refusals notes
 
 	http, admin net.Listener
 	base        context.Context // of flights

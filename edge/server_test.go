@@ -65,7 +65,14 @@ func TestRawRequests(t *testing.T) {
 		{"obfuscated coding", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\nabcd", 501, ""},
 		{"two codings", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501, ""},
 		{"space before the colon", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length : 4\r\n\r\nabcd", 400, ""},
-		{"folded field", "GET /a HTTP/1.1\r\n Host: www.example\r\n\r\n", 400, ""},
+		{"folded first field", "GET /a HTTP/1.1\r\n Host: www.example\r\n\r\n", 400, ""},
+		{"folded field", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\r\n b\r\nConnection: close\r\n\r\n", 200, "www.example /a"}, // RFC 9112, 5.2: or a space
+		{"bare LF", "GET /a HTTP/1.1\nHost: www.example\nConnection: close\n\n", 200, "www.example /a"},                            // RFC 9112, 2.2: may
+		{"bare CR", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\rb\r\n\r\n", 400, ""},
+		{"NUL in a field", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\x00b\r\n\r\n", 400, ""},
+		{"NUL in a name", "GET /a HTTP/1.1\r\nHost: www.example\r\nX\x00: a\r\n\r\n", 400, ""},
+		{"NUL in the target", "GET /a\x00 HTTP/1.1\r\nHost: www.example\r\n\r\n", 400, ""},
+		{"field without a name", "GET /a HTTP/1.1\r\nHost: www.example\r\n: a\r\n\r\n", 400, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -81,6 +88,24 @@ func TestRawRequests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestChunkedRequestEndsItsConnection holds that nothing behind a request with both framings is read as another one (RFC 9112, 6.1). net/http does not tell
+// whether Content-Length was there too, so all chunked requests end theirs.
+func TestChunkedRequestEndsItsConnection(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	c, err := net.Dial("tcp", e.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"+
+		"GET /smuggled HTTP/1.1\r\nHost: www.example\r\n\r\n")
+	all, _ := io.ReadAll(c) // up to the connection's end, which may be a reset because of what was not read
+	if n := strings.Count(string(all), "HTTP/1.1 "); n != 1 {
+		t.Errorf("%d responses: %q", n, all)
+	}
+	e.wantHits(1)
 }
 
 func TestHealthAndMetrics(t *testing.T) {
