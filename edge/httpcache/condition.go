@@ -22,6 +22,34 @@ func parseETag(s string) entityTag {
 	return entityTag{false, s}
 }
 
+// splitTags splits the lines of a list of entity tags. A backslash escapes nothing in them (RFC 9110, 8.8.3); what has no quotes, or no end, goes up to
+// the next comma.
+func splitTags(lines []string) []string {
+	var out []string
+	for _, line := range lines {
+		for {
+			line = strings.TrimLeft(line, " \t,")
+			if line == "" {
+				break
+			}
+			end := -1
+			if open := strings.TrimPrefix(line, "W/"); strings.HasPrefix(open, `"`) {
+				if i := strings.IndexByte(open[1:], '"'); i >= 0 {
+					end = len(line) - len(open) + i + 2
+				}
+			}
+			if end < 0 {
+				if end = strings.IndexByte(line, ','); end < 0 {
+					end = len(line)
+				}
+			}
+			out = append(out, trimOWS(line[:end]))
+			line = line[end:]
+		}
+	}
+	return out
+}
+
 // matchStrong and matchWeak are the two comparisons of RFC 9110, 8.8.3.2.
 func (a entityTag) matchStrong(b entityTag) bool { return !a.weak && !b.weak && a.opaque == b.opaque }
 func (a entityTag) matchWeak(b entityTag) bool   { return a.opaque == b.opaque }
@@ -34,7 +62,7 @@ func (s *Stored) NotModified(request http.Header) bool {
 	}
 	if lines := request["If-None-Match"]; len(lines) > 0 {
 		have := s.Header.Get("Etag")
-		for _, m := range splitList(lines) {
+		for _, m := range splitTags(lines) {
 			if m == "*" || have != "" && parseETag(m).matchWeak(parseETag(have)) {
 				return true
 			}
