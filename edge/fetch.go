@@ -195,7 +195,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 			readers: map[*follower]struct{}{}}
 	})
 
-	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store)); err != nil {
+	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store), t.site.bodyTimeout()); err != nil {
 		return fmt.Errorf("read %s: %w", f.key, err)
 	}
 	size := f.size
@@ -223,11 +223,17 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	return nil
 }
 
-func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
+// readFrom reads a body of at most limit bytes that are stored; a longer one goes on unstored. One whose origin sends nothing for the time of stall is
+// given up.
+func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64, stall time.Duration) error {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
+	timer := time.AfterFunc(stall, f.cancel)
+	defer timer.Stop()
 	for {
+		timer.Reset(stall)
 		n, err := r.Read(*buf)
+		timer.Stop()
 		if n > 0 {
 			if !f.unstored && f.size+int64(n) > limit {
 				f.change(func() { f.unstored = true })

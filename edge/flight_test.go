@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // gated answers in steps: each part of the body is sent when the test says go, or when its channel is closed.
@@ -353,5 +354,21 @@ func TestLargerThanTheStoreTakes(t *testing.T) {
 			}
 			e.wantHits(2)
 		})
+	}
+}
+
+// An origin that stalls midway is given up, and its followers see their connections end.
+func TestStalledBody(t *testing.T) {
+	h, step := gated([]string{"Cache-Control: max-age=1000", "Content-Length: 10"}, "01234", "56789")
+	defer close(step)
+	e := newEdge(t, h, func(_ *Server, s *Site) { s.BodyTimeout = 50 * time.Millisecond })
+	go func() { step <- struct{}{} }()
+	got := e.do(e.request("GET", "/a", ""))
+	if got.err == nil || got.body != "01234" {
+		t.Errorf("%q, error %v", got.body, got.err)
+	}
+	e.settle()
+	if e.Store.Get("http://www.example/a") != nil {
+		t.Error("a part was stored as the whole")
 	}
 }
