@@ -20,7 +20,6 @@ import (
 
 const (
 	formatLine      = "kaiku-store 1\n"
-	segmentCount    = 24 // of the budget; the design asks for 16 to 32
 	minSegment      = 1 << 20
 	syncInterval    = time.Second
 	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
