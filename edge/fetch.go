@@ -189,6 +189,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 		key = fragmentKey(key, part.Start, answer.StrongValidator())
 	}
 	w := s.Store.Create(b.header(key))
+	defer w.Close()
 	f.change(func() {
 		f.phase = streaming
 		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole, writer: w,

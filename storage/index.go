@@ -1,9 +1,15 @@
 package storage
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+)
 
-// indexShards is a power of two, so that a drop's sweep holds each lock for a short time only.
+// indexShards is a power of two, so that a sweep holds each lock for a short time only.
 const indexShards = 64
+
+// maxSegmentID is the highest number of a segment: the index has 24 bits for it.
+const maxSegmentID = 1<<24 - 1
 
 // place is where the newest metadata of an object is. version holds the low 32 bits of its Badger version.
 type place struct {
@@ -14,49 +20,110 @@ type place struct {
 // newer orders versions of one object; they wrap around.
 func (p place) newer(q place) bool { return int32(p.version-q.version) > 0 }
 
+// cell is a place with the hits since the object was written, in 8 bytes.
+type cell struct {
+	segmentHits uint32 // the segment's number in the low 24 bits, hits above
+	version     uint32
+}
+
+func (c cell) place() place { return place{c.segmentHits & maxSegmentID, c.version} }
+func (c cell) hits() uint8  { return uint8(c.segmentHits >> 24) }
+
+func newCell(p place) cell {
+	if p.segment > maxSegmentID {
+		panic(fmt.Sprintf("segment number %d", p.segment)) // begin refuses it
+	}
+	return cell{p.segment, p.version}
+}
+
 // index maps the slot of an object to its place: 16 bytes an object before the map's own overhead. Two keys of one slot push each other
 // out, which makes a miss, never a wrong answer: the metadata holds the whole key.
 type index struct {
-	shards [indexShards]struct {
-		mu sync.RWMutex
-		m  map[uint64]place
-	}
+	shards [indexShards]shard
+}
+
+type shard struct {
+	mu sync.RWMutex
+	m  map[uint64]cell
 }
 
 func newIndex() *index {
 	x := &index{}
 	for i := range x.shards {
-		x.shards[i].m = make(map[uint64]place)
+		x.shards[i].m = make(map[uint64]cell)
 	}
 	return x
 }
 
+func (x *index) shard(slot uint64) *shard { return &x.shards[slot%indexShards] }
+
 func (x *index) get(slot uint64) (place, bool) {
-	s := &x.shards[slot%indexShards]
+	s := x.shard(slot)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	p, ok := s.m[slot]
-	return p, ok
+	c, ok := s.m[slot]
+	return c.place(), ok
+}
+
+// hit is get that counts.
+func (x *index) hit(slot uint64) (place, bool) {
+	s := x.shard(slot)
+	s.mu.RLock()
+	c, ok := s.m[slot]
+	s.mu.RUnlock()
+	if !ok || c.hits() >= maxHits {
+		return c.place(), ok
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now, ok := s.m[slot]; ok && now == c {
+		now.segmentHits += 1 << 24
+		s.m[slot] = now
+	}
+	return c.place(), true
+}
+
+// hits returns a place and how often it was hit.
+func (x *index) hits(slot uint64) (place, uint8) {
+	s := x.shard(slot)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c := s.m[slot]
+	return c.place(), c.hits()
 }
 
 // put records p unless something newer is there.
 func (x *index) put(slot uint64, p place) {
-	s := &x.shards[slot%indexShards]
+	s := x.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if q, ok := s.m[slot]; !ok || p.newer(q) {
-		s.m[slot] = p
+	if c, ok := s.m[slot]; !ok || p.newer(c.place()) {
+		s.m[slot] = newCell(p)
 	}
 }
 
-// remove forgets a slot if it is still at p.
-func (x *index) remove(slot uint64, p place) {
-	s := &x.shards[slot%indexShards]
+// move puts to in place of from, if that is still there.
+func (x *index) move(slot uint64, from, to place) bool {
+	s := x.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m[slot] == p {
+	if c, ok := s.m[slot]; !ok || c.place() != from {
+		return false
+	}
+	s.m[slot] = newCell(to)
+	return true
+}
+
+// remove forgets a slot if it is still at p.
+func (x *index) remove(slot uint64, p place) bool {
+	s := x.shard(slot)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.m[slot]
+	if ok = ok && c.place() == p; ok {
 		delete(s.m, slot)
 	}
+	return ok
 }
 
 // forget removes everything in a segment and tells how many objects that was.
@@ -65,8 +132,8 @@ func (x *index) forget(segment uint32) int {
 	for i := range x.shards {
 		s := &x.shards[i]
 		s.mu.Lock()
-		for slot, p := range s.m {
-			if p.segment == segment {
+		for slot, c := range s.m {
+			if c.place().segment == segment {
 				delete(s.m, slot)
 				n++
 			}

@@ -15,7 +15,9 @@ const (
 	classes
 )
 
-func (c class) String() string { return [classes]string{"probation", "main"}[c] }
+var classNames = [classes]string{"probation", "main"}
+
+func (c class) String() string { return classNames[c] }
 
 const (
 	// segmentCount divides the budget; the design asks for 16 to 32.

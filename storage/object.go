@@ -136,12 +136,10 @@ func (s *Store) readChunk(m *meta, chunk uint32, from int, p []byte) (n int, err
 		return 0, errGone
 	}
 	want := int(min(chunkSize, m.size-int64(chunk)*chunkSize))
-	err = g.get(chunkKey(idOf(m.key), m.fill, chunk), func(data []byte) error {
-		if len(data) != want || from > len(data) {
-			return errDamaged
-		}
-		n = copy(p, data[from:])
-		return nil
+	key := chunkKey(idOf(m.key), m.fill, chunk)
+	err = g.value(key, func(v []byte, _ uint64) (err error) {
+		n, err = copyValue(key, v, want, from, p)
+		return err
 	})
 	return n, err
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -45,13 +46,16 @@ type purges struct {
 	urls     map[string]epochs
 	tags     map[string]epochs
 	prefixes map[string]epochs
-	lengths  []int // the distinct lengths of prefixes, ascending
+	lengths  []int               // the distinct lengths of prefixes, ascending
+	hashes   map[uint64]struct{} // of prefixes, by which a look-up passes over most lengths
+
+	dir  string
+	size atomic.Int64 // allocated bytes
 }
 
 func openPurges(dir string, log *slog.Logger) (*purges, error) {
-	o := badgerOptions(dir, log)
+	o := badgerOptions(dir, 0, log)
 	o.SyncWrites = false // add syncs where it promises to
-	o.MemTableSize = 2 << 20
 	o.ValueLogFileSize = 1 << 20
 	o.NumCompactors = 2
 	o.NumLevelZeroTables = 5
@@ -60,7 +64,7 @@ func openPurges(dir string, log *slog.Logger) (*purges, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the purge log: %w", err)
 	}
-	p := &purges{db: db, urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}}
+	p := &purges{db: db, dir: dir, urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}}
 	if err := p.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the purge log: %w", err), db.Close())
 	}
@@ -103,6 +107,7 @@ func (p *purges) set(kind byte, value string, e epochs) {
 		p.tags[value] = e
 	case purgePrefix:
 		p.prefixes[value] = e
+		p.hashes[hashOn(hashBegin, value)] = struct{}{}
 		if i, ok := slices.BinarySearch(p.lengths, len(value)); !ok {
 			p.lengths = slices.Insert(p.lengths, i, len(value))
 		}
@@ -156,7 +161,7 @@ func (p *purges) add(g Purge, sync bool) (uint64, error) {
 	p.mu.RUnlock()
 	records = append(records, record{purgeSeq, "", epochs{hard: seq}})
 
-	batch := p.db.NewWriteBatchAt(seq)
+	batch := p.db.NewWriteBatchAt(2 * seq) // forget uses the odd versions
 	defer batch.Cancel()
 	for _, r := range records {
 		key := append([]byte{r.kind}, r.value...)
@@ -188,6 +193,83 @@ func (p *purges) add(g Purge, sync bool) (uint64, error) {
 	return seq, nil
 }
 
+// len is the number of records.
+func (p *purges) len() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	n := len(p.urls) + len(p.tags) + len(p.prefixes)
+	if p.all != (epochs{}) {
+		n++
+	}
+	return n
+}
+
+// measure counts the allocated bytes of the log's folder.
+func (p *purges) measure() {
+	if n, err := allocated(p.dir); err == nil {
+		p.size.Store(n)
+	}
+}
+
+// forget lets go of the records that are no newer than seq.
+func (p *purges) forget(seq uint64) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	var old [][]byte
+	p.mu.RLock()
+	find := func(kind byte, m map[string]epochs) {
+		for v, e := range m {
+			if max(e.hard, e.soft) <= seq {
+				old = append(old, append([]byte{kind}, v...))
+			}
+		}
+	}
+	find(purgeURL, p.urls)
+	find(purgeTag, p.tags)
+	find(purgePrefix, p.prefixes)
+	if p.all != (epochs{}) && max(p.all.hard, p.all.soft) <= seq {
+		old = append(old, []byte{purgeAll})
+	}
+	now := p.seq
+	p.mu.RUnlock()
+	if len(old) == 0 {
+		return nil
+	}
+	batch := p.db.NewWriteBatchAt(2*now + 1)
+	defer batch.Cancel()
+	for _, k := range old {
+		if err := batch.Delete(k); err != nil {
+			return err
+		}
+	}
+	if err := batch.Flush(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range old {
+		switch v := string(k[1:]); k[0] {
+		case purgeURL:
+			delete(p.urls, v)
+		case purgeTag:
+			delete(p.tags, v)
+		case purgePrefix:
+			delete(p.prefixes, v)
+		case purgeAll:
+			p.all = epochs{}
+		}
+	}
+	p.lengths = p.lengths[:0]
+	clear(p.hashes)
+	for v := range p.prefixes {
+		p.hashes[hashOn(hashBegin, v)] = struct{}{}
+		if i, ok := slices.BinarySearch(p.lengths, len(v)); !ok {
+			p.lengths = slices.Insert(p.lengths, i, len(v))
+		}
+	}
+	return nil
+}
+
 // current returns the newest sequence: the epoch of a fetch that begins now.
 func (p *purges) current() uint64 {
 	p.mu.RLock()
@@ -207,14 +289,28 @@ func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale bo
 	for _, t := range tags {
 		e.raise(p.tags[t])
 	}
+	h, at := hashBegin, 0
 	for _, n := range p.lengths {
 		if n > len(url) {
 			break
 		}
-		e.raise(p.prefixes[url[:n]])
+		h, at = hashOn(h, url[at:n]), n
+		if _, ok := p.hashes[h]; ok {
+			e.raise(p.prefixes[url[:n]])
+		}
 	}
 	return e.hard > epoch, e.soft > epoch
 }
+
+// hashOn goes on with an FNV-1a hash, so that those of all prefixes of a URL take one pass over it.
+func hashOn(h uint64, s string) uint64 {
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+const hashBegin = uint64(14695981039346656037)
 
 func (e *epochs) raise(f epochs) {
 	e.hard = max(e.hard, f.hard)

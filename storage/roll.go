@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"time"
 )
 
-// This file is the life of segments: begun, written, sealed, dropped.
+// This file is the life of segments: begun, written, sealed, and dropped by the keeper, a goroutine that writes again what is to stay.
 
 func (s *Store) segment(id uint32) *segment {
 	s.mu.RLock()
@@ -16,96 +17,225 @@ func (s *Store) segment(id uint32) *segment {
 	return s.segments[id]
 }
 
-func (s *Store) opened() *segment {
+func (s *Store) opened(c class) *segment {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.open
+	return s.open[c]
 }
 
-// put writes a value to the open segment and returns its number. It begins a new segment when this one has its size.
-func (s *Store) put(key, v []byte, version uint64) (uint32, error) {
-	if s.full.Load() {
+// put writes a value to the open segment of a class and returns that segment, which then says that it has objects of that epoch. It begins a new one when this has its size; unless it is called by the
+// keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
+func (s *Store) put(c class, key, v []byte, version, epoch uint64, keeper bool) (*segment, error) {
+	if s.checkFloor() {
 		s.counts.refused.Add(1)
-		return 0, ErrFull
+		return nil, ErrFull
 	}
 	for {
-		g := s.opened()
+		g := s.opened(c)
 		if g.written.Load() >= s.segmentSize() {
-			if err := s.roll(g); err != nil {
-				return 0, err
+			if err := s.roll(g, keeper); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		err := g.put(key, v, version)
-		if err != nil && s.segment(g.id) != s.opened() {
-			continue // sealed or dropped meanwhile
+		err := g.lower(epoch)
+		if err == nil {
+			err = g.put(key, v, version)
 		}
-		return g.id, err
+		if err != nil && s.opened(c) != g {
+			continue // sealed meanwhile
+		}
+		return g, err
 	}
 }
 
-// roll begins a new segment in place of g, unless another writer did so already, and seals g in the background.
-func (s *Store) roll(g *segment) error {
+// roll begins a new segment in place of g, unless another writer did so already, and leaves g to the keeper.
+func (s *Store) roll(g *segment, keeper bool) error {
+	if !keeper {
+		if err := s.awaitKeeper(); err != nil {
+			return err
+		}
+	}
 	s.rolling.Lock()
 	defer s.rolling.Unlock()
-	if s.opened() != g {
+	if s.opened(g.class) != g {
 		return nil
 	}
-	g.size.Store(g.written.Load())
-	s.enforce(s.segmentSize())
-	if err := s.begin(); err != nil {
+	g.size.Store(max(g.size.Load(), g.written.Load()))
+	if err := s.begin(g.class); err != nil {
 		return err
 	}
-	s.work.Go(func() {
-		if err := g.seal(s.opt.Log); err != nil && !errors.Is(err, errGone) {
-			s.opt.Log.Warn("segment can't be sealed and is dropped", "segment", g.id, "error", err)
-			s.drop(g)
-		}
-	})
+	s.wake()
 	return nil
 }
 
-// begin opens a new segment for writing.
-func (s *Store) begin() error {
-	var id uint32
-	s.mu.RLock()
-	for have := range s.segments {
-		id = max(id, have)
+// awaitKeeper waits while the budget is exceeded and the keeper can do something about it.
+func (s *Store) awaitKeeper() error {
+	for {
+		s.mu.RLock()
+		round := s.round
+		s.mu.RUnlock()
+		if s.used() <= s.opt.Disk || s.oldest(probation) == nil {
+			return nil
+		}
+		s.wake()
+		select {
+		case <-round:
+		case <-s.base.Done():
+			return errGone
+		}
 	}
-	s.mu.RUnlock()
-	id++
-	g, err := openSegment(id, s.segmentDir(id), s.opt.Log)
+}
+
+// wake tells the keeper to look.
+func (s *Store) wake() {
+	select {
+	case s.look <- struct{}{}:
+	default: // told already
+	}
+}
+
+// begin opens a new segment for writing.
+func (s *Store) begin(c class) error {
+	s.mu.Lock()
+	s.lastID++
+	id := s.lastID
+	s.mu.Unlock()
+	if id > maxSegmentID {
+		return errors.New("all segment numbers are used up: begin with an empty data folder")
+	}
+	g, err := openSegment(id, c, s.segmentDir(id, c), s.segmentSize(), s.opt.Log)
 	if err != nil {
 		return fmt.Errorf("begin a segment: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.segments[id], s.open = g, g
+	s.segments[id], s.open[c] = g, g
 	return nil
 }
 
-// enforce drops the oldest segments until need more bytes fit the budget.
-func (s *Store) enforce(need int64) {
+// used is what the segments take of the budget; an open one counts as full.
+func (s *Store) used() int64 {
+	n := int64(0)
+	for _, v := range s.usedBy() {
+		n += v
+	}
+	return n + s.purges.size.Load()
+}
+
+func (s *Store) usedBy() (used [classes]int64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, g := range s.segments {
+		n := g.size.Load()
+		if g == s.open[g.class] {
+			n = max(n, s.segmentSize())
+		}
+		used[g.class] += n
+	}
+	return used
+}
+
+// keep is the keeper: it seals what is not written any more and drops the oldest segments over budget.
+func (s *Store) keep(ctx context.Context) {
 	for {
-		s.mu.RLock()
-		var oldest *segment
-		used := need
-		for _, g := range s.segments {
-			used += g.size.Load()
-			if g != s.open && (oldest == nil || g.id < oldest.id) {
-				oldest = g
-			}
-		}
-		s.mu.RUnlock()
-		if used <= s.opt.Disk || oldest == nil {
+		select {
+		case <-ctx.Done():
 			return
+		case <-s.look:
 		}
-		s.drop(oldest)
+		s.sealAll()
+		for s.used() > s.opt.Disk && ctx.Err() == nil {
+			g := s.oldest(overfull(s.usedBy(), s.opt.Disk))
+			if g == nil {
+				break
+			}
+			s.drop(ctx, g, true)
+		}
+		s.forgetPurges()
+		s.mu.Lock()
+		close(s.round)
+		s.round = make(chan struct{})
+		s.mu.Unlock()
 	}
 }
 
-// drop forgets a segment and all that is in it.
-func (s *Store) drop(g *segment) {
+// sealAll seals the segments that are not open and not sealed yet.
+func (s *Store) sealAll() {
+	s.mu.RLock()
+	var todo []*segment
+	for _, g := range s.segments {
+		if g != s.open[g.class] && !g.isSealed() {
+			todo = append(todo, g)
+		}
+	}
+	s.mu.RUnlock()
+	for _, g := range todo {
+		if s.checkFloor() {
+			s.remove(g) // to close it takes room
+			continue
+		}
+		if err := g.seal(); err != nil {
+			s.opt.Log.Warn("segment can't be sealed and is dropped", "segment", g.id, "error", err)
+			s.remove(g)
+		}
+	}
+}
+
+// oldest returns the sealed segment of a class, or else of the other one, that was begun first; nil if there is none.
+func (s *Store) oldest(c class) *segment {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, c := range []class{c, 1 - c} {
+		var first *segment
+		for _, g := range s.segments {
+			if g.class == c && g != s.open[c] && (first == nil || g.id < first.id) {
+				first = g
+			}
+		}
+		if first != nil {
+			return first
+		}
+	}
+	return nil
+}
+
+// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main first.
+func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
+	s.dropping.Lock()
+	defer s.dropping.Unlock()
+	if s.segment(g.id) != g {
+		return
+	}
+	for _, o := range g.objects() {
+		p, hits := s.index.hits(o.id.slot())
+		m, version := s.current(o.id, p)
+		if m == nil || len(m.extents) > 0 && m.extents[0].segment != g.id {
+			continue // its body is elsewhere, or in several segments: what misses it is found out when it is asked for
+		}
+		gone, stale := s.purges.covers(m.epoch, m.url, m.tags)
+		if gone {
+			continue
+		}
+		if rewrite && g.class.keeps(hits) && ctx.Err() == nil && s.counts.rewritten.Load()*100 < s.counts.stored.Load()*maxRewrite {
+			if err := s.rewrite(o.id, m, version, p, stale); err == nil {
+				continue
+			} else if !errors.Is(err, errGone) && !errors.Is(err, ErrFull) {
+				s.opt.Log.Warn("object can't be written again", "key", m.key, "error", err)
+			}
+		}
+		if s.index.remove(o.id.slot(), p) {
+			s.counts.evicted.Add(1)
+			s.ghostMu.Lock()
+			s.ghosts.add(o.id.slot(), m.size)
+			s.ghostMu.Unlock()
+		}
+	}
+	s.remove(g)
+}
+
+// remove forgets a segment and what is left in it.
+func (s *Store) remove(g *segment) {
 	s.mu.Lock()
 	delete(s.segments, g.id)
 	s.mu.Unlock()
@@ -113,6 +243,82 @@ func (s *Store) drop(g *segment) {
 	s.counts.dropped.Add(1)
 	if err := g.drop(); err != nil {
 		s.opt.Log.Warn("segment can't be removed", "segment", g.id, "error", err)
+	}
+}
+
+// current returns the metadata that the index has for an object, and its version.
+func (s *Store) current(id objectID, p place) (m *meta, version uint64) {
+	g := s.segment(p.segment)
+	if g == nil {
+		return nil, 0
+	}
+	err := g.getVersion(metaKey(id), func(data []byte, v uint64) (err error) {
+		version = v
+		m, err = parseMeta(data)
+		return err
+	})
+	if err != nil || uint32(version) != p.version {
+		return nil, 0
+	}
+	return m, version
+}
+
+// rewrite copies an object to main. Its metadata keeps its version, so that whatever is stored for its key meanwhile stays newer, and counts as fetched now: no purge covered it
+// so far.
+func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale bool) error {
+	if !stale {
+		m.epoch = s.purges.current()
+	}
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	var extents []extent
+	for chunk := uint32(0); int64(chunk)*chunkSize < m.size; chunk++ {
+		n, err := s.readChunk(m, chunk, 0, buf[valueHeader:])
+		if err != nil {
+			return err
+		}
+		g, err := s.put(main, chunkKey(id, m.fill, chunk), buf[:valueHeader+n], 1, math.MaxUint64, true)
+		if err != nil {
+			return err
+		}
+		extents = grow(extents, g.id, chunk)
+	}
+	m.extents = extents
+	g, err := s.put(main, metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version, m.epoch, true)
+	if err != nil {
+		return err
+	}
+	s.counts.rewritten.Add(uint64(m.size))
+	s.counts.rewrites.Add(1)
+	if !s.index.move(id.slot(), from, place{segment: g.id, version: from.version}) {
+		return nil // something newer came meanwhile
+	}
+	return nil
+}
+
+// grow adds a chunk to the extents that came before it.
+func grow(e []extent, segment, chunk uint32) []extent {
+	if len(e) == 0 || e[len(e)-1].segment != segment {
+		e = append(e, extent{segment: segment, first: chunk})
+	}
+	return e
+}
+
+// forgetPurges lets go of the records that nothing older is left for.
+func (s *Store) forgetPurges() {
+	oldest := s.purges.current()
+	s.mu.RLock()
+	for _, g := range s.segments {
+		oldest = min(oldest, g.epoch.Load())
+	}
+	s.mu.RUnlock()
+	s.fillMu.Lock()
+	for epoch := range s.fills {
+		oldest = min(oldest, epoch)
+	}
+	s.fillMu.Unlock()
+	if err := s.purges.forget(oldest); err != nil {
+		s.opt.Log.Warn("purge records can't be forgotten", "error", err)
 	}
 }
 
@@ -126,19 +332,25 @@ func (s *Store) syncLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		g := s.opened()
-		if err := errors.Join(g.sync(), g.measure()); err != nil {
-			s.opt.Log.Warn("open segment can't be synced", "segment", g.id, "error", err)
+		for c := range classes {
+			g := s.opened(c)
+			if err := errors.Join(g.sync(), g.measure()); err != nil {
+				s.opt.Log.Warn("open segment can't be synced", "segment", g.id, "error", err)
+			}
 		}
-		s.checkFloor()
+		s.purges.measure()
+		if g := s.oldest(probation); s.checkFloor() && g != nil {
+			s.drop(ctx, g, false) // gives room back, a segment a second
+		}
 	}
 }
 
-// checkFloor refuses writes while the file system has less free space than the floor.
-func (s *Store) checkFloor() {
+// checkFloor says whether the file system has less free space than the floor. It is asked before each write, as Badger writes to mapped files, where a full disk
+// ends the process.
+func (s *Store) checkFloor() bool {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(s.opt.Dir, &fs); err != nil {
-		return
+		return s.full.Load()
 	}
 	floor := s.opt.Floor
 	if floor == 0 {
@@ -146,7 +358,16 @@ func (s *Store) checkFloor() {
 	}
 	free := int64(fs.Bavail) * int64(fs.Bsize)
 	full := free < floor
-	if s.full.Swap(full) == full {
+	if s.full.Swap(full) != full {
+		s.tellFloor(full, free, floor)
+	}
+	return full
+}
+
+// tellFloor logs a change, once a minute at most.
+func (s *Store) tellFloor(full bool, free, floor int64) {
+	now := time.Now().Unix()
+	if last := s.told.Load(); now-last < 60 || !s.told.CompareAndSwap(last, now) {
 		return
 	}
 	if full {

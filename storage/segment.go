@@ -19,15 +19,23 @@ import (
 // sealedName is the file that tells that a segment was closed cleanly.
 const sealedName = "SEALED"
 
+// epochName is the file that holds the lowest epoch of a segment's objects, in decimal.
+const epochName = "EPOCH"
+
 var errGone = errors.New("segment was dropped")
 
 // segment is one generation of the store: a small Badger that is written, sealed and dropped as a whole.
 type segment struct {
-	id  uint32
-	dir string
+	id    uint32
+	class class
+	dir   string
+	log   *slog.Logger
 
 	written atomic.Int64 // bytes put since it was opened for writing
 	size    atomic.Int64 // allocated bytes when it was measured last
+
+	lowering sync.Mutex    // held while epoch is lowered
+	epoch    atomic.Uint64 // the lowest of its objects: purges up to it can't matter to them
 
 	// mu guards db. It is held shared by each read and write and alone to seal or drop, because a read of a
 	// closed Badger hangs.
@@ -35,12 +43,13 @@ type segment struct {
 	db *badger.DB // nil once dropped
 }
 
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
+// badgerOptions are those of a Badger that is to hold about size bytes.
+func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	o := badger.DefaultOptions(dir)
 	o.Logger = badgerLog{log.With("badger", filepath.Base(dir))}
 	o.MetricsEnabled = false
 	o.SyncWrites = false // the store syncs every second
-	o.MemTableSize = 8 << 20
+	o.MemTableSize = max(1<<20, min(8<<20, size/2))
 	o.NumMemtables = 2
 	o.NumCompactors = 0 // a segment lives too shortly to be worth compacting
 	o.NumLevelZeroTables = 1 << 20
@@ -65,12 +74,18 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 }
 
 // openSegment opens the segment in dir; a sealed one read-only.
-func openSegment(id uint32, dir string, log *slog.Logger) (*segment, error) {
+func openSegment(id uint32, c class, dir string, size int64, log *slog.Logger) (*segment, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	g := &segment{id: id, dir: dir}
-	db, err := openBadger(badgerOptions(dir, log).WithReadOnly(g.isSealed()))
+	g := &segment{id: id, class: c, dir: dir, log: log}
+	g.epoch.Store(math.MaxUint64)
+	if b, err := os.ReadFile(filepath.Join(dir, epochName)); err == nil {
+		var epoch uint64 // a file that does not say holds all purges back
+		_, _ = fmt.Sscan(string(b), &epoch)
+		g.epoch.Store(epoch)
+	}
+	db, err := openBadger(badgerOptions(dir, size, log).WithReadOnly(g.isSealed()))
 	if err != nil {
 		return nil, fmt.Errorf("open segment %d: %w", id, err)
 	}
@@ -88,7 +103,7 @@ func (g *segment) isSealed() bool {
 }
 
 // seal closes the segment for writing and opens it again read-only. Reads wait meanwhile, so everything that can be done before, is.
-func (g *segment) seal(log *slog.Logger) error {
+func (g *segment) seal() error {
 	if err := g.sync(); err != nil {
 		return err
 	}
@@ -105,7 +120,7 @@ func (g *segment) seal(log *slog.Logger) error {
 	if err := os.WriteFile(filepath.Join(g.dir, sealedName), nil, 0o644); err != nil {
 		return err
 	}
-	db, err := openBadger(badgerOptions(g.dir, log).WithReadOnly(true))
+	db, err := openBadger(badgerOptions(g.dir, 0, g.log).WithReadOnly(true))
 	if err != nil {
 		return fmt.Errorf("open sealed segment %d: %w", g.id, err)
 	}
@@ -165,6 +180,22 @@ func (g *segment) put(key, v []byte, version uint64) error {
 
 // get calls use with the checked data of a value, which it must not keep or write to a network.
 func (g *segment) get(key []byte, use func(data []byte) error) error {
+	return g.getVersion(key, func(data []byte, _ uint64) error { return use(data) })
+}
+
+// getVersion is get that also tells the value's version.
+func (g *segment) getVersion(key []byte, use func(data []byte, version uint64) error) error {
+	return g.value(key, func(v []byte, version uint64) error {
+		data, err := openValue(key, v)
+		if err != nil {
+			return err
+		}
+		return use(data, version)
+	})
+}
+
+// value calls use with a value as it is, unchecked.
+func (g *segment) value(key []byte, use func(v []byte, version uint64) error) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.db == nil {
@@ -177,36 +208,81 @@ func (g *segment) get(key []byte, use func(data []byte) error) error {
 		return fmt.Errorf("segment %d: %w", g.id, err)
 	}
 	return item.Value(func(v []byte) error {
-		data, err := openValue(key, v)
-		if err != nil {
+		populate(v)
+		if err := use(v, item.Version()); err != nil {
 			return fmt.Errorf("segment %d: %w", g.id, err)
 		}
-		return use(data)
+		return nil
 	})
 }
 
-// load puts every object of the segment into x, by a scan of the keys alone, and returns the highest version found.
+// load puts every object of the segment into x, and returns the highest version found.
 func (g *segment) load(x *index) uint64 {
+	var newest uint64
+	for _, o := range g.objects() {
+		x.put(o.id.slot(), place{segment: g.id, version: uint32(o.version)})
+		newest = max(newest, o.version)
+	}
+	return newest
+}
+
+// lower takes note of an object with this epoch. It is on the disk when lower returns, so that a start need not read every object.
+func (g *segment) lower(epoch uint64) error {
+	if g.epoch.Load() <= epoch {
+		return nil
+	}
+	g.lowering.Lock()
+	defer g.lowering.Unlock()
+	if g.epoch.Load() <= epoch {
+		return nil
+	}
+	name := filepath.Join(g.dir, epochName)
+	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", epoch), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	g.epoch.Store(epoch)
+	return nil
+}
+
+// written is an object whose metadata was written to a segment.
+type written struct {
+	id      objectID
+	version uint64
+}
+
+// objects lists every object whose metadata was ever written here, by a scan of the keys.
+func (g *segment) objects() []written {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
+	if g.db == nil {
+		return nil
+	}
 	txn := g.db.NewTransactionAt(math.MaxUint64, false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{'m'}})
 	defer it.Close()
+	var out []written
 	for it.Rewind(); it.Valid(); it.Next() {
-		k := it.Item().Key()
-		if len(k) != 1+len(objectID{}) {
-			continue
+		if k := it.Item().Key(); len(k) == 1+len(objectID{}) {
+			out = append(out, written{objectID(k[1:]), it.Item().Version()})
 		}
-		x.put(objectID(k[1:]).slot(), place{segment: g.id, version: uint32(it.Item().Version())})
 	}
-	return g.db.MaxVersion()
+	return out
 }
 
-// measure counts the allocated bytes of the folder. Badger's files are sparse, so their lengths say little.
+// measure counts the allocated bytes of the folder.
 func (g *segment) measure() error {
-	var n int64
-	err := filepath.WalkDir(g.dir, func(_ string, d fs.DirEntry, err error) error {
+	n, err := allocated(g.dir)
+	g.size.Store(n)
+	return err
+}
+
+// allocated counts the allocated bytes of a folder. Badger's files are sparse, so their lengths say little.
+func allocated(dir string) (n int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return ignoreMissing(err)
 		}
@@ -219,8 +295,7 @@ func (g *segment) measure() error {
 		}
 		return nil
 	})
-	g.size.Store(n)
-	return err
+	return n, err
 }
 
 // ignoreMissing lets a file go that Badger removed while the folder was read.

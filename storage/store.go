@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	formatLine      = "kaiku-store 1\n"
+	formatLine      = "kaiku-store 2\n"
 	minSegment      = 1 << 20
 	syncInterval    = time.Second
 	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
@@ -44,23 +44,36 @@ type Store struct {
 	ram     *otter.Cache[string, *Object] // nil without memory
 	version atomic.Uint64                 // of the newest metadata record
 	full    atomic.Bool                   // the disk is at its floor
+	told    atomic.Int64                  // when that was logged last, in seconds since 1970
 	counts  counts
 	lock    *os.File
 
-	rolling sync.Mutex // held while a new segment is begun
+	rolling  sync.Mutex // held while a new segment is begun
+	dropping sync.Mutex // held while a segment is dropped
 
-	// mu guards segments and open; their contents have locks of their own.
+	// mu guards what follows; segments have locks of their own.
 	mu       sync.RWMutex
 	segments map[uint32]*segment
-	open     *segment
+	open     [classes]*segment
+	lastID   uint32
+	round    chan struct{} // closed, and replaced, when the keeper has looked
 
+	ghostMu sync.Mutex
+	ghosts  *ghosts
+
+	fillMu sync.Mutex
+	fills  map[uint64]int // epochs of writers that are not done, and how many have each
+
+	look chan struct{} // wakes the keeper
+	base context.Context
 	stop context.CancelFunc
-	work sync.WaitGroup // the sync loop and seals
+	work sync.WaitGroup // the sync loop and the keeper
 }
 
 // counts are what Stats reports beside what it reads off.
 type counts struct {
-	evicted, dropped, damaged, refused atomic.Uint64
+	evicted, dropped, damaged, refused, rewrites atomic.Uint64
+	stored, rewritten                            atomic.Uint64 // bytes
 }
 
 // Stats is what a Store holds and did since it was opened.
@@ -74,6 +87,11 @@ type Stats struct {
 	Dropped  uint64 // segments
 	Damaged  uint64 // objects whose checksum failed or whose chunk was missing
 	Refused  uint64 // writes refused because the disk was at its floor
+
+	Stored    uint64 // bytes of objects
+	Rewrites  uint64 // objects written again because they were hit
+	Rewritten uint64 // bytes of those
+	Purges    int    // purge records
 }
 
 // Open opens the store in opt.Dir, which one process can hold at a time.
@@ -91,13 +109,15 @@ func Open(opt Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opt: opt, index: newIndex(), lock: lock, segments: map[uint32]*segment{}}
+	s := &Store{opt: opt, index: newIndex(), lock: lock, segments: map[uint32]*segment{}, ghosts: newGhosts(opt.Disk),
+		fills: map[uint64]int{}, look: make(chan struct{}, 1), round: make(chan struct{})}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", opt.Dir, err), s.release())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
-	s.work.Go(func() { s.syncLoop(ctx) })
+	s.base, s.stop = context.WithCancel(context.Background())
+	s.work.Go(func() { s.syncLoop(s.base) })
+	s.work.Go(func() { s.keep(s.base) })
+	s.wake()
 	return s, nil
 }
 
@@ -124,13 +144,13 @@ func (s *Store) start() error {
 	if err := s.openSegments(); err != nil {
 		return err
 	}
-	if s.open == nil {
-		if err := s.begin(); err != nil {
-			return err
+	for c := range classes {
+		if s.open[c] == nil {
+			if err := s.begin(c); err != nil {
+				return err
+			}
 		}
 	}
-	s.enforce(0)
-	s.checkFloor()
 	return nil
 }
 
@@ -176,64 +196,72 @@ func (s *Store) openSegments() error {
 	if err != nil {
 		return err
 	}
-	var ids []uint32
+	var found []*segment // not open
 	for _, e := range entries {
-		id, err := strconv.ParseUint(e.Name(), 10, 32)
-		if err != nil { // left behind by a drop that was cut short
-			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+		g := &segment{dir: filepath.Join(root, e.Name())}
+		number, kind, _ := strings.Cut(e.Name(), ".")
+		id, err := strconv.ParseUint(number, 10, 24)
+		g.id = uint32(id)
+		g.class = class(slices.Index(classNames[:], kind))
+		if err != nil || g.class >= classes { // left behind by a drop that was cut short
+			if err := os.RemoveAll(g.dir); err != nil {
 				return err
 			}
 			continue
 		}
-		ids = append(ids, uint32(id))
+		found = append(found, g)
 	}
-	slices.Sort(ids)
-	for i, id := range ids {
-		g, err := s.openMarked(id)
-		if err == nil && !g.isSealed() && (i < len(ids)-1 || g.written.Load() >= s.segmentSize()) {
-			err = g.seal(s.opt.Log)
+	slices.SortFunc(found, func(a, b *segment) int { return int(a.id) - int(b.id) })
+	var newest [classes]uint32
+	for _, g := range found {
+		newest[g.class], s.lastID = g.id, g.id
+	}
+	for _, f := range found {
+		g, err := s.openMarked(f)
+		if err == nil && !g.isSealed() && (g.id != newest[g.class] || g.written.Load() >= s.segmentSize()) {
+			err = g.seal()
 		}
 		if err != nil {
-			s.opt.Log.Warn("segment can't be opened and is deleted", "segment", id, "error", err)
+			s.opt.Log.Warn("segment can't be opened and is deleted", "segment", f.id, "error", err)
 			if g != nil {
-				err = g.close()
+				_ = g.close() // it is deleted whatever it says
 			}
-			if err := errors.Join(err, os.RemoveAll(s.segmentDir(id))); err != nil && g != nil {
+			if err := os.RemoveAll(f.dir); err != nil {
 				return err
 			}
 			continue
 		}
 		s.version.Store(max(s.version.Load(), g.load(s.index)))
-		s.segments[id] = g
+		s.segments[g.id] = g
 		if !g.isSealed() {
-			s.open = g
+			s.open[g.class] = g
 		}
 	}
 	return nil
 }
 
 // openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended the process before.
-func (s *Store) openMarked(id uint32) (*segment, error) {
+func (s *Store) openMarked(f *segment) (*segment, error) {
 	mark := filepath.Join(s.opt.Dir, "opening")
 	tries := 0
 	if b, err := os.ReadFile(mark); err == nil {
 		var of uint32
-		if _, err := fmt.Sscanf(string(b), "%d %d", &of, &tries); err != nil || of != id {
+		if _, err := fmt.Sscanf(string(b), "%d %d", &of, &tries); err != nil || of != f.id {
 			tries = 0
 		}
 	}
 	if tries >= openTries {
 		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries), os.Remove(mark))
 	}
-	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", id, tries+1), 0o644); err != nil {
+	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", f.id, tries+1), 0o644); err != nil {
 		return nil, err
 	}
-	g, err := openSegment(id, s.segmentDir(id), s.opt.Log)
+	g, err := openSegment(f.id, f.class, f.dir, s.segmentSize(), s.opt.Log)
 	return g, errors.Join(err, os.Remove(mark))
 }
 
-func (s *Store) segmentDir(id uint32) string {
-	return filepath.Join(s.opt.Dir, "segments", fmt.Sprintf("%010d", id))
+func (s *Store) segmentDir(id uint32, c class) string {
+	return filepath.Join(s.opt.Dir, "segments", fmt.Sprintf("%08d.%s", id, c))
 }
 
 func (s *Store) segmentSize() int64 { return max(s.opt.Disk/segmentCount, minSegment) }
@@ -251,6 +279,9 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var errs []error
 	for _, g := range s.segments {
+		if !g.isSealed() && s.checkFloor() {
+			continue // to close it takes room; the next start takes it as after a crash
+		}
 		errs = append(errs, g.close())
 	}
 	if s.purges != nil {
@@ -291,7 +322,7 @@ func (s *Store) Forget(key string) {
 // Get looks an object up; nil is a miss. A damaged object is a miss too.
 func (s *Store) Get(key string) *Object {
 	id := idOf(key)
-	p, ok := s.index.get(id.slot())
+	p, ok := s.index.hit(id.slot())
 	if !ok {
 		return nil
 	}
@@ -376,18 +407,22 @@ func (s *Store) discard(o *Object, err error) {
 func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Object, error) {
 	m := *o.meta
 	m.epoch, m.tags, m.data, m.stored = epoch, tags, data, time.Now()
-	return s.putMeta(&m)
+	c := probation
+	if g := s.segment(o.place.segment); g != nil {
+		c = g.class
+	}
+	return s.putMeta(c, &m)
 }
 
 // putMeta writes the record that makes an object exist.
-func (s *Store) putMeta(m *meta) (*Object, error) {
+func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 	id := idOf(m.key)
 	version := s.version.Add(1)
-	segment, err := s.put(metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version)
+	g, err := s.put(c, metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version, m.epoch, false)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", m.key, err)
 	}
-	p := place{segment: segment, version: uint32(version)}
+	p := place{segment: g.id, version: uint32(version)}
 	s.index.put(id.slot(), p)
 	return &Object{store: s, meta: m, place: p}, nil
 }
@@ -398,6 +433,8 @@ func (s *Store) Stats() Stats {
 		Objects: s.index.len(), Disk: s.opt.Disk,
 		Evicted: s.counts.evicted.Load(), Dropped: s.counts.dropped.Load(),
 		Damaged: s.counts.damaged.Load(), Refused: s.counts.refused.Load(),
+		Stored: s.counts.stored.Load(), Rewrites: s.counts.rewrites.Load(), Rewritten: s.counts.rewritten.Load(),
+		Purges: s.purges.len(),
 	}
 	if s.ram != nil {
 		st.Memory = s.ram.WeightedSize()

@@ -60,6 +60,15 @@ func put(t *testing.T, s *Store, key string, body []byte, tags ...string) *Objec
 	return o
 }
 
+// churn writes objects that nobody asks for, so that what was written before them moves on.
+func churn(t *testing.T, s *Store, bytes int) {
+	t.Helper()
+	for n := 0; n < bytes; n += 200_000 {
+		key := fmt.Sprintf("/churn/%x", rand.Uint64())
+		put(t, s, key, bodyOf("", 200_000))
+	}
+}
+
 func read(t *testing.T, o *Object, off, n int64) []byte {
 	t.Helper()
 	r, err := o.Open(off, n)
@@ -228,7 +237,7 @@ func TestCorruptSegmentIsDeletedAndTheRestServed(t *testing.T) {
 	if first == last {
 		t.Fatal("one segment only")
 	}
-	if err := os.WriteFile(filepath.Join(s.segmentDir(first), "MANIFEST"), []byte("nonsense"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.segmentDir(first, probation), "MANIFEST"), []byte("nonsense"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
@@ -274,7 +283,7 @@ func TestFlippedBitIsAMiss(t *testing.T) {
 	for i := range 10 { // so that the segment is sealed: Badger cuts a log that it writes on at the first damage
 		put(t, s, fmt.Sprint("/", i), bodyOf("", 200_000))
 	}
-	seg := s.segmentDir(s.Get("/a").Segment())
+	seg := s.segmentDir(s.Get("/a").Segment(), probation)
 	closeStore(t, s)
 	logs, _ := filepath.Glob(filepath.Join(seg, "*.vlog"))
 	flipped := false

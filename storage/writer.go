@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -15,10 +16,11 @@ type Header struct {
 	Epoch uint64
 }
 
-// Writer stores one object. Write and Commit are for one goroutine; ReadAt may be called by any number meanwhile and after. One that is not
-// committed needs no end: what it wrote goes with its segments.
+// Writer stores one object. Write, Commit and Close are for one goroutine; ReadAt may be called by any number meanwhile and after.
 type Writer struct {
 	store *Store
+	class class
+	done  bool // not among the store's fills any more
 
 	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while their chunk is the current one.
 	mu      sync.RWMutex
@@ -27,9 +29,32 @@ type Writer struct {
 	flushed uint32 // whole chunks that are in segments
 }
 
-// Create begins an object. Nothing of it is found before Commit.
+// Create begins an object. Nothing of it is found before Commit. The Writer is to be closed in the end, committed or not.
 func (s *Store) Create(h Header) *Writer {
-	return &Writer{store: s, meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
+	w := &Writer{store: s, meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
+	s.ghostMu.Lock()
+	if s.ghosts.take(idOf(h.Key).slot()) {
+		w.class = main
+	}
+	s.ghostMu.Unlock()
+	s.fillMu.Lock()
+	s.fills[h.Epoch]++
+	s.fillMu.Unlock()
+	return w
+}
+
+// Close ends the writing; what was written and not committed can still be read by ReadAt. Purges that came since Create are remembered until then.
+func (w *Writer) Close() {
+	if w.done {
+		return
+	}
+	w.done = true
+	s := w.store
+	s.fillMu.Lock()
+	defer s.fillMu.Unlock()
+	if s.fills[w.meta.epoch]--; s.fills[w.meta.epoch] == 0 {
+		delete(s.fills, w.meta.epoch)
+	}
 }
 
 // Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object can't be stored any more, but what was
@@ -61,15 +86,14 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // flush writes the current chunk, of n bytes, to the open segment.
 func (w *Writer) flush(n int) error {
-	segment, err := w.store.put(chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1)
+	g, err := w.store.put(w.class, chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1, math.MaxUint64, false)
 	if err != nil {
 		return err
 	}
+	w.store.counts.stored.Add(uint64(n))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e := w.meta.extents; len(e) == 0 || e[len(e)-1].segment != segment {
-		w.meta.extents = append(w.meta.extents, extent{segment: segment, first: w.flushed})
-	}
+	w.meta.extents = grow(w.meta.extents, g.id, w.flushed)
 	w.flushed++
 	return nil
 }
@@ -101,6 +125,7 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 
 // Commit stores the object: its tags, and data that comes back with it. The Writer is then done, but for ReadAt.
 func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
+	defer w.Close()
 	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {
 		if err := w.flush(rest); err != nil {
 			return nil, fmt.Errorf("store %s: %w", w.meta.key, err)
@@ -114,5 +139,5 @@ func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 		w.buf = nil
 	}
 	w.mu.Unlock()
-	return w.store.putMeta(&m)
+	return w.store.putMeta(w.class, &m)
 }

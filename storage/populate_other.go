@@ -1,0 +1,6 @@
+//go:build !linux
+
+package storage
+
+// populate does nothing where the kernel has no such call.
+func populate([]byte) {}
