@@ -117,6 +117,9 @@ type fragmentContent struct {
 	piece content         // what is sent next
 	have  int64           // bytes of it
 	leave func()          // ends the part in a flight of the piece; nil without one
+
+	// ahead is a flight that was joined before its turn came, by probe.
+	ahead *flight
 }
 
 func (c *fragmentContent) open(ctx context.Context, part httpcache.Range) error {
@@ -126,7 +129,7 @@ func (c *fragmentContent) open(ctx context.Context, part httpcache.Range) error 
 
 // next opens the piece that want begins with.
 func (c *fragmentContent) next(ctx context.Context) error {
-	c.close()
+	c.closePiece()
 	if c.want.Length == 0 {
 		return nil
 	}
@@ -156,14 +159,44 @@ func (c *fragmentContent) next(ctx context.Context) error {
 	}
 }
 
+// probe joins or begins the flight of what lacks first of a part, if anything does, so that it is known whether the origin still has the representation.
+func (c *fragmentContent) probe(ctx context.Context, part httpcache.Range) error {
+	for _, p := range httpcache.Plan(c.fragments, part) {
+		if p.Key != "" || c.flight != nil && p.Start >= c.flight.first && p.Start < c.flight.first+c.flight.length {
+			continue
+		}
+		f, err := c.join(ctx, p)
+		c.ahead = f
+		return err
+	}
+	return nil
+}
+
 // use makes a piece of which have bytes are left the next one.
 func (c *fragmentContent) use(ctx context.Context, piece content, have int64) error {
 	c.piece, c.have = piece, min(have, c.want.Length)
 	return piece.open(ctx, httpcache.Range{Start: c.want.Start, Length: c.have})
 }
 
-// fetch joins or begins the flight of the slice that a lacking piece is in.
+// fetch has a lacking piece come from the flight of the slice that it is in.
 func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
+	f := c.ahead
+	c.ahead = nil
+	if f == nil || p.Start < f.first || p.Start >= f.first+f.length {
+		if f != nil {
+			c.server.flights.leave(f)
+		}
+		var err error
+		if f, err = c.join(ctx, p); err != nil {
+			return err
+		}
+	}
+	c.leave = func() { c.server.flights.leave(f) }
+	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
+}
+
+// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header block.
+func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight, error) {
 	s, x := c.server, c.x
 	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
 	key := fragmentKey(c.key, slice.Start, c.StrongValidator())
@@ -187,10 +220,9 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	}
 	if err != nil {
 		s.flights.leave(f)
-		return err
+		return nil, err
 	}
-	c.leave = func() { s.flights.leave(f) }
-	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
+	return f, nil
 }
 
 func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) error {
@@ -209,6 +241,14 @@ func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) err
 }
 
 func (c *fragmentContent) close() {
+	c.closePiece()
+	if c.ahead != nil {
+		c.server.flights.leave(c.ahead)
+		c.ahead = nil
+	}
+}
+
+func (c *fragmentContent) closePiece() {
 	if c.piece != nil {
 		c.piece.close()
 		c.piece = nil

@@ -50,7 +50,12 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, errorResponse{"no site has the host " + host})
 		return
 	}
-	e := Explanation{URL: raw, Key: key(strings.HasPrefix(raw, "https:"), site.url(host, "/"+rest))}
+	_, hostport, _ := strings.Cut(raw, "://")
+	if i := strings.IndexAny(hostport, "/?#"); i >= 0 {
+		hostport = hostport[:i]
+	}
+	e := Explanation{URL: raw,
+		Key: authority(strings.HasPrefix(raw, "https:"), hostport) + strings.TrimPrefix(site.url(host, "/"+rest), host)}
 	e.Objects = s.explain(site, e.Key)
 	if len(e.Objects) == 0 {
 		now := time.Now()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ type fetch struct {
 	site    *Site
 	born    born          // of what is stored; its fields and tags are known once the answer is
 	host    string        // canonical
-	secure  bool          // the client's connection is
+	origin  string        // authority of the URI
 	client  http.Header   // of the request that leads the flight, as it came
 	request *http.Request // to the origin, under the flight's context
 	have    *entry        // to be validated; nil on a miss
@@ -73,9 +74,12 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if err != nil {
 		return err
 	}
-	answer := receive(resp, asked, time.Now())
+	answer := s.receive(resp, asked, time.Now())
 	f.change(func() { f.fwdStatus = resp.StatusCode })
 	switch {
+	case resp.StatusCode < 200:
+		resp.Body.Close()
+		return fmt.Errorf("origin switched to %q, which nobody asked for", resp.Header.Get("Upgrade"))
 	case t.part:
 		return s.fillPart(f, t, resp, answer)
 	case validating && resp.StatusCode == http.StatusNotModified:
@@ -94,6 +98,9 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	}
 	storable, why := t.site.Policy.Storable(t.client, answer)
 	part, whole, partial := httpcache.Range{}, int64(0), resp.StatusCode == http.StatusPartialContent
+	if partial && len(t.request.Header["Range"]) == 0 {
+		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"
+	}
 	if partial && storable {
 		part, whole, _ = httpcache.ParseContentRange(answer.Header)
 	}
@@ -104,7 +111,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		s.cache.pass.set(t.born.Key, why, answer.ResponseTime)
 	}
 	if !storable {
-		s.decline(f, resp, partial)
+		s.decline(f, resp)
 		return nil
 	}
 	if len(t.request.Header["Range"]) > 0 && resp.StatusCode == http.StatusOK {
@@ -123,12 +130,12 @@ func isServerError(status int) bool {
 	return status == 500 || status == 502 || status == 503 || status == 504
 }
 
-// decline leaves the response to the leader, if that still follows. A part is not what the leader asked for: it asks again for itself.
-func (s *Server) decline(f *flight, resp *http.Response, partial bool) {
+// decline leaves the response to the leader, if that still follows.
+func (s *Server) decline(f *flight, resp *http.Response) {
 	s.flights.land(f)
 	f.change(func() {
 		f.phase = declined
-		if f.followers > 0 && !partial {
+		if f.followers > 0 {
 			f.response = resp
 			return
 		}
@@ -143,8 +150,10 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	updated.RemovePrivate()
 	e := &entry{t.have.object, t.have.response}
 	e.Stored = updated
-	if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.host, t.secure)); err == nil {
+	if !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)) {
+		s.Store.Forget(t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
+	} else if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
+		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.host, t.origin)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key, "error", err)
@@ -182,7 +191,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	fragment := part.Length != whole
 	b := &t.born
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
-	b.tags = tagsOf(answer.Header, t.host, t.secure)
+	b.tags = tagsOf(answer.Header, t.host, t.origin)
 	private := answer.RemovePrivate()
 	key := b.key()
 	if fragment {

@@ -3,8 +3,10 @@ package edge
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,8 +24,10 @@ type exchange struct {
 	r    *http.Request
 	site *Site
 	host string // canonical
-	url  string // what purges know it by
-	key  string // what the store knows it by
+	// origin is the authority of the URI.
+	origin string
+	url    string // what purges know it by
+	key    string // what the store knows it by
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
 	variant string
 }
@@ -64,15 +68,16 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 	}
 	w.site = site.Name
 	x.url = site.url(host, target(r))
-	x.key = key(r.TLS != nil, x.url)
+	x.origin = authority(r.TLS != nil, r.Host)
+	x.key = x.origin + strings.TrimPrefix(x.url, host)
 	switch {
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")
 	case r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
 		s.pass(x, "bypass") // only the origin can evaluate these (RFC 9111, 4.3.2)
-	case r.Header.Get("Upgrade") != "":
-		s.pass(x, "bypass")
+	case r.Header.Get("Upgrade") != "", r.ContentLength != 0:
+		s.pass(x, "bypass") // a GET with a body has no meaning that a cache knows (RFC 9110, 9.3.1)
 	default:
 		s.lookup(x)
 	}
@@ -85,8 +90,12 @@ func (s *Server) refuse(x *exchange) (int, string) {
 		fields += len(lines)
 	}
 	switch {
+	case !validHost(x.r.Host) && x.r.Host != "":
+		return http.StatusBadRequest, "malformed Host"
 	case x.site == nil:
 		return http.StatusMisdirectedRequest, "no site has this host"
+	case x.r.URL.Scheme == "https" && x.r.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
+		return http.StatusMisdirectedRequest, "https over a plain connection"
 	case len(x.r.RequestURI) > maxURL:
 		return http.StatusRequestURITooLong, "request target too long"
 	case fields > maxFields:
@@ -142,7 +151,7 @@ func (s *Server) lookup(x *exchange) {
 				s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
+				s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
 				return
 			case s.follow(x, e, d, own, d.Forward):
 				return
@@ -250,6 +259,11 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 		}
 		defer f.cancel()
 		defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
+		if part && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
+			resp.Body.Close()
+			s.pass(x, forward)
+			return true
+		}
 		s.passOn(x, resp, st)
 		return true
 	case p == failed:
@@ -275,6 +289,34 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 	// A validation: the stored response was confirmed.
 	st.Stored = true
 	return s.serveEntry(x, e, st, nil)
+}
+
+// cutPart makes of a slice that can't be stored the response to a request for a part of it. It reports false if the slice has not all of that.
+func cutPart(resp *http.Response, field string) bool {
+	have, size, ok := httpcache.ParseContentRange(resp.Header)
+	if !ok {
+		return false
+	}
+	ranges, ok := httpcache.ParseRanges(field, size)
+	if !ok || len(ranges) != 1 {
+		return false
+	}
+	want := ranges[0]
+	skip := want.Start - have.Start
+	if skip < 0 || skip+want.Length > have.Length {
+		return false
+	}
+	if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
+		return false
+	}
+	resp.Header.Set("Content-Range", contentRange(want, size))
+	resp.Header.Set("Content-Length", strconv.FormatInt(want.Length, 10))
+	resp.ContentLength = want.Length
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, want.Length), resp.Body}
+	return true
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).
@@ -330,19 +372,31 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x.r)
-	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, secure: x.r.TLS != nil, client: x.r.Header,
+	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, origin: x.origin, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }
 
 // failed answers a request whose fetch failed: with the stale response if there is one that may be used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
-	if have != nil && d.StaleIfError {
+	var answered *statusError
+	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
 		st.TTL, st.HasTTL, st.Detail = d.TTL, true, "stale-if-error"
 		if s.serveEntry(x, have, st, have.Unvalidated()) {
 			return
 		}
 	}
+	if have != nil && !errors.As(err, new(*statusError)) {
+		st.Detail = origin.Reason(err)
+		s.tellFailure(x, err)
+		s.fail(x, http.StatusGatewayTimeout, st) // what must be validated can't be (RFC 9111, 5.2.2.2)
+		return
+	}
 	s.failUpstream(x, err, st)
+}
+
+// tellFailure logs what an origin did.
+func (s *Server) tellFailure(x *exchange, err error) {
+	s.Log.Warn("origin failed", "site", x.site.Name, "url", x.url, "error", err)
 }
 
 // failUpstream tells the client, and the log, that the origin failed.
@@ -359,7 +413,7 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 	if errors.As(err, &se) {
 		status, st.Detail = se.status, "origin-error"
 	}
-	s.Log.Warn("origin failed", "site", x.site.Name, "url", x.url, "error", err)
+	s.tellFailure(x, err)
 	s.fail(x, status, st)
 }
 

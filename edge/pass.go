@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -42,7 +43,7 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	if _, ok := h["User-Agent"]; !ok {
 		h.Set("User-Agent", "") // or net/http names itself
 	}
-	s.via(h)
+	s.via(h, r.ProtoMajor, r.ProtoMinor)
 }
 
 // lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it did.
@@ -80,17 +81,21 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
-	s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
+	s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it.
 func (s *Server) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
-	s.proxy(x, func(*http.Request) (*http.Response, error) { return resp, nil }, st, nil, httpcache.Decision{})
+	s.proxy(x, nil, st, resp, nil, httpcache.Decision{})
 }
 
-// proxy passes a request through. have is what is stored for it, and d what may be done with that, if there is anything.
-func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *entry, d httpcache.Decision) {
+// proxy passes a request through, or a response to it that was received already. have is what is stored for it, and d what may be done with that, if
+// there is anything.
+func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
+	if received != nil {
+		ask = func(*http.Request) (*http.Response, error) { return received, nil }
+	}
 	p := &httputil.ReverseProxy{
 		Transport: ask,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -99,6 +104,10 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *en
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(resp *http.Response) error {
+			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
+				return errors.New("the origin switched protocols, which nobody asked for")
+			}
+			mendNames(resp.Header)
 			s.invalidate(x, resp)
 			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
 				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
@@ -108,7 +117,9 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *en
 			}
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
-			s.via(resp.Header)
+			if received == nil {
+				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
+			}
 			if _, ok := resp.Header["Content-Type"]; !ok {
 				resp.Header["Content-Type"] = nil
 			}
@@ -123,7 +134,15 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *en
 
 // learn freshens a stored response by the answer to a HEAD, or makes it gone if they don't agree (RFC 9111, 4.3.5).
 func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
-	same := true
+	h := head.Header.Clone()
+	httpcache.RemoveHopByHop(h)
+	updated := have.Update(h, head.RequestTime, head.ResponseTime)
+	updated.RemovePrivate()
+	if ok, _ := x.site.Policy.Storable(x.r.Header, &httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
+		ResponseTime: head.ResponseTime}); !ok {
+		return // not for all that are served from the store
+	}
+	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header), httpcache.VaryFields(have.Header["Vary"], x.r.Header))
 	for _, name := range []string{"Etag", "Last-Modified"} {
 		if v := head.Header.Get(name); v != "" && v != have.Header.Get(name) {
 			same = false
@@ -134,11 +153,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 	var err error
 	if same {
-		h := head.Header.Clone()
-		httpcache.RemoveHopByHop(h)
-		updated := have.Update(h, head.RequestTime, head.ResponseTime)
-		updated.RemovePrivate()
-		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.host, x.r.TLS != nil))
+		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.host, x.origin))
 	} else {
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url}})
 	}
@@ -156,8 +171,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return
 	}
-	secure := x.r.TLS != nil
-	base, err := url.Parse(key(secure, x.r.Host) + x.r.URL.EscapedPath())
+	base, err := url.Parse(x.origin + x.r.URL.EscapedPath())
 	if err != nil {
 		base = &url.URL{}
 	}
@@ -167,21 +181,18 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		if v == "" {
 			continue
 		}
-		if u, err := base.Parse(v); err == nil && u.Scheme == base.Scheme && strings.EqualFold(u.Host, base.Host) {
+		if u, err := base.Parse(v); err == nil && authority(u.Scheme == "https", u.Host) == x.origin {
 			urls = append(urls, x.site.url(x.host, u.RequestURI()))
 		}
 	}
 	var p storage.Purge
 	for _, u := range urls { // a record is only worth its room where there is something that it makes gone
-		for _, secure := range []bool{false, true} {
-			if k := key(secure, u); s.Store.Get(k) != nil || s.flights.has(k) {
-				p.URLs = append(p.URLs, u)
-				break
-			}
+		if k := x.origin + strings.TrimPrefix(u, x.host); s.Store.Get(k) != nil || s.flights.has(k) {
+			p.URLs = append(p.URLs, u)
 		}
 	}
 	for _, g := range httpcache.Groups(resp.Header["Cache-Group-Invalidation"]) {
-		p.Tags = append(p.Tags, groupTag(g, x.host, secure))
+		p.Tags = append(p.Tags, groupTag(g, x.origin))
 	}
 	if len(p.URLs)+len(p.Tags) == 0 {
 		return

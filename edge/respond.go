@@ -17,10 +17,14 @@ func (s *Server) setStatus(h http.Header, upstream []string, st httpcache.Status
 	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(nil, s.Name)))
 }
 
-// via adds this edge to the Via field (RFC 9110, 7.6.3).
-func (s *Server) via(h http.Header) {
+// via adds this edge to the Via field of a message that came with a version of HTTP (RFC 9110, 7.6.3).
+func (s *Server) via(h http.Header, major, minor int) {
+	version := strconv.Itoa(major)
+	if major < 2 {
+		version += "." + strconv.Itoa(minor)
+	}
 	have := h["Via"]
-	h["Via"] = append(have[:len(have):len(have)], "1.1 "+s.Name)
+	h["Via"] = append(have[:len(have):len(have)], version+" "+s.Name)
 }
 
 // setHeader copies the stored fields to a response.
@@ -34,7 +38,6 @@ func (s *Server) setHeader(h http.Header, stored *httpcache.Stored) {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http guesses one
 	}
-	s.via(h)
 }
 
 // reply is a response that is ready to be sent, but for its body.
@@ -56,6 +59,12 @@ func (s *Server) respond(x *exchange, a reply) error {
 		status == http.StatusRequestedRangeNotSatisfiable || a.size == 0
 	defer a.content.close()
 	ctx := x.r.Context()
+	if f, ok := a.content.(*fragmentContent); ok && !bodyless && status == http.StatusOK {
+		// Nothing is begun that can't be gone on with: what lacks first has to be of the same representation.
+		if err := f.probe(ctx, parts[0]); err != nil {
+			return err
+		}
+	}
 	if !bodyless {
 		if err := a.content.open(ctx, parts[0]); err != nil {
 			return err

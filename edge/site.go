@@ -3,8 +3,10 @@ package edge
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,12 +138,45 @@ func (s *Site) ignores(name string) bool {
 	return false
 }
 
-// key is what the store knows a target by. The scheme is part of it, because an origin may answer with a redirect to the other one.
-func key(secure bool, url string) string {
+// authority is the scheme, host and port of an origin in the form that keys begin with; a default port is left out. Another scheme or port is another
+// origin (RFC 9110, 4.3.1), though purges don't tell them apart.
+func authority(secure bool, hostport string) string {
+	scheme, usual := "http://", ":80"
 	if secure {
-		return "https://" + url
+		scheme, usual = "https://", ":443"
 	}
-	return "http://" + url
+	host := canonicalHost(hostport)
+	port := ""
+	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
+		port = hostport[i:]
+	}
+	if port == ":" || port == usual {
+		port = ""
+	}
+	return scheme + host + port
+}
+
+// validHost says whether a Host field names a host (RFC 9110, 7.2): a name, an IPv4 address, or an IPv6 address in brackets, and maybe a port.
+func validHost(hostport string) bool {
+	host, port := hostport, ""
+	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
+		host, port = hostport[:i], hostport[i+1:]
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil && port != "" {
+		return false
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		return err == nil && addr.Is6() && strings.HasSuffix(inner, "]")
+	}
+	for i := range len(host) {
+		switch c := host[i]; {
+		case 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9', c == '-', c == '.', c == '_':
+		default:
+			return false
+		}
+	}
+	return host != ""
 }
 
 // URLOf turns an absolute URL, as a purge names it, into what objects are known by: scheme, port and fragment left out.

@@ -85,7 +85,7 @@ func TestHosts(t *testing.T) {
 		_, _ = io.WriteString(w, r.Host)
 	})
 	e.get("/a").wants(t, 200, "www.example")
-	for _, host := range []string{"WWW.EXAMPLE", "www.example:8080", "www.example.", "www.example.:80"} { // the same
+	for _, host := range []string{"WWW.EXAMPLE", "www.example:80", "www.example.", "www.example.:80"} { // the same
 		if got := e.get("/a", "Host: "+host); !got.isHit() {
 			t.Errorf("%s: %d, %q", host, got.status, got.header["Cache-Status"])
 		}
@@ -97,6 +97,14 @@ func TestHosts(t *testing.T) {
 		}
 	}
 	e.wantHits(1)
+	// Another port is another origin (RFC 9110, 4.3.1), and what it answers may say so.
+	e.get("/a", "Host: www.example:8080").wants(t, 200, "www.example:8080")
+	for _, host := range []string{"[::1", "www.example:b:c", "www.example:99999", "www.example%zz", "www,example", "www.example:80x"} {
+		if got := e.get("/a", "Host: "+host); got.status != 400 {
+			t.Errorf("%s: %d", host, got.status)
+		}
+	}
+	e.wantHits(2)
 }
 
 // Two hosts of a site have stores of their own; a site without hosts answers for any.

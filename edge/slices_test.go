@@ -259,3 +259,61 @@ func TestPartWithoutValidator(t *testing.T) {
 	}
 	e.get("/a").wants(t, 200, "0123456789")
 }
+
+// TestWholeAfterAPartThatIsGone has the whole again from an origin that can't go on with the part that is stored: nothing of that was sent yet.
+func TestWholeAfterAPartThatIsGone(t *testing.T) {
+	for _, then := range []string{"another", "no ranges"} {
+		first := true
+		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=3600")
+			w.Header().Set("ETag", `"1"`)
+			switch {
+			case first:
+				first = false
+				w.Header().Set("Content-Range", "bytes 0-4/10")
+				w.WriteHeader(http.StatusPartialContent)
+				_, _ = io.WriteString(w, "01234")
+				return
+			case then == "another":
+				w.Header().Set("ETag", `"2"`)
+			}
+			_, _ = io.WriteString(w, "abcdefghij")
+		})
+		e.get("/a", "Range: bytes=0-4").wants(t, 206, "01234")
+		e.get("/a").wants(t, 200, "abcdefghij")
+		if a := e.get("/a"); !a.isHit() || a.body != "abcdefghij" {
+			t.Errorf("%s: then %q, %v", then, a.body, a.header["Cache-Status"])
+		}
+	}
+}
+
+// TestPartThatMayNotBeStored is passed on, cut to what the client asked for, and not stored.
+func TestPartThatMayNotBeStored(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "private, max-age=3600")
+		http.ServeContent(w, r, "", time.Unix(1, 0), strings.NewReader("0123456789"))
+	})
+	for n := range int64(2) {
+		a := e.get("/a", "Range: bytes=3-5")
+		a.wants(t, 206, "345")
+		if a.header.Get("Content-Range") != "bytes 3-5/10" || a.isHit() {
+			t.Errorf("%v", a.header)
+		}
+		e.wantHits(n + 1)
+	}
+}
+
+// TestPartThatNobodyAskedFor is passed on and not stored.
+func TestPartThatNobodyAskedFor(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=3600")
+		w.Header().Set("ETag", `"1"`)
+		w.Header().Set("Content-Range", "bytes 0-4/10")
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = io.WriteString(w, "01234")
+	})
+	e.get("/a").wants(t, 206, "01234")
+	if a := e.get("/a"); a.isHit() {
+		t.Errorf("%v", a.header["Cache-Status"])
+	}
+}

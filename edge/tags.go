@@ -11,8 +11,9 @@ import (
 // see them.
 var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control"}
 
-// tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Its host is one, and so is each of its groups (RFC 9875).
-func tagsOf(h http.Header, host string, secure bool) []string {
+// tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Its host is one, and so is each of its groups (RFC 9875) at
+// an origin, which is in the form of authority.
+func tagsOf(h http.Header, host, origin string) []string {
 	tags := []string{hostTag(host)}
 	for _, line := range h["Surrogate-Key"] {
 		tags = append(tags, strings.Fields(line)...)
@@ -25,7 +26,7 @@ func tagsOf(h http.Header, host string, secure bool) []string {
 		}
 	}
 	for _, g := range httpcache.Groups(h["Cache-Groups"]) {
-		tags = append(tags, groupTag(g, host, secure))
+		tags = append(tags, groupTag(g, origin))
 	}
 	return tags
 }
@@ -34,7 +35,5 @@ func tagsOf(h http.Header, host string, secure bool) []string {
 
 func hostTag(host string) string { return "\x00host " + host }
 
-// groupTag names a group of one origin (RFC 9875, 2): its scheme and host.
-func groupTag(group, host string, secure bool) string {
-	return "\x00group " + key(secure, host) + " " + group
-}
+// groupTag names a group of one origin (RFC 9875, 2).
+func groupTag(group, origin string) string { return "\x00group " + origin + " " + group }

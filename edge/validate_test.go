@@ -193,7 +193,7 @@ func TestStaleIfError(t *testing.T) {
 		{"too stale", "max-age=1000, stale-if-error=500", 503, 503, false},
 		{"not allowed", "max-age=1000", 503, 503, false},
 		{"must-revalidate", "max-age=1000, stale-if-error=5000, must-revalidate", 503, 503, false},
-		{"must-revalidate and no answer", "max-age=1000, stale-if-error=5000, must-revalidate", 0, 502, false},
+		{"must-revalidate and no answer", "max-age=1000, stale-if-error=5000, must-revalidate", 0, 504, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var failing atomic.Bool

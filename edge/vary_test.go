@@ -119,3 +119,47 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 		t.Error("the flight has an answer for all that joined it")
 	}
 }
+
+// TestVaryThatChanges has a validation say that a response varies by more than was known: it is not used for others (RFC 9111, 4.1).
+func TestVaryThatChanges(t *testing.T) {
+	n := 0
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Etag", `"1"`)
+		w.Header().Set("Cache-Control", "max-age=1000")
+		if n++; n == 1 {
+			w.Header().Set("Age", "2000")
+		} else {
+			w.Header().Set("Vary", "Accept-Language")
+		}
+		if r.Header.Get("If-None-Match") != "" && n == 2 {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, r.Header.Get("Accept-Language"))
+	})
+	e.get("/a", "Accept-Language: fi").wants(t, 200, "fi")
+	e.get("/a", "Accept-Language: fi").wants(t, 200, "fi")
+	e.get("/a", "Accept-Language: sv").wants(t, 200, "sv")
+	e.get("/a", "Accept-Language: fi").wants(t, 200, "fi")
+}
+
+// TestHeadThatIsNotForAll does not freshen what is stored (RFC 9111, 3 and 4.3.5).
+func TestHeadThatIsNotForAll(t *testing.T) {
+	for _, c := range [][2]string{{"Cache-Control: private, max-age=1000", "X: 1"}, {"Cache-Control: no-store", "X: 1"}, {"Cache-Control: max-age=1000", "Authorization: x"},
+		{"Vary: *", "X: 1"}} {
+		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+			setFields(w.Header(), []string{`Etag: "1"`, "Cache-Control: max-age=1000", "Content-Length: 4"})
+			if r.Method == http.MethodHead {
+				setFields(w.Header(), []string{c[0], "Set-Cookie: secret"})
+				return
+			}
+			w.Header().Set("Age", "2000")
+			_, _ = io.WriteString(w, "body")
+		})
+		e.get("/a").wants(t, 200, "body")
+		e.do(e.request("HEAD", "/a", "", "Cache-Control: no-cache", c[1])).wants(t, 200, "")
+		if a := e.get("/a"); a.isHit() || a.header.Get("Set-Cookie") != "" {
+			t.Errorf("%v: %v", c, a.header)
+		}
+	}
+}

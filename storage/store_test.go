@@ -60,15 +60,6 @@ func put(t *testing.T, s *Store, key string, body []byte, tags ...string) *Objec
 	return o
 }
 
-// churn writes objects that nobody asks for, so that what was written before them moves on.
-func churn(t *testing.T, s *Store, bytes int) {
-	t.Helper()
-	for n := 0; n < bytes; n += 200_000 {
-		key := fmt.Sprintf("/churn/%x", rand.Uint64())
-		put(t, s, key, bodyOf("", 200_000))
-	}
-}
-
 func read(t *testing.T, o *Object, off, n int64) []byte {
 	t.Helper()
 	r, err := o.Open(off, n)

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"net/netip"
-	"time"
-)
+import "net/netip"
 
 // Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key means stands in defaults.
 type Fleet struct {
@@ -59,12 +56,12 @@ type Probe struct {
 
 // Cache is what a site says where responses don't.
 type Cache struct {
-	DefaultTTL           Duration  `yaml:"default_ttl"`
-	StaleWhileRevalidate Duration  `yaml:"stale_while_revalidate"`
-	StaleIfError         *Duration `yaml:"stale_if_error"`
-	MaxObject            Size      `yaml:"max_object"`
-	Slice                Size      `yaml:"slice"`
-	IgnoreQuery          []string  `yaml:"ignore_query"`
+	DefaultTTL           Duration `yaml:"default_ttl"`
+	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
+	StaleIfError         Duration `yaml:"stale_if_error"`
+	MaxObject            Size     `yaml:"max_object"`
+	Slice                Size     `yaml:"slice"`
+	IgnoreQuery          []string `yaml:"ignore_query"`
 }
 
 // Node is one machine.
@@ -173,9 +170,6 @@ func (f *Fleet) node(name string) *Node {
 
 // defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.
 var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20}
-
-// defaultStaleIfError is how long after its freshness a response may be used while the origin fails.
-const defaultStaleIfError = Duration(24 * time.Hour)
 
 // edgeOf returns how a node runs its edge.
 func (f *Fleet) edgeOf(n *Node) Edge {

@@ -127,11 +127,8 @@ func (f *Fleet) edgeSites(dial dialer) ([]*edge.Site, error) {
 			Policy: httpcache.Policy{
 				DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
 				StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
-				StaleIfError:         time.Duration(defaultStaleIfError),
+				StaleIfError:         time.Duration(s.Cache.StaleIfError),
 			}}
-		if s.Cache.StaleIfError != nil {
-			site.Policy.StaleIfError = time.Duration(*s.Cache.StaleIfError)
-		}
 		for _, h := range s.Hosts {
 			site.Hosts = append(site.Hosts, strings.TrimSuffix(strings.ToLower(h), "."))
 		}

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/edge"
-	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
@@ -279,8 +278,7 @@ func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.setSites([]*edge.Site{{Name: "default", Origin: pool,
-		Policy: httpcache.Policy{StaleIfError: time.Duration(defaultStaleIfError)}}})
+	n.setSites([]*edge.Site{{Name: "default", Origin: pool}})
 	log.Info("edge", "origin", originURL, "listen", e.HTTP, "admin", e.Admin, "data", e.Data, "disk", e.Disk.String())
 	return n, nil
 }

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// staleIfDown is how long after its freshness a response may be used while the origin can't be reached, where nothing is said.
+const staleIfDown = 24 * time.Hour
+
 // Action is what a cache does with a stored response.
 type Action int
 
@@ -24,8 +27,10 @@ type Decision struct {
 	TTL    time.Duration // remaining freshness; negative when stale
 	// Forward is the fwd parameter of Cache-Status (RFC 9211, 2.2) for Validate and ServeStale: "stale" or "request".
 	Forward string
-	// StaleIfError is whether the response may be used if the origin fails now (RFC 5861, 4; RFC 9111, 4.2.4).
+	// StaleIfError is whether the response may be used if the origin answers with an error now (RFC 5861, 4).
 	StaleIfError bool
+	// StaleIfDown is whether it may be used if the origin does not answer (RFC 9111, 4.2.4): nothing forbids it, and it was fresh a day ago.
+	StaleIfDown bool
 }
 
 // RequestDirectives returns the directives of a request; Pragma: no-cache counts where there is no Cache-Control (RFC 9111, 5.4).
@@ -71,6 +76,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	swr := window(cc.StaleWhileRevalidate, p.StaleWhileRevalidate)
 	sie := window(cc.StaleIfError, p.StaleIfError)
 	d.StaleIfError = !cc.NoCache && (fresh || sie > 0 && staleness <= sie)
+	down := window(Seconds{}, max(p.StaleIfError, staleIfDown))
+	d.StaleIfDown = d.StaleIfError || !cc.NoCache && down > 0 && staleness <= down
 
 	switch {
 	case req.NoCache,
@@ -105,10 +112,10 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "interim response"
 	case s.Status == 304:
 		return false, "not modified, without a stored response (RFC 9111, 4.3.3)"
-	case s.Status == 206:
-		if _, _, ok := ParseContentRange(s.Header); !ok {
-			return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
-		}
+	case s.Status == 206 && !s.isPart():
+		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
+	case s.Status > 599:
+		return false, "a status that is none (RFC 9110, 15)"
 	case req.NoStore:
 		return false, "no-store in the request (RFC 9111, 5.2.1.5)"
 	case cc.MustUnderstand && !understood:
@@ -121,8 +128,11 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "Authorization without public, must-revalidate or s-maxage (RFC 9111, 3.5)"
 	}
 	for _, m := range splitList(s.Header["Vary"]) {
-		if m == "*" {
+		switch name := http.CanonicalHeaderKey(m); {
+		case m == "*", !isToken(m):
 			return false, "Vary: * (RFC 9111, 4.1)"
+		case name == "X-Forwarded-For", name == "Forwarded", name == "X-Real-Ip":
+			return false, "Vary by the client's address"
 		}
 	}
 	lifetime := s.Lifetime(p)
@@ -132,10 +142,16 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	if !lifetime.Explicit && len(s.Header["Set-Cookie"]) > 0 {
 		return false, "Set-Cookie without explicit freshness"
 	}
-	if lifetime.D-s.Age(s.ResponseTime) <= 0 && !s.hasValidator() && cc.StaleWhileRevalidate.D == 0 && cc.StaleIfError.D == 0 {
-		return false, "stale on arrival, and nothing to validate it with"
+	if lifetime.D <= 0 && !s.hasValidator() && cc.StaleWhileRevalidate.D == 0 && cc.StaleIfError.D == 0 {
+		return false, "not fresh for any time, and nothing to validate it with"
 	}
 	return true, ""
+}
+
+// isPart says whether a 206 tells which part it is.
+func (s *Stored) isPart() bool {
+	_, _, ok := ParseContentRange(s.Header)
+	return ok
 }
 
 func (s *Stored) hasValidator() bool {

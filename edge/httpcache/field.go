@@ -111,11 +111,21 @@ var hopByHop = []string{
 	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
 }
 
+// endToEnd are fields that Connection can't name, because they are for all recipients (RFC 9110, 7.6.1): a peer that does so wants a cache to forget what it is
+// told.
+var endToEnd = map[string]bool{
+	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Surrogate-Control": true, "Content-Encoding": true,
+	"Content-Length": true, "Content-Range": true, "Content-Type": true, "Cookie": true, "Date": true, "Etag": true, "Expires": true, "Host": true,
+	"Last-Modified": true, "Pragma": true, "Range": true, "Set-Cookie": true, "Vary": true,
+}
+
 // RemoveHopByHop removes the fields that are not to be forwarded or stored: the hop-by-hop ones and those that Connection names
 // (RFC 9110, 7.6.1).
 func RemoveHopByHop(h http.Header) {
 	for _, name := range splitList(h["Connection"]) {
-		h.Del(name)
+		if name = http.CanonicalHeaderKey(name); !endToEnd[name] {
+			delete(h, name)
+		}
 	}
 	for _, name := range hopByHop {
 		delete(h, name)

@@ -24,7 +24,7 @@ func TestStorable(t *testing.T) {
 		{"Expires", none, response(200, "Expires: "+at(time.Hour)), ""},
 		{"heuristic", none, response(200, "Last-Modified: "+at(-time.Hour)), ""},
 		{"only a validator", none, response(200, etag), ""},
-		{"nothing to keep it for", none, response(200), "stale on arrival"},
+		{"nothing to keep it for", none, response(200), "not fresh for any time"},
 
 		{"interim", none, response(103, "Cache-Control: max-age=60"), "interim"},
 		{"partial", none, response(206, "Cache-Control: max-age=60", etag), "partial"},
@@ -77,11 +77,16 @@ func TestStorable(t *testing.T) {
 		{"Set-Cookie, public", none, response(200, "Set-Cookie: a=b", "Cache-Control: public", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
 		{"Set-Cookie, explicit", none, response(200, "Set-Cookie: a=b", "Cache-Control: max-age=60"), ""},
 
-		{"stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 60"), "stale on arrival"},
+		{"stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 60"), ""},
+		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"), "private"},
+		{"part, no-store", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: no-store, max-age=60"), "no-store"},
+		{"part", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: max-age=60"), ""},
+		{"Vary by the address", none, response(200, "Cache-Control: max-age=60", "Vary: X-Forwarded-For"), "Vary"},
+		{"status 600", none, response(600, "Cache-Control: max-age=60"), "a status that is none"},
 		{"not quite stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 59"), ""},
 		{"stale on arrival, with a validator", none, response(200, "Cache-Control: max-age=0", etag), ""},
 		{"stale on arrival, with a date as validator", none, response(200, "Cache-Control: max-age=0", "Last-Modified: "+at(0)), ""},
-		{"stale on arrival, with an invalid date", none, response(200, "Cache-Control: max-age=0", "Last-Modified: x"), "stale on arrival"},
+		{"stale on arrival, with an invalid date", none, response(200, "Cache-Control: max-age=0", "Last-Modified: x"), "not fresh for any time"},
 		{"stale on arrival, of use while stale", none, response(200, "Cache-Control: max-age=0, stale-while-revalidate=9"), ""},
 		{"stale on arrival, of use on an error", none, response(200, "Cache-Control: max-age=0, stale-if-error=9"), ""},
 	} {
