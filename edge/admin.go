@@ -37,6 +37,12 @@ type PurgeResponse struct {
 	Sequence uint64 `json:"sequence"`
 }
 
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Name  string        `json:"name"`
+	Store storage.Stats `json:"store"`
+}
+
 // errorResponse is the body of every error of the admin API.
 type errorResponse struct {
 	Error string `json:"error"`
@@ -90,6 +96,9 @@ func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/purge", s.servePurge)
 	mux.HandleFunc("GET /v1/explain", s.serveExplain)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, Status{Name: s.Name, Store: s.Store.Stats()})
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	return s.authorize(mux)

@@ -69,8 +69,11 @@ func (c *cache) find(key string, request http.Header) (e *entry, own string) {
 
 // open makes an entry of an object; nil if its record is malformed.
 func (c *cache) open(o *storage.Object) *entry {
-	r, err := decodeResponse(o.Data())
-	if err != nil {
+	r, _ := o.Memo(func() any {
+		r, _ := decodeResponse(o.Data()) // nil if it is malformed
+		return r
+	}).(*response)
+	if r == nil {
 		return nil
 	}
 	return &entry{o, *r}

@@ -123,6 +123,10 @@ func (c storeCollector) Collect(out chan<- prometheus.Metric) {
 		{"evicted_total", "Objects that went with their segment.", prometheus.CounterValue, float64(st.Evicted)},
 		{"segments_dropped_total", "Segments dropped.", prometheus.CounterValue, float64(st.Dropped)},
 		{"damaged_total", "Objects whose checksum failed or whose chunk was missing.", prometheus.CounterValue, float64(st.Damaged)},
+		{"stored_bytes_total", "Bytes of bodies stored.", prometheus.CounterValue, float64(st.Stored)},
+		{"rewrites_total", "Objects written again because they were hit.", prometheus.CounterValue, float64(st.Rewrites)},
+		{"rewritten_bytes_total", "Bytes of those.", prometheus.CounterValue, float64(st.Rewritten)},
+		{"purge_records", "Purge records that may still matter.", prometheus.GaugeValue, float64(st.Purges)},
 		{"refused_total", "Writes refused at the free-space floor.", prometheus.CounterValue, float64(st.Refused)},
 	} {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_store_"+m.name, m.help, nil, nil), m.kind, m.v)

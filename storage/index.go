@@ -65,14 +65,14 @@ func (x *index) get(slot uint64) (place, bool) {
 	return c.place(), ok
 }
 
-// hit is get that counts.
-func (x *index) hit(slot uint64) (place, bool) {
+// hit is get that counts, and tells how many hits there are.
+func (x *index) hit(slot uint64) (p place, hits uint8, ok bool) {
 	s := x.shard(slot)
 	s.mu.RLock()
 	c, ok := s.m[slot]
 	s.mu.RUnlock()
 	if !ok || c.hits() >= maxHits {
-		return c.place(), ok
+		return c.place(), c.hits(), ok
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +80,7 @@ func (x *index) hit(slot uint64) (place, bool) {
 		now.segmentHits += 1 << 24
 		s.m[slot] = now
 	}
-	return c.place(), true
+	return c.place(), c.hits() + 1, true
 }
 
 // hits returns a place and how often it was hit.

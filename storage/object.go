@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,8 @@ type Object struct {
 	store *Store
 	meta  *meta
 	place place
-	body  []byte // the whole body of an object of the RAM tier, else nil
+	body  []byte        // the whole body of an object of the RAM tier, else nil
+	memo  *atomic.Value // of an object of the RAM tier, else nil
 }
 
 // Key is what the object was stored under.
@@ -42,6 +44,20 @@ func (o *Object) Segment() uint32 { return o.place.segment }
 
 // Newer says whether o was stored, or its metadata updated, after p, which has the same key.
 func (o *Object) Newer(p *Object) bool { return o.place.newer(p.place) }
+
+// Memo returns what make makes of the object. For one of the RAM tier that is made once, and shared by all that ask: it is not to be changed, and always of
+// one type.
+func (o *Object) Memo(make func() any) any {
+	if o.memo == nil {
+		return make()
+	}
+	if v := o.memo.Load(); v != nil {
+		return v
+	}
+	v := make()
+	o.memo.Store(v)
+	return v
+}
 
 // InMemory says that the body came from the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }

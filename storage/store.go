@@ -76,22 +76,21 @@ type counts struct {
 	stored, rewritten                            atomic.Uint64 // bytes
 }
 
-// Stats is what a Store holds and did since it was opened.
+// Stats is what a Store holds, and what it did since it was opened.
 type Stats struct {
-	Objects  int    // in the index
-	Bytes    int64  // allocated on the disk
-	Disk     int64  // the budget of those
-	Segments int    // the open one included
-	Memory   uint64 // bytes in the RAM tier
-	Evicted  uint64 // objects that went with their segment
-	Dropped  uint64 // segments
-	Damaged  uint64 // objects whose checksum failed or whose chunk was missing
-	Refused  uint64 // writes refused because the disk was at its floor
-
-	Stored    uint64 // bytes of objects
-	Rewrites  uint64 // objects written again because they were hit
-	Rewritten uint64 // bytes of those
-	Purges    int    // purge records
+	Objects   int    `json:"objects"`
+	Bytes     int64  `json:"bytes"` // allocated by segments
+	Disk      int64  `json:"disk"`  // the budget of those
+	Segments  int    `json:"segments"`
+	Memory    uint64 `json:"memory"`    // bytes in the RAM tier
+	Purges    int    `json:"purges"`    // purge records
+	Stored    uint64 `json:"stored"`    // bytes of bodies
+	Rewrites  uint64 `json:"rewrites"`  // objects written again because they were hit
+	Rewritten uint64 `json:"rewritten"` // bytes of those
+	Evicted   uint64 `json:"evicted"`   // objects that went with their segment
+	Dropped   uint64 `json:"dropped"`   // segments
+	Damaged   uint64 `json:"damaged"`   // objects whose checksum failed or whose chunk was missing
+	Refused   uint64 `json:"refused"`   // writes refused because the disk was at its floor
 }
 
 // Open opens the store in opt.Dir, which one process can hold at a time.
@@ -322,13 +321,13 @@ func (s *Store) Forget(key string) {
 // Get looks an object up; nil is a miss. A damaged object is a miss too.
 func (s *Store) Get(key string) *Object {
 	id := idOf(key)
-	p, ok := s.index.hit(id.slot())
+	p, hits, ok := s.index.hit(id.slot())
 	if !ok {
 		return nil
 	}
 	o := s.cached(key, p)
 	if o == nil {
-		if o = s.read(key, id, p); o == nil {
+		if o = s.read(key, id, p, hits); o == nil {
 			return nil
 		}
 	}
@@ -338,7 +337,7 @@ func (s *Store) Get(key string) *Object {
 		return nil
 	}
 	if stale {
-		o = &Object{Stale: true, store: s, meta: o.meta, place: p, body: o.body}
+		o = &Object{Stale: true, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo}
 	}
 	return o
 }
@@ -354,8 +353,11 @@ func (s *Store) cached(key string, p place) *Object {
 	return nil
 }
 
-// read reads an object's metadata, and the body of a small one, which then goes to the RAM tier.
-func (s *Store) read(key string, id objectID, p place) *Object {
+// ramHits is how often an object is hit before it goes to the RAM tier.
+const ramHits = 2
+
+// read reads an object's metadata, and the body of a small one that is hit again, which then goes to the RAM tier.
+func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	o := &Object{store: s, place: p, meta: &meta{key: key}}
 	g := s.segment(p.segment)
 	if g == nil {
@@ -380,14 +382,14 @@ func (s *Store) read(key string, id objectID, p place) *Object {
 			return nil
 		}
 	}
-	if s.ram != nil && o.meta.size <= min(chunkSize, s.opt.Memory/64) {
+	if s.ram != nil && hits >= ramHits && o.meta.size <= min(chunkSize, s.opt.Memory/64) {
 		body := make([]byte, o.meta.size)
 		if o.meta.size > 0 {
 			if _, err := o.readChunk(0, 0, body); err != nil {
 				return nil
 			}
 		}
-		o.body = body
+		o.body, o.memo = body, new(atomic.Value)
 		s.ram.Set(key, o)
 	}
 	return o
