@@ -145,7 +145,7 @@ func (s *Store) keep(ctx context.Context) {
 		case <-s.look:
 		}
 		s.sealAll()
-		for s.used() > s.opt.Disk && ctx.Err() == nil {
+		for s.used() > s.opt.Disk-s.segmentSize()/2 && ctx.Err() == nil { // half a segment of room for what Badger adds
 			g := s.oldest(overfull(s.usedBy(), s.opt.Disk))
 			if g == nil {
 				break

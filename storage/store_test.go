@@ -356,13 +356,15 @@ func TestManyWritersAndReaders(t *testing.T) {
 	wg.Wait()
 }
 
-// TestKilledWriter runs a child that writes until it is killed, and checks all it had reported as stored.
-func TestKilledWriter(t *testing.T) {
+func TestKilledWriter(t *testing.T) { killWriter(t, 4) }
+
+// killWriter runs a child that writes until it is killed, so many times, and checks all that was reported as stored. The folder stays the same.
+func killWriter(t *testing.T, rounds int) {
 	if dir := os.Getenv("KAIKU_STORAGE_CHILD"); dir != "" {
 		writeForever(t, dir)
 	}
 	dir := t.TempDir()
-	for round := range 3 {
+	for round := range rounds {
 		child := exec.Command(os.Args[0], "-test.run=^TestKilledWriter$")
 		child.Env = append(os.Environ(), "KAIKU_STORAGE_CHILD="+dir)
 		out, err := child.StdoutPipe()
@@ -373,7 +375,7 @@ func TestKilledWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		var n uint64
-		for range 60 + round*30 {
+		for range 20 + rand.IntN(100+round) {
 			if err := binary.Read(out, binary.BigEndian, &n); err != nil {
 				t.Fatalf("child: %v", err)
 			}
