@@ -85,6 +85,9 @@ func openSegment(id uint32, c class, dir string, size int64, log *slog.Logger) (
 		_, _ = fmt.Sscan(string(b), &epoch)
 		g.epoch.Store(epoch)
 	}
+	if err := checkTables(dir); err != nil {
+		return nil, fmt.Errorf("open segment %d: %w", id, err)
+	}
 	db, err := openBadger(badgerOptions(dir, size, log).WithReadOnly(g.isSealed()))
 	if err != nil {
 		return nil, fmt.Errorf("open segment %d: %w", id, err)
@@ -195,7 +198,12 @@ func (g *segment) getVersion(key []byte, use func(data []byte, version uint64) e
 }
 
 // value calls use with a value as it is, unchecked.
-func (g *segment) value(key []byte, use func(v []byte, version uint64) error) error {
+func (g *segment) value(key []byte, use func(v []byte, version uint64) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // Badger, at something that was damaged since it was opened
+			err = fmt.Errorf("segment %d: %v: %w", g.id, p, errDamaged)
+		}
+	}()
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.db == nil {

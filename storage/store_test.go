@@ -384,7 +384,7 @@ func killWriter(t *testing.T, rounds int) {
 			t.Fatal(err)
 		}
 		_ = child.Wait()
-		s := open(t, Options{Dir: dir, Disk: 512 << 20})
+		s := open(t, Options{Dir: dir, Disk: 32 << 30}) // nothing is to be evicted
 		for i := uint64(1); i <= n; i++ {
 			key := fmt.Sprint("/", i)
 			want(t, s, key, bodyOf(key, int(i*7919%500_000)))
@@ -394,7 +394,7 @@ func killWriter(t *testing.T, rounds int) {
 }
 
 func writeForever(t *testing.T, dir string) {
-	s := open(t, Options{Dir: dir, Disk: 512 << 20})
+	s := open(t, Options{Dir: dir, Disk: 32 << 30})
 	for i := uint64(1); i < 2000; i++ {
 		key := fmt.Sprint("/", i)
 		put(t, s, key, bodyOf(key, int(i*7919%500_000)))
