@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -109,6 +110,13 @@ func BenchmarkWrite1MiB(b *testing.B) {
 	})
 	if st := s.Stats(); st.Stored > before.Stored {
 		b.ReportMetric(float64(st.Stored+st.Rewritten)/float64(st.Stored), "write-amplification")
+		n, err := allocated(s.opt.Dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if st.Dropped == 0 {
+			b.ReportMetric(float64(n)/float64(st.Stored), "disk-bytes/byte")
+		}
 	}
 }
 
@@ -172,7 +180,25 @@ func BenchmarkStart(b *testing.B) {
 		})
 	}
 	writers.Wait()
+	killed := filepath.Join(b.TempDir(), "killed")                              // what a kill leaves: the files as they are
+	for exec.Command("cp", "-r", "--sparse=always", dir, killed).Run() != nil { // a table was flushed meanwhile
+		if err := os.RemoveAll(killed); err != nil {
+			b.Fatal(err)
+		}
+	}
 	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	k, err := Open(Options{Dir: killed, Disk: 8 << 30, Floor: 1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(time.Since(began).Seconds(), "s/start-after-kill")
+	if n := k.index.len(); n != objects {
+		b.Fatalf("%d objects after a kill", n)
+	}
+	if err := k.Close(); err != nil {
 		b.Fatal(err)
 	}
 	for range b.N {

@@ -4,39 +4,51 @@
 //
 // The data folder holds
 //
-//	format          one line, "kaiku-store 1"
+//	format          one line, "kaiku-store 2"; a folder with another one is refused
 //	lock            flock'ed while a Store is open; holds the owner's process id
 //	opening         names the segment that is being opened, and the try (see below)
-//	purges/         a Badger of purge records, synced at each write
-//	segments/N/     one Badger each; N counts up, zero-padded decimal
-//	segments/N/SEALED   present once the segment was closed cleanly and will not be written again
+//	purges/         a Badger of purge records
+//	segments/N.C/   one Badger each; N counts up, eight decimal digits; C is probation or main
+//	segments/N.C/EPOCH    the lowest epoch of its objects, in decimal; not there while it has none
+//	segments/N.C/SEALED   present once the segment was closed cleanly and will not be written again
 //
-// The budget is split into segments. New objects go to the one open segment, which is sealed when it has its size
-// (closed, and opened again read-only). Over budget the oldest segment is dropped whole: its folder is removed. Nothing is ever
-// deleted inside a segment and no value log is garbage-collected: measured on Badger 4.9.6, value-log GC reclaimed
-// nothing under churn, while dropped segments return their space at once.
+// The budget is split into 32 segments. New objects go to the open segment of their class, which is sealed at its size (closed, and
+// opened again read-only). Over budget the oldest segment of a class is dropped whole: its folder is removed, after what the policy
+// of keep.go keeps was written again to main. Nothing is ever deleted inside a segment and no value log is garbage-collected: measured
+// on Badger 4.9.6, value-log GC reclaimed nothing under churn, while dropped segments return their space at once.
 //
 // # Records of a segment
 //
 // Keys are binary, integers big-endian; id is the first 16 bytes of SHA-256 of the object's key:
 //
 //	'm' id              metadata of an object; its Badger version orders the metadata of one object over all segments
-//	'c' id fill chunk   chunk number chunk (4 bytes) of the body written by fill (8 random bytes)
+//	'c' id fill chunk   chunk number chunk (4 bytes) of the body written by fill (8 random bytes), 256 KiB each but the last
 //
 // Every value is length (4 bytes, of data), CRC-32C (4 bytes, of the record's key and data), data. The sum is checked on each
 // read: Badger logs a failed read and returns an empty value without an error. The metadata is written last, so an object exists
-// only when it is whole. It names the segments that its chunks are in, as a large object may span several; where one of
+// only when it is whole. Its data is, with varints as in encoding/binary and texts as a uvarint of their length and their bytes:
+//
+//	version (1 byte, 1), fill (8 bytes), size (uvarint), stored (varint, ns since 1970), epoch (uvarint), key (text), URL (text),
+//	number of tags (uvarint), each tag (text), number of extents (uvarint), each: segment, first chunk (uvarints), the caller's data (text)
+//
+// An extent says that the chunks from its first on, up to the next extent's first, are in a segment, as a large object may span several; where one of
 // them is gone, so is the object. A damaged value makes its object a miss and is never returned.
+//
+// The records in purges/ have a key of one letter (u, p, t, a) and a value (URL, prefix, tag, nothing), and are sealed in the same way around the sequences of
+// the newest hard and the newest soft purge (8 bytes each). The record s holds the newest sequence.
 //
 // # Guarantees
 //
-// An object that was committed a second before a kill -9 is there after it: written bytes are in the page cache at
-// once, and on the disk after the sync of each second. An acknowledged purge is on the disk. A segment that does not open is deleted, with one log line.
-// The file opening is written before each open, so that a segment that ends the process twice while it
-// is being opened is deleted at the third start.
+// The allocated bytes of the folder never exceed the budget by more than a segment. An object that was committed before a kill -9 is there
+// after it: written bytes are in the page cache at once, and on the disk after the sync of each second. An acknowledged purge is on the
+// disk. Below the free-space floor nothing is written, and a segment is given back each second.
+//
+// A segment that does not open is deleted, with one log line. Its tables are checked first, because Badger ends the process on a damaged footer; should it
+// end all the same, the file opening, which is written before each open, tells: a segment that ended the process twice is deleted at the third start.
 //
 // # Purges
 //
 // A purge is one small record with a sequence number, not a scan. Every object carries the sequence that was current when its
-// fetch began; where a matching record has a higher one, the object is gone, or stale for a soft purge.
+// fetch began, its epoch; where a matching record has a higher one, the object is gone, or stale for a soft purge. A record is forgotten when
+// no segment and no writer is older than it.
 package storage

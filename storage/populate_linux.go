@@ -2,6 +2,7 @@ package storage
 
 import (
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,5 +19,13 @@ func populate(v []byte) {
 	begin := uintptr(unsafe.Pointer(unsafe.SliceData(v)))
 	skip := int(begin % uintptr(page)) // of the first page, which is before v
 	whole := unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(v)), -skip)), skip+len(v))
+	// What the page cache has costs no wait: to ask is cheaper than to populate again what is mapped already.
+	var resident [1 + (valueHeader+chunkSize)/4096 + 1]byte
+	if pages := (len(whole) + page - 1) / page; pages <= len(resident) {
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)), uintptr(unsafe.Pointer(&resident)))
+		if errno == 0 && !slices.ContainsFunc(resident[:pages], func(r byte) bool { return r&1 == 0 }) {
+			return
+		}
+	}
 	_ = unix.Madvise(whole, populateRead)
 }
