@@ -69,13 +69,14 @@ func (s *Store) roll(g *segment, keeper bool) error {
 	return nil
 }
 
-// awaitKeeper waits while the budget is exceeded and the keeper can do something about it.
+// awaitKeeper waits while a new segment would exceed the budget by more than half of one, and the keeper can do something about it. The other half is for
+// what is written meanwhile to a segment that has its size.
 func (s *Store) awaitKeeper() error {
 	for {
 		s.mu.RLock()
 		round := s.round
 		s.mu.RUnlock()
-		if s.used() <= s.opt.Disk || s.oldest(probation) == nil {
+		if s.used() <= s.opt.Disk-s.segmentSize()/2 || s.oldest(probation) == nil {
 			return nil
 		}
 		s.wake()
@@ -129,7 +130,7 @@ func (s *Store) usedBy() (used [classes]int64) {
 	for _, g := range s.segments {
 		n := g.size.Load()
 		if g == s.open[g.class] {
-			n = max(n, s.segmentSize())
+			n = max(n, g.written.Load(), s.segmentSize())
 		}
 		used[g.class] += n
 	}
@@ -145,7 +146,8 @@ func (s *Store) keep(ctx context.Context) {
 		case <-s.look:
 		}
 		s.sealAll()
-		for s.used() > s.opt.Disk-s.segmentSize()/2 && ctx.Err() == nil { // half a segment of room for what Badger adds
+		// A segment of room is kept for the one that comes next, so that there is time to write again what is to stay of the one that goes.
+		for s.used() > s.opt.Disk-s.segmentSize() && ctx.Err() == nil {
 			g := s.oldest(overfull(s.usedBy(), s.opt.Disk))
 			if g == nil {
 				break
@@ -236,14 +238,14 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 
 // remove forgets a segment and what is left in it.
 func (s *Store) remove(g *segment) {
-	s.mu.Lock()
-	delete(s.segments, g.id)
-	s.mu.Unlock()
 	s.counts.evicted.Add(uint64(s.index.forget(g.id)))
 	s.counts.dropped.Add(1)
 	if err := g.drop(); err != nil {
 		s.opt.Log.Warn("segment can't be removed", "segment", g.id, "error", err)
 	}
+	s.mu.Lock()
+	delete(s.segments, g.id) // not before its room is free, which used counts
+	s.mu.Unlock()
 }
 
 // current returns the metadata that the index has for an object, and its version.

@@ -24,6 +24,9 @@ const epochName = "EPOCH"
 
 var errGone = errors.New("segment was dropped")
 
+// recordOverhead is what Badger adds to a record on the disk, in bytes: headers, index, Bloom filter, and the log of what is not in a table yet.
+const recordOverhead = 96
+
 // segment is one generation of the store: a small Badger that is written, sealed and dropped as a whole.
 type segment struct {
 	id    uint32
@@ -177,7 +180,7 @@ func (g *segment) put(key, v []byte, version uint64) error {
 	if err := txn.CommitAt(version, nil); err != nil {
 		return fmt.Errorf("segment %d: %w", g.id, err)
 	}
-	g.written.Add(int64(len(key) + len(v)))
+	g.written.Add(int64(len(key)+len(v)) + recordOverhead)
 	return nil
 }
 
