@@ -202,12 +202,16 @@ func (s *Store) oldest(c class) *segment {
 	return nil
 }
 
-// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main first.
+// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main first; without, it goes for the free-space floor.
 func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
 	if s.segment(g.id) != g {
 		return
+	}
+	evicted := &s.counts.evicted
+	if !rewrite {
+		evicted = &s.counts.evictedFloor
 	}
 	for _, o := range g.objects() {
 		p, hits := s.index.hits(o.id.slot())
@@ -227,7 +231,7 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 			}
 		}
 		if s.index.remove(o.id.slot(), p) {
-			s.counts.evicted.Add(1)
+			evicted.Add(1)
 			s.ghostMu.Lock()
 			s.ghosts.add(o.id.slot(), m.size)
 			s.ghostMu.Unlock()

@@ -61,6 +61,7 @@ func (w *Writer) Close() {
 // written before can still be read by ReadAt.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.meta.size+int64(len(p)) > w.store.MaxObject() {
+		w.store.counts.refusedLarge.Add(1)
 		return 0, ErrTooLarge
 	}
 	total := 0

@@ -33,10 +33,10 @@ func statusCommand() *cobra.Command {
 			fmt.Fprintf(w, "memory\t%s\n", roundSize(int64(s.Memory)))
 			fmt.Fprintf(w, "stored\t%s\n", roundSize(int64(s.Stored)))
 			fmt.Fprintf(w, "written again\t%s, %d objects\n", roundSize(int64(s.Rewritten)), s.Rewrites)
-			fmt.Fprintf(w, "evicted\t%d objects, with %d segments\n", s.Evicted, s.Dropped)
+			fmt.Fprintf(w, "evicted\t%d objects for the budget, %d for the free-space floor; %d segments\n", s.Evicted, s.EvictedFloor, s.Dropped)
 			fmt.Fprintf(w, "purge records\t%d\n", s.Purges)
 			fmt.Fprintf(w, "damaged objects\t%d\n", s.Damaged)
-			fmt.Fprintf(w, "writes refused\t%d (disk at its free-space floor)\n", s.Refused)
+			fmt.Fprintf(w, "refused\t%d writes at the free-space floor, %d bodies too large\n", s.Refused, s.RefusedLarge)
 			return w.Flush()
 		},
 	}
