@@ -12,14 +12,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 )
 
 const (
-	formatLine      = "kaiku-store 2\n"
 	minSegment      = 1 << 20
 	syncInterval    = time.Second
 	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
@@ -68,33 +66,6 @@ type Store struct {
 	base context.Context
 	stop context.CancelFunc
 	work sync.WaitGroup // the sync loop and the keeper
-}
-
-// counts are what Stats reports beside what it reads off.
-type counts struct {
-	evicted, evictedFloor, dropped, damaged, refused, refusedLarge, rewrites atomic.Uint64
-	stored, rewritten                                                        atomic.Uint64 // bytes
-}
-
-// Stats is what a Store holds, and what it did since it was opened.
-type Stats struct {
-	Objects   int    `json:"objects"`
-	Bytes     int64  `json:"bytes"` // allocated by segments
-	Disk      int64  `json:"disk"`  // the budget of those
-	Segments  int    `json:"segments"`
-	Memory    uint64 `json:"memory"`    // bytes in the RAM tier
-	Purges    int    `json:"purges"`    // purge records
-	Stored    uint64 `json:"stored"`    // bytes of bodies
-	Rewrites  uint64 `json:"rewrites"`  // objects written again because they were hit
-	Rewritten uint64 `json:"rewritten"` // bytes of those
-	Evicted   uint64 `json:"evicted"`   // objects that went with their segment, for the budget
-	// EvictedFloor is objects that went with their segment because the disk was at its floor.
-	EvictedFloor uint64 `json:"evicted_floor"`
-	Dropped      uint64 `json:"dropped"` // segments
-	Damaged      uint64 `json:"damaged"` // objects whose checksum failed or whose chunk was missing
-	Refused      uint64 `json:"refused"` // writes refused because the disk was at its floor
-	// RefusedLarge is bodies given up because they outgrew a quarter of the budget.
-	RefusedLarge uint64 `json:"refused_large"`
 }
 
 // Open opens the store in opt.Dir, which one process can hold at a time.
@@ -155,41 +126,6 @@ func (s *Store) start() error {
 		}
 	}
 	return nil
-}
-
-func checkFormat(dir string) error {
-	path := filepath.Join(dir, "format")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(formatLine), 0o644)
-	}
-	if err == nil && string(b) != formatLine {
-		return fmt.Errorf("the data folder has format %q, this kaiku knows %q: use another folder or another version",
-			strings.TrimSpace(string(b)), strings.TrimSpace(formatLine))
-	}
-	return err
-}
-
-// lockDir holds the folder for this process. The lock goes with the process, however it ends.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("lock the data folder: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		owner, _ := os.ReadFile(f.Name())
-		f.Close()
-		return nil, fmt.Errorf("data folder %s is in use by another kaiku (process %s): stop it or choose another folder",
-			dir, strings.TrimSpace(string(owner)))
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the data folder: %w", err), f.Close())
-	}
-	return f, nil
 }
 
 // openSegments opens what the folder holds, oldest first. Of those that were not sealed only the newest is written on.
@@ -431,26 +367,4 @@ func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 	p := place{segment: g.id, version: uint32(version)}
 	s.index.put(id.slot(), p)
 	return &Object{store: s, meta: m, place: p}, nil
-}
-
-// Stats reads off what the store holds.
-func (s *Store) Stats() Stats {
-	st := Stats{
-		Objects: s.index.len(), Disk: s.opt.Disk,
-		EvictedFloor: s.counts.evictedFloor.Load(), RefusedLarge: s.counts.refusedLarge.Load(),
-		Evicted: s.counts.evicted.Load(), Dropped: s.counts.dropped.Load(),
-		Damaged: s.counts.damaged.Load(), Refused: s.counts.refused.Load(),
-		Stored: s.counts.stored.Load(), Rewrites: s.counts.rewrites.Load(), Rewritten: s.counts.rewritten.Load(),
-		Purges: s.purges.len(),
-	}
-	if s.ram != nil {
-		st.Memory = s.ram.WeightedSize()
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	st.Segments = len(s.segments)
-	for _, g := range s.segments {
-		st.Bytes += g.size.Load()
-	}
-	return st
 }

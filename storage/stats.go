@@ -1,0 +1,52 @@
+package storage
+
+import "sync/atomic"
+
+// counts are what Stats reports beside what it reads off.
+type counts struct {
+	evicted, evictedFloor, dropped, damaged, refused, refusedLarge, rewrites atomic.Uint64
+	stored, rewritten                                                        atomic.Uint64 // bytes
+}
+
+// Stats is what a Store holds, and what it did since it was opened.
+type Stats struct {
+	Objects   int    `json:"objects"`
+	Bytes     int64  `json:"bytes"` // allocated by segments
+	Disk      int64  `json:"disk"`  // the budget of those
+	Segments  int    `json:"segments"`
+	Memory    uint64 `json:"memory"`    // bytes in the RAM tier
+	Purges    int    `json:"purges"`    // purge records
+	Stored    uint64 `json:"stored"`    // bytes of bodies
+	Rewrites  uint64 `json:"rewrites"`  // objects written again because they were hit
+	Rewritten uint64 `json:"rewritten"` // bytes of those
+	Evicted   uint64 `json:"evicted"`   // objects that went with their segment, for the budget
+	// EvictedFloor is objects that went with their segment because the disk was at its floor.
+	EvictedFloor uint64 `json:"evicted_floor"`
+	Dropped      uint64 `json:"dropped"` // segments
+	Damaged      uint64 `json:"damaged"` // objects whose checksum failed or whose chunk was missing
+	Refused      uint64 `json:"refused"` // writes refused because the disk was at its floor
+	// RefusedLarge is bodies given up because they outgrew a quarter of the budget.
+	RefusedLarge uint64 `json:"refused_large"`
+}
+
+// Stats reads off what the store holds.
+func (s *Store) Stats() Stats {
+	st := Stats{
+		Objects: s.index.len(), Disk: s.opt.Disk,
+		EvictedFloor: s.counts.evictedFloor.Load(), RefusedLarge: s.counts.refusedLarge.Load(),
+		Evicted: s.counts.evicted.Load(), Dropped: s.counts.dropped.Load(),
+		Damaged: s.counts.damaged.Load(), Refused: s.counts.refused.Load(),
+		Stored: s.counts.stored.Load(), Rewrites: s.counts.rewrites.Load(), Rewritten: s.counts.rewritten.Load(),
+		Purges: s.purges.len(),
+	}
+	if s.ram != nil {
+		st.Memory = s.ram.WeightedSize()
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st.Segments = len(s.segments)
+	for _, g := range s.segments {
+		st.Bytes += g.size.Load()
+	}
+	return st
+}
