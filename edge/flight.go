@@ -174,6 +174,7 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 				return n, r.off == f.size, nil
 			}
 			off := r.off
+			p = p[:min(int64(len(p)), f.size-off)] // the writer may have more, which is not to be shown yet
 			f.mu.Unlock()
 			n, err = f.writer.ReadAt(p, off)
 			f.mu.Lock()

@@ -28,6 +28,7 @@ type visit struct {
 	visitor
 	edge          string
 	cache         [2]string
+	status        [2]string        // Cache-Status
 	took          [2]time.Duration // to the first byte, look-up and connection included
 	straight      time.Duration    // the same, going to the origin
 	askedOfOrigin int              // requests for the object that reached the origin
@@ -67,7 +68,7 @@ func report(out io.Writer, visits []visit) error {
 			errs = append(errs, fmt.Errorf("client in %s was sent to %s, not to %s", v.country, v.edge, v.nearest))
 		}
 		if v.cache[1] != "hit" {
-			errs = append(errs, fmt.Errorf("client in %s: the second request was a %s, not a hit", v.country, v.cache[1]))
+			errs = append(errs, fmt.Errorf("client in %s: the second request was a %s, not a hit: %s", v.country, v.cache[1], v.status[1]))
 		}
 		if v.askedOfOrigin != 1 {
 			errs = append(errs, fmt.Errorf("client in %s: the origin was asked %d times", v.country, v.askedOfOrigin))
@@ -98,7 +99,7 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 		if err != nil {
 			return out, err
 		}
-		out.took[i] = first
+		out.took[i], out.status[i] = first, cacheStatus
 		out.cache[i] = "miss"
 		if strings.Contains(cacheStatus, "; hit") {
 			out.cache[i] = "hit"
