@@ -103,15 +103,13 @@ func (x *index) put(slot uint64, p place) {
 }
 
 // move puts to in place of from, if that is still there.
-func (x *index) move(slot uint64, from, to place) bool {
+func (x *index) move(slot uint64, from, to place) {
 	s := x.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.m[slot]; !ok || c.place() != from {
-		return false
+	if c, ok := s.m[slot]; ok && c.place() == from {
+		s.m[slot] = newCell(to)
 	}
-	s.m[slot] = newCell(to)
-	return true
 }
 
 // remove forgets a slot if it is still at p.

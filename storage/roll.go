@@ -296,9 +296,7 @@ func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale 
 	}
 	s.counts.rewritten.Add(uint64(m.size))
 	s.counts.rewrites.Add(1)
-	if !s.index.move(id.slot(), from, place{segment: g.id, version: from.version}) {
-		return nil // something newer came meanwhile
-	}
+	s.index.move(id.slot(), from, place{segment: g.id, version: from.version}) // unless something newer came meanwhile
 	return nil
 }
 
