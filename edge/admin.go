@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -39,8 +40,9 @@ type PurgeResponse struct {
 
 // Status is the answer to GET /v1/status.
 type Status struct {
-	Name  string        `json:"name"`
-	Store storage.Stats `json:"store"`
+	Name    string          `json:"name"`
+	Store   storage.Stats   `json:"store"`
+	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
 }
 
 // errorResponse is the body of every error of the admin API.
@@ -97,7 +99,7 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("POST /v1/purge", s.servePurge)
 	mux.HandleFunc("GET /v1/explain", s.serveExplain)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, Status{Name: s.Name, Store: s.Store.Stats()})
+		writeJSON(w, http.StatusOK, Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()})
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })

@@ -200,9 +200,10 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 	s, x := c.server, c.x
 	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
 	key := fragmentKey(c.key, slice.Start, c.StrongValidator())
-	f, leads := s.flights.join(key, storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()})
+	stage := x.site.Origin.Stage(x.key, x.came)
+	f, leads := s.flights.join(flightKey(key, stage), storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()})
 	if leads {
-		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{})
+		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{}, stage)
 		t.part = true
 		f.change(func() { f.keep = true })
 		setRange(t.request.Header, slice, c.size)

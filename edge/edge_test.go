@@ -52,7 +52,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 		e.t.Fatal(err)
 	}
 	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log}
-	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}}}
+	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
 	for _, c := range change {
 		c(e.Server, e.site)
 	}
@@ -61,7 +61,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 			e.t.Fatal(err)
 		}
 	}
-	if err := e.site.Origin.Start(); err != nil {
+	if err := e.site.Origin.Origin.Start(); err != nil {
 		e.t.Fatal(err)
 	}
 	e.SetSites([]*Site{e.site})
@@ -78,7 +78,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 		if err := <-served; err != nil {
 			e.t.Errorf("serve: %v", err)
 		}
-		e.site.Origin.Close()
+		e.site.Origin.Origin.Close()
 		if err := e.Store.Close(); err != nil {
 			e.t.Errorf("close the store: %v", err)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // fetch is what a flight asks of an origin.
@@ -21,6 +22,7 @@ type fetch struct {
 	born    born          // of what is stored; its fields and tags are known once the answer is
 	host    string        // canonical
 	origin  string        // authority of the URI
+	stage   origin.Stage  // where the request goes on
 	client  http.Header   // of the request that leads the flight, as it came
 	request *http.Request // to the origin, under the flight's context
 	have    *entry        // to be validated; nil on a miss
@@ -70,7 +72,7 @@ func (f *flight) trace(ctx context.Context) context.Context {
 func (s *Server) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, err := t.site.Origin.RoundTrip(t.request)
+	resp, err := t.site.Origin.Fetch(t.request, t.born.Key, t.stage)
 	if err != nil {
 		return err
 	}
@@ -205,7 +207,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 			readers: map[*follower]struct{}{}}
 	})
 
-	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store), t.site.bodyTimeout()); err != nil {
+	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store)); err != nil {
 		return fmt.Errorf("read %s: %w", f.key, err)
 	}
 	size := f.size
@@ -233,17 +235,12 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	return nil
 }
 
-// readFrom reads a body of at most limit bytes that are stored; a longer one goes on unstored. One whose origin sends nothing for the time of stall is
-// given up.
-func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64, stall time.Duration) error {
+// readFrom reads a body of at most limit bytes that are stored; a longer one goes on unstored.
+func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	timer := time.AfterFunc(stall, f.cancel)
-	defer timer.Stop()
 	for {
-		timer.Reset(stall)
 		n, err := r.Read(*buf)
-		timer.Stop()
 		if n > 0 {
 			if !f.unstored && f.size+int64(n) > limit {
 				f.change(func() { f.unstored = true })

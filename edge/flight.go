@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -247,6 +248,18 @@ func (f *flight) append(ctx context.Context, p []byte) error {
 	}
 }
 
+// flightKey is what a flight of a key is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
+// peer.
+func flightKey(key string, stage origin.Stage) string {
+	switch stage {
+	case origin.ToOwner:
+		return key + " to owner"
+	case origin.ToShield:
+		return key + " to shield"
+	}
+	return key
+}
+
 // flights finds the flight of a key.
 type flights struct {
 	store *storage.Store
@@ -320,11 +333,16 @@ func (fs *flights) remove(f *flight) {
 	}
 }
 
-// has says whether there is a flight of a key.
+// has says whether there is a flight of a key, whatever its stage.
 func (fs *flights) has(key string) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return fs.byKey[key] != nil
+	for stage := origin.ToOwner; stage <= origin.ToOrigin; stage++ {
+		if fs.byKey[flightKey(key, stage)] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // reaches says whether there is a flight of a whole response that has, or will soon have, the byte at off: one that is at most
@@ -356,6 +374,7 @@ func (s *Server) receive(resp *http.Response, asked, answered time.Time) *httpca
 	h := resp.Header
 	httpcache.RemoveHopByHop(h)
 	mendNames(h)
+	delete(h, origin.FailedField)
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)
 	if len(h["Date"]) == 0 {
 		h.Set("Date", answered.UTC().Format(http.TimeFormat))

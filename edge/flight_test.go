@@ -363,7 +363,7 @@ func TestLargerThanTheStoreTakes(t *testing.T) {
 func TestStalledBody(t *testing.T) {
 	h, step := gated([]string{"Cache-Control: max-age=1000", "Content-Length: 10"}, "01234", "56789")
 	defer close(step)
-	e := newEdge(t, h, func(_ *Server, s *Site) { s.BodyTimeout = 50 * time.Millisecond })
+	e := newEdge(t, h, func(_ *Server, s *Site) { s.Origin.Origin.BetweenBytesTimeout = 50 * time.Millisecond })
 	go func() { step <- struct{}{} }()
 	got := e.do(e.request("GET", "/a", ""))
 	if got.err == nil || got.body != "01234" {

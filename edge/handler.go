@@ -28,6 +28,9 @@ type exchange struct {
 	origin string
 	url    string // what purges know it by
 	key    string // what the store knows it by
+	// peer says that it came from another edge of the fleet, which is trusted, and came at which stage it has to go on.
+	peer bool
+	came origin.Stage
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
 	variant string
 }
@@ -37,18 +40,28 @@ func (x *exchange) born(epoch uint64) born {
 	return born{Header: storage.Header{Key: x.key, URL: x.url, Epoch: epoch}}
 }
 
-// ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers one request of a client.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(w, &exchange{r: r}) }
+
+// servePeer answers one request of another edge.
+func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, &exchange{r: r, peer: true, came: origin.ParseStage(r.Header.Get(origin.TierField))})
+}
+
+func (s *Server) answer(w http.ResponseWriter, x *exchange) {
+	r := x.r
 	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w)}
 	defer s.metrics.observe(rec, time.Now())
 	defer rec.end()
 	if r.Body != http.NoBody {
 		r.Body = &timedBody{r.Body, rec.control}
 	}
-	s.serve(rec, r)
+	x.w = rec
+	s.serve(x)
 }
 
-func (s *Server) serve(w *recorder, r *http.Request) {
+func (s *Server) serve(x *exchange) {
+	w, r := x.w, x.r
 	if r.URL.Path == healthPath {
 		w.Header().Set("Content-Type", "text/plain")
 		w.Header().Set("Cache-Control", "no-store")
@@ -60,7 +73,7 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	site, host := s.sites.Load().find(r.Host)
-	x := &exchange{w: w, r: r, site: site, host: host}
+	x.site, x.host = site, host
 	if status, why := s.refuse(x); status != 0 {
 		s.tellRefusal(r, status, why)
 		s.fail(x, status, httpcache.Status{Detail: why})
@@ -68,7 +81,7 @@ func (s *Server) serve(w *recorder, r *http.Request) {
 	}
 	w.site = site.Name
 	x.url = site.url(host, target(r))
-	x.origin = authority(r.TLS != nil, r.Host)
+	x.origin = authority(x.secure(), r.Host)
 	x.key = x.origin + strings.TrimPrefix(x.url, host)
 	switch {
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
@@ -96,6 +109,8 @@ func (s *Server) refuse(x *exchange) (int, string) {
 		return http.StatusMisdirectedRequest, "no site has this host"
 	case x.r.URL.Scheme == "https" && x.r.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"
+	case s.loops(x.r.Header):
+		return http.StatusLoopDetected, "the request was here before: the origin of the site, or a proxy before it, leads back to this edge"
 	case len(x.r.RequestURI) > maxURL:
 		return http.StatusRequestURITooLong, "request target too long"
 	case fields > maxFields:
@@ -114,6 +129,14 @@ func (s *Server) tellRefusal(r *http.Request, status int, why string) {
 	}
 	s.refusals.set(why, "told", now)
 	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
+}
+
+// secure says whether the client's request came over TLS. A peer tells.
+func (x *exchange) secure() bool {
+	if x.peer {
+		return x.r.Header.Get("X-Forwarded-Proto") == "https"
+	}
+	return x.r.TLS != nil
 }
 
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a
@@ -135,6 +158,9 @@ func (s *Server) lookup(x *exchange) {
 			continue
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
+		if x.peer && d.Action == httpcache.ServeStale {
+			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
+		}
 		st := httpcache.Status{Hit: true, TTL: d.TTL, HasTTL: true, Key: x.key}
 		switch d.Action {
 		case httpcache.ServeStale:
@@ -151,7 +177,7 @@ func (s *Server) lookup(x *exchange) {
 				s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
+				s.proxy(x, x.ask(), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
 				return
 			case s.follow(x, e, d, own, d.Forward):
 				return
@@ -179,7 +205,7 @@ func (s *Server) miss(x *exchange, directives httpcache.Directives, own string) 
 }
 
 // partWanted returns the slice to ask an origin for when the request is for a range of what is not stored, or in fragments.
-func (s *Server) partWanted(x *exchange, have *entry, own string) (slice httpcache.Range, ok bool) {
+func (s *Server) partWanted(x *exchange, have *entry, own string, stage origin.Stage) (slice httpcache.Range, ok bool) {
 	field := x.r.Header["Range"]
 	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(x.key, time.Now()) != "" {
 		return slice, false
@@ -200,14 +226,18 @@ func (s *Server) partWanted(x *exchange, have *entry, own string) (slice httpcac
 	if have != nil {
 		slice = httpcache.Slice(nil, start, x.site.slice(), size)
 	}
-	return slice, !s.flights.reaches(own, start, slice.Length)
+	return slice, !s.flights.reaches(flightKey(own, stage), start, slice.Length)
 }
 
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the request has to be looked up again.
 func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, forward string) bool {
 	header := storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()}
 	passes := s.cache.pass.get(x.key, time.Now()) != ""
-	slice, part := s.partWanted(x, have, own)
+	stage := origin.ToOrigin // nobody else has what can't be stored
+	if !passes {
+		stage = x.site.Origin.Stage(x.key, x.came)
+	}
+	slice, part := s.partWanted(x, have, own, stage)
 	var f *flight
 	leads := true
 	switch {
@@ -215,18 +245,18 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 		s.pass(x, forward)
 		return true
 	case part:
-		f, leads = s.flights.join(fragmentKey(own, slice.Start, ""), header)
+		f, leads = s.flights.join(flightKey(fragmentKey(own, slice.Start, ""), stage), header)
 	case passes:
 		f = newFlight(own, header) // nobody else waits for it
 	default:
-		f, leads = s.flights.join(own, header)
+		f, leads = s.flights.join(flightKey(own, stage), header)
 	}
 	defer s.flights.leave(f)
 	if leads && s.landedMeanwhile(x, f, have) {
 		return false
 	}
 	if leads {
-		t := s.newFetch(x, f, have, d)
+		t := s.newFetch(x, f, have, d, stage)
 		if part {
 			size := int64(0)
 			if have != nil {
@@ -348,13 +378,14 @@ func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 
 // revalidate validates e in the background.
 func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own string) {
-	f, leads := s.flights.join(own, storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()})
+	stage := x.site.Origin.Stage(x.key, x.came)
+	f, leads := s.flights.join(flightKey(own, stage), storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()})
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
 		f.change(func() { f.keep = true })
 		d.StaleIfError = true // there is nobody to show an error to
-		t := s.newFetch(x, f, e, d)
-		if slice, ok := s.partWanted(x, e, ""); ok {
+		t := s.newFetch(x, f, e, d, stage)
+		if slice, ok := s.partWanted(x, e, "", stage); ok {
 			setRange(t.request.Header, slice, e.size)
 		}
 		s.start(f, t)
@@ -362,7 +393,7 @@ func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own str
 }
 
 // newFetch makes what f asks the origin, and gives f its end. It does not end with the client's request, as others may follow.
-func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision) *fetch {
+func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision, stage origin.Stage) *fetch {
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()
 	f.cancel = cancel
@@ -371,8 +402,8 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
-	s.setForwarded(out.Header, x.r)
-	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, origin: x.origin, client: x.r.Header,
+	s.setForwarded(out.Header, x)
+	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, origin: x.origin, stage: stage, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }
 
@@ -385,7 +416,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 			return
 		}
 	}
-	if have != nil && !errors.As(err, new(*statusError)) {
+	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) {
 		st.Detail = origin.Reason(err)
 		s.tellFailure(x, err)
 		s.fail(x, http.StatusGatewayTimeout, st) // what must be validated can't be (RFC 9111, 5.2.2.2)
@@ -405,7 +436,11 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 		return // the client left, so there is nobody to tell and nothing wrong with the origin
 	}
 	status := http.StatusBadGateway
-	if origin.IsTimeout(err) {
+	switch {
+	case errors.Is(err, origin.ErrBusy):
+		status = http.StatusServiceUnavailable
+		x.w.Header().Set("Retry-After", "1")
+	case origin.IsTimeout(err):
 		status = http.StatusGatewayTimeout
 	}
 	st.Detail = origin.Reason(err)
@@ -414,6 +449,9 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 		status, st.Detail = se.status, "origin-error"
 	}
 	s.tellFailure(x, err)
+	if x.peer && se == nil {
+		x.w.Header().Set(origin.FailedField, st.Detail)
+	}
 	s.fail(x, status, st)
 }
 

@@ -45,7 +45,7 @@ func TestRestartKeepsTheCache(t *testing.T) {
 	body := strings.Repeat("0123456789", 100_000)
 	e := newEdge(t, static(body, "Cache-Control: max-age=1000", `Etag: "x"`))
 	dir := t.TempDir()
-	originURL := e.site.Origin.Servers[0].URL.String()
+	originURL := e.site.Origin.Origin.Servers[0].URL.String()
 	e.stop()
 	e.start(originURL, dir)
 	e.get("/a").wants(t, 200, body)

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -77,7 +78,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 }
 
-func newMetrics(reg prometheus.Registerer, store *storage.Store) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []origin.Status) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kaiku_edge_requests_total",
 			Help: "Requests answered, by site, status and what the cache did."}, []string{"site", "status", "cache"}),
@@ -87,7 +88,7 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store) (*metrics, erro
 			Help:    "Time from a request's header block to the end of its response.",
 			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.seconds, storeCollector{store}} {
+	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -23,13 +24,36 @@ var forwardedFields = []string{
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
 }
 
-// setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin.
-func (s *Server) setForwarded(h http.Header, r *http.Request) {
+// cdnLoop is where each edge on the way writes itself down (RFC 8586).
+const cdnLoop = "Cdn-Loop"
+
+// loops says whether a request was here before.
+func (s *Server) loops(h http.Header) bool {
+	for _, line := range h[cdnLoop] {
+		if strings.Contains(line, s.loopID) {
+			return true
+		}
+	}
+	return false
+}
+
+// setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin. A peer has written them already.
+func (s *Server) setForwarded(h http.Header, x *exchange) {
+	r := x.r
+	if _, ok := h["User-Agent"]; !ok {
+		h.Set("User-Agent", "") // or net/http names itself
+	}
+	s.via(h, r.ProtoMajor, r.ProtoMinor)
+	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
+	delete(h, origin.TierField)
+	if x.peer {
+		return
+	}
 	for _, name := range forwardedFields {
 		delete(h, name)
 	}
 	ip, proto := clientIP(r), "http"
-	if r.TLS != nil {
+	if x.secure() {
 		proto = "https"
 	}
 	node := ip
@@ -40,10 +64,6 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	h.Set("X-Forwarded-Proto", proto)
 	h.Set("X-Forwarded-Host", r.Host)
 	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+strings.ReplaceAll(r.Host, `"`, "")+`"`)
-	if _, ok := h["User-Agent"]; !ok {
-		h.Set("User-Agent", "") // or net/http names itself
-	}
-	s.via(h, r.ProtoMajor, r.ProtoMinor)
 }
 
 // lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it did.
@@ -79,9 +99,14 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// ask sends requests to the origin, past all other edges.
+func (x *exchange) ask() roundTrip {
+	return func(r *http.Request) (*http.Response, error) { return x.site.Origin.Fetch(r, x.key, origin.ToOrigin) }
+}
+
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
-	s.proxy(x, x.site.Origin.RoundTrip, httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
+	s.proxy(x, x.ask(), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it.
@@ -100,7 +125,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 		Transport: ask,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL = originURL(target(x.r))
-			s.setForwarded(r.Out.Header, x.r)
+			s.setForwarded(r.Out.Header, x)
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(resp *http.Response) error {
@@ -112,9 +137,8 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
 				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
 			}
-			for _, name := range edgeFields {
-				delete(resp.Header, name)
-			}
+			delete(resp.Header, origin.FailedField)
+			x.hideEdgeFields(resp.Header)
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			if received == nil {

@@ -28,13 +28,11 @@ func (s *Server) via(h http.Header, major, minor int) {
 }
 
 // setHeader copies the stored fields to a response.
-func (s *Server) setHeader(h http.Header, stored *httpcache.Stored) {
+func (x *exchange) setHeader(h http.Header, stored *httpcache.Stored) {
 	for name, lines := range stored.Header {
 		h[name] = lines
 	}
-	for _, name := range edgeFields {
-		delete(h, name)
-	}
+	x.hideEdgeFields(h)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http guesses one
 	}
@@ -71,7 +69,7 @@ func (s *Server) respond(x *exchange, a reply) error {
 		}
 	}
 	h := x.w.Header()
-	s.setHeader(h, a.stored)
+	x.setHeader(h, a.stored)
 	for _, name := range a.without {
 		delete(h, name)
 	}

@@ -8,6 +8,8 @@ package edge
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,10 +25,12 @@ import (
 
 // Server is an edge. The fields are set before Listen and not changed after.
 type Server struct {
-	Name     string // in Via and Cache-Status, a token; "" means kaiku
-	HTTP     string // address of the listener for clients; "" means :8080
-	Admin    string // address of the admin listener; "" means none
-	Token    string // bearer token of the admin listener; needed unless that is on loopback
+	Name     string      // in Via and Cache-Status, a token; "" means kaiku
+	HTTP     string      // address of the listener for clients; "" means :8080
+	Admin    string      // address of the admin listener; "" means none
+	Peer     string      // address of the listener for other edges of the fleet; "" means none
+	PeerTLS  *tls.Config // of that; it has to ask clients for a certificate and verify it
+	Token    string      // bearer token of the admin listener; needed unless that is on loopback
 	Store    *storage.Store
 	Registry *prometheus.Registry // "" means one of its own
 	Log      *slog.Logger         // nil means slog.Default
@@ -38,10 +42,13 @@ type Server struct {
 	// refusals are the kinds of refused requests that were logged lately.
 	refusals notes
 
-	http, admin net.Listener
-	base        context.Context // of flights
-	cancel      context.CancelFunc
-	work        sync.WaitGroup // flights
+	// loopID tells this edge from every other one in the field CDN-Loop.
+	loopID string
+
+	http, admin, peer net.Listener
+	base              context.Context // of flights
+	cancel            context.CancelFunc
+	work              sync.WaitGroup // flights
 }
 
 // SetSites replaces what the edge serves. The origins are started already; those of before are the caller's to close.
@@ -68,7 +75,7 @@ func (s *Server) Listen(ctx context.Context) error {
 		s.SetSites(nil)
 	}
 	var err error
-	if s.metrics, err = newMetrics(s.Registry, s.Store); err != nil {
+	if s.metrics, err = newMetrics(s.Registry, s.Store, s.origins); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	s.cache = newCache(s.Store)
@@ -83,6 +90,16 @@ func (s *Server) Listen(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("admin listener: %w", err), s.http.Close())
 		}
 	}
+	if s.Peer != "" {
+		if s.peer, err = listen(ctx, s.Peer); err != nil {
+			err = errors.Join(fmt.Errorf("listener for peers: %w", err), s.http.Close())
+			if s.admin != nil {
+				err = errors.Join(err, s.admin.Close())
+			}
+			return err
+		}
+	}
+	s.loopID = "id=" + rand.Text()
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return nil
 }
@@ -98,6 +115,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 // Addr is the address of the listener for clients, after Listen.
 func (s *Server) Addr() net.Addr { return s.http.Addr() }
 
+// PeerAddr is the address of the listener for other edges, after Listen.
+func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
+
 // AdminAddr is the address of the admin listener, after Listen.
 func (s *Server) AdminAddr() net.Addr { return s.admin.Addr() }
 
@@ -110,6 +130,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.admin != nil {
 		servers = append(servers, s.newHTTP(s.adminHandler()))
 		listeners = append(listeners, s.admin)
+	}
+	if s.peer != nil {
+		h := s.newHTTP(http.HandlerFunc(s.servePeer))
+		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
+		servers = append(servers, h)
+		listeners = append(listeners, tls.NewListener(s.peer, s.PeerTLS))
 	}
 	failed := make(chan error, len(servers))
 	for i, h := range servers {

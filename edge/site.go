@@ -8,7 +8,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -19,22 +18,22 @@ import (
 type Site struct {
 	Name        string
 	Hosts       []string // lower case, without port; none means any host, and then it is the only site
-	Origin      *origin.Pool
+	Origin      *origin.Route
 	Policy      httpcache.Policy
-	MaxObject   int64         // bytes of the largest representation that is stored; 0 means no limit of its own
-	Slice       int64         // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
-	BodyTimeout time.Duration // for the next bytes of a body that is being stored; 0 means a minute
-	IgnoreQuery []string      // globs over the names of query parameters that are not part of the key
+	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
+	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
+	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
 }
 
 // sites finds a site by host.
 type sites struct {
+	list   []*Site
 	byHost map[string]*Site
 	any    *Site
 }
 
 func newSites(list []*Site) *sites {
-	s := &sites{byHost: map[string]*Site{}}
+	s := &sites{list: list, byHost: map[string]*Site{}}
 	for _, site := range list {
 		if len(site.Hosts) == 0 {
 			s.any = site
@@ -98,13 +97,6 @@ func (s *Site) slice() int64 {
 		return 8 << 20
 	}
 	return s.Slice
-}
-
-func (s *Site) bodyTimeout() time.Duration {
-	if s.BodyTimeout == 0 {
-		return time.Minute
-	}
-	return s.BodyTimeout
 }
 
 // url is what purges know a target by: host, path and the query without what the site ignores.

@@ -11,6 +11,16 @@ import (
 // see them.
 var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control"}
 
+// hideEdgeFields removes them from a response, unless it is for another edge.
+func (x *exchange) hideEdgeFields(h http.Header) {
+	if x.peer {
+		return
+	}
+	for _, name := range edgeFields {
+		delete(h, name)
+	}
+}
+
 // tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Its host is one, and so is each of its groups (RFC 9875) at
 // an origin, which is in the form of authority.
 func tagsOf(h http.Header, host, origin string) []string {

@@ -1,7 +1,11 @@
-// Package origin is where misses are fetched: the servers behind a site.
+// Package origin is where misses are fetched: the servers behind a site, and the edges that stand between.
 //
-// A Pool sends a request to one of its servers. An idempotent request without a body that could not be sent, or got no answer, goes
-// to the next server; backup servers come last. The context that a request carries ends it, its body included.
+// A Pool sends each request to one of its servers, by the method of its Balance among those that look healthy. How a server looks is found out in two ways:
+// by probes (Health), and by what requests meet: a server that fails several in a row is ejected for a while, for longer each time. A request that may
+// be sent twice goes to another server when one fails, within a budget, so that retries never add more than a fifth to what the servers have to bear.
+// What a server has under way is bounded; requests above that wait in a queue that is bounded too.
+//
+// A Route leads through tiers of edges to a Pool: first the edge of the own region that owns the key, then the shield, then the origin itself.
 package origin
 
 import (
@@ -9,66 +13,153 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
-	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
+
+// maxServers is how many servers a pool may have: a set of them is the bits of one word.
+const maxServers = 64
 
 // Server is one origin server.
 type Server struct {
 	URL    *url.URL // scheme http or https, host and port; nothing else counts
 	Weight int      // share of the requests; 0 means 1
-	Backup bool     // used only when every other failed
+	Backup bool     // used only when no other is healthy
+	// ServerName is sent as SNI and verified; "" means the Host that is sent.
+	ServerName string
+	// Self marks the place of the caller among the servers of a ring: when a pick falls on it, Fetch returns ErrSelf.
+	Self bool
 }
 
 // Pool is the origin of a site. The fields are set before Start and not changed after.
 type Pool struct {
+	Name    string // of the site, for the log
 	Servers []Server
+	Balance Balance
 	// Host is sent as Host and, over TLS, as SNI; "" means what the request has.
-	Host             string
-	Retries          int           // further servers that are tried; the fleet file says 2
-	ConnectTimeout   time.Duration // TCP and TLS; 0 means 5 s
-	FirstByteTimeout time.Duration // from the request sent to the header block; 0 means 30 s
-	// Dial connects to an address; nil means a net.Dialer.
+	Host      string
+	Health    *Health // nil means no probes
+	Retries   int     // further servers that are tried; the fleet file says 2
+	SlowStart time.Duration
+	// Hedge is after how long without a header block a request that may be sent twice is sent to a second server too, whose answer is taken if it comes first;
+	// 0 means never.
+	Hedge time.Duration
+
+	ConnectTimeout      time.Duration // for TCP; 0 means 5 s
+	TLSTimeout          time.Duration // for the handshake; 0 means ConnectTimeout
+	FirstByteTimeout    time.Duration // from the request sent to the header block; 0 means 30 s
+	BetweenBytesTimeout time.Duration // for the next bytes of a body, either way; 0 means a minute
+	// PingInterval is how long a connection of HTTP/2 may be silent before it is asked whether it is still there, and the answer may take; 0 means 15 s.
+	PingInterval time.Duration
+
+	MaxConnections int           // to one server, and by HTTP/1 so many requests; 0 means no limit of their own
+	MaxRequests    int           // under way at one server; 0 means 1024
+	Queue          int           // requests that wait for a server with room; 0 means 1024
+	QueueTimeout   time.Duration // for that; 0 means 5 s
+
+	TLS *tls.Config // roots and the client's certificate; nil means the system's roots and none
+	// Secret is a header field that every request to a server has, so that it can refuse who has not; "" as name means none.
+	Secret Field
+	// Relays says that the servers are edges that pass on what an origin answered: a 5xx is no failure of theirs.
+	Relays bool
+	// Dial connects to an address; nil means a resolver that heeds TTLs and tries all addresses of a name.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	Log  *slog.Logger // nil means slog.Default
 
-	turn  atomic.Uint64
-	order []*backend // each as often as its weight
-	spare []*backend
+	nameserver string // "ip:port" that names are asked at instead of the system's; for tests
+
+	cancel context.CancelFunc
+	work   sync.WaitGroup // probes and resolvers
+
+	// mu guards what follows, and the backends.
+	mu       sync.Mutex
+	all      []*backend
+	panic    bool // most servers look unhealthy
+	budget   budget
+	queue    []*waiter
+	retries  uint64
+	hedges   uint64
+	refused  uint64 // by the queue: it was full, or the wait too long
+	closed   bool
+	lastDown error // why the last server that is down is
 }
 
-// backend is a server and its connections.
-type backend struct {
-	server    Server
-	addr      string
-	transport *http.Transport
-}
+// Field is a header field.
+type Field struct{ Name, Value string }
 
-// Start makes the Pool ready.
+// Start makes the Pool ready. Close ends what it begins.
 func (p *Pool) Start() error {
-	for _, s := range p.Servers {
+	p.setDefaults()
+	if len(p.Servers) == 0 {
+		return errors.New("no origin server")
+	}
+	if len(p.Servers) > maxServers {
+		return fmt.Errorf("%d origin servers: the limit is %d", len(p.Servers), maxServers)
+	}
+	for i, s := range p.Servers {
 		if s.URL == nil || s.URL.Host == "" || s.URL.Scheme != "http" && s.URL.Scheme != "https" {
 			return fmt.Errorf("origin server %q: want http://host[:port] or https://host[:port]", s.URL)
 		}
-		b := &backend{server: s, addr: address(s.URL)}
-		b.transport = p.newTransport(b.addr)
-		if s.Backup {
-			p.spare = append(p.spare, b)
+		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
+			counts: Counts{Failures: map[string]uint64{}}})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	for _, b := range p.all {
+		if b.Self {
 			continue
 		}
-		for range max(1, s.Weight) {
-			p.order = append(p.order, b)
+		b.transport = p.newTransport(b)
+		host := b.URL.Hostname()
+		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
+			// Connections to addresses of before end when they are idle.
+			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, moved: b.transport.CloseIdleConnections, ready: make(chan struct{})}
+			p.work.Go(func() { b.names.refresh(ctx) })
 		}
-	}
-	if len(p.order)+len(p.spare) == 0 {
-		return errors.New("no origin server")
+		if p.Health != nil {
+			p.work.Go(func() { p.probe(ctx, b) })
+		}
 	}
 	return nil
 }
 
+// setDefaults gives the fields that are zero their meaning.
+func (p *Pool) setDefaults() {
+	for _, d := range []struct {
+		to   *time.Duration
+		zero time.Duration
+	}{{&p.ConnectTimeout, 5 * time.Second}, {&p.FirstByteTimeout, 30 * time.Second}, {&p.BetweenBytesTimeout, time.Minute},
+		{&p.QueueTimeout, 5 * time.Second}, {&p.SlowStart, 10 * time.Second}, {&p.PingInterval, 15 * time.Second}} {
+		if *d.to == 0 {
+			*d.to = d.zero
+		}
+	}
+	if p.TLSTimeout == 0 {
+		p.TLSTimeout = p.ConnectTimeout
+	}
+	if p.MaxRequests == 0 {
+		p.MaxRequests = 1024
+	}
+	if p.Queue == 0 {
+		p.Queue = 1024
+	}
+	if p.Log == nil {
+		p.Log = slog.Default()
+	}
+	if p.Health != nil {
+		h := p.Health.withDefaults()
+		p.Health = &h
+	}
+}
+
+// address is where to connect for a URL.
 func address(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -77,128 +168,32 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// newTransport makes the connections of one server. They all go to addr, whatever host a request names: that one becomes Host and SNI.
-func (p *Pool) newTransport(addr string) *http.Transport {
-	connect := p.ConnectTimeout
-	if connect == 0 {
-		connect = 5 * time.Second
-	}
-	first := p.FirstByteTimeout
-	if first == 0 {
-		first = 30 * time.Second
-	}
-	dial := p.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: connect}).DialContext
-	}
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, connect)
-			defer cancel()
-			return dial(ctx, network, addr)
-		},
-		TLSHandshakeTimeout:   connect,
-		ResponseHeaderTimeout: first,
-		ExpectContinueTimeout: time.Second,
-		ForceAttemptHTTP2:     true,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
-		DisableCompression:    true, // bodies are passed on as they are
-		MaxIdleConnsPerHost:   64,
-		MaxIdleConns:          256,
-		IdleConnTimeout:       90 * time.Second,
-		// A header block larger than this is an error of the origin.
-		MaxResponseHeaderBytes: 256 << 10,
-	}
-}
-
-// Close closes the connections that are idle.
+// Close ends probes and resolvers, and closes the connections that are idle. Requests that are under way go on.
 func (p *Pool) Close() {
-	for _, b := range slices.Concat(p.order, p.spare) {
-		b.transport.CloseIdleConnections()
+	p.mu.Lock()
+	p.closed = true
+	for _, b := range p.all {
+		if b.pause != nil {
+			b.pause.Stop()
+		}
+	}
+	p.mu.Unlock()
+	if p.cancel != nil {
+		p.cancel()
+	}
+	p.work.Wait()
+	for _, b := range p.all {
+		if b.transport != nil {
+			b.transport.CloseIdleConnections()
+		}
 	}
 }
 
-// RoundTrip sends a request whose URL holds the target's path and query; scheme and host are the server's. The response's body is the caller's to close.
-func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
-	var errs []error
-	for _, b := range p.candidates(r) {
-		resp, err := b.transport.RoundTrip(p.request(r, b))
-		if err == nil {
-			return resp, nil
-		}
-		errs = append(errs, fmt.Errorf("origin %s: %w", b.addr, err))
-		if r.Context().Err() != nil {
-			break
-		}
-	}
-	return nil, errors.Join(errs...)
-}
-
-// candidates are the servers to try, in their order.
-func (p *Pool) candidates(r *http.Request) []*backend {
-	var out []*backend
-	turn := p.turn.Add(1)
-	for i := range p.order {
-		if b := p.order[(turn+uint64(i))%uint64(len(p.order))]; !slices.Contains(out, b) {
-			out = append(out, b)
-		}
-	}
-	out = append(out, p.spare...)
-	tries := 1
-	if retryable(r) {
-		tries += p.Retries
-	}
-	return out[:min(len(out), tries)]
-}
-
-// retryable says whether a request may be sent twice (RFC 9110, 9.2.2).
+// retryable says whether a request may be sent twice (RFC 9110, 9.2.2), and can be.
 func retryable(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return r.Body == nil || r.Body == http.NoBody
 	}
 	return false
-}
-
-// request makes the request as it goes to one server.
-func (p *Pool) request(r *http.Request, b *backend) *http.Request {
-	out := r.Clone(r.Context())
-	if p.Host != "" {
-		out.Host = p.Host
-	}
-	out.URL.Scheme = b.server.URL.Scheme
-	out.URL.Host = b.server.URL.Host
-	if out.URL.Scheme == "https" && out.Host != "" {
-		out.URL.Host = out.Host // the transport takes SNI and the name to verify from here
-	}
-	return out
-}
-
-// IsTimeout says whether a RoundTrip failed because a server did not answer in time: 504 rather than 502 (RFC 9110, 15.6.5).
-func IsTimeout(err error) bool {
-	if all, ok := err.(interface{ Unwrap() []error }); ok { // of several servers
-		return slices.ContainsFunc(all.Unwrap(), IsTimeout)
-	}
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-// Reason names the failure of a RoundTrip in a word, for a log or Cache-Status.
-func Reason(err error) string {
-	var dns *net.DNSError
-	var op *net.OpError
-	var cert *tls.CertificateVerificationError
-	switch {
-	case errors.As(err, &dns):
-		return "dns-error"
-	case errors.As(err, &cert):
-		return "tls-certificate-error"
-	case IsTimeout(err):
-		return "timeout"
-	case errors.As(err, &op) && op.Op == "dial":
-		return "connect-failed"
-	case errors.Is(err, context.Canceled):
-		return "canceled"
-	}
-	return "connection-error"
 }

@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // server is an origin on loopback that counts what it is asked.
@@ -43,7 +45,7 @@ func down(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-func at(t *testing.T, raw string) Server {
+func at(t testing.TB, raw string) Server {
 	t.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -62,7 +64,7 @@ func weigh(s Server, weight int) Server {
 	return s
 }
 
-func start(t *testing.T, p *Pool) *Pool {
+func start(t testing.TB, p *Pool) *Pool {
 	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -88,7 +90,7 @@ func request(t *testing.T, method, path, body string) *http.Request {
 // ask returns who answered.
 func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	t.Helper()
-	resp, err := p.RoundTrip(r)
+	resp, err := p.Fetch(r, "")
 	if err != nil {
 		return "", err
 	}
@@ -98,6 +100,38 @@ func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
 		t.Fatal(err)
 	}
 	return string(b), nil
+}
+
+// until waits for something to come true.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !cond(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so in 30 s: %s", what)
+		}
+	}
+}
+
+// noPlaceTaken waits until all places at the servers are given back.
+func noPlaceTaken(t *testing.T, p *Pool) {
+	t.Helper()
+	until(t, "all places are given back", func() bool {
+		for _, s := range p.Status().Servers {
+			if s.InFlight != 0 {
+				return false
+			}
+		}
+		return true
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.all {
+		if b.inFlight != 0 || b.waiting != 0 {
+			t.Errorf("%s: %d in flight, %d without an answer", b.addr, b.inFlight, b.waiting)
+		}
+	}
 }
 
 func TestRetries(t *testing.T) {
@@ -116,18 +150,20 @@ func TestRetries(t *testing.T) {
 		{"more retries than servers", "GET", "", 1, 9, true},
 		{"HEAD", "HEAD", "", 1, 1, true},
 		{"OPTIONS", "OPTIONS", "", 1, 1, true},
-		// Never twice what may have an effect (RFC 9110, 9.2.2), or can't be read twice.
-		{"POST", "POST", "", 1, 2, false},
-		{"PATCH", "PATCH", "", 1, 2, false},
-		{"GET with a body", "GET", "x", 1, 2, false},
+		// What found no connection was not sent at all, so that it may go to another server whatever it is.
+		{"POST", "POST", "", 1, 2, true},
+		{"POST with a body", "POST", "x", 1, 2, true},
+		{"PATCH", "PATCH", "x", 2, 2, true},
+		{"GET with a body", "GET", "x", 1, 2, true},
+		{"POST without retries", "POST", "x", 1, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			up := newServer(t, "up")
-			servers := []Server{at(t, up.URL)} // the first turn is the second server's
+			var servers []Server
 			for range c.downs {
 				servers = append(servers, at(t, down(t)))
 			}
-			p := start(t, &Pool{Servers: servers, Retries: c.retries})
+			p := start(t, &Pool{Servers: append(servers, at(t, up.URL)), Retries: c.retries})
 			_, err := ask(t, p, request(t, c.method, "/", c.body))
 			if (err == nil) != c.answered || (up.asked.Load() == 1) != c.answered {
 				t.Errorf("error %v, the server that is up was asked %d times", err, up.asked.Load())
@@ -135,6 +171,7 @@ func TestRetries(t *testing.T) {
 			if err != nil && Reason(err) != "connect-failed" {
 				t.Errorf("reason %q of %v", Reason(err), err)
 			}
+			noPlaceTaken(t, p)
 		})
 	}
 }
@@ -148,11 +185,11 @@ func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	}))
 	defer broken.Close()
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, broken.URL)}, Retries: 1})
+	p := start(t, &Pool{Servers: []Server{at(t, broken.URL), at(t, up.URL)}, Retries: 1})
 	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 		t.Errorf("GET: %q, %v", got, err)
 	}
-	p = start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, broken.URL)}, Retries: 1})
+	p = start(t, &Pool{Servers: []Server{at(t, broken.URL), at(t, up.URL)}, Retries: 1})
 	_, err := ask(t, p, request(t, "POST", "/", "x"))
 	if err == nil || Reason(err) != "connection-error" || IsTimeout(err) {
 		t.Errorf("POST: %v", err)
@@ -162,25 +199,71 @@ func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	}
 }
 
-// An answer is an answer, whatever its status.
-func TestNoRetryOfAnError(t *testing.T) {
-	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }))
-	defer failing.Close()
-	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, failing.URL)}, Retries: 1})
-	resp, err := p.RoundTrip(request(t, "GET", "/", ""))
-	if err != nil {
-		t.Fatal(err)
+// answering starts a server that answers with a status, and its name.
+func answering(t *testing.T, status int, name string) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.asked.Add(1)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, name)
+	}))
+	t.Cleanup(s.Server.Close)
+	return s
+}
+
+// What a server says of itself, that it can't at the moment, is worth another one; any other answer is an answer, and so is all that a POST gets.
+func TestRetryOfAnError(t *testing.T) {
+	for _, c := range []struct {
+		method  string
+		status  int
+		retried bool
+	}{
+		{"GET", 502, true}, {"GET", 503, true}, {"GET", 504, true}, {"HEAD", 503, true},
+		{"GET", 500, false}, {"GET", 404, false}, {"GET", 501, false}, {"POST", 503, false}, {"PUT", 502, false},
+	} {
+		t.Run(fmt.Sprint(c.method, c.status), func(t *testing.T) {
+			failing, up := answering(t, c.status, "failing"), newServer(t, "up")
+			p := start(t, &Pool{Servers: []Server{at(t, failing.URL), at(t, up.URL)}, Retries: 1})
+			resp, err := p.Fetch(request(t, c.method, "/", ""), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if want := map[bool]int{true: 200, false: c.status}[c.retried]; resp.StatusCode != want || (up.asked.Load() == 1) != c.retried {
+				t.Errorf("status %d, want %d; the other was asked %d times", resp.StatusCode, want, up.asked.Load())
+			}
+			if n := p.Status().Retries; n != uint64(up.asked.Load()) {
+				t.Errorf("%d retries are counted", n)
+			}
+		})
 	}
-	resp.Body.Close()
-	if resp.StatusCode != 503 || up.asked.Load() != 0 {
-		t.Errorf("status %d, the other was asked %d times", resp.StatusCode, up.asked.Load())
+}
+
+// If no server does better, the last answer is the one that the client gets, with its body, and an answer is better than none.
+func TestErrorOfAllServers(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		servers []Server
+		want    string
+	}{
+		{"two answers", []Server{at(t, answering(t, 503, "a").URL), at(t, answering(t, 502, "b").URL)}, "b"},
+		{"an answer before none", []Server{at(t, answering(t, 503, "a").URL), at(t, down(t))}, "a"},
+		{"an answer after none", []Server{at(t, down(t)), at(t, answering(t, 503, "a").URL)}, "a"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := start(t, &Pool{Servers: c.servers, Retries: 2})
+			if got, err := ask(t, p, request(t, "GET", "/", "")); got != c.want || err != nil {
+				t.Errorf("%q, %v, want %q", got, err, c.want)
+			}
+			noPlaceTaken(t, p)
+		})
 	}
 }
 
 func TestBackupsLast(t *testing.T) {
 	main, spare := newServer(t, "main"), newServer(t, "spare")
-	p := start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, main.URL), at(t, down(t))}, Retries: 2})
+	p := start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, down(t)), at(t, main.URL)}, Retries: 2})
 	for range 20 {
 		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "main" || err != nil {
 			t.Fatalf("%q, %v", got, err)
@@ -225,7 +308,7 @@ func TestWeights(t *testing.T) {
 // A server with a weight is one server to retry, not several.
 func TestRetryOfAWeightedServer(t *testing.T) {
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), weigh(at(t, down(t)), 5)}, Retries: 1})
+	p := start(t, &Pool{Servers: []Server{weigh(at(t, down(t)), 5), at(t, up.URL)}, Retries: 1})
 	for range 6 {
 		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 			t.Fatalf("%q, %v", got, err)
@@ -242,13 +325,13 @@ func TestContextEndsIt(t *testing.T) {
 	}))
 	defer slow.Close()
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, slow.URL)}, Retries: 1})
+	p := start(t, &Pool{Servers: []Server{at(t, slow.URL), at(t, up.URL)}, Retries: 1})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-reached
 		cancel()
 	}()
-	_, err := p.RoundTrip(request(t, "GET", "/", "").WithContext(ctx))
+	_, err := p.Fetch(request(t, "GET", "/", "").WithContext(ctx), "")
 	if !errors.Is(err, context.Canceled) || Reason(err) != "canceled" || IsTimeout(err) {
 		t.Errorf("error %v, reason %q", err, Reason(err))
 	}

@@ -43,6 +43,8 @@ func byPlace(a, b error) int {
 	return x.line - y.line
 }
 
+var headerRE = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2
+
 var labelRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // check finds what is wrong beyond the form of single values, and reads the zone files.
@@ -109,11 +111,15 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	if len(o.Servers) == 0 {
 		f.errorf(at, "site %s has no origin: give it servers", s.Name)
 	}
-	primaries := 0
+	primaries, seen := 0, map[string]bool{}
 	for i, srv := range o.Servers {
 		p := fmt.Sprintf("%s.servers[%d]", at, i)
 		if srv.URL.URL == nil {
 			f.errorf(p, "an origin server needs a url")
+		} else if u := srv.URL.Scheme + "://" + srv.URL.Host; seen[u] {
+			f.errorf(p, "%s is there twice: give it a weight instead", u)
+		} else {
+			seen[u] = true
 		}
 		if srv.Weight < 0 {
 			f.errorf(p+".weight", "a weight is 1 or more, not %d", srv.Weight)
@@ -134,8 +140,30 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	if o.Retries != nil && *o.Retries < 0 {
 		f.errorf(at+".retries", "want 0 or more, not %d", *o.Retries)
 	}
-	if o.Health != nil {
-		f.checkProbe(at+".health", *o.Health)
+	for _, n := range []struct {
+		key string
+		v   int
+	}{{"max_connections", o.MaxConnections}, {"max_requests", o.MaxRequests}, {"queue", o.Queue}} {
+		if n.v < 0 {
+			f.errorf(at+"."+n.key, "want 1 or more, not %d", n.v)
+		}
+	}
+	if h := o.Health; h != nil {
+		f.checkProbe(at+".health", h.Probe)
+		if h.Status != 0 && (h.Status < 200 || h.Status > 599) {
+			f.errorf(at+".health.status", "%d is no status of a response: want 200 to 599", h.Status)
+		}
+	}
+	if c := o.ClientCertificate; c != nil && (c.Cert == "" || c.Key == "") {
+		f.errorf(at+".client_certificate", "a certificate needs cert and key")
+	}
+	if a := o.Auth; a != nil {
+		switch {
+		case a.Header == "" || a.Secret == "":
+			f.errorf(at+".auth", "the secret for an origin needs header and secret, a file")
+		case !headerRE.MatchString(a.Header):
+			f.errorf(at+".auth.header", "%q is not the name of a header field", a.Header)
+		}
 	}
 	if o.Shield != "" {
 		switch n := f.node(o.Shield); {
@@ -225,6 +253,7 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	f.checkAddr(at+".http", e.HTTP)
 	f.checkAddr(at+".https", e.HTTPS)
 	f.checkAddr(at+".admin", e.Admin)
+	f.checkAddr(at+".peer", e.Peer)
 	if e.Disk != 0 && e.Disk < minDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
 	}

@@ -283,12 +283,16 @@ func (d *demo) start(ctx context.Context, n *demoNode) error {
 	if n.stop != nil {
 		return nil
 	}
-	sites, err := d.fleet.edgeSites(oceanDial(oneWay(n.place, virginia)))
+	node := d.fleet.node(n.Name)
+	sites, err := (&siteMaker{fleet: d.fleet, node: node, dial: oceanDial(oneWay(n.place, virginia)), log: d.log}).make()
 	if err != nil {
 		return err
 	}
-	e, err := newEdge(d.fleet.edgeOf(d.fleet.node(n.Name)), n.Name, "", newRegistry(), d.log)
+	conf := d.fleet.edgeOf(node)
+	conf.Peer = "" // the two have no need of each other
+	e, err := newEdge(conf, n.Name, "", newRegistry(), d.log)
 	if err != nil {
+		sites.close(siteSet{})
 		return err
 	}
 	e.setSites(sites)

@@ -25,14 +25,38 @@ type Site struct {
 
 // Origin is where a site's misses are fetched.
 type Origin struct {
-	Servers          []OriginServer `yaml:"servers"`
-	Balance          string         `yaml:"balance"`
-	Host             string         `yaml:"host"`
-	Health           *Probe         `yaml:"health"`
-	ConnectTimeout   Duration       `yaml:"connect_timeout"`
-	FirstByteTimeout Duration       `yaml:"first_byte_timeout"`
-	Retries          *int           `yaml:"retries"`
-	Shield           string         `yaml:"shield"`
+	Servers             []OriginServer `yaml:"servers"`
+	Balance             string         `yaml:"balance"`
+	Host                string         `yaml:"host"`
+	Health              *OriginHealth  `yaml:"health"`
+	SlowStart           Duration       `yaml:"slow_start"`
+	ConnectTimeout      Duration       `yaml:"connect_timeout"`
+	TLSTimeout          Duration       `yaml:"tls_timeout"`
+	FirstByteTimeout    Duration       `yaml:"first_byte_timeout"`
+	BetweenBytesTimeout Duration       `yaml:"between_bytes_timeout"`
+	Retries             *int           `yaml:"retries"`
+	Hedge               Duration       `yaml:"hedge"`
+	MaxConnections      int            `yaml:"max_connections"`
+	MaxRequests         int            `yaml:"max_requests"`
+	Queue               int            `yaml:"queue"`
+	QueueTimeout        Duration       `yaml:"queue_timeout"`
+	CA                  string         `yaml:"ca"`
+	ClientCertificate   *Certificate   `yaml:"client_certificate"`
+	Auth                *OriginAuth    `yaml:"auth"`
+	Shield              string         `yaml:"shield"`
+}
+
+// OriginAuth is a header field by which an origin knows the edges.
+type OriginAuth struct {
+	Header string `yaml:"header"`
+	Secret string `yaml:"secret"` // a file
+}
+
+// OriginHealth is how the health of an origin server is found out.
+type OriginHealth struct {
+	Probe  `yaml:",inline"`
+	Status int    `yaml:"status"`
+	Match  string `yaml:"match"`
 }
 
 // OriginServer is one of an origin's servers: a URL alone, or with more.
@@ -83,6 +107,7 @@ type Edge struct {
 	HTTP   string `yaml:"http"`
 	HTTPS  string `yaml:"https"`
 	Admin  string `yaml:"admin"`
+	Peer   string `yaml:"peer"`
 	Data   string `yaml:"data"`
 	Disk   Size   `yaml:"disk"`
 	Memory Size   `yaml:"memory"`
@@ -169,7 +194,7 @@ func (f *Fleet) node(name string) *Node {
 }
 
 // defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.
-var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20}
+var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20}
 
 // edgeOf returns how a node runs its edge.
 func (f *Fleet) edgeOf(n *Node) Edge {
@@ -178,6 +203,7 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.HTTP = first(e.HTTP, d.HTTP)
 		e.HTTPS = first(e.HTTPS, d.HTTPS)
 		e.Admin = first(e.Admin, d.Admin)
+		e.Peer = first(e.Peer, d.Peer)
 		e.Data = first(e.Data, d.Data)
 		e.Disk = first(e.Disk, d.Disk)
 		e.Memory = first(e.Memory, d.Memory)

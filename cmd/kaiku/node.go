@@ -15,9 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kaiku-cdn/kaiku/edge"
-	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/geodns"
-	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -68,7 +66,7 @@ func newRegistry() *prometheus.Registry {
 type edgeNode struct {
 	*edge.Server
 	store *storage.Store
-	sites []*edge.Site
+	sites siteSet
 }
 
 // newEdge opens the store and makes an edge of it. dial may be nil.
@@ -77,17 +75,15 @@ func newEdge(e Edge, name, token string, reg *prometheus.Registry, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, Admin: e.Admin, Token: token,
+	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, Admin: e.Admin, Peer: e.Peer, Token: token,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 
 // setSites replaces what the edge serves; the origins of before end once their requests do.
-func (n *edgeNode) setSites(sites []*edge.Site) {
-	n.SetSites(sites)
-	for _, s := range n.sites {
-		s.Origin.Close()
-	}
-	n.sites = sites
+func (n *edgeNode) setSites(s siteSet) {
+	n.SetSites(s.sites)
+	n.sites.close(s)
+	n.sites = s
 }
 
 // Listen binds the listeners, or gives the store back.
@@ -101,56 +97,16 @@ func (n *edgeNode) Listen(ctx context.Context) error {
 // Serve serves until ctx ends and then closes the store.
 func (n *edgeNode) Serve(ctx context.Context) error {
 	err := n.Server.Serve(ctx)
-	n.setSites(nil)
+	n.setSites(siteSet{})
 	return errors.Join(err, n.store.Close())
 }
 
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// edgeSites makes the fleet's sites, with origins that are ready.
-func (f *Fleet) edgeSites(dial dialer) ([]*edge.Site, error) {
-	var out []*edge.Site
-	for _, s := range f.Sites {
-		pool := &origin.Pool{Host: s.Origin.Host, Retries: 2, Dial: dial,
-			ConnectTimeout: time.Duration(s.Origin.ConnectTimeout), FirstByteTimeout: time.Duration(s.Origin.FirstByteTimeout)}
-		if s.Origin.Retries != nil {
-			pool.Retries = *s.Origin.Retries
-		}
-		for _, srv := range s.Origin.Servers {
-			pool.Servers = append(pool.Servers, origin.Server{URL: srv.URL.URL, Weight: srv.Weight, Backup: srv.Backup})
-		}
-		if err := pool.Start(); err != nil {
-			return nil, fmt.Errorf("site %s: %w", s.Name, err)
-		}
-		site := &edge.Site{Name: s.Name, Origin: pool, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
-			Policy: httpcache.Policy{
-				DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
-				StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
-				StaleIfError:         time.Duration(s.Cache.StaleIfError),
-			}}
-		for _, h := range s.Hosts {
-			site.Hosts = append(site.Hosts, strings.TrimSuffix(strings.ToLower(h), "."))
-		}
-		out = append(out, site)
-	}
-	return out, nil
-}
-
 // pending names what the fleet file asks for and this version does not do yet, so that nobody relies on it.
 func (f *Fleet) pending() []string {
 	var out []string
-	for _, s := range f.Sites {
-		if s.Origin.Balance != "" && s.Origin.Balance != "round-robin" {
-			out = append(out, "site "+s.Name+": balance "+s.Origin.Balance+" (round-robin is used)")
-		}
-		if s.Origin.Health != nil {
-			out = append(out, "site "+s.Name+": active health checks of origins (a server that fails is passed over for each request)")
-		}
-		if s.Origin.Shield != "" {
-			out = append(out, "site "+s.Name+": shield (misses go to the origin)")
-		}
-	}
 	if f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 {
 		out = append(out, "tls and edge.https")
 	}
@@ -174,15 +130,24 @@ func (f *Fleet) adminToken(admin string) (string, error) {
 }
 
 func readToken(file string) (string, error) {
-	b, err := os.ReadFile(file)
+	token, err := readSecret(file)
 	if err != nil {
 		return "", fmt.Errorf("read the admin token: %w", err)
 	}
-	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", fmt.Errorf("read the admin token: %s is empty", file)
-	}
 	return token, nil
+}
+
+// readSecret reads a file of one line that is a secret.
+func readSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(string(b))
+	if secret == "" || strings.ContainsAny(secret, "\r\n\x00") {
+		return "", fmt.Errorf("%s: want one line", file)
+	}
+	return secret, nil
 }
 
 // geodnsConfig is what the name servers answer.

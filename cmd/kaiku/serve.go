@@ -26,6 +26,7 @@ type nodeProcess struct {
 	parts  []part
 	edge   *edgeNode      // nil if not run
 	dns    *geodns.Server // nil if not run
+	sites  siteMaker      // of the edge
 }
 
 // overrides are flags that come before the fleet file.
@@ -65,13 +66,23 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err != nil {
 				return nil, err
 			}
-			sites, err := f.edgeSites(nil)
+			peers, err := f.peerTLS(n, log)
+			if err != nil {
+				return nil, err
+			}
+			if peers == nil {
+				e.Peer = ""
+			}
+			p.sites = siteMaker{node: n, peers: peers, log: log}
+			sites, err := p.makeSites(f)
 			if err != nil {
 				return nil, err
 			}
 			if p.edge, err = newEdge(e, name, token, reg, log); err != nil {
+				sites.close(siteSet{})
 				return nil, err
 			}
+			p.edge.PeerTLS = peers
 			p.edge.setSites(sites)
 			p.parts = append(p.parts, p.edge)
 		case roleGeoDNS:
@@ -90,11 +101,25 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	return p, nil
 }
 
+// makeSites makes the edge's sites of a fleet file.
+func (p *nodeProcess) makeSites(f *Fleet) (siteSet, error) {
+	m := p.sites
+	m.fleet = f
+	if m.node = f.node(m.node.Name); m.node == nil {
+		return siteSet{}, fmt.Errorf("node %s is not in the file any more", p.sites.node.Name)
+	}
+	if p.edge != nil {
+		m.before = p.edge.sites
+	}
+	return m.make()
+}
+
 // close gives back what newNode opened.
 func (p *nodeProcess) close() error {
 	if p.edge == nil {
 		return nil
 	}
+	p.edge.setSites(siteSet{})
 	return p.edge.store.Close()
 }
 
@@ -115,7 +140,7 @@ func (p *nodeProcess) reload() error {
 		}
 	}
 	if p.edge != nil {
-		sites, err := f.edgeSites(nil)
+		sites, err := p.makeSites(f)
 		if err != nil {
 			return err
 		}
@@ -269,8 +294,8 @@ func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
 	}
 	d := edgeDefaults
 	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
-	e.Disk, e.Memory = first(e.Disk, d.Disk), first(e.Memory, d.Memory)
-	pool := &origin.Pool{Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
+	e.Disk, e.Memory, e.Peer = first(e.Disk, d.Disk), first(e.Memory, d.Memory), ""
+	pool := &origin.Pool{Name: "default", Log: log, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
 	if err := pool.Start(); err != nil {
 		return nil, err
 	}
@@ -278,7 +303,7 @@ func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.setSites([]*edge.Site{{Name: "default", Origin: pool}})
+	n.setSites(siteSet{sites: []*edge.Site{{Name: "default", Origin: &origin.Route{Origin: pool}}}, pools: map[string]*origin.Pool{"": pool}})
 	log.Info("edge", "origin", originURL, "listen", e.HTTP, "admin", e.Admin, "data", e.Data, "disk", e.Disk.String())
 	return n, nil
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 func statusCommand() *cobra.Command {
@@ -15,7 +17,7 @@ func statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell what an edge holds and what its store did",
+		Short: "Tell what an edge holds, what its store did and how its origins are",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var st edge.Status
@@ -37,12 +39,45 @@ func statusCommand() *cobra.Command {
 			fmt.Fprintf(w, "purge records\t%d\n", s.Purges)
 			fmt.Fprintf(w, "damaged objects\t%d\n", s.Damaged)
 			fmt.Fprintf(w, "refused\t%d writes at the free-space floor, %d bodies too large\n", s.Refused, s.RefusedLarge)
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			return printOrigins(cmd.OutOrStdout(), st.Origins)
 		},
 	}
 	api.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// printOrigins writes a table of the servers that misses are fetched from.
+func printOrigins(out io.Writer, pools []origin.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
+	for _, p := range pools {
+		for _, s := range p.Servers {
+			var failed uint64
+			for _, n := range s.Failures {
+				failed += n
+			}
+			state := s.State
+			if s.Backup {
+				state += " (backup)"
+			}
+			reused := "-"
+			if s.Requests > 0 {
+				reused = fmt.Sprintf("%d %%", s.Reused*100/s.Requests)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Site, s.Server, state, s.Requests, failed, s.InFlight, s.Connections, reused, s.Why)
+		}
+		if p.Panic {
+			fmt.Fprintf(w, "%s\tmost servers look unhealthy: all that take connections are used\n", p.Site)
+		}
+		if p.Waiting > 0 || p.Refused > 0 {
+			fmt.Fprintf(w, "%s\tqueue: %d wait, %d were refused\n", p.Site, p.Waiting, p.Refused)
+		}
+	}
+	return w.Flush()
 }
 
 // roundSize writes a number of bytes for people.

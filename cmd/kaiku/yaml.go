@@ -180,19 +180,33 @@ func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode, use func(
 
 func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v reflect.Value) {
 	d.entries(path, values, func(key, p string, e *ast.MappingValueNode) {
-		var known []string
-		for i := range v.NumField() {
-			name := v.Type().Field(i).Tag.Get("yaml")
-			if name == key {
-				d.decode(p, e.Value, v.Field(i))
-				return
-			}
-			if name != "" && name != ",key" {
-				known = append(known, name)
-			}
+		field, known := findField(v, key)
+		if !field.IsValid() {
+			d.errorAt(e.Key.GetToken().Position, "%s: unknown key; known here: %s", p, strings.Join(known, ", "))
+			return
 		}
-		d.errorAt(e.Key.GetToken().Position, "%s: unknown key; known here: %s", p, strings.Join(known, ", "))
+		d.decode(p, e.Value, field)
 	})
+}
+
+// findField finds the field of a struct with a key, or returns all keys that there are. The fields of an inline struct count as its own.
+func findField(v reflect.Value, key string) (field reflect.Value, known []string) {
+	for i := range v.NumField() {
+		switch name := v.Type().Field(i).Tag.Get("yaml"); name {
+		case key:
+			return v.Field(i), nil
+		case ",inline":
+			inner, more := findField(v.Field(i), key)
+			if inner.IsValid() {
+				return inner, nil
+			}
+			known = append(known, more...)
+		case "", ",key":
+		default:
+			known = append(known, name)
+		}
+	}
+	return reflect.Value{}, known
 }
 
 func (d *yamlDoc) mapping(path string, values []*ast.MappingValueNode, v reflect.Value) {

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// siteSet is what an edge serves, with the pools that lead to its origins.
+type siteSet struct {
+	sites []*edge.Site
+	pools map[string]*origin.Pool // by what they were made from
+}
+
+// siteMaker makes the sites of a fleet file for one node.
+type siteMaker struct {
+	fleet *Fleet
+	node  *Node
+	peers *tls.Config // how the edges of the fleet speak to each other; nil means not at all
+	dial  dialer      // to origins; nil is the ordinary one
+	log   *slog.Logger
+	// before is what there is already: a pool that would be made from the same stays, with what it knows and its connections.
+	before siteSet
+	made   siteSet
+}
+
+// make makes the sites. Nothing is left of them if it fails.
+func (m *siteMaker) make() (siteSet, error) {
+	m.made.pools = map[string]*origin.Pool{}
+	for i := range m.fleet.Sites {
+		if err := m.site(&m.fleet.Sites[i]); err != nil {
+			m.made.close(m.before)
+			return siteSet{}, fmt.Errorf("site %s: %w", m.fleet.Sites[i].Name, err)
+		}
+	}
+	return m.made, nil
+}
+
+// close ends the pools that are not in another set.
+func (s siteSet) close(other siteSet) {
+	for key, p := range s.pools {
+		if other.pools[key] != p {
+			p.Close()
+		}
+	}
+}
+
+func (m *siteMaker) site(s *Site) error {
+	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
+		Policy: httpcache.Policy{
+			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
+			StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
+			StaleIfError:         time.Duration(s.Cache.StaleIfError),
+		}}
+	for _, h := range s.Hosts {
+		site.Hosts = append(site.Hosts, strings.TrimSuffix(strings.ToLower(h), "."))
+	}
+	pool, err := m.fleet.originPool(s)
+	if err != nil {
+		return err
+	}
+	pool.Dial, pool.Log = m.dial, m.log
+	from, err := m.fleet.madeFrom(s)
+	if err != nil {
+		return err
+	}
+	r := &origin.Route{}
+	if r.Origin, err = m.start(from, pool); err != nil {
+		return err
+	}
+	if m.peers != nil && s.Origin.Shield != m.node.Name { // the shield stands before everybody else, so that nobody stands before it
+		if ring := m.ring(); ring != nil {
+			if r.Ring, err = m.start("region", ring); err != nil {
+				return err
+			}
+		}
+		if s.Origin.Shield != "" {
+			shield := m.edgePool("shield "+s.Origin.Shield, m.fleet.node(s.Origin.Shield))
+			if r.Shield, err = m.start(shield.Name, shield); err != nil {
+				return err
+			}
+		}
+	}
+	site.Origin = r
+	m.made.sites = append(m.made.sites, site)
+	return nil
+}
+
+// madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it names.
+func (f *Fleet) madeFrom(s *Site) (string, error) {
+	b, err := json.Marshal([]any{s.Name, s.Origin})
+	if err != nil {
+		return "", err
+	}
+	files := []string{s.Origin.CA}
+	if c := s.Origin.ClientCertificate; c != nil {
+		files = append(files, c.Cert, c.Key)
+	}
+	if a := s.Origin.Auth; a != nil {
+		files = append(files, a.Secret)
+	}
+	for _, name := range files {
+		if name == "" {
+			continue
+		}
+		content, err := os.ReadFile(f.path(name))
+		if err != nil {
+			return "", err
+		}
+		b = append(b, content...)
+	}
+	return string(b), nil
+}
+
+// start starts a pool, unless there is one that was made from the same.
+func (m *siteMaker) start(from string, p *origin.Pool) (*origin.Pool, error) {
+	if have := first(m.made.pools[from], m.before.pools[from]); have != nil {
+		m.made.pools[from] = have
+		return have, nil
+	}
+	if err := p.Start(); err != nil {
+		return nil, err
+	}
+	m.made.pools[from] = p
+	return p, nil
+}
+
+// ring is the pool of the edges of the node's region, or nil if it is the only one there.
+func (m *siteMaker) ring() *origin.Pool {
+	var nodes []*Node
+	for i := range m.fleet.Nodes {
+		if n := &m.fleet.Nodes[i]; n.has(roleEdge) && n.Region == m.node.Region && n.Region != "" {
+			nodes = append(nodes, n)
+		}
+	}
+	if len(nodes) < 2 {
+		return nil
+	}
+	return m.edgePool("region "+m.node.Region, nodes...)
+}
+
+// edgePool is a pool of edges that are asked on their listeners for peers. Their probes are quick: who is away is passed over.
+func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
+	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
+		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
+		FirstByteTimeout: m.fleet.peerPatience(),
+		Health:           &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
+	for _, n := range nodes {
+		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: m.fleet.peerAddr(n)}, ServerName: n.Name, Self: n == m.node})
+	}
+	return p
+}
+
+// peerPatience is how long another edge may take to answer: as long as the slowest of the origins that it may have to ask.
+func (f *Fleet) peerPatience() time.Duration {
+	longest := time.Duration(0)
+	for _, s := range f.Sites {
+		o := s.Origin
+		longest = max(longest, time.Duration(first(o.FirstByteTimeout, Duration(30*time.Second))+first(o.ConnectTimeout, Duration(5*time.Second)))*
+			time.Duration(o.retries()+1))
+	}
+	return longest + 10*time.Second
+}
+
+// peerAddr is where a node's edge listens for other edges: on the address that its listener has, or else the node's first.
+func (f *Fleet) peerAddr(n *Node) string {
+	host, port, err := net.SplitHostPort(f.edgeOf(n).Peer)
+	if err != nil {
+		return "" // refused by check
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+		host = n.Addresses[0].String()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// hasPeers says whether a node's edge asks others, or is asked by them.
+func (f *Fleet) hasPeers(n *Node) bool {
+	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" }) {
+		return true
+	}
+	return slices.ContainsFunc(f.Nodes, func(o Node) bool {
+		return o.has(roleEdge) && o.Name != n.Name && n.Region != "" && o.Region == n.Region
+	})
+}
+
+// peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no fleet key.
+func (f *Fleet) peerTLS(n *Node, log *slog.Logger) (*tls.Config, error) {
+	if !f.hasPeers(n) {
+		return nil, nil
+	}
+	if f.Secrets.FleetKey == "" {
+		log.Warn("shields and region peers are not used: secrets.fleet_key names no file")
+		return nil, nil
+	}
+	key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
+	if errors.Is(err, os.ErrNotExist) {
+		log.Warn("shields and region peers are not used until there is a fleet key, the same one on every node", "file", f.Secrets.FleetKey,
+			"create", "openssl rand -base64 32")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return key.TLS(n.Name)
+}
+
+func (o *Origin) retries() int {
+	if o.Retries == nil {
+		return 2
+	}
+	return *o.Retries
+}
+
+// originPool is the pool of a site's servers.
+func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
+	o := &s.Origin
+	balance, err := origin.ParseBalance(o.Balance)
+	if err != nil {
+		return nil, err
+	}
+	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, Retries: o.retries(), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
+		ConnectTimeout: time.Duration(o.ConnectTimeout), TLSTimeout: time.Duration(o.TLSTimeout), FirstByteTimeout: time.Duration(o.FirstByteTimeout),
+		BetweenBytesTimeout: time.Duration(o.BetweenBytesTimeout), MaxConnections: o.MaxConnections, MaxRequests: o.MaxRequests,
+		Queue: o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
+	for _, srv := range o.Servers {
+		p.Servers = append(p.Servers, origin.Server{URL: srv.URL.URL, Weight: srv.Weight, Backup: srv.Backup})
+	}
+	if h := o.Health; h != nil {
+		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
+			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter, Status: h.Status, Match: h.Match}
+	}
+	if o.CA != "" || o.ClientCertificate != nil {
+		p.TLS = &tls.Config{}
+	}
+	if o.CA != "" {
+		pem, err := os.ReadFile(f.path(o.CA))
+		if err != nil {
+			return nil, fmt.Errorf("read the origin's CA: %w", err)
+		}
+		p.TLS.RootCAs = x509.NewCertPool()
+		if !p.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read the origin's CA: there is no certificate in %s", o.CA)
+		}
+	}
+	if c := o.ClientCertificate; c != nil {
+		cert, err := tls.LoadX509KeyPair(f.path(c.Cert), f.path(c.Key))
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate to show to the origin: %w", err)
+		}
+		p.TLS.Certificates = []tls.Certificate{cert}
+	}
+	if o.Auth != nil {
+		secret, err := readSecret(f.path(o.Auth.Secret))
+		if err != nil {
+			return nil, fmt.Errorf("read the secret for the origin: %w", err)
+		}
+		p.Secret = origin.Field{Name: o.Auth.Header, Value: secret}
+	}
+	return p, nil
+}

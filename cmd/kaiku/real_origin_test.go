@@ -1,0 +1,206 @@
+//go:build real
+
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+)
+
+// testCA writes a certificate authority to ca.pem of a folder, and certificates of it to NAME.pem and NAME.key.
+func testCA(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	write := func(name, kind string, der []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	caKey := key()
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("ca.pem", "CERTIFICATE", der)
+	for i, name := range names {
+		k := key()
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: ca.NotBefore,
+			NotAfter: ca.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, ca, k.Public(), caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name+".pem", "CERTIFICATE", der)
+		der, err = x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name+".key", "PRIVATE KEY", der)
+	}
+}
+
+// serveHTTP10 answers every request over TLS with a response of HTTP/1.0 whose end is the end of the connection.
+func serveHTTP10(t *testing.T, addr, cert, key string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", addr, &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					return
+				}
+				status := "200 OK"
+				if r.Header.Get("X-Origin-Secret") != "s3cret" {
+					status = "403 Forbidden"
+				}
+				_, _ = fmt.Fprintf(c, "HTTP/1.0 %s\r\nCache-Control: max-age=60\r\nX-From: old\r\n\r\n%s\n", status, r.URL.Path)
+			}()
+		}
+	}()
+}
+
+// Origins over TLS: nginx by HTTP/2 that asks for a client certificate, nginx that closes after each response, and a server of HTTP/1.0.
+func TestRealTLSOrigins(t *testing.T) {
+	bin := kaikuBinary(t)
+	dir := t.TempDir()
+	testCA(t, dir, "origin.test", "edge.test")
+	site := func(listen, name, more string) string {
+		return fmt.Sprintf(`server {
+    listen %[1]s ssl http2; server_name origin.test; ssl_certificate %[2]s/origin.test.pem; ssl_certificate_key %[2]s/origin.test.key;
+    %[4]s
+    location / { if ($http_x_origin_secret != "s3cret") { return 403; } add_header Cache-Control max-age=60; add_header X-From %[3]s; return 200 "$uri\n"; }
+  }
+`, listen, dir, name, more)
+	}
+	conf := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log stderr;
+events {}
+http {
+  log_format how '$http_host $server_protocol $connection_requests $uri';
+  access_log %[1]s/access.log how;
+  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+`, dir) + site("127.0.0.1:18443", "h2", fmt.Sprintf("ssl_client_certificate %s/ca.pem; ssl_verify_client on;", dir)) +
+		strings.Replace(site("127.0.0.1:18444", "closing", "keepalive_timeout 0;"), " http2", "", 1) + "}\n"
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	nginx := startProcess(t, need(t, "nginx"), "-c", filepath.Join(dir, "nginx.conf"), "-p", dir)
+	waitFor(t, "127.0.0.1:18443")
+	serveHTTP10(t, "127.0.0.1:18445", filepath.Join(dir, "origin.test.pem"), filepath.Join(dir, "origin.test.key"))
+
+	fleet := fmt.Sprintf(`
+sites:
+  - name: www
+    hosts: [www.example.com]
+    origin:
+      servers: ["https://127.0.0.1:18443", "https://127.0.0.1:18444", "https://127.0.0.1:18445"]
+      host: origin.test
+      ca: ca.pem
+      client_certificate: { cert: edge.test.pem, key: edge.test.key }
+      auth: { header: X-Origin-Secret, secret: secret }
+      health: { path: /healthy, interval: 200ms, timeout: 200ms, status: 200, match: healthy }
+nodes:
+  hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: "127.0.0.1:18088", admin: "127.0.0.1:19088", data: %s/data, disk: 256MiB } }
+`, dir)
+	for name, text := range map[string]string{"fleet.yaml": fleet, "secret": "s3cret\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startProcess(t, bin, "edge", "--config", filepath.Join(dir, "fleet.yaml"), "--node", "hel1")
+	waitFor(t, "127.0.0.1:18088")
+
+	ask := func(path string) string {
+		head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088", "http://www.example.com"+path)
+		if !strings.HasPrefix(head, "HTTP/1.1 200") || body != path+"\n" {
+			t.Errorf("%s: %q in\n%s", path, body, head)
+		}
+		_, from, _ := strings.Cut(head, "X-From: ")
+		from, _, _ = strings.Cut(from, "\r\n")
+		return from
+	}
+	from := map[string]int{}
+	for i := range 60 {
+		from[ask(fmt.Sprintf("/%d", i))]++
+	}
+	for _, name := range []string{"h2", "closing", "old"} {
+		if from[name] != 20 {
+			t.Errorf("%s answered %d of 60: %v", name, from[name], from)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "access.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(log), "origin.test HTTP/2.0 19 ") || strings.Contains(string(log), "HTTP/1.1 2 ") {
+		t.Errorf("connections were not used as the servers would have it:\n%s", log)
+	}
+	out, err := exec.Command(bin, "status", "--json", "--admin", "127.0.0.1:19088").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st edge.Status
+	if err := json.Unmarshal(out, &st); err != nil {
+		t.Fatal(err)
+	}
+	if s := st.Origins[0].Servers; s[0].Reused < 19 || s[1].Reused != 0 || s[2].Reused != 0 {
+		t.Errorf("reused connections: %+v", s)
+	}
+	metrics, err := http.Get("http://127.0.0.1:19088/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer metrics.Body.Close()
+	text, err := io.ReadAll(metrics.Body)
+	if err != nil || !strings.Contains(string(text), `kaiku_origin_up{server="https://127.0.0.1:18443",site="www"} 1`) {
+		t.Errorf("metrics, error %v:\n%s", err, text)
+	}
+
+	_ = nginx.end(t, syscall.SIGKILL)
+	for i := range 30 {
+		if got := ask(fmt.Sprintf("/without-nginx/%d", i)); got != "old" {
+			t.Errorf("without nginx %q answered", got)
+		}
+	}
+}

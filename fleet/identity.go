@@ -1,0 +1,117 @@
+// Package fleet is what the nodes of a fleet tell each other.
+//
+// All of it stands on one secret that every node has, the fleet key. The key of a certificate authority is derived from it, always the same one, so that each node can
+// make a certificate for itself that every other node can verify, and nobody has to hand certificates around.
+package fleet
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"time"
+)
+
+// Key is the secret of a fleet.
+type Key struct{ secret []byte }
+
+// minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits or more.
+const minKey = 32
+
+// ReadKey reads the fleet key from a file. White space around it does not count.
+func ReadKey(file string) (Key, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return Key{}, fmt.Errorf("read the fleet key: %w", err)
+	}
+	k, err := NewKey(b)
+	if err != nil {
+		return Key{}, fmt.Errorf("read the fleet key: %s: %w", file, err)
+	}
+	return k, nil
+}
+
+// NewKey makes a key of a secret of at least 32 bytes.
+func NewKey(secret []byte) (Key, error) {
+	secret = bytes.TrimSpace(secret)
+	if len(secret) < minKey {
+		return Key{}, fmt.Errorf("%d characters are too few for a fleet key: want %d or more, random ones, as of `openssl rand -base64 32`", len(secret), minKey)
+	}
+	return Key{bytes.Clone(secret)}, nil
+}
+
+// derive makes a secret of n bytes for a purpose (RFC 5869).
+func (k Key) derive(purpose string, n int) ([]byte, error) {
+	if k.secret == nil {
+		return nil, errors.New("no fleet key")
+	}
+	return hkdf.Key(sha256.New, k.secret, nil, "kaiku "+purpose, n)
+}
+
+// Certificates are good from before Kaiku was to when nobody alive will run it: what ends their trust is another fleet key.
+var (
+	notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	notAfter  = time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// authority derives the fleet's own certificate authority.
+func (k Key) authority() (*x509.Certificate, ed25519.PrivateKey, error) {
+	seed, err := k.derive("certificate authority", ed25519.SeedSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	key := ed25519.NewKeyFromSeed(seed)
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kaiku fleet"}, NotBefore: notBefore, NotAfter: notAfter,
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the fleet's certificate authority: %w", err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	return ca, key, err
+}
+
+// TLS is how a node speaks to the others, as client and as server: TLS 1.3, both sides with a certificate of the fleet's authority. A client gives the name of the
+// node that it wants as server name.
+func (k Key) TLS(node string) (*tls.Config, error) {
+	ca, caKey, err := k.authority()
+	if err != nil {
+		return nil, err
+	}
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: node}, DNSNames: []string{node}, NotBefore: notBefore, NotAfter: notAfter,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, ca, public, caKey)
+	if err != nil {
+		return nil, fmt.Errorf("make the certificate of node %s: %w", node, err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		RootCAs:      pool,
+		ClientCAs:    pool,
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{"h2"},
+	}, nil
+}

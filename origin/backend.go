@@ -1,0 +1,87 @@
+package origin
+
+import (
+	"math"
+	"net/http"
+	"time"
+)
+
+// backend is a server as the pool sees it. What is below the line is guarded by Pool.mu.
+type backend struct {
+	Server
+	index     int
+	addr      string
+	hash      uint64
+	weight    float64
+	transport *http.Transport
+	names     *names // nil for an IP address
+
+	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
+	// no matter of opinion.
+	down, ejected, refusing bool
+	why                     error // of the last failure
+	probes                  int   // in a row with another outcome than down says
+	failures                int   // of requests, in a row
+	pauses                  int   // ejections, each of which came soon after the one before
+	pause                   *time.Timer
+	paused                  time.Duration // length of the last pause
+	since                   time.Time     // when it came back; zero if it was never gone
+
+	// What it has to do.
+	inFlight     int
+	waiting      int       // of those, without a header block yet
+	waitingSince time.Time // when it last answered one, or the first of them was sent
+	trial        bool      // one request finds out whether it takes connections again
+	http2        bool      // it spoke HTTP/2 last
+	current      float64   // smooth weighted round-robin
+
+	connections int // that are open
+	counts      Counts
+}
+
+// Counts are of a server since the start.
+type Counts struct {
+	Requests    uint64            `json:"requests"` // sent, retries included
+	Failures    map[string]uint64 `json:"failures"` // by reason
+	Connections uint64            `json:"connections_made"`
+	Reused      uint64            `json:"reused"` // requests on a connection that was there already
+	Ejections   uint64            `json:"ejections"`
+	Changes     uint64            `json:"changes"` // of how it looks
+	Probes      uint64            `json:"probes"`
+	ProbesBad   uint64            `json:"probes_bad"`
+}
+
+// label is what people know it by: an edge by its name.
+func (b *backend) label() string {
+	if b.ServerName != "" {
+		return b.ServerName
+	}
+	return b.URL.Scheme + "://" + b.URL.Host
+}
+
+// up says whether requests should go to it.
+func (b *backend) up() bool { return !b.down && !b.ejected }
+
+// minShare is the part of its weight that a server begins slow start with.
+const minShare = 0.1
+
+// share is its weight now: one that came back gets it over the time of slow start, so that its caches and its pools can fill.
+func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
+	if b.since.IsZero() {
+		return b.weight
+	}
+	if gone := now.Sub(b.since); gone < slowStart {
+		return b.weight * math.Max(minShare, float64(gone)/float64(slowStart))
+	}
+	return b.weight
+}
+
+// silent says whether it has answered nothing for a while though it was asked: it may hang, and until it is known whether it does, others are asked.
+func (b *backend) silent(now time.Time, after time.Duration) bool {
+	return b.waiting > 0 && now.Sub(b.waitingSince) > after
+}
+
+// full says whether it has no room for one more request.
+func (b *backend) full(p *Pool) bool {
+	return b.inFlight >= p.MaxRequests || p.MaxConnections > 0 && !b.http2 && b.inFlight >= p.MaxConnections
+}

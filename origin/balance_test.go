@@ -1,0 +1,372 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// refused is what a connection that nobody takes ends with.
+var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
+
+// still is a pool of servers a, b, c and so on that nothing is sent to.
+func still(t testing.TB, p *Pool, weights ...int) *Pool {
+	t.Helper()
+	for i, w := range weights {
+		s := at(t, fmt.Sprintf("http://192.0.2.%d", i+1))
+		p.Servers = append(p.Servers, weigh(s, w))
+	}
+	return start(t, p)
+}
+
+// name is the letter of a server, "" of none.
+func name(b *backend) string {
+	if b == nil {
+		return ""
+	}
+	return string(rune('a' + b.index))
+}
+
+// giveBack ends a request that got its answer.
+func giveBack(p *Pool, b *backend) {
+	p.mu.Lock()
+	b.waiting--
+	p.mu.Unlock()
+	p.release(b)
+}
+
+// picks makes picks that end at once, and returns the servers in their order.
+func picks(p *Pool, now time.Time, n int) string {
+	var out strings.Builder
+	for range n {
+		p.mu.Lock()
+		b, _ := p.take(now, 0, 0)
+		p.mu.Unlock()
+		out.WriteString(name(b))
+		if b != nil {
+			giveBack(p, b)
+		}
+	}
+	return out.String()
+}
+
+func TestSharesAreByWeight(t *testing.T) {
+	const total = 100_000
+	for _, c := range []struct {
+		name    string
+		balance Balance
+		held    bool // no request ends
+		exact   bool // it is not left to chance
+	}{
+		{"round-robin", RoundRobin, false, true},
+		{"round-robin, held", RoundRobin, true, true},
+		{"least requests", LeastRequests, false, false},
+		{"least requests, held", LeastRequests, true, true},
+		{"random", Random, false, false},
+		{"hash", Hash, false, false},
+	} {
+		for _, weights := range [][]int{{1, 2, 5, 8}, {1, 1, 1}, {0, 3}, {7, 1, 1, 1, 1}} {
+			t.Run(fmt.Sprint(c.name, weights), func(t *testing.T) {
+				p := still(t, &Pool{Balance: c.balance, MaxRequests: total}, weights...)
+				now := time.Now()
+				got := make([]int, len(weights))
+				for i := range total {
+					p.mu.Lock()
+					b, full := p.take(now, xxhash.Sum64String(fmt.Sprint("/page/", i)), 0)
+					p.mu.Unlock()
+					if b == nil {
+						t.Fatalf("no server, full %v", full)
+					}
+					got[b.index]++
+					if !c.held {
+						giveBack(p, b)
+					}
+				}
+				sum := 0
+				for _, w := range weights {
+					sum += max(1, w)
+				}
+				for i, w := range weights {
+					share := float64(max(1, w)) / float64(sum)
+					want := total * share
+					off := math.Abs(float64(got[i]) - want)
+					// Chance alone is off by more than six of its standard deviations once in 500 million times.
+					if off > 0.02*total || off > 0.02*want && (c.exact || off > 6*math.Sqrt(want*(1-share))) {
+						t.Errorf("weight %d: %d picks, want %.0f", w, got[i], want)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestRoundRobinIsSmooth(t *testing.T) {
+	for _, c := range []struct {
+		weights []int
+		want    string
+	}{
+		{[]int{5, 1, 1}, "aabacaaaabacaa"}, // as nginx has it
+		{[]int{1, 1, 1}, "abcabc"},
+		{[]int{2, 1}, "abaaba"},
+		{[]int{1}, "aaa"},
+	} {
+		if got := picks(still(t, &Pool{}, c.weights...), time.Now(), len(c.want)); got != c.want {
+			t.Errorf("weights %v: %s, want %s", c.weights, got, c.want)
+		}
+	}
+}
+
+// A retry costs its server one turn, and no other server any.
+func TestRetryTakesOneTurn(t *testing.T) {
+	p := still(t, &Pool{Retries: 1}, 1, 1, 1)
+	first := picks(p, time.Now(), 1)
+	p.mu.Lock()
+	p.budget.request(time.Now())
+	p.mu.Unlock()
+	second := p.another(0, 1<<0, false)
+	if second == nil {
+		t.Fatal("there is none")
+	}
+	giveBack(p, second)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := first + name(second); got != "ab" || p.all[1].current > p.all[2].current || p.all[1].current+p.all[2].current != p.all[0].current*-1 {
+		t.Errorf("turns %s; after them %v, %v, %v", got, p.all[0].current, p.all[1].current, p.all[2].current)
+	}
+}
+
+// A server that joins takes its own share of the keys, and nothing else moves.
+func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
+	const keys = 20_000
+	owners := func(n int) []int {
+		weights := make([]int, n)
+		p := still(t, &Pool{Balance: Hash}, weights...)
+		out := make([]int, keys)
+		for i := range out {
+			p.mu.Lock()
+			b, _ := p.pick(time.Now(), xxhash.Sum64String(fmt.Sprint("/page/", i)), 0)
+			p.mu.Unlock()
+			out[i] = b.index
+		}
+		return out
+	}
+	for _, n := range []int{2, 4, 9} {
+		before, after := owners(n), owners(n+1)
+		moved := 0
+		for i := range before {
+			if before[i] == after[i] {
+				continue
+			}
+			moved++
+			if after[i] != n {
+				t.Fatalf("key %d moved from %d to %d, of which neither is new", i, before[i], after[i])
+			}
+		}
+		if want := keys / (n + 1); math.Abs(float64(moved-want)) > 0.1*float64(want) {
+			t.Errorf("%d servers and one more: %d of %d keys moved, want about %d", n, moved, keys, want)
+		}
+	}
+}
+
+func TestSlowStart(t *testing.T) {
+	const slow, total = 10 * time.Second, 11_000
+	for _, balance := range []Balance{RoundRobin, LeastRequests, Random} {
+		p := still(t, &Pool{Balance: balance, SlowStart: slow}, 1, 1)
+		back := time.Now()
+		p.all[1].since = back
+		for _, c := range []struct {
+			after time.Duration
+			want  float64 // of the picks
+		}{{0, 0.1 / 1.1}, {slow / 2, 0.5 / 1.5}, {slow, 0.5}, {time.Hour, 0.5}} {
+			n := strings.Count(picks(p, back.Add(c.after), total), "b")
+			if got := float64(n) / total; math.Abs(got-c.want) > 0.03 {
+				t.Errorf("balance %d, %v after it came back: a share of %.3f, want %.3f", balance, c.after, got, c.want)
+			}
+		}
+	}
+	// A server that was never gone has all of its share.
+	if got := picks(still(t, &Pool{SlowStart: slow}, 1, 1), time.Now(), 4); got != "abab" {
+		t.Errorf("at the beginning: %s", got)
+	}
+}
+
+// state is how a server looks: "" is up.
+func look(p *Pool, states ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for i, s := range states {
+		b := p.all[i]
+		was := b.up()
+		b.down, b.refusing, b.why = s != "", s == "refuses", errAnswer
+		p.changed(b, was, now)
+	}
+}
+
+func TestWhoIsUsed(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		primaries int
+		states    []string // backups come last
+		backups   int
+		want      string // of six picks
+		panics    bool
+	}{
+		{"all are up", 3, nil, 0, "abcabc", false},
+		{"one is unhealthy", 3, []string{"", "bad", ""}, 0, "acacac", false},
+		{"most are unhealthy", 3, []string{"", "bad", "bad"}, 0, "abcabc", true},
+		{"all are unhealthy", 3, []string{"bad", "bad", "bad"}, 0, "abcabc", true},
+		{"half are unhealthy", 2, []string{"bad", ""}, 0, "bbbbbb", false},
+		// That a server takes no connections is no matter of opinion.
+		{"most refuse", 3, []string{"", "refuses", "refuses"}, 0, "aaaaaa", true},
+		{"one refuses, another is unhealthy", 3, []string{"", "refuses", "bad"}, 0, "acacac", true},
+		{"backups are spared", 1, nil, 1, "aaaaaa", false},
+		{"a backup takes over", 1, []string{"bad"}, 1, "bbbbbb", false},
+		{"backups take over", 1, []string{"refuses"}, 2, "bcbcbc", false},
+		{"one primary is left", 2, []string{"bad", ""}, 1, "bbbbbb", false},
+		{"one primary of three is left", 3, []string{"bad", "bad", ""}, 1, "abcabc", true},
+		{"primaries and the backup are unhealthy", 2, []string{"bad", "bad", "bad"}, 1, "ababab", true},
+		{"all refuse but a backup that is unhealthy", 1, []string{"refuses", "bad"}, 1, "bbbbbb", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &Pool{SlowStart: -1}
+			for i := range c.primaries + c.backups {
+				s := at(t, fmt.Sprintf("http://192.0.2.%d", i+1))
+				s.Backup = i >= c.primaries
+				p.Servers = append(p.Servers, s)
+			}
+			start(t, p)
+			look(p, c.states...)
+			if got := picks(p, time.Now(), 6); got != c.want || p.Status().Panic != c.panics {
+				t.Errorf("%s, panic %v; want %s, %v", got, p.Status().Panic, c.want, c.panics)
+			}
+			// And back again, whoever had to help.
+			look(p, make([]string, len(p.Servers))...)
+			for _, b := range p.all {
+				b.current = 0
+			}
+			want := strings.Repeat("abc"[:c.primaries], 6)[:6]
+			if got := picks(p, time.Now(), 6); got != want || p.Status().Panic {
+				t.Errorf("when all are well again: %s, panic %v; want %s", got, p.Status().Panic, want)
+			}
+		})
+	}
+}
+
+// A server that answers nothing though it is asked is passed over until it does, but used if there is no other.
+func TestSilentServerIsPassedOver(t *testing.T) {
+	p := still(t, &Pool{}, 1, 1)
+	now := time.Now()
+	p.mu.Lock()
+	b, _ := p.take(now, 0, 0) // which doesn't end
+	p.mu.Unlock()
+	if name(b) != "a" {
+		t.Fatalf("%s is first", name(b))
+	}
+	if got := picks(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 && strings.Count(got, "b") != 2 {
+		t.Errorf("after 0.9 s: %s", got)
+	}
+	later := now.Add(1100 * time.Millisecond)
+	if got := picks(p, later, 4); got != "bbbb" {
+		t.Errorf("after 1.1 s: %s", got)
+	}
+	look(p, "", "bad")
+	if got := picks(p, later, 4); got != "aaaa" {
+		t.Errorf("with the other unhealthy: %s", got)
+	}
+	look(p, "", "")
+	b.waitingSince = later // it answered another one
+	if got := picks(p, later, 8); !strings.Contains(got, "a") {
+		t.Errorf("after an answer: %s", got)
+	}
+	p.Relays = true // its origin may be what is slow
+	b.waitingSince = now
+	if got := picks(p, later, 8); !strings.Contains(got, "a") {
+		t.Errorf("an edge: %s", got)
+	}
+}
+
+// Of servers that take no connections each gets one request at a time, which finds out whether that is still so. All others fail at once.
+func TestTrials(t *testing.T) {
+	p := still(t, &Pool{}, 1, 1)
+	look(p, "refuses", "refuses")
+	take := func() (*backend, error) { return p.acquire(t.Context(), 0) }
+	first, err1 := take()
+	second, err2 := take()
+	if err1 != nil || err2 != nil || name(first)+name(second) != "ab" {
+		t.Fatalf("%s, %v; %s, %v", name(first), err1, name(second), err2)
+	}
+	p.lastDown = refused
+	if b, err := take(); b != nil || !errors.Is(err, ErrDown) || !errors.Is(err, refused) {
+		t.Errorf("with both on trial: %s, %v", name(b), err)
+	}
+	p.mu.Lock()
+	first.trial = false
+	p.mu.Unlock()
+	giveBack(p, first)
+	if b, err := take(); b != first || err != nil {
+		t.Errorf("after the trial of a: %s, %v", name(b), err)
+	}
+}
+
+// The same with requests: while all refuse, a burst makes few connections, and once one is there again it is used at once.
+func TestDownAndBack(t *testing.T) {
+	up := newServer(t, "up")
+	addr := strings.TrimPrefix(up.URL, "http://")
+	open := make(chan struct{})
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, down(t))}, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+		select {
+		case <-open:
+			return (&net.Dialer{}).DialContext(ctx, network, to)
+		default:
+			return nil, refused
+		}
+	}})
+	for range 20 {
+		if _, err := ask(t, p, request(t, http.MethodGet, "/", "")); err == nil || Reason(err) != "connect-failed" && Reason(err) != "origin-down" {
+			t.Fatalf("with nothing there: %v", err)
+		}
+	}
+	close(open)
+	until(t, "the server that is there again answers "+addr, func() bool {
+		got, err := ask(t, p, request(t, http.MethodGet, "/", ""))
+		return err == nil && got == "up"
+	})
+	// From now on it is known which one to ask.
+	for range 5 {
+		if _, err := ask(t, p, request(t, http.MethodGet, "/", "")); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	}
+	noPlaceTaken(t, p)
+}
+
+// BenchmarkPick is a pick as Fetch makes it, and its end.
+func BenchmarkPick(b *testing.B) {
+	for balance, text := range []string{"round-robin", "least-requests", "random", "hash"} {
+		for _, n := range []int{3, 10} {
+			b.Run(fmt.Sprintf("%s/%d", text, n), func(b *testing.B) {
+				p := still(b, &Pool{Balance: Balance(balance)}, make([]int, n)...)
+				now := time.Now()
+				b.ReportAllocs()
+				key := uint64(0)
+				for b.Loop() {
+					key += 0x9e3779b97f4a7c15
+					p.mu.Lock()
+					s, _ := p.take(now, key, 0)
+					s.waiting--
+					s.inFlight--
+					p.mu.Unlock()
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package origin
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errStalled says that a server sent nothing more of a body in time.
+var errStalled = &timeoutError{"the origin stopped sending the body"}
+
+// timeoutError is one that IsTimeout knows.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string { return e.text }
+
+// Timeout is true.
+func (e *timeoutError) Timeout() bool { return true }
+
+// body is a response's body that gives back the place at its server when it ends, and that ends when the server sends nothing for too long.
+type body struct {
+	io.ReadCloser
+	pool    *Pool
+	b       *backend
+	ctx     context.Context // of the attempt
+	timer   *time.Timer
+	stalled atomic.Bool
+	closed  atomic.Bool
+	end     func()
+}
+
+// newBody wraps the body of a response from b. That of an upgrade is a connection, which may be silent for as long as it likes.
+func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, b *backend) io.ReadCloser {
+	y := &body{ReadCloser: resp.Body, pool: p, b: b, ctx: ctx}
+	y.end = sync.OnceFunc(func() {
+		cancel(nil)
+		p.release(b)
+	})
+	if rw, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		return &upgraded{rw, y.end}
+	}
+	y.timer = time.AfterFunc(p.BetweenBytesTimeout, func() {
+		y.stalled.Store(true)
+		cancel(errStalled)
+	})
+	y.timer.Stop()
+	return y
+}
+
+// Read reads on; the wait for the next bytes is bounded, but not the time that the caller takes with them.
+func (y *body) Read(b []byte) (int, error) {
+	y.timer.Reset(y.pool.BetweenBytesTimeout)
+	n, err := y.ReadCloser.Read(b)
+	y.timer.Stop()
+	if err != nil && y.stalled.Load() {
+		err = errStalled
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case err != io.EOF && !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
+		y.pool.mu.Lock()
+		y.pool.failed(y.b, time.Now(), err, false)
+		y.pool.mu.Unlock()
+	}
+	y.end()
+	return n, err
+}
+
+// Close ends the body.
+func (y *body) Close() error {
+	y.closed.Store(true)
+	err := y.ReadCloser.Close()
+	y.end()
+	return err
+}
+
+// upgraded is the connection of a 101.
+type upgraded struct {
+	io.ReadWriteCloser
+	end func()
+}
+
+// Close ends the connection.
+func (u *upgraded) Close() error {
+	err := u.ReadWriteCloser.Close()
+	u.end()
+	return err
+}

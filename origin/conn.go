@@ -1,0 +1,102 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// newTransport makes the connections of one server. They all go to its address, whatever host a request names: that one becomes Host and SNI.
+func (p *Pool) newTransport(b *backend) *http.Transport {
+	conf := p.TLS.Clone()
+	if conf == nil {
+		conf = &tls.Config{}
+	}
+	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, p.ConnectTimeout)
+			defer cancel()
+			c, err := p.dial(ctx, network, b)
+			if err != nil {
+				return nil, dialError(err)
+			}
+			return p.newConn(c, b), nil
+		},
+		TLSHandshakeTimeout:   p.TLSTimeout,
+		ResponseHeaderTimeout: p.FirstByteTimeout,
+		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:     true,
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: p.PingInterval, PingTimeout: p.PingInterval},
+		TLSClientConfig:       conf,
+		DisableCompression:    true, // bodies are passed on as they are
+		MaxConnsPerHost:       p.MaxConnections,
+		MaxIdleConnsPerHost:   64,
+		MaxIdleConns:          256,
+		IdleConnTimeout:       90 * time.Second,
+		// A header block larger than this is an error of the origin.
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+}
+
+// dialError makes the failure of a connection one that refuses tells from others.
+func dialError(err error) error {
+	if refuses(err) {
+		return err
+	}
+	return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+}
+
+func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, error) {
+	switch {
+	case p.Dial != nil:
+		return p.Dial(ctx, network, b.addr)
+	case b.names == nil:
+		return (&net.Dialer{}).DialContext(ctx, network, b.addr)
+	}
+	_, port, err := net.SplitHostPort(b.addr)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := b.names.addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return dialAll(ctx, network, addrs, port)
+}
+
+// conn is a connection to a server. It counts as one until it is closed, and a write to it can't wait for ever.
+type conn struct {
+	net.Conn
+	stall time.Duration
+	end   func()
+}
+
+func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
+	p.mu.Lock()
+	b.connections++
+	b.counts.Connections++
+	p.mu.Unlock()
+	return &conn{c, p.BetweenBytesTimeout, sync.OnceFunc(func() {
+		p.mu.Lock()
+		b.connections--
+		p.mu.Unlock()
+	})}
+}
+
+// Write writes, or fails if the server takes nothing for too long.
+func (c *conn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.end()
+	return c.Conn.Close()
+}

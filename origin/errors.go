@@ -1,0 +1,55 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+)
+
+// IsTimeout says whether a Fetch failed because a server did not answer in time: 504 rather than 502 (RFC 9110, 15.6.5).
+func IsTimeout(err error) bool {
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // of several servers
+		return slices.ContainsFunc(all.Unwrap(), IsTimeout)
+	}
+	var t interface{ Timeout() bool }
+	if errors.As(err, &t) && t.Timeout() {
+		return true
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return IsTimeout(inner)
+	}
+	return false
+}
+
+// refuses says whether an error is that a server takes no connections.
+func refuses(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// Reason names the failure of a Fetch in a word, for a log or Cache-Status.
+func Reason(err error) string {
+	var dns *net.DNSError
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, ErrBusy):
+		return "origin-busy"
+	case errors.As(err, &dns):
+		return "dns-error"
+	case errors.As(err, &cert):
+		return "tls-certificate-error"
+	case IsTimeout(err):
+		return "timeout"
+	case refuses(err):
+		return "connect-failed"
+	case errors.Is(err, errAnswer):
+		return "server-error"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, ErrDown):
+		return "origin-down"
+	}
+	return "connection-error"
+}

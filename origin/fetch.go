@@ -1,0 +1,220 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// ErrSelf is the outcome of a pick that fell on the caller itself.
+var ErrSelf = errors.New("the caller itself is next")
+
+// result is the outcome of one attempt.
+type result struct {
+	b    *backend
+	resp *http.Response
+	err  error
+	sent bool // the server may have seen the request
+}
+
+// again says whether another server might do better: there is no answer, or one by which a server says that it can't now.
+func (p *Pool) again(res result) bool {
+	if res.err != nil {
+		return true
+	}
+	s := res.resp.StatusCode
+	return !p.Relays && (s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout)
+}
+
+// drop gives up what came of an attempt.
+func (r *result) drop() {
+	if r.resp != nil {
+		r.resp.Body.Close()
+	}
+}
+
+// Fetch sends a request whose URL holds the target's path and query; scheme and host are the server's. key is what the hash balance goes by. The
+// response's body is the caller's to close. The context that the request carries ends it, its body included. Errors are ErrBusy, ErrDown, ErrSelf, and what
+// IsTimeout and Reason tell apart.
+func (p *Pool) Fetch(r *http.Request, key string) (*http.Response, error) {
+	hash := xxhash.Sum64String(key)
+	b, err := p.acquire(r.Context(), hash)
+	if err != nil {
+		return nil, err
+	}
+	if b.Self {
+		return nil, ErrSelf
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context())
+		r.Body = io.NopCloser(r.Body) // an attempt that reached no server has not read it, and must not close it
+	}
+	results := make(chan result, 1)
+	cancels := map[*backend]context.CancelCauseFunc{}
+	launch := func(b *backend) {
+		ctx, cancel := context.WithCancelCause(r.Context())
+		cancels[b] = cancel
+		go func() { results <- p.attempt(ctx, cancel, r, b) }()
+	}
+	launch(b)
+	tried, attempts, pending := uint64(1)<<b.index, 1, 1
+	more := func(free bool) bool { // sends it to another server, if there is one
+		if attempts > p.Retries || r.Context().Err() != nil {
+			return false
+		}
+		b := p.another(hash, tried, free)
+		if b == nil {
+			return false
+		}
+		tried |= 1 << b.index
+		attempts++
+		pending++
+		launch(b)
+		return true
+	}
+	var hedge <-chan time.Time
+	if p.Hedge > 0 && retryable(r) {
+		t := time.NewTimer(p.Hedge)
+		defer t.Stop()
+		hedge = t.C
+	}
+	var best result // the failure to tell of if nothing better comes
+	var errs []error
+	for {
+		select {
+		case <-hedge:
+			hedge = nil
+			if more(false) {
+				p.count(&p.hedges)
+			}
+			continue
+		case res := <-results:
+			pending--
+			if !p.again(res) {
+				best.drop()
+				delete(cancels, res.b)
+				for _, cancel := range cancels {
+					cancel(nil)
+				}
+				p.abandon(results, pending)
+				return res.resp, nil
+			}
+			if res.err != nil {
+				errs = append(errs, fmt.Errorf("origin %s: %w", res.b.addr, res.err))
+			} else {
+				best.drop()
+				best = res
+			}
+			if (retryable(r) || !res.sent) && more(!res.sent) {
+				p.count(&p.retries)
+			}
+		}
+		if pending == 0 {
+			if best.resp != nil {
+				return best.resp, nil
+			}
+			return nil, errors.Join(errs...)
+		}
+	}
+}
+
+// count adds one to a counter of the pool's.
+func (p *Pool) count(n *uint64) {
+	p.mu.Lock()
+	*n++
+	p.mu.Unlock()
+}
+
+// another takes a place at a server that was not tried, if one has room and the budget allows it. What is free needs no budget.
+func (p *Pool) another(key, tried uint64, free bool) *backend {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	b, _ := p.pick(now, key, tried)
+	if b == nil || b.Self || !free && !p.budget.take(now) {
+		return nil
+	}
+	b.occupy(now)
+	return b
+}
+
+// abandon gives up the attempts that are still pending.
+func (p *Pool) abandon(results <-chan result, pending int) {
+	if pending == 0 {
+		return
+	}
+	go func() { // ends when the attempts do, which were canceled
+		for range pending {
+			res := <-results
+			res.drop()
+		}
+	}()
+}
+
+// attempt sends a request to a server, within a context of its own. The place at the server is given back when the response's body ends.
+func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, b *backend) result {
+	sent := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) {
+			sent = true
+			if c.Reused {
+				p.count(&b.counts.Reused)
+			}
+		},
+	})
+	began := time.Now()
+	resp, err := b.transport.RoundTrip(p.request(r.WithContext(ctx), b))
+	now := time.Now()
+	p.mu.Lock()
+	b.waiting--
+	b.trial = false
+	switch {
+	case err != nil && ctx.Err() != nil: // nobody waits for it any more, which is no fault of the server's
+	case err != nil:
+		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
+		p.failed(b, now, err, IsTimeout(err) && !b.waitingSince.After(began))
+	case resp.StatusCode >= 500 && !p.Relays:
+		b.waitingSince = now
+		p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false)
+	default:
+		b.waitingSince = now
+		b.http2 = resp.ProtoMajor == 2
+		p.succeeded(b, now)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		cancel(nil)
+		p.release(b)
+		return result{b: b, err: err, sent: sent}
+	}
+	resp.Body = p.newBody(ctx, cancel, resp, b)
+	return result{b: b, resp: resp, sent: true}
+}
+
+// request makes the request as it goes to one server.
+func (p *Pool) request(r *http.Request, b *backend) *http.Request {
+	out := r.Clone(r.Context())
+	if p.Host != "" {
+		out.Host = p.Host
+	}
+	out.URL.Scheme = b.URL.Scheme
+	out.URL.Host = b.URL.Host
+	if out.URL.Scheme == "https" { // the transport takes SNI and the name to verify from here
+		switch {
+		case b.ServerName != "":
+			out.URL.Host = b.ServerName
+		case out.Host != "":
+			out.URL.Host = out.Host
+		}
+	}
+	if p.Secret.Name != "" {
+		out.Header.Set(p.Secret.Name, p.Secret.Value)
+	}
+	return out
+}

@@ -1,0 +1,100 @@
+package origin
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Stage is a tier on the way from a client to an origin. A request only ever goes on to a later one, so that edges never wait for each other in a circle.
+type Stage int
+
+// The stages in their order.
+const (
+	ToOwner  Stage = iota // the edge of the region that owns the key
+	ToShield              // the edge that all others ask
+	ToOrigin              // a server of the pool
+)
+
+const (
+	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on: "shield" or "origin".
+	TierField = "Kaiku-Tier"
+	// FailedField marks an error that an edge made itself because it got no answer, with the reason. Peers see it alone.
+	FailedField = "Kaiku-Failed"
+)
+
+// ParseStage reads a TierField.
+func ParseStage(s string) Stage {
+	switch s {
+	case "shield":
+		return ToShield
+	case "origin":
+		return ToOrigin
+	}
+	return ToOwner
+}
+
+// Route is the way to the origin of a site. The pools are started and closed by whoever made them.
+type Route struct {
+	Ring   *Pool // the edges of the region, the own one included, in the Hash balance; nil means that there is none but this, or that it is the shield
+	Shield *Pool // the edge that misses go through; nil means none, or that it is this one
+	Origin *Pool
+}
+
+// Stage returns where a request goes on for a key that came to be fetched at stage came.
+func (r *Route) Stage(key string, came Stage) Stage {
+	if came == ToOwner && (r.Ring == nil || r.Ring.ownsSelf(key)) {
+		came = ToShield
+	}
+	if came == ToShield && r.Shield == nil {
+		came = ToOrigin
+	}
+	return came
+}
+
+// ownsSelf says whether a pick for the key falls on the caller.
+func (p *Pool) ownsSelf(key string) bool {
+	hash := xxhash.Sum64String(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, _ := p.pick(time.Now(), hash, 0)
+	return b == nil || b.Self
+}
+
+// Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to the origin itself, is passed over. It is Pool.Fetch for the rest.
+func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Response, error) {
+	for _, tier := range []struct {
+		stage Stage
+		pool  *Pool
+		next  string
+	}{{ToOwner, r.Ring, "shield"}, {ToShield, r.Shield, "origin"}} {
+		if stage > tier.stage || tier.pool == nil {
+			continue
+		}
+		out := req.Clone(req.Context())
+		out.Header.Set(TierField, tier.next)
+		resp, err := tier.pool.Fetch(out, key)
+		switch {
+		case err == nil && !passedOver(resp):
+			return resp, nil
+		case err == nil:
+			resp.Body.Close()
+		case req.Context().Err() != nil:
+			return nil, err
+		}
+	}
+	return r.Origin.Fetch(req, key)
+}
+
+// passedOver says whether the answer of an edge is that it can't help: it does not know the site, saw the request before, or could not reach anybody. A timeout
+// is not asked for twice.
+func passedOver(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMisdirectedRequest, http.StatusLoopDetected:
+		return true
+	case http.StatusBadGateway:
+		return resp.Header.Get(FailedField) != ""
+	}
+	return false
+}

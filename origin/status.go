@@ -1,0 +1,59 @@
+package origin
+
+import (
+	"maps"
+	"time"
+)
+
+// Status is how a pool is.
+type Status struct {
+	Site    string         `json:"site"`
+	Panic   bool           `json:"panic,omitempty"` // most servers look unhealthy, so all are used
+	Waiting int            `json:"waiting"`         // requests in the queue
+	Refused uint64         `json:"refused"`         // requests that found it full or waited in vain
+	Retries uint64         `json:"retries"`
+	Hedges  uint64         `json:"hedges"`
+	Servers []ServerStatus `json:"servers"`
+}
+
+// ServerStatus is how a server is.
+type ServerStatus struct {
+	Server      string  `json:"server"` // scheme, host and port
+	State       string  `json:"state"`  // up, slow-start, ejected, unhealthy or self
+	Why         string  `json:"why,omitempty"`
+	Backup      bool    `json:"backup,omitempty"`
+	Weight      int     `json:"weight"`
+	Share       float64 `json:"share"` // of its weight that it has now, 0.1 to 1; less than 1 in slow start
+	InFlight    int     `json:"in_flight"`
+	Connections int     `json:"connections"` // open
+	Counts
+}
+
+// Status returns how the pool is now.
+func (p *Pool) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	st := Status{Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Retries: p.retries, Hedges: p.hedges}
+	for _, b := range p.all {
+		weight := max(1, b.Weight)
+		s := ServerStatus{Server: b.label(), State: "up", Backup: b.Backup, Weight: weight,
+			Share: b.share(now, p.SlowStart) / float64(weight), InFlight: b.inFlight, Connections: b.connections, Counts: b.counts}
+		s.Failures = maps.Clone(b.counts.Failures)
+		switch {
+		case b.Self:
+			s.State = "self"
+		case b.down:
+			s.State = "unhealthy"
+		case b.ejected:
+			s.State = "ejected"
+		case s.Share < 1:
+			s.State = "slow-start"
+		}
+		if b.why != nil && !b.up() {
+			s.Why = b.why.Error()
+		}
+		st.Servers = append(st.Servers, s)
+	}
+	return st
+}
