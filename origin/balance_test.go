@@ -80,7 +80,7 @@ func TestSharesAreByWeight(t *testing.T) {
 				got := make([]int, len(weights))
 				for i := range total {
 					p.mu.Lock()
-					b, full := p.take(now, xxhash.Sum64String(fmt.Sprint("/page/", i)), 0)
+					b, full := p.take(now, mix(uint64(i)), 0)
 					p.mu.Unlock()
 					if b == nil {
 						t.Fatalf("no server, full %v", full)

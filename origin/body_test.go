@@ -1,0 +1,247 @@
+package origin
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A body that goes on in time is no matter how long it takes; one that stalls is cut, and counts as a timeout.
+func TestStalledBody(t *testing.T) {
+	gone := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "begin")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(gone)
+	}))
+	defer s.Close()
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond, Log: quiet})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if string(got) != "begin" || !IsTimeout(err) || Reason(err) != "timeout" {
+		t.Errorf("%q, error %v, reason %q", got, err, Reason(err))
+	}
+	<-gone // the server is told
+	if f := p.Status().Servers[0].Failures; f["timeout"] != 1 {
+		t.Errorf("failures %v", f)
+	}
+	noPlaceTaken(t, p)
+}
+
+// The time that a reader takes is not the server's.
+func TestSlowReader(t *testing.T) {
+	const stall = 20 * time.Millisecond
+	body := strings.Repeat("0123456789abcdef", 1<<12)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+	defer s.Close()
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: stall, Log: quiet})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got strings.Builder
+	for range 4 {
+		pause := time.NewTimer(3 * stall) // is what is tested, and not waited for
+		<-pause.C
+		if _, err := io.CopyN(&got, resp.Body, int64(len(body)/4)); err != nil {
+			t.Fatalf("after %d bytes: %v", got.Len(), err)
+		}
+	}
+	if got.String() != body {
+		t.Errorf("%d bytes, want %d", got.Len(), len(body))
+	}
+}
+
+// A body that the caller closes is no failure of the server, even while another goroutine reads.
+func TestCloseWhileReading(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := resp.Body.Read(make([]byte, 1))
+		done <- err
+	}()
+	resp.Body.Close()
+	if err := <-done; err == nil {
+		t.Error("a read of a closed body succeeds")
+	}
+	if _, err := resp.Body.Read(make([]byte, 1)); err == nil {
+		t.Error("a later one does")
+	}
+	if f := p.Status().Servers[0].Failures; len(f) != 0 {
+		t.Errorf("failures %v", f)
+	}
+	noPlaceTaken(t, p)
+}
+
+// A server that takes nothing of a request's body does not hold it for ever.
+func TestStalledUpload(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			<-t.Context().Done()
+			c.Close()
+		}
+	}()
+	p := start(t, &Pool{Servers: []Server{at(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: 50 * time.Millisecond, Log: quiet})
+	r, err := http.NewRequestWithContext(t.Context(), "POST", "/", io.LimitReader(zeros{}, 1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "www.example"
+	if _, err := ask(t, p, r); !IsTimeout(err) {
+		t.Errorf("error %v", err)
+	}
+	noPlaceTaken(t, p)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// The body of a request arrives whole at the server that takes it, whatever was tried before.
+func TestUploadAfterAServerThatIsDown(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
+	defer s.Close()
+	p := start(t, &Pool{Servers: []Server{at(t, down(t)), at(t, down(t)), at(t, s.URL)}, Retries: 2, Log: quiet})
+	body := strings.Repeat("x", 1<<20)
+	if got, err := ask(t, p, request(t, "POST", "/", body)); got != body || err != nil {
+		t.Errorf("%d bytes come back, %v", len(got), err)
+	}
+}
+
+// slowly starts a server that says when it is asked, and answers once it is let; ended tells that its request's context ended.
+func slowly(t *testing.T) (url string, asked chan struct{}, let chan struct{}, ended chan struct{}) {
+	t.Helper()
+	asked, let, ended = make(chan struct{}, 100), make(chan struct{}), make(chan struct{}, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-let:
+			_, _ = io.WriteString(w, "slow")
+		case <-r.Context().Done():
+			ended <- struct{}{}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, asked, let, ended
+}
+
+func TestHedge(t *testing.T) {
+	u, _, _, ended := slowly(t)
+	fast := newServer(t, "fast")
+	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, fast.URL)}, Retries: 1, Hedge: 10 * time.Millisecond, Log: quiet})
+	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "fast" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	<-ended // nobody waits for the slow one
+	noPlaceTaken(t, p)
+	st := p.Status()
+	if st.Hedges != 1 || st.Retries != 0 || len(st.Servers[0].Failures) != 0 {
+		t.Errorf("%d hedges, %d retries, failures of the slow one %v", st.Hedges, st.Retries, st.Servers[0].Failures)
+	}
+}
+
+// The first server may still be the faster one.
+func TestHedgeThatLoses(t *testing.T) {
+	u, _, let, _ := slowly(t)
+	u2, asked2, _, ended2 := slowly(t)
+	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, u2)}, Retries: 1, Hedge: time.Millisecond, Log: quiet})
+	go func() {
+		<-asked2
+		close(let)
+	}()
+	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	<-ended2
+	noPlaceTaken(t, p)
+}
+
+// A hedge that fails costs nothing: the first answer still comes. One of a server that can't now is kept for the case that none does better.
+func TestHedgeThatFails(t *testing.T) {
+	for _, second := range []string{down(t), answering(t, 503, "no").URL} {
+		u, asked, let, _ := slowly(t)
+		p := start(t, &Pool{Servers: []Server{at(t, u), at(t, second)}, Retries: 1, Hedge: time.Millisecond, Log: quiet})
+		go func() {
+			<-asked
+			until(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
+			close(let)
+		}()
+		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
+			t.Errorf("%s: %q, %v", second, got, err)
+		}
+		noPlaceTaken(t, p)
+	}
+}
+
+// Nothing is sent to a second server that may not be sent twice, nor without Hedge, nor without retries or a budget for them.
+func TestNoHedge(t *testing.T) {
+	for _, c := range []struct {
+		method, body string
+		hedge        time.Duration
+		retries      int
+		spent        bool
+	}{
+		{"GET", "", 0, 1, false}, {"POST", "", time.Millisecond, 1, false}, {"GET", "x", time.Millisecond, 1, false},
+		{"GET", "", time.Millisecond, 0, false}, {"GET", "", time.Millisecond, 1, true},
+	} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			u, asked, let, _ := slowly(t)
+			other := newServer(t, "other")
+			p := start(t, &Pool{Servers: []Server{at(t, u), at(t, other.URL)}, Retries: c.retries, Hedge: c.hedge, Log: quiet})
+			if c.spent {
+				p.mu.Lock()
+				now := time.Now()
+				for range budgetSeconds { // of the seconds to come, so that it lasts
+					_, n := p.budget.slot(now)
+					*n = 1000
+					now = now.Add(time.Second)
+				}
+				p.mu.Unlock()
+			}
+			var answered atomic.Bool
+			go func() {
+				<-asked
+				time.AfterFunc(50*time.Millisecond, func() { // many times Hedge
+					answered.Store(true)
+					close(let)
+				})
+			}()
+			if got, err := ask(t, p, request(t, c.method, "/", c.body)); got != "slow" || err != nil || !answered.Load() {
+				t.Errorf("%q, %v", got, err)
+			}
+			if n := other.asked.Load(); n != 0 {
+				t.Errorf("the other was asked %d times", n)
+			}
+		})
+	}
+}

@@ -1,0 +1,289 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// errSlow is what a server that does not answer in time ends a request with.
+var errSlow = &timeoutError{"too slow"}
+
+// fail takes failures of a server, each with no answer of it before.
+func fail(p *Pool, b *backend, now time.Time, err error, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range n {
+		p.failed(b, now, err, IsTimeout(err))
+	}
+}
+
+func TestEjection(t *testing.T) {
+	answer := func(p *Pool, b *backend) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.succeeded(b, time.Now())
+	}
+	for _, c := range []struct {
+		name string
+		do   func(p *Pool, b *backend)
+		want bool // it is ejected
+	}{
+		{"two refused connections", func(p *Pool, b *backend) { fail(p, b, time.Now(), refused, 2) }, false},
+		{"three refused connections", func(p *Pool, b *backend) { fail(p, b, time.Now(), refused, 3) }, true},
+		{"three server errors", func(p *Pool, b *backend) { fail(p, b, time.Now(), errAnswer, 3) }, true},
+		{"not in a row", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 2)
+			answer(p, b)
+			fail(p, b, time.Now(), errAnswer, 2)
+		}, false},
+		{"one that hangs", func(p *Pool, b *backend) { fail(p, b, time.Now(), errSlow, 1) }, true},
+		{"an answer ends it", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 3)
+			answer(p, b)
+		}, false},
+		{"never the last one", func(p *Pool, b *backend) {
+			fail(p, p.all[1], time.Now(), errAnswer, 3)
+			fail(p, b, time.Now(), errSlow, 9)
+		}, false},
+		{"the pause is over", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 3)
+			p.readmit(b)
+		}, false},
+		{"one more failure after the pause", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 3)
+			p.readmit(b)
+			fail(p, b, time.Now(), errAnswer, 1)
+		}, true},
+		{"an answer, and one more failure after the pause", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 3)
+			p.readmit(b)
+			answer(p, b)
+			fail(p, b, time.Now(), errAnswer, 1)
+		}, false},
+		{"after Close", func(p *Pool, b *backend) {
+			p.Close()
+			fail(p, b, time.Now(), errAnswer, 3)
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := still(t, &Pool{Log: quiet}, 1, 1)
+			c.do(p, p.all[0])
+			if p.all[0].ejected != c.want {
+				t.Errorf("ejected: %v; %+v", p.all[0].ejected, p.all[0].counts)
+			}
+		})
+	}
+}
+
+func TestPauses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		health *Health
+		first  time.Duration
+	}{{"without probes", nil, firstPause}, {"with probes", &Health{Interval: 700 * time.Millisecond}, 700 * time.Millisecond}} {
+		t.Run(c.name, func(t *testing.T) {
+			p := still(t, &Pool{Log: quiet}, 1, 1)
+			p.Health = c.health
+			b := p.all[0]
+			eject := func(now time.Time) time.Duration {
+				fail(p, b, now, errAnswer, failureLimit)
+				if !b.ejected {
+					t.Fatal("it is not ejected")
+				}
+				b.pause.Stop()
+				return b.paused
+			}
+			for _, want := range []time.Duration{c.first, 2 * c.first, 4 * c.first, 8 * c.first} { // it flaps
+				if got := eject(b.since); got != want {
+					t.Errorf("a pause of %v, want %v", got, want)
+				}
+				p.readmit(b)
+			}
+			if got := eject(b.since.Add(31 * c.first)); got != 16*c.first {
+				t.Errorf("after it was well for a while: %v", got)
+			}
+			p.readmit(b)
+			if got := eject(b.since.Add(65 * c.first)); got != c.first {
+				t.Errorf("after it was well for long: %v", got)
+			}
+			for range 20 {
+				p.readmit(b)
+				eject(b.since)
+			}
+			if b.paused != maxPause {
+				t.Errorf("the longest pause is %v", b.paused)
+			}
+		})
+	}
+}
+
+// The pause of an ejection ends by itself.
+func TestBackAfterThePause(t *testing.T) {
+	p := still(t, &Pool{Log: quiet}, 1, 1)
+	p.Health = &Health{Interval: 10 * time.Millisecond} // is the first pause
+	fail(p, p.all[0], time.Now(), errAnswer, failureLimit)
+	until(t, "it is back", func() bool { return p.Status().Servers[0].State == "slow-start" })
+}
+
+// A server that answers others is slow for one page only; one that answers nothing hangs.
+func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
+	for _, answers := range []bool{false, true} {
+		reached := make(chan struct{}, 1)
+		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				reached <- struct{}{}
+				<-r.Context().Done()
+			}
+		}))
+		defer s.Close()
+		other := newServer(t, "other")
+		// Nothing but the server under test is picked.
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, other.URL))}, FirstByteTimeout: 500 * time.Millisecond, Log: quiet})
+		var work sync.WaitGroup
+		work.Go(func() {
+			if _, err := ask(t, p, request(t, "GET", "/slow", "")); !IsTimeout(err) {
+				t.Errorf("error %v", err)
+			}
+		})
+		<-reached
+		if answers {
+			if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+				t.Error(err)
+			}
+		}
+		work.Wait()
+		if got := p.Status().Servers[0].State == "ejected"; got == answers {
+			t.Errorf("it answers others: %v, and is ejected: %v", answers, got)
+		}
+	}
+}
+
+// Who goes away is no failure of the server.
+func TestCancellationIsNoFailure(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, down(t)))}, Log: quiet})
+	gone := errors.New("gone")
+	for _, end := range []func(context.Context) (context.Context, func()){
+		func(c context.Context) (context.Context, func()) {
+			ctx, cancel := context.WithCancelCause(c)
+			return ctx, func() { cancel(gone) }
+		},
+		func(c context.Context) (context.Context, func()) {
+			ctx, cancel := context.WithTimeout(c, 20*time.Millisecond)
+			return ctx, func() { <-ctx.Done(); cancel() }
+		},
+	} {
+		for _, path := range []string{"/", "/body"} {
+			ctx, stop := end(t.Context())
+			if path == "/" {
+				go stop()
+			}
+			resp, err := p.Fetch(request(t, "GET", path, "").WithContext(ctx), "")
+			if err == nil {
+				stop()
+				_, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			if err == nil {
+				t.Fatal("no error")
+			}
+		}
+	}
+	if f := p.Status().Servers[0].Failures; len(f) != 0 {
+		t.Errorf("failures: %v", f)
+	}
+	noPlaceTaken(t, p)
+}
+
+// hole is a server that takes connections and reads, and never answers.
+func hole(t *testing.T) (url string, asked *atomic.Int64) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	asked = &atomic.Int64{}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if n, _ := c.Read(make([]byte, 4096)); n > 0 {
+					asked.Add(1)
+				}
+				_, _ = io.Copy(io.Discard, c)
+			}()
+		}
+	}()
+	return "http://" + l.Addr().String(), asked
+}
+
+// One request finds out that a server hangs, and even it gets its answer elsewhere.
+func TestBlackHole(t *testing.T) {
+	u, asked := hole(t)
+	a, b := newServer(t, "a"), newServer(t, "b")
+	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, a.URL), at(t, b.URL)}, Retries: 2, FirstByteTimeout: 200 * time.Millisecond, Log: quiet})
+	for i := range 300 {
+		if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got != "a" && got != "b" {
+			t.Fatalf("request %d: %q, %v", i, got, err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d requests reached the server that hangs", n)
+	}
+	if st := p.Status().Servers[0]; st.State != "ejected" || st.Failures["timeout"] != 1 {
+		t.Errorf("its state is %s, its failures %v", st.State, st.Failures)
+	}
+	noPlaceTaken(t, p)
+}
+
+// A server that is killed in the middle of it costs no request.
+func TestKilledUnderLoad(t *testing.T) {
+	const workers, each = 50, 40
+	var servers []*server
+	p := &Pool{Retries: 2, Log: quiet}
+	for _, name := range []string{"a", "b", "c"} {
+		s := newServer(t, name)
+		servers = append(servers, s)
+		p.Servers = append(p.Servers, at(t, s.URL))
+	}
+	start(t, p)
+	var done atomic.Int64
+	var work sync.WaitGroup
+	for range workers {
+		work.Go(func() {
+			for range each {
+				if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+					t.Errorf("after %d requests: %v", done.Load(), err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	until(t, "a third is done", func() bool { return done.Load() > workers*each/3 })
+	servers[1].Listener.Close()
+	servers[1].CloseClientConnections()
+	work.Wait()
+	if st := p.Status().Servers[1]; st.Ejections == 0 || len(st.Failures) == 0 {
+		t.Errorf("the killed one: %+v", st)
+	}
+	noPlaceTaken(t, p)
+}

@@ -1,0 +1,160 @@
+package origin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func TestProbeOutcome(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "origin.example" || r.Header.Get("Secret") != "s" || r.UserAgent() != "kaiku-health" {
+			t.Errorf("a probe has Host %q and fields %v", r.Host, r.Header)
+		}
+		switch r.URL.Path {
+		case "/redirect":
+			http.Redirect(w, r, "/missing", http.StatusFound)
+		case "/missing":
+			w.WriteHeader(404)
+		case "/teapot":
+			w.WriteHeader(418)
+		case "/error":
+			w.WriteHeader(500)
+		case "/slow":
+			<-r.Context().Done()
+		case "/large":
+			_, _ = io.WriteString(w, strings.Repeat("x", maxProbeBody)+"ready")
+		case "/cut":
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "ready")
+		default:
+			_, _ = io.WriteString(w, "I am ready "+r.URL.RawQuery)
+		}
+	}))
+	defer s.Close()
+	for _, c := range []struct {
+		health Health
+		good   bool
+	}{
+		{Health{}, true},
+		{Health{Path: "/redirect"}, true}, // it is not followed
+		{Health{Path: "/missing"}, false},
+		{Health{Path: "/error"}, false},
+		{Health{Path: "/teapot", Status: 418}, true},
+		{Health{Status: 204}, false},
+		{Health{Status: 200}, true},
+		{Health{Match: "ready"}, true},
+		{Health{Match: "Ready"}, false},
+		{Health{Path: "/?a=b", Match: "ready a=b"}, true},
+		{Health{Path: "/error", Match: ""}, false},
+		{Health{Path: "/large", Match: "ready"}, false}, // what comes after 64 KiB is not read
+		{Health{Path: "/large", Match: "xxx"}, true},
+		{Health{Path: "/cut", Match: "ready"}, false},
+		{Health{Path: "/slow", Timeout: 20 * time.Millisecond}, false},
+	} {
+		h := c.health.withDefaults()
+		// The pool is not told of the probes, so that it makes none but this.
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
+		p.Health = &h
+		if err := p.ask(t.Context(), p.all[0], p.all[0].transport); (err == nil) != c.good {
+			t.Errorf("%+v: %v", c.health, err)
+		}
+	}
+}
+
+// state waits until a server looks a way, at the time of a probe or later.
+func state(t *testing.T, p *Pool, server int, want string) {
+	t.Helper()
+	until(t, "the server is "+want, func() bool {
+		s := p.Status().Servers[server]
+		return s.Probes > 0 && s.State == want
+	})
+}
+
+func TestProbesVerifyTLS(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	health := func() *Health { return &Health{Interval: 5 * time.Millisecond, UnhealthyAfter: 1} }
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: "example.com", Health: health(), Log: quiet})
+	state(t, p, 0, "unhealthy")
+	if why := p.Status().Servers[0].Why; !strings.Contains(why, "certificate") {
+		t.Errorf("why: %q", why)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	for host, want := range map[string]string{"example.com": "up", "other.example": "unhealthy"} {
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: host, Health: health(), TLS: &tls.Config{RootCAs: roots}, Log: quiet})
+		state(t, p, 0, want)
+	}
+}
+
+// A server that comes and goes is found out by probes alone, and said to be in slow start afterwards.
+func TestProbesFindOut(t *testing.T) {
+	var status atomic.Int64
+	status.Store(200)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	defer s.Close()
+	up := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL), at(t, up.URL)}, SlowStart: time.Hour, Health: &Health{Interval: time.Millisecond}, Log: quiet})
+	state(t, p, 0, "up")
+	status.Store(500)
+	state(t, p, 0, "unhealthy")
+	before := up.asked.Load()
+	for range 10 {
+		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+			t.Fatalf("while one is unhealthy: %q, %v", got, err)
+		}
+	}
+	if up.asked.Load() < before+10 {
+		t.Error("the unhealthy one was asked")
+	}
+	status.Store(204)
+	state(t, p, 0, "slow-start")
+	p.Close()
+	n := p.Status().Servers[0].Probes
+	if st := p.Status().Servers[0]; st.ProbesBad < 3 || st.Changes < 2 || n < 5 {
+		t.Errorf("counts %+v", st.Counts)
+	}
+}
+
+func TestHysteresis(t *testing.T) {
+	for _, c := range []struct {
+		unhealthyAfter, healthyAfter int
+		probes, want                 string // x is a bad one; what it looks like after each
+	}{
+		{3, 2, "xxx..", "..xx."},
+		{3, 2, "xx.xx.xxx", "........x"},
+		{3, 2, "xxx.x.x..", "..xxxxxx."},
+		{1, 1, "x.x.", "x.x."},
+		{0, 0, "xxx..", "..xx."}, // the defaults
+		{1, 3, "x..x...", "xxxxxx."},
+	} {
+		p := still(t, &Pool{Log: quiet}, 1, 1)
+		h := Health{UnhealthyAfter: c.unhealthyAfter, HealthyAfter: c.healthyAfter}.withDefaults()
+		p.Health = &h // after Start, so that none is sent
+		got := ""
+		for _, probe := range c.probes {
+			err := error(nil)
+			if probe == 'x' {
+				err = errAnswer
+			}
+			p.probed(p.all[0], time.Now(), err)
+			got += map[bool]string{true: ".", false: "x"}[p.all[0].up()]
+		}
+		if got != c.want {
+			t.Errorf("%d, %d: after %s it looks like %s, want %s", c.unhealthyAfter, c.healthyAfter, c.probes, got, c.want)
+		}
+	}
+}
