@@ -25,9 +25,11 @@ type Config struct {
 // Node is a machine that edge names may be answered with.
 type Node struct {
 	Name      string // unique, not empty
-	Region    string // for people only
+	Region    string // nodes of one region share their clients; "" is a region of its own
 	Place     Place
+	Weight    int          // its share among the nodes of one place; 0 is 1
 	Addresses []netip.Addr // at least one, IPv4 or IPv6
+	ALPN      []string     // what it speaks over TLS on port 443, best first, as "h3", "h2"; empty is no TLS, and no HTTPS record
 	Probe     string       // http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy
 	ProbeHost string       // Host header of the probe, and its TLS server name; "" is the URL's
 }
@@ -123,6 +125,14 @@ func (n *Node) check() error {
 			fail("probe: %w", err)
 		} else if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			fail("probe %s: want an http or https URL", n.Probe)
+		}
+	}
+	if n.Weight < 0 {
+		fail("weight %d", n.Weight)
+	}
+	for _, protocol := range n.ALPN {
+		if protocol == "" || len(protocol) > 32 {
+			fail("ALPN %q: want a protocol such as h2", protocol)
 		}
 	}
 	return errors.Join(errs...)

@@ -125,8 +125,8 @@ func TestExplain(t *testing.T) {
 		{Node: "tyo1", Healthy: true},
 	}
 	for i, n := range x.Nodes {
-		n.Distance = 0
-		if n != want[i] {
+		got := Explained{Node: n.Node, Healthy: n.Healthy, A: n.A, AAAA: n.AAAA}
+		if got != want[i] || n.Reason == "" {
 			t.Errorf("node %d is %+v, want %+v", i, n, want[i])
 		}
 	}

@@ -3,8 +3,10 @@ package geodns
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/miekg/dns"
 )
 
@@ -13,21 +15,25 @@ type edge struct {
 	name     name
 	answers  int
 	nodes    []*nodeState // all of them, in the order configured
-	places   []Place      // of nodes
+	fixed    []option     // of nodes, without their states
 	families map[uint16]*family
 	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu
 }
 
-// family is the nodes of an edge name that have addresses of one family.
+// family is the nodes of an edge name that have addresses of one family, or that speak TLS.
 type family struct {
 	candidates []*candidate
-	places     []Place // of candidates
+	fixed      []option // of candidates
 }
 
 // candidate is a node that may be answered.
 type candidate struct {
 	node *nodeState
-	set  *rrset // its addresses of the family
+	set  *rrset // its addresses of the family; of HTTPS the TTL alone
+
+	// For HTTPS.
+	alpn      []string
+	four, six *rrset // nil where the node has none
 }
 
 // newEdge takes what was validated, the edge name's nodes, and the states of all nodes.
@@ -38,20 +44,32 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		ttl = 30 * time.Second
 	}
 	seconds := uint32(math.Ceil(ttl.Seconds()))
-	for _, node := range nodes {
+	groups := groupsOf(nodes)
+	for i, node := range nodes {
+		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)), id: xxhash.Sum64String(node.Name)}
 		e.nodes = append(e.nodes, states[node.Name])
-		e.places = append(e.places, node.Place)
-		for rrtype, set := range addressSets(node.Addresses, seconds) {
-			f := e.families[rrtype]
-			if f == nil {
-				f = new(family)
-				e.families[rrtype] = f
-			}
-			f.candidates = append(f.candidates, &candidate{node: states[node.Name], set: set})
-			f.places = append(f.places, node.Place)
+		e.fixed = append(e.fixed, o)
+		sets := addressSets(node.Addresses, seconds)
+		for rrtype, set := range sets {
+			e.add(rrtype, &candidate{node: states[node.Name], set: set}, o)
+		}
+		if len(node.ALPN) > 0 {
+			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], set: &rrset{rrtype: dns.TypeHTTPS, ttl: seconds},
+				alpn: node.ALPN, four: sets[dns.TypeA], six: sets[dns.TypeAAAA]}, o)
 		}
 	}
 	return e
+}
+
+// add makes a node one of those that are answered to a type.
+func (e *edge) add(rrtype uint16, c *candidate, o option) {
+	f := e.families[rrtype]
+	if f == nil {
+		f = new(family)
+		e.families[rrtype] = f
+	}
+	f.candidates = append(f.candidates, c)
+	f.fixed = append(f.fixed, o)
 }
 
 // addressSets makes an A and an AAAA RRset of addresses, as far as there are any.
@@ -111,7 +129,12 @@ func (r *resolver) edge(e *edge, owner string) bool {
 	for _, p := range picked {
 		c := f.candidates[p.index]
 		r.served = append(r.served, c)
-		r.answer = append(r.answer, owned{owner, c.set})
+		if r.q.qtype != dns.TypeHTTPS {
+			r.answer = append(r.answer, owned{owner, c.set})
+		}
+	}
+	if r.q.qtype == dns.TypeHTTPS {
+		r.answer = append(r.answer, owned{owner, httpsSet(r.served)})
 	}
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {
@@ -122,20 +145,29 @@ func (r *resolver) edge(e *edge, owner string) bool {
 
 // pick chooses the nodes to answer with, and tells for how long a prefix of the client's address the choice holds.
 func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown bool) {
-	healthy := func(i int) bool { return f.candidates[i].node.isHealthy() }
-	order, allDown := choose(nil, f.places, healthy)
-	if len(order) <= e.answers {
-		return order, 0, allDown // everyone gets the same, in the same order
+	options := slices.Clone(f.fixed)
+	for i := range options {
+		options[i].state = f.candidates[i].node.now()
 	}
-	// Source prefix 0 asks that the client's address not be used (RFC 7871 section 7.1.2): the resolver's is, as without.
-	addr := r.from
-	if r.q.subnet.source > 0 {
-		addr = r.q.subnet.addr
+	if order, best, _ := choose(nil, 0, options, len(options), nil); len(order) <= e.answers {
+		return order, 0, best == down // everyone gets the same, in the same order
 	}
+	addr := r.client()
 	where := r.locator.find(addr)
-	order, allDown = choose(where.place, f.places, healthy)
-	if len(order) > e.answers {
-		order = order[:e.answers]
+	network, hash := clientNetwork(addr)
+	order, best, byClient := choose(where.place, hash, options, e.answers, nil)
+	bits = where.bits
+	if byClient {
+		bits = max(bits, network)
 	}
-	return order, where.bits, allDown
+	return order[:e.answers], bits, best == down
+}
+
+// client is the address that an answer is chosen for. Source prefix 0 asks that the client's address not be used (RFC 7871 section 7.1.2): the resolver's is, as
+// without.
+func (r *resolver) client() netip.Addr {
+	if r.q.subnet.source > 0 {
+		return r.q.subnet.addr.Unmap()
+	}
+	return r.from
 }

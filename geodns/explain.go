@@ -17,15 +17,27 @@ type Explanation struct {
 	Source  string       // "locate", "geoip" or "countries"; "" where no source knows
 	Country string       // ISO 3166-1 alpha-2, where the source went by country
 	Network netip.Prefix // of the client, all of which is there
-	Nodes   []Explained  // the name's nodes, nearest first
+	Sharing netip.Prefix // of the client, by which nodes of one place share their clients
+	Scope   int          // of an answer to A, or to AAAA where there are no IPv4 addresses, for a query with the whole address
+	Answers int          // how many nodes are answered
+	Nodes   []Explained  // the name's nodes: those that may be answered in their order, then the others
 }
 
 // Explained is a node of an Explanation.
 type Explained struct {
 	Node     string
 	Distance float64 // km; 0 where the client's place is not known
+	Region   string
+	Place    Place
+	Group    string  // the first of the nodes that are of one place with it
+	Weight   float64 // its share among those
 	Healthy  bool    // false also of a node that is probed and was not yet
+	Draining bool
+	Stale    bool
+	Load     float64 // 0 to 1, as the registry has it
+	Shed     float64 // 0 to 1: how much of what it could get is to go elsewhere
 	A, AAAA  bool    // whether the node is in the answer to each
+	Reason   string  // why it stands where it stands
 }
 
 // Explain explains the answer to a client whose subnet is known: that is, to one that asks from client, or through a
@@ -65,13 +77,90 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 			answered[rrtype][f.candidates[p.index].node] = true
 		}
 	}
-	order, _ := choose(where.place, e.places, func(int) bool { return true })
-	for _, p := range order {
-		state := e.nodes[p.index]
-		x.Nodes = append(x.Nodes, Explained{
-			Node: state.name, Distance: p.distance, Healthy: state.isHealthy(),
-			A: answered[dns.TypeA][state], AAAA: answered[dns.TypeAAAA][state],
-		})
+	options := make([]option, len(e.nodes))
+	for i, node := range e.nodes {
+		options[i] = e.fixed[i]
+		options[i].state = node.now()
+	}
+	sharing, hash := clientNetwork(client)
+	x.Sharing, _ = client.Prefix(sharing)
+	x.Answers = e.answers
+	for _, rrtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
+		if f := e.families[rrtype]; f != nil {
+			_, x.Scope, _ = r.pick(e, f)
+		}
+	}
+	order, best, _ := choose(where.place, hash, options, e.answers, nil)
+	for i, p := range order {
+		x.Nodes = append(x.Nodes, e.explain(options, p, reason(where.place, order, i, best)))
+	}
+	for i, o := range options { // those that are out of the question
+		if o.standing != best {
+			p := ranked{index: i}
+			if where.place != nil {
+				p.distance = where.place.distance(o.place)
+			}
+			why := "unhealthy, and others are not"
+			if o.standing == away {
+				why = "draining or behind with purges, and others are not"
+			}
+			x.Nodes = append(x.Nodes, e.explain(options, p, why))
+		}
+	}
+	for i := range x.Nodes {
+		for _, node := range snap.nodes {
+			if node.Name == x.Nodes[i].Node {
+				x.Nodes[i].Region = node.Region
+			}
+		}
+		for _, state := range e.nodes {
+			if state.name == x.Nodes[i].Node {
+				x.Nodes[i].A, x.Nodes[i].AAAA = answered[dns.TypeA][state], answered[dns.TypeAAAA][state]
+			}
+		}
 	}
 	return x, nil
+}
+
+// explain tells of one node.
+func (e *edge) explain(options []option, p ranked, why string) Explained {
+	o, node := options[p.index], e.nodes[p.index]
+	x := Explained{Node: node.name, Distance: p.distance, Place: o.place, Weight: o.weight, Healthy: node.isHealthy(), Shed: o.shed, Reason: why}
+	if r := node.report.Load(); r != nil {
+		x.Draining, x.Stale, x.Load = r.Draining, r.Stale, r.Load
+	}
+	for i := range options {
+		if options[i].group == o.group {
+			x.Group = e.nodes[i].name
+			break
+		}
+	}
+	return x
+}
+
+// reason tells why a node is the i-th.
+func reason(at *Place, order []ranked, i int, best standing) string {
+	p, why := order[i], ""
+	switch {
+	case at == nil:
+		why = "in the order of the file, as nobody knows where the client is"
+	case i > 0 && order[i-1].group == p.group:
+		why = "of one place with the one before"
+	case i == 0 && len(order) > groupLen(order) && order[groupLen(order)].near < p.near:
+		why = "the next nearest place: the nearest has too much to do, and this client loses least"
+	case i == 0:
+		why = "the nearest place"
+	default:
+		why = "farther"
+	}
+	if p.score > 0 {
+		why += "; the client's network decides among the nodes of the place"
+	}
+	switch best {
+	case down:
+		why += "; no node is healthy, so all are taken"
+	case away:
+		why += "; all healthy nodes are draining or behind with purges"
+	}
+	return why
 }

@@ -88,7 +88,7 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 		r.any(at, owner)
 		return ""
 	}
-	if at.edge != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA) && r.edge(at.edge, owner) {
+	if at.edge != nil && at.sets[qtype] == nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeHTTPS) && r.edge(at.edge, owner) {
 		return ""
 	}
 	if set := at.sets[qtype]; set != nil {

@@ -19,6 +19,9 @@ type Server struct {
 	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
+	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second and must not wait. What it says of a node stays until it says
+	// something else. nil is no registry.
+	Registry func() map[string]Report
 
 	current atomic.Pointer[snapshot]
 	changed chan struct{} // made with the first configuration; tells Serve to look at the nodes again
@@ -79,6 +82,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	<-s.changed // what the first configuration has put there, or a later one
 	probers.follow(ctx)
 	probers.firstRound()
+	s.askRegistry(0)
 
 	var listeners sync.WaitGroup
 	failed := make(chan error, 2)
@@ -86,10 +90,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	listeners.Go(func() { failed <- s.serveTCP(ctx) })
 
 	var err error
+	tick := time.NewTicker(registryInterval)
+	defer tick.Stop()
 	for running := true; running; {
 		select {
 		case <-s.changed:
 			probers.follow(ctx)
+		case <-tick.C:
+			s.askRegistry(registryInterval)
 		case err = <-failed:
 			running = false
 		case <-ctx.Done():
@@ -100,6 +108,24 @@ func (s *Server) Serve(ctx context.Context) error {
 	err = errors.Join(err, s.udp.Close(), s.tcp.Close())
 	listeners.Wait()
 	return err
+}
+
+// registryInterval is how often the registry is asked.
+const registryInterval = time.Second
+
+// askRegistry takes what the registry says, some time after it was asked last.
+func (s *Server) askRegistry(passed time.Duration) {
+	if s.Registry == nil {
+		return
+	}
+	reports := s.Registry()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, state := range s.current.Load().states {
+		if r, ok := reports[name]; ok && state.take(r, passed) {
+			s.metrics.node(state)
+		}
+	}
 }
 
 // Healthy tells of every node whether it is answered as a healthy one: it is not probed, or its probes succeed.
