@@ -107,6 +107,16 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	return stream, leases, drains, nil
 }
 
+// missed looks at an error: what was there may be gone, with the data of the control nodes, and is to be made anew.
+func (c *Client) missed(err error) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) {
+		c.mu.Lock()
+		c.stream = nil
+		c.mu.Unlock()
+	}
+}
+
 func (c *Client) bucket(ctx context.Context, conf jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	kv, err := c.js.KeyValue(ctx, conf.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -151,12 +161,8 @@ func (c *Client) position(ctx context.Context) (last Position, first uint64, err
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	info, err := stream.Info(ctx)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // wiped while we were looking
-		c.mu.Lock()
-		c.stream = nil
-		c.mu.Unlock()
-	}
 	if err != nil {
+		c.missed(err)
 		return Position{}, 0, fmt.Errorf("ask for the purge log: %w", err)
 	}
 	return Position{uint64(info.Created.UnixNano()), info.State.LastSeq}, info.State.FirstSeq, nil

@@ -51,9 +51,15 @@ type seen struct {
 
 // Serve keeps the lease and watches until ctx ends, which takes the lease back.
 func (r *Registry) Serve(ctx context.Context) error {
+	told := ""
 	for ctx.Err() == nil {
-		if err := r.watch(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoControl) {
-			r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
+		err := r.watch(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.Client.missed(err)
+			if err.Error() != told { // not again and again
+				told = err.Error()
+				r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
+			}
 		}
 		select {
 		case <-time.After(500 * time.Millisecond):
