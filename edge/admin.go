@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -10,7 +11,9 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -36,6 +39,8 @@ type PurgeRequest struct {
 // PurgeResponse is the answer to POST /v1/purge.
 type PurgeResponse struct {
 	Sequence uint64 `json:"sequence"`
+	// Edges are how far all edges are, if that was waited for (?wait=all).
+	Edges []Progress `json:"edges,omitempty"`
 }
 
 // Status is the answer to GET /v1/status.
@@ -43,6 +48,7 @@ type Status struct {
 	Name    string          `json:"name"`
 	Store   storage.Stats   `json:"store"`
 	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
+	Nodes   []NodeStatus    `json:"nodes,omitempty"`
 }
 
 // errorResponse is the body of every error of the admin API.
@@ -99,8 +105,15 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("POST /v1/purge", s.servePurge)
 	mux.HandleFunc("GET /v1/explain", s.serveExplain)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()})
+		st := Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()}
+		if s.Fleet != nil {
+			st.Nodes = s.Fleet.Nodes()
+		}
+		writeJSON(w, http.StatusOK, st)
 	})
+	mux.HandleFunc("GET /v1/purges/{sequence}", s.servePurgeProgress)
+	mux.HandleFunc("PUT /v1/nodes/{node}/drain", s.serveDrain)
+	mux.HandleFunc("DELETE /v1/nodes/{node}/drain", s.serveDrain)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	return s.authorize(mux)
@@ -157,7 +170,58 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 	}
 	s.Log.Info("purged", "sequence", seq, "urls", len(req.URLs), "tags", len(req.Tags), "prefixes", len(req.Prefixes),
 		"hosts", len(req.Hosts), "all", req.All, "soft", req.Soft)
-	writeJSON(w, http.StatusOK, PurgeResponse{seq})
+	resp := PurgeResponse{Sequence: seq}
+	if r.URL.Query().Get("wait") == "all" {
+		limit, err := time.ParseDuration(r.URL.Query().Get("limit"))
+		if err != nil || limit <= 0 || limit > maxWait {
+			limit = defaultWait
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		resp.Edges = s.progress(ctx, seq, true)
+	}
+	writeJSON(w, http.StatusOK, resp)
+}
+
+// How long ?wait=all waits: the query's limit, or defaultWait.
+const (
+	defaultWait = 10 * time.Second
+	maxWait     = 5 * time.Minute
+)
+
+// progress tells how far the edges are with a purge; without a fleet this one is all there is.
+func (s *Server) progress(ctx context.Context, seq uint64, wait bool) []Progress {
+	if s.Fleet == nil {
+		return []Progress{{Node: s.Name, Applied: s.Store.Epoch() >= seq, Live: true}}
+	}
+	return s.Fleet.Progress(ctx, seq, wait)
+}
+
+func (s *Server) servePurgeProgress(w http.ResponseWriter, r *http.Request) {
+	seq, err := strconv.ParseUint(r.PathValue("sequence"), 10, 64)
+	if err != nil || seq == 0 {
+		writeJSON(w, http.StatusBadRequest, errorResponse{"want the sequence of a purge, as POST /v1/purge gave it"})
+		return
+	}
+	writeJSON(w, http.StatusOK, PurgeResponse{Sequence: seq, Edges: s.progress(r.Context(), seq, false)})
+}
+
+func (s *Server) serveDrain(w http.ResponseWriter, r *http.Request) {
+	if s.Fleet == nil {
+		writeJSON(w, http.StatusConflict, errorResponse{"this edge has no control plane to tell others of a drain: give nodes the role control"})
+		return
+	}
+	node, drain := r.PathValue("node"), r.Method == http.MethodPut
+	switch err := s.Fleet.Drain(r.Context(), node, drain); {
+	case errors.Is(err, ErrNoPurgeLog):
+		writeJSON(w, http.StatusServiceUnavailable, errorResponse{err.Error()})
+		return
+	case err != nil:
+		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
+		return
+	}
+	s.Log.Info("drain", "node", node, "draining", drain)
+	writeJSON(w, http.StatusOK, map[string]any{"node": node, "draining": drain})
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -23,6 +23,39 @@ type PurgeLog interface {
 	InTouch() bool
 }
 
+// Fleet is what an edge knows of the other nodes.
+type Fleet interface {
+	// Progress tells how far each edge is with a purge. With wait it returns once all have applied it, or ctx ends.
+	Progress(ctx context.Context, seq uint64, wait bool) []Progress
+	// Nodes are those that were heard of.
+	Nodes() []NodeStatus
+	// Drain marks a node to get no new clients, or takes the mark back, for good. It fails with ErrNoPurgeLog like PurgeLog.
+	Drain(ctx context.Context, node string, drain bool) error
+}
+
+// Progress is how far an edge is with a purge.
+type Progress struct {
+	Node    string  `json:"node"`
+	Applied bool    `json:"applied"`
+	Live    bool    `json:"live"`              // it was heard of in the last seconds
+	Seconds float64 `json:"seconds,omitempty"` // from the beginning of the wait until it was known to be applied
+}
+
+// NodeStatus is what a node says of itself.
+type NodeStatus struct {
+	Node     string    `json:"node"`
+	Roles    []string  `json:"roles"`
+	Region   string    `json:"region,omitempty"`
+	Version  string    `json:"version"`
+	Address  string    `json:"address,omitempty"`
+	Live     bool      `json:"live"`
+	Ready    bool      `json:"ready"` // it serves, and trusts what it has
+	Draining bool      `json:"draining"`
+	Load     float64   `json:"load"`   // 0 to 1, of its capacity
+	Purges   uint64    `json:"purges"` // sequence of the newest that it applied
+	Started  time.Time `json:"started"`
+}
+
 // ErrNoPurgeLog says that a purge was refused because the log can't be reached.
 var ErrNoPurgeLog = errors.New("purge log unavailable")
 

@@ -33,6 +33,7 @@ type Server struct {
 	Token    string      // bearer token of the admin listener; needed unless that is on loopback
 	Store    *storage.Store
 	Purges   PurgeLog             // nil means that purges are this edge's own
+	Fleet    Fleet                // nil means that there are no other nodes
 	Registry *prometheus.Registry // "" means one of its own
 	Log      *slog.Logger         // nil means slog.Default
 

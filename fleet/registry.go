@@ -41,6 +41,7 @@ type Registry struct {
 	drains   map[string]bool
 	touched  time.Time // when the registry was last in touch
 	watchers []chan struct{}
+	news     chan struct{} // of the node itself; made with mu held
 }
 
 // seen is a lease and when it came.
@@ -74,6 +75,23 @@ func (r *Registry) Serve(ctx context.Context) error {
 	return nil
 }
 
+// Renew says that the lease has changed, so that others learn of it before the next second.
+func (r *Registry) Renew() {
+	select {
+	case r.changed() <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Registry) changed() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.news == nil {
+		r.news = make(chan struct{}, 1)
+	}
+	return r.news
+}
+
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
 	_, leases, drains, err := r.Client.ready(ctx)
@@ -93,6 +111,7 @@ func (r *Registry) watch(ctx context.Context) error {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	misses := 0
+	r.Renew() // at once
 	for {
 		select {
 		case <-ctx.Done():
@@ -102,20 +121,23 @@ func (r *Registry) watch(ctx context.Context) error {
 				return errors.New("the watch of the registry ended")
 			}
 			r.take(e)
+			continue
 		case e, ok := <-flags.Updates():
 			if !ok {
 				return errors.New("the watch of drains ended")
 			}
 			r.takeDrain(e)
+			continue
 		case <-tick.C:
-			if err := r.renew(ctx, leases); err != nil {
-				if misses++; misses == 3 {
-					return err
-				}
-				continue
-			}
-			misses = 0
+		case <-r.changed():
 		}
+		if err := r.renew(ctx, leases); err != nil {
+			if misses++; misses == 3 {
+				return err
+			}
+			continue
+		}
+		misses = 0
 	}
 }
 

@@ -50,7 +50,7 @@ func (a *adminAPI) call(ctx context.Context, method, path string, in, out any) e
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := (&http.Client{Timeout: time.Minute}).Do(r)
+	resp, err := (&http.Client{Timeout: 6 * time.Minute}).Do(r)
 	if err != nil {
 		return fmt.Errorf("%w: is the edge running, and is --admin its admin address?", err)
 	}

@@ -204,7 +204,12 @@ func (f *Fleet) checkCache(at string, c Cache) {
 }
 
 func (f *Fleet) checkNodes() {
-	addresses := map[netip.Addr]string{}
+	addresses, controls := map[netip.Addr]string{}, 0
+	defer func() {
+		if controls == 2 || controls > 5 {
+			f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+		}
+	}()
 	for _, n := range f.Nodes {
 		at := "nodes." + n.Name
 		if !labelRE.MatchString(n.Name) {
@@ -240,6 +245,14 @@ func (f *Fleet) checkNodes() {
 			addresses[a] = n.Name
 		}
 		f.checkEdge(at+".edge", n.Edge)
+		f.checkAddr(at+".control.listen", n.Control.Listen)
+		f.checkAddr(at+".control.cluster", n.Control.Cluster)
+		if n.has(roleControl) {
+			controls++
+			if len(n.Addresses) == 0 {
+				f.errorf(at, "control node %s has no addresses", n.Name)
+			}
+		}
 	}
 }
 

@@ -241,15 +241,6 @@ func (p httpPart) Serve(ctx context.Context) error {
 	return nil
 }
 
-// funcPart is a function as a part.
-type funcPart func(ctx context.Context) error
-
-// Listen does nothing.
-func (funcPart) Listen(context.Context) error { return nil }
-
-// Serve calls the function.
-func (f funcPart) Serve(ctx context.Context) error { return f(ctx) }
-
 // run runs everything, calls ready once it answers, and ends when ctx does, or when ready fails.
 func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Context) error) error {
 	for _, n := range d.nodes {
@@ -262,7 +253,7 @@ func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Co
 		&relay{listener: d.far, dial: oceanDial(oneWay(helsinki, virginia)), to: d.origin.Addr().String()},
 		httpPart{d.control, d.controlHandler(ctx)},
 		d.dns,
-		funcPart(func(ctx context.Context) error {
+		servePart(func(ctx context.Context) error {
 			if err := ready(ctx); err != nil {
 				return err
 			}

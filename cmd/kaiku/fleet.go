@@ -1,6 +1,9 @@
 package main
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key means stands in defaults.
 type Fleet struct {
@@ -98,6 +101,7 @@ type Node struct {
 	Addresses []netip.Addr `yaml:"addresses"`
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`
+	Control   Control      `yaml:"control"`
 }
 
 // Location is a latitude and a longitude in degrees.
@@ -112,6 +116,9 @@ type Edge struct {
 	Data   string `yaml:"data"`
 	Disk   Size   `yaml:"disk"`
 	Memory Size   `yaml:"memory"`
+	// MaxDisconnected is how long it trusts what it has without the log of purges.
+	MaxDisconnected Duration `yaml:"max_disconnected"`
+	Capacity        Size     `yaml:"capacity"` // bytes a second that it can send; 0 is unknown
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -195,7 +202,7 @@ func (f *Fleet) node(name string) *Node {
 }
 
 // defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.
-var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20}
+var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
 
 // edgeOf returns how a node runs its edge.
 func (f *Fleet) edgeOf(n *Node) Edge {
@@ -208,8 +215,19 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.Data = first(e.Data, d.Data)
 		e.Disk = first(e.Disk, d.Disk)
 		e.Memory = first(e.Memory, d.Memory)
+		e.MaxDisconnected = first(e.MaxDisconnected, d.MaxDisconnected)
+		e.Capacity = first(e.Capacity, d.Capacity)
 	}
 	return e
+}
+
+// controlOf returns how a node runs its part of the control plane.
+func (f *Fleet) controlOf(n *Node) Control {
+	return Control{
+		Listen:  first(n.Control.Listen, f.Control.Listen, ":4222"),
+		Cluster: first(n.Control.Cluster, f.Control.Cluster, ":6222"),
+		Data:    first(n.Control.Data, f.Control.Data, "/var/lib/kaiku/control"),
+	}
 }
 
 // first returns the first value that is not zero.

@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return usageError{fmt.Errorf("%w; see kaiku %s --help", err, cmd.Name())}
 	})
 	root.AddCommand(
-		demoCommand(log), edgeCommand(log), geodnsCommand(log), serveCommand(log),
+		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(true), drainCommand(false),
 		checkCommand(), purgeCommand(), explainCommand(), statusCommand(), versionCommand(),
 	)
 	root.SetArgs(args)

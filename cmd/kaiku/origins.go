@@ -210,24 +210,33 @@ func (f *Fleet) hasPeers(n *Node) bool {
 }
 
 // peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no fleet key.
-func (f *Fleet) peerTLS(n *Node, log *slog.Logger) (*tls.Config, error) {
-	if !f.hasPeers(n) {
+func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
+	if key == nil || !f.hasPeers(n) {
 		return nil, nil
 	}
+	return key.TLS(n.Name, n.Roles...)
+}
+
+// keyIfNeeded reads the fleet key if the node has something to do with others, or says in the log what is not used without one.
+func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
+	clients, _ := f.controlAddrs()
+	if len(clients) == 0 && !(n.has(roleEdge) && f.hasPeers(n)) {
+		return nil, nil
+	}
+	const without = "shields, region peers and the control plane are not used: "
 	if f.Secrets.FleetKey == "" {
-		log.Warn("shields and region peers are not used: secrets.fleet_key names no file")
+		log.Warn(without + "secrets.fleet_key names no file")
 		return nil, nil
 	}
 	key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
 	if errors.Is(err, os.ErrNotExist) {
-		log.Warn("shields and region peers are not used until there is a fleet key, the same one on every node", "file", f.Secrets.FleetKey,
-			"create", "openssl rand -base64 32")
+		log.Warn(without+"there is no fleet key yet, which has to be the same on every node", "file", f.Secrets.FleetKey, "create", "openssl rand -base64 32")
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return key.TLS(n.Name)
+	return &key, nil
 }
 
 func (o *Origin) retries() int {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +15,8 @@ import (
 func purgeCommand() *cobra.Command {
 	var req edge.PurgeRequest
 	var api adminAPI
-	var asJSON bool
+	var asJSON, wait bool
+	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "purge URL… | --tag T… | --prefix P… | --host H | --all",
 		Short: "Make cached content gone, or stale with --soft",
@@ -25,15 +28,32 @@ func purgeCommand() *cobra.Command {
 			if len(req.URLs)+len(req.Tags)+len(req.Prefixes)+len(req.Hosts) == 0 && !req.All {
 				return usageError{errors.New("nothing to purge: name URLs, --tag, --prefix, --host or --all; see kaiku purge --help")}
 			}
+			path := "/v1/purge"
+			if wait {
+				path += "?wait=all&limit=" + limit.String()
+			}
 			var done edge.PurgeResponse
-			if err := api.call(cmd.Context(), "POST", "/v1/purge", req, &done); err != nil {
+			if err := api.call(cmd.Context(), "POST", path, req, &done); err != nil {
 				return fmt.Errorf("purge: %w", err)
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(done)
+				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(done); err != nil {
+					return err
+				}
+				return lacking(done, limit)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "purged, sequence %d\n", done.Sequence)
-			return err
+			fmt.Fprintf(cmd.OutOrStdout(), "purged, sequence %d\n", done.Sequence)
+			for _, e := range done.Edges {
+				outcome := fmt.Sprintf("applied after %.0f ms", e.Seconds*1000)
+				switch {
+				case !e.Applied && !e.Live:
+					outcome = "not applied: it was not heard of"
+				case !e.Applied:
+					outcome = "not applied yet"
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", e.Node, outcome)
+			}
+			return lacking(done, limit)
 		},
 	}
 	fl := cmd.Flags()
@@ -42,7 +62,23 @@ func purgeCommand() *cobra.Command {
 	fl.StringArrayVar(&req.Hosts, "host", nil, "what is of this host (may be repeated)")
 	fl.BoolVar(&req.All, "all", false, "everything")
 	fl.BoolVar(&req.Soft, "soft", false, "make it stale instead of gone")
+	fl.BoolVar(&wait, "wait", false, "wait until every edge has applied it, and tell how long each took")
+	fl.DurationVar(&limit, "limit", 10*time.Second, "how long to wait, at most 5m")
 	api.flags(cmd)
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// lacking is the error of a purge that not all edges have applied in time.
+func lacking(done edge.PurgeResponse, limit time.Duration) error {
+	var names []string
+	for _, e := range done.Edges {
+		if !e.Applied {
+			names = append(names, e.Node)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("purge %d is in the log, but not applied within %v by %s", done.Sequence, limit, strings.Join(names, ", "))
 }

@@ -49,6 +49,14 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		log.Warn("configured, but not in this version yet", "what", p)
 	}
 	reg := newRegistry()
+	key, err := f.keyIfNeeded(n, log)
+	if err != nil {
+		return nil, err
+	}
+	ties, err := f.newLink(n, key, log)
+	if err != nil {
+		return nil, err
+	}
 	p := &nodeProcess{config: config, log: log, files: f.watched()}
 	for _, role := range roles {
 		if !n.has(role) {
@@ -66,7 +74,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err != nil {
 				return nil, err
 			}
-			peers, err := f.peerTLS(n, log)
+			peers, err := f.peerTLS(n, key)
 			if err != nil {
 				return nil, err
 			}
@@ -84,19 +92,29 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			}
 			p.edge.PeerTLS = peers
 			p.edge.setSites(sites)
+			if ties != nil {
+				ties.follow(p.edge, e)
+			}
 			p.parts = append(p.parts, p.edge)
 		case roleGeoDNS:
 			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg}
+			if ties != nil {
+				p.dns.Registry = ties.reports
+			}
 			if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
 				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
 			}
 			p.parts = append(p.parts, p.dns)
-		default:
-			log.Warn("configured, but not in this version yet", "what", "role "+role)
+		case roleControl:
+			c, err := f.newControl(n, key, log)
+			if err != nil {
+				return nil, errors.Join(err, p.close())
+			}
+			p.parts = append(p.parts, c)
 		}
 	}
-	if len(p.parts) == 0 {
-		return nil, fmt.Errorf("node %s has no role that this version runs", name)
+	if ties != nil && (p.edge != nil || p.dns != nil) {
+		p.parts = append(p.parts, ties)
 	}
 	return p, nil
 }
@@ -210,6 +228,25 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 				return usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
 			}
 			p, err := newNode(config, node, n.Roles, overrides{}, log)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context())
+		},
+	}
+	configFlag(cmd, &config)
+	cmd.Flags().StringVar(&node, "node", "", "this node's name")
+	return cmd
+}
+
+func controlCommand(log *slog.Logger) *cobra.Command {
+	var config, node string
+	cmd := &cobra.Command{
+		Use:   "control --config fleet.yaml --node NAME",
+		Short: "Run the control plane of a node: the log of purges and the registry, on an embedded NATS JetStream server",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := newNode(config, node, []string{roleControl}, overrides{}, log)
 			if err != nil {
 				return err
 			}

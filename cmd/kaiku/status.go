@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,11 @@ func statusCommand() *cobra.Command {
 			var st edge.Status
 			if err := api.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
 				return fmt.Errorf("status: %w", err)
+			}
+			if len(st.Nodes) > 0 && !asJSON {
+				if err := printNodes(cmd.OutOrStdout(), st.Nodes); err != nil {
+					return err
+				}
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(st)
@@ -48,6 +55,27 @@ func statusCommand() *cobra.Command {
 	api.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// printNodes writes the fleet as a table.
+func printNodes(out io.Writer, nodes []edge.NodeStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "node\troles\tregion\tstate\tload\tpurges\tup for\tversion")
+	for _, n := range nodes {
+		state := "ready"
+		switch {
+		case !n.Live:
+			state = "not heard of"
+		case n.Draining:
+			state = "draining"
+		case !n.Ready:
+			state = "behind"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f %%\t%d\t%s\t%s\n", n.Node, strings.Join(n.Roles, ","), n.Region, state, n.Load*100, n.Purges,
+			time.Since(n.Started).Round(time.Second), n.Version)
+	}
+	fmt.Fprintln(w)
+	return w.Flush()
 }
 
 // printOrigins writes a table of the servers that misses are fetched from.

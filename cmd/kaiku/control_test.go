@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// until waits for what other goroutines bring about.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(60 * time.Second); !cond(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// runNode runs all roles of a node of a fleet file until stop is called.
+func runNode(t *testing.T, config, name string) (stop func()) {
+	t.Helper()
+	f, _, err := loadFleet(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p, err := newNode(config, name, f.node(name).Roles, overrides{}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- runParts(ctx, p.parts...) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// command runs a command of kaiku.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, &out, io.Discard)
+	return out.String(), err
+}
+
+// Two edges and a control node: a purge at one edge reaches the other, also after that slept.
+func TestPurgeReachesEveryEdge(t *testing.T) {
+	o := newCountingOrigin(t)
+	dir := t.TempDir()
+	names := []string{"hel1", "nyc1"}
+	nodes := map[string]*testNode{}
+	text := fmt.Sprintf(`
+sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] } }]
+edge: { disk: 128MiB, memory: 16MiB }
+secrets: { fleet_key: fleet.key }
+nodes:
+  c1: { roles: [control], addresses: [127.0.0.9], control: { listen: %q, data: %q } }
+`, o.URL, freeAddr(t), filepath.Join(dir, "c1"))
+	for i, name := range names {
+		n := &testNode{http: freeAddr(t), admin: freeAddr(t)}
+		nodes[name] = n
+		n.client = &http.Client{Timeout: time.Minute}
+		text += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, data: %q } }\n",
+			name, i+1, n.http, n.admin, filepath.Join(dir, name))
+	}
+	config := filepath.Join(dir, "fleet.yaml")
+	for file, content := range map[string]string{config: text, filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runNode(t, config, "c1")
+	stops := map[string]func(){}
+	for _, name := range names {
+		stops[name] = runNode(t, config, name)
+	}
+	get := func(name, path string) (status int, cache string) {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+nodes[name].http+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "www.example.com"
+		resp, err := nodes[name].client.Do(r)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, resp.Header.Get("Cache-Status")
+	}
+	healthy := func(name string) bool {
+		status, _ := get(name, "/.kaiku/health")
+		return status == 200
+	}
+	for _, name := range names {
+		until(t, name+" trusts what it has", func() bool { return healthy(name) })
+		get(name, "/a")
+		if _, cache := get(name, "/a"); !strings.Contains(cache, "; hit") {
+			t.Errorf("%s: %s", name, cache)
+		}
+	}
+	out, err := command(t, "purge", "--all", "--wait", "--admin", nodes["hel1"].admin)
+	if err != nil || !strings.Contains(out, "hel1  applied after") || !strings.Contains(out, "nyc1  applied after") {
+		t.Errorf("purge: %v\n%s", err, out)
+	}
+	for _, name := range names {
+		if _, cache := get(name, "/a"); strings.Contains(cache, "; hit") {
+			t.Errorf("%s has what was purged: %s", name, cache)
+		}
+	}
+	if out, err = command(t, "drain", "nyc1", "--admin", nodes["hel1"].admin); err != nil {
+		t.Errorf("drain: %v\n%s", err, out)
+	}
+	until(t, "status tells of the drain", func() bool {
+		out, err = command(t, "status", "--admin", nodes["hel1"].admin)
+		return err == nil && strings.Contains(out, "draining")
+	})
+
+	// One sleeps while purges happen. The first that it says afterwards knows them.
+	stops["nyc1"]()
+	for i := range 200 {
+		if out, err := command(t, "purge", fmt.Sprintf("http://www.example.com/other/%d", i), "--admin", nodes["hel1"].admin); err != nil {
+			t.Fatalf("purge: %v\n%s", err, out)
+		}
+	}
+	if out, err := command(t, "purge", "http://www.example.com/a", "--admin", nodes["hel1"].admin); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	runNode(t, config, "nyc1")
+	until(t, "it answers", func() bool {
+		status, cache := get("nyc1", "/a")
+		if status == 200 && strings.Contains(cache, "; hit") && o.count("/a") < 5 {
+			t.Fatalf("a hit of what was purged while it slept: %s", cache)
+		}
+		return status == 200 && healthy("nyc1")
+	})
+	if n := o.count("/a"); n < 5 { // once and after the first purge for each, and after the second for who slept
+		t.Errorf("the origin was asked %d times", n)
+	}
+}
+
+// count is how often a path was asked for.
+func (o *countingOrigin) count(path string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asked[path]
+}

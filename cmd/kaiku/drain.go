@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// drainCommand makes `kaiku drain` or, without drain, `kaiku undrain`.
+func drainCommand(drain bool) *cobra.Command {
+	var api adminAPI
+	name, short, method := "drain", "Mark a node to get no new clients, until undrain", "PUT"
+	if !drain {
+		name, short, method = "undrain", "Take back the mark of drain", "DELETE"
+	}
+	cmd := &cobra.Command{
+		Use:   name + " NODE",
+		Short: short,
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var out any
+			if err := api.call(cmd.Context(), method, "/v1/nodes/"+args[0]+"/drain", nil, &out); err != nil {
+				return fmt.Errorf("%s %s: %w", name, args[0], err)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know within seconds, resolvers when the TTL is over\n", args[0], name)
+			return err
+		},
+	}
+	api.flags(cmd)
+	return cmd
+}

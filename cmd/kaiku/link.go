@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/geodns"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// link is what ties a node to the others.
+type link struct {
+	client   *fleet.Client
+	registry *fleet.Registry
+	follower *fleet.Follower // of an edge
+	started  time.Time
+}
+
+// controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
+func (f *Fleet) controlAddrs() (clients, cluster map[string]string) {
+	clients, cluster = map[string]string{}, map[string]string{}
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		if n.has(roleControl) {
+			c := f.controlOf(n)
+			clients[n.Name], cluster[n.Name] = reachable(c.Listen, n), reachable(c.Cluster, n)
+		}
+	}
+	return clients, cluster
+}
+
+// reachable is where a listener of a node is reached: on the address that it has, or else the node's first.
+func reachable(listen string, n *Node) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "" // refused by check
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+		host = n.Addresses[0].String()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// newControl makes a node's part of the control plane.
+func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
+	if key == nil {
+		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, as with `openssl rand -base64 32`", n.Name)
+	}
+	conf, err := key.TLS(n.Name, n.Roles...)
+	if err != nil {
+		return nil, err
+	}
+	c := f.controlOf(n)
+	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.path(c.Data), TLS: conf, Log: log}
+	_, cluster := f.controlAddrs()
+	for name, addr := range cluster {
+		if name != n.Name {
+			out.Peers = append(out.Peers, addr)
+		}
+	}
+	return out, nil
+}
+
+// newLink connects a node to the control plane; nil if there is none.
+func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error) {
+	clients, _ := f.controlAddrs()
+	if len(clients) == 0 || key == nil {
+		return nil, nil
+	}
+	conf, err := key.TLS(n.Name, n.Roles...)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Replicas: replicas(len(clients)), Log: log}, started: time.Now()}
+	for _, addr := range clients {
+		l.client.Servers = append(l.client.Servers, addr)
+	}
+	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
+	if len(n.Addresses) > 0 {
+		lease.Address = n.Addresses[0].String()
+	}
+	l.registry = &fleet.Registry{Client: l.client, Self: func() fleet.Lease {
+		now := lease
+		if l.follower != nil {
+			now.Ready, now.Applied = l.follower.InTouch(), l.follower.Applied()
+		}
+		return now
+	}}
+	return l, nil
+}
+
+// replicas is on how many of n control nodes the log is.
+func replicas(n int) int {
+	if n < 3 {
+		return 1
+	}
+	return 3
+}
+
+// follow makes an edge follow the log of purges.
+func (l *link) follow(e *edgeNode, conf Edge) {
+	at := e.store.Position()
+	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
+		Apply: func(purges []json.RawMessage, after fleet.Position) error {
+			requests := make([]edge.PurgeRequest, len(purges))
+			for i, p := range purges {
+				if err := json.Unmarshal(p, &requests[i]); err != nil {
+					requests[i] = edge.PurgeRequest{} // not understood, which Apply takes as everything
+				}
+			}
+			defer l.registry.Renew()
+			return e.Apply(requests, storage.Position(after))
+		},
+		Lost: func(now fleet.Position) error {
+			return e.Apply([]edge.PurgeRequest{{All: true, Soft: true}}, storage.Position(now))
+		}}
+	e.Purges, e.Fleet = purgeLog{l}, others{l}
+}
+
+// Listen connects; the control plane need not be there yet.
+func (l *link) Listen(context.Context) error { return l.client.Dial() }
+
+// Serve follows the log and keeps the lease until ctx ends.
+func (l *link) Serve(ctx context.Context) error {
+	defer l.client.Close()
+	parts := []part{servePart(l.registry.Serve)}
+	if l.follower != nil {
+		parts = append(parts, servePart(l.follower.Serve))
+	}
+	return serveParts(ctx, parts...)
+}
+
+// servePart is a part that has nothing to listen on.
+type servePart func(ctx context.Context) error
+
+// Listen does nothing.
+func (servePart) Listen(context.Context) error { return nil }
+
+// Serve calls the function.
+func (f servePart) Serve(ctx context.Context) error { return f(ctx) }
+
+// reports is what name servers hear of edges.
+func (l *link) reports() map[string]geodns.Report {
+	out := map[string]geodns.Report{}
+	for _, n := range l.registry.Nodes() {
+		out[n.Node] = geodns.Report{Draining: n.Draining, Stale: !n.Live || !n.Ready, Load: n.Load}
+	}
+	return out
+}
+
+// purgeLog is the log as an edge sees it.
+type purgeLog struct{ *link }
+
+// Append appends a purge.
+func (l purgeLog) Append(ctx context.Context, p edge.PurgeRequest) (uint64, error) {
+	seq, err := l.client.Append(ctx, rand.Text(), p)
+	return seq, unavailable(err)
+}
+
+// unavailable makes what the fleet says what an edge knows.
+func unavailable(err error) error {
+	if errors.Is(err, fleet.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", edge.ErrNoPurgeLog, err)
+	}
+	return err
+}
+
+// Applied is what the edge has applied.
+func (l purgeLog) Applied() storage.Position { return storage.Position(l.follower.Applied()) }
+
+// InTouch says whether the edge may trust what it has.
+func (l purgeLog) InTouch() bool { return l.follower.InTouch() }
+
+// others are the other nodes as an edge sees them.
+type others struct{ *link }
+
+// Progress tells how far each edge is with a purge.
+func (l others) Progress(ctx context.Context, seq uint64, wait bool) []edge.Progress {
+	all := l.registry.Progress(seq)
+	if wait {
+		all = l.registry.Wait(ctx, seq)
+	}
+	out := make([]edge.Progress, len(all))
+	for i, p := range all {
+		out[i] = edge.Progress{Node: p.Node, Applied: p.Applied, Live: p.Live, Seconds: p.Took.Seconds()}
+	}
+	return out
+}
+
+// Nodes are those that were heard of.
+func (l others) Nodes() []edge.NodeStatus {
+	all := l.registry.Nodes()
+	out := make([]edge.NodeStatus, len(all))
+	for i, n := range all {
+		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address, Live: n.Live, Ready: n.Ready,
+			Draining: n.Draining, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
+	}
+	return out
+}
+
+// Drain marks a node.
+func (l others) Drain(ctx context.Context, node string, drain bool) error {
+	return unavailable(l.client.Drain(ctx, node, drain))
+}
