@@ -15,7 +15,14 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	}
 	r := resolver{snapshot: s.current.Load(), q: &q, from: from.Addr().Unmap()}
 	r.rcode = rcode
-	if rcode == dns.RcodeSuccess {
+	if q.nsid {
+		r.nsid = s.Identity
+	}
+	switch {
+	case rcode != dns.RcodeSuccess:
+	case q.qclass == dns.ClassCHAOS:
+		r.chaos(s.Identity)
+	default:
 		r.resolve()
 	}
 	out := r.pack(&q, q.limit(tcp), tcp, buf)

@@ -3,6 +3,7 @@ package geodns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -19,6 +20,7 @@ type Server struct {
 	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
+	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
 	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second and must not wait. What it says of a node stays until it says
 	// something else. nil is no registry.
 	Registry func() map[string]Report
@@ -40,6 +42,9 @@ type Server struct {
 func (s *Server) Reload(cfg Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.Identity) > maxIdentity {
+		return fmt.Errorf("geodns: identity has %d octets, want at most %d", len(s.Identity), maxIdentity)
+	}
 	before := s.current.Load()
 	snap, err := newSnapshot(cfg, before)
 	if err != nil {
