@@ -2,6 +2,7 @@ package geodns
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -15,11 +16,14 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	}
 	r := resolver{snapshot: s.current.Load(), q: &q, from: from.Addr().Unmap()}
 	r.rcode = rcode
-	if q.nsid {
-		r.nsid = s.Identity
-	}
+	proven := r.options(s)
 	switch {
 	case rcode != dns.RcodeSuccess:
+	case len(q.question) == 0:
+		// Only a cookie is asked for, or shown to be confirmed (RFC 7873 section 5.4).
+		if len(q.cookie) > clientCookie && !proven {
+			r.rcode = dns.RcodeBadCookie
+		}
 	case q.qclass == dns.ClassCHAOS:
 		r.chaos(s.Identity)
 	default:
@@ -35,6 +39,18 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 		s.metrics.allUnhealthy.Inc()
 	}
 	return out
+}
+
+// options fills what is said in options that were asked for. proven means that the client has shown with a cookie that it
+// gets what is sent to its address.
+func (r *resolver) options(s *Server) (proven bool) {
+	if r.q.nsid {
+		r.nsid = s.Identity
+	}
+	if r.q.cookie != nil {
+		r.cookie, proven = s.cookies.reply(r.q.cookie, r.from, time.Now())
+	}
+	return proven
 }
 
 // limit is the longest response that the client takes.

@@ -8,15 +8,16 @@ import (
 
 // The options that are understood. All others are ignored, and not echoed (RFC 6891 section 6.1.2).
 const (
-	optionNSID = 3 // RFC 5001
-	optionECS  = 8 // RFC 7871
+	optionNSID   = 3  // RFC 5001
+	optionECS    = 8  // RFC 7871
+	optionCookie = 10 // RFC 7873
 )
 
 // maxIdentity is the longest Server.Identity, so that an OPT with all options fits into the smallest response.
 const maxIdentity = 128
 
-// maxOPT is the longest OPT record of a response: the fixed part, a client subnet of IPv6 and NSID.
-const maxOPT = 11 + 24 + 4 + maxIdentity
+// maxOPT is the longest OPT record of a response: the fixed part, a client subnet of IPv6, NSID and a cookie.
+const maxOPT = 11 + 24 + 4 + maxIdentity + 4 + ourCookie
 
 // finish reads the OPT, if there is one. An error found before is the answer, but for a version that we don't speak: in a
 // message of that version nothing else is known to be wrong.
@@ -63,6 +64,14 @@ func (q *query) option(code uint16, data []byte) bool {
 			return false
 		}
 		q.subnet = subnet
+	case optionCookie:
+		if q.cookie != nil {
+			return true // RFC 7873 section 5.2: all but the first are ignored
+		}
+		if !cookieFits(data) {
+			return false
+		}
+		q.cookie = data
 	}
 	return true
 }
@@ -78,6 +87,9 @@ func (r *response) optLen(q *query) int {
 	}
 	if r.nsid != "" {
 		n += 4 + len(r.nsid)
+	}
+	if q.cookie != nil {
+		n += 4 + len(r.cookie)
 	}
 	return n
 }
@@ -98,6 +110,10 @@ func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	if r.nsid != "" {
 		b = appendOption(b, optionNSID, len(r.nsid))
 		b = append(b, r.nsid...)
+	}
+	if q.cookie != nil {
+		b = appendOption(b, optionCookie, len(r.cookie))
+		b = append(b, r.cookie[:]...)
 	}
 	return b
 }

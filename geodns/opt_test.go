@@ -20,7 +20,7 @@ func withOptions(t testing.TB, q string, options ...string) *dns.Msg {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "unknown": 65001}[code]
+		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "cookie": optionCookie, "unknown": 65001}[code]
 		if !ok {
 			t.Fatalf("no option %s", code)
 		}
@@ -126,4 +126,4 @@ func TestOPTFits(t *testing.T) {
 }
 
 // allOptions is each option that is answered over UDP, as long as can be.
-var allOptions = []string{"nsid:", "ecs:00028000" + "20010db8000000000000000000000001"}
+var allOptions = []string{"nsid:", "ecs:00028000" + "20010db8000000000000000000000001", "cookie:0102030405060708"}

@@ -25,7 +25,8 @@ type query struct {
 	udpSize int // what the client takes, at least 512
 	do      bool
 	subnet  ecs
-	nsid    bool // the client wants to know which server answers (RFC 5001)
+	nsid    bool   // the client wants to know which server answers (RFC 5001)
+	cookie  []byte // of 8, or 16 to 40 octets; nil where there is none
 }
 
 var errMessage = errors.New("malformed message")
@@ -89,10 +90,15 @@ func (q *query) parseSections(req []byte) (rcode int) {
 			off = next
 		}
 	}
-	if off != len(req) || questions != 1 {
+	if off != len(req) || questions > 1 {
 		return q.finish(opt, dns.RcodeFormatError)
 	}
-	return q.finish(opt, dns.RcodeSuccess)
+	rcode = q.finish(opt, dns.RcodeSuccess)
+	// Without a question a client may ask for a server cookie alone (RFC 7873 section 5.4).
+	if questions == 0 && q.cookie == nil && rcode == dns.RcodeSuccess {
+		rcode = dns.RcodeFormatError
+	}
+	return rcode
 }
 
 func (q *query) setQuestion(b []byte) {

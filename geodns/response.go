@@ -14,8 +14,9 @@ type response struct {
 	answer     []owned
 	authority  []owned
 	additional []extra
-	scope      int          // of the client subnet
-	nsid       string       // who answers; "" is not said
+	scope      int    // of the client subnet
+	nsid       string // who answers; "" is not said
+	cookie     [ourCookie]byte
 	served     []*candidate // nodes of an edge name that are in the answer
 	allDown    bool         // of which none is healthy
 }
