@@ -10,13 +10,26 @@ import (
 // answer maps a query to its response, or to nil where it must be dropped. It does no I/O, and may be called from any
 // goroutine once there is a configuration. buf is space for the response, which is made anew where it is too small.
 func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
+	var sess *session
+	if tcp {
+		sess = new(session)
+	}
+	return s.respond(req, from, sess, buf)
+}
+
+// respond is answer for a connection, which may be used for more queries; without one it is over UDP.
+func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
 	q, rcode, ok := parseQuery(req)
 	if !ok {
 		return nil
 	}
+	tcp := sess != nil
 	r := resolver{snapshot: s.current.Load(), q: &q, from: from.Addr().Unmap()}
-	r.rcode = rcode
 	proven := r.options(s)
+	if tcp && q.keepalive != nil && rcode == dns.RcodeSuccess {
+		rcode = r.keepOpen(sess)
+	}
+	r.rcode = rcode
 	switch {
 	case rcode != dns.RcodeSuccess:
 	case len(q.question) == 0:
@@ -51,6 +64,17 @@ func (r *resolver) options(s *Server) (proven bool) {
 		r.cookie, proven = s.cookies.reply(r.q.cookie, r.from, time.Now())
 	}
 	return proven
+}
+
+// keepOpen answers a client that asks for how long its connection stays open. A client must not say a time itself (RFC 7828
+// section 3.2.1), and over UDP the option is ignored (section 3.3.1).
+func (r *resolver) keepOpen(sess *session) (rcode int) {
+	if len(r.q.keepalive) > 0 {
+		return dns.RcodeFormatError
+	}
+	sess.keepalive = true
+	r.keepalive = sess.timeout()
+	return dns.RcodeSuccess
 }
 
 // limit is the longest response that the client takes.

@@ -2,21 +2,23 @@ package geodns
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/miekg/dns"
 )
 
 // The options that are understood. All others are ignored, and not echoed (RFC 6891 section 6.1.2).
 const (
-	optionNSID   = 3  // RFC 5001
-	optionECS    = 8  // RFC 7871
-	optionCookie = 10 // RFC 7873
+	optionNSID      = 3  // RFC 5001
+	optionECS       = 8  // RFC 7871
+	optionCookie    = 10 // RFC 7873
+	optionKeepalive = 11 // RFC 7828
 )
 
 // maxIdentity is the longest Server.Identity, so that an OPT with all options fits into the smallest response.
 const maxIdentity = 128
 
-// maxOPT is the longest OPT record of a response: the fixed part, a client subnet of IPv6, NSID and a cookie.
+// maxOPT is the longest OPT record of a response over UDP: the fixed part, a client subnet of IPv6, NSID and a cookie.
 const maxOPT = 11 + 24 + 4 + maxIdentity + 4 + ourCookie
 
 // finish reads the OPT, if there is one. An error found before is the answer, but for a version that we don't speak: in a
@@ -54,7 +56,7 @@ func (q *query) finish(opt []byte, rcode int) int {
 func (q *query) option(code uint16, data []byte) bool {
 	switch code {
 	case optionNSID:
-		q.nsid = true // what a client may have put into it means nothing (RFC 5001 section 2.3)
+		q.nsid = true // what a client may have put into it means nothing (RFC 5001 section 2.1)
 	case optionECS:
 		if q.subnet.raw != nil {
 			return true // RFC 7871 is silent on a second one
@@ -66,12 +68,14 @@ func (q *query) option(code uint16, data []byte) bool {
 		q.subnet = subnet
 	case optionCookie:
 		if q.cookie != nil {
-			return true // RFC 7873 section 5.2: all but the first are ignored
+			return true // RFC 7873 section 5: all but the first are ignored
 		}
 		if !cookieFits(data) {
 			return false
 		}
 		q.cookie = data
+	case optionKeepalive:
+		q.keepalive = data
 	}
 	return true
 }
@@ -90,6 +94,9 @@ func (r *response) optLen(q *query) int {
 	}
 	if q.cookie != nil {
 		n += 4 + len(r.cookie)
+	}
+	if r.keepalive > 0 {
+		n += 4 + 2
 	}
 	return n
 }
@@ -114,6 +121,10 @@ func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	if q.cookie != nil {
 		b = appendOption(b, optionCookie, len(r.cookie))
 		b = append(b, r.cookie[:]...)
+	}
+	if r.keepalive > 0 {
+		b = appendOption(b, optionKeepalive, 2)
+		b = binary.BigEndian.AppendUint16(b, uint16(r.keepalive/(100*time.Millisecond)))
 	}
 	return b
 }

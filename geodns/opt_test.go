@@ -20,7 +20,7 @@ func withOptions(t testing.TB, q string, options ...string) *dns.Msg {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "cookie": optionCookie, "unknown": 65001}[code]
+		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "cookie": optionCookie, "keepalive": optionKeepalive, "unknown": 65001}[code]
 		if !ok {
 			t.Fatalf("no option %s", code)
 		}

@@ -27,6 +27,8 @@ type query struct {
 	subnet  ecs
 	nsid    bool   // the client wants to know which server answers (RFC 5001)
 	cookie  []byte // of 8, or 16 to 40 octets; nil where there is none
+
+	keepalive []byte // nil where the client does not ask for how long the connection stays open
 }
 
 var errMessage = errors.New("malformed message")

@@ -3,6 +3,7 @@ package geodns
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -17,8 +18,9 @@ type response struct {
 	scope      int    // of the client subnet
 	nsid       string // who answers; "" is not said
 	cookie     [ourCookie]byte
-	served     []*candidate // nodes of an edge name that are in the answer
-	allDown    bool         // of which none is healthy
+	keepalive  time.Duration // for how long the connection stays open; 0 is not said
+	served     []*candidate  // nodes of an edge name that are in the answer
+	allDown    bool          // of which none is healthy
 }
 
 // extra is an RRset of the additional section.
