@@ -42,6 +42,9 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	default:
 		r.resolve()
 	}
+	if !tcp && !proven && s.limited(&r) {
+		return nil
+	}
 	out := r.pack(&q, q.limit(tcp), tcp, buf)
 
 	s.metrics.query(q.qtype, r.rcode, tcp)
@@ -52,6 +55,20 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 		s.metrics.allUnhealthy.Inc()
 	}
 	return out
+}
+
+// limited holds a response over UDP to the rate limit; true where it must not be sent.
+func (s *Server) limited(r *resolver) bool {
+	kind, about := r.kind()
+	switch s.limiter.take(s.limiter.now(), r.rates, kind, about, r.from) {
+	case drop:
+		s.metrics.dropped.Inc()
+		return true
+	case slip:
+		s.metrics.slipped.Inc()
+		r.withhold()
+	}
+	return false
 }
 
 // options fills what is said in options that were asked for. proven means that the client has shown with a cookie that it

@@ -16,6 +16,7 @@ type resolver struct {
 	q    *query
 	from netip.Addr
 	response
+	subject name // of the zone data that the answer begins with: not what was asked for, where that is a wildcard's
 }
 
 // resolve fills the response (RFC 1034 section 4.3.2).
@@ -52,6 +53,9 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 	for zone != nil && len(seen) < maxChain && !slices.Contains(seen, n) {
 		seen = append(seen, n)
 		found, at := zone.lookup(n, r.q.qtype == dns.TypeDS)
+		if len(seen) == 1 && at != nil {
+			r.subject = at.name
+		}
 		var next string
 		switch found {
 		case missing:

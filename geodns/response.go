@@ -15,6 +15,7 @@ type response struct {
 	answer     []owned
 	authority  []owned
 	additional []extra
+	truncated  bool   // says TC, whether or not it fits
 	scope      int    // of the client subnet
 	nsid       string // who answers; "" is not said
 	cookie     [ourCookie]byte
@@ -45,7 +46,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	questionEnd := p.off
 
 	counts, fits := r.packSections(&p)
-	rcode, aa, tc := r.rcode, r.aa, false
+	rcode, aa, tc := r.rcode, r.aa, r.truncated
 	if !fits {
 		p.off, counts = questionEnd, [3]int{}
 		if tcp {

@@ -34,6 +34,7 @@ type Server struct {
 	mu      sync.Mutex // guards the order of changes: of current, and of what is logged and counted of nodes
 	metrics *metrics   // set with the first configuration
 	cookies cookies    // set with the first configuration
+	limiter *limiter   // set with the first configuration
 
 	udp *net.UDPConn
 	tcp *net.TCPListener
@@ -59,6 +60,7 @@ func (s *Server) Reload(cfg Config) error {
 			return err
 		}
 		s.cookies = newCookies(s.CookieSecret)
+		s.limiter = newLimiter()
 		s.changed = make(chan struct{}, 1)
 	}
 	for _, e := range snap.edges {
