@@ -14,7 +14,8 @@ run: build
 test:
 	$(GO) test $(RACE) ./...
 
-# Needs nginx, dig and curl (Debian: nginx-light bind9-dnsutils curl).
+# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor and curl (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound
+# pdns-recursor curl).
 test-real: build
 	$(GO) test -count=1 -tags real -run '^TestReal' ./...
 

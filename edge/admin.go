@@ -141,13 +141,16 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, errorResponse{fmt.Sprintf("read the purge: %v", err)})
 		return
 	}
-	p, err := req.purge(s.known)
-	if err != nil {
+	seq, err := s.purge(r.Context(), req)
+	switch {
+	case errors.As(err, new(*requestError)):
 		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
 		return
-	}
-	seq, err := s.Store.Purge(p)
-	if err != nil {
+	case errors.Is(err, ErrNoPurgeLog):
+		w.Header().Set("Retry-After", "1")
+		writeJSON(w, http.StatusServiceUnavailable, errorResponse{err.Error()})
+		return
+	case err != nil:
 		s.Log.Error("purge failed", "error", err)
 		writeJSON(w, http.StatusInternalServerError, errorResponse{err.Error()})
 		return

@@ -38,6 +38,7 @@ type cache struct {
 
 	pass    notes // why the last response of a key was not stored
 	noRange notes // keys whose origin ignores Range
+	changed notes // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
 }
 
 func newCache(store *storage.Store) *cache {

@@ -109,7 +109,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if limit := t.site.maxObject(s.Store); storable && resp.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
-	if len(t.client["Authorization"]) == 0 { // else the next request may fare otherwise
+	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 { // else the next request may fare otherwise
 		s.cache.pass.set(t.born.Key, why, answer.ResponseTime)
 	}
 	if !storable {

@@ -45,6 +45,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(w,
 
 // servePeer answers one request of another edge.
 func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
+	if !s.knowsPurges(r.Context(), r.Header.Get(purgesField)) {
+		s.behind(w)
+		return
+	}
 	s.answer(w, &exchange{r: r, peer: true, came: origin.ParseStage(r.Header.Get(origin.TierField))})
 }
 
@@ -65,6 +69,11 @@ func (s *Server) serve(x *exchange) {
 	if r.URL.Path == healthPath {
 		w.Header().Set("Content-Type", "text/plain")
 		w.Header().Set("Cache-Control", "no-store")
+		if !s.trusts() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte("behind with purges\n"))
+			return
+		}
 		_, _ = w.Write([]byte("ok\n"))
 		return
 	}
@@ -76,6 +85,9 @@ func (s *Server) serve(x *exchange) {
 	x.site, x.host = site, host
 	if status, why := s.refuse(x); status != 0 {
 		s.tellRefusal(r, status, why)
+		if x.peer {
+			w.Header().Set(origin.FailedField, "refused")
+		}
 		s.fail(x, status, httpcache.Status{Detail: why})
 		return
 	}
@@ -158,6 +170,9 @@ func (s *Server) lookup(x *exchange) {
 			continue
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
+		if !s.trusts() { // a purge of it may not have come here
+			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
+		}
 		if x.peer && d.Action == httpcache.ServeStale {
 			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
 		}
@@ -403,6 +418,9 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
+	if stage != origin.ToOrigin && s.cache.changed.get(x.url, time.Now()) != "" {
+		out.Header.Add("Cache-Control", "no-cache")
+	}
 	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, origin: x.origin, stage: stage, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }
@@ -419,7 +437,14 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) {
 		st.Detail = origin.Reason(err)
 		s.tellFailure(x, err)
-		s.fail(x, http.StatusGatewayTimeout, st) // what must be validated can't be (RFC 9111, 5.2.2.2)
+		status := http.StatusGatewayTimeout // what must be validated can't be (RFC 9111, 5.2.2.2)
+		if x.peer {
+			x.w.Header().Set(origin.FailedField, st.Detail)
+			if !origin.IsTimeout(err) {
+				status = http.StatusBadGateway // the peer may have another way
+			}
+		}
+		s.fail(x, status, st)
 		return
 	}
 	s.failUpstream(x, err, st)

@@ -134,3 +134,28 @@ func TestOriginKilledUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// An error of the origin is passed on, but the key is none of those that can't be stored: later requests wait for each other again.
+func TestErrorsAreNoReasonToPass(t *testing.T) {
+	bad := true
+	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+		if bad {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, "fine")
+	})
+	if a := e.get("/a"); a.status != http.StatusServiceUnavailable {
+		t.Fatalf("status %d", a.status)
+	}
+	if why := e.cache.pass.get("http://www.example/a", time.Now()); why != "" {
+		t.Errorf("the key is remembered as %q", why)
+	}
+	bad = false
+	e.get("/a").wants(t, 200, "fine")
+	if a := e.get("/a"); !a.isHit() {
+		t.Errorf("no hit: %v", a.cacheStatus())
+	}
+}

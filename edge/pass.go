@@ -46,7 +46,13 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 	s.via(h, r.ProtoMajor, r.ProtoMinor)
 	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
 	delete(h, origin.TierField)
+	s.setPurges(h)
 	if x.peer {
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} { // ReverseProxy takes them away
+			if v, ok := r.Header[name]; ok {
+				h[name] = v
+			}
+		}
 		return
 	}
 	for _, name := range forwardedFields {
@@ -179,6 +185,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	if same {
 		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.host, x.origin))
 	} else {
+		s.cache.changed.set(x.url, "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url}})
 	}
 	if err != nil {
@@ -210,7 +217,10 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		}
 	}
 	var p storage.Purge
-	for _, u := range urls { // a record is only worth its room where there is something that it makes gone
+	for _, u := range urls {
+		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
+			s.cache.changed.set(u, x.r.Method, time.Now())
+		} // a record is only worth its room where there is something that it makes gone
 		if k := x.origin + strings.TrimPrefix(u, x.host); s.Store.Get(k) != nil || s.flights.has(k) {
 			p.URLs = append(p.URLs, u)
 		}

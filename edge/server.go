@@ -32,6 +32,7 @@ type Server struct {
 	PeerTLS  *tls.Config // of that; it has to ask clients for a certificate and verify it
 	Token    string      // bearer token of the admin listener; needed unless that is on loopback
 	Store    *storage.Store
+	Purges   PurgeLog             // nil means that purges are this edge's own
 	Registry *prometheus.Registry // "" means one of its own
 	Log      *slog.Logger         // nil means slog.Default
 

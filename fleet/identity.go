@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -81,9 +82,9 @@ func (k Key) authority() (*x509.Certificate, ed25519.PrivateKey, error) {
 	return ca, key, err
 }
 
-// TLS is how a node speaks to the others, as client and as server: TLS 1.3, both sides with a certificate of the fleet's authority. A client gives the name of the
-// node that it wants as server name.
-func (k Key) TLS(node string) (*tls.Config, error) {
+// TLS is how a node with some roles speaks to the others, as client and as server: TLS 1.3, both sides with a certificate of the fleet's authority, in which the node's
+// name and roles stand. A client gives the name of the node that it wants as server name.
+func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	ca, caKey, err := k.authority()
 	if err != nil {
 		return nil, err
@@ -97,8 +98,8 @@ func (k Key) TLS(node string) (*tls.Config, error) {
 		return nil, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: node}, DNSNames: []string{node}, NotBefore: notBefore, NotAfter: notAfter,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node},
+		NotBefore: notBefore, NotAfter: notAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, ca, public, caKey)
 	if err != nil {
@@ -114,4 +115,25 @@ func (k Key) TLS(node string) (*tls.Config, error) {
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
 	}, nil
+}
+
+// withRole makes a node's TLS one for connections to any node that has a role, whatever its name and address.
+func withRole(conf *tls.Config, role string) *tls.Config {
+	conf = conf.Clone()
+	conf.NextProtos = nil
+	conf.InsecureSkipVerify = true // the name; VerifyConnection does the rest
+	conf.VerifyConnection = func(st tls.ConnectionState) error {
+		if len(st.PeerCertificates) == 0 {
+			return errors.New("the other side shows no certificate")
+		}
+		cert := st.PeerCertificates[0]
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+			return fmt.Errorf("the other side is not of this fleet: %w", err)
+		}
+		if role != "" && !slices.Contains(cert.Subject.OrganizationalUnit, role) {
+			return fmt.Errorf("node %s does not have the role %s", cert.Subject.CommonName, role)
+		}
+		return nil
+	}
+	return conf
 }

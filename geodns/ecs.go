@@ -61,15 +61,10 @@ func parseECS(b []byte) (ecs, error) {
 }
 
 // appendTo appends the whole option for a response: family, source and address as in the query (section 7.2.1), and scope.
-// An IPv4 address may come as one of IPv6 (::ffff:0:0/96): it is looked up as IPv4, and the scope of that is told in the
-// family of the query. One of 4 for ::ffff:192.0.2.0 would have the resolver give the answer to all of IPv6.
 func (e ecs) appendTo(b []byte, scope int) []byte {
 	b = appendOption(b, optionECS, len(e.raw))
 	at := len(b)
 	b = append(b, e.raw...)
-	if scope > 0 && e.addr.Is4In6() {
-		scope += 96
-	}
 	b[at+3] = byte(scope)
 	return b
 }

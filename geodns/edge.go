@@ -139,6 +139,9 @@ func (r *resolver) edge(e *edge, owner string) bool {
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {
 		r.scope = bits
+		if bits > 0 && r.q.subnet.addr.Is4In6() {
+			r.scope += 96 // bits are those of the IPv4 address
+		}
 	}
 	return true
 }
@@ -156,7 +159,8 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 	where := r.locator.find(addr)
 	network, hash := clientNetwork(addr)
 	order, best, byClient := choose(where.place, hash, options, e.answers, nil)
-	bits = where.bits
+	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is not.
+	bits = max(1, where.bits)
 	if byClient {
 		bits = max(bits, network)
 	}

@@ -61,6 +61,8 @@ type branch struct {
 
 func newNetworks(table map[netip.Prefix]Place) (*networks, error) {
 	n := new(networks)
+	// IPv4 addresses in IPv6 are looked up as IPv4 ones: no other network may hold them.
+	n.branch(netip.PrefixFrom(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff}), 96))
 	for prefix, place := range table {
 		if err := place.check(); err != nil {
 			return nil, fmt.Errorf("locate %v: %w", prefix, err)
@@ -71,12 +73,13 @@ func newNetworks(table map[netip.Prefix]Place) (*networks, error) {
 		if prefix.Addr().Is4In6() {
 			return nil, fmt.Errorf("locate %v: write an IPv4 network in its own form", prefix)
 		}
-		n.add(prefix, place)
+		n.branch(prefix).place = &place
 	}
 	return n, nil
 }
 
-func (n *networks) add(prefix netip.Prefix, place Place) {
+// branch finds or makes the branch of a network.
+func (n *networks) branch(prefix netip.Prefix) *branch {
 	at := n.root(prefix.Addr())
 	if *at == nil {
 		*at = new(branch)
@@ -89,7 +92,7 @@ func (n *networks) add(prefix netip.Prefix, place Place) {
 		}
 		here = *next
 	}
-	here.place = &place
+	return here
 }
 
 func (n *networks) root(addr netip.Addr) **branch {

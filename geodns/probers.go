@@ -55,3 +55,14 @@ func (ps *probers) wait() {
 		p.stop() // frees the context
 	}
 }
+
+// Probe probes each node once and returns when all have answered or their time is over. It is for who explains without serving.
+func (s *Server) Probe(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ps := &probers{server: s, running: make(map[string]*prober)}
+	ps.follow(ctx)
+	ps.firstRound()
+	cancel()
+	ps.wait()
+}

@@ -66,6 +66,7 @@ func (s *Server) Reload(cfg Config) error {
 	for _, e := range snap.edges {
 		e.inherit(before)
 	}
+	s.checkSerials(snap, before)
 	s.current.Store(snap)
 	s.metrics.nodes(snap, before)
 	s.checkEdges(snap)
@@ -74,6 +75,18 @@ func (s *Server) Reload(cfg Config) error {
 	default: // told already
 	}
 	return nil
+}
+
+// checkSerials warns of serials that go backwards: secondaries and whoever compares copies would not take the zone (RFC 1982).
+func (s *Server) checkSerials(now, before *snapshot) {
+	if before == nil {
+		return
+	}
+	for origin, z := range now.zones {
+		if old := before.zones[origin]; old != nil && int32(z.serial()-old.serial()) < 0 {
+			s.log().Warn("geodns: a zone's serial went backwards", "zone", z.Name(), "serial", z.serial(), "before", old.serial())
+		}
+	}
 }
 
 // Serve probes and answers until ctx ends, which is no error. It answers nothing before each node was probed once, or has

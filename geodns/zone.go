@@ -1,6 +1,10 @@
 package geodns
 
-import "github.com/miekg/dns"
+import (
+	"encoding/binary"
+
+	"github.com/miekg/dns"
+)
 
 // Zone is the static data of a zone, as ParseZone made it. It does not change.
 type Zone struct {
@@ -12,6 +16,16 @@ type Zone struct {
 
 // Name is the zone's name, with the dot at its end, in lower case.
 func (z *Zone) Name() string { return z.origin.String() }
+
+// serial is that of the SOA, or 0 without one.
+func (z *Zone) serial() uint32 {
+	soa := z.apex.sets[dns.TypeSOA]
+	if soa == nil {
+		return 0
+	}
+	fixed := soa.data[0][len(soa.data[0])-1].text // five numbers after the two names, of which this is the first (RFC 1035 section 3.3.13)
+	return binary.BigEndian.Uint32([]byte(fixed[:4]))
+}
 
 // node is a name of a zone.
 type node struct {

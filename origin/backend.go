@@ -3,6 +3,7 @@ package origin
 import (
 	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +14,7 @@ type backend struct {
 	addr      string
 	hash      uint64
 	weight    float64
-	transport *http.Transport
+	transport atomic.Pointer[http.Transport]
 	names     *names // nil for an IP address
 
 	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
@@ -25,15 +26,17 @@ type backend struct {
 	pauses                  int   // ejections, each of which came soon after the one before
 	pause                   *time.Timer
 	paused                  time.Duration // length of the last pause
-	since                   time.Time     // when it came back; zero if it was never gone
+	ejectedAt               time.Time
+	since                   time.Time // when it came back; zero if it was never gone
 
 	// What it has to do.
 	inFlight     int
-	waiting      int       // of those, without a header block yet
-	waitingSince time.Time // when it last answered one, or the first of them was sent
-	trial        bool      // one request finds out whether it takes connections again
-	http2        bool      // it spoke HTTP/2 last
-	current      float64   // smooth weighted round-robin
+	waiting      int           // of those, without a header block yet
+	waitingSince time.Time     // when it last answered one, or a probe, or the first of them was sent
+	latency      time.Duration // of answers, a moving mean
+	trial        bool          // one request finds out whether it takes connections again
+	http2        bool          // it spoke HTTP/2 last
+	current      float64       // smooth weighted round-robin
 
 	connections int // that are open
 	counts      Counts

@@ -48,7 +48,7 @@ const (
 // isSilent says whether others are to be asked rather than a server that answers nothing. One that relays may wait for the origin, which would be as slow for
 // the others; its connections are asked whether it is there.
 func (p *Pool) isSilent(b *backend, now time.Time) bool {
-	return !p.Relays && b.silent(now, min(time.Second, p.FirstByteTimeout/4))
+	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
 
 // fitness tells how fit a server is. The caller holds mu.
@@ -56,7 +56,7 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 	switch {
 	case p.Relays && !b.up():
 		return unfit // the next tier does better
-	case b.refusing && !b.up():
+	case b.refusing && (!b.up() || b.failures >= failureLimit):
 		if b.trial {
 			return unfit
 		}

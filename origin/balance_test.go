@@ -198,7 +198,7 @@ func TestSlowStart(t *testing.T) {
 	}
 }
 
-// state is how a server looks: "" is up.
+// look makes servers look so: "" is up.
 func look(p *Pool, states ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -320,9 +320,8 @@ func TestTrials(t *testing.T) {
 // The same with requests: while all refuse, a burst makes few connections, and once one is there again it is used at once.
 func TestDownAndBack(t *testing.T) {
 	up := newServer(t, "up")
-	addr := strings.TrimPrefix(up.URL, "http://")
 	open := make(chan struct{})
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, down(t))}, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, down(t))}, Retries: 1, Log: quiet, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
 		select {
 		case <-open:
 			return (&net.Dialer{}).DialContext(ctx, network, to)
@@ -336,7 +335,7 @@ func TestDownAndBack(t *testing.T) {
 		}
 	}
 	close(open)
-	until(t, "the server that is there again answers "+addr, func() bool {
+	until(t, "the server that is there again answers", func() bool {
 		got, err := ask(t, p, request(t, http.MethodGet, "/", ""))
 		return err == nil && got == "up"
 	})

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -26,6 +27,8 @@ type body struct {
 	pool    *Pool
 	b       *backend
 	ctx     context.Context // of the attempt
+	sent    time.Time       // when the request was
+	answers bool            // the status is none of a failure, so that the end of the body is a success
 	timer   *time.Timer
 	stalled atomic.Bool
 	closed  atomic.Bool
@@ -33,8 +36,8 @@ type body struct {
 }
 
 // newBody wraps the body of a response from b. That of an upgrade is a connection, which may be silent for as long as it likes.
-func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, b *backend) io.ReadCloser {
-	y := &body{ReadCloser: resp.Body, pool: p, b: b, ctx: ctx}
+func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, b *backend, sent time.Time) io.ReadCloser {
+	y := &body{ReadCloser: resp.Body, pool: p, b: b, ctx: ctx, sent: sent, answers: resp.StatusCode < 500 || p.Relays}
 	y.end = sync.OnceFunc(func() {
 		cancel(nil)
 		p.release(b)
@@ -58,14 +61,20 @@ func (y *body) Read(b []byte) (int, error) {
 	if err != nil && y.stalled.Load() {
 		err = errStalled
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return n, nil
-	case err != io.EOF && !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
-		y.pool.mu.Lock()
-		y.pool.failed(y.b, time.Now(), err, false)
-		y.pool.mu.Unlock()
 	}
+	y.pool.mu.Lock()
+	switch {
+	case err == io.EOF:
+		if y.answers {
+			y.pool.succeeded(y.b, y.sent, time.Now())
+		}
+	case y.pool.Relays: // it may have been the origin that failed
+	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
+		y.pool.failed(y.b, time.Now(), err, false, false)
+	}
+	y.pool.mu.Unlock()
 	y.end()
 	return n, err
 }
@@ -82,6 +91,14 @@ func (y *body) Close() error {
 type upgraded struct {
 	io.ReadWriteCloser
 	end func()
+}
+
+// CloseWrite ends the sending side.
+func (u *upgraded) CloseWrite() error {
+	if w, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close ends the connection.

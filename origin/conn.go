@@ -3,14 +3,15 @@ package origin
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// newTransport makes the connections of one server. They all go to its address, whatever host a request names: that one becomes Host and SNI.
-func (p *Pool) newTransport(b *backend) *http.Transport {
+// newTransport makes the connections of one server; those of probes are not counted. They all go to its address, whatever host a request names: that one becomes Host and SNI.
+func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 	conf := p.TLS.Clone()
 	if conf == nil {
 		conf = &tls.Config{}
@@ -23,6 +24,9 @@ func (p *Pool) newTransport(b *backend) *http.Transport {
 			c, err := p.dial(ctx, network, b)
 			if err != nil {
 				return nil, dialError(err)
+			}
+			if !counts {
+				return c, nil
 			}
 			return p.newConn(c, b), nil
 		},
@@ -42,9 +46,9 @@ func (p *Pool) newTransport(b *backend) *http.Transport {
 	}
 }
 
-// dialError makes the failure of a connection one that refuses tells from others.
+// dialError makes the failure of a connection one that isDial tells from others.
 func dialError(err error) error {
-	if refuses(err) {
+	if isDial(err) {
 		return err
 	}
 	return &net.OpError{Op: "dial", Net: "tcp", Err: err}
@@ -93,6 +97,14 @@ func (c *conn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(b)
+}
+
+// CloseWrite ends the sending side of an upgraded connection.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close closes the connection.

@@ -21,7 +21,7 @@ func fail(p *Pool, b *backend, now time.Time, err error, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range n {
-		p.failed(b, now, err, IsTimeout(err))
+		p.failed(b, now, err, isDial(err), IsTimeout(err))
 	}
 }
 
@@ -29,7 +29,13 @@ func TestEjection(t *testing.T) {
 	answer := func(p *Pool, b *backend) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.succeeded(b, time.Now())
+		now := time.Now()
+		p.succeeded(b, now, now)
+	}
+	late := func(p *Pool, b *backend) { // of a request that was sent before
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.succeeded(b, b.ejectedAt.Add(-time.Second), time.Now())
 	}
 	for _, c := range []struct {
 		name string
@@ -49,6 +55,10 @@ func TestEjection(t *testing.T) {
 			fail(p, b, time.Now(), errAnswer, 3)
 			answer(p, b)
 		}, false},
+		{"an answer to what was sent before does not", func(p *Pool, b *backend) {
+			fail(p, b, time.Now(), errAnswer, 3)
+			late(p, b)
+		}, true},
 		{"never the last one", func(p *Pool, b *backend) {
 			fail(p, p.all[1], time.Now(), errAnswer, 3)
 			fail(p, b, time.Now(), errSlow, 9)

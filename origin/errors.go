@@ -23,10 +23,15 @@ func IsTimeout(err error) bool {
 	return false
 }
 
-// refuses says whether an error is that a server takes no connections.
-func refuses(err error) bool {
+// isDial says whether an error is of a connection that could not be made.
+func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// refuses says whether an error of a request is that the server takes no connections: there was none, and not because its certificate is wrong.
+func refuses(err error, connected bool) bool {
+	return !connected && !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 // Reason names the failure of a Fetch in a word, for a log or Cache-Status.
@@ -42,7 +47,7 @@ func Reason(err error) string {
 		return "tls-certificate-error"
 	case IsTimeout(err):
 		return "timeout"
-	case refuses(err):
+	case isDial(err):
 		return "connect-failed"
 	case errors.Is(err, errAnswer):
 		return "server-error"

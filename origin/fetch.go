@@ -5,12 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
+
+// errSilent is the failure of a server that answered nothing until the client left.
+var errSilent = errors.New("no answer until the client left")
 
 // ErrSelf is the outcome of a pick that fell on the caller itself.
 var ErrSelf = errors.New("the caller itself is next")
@@ -140,7 +146,7 @@ func (p *Pool) another(key, tried uint64, free bool) *backend {
 	if b == nil || b.Self || !free && !p.budget.take(now) {
 		return nil
 	}
-	b.occupy(now)
+	p.occupy(b, now)
 	return b
 }
 
@@ -168,24 +174,38 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 			}
 		},
 	})
+	out := p.request(r.WithContext(ctx), b)
+	sending := p.watchSending(out, cancel)
 	began := time.Now()
-	resp, err := b.transport.RoundTrip(p.request(r.WithContext(ctx), b))
+	resp, err := b.transport.Load().RoundTrip(out)
+	sending.end()
 	now := time.Now()
 	p.mu.Lock()
+	quiet := p.isSilent(b, now) && !b.waitingSince.After(began) // it answered nobody all the time
 	b.waiting--
 	b.trial = false
 	switch {
-	case err != nil && ctx.Err() != nil: // nobody waits for it any more, which is no fault of the server's
+	case err != nil && sending.stalled.Load():
+		err = errStalled
+		p.failed(b, now, err, false, false)
+	case err != nil && ctx.Err() != nil: // nobody waits for it any more, which is no fault of the server's, unless it is silent
+		if quiet {
+			p.failed(b, now, errSilent, false, false)
+		}
+	case err != nil && p.Relays && sent && IsTimeout(err): // it may wait for the origin
 	case err != nil:
 		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
-		p.failed(b, now, err, IsTimeout(err) && !b.waitingSince.After(began))
+		p.failed(b, now, err, refuses(err, sent), IsTimeout(err) && !b.waitingSince.After(began))
 	case resp.StatusCode >= 500 && !p.Relays:
 		b.waitingSince = now
-		p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false)
+		p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false)
 	default:
 		b.waitingSince = now
+		b.latency += (now.Sub(began) - b.latency) / 8
 		b.http2 = resp.ProtoMajor == 2
-		p.succeeded(b, now)
+		if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
+			p.succeeded(b, began, now)
+		}
 	}
 	p.mu.Unlock()
 	if err != nil {
@@ -193,7 +213,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		p.release(b)
 		return result{b: b, err: err, sent: sent}
 	}
-	resp.Body = p.newBody(ctx, cancel, resp, b)
+	resp.Body = p.newBody(ctx, cancel, resp, b, began)
 	return result{b: b, resp: resp, sent: true}
 }
 
@@ -210,11 +230,69 @@ func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 		case b.ServerName != "":
 			out.URL.Host = b.ServerName
 		case out.Host != "":
-			out.URL.Host = out.Host
+			out.URL.Host = serverName(out.Host)
 		}
 	}
 	if p.Secret.Name != "" {
 		out.Header.Set(p.Secret.Name, p.Secret.Value)
 	}
 	return out
+}
+
+// serverName is a Host as a name to verify, of which there is one whatever a client writes.
+func serverName(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+		if strings.Contains(h, ":") {
+			host = "[" + h + "]"
+		}
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
+
+// sending is a request's body whose server has to go on taking it.
+type sending struct {
+	io.ReadCloser
+	timer   *time.Timer
+	wait    time.Duration
+	stalled atomic.Bool
+}
+
+// watchSending puts itself in the place of a request's body, if there is one. Where a server takes nothing for too long, as by HTTP/2 when it gives no window, it cancels. How
+// long the client takes to send is not the server's fault.
+func (p *Pool) watchSending(r *http.Request, cancel context.CancelCauseFunc) *sending {
+	s := &sending{ReadCloser: r.Body, wait: p.BetweenBytesTimeout}
+	if r.Body == nil || r.Body == http.NoBody {
+		return s
+	}
+	s.timer = time.AfterFunc(time.Hour, func() {
+		s.stalled.Store(true)
+		cancel(errStalled)
+	})
+	s.timer.Stop()
+	r.Body = s
+	return s
+}
+
+// Read reads on. The time until the next Read is the server's.
+func (s *sending) Read(b []byte) (int, error) {
+	s.timer.Stop()
+	n, err := s.ReadCloser.Read(b)
+	if err == nil {
+		s.timer.Reset(s.wait)
+	}
+	return n, err
+}
+
+// Close ends the body.
+func (s *sending) Close() error {
+	s.timer.Stop()
+	return s.ReadCloser.Close()
+}
+
+// end ends the watch: there is an answer, or none will come.
+func (s *sending) end() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 }

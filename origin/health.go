@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"time"
 )
@@ -19,6 +20,7 @@ type Health struct {
 	Timeout        time.Duration // for connection and answer; 0 means 2 s
 	UnhealthyAfter int           // failed probes in a row; 0 means 3
 	HealthyAfter   int           // good probes in a row; 0 means 2
+	Host           string        // Host and SNI of probes where the pool has none; "" means the server's
 	Status         int           // that is good; 0 means 200 to 399
 	Match          string        // that the first 64 KiB of the body have to contain; "" means anything
 }
@@ -48,14 +50,14 @@ func (h Health) withDefaults() Health {
 
 // probe asks a server again and again how it is, until ctx ends. Each probe has a connection of its own, as the next client may need one.
 func (p *Pool) probe(ctx context.Context, b *backend) {
-	transport := p.newTransport(b)
-	transport.DisableKeepAlives = true
 	for {
-		err := p.ask(ctx, b, transport)
+		transport := p.newTransport(b, false)
+		transport.DisableKeepAlives = true
+		refused, err := p.ask(ctx, b, transport)
 		if ctx.Err() != nil {
 			return
 		}
-		p.probed(b, time.Now(), err)
+		p.probed(b, time.Now(), err, refused)
 		// The jitter only shortens the interval, so that it bounds how long a change goes unnoticed.
 		t := time.NewTimer(time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval)))
 		select {
@@ -67,41 +69,47 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 	}
 }
 
-// ask makes one probe. An error says that the server looks unhealthy, and why.
-func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper) error {
+// ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took no connection.
+func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
 	defer cancel()
 	target, err := url.Parse(p.Health.Path)
 	if err != nil {
-		return fmt.Errorf("health path: %w", err)
+		return false, fmt.Errorf("health path: %w", err)
 	}
-	r := (&http.Request{Method: http.MethodGet, URL: target, Host: b.URL.Host, Header: http.Header{"User-Agent": {"kaiku-health"}},
+	host := p.Health.Host
+	if host == "" {
+		host = b.URL.Host
+	}
+	connected := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
+	r := (&http.Request{Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	resp, err := transport.RoundTrip(p.request(r, b))
 	if err != nil {
-		return err
+		return refuses(err, connected), err
 	}
 	defer resp.Body.Close()
 	switch {
 	case p.Health.Status != 0 && resp.StatusCode != p.Health.Status:
-		return fmt.Errorf("probe answered with %d, want %d", resp.StatusCode, p.Health.Status)
+		return false, fmt.Errorf("probe answered with %d, want %d", resp.StatusCode, p.Health.Status)
 	case p.Health.Status == 0 && (resp.StatusCode < 200 || resp.StatusCode > 399):
-		return fmt.Errorf("probe answered with %d", resp.StatusCode)
+		return false, fmt.Errorf("probe answered with %d", resp.StatusCode)
 	case p.Health.Match == "":
-		return nil
+		return false, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBody))
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !bytes.Contains(body, []byte(p.Health.Match)) {
-		return fmt.Errorf("probe's body does not contain %q", p.Health.Match)
+		return false, fmt.Errorf("probe's body does not contain %q", p.Health.Match)
 	}
-	return nil
+	return false, nil
 }
 
 // probed takes the outcome of a probe.
-func (p *Pool) probed(b *backend, now time.Time, err error) {
+func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b.counts.Probes++
@@ -111,7 +119,10 @@ func (p *Pool) probed(b *backend, now time.Time, err error) {
 		limit = p.Health.UnhealthyAfter
 		b.why, p.lastDown = err, err
 	}
-	b.refusing = err != nil && refuses(err)
+	b.refusing = refused
+	if err == nil && b.waiting > 0 {
+		b.waitingSince = now // it does not hang, whatever requests wait for
+	}
 	if (err != nil) == b.down {
 		b.probes = 0
 		p.grant(now) // one that takes connections again may be tried
@@ -136,11 +147,12 @@ const (
 
 var errAnswer = errors.New("server error")
 
-// succeeded takes an answer. It ends what was wrong; a server that was ejected is back at once, as it was only tried because there was none better.
-func (p *Pool) succeeded(b *backend, now time.Time) {
+// succeeded takes the end of a response to a request that was sent at a time. It ends what was wrong; a server that is ejected and was tried all the same, as there was
+// none better, is back at once.
+func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	was := b.up()
 	b.failures, b.refusing = 0, false
-	if b.ejected && !p.closed {
+	if b.ejected && sent.After(b.ejectedAt) && !p.closed {
 		b.pause.Stop()
 		b.ejected = false
 		p.changed(b, was, now)
@@ -148,10 +160,10 @@ func (p *Pool) succeeded(b *backend, now time.Time) {
 }
 
 // failed takes the failure of a request, and ejects the server if it is one too many, or if the server hangs.
-func (p *Pool) failed(b *backend, now time.Time, err error, hangs bool) {
+func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs bool) {
 	b.failures++
 	b.why, p.lastDown = err, err
-	b.refusing = refuses(err)
+	b.refusing = refused
 	b.counts.Failures[Reason(err)]++
 	if b.ejected || p.closed || b.failures < failureLimit && !hangs || p.isLast(b) {
 		return
@@ -169,7 +181,7 @@ func (p *Pool) failed(b *backend, now time.Time, err error, hangs bool) {
 	}
 	b.pauses++
 	b.paused = pause
-	b.ejected, b.failures = true, 0
+	b.ejected, b.ejectedAt, b.failures = true, now, 0
 	b.counts.Ejections++
 	b.pause = time.AfterFunc(pause, func() { p.readmit(b) })
 	p.changed(b, was, now)

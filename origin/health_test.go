@@ -66,7 +66,7 @@ func TestProbeOutcome(t *testing.T) {
 		// The pool is not told of the probes, so that it makes none but this.
 		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
 		p.Health = &h
-		if err := p.ask(t.Context(), p.all[0], p.all[0].transport); (err == nil) != c.good {
+		if _, err := p.ask(t.Context(), p.all[0], p.all[0].transport.Load()); (err == nil) != c.good {
 			t.Errorf("%+v: %v", c.health, err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestHysteresis(t *testing.T) {
 			if probe == 'x' {
 				err = errAnswer
 			}
-			p.probed(p.all[0], time.Now(), err)
+			p.probed(p.all[0], time.Now(), err, false)
 			got += map[bool]string{true: ".", false: "x"}[p.all[0].up()]
 		}
 		if got != c.want {

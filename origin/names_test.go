@@ -23,7 +23,7 @@ type nameserver struct {
 	addr string
 
 	mu        sync.Mutex
-	ttl       uint32
+	ttl       uint32 // of the last address; those before have a second more each
 	addrs     []string
 	fails     bool // SERVFAIL is all it says
 	truncated bool // but not by TCP
@@ -109,8 +109,8 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 	case udp && s.truncated:
 		out.Truncated = true
 	default:
-		for _, a := range s.addrs {
-			head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: s.ttl}
+		for i, a := range s.addrs {
+			head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: s.ttl + uint32(len(s.addrs)-1-i)}
 			switch ip := netip.MustParseAddr(a); {
 			case ip.Is4() && q.Type == dnsmessage.TypeA:
 				out.Answers = append(out.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: ip.As4()}})
@@ -172,7 +172,7 @@ func TestAllAddressesOfAName(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[got]++
-		p.all[0].transport.CloseIdleConnections() // the next one is to the next address
+		p.all[0].transport.Load().CloseIdleConnections() // the next one is to the next address
 	}
 	if seen["127.0.0.1"] == 0 || seen["127.0.0.2"] == 0 {
 		t.Errorf("answers of %v", seen)
@@ -187,7 +187,7 @@ func TestDeadAddressOfAName(t *testing.T) {
 		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
-		p.all[0].transport.CloseIdleConnections()
+		p.all[0].transport.Load().CloseIdleConnections()
 	}
 	p = named(t, newNameserver(t, 300, "127.0.0.3", "127.0.0.4"), port)
 	if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
@@ -218,7 +218,7 @@ func TestNameThatMoves(t *testing.T) {
 		defer n.mu.Unlock()
 		return n.err != nil
 	})
-	p.all[0].transport.CloseIdleConnections()
+	p.all[0].transport.Load().CloseIdleConnections()
 	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 		t.Errorf("while the name server fails: %q, %v", got, err)
 	}

@@ -116,11 +116,13 @@ func (p *Pool) Start() error {
 		if b.Self {
 			continue
 		}
-		b.transport = p.newTransport(b)
+		b.transport.Store(p.newTransport(b, true))
 		host := b.URL.Hostname()
 		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
-			// Connections to addresses of before end when they are idle.
-			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, moved: b.transport.CloseIdleConnections, ready: make(chan struct{})}
+			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), moved: func() {
+				// Connections to addresses of before get no new requests, and end when they are idle.
+				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
+			}}
 			p.work.Go(func() { b.names.refresh(ctx) })
 		}
 		if p.Health != nil {
@@ -183,8 +185,8 @@ func (p *Pool) Close() {
 	}
 	p.work.Wait()
 	for _, b := range p.all {
-		if b.transport != nil {
-			b.transport.CloseIdleConnections()
+		if t := b.transport.Load(); t != nil {
+			t.CloseIdleConnections()
 		}
 	}
 }

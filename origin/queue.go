@@ -80,21 +80,19 @@ func (p *Pool) downError(b *backend) error {
 func (p *Pool) take(now time.Time, key, tried uint64) (b *backend, full bool) {
 	b, full = p.pick(now, key, tried)
 	if b != nil && !b.Self {
-		b.occupy(now)
+		p.occupy(b, now)
 	}
 	return b, full
 }
 
 // occupy takes a place at the server.
-func (b *backend) occupy(now time.Time) {
+func (p *Pool) occupy(b *backend, now time.Time) {
 	b.inFlight++
 	if b.waiting++; b.waiting == 1 {
 		b.waitingSince = now
 	}
 	b.counts.Requests++
-	if b.refusing && !b.up() {
-		b.trial = true
-	}
+	b.trial = p.fitness(b, now) == dead
 }
 
 // release gives a place at a server back, to who waits for one if there is anybody.

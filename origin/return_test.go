@@ -30,7 +30,7 @@ func TestReturn(t *testing.T) {
 	}
 	first := serve(l)
 	p := start(t, &Pool{Servers: []Server{at(t, "http://"+addr), at(t, other.URL)}, Retries: 1, SlowStart: time.Hour,
-		Health: &Health{Path: "/health", Interval: 50 * time.Millisecond, Timeout: 50 * time.Millisecond, UnhealthyAfter: 1, HealthyAfter: 2}})
+		Health: &Health{Path: "/health", Interval: 50 * time.Millisecond, Timeout: 30 * time.Second, UnhealthyAfter: 1, HealthyAfter: 2}})
 	state := func() ServerStatus { return p.Status().Servers[0] }
 	first.Close()
 	until(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 const (
 	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on: "shield" or "origin".
 	TierField = "Kaiku-Tier"
-	// FailedField marks an error that an edge made itself because it got no answer, with the reason. Peers see it alone.
+	// FailedField marks an error that an edge made itself because it got no answer or refused the request, with the reason. Peers see it alone.
 	FailedField = "Kaiku-Failed"
 )
 
@@ -64,6 +65,9 @@ func (p *Pool) ownsSelf(key string) bool {
 
 // Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to the origin itself, is passed over. It is Pool.Fetch for the rest.
 func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Response, error) {
+	if !retryable(req) {
+		stage = ToOrigin // what must not be sent twice has one way only
+	}
 	for _, tier := range []struct {
 		stage Stage
 		pool  *Pool
@@ -76,25 +80,20 @@ func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Respons
 		out.Header.Set(TierField, tier.next)
 		resp, err := tier.pool.Fetch(out, key)
 		switch {
-		case err == nil && !passedOver(resp):
-			return resp, nil
-		case err == nil:
-			resp.Body.Close()
-		case req.Context().Err() != nil:
+		case err != nil && req.Context().Err() != nil:
 			return nil, err
+		case err != nil:
+			continue
+		case resp.Header.Get(FailedField) == "":
+			return resp, nil
+		}
+		resp.Body.Close()
+		switch resp.StatusCode { // what would only take as long again is not asked for again
+		case http.StatusServiceUnavailable:
+			return nil, fmt.Errorf("%w, says another edge", ErrBusy)
+		case http.StatusGatewayTimeout:
+			return nil, &timeoutError{"the origin did not answer another edge in time"}
 		}
 	}
 	return r.Origin.Fetch(req, key)
-}
-
-// passedOver says whether the answer of an edge is that it can't help: it does not know the site, saw the request before, or could not reach anybody. A timeout
-// is not asked for twice.
-func passedOver(resp *http.Response) bool {
-	switch resp.StatusCode {
-	case http.StatusMisdirectedRequest, http.StatusLoopDetected:
-		return true
-	case http.StatusBadGateway:
-		return resp.Header.Get(FailedField) != ""
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -78,16 +79,16 @@ func TestRoute(t *testing.T) {
 		{"the owner is down", answers(-1, ""), shield, ToOwner, ToOwner, "shield=origin", "shield"},
 		{"the shield is down", owner, []tier{{name: "shield", status: -1}}, ToShield, ToShield, "origin", "origin"},
 		{"all are down", answers(-1, ""), []tier{{name: "shield", status: -1}}, ToOwner, ToOwner, "origin", "origin"},
-		{"the owner does not know the site", answers(421, ""), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
-		{"the owner saw it before", answers(508, ""), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
+		{"the owner does not know the site", answers(421, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
+		{"the owner saw it before", answers(508, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
 		{"the owner reaches nobody", answers(502, "connect-failed"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
 		{"nor does the shield", answers(502, "x"), []tier{{"shield", "x", 502}}, ToOwner, ToOwner, "owner=shield shield=origin origin", "origin"},
 		// These are of the origin, or not worth another wait.
 		{"502 of the origin", answers(502, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"500 of the origin", answers(500, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"503 of the origin", answers(503, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
-		{"504 of the owner", answers(504, "timeout"), shield, ToOwner, ToOwner, "owner=shield", "owner"},
-		{"503 of the owner", answers(503, "origin-busy"), shield, ToOwner, ToOwner, "owner=shield", "owner"},
+		{"421 of the origin", answers(421, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
+		{"504 of the origin", answers(504, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"404", answers(404, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,6 +116,33 @@ func TestRoute(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An edge that says that the origin is slow or busy has said it all: the asking edge treats it as its own finding, so that it may serve what is stale.
+func TestRouteOfWhoSaysNo(t *testing.T) {
+	for status, is := range map[int]func(error) bool{
+		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
+	} {
+		route, saw := way(t, []tier{{name: "owner", status: status, failed: "x"}}, []tier{{name: "shield"}})
+		_, err := route.Fetch(request(t, "GET", "/", ""), "key", ToOwner)
+		if got := saw(); err == nil || !is(err) || got != "owner=shield" {
+			t.Errorf("%d: %v; %q were asked", status, err, got)
+		}
+		noPlaceTaken(t, route.Ring)
+	}
+}
+
+// What must not be sent twice goes to the origin alone.
+func TestRouteOfAPost(t *testing.T) {
+	route, saw := way(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
+	resp, err := route.Fetch(request(t, "POST", "/", "x"), "key", ToOwner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := saw(); got != "origin" {
+		t.Errorf("%q were asked", got)
 	}
 }
 
@@ -154,6 +182,26 @@ func TestRingAgrees(t *testing.T) {
 	look(rings[0], "", "refuses", "bad")
 	if stage := (&Route{Ring: rings[0], Shield: shield}).Stage("any", ToOwner); stage != ToShield {
 		t.Errorf("alone in the ring: stage %d", stage)
+	}
+}
+
+// What an edge answers is of the origin, which another edge of the same tier would only ask again; and it is no failure of the edge's.
+func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
+	route, saw := way(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
+	for i := range 6 {
+		resp, err := route.Fetch(request(t, "GET", "/", ""), "key", ToOwner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := saw(); resp.StatusCode != 503 || got != "edge=shield" {
+			t.Errorf("request %d: status %d, %q were asked", i, resp.StatusCode, got)
+		}
+	}
+	for _, s := range route.Ring.Status().Servers {
+		if s.State != "up" || len(s.Failures) != 0 {
+			t.Errorf("an edge is %s, failures %v", s.State, s.Failures)
+		}
 	}
 }
 

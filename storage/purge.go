@@ -29,7 +29,14 @@ const (
 	purgeTag    = 't'
 	purgeAll    = 'a'
 	purgeSeq    = 's' // the newest sequence
+	purgeLog    = 'l' // the Position
 )
+
+// Position is a place in a log of purges that several stores follow. The zero value is before all logs.
+type Position struct {
+	Log uint64 // which log
+	Seq uint64 // the newest purge of it that was applied
+}
 
 // epochs are the sequences of the newest hard and soft purge of one thing.
 type epochs struct{ hard, soft uint64 }
@@ -42,6 +49,7 @@ type purges struct {
 
 	mu       sync.RWMutex
 	seq      uint64
+	position Position
 	all      epochs
 	urls     map[string]epochs
 	tags     map[string]epochs
@@ -84,9 +92,12 @@ func (p *purges) load() error {
 				return errDamaged
 			}
 			e := epochs{binary.BigEndian.Uint64(data), binary.BigEndian.Uint64(data[8:])}
-			if key[0] == purgeSeq {
+			switch key[0] {
+			case purgeSeq:
 				p.seq = max(p.seq, e.hard)
-			} else {
+			case purgeLog:
+				p.position = Position{e.hard, e.soft}
+			default:
 				p.set(key[0], string(key[1:]), e)
 			}
 			return nil
@@ -128,46 +139,61 @@ func (p *purges) get(kind byte, value string) epochs {
 	return p.all
 }
 
-// add appends a purge and returns its sequence. With sync it is on the disk when add returns; it is in effect either way.
-func (p *purges) add(g Purge, sync bool) (uint64, error) {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+// purgeKey is what one record is about.
+type purgeKey struct {
+	kind  byte
+	value string
+}
 
-	type record struct {
-		kind  byte
-		value string
-		e     epochs
-	}
-	var records []record
-	p.mu.RLock()
-	seq := p.seq + 1
-	collect := func(kind byte, values ...string) {
-		for _, v := range values {
-			e := p.get(kind, v)
-			if g.Soft {
-				e.soft = seq
-			} else {
-				e.hard = seq
+// collect returns the records of purges that all get the sequence seq. The caller holds mu for reading.
+func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
+	records := map[purgeKey]epochs{}
+	for _, g := range list {
+		one := func(kind byte, values ...string) {
+			for _, v := range values {
+				e, ok := records[purgeKey{kind, v}]
+				if !ok {
+					e = p.get(kind, v)
+				}
+				if g.Soft {
+					e.soft = seq
+				} else {
+					e.hard = seq
+				}
+				records[purgeKey{kind, v}] = e
 			}
-			records = append(records, record{kind, v, e})
+		}
+		one(purgeURL, g.URLs...)
+		one(purgePrefix, g.Prefixes...)
+		one(purgeTag, g.Tags...)
+		if g.All {
+			one(purgeAll, "")
 		}
 	}
-	collect(purgeURL, g.URLs...)
-	collect(purgePrefix, g.Prefixes...)
-	collect(purgeTag, g.Tags...)
-	if g.All {
-		collect(purgeAll, "")
-	}
+	return records
+}
+
+// add appends purges, which get one sequence, and returns that. With at, the position is noted in the same write. With sync it is all on the disk when add returns;
+// it is in effect either way.
+func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.mu.RLock()
+	seq := p.seq + 1
+	records := p.collect(list, seq)
 	p.mu.RUnlock()
-	records = append(records, record{purgeSeq, "", epochs{hard: seq}})
+	records[purgeKey{purgeSeq, ""}] = epochs{hard: seq}
+	if at != nil {
+		records[purgeKey{purgeLog, ""}] = epochs{at.Log, at.Seq}
+	}
 
 	batch := p.db.NewWriteBatchAt(2 * seq) // forget uses the odd versions
 	defer batch.Cancel()
-	for _, r := range records {
+	for r, e := range records {
 		key := append([]byte{r.kind}, r.value...)
 		v := make([]byte, valueHeader, valueHeader+16)
-		v = binary.BigEndian.AppendUint64(v, r.e.hard)
-		v = binary.BigEndian.AppendUint64(v, r.e.soft)
+		v = binary.BigEndian.AppendUint64(v, e.hard)
+		v = binary.BigEndian.AppendUint64(v, e.soft)
 		sealValue(key, v)
 		if err := batch.Set(key, v); err != nil {
 			return 0, fmt.Errorf("write a purge record: %w", err)
@@ -184,12 +210,13 @@ func (p *purges) add(g Purge, sync bool) (uint64, error) {
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range records {
-		if r.kind != purgeSeq {
-			p.set(r.kind, r.value, r.e)
-		}
+	for r, e := range records {
+		p.set(r.kind, r.value, e)
 	}
 	p.seq = seq
+	if at != nil {
+		p.position = *at
+	}
 	return seq, nil
 }
 

@@ -236,7 +236,7 @@ func (s *Store) release() error {
 func (s *Store) Epoch() uint64 { return s.purges.current() }
 
 // Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it returns its sequence.
-func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add(p, true) }
+func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add([]Purge{p}, nil, true) }
 
 // Purged says whether a purge after epoch covers a URL or a tag for good; a soft one does not.
 func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
@@ -246,8 +246,21 @@ func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 
 // Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it.
 func (s *Store) Invalidate(p Purge) error {
-	_, err := s.purges.add(p, false)
+	_, err := s.purges.add([]Purge{p}, nil, false)
 	return err
+}
+
+// Apply is Purge for some purges of a log that other stores follow too: they and the position after them become durable together.
+func (s *Store) Apply(purges []Purge, after Position) error {
+	_, err := s.purges.add(purges, &after, true)
+	return err
+}
+
+// Position is the place in such a log that was applied last.
+func (s *Store) Position() Position {
+	s.purges.mu.RLock()
+	defer s.purges.mu.RUnlock()
+	return s.purges.position
 }
 
 // Forget makes the object of a key a miss, until the next start at most: it is for what is found to be of no use, not for purges.

@@ -226,6 +226,9 @@ func (f *Fleet) checkNodes() {
 				f.errorf(at, "edge %s has no addresses", n.Name)
 			}
 		}
+		if n.Weight < 0 {
+			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
+		}
 		if n.Location != nil {
 			f.checkLocation(at+".location", *n.Location)
 		}
@@ -364,6 +367,18 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
 		f.errorf(at+".edges", "there is no node with the role edge")
 	}
+}
+
+// watched are the files that name servers answer from.
+func (f *Fleet) watched() []string {
+	var files []string
+	for _, z := range f.GeoDNS.Zones {
+		files = append(files, f.path(z.File))
+	}
+	if f.GeoDNS.GeoIP != "" {
+		files = append(files, f.path(f.GeoDNS.GeoIP))
+	}
+	return files
 }
 
 // path is a path of the fleet file's as seen from here.

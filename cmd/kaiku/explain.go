@@ -21,7 +21,7 @@ func explainCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(explainHTTPCommand())
+	cmd.AddCommand(explainHTTPCommand(), explainDNSCommand())
 	return cmd
 }
 

@@ -94,6 +94,7 @@ type Node struct {
 	Roles     []string     `yaml:"roles"`
 	Region    string       `yaml:"region"`
 	Location  *Location    `yaml:"location"`
+	Weight    int          `yaml:"weight"`
 	Addresses []netip.Addr `yaml:"addresses"`
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`

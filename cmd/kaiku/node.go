@@ -165,7 +165,7 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		if n.has(roleEdge) {
-			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, Probe: f.probeURL(n),
+			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.Weight, Addresses: n.Addresses, Probe: f.probeURL(n),
 				Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}

@@ -85,13 +85,13 @@ func (m *siteMaker) site(s *Site) error {
 	}
 	if m.peers != nil && s.Origin.Shield != m.node.Name { // the shield stands before everybody else, so that nobody stands before it
 		if ring := m.ring(); ring != nil {
-			if r.Ring, err = m.start("region", ring); err != nil {
+			if r.Ring, err = m.start(edgesFrom(ring), ring); err != nil {
 				return err
 			}
 		}
 		if s.Origin.Shield != "" {
 			shield := m.edgePool("shield "+s.Origin.Shield, m.fleet.node(s.Origin.Shield))
-			if r.Shield, err = m.start(shield.Name, shield); err != nil {
+			if r.Shield, err = m.start(edgesFrom(shield), shield); err != nil {
 				return err
 			}
 		}
@@ -158,23 +158,33 @@ func (m *siteMaker) ring() *origin.Pool {
 func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
 	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
 		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
-		FirstByteTimeout: m.fleet.peerPatience(),
-		Health:           &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
+		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
+	// An edge that is asked may have to ask the next one, and that an origin: the first in the row waits longest.
+	p.FirstByteTimeout, p.BetweenBytesTimeout = m.fleet.peerPatience()
+	if len(nodes) > 1 {
+		p.FirstByteTimeout *= 2
+	}
 	for _, n := range nodes {
 		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: m.fleet.peerAddr(n)}, ServerName: n.Name, Self: n == m.node})
 	}
 	return p
 }
 
-// peerPatience is how long another edge may take to answer: as long as the slowest of the origins that it may have to ask.
-func (f *Fleet) peerPatience() time.Duration {
-	longest := time.Duration(0)
+// peerPatience is how long another edge may take to answer, and to go on with a body: as long as the slowest of the origins that it may have to ask.
+func (f *Fleet) peerPatience() (firstByte, betweenBytes time.Duration) {
 	for _, s := range f.Sites {
 		o := s.Origin
-		longest = max(longest, time.Duration(first(o.FirstByteTimeout, Duration(30*time.Second))+first(o.ConnectTimeout, Duration(5*time.Second)))*
-			time.Duration(o.retries()+1))
+		connect := first(o.ConnectTimeout, Duration(5*time.Second))
+		once := first(o.FirstByteTimeout, Duration(30*time.Second)) + connect + first(o.TLSTimeout, connect)
+		firstByte = max(firstByte, time.Duration(once)*time.Duration(o.retries()+1)+time.Duration(first(o.QueueTimeout, Duration(5*time.Second))))
+		betweenBytes = max(betweenBytes, time.Duration(first(o.BetweenBytesTimeout, Duration(time.Minute))))
 	}
-	return longest + 10*time.Second
+	return firstByte + 10*time.Second, betweenBytes + 5*time.Second
+}
+
+// edgesFrom is all that a pool of edges is made from.
+func edgesFrom(p *origin.Pool) string {
+	return fmt.Sprintln(p.Name, p.Servers, p.FirstByteTimeout, p.BetweenBytesTimeout)
 }
 
 // peerAddr is where a node's edge listens for other edges: on the address that its listener has, or else the node's first.
@@ -244,6 +254,9 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 	if h := o.Health; h != nil {
 		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
 			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter, Status: h.Status, Match: h.Match}
+		if len(s.Hosts) > 0 {
+			p.Health.Host = s.Hosts[0]
+		}
 	}
 	if o.CA != "" || o.ClientCertificate != nil {
 		p.TLS = &tls.Config{}

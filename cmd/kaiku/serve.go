@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -27,6 +26,7 @@ type nodeProcess struct {
 	edge   *edgeNode      // nil if not run
 	dns    *geodns.Server // nil if not run
 	sites  siteMaker      // of the edge
+	files  []string       // that the fleet file names; they are watched like itself
 }
 
 // overrides are flags that come before the fleet file.
@@ -49,7 +49,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		log.Warn("configured, but not in this version yet", "what", p)
 	}
 	reg := newRegistry()
-	p := &nodeProcess{config: config, log: log}
+	p := &nodeProcess{config: config, log: log, files: f.watched()}
 	for _, role := range roles {
 		if !n.has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
@@ -134,6 +134,7 @@ func (p *nodeProcess) reload() error {
 	if err != nil {
 		return err
 	}
+	p.files = f.watched()
 	if p.dns != nil {
 		if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
 			return err
@@ -150,7 +151,7 @@ func (p *nodeProcess) reload() error {
 }
 
 // reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
-type reloader struct{ *nodeProcess }
+type reloader struct{ *nodeProcess } // its goroutine alone reads and writes files once it serves
 
 // Listen does nothing.
 func (reloader) Listen(context.Context) error { return nil }
@@ -182,11 +183,10 @@ func (r reloader) Serve(ctx context.Context) error {
 	}
 }
 
-// stamp changes when the fleet file or a file named *.zone beside it does.
+// stamp changes when the fleet file does, or a zone file or geoip database that it names.
 func (r reloader) stamp() string {
-	files, _ := filepath.Glob(filepath.Join(filepath.Dir(r.config), "*.zone")) // the pattern is good
 	s := ""
-	for _, f := range append(files, r.config) {
+	for _, f := range append(r.files, r.config) {
 		if info, err := os.Stat(f); err == nil {
 			s += fmt.Sprint(f, info.ModTime().UnixNano(), info.Size(), ";")
 		}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+func explainDNSCommand() *cobra.Command {
+	var config, client string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "dns NAME --client IP",
+		Short: "Tell which edges a client would be answered for a name, and why",
+		Long: `Tell which edges a client would be answered for a name, and why.
+
+It reads the fleet file, probes each edge once from here, and chooses as a name server does. What the name servers themselves
+see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := netip.ParseAddr(client)
+			if err != nil {
+				return usageError{fmt.Errorf("--client %q: want an IP address", client)}
+			}
+			f, zones, err := loadFleet(config)
+			if err != nil {
+				return err
+			}
+			s := &geodns.Server{Log: slog.New(slog.DiscardHandler)}
+			if err := s.Reload(f.geodnsConfig(zones)); err != nil {
+				return err
+			}
+			s.Probe(cmd.Context())
+			x, err := s.Explain(args[0], addr)
+			if err != nil {
+				return fmt.Errorf("explain: %w", err)
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(x)
+			}
+			return printChoice(cmd.OutOrStdout(), x)
+		},
+	}
+	configFlag(cmd, &config)
+	cmd.Flags().StringVar(&client, "client", "", "`IP` address of the client, or of its resolver if that sends no client subnet")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// sourceText says where a place comes from.
+var sourceText = map[string]string{"locate": "geodns.locate", "geoip": "the geoip database", "countries": "the built-in table of countries"}
+
+func printChoice(out io.Writer, x *geodns.Explanation) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "name\t%s in the zone %s\n", x.Name, x.Zone)
+	if x.Place == nil {
+		fmt.Fprintf(w, "client\t%s, whose place nobody knows\n", x.Client)
+	} else {
+		country := ""
+		if x.Country != "" {
+			country = x.Country + ", "
+		}
+		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon, country, sourceText[x.Source], x.Network)
+	}
+	fmt.Fprintf(w, "answers\t%d, with scope /%d for a query that tells the whole address\n", x.Answers, x.Scope)
+	fmt.Fprintf(w, "sharing\tnodes of one place share their clients by networks such as %s\n\n", x.Sharing)
+	fmt.Fprintln(w, "node\tdistance\tone place with\tweight\tstate\tload\tsheds\tanswered\twhy")
+	for _, n := range x.Nodes {
+		state := "healthy"
+		switch {
+		case !n.Healthy:
+			state = "unhealthy"
+		case n.Draining:
+			state = "draining"
+		case n.Stale:
+			state = "behind"
+		}
+		answered := "-"
+		switch {
+		case n.A && n.AAAA:
+			answered = "A, AAAA"
+		case n.A:
+			answered = "A"
+		case n.AAAA:
+			answered = "AAAA"
+		}
+		fmt.Fprintf(w, "%s\t%.0f km\t%s\t%.0f\t%s\t%.0f %%\t%.0f %%\t%s\t%s\n", n.Node, n.Distance, n.Group, n.Weight, state, n.Load*100, n.Shed*100, answered, n.Reason)
+	}
+	return w.Flush()
+}

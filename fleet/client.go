@@ -1,0 +1,169 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Client is a node's connection to the control plane. Its fields are set before Dial.
+type Client struct {
+	Node     string
+	Servers  []string    // addresses of control nodes
+	TLS      *tls.Config // from Key.TLS
+	Replicas int         // of what is created: 1 or 3
+	Log      *slog.Logger
+
+	conn *nats.Conn
+	js   jetstream.JetStream
+
+	mu     sync.Mutex
+	stream jetstream.Stream // nil until the control plane answered for the first time
+	leases jetstream.KeyValue
+	drains jetstream.KeyValue
+}
+
+const (
+	// callTimeout is how long a call to the control plane may take.
+	callTimeout = 5 * time.Second
+	// maxPurges bounds the log. An edge that was away for longer treats all that it has as stale.
+	maxPurges = 2_000_000
+	// LeaseTime is how long a node counts as live after it was heard of last.
+	LeaseTime = 6 * time.Second
+	// leaseEvery is how often it is heard of.
+	leaseEvery = time.Second
+)
+
+// Dial begins to connect, and goes on trying for as long as the client lives. Close ends it.
+func (c *Client) Dial() error {
+	urls := ""
+	for i, s := range c.Servers {
+		if i > 0 {
+			urls += ","
+		}
+		urls += "tls://" + s
+	}
+	var err error
+	c.conn, err = nats.Connect(urls, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
+		nats.Timeout(3*time.Second), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1),
+		nats.IgnoreDiscoveredServers(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				c.Log.Warn("control plane: disconnected", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(n *nats.Conn) { c.Log.Info("control plane: connected", "server", n.ConnectedAddr()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.Log.Warn("control plane", "error", err) }),
+	)
+	if err != nil {
+		return fmt.Errorf("connect to the control plane: %w", err)
+	}
+	c.js, err = jetstream.New(c.conn, jetstream.WithDefaultTimeout(callTimeout))
+	return err
+}
+
+// Close ends the connection.
+func (c *Client) Close() { c.conn.Close() }
+
+// ready makes sure that the stream and the buckets are there, and returns them.
+func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValue, jetstream.KeyValue, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stream != nil {
+		return c.stream, c.leases, c.drains, nil
+	}
+	if !c.conn.IsConnected() {
+		return nil, nil, nil, errNoControl
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, purgeStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = c.js.CreateStream(ctx, jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject}, Storage: jetstream.FileStorage,
+			Replicas: c.Replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: maxPurges, MaxBytes: 4 << 30,
+			Duplicates: 2 * time.Minute, AllowDirect: false, DenyDelete: true})
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open the purge log: %w", err)
+	}
+	leases, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: leaseBucket, Storage: jetstream.MemoryStorage, TTL: 24 * time.Hour, Replicas: c.Replicas, History: 1})
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open the registry: %w", err)
+	}
+	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage, Replicas: c.Replicas, History: 1})
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open the registry of drains: %w", err)
+	}
+	c.stream, c.leases, c.drains = stream, leases, drains
+	return stream, leases, drains, nil
+}
+
+// missed looks at an error: what was there may be gone, with the data of the control nodes, and is to be made anew.
+func (c *Client) missed(err error) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) {
+		c.mu.Lock()
+		c.stream = nil
+		c.mu.Unlock()
+	}
+}
+
+func (c *Client) bucket(ctx context.Context, conf jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	kv, err := c.js.KeyValue(ctx, conf.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = c.js.CreateKeyValue(ctx, conf)
+	}
+	return kv, err
+}
+
+// Position is a place in the log of purges. The zero value is before all logs.
+type Position struct {
+	Log uint64 `json:"log"` // which log: one that replaces another has another number
+	Seq uint64 `json:"seq"` // the newest purge, 0 for none
+}
+
+// ErrUnavailable says that the control plane did not take something; it may be tried again.
+var ErrUnavailable = errors.New("the control plane can't be reached, or has no majority of its nodes")
+
+// Append puts a purge into the log and returns its sequence once a majority of the control nodes has it on disk. id makes it once only, if it is tried again.
+func (c *Client) Append(ctx context.Context, id string, purge any) (uint64, error) {
+	b, err := json.Marshal(purge)
+	if err != nil {
+		return 0, err
+	}
+	if _, _, _, err := c.ready(ctx); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ack, err := c.js.Publish(ctx, purgeSubject, b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream), jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return ack.Sequence, nil
+}
+
+// position asks the leader of the log what it holds: its last position, and its first sequence.
+func (c *Client) position(ctx context.Context) (last Position, first uint64, err error) {
+	stream, _, _, err := c.ready(ctx)
+	if err != nil {
+		return Position{}, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	info, err := stream.Info(ctx)
+	if err != nil {
+		c.missed(err)
+		return Position{}, 0, fmt.Errorf("ask for the purge log: %w", err)
+	}
+	return Position{uint64(info.Created.UnixNano()), info.State.LastSeq}, info.State.FirstSeq, nil
+}

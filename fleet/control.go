@@ -1,0 +1,183 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// The roles of nodes, as they stand in certificates.
+const (
+	RoleEdge    = "edge"
+	RoleGeoDNS  = "geodns"
+	RoleControl = "control"
+	RoleAdmin   = "admin" // of commands that run on no node
+)
+
+// Subjects and buckets of what nodes share.
+const (
+	purgeStream  = "PURGES"
+	purgeSubject = "purge"  // the one subject of the log, so that there is one order
+	leaseBucket  = "leases" // by node
+	drainBucket  = "drain"  // by node
+)
+
+// Control is a node of the control plane: an embedded NATS server with JetStream, replicated among up to all nodes that have the role. Its fields are set before Listen.
+type Control struct {
+	Node    string
+	Addr    string      // for edges and name servers
+	Cluster string      // for other control nodes; "" means that there is none
+	Peers   []string    // addresses of the others' Cluster
+	Dir     string      // of the data
+	TLS     *tls.Config // from Key.TLS
+	Log     *slog.Logger
+
+	server *server.Server
+}
+
+// controlStart is how long the embedded server may take to listen.
+const controlStart = 20 * time.Second
+
+// Listen starts the server. That it is part of a quorum is not waited for.
+func (c *Control) Listen(context.Context) error {
+	host, port, err := hostPort(c.Addr)
+	if err != nil {
+		return fmt.Errorf("control listener: %w", err)
+	}
+	conf := withRole(c.TLS, "") // clients are told apart by permit
+	opts := &server.Options{
+		ServerName: c.Node, Host: host, Port: port, NoSigs: true, NoLog: false,
+		TLSConfig: conf, TLSVerify: true, TLSTimeout: 5, AuthTimeout: 6,
+		CustomClientAuthentication: permit{},
+		JetStream:                  true, StoreDir: c.Dir, SyncAlways: true,
+		MaxPayload: 1 << 20, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		DisableJetStreamBanner: true,
+	}
+	if c.Cluster != "" && len(c.Peers) > 0 {
+		host, port, err := hostPort(c.Cluster)
+		if err != nil {
+			return fmt.Errorf("control cluster listener: %w", err)
+		}
+		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, AuthTimeout: 6,
+			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
+		for _, p := range c.Peers {
+			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
+		}
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("start the control server: %w", err)
+	}
+	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(controlStart) {
+		s.Shutdown()
+		return fmt.Errorf("the control server did not start on %s within %v: is the address free, and %s writable?", c.Addr, controlStart, c.Dir)
+	}
+	c.server = s
+	return nil
+}
+
+// Serve waits for the end of ctx and stops the server.
+func (c *Control) Serve(ctx context.Context) error {
+	<-ctx.Done()
+	c.server.Shutdown()
+	c.server.WaitForShutdown()
+	return nil
+}
+
+// LocalAddr is the address for edges and name servers, after Listen.
+func (c *Control) LocalAddr() net.Addr { return c.server.Addr() }
+
+func hostPort(addr string) (string, int, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return "", 0, err
+	}
+	if host == "" {
+		host = "0.0.0.0"
+		if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // both families, where there are both
+			l.Close()
+			host = "::"
+		}
+	}
+	if n == 0 {
+		n = server.RANDOM_PORT
+	}
+	return host, n, nil
+}
+
+// permit decides by a client's certificate what it may do.
+type permit struct{}
+
+// Check takes clients whose certificate is of the fleet, and gives each the subjects of its roles.
+func (permit) Check(c server.ClientAuthentication) bool {
+	st := c.GetTLSConnectionState()
+	if st == nil || len(st.PeerCertificates) == 0 {
+		return false
+	}
+	subject := st.PeerCertificates[0].Subject
+	allow := permissions(subject.CommonName, subject.OrganizationalUnit)
+	if allow == nil {
+		return false
+	}
+	c.RegisterUser(&server.User{Username: subject.CommonName, Permissions: allow})
+	return true
+}
+
+// permissions are the subjects of a node. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
+func permissions(node string, roles []string) *server.Permissions {
+	has := func(r string) bool { return slices.Contains(roles, r) }
+	publish := []string{
+		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
+		"$JS.API.CONSUMER.CREATE.*.>", "$JS.API.CONSUMER.DELETE.*.>", "$JS.API.CONSUMER.INFO.*.>", "$JS.API.CONSUMER.MSG.NEXT.*.>", "$JS.ACK.>", "$JS.FC.>",
+	}
+	switch {
+	case has(RoleAdmin), has(RoleEdge), has(RoleControl):
+		publish = append(publish, purgeSubject, "$KV."+leaseBucket+"."+node, "$KV."+drainBucket+".>")
+	case has(RoleGeoDNS):
+		publish = append(publish, "$KV."+leaseBucket+"."+node)
+	default:
+		return nil
+	}
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: publish},
+		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", purgeSubject, "$KV.>"}},
+	}
+}
+
+// natsLog gives what the embedded server says to slog. Its notices are for who runs NATS, not a CDN.
+type natsLog struct{ log *slog.Logger }
+
+// Noticef is a matter of debugging.
+func (l natsLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+
+// Warnf warns.
+func (l natsLog) Warnf(format string, v ...any) { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+// Fatalf is an error; the server ends by itself.
+func (l natsLog) Fatalf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+
+// Errorf is an error.
+func (l natsLog) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+
+// Debugf says nothing.
+func (natsLog) Debugf(string, ...any) {}
+
+// Tracef says nothing.
+func (natsLog) Tracef(string, ...any) {}
+
+var errNoControl = errors.New("the control plane does not answer")

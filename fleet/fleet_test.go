@@ -1,0 +1,323 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// control is a control node that runs in the test.
+type control struct {
+	*Control
+	stop func()
+}
+
+func logTo(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startControl starts n control nodes with the data below dir.
+func startControl(t *testing.T, dir string, n int) []*control {
+	t.Helper()
+	var nodes []*control
+	for i := range n {
+		conf, err := key(t, "k").TLS(fmt.Sprintf("c%d", i+1), RoleControl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t)}
+		if n > 1 {
+			c.Cluster = freeAddr(t)
+		}
+		nodes = append(nodes, &control{Control: c})
+	}
+	for _, c := range nodes {
+		for _, o := range nodes {
+			if o != c {
+				c.Peers = append(c.Peers, o.Cluster)
+			}
+		}
+	}
+	for _, c := range nodes {
+		c.start(t)
+	}
+	return nodes
+}
+
+func (c *control) start(t *testing.T) {
+	t.Helper()
+	if err := c.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Serve(ctx) }()
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { c.stop() })
+}
+
+// dial connects a node to the control nodes.
+func dial(t *testing.T, nodes []*control, name, role string) *Client {
+	t.Helper()
+	conf, err := key(t, "k").TLS(name, role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Client{Node: name, TLS: conf, Replicas: len(nodes), Log: logTo(t)}
+	for _, n := range nodes {
+		c.Servers = append(c.Servers, n.Addr)
+	}
+	if err := c.Dial(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// testEdge applies purges to a list.
+type testEdge struct {
+	*Follower
+	mu     sync.Mutex
+	purges []string
+	lost   int
+	stop   func()
+}
+
+func startEdge(t *testing.T, c *Client, from Position) *testEdge {
+	t.Helper()
+	e := &testEdge{}
+	e.Follower = &Follower{Client: c, Start: from,
+		Apply: func(purges []json.RawMessage, _ Position) error {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			for _, p := range purges {
+				e.purges = append(e.purges, string(p))
+			}
+			return nil
+		},
+		Lost: func(Position) error {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.lost++
+			return nil
+		}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Serve(ctx) }()
+	e.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	t.Cleanup(func() { e.stop() })
+	return e
+}
+
+func (e *testEdge) has() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.purges)
+}
+
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(60 * time.Second); !cond(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// append appends a purge, and tries again until it is taken.
+func appendPurge(t *testing.T, c *Client, n int) uint64 {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		seq, err := c.Append(t.Context(), fmt.Sprintf("%s-%d", c.Node, n), n)
+		if err == nil {
+			return seq
+		}
+		if time.Now().After(end) {
+			t.Fatalf("purge %d: %v", n, err)
+		}
+	}
+}
+
+func TestPurgesReachEdges(t *testing.T) {
+	dir := t.TempDir()
+	nodes := startControl(t, dir, 1)
+	a, b := dial(t, nodes, "hel1", RoleEdge), dial(t, nodes, "nyc1", RoleEdge)
+	one, two := startEdge(t, a, Position{}), startEdge(t, b, Position{})
+	until(t, "both are in touch", func() bool { return one.InTouch() && two.InTouch() })
+	for i := range 5 {
+		if seq := appendPurge(t, a, i); seq != uint64(i+1) {
+			t.Errorf("purge %d has sequence %d", i, seq)
+		}
+	}
+	until(t, "both have all", func() bool { return one.has() == 5 && two.has() == 5 })
+
+	// One that was away gets what it missed, in order, before it is in touch.
+	at := two.Applied()
+	two.stop()
+	for i := range 1000 {
+		appendPurge(t, a, 5+i)
+	}
+	two = startEdge(t, b, at)
+	until(t, "it is in touch", two.InTouch)
+	if n := two.has(); n != 1000 || two.lost != 0 {
+		t.Errorf("in touch with %d of 1000 purges, lost %d times", n, two.lost)
+	}
+	for i, p := range two.purges {
+		if p != fmt.Sprint(5+i) {
+			t.Fatalf("purge %d is %s", i, p)
+		}
+	}
+
+	// The log is replaced by an empty one: all that edges have is stale.
+	lost := one.lost
+	nodes[0].stop()
+	nodes[0].Dir = filepath.Join(dir, "another")
+	nodes[0].start(t)
+	until(t, "both know", func() bool {
+		one.mu.Lock()
+		defer one.mu.Unlock()
+		two.mu.Lock()
+		defer two.mu.Unlock()
+		return one.lost > lost && two.lost > 0
+	})
+	appendPurge(t, a, 5000)
+	until(t, "purges go on", func() bool { return one.purges[one.has()-1] == "5000" })
+}
+
+// An edge that is cut off from the log stops trusting what it has.
+func TestOutOfTouch(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	c := dial(t, nodes, "hel1", RoleEdge)
+	e := startEdge(t, c, Position{})
+	until(t, "it is in touch", e.InTouch)
+	nodes[0].stop()
+	e.MaxDisconnected = 100 * time.Millisecond
+	until(t, "it is not any more", func() bool { return !e.InTouch() })
+	if _, err := c.Append(t.Context(), "x", 1); err == nil {
+		t.Error("a purge was taken")
+	}
+	nodes[0].start(t)
+	e.MaxDisconnected = time.Minute
+	until(t, "it is again", e.InTouch)
+	if e.lost > 1 {
+		t.Errorf("lost %d times", e.lost)
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	a, b := dial(t, nodes, "hel1", RoleEdge), dial(t, nodes, "ns1", RoleGeoDNS)
+	e := startEdge(t, a, Position{})
+	run := func(r *Registry) (stop func()) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- r.Serve(ctx) }()
+		stop = sync.OnceFunc(func() {
+			cancel()
+			<-done
+		})
+		t.Cleanup(stop)
+		return stop
+	}
+	one := &Registry{Client: a, Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
+	two := &Registry{Client: b, Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	stop := run(one)
+	run(two)
+	find := func(r *Registry, name string) Lease {
+		for _, l := range r.Nodes() {
+			if l.Node == name {
+				return l
+			}
+		}
+		return Lease{}
+	}
+	until(t, "each sees the other", func() bool { return find(one, "ns1").Live && find(two, "hel1").Ready })
+	if err := a.Drain(t.Context(), "hel1", true); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the drain is seen", func() bool { return find(two, "hel1").Draining })
+
+	seq := appendPurge(t, a, 1)
+	for _, p := range two.Wait(t.Context(), seq) {
+		if p.Node != "hel1" || !p.Applied || !p.Live {
+			t.Errorf("progress %+v", p)
+		}
+	}
+	// A control plane that is gone freezes what is known.
+	nodes[0].stop()
+	until(t, "it is noticed", func() bool {
+		two.mu.Lock()
+		defer two.mu.Unlock()
+		return time.Since(two.touched) > LeaseTime+time.Second
+	})
+	if l := find(two, "hel1"); !l.Live || !l.Draining {
+		t.Errorf("without a control plane hel1 is %+v", l)
+	}
+	nodes[0].start(t)
+	until(t, "the leases are renewed", func() bool { return find(two, "hel1").Live && time.Since(find(two, "hel1").Renewed) < 2*time.Second })
+	if !find(two, "hel1").Draining {
+		t.Error("a drain is lost with a restart")
+	}
+	stop()
+	until(t, "who ends is gone", func() bool { return find(two, "hel1").Node == "" })
+}
+
+// Only nodes of the fleet may connect, and each may only do what its roles need.
+func TestPermissions(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	edge := dial(t, nodes, "hel1", RoleEdge)
+	appendPurge(t, edge, 1)
+	dns := dial(t, nodes, "ns1", RoleGeoDNS)
+	until(t, "ns1 is connected", dns.conn.IsConnected)
+	if _, err := dns.Append(t.Context(), "x", 1); err == nil {
+		t.Error("a name server purges")
+	}
+	if err := dns.Drain(t.Context(), "hel1", true); err == nil {
+		t.Error("a name server drains")
+	}
+	_, leases, _, err := edge.ready(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leases.Put(t.Context(), "nyc1", []byte("{}")); err == nil {
+		t.Error("an edge renews the lease of another")
+	}
+	conf, err := key(t, "z").TLS("hel1", RoleEdge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf, Replicas: 1, Log: slog.New(slog.DiscardHandler)}
+	if err := stranger.Dial(); err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if _, err := stranger.Append(t.Context(), "x", 1); err == nil {
+		t.Error("who has another fleet key purges")
+	}
+}

@@ -1,0 +1,290 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Lease is what a node says of itself, every second.
+type Lease struct {
+	Node     string    `json:"node"`
+	Version  string    `json:"version"`
+	Roles    []string  `json:"roles"`
+	Region   string    `json:"region,omitempty"`
+	Address  string    `json:"address,omitempty"` // the first of its public ones
+	Load     float64   `json:"load"`              // 0 to 1, of its capacity
+	Ready    bool      `json:"ready"`             // it serves, and trusts what it has
+	Applied  Position  `json:"applied"`           // purges; of an edge
+	Started  time.Time `json:"started"`
+	Renewed  time.Time `json:"renewed"` // by the node's own clock
+	Draining bool      `json:"draining"`
+	Live     bool      `json:"live"` // heard of within LeaseTime; as the reader has it
+}
+
+// Registry keeps the node's own lease, and knows those of the others. Its fields are set before Serve.
+type Registry struct {
+	Client *Client
+	// Self makes the node's lease as it is now, but for Draining, Live and Renewed; nil means that it only watches.
+	Self func() Lease
+
+	mu       sync.Mutex
+	leases   map[string]seen
+	drains   map[string]bool
+	touched  time.Time // when the registry was last in touch
+	watchers []chan struct{}
+}
+
+// seen is a lease and when it came.
+type seen struct {
+	Lease
+	at time.Time
+}
+
+// Serve keeps the lease and watches until ctx ends, which takes the lease back.
+func (r *Registry) Serve(ctx context.Context) error {
+	told := ""
+	for ctx.Err() == nil {
+		err := r.watch(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.Client.missed(err)
+			if err.Error() != told { // not again and again
+				told = err.Error()
+				r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
+			}
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	if _, leases, _, err := r.Client.ready(context.WithoutCancel(ctx)); err == nil && r.Self != nil {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = leases.Delete(end, r.Client.Node) // it would end by itself
+	}
+	return nil
+}
+
+// watch renews and watches until something fails.
+func (r *Registry) watch(ctx context.Context) error {
+	_, leases, drains, err := r.Client.ready(ctx)
+	if err != nil {
+		return err
+	}
+	nodes, err := leases.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the registry: %w", err)
+	}
+	defer func() { _ = nodes.Stop() }()
+	flags, err := drains.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the registry: %w", err)
+	}
+	defer func() { _ = flags.Stop() }()
+	tick := time.NewTicker(leaseEvery)
+	defer tick.Stop()
+	misses := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-nodes.Updates():
+			if !ok {
+				return errors.New("the watch of the registry ended")
+			}
+			r.take(e)
+		case e, ok := <-flags.Updates():
+			if !ok {
+				return errors.New("the watch of drains ended")
+			}
+			r.takeDrain(e)
+		case <-tick.C:
+			if err := r.renew(ctx, leases); err != nil {
+				if misses++; misses == 3 {
+					return err
+				}
+				continue
+			}
+			misses = 0
+		}
+	}
+}
+
+// renew says that the node is there. With a majority of the control nodes behind it, that also says that what is known of the others is new.
+func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
+	now := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if r.Self == nil {
+		_, err := leases.Status(ctx)
+		if err == nil {
+			r.touch(now)
+		}
+		return err
+	}
+	l := r.Self()
+	l.Node, l.Renewed = r.Client.Node, now
+	b, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if _, err := leases.Put(ctx, r.Client.Node, b); err != nil {
+		return fmt.Errorf("renew the lease: %w", err)
+	}
+	r.touch(now)
+	return nil
+}
+
+func (r *Registry) touch(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.touched = now
+}
+
+// take notes the lease of a node.
+func (r *Registry) take(e jetstream.KeyValueEntry) {
+	if e == nil { // all that was there has come
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leases == nil {
+		r.leases = map[string]seen{}
+	}
+	var l Lease
+	switch {
+	case e.Operation() != jetstream.KeyValuePut:
+		delete(r.leases, e.Key())
+	case json.Unmarshal(e.Value(), &l) == nil && l.Node == e.Key():
+		r.leases[e.Key()] = seen{l, time.Now()}
+	}
+	for _, w := range r.watchers {
+		select {
+		case w <- struct{}{}:
+		default: // it has news to look at already
+		}
+	}
+}
+
+func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
+	if e == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.drains == nil {
+		r.drains = map[string]bool{}
+	}
+	r.drains[e.Key()] = e.Operation() == jetstream.KeyValuePut && string(e.Value()) == "true"
+}
+
+// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes it: who was live stays so.
+func (r *Registry) Nodes() []Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if !r.touched.IsZero() && now.Sub(r.touched) > LeaseTime/2 {
+		now = r.touched
+	}
+	names := slices.Sorted(maps.Keys(r.leases))
+	out := make([]Lease, len(names))
+	for i, name := range names {
+		s := r.leases[name]
+		s.Draining = r.drains[name]
+		s.Live = now.Sub(s.at) < LeaseTime
+		out[i] = s.Lease
+	}
+	return out
+}
+
+// Draining says whether a node is marked to get no new clients.
+func (r *Registry) Draining(node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drains[node]
+}
+
+// Drain marks a node, durably, or takes the mark back.
+func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
+	_, _, drains, err := c.ready(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if strings.ContainsAny(node, " .*>") || node == "" {
+		return fmt.Errorf("%q is not the name of a node", node)
+	}
+	value := "false"
+	if drain {
+		value = "true"
+	}
+	if _, err := drains.Put(ctx, node, []byte(value)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Progress is how far an edge is with a purge.
+type Progress struct {
+	Node    string        `json:"node"`
+	Applied bool          `json:"applied"`
+	Live    bool          `json:"live"`
+	Took    time.Duration `json:"took_ns,omitempty"` // since the wait began
+}
+
+// Progress tells how far each edge is with the purge of a sequence.
+func (r *Registry) Progress(seq uint64) []Progress {
+	var out []Progress
+	for _, l := range r.Nodes() {
+		if slices.Contains(l.Roles, RoleEdge) {
+			out = append(out, Progress{Node: l.Node, Live: l.Live, Applied: l.Applied.Seq >= seq})
+		}
+	}
+	return out
+}
+
+// Wait waits until every live edge has applied the purge of a sequence, or ctx ends, which is no error: each that has not is told of as such.
+func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
+	news := make(chan struct{}, 1)
+	r.mu.Lock()
+	r.watchers = append(r.watchers, news)
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.watchers = slices.DeleteFunc(r.watchers, func(w chan struct{}) bool { return w == news })
+	}()
+	began := time.Now()
+	took := map[string]time.Duration{}
+	for {
+		all := r.Progress(seq)
+		waits := false
+		for i := range all {
+			p := &all[i]
+			if p.Applied && took[p.Node] == 0 {
+				took[p.Node] = time.Since(began)
+			}
+			p.Took = took[p.Node]
+			waits = waits || !p.Applied
+		}
+		if !waits {
+			return all
+		}
+		select {
+		case <-news:
+		case <-time.After(time.Second): // a lease may end meanwhile
+		case <-ctx.Done():
+			return all
+		}
+	}
+}
