@@ -16,7 +16,6 @@ type resolver struct {
 	q    *query
 	from netip.Addr
 	response
-	subject name // of the zone data that the answer begins with: not what was asked for, where that is a wildcard's
 }
 
 // resolve fills the response (RFC 1034 section 4.3.2).

@@ -16,6 +16,7 @@ type response struct {
 	authority  []owned
 	additional []extra
 	truncated  bool   // says TC, whether or not it fits
+	subject    name   // of the zone data that the answer begins with: that of a wildcard, not what was asked for
 	scope      int    // of the client subnet
 	nsid       string // who answers; "" is not said
 	cookie     [ourCookie]byte

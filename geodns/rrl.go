@@ -167,10 +167,11 @@ func (r *resolver) kind() (kind answerKind, about string) {
 }
 
 // withhold makes the response one that sends the client to where it can show that it is real: over TCP, or, where it knows of
-// cookies, back here with the one that it is given (RFC 7873 section 5.2.3).
+// cookies, back here with the one that it is given (RFC 7873 section 5.2.3). But for that it is no longer than the query.
 func (r *resolver) withhold() {
-	r.answer, r.authority, r.additional = nil, nil, nil
-	r.served, r.allDown, r.scope = nil, false, 0
+	r.answer, r.authority, r.additional = r.answer[:0], r.authority[:0], r.additional[:0]
+	r.served, r.allDown, r.scope = r.served[:0], false, 0
+	r.nsid = ""
 	if r.q.cookie != nil {
 		r.rcode, r.aa = dns.RcodeBadCookie, false
 		return
