@@ -197,30 +197,37 @@ func wantRRs(t testing.TB, section string, got []dns.RR, want ...string) {
 	}
 }
 
+// FuzzAnswer gives packets to a server. Its answers are those that a packet may get, and never longer than the client takes.
+// No rate limit: an answer must not hang on the packets before it.
 func FuzzAnswer(f *testing.F) {
-	s := newServer(f, testConfig(f))
+	cfg := testConfig(f)
+	cfg.RateLimit.Responses = -1
+	s := &Server{Identity: "ns1.hel"}
+	if err := s.Reload(cfg); err != nil {
+		f.Fatal(err)
+	}
 	for _, q := range []string{
 		"www.example.com. A", "foo.dev.example.com. MX", "host.old.example.com. A", "sub.example.com. DS", ". ANY", "x.y.z. AXFR CH",
+		"id.server. TXT CH", "www.example.com. HTTPS", "nowhere.mail.example.com. A",
 	} {
 		m := question(q)
 		req, _ := m.Pack()
 		f.Add(req, false)
-		m.SetEdns0(4096, true)
-		m.IsEdns0().Option = append(m.IsEdns0().Option,
-			&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: []byte{10, 1, 2, 0}})
+		m = withOptions(f, q, "ecs:000118000a0102", "nsid:", "keepalive:", "cookie:0102030405060708010000005cf79f111f8130c3eee29480", "unknown:01")
 		req, _ = m.Pack()
 		f.Add(req, true)
+		f.Add(req, false)
+		m.Question = nil
+		req, _ = m.Pack()
+		f.Add(req, false)
 	}
 	f.Fuzz(func(t *testing.T, req []byte, tcp bool) {
 		out := s.answer(req, inHelsinki, tcp, nil)
-		if out == nil {
-			if len(req) >= 12 && req[2]&0x80 == 0 {
-				t.Error("a query without a response")
-			}
-			return
+		if (out != nil) != (len(req) >= 12 && req[2]&0x80 == 0) {
+			t.Fatalf("response is %x", out)
 		}
-		if limit := 1232; !tcp && len(out) > limit {
-			t.Errorf("%d octets", len(out))
+		if out == nil {
+			return
 		}
 		resp := new(dns.Msg)
 		if err := resp.Unpack(out); err != nil {
@@ -229,8 +236,47 @@ func FuzzAnswer(f *testing.F) {
 		if !resp.Response || out[0] != req[0] || out[1] != req[1] {
 			t.Errorf("header is %v", resp.MsgHdr)
 		}
-		if !tcp && resp.IsEdns0() == nil && len(out) > 512 {
-			t.Errorf("%d octets without EDNS", len(out))
+		// What miekg/dns makes of the query, where it parses it, is another opinion on what the client takes.
+		asked := new(dns.Msg)
+		understood := asked.Unpack(req) == nil
+		limit := 512
+		switch opt := resp.IsEdns0(); {
+		case tcp:
+			limit = dns.MaxMsgSize
+		case opt != nil && understood && asked.IsEdns0() != nil:
+			limit = min(1232, max(512, int(asked.IsEdns0().UDPSize())))
+		case opt != nil:
+			limit = 1232
 		}
+		if len(out) > limit {
+			t.Errorf("%d octets, want at most %d", len(out), limit)
+		}
+		if resp.Truncated && (tcp || len(resp.Answer)+len(resp.Ns) > 0) {
+			t.Errorf("truncated: %v", resp)
+		}
+		checkOPT(t, asked, understood, resp, tcp)
 	})
+}
+
+// checkOPT holds that a response has one OPT where the query had one, and each option once, and only those asked for.
+func checkOPT(t *testing.T, asked *dns.Msg, understood bool, resp *dns.Msg, tcp bool) {
+	t.Helper()
+	opts := 0
+	for _, rr := range resp.Extra {
+		if rr.Header().Rrtype == dns.TypeOPT {
+			opts++
+		}
+	}
+	if opts > 1 || understood && opts == 1 && asked.IsEdns0() == nil {
+		t.Errorf("%d OPT", opts)
+	}
+	codes := optionCodes(resp)
+	for i, code := range codes {
+		if slices.Contains(codes[:i], code) || understood && !slices.Contains(optionCodes(asked), code) {
+			t.Errorf("options are %v, asked with %v", codes, optionCodes(asked))
+		}
+		if code == optionKeepalive && !tcp {
+			t.Error("keepalive over UDP")
+		}
+	}
 }

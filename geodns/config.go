@@ -20,6 +20,8 @@ type Config struct {
 	Locate map[netip.Prefix]Place // networks whose place is known; the longest prefix counts, before any database
 	GeoIP  string                 // path of an mmdb with countries or cities; "" is the embedded table of countries alone
 	Health Health
+
+	RateLimit RateLimit
 }
 
 // Node is a machine that edge names may be answered with.
@@ -92,6 +94,7 @@ func (cfg *Config) check() error {
 	if h.Interval < 0 || h.Timeout < 0 || h.UnhealthyAfter < 0 || h.HealthyAfter < 0 {
 		errs = append(errs, errors.New("health: a negative interval, timeout or count"))
 	}
+	errs = append(errs, cfg.RateLimit.check())
 	for i := range cfg.Edges {
 		errs = append(errs, cfg.Edges[i].check(cfg, nodes))
 	}
@@ -181,6 +184,7 @@ type snapshot struct {
 	edges   []*edge
 	locator *locator
 	health  Health
+	rates   rates
 	nodes   []Node
 	states  map[string]*nodeState // by node name
 }
@@ -192,7 +196,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	}
 	snap := &snapshot{
 		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
-		nodes: cfg.Nodes, states: make(map[string]*nodeState),
+		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState),
 	}
 	for _, node := range cfg.Nodes {
 		snap.states[node.Name] = newNodeState(node, before)

@@ -7,18 +7,35 @@
 // which does no I/O: it maps the bytes of a query to the bytes of its response, or to nothing.
 //
 //  1. parseQuery reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
-//     FORMERR; so are a question count other than one, two OPT records and a malformed client subnet. An EDNS version other
-//     than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP.
-//  2. The zone is the closest one above the name; with none, a zone transfer or a class other than IN, REFUSED.
+//     FORMERR; so are a question count other than one, two OPT records, a malformed client subnet and a malformed cookie. An
+//     EDNS version other than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP. Options that are not understood are
+//     ignored. Only a query with a cookie may have no question (RFC 7873 section 5.4).
+//  2. The zone is the closest one above the name; with none, or for a zone transfer, REFUSED. So is a class other than IN, but
+//     for the names of CHAOS that say who answers, and with what (RFC 4892).
 //  3. The name is looked up in it as RFC 1034 section 4.3.2 says, with the wildcards of RFC 4592, the empty non-terminals of
 //     RFC 8020, DNAME (RFC 6672) and delegations. A CNAME is followed through all zones served. ANY is answered with HINFO
 //     (RFC 8482).
 //  4. A and AAAA of an edge name are chosen: the client is where its EDNS Client Subnet is (RFC 7871), or else the address
 //     that the packet came from; locator says where that is; choose orders the nodes by their distance from there, healthy
 //     ones only, unless none is healthy: a node that may be down is better than no address.
-//  5. The response is packed, compressed, into what the client takes: at most 1232 bytes over UDP, which no path fragments.
-//     Additional records are left out where they don't fit; where an answer, an authority or needed glue (RFC 9471) does not
-//     fit, the response is empty and says TC, and the client comes back over TCP.
+//  5. Over UDP, a response beyond what Config.RateLimit allows the client's network is dropped, or slips.
+//  6. The response is packed, compressed, into what the client takes: at most 1232 bytes over UDP, which no path fragments.
+//     Additional records are left out where they don't fit, whole RRsets at a time; where an answer, an authority or needed
+//     glue (RFC 9471) does not fit, the response is empty and says TC, and the client comes back over TCP. Its OPT has the
+//     client subnet with the scope, NSID (RFC 5001), a cookie and the keepalive of the connection (RFC 7828), each where the
+//     query had it.
+//
+// # Forged addresses
+//
+// Over UDP anybody may ask in the name of anybody. Responses are therefore counted by the network of the source address and
+// by what they say: positive ones by the name in the zone, so that the endless names below a wildcard are one; negative ones
+// by zone; errors and referrals by their kind. What is over the limit is dropped, but every second one slips: it is empty, no
+// longer than the query but for a cookie, and tells a real client how to show that it is real: TC, to come over TCP, or, if
+// the query had a cookie, BADCOOKIE with one to come back with. A client with a server cookie of ours (RFC
+// 9018) has shown it. The counts are a table of fixed size.
+//
+// A resolver that serves many clients, each with a client subnet, asks for an edge name once for each of their networks: where
+// such resolvers reach the limit without cookies, it must be raised.
 //
 // # The scope of an answer
 //

@@ -62,8 +62,7 @@ func parseECS(b []byte) (ecs, error) {
 
 // appendTo appends the whole option for a response: family, source and address as in the query (section 7.2.1), and scope.
 func (e ecs) appendTo(b []byte, scope int) []byte {
-	b = binary.BigEndian.AppendUint16(b, optionECS)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(e.raw)))
+	b = appendOption(b, optionECS, len(e.raw))
 	at := len(b)
 	b = append(b, e.raw...)
 	b[at+3] = byte(scope)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 func TestParseECS(t *testing.T) {
@@ -73,4 +75,16 @@ func FuzzECS(f *testing.F) {
 			t.Fatalf("%x is echoed as %x", b, got)
 		}
 	})
+}
+
+// TestECSMapped asks for an IPv4 client in the clothes of IPv6: the scope is one of IPv6, and no client of IPv6 is in it.
+func TestECSMapped(t *testing.T) {
+	s := newServer(t, testConfig(t))
+	resp := ask(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"), nowhere, false)
+	wantRRs(t, "answer", resp.Answer, "www.example.com. 30 IN A 198.51.100.20")
+	plain := ask(t, s, withOptions(t, "www.example.com. A", "ecs:000118000a1401"), nowhere, false)
+	scope := func(m *dns.Msg) int { return int(m.IsEdns0().Option[0].(*dns.EDNS0_SUBNET).SourceScope) }
+	if scope(plain) == 0 || scope(resp) != 96+scope(plain) {
+		t.Errorf("scope is %d, that of IPv4 is %d", scope(resp), scope(plain))
+	}
 }

@@ -13,7 +13,8 @@ import (
 const lookupTries = 5
 
 // Lookup asks a name server at host:port for the IPv4 addresses of a name as a resolver does for a client of a network: with its
-// Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5 times at most.
+// Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5 times at most. What is truncated, as it is where a server
+// limits the rate of its responses, it asks for over TCP (RFC 7766 section 5).
 func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]netip.Addr, error) {
 	family := uint16(1)
 	if client.Addr().Is6() {
@@ -28,6 +29,9 @@ func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]ne
 		if resp, _, err = (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server); err == nil || ctx.Err() != nil {
 			break
 		}
+	}
+	if err == nil && resp.Truncated {
+		resp, _, err = (&dns.Client{Net: "tcp", Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the name server %s for %s: %w", server, name, err)

@@ -14,6 +14,9 @@ type metrics struct {
 	healthy      *prometheus.GaugeVec
 	allUnhealthy prometheus.Counter
 	probe        *prometheus.HistogramVec
+
+	limited          *prometheus.CounterVec
+	dropped, slipped prometheus.Counter // of limited
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -34,11 +37,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "kaiku_dns_probe_seconds", Help: "Duration of health probes.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
 		}, []string{"node"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kaiku_dns_rate_limited_total", Help: "Responses over UDP that were over the rate limit.",
+		}, []string{"action"}),
 	}
+	m.dropped, m.slipped = m.limited.WithLabelValues("dropped"), m.limited.WithLabelValues("slipped")
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {

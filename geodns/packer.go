@@ -1,11 +1,17 @@
 package geodns
 
-import "encoding/binary"
+import (
+	"cmp"
+	"encoding/binary"
+
+	"github.com/miekg/dns"
+)
 
 // packer writes a message into a buffer that ends where the message must.
 type packer struct {
-	buf []byte
-	off int
+	buf   []byte
+	off   int
+	class uint16 // of every record; 0 is IN
 
 	// Names written, for compression (RFC 1035 section 4.1.4). Few enough to be searched one by one; names beyond them are
 	// written out.
@@ -35,7 +41,7 @@ func (p *packer) record(set owned, data rdata) bool {
 	}
 	fixed := p.buf[p.off:]
 	binary.BigEndian.PutUint16(fixed, set.rrtype)
-	binary.BigEndian.PutUint16(fixed[2:], 1) // IN
+	binary.BigEndian.PutUint16(fixed[2:], cmp.Or(p.class, dns.ClassINET))
 	binary.BigEndian.PutUint32(fixed[4:], set.ttl)
 	p.off += 10
 	begin := p.off

@@ -9,7 +9,6 @@ import (
 
 const (
 	headerLen   = 12
-	optionECS   = 8    // RFC 7871
 	ednsUDPSize = 1232 // what we say that we take, and the most we send over UDP: no path fragments it (DNS flag day 2020)
 	plainSize   = 512  // RFC 1035 section 2.3.4
 )
@@ -26,6 +25,10 @@ type query struct {
 	udpSize int // what the client takes, at least 512
 	do      bool
 	subnet  ecs
+	nsid    bool   // the client wants to know which server answers (RFC 5001)
+	cookie  []byte // of 8, or 16 to 40 octets; nil where there is none
+
+	keepalive []byte // nil where the client does not ask for how long the connection stays open
 }
 
 var errMessage = errors.New("malformed message")
@@ -89,10 +92,15 @@ func (q *query) parseSections(req []byte) (rcode int) {
 			off = next
 		}
 	}
-	if off != len(req) || questions != 1 {
+	if off != len(req) || questions > 1 {
 		return q.finish(opt, dns.RcodeFormatError)
 	}
-	return q.finish(opt, dns.RcodeSuccess)
+	rcode = q.finish(opt, dns.RcodeSuccess)
+	// Without a question a client may ask for a server cookie alone (RFC 7873 section 5.4).
+	if questions == 0 && q.cookie == nil && rcode == dns.RcodeSuccess {
+		rcode = dns.RcodeFormatError
+	}
+	return rcode
 }
 
 func (q *query) setQuestion(b []byte) {
@@ -102,42 +110,6 @@ func (q *query) setQuestion(b []byte) {
 	q.qname = lowerName(lower[:copy(lower[:], b[:at])])
 	q.qtype = binary.BigEndian.Uint16(b[at:])
 	q.qclass = binary.BigEndian.Uint16(b[at+2:])
-}
-
-// finish reads the OPT, if there is one. An error found before is the answer, but for a version that we don't speak: in a
-// message of that version nothing else is known to be wrong.
-func (q *query) finish(opt []byte, rcode int) int {
-	if opt == nil {
-		return rcode
-	}
-	q.edns = true
-	q.udpSize = max(plainSize, int(binary.BigEndian.Uint16(opt[2:])))
-	q.do = opt[6]&0x80 != 0
-	if rcode != dns.RcodeSuccess {
-		return rcode
-	}
-	if version := opt[5]; version != 0 {
-		return dns.RcodeBadVers // RFC 6891 section 6.1.3
-	}
-	for data := opt[10:]; len(data) > 0; {
-		if len(data) < 4 {
-			return dns.RcodeFormatError
-		}
-		code, size := binary.BigEndian.Uint16(data), int(binary.BigEndian.Uint16(data[2:]))
-		if len(data) < 4+size {
-			return dns.RcodeFormatError
-		}
-		// Of two client subnets the first counts: RFC 7871 is silent on it.
-		if code == optionECS && q.subnet.raw == nil {
-			subnet, err := parseECS(data[4 : 4+size])
-			if err != nil {
-				return dns.RcodeFormatError
-			}
-			q.subnet = subnet
-		}
-		data = data[4+size:]
-	}
-	return dns.RcodeSuccess
 }
 
 // skipName gives the offset after the name at off. A pointer ends a name; the question, the first name of a message, has

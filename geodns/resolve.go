@@ -52,6 +52,9 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 	for zone != nil && len(seen) < maxChain && !slices.Contains(seen, n) {
 		seen = append(seen, n)
 		found, at := zone.lookup(n, r.q.qtype == dns.TypeDS)
+		if len(seen) == 1 && at != nil {
+			r.subject = at.name
+		}
 		var next string
 		switch found {
 		case missing:

@@ -141,7 +141,7 @@ func TestResolve(t *testing.T) {
 		{ask: "notexample.com. A", rcode: dns.RcodeRefused, noAA: true},
 		{ask: "example.com. AXFR", rcode: dns.RcodeRefused, noAA: true},
 		{ask: "example.com. IXFR", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "version.bind. TXT CH", rcode: dns.RcodeRefused, noAA: true},
+		{ask: "authors.bind. TXT CH", rcode: dns.RcodeRefused, noAA: true},
 		{ask: "mail.example.com. A ANY", rcode: dns.RcodeRefused, noAA: true},
 		{ask: "mail.example.com. OPT", rcode: dns.RcodeFormatError, noAA: true},
 		{ask: "mail.example.com. MAILA", rcode: dns.RcodeNotImplemented, noAA: true},

@@ -3,6 +3,7 @@ package geodns
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -14,9 +15,14 @@ type response struct {
 	answer     []owned
 	authority  []owned
 	additional []extra
-	scope      int          // of the client subnet
-	served     []*candidate // nodes of an edge name that are in the answer
-	allDown    bool         // of which none is healthy
+	truncated  bool   // says TC, whether or not it fits
+	subject    name   // of the zone data that the answer begins with: that of a wildcard, not what was asked for
+	scope      int    // of the client subnet
+	nsid       string // who answers; "" is not said
+	cookie     [ourCookie]byte
+	keepalive  time.Duration // for how long the connection stays open; 0 is not said
+	served     []*candidate  // nodes of an edge name that are in the answer
+	allDown    bool          // of which none is healthy
 }
 
 // extra is an RRset of the additional section.
@@ -26,13 +32,13 @@ type extra struct {
 }
 
 // pack writes the response into buf, whose capacity it may use, growing it where that is less than limit. It always fits:
-// a header, a question and an OPT with a client subnet take at most 12+259+11+24 = 306 octets, and no limit is below 512.
+// a header, a question and an OPT with all options take at most 12+259+maxOPT octets, and no limit is below 512.
 func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	if cap(buf) < limit {
 		buf = make([]byte, limit)
 	}
 	buf = buf[:limit]
-	p := packer{buf: buf[:limit-q.optLen()], off: headerLen}
+	p := packer{buf: buf[:limit-r.optLen(q)], off: headerLen, class: q.qclass}
 	copy(buf, q.header[:2])
 	if len(q.question) > 0 {
 		p.name(q.owner())
@@ -41,7 +47,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	questionEnd := p.off
 
 	counts, fits := r.packSections(&p)
-	rcode, aa, tc := r.rcode, r.aa, false
+	rcode, aa, tc := r.rcode, r.aa, r.truncated
 	if !fits {
 		p.off, counts = questionEnd, [3]int{}
 		if tcp {
@@ -52,7 +58,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	}
 	out := buf[:p.off]
 	if q.edns {
-		out = q.appendOPT(out, rcode, r.scope)
+		out = r.appendOPT(q, out, rcode)
 		counts[2]++
 	}
 	putHeader(out, q, rcode, aa, tc, counts)
@@ -102,32 +108,6 @@ func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
 	for i, n := range counts {
 		binary.BigEndian.PutUint16(b[6+2*i:], uint16(n))
 	}
-}
-
-// optLen is the space that appendOPT takes.
-func (q *query) optLen() int {
-	switch {
-	case !q.edns:
-		return 0
-	case q.subnet.raw == nil:
-		return 11
-	}
-	return 11 + 4 + len(q.subnet.raw)
-}
-
-// appendOPT appends our OPT record. DO is copied (RFC 3225 section 3); the zones are not signed.
-func (q *query) appendOPT(b []byte, rcode, scope int) []byte {
-	b = append(b, 0, 0, byte(dns.TypeOPT))
-	b = binary.BigEndian.AppendUint16(b, ednsUDPSize)
-	b = append(b, byte(rcode>>4), 0, 0, 0)
-	if q.do {
-		b[len(b)-2] |= 0x80
-	}
-	b = binary.BigEndian.AppendUint16(b, uint16(q.optLen()-11))
-	if q.subnet.raw != nil {
-		b = q.subnet.appendTo(b, scope)
-	}
-	return b
 }
 
 // owner is the name asked about, in wire form, in the case that it was asked in.

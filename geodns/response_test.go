@@ -64,3 +64,65 @@ func TestResponseLimit(t *testing.T) {
 		})
 	}
 }
+
+// TestResponseWholeRRsets asks with every size that a client may say: a response is never longer, or than 1232 octets, and an
+// RRset is in it whole or not at all (RFC 2181 section 9).
+func TestResponseWholeRRsets(t *testing.T) {
+	var zone strings.Builder
+	zone.WriteString(testZone)
+	for i := range 12 {
+		fmt.Fprintf(&zone, "mx IN MX 10 host-%d\n", i)
+		for j := range 4 {
+			fmt.Fprintf(&zone, "host-%d IN AAAA 2001:db8::%d:%d\nhost-%d IN A 192.0.2.%d\n", i, i, j, i, 10*i+j)
+		}
+		fmt.Fprintf(&zone, "cut IN NS ns-%d.cut\nns-%d.cut IN AAAA 2001:db8::%d\n", i, i, i+1)
+	}
+	cfg := testConfig(t)
+	cfg.Zones[0] = mustZone(t, zone.String(), "example.com")
+	cfg.RateLimit.Responses = -1
+	s := newServer(t, cfg)
+	for _, q := range []string{"mx.example.com. MX", "x.cut.example.com. A", "host-1.example.com. A"} {
+		whole := rrsets(ask(t, s, question(q), nowhere, true))
+		seen := make(map[string]bool)
+		for size := range 1500 {
+			m := question(q)
+			if size > 0 {
+				m.SetEdns0(uint16(size), false)
+			}
+			req, err := m.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := s.answer(req, nowhere, false, nil)
+			if limit := min(max(size, 512), 1232); len(out) > limit {
+				t.Fatalf("%s: %d octets for a client that takes %d", q, len(out), size)
+			}
+			resp := askRaw(t, s, req, nowhere, false)
+			for key, n := range rrsets(resp) {
+				if n != whole[key] {
+					t.Fatalf("%s with size %d: %d records of %s, want %d", q, size, n, key, whole[key])
+				}
+			}
+			if resp.Truncated != (len(resp.Answer)+len(resp.Ns) == 0) {
+				t.Fatalf("%s with size %d: TC is %v: %v", q, size, resp.Truncated, resp)
+			}
+			seen[fmt.Sprint(resp.Truncated, len(rrsets(resp)))] = true
+		}
+		if strings.Contains(q, "mx") && len(seen) < 5 || strings.Contains(q, "cut") && len(seen) < 2 {
+			t.Errorf("%s: the sizes make no difference: %v", q, seen)
+		}
+	}
+}
+
+// rrsets counts the records of each RRset.
+func rrsets(m *dns.Msg) map[string]int {
+	sets := make(map[string]int)
+	for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
+		for _, rr := range section {
+			if h := rr.Header(); h.Rrtype != dns.TypeOPT {
+				sets[h.Name+dns.TypeToString[h.Rrtype]]++
+			}
+		}
+	}
+	return sets
+}

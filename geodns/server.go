@@ -3,6 +3,7 @@ package geodns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -19,6 +20,10 @@ type Server struct {
 	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
+	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
+	// CookieSecret is what server cookies are made with (RFC 9018). All servers that a client may take for one must have the
+	// same. The zero one is a random one, made with the first configuration.
+	CookieSecret [16]byte
 	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second and must not wait. What it says of a node stays until it says
 	// something else. nil is no registry.
 	Registry func() map[string]Report
@@ -28,6 +33,8 @@ type Server struct {
 
 	mu      sync.Mutex // guards the order of changes: of current, and of what is logged and counted of nodes
 	metrics *metrics   // set with the first configuration
+	cookies cookies    // set with the first configuration
+	limiter *limiter   // set with the first configuration
 
 	udp *net.UDPConn
 	tcp *net.TCPListener
@@ -40,6 +47,9 @@ type Server struct {
 func (s *Server) Reload(cfg Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.Identity) > maxIdentity {
+		return fmt.Errorf("geodns: identity has %d octets, want at most %d", len(s.Identity), maxIdentity)
+	}
 	before := s.current.Load()
 	snap, err := newSnapshot(cfg, before)
 	if err != nil {
@@ -49,6 +59,8 @@ func (s *Server) Reload(cfg Config) error {
 		if s.metrics, err = newMetrics(s.Registerer); err != nil {
 			return err
 		}
+		s.cookies = newCookies(s.CookieSecret)
+		s.limiter = newLimiter()
 		s.changed = make(chan struct{}, 1)
 	}
 	for _, e := range snap.edges {

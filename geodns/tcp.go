@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,9 +16,12 @@ import (
 )
 
 const (
-	maxTCP      = 1024             // connections at a time; the kernel's backlog holds the next ones
-	idleTimeout = 10 * time.Second // for a query to come whole (RFC 7766 section 6.2.3: on the order of seconds)
-	busyTimeout = time.Second      // the same, when half of the connections are taken
+	maxTCP           = 1024             // connections at a time; the kernel's backlog holds the next ones
+	maxTCPClient     = maxTCP / 8       // of one client network; more are closed
+	idleTimeout      = 10 * time.Second // for a query to come whole (RFC 7766 section 6.2.3: on the order of seconds)
+	keepaliveTimeout = 30 * time.Second // the same, for clients that ask how long it is (RFC 7828)
+	busyTimeout      = time.Second      // the same, when half of the connections are taken
+	busyAge          = 30 * time.Second // for how long a connection may be used at all, when half of them are taken
 )
 
 // serveTCP answers connections until the listener is closed, and then ends those there are.
@@ -27,6 +31,8 @@ func (s *Server) serveTCP(ctx context.Context) error {
 	defer conns.Wait()
 	defer cancel()
 	slots := make(chan struct{}, maxTCP)
+	busy := func() bool { return len(slots) > maxTCP/2 }
+	clients := tcpClients{open: make(map[uint64]int)}
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -43,15 +49,41 @@ func (s *Server) serveTCP(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("geodns: accept: %w", err)
 		}
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		network := networkOf(from.Addr().Unmap())
+		if !clients.enter(network) {
+			conn.Close()
+			<-slots
+			continue
+		}
 		conns.Go(func() {
-			defer func() { <-slots }()
-			s.serveConn(ctx, conn, func() time.Duration {
-				if len(slots) > maxTCP/2 {
-					return busyTimeout
-				}
-				return idleTimeout
-			})
+			defer func() { clients.leave(network); <-slots }()
+			s.serveConn(ctx, conn, from, busy)
 		})
+	}
+}
+
+// tcpClients counts the connections of each client network (RFC 7766 section 6.2.2: a server may limit them by client).
+type tcpClients struct {
+	mu   sync.Mutex // guards open
+	open map[uint64]int
+}
+
+func (c *tcpClients) enter(network uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[network] == maxTCPClient {
+		return false
+	}
+	c.open[network]++
+	return true
+}
+
+func (c *tcpClients) leave(network uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[network]--; c.open[network] == 0 {
+		delete(c.open, network)
 	}
 }
 
@@ -69,18 +101,40 @@ func retryAccept(ctx context.Context, err error) bool {
 	return true
 }
 
+// session is what the queries of one connection have in common.
+type session struct {
+	busy      bool // there are many connections
+	keepalive bool // the client has asked for how long the connection stays open
+}
+
+// timeout is for how long the connection stays open without a query: what clients are told, and what is done.
+func (s *session) timeout() time.Duration {
+	switch {
+	case s.busy:
+		return busyTimeout
+	case s.keepalive:
+		return keepaliveTimeout
+	}
+	return idleTimeout
+}
+
 // serveConn answers the queries of a connection one after the other, which bounds what is in flight; queries that came
-// together are answered in one write (RFC 7766 section 6.2.1.1).
-func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, timeout func() time.Duration) {
+// together are answered in one write (RFC 7766 section 6.2.1.1). An answer is computed without waiting for anything, so that
+// none is held up by one before it, and there is nothing to gain from giving them in another order (section 7).
+//
+// A connection may be used for as long as the client likes, unless there are many: then those that have had their time make
+// room for others, between two queries.
+func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPort, busy func() bool) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	in, out := bufio.NewReader(conn), bufio.NewWriter(conn)
+	opened := time.Now()
+	sess := session{busy: busy()}
 	var req, buf []byte
 	for {
 		// One deadline for a whole query: one that comes by the octet ends like one that doesn't come.
-		_ = conn.SetDeadline(time.Now().Add(timeout()))
+		_ = conn.SetDeadline(time.Now().Add(sess.timeout()))
 		if ctx.Err() != nil {
 			return // the deadline of stop may have been overwritten
 		}
@@ -91,15 +145,20 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, timeout func(
 		if buf == nil {
 			buf = make([]byte, dns.MaxMsgSize)
 		}
-		resp := s.answer(req, from, true, buf)
+		sess.busy = busy()
+		resp := s.respond(req, from, &sess, buf)
 		if resp == nil {
-			return // not a query: whoever it is, they don't speak DNS
+			_ = out.Flush() // of those before
+			return          // not a query: whoever it is, they don't speak DNS
 		}
 		var length [2]byte
 		binary.BigEndian.PutUint16(length[:], uint16(len(resp)))
 		_, _ = out.Write(length[:])
 		_, _ = out.Write(resp)
-		if !hasMessage(in) && out.Flush() != nil {
+		if hasMessage(in) {
+			continue
+		}
+		if out.Flush() != nil || sess.busy && time.Since(opened) > busyAge {
 			return
 		}
 	}
