@@ -24,6 +24,11 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 		return nil
 	}
 	tcp := sess != nil
+	logs := s.QueryLog.samples()
+	var began time.Time
+	if logs {
+		began = time.Now()
+	}
 	r := resolver{snapshot: s.current.Load(), q: &q, from: from.Addr().Unmap()}
 	proven := r.options(s)
 	if tcp && q.keepalive != nil && rcode == dns.RcodeSuccess {
@@ -54,11 +59,17 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	if r.allDown {
 		s.metrics.allUnhealthy.Inc()
 	}
+	if logs {
+		s.QueryLog.write(r.line(began, from, tcp, len(out)))
+	}
 	return out
 }
 
 // limited holds a response over UDP to the rate limit; true where it must not be sent.
 func (s *Server) limited(r *resolver) bool {
+	if r.rates.exempts(r.from) {
+		return false
+	}
 	kind, about := r.kind()
 	switch s.limiter.take(s.limiter.now(), r.rates, kind, about, r.from) {
 	case drop:

@@ -10,7 +10,7 @@ import (
 func TestLookupLimited(t *testing.T) {
 	s := new(Server)
 	cfg := testConfig(t)
-	cfg.RateLimit = RateLimit{Responses: 1, Slip: 1}
+	cfg.RateLimit = RateLimit{Responses: 1, Slip: 1, Exempt: []netip.Prefix{}}
 	serve(t, s, cfg)
 	for range 20 {
 		got, err := Lookup(t.Context(), s.LocalAddr().String(), "www.example.com", netip.MustParsePrefix("10.20.0.0/24"))

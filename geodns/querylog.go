@@ -42,14 +42,24 @@ func (l *QueryLog) samples() bool {
 	return l != nil && (l.Sample == 0 || l.Sample >= 1 || rand.Float64() < l.Sample)
 }
 
-// write queues a line, or leaves it out, and tells which.
-func (l *QueryLog) write(line logged) bool {
+// write queues a line, or leaves it out.
+func (l *QueryLog) write(line logged) {
 	select {
 	case l.lines <- line:
-		return true
 	default:
-		return false
 	}
+}
+
+// line is what is logged of a response.
+func (r *resolver) line(began time.Time, from netip.AddrPort, tcp bool, size int) logged {
+	l := logged{at: began, took: time.Since(began), from: from, tcp: tcp, name: r.q.qname, qtype: r.q.qtype, rcode: r.rcode, scope: r.scope, size: size}
+	if s := r.q.subnet; s.raw != nil && s.addr.IsValid() {
+		l.subnet = netip.PrefixFrom(s.addr, s.source)
+	}
+	for _, c := range r.served {
+		l.nodes = append(l.nodes, c.node.name)
+	}
+	return l
 }
 
 // run writes lines until ctx ends.

@@ -17,15 +17,27 @@ import (
 // packet that counts, which is what is forged, never its client subnet. Clients that have shown with a cookie (RFC 7873)
 // that they get what is sent to their address are not limited, nor are those that come over TCP.
 type RateLimit struct {
-	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 200, a million the most. Negative is no
+	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 1000, a million the most. Negative is no
 	// limit at all, for errors neither.
 	Responses int
-	// Errors is how many negative answers a second of one zone, or of one error; 0 is 50, a million the most. Negative is no
+	// Errors is how many negative answers a second of one zone, or of one error; 0 is 200, a million the most. Negative is no
 	// limit for them.
 	Errors int
 	// Slip is the number of responses over the limit of which one is sent, empty, so that a real client comes back over TCP:
 	// 0 is 2, so that every other is, 255 the most. Negative is none.
 	Slip int
+	// Exempt are networks that are not limited. nil is loopback and all that is private: nobody out there can be flooded with an
+	// address of these, and tests and monitoring have them. Empty is none.
+	Exempt []netip.Prefix
+}
+
+// privateNetworks are those of RFC 1918, RFC 4193, RFC 6598, and the link-local and loopback ones.
+func privateNetworks() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"} {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
 }
 
 func (r RateLimit) check() error {
@@ -48,6 +60,17 @@ const (
 type rates struct {
 	responses, errors uint64 // ticks that one of them takes; 0 is no limit
 	slip              uint64 // 0 is none
+	exempt            []netip.Prefix
+}
+
+// exempts tells whether a client is not limited.
+func (r *rates) exempts(client netip.Addr) bool {
+	for _, p := range r.exempt {
+		if p.Contains(client) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r RateLimit) rates() rates {
@@ -63,7 +86,10 @@ func (r RateLimit) rates() rates {
 	if r.Responses < 0 {
 		return rates{}
 	}
-	made := rates{responses: apiece(r.Responses, 200), errors: apiece(r.Errors, 50), slip: 2}
+	made := rates{responses: apiece(r.Responses, 1000), errors: apiece(r.Errors, 200), slip: 2, exempt: r.Exempt}
+	if r.Exempt == nil {
+		made.exempt = privateNetworks()
+	}
 	if r.Slip != 0 {
 		made.slip = uint64(max(0, r.Slip))
 	}

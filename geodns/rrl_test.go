@@ -21,7 +21,9 @@ import (
 func limitedServer(t testing.TB, limit RateLimit) *Server {
 	t.Helper()
 	cfg := testConfig(t)
-	cfg.RateLimit = limit
+	if cfg.RateLimit = limit; limit.Exempt == nil {
+		cfg.RateLimit.Exempt = []netip.Prefix{}
+	}
 	s := &Server{Identity: "a-name-that-must-not-make-a-slip-longer"}
 	if err := s.Reload(cfg); err != nil {
 		t.Fatal(err)
@@ -101,7 +103,7 @@ func TestRateLimitKinds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := limitedServer(t, RateLimit{})
+				s := limitedServer(t, RateLimit{Responses: 200, Errors: 50})
 				if got := flood(t, s, test.want.sent+100, test.first, here, false); got != test.want {
 					t.Errorf("%s: %+v, want %+v", test.first, got, test.want)
 				}
@@ -238,7 +240,7 @@ func TestRateLimitMetrics(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		s := &Server{Registerer: reg}
 		cfg := testConfig(t)
-		cfg.RateLimit = RateLimit{Responses: 10, Slip: 5}
+		cfg.RateLimit = RateLimit{Responses: 10, Slip: 5, Exempt: []netip.Prefix{}}
 		if err := s.Reload(cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +287,7 @@ func TestRateLimitConcurrent(t *testing.T) {
 // TestRateLimitMemory floods from a million networks: the table does not grow, and what is sent to each is not held up by the
 // others but where buckets are shared.
 func TestRateLimitMemory(t *testing.T) {
-	l, r := newLimiter(), RateLimit{}.rates()
+	l, r := newLimiter(), RateLimit{Responses: 200, Errors: 50}.rates()
 	addr := [4]byte{10}
 	refused := 0
 	flood := func() {
@@ -316,7 +318,7 @@ func TestRateLimitMemory(t *testing.T) {
 func TestRateLimitSocket(t *testing.T) {
 	s := new(Server)
 	cfg := testConfig(t)
-	cfg.RateLimit = RateLimit{Responses: 1, Slip: 1}
+	cfg.RateLimit = RateLimit{Responses: 1, Slip: 1, Exempt: []netip.Prefix{}}
 	serve(t, s, cfg)
 	slipped := 0
 	for range 20 {
@@ -331,7 +333,7 @@ func TestRateLimitSocket(t *testing.T) {
 }
 
 func BenchmarkRateLimit(b *testing.B) {
-	l, r := newLimiter(), RateLimit{}.rates()
+	l, r := newLimiter(), RateLimit{Responses: 200, Errors: 50}.rates()
 	for _, c := range []struct {
 		name string
 		mask uint32
@@ -349,5 +351,22 @@ func BenchmarkRateLimit(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// Unless it is said otherwise, who asks from a network that nobody out there has is not limited.
+func TestRateLimitExempt(t *testing.T) {
+	for limit, want := range map[string]map[string]bool{
+		"by default":  {"127.0.0.1": true, "10.1.2.3": true, "192.168.7.7": true, "fd00::1": true, "192.0.2.1": false, "2001:db8::1": false},
+		"of none":     {"127.0.0.1": false, "10.1.2.3": false, "192.0.2.1": false},
+		"of a friend": {"127.0.0.1": false, "192.0.2.1": true},
+	} {
+		exempt := map[string][]netip.Prefix{"of none": {}, "of a friend": {netip.MustParsePrefix("192.0.2.0/24")}}[limit]
+		r := RateLimit{Exempt: exempt}.rates()
+		for client, is := range want {
+			if r.exempts(netip.MustParseAddr(client)) != is {
+				t.Errorf("%s: %s is exempt: %v", limit, client, !is)
+			}
+		}
 	}
 }

@@ -28,6 +28,8 @@ type Server struct {
 	// something else. nil is no registry.
 	Registry func() map[string]Report
 
+	QueryLog *QueryLog // nil is none
+
 	current atomic.Pointer[snapshot]
 	changed chan struct{} // made with the first configuration; tells Serve to look at the nodes again
 
@@ -62,6 +64,9 @@ func (s *Server) Reload(cfg Config) error {
 		s.cookies = newCookies(s.CookieSecret)
 		s.limiter = newLimiter()
 		s.changed = make(chan struct{}, 1)
+		if s.QueryLog != nil {
+			s.QueryLog.lines = make(chan logged, maxLogged)
+		}
 	}
 	for _, e := range snap.edges {
 		e.inherit(before)
@@ -113,6 +118,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 2)
 	listeners.Go(func() { failed <- s.serveUDP() })
 	listeners.Go(func() { failed <- s.serveTCP(ctx) })
+
+	if s.QueryLog != nil {
+		listeners.Go(func() { s.QueryLog.run(ctx) })
+	}
 
 	var err error
 	tick := time.NewTicker(registryInterval)

@@ -312,6 +312,14 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	for prefix, l := range g.Locate {
 		f.checkLocation("geodns.locate."+prefix.String(), l)
 	}
+	if l := g.QueryLog; l != nil {
+		if l.File == "" {
+			f.errorf("geodns.query_log", "a query log needs a file; - is standard output")
+		}
+		if !(l.Sample >= 0 && l.Sample <= 1) {
+			f.errorf("geodns.query_log.sample", "%v is not between 0 and 1", l.Sample)
+		}
+	}
 	if g.GeoIP != "" {
 		if _, err := os.Stat(f.path(g.GeoIP)); err != nil {
 			f.errorf("geodns.geoip", "%v", err)

@@ -128,6 +128,23 @@ type GeoDNS struct {
 	Locate map[netip.Prefix]Location `yaml:"locate"`
 	Zones  []Zone                    `yaml:"zones"`
 	Health Probe                     `yaml:"health"`
+
+	RateLimit *RateLimit `yaml:"rate_limit"`
+	QueryLog  *QueryLog  `yaml:"query_log"`
+}
+
+// RateLimit is how many responses a second a client network is sent over UDP.
+type RateLimit struct {
+	Responses int            `yaml:"responses"`
+	Errors    int            `yaml:"errors"`
+	Slip      int            `yaml:"slip"`
+	Exempt    []netip.Prefix `yaml:"exempt"`
+}
+
+// QueryLog is where a sample of the queries is written.
+type QueryLog struct {
+	File   string  `yaml:"file"` // - is standard output
+	Sample float64 `yaml:"sample"`
 }
 
 // Zone is a zone with its static records in a file and its edge names.

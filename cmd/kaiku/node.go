@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -156,6 +157,9 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	c := geodns.Config{Zones: zones, Locate: map[netip.Prefix]geodns.Place{},
 		Health: geodns.Health{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
 			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter}}
+	if r := f.GeoDNS.RateLimit; r != nil {
+		c.RateLimit = geodns.RateLimit{Responses: r.Responses, Errors: r.Errors, Slip: r.Slip, Exempt: r.Exempt}
+	}
 	if f.GeoDNS.GeoIP != "" {
 		c.GeoIP = f.path(f.GeoDNS.GeoIP)
 	}
@@ -191,4 +195,17 @@ func (f *Fleet) probeURL(n *Node) string {
 		host = n.Addresses[0].String()
 	}
 	return "http://" + net.JoinHostPort(host, port) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
+}
+
+// openQueryLog opens the log of queries, to be written on at its end.
+func (f *Fleet) openQueryLog(l *QueryLog) (*geodns.QueryLog, error) {
+	var out io.Writer = os.Stdout
+	if l.File != "-" {
+		file, err := os.OpenFile(f.path(l.File), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("open the query log: %w", err)
+		}
+		out = file // the process has it until its end
+	}
+	return &geodns.QueryLog{Log: slog.NewJSONHandler(out, nil), Sample: l.Sample}, nil
 }

@@ -221,7 +221,12 @@ func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
 	clients, _ := f.controlAddrs()
 	if len(clients) == 0 && !(n.has(roleEdge) && f.hasPeers(n)) {
-		return nil, nil
+		if !n.has(roleGeoDNS) || f.Secrets.FleetKey == "" {
+			return nil, nil
+		}
+		if _, err := os.Stat(f.path(f.Secrets.FleetKey)); err != nil { // name servers do without, each with cookies of its own
+			return nil, nil
+		}
 	}
 	const without = "shields, region peers and the control plane are not used: "
 	if f.Secrets.FleetKey == "" {

@@ -97,7 +97,17 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			}
 			p.parts = append(p.parts, p.edge)
 		case roleGeoDNS:
-			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg}
+			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg, Identity: name}
+			if key != nil { // so that a cookie of one server is good at all of them
+				if p.dns.CookieSecret, err = key.CookieSecret(); err != nil {
+					return nil, errors.Join(err, p.close())
+				}
+			}
+			if l := f.GeoDNS.QueryLog; l != nil {
+				if p.dns.QueryLog, err = f.openQueryLog(l); err != nil {
+					return nil, errors.Join(err, p.close())
+				}
+			}
 			if ties != nil {
 				p.dns.Registry = ties.reports
 			}
