@@ -177,12 +177,16 @@ func (e *EdgeName) choose(all []Node) []Node {
 
 // snapshot is a validated Config in the form that queries are answered from. It does not change, but for the states of nodes.
 type snapshot struct {
+	generation uint64 // another in each configuration of a server
+
 	zones   map[name]*Zone
 	edges   []*edge
 	locator *locator
 	health  Health
 	nodes   []Node
 	states  map[string]*nodeState // by node name
+
+	families uint32 // how many there are of all edges; they are numbered
 }
 
 // newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.
@@ -193,6 +197,9 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	snap := &snapshot{
 		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
 		nodes: cfg.Nodes, states: make(map[string]*nodeState),
+	}
+	if before != nil {
+		snap.generation = before.generation + 1
 	}
 	for _, node := range cfg.Nodes {
 		snap.states[node.Name] = newNodeState(node, before)
@@ -239,6 +246,10 @@ func (s *snapshot) addEdges(cfg Config) error {
 		}
 		seen[n] = true
 		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
+		for _, f := range made.families {
+			f.id = s.families
+			s.families++
+		}
 		s.edges = append(s.edges, made)
 		byZone[zone.origin] = append(byZone[zone.origin], made)
 	}

@@ -6,7 +6,7 @@
 // A packet is read by one of a few UDP goroutines, or by the goroutine of its TCP connection, and given to Server.answer,
 // which does no I/O: it maps the bytes of a query to the bytes of its response, or to nothing.
 //
-//  1. parseQuery reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
+//  1. query.parse reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
 //     FORMERR; so are a question count other than one, two OPT records and a malformed client subnet. An EDNS version other
 //     than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP.
 //  2. The zone is the closest one above the name; with none, a zone transfer or a class other than IN, REFUSED.

@@ -2,6 +2,7 @@ package geodns
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,9 @@ type metrics struct {
 	healthy      *prometheus.GaugeVec
 	allUnhealthy prometheus.Counter
 	probe        *prometheus.HistogramVec
+
+	// Those of queries that have been counted: finding one by its labels takes as long as all else of an answer.
+	byLabels [2][labelledTypes][labelledRcodes]atomic.Pointer[prometheus.Counter]
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -52,11 +56,46 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 // query counts a response.
 func (m *metrics) query(qtype uint16, rcode int, tcp bool) {
-	transport := "udp"
+	known, transport := &m.byLabels[0], "udp"
 	if tcp {
-		transport = "tcp"
+		known, transport = &m.byLabels[1], "tcp"
 	}
-	m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport).Inc()
+	cell := &known[typeIndex(qtype)][min(rcode, labelledRcodes-1)]
+	counter := cell.Load()
+	if counter == nil {
+		made := m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport)
+		counter = &made
+		cell.Store(counter)
+	}
+	(*counter).Inc()
+}
+
+// answer counts an answer with a node.
+func (m *metrics) answer(state *nodeState) {
+	counter := state.answered.Load()
+	if counter == nil {
+		made := m.answered.WithLabelValues(state.name)
+		counter = &made
+		state.answered.Store(counter)
+	}
+	(*counter).Inc()
+}
+
+const (
+	labelledTypes  = int(dns.TypeHTTPS) + 1 + int(dns.TypeCAA-dns.TypeIXFR) + 1 + 1
+	labelledRcodes = dns.RcodeBadCookie + 1 // the highest that we answer with
+)
+
+// typeIndex numbers types such that those of one number have one label: the common ones of low numbers, the few that
+// have a label from IXFR to CAA, and all others.
+func typeIndex(qtype uint16) int {
+	switch {
+	case qtype <= dns.TypeHTTPS:
+		return int(qtype)
+	case qtype >= dns.TypeIXFR && qtype <= dns.TypeCAA:
+		return int(dns.TypeHTTPS) + 1 + int(qtype-dns.TypeIXFR)
+	}
+	return labelledTypes - 1
 }
 
 // typeLabel bounds the values of the label: a client may ask for any of 65536 types.

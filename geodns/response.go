@@ -3,6 +3,7 @@ package geodns
 import (
 	"encoding/binary"
 	"slices"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -19,6 +20,15 @@ type response struct {
 	allDown    bool         // of which none is healthy
 }
 
+// reset empties the response, whose slices are used again.
+func (r *response) reset() {
+	clear(r.answer) // what they point at need not stay
+	clear(r.authority)
+	clear(r.additional)
+	clear(r.served)
+	*r = response{answer: r.answer[:0], authority: r.authority[:0], additional: r.additional[:0], served: r.served[:0]}
+}
+
 // extra is an RRset of the additional section.
 type extra struct {
 	owned
@@ -27,12 +37,12 @@ type extra struct {
 
 // pack writes the response into buf, whose capacity it may use, growing it where that is less than limit. It always fits:
 // a header, a question and an OPT with a client subnet take at most 12+259+11+24 = 306 octets, and no limit is below 512.
-func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
+func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []byte {
 	if cap(buf) < limit {
 		buf = make([]byte, limit)
 	}
 	buf = buf[:limit]
-	p := packer{buf: buf[:limit-q.optLen()], off: headerLen}
+	p.buf, p.off, p.known = buf[:limit-q.optLen()], headerLen, 0
 	copy(buf, q.header[:2])
 	if len(q.question) > 0 {
 		p.name(q.owner())
@@ -40,7 +50,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	}
 	questionEnd := p.off
 
-	counts, fits := r.packSections(&p)
+	counts, fits := r.packSections(p)
 	rcode, aa, tc := r.rcode, r.aa, false
 	if !fits {
 		p.off, counts = questionEnd, [3]int{}
@@ -61,7 +71,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 
 // packSections writes the sections and counts their records; fits is false where the client must ask again over TCP.
 func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
-	for i, section := range [][]owned{r.answer, r.authority} {
+	for i, section := range [...][]owned{r.answer, r.authority} {
 		for _, set := range section {
 			if !p.set(set) {
 				return counts, false
@@ -130,5 +140,6 @@ func (q *query) appendOPT(b []byte, rcode, scope int) []byte {
 	return b
 }
 
-// owner is the name asked about, in wire form, in the case that it was asked in.
-func (q *query) owner() string { return string(q.question[:len(q.question)-4]) }
+// owner is the name asked about, in wire form, in the case that it was asked in. Its bytes are the packet's, and good for as long as
+// that is.
+func (q *query) owner() string { return unsafe.String(&q.question[0], len(q.question)-4) }
