@@ -171,7 +171,7 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		r.order, _, _ = choose(nil, 0, r.options, of, r.order[:0])
 		return r.order, 0, 0, best == down
 	}
-	where := r.locator.find(addr)
+	where := r.locator.find(addr, &r.place)
 	network, hash := clientNetwork(addr)
 	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
 	r.order, bits = order, where.bits

@@ -17,6 +17,7 @@ type resolver struct {
 	from netip.Addr
 	response
 
+	place   Place // space for the client's
 	options []option
 	order   []ranked
 	https   httpsRecord
