@@ -186,7 +186,7 @@ type snapshot struct {
 	nodes   []Node
 	states  map[string]*nodeState // by node name
 
-	families uint32 // how many there are of all edges; they are numbered
+	numbers familyNumbers
 }
 
 // newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.
@@ -196,7 +196,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	}
 	snap := &snapshot{
 		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
-		nodes: cfg.Nodes, states: make(map[string]*nodeState),
+		nodes: cfg.Nodes, states: make(map[string]*nodeState), numbers: make(familyNumbers),
 	}
 	if before != nil {
 		snap.generation = before.generation + 1
@@ -247,8 +247,7 @@ func (s *snapshot) addEdges(cfg Config) error {
 		seen[n] = true
 		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
 		for _, f := range made.families {
-			f.id = s.families
-			s.families++
+			f.id = s.numbers.of(made, f)
 		}
 		s.edges = append(s.edges, made)
 		byZone[zone.origin] = append(byZone[zone.origin], made)

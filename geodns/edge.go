@@ -1,8 +1,10 @@
 package geodns
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -21,9 +23,27 @@ type edge struct {
 
 // family is the nodes of an edge name that have addresses of one family, or that speak TLS.
 type family struct {
-	id         uint32 // unique in the snapshot
+	id         uint32 // in the snapshot, the same for those that are chosen from alike
 	candidates []*candidate
 	fixed      []option // of candidates
+}
+
+// familyNumbers numbers families, by all that resolver.pickFor takes from one: names that are answered with the same nodes share what is remembered of
+// clients, and A with AAAA and HTTPS.
+type familyNumbers map[string]uint32
+
+func (n familyNumbers) of(e *edge, f *family) uint32 {
+	var key strings.Builder
+	fmt.Fprint(&key, e.answers)
+	for i, c := range f.candidates {
+		fmt.Fprintf(&key, " %q %+v", c.node.name, f.fixed[i])
+	}
+	number, ok := n[key.String()]
+	if !ok {
+		number = uint32(len(n))
+		n[key.String()] = number
+	}
+	return number
 }
 
 // candidate is a node that may be answered.

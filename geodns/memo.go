@@ -26,7 +26,7 @@ type memo struct {
 // choice is a slot.
 type choice struct {
 	round    uint32
-	family   uint32 // of an edge name
+	family   uint32 // its id
 	high     uint64 // the first half of an IPv6 address; an IPv4 address, and 32 bits that are 0
 	low      uint64
 	is4      bool
