@@ -13,6 +13,7 @@ type worker struct {
 	query    query
 	resolver resolver
 	packer   packer
+	tally    tally // of what was answered since its last flush, which is to be before it is sent
 }
 
 // newWorker makes the worker of a goroutine that answers many queries: it remembers what it has chosen.
@@ -30,6 +31,7 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 		w = &worker{server: s}
 	}
 	defer s.workers.Put(w)
+	defer w.tally.flush()
 	return w.answer(req, from, tcp, buf)
 }
 
@@ -51,12 +53,13 @@ func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	}
 	out := r.pack(&w.packer, q, q.limit(tcp), tcp, buf)
 
-	w.server.metrics.query(q.qtype, r.rcode, tcp)
+	m := w.server.metrics
+	w.tally.inc(m.query(q.qtype, r.rcode, tcp))
 	for _, c := range r.served {
-		w.server.metrics.answer(c.node)
+		w.tally.inc(m.answeredBy(c.node))
 	}
 	if r.allDown {
-		w.server.metrics.allUnhealthy.Inc()
+		w.tally.inc(&m.allUnhealthy)
 	}
 	r.snapshot = nil // that of before a Reload need not stay until the next query
 	r.response.reset()

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	memoSlots  = 1 << 13 // 384 KiB a core; must be a power of two
-	memoPicked = 8       // an answer of more nodes is not remembered
+	memoSlots  = 1 << 13 // 256 KiB a core; must be a power of two
+	memoPicked = 6       // an answer of more nodes is not remembered
 )
 
 // memo remembers what was chosen for the networks of clients, so that a network that asks again costs neither a look into the
@@ -23,14 +23,12 @@ type memo struct {
 	slots             [memoSlots]choice
 }
 
-// choice is a slot.
+// choice is a slot, of 32 octets: half a line of the processor's cache.
 type choice struct {
 	round    uint32
-	family   uint32 // its id
-	high     uint64 // the first half of an IPv6 address; an IPv4 address, and 32 bits that are 0
-	low      uint64
-	is4      bool
-	compared uint8 // bits of the address
+	family   uint32 // twice its id, and one more where the address is IPv4
+	address  uint64 // its first 64 bits, those beyond an IPv4 address 0; a choice that hangs on more of them is not remembered
+	compared uint8  // bits of the address
 	bits     uint8
 	allDown  bool
 	n        uint8
@@ -50,17 +48,17 @@ func (m *memo) follow(generation, epoch uint64) {
 
 // pick is resolver.pickFor, remembered.
 func (m *memo) pick(r *resolver, e *edge, f *family, addr netip.Addr) (picked []ranked, bits int, allDown bool) {
-	asked := choice{round: m.round, family: f.id, is4: addr.Is4()}
-	network, shift := clientBits6, 64-clientBits6
-	if asked.is4 {
+	asked := choice{round: m.round, family: f.id << 1}
+	network := clientBits6
+	if addr.Is4() {
 		b := addr.As4()
-		asked.high = uint64(binary.BigEndian.Uint32(b[:])) << 32
-		network, shift = clientBits4, 64-clientBits4
+		asked.address, asked.family = uint64(binary.BigEndian.Uint32(b[:]))<<32, asked.family|1
+		network = clientBits4
 	} else {
 		b := addr.As16()
-		asked.high, asked.low = binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+		asked.address = binary.BigEndian.Uint64(b[:8])
 	}
-	slot := &m.slots[mix(asked.high>>shift^uint64(f.id)<<48)%memoSlots]
+	slot := &m.slots[mix(asked.address>>(64-network)^uint64(asked.family)<<48)%memoSlots]
 	if slot.holds(&asked) {
 		r.order = r.order[:0]
 		for _, index := range slot.picked[:slot.n] {
@@ -69,10 +67,9 @@ func (m *memo) pick(r *resolver, e *edge, f *family, addr netip.Addr) (picked []
 		return r.order, int(slot.bits), slot.allDown
 	}
 	picked, bits, within, allDown := r.pickFor(e, f, addr)
-	if len(picked) <= memoPicked && len(f.candidates) <= 1<<16 {
-		asked.bits, asked.allDown, asked.n = uint8(bits), allDown, uint8(len(picked))
-		// Rendezvous hashing goes by the network, the place by as many bits as it was found for.
-		asked.compared = uint8(max(network, within))
+	// Rendezvous hashing goes by the network, the place by as many bits as it was found for.
+	if compared := max(network, within); compared <= 64 && len(picked) <= memoPicked && len(f.candidates) <= 1<<16 {
+		asked.bits, asked.allDown, asked.n, asked.compared = uint8(bits), allDown, uint8(len(picked)), uint8(compared)
 		for i, p := range picked {
 			asked.picked[i] = uint16(p.index)
 		}
@@ -83,12 +80,5 @@ func (m *memo) pick(r *resolver, e *edge, f *family, addr netip.Addr) (picked []
 
 // holds tells whether the choice is the one for what was asked.
 func (c *choice) holds(asked *choice) bool {
-	if c.round != asked.round || c.family != asked.family || c.is4 != asked.is4 {
-		return false
-	}
-	high, low := c.high^asked.high, c.low^asked.low
-	if c.compared <= 64 {
-		return high>>(64-c.compared) == 0
-	}
-	return high == 0 && low>>(128-c.compared) == 0
+	return c.round == asked.round && c.family == asked.family && (c.address^asked.address)>>(64-c.compared) == 0
 }

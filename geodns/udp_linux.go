@@ -86,6 +86,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 				b.respond(i, out)
 			}
 		}
+		w.tally.flush()
 		b.send()
 	}
 }

@@ -52,6 +52,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 			continue // nowhere to answer to
 		}
 		if out := w.answer(req[:n], from, false, buf); out != nil {
+			w.tally.flush()
 			// An error here is the client's network: it asks again.
 			_, _, _ = conn.WriteMsgUDPAddrPort(out, replyFrom(oob[:oobLen]), from)
 		}

@@ -42,12 +42,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	rounds := flags.Int("rounds", 5, "rounds, 1 to 50")
 	seconds := flags.Int("seconds", 3, "seconds of load on each server in each round, 1 to 30")
 	only := flags.String("only", "", "measure one server alone")
+	floodAddr := flags.String("flood", "", "for the program itself: load the server at this address")
+	file := flags.String("queries", "", "for the program itself: the queries to load it with")
 	asJSON := flags.Bool("json", false, "print JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *rounds < 1 || *rounds > 50 || *seconds < 1 || *seconds > 30 {
 		return errors.New("rounds or seconds out of range")
+	}
+	if *floodAddr != "" {
+		return flood(*floodAddr, *file, time.Duration(*seconds)*time.Second, stdout)
 	}
 	for _, p := range packages {
 		if _, err := exec.LookPath(p.program); err != nil {
@@ -75,8 +80,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			fmt.Fprintf(stderr, "round %d: %s: %.0f queries/s, %.2f µs of CPU per query, %.0f %% busy, %d lost\n",
-				round+1, s.name, m.QPS, m.CPU, m.Busy, m.Lost)
+			fmt.Fprintf(stderr, "round %d: %s: dnsperf %.2f µs of CPU per query, %.0f %% busy, %d lost; flood %.2f µs, %.0f %%, %d; %d MiB\n", round+1, s.name,
+				m.Dnsperf.CPU, m.Dnsperf.Busy, m.Dnsperf.Lost, m.Flood.CPU, m.Flood.Busy, m.Flood.Lost, m.RSS>>10)
 			results[i].add(s, m)
 		}
 	}
@@ -117,27 +122,33 @@ func (r *result) spread(of func(measurement) float64) (low, median, high float64
 	return all[0], all[len(all)/2], all[len(all)-1]
 }
 
-func cpu(m measurement) float64 { return m.CPU }
-func qps(m measurement) float64 { return m.QPS }
+// loads are the two ways to load a server.
+var loads = []struct {
+	name string
+	of   func(measurement) loaded
+}{
+	{"dnsperf", func(m measurement) loaded { return m.Dnsperf }},
+	{"flood", func(m measurement) loaded { return m.Flood }},
+}
 
 // ratios compares medians.
 func ratios(results []result) map[string]float64 {
 	all := make(map[string]float64)
-	median := make(map[string]float64)
-	for i := range results {
-		_, median[results[i].Server], _ = results[i].spread(cpu)
-	}
-	one, ok := median[oneCore]
-	if !ok {
-		return all
-	}
-	for name, m := range median {
-		switch {
-		case name == twoCores:
-			// Two cores can spend two seconds of CPU a second.
-			all["capacity of two cores over one"] = 2 * one / m
-		case name != oneCore:
-			all["CPU per query, kaiku over "+name] = one / m
+	for _, load := range loads {
+		median, queries := make(map[string]float64), make(map[string]float64)
+		for i := range results {
+			_, median[results[i].Server], _ = results[i].spread(func(m measurement) float64 { return load.of(m).CPU })
+			_, queries[results[i].Server], _ = results[i].spread(func(m measurement) float64 { return load.of(m).QPS })
+		}
+		for _, peer := range []string{"gdnsd", "knot"} {
+			if median[oneCore] > 0 && median[peer] > 0 {
+				all[load.name+": CPU per query, kaiku over "+peer] = median[oneCore] / median[peer]
+				all[load.name+": queries per second, kaiku over "+peer] = queries[oneCore] / queries[peer]
+			}
+		}
+		if median[oneOfTwo] > 0 && median[twoCores] > 0 {
+			// Two threads have twice the CPU time, which they spend at so much per query.
+			all[load.name+": capacity of two threads over one"] = 2 * median[oneOfTwo] / median[twoCores]
 		}
 	}
 	return all
@@ -145,14 +156,18 @@ func ratios(results []result) map[string]float64 {
 
 func print(w io.Writer, results []result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "server\tversion\tthreads\tCPU µs/query min\tmedian\tmax\tqueries/s min\tmedian\tmax\tbusy\tlost\t")
+	fmt.Fprintln(t, "server\tversion\tload\tCPU µs/query min\tmedian\tmax\tqueries/s min\tmedian\tmax\tbusy\tlost\tRSS MiB\t")
 	for i := range results {
 		r := &results[i]
-		c1, c2, c3 := r.spread(cpu)
-		q1, q2, q3 := r.spread(qps)
-		_, busy, _ := r.spread(func(m measurement) float64 { return m.Busy })
-		_, _, lost := r.spread(func(m measurement) float64 { return float64(m.Lost) })
-		fmt.Fprintf(t, "%s\t%s\t%d\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.0f %%\t%.0f\t\n", r.Server, r.Version, r.Threads, c1, c2, c3, q1, q2, q3, busy, lost)
+		for _, load := range loads {
+			c1, c2, c3 := r.spread(func(m measurement) float64 { return load.of(m).CPU })
+			q1, q2, q3 := r.spread(func(m measurement) float64 { return load.of(m).QPS })
+			_, busy, _ := r.spread(func(m measurement) float64 { return load.of(m).Busy })
+			_, _, lost := r.spread(func(m measurement) float64 { return float64(load.of(m).Lost) })
+			_, _, size := r.spread(func(m measurement) float64 { return float64(m.RSS) / 1024 })
+			fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.0f %%\t%.0f\t%.0f\t\n",
+				r.Server, r.Version, load.name, c1, c2, c3, q1, q2, q3, busy, lost, size)
+		}
 	}
 	if err := t.Flush(); err != nil {
 		return err

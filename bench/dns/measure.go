@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +20,8 @@ import (
 
 const (
 	oneCore  = "kaiku"
-	twoCores = "kaiku, two cores"
+	oneOfTwo = "kaiku, 1 thread, shared cores"
+	twoCores = "kaiku, 2 threads, shared cores"
 )
 
 // server is one to measure.
@@ -29,6 +31,8 @@ type server struct {
 	version func() string
 	// prepare writes the configuration to dir and gives the command, whose first process is the server.
 	prepare func(w *world, dir, host, port string) ([]string, error)
+	// With one core for the server the load has the other; else both share both, as there may be no third.
+	shared bool
 }
 
 func allServers(kaiku string) []server {
@@ -39,14 +43,15 @@ func allServers(kaiku string) []server {
 	}
 	kaikuVersion := func() string { return firstLine(kaiku, "version") }
 	return []server{
-		{oneCore, 1, kaikuVersion, startKaiku},
+		{oneCore, 1, kaikuVersion, startKaiku, false},
 		{"gdnsd", 1, func() string { return firstLine("gdnsd", "-h") }, func(w *world, dir, host, port string) ([]string, error) {
 			return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
-		}},
+		}, false},
 		{"knot", 1, func() string { return firstLine("knotd", "-V") }, func(w *world, dir, host, port string) ([]string, error) {
 			return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
-		}},
-		{twoCores, 2, kaikuVersion, startKaiku},
+		}, false},
+		{oneOfTwo, 1, kaikuVersion, startKaiku, true},
+		{twoCores, 2, kaikuVersion, startKaiku, true},
 	}
 }
 
@@ -64,12 +69,18 @@ func firstLine(args ...string) string {
 
 // measurement is one round of one server.
 type measurement struct {
+	Dnsperf loaded `json:"dnsperf"`
+	Flood   loaded `json:"flood"`
+	RSS     int    `json:"rss_kib"`
+}
+
+// loaded is what a server did under a load.
+type loaded struct {
 	QPS     float64 `json:"queries_per_second"`
 	CPU     float64 `json:"cpu_us_per_query"` // user and system
-	Busy    float64 `json:"busy_percent"`     // of the cores that it has
+	Busy    float64 `json:"busy_percent"`     // of the threads that it has
 	Answers int     `json:"answers"`
 	Lost    int     `json:"lost"`
-	RSS     int     `json:"rss_kib"`
 }
 
 // measure starts a server, checks its answers, loads it, and ends it.
@@ -87,8 +98,8 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 		return m, err
 	}
 	serverCores, loadCores := "0", "1"
-	if s.threads > 1 {
-		serverCores, loadCores = "0,1", "0,1" // there may be no third core
+	if s.shared {
+		serverCores, loadCores = "0,1", "0,1"
 	}
 	var log bytes.Buffer
 	// taskset replaces itself by the server, so that the process is the server's.
@@ -110,30 +121,40 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	if err := checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
 		return m, err
 	}
-	threads := strconv.Itoa(s.threads)
-	if _, _, err := w.load(ctx, port, loadCores, threads, 1); err != nil { // caches warm, and dnsperf's sockets seen
+	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // caches warm
 		return m, err
 	}
-	cpuBefore, err := cpuTime(cmd.Process.Pid)
-	if err != nil {
+	if m.Dnsperf, err = loadWith(ctx, w.dnsperf, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
 		return m, err
 	}
-	began := time.Now()
-	m.Answers, m.Lost, err = w.load(ctx, port, loadCores, threads, seconds)
-	if err != nil {
+	if m.Flood, err = loadWith(ctx, w.flood, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
 		return m, err
 	}
-	took := time.Since(began)
-	cpuAfter, err := cpuTime(cmd.Process.Pid)
-	if err != nil {
-		return m, err
-	}
-	spent := cpuAfter - cpuBefore
-	m.QPS = float64(m.Answers) / float64(seconds)
-	m.CPU = float64(spent.Nanoseconds()) / 1000 / float64(m.Answers)
-	m.Busy = 100 * spent.Seconds() / took.Seconds() / float64(s.threads)
 	m.RSS = rss(cmd.Process.Pid)
 	return m, nil
+}
+
+// loadWith loads a server, and looks at what its process spends.
+func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error),
+	pid, threads int, port, cores string, seconds int) (l loaded, err error) {
+	before, err := cpuTime(pid)
+	if err != nil {
+		return l, err
+	}
+	began := time.Now()
+	if l.Answers, l.Lost, err = load(ctx, port, cores, seconds); err != nil {
+		return l, err
+	}
+	took := time.Since(began)
+	after, err := cpuTime(pid)
+	if err != nil {
+		return l, err
+	}
+	spent := after - before
+	l.QPS = float64(l.Answers) / took.Seconds()
+	l.CPU = float64(spent.Nanoseconds()) / 1000 / float64(l.Answers)
+	l.Busy = 100 * spent.Seconds() / took.Seconds() / float64(threads)
+	return l, nil
 }
 
 // freePort gives a port that is free now.
@@ -199,11 +220,11 @@ var (
 	noError   = regexp.MustCompile(`Response codes:\s+NOERROR (\d+) `)
 )
 
-// load runs dnsperf for some seconds. No more queries are outstanding than a socket of the server takes without dropping (net.core.rmem_default,
+// dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the server takes without dropping (net.core.rmem_default,
 // 208 KiB, has room for some 270).
-func (w *world) load(ctx context.Context, port, cores, threads string, seconds int) (answers, lost int, err error) {
+func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
 	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d", w.queries,
-		"-c", "32", "-T", threads, "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
+		"-c", "32", "-T", "1", "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
 	if err != nil {
 		return 0, 0, fmt.Errorf("dnsperf: %w\n%s", err, out)
 	}
@@ -219,6 +240,26 @@ func (w *world) load(ctx context.Context, port, cores, threads string, seconds i
 		return 0, 0, fmt.Errorf("dnsperf got other answers than NOERROR:\n%s", out)
 	}
 	return answers, lost, nil
+}
+
+// flood runs this program's flood for some seconds.
+func (w *world) flood(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd := exec.CommandContext(ctx, "taskset", "-c", cores, self, "-flood", net.JoinHostPort("127.0.0.1", port), "-queries", w.queries,
+		"-seconds", strconv.Itoa(seconds))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	out, err := cmd.CombinedOutput()
+	var r floodResult
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("flood: %w\n%s", err, out)
+	}
+	return r.Answers, r.Lost, nil
 }
 
 // cpuTime is what a process has spent, in user and in system mode (proc(5), /proc/pid/stat, fields 14 and 15).
