@@ -3,8 +3,10 @@
 //
 // # How a query is answered
 //
-// A packet is read by one of a few UDP goroutines, or by the goroutine of its TCP connection, and given to Server.answer,
-// which does no I/O: it maps the bytes of a query to the bytes of its response, or to nothing.
+// A packet is read by one of a few UDP goroutines, on Linux one a core with a socket of its own that reads and sends in batches, or by the goroutine
+// of its TCP connection, and given to worker.answer, which does no I/O: it maps the bytes of a query to the bytes of its
+// response, or to nothing. A worker keeps its buffers and what it has chosen for which network of clients (memo); its answers
+// are those of one that keeps nothing (FuzzSamePath).
 //
 //  1. query.parse reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
 //     FORMERR; so are a question count other than one, two OPT records and a malformed client subnet. An EDNS version other
