@@ -3,7 +3,7 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: build run test test-real bench lint fuzz
+.PHONY: build run test test-real bench bench-dns lint fuzz
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
@@ -19,8 +19,13 @@ test:
 test-real: build
 	$(GO) test -count=1 -tags real -run '^TestReal' ./...
 
-bench:
+bench: build
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(MAKE) bench-dns
+
+# Needs gdnsd, Knot DNS with its geoip module and dnsperf, and says how to install them.
+bench-dns: build
+	$(GO) run ./bench/dns -kaiku bin/kaiku $(BENCHFLAGS)
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: the files above are not formatted"; exit 1; }

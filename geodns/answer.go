@@ -7,6 +7,24 @@ import (
 	"github.com/miekg/dns"
 )
 
+// worker answers queries one after the other, for one goroutine. What it needs for that it keeps, so that the common answers are made without
+// allocating. Its answers are those that a new one would give.
+type worker struct {
+	server   *Server
+	query    query
+	resolver resolver
+	packer   packer
+	tally    tally  // of what was answered since its last flush, which is to be before it is sent
+	clock    uint64 // the limiter's time of the batch; 0 where each query has its own
+}
+
+// newWorker makes the worker of a goroutine that answers many queries: it remembers what it has chosen.
+func newWorker(s *Server) *worker {
+	w := &worker{server: s}
+	w.resolver.memo = new(memo)
+	return w
+}
+
 // answer maps a query to its response, or to nil where it must be dropped. It does no I/O, and may be called from any
 // goroutine once there is a configuration. buf is space for the response, which is made anew where it is too small.
 func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
@@ -19,21 +37,62 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 
 // respond is answer for a connection, which may be used for more queries; without one it is over UDP.
 func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
-	q, rcode, ok := parseQuery(req)
+	w, _ := s.workers.Get().(*worker)
+	if w == nil {
+		w = &worker{server: s}
+	}
+	defer s.workers.Put(w)
+	defer w.tally.flush()
+	return w.respond(req, from, sess, buf)
+}
+
+// answer is Server.answer. The response does not refer to req, which may be used again.
+func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
+	var sess *session
+	if tcp {
+		sess = new(session)
+	}
+	return w.respond(req, from, sess, buf)
+}
+
+// respond is Server.respond.
+func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
+	s, q, r := w.server, &w.query, &w.resolver
+	rcode, ok := q.parse(req)
 	if !ok {
 		return nil
 	}
-	tcp := sess != nil
-	logs := s.QueryLog.samples()
+	tcp, logs := sess != nil, s.QueryLog.samples()
 	var began time.Time
 	if logs {
 		began = time.Now()
 	}
-	r := resolver{snapshot: s.current.Load(), q: &q, from: from.Addr().Unmap()}
-	proven := r.options(s)
+	r.snapshot, r.q, r.from = s.current.Load(), q, from.Addr().Unmap()
+	if r.memo != nil {
+		// Before any state of a node is read: what is chosen by one that changes meanwhile must be void with the next query.
+		r.memo.follow(r.snapshot.generation, s.epoch.Load())
+	}
+	proven := r.reply(s)
 	if tcp && q.keepalive != nil && rcode == dns.RcodeSuccess {
 		rcode = r.keepOpen(sess)
 	}
+	w.decide(rcode, proven)
+	var out []byte
+	if tcp || proven || !w.limited() {
+		out = r.pack(&w.packer, q, q.limit(tcp), tcp, buf)
+		w.count(tcp)
+		if logs {
+			s.QueryLog.write(r.line(began, from, tcp, len(out)))
+		}
+	}
+	r.snapshot = nil // that of before a Reload need not stay until the next query
+	r.response.reset()
+	return out
+}
+
+// decide fills the response to what was parsed with an rcode.
+func (w *worker) decide(rcode int, proven bool) {
+	q, r := &w.query, &w.resolver
 	r.rcode = rcode
 	switch {
 	case rcode != dns.RcodeSuccess:
@@ -43,35 +102,36 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 			r.rcode = dns.RcodeBadCookie
 		}
 	case q.qclass == dns.ClassCHAOS:
-		r.chaos(s.Identity)
+		r.chaos(w.server.Identity)
 	default:
 		r.resolve()
 	}
-	if !tcp && !proven && s.limited(&r) {
-		return nil
-	}
-	out := r.pack(&q, q.limit(tcp), tcp, buf)
+}
 
-	s.metrics.query(q.qtype, r.rcode, tcp)
+// count counts a response.
+func (w *worker) count(tcp bool) {
+	r, m := &w.resolver, w.server.metrics
+	w.tally.inc(m.query(w.query.qtype, r.rcode, tcp))
 	for _, c := range r.served {
-		s.metrics.answered.WithLabelValues(c.node.name).Inc()
+		w.tally.inc(m.answeredBy(c.node))
 	}
 	if r.allDown {
-		s.metrics.allUnhealthy.Inc()
+		w.tally.inc(&m.allUnhealthy)
 	}
-	if logs {
-		s.QueryLog.write(r.line(began, from, tcp, len(out)))
-	}
-	return out
 }
 
 // limited holds a response over UDP to the rate limit; true where it must not be sent.
-func (s *Server) limited(r *resolver) bool {
+func (w *worker) limited() bool {
+	s, r := w.server, &w.resolver
 	if r.rates.exempts(r.from) {
 		return false
 	}
+	now := w.clock
+	if now == 0 {
+		now = s.limiter.now()
+	}
 	kind, about := r.kind()
-	switch s.limiter.take(s.limiter.now(), r.rates, kind, about, r.from) {
+	switch s.limiter.take(now, r.rates, kind, about, r.from) {
 	case drop:
 		s.metrics.dropped.Inc()
 		return true
@@ -82,9 +142,9 @@ func (s *Server) limited(r *resolver) bool {
 	return false
 }
 
-// options fills what is said in options that were asked for. proven means that the client has shown with a cookie that it
+// reply fills what is said in options that were asked for. proven means that the client has shown with a cookie that it
 // gets what is sent to its address.
-func (r *resolver) options(s *Server) (proven bool) {
+func (r *resolver) reply(s *Server) (proven bool) {
 	if r.q.nsid {
 		r.nsid = s.Identity
 	}

@@ -180,6 +180,8 @@ func (e *EdgeName) choose(all []Node) []Node {
 
 // snapshot is a validated Config in the form that queries are answered from. It does not change, but for the states of nodes.
 type snapshot struct {
+	generation uint64 // another in each configuration of a server
+
 	zones   map[name]*Zone
 	edges   []*edge
 	locator *locator
@@ -187,6 +189,8 @@ type snapshot struct {
 	rates   rates
 	nodes   []Node
 	states  map[string]*nodeState // by node name
+
+	numbers familyNumbers
 }
 
 // newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.
@@ -196,7 +200,10 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	}
 	snap := &snapshot{
 		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
-		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState),
+		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState), numbers: make(familyNumbers),
+	}
+	if before != nil {
+		snap.generation = before.generation + 1
 	}
 	for _, node := range cfg.Nodes {
 		snap.states[node.Name] = newNodeState(node, before)
@@ -243,6 +250,9 @@ func (s *snapshot) addEdges(cfg Config) error {
 		}
 		seen[n] = true
 		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
+		for _, f := range made.families {
+			f.id = s.numbers.of(made, f)
+		}
 		s.edges = append(s.edges, made)
 		byZone[zone.origin] = append(byZone[zone.origin], made)
 	}

@@ -3,10 +3,12 @@
 //
 // # How a query is answered
 //
-// A packet is read by one of a few UDP goroutines, or by the goroutine of its TCP connection, and given to Server.answer,
-// which does no I/O: it maps the bytes of a query to the bytes of its response, or to nothing.
+// A packet is read by one of a few UDP goroutines, on Linux one a core with a socket of its own that reads and sends in batches, or by the goroutine
+// of its TCP connection, and given to worker.answer, which does no I/O: it maps the bytes of a query to the bytes of its
+// response, or to nothing. A worker keeps its buffers and what it has chosen for which network of clients (memo); its answers
+// are those of one that keeps nothing (FuzzSamePath).
 //
-//  1. parseQuery reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
+//  1. query.parse reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
 //     FORMERR; so are a question count other than one, two OPT records, a malformed client subnet and a malformed cookie. An
 //     EDNS version other than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP. Options that are not understood are
 //     ignored. Only a query with a cookie may have no question (RFC 7873 section 5.4).

@@ -1,9 +1,10 @@
 package geodns
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -22,8 +23,27 @@ type edge struct {
 
 // family is the nodes of an edge name that have addresses of one family, or that speak TLS.
 type family struct {
+	id         uint32 // in the snapshot, the same for those that are chosen from alike
 	candidates []*candidate
 	fixed      []option // of candidates
+}
+
+// familyNumbers numbers families, by all that resolver.pickFor takes from one: names that are answered with the same nodes share what is remembered of
+// clients, and A with AAAA and HTTPS.
+type familyNumbers map[string]uint32
+
+func (n familyNumbers) of(e *edge, f *family) uint32 {
+	var key strings.Builder
+	fmt.Fprint(&key, e.answers)
+	for i, c := range f.candidates {
+		fmt.Fprintf(&key, " %q %+v", c.node.name, f.fixed[i])
+	}
+	number, ok := n[key.String()]
+	if !ok {
+		number = uint32(len(n))
+		n[key.String()] = number
+	}
+	return number
 }
 
 // candidate is a node that may be answered.
@@ -134,7 +154,7 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		}
 	}
 	if r.q.qtype == dns.TypeHTTPS {
-		r.answer = append(r.answer, owned{owner, httpsSet(r.served)})
+		r.answer = append(r.answer, owned{owner, r.https.of(r.served)})
 	}
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {
@@ -146,25 +166,43 @@ func (r *resolver) edge(e *edge, owner string) bool {
 	return true
 }
 
-// pick chooses the nodes to answer with, and tells for how long a prefix of the client's address the choice holds.
+// pick chooses the nodes to answer with, and tells for how long a prefix of the client's address the choice holds. The nodes are good until the next pick.
 func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown bool) {
-	options := slices.Clone(f.fixed)
-	for i := range options {
-		options[i].state = f.candidates[i].node.now()
-	}
-	if order, best, _ := choose(nil, 0, options, len(options), nil); len(order) <= e.answers {
-		return order, 0, best == down // everyone gets the same, in the same order
-	}
 	addr := r.client()
-	where := r.locator.find(addr)
+	if r.memo != nil && addr.IsValid() {
+		return r.memo.pick(r, e, f, addr)
+	}
+	picked, bits, _, allDown = r.pickFor(e, f, addr)
+	return picked, bits, allDown
+}
+
+// pickFor is pick for an address. All addresses of the same network that share so many bits as within are given the same.
+func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
+	best, of := down, 0
+	r.options = append(r.options[:0], f.fixed...)
+	for i := range r.options {
+		o := &r.options[i]
+		o.state = f.candidates[i].node.now()
+		if o.standing < best {
+			best, of = o.standing, 0
+		}
+		if o.standing == best {
+			of++
+		}
+	}
+	if of <= e.answers { // everyone gets the same, in the same order
+		r.order, _, _ = choose(nil, 0, r.options, of, r.order[:0])
+		return r.order, 0, 0, best == down
+	}
+	where := r.locator.find(addr, &r.place)
 	network, hash := clientNetwork(addr)
-	order, best, byClient := choose(where.place, hash, options, e.answers, nil)
+	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
 	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is not.
-	bits = max(1, where.bits)
+	r.order, bits = order, max(1, where.bits)
 	if byClient {
 		bits = max(bits, network)
 	}
-	return order[:e.answers], bits, best == down
+	return order[:e.answers], bits, where.bits, best == down
 }
 
 // client is the address that an answer is chosen for. Source prefix 0 asks that the client's address not be used (RFC 7871 section 7.1.2): the resolver's is, as

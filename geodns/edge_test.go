@@ -97,10 +97,10 @@ func TestScopeHolds(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	l := s.current.Load().locator
 	for _, a := range []string{"10.21.0.0", "9.255.255.255", "193.166.3.2", "8.8.8.8", "1.1.1.1", "172.32.0.1", "2001:708::1", "fc00::1"} {
-		at := l.find(netip.MustParseAddr(a))
+		at := l.find(netip.MustParseAddr(a), new(Place))
 		first, last := ends(netip.MustParseAddr(a), at.bits)
 		for _, end := range []netip.Addr{first, last} {
-			other := l.find(end)
+			other := l.find(end, new(Place))
 			if other.bits != at.bits || other.source != at.source || other.country != at.country {
 				t.Errorf("%s is %+v, but %v in its scope is %+v", a, at, end, other)
 			}

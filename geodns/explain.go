@@ -61,7 +61,7 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 		return nil, fmt.Errorf("%s is not an edge name", n)
 	}
 	e, client := at.edge, client.Unmap()
-	where := snap.locator.find(client)
+	where := snap.locator.find(client, new(Place))
 	x := &Explanation{
 		Name: e.name.String(), Zone: zone.Name(), Client: client,
 		Place: where.place, Source: where.source, Country: where.country,

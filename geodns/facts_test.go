@@ -35,7 +35,7 @@ func TestWellKnownNetworks(t *testing.T) {
 			t.Fatalf("%q: no such country", line)
 		}
 		for _, addr := range spread(prefix) {
-			at := l.find(addr)
+			at := l.find(addr, new(Place))
 			if at.country != f[1] || at.source != "countries" || at.place == nil || at.place.distance(center) > near {
 				t.Errorf("%s: %v is %+v", strings.TrimSpace(line), addr, at)
 				break

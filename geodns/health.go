@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // nodeState is what is known of a node's health. It outlives the configurations that the node is in.
@@ -13,6 +15,8 @@ type nodeState struct {
 	phase  atomic.Int32
 	report atomic.Pointer[Report] // nil without a registry
 	shed   atomic.Uint64          // of state, as the bits of a float64
+
+	answered atomic.Pointer[prometheus.Counter] // of metrics.answered, with the first answer
 }
 
 // Report is what the registry of the fleet says of a node. The zero value says nothing.

@@ -3,6 +3,7 @@ package geodns
 import (
 	"encoding/binary"
 	"slices"
+	"unsafe"
 )
 
 // Keys of service parameters (RFC 9460 section 14.3.2).
@@ -12,36 +13,62 @@ const (
 	svcIPv6Hint = 6
 )
 
-// httpsSet makes the one HTTPS record of the nodes that are answered (RFC 9460): the name itself is the target, the protocols are those that all of them speak beside
-// HTTP/1.1, which is always meant, and the hints are their addresses.
-func httpsSet(nodes []*candidate) *rrset {
-	data := []byte{0, 1, 0} // priority 1, target "."
-	var alpn []byte
-	for _, protocol := range nodes[0].alpn {
-		if protocol == "http/1.1" || slices.ContainsFunc(nodes, func(c *candidate) bool { return !slices.Contains(c.alpn, protocol) }) {
-			continue
+// httpsRecord is the one HTTPS record of an answer, and the space that it is made in.
+type httpsRecord struct {
+	set  rrset
+	data [1]rdata
+	text [1]part
+	wire []byte
+}
+
+// of makes the record of the nodes that are answered (RFC 9460): the name itself is the target, the protocols are those that all of them speak beside
+// HTTP/1.1, which is always meant, and the hints are their addresses. It is good until the next is made.
+func (h *httpsRecord) of(nodes []*candidate) *rrset {
+	h.wire = append(h.wire[:0], 0, 1, 0) // priority 1, target "."
+	h.param(svcALPN, func(b []byte) []byte {
+		for _, protocol := range nodes[0].alpn {
+			if protocol != "http/1.1" && allSpeak(nodes, protocol) {
+				b = append(b, byte(len(protocol)))
+				b = append(b, protocol...)
+			}
 		}
-		alpn = append(alpn, byte(len(protocol)))
-		alpn = append(alpn, protocol...)
-	}
-	var four, six []byte
-	for _, c := range nodes {
-		four = appendAddresses(four, c.four)
-		six = appendAddresses(six, c.six)
-	}
-	for _, param := range []struct {
-		key   uint16
-		value []byte
-	}{{svcALPN, alpn}, {svcIPv4Hint, four}, {svcIPv6Hint, six}} {
-		if len(param.value) > 0 {
-			data = binary.BigEndian.AppendUint16(data, param.key)
-			data = binary.BigEndian.AppendUint16(data, uint16(len(param.value)))
-			data = append(data, param.value...)
+		return b
+	})
+	h.param(svcIPv4Hint, func(b []byte) []byte {
+		for _, c := range nodes {
+			b = appendAddresses(b, c.four)
 		}
+		return b
+	})
+	h.param(svcIPv6Hint, func(b []byte) []byte {
+		for _, c := range nodes {
+			b = appendAddresses(b, c.six)
+		}
+		return b
+	})
+	h.text[0] = part{text: unsafe.String(&h.wire[0], len(h.wire))}
+	h.data[0] = h.text[:]
+	h.set = *nodes[0].set
+	h.set.data = h.data[:]
+	return &h.set
+}
+
+// param appends a parameter, unless its value is empty.
+func (h *httpsRecord) param(key uint16, value func([]byte) []byte) {
+	before := len(h.wire)
+	h.wire = binary.BigEndian.AppendUint16(h.wire, key)
+	h.wire = append(h.wire, 0, 0)
+	begin := len(h.wire)
+	h.wire = value(h.wire)
+	if len(h.wire) == begin {
+		h.wire = h.wire[:before]
+		return
 	}
-	set := *nodes[0].set
-	set.data = []rdata{{{string(data), false}}}
-	return &set
+	binary.BigEndian.PutUint16(h.wire[begin-2:], uint16(len(h.wire)-begin))
+}
+
+func allSpeak(nodes []*candidate, protocol string) bool {
+	return !slices.ContainsFunc(nodes, func(c *candidate) bool { return !slices.Contains(c.alpn, protocol) })
 }
 
 func appendAddresses(b []byte, set *rrset) []byte {

@@ -42,21 +42,22 @@ func (s *Server) Listen(ctx context.Context) error {
 
 // bind binds TCP to the port that UDP got.
 func (s *Server) bind(ctx context.Context, addr string) error {
-	var lc net.ListenConfig
-	packets, err := lc.ListenPacket(ctx, "udp", addr)
+	udp, err := listenUDP(ctx, addr)
 	if err != nil {
 		return err
 	}
-	udp := packets.(*net.UDPConn)
 	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it was given.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(udp.LocalAddr().String())
+	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return errors.Join(err, udp.Close())
 	}
-	if err := wantDestination(udp); err != nil {
-		return errors.Join(fmt.Errorf("udp %s: %w", addr, err), udp.Close(), listener.Close())
+	for _, conn := range udp {
+		if err := wantDestination(conn); err != nil {
+			return errors.Join(fmt.Errorf("udp %s: %w", addr, err), udp.Close(), listener.Close())
+		}
 	}
 	s.udp, s.tcp = udp, listener.(*net.TCPListener)
 	return nil

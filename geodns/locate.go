@@ -26,7 +26,8 @@ type location struct {
 	country string // ISO 3166-1 alpha-2, where the source is by country
 }
 
-func (l *locator) find(addr netip.Addr) location {
+// find looks an address up. own is space for the place, which may be used again when the location no longer is.
+func (l *locator) find(addr netip.Addr, own *Place) location {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
 		return location{} // such as a subnet of family 0, which has source prefix 0 too
@@ -37,14 +38,14 @@ func (l *locator) find(addr netip.Addr) location {
 	}
 	found := location{bits: apart}
 	if l.db != nil {
-		at := l.db.find(addr)
+		at := l.db.find(addr, own)
 		at.bits = max(at.bits, found.bits)
 		if at.place != nil {
 			return at
 		}
 		found = at
 	}
-	at := findCountry(addr)
+	at := findCountry(addr, own)
 	at.bits = max(at.bits, found.bits)
 	return at
 }
@@ -126,7 +127,7 @@ func bit(b []byte, i int) int { return int(b[i/8]>>(7-i%8)) & 1 }
 // substring of its one long string of countries, one for each range: two addresses are in the same range if and only if
 // their countries are at the same place in memory. The ranges being in order, a prefix lies in one range if its first and
 // last address do.
-func findCountry(addr netip.Addr) location {
+func findCountry(addr netip.Addr, own *Place) location {
 	country := iploc.IPCountry(addr)
 	if country == "" {
 		return location{bits: addr.BitLen()} // only with the environment's IPLOC_IPV4ONLY
@@ -144,7 +145,8 @@ func findCountry(addr netip.Addr) location {
 	}
 	at := location{bits: longest}
 	if place, ok := centroid(country); ok {
-		at.place, at.country, at.source = &place, country, "countries"
+		*own = place
+		at.place, at.country, at.source = own, country, "countries"
 	}
 	return at
 }
@@ -192,7 +194,7 @@ func openDatabase(path string, open *database) (*database, error) {
 }
 
 // find looks an address up. A record that cannot be read is as good as none: the next source answers.
-func (d *database) find(addr netip.Addr) location {
+func (d *database) find(addr netip.Addr, own *Place) location {
 	result := d.reader.Lookup(addr)
 	at := location{source: "geoip"}
 	if prefix := result.Prefix(); result.Err() == nil && prefix.Addr().Is4() == addr.Is4() {
@@ -204,7 +206,7 @@ func (d *database) find(addr netip.Addr) location {
 	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
 	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
 	if place := (Place{lat, lon}); ok1 && ok2 && place.check() == nil {
-		at.place = &place
+		*own, at.place = place, own
 		return at
 	}
 	for _, path := range [][]any{
@@ -216,7 +218,8 @@ func (d *database) find(addr netip.Addr) location {
 		}
 		if code, ok := code.(string); ok {
 			if place, ok := centroid(code); ok {
-				at.place, at.country = &place, code
+				*own = place
+				at.place, at.country = own, code
 				return at
 			}
 		}

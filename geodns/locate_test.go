@@ -83,13 +83,13 @@ func TestFindCountry(t *testing.T) {
 	for network, want := range map[string]string{
 		"193.166.0.0": "FI", "130.233.0.0": "FI", "128.112.0.0": "US", "8.8.8.0": "US", "2001:708::": "FI", "2001:200::": "JP",
 	} {
-		at := findCountry(netip.MustParseAddr(network))
+		at := findCountry(netip.MustParseAddr(network), new(Place))
 		if at.country != want || at.place == nil || at.source != "countries" {
 			t.Errorf("%s is %+v, want %s", network, at, want)
 		}
 	}
 	for _, network := range []string{"10.0.0.0", "127.0.0.1", "::1"} {
-		if at := findCountry(netip.MustParseAddr(network)); at.place != nil || at.source != "" {
+		if at := findCountry(netip.MustParseAddr(network), new(Place)); at.place != nil || at.source != "" {
 			t.Errorf("%s is %+v, want nowhere", network, at)
 		}
 	}
@@ -100,7 +100,7 @@ func TestFindCountry(t *testing.T) {
 func TestFindCountryNetwork(t *testing.T) {
 	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:708::1", "::"} {
 		addr := netip.MustParseAddr(a)
-		at := findCountry(addr)
+		at := findCountry(addr, new(Place))
 		country := iploc.IPCountry(addr)
 		differs := func(bits int) bool {
 			first, last := ends(addr, bits)
@@ -173,7 +173,7 @@ func TestDatabase(t *testing.T) {
 		{"198.51.100.200", nil, 25},
 		{"2001:db8::1", nil, 0},
 	} {
-		at := db.find(netip.MustParseAddr(test.addr))
+		at := db.find(netip.MustParseAddr(test.addr), new(Place))
 		if at.bits != test.bits || (at.place == nil) != (test.place == nil) || at.place != nil && *at.place != *test.place {
 			t.Errorf("%s is %v, %+v, want %v, /%d", test.addr, at.place, at, test.place, test.bits)
 		}
@@ -189,11 +189,11 @@ func TestDatabase(t *testing.T) {
 		"203.0.113.9":   {place: &helsinki, bits: 25, source: "geoip"},
 		"203.0.113.200": {place: &tokyo, bits: 25, source: "locate"},
 	} {
-		if at := l.find(netip.MustParseAddr(addr)); *at.place != *want.place || at.bits != want.bits || at.source != want.source {
+		if at := l.find(netip.MustParseAddr(addr), new(Place)); *at.place != *want.place || at.bits != want.bits || at.source != want.source {
 			t.Errorf("%s is %+v, want %+v", addr, at, want)
 		}
 	}
-	if at := l.find(netip.MustParseAddr("193.166.3.2")); at.country != "FI" || at.source != "countries" {
+	if at := l.find(netip.MustParseAddr("193.166.3.2"), new(Place)); at.country != "FI" || at.source != "countries" {
 		t.Errorf("193.166.3.2 is %+v", at)
 	}
 

@@ -2,6 +2,7 @@ package geodns
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,8 @@ type metrics struct {
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
+	// Those of queries that have been counted: finding one by its labels takes as long as all else of an answer.
+	byLabels [2][labelledTypes][labelledRcodes]atomic.Pointer[prometheus.Counter]
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -57,13 +60,81 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// query counts a response.
-func (m *metrics) query(qtype uint16, rcode int, tcp bool) {
-	transport := "udp"
+// query is the counter of a response.
+func (m *metrics) query(qtype uint16, rcode int, tcp bool) *prometheus.Counter {
+	known, transport := &m.byLabels[0], "udp"
 	if tcp {
-		transport = "tcp"
+		known, transport = &m.byLabels[1], "tcp"
 	}
-	m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport).Inc()
+	cell := &known[typeIndex(qtype)][min(rcode, labelledRcodes-1)]
+	counter := cell.Load()
+	if counter == nil {
+		made := m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport)
+		counter = &made
+		cell.Store(counter)
+	}
+	return counter
+}
+
+// answeredBy is the counter of answers with a node.
+func (m *metrics) answeredBy(state *nodeState) *prometheus.Counter {
+	counter := state.answered.Load()
+	if counter == nil {
+		made := m.answered.WithLabelValues(state.name)
+		counter = &made
+		state.answered.Store(counter)
+	}
+	return counter
+}
+
+// tally counts for one goroutine, so that the counters, which all write to, are written to once a batch and not once a query: between cores each such write takes as
+// long as half of an answer.
+type tally struct {
+	counts [16]struct {
+		counter *prometheus.Counter
+		n       int
+	}
+	used int
+}
+
+func (t *tally) inc(counter *prometheus.Counter) {
+	for i := range t.counts[:t.used] {
+		if t.counts[i].counter == counter {
+			t.counts[i].n++
+			return
+		}
+	}
+	if t.used == len(t.counts) {
+		t.flush()
+	}
+	t.counts[t.used].counter, t.counts[t.used].n = counter, 1
+	t.used++
+}
+
+// flush adds what was counted.
+func (t *tally) flush() {
+	for i := range t.counts[:t.used] {
+		(*t.counts[i].counter).Add(float64(t.counts[i].n))
+		t.counts[i].counter = nil // a node that has left is not held
+	}
+	t.used = 0
+}
+
+const (
+	labelledTypes  = int(dns.TypeHTTPS) + 1 + int(dns.TypeCAA-dns.TypeIXFR) + 1 + 1
+	labelledRcodes = dns.RcodeBadCookie + 1 // the highest that we answer with
+)
+
+// typeIndex numbers types such that those of one number have one label: the common ones of low numbers, the few that
+// have a label from IXFR to CAA, and all others.
+func typeIndex(qtype uint16) int {
+	switch {
+	case qtype <= dns.TypeHTTPS:
+		return int(qtype)
+	case qtype >= dns.TypeIXFR && qtype <= dns.TypeCAA:
+		return int(dns.TypeHTTPS) + 1 + int(qtype-dns.TypeIXFR)
+	}
+	return labelledTypes - 1
 }
 
 // typeLabel bounds the values of the label: a client may ask for any of 65536 types.

@@ -23,14 +23,19 @@ func nameOf(s string) (name, error) {
 	return lowerName(wire[:n]), nil
 }
 
-// lowerName lower-cases in place. The octets that hold a label's length are at most 63 and so never a letter.
+// lowerName lower-cases in place, and copies.
 func lowerName(wire []byte) name {
+	toLower(wire)
+	return name(wire)
+}
+
+// toLower lower-cases in place. The octets that hold a label's length are at most 63 and so never a letter.
+func toLower(wire []byte) {
 	for i, c := range wire {
 		if 'A' <= c && c <= 'Z' {
 			wire[i] = c + 'a' - 'A'
 		}
 	}
-	return name(wire)
 }
 
 // parent is the name without its first label; the root is its own parent.

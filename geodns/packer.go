@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// packer writes a message into a buffer that ends where the message must.
+// packer writes a message into a buffer that ends where the message must. It may be used for one message after the other.
 type packer struct {
 	buf   []byte
 	off   int

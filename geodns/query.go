@@ -3,6 +3,7 @@ package geodns
 import (
 	"encoding/binary"
 	"errors"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -17,7 +18,8 @@ const (
 type query struct {
 	header   [headerLen]byte
 	question []byte // as it came, the case of its name kept (0x20); empty where there is not one question
-	qname    name
+	qname    name   // its bytes are in lower: of the query, and no longer good when the query is parsed again
+	lower    []byte // may be kept from query to query
 	qtype    uint16
 	qclass   uint16
 
@@ -33,13 +35,14 @@ type query struct {
 
 var errMessage = errors.New("malformed message")
 
-// parseQuery reads a packet. ok is false where it must not be answered: shorter than a header, there being no id to answer
+// parse reads a packet. ok is false where it must not be answered: shorter than a header, there being no id to answer
 // to, or a response, which must not be answered lest two servers talk forever. A rcode other than NOERROR is the answer.
 //
 // What was understood before an error is in the query, so that an error is answered with the question and an OPT.
-func parseQuery(req []byte) (q query, rcode int, ok bool) {
+func (q *query) parse(req []byte) (rcode int, ok bool) {
+	*q = query{lower: q.lower}
 	if len(req) < headerLen || req[2]&0x80 != 0 {
-		return q, 0, false
+		return 0, false
 	}
 	copy(q.header[:], req)
 	rcode = q.parseSections(req)
@@ -47,7 +50,7 @@ func parseQuery(req []byte) (q query, rcode int, ok bool) {
 	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers {
 		rcode = dns.RcodeNotImplemented
 	}
-	return q, rcode, true
+	return rcode, true
 }
 
 func (q *query) opcode() int { return int(q.header[2]>>3) & 0xf }
@@ -106,8 +109,9 @@ func (q *query) parseSections(req []byte) (rcode int) {
 func (q *query) setQuestion(b []byte) {
 	q.question = b
 	at := len(b) - 4
-	var lower [maxName]byte
-	q.qname = lowerName(lower[:copy(lower[:], b[:at])])
+	q.lower = append(q.lower[:0], b[:at]...)
+	toLower(q.lower)
+	q.qname = name(unsafe.String(&q.lower[0], at))
 	q.qtype = binary.BigEndian.Uint16(b[at:])
 	q.qclass = binary.BigEndian.Uint16(b[at+2:])
 }

@@ -10,12 +10,18 @@ import (
 // maxChain bounds a chain of CNAMEs; what was found of a longer one is given, as for one that leaves our zones.
 const maxChain = 16
 
-// resolver is the work on one query.
+// resolver is the work on one query, with what is kept for the next one's.
 type resolver struct {
 	*snapshot
 	q    *query
 	from netip.Addr
 	response
+
+	place   Place // space for the client's
+	options []option
+	order   []ranked
+	https   httpsRecord
+	memo    *memo // nil remembers nothing
 }
 
 // resolve fills the response (RFC 1034 section 4.3.2).
@@ -59,7 +65,7 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 		switch found {
 		case missing:
 			r.rcode = dns.RcodeNameError
-			r.authority = []owned{zone.soa}
+			r.authority = append(r.authority, zone.soa)
 		case delegation:
 			r.refer(zone, at)
 			r.aa = len(seen) > 1
@@ -99,7 +105,7 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 		r.addresses(set.targets)
 		return ""
 	}
-	r.authority = []owned{zone.soa}
+	r.authority = append(r.authority, zone.soa)
 	return ""
 }
 
@@ -136,7 +142,7 @@ func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 // refer points at the servers of a zone cut, with every address of theirs that the zone has.
 func (r *resolver) refer(zone *Zone, cut *node) {
 	ns := cut.sets[dns.TypeNS]
-	r.authority = []owned{{cut.owner, ns}}
+	r.authority = append(r.authority, owned{cut.owner, ns})
 	// Required glue goes first, so that it is not what is left out.
 	for _, required := range []bool{true, false} {
 		for _, target := range ns.targets {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -25,6 +26,15 @@ type response struct {
 	allDown    bool          // of which none is healthy
 }
 
+// reset empties the response, whose slices are used again.
+func (r *response) reset() {
+	clear(r.answer) // what they point at need not stay
+	clear(r.authority)
+	clear(r.additional)
+	clear(r.served)
+	*r = response{answer: r.answer[:0], authority: r.authority[:0], additional: r.additional[:0], served: r.served[:0]}
+}
+
 // extra is an RRset of the additional section.
 type extra struct {
 	owned
@@ -33,12 +43,12 @@ type extra struct {
 
 // pack writes the response into buf, whose capacity it may use, growing it where that is less than limit. It always fits:
 // a header, a question and an OPT with all options take at most 12+259+maxOPT octets, and no limit is below 512.
-func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
+func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []byte {
 	if cap(buf) < limit {
 		buf = make([]byte, limit)
 	}
 	buf = buf[:limit]
-	p := packer{buf: buf[:limit-r.optLen(q)], off: headerLen, class: q.qclass}
+	p.buf, p.off, p.known, p.class = buf[:limit-r.optLen(q)], headerLen, 0, q.qclass
 	copy(buf, q.header[:2])
 	if len(q.question) > 0 {
 		p.name(q.owner())
@@ -46,7 +56,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 	}
 	questionEnd := p.off
 
-	counts, fits := r.packSections(&p)
+	counts, fits := r.packSections(p)
 	rcode, aa, tc := r.rcode, r.aa, r.truncated
 	if !fits {
 		p.off, counts = questionEnd, [3]int{}
@@ -67,7 +77,7 @@ func (r *response) pack(q *query, limit int, tcp bool, buf []byte) []byte {
 
 // packSections writes the sections and counts their records; fits is false where the client must ask again over TCP.
 func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
-	for i, section := range [][]owned{r.answer, r.authority} {
+	for i, section := range [...][]owned{r.answer, r.authority} {
 		for _, set := range section {
 			if !p.set(set) {
 				return counts, false
@@ -110,5 +120,6 @@ func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
 	}
 }
 
-// owner is the name asked about, in wire form, in the case that it was asked in.
-func (q *query) owner() string { return string(q.question[:len(q.question)-4]) }
+// owner is the name asked about, in wire form, in the case that it was asked in. Its bytes are the packet's, and good for as long as
+// that is.
+func (q *query) owner() string { return unsafe.String(&q.question[0], len(q.question)-4) }

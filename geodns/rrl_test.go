@@ -32,11 +32,11 @@ func limitedServer(t testing.TB, limit RateLimit) *Server {
 	return s
 }
 
-// tally is how a number of queries was answered.
-type tally struct{ sent, slipped, dropped int }
+// outcomes is how a number of queries was answered.
+type outcomes struct{ sent, slipped, dropped int }
 
 // flood asks a number of times in one moment, with %d in the question, if it is there, another each time.
-func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...string) (got tally) {
+func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...string) (got outcomes) {
 	t.Helper()
 	for i := range n {
 		text := q
@@ -71,11 +71,11 @@ func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...
 // TestRateLimitKinds floods with one kind of question, and then with another, from another address.
 func TestRateLimitKinds(t *testing.T) {
 	const here, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
-	full, fullErrors := tally{200, 50, 50}, tally{50, 50, 50}
+	full, fullErrors := outcomes{200, 50, 50}, outcomes{50, 50, 50}
 	for _, test := range []struct {
 		name        string
 		first       string
-		want        tally
+		want        outcomes
 		then, from  string // 10 of them
 		independent bool
 	}{
@@ -107,9 +107,9 @@ func TestRateLimitKinds(t *testing.T) {
 				if got := flood(t, s, test.want.sent+100, test.first, here, false); got != test.want {
 					t.Errorf("%s: %+v, want %+v", test.first, got, test.want)
 				}
-				want := tally{slipped: 5, dropped: 5}
+				want := outcomes{slipped: 5, dropped: 5}
 				if test.independent {
-					want = tally{sent: 10}
+					want = outcomes{sent: 10}
 				}
 				if got := flood(t, s, 10, test.then, test.from, false); got != want {
 					t.Errorf("then %s from %s: %+v, want %+v", test.then, test.from, got, want)
@@ -123,15 +123,15 @@ func TestRateLimitKinds(t *testing.T) {
 func TestRateLimitConfig(t *testing.T) {
 	for _, test := range []struct {
 		limit             RateLimit
-		answers, negative tally // of 100
+		answers, negative outcomes // of 100
 	}{
-		{RateLimit{Responses: 10, Errors: 5}, tally{10, 45, 45}, tally{5, 47, 48}},
-		{RateLimit{Responses: 10, Errors: 5, Slip: 1}, tally{10, 90, 0}, tally{5, 95, 0}},
-		{RateLimit{Responses: 10, Errors: 10, Slip: 9}, tally{10, 10, 80}, tally{10, 10, 80}},
-		{RateLimit{Responses: 10, Errors: 10, Slip: -1}, tally{10, 0, 90}, tally{10, 0, 90}},
-		{RateLimit{Responses: -1, Errors: 5}, tally{sent: 100}, tally{sent: 100}},
-		{RateLimit{Responses: 1, Errors: -1}, tally{1, 49, 50}, tally{sent: 100}},
-		{RateLimit{Responses: 1e6, Errors: 1e6, Slip: 255}, tally{sent: 100}, tally{sent: 100}},
+		{RateLimit{Responses: 10, Errors: 5}, outcomes{10, 45, 45}, outcomes{5, 47, 48}},
+		{RateLimit{Responses: 10, Errors: 5, Slip: 1}, outcomes{10, 90, 0}, outcomes{5, 95, 0}},
+		{RateLimit{Responses: 10, Errors: 10, Slip: 9}, outcomes{10, 10, 80}, outcomes{10, 10, 80}},
+		{RateLimit{Responses: 10, Errors: 10, Slip: -1}, outcomes{10, 0, 90}, outcomes{10, 0, 90}},
+		{RateLimit{Responses: -1, Errors: 5}, outcomes{sent: 100}, outcomes{sent: 100}},
+		{RateLimit{Responses: 1, Errors: -1}, outcomes{1, 49, 50}, outcomes{sent: 100}},
+		{RateLimit{Responses: 1e6, Errors: 1e6, Slip: 255}, outcomes{sent: 100}, outcomes{sent: 100}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := limitedServer(t, test.limit)
@@ -185,13 +185,13 @@ func TestRateLimitTime(t *testing.T) {
 func TestRateLimitClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := limitedServer(t, RateLimit{Responses: 10})
-		ask := func(want tally, from string, tcp bool, options ...string) {
+		ask := func(want outcomes, from string, tcp bool, options ...string) {
 			t.Helper()
 			if got := flood(t, s, 10, "mail.example.com. A", from, tcp, options...); got != want {
 				t.Errorf("from %s with %v: %+v, want %+v", from, options, got, want)
 			}
 		}
-		all, none := tally{sent: 10}, tally{slipped: 5, dropped: 5}
+		all, none := outcomes{sent: 10}, outcomes{slipped: 5, dropped: 5}
 		ask(all, "2001:db8:0:aa00::1", false)
 		ask(none, "2001:db8:0:aaff:1::1", false) // the same /56
 		ask(all, "2001:db8:0:ab00::1", false)

@@ -31,6 +31,8 @@ type Server struct {
 	QueryLog *QueryLog // nil is none
 
 	current atomic.Pointer[snapshot]
+	epoch   atomic.Uint64 // increased after each change of what is known of a node: what was chosen before may be no more
+	workers sync.Pool     // of *worker, for those who answer now and then
 	changed chan struct{} // made with the first configuration; tells Serve to look at the nodes again
 
 	mu      sync.Mutex // guards the order of changes: of current, and of what is logged and counted of nodes
@@ -38,7 +40,7 @@ type Server struct {
 	cookies cookies    // set with the first configuration
 	limiter *limiter   // set with the first configuration
 
-	udp *net.UDPConn
+	udp sockets
 	tcp *net.TCPListener
 }
 
@@ -157,6 +159,7 @@ func (s *Server) askRegistry(passed time.Duration) {
 	defer s.mu.Unlock()
 	for name, state := range s.current.Load().states {
 		if r, ok := reports[name]; ok && state.take(r, passed) {
+			s.epoch.Add(1)
 			s.metrics.node(state)
 		}
 	}
@@ -190,6 +193,9 @@ func (s *Server) log() *slog.Logger {
 
 // reported takes the result of a probe: it counts, and logs what has changed.
 func (s *Server) reported(state *nodeState, changed bool, took time.Duration, err error) {
+	if changed {
+		s.epoch.Add(1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap := s.current.Load()

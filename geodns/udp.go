@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"syscall"
 
@@ -12,45 +11,36 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// serveUDP answers packets until the socket is closed. A few goroutines read one socket: the kernel hands each packet to one
-// of them.
+// sockets are the UDP sockets of a server, all bound to one address and port: one a core where the system spreads packets
+// over them, else one.
+type sockets []*net.UDPConn
+
+// Close closes all of them.
+func (s sockets) Close() error {
+	var errs []error
+	for _, conn := range s {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// LocalAddr is the address that they are bound to.
+func (s sockets) LocalAddr() net.Addr { return s[0].LocalAddr() }
+
+// serveUDP answers packets until the sockets are closed.
 func (s *Server) serveUDP() error {
 	var readers sync.WaitGroup
-	errs := make([]error, runtime.GOMAXPROCS(0))
-	for i := range errs {
+	conns := s.udp.perReader()
+	errs := make([]error, len(conns))
+	for i, conn := range conns {
 		readers.Go(func() {
-			if errs[i] = s.readUDP(); errs[i] != nil {
-				s.udp.Close() // the others end too
+			if errs[i] = s.readUDP(conn); errs[i] != nil {
+				_ = s.udp.Close() // the others end too
 			}
 		})
 	}
 	readers.Wait()
 	return errors.Join(errs...)
-}
-
-func (s *Server) readUDP() error {
-	req := make([]byte, 1<<16)
-	buf := make([]byte, ednsUDPSize)
-	oob := make([]byte, 128)
-	for {
-		n, oobLen, _, from, err := s.udp.ReadMsgUDPAddrPort(req, oob)
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			if passing(err) {
-				continue
-			}
-			return fmt.Errorf("geodns: read udp: %w", err)
-		}
-		if from.Port() == 0 {
-			continue // nowhere to answer to
-		}
-		if out := s.answer(req[:n], from, false, buf); out != nil {
-			// An error here is the client's network: it asks again.
-			_, _, _ = s.udp.WriteMsgUDPAddrPort(out, replyFrom(oob[:oobLen]), from)
-		}
-	}
 }
 
 // passing tells errors that are about one packet, or a moment, from those that every read will end with.
@@ -79,30 +69,4 @@ func wantDestination(conn *net.UDPConn) error {
 		return fmt.Errorf("ask for destination addresses: %w", errors.Join(err4, err6))
 	}
 	return nil
-}
-
-// replyFrom makes the control message that sends a response from where the query went. The interface is named only where
-// the address needs it: routing may answer through another.
-func replyFrom(oob []byte) []byte {
-	if len(oob) == 0 {
-		return nil
-	}
-	var dst net.IP
-	var cm6 ipv6.ControlMessage
-	if cm6.Parse(oob) == nil && cm6.Dst != nil {
-		dst = cm6.Dst
-	}
-	var cm4 ipv4.ControlMessage
-	if dst == nil && cm4.Parse(oob) == nil {
-		dst = cm4.Dst
-	}
-	switch {
-	case dst == nil:
-		return nil
-	case dst.To4() != nil:
-		return (&ipv4.ControlMessage{Src: dst}).Marshal()
-	case dst.IsLinkLocalUnicast():
-		return (&ipv6.ControlMessage{Src: dst, IfIndex: cm6.IfIndex}).Marshal()
-	}
-	return (&ipv6.ControlMessage{Src: dst}).Marshal()
 }

@@ -47,7 +47,7 @@ func records(t *testing.T, z *Zone) (all []string) {
 		for _, set := range n.sets {
 			r := response{answer: []owned{{n.owner, set}}}
 			m := new(dns.Msg)
-			if err := m.Unpack(r.pack(new(query), dns.MaxMsgSize, true, nil)); err != nil {
+			if err := m.Unpack(r.pack(new(packer), new(query), dns.MaxMsgSize, true, nil)); err != nil {
 				t.Fatal(err)
 			}
 			for _, rr := range m.Answer {

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	oneCore  = "kaiku"
+	oneOfTwo = "kaiku, 1 thread, shared cores"
+	twoCores = "kaiku, 2 threads, shared cores"
+)
+
+// server is one to measure.
+type server struct {
+	name    string
+	threads int
+	version func() string
+	// prepare writes the configuration to dir and gives the command, whose first process is the server.
+	prepare func(w *world, dir, host, port string) ([]string, error)
+	// With one core for the server the load has the other; else both share both, as there may be no third.
+	shared bool
+}
+
+func allServers(kaiku string) []server {
+	startKaiku := func(w *world, dir, host, port string) ([]string, error) {
+		path, err := filepath.Abs(kaiku)
+		return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen", net.JoinHostPort(host, port)},
+			errors.Join(err, w.kaikuConfig(dir))
+	}
+	kaikuVersion := func() string { return firstLine(kaiku, "version") }
+	return []server{
+		{oneCore, 1, kaikuVersion, startKaiku, false},
+		{"gdnsd", 1, func() string { return firstLine("gdnsd", "-h") }, func(w *world, dir, host, port string) ([]string, error) {
+			return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
+		}, false},
+		{"knot", 1, func() string { return firstLine("knotd", "-V") }, func(w *world, dir, host, port string) ([]string, error) {
+			return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
+		}, false},
+		{oneOfTwo, 1, kaikuVersion, startKaiku, true},
+		{twoCores, 2, kaikuVersion, startKaiku, true},
+	}
+}
+
+var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
+
+// firstLine gives the version number that a program prints, or else its first line.
+func firstLine(args ...string) string {
+	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput() // gdnsd has no such option, and says its version with its usage
+	line, _, _ := strings.Cut(string(out), "\n")
+	if found := versionNumber.FindString(string(out)); found != "" {
+		return found
+	}
+	return line
+}
+
+// measurement is one round of one server.
+type measurement struct {
+	Dnsperf loaded `json:"dnsperf"`
+	Flood   loaded `json:"flood"`
+	RSS     int    `json:"rss_kib"`
+}
+
+// loaded is what a server did under a load.
+type loaded struct {
+	QPS     float64 `json:"queries_per_second"`
+	CPU     float64 `json:"cpu_us_per_query"` // user and system
+	Busy    float64 `json:"busy_percent"`     // of the threads that it has
+	Answers int     `json:"answers"`
+	Lost    int     `json:"lost"`
+}
+
+// measure starts a server, checks its answers, loads it, and ends it.
+func (w *world) measure(ctx context.Context, s server, seconds int) (m measurement, err error) {
+	dir, err := os.MkdirTemp(w.dir, "server")
+	if err != nil {
+		return m, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return m, err
+	}
+	args, err := s.prepare(w, dir, "127.0.0.1", port)
+	if err != nil {
+		return m, err
+	}
+	serverCores, loadCores := "0", "1"
+	if s.shared {
+		serverCores, loadCores = "0,1", "0,1"
+	}
+	var log bytes.Buffer
+	// taskset replaces itself by the server, so that the process is the server's.
+	cmd := exec.CommandContext(ctx, "taskset", append([]string{"-c", serverCores}, args...)...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", s.threads))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		return m, err
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		kill.Stop()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, log.String())
+		}
+	}()
+	if err := checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
+		return m, err
+	}
+	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // caches warm
+		return m, err
+	}
+	if m.Dnsperf, err = loadWith(ctx, w.dnsperf, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
+		return m, err
+	}
+	if m.Flood, err = loadWith(ctx, w.flood, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
+		return m, err
+	}
+	m.RSS = rss(cmd.Process.Pid)
+	return m, nil
+}
+
+// loadWith loads a server, and looks at what its process spends.
+func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error),
+	pid, threads int, port, cores string, seconds int) (l loaded, err error) {
+	before, err := cpuTime(pid)
+	if err != nil {
+		return l, err
+	}
+	began := time.Now()
+	if l.Answers, l.Lost, err = load(ctx, port, cores, seconds); err != nil {
+		return l, err
+	}
+	took := time.Since(began)
+	after, err := cpuTime(pid)
+	if err != nil {
+		return l, err
+	}
+	spent := after - before
+	l.QPS = float64(l.Answers) / took.Seconds()
+	l.CPU = float64(spent.Nanoseconds()) / 1000 / float64(l.Answers)
+	l.Busy = 100 * spent.Seconds() / took.Seconds() / float64(threads)
+	return l, nil
+}
+
+// freePort gives a port that is free now.
+func freePort() (string, error) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+	return port, err
+}
+
+// checkAnswers waits for the server, and asks for a network of each site whether it is sent there.
+func checkAnswers(ctx context.Context, addr string) error {
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buf := make([]byte, 1500)
+	for tries := 0; tries < 100; tries++ {
+		_ = conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		prefix, _ := network(0)
+		_, _ = conn.Write(query(names[0]+"."+origin, 1, prefix))
+		if _, err = conn.Read(buf); err == nil {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond): // a refusal comes at once
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("no answer after 10 s: %w", err)
+	}
+	for n := range len(sites) * 4 {
+		prefix, at := network(n)
+		q := query(names[n%len(names)]+"."+origin, 1, prefix)
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		q[1] = byte(n + 1) // the id: an answer to a try from before has 0
+		if _, err := conn.Write(q); err != nil {
+			return err
+		}
+		size := 0
+		for size == 0 || buf[1] != q[1] {
+			if size, err = conn.Read(buf); err != nil {
+				return err
+			}
+		}
+		want := netip.MustParseAddr(sites[at].four).As4()
+		if !bytes.Contains(buf[:size], want[:]) {
+			return fmt.Errorf("%s is not answered with %s: %x", prefix, sites[at].four, buf[:size])
+		}
+	}
+	return nil
+}
+
+var (
+	completed = regexp.MustCompile(`Queries completed:\s+(\d+)`)
+	lostCount = regexp.MustCompile(`Queries lost:\s+(\d+)`)
+	noError   = regexp.MustCompile(`Response codes:\s+NOERROR (\d+) `)
+)
+
+// dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the server takes without dropping (net.core.rmem_default,
+// 208 KiB, has room for some 270).
+func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
+	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d", w.queries,
+		"-c", "32", "-T", "1", "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
+	if err != nil {
+		return 0, 0, fmt.Errorf("dnsperf: %w\n%s", err, out)
+	}
+	number := func(r *regexp.Regexp) int {
+		if found := r.FindSubmatch(out); found != nil {
+			n, _ := strconv.Atoi(string(found[1]))
+			return n
+		}
+		return -1
+	}
+	answers, lost = number(completed), number(lostCount)
+	if answers <= 0 || number(noError) != answers {
+		return 0, 0, fmt.Errorf("dnsperf got other answers than NOERROR:\n%s", out)
+	}
+	return answers, lost, nil
+}
+
+// flood runs this program's flood for some seconds.
+func (w *world) flood(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd := exec.CommandContext(ctx, "taskset", "-c", cores, self, "-flood", net.JoinHostPort("127.0.0.1", port), "-queries", w.queries,
+		"-seconds", strconv.Itoa(seconds))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	out, err := cmd.CombinedOutput()
+	var r floodResult
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("flood: %w\n%s", err, out)
+	}
+	return r.Answers, r.Lost, nil
+}
+
+// cpuTime is what a process has spent, in user and in system mode (proc(5), /proc/pid/stat, fields 14 and 15).
+func cpuTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third on
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2) // USER_HZ is 100 on every Linux of now
+}
+
+var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
+
+func rss(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if found := rssLine.FindSubmatch(b); found != nil {
+		n, _ := strconv.Atoi(string(found[1]))
+		return n
+	}
+	return 0
+}

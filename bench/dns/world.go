@@ -1,0 +1,201 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// world is what all servers are told: names, sites that they are answered with, and networks of clients.
+type world struct {
+	dir     string
+	queries string // a file for dnsperf
+	health  net.Listener
+}
+
+const (
+	origin   = "example.com"
+	networks = 1000
+)
+
+var (
+	names = []string{"www", "static", "img", "video", "api", "shop", "blog", "docs"}
+	sites = []site{
+		{"hel", "203.0.113.10", "2001:db8:1::10", "60.17, 24.94"},
+		{"nyc", "198.51.100.20", "2001:db8:2::20", "40.71, -74.01"},
+		{"sin", "192.0.2.40", "2001:db8:3::40", "1.35, 103.82"},
+	}
+)
+
+type site struct{ name, four, six, place string }
+
+// network gives the n-th network of clients, and the site that it belongs to.
+func network(n int) (netip.Prefix, int) {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(n / 250), byte(n % 250), 0}), 24), n % len(sites)
+}
+
+// staticZone is what is the same for all: SOA, NS and the server's address.
+const staticZone = `$ORIGIN example.com.
+$TTL 3600
+@   SOA ns1 hostmaster 1 7200 1800 1209600 300
+@   NS  ns1
+ns1 A   192.0.2.53
+`
+
+func newWorld(dir string) (*world, error) {
+	w := &world{dir: dir, queries: filepath.Join(dir, "queries")}
+	if err := os.WriteFile(w.queries, queries(), 0o644); err != nil {
+		return nil, err
+	}
+	var err error
+	if w.health, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	// What kaiku probes. The other two are told of no probes, and take all sites as healthy.
+	go func() {
+		_ = http.Serve(w.health, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	}()
+	return w, nil
+}
+
+func (w *world) close() { _ = w.health.Close() }
+
+// queries makes each name's A and AAAA for each network, in random order that is the same each time, as dnsperf -B reads them: each after its
+// length, the id left for dnsperf to fill.
+func queries() []byte {
+	var all [][]byte
+	for n := range networks {
+		prefix, _ := network(n)
+		for _, name := range names {
+			for _, qtype := range []uint16{1, 28} {
+				all = append(all, query(name+"."+origin, qtype, prefix))
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var out []byte
+	for _, q := range all {
+		out = binary.BigEndian.AppendUint16(out, uint16(len(q)))
+		out = append(out, q...)
+	}
+	return out
+}
+
+// query makes a query with a client subnet (RFC 7871).
+func query(name string, qtype uint16, client netip.Prefix) []byte {
+	b := []byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1}
+	for label := range strings.SplitSeq(name, ".") {
+		b = append(b, byte(len(label)))
+		b = append(b, label...)
+	}
+	b = append(b, 0)
+	b = binary.BigEndian.AppendUint16(b, qtype)
+	b = append(b, 0, 1)
+	b = append(b, 0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 11) // OPT, 1232 octets
+	b = append(b, 0, 8, 0, 7, 0, 1, byte(client.Bits()), 0)
+	addr := client.Addr().As4()
+	return append(b, addr[:3]...)
+}
+
+// kaikuConfig writes the fleet file.
+func (w *world) kaikuConfig(dir string) error {
+	var b strings.Builder
+	b.WriteString("sites:\n  - name: www\n    hosts: [www.example.com]\n    origin: { servers: [\"http://127.0.0.1:9\"] }\nnodes:\n")
+	b.WriteString("  ns1: { roles: [geodns], location: [50.11, 8.68], addresses: [192.0.2.53] }\n")
+	for _, s := range sites {
+		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%s], addresses: [%s, \"%s\"] }\n", s.name, s.place, s.four, s.six)
+	}
+	fmt.Fprintf(&b, "edge: { http: \"%s\" }\ngeodns:\n  zones:\n    - name: example.com\n      file: zone\n      edges:\n", w.health.Addr())
+	for _, name := range names {
+		fmt.Fprintf(&b, "        %s: { answers: 1, ttl: 30s }\n", name)
+	}
+	b.WriteString("  locate:\n")
+	for n := range networks {
+		prefix, at := network(n)
+		fmt.Fprintf(&b, "    %s: [%s]\n", prefix, sites[at].place)
+	}
+	return write(dir, map[string]string{"fleet.yaml": b.String(), "zone": staticZone})
+}
+
+// gdnsdConfig writes a configuration whose geoip plugin has a table of networks, no database and no probes.
+func (w *world) gdnsdConfig(dir, listen string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "options => { listen => \"%s\", udp_threads => 1, tcp_threads => 1, edns_client_subnet => true, run_dir => \"%s/run\", state_dir => \"%s/state\" }\n", listen, dir, dir)
+	b.WriteString("plugins => { geoip => { maps => { m => { datacenters => [hel, nyc, sin], nets => {\n")
+	for n := range networks {
+		prefix, at := network(n)
+		fmt.Fprintf(&b, "  %s => [%s, %s, %s]\n", prefix, sites[at].name, sites[(at+1)%3].name, sites[(at+2)%3].name)
+	}
+	b.WriteString("} } }\nresources => { edges => { map => m, dcmap => {\n")
+	for _, s := range sites {
+		fmt.Fprintf(&b, "  %s => { addrs_v4 => { a => %s }, addrs_v6 => { a => %s } }\n", s.name, s.four, s.six)
+	}
+	b.WriteString("} } } } }\n")
+	zone := staticZone
+	for _, name := range names {
+		zone += name + " 30 DYNA geoip!edges\n"
+	}
+	return write(dir, map[string]string{"config": b.String(), "zones/example.com": zone})
+}
+
+// knotConfig writes a configuration with mod-geoip in its subnet mode.
+func (w *world) knotConfig(dir, host, port string) error {
+	conf := fmt.Sprintf(`server:
+    listen: %s@%s
+    rundir: "%s"
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+    edns-client-subnet: on
+    user: root:root
+database:
+    storage: "%s/db"
+mod-geoip:
+  - id: geo
+    config-file: "%s/geo.conf"
+    ttl: 30
+    mode: subnet
+template:
+  - id: default
+    storage: "%s"
+zone:
+  - domain: example.com
+    file: zone
+    zonefile-sync: -1
+    journal-content: none
+    module: mod-geoip/geo
+`, host, port, dir, dir, dir, dir)
+	var b strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&b, "%s.%s:\n", name, origin)
+		for n := range networks {
+			prefix, at := network(n)
+			fmt.Fprintf(&b, "  - net: %s\n    A: %s\n    AAAA: %s\n", prefix, sites[at].four, sites[at].six)
+		}
+	}
+	zone := staticZone
+	for _, name := range names { // for clients of no network that it knows
+		zone += fmt.Sprintf("%s 30 A %s\n%s 30 AAAA %s\n", name, sites[0].four, name, sites[0].six)
+	}
+	return write(dir, map[string]string{"knot.conf": conf, "geo.conf": b.String(), "zone": zone})
+}
+
+func write(dir string, files map[string]string) error {
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

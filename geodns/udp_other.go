@@ -1,0 +1,86 @@
+//go:build !linux
+
+package geodns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// listenUDP binds one socket: not every system spreads packets over more.
+func listenUDP(ctx context.Context, addr string) (sockets, error) {
+	var lc net.ListenConfig
+	conn, err := lc.ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return sockets{conn.(*net.UDPConn)}, nil
+}
+
+// perReader gives the socket of each goroutine that reads: a few read one, and the kernel hands each packet to one of them.
+func (s sockets) perReader() []*net.UDPConn {
+	conns := make([]*net.UDPConn, runtime.GOMAXPROCS(0))
+	for i := range conns {
+		conns[i] = s[0]
+	}
+	return conns
+}
+
+func (s *Server) readUDP(conn *net.UDPConn) error {
+	w := newWorker(s)
+	req := make([]byte, 1<<16)
+	buf := make([]byte, ednsUDPSize)
+	oob := make([]byte, 128)
+	for {
+		n, oobLen, _, from, err := conn.ReadMsgUDPAddrPort(req, oob)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			if passing(err) {
+				continue
+			}
+			return fmt.Errorf("geodns: read udp: %w", err)
+		}
+		if from.Port() == 0 {
+			continue // nowhere to answer to
+		}
+		if out := w.answer(req[:n], from, false, buf); out != nil {
+			w.tally.flush()
+			// An error here is the client's network: it asks again.
+			_, _, _ = conn.WriteMsgUDPAddrPort(out, replyFrom(oob[:oobLen]), from)
+		}
+	}
+}
+
+// replyFrom makes the control message that sends a response from where the query went. The interface is named only where
+// the address needs it: routing may answer through another.
+func replyFrom(oob []byte) []byte {
+	if len(oob) == 0 {
+		return nil
+	}
+	var dst net.IP
+	var cm6 ipv6.ControlMessage
+	if cm6.Parse(oob) == nil && cm6.Dst != nil {
+		dst = cm6.Dst
+	}
+	var cm4 ipv4.ControlMessage
+	if dst == nil && cm4.Parse(oob) == nil {
+		dst = cm4.Dst
+	}
+	switch {
+	case dst == nil:
+		return nil
+	case dst.To4() != nil:
+		return (&ipv4.ControlMessage{Src: dst}).Marshal()
+	case dst.IsLinkLocalUnicast():
+		return (&ipv6.ControlMessage{Src: dst, IfIndex: cm6.IfIndex}).Marshal()
+	}
+	return (&ipv6.ControlMessage{Src: dst}).Marshal()
+}
