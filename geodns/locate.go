@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"unsafe"
 
@@ -182,6 +183,8 @@ func openDatabase(path string, open *database) (*database, error) {
 		open.info.Size() == info.Size() && open.info.ModTime().Equal(info.ModTime()) {
 		return open, nil
 	}
+	// What was read before and is no longer used would otherwise stay until the heap has doubled.
+	debug.FreeOSMemory()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("geoip database: %w", err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,10 @@ func (s *Server) Reload(cfg Config) error {
 	select {
 	case s.changed <- struct{}{}:
 	default: // told already
+	}
+	if db := snap.locator.db; db != nil && (before == nil || before.locator.db != db) {
+		before = nil
+		debug.FreeOSMemory() // the database of before is as large as all else together
 	}
 	return nil
 }
