@@ -112,6 +112,9 @@ func (w *worker) decide(rcode int, proven bool) {
 func (w *worker) count(tcp bool) {
 	r, m := &w.resolver, w.server.metrics
 	w.tally.inc(m.query(w.query.qtype, r.rcode, tcp))
+	if r.zone != nil {
+		w.tally.inc(r.snapshot.asked[r.zone])
+	}
 	for _, c := range r.served {
 		w.tally.inc(m.answeredBy(c.node))
 	}

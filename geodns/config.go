@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config is all that a Server answers from.
@@ -191,6 +192,7 @@ type snapshot struct {
 	states  map[string]*nodeState // by node name
 
 	numbers familyNumbers
+	asked   map[*Zone]*prometheus.Counter // queries of each zone
 }
 
 // newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.

@@ -15,6 +15,8 @@ type metrics struct {
 	healthy      *prometheus.GaugeVec
 	allUnhealthy prometheus.Counter
 	probe        *prometheus.HistogramVec
+	zones        *prometheus.CounterVec
+	seconds      prometheus.Histogram
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
@@ -40,6 +42,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "kaiku_dns_probe_seconds", Help: "Duration of health probes.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
 		}, []string{"node"}),
+		zones: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kaiku_dns_zone_queries_total", Help: "DNS queries for a name of a zone.",
+		}, []string{"zone"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kaiku_dns_answer_seconds", Help: "Time from a query read to its response sent; of a batch of packets the mean, once.",
+			Buckets: []float64{1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2},
+		}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kaiku_dns_rate_limited_total", Help: "Responses over UDP that were over the rate limit.",
 		}, []string{"action"}),
@@ -48,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {
@@ -161,6 +170,22 @@ func (m *metrics) nodes(now, before *snapshot) {
 	}
 	for _, state := range now.states {
 		m.node(state)
+	}
+}
+
+// zoneCounters sets the counter of each zone, and forgets zones that are gone.
+func (m *metrics) zoneCounters(now, before *snapshot) {
+	if before != nil {
+		for origin, z := range before.zones {
+			if now.zones[origin] == nil {
+				m.zones.DeleteLabelValues(z.Name())
+			}
+		}
+	}
+	now.asked = make(map[*Zone]*prometheus.Counter, len(now.zones))
+	for _, z := range now.zones {
+		counter := m.zones.WithLabelValues(z.Name())
+		now.asked[z] = &counter
 	}
 }
 

@@ -45,7 +45,7 @@ func (r *resolver) resolve() {
 		r.rcode = dns.RcodeRefused
 		return
 	}
-	r.aa = true
+	r.aa, r.zone = true, zone
 	r.chase(zone, r.q.qname, r.q.owner())
 }
 

@@ -16,6 +16,7 @@ type response struct {
 	answer     []owned
 	authority  []owned
 	additional []extra
+	zone       *Zone  // that the name asked for is in; nil if it is in none
 	truncated  bool   // says TC, whether or not it fits
 	subject    name   // of the zone data that the answer begins with: that of a wildcard, not what was asked for
 	scope      int    // of the client subnet

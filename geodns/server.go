@@ -75,6 +75,7 @@ func (s *Server) Reload(cfg Config) error {
 		e.inherit(before)
 	}
 	s.checkSerials(snap, before)
+	s.metrics.zoneCounters(snap, before)
 	s.current.Store(snap)
 	s.metrics.nodes(snap, before)
 	s.checkEdges(snap)

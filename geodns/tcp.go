@@ -146,7 +146,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPo
 			buf = make([]byte, dns.MaxMsgSize)
 		}
 		sess.busy = busy()
+		began := time.Now()
 		resp := s.respond(req, from, &sess, buf)
+		s.metrics.seconds.Observe(time.Since(began).Seconds())
 		if resp == nil {
 			_ = out.Flush() // of those before
 			return          // not a query: whoever it is, they don't speak DNS

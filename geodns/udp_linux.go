@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,6 +78,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 			}
 			return fmt.Errorf("geodns: read udp: %w", err)
 		}
+		began := time.Now()
 		w.clock = s.limiter.now()
 		for i := range n {
 			req, from := b.request(i)
@@ -89,5 +91,6 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 		}
 		w.tally.flush()
 		b.send()
+		s.metrics.seconds.Observe(time.Since(began).Seconds() / float64(n))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -51,10 +52,12 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 		if from.Port() == 0 {
 			continue // nowhere to answer to
 		}
+		began := time.Now()
 		if out := w.answer(req[:n], from, false, buf); out != nil {
 			w.tally.flush()
 			// An error here is the client's network: it asks again.
 			_, _, _ = conn.WriteMsgUDPAddrPort(out, replyFrom(oob[:oobLen]), from)
+			s.metrics.seconds.Observe(time.Since(began).Seconds())
 		}
 	}
 }
