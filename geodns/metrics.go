@@ -15,6 +15,7 @@ type metrics struct {
 	healthy      *prometheus.GaugeVec
 	allUnhealthy prometheus.Counter
 	probe        *prometheus.HistogramVec
+	probes       *prometheus.CounterVec
 	zones        *prometheus.CounterVec
 	seconds      prometheus.Histogram
 
@@ -42,6 +43,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "kaiku_dns_probe_seconds", Help: "Duration of health probes.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
 		}, []string{"node"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kaiku_dns_probes_total", Help: "Health probes of a node from this server, by result: ok or failed.",
+		}, []string{"node", "result"}),
 		zones: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kaiku_dns_zone_queries_total", Help: "DNS queries for a name of a zone.",
 		}, []string{"zone"}),
@@ -57,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {
@@ -165,6 +169,7 @@ func (m *metrics) nodes(now, before *snapshot) {
 				m.healthy.DeleteLabelValues(name)
 				m.answered.DeleteLabelValues(name)
 				m.probe.DeleteLabelValues(name)
+				m.probes.DeletePartialMatch(prometheus.Labels{"node": name})
 			}
 		}
 	}

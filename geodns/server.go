@@ -209,6 +209,11 @@ func (s *Server) reported(state *nodeState, changed bool, took time.Duration, er
 		return // the node has left meanwhile
 	}
 	s.metrics.probe.WithLabelValues(state.name).Observe(took.Seconds())
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	s.metrics.probes.WithLabelValues(state.name, result).Inc()
 	if !changed {
 		return
 	}
