@@ -42,6 +42,7 @@ type Control struct {
 	Log     *slog.Logger
 
 	server *server.Server
+	noSync bool // for benchmarks that fill the log first
 }
 
 // controlStart is how long the embedded server may take to listen.
@@ -58,7 +59,7 @@ func (c *Control) Listen(context.Context) error {
 		ServerName: c.Node, Host: host, Port: port, NoSigs: true, NoLog: false,
 		TLSConfig: conf, TLSVerify: true, TLSTimeout: 5, AuthTimeout: 6,
 		CustomClientAuthentication: permit{},
-		JetStream:                  true, StoreDir: c.Dir, SyncAlways: true,
+		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
 		MaxPayload: 1 << 20, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
 	}

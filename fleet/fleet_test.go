@@ -18,11 +18,11 @@ type control struct {
 	stop func()
 }
 
-func logTo(t *testing.T) *slog.Logger {
+func logTo(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func freeAddr(t *testing.T) string {
 }
 
 // startControl starts n control nodes with the data below dir.
-func startControl(t *testing.T, dir string, n int) []*control {
+func startControl(t testing.TB, dir string, n int) []*control {
 	t.Helper()
 	var nodes []*control
 	for i := range n {
@@ -60,7 +60,7 @@ func startControl(t *testing.T, dir string, n int) []*control {
 	return nodes
 }
 
-func (c *control) start(t *testing.T) {
+func (c *control) start(t testing.TB) {
 	t.Helper()
 	if err := c.Listen(t.Context()); err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func (c *control) start(t *testing.T) {
 }
 
 // dial connects a node to the control nodes.
-func dial(t *testing.T, nodes []*control, name, role string) *Client {
+func dial(t testing.TB, nodes []*control, name, role string) *Client {
 	t.Helper()
 	conf, err := key(t, "k").TLS(name, role)
 	if err != nil {
@@ -133,13 +133,20 @@ func startEdge(t *testing.T, c *Client, from Position) *testEdge {
 	return e
 }
 
+// last is the newest purge.
+func (e *testEdge) last() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.purges[len(e.purges)-1]
+}
+
 func (e *testEdge) has() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.purges)
 }
 
-func until(t *testing.T, what string, cond func() bool) {
+func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -151,7 +158,7 @@ func until(t *testing.T, what string, cond func() bool) {
 }
 
 // append appends a purge, and tries again until it is taken.
-func appendPurge(t *testing.T, c *Client, n int) uint64 {
+func appendPurge(t testing.TB, c *Client, n int) uint64 {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; {
 		seq, err := c.Append(t.Context(), fmt.Sprintf("%s-%d", c.Node, n), n)
@@ -207,7 +214,7 @@ func TestPurgesReachEdges(t *testing.T) {
 		return one.lost > lost && two.lost > 0
 	})
 	appendPurge(t, a, 5000)
-	until(t, "purges go on", func() bool { return one.purges[one.has()-1] == "5000" })
+	until(t, "purges go on", func() bool { return one.last() == "5000" })
 }
 
 // An edge that is cut off from the log stops trusting what it has.
@@ -342,6 +349,101 @@ func TestLeaderKilled(t *testing.T) {
 		if seqs[i] <= seqs[i-1] {
 			t.Fatalf("purge %d has sequence %d after %d", i, seqs[i], seqs[i-1])
 		}
+	}
+}
+
+// relay stands between a node and a control node, and can let nothing through.
+type relay struct {
+	net.Listener
+	to  string
+	mu  sync.Mutex
+	cut bool
+	all []net.Conn
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{Listener: l, to: to}
+	t.Cleanup(func() {
+		l.Close()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, c := range r.all {
+			c.Close()
+		}
+	})
+	go func() {
+		for {
+			a, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", to)
+			if err != nil {
+				a.Close()
+				continue
+			}
+			r.mu.Lock()
+			r.all = append(r.all, a, b)
+			r.mu.Unlock()
+			go r.copy(a, b)
+			go r.copy(b, a)
+		}
+	}()
+	return r
+}
+
+// copy passes bytes on, or swallows them while the relay is cut, as a network does that drops packets.
+func (r *relay) copy(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		r.mu.Lock()
+		cut := r.cut
+		r.mu.Unlock()
+		if cut {
+			continue
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (r *relay) set(cut bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = cut
+}
+
+// An edge behind a network that drops everything notices, stops trusting what it has, and catches up afterwards before it trusts it again.
+func TestPartition(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	wall := newRelay(t, nodes[0].Addr)
+	c := dial(t, nodes, "hel1", RoleEdge)
+	behind := dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge)
+	e := startEdge(t, behind, Position{})
+	e.MaxDisconnected = 3 * time.Second
+	until(t, "it is in touch", e.InTouch)
+	wall.set(true)
+	for i := range 20 {
+		appendPurge(t, c, i)
+	}
+	until(t, "it notices", func() bool { return !e.InTouch() })
+	if n := e.has(); n != 0 {
+		t.Errorf("%d purges came through the wall", n)
+	}
+	wall.set(false)
+	until(t, "it is in touch again", e.InTouch)
+	if n := e.has(); n != 20 {
+		t.Errorf("it trusts what it has with %d of 20 purges", n)
 	}
 }
 

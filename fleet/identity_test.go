@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func key(t *testing.T, letter string) Key {
+func key(t testing.TB, letter string) Key {
 	t.Helper()
 	k, err := NewKey([]byte(strings.Repeat(letter, 44)))
 	if err != nil {

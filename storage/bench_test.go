@@ -315,3 +315,28 @@ func BenchmarkHotWhileCold(b *testing.B) {
 	b.ReportMetric(float64(with.Nanoseconds())/1000, "p99-µs")
 	b.ReportMetric(0, "ns/op")
 }
+
+// BenchmarkApply applies a million purges of a log as an edge that was away does, a thousand at a time. Run it with -benchtime 1x.
+func BenchmarkApply(b *testing.B) {
+	for range b.N {
+		b.StopTimer()
+		s, err := Open(Options{Dir: b.TempDir(), Disk: 256 << 20, Memory: 1 << 20, Floor: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		purges := make([]Purge, 1000)
+		for batch := range 1000 {
+			for i := range purges {
+				purges[i] = Purge{URLs: []string{fmt.Sprintf("www.example.com/some/page/%d.html", batch*1000+i)}}
+			}
+			if err := s.Apply(purges, Position{Log: 1, Seq: uint64(batch+1) * 1000}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StopTimer()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

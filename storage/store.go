@@ -250,9 +250,10 @@ func (s *Store) Invalidate(p Purge) error {
 	return err
 }
 
-// Apply is Purge for some purges of a log that other stores follow too: they and the position after them become durable together.
+// Apply is Purge for some purges of a log that other stores follow too. They and the position after them become durable together, but not at once: a power loss
+// may undo both, and then the log has them still.
 func (s *Store) Apply(purges []Purge, after Position) error {
-	_, err := s.purges.add(purges, &after, true)
+	_, err := s.purges.add(purges, &after, false)
 	return err
 }
 

@@ -1,0 +1,100 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// BenchmarkPurgeToAllEdges measures the time from a purge being acknowledged until the last of 20 edges has applied it.
+func BenchmarkPurgeToAllEdges(b *testing.B) {
+	const edges = 20
+	nodes := startControl(b, b.TempDir(), 1)
+	type applied struct {
+		seq uint64
+		at  time.Time
+	}
+	news := make(chan applied, edges*16)
+	var followers []*Follower
+	for i := range edges {
+		f := &Follower{Client: dial(b, nodes, fmt.Sprintf("edge%d", i), RoleEdge),
+			Apply: func(_ []json.RawMessage, after Position) error {
+				news <- applied{after.Seq, time.Now()}
+				return nil
+			},
+			Lost: func(Position) error { return nil }}
+		followers = append(followers, f)
+		go func() { _ = f.Serve(b.Context()) }()
+	}
+	for _, f := range followers {
+		until(b, "all are in touch", f.InTouch)
+	}
+	c := dial(b, nodes, "purger", RoleEdge)
+	appendPurge(b, c, -1)
+	for range edges {
+		<-news
+	}
+	var took []time.Duration
+	b.ResetTimer()
+	for i := range b.N {
+		seq := appendPurge(b, c, i)
+		acknowledged := time.Now()
+		last := time.Duration(0)
+		for range edges {
+			if a := <-news; a.seq == seq {
+				last = max(last, a.at.Sub(acknowledged))
+			}
+		}
+		took = append(took, last)
+	}
+	b.StopTimer()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "median-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// BenchmarkReplay has an edge that was away for a million purges catch up. Run it with -benchtime 1x.
+func BenchmarkReplay(b *testing.B) {
+	const purges = 1_000_000
+	nodes := startControl(b, b.TempDir(), 1)
+	nodes[0].stop()
+	nodes[0].noSync = true
+	nodes[0].start(b)
+	c := dial(b, nodes, "purger", RoleEdge)
+	appendPurge(b, c, -1)
+	for i := range purges {
+		p, err := json.Marshal(map[string][]string{"urls": {fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.js.PublishAsync(purgeSubject, p, jetstream.WithStallWait(time.Minute)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	<-c.js.PublishAsyncComplete()
+	last, _, err := c.position(b.Context())
+	if err != nil || last.Seq < purges {
+		b.Fatalf("the log is at %v, %v", last, err)
+	}
+	b.ResetTimer()
+	for i := range b.N {
+		var n atomic.Int64
+		f := &Follower{Client: dial(b, nodes, fmt.Sprintf("edge%d", i), RoleEdge), Start: Position{Log: last.Log},
+			Apply: func(purges []json.RawMessage, _ Position) error {
+				n.Add(int64(len(purges)))
+				return nil
+			},
+			Lost: func(Position) error { return io.ErrUnexpectedEOF }}
+		go func() { _ = f.Serve(b.Context()) }()
+		until(b, "it has caught up", f.InTouch)
+		if n.Load() != int64(last.Seq) {
+			b.Fatalf("%d purges came, want %d", n.Load(), last.Seq)
+		}
+	}
+}
