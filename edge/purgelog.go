@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +17,8 @@ import (
 // PurgeLog is a log of purges that all edges of a fleet follow.
 type PurgeLog interface {
 	// Append puts a purge into the log and returns its sequence once it can't be lost. It fails with an error that is ErrNoPurgeLog if the log can't be reached.
-	Append(ctx context.Context, p PurgeRequest) (seq uint64, err error)
+	// site is the one that all of the purge is of, or "".
+	Append(ctx context.Context, site string, p PurgeRequest) (seq uint64, err error)
 	// Applied is the place in the log up to which Server.Apply was called.
 	Applied() storage.Position
 	// InTouch says whether this edge may trust what it has: not long ago it had applied all that there was.
@@ -59,10 +61,47 @@ type NodeStatus struct {
 // ErrNoPurgeLog says that a purge was refused because the log can't be reached.
 var ErrNoPurgeLog = errors.New("purge log unavailable")
 
+// Logged is a purge of the log.
+type Logged struct {
+	Site string // the only one that who made it may purge; "" is any
+	PurgeRequest
+}
+
+// siteOf is the site that all of a purge is of, or "".
+func (s *Server) siteOf(p PurgeRequest) string {
+	if p.All || len(p.Tags) > 0 {
+		return ""
+	}
+	var one *Site
+	for i, raw := range slices.Concat(p.URLs, p.Prefixes, p.Hosts) {
+		host := raw
+		if i < len(p.URLs)+len(p.Prefixes) {
+			u, err := URLOf(raw)
+			if err != nil {
+				return ""
+			}
+			host, _, _ = strings.Cut(u, "/")
+		}
+		site, _ := s.sites.Load().find(host)
+		if site == nil || one != nil && site != one {
+			return ""
+		}
+		one = site
+	}
+	if one == nil {
+		return ""
+	}
+	return one.Name
+}
+
 // Apply applies purges of the log. What is not understood, as that of a newer version, makes everything stale.
-func (s *Server) Apply(requests []PurgeRequest, after storage.Position) error {
+func (s *Server) Apply(requests []Logged, after storage.Position) error {
 	purges := make([]storage.Purge, len(requests))
 	for i, r := range requests {
+		if r.Site != "" && s.siteOf(r.PurgeRequest) != r.Site {
+			s.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site", r.Site)
+			continue
+		}
 		p, err := r.purge(s.known)
 		if err != nil {
 			s.Log.Error("a purge of the log is not understood: everything becomes stale", "error", err)
@@ -80,7 +119,7 @@ func (s *Server) purge(ctx context.Context, req PurgeRequest) (uint64, error) {
 		return 0, &requestError{err}
 	}
 	if s.Purges != nil {
-		return s.Purges.Append(ctx, req)
+		return s.Purges.Append(ctx, s.siteOf(req), req)
 	}
 	return s.Store.Purge(p)
 }

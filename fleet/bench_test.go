@@ -24,7 +24,7 @@ func BenchmarkPurgeToAllEdges(b *testing.B) {
 	var followers []*Follower
 	for i := range edges {
 		f := &Follower{Client: dial(b, nodes, fmt.Sprintf("edge%d", i), RoleEdge),
-			Apply: func(_ []json.RawMessage, after Position) error {
+			Apply: func(_ []Logged, after Position) error {
 				news <- applied{after.Seq, time.Now()}
 				return nil
 			},
@@ -73,7 +73,7 @@ func BenchmarkReplay(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := c.js.PublishAsync(purgeSubject, p, jetstream.WithStallWait(time.Minute)); err != nil {
+		if _, err := c.js.PublishAsync(subjectOf(""), p, jetstream.WithStallWait(time.Minute)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func BenchmarkReplay(b *testing.B) {
 	for i := range b.N {
 		var n atomic.Int64
 		f := &Follower{Client: dial(b, nodes, fmt.Sprintf("edge%d", i), RoleEdge), Start: Position{Log: last.Log},
-			Apply: func(purges []json.RawMessage, _ Position) error {
+			Apply: func(purges []Logged, _ Position) error {
 				n.Add(int64(len(purges)))
 				return nil
 			},

@@ -88,7 +88,7 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	defer cancel()
 	stream, err := c.js.Stream(ctx, purgeStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = c.js.CreateStream(ctx, jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject}, Storage: jetstream.FileStorage,
+		stream, err = c.js.CreateStream(ctx, jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject + ".>"}, Storage: jetstream.FileStorage,
 			Replicas: c.Replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: maxPurges, MaxBytes: 4 << 30,
 			Duplicates: 2 * time.Minute, AllowDirect: false, DenyDelete: true})
 	}
@@ -134,8 +134,9 @@ type Position struct {
 // ErrUnavailable says that the control plane did not take something; it may be tried again.
 var ErrUnavailable = errors.New("the control plane can't be reached, or has no majority of its nodes")
 
-// Append puts a purge into the log and returns its sequence once a majority of the control nodes has it on disk. id makes it once only, if it is tried again.
-func (c *Client) Append(ctx context.Context, id string, purge any) (uint64, error) {
+// Append puts a purge into the log and returns its sequence once a majority of the control nodes has it on disk. id makes it once only, if it is tried again. site is the one
+// that all of it is of, or "".
+func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64, error) {
 	b, err := json.Marshal(purge)
 	if err != nil {
 		return 0, err
@@ -145,7 +146,7 @@ func (c *Client) Append(ctx context.Context, id string, purge any) (uint64, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ack, err := c.js.Publish(ctx, purgeSubject, b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream), jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
+	ack, err := c.js.Publish(ctx, subjectOf(site), b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream), jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

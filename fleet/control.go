@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,7 @@ const (
 // Subjects and buckets of what nodes share.
 const (
 	purgeStream  = "PURGES"
-	purgeSubject = "purge"  // the one subject of the log, so that there is one order
+	purgeSubject = "purge"  // of the log: below it one for each site, and one for purges of several; all are in one order
 	leaseBucket  = "leases" // by node
 	drainBucket  = "drain"  // by node
 )
@@ -130,8 +131,9 @@ func (permit) Check(c server.ClientAuthentication) bool {
 	if st == nil || len(st.PeerCertificates) == 0 {
 		return false
 	}
-	subject := st.PeerCertificates[0].Subject
-	allow := permissions(subject.CommonName, subject.OrganizationalUnit)
+	cert := st.PeerCertificates[0]
+	subject := cert.Subject
+	allow := permissions(subject.CommonName, subject.OrganizationalUnit, sitesOf(cert))
 	if allow == nil {
 		return false
 	}
@@ -139,16 +141,23 @@ func (permit) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// permissions are the subjects of a node. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
-func permissions(node string, roles []string) *server.Permissions {
+// permissions are the subjects of a node that may purge some sites only, or all if there are none. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
+func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
 	publish := []string{
 		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
 		"$JS.API.CONSUMER.CREATE.*.>", "$JS.API.CONSUMER.DELETE.*.>", "$JS.API.CONSUMER.INFO.*.>", "$JS.API.CONSUMER.MSG.NEXT.*.>", "$JS.ACK.>", "$JS.FC.>",
 	}
+	purges := []string{purgeSubject + ".>"}
+	if len(sites) > 0 {
+		purges = nil
+	}
+	for _, s := range sites {
+		purges = append(purges, subjectOf(s))
+	}
 	switch {
 	case has(RoleAdmin), has(RoleEdge), has(RoleControl):
-		publish = append(publish, purgeSubject, "$KV."+leaseBucket+"."+node, "$KV."+drainBucket+".>")
+		publish = append(append(publish, purges...), "$KV."+leaseBucket+"."+node, "$KV."+drainBucket+".>")
 	case has(RoleGeoDNS):
 		publish = append(publish, "$KV."+leaseBucket+"."+node)
 	default:
@@ -156,7 +165,7 @@ func permissions(node string, roles []string) *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: publish},
-		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", purgeSubject, "$KV.>"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", purgeSubject + ".>", "$KV.>"}},
 	}
 }
 
@@ -182,3 +191,14 @@ func (natsLog) Debugf(string, ...any) {}
 func (natsLog) Tracef(string, ...any) {}
 
 var errNoControl = errors.New("the control plane does not answer")
+
+// encodeToken makes a text one token of a subject.
+func encodeToken(s string) string { return hex.EncodeToString([]byte(s)) }
+
+func decodeToken(s string) string {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}

@@ -2,10 +2,10 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -108,11 +108,11 @@ func startEdge(t *testing.T, c *Client, from Position) *testEdge {
 	t.Helper()
 	e := &testEdge{}
 	e.Follower = &Follower{Client: c, Start: from,
-		Apply: func(purges []json.RawMessage, _ Position) error {
+		Apply: func(purges []Logged, _ Position) error {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			for _, p := range purges {
-				e.purges = append(e.purges, string(p))
+				e.purges = append(e.purges, string(p.Purge))
 			}
 			return nil
 		},
@@ -161,7 +161,7 @@ func until(t testing.TB, what string, cond func() bool) {
 func appendPurge(t testing.TB, c *Client, n int) uint64 {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; {
-		seq, err := c.Append(t.Context(), fmt.Sprintf("%s-%d", c.Node, n), n)
+		seq, err := c.Append(t.Context(), fmt.Sprintf("%s-%d", c.Node, n), "", n)
 		if err == nil {
 			return seq
 		}
@@ -226,7 +226,7 @@ func TestOutOfTouch(t *testing.T) {
 	nodes[0].stop()
 	e.MaxDisconnected = 100 * time.Millisecond
 	until(t, "it is not any more", func() bool { return !e.InTouch() })
-	if _, err := c.Append(t.Context(), "x", 1); err == nil {
+	if _, err := c.Append(t.Context(), "x", "", 1); err == nil {
 		t.Error("a purge was taken")
 	}
 	nodes[0].start(t)
@@ -454,7 +454,7 @@ func TestPermissions(t *testing.T) {
 	appendPurge(t, edge, 1)
 	dns := dial(t, nodes, "ns1", RoleGeoDNS)
 	until(t, "ns1 is connected", dns.conn.IsConnected)
-	if _, err := dns.Append(t.Context(), "x", 1); err == nil {
+	if _, err := dns.Append(t.Context(), "x", "", 1); err == nil {
 		t.Error("a name server purges")
 	}
 	if err := dns.Drain(t.Context(), "hel1", true); err == nil {
@@ -467,6 +467,43 @@ func TestPermissions(t *testing.T) {
 	if _, err := leases.Put(t.Context(), "nyc1", []byte("{}")); err == nil {
 		t.Error("an edge renews the lease of another")
 	}
+	// The credential of a node is that node, and may be limited to sites.
+	text, err := key(t, "k").Credential("hel2", []string{RoleEdge}, []string{"www"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "hel2.pem")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	limited, err := ReadKey(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limited.TLS("nyc1"); err == nil {
+		t.Error("the credential of hel2 is that of nyc1")
+	}
+	if _, err := limited.Credential("nyc1", nil, nil); err == nil {
+		t.Error("a credential makes credentials")
+	}
+	hel2conf, err := limited.TLS("hel2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hel2 := &Client{Node: "hel2", Servers: []string{nodes[0].Addr}, TLS: hel2conf, Replicas: 1, Log: slog.New(slog.DiscardHandler)}
+	if err := hel2.Dial(); err != nil {
+		t.Fatal(err)
+	}
+	defer hel2.Close()
+	until(t, "hel2 is connected", hel2.conn.IsConnected)
+	if _, err := hel2.Append(t.Context(), "a", "www", 1); err != nil {
+		t.Errorf("hel2 can't purge its site: %v", err)
+	}
+	for _, site := range []string{"shop", ""} {
+		if _, err := hel2.Append(t.Context(), "b"+site, site, 1); err == nil {
+			t.Errorf("hel2 purges site %q", site)
+		}
+	}
 	conf, err := key(t, "z").TLS("hel1", RoleEdge)
 	if err != nil {
 		t.Fatal(err)
@@ -476,7 +513,7 @@ func TestPermissions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stranger.Close()
-	if _, err := stranger.Append(t.Context(), "x", 1); err == nil {
+	if _, err := stranger.Append(t.Context(), "x", "", 1); err == nil {
 		t.Error("who has another fleet key purges")
 	}
 }

@@ -11,13 +11,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Logged is a purge of the log.
+type Logged struct {
+	Site  string // the only one that it may be of, as who made it may purge no other; "" is any
+	Purge json.RawMessage
+}
+
 // Follower applies the log of purges to an edge. Its fields are set before Serve.
 type Follower struct {
 	Client *Client
 	// Start is what the edge has applied already, from its disk.
 	Start Position
-	// Apply makes some purges, JSON in the order of the log, effective and durable along with the position after them.
-	Apply func(purges []json.RawMessage, after Position) error
+	// Apply makes some purges, in the order of the log, effective and durable along with the position after them.
+	Apply func(purges []Logged, after Position) error
 	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or lacks what the edge has not seen.
 	Lost func(now Position) error
 	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it has; 0 means a minute.
@@ -154,7 +160,7 @@ func (f *Follower) apply(ctx context.Context, known Position, incoming <-chan je
 
 // batch applies a purge and those that came with it.
 func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
-	var purges []json.RawMessage
+	var purges []Logged
 	for {
 		meta, err := m.Metadata()
 		if err != nil {
@@ -164,7 +170,7 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		if want := f.applied.Load() + uint64(len(purges)) + 1; seq != want {
 			return fmt.Errorf("purge %d came where %d was due", seq, want)
 		}
-		purges = append(purges, m.Data())
+		purges = append(purges, Logged{siteOf(m.Subject()), m.Data()})
 		if len(purges) == batchSize {
 			break
 		}

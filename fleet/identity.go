@@ -21,8 +21,11 @@ import (
 	"time"
 )
 
-// Key is the secret of a fleet.
-type Key struct{ secret []byte }
+// Key is the secret of a fleet, or the credential of one node that was made with it.
+type Key struct {
+	secret     []byte
+	credential *credential // nil with a secret
+}
 
 // minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits or more.
 const minKey = 32
@@ -33,7 +36,12 @@ func ReadKey(file string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("read the fleet key: %w", err)
 	}
-	k, err := NewKey(b)
+	var k Key
+	if bytes.HasPrefix(b, []byte("-----BEGIN ")) {
+		k.credential, err = parseCredential(b)
+	} else {
+		k, err = NewKey(b)
+	}
 	if err != nil {
 		return Key{}, fmt.Errorf("read the fleet key: %s: %w", file, err)
 	}
@@ -46,19 +54,23 @@ func NewKey(secret []byte) (Key, error) {
 	if len(secret) < minKey {
 		return Key{}, fmt.Errorf("%d characters are too few for a fleet key: want %d or more, random ones, as of `openssl rand -base64 32`", len(secret), minKey)
 	}
-	return Key{bytes.Clone(secret)}, nil
+	return Key{secret: bytes.Clone(secret)}, nil
 }
 
 // derive makes a secret of n bytes for a purpose (RFC 5869).
 func (k Key) derive(purpose string, n int) ([]byte, error) {
 	if k.secret == nil {
-		return nil, errors.New("no fleet key")
+		return nil, errors.New("this takes the fleet key itself, not the credential of a node")
 	}
 	return hkdf.Key(sha256.New, k.secret, nil, "kaiku "+purpose, n)
 }
 
 // CookieSecret is what all name servers of the fleet make DNS cookies with (RFC 7873).
 func (k Key) CookieSecret() (secret [16]byte, err error) {
+	if k.credential != nil && k.credential.cookie != nil {
+		copy(secret[:], k.credential.cookie)
+		return secret, nil
+	}
 	b, err := k.derive("dns cookie", len(secret))
 	copy(secret[:], b)
 	return secret, err
@@ -92,36 +104,51 @@ func (k Key) authority() (*x509.Certificate, ed25519.PrivateKey, error) {
 // TLS is how a node with some roles speaks to the others, as client and as server: TLS 1.3, both sides with a certificate of the fleet's authority, in which the node's
 // name and roles stand. A client gives the name of the node that it wants as server name.
 func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
-	ca, caKey, err := k.authority()
-	if err != nil {
-		return nil, err
-	}
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node},
-		NotBefore: notBefore, NotAfter: notAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, ca, public, caKey)
-	if err != nil {
-		return nil, fmt.Errorf("make the certificate of node %s: %w", node, err)
+	c := k.credential
+	if c == nil {
+		ca, caKey, err := k.authority()
+		if err != nil {
+			return nil, err
+		}
+		der, key, err := newLeaf(ca, caKey, node, roles, nil)
+		if err != nil {
+			return nil, err
+		}
+		c = &credential{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, ca: ca}
+	} else if name := c.cert.Leaf.Subject.CommonName; name != node {
+		return nil, fmt.Errorf("the credential is that of node %s, not of %s", name, node)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(ca)
+	pool.AddCert(c.ca)
 	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		Certificates: []tls.Certificate{c.cert},
 		RootCAs:      pool,
 		ClientCAs:    pool,
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
 	}, nil
+}
+
+// newLeaf makes a certificate of a node, and its private key.
+func newLeaf(ca *x509.Certificate, caKey ed25519.PrivateKey, node string, roles, sites []string) (der []byte, key ed25519.PrivateKey, err error) {
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node}, URIs: siteURIs(sites),
+		NotBefore: notBefore, NotAfter: notAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, ca, public, caKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the certificate of node %s: %w", node, err)
+	}
+	return der, key, nil
 }
 
 // withRole makes a node's TLS one for connections to any node that has a role, whatever its name and address.

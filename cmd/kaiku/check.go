@@ -231,6 +231,11 @@ func (f *Fleet) checkNodes() {
 				f.errorf(at, "edge %s has no addresses", n.Name)
 			}
 		}
+		for i, name := range n.Sites {
+			if !slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Name == name }) {
+				f.errorf(fmt.Sprintf("%s.sites[%d]", at, i), "there is no site %s", name)
+			}
+		}
 		if n.Weight < 0 {
 			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
 		}

@@ -102,6 +102,7 @@ type Node struct {
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`
 	Control   Control      `yaml:"control"`
+	Sites     []string     `yaml:"sites"` // the only ones that its credential may purge
 }
 
 // Location is a latitude and a longitude in degrees.

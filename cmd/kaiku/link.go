@@ -23,6 +23,7 @@ type link struct {
 	registry *fleet.Registry
 	follower *fleet.Follower // of an edge
 	started  time.Time
+	scoped   bool // the node may purge some sites only
 }
 
 // controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
@@ -80,7 +81,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Replicas: replicas(len(clients)), Log: log}, started: time.Now()}
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Replicas: replicas(len(clients)), Log: log}, started: time.Now(), scoped: len(n.Sites) > 0}
 	for _, addr := range clients {
 		l.client.Servers = append(l.client.Servers, addr)
 	}
@@ -110,18 +111,19 @@ func replicas(n int) int {
 func (l *link) follow(e *edgeNode, conf Edge) {
 	at := e.store.Position()
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
-		Apply: func(purges []json.RawMessage, after fleet.Position) error {
-			requests := make([]edge.PurgeRequest, len(purges))
+		Apply: func(purges []fleet.Logged, after fleet.Position) error {
+			requests := make([]edge.Logged, len(purges))
 			for i, p := range purges {
-				if err := json.Unmarshal(p, &requests[i]); err != nil {
-					requests[i] = edge.PurgeRequest{} // not understood, which Apply takes as everything
+				requests[i].Site = p.Site
+				if err := json.Unmarshal(p.Purge, &requests[i].PurgeRequest); err != nil {
+					requests[i].PurgeRequest = edge.PurgeRequest{} // not understood, which Apply takes as everything
 				}
 			}
 			defer l.registry.Renew()
 			return e.Apply(requests, storage.Position(after))
 		},
 		Lost: func(now fleet.Position) error {
-			return e.Apply([]edge.PurgeRequest{{All: true, Soft: true}}, storage.Position(now))
+			return e.Apply([]edge.Logged{{PurgeRequest: edge.PurgeRequest{All: true, Soft: true}}}, storage.Position(now))
 		}}
 	e.Purges, e.Fleet = purgeLog{l}, others{l}
 }
@@ -161,8 +163,11 @@ func (l *link) reports() map[string]geodns.Report {
 type purgeLog struct{ *link }
 
 // Append appends a purge.
-func (l purgeLog) Append(ctx context.Context, p edge.PurgeRequest) (uint64, error) {
-	seq, err := l.client.Append(ctx, rand.Text(), p)
+func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) (uint64, error) {
+	if !l.scoped {
+		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
+	}
+	seq, err := l.client.Append(ctx, rand.Text(), site, p)
 	return seq, unavailable(err)
 }
 

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+func credentialCommand() *cobra.Command {
+	var config, node, out string
+	cmd := &cobra.Command{
+		Use:   "credential --config fleet.yaml --node NAME --out FILE",
+		Short: "Make what one node can have in place of the fleet key",
+		Long: `Make what one node can have in place of the fleet key, at the path of secrets.fleet_key: a certificate with the node's name and roles. Who steals it
+is that node and no other, and may purge no sites but those that the fleet file gives the node (nodes.NAME.sites; none means all).`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, _, err := loadFleet(config)
+			if err != nil {
+				return err
+			}
+			n := f.node(node)
+			if n == nil || out == "" {
+				return usageError{fmt.Errorf("want --node, one of %s, and --out, a file that is not there yet", config)}
+			}
+			key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
+			if err != nil {
+				return err
+			}
+			text, err := key.Credential(n.Name, n.Roles, n.Sites)
+			if err != nil {
+				return fmt.Errorf("credential of %s: %w", n.Name, err)
+			}
+			w, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
+			return w.Close()
+		},
+	}
+	configFlag(cmd, &config)
+	cmd.Flags().StringVar(&node, "node", "", "the node's name")
+	cmd.Flags().StringVar(&out, "out", "", "the `file` to write")
+	return cmd
+}

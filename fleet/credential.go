@@ -1,0 +1,123 @@
+package fleet
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// A credential is what a node can have in place of the fleet key: its certificate with its roles, and maybe the only sites that it may purge, its private key, the
+// authority's certificate, and the secrets that its roles need. Who steals it is that node, and no other.
+
+const (
+	cookieBlock = "KAIKU DNS COOKIE SECRET"
+	siteScheme  = "kaiku-site"
+)
+
+// Credential makes the credential of a node, in PEM. sites are the only ones that it may purge; none is no limit.
+func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
+	ca, caKey, err := k.authority()
+	if err != nil {
+		return nil, err
+	}
+	der, key, err := newLeaf(ca, caKey, node, roles, sites)
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	blocks := []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "CERTIFICATE", Bytes: ca.Raw}, {Type: "PRIVATE KEY", Bytes: private}}
+	if slices.Contains(roles, RoleGeoDNS) {
+		secret, err := k.CookieSecret()
+		if err != nil {
+			return nil, err
+		}
+		blocks = append(blocks, &pem.Block{Type: cookieBlock, Bytes: secret[:]})
+	}
+	var out []byte
+	for _, b := range blocks {
+		out = append(out, pem.EncodeToMemory(b)...)
+	}
+	return out, nil
+}
+
+// credential is one that was read.
+type credential struct {
+	cert   tls.Certificate // with its leaf parsed
+	ca     *x509.Certificate
+	cookie []byte // nil if the roles need none
+}
+
+var errCredential = errors.New("malformed credential of a node: make it again with kaiku credential")
+
+func parseCredential(text []byte) (*credential, error) {
+	c := &credential{}
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		switch block.Type {
+		case "CERTIFICATE":
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", errCredential, err)
+			}
+			certs = append(certs, cert)
+		case "PRIVATE KEY":
+			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", errCredential, err)
+			}
+			c.cert.PrivateKey = key
+		case cookieBlock:
+			c.cookie = block.Bytes
+		}
+	}
+	if len(certs) != 2 || c.cert.PrivateKey == nil {
+		return nil, errCredential
+	}
+	c.cert.Certificate, c.cert.Leaf, c.ca = [][]byte{certs[0].Raw}, certs[0], certs[1]
+	return c, nil
+}
+
+// siteURIs are the names in a certificate of the sites that its node may purge.
+func siteURIs(sites []string) []*url.URL {
+	var out []*url.URL
+	for _, s := range sites {
+		out = append(out, &url.URL{Scheme: siteScheme, Opaque: url.PathEscape(s)})
+	}
+	return out
+}
+
+// sitesOf are the only sites that the node of a certificate may purge; none is no limit.
+func sitesOf(cert *x509.Certificate) []string {
+	var out []string
+	for _, u := range cert.URIs {
+		if site, err := url.PathUnescape(u.Opaque); err == nil && u.Scheme == siteScheme {
+			out = append(out, site)
+		}
+	}
+	return out
+}
+
+// subjectOf is the subject of purges of a site; "" is those of no single one.
+func subjectOf(site string) string {
+	if site == "" {
+		return purgeSubject + ".all"
+	}
+	return purgeSubject + ".site-" + encodeToken(site)
+}
+
+// siteOf is the site of a subject.
+func siteOf(subject string) string {
+	token, ok := strings.CutPrefix(subject, purgeSubject+".site-")
+	if !ok {
+		return ""
+	}
+	return decodeToken(token)
+}
