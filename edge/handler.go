@@ -54,7 +54,7 @@ func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	r := x.r
-	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w)}
+	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent}
 	defer s.metrics.observe(rec, time.Now())
 	defer rec.end()
 	if r.Body != http.NoBody {

@@ -3,6 +3,7 @@ package edge
 import (
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ type recorder struct {
 	site    string
 	status  int
 	bytes   int64
+	sent    *atomic.Uint64 // by the whole edge
 	cache   httpcache.Status
 }
 
@@ -40,6 +42,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
+	r.sent.Add(uint64(n))
 	return n, err
 }
 

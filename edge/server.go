@@ -47,6 +47,7 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
+	sent              atomic.Uint64 // bytes of bodies
 	http, admin, peer net.Listener
 	base              context.Context // of flights
 	cancel            context.CancelFunc
@@ -122,6 +123,9 @@ func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
 
 // AdminAddr is the address of the admin listener, after Listen.
 func (s *Server) AdminAddr() net.Addr { return s.admin.Addr() }
+
+// Sent is how many bytes of bodies were sent to clients and peers.
+func (s *Server) Sent() uint64 { return s.sent.Load() }
 
 // Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
 func (s *Server) Serve(ctx context.Context) error {

@@ -22,6 +22,7 @@ type link struct {
 	client   *fleet.Client
 	registry *fleet.Registry
 	follower *fleet.Follower // of an edge
+	load     *load           // of an edge
 	started  time.Time
 	scoped   bool // the node may purge some sites only
 }
@@ -93,6 +94,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		now := lease
 		if l.follower != nil {
 			now.Ready, now.Applied = l.follower.InTouch(), l.follower.Applied()
+			now.Load = l.load.now(time.Now())
 		}
 		return now
 	}}
@@ -110,6 +112,7 @@ func replicas(n int) int {
 // follow makes an edge follow the log of purges.
 func (l *link) follow(e *edgeNode, conf Edge) {
 	at := e.store.Position()
+	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
 			requests := make([]edge.Logged, len(purges))
@@ -215,4 +218,27 @@ func (l others) Nodes() []edge.NodeStatus {
 // Drain marks a node.
 func (l others) Drain(ctx context.Context, node string, drain bool) error {
 	return unavailable(l.client.Drain(ctx, node, drain))
+}
+
+// load measures what part of its capacity an edge sends. It is for one goroutine.
+type load struct {
+	sent     func() uint64
+	capacity float64 // bytes a second; 0 is unknown, and then there is no load
+	at       time.Time
+	before   uint64
+	mean     float64
+}
+
+// loadTime is the time that the mean of a load is over.
+const loadTime = 10 * time.Second
+
+// now is the load, 0 to 1.
+func (l *load) now(at time.Time) float64 {
+	sent := l.sent()
+	if passed := at.Sub(l.at); !l.at.IsZero() && passed > 0 && l.capacity > 0 {
+		rate := float64(sent-l.before) / passed.Seconds() / l.capacity
+		l.mean += (rate - l.mean) * min(1, float64(passed)/float64(loadTime))
+	}
+	l.at, l.before = at, sent
+	return min(1, l.mean)
 }
