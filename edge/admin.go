@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"strconv"
@@ -119,16 +118,34 @@ func (s *Server) routes() []route {
 		{"DELETE", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
 		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
 		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
+		{"POST", "/service/{id}/purge/{key}", ScopePurge, s.serveFastlyKey, failFastly},
+		{"POST", "/service/{id}/purge", ScopePurge, s.serveFastlyKeys, failFastly},
+		{"POST", "/service/{id}/purge_all", ScopePurge, s.serveFastlyAll, failFastly},
+		{"POST", fastlyURLs + "{url}", ScopePurge, s.serveFastlyURL, failFastly},
+		{"PURGE", "/", ScopePurge, s.serveFastlyURL, failFastly},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, s.serveCloudflarePurge, failCloudflare},
 	}
 }
 
 // adminHandler is the API of the admin listener.
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
+	var purgeURL http.Handler
 	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, s.authorize(r))
+		h := s.authorize(r)
+		if r.method == "PURGE" {
+			purgeURL = h
+			continue
+		}
+		mux.Handle(r.method+" "+r.path, h)
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PURGE" || r.Method == http.MethodPost && strings.HasPrefix(r.RequestURI, fastlyURLs) {
+			purgeURL.ServeHTTP(w, r) // a mux redirects a path with // to another
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // failNative writes an error as the API of Kaiku's own has it.
@@ -146,7 +163,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 	// A browser can't send this type to another site without asking first, so that no web page purges through its visitor.
-	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+	if !isJSON(r.Header) {
 		writeJSON(w, http.StatusUnsupportedMediaType, errorResponse{"want Content-Type: application/json"})
 		return
 	}
