@@ -118,6 +118,7 @@ func (s *Server) routes() []route {
 		{"DELETE", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
 		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
 		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
+		{"POST", "/v1/warm", ScopeWarm, s.serveWarm, failNative},
 		{"POST", "/service/{id}/purge/{key}", ScopePurge, s.serveFastlyKey, failFastly},
 		{"POST", "/service/{id}/purge", ScopePurge, s.serveFastlyKeys, failFastly},
 		{"POST", "/service/{id}/purge_all", ScopePurge, s.serveFastlyAll, failFastly},
