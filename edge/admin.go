@@ -116,6 +116,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/status", ScopeRead, s.serveStatus, failNative},
 		{"PUT", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
 		{"DELETE", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
+		{"GET", "/v1/openapi.json", "", serveOpenAPI, failNative},
 		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
 		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
 		{"POST", "/v1/warm", ScopeWarm, s.serveWarm, failNative},
