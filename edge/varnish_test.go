@@ -141,6 +141,39 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 	}
 }
 
+// An edge for any host has no list that an expression over hosts could be matched with.
+func TestPurgeInVarnishFormOfAnyHost(t *testing.T) {
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), purgeFromLoopback, func(_ *Server, site *Site) { site.Hosts = nil })
+	for _, c := range []struct {
+		fields string // of a BAN
+		status int
+		gone   string // hosts
+	}{
+		{"X-Host: .*|X-Url: .*", 400, ""},
+		{"X-Host: ^www|X-Url: [a]", 400, ""},
+		{"X-Host: ^(a.example;b.example)$|X-Url: .*", 200, "a.example b.example"},
+		{"X-Host: ^b\\.example$|X-Url: ^/p", 200, "b.example"},
+		{"X-Host: a/b|X-Url: ^/p", 400, ""},
+		{"X-Magento-Tags-Pattern: .*", 200, "a.example b.example c.example"},
+	} {
+		for host := range strings.FieldsSeq("a.example b.example c.example") {
+			e.get("/p", "Host: "+host)
+		}
+		fields := []string{"Host: c.example"}
+		for f := range strings.SplitSeq(c.fields, "|") {
+			fields = append(fields, strings.ReplaceAll(f, ";", "|"))
+		}
+		if got := e.do(e.request("BAN", "/", "", fields...)); got.status != c.status {
+			t.Errorf("%s: %d, %s", c.fields, got.status, got.body)
+		}
+		for host := range strings.FieldsSeq("a.example b.example c.example") {
+			if hit := e.get("/p", "Host: "+host).isHit(); hit == slices.Contains(strings.Fields(c.gone), host) {
+				t.Errorf("%s: hit of %s: %v", c.fields, host, hit)
+			}
+		}
+	}
+}
+
 func FuzzTagPattern(f *testing.F) {
 	for _, p := range []string{`((^|,)cat_p_1(,|$))|((^|,)cat_p_2(,|$))`, `(^|,)(a\-1|b)(,|$)`, `(tag-one|tag-two)(,.+)?$`, `a|b`, `(^|\s)(a|b)(\s|$)`, `((((a))))`, `a\`, `(^|,)`, `a||b`, `.*`} {
 		f.Add(p)
