@@ -2,13 +2,10 @@ package edge
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"strconv"
@@ -99,47 +96,76 @@ func (s *Server) known(url string) string {
 	return site.url(host, "/"+target)
 }
 
+// route is one thing that the admin listener answers.
+type route struct {
+	method, path string
+	scope        string // that a token needs; "" means any
+	serve        http.HandlerFunc
+	fail         failure // the form of errors that its clients read
+}
+
+// failure writes an error in the form of one API.
+type failure func(w http.ResponseWriter, status int, text string)
+
+// routes are all that the admin listener answers. The OpenAPI document has each of them.
+func (s *Server) routes() []route {
+	return []route{
+		{"POST", "/v1/purge", ScopePurge, s.servePurge, failNative},
+		{"GET", "/v1/purges/{sequence}", ScopeRead, s.servePurgeProgress, failNative},
+		{"GET", "/v1/explain", ScopeRead, s.serveExplain, failNative},
+		{"GET", "/v1/status", ScopeRead, s.serveStatus, failNative},
+		{"PUT", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
+		{"DELETE", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
+		{"GET", "/v1/openapi.json", "", serveOpenAPI, failNative},
+		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
+		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
+		{"POST", "/v1/warm", ScopeWarm, s.serveWarm, failNative},
+		{"POST", "/service/{id}/purge/{key}", ScopePurge, s.serveFastlyKey, failFastly},
+		{"POST", "/service/{id}/purge", ScopePurge, s.serveFastlyKeys, failFastly},
+		{"POST", "/service/{id}/purge_all", ScopePurge, s.serveFastlyAll, failFastly},
+		{"POST", fastlyURLs + "{url}", ScopePurge, s.serveFastlyURL, failFastly},
+		{"PURGE", "/", ScopePurge, s.serveFastlyURL, failFastly},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, s.serveCloudflarePurge, failCloudflare},
+	}
+}
+
 // adminHandler is the API of the admin listener.
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/purge", s.servePurge)
-	mux.HandleFunc("GET /v1/explain", s.serveExplain)
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		st := Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()}
-		if s.Fleet != nil {
-			st.Nodes = s.Fleet.Nodes()
+	var purgeURL http.Handler
+	for _, r := range s.routes() {
+		h := s.authorize(r)
+		if r.method == "PURGE" {
+			purgeURL = h
+			continue
 		}
-		writeJSON(w, http.StatusOK, st)
-	})
-	mux.HandleFunc("GET /v1/purges/{sequence}", s.servePurgeProgress)
-	mux.HandleFunc("PUT /v1/nodes/{node}/drain", s.serveDrain)
-	mux.HandleFunc("DELETE /v1/nodes/{node}/drain", s.serveDrain)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET "+healthPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	return s.authorize(mux)
-}
-
-// authorize asks for the bearer token, if the edge has one.
-func (s *Server) authorize(next http.Handler) http.Handler {
-	if s.Token == "" {
-		return next
+		mux.Handle(r.method+" "+r.path, h)
 	}
-	want := sha256.Sum256([]byte(s.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="kaiku"`)
-			writeJSON(w, http.StatusUnauthorized, errorResponse{"want Authorization: Bearer with the admin token"})
+		if r.Method == "PURGE" || r.Method == http.MethodPost && strings.HasPrefix(r.RequestURI, fastlyURLs) {
+			purgeURL.ServeHTTP(w, r) // a mux redirects a path with // to another
 			return
 		}
-		next.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r)
 	})
+}
+
+// failNative writes an error as the API of Kaiku's own has it.
+func failNative(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, errorResponse{text})
+}
+
+func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	st := Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()}
+	if s.Fleet != nil {
+		st.Nodes = s.Fleet.Nodes()
+	}
+	writeJSON(w, http.StatusOK, st)
 }
 
 func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 	// A browser can't send this type to another site without asking first, so that no web page purges through its visitor.
-	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+	if !isJSON(r.Header) {
 		writeJSON(w, http.StatusUnsupportedMediaType, errorResponse{"want Content-Type: application/json"})
 		return
 	}
@@ -154,22 +180,11 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, errorResponse{fmt.Sprintf("read the purge: %v", err)})
 		return
 	}
-	seq, err := s.purge(r.Context(), req)
-	switch {
-	case errors.As(err, new(*requestError)):
-		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
-		return
-	case errors.Is(err, ErrNoPurgeLog):
-		w.Header().Set("Retry-After", "1")
-		writeJSON(w, http.StatusServiceUnavailable, errorResponse{err.Error()})
-		return
-	case err != nil:
-		s.Log.Error("purge failed", "error", err)
-		writeJSON(w, http.StatusInternalServerError, errorResponse{err.Error()})
+	seq, status, err := s.purgeFor(r.Context(), req)
+	if err != nil {
+		failPurge(w, failNative, status, err)
 		return
 	}
-	s.Log.Info("purged", "sequence", seq, "urls", len(req.URLs), "tags", len(req.Tags), "prefixes", len(req.Prefixes),
-		"hosts", len(req.Hosts), "all", req.All, "soft", req.Soft)
 	resp := PurgeResponse{Sequence: seq}
 	if r.URL.Query().Get("wait") == "all" {
 		limit, err := time.ParseDuration(r.URL.Query().Get("limit"))
@@ -181,6 +196,34 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 		resp.Edges = s.progress(ctx, seq, true)
 	}
 	writeJSON(w, http.StatusOK, resp)
+}
+
+// purgeFor purges for the client that a request's context knows. status is that of the answer.
+func (s *Server) purgeFor(ctx context.Context, req PurgeRequest) (seq uint64, status int, err error) {
+	if err := s.mayPurge(grantOf(ctx), req); err != nil {
+		return 0, http.StatusForbidden, err
+	}
+	seq, err = s.purge(ctx, req)
+	switch {
+	case errors.As(err, new(*requestError)):
+		return 0, http.StatusBadRequest, err
+	case errors.Is(err, ErrNoPurgeLog):
+		return 0, http.StatusServiceUnavailable, err
+	case err != nil:
+		s.Log.Error("purge failed", "error", err)
+		return 0, http.StatusInternalServerError, err
+	}
+	s.Log.Info("purged", "sequence", seq, "urls", len(req.URLs), "tags", len(req.Tags), "prefixes", len(req.Prefixes),
+		"hosts", len(req.Hosts), "all", req.All, "soft", req.Soft)
+	return seq, http.StatusOK, nil
+}
+
+// failPurge answers that a purge was not done.
+func failPurge(w http.ResponseWriter, fail failure, status int, err error) {
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	fail(w, status, err.Error())
 }
 
 // How long ?wait=all waits: the query's limit, or defaultWait.

@@ -96,6 +96,8 @@ func (s *Server) serve(x *exchange) {
 	x.origin = authority(x.secure(), r.Host)
 	x.key = x.origin + strings.TrimPrefix(x.url, host)
 	switch {
+	case s.isPurge(x):
+		s.servePurgeAtEdge(x)
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")

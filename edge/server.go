@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -25,17 +26,20 @@ import (
 
 // Server is an edge. The fields are set before Listen and not changed after.
 type Server struct {
-	Name     string      // in Via and Cache-Status, a token; "" means kaiku
-	HTTP     string      // address of the listener for clients; "" means :8080
-	Admin    string      // address of the admin listener; "" means none
-	Peer     string      // address of the listener for other edges of the fleet; "" means none
-	PeerTLS  *tls.Config // of that; it has to ask clients for a certificate and verify it
-	Token    string      // bearer token of the admin listener; needed unless that is on loopback
-	Store    *storage.Store
-	Purges   PurgeLog             // nil means that purges are this edge's own
-	Fleet    Fleet                // nil means that there are no other nodes
-	Registry *prometheus.Registry // "" means one of its own
-	Log      *slog.Logger         // nil means slog.Default
+	Name    string      // in Via and Cache-Status, a token; "" means kaiku
+	HTTP    string      // address of the listener for clients; "" means :8080
+	Admin   string      // address of the admin listener; "" means none
+	Peer    string      // address of the listener for other edges of the fleet; "" means none
+	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
+	Token   string      // bearer token of the admin listener that may do all; this or one of Tokens is needed unless that is on loopback
+	Tokens  []Token     // more of them
+	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
+	PurgeFrom []netip.Prefix
+	Store     *storage.Store
+	Purges    PurgeLog             // nil means that purges are this edge's own
+	Fleet     Fleet                // nil means that there are no other nodes
+	Registry  *prometheus.Registry // "" means one of its own
+	Log       *slog.Logger         // nil means slog.Default
 
 	sites   atomic.Pointer[sites]
 	cache   *cache
@@ -71,7 +75,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.HTTP == "" {
 		s.HTTP = ":8080"
 	}
-	if s.Admin != "" && s.Token == "" && !isLoopback(s.Admin) {
+	if s.Admin != "" && !s.hasTokens() && !isLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
 	if s.sites.Load() == nil {

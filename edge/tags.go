@@ -9,7 +9,7 @@ import (
 
 // edgeFields are the fields of a response that are for the edge alone: tags for purges, and directives. They are stored, and clients don't
 // see them.
-var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control"}
+var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
 
 // hideEdgeFields removes them from a response, unless it is for another edge.
 func (x *exchange) hideEdgeFields(h http.Header) {
@@ -21,17 +21,25 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 	}
 }
 
-// tagsOf reads a response's tags: separated by space in Surrogate-Key, by comma in Cache-Tag. Its host is one, and so is each of its groups (RFC 9875) at
-// an origin, which is in the form of authority.
+// tagsOf reads a response's tags, from the fields of CDNs and from those that applications write for Varnish. Its host is one, and so is each of its groups (RFC
+// 9875) at an origin, which is in the form of authority.
 func tagsOf(h http.Header, host, origin string) []string {
 	tags := []string{hostTag(host)}
-	for _, line := range h["Surrogate-Key"] {
-		tags = append(tags, strings.Fields(line)...)
+	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} { // by space; the last two are Drupal's
+		for _, line := range h[name] {
+			tags = append(tags, strings.Fields(line)...)
+		}
 	}
-	for _, line := range h["Cache-Tag"] {
-		for t := range strings.SplitSeq(line, ",") {
-			if t = strings.TrimSpace(t); t != "" {
-				tags = append(tags, t)
+	for _, line := range h["Xkey"] {
+		more, _ := bySpaceOrComma(line)
+		tags = append(tags, more...)
+	}
+	for _, name := range []string{"Cache-Tag", "X-Magento-Tags", "X-Cache-Tags"} { // by comma; the last is FOSHttpCache's
+		for _, line := range h[name] {
+			for t := range strings.SplitSeq(line, ",") {
+				if t = strings.TrimSpace(t); t != "" {
+					tags = append(tags, t)
+				}
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 type adminAPI struct {
 	url       string
 	tokenFile string
+	timeout   time.Duration // of a call; 0 means 6 minutes
 }
 
 func (a *adminAPI) flags(cmd *cobra.Command) {
@@ -50,7 +51,7 @@ func (a *adminAPI) call(ctx context.Context, method, path string, in, out any) e
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := (&http.Client{Timeout: 6 * time.Minute}).Do(r)
+	resp, err := (&http.Client{Timeout: first(a.timeout, 6*time.Minute)}).Do(r)
 	if err != nil {
 		return fmt.Errorf("%w: is the edge running, and is --admin its admin address?", err)
 	}

@@ -53,6 +53,7 @@ func (f *Fleet) check() []*geodns.Zone {
 	f.checkNodes()
 	f.checkEdge("edge", f.Edge)
 	f.checkTLS()
+	f.checkTokens()
 	for _, l := range []struct{ path, addr string }{
 		{"geodns.listen", f.GeoDNS.Listen}, {"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
 		f.checkAddr(l.path, l.addr)
@@ -277,6 +278,17 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	f.checkAddr(at+".peer", e.Peer)
 	if e.Disk != 0 && e.Disk < minDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
+	}
+	for i, network := range e.PurgeFrom {
+		p := fmt.Sprintf("%s.purge_from[%d]", at, i)
+		switch {
+		case network.Addr().Is4In6():
+			f.errorf(p, "%s: write a network of IPv4 addresses as one", network)
+		case network.Bits() == 0:
+			f.errorf(p, "%s would let everybody purge", network)
+		case network != network.Masked():
+			f.errorf(p, "%s has bits of a host: want %s", network, network.Masked())
+		}
 	}
 }
 

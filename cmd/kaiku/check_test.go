@@ -95,6 +95,15 @@ func TestCheckNamesTheLine(t *testing.T) {
 		{"YAML that does not parse", "roles: [edge]", "roles: [edge", "region: eu-north", "must be specified"},
 		{"balance", "balance: least-requests", "balance: fastest", "balance: fastest", "is unknown"},
 		{"list where a mapping is wanted", "  health: { path: /.kaiku/health, interval: 2s, timeout: 1s, unhealthy_after: 2, healthy_after: 2 }", "  health: [2s]", "health: [2s]", "want a mapping"},
+		{"a network that isn't one", "  admin: \"127.0.0.1:9080\"", "  purge_from: [10.0.0.0/33]\n  admin: \"127.0.0.1:9080\"", "10.0.0.0/33", "prefix length out of range"},
+		{"purges from everybody", "  admin: \"127.0.0.1:9080\"", "  purge_from: [127.0.0.1/32, \"::/0\"]\n  admin: \"127.0.0.1:9080\"", "::/0", "everybody"},
+		{"purges from a host in a network", "  admin: \"127.0.0.1:9080\"", "  purge_from: [10.1.2.3/8]\n  admin: \"127.0.0.1:9080\"", "10.1.2.3/8", "want 10.0.0.0/8"},
+		{"token without scopes", "  fleet_key:", "  tokens: [{ file: deploy.token }]\n  fleet_key:", "tokens:", "needs scopes"},
+		{"token without file", "  fleet_key:", "  tokens: [{ scopes: [purge] }]\n  fleet_key:", "tokens:", "needs a file"},
+		{"token with an unknown scope", "  fleet_key:", "  tokens: [{ file: deploy.token, scopes: [purge, write] }]\n  fleet_key:", "tokens:", "scope \"write\" is unknown"},
+		{"token of an unknown site", "  fleet_key:", "  tokens: [{ file: deploy.token, scopes: [purge], sites: [shop] }]\n  fleet_key:", "tokens:", "no site shop"},
+		{"token of no site", "  fleet_key:", "  tokens: [{ file: deploy.token, scopes: [purge], sites: [] }]\n  fleet_key:", "tokens:", "for no site"},
+		{"two tokens in one file", "  fleet_key:", "  tokens: [{ file: /etc/kaiku/admin.token, scopes: [purge] }]\n  fleet_key:", "tokens:", "another token already"},
 		{"edge without location", "    location: [60.17, 24.94]", "", "hel1:", "no location"},
 	}
 	fleet, zone := fleetText(t)

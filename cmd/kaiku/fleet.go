@@ -120,6 +120,8 @@ type Edge struct {
 	// MaxDisconnected is how long it trusts what it has without the log of purges.
 	MaxDisconnected Duration `yaml:"max_disconnected"`
 	Capacity        Size     `yaml:"capacity"` // bytes a second that it can send; 0 is unknown
+	// PurgeFrom are the networks that may send PURGE and BAN to http and https.
+	PurgeFrom []netip.Prefix `yaml:"purge_from"`
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -190,8 +192,16 @@ type Control struct {
 
 // Secrets are paths of files, never values.
 type Secrets struct {
-	AdminToken string `yaml:"admin_token"`
-	FleetKey   string `yaml:"fleet_key"`
+	AdminToken string  `yaml:"admin_token"`
+	FleetKey   string  `yaml:"fleet_key"`
+	Tokens     []Token `yaml:"tokens"`
+}
+
+// Token is a token of the admin API that is good for some things only.
+type Token struct {
+	File   string   `yaml:"file"`
+	Scopes []string `yaml:"scopes"`
+	Sites  []string `yaml:"sites"`
 }
 
 // The roles of a node.
@@ -235,6 +245,9 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.Memory = first(e.Memory, d.Memory)
 		e.MaxDisconnected = first(e.MaxDisconnected, d.MaxDisconnected)
 		e.Capacity = first(e.Capacity, d.Capacity)
+		if e.PurgeFrom == nil {
+			e.PurgeFrom = d.PurgeFrom
+		}
 	}
 	return e
 }

@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 	root.AddCommand(
 		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(true), drainCommand(false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), explainCommand(), statusCommand(), versionCommand(),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), versionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -74,6 +74,10 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err != nil {
 				return nil, err
 			}
+			tokens, err := f.tokens(token)
+			if err != nil {
+				return nil, err
+			}
 			peers, err := f.peerTLS(n, key)
 			if err != nil {
 				return nil, err
@@ -90,7 +94,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 				sites.close(siteSet{})
 				return nil, err
 			}
-			p.edge.PeerTLS = peers
+			p.edge.PeerTLS, p.edge.Tokens, p.edge.PurgeFrom = peers, tokens, e.PurgeFrom
 			p.edge.setSites(sites)
 			if ties != nil {
 				ties.follow(p.edge, e)
