@@ -69,8 +69,8 @@ func (p PurgeRequest) purge(known func(url string) string) (storage.Purge, error
 		}
 	}
 	for _, t := range p.Tags {
-		if t == "" {
-			return out, errors.New("purge: an empty tag")
+		if t == "" || strings.ContainsRune(t, 0) { // with NUL it would be one of the edge's own
+			return out, fmt.Errorf("purge: %q is no tag", t)
 		}
 		out.Tags = append(out.Tags, t)
 	}
@@ -112,14 +112,14 @@ func (s *Server) routes() []route {
 	return []route{
 		{"POST", "/v1/purge", ScopePurge, s.servePurge, failNative},
 		{"GET", "/v1/purges/{sequence}", ScopeRead, s.servePurgeProgress, failNative},
-		{"GET", "/v1/explain", ScopeRead, s.serveExplain, failNative},
+		{"GET", "/v1/explain", ScopeRead, s.needsStore(s.serveExplain), failNative},
 		{"GET", "/v1/status", ScopeRead, s.serveStatus, failNative},
 		{"PUT", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
 		{"DELETE", "/v1/nodes/{node}/drain", ScopeDrain, s.serveDrain, failNative},
 		{"GET", "/v1/openapi.json", "", serveOpenAPI, failNative},
 		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
 		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
-		{"POST", "/v1/warm", ScopeWarm, s.serveWarm, failNative},
+		{"POST", "/v1/warm", ScopeWarm, s.needsStore(s.serveWarm), failNative},
 		{"POST", "/service/{id}/purge/{key}", ScopePurge, s.serveFastlyKey, failFastly},
 		{"POST", "/service/{id}/purge", ScopePurge, s.serveFastlyKeys, failFastly},
 		{"POST", "/service/{id}/purge_all", ScopePurge, s.serveFastlyAll, failFastly},
@@ -156,7 +156,10 @@ func failNative(w http.ResponseWriter, status int, text string) {
 }
 
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	st := Status{Name: s.Name, Store: s.Store.Stats(), Origins: s.origins()}
+	st := Status{Name: s.Name}
+	if s.Store != nil {
+		st.Store, st.Origins = s.Store.Stats(), s.origins()
+	}
 	if s.Fleet != nil {
 		st.Nodes = s.Fleet.Nodes()
 	}
@@ -234,6 +237,9 @@ const (
 
 // progress tells how far the edges are with a purge; without a fleet this one is all there is.
 func (s *Server) progress(ctx context.Context, seq uint64, wait bool) []Progress {
+	if s.Fleet == nil && s.Store == nil {
+		return nil
+	}
 	if s.Fleet == nil {
 		return []Progress{{Node: s.Name, Applied: s.Store.Epoch() >= seq, Live: true}}
 	}

@@ -121,6 +121,9 @@ func (s *Server) purge(ctx context.Context, req PurgeRequest) (uint64, error) {
 	if s.Purges != nil {
 		return s.Purges.Append(ctx, s.siteOf(req), req)
 	}
+	if s.Store == nil {
+		return 0, fmt.Errorf("%w: this node is no edge, and the fleet has no control plane", ErrNoPurgeLog)
+	}
 	return s.Store.Purge(p)
 }
 

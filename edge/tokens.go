@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -95,6 +96,9 @@ func (s *Server) authorize(to route) http.Handler {
 		g := &grant{}
 		if s.hasTokens() {
 			g = s.grant(secretOf(r.Header))
+		} else if !isAddress(r.Host) {
+			to.fail(w, http.StatusMisdirectedRequest, "without a token this listener is asked by its address, not by a name")
+			return
 		}
 		switch {
 		case g == nil:
@@ -147,4 +151,11 @@ func (s *Server) mayTouch(g *grant, host string) error {
 		return nil
 	}
 	return fmt.Errorf("this token is not for the site of %s", host)
+}
+
+// isAddress says whether a Host is an address or localhost. A web page that has its own name lead to this machine could else speak to the listener as one of its own.
+func isAddress(host string) bool {
+	name := canonicalHost(host)
+	_, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil || name == "localhost"
 }

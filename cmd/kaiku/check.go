@@ -251,6 +251,10 @@ func (f *Fleet) checkNodes() {
 			addresses[a] = n.Name
 		}
 		f.checkEdge(at+".edge", n.Edge)
+		f.checkAddr(at+".admin", n.Admin)
+		if n.Admin != "" && n.has(roleEdge) {
+			f.errorf(at+".admin", "this is for nodes that are no edges: give an edge nodes.%s.edge.admin", n.Name)
+		}
 		f.checkAddr(at+".control.listen", n.Control.Listen)
 		f.checkAddr(at+".control.cluster", n.Control.Cluster)
 		if n.has(roleControl) {

@@ -64,15 +64,15 @@ func command(t *testing.T, args ...string) (string, error) {
 func TestPurgeReachesEveryEdge(t *testing.T) {
 	o := newCountingOrigin(t)
 	dir := t.TempDir()
-	names := []string{"hel1", "nyc1"}
+	names, control := []string{"hel1", "nyc1"}, freeAddr(t)
 	nodes := map[string]*testNode{}
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] } }]
 edge: { disk: 128MiB, memory: 16MiB }
 secrets: { fleet_key: fleet.key }
 nodes:
-  c1: { roles: [control], addresses: [127.0.0.9], control: { listen: %q, data: %q } }
-`, o.URL, freeAddr(t), filepath.Join(dir, "c1"))
+  c1: { roles: [control], addresses: [127.0.0.9], admin: %q, control: { listen: %q, data: %q } }
+`, o.URL, control, freeAddr(t), filepath.Join(dir, "c1"))
 	for i, name := range names {
 		n := &testNode{http: freeAddr(t), admin: freeAddr(t)}
 		nodes[name] = n
@@ -125,7 +125,11 @@ nodes:
 			t.Errorf("%s has what was purged: %s", name, cache)
 		}
 	}
-	if out, err = command(t, "drain", "nyc1", "--admin", nodes["hel1"].admin); err != nil {
+	// A node that is no edge takes purges too.
+	if out, err = command(t, "purge", "http://www.example.com/none", "--wait", "--admin", control); err != nil || !strings.Contains(out, "nyc1  applied after") {
+		t.Errorf("purge at the control node: %v\n%s", err, out)
+	}
+	if out, err = command(t, "drain", "nyc1", "--admin", control); err != nil {
 		t.Errorf("drain: %v\n%s", err, out)
 	}
 	until(t, "status tells of the drain", func() bool {

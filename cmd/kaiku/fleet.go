@@ -101,6 +101,7 @@ type Node struct {
 	Addresses []netip.Addr `yaml:"addresses"`
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`
+	Admin     string       `yaml:"admin"` // of a node that is no edge
 	Control   Control      `yaml:"control"`
 	Sites     []string     `yaml:"sites"` // the only ones that its credential may purge
 }

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -182,11 +184,16 @@ func unavailable(err error) error {
 	return err
 }
 
-// Applied is what the edge has applied.
-func (l purgeLog) Applied() storage.Position { return storage.Position(l.follower.Applied()) }
+// Applied is what the edge has applied; on other nodes nothing.
+func (l purgeLog) Applied() storage.Position {
+	if l.follower == nil {
+		return storage.Position{}
+	}
+	return storage.Position(l.follower.Applied())
+}
 
-// InTouch says whether the edge may trust what it has.
-func (l purgeLog) InTouch() bool { return l.follower.InTouch() }
+// InTouch says whether the edge may trust what it has; other nodes have nothing.
+func (l purgeLog) InTouch() bool { return l.follower == nil || l.follower.InTouch() }
 
 // others are the other nodes as an edge sees them.
 type others struct{ *link }
@@ -241,4 +248,26 @@ func (l *load) now(at time.Time) float64 {
 	}
 	l.at, l.before = at, sent
 	return min(1, l.mean)
+}
+
+// adminOnly makes the admin listener of a node that is no edge. ties may be nil.
+func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (part, error) {
+	token, err := f.adminToken(n.Admin)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := f.tokens(token)
+	if err != nil {
+		return nil, err
+	}
+	s := &edge.Server{Name: n.Name, Admin: n.Admin, Token: token, Tokens: tokens, Registry: reg, Log: log}
+	if ties != nil {
+		s.Purges, s.Fleet = purgeLog{ties}, others{ties}
+	}
+	var sites []*edge.Site // so that tokens that are limited to sites know their hosts
+	for _, site := range f.Sites {
+		sites = append(sites, &edge.Site{Name: site.Name, Hosts: lowerHosts(site.Hosts)})
+	}
+	s.SetSites(sites)
+	return edge.Admin{Server: s}, nil
 }

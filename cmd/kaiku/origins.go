@@ -51,6 +51,15 @@ func (m *siteMaker) make() (siteSet, error) {
 	return m.made, nil
 }
 
+// lowerHosts are hosts in the form that an edge has them in.
+func lowerHosts(hosts []string) []string {
+	var out []string
+	for _, h := range hosts {
+		out = append(out, strings.TrimSuffix(strings.ToLower(h), "."))
+	}
+	return out
+}
+
 // close ends the pools that are not in another set.
 func (s siteSet) close(other siteSet) {
 	for key, p := range s.pools {
@@ -67,9 +76,7 @@ func (m *siteMaker) site(s *Site) error {
 			StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}
-	for _, h := range s.Hosts {
-		site.Hosts = append(site.Hosts, strings.TrimSuffix(strings.ToLower(h), "."))
-	}
+	site.Hosts = lowerHosts(s.Hosts)
 	pool, err := m.fleet.originPool(s)
 	if err != nil {
 		return err

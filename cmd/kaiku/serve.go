@@ -127,7 +127,14 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			p.parts = append(p.parts, c)
 		}
 	}
-	if ties != nil && (p.edge != nil || p.dns != nil) {
+	if p.edge == nil && n.Admin != "" {
+		admin, err := f.adminOnly(n, ties, reg, log)
+		if err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+		p.parts = append(p.parts, admin)
+	}
+	if ties != nil && (p.edge != nil || p.dns != nil || n.Admin != "") {
 		p.parts = append(p.parts, ties)
 	}
 	return p, nil
