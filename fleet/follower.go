@@ -81,7 +81,11 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 	have := f.Applied()
 	if have.Log != last.Log || have.Seq > last.Seq || have.Seq+1 < first && last.Seq > 0 {
-		f.Client.Log.Warn("purge log: it is another one, or lacks what this edge has not seen: all that it has is stale", "had", have, "log", last)
+		if have.Log == 0 {
+			f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", last)
+		} else {
+			f.Client.Log.Warn("purge log: it is another one, or lacks what this edge has not seen: all that it has is stale", "had", have, "log", last)
+		}
 		if err := f.Lost(last); err != nil {
 			return fmt.Errorf("make everything stale: %w", err)
 		}
