@@ -212,6 +212,8 @@ func (s *Server) purgeFor(ctx context.Context, req PurgeRequest) (seq uint64, st
 		return 0, http.StatusBadRequest, err
 	case errors.Is(err, ErrNoPurgeLog):
 		return 0, http.StatusServiceUnavailable, err
+	case errors.Is(err, ErrNotAllowed):
+		return 0, http.StatusForbidden, err
 	case err != nil:
 		s.Log.Error("purge failed", "error", err)
 		return 0, http.StatusInternalServerError, err

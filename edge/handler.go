@@ -29,8 +29,9 @@ type exchange struct {
 	url    string // what purges know it by
 	key    string // what the store knows it by
 	// peer says that it came from another edge of the fleet, which is trusted, and came at which stage it has to go on.
-	peer bool
-	came origin.Stage
+	peer  bool
+	came  origin.Stage
+	epoch uint64 // the newest purge when what is stored was looked up
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
 	variant string
 }
@@ -158,6 +159,7 @@ func (x *exchange) secure() bool {
 func (s *Server) lookup(x *exchange) {
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
+		x.epoch = s.Store.Epoch() // before the look: a purge that comes after it covers what comes of it
 		e, own := s.cache.find(x.key, x.r.Header)
 		if e == nil && own == x.key && x.variant != "" {
 			own = x.variant
@@ -172,7 +174,7 @@ func (s *Server) lookup(x *exchange) {
 			continue
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
-		if !s.trusts() { // a purge of it may not have come here
+		if !s.trusts() || e.object.Doubtful { // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
@@ -248,7 +250,7 @@ func (s *Server) partWanted(x *exchange, have *entry, own string, stage origin.S
 
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the request has to be looked up again.
 func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, forward string) bool {
-	header := storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()}
+	header := storage.Header{Key: own, URL: x.url, Epoch: x.epoch}
 	passes := s.cache.pass.get(x.key, time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
 	if !passes {
@@ -396,7 +398,7 @@ func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 // revalidate validates e in the background.
 func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own string) {
 	stage := x.site.Origin.Stage(x.key, x.came)
-	f, leads := s.flights.join(flightKey(own, stage), storage.Header{Key: own, URL: x.url, Epoch: s.Store.Epoch()})
+	f, leads := s.flights.join(flightKey(own, stage), storage.Header{Key: own, URL: x.url, Epoch: x.epoch})
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
 		f.change(func() { f.keep = true })
@@ -430,6 +432,9 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 // failed answers a request whose fetch failed: with the stale response if there is one that may be used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
+	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.url, have.object.Tags())) {
+		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
+	}
 	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
 		st.TTL, st.HasTTL, st.Detail = d.TTL, true, "stale-if-error"
 		if s.serveEntry(x, have, st, have.Unvalidated()) {

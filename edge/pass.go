@@ -124,6 +124,9 @@ func (s *Server) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 // there is anything.
 func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
+	if have != nil {
+		epoch = x.epoch
+	}
 	if received != nil {
 		ask = func(*http.Request) (*http.Response, error) { return received, nil }
 	}

@@ -19,8 +19,6 @@ type PurgeLog interface {
 	// Append puts a purge into the log and returns its sequence once it can't be lost. It fails with an error that is ErrNoPurgeLog if the log can't be reached.
 	// site is the one that all of the purge is of, or "".
 	Append(ctx context.Context, site string, p PurgeRequest) (seq uint64, err error)
-	// Applied is the place in the log up to which Server.Apply was called.
-	Applied() storage.Position
 	// InTouch says whether this edge may trust what it has: not long ago it had applied all that there was.
 	InTouch() bool
 }
@@ -58,6 +56,9 @@ type NodeStatus struct {
 	Started  time.Time `json:"started"`
 }
 
+// ErrNotAllowed says that this node may not make a purge.
+var ErrNotAllowed = errors.New("not allowed")
+
 // ErrNoPurgeLog says that a purge was refused because the log can't be reached.
 var ErrNoPurgeLog = errors.New("purge log unavailable")
 
@@ -94,18 +95,61 @@ func (s *Server) siteOf(p PurgeRequest) string {
 	return one.Name
 }
 
+// exceeds says whether a purge is of another site than the one that it is to be of. A host of no site, as by an older fleet file, is nothing to be purged here.
+func (s *Server) exceeds(p PurgeRequest, name string) bool {
+	if p.All || len(p.Tags) > 0 {
+		return true
+	}
+	for i, raw := range slices.Concat(p.URLs, p.Prefixes, p.Hosts) {
+		host := raw
+		if i < len(p.URLs)+len(p.Prefixes) {
+			u, err := URLOf(raw)
+			if err != nil {
+				continue // which purge finds too
+			}
+			host, _, _ = strings.Cut(u, "/")
+		}
+		if site, _ := s.sites.Load().find(host); site != nil && site.Name != name {
+			return true
+		}
+	}
+	return false
+}
+
+// purgeOfSite is a purge of all hosts of a site.
+func (s *Server) purgeOfSite(name string) storage.Purge {
+	var p storage.Purge
+	for _, site := range s.sites.Load().list {
+		if site.Name == name {
+			for _, h := range site.Hosts {
+				p.Tags = append(p.Tags, hostTag(h))
+			}
+		}
+	}
+	return p
+}
+
+// Doubt makes everything that is stored stale: purges of it may have been missed.
+func (s *Server) Doubt(now storage.Position) error {
+	return s.Store.Apply([]storage.Purge{{All: true, Soft: true, Doubt: true}}, now)
+}
+
 // Apply applies purges of the log. What is not understood, as that of a newer version, makes everything stale.
 func (s *Server) Apply(requests []Logged, after storage.Position) error {
 	purges := make([]storage.Purge, len(requests))
 	for i, r := range requests {
-		if r.Site != "" && s.siteOf(r.PurgeRequest) != r.Site {
+		if r.Site != "" && s.exceeds(r.PurgeRequest, r.Site) {
 			s.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site", r.Site)
 			continue
 		}
 		p, err := r.purge(s.known)
-		if err != nil {
+		switch {
+		case err != nil && r.Site != "":
+			s.Log.Error("a purge of the log is not understood: its site is purged", "site", r.Site, "error", err)
+			p = s.purgeOfSite(r.Site)
+		case err != nil:
 			s.Log.Error("a purge of the log is not understood: everything becomes stale", "error", err)
-			p = storage.Purge{All: true, Soft: true}
+			p = storage.Purge{All: true, Soft: true, Doubt: true}
 		}
 		purges[i] = p
 	}
@@ -138,10 +182,12 @@ const purgesField = "Kaiku-Purges"
 
 // setPurges notes what this edge has applied in a request to a peer.
 func (s *Server) setPurges(h http.Header) {
+	delete(h, purgesField)
 	if s.Purges == nil {
 		return
 	}
-	if p := s.Purges.Applied(); p.Seq > 0 {
+	// The store's own, which is never behind the epoch that what comes is stored with.
+	if p := s.Store.Position(); p.Log != 0 {
 		h.Set(purgesField, fmt.Sprintf("%d %d", p.Log, p.Seq))
 	}
 }
@@ -163,7 +209,7 @@ func (s *Server) knowsPurges(ctx context.Context, field string) bool {
 		return false
 	}
 	knows := func() bool {
-		have := s.Purges.Applied()
+		have := s.Store.Position()
 		return have.Log == want.Log && have.Seq >= want.Seq
 	}
 	if knows() {

@@ -16,11 +16,12 @@ import (
 
 // Client is a node's connection to the control plane. Its fields are set before Dial.
 type Client struct {
-	Node     string
-	Servers  []string    // addresses of control nodes
-	TLS      *tls.Config // from Key.TLS
-	Replicas int         // of what is created: 1 or 3
-	Log      *slog.Logger
+	Node    string
+	Servers []string    // addresses of control nodes
+	TLS     *tls.Config // from Key.TLS
+	Log     *slog.Logger
+
+	replicas int // of what it creates: 1 or 3; 0 creates nothing, as only control nodes do
 
 	conn *nats.Conn
 	js   jetstream.JetStream
@@ -55,7 +56,7 @@ func (c *Client) Dial() error {
 	c.conn, err = nats.Connect(urls, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
 		nats.Timeout(3*time.Second), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1),
-		nats.IgnoreDiscoveredServers(),
+		nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node)),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				c.Log.Warn("control plane: disconnected", "error", err)
@@ -69,6 +70,30 @@ func (c *Client) Dial() error {
 	}
 	c.js, err = jetstream.New(c.conn, jetstream.WithDefaultTimeout(callTimeout))
 	return err
+}
+
+// inbox is where answers to a node come; no other node may listen there.
+func inbox(node string) string { return "_INBOX." + node }
+
+// Create makes the log and the registry, unless they are there, on so many control nodes. It goes on trying until ctx ends. Only control nodes may.
+func (c *Client) Create(ctx context.Context, replicas int) error {
+	c.replicas = replicas
+	told := ""
+	for ctx.Err() == nil {
+		_, _, _, err := c.ready(ctx)
+		if err == nil {
+			return nil
+		}
+		if err.Error() != told && !errors.Is(err, errNoControl) {
+			told = err.Error()
+			c.Log.Info("control plane: waits for a majority of its nodes", "error", err)
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return nil
 }
 
 // Close ends the connection.
@@ -87,19 +112,19 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	stream, err := c.js.Stream(ctx, purgeStream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) && c.replicas > 0 {
 		stream, err = c.js.CreateStream(ctx, jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject + ".>"}, Storage: jetstream.FileStorage,
-			Replicas: c.Replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: maxPurges, MaxBytes: 4 << 30,
+			Replicas: c.replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: maxPurges, MaxBytes: 4 << 30,
 			Duplicates: 2 * time.Minute, AllowDirect: false, DenyDelete: true})
 	}
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the purge log: %w", err)
 	}
-	leases, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: leaseBucket, Storage: jetstream.MemoryStorage, TTL: 24 * time.Hour, Replicas: c.Replicas, History: 1})
+	leases, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: leaseBucket, Storage: jetstream.MemoryStorage, TTL: 24 * time.Hour, Replicas: c.replicas, History: 1})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the registry: %w", err)
 	}
-	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage, Replicas: c.Replicas, History: 1})
+	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage, Replicas: c.replicas, History: 1})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the registry of drains: %w", err)
 	}
@@ -119,7 +144,7 @@ func (c *Client) missed(err error) {
 
 func (c *Client) bucket(ctx context.Context, conf jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	kv, err := c.js.KeyValue(ctx, conf.Bucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	if errors.Is(err, jetstream.ErrBucketNotFound) && c.replicas > 0 {
 		kv, err = c.js.CreateKeyValue(ctx, conf)
 	}
 	return kv, err

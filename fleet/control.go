@@ -46,6 +46,9 @@ type Control struct {
 	noSync bool // for benchmarks that fill the log first
 }
 
+// maxPurge is how large a purge may be, in bytes.
+const maxPurge = 8 << 20
+
 // controlStart is how long the embedded server may take to listen.
 const controlStart = 20 * time.Second
 
@@ -61,7 +64,7 @@ func (c *Control) Listen(context.Context) error {
 		TLSConfig: conf, TLSVerify: true, TLSTimeout: 5, AuthTimeout: 6,
 		CustomClientAuthentication: permit{},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
-		MaxPayload: 1 << 20, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		MaxPayload: maxPurge, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
 	}
 	if c.Cluster != "" && len(c.Peers) > 0 {
@@ -89,12 +92,22 @@ func (c *Control) Listen(context.Context) error {
 	return nil
 }
 
-// Serve waits for the end of ctx and stops the server.
+// Serve makes the log and the registry, if they are not there yet, waits for the end of ctx and stops the server.
 func (c *Control) Serve(ctx context.Context) error {
+	own := &Client{Node: c.Node, Servers: []string{c.server.Addr().String()}, TLS: c.TLS, Log: c.Log}
+	if err := own.Dial(); err != nil {
+		return err
+	}
+	replicas := 1
+	if len(c.Peers) >= 2 {
+		replicas = 3
+	}
+	err := own.Create(ctx, replicas)
 	<-ctx.Done()
+	own.Close()
 	c.server.Shutdown()
 	c.server.WaitForShutdown()
-	return nil
+	return err
 }
 
 // LocalAddr is the address for edges and name servers, after Listen.
@@ -144,9 +157,15 @@ func (permit) Check(c server.ClientAuthentication) bool {
 // permissions are the subjects of a node that may purge some sites only, or all if there are none. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
-	publish := []string{
-		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
-		"$JS.API.CONSUMER.CREATE.*.>", "$JS.API.CONSUMER.DELETE.*.>", "$JS.API.CONSUMER.INFO.*.>", "$JS.API.CONSUMER.MSG.NEXT.*.>", "$JS.ACK.>", "$JS.FC.>",
+	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>"}
+	for _, stream := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket} {
+		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.API.DIRECT.GET."+stream, "$JS.API.DIRECT.GET."+stream+".>")
+		for _, verb := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT"} {
+			publish = append(publish, "$JS.API.CONSUMER."+verb+"."+stream, "$JS.API.CONSUMER."+verb+"."+stream+".>")
+		}
+	}
+	if has(RoleControl) {
+		publish = append(publish, "$JS.API.STREAM.CREATE.*") // what a stream takes from others and sends on is not held to anybody's subjects
 	}
 	purges := []string{purgeSubject + ".>"}
 	if len(sites) > 0 {
@@ -164,8 +183,9 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 		return nil
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: publish},
-		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", purgeSubject + ".>", "$KV.>"}},
+		Publish: &server.SubjectPermission{Allow: publish},
+		// Not the subjects of the streams: with somebody who listens there, a consumer of another stream could deliver to them.
+		Subscribe: &server.SubjectPermission{Allow: []string{inbox(node) + ".>"}},
 	}
 }
 

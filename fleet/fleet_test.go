@@ -84,7 +84,7 @@ func dial(t testing.TB, nodes []*control, name, role string) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Client{Node: name, TLS: conf, Replicas: len(nodes), Log: logTo(t)}
+	c := &Client{Node: name, TLS: conf, Log: logTo(t)}
 	for _, n := range nodes {
 		c.Servers = append(c.Servers, n.Addr)
 	}
@@ -252,8 +252,8 @@ func TestRegistry(t *testing.T) {
 		t.Cleanup(stop)
 		return stop
 	}
-	one := &Registry{Client: a, Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
-	two := &Registry{Client: b, Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	one := &Registry{Client: a, Edges: []string{"hel1"}, Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
+	two := &Registry{Client: b, Edges: []string{"hel1"}, Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	stop := run(one)
 	run(two)
 	find := func(r *Registry, name string) Lease {
@@ -490,7 +490,7 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hel2 := &Client{Node: "hel2", Servers: []string{nodes[0].Addr}, TLS: hel2conf, Replicas: 1, Log: slog.New(slog.DiscardHandler)}
+	hel2 := &Client{Node: "hel2", Servers: []string{nodes[0].Addr}, TLS: hel2conf, Log: slog.New(slog.DiscardHandler)}
 	if err := hel2.Dial(); err != nil {
 		t.Fatal(err)
 	}
@@ -508,7 +508,7 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf, Replicas: 1, Log: slog.New(slog.DiscardHandler)}
+	stranger := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf, Log: slog.New(slog.DiscardHandler)}
 	if err := stranger.Dial(); err != nil {
 		t.Fatal(err)
 	}

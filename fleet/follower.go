@@ -26,26 +26,33 @@ type Follower struct {
 	Apply func(purges []Logged, after Position) error
 	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or lacks what the edge has not seen.
 	Lost func(now Position) error
+	// Changed is called after Applied has changed; nil is nobody.
+	Changed func()
 	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it has; 0 means a minute.
 	MaxDisconnected time.Duration
 
 	applied atomic.Uint64 // sequence
 	log     atomic.Uint64
-	touched atomic.Int64 // wall clock of the last moment when nothing was known to lack, in ns since 1970; 0 before the first
+	touched atomic.Pointer[time.Time] // the last moment when nothing was known to lack; nil before the first
 }
 
 // Applied is what the edge has applied.
 func (f *Follower) Applied() Position { return Position{f.log.Load(), f.applied.Load()} }
 
-// InTouch says whether the edge may trust what it has: it has applied all that the log held at a moment not longer ago than MaxDisconnected. The wall clock counts, which goes
-// on while a machine sleeps.
+// InTouch says whether the edge may trust what it has: it has applied all that the log held at a moment not longer ago than MaxDisconnected, by the wall clock, which goes on
+// while a machine sleeps, and by the monotonic one, which nobody sets.
 func (f *Follower) InTouch() bool {
 	t := f.touched.Load()
 	limit := f.MaxDisconnected
 	if limit == 0 {
 		limit = time.Minute
 	}
-	return t != 0 && time.Now().UnixNano()-t < int64(limit)
+	if t == nil {
+		return false
+	}
+	now := time.Now()
+	wall, monotonic := now.Round(0).Sub(t.Round(0)), now.Sub(*t)
+	return wall >= 0 && wall < limit && monotonic < limit
 }
 
 // batchSize is how many purges are applied at once at most.
@@ -75,6 +82,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 
 // follow catches up and then applies purges as they come, until something goes wrong.
 func (f *Follower) follow(ctx context.Context) error {
+	asked := time.Now()
 	last, first, err := f.Client.position(ctx)
 	if err != nil {
 		return err
@@ -96,7 +104,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: have.Seq + 1})
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: have.Seq + 1, MaxResetAttempts: 1})
 	if err != nil {
 		return fmt.Errorf("follow the purge log: %w", err)
 	}
@@ -108,9 +116,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	defer cancel()
 	incoming := make(chan jetstream.Msg, batchSize)
 	failed := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	go func() { // ends with the consumer, which may take a while to notice
 		for {
 			m, err := messages.Next()
 			if err != nil {
@@ -124,16 +130,12 @@ func (f *Follower) follow(ctx context.Context) error {
 			}
 		}
 	}()
-	defer func() {
-		messages.Stop()
-		<-done
-	}()
-	return f.apply(ctx, last, incoming, failed)
+	defer messages.Stop()
+	return f.apply(ctx, last, asked, incoming, failed)
 }
 
-// apply applies what comes in. known is the end of the log as it was asked for last.
-func (f *Follower) apply(ctx context.Context, known Position, incoming <-chan jetstream.Msg, failed <-chan error) error {
-	asked := time.Now() // when known was
+// apply applies what comes in. known is the end of the log as it was at a time when it was asked for.
+func (f *Follower) apply(ctx context.Context, known Position, asked time.Time, incoming <-chan jetstream.Msg, failed <-chan error) error {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	f.touch(known, asked)
@@ -171,6 +173,9 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 			return fmt.Errorf("read a purge: %w", err)
 		}
 		seq := meta.Sequence.Stream
+		if s := m.Subject(); s != subjectOf("") && siteOf(s) == "" {
+			return fmt.Errorf("purge %d has the subject %q, which is none of a purge", seq, s)
+		}
 		if want := f.applied.Load() + uint64(len(purges)) + 1; seq != want {
 			return fmt.Errorf("purge %d came where %d was due", seq, want)
 		}
@@ -190,6 +195,9 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		return fmt.Errorf("apply purges up to %d: %w", after.Seq, err)
 	}
 	f.set(after)
+	if f.Changed != nil {
+		f.Changed()
+	}
 	return nil
 }
 
@@ -201,6 +209,6 @@ func (f *Follower) set(p Position) {
 // touch notes that all is applied that the log held at a time.
 func (f *Follower) touch(known Position, at time.Time) {
 	if f.log.Load() == known.Log && f.applied.Load() >= known.Seq {
-		f.touched.Store(at.UnixNano())
+		f.touched.Store(&at)
 	}
 }

@@ -35,14 +35,20 @@ type Registry struct {
 	Client *Client
 	// Self makes the node's lease as it is now, but for Draining, Live and Renewed; nil means that it only watches.
 	Self func() Lease
+	// Edges are those that the fleet has, whether they were heard of or not.
+	Edges []string
 
 	mu       sync.Mutex
 	leases   map[string]seen
 	drains   map[string]bool
 	touched  time.Time // when the registry was last in touch
+	since    time.Time // when it came in touch after it had not been
 	watchers []chan struct{}
 	news     chan struct{} // of the node itself; made with mu held
 }
+
+// frozen is how old a lease may be that counts as live when the registry is back in touch: the control plane can't have been away for longer without anybody's looking at it.
+const frozen = time.Hour
 
 // seen is a lease and when it came.
 type seen struct {
@@ -169,6 +175,9 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 func (r *Registry) touch(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if now.Sub(r.touched) > LeaseTime/2 {
+		r.since = now // others have until LeaseTime after this to be heard of again
+	}
 	r.touched = now
 }
 
@@ -222,7 +231,11 @@ func (r *Registry) Nodes() []Lease {
 	for i, name := range names {
 		s := r.leases[name]
 		s.Draining = r.drains[name]
-		s.Live = now.Sub(s.at) < LeaseTime
+		last := s.at
+		if r.since.After(last) && r.since.Sub(last) < frozen {
+			last = r.since
+		}
+		s.Live = now.Sub(last) < LeaseTime
 		out[i] = s.Lease
 	}
 	return out
@@ -264,18 +277,25 @@ type Progress struct {
 	Took    time.Duration `json:"took_ns,omitempty"` // since the wait began
 }
 
-// Progress tells how far each edge is with the purge of a sequence.
-func (r *Registry) Progress(seq uint64) []Progress {
-	var out []Progress
+// Progress tells how far each edge is with the purge of a sequence of the log that there is now.
+func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
+	last, _, err := r.Client.position(ctx)
+	known := map[string]Lease{}
 	for _, l := range r.Nodes() {
 		if slices.Contains(l.Roles, RoleEdge) {
-			out = append(out, Progress{Node: l.Node, Live: l.Live, Applied: l.Applied.Seq >= seq})
+			known[l.Node] = l
 		}
+	}
+	var out []Progress
+	for _, name := range slices.Sorted(slices.Values(r.Edges)) {
+		l := known[name]
+		out = append(out, Progress{Node: name, Live: l.Live, Applied: err == nil && l.Applied.Log == last.Log && l.Applied.Seq >= seq})
 	}
 	return out
 }
 
-// Wait waits until every live edge has applied the purge of a sequence, or ctx ends, which is no error: each that has not is told of as such.
+// Wait waits until every edge of the fleet has applied the purge of a sequence, or ctx ends, which is no error: each that has not is told of as such. One that was not heard of may be
+// cut off and serve, so that it is waited for too.
 func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
 	news := make(chan struct{}, 1)
 	r.mu.Lock()
@@ -289,7 +309,7 @@ func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
 	began := time.Now()
 	took := map[string]time.Duration{}
 	for {
-		all := r.Progress(seq)
+		all := r.Progress(ctx, seq)
 		waits := false
 		for i := range all {
 			p := &all[i]

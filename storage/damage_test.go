@@ -154,7 +154,7 @@ func TestGoldenFolder(t *testing.T) {
 	if s.Get("/gone") != nil {
 		t.Error("what was purged is there")
 	}
-	if s.Epoch() != 2 {
+	if s.Epoch() < 2+lostSequences { // the folder was not closed, so that purges may have been lost whose sequences objects have
 		t.Errorf("purge sequence %d", s.Epoch())
 	}
 }

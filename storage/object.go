@@ -13,6 +13,8 @@ import (
 type Object struct {
 	// Stale says that a soft purge covers the object.
 	Stale bool
+	// Doubtful says that a purge of the object may have been missed: it must not be used before it was validated.
+	Doubtful bool
 
 	store *Store
 	meta  *meta
@@ -38,6 +40,9 @@ func (o *Object) Tags() []string { return o.meta.tags }
 
 // Data is what the object's writer handed to Commit. It is not to be changed.
 func (o *Object) Data() []byte { return o.meta.data }
+
+// Epoch is the newest purge when it was fetched.
+func (o *Object) Epoch() uint64 { return o.meta.epoch }
 
 // Segment is the number of the segment that holds the metadata.
 func (o *Object) Segment() uint32 { return o.place.segment }

@@ -20,6 +20,8 @@ type Purge struct {
 	Tags     []string // objects that carry the tag
 	All      bool
 	Soft     bool // what matches becomes stale instead of gone
+	// Doubt, with All, makes everything stale that must not be used in any way before it was validated: a purge of it may have been missed.
+	Doubt bool
 }
 
 // Kinds of purge records.
@@ -29,8 +31,13 @@ const (
 	purgeTag    = 't'
 	purgeAll    = 'a'
 	purgeSeq    = 's' // the newest sequence
+	purgeDoubt  = 'd' // of everything
 	purgeLog    = 'l' // the Position
+	purgeClean  = 'c' // the log was closed; while it is open there is none
 )
+
+// lostSequences is how far sequences jump when the log was not closed: purges that did not reach the disk had some, and objects that did may have their epochs.
+const lostSequences = 1 << 20
 
 // Position is a place in a log of purges that several stores follow. The zero value is before all logs.
 type Position struct {
@@ -51,6 +58,7 @@ type purges struct {
 	seq      uint64
 	position Position
 	all      epochs
+	doubt    uint64
 	urls     map[string]epochs
 	tags     map[string]epochs
 	prefixes map[string]epochs
@@ -59,6 +67,8 @@ type purges struct {
 
 	dir  string
 	size atomic.Int64 // allocated bytes
+
+	synced atomic.Uint64 // sequence at the last sync
 }
 
 func openPurges(dir string, log *slog.Logger) (*purges, error) {
@@ -73,13 +83,72 @@ func openPurges(dir string, log *slog.Logger) (*purges, error) {
 		return nil, fmt.Errorf("open the purge log: %w", err)
 	}
 	p := &purges{db: db, dir: dir, urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}}
-	if err := p.load(); err != nil {
+	clean, err := p.load()
+	if err == nil && p.seq > 0 && !clean {
+		p.seq += lostSequences
+	}
+	if err == nil && p.seq > 0 {
+		err = p.mark(false) // and the sequence
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read the purge log: %w", err), db.Close())
 	}
 	return p, nil
 }
 
-func (p *purges) load() error {
+// mark notes durably whether the log is closed, and the sequence. Nobody else writes meanwhile.
+func (p *purges) mark(clean bool) error {
+	p.mu.Lock()
+	p.seq++ // each version of a key has one value
+	p.mu.Unlock()
+	batch := p.db.NewWriteBatchAt(2 * p.seq)
+	defer batch.Cancel()
+	if err := setRecord(batch, purgeKey{purgeSeq, ""}, epochs{hard: p.seq}); err != nil {
+		return err
+	}
+	value := epochs{}
+	if clean {
+		value.hard = p.seq
+	}
+	if err := setRecord(batch, purgeKey{purgeClean, ""}, value); err != nil {
+		return err
+	}
+	return errors.Join(batch.Flush(), p.db.Sync())
+}
+
+// sync has all that was added reach the disk, if anything was since it was called last.
+func (p *purges) sync() error {
+	seq := p.current()
+	if p.synced.Swap(seq) == seq {
+		return nil
+	}
+	return p.db.Sync()
+}
+
+// close closes the log.
+func (p *purges) close() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	var err error
+	if p.current() > 0 {
+		err = p.mark(true)
+	}
+	return errors.Join(err, p.db.Close())
+}
+
+func setRecord(batch *badger.WriteBatch, r purgeKey, e epochs) error {
+	key := append([]byte{r.kind}, r.value...)
+	v := make([]byte, valueHeader, valueHeader+16)
+	v = binary.BigEndian.AppendUint64(v, e.hard)
+	v = binary.BigEndian.AppendUint64(v, e.soft)
+	sealValue(key, v)
+	return batch.Set(key, v)
+}
+
+// load reads the records, and tells whether the log was closed after the last of them.
+func (p *purges) load() (clean bool, err error) {
+	closed := uint64(0)
+	defer func() { clean = closed > 0 && closed == p.seq }()
 	txn := p.db.NewTransactionAt(math.MaxUint64, false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.DefaultIteratorOptions)
@@ -97,16 +166,19 @@ func (p *purges) load() error {
 				p.seq = max(p.seq, e.hard)
 			case purgeLog:
 				p.position = Position{e.hard, e.soft}
+			case purgeClean:
+				closed = e.hard
 			default:
 				p.set(key[0], string(key[1:]), e)
+				p.seq = max(p.seq, e.hard, e.soft) // which is written after them
 			}
 			return nil
 		})
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // set records e in memory; the caller holds mu or is the only one that knows p.
@@ -124,6 +196,8 @@ func (p *purges) set(kind byte, value string, e epochs) {
 		}
 	case purgeAll:
 		p.all = e
+	case purgeDoubt:
+		p.doubt = e.soft
 	}
 }
 
@@ -135,6 +209,8 @@ func (p *purges) get(kind byte, value string) epochs {
 		return p.tags[value]
 	case purgePrefix:
 		return p.prefixes[value]
+	case purgeDoubt:
+		return epochs{soft: p.doubt}
 	}
 	return p.all
 }
@@ -166,7 +242,9 @@ func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
 		one(purgeURL, g.URLs...)
 		one(purgePrefix, g.Prefixes...)
 		one(purgeTag, g.Tags...)
-		if g.All {
+		if g.All && g.Doubt {
+			one(purgeDoubt, "")
+		} else if g.All {
 			one(purgeAll, "")
 		}
 	}
@@ -182,25 +260,16 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	seq := p.seq + 1
 	records := p.collect(list, seq)
 	p.mu.RUnlock()
-	records[purgeKey{purgeSeq, ""}] = epochs{hard: seq}
+	if err := p.write(seq, records); err != nil {
+		return 0, err
+	}
+	// After the records, which may take several of Badger's transactions: a place in the log that is noted before them would have them skipped.
+	last := map[purgeKey]epochs{{purgeSeq, ""}: {hard: seq}}
 	if at != nil {
-		records[purgeKey{purgeLog, ""}] = epochs{at.Log, at.Seq}
+		last[purgeKey{purgeLog, ""}] = epochs{at.Log, at.Seq}
 	}
-
-	batch := p.db.NewWriteBatchAt(2 * seq) // forget uses the odd versions
-	defer batch.Cancel()
-	for r, e := range records {
-		key := append([]byte{r.kind}, r.value...)
-		v := make([]byte, valueHeader, valueHeader+16)
-		v = binary.BigEndian.AppendUint64(v, e.hard)
-		v = binary.BigEndian.AppendUint64(v, e.soft)
-		sealValue(key, v)
-		if err := batch.Set(key, v); err != nil {
-			return 0, fmt.Errorf("write a purge record: %w", err)
-		}
-	}
-	if err := batch.Flush(); err != nil {
-		return 0, fmt.Errorf("write a purge record: %w", err)
+	if err := p.write(seq, last); err != nil {
+		return 0, err
 	}
 	if sync {
 		if err := p.db.Sync(); err != nil {
@@ -218,6 +287,20 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 		p.position = *at
 	}
 	return seq, nil
+}
+
+func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
+	batch := p.db.NewWriteBatchAt(2 * seq) // forget uses the odd versions
+	defer batch.Cancel()
+	for r, e := range records {
+		if err := setRecord(batch, r, e); err != nil {
+			return fmt.Errorf("write a purge record: %w", err)
+		}
+	}
+	if err := batch.Flush(); err != nil {
+		return fmt.Errorf("write a purge record: %w", err)
+	}
+	return nil
 }
 
 // len is the number of records.
@@ -305,11 +388,11 @@ func (p *purges) current() uint64 {
 }
 
 // covers tells whether an object with this epoch was purged since, hard or soft.
-func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale bool) {
+func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, doubtful bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if epoch >= p.seq {
-		return false, false
+		return false, false, false
 	}
 	e := p.all
 	e.raise(p.urls[url])
@@ -326,7 +409,7 @@ func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale bo
 			e.raise(p.prefixes[url[:n]])
 		}
 	}
-	return e.hard > epoch, e.soft > epoch
+	return e.hard > epoch, max(e.soft, p.doubt) > epoch, p.doubt > epoch
 }
 
 // hashOn goes on with an FNV-1a hash, so that those of all prefixes of a URL take one pass over it.

@@ -1,6 +1,10 @@
 package storage
 
-import "testing"
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+)
 
 func TestPurgeByKind(t *testing.T) {
 	cases := []struct {
@@ -86,5 +90,59 @@ func TestSoftAfterHardStaysHard(t *testing.T) {
 	defer closeStore(t, s)
 	if s.Get("/a") != nil {
 		t.Error("a soft purge undid a hard one")
+	}
+}
+
+// A purge whose record did not reach the disk before the power went is applied again by who follows a log, also to objects that were fetched after it at first.
+func TestPurgesLostWithThePower(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir, Disk: 64 << 20})
+	for range 3 {
+		if _, err := s.Purge(Purge{URLs: []string{"x"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := s.Epoch() // what the disk has
+	p, err := openPurges(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.db.Close()
+	if _, err := p.add([]Purge{{URLs: []string{"x"}}}, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+
+	// As if it had not been closed, and purges up to kept+7 had been lost, after which an object was stored.
+	s = open(t, Options{Dir: dir, Disk: 64 << 20})
+	epoch := s.Epoch() + 7
+	s.purges.db.Close()
+	s.purges, err = openPurges(filepath.Join(dir, "purges"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Epoch() <= epoch || kept >= s.Epoch() {
+		t.Fatalf("sequences go on at %d, after objects of %d", s.Epoch(), epoch)
+	}
+	if err := s.Apply([]Purge{{URLs: []string{"a"}}}, Position{1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Purged(epoch, "a", nil) {
+		t.Error("an object that was fetched after the lost purges is immune to those that come again")
+	}
+	if err := s.Apply([]Purge{{All: true, Soft: true, Doubt: true}}, Position{2, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if gone, stale, doubtful := s.purges.covers(epoch, "b", nil); gone || !stale || !doubtful {
+		t.Errorf("in doubt: gone %v, stale %v, doubtful %v", gone, stale, doubtful)
+	}
+	closeStore(t, s)
+	s = open(t, Options{Dir: dir, Disk: 64 << 20})
+	defer closeStore(t, s)
+	if got := s.Position(); got != (Position{2, 0}) {
+		t.Errorf("position %v", got)
+	}
+	if _, _, doubtful := s.purges.covers(epoch, "b", nil); !doubtful {
+		t.Error("a doubt is forgotten")
 	}
 }

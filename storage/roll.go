@@ -219,12 +219,13 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 		if m == nil || len(m.extents) > 0 && m.extents[0].segment != g.id {
 			continue // its body is elsewhere, or in several segments: what misses it is found out when it is asked for
 		}
-		gone, stale := s.purges.covers(m.epoch, m.url, m.tags)
+		now := s.purges.current() // before the look at what covers it: a later purge has to cover it still
+		gone, stale, _ := s.purges.covers(m.epoch, m.url, m.tags)
 		if gone {
 			continue
 		}
 		if rewrite && g.class.keeps(hits) && ctx.Err() == nil && s.counts.rewritten.Load()*100 < s.counts.stored.Load()*maxRewrite {
-			if err := s.rewrite(o.id, m, version, p, stale); err == nil {
+			if err := s.rewrite(o.id, m, version, p, stale, now); err == nil {
 				continue
 			} else if !errors.Is(err, errGone) && !errors.Is(err, ErrFull) {
 				s.opt.Log.Warn("object can't be written again", "key", m.key, "error", err)
@@ -270,10 +271,10 @@ func (s *Store) current(id objectID, p place) (m *meta, version uint64) {
 }
 
 // rewrite copies an object to main. Its metadata keeps its version, so that whatever is stored for its key meanwhile stays newer, and counts as fetched now: no purge covered it
-// so far.
-func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale bool) error {
+// up to now.
+func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale bool, now uint64) error {
 	if !stale {
-		m.epoch = s.purges.current()
+		m.epoch = now
 	}
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
@@ -335,6 +336,9 @@ func (s *Store) syncLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if err := s.purges.sync(); err != nil { // before the objects that were fetched after them
+			s.opt.Log.Warn("purge log can't be synced", "error", err)
 		}
 		for c := range classes {
 			g := s.opened(c)

@@ -224,7 +224,7 @@ func (s *Store) release() error {
 		errs = append(errs, g.close())
 	}
 	if s.purges != nil {
-		errs = append(errs, s.purges.db.Close())
+		errs = append(errs, s.purges.close())
 	}
 	if s.ram != nil {
 		s.ram.StopAllGoroutines()
@@ -240,7 +240,7 @@ func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add([]Purge{p},
 
 // Purged says whether a purge after epoch covers a URL or a tag for good; a soft one does not.
 func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
-	gone, _ := s.purges.covers(epoch, url, tags)
+	gone, _, _ := s.purges.covers(epoch, url, tags)
 	return gone
 }
 
@@ -285,13 +285,13 @@ func (s *Store) Get(key string) *Object {
 			return nil
 		}
 	}
-	gone, stale := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
+	gone, stale, doubtful := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
 	if gone {
 		s.index.remove(id.slot(), p)
 		return nil
 	}
 	if stale {
-		o = &Object{Stale: true, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo}
+		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo}
 	}
 	return o
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -84,7 +85,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Replicas: replicas(len(clients)), Log: log}, started: time.Now(), scoped: len(n.Sites) > 0}
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), scoped: len(n.Sites) > 0}
 	for _, addr := range clients {
 		l.client.Servers = append(l.client.Servers, addr)
 	}
@@ -100,15 +101,12 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		}
 		return now
 	}}
-	return l, nil
-}
-
-// replicas is on how many of n control nodes the log is.
-func replicas(n int) int {
-	if n < 3 {
-		return 1
+	for i := range f.Nodes {
+		if f.Nodes[i].has(roleEdge) {
+			l.registry.Edges = append(l.registry.Edges, f.Nodes[i].Name)
+		}
 	}
-	return 3
+	return l, nil
 }
 
 // follow makes an edge follow the log of purges.
@@ -120,16 +118,16 @@ func (l *link) follow(e *edgeNode, conf Edge) {
 			requests := make([]edge.Logged, len(purges))
 			for i, p := range purges {
 				requests[i].Site = p.Site
-				if err := json.Unmarshal(p.Purge, &requests[i].PurgeRequest); err != nil {
+				d := json.NewDecoder(bytes.NewReader(p.Purge))
+				d.DisallowUnknownFields() // of a newer version: a purge must not be half done
+				if err := d.Decode(&requests[i].PurgeRequest); err != nil {
 					requests[i].PurgeRequest = edge.PurgeRequest{} // not understood, which Apply takes as everything
 				}
 			}
-			defer l.registry.Renew()
 			return e.Apply(requests, storage.Position(after))
 		},
-		Lost: func(now fleet.Position) error {
-			return e.Apply([]edge.Logged{{PurgeRequest: edge.PurgeRequest{All: true, Soft: true}}}, storage.Position(now))
-		}}
+		Lost:    func(now fleet.Position) error { return e.Doubt(storage.Position(now)) },
+		Changed: l.registry.Renew}
 	e.Purges, e.Fleet = purgeLog{l}, others{l}
 }
 
@@ -172,6 +170,9 @@ func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) 
 	if !l.scoped {
 		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
 	}
+	if l.scoped && site == "" {
+		return 0, fmt.Errorf("%w: node %s may purge URLs, prefixes and hosts of its sites alone", edge.ErrNotAllowed, l.client.Node)
+	}
 	seq, err := l.client.Append(ctx, rand.Text(), site, p)
 	return seq, unavailable(err)
 }
@@ -184,14 +185,6 @@ func unavailable(err error) error {
 	return err
 }
 
-// Applied is what the edge has applied; on other nodes nothing.
-func (l purgeLog) Applied() storage.Position {
-	if l.follower == nil {
-		return storage.Position{}
-	}
-	return storage.Position(l.follower.Applied())
-}
-
 // InTouch says whether the edge may trust what it has; other nodes have nothing.
 func (l purgeLog) InTouch() bool { return l.follower == nil || l.follower.InTouch() }
 
@@ -200,9 +193,11 @@ type others struct{ *link }
 
 // Progress tells how far each edge is with a purge.
 func (l others) Progress(ctx context.Context, seq uint64, wait bool) []edge.Progress {
-	all := l.registry.Progress(seq)
+	var all []fleet.Progress
 	if wait {
 		all = l.registry.Wait(ctx, seq)
+	} else {
+		all = l.registry.Progress(ctx, seq)
 	}
 	out := make([]edge.Progress, len(all))
 	for i, p := range all {
