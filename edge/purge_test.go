@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // purge posts to the admin API.
@@ -272,4 +274,50 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	(<-before).wants(t, 200, "old")
 	e.settle()
 	e.get("/a").wants(t, 200, "new")
+}
+
+// What may have missed a purge is validated before it is used, whatever its windows of staleness are.
+func TestDoubt(t *testing.T) {
+	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600", `Etag: "a"`))
+	e.get("/a").wants(t, 200, "a")
+	if a := e.get("/a"); !a.isHit() {
+		t.Fatalf("no hit: %v", a.cacheStatus())
+	}
+	if err := e.Doubt(storage.Position{Log: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if a := e.get("/a"); a.isHit() || a.cacheStatus()["fwd"] != "stale" {
+		t.Errorf("in doubt: %v", a.cacheStatus())
+	}
+	if a := e.get("/a"); !a.isHit() {
+		t.Errorf("validated: %v", a.cacheStatus())
+	}
+	e.wantHits(2)
+}
+
+// A purge that comes while the origin is asked ends what could have been served if the origin failed.
+func TestPurgeWhileTheOriginHangs(t *testing.T) {
+	hangs, asked, fail := false, make(chan struct{}, 1), make(chan struct{})
+	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {
+		if hangs {
+			asked <- struct{}{}
+			<-fail
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Cache-Control", "max-age=0, stale-if-error=600")
+		w.Header().Set("Etag", `"a"`)
+		_, _ = io.WriteString(w, "a")
+	})
+	e.get("/a").wants(t, 200, "a")
+	hangs = true
+	got := make(chan answer)
+	go func() { got <- e.do(e.request("GET", "/a", "")) }()
+	<-asked
+	if _, err := e.Store.Purge(storage.Purge{URLs: []string{"www.example/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	close(fail)
+	if a := <-got; a.status < 500 {
+		t.Errorf("the purged response is served: %d, %q, %v", a.status, a.body, a.cacheStatus())
+	}
 }
