@@ -187,14 +187,7 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 
 // probeURL is where the health of a node's edge is asked: on the address that its listener has, or else the node's first.
 func (f *Fleet) probeURL(n *Node) string {
-	host, port, err := net.SplitHostPort(f.edgeOf(n).HTTP)
-	if err != nil {
-		return "" // refused by check
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
-		host = n.Addresses[0].String()
-	}
-	return "http://" + net.JoinHostPort(host, port) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
+	return "http://" + reachable(f.edgeOf(n).HTTP, n) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
 }
 
 // openQueryLog opens the log of queries, to be written on at its end.

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -172,7 +170,7 @@ func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
 		p.FirstByteTimeout *= 2
 	}
 	for _, n := range nodes {
-		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: m.fleet.peerAddr(n)}, ServerName: n.Name, Self: n == m.node})
+		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: reachable(m.fleet.edgeOf(n).Peer, n)}, ServerName: n.Name, Self: n == m.node})
 	}
 	return p
 }
@@ -192,18 +190,6 @@ func (f *Fleet) peerPatience() (firstByte, betweenBytes time.Duration) {
 // edgesFrom is all that a pool of edges is made from.
 func edgesFrom(p *origin.Pool) string {
 	return fmt.Sprintln(p.Name, p.Servers, p.FirstByteTimeout, p.BetweenBytesTimeout)
-}
-
-// peerAddr is where a node's edge listens for other edges: on the address that its listener has, or else the node's first.
-func (f *Fleet) peerAddr(n *Node) string {
-	host, port, err := net.SplitHostPort(f.edgeOf(n).Peer)
-	if err != nil {
-		return "" // refused by check
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
-		host = n.Addresses[0].String()
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // hasPeers says whether a node's edge asks others, or is asked by them.

@@ -1,0 +1,79 @@
+package edge
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// failed answers a request whose fetch failed: with the stale response if there is one that may be used.
+func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
+	var answered *statusError
+	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.url, have.object.Tags())) {
+		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
+	}
+	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
+		st.TTL, st.HasTTL, st.Detail = d.TTL, true, "stale-if-error"
+		if s.serveEntry(x, have, st, have.Unvalidated()) {
+			return
+		}
+	}
+	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) {
+		st.Detail = origin.Reason(err)
+		s.tellFailure(x, err)
+		status := http.StatusGatewayTimeout // what must be validated can't be (RFC 9111, 5.2.2.2)
+		if x.peer {
+			x.w.Header().Set(origin.FailedField, st.Detail)
+			if !origin.IsTimeout(err) {
+				status = http.StatusBadGateway // the peer may have another way
+			}
+		}
+		s.fail(x, status, st)
+		return
+	}
+	s.failUpstream(x, err, st)
+}
+
+// tellFailure logs what an origin did.
+func (s *Server) tellFailure(x *exchange, err error) {
+	s.Log.Warn("origin failed", "site", x.site.Name, "url", x.url, "error", err)
+}
+
+// failUpstream tells the client, and the log, that the origin failed.
+func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
+	if x.r.Context().Err() != nil {
+		return // the client left, so there is nobody to tell and nothing wrong with the origin
+	}
+	status := http.StatusBadGateway
+	switch {
+	case errors.Is(err, origin.ErrBusy):
+		status = http.StatusServiceUnavailable
+		x.w.Header().Set("Retry-After", "1")
+	case origin.IsTimeout(err):
+		status = http.StatusGatewayTimeout
+	}
+	st.Detail = origin.Reason(err)
+	var se *statusError
+	if errors.As(err, &se) {
+		status, st.Detail = se.status, "origin-error"
+	}
+	s.tellFailure(x, err)
+	if x.peer && se == nil {
+		x.w.Header().Set(origin.FailedField, st.Detail)
+	}
+	s.fail(x, status, st)
+}
+
+// fail answers with an error of the edge's own.
+func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
+	h := x.w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	s.setStatus(h, nil, st)
+	x.w.WriteHeader(status)
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write([]byte(http.StatusText(status) + ": " + st.Detail + "\n"))
+	}
+}
