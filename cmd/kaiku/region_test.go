@@ -65,7 +65,7 @@ type testNode struct {
 }
 
 // freeAddr is an address of loopback that nothing listens on.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
