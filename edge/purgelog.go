@@ -68,21 +68,24 @@ type Logged struct {
 	PurgeRequest
 }
 
+// hosts are those of what a purge names, tags apart; that of a malformed URL is "", which is of no site.
+func (p PurgeRequest) hosts() []string {
+	out := slices.Clone(p.Hosts)
+	for _, raw := range slices.Concat(p.URLs, p.Prefixes) {
+		u, _ := URLOf(raw) // "" if it fails, which purge tells of
+		host, _, _ := strings.Cut(u, "/")
+		out = append(out, host)
+	}
+	return out
+}
+
 // siteOf is the site that all of a purge is of, or "".
 func (s *Server) siteOf(p PurgeRequest) string {
 	if p.All || len(p.Tags) > 0 {
 		return ""
 	}
 	var one *Site
-	for i, raw := range slices.Concat(p.URLs, p.Prefixes, p.Hosts) {
-		host := raw
-		if i < len(p.URLs)+len(p.Prefixes) {
-			u, err := URLOf(raw)
-			if err != nil {
-				return ""
-			}
-			host, _, _ = strings.Cut(u, "/")
-		}
+	for _, host := range p.hosts() {
 		site, _ := s.sites.Load().find(host)
 		if site == nil || one != nil && site != one {
 			return ""
@@ -100,15 +103,7 @@ func (s *Server) exceeds(p PurgeRequest, name string) bool {
 	if p.All || len(p.Tags) > 0 {
 		return true
 	}
-	for i, raw := range slices.Concat(p.URLs, p.Prefixes, p.Hosts) {
-		host := raw
-		if i < len(p.URLs)+len(p.Prefixes) {
-			u, err := URLOf(raw)
-			if err != nil {
-				continue // which purge finds too
-			}
-			host, _, _ = strings.Cut(u, "/")
-		}
+	for _, host := range p.hosts() {
 		if site, _ := s.sites.Load().find(host); site != nil && site.Name != name {
 			return true
 		}

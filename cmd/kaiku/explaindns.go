@@ -55,7 +55,15 @@ see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
 }
 
 // sourceText says where a place comes from.
-var sourceText = map[string]string{"locate": "geodns.locate", "geoip": "the geoip database", "countries": "the built-in table of countries"}
+func sourceText(source string) string {
+	switch source {
+	case "locate":
+		return "geodns.locate"
+	case "geoip":
+		return "the geoip database"
+	}
+	return "the built-in table of countries"
+}
 
 func printChoice(out io.Writer, x *geodns.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -67,7 +75,7 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 		if x.Country != "" {
 			country = x.Country + ", "
 		}
-		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon, country, sourceText[x.Source], x.Network)
+		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon, country, sourceText(x.Source), x.Network)
 	}
 	fmt.Fprintf(w, "answers\t%d, with scope /%d for a query that tells the whole address\n", x.Answers, x.Scope)
 	fmt.Fprintf(w, "sharing\tnodes of one place share their clients by networks such as %s\n\n", x.Sharing)
