@@ -39,7 +39,7 @@ func TestNotesAreForgotten(t *testing.T) {
 
 func TestTagsOf(t *testing.T) {
 	h := http.Header{"Surrogate-Key": {"a  b", " c "}, "Cache-Tag": {"d e,f", " ,g,"}, "Cache-Groups": {`"h", "i j"`}}
-	if got, want := tagsOf(h, "www.example", "https://www.example"), []string{"\x00host www.example", "a", "b", "c", "d e", "f", "g",
+	if got, want := tagsOf(h, &Site{Hosts: []string{"www.example"}}, "www.example", "https://www.example"), []string{"\x00host www.example", "a", "b", "c", "d e", "f", "g",
 		"\x00group https://www.example h", "\x00group https://www.example i j"}; !slices.Equal(got, want) {
 		t.Errorf("tags are %q, want %q", got, want)
 	}

@@ -2,12 +2,21 @@ package edge
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -15,6 +24,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -53,6 +65,9 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	}
 	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log}
 	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
+	if protocol() != "" {
+		e.HTTPS, e.Certificates = "127.0.0.1:0", newCertificates(e.t, "www.example")
+	}
 	for _, c := range change {
 		c(e.Server, e.site)
 	}
@@ -87,16 +102,99 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 }
 
 // newClient makes a client with connections of its own. It takes any host to the edge, and changes nothing on the way.
-func (e *testEdge) newClient() *http.Client {
+func (e *testEdge) newClient() *http.Client { return e.newClientOf(protocol()) }
+
+// newClientOf makes a client of a protocol.
+func (e *testEdge) newClientOf(protocol string) *http.Client {
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if protocol == "h3" {
+		transport := &http3.Transport{TLSClientConfig: e.trust(), DisableCompression: true,
+			Dial: func(ctx context.Context, _ string, conf *tls.Config, q *quic.Config) (*quic.Conn, error) {
+				conf = conf.Clone()
+				conf.ServerName = "www.example"
+				return quic.DialAddr(ctx, e.SecureAddr().String(), conf, q)
+			}}
+		e.t.Cleanup(func() { _ = transport.Close() })
+		client.Transport = transport
+		return client
+	}
 	addr := e.Addr().String()
+	if protocol != "" {
+		addr = e.SecureAddr().String()
+	}
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, addr)
 		},
 		DisableCompression: true,
+		ForceAttemptHTTP2:  protocol == "h2",
+	}
+	if protocol != "" {
+		transport.TLSClientConfig = e.trust()
 	}
 	e.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client.Transport = transport
+	return client
+}
+
+// trust is what a client trusts: the certificate of www.example, in files of the test.
+func (e *testEdge) trust() *tls.Config {
+	pool := x509.NewCertPool()
+	for _, c := range *e.Certificates.files.Load() {
+		pool.AddCert(c.Leaf)
+	}
+	return &tls.Config{ServerName: "www.example", RootCAs: pool}
+}
+
+// protocol is that of the clients of tests: "" is HTTP/1.1, h1 that over TLS, h2 and h3. TestEveryProtocol runs all tests with each.
+func protocol() string { return os.Getenv("KAIKU_TEST_PROTOCOL") }
+
+// plainOnly skips a test that is about plain HTTP/1.1 when all are run with other protocols.
+func plainOnly(t *testing.T, why string) {
+	t.Helper()
+	if protocol() != "" {
+		t.Skip("for plain HTTP/1.1 only: " + why)
+	}
+}
+
+// newCertificates makes a certificate that is its own authority, in files.
+func newCertificates(t testing.TB, names ...string) *Certificates {
+	t.Helper()
+	c := &Certificates{}
+	if err := c.SetFiles([]CertificateFile{newCertificate(t, time.Now().Add(time.Hour), names...)}); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// newCertificate makes a certificate of some names that is good until then, with its key, in files.
+func newCertificate(t testing.TB, until time.Time, names ...string) CertificateFile {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}, &x509.Certificate{SerialNumber: serial}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	f := CertificateFile{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
+	for name, block := range map[string]*pem.Block{f.Cert: {Type: "CERTIFICATE", Bytes: der}, f.Key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
 }
 
 // answer is a response with its body.
@@ -110,7 +208,7 @@ type answer struct {
 // request makes a request for a path of www.example; fields are "Name: value" lines.
 func (e *testEdge) request(method, path, body string, fields ...string) *http.Request {
 	e.t.Helper()
-	r, err := http.NewRequestWithContext(e.t.Context(), method, "http://www.example", strings.NewReader(body))
+	r, err := http.NewRequestWithContext(e.t.Context(), method, authorityOf("www.example"), strings.NewReader(body))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -130,6 +228,14 @@ func (e *testEdge) request(method, path, body string, fields ...string) *http.Re
 		r.Header.Add(name, strings.TrimSpace(value))
 	}
 	return r
+}
+
+// authorityOf is a host as a URL begins with it.
+func authorityOf(host string) string {
+	if protocol() != "" {
+		return "https://" + host
+	}
+	return "http://" + host
 }
 
 // do makes a request and reads the answer whole. It may be called from any goroutine.

@@ -155,7 +155,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	if !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)) {
 		s.Store.Forget(t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
 	} else if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.host, t.origin)); err == nil {
+		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.host, t.origin)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key, "error", err)
@@ -193,7 +193,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	fragment := part.Length != whole
 	b := &t.born
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
-	b.tags = tagsOf(answer.Header, t.host, t.origin)
+	b.tags = tagsOf(answer.Header, t.site, t.host, t.origin)
 	private := answer.RemovePrivate()
 	key := b.key()
 	if fragment {

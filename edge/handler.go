@@ -54,11 +54,20 @@ func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	r := x.r
-	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent}
+	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders}
+	from, _ := r.Context().Value(clientKey{}).(*client)
+	from.ask()
+	s.active.Add(1)
+	defer s.active.Add(-1)
 	defer s.metrics.observe(rec, time.Now())
 	defer rec.end()
+	defer func() { from.answered(r, rec.bytes, s.conns.flooding) }()
 	if r.Body != http.NoBody {
-		r.Body = &timedBody{r.Body, rec.control}
+		r.Body = &timedBody{r.Body, rec.control, from}
+		knowBody(r)
+	}
+	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
+		rec.fields = s.altSvc
 	}
 	x.w = rec
 	s.serve(x)
@@ -81,6 +90,9 @@ func (s *Server) serve(x *exchange) {
 		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of which net/http does not tell.
 		w.Header().Set("Connection", "close")
 	}
+	if r.TLS == nil && !x.peer && s.Certificates.answerChallenge(w, r) {
+		return
+	}
 	site, host := s.sites.Load().find(r.Host)
 	x.site, x.host = site, host
 	if status, why := s.refuse(x); status != 0 {
@@ -92,6 +104,9 @@ func (s *Server) serve(x *exchange) {
 		return
 	}
 	w.site = site.Name
+	if !x.peer && s.secureSite(x) {
+		return
+	}
 	x.url = site.url(host, target(r))
 	x.origin = authority(x.secure(), r.Host)
 	x.key = x.origin + strings.TrimPrefix(x.url, host)

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"container/list"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -22,25 +23,40 @@ type recorder struct {
 	status  int
 	bytes   int64
 	sent    *atomic.Uint64 // by the whole edge
+	fields  http.Header    // that every final response of the edge to a client has
+
+	senders *senders
+	since   time.Time     // when the write that is under way began
+	place   *list.Element // in senders; both are guarded by its mu
 	cache   httpcache.Status
 }
 
 func (r *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
+		h := r.Header()
+		for name, lines := range r.fields {
+			h[name] = lines
+		}
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
-	if r.bytes+int64(len(p)) > 64<<10 { // what is less is in the socket's buffer before a client can be slow
+	large := r.bytes+int64(len(p)) > 64<<10 // what is less is in the socket's buffer before a client can be slow
+	if large {
+		now := time.Now()
 		r.timed = true
-		_ = r.control.SetWriteDeadline(time.Now().Add(sendTimeout)) // a writer without deadlines has none to overrun
+		_ = r.control.SetWriteDeadline(now.Add(sendTimeout)) // a writer without deadlines has none to overrun
+		r.senders.begin(r, now)
 	}
 	n, err := r.ResponseWriter.Write(p)
+	if large {
+		r.senders.end(r)
+	}
 	r.bytes += int64(n)
 	r.sent.Add(uint64(n))
 	return n, err
@@ -79,6 +95,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	cut      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []origin.Status) (*metrics, error) {
@@ -91,7 +108,8 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []
 			Help:    "Time from a request's header block to the end of its response.",
 			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
+	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total", Help: "Requests cut off because they were not done when the edge had to end."})
+	for _, c := range []prometheus.Collector{m.cut, m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

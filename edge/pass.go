@@ -186,7 +186,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 	var err error
 	if same {
-		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.host, x.origin))
+		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.host, x.origin))
 	} else {
 		s.cache.changed.set(x.url, "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url}})

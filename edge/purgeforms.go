@@ -35,12 +35,12 @@ func (s *Server) scopeTo(id string, req *PurgeRequest) (status int, err error) {
 		if err != nil {
 			continue // refused by who purges
 		}
-		if host, _, _ := strings.Cut(u, "/"); !slices.Contains(site.Hosts, host) {
+		if host, _, _ := strings.Cut(u, "/"); !sites.has(site, host) {
 			return http.StatusForbidden, fmt.Errorf("%s is not of the site %s", raw, site.Name)
 		}
 	}
 	for _, h := range req.Hosts {
-		if !slices.Contains(site.Hosts, canonicalHost(h)) {
+		if !sites.has(site, h) {
 			return http.StatusForbidden, fmt.Errorf("%s is not of the site %s", h, site.Name)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,18 +29,24 @@ import (
 type Server struct {
 	Name    string      // in Via and Cache-Status, a token; "" means kaiku
 	HTTP    string      // address of the listener for clients; "" means :8080
+	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
 	Admin   string      // address of the admin listener; "" means none
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
 	Token   string      // bearer token of the admin listener that may do all; this or one of Tokens is needed unless that is on loopback
 	Tokens  []Token     // more of them
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
-	PurgeFrom []netip.Prefix
-	Store     *storage.Store
-	Purges    PurgeLog             // nil means that purges are this edge's own
-	Fleet     Fleet                // nil means that there are no other nodes
-	Registry  *prometheus.Registry // "" means one of its own
-	Log       *slog.Logger         // nil means slog.Default
+	PurgeFrom    []netip.Prefix
+	Certificates *Certificates // for HTTPS
+	// Secret is one that all edges of a fleet have. Keys of session tickets and of QUIC are derived from it, so that what one edge gave is good at all. Zero means one of its own.
+	Secret         [32]byte
+	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
+	Store          *storage.Store
+	Purges         PurgeLog             // nil means that purges are this edge's own
+	Fleet          Fleet                // nil means that there are no other nodes
+	Registry       *prometheus.Registry // "" means one of its own
+	Log            *slog.Logger         // nil means slog.Default
 
 	sites   atomic.Pointer[sites]
 	cache   *cache
@@ -51,11 +58,17 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
-	sent              atomic.Uint64 // bytes of bodies
-	http, admin, peer net.Listener
-	base              context.Context // of flights
-	cancel            context.CancelFunc
-	work              sync.WaitGroup // flights
+	sent    atomic.Uint64 // bytes of bodies
+	active  atomic.Int64  // requests under way
+	conns   *conns
+	senders senders
+
+	http, https, admin, peer net.Listener // nil for what there is none of
+	quic                     *quicListener
+	altSvc                   http.Header     // the field that tells of HTTP/3 (RFC 7838)
+	base                     context.Context // of flights
+	cancel                   context.CancelFunc
+	work                     sync.WaitGroup // flights
 }
 
 // SetSites replaces what the edge serves. The origins are started already; those of before are the caller's to close.
@@ -87,28 +100,67 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
-	clients, err := listen(ctx, s.HTTP)
-	if err != nil {
-		return fmt.Errorf("edge listener: %w", err)
+	s.conns = newConns(s.MaxConnections, s.Log)
+	if err := s.Registry.Register(s.conns); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
-	s.http = limitClients(clients, s.Log)
-	if s.Admin != "" {
-		if s.admin, err = listen(ctx, s.Admin); err != nil {
-			return errors.Join(fmt.Errorf("admin listener: %w", err), s.http.Close())
-		}
+	if s.Secret == [32]byte{} {
+		_, _ = rand.Read(s.Secret[:]) // it never fails
 	}
-	if s.Peer != "" {
-		if s.peer, err = listen(ctx, s.Peer); err != nil {
-			err = errors.Join(fmt.Errorf("listener for peers: %w", err), s.http.Close())
-			if s.admin != nil {
-				err = errors.Join(err, s.admin.Close())
-			}
-			return err
-		}
+	if err := s.bind(ctx); err != nil {
+		return errors.Join(err, s.unbind())
 	}
 	s.loopID = "id=" + rand.Text()
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return nil
+}
+
+// bind binds the addresses.
+func (s *Server) bind(ctx context.Context) error {
+	for _, l := range []struct {
+		what, addr string
+		to         *net.Listener
+	}{{"edge listener", s.HTTP, &s.http}, {"edge listener for TLS", s.HTTPS, &s.https}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
+		if l.addr == "" {
+			continue
+		}
+		bound, err := listen(ctx, l.addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.what, err)
+		}
+		*l.to = bound
+	}
+	if s.https == nil {
+		return nil
+	}
+	if err := s.Registry.Register(s.Certificates); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	if a := s.Certificates.ACME; a != nil {
+		if err := a.start(s.Log, s.http.Addr().(*net.TCPAddr), s.https.Addr().(*net.TCPAddr)); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.quic, err = s.listenQUIC(ctx, s.https.Addr()); err != nil {
+		return fmt.Errorf("edge listener for HTTP/3: %w", err)
+	}
+	s.altSvc = http.Header{"Alt-Svc": {fmt.Sprintf(`h3=":%d"; ma=86400`, s.https.Addr().(*net.TCPAddr).Port)}}
+	return nil
+}
+
+// unbind gives back what bind bound.
+func (s *Server) unbind() error {
+	var err error
+	for _, l := range []net.Listener{s.http, s.https, s.admin, s.peer} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	if s.quic != nil {
+		err = errors.Join(err, s.quic.close())
+	}
+	return err
 }
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {
@@ -122,6 +174,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 // Addr is the address of the listener for clients, after Listen.
 func (s *Server) Addr() net.Addr { return s.http.Addr() }
 
+// SecureAddr is the address of the listener for clients over TLS, after Listen.
+func (s *Server) SecureAddr() net.Addr { return s.https.Addr() }
+
 // PeerAddr is the address of the listener for other edges, after Listen.
 func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
 
@@ -131,45 +186,109 @@ func (s *Server) AdminAddr() net.Addr { return s.admin.Addr() }
 // Sent is how many bytes of bodies were sent to clients and peers.
 func (s *Server) Sent() uint64 { return s.sent.Load() }
 
+// server is what answers on a listener.
+type server interface {
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
 // Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.work.Wait()
 	defer s.cancel()
-	servers := []*http.Server{s.newHTTP(s)}
-	listeners := []net.Listener{s.http}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var rest sync.WaitGroup
+	defer rest.Wait()
+	defer stop()
+
+	var servers []server
+	failed := make(chan error, 5)
+	serve := func(l net.Listener, h *http.Server) {
+		servers = append(servers, h)
+		go func() { failed <- h.Serve(l) }()
+	}
+	serve(s.conns.listener(s.http), s.newClientHTTP())
+	if s.https != nil {
+		conf := s.clientTLS("h2", "http/1.1", tlsALPN)
+		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
+		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
+		rest.Go(func() { s.Certificates.serve(background, s.Log) })
+		serve(tls.NewListener(s.conns.listener(s.https), conf), s.newClientHTTP())
+		h3 := s.newHTTP3()
+		servers = append(servers, http3Server{h3, &s.active})
+		go func() { failed <- h3.ServeListener(s.quic.listener) }()
+	}
 	if s.admin != nil {
-		servers = append(servers, s.newHTTP(s.adminHandler()))
-		listeners = append(listeners, s.admin)
+		serve(s.admin, s.newHTTP(s.adminHandler()))
 	}
 	if s.peer != nil {
 		h := s.newHTTP(http.HandlerFunc(s.servePeer))
 		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
-		servers = append(servers, h)
-		listeners = append(listeners, tls.NewListener(s.peer, s.PeerTLS))
-	}
-	failed := make(chan error, len(servers))
-	for i, h := range servers {
-		go func() { failed <- h.Serve(listeners[i]) }()
+		serve(tls.NewListener(s.peer, s.PeerTLS), h)
 	}
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	for _, h := range servers {
-		if e := h.Shutdown(drain); e != nil {
-			err = errors.Join(err, fmt.Errorf("requests were cut off after %v: %w", drainTimeout, e), h.Close())
-		}
+	return errors.Join(err, s.drain(context.WithoutCancel(ctx), servers))
+}
+
+// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time. What is not done when the time is over is cut
+// off, and counted.
+func (s *Server) drain(ctx context.Context, servers []server) error {
+	limit := s.DrainTimeout
+	if limit == 0 {
+		limit = drainTimeout
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	began, under := time.Now(), s.active.Load()
+	ended := make(chan error, len(servers))
+	for _, h := range servers {
+		go func() {
+			err := h.Shutdown(ctx)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = h.Close()
+			}
+			ended <- err
+		}()
+	}
+	context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			n := s.active.Load()
+			s.metrics.cut.Add(float64(n))
+			s.Log.Warn("requests that were under way are cut off", "requests", n, "after", limit.String())
+		}
+	})
+	var err error
+	for range servers {
+		err = errors.Join(err, <-ended)
+	}
+	if s.quic != nil {
+		err = errors.Join(err, s.quic.close())
+	}
+	s.Log.Debug("drained", "requests", under, "took", time.Since(began).String())
 	return err
+}
+
+// newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.
+func (s *Server) newClientHTTP() *http.Server {
+	h := s.newHTTP(s)
+	h.ConnState = s.conns.state
+	h.ConnContext = withClient
+	h.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: maxStreams, MaxDecoderHeaderTableSize: 4 << 10, MaxEncoderHeaderTableSize: 4 << 10, MaxReadFrameSize: 16 << 10,
+		MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 256 << 10,
+		SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: sendTimeout,
+	}
+	return h
 }
 
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
+		ReadHeaderTimeout: headerTimeout, // and for a TLS handshake
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),

@@ -17,12 +17,14 @@ import (
 // Site is what an edge serves under some hosts.
 type Site struct {
 	Name        string
-	Hosts       []string // lower case, without port; none means any host, and then it is the only site
+	Hosts       []string // lower case, without port; *.NAME is each name one label below NAME that no site has itself; none means any host, and then it is the only site
 	Origin      *origin.Route
 	Policy      httpcache.Policy
 	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
 	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
 	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
+	Redirect    bool     // requests over plain HTTP are sent to https://, where the edge has a listener for that
+	HSTS        string   // value of Strict-Transport-Security in responses over TLS; "" means none
 }
 
 // sites finds a site by host.
@@ -51,10 +53,25 @@ func (s *sites) find(host string) (*Site, string) {
 	if site := s.byHost[host]; site != nil {
 		return site, host
 	}
+	if site := s.byHost[wildcardOf(host)]; site != nil {
+		return site, host
+	}
 	if host == "" {
 		return nil, ""
 	}
 	return s.any, host
+}
+
+// has says whether a host is of a site.
+func (s *sites) has(site *Site, host string) bool {
+	found, _ := s.find(host)
+	return found == site
+}
+
+// wildcardOf is the wildcard that a host is below.
+func wildcardOf(host string) string {
+	_, parent, _ := strings.Cut(host, ".")
+	return "*." + parent
 }
 
 // canonicalHost lowers a host, and cuts its port and a trailing dot.

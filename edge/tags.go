@@ -2,14 +2,15 @@ package edge
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// edgeFields are the fields of a response that are for the edge alone: tags for purges, and directives. They are stored, and clients don't
-// see them.
-var edgeFields = []string{"Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
+// edgeFields are the fields of a response that are for the edge alone: tags for purges, directives, and other ways to the origin (RFC 7838), which are no way to the
+// edge. They are stored, and clients don't see them.
+var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
 
 // hideEdgeFields removes them from a response, unless it is for another edge.
 func (x *exchange) hideEdgeFields(h http.Header) {
@@ -23,8 +24,11 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 
 // tagsOf reads a response's tags, from the fields of CDNs and from those that applications write for Varnish. Its host is one, and so is each of its groups (RFC
 // 9875) at an origin, which is in the form of authority.
-func tagsOf(h http.Header, host, origin string) []string {
+func tagsOf(h http.Header, site *Site, host, origin string) []string {
 	tags := []string{hostTag(host)}
+	if w := wildcardOf(host); !slices.Contains(site.Hosts, host) && slices.Contains(site.Hosts, w) {
+		tags = append(tags, hostTag(w)) // by which the whole site is purged
+	}
 	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} { // by space; the last two are Drupal's
 		for _, line := range h[name] {
 			tags = append(tags, strings.Fields(line)...)

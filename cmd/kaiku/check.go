@@ -81,8 +81,8 @@ func (f *Fleet) checkSites() {
 			p := fmt.Sprintf("%s.hosts[%d]", at, j)
 			key := strings.ToLower(h)
 			switch {
-			case !isHost(h):
-				f.errorf(p, "%q is not a host name: want it without scheme, port and path", h)
+			case !isHost(strings.TrimPrefix(h, "*.")):
+				f.errorf(p, "%q is not a host name: want it without scheme, port and path; *.NAME is all names one label below NAME", h)
 			case hosts[key] != "":
 				f.errorf(p, "host %s belongs to site %s already", h, hosts[key])
 			default:
@@ -280,6 +280,9 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	f.checkAddr(at+".https", e.HTTPS)
 	f.checkAddr(at+".admin", e.Admin)
 	f.checkAddr(at+".peer", e.Peer)
+	if e.MaxConnections < 0 {
+		f.errorf(at+".max_connections", "want 1 or more, not %d", e.MaxConnections)
+	}
 	if e.Disk != 0 && e.Disk < minDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
 	}
@@ -312,17 +315,6 @@ func (f *Fleet) checkAddr(at, addr string) {
 	}
 	if err != nil {
 		f.errorf(at, "%q is not an address to listen on: want :port or ip:port", addr)
-	}
-}
-
-func (f *Fleet) checkTLS() {
-	if a := f.TLS.ACME; a != nil && !strings.Contains(a.Email, "@") {
-		f.errorf("tls.acme", "an ACME account needs an e-mail address")
-	}
-	for i, c := range f.TLS.Certificates {
-		if c.Cert == "" || c.Key == "" {
-			f.errorf(fmt.Sprintf("tls.certificates[%d]", i), "a certificate needs cert and key")
-		}
 	}
 }
 
@@ -411,7 +403,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	}
 }
 
-// watched are the files that name servers answer from.
+// watched are the files that name servers answer from, and those of certificates.
 func (f *Fleet) watched() []string {
 	var files []string
 	for _, z := range f.GeoDNS.Zones {
@@ -419,6 +411,9 @@ func (f *Fleet) watched() []string {
 	}
 	if f.GeoDNS.GeoIP != "" {
 		files = append(files, f.path(f.GeoDNS.GeoIP))
+	}
+	for _, c := range f.TLS.Certificates {
+		files = append(files, f.path(c.Cert), f.path(c.Key))
 	}
 	return files
 }

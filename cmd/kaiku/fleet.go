@@ -20,10 +20,24 @@ type Fleet struct {
 
 // Site is what edges serve under some hosts.
 type Site struct {
-	Name   string   `yaml:"name"`
-	Hosts  []string `yaml:"hosts"`
-	Origin Origin   `yaml:"origin"`
-	Cache  Cache    `yaml:"cache"`
+	Name   string    `yaml:"name"`
+	Hosts  []string  `yaml:"hosts"`
+	Origin Origin    `yaml:"origin"`
+	Cache  Cache     `yaml:"cache"`
+	HTTPS  SiteHTTPS `yaml:"https"`
+}
+
+// SiteHTTPS is what a site says about plain HTTP.
+type SiteHTTPS struct {
+	Redirect bool  `yaml:"redirect"`
+	HSTS     *HSTS `yaml:"hsts"`
+}
+
+// HSTS is what browsers are to remember (RFC 6797).
+type HSTS struct {
+	MaxAge            Duration `yaml:"max_age"`
+	IncludeSubdomains bool     `yaml:"include_subdomains"`
+	Preload           bool     `yaml:"preload"`
 }
 
 // Origin is where a site's misses are fetched.
@@ -122,7 +136,9 @@ type Edge struct {
 	MaxDisconnected Duration `yaml:"max_disconnected"`
 	Capacity        Size     `yaml:"capacity"` // bytes a second that it can send; 0 is unknown
 	// PurgeFrom are the networks that may send PURGE and BAN to http and https.
-	PurgeFrom []netip.Prefix `yaml:"purge_from"`
+	PurgeFrom      []netip.Prefix `yaml:"purge_from"`
+	MaxConnections int            `yaml:"max_connections"` // of clients
+	DrainTimeout   Duration       `yaml:"drain_timeout"`   // for what is under way at the end
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -176,6 +192,8 @@ type TLS struct {
 type ACME struct {
 	Email     string `yaml:"email"`
 	Directory string `yaml:"directory"`
+	Profile   string `yaml:"profile"`
+	CA        string `yaml:"ca"` // a file: of what authorities the directory's own certificate may be
 }
 
 // Certificate is a certificate in files.
@@ -246,9 +264,16 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.Memory = first(e.Memory, d.Memory)
 		e.MaxDisconnected = first(e.MaxDisconnected, d.MaxDisconnected)
 		e.Capacity = first(e.Capacity, d.Capacity)
+		e.MaxConnections = first(e.MaxConnections, d.MaxConnections)
+		e.DrainTimeout = first(e.DrainTimeout, d.DrainTimeout)
 		if e.PurgeFrom == nil {
 			e.PurgeFrom = d.PurgeFrom
 		}
+	}
+	if !f.secures() {
+		e.HTTPS = ""
+	} else {
+		e.HTTPS = first(e.HTTPS, ":443")
 	}
 	return e
 }

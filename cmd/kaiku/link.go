@@ -25,9 +25,12 @@ type link struct {
 	client   *fleet.Client
 	registry *fleet.Registry
 	follower *fleet.Follower // of an edge
-	load     *load           // of an edge
-	started  time.Time
-	scoped   bool // the node may purge some sites only
+	// challenges are what a name server answers to certificate authorities.
+	challenges *fleet.ChallengeFollower
+	more       []servePart // what else goes on as long as the link does
+	load       *load       // of an edge
+	started    time.Time
+	scoped     bool // the node may purge some sites only
 }
 
 // controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
@@ -99,6 +102,9 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 			now.Ready, now.Applied = l.follower.InTouch(), l.follower.Applied()
 			now.Load = l.load.now(time.Now())
 		}
+		if l.challenges != nil {
+			now.Challenges = l.challenges.Applied()
+		}
 		return now
 	}}
 	for i := range f.Nodes {
@@ -141,7 +147,16 @@ func (l *link) Serve(ctx context.Context) error {
 	if l.follower != nil {
 		parts = append(parts, servePart(l.follower.Serve))
 	}
+	for _, p := range l.more {
+		parts = append(parts, p)
+	}
 	return serveParts(ctx, parts...)
+}
+
+// answerChallenges has a name server answer the challenges of the fleet's orders of certificates.
+func (l *link) answerChallenges(s *geodns.Server) {
+	l.challenges = &fleet.ChallengeFollower{Client: l.client, Set: s.SetChallenges, Changed: l.registry.Renew}
+	l.more = append(l.more, l.challenges.Serve)
 }
 
 // servePart is a part that has nothing to listen on.

@@ -76,7 +76,8 @@ func newEdge(e Edge, name, token string, reg *prometheus.Registry, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, Admin: e.Admin, Peer: e.Peer, Token: token,
+	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
+		MaxConnections: e.MaxConnections, DrainTimeout: time.Duration(e.DrainTimeout), Peer: e.Peer, Token: token,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 
@@ -104,15 +105,6 @@ func (n *edgeNode) Serve(ctx context.Context) error {
 
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// pending names what the fleet file asks for and this version does not do yet, so that nobody relies on it.
-func (f *Fleet) pending() []string {
-	var out []string
-	if f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 {
-		out = append(out, "tls and edge.https")
-	}
-	return out
-}
 
 // adminToken reads the token of the admin API. On loopback alone it may be missing.
 func (f *Fleet) adminToken(admin string) (string, error) {
@@ -169,7 +161,7 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		if n.has(roleEdge) {
-			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.Weight, Addresses: n.Addresses, Probe: f.probeURL(n),
+			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.Weight, Addresses: n.Addresses, Probe: f.probeURL(n), ALPN: f.alpn(n),
 				Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}

@@ -75,6 +75,7 @@ func (m *siteMaker) site(s *Site) error {
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}
 	site.Hosts = lowerHosts(s.Hosts)
+	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.value()
 	pool, err := m.fleet.originPool(s)
 	if err != nil {
 		return err
@@ -262,7 +263,7 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
 			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter, Status: h.Status, Match: h.Match}
 		if len(s.Hosts) > 0 {
-			p.Health.Host = s.Hosts[0]
+			p.Health.Host = strings.TrimPrefix(s.Hosts[0], "*.")
 		}
 	}
 	if o.CA != "" || o.ClientCertificate != nil {

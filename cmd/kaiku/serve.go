@@ -45,9 +45,6 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if n == nil {
 		return nil, usageError{fmt.Errorf("%s has no node %q: name one with --node", config, name)}
 	}
-	for _, p := range f.pending() {
-		log.Warn("configured, but not in this version yet", "what", p)
-	}
 	reg := newRegistry()
 	key, err := f.keyIfNeeded(n, log)
 	if err != nil {
@@ -95,6 +92,14 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 				return nil, err
 			}
 			p.edge.PeerTLS, p.edge.Tokens, p.edge.PurgeFrom = peers, tokens, e.PurgeFrom
+			if p.edge.Certificates, err = f.certificates(e, key, ties); err != nil {
+				return nil, errors.Join(err, p.close())
+			}
+			if key != nil { // so that sessions go on at another edge
+				if p.edge.Secret, err = key.EdgeSecret(); err != nil {
+					return nil, errors.Join(err, p.close())
+				}
+			}
 			p.edge.setSites(sites)
 			if ties != nil {
 				ties.follow(p.edge, e)
@@ -114,6 +119,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			}
 			if ties != nil {
 				p.dns.Registry = ties.reports
+				ties.answerChallenges(p.dns)
 			}
 			if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
 				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
@@ -185,6 +191,9 @@ func (p *nodeProcess) reload() error {
 			return err
 		}
 		p.edge.setSites(sites)
+		if c := p.edge.Certificates; c != nil {
+			return f.setCertificates(c)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,160 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// CertificateFile is a certificate with its chain and its private key, each a PEM file.
+type CertificateFile struct{ Cert, Key string }
+
+// Certificates are what an edge shows its clients: those in files, and those that it gets from an authority. Its fields are set before Listen of the edge that has it.
+type Certificates struct {
+	ACME *ACME // nil means files alone
+
+	files atomic.Pointer[[]*tls.Certificate]
+}
+
+// SetFiles reads certificates from files and shows these from then on. If one can't be read, those of before stay.
+func (c *Certificates) SetFiles(list []CertificateFile) error {
+	var certs []*tls.Certificate
+	var errs error
+	for _, f := range list {
+		cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		if err == nil && cert.Leaf == nil {
+			cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0])
+		}
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("read the certificate %s with the key %s: %w", f.Cert, f.Key, err))
+			continue
+		}
+		certs = append(certs, &cert)
+	}
+	if errs != nil {
+		return errs
+	}
+	c.files.Store(&certs)
+	return nil
+}
+
+// get chooses the certificate for a handshake. With none for the name that the client says, or no name, it returns nil, which crypto/tls answers with the alert unrecognized_name: there is
+// no default whose names would tell who else is served here.
+func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	if name == "" {
+		return nil, nil
+	}
+	if c.ACME != nil && slices.Equal(hello.SupportedProtos, []string{tlsALPN}) {
+		return c.ACME.challengeCertificate(hello)
+	}
+	var certs []*tls.Certificate
+	if files := c.files.Load(); files != nil {
+		certs = matching(*files, name)
+	}
+	if len(certs) == 0 && c.ACME != nil {
+		certs = matching(c.ACME.certificates(name), name)
+	}
+	return choose(certs, hello, time.Now()), nil
+}
+
+// matching are the certificates that are for a name.
+func matching(certs []*tls.Certificate, name string) []*tls.Certificate {
+	var out []*tls.Certificate
+	for _, cert := range certs {
+		if cert.Leaf.VerifyHostname(name) == nil {
+			out = append(out, cert)
+		}
+	}
+	return out
+}
+
+// choose takes the certificate that the client can use, that is good now, and was made last, in this order of weight: one that has expired is better than none, as the client then tells
+// its user what is wrong.
+func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
+	var best *tls.Certificate
+	score := func(c *tls.Certificate) int {
+		n := 0
+		if hello.SupportsCertificate(c) == nil {
+			n += 2
+		}
+		if now.After(c.Leaf.NotBefore) && now.Before(c.Leaf.NotAfter) {
+			n++
+		}
+		return n
+	}
+	for _, c := range certs {
+		if best == nil || score(c) > score(best) || score(c) == score(best) && c.Leaf.NotBefore.After(best.Leaf.NotBefore) {
+			best = c
+		}
+	}
+	return best
+}
+
+// serve keeps the certificates up to date until ctx ends.
+func (c *Certificates) serve(ctx context.Context, log *slog.Logger) {
+	if c.ACME != nil {
+		c.ACME.serve(ctx, log)
+	}
+}
+
+// answerChallenge answers the HTTP-01 challenge of an order that is under way, and reports whether the request was one.
+func (c *Certificates) answerChallenge(w http.ResponseWriter, r *http.Request) bool {
+	return c != nil && c.ACME != nil && c.ACME.answerChallenge(w, r)
+}
+
+// Describe sends nothing: the collector is unchecked.
+func (c *Certificates) Describe(chan<- *prometheus.Desc) {}
+
+// Collect tells how long certificates are good yet.
+func (c *Certificates) Collect(out chan<- prometheus.Metric) {
+	left := prometheus.NewDesc("kaiku_certificate_days_left", "Days until a certificate expires, negative after that; -1 too for a name that there is none for yet.",
+		[]string{"name", "from"}, nil)
+	now := time.Now()
+	shown := map[[2]string]float64{} // a name may have several certificates; the one that lasts is shown
+	add := func(from string, certs []*tls.Certificate) {
+		for _, cert := range certs {
+			k := [2]string{first(cert.Leaf.DNSNames, cert.Leaf.Subject.CommonName), from}
+			days := cert.Leaf.NotAfter.Sub(now).Hours() / 24
+			if v, ok := shown[k]; !ok || days > v {
+				shown[k] = days
+			}
+		}
+	}
+	if files := c.files.Load(); files != nil {
+		add("file", *files)
+	}
+	if c.ACME != nil {
+		for _, name := range c.ACME.wanted() {
+			certs := c.ACME.exactly(name)
+			add("acme", certs)
+			if len(certs) == 0 {
+				shown[[2]string{name, "acme"}] = -1
+			}
+		}
+		orders := prometheus.NewDesc("kaiku_certificate_orders_total", "Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
+		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
+		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
+	}
+	for k, days := range shown {
+		out <- prometheus.MustNewConstMetric(left, prometheus.GaugeValue, days, k[0], k[1])
+	}
+}
+
+// first is the first element, or what stands in for it.
+func first(list []string, otherwise string) string {
+	if len(list) > 0 {
+		return list[0]
+	}
+	return otherwise
+}

@@ -1,0 +1,175 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+)
+
+const (
+	udpBuffer = 7 << 20 // bytes of the socket's buffers: a burst at 1 Gbit/s of 50 ms
+	// newQUIC is how many QUIC connections a second may begin, and at once, whose address is not validated. More have to come back with a token (RFC 9000, 8.1.2).
+	newQUIC      = 200
+	newQUICBurst = 500
+	// unprovenConns is how many connections a client network has before its address has to be validated, so that forged ones can't use up what it may have.
+	unprovenConns = 32
+)
+
+// quicListener is the listener for HTTP/3.
+type quicListener struct {
+	socket    *net.UDPConn
+	transport *quic.Transport
+	listener  *quic.EarlyListener
+	tls       *tls.Config
+}
+
+// listenQUIC binds the UDP port of a TCP listener.
+func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, error) {
+	packets, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", of.String())
+	if err != nil {
+		return nil, err
+	}
+	socket, ok := packets.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%T is no UDP socket", packets), packets.Close())
+	}
+	setUDPBuffers(socket, s.Log)
+	reset, token := quic.StatelessResetKey(s.secretFor("quic stateless reset")), quic.TokenGeneratorKey(s.secretFor("quic tokens"))
+	q := &quicListener{socket: socket, tls: s.clientTLS(http3.NextProtoH3)}
+	q.tls.MinVersion = tls.VersionTLS13
+	q.tls.SetSessionTicketKeys(s.ticketKeys(time.Now()))
+	fresh := rate.NewLimiter(newQUIC, newQUICBurst)
+	q.transport = &quic.Transport{
+		Conn: socket, ConnectionIDLength: 8, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+		VerifySourceAddress: func(a net.Addr) bool { return s.conns.count(a) >= unprovenConns || !fresh.Allow() },
+		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+			release, ok := s.conns.take(info.RemoteAddr)
+			if !ok {
+				return nil, errors.New("too many connections")
+			}
+			context.AfterFunc(ctx, release)
+			return ctx, nil
+		},
+	}
+	q.listener, err = q.transport.ListenEarly(q.tls, &quic.Config{
+		HandshakeIdleTimeout: headerTimeout / 2, // in all twice this
+		MaxIdleTimeout:       idleTimeout,
+		MaxIncomingStreams:   maxStreams, MaxIncomingUniStreams: 8, // HTTP/3 needs three
+		InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 1 << 20,
+		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 2 << 20,
+		Allow0RTT: false, // a request that can be sent again by others
+	})
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return q, nil
+}
+
+// setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process may, and says so if they are smaller.
+func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	var got [2]int
+	_ = raw.Control(func(fd uintptr) {
+		for i, o := range [][3]int{{unix.SO_RCVBUF, unix.SO_RCVBUFFORCE}, {unix.SO_SNDBUF, unix.SO_SNDBUFFORCE}} {
+			if syscall.SetsockoptInt(int(fd), unix.SOL_SOCKET, o[1], udpBuffer) != nil {
+				_ = syscall.SetsockoptInt(int(fd), unix.SOL_SOCKET, o[0], udpBuffer)
+			}
+			n, _ := syscall.GetsockoptInt(int(fd), unix.SOL_SOCKET, o[0])
+			got[i] = n / 2 // the kernel counts its own part
+		}
+	})
+	if min(got[0], got[1]) < udpBuffer {
+		log.Warn("the UDP buffers for HTTP/3 are smaller than they should be, so that bursts may be lost: set net.core.rmem_max and net.core.wmem_max (see docs/tls.md)",
+			"receive", got[0], "send", got[1], "want", udpBuffer)
+	}
+}
+
+// newHTTP3 makes the server of HTTP/3.
+func (s *Server) newHTTP3() *http3.Server {
+	return &http3.Server{
+		Handler:        s,
+		TLSConfig:      s.quic.tls,
+		MaxHeaderBytes: maxHeaderBytes,
+		IdleTimeout:    idleTimeout,
+		Logger:         slog.New(debugOnly{s.Log.Handler()}),
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			return context.WithValue(ctx, clientKey{}, &client{cut: func() error {
+				return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many requests taken back")
+			}})
+		},
+	}
+}
+
+// http3Server ends as an http.Server does.
+type http3Server struct {
+	*http3.Server
+	active *atomic.Int64 // requests of the edge under way
+}
+
+// goneAfter is how long a client that has nothing under way has to go after GOAWAY. It is what net/http gives those of HTTP/2.
+const goneAfter = time.Second
+
+// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for.
+func (h http3Server) Shutdown(ctx context.Context) error {
+	quiet, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		tick := time.NewTicker(goneAfter)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quiet.Done():
+				return
+			case <-tick.C:
+				if h.active.Load() == 0 {
+					cancel()
+				}
+			}
+		}
+	}()
+	if err := h.Server.Shutdown(quiet); ctx.Err() != nil {
+		return err
+	}
+	return h.Server.Close()
+}
+
+// close ends the listener, once the server has ended.
+func (q *quicListener) close() error {
+	return errors.Join(q.listener.Close(), q.transport.Close(), q.socket.Close())
+}
+
+// debugOnly takes what a library says as a matter of debugging: it is about clients, not about the edge.
+type debugOnly struct{ slog.Handler }
+
+// Enabled says whether debugging is logged.
+func (d debugOnly) Enabled(ctx context.Context, _ slog.Level) bool {
+	return d.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+// WithAttrs adds attributes.
+func (d debugOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return debugOnly{d.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup begins a group.
+func (d debugOnly) WithGroup(name string) slog.Handler { return debugOnly{d.Handler.WithGroup(name)} }
+
+// Handle logs for debugging.
+func (d debugOnly) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return d.Handler.Handle(ctx, r)
+}
