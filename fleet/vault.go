@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -41,7 +42,7 @@ func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision ui
 		return nil, 0, time.Time{}, err
 	}
 	defer cancel()
-	e, err := kv.Get(ctx, encodeToken(key))
+	e, err := get(ctx, kv, encodeToken(key))
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w", key, fs.ErrNotExist)
@@ -70,7 +71,7 @@ func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uin
 	var saved uint64
 	switch {
 	case value == nil && revision == 0: // nothing to delete, unless somebody has saved it
-		if _, err = kv.Get(ctx, token); err == nil {
+		if _, err = get(ctx, kv, token); err == nil {
 			err = ErrChanged
 		} else if errors.Is(err, jetstream.ErrKeyNotFound) {
 			err = nil
@@ -95,6 +96,22 @@ func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uin
 		return 0, fmt.Errorf("save %s in the vault: %w", key, ErrChanged)
 	}
 	return 0, fmt.Errorf("save %s in the vault: %w: %w", key, ErrUnavailable, err)
+}
+
+// getTries is how often a value is asked for within callTimeout.
+const getTries = 4
+
+// get asks for a value, and again: what comes while the control nodes elect a leader is not answered.
+func get(ctx context.Context, kv jetstream.KeyValue, token string) (e jetstream.KeyValueEntry, err error) {
+	for range getTries {
+		try, cancel := context.WithTimeout(ctx, callTimeout/getTries)
+		e, err = kv.Get(try, token)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrNoResponders) || ctx.Err() != nil {
+			break
+		}
+	}
+	return e, err
 }
 
 // changedMeanwhile tells the errors of an update that came too late.
