@@ -30,6 +30,7 @@ type Client struct {
 	stream jetstream.Stream // nil until the control plane answered for the first time
 	leases jetstream.KeyValue
 	drains jetstream.KeyValue
+	others map[string]jetstream.KeyValue // those that not every node may read, by name, once they were asked for
 }
 
 const (
@@ -75,7 +76,7 @@ func (c *Client) Dial() error {
 // inbox is where answers to a node come; no other node may listen there.
 func inbox(node string) string { return "_INBOX." + node }
 
-// Create makes the log and the registry, unless they are there, on so many control nodes. It goes on trying until ctx ends. Only control nodes may.
+// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes. It goes on trying until ctx ends. Only control nodes may.
 func (c *Client) Create(ctx context.Context, replicas int) error {
 	c.replicas = replicas
 	told := ""
@@ -127,6 +128,11 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage, Replicas: c.replicas, History: 1})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the registry of drains: %w", err)
+	}
+	if c.replicas > 0 {
+		if err := c.createBuckets(ctx); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	c.stream, c.leases, c.drains = stream, leases, drains
 	return stream, leases, drains, nil

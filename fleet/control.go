@@ -30,6 +30,9 @@ const (
 	purgeSubject = "purge"  // of the log: below it one for each site, and one for purges of several; all are in one order
 	leaseBucket  = "leases" // by node
 	drainBucket  = "drain"  // by node
+
+	certificateBucket = "certificates" // by key of the Vault; for edges alone
+	challengeBucket   = "challenges"   // by name and value; written by edges, read by name servers
 )
 
 // Control is a node of the control plane: an embedded NATS server with JetStream, replicated among up to all nodes that have the role. Its fields are set before Listen.
@@ -92,7 +95,7 @@ func (c *Control) Listen(context.Context) error {
 	return nil
 }
 
-// Serve makes the log and the registry, if they are not there yet, waits for the end of ctx and stops the server.
+// Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the end of ctx and stops the server.
 func (c *Control) Serve(ctx context.Context) error {
 	own := &Client{Node: c.Node, Servers: []string{c.server.Addr().String()}, TLS: c.TLS, Log: c.Log}
 	if err := own.Dial(); err != nil {
@@ -158,14 +161,25 @@ func (permit) Check(c server.ClientAuthentication) bool {
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
 	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>"}
-	for _, stream := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket} {
+	streams := []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket}
+	if has(RoleEdge) {
+		streams = append(streams, "KV_"+certificateBucket)
+	}
+	if has(RoleEdge) || has(RoleGeoDNS) {
+		streams = append(streams, "KV_"+challengeBucket)
+	}
+	for _, stream := range streams {
 		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.API.DIRECT.GET."+stream, "$JS.API.DIRECT.GET."+stream+".>")
 		for _, verb := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT"} {
 			publish = append(publish, "$JS.API.CONSUMER."+verb+"."+stream, "$JS.API.CONSUMER."+verb+"."+stream+".>")
 		}
 	}
 	if has(RoleControl) {
-		publish = append(publish, "$JS.API.STREAM.CREATE.*") // what a stream takes from others and sends on is not held to anybody's subjects
+		publish = append(publish, "$JS.API.STREAM.INFO.KV_"+certificateBucket, "$JS.API.STREAM.INFO.KV_"+challengeBucket, // it makes them, and has no business in them
+			"$JS.API.STREAM.CREATE.*") // what a stream takes from others and sends on is not held to anybody's subjects
+	}
+	if has(RoleEdge) {
+		publish = append(publish, "$KV."+certificateBucket+".>", "$KV."+challengeBucket+".>")
 	}
 	purges := []string{purgeSubject + ".>"}
 	if len(sites) > 0 {

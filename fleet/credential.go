@@ -14,10 +14,7 @@ import (
 // A credential is what a node can have in place of the fleet key: its certificate with its roles, and maybe the only sites that it may purge, its private key, the
 // authority's certificate, and the secrets that its roles need. Who steals it is that node, and no other.
 
-const (
-	cookieBlock = "KAIKU DNS COOKIE SECRET"
-	siteScheme  = "kaiku-site"
-)
+const siteScheme = "kaiku-site"
 
 // Credential makes the credential of a node, in PEM. sites are the only ones that it may purge; none is no limit.
 func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
@@ -34,12 +31,14 @@ func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 		return nil, err
 	}
 	blocks := []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "CERTIFICATE", Bytes: ca.Raw}, {Type: "PRIVATE KEY", Bytes: private}}
-	if slices.Contains(roles, RoleGeoDNS) {
-		secret, err := k.CookieSecret()
-		if err != nil {
-			return nil, err
+	for _, shared := range secrets {
+		if slices.Contains(roles, shared.role) {
+			secret, err := k.derive(shared.purpose, shared.size)
+			if err != nil {
+				return nil, err
+			}
+			blocks = append(blocks, &pem.Block{Type: shared.block, Bytes: secret})
 		}
-		blocks = append(blocks, &pem.Block{Type: cookieBlock, Bytes: secret[:]})
 	}
 	var out []byte
 	for _, b := range blocks {
@@ -52,13 +51,13 @@ func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 type credential struct {
 	cert   tls.Certificate // with its leaf parsed
 	ca     *x509.Certificate
-	cookie []byte // nil if the roles need none
+	secret map[string][]byte // those that the roles need, by the type of their block
 }
 
 var errCredential = errors.New("malformed credential of a node: make it again with kaiku credential")
 
 func parseCredential(text []byte) (*credential, error) {
-	c := &credential{}
+	c := &credential{secret: map[string][]byte{}}
 	var certs []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
@@ -74,8 +73,15 @@ func parseCredential(text []byte) (*credential, error) {
 				return nil, fmt.Errorf("%w: %w", errCredential, err)
 			}
 			c.cert.PrivateKey = key
-		case cookieBlock:
-			c.cookie = block.Bytes
+		default:
+			for _, shared := range secrets {
+				if block.Type == shared.block {
+					if len(block.Bytes) != shared.size {
+						return nil, fmt.Errorf("%w: %s has %d bytes, want %d", errCredential, block.Type, len(block.Bytes), shared.size)
+					}
+					c.secret[block.Type] = block.Bytes
+				}
+			}
 		}
 	}
 	if len(certs) != 2 || c.cert.PrivateKey == nil {

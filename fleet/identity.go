@@ -65,17 +65,6 @@ func (k Key) derive(purpose string, n int) ([]byte, error) {
 	return hkdf.Key(sha256.New, k.secret, nil, "kaiku "+purpose, n)
 }
 
-// CookieSecret is what all name servers of the fleet make DNS cookies with (RFC 7873).
-func (k Key) CookieSecret() (secret [16]byte, err error) {
-	if k.credential != nil && k.credential.cookie != nil {
-		copy(secret[:], k.credential.cookie)
-		return secret, nil
-	}
-	b, err := k.derive("dns cookie", len(secret))
-	copy(secret[:], b)
-	return secret, err
-}
-
 // Certificates are good from before Kaiku was to when nobody alive will run it: what ends their trust is another fleet key.
 var (
 	notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -16,18 +16,20 @@ import (
 
 // Lease is what a node says of itself, every second.
 type Lease struct {
-	Node     string    `json:"node"`
-	Version  string    `json:"version"`
-	Roles    []string  `json:"roles"`
-	Region   string    `json:"region,omitempty"`
-	Address  string    `json:"address,omitempty"` // the first of its public ones
-	Load     float64   `json:"load"`              // 0 to 1, of its capacity
-	Ready    bool      `json:"ready"`             // it serves, and trusts what it has
-	Applied  Position  `json:"applied"`           // purges; of an edge
-	Started  time.Time `json:"started"`
-	Renewed  time.Time `json:"renewed"` // by the node's own clock
-	Draining bool      `json:"draining"`
-	Live     bool      `json:"live"` // heard of within LeaseTime; as the reader has it
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Roles   []string  `json:"roles"`
+	Region  string    `json:"region,omitempty"`
+	Address string    `json:"address,omitempty"` // the first of its public ones
+	Load    float64   `json:"load"`              // 0 to 1, of its capacity
+	Ready   bool      `json:"ready"`             // it serves, and trusts what it has
+	Applied Position  `json:"applied"`           // purges; of an edge
+	Started time.Time `json:"started"`
+	// Challenges is up to where a name server answers with what Challenges publishes: its ChallengeFollower's Applied.
+	Challenges Position  `json:"challenges,omitzero"`
+	Renewed    time.Time `json:"renewed"` // by the node's own clock
+	Draining   bool      `json:"draining"`
+	Live       bool      `json:"live"` // heard of within LeaseTime; as the reader has it
 }
 
 // Registry keeps the node's own lease, and knows those of the others. Its fields are set before Serve.
@@ -294,18 +296,24 @@ func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
 	return out
 }
 
+// listen gives what tells that a lease has changed since it was looked at last.
+func (r *Registry) listen() (news <-chan struct{}, stop func()) {
+	w := make(chan struct{}, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers = append(r.watchers, w)
+	return w, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.watchers = slices.DeleteFunc(r.watchers, func(other chan struct{}) bool { return other == w })
+	}
+}
+
 // Wait waits until every edge of the fleet has applied the purge of a sequence, or ctx ends, which is no error: each that has not is told of as such. One that was not heard of may be
 // cut off and serve, so that it is waited for too.
 func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
-	news := make(chan struct{}, 1)
-	r.mu.Lock()
-	r.watchers = append(r.watchers, news)
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.watchers = slices.DeleteFunc(r.watchers, func(w chan struct{}) bool { return w == news })
-	}()
+	news, stop := r.listen()
+	defer stop()
 	began := time.Now()
 	took := map[string]time.Duration{}
 	for {

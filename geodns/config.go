@@ -184,6 +184,7 @@ type snapshot struct {
 	generation uint64 // another in each configuration of a server
 
 	zones   map[name]*Zone
+	plain   map[name]*Zone // zones without challenges
 	edges   []*edge
 	locator *locator
 	health  Health
@@ -216,6 +217,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	if err := snap.addEdges(cfg); err != nil {
 		return nil, err
 	}
+	snap.plain = snap.zones
 	known, err := newNetworks(cfg.Locate)
 	if err != nil {
 		return nil, err

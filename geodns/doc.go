@@ -27,6 +27,12 @@
 //     client subnet with the scope, NSID (RFC 5001), a cookie and the keepalive of the connection (RFC 7828), each where the
 //     query had it.
 //
+// # Challenges
+//
+// SetChallenges puts TXT records beside what the zones have, for a certificate authority to see (RFC 8555 section 8.4). A zone with some is a copy that shares all nodes but
+// theirs. A name that exists only because a challenge is below it goes on being answered by the wildcard that covers it, which
+// departs from RFC 4592 section 3.3.1: an order for a certificate must not take a site away.
+//
 // # Forged addresses
 //
 // Over UDP anybody may ask in the name of anybody. Responses are therefore counted by the network of the source address and

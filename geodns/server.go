@@ -41,6 +41,8 @@ type Server struct {
 	cookies cookies    // set with the first configuration
 	limiter *limiter   // set with the first configuration
 
+	challenges map[name]*rrset // guarded by mu, as all above
+
 	udp sockets
 	tcp *net.TCPListener
 }
@@ -60,6 +62,7 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	snap.zones = snap.challenged(s.challenges)
 	if before == nil {
 		if s.metrics, err = newMetrics(s.Registerer); err != nil {
 			return err

@@ -12,6 +12,8 @@ type Zone struct {
 	apex   *node
 	nodes  map[name]*node // every name with data, and every empty non-terminal above one
 	soa    owned          // for negative answers: the SOA with the TTL of RFC 2308 section 5
+
+	challenges map[name]*node // in place of those of nodes, or beside them; nil without challenges
 }
 
 // Name is the zone's name, with the dot at its end, in lower case.
@@ -34,6 +36,8 @@ type node struct {
 	sets  map[uint16]*rrset // nil in an empty non-terminal
 	wild  *node             // "*" below this name: the source of synthesis of RFC 4592 section 3.3.1
 	edge  *edge
+
+	covered *node // the wildcard that answers for this name, which is there for a challenge below it alone; else nil
 }
 
 // newZone makes a tree of records, which have been checked.
@@ -117,6 +121,11 @@ func (z *Zone) lookup(n name, ds bool) (outcome, *node) {
 			return redirect, closest
 		}
 		next := z.nodes[below[i]]
+		if z.challenges != nil {
+			if changed := z.challenges[below[i]]; changed != nil {
+				next = changed
+			}
+		}
 		if next == nil {
 			if closest.wild != nil {
 				return wildcard, closest.wild
@@ -127,6 +136,9 @@ func (z *Zone) lookup(n name, ds bool) (outcome, *node) {
 			return delegation, next
 		}
 		closest = next
+	}
+	if closest.covered != nil {
+		return wildcard, closest.covered
 	}
 	return exact, closest
 }

@@ -1,0 +1,254 @@
+package fleet
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Vault is what the edges of a fleet share of certificates: their keys among it. All of it is encrypted with a secret that edges alone have, so that control nodes, and backups of
+// their data, tell no more than the names. Each value is bound to its key: under another one it is refused. Its fields are set before any method is called.
+type Vault struct {
+	Client *Client
+	Secret [32]byte // from Key.CertificateSecret
+}
+
+// ErrChanged says that somebody else has saved or deleted the value meanwhile.
+var ErrChanged = errors.New("the value was changed by somebody else meanwhile")
+
+const (
+	// maxVaultValue and maxVaultKey bound a value of the vault, and its key, in bytes.
+	maxVaultValue = 64 << 10
+	maxVaultKey   = 1000
+	// vaultFormat is the first byte of what is stored. A nonce of AES-GCM follows, and what it encrypts.
+	vaultFormat = 1
+	// deletedTime is how long the mark of a deleted value stays.
+	deletedTime = 24 * time.Hour
+)
+
+// Load returns a value, its revision, which is never 0, and when it was stored, by the clock of the control plane. The error Is fs.ErrNotExist if there is none, and ErrUnavailable if
+// the control plane can't be reached.
+func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error) {
+	kv, ctx, cancel, err := v.open(ctx, key)
+	if err != nil {
+		return nil, 0, time.Time{}, err
+	}
+	defer cancel()
+	e, err := get(ctx, kv, encodeToken(key))
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w", key, fs.ErrNotExist)
+	case err != nil:
+		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w: %w", key, ErrUnavailable, err)
+	}
+	if value, err = v.decrypt(key, e.Value()); err != nil {
+		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w", key, err)
+	}
+	return value, e.Revision(), e.Created(), nil
+}
+
+// Save stores a value of at most 64 KiB, or deletes it if it is nil, if the revision that is there is still the one given, 0 being that there is none. It returns the new revision, which
+// is 0 after a deletion, once a majority of the control nodes has it on disk. The error Is ErrChanged if another revision was there, and ErrUnavailable if the control plane did
+// not answer; the value may then be stored or not.
+func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	if len(value) > maxVaultValue {
+		return 0, fmt.Errorf("save %s in the vault: %d bytes, want at most %d", key, len(value), maxVaultValue)
+	}
+	kv, ctx, cancel, err := v.open(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	defer cancel()
+	token := encodeToken(key)
+	var saved uint64
+	switch {
+	case value == nil && revision == 0: // nothing to delete, unless somebody has saved it
+		if _, err = get(ctx, kv, token); err == nil {
+			err = ErrChanged
+		} else if errors.Is(err, jetstream.ErrKeyNotFound) {
+			err = nil
+		}
+	case value == nil:
+		err = kv.Purge(ctx, token, jetstream.LastRevision(revision), jetstream.PurgeTTL(deletedTime))
+	default:
+		var sealed []byte
+		if sealed, err = v.encrypt(key, value); err != nil {
+			return 0, fmt.Errorf("save %s in the vault: %w", key, err)
+		}
+		if revision == 0 {
+			saved, err = kv.Create(ctx, token, sealed) // also over the mark of a deleted one
+		} else {
+			saved, err = kv.Update(ctx, token, sealed, revision)
+		}
+	}
+	switch {
+	case err == nil:
+		return saved, nil
+	case errors.Is(err, ErrChanged), changedMeanwhile(err):
+		return 0, fmt.Errorf("save %s in the vault: %w", key, ErrChanged)
+	}
+	return 0, fmt.Errorf("save %s in the vault: %w: %w", key, ErrUnavailable, err)
+}
+
+// getTries is how often a value is asked for within callTimeout.
+const getTries = 4
+
+// get asks for a value, and again: what comes while the control nodes elect a leader is not answered.
+func get(ctx context.Context, kv jetstream.KeyValue, token string) (e jetstream.KeyValueEntry, err error) {
+	for range getTries {
+		try, cancel := context.WithTimeout(ctx, callTimeout/getTries)
+		e, err = kv.Get(try, token)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrNoResponders) || ctx.Err() != nil {
+			break
+		}
+	}
+	return e, err
+}
+
+// changedMeanwhile tells the errors of an update that came too late.
+func changedMeanwhile(err error) bool {
+	var refused *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) ||
+		errors.As(err, &refused) && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// Keys lists the keys that are there, in no order.
+func (v *Vault) Keys(ctx context.Context) ([]string, error) {
+	kv, ctx, cancel, err := v.open(ctx, "keys")
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+	if err != nil {
+		return nil, fmt.Errorf("list the keys of the vault: %w: %w", ErrUnavailable, err)
+	}
+	defer func() { _ = w.Stop() }()
+	seen := map[string]bool{} // a key that changes meanwhile may come twice
+	var keys []string
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return nil, fmt.Errorf("list the keys of the vault: %w: the list broke off", ErrUnavailable)
+			}
+			if e == nil {
+				return keys, nil
+			}
+			if key := decodeToken(e.Key()); key != "" && !seen[key] {
+				seen[key] = true
+				keys = append(keys, key)
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("list the keys of the vault: %w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// Watch calls changed with the key of each value that is there, and of each that is saved or deleted, one after the other, until ctx ends, which is no error. It goes on through lost
+// connections, and tells what has changed in the meantime. changed may call the vault.
+func (v *Vault) Watch(ctx context.Context, changed func(key string)) error {
+	known := map[string]uint64{} // revisions by key
+	var at uint64
+	var there map[string]bool // while the bucket comes as it is: what has come
+	w := watch{client: v.Client, bucket: certificateBucket, opts: []jetstream.WatchOpt{jetstream.MetaOnly()},
+		begin: func(log uint64) {
+			if log != at {
+				clear(known) // revisions begin anew in a bucket that replaces another
+			}
+			at, there = log, map[string]bool{}
+		},
+		take: func(_ uint64, e jetstream.KeyValueEntry, _ bool) {
+			if e == nil {
+				for key := range known {
+					if !there[key] { // deleted while nobody watched
+						delete(known, key)
+						changed(key)
+					}
+				}
+				there = nil
+				return
+			}
+			key := decodeToken(e.Key())
+			was, had := known[key]
+			switch put := e.Operation() == jetstream.KeyValuePut; {
+			case key == "", !put && !had, put && was == e.Revision():
+			case put:
+				known[key] = e.Revision()
+				changed(key)
+			default:
+				delete(known, key)
+				changed(key)
+			}
+			if there != nil && key != "" {
+				there[key] = e.Operation() == jetstream.KeyValuePut
+			}
+		}}
+	w.serve(ctx)
+	return nil
+}
+
+// open gives the bucket, and bounds a call.
+func (v *Vault) open(ctx context.Context, key string) (jetstream.KeyValue, context.Context, context.CancelFunc, error) {
+	if key == "" || len(key) > maxVaultKey {
+		return nil, nil, nil, fmt.Errorf("a key of the vault has 1 to %d bytes, not %d", maxVaultKey, len(key))
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	kv, err := v.Client.open(ctx, certificateBucket)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return kv, ctx, cancel, nil
+}
+
+func (v *Vault) cipher() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(v.Secret[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// encrypt gives what is stored. Nonces are random: with 96 bits, and so few values under one secret, none comes twice.
+func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
+	gcm, err := v.cipher()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 1+gcm.NonceSize(), 1+gcm.NonceSize()+len(value)+gcm.Overhead())
+	out[0] = vaultFormat
+	if _, err := rand.Read(out[1:]); err != nil {
+		return nil, err
+	}
+	return gcm.Seal(out, out[1:], value, []byte(key)), nil
+}
+
+// decrypt is the reverse of encrypt for the same key.
+func (v *Vault) decrypt(key string, stored []byte) ([]byte, error) {
+	gcm, err := v.cipher()
+	if err != nil {
+		return nil, err
+	}
+	if len(stored) < 1+gcm.NonceSize() || stored[0] != vaultFormat {
+		return nil, errors.New("what is stored is no value of a vault that this version knows")
+	}
+	nonce, sealed := stored[1:1+gcm.NonceSize()], stored[1+gcm.NonceSize():]
+	value, err := gcm.Open(nil, nonce, sealed, []byte(key))
+	if err != nil {
+		return nil, errors.New("the value does not decrypt: it was stored under another fleet key, or is damaged")
+	}
+	if value == nil {
+		value = []byte{} // nil is none
+	}
+	return value, nil
+}
