@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// testCA is Let's Encrypt's Pebble, in process.
+type testCA struct {
+	directory string         // URL
+	roots     string         // file: the authority of the directory's own certificate
+	pool      *x509.CertPool // of what is issued
+	manage    http.Handler
+	orders    atomic.Int64 // that were begun
+	down      atomic.Bool  // it answers 503
+	limited   atomic.Int64 // so many orders are refused, as there were too many
+
+	mu       sync.Mutex
+	finalize func() // called before an order is finalized
+}
+
+// newCA starts one that looks names up at a DNS server, and challenges at these ports. A third of all nonces are refused.
+func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
+	t.Helper()
+	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", "33")
+	t.Setenv("PEBBLE_AUTHZREUSE", "0")
+	out := log.New(io.Discard, "", 0)
+	store := db.NewMemoryStore()
+	profiles := map[string]ca.Profile{"default": {Description: "as usual"}, "shortlived": {Description: "six days", ValidityPeriod: 6 * 86400}}
+	front := wfe.New(out, store, va.New(out, httpPort, tlsPort, false, resolver, store), ca.New(out, store, "", "ecdsa", 0, 1, profiles), []string{"pebble.example"}, false, false, 1, 1)
+	c := &testCA{manage: front.ManagementHandler()}
+	handler := front.Handler()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case c.down.Load():
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		case strings.HasSuffix(r.URL.Path, "/order-plz"):
+			c.orders.Add(1)
+			if c.limited.Add(-1) >= 0 {
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.Header().Set("Replay-Nonce", rand.Text())
+				w.WriteHeader(http.StatusTooManyRequests)
+				_, _ = io.WriteString(w, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many certificates","status":429}`)
+				return
+			}
+		case strings.Contains(r.URL.Path, "/finalize-order/"):
+			c.mu.Lock()
+			f := c.finalize
+			c.mu.Unlock()
+			if f != nil {
+				f()
+			}
+		case strings.Contains(r.URL.Path, "/renewalInfo/"):
+			w = &impatient{w}
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{{127, 0, 0, 1}}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c.directory, c.roots = s.URL+wfe.DirectoryPath, filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(c.roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root := httptest.NewRecorder()
+	c.manage.ServeHTTP(root, httptest.NewRequest("GET", wfe.RootCertPath+"0", nil))
+	c.pool = x509.NewCertPool()
+	if !c.pool.AppendCertsFromPEM(root.Body.Bytes()) {
+		t.Fatal("pebble has no root")
+	}
+	return c
+}
+
+// impatient wants to be asked for renewal information again at once.
+type impatient struct{ http.ResponseWriter }
+
+// WriteHeader changes the header block.
+func (w *impatient) WriteHeader(status int) {
+	w.Header().Set("Retry-After", "0")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write changes it too.
+func (w *impatient) Write(p []byte) (int, error) {
+	w.Header().Set("Retry-After", "0")
+	return w.ResponseWriter.Write(p)
+}
+
+// onFinalize has f called before each order is finalized.
+func (c *testCA) onFinalize(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finalize = f
+}
+
+// wantRenewed has the authority say that a certificate is to be renewed now.
+func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
+	t.Helper()
+	now := time.Now()
+	window, err := json.Marshal(map[string]any{"suggestedWindow": map[string]any{"start": now.Add(-2 * time.Hour), "end": now.Add(-time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]string{"Certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), "ARIResponse": string(window)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	c.manage.ServeHTTP(w, httptest.NewRequest("POST", "/set-renewal-info/", bytes.NewReader(body)))
+	if w.Code != http.StatusOK {
+		t.Fatalf("set the renewal information: %d %s", w.Code, w.Body)
+	}
+}
+
+// shown is the certificate that an edge shows for a name, if the authority issued it; nil if there is none yet.
+func (c *testCA) shown(addr, name string) *x509.Certificate {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{ServerName: name, RootCAs: c.pool})
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0]
+}
