@@ -141,8 +141,9 @@ func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := httptest.NewRecorder()
-	c.manage.ServeHTTP(w, httptest.NewRequest("POST", "/set-renewal-info/", bytes.NewReader(body)))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/set-renewal-info/", bytes.NewReader(body))
+	r.Header.Set("User-Agent", "kaiku-test") // it takes nothing without
+	c.manage.ServeHTTP(w, r)
 	if w.Code != http.StatusOK {
 		t.Fatalf("set the renewal information: %d %s", w.Code, w.Body)
 	}
