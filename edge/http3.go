@@ -120,26 +120,27 @@ type http3Server struct {
 	active *atomic.Int64 // requests of the edge under way
 }
 
-// goneAfter is how long a client that has nothing under way has to go after GOAWAY. It is what net/http gives those of HTTP/2.
-const goneAfter = time.Second
+// goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the last packets of responses have to arrive, as nobody tells that they did.
+const goneAfter = 2 * time.Second
 
 // Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for.
 func (h http3Server) Shutdown(ctx context.Context) error {
 	quiet, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		tick := time.NewTicker(goneAfter)
+		tick := time.NewTicker(goneAfter / 20)
 		defer tick.Stop()
-		for {
+		for last := time.Now(); time.Since(last) < goneAfter; {
 			select {
 			case <-quiet.Done():
 				return
 			case <-tick.C:
-				if h.active.Load() == 0 {
-					cancel()
+				if h.active.Load() > 0 {
+					last = time.Now()
 				}
 			}
 		}
+		cancel()
 	}()
 	if err := h.Server.Shutdown(quiet); ctx.Err() != nil {
 		return err

@@ -91,6 +91,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.Admin != "" && !s.hasTokens() && !isLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
+	if s.HTTPS != "" && s.Certificates == nil {
+		return fmt.Errorf("edge listener on %s: TLS needs certificates", s.HTTPS)
+	}
 	if s.sites.Load() == nil {
 		s.SetSites(nil)
 	}
@@ -120,7 +123,7 @@ func (s *Server) bind(ctx context.Context) error {
 	for _, l := range []struct {
 		what, addr string
 		to         *net.Listener
-	}{{"edge listener", s.HTTP, &s.http}, {"edge listener for TLS", s.HTTPS, &s.https}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
+	}{{"edge listener", s.HTTP, &s.http}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
 		if l.addr == "" {
 			continue
 		}
@@ -130,8 +133,11 @@ func (s *Server) bind(ctx context.Context) error {
 		}
 		*l.to = bound
 	}
-	if s.https == nil {
+	if s.HTTPS == "" {
 		return nil
+	}
+	if err := s.bindSecure(ctx); err != nil {
+		return fmt.Errorf("edge listener for TLS: %w", err)
 	}
 	if err := s.Registry.Register(s.Certificates); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -141,12 +147,27 @@ func (s *Server) bind(ctx context.Context) error {
 			return err
 		}
 	}
-	var err error
-	if s.quic, err = s.listenQUIC(ctx, s.https.Addr()); err != nil {
-		return fmt.Errorf("edge listener for HTTP/3: %w", err)
-	}
 	s.altSvc = http.Header{"Alt-Svc": {fmt.Sprintf(`h3=":%d"; ma=86400`, s.https.Addr().(*net.TCPAddr).Port)}}
 	return nil
+}
+
+// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may be taken for the other.
+func (s *Server) bindSecure(ctx context.Context) error {
+	for try := 0; ; try++ {
+		l, err := listen(ctx, s.HTTPS)
+		if err != nil {
+			return err
+		}
+		q, err := s.listenQUIC(ctx, l.Addr())
+		if err == nil {
+			s.https, s.quic = l, q
+			return nil
+		}
+		err = errors.Join(fmt.Errorf("UDP, for HTTP/3: %w", err), l.Close())
+		if _, port, _ := net.SplitHostPort(s.HTTPS); port != "0" || try == 10 {
+			return err
+		}
+	}
 }
 
 // unbind gives back what bind bound.
