@@ -30,7 +30,7 @@ const (
 type quicListener struct {
 	socket    *net.UDPConn
 	transport *quic.Transport
-	listener  *quic.EarlyListener
+	listener  *quic.EarlyListener // nil before listen
 	tls       *tls.Config
 }
 
@@ -62,6 +62,11 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 			return ctx, nil
 		},
 	}
+	return q, nil
+}
+
+// listen begins to take connections. Packets that came since the port was bound wait in its buffer.
+func (q *quicListener) listen() (err error) {
 	q.listener, err = q.transport.ListenEarly(q.tls, &quic.Config{
 		HandshakeIdleTimeout: headerTimeout / 2, // in all twice this
 		MaxIdleTimeout:       idleTimeout,
@@ -70,10 +75,7 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 2 << 20,
 		Allow0RTT: false, // a request that can be sent again by others
 	})
-	if err != nil {
-		return nil, errors.Join(err, socket.Close())
-	}
-	return q, nil
+	return err
 }
 
 // setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process may, and says so if they are smaller.
@@ -107,9 +109,10 @@ func (s *Server) newHTTP3() *http3.Server {
 		IdleTimeout:    idleTimeout,
 		Logger:         slog.New(debugOnly{s.Log.Handler()}),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			return context.WithValue(ctx, clientKey{}, &client{cut: func() error {
-				return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many requests taken back")
-			}})
+			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }}
+			s.conns.follow(from)
+			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })
+			return context.WithValue(ctx, clientKey{}, from)
 		},
 	}
 }
@@ -150,7 +153,11 @@ func (h http3Server) Shutdown(ctx context.Context) error {
 
 // close ends the listener, once the server has ended.
 func (q *quicListener) close() error {
-	return errors.Join(q.listener.Close(), q.transport.Close(), q.socket.Close())
+	var err error
+	if q.listener != nil {
+		err = q.listener.Close()
+	}
+	return errors.Join(err, q.transport.Close(), q.socket.Close())
 }
 
 // debugOnly takes what a library says as a matter of debugging: it is about clients, not about the edge.

@@ -36,7 +36,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	n, err := b.ReadCloser.Read(p)
 	if b.client != nil {
-		b.client.credit.Add(2 * int64(n)) // what frames it in may be as much
+		b.client.credit.Add(2*int64(n) + 256) // for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
 	}
 	if err != nil {
 		_ = b.control.SetReadDeadline(time.Time{})

@@ -41,6 +41,7 @@ type Server struct {
 	// Secret is one that all edges of a fleet have. Keys of session tickets and of QUIC are derived from it, so that what one edge gave is good at all. Zero means one of its own.
 	Secret         [32]byte
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
 	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
 	Store          *storage.Store
 	Purges         PurgeLog             // nil means that purges are this edge's own
@@ -58,10 +59,11 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
-	sent    atomic.Uint64 // bytes of bodies
-	active  atomic.Int64  // requests under way
-	conns   *conns
-	senders senders
+	sent       atomic.Uint64 // bytes of bodies
+	active     atomic.Int64  // requests under way, and tunnels
+	activeQUIC atomic.Int64  // those of HTTP/3
+	conns      *conns
+	senders    senders
 
 	http, https, admin, peer net.Listener // nil for what there is none of
 	quic                     *quicListener
@@ -103,7 +105,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
-	s.conns = newConns(s.MaxConnections, s.Log)
+	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -221,6 +223,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	var rest sync.WaitGroup
 	defer rest.Wait()
 	defer stop()
+	rest.Go(func() { s.senders.serve(background) })
+	rest.Go(func() { s.conns.serve(background) })
 
 	var servers []server
 	failed := make(chan error, 5)
@@ -233,11 +237,17 @@ func (s *Server) Serve(ctx context.Context) error {
 		conf := s.clientTLS("h2", "http/1.1", tlsALPN)
 		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
 		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
-		rest.Go(func() { s.Certificates.serve(background, s.Log) })
+		ready := make(chan struct{})
+		rest.Go(func() { s.Certificates.serve(background, s.Log, sync.OnceFunc(func() { close(ready) })) })
+		<-ready // connections that come meanwhile wait
 		serve(tls.NewListener(s.conns.listener(s.https), conf), s.newClientHTTP())
 		h3 := s.newHTTP3()
-		servers = append(servers, http3Server{h3, &s.active})
-		go func() { failed <- h3.ServeListener(s.quic.listener) }()
+		servers = append(servers, http3Server{h3, &s.activeQUIC})
+		if err := s.quic.listen(); err != nil {
+			failed <- fmt.Errorf("edge listener for HTTP/3: %w", err)
+		} else {
+			go func() { failed <- h3.ServeListener(s.quic.listener) }()
+		}
 	}
 	if s.admin != nil {
 		serve(s.admin, s.newHTTP(s.adminHandler()))
@@ -255,8 +265,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return errors.Join(err, s.drain(context.WithoutCancel(ctx), servers))
 }
 
-// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time. What is not done when the time is over is cut
-// off, and counted.
+// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time, and waits for tunnels to end. What is not done
+// when the time is over is cut off, and counted.
 func (s *Server) drain(ctx context.Context, servers []server) error {
 	limit := s.DrainTimeout
 	if limit == 0 {
@@ -264,34 +274,56 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	began, under := time.Now(), s.active.Load()
 	ended := make(chan error, len(servers))
 	for _, h := range servers {
 		go func() {
 			err := h.Shutdown(ctx)
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = h.Close()
+			if ctx.Err() != nil {
+				err = nil // it is cut off below
 			}
 			ended <- err
 		}()
 	}
-	context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			n := s.active.Load()
-			s.metrics.cut.Add(float64(n))
-			s.Log.Warn("requests that were under way are cut off", "requests", n, "after", limit.String())
-		}
-	})
 	var err error
 	for range servers {
 		err = errors.Join(err, <-ended)
 	}
+	s.idle(ctx)
+	if n := s.active.Load(); n > 0 {
+		s.metrics.cut.Add(float64(n))
+		s.Log.Warn("requests and tunnels that were under way are cut off", "number", n, "after", limit.String())
+	}
+	for _, h := range servers {
+		err = errors.Join(err, h.Close())
+	}
+	s.conns.closeTunnels()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTimeout)
+	defer cancel()
+	s.idle(last)
 	if s.quic != nil {
 		err = errors.Join(err, s.quic.close())
 	}
-	s.Log.Debug("drained", "requests", under, "took", time.Since(began).String())
 	return err
 }
+
+// cutTimeout is how long requests that were cut off may take to notice.
+const cutTimeout = 5 * time.Second
+
+// idle waits until nothing is under way, or ctx ends.
+func (s *Server) idle(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.active.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Secure says whether clients can come over TLS, whatever host of the sites they ask for.
+func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.complete() }
 
 // newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.
 func (s *Server) newClientHTTP() *http.Server {
