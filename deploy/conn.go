@@ -39,6 +39,9 @@ func (e *ScriptError) Error() string {
 	return e.Stderr
 }
 
+// tryAgain is the exit status of a script that another try may help (EX_TEMPFAIL).
+const tryAgain = 75
+
 // runTime bounds a script and what it takes to run it again. A restart takes 3 minutes at most by what the unit says.
 const runTime = 6 * time.Minute
 
@@ -126,7 +129,8 @@ func (c *Conn) again(ctx context.Context, do func() error) error {
 	retries, pause := first(c.dialer.Retries, 5), first(c.dialer.Pause, time.Second)
 	for try := 1; ; try++ {
 		err := do()
-		if err == nil || errors.As(err, new(*ScriptError)) || errors.As(err, new(errDenied)) {
+		var failed *ScriptError
+		if err == nil || errors.As(err, &failed) && failed.Status != tryAgain || errors.As(err, new(errDenied)) {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -41,6 +41,9 @@ type Server struct {
 	Registry  *prometheus.Registry // "" means one of its own
 	Log       *slog.Logger         // nil means slog.Default
 
+	// ListenTCP binds the listener for clients, or returns one that is bound already; nil means net.ListenConfig.
+	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
+
 	sites   atomic.Pointer[sites]
 	cache   *cache
 	flights *flights
@@ -87,7 +90,11 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
-	clients, err := listen(ctx, s.HTTP)
+	bind := s.ListenTCP
+	if bind == nil {
+		bind = listen
+	}
+	clients, err := bind(ctx, s.HTTP)
 	if err != nil {
 		return fmt.Errorf("edge listener: %w", err)
 	}

@@ -1,5 +1,6 @@
 # Puts what was laid aside in its place, keeping what was there. $1 is the version, $2 what the process needs: restart, reload or none; $3 is "sockets" if these change.
 lock
+[ -f "$next/.files" ] || fail "nothing is laid aside"
 # Of a deploy that did not come to its end, what was before that one is kept: it is what is known to have worked.
 if [ ! -d "$before" ]; then
   rm -rf "$before.new"

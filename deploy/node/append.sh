@@ -2,14 +2,14 @@
 lock
 part=$lib/.$2.part
 [ -f "$part" ] || : >"$part"
-[ "$(stat -c %s "$part")" = "$3" ] || fail "the upload is not where it was left"
+[ "$(stat -c %s "$part")" = "$3" ] || again "the upload is not where it was left"
 # What was taken stays for the next try if the connection ends; a disk that is full keeps nothing.
 cat >>"$part" || {
   rm -f "$part"
   fail "can't write to $lib: the node is as it was"
 }
 if [ "$(stat -c %s "$part")" -lt "$4" ]; then
-  fail "the upload ended early"
+  again "the upload ended early"
 fi
 if [ "$(sum "$part")" != "$2" ]; then
   rm -f "$part"

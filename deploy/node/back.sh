@@ -31,4 +31,4 @@ if [ -n "$had" ]; then
   fi
   systemctl restart kaiku.service
 fi
-rm -rf "$before" "$next"
+rm -rf "$before" "$next" "$next".*

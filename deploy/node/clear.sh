@@ -1,3 +1,3 @@
 # Forgets what was laid aside.
 lock
-rm -rf "$next"
+rm -rf "$next" "$next".*

@@ -15,4 +15,4 @@ if [ -n "$old" ] && [ "$old" != "$now" ]; then
   done
 fi
 rm -f "$lib"/.*.part
-rm -rf "$before" "$next"
+rm -rf "$before" "$next" "$next".*

@@ -14,6 +14,12 @@ fail() {
   exit 1
 }
 
+# again fails with what says that another try may help.
+again() {
+  echo "$*" >&2
+  exit 75
+}
+
 # A script that lost its operator may still be running when the next one comes.
 lock() {
   mkdir -p "$lib"
