@@ -31,6 +31,9 @@ type testNode struct {
 	takes            ssh.PublicKey // of the operator
 	limit            int           // of a file's size, in blocks of 512 bytes; 0 is none
 
+	serial bool       // a connection is only served once the one before has ended, with its commands
+	one    sync.Mutex // for that
+
 	mu       sync.Mutex
 	key      ssh.Signer
 	commands []string
@@ -133,6 +136,10 @@ func (c countedConn) Read(p []byte) (int, error) {
 func (n *testNode) serve(ctx context.Context, raw net.Conn) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	defer raw.Close()
+	if n.serial {
+		n.one.Lock()
+		defer n.one.Unlock()
+	}
 	n.mu.Lock()
 	n.conns++
 	conf := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
