@@ -342,7 +342,7 @@ func TestFirstDeployPutBackLeavesNothing(t *testing.T) {
 func TestConnectionLostIsResumed(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
-	n.serial = true
+	n.serial.Store(true)
 	p, err := f.Plan(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -352,8 +352,8 @@ func TestConnectionLostIsResumed(t *testing.T) {
 	if _, err := f.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if n.running() != f.Binary.Version() || n.conns < 2 {
-		t.Fatalf("%s runs after %d connections", n.running(), n.conns)
+	if n.running() != f.Binary.Version() || n.connections() < 2 {
+		t.Fatalf("%s runs after %d connections", n.running(), n.connections())
 	}
 	resumed := regexp.MustCompile(f.Binary.SHA256 + `' '[1-9][0-9]*' '` + fmt.Sprint(f.Binary.Size))
 	if !resumed.MatchString(n.allCommands()) {
@@ -390,7 +390,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	// It may also get full while something is written; a limit of file sizes fails the same way.
 	n.write(t, "/run/free", "10000000\n")
-	n.limit = 1000
+	n.limit.Store(1000)
 	_, _, err = f.try(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "the node is as it was") {
 		t.Errorf("a disk that gets full: %v", err)

@@ -29,10 +29,10 @@ type testNode struct {
 	name, root, addr string
 	bin              string        // of the stand-ins
 	takes            ssh.PublicKey // of the operator
-	limit            int           // of a file's size, in blocks of 512 bytes; 0 is none
+	limit            atomic.Int64  // of a file's size, in blocks of 512 bytes; 0 is none
 
-	serial bool       // a connection is only served once the one before has ended, with its commands
-	one    sync.Mutex // for that
+	serial atomic.Bool // a connection is only served once the one before has ended, with its commands
+	one    sync.Mutex  // for that
 
 	mu       sync.Mutex
 	key      ssh.Signer
@@ -136,7 +136,7 @@ func (c countedConn) Read(p []byte) (int, error) {
 func (n *testNode) serve(ctx context.Context, raw net.Conn) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	defer raw.Close()
-	if n.serial {
+	if n.serial.Load() {
 		n.one.Lock()
 		defer n.one.Unlock()
 	}
@@ -191,8 +191,8 @@ func (n *testNode) session(new ssh.NewChannel) {
 		n.mu.Lock()
 		n.commands = append(n.commands, command)
 		n.mu.Unlock()
-		if n.limit > 0 {
-			command = fmt.Sprintf("ulimit -f %d; trap '' XFSZ; %s", n.limit, command)
+		if limit := n.limit.Load(); limit > 0 {
+			command = fmt.Sprintf("ulimit -f %d; trap '' XFSZ; %s", limit, command)
 		}
 		cmd := exec.Command("sh", "-c", command)
 		cmd.Env = append(os.Environ(), "KAIKU_ROOT="+n.root, "PATH="+n.bin+":"+os.Getenv("PATH"))
@@ -244,6 +244,13 @@ func forward(new ssh.NewChannel) {
 	}()
 	_, _ = io.Copy(ch, out)
 	ch.Close()
+}
+
+// connections is how many were made.
+func (n *testNode) connections() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.conns
 }
 
 // pid is the process that the stand-in for systemd runs; 0 if there is none.

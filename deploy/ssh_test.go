@@ -99,8 +99,8 @@ func TestSSHConfigAndJump(t *testing.T) {
 	if out, err := c.Run(t.Context(), "cat; echo $1", []string{"it's"}, []byte("in ")); err != nil || string(out) != "in it's\n" {
 		t.Errorf("%q, %v", out, err)
 	}
-	if f.nodes["jump"].conns != 1 || f.nodes["hel1"].conns != 1 {
-		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].conns, f.nodes["hel1"].conns)
+	if f.nodes["jump"].connections() != 1 || f.nodes["hel1"].connections() != 1 {
+		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].connections(), f.nodes["hel1"].connections())
 	}
 }
 
