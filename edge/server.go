@@ -49,6 +49,9 @@ type Server struct {
 	Registry       *prometheus.Registry // "" means one of its own
 	Log            *slog.Logger         // nil means slog.Default
 
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
+	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
+
 	sites   atomic.Pointer[sites]
 	cache   *cache
 	flights *flights
@@ -129,7 +132,11 @@ func (s *Server) bind(ctx context.Context) error {
 		if l.addr == "" {
 			continue
 		}
-		bound, err := listen(ctx, l.addr)
+		bind := listen
+		if l.to == &s.http && s.ListenTCP != nil {
+			bind = s.ListenTCP
+		}
+		bound, err := bind(ctx, l.addr)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.what, err)
 		}
@@ -155,8 +162,12 @@ func (s *Server) bind(ctx context.Context) error {
 
 // bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may be taken for the other.
 func (s *Server) bindSecure(ctx context.Context) error {
+	bind := listen
+	if s.ListenTCP != nil {
+		bind = s.ListenTCP
+	}
 	for try := 0; ; try++ {
-		l, err := listen(ctx, s.HTTPS)
+		l, err := bind(ctx, s.HTTPS)
 		if err != nil {
 			return err
 		}

@@ -172,7 +172,18 @@ func (p *nodeProcess) close() error {
 
 // run runs the parts and takes changes of the fleet file until ctx ends.
 func (p *nodeProcess) run(ctx context.Context) error {
-	return runParts(ctx, append([]part{reloader{p}}, p.parts...)...)
+	in, err := takeInherited()
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	if p.edge != nil {
+		p.edge.ListenTCP = in.listen
+	}
+	if p.dns != nil {
+		p.dns.ListenTCP = in.listen
+	}
+	parts := append([]part{reloader{p}}, p.parts...)
+	return runParts(ctx, append(parts, readiness{in, p.log})...)
 }
 
 func serveCommand(log *slog.Logger) *cobra.Command {
