@@ -194,13 +194,14 @@ type clientConn struct {
 	conns      *conns
 	release    func()
 	read, sent atomic.Int64
+	tunnel     atomic.Bool   // it is no HTTP any more
 	place      *list.Element // in the list of idle ones; guarded by conns.mu
 }
 
 // Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is acknowledged costs the client as much as the edge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/4 {
+	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/4 && !c.tunnel.Load() {
 		c.conns.flooding.Inc()
 		c.conns.log.Debug("connection closed: it sends much and asks for little", "client", c.RemoteAddr(), "bytes", read, "requests", c.requests.Load())
 		return 0, net.ErrClosed
@@ -239,6 +240,7 @@ func (c *conns) move(conn *clientConn, idle bool) {
 func (c *conns) state(conn net.Conn, state http.ConnState) {
 	if own := asClientConn(conn); own != nil && state != http.StateClosed {
 		c.move(own, state == http.StateNew || state == http.StateIdle)
+		own.tunnel.Store(state == http.StateHijacked)
 	}
 }
 

@@ -199,15 +199,16 @@ func keep(ctx context.Context, v Vault, key string, owner []byte, revision uint6
 		defer close(done)
 		f(held)
 	}()
+	lost := time.AfterFunc(leaseLost, lose)
+	defer lost.Stop()
 	tick := time.NewTicker(leaseRenew)
 	defer tick.Stop()
-	renewed := time.Now()
 	for {
 		select {
 		case <-done:
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_, _ = v.Save(end, key, nil, revision) // so that nobody has to wait for it to be stale
+			_, _ = v.Save(end, key, nil, revision) // so that nobody has to wait for it to be stale; if it is another's by now, this does nothing
 			return
 		case <-tick.C:
 		}
@@ -215,17 +216,17 @@ func keep(ctx context.Context, v Vault, key string, owner []byte, revision uint6
 		now, err := v.Save(call, key, owner, revision)
 		if err != nil { // it may have been saved all the same
 			value, at, _, e := v.Load(call, key)
-			if e == nil && string(value) == string(owner) {
+			switch {
+			case e == nil && string(value) == string(owner):
 				now, err = at, nil
-			} else if e == nil || errors.Is(e, fs.ErrNotExist) {
-				lose()
+			case e == nil || errors.Is(e, fs.ErrNotExist):
+				lose() // another has it, or all of the vault is new
 			}
 		}
 		cancel()
 		if err == nil {
-			revision, renewed = now, time.Now()
-		} else if time.Since(renewed) > leaseLost {
-			lose()
+			revision = now
+			lost.Reset(leaseLost)
 		}
 	}
 }

@@ -3,8 +3,10 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,9 +23,11 @@ type ChallengeFollower struct {
 	Changed func()
 
 	applied atomic.Pointer[Position] // nil before the first Set
-	held    map[string]held          // those answered, by key of the bucket; of Serve alone
-	coming  map[string]held          // not nil while all that there is comes: takes the place of held when it is whole
-	seen    uint64                   // revision of the last entry
+	once    sync.Once
+	first   chan struct{}   // made once; closed after the first Set
+	held    map[string]held // those answered, by key of the bucket; of Serve alone
+	coming  map[string]held // not nil while all that there is comes: takes the place of held when it is whole
+	seen    uint64          // revision of the last entry
 }
 
 // held is a challenge that is answered, and until when.
@@ -38,6 +42,22 @@ func (f *ChallengeFollower) Applied() Position {
 		return *p
 	}
 	return Position{}
+}
+
+// Wait waits until Set was called for the first time, or ctx ends. A name server that has begun again is to wait a little before it answers: others may take it for the one that had all
+// challenges, but without a control plane it must answer all the same.
+func (f *ChallengeFollower) Wait(ctx context.Context) error {
+	select {
+	case <-f.known():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the challenges of the fleet: %w", ctx.Err())
+	}
+}
+
+func (f *ChallengeFollower) known() chan struct{} {
+	f.once.Do(func() { f.first = make(chan struct{}) })
+	return f.first
 }
 
 // Serve follows until ctx ends, which is no error. A control plane that is lost leaves what was known, until it expires.
@@ -68,7 +88,9 @@ func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more boo
 		return
 	}
 	f.set()
-	f.applied.Store(&Position{log, f.seen})
+	if f.applied.Swap(&Position{log, f.seen}) == nil {
+		close(f.known())
+	}
 	if f.Changed != nil {
 		f.Changed()
 	}

@@ -161,7 +161,19 @@ func TestChallenges(t *testing.T) {
 	// One that restarts has what was there before.
 	two.stop()
 	two = startNameServer(t, dial(t, nodes, "ns2", RoleGeoDNS), nil)
-	until(t, "ns2 answers again", func() bool { return slices.Equal(two.answers(challenged), []string{"b", "c"}) })
+	wait, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := two.Wait(wait); err != nil {
+		t.Error(err)
+	}
+	if got := two.answers(challenged); !slices.Equal(got, []string{"b", "c"}) {
+		t.Errorf("once it has waited it answers %q", got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := new(ChallengeFollower).Wait(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("one that never heard of any: %v", err)
+	}
 
 	for _, bad := range [][2]string{{"", "x"}, {".", "x"}, {strings.Repeat("a", 254), "x"}, {"a", ""}, {"a", strings.Repeat("x", 256)}} {
 		if err := c.Present(t.Context(), bad[0], bad[1]); err == nil || errors.Is(err, ErrUnavailable) {

@@ -65,7 +65,7 @@ func (r *Registry) Serve(ctx context.Context) error {
 		err := r.watch(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.Client.missed(err)
-			if err.Error() != told { // not again and again
+			if err.Error() != told && !errors.Is(err, errReconnected) { // not again and again
 				told = err.Error()
 				r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
 			}
@@ -102,6 +102,7 @@ func (r *Registry) changed() chan struct{} {
 
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
+	connection := r.Client.conn.Stats().Reconnects
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
@@ -137,6 +138,9 @@ func (r *Registry) watch(ctx context.Context) error {
 			r.takeDrain(e)
 			continue
 		case <-tick.C:
+			if r.Client.conn.Stats().Reconnects != connection {
+				return errReconnected
+			}
 		case <-r.changed():
 		}
 		if err := r.renew(ctx, leases); err != nil {
@@ -198,7 +202,11 @@ func (r *Registry) take(e jetstream.KeyValueEntry) {
 	case e.Operation() != jetstream.KeyValuePut:
 		delete(r.leases, e.Key())
 	case json.Unmarshal(e.Value(), &l) == nil && l.Node == e.Key():
-		r.leases[e.Key()] = seen{l, time.Now()}
+		at := time.Now()
+		if old, ok := r.leases[e.Key()]; ok && old.Renewed.Equal(l.Renewed) {
+			at = old.at // the same one, as a watch that begins anew gives it: its node was not heard of again
+		}
+		r.leases[e.Key()] = seen{l, at}
 	}
 	for _, w := range r.watchers {
 		select {

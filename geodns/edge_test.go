@@ -107,3 +107,39 @@ func TestScopeHolds(t *testing.T) {
 		}
 	}
 }
+
+// TestWildcardEdge answers for all names that do not exist, and those alone (RFC 4592).
+func TestWildcardEdge(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Nodes[0].ALPN = []string{"h2"}
+	cfg.Edges = append(cfg.Edges, EdgeName{Name: "*.example.com", Nodes: []string{"hel1", "nyc1"}, TTL: 7e9})
+	s := newServer(t, cfg)
+	for q, want := range map[string]string{
+		"shop.example.com. A":        "shop.example.com. 7 IN A 203.0.113.10",
+		"ShOp.example.com. AAAA":     "ShOp.example.com. 7 IN AAAA 2001:db8:1::10",
+		"a.b.shop.example.com. A":    "a.b.shop.example.com. 7 IN A 203.0.113.10",
+		"*.example.com. A":           "*.example.com. 7 IN A 203.0.113.10",
+		"shop.example.com. HTTPS":    `shop.example.com. 7 IN HTTPS 1 . alpn="h2" ipv4hint="203.0.113.10" ipv6hint="2001:db8:1::10"`,
+		"shop.example.com. TXT":      "",                                         // there is none
+		"www.example.com. A":         "www.example.com. 30 IN A 203.0.113.10",    // an edge name of its own
+		"mail.example.com. A":        mail[0],                                    // static
+		"mail.example.com. AAAA":     "",                                         // exists, and has none
+		"x.mail.example.com. A":      "",                                         // below a name that exists
+		"ent.example.com. A":         "",                                         // an empty non-terminal
+		"x.dev.example.com. A":       "x.dev.example.com. 3600 IN A 192.0.2.98",  // a closer wildcard
+		"x.wild.example.com. A":      "x.wild.example.com. 30 IN A 203.0.113.10", // the same
+		"example.com. A":             "example.com. 30 IN A 203.0.113.10",        // not below itself
+		"_acme-challenge.foo.org. A": "",                                         // elsewhere
+	} {
+		resp := ask(t, s, question(q), inHelsinki, true)
+		if want == "" {
+			wantRRs(t, q, resp.Answer)
+		} else {
+			wantRRs(t, q, resp.Answer, want)
+		}
+	}
+	x, err := s.Explain("shop.example.com", inHelsinki.Addr())
+	if err != nil || x.Name != "*.example.com." || x.Nodes[0].Node != "hel1" {
+		t.Errorf("explained as %+v, %v", x, err)
+	}
+}

@@ -382,8 +382,8 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	for _, e := range z.Edges {
 		p := at + ".edges." + e.Name
-		if e.Name != "@" && !isHost(e.Name) {
-			f.errorf(p, "%q is not a name below the zone; @ is the zone itself", e.Name)
+		if e.Name != "@" && e.Name != "*" && !isHost(strings.TrimPrefix(e.Name, "*.")) {
+			f.errorf(p, "%q is not a name below the zone; @ is the zone itself, * every name that is not there", e.Name)
 		}
 		if e.Answers < 0 || e.Answers > 16 {
 			f.errorf(p+".answers", "want 1 to 16, not %d", e.Answers)

@@ -20,8 +20,8 @@ import (
 
 // first files of a fleet.
 type firstFiles struct {
-	Domain, Origin string
-	Nodes          []firstNode
+	Domain, Origin, Email string
+	Nodes                 []firstNode
 }
 
 // firstNode is a machine as it is given to init: name=address@latitude,longitude.
@@ -33,7 +33,7 @@ type firstNode struct {
 }
 
 func initCommand() *cobra.Command {
-	var domain, originURL, dir string
+	var domain, originURL, email, dir string
 	var nodes []string
 	cmd := &cobra.Command{
 		Use:   "init --domain example.com --origin https://origin.example.net --node hel1=203.0.113.10@60.17,24.94 …",
@@ -43,7 +43,7 @@ func initCommand() *cobra.Command {
 The first node, or the first three, get the role control, the first two geodns, all of them edge. What is not given by flags is asked for.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := askFirst(cmd.InOrStdin(), cmd.OutOrStdout(), domain, originURL, nodes)
+			f, err := askFirst(cmd.InOrStdin(), cmd.OutOrStdout(), domain, originURL, email, nodes)
 			if err != nil {
 				return err
 			}
@@ -53,13 +53,14 @@ The first node, or the first three, get the role control, the first two geodns, 
 	fl := cmd.Flags()
 	fl.StringVar(&domain, "domain", "", "the domain that the name servers answer for; the site is www below it, and the domain itself")
 	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
+	fl.StringVar(&email, "email", "", "`ADDRESS` of an account at Let's Encrypt, for certificates; none means no TLS")
 	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP@LATITUDE,LONGITUDE` (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "the folder to write to")
 	return cmd
 }
 
 // askFirst asks for what was not given.
-func askFirst(in io.Reader, out io.Writer, domain, originURL string, nodes []string) (*firstFiles, error) {
+func askFirst(in io.Reader, out io.Writer, domain, originURL, email string, nodes []string) (*firstFiles, error) {
 	lines := bufio.NewScanner(in)
 	ask := func(question string) (string, error) {
 		fmt.Fprint(out, question+": ")
@@ -86,6 +87,7 @@ func askFirst(in io.Reader, out io.Writer, domain, originURL string, nodes []str
 	if err := new(OriginURL).UnmarshalText([]byte(originURL)); err != nil {
 		return nil, usageError{fmt.Errorf("origin: %w", err)}
 	}
+	asked := len(nodes) == 0
 	for len(nodes) == 0 || nodes[len(nodes)-1] == "more" {
 		line, err := ask("a machine as NAME=IP@LATITUDE,LONGITUDE, such as hel1=203.0.113.10@60.17,24.94 (an empty line ends)")
 		if err != nil {
@@ -97,7 +99,15 @@ func askFirst(in io.Reader, out io.Writer, domain, originURL string, nodes []str
 		}
 		nodes = append(nodes, line, "more")
 	}
-	f := &firstFiles{Domain: domain, Origin: originURL}
+	if asked && email == "" {
+		if line, err := ask("e-mail address for certificates from Let's Encrypt (an empty line: no TLS)"); err == nil {
+			email = line
+		}
+	}
+	if email != "" && !strings.Contains(email, "@") {
+		return nil, usageError{fmt.Errorf("%q is not an e-mail address", email)}
+	}
+	f := &firstFiles{Domain: domain, Origin: originURL, Email: email}
 	for _, text := range nodes {
 		n, err := parseFirstNode(text)
 		if err != nil {
@@ -148,6 +158,12 @@ sites:
     hosts: [{{.Domain}}, www.{{.Domain}}]
     origin:
       servers: ["{{.Origin}}"]
+{{- if .Email}}
+    https: { redirect: true }          # plain HTTP is sent to https://
+
+tls:
+  acme: { email: "{{.Email}}" }        # certificates for all hosts, by themselves
+{{- end}}
 
 nodes:
 {{- range .Nodes}}

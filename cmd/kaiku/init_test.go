@@ -17,7 +17,8 @@ func TestInit(t *testing.T) {
 		{"one node by flags", "", []string{"--domain", "example.com", "--origin", "http://192.0.2.9:8000", "--node", "hel1=203.0.113.10@60.17,24.94"}, 1},
 		{"four nodes", "", []string{"--domain", "Example.com.", "--origin", "https://origin.example.net", "--node", "hel1=203.0.113.10@60.17,24.94",
 			"--node", "nyc1=2001:db8::1@40.71,-74.01", "--node", "sin1=192.0.2.40@1.35,103.82", "--node", "fra1=192.0.2.41@50,8"}, 4},
-		{"asked", "example.com\nhttps://origin.example.net\nhel1=203.0.113.10@60.17,24.94\nnyc1=198.51.100.20@40.71,-74.01\n\n", nil, 2},
+		{"asked", "example.com\nhttps://origin.example.net\nhel1=203.0.113.10@60.17,24.94\nnyc1=198.51.100.20@40.71,-74.01\n\nops@example.com\n", nil, 2},
+		{"asked, without TLS", "example.com\nhttps://origin.example.net\nhel1=203.0.113.10@60.17,24.94\n\n\n", nil, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "fleet")

@@ -159,6 +159,23 @@ func (l *link) answerChallenges(s *geodns.Server) {
 	l.more = append(l.more, l.challenges.Serve)
 }
 
+// nameServer is a name server that knows the challenges before it answers, if the control plane is there: its lease of before a restart may still say that it does.
+type nameServer struct {
+	*geodns.Server
+	link *link
+}
+
+// firstChallenges is how long a name server waits for them.
+const firstChallenges = time.Second
+
+// Serve answers until ctx ends.
+func (n nameServer) Serve(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, firstChallenges)
+	_ = n.link.challenges.Wait(wait) // without the control plane it answers all else
+	cancel()
+	return n.Server.Serve(ctx)
+}
+
 // servePart is a part that has nothing to listen on.
 type servePart func(ctx context.Context) error
 

@@ -124,7 +124,11 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
 				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
 			}
-			p.parts = append(p.parts, p.dns)
+			if ties != nil {
+				p.parts = append(p.parts, nameServer{p.dns, ties})
+			} else {
+				p.parts = append(p.parts, p.dns)
+			}
 		case roleControl:
 			c, err := f.newControl(n, key, log)
 			if err != nil {

@@ -1,0 +1,242 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// memoryVault is a Vault within a process.
+type memoryVault struct {
+	mu       sync.Mutex
+	values   map[string][]byte
+	revision map[string]uint64
+	last     uint64
+}
+
+func newMemoryVault() *memoryVault {
+	return &memoryVault{values: map[string][]byte{}, revision: map[string]uint64{}}
+}
+
+func (v *memoryVault) Load(_ context.Context, key string) ([]byte, uint64, time.Time, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.revision[key] == 0 {
+		return nil, 0, time.Time{}, fmt.Errorf("%s: %w", key, fs.ErrNotExist)
+	}
+	return v.values[key], v.revision[key], time.Now(), nil
+}
+
+func (v *memoryVault) Save(_ context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.revision[key] != revision {
+		return 0, errors.New("changed")
+	}
+	if value == nil {
+		delete(v.values, key)
+		delete(v.revision, key)
+		return 0, nil
+	}
+	v.last++
+	v.values[key], v.revision[key] = value, v.last
+	return v.last, nil
+}
+
+func (v *memoryVault) Keys(context.Context) ([]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var keys []string
+	for k := range v.values {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// cutVault is one that can be cut off: calls then wait until their time is over.
+type cutVault struct {
+	*memoryVault
+	cut chan struct{} // closed when it is
+}
+
+func (v cutVault) Load(ctx context.Context, key string) ([]byte, uint64, time.Time, error) {
+	select {
+	case <-v.cut:
+		<-ctx.Done()
+		return nil, 0, time.Time{}, ctx.Err()
+	default:
+		return v.memoryVault.Load(ctx, key)
+	}
+}
+
+func (v cutVault) Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	select {
+	case <-v.cut:
+		<-ctx.Done()
+		return 0, ctx.Err()
+	default:
+		return v.memoryVault.Save(ctx, key, value, revision)
+	}
+}
+
+// One at a time holds a lease: after one that ends the next has it at once, after one that is cut off when it is stale, and never both.
+func TestLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := newMemoryVault()
+		log := slog.New(slog.DiscardHandler)
+		var mu sync.Mutex
+		var leads []string
+		leader := func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(leads) > 1 {
+				t.Errorf("%v lead at the same time", leads)
+			}
+			if len(leads) == 0 {
+				return ""
+			}
+			return leads[0]
+		}
+		lead := func(name string) func(context.Context) {
+			return func(ctx context.Context) {
+				mu.Lock()
+				leads = append(leads, name)
+				mu.Unlock()
+				<-ctx.Done()
+				mu.Lock()
+				leads = slices.DeleteFunc(leads, func(l string) bool { return l == name })
+				mu.Unlock()
+			}
+		}
+		var all sync.WaitGroup
+		first, endFirst := context.WithCancel(t.Context())
+		all.Go(func() { hold(first, shared, "lease", log, lead("first")) })
+		synctest.Wait()
+		second, endSecond := context.WithCancel(t.Context())
+		cut := cutVault{shared, make(chan struct{})}
+		all.Go(func() { hold(second, cut, "lease", log, lead("second")) })
+		third, endThird := context.WithCancel(t.Context())
+		for range 60 {
+			time.Sleep(time.Second)
+			if leader() != "first" {
+				t.Fatalf("%q leads, want the first", leader())
+			}
+		}
+		endFirst()
+		time.Sleep(2 * time.Second)
+		if leader() != "second" {
+			t.Fatalf("%q leads after the end of the first", leader())
+		}
+		all.Go(func() { hold(third, shared, "lease", log, lead("third")) })
+		time.Sleep(time.Minute)
+		close(cut.cut)
+		began := time.Now()
+		for leader() != "third" {
+			time.Sleep(100 * time.Millisecond)
+			if time.Since(began) > time.Minute {
+				t.Fatal("nobody takes the lease of one that is cut off")
+			}
+		}
+		if took := time.Since(began); took < leaseLost || took > leaseStale+leaseRenew+2*leaseLook {
+			t.Errorf("the lease changed hands after %v", took)
+		}
+		endSecond()
+		endThird()
+		all.Wait()
+	})
+}
+
+func TestVaultStorage(t *testing.T) {
+	ctx := t.Context()
+	s := &vaultStorage{vault: newMemoryVault()}
+	for _, key := range []string{"certificates/le/a/a.crt", "certificates/le/a/a.key", "certificates/le/b/b.crt", "acme/le/users/ops"} {
+		if err := s.Store(ctx, key, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Store(ctx, "certificates/le/a/a.crt", []byte("newer")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Load(ctx, "certificates/le/a/a.crt"); err != nil || string(v) != "newer" {
+		t.Errorf("got %q, %v", v, err)
+	}
+	for _, c := range []struct {
+		folder    string
+		recursive bool
+		want      []string
+	}{
+		{"certificates/le", false, []string{"certificates/le/a", "certificates/le/b"}},
+		{"certificates/le/a", true, []string{"certificates/le/a/a.crt", "certificates/le/a/a.key"}},
+		{"", false, []string{"acme", "certificates"}},
+		{"cert", true, nil},
+	} {
+		got, err := s.List(ctx, c.folder, c.recursive)
+		if err != nil || !slices.Equal(got, c.want) && len(got)+len(c.want) > 0 {
+			t.Errorf("list %q: %q, %v, want %q", c.folder, got, err, c.want)
+		}
+	}
+	if s.Exists(ctx, "certificates/le/c") || !s.Exists(ctx, "certificates/le") || !s.Exists(ctx, "acme/le/users/ops") {
+		t.Error("what there is is not what was stored")
+	}
+	if info, err := s.Stat(ctx, "acme/le/users/ops"); err != nil || info.Size != 17 || !info.IsTerminal {
+		t.Errorf("stat: %+v, %v", info, err)
+	}
+	if err := s.Delete(ctx, "certificates/le/a"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Delete(ctx, "certificates/le/a"); err != nil {
+		t.Errorf("delete what is gone: %v", err)
+	}
+	if _, err := s.Load(ctx, "certificates/le/a/a.key"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("load what is gone: %v", err)
+	}
+	if err := s.Lock(ctx, "x"); err != nil {
+		t.Fatal(err)
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.Lock(waiting, "x"); err == nil {
+		t.Error("a lock is taken twice")
+	}
+	if err := s.Unlock(ctx, "x"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Unlock(ctx, "x"); err == nil {
+		t.Error("a lock is given back twice")
+	}
+}
+
+// Orders that fail are tried again later and later, an hour at least after an authority said that there were too many.
+func TestAttempts(t *testing.T) {
+	now := time.Now()
+	var a attempt
+	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360} {
+		a = a.after(errors.New("down"), now)
+		if wait := a.next.Sub(now); wait < want*time.Minute*9/10 || wait > want*time.Minute*11/10 {
+			t.Errorf("waits %v, want about %v", wait, want*time.Minute)
+		}
+	}
+	a = attempt{}.after(fmt.Errorf("order: %w", acme.Problem{Type: acme.ProblemTypeRateLimited}), now)
+	if wait := a.next.Sub(now); wait < 50*time.Minute {
+		t.Errorf("waits %v after too many orders", wait)
+	}
+}
+
+// A host whose wildcard is there needs no certificate of its own; addresses get none.
+func TestNames(t *testing.T) {
+	a := &ACME{}
+	a.SetNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1", "static.example.net", "example.com"})
+	if got, want := a.wanted(), []string{"*.example.com", "a.b.example.com", "example.com", "static.example.net"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
