@@ -69,7 +69,9 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	defer rec.end(r.ProtoMajor)
 	defer func() { from.answered(r, rec.bytes, s.conns.flooding) }()
 	if r.Body != http.NoBody {
-		r.Body = &timedBody{r.Body, rec.control, from}
+		body := &timedBody{ReadCloser: r.Body, client: from, control: rec.control}
+		defer body.answered()
+		r.Body = body
 		knowBody(r)
 	}
 	rec.plain = r.TLS == nil && !x.peer
