@@ -54,7 +54,7 @@ func (s *senders) expire(now time.Time) {
 		}
 		s.list.Remove(e)
 		oldest.place = nil
-		_ = oldest.control.SetWriteDeadline(now) // its goroutine is still in the write, as it leaves the list after it
+		_ = oldest.control.SetWriteDeadline(time.Now()) // its goroutine is still in the write, as it leaves the list after it
 	}
 }
 
@@ -70,4 +70,11 @@ func (s *senders) serve(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// len is how many writes are under way.
+func (s *senders) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list.Len()
 }
