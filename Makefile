@@ -14,8 +14,8 @@ run: build
 test:
 	$(GO) test $(RACE) ./...
 
-# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor and curl (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound
-# pdns-recursor curl).
+# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium and ffmpeg (Debian: nginx-light bind9-dnsutils
+# knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg).
 test-real: build
 	$(GO) test -count=1 -tags real -run '^TestReal' ./...
 

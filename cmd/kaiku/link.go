@@ -163,8 +163,8 @@ func (l *link) answerChallenges(s *geodns.Server) {
 	l.more = append(l.more, l.challenges.Serve)
 }
 
-// nameServer is a name server that knows the challenges before it answers, if the control plane is there: its lease of before a restart may still say that it does.
-type nameServer struct {
+// dnsPart is a name server that knows the challenges before it answers, if the control plane is there: its lease of before a restart may still say that it does.
+type dnsPart struct {
 	*geodns.Server
 	link *link
 }
@@ -173,7 +173,7 @@ type nameServer struct {
 const firstChallenges = time.Second
 
 // Serve answers until ctx ends.
-func (n nameServer) Serve(ctx context.Context) error {
+func (n dnsPart) Serve(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, firstChallenges)
 	_ = n.link.challenges.Wait(wait) // without the control plane it answers all else
 	cancel()

@@ -123,7 +123,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
 			}
 			if ties != nil {
-				p.parts = append(p.parts, nameServer{p.dns, ties})
+				p.parts = append(p.parts, dnsPart{p.dns, ties})
 			} else {
 				p.parts = append(p.parts, p.dns)
 			}

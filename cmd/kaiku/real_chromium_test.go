@@ -1,0 +1,152 @@
+//go:build real
+
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// page has pictures, CSS, script and a video that the script seeks in; then it sends what the browser says of all that.
+const page = `<!doctype html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/style.css"><title>x</title></head><body>
+<h1 id="h">Helsinki</h1><img src="/a.png"><img src="/b.png"><img src="/c.png"><video id="v" src="/film.webm" muted preload="auto" width="160"></video>
+<script src="/script.js"></script></body></html>`
+
+const pageScript = `
+const v = document.getElementById('v');
+const once = (e, n) => new Promise((ok, no) => { e.addEventListener(n, ok, {once: true}); v.addEventListener('error', () => no(new Error('video: ' + (v.error && v.error.message))), {once: true}); });
+(async () => {
+  const out = {seeks: [], error: ''};
+  try {
+    if (v.readyState < 1) await once(v, 'loadedmetadata');
+    out.duration = v.duration;
+    for (const t of [9, 1, 6]) { const done = once(v, 'seeked'); v.currentTime = t; await done; out.seeks.push(v.currentTime); }
+    if (document.readyState !== 'complete') await once(window, 'load');
+  } catch (e) { out.error = String(e); }
+  out.color = getComputedStyle(document.getElementById('h')).color;
+  out.pictures = [...document.images].map(i => i.naturalWidth);
+  out.protocols = {};
+  for (const e of [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]) out.protocols[new URL(e.name).pathname] = e.nextHopProtocol;
+  await fetch('/result', {method: 'POST', body: JSON.stringify(out)});
+})();`
+
+// seen is what the page sends.
+type seen struct {
+	Error     string            `json:"error"`
+	Duration  float64           `json:"duration"`
+	Seeks     []float64         `json:"seeks"`
+	Color     string            `json:"color"`
+	Pictures  []int             `json:"pictures"`
+	Protocols map[string]string `json:"protocols"`
+}
+
+// A browser loads a page over HTTP/3, all of it.
+func TestRealChromium(t *testing.T) {
+	chromium := need(t, "chromium")
+	dir := fleetDir(t, "k")
+	film := filepath.Join(dir, "film.webm")
+	if out, err := exec.CommandContext(t.Context(), need(t, "ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=10", "-c:v", "libvpx", "-b:v", "3M", "-g", "25",
+		film).CombinedOutput(); err != nil {
+		t.Fatalf("ffmpeg: %v\n%s", err, out)
+	}
+	video, err := os.ReadFile(film)
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture, err := base64.StdEncoding.DecodeString("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan seen, 10)
+	var ranges atomic.Int64
+	kinds := map[string]string{".css": "text/css", ".js": "text/javascript", ".png": "image/png", ".webm": "video/webm"}
+	files := map[string][]byte{"/": []byte(page), "/style.css": []byte("h1 { color: rgb(1, 2, 3) }"), "/script.js": []byte(pageScript), "/a.png": picture, "/b.png": picture, "/c.png": picture, "/film.webm": video}
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == "/result" {
+			var s seen
+			if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&s); err == nil {
+				results <- s
+			}
+			return
+		}
+		body, ok := files[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		if r.Header.Get("Range") != "" {
+			ranges.Add(1)
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if kind := kinds[filepath.Ext(r.URL.Path)]; kind != "" {
+			w.Header().Set("Content-Type", kind)
+		}
+		w.Header().Set("Cache-Control", "s-maxage=3600, max-age=0") // the browser is to ask each time
+		w.Header().Set("ETag", strconv.Quote(strconv.Itoa(len(body))))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	}))
+	t.Cleanup(o.Close)
+	edge := startSecureEdges(t, kaikuBinary(t), dir, o.URL, "hel1")[0]
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "www.example.com.pem"), filepath.Join(dir, "www.example.com.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki := sha256.Sum256(pair.Leaf.RawSubjectPublicKeyInfo)
+	visit := func(t *testing.T, profile string, more ...string) seen {
+		t.Helper()
+		site := "www.example.com:" + port(edge.https)
+		args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
+			"--user-data-dir=" + profile, "--host-resolver-rules=MAP www.example.com 127.0.0.1", "--ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(spki[:]),
+			"--enable-quic", "--remote-debugging-port=0"}, append(more, "https://"+site+"/")...)
+		for i, a := range args {
+			args[i] = strings.ReplaceAll(a, "SITE", site)
+		}
+		browser := exec.CommandContext(t.Context(), chromium, args...)
+		browser.Stdout, browser.Stderr = t.Output(), t.Output()
+		browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
+		if err := browser.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = syscall.Kill(-browser.Process.Pid, syscall.SIGKILL)
+			_ = browser.Wait()
+		}()
+		select {
+		case s := <-results:
+			return s
+		case <-time.After(60 * time.Second):
+			t.Fatal("the page sends nothing")
+			return seen{}
+		}
+	}
+	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of an authority that the world knows, which nobody has for a test; so it is told.
+	s := visit(t, t.TempDir(), "--origin-to-force-quic-on=SITE")
+	if s.Error != "" || len(s.Seeks) != 3 || s.Duration < 9 || s.Color != "rgb(1, 2, 3)" || fmt.Sprint(s.Pictures) != "[1 1 1]" {
+		t.Errorf("the page did not come whole: %+v", s)
+	}
+	for _, path := range []string{"/", "/style.css", "/script.js", "/a.png", "/b.png", "/c.png", "/film.webm"} {
+		if s.Protocols[path] != "h3" {
+			t.Errorf("%s came by %q", path, s.Protocols[path])
+		}
+	}
+	t.Logf("%+v", s)
+	if ranges.Load() == 0 {
+		t.Error("the edge asked for no part of the film")
+	}
+}
