@@ -3,7 +3,7 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: build run test test-real bench bench-dns lint fuzz
+.PHONY: build run test test-real bench bench-dns lint fuzz deb
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
@@ -14,8 +14,29 @@ run: build
 test:
 	$(GO) test $(RACE) ./...
 
-# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium and ffmpeg (Debian: nginx-light bind9-dnsutils
-# knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg).
+# dist/kaiku_VERSION_ARCH.deb. The units come from the templates that `kaiku deploy` has.
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+DEB_ARCH    ?= $(shell $(GO) env GOARCH)
+DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' || true)
+export DEB_ARCH
+export DEB_VERSION := $(or $(DEB_VERSION),0.0.0~$(shell git log -1 --format=%cd.%h --date=format:%Y%m%d 2>/dev/null || echo dev))
+DIST        ?= dist
+share       := dist/root/usr/share
+
+deb:
+	rm -rf dist/root && mkdir -p dist/root/usr/bin $(share)/man/man1 $(share)/bash-completion/completions $(share)/zsh/vendor-completions $(share)/fish/vendor_completions.d
+	CGO_ENABLED=0 $(GO) build -trimpath -o dist/kaiku-here ./cmd/kaiku
+	CGO_ENABLED=0 GOARCH=$(DEB_ARCH) $(GO) build -trimpath -o dist/root/usr/bin/kaiku ./cmd/kaiku
+	dist/kaiku-here units --package --root dist/root
+	dist/kaiku-here man $(share)/man/man1
+	gzip -9n $(share)/man/man1/*.1
+	dist/kaiku-here completion bash >$(share)/bash-completion/completions/kaiku
+	dist/kaiku-here completion zsh >$(share)/zsh/vendor-completions/_kaiku
+	dist/kaiku-here completion fish >$(share)/fish/vendor_completions.d/kaiku.fish
+	$(GO) run $(NFPM) package --config deploy/nfpm.yaml --packager deb --target $(DIST)
+
+# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser and systemd-analyze (Debian: nginx-light bind9-dnsutils
+# knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd).
 test-real: build
 	$(GO) test -count=1 -tags real -run '^TestReal' ./...
 

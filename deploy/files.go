@@ -3,6 +3,7 @@ package deploy
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -84,6 +85,10 @@ type Service struct {
 	Memory int64
 	// Writable are folders beside /var/lib/kaiku that the process writes to.
 	Writable []string
+	// Program is the path of the binary; "" is /usr/local/bin/kaiku.
+	Program string
+	// Environment is a file of variables for the process; "" is none.
+	Environment string
 }
 
 // MemoryLimit is what Go is told to stay below: room for what Go doesn't count.
@@ -95,32 +100,12 @@ func (n *Node) all() ([]*File, error) {
 	for i := range n.Files {
 		out = append(out, &n.Files[i])
 	}
-	units := map[string]string{"kaiku.service": serviceUnit, "60-kaiku.conf": sysctlFile}
-	if len(n.Service.Listen) > 0 {
-		units["kaiku.socket"] = socketUnit
+	units, err := n.Units()
+	if err != nil {
+		return nil, err
 	}
-	listen := slices.Clone(n.Service.Listen)
-	for i, l := range listen { // systemd takes a port alone for all addresses of both families
-		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
-			listen[i] = port
-		}
-	}
-	shown := *n
-	shown.Service.Listen = listen
-	for name, p := range units {
-		t, err := template.ParseFS(unitFiles, "systemd/"+name)
-		if err != nil {
-			return nil, err
-		}
-		var b bytes.Buffer
-		if err := t.Execute(&b, &shown); err != nil {
-			return nil, err
-		}
-		f := &File{Path: p, Data: b.Bytes()}
-		if p == sysctlFile {
-			f.Effect = func([]byte) Effect { return None }
-		}
-		out = append(out, f)
+	for i := range units {
+		out = append(out, &units[i])
 	}
 	var list []string
 	for _, f := range out {
@@ -136,6 +121,39 @@ func (n *Node) all() ([]*File, error) {
 	}
 	out = append(out, &File{Path: manifest, Data: []byte(strings.Join(list, "")), Effect: func([]byte) Effect { return None }})
 	slices.SortFunc(out, func(a, b *File) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// Units are the files of systemd and of the kernel's settings, as the node gets them: kaiku.service, 60-kaiku.conf, and kaiku.socket if it listens.
+func (n *Node) Units() ([]File, error) {
+	units := []struct{ name, path string }{{"kaiku.service", serviceUnit}, {"60-kaiku.conf", sysctlFile}}
+	if len(n.Service.Listen) > 0 {
+		units = append(units, struct{ name, path string }{"kaiku.socket", socketUnit})
+	}
+	shown := *n
+	shown.Program = cmp.Or(n.Program, "/usr/local/bin/kaiku")
+	shown.Listen = slices.Clone(n.Listen)
+	for i, l := range shown.Listen { // systemd takes a port alone for all addresses of both families
+		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
+			shown.Listen[i] = port
+		}
+	}
+	var out []File
+	for _, u := range units {
+		t, err := template.ParseFS(unitFiles, "systemd/"+u.name)
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := t.Execute(&b, &shown); err != nil {
+			return nil, err
+		}
+		f := File{Path: u.path, Data: b.Bytes()}
+		if u.path == sysctlFile {
+			f.Effect = func([]byte) Effect { return None }
+		}
+		out = append(out, f)
+	}
 	return out, nil
 }
 

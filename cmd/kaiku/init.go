@@ -240,7 +240,7 @@ func (f *firstFiles) write(dir string, out io.Writer) error {
 		fmt.Fprintf(out, "wrote %s\n", path)
 	}
 	_, err = fmt.Fprintf(out, `next: kaiku check --config %[1]s
-then copy the folder to each machine, and run there: kaiku serve --config fleet.yaml --node NAME
+then kaiku deploy --config %[1]s --dry-run, which tells what it would do on the machines, and the same without --dry-run
 `, filepath.Join(dir, "fleet.yaml"))
 	return err
 }

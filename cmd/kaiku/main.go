@@ -52,7 +52,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 	root.AddCommand(
 		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(true), drainCommand(false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), deployCommand(), versionCommand(),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), deployCommand(), unitsCommand(), healthCommand(),
+		versionCommand(), manCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -48,19 +48,19 @@ static-https IN HTTPS 1 . alpn="h2"
 odd    IN TYPE65280 \# 4 0A000001
 `
 
-// nameServer is two edges, of which one is the name server too.
-type nameServer struct {
+// realNameServer is two edges, of which one is the name server too.
+type realNameServer struct {
 	dir, fleet string // fleet is the text of fleet.yaml
 	port       string
 	admin      string // of the process that is the name server
 }
 
 // startNameServer runs hel1 and nyc1; port is that of DNS on 127.0.0.1, and those of HTTP are of the 100 after web.
-func startNameServer(t *testing.T, port string, web int) *nameServer {
+func startNameServer(t *testing.T, port string, web int) *realNameServer {
 	t.Helper()
 	bin, dir := kaikuBinary(t), t.TempDir()
 	hel, nyc := fmt.Sprintf("127.0.0.33:%d", web), fmt.Sprintf("127.0.0.34:%d", web)
-	s := &nameServer{dir: dir, port: port, admin: fmt.Sprintf("127.0.0.34:%d", web+1)}
+	s := &realNameServer{dir: dir, port: port, admin: fmt.Sprintf("127.0.0.34:%d", web+1)}
 	s.fleet = fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:%[1]d"] } }]
 nodes:
@@ -111,7 +111,7 @@ func longTexts() string {
 }
 
 // write replaces a file of the name server at once, as an operator should: it never reads half of one.
-func (s *nameServer) write(t *testing.T, name, text string) {
+func (s *realNameServer) write(t *testing.T, name, text string) {
 	t.Helper()
 	file := filepath.Join(s.dir, name)
 	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
@@ -125,7 +125,7 @@ func (s *nameServer) write(t *testing.T, name, text string) {
 var spaces = regexp.MustCompile(`[ \t]+`)
 
 // ask runs dig or kdig and gives what it printed, with single spaces.
-func (s *nameServer) ask(t *testing.T, program, args string) string {
+func (s *realNameServer) ask(t *testing.T, program, args string) string {
 	t.Helper()
 	return askAt(t, program, s.port, args)
 }
@@ -141,7 +141,7 @@ func askAt(t *testing.T, program, port, args string) string {
 }
 
 // metrics gives the values of a metric by its labels, as they are written.
-func (s *nameServer) metrics(t *testing.T, name string) map[string]float64 {
+func (s *realNameServer) metrics(t *testing.T, name string) map[string]float64 {
 	t.Helper()
 	resp, err := http.Get("http://" + s.admin + "/metrics")
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *nameServer) metrics(t *testing.T, name string) map[string]float64 {
 	return values
 }
 
-func (s *nameServer) healthy(t *testing.T) bool {
+func (s *realNameServer) healthy(t *testing.T) bool {
 	t.Helper()
 	up := s.metrics(t, "kaiku_dns_node_healthy")
 	return up[`node="hel1"`] == 1 && up[`node="nyc1"`] == 1

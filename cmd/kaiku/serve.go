@@ -52,6 +52,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	if ties != nil {
+		reg.MustRegister(fleetCollector{ties})
+	}
 	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name)}
 	for _, role := range roles {
 		if !n.has(role) {
@@ -209,7 +212,7 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 		},
 	}
 	configFlag(cmd, &config)
-	cmd.Flags().StringVar(&node, "node", "", "this node's name")
+	nodeFlag(cmd, &node)
 	return cmd
 }
 

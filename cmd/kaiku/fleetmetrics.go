@@ -1,0 +1,40 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// fleetCollector tells at each scrape what the registry tells of all nodes.
+type fleetCollector struct{ link *link }
+
+// Describe sends nothing: the collector is unchecked.
+func (fleetCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends what is known of each node.
+func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
+	send := func(name, help string, v float64, node ...string) {
+		var labels []string
+		if len(node) > 0 {
+			labels = []string{"node"}
+		}
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_fleet_"+name, help, labels, nil), prometheus.GaugeValue, v, node...)
+	}
+	number := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.follower == nil || c.link.follower.InTouch()))
+	for _, n := range c.link.registry.Nodes() {
+		send("node_live", "1 while the lease of a node is renewed.", number(n.Live), n.Node)
+		send("node_ready", "1 while a node says that it may be used.", number(n.Ready), n.Node)
+		send("node_draining", "1 while a node is to get no new clients.", number(n.Draining), n.Node)
+		send("node_load", "Part of its capacity that a node sends, 0 to 1.", n.Load, n.Node)
+		if slices.Contains(c.link.registry.Edges, n.Node) {
+			send("node_purges", "The newest purge that an edge says it has applied, by its number in the log.", float64(n.Applied.Seq), n.Node)
+		}
+	}
+}

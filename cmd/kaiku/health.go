@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+)
+
+func healthCommand() *cobra.Command {
+	var config, node string
+	cmd := &cobra.Command{
+		Use:   "health --config fleet.yaml --node NAME",
+		Short: "Ask the node on this machine whether it does all that its roles ask of it, as deploy does; exit code 1 if not",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, _, err := loadFleet(config)
+			if err != nil {
+				return err
+			}
+			if f.node(node) == nil {
+				return usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+			}
+			running, err := f.newDeployFleet()
+			if err != nil {
+				return err
+			}
+			if err := running.Healthy(cmd.Context(), node, (&net.Dialer{}).DialContext); err != nil {
+				return fmt.Errorf("node %s: %w", node, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is healthy\n", node)
+			return err
+		},
+	}
+	configFlag(cmd, &config)
+	nodeFlag(cmd, &node)
+	return cmd
+}

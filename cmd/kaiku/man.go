@@ -1,0 +1,23 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// manCommand is for packages.
+func manCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIR",
+		Short:  "Write manual pages into a folder, which must be there",
+		Hidden: true,
+		Args:   usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			day := time.Unix(0, 0).UTC() // so that the same source makes the same pages
+			cmd.Root().DisableAutoGenTag = true
+			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "KAIKU", Section: "1", Source: "Kaiku", Manual: "Kaiku", Date: &day}, args[0])
+		},
+	}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+)
+
+// nodeVariable is the environment variable that has the name of a node where --node is not given.
+const nodeVariable = "KAIKU_NODE"
+
+// nodeFlag adds --node.
+func nodeFlag(cmd *cobra.Command, node *string) {
+	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable), "this node's name (default the variable "+nodeVariable+")")
+	cmd.Flags().Lookup("node").DefValue = "" // of help and man pages
+}
+
+// packaged is the node of a package, which is told its name by a file.
+func packaged() deploy.Node {
+	return deploy.Node{Name: "${" + nodeVariable + "}", Service: deploy.Service{Program: "/usr/bin/kaiku", Environment: "/etc/kaiku/node"}}
+}
+
+func unitsCommand() *cobra.Command {
+	var config, node, root string
+	var forPackage bool
+	cmd := &cobra.Command{
+		Use:   "units --config fleet.yaml --node NAME [--root DIR]",
+		Short: "Print the units of systemd and the kernel's settings that deploy gives a node, or write them",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			files, err := unitsOf(config, node, forPackage)
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				if root == "" {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "# %s\n%s\n", f.Path, f.Data)
+				} else {
+					err = writeBelow(root, f)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	configFlag(cmd, &config)
+	nodeFlag(cmd, &node)
+	cmd.Flags().StringVar(&root, "root", "", "write them to their places below this `folder`: / is this machine")
+	cmd.Flags().BoolVar(&forPackage, "package", false, "those of a package, for any node")
+	_ = cmd.Flags().MarkHidden("package")
+	return cmd
+}
+
+func writeBelow(root string, f deploy.File) error {
+	path := filepath.Join(root, f.Path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, f.Data, 0o644)
+}
+
+// unitsOf are the units of a node.
+func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
+	if forPackage {
+		// The service binds what its node needs. The socket beside it, for edges, is there to be enabled: without it connections are refused during a restart.
+		n := packaged()
+		files, err := n.Units()
+		n.Listen = []string{":80", ":443"}
+		withSocket, err2 := n.Units()
+		if err := errors.Join(err, err2); err != nil {
+			return nil, err
+		}
+		return append(files, withSocket[len(files):]...), nil
+	}
+	f, _, err := loadFleet(config)
+	if err != nil {
+		return nil, err
+	}
+	n := f.node(node)
+	if n == nil {
+		return nil, usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+	}
+	d := deploy.Node{Name: n.Name, Service: f.service(n)}
+	return d.Units()
+}
