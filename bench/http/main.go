@@ -94,6 +94,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	todo = slices.DeleteFunc(todo, func(c testCase) bool {
+		return !slices.ContainsFunc(servers, func(s server) bool { return slices.Contains(c.Peers, s.name) })
+	})
 	if err := b.prepare(); err != nil {
 		return err
 	}
@@ -110,9 +113,14 @@ func repin() error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("needs two cores: one for the peers, one for the load")
 	}
-	limit := syscall.Rlimit{Cur: 65536, Max: 65536}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Cur, err)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	// A limit that a program sets itself is its children's too, which that of the Go runtime is not.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < idleConns*5/4 {
+		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4, limit.Cur, err)
 	}
 	taskset, err1 := exec.LookPath("taskset")
 	self, err2 := os.Executable()
@@ -158,6 +166,9 @@ func choose(kaiku, caddy, names string, skip bool, log io.Writer) (all []server,
 // prepare makes what the peers need.
 func (b *bench) prepare() (err error) {
 	if b.dir, err = os.MkdirTemp("", "kaiku-bench-http"); err != nil {
+		return err
+	}
+	if err := os.Chmod(b.dir, 0o755); err != nil { // not all peers are root
 		return err
 	}
 	b.files = filepath.Join(b.dir, "files")
@@ -210,7 +221,8 @@ func (b *bench) one(ctx context.Context, c testCase, servers []server, running m
 			}
 			m, err := b.measure(ctx, i, c)
 			if err != nil {
-				return r, fmt.Errorf("%s: %w", s.name, err)
+				delete(running, s.name)
+				return r, fmt.Errorf("%s: %w\n%s", s.name, err, i.stop())
 			}
 			if c.How == idle { // the memory of a process that had them is not that of one that has not
 				i.stop()

@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"context"
 	"embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -28,6 +32,8 @@ type server struct {
 	// files are templates of conf, and where they go in the peer's folder.
 	files map[string]string
 	dirs  []string
+	// owner is the user that the folder has to belong to, if it isn't ours.
+	owner string
 	// command gives what is run in the folder dir.
 	command func(dir string) ([]string, error)
 	env     []string
@@ -54,8 +60,9 @@ func allServers(kaiku, caddy string) []server {
 			files: map[string]string{"varnish.vcl": "varnish.vcl", "varnish.args": "args"}, command: varnishCommand},
 		{name: "trafficserver", needs: peer.Package{Program: "traffic_server", Install: "trafficserver"}, version: []string{"traffic_server", "-V"},
 			files: map[string]string{"ats.records.config": "etc/records.config", "ats.remap.config": "etc/remap.config", "ats.storage.config": "etc/storage.config",
+				"ats.ip_allow.yaml":        "etc/ip_allow.yaml",
 				"ats.ssl_multicert.config": "etc/ssl_multicert.config", "ats.runroot.yaml": "runroot.yaml"},
-			dirs: []string{"run", "log", "cache"}, command: fixed("traffic_server", "--run-root=DIR/runroot.yaml")},
+			dirs: []string{"run", "log", "cache"}, owner: "trafficserver", command: fixed("traffic_server", "--run-root=DIR/runroot.yaml")},
 		{name: "caddy", needs: peer.Package{Program: caddy, Install: caddyHelp}, version: []string{caddy, "version"},
 			files: map[string]string{"Caddyfile": "Caddyfile"}, command: fixed(caddy, "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile"),
 			env: []string{"HOME=/nonexistent"}},
@@ -131,6 +138,9 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	if err := i.write(); err != nil {
 		return nil, err
 	}
+	if err := i.giveAway(); err != nil {
+		return nil, err
+	}
 	args, err := s.command(i.Dir)
 	if err != nil {
 		return nil, err
@@ -145,6 +155,8 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
+		case <-i.process.Ended():
+			return nil, fmt.Errorf("%s ended:\n%s", s.name, i.stop())
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%s: %w\n%s", s.name, ctx.Err(), i.stop())
 		}
@@ -182,6 +194,23 @@ func (i *instance) write() error {
 		}
 	}
 	return nil
+}
+
+// giveAway makes the folder its owner's.
+func (i *instance) giveAway() error {
+	if i.server.owner == "" {
+		return nil
+	}
+	u, err := user.Lookup(i.server.owner)
+	if err != nil {
+		return err
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	return filepath.WalkDir(i.Dir, func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
 }
 
 // stop ends the peer, removes what it wrote, and returns what it printed.

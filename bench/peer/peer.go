@@ -20,7 +20,9 @@ import (
 // Process is a program that runs.
 type Process struct {
 	cmd *exec.Cmd
-	log bytes.Buffer // read only after the end, or as what a failure is explained with
+	log bytes.Buffer // read only after the end
+	// ended is closed once the program has ended.
+	ended chan struct{}
 }
 
 // Start runs a program on some of the cores, as taskset takes them, with more environment than ours. It is ended when ctx is.
@@ -31,8 +33,19 @@ func Start(ctx context.Context, cores string, env []string, args ...string) (*Pr
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = stopTime
-	return p, p.cmd.Start()
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.ended = make(chan struct{})
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
 }
+
+// Ended is closed when the program has ended, which it should not before Stop.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // stopTime is what a program has to end by itself.
 const stopTime = 10 * time.Second
@@ -44,7 +57,7 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 func (p *Process) Stop() string {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(stopTime, func() { _ = p.cmd.Process.Kill() })
-	_ = p.cmd.Wait()
+	<-p.ended
 	kill.Stop()
 	return p.log.String()
 }
