@@ -71,11 +71,14 @@ func (b *bench) load(ctx context.Context, i *instance, c testCase) (outcome, err
 
 // warm has the peer store the set, and hits it until it is where hot objects are. Then it compares some.
 func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
-	set := fmt.Sprintf("%d of %d", c.Count, c.Size)
+	// What comes over TLS are objects of their own: most peers have the scheme in the key.
+	set := fmt.Sprintf("%v: %d of %d", c.Proto == "http1", c.Count, c.Size)
 	if i.warmed[set] {
 		return b.verify(ctx, i, c)
 	}
 	i.warmed[set] = true
+	began := time.Now()
+	defer func() { fmt.Fprintf(b.log, "%s: %s warm after %.1f s\n", c.Name, i.server.name, time.Since(began).Seconds()) }()
 	if i.server.name == "caddy" {
 		if err := b.writeFiles(c); err != nil {
 			return err
@@ -91,7 +94,6 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	client := newClient()
 	defer client.CloseIdleConnections()
 	for range passes {
-		// Each protocol's URLs are objects of their own for some peers, so that they are warmed by that scheme.
 		if err := eachObject(c.Count, func(n int) error { return get(ctx, client, i, c.Proto, object{c.Size, int64(n)}, false) }); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -109,6 +110,13 @@ func (i *instance) OriginPort() string { _, p, _ := net.SplitHostPort(i.Origin);
 
 // MemoryBytes is the RAM tier in bytes.
 func (i *instance) MemoryBytes() int64 { return int64(i.Memory) << 20 }
+
+// OpenFiles is how many files a process may have open beside idle connections.
+func (*instance) OpenFiles() uint64 {
+	var limit syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) // it did at the start
+	return min(limit.Cur-idleConns*11/10, 200_000)
+}
 
 // VSLMask masks all that Varnish 7 logs of a request.
 func (*instance) VSLMask() string {

@@ -141,8 +141,21 @@ func (r report) print(w io.Writer) error {
 		if err := t.Flush(); err != nil {
 			return err
 		}
+		for _, name := range res.notHits() {
+			fmt.Fprintf(w, "NOT ALL HITS: %s asked the origin while it was measured\n", name)
+		}
 	}
 	return nil
+}
+
+// notHits gives the peers that asked the origin though all was stored.
+func (r *result) notHits() (names []string) {
+	for _, name := range r.Case.Peers {
+		if r.Case.How != fresh && r.Case.How != churn && slices.ContainsFunc(r.Samples[name], func(m sample) bool { return m.Origin > 0 }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // line writes what one peer did.
