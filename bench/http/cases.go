@@ -16,7 +16,7 @@ type setup struct {
 var (
 	inRAM  = setup{Memory: 2048, Disk: 4096, RAMHolds: true}
 	onDisk = setup{Memory: 256, Disk: 6144}
-	small  = setup{Memory: 256, Disk: 1024, RAMHolds: true}
+	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
 )
 
 // testCase is one thing to measure.

@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	svg := flags.String("svg", "", "write a chart to this file")
 	out := flags.String("out", "", "write the tables to this file too")
 	b := &bench{log: stderr, fresh: coldFrom}
-	flags.IntVar(&b.rounds, "rounds", 5, "rounds, 1 to 50")
+	flags.IntVar(&b.rounds, "rounds", 3, "rounds, 1 to 50")
 	flags.DurationVar(&b.length, "time", 2*time.Second, "of load on each peer in each round, 1s to 1m")
 	if err := flags.Parse(args); err != nil {
 		return err
