@@ -34,25 +34,29 @@ type ACME struct {
 	Directory string // URL; "" means that of Let's Encrypt
 	Profile   string // one that the authority has, as shortlived; "" means the authority's default
 	Roots     string // PEM file of the authorities that the directory's own certificate may be of; "" means the system's
-	// Dir is the folder that certificates are kept in if there is no Vault.
+	// Dir is the folder that certificates are kept in; with a Vault these are copies, for when it can't be reached.
 	Dir   string
-	Vault Vault
+	Vault Vault // nil means that there is one edge
 	// Challenges answers DNS-01; nil means that it isn't used.
 	Challenges Challenges
 	// Every is how often it is looked whether a certificate is to be renewed; 0 means ten minutes.
 	Every time.Duration
 
 	obtained, failures atomic.Int64
-	leading            atomic.Bool // this process orders and renews
+	leading            atomic.Bool // this process orders
+	renewing           atomic.Bool // and looks for what is to be renewed
 
 	log           *slog.Logger
 	cache         *certmagic.Cache
 	byDNS, byHTTP *certmagic.Config
 	storage       certmagic.Storage
 
-	mu    sync.Mutex
-	names []string      // wanted
-	news  chan struct{} // names changed, or the vault; made with mu held
+	mu      sync.Mutex
+	names   []string             // wanted
+	loaded  map[string]string    // names whose certificate is in the cache, with its hash
+	dirty   map[string]bool      // names whose certificate is to be loaded; nil means all
+	pending map[string]time.Time // keys of challenges in the Vault that were heard of, and when
+	news    chan struct{}        // there are dirty names; made with mu held
 }
 
 // Challenges puts DNS-01 challenges where the authority looks for them.
@@ -71,42 +75,7 @@ const (
 	retryFirst     = time.Minute      // after an order that failed; doubled each time
 	retryLast      = 6 * time.Hour
 	rateLimited    = time.Hour // at least, if the authority says that there were too many
-	reloadEvery    = time.Minute
 )
-
-// SetNames says for which hosts there have to be certificates. A host whose wildcard is there too needs none of its own.
-func (a *ACME) SetNames(hosts []string) {
-	var names []string
-	for _, h := range hosts {
-		_, parent, _ := strings.Cut(h, ".")
-		if !certmagic.SubjectQualifiesForCert(h) || certmagic.SubjectIsIP(h) || !strings.HasPrefix(h, "*.") && slices.Contains(hosts, "*."+parent) {
-			continue
-		}
-		names = append(names, h)
-	}
-	slices.Sort(names)
-	a.mu.Lock()
-	a.names = slices.Compact(names)
-	a.mu.Unlock()
-	a.Changed()
-}
-
-// Changed says that the Vault may have something new.
-func (a *ACME) Changed() {
-	select {
-	case a.changed() <- struct{}{}:
-	default:
-	}
-}
-
-func (a *ACME) changed() chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.news == nil {
-		a.news = make(chan struct{}, 1)
-	}
-	return a.news
-}
 
 // wanted are the names that there have to be certificates for.
 func (a *ACME) wanted() []string {
@@ -115,7 +84,8 @@ func (a *ACME) wanted() []string {
 	return a.names
 }
 
-var errNotLeading = errors.New("another edge renews")
+// errNotRenewing keeps certmagic's own timer from doing what lead does, whose context ends with the lease.
+var errNotRenewing = errors.New("another edge renews, or nobody wants it any more")
 
 // start makes what certmagic needs. It is told the listeners for plain HTTP and for TLS, so that it sees that the challenges that come there are answered already.
 func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
@@ -133,15 +103,15 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	}
 	a.storage = &certmagic.FileStorage{Path: a.Dir}
 	if a.Vault != nil {
-		a.storage = &vaultStorage{vault: a.Vault}
+		a.storage = &vaultStorage{vault: a.Vault, copies: a.Dir, may: a.leading.Load, log: log}
 	}
 	logger := zap.New(zapCore{log})
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
-			if !a.leading.Load() {
-				return nil, errNotLeading
+			if name := first(c.Names, ""); a.renewing.Load() && slices.Contains(a.wanted(), name) {
+				return a.config(name), nil
 			}
-			return a.config(first(c.Names, "")), nil
+			return nil, errNotRenewing
 		},
 		RenewCheckInterval: a.Every,
 		Logger:             zap.NewNop(), // it would tell again and again that another edge renews
@@ -178,52 +148,17 @@ func (a *ACME) config(name string) *certmagic.Config {
 	return a.byHTTP
 }
 
-// serve keeps certificates until ctx ends.
-func (a *ACME) serve(ctx context.Context, log *slog.Logger) {
+// serve keeps certificates until ctx ends. It calls ready once it has those that there are, or has tried for a while.
+func (a *ACME) serve(ctx context.Context, log *slog.Logger, ready func()) {
 	defer a.cache.Stop()
 	var work sync.WaitGroup
 	defer work.Wait()
-	work.Go(func() { a.follow(ctx) })
+	work.Go(func() { a.follow(ctx, ready) })
 	if a.Vault == nil {
 		a.lead(ctx)
 		return
 	}
 	hold(ctx, a.Vault, "leases/certificates", log, a.lead)
-}
-
-// follow takes what is in the storage.
-func (a *ACME) follow(ctx context.Context) {
-	tick := time.NewTicker(reloadEvery)
-	defer tick.Stop()
-	for {
-		for _, name := range a.wanted() {
-			if err := a.load(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-				a.log.Warn("a certificate can't be read from where the fleet shares it", "name", name, "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.changed():
-		case <-tick.C:
-		}
-	}
-}
-
-// load takes the certificate of a name as it is stored, and lets go of older ones.
-func (a *ACME) load(ctx context.Context, name string) error {
-	loaded, err := a.config(name).CacheManagedCertificate(ctx, name)
-	if err != nil {
-		return err
-	}
-	var older []string
-	for _, c := range a.cache.AllMatchingCertificates(name) {
-		if c.Leaf != nil && slices.Contains(c.Names, name) && c.Leaf.NotBefore.Before(loaded.Leaf.NotBefore) {
-			older = append(older, c.Hash())
-		}
-	}
-	a.cache.Remove(older)
-	return nil
 }
 
 // certificates are those that may be for a name.
@@ -255,11 +190,21 @@ func (a *ACME) lead(ctx context.Context) {
 	failed := map[string]attempt{}
 	look := time.NewTicker(min(a.Every, 5*time.Second)) // for names that are new, and for orders that are to be tried again
 	defer look.Stop()
-	for first := true; ; first = false {
+	var renewed, cleaned time.Time
+	for {
 		a.orderAll(ctx, failed)
-		if first { // what was due before this edge took over; after that certmagic looks each Every
+		if time.Since(renewed) >= a.Every {
+			renewed = time.Now()
+			a.renewing.Store(true)
 			if err := a.cache.RenewManagedCertificates(ctx); err != nil {
 				a.log.Error("certificates can't be renewed", "error", err)
+			}
+			a.renewing.Store(false)
+		}
+		if time.Since(cleaned) >= cleanEvery {
+			cleaned = time.Now()
+			if err := certmagic.CleanStorage(ctx, a.storage, certmagic.CleanStorageOptions{ExpiredCerts: true, ExpiredCertGracePeriod: 30 * 24 * time.Hour}); err != nil && ctx.Err() == nil {
+				a.log.Warn("certificates that expired long ago can't be cleaned up", "error", err)
 			}
 		}
 		select {
@@ -269,6 +214,9 @@ func (a *ACME) lead(ctx context.Context) {
 		}
 	}
 }
+
+// cleanEvery is how often certificates are thrown away that expired a month ago.
+const cleanEvery = 24 * time.Hour
 
 // orderAll orders what lacks, a few at a time, except what failed and is to wait.
 func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
@@ -301,11 +249,21 @@ func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
 	orders.Wait()
 }
 
-// order gets the certificate of a name, if the storage has none.
+// order gets the certificate of a name, if the storage has none, or one that can't be used, as when its key is that of another: who stored it died in the middle.
 func (a *ACME) order(ctx context.Context, name string) error {
 	err := a.load(ctx, name)
+	if err == nil {
+		return nil
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+		site := certmagic.StorageKeys.CertsSitePrefix(a.config(name).Issuers[0].IssuerKey(), name)
+		if _, e := a.storage.List(ctx, site, true); e != nil {
+			return errors.Join(err, e) // it can't be asked at all
+		}
+		a.log.Warn("a certificate can't be used, and is ordered anew", "name", name, "error", err)
+		if err := a.storage.Delete(ctx, site); err != nil {
+			return err
+		}
 	}
 	if err := a.config(name).ObtainCertSync(ctx, name); err != nil {
 		return err
@@ -330,7 +288,8 @@ func (a *ACME) event(_ context.Context, event string, data map[string]any) error
 	case "cert_obtained":
 		a.obtained.Add(1)
 		a.log.Info("certificate obtained", "name", data["identifier"], "renewal", data["renewal"])
-		a.Changed()
+		name, _ := data["identifier"].(string)
+		a.Changed(a.metaKey(name))
 	case "cert_failed":
 		a.failures.Add(1)
 	}
@@ -339,7 +298,7 @@ func (a *ACME) event(_ context.Context, event string, data map[string]any) error
 
 // challengeCertificate is the answer to a TLS-ALPN-01 challenge; nil if no order has one for the name.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !slices.Contains(a.wanted(), hello.ServerName) {
+	if name := strings.ToLower(hello.ServerName); !slices.Contains(a.wanted(), name) || !a.asked(name) {
 		return nil, nil
 	}
 	return a.byHTTP.GetCertificate(hello)
@@ -347,7 +306,7 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 
 // answerChallenge answers an HTTP-01 challenge, and reports whether the request was one of an order of this fleet. The origin may have orders of its own.
 func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request) bool {
-	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), canonicalHost(r.Host)) {
+	if host := canonicalHost(r.Host); !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
 		return false
 	}
 	issuer, ok := a.byHTTP.Issuers[0].(*certmagic.ACMEIssuer)

@@ -24,6 +24,7 @@ type Certificates struct {
 	ACME *ACME // nil means files alone
 
 	files atomic.Pointer[[]*tls.Certificate]
+	hosts atomic.Pointer[[]string]
 }
 
 // SetFiles reads certificates from files and shows these from then on. If one can't be read, those of before stay.
@@ -58,14 +59,50 @@ func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	if c.ACME != nil && slices.Equal(hello.SupportedProtos, []string{tlsALPN}) {
 		return c.ACME.challengeCertificate(hello)
 	}
-	var certs []*tls.Certificate
-	if files := c.files.Load(); files != nil {
-		certs = matching(*files, name)
-	}
-	if len(certs) == 0 && c.ACME != nil {
-		certs = matching(c.ACME.certificates(name), name)
-	}
+	certs := c.of(name)
 	return choose(certs, hello, time.Now()), nil
+}
+
+// of are the certificates for a name: those in files, or else those of the authority.
+func (c *Certificates) of(name string) []*tls.Certificate {
+	if files := c.files.Load(); files != nil {
+		if certs := matching(*files, name); len(certs) > 0 {
+			return certs
+		}
+	}
+	if c.ACME != nil {
+		return matching(c.ACME.certificates(name), name)
+	}
+	return nil
+}
+
+// has says whether a client can be shown a certificate for a name that is good now.
+func (c *Certificates) has(name string) bool {
+	now := time.Now()
+	return slices.ContainsFunc(c.of(name), func(cert *tls.Certificate) bool { return now.Before(cert.Leaf.NotAfter) })
+}
+
+// SetHosts says which hosts there have to be certificates for. Those that files are for are not asked of the authority.
+func (c *Certificates) SetHosts(hosts []string) {
+	c.hosts.Store(&hosts)
+	if c.ACME == nil {
+		return
+	}
+	var names []string
+	for _, h := range hosts {
+		if files := c.files.Load(); files == nil || !slices.ContainsFunc(*files, func(cert *tls.Certificate) bool {
+			return slices.Contains(cert.Leaf.DNSNames, h) || cert.Leaf.VerifyHostname(h) == nil
+		}) {
+			names = append(names, h)
+		}
+	}
+	c.ACME.setNames(names)
+}
+
+// complete says whether there is a certificate that is good now for every host.
+func (c *Certificates) complete() bool {
+	hosts := c.hosts.Load()
+	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool { return !c.has(strings.Replace(h, "*", "any", 1)) })
 }
 
 // matching are the certificates that are for a name.
@@ -101,11 +138,13 @@ func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time)
 	return best
 }
 
-// serve keeps the certificates up to date until ctx ends.
-func (c *Certificates) serve(ctx context.Context, log *slog.Logger) {
-	if c.ACME != nil {
-		c.ACME.serve(ctx, log)
+// serve keeps the certificates up to date until ctx ends. It calls ready once it has those that there are, or has tried for a while.
+func (c *Certificates) serve(ctx context.Context, log *slog.Logger, ready func()) {
+	if c.ACME == nil {
+		ready()
+		return
 	}
+	c.ACME.serve(ctx, log, ready)
 }
 
 // answerChallenge answers the HTTP-01 challenge of an order that is under way, and reports whether the request was one.

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,8 +28,9 @@ const (
 
 // conns counts the connections of clients, in all and by network, and makes room for new ones.
 type conns struct {
-	max int // in all
-	log *slog.Logger
+	max       int // in all
+	perClient int // of one network
+	log       *slog.Logger
 
 	refused  prometheus.Counter
 	displace prometheus.Counter
@@ -36,18 +39,23 @@ type conns struct {
 	mu     sync.Mutex
 	total  int
 	of     map[netip.Prefix]int
-	idle   list.List // of *clientConn; who has waited longest comes first
+	idle   list.List // of *client; who has waited longest comes first
 	logged time.Time // when something was logged last
+
+	tunnels map[*clientConn]bool
 }
 
-func newConns(limit int, log *slog.Logger) *conns {
+func newConns(limit, perClient int, log *slog.Logger) *conns {
 	if limit == 0 {
 		limit = defaultConns()
+	}
+	if perClient == 0 {
+		perClient = maxConns
 	}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_connections_" + name + "_total", Help: help})
 	}
-	return &conns{max: limit, log: log, of: map[netip.Prefix]int{},
+	return &conns{max: limit, perClient: perClient, log: log, of: map[netip.Prefix]int{}, tunnels: map[*clientConn]bool{},
 		refused:  counter("refused", "Connections refused because there were too many, in all or of one client network."),
 		displace: counter("displaced", "Idle connections closed to make room for new ones."),
 		flooding: counter("flooding", "Connections closed because they only cost: floods of frames, and of requests that are taken back.")}
@@ -73,7 +81,7 @@ func (c *conns) Collect(out chan<- prometheus.Metric) {
 	for _, m := range []struct {
 		name, help string
 		v          int
-	}{{"", "Connections of clients.", total}, {"_idle", "Those of them that ask for nothing, QUIC aside.", idle}, {"_max", "How many there may be.", c.max}} {
+	}{{"", "Connections of clients.", total}, {"_idle", "Those of them that ask for nothing.", idle}, {"_max", "How many there may be.", c.max}} {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_edge_connections"+m.name, m.help, nil, nil), prometheus.GaugeValue, float64(m.v))
 	}
 	for _, counter := range []prometheus.Counter{c.refused, c.displace, c.flooding} {
@@ -105,34 +113,17 @@ func clientNetwork(a net.Addr) (netip.Prefix, bool) {
 // take counts a new connection, if there may be one more, and returns what takes it back. An idle one is closed if there is no other room.
 func (c *conns) take(a net.Addr) (release func(), ok bool) {
 	network, limited := clientNetwork(a)
-	c.mu.Lock()
-	var oldest *clientConn
-	full := c.total >= c.max
-	if e := c.idle.Front(); full && e != nil {
-		oldest = e.Value.(*clientConn)
-		c.idle.Remove(e)
-		oldest.place = nil
+	oldest, ok, tell := c.place(network, limited)
+	if tell {
+		c.log.Warn("connections are refused", "client", network, "its_limit", c.perClient, "limit_of_all", c.max)
 	}
-	if limited && c.of[network] >= maxConns || full && oldest == nil {
-		if oldest != nil { // it may stay
-			oldest.place = c.idle.PushFront(oldest)
-		}
-		if now := time.Now(); now.Sub(c.logged) > time.Minute {
-			c.logged = now
-			c.log.Warn("connections are refused", "client", network, "its_connections", c.of[network], "limit", maxConns, "all", c.total, "limit_of_all", c.max)
-		}
-		c.mu.Unlock()
+	if !ok {
 		c.refused.Inc()
 		return nil, false
 	}
-	c.total++
-	if limited {
-		c.of[network]++
-	}
-	c.mu.Unlock()
 	if oldest != nil {
 		c.displace.Inc()
-		oldest.Close()
+		_ = oldest.cut()
 	}
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
@@ -144,6 +135,30 @@ func (c *conns) take(a net.Addr) (release func(), ok bool) {
 			}
 		}
 	}), true
+}
+
+// place finds a place for a connection: a free one, or that of the oldest that is idle. tell is whether a refusal is to be logged.
+func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	front := c.idle.Front()
+	if limited && c.of[network] >= c.perClient || c.total >= c.max && front == nil {
+		now := time.Now()
+		tell = now.Sub(c.logged) > time.Minute
+		if tell {
+			c.logged = now
+		}
+		return nil, false, tell
+	}
+	if c.total >= c.max {
+		oldest = front.Value.(*client)
+		c.setIdle(oldest, false)
+	}
+	c.total++
+	if limited {
+		c.of[network]++
+	}
+	return oldest, true, false
 }
 
 // count is how many connections the network of a client has.
@@ -184,7 +199,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 type client struct {
 	requests, resets atomic.Int64
 	credit           atomic.Int64 // bytes that it may have sent for what it asked
-	cut              func() error
+	cut              func() error // ends the connection
+
+	place  *list.Element // in the list of idle ones
+	since  time.Time     // when it came there
+	active int           // requests under way, of HTTP/3; all three are guarded by conns.mu
 }
 
 // clientConn is a TCP connection of a client, below TLS.
@@ -194,8 +213,7 @@ type clientConn struct {
 	conns      *conns
 	release    func()
 	read, sent atomic.Int64
-	tunnel     atomic.Bool   // it is no HTTP any more
-	place      *list.Element // in the list of idle ones; guarded by conns.mu
+	tunnel     atomic.Bool // it is no HTTP any more
 }
 
 // Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is acknowledged costs the client as much as the edge.
@@ -218,29 +236,112 @@ func (c *clientConn) Write(p []byte) (int, error) {
 
 // Close closes the connection and gives its place back.
 func (c *clientConn) Close() error {
-	c.conns.move(c, false)
+	c.conns.forget(&c.client)
+	c.conns.mu.Lock()
+	delete(c.conns.tunnels, c)
+	c.conns.mu.Unlock()
 	c.release()
 	return c.Conn.Close()
 }
 
-// move notes whether a connection is idle.
-func (c *conns) move(conn *clientConn, idle bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if conn.place != nil {
-		c.idle.Remove(conn.place)
-		conn.place = nil
+// setIdle notes whether a client asks for nothing. c.mu is held.
+func (c *conns) setIdle(from *client, idle bool) {
+	if from.place != nil {
+		c.idle.Remove(from.place)
+		from.place = nil
 	}
 	if idle {
-		conn.place = c.idle.PushBack(conn)
+		from.place, from.since = c.idle.PushBack(from), time.Now()
 	}
 }
 
 // state is an http.Server's ConnState.
 func (c *conns) state(conn net.Conn, state http.ConnState) {
-	if own := asClientConn(conn); own != nil && state != http.StateClosed {
-		c.move(own, state == http.StateNew || state == http.StateIdle)
-		own.tunnel.Store(state == http.StateHijacked)
+	own := asClientConn(conn)
+	if own == nil || state == http.StateClosed {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setIdle(&own.client, state == http.StateNew || state == http.StateIdle)
+	if state == http.StateHijacked {
+		own.tunnel.Store(true)
+		c.tunnels[own] = true
+	}
+}
+
+// closeTunnels ends the connections that are no HTTP any more, which no server knows.
+func (c *conns) closeTunnels() {
+	c.mu.Lock()
+	list := slices.Collect(maps.Keys(c.tunnels))
+	c.mu.Unlock()
+	for _, t := range list {
+		_ = t.Close()
+	}
+}
+
+// follow, begin, finish and forget do for a connection of HTTP/3 what ConnState does for others.
+func (c *conns) follow(from *client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setIdle(from, true)
+}
+
+func (c *conns) begin(from *client) {
+	if from != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		from.active++
+		c.setIdle(from, false)
+	}
+}
+
+func (c *conns) finish(from *client) {
+	if from != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if from.active--; from.active == 0 {
+			c.setIdle(from, true)
+		}
+	}
+}
+
+func (c *conns) forget(from *client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setIdle(from, false)
+}
+
+// expire ends connections that have asked for nothing for long. Those of HTTP/1.1 and HTTP/2 end by themselves a little earlier; quic-go waits for the rest of a header block as long as its client
+// sends pings.
+func (c *conns) expire(now time.Time) {
+	var old []*client
+	c.mu.Lock()
+	for e := c.idle.Front(); e != nil; e = c.idle.Front() {
+		from := e.Value.(*client)
+		if now.Sub(from.since) < idleTimeout+headerTimeout {
+			break
+		}
+		c.setIdle(from, false)
+		old = append(old, from)
+	}
+	c.mu.Unlock()
+	for _, from := range old {
+		_ = from.cut()
+	}
+}
+
+// serve looks for such until ctx ends.
+func (c *conns) serve(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			c.expire(now)
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

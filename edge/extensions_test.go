@@ -216,7 +216,7 @@ func TestExplain(t *testing.T) {
 		"/vary":    {`"Accept-Language":"fi"`, `"Accept-Language":"en"`},
 		"/never":   {"not asked for"},
 	} {
-		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=http://www.example" + path)
+		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + authorityOf("www.example") + path)
 		if err != nil {
 			t.Fatal(err)
 		}

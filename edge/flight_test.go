@@ -252,7 +252,16 @@ func TestOriginCutShort(t *testing.T) {
 				_, _ = io.WriteString(w, "twoend")
 			})
 			// The edge may not have sent anything when it learns of the end.
-			if short := e.get("/a"); short.err == nil && short.status != 502 || short.body == "onetwoend" {
+			short := answer{}
+			if resp, err := e.client.Do(e.request("GET", "/a", "")); err == nil {
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				short = answer{resp.StatusCode, resp.Header, string(body), err}
+			} else {
+				short.err = err // with HTTP/3 the stream may be reset before the client looks at its header block
+			}
+			e.settle()
+			if short.err == nil && short.status != 502 || short.body == "onetwoend" {
 				t.Errorf("a body cut short looks whole: %+v", short)
 			}
 			got := e.get("/a")
@@ -370,7 +379,7 @@ func TestStalledBody(t *testing.T) {
 		t.Errorf("%q, error %v", got.body, got.err)
 	}
 	e.settle()
-	if e.Store.Get("http://www.example/a") != nil {
+	if e.Store.Get(authorityOf("www.example")+"/a") != nil {
 		t.Error("a part was stored as the whole")
 	}
 }

@@ -59,13 +59,22 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	from.ask()
 	s.active.Add(1)
 	defer s.active.Add(-1)
+	if r.ProtoMajor == 3 {
+		s.activeQUIC.Add(1)
+		defer s.activeQUIC.Add(-1)
+		s.conns.begin(from)
+		defer s.conns.finish(from)
+	}
 	defer s.metrics.observe(rec, time.Now())
-	defer rec.end()
+	defer rec.end(r.ProtoMajor)
 	defer func() { from.answered(r, rec.bytes, s.conns.flooding) }()
 	if r.Body != http.NoBody {
-		r.Body = &timedBody{r.Body, rec.control, from}
+		body := &timedBody{ReadCloser: r.Body, client: from, control: rec.control}
+		defer body.answered()
+		r.Body = body
 		knowBody(r)
 	}
+	rec.plain = r.TLS == nil && !x.peer
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
 		rec.fields = s.altSvc
 	}
@@ -104,15 +113,14 @@ func (s *Server) serve(x *exchange) {
 		return
 	}
 	w.site = site.Name
-	if !x.peer && s.secureSite(x) {
-		return
-	}
+	s.setHSTS(x)
 	x.url = site.url(host, target(r))
 	x.origin = authority(x.secure(), r.Host)
 	x.key = x.origin + strings.TrimPrefix(x.url, host)
 	switch {
 	case s.isPurge(x):
 		s.servePurgeAtEdge(x)
+	case s.sendToSecure(x):
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")

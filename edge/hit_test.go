@@ -23,7 +23,7 @@ func TestHitAfterMiss(t *testing.T) {
 	hit := e.get("/a")
 	hit.wants(t, 200, "hello")
 	cs = hit.cacheStatus()
-	if cs[""] != "hel1" || !hit.isHit() || cs["fwd"] != "" || cs["key"] != `"http://www.example/a"` {
+	if cs[""] != "hel1" || !hit.isHit() || cs["fwd"] != "" || cs["key"] != `"`+authorityOf("www.example")+`/a"` {
 		t.Errorf("Cache-Status of the hit: %q", hit.header["Cache-Status"])
 	}
 	if n := len(hit.header["Cache-Status"]); n != 1 {
@@ -175,7 +175,7 @@ func TestOnlyIfCachedAndNoStore(t *testing.T) {
 	}
 	e.wantHits(0)
 	e.get("/a", "Cache-Control: no-store").wants(t, 200, "x")
-	if e.cache.pass.get("http://www.example/a", time.Now()) != "" {
+	if e.cache.pass.get(authorityOf("www.example")+"/a", time.Now()) != "" {
 		t.Error("a request with no-store makes others not wait for each other")
 	}
 	if got := e.get("/a"); got.isHit() {

@@ -30,7 +30,7 @@ const (
 type quicListener struct {
 	socket    *net.UDPConn
 	transport *quic.Transport
-	listener  *quic.EarlyListener
+	listener  *quic.EarlyListener // nil before listen
 	tls       *tls.Config
 }
 
@@ -62,6 +62,11 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 			return ctx, nil
 		},
 	}
+	return q, nil
+}
+
+// listen begins to take connections. Packets that came since the port was bound wait in its buffer.
+func (q *quicListener) listen() (err error) {
 	q.listener, err = q.transport.ListenEarly(q.tls, &quic.Config{
 		HandshakeIdleTimeout: headerTimeout / 2, // in all twice this
 		MaxIdleTimeout:       idleTimeout,
@@ -70,10 +75,7 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 2 << 20,
 		Allow0RTT: false, // a request that can be sent again by others
 	})
-	if err != nil {
-		return nil, errors.Join(err, socket.Close())
-	}
-	return q, nil
+	return err
 }
 
 // setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process may, and says so if they are smaller.
@@ -107,9 +109,10 @@ func (s *Server) newHTTP3() *http3.Server {
 		IdleTimeout:    idleTimeout,
 		Logger:         slog.New(debugOnly{s.Log.Handler()}),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			return context.WithValue(ctx, clientKey{}, &client{cut: func() error {
-				return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many requests taken back")
-			}})
+			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }}
+			s.conns.follow(from)
+			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })
+			return context.WithValue(ctx, clientKey{}, from)
 		},
 	}
 }
@@ -120,26 +123,27 @@ type http3Server struct {
 	active *atomic.Int64 // requests of the edge under way
 }
 
-// goneAfter is how long a client that has nothing under way has to go after GOAWAY. It is what net/http gives those of HTTP/2.
-const goneAfter = time.Second
+// goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the last packets of responses have to arrive, as nobody tells that they did.
+const goneAfter = 2 * time.Second
 
 // Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for.
 func (h http3Server) Shutdown(ctx context.Context) error {
 	quiet, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		tick := time.NewTicker(goneAfter)
+		tick := time.NewTicker(goneAfter / 20)
 		defer tick.Stop()
-		for {
+		for last := time.Now(); time.Since(last) < goneAfter; {
 			select {
 			case <-quiet.Done():
 				return
 			case <-tick.C:
-				if h.active.Load() == 0 {
-					cancel()
+				if h.active.Load() > 0 {
+					last = time.Now()
 				}
 			}
 		}
+		cancel()
 	}()
 	if err := h.Server.Shutdown(quiet); ctx.Err() != nil {
 		return err
@@ -149,7 +153,11 @@ func (h http3Server) Shutdown(ctx context.Context) error {
 
 // close ends the listener, once the server has ended.
 func (q *quicListener) close() error {
-	return errors.Join(q.listener.Close(), q.transport.Close(), q.socket.Close())
+	var err error
+	if q.listener != nil {
+		err = q.listener.Close()
+	}
+	return errors.Join(err, q.transport.Close(), q.socket.Close())
 }
 
 // debugOnly takes what a library says as a matter of debugging: it is about clients, not about the edge.

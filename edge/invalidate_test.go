@@ -27,7 +27,7 @@ func TestInvalidation(t *testing.T) {
 		{"OPTIONS", "OPTIONS", "/a", 200, nil, ""},
 		{"TRACE", "TRACE", "/a", 200, nil, ""},
 		{"HEAD", "HEAD", "/elsewhere", 200, []string{"Content-Location: /a"}, ""},
-		{"Location", "POST", "/new", 201, []string{"Location: http://www.example/a"}, "/a"},
+		{"Location", "POST", "/new", 201, []string{"Location: " + authorityOf("www.example") + "/a"}, "/a"},
 		{"Content-Location", "POST", "/new", 200, []string{"Content-Location: b"}, "/b"},
 		{"both", "POST", "/a", 201, []string{"Location: /b", "Content-Location: /c?x=1"}, "/a /b /c?x=1"},
 		{"on another host", "POST", "/new", 201, []string{"Location: http://evil.example/a", "Content-Location: //evil.example/b"}, ""},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -26,27 +27,46 @@ const (
 // timedBody is a request's body whose client has to go on sending.
 type timedBody struct {
 	io.ReadCloser
+	client *client // nil if its connection is not limited
+
+	mu sync.Mutex
+	// control is nil once the request is answered. A transport may read on then, for an origin that answered before it had all of the body, and a ResponseController must not be used any more:
+	// with HTTP/2 that panics, with HTTP/1.1 it changes the deadline of the next request.
 	control *http.ResponseController
-	client  *client // nil if its connection is not limited
 }
 
 // Read waits at most bodyTimeout. At the end the deadline is taken back, because the server goes on reading the connection.
 func (b *timedBody) Read(p []byte) (int, error) {
-	// A connection without deadlines has none to overrun.
-	_ = b.control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	b.setDeadline(time.Now().Add(bodyTimeout))
 	n, err := b.ReadCloser.Read(p)
 	if b.client != nil {
-		b.client.credit.Add(2 * int64(n)) // what frames it in may be as much
+		b.client.credit.Add(2*int64(n) + 256) // for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
 	}
 	if err != nil {
-		_ = b.control.SetReadDeadline(time.Time{})
+		b.setDeadline(time.Time{})
 	}
 	return n, err
 }
 
+// setDeadline sets that of the next bytes.
+func (b *timedBody) setDeadline(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.control != nil {
+		_ = b.control.SetReadDeadline(t) // a connection without deadlines has none to overrun
+	}
+}
+
+// answered has to be called before the handler returns.
+func (b *timedBody) answered() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.control = nil
+}
+
 // Close ends the body.
 func (b *timedBody) Close() error {
-	_ = b.control.SetReadDeadline(time.Time{})
+	b.setDeadline(time.Time{})
 	return b.ReadCloser.Close()
 }
 

@@ -18,12 +18,12 @@ import (
 type recorder struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	timed   bool // there is a write deadline
 	site    string
 	status  int
 	bytes   int64
 	sent    *atomic.Uint64 // by the whole edge
 	fields  http.Header    // that every final response of the edge to a client has
+	plain   bool           // the client came without TLS
 
 	senders *senders
 	since   time.Time     // when the write that is under way began
@@ -38,6 +38,9 @@ func (r *recorder) WriteHeader(status int) {
 		for name, lines := range r.fields {
 			h[name] = lines
 		}
+		if r.plain {
+			delete(h, "Strict-Transport-Security") // of the origin's; it must not be sent without TLS (RFC 6797, 7.2)
+		}
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
@@ -46,26 +49,26 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	large := r.bytes+int64(len(p)) > 64<<10 // what is less is in the socket's buffer before a client can be slow
-	if large {
-		now := time.Now()
-		r.timed = true
-		_ = r.control.SetWriteDeadline(now.Add(sendTimeout)) // a writer without deadlines has none to overrun
-		r.senders.begin(r, now)
-	}
+	r.senders.begin(r, time.Now())
 	n, err := r.ResponseWriter.Write(p)
-	if large {
-		r.senders.end(r)
-	}
+	r.senders.end(r)
 	r.bytes += int64(n)
 	r.sent.Add(uint64(n))
 	return n, err
 }
 
-// end takes the deadline back: the connection's next response has its own.
-func (r *recorder) end() {
-	if r.timed {
-		_ = r.control.SetWriteDeadline(time.Time{})
+// FlushError sends what was written; http.ResponseController calls it.
+func (r *recorder) FlushError() error {
+	r.senders.begin(r, time.Now())
+	defer r.senders.end(r)
+	return http.NewResponseController(r.ResponseWriter).Flush()
+}
+
+// end bounds the time for what the server has not sent yet when the handler returns. With HTTP/1.1 that is of the connection, whose next response is not to have the deadline; there a few KiB are
+// for the socket's buffer.
+func (r *recorder) end(protocol int) {
+	if protocol >= 2 {
+		_ = r.control.SetWriteDeadline(time.Now().Add(sendTimeout))
 	}
 }
 

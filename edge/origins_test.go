@@ -150,7 +150,7 @@ func TestErrorsAreNoReasonToPass(t *testing.T) {
 	if a := e.get("/a"); a.status != http.StatusServiceUnavailable {
 		t.Fatalf("status %d", a.status)
 	}
-	if why := e.cache.pass.get("http://www.example/a", time.Now()); why != "" {
+	if why := e.cache.pass.get(authorityOf("www.example")+"/a", time.Now()); why != "" {
 		t.Errorf("the key is remembered as %q", why)
 	}
 	bad = false

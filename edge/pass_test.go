@@ -74,6 +74,16 @@ func TestForwardingFields(t *testing.T) {
 		saw <- r
 		_, _ = io.WriteString(w, "x")
 	})
+	scheme, version := "http", "1.1"
+	if protocol() != "" {
+		scheme = "https"
+	}
+	switch protocol() {
+	case "h2":
+		version = "2"
+	case "h3":
+		version = "3"
+	}
 	forged := []string{
 		"Forwarded: for=6.6.6.6", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https", "X-Forwarded-Port: 1",
 		"X-Real-IP: 6.6.6.6", "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-HTTP-Method-Override: DELETE", "X-Forwarded-Prefix: /p",
@@ -83,10 +93,10 @@ func TestForwardingFields(t *testing.T) {
 		e.do(e.request(method, "/a", "", forged...)).wants(t, 200, "x")
 		r := <-saw
 		for name, want := range map[string]string{
-			"Forwarded":       `for=127.0.0.1;proto=http;host="www.example"`,
-			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "www.example", "X-Forwarded-Proto": "http",
+			"Forwarded":       `for=127.0.0.1;proto=` + scheme + `;host="www.example"`,
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "www.example", "X-Forwarded-Proto": scheme,
 			"X-Forwarded-Port": "", "X-Real-Ip": "", "X-Original-Url": "", "X-Rewrite-Url": "", "X-Http-Method-Override": "", "X-Forwarded-Prefix": "",
-			"Via": "1.0 laptop, 1.1 hel1", "User-Agent": "test", "Accept-Encoding": "gzip", "X-Own": "kept",
+			"Via": "1.0 laptop, " + version + " hel1", "User-Agent": "test", "Accept-Encoding": "gzip", "X-Own": "kept",
 		} {
 			if got := strings.Join(r.Header[name], ", "); got != want {
 				t.Errorf("%s: the origin sees %s: %q, want %q", method, name, got, want)
@@ -112,6 +122,7 @@ func TestForwardingFields(t *testing.T) {
 
 // Fields of one connection stay on it (RFC 9110, 7.6.1).
 func TestHopByHop(t *testing.T) {
+	plainOnly(t, "HTTP/2 and HTTP/3 have no such fields (RFC 9113, 8.2.2)")
 	saw := make(chan http.Header, 1)
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		saw <- r.Header

@@ -246,7 +246,7 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 		until(t, "the body comes", func() bool {
 			e.flights.mu.Lock()
 			defer e.flights.mu.Unlock()
-			f := e.flights.byKey["http://www.example/a"]
+			f := e.flights.byKey[authorityOf("www.example")+"/a"]
 			if f == nil {
 				return false
 			}

@@ -90,7 +90,7 @@ func TestPurgeInFastlyForm(t *testing.T) {
 func (e *testEdge) adminAs(method, path, body string, fields ...string) answer {
 	e.t.Helper()
 	r := e.request(method, path, body, fields...)
-	r.URL.Host = e.AdminAddr().String()
+	r.URL.Scheme, r.URL.Host = "http", e.AdminAddr().String()
 	if r.Host == "www.example" && !slices.Contains(fields, "Host: www.example") {
 		r.Host = ""
 	}

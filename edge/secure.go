@@ -7,28 +7,33 @@ import (
 	"strconv"
 )
 
-// secureSite does what a site says about plain HTTP: it reports true if the client was sent to https://. Responses over TLS get the field Strict-Transport-Security (RFC 6797), which has no meaning without.
-func (s *Server) secureSite(x *exchange) bool {
-	switch {
-	case s.https == nil:
-	case x.r.TLS != nil && x.site.HSTS != "":
-		fields := maps.Clone(x.w.fields)
-		if fields == nil {
-			fields = http.Header{}
-		}
-		fields["Strict-Transport-Security"] = []string{x.site.HSTS}
-		x.w.fields = fields
-	case x.r.TLS == nil && x.site.Redirect:
-		to := x.host
-		if port := s.https.Addr().(*net.TCPAddr).Port; port != 443 {
-			to += ":" + strconv.Itoa(port)
-		}
-		h := x.w.Header()
-		h.Set("Location", "https://"+to+target(x.r))
-		h.Set("Cache-Control", "max-age=3600") // it is the site's policy, and that may change
-		h.Set("Content-Length", "0")
-		x.w.WriteHeader(http.StatusPermanentRedirect) // which keeps the method (RFC 9110, 15.4.9)
-		return true
+// setHSTS has the response say what the site says about plain HTTP (RFC 6797), if it goes over TLS; without, that has no meaning.
+func (s *Server) setHSTS(x *exchange) {
+	if x.peer || x.r.TLS == nil || x.site.HSTS == "" {
+		return
 	}
-	return false
+	fields := maps.Clone(x.w.fields)
+	if fields == nil {
+		fields = http.Header{}
+	}
+	fields["Strict-Transport-Security"] = []string{x.site.HSTS}
+	x.w.fields = fields
+}
+
+// sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there is a certificate: a fleet whose certificates are still to come goes on without. It
+// reports whether it did.
+func (s *Server) sendToSecure(x *exchange) bool {
+	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.https == nil || !s.Certificates.has(x.host) {
+		return false
+	}
+	to := x.host
+	if port := s.https.Addr().(*net.TCPAddr).Port; port != 443 {
+		to += ":" + strconv.Itoa(port)
+	}
+	h := x.w.Header()
+	h.Set("Location", "https://"+to+target(x.r))
+	h.Set("Cache-Control", "max-age=3600") // it is the site's policy, and that may change
+	h.Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusPermanentRedirect) // which keeps the method (RFC 9110, 15.4.9)
+	return true
 }

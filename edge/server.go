@@ -41,12 +41,16 @@ type Server struct {
 	// Secret is one that all edges of a fleet have. Keys of session tickets and of QUIC are derived from it, so that what one edge gave is good at all. Zero means one of its own.
 	Secret         [32]byte
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
 	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
 	Store          *storage.Store
 	Purges         PurgeLog             // nil means that purges are this edge's own
 	Fleet          Fleet                // nil means that there are no other nodes
 	Registry       *prometheus.Registry // "" means one of its own
 	Log            *slog.Logger         // nil means slog.Default
+
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
+	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	sites   atomic.Pointer[sites]
 	cache   *cache
@@ -58,10 +62,11 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
-	sent    atomic.Uint64 // bytes of bodies
-	active  atomic.Int64  // requests under way
-	conns   *conns
-	senders senders
+	sent       atomic.Uint64 // bytes of bodies
+	active     atomic.Int64  // requests under way, and tunnels
+	activeQUIC atomic.Int64  // those of HTTP/3
+	conns      *conns
+	senders    senders
 
 	http, https, admin, peer net.Listener // nil for what there is none of
 	quic                     *quicListener
@@ -91,6 +96,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.Admin != "" && !s.hasTokens() && !isLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
+	if s.HTTPS != "" && s.Certificates == nil {
+		return fmt.Errorf("edge listener on %s: TLS needs certificates", s.HTTPS)
+	}
 	if s.sites.Load() == nil {
 		s.SetSites(nil)
 	}
@@ -100,7 +108,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
-	s.conns = newConns(s.MaxConnections, s.Log)
+	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -120,18 +128,25 @@ func (s *Server) bind(ctx context.Context) error {
 	for _, l := range []struct {
 		what, addr string
 		to         *net.Listener
-	}{{"edge listener", s.HTTP, &s.http}, {"edge listener for TLS", s.HTTPS, &s.https}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
+	}{{"edge listener", s.HTTP, &s.http}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
 		if l.addr == "" {
 			continue
 		}
-		bound, err := listen(ctx, l.addr)
+		bind := listen
+		if l.to == &s.http && s.ListenTCP != nil {
+			bind = s.ListenTCP
+		}
+		bound, err := bind(ctx, l.addr)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.what, err)
 		}
 		*l.to = bound
 	}
-	if s.https == nil {
+	if s.HTTPS == "" {
 		return nil
+	}
+	if err := s.bindSecure(ctx); err != nil {
+		return fmt.Errorf("edge listener for TLS: %w", err)
 	}
 	if err := s.Registry.Register(s.Certificates); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -141,12 +156,31 @@ func (s *Server) bind(ctx context.Context) error {
 			return err
 		}
 	}
-	var err error
-	if s.quic, err = s.listenQUIC(ctx, s.https.Addr()); err != nil {
-		return fmt.Errorf("edge listener for HTTP/3: %w", err)
-	}
 	s.altSvc = http.Header{"Alt-Svc": {fmt.Sprintf(`h3=":%d"; ma=86400`, s.https.Addr().(*net.TCPAddr).Port)}}
 	return nil
+}
+
+// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may be taken for the other.
+func (s *Server) bindSecure(ctx context.Context) error {
+	bind := listen
+	if s.ListenTCP != nil {
+		bind = s.ListenTCP
+	}
+	for try := 0; ; try++ {
+		l, err := bind(ctx, s.HTTPS)
+		if err != nil {
+			return err
+		}
+		q, err := s.listenQUIC(ctx, l.Addr())
+		if err == nil {
+			s.https, s.quic = l, q
+			return nil
+		}
+		err = errors.Join(fmt.Errorf("UDP, for HTTP/3: %w", err), l.Close())
+		if _, port, _ := net.SplitHostPort(s.HTTPS); port != "0" || try == 10 {
+			return err
+		}
+	}
 }
 
 // unbind gives back what bind bound.
@@ -200,6 +234,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	var rest sync.WaitGroup
 	defer rest.Wait()
 	defer stop()
+	rest.Go(func() { s.senders.serve(background) })
+	rest.Go(func() { s.conns.serve(background) })
 
 	var servers []server
 	failed := make(chan error, 5)
@@ -212,11 +248,17 @@ func (s *Server) Serve(ctx context.Context) error {
 		conf := s.clientTLS("h2", "http/1.1", tlsALPN)
 		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
 		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
-		rest.Go(func() { s.Certificates.serve(background, s.Log) })
+		ready := make(chan struct{})
+		rest.Go(func() { s.Certificates.serve(background, s.Log, sync.OnceFunc(func() { close(ready) })) })
+		<-ready // connections that come meanwhile wait
 		serve(tls.NewListener(s.conns.listener(s.https), conf), s.newClientHTTP())
 		h3 := s.newHTTP3()
-		servers = append(servers, http3Server{h3, &s.active})
-		go func() { failed <- h3.ServeListener(s.quic.listener) }()
+		servers = append(servers, http3Server{h3, &s.activeQUIC})
+		if err := s.quic.listen(); err != nil {
+			failed <- fmt.Errorf("edge listener for HTTP/3: %w", err)
+		} else {
+			go func() { failed <- h3.ServeListener(s.quic.listener) }()
+		}
 	}
 	if s.admin != nil {
 		serve(s.admin, s.newHTTP(s.adminHandler()))
@@ -234,8 +276,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return errors.Join(err, s.drain(context.WithoutCancel(ctx), servers))
 }
 
-// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time. What is not done when the time is over is cut
-// off, and counted.
+// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time, and waits for tunnels to end. What is not done
+// when the time is over is cut off, and counted.
 func (s *Server) drain(ctx context.Context, servers []server) error {
 	limit := s.DrainTimeout
 	if limit == 0 {
@@ -243,34 +285,56 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	began, under := time.Now(), s.active.Load()
 	ended := make(chan error, len(servers))
 	for _, h := range servers {
 		go func() {
 			err := h.Shutdown(ctx)
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = h.Close()
+			if ctx.Err() != nil {
+				err = nil // it is cut off below
 			}
 			ended <- err
 		}()
 	}
-	context.AfterFunc(ctx, func() {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			n := s.active.Load()
-			s.metrics.cut.Add(float64(n))
-			s.Log.Warn("requests that were under way are cut off", "requests", n, "after", limit.String())
-		}
-	})
 	var err error
 	for range servers {
 		err = errors.Join(err, <-ended)
 	}
+	s.idle(ctx)
+	if n := s.active.Load(); n > 0 {
+		s.metrics.cut.Add(float64(n))
+		s.Log.Warn("requests and tunnels that were under way are cut off", "number", n, "after", limit.String())
+	}
+	for _, h := range servers {
+		err = errors.Join(err, h.Close())
+	}
+	s.conns.closeTunnels()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTimeout)
+	defer cancel()
+	s.idle(last)
 	if s.quic != nil {
 		err = errors.Join(err, s.quic.close())
 	}
-	s.Log.Debug("drained", "requests", under, "took", time.Since(began).String())
 	return err
 }
+
+// cutTimeout is how long requests that were cut off may take to notice.
+const cutTimeout = 5 * time.Second
+
+// idle waits until nothing is under way, or ctx ends.
+func (s *Server) idle(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.active.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Secure says whether clients can come over TLS, whatever host of the sites they ask for.
+func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.complete() }
 
 // newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.
 func (s *Server) newClientHTTP() *http.Server {

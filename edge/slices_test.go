@@ -152,7 +152,7 @@ func TestOriginWithoutRanges(t *testing.T) {
 	for range 3 {
 		a := e.get("/a", "Range: bytes=20-29")
 		a.wants(t, http.StatusPartialContent, "0123456789")
-		e.Store.Forget("http://www.example/a")
+		e.Store.Forget(authorityOf("www.example") + "/a")
 	}
 	if asked[0] == "" || asked[1] != "" || asked[2] != "" {
 		t.Errorf("the origin was asked for %q: it was found out at the first", asked)

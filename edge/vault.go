@@ -1,12 +1,15 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +20,7 @@ import (
 
 // Vault keeps what the edges of a fleet share of their certificates, where nobody else can read it.
 type Vault interface {
-	// Load returns a value, its revision, and when it was stored. The error is fs.ErrNotExist if there is none.
+	// Load returns a value, its revision, and when it was stored. The error is fs.ErrNotExist if there is none; what is there and can't be read has its revision beside the error.
 	Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error)
 	// Save stores a value, or takes it away if it is nil, unless the key has another revision by now; 0 is that of none. It returns the new one.
 	Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
@@ -27,7 +30,10 @@ type Vault interface {
 
 // vaultStorage is a Vault as certmagic uses one. Its locks hold within the process: only one edge at a time does what needs them.
 type vaultStorage struct {
-	vault Vault
+	vault  Vault
+	copies string      // folder of copies of certificates, which are read when the vault can't be; "" means none
+	may    func() bool // whether this edge is the one that orders, and may change certificates
+	log    *slog.Logger
 
 	mu    sync.Mutex
 	locks map[string]chan struct{} // closed when it is given back
@@ -68,8 +74,16 @@ func (s *vaultStorage) Unlock(_ context.Context, name string) error {
 	return nil
 }
 
+var errLeaseLost = errors.New("another edge orders certificates by now")
+
+// certificateFolder has all certificates.
+const certificateFolder = "certificates/"
+
 // Store stores a value, whatever was there.
 func (s *vaultStorage) Store(ctx context.Context, key string, value []byte) error {
+	if strings.HasPrefix(key, certificateFolder) && !s.may() {
+		return errLeaseLost // two that store the files of one certificate would mix them
+	}
 	return s.replace(ctx, key, append([]byte{}, value...))
 }
 
@@ -78,10 +92,10 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 	var err error
 	for range 3 { // another edge may be at it
 		var revision uint64
-		if _, revision, _, err = s.vault.Load(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, revision, _, err = s.vault.Load(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && revision == 0 {
 			return err
 		}
-		if value == nil && err != nil {
+		if value == nil && revision == 0 {
 			return nil
 		}
 		if _, err = s.vault.Save(ctx, key, value, revision); err == nil {
@@ -91,10 +105,46 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 	return err
 }
 
-// Load reads a value.
+// Load reads a value. One that can't be decrypted, as after a change of the fleet key, is as none: it is made anew.
 func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	value, _, _, err := s.vault.Load(ctx, key)
+	value, revision, _, err := s.vault.Load(ctx, key)
+	switch {
+	case err != nil && revision != 0:
+		s.log.Warn("what the edges share of certificates can't be read, and is made anew", "key", key, "error", err)
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	case s.copies == "" || !strings.HasPrefix(key, certificateFolder):
+	case err == nil:
+		if e := keepCopy(filepath.Join(s.copies, filepath.FromSlash(key)), value); e != nil {
+			s.log.Warn("no copy of a certificate can be kept", "error", e)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		if copied, e := os.ReadFile(filepath.Join(s.copies, filepath.FromSlash(key))); e == nil {
+			return copied, nil
+		}
+	}
 	return value, err
+}
+
+// keepCopy writes a file that only its owner can read, unless it is so already.
+func keepCopy(name string, value []byte) error {
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, value) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(value)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(f.Name()))
+	}
+	return err
 }
 
 // Delete takes away a value, or all in a folder.

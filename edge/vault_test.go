@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -158,7 +159,7 @@ func TestLease(t *testing.T) {
 
 func TestVaultStorage(t *testing.T) {
 	ctx := t.Context()
-	s := &vaultStorage{vault: newMemoryVault()}
+	s := &vaultStorage{vault: newMemoryVault(), may: func() bool { return true }}
 	for _, key := range []string{"certificates/le/a/a.crt", "certificates/le/a/a.key", "certificates/le/b/b.crt", "acme/le/users/ops"} {
 		if err := s.Store(ctx, key, []byte(key)); err != nil {
 			t.Fatal(err)
@@ -232,10 +233,17 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
+// ownZone has example.com.
+type ownZone struct{ Challenges }
+
+func (ownZone) Covers(host string) bool {
+	return host == "example.com" || strings.HasSuffix(host, ".example.com")
+}
+
 // A host whose wildcard is there needs no certificate of its own; addresses get none.
 func TestNames(t *testing.T) {
-	a := &ACME{}
-	a.SetNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1", "static.example.net", "example.com"})
+	a := &ACME{Challenges: ownZone{}}
+	a.setNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1", "static.example.net", "example.com", "*.example.net"})
 	if got, want := a.wanted(), []string{"*.example.com", "a.b.example.com", "example.com", "static.example.net"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -25,6 +25,7 @@ func (e *testEdge) warmed(body string, fields ...string) (WarmResponse, answer) 
 }
 
 func TestWarm(t *testing.T) {
+	plainOnly(t, "it warms URLs of http, and one of https")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		switch r.URL.Path {

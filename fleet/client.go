@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ type Client struct {
 	Servers []string    // addresses of control nodes
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
+	// DialTCP connects to a server; nil is net.Dialer.
+	DialTCP func(network, addr string) (net.Conn, error)
 
 	replicas int // of what it creates: 1 or 3; 0 creates nothing, as only control nodes do
 
@@ -54,7 +57,11 @@ func (c *Client) Dial() error {
 		urls += "tls://" + s
 	}
 	var err error
-	c.conn, err = nats.Connect(urls, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
+	through := nats.Option(func(*nats.Options) error { return nil })
+	if c.DialTCP != nil {
+		through = nats.SetCustomDialer(dialFunc(c.DialTCP))
+	}
+	c.conn, err = nats.Connect(urls, through, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
 		nats.Timeout(3*time.Second), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1),
 		nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node)),

@@ -22,6 +22,7 @@ type Lease struct {
 	Region  string    `json:"region,omitempty"`
 	Address string    `json:"address,omitempty"` // the first of its public ones
 	Load    float64   `json:"load"`              // 0 to 1, of its capacity
+	Secure  bool      `json:"secure,omitempty"`  // of an edge: it has certificates for all its hosts
 	Ready   bool      `json:"ready"`             // it serves, and trusts what it has
 	Applied Position  `json:"applied"`           // purges; of an edge
 	Started time.Time `json:"started"`

@@ -35,7 +35,7 @@ const (
 )
 
 // Load returns a value, its revision, which is never 0, and when it was stored, by the clock of the control plane. The error Is fs.ErrNotExist if there is none, and ErrUnavailable if
-// the control plane can't be reached.
+// the control plane can't be reached. What can't be decrypted has its revision beside the error, so that it can be replaced.
 func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error) {
 	kv, ctx, cancel, err := v.open(ctx, key)
 	if err != nil {
@@ -50,7 +50,7 @@ func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision ui
 		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w: %w", key, ErrUnavailable, err)
 	}
 	if value, err = v.decrypt(key, e.Value()); err != nil {
-		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w", key, err)
+		return nil, e.Revision(), e.Created(), fmt.Errorf("load %s from the vault: %w", key, err)
 	}
 	return value, e.Revision(), e.Created(), nil
 }

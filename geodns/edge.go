@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,8 +143,8 @@ func (e *edge) inherit(before *snapshot) {
 // edge answers with the nearest healthy nodes; false where no node has an address of the family asked for.
 func (r *resolver) edge(e *edge, owner string) bool {
 	f := e.families[r.q.qtype]
-	if f == nil {
-		return false
+	if f == nil || r.q.qtype == dns.TypeHTTPS && slices.ContainsFunc(e.nodes, (*nodeState).plain) {
+		return false // the record would have browsers give up plain HTTP (RFC 9460, 9.5), for all that share the answer
 	}
 	picked, bits, allDown := r.pick(e, f)
 	for _, p := range picked {

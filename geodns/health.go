@@ -24,6 +24,13 @@ type Report struct {
 	Draining bool    // it is to get no new clients
 	Stale    bool    // it has not heard of all purges, or was not heard of for long
 	Load     float64 // 0 to 1, of its capacity
+	Plain    bool    // it does not yet speak its ALPN, as it has no certificates
+}
+
+// plain says whether a node was reported as not speaking TLS.
+func (s *nodeState) plain() bool {
+	r := s.report.Load()
+	return r != nil && r.Plain
 }
 
 // now is the node's state.
@@ -60,10 +67,10 @@ func nextShed(shed, load float64, passed time.Duration) float64 {
 
 // take takes a report, some time after the last, and tells whether the state is another now.
 func (s *nodeState) take(r Report, passed time.Duration) (changed bool) {
-	before := s.now()
+	before, plain := s.now(), s.plain()
 	s.report.Store(&r)
 	s.shed.Store(math.Float64bits(nextShed(before.shed, r.Load, passed)))
-	return s.now() != before
+	return s.now() != before || r.Plain != plain
 }
 
 // Phases of a node. One that was not probed yet is not answered, unless no other is healthy either.

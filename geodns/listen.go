@@ -49,8 +49,13 @@ func (s *Server) bind(ctx context.Context, addr string) error {
 	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it was given.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(udp.LocalAddr().String())
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	bindTCP := s.ListenTCP
+	if bindTCP == nil {
+		bindTCP = func(ctx context.Context, addr string) (net.Listener, error) {
+			return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		}
+	}
+	listener, err := bindTCP(ctx, net.JoinHostPort(host, port))
 	if err != nil {
 		return errors.Join(err, udp.Close())
 	}

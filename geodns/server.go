@@ -31,6 +31,9 @@ type Server struct {
 
 	QueryLog *QueryLog // nil is none
 
+	// ListenTCP binds the TCP listener, or returns one that is bound already, a *net.TCPListener; nil is net.ListenConfig.
+	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
+
 	current atomic.Pointer[snapshot]
 	epoch   atomic.Uint64 // increased after each change of what is known of a node: what was chosen before may be no more
 	workers sync.Pool     // of *worker, for those who answer now and then

@@ -52,13 +52,11 @@ func (f *Fleet) setCertificates(c *edge.Certificates) error {
 	if err := c.SetFiles(files); err != nil {
 		return err
 	}
-	if c.ACME != nil {
-		var hosts []string
-		for _, s := range f.Sites {
-			hosts = append(hosts, lowerHosts(s.Hosts)...)
-		}
-		c.ACME.SetNames(hosts)
+	var hosts []string
+	for _, s := range f.Sites {
+		hosts = append(hosts, lowerHosts(s.Hosts)...)
 	}
+	c.SetHosts(hosts)
 	return nil
 }
 
@@ -91,11 +89,7 @@ func (c challenges) Covers(host string) bool { return inZone(c.zones, host) }
 // watchVault tells when there is something new among what the edges share.
 func (l *link) watchVault(v *fleet.Vault, a *edge.ACME) {
 	l.more = append(l.more, func(ctx context.Context) error {
-		return v.Watch(ctx, func(key string) {
-			if strings.HasSuffix(key, ".json") { // the last file of a certificate that is stored
-				a.Changed()
-			}
-		})
+		return v.Watch(ctx, a.Changed)
 	})
 }
 

@@ -280,8 +280,10 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	f.checkAddr(at+".https", e.HTTPS)
 	f.checkAddr(at+".admin", e.Admin)
 	f.checkAddr(at+".peer", e.Peer)
-	if e.MaxConnections < 0 {
-		f.errorf(at+".max_connections", "want 1 or more, not %d", e.MaxConnections)
+	for key, n := range map[string]int{"max_connections": e.MaxConnections, "max_connections_per_client": e.MaxPerClient} {
+		if n < 0 {
+			f.errorf(at+"."+key, "want 1 or more, not %d", n)
+		}
 	}
 	if e.Disk != 0 && e.Disk < minDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))

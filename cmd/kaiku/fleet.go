@@ -138,7 +138,8 @@ type Edge struct {
 	// PurgeFrom are the networks that may send PURGE and BAN to http and https.
 	PurgeFrom      []netip.Prefix `yaml:"purge_from"`
 	MaxConnections int            `yaml:"max_connections"` // of clients
-	DrainTimeout   Duration       `yaml:"drain_timeout"`   // for what is under way at the end
+	MaxPerClient   int            `yaml:"max_connections_per_client"`
+	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -265,6 +266,7 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.MaxDisconnected = first(e.MaxDisconnected, d.MaxDisconnected)
 		e.Capacity = first(e.Capacity, d.Capacity)
 		e.MaxConnections = first(e.MaxConnections, d.MaxConnections)
+		e.MaxPerClient = first(e.MaxPerClient, d.MaxPerClient)
 		e.DrainTimeout = first(e.DrainTimeout, d.DrainTimeout)
 		if e.PurgeFrom == nil {
 			e.PurgeFrom = d.PurgeFrom

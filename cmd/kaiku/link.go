@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,7 +31,8 @@ type link struct {
 	more       []servePart // what else goes on as long as the link does
 	load       *load       // of an edge
 	started    time.Time
-	scoped     bool // the node may purge some sites only
+	scoped     bool        // the node may purge some sites only
+	secure     func() bool // whether an edge has certificates for all its hosts
 }
 
 // controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
@@ -101,6 +103,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		if l.follower != nil {
 			now.Ready, now.Applied = l.follower.InTouch(), l.follower.Applied()
 			now.Load = l.load.now(time.Now())
+			now.Secure = l.secure()
 		}
 		if l.challenges != nil {
 			now.Challenges = l.challenges.Applied()
@@ -119,6 +122,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 func (l *link) follow(e *edgeNode, conf Edge) {
 	at := e.store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
+	l.secure = e.Secure
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
 			requests := make([]edge.Logged, len(purges))
@@ -189,7 +193,8 @@ func (f servePart) Serve(ctx context.Context) error { return f(ctx) }
 func (l *link) reports() map[string]geodns.Report {
 	out := map[string]geodns.Report{}
 	for _, n := range l.registry.Nodes() {
-		out[n.Node] = geodns.Report{Draining: n.Draining, Stale: !n.Live || !n.Ready, Load: n.Load}
+		out[n.Node] = geodns.Report{Draining: n.Draining, Stale: !n.Live || !n.Ready, Load: n.Load,
+			Plain: slices.Contains(n.Roles, roleEdge) && !n.Secure}
 	}
 	return out
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -39,7 +38,7 @@ var errReported = errors.New("failed")
 
 // run is the program: tests call it as main does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+	log := newLog(stderr)
 	root := &cobra.Command{
 		Use:           "kaiku",
 		Short:         "A CDN that a small team runs itself",
@@ -53,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 	root.AddCommand(
 		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(true), drainCommand(false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), versionCommand(),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), deployCommand(), versionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -215,10 +215,11 @@ func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
 	clients, _ := f.controlAddrs()
 	if len(clients) == 0 && !(n.has(roleEdge) && f.hasPeers(n)) {
-		if !n.has(roleGeoDNS) || f.Secrets.FleetKey == "" {
+		// Name servers do without, each with cookies of its own, and so do edges, each with keys of session tickets of its own.
+		if !n.has(roleGeoDNS) && !(n.has(roleEdge) && f.secures()) || f.Secrets.FleetKey == "" {
 			return nil, nil
 		}
-		if _, err := os.Stat(f.path(f.Secrets.FleetKey)); err != nil { // name servers do without, each with cookies of its own
+		if _, err := os.Stat(f.path(f.Secrets.FleetKey)); err != nil {
 			return nil, nil
 		}
 	}

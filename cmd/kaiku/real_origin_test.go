@@ -27,8 +27,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-// testCA writes a certificate authority to ca.pem of a folder, and certificates of it to NAME.pem and NAME.key.
-func testCA(t *testing.T, dir string, names ...string) {
+// writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to NAME.pem and NAME.key.
+func writeCertificates(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -105,7 +105,7 @@ func serveHTTP10(t *testing.T, addr, cert, key string) {
 func TestRealTLSOrigins(t *testing.T) {
 	bin := kaikuBinary(t)
 	dir := t.TempDir()
-	testCA(t, dir, "origin.test", "edge.test")
+	writeCertificates(t, dir, "origin.test", "edge.test")
 	site := func(listen, name, more string) string {
 		return fmt.Sprintf(`server {
     listen %[1]s ssl http2; server_name origin.test; ssl_certificate %[2]s/origin.test.pem; ssl_certificate_key %[2]s/origin.test.key;

@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
-	"os/signal"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +17,9 @@ import (
 // nodeProcess is what a process runs of a node, and how it takes a changed fleet file.
 type nodeProcess struct {
 	config string
+	name   string
 	log    *slog.Logger
+	fixed  map[string]string // see Fleet.fixed
 	parts  []part
 	edge   *edgeNode      // nil if not run
 	dns    *geodns.Server // nil if not run
@@ -54,7 +52,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	p := &nodeProcess{config: config, log: log, files: f.watched()}
+	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name)}
 	for _, role := range roles {
 		if !n.has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
@@ -174,76 +172,18 @@ func (p *nodeProcess) close() error {
 
 // run runs the parts and takes changes of the fleet file until ctx ends.
 func (p *nodeProcess) run(ctx context.Context) error {
-	return runParts(ctx, append([]part{reloader{p}}, p.parts...)...)
-}
-
-// reload takes the fleet file as it is now, or leaves everything as it was.
-func (p *nodeProcess) reload() error {
-	f, zones, err := loadFleet(p.config)
+	in, err := takeInherited()
 	if err != nil {
-		return err
-	}
-	p.files = f.watched()
-	if p.dns != nil {
-		if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
-			return err
-		}
+		return errors.Join(err, p.close())
 	}
 	if p.edge != nil {
-		sites, err := p.makeSites(f)
-		if err != nil {
-			return err
-		}
-		p.edge.setSites(sites)
-		if c := p.edge.Certificates; c != nil {
-			return f.setCertificates(c)
-		}
+		p.edge.ListenTCP = in.listen
 	}
-	return nil
-}
-
-// reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
-type reloader struct{ *nodeProcess } // its goroutine alone reads and writes files once it serves
-
-// Listen does nothing.
-func (reloader) Listen(context.Context) error { return nil }
-
-// Serve watches until ctx ends.
-func (r reloader) Serve(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	seen := r.stamp()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hup:
-		case <-tick.C:
-			if now := r.stamp(); now == seen {
-				continue
-			}
-		}
-		seen = r.stamp()
-		if err := r.reload(); err != nil {
-			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
-			continue
-		}
-		r.log.Info("took the fleet file", "file", r.config)
+	if p.dns != nil {
+		p.dns.ListenTCP = in.listen
 	}
-}
-
-// stamp changes when the fleet file does, or a zone file or geoip database that it names.
-func (r reloader) stamp() string {
-	s := ""
-	for _, f := range append(r.files, r.config) {
-		if info, err := os.Stat(f); err == nil {
-			s += fmt.Sprint(f, info.ModTime().UnixNano(), info.Size(), ";")
-		}
-	}
-	return s
+	parts := append([]part{reloader{p}}, p.parts...)
+	return runParts(ctx, append(parts, readiness{in, p.log})...)
 }
 
 func serveCommand(log *slog.Logger) *cobra.Command {

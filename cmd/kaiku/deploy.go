@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// deployFlags are what deploy is told on the command line.
+type deployFlags struct {
+	config, binary, batch      string
+	only                       []string
+	dryRun, acceptNew, asJSON  bool
+	settle, healthLimit, every time.Duration
+}
+
+func deployCommand() *cobra.Command {
+	var fl deployFlags
+	cmd := &cobra.Command{
+		Use:   "deploy --config fleet.yaml",
+		Short: "Bring machines to what the fleet file says, over SSH, without losing a request",
+		Long: `Bring machines with Debian or Ubuntu to what the fleet file says, over SSH: the first time, and for each new version or configuration.
+
+It reads what is on all nodes, prints what it will do, and does it: control nodes and name servers one at a time, then edges in batches, each drained before
+it is restarted. A node that is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return fl.run(cmd) },
+	}
+	f := cmd.Flags()
+	configFlag(cmd, &fl.config)
+	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
+	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	f.BoolVar(&fl.asJSON, "json", false, "print the plan, and what became of it, as JSON")
+	f.StringVar(&fl.batch, "batch", "25%", "how many of the edges may be out of service at a time")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
+	f.StringVar(&fl.binary, "binary", "", "`FILE` of the program for the nodes (default this one)")
+	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names, and 5s)")
+	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node has to become healthy")
+	f.DurationVar(&fl.every, "health-every", time.Second, "how often its health is asked for")
+	return cmd
+}
+
+func (fl *deployFlags) run(cmd *cobra.Command) error {
+	batch, err := strconv.Atoi(strings.TrimSuffix(fl.batch, "%"))
+	if err != nil || batch < 1 || batch > 100 {
+		return usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
+	}
+	f, _, err := loadFleet(fl.config)
+	if err != nil {
+		return err
+	}
+	for _, name := range fl.only {
+		if f.node(name) == nil {
+			return usageError{fmt.Errorf("--only: %s has no node %q", fl.config, name)}
+		}
+	}
+	if fl.binary == "" {
+		if fl.binary, err = os.Executable(); err != nil {
+			return err
+		}
+	}
+	binary, err := deploy.OpenBinary(fl.binary)
+	if err != nil {
+		return err
+	}
+	nodes, err := f.deployNodes(fl.config)
+	if err != nil {
+		return err
+	}
+	running, err := f.newDeployFleet()
+	if err != nil {
+		return err
+	}
+	dialer := deploy.FromSystem()
+	dialer.AcceptNew = fl.acceptNew
+	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		dialer.Ask = asker(in, cmd.ErrOrStderr())
+	}
+	d := &deploy.Deploy{Nodes: nodes, Only: fl.only, Binary: binary, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
+		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}
+	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
+	return errors.Join(err, d.Close())
+}
+
+// deploy plans, and does what the plan says.
+func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, out io.Writer) error {
+	plan, err := d.Plan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := fl.print(out, plan); err != nil || fl.dryRun || plan.Nothing() {
+		return err
+	}
+	report, err := d.Apply(ctx, plan)
+	return errors.Join(err, fl.print(out, report))
+}
+
+// print prints a plan or a report.
+func (fl *deployFlags) print(out io.Writer, v io.WriterTo) error {
+	if fl.asJSON {
+		return json.NewEncoder(out).Encode(v)
+	}
+	_, err := v.WriteTo(out)
+	return err
+}
+
+// asker asks on a terminal.
+func asker(in *os.File, out io.Writer) func(string, bool) (string, error) {
+	lines := bufio.NewReader(in)
+	return func(question string, hidden bool) (string, error) {
+		fmt.Fprint(out, question)
+		if hidden {
+			b, err := term.ReadPassword(int(in.Fd()))
+			fmt.Fprintln(out)
+			return string(b), err
+		}
+		return lines.ReadString('\n')
+	}
+}
+
+// settle is how long resolvers may go on sending clients to an edge that was drained: the longest TTL, and what name servers take to hear of it.
+func (f *Fleet) settle() time.Duration {
+	longest := time.Duration(0)
+	for _, z := range f.GeoDNS.Zones {
+		for _, e := range z.Edges {
+			longest = max(longest, first(time.Duration(e.TTL), 30*time.Second))
+		}
+	}
+	if longest == 0 {
+		return 0 // no name server of the fleet sends clients
+	}
+	return longest + 5*time.Second
+}
+
+// newDeployFleet reads the operator's secrets, which nodes are asked with.
+func (f *Fleet) newDeployFleet() (*deployFleet, error) {
+	out := &deployFleet{fleet: f}
+	if f.Secrets.AdminToken != "" {
+		if file := f.localFile(f.Secrets.AdminToken); exists(file) {
+			token, err := readToken(file)
+			if err != nil {
+				return nil, err
+			}
+			out.token = token
+		}
+	}
+	if clients, _ := f.controlAddrs(); len(clients) > 0 && f.Secrets.FleetKey != "" {
+		key, err := fleet.ReadKey(f.localFile(f.Secrets.FleetKey))
+		if err != nil {
+			return nil, fmt.Errorf("a fleet with control nodes is deployed with its key: %w", err)
+		}
+		out.key = &key
+	}
+	return out, nil
+}

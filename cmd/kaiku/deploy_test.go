@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/geodns"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+const deployedFleet = `sites:
+  - name: www
+    hosts: [www.example.com]
+    origin: { servers: ["http://origin.example.net"], auth: { header: X-Auth, secret: origin.secret } }
+nodes:
+  hel1:
+    roles: [edge, control]
+    location: [60, 25]
+    addresses: [203.0.113.10]
+    ssh: ops@203.0.113.10
+    edge: { data: /srv/cache }
+  ns1: { roles: [geodns], addresses: [203.0.113.20] }
+geodns:
+  zones: [{ name: example.com, file: zones/example.com.zone, edges: { www: { ttl: 20s } } }]
+secrets: { admin_token: /etc/kaiku/admin.token, fleet_key: fleet.key }
+`
+
+const deployedZone = "@ 300 IN SOA ns1 h 1 2 3 4 5\n@ 300 IN NS ns1\nns1 300 IN A 203.0.113.20\n"
+
+func writeDeployed(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"fleet.yaml": deployedFleet, "zones/example.com.zone": deployedZone, "admin.token": "t\n", "fleet.key": "k\n", "origin.secret": "o\n"} {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "fleet.yaml")
+}
+
+// A node gets the secrets of its roles, below /etc/kaiku, and no other.
+func TestDeployNodes(t *testing.T) {
+	config := writeDeployed(t)
+	f, _, err := loadFleet(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := f.deployNodes(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]string{
+		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone"},
+		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/zones/example.com.zone"},
+	}
+	for _, n := range nodes {
+		var got []string
+		for _, f := range n.Files {
+			line := f.Path
+			if f.Secret {
+				line += " secret"
+			}
+			got = append(got, line)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want[n.Name]) {
+			t.Errorf("%s gets %q, want %q", n.Name, got, want[n.Name])
+		}
+	}
+	if h := nodes[0]; h.Phase != deploy.Control || !h.Edge || h.SSH != "ops@203.0.113.10" || !slices.Equal(h.Listen, []string{":80"}) || !slices.Equal(h.Writable, []string{"/srv/cache"}) {
+		t.Errorf("hel1 is %+v", h)
+	}
+	if ns := nodes[1]; ns.Phase != deploy.NameServer || ns.SSH != "root@203.0.113.20" || !slices.Equal(ns.Listen, []string{":53"}) {
+		t.Errorf("ns1 is %+v", ns)
+	}
+	if got := f.settle().String(); got != "25s" {
+		t.Errorf("settle is %s", got)
+	}
+	effect := nodes[0].Files[0].Effect
+	if e := effect([]byte(strings.Replace(deployedFleet, "ttl: 20s", "ttl: 30s", 1))); e != deploy.Reload {
+		t.Errorf("another TTL: %v", e)
+	}
+	if e := effect([]byte(strings.Replace(deployedFleet, "/srv/cache", "/srv/other", 1))); e != deploy.Restart {
+		t.Errorf("another folder: %v", e)
+	}
+}
+
+// Nodes are asked on their real listeners; the connection through SSH is left out.
+func TestDeployFleetHealthy(t *testing.T) {
+	f, zones, err := loadFleet(writeDeployed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: minDisk, Memory: 1 << 20, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &edge.Server{HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Token: "t", Store: store, Log: quiet}
+	dns := &geodns.Server{Addr: "127.0.0.1:0", Log: quiet}
+	if err := dns.Reload(f.geodnsConfig(zones)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, p := range []part{&edgeNode{Server: server, store: store}, dns} {
+		if err := p.Listen(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- serveParts(ctx, &edgeNode{Server: server, store: store}, dns) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	n := f.node("hel1")
+	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{roleEdge, roleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
+	f.GeoDNS.Listen = dns.LocalAddr().String()
+	d := &deployFleet{fleet: f, token: "t"}
+	dial := (&net.Dialer{}).DialContext
+	if err := d.Healthy(ctx, "hel1", dial); err != nil {
+		t.Errorf("a healthy node: %v", err)
+	}
+	if _, err := d.Drain(ctx, "hel1", dial, true); err != deploy.ErrNoDrain {
+		t.Errorf("a drain without a control plane: %v", err)
+	}
+	d.token = "wrong"
+	if err := d.Healthy(ctx, "hel1", dial); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("a wrong token: %v", err)
+	}
+	d.token = "t"
+	f.GeoDNS.Zones = append(f.GeoDNS.Zones, Zone{Name: "example.org"})
+	if err := d.Healthy(ctx, "hel1", dial); err == nil {
+		t.Error("a name server without a zone is healthy")
+	}
+}
+
+// A process gets its listeners as systemd passes them: a connection made before it runs is answered.
+func TestInherited(t *testing.T) {
+	if os.Getenv("KAIKU_TEST_INHERIT") != "" {
+		os.Setenv("LISTEN_PID", os.Getenv("KAIKU_TEST_INHERIT_PID"))
+		inheritedChild()
+		return
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String()) // waits in the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	socket := filepath.Join(t.TempDir(), "notify")
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer told.Close()
+	// exec keeps the pid, as systemd knows it.
+	cmd := exec.Command("sh", "-c", `KAIKU_TEST_INHERIT_PID=$$ exec "$0" -test.run '^TestInherited$'`, os.Args[0])
+	cmd.Env = append(os.Environ(), "KAIKU_TEST_INHERIT="+l.Addr().String(), "LISTEN_FDS=1", "NOTIFY_SOCKET="+socket)
+	cmd.ExtraFiles = []*os.File{file}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v\n%s", b, err, out.String())
+	}
+	state := make([]byte, 100)
+	if n, err := told.Read(state); err != nil || string(state[:n]) != "READY=1" {
+		t.Errorf("systemd was told %q, %v", state[:n], err)
+	}
+}
+
+func inheritedChild() {
+	in, err := takeInherited()
+	if err != nil {
+		panic(err)
+	}
+	l, err := in.listen(context.Background(), os.Getenv("KAIKU_TEST_INHERIT"))
+	if err != nil {
+		panic(err)
+	}
+	if err := (readiness{in: in}).Listen(context.Background()); err != nil {
+		panic(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.WriteString(c, "hello")
+	c.Close()
+}
+
+func TestSameAddress(t *testing.T) {
+	for _, c := range []struct {
+		at, addr string
+		want     bool
+	}{
+		{"[::]:80", ":80", true}, {"0.0.0.0:80", ":80", true}, {"[::]:80", "0.0.0.0:http", true}, {"[::]:80", ":443", false},
+		{"192.0.2.1:80", "192.0.2.1:80", true}, {"192.0.2.1:80", ":80", false}, {"[::]:80", "192.0.2.1:80", false}, {"127.0.0.1:80", "localhost:80", true},
+	} {
+		at, err := net.ResolveTCPAddr("tcp", c.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sameAddress(at, c.addr); got != c.want {
+			t.Errorf("%s is %s: %v", c.at, c.addr, got)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// deployFleet is the running fleet, as a deploy asks its nodes on their own listeners.
+type deployFleet struct {
+	fleet *Fleet
+	token string     // of the admin API; "" is none
+	key   *fleet.Key // nil if there is no control plane
+}
+
+// lookTime bounds one question to a node.
+const lookTime = 10 * time.Second
+
+// onNode is where a node itself reaches a listener of its own.
+func onNode(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// Healthy asks a node for each of its roles.
+func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.DialFunc) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	n := d.fleet.node(node)
+	if n.has(roleControl) {
+		if replicas, err := d.replicas(ctx, n, dial); err != nil {
+			return fmt.Errorf("control plane: %w", err)
+		} else if current, has := replicas[node]; has && !current {
+			return errors.New("control plane: it has not all of the log yet")
+		}
+	}
+	if n.has(roleGeoDNS) {
+		for _, z := range d.fleet.GeoDNS.Zones {
+			if err := askSOA(ctx, dial, onNode(first(d.fleet.GeoDNS.Listen, ":53")), z.Name); err != nil {
+				return fmt.Errorf("name server: %w", err)
+			}
+		}
+	}
+	if n.has(roleEdge) {
+		return d.edgeHealthy(ctx, n, dial)
+	}
+	return nil
+}
+
+func (d *deployFleet) edgeHealthy(ctx context.Context, n *Node, dial deploy.DialFunc) error {
+	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.edgeOf(n).HTTP), first(d.fleet.GeoDNS.Health.Path, "/.kaiku/health"), "")
+	if err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("edge: its health is %d: %.200s", status, body)
+	}
+	st, err := d.status(ctx, n, dial)
+	if err != nil || d.key == nil {
+		return err
+	}
+	for _, s := range st.Nodes {
+		if s.Node == n.Name && s.Live && s.Ready {
+			return nil
+		}
+	}
+	return errors.New("edge: the registry does not have it as ready yet")
+}
+
+// Drain marks a node by its own admin API.
+func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFunc, drain bool) (changed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	n := d.fleet.node(node)
+	st, err := d.status(ctx, n, dial)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range st.Nodes {
+		if s.Node == node && s.Draining == drain {
+			return false, nil
+		}
+	}
+	method := http.MethodDelete
+	if drain {
+		method = http.MethodPut
+	}
+	status, body, err := d.get(ctx, dial, method, onNode(d.fleet.edgeOf(n).Admin), "/v1/nodes/"+node+"/drain", d.token)
+	switch {
+	case err != nil:
+		return false, err
+	case status == http.StatusConflict:
+		return false, deploy.ErrNoDrain
+	case status != http.StatusOK:
+		return false, fmt.Errorf("the admin API answers %d: %.200s", status, body)
+	}
+	return true, nil
+}
+
+func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc) (edge.Status, error) {
+	var st edge.Status
+	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.edgeOf(n).Admin), "/v1/status", d.token)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("it answers %d: %.200s", status, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &st)
+	}
+	if err != nil {
+		return st, fmt.Errorf("admin API: %w", err)
+	}
+	return st, nil
+}
+
+// get asks over a connection of its own.
+func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, addr, path, token string) (int, []byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := (&http.Transport{DialContext: dial, DisableKeepAlives: true}).RoundTrip(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	return resp.StatusCode, body, err
+}
+
+// Spare says whether the control plane has a majority without a node.
+func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	clients, _ := d.fleet.controlAddrs()
+	n := d.fleet.node(node)
+	if !n.has(roleControl) || len(clients) == 1 {
+		return nil
+	}
+	c, err := dial(ctx, "tcp", onNode(d.fleet.controlOf(n).Listen))
+	if err != nil {
+		return fmt.Errorf("%w: %w", deploy.ErrNoControl, err)
+	}
+	c.Close()
+	replicas, err := d.replicas(ctx, n, dial)
+	if err != nil {
+		return err
+	}
+	others := 0
+	for name, current := range replicas {
+		if name != node && current {
+			others++
+		}
+	}
+	if others < len(clients)/2+1 {
+		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, len(clients)/2+1)
+	}
+	return nil
+}
+
+// replicas asks the control plane, by a node of it.
+func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFunc) (map[string]bool, error) {
+	if d.key == nil {
+		return nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
+	}
+	conf, err := d.key.TLS("deploy", fleet.RoleAdmin)
+	if err != nil {
+		return nil, err
+	}
+	c := &fleet.Client{Node: "deploy", Servers: []string{onNode(d.fleet.controlOf(n).Listen)}, TLS: conf, Log: slog.New(slog.DiscardHandler),
+		DialTCP: func(network, addr string) (net.Conn, error) { return dial(ctx, network, addr) }}
+	if err := c.Dial(); err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	for { // it connects in the background
+		replicas, err := c.Replicas(ctx)
+		if err == nil {
+			return replicas, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// askSOA asks a name server for a zone's SOA over TCP.
+func askSOA(ctx context.Context, dial deploy.DialFunc, addr, zone string) error {
+	name, err := dnsmessage.NewName(zone + ".")
+	if err != nil {
+		return err
+	}
+	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 1}, Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeSOA, Class: dnsmessage.ClassINET}}}
+	packed, err := q.Pack()
+	if err != nil {
+		return err
+	}
+	c, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })() // a channel over SSH has no deadlines
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)); err != nil {
+		return err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return err
+	}
+	answer := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return err
+	}
+	var p dnsmessage.Parser
+	h, err := p.Start(answer)
+	if err != nil {
+		return err
+	}
+	if h.RCode != dnsmessage.RCodeSuccess || !h.Authoritative {
+		return fmt.Errorf("zone %s: %v, authoritative %v", zone, h.RCode, h.Authoritative)
+	}
+	return nil
+}

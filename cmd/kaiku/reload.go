@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// reload takes the fleet file as it is now, or leaves everything as it was. What can't change while the process runs is told.
+func (p *nodeProcess) reload() error {
+	f, zones, err := loadFleet(p.config)
+	if err != nil {
+		return err
+	}
+	var sites siteSet
+	if p.edge != nil {
+		if sites, err = p.makeSites(f); err != nil {
+			return err
+		}
+		if c := p.edge.Certificates; c != nil {
+			if err := f.setCertificates(c); err != nil {
+				sites.close(p.edge.sites)
+				return err
+			}
+		}
+	}
+	if p.dns != nil {
+		if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil { // refused by check already
+			if p.edge != nil {
+				sites.close(p.edge.sites)
+			}
+			return err
+		}
+	}
+	if p.edge != nil {
+		p.edge.setSites(sites)
+	}
+	p.files = f.watched()
+	now := f.fixed(p.name)
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if now[key] != p.fixed[key] {
+			p.log.Warn("changed in the fleet file, but taken only when the process starts again", "key", key)
+		}
+	}
+	return nil
+}
+
+// fixed is what a running node does not change, as text by the key of the fleet file.
+func (f *Fleet) fixed(name string) map[string]string {
+	n := f.node(name)
+	if n == nil {
+		return nil
+	}
+	e, c := f.edgeOf(n), f.controlOf(n)
+	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": f.GeoDNS.Listen, "control": fmt.Sprint(c), "tls": fmt.Sprint(f.secures()),
+		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
+		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "geodns.zones": fmt.Sprint(f.challengeZones())}
+	if a := f.TLS.ACME; a != nil {
+		out["tls.acme"] = fmt.Sprint(*a)
+	}
+	return out
+}
+
+// reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
+type reloader struct{ *nodeProcess } // its goroutine alone reads and writes files once it serves
+
+// Listen does nothing.
+func (reloader) Listen(context.Context) error { return nil }
+
+// Serve watches until ctx ends.
+func (r reloader) Serve(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	seen := r.stamp()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		case <-tick.C:
+			if now := r.stamp(); now == seen {
+				continue
+			}
+		}
+		seen = r.stamp()
+		if err := r.reload(); err != nil {
+			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
+			continue
+		}
+		r.log.Info("took the fleet file", "file", r.config)
+	}
+}
+
+// stamp changes when the fleet file does, or a zone file or geoip database that it names.
+func (r reloader) stamp() string {
+	s := ""
+	for _, f := range append(r.files, r.config) {
+		if info, err := os.Stat(f); err == nil {
+			s += fmt.Sprint(f, info.ModTime().UnixNano(), info.Size(), ";")
+		}
+	}
+	return s
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// inherited are listeners that systemd passed to this process: connections wait in them while it is restarted. nil has none.
+type inherited struct {
+	mu        sync.Mutex
+	listeners []net.Listener // those that nobody took yet
+}
+
+// firstInherited is the descriptor of the first one (SD_LISTEN_FDS_START).
+const firstInherited = 3
+
+// takeInherited takes the listeners that sd_listen_fds(3) tells of. What it tells is not passed on to processes of this one.
+func takeInherited() (*inherited, error) {
+	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(v)
+	}
+	if count == "" || pid != strconv.Itoa(os.Getpid()) {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 0 || n > 1024 {
+		return nil, fmt.Errorf("LISTEN_FDS is %q: want a number", count)
+	}
+	in := &inherited{}
+	for fd := firstInherited; fd < firstInherited+n; fd++ {
+		syscall.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), "systemd")
+		l, err := net.FileListener(f) // has a descriptor of its own
+		f.Close()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("socket %d of systemd: %w", fd, err), in.close())
+		}
+		in.listeners = append(in.listeners, l)
+	}
+	return in, nil
+}
+
+// listen returns the listener that was passed for an address, or binds one.
+func (in *inherited) listen(ctx context.Context, addr string) (net.Listener, error) {
+	if in != nil {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		for i, l := range in.listeners {
+			if sameAddress(l.Addr(), addr) {
+				in.listeners = append(in.listeners[:i], in.listeners[i+1:]...)
+				return l, nil
+			}
+		}
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+}
+
+// close closes those that nobody took, so that nobody waits in them.
+func (in *inherited) close() error {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var err error
+	for _, l := range in.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	in.listeners = nil
+	return err
+}
+
+// sameAddress says whether a listener is on an address as it stands in the fleet file. "", 0.0.0.0 and :: are all the same.
+func sameAddress(at net.Addr, addr string) bool {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	n, err := net.LookupPort("tcp", port)
+	if err != nil || n != tcp.Port {
+		return false
+	}
+	if host == "localhost" {
+		return tcp.IP.IsLoopback()
+	}
+	ip, err := netip.ParseAddr(host)
+	if host != "" && err != nil {
+		return false
+	}
+	bound := tcp.AddrPort().Addr().Unmap()
+	if host == "" || ip.IsUnspecified() {
+		return bound.IsUnspecified()
+	}
+	return bound == ip.Unmap()
+}
+
+// notify tells systemd of this process, as sd_notify(3) does: READY=1, STOPPING=1. Without systemd it does nothing.
+func notify(state string) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"}) // Go knows that @ is an abstract one
+	if err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
+	_, err = c.Write([]byte(state))
+	return errors.Join(err, c.Close())
+}
+
+// readiness is a part that tells systemd when the others listen, and when they stop. It is the last of a process.
+type readiness struct {
+	in  *inherited
+	log *slog.Logger
+}
+
+// Listen tells that all parts before it listen.
+func (r readiness) Listen(context.Context) error { return errors.Join(r.in.close(), notify("READY=1")) }
+
+// Serve waits for the end.
+func (r readiness) Serve(ctx context.Context) error {
+	<-ctx.Done()
+	if err := notify("STOPPING=1"); err != nil {
+		r.log.Warn("systemd was not told", "error", err)
+	}
+	return nil
+}
+
+// newLog is the log of a process. The journal notes the time itself.
+func newLog(out io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(out, opts))
+}

@@ -1,0 +1,123 @@
+package deploy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// signers are the keys to try, in this order: those of the agent that ssh_config names a file of, key files, the other keys of the agent. Servers end a connection
+// after some wrong ones. close ends the connection to the agent.
+func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
+	close = func() {}
+	var agents []ssh.Signer
+	if d.Agent != "" {
+		conn, err := net.Dial("unix", d.Agent)
+		if err != nil {
+			return nil, close, fmt.Errorf("connect to the SSH agent: %w", err)
+		}
+		close = func() { conn.Close() }
+		if agents, err = agent.NewClient(conn).Signers(); err != nil {
+			close()
+			return nil, func() {}, fmt.Errorf("ask the SSH agent for its keys: %w", err)
+		}
+	}
+	var files []ssh.Signer
+	var locked []string // key files that a passphrase is needed for
+	for _, name := range h.identities {
+		if public := publicKey(name); public != nil {
+			if i := slices.IndexFunc(agents, func(s ssh.Signer) bool { return bytes.Equal(s.PublicKey().Marshal(), public.Marshal()) }); i >= 0 {
+				out = append(out, agents[i])
+				agents = slices.Delete(agents, i, i+1)
+				continue
+			}
+		}
+		s, err := readKey(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.As(err, new(*ssh.PassphraseMissingError)):
+			locked = append(locked, name)
+		case err != nil:
+			close()
+			return nil, func() {}, fmt.Errorf("key %s: %w", name, err)
+		default:
+			files = append(files, s)
+		}
+	}
+	out = append(out, files...)
+	if !h.identitiesOnly {
+		out = append(out, agents...)
+	}
+	if len(out) == 0 && d.Ask != nil { // nobody is asked for what isn't needed
+		for _, name := range locked {
+			s, err := d.unlock(name)
+			if err != nil {
+				close()
+				return nil, func() {}, fmt.Errorf("key %s: %w", name, err)
+			}
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		close()
+		if len(locked) > 0 {
+			return nil, func() {}, fmt.Errorf("no SSH key can be used: %v has a passphrase: add it to the agent with ssh-add", locked)
+		}
+		return nil, func() {}, fmt.Errorf("there is no SSH key: none of %v is there, and the agent (SSH_AUTH_SOCK) has none for %s", h.identities, h.name)
+	}
+	return out, close, nil
+}
+
+// publicKey is the public part of a key file, from the file beside it; nil if that can't be told.
+func publicKey(name string) ssh.PublicKey {
+	b, err := os.ReadFile(name + ".pub")
+	if err != nil {
+		return nil
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return nil
+	}
+	return key
+}
+
+func readKey(name string) (ssh.Signer, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.ParsePrivateKey(b)
+}
+
+// unlock reads a key file with the passphrase that it asks for, once for all connections.
+func (d *Dialer) unlock(name string) (ssh.Signer, error) {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	if s := d.unlocked[name]; s != nil {
+		return s, nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := d.Ask(fmt.Sprintf("Passphrase of %s: ", name), true)
+	if err != nil {
+		return nil, err
+	}
+	s, err := ssh.ParsePrivateKeyWithPassphrase(b, []byte(passphrase))
+	if err != nil {
+		return nil, err
+	}
+	if d.unlocked == nil {
+		d.unlocked = map[string]ssh.Signer{}
+	}
+	d.unlocked[name] = s
+	return s, nil
+}

@@ -1,0 +1,27 @@
+// Package deploy brings machines with Debian or Ubuntu to a running fleet, and later to another version or configuration, over SSH. Nothing has to be on them
+// but OpenSSH's server, systemd and what every Debian has.
+//
+// What a node gets:
+//
+//	/usr/local/lib/kaiku/VERSION/kaiku   the binary, by the begin of its SHA-256; the one that runs and the one before it
+//	/usr/local/bin/kaiku                 a symbolic link to the first
+//	/etc/kaiku/                          fleet.yaml and what it names; secrets have mode 0600 and belong to the user kaiku
+//	/etc/kaiku/.deployed                 the paths of all files that deploy put there, so that it also removes them
+//	/etc/kaiku/.next/                    files on their way, while a deploy runs
+//	/etc/kaiku/.before/                  what a deploy replaced, until the node is known to be well with the new
+//	/etc/systemd/system/kaiku.service    and kaiku.socket, which holds the listeners of TCP: connections wait there while the process is restarted
+//	/etc/sysctl.d/60-kaiku.conf
+//
+// A deploy goes through these steps:
+//
+//	read      what is on every node
+//	plan      what is to be done; with nothing to do, nothing is
+//	prepare   all nodes at once get the binary and the files, aside; whatever fails here leaves all as it was
+//	roll      control nodes, name servers and edges, in this order and few at a time:
+//	          drain, wait for resolvers, activate, wait for health, undrain
+//	          a node that is not well gets what it had before, and the rollout ends
+//
+// What runs on the nodes are the shell scripts in the folder node, as root or by sudo -n. They say everything that they found on standard output, take data on standard
+// input, and may be run again at any point: a connection that is lost is made anew, and the script is run again. A deploy that ended midway is no state of its own: the
+// next one reads what is there, and /etc/kaiku/.before still has what was known to work.
+package deploy

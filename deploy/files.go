@@ -1,0 +1,176 @@
+package deploy
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"path"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+// Effect is what the process needs to take a changed file.
+type Effect int
+
+// From the most to the least.
+const (
+	Restart Effect = iota // the zero value, as it is never wrong
+	Reload
+	None
+)
+
+// String is what the plan says.
+func (e Effect) String() string { return [...]string{"restart", "reload", "none"}[e] }
+
+// File is a file on a node.
+type File struct {
+	Path   string // absolute
+	Data   []byte
+	Secret bool // mode 0600 and of the user kaiku; never shown
+	// Effect is what a change from before needs; nil is Restart. before is nil for a file that was not there.
+	Effect func(before []byte) Effect
+}
+
+func (f *File) sum() string {
+	s := sha256.Sum256(f.Data)
+	return hex.EncodeToString(s[:])
+}
+
+func (f *File) mode() uint32 {
+	if f.Secret {
+		return 0o600
+	}
+	return 0o644
+}
+
+// isText says whether a diff of the file is of use.
+func (f *File) isText() bool {
+	return !f.Secret && len(f.Data) < 1<<20 && !bytes.ContainsRune(f.Data, 0)
+}
+
+// checkPath refuses paths that scripts on the node, or lists of lines, could take for something else.
+func checkPath(p string) error {
+	ok := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+@ ", c)
+	}
+	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || p == "/" || strings.ContainsFunc(p, func(c rune) bool { return !ok(c) }) {
+		return fmt.Errorf("%q can't be the path of a file on a node: want an absolute one of letters, digits and ._-+@", p)
+	}
+	return nil
+}
+
+//go:embed systemd/*
+var unitFiles embed.FS
+
+// Paths on a node.
+const (
+	etc         = "/etc/kaiku"
+	manifest    = etc + "/.deployed"
+	socketUnit  = "/etc/systemd/system/kaiku.socket"
+	serviceUnit = "/etc/systemd/system/kaiku.service"
+	sysctlFile  = "/etc/sysctl.d/60-kaiku.conf"
+)
+
+// Service is what systemd is told of a node.
+type Service struct {
+	// Listen are TCP addresses that systemd listens on, as :80 or 192.0.2.1:80.
+	Listen []string
+	// Memory is the most that the process may use, in bytes; 0 is not limited.
+	Memory int64
+	// Writable are folders beside /var/lib/kaiku that the process writes to.
+	Writable []string
+}
+
+// MemoryLimit is what Go is told to stay below: room for what Go doesn't count.
+func (n *Node) MemoryLimit() int64 { return n.Service.Memory / 10 * 8 }
+
+// all are the files of a node: its own, and those that every node has.
+func (n *Node) all() ([]*File, error) {
+	out := make([]*File, 0, len(n.Files)+4)
+	for i := range n.Files {
+		out = append(out, &n.Files[i])
+	}
+	units := map[string]string{"kaiku.service": serviceUnit, "60-kaiku.conf": sysctlFile}
+	if len(n.Service.Listen) > 0 {
+		units["kaiku.socket"] = socketUnit
+	}
+	listen := slices.Clone(n.Service.Listen)
+	for i, l := range listen { // systemd takes a port alone for all addresses of both families
+		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
+			listen[i] = port
+		}
+	}
+	shown := *n
+	shown.Service.Listen = listen
+	for name, p := range units {
+		t, err := template.ParseFS(unitFiles, "systemd/"+name)
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := t.Execute(&b, &shown); err != nil {
+			return nil, err
+		}
+		f := &File{Path: p, Data: b.Bytes()}
+		if p == sysctlFile {
+			f.Effect = func([]byte) Effect { return None }
+		}
+		out = append(out, f)
+	}
+	var list []string
+	for _, f := range out {
+		if err := checkPath(f.Path); err != nil {
+			return nil, err
+		}
+		list = append(list, f.Path+"\n")
+	}
+	list = append(list, manifest+"\n")
+	slices.Sort(list)
+	if twice := len(list) - len(slices.Compact(slices.Clone(list))); twice > 0 {
+		return nil, fmt.Errorf("node %s gets two files with the same path: %v", n.Name, list)
+	}
+	out = append(out, &File{Path: manifest, Data: []byte(strings.Join(list, "")), Effect: func([]byte) Effect { return None }})
+	slices.SortFunc(out, func(a, b *File) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// pack makes what stage.sh takes: the files to lay aside, and the lists of what to do with them.
+func pack(files []*File, removed []string) ([]byte, error) {
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	add := func(name string, mode uint32, data []byte) error {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: int64(mode), Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+			return err
+		}
+		_, err := w.Write(data)
+		return err
+	}
+	var sums, paths, secrets, gone strings.Builder
+	for _, f := range files {
+		if err := add("."+f.Path, f.mode(), f.Data); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&sums, "%s  .%s\n", f.sum(), f.Path)
+		fmt.Fprintln(&paths, f.Path)
+		if f.Secret {
+			fmt.Fprintln(&secrets, f.Path)
+		}
+	}
+	for _, p := range removed {
+		fmt.Fprintln(&gone, p)
+	}
+	for name, text := range map[string]string{".sums": sums.String(), ".files": paths.String(), ".secrets": secrets.String(), ".removed": gone.String()} {
+		if err := add(name, 0o600, []byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}

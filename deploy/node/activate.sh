@@ -1,0 +1,51 @@
+# Puts what was laid aside in its place, keeping what was there. $1 is the version, $2 what the process needs: restart, reload or none; $3 is "sockets" if these change.
+lock
+[ -f "$next/.files" ] || fail "nothing is laid aside"
+# Of a deploy that did not come to its end, what was before that one is kept: it is what is known to have worked.
+if [ ! -d "$before" ]; then
+  rm -rf "$before.new"
+  mkdir -m 700 "$before.new"
+  readlink "$link" >"$before.new/.current" || :
+  : >"$before.new/.paths"
+  mv -T "$before.new" "$before"
+fi
+keep() {
+  if grep -qxF -e "$1" "$before/.paths"; then
+    return
+  fi
+  if [ -f "$root$1" ]; then
+    mkdir -p "$before$(dirname "$1")"
+    cp -a "$root$1" "$before$1"
+  fi
+  echo "$1" >>"$before/.paths"
+}
+while IFS= read -r path; do
+  keep "$path"
+  place "$next$path" "$root$path"
+done <"$next/.files"
+while IFS= read -r path; do
+  keep "$path"
+  rm -f "$root$path"
+done <"$next/.removed"
+if [ "$(readlink "$link" || :)" != "../lib/kaiku/$1/kaiku" ]; then
+  point "../lib/kaiku/$1/kaiku"
+fi
+if grep -qxF /etc/sysctl.d/60-kaiku.conf "$next/.files"; then
+  sysctl -q -p "$root/etc/sysctl.d/60-kaiku.conf" || echo "some of /etc/sysctl.d/60-kaiku.conf was not taken" >&2
+fi
+systemctl daemon-reload
+sockets=
+if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then
+  sockets=kaiku.socket
+fi
+systemctl enable -q $sockets kaiku.service
+if [ "$3" = sockets ]; then # they can't change below a process that has them
+  systemctl stop kaiku.service kaiku.socket
+fi
+if [ -n "$sockets" ]; then
+  systemctl start kaiku.socket
+fi
+case $2 in
+restart) systemctl restart kaiku.service ;;
+reload) systemctl reload kaiku.service ;;
+esac

@@ -1,0 +1,34 @@
+# Puts back what was there before the deploy, and starts that.
+lock
+if [ ! -d "$before" ]; then
+  exit
+fi
+had=$(cat "$before/.current")
+sockets=
+if grep -qxF /etc/systemd/system/kaiku.socket "$before/.paths"; then
+  sockets=yes
+  systemctl stop kaiku.service kaiku.socket || :
+fi
+if [ -z "$had" ]; then # there was nothing
+  systemctl disable -q --now kaiku.service || :
+fi
+while IFS= read -r path; do
+  if [ -f "$before$path" ]; then
+    place "$before$path" "$root$path"
+  else
+    rm -f "$root$path"
+  fi
+done <"$before/.paths"
+if [ -n "$had" ]; then
+  point "$had"
+else
+  rm -f "$link"
+fi
+systemctl daemon-reload
+if [ -n "$had" ]; then
+  if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then
+    systemctl start kaiku.socket
+  fi
+  systemctl restart kaiku.service
+fi
+rm -rf "$before" "$next" "$next".*

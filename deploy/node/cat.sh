@@ -1,0 +1,2 @@
+# Prints a file, for the diff.
+cat "$root$1"

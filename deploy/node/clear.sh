@@ -1,0 +1,3 @@
+# Forgets what was laid aside.
+lock
+rm -rf "$next" "$next".*

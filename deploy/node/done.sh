@@ -1,0 +1,18 @@
+# The node is well with what it has: keeps the version that runs and the one before, and forgets the rest.
+lock
+now=$(readlink "$link")
+old=
+if [ -f "$before/.current" ]; then
+  old=$(cat "$before/.current")
+fi
+if [ -n "$old" ] && [ "$old" != "$now" ]; then
+  for d in "$lib"/*/; do
+    name=${d%/}
+    name=../lib/kaiku/${name##*/}/kaiku
+    if [ "$name" != "$now" ] && [ "$name" != "$old" ]; then
+      rm -rf "$d"
+    fi
+  done
+fi
+rm -f "$lib"/.*.part
+rm -rf "$before" "$next" "$next".*

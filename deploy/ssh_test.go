@@ -1,0 +1,242 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+func TestHostKeyChangedIsRefused(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	f.deploy(t)
+	before := stripRun(n.tree(t, "/"))
+	old := ssh.FingerprintSHA256(n.key.PublicKey())
+	n.mu.Lock()
+	n.key = newKey(t)
+	n.mu.Unlock()
+	f.Close()
+	setConfig(f, "c: 1\n")
+	_, _, err := f.try(t.Context()) // AcceptNew is set, and doesn't matter
+	if !errors.Is(err, ErrHostKeyChanged) {
+		t.Fatalf("a changed key: %v", err)
+	}
+	file := filepath.Join(f.home, ".ssh/known_hosts")
+	for _, want := range []string{old, ssh.FingerprintSHA256(n.key.PublicKey()), file + ":1"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %s: %v", want, err)
+		}
+	}
+	if stripRun(n.tree(t, "/")) != before {
+		t.Error("something was changed")
+	}
+}
+
+func TestHostKeyUnknown(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	f.Dialer.AcceptNew = false
+	known := func() string {
+		b, _ := os.ReadFile(filepath.Join(f.home, ".ssh/known_hosts"))
+		return string(b)
+	}
+	if _, err := f.Plan(t.Context()); !errors.Is(err, ErrHostKeyUnknown) {
+		t.Errorf("nobody to ask: %v", err)
+	}
+	answer, asked := "no\n", ""
+	f.Dialer.Ask = func(q string, _ bool) (string, error) {
+		asked = q
+		return answer, nil
+	}
+	if _, err := f.Plan(t.Context()); !errors.Is(err, ErrHostKeyUnknown) || known() != "" {
+		t.Errorf("not taken: %v, known_hosts %q", err, known())
+	}
+	answer = "yes\n"
+	if _, err := f.Plan(t.Context()); err != nil || !strings.Contains(asked, ssh.FingerprintSHA256(n.key.PublicKey())) {
+		t.Errorf("taken: %v, asked %q", err, asked)
+	}
+	if !strings.Contains(known(), "ssh-ed25519 ") {
+		t.Errorf("known_hosts is %q", known())
+	}
+	f.Close()
+	f.Dialer.Ask, f.Dialer.taken = nil, nil
+	if _, err := f.Plan(t.Context()); err != nil {
+		t.Errorf("known: %v", err)
+	}
+}
+
+func TestSSHConfigAndJump(t *testing.T) {
+	f := newTestFleet(t, "jump", "hel1")
+	host := func(name string) (string, string) {
+		h, p, err := net.SplitHostPort(f.nodes[name].addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h, p
+	}
+	jh, jp := host("jump")
+	hh, hp := host("hel1")
+	if err := os.Rename(filepath.Join(f.home, ".ssh/id_ed25519"), filepath.Join(f.home, ".ssh/mine")); err != nil {
+		t.Fatal(err)
+	}
+	conf := "Host edge-*\n HostName " + hh + "\n Port " + hp + "\n ProxyJump gate\nHost gate\n HostName " + jh + "\n Port " + jp + "\n User ops\nHost *\n IdentityFile ~/.ssh/mine\n User root\n"
+	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := f.Dialer.Dial(t.Context(), "edge-hel1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if out, err := c.Run(t.Context(), "cat; echo $1", []string{"it's"}, []byte("in ")); err != nil || string(out) != "in it's\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if f.nodes["jump"].connections() != 1 || f.nodes["hel1"].connections() != 1 {
+		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].connections(), f.nodes["hel1"].connections())
+	}
+}
+
+func TestSudo(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	n.write(t, "/run/uid", "1000\n")
+	f.deploy(t)
+	if n.running() != f.Binary.Version() || !strings.Contains(n.read("/run/sudo.log"), "sh\n") {
+		t.Errorf("%s runs; sudo ran %q", n.running(), n.read("/run/sudo.log"))
+	}
+}
+
+func TestSplitTarget(t *testing.T) {
+	for in, want := range map[string][3]string{
+		"root@203.0.113.10":            {"root", "203.0.113.10", ""},
+		"deploy@198.51.100.20:2222":    {"deploy", "198.51.100.20", "2222"},
+		"hel1":                         {"", "hel1", ""},
+		"root@[2001:db8::1]:22":        {"root", "2001:db8::1", "22"},
+		"[2001:db8::1]":                {"", "2001:db8::1", ""},
+		"2001:db8::1":                  {"", "2001:db8::1", ""},
+		"ssh://ops@host.example:2200/": {"ops", "host.example", "2200"},
+	} {
+		user, name, port, err := splitTarget(in)
+		if got := [3]string{user, name, port}; err != nil || got != want {
+			t.Errorf("%s is %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "root@", "-oProxyCommand=x", "a b"} {
+		if _, _, _, err := splitTarget(in); err == nil {
+			t.Errorf("%q is taken", in)
+		}
+	}
+}
+
+// Ctrl-C while resolvers are waited for: nothing is changed, and the drained edge gets its clients back.
+func TestInterrupted(t *testing.T) {
+	f := newTestFleet(t, "hel1", "nyc1")
+	f.deploy(t)
+	setConfig(f, "c: 1\n")
+	f.Settle = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	f.onDrain = func(string, bool) { cancel() }
+	_, r, err := f.try(ctx)
+	if !errors.Is(err, context.Canceled) || len(f.drained()) > 0 {
+		t.Errorf("%v; %q stay drained", err, f.drained())
+	}
+	for _, o := range r.Nodes {
+		if n := f.nodes[o.Node]; o.Outcome != "untouched" || n.read("/etc/kaiku/fleet.yaml") == "c: 1\n" || n.running() != f.Binary.Version() {
+			t.Errorf("%+v", o)
+		}
+	}
+
+	// While a node is restarted: that is finished.
+	f.Settle, f.onDrain = time.Millisecond, nil
+	ctx, cancel = context.WithCancel(t.Context())
+	p, err := f.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Deploy.Fleet = onHealth{f, cancel}
+	r, err = f.Apply(ctx, p)
+	if !errors.Is(err, context.Canceled) || r.Nodes[0].Outcome != "done" || r.Nodes[1].Outcome != "untouched" || len(f.drained()) > 0 {
+		t.Errorf("%v, %+v; %q stay drained", err, r, f.drained())
+	}
+}
+
+// onHealth does something when health is asked for.
+type onHealth struct {
+	*testFleet
+	do func()
+}
+
+// Healthy does it and asks.
+func (h onHealth) Healthy(ctx context.Context, node string, dial DialFunc) error {
+	h.do()
+	return h.testFleet.Healthy(ctx, node, dial)
+}
+
+func TestOrder(t *testing.T) {
+	d := &Deploy{Batch: 50}
+	add := func(name, region string, phase Phase, edge bool) {
+		d.Nodes = append(d.Nodes, Node{Name: name, Region: region, Phase: phase, Edge: edge})
+	}
+	add("e1", "eu", Edge, true)
+	add("e2", "eu", Edge, true)
+	add("e3", "eu", Edge, true)
+	add("u1", "us", Edge, true)
+	add("u2", "us", Edge, true)
+	add("a1", "", Edge, true)
+	add("ns1", "", NameServer, false)
+	add("c1", "eu", Control, true)
+	p := &Plan{}
+	for i := range d.Nodes {
+		p.Nodes = append(p.Nodes, &NodePlan{Node: d.Nodes[i].Name, Process: "restart", node: &d.Nodes[i], state: &state{active: true}})
+	}
+	var got []string
+	for _, g := range d.groups(p, false) {
+		got = append(got, strings.Join(names(g), " "))
+	}
+	if want := []string{"c1", "ns1", "e1 e2 e3", "a1 u1", "u2"}; !slices.Equal(got, want) {
+		t.Errorf("groups %q, want %q", got, want)
+	}
+	d.Batch = 100
+	for _, g := range d.groups(p, false)[2:] {
+		if text := strings.Join(names(g), " "); strings.Contains(text, "u1 u2") {
+			t.Errorf("a batch has all of a region: %s", text)
+		}
+	}
+}
+
+func FuzzParseState(f *testing.F) {
+	f.Add([]byte("kernel Linux\nmachine x86_64\nsystemd\nfree 12\ncurrent a\nrunning a\nversion a\nbinary b\nactive active\nenabled enabled\ndeployed /etc/a\n" +
+		"file 644 " + strings.Repeat("a", 64) + " /etc/a b\nend\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		st, err := parseState(b)
+		if err != nil {
+			return
+		}
+		if st.free < 0 {
+			t.Errorf("%d bytes are free", st.free)
+		}
+		for _, p := range st.deployed {
+			if checkPath(p) != nil {
+				t.Errorf("%q may be removed", p)
+			}
+		}
+	})
+}
+
+func FuzzParsePart(f *testing.F) {
+	f.Add([]byte("have\n"))
+	f.Add([]byte("123\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if at, _, err := parsePart(b, 1000); err == nil && (at < 0 || at > 1000) {
+			t.Errorf("%d of 1000", at)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+
+	"github.com/kevinburke/ssh_config"
+)
+
+// host is how a machine is reached, by what the operator wrote and ssh_config.
+type host struct {
+	user, name, port string
+	identities       []string // key files
+	identitiesOnly   bool
+	knownHosts       []string
+	jumps            []string // machines on the way, the first one first
+}
+
+// addr is the address as known_hosts has it, too.
+func (h host) addr() string { return net.JoinHostPort(h.name, h.port) }
+
+// sshConfig are the files of settings, the user's first.
+type sshConfig []*ssh_config.Config
+
+// readSSHConfig reads the files that are there.
+func readSSHConfig(files ...string) (sshConfig, error) {
+	var out sshConfig
+	for _, name := range files {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		c, err := ssh_config.Decode(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// get returns the first value that the files give, as OpenSSH does.
+func (c sshConfig) get(alias, key string) (string, error) {
+	for _, f := range c {
+		if v, err := f.Get(alias, key); err != nil || v != "" {
+			return v, err
+		}
+	}
+	return "", nil
+}
+
+// all returns every value, of a key that may be there more than once.
+func (c sshConfig) all(alias, key string) ([]string, error) {
+	var out []string
+	for _, f := range c {
+		v, err := f.GetAll(alias, key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v...)
+	}
+	return out, nil
+}
+
+// splitTarget takes [user@]host[:port] or ssh://[user@]host[:port] apart.
+func splitTarget(target string) (user, name, port string, err error) {
+	if rest, ok := strings.CutPrefix(target, "ssh://"); ok {
+		u, err := url.Parse(target)
+		if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
+			return "", "", "", fmt.Errorf("%q is no SSH address: want [user@]host[:port]", rest)
+		}
+		return u.User.Username(), u.Hostname(), u.Port(), nil
+	}
+	name = target
+	if i := strings.LastIndexByte(target, '@'); i >= 0 {
+		user, name = target[:i], target[i+1:]
+	}
+	switch {
+	case strings.HasPrefix(name, "["): // an IPv6 address, with or without a port
+		if h, p, e := net.SplitHostPort(name); e == nil {
+			name, port = h, p
+		} else {
+			name = strings.Trim(name, "[]")
+		}
+	case strings.Count(name, ":") == 1:
+		name, port, _ = strings.Cut(name, ":")
+	}
+	if name == "" || strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\r\n'\"/") {
+		return "", "", "", fmt.Errorf("%q is no SSH address: want [user@]host[:port]", target)
+	}
+	return user, name, port, nil
+}
+
+// resolve finds out how a machine is reached. home is the folder that ~ stands for.
+func (c sshConfig) resolve(target, home string) (host, error) {
+	u, alias, port, err := splitTarget(target)
+	if err != nil {
+		return host{}, err
+	}
+	var failed []error
+	get := func(key string) string {
+		v, err := c.get(alias, key)
+		failed = append(failed, err)
+		return v
+	}
+	h := host{user: first(u, get("User"), localUser()), name: strings.ReplaceAll(first(get("HostName"), alias), "%h", alias), port: first(port, get("Port"), "22")}
+	expand := func(path string) string {
+		path = strings.NewReplacer("%%", "%", "%d", home, "%h", h.name, "%r", h.user, "%u", localUser(), "%p", h.port, "%n", alias).Replace(strings.Trim(path, `"`))
+		if rest, ok := strings.CutPrefix(path, "~/"); ok {
+			path = filepath.Join(home, rest)
+		}
+		return path
+	}
+	identities, err := c.all(alias, "IdentityFile")
+	failed = append(failed, err)
+	for _, f := range identities {
+		h.identities = append(h.identities, expand(f))
+	}
+	if len(h.identities) == 0 {
+		for _, f := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+			h.identities = append(h.identities, filepath.Join(home, ".ssh", f))
+		}
+	}
+	h.identitiesOnly = strings.EqualFold(get("IdentitiesOnly"), "yes")
+	for _, f := range strings.Fields(first(get("UserKnownHostsFile"), "~/.ssh/known_hosts")) {
+		h.knownHosts = append(h.knownHosts, expand(f))
+	}
+	if jump := get("ProxyJump"); jump != "" && !strings.EqualFold(jump, "none") {
+		for _, j := range strings.Split(jump, ",") {
+			h.jumps = append(h.jumps, strings.TrimSpace(j))
+		}
+	} else if command := get("ProxyCommand"); command != "" && !strings.EqualFold(command, "none") {
+		failed = append(failed, errors.New("it has a ProxyCommand, which kaiku does not run: use ProxyJump"))
+	}
+	if err := errors.Join(failed...); err != nil {
+		return host{}, fmt.Errorf("ssh configuration of %s: %w", alias, err)
+	}
+	return h, nil
+}
+
+// localUser is who runs this program.
+func localUser() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return os.Getenv("USER")
+}
+
+// first returns the first value that is not zero.
+func first[T comparable](values ...T) T {
+	var zero T
+	for _, v := range values {
+		if v != zero {
+			return v
+		}
+	}
+	return zero
+}

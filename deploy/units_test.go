@@ -1,0 +1,48 @@
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestUnits(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("no systemd-analyze here")
+	}
+	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30, Writable: []string{"/srv/cache"}}}
+	files, err := n.all()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var units []string
+	for _, f := range files {
+		if strings.HasPrefix(f.Path, "/etc/systemd/") {
+			// verify wants the program to be there.
+			text := strings.ReplaceAll(string(f.Data), "/usr/local/bin/kaiku", "/bin/true")
+			units = append(units, filepath.Join(dir, filepath.Base(f.Path)))
+			if err := os.WriteFile(units[len(units)-1], []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cmd := exec.Command(analyze, append([]string{"verify", "--man=no"}, units...)...)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), dir) {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
+	out, err := exec.Command(analyze, "security", "--offline=yes", "--no-pager", filepath.Join(dir, "kaiku.service")).CombinedOutput()
+	score := regexp.MustCompile(`Overall exposure level for kaiku.service: ([0-9.]+)`).FindSubmatch(out)
+	if err != nil || score == nil {
+		t.Fatalf("security: %v\n%s", err, out)
+	}
+	if v, err := strconv.ParseFloat(string(score[1]), 64); err != nil || v > 2.0 {
+		t.Errorf("exposure is %s, want 2.0 at most\n%s", score[1], out)
+	}
+	t.Logf("exposure level %s", score[1])
+}

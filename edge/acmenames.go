@@ -1,0 +1,189 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// setNames says for which hosts there have to be certificates. A host whose wildcard is there too needs none of its own.
+func (a *ACME) setNames(hosts []string) {
+	can := func(h string) bool { // a wildcard is proved by DNS-01 alone (RFC 8555, 7.1.3)
+		return certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
+			(!strings.HasPrefix(h, "*.") || a.Challenges != nil && a.Challenges.Covers(h[2:]))
+	}
+	var names []string
+	for _, h := range hosts {
+		if w := wildcardOf(h); can(h) && (strings.HasPrefix(h, "*.") || !slices.Contains(hosts, w) || !can(w)) {
+			names = append(names, h)
+		}
+	}
+	slices.Sort(names)
+	a.mu.Lock()
+	a.names, a.dirty = slices.Compact(names), nil
+	a.mu.Unlock()
+	a.wake()
+}
+
+// Changed says that the Vault has something new under a key.
+func (a *ACME) Changed(key string) {
+	a.mu.Lock()
+	if strings.Contains(key, "/challenge_tokens/") {
+		now := time.Now()
+		if a.pending == nil {
+			a.pending = map[string]time.Time{}
+		}
+		maps.DeleteFunc(a.pending, func(_ string, at time.Time) bool { return now.Sub(at) > challengeTime })
+		a.pending[key] = now
+	}
+	for _, name := range a.names {
+		if a.dirty != nil && a.metaKey(name) == key { // the last of a certificate's files that is stored
+			a.dirty[name] = true
+		}
+	}
+	a.mu.Unlock()
+	a.wake()
+}
+
+// challengeTime is how long after the last news of a challenge it may be asked for.
+const challengeTime = 10 * time.Minute
+
+// metaKey is the key of what is stored last of a name's certificate.
+func (a *ACME) metaKey(name string) string {
+	return certmagic.StorageKeys.SiteMeta(a.byHTTP.Issuers[0].IssuerKey(), name)
+}
+
+// asked says whether a challenge of a name may be under way in the fleet. Only then the Vault is asked for it, as anybody may ask the edge.
+func (a *ACME) asked(name string) bool {
+	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
+		return true
+	}
+	file := "/" + certmagic.StorageKeys.Safe(name) + ".json"
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, at := range a.pending {
+		if strings.HasSuffix(key, file) && time.Since(at) < challengeTime {
+			return true
+		}
+	}
+	return false
+}
+
+// wake has follow look.
+func (a *ACME) wake() {
+	select {
+	case a.changed() <- struct{}{}:
+	default:
+	}
+}
+
+func (a *ACME) changed() chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.news == nil {
+		a.news = make(chan struct{}, 1)
+	}
+	return a.news
+}
+
+const (
+	firstLoad   = 3 * time.Second // for the first certificates, before clients are taken without
+	loadAgain   = 200 * time.Millisecond
+	reloadEvery = 10 * time.Minute // in case that news were lost
+)
+
+// follow takes what is in the storage.
+func (a *ACME) follow(ctx context.Context, ready func()) {
+	defer ready()
+	tick := time.NewTicker(reloadEvery)
+	defer tick.Stop()
+	for began := time.Now(); ; {
+		err := a.loadDirty(ctx)
+		if err == nil || time.Since(began) > firstLoad {
+			ready()
+		}
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(loadAgain)
+			if time.Since(began) > firstLoad && ctx.Err() == nil {
+				a.log.Warn("certificates can't be read from where the fleet shares them; those that are here are used", "error", err)
+				again = time.After(time.Minute)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.changed():
+		case <-again:
+		case <-tick.C:
+			a.mu.Lock()
+			a.dirty = nil
+			a.mu.Unlock()
+		}
+	}
+}
+
+// loadDirty loads what is new, and lets go of what nobody wants any more. What is left after an error is dirty as before.
+func (a *ACME) loadDirty(ctx context.Context) error {
+	a.mu.Lock()
+	names := slices.Clone(a.names)
+	if a.dirty != nil {
+		names = slices.DeleteFunc(names, func(n string) bool { return !a.dirty[n] })
+	} else {
+		a.dirty = map[string]bool{}
+		for _, n := range names {
+			a.dirty[n] = true
+		}
+	}
+	var gone []string
+	for name, hash := range a.loaded {
+		if !slices.Contains(a.names, name) {
+			gone = append(gone, hash)
+			delete(a.loaded, name)
+		}
+	}
+	a.mu.Unlock()
+	a.cache.Remove(gone)
+	for _, name := range names {
+		a.mu.Lock()
+		delete(a.dirty, name) // before the load, so that news that come meanwhile count
+		a.mu.Unlock()
+		if err := a.load(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.mu.Lock()
+			if a.dirty != nil {
+				a.dirty[name] = true
+			}
+			a.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// load takes the certificate of a name as it is stored, and lets go of older ones.
+func (a *ACME) load(ctx context.Context, name string) error {
+	loaded, err := a.config(name).CacheManagedCertificate(ctx, name)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	if a.loaded == nil {
+		a.loaded = map[string]string{}
+	}
+	a.loaded[name] = loaded.Hash()
+	a.mu.Unlock()
+	var older []string
+	for _, c := range a.cache.AllMatchingCertificates(name) {
+		if c.Leaf != nil && slices.Contains(c.Names, name) && c.Leaf.NotBefore.Before(loaded.Leaf.NotBefore) {
+			older = append(older, c.Hash())
+		}
+	}
+	a.cache.Remove(older)
+	return nil
+}

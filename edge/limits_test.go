@@ -1,0 +1,57 @@
+package edge
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+)
+
+// A client that takes its request back while the edge waits for more of its body: what reads the body for the origin may outlive the request.
+func TestBodyTakenBack(t *testing.T) {
+	for _, protocol := range []string{"h2", "h3"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			came := make(chan struct{})
+			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+				came <- struct{}{}
+				_, _ = io.Copy(io.Discard, r.Body)
+			}, func(s *Server, _ *Site) { s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example") })
+			for range 3 {
+				client := e.newClientOf(protocol)
+				var clients sync.WaitGroup
+				const at = resetsFree / 2
+				ctx, takeBack := context.WithCancel(t.Context())
+				for range at {
+					body, sending := io.Pipe()
+					r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://www.example/", body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					clients.Go(func() {
+						defer sending.Close()
+						if resp, err := client.Do(r); err == nil {
+							t.Errorf("an answer: %s", resp.Status)
+							resp.Body.Close()
+						}
+					})
+				}
+				for range at {
+					<-came
+				}
+				takeBack()
+				clients.Wait()
+				client.CloseIdleConnections()
+			}
+			resp, err := e.newClientOf(protocol).Get("https://www.example" + healthPath)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("then: %s", resp.Status)
+			}
+		})
+	}
+}

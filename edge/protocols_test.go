@@ -1,0 +1,37 @@
+package edge
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// notAgain are tests that need not run with each protocol: they begin others, or take long and have no client.
+const notAgain = "TestEveryProtocol|TestPurgeByCloudflareClient|TestOpenAPI|TestLease|TestOrigin.*Killed"
+
+// The whole behaviour of the edge is the same over all protocols: every test of this package runs with clients of each.
+func TestEveryProtocol(t *testing.T) {
+	if protocol() != "" {
+		t.Skip("this is such a run")
+	}
+	if testing.Short() {
+		t.Skip("takes three times as long as all others")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, protocol string }{{"HTTP/1.1 over TLS", "h1"}, {"HTTP/2", "h2"}, {"HTTP/3", "h3"}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), exe, "-test.skip", "^("+notAgain+")$", "-test.timeout", "5m")
+			cmd.Env = append(os.Environ(), "KAIKU_TEST_PROTOCOL="+c.protocol)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				fmt.Fprintf(t.Output(), "%s\n", out)
+				t.Errorf("run KAIKU_TEST_PROTOCOL=%s go test ./edge: %v", c.protocol, err)
+			}
+		})
+	}
+}
