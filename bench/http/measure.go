@@ -82,7 +82,9 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	}
 	i.warmed[set] = true
 	began := time.Now()
-	defer func() { fmt.Fprintf(b.log, "%s: %s warm after %.1f s\n", c.Name, i.server.name, time.Since(began).Seconds()) }()
+	defer func() {
+		fmt.Fprintf(b.log, "%s: %s warm after %.1f s\n", c.Name, i.server.name, time.Since(began).Seconds())
+	}()
 	if i.server.name == "caddy" {
 		if err := b.writeFiles(c); err != nil {
 			return err
