@@ -3,7 +3,7 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: build run test test-real bench bench-dns lint fuzz deb
+.PHONY: build run test test-real bench bench-go bench-http bench-dns lint fuzz deb
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
@@ -40,9 +40,17 @@ deb:
 test-real: build
 	$(GO) test -count=1 -tags real -run '^TestReal' ./...
 
-bench: build
+# Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed.
+bench: bench-http
+
+# Needs nginx, Varnish, Apache Traffic Server, wrk and h2load (Debian: nginx-light varnish trafficserver wrk nghttp2-client), and says how to install them.
+bench-http: build
+	cd bench/caddy && CGO_ENABLED=0 $(GO) build -trimpath -o ../../bin/caddy .
+	$(GO) build -o bin/bench-http ./bench/http
+	bin/bench-http -kaiku bin/kaiku -caddy bin/caddy $(BENCHFLAGS)
+
+bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(MAKE) bench-dns
 
 # Needs gdnsd, Knot DNS with its geoip module and dnsperf, and says how to install them.
 bench-dns: build

@@ -14,12 +14,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/peer"
 )
 
 func main() {
@@ -32,8 +33,9 @@ func main() {
 }
 
 // packages are the programs that are run, and where Debian has them.
-var packages = []struct{ program, install string }{
-	{"taskset", "util-linux"}, {"dnsperf", "dnsperf"}, {"gdnsd", "gdnsd"}, {"knotd", "knot knot-module-geoip"},
+var packages = []peer.Package{
+	{Program: "taskset", Install: "util-linux"}, {Program: "dnsperf", Install: "dnsperf"}, {Program: "gdnsd", Install: "gdnsd"},
+	{Program: "knotd", Install: "knot knot-module-geoip"},
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -54,10 +56,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *floodAddr != "" {
 		return flood(*floodAddr, *file, time.Duration(*seconds)*time.Second, stdout)
 	}
-	for _, p := range packages {
-		if _, err := exec.LookPath(p.program); err != nil {
-			return fmt.Errorf("no %s here: apt-get install --no-install-recommends %s", p.program, p.install)
-		}
+	if err := peer.Missing(packages...); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "kaiku-bench-dns")
 	if err != nil {
@@ -140,10 +140,10 @@ func ratios(results []result) map[string]float64 {
 			_, median[results[i].Server], _ = results[i].spread(func(m measurement) float64 { return load.of(m).CPU })
 			_, queries[results[i].Server], _ = results[i].spread(func(m measurement) float64 { return load.of(m).QPS })
 		}
-		for _, peer := range []string{"gdnsd", "knot"} {
-			if median[oneCore] > 0 && median[peer] > 0 {
-				all[load.name+": CPU per query, kaiku over "+peer] = median[oneCore] / median[peer]
-				all[load.name+": queries per second, kaiku over "+peer] = queries[oneCore] / queries[peer]
+		for _, other := range []string{"gdnsd", "knot"} {
+			if median[oneCore] > 0 && median[other] > 0 {
+				all[load.name+": CPU per query, kaiku over "+other] = median[oneCore] / median[other]
+				all[load.name+": queries per second, kaiku over "+other] = queries[oneCore] / queries[other]
 			}
 		}
 		if median[oneOfTwo] > 0 && median[twoCores] > 0 {

@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/peer"
 )
 
 const (
@@ -41,30 +41,18 @@ func allServers(kaiku string) []server {
 		return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen", net.JoinHostPort(host, port)},
 			errors.Join(err, w.kaikuConfig(dir))
 	}
-	kaikuVersion := func() string { return firstLine(kaiku, "version") }
+	kaikuVersion := func() string { return peer.Version(kaiku, "version") }
 	return []server{
 		{oneCore, 1, kaikuVersion, startKaiku, false},
-		{"gdnsd", 1, func() string { return firstLine("gdnsd", "-h") }, func(w *world, dir, host, port string) ([]string, error) {
+		{"gdnsd", 1, func() string { return peer.Version("gdnsd", "-h") }, func(w *world, dir, host, port string) ([]string, error) {
 			return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
 		}, false},
-		{"knot", 1, func() string { return firstLine("knotd", "-V") }, func(w *world, dir, host, port string) ([]string, error) {
+		{"knot", 1, func() string { return peer.Version("knotd", "-V") }, func(w *world, dir, host, port string) ([]string, error) {
 			return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
 		}, false},
 		{oneOfTwo, 1, kaikuVersion, startKaiku, true},
 		{twoCores, 2, kaikuVersion, startKaiku, true},
 	}
-}
-
-var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
-
-// firstLine gives the version number that a program prints, or else its first line.
-func firstLine(args ...string) string {
-	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput() // gdnsd has no such option, and says its version with its usage
-	line, _, _ := strings.Cut(string(out), "\n")
-	if found := versionNumber.FindString(string(out)); found != "" {
-		return found
-	}
-	return line
 }
 
 // measurement is one round of one server.
@@ -89,7 +77,7 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	if err != nil {
 		return m, err
 	}
-	port, err := freePort()
+	port, err := peer.FreePort()
 	if err != nil {
 		return m, err
 	}
@@ -101,21 +89,13 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	if s.shared {
 		serverCores, loadCores = "0,1", "0,1"
 	}
-	var log bytes.Buffer
-	// taskset replaces itself by the server, so that the process is the server's.
-	cmd := exec.CommandContext(ctx, "taskset", append([]string{"-c", serverCores}, args...)...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", s.threads))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
+	p, err := peer.Start(ctx, serverCores, []string{fmt.Sprintf("GOMAXPROCS=%d", s.threads)}, args...)
+	if err != nil {
 		return m, err
 	}
 	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
-		kill.Stop()
-		if err != nil {
-			err = fmt.Errorf("%w\n%s", err, log.String())
+		if log := p.Stop(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, log)
 		}
 	}()
 	if err := checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
@@ -124,20 +104,20 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // caches warm
 		return m, err
 	}
-	if m.Dnsperf, err = loadWith(ctx, w.dnsperf, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
+	if m.Dnsperf, err = loadWith(ctx, w.dnsperf, p, s.threads, port, loadCores, seconds); err != nil {
 		return m, err
 	}
-	if m.Flood, err = loadWith(ctx, w.flood, cmd.Process.Pid, s.threads, port, loadCores, seconds); err != nil {
+	if m.Flood, err = loadWith(ctx, w.flood, p, s.threads, port, loadCores, seconds); err != nil {
 		return m, err
 	}
-	m.RSS = rss(cmd.Process.Pid)
+	m.RSS = int(p.RSS() >> 10)
 	return m, nil
 }
 
 // loadWith loads a server, and looks at what its process spends.
 func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error),
-	pid, threads int, port, cores string, seconds int) (l loaded, err error) {
-	before, err := cpuTime(pid)
+	p *peer.Process, threads int, port, cores string, seconds int) (l loaded, err error) {
+	before, err := p.CPU()
 	if err != nil {
 		return l, err
 	}
@@ -146,7 +126,7 @@ func loadWith(ctx context.Context, load func(ctx context.Context, port, cores st
 		return l, err
 	}
 	took := time.Since(began)
-	after, err := cpuTime(pid)
+	after, err := p.CPU()
 	if err != nil {
 		return l, err
 	}
@@ -155,17 +135,6 @@ func loadWith(ctx context.Context, load func(ctx context.Context, port, cores st
 	l.CPU = float64(spent.Nanoseconds()) / 1000 / float64(l.Answers)
 	l.Busy = 100 * spent.Seconds() / took.Seconds() / float64(threads)
 	return l, nil
-}
-
-// freePort gives a port that is free now.
-func freePort() (string, error) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
-	return port, err
 }
 
 // checkAnswers waits for the server, and asks for a network of each site whether it is sent there.
@@ -260,27 +229,4 @@ func (w *world) flood(ctx context.Context, port, cores string, seconds int) (ans
 		return 0, 0, fmt.Errorf("flood: %w\n%s", err, out)
 	}
 	return r.Answers, r.Lost, nil
-}
-
-// cpuTime is what a process has spent, in user and in system mode (proc(5), /proc/pid/stat, fields 14 and 15).
-func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third on
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2) // USER_HZ is 100 on every Linux of now
-}
-
-var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
-
-func rss(pid int) int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if found := rssLine.FindSubmatch(b); found != nil {
-		n, _ := strconv.Atoi(string(found[1]))
-		return n
-	}
-	return 0
 }

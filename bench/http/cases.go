@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// setup is how much the peers of a case are given. Cases of one setup that follow each other share the peers.
+type setup struct {
+	Memory int // MiB, of a RAM tier where there is one of its own
+	Disk   int // MiB
+	// RAMHolds says that all of the set is meant to be in RAM.
+	RAMHolds bool
+}
+
+var (
+	inRAM  = setup{Memory: 2048, Disk: 4096, RAMHolds: true}
+	onDisk = setup{Memory: 256, Disk: 6144}
+	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
+)
+
+// testCase is one thing to measure.
+type testCase struct {
+	Name  string
+	Title string
+	Setup setup
+	Proto string // http1, tls1, http2 or http3
+	Size  int64  // of an object
+	Count int    // objects asked for
+	Conns int
+	// Streams is how many requests are under way on a connection.
+	Streams int
+	How     how
+	// Fields are sent with each request, separated by |.
+	Fields string
+	Status int
+	Body   int64 // of a response
+	// Peers are those that can do it, in the order of the report.
+	Peers []string
+}
+
+// how is what the load is.
+type how string
+
+const (
+	each  how = "each"  // each object in turn
+	fresh how = "new"   // each request for another object: none is stored
+	parts how = "range" // 64 KiB of one object
+	idle  how = "idle"  // connections that ask for nothing any more
+	churn how = "churn" // hits, while other objects come and go
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+
+	idleConns = 10_000
+	// churnRate is how many new objects of 1 MiB a second come in the background.
+	churnRate = 50
+)
+
+var (
+	everyone  = []string{"kaiku", "nginx", "varnish", "trafficserver", "caddy"}
+	caches    = []string{"kaiku", "nginx", "varnish", "trafficserver"}
+	overTLS   = []string{"kaiku", "nginx", "trafficserver", "caddy"}
+	overQUIC  = []string{"kaiku", "caddy"}
+	sizeNames = map[int64]string{kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB", gib: "1 GiB"}
+)
+
+// allCases gives all cases, in the order in which they are run.
+func allCases() []testCase {
+	hit := func(proto, title string, size int64, count, conns, streams int, peers []string) testCase {
+		return testCase{Name: fmt.Sprintf("%s/hit-%d", proto, size), Title: fmt.Sprintf("%s, hits of %s", title, sizeNames[size]), Setup: inRAM, Proto: proto,
+			Size: size, Count: count, Conns: conns, Streams: streams, How: each, Status: 200, Body: size, Peers: peers}
+	}
+	notModified := hit("http1", "", kib, 100, 16, 1, everyone)
+	notModified.Name, notModified.Title, notModified.Status, notModified.Body = "http1/304", "HTTP/1.1, 304 Not Modified", 304, 0
+	notModified.Fields = "If-Modified-Since: " + modified.Format("Mon, 02 Jan 2006 15:04:05 GMT") + "|"
+	many := hit("http1", "", 8*kib, 100_000, 16, 1, caches)
+	many.Name, many.Title = "http1/100k", "HTTP/1.1, hits of 100,000 objects of 8 KiB"
+	miss := testCase{Name: "http1/miss", Title: "HTTP/1.1, misses of 8 KiB", Setup: inRAM, Proto: "http1", Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: fresh,
+		Status: 200, Body: 8 * kib, Peers: caches}
+	return []testCase{
+		hit("http3", "HTTP/3", kib, 100, 8, 8, overQUIC),
+		hit("http3", "HTTP/3", mib, 64, 4, 2, overQUIC),
+		hit("http1", "HTTP/1.1", kib, 100, 16, 1, everyone),
+		hit("http1", "HTTP/1.1", 32*kib, 100, 16, 1, everyone),
+		hit("http1", "HTTP/1.1", mib, 64, 8, 1, everyone),
+		notModified,
+		hit("tls1", "HTTP/1.1 over TLS", kib, 100, 16, 1, overTLS),
+		hit("http2", "HTTP/2", kib, 100, 8, 8, overTLS),
+		hit("http2", "HTTP/2", mib, 64, 4, 2, overTLS),
+		many,
+		miss,
+		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk, Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
+			How: each, Status: 200, Body: mib, Peers: caches},
+		{Name: "http1/range", Title: "HTTP/1.1, 64 KiB of an object of 1 GiB", Setup: onDisk, Proto: "http1", Size: gib, Count: 1, Conns: 16, Streams: 1,
+			How: parts, Status: 206, Body: 64 * kib, Peers: caches},
+		{Name: "http1/churn", Title: fmt.Sprintf("HTTP/1.1, hits of 32 KiB while %d MiB/s come and go", churnRate), Setup: small, Proto: "http1", Size: 32 * kib, Count: 100,
+			Conns: 16, Streams: 1, How: churn, Status: 200, Body: 32 * kib, Peers: caches},
+		{Name: "http1/idle", Title: "memory of an idle connection", Setup: setup{Memory: 256, Disk: 2048, RAMHolds: true}, Proto: "http1", Size: kib, Count: 100, Conns: idleConns,
+			How: idle, Status: 200, Body: kib, Peers: caches},
+	}
+}
+
+// sample is what one round of one peer gave.
+type sample struct {
+	Requests int     `json:"requests"`
+	Seconds  float64 `json:"seconds"`
+	CPU      float64 `json:"cpu_us_per_request"` // user and system
+	Rate     float64 `json:"requests_per_second"`
+	Busy     float64 `json:"busy_percent"` // of its core
+	P50      float64 `json:"p50_us"`
+	P99      float64 `json:"p99_us"`
+	// Origin is how many of the requests reached the origin.
+	Origin int64 `json:"origin_requests"`
+	RSS    int64 `json:"rss_bytes"`
+	// Conn is what an idle connection adds to RSS, in bytes, in the case that measures that.
+	Conn float64 `json:"bytes_per_idle_connection,omitempty"`
+}
+
+// outcome is what a load says of itself.
+type outcome struct {
+	Requests int
+	Bytes    int64 // received, header blocks included where the load counts them
+	Took     time.Duration
+	P50, P99 time.Duration
+}

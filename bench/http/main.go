@@ -1,0 +1,237 @@
+// Command http measures Kaiku's edge beside other caches in front of one same origin: nginx, Varnish and Apache Traffic Server, and Caddy, which serves files as
+// its core has no cache.
+//
+// Each peer runs on core 0; this program, with the origin and the load, on core 1; over loopback. The peers of a case run all at once, and are loaded one after the other, for
+// several rounds. What counts is the CPU time of a peer's processes, as the kernel has it (user and system), over the requests that were answered: the load is often what
+// limits the requests per second. Before and after each round some objects are compared byte by byte; the origin counts what it is asked, which for hits has to be nothing.
+// Nothing is installed, and all is written to a directory that is removed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/peer"
+)
+
+const (
+	peerCore = "0"
+	loadCore = "1"
+	// pinned is set in the environment of this program once it runs on its core.
+	pinned = "KAIKU_BENCH_PINNED"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/http:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is a run of this program.
+type bench struct {
+	rounds int
+	length time.Duration // of a round
+	dir    string        // removed at the end
+	cert   string
+	key    string
+	files  string // of Caddy
+	origin *origin
+	log    io.Writer
+	fresh  int64 // number of the next object that nobody has
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("http", flag.ContinueOnError)
+	kaiku := flags.String("kaiku", "bin/kaiku", "the program to measure")
+	caddy := flags.String("caddy", "bin/caddy", "Caddy, built in bench/caddy")
+	cases := flags.String("cases", ".", "a regular expression: which cases")
+	peers := flags.String("peers", "", "which peers, separated by commas; all if empty")
+	skip := flags.Bool("skip-missing", false, "go on without peers that are not installed")
+	list := flags.Bool("list", false, "list the cases")
+	asJSON := flags.String("json", "", "write all samples to this file")
+	svg := flags.String("svg", "", "write a chart to this file")
+	out := flags.String("out", "", "write the tables to this file too")
+	b := &bench{log: stderr, fresh: coldFrom}
+	flags.IntVar(&b.rounds, "rounds", 3, "rounds, 1 to 50")
+	flags.DurationVar(&b.length, "time", 2*time.Second, "of load on each peer in each round, 1s to 1m")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	which, err := regexp.Compile(*cases)
+	if err != nil {
+		return err
+	}
+	todo := slices.DeleteFunc(allCases(), func(c testCase) bool { return !which.MatchString(c.Name) })
+	if *list {
+		for _, c := range todo {
+			fmt.Fprintf(stdout, "%-16s %s: %s\n", c.Name, c.Title, strings.Join(c.Peers, ", "))
+		}
+		return nil
+	}
+	if b.rounds < 1 || b.rounds > 50 || b.length < time.Second || b.length > time.Minute || len(todo) == 0 {
+		return errors.New("rounds or time out of range, or no such case")
+	}
+	if os.Getenv(pinned) == "" {
+		return repin()
+	}
+	servers, err := choose(absolute(*kaiku), absolute(*caddy), *peers, *skip, stderr)
+	if err != nil {
+		return err
+	}
+	todo = slices.DeleteFunc(todo, func(c testCase) bool {
+		return !slices.ContainsFunc(servers, func(s server) bool { return slices.Contains(c.Peers, s.name) })
+	})
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	results, err := b.all(ctx, todo, servers)
+	if len(results) == 0 {
+		return err
+	}
+	return errors.Join(err, write(newReport(results, servers), stdout, *out, *asJSON, *svg))
+}
+
+// repin runs this program anew on the core of the load, with files enough for 10,000 connections.
+func repin() error {
+	if runtime.NumCPU() < 2 {
+		return errors.New("needs two cores: one for the peers, one for the load")
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	// A limit that a program sets itself is its children's too, which that of the Go runtime is not.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < idleConns*5/4 {
+		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4, limit.Cur, err)
+	}
+	taskset, err1 := exec.LookPath("taskset")
+	self, err2 := os.Executable()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	return syscall.Exec(taskset, append([]string{"taskset", "-c", loadCore, self}, os.Args[1:]...), append(os.Environ(), pinned+"=1"))
+}
+
+func absolute(program string) string {
+	if path, err := filepath.Abs(program); err == nil {
+		return path
+	}
+	return program
+}
+
+// choose gives the servers that are wanted and installed.
+func choose(kaiku, caddy, names string, skip bool, log io.Writer) (all []server, err error) {
+	tools := []peer.Package{{Program: "taskset", Install: "util-linux"}, {Program: "wrk", Install: "wrk"}, {Program: "h2load", Install: "nghttp2-client"}}
+	if err := peer.Missing(tools...); err != nil {
+		return nil, err
+	}
+	var missing []error
+	for _, s := range allServers(kaiku, caddy) {
+		if names != "" && !slices.Contains(strings.Split(names, ","), s.name) {
+			continue
+		}
+		if err := peer.Missing(s.needs); err != nil {
+			missing = append(missing, err)
+			continue
+		}
+		all = append(all, s)
+	}
+	if len(missing) > 0 && !skip {
+		return nil, errors.Join(append(missing, errors.New("or go on without them: -skip-missing"))...)
+	}
+	for _, err := range missing {
+		fmt.Fprintln(log, "left out:", err)
+	}
+	return all, nil
+}
+
+// prepare makes what the peers need.
+func (b *bench) prepare() (err error) {
+	if b.dir, err = os.MkdirTemp("", "kaiku-bench-http"); err != nil {
+		return err
+	}
+	if err := os.Chmod(b.dir, 0o755); err != nil { // not all peers are root
+		return err
+	}
+	b.files = filepath.Join(b.dir, "files")
+	if b.cert, b.key, err = makeCertificate(b.dir); err != nil {
+		return err
+	}
+	b.origin, err = newOrigin()
+	return errors.Join(err, os.Mkdir(b.files, 0o755))
+}
+
+// all runs the cases. What was measured before an error is returned with it.
+func (b *bench) all(ctx context.Context, cases []testCase, servers []server) (all []result, err error) {
+	running := map[string]*instance{}
+	stopAll := func() {
+		for name, i := range running {
+			i.stop()
+			delete(running, name)
+		}
+	}
+	defer stopAll()
+	for n, c := range cases {
+		if n == 0 || c.Setup != cases[n-1].Setup {
+			stopAll()
+		}
+		r, err := b.one(ctx, c, servers, running)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// one runs a case.
+func (b *bench) one(ctx context.Context, c testCase, servers []server, running map[string]*instance) (result, error) {
+	r := result{Case: c, Samples: map[string][]sample{}}
+	for round := range b.rounds {
+		for k := range servers {
+			s := &servers[k]
+			if !slices.Contains(c.Peers, s.name) {
+				continue
+			}
+			i := running[s.name]
+			if i == nil {
+				var err error
+				if i, err = b.start(ctx, s, c.Setup); err != nil {
+					return r, err
+				}
+				running[s.name] = i
+			}
+			m, err := b.measure(ctx, i, c)
+			if err != nil {
+				delete(running, s.name)
+				return r, fmt.Errorf("%s: %w\n%s", s.name, err, i.stop())
+			}
+			if c.How == idle { // the memory of a process that had them is not that of one that has not
+				i.stop()
+				delete(running, s.name)
+			}
+			r.Samples[s.name] = append(r.Samples[s.name], m)
+			fmt.Fprintf(b.log, "%s round %d: %-13s %8.2f µs of CPU, %7.0f requests/s, %3.0f %% busy, p50 %.0f p99 %.0f µs, %d at the origin, %d MiB, %.0f bytes/connection\n",
+				c.Name, round+1, s.name, m.CPU, m.Rate, m.Busy, m.P50, m.P99, m.Origin, m.RSS>>20, m.Conn)
+		}
+	}
+	return r, nil
+}

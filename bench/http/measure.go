@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// measure loads a peer once.
+func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	if err := b.warm(ctx, i, c); err != nil {
+		return m, fmt.Errorf("warm: %w", err)
+	}
+	if c.How == idle {
+		return b.measureIdle(ctx, i, c)
+	}
+	background := func() error { return nil }
+	if c.How == churn {
+		background = b.fill(ctx, i, c)
+	}
+	if c.How == fresh {
+		syscall.Sync()
+	}
+	before, err := i.process.CPU()
+	if err != nil {
+		return m, errors.Join(err, background())
+	}
+	asked, first := b.origin.hot.Load(), b.fresh
+	o, err := b.load(ctx, i, c)
+	after, err2 := i.process.CPU()
+	if err := errors.Join(err, err2, background()); err != nil {
+		return m, err
+	}
+	if o.Requests == 0 {
+		return m, errors.New("no request was answered")
+	}
+	m.Requests, m.Seconds, m.Origin = o.Requests, o.Took.Seconds(), b.origin.hot.Load()-asked
+	if c.How == fresh {
+		m.Origin = b.origin.cold.Swap(0)
+		if b.fresh += 1 << 24; m.Origin < int64(o.Requests) {
+			return m, fmt.Errorf("%d misses, and only %d requests at the origin, from object %d on", o.Requests, m.Origin, first)
+		}
+	}
+	m.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(o.Requests)
+	m.Rate, m.Busy = float64(o.Requests)/m.Seconds, 100*(after-before).Seconds()/m.Seconds
+	m.P50, m.P99 = float64(o.P50.Nanoseconds())/1000, float64(o.P99.Nanoseconds())/1000
+	m.RSS = i.process.RSS()
+	if mean := o.Bytes / int64(o.Requests); mean < c.Body || mean > c.Body+c.Body/100+1500 {
+		return m, fmt.Errorf("a response has %d bytes on the average, and its body should have %d", mean, c.Body)
+	}
+	return m, b.verify(ctx, i, c)
+}
+
+// load runs the load of a case.
+func (b *bench) load(ctx context.Context, i *instance, c testCase) (outcome, error) {
+	switch c.Proto {
+	case "http3":
+		return b.loadHTTP3(ctx, i, c)
+	case "http2":
+		return b.h2load(ctx, i, c)
+	}
+	return b.wrk(ctx, i, c)
+}
+
+// warm has the peer store the set, and hits it until it is where hot objects are. Then it compares some.
+func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
+	// What comes over TLS are objects of their own: most peers have the scheme in the key.
+	set := fmt.Sprintf("%v: %d of %d", c.Proto == "http1", c.Count, c.Size)
+	if i.warmed[set] {
+		return b.verify(ctx, i, c)
+	}
+	i.warmed[set] = true
+	began := time.Now()
+	defer func() {
+		fmt.Fprintf(b.log, "%s: %s warm after %.1f s\n", c.Name, i.server.name, time.Since(began).Seconds())
+	}()
+	if i.server.name == "caddy" {
+		if err := b.writeFiles(c); err != nil {
+			return err
+		}
+	}
+	passes := 4 // at most
+	if c.Size == gib {
+		passes = 1
+	}
+	client := newClient()
+	defer client.CloseIdleConnections()
+	for pass := range passes {
+		asked := b.origin.hot.Load()
+		if err := eachObject(c.Count, func(n int) error { return get(ctx, client, i, c.Proto, object{c.Size, int64(n)}, false) }); err != nil {
+			return err
+		}
+		if pass > 0 && b.origin.hot.Load() == asked && int64(c.Count)*c.Size > 512*mib {
+			break // all is stored; the load warms the rest
+		}
+	}
+	if c.How == churn { // until things have to go
+		if err := eachObject(i.Disk*5/4, func(n int) error {
+			return get(ctx, client, i, c.Proto, object{mib, coldFrom + int64(n)}, false)
+		}); err != nil {
+			return err
+		}
+	}
+	short := *b
+	short.length = time.Second
+	if c.How != idle && c.How != fresh {
+		if _, err := short.load(ctx, i, c); err != nil {
+			return err
+		}
+	}
+	syscall.Sync() // or what one peer has written slows the next one down
+	return b.verify(ctx, i, c)
+}
+
+// eachObject calls fn for all numbers below count, eight at once.
+func eachObject(count int, fn func(n int) error) error {
+	const workers = 8
+	var wg sync.WaitGroup
+	failed := make([]error, workers)
+	for w := range workers {
+		wg.Go(func() {
+			for n := w; n < count && failed[w] == nil; n += workers {
+				failed[w] = fn(n)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(failed...)
+}
+
+// writeFiles gives Caddy its files.
+func (b *bench) writeFiles(c testCase) error {
+	for n := range c.Count {
+		o := object{c.Size, int64(n)}
+		path := filepath.Join(b.files, o.path())
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		data := make([]byte, o.size)
+		if _, err := o.ReadAt(data, 0); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			return err
+		}
+		if err := os.Chtimes(path, modified, modified); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, DisableCompression: true, TLSClientConfig: clientTLS()}}
+}
+
+// clientTLS is for certificates that were made a moment ago.
+func clientTLS(protocols ...string) *tls.Config {
+	return &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: protocols}
+}
+
+// get asks for an object, over HTTP/1.1, and looks at the length of the response, or at each byte.
+func get(ctx context.Context, client *http.Client, i *instance, proto string, o object, compare bool) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url(proto, o), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", r.URL, resp.Status)
+	}
+	if !compare {
+		n, err := io.Copy(io.Discard, resp.Body)
+		if err == nil && n != o.size {
+			err = fmt.Errorf("%s: %d bytes", r.URL, n)
+		}
+		return err
+	}
+	return same(resp.Body, o)
+}
+
+// same compares a body with what the object is.
+func same(body io.Reader, o object) error {
+	got, want := make([]byte, 64*kib), make([]byte, 64*kib)
+	for off := int64(0); ; {
+		n, err := io.ReadFull(body, got)
+		if n > 0 {
+			if m, _ := o.ReadAt(want[:n], off); m != n || !bytes.Equal(got[:n], want[:n]) {
+				return fmt.Errorf("%s is not what it should be at byte %d", o.path(), off)
+			}
+		}
+		off += int64(n)
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			if off != o.size {
+				return fmt.Errorf("%s has %d bytes", o.path(), off)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// verify compares four objects of the set, byte by byte.
+func (b *bench) verify(ctx context.Context, i *instance, c testCase) error {
+	if c.Size == gib {
+		return nil // h1 ranges of it are counted by the load
+	}
+	client := newClient()
+	defer client.CloseIdleConnections()
+	for k := range min(4, c.Count) {
+		if err := get(ctx, client, i, c.Proto, object{c.Size, int64(k * c.Count / 4)}, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill asks for new objects in the background, until what it returns is called.
+func (b *bench) fill(ctx context.Context, i *instance, c testCase) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error)
+	first := b.fresh
+	b.fresh += 1 << 24
+	go func() {
+		client := newClient()
+		defer client.CloseIdleConnections()
+		tick := time.NewTicker(time.Second / churnRate)
+		defer tick.Stop()
+		for n := first; ; n++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				ended <- nil
+				return
+			}
+			if err := get(ctx, client, i, c.Proto, object{mib, n}, false); err != nil && ctx.Err() == nil {
+				<-ctx.Done()
+				ended <- err
+				return
+			}
+		}
+	}()
+	return func() error {
+		cancel()
+		return <-ended
+	}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// origin is what all peers fetch from: /SIZE/N is object N of that size, whose bytes are the same in each run. It counts what it is asked.
+type origin struct {
+	addr   string
+	server http.Server
+	// hot and cold count requests, for objects from coldFrom on apart.
+	hot, cold atomic.Int64
+}
+
+// coldFrom is the number of the first object that no case asks for twice.
+const coldFrom = 1 << 30
+
+var modified = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newOrigin() (*origin, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	o := &origin{addr: l.Addr().String()}
+	o.server.Handler = o
+	go func() { _ = o.server.Serve(l) }() // until the program ends
+	return o, nil
+}
+
+// ServeHTTP answers a peer.
+func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	obj, err := parseObject(r.URL.Path)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	if obj.n >= coldFrom {
+		o.cold.Add(1)
+	} else {
+		o.hot.Add(1)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "public, max-age=86400")
+	h.Set("ETag", obj.etag())
+	http.ServeContent(w, r, "", modified, io.NewSectionReader(obj, 0, obj.size))
+}
+
+// object is one object of the origin, as an io.ReaderAt.
+type object struct{ size, n int64 }
+
+func parseObject(path string) (object, error) {
+	size, n, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	s, err1 := strconv.ParseInt(size, 10, 64)
+	i, err2 := strconv.ParseInt(n, 10, 64)
+	if err := errors.Join(err1, err2); !ok || err != nil {
+		return object{}, fmt.Errorf("no object: %s: %w", path, err)
+	}
+	return object{s, i}, nil
+}
+
+func (o object) path() string { return fmt.Sprintf("/%d/%d", o.size, o.n) }
+
+func (o object) etag() string { return fmt.Sprintf(`"%d-%d"`, o.size, o.n) }
+
+// noise is what all objects are cut from: it does not compress, and each object begins elsewhere.
+var noise = makeNoise()
+
+func makeNoise() []byte {
+	b := make([]byte, 1<<20+7) // a length that no size of a block divides
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+// ReadAt reads the object.
+func (o object) ReadAt(p []byte, off int64) (n int, err error) {
+	if left := o.size - off; int64(len(p)) > left {
+		p, err = p[:max(left, 0)], io.EOF
+	}
+	for n < len(p) {
+		n += copy(p[n:], noise[(off+int64(n)+o.n*4099)%int64(len(noise)):])
+	}
+	return n, err
+}

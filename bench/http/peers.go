@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/peer"
+)
+
+// conf are the configurations of the peers, with the reasons for what they say.
+//
+//go:embed conf
+var conf embed.FS
+
+// server is a program to measure.
+type server struct {
+	name    string
+	needs   peer.Package
+	version []string
+	// files are templates of conf, and where they go in the peer's folder.
+	files map[string]string
+	dirs  []string
+	// owner is the user that the folder has to belong to, if it isn't ours.
+	owner string
+	// command gives what is run in the folder dir.
+	command func(dir string) ([]string, error)
+	env     []string
+}
+
+const caddyHelp = "(not from Debian, whose is old) golang; then cd bench/caddy && CGO_ENABLED=0 go build -trimpath -o ../../bin/caddy ."
+
+func allServers(kaiku, caddy string) []server {
+	fixed := func(args ...string) func(string) ([]string, error) {
+		return func(dir string) ([]string, error) {
+			all := make([]string, len(args))
+			for i, a := range args {
+				all[i] = strings.ReplaceAll(a, "DIR", dir)
+			}
+			return all, nil
+		}
+	}
+	return []server{
+		{name: "kaiku", needs: peer.Package{Program: kaiku, Install: "golang; then make build"}, version: []string{kaiku, "version"},
+			files: map[string]string{"kaiku.yaml": "fleet.yaml"}, command: fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "x")},
+		{name: "nginx", needs: peer.Package{Program: "nginx", Install: "nginx-light"}, version: []string{"nginx", "-v"},
+			files: map[string]string{"nginx.conf": "nginx.conf"}, command: fixed("nginx", "-p", "DIR", "-c", "DIR/nginx.conf", "-e", "DIR/error.log", "-g", "daemon off;")},
+		{name: "varnish", needs: peer.Package{Program: "varnishd", Install: "varnish"}, version: []string{"varnishd", "-V"},
+			files: map[string]string{"varnish.vcl": "varnish.vcl", "varnish.args": "args"}, command: varnishCommand},
+		{name: "trafficserver", needs: peer.Package{Program: "traffic_server", Install: "trafficserver"}, version: []string{"traffic_server", "-V"},
+			files: map[string]string{"ats.records.config": "etc/records.config", "ats.remap.config": "etc/remap.config", "ats.storage.config": "etc/storage.config",
+				"ats.ip_allow.yaml":        "etc/ip_allow.yaml",
+				"ats.ssl_multicert.config": "etc/ssl_multicert.config", "ats.runroot.yaml": "runroot.yaml"},
+			dirs: []string{"run", "log", "cache"}, owner: "trafficserver", command: fixed("traffic_server", "--run-root=DIR/runroot.yaml")},
+		{name: "caddy", needs: peer.Package{Program: caddy, Install: caddyHelp}, version: []string{caddy, "version"},
+			files: map[string]string{"Caddyfile": "Caddyfile"}, command: fixed(caddy, "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile"),
+			env: []string{"HOME=/nonexistent"}},
+	}
+}
+
+// varnishCommand reads the arguments, one a line.
+func varnishCommand(dir string) ([]string, error) {
+	f, err := os.Open(filepath.Join(dir, "args"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	args := []string{"varnishd"}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if line := lines.Text(); line != "" && !strings.HasPrefix(line, "#") {
+			args = append(args, line)
+		}
+	}
+	return args, nil
+}
+
+// host is the name that the peers are asked by.
+const host = "localhost"
+
+// instance is a peer that runs.
+type instance struct {
+	setup
+	server  *server
+	process *peer.Process
+
+	Dir, Port, TLSPort, AdminPort string
+	Host, Cert, Key, Files        string
+	Origin                        string
+	// sizes are the sets that are warm already.
+	warmed map[string]bool
+}
+
+// OriginHost is the origin's address without its port.
+func (i *instance) OriginHost() string { h, _, _ := net.SplitHostPort(i.Origin); return h }
+
+// OriginPort is the origin's port.
+func (i *instance) OriginPort() string { _, p, _ := net.SplitHostPort(i.Origin); return p }
+
+// MemoryBytes is the RAM tier in bytes.
+func (i *instance) MemoryBytes() int64 { return int64(i.Memory) << 20 }
+
+// OpenFiles is how many files a process may have open beside idle connections.
+func (*instance) OpenFiles() uint64 {
+	var limit syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) // it did at the start
+	return min(limit.Cur-idleConns*11/10, 200_000)
+}
+
+// VSLMask masks all that Varnish 7 logs of a request.
+func (*instance) VSLMask() string {
+	var all []string
+	for _, tag := range strings.Fields(`Debug Error CLI SessOpen SessClose BackendOpen BackendClose HttpGarbage Length FetchError
+		ReqMethod ReqURL ReqStatus ReqReason ReqProtocol ReqHeader ReqUnset ReqLost RespMethod RespURL RespStatus RespReason RespProtocol RespHeader RespUnset RespLost
+		BereqMethod BereqURL BereqStatus BereqReason BereqProtocol BereqHeader BereqUnset BereqLost BerespMethod BerespURL BerespStatus BerespReason BerespProtocol
+		BerespHeader BerespUnset BerespLost ObjProtocol ObjStatus ObjReason ObjHeader BogoHeader LostHeader TTL Fetch_Body VCL_acl VCL_call VCL_trace VCL_return ReqStart
+		Hit HitPass ExpBan ExpKill WorkThread Hash Backend_health VCL_Log VCL_Error Gzip Link Begin End VSL Storage Timestamp ReqAcct PipeAcct BereqAcct VfpAcct
+		Witness H2RxHdr H2RxBody H2TxHdr H2TxBody HitMiss Filters SessError VCL_use Notice VdpAcct`) {
+		all = append(all, "-"+tag)
+	}
+	return strings.Join(all, ",")
+}
+
+// start runs a peer and waits until it takes connections.
+func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, err error) {
+	i = &instance{setup: with, server: s, Host: host, Cert: b.cert, Key: b.key, Files: b.files, Origin: b.origin.addr, warmed: map[string]bool{}}
+	if i.Dir, err = os.MkdirTemp(b.dir, s.name); err != nil {
+		return nil, err
+	}
+	for _, p := range []*string{&i.Port, &i.TLSPort, &i.AdminPort} {
+		if *p, err = peer.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	if err := i.write(); err != nil {
+		return nil, err
+	}
+	if err := i.giveAway(); err != nil {
+		return nil, err
+	}
+	args, err := s.command(i.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if i.process, err = peer.Start(ctx, peerCore, s.env, args...); err != nil {
+		return nil, err
+	}
+	for tries := 0; ; tries++ {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+i.Port)
+		if err == nil {
+			return i, conn.Close()
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-i.process.Ended():
+			return nil, fmt.Errorf("%s ended:\n%s", s.name, i.stop())
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: %w\n%s", s.name, ctx.Err(), i.stop())
+		}
+		if tries == 400 {
+			return nil, fmt.Errorf("%s takes no connections after 20 s\n%s", s.name, i.stop())
+		}
+	}
+}
+
+// write writes what the peer is configured with.
+func (i *instance) write() error {
+	for _, dir := range i.server.dirs {
+		if err := os.MkdirAll(filepath.Join(i.Dir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for from, to := range i.server.files {
+		t, err := template.ParseFS(conf, "conf/"+from)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(i.Dir, to)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := t.Execute(f, i); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveAway makes the folder its owner's.
+func (i *instance) giveAway() error {
+	if i.server.owner == "" {
+		return nil
+	}
+	u, err := user.Lookup(i.server.owner)
+	if err != nil {
+		return err
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	return filepath.WalkDir(i.Dir, func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
+}
+
+// stop ends the peer, removes what it wrote, and returns what it printed.
+func (i *instance) stop() string {
+	out := i.process.Stop()
+	if log, err := os.ReadFile(filepath.Join(i.Dir, "error.log")); err == nil {
+		out += string(log)
+	}
+	_ = os.RemoveAll(i.Dir)
+	return out
+}
+
+// addr is where the peer listens for a protocol.
+func (i *instance) addr(proto string) string {
+	if proto == "http1" {
+		return net.JoinHostPort("127.0.0.1", i.Port)
+	}
+	return net.JoinHostPort("127.0.0.1", i.TLSPort)
+}
+
+// url is that of an object.
+func (i *instance) url(proto string, o object) string {
+	if proto == "http1" {
+		return "http://" + net.JoinHostPort(host, i.Port) + o.path()
+	}
+	return "https://" + net.JoinHostPort(host, i.TLSPort) + o.path()
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/peer"
+)
+
+// result is all rounds of a case.
+type result struct {
+	Case    testCase            `json:"case"`
+	Samples map[string][]sample `json:"samples"` // by peer
+	Ratios  map[string]ratio    `json:"kaiku_over"`
+}
+
+// ratio is Kaiku over a peer, each round by itself: median, least and greatest.
+type ratio struct {
+	CPU  spread `json:"cpu"`
+	Rate spread `json:"requests_per_second"`
+	P99  spread `json:"p99"`
+	Conn spread `json:"bytes_per_idle_connection,omitzero"`
+}
+
+type spread struct{ Min, Median, Max float64 }
+
+func (s spread) String() string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Min, s.Max) }
+
+type report struct {
+	Time     string            `json:"time"`
+	Versions map[string]string `json:"versions"`
+	Results  []result          `json:"results"`
+}
+
+// spreadOf looks at some rounds.
+func spreadOf(all []float64) spread {
+	if len(all) == 0 {
+		return spread{}
+	}
+	slices.Sort(all)
+	return spread{all[0], all[len(all)/2], all[len(all)-1]}
+}
+
+// over gives what of says of the rounds of one peer.
+func over(rounds []sample, of func(sample) float64) spread {
+	var all []float64
+	for _, m := range rounds {
+		all = append(all, of(m))
+	}
+	return spreadOf(all)
+}
+
+func cpuOf(m sample) float64  { return m.CPU }
+func rateOf(m sample) float64 { return m.Rate }
+func p50Of(m sample) float64  { return m.P50 }
+func p99Of(m sample) float64  { return m.P99 }
+func busyOf(m sample) float64 { return m.Busy }
+func connOf(m sample) float64 { return m.Conn }
+func rssOf(m sample) float64  { return float64(m.RSS) }
+
+func newReport(results []result, servers []server) report {
+	r := report{Time: time.Now().UTC().Format(time.RFC3339), Versions: map[string]string{}, Results: results}
+	for _, s := range servers {
+		r.Versions[s.name] = peer.Version(s.version...)
+	}
+	for i := range r.Results {
+		r.Results[i].compare()
+	}
+	return r
+}
+
+// compare divides Kaiku's rounds by those of each peer.
+func (r *result) compare() {
+	r.Ratios = map[string]ratio{}
+	own := r.Samples["kaiku"]
+	for name, rounds := range r.Samples {
+		if name == "kaiku" || len(own) == 0 {
+			continue
+		}
+		div := func(of func(sample) float64) spread {
+			var all []float64
+			for i := range min(len(own), len(rounds)) {
+				if d := of(rounds[i]); d > 0 {
+					all = append(all, of(own[i])/d)
+				}
+			}
+			return spreadOf(all)
+		}
+		r.Ratios[name] = ratio{CPU: div(cpuOf), Rate: div(rateOf), P99: div(p99Of), Conn: div(connOf)}
+	}
+}
+
+// write writes the report in all forms that are wanted.
+func write(r report, stdout io.Writer, text, asJSON, svg string) error {
+	var tables bytes.Buffer
+	if err := r.print(&tables); err != nil {
+		return err
+	}
+	if _, err := stdout.Write(tables.Bytes()); err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		path string
+		data []byte
+	}{{text, tables.Bytes()}, {asJSON, append(encoded, '\n')}, {svg, chart(r)}} {
+		if f.path == "" {
+			continue
+		}
+		if err := os.WriteFile(f.path, f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// print writes a table for each case.
+func (r report) print(w io.Writer) error {
+	for _, res := range r.Results {
+		fmt.Fprintf(w, "\n%s (%s)\n", res.Case.Title, res.Case.Name)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		if res.Case.How == idle {
+			fmt.Fprint(t, "peer\tversion\tbytes/connection\tRSS MiB\tkaiku/peer\t\n")
+		} else {
+			fmt.Fprint(t, "peer\tversion\tCPU µs/request\trequests/s\tbusy\tp50 µs\tp99 µs\tat origin\tRSS MiB\tkaiku/peer: CPU\trequests/s\tp99\t\n")
+		}
+		for _, name := range res.Case.Peers {
+			if len(res.Samples[name]) > 0 {
+				res.line(t, name, r.Versions[name])
+			}
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, name := range res.notHits() {
+			fmt.Fprintf(w, "NOT ALL HITS: %s asked the origin while it was measured\n", name)
+		}
+	}
+	return nil
+}
+
+// notHits gives the peers that asked the origin though all was stored.
+func (r *result) notHits() (names []string) {
+	for _, name := range r.Case.Peers {
+		if r.Case.How != fresh && r.Case.How != churn && slices.ContainsFunc(r.Samples[name], func(m sample) bool { return m.Origin > 0 }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// line writes what one peer did.
+func (r *result) line(w io.Writer, name, version string) {
+	rounds := r.Samples[name]
+	ratio, compared := r.Ratios[name]
+	fmt.Fprintf(w, "%s\t%s\t", name, version)
+	if r.Case.How == idle {
+		conn := over(rounds, connOf)
+		fmt.Fprintf(w, "%.0f (%.0f–%.0f)\t%.0f\t", conn.Median, conn.Min, conn.Max, over(rounds, rssOf).Median/mib)
+		if compared {
+			fmt.Fprint(w, ratio.Conn)
+		}
+		fmt.Fprint(w, "\t\n")
+		return
+	}
+	var origin int64
+	for _, m := range rounds {
+		origin += m.Origin
+	}
+	cpu := over(rounds, cpuOf)
+	fmt.Fprintf(w, "%.2f (%.2f–%.2f)\t%.0f\t%.0f %%\t%.0f\t%.0f\t%d\t%.0f\t", cpu.Median, cpu.Min, cpu.Max, over(rounds, rateOf).Median, over(rounds, busyOf).Median,
+		over(rounds, p50Of).Median, over(rounds, p99Of).Median, origin, over(rounds, rssOf).Median/mib)
+	if compared {
+		fmt.Fprintf(w, "%v\t%v\t%v\t\n", ratio.CPU, ratio.Rate, ratio.P99)
+	} else {
+		fmt.Fprint(w, "\t\t\t\n")
+	}
+}
