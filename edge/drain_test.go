@@ -104,12 +104,13 @@ func TestDrainCuts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /t HTTP/1.1\r\nHost: www.example\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nping")
+	fmt.Fprint(conn, "GET /t HTTP/1.1\r\nHost: www.example\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("no tunnel: %v, %v", resp, err)
 	}
+	fmt.Fprint(conn, "ping")
 	wantNext(t, r, "ping")
 	e.stop()
 	if n := counted(t, e, "kaiku_edge_requests_cut_total"); n != 4 {

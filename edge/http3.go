@@ -120,35 +120,47 @@ func (s *Server) newHTTP3() *http3.Server {
 // http3Server ends as an http.Server does.
 type http3Server struct {
 	*http3.Server
-	active *atomic.Int64 // requests of the edge under way
+	active *atomic.Int64 // requests under way
+
+	giveUp context.CancelFunc // ends a Shutdown that is not over; nil without one
+	ended  chan error
 }
 
 // goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the last packets of responses have to arrive, as nobody tells that they did.
 const goneAfter = 2 * time.Second
 
-// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for.
-func (h http3Server) Shutdown(ctx context.Context) error {
-	quiet, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		tick := time.NewTicker(goneAfter / 20)
-		defer tick.Stop()
-		for last := time.Now(); time.Since(last) < goneAfter; {
-			select {
-			case <-quiet.Done():
-				return
-			case <-tick.C:
-				if h.active.Load() > 0 {
-					last = time.Now()
-				}
+// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for. If ctx ends first, nothing is cut off before Close.
+func (h *http3Server) Shutdown(ctx context.Context) error {
+	quiet, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	h.giveUp, h.ended = giveUp, make(chan error, 1)
+	go func() { h.ended <- h.Server.Shutdown(quiet) }()
+	tick := time.NewTicker(goneAfter / 20)
+	defer tick.Stop()
+	for last := time.Now(); time.Since(last) < goneAfter; {
+		select {
+		case err := <-h.ended:
+			h.ended <- err
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			if h.active.Load() > 0 {
+				last = time.Now()
 			}
 		}
-		cancel()
-	}()
-	if err := h.Server.Shutdown(quiet); ctx.Err() != nil {
-		return err
 	}
-	return h.Server.Close()
+	return h.Close()
+}
+
+// Close ends the server at once.
+func (h *http3Server) Close() error {
+	err := h.Server.Close()
+	if h.giveUp != nil {
+		h.giveUp()
+		h.giveUp = nil
+		<-h.ended
+	}
+	return err
 }
 
 // close ends the listener, once the server has ended.

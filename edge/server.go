@@ -253,7 +253,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		<-ready // connections that come meanwhile wait
 		serve(tls.NewListener(s.conns.listener(s.https), conf), s.newClientHTTP())
 		h3 := s.newHTTP3()
-		servers = append(servers, http3Server{h3, &s.activeQUIC})
+		servers = append(servers, &http3Server{Server: h3, active: &s.activeQUIC})
 		if err := s.quic.listen(); err != nil {
 			failed <- fmt.Errorf("edge listener for HTTP/3: %w", err)
 		} else {
