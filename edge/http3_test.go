@@ -1,0 +1,259 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+)
+
+// socket is a UDP socket of the test's.
+func socket(t *testing.T) *quic.Transport {
+	t.Helper()
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &quic.Transport{Conn: u}
+	t.Cleanup(func() {
+		tr.Close()
+		u.Close()
+	})
+	return tr
+}
+
+// dialQUIC makes a connection for HTTP/3.
+func (e *testEdge) dialQUIC(ctx context.Context, tr *quic.Transport) (*quic.Conn, error) {
+	conf := e.trust()
+	conf.NextProtos = []string{http3.NextProtoH3}
+	return tr.Dial(ctx, net.UDPAddrFromAddrPort(e.SecureAddr().(*net.TCPAddr).AddrPort()), conf, &quic.Config{})
+}
+
+// A client whose address changes goes on with its download.
+func TestConnectionMigration(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	large := strings.Repeat("0123456789abcdef", 1<<20)
+	e := newSecure(t, static(large, "Cache-Control: max-age=1000"), 1)
+	c, err := e.dialQUIC(t.Context(), socket(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "https://www.example/large", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http3.Transport{}).NewClientConn(c).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	before := c.LocalAddr().String()
+	if _, err := io.CopyN(io.Discard, resp.Body, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	path, err := c.AddPath(socket(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := path.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := path.Switch(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(len(large))-1<<20 {
+		t.Errorf("the rest of the download: %d bytes, %v", n, err)
+	}
+	if c.LocalAddr().String() == before {
+		t.Error("the connection is where it was")
+	}
+}
+
+// Beyond a rate of new connections, or some of one network, addresses have to be proved (Retry); clients that do get in.
+func TestRetryUnderLoad(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static("x"), 1)
+	for range newQUICBurst {
+		e.quic.transport.VerifySourceAddress(&net.UDPAddr{IP: net.IPv4(203, 0, 113, 1)}) // takes from the burst
+	}
+	if !e.quic.transport.VerifySourceAddress(&net.UDPAddr{IP: net.IPv4(203, 0, 113, 2)}) {
+		t.Error("no Retry after the burst")
+	}
+	c, err := e.dialQUIC(t.Context(), socket(t))
+	if err != nil {
+		t.Fatalf("a client that proves its address: %v", err)
+	}
+	_ = c.CloseWithError(0, "")
+}
+
+// Places of connections are limited in all and by network, given back, and taken from who is idle.
+func TestConnections(t *testing.T) {
+	c := newConns(3, 2, slog.New(slog.DiscardHandler))
+	from := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+	take := func(a net.Addr, want bool) func() {
+		t.Helper()
+		release, ok := c.take(a)
+		if ok != want {
+			t.Fatalf("%v: %v, want %v", a, ok, want)
+		}
+		return release
+	}
+	first := take(from("2001:db8::1"), true)
+	take(from("2001:db8::2"), true)
+	take(from("2001:db8::3"), false) // of the same /64
+	first()
+	first() // twice is once
+	take(from("2001:db8::3"), true)
+	take(from("203.0.113.1"), true)
+	take(from("203.0.113.2"), false) // all places are taken
+	var cut atomic.Int64
+	idle := &client{cut: func() error { cut.Add(1); return nil }}
+	c.follow(idle)
+	take(from("203.0.113.2"), true)
+	if cut.Load() != 1 {
+		t.Error("the idle connection was not closed for the new one")
+	}
+	busy := &client{cut: idle.cut}
+	c.follow(busy)
+	c.begin(busy)
+	take(from("203.0.113.3"), false)
+	c.expire(time.Now().Add(time.Hour))
+	c.finish(busy)
+	c.expire(time.Now().Add(idleTimeout))
+	if cut.Load() != 1 {
+		t.Error("a connection was cut that had something under way, or a moment ago")
+	}
+	c.expire(time.Now().Add(idleTimeout + headerTimeout))
+	if cut.Load() != 2 {
+		t.Error("a connection that has asked for nothing for long is still there")
+	}
+}
+
+// A client that opens streams and does not finish its header block is given up; so is one that takes its requests back at once.
+func TestHTTP3Abuse(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1)
+	c, err := e.dialQUIC(t.Context(), socket(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	str, err := c.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := str.Write([]byte{1, 100, 0}); err != nil { // a HEADERS frame of 100 bytes, of which one comes
+		t.Fatal(err)
+	}
+	idle := func() bool {
+		e.conns.mu.Lock()
+		defer e.conns.mu.Unlock()
+		return e.conns.idle.Len() == 1
+	}
+	until(t, "the connection counts as idle", idle)
+	e.conns.expire(time.Now().Add(idleTimeout + headerTimeout))
+	select {
+	case <-c.Context().Done():
+	case <-time.After(30 * time.Second):
+		t.Error("half a header block keeps a connection")
+	}
+
+	if c, err = e.dialQUIC(t.Context(), socket(t)); err != nil {
+		t.Fatal(err)
+	}
+	h := (&http3.Transport{}).NewClientConn(c)
+	for i := 0; ; i++ {
+		ctx, takeBack := context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("https://www.example/%d", i), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		before := e.active.Load()
+		go func() {
+			_, err := h.RoundTrip(r)
+			done <- err
+		}()
+		until(t, "the request is under way, or the connection gone", func() bool { return e.active.Load() > before || c.Context().Err() != nil })
+		takeBack()
+		<-done
+		if c.Context().Err() != nil {
+			break
+		}
+		until(t, "it is taken back", func() bool { return e.active.Load() == 0 || c.Context().Err() != nil })
+		if i > 10*resetsFree {
+			t.Fatal("requests are taken back without end")
+		}
+	}
+	var closed *quic.ApplicationError
+	if err := context.Cause(c.Context()); !errors.As(err, &closed) || closed.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
+		t.Errorf("the connection ended by %v", err)
+	}
+}
+
+// movedConn is a socket that reaches another address than it is told.
+type movedConn struct {
+	net.PacketConn
+	to   atomic.Pointer[net.UDPAddr] // nil means no other
+	from net.Addr
+}
+
+func (c *movedConn) WriteTo(p []byte, addr net.Addr) (int, error) {
+	if to := c.to.Load(); to != nil {
+		addr = to
+	}
+	return c.PacketConn.WriteTo(p, addr)
+}
+
+func (c *movedConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, addr, err := c.PacketConn.ReadFrom(p)
+	if c.to.Load() != nil {
+		addr = c.from
+	}
+	return n, addr, err
+}
+
+// An edge that was started again, with the same secret, tells clients at once that their connections are gone (RFC 9000, 10.3).
+func TestStatelessReset(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	udp := func(e *testEdge) *net.UDPAddr {
+		return net.UDPAddrFromAddrPort(e.SecureAddr().(*net.TCPAddr).AddrPort())
+	}
+	before, after := newSecure(t, static("x"), 1), newSecure(t, static("x"), 1)
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := &movedConn{PacketConn: u, from: udp(before)}
+	tr := &quic.Transport{Conn: moved}
+	t.Cleanup(func() {
+		tr.Close()
+		u.Close()
+	})
+	c, err := before.dialQUIC(t.Context(), tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved.to.Store(udp(after)) // which knows nothing of the connection
+	until(t, "the client learns that its connection is gone", func() bool {
+		_, _ = stream.Write([]byte("anybody there? anybody there? anybody there?"))
+		return c.Context().Err() != nil
+	})
+	var reset *quic.StatelessResetError
+	if err := context.Cause(c.Context()); !errors.As(err, &reset) {
+		t.Errorf("the connection ended by %v", err)
+	}
+}
