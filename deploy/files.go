@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"time"
 )
 
 // Effect is what the process needs to take a changed file.
@@ -83,12 +84,23 @@ type Service struct {
 	Listen []string
 	// Memory is the most that the process may use, in bytes; 0 is not limited.
 	Memory int64
+	// Drain is how long requests under way may take at the end; 0 is 30 s.
+	Drain time.Duration
 	// Writable are folders beside /var/lib/kaiku that the process writes to.
 	Writable []string
 	// Program is the path of the binary; "" is /usr/local/bin/kaiku.
 	Program string
 	// Environment is a file of variables for the process; "" is none.
 	Environment string
+}
+
+// StopSeconds is how long systemd waits for the end of the process.
+func (n *Node) StopSeconds() int {
+	drain := n.Service.Drain
+	if drain == 0 {
+		drain = 30 * time.Second
+	}
+	return int((drain + 15*time.Second) / time.Second)
 }
 
 // MemoryLimit is what Go is told to stay below: room for what Go doesn't count.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
@@ -148,6 +149,7 @@ func (f *Fleet) service(n *Node) deploy.Service {
 		if e.HTTPS != "" {
 			s.Listen = append(s.Listen, e.HTTPS)
 		}
+		s.Drain = time.Duration(e.DrainTimeout)
 		writes(e.Data)
 	}
 	if n.has(roleGeoDNS) {
