@@ -204,6 +204,51 @@ func TestStalledClients(t *testing.T) {
 	until(t, "they are given up", func() bool { return e.active.Load() == 0 })
 }
 
+// Slow readers of large bodies hold a buffer each; when there are too many, those who have taken nothing for a while are given up.
+func TestSlowReaders(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static(strings.Repeat("x", 8<<20), "Cache-Control: max-age=1000"), 1)
+	honest := e.newClientOf("h2")
+	get := func() {
+		t.Helper()
+		resp, err := honest.Get("https://www.example/large")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != 8<<20 {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+	get()
+	e.settle()
+	before := heap()
+	const slow = maxSenders + 176
+	for range slow / maxStreams {
+		a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		go a.drain()
+		for range maxStreams {
+			if _, err := a.ask("/large"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until(t, "all wait to write", func() bool { return e.senders.len() == slow })
+	grown := heap() - before
+	t.Logf("%d slow readers: the heap grew by %d MiB", slow, grown>>20)
+	if grown > slow*(512<<10) {
+		t.Errorf("the heap grew by %d KiB for each slow reader", grown/slow>>10)
+	}
+	get()
+	e.senders.expire(time.Now().Add(slowSend))
+	if n := e.senders.len(); n != maxSenders {
+		t.Errorf("%d are still waited for, want %d", n, maxSenders)
+	}
+	get()
+	e.senders.expire(time.Now().Add(sendTimeout))
+	until(t, "all are given up", func() bool { return e.active.Load() == 0 })
+}
+
 // What honest clients do is no flood.
 func TestHonestClients(t *testing.T) {
 	large := strings.Repeat("x", 4<<20)
