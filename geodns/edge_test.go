@@ -3,6 +3,7 @@ package geodns
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -141,5 +142,32 @@ func TestWildcardEdge(t *testing.T) {
 	x, err := s.Explain("shop.example.com", inHelsinki.Addr())
 	if err != nil || x.Name != "*.example.com." || x.Nodes[0].Node != "hel1" {
 		t.Errorf("explained as %+v, %v", x, err)
+	}
+}
+
+// A name has no HTTPS record while one of its edges says that it has no certificates: browsers that see the record give up plain HTTP.
+func TestHTTPSRecordWaits(t *testing.T) {
+	cfg := testConfig(t)
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].ALPN = []string{"h2", "h3"}
+	}
+	s := newServer(t, cfg)
+	record := `www.example.com. 30 IN HTTPS 1 . alpn="h2,h3" ipv4hint="203.0.113.10" ipv6hint="2001:db8:1::10"`
+	for _, c := range []struct {
+		reports map[string]Report
+		want    []string
+	}{
+		{nil, []string{record}},
+		{map[string]Report{"nyc1": {Plain: true}}, nil}, // which Helsinki doesn't get, but may soon
+		{map[string]Report{"nyc1": {}, "tyo1": {Plain: true}}, []string{record}},
+	} {
+		s.Registry = func() map[string]Report { return c.reports }
+		s.askRegistry(time.Second)
+		resp := ask(t, s, question("www.example.com. HTTPS"), inHelsinki, false)
+		wantRRs(t, "HTTPS", resp.Answer, c.want...)
+		if len(c.want) == 0 && len(resp.Ns) != 1 {
+			t.Errorf("no SOA with the answer that there is none: %v", resp)
+		}
+		wantRRs(t, "A", ask(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 30 IN A 203.0.113.10")
 	}
 }
