@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -99,10 +100,13 @@ func (c *Certificates) SetHosts(hosts []string) {
 	c.ACME.setNames(names)
 }
 
-// complete says whether there is a certificate that is good now for every host.
+// complete says whether there is a certificate that is good now for every host that is a name.
 func (c *Certificates) complete() bool {
 	hosts := c.hosts.Load()
-	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool { return !c.has(strings.Replace(h, "*", "any", 1)) })
+	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool {
+		_, err := netip.ParseAddr(strings.Trim(h, "[]"))
+		return err != nil && !c.has(strings.Replace(h, "*", "any", 1))
+	})
 }
 
 // matching are the certificates that are for a name.

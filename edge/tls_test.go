@@ -246,6 +246,12 @@ func TestCertificateFiles(t *testing.T) {
 	if !c.has("www.example") || c.has("example") {
 		t.Error("has is wrong")
 	}
+	for list, want := range map[string]bool{"www.example": true, "www.example 203.0.113.1 [::1]": true, "www.example example": false, "www.example *.www.example": true} {
+		c.SetHosts(strings.Fields(list))
+		if c.complete() != want {
+			t.Errorf("complete for %s: %v", list, !want)
+		}
+	}
 	if err := c.SetFiles([]CertificateFile{expired}); err != nil {
 		t.Fatal(err)
 	}
