@@ -37,7 +37,6 @@ type testCA struct {
 	manage    http.Handler
 	orders    atomic.Int64 // that were begun
 	down      atomic.Bool  // it answers 503
-	limited   atomic.Int64 // so many orders are refused, as there were too many
 
 	mu       sync.Mutex
 	finalize func() // called before an order is finalized
@@ -62,13 +61,6 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 			return
 		case strings.HasSuffix(r.URL.Path, "/order-plz"):
 			c.orders.Add(1)
-			if c.limited.Add(-1) >= 0 {
-				w.Header().Set("Content-Type", "application/problem+json")
-				w.Header().Set("Replay-Nonce", rand.Text())
-				w.WriteHeader(http.StatusTooManyRequests)
-				_, _ = io.WriteString(w, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many certificates","status":429}`)
-				return
-			}
 		case strings.Contains(r.URL.Path, "/finalize-order/"):
 			c.mu.Lock()
 			f := c.finalize
