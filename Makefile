@@ -12,7 +12,7 @@ run: build
 	bin/kaiku demo
 
 test:
-	$(GO) test $(RACE) ./...
+	$(GO) test $(RACE) -timeout 15m ./...
 
 # dist/kaiku_VERSION_ARCH.deb. The units come from the templates that `kaiku deploy` has.
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// notAgain are tests that need not run with each protocol: they begin others, or take long and have no client.
-const notAgain = "TestEveryProtocol|TestPurgeByCloudflareClient|TestOpenAPI|TestLease|TestOrigin.*Killed"
+// notAgain are tests that need not run with each protocol: they begin others, are about purges, origins or freshness, which know no protocol, or take long.
+const notAgain = "TestEveryProtocol|TestPurge.*|TestWhoMayPurge.*|TestManyFollowersOfOneFill|TestOrigin.*|TestWarm.*|TestOpenAPI.*|TestLease|TestFreshness|TestRawRequests"
 
-// The whole behaviour of the edge is the same over all protocols: every test of this package runs with clients of each.
+// The behaviour of the edge is the same over all protocols: the tests of this package run with clients of each.
 func TestEveryProtocol(t *testing.T) {
 	if protocol() != "" {
 		t.Skip("this is such a run")

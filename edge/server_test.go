@@ -141,7 +141,11 @@ func TestHealthAndMetrics(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "one", "two")
 	e := newEdge(t, h)
-	go func() { step <- struct{}{} }()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		step <- struct{}{}
+	}()
 	resp := e.open(context.Background(), "/a")
 	wantNext(t, resp.Body, "one")
 	stopped := make(chan struct{})
@@ -161,6 +165,7 @@ func TestShutdown(t *testing.T) {
 		t.Error("the edge stopped before the request was finished")
 	default:
 	}
+	<-sent
 	close(step)
 	wantRest(t, resp.Body, "two")
 	<-stopped
