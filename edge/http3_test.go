@@ -247,7 +247,7 @@ func TestStatelessReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved.to.Store(udp(after)) // which knows nothing of the connection
+	moved.to.Store(udp(after))                                                             // which knows nothing of the connection
 	if _, err := stream.Write([]byte(strings.Repeat("anybody there? ", 60))); err != nil { // a packet that is larger than a reset, and is sent again until it is answered
 		t.Fatal(err)
 	}
