@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A client that takes its request back while the edge waits for more of its body: what reads the body for the origin may outlive the request.
@@ -53,5 +55,32 @@ func TestBodyTakenBack(t *testing.T) {
 				t.Errorf("then: %s", resp.Status)
 			}
 		})
+	}
+}
+
+// deadlines is a ResponseWriter that counts the read deadlines that are set.
+type deadlines struct {
+	http.ResponseWriter
+	set int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error {
+	d.set++
+	return nil
+}
+
+// What reads a body after its request was answered sets no deadlines: the controller is not the request's any more.
+func TestBodyReadAfterAnswer(t *testing.T) {
+	w := &deadlines{}
+	b := &timedBody{ReadCloser: io.NopCloser(strings.NewReader("body")), control: http.NewResponseController(w)}
+	if _, err := b.Read(make([]byte, 1)); err != nil || w.set != 1 {
+		t.Fatalf("%d deadlines before the answer, %v", w.set, err)
+	}
+	b.answered()
+	if rest, err := io.ReadAll(b); err != nil || string(rest) != "ody" {
+		t.Errorf("read %q, %v", rest, err)
+	}
+	if err := b.Close(); err != nil || w.set != 1 {
+		t.Errorf("%d deadlines after the answer, %v", w.set-1, err)
 	}
 }
