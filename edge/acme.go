@@ -90,6 +90,9 @@ var errNotRenewing = errors.New("another edge renews, or nobody wants it any mor
 // start makes what certmagic needs. It is told the listeners for plain HTTP and for TLS, so that it sees that the challenges that come there are answered already.
 func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	a.log = log
+	if a.Every == 0 {
+		a.Every = 10 * time.Minute
+	}
 	var roots *x509.CertPool
 	if a.Roots != "" {
 		pem, err := os.ReadFile(a.Roots)
@@ -124,18 +127,15 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	if !plain.IP.IsUnspecified() {
 		issuer.ListenHost = plain.IP.String()
 	}
-	if a.Every == 0 {
-		a.Every = 10 * time.Minute
-	}
-	make := func(issuer certmagic.ACMEIssuer) *certmagic.Config {
+	proveBy := func(issuer certmagic.ACMEIssuer) *certmagic.Config {
 		c := certmagic.New(a.cache, conf)
 		c.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(c, issuer)}
 		return c
 	}
-	a.byHTTP = make(issuer)
+	a.byHTTP = proveBy(issuer)
 	if a.Challenges != nil {
 		issuer.DNS01Solver = dnsSolver{a.Challenges}
-		a.byDNS = make(issuer)
+		a.byDNS = proveBy(issuer)
 	}
 	return nil
 }

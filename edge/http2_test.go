@@ -310,3 +310,10 @@ func TestHonestClients(t *testing.T) {
 		t.Error("honest clients count as floods")
 	}
 }
+
+// len is how many writes are under way.
+func (s *senders) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list.Len()
+}

@@ -8,7 +8,7 @@ import (
 )
 
 // notAgain are tests that need not run with each protocol: they begin others, are about purges, origins or freshness, which know no protocol, or take long.
-const notAgain = "TestEveryProtocol|TestPurge.*|TestWhoMayPurge.*|TestManyFollowersOfOneFill|TestOrigin.*|TestWarm.*|TestOpenAPI.*|TestLease|TestFreshness|TestRawRequests"
+const notAgain = "TestEveryProtocol|TestPurge|TestPurge(In|By).*|TestWhoMayPurge.*|TestManyFollowersOfOneFill|TestOrigin(s|Killed).*|TestWarm.*|TestOpenAPI.*|TestLease|TestFreshness|TestRawRequests"
 
 // The behaviour of the edge is the same over all protocols: the tests of this package run with clients of each.
 func TestEveryProtocol(t *testing.T) {

@@ -71,10 +71,3 @@ func (s *senders) serve(ctx context.Context) {
 		}
 	}
 }
-
-// len is how many writes are under way.
-func (s *senders) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.list.Len()
-}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// A machine that cloud-init makes has what `kaiku deploy` gives it. Terraform renders the template; no provider is needed, and nothing is downloaded.
+func TestTerraform(t *testing.T) {
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skip("terraform is not installed (Debian has no package of it): the module and the cloud-init template are not looked at")
+	}
+	dir := t.TempDir()
+	for _, part := range []string{"terraform", "cloud-init"} {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(deployDir, part))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(in string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(terraform, args...)
+		cmd.Dir = in
+		cmd.Env = append(os.Environ(), "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1")
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("terraform %v: %v\n%s%s", args, err, out.String(), errs.String())
+		}
+		return out.String()
+	}
+	example := filepath.Join(dir, "terraform/example")
+	run(dir, "fmt", "-check", "-diff", "-recursive", "terraform")
+	run(example, "init", "-input=false", "-no-color")
+	run(example, "validate", "-no-color")
+	if out, err := command(t, "check", "--config", filepath.Join(example, "fleet/fleet.yaml")); err != nil {
+		t.Errorf("check: %v\n%s", err, out)
+	}
+
+	// The same with secrets, and a program for machines to fetch: this test itself is kaiku.
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := "#!/bin/sh\nKAIKU_TEST_ARGS=$(printf '%s\\n' \"$@\") exec " + self + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "kaiku"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256Of([]byte(program))
+	text := readFile(t, example, "main.tf")
+	text = strings.Replace(text, "secrets       = {} #", `secrets       = { "fleet.key" = "s3cret\n", "admin.token" = "t\n" } #`, 1)
+	text = strings.Replace(text, "start         = false", "start         = true", 1)
+	if err := os.WriteFile(filepath.Join(example, "main.tf"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(example, "apply", "-input=false", "-no-color", "-auto-approve", "-var", "binary_url=file://"+filepath.Join(dir, "kaiku"), "-var", "binary_sha256="+sum)
+	var data map[string]string
+	if err := json.Unmarshal([]byte(run(example, "output", "-json", "user_data")), &data); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"hel1", "nyc1"} {
+		bootMachine(t, name, data[name], sum)
+	}
+}
+
+// bootMachine does what cloud-init does with user data, in a folder that stands for /.
+func bootMachine(t *testing.T, name, data, sum string) {
+	t.Helper()
+	var config struct {
+		Files []struct{ Path, Content, Encoding, Permissions string } `yaml:"write_files"`
+		Run   [][]string                                              `yaml:"runcmd"`
+	}
+	if err := yaml.Unmarshal([]byte(data), &config); err != nil || !strings.HasPrefix(data, "#cloud-config\n") {
+		t.Fatalf("%v in\n%s", err, data)
+	}
+	root := t.TempDir()
+	for _, f := range config.Files {
+		content := []byte(f.Content)
+		if f.Encoding == "b64" {
+			var err error
+			if content, err = base64.StdEncoding.DecodeString(f.Content); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mode := uint64(0o644)
+		if f.Permissions != "" {
+			var err error
+			if mode, err = strconv.ParseUint(f.Permissions, 8, 32); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(root, f.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, fs.FileMode(mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Programs that would change this machine only note how they were called.
+	bin := t.TempDir()
+	for _, tool := range []string{"systemctl", "sysctl", "useradd", "chown", "id"} {
+		if err := os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+bin+"/log\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range config.Run {
+		if _, err := exec.LookPath("curl"); err != nil {
+			t.Log("curl is not installed: what cloud-init runs is not run here")
+			return
+		}
+		cmd := exec.Command(filepath.Join(root, args[0]), args[1:]...)
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KAIKU_ROOT="+root)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %v\n%s", name, args, err, out)
+		}
+	}
+	if link, err := os.Readlink(filepath.Join(root, "usr/local/bin/kaiku")); err != nil || link != "../lib/kaiku/"+sum[:16]+"/kaiku" {
+		t.Errorf("%s: the program is at %q, %v", name, link, err)
+	}
+	for _, secret := range []string{"fleet.key", "admin.token"} {
+		if info, err := os.Stat(filepath.Join(root, "etc/kaiku", secret)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %s: %v, %v", name, secret, info, err)
+		}
+	}
+	config2 := filepath.Join(root, "etc/kaiku/fleet.yaml")
+	f, _, err := loadFleet(config2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	units, err := unitsOf(config2, name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range units {
+		if got := readFile(t, root, u.Path); got != string(u.Data) {
+			t.Errorf("%s: %s is\n%s\nand not what deploy gives the node", name, u.Path, got)
+		}
+	}
+	log := readFile(t, bin, "log")
+	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service", "chown kaiku: " + root + "/etc/kaiku/fleet.key"}
+	if f.node(name).has(roleGeoDNS) {
+		wants = append(wants, "systemctl restart systemd-resolved.service")
+	}
+	for _, want := range wants {
+		if !strings.Contains(log, want+"\n") {
+			t.Errorf("%s: %q was not done, only\n%s", name, want, log)
+		}
+	}
+}
