@@ -16,14 +16,18 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of what one connection may do without asking for anything.
 const (
-	freeBytes   = 1 << 20  // that it may send beside its requests: frames that only cost time (pings, settings, empty ones)
-	requestFree = 1 << 20  // more for each request, which covers a body that nobody reads
-	resetsFree  = 100      // requests that it may take back at once
-	resetBytes  = 64 << 10 // a request counts as taken back at once if less of a body had been sent
+	freeBytes   = 1 << 20   // that it may send beside its requests: frames that only cost time (pings, settings, empty ones)
+	requestFree = 1 << 10   // more for each request, and twice its header block
+	bodyFree    = 512 << 10 // more for each request with a body, which covers one that nobody reads: that much a request's window lets in
+	sentFree    = 8         // a byte more for so many that were sent to it: half of what acknowledging empty settings over TLS 1.2 takes
+	resetsFree  = 200       // requests that it may take back at once,
+	resetRate   = 20        // and so many more each second: maps and previews that are scrolled
+	resetBytes  = 64 << 10  // a request counts as taken back at once if less of a body had been sent
 )
 
 // conns counts the connections of clients, in all and by network, and makes room for new ones.
@@ -198,12 +202,14 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 // client is the far end of a connection, and what it did so far.
 type client struct {
 	requests, resets atomic.Int64
-	credit           atomic.Int64 // bytes that it may have sent for what it asked
-	cut              func() error // ends the connection
+	resetting        atomic.Pointer[rate.Limiter] // how fast it takes requests back; nil if it has taken none back
+	credit           atomic.Int64                 // bytes that it may have sent for what it asked
+	cut              func() error                 // ends the connection
 
 	place  *list.Element // in the list of idle ones
 	since  time.Time     // when it came there
-	active int           // requests under way, of HTTP/3; all three are guarded by conns.mu
+	active int           // requests under way, of HTTP/3
+	fresh  *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; all four are guarded by conns.mu
 }
 
 // clientConn is a TCP connection of a client, below TLS.
@@ -219,7 +225,7 @@ type clientConn struct {
 // Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is acknowledged costs the client as much as the edge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/4 && !c.tunnel.Load() {
+	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree && !c.tunnel.Load() {
 		c.conns.flooding.Inc()
 		c.conns.log.Debug("connection closed: it sends much and asks for little", "client", c.RemoteAddr(), "bytes", read, "requests", c.requests.Load())
 		return 0, net.ErrClosed
@@ -264,10 +270,35 @@ func (c *conns) state(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setIdle(&own.client, state == http.StateNew || state == http.StateIdle)
+	own.fresh = nil
+	if state == http.StateNew {
+		own.fresh = own
+	}
 	if state == http.StateHijacked {
 		own.tunnel.Store(true)
 		c.tunnels[own] = true
 	}
+}
+
+// closeFresh ends the connections that never asked for anything, and are still as they were in before: browsers open such to have them ready, and http.Server waits 5 s for each when it shuts
+// down. It returns how much each of them has sent, for the next time.
+func (c *conns) closeFresh(before map[*clientConn]int64) map[*clientConn]int64 {
+	now := map[*clientConn]int64{}
+	var quiet []*clientConn
+	c.mu.Lock()
+	for e := c.idle.Front(); e != nil; e = e.Next() {
+		if own := e.Value.(*client).fresh; own != nil {
+			now[own] = own.read.Load()
+			if n, ok := before[own]; ok && n == now[own] {
+				quiet = append(quiet, own)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, own := range quiet {
+		_ = own.Close()
+	}
+	return now
 }
 
 // closeTunnels ends the connections that are no HTTP any more, which no server knows.
@@ -364,11 +395,22 @@ func withClient(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // ask counts a request. The client is nil if its connection is not limited.
-func (c *client) ask() {
-	if c != nil {
-		c.requests.Add(1)
-		c.credit.Add(requestFree)
+func (c *client) ask(r *http.Request) {
+	if c == nil {
+		return
 	}
+	c.requests.Add(1)
+	size := len(r.Method) + len(r.Host) + len(r.RequestURI)
+	for name, lines := range r.Header {
+		for _, v := range lines {
+			size += len(name) + len(v) + 4
+		}
+	}
+	credit := requestFree + 2*size
+	if r.Body != http.NoBody && r.ContentLength != 0 {
+		credit += bodyFree
+	}
+	c.credit.Add(int64(credit))
 }
 
 // answered looks at how a request ended: a client that takes most of its requests back at once only costs (CVE-2023-44487), and its connection is ended.
@@ -376,7 +418,12 @@ func (c *client) answered(r *http.Request, bytes int64, flooding prometheus.Coun
 	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || bytes >= resetBytes {
 		return
 	}
-	if n := c.resets.Add(1); n > resetsFree && 2*n > c.requests.Load() {
+	resetting := c.resetting.Load()
+	if resetting == nil {
+		c.resetting.CompareAndSwap(nil, rate.NewLimiter(resetRate, resetsFree))
+		resetting = c.resetting.Load()
+	}
+	if n := c.resets.Add(1); !resetting.Allow() && 2*n > c.requests.Load() {
 		flooding.Inc()
 		_ = c.cut()
 	}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -52,9 +53,12 @@ func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	r := x.r
-	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders}
 	from, _ := r.Context().Value(clientKey{}).(*client)
-	from.ask()
+	from.ask(r)
+	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece}
+	if r.ProtoMajor == 1 {
+		rec.piece = math.MaxInt // the line is its own
+	}
 	s.active.Add(1)
 	defer s.active.Add(-1)
 	if r.ProtoMajor == 3 {

@@ -25,9 +25,12 @@ type recorder struct {
 	fields  http.Header    // that every final response of the edge to a client has
 	plain   bool           // the client came without TLS
 
+	client  *client // nil if its connection is not limited
+	piece   int     // bytes that are written at once
 	senders *senders
-	since   time.Time     // when the write that is under way began
-	place   *list.Element // in senders; both are guarded by its mu
+	since   time.Time     // when the write that is under way began, or was given up
+	list    *list.List    // of senders that it is in
+	place   *list.Element // in that, nil if it is in none; all three are guarded by senders.mu
 	cache   httpcache.Status
 }
 
@@ -49,12 +52,18 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	r.senders.begin(r, time.Now())
-	n, err := r.ResponseWriter.Write(p)
-	r.senders.end(r)
-	r.bytes += int64(n)
-	r.sent.Add(uint64(n))
-	return n, err
+	total := 0
+	for {
+		part := p[total:min(len(p), total+r.piece)]
+		r.senders.begin(r, time.Now())
+		n, err := r.ResponseWriter.Write(part)
+		r.senders.end(r)
+		r.bytes += int64(n)
+		r.sent.Add(uint64(n))
+		if total += n; err != nil || total == len(p) {
+			return total, err
+		}
+	}
 }
 
 // FlushError sends what was written; http.ResponseController calls it.

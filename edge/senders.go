@@ -7,54 +7,105 @@ import (
 	"time"
 )
 
+// Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB at most.
 const (
-	// maxSenders is how many writes may wait for their clients before slow ones are given up. Each holds up to 256 KiB.
+	// maxSenders is how many may wait before slow ones are given up.
 	maxSenders = 1024
-	// slowSend is how long a client may take for one write, of 256 KiB at most, when there are more. It is 52 KB/s.
+	// slowSend is how long one may take then. Writes over HTTP/1.1 are of 256 KiB at most, so that is 52 KB/s; others of sendPiece.
 	slowSend = 5 * time.Second
+	// sendPiece is what is written at once over HTTP/2 and HTTP/3, whose requests share a line: a hundred have a minute if it takes 107 KB/s.
+	sendPiece = 64 << 10
 )
 
 // senders are the responses that wait for their clients to take what was written. What takes too long is given up, so that the memory of slow readers is bounded: one list for all of them
 // costs less than a deadline for each write, which with HTTP/2 is a message to the connection.
 type senders struct {
-	mu   sync.Mutex
-	list list.List // of *recorder; who began to write first comes first
+	limit int // 0 means maxSenders; four times as many may wait at all
+
+	mu      sync.Mutex
+	waiting list.List // of *recorder; who began to write first comes first
+	// givenUp have been told to end. With HTTP/2 the stream is reset, and its goroutine waits until that is written: for a connection that takes nothing, for long.
+	givenUp list.List // of *recorder; since is when they were told
 }
 
-// begin notes that r writes.
+func (s *senders) max() int {
+	if s.limit == 0 {
+		return maxSenders
+	}
+	return s.limit
+}
+
+// begin notes that r writes. When far too many wait, the connection of the one that has waited longest is ended at once.
 func (s *senders) begin(r *recorder, now time.Time) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.since = now
-	r.place = s.list.PushBack(r)
+	r.since, r.list = now, &s.waiting
+	r.place = s.waiting.PushBack(r)
+	var oldest *recorder
+	if n := s.waiting.Len() + s.givenUp.Len(); n > 4*s.max() {
+		e := s.givenUp.Front()
+		if e == nil {
+			e = s.waiting.Front()
+		}
+		oldest = e.Value.(*recorder)
+		oldest.leave()
+	}
+	s.mu.Unlock()
+	if oldest != nil {
+		oldest.cut(now)
+	}
 }
 
 // end notes that r's write is over.
 func (s *senders) end(r *recorder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r.leave()
+}
+
+// leave takes r out of the list that it is in. senders.mu is held.
+func (r *recorder) leave() {
 	if r.place != nil {
-		s.list.Remove(r.place)
+		r.list.Remove(r.place)
 		r.place = nil
 	}
 }
 
-// expire gives up writes that take too long.
+// cut ends the connection of r.
+func (r *recorder) cut(now time.Time) {
+	if r.client != nil {
+		_ = r.client.cut()
+		return
+	}
+	_ = r.control.SetWriteDeadline(now)
+}
+
+// expire gives up writes that take too long, and ends connections on which even that takes too long.
 func (s *senders) expire(now time.Time) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for e := s.list.Front(); e != nil; e = s.list.Front() {
+	allowed := sendTimeout
+	for e := s.waiting.Front(); e != nil; e = s.waiting.Front() {
 		oldest := e.Value.(*recorder)
-		allowed := sendTimeout
-		if s.list.Len() > maxSenders {
+		if s.waiting.Len() > s.max() {
 			allowed = slowSend
 		}
 		if now.Sub(oldest.since) < allowed {
-			return
+			break
 		}
-		s.list.Remove(e)
-		oldest.place = nil
+		allowed = sendTimeout
+		oldest.leave()
+		oldest.since, oldest.list = now, &s.givenUp
+		oldest.place = s.givenUp.PushBack(oldest)
 		_ = oldest.control.SetWriteDeadline(time.Now()) // its goroutine is still in the write, as it leaves the list after it
+	}
+	var stuck []*recorder
+	for e := s.givenUp.Front(); e != nil && now.Sub(e.Value.(*recorder).since) >= slowSend; e = s.givenUp.Front() {
+		r := e.Value.(*recorder)
+		r.leave()
+		stuck = append(stuck, r)
+	}
+	s.mu.Unlock()
+	for _, r := range stuck {
+		r.cut(now)
 	}
 }
 

@@ -296,8 +296,17 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 		}()
 	}
 	var err error
-	for range servers {
-		err = errors.Join(err, <-ended)
+	tick := time.NewTicker(freshTimeout)
+	defer tick.Stop()
+	fresh := s.conns.closeFresh(nil)
+	for left := len(servers); left > 0; {
+		select {
+		case e := <-ended:
+			err = errors.Join(err, e)
+			left--
+		case <-tick.C:
+			fresh = s.conns.closeFresh(fresh)
+		}
 	}
 	s.idle(ctx)
 	if n := s.active.Load(); n > 0 {
@@ -316,6 +325,9 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	}
 	return err
 }
+
+// freshTimeout is how long a connection that never asked for anything may still begin to when the edge ends.
+const freshTimeout = time.Second
 
 // cutTimeout is how long requests that were cut off may take to notice.
 const cutTimeout = 5 * time.Second

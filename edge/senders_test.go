@@ -1,0 +1,201 @@
+package edge
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// len is how many writes are under way, those that were given up among them.
+func (s *senders) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting.Len() + s.givenUp.Len()
+}
+
+// few lets so many writes wait before slow ones are given up.
+func few(n int) func(*Server, *Site) { return func(s *Server, _ *Site) { s.senders.limit = n } }
+
+// stall has a client ask n times for what it does not take.
+func (e *testEdge) stall(path string, n int) *attacker {
+	e.t.Helper()
+	a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	go a.drain()
+	for range n {
+		if _, err := a.ask(path); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	return a
+}
+
+// wantWhole has a client of HTTP/2 fetch a body of size bytes.
+func (e *testEdge) wantWhole(path string, size int64) {
+	e.t.Helper()
+	resp, err := e.newClientOf("h2").Get("https://www.example" + path)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != size {
+		e.t.Fatalf("%d bytes, %v", n, err)
+	}
+}
+
+// Clients that take nothing are given up, with the places that they hold, however little they asked for.
+func TestStalledClients(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static(strings.Repeat("x", 32<<10), "Cache-Control: max-age=1000"), 1)
+	e.stall("/a", 50)
+	until(t, "all wait to write", func() bool { return e.senders.len() == 50 })
+	e.senders.expire(time.Now().Add(sendTimeout - time.Minute/2))
+	if n := e.senders.len(); n != 50 {
+		t.Errorf("%d wait before their time is over", n)
+	}
+	e.senders.expire(time.Now().Add(sendTimeout))
+	until(t, "they are given up", func() bool { return e.active.Load() == 0 })
+}
+
+// Slow readers of large bodies hold a buffer each; when there are too many, those who have taken nothing for a while are given up.
+func TestSlowReaders(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	const size, most, slow = 8 << 20, 40, 50
+	e := newSecure(t, static(strings.Repeat("x", size), "Cache-Control: max-age=1000"), 1, few(most))
+	e.wantWhole("/large", size)
+	e.settle()
+	before := heap()
+	e.stall("/large", slow)
+	until(t, "all wait to write", func() bool { return e.senders.len() == slow })
+	if grown := heap() - before; grown > slow*(512<<10) {
+		t.Errorf("the heap grew by %d KiB for each slow reader", grown/slow>>10)
+	}
+	e.wantWhole("/large", size)
+	e.senders.expire(time.Now().Add(slowSend))
+	until(t, "those over the limit are given up", func() bool { return e.senders.len() == most })
+	e.wantWhole("/large", size)
+	e.senders.expire(time.Now().Add(sendTimeout))
+	until(t, "all are given up", func() bool { return e.active.Load() == 0 })
+}
+
+// A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are given up. It goes, with what it holds.
+func TestStuckConnection(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static(strings.Repeat("x", 8<<20), "Cache-Control: max-age=1000"), 1)
+	a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: math.MaxInt32})
+	if err := a.WriteWindowUpdate(0, math.MaxInt32-1<<16); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := a.ask("/large"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "all wait to write", func() bool { return e.senders.len() == 20 })
+	begun := time.Now()
+	e.senders.expire(begun.Add(sendTimeout))
+	if e.active.Load() == 0 {
+		t.Fatal("the connection still takes something, so that this shows nothing")
+	}
+	e.senders.expire(begun.Add(sendTimeout + slowSend + time.Second))
+	until(t, "it is gone", func() bool { return e.active.Load() == 0 && e.senders.len() == 0 })
+}
+
+// However many requests stall, no more than a number wait: the connection of the oldest is ended.
+func TestTooManySenders(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1, few(8))
+	e.wantWhole("/a", 1<<20)
+	first := e.stall("/a", 20)
+	until(t, "the first wait", func() bool { return e.senders.len() == 20 })
+	e.stall("/a", 20)
+	until(t, "only the others wait", func() bool { return e.active.Load() == 20 && e.senders.len() == 20 })
+	if _, err := first.conn.Read(make([]byte, 1)); err == nil {
+		t.Error("the first connection is still there")
+	}
+	e.wantWhole("/a", 1<<20)
+}
+
+// Requests of one connection share its line, so that each is written in pieces, of which a hundred may wait.
+func TestPieces(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1)
+	e.wantWhole("/a", 1<<20)
+	before := e.Sent()
+	a := e.attack(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 200 << 10})
+	if err := a.WriteWindowUpdate(0, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	go a.drain()
+	if _, err := a.ask("/a"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "three pieces are sent of what the window lets through", func() bool { return e.Sent()-before == 3*sendPiece })
+}
+
+// A user who scrolls a map takes many requests back, more than half of all, and is no flood.
+func TestTakenBack(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	release := make(chan struct{})
+	defer close(release)
+	e := newSecure(t, func(http.ResponseWriter, *http.Request) { <-release }, 1)
+	a := e.attack()
+	go a.drain()
+	for i := range 190 {
+		id, err := a.ask(fmt.Sprintf("/%d", i))
+		until(t, "it has come", func() bool { return e.active.Load() == 1 })
+		if err == nil {
+			err = a.WriteRSTStream(id, http2.ErrCodeCancel)
+		}
+		if err != nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+		until(t, "it is taken back", func() bool { return e.active.Load() == 0 })
+	}
+	if n := counted(t, e, "kaiku_edge_connections_flooding_total"); n != 0 {
+		t.Error("the client counts as a flood")
+	}
+}
+
+// A connection that never asked for anything does not hold the end for long; one that is about to ask is waited for.
+func TestFreshConnections(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	e := newEdge(t, static("x"))
+	dial := func() net.Conn {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", e.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	quiet, asks := dial(), dial()
+	var fresh map[*clientConn]int64
+	until(t, "both are known", func() bool { fresh = e.conns.closeFresh(nil); return len(fresh) == 2 })
+	begin := "GET /a HTTP/1.1\r\n"
+	fmt.Fprint(asks, begin)
+	until(t, "the first line has come", func() bool {
+		e.conns.mu.Lock()
+		defer e.conns.mu.Unlock()
+		for own := range fresh {
+			if own.read.Load() == int64(len(begin)) {
+				return true
+			}
+		}
+		return false
+	})
+	e.conns.closeFresh(fresh)
+	if _, err := quiet.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection that asks for nothing is still there")
+	}
+	fmt.Fprint(asks, "Host: www.example\r\nConnection: close\r\n\r\n")
+	if b, err := io.ReadAll(asks); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+		t.Errorf("%q, %v", b, err)
+	}
+}
