@@ -53,9 +53,9 @@ func (c *cache) find(key string, request http.Header) (e *entry, own string) {
 		return nil, key
 	}
 	if isVariants(o.Data()) {
-		variants, err := decodeVariants(o.Data())
-		if err != nil || len(variants) == 0 {
-			return nil, key
+		variants := recordOf(o).variants
+		if len(variants) == 0 {
+			return nil, key // malformed
 		}
 		v := httpcache.Select(variants, request)
 		if v == nil {
@@ -70,14 +70,10 @@ func (c *cache) find(key string, request http.Header) (e *entry, own string) {
 
 // open makes an entry of an object; nil if its record is malformed.
 func (c *cache) open(o *storage.Object) *entry {
-	r, _ := o.Memo(func() any {
-		r, _ := decodeResponse(o.Data()) // nil if it is malformed
-		return r
-	}).(*response)
-	if r == nil {
-		return nil
+	if r := recordOf(o).response; r != nil {
+		return &entry{o, *r}
 	}
-	return &entry{o, *r}
+	return nil
 }
 
 func names(v httpcache.Variant) []string {

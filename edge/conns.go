@@ -145,17 +145,18 @@ func (c *conns) take(a net.Addr) (release func(), ok bool) {
 func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	front := c.idle.Front()
-	if limited && c.of[network] >= c.perClient || c.total >= c.max && front == nil {
-		now := time.Now()
+	now := time.Now()
+	if c.total >= c.max {
+		oldest = c.oldest(now)
+	}
+	if limited && c.of[network] >= c.perClient || c.total >= c.max && oldest == nil {
 		tell = now.Sub(c.logged) > time.Minute
 		if tell {
 			c.logged = now
 		}
 		return nil, false, tell
 	}
-	if c.total >= c.max {
-		oldest = front.Value.(*client)
+	if oldest != nil {
 		c.setIdle(oldest, false)
 	}
 	c.total++
@@ -163,6 +164,20 @@ func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, t
 		c.of[network]++
 	}
 	return oldest, true, false
+}
+
+// oldest is the client that has been idle longest; nil if all ask for something. c.mu is held.
+func (c *conns) oldest(now time.Time) *client {
+	for e := c.idle.Front(); e != nil; e = e.Next() {
+		from := e.Value.(*client)
+		if from.inLane && now.Sub(from.since) < laneQuiet {
+			return nil // it may have asked a moment ago, and so may all that follow
+		}
+		if !from.busy.Load() {
+			return from
+		}
+	}
+	return nil
 }
 
 // count is how many connections the network of a client has.
@@ -209,7 +224,9 @@ type client struct {
 	place  *list.Element // in the list of idle ones
 	since  time.Time     // when it came there
 	active int           // requests under way, of HTTP/3
-	fresh  *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; all four are guarded by conns.mu
+	inLane bool          // it is of a listener with a hit lane, and its place is not changed for each request
+	busy   atomic.Bool   // of those: it is being written to
+	fresh  *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; place, since, active and fresh are guarded by conns.mu
 }
 
 // clientConn is a TCP connection of a client, below TLS.
@@ -263,6 +280,12 @@ func (c *conns) setIdle(from *client, idle bool) {
 
 // state is an http.Server's ConnState.
 func (c *conns) state(conn net.Conn, state http.ConnState) {
+	switch h := conn.(type) {
+	case *handed:
+		h.idle.Store(state == http.StateIdle)
+	case *handedTLS:
+		h.idle.Store(state == http.StateIdle)
+	}
 	own := asClientConn(conn)
 	if own == nil || state == http.StateClosed {
 		return
@@ -311,7 +334,7 @@ func (c *conns) closeTunnels() {
 	}
 }
 
-// follow, begin, finish and forget do for a connection of HTTP/3 what ConnState does for others.
+// follow, begin, finish and forget do for a connection of HTTP/3, or of the hit lane, what ConnState does for others.
 func (c *conns) follow(from *client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -353,8 +376,10 @@ func (c *conns) expire(now time.Time) {
 		if now.Sub(from.since) < idleTimeout+headerTimeout {
 			break
 		}
-		c.setIdle(from, false)
-		old = append(old, from)
+		c.setIdle(from, from.busy.Load())
+		if from.place == nil {
+			old = append(old, from)
+		}
 	}
 	c.mu.Unlock()
 	for _, from := range old {
@@ -377,8 +402,13 @@ func (c *conns) serve(ctx context.Context) {
 }
 
 func asClientConn(conn net.Conn) *clientConn {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
+	switch h := conn.(type) {
+	case *tls.Conn:
+		conn = h.NetConn()
+	case *handed:
+		return h.own.clientConn
+	case *handedTLS:
+		return h.own.clientConn
 	}
 	own, _ := conn.(*clientConn)
 	return own

@@ -108,6 +108,7 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	cut      prometheus.Counter
+	lane     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []origin.Status) (*metrics, error) {
@@ -121,7 +122,8 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []
 			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
 	}
 	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total", Help: "Requests cut off because they were not done when the edge had to end."})
-	for _, c := range []prometheus.Collector{m.cut, m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
+	m.lane = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_hit_lane_total", Help: "Requests answered by the hit lane."})
+	for _, c := range []prometheus.Collector{m.cut, m.lane, m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -166,7 +166,7 @@ func TestTakenBack(t *testing.T) {
 // A connection that never asked for anything does not hold the end for long; one that is about to ask is waited for.
 func TestFreshConnections(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
-	e := newEdge(t, static("x"))
+	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.NoHitLane = true }) // which has rules of its own
 	dial := func() net.Conn {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", e.Addr().String())
 		if err != nil {

@@ -42,6 +42,7 @@ type Server struct {
 	Secret         [32]byte
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
 	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
+	NoHitLane      bool          // requests take the ordinary path, which is slower
 	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
 	Store          *storage.Store
 	Purges         PurgeLog             // nil means that purges are this edge's own
@@ -238,12 +239,27 @@ func (s *Server) Serve(ctx context.Context) error {
 	rest.Go(func() { s.conns.serve(background) })
 
 	var servers []server
-	failed := make(chan error, 5)
+	failed := make(chan error, 7)
 	serve := func(l net.Listener, h *http.Server) {
 		servers = append(servers, h)
 		go func() { failed <- h.Serve(l) }()
 	}
-	serve(s.conns.listener(s.http), s.newClientHTTP())
+	// ahead has the hit lane of a listener go ahead of an http.Server.
+	ahead := func(l net.Listener, conf *tls.Config) {
+		l = s.conns.listener(l)
+		switch h := s.newClientHTTP(); {
+		case !s.NoHitLane:
+			lane := s.newLane(l, conf)
+			servers = append(servers, &laneServer{h, lane})
+			go func() { failed <- lane.serve() }()
+			go func() { failed <- h.Serve(lane) }()
+		case conf != nil:
+			serve(tls.NewListener(l, conf), h)
+		default:
+			serve(l, h)
+		}
+	}
+	ahead(s.http, nil)
 	if s.https != nil {
 		conf := s.clientTLS("h2", "http/1.1", tlsALPN)
 		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
@@ -251,7 +267,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		ready := make(chan struct{})
 		rest.Go(func() { s.Certificates.serve(background, s.Log, sync.OnceFunc(func() { close(ready) })) })
 		<-ready // connections that come meanwhile wait
-		serve(tls.NewListener(s.conns.listener(s.https), conf), s.newClientHTTP())
+		ahead(s.https, conf)
 		h3 := s.newHTTP3()
 		servers = append(servers, &http3Server{Server: h3, active: &s.activeQUIC})
 		if err := s.quic.listen(); err != nil {

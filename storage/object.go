@@ -67,6 +67,9 @@ func (o *Object) Memo(make func() any) any {
 // InMemory says that the body came from the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }
 
+// Body is the whole body of an object of the RAM tier, else nil. It is not to be changed.
+func (o *Object) Body() []byte { return o.body }
+
 // Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is read and checked before it returns: on an error the
 // object is gone from the store and nothing was sent to anybody yet.
 func (o *Object) Open(off, n int64) (*Reader, error) {

@@ -296,6 +296,25 @@ func (s *Store) Get(key string) *Object {
 	return o
 }
 
+// Hot is Get for an object of the RAM tier. It returns nil for any other, and then nothing is counted, so that Get may follow.
+func (s *Store) Hot(key string) *Object {
+	slot := idOf(key).slot()
+	p, ok := s.index.get(slot)
+	if !ok {
+		return nil
+	}
+	o := s.cached(key, p)
+	if o == nil {
+		return nil
+	}
+	gone, stale, _ := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
+	if gone || stale {
+		return nil
+	}
+	s.index.hit(slot)
+	return o
+}
+
 // cached finds an object in the RAM tier, if it is still the newest of its key.
 func (s *Store) cached(key string, p place) *Object {
 	if s.ram == nil {

@@ -1,0 +1,453 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// begin serves a new connection.
+func (c *laneConn) begin() {
+	defer c.recover()
+	conn := net.Conn(c.clientConn)
+	if c.lane.tls != nil {
+		t := c.shake()
+		if t == nil {
+			c.end()
+			return
+		}
+		if p := t.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
+			c.hand(t)
+			return
+		}
+		c.tls, conn = t, t
+	}
+	c.serve(conn)
+}
+
+// recover ends a connection whose goroutine panics, as net/http does.
+func (c *laneConn) recover() {
+	if p := recover(); p != nil {
+		c.lane.log.Error("panic in the hit lane", "client", c.RemoteAddr(), "panic", p, "stack", string(debug.Stack()))
+		c.end()
+	}
+}
+
+// shake does the handshake of TLS; nil if it fails.
+func (c *laneConn) shake() *tls.Conn {
+	conn := tls.Server(c.clientConn, c.lane.tls)
+	ctx, cancel := context.WithTimeout(context.Background(), headerTimeout)
+	defer cancel()
+	err := conn.HandshakeContext(ctx)
+	if err == nil {
+		return conn
+	}
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader) {
+		_ = c.SetWriteDeadline(time.Now().Add(headerTimeout))
+		_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	}
+	c.lane.log.Debug("TLS handshake failed", "client", c.RemoteAddr(), "error", err)
+	return nil
+}
+
+func looksLikeHTTP(b [5]byte) bool {
+	switch string(b[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+		return true
+	}
+	return false
+}
+
+// end closes the connection.
+func (c *laneConn) end() {
+	if c.tls != nil {
+		_ = c.tls.Close()
+	} else {
+		_ = c.Close()
+	}
+	c.lane.leave(c)
+}
+
+// hand gives the connection to net/http.
+func (c *laneConn) hand(conn net.Conn) {
+	c.lane.mu.Lock()
+	c.handed = true
+	c.lane.mu.Unlock()
+	defer c.lane.leave(c)
+	select {
+	case c.lane.handed <- conn:
+	case <-c.lane.closed:
+		_ = conn.Close()
+	}
+}
+
+// laneRest is what was read and is for net/http.
+type laneRest struct {
+	bytes []byte
+	alone bool // it is one request, whole and without a body
+}
+
+// serve answers requests until the connection ends or one of them is for net/http.
+func (c *laneConn) serve(conn net.Conn) {
+	var rest laneRest
+	err := c.arm(time.Now(), c.firstWait())
+	if err == nil {
+		if c.tls != nil {
+			err = c.serveTLS(&rest)
+		} else {
+			err = c.serveTCP(&rest)
+		}
+	}
+	if err != nil {
+		c.end()
+		return
+	}
+	h := &handed{Conn: conn, own: c, pending: rest.bytes, alone: rest.alone}
+	if c.tls != nil {
+		c.hand(&handedTLS{h, c.tls})
+	} else {
+		c.hand(h)
+	}
+}
+
+// firstWait is for how long the next request is waited for at first.
+func (c *laneConn) firstWait() time.Duration {
+	if c.asked.Load() {
+		return idleTimeout
+	}
+	return headerTimeout
+}
+
+var errQuiet = errors.New("nothing was asked for")
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// arm sets the deadline of the wait for the next request.
+func (c *laneConn) arm(now time.Time, wait time.Duration) error {
+	c.armed, c.quick = now, wait == laneQuiet
+	err := c.SetReadDeadline(now.Add(wait))
+	if c.lane.draining.Load() {
+		err = c.SetReadDeadline(past) // wake may have come before
+	}
+	return err
+}
+
+// heard notes that something was asked for. It does not for each request: the deadline is for long after the last one, and those who asked lately are the last to make room for others.
+func (c *laneConn) heard(now time.Time) error {
+	if (c.quick || c.tls != nil && c.asked.Load()) && now.Sub(c.armed) < laneQuiet/2 {
+		return nil
+	}
+	c.asked.Store(true)
+	c.lane.server.conns.follow(&c.client)
+	if c.tls != nil {
+		return c.arm(now, idleTimeout)
+	}
+	return c.arm(now, laneQuiet)
+}
+
+// serveTCP answers requests over plain HTTP. It waits in one call of the poller for as long as it goes on, so that a request costs a read and a write: a read that takes less than there is room for has
+// taken all, and the poller tells what comes later. But it tells nothing more of an end that came at the same time: that is looked for after the first request, which many clients send alone, and
+// laneQuiet after others.
+func (c *laneConn) serveTCP(rest *laneRest) error {
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var failed error
+		err := raw.Read(func(fd uintptr) (over bool) {
+			over, failed = c.answerReady(int(fd), rest)
+			return over
+		})
+		switch {
+		case err == nil:
+			return failed
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case c.lane.draining.Load():
+			return c.last(raw, rest)
+		case !c.quick:
+			return errQuiet
+		}
+		if err := c.arm(c.armed, idleTimeout); err != nil {
+			return err
+		}
+	}
+}
+
+// answerReady answers what has come. over is whether the lane is done with the connection.
+func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
+	b := c.lane.buffers.Get().(*laneBuffers)
+	defer c.lane.buffers.Put(b)
+	c.fd = fd
+	for kept := 0; ; {
+		n, err := read(fd, b.in[kept:])
+		if n <= 0 {
+			rest.bytes = bytes.Clone(b.in[:kept]) // net/http waits for the rest of it
+			switch {
+			case err == syscall.EAGAIN && kept == 0:
+				return false, nil
+			case err == nil && kept == 0:
+				err = io.EOF
+			case err == syscall.EAGAIN:
+				err = nil
+			}
+			return true, err
+		}
+		full := kept+n == len(b.in)
+		left, kind, err := c.answer(b, b.in[:kept+n])
+		switch {
+		case err != nil:
+			return true, err
+		case kind == askRaw && full && len(left) < len(b.in): // more of it may be there
+			kept = copy(b.in[:], left)
+			continue
+		case len(left) > 0:
+			rest.bytes, rest.alone = bytes.Clone(left), kind == askOther
+			return true, nil
+		case !full && c.looked:
+			return false, nil
+		}
+		kept, c.looked = 0, true
+	}
+}
+
+// read reads what has come.
+func read(fd int, p []byte) (int, error) {
+	for {
+		if n, err := syscall.Read(fd, p); err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// last looks whether a request came when the edge began to end.
+func (c *laneConn) last(raw syscall.RawConn, rest *laneRest) error {
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	b := c.lane.buffers.Get().(*laneBuffers)
+	defer c.lane.buffers.Put(b)
+	err := raw.Read(func(fd uintptr) bool {
+		if n, _ := read(int(fd), b.in[:]); n > 0 {
+			rest.bytes = bytes.Clone(b.in[:n])
+		}
+		return true
+	})
+	if err == nil && rest.bytes == nil {
+		return errQuiet
+	}
+	return err
+}
+
+// serveTLS answers requests over TLS.
+func (c *laneConn) serveTLS(rest *laneRest) error {
+	in := make([]byte, laneInput/2)
+	for kept := 0; ; {
+		n, err := c.tls.Read(in[kept:])
+		if n == 0 {
+			if kept == 0 || !errors.Is(err, io.EOF) {
+				return err
+			}
+			rest.bytes = in[:kept]
+			return nil
+		}
+		b := c.lane.buffers.Get().(*laneBuffers)
+		left, kind, err := c.answer(b, in[:kept+n])
+		c.lane.buffers.Put(b)
+		switch {
+		case err != nil:
+			return err
+		case kind == askRaw && kept+n == len(in) && len(left) < len(in): // more of it may be there
+			kept = copy(in, left)
+			continue
+		case len(left) > 0:
+			rest.bytes, rest.alone = bytes.Clone(left), kind == askOther
+			return nil
+		}
+		kept = 0
+	}
+}
+
+// answer answers the requests that data begins with. It returns what is for net/http, and whether that is one request alone (askOther).
+func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) {
+	s := c.lane.server
+	for len(data) > 0 {
+		began := time.Now()
+		if err := c.heard(began); err != nil {
+			return nil, askRaw, err
+		}
+		n, kind := b.ask.read(data)
+		var h *laneHit
+		var key string
+		var age, ttl time.Duration
+		if kind == askLane && !c.lane.draining.Load() {
+			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, &c.site), c.tls != nil)
+		}
+		if h != nil {
+			age, ttl = h.fresh(began)
+		}
+		if ttl <= 0 {
+			if kind != askRaw && n == len(data) {
+				return data, askOther, nil
+			}
+			return data, askRaw, nil
+		}
+		s.active.Add(1)
+		c.requests.Add(1)
+		c.credit.Add(int64(requestFree + 2*n))
+		counters, body := &h.full, h.entry.object.Body()
+		notModified := h.notModified(&b.ask)
+		if notModified {
+			counters, body = &h.unsent, nil
+		}
+		if b.ask.head {
+			body = nil
+		}
+		err := c.send(h.appendHead(b.out[:0], notModified, s.Name, key, began, age, ttl), body)
+		s.active.Add(-1)
+		counters.requests.Inc()
+		counters.bytes.Add(float64(len(body)))
+		counters.seconds.Observe(time.Since(began).Seconds())
+		s.sent.Add(uint64(len(body)))
+		s.metrics.lane.Inc()
+		if err != nil {
+			return nil, askRaw, err
+		}
+		data = data[n:]
+	}
+	return nil, askLane, nil
+}
+
+// send writes an answer.
+func (c *laneConn) send(head, body []byte) error {
+	if c.tls != nil {
+		return c.sendTLS(head, body)
+	}
+	return c.sendTCP(head, body)
+}
+
+// sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as the ordinary path waits.
+func (c *laneConn) sendTCP(head, body []byte) error {
+	total := len(head) + len(body)
+	var n int
+	var err error
+	if total <= cap(head) {
+		head, body = append(head, body...), nil
+		n, err = syscall.Write(c.fd, head)
+	} else {
+		n, err = unix.Writev(c.fd, [][]byte{head, body})
+	}
+	if n == total {
+		return nil
+	}
+	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+		return err
+	}
+	n = max(n, 0)
+	if n < len(head) {
+		if err := c.wait(c.clientConn, head[n:]); err != nil {
+			return err
+		}
+		n = len(head)
+	}
+	return c.wait(c.clientConn, body[n-len(head):])
+}
+
+// sendTLS writes an answer over TLS.
+func (c *laneConn) sendTLS(head, body []byte) error {
+	if len(head)+len(body) <= cap(head) {
+		return c.wait(c.tls, append(head, body...))
+	}
+	n := copy(head[len(head):cap(head)], body) // one record less
+	if err := c.wait(c.tls, head[:len(head)+n]); err != nil {
+		return err
+	}
+	return c.wait(c.tls, body[n:])
+}
+
+// wait writes p, which the client may take its time for; it is no idle connection meanwhile.
+func (c *laneConn) wait(conn net.Conn, p []byte) error {
+	s := c.lane.server
+	c.busy.Store(true)
+	defer c.busy.Store(false)
+	w := laneWriter{conn}
+	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: len(p)}
+	_, err := r.Write(p)
+	return err
+}
+
+// laneWriter is what senders see of a connection of the lane.
+type laneWriter struct{ net.Conn }
+
+// Header is not used: the header block is written already.
+func (laneWriter) Header() http.Header { return nil }
+
+// WriteHeader is not used.
+func (laneWriter) WriteHeader(int) {}
+
+// handed is a connection that net/http has.
+type handed struct {
+	net.Conn // with TLS
+	own      *laneConn
+	pending  []byte      // what net/http has not read yet of what the lane has read
+	alone    bool        // net/http has read, or is to read, nothing but one request without a body
+	idle     atomic.Bool // it is between requests
+	back     atomic.Bool // the lane is to have it again
+}
+
+// Read reads what the lane has read, and then on. Between requests it says that the client has gone if the lane can have the connection again.
+func (h *handed) Read(p []byte) (int, error) {
+	if len(h.pending) > 0 {
+		n := copy(p, h.pending)
+		if h.pending = h.pending[n:]; len(h.pending) == 0 {
+			h.pending = nil
+		}
+		return n, nil
+	}
+	if h.idle.Load() && h.alone {
+		h.back.Store(true)
+		return 0, io.EOF
+	}
+	n, err := h.Conn.Read(p)
+	if n > 0 {
+		h.alone = false
+	}
+	return n, err
+}
+
+// Close closes the connection, or gives it back to the lane.
+func (h *handed) Close() error {
+	c := h.own
+	if !h.back.CompareAndSwap(true, false) || !c.lane.take(c) {
+		return h.Conn.Close()
+	}
+	go func() {
+		defer c.recover()
+		c.asked.Store(true)
+		c.serve(h.Conn)
+	}()
+	return nil
+}
+
+// handedTLS is one over TLS.
+type handedTLS struct {
+	*handed
+	tls *tls.Conn
+}
+
+// ConnectionState is what net/http has in Request.TLS.
+func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.tls.ConnectionState() }

@@ -1,0 +1,227 @@
+package edge
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that come the same way (plain or TLS).
+type laneHit struct {
+	site     *Site
+	entry    *entry
+	head     []byte // status line and fields, but for those that change
+	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
+	initial  time.Duration
+	lifetime time.Duration
+	full     laneCounters
+	unsent   laneCounters // of a 304
+	notHead  []byte       // what head is to a 304
+}
+
+// laneCounters are those of the ordinary path, found once.
+type laneCounters struct {
+	requests, bytes prometheus.Counter
+	seconds         prometheus.Observer
+}
+
+func (m *metrics) laneCounters(site string, status int) laneCounters {
+	hit := (&recorder{cache: httpcache.Status{Hit: true, TTL: 1}}).outcome()
+	return laneCounters{m.requests.WithLabelValues(site, strconv.Itoa(status), hit), m.bytes.WithLabelValues(site, hit), m.seconds.WithLabelValues(hit)}
+}
+
+// laneSite is what the requests of a connection have in common as long as they name the same host.
+type laneSite struct {
+	sites     *sites
+	named     string // the Host field
+	site      *Site  // nil if the lane can't answer for it
+	host      string
+	authority string
+}
+
+// laneSite finds the site of a Host field.
+func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
+	now := s.sites.Load()
+	if last.sites == now && last.named == string(host) {
+		return last
+	}
+	*last = laneSite{sites: now, named: string(host)}
+	if !validHost(last.named) {
+		return last
+	}
+	site, name := now.find(last.named)
+	if site != nil && !secure && site.Redirect && s.https != nil {
+		site = nil // it may be sent to https
+	}
+	last.site, last.host, last.authority = site, name, authority(secure, last.named)
+	return last
+}
+
+// findHit finds what answers a request at once, and the key of its URI; nil if that is for the ordinary path to find out. What it decides is what lookup decides for such a request.
+func (s *Server) findHit(q *ask, at *laneSite, secure bool) (*laneHit, string) {
+	if at.site == nil || !s.trusts() {
+		return nil, ""
+	}
+	var key string
+	if len(at.site.IgnoreQuery) > 0 {
+		key = at.authority + at.site.url(at.host, string(q.target))[len(at.host):]
+	} else {
+		key = at.authority + string(q.target)
+	}
+	o := s.Store.Hot(key)
+	if o == nil {
+		return nil, ""
+	}
+	r := recordOf(o)
+	if r.variants != nil {
+		v := httpcache.Select(r.variants, q.header(r.variants))
+		if v == nil {
+			return nil, ""
+		}
+		if o = s.Store.Hot(v.Key); o == nil {
+			return nil, ""
+		}
+		r = recordOf(o)
+	}
+	if r.response == nil {
+		return nil, ""
+	}
+	way := &r.hits[0]
+	if secure {
+		way = &r.hits[1]
+	}
+	h := way.Load()
+	if h == nil || h.site != at.site {
+		if h = s.newLaneHit(&entry{o, *r.response}, at.site, secure); h == nil {
+			return nil, ""
+		}
+		way.Store(h)
+	}
+	return h, key
+}
+
+// header has the fields that variants are selected by.
+func (q *ask) header(variants []httpcache.Variant) http.Header {
+	h := http.Header{}
+	for _, v := range variants {
+		for _, f := range v.Fields {
+			q.copyTo(h, f.Name)
+		}
+	}
+	return h
+}
+
+// copyTo copies the lines of a field, whose name is in canonical form.
+func (q *ask) copyTo(h http.Header, name string) {
+	if h[name] != nil {
+		return
+	}
+	for _, f := range q.fields[:q.count] {
+		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
+			h[name] = append(h[name], string(f.value))
+		}
+	}
+}
+
+// newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as they are until they are stale.
+func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
+	if e.Status != http.StatusOK || e.size >= 0 || e.object.Body() == nil || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
+		return nil
+	}
+	h := &laneHit{site: site, entry: e, initial: e.Age(e.ResponseTime), undated: e.Header["Date"] == nil}
+	now := time.Now()
+	d := site.Policy.Decide(httpcache.Directives{}, e.Stored, false, now)
+	if d.Action != httpcache.Serve || d.TTL <= 0 {
+		return nil
+	}
+	h.lifetime = d.TTL + d.Age
+	fields := http.Header{}
+	x := &exchange{}
+	x.setHeader(fields, e.Stored)
+	delete(fields, "Age")
+	delete(fields, "Cache-Status")
+	if !secure {
+		delete(fields, "Strict-Transport-Security")
+	} else {
+		for name, lines := range s.altSvc {
+			fields[name] = lines
+		}
+		if site.HSTS != "" {
+			fields["Strict-Transport-Security"] = []string{site.HSTS}
+		}
+	}
+	render := func(status int) []byte {
+		var b bytes.Buffer
+		b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+		_ = fields.Write(&b)
+		return slices.Clip(b.Bytes())
+	}
+	whole := []httpcache.Range{{Length: e.length()}}
+	setPart(fields, http.StatusOK, whole, e.length())
+	h.head, h.full = render(http.StatusOK), s.metrics.laneCounters(site.Name, http.StatusOK)
+	setPart(fields, http.StatusNotModified, whole, e.length())
+	h.notHead, h.unsent = render(http.StatusNotModified), s.metrics.laneCounters(site.Name, http.StatusNotModified)
+	return h
+}
+
+// fresh returns how old the response is now, and for how long it is fresh.
+func (h *laneHit) fresh(now time.Time) (age, ttl time.Duration) {
+	age = max(0, h.initial+now.Sub(h.entry.ResponseTime))
+	return age, h.lifetime - age
+}
+
+// notModified says whether the answer to a conditional request is 304.
+func (h *laneHit) notModified(q *ask) bool {
+	if !q.conditional {
+		return false
+	}
+	conditions := http.Header{}
+	q.copyTo(conditions, "If-None-Match")
+	q.copyTo(conditions, "If-Modified-Since")
+	return h.entry.NotModified(conditions)
+}
+
+// appendHead appends the header block of an answer.
+func (h *laneHit) appendHead(b []byte, notModified bool, name, key string, now time.Time, age, ttl time.Duration) []byte {
+	if notModified {
+		b = append(b, h.notHead...)
+	} else {
+		b = append(b, h.head...)
+	}
+	b = append(b, "Age: "...)
+	b = strconv.AppendInt(b, int64(age/time.Second), 10)
+	b = append(b, "\r\nCache-Status: "...)
+	b = httpcache.Status{Hit: true, TTL: ttl, HasTTL: true, Key: key}.Append(b, name)
+	if h.undated {
+		b = append(b, "\r\nDate: "...)
+		b = now.UTC().AppendFormat(b, http.TimeFormat)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
+// record is what an object's data says, and for the RAM tier what became of it.
+type record struct {
+	response *response                  // nil if it is malformed, or a list of variants
+	variants []httpcache.Variant        // nil if it is none
+	hits     [2]atomic.Pointer[laneHit] // plain, TLS
+}
+
+func recordOf(o *storage.Object) *record {
+	return o.Memo(func() any {
+		r := &record{}
+		if isVariants(o.Data()) {
+			r.variants, _ = decodeVariants(o.Data())
+		} else {
+			r.response, _ = decodeResponse(o.Data())
+		}
+		return r
+	}).(*record)
+}
