@@ -71,7 +71,8 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	for _, c := range change {
 		c(e.Server, e.site)
 	}
-	if e.Store == nil {
+	shared := e.Store != nil
+	if !shared {
 		if e.Store, err = storage.Open(storage.Options{Dir: dir, Disk: 256 << 20, Memory: 16 << 20, Floor: 1, Log: log}); err != nil {
 			e.t.Fatal(err)
 		}
@@ -96,6 +97,9 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 			e.t.Errorf("serve: %v", err)
 		}
 		e.site.Origin.Origin.Close()
+		if shared {
+			return
+		}
 		if err := e.Store.Close(); err != nil {
 			e.t.Errorf("close the store: %v", err)
 		}

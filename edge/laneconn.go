@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -307,6 +308,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 			return data, askRaw, nil
 		}
 		s.active.Add(1)
+		s.metrics.lane.Inc()
 		c.requests.Add(1)
 		c.credit.Add(int64(requestFree + 2*n))
 		counters, body := &h.full, h.entry.object.Body()
@@ -323,7 +325,6 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		counters.bytes.Add(float64(len(body)))
 		counters.seconds.Observe(time.Since(began).Seconds())
 		s.sent.Add(uint64(len(body)))
-		s.metrics.lane.Inc()
 		if err != nil {
 			return nil, askRaw, err
 		}
@@ -409,7 +410,7 @@ type handed struct {
 	back     atomic.Bool // the lane is to have it again
 }
 
-// Read reads what the lane has read, and then on. Between requests it says that the client has gone if the lane can have the connection again.
+// Read reads what the lane has read, and then on. Between requests it says that the client has gone if the lane can have the connection again; while there is one, it looks whether the client has gone.
 func (h *handed) Read(p []byte) (int, error) {
 	if len(h.pending) > 0 {
 		n := copy(p, h.pending)
@@ -422,11 +423,42 @@ func (h *handed) Read(p []byte) (int, error) {
 		h.back.Store(true)
 		return 0, io.EOF
 	}
+	if h.alone {
+		if err := h.watch(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := h.Conn.Read(p)
 	if n > 0 {
 		h.alone = false
 	}
 	return n, err
+}
+
+// longestAlert is the length in bytes of a TLS record that no request fits in, while an alert does: as TLS 1.2 has it with CBC.
+const longestAlert = 48
+
+// watch waits until the client goes, or an alert of TLS is there to be read. A next request stays where it is: net/http looks for the end of its client while it answers, and a quick client asks
+// again before it has stopped.
+func (h *handed) watch() error {
+	raw, err := h.own.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var gone error
+	err = raw.Read(func(fd uintptr) bool {
+		var head [5]byte
+		n, _, err := unix.Recvfrom(int(fd), head[:], unix.MSG_PEEK)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return false
+		case err != nil || n == 0:
+			gone = cmp.Or(err, io.EOF)
+			return true
+		}
+		return h.own.tls != nil && n == len(head) && int(head[3])<<8+int(head[4]) < longestAlert
+	})
+	return cmp.Or(gone, err)
 }
 
 // Close closes the connection, or gives it back to the lane.

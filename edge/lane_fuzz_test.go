@@ -1,0 +1,67 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// What the lane takes for a whole request is one for net/http too, the same, and has no body.
+func FuzzLaneRequest(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 300 {
+		f.Add(laneRequest(r))
+	}
+	f.Add([]byte("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var q ask
+		n, kind := q.read(b)
+		if kind == askRaw {
+			return
+		}
+		src := bytes.NewReader(b[:n])
+		r := bufio.NewReader(src)
+		want, err := http.ReadRequest(r)
+		if err != nil {
+			t.Fatalf("net/http refuses it: %v", err)
+		}
+		if rest, _ := io.ReadAll(r); len(rest) > 0 || want.Body != http.NoBody {
+			t.Fatalf("there is more: %q", rest)
+		}
+		method := "GET"
+		if q.head {
+			method = "HEAD"
+		}
+		if want.Method != method || want.RequestURI != string(q.target) || want.Host != string(q.host) || want.ProtoMajor != 1 || want.ProtoMinor != 1 {
+			t.Errorf("%s %s %s, and net/http has %s %s %s", method, q.target, q.host, want.Method, want.RequestURI, want.Host)
+		}
+		if kind == askOther {
+			return
+		}
+		for _, name := range []string{"Connection", "Range", "If-Range", "If-Match", "If-Unmodified-Since", "Cache-Control", "Pragma", "Cdn-Loop", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Max-Forwards"} {
+			if v := want.Header[name]; v != nil && !(name == "Connection" && allKeepAlive(v)) {
+				t.Errorf("the lane answers a request with %s: %q", name, v)
+			}
+		}
+		have := http.Header{}
+		for name := range want.Header {
+			q.copyTo(have, name)
+			if name != "Connection" && strings.Join(have[name], "\n") != strings.Join(want.Header[name], "\n") {
+				t.Errorf("%s is %q, and net/http has %q", name, have[name], want.Header[name])
+			}
+		}
+	})
+}
+
+func allKeepAlive(lines []string) bool {
+	for _, l := range lines {
+		if !strings.EqualFold(l, "keep-alive") {
+			return false
+		}
+	}
+	return true
+}
