@@ -47,6 +47,8 @@ type conns struct {
 	logged time.Time // when something was logged last
 
 	tunnels map[*clientConn]bool
+
+	unread atomic.Int64 // clients that are unread
 }
 
 func newConns(limit, perClient int, log *slog.Logger) *conns {
@@ -180,6 +182,13 @@ func (c *conns) oldest(now time.Time) *client {
 	return nil
 }
 
+// arrived notes that a request which was handed to net/http is being answered, or never will be.
+func (c *conns) arrived(from *client) {
+	if from != nil && from.unread.CompareAndSwap(true, false) {
+		c.unread.Add(-1)
+	}
+}
+
 // count is how many connections the network of a client has.
 func (c *conns) count(a net.Addr) int {
 	network, _ := clientNetwork(a)
@@ -226,6 +235,7 @@ type client struct {
 	active int           // requests under way, of HTTP/3
 	inLane bool          // it is of a listener with a hit lane, and its place is not changed for each request
 	busy   atomic.Bool   // of those: it is being written to
+	unread atomic.Bool   // of those: net/http was handed a whole request, and has not come to it yet
 	fresh  *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; place, since, active and fresh are guarded by conns.mu
 }
 

@@ -55,6 +55,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	r := x.r
 	from, _ := r.Context().Value(clientKey{}).(*client)
 	from.ask(r)
+	s.conns.arrived(from)
 	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece}
 	if r.ProtoMajor == 1 {
 		rec.piece = math.MaxInt // the line is its own

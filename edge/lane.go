@@ -203,6 +203,7 @@ func (l *lane) drain(ctx context.Context) {
 	case <-late.Done():
 		l.wake(true)
 	}
+	zero(late, &l.server.conns.unread) // a server that shuts down drops what it reads after that
 }
 
 // wake ends the waits of connections that have asked for something, or of all.

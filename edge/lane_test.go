@@ -258,7 +258,9 @@ func (b *bothWays) compare(t *testing.T, request []byte, secure, pipelined bool)
 	}
 }
 
-func (b *bothWays) answered(t *testing.T) float64 { return counted(t, b.testEdge, "kaiku_edge_hit_lane_total") }
+func (b *bothWays) answered(t *testing.T) float64 {
+	return counted(t, b.testEdge, "kaiku_edge_hit_lane_total")
+}
 
 // A client can't tell whether the hit lane answered.
 func TestLaneDiffers(t *testing.T) {

@@ -90,7 +90,7 @@ func (c *laneConn) hand(conn net.Conn) {
 	select {
 	case c.lane.handed <- conn:
 	case <-c.lane.closed:
-		_ = conn.Close()
+		_ = conn.Close() // to a handed one nobody has read from it is the end too
 	}
 }
 
@@ -116,6 +116,10 @@ func (c *laneConn) serve(conn net.Conn) {
 		return
 	}
 	h := &handed{Conn: conn, own: c, pending: rest.bytes, alone: rest.alone}
+	if rest.alone {
+		c.unread.Store(true)
+		c.conns.unread.Add(1)
+	}
 	if c.tls != nil {
 		c.hand(&handedTLS{h, c.tls})
 	} else {
@@ -360,33 +364,33 @@ func (c *laneConn) sendTCP(head, body []byte) error {
 	}
 	n = max(n, 0)
 	if n < len(head) {
-		if err := c.wait(c.clientConn, head[n:]); err != nil {
+		if err := c.wait(c.clientConn, head[n:], total); err != nil {
 			return err
 		}
 		n = len(head)
 	}
-	return c.wait(c.clientConn, body[n-len(head):])
+	return c.wait(c.clientConn, body[n-len(head):], total)
 }
 
 // sendTLS writes an answer over TLS.
 func (c *laneConn) sendTLS(head, body []byte) error {
 	if len(head)+len(body) <= cap(head) {
-		return c.wait(c.tls, append(head, body...))
+		return c.wait(c.tls, append(head, body...), 0)
 	}
 	n := copy(head[len(head):cap(head)], body) // one record less
-	if err := c.wait(c.tls, head[:len(head)+n]); err != nil {
+	if err := c.wait(c.tls, head[:len(head)+n], len(body)); err != nil {
 		return err
 	}
-	return c.wait(c.tls, body[n:])
+	return c.wait(c.tls, body[n:], len(body))
 }
 
-// wait writes p, which the client may take its time for; it is no idle connection meanwhile.
-func (c *laneConn) wait(conn net.Conn, p []byte) error {
+// wait writes p, a part of what is held in memory so long, which the client may take its time for; it is no idle connection meanwhile.
+func (c *laneConn) wait(conn net.Conn, p []byte, held int) error {
 	s := c.lane.server
 	c.busy.Store(true)
 	defer c.busy.Store(false)
 	w := laneWriter{conn}
-	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: len(p)}
+	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: len(p), holds: held}
 	_, err := r.Write(p)
 	return err
 }
@@ -464,6 +468,7 @@ func (h *handed) watch() error {
 // Close closes the connection, or gives it back to the lane.
 func (h *handed) Close() error {
 	c := h.own
+	c.conns.arrived(&c.client)
 	if !h.back.CompareAndSwap(true, false) || !c.lane.take(c) {
 		return h.Conn.Close()
 	}

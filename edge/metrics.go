@@ -27,10 +27,13 @@ type recorder struct {
 
 	client  *client // nil if its connection is not limited
 	piece   int     // bytes that are written at once
+	holds   int     // bytes of memory that a write holds beyond what it writes
+	weight  int     // of what is written, among senders
 	senders *senders
 	since   time.Time     // when the write that is under way began, or was given up
 	list    *list.List    // of senders that it is in
-	place   *list.Element // in that, nil if it is in none; all three are guarded by senders.mu
+	load    *int          // of that list
+	place   *list.Element // in that, nil if it is in none; all four are guarded by senders.mu
 	cache   httpcache.Status
 }
 
@@ -52,6 +55,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
+	r.weight = weight(max(len(p), r.holds))
 	total := 0
 	for {
 		part := p[total:min(len(p), total+r.piece)]
@@ -68,6 +72,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // FlushError sends what was written; http.ResponseController calls it.
 func (r *recorder) FlushError() error {
+	r.weight = 1
 	r.senders.begin(r, time.Now())
 	defer r.senders.end(r)
 	return http.NewResponseController(r.ResponseWriter).Flush()

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB at most.
+// Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB, or what it writes of the RAM tier, which may have let go of that.
 const (
-	// maxSenders is how many may wait before slow ones are given up.
+	// maxSenders is how many may wait before slow ones are given up. One that holds more than 256 KiB counts as several.
 	maxSenders = 1024
 	// slowSend is how long one may take then. Writes over HTTP/1.1 are of 256 KiB at most, so that is 52 KB/s; others of sendPiece.
 	slowSend = 5 * time.Second
 	// sendPiece is what is written at once over HTTP/2 and HTTP/3, whose requests share a line: a hundred have a minute if it takes 107 KB/s.
 	sendPiece = 64 << 10
+	chunk     = 256 << 10 // what a body is read from the disk by
 )
 
 // senders are the responses that wait for their clients to take what was written. What takes too long is given up, so that the memory of slow readers is bounded: one list for all of them
@@ -24,8 +25,10 @@ type senders struct {
 
 	mu      sync.Mutex
 	waiting list.List // of *recorder; who began to write first comes first
+	load    int       // their weights
 	// givenUp have been told to end. With HTTP/2 the stream is reset, and its goroutine waits until that is written: for a connection that takes nothing, for long.
 	givenUp list.List // of *recorder; since is when they were told
+	left    int       // their weights
 }
 
 func (s *senders) max() int {
@@ -35,19 +38,21 @@ func (s *senders) max() int {
 	return s.limit
 }
 
+// weight is how many writes one of n bytes counts as.
+func weight(n int) int { return max(1, (n+chunk-1)/chunk) }
+
 // begin notes that r writes. When far too many wait, the connection of the one that has waited longest is ended at once.
 func (s *senders) begin(r *recorder, now time.Time) {
 	s.mu.Lock()
-	r.since, r.list = now, &s.waiting
-	r.place = s.waiting.PushBack(r)
+	s.join(r, &s.waiting, &s.load, now)
 	var oldest *recorder
-	if n := s.waiting.Len() + s.givenUp.Len(); n > 4*s.max() {
+	if s.load+s.left > 4*s.max() {
 		e := s.givenUp.Front()
 		if e == nil {
 			e = s.waiting.Front()
 		}
 		oldest = e.Value.(*recorder)
-		oldest.leave()
+		s.leave(oldest)
 	}
 	s.mu.Unlock()
 	if oldest != nil {
@@ -59,13 +64,20 @@ func (s *senders) begin(r *recorder, now time.Time) {
 func (s *senders) end(r *recorder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.leave()
+	s.leave(r)
 }
 
-// leave takes r out of the list that it is in. senders.mu is held.
-func (r *recorder) leave() {
+// join puts r at the end of a list. s.mu is held.
+func (s *senders) join(r *recorder, to *list.List, load *int, now time.Time) {
+	r.since, r.list, r.load, r.place = now, to, load, to.PushBack(r)
+	*load += r.weight
+}
+
+// leave takes r out of the list that it is in. s.mu is held.
+func (s *senders) leave(r *recorder) {
 	if r.place != nil {
 		r.list.Remove(r.place)
+		*r.load -= r.weight
 		r.place = nil
 	}
 }
@@ -85,22 +97,21 @@ func (s *senders) expire(now time.Time) {
 	allowed := sendTimeout
 	for e := s.waiting.Front(); e != nil; e = s.waiting.Front() {
 		oldest := e.Value.(*recorder)
-		if s.waiting.Len() > s.max() {
+		if s.load > s.max() {
 			allowed = slowSend
 		}
 		if now.Sub(oldest.since) < allowed {
 			break
 		}
 		allowed = sendTimeout
-		oldest.leave()
-		oldest.since, oldest.list = now, &s.givenUp
-		oldest.place = s.givenUp.PushBack(oldest)
+		s.leave(oldest)
+		s.join(oldest, &s.givenUp, &s.left, now)
 		_ = oldest.control.SetWriteDeadline(time.Now()) // its goroutine is still in the write, as it leaves the list after it
 	}
 	var stuck []*recorder
 	for e := s.givenUp.Front(); e != nil && now.Sub(e.Value.(*recorder).since) >= slowSend; e = s.givenUp.Front() {
 		r := e.Value.(*recorder)
-		r.leave()
+		s.leave(r)
 		stuck = append(stuck, r)
 	}
 	s.mu.Unlock()

@@ -324,7 +324,7 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 			fresh = s.conns.closeFresh(fresh)
 		}
 	}
-	s.idle(ctx)
+	zero(ctx, &s.active)
 	if n := s.active.Load(); n > 0 {
 		s.metrics.cut.Add(float64(n))
 		s.Log.Warn("requests and tunnels that were under way are cut off", "number", n, "after", limit.String())
@@ -335,7 +335,7 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	s.conns.closeTunnels()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTimeout)
 	defer cancel()
-	s.idle(last)
+	zero(last, &s.active)
 	if s.quic != nil {
 		err = errors.Join(err, s.quic.close())
 	}
@@ -348,11 +348,11 @@ const freshTimeout = time.Second
 // cutTimeout is how long requests that were cut off may take to notice.
 const cutTimeout = 5 * time.Second
 
-// idle waits until nothing is under way, or ctx ends.
-func (s *Server) idle(ctx context.Context) {
+// zero waits until n is 0, or ctx ends.
+func zero(ctx context.Context, n *atomic.Int64) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for s.active.Load() > 0 {
+	for n.Load() > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

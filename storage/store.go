@@ -326,6 +326,11 @@ func (s *Store) cached(key string, p place) *Object {
 	return nil
 }
 
+// maxInRAM is the size in bytes of the largest body of the RAM tier: a small part of it, so that none makes many others go.
+func (s *Store) maxInRAM() int64 {
+	return max(min(chunkSize, s.opt.Memory/64), min(8<<20, s.opt.Memory/256))
+}
+
 // ramHits is how often an object is hit before it goes to the RAM tier.
 const ramHits = 2
 
@@ -355,10 +360,10 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 			return nil
 		}
 	}
-	if s.ram != nil && hits >= ramHits && o.meta.size <= min(chunkSize, s.opt.Memory/64) {
+	if s.ram != nil && hits >= ramHits && o.meta.size <= s.maxInRAM() {
 		body := make([]byte, o.meta.size)
-		if o.meta.size > 0 {
-			if _, err := o.readChunk(0, 0, body); err != nil {
+		for off := int64(0); off < o.meta.size; off += chunkSize {
+			if _, err := o.readChunk(uint32(off/chunkSize), 0, body[off:min(off+chunkSize, o.meta.size)]); err != nil {
 				return nil
 			}
 		}

@@ -140,6 +140,7 @@ type Edge struct {
 	MaxConnections int            `yaml:"max_connections"` // of clients
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
 	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
+	HitLane        *bool          `yaml:"hit_lane"`      // hits of the RAM tier are answered in front of net/http; nil is true
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -268,6 +269,7 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.MaxConnections = first(e.MaxConnections, d.MaxConnections)
 		e.MaxPerClient = first(e.MaxPerClient, d.MaxPerClient)
 		e.DrainTimeout = first(e.DrainTimeout, d.DrainTimeout)
+		e.HitLane = first(e.HitLane, d.HitLane)
 		if e.PurgeFrom == nil {
 			e.PurgeFrom = d.PurgeFrom
 		}

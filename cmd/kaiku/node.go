@@ -77,7 +77,7 @@ func newEdge(e Edge, name, token string, reg *prometheus.Registry, log *slog.Log
 		return nil, err
 	}
 	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
-		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), Peer: e.Peer, Token: token,
+		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), NoHitLane: e.HitLane != nil && !*e.HitLane, Peer: e.Peer, Token: token,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 
