@@ -94,7 +94,7 @@ func (w *world) addNode(t *testing.T, name, addr, systemd string) {
 	w.run(t, "cp", systemd, w.home+"/.ssh/id_ed25519.pub", share)
 	w.run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", share+"/host_key")
 	conf := "HostKey /mnt/node/host_key\nAuthorizedKeysFile /mnt/node/id_ed25519.pub\nPidFile none\nUsePAM no\nPasswordAuthentication no\n" +
-		"StrictModes no\n# The folder of the test is not only root's.\n"
+		"LogLevel ERROR\nStrictModes no\n# The folder of the test is not only root's.\n"
 	if err := os.WriteFile(share+"/sshd_config", []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func (m *manager) do(args []string) answer {
 	}
 	var err error
 	switch verb + flags {
-	case "is-active":
+	case "is-active", "is-active -q":
 		if state := m.state(units[0]); state != "active" {
 			return answer{Out: state + "\n", Code: 3}
 		}
