@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -129,7 +130,7 @@ func (s *service) run(ready chan<- error) error {
 			}
 		case err := <-ended:
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left
-			return fmt.Errorf("job for %s failed because the control process exited: %w", theService, errors.Join(err, errEnded))
+			return fmt.Errorf("job for %s failed because the control process exited: %w", theService, cmp.Or(err, errEnded))
 		case <-late:
 			end(cmd, ended, grace)
 			return fmt.Errorf("job for %s failed because a timeout was exceeded", theService)
