@@ -35,10 +35,11 @@ deb:
 	dist/kaiku-here completion fish >$(share)/fish/vendor_completions.d/kaiku.fish
 	$(GO) run $(NFPM) package --config deploy/nfpm.yaml --packager deb --target $(DIST)
 
-# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser and systemd-analyze (Debian: nginx-light bind9-dnsutils
-# knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd).
+# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen,
+# ip, nsenter and setpriv (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
+# openssh-server openssh-client iproute2 util-linux).
 test-real: build
-	$(GO) test -count=1 -tags real -run '^TestReal' ./...
+	$(GO) test -count=1 -timeout 20m -tags real -run '^TestReal' ./...
 
 # Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed.
 bench: bench-http

@@ -225,28 +225,40 @@ func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 	return err
 }
 
-// healthy waits until a node runs a version and is well, twice in a row as a process that ends again and again may look well once.
+// healthy waits until a node runs a version and is well, twice in a row as a process that ends again and again may look well once. If time runs out, the error tells the
+// last reason that was another one than that.
 func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version string) error {
-	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
+	limit := first(d.Limit, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	well := 0
+	var reason error
 	for {
 		err := d.look(ctx, c, node, version)
-		if ctx.Err() != nil && err == nil {
-			err = ctx.Err()
+		if err != nil && (reason == nil || !isTimeout(err)) {
+			reason = err
 		}
-		if well++; err != nil {
+		if err == nil && ctx.Err() == nil {
+			if well++; well == 2 {
+				return nil
+			}
+		} else {
 			well = 0
-		}
-		if well == 2 {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not healthy within %v: %w", first(d.Limit, 2*time.Minute), err)
+			if reason == nil {
+				reason = ctx.Err()
+			}
+			return fmt.Errorf("not healthy within %v: %w", limit, reason)
 		case <-time.After(first(d.Every, time.Second)):
 		}
 	}
+}
+
+// isTimeout says whether an error is only that time ran out.
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 func (d *Deploy) look(ctx context.Context, c *Conn, node, version string) error {

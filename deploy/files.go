@@ -76,7 +76,22 @@ const (
 	socketUnit  = "/etc/systemd/system/kaiku.socket"
 	serviceUnit = "/etc/systemd/system/kaiku.service"
 	sysctlFile  = "/etc/sysctl.d/60-kaiku.conf"
+	stubFile    = "/etc/systemd/resolved.conf.d/kaiku.conf"
 )
+
+// noStub keeps systemd-resolved off 127.0.0.53:53 and 127.0.0.54:53, which would keep a name server off port 53 of all addresses.
+const noStub = "[Resolve]\nDNSStubListener=no\n"
+
+// needsPort53 says whether a node listens where systemd-resolved would.
+func (s Service) needsPort53() bool {
+	return slices.ContainsFunc(s.Listen, func(l string) bool {
+		a, err := net.ResolveTCPAddr("tcp", l)
+		if err != nil || a.Port != 53 {
+			return false
+		}
+		return a.IP == nil || a.IP.IsUnspecified() || a.IP.Equal(net.IPv4(127, 0, 0, 53)) || a.IP.Equal(net.IPv4(127, 0, 0, 54))
+	})
+}
 
 // Service is what systemd is told of a node.
 type Service struct {
@@ -136,7 +151,8 @@ func (n *Node) all() ([]*File, error) {
 	return out, nil
 }
 
-// Units are the files of systemd and of the kernel's settings, as the node gets them: kaiku.service, 60-kaiku.conf, and kaiku.socket if it listens.
+// Units are the files of systemd and of the kernel's settings, as the node gets them: kaiku.service, 60-kaiku.conf, kaiku.socket if it listens, and, on a name server, what
+// keeps systemd-resolved off its port. That one is there whether systemd-resolved runs or not: it may be installed later.
 func (n *Node) Units() ([]File, error) {
 	units := []struct{ name, path string }{{"kaiku.service", serviceUnit}, {"60-kaiku.conf", sysctlFile}}
 	if len(n.Service.Listen) > 0 {
@@ -165,6 +181,9 @@ func (n *Node) Units() ([]File, error) {
 			f.Effect = func([]byte) Effect { return None }
 		}
 		out = append(out, f)
+	}
+	if n.Service.needsPort53() {
+		out = append(out, File{Path: stubFile, Data: []byte(noStub), Effect: func([]byte) Effect { return None }})
 	}
 	return out, nil
 }

@@ -46,3 +46,21 @@ func TestUnits(t *testing.T) {
 	}
 	t.Logf("exposure level %s", score[1])
 }
+
+// What sysctl complains of is no reason for anything: neither a failure, nor told beside one.
+func TestSysctlComplaints(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	setConfig(f, "broken: true\n")
+	_, _, err := f.try(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "Job for kaiku.service failed") {
+		t.Errorf("a process that ends at once: %v", err)
+	}
+	if err != nil && strings.Contains(err.Error()+f.out.String(), "sysctl") {
+		t.Errorf("%v\n%s", err, f.out.String())
+	}
+	setConfig(f, "fine: true\n")
+	f.deploy(t)
+	if strings.Contains(f.out.String(), "sysctl") || !strings.Contains(f.nodes["hel1"].read("/etc/sysctl.d/60-kaiku.conf"), "somaxconn") {
+		t.Error(f.out.String())
+	}
+}

@@ -24,7 +24,7 @@ type Client struct {
 	// DialTCP connects to a server; nil is net.Dialer.
 	DialTCP func(network, addr string) (net.Conn, error)
 
-	replicas int // of what it creates: 1 or 3; 0 creates nothing, as only control nodes do
+	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do
 
 	conn *nats.Conn
 	js   jetstream.JetStream
@@ -83,14 +83,17 @@ func (c *Client) Dial() error {
 // inbox is where answers to a node come; no other node may listen there.
 func inbox(node string) string { return "_INBOX." + node }
 
-// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes. It goes on trying until ctx ends. Only control nodes may.
+// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes; those on fewer are brought to so many. It goes on trying until
+// ctx ends. Only control nodes may.
 func (c *Client) Create(ctx context.Context, replicas int) error {
 	c.replicas = replicas
 	told := ""
 	for ctx.Err() == nil {
 		_, _, _, err := c.ready(ctx)
 		if err == nil {
-			return nil
+			if err = c.grow(ctx); err == nil {
+				return nil
+			}
 		}
 		if err.Error() != told && !errors.Is(err, errNoControl) {
 			told = err.Error()

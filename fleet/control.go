@@ -101,11 +101,7 @@ func (c *Control) Serve(ctx context.Context) error {
 	if err := own.Dial(); err != nil {
 		return err
 	}
-	replicas := 1
-	if len(c.Peers) >= 2 {
-		replicas = 3
-	}
-	err := own.Create(ctx, replicas)
+	err := own.Create(ctx, min(1+len(c.Peers), maxReplicas))
 	<-ctx.Done()
 	own.Close()
 	c.server.Shutdown()
@@ -176,7 +172,8 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 	if has(RoleControl) {
 		publish = append(publish, "$JS.API.STREAM.INFO.KV_"+certificateBucket, "$JS.API.STREAM.INFO.KV_"+challengeBucket, // it makes them, and has no business in them
-			"$JS.API.STREAM.CREATE.*") // what a stream takes from others and sends on is not held to anybody's subjects
+			"$JS.API.STREAM.CREATE.*", // what a stream takes from others and sends on is not held to anybody's subjects
+			"$JS.API.STREAM.UPDATE.*") // for more replicas; the node's own server may do all of this to streams anyway
 	}
 	if has(RoleEdge) {
 		publish = append(publish, "$KV."+certificateBucket+".>", "$KV."+challengeBucket+".>")

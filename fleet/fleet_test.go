@@ -35,34 +35,6 @@ func freeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// startControl starts n control nodes with the data below dir.
-func startControl(t testing.TB, dir string, n int) []*control {
-	t.Helper()
-	var nodes []*control
-	for i := range n {
-		conf, err := key(t, "k").TLS(fmt.Sprintf("c%d", i+1), RoleControl)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t)}
-		if n > 1 {
-			c.Cluster = freeAddr(t)
-		}
-		nodes = append(nodes, &control{Control: c})
-	}
-	for _, c := range nodes {
-		for _, o := range nodes {
-			if o != c {
-				c.Peers = append(c.Peers, o.Cluster)
-			}
-		}
-	}
-	for _, c := range nodes {
-		c.start(t)
-	}
-	return nodes
-}
-
 func (c *control) start(t testing.TB) {
 	t.Helper()
 	if err := c.Listen(t.Context()); err != nil {

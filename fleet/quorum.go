@@ -12,6 +12,30 @@ type dialFunc func(network, addr string) (net.Conn, error)
 // Dial calls the function.
 func (f dialFunc) Dial(network, addr string) (net.Conn, error) { return f(network, addr) }
 
+// maxReplicas is the most that NATS keeps of a stream.
+const maxReplicas = 5
+
+// grow has streams that fewer control nodes keep than there are, as these were added, kept by all. It returns an error while some of them aren't there.
+func (c *Client) grow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, name := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket, "KV_" + challengeBucket} {
+		s, err := c.js.Stream(ctx, name)
+		if err != nil {
+			return fmt.Errorf("read how many keep %s: %w", name, err)
+		}
+		conf := s.CachedInfo().Config
+		if conf.Replicas >= c.replicas {
+			continue
+		}
+		conf.Replicas = c.replicas
+		if _, err := c.js.UpdateStream(ctx, conf); err != nil {
+			return fmt.Errorf("have %s kept by %d nodes: %w", name, c.replicas, err)
+		}
+	}
+	return nil
+}
+
 // Replicas are the control nodes that have a replica of the log of purges, and whether each has all of it.
 func (c *Client) Replicas(ctx context.Context) (map[string]bool, error) {
 	stream, _, _, err := c.ready(ctx)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -174,8 +175,9 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 			others++
 		}
 	}
-	if others < len(clients)/2+1 {
-		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, len(clients)/2+1)
+	// Of those that keep it, which are fewer than all control nodes while some are new.
+	if majority := len(replicas)/2 + 1; others < majority {
+		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, majority)
 	}
 	return nil
 }
@@ -189,8 +191,13 @@ func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFun
 	if err != nil {
 		return nil, err
 	}
+	var refused lastError // of the connections, which are made in the background
 	c := &fleet.Client{Node: "deploy", Servers: []string{onNode(d.fleet.controlOf(n).Listen)}, TLS: conf, Log: slog.New(slog.DiscardHandler),
-		DialTCP: func(network, addr string) (net.Conn, error) { return dial(ctx, network, addr) }}
+		DialTCP: func(network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			refused.set(err)
+			return conn, err
+		}}
 	if err := c.Dial(); err != nil {
 		return nil, err
 	}
@@ -202,10 +209,33 @@ func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFun
 		}
 		select {
 		case <-ctx.Done():
+			if last := refused.get(); last != nil {
+				err = fmt.Errorf("%w: %w", err, last)
+			}
 			return nil, err
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// lastError is the last error that was set; nil if it was none.
+type lastError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (l *lastError) set(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) { // which tells less than the one before
+		l.err = err
+	}
+}
+
+func (l *lastError) get() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
 
 // askSOA asks a name server for a zone's SOA over TCP.

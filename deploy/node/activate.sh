@@ -31,7 +31,19 @@ if [ "$(readlink "$link" || :)" != "../lib/kaiku/$1/kaiku" ]; then
   point "../lib/kaiku/$1/kaiku"
 fi
 if grep -qxF /etc/sysctl.d/60-kaiku.conf "$next/.files"; then
-  sysctl -q -p "$root/etc/sysctl.d/60-kaiku.conf" || echo "some of /etc/sysctl.d/60-kaiku.conf was not taken" >&2
+  # A kernel may lack some, and a container may not set them: Kaiku runs without, and the reason of a failure is not to be looked for among complaints of that.
+  sysctl -q -p "$root/etc/sysctl.d/60-kaiku.conf" >/dev/null 2>&1 || :
+fi
+if grep -qxF "$stub" "$next/.files" "$next/.removed"; then
+  case $(readlink "$resolv" || :) in
+  */stub-resolv.conf) # asks the listener that goes away
+    if [ -f "$root/run/systemd/resolve/resolv.conf" ] && ! grep -qxF "$stub" "$next/.removed"; then
+      readlink "$resolv" >"$before/.resolv"
+      relink ../run/systemd/resolve/resolv.conf "$resolv"
+    fi
+    ;;
+  esac
+  restub # before Kaiku listens on the port
 fi
 systemctl daemon-reload
 sockets=

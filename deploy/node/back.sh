@@ -19,6 +19,12 @@ while IFS= read -r path; do
     rm -f "$root$path"
   fi
 done <"$before/.paths"
+if [ -f "$before/.resolv" ]; then
+  relink "$(cat "$before/.resolv")" "$resolv"
+fi
+if grep -qxF "$stub" "$before/.paths"; then
+  restub
+fi
 if [ -n "$had" ]; then
   point "$had"
 else

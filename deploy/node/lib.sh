@@ -8,6 +8,8 @@ link=$root/usr/local/bin/kaiku
 etc=$root/etc/kaiku
 next=$etc/.next
 before=$etc/.before
+stub=/etc/systemd/resolved.conf.d/kaiku.conf
+resolv=$root/etc/resolv.conf
 
 fail() {
   echo "$*" >&2
@@ -33,12 +35,24 @@ sum() {
   echo "${s%% *}"
 }
 
-# point makes the link to a version, as "../lib/kaiku/VERSION/kaiku", in one step.
+# relink makes $2 a link to $1, in one step.
+relink() {
+  mkdir -p "${2%/*}"
+  rm -f "$2.new"
+  ln -s "$1" "$2.new"
+  mv -fT "$2.new" "$2"
+}
+
+# point makes the link to a version, as "../lib/kaiku/VERSION/kaiku".
 point() {
-  mkdir -p "${link%/*}"
-  rm -f "$link.new"
-  ln -s "$1" "$link.new"
-  mv -fT "$link.new" "$link"
+  relink "$1" "$link"
+}
+
+# restub has systemd-resolved take a changed setting of its listener, where it runs.
+restub() {
+  if systemctl is-active -q systemd-resolved.service; then
+    systemctl restart systemd-resolved.service
+  fi
 }
 
 # place puts a file where it belongs, in one step.

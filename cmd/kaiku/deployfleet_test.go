@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A control node may be restarted while the others are a majority, of five as of three.
+func TestDeployFleetSpare(t *testing.T) {
+	for _, all := range []int{3, 5} {
+		t.Run(fmt.Sprint(all), func(t *testing.T) {
+			dir := t.TempDir()
+			var text strings.Builder
+			text.WriteString("sites: [{ name: www, hosts: [a.example], origin: { servers: [\"http://127.0.0.1:1\"] } }]\nsecrets: { fleet_key: fleet.key }\nnodes:\n")
+			for i := range all {
+				fmt.Fprintf(&text, "  c%d: { roles: [control], addresses: [127.0.1.%d], control: { listen: %q, cluster: %q, data: %s/c%d } }\n",
+					i+1, i+1, freeAddr(t), freeAddr(t), dir, i+1)
+			}
+			text.WriteString("  hel1: { roles: [edge], location: [60, 25], addresses: [127.0.2.1] }\n")
+			config := filepath.Join(dir, "fleet.yaml")
+			for name, text := range map[string]string{config: text.String(), filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
+				if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop := map[string]func(){}
+			for i := range all {
+				name := fmt.Sprintf("c%d", i+1)
+				stop[name] = runNode(t, config, name)
+			}
+			f, _, err := loadFleet(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := f.newDeployFleet()
+			if err != nil {
+				t.Fatal(err)
+			}
+			dial := (&net.Dialer{}).DialContext
+			spare := func(name string) error { return d.Spare(t.Context(), name, dial) }
+			for i := range all {
+				name := fmt.Sprintf("c%d", i+1)
+				until(t, name+" can be spared", func() bool { err = spare(name); return err == nil })
+			}
+			// As many as may be lost are, and then none can be spared.
+			for i := range all / 2 {
+				stop[fmt.Sprintf("c%d", all-i)]()
+			}
+			until(t, "none can be spared", func() bool { err = spare("c1"); return err != nil })
+			if !strings.Contains(err.Error(), "other control nodes have all of the log") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// A control node that takes no connections is said not to.
+func TestDeployFleetRefused(t *testing.T) {
+	f, _, err := loadFleet(writeDeployed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.node("hel1").Control.Listen = freeAddr(t) // which nobody is at
+	if err := os.WriteFile(f.localFile(f.Secrets.FleetKey), []byte(strings.Repeat("secret", 8)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := f.newDeployFleet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := d.Healthy(ctx, "hel1", (&net.Dialer{}).DialContext); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("%v", err)
+	}
+}

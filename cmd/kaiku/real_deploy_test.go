@@ -1,0 +1,167 @@
+//go:build real
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+)
+
+// Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an upgrade, and two versions that are not well, while clients of three
+// continents go on asking by GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests: testdata/systemd stands for it, and does what the
+// units say about processes and sockets, but not the sandbox. That one is looked at by TestRealUnits.
+func TestRealDeploy(t *testing.T) {
+	if !inWorld() {
+		runInWorld(t)
+		return
+	}
+	w := newWorld(t)
+	one, two := w.build(t, ".", "-buildid=one"), w.build(t, ".", "-buildid=two")
+	ends, sick := w.build(t, "./testdata/sick", "-X main.how=ends"), w.build(t, "./testdata/sick", "-X main.how=ready")
+
+	r := w.deploy(t, one)
+	r.want(t, 0, one, "done", "done", "done")
+	w.runs(t, one)
+	traffic := startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, w.files)
+	until(t, "all nodes are asked", func() bool { return len(traffic.served()) == 3 })
+
+	t.Run("upgrade", func(t *testing.T) {
+		r := w.deploy(t, two)
+		r.want(t, 0, two, "done", "done", "done")
+		w.runs(t, two)
+		traffic.lostNone(t)
+	})
+	t.Run("nothing", func(t *testing.T) {
+		r := w.deploy(t, two)
+		r.want(t, 0, two) // no report, as nothing was done
+		if !r.plan.Nothing() {
+			t.Errorf("a second deploy has something to do: %s", r.stdout)
+		}
+		if out := w.kaiku(t, "deploy", "--config", w.config, "--binary", two.Path, "--dry-run"); !strings.HasSuffix(out, "\nnothing to do\n") {
+			t.Errorf("a second deploy says\n%s", out)
+		}
+	})
+	t.Run("ends at once", func(t *testing.T) {
+		r := w.deploy(t, ends)
+		r.want(t, 1, two, "put back", "untouched", "untouched")
+		for _, want := range []string{"node n1: job for kaiku.service failed", "this version ends at once", "n1: undrained"} {
+			if !strings.Contains(r.stderr, want) {
+				t.Errorf("it does not say %q:\n%s", want, r.stderr)
+			}
+		}
+		w.runs(t, two)
+		traffic.lostNone(t)
+	})
+	t.Run("fails its health check", func(t *testing.T) {
+		r := w.deploy(t, sick, "--health-limit", "25s")
+		r.want(t, 1, two, "put back", "untouched", "untouched")
+		for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} { // that version is no control node
+			if !strings.Contains(r.stderr, want) {
+				t.Errorf("it does not say why: want %q in\n%s", want, r.stderr)
+			}
+		}
+		w.runs(t, two)
+		traffic.lostNone(t)
+	})
+	traffic.stop()
+	traffic.lostNone(t)
+	t.Logf("%v", traffic)
+	if len(traffic.served()) != 3 {
+		t.Errorf("%v: want all nodes", traffic.served())
+	}
+}
+
+// deployment is what a deploy printed.
+type deployment struct {
+	code           int
+	stdout, stderr string
+	plan           deploy.Plan
+	report         deploy.Report
+}
+
+// deploy deploys a program to all nodes.
+func (w *world) deploy(t *testing.T, b *deploy.Binary, args ...string) *deployment {
+	t.Helper()
+	cmd := w.command(append([]string{"deploy", "--config", w.config, "--binary", b.Path, "--accept-new-host-keys", "--health-every", "200ms", "--json"}, args...)...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	began := time.Now()
+	err := cmd.Run()
+	d := &deployment{code: cmd.ProcessState.ExitCode(), stdout: out.String(), stderr: errs.String()}
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	t.Logf("deploy in %v: exit code %d\n%s", time.Since(began).Round(time.Second/10), d.code, d.stderr)
+	lines := json.NewDecoder(strings.NewReader(d.stdout))
+	if err := lines.Decode(&d.plan); err != nil {
+		t.Fatalf("no plan: %v\n%s", err, d.stdout)
+	}
+	if lines.More() {
+		if err := lines.Decode(&d.report); err != nil {
+			t.Fatalf("no report: %v\n%s", err, d.stdout)
+		}
+	}
+	return d
+}
+
+// want checks the exit code, and what became of each node; all have the version in the end.
+func (d *deployment) want(t *testing.T, code int, has *deploy.Binary, outcomes ...string) {
+	t.Helper()
+	if d.code != code || len(d.report.Nodes) != len(outcomes) {
+		t.Fatalf("exit code %d, want %d; want %q in\n%s", d.code, code, outcomes, d.stdout)
+	}
+	for i, n := range d.report.Nodes {
+		if n.Outcome != outcomes[i] || n.Version != has.Version() {
+			t.Errorf("%s is %s with %s, want %s with %s", n.Node, n.Outcome, n.Version, outcomes[i], has.Version())
+		}
+	}
+	for _, clutter := range []string{"sysctl", "net.core"} {
+		if strings.Contains(d.stderr, clutter) {
+			t.Errorf("the kernel's settings are spoken of:\n%s", d.stderr)
+		}
+	}
+}
+
+// runs checks by Debian's ssh that every node runs a program as it should, and that none is drained.
+func (w *world) runs(t *testing.T, b *deploy.Binary) {
+	t.Helper()
+	for _, n := range w.nodes {
+		out := w.ssh(t, n, `pid=$(systemctl show -p MainPID --value kaiku.service)
+readlink "/proc/$pid/exe"; stat -c %U "/proc/$pid"; systemctl is-active kaiku.service kaiku.socket; systemctl is-enabled kaiku.service; ls -A /etc/kaiku
+kaiku status --json --token-file /etc/kaiku/admin.token`)
+		for _, want := range []string{"/usr/local/lib/kaiku/" + b.Version() + "/kaiku\nkaiku\nactive\nenabled\n", "\nfleet.yaml\n"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: want %q in\n%s", n, want, out)
+			}
+		}
+		if strings.Contains(out, `"draining":true`) || strings.Contains(out, ".before") || strings.Contains(out, ".next") {
+			t.Errorf("%s: something is left of a deploy:\n%s", n, out)
+		}
+	}
+}
+
+// build builds a program with flags of the linker, which make it another version.
+func (w *world) build(t *testing.T, from, ldflags string) *deploy.Binary {
+	t.Helper()
+	dir, err := os.MkdirTemp(w.dir, "build")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-ldflags", ldflags, "-o", dir+"/kaiku", from)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", from, err, out)
+	}
+	b, err := deploy.OpenBinary(dir + "/kaiku")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// service is a process that is kept running.
+type service struct {
+	unit      unit
+	listeners []*os.File
+	names     string // of the listeners
+	quit      chan struct{}
+	ended     chan struct{} // closed when nothing of it runs any more
+
+	mu     sync.Mutex
+	status string
+	pid    int
+}
+
+func (s *service) now() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+func (s *service) mainPID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pid
+}
+
+func (s *service) is(status string, pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.pid = status, pid
+}
+
+// keep runs the process until quit, again each time that it ends: Restart=always. first gets what became of the first start.
+func (s *service) keep(first chan<- error) {
+	defer close(s.ended)
+	for {
+		err := s.run(first)
+		s.is("activating", 0) // systemd's auto-restart
+		select {              // unless it was ready before
+		case first <- err:
+		default:
+		}
+		pause, perr := s.unit.seconds("Service.RestartSec", 0)
+		if perr != nil || s.unit.get("Service.Restart") != "always" {
+			s.is("failed", 0)
+			<-s.quit
+			return
+		}
+		select {
+		case <-s.quit:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// run runs the process once. It returns when it has ended; ready is told when it said that it is.
+func (s *service) run(ready chan<- error) error {
+	s.is("activating", 0)
+	patience, err1 := s.unit.seconds("Service.TimeoutStartSec", 90*time.Second)
+	grace, err2 := s.unit.seconds("Service.TimeoutStopSec", 90*time.Second)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	const notify = "/run/systemd/notify"
+	_ = os.Remove(notify) // of the process before
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer told.Close()
+	if err := os.Chmod(notify, 0o777); err != nil {
+		return err
+	}
+	cmd, err := s.command(notify)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(journal, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.is("activating", cmd.Process.Pid)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	isReady := make(chan struct{})
+	go func() {
+		state := make([]byte, 4096)
+		for {
+			n, err := told.Read(state)
+			if err != nil {
+				return
+			}
+			if strings.Contains(string(state[:n]), "READY=1") {
+				close(isReady)
+				return
+			}
+		}
+	}()
+	late := time.After(patience)
+	for {
+		select {
+		case <-isReady:
+			s.is("active", cmd.Process.Pid)
+			isReady, late = nil, nil
+			select {
+			case ready <- nil:
+			default:
+			}
+		case err := <-ended:
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left
+			return fmt.Errorf("job for %s failed because the control process exited: %w", theService, cmp.Or(err, errEnded))
+		case <-late:
+			end(cmd, ended, grace)
+			return fmt.Errorf("job for %s failed because a timeout was exceeded", theService)
+		case <-s.quit:
+			s.is("deactivating", cmd.Process.Pid)
+			end(cmd, ended, grace)
+			return errors.New("it was stopped")
+		}
+	}
+}
+
+var errEnded = errors.New("it ended by itself")
+
+// end asks the process to end, and makes it do so.
+func end(cmd *exec.Cmd, ended <-chan error, grace time.Duration) {
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // all of its group, as KillMode=control-group has it
+	select {
+	case <-ended:
+	case <-time.After(grace):
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	}
+}
+
+// command is the process as the unit says, except for cgroups and the sandbox.
+func (s *service) command(notify string) (*exec.Cmd, error) {
+	u := s.unit
+	if u.get("Service.Type") != "notify" || u.get("Service.NoNewPrivileges") != "yes" || u.get("Service.AmbientCapabilities") != "CAP_NET_BIND_SERVICE" {
+		return nil, errors.New("want Type=notify, NoNewPrivileges=yes and AmbientCapabilities=CAP_NET_BIND_SERVICE: no other is known here")
+	}
+	who, err := user.Lookup(u.get("Service.User"))
+	if err != nil {
+		return nil, err
+	}
+	uid, err1 := strconv.Atoi(who.Uid)
+	gid, err2 := strconv.Atoi(who.Gid)
+	files, err3 := strconv.ParseUint(u.get("Service.LimitNOFILE"), 10, 64)
+	mode, err4 := strconv.ParseUint(u.get("Service.StateDirectoryMode"), 8, 12)
+	mask, err5 := strconv.ParseUint(u.get("Service.UMask"), 8, 12)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return nil, err
+	}
+	state := "/var/lib/" + u.get("Service.StateDirectory")
+	if err := errors.Join(os.MkdirAll(state, 0o700), os.Chmod(state, os.FileMode(mode)), os.Chown(state, uid, gid)); err != nil {
+		return nil, err
+	}
+	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell is replaced by the program, whose pid LISTEN_PID is then.
+	script := fmt.Sprintf(`ulimit -n %d 2>/dev/null || ulimit -n "$(ulimit -H -n)"; umask %o; LISTEN_PID=$$; export LISTEN_PID; exec setpriv --no-new-privs "$@"`, files, mask)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, strings.Fields(u.get("Service.ExecStart"))...)...)
+	cmd.Dir = u.get("Service.WorkingDirectory")
+	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + who.HomeDir, "USER=" + who.Username, "NOTIFY_SOCKET=" + notify}, u["Service.Environment"]...)
+	if len(s.listeners) > 0 {
+		names := strings.TrimPrefix(strings.Repeat(":"+s.names, len(s.listeners)), ":")
+		cmd.Env = append(cmd.Env, "LISTEN_FDS="+strconv.Itoa(len(s.listeners)), "LISTEN_FDNAMES="+names)
+		cmd.ExtraFiles = s.listeners // from 3 on, as systemd passes them
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, AmbientCaps: []uintptr{10}} // CAP_NET_BIND_SERVICE
+	return cmd, nil
+}
