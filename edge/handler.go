@@ -68,7 +68,13 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 		s.conns.begin(from)
 		defer s.conns.finish(from)
 	}
-	defer s.metrics.observe(rec, time.Now())
+	began := time.Now()
+	defer func() {
+		s.metrics.observe(rec, began)
+		if !x.peer {
+			s.logAccess(rec, r, began)
+		}
+	}()
 	defer rec.end(r.ProtoMajor)
 	defer func() { from.answered(r, rec.bytes, s.conns.flooding) }()
 	if r.Body != http.NoBody {

@@ -62,10 +62,11 @@ type laneConn struct {
 	site  laneSite
 	asked atomic.Bool // it has asked for something
 
-	armed  time.Time // when its deadline was set last
-	quick  bool      // to laneQuiet
-	looked bool      // its end was looked for after a request
-	handed bool      // to net/http, or about to be; guarded by lane.mu
+	armed   time.Time // when its deadline was set last
+	quick   bool      // to laneQuiet
+	address string    // of the client, for the access log; "" until it is needed
+	looked  bool      // its end was looked for after a request
+	handed  bool      // to net/http, or about to be; guarded by lane.mu
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {

@@ -315,10 +315,10 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		s.metrics.lane.Inc()
 		c.requests.Add(1)
 		c.credit.Add(int64(requestFree + 2*n))
-		counters, body := &h.full, h.entry.object.Body()
+		counters, body, status := &h.full, h.entry.object.Body(), http.StatusOK
 		notModified := h.notModified(&b.ask)
 		if notModified {
-			counters, body = &h.unsent, nil
+			counters, body, status = &h.unsent, nil, http.StatusNotModified
 		}
 		if b.ask.head {
 			body = nil
@@ -329,6 +329,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		counters.bytes.Add(float64(len(body)))
 		counters.seconds.Observe(time.Since(began).Seconds())
 		s.sent.Add(uint64(len(body)))
+		c.logAccess(&b.ask, h.site.Name, status, int64(len(body)), began)
 		if err != nil {
 			return nil, askRaw, err
 		}

@@ -131,6 +131,16 @@ func (q *ask) copyTo(h http.Header, name string) {
 	}
 }
 
+// first is the first line of a field, whose name is in any form.
+func (q *ask) first(name string) string {
+	for _, f := range q.fields[:q.count] {
+		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
+			return string(f.value)
+		}
+	}
+	return ""
+}
+
 // newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as they are until they are stale.
 func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || e.object.Body() == nil || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {

@@ -49,6 +49,7 @@ type Server struct {
 	Fleet          Fleet                // nil means that there are no other nodes
 	Registry       *prometheus.Registry // "" means one of its own
 	Log            *slog.Logger         // nil means slog.Default
+	AccessLog      *AccessLog           // nil means none
 
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
@@ -105,6 +106,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	var err error
 	if s.metrics, err = newMetrics(s.Registry, s.Store, s.origins); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	if err := s.AccessLog.start(s.Registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	s.cache = newCache(s.Store)
@@ -237,6 +241,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer stop()
 	rest.Go(func() { s.senders.serve(background) })
 	rest.Go(func() { s.conns.serve(background) })
+	if s.AccessLog != nil {
+		rest.Go(func() { s.AccessLog.run(background) })
+	}
 
 	var servers []server
 	failed := make(chan error, 7)

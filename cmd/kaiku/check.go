@@ -275,7 +275,20 @@ func (f *Fleet) checkLocation(at string, l Location) {
 	}
 }
 
+func (f *Fleet) checkLog(at string, l *LogFile) {
+	if l == nil {
+		return
+	}
+	if l.File == "" {
+		f.errorf(at, "a log needs a file; - is standard output")
+	}
+	if !(l.Sample >= 0 && l.Sample <= 1) {
+		f.errorf(at+".sample", "%v is not between 0 and 1", l.Sample)
+	}
+}
+
 func (f *Fleet) checkEdge(at string, e Edge) {
+	f.checkLog(at+".access_log", e.AccessLog)
 	f.checkAddr(at+".http", e.HTTP)
 	f.checkAddr(at+".https", e.HTTPS)
 	f.checkAddr(at+".admin", e.Admin)
@@ -327,14 +340,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	for prefix, l := range g.Locate {
 		f.checkLocation("geodns.locate."+prefix.String(), l)
 	}
-	if l := g.QueryLog; l != nil {
-		if l.File == "" {
-			f.errorf("geodns.query_log", "a query log needs a file; - is standard output")
-		}
-		if !(l.Sample >= 0 && l.Sample <= 1) {
-			f.errorf("geodns.query_log.sample", "%v is not between 0 and 1", l.Sample)
-		}
-	}
+	f.checkLog("geodns.query_log", g.QueryLog)
 	if g.GeoIP != "" {
 		if _, err := os.Stat(f.path(g.GeoIP)); err != nil {
 			f.errorf("geodns.geoip", "%v", err)

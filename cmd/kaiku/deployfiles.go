@@ -150,6 +150,9 @@ func (f *Fleet) service(n *Node) deploy.Service {
 			s.Listen = append(s.Listen, e.HTTPS)
 		}
 		s.Drain = time.Duration(e.DrainTimeout)
+		if l := e.AccessLog; l != nil && l.File != "-" {
+			writes(path.Dir(nodeFile(l.File)))
+		}
 		writes(e.Data)
 	}
 	if n.has(roleGeoDNS) {

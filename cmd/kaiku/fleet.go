@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -140,7 +141,8 @@ type Edge struct {
 	MaxConnections int            `yaml:"max_connections"` // of clients
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
 	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
-	HitLane        *bool          `yaml:"hit_lane"`      // hits of the RAM tier are answered in front of net/http; nil is true
+	AccessLog      *LogFile       `yaml:"access_log"`
+	HitLane        *bool          `yaml:"hit_lane"` // hits of the RAM tier are answered in front of net/http; nil is true
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -152,7 +154,15 @@ type GeoDNS struct {
 	Health Probe                     `yaml:"health"`
 
 	RateLimit *RateLimit `yaml:"rate_limit"`
-	QueryLog  *QueryLog  `yaml:"query_log"`
+	QueryLog  *LogFile   `yaml:"query_log"`
+}
+
+// String says what the log is, for comparison.
+func (l *LogFile) String() string {
+	if l == nil {
+		return ""
+	}
+	return l.File + " " + strconv.FormatFloat(l.Sample, 'g', -1, 64)
 }
 
 // RateLimit is how many responses a second a client network is sent over UDP.
@@ -163,8 +173,8 @@ type RateLimit struct {
 	Exempt    []netip.Prefix `yaml:"exempt"`
 }
 
-// QueryLog is where a sample of the queries is written.
-type QueryLog struct {
+// LogFile is where a sample of the queries, or of the requests, is written.
+type LogFile struct {
 	File   string  `yaml:"file"` // - is standard output
 	Sample float64 `yaml:"sample"`
 }
@@ -269,6 +279,7 @@ func (f *Fleet) edgeOf(n *Node) Edge {
 		e.MaxConnections = first(e.MaxConnections, d.MaxConnections)
 		e.MaxPerClient = first(e.MaxPerClient, d.MaxPerClient)
 		e.DrainTimeout = first(e.DrainTimeout, d.DrainTimeout)
+		e.AccessLog = first(e.AccessLog, d.AccessLog)
 		e.HitLane = first(e.HitLane, d.HitLane)
 		if e.PurgeFrom == nil {
 			e.PurgeFrom = d.PurgeFrom

@@ -182,15 +182,14 @@ func (f *Fleet) probeURL(n *Node) string {
 	return "http://" + reachable(f.edgeOf(n).HTTP, n) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
 }
 
-// openQueryLog opens the log of queries, to be written on at its end.
-func (f *Fleet) openQueryLog(l *QueryLog) (*geodns.QueryLog, error) {
-	var out io.Writer = os.Stdout
-	if l.File != "-" {
-		file, err := os.OpenFile(f.path(l.File), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-		if err != nil {
-			return nil, fmt.Errorf("open the query log: %w", err)
-		}
-		out = file // the process has it until its end
+// openLog opens the log of queries or requests, to be written on at its end. The process has it until its own end.
+func (f *Fleet) openLog(what string, l *LogFile) (io.Writer, error) {
+	if l.File == "-" {
+		return os.Stdout, nil
 	}
-	return &geodns.QueryLog{Log: slog.NewJSONHandler(out, nil), Sample: l.Sample}, nil
+	file, err := os.OpenFile(f.path(l.File), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open the %s: %w", what, err)
+	}
+	return file, nil
 }

@@ -59,7 +59,7 @@ func (f *Fleet) fixed(name string) map[string]string {
 	e, c := f.edgeOf(n), f.controlOf(n)
 	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": f.GeoDNS.Listen, "control": fmt.Sprint(c), "tls": fmt.Sprint(f.secures()),
 		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
-		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
+		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
 		"geodns.zones": fmt.Sprint(f.challengeZones())}
 	if a := f.TLS.ACME; a != nil {
 		out["tls.acme"] = fmt.Sprint(*a)

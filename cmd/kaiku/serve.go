@@ -96,6 +96,13 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if p.edge.Certificates, err = f.certificates(e, key, ties); err != nil {
 				return nil, errors.Join(err, p.close())
 			}
+			if l := e.AccessLog; l != nil {
+				out, err := f.openLog("access log", l)
+				if err != nil {
+					return nil, errors.Join(err, p.close())
+				}
+				p.edge.AccessLog = &edge.AccessLog{Out: out, Sample: l.Sample}
+			}
 			if key != nil { // so that sessions go on at another edge
 				if p.edge.Secret, err = key.EdgeSecret(); err != nil {
 					return nil, errors.Join(err, p.close())
@@ -114,9 +121,11 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 				}
 			}
 			if l := f.GeoDNS.QueryLog; l != nil {
-				if p.dns.QueryLog, err = f.openQueryLog(l); err != nil {
+				out, err := f.openLog("query log", l)
+				if err != nil {
 					return nil, errors.Join(err, p.close())
 				}
+				p.dns.QueryLog = &geodns.QueryLog{Log: slog.NewJSONHandler(out, nil), Sample: l.Sample}
 			}
 			if ties != nil {
 				p.dns.Registry = ties.reports
