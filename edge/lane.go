@@ -43,6 +43,7 @@ type lane struct {
 
 	mu    sync.Mutex
 	conns map[*laneConn]bool // that are the lane's now
+	late  map[*laneConn]bool // that net/http has closed, and that end when the answer of the lane is over
 	ended chan struct{}      // closed when the lane drains and has none; nil before
 }
 
@@ -64,13 +65,15 @@ type laneConn struct {
 
 	armed   time.Time // when its deadline was set last
 	quick   bool      // to laneQuiet
+	in      []byte    // what is read over TLS
+	visited *handed   // net/http has the connection, and waits, so that the lane answers
 	address string    // of the client, for the access log; "" until it is needed
 	looked  bool      // its end was looked for after a request
 	handed  bool      // to net/http, or about to be; guarded by lane.mu
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {
-	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*laneConn]bool{}}
+	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
 }
 
 // Accept returns the next connection for net/http.
@@ -144,6 +147,17 @@ func (l *lane) take(c *laneConn) bool {
 	return true
 }
 
+// setLate notes whether net/http has closed a connection that the lane still answers on.
+func (l *lane) setLate(c *laneConn, late bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if late {
+		l.late[c] = true
+	} else {
+		delete(l.late, c)
+	}
+}
+
 // leave ends that.
 func (l *lane) leave(c *laneConn) {
 	l.mu.Lock()
@@ -172,8 +186,10 @@ func (l *laneServer) Shutdown(ctx context.Context) error {
 func (l *laneServer) Close() error {
 	err := l.Server.Close()
 	l.lane.mu.Lock()
-	for c := range l.lane.conns {
-		_ = c.clientConn.Close()
+	for _, conns := range []map[*laneConn]bool{l.lane.conns, l.lane.late} {
+		for c := range conns {
+			_ = c.clientConn.Close()
+		}
 	}
 	l.lane.mu.Unlock()
 	<-l.lane.ended

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -105,26 +106,27 @@ func (c *laneConn) serve(conn net.Conn) {
 	var rest laneRest
 	err := c.arm(time.Now(), c.firstWait())
 	if err == nil {
-		if c.tls != nil {
-			err = c.serveTLS(&rest)
-		} else {
-			err = c.serveTCP(&rest)
-		}
+		err = c.answerOn(&rest)
 	}
 	if err != nil {
 		c.end()
 		return
 	}
-	h := &handed{Conn: conn, own: c, pending: rest.bytes, alone: rest.alone}
-	if rest.alone {
-		c.unread.Store(true)
-		c.conns.unread.Add(1)
-	}
+	h := &handed{Conn: conn, own: c}
+	h.take(rest)
 	if c.tls != nil {
 		c.hand(&handedTLS{h, c.tls})
 	} else {
 		c.hand(h)
 	}
+}
+
+// answerOn answers requests until one is for net/http, or an error.
+func (c *laneConn) answerOn(rest *laneRest) error {
+	if c.tls != nil {
+		return c.serveTLS(rest)
+	}
+	return c.serveTCP(rest)
 }
 
 // firstWait is for how long the next request is waited for at first.
@@ -135,7 +137,10 @@ func (c *laneConn) firstWait() time.Duration {
 	return headerTimeout
 }
 
-var errQuiet = errors.New("nothing was asked for")
+var (
+	errQuiet = errors.New("nothing was asked for")
+	errBack  = errors.New("nothing was asked for while net/http had the connection")
+)
 
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
@@ -152,12 +157,12 @@ func (c *laneConn) arm(now time.Time, wait time.Duration) error {
 
 // heard notes that something was asked for. It does not for each request: the deadline is for long after the last one, and those who asked lately are the last to make room for others.
 func (c *laneConn) heard(now time.Time) error {
-	if (c.quick || c.tls != nil && c.asked.Load()) && now.Sub(c.armed) < laneQuiet/2 {
+	if (c.quick || c.tls != nil && c.visited == nil && c.asked.Load()) && now.Sub(c.armed) < laneQuiet/2 {
 		return nil
 	}
 	c.asked.Store(true)
 	c.lane.server.conns.follow(&c.client)
-	if c.tls != nil {
+	if c.tls != nil && c.visited == nil {
 		return c.arm(now, idleTimeout)
 	}
 	return c.arm(now, laneQuiet)
@@ -182,6 +187,8 @@ func (c *laneConn) serveTCP(rest *laneRest) error {
 			return failed
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
+		case c.visited != nil:
+			return errBack
 		case c.lane.draining.Load():
 			return c.last(raw, rest)
 		case !c.quick:
@@ -260,14 +267,20 @@ func (c *laneConn) last(raw syscall.RawConn, rest *laneRest) error {
 
 // serveTLS answers requests over TLS.
 func (c *laneConn) serveTLS(rest *laneRest) error {
-	in := make([]byte, laneInput/2)
+	if c.in == nil {
+		c.in = make([]byte, laneInput/2)
+	}
+	in := c.in
 	for kept := 0; ; {
 		n, err := c.tls.Read(in[kept:])
 		if n == 0 {
+			if c.visited != nil && kept == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+				return errBack
+			}
 			if kept == 0 || !errors.Is(err, io.EOF) {
 				return err
 			}
-			rest.bytes = in[:kept]
+			rest.bytes = bytes.Clone(in[:kept])
 			return nil
 		}
 		b := c.lane.buffers.Get().(*laneBuffers)
@@ -323,7 +336,13 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		if b.ask.head {
 			body = nil
 		}
+		if !c.visited.begin() {
+			return nil, askRaw, net.ErrClosed
+		}
 		err := c.send(h.appendHead(b.out[:0], notModified, s.Name, key, began, age, ttl), body)
+		if !c.visited.end() {
+			err = net.ErrClosed
+		}
 		s.active.Add(-1)
 		counters.requests.Inc()
 		counters.bytes.Add(float64(len(body)))
@@ -413,20 +432,63 @@ type handed struct {
 	alone    bool        // net/http has read, or is to read, nothing but one request without a body
 	idle     atomic.Bool // it is between requests
 	back     atomic.Bool // the lane is to have it again
+
+	answering sync.Mutex  // held while the lane answers: net/http takes the connection for idle, and may close it
+	closing   atomic.Bool // to be closed by who holds answering
 }
 
-// Read reads what the lane has read, and then on. Between requests it says that the client has gone if the lane can have the connection again; while there is one, it looks whether the client has gone.
+// begin begins an answer of the lane while net/http has the connection; h is nil if it has not. It reports false if the connection is closed.
+func (h *handed) begin() bool {
+	if h == nil {
+		return true
+	}
+	h.answering.Lock()
+	if h.closing.Load() {
+		h.answering.Unlock()
+		return false
+	}
+	return true
+}
+
+// end ends it. It reports false if the connection was closed meanwhile.
+func (h *handed) end() bool {
+	if h == nil {
+		return true
+	}
+	h.answering.Unlock()
+	if !h.closing.Load() {
+		return true
+	}
+	_ = h.close()
+	return false
+}
+
+// close closes the connection, when the lane has answered. It does not wait for that.
+func (h *handed) close() error {
+	h.closing.Store(true)
+	h.own.lane.setLate(h.own, true)
+	if !h.answering.TryLock() {
+		return nil
+	}
+	defer h.answering.Unlock()
+	h.own.lane.setLate(h.own, false)
+	return h.Conn.Close()
+}
+
+// Read reads what the lane has read, and then on. Between requests the lane answers what is for it, if it can have the connection again; after a while without a request it has it again, by net/http
+// being told that the client has gone. While a request is answered, Read looks whether the client has gone.
 func (h *handed) Read(p []byte) (int, error) {
+	if h.idle.Load() && h.alone && len(h.pending) == 0 {
+		if err := h.visit(); err != nil {
+			return 0, err
+		}
+	}
 	if len(h.pending) > 0 {
 		n := copy(p, h.pending)
 		if h.pending = h.pending[n:]; len(h.pending) == 0 {
 			h.pending = nil
 		}
 		return n, nil
-	}
-	if h.idle.Load() && h.alone {
-		h.back.Store(true)
-		return 0, io.EOF
 	}
 	if h.alone {
 		if err := h.watch(); err != nil {
@@ -438,6 +500,33 @@ func (h *handed) Read(p []byte) (int, error) {
 		h.alone = false
 	}
 	return n, err
+}
+
+// visit has the lane answer what is for it, until something is for net/http.
+func (h *handed) visit() error {
+	c := h.own
+	c.visited = h
+	defer func() { c.visited = nil }()
+	var rest laneRest
+	err := c.arm(time.Now(), laneQuiet)
+	if err == nil {
+		err = c.answerOn(&rest)
+	}
+	if errors.Is(err, errBack) {
+		h.back.Store(true)
+		return io.EOF
+	}
+	h.take(rest)
+	return err
+}
+
+// take has net/http read what the lane has read.
+func (h *handed) take(rest laneRest) {
+	h.pending, h.alone = rest.bytes, rest.alone
+	if rest.alone {
+		h.own.unread.Store(true)
+		h.own.conns.unread.Add(1)
+	}
 }
 
 // longestAlert is the length in bytes of a TLS record that no request fits in, while an alert does: as TLS 1.2 has it with CBC.
@@ -471,7 +560,7 @@ func (h *handed) Close() error {
 	c := h.own
 	c.conns.arrived(&c.client)
 	if !h.back.CompareAndSwap(true, false) || !c.lane.take(c) {
-		return h.Conn.Close()
+		return h.close()
 	}
 	go func() {
 		defer c.recover()

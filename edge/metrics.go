@@ -41,6 +41,9 @@ func (r *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
 		h := r.Header()
+		if _, ok := h["Content-Type"]; !ok {
+			h["Content-Type"] = nil // or net/http guesses one, if it has some of the body already
+		}
 		for name, lines := range r.fields {
 			h[name] = lines
 		}

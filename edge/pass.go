@@ -153,9 +153,6 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			if received == nil {
 				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 			}
-			if _, ok := resp.Header["Content-Type"]; !ok {
-				resp.Header["Content-Type"] = nil
-			}
 			x.w.cache = st
 			return nil
 		},

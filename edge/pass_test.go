@@ -249,3 +249,18 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("read %q, %v", line, err)
 	}
 }
+
+// A response without Content-Type is passed on without one: nobody guesses.
+func TestNoContentTypeIsGuessed(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, "<html>"+r.Method)
+	})
+	for _, method := range []string{"POST", "GET", "GET"} {
+		r := e.do(e.request(method, "/a", ""))
+		if v, ok := r.header["Content-Type"]; ok || r.status != 200 {
+			t.Errorf("%s: %d, Content-Type: %q", method, r.status, v)
+		}
+	}
+}

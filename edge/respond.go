@@ -33,9 +33,6 @@ func (x *exchange) setHeader(h http.Header, stored *httpcache.Stored) {
 		h[name] = lines
 	}
 	x.hideEdgeFields(h)
-	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // or net/http guesses one
-	}
 }
 
 // reply is a response that is ready to be sent, but for its body.
