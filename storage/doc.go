@@ -4,7 +4,7 @@
 //
 // The data folder holds
 //
-//	format          one line, "kaiku-store 2"; a folder with another one is refused
+//	format          one line, "kaiku-store 3"; a folder with another one is refused
 //	lock            flock'ed while a Store is open; holds the owner's process id
 //	opening         names the segment that is being opened, and the try (see below)
 //	purges/         a Badger of purge records
@@ -24,7 +24,7 @@
 //	'm' id              metadata of an object; its Badger version orders the metadata of one object over all segments
 //	'c' id fill chunk   chunk number chunk (4 bytes) of the body written by fill (8 random bytes), 256 KiB each but the last
 //
-// Every value is length (4 bytes, of data), CRC-32C (4 bytes, of the record's key and data), data. The sum is checked on each
+// Every value is length (4 bytes, of data), four CRC-32C (4 bytes each: of the record's key, the length, the number of a part of 64 KiB, and that part), data. The sums of what is read are checked on each
 // read: Badger logs a failed read and returns an empty value without an error. The metadata is written last, so an object exists
 // only when it is whole. Its data is, with varints as in encoding/binary and texts as a uvarint of their length and their bytes:
 //

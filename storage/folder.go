@@ -11,7 +11,7 @@ import (
 )
 
 // formatLine is what the file format holds.
-const formatLine = "kaiku-store 2\n"
+const formatLine = "kaiku-store 3\n"
 
 // checkFormat writes the format into a new folder, and refuses one that has another.
 func checkFormat(dir string) error {

@@ -13,8 +13,13 @@ import (
 // value log's lock is held, short.
 const chunkSize = 256 << 10
 
-// valueHeader is the length in bytes of what stands before the data of each value: its length and its CRC-32C.
-const valueHeader = 8
+// A value is summed in parts, so that a range of a chunk need not read all of it.
+const (
+	partSize = 64 << 10
+	maxParts = chunkSize / partSize
+	// valueHeader is the length in bytes of what stands before the data of each value: its length and the CRC-32C of each part, of which only a chunk may have more than one.
+	valueHeader = 4 + 4*maxParts
+)
 
 var errDamaged = errors.New("damaged value")
 
@@ -43,33 +48,64 @@ func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, chunk)
 }
 
+// partStart is what the sum of a part of a value of size bytes begins with: no part is taken for another one.
+func partStart(key []byte, size, part int) uint32 {
+	var b [8]byte
+	binary.BigEndian.PutUint32(b[:], uint32(size))
+	binary.BigEndian.PutUint32(b[4:], uint32(part))
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, b[:])
+}
+
+// parts is how many parts a value of size bytes has: the last one has what is left.
+func parts(size int) int { return min(max(1, (size+partSize-1)/partSize), maxParts) }
+
+// partOf is where a part of a value of size bytes begins and ends.
+func partOf(size, part int) (from, to int) {
+	from, to = part*partSize, (part+1)*partSize
+	if part == parts(size)-1 {
+		to = size
+	}
+	return from, to
+}
+
+func sumOf(v []byte, part int) uint32 { return binary.BigEndian.Uint32(v[4+4*part:]) }
+
 // sealValue fills in the header of v, whose data begins at valueHeader.
 func sealValue(key, v []byte) {
 	data := v[valueHeader:]
+	clear(v[:valueHeader])
 	binary.BigEndian.PutUint32(v, uint32(len(data)))
-	binary.BigEndian.PutUint32(v[4:], crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, data))
+	for part := range parts(len(data)) {
+		from, to := partOf(len(data), part)
+		binary.BigEndian.PutUint32(v[4+4*part:], crc32.Update(partStart(key, len(data), part), castagnoli, data[from:to]))
+	}
 }
 
 // block is how much of a value is copied and summed at a time, so that the sum reads what the copy brought into the processor's cache.
 const block = 32 << 10
 
-// copyValue copies what of v's data, of want bytes, is at from on into p, and checks the whole of it. What is in p is good only without an error.
+// copyValue copies what of v's data, of want bytes, is at from on into p, and checks all parts that it is in. What is in p is good only without an error.
 func copyValue(key, v []byte, want, from int, p []byte) (n int, err error) {
 	if len(v) != valueHeader+want || binary.BigEndian.Uint32(v) != uint32(want) || from > want {
 		return 0, errDamaged
 	}
 	data := v[valueHeader:]
 	n = min(len(p), want-from)
-	sum := crc32.Checksum(key, castagnoli)
-	sum = crc32.Update(sum, castagnoli, data[:from])
-	for at := 0; at < n; at += block {
-		to := p[at:min(at+block, n)]
-		copy(to, data[from+at:])
-		sum = crc32.Update(sum, castagnoli, to)
-	}
-	sum = crc32.Update(sum, castagnoli, data[from+n:])
-	if sum != binary.BigEndian.Uint32(v[4:]) {
-		return 0, errDamaged
+	for part := range parts(want) {
+		begin, end := partOf(want, part)
+		first, last := max(begin, from), min(end, from+n) // of what is copied
+		if first >= last && want > 0 {
+			continue
+		}
+		sum := crc32.Update(partStart(key, want, part), castagnoli, data[begin:max(begin, first)])
+		for at := first; at < last; at += block {
+			to := p[at-from : min(at+block, last)-from]
+			copy(to, data[at:])
+			sum = crc32.Update(sum, castagnoli, to)
+		}
+		if sum = crc32.Update(sum, castagnoli, data[max(begin, last):end]); sum != sumOf(v, part) {
+			return 0, errDamaged
+		}
 	}
 	return n, nil
 }
@@ -80,9 +116,14 @@ func openValue(key, v []byte) ([]byte, error) {
 		return nil, errDamaged
 	}
 	data := v[valueHeader:]
-	if binary.BigEndian.Uint32(v) != uint32(len(data)) ||
-		binary.BigEndian.Uint32(v[4:]) != crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, data) {
+	if binary.BigEndian.Uint32(v) != uint32(len(data)) {
 		return nil, errDamaged
+	}
+	for part := range parts(len(data)) {
+		from, to := partOf(len(data), part)
+		if crc32.Update(partStart(key, len(data), part), castagnoli, data[from:to]) != sumOf(v, part) {
+			return nil, errDamaged
+		}
 	}
 	return data, nil
 }

@@ -20,7 +20,7 @@ type Object struct {
 	meta  *meta
 	place place
 	body  []byte        // the whole body of an object of the RAM tier, else nil
-	memo  *atomic.Value // of an object of the RAM tier, else nil
+	memo  *atomic.Value // of an object of the RAM tier, with body or without, else nil
 }
 
 // Key is what the object was stored under.
@@ -67,7 +67,7 @@ func (o *Object) Memo(make func() any) any {
 // InMemory says that the body came from the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }
 
-// Body is the whole body of an object of the RAM tier, else nil. It is not to be changed.
+// Body is the whole body of an object that the RAM tier has with its body, else nil. It is not to be changed.
 func (o *Object) Body() []byte { return o.body }
 
 // Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is read and checked before it returns: on an error the

@@ -334,7 +334,7 @@ func (s *Store) maxInRAM() int64 {
 // ramHits is how often an object is hit before it goes to the RAM tier.
 const ramHits = 2
 
-// read reads an object's metadata, and the body of a small one that is hit again, which then goes to the RAM tier.
+// read reads an object's metadata. If it is hit again it goes to the RAM tier then, with the body if that is small enough.
 func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	o := &Object{store: s, place: p, meta: &meta{key: key}}
 	g := s.segment(p.segment)
@@ -360,16 +360,20 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 			return nil
 		}
 	}
-	if s.ram != nil && hits >= ramHits && o.meta.size <= s.maxInRAM() {
+	if s.ram == nil || hits < ramHits {
+		return o
+	}
+	if o.meta.size <= s.maxInRAM() {
 		body := make([]byte, o.meta.size)
 		for off := int64(0); off < o.meta.size; off += chunkSize {
 			if _, err := o.readChunk(uint32(off/chunkSize), 0, body[off:min(off+chunkSize, o.meta.size)]); err != nil {
 				return nil
 			}
 		}
-		o.body, o.memo = body, new(atomic.Value)
-		s.ram.Set(key, o)
+		o.body = body
 	}
+	o.memo = new(atomic.Value)
+	s.ram.Set(key, o)
 	return o
 }
 
