@@ -154,7 +154,7 @@ func TestGoldenFolder(t *testing.T) {
 	if s.Get("/gone") != nil {
 		t.Error("what was purged is there")
 	}
-	if s.Epoch() < 2+lostSequences { // the folder was not closed, so that purges may have been lost whose sequences objects have
+	if s.Epoch() < 2 || s.Epoch() >= lostSequences { // the folder was closed, so that no purge can have been lost
 		t.Errorf("purge sequence %d", s.Epoch())
 	}
 }
