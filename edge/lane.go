@@ -58,8 +58,9 @@ type laneBuffers struct {
 type laneConn struct {
 	*clientConn
 	lane  *lane
-	fd    int       // of plain HTTP, while it is read
-	tls   *tls.Conn // nil without
+	raw   syscall.RawConn // of the socket
+	fd    int             // of plain HTTP, while it is read
+	tls   *tls.Conn       // nil without
 	site  laneSite
 	asked atomic.Bool // it has asked for something
 
@@ -69,7 +70,8 @@ type laneConn struct {
 	visited *handed   // net/http has the connection, and waits, so that the lane answers
 	address string    // of the client, for the access log; "" until it is needed
 	looked  bool      // its end was looked for after a request
-	handed  bool      // to net/http, or about to be; guarded by lane.mu
+	handed  bool      // to net/http, or about to be
+	turn    int       // how often the lane took it; both are guarded by lane.mu
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {
@@ -116,6 +118,10 @@ func (l *lane) serve() error {
 		delay = 0
 		c := &laneConn{clientConn: conn.(*clientConn), lane: l}
 		c.inLane = true
+		if c.raw, err = c.Conn.(syscall.Conn).SyscallConn(); err != nil {
+			_ = c.Close()
+			continue
+		}
 		if l.take(c) {
 			go c.begin()
 		} else {
@@ -143,6 +149,7 @@ func (l *lane) take(c *laneConn) bool {
 		return false
 	}
 	c.handed = false
+	c.turn++
 	l.conns[c] = true
 	return true
 }
@@ -162,6 +169,11 @@ func (l *lane) setLate(c *laneConn, late bool) {
 func (l *lane) leave(c *laneConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.drop(c)
+}
+
+// drop is leave with l.mu held.
+func (l *lane) drop(c *laneConn) {
 	if !l.conns[c] {
 		return
 	}
@@ -173,6 +185,7 @@ func (l *lane) leave(c *laneConn) {
 
 // Shutdown has the lane and the server behind it end, as http.Server's does.
 func (l *laneServer) Shutdown(ctx context.Context) error {
+	l.Server.SetKeepAlivesEnabled(false) // so that what is asked while the lane drains is answered with Connection: close
 	l.lane.drain(ctx)
 	err := l.Server.Shutdown(ctx)
 	select {
@@ -219,6 +232,12 @@ func (l *lane) drain(ctx context.Context) {
 	case <-l.ended:
 	case <-late.Done():
 		l.wake(true)
+		late, cancel = context.WithTimeout(ctx, freshTimeout/4) // for what came at the last moment; slow clients take longer
+		defer cancel()
+		select {
+		case <-l.ended:
+		case <-late.Done():
+		}
 	}
 	zero(late, &l.server.conns.unread) // a server that shuts down drops what it reads after that
 }

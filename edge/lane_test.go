@@ -55,6 +55,8 @@ func answerKinds(w http.ResponseWriter, r *http.Request) {
 	case "/vary":
 		h.Set("Vary", "Accept-Encoding, X-Kind")
 		body += r.Header.Get("Accept-Encoding") + r.Header.Get("X-Kind")
+	case "/byconn":
+		h.Set("Vary", "Connection")
 	case "/undated":
 		h["Date"] = nil
 	case "/weak":
@@ -88,7 +90,7 @@ func answerKinds(w http.ResponseWriter, r *http.Request) {
 
 var started = time.Now().UTC().Truncate(time.Second)
 
-var lanePaths = []string{"/a", "/a?x=1", "/a?utm_source=7", "/a?utm_a=1&x=1&", "/a?", "/vary", "/undated", "/weak", "/plain", "/private", "/nocache", "/validate", "/store", "/aged", "/empty", "/large",
+var lanePaths = []string{"/a", "/a?x=1", "/a?utm_source=7", "/a?utm_a=1&x=1&", "/a?", "/vary", "/byconn", "/undated", "/weak", "/plain", "/private", "/nocache", "/validate", "/store", "/aged", "/empty", "/large",
 	"/404", "/301", "/a%20b", "/%61", "/a;b=(c)'*~!$,@:", "//a", "/./a", "/a/../b", "/.kaiku/health", "/%2ekaiku/health", "/a#b", "*", "http://www.example/a", "/a\"", "/a|b", "/\xff", "/%zz", "/a b", ""}
 
 var laneMethods = []string{"GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get", "G ET"}
@@ -106,7 +108,7 @@ var laneFields = []string{"Accept: */*", "Accept-Encoding: gzip", "Accept-Encodi
 // laneRequest makes a request that is for the lane, or nearly so, or not at all.
 func laneRequest(r *rand.Rand) []byte {
 	pick := func(of []string) string { return of[r.IntN(len(of))] }
-	path := pick(lanePaths[:20])
+	path := pick(lanePaths[:21])
 	if r.IntN(4) == 0 {
 		path = pick(lanePaths)
 	}
@@ -230,7 +232,7 @@ func normal(t *testing.T, received []byte, method string) (all []map[string]any)
 func (b *bothWays) warm(t *testing.T) {
 	t.Helper()
 	for range 4 {
-		for _, path := range lanePaths[:20] {
+		for _, path := range lanePaths[:21] {
 			for _, fields := range []string{"", "Accept-Encoding: gzip\r\n", "X-Kind: 1\r\n", "X-Kind: last\r\n"} {
 				for _, secure := range []bool{false, true} {
 					b.ordinary.exchange(t, []byte("GET "+path+" HTTP/1.1\r\nHost: www.example\r\n"+fields+"\r\n"), secure, true)
@@ -324,6 +326,8 @@ func TestLaneAnswers(t *testing.T) {
 		{"GET /a HTTP/1.1\r\nHost: www.example\r\n\r\nGET /weak HTTP/1.1\r\nHost: www.example\r\n\r\n", 2},
 		{"GET /a HTTP/1.1\r\nHost: www.example\r\nRange: bytes=0-1\r\n\r\n", 0},
 		{"GET /404 HTTP/1.1\r\nHost: www.example\r\n\r\n", 0},
+		{"GET /a HTTP/1.1\r\nHost: www.example\r\n" + strings.Repeat("Connection: keep-alive\r\n", 250) + "\r\n", 0},
+		{"GET /byconn HTTP/1.1\r\nHost: www.example\r\nConnection: keep-alive\r\n\r\n", 0},
 		{"GET /validate HTTP/1.1\r\nHost: www.example\r\n\r\n", 0},
 		{"GET /a HTTP/1.1\r\nHost: www.example\r\nCache-Control: no-cache\r\n\r\n", 0},
 	} {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,13 +85,21 @@ func (c *laneConn) end() {
 
 // hand gives the connection to net/http.
 func (c *laneConn) hand(conn net.Conn) {
-	c.lane.mu.Lock()
+	l := c.lane
+	l.mu.Lock()
 	c.handed = true
-	c.lane.mu.Unlock()
-	defer c.lane.leave(c)
+	turn := c.turn
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if c.turn == turn { // net/http may have given it back already
+			l.drop(c)
+		}
+	}()
 	select {
-	case c.lane.handed <- conn:
-	case <-c.lane.closed:
+	case l.handed <- conn:
+	case <-l.closed:
 		_ = conn.Close() // to a handed one nobody has read from it is the end too
 	}
 }
@@ -172,13 +181,9 @@ func (c *laneConn) heard(now time.Time) error {
 // taken all, and the poller tells what comes later. But it tells nothing more of an end that came at the same time: that is looked for after the first request, which many clients send alone, and
 // laneQuiet after others.
 func (c *laneConn) serveTCP(rest *laneRest) error {
-	raw, err := c.Conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
 	for {
 		var failed error
-		err := raw.Read(func(fd uintptr) (over bool) {
+		err := c.raw.Read(func(fd uintptr) (over bool) {
 			over, failed = c.answerReady(int(fd), rest)
 			return over
 		})
@@ -190,7 +195,7 @@ func (c *laneConn) serveTCP(rest *laneRest) error {
 		case c.visited != nil:
 			return errBack
 		case c.lane.draining.Load():
-			return c.last(raw, rest)
+			return c.last(rest)
 		case !c.quick:
 			return errQuiet
 		}
@@ -247,15 +252,17 @@ func read(fd int, p []byte) (int, error) {
 }
 
 // last looks whether a request came when the edge began to end.
-func (c *laneConn) last(raw syscall.RawConn, rest *laneRest) error {
+func (c *laneConn) last(rest *laneRest) error {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	b := c.lane.buffers.Get().(*laneBuffers)
 	defer c.lane.buffers.Put(b)
-	err := raw.Read(func(fd uintptr) bool {
+	err := c.raw.Read(func(fd uintptr) bool {
 		if n, _ := read(int(fd), b.in[:]); n > 0 {
 			rest.bytes = bytes.Clone(b.in[:n])
+			size, kind := b.ask.read(rest.bytes)
+			rest.alone = kind != askRaw && size == n
 		}
 		return true
 	})
@@ -291,6 +298,10 @@ func (c *laneConn) serveTLS(rest *laneRest) error {
 			return err
 		case kind == askRaw && kept+n == len(in) && len(left) < len(in): // more of it may be there
 			kept = copy(in, left)
+			if err := c.arm(time.Now(), headerTimeout); err != nil {
+				return err
+			}
+			c.armed = time.Time{} // for less long than the next request
 			continue
 		case len(left) > 0:
 			rest.bytes, rest.alone = bytes.Clone(left), kind == askOther
@@ -311,14 +322,10 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		n, kind := b.ask.read(data)
 		var h *laneHit
 		var key string
-		var age, ttl time.Duration
 		if kind == askLane && !c.lane.draining.Load() {
-			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, &c.site), c.tls != nil)
+			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, &c.site), c.tls != nil, began)
 		}
-		if h != nil {
-			age, ttl = h.fresh(began)
-		}
-		if ttl <= 0 {
+		if h == nil {
 			if kind != askRaw && n == len(data) {
 				return data, askOther, nil
 			}
@@ -339,16 +346,16 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		if !c.visited.begin() {
 			return nil, askRaw, net.ErrClosed
 		}
-		err := c.send(h.appendHead(b.out[:0], notModified, s.Name, key, began, age, ttl), body)
+		sent, err := c.send(h.appendHead(b.out[:0], notModified, s.Name, key, began), body)
 		if !c.visited.end() {
 			err = net.ErrClosed
 		}
 		s.active.Add(-1)
 		counters.requests.Inc()
-		counters.bytes.Add(float64(len(body)))
+		counters.bytes.Add(float64(sent))
 		counters.seconds.Observe(time.Since(began).Seconds())
-		s.sent.Add(uint64(len(body)))
-		c.logAccess(&b.ask, h.site.Name, status, int64(len(body)), began)
+		s.sent.Add(uint64(sent))
+		c.logAccess(&b.ask, h.site.Name, status, int64(sent), began)
 		if err != nil {
 			return nil, askRaw, err
 		}
@@ -357,8 +364,8 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 	return nil, askLane, nil
 }
 
-// send writes an answer.
-func (c *laneConn) send(head, body []byte) error {
+// send writes an answer. It returns how many bytes of the body it wrote.
+func (c *laneConn) send(head, body []byte) (int, error) {
 	if c.tls != nil {
 		return c.sendTLS(head, body)
 	}
@@ -366,8 +373,8 @@ func (c *laneConn) send(head, body []byte) error {
 }
 
 // sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as the ordinary path waits.
-func (c *laneConn) sendTCP(head, body []byte) error {
-	total := len(head) + len(body)
+func (c *laneConn) sendTCP(head, body []byte) (int, error) {
+	total, before := len(head)+len(body), len(head)
 	var n int
 	var err error
 	if total <= cap(head) {
@@ -376,43 +383,41 @@ func (c *laneConn) sendTCP(head, body []byte) error {
 	} else {
 		n, err = unix.Writev(c.fd, [][]byte{head, body})
 	}
-	if n == total {
-		return nil
-	}
 	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
-		return err
+		return 0, err
 	}
-	n = max(n, 0)
-	if n < len(head) {
-		if err := c.wait(c.clientConn, head[n:], total); err != nil {
-			return err
+	n, err = max(n, 0), nil
+	for _, part := range [][]byte{head[min(n, len(head)):], body[min(max(n-len(head), 0), len(body)):]} {
+		if len(part) > 0 && err == nil {
+			var more int
+			more, err = c.wait(c.clientConn, part, total)
+			n += more
 		}
-		n = len(head)
 	}
-	return c.wait(c.clientConn, body[n-len(head):], total)
+	return max(n-before, 0), err
 }
 
 // sendTLS writes an answer over TLS.
-func (c *laneConn) sendTLS(head, body []byte) error {
-	if len(head)+len(body) <= cap(head) {
-		return c.wait(c.tls, append(head, body...), 0)
+func (c *laneConn) sendTLS(head, body []byte) (int, error) {
+	before := len(head)
+	taken := min(len(body), cap(head)-len(head))
+	n, err := c.wait(c.tls, append(head, body[:taken]...), len(body)) // a record less for most
+	if err == nil && taken < len(body) {
+		var more int
+		more, err = c.wait(c.tls, body[taken:], len(body))
+		n += more
 	}
-	n := copy(head[len(head):cap(head)], body) // one record less
-	if err := c.wait(c.tls, head[:len(head)+n], len(body)); err != nil {
-		return err
-	}
-	return c.wait(c.tls, body[n:], len(body))
+	return max(n-before, 0), err
 }
 
 // wait writes p, a part of what is held in memory so long, which the client may take its time for; it is no idle connection meanwhile.
-func (c *laneConn) wait(conn net.Conn, p []byte, held int) error {
+func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
 	s := c.lane.server
 	c.busy.Store(true)
 	defer c.busy.Store(false)
 	w := laneWriter{conn}
 	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: len(p), holds: held}
-	_, err := r.Write(p)
-	return err
+	return r.Write(p)
 }
 
 // laneWriter is what senders see of a connection of the lane.
@@ -424,14 +429,21 @@ func (laneWriter) Header() http.Header { return nil }
 // WriteHeader is not used.
 func (laneWriter) WriteHeader(int) {}
 
+// What becomes of a connection that net/http closes.
+const (
+	keptBack  = iota // it ends
+	givesBack        // the lane is to have it again
+	gaveBack         // the lane has it
+)
+
 // handed is a connection that net/http has.
 type handed struct {
 	net.Conn // with TLS
 	own      *laneConn
-	pending  []byte      // what net/http has not read yet of what the lane has read
-	alone    bool        // net/http has read, or is to read, nothing but one request without a body
-	idle     atomic.Bool // it is between requests
-	back     atomic.Bool // the lane is to have it again
+	pending  []byte       // what net/http has not read yet of what the lane has read
+	alone    bool         // net/http has read, or is to read, nothing but one request without a body
+	idle     atomic.Bool  // it is between requests
+	back     atomic.Int32 // keptBack, givesBack or gaveBack
 
 	answering sync.Mutex  // held while the lane answers: net/http takes the connection for idle, and may close it
 	closing   atomic.Bool // to be closed by who holds answering
@@ -513,7 +525,7 @@ func (h *handed) visit() error {
 		err = c.answerOn(&rest)
 	}
 	if errors.Is(err, errBack) {
-		h.back.Store(true)
+		h.back.Store(givesBack)
 		return io.EOF
 	}
 	h.take(rest)
@@ -529,22 +541,27 @@ func (h *handed) take(rest laneRest) {
 	}
 }
 
+// peek reads what has come and leaves it there. The package's own recvfrom makes an address each time.
+func peek(fd int, p []byte) (int, error) {
+	n, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_PEEK, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // longestAlert is the length in bytes of a TLS record that no request fits in, while an alert does: as TLS 1.2 has it with CBC.
 const longestAlert = 48
 
 // watch waits until the client goes, or an alert of TLS is there to be read. A next request stays where it is: net/http looks for the end of its client while it answers, and a quick client asks
 // again before it has stopped.
 func (h *handed) watch() error {
-	raw, err := h.own.Conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
 	var gone error
-	err = raw.Read(func(fd uintptr) bool {
-		var head [5]byte
-		n, _, err := unix.Recvfrom(int(fd), head[:], unix.MSG_PEEK)
+	var head [5]byte
+	err := h.own.raw.Read(func(fd uintptr) bool {
+		n, err := peek(int(fd), head[:])
 		switch {
-		case err == unix.EAGAIN || err == unix.EINTR:
+		case err == syscall.EAGAIN || err == syscall.EINTR:
 			return false
 		case err != nil || n == 0:
 			gone = cmp.Or(err, io.EOF)
@@ -559,7 +576,10 @@ func (h *handed) watch() error {
 func (h *handed) Close() error {
 	c := h.own
 	c.conns.arrived(&c.client)
-	if !h.back.CompareAndSwap(true, false) || !c.lane.take(c) {
+	if h.back.Load() == gaveBack {
+		return nil // it is the lane's, while net/http and its Shutdown may both close it
+	}
+	if !h.back.CompareAndSwap(givesBack, gaveBack) || !c.lane.take(c) {
 		return h.close()
 	}
 	go func() {

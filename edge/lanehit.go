@@ -66,7 +66,7 @@ func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
 }
 
 // findHit finds what answers a request at once, and the key of its URI; nil if that is for the ordinary path to find out. What it decides is what lookup decides for such a request.
-func (s *Server) findHit(q *ask, at *laneSite, secure bool) (*laneHit, string) {
+func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, string) {
 	if at.site == nil || !s.trusts() {
 		return nil, ""
 	}
@@ -80,6 +80,7 @@ func (s *Server) findHit(q *ask, at *laneSite, secure bool) (*laneHit, string) {
 	if o == nil {
 		return nil, ""
 	}
+	first := o
 	r := recordOf(o)
 	if r.variants != nil {
 		v := httpcache.Select(r.variants, q.header(r.variants))
@@ -104,6 +105,13 @@ func (s *Server) findHit(q *ask, at *laneSite, secure bool) (*laneHit, string) {
 			return nil, ""
 		}
 		way.Store(h)
+	}
+	if _, ttl := h.fresh(now); ttl <= 0 {
+		return nil, ""
+	}
+	first.Hit()
+	if o != first {
+		o.Hit()
 	}
 	return h, key
 }
@@ -200,12 +208,13 @@ func (h *laneHit) notModified(q *ask) bool {
 }
 
 // appendHead appends the header block of an answer.
-func (h *laneHit) appendHead(b []byte, notModified bool, name, key string, now time.Time, age, ttl time.Duration) []byte {
+func (h *laneHit) appendHead(b []byte, notModified bool, name, key string, now time.Time) []byte {
 	if notModified {
 		b = append(b, h.notHead...)
 	} else {
 		b = append(b, h.head...)
 	}
+	age, ttl := h.fresh(now)
 	b = append(b, "Age: "...)
 	b = strconv.AppendInt(b, int64(age/time.Second), 10)
 	b = append(b, "\r\nCache-Status: "...)

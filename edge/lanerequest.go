@@ -76,7 +76,6 @@ func (q *ask) read(b []byte) (int, askKind) {
 			if !bytes.EqualFold(value, []byte("keep-alive")) {
 				return 0, askRaw
 			}
-			continue
 		case useBody:
 			return 0, askRaw
 		case useOther:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,12 +50,21 @@ func (r *response) encode() []byte {
 
 func decodeResponse(b []byte) (*response, error) {
 	first, rest, _ := strings.Cut(string(b), "\n")
-	var asked, answered int64
-	r := &response{Stored: &httpcache.Stored{Header: make(http.Header, strings.Count(rest, "\n"))}}
-	if _, err := fmt.Sscanf(first, "%d %d %d %d", &r.Status, &asked, &answered, &r.size); err != nil {
+	var numbers [4]int64
+	for i := range numbers {
+		var n string
+		n, first, _ = strings.Cut(first, " ")
+		var err error
+		if numbers[i], err = strconv.ParseInt(n, 10, 64); err != nil {
+			return nil, errRecord
+		}
+	}
+	r := &response{Stored: &httpcache.Stored{Status: int(numbers[0]), Header: make(http.Header, strings.Count(rest, "\n"))}, size: numbers[3]}
+	r.RequestTime, r.ResponseTime = time.Unix(0, numbers[1]), time.Unix(0, numbers[2])
+	if first != "" {
 		return nil, errRecord
 	}
-	r.RequestTime, r.ResponseTime = time.Unix(0, asked), time.Unix(0, answered)
+	values := make([]string, 0, strings.Count(rest, "\n")) // of fields that have one line each, as most have
 	var line string
 	for rest != "" {
 		line, rest, _ = strings.Cut(rest, "\n")
@@ -65,7 +75,12 @@ func decodeResponse(b []byte) (*response, error) {
 		if !ok {
 			return nil, errRecord
 		}
-		r.Header[name] = append(r.Header[name], value)
+		if have := r.Header[name]; have != nil {
+			r.Header[name] = append(have, value)
+			continue
+		}
+		values = append(values, value)
+		r.Header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 	for rest != "" {
 		line, rest, _ = strings.Cut(rest, "\n")

@@ -171,8 +171,10 @@ func validHost(hostport string) bool {
 	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
 		host, port = hostport[:i], hostport[i+1:]
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil && port != "" {
-		return false
+	if port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false
+		}
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))

@@ -19,6 +19,7 @@ type Object struct {
 	store *Store
 	meta  *meta
 	place place
+	slot  uint64        // of an object of the RAM tier
 	body  []byte        // the whole body of an object of the RAM tier, else nil
 	memo  *atomic.Value // of an object of the RAM tier, with body or without, else nil
 }
@@ -69,6 +70,9 @@ func (o *Object) InMemory() bool { return o.body != nil }
 
 // Body is the whole body of an object that the RAM tier has with its body, else nil. It is not to be changed.
 func (o *Object) Body() []byte { return o.body }
+
+// Hit counts a hit, for an object that Hot returned.
+func (o *Object) Hit() { o.store.index.hit(o.slot) }
 
 // Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is read and checked before it returns: on an error the
 // object is gone from the store and nothing was sent to anybody yet.

@@ -103,7 +103,7 @@ func (s *Store) start() error {
 		ram, err := otter.New(&otter.Options[string, *Object]{
 			MaximumWeight: uint64(s.opt.Memory),
 			Weigher: func(k string, o *Object) uint32 {
-				return uint32(len(o.body) + len(o.meta.data) + 2*len(k) + 512)
+				return uint32(len(o.body) + 6*len(o.meta.data) + 2*len(k) + 512) // its user keeps what it made of the data with it
 			},
 		})
 		if err != nil {
@@ -296,7 +296,7 @@ func (s *Store) Get(key string) *Object {
 	return o
 }
 
-// Hot is Get for an object of the RAM tier. It returns nil for any other, and then nothing is counted, so that Get may follow.
+// Hot is Get for an object of the RAM tier; it returns nil for any other. It counts no hit, so that Get may follow: Hit does.
 func (s *Store) Hot(key string) *Object {
 	slot := idOf(key).slot()
 	p, ok := s.index.get(slot)
@@ -311,7 +311,6 @@ func (s *Store) Hot(key string) *Object {
 	if gone || stale {
 		return nil
 	}
-	s.index.hit(slot)
 	return o
 }
 
@@ -372,7 +371,7 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 		}
 		o.body = body
 	}
-	o.memo = new(atomic.Value)
+	o.memo, o.slot = new(atomic.Value), id.slot()
 	s.ram.Set(key, o)
 	return o
 }
