@@ -41,7 +41,7 @@ deb:
 test-real: build
 	$(GO) test -count=1 -timeout 20m -tags real -run '^TestReal' ./...
 
-# Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed.
+# Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed; BENCHFLAGS="-cases growth" has the growth of the cost.
 bench: bench-http
 
 # Needs nginx, Varnish, Apache Traffic Server, wrk and h2load (Debian: nginx-light varnish trafficserver wrk nghttp2-client), and says how to install them.

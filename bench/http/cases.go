@@ -11,12 +11,16 @@ type setup struct {
 	Disk   int // MiB
 	// RAMHolds says that all of the set is meant to be in RAM.
 	RAMHolds bool
+	// Cores are those of the peer; "" means one, without the load.
+	Cores string
 }
 
 var (
 	inRAM  = setup{Memory: 2048, Disk: 4096, RAMHolds: true}
 	onDisk = setup{Memory: 256, Disk: 6144}
 	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
+	huge   = setup{Memory: 6144, Disk: 8192, RAMHolds: true}
+	both   = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Cores: "0,1"}
 )
 
 // testCase is one thing to measure.
@@ -81,6 +85,11 @@ func allCases() []testCase {
 	many.Name, many.Title = "http1/100k", "HTTP/1.1, hits of 100,000 objects of 8 KiB"
 	miss := testCase{Name: "http1/miss", Title: "HTTP/1.1, misses of 8 KiB", Setup: inRAM, Proto: "http1", Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: fresh,
 		Status: 200, Body: 8 * kib, Peers: caches}
+	grow := func(name, title string, with setup, count, conns int) testCase {
+		c := hit("http1", "", kib, count, conns, 1, []string{"kaiku", "nginx"})
+		c.Name, c.Title, c.Setup = "growth/"+name, "growth: hits of 1 KiB, "+title, with
+		return c
+	}
 	return []testCase{
 		hit("http3", "HTTP/3", kib, 100, 8, 8, overQUIC),
 		hit("http3", "HTTP/3", mib, 64, 4, 2, overQUIC),
@@ -101,6 +110,13 @@ func allCases() []testCase {
 			Conns: 16, Streams: 1, How: churn, Status: 200, Body: 32 * kib, Peers: caches},
 		{Name: "http1/idle", Title: "memory of an idle connection", Setup: setup{Memory: 256, Disk: 2048, RAMHolds: true}, Proto: "http1", Size: kib, Count: 100, Conns: idleConns,
 			How: idle, Status: 200, Body: kib, Peers: caches},
+		grow("conns-1", "1 connection", inRAM, 100, 1),
+		grow("conns-100", "100 connections", inRAM, 100, 100),
+		grow("conns-10000", "10,000 connections", inRAM, 100, idleConns),
+		grow("objects-1e3", "1,000 objects", inRAM, 1_000, 16),
+		grow("objects-1e5", "100,000 objects", inRAM, 100_000, 16),
+		grow("objects-1e6", "1,000,000 objects", huge, 1_000_000, 16),
+		grow("cores-2", "on both cores, which the load needs too", both, 100, 16),
 	}
 }
 

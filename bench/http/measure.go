@@ -17,7 +17,7 @@ import (
 
 // measure loads a peer once.
 func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
 	if err := b.warm(ctx, i, c); err != nil {
 		return m, fmt.Errorf("warm: %w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -132,6 +133,9 @@ func (*instance) VSLMask() string {
 	return strings.Join(all, ",")
 }
 
+// Workers is how many cores the peer has.
+func (i *instance) Workers() int { return 1 + strings.Count(i.Cores, ",") }
+
 // start runs a peer and waits until it takes connections.
 func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, err error) {
 	i = &instance{setup: with, server: s, Host: host, Cert: b.cert, Key: b.key, Files: b.files, Origin: b.origin.addr, warmed: map[string]bool{}}
@@ -153,7 +157,7 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	if err != nil {
 		return nil, err
 	}
-	if i.process, err = peer.Start(ctx, peerCore, s.env, args...); err != nil {
+	if i.process, err = peer.Start(ctx, cmp.Or(with.Cores, peerCore), s.env, args...); err != nil {
 		return nil, err
 	}
 	for tries := 0; ; tries++ {
