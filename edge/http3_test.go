@@ -243,6 +243,16 @@ func TestStatelessReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// An answer shows that the handshake is over for both. Before that the client's packets begin with one of the handshake, of which another edge takes no notice.
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://www.example/a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http3.Transport{}).NewClientConn(c).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
 	stream, err := c.OpenStreamSync(t.Context())
 	if err != nil {
 		t.Fatal(err)
