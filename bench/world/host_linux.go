@@ -29,7 +29,9 @@ type Host struct {
 // World is hosts and the router between them. All that it makes is in network namespaces of its own, whose names begin with prefix and the id of this process.
 type World struct {
 	*Router
-	prefix string
+	// Congestion is the congestion control of all hosts' TCP.
+	Congestion string
+	prefix     string
 
 	mu        sync.Mutex
 	hosts     map[string]Host
@@ -50,7 +52,7 @@ func New(seed uint64) (*World, error) {
 	if err := removeStale(); err != nil {
 		return nil, err
 	}
-	return &World{Router: newRouter(seed, newTimerfdAlarm), prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
+	return &World{Router: newRouter(seed, newTimerfdAlarm), Congestion: "cubic", prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
 }
 
 // removeStale removes the namespaces of worlds whose process is gone. Their programs are gone too: the kernel ended them with it.
@@ -75,11 +77,13 @@ func ip(args ...string) error {
 	return nil
 }
 
+const congestion = "/proc/sys/net/ipv4/tcp_congestion_control"
+
 // settings are those of a Linux server as it comes, whatever this machine has been tuned to; and no host remembers what its last connections were like, so that a
 // cold connection is one.
 func settings() map[string]string {
 	return map[string]string{
-		"net/ipv4/tcp_congestion_control": "cubic", "net/ipv4/tcp_no_metrics_save": "1", "net/ipv4/tcp_rmem": "4096 131072 6291456",
+		"net/ipv4/tcp_no_metrics_save": "1", "net/ipv4/tcp_rmem": "4096 131072 6291456",
 		"net/ipv4/tcp_wmem": "4096 16384 4194304", "net/ipv4/ip_local_port_range": "10000 65000", "net/ipv6/conf/all/disable_ipv6": "1",
 	}
 }
@@ -94,6 +98,14 @@ func (w *World) Add(h Host) error {
 	}
 	w.hosts[h.Name] = h
 	err := inNamespace(name, func() error {
+		// cubic is what Linux comes with. A namespace may only have what the machine allows all users, and else keeps what the machine uses.
+		if os.WriteFile(congestion, []byte("cubic"), 0o644) != nil {
+			b, err := os.ReadFile(congestion)
+			if err != nil {
+				return err
+			}
+			w.Congestion = strings.TrimSpace(string(b))
+		}
 		for key, value := range settings() {
 			if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) { // without IPv6 there is none to disable
 				return err

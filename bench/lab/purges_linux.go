@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
+)
+
+// purgeResult is how long purges took: from the moment that the one who purges has the answer, to the last response, at any edge, that was of before.
+type purgeResult struct {
+	Every time.Duration `json:"every"` // how often each edge was asked
+	// Last are, for each purge, how long the old version was still seen in any city, in milliseconds; at most 0 if it was gone before the answer.
+	Last []float64 `json:"last"`
+	Ack  []float64 `json:"ack"` // how long the answer took
+	// LongestWay is the longest one-way delay between two machines of the fleet.
+	LongestWay time.Duration `json:"longest_way"`
+}
+
+// returned is what an edge had that was cut off while its objects were purged.
+type returned struct {
+	Cut     time.Duration `json:"cut"` // how long
+	Objects int           `json:"objects"`
+	Old     int           `json:"old"`      // responses of before the purge
+	Last    time.Duration `json:"last"`     // when the last of them came, since the link was back
+	Errors  int           `json:"errors"`   // requests that failed
+	Began   time.Duration `json:"answered"` // when the edge first answered, since the link was back
+}
+
+// put writes an object of the origin whose content is its version.
+func (l *lab) put(name string, version int) error {
+	file := filepath.Join(l.dir, "www", name)
+	if err := os.WriteFile(file+".new", fmt.Appendf(nil, "%d\n", version), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// purge purges through the admin API of an edge and returns when the answer was there.
+func (l *lab) purge(ctx context.Context, edge string, what map[string]any) (time.Time, error) {
+	err := l.admin(ctx, edge, "POST", "/v1/purge", what, nil)
+	return time.Now().Round(0), err
+}
+
+// purges measures purges over the ocean.
+func (l *lab) purges(ctx context.Context, r *report) error {
+	if err := l.purgeTimes(ctx, r); err != nil {
+		return err
+	}
+	for _, cut := range []time.Duration{l.maxDisconnected / 3, l.maxDisconnected + 10*time.Second} {
+		if err := l.cutOff(ctx, r, cut); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lab) purgeTimes(ctx context.Context, r *report) error {
+	n := 200
+	if l.short {
+		n = 20
+	}
+	l.say("%d purges", n)
+	res := &purgeResult{Every: 4 * time.Millisecond}
+	r.Purge = res
+	for _, a := range cities() {
+		for _, b := range cities() {
+			rtt, err := world.Between(a.place, b.place)
+			if err != nil {
+				return err
+			}
+			res.LongestWay = max(res.LongestWay, rtt/2)
+		}
+	}
+	const name = "v/purged"
+	if err := l.put(name, 0); err != nil {
+		return err
+	}
+	type running struct {
+		c  *client
+		id int
+		w  chan answer
+	}
+	var polls []running
+	for _, c := range cities() {
+		cl := l.clients[c.key]
+		id, w, err := cl.begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge), Every: res.Every}})
+		if err != nil {
+			return err
+		}
+		polls = append(polls, running{cl, id, w})
+	}
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	acks := make([]time.Time, n+1)
+	for k := 1; k <= n; k++ {
+		if err := l.put(name, k); err != nil {
+			return err
+		}
+		began := time.Now()
+		var err error
+		if acks[k], err = l.purge(ctx, cities()[k%3].edge, map[string]any{"urls": []string{"https://" + hostWWW + "/" + name}}); err != nil {
+			return err
+		}
+		res.Ack = append(res.Ack, float64(time.Since(began))/1e6)
+		if err := pause(ctx, 700*time.Millisecond); err != nil { // three times the longest round trip: all have asked the origin
+			return err
+		}
+	}
+	lasts := make([]time.Time, n+1)
+	for _, p := range polls {
+		if err := p.c.stop(p.id); err != nil {
+			return err
+		}
+		var got polled
+		if err := p.c.end(ctx, p.w, &got); err != nil {
+			return err
+		}
+		for _, s := range got.Seen {
+			for k := s.Version + 1; k <= n; k++ { // a purge makes all versions before its own old
+				if s.Last.After(lasts[k]) {
+					lasts[k] = s.Last
+				}
+			}
+		}
+		if got.Errors > 0 {
+			return fmt.Errorf("%d requests failed while objects were purged", got.Errors)
+		}
+	}
+	for k := 1; k <= n; k++ {
+		res.Last = append(res.Last, float64(lasts[k].Sub(acks[k]))/1e6)
+	}
+	limit := float64(res.LongestWay)/1e6*1.5 + 50
+	p99 := quantile(res.Last, 0.99)
+	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
+		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(res.Last, 0.5), p99, quantile(res.Last, 1), n)
+	return nil
+}
+
+// objects are those that are purged while an edge is cut off.
+const objects = 1000
+
+// cutOff cuts the edge in Singapore off, purges what it has, and looks at what it serves once it is back.
+func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error {
+	l.say("purges while sin1 is cut off for %v", length)
+	generation := l.next() * 2
+	prefix := fmt.Sprintf("obj/%d-", generation)
+	write := func(version int) error {
+		for k := range objects {
+			if err := l.put(fmt.Sprintf("%s%d", prefix, k), version); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := write(generation); err != nil {
+		return err
+	}
+	cl := l.clients["sin"]
+	w := sweep{Host: hostWWW, Prefix: "/" + prefix, Addr: address("sin1"), N: objects, Wait: time.Minute}
+	for range 2 { // the second one of hits
+		got, err := cl.sweep(ctx, w)
+		if err != nil {
+			return err
+		}
+		if got.Errors > 0 || got.Versions[generation].N != objects {
+			return fmt.Errorf("sin1 does not have the objects before they are purged: %+v", got)
+		}
+	}
+	if err := l.world.SetLinks("sin1", func(k *world.Link) { k.Cut = true }); err != nil {
+		return err
+	}
+	cutAt := time.Now()
+	if err := write(generation + 1); err != nil {
+		return err
+	}
+	for k := 0; k < objects; k += 100 {
+		var urls []string
+		for i := range 100 {
+			urls = append(urls, fmt.Sprintf("https://%s/%s%d", hostWWW, prefix, k+i))
+		}
+		if _, err := l.purge(ctx, "hel1", map[string]any{"urls": urls}); err != nil {
+			return err
+		}
+	}
+	_, waiting, err := cl.begin(job{Sweep: &w}) // tries to connect until the link is back
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Until(cutAt.Add(length))); err != nil {
+		return err
+	}
+	backAt := time.Now().Round(0)
+	if err := l.world.SetLinks("sin1", func(k *world.Link) { k.Cut = false }); err != nil {
+		return err
+	}
+	res := returned{Cut: length, Objects: objects}
+	var got swept
+	if err := cl.end(ctx, waiting, &got); err != nil {
+		return err
+	}
+	res.Began = got.Began.Sub(backAt)
+	for range 5 { // and until it has caught up for sure
+		old := got.Versions[generation]
+		res.Old += old.N
+		res.Errors += got.Errors
+		if old.N > 0 {
+			res.Last = old.Last.Sub(backAt)
+		}
+		if got, err = cl.sweep(ctx, w); err != nil {
+			return err
+		}
+	}
+	r.Returns = append(r.Returns, res)
+	what := fmt.Sprintf("an edge that was cut off for %v, which is longer than its max_disconnected, while %d objects were purged serves none of them as they were", length, objects)
+	if length < l.maxDisconnected {
+		what = fmt.Sprintf("an edge that was cut off for %v while %d objects were purged serves none of them as they were once it is back", length, objects)
+	}
+	r.judge(res.Old == 0 && res.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", res.Old, res.Last.Round(time.Millisecond), res.Errors)
+	return l.settled(ctx, cities()[2])
+}
