@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -63,8 +64,8 @@ type loadSum struct {
 	Served map[string]int `json:"served"` // by host
 }
 
-// visitorsOf are the visitors of a city, at a rate.
-func (l *lab) visitorsOf(key, host string, rate int) load {
+// visitorsOf are visitors of a name, at a rate a second.
+func (l *lab) visitorsOf(host string, rate int) load {
 	var all []string
 	for k := range 20 {
 		all = append(all, fmt.Sprintf("/1k/load-%d", k))
@@ -76,20 +77,20 @@ const rate = 50 // visits a second from Finland
 
 // usual are the visitors that there always are: from Finland, and some from the other cities.
 func (l *lab) usual() []faultLoad {
-	return []faultLoad{{name: "Helsinki", city: "hel", load: l.visitorsOf("hel", hostWWW, rate)},
-		{name: "New York", city: "nyc", load: l.visitorsOf("nyc", hostWWW, rate/5)}, {name: "Singapore", city: "sin", load: l.visitorsOf("sin", hostWWW, rate/5)}}
+	return []faultLoad{{name: "Helsinki", city: "hel", load: l.visitorsOf(hostWWW, rate)},
+		{name: "New York", city: "nyc", load: l.visitorsOf(hostWWW, rate/5)}, {name: "Singapore", city: "sin", load: l.visitorsOf(hostWWW, rate/5)}}
 }
 
 // edgeGone are the visitors for when the edge in Helsinki is gone: its clients are to be elsewhere once the name's TTL is over and 10 s, and those who retry see nothing.
 func (l *lab) edgeGone() []faultLoad {
 	all := l.usual()
 	all[0].within = l.ttl + 10*time.Second
-	return append(all, faultLoad{name: "Helsinki, two answers", city: "hel", load: l.visitorsOf("hel", hostTwo, rate)})
+	return append(all, faultLoad{name: "Helsinki, two answers", city: "hel", load: l.visitorsOf(hostTwo, rate)})
 }
 
 // staleVisitors ask for what was fresh for two seconds only.
 func (l *lab) staleVisitors() faultLoad {
-	v := l.visitorsOf("hel", hostWWW, 10)
+	v := l.visitorsOf(hostWWW, 10)
 	v.Paths = []string{"/short/1", "/short/2", "/short/3"}
 	return faultLoad{name: "Helsinki, of what is stale", city: "hel", load: v}
 }
@@ -172,17 +173,26 @@ func (l *lab) faults(ctx context.Context, r *report) error {
 
 // warm has all edges have all that visitors ask for.
 func (l *lab) warm(ctx context.Context) error {
+	results := make(chan error, len(cities()))
 	for _, c := range cities() {
-		for _, host := range []string{hostWWW, hostTwo} {
-			for _, path := range append(l.visitorsOf(c.key, host, 1).Paths, l.staleVisitors().load.Paths...) {
-				t, err := l.clients[c.key].visit(ctx, visit{Proto: "h2", Host: host, Paths: []string{path}, Addr: address(c.edge)})
-				if err != nil || t.Err != "" {
-					return fmt.Errorf("ask %s for %s: %s %w", c.edge, path, t.Err, err)
+		go func() {
+			for _, host := range []string{hostWWW, hostTwo} {
+				for _, path := range append(l.visitorsOf(host, 1).Paths, l.staleVisitors().load.Paths...) {
+					t, err := l.clients[c.key].visit(ctx, visit{Proto: "h2", Host: host, Paths: []string{path}, Addr: address(c.edge)})
+					if err != nil || t.Err != "" {
+						results <- fmt.Errorf("ask %s for %s: %s %w", c.edge, path, t.Err, err)
+						return
+					}
 				}
 			}
-		}
+			results <- nil
+		}()
 	}
-	return nil
+	var err error
+	for range cities() {
+		err = errors.Join(err, <-results)
+	}
+	return err
 }
 
 // try has visitors come, has the fault happen, and mends it.

@@ -24,6 +24,7 @@ type lab struct {
 	dir             string
 	ttl             time.Duration
 	maxDisconnected time.Duration
+	together        time.Duration // how long the fleet took to come together
 	world           *world.World
 	clients         map[string]*client // by the key of their city
 	fresh           int                // number of the next URL that nobody has
@@ -70,7 +71,10 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 			return l, err
 		}
 	}
-	return l, l.ready(ctx)
+	began := time.Now()
+	err = l.ready(ctx)
+	l.together = time.Since(began)
+	return l, err
 }
 
 func (l *lab) config() string { return filepath.Join(l.dir, "fleet.yaml") }
@@ -111,7 +115,7 @@ func (l *lab) kill(name string) {
 // ready waits until the fleet is together, and each client gets the edge of its city.
 func (l *lab) ready(ctx context.Context) error {
 	l.say("waiting for the fleet")
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the fleet did not come together within a minute"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute, errors.New("the fleet did not come together within four minutes"))
 	defer cancel()
 	for _, c := range cities() {
 		if err := l.settled(ctx, c); err != nil {

@@ -116,7 +116,7 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl}
+	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Together: l.together, TCP: l.world.Congestion}
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *report) error

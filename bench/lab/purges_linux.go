@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/bench/world"
@@ -16,6 +19,11 @@ type purgeResult struct {
 	// Last are, for each purge, how long the old version was still seen in any city, in milliseconds; at most 0 if it was gone before the answer.
 	Last []float64 `json:"last"`
 	Ack  []float64 `json:"ack"` // how long the answer took
+	// At are the same for each edge by itself.
+	At map[string][]float64 `json:"at"`
+	// Via tells which control node each edge is connected to, and From which edge each purge was sent to.
+	Via  map[string]string `json:"via"`
+	From []string          `json:"from"`
 	// LongestWay is the longest one-way delay between two machines of the fleet.
 	LongestWay time.Duration `json:"longest_way"`
 }
@@ -64,7 +72,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		n = 20
 	}
 	l.say("%d purges", n)
-	res := &purgeResult{Every: 4 * time.Millisecond}
+	res := &purgeResult{Every: 4 * time.Millisecond, At: map[string][]float64{}}
 	r.Purge = res
 	for _, a := range cities() {
 		for _, b := range cities() {
@@ -76,7 +84,8 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		}
 	}
 	const name = "v/purged"
-	if err := l.put(name, 0); err != nil {
+	err := l.put(name, 0)
+	if err != nil {
 		return err
 	}
 	type running struct {
@@ -101,6 +110,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		if err := l.put(name, k); err != nil {
 			return err
 		}
+		res.From = append(res.From, cities()[k%3].edge)
 		began := time.Now()
 		var err error
 		if acks[k], err = l.purge(ctx, cities()[k%3].edge, map[string]any{"urls": []string{"https://" + hostWWW + "/" + name}}); err != nil {
@@ -112,7 +122,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		}
 	}
 	lasts := make([]time.Time, n+1)
-	for _, p := range polls {
+	for i, p := range polls {
 		if err := p.c.stop(p.id); err != nil {
 			return err
 		}
@@ -120,16 +130,22 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		if err := p.c.end(ctx, p.w, &got); err != nil {
 			return err
 		}
-		for _, s := range got.Seen {
-			for k := s.Version + 1; k <= n; k++ { // a purge makes all versions before its own old
-				if s.Last.After(lasts[k]) {
-					lasts[k] = s.Last
-				}
-			}
-		}
 		if got.Errors > 0 {
 			return fmt.Errorf("%d requests failed while objects were purged", got.Errors)
 		}
+		here := make([]time.Time, n+1)
+		for _, s := range got.Seen {
+			for k := s.Version + 1; k <= n; k++ { // a purge makes all versions before its own old
+				here[k], lasts[k] = later(here[k], s.Last), later(lasts[k], s.Last)
+			}
+		}
+		edge := cities()[i].edge
+		for k := 1; k <= n; k++ {
+			res.At[edge] = append(res.At[edge], float64(here[k].Sub(acks[k]))/1e6)
+		}
+	}
+	if res.Via, err = l.via(); err != nil {
+		return err
 	}
 	for k := 1; k <= n; k++ {
 		res.Last = append(res.Last, float64(lasts[k].Sub(acks[k]))/1e6)
@@ -139,6 +155,41 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
 		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(res.Last, 0.5), p99, quantile(res.Last, 1), n)
 	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// via tells which control node each edge is connected to, from the kernel's table of the edge's connections.
+func (l *lab) via() (map[string]string, error) {
+	out, known := map[string]string{}, names()
+	for _, c := range cities() {
+		l.mu.Lock()
+		pid := l.running[c.edge].Pid()
+		l.mu.Unlock()
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			// The third field is the other end, its address in the order of the machine's bytes, and the fourth the state (proc(5)).
+			f := strings.Fields(line)
+			if len(f) > 3 && f[3] == "01" && strings.HasSuffix(f[2], ":107E") { // established, to port 4222
+				var a uint32
+				if _, err := fmt.Sscanf(f[2], "%X:", &a); err != nil {
+					return nil, err
+				}
+				var addr [4]byte
+				binary.NativeEndian.PutUint32(addr[:], a)
+				out[c.edge] = known[netip.AddrFrom4(addr).String()]
+			}
+		}
+	}
+	return out, nil
 }
 
 // objects are those that are purged while an edge is cut off.
@@ -204,13 +255,17 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 		return err
 	}
 	res.Began = got.Began.Sub(backAt)
-	for range 5 { // and until it has caught up for sure
+	for end := time.Now().Add(2 * l.maxDisconnected); ; { // until it has caught up, and once more
 		old := got.Versions[generation]
 		res.Old += old.N
 		res.Errors += got.Errors
 		if old.N > 0 {
 			res.Last = old.Last.Sub(backAt)
 		}
+		if old.N == 0 && time.Since(backAt) > 5*time.Second || time.Now().After(end) {
+			break
+		}
+		got = swept{}
 		if got, err = cl.sweep(ctx, w); err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func see(all map[int]seen, v int) {
 }
 
 // sweepers are the requests that a sweep has under way.
-const sweepers = 8
+const sweepers = 50
 
 // sweep asks for all objects once, as soon as the edge answers.
 func (a *agent) sweep(ctx context.Context, w sweep) swept {
