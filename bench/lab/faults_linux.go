@@ -100,6 +100,14 @@ func killing(host string) (happen, mend func(context.Context, *lab) error) {
 		func(_ context.Context, l *lab) error { return l.start(host) }
 }
 
+// stepClock steps the clock of what a host runs.
+func (l *lab) stepClock(host string, by time.Duration) error {
+	l.mu.Lock()
+	p := l.running[host]
+	l.mu.Unlock()
+	return p.StepClock(by)
+}
+
 func cutting(a, b string) (happen, mend func(context.Context, *lab) error) {
 	set := func(cut bool) func(context.Context, *lab) error {
 		return func(_ context.Context, l *lab) error {
@@ -143,6 +151,12 @@ func (l *lab) allFaults() []fault {
 		}
 	}
 	all[7].happen, all[7].mend = loss(0.02), loss(0)
+	for _, by := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
+		f := fault{name: fmt.Sprintf("clock%+.0fh", by.Hours()), title: fmt.Sprintf("the clock of the edge in Helsinki steps by %v, and then to where it was", by), loads: append(l.usual(), l.staleVisitors()), for_: 15 * time.Second}
+		f.happen = func(_ context.Context, l *lab) error { return l.stepClock("hel1", by) }
+		f.mend = func(_ context.Context, l *lab) error { return l.stepClock("hel1", 0) }
+		all = append(all, f)
+	}
 	for k, c := range cities() {
 		f := fault{name: fmt.Sprintf("control-%d", k+1), title: fmt.Sprintf("the control node in %s is killed; one of the three leads", c.place), loads: usual, for_: 15 * time.Second}
 		f.happen, f.mend = killing(fmt.Sprintf("c%d", k+1))

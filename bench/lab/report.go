@@ -15,8 +15,8 @@ type report struct {
 	Time      string        `json:"time"`
 	Short     bool          `json:"short"`
 	TTL       time.Duration `json:"ttl"`
-	Together  time.Duration `json:"together"`   // until the fleet had come together for the first time
-	TCP       string        `json:"tcp"`        // congestion control
+	Together  time.Duration `json:"together"` // until the fleet had come together for the first time
+	TCP       string        `json:"tcp"`      // congestion control
 	Cases     []feltCase    `json:"cases"`
 	ColdName  []timing      `json:"cold_name"`  // Finnish hits with a name that the resolver does not have
 	KnownName []timing      `json:"known_name"` // and with one that it has
