@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -65,6 +67,9 @@ func (r *report) print(w io.Writer) error {
 	fmt.Fprintf(w, "\nGoals\n")
 	for _, g := range r.Goals {
 		fmt.Fprintf(w, "%-8s %s: %s\n", met(g), g.What, g.Figure)
+		if g.Why != "" {
+			fmt.Fprintf(w, "         %s\n", g.Why)
+		}
 	}
 	_, err := fmt.Fprintf(w, "\npackets: %+v\n", r.Counts)
 	return err
@@ -75,6 +80,7 @@ type table struct {
 	title string
 	head  []string
 	rows  [][]string
+	note  string // below it, for readers
 }
 
 func (r *report) tables() (all []table) {
@@ -85,12 +91,18 @@ func (r *report) tables() (all []table) {
 		all = append(all, r.faultTable())
 	}
 	if p := r.Purge; p != nil {
-		all = append(all, table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
+		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
 			{"the answer to who purges", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
-			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)), ms(quantile(p.Last, 1))}}})
+			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)), ms(quantile(p.Last, 1))}}, p.note()}
+		for _, c := range cities() {
+			at := p.At[c.edge]
+			t.rows = append(t.rows, []string{"the same at " + c.edge + " alone", ms(quantile(at, 0.5)), ms(quantile(at, 0.99)), ms(quantile(at, 1))})
+		}
+		all = append(all, t)
 	}
 	if len(r.Returns) > 0 {
-		t := table{"sin1 cut off while its objects are purged", []string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil}
+		t := table{"sin1 cut off while its objects are purged", []string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil,
+			"While the edge is cut off, name servers send nobody to it; here the client asks it all the same, from the moment that the link is back. A purge that is waited for (`--wait`) names the edges that have not applied it."}
 		for _, c := range r.Returns {
 			t.rows = append(t.rows, []string{c.Cut.String(), fmt.Sprint(c.Objects), fmt.Sprint(c.Old), c.Last.Round(time.Millisecond).String(), fmt.Sprint(c.Errors), c.Began.Round(time.Millisecond).String()})
 		}
@@ -109,7 +121,9 @@ func ms(v float64) string {
 // feltTable has first and last byte by city, size and protocol.
 func (r *report) feltTable() table {
 	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
-		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit", "hit/straight"}, nil}
+		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit", "hit/straight"}, nil,
+		"Cold: the edge makes a new connection to the origin for this miss. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
+			"no byte of one can be read before all of it is there."}
 	for _, c := range placesOf(r) {
 		for _, b := range bodyList() {
 			for _, proto := range protocols() {
@@ -134,7 +148,7 @@ func (r *report) feltTable() table {
 
 // stepsTable has the steps to 1 KiB.
 func (r *report) stepsTable() table {
-	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte", []string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil}
+	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte", []string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil, ""}
 	for _, c := range placesOf(r) {
 		for _, proto := range protocols() {
 			row := []string{c, proto}
@@ -159,7 +173,9 @@ func placesOf(r *report) (all []string) {
 }
 
 func (r *report) faultTable() table {
-	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection", []string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after", "what they got meanwhile", "from"}, nil}
+	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection", []string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after", "what they got meanwhile", "from"}, nil,
+		"A page has failed that is not whole after 5 s. Well after: when the last visit began that failed. *Two answers*: the name is answered with two edges, and clients try the next one as browsers do (RFC 8305, and once more when a connection breaks). " +
+			"Visitors of the name servers' faults and of the resolver without Client Subnets ask their resolver each time."}
 	for _, f := range r.Faults {
 		title := f.Title
 		for _, v := range f.Loads {

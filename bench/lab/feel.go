@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -62,7 +64,7 @@ func (l *lab) feel(ctx context.Context, r *report) error {
 		var all sync.WaitGroup
 		results := make(chan error, len(cities()))
 		for _, c := range cities() {
-			if l.short && (c.key != "hel" || b.name == "page") {
+			if l.short && (c.key != "hel" || b.name == "page" || b.name == "20m") {
 				results <- nil
 				continue
 			}
@@ -157,7 +159,7 @@ func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n 
 func (l *lab) coldNames(ctx context.Context, r *report) error {
 	rounds := 6
 	if l.short {
-		rounds = 2
+		rounds = 1
 	}
 	c, stay := cities()[0], l.next()
 	if _, err := l.visitOf(ctx, c, body{"1k", "1 KiB"}, "h2", wayWarm, stay); err != nil {

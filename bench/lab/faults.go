@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -44,14 +46,13 @@ type faultResult struct {
 
 // loadResult is what those of one city saw. Times are since the fault.
 type loadResult struct {
-	Name   string            `json:"name"`
-	Before loadSum           `json:"before"`
-	During loadSum           `json:"during"`
-	After  loadSum           `json:"after"`
-	First  float64           `json:"first_failure"` // seconds, of the start of the visit
-	Well   float64           `json:"well"`          // seconds until the start of the last visit that failed; 0 if none did
-	Errors map[string]int    `json:"errors,omitempty"`
-	Edges  map[string]string `json:"edges"` // which served when, in words
+	Name   string         `json:"name"`
+	Before loadSum        `json:"before"`
+	During loadSum        `json:"during"`
+	After  loadSum        `json:"after"`
+	First  float64        `json:"first_failure"` // seconds, of the start of the visit
+	Well   float64        `json:"well"`          // seconds until the start of the last visit that failed; 0 if none did
+	Errors map[string]int `json:"errors,omitempty"`
 }
 
 // loadSum is a part of a load.
@@ -233,7 +234,7 @@ func (l *lab) try(ctx context.Context, r *report, f fault) error {
 	}
 	if l.short {
 		before, after = 3*time.Second, 3*time.Second
-		f.for_ = min(f.for_, l.ttl+12*time.Second)
+		f.for_ = min(f.for_, l.ttl+10*time.Second)
 	}
 	var mu sync.Mutex
 	samples := map[string][]sample{}
@@ -314,10 +315,12 @@ func sum(all []sample, at, mended time.Time) loadResult {
 		}
 		if s.Err != "" {
 			since := s.Start.Sub(at).Seconds()
-			if res.Well == 0 || since < res.First {
+			if len(res.Errors) == 0 || since < res.First {
 				res.First = since
 			}
-			res.Well = max(res.Well, since)
+			if len(res.Errors) == 0 || since > res.Well {
+				res.Well = since
+			}
 			res.Errors[shorten(s.Err)]++
 		}
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small internet on this machine (see bench/world), with a fleet of real
 // kaiku processes, nginx as the origin and a caching resolver from PowerDNS beside each client, and measures what users feel, what they notice when parts of it
 // fail, and how long a purge takes to be true everywhere.
@@ -116,7 +118,7 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Together: l.together, TCP: l.world.Congestion}
+	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *report) error
