@@ -60,6 +60,11 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 			return l, err
 		}
 	}
+	if l.near {
+		if err := l.world.SetLinks("", func(k *world.Link) { k.Delay = world.InCity / 2 }); err != nil {
+			return l, err
+		}
+	}
 	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config", l.config()); err != nil {
 		return l, err
 	}
@@ -76,6 +81,9 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 	began := time.Now()
 	err = l.ready(ctx)
 	l.together = time.Since(began)
+	if err == nil {
+		l.say("the fleet is together after %v", l.together.Round(time.Second))
+	}
 	return l, err
 }
 
@@ -129,7 +137,6 @@ func (l *lab) ready(ctx context.Context) error {
 
 // settled waits until an edge says that it hears of all, and its city's client is sent to it.
 func (l *lab) settled(ctx context.Context, c city) error {
-	why := errors.New("nothing was asked")
 	for {
 		var status struct {
 			Nodes []struct {
@@ -137,7 +144,8 @@ func (l *lab) settled(ctx context.Context, c city) error {
 				Live, Ready bool
 			}
 		}
-		if why = l.admin(ctx, c.edge, "GET", "/v1/status", nil, &status); why == nil {
+		why := l.admin(ctx, c.edge, "GET", "/v1/status", nil, &status)
+		if why == nil {
 			good := 0
 			for _, n := range status.Nodes {
 				if n.Live && n.Ready {

@@ -39,7 +39,8 @@ type options struct {
 	short bool     // the version of two minutes
 	keep  string   // where the logs are copied; empty: nowhere
 	only  string   // the only fault to try; empty: all
-	// prefix is what this program is run with as a client; tests have another.
+	near  bool     // all machines are in one city
+	// client is how this program is run as a client.
 	client []string
 	log    io.Writer
 }
@@ -62,6 +63,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	parts := flags.String("parts", strings.Join(allParts(), ","), "which parts, separated by commas")
 	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in two minutes")
 	flags.StringVar(&o.only, "fault", "", "the only fault to try")
+	flags.BoolVar(&o.near, "near", false, "have all machines in one city, to tell what is of the ocean")
 	flags.StringVar(&o.keep, "keep", "", "copy the logs of all processes to this directory")
 	var out outputs
 	flags.StringVar(&out.text, "out", "", "write the text to this file too")

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/http2"
 )
 
 // session is a new connection to one server.
@@ -43,30 +41,16 @@ func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, e
 		t := &http3.Transport{DisableCompression: true}
 		return &sessionH3{conn, t, t.NewClientConn(conn)}, nil
 	}
-	conf.NextProtos = []string{map[string]string{"h1": "http/1.1", "h2": "h2"}[proto]}
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	t := &http.Transport{TLSClientConfig: conf, Protocols: new(http.Protocols), DisableCompression: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}}
+	t.Protocols.SetHTTP1(proto == "h1")
+	t.Protocols.SetHTTP2(proto == "h2")
+	conn, err := t.NewClientConn(ctx, "https", net.JoinHostPort(host, "443"))
 	if err != nil {
 		return nil, err
 	}
-	secure := tls.Client(c, conf)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		c.Close()
-		return nil, err
-	}
-	if got := secure.ConnectionState().NegotiatedProtocol; got != conf.NextProtos[0] && proto != "h1" {
-		c.Close()
-		return nil, fmt.Errorf("the server speaks %q and not %s", got, proto)
-	}
-	if proto == "h1" {
-		limit, _ := ctx.Deadline()
-		return &sessionH1{secure, bufio.NewReader(secure)}, secure.SetDeadline(limit)
-	}
-	conn, err := (&http2.Transport{DisableCompression: true}).NewClientConn(secure)
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	return &sessionH2{conn}, nil
+	return &sessionTCP{conn, map[string]int{"h1": 1, "h2": 2}[proto]}, nil
 }
 
 // dialFirst tries the addresses in their order, the next one when one has failed or has been silent for a quarter of a second (RFC 8305), and gives the first session.
@@ -118,24 +102,21 @@ func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, ho
 	}
 }
 
-type sessionH1 struct {
-	net.Conn
-	in *bufio.Reader
+type sessionTCP struct {
+	*http.ClientConn
+	major int // of the protocol's version
 }
 
-func (s *sessionH1) ask(r *http.Request) (*http.Response, error) {
-	if err := r.Write(s.Conn); err != nil {
-		return nil, err
+func (s *sessionTCP) ask(r *http.Request) (*http.Response, error) {
+	resp, err := s.RoundTrip(r)
+	if err == nil && resp.ProtoMajor != s.major {
+		resp.Body.Close()
+		return nil, fmt.Errorf("the server speaks %s", resp.Proto)
 	}
-	return http.ReadResponse(s.in, r)
+	return resp, err
 }
 
-func (s *sessionH1) close() { _ = s.Conn.Close() }
-
-type sessionH2 struct{ *http2.ClientConn }
-
-func (s *sessionH2) ask(r *http.Request) (*http.Response, error) { return s.RoundTrip(r) }
-func (s *sessionH2) close()                                      { _ = s.ClientConn.Close() }
+func (s *sessionTCP) close() { _ = s.ClientConn.Close() }
 
 type sessionH3 struct {
 	conn      *quic.Conn
