@@ -23,6 +23,7 @@ type fault struct {
 	happen, mend func(context.Context, *lab) error
 	loads        []faultLoad
 	for_         time.Duration // how long it stays; 0: long enough for names to move
+	purges       bool          // somebody purges meanwhile
 }
 
 // faultLoad is a load of one city, and what is asked of it.
@@ -52,6 +53,7 @@ type loadResult struct {
 	After  loadSum        `json:"after"`
 	First  float64        `json:"first_failure"` // seconds, of the start of the visit
 	Well   float64        `json:"well"`          // seconds until the start of the last visit that failed; 0 if none did
+	Late   float64        `json:"late"`          // milliseconds that 99 of 100 visitors began late at most
 	Errors map[string]int `json:"errors,omitempty"`
 }
 
@@ -159,7 +161,7 @@ func (l *lab) allFaults() []fault {
 		all = append(all, f)
 	}
 	for k, c := range cities() {
-		f := fault{name: fmt.Sprintf("control-%d", k+1), title: fmt.Sprintf("the control node in %s is killed; one of the three leads", c.place), loads: usual, for_: 15 * time.Second}
+		f := fault{name: fmt.Sprintf("control-%d", k+1), title: fmt.Sprintf("the control node in %s is killed; one of the three leads", c.place), loads: usual, for_: 20 * time.Second, purges: true}
 		f.happen, f.mend = killing(fmt.Sprintf("c%d", k+1))
 		all = append(all, f)
 	}
@@ -239,6 +241,10 @@ func (l *lab) try(ctx context.Context, r *report, f fault) error {
 	var mu sync.Mutex
 	samples := map[string][]sample{}
 	var loads sync.WaitGroup
+	var purged []sample
+	if f.purges {
+		loads.Go(func() { purged = l.purger(ctx, before+f.for_+after) })
+	}
 	errs := make(chan error, len(f.loads))
 	for _, v := range f.loads {
 		v.load.For = before + f.for_ + after
@@ -278,6 +284,11 @@ func (l *lab) try(ctx context.Context, r *report, f fault) error {
 		one.Name = v.name
 		res.Loads = append(res.Loads, one)
 	}
+	if f.purges {
+		one := sum(purged, at, mended)
+		one.Name = "who purges, at hel1"
+		res.Loads = append(res.Loads, one)
+	}
 	r.Faults = append(r.Faults, res)
 	r.judgeFault(f, res)
 	for _, c := range cities() {
@@ -289,6 +300,25 @@ func (l *lab) try(ctx context.Context, r *report, f fault) error {
 		}
 	}
 	return nil
+}
+
+// purger purges what nobody has, at hel1, twice a second.
+func (l *lab) purger(ctx context.Context, length time.Duration) (all []sample) {
+	for began := time.Now(); time.Since(began) < length && ctx.Err() == nil; {
+		s := sample{Start: time.Now()}
+		one, cancel := context.WithTimeout(ctx, pageLimit)
+		at, err := l.purge(one, "hel1", map[string]any{"urls": []string{"https://" + hostWWW + "/none"}})
+		cancel()
+		s.Took = float64(at.Sub(s.Start)) / float64(time.Millisecond)
+		if err != nil {
+			s.Err = err.Error()
+		}
+		all = append(all, s)
+		if pause(ctx, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
+			break
+		}
+	}
+	return all
 }
 
 // names are the hosts of addresses.
@@ -304,7 +334,9 @@ func names() map[string]string {
 func sum(all []sample, at, mended time.Time) loadResult {
 	res := loadResult{Errors: map[string]int{}}
 	var before, during, after []sample
+	var late []float64
 	for _, s := range all {
+		late = append(late, s.Late)
 		switch {
 		case s.Start.Before(at.Add(-pageLimit / 5)): // those that begin just before it meet it
 			before = append(before, s)
@@ -324,6 +356,7 @@ func sum(all []sample, at, mended time.Time) loadResult {
 			res.Errors[shorten(s.Err)]++
 		}
 	}
+	res.Late = quantile(late, 0.99)
 	res.Before, res.During, res.After = sumOf(before), sumOf(during), sumOf(after)
 	return res
 }
@@ -346,8 +379,10 @@ func sumOf(all []sample) loadSum {
 			continue
 		}
 		took = append(took, s.Took)
-		out.Cache[kindOf(s.Cache)]++
-		out.Served[known[s.Addr]]++
+		if s.Addr != "" { // purges have none
+			out.Cache[kindOf(s.Cache)]++
+			out.Served[known[s.Addr]]++
+		}
 	}
 	out.P50, out.P99 = quantile(took, 0.5), quantile(took, 0.99)
 	return out

@@ -50,7 +50,7 @@ func (l *lab) next() int {
 
 // feel measures what users feel: all cities, sizes and protocols, the three cities at the same time but for what fills lines.
 func (l *lab) feel(ctx context.Context, r *report) error {
-	rounds := 9
+	rounds := 7
 	if l.short {
 		rounds = 2
 	}
@@ -157,7 +157,7 @@ func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n 
 
 // coldNames measures a hit, and a visit to the origin, with the name in the resolver's cache and without.
 func (l *lab) coldNames(ctx context.Context, r *report) error {
-	rounds := 6
+	rounds := 4
 	if l.short {
 		rounds = 1
 	}

@@ -61,6 +61,7 @@ type load struct {
 type sample struct {
 	Start time.Time
 	Took  float64 // ms
+	Late  float64 // ms that it began too late, as the machine was busy
 	Addr  string  `json:",omitempty"`
 	Cache string  `json:",omitempty"`
 	Err   string  `json:",omitempty"`

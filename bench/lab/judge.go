@@ -25,10 +25,16 @@ func kindOf(status string) string {
 	return status
 }
 
+// tooLate is how late 1 of 100 visitors may begin, in milliseconds.
+const tooLate = 200
+
 // judgeFault holds what visitors saw to the goals.
 func (r *report) judgeFault(f fault, res faultResult) {
 	for k, v := range f.loads {
 		got := res.Loads[k]
+		if got.Late > tooLate {
+			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.title, v.name), "%.0f ms late: this machine was too busy, and what it measured of this fault is worth nothing", got.Late)
+		}
 		failed := got.Before.Failed + got.During.Failed + got.After.Failed
 		all := got.Before.Visits + got.During.Visits + got.After.Visits
 		figure := fmt.Sprintf("%d of %d failed", failed, all)

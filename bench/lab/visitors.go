@@ -25,20 +25,20 @@ func (a *agent) load(ctx context.Context, l load) []sample {
 	var all []sample
 	var visitors sync.WaitGroup
 	began := time.Now()
-	tick := time.NewTicker(time.Second / time.Duration(l.Rate))
-	defer tick.Stop()
-	for n := 0; time.Since(began) < l.For && ctx.Err() == nil; n++ {
+	for n := 0; ; n++ {
+		due := time.Duration(n) * time.Second / time.Duration(l.Rate)
+		if due >= l.For || pause(ctx, time.Until(began.Add(due))) != nil {
+			break
+		}
 		path := l.Paths[n%len(l.Paths)]
 		visitors.Go(func() {
+			late := float64(time.Since(began)-due) / float64(time.Millisecond)
 			s := a.visitor(ctx, l, names, path)
+			s.Late = late
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, s)
 		})
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
 	}
 	visitors.Wait()
 	return all

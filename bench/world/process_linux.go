@@ -71,6 +71,9 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Stop sends a signal, waits for the end, and kills the program if it has not ended by then. It may be called again.
 func (p *Process) Stop(signal syscall.Signal, limit time.Duration) {
 	_ = p.cmd.Process.Signal(signal) // it may have ended
+	if p.Stdin != nil {
+		_ = p.Stdin.Close()
+	}
 	select {
 	case <-p.ended:
 	case <-time.After(limit):
