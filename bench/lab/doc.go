@@ -17,7 +17,7 @@ func page(r *report, svg string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `# The Finland case, over a simulated ocean
 
-A user in Finland, an origin in the US: this page is written by `+"`make lab`"+` (root, Linux, 25 minutes), which builds a small internet on one machine and measures what that user feels, what goes wrong when
+A user in Finland, an origin in the US: this page is written by `+"`make lab`"+` (root, Linux, half an hour), which builds a small internet on one machine and measures what that user feels, what goes wrong when
 parts of it fail, and how long a purge takes to be true everywhere. Measured on %s.
 
 `, strings.Split(r.Time, "T")[0])

@@ -93,10 +93,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	o.client = []string{self, "client"}
 	r, err := measure(ctx, o)
-	if r == nil {
+	if err != nil {
+		if r != nil { // what there is of it; files stay what they were
+			err = errors.Join(err, r.print(stdout))
+		}
 		return err
 	}
-	return errors.Join(err, out.write(r, stdout))
+	return out.write(r, stdout)
 }
 
 // measure builds the world, runs the parts and removes the world. What was measured before an error is returned with it.

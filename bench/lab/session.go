@@ -24,12 +24,15 @@ type session interface {
 }
 
 // dialer makes sessions.
-type dialer struct{ roots *x509.CertPool }
+type dialer struct {
+	roots *x509.CertPool
+	port  string
+}
 
 // open connects, handshake of TLS included. No session is resumed.
 func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, error) {
 	conf := &tls.Config{RootCAs: d.roots, ServerName: host, MinVersion: tls.VersionTLS13}
-	addr = net.JoinHostPort(addr, "443")
+	addr = net.JoinHostPort(addr, d.port)
 	if proto == "h3" {
 		conf.NextProtos = []string{http3.NextProtoH3}
 		// The windows are those of browsers, about.
