@@ -39,7 +39,7 @@ func (r *report) judgeFault(f fault, res faultResult) {
 		all := got.Before.Visits + got.During.Visits + got.After.Visits
 		figure := fmt.Sprintf("%d of %d failed", failed, all)
 		if failed > 0 {
-			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", got.First, got.Well)
+			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", max(0, got.First), max(0, got.Well)) // those before were under way
 		}
 		switch {
 		case v.noGoal:

@@ -122,7 +122,7 @@ func ms(v float64) string {
 func (r *report) feltTable() table {
 	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
 		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit", "hit/straight"}, nil,
-		"Cold: the edge makes a new connection to the origin for this miss. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
+		"Cold: the edge makes a new connection to the origin for this miss; for a page, one for each of its objects, as the origin closes all. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
 			"no byte of one can be read before all of it is there."}
 	for _, c := range placesOf(r) {
 		for _, b := range bodyList() {
@@ -182,7 +182,7 @@ func (r *report) faultTable() table {
 			failed := v.Before.Failed + v.During.Failed + v.After.Failed
 			well := "at once"
 			if failed > 0 {
-				well = fmt.Sprintf("%.1f s", v.Well)
+				well = fmt.Sprintf("%.1f s", max(0, v.Well))
 			}
 			t.rows = append(t.rows, []string{title, v.Name, fmt.Sprintf("%d of %d", failed, v.Before.Visits+v.During.Visits+v.After.Visits), well, times(v.Before), times(v.During), times(v.After),
 				shares(v.During.Cache), shares(v.During.Served)})

@@ -123,8 +123,11 @@ func (r *report) judgeFeel() {
 		}
 		cold, warm = r.ratio(city, "20m", proto, wayCold, lastOf), r.ratio(city, "20m", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold < 1 && warm < 1, fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		r.why(coldReason)
 	}
 }
+
+const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
 
 // readReport reads what was measured before.
 func readReport(file string) (*report, error) {
