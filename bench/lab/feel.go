@@ -88,11 +88,7 @@ func (l *lab) feel(ctx context.Context, r *report) error {
 			}
 		}
 	}
-	if err := l.coldNames(ctx, r); err != nil {
-		return err
-	}
-	r.judgeFeel()
-	return nil
+	return l.coldNames(ctx, r)
 }
 
 // feelCity measures one size from one city.

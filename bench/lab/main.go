@@ -79,6 +79,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if err != nil {
 			return err
 		}
+		r.judgeAll()
 		return out.write(r, stdout)
 	}
 	o.parts = strings.Split(*parts, ",")
@@ -124,6 +125,7 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 		return nil, err
 	}
 	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
+	defer r.judgeAll()
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *report) error

@@ -155,11 +155,6 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	for k := 1; k <= n; k++ {
 		res.Last = append(res.Last, float64(lasts[k].Sub(acks[k]))/1e6)
 	}
-	limit := float64(res.LongestWay)/1e6*1.5 + 50
-	p99 := quantile(res.Last, 0.99)
-	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
-		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(res.Last, 0.5), p99, quantile(res.Last, 1), n)
-	r.why("An edge connects to any of the control nodes, however far it is, and what it follows the log by may be on yet another one. " + res.note())
 	return nil
 }
 
@@ -286,11 +281,5 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 		}
 	}
 	r.Returns = append(r.Returns, res)
-	what := fmt.Sprintf("an edge that was cut off for %v, which is longer than its max_disconnected, while %d objects were purged serves none of them as they were", length, objects)
-	if length < l.maxDisconnected {
-		what = fmt.Sprintf("an edge that was cut off for %v while %d objects were purged serves none of them as they were once it is back", length, objects)
-	}
-	r.judge(res.Old == 0 && res.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", res.Old, res.Last.Round(time.Millisecond), res.Errors)
-	r.why("This is as promised: an edge trusts what it has for max_disconnected, and it takes until its connection to the control plane lives again before it knows better.")
 	return l.settled(ctx, cities()[2])
 }

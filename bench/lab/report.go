@@ -108,7 +108,7 @@ func (r *report) judgeFeel() {
 	const city = string(world.Helsinki)
 	if direct := medianOf(r.find(city, "1k", "h2", wayDirect), firstOf); direct > 0 {
 		cold := medianOf(r.ColdName, firstOf) / direct
-		r.judge(cold > 0 && cold <= 0.1, "the same of a name that the resolver has to ask the fleet's name servers for (1 KiB, h2)", "%.3f; %.3f when it has the name",
+		r.judge(cold > 0 && cold <= 0.1, "a Finnish hit's first byte (1k, h2) of a name that the resolver has to ask the fleet's name servers for is at most 0.10 of going to the origin", "%.3f; %.3f when it has the name",
 			cold, medianOf(r.KnownName, firstOf)/direct)
 	}
 	for _, proto := range protocols() {
