@@ -171,7 +171,7 @@ func (l *lab) allFaults() []fault {
 func (l *lab) faults(ctx context.Context, r *report) error {
 	some := l.allFaults()
 	if l.short {
-		some = slices.DeleteFunc(some, func(f fault) bool { return f.name != "edge-killed" && f.name != "origin-down" })
+		some = slices.DeleteFunc(some, func(f fault) bool { return f.name != "edge-killed" })
 	}
 	if l.only != "" {
 		some = slices.DeleteFunc(some, func(f fault) bool { return f.name != l.only })

@@ -52,7 +52,7 @@ func (l *lab) next() int {
 func (l *lab) feel(ctx context.Context, r *report) error {
 	rounds := 7
 	if l.short {
-		rounds = 2
+		rounds = 1
 	}
 	for _, b := range bodyList() {
 		n := rounds

@@ -49,7 +49,10 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 	if l.world, err = world.New(1); err != nil {
 		return nil, err
 	}
-	if l.dir, err = os.MkdirTemp("", "kaiku-lab"); err != nil {
+	if err := removeStale(); err != nil {
+		return l, err
+	}
+	if l.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
 		return l, err
 	}
 	if err := writeFleet(l.dir, l.ttl, l.maxDisconnected); err != nil {
@@ -85,6 +88,21 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 		l.say("the fleet is together after %v", l.together.Round(time.Second))
 	}
 	return l, err
+}
+
+// dirPrefix begins the names of the directories of labs; the id of their process follows.
+const dirPrefix = "kaiku-lab-"
+
+// removeStale removes the directories of labs that were killed.
+func removeStale() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }
 
 func (l *lab) config() string { return filepath.Join(l.dir, "fleet.yaml") }

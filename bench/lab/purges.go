@@ -74,7 +74,7 @@ func (l *lab) purges(ctx context.Context, r *report) error {
 func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	n := 200
 	if l.short {
-		n = 20
+		n = 10
 	}
 	l.say("%d purges", n)
 	res := &purgeResult{Every: 4 * time.Millisecond, At: map[string][]float64{}}
