@@ -3,7 +3,7 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: build run test test-real bench bench-go bench-http bench-dns lint fuzz deb
+.PHONY: build run test test-real bench bench-go bench-http bench-dns lab lint fuzz deb
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
@@ -56,6 +56,14 @@ bench-go:
 # Needs gdnsd, Knot DNS with its geoip module and dnsperf, and says how to install them.
 bench-dns: build
 	$(GO) run ./bench/dns -kaiku bin/kaiku $(BENCHFLAGS)
+
+# The Finland case over a simulated ocean: half an hour, root, Linux. Needs nginx and pdns_recursor (Debian: nginx-light pdns-recursor iproute2). LABFLAGS="-short" takes two
+# minutes, "-parts feel" or "-parts faults -fault edge-cut" a part; without LABFLAGS it writes docs/finland.md.
+LABFLAGS ?= -doc docs/finland.md -svg docs/finland.svg -json bin/finland.json -out bin/finland.txt
+
+lab: build
+	$(GO) build -o bin/lab ./bench/lab
+	bin/lab -kaiku bin/kaiku $(LABFLAGS)
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: the files above are not formatted"; exit 1; }

@@ -21,6 +21,8 @@ var allowed = map[string][]string{
 	"deploy":         {},
 	"bench/dns":      {"bench/peer"},
 	"bench/http":     {"bench/peer"},
+	"bench/lab":      {"bench/world"},
+	"bench/world":    {},
 }
 
 // rooms are the only packages that may import a vendor directly. Benchmarks aside: they speak the protocols as clients.

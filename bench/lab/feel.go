@@ -1,0 +1,178 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The ways to an object.
+const (
+	wayDirect = "direct"    // to the origin
+	wayCold   = "miss-cold" // through an edge that has neither the object nor a connection to the origin
+	wayWarm   = "miss"      // through an edge that has a connection
+	wayHit    = "hit"
+)
+
+func ways() []string { return []string{wayDirect, wayCold, wayWarm, wayHit} }
+
+func protocols() []string { return []string{"h1", "h2", "h3"} }
+
+// body is what is asked for.
+type body struct{ name, title string }
+
+func bodyList() []body {
+	return []body{{"1k", "1 KiB"}, {"1m", "1 MiB"}, {"20m", "20 MiB"}, {"page", fmt.Sprintf("a page of %d objects", pageObjects)}}
+}
+
+// paths are the URLs of one visit to a body; n tells those of one visit from those of another.
+func paths(body string, n int) []string {
+	all := []string{fmt.Sprintf("/%s/%d", body, n)}
+	if body == "page" {
+		for k := range pageObjects - 1 {
+			all = append(all, fmt.Sprintf("/asset/%d-%d", n, k))
+		}
+	}
+	return all
+}
+
+// next numbers URLs.
+func (l *lab) next() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh++
+	return l.fresh
+}
+
+// feel measures what users feel: all cities, sizes and protocols, the three cities at the same time but for what fills lines.
+func (l *lab) feel(ctx context.Context, r *report) error {
+	rounds := 7
+	if l.short {
+		rounds = 1
+	}
+	for _, b := range bodyList() {
+		n := rounds
+		if b.name == "20m" {
+			n = (rounds + 1) / 2
+		}
+		l.say("what users feel: %s, %d rounds", b.title, n)
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		results := make(chan error, len(cities()))
+		for _, c := range cities() {
+			if l.short && (c.key != "hel" || b.name == "page" || b.name == "20m") {
+				results <- nil
+				continue
+			}
+			measureCity := func() {
+				cases, err := l.feelCity(ctx, c, b, n)
+				mu.Lock()
+				r.Cases = append(r.Cases, cases...)
+				mu.Unlock()
+				results <- err
+			}
+			if b.name == "20m" {
+				measureCity()
+			} else {
+				all.Go(measureCity)
+			}
+		}
+		all.Wait()
+		for range cities() {
+			if err := <-results; err != nil {
+				return err
+			}
+		}
+	}
+	return l.coldNames(ctx, r)
+}
+
+// feelCity measures one size from one city.
+func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltCase, error) {
+	samples := map[[2]string][]timing{}
+	stay := l.next() // the URLs of hits
+	for round := range rounds {
+		for _, proto := range protocols() {
+			if round == 0 && proto == "h1" { // so that there is something to hit
+				if _, err := l.visitOf(ctx, c, b, proto, wayWarm, stay); err != nil {
+					return nil, err
+				}
+			}
+			for _, way := range ways() {
+				if way == wayDirect && proto == "h3" {
+					continue // this nginx has none
+				}
+				n := stay
+				if way != wayHit {
+					n = l.next()
+				}
+				if way == wayWarm { // a connection that is there: the one of a miss just before
+					if _, err := l.visitOf(ctx, c, body{"1k", ""}, "h1", wayWarm, l.next()); err != nil {
+						return nil, err
+					}
+				}
+				t, err := l.visitOf(ctx, c, b, proto, way, n)
+				if err != nil {
+					return nil, err
+				}
+				samples[[2]string{proto, way}] = append(samples[[2]string{proto, way}], t)
+			}
+		}
+	}
+	var out []feltCase
+	for _, proto := range protocols() {
+		for _, way := range ways() {
+			if s := samples[[2]string{proto, way}]; len(s) > 0 {
+				out = append(out, feltCase{City: string(c.place), Body: b.name, Proto: proto, Way: way, Samples: s})
+			}
+		}
+	}
+	return out, nil
+}
+
+// visitOf makes one visit, and makes sure that it was of the kind that it was to be.
+func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n int) (timing, error) {
+	host := map[string]string{wayDirect: hostOrigin, wayCold: hostCold, wayWarm: hostWWW, wayHit: hostWWW}[way]
+	want := map[string]string{wayDirect: "", wayCold: "fwd=", wayWarm: "fwd=", wayHit: "; hit"}[way]
+	t, err := l.clients[c.key].visit(ctx, visit{Proto: proto, Host: host, Paths: paths(b.name, n), Size: bodies()[b.name]})
+	if err == nil && t.Err != "" {
+		err = fmt.Errorf("%s", t.Err)
+	}
+	if err == nil && (!strings.Contains(t.Cache, want) || way != wayDirect && t.Addr != address(c.edge)) {
+		err = fmt.Errorf("got it from %s with %q", t.Addr, t.Cache)
+	}
+	if err != nil {
+		return t, fmt.Errorf("%s from %s over %s, %s: %w", b.title, c.place, proto, way, err)
+	}
+	return t, nil
+}
+
+// coldNames measures a hit, and a visit to the origin, with the name in the resolver's cache and without.
+func (l *lab) coldNames(ctx context.Context, r *report) error {
+	rounds := 4
+	if l.short {
+		rounds = 1
+	}
+	c, stay := cities()[0], l.next()
+	if _, err := l.visitOf(ctx, c, body{"1k", "1 KiB"}, "h2", wayWarm, stay); err != nil {
+		return err
+	}
+	l.say("what users feel: names that the resolver does not have")
+	for range rounds {
+		if err := pause(ctx, l.ttl+time.Second); err != nil { // the edge's name has left the cache
+			return err
+		}
+		for _, into := range []*[]timing{&r.ColdName, &r.KnownName} {
+			t, err := l.visitOf(ctx, c, body{"1k", "1 KiB"}, "h2", wayHit, stay)
+			if err != nil {
+				return err
+			}
+			*into = append(*into, t)
+		}
+	}
+	return nil
+}

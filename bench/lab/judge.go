@@ -1,0 +1,91 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// kindOf makes a Cache-Status (RFC 9211) one of a few words.
+func kindOf(status string) string {
+	switch {
+	case strings.Contains(status, "stale-if-error"):
+		return "stale, as the origin failed"
+	case strings.Contains(status, "; hit") && strings.Contains(status, "ttl=-"):
+		return "stale"
+	case strings.Contains(status, "; hit"):
+		return "hit"
+	case strings.Contains(status, "fwd=stale"):
+		return "asked again"
+	case strings.Contains(status, "fwd="):
+		return "miss"
+	}
+	return status
+}
+
+// tooLate is how late 1 of 100 visitors may begin, in milliseconds.
+const tooLate = 200
+
+// judgeAll holds all that was measured to the goals.
+func (r *report) judgeAll() {
+	r.Goals = nil
+	if len(r.Cases) > 0 {
+		r.judgeFeel()
+	}
+	if r.Purge != nil {
+		r.judgePurge(r.Purge)
+	}
+	for _, back := range r.Returns {
+		r.judgeReturn(back)
+	}
+	for _, f := range r.Faults {
+		r.judgeFault(f)
+	}
+}
+
+func (r *report) judgePurge(p *purgeResult) {
+	limit := float64(p.LongestWay)/1e6*1.5 + 50
+	p99 := quantile(p.Last, 0.99)
+	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
+		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1), len(p.Last))
+	r.why("An edge connects to any of the control nodes, however far it is, and what it follows the log by may be on yet another one. " + p.note())
+}
+
+func (r *report) judgeReturn(back returned) {
+	what := fmt.Sprintf("an edge that was cut off for %v, which is longer than its max_disconnected, while %d objects were purged serves none of them as they were", back.Cut, back.Objects)
+	if back.Cut < r.Disconnected {
+		what = fmt.Sprintf("an edge that was cut off for %v while %d objects were purged serves none of them as they were once it is back", back.Cut, back.Objects)
+	}
+	r.judge(back.Old == 0 && back.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", back.Old, back.Last.Round(time.Millisecond), back.Errors)
+	r.why("This is as promised: an edge trusts what it has for max_disconnected, and it takes until its connection to the control plane lives again before it knows better.")
+}
+
+// judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one of all others.
+func (r *report) judgeFault(f faultResult) {
+	others, failed, all := "", 0, 0
+	for _, got := range f.Loads {
+		if got.Name == purgerName {
+			continue // no visitor
+		}
+		if got.Late > tooLate {
+			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.Title, got.Name), "%.0f ms late: this machine was too busy, and what it measured of this fault is worth nothing", got.Late)
+		}
+		bad, visits := got.Before.Failed+got.During.Failed+got.After.Failed, got.Before.Visits+got.During.Visits+got.After.Visits
+		if got.Within == 0 {
+			failed, all = failed+bad, all+visits
+			if others != "" {
+				others += "; "
+			}
+			others += got.Name
+			continue
+		}
+		figure := fmt.Sprintf("%d of %d failed", bad, visits)
+		if bad > 0 {
+			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", max(0, got.First), max(0, got.Well)) // those before were under way
+		}
+		r.judge(got.Well <= got.Within.Seconds() && got.After.Failed == 0, fmt.Sprintf("%s: clients in %s are on the next edge within the TTL and 10 s, which is %v", f.Title, got.Name, got.Within.Round(time.Second)), "%s", figure)
+	}
+	r.judge(failed == 0 && all > 0, fmt.Sprintf("%s: no page fails (%s)", f.Title, others), "%d of %d failed", failed, all)
+}

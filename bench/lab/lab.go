@@ -1,0 +1,255 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
+)
+
+// lab is a world with a fleet in it.
+type lab struct {
+	options
+	dir             string
+	ttl             time.Duration
+	maxDisconnected time.Duration
+	together        time.Duration // how long the fleet took to come together
+	world           *world.World
+	clients         map[string]*client // by the key of their city
+	fresh           int                // number of the next URL that nobody has
+
+	mu      sync.Mutex
+	running map[string]*world.Process // by host
+}
+
+// say tells the one who waits what is going on.
+func (l *lab) say(format string, args ...any) {
+	fmt.Fprintf(l.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+}
+
+// build makes the world and waits until all of it works. The lab is to be closed after an error too, unless it is nil.
+func build(ctx context.Context, o options) (l *lab, err error) {
+	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{}, running: map[string]*world.Process{}}
+	if o.short {
+		l.ttl, l.maxDisconnected = 5*time.Second, 10*time.Second
+	}
+	if l.world, err = world.New(1); err != nil {
+		return nil, err
+	}
+	if err := removeStale(); err != nil {
+		return l, err
+	}
+	if l.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
+		return l, err
+	}
+	if err := writeFleet(l.dir, l.ttl, l.maxDisconnected); err != nil {
+		return l, err
+	}
+	for _, h := range hosts() {
+		if err := l.world.Add(h); err != nil {
+			return l, err
+		}
+	}
+	if l.near {
+		if err := l.world.SetLinks("", func(k *world.Link) { k.Delay = world.InCity / 2 }); err != nil {
+			return l, err
+		}
+	}
+	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config", l.config()); err != nil {
+		return l, err
+	}
+	for _, name := range []string{"origin", "c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2", "resolverhel", "resolvernyc", "resolversin"} {
+		if err := l.start(name); err != nil {
+			return l, err
+		}
+	}
+	for _, c := range cities() {
+		if l.clients[c.key], err = l.newClient(c.key, address("resolver"+c.key)); err != nil {
+			return l, err
+		}
+	}
+	began := time.Now()
+	err = l.ready(ctx)
+	l.together = time.Since(began)
+	if err == nil {
+		l.say("the fleet is together after %v", l.together.Round(time.Second))
+	}
+	return l, err
+}
+
+// dirPrefix begins the names of the directories of labs; the id of their process follows.
+const dirPrefix = "kaiku-lab-"
+
+// removeStale removes the directories of labs that were killed.
+func removeStale() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
+func (l *lab) config() string { return filepath.Join(l.dir, "fleet.yaml") }
+
+// start runs what a host is for.
+func (l *lab) start(name string) error {
+	var args []string
+	switch {
+	case name == "origin":
+		args = []string{"nginx", "-c", filepath.Join(l.dir, "nginx.conf"), "-p", l.dir}
+	case len(name) > 8 && name[:8] == "resolver":
+		dir := filepath.Join(l.dir, name)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "recursor.conf"), nil, 0o644)); err != nil {
+			return err
+		}
+		args = resolver(dir, address(name), true)
+	default:
+		args = []string{l.kaiku, "serve", "--config", l.config(), "--node", name}
+	}
+	p, err := l.world.Start(name, filepath.Join(l.dir, name+".log"), args...)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running[name] = p
+	return nil
+}
+
+// kill ends what a host runs, at once.
+func (l *lab) kill(name string) {
+	l.mu.Lock()
+	p := l.running[name]
+	l.mu.Unlock()
+	p.Stop(syscall.SIGKILL, time.Second)
+}
+
+// ready waits until the fleet is together, and each client gets the edge of its city.
+func (l *lab) ready(ctx context.Context) error {
+	l.say("waiting for the fleet")
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute, errors.New("the fleet did not come together within four minutes"))
+	defer cancel()
+	for _, c := range cities() {
+		if err := l.settled(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settled waits until an edge says that it hears of all, and its city's client is sent to it.
+func (l *lab) settled(ctx context.Context, c city) error {
+	for {
+		var status struct {
+			Nodes []struct {
+				Node        string
+				Live, Ready bool
+			}
+		}
+		why := l.admin(ctx, c.edge, "GET", "/v1/status", nil, &status)
+		if why == nil {
+			good := 0
+			for _, n := range status.Nodes {
+				if n.Live && n.Ready {
+					good++
+				}
+			}
+			if good < 5 { // three edges, two name servers
+				why = fmt.Errorf("%s hears of %d nodes that are ready", c.edge, good)
+			}
+		}
+		if why == nil {
+			var v timing
+			if v, why = l.clients[c.key].visit(ctx, visit{Proto: "h2", Host: hostWWW, Paths: []string{"/1k/ready"}}); why == nil && v.Addr != address(c.edge) {
+				why = fmt.Errorf("the client is sent to %s: %s", v.Addr, v.Err)
+			}
+		}
+		if why == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w", c.edge, context.Cause(ctx), why)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// admin calls the admin API of an edge, from the edge's own machine. out may be nil.
+func (l *lab) admin(ctx context.Context, edge, method, path string, in, out any) error {
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return l.world.Dial(ctx, edge, network, addr)
+	}}
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1:9080"+path, body)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := t.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(answer))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+// close ends everything.
+func (l *lab) close() error {
+	err := l.world.Close()
+	if l.dir == "" {
+		return err
+	}
+	if l.keep != "" {
+		logs, bad := filepath.Glob(filepath.Join(l.dir, "*.log"))
+		err = errors.Join(err, bad, os.MkdirAll(l.keep, 0o755))
+		for _, name := range logs {
+			b, bad := os.ReadFile(name)
+			err = errors.Join(err, bad, os.WriteFile(filepath.Join(l.keep, filepath.Base(name)), b, 0o644))
+		}
+	}
+	return errors.Join(err, os.RemoveAll(l.dir))
+}
+
+// pause waits, or until the run is ended.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,143 @@
+//go:build linux
+
+// Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small internet on this machine (see bench/world), with a fleet of real
+// kaiku processes, nginx as the origin and a caching resolver from PowerDNS beside each client, and measures what users feel, what they notice when parts of it
+// fail, and how long a purge takes to be true everywhere.
+//
+// It needs root, and is all within network namespaces and a directory that it makes and removes. Clients are this program too, run inside their namespaces.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/lab:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what a run is to do.
+type options struct {
+	kaiku string
+	parts []string // of allParts
+	short bool     // the version of two minutes
+	keep  string   // where the logs are copied; empty: nowhere
+	only  string   // the only fault to try; empty: all
+	near  bool     // all machines are in one city
+	// client is how this program is run as a client.
+	client []string
+	log    io.Writer
+}
+
+const (
+	partFeel   = "feel"
+	partFaults = "faults"
+	partPurge  = "purge"
+)
+
+func allParts() []string { return []string{partFeel, partFaults, partPurge} }
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "client" {
+		return runClient(ctx, args[1:], stdin, stdout)
+	}
+	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
+	o := options{log: stderr}
+	flags.StringVar(&o.kaiku, "kaiku", "bin/kaiku", "the program to measure")
+	parts := flags.String("parts", strings.Join(allParts(), ","), "which parts, separated by commas")
+	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in two minutes")
+	flags.StringVar(&o.only, "fault", "", "the only fault to try")
+	flags.BoolVar(&o.near, "near", false, "have all machines in one city, to tell what is of the ocean")
+	flags.StringVar(&o.keep, "keep", "", "copy the logs of all processes to this directory")
+	var out outputs
+	flags.StringVar(&out.text, "out", "", "write the text to this file too")
+	flags.StringVar(&out.json, "json", "", "write everything measured to this file")
+	flags.StringVar(&out.svg, "svg", "", "write the chart to this file")
+	flags.StringVar(&out.doc, "doc", "", "write the page for readers to this file")
+	again := flags.String("from", "", "measure nothing: write what this file of -json has in the other forms")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *again != "" {
+		r, err := readReport(*again)
+		if err != nil {
+			return err
+		}
+		r.judgeAll()
+		return out.write(r, stdout)
+	}
+	o.parts = strings.Split(*parts, ",")
+	for _, p := range o.parts {
+		if !slices.Contains(allParts(), p) {
+			return fmt.Errorf("there is no part %q: want some of %s", p, strings.Join(allParts(), ", "))
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o.client = []string{self, "client"}
+	r, err := measure(ctx, o)
+	if err != nil {
+		if r != nil { // what there is of it; files stay what they were
+			err = errors.Join(err, r.print(stdout))
+		}
+		return err
+	}
+	return out.write(r, stdout)
+}
+
+// measure builds the world, runs the parts and removes the world. What was measured before an error is returned with it.
+func measure(ctx context.Context, o options) (_ *report, err error) {
+	kaiku, err := filepath.Abs(o.kaiku)
+	if err != nil {
+		return nil, err
+	}
+	o.kaiku = kaiku
+	for program, debian := range map[string]string{"ip": "iproute2", "nginx": "nginx-light", "pdns_recursor": "pdns-recursor"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("no %s here: apt-get install --no-install-recommends %s", program, debian)
+		}
+	}
+	l, err := build(ctx, o)
+	defer func() {
+		if l != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
+	defer r.judgeAll()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *report) error
+	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}} {
+		if slices.Contains(o.parts, part.name) {
+			began := time.Now()
+			if err := part.run(ctx, r); err != nil {
+				return r, fmt.Errorf("part %s: %w", part.name, err)
+			}
+			l.say("part %s took %v", part.name, time.Since(began).Round(time.Second))
+		}
+	}
+	r.Counts = l.world.Counts()
+	return r, nil
+}

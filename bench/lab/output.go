@@ -1,0 +1,206 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+)
+
+// outputs are the files that a report is written to; empty is none.
+type outputs struct{ text, json, svg, doc string }
+
+func (o outputs) write(r *report, stdout io.Writer) error {
+	var text bytes.Buffer
+	if err := r.print(&text); err != nil {
+		return err
+	}
+	if _, err := stdout.Write(text.Bytes()); err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		path string
+		data []byte
+	}{{o.text, text.Bytes()}, {o.json, append(encoded, '\n')}, {o.svg, chart(r)}, {o.doc, page(r, o.svg)}} {
+		if f.path == "" {
+			continue
+		}
+		if err := os.WriteFile(f.path, f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// met says whether a goal is.
+func met(g goal) string {
+	if g.Met {
+		return "met"
+	}
+	return "NOT MET"
+}
+
+// print writes the report as text.
+func (r *report) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, table := range r.tables() {
+		fmt.Fprintf(t, "\n%s\n", table.title)
+		for _, row := range append([][]string{table.head}, table.rows...) {
+			for _, cell := range row {
+				fmt.Fprint(t, cell, "\t")
+			}
+			fmt.Fprintln(t)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "\nGoals\n")
+	for _, g := range r.Goals {
+		fmt.Fprintf(w, "%-8s %s: %s\n", met(g), g.What, g.Figure)
+		if g.Why != "" {
+			fmt.Fprintf(w, "         %s\n", g.Why)
+		}
+	}
+	_, err := fmt.Fprintf(w, "\npackets: %+v\n", r.Counts)
+	return err
+}
+
+// table is one of the report.
+type table struct {
+	title string
+	head  []string
+	rows  [][]string
+	note  string // below it, for readers
+}
+
+func (r *report) tables() (all []table) {
+	if len(r.Cases) > 0 {
+		all = append(all, r.feltTable(), r.stepsTable())
+	}
+	if len(r.Faults) > 0 {
+		all = append(all, r.faultTable())
+	}
+	if p := r.Purge; p != nil {
+		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
+			{"the answer to who purges", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
+			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)), ms(quantile(p.Last, 1))}}, p.note()}
+		for _, c := range cities() {
+			at := p.At[c.edge]
+			t.rows = append(t.rows, []string{"the same at " + c.edge + " alone", ms(quantile(at, 0.5)), ms(quantile(at, 0.99)), ms(quantile(at, 1))})
+		}
+		all = append(all, t)
+	}
+	if len(r.Returns) > 0 {
+		t := table{"sin1 cut off while its objects are purged", []string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil,
+			"While the edge is cut off, name servers send nobody to it; here the client asks it all the same, from the moment that the link is back. A purge that is waited for (`--wait`) names the edges that have not applied it."}
+		for _, c := range r.Returns {
+			t.rows = append(t.rows, []string{c.Cut.String(), fmt.Sprint(c.Objects), fmt.Sprint(c.Old), c.Last.Round(time.Millisecond).String(), fmt.Sprint(c.Errors), c.Began.Round(time.Millisecond).String()})
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func ms(v float64) string {
+	if v > -10 && v < 10 {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
+
+// feltTable has first and last byte by city, size and protocol.
+func (r *report) feltTable() table {
+	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
+		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit", "hit/straight"}, nil,
+		"Cold: the edge makes a new connection to the origin for this miss; for a page, one for each of its objects, as the origin closes all. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
+			"no byte of one can be read before all of it is there."}
+	for _, c := range placesOf(r) {
+		for _, b := range bodyList() {
+			for _, proto := range protocols() {
+				if len(r.find(c, b.name, proto, wayHit)) == 0 {
+					continue
+				}
+				row := []string{c, b.title, proto}
+				for _, way := range ways() {
+					s := r.find(c, b.name, proto, way)
+					cell := ms(medianOf(s, firstOf)) + " / " + ms(medianOf(s, lastOf))
+					if way == wayDirect && proto == "h3" {
+						cell += " (h2)"
+					}
+					row = append(row, cell)
+				}
+				t.rows = append(t.rows, append(row, fmt.Sprintf("%.3f / %.3f", r.ratio(c, b.name, proto, wayHit, firstOf), r.ratio(c, b.name, proto, wayHit, lastOf))))
+			}
+		}
+	}
+	return t
+}
+
+// stepsTable has the steps to 1 KiB.
+func (r *report) stepsTable() table {
+	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte", []string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil, ""}
+	for _, c := range placesOf(r) {
+		for _, proto := range protocols() {
+			row := []string{c, proto}
+			for _, way := range ways() {
+				s := r.find(c, "1k", proto, way)
+				row = append(row, fmt.Sprintf("%s / %s / %s / %s", ms(medianOf(s, lookupOf)), ms(medianOf(s, connectOf)), ms(medianOf(s, firstOf)), ms(medianOf(s, lastOf))))
+			}
+			t.rows = append(t.rows, row)
+		}
+	}
+	return t
+}
+
+// placesOf are the cities that were measured from, in the order of the lab.
+func placesOf(r *report) (all []string) {
+	for _, c := range cities() {
+		if len(r.find(string(c.place), "1k", "h1", wayHit)) > 0 {
+			all = append(all, string(c.place))
+		}
+	}
+	return all
+}
+
+func (r *report) faultTable() table {
+	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection", []string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after", "what they got meanwhile", "from"}, nil,
+		"A page has failed that is not whole after 5 s. Well after: when the last visit began that failed. *Two answers*: the name is answered with two edges, and clients try the next one as browsers do (RFC 8305, and once more when a connection breaks). " +
+			"Visitors of the name servers' faults and of the resolver without Client Subnets ask their resolver each time."}
+	for _, f := range r.Faults {
+		title := f.Title
+		for _, v := range f.Loads {
+			failed := v.Before.Failed + v.During.Failed + v.After.Failed
+			well := "at once"
+			if failed > 0 {
+				well = fmt.Sprintf("%.1f s", max(0, v.Well))
+			}
+			t.rows = append(t.rows, []string{title, v.Name, fmt.Sprintf("%d of %d", failed, v.Before.Visits+v.During.Visits+v.After.Visits), well, times(v.Before), times(v.During), times(v.After),
+				shares(v.During.Cache), shares(v.During.Served)})
+			title = ""
+		}
+	}
+	return t
+}
+
+func times(s loadSum) string { return ms(s.P50) + ", " + ms(s.P99) + " ms" }
+
+// shares writes counts.
+func shares(count map[string]int) (s string) {
+	for k, key := range sorted(count) {
+		if k > 0 {
+			s += ", "
+		}
+		s += fmt.Sprintf("%d %s", count[key], key)
+	}
+	return s
+}

@@ -1,0 +1,285 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
+)
+
+// purgeResult is how long purges took: from the moment that the one who purges has the answer, to the last response, at any edge, that was of before.
+type purgeResult struct {
+	Every time.Duration `json:"every"` // how often each edge was asked
+	// Last are, for each purge, how long the old version was still seen in any city, in milliseconds; at most 0 if it was gone before the answer.
+	Last []float64 `json:"last"`
+	Ack  []float64 `json:"ack"` // how long the answer took
+	// At are the same for each edge by itself.
+	At map[string][]float64 `json:"at"`
+	// Via tells which control node each edge is connected to, and From which edge each purge was sent to.
+	Via  map[string]string `json:"via"`
+	From []string          `json:"from"`
+	// LongestWay is the longest one-way delay between two machines of the fleet.
+	LongestWay time.Duration `json:"longest_way"`
+}
+
+// returned is what an edge had that was cut off while its objects were purged.
+type returned struct {
+	Cut     time.Duration `json:"cut"` // how long
+	Objects int           `json:"objects"`
+	Old     int           `json:"old"`      // responses of before the purge
+	Last    time.Duration `json:"last"`     // when the last of them came, since the link was back
+	Errors  int           `json:"errors"`   // requests that failed
+	Began   time.Duration `json:"answered"` // when the edge first answered, since the link was back
+}
+
+// put writes an object of the origin whose content is its version.
+func (l *lab) put(name string, version int) error {
+	file := filepath.Join(l.dir, "www", name)
+	if err := os.WriteFile(file+".new", fmt.Appendf(nil, "%d\n", version), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// purge purges through the admin API of an edge and returns when the answer was there.
+func (l *lab) purge(ctx context.Context, edge string, what map[string]any) (time.Time, error) {
+	err := l.admin(ctx, edge, "POST", "/v1/purge", what, nil)
+	return time.Now().Round(0), err
+}
+
+// purges measures purges over the ocean.
+func (l *lab) purges(ctx context.Context, r *report) error {
+	if err := l.purgeTimes(ctx, r); err != nil {
+		return err
+	}
+	for _, cut := range []time.Duration{l.maxDisconnected / 3, l.maxDisconnected + 10*time.Second} {
+		if l.short && cut < l.maxDisconnected {
+			continue
+		}
+		if err := l.cutOff(ctx, r, cut); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lab) purgeTimes(ctx context.Context, r *report) error {
+	n := 200
+	if l.short {
+		n = 10
+	}
+	l.say("%d purges", n)
+	res := &purgeResult{Every: 4 * time.Millisecond, At: map[string][]float64{}}
+	r.Purge = res
+	for _, a := range cities() {
+		for _, b := range cities() {
+			rtt, err := world.Between(a.place, b.place)
+			if err != nil {
+				return err
+			}
+			res.LongestWay = max(res.LongestWay, rtt/2)
+		}
+	}
+	const name = "v/purged"
+	err := l.put(name, 0)
+	if err != nil {
+		return err
+	}
+	type running struct {
+		c  *client
+		id int
+		w  chan answer
+	}
+	var polls []running
+	for _, c := range cities() {
+		cl := l.clients[c.key]
+		id, w, err := cl.begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge), Every: res.Every}})
+		if err != nil {
+			return err
+		}
+		polls = append(polls, running{cl, id, w})
+	}
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	acks := make([]time.Time, n+1)
+	for k := 1; k <= n; k++ {
+		if err := l.put(name, k); err != nil {
+			return err
+		}
+		res.From = append(res.From, cities()[k%3].edge)
+		began := time.Now()
+		var err error
+		if acks[k], err = l.purge(ctx, cities()[k%3].edge, map[string]any{"urls": []string{"https://" + hostWWW + "/" + name}}); err != nil {
+			return err
+		}
+		res.Ack = append(res.Ack, float64(time.Since(began))/1e6)
+		if err := pause(ctx, 700*time.Millisecond); err != nil { // three times the longest round trip: all have asked the origin
+			return err
+		}
+	}
+	lasts := make([]time.Time, n+1)
+	for i, p := range polls {
+		if err := p.c.stop(p.id); err != nil {
+			return err
+		}
+		var got polled
+		if err := p.c.end(ctx, p.w, &got); err != nil {
+			return err
+		}
+		if got.Errors > 0 {
+			return fmt.Errorf("%d requests failed while objects were purged", got.Errors)
+		}
+		here := make([]time.Time, n+1)
+		for _, s := range got.Seen {
+			for k := s.Version + 1; k <= n; k++ { // a purge makes all versions before its own old
+				here[k], lasts[k] = later(here[k], s.Last), later(lasts[k], s.Last)
+			}
+		}
+		edge := cities()[i].edge
+		for k := 1; k <= n; k++ {
+			res.At[edge] = append(res.At[edge], float64(here[k].Sub(acks[k]))/1e6)
+		}
+	}
+	if res.Via, err = l.via(); err != nil {
+		return err
+	}
+	for k := 1; k <= n; k++ {
+		res.Last = append(res.Last, float64(lasts[k].Sub(acks[k]))/1e6)
+	}
+	return nil
+}
+
+// note tells what lies between the edges and the log.
+func (p *purgeResult) note() string {
+	var at []string
+	for _, c := range cities() {
+		at = append(at, c.edge+" to "+p.Via[c.edge])
+	}
+	return "Edges were connected to the control plane: " + strings.Join(at, ", ") + "."
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// via tells which control node each edge is connected to, from the kernel's table of the edge's connections.
+func (l *lab) via() (map[string]string, error) {
+	out, known := map[string]string{}, names()
+	for _, c := range cities() {
+		l.mu.Lock()
+		pid := l.running[c.edge].Pid()
+		l.mu.Unlock()
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			// The third field is the other end, its address in the order of the machine's bytes, and the fourth the state (proc(5)).
+			f := strings.Fields(line)
+			if len(f) > 3 && f[3] == "01" && strings.HasSuffix(f[2], ":107E") { // established, to port 4222
+				var a uint32
+				if _, err := fmt.Sscanf(f[2], "%X:", &a); err != nil {
+					return nil, err
+				}
+				var addr [4]byte
+				binary.NativeEndian.PutUint32(addr[:], a)
+				out[c.edge] = known[netip.AddrFrom4(addr).String()]
+			}
+		}
+	}
+	return out, nil
+}
+
+// objects are those that are purged while an edge is cut off.
+const objects = 1000
+
+// cutOff cuts the edge in Singapore off, purges what it has, and looks at what it serves once it is back.
+func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error {
+	l.say("purges while sin1 is cut off for %v", length)
+	generation := l.next() * 2
+	prefix := fmt.Sprintf("obj/%d-", generation)
+	write := func(version int) error {
+		for k := range objects {
+			if err := l.put(fmt.Sprintf("%s%d", prefix, k), version); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := write(generation); err != nil {
+		return err
+	}
+	cl := l.clients["sin"]
+	w := sweep{Host: hostWWW, Prefix: "/" + prefix, Addr: address("sin1"), N: objects, Wait: time.Minute}
+	for range 2 { // the second one of hits
+		got, err := cl.sweep(ctx, w)
+		if err != nil {
+			return err
+		}
+		if got.Errors > 0 || got.Versions[generation].N != objects {
+			return fmt.Errorf("sin1 does not have the objects before they are purged: %+v", got)
+		}
+	}
+	if err := l.world.SetLinks("sin1", func(k *world.Link) { k.Cut = true }); err != nil {
+		return err
+	}
+	cutAt := time.Now()
+	if err := write(generation + 1); err != nil {
+		return err
+	}
+	for k := 0; k < objects; k += 100 {
+		var urls []string
+		for i := range 100 {
+			urls = append(urls, fmt.Sprintf("https://%s/%s%d", hostWWW, prefix, k+i))
+		}
+		if _, err := l.purge(ctx, "hel1", map[string]any{"urls": urls}); err != nil {
+			return err
+		}
+	}
+	_, waiting, err := cl.begin(job{Sweep: &w}) // tries to connect until the link is back
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Until(cutAt.Add(length))); err != nil {
+		return err
+	}
+	backAt := time.Now().Round(0)
+	if err := l.world.SetLinks("sin1", func(k *world.Link) { k.Cut = false }); err != nil {
+		return err
+	}
+	res := returned{Cut: length, Objects: objects}
+	var got swept
+	if err := cl.end(ctx, waiting, &got); err != nil {
+		return err
+	}
+	res.Began = got.Began.Sub(backAt)
+	for end := time.Now().Add(2 * l.maxDisconnected); ; { // until it has caught up, and once more
+		old := got.Versions[generation]
+		res.Old += old.N
+		res.Errors += got.Errors
+		if old.N > 0 {
+			res.Last = old.Last.Sub(backAt)
+		}
+		if old.N == 0 && time.Since(backAt) > 5*time.Second || time.Now().After(end) {
+			break
+		}
+		got = swept{}
+		if got, err = cl.sweep(ctx, w); err != nil {
+			return err
+		}
+	}
+	r.Returns = append(r.Returns, res)
+	return l.settled(ctx, cities()[2])
+}

@@ -1,0 +1,78 @@
+//go:build real && linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain is also the client, which the lab runs as another process.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "client" {
+		if err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func testOptions(t *testing.T) options {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(t.TempDir(), "kaiku")
+	cmd := exec.Command("go", "build", "-o", bin, "github.com/kaiku-cdn/kaiku/cmd/kaiku")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		left, err := filepath.Glob(fmt.Sprintf("/run/netns/kaikulab-%d-*", os.Getpid()))
+		if err != nil || len(left) > 0 {
+			t.Errorf("namespaces are left: %v %v", left, err)
+		}
+	})
+	return options{kaiku: bin, parts: allParts(), short: true, client: []string{self, "client"}, log: t.Output()}
+}
+
+// TestRealLab is the short version of `make lab`. The time that purges take is only told: the machine that tests run on has other things to do.
+func TestRealLab(t *testing.T) {
+	r, err := measure(t.Context(), testOptions(t))
+	if r != nil {
+		if err := r.print(t.Output()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range r.Goals {
+		if !g.Met && !strings.Contains(g.What, "of 100 purges") {
+			t.Errorf("not met: %s: %s", g.What, g.Figure)
+		}
+	}
+	if len(r.Goals) < 10 {
+		t.Errorf("%d goals only", len(r.Goals))
+	}
+}
+
+// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does.
+func TestRealLabEndsEarly(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := measure(ctx, testOptions(t)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,140 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
+)
+
+// report is everything that was measured.
+type report struct {
+	Time         string        `json:"time"`
+	Short        bool          `json:"short"`
+	TTL          time.Duration `json:"ttl"`
+	Disconnected time.Duration `json:"max_disconnected"`
+	Together     time.Duration `json:"together"` // until the fleet had come together for the first time
+	TCP          string        `json:"tcp"`      // congestion control
+	Cases        []feltCase    `json:"cases"`
+	ColdName     []timing      `json:"cold_name"`  // Finnish hits with a name that the resolver does not have
+	KnownName    []timing      `json:"known_name"` // and with one that it has
+	Faults       []faultResult `json:"faults"`
+	Purge        *purgeResult  `json:"purge,omitempty"`
+	Returns      []returned    `json:"returns"`
+	Goals        []goal        `json:"goals"`
+	Counts       world.Counts  `json:"packets"`
+}
+
+// feltCase is the visits of one kind.
+type feltCase struct {
+	City    string   `json:"city"`
+	Body    string   `json:"body"`
+	Proto   string   `json:"proto"`
+	Way     string   `json:"way"`
+	Samples []timing `json:"samples"`
+}
+
+// goal is one that was set, and what came of it.
+type goal struct {
+	What   string `json:"what"`
+	Figure string `json:"figure"`
+	Met    bool   `json:"met"`
+	Why    string `json:"why,omitempty"` // it is not
+}
+
+func (r *report) judge(met bool, what, figure string, args ...any) {
+	r.Goals = append(r.Goals, goal{What: what, Figure: fmt.Sprintf(figure, args...), Met: met})
+}
+
+// why gives the reason, if the last goal is not met.
+func (r *report) why(reason string) {
+	if g := &r.Goals[len(r.Goals)-1]; !g.Met {
+		g.Why = reason
+	}
+}
+
+func firstOf(t timing) float64   { return t.First }
+func lastOf(t timing) float64    { return t.Last }
+func lookupOf(t timing) float64  { return t.Lookup }
+func connectOf(t timing) float64 { return t.Connect }
+
+// medianOf is the median of what of says of the samples; 0 of none.
+func medianOf(all []timing, of func(timing) float64) float64 {
+	values := make([]float64, len(all))
+	for i, t := range all {
+		values[i] = of(t)
+	}
+	return quantile(values, 0.5)
+}
+
+// quantile is the value that the part q of all is not above, 0 to 1; the lower of two in the middle. It is 0 of none.
+func quantile(all []float64, q float64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Sorted(slices.Values(all))
+	return all[max(0, min(len(all)-1, int(float64(len(all))*q+0.999999)-1))]
+}
+
+// find gives the samples of a case.
+func (r *report) find(city, body, proto, way string) []timing {
+	if way == wayDirect && proto == "h3" {
+		proto = "h2" // there is no other to compare with
+	}
+	for _, c := range r.Cases {
+		if c.City == city && c.Body == body && c.Proto == proto && c.Way == way {
+			return c.Samples
+		}
+	}
+	return nil
+}
+
+// ratio is the median of one way over that of going to the origin.
+func (r *report) ratio(city, body, proto, way string, of func(timing) float64) float64 {
+	direct := medianOf(r.find(city, body, proto, wayDirect), of)
+	if direct == 0 {
+		return 0
+	}
+	return medianOf(r.find(city, body, proto, way), of) / direct
+}
+
+// judgeFeel holds what Finnish users feel to the goals.
+func (r *report) judgeFeel() {
+	const city = string(world.Helsinki)
+	if direct := medianOf(r.find(city, "1k", "h2", wayDirect), firstOf); direct > 0 {
+		cold := medianOf(r.ColdName, firstOf) / direct
+		r.judge(cold > 0 && cold <= 0.1, "a Finnish hit's first byte (1k, h2) of a name that the resolver has to ask the fleet's name servers for is at most 0.10 of going to the origin", "%.3f; %.3f when it has the name",
+			cold, medianOf(r.KnownName, firstOf)/direct)
+	}
+	for _, proto := range protocols() {
+		for _, b := range []string{"1k", "1m"} {
+			hit := r.ratio(city, b, proto, wayHit, firstOf)
+			r.judge(hit > 0 && hit <= 0.1, fmt.Sprintf("a Finnish hit's first byte (%s, %s), cold connection and look-up included, is at most 0.10 of going to the origin", b, proto), "%.3f", hit)
+		}
+		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
+		r.judge(cold > 0 && cold <= 1.15, fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		if len(r.find(city, "20m", proto, wayHit)) == 0 {
+			continue // the short version has none
+		}
+		cold, warm = r.ratio(city, "20m", proto, wayCold, lastOf), r.ratio(city, "20m", proto, wayWarm, lastOf)
+		r.judge(cold > 0 && cold < 1 && warm < 1, fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		r.why(coldReason)
+	}
+}
+
+const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
+
+// readReport reads what was measured before.
+func readReport(file string) (*report, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r := &report{}
+	return r, json.Unmarshal(b, r)
+}
