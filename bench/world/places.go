@@ -41,7 +41,7 @@ type RoundTrip struct {
 
 // Source is where the figures of RoundTrips are from.
 const Source = "typical round trips between servers of these cities as public ping tables have them (WonderNetwork, wondernetwork.com/pings; the Azure and AWS tables of " +
-	"latencies between regions), rounded and typed in: they move by some per cent from month to month and from provider to provider"
+	"latencies between regions), rounded, and typed in from memory rather than read from there on a day: they move by some per cent from month to month and from provider to provider"
 
 // RoundTrips is the table of delays. A test holds each figure to what light in fibre can do.
 func RoundTrips() []RoundTrip {
