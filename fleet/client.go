@@ -64,7 +64,7 @@ func (c *Client) Dial() error {
 	c.conn, err = nats.Connect(urls, through, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
 		nats.Timeout(3*time.Second), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1),
-		nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node)),
+		nats.DontRandomize(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node)),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				c.Log.Warn("control plane: disconnected", "error", err)

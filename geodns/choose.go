@@ -62,7 +62,7 @@ func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ 
 		}
 		r := ranked{index: i, group: nodes[i].group}
 		if at != nil {
-			r.distance = at.distance(nodes[i].place)
+			r.distance = at.Distance(nodes[i].place)
 		}
 		r.near, r.first = r.distance, i
 		order = append(order, r)
@@ -148,7 +148,7 @@ func groupsOf(nodes []Node) []int {
 	}
 	for i := range nodes {
 		for j := range i {
-			same := nodes[i].Region != "" && nodes[i].Region == nodes[j].Region || nodes[i].Place.distance(nodes[j].Place) <= onePlace
+			same := nodes[i].Region != "" && nodes[i].Region == nodes[j].Region || nodes[i].Place.Distance(nodes[j].Place) <= onePlace
 			if from, to := groups[i], groups[j]; same && from != to {
 				for k := range groups {
 					if groups[k] == from {

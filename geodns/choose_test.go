@@ -132,9 +132,9 @@ func TestShed(t *testing.T) {
 		nearest = math.Inf(1)
 		for _, from := range clients {
 			order, _, _ := choose(&from, 1, nodes, 1, nil)
-			if from.distance(helsinki) < from.distance(newYork) && order[0].index == 1 {
+			if from.Distance(helsinki) < from.Distance(newYork) && order[0].index == 1 {
 				n++
-				nearest = min(nearest, from.distance(helsinki))
+				nearest = min(nearest, from.Distance(helsinki))
 			}
 		}
 		return n, nearest

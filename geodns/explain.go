@@ -98,7 +98,7 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 		if o.standing != best {
 			p := ranked{index: i}
 			if where.place != nil {
-				p.distance = where.place.distance(o.place)
+				p.distance = where.place.Distance(o.place)
 			}
 			why := "unhealthy, and others are not"
 			if o.standing == away {

@@ -36,7 +36,7 @@ func TestWellKnownNetworks(t *testing.T) {
 		}
 		for _, addr := range spread(prefix) {
 			at := l.find(addr, new(Place))
-			if at.country != f[1] || at.source != "countries" || at.place == nil || at.place.distance(center) > near {
+			if at.country != f[1] || at.source != "countries" || at.place == nil || at.place.Distance(center) > near {
 				t.Errorf("%s: %v is %+v", strings.TrimSpace(line), addr, at)
 				break
 			}
@@ -114,12 +114,12 @@ func TestCentroidsWherePeopleLive(t *testing.T) {
 		{"GL", "Nuuk", Place{64.18, -51.72}, 400},
 	} {
 		center, ok := centroid(test.country)
-		if d := center.distance(test.place); !ok || d > test.within {
+		if d := center.Distance(test.place); !ok || d > test.within {
 			t.Errorf("%s is at %v, %.0f km from %s", test.country, center, d, test.city)
 		}
 	}
 	us, _ := centroid("US")
-	if kansas := (Place{39.83, -98.58}); us.distance(kansas) < 800 {
+	if kansas := (Place{39.83, -98.58}); us.Distance(kansas) < 800 {
 		t.Errorf("the US is at %v, in the middle of its area", us)
 	}
 }

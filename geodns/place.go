@@ -19,9 +19,9 @@ func (p Place) check() error {
 // earthRadius is the mean radius in km. The Earth is no sphere: distances are right to 0.5 %.
 const earthRadius = 6371.0088
 
-// distance is the length of the great circle between two places in km, by the haversine formula, which is exact for near
+// Distance is the length of the great circle between two places in km, by the haversine formula, which is exact for near
 // places where the plain cosine is not.
-func (p Place) distance(q Place) float64 {
+func (p Place) Distance(q Place) float64 {
 	const rad = math.Pi / 180
 	sinLat := math.Sin((q.Lat - p.Lat) * rad / 2)
 	sinLon := math.Sin((q.Lon - p.Lon) * rad / 2)

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -73,11 +76,32 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.path(c.Data), TLS: conf, Log: log}
 	_, cluster := f.controlAddrs()
 	for name, addr := range cluster {
-		if name != n.Name {
+		// One of each two connects to the other: if both do, over an ocean, each drops the other's connection for its own, again and again.
+		if name < n.Name {
 			out.Peers = append(out.Peers, addr)
 		}
 	}
+	if len(out.Peers) == 0 && len(cluster) > 1 {
+		out.Peers = []string{cluster[n.Name]} // to itself, which it finds out: it has to know that there is a cluster
+	}
 	return out, nil
+}
+
+// nearest are the addresses of the control nodes, the nearest to a node first: what it is told of purges comes by that.
+func (f *Fleet) nearest(n *Node, addrs map[string]string) []string {
+	away := func(name string) float64 {
+		from, to := n.Location, f.node(name).Location
+		if from == nil || to == nil {
+			return math.Inf(1)
+		}
+		return geodns.Place{Lat: from[0], Lon: from[1]}.Distance(geodns.Place{Lat: to[0], Lon: to[1]})
+	}
+	names := slices.SortedFunc(maps.Keys(addrs), func(a, b string) int { return cmp.Or(cmp.Compare(away(a), away(b)), cmp.Compare(a, b)) })
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = addrs[name]
+	}
+	return out
 }
 
 // newLink connects a node to the control plane; nil if there is none.
@@ -91,9 +115,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		return nil, err
 	}
 	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), scoped: len(n.Sites) > 0}
-	for _, addr := range clients {
-		l.client.Servers = append(l.client.Servers, addr)
-	}
+	l.client.Servers = f.nearest(n, clients)
 	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {
 		lease.Address = n.Addresses[0].String()
