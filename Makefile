@@ -39,7 +39,7 @@ deb:
 # ip, nsenter and setpriv (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
 # openssh-server openssh-client iproute2 util-linux).
 test-real: build
-	$(GO) test -count=1 -timeout 20m -tags real -run '^TestReal' ./...
+	$(GO) test -count=1 -p 1 -timeout 20m -tags real -run '^TestReal' ./...
 
 # Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed; BENCHFLAGS="-cases growth" has the growth of the cost.
 bench: bench-http

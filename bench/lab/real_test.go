@@ -47,7 +47,7 @@ func testOptions(t *testing.T) options {
 	return options{kaiku: bin, parts: allParts(), short: true, client: []string{self, "client"}, log: t.Output()}
 }
 
-// TestRealLab is the short version of `make lab`. The time that purges take is only told: the machine that tests run on has other things to do.
+// TestRealLab is the short version of `make lab`. What is measured in time is only told, as the machine that tests run on has other things to do: what clients must never see fails it.
 func TestRealLab(t *testing.T) {
 	r, err := measure(t.Context(), testOptions(t))
 	if r != nil {
@@ -59,7 +59,7 @@ func TestRealLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range r.Goals {
-		if !g.Met && !strings.Contains(g.What, "of 100 purges") {
+		if !g.Met && (strings.Contains(g.What, "no page fails") || strings.Contains(g.What, "serves none of them as they were")) {
 			t.Errorf("not met: %s: %s", g.What, g.Figure)
 		}
 	}
