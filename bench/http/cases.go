@@ -104,6 +104,8 @@ func allCases() []testCase {
 		miss,
 		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk, Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
 			How: each, Status: 200, Body: mib, Peers: caches},
+		{Name: "tls1/disk", Title: "HTTP/1.1 over TLS, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk, Proto: "tls1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
+			How: each, Status: 200, Body: mib, Peers: []string{"kaiku", "nginx", "trafficserver"}},
 		{Name: "http1/range", Title: "HTTP/1.1, 64 KiB of an object of 1 GiB", Setup: onDisk, Proto: "http1", Size: gib, Count: 1, Conns: 16, Streams: 1,
 			How: parts, Status: 206, Body: 64 * kib, Peers: caches},
 		{Name: "http1/churn", Title: fmt.Sprintf("HTTP/1.1, hits of 32 KiB while %d MiB/s come and go", churnRate), Setup: small, Proto: "http1", Size: 32 * kib, Count: 100,
