@@ -50,7 +50,7 @@ func (r *report) judgePurge(p *purgeResult) {
 	p99 := quantile(p.Last, 0.99)
 	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
 		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1), len(p.Last))
-	r.why("An edge connects to any of the control nodes, however far it is, and what it follows the log by may be on yet another one. " + p.note())
+	r.why("An edge stays with the first control node that it reached, however far that is, and what it follows the log by may be on yet another one. " + p.note())
 }
 
 func (r *report) judgeReturn(back returned) {
