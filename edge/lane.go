@@ -112,7 +112,11 @@ func (l *lane) serve() error {
 			}
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			l.log.Warn("a connection could not be accepted", "error", err, "again_in", delay.String())
-			time.Sleep(delay)
+			select {
+			case <-time.After(delay):
+			case <-l.closed:
+				return nil
+			}
 			continue
 		}
 		delay = 0
