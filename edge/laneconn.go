@@ -332,10 +332,10 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		s.metrics.lane.Inc()
 		c.requests.Add(1)
 		c.credit.Add(int64(requestFree + 2*n))
-		counters, body, status := &h.full, h.entry.object.Body(), http.StatusOK
+		counters, body, status := h.full, h.entry.object.Body(), http.StatusOK
 		notModified := h.notModified(&b.ask)
 		if notModified {
-			counters, body, status = &h.unsent, nil, http.StatusNotModified
+			counters, body, status = h.unsent, nil, http.StatusNotModified
 		}
 		if b.ask.head {
 			body = nil
@@ -348,9 +348,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 			err = net.ErrClosed
 		}
 		s.active.Add(-1)
-		counters.requests.Inc()
-		counters.bytes.Add(float64(sent))
-		counters.seconds.Observe(time.Since(began).Seconds())
+		counters.observe(int64(sent), began)
 		s.sent.Add(uint64(sent))
 		c.logAccess(&b.ask, h.site.Name, status, int64(sent), began)
 		if err != nil {

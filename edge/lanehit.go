@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -22,20 +20,9 @@ type laneHit struct {
 	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
 	initial  time.Duration
 	lifetime time.Duration
-	full     laneCounters
-	unsent   laneCounters // of a 304
-	notHead  []byte       // what head is to a 304
-}
-
-// laneCounters are those of the ordinary path, found once.
-type laneCounters struct {
-	requests, bytes prometheus.Counter
-	seconds         prometheus.Observer
-}
-
-func (m *metrics) laneCounters(site string, status int) laneCounters {
-	hit := (&recorder{cache: httpcache.Status{Hit: true, TTL: 1}}).outcome()
-	return laneCounters{m.requests.WithLabelValues(site, strconv.Itoa(status), hit), m.bytes.WithLabelValues(site, hit), m.seconds.WithLabelValues(hit)}
+	full     *counters
+	unsent   *counters // of a 304
+	notHead  []byte    // what head is to a 304
 }
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
@@ -183,10 +170,11 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 		return slices.Clip(b.Bytes())
 	}
 	whole := []httpcache.Range{{Length: e.length()}}
+	hit := (&recorder{cache: httpcache.Status{Hit: true, TTL: 1}}).outcome()
 	setPart(fields, http.StatusOK, whole, e.length())
-	h.head, h.full = render(http.StatusOK), s.metrics.laneCounters(site.Name, http.StatusOK)
+	h.head, h.full = render(http.StatusOK), s.metrics.counters(site.Name, http.StatusOK, hit)
 	setPart(fields, http.StatusNotModified, whole, e.length())
-	h.notHead, h.unsent = render(http.StatusNotModified), s.metrics.laneCounters(site.Name, http.StatusNotModified)
+	h.notHead, h.unsent = render(http.StatusNotModified), s.metrics.counters(site.Name, http.StatusNotModified, hit)
 	return h
 }
 

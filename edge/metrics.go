@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -115,6 +116,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	found    sync.Map // of counterKey: *counters; there are as many as there are series
 	cut      prometheus.Counter
 	lane     prometheus.Counter
 }
@@ -139,11 +141,35 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []
 	return m, nil
 }
 
+// counters are those of requests of one kind, found once: to find them by their labels costs more than to count.
+type counters struct {
+	requests, bytes prometheus.Counter
+	seconds         prometheus.Observer
+}
+
+type counterKey struct {
+	site    string
+	status  int
+	outcome string
+}
+
+func (m *metrics) counters(site string, status int, outcome string) *counters {
+	key := counterKey{site, status, outcome}
+	if c, ok := m.found.Load(key); ok {
+		return c.(*counters)
+	}
+	c, _ := m.found.LoadOrStore(key, &counters{m.requests.WithLabelValues(site, strconv.Itoa(status), outcome), m.bytes.WithLabelValues(site, outcome), m.seconds.WithLabelValues(outcome)})
+	return c.(*counters)
+}
+
+func (c *counters) observe(bytes int64, began time.Time) {
+	c.requests.Inc()
+	c.bytes.Add(float64(bytes))
+	c.seconds.Observe(time.Since(began).Seconds())
+}
+
 func (m *metrics) observe(r *recorder, began time.Time) {
-	outcome := r.outcome()
-	m.requests.WithLabelValues(r.site, strconv.Itoa(r.status), outcome).Inc()
-	m.bytes.WithLabelValues(r.site, outcome).Add(float64(r.bytes))
-	m.seconds.WithLabelValues(outcome).Observe(time.Since(began).Seconds())
+	m.counters(r.site, r.status, r.outcome()).observe(r.bytes, began)
 }
 
 // storeCollector reads the store's own counters at each scrape.
