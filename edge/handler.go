@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -58,7 +57,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	s.conns.arrived(from)
 	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece}
 	if r.ProtoMajor == 1 {
-		rec.piece = math.MaxInt // the line is its own
+		rec.piece = chunk // the line is its own
 	}
 	s.active.Add(1)
 	defer s.active.Add(-1)

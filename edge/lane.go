@@ -16,8 +16,8 @@ import (
 // The hit lane answers plain requests for what is in the RAM tier by itself, over HTTP/1.1, plain and over TLS: they are most of the work of an edge, and net/http takes longer for each than all the rest.
 //
 // A connection is the lane's while it is new or idle, in a goroutine that holds no buffer. A request that the lane can't answer goes to net/http with the connection, byte for byte: a handed
-// connection. net/http reads that request and answers it. When it would wait for the next one, it is told that the client has gone, lets go of the connection, and the lane has it
-// again. That is so only if net/http has read nothing but that one request, which had no body; else the connection stays with net/http to its end. A request that is only there in part is for
+// connection. net/http reads that request and answers it. When it would wait for the next one, the lane answers in its place, and after a while without a request tells it that the client has gone: net/http
+// lets go of the connection, and the lane has it again. That is so only if net/http has read nothing but that one request, which had no body; else the connection stays with net/http to its end. A request that is only there in part is for
 // net/http too, which has the time limits for that.
 //
 // What a request may be is in lanerequest.go, what the answer is in lanehit.go.

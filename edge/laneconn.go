@@ -411,7 +411,7 @@ func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
 	c.busy.Store(true)
 	defer c.busy.Store(false)
 	w := laneWriter{conn}
-	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: len(p), holds: held}
+	r := &recorder{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: chunk, holds: held}
 	return r.Write(p)
 }
 

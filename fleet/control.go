@@ -76,7 +76,7 @@ func (c *Control) Listen(context.Context) error {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
 		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, AuthTimeout: 6,
-			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, NoAdvertise: true, PoolSize: 1}
+			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
 		}

@@ -76,13 +76,9 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.path(c.Data), TLS: conf, Log: log}
 	_, cluster := f.controlAddrs()
 	for name, addr := range cluster {
-		// One of each two connects to the other: if both do, over an ocean, each drops the other's connection for its own, again and again.
-		if name < n.Name {
+		if name != n.Name {
 			out.Peers = append(out.Peers, addr)
 		}
-	}
-	if len(out.Peers) == 0 && len(cluster) > 1 {
-		out.Peers = []string{cluster[n.Name]} // to itself, which it finds out: it has to know that there is a cluster
 	}
 	return out, nil
 }
