@@ -176,45 +176,6 @@ func TestHeavySenders(t *testing.T) {
 	}
 }
 
-// A large body of the RAM tier is written in pieces too, or a slow line would have a minute for all of it.
-func TestLargePieces(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	for _, noLane := range []bool{false, true} {
-		e := newSecure(t, static(strings.Repeat("x", 4<<20), "Cache-Control: max-age=1000"), 1, func(s *Server, _ *Site) {
-			var err error
-			if s.Store, err = storage.Open(storage.Options{Dir: t.TempDir(), Disk: 256 << 20, Memory: 2 << 30, Floor: 1, Log: s.Log}); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Store.Close() })
-			s.NoHitLane = noLane
-		})
-		for range 3 {
-			e.exchange(t, []byte("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n"), false, true)
-		}
-		conn := e.dialRaw(t, false)
-		if _, err := io.WriteString(conn, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 8)); err != nil {
-			t.Fatal(err)
-		}
-		since := func() (at time.Time) {
-			e.senders.mu.Lock()
-			defer e.senders.mu.Unlock()
-			if f := e.senders.waiting.Front(); f != nil {
-				at = f.Value.(*recorder).since
-			}
-			return at
-		}
-		until(t, "it waits", func() bool { return e.senders.len() == 1 })
-		if _, err := io.CopyN(io.Discard, conn, 1<<20); err != nil {
-			t.Fatal(err)
-		}
-		begun := since()
-		if _, err := io.CopyN(io.Discard, conn, 2<<20); err != nil { // less than the body
-			t.Fatal(err)
-		}
-		until(t, "the next piece has its own time", func() bool { return since().After(begun) })
-	}
-}
-
 // A user who scrolls a map takes many requests back, more than half of all, and is no flood.
 func TestTakenBack(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
