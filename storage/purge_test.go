@@ -115,6 +115,8 @@ func TestPurgesLostWithThePower(t *testing.T) {
 
 	// As if it had not been closed, and purges up to kept+7 had been lost, after which an object was stored.
 	s = open(t, Options{Dir: dir, Disk: 64 << 20})
+	s.stop()
+	s.work.Wait() // the keeper looks at purges too
 	epoch := s.Epoch() + 7
 	s.purges.db.Close()
 	s.purges, err = openPurges(filepath.Join(dir, "purges"), slog.New(slog.DiscardHandler))
