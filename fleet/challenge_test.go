@@ -66,9 +66,13 @@ func (s *nameServer) answers(name string) []string {
 	return slices.Sorted(slices.Values(s.now[name]))
 }
 
-// startChallenges gives an edge's side.
+// startChallenges gives an edge's side, once there is a bucket, which is made after that of the leases.
 func startChallenges(t testing.TB, c *Client) *Challenges {
 	t.Helper()
+	until(t, "there is a bucket of challenges", func() bool {
+		_, err := c.open(t.Context(), challengeBucket)
+		return err == nil
+	})
 	r := &Registry{Client: c, Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}
 	serveParts(t, r.Serve)
 	return &Challenges{Client: c, Registry: r}
