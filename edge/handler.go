@@ -31,7 +31,12 @@ type exchange struct {
 	epoch uint64 // the newest purge when what is stored was looked up
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
 	variant string
+	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
+	hasty bool
 }
+
+// hastyTime is enough for a new connection to an origin over any ocean.
+const hastyTime = 2 * time.Second
 
 // born is what is stored of an answer to the request, as far as that is known without the answer.
 func (x *exchange) born(epoch uint64) born {
@@ -189,6 +194,7 @@ func (x *exchange) secure() bool {
 func (s *Server) lookup(x *exchange) {
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
+		x.hasty = false
 		x.epoch = s.Store.Epoch() // before the look: a purge that comes after it covers what comes of it
 		e, own := s.cache.find(x.key, x.r.Header)
 		if e == nil && own == x.key && x.variant != "" {
@@ -204,8 +210,11 @@ func (s *Server) lookup(x *exchange) {
 			continue
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
-		if !s.trusts() || e.object.Doubtful { // a purge of it may not have come here
+		switch {
+		case !s.trusts() || e.object.Doubtful: // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
+		case s.cutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached: // nor here, but who may ask nobody goes on with what there is
+			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
 			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
@@ -291,8 +300,18 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 		}
 		s.start(f, t)
 	}
-	p, err := f.outcome(x.r.Context(), x.interim)
+	ctx := x.r.Context()
+	if x.hasty {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, hastyTime)
+		defer cancel()
+	}
+	p, err := f.outcome(ctx, x.interim)
 	if err != nil {
+		if x.r.Context().Err() == nil {
+			f.change(func() { f.keep = true }) // for those who come next
+			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
+		}
 		return true // the client left
 	}
 	f.mu.Lock()

@@ -54,7 +54,7 @@ func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
 
 // findHit finds what answers a request at once, and the key of its URI; nil if that is for the ordinary path to find out. What it decides is what lookup decides for such a request.
 func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, string) {
-	if at.site == nil || !s.trusts() {
+	if at.site == nil || !s.trusts() || s.cutOff() {
 		return nil, ""
 	}
 	var key string

@@ -21,6 +21,8 @@ type PurgeLog interface {
 	Append(ctx context.Context, site string, p PurgeRequest) (seq uint64, err error)
 	// InTouch says whether this edge may trust what it has: not long ago it had applied all that there was.
 	InTouch() bool
+	// CutOff says whether this edge hears nothing at all of the others, so that there may be purges that it can't hear of: what is stored is good if the origin can't be asked.
+	CutOff() bool
 }
 
 // Fleet is what an edge knows of the other nodes.
@@ -171,6 +173,9 @@ type requestError struct{ error }
 
 // trusts says whether what is stored may be used without asking the origin.
 func (s *Server) trusts() bool { return s.Purges == nil || s.Purges.InTouch() }
+
+// cutOff says whether it is to be confirmed, if that can be had.
+func (s *Server) cutOff() bool { return s.Purges != nil && s.Purges.CutOff() }
 
 // purgesField tells a peer which purges the answer has to know of, as "log sequence".
 const purgesField = "Kaiku-Purges"

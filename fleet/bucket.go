@@ -109,7 +109,7 @@ func (w *watch) serve(ctx context.Context) {
 func (w *watch) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	connection := w.client.conn.Stats().Reconnects
+	connection := w.client.connection()
 	at, err := w.client.bucketAt(ctx, w.bucket)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (w *watch) pump(ctx context.Context, at Position, connection uint64, update
 				return err
 			case now.Log != at.Log:
 				return fmt.Errorf("the bucket %s was replaced", w.bucket)
-			case w.client.conn.Stats().Reconnects != connection:
+			case w.client.connection() != connection:
 				return errReconnected
 			case !whole && time.Since(last) > snapshotStall:
 				return fmt.Errorf("the bucket %s came in part", w.bucket)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,16 +19,22 @@ import (
 // Client is a node's connection to the control plane. Its fields are set before Dial.
 type Client struct {
 	Node    string
-	Servers []string    // addresses of control nodes
+	Servers []string    // addresses of control nodes, the nearest first
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
-	// DialTCP connects to a server; nil is net.Dialer.
+	// DialTCP connects to a server; nil is the net package.
 	DialTCP func(network, addr string) (net.Conn, error)
 
 	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do
 
-	conn *nats.Conn
-	js   jetstream.JetStream
+	conn  *nats.Conn
+	js    jetstream.JetStream
+	tries atomic.Int64          // since the last connection; see next
+	signs atomic.Pointer[signs] // of life; nil before Dial
+	up    chan struct{}         // a connection was made; for one who waits for it
+	calls sync.RWMutex          // held for reading by calls that must not fail because the client moves
+	end   context.CancelFunc
+	work  sync.WaitGroup
 
 	mu     sync.Mutex
 	stream jetstream.Stream // nil until the control plane answered for the first time
@@ -46,39 +53,6 @@ const (
 	// leaseEvery is how often it is heard of.
 	leaseEvery = time.Second
 )
-
-// Dial begins to connect, and goes on trying for as long as the client lives. Close ends it.
-func (c *Client) Dial() error {
-	urls := ""
-	for i, s := range c.Servers {
-		if i > 0 {
-			urls += ","
-		}
-		urls += "tls://" + s
-	}
-	var err error
-	through := nats.Option(func(*nats.Options) error { return nil })
-	if c.DialTCP != nil {
-		through = nats.SetCustomDialer(dialFunc(c.DialTCP))
-	}
-	c.conn, err = nats.Connect(urls, through, nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
-		nats.Timeout(3*time.Second), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1),
-		nats.DontRandomize(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node)),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				c.Log.Warn("control plane: disconnected", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(n *nats.Conn) { c.Log.Info("control plane: connected", "server", n.ConnectedAddr()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.Log.Warn("control plane", "error", err) }),
-	)
-	if err != nil {
-		return fmt.Errorf("connect to the control plane: %w", err)
-	}
-	c.js, err = jetstream.New(c.conn, jetstream.WithDefaultTimeout(callTimeout))
-	return err
-}
 
 // inbox is where answers to a node come; no other node may listen there.
 func inbox(node string) string { return "_INBOX." + node }
@@ -106,9 +80,6 @@ func (c *Client) Create(ctx context.Context, replicas int) error {
 	}
 	return nil
 }
-
-// Close ends the connection.
-func (c *Client) Close() { c.conn.Close() }
 
 // ready makes sure that the stream and the buckets are there, and returns them.
 func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValue, jetstream.KeyValue, error) {
@@ -182,6 +153,8 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	if err != nil {
 		return 0, err
 	}
+	c.calls.RLock()
+	defer c.calls.RUnlock()
 	if _, _, _, err := c.ready(ctx); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -199,6 +172,9 @@ func (c *Client) position(ctx context.Context) (last Position, first uint64, err
 	stream, _, _, err := c.ready(ctx)
 	if err != nil {
 		return Position{}, 0, err
+	}
+	if !c.conn.IsConnected() {
+		return Position{}, 0, errNoControl
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

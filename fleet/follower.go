@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,9 +51,14 @@ func (f *Follower) InTouch() bool {
 	if t == nil {
 		return false
 	}
-	now := time.Now()
-	wall, monotonic := now.Round(0).Sub(t.Round(0)), now.Sub(*t)
-	return wall >= 0 && wall < limit && monotonic < limit
+	return age(*t) < limit
+}
+
+// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse it, or has not yet asked for what it missed while it was so. Purges may be under
+// way to others then, which a control plane that is down has none of.
+func (f *Follower) CutOff() bool {
+	signs, t := f.Client.signs.Load(), f.touched.Load()
+	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
 }
 
 // batchSize is how many purges are applied at once at most.
@@ -62,17 +68,25 @@ const batchSize = 1000
 func (f *Follower) Serve(ctx context.Context) error {
 	f.log.Store(f.Start.Log)
 	f.applied.Store(f.Start.Seq)
-	told := ""
+	told, fails := "", 0
 	for ctx.Err() == nil {
+		began := f.touched.Load()
 		err := f.follow(ctx)
+		if fails++; f.touched.Load() != began {
+			fails = 1
+		}
 		if ctx.Err() != nil {
 			break
 		}
-		if err != nil && err.Error() != told { // not again and again
+		if errors.Is(err, errReconnected) {
+			continue
+		}
+		if fails > 1 && err.Error() != told { // not again and again, nor when it is right the next time, as after another connection
 			told = err.Error()
 			f.Client.Log.Warn("purge log: out of touch; purges don't reach this edge", "error", err)
 		}
 		select {
+		case <-f.Client.up:
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
 		}
@@ -82,6 +96,10 @@ func (f *Follower) Serve(ctx context.Context) error {
 
 // follow catches up and then applies purges as they come, until something goes wrong.
 func (f *Follower) follow(ctx context.Context) error {
+	select {
+	case <-f.Client.up: // the connection that there is
+	default:
+	}
 	asked := time.Now()
 	last, first, err := f.Client.position(ctx)
 	if err != nil {
@@ -98,69 +116,166 @@ func (f *Follower) follow(ctx context.Context) error {
 			return fmt.Errorf("make everything stale: %w", err)
 		}
 		f.set(last)
-		have = last
 	}
 	stream, _, _, err := f.Client.ready(ctx)
 	if err != nil {
 		return err
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: have.Seq + 1, MaxResetAttempts: 1})
+	consumer, near, err := f.consumer(ctx, stream)
 	if err != nil {
-		return fmt.Errorf("follow the purge log: %w", err)
+		return err
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(batchSize), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	from, err := openFeed(ctx, consumer)
 	if err != nil {
-		return fmt.Errorf("follow the purge log: %w", err)
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
 	defer cancel()
-	incoming := make(chan jetstream.Msg, batchSize)
-	failed := make(chan error, 1)
-	go func() { // ends with the consumer, which may take a while to notice
+	answers, nearer := make(chan answer), make(chan jetstream.Consumer)
+	work.Go(func() { f.ask(ctx, answers) })
+	if !near {
+		work.Go(func() { f.approach(ctx, stream, nearer) })
+	}
+	return f.apply(ctx, answer{at: last, asked: asked}, from, answers, nearer)
+}
+
+// consumer makes the control plane deliver what is not applied yet. near says whether what does that is on the control node that the edge is connected to.
+func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream) (c jetstream.Consumer, near bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.applied.Load() + 1, AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute})
+	if err != nil {
+		return nil, false, fmt.Errorf("follow the purge log: %w", err)
+	}
+	at := c.CachedInfo().Cluster
+	return c, at == nil || at.Leader == f.Client.conn.ConnectedServerName(), nil
+}
+
+// approach looks for a consumer on the control node that the edge is connected to. NATS puts each on any of them, and from another one purges would take a way round, which may be an ocean.
+func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, found chan<- jetstream.Consumer) {
+	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
+		c, near, err := f.consumer(ctx, stream)
+		if near {
+			select {
+			case found <- c:
+			case <-ctx.Done():
+			}
+			return
+		}
+		if err == nil {
+			err = stream.DeleteConsumer(ctx, c.CachedInfo().Name)
+		}
+		if err != nil {
+			f.Client.Log.Debug("purge log: no consumer nearby", "error", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// feed is what comes of a consumer.
+type feed struct {
+	incoming chan jetstream.Msg
+	failed   chan error // why nothing more comes
+	stop     func()
+}
+
+func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
+	messages, err := c.Messages(jetstream.PullMaxMessages(batchSize), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("follow the purge log: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f := &feed{incoming: make(chan jetstream.Msg, batchSize), failed: make(chan error, 1)}
+	var work sync.WaitGroup
+	work.Go(func() {
 		for {
 			m, err := messages.Next()
 			if err != nil {
-				failed <- err
+				f.failed <- err
 				return
 			}
 			select {
-			case incoming <- m:
+			case f.incoming <- m:
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
-	defer messages.Stop()
-	return f.apply(ctx, last, asked, incoming, failed)
+	})
+	f.stop = func() {
+		cancel()
+		messages.Stop()
+		work.Wait()
+	}
+	return f, nil
 }
 
-// apply applies what comes in. known is the end of the log as it was at a time when it was asked for.
-func (f *Follower) apply(ctx context.Context, known Position, asked time.Time, incoming <-chan jetstream.Msg, failed <-chan error) error {
+// answer is the end of the log as it was when it was asked for.
+type answer struct {
+	at    Position
+	had   uint64 // the newest that had been applied when it was asked for
+	asked time.Time
+	err   error
+}
+
+// ask asks for the end of the log every second. Purges are applied meanwhile: over an ocean an answer takes as long as a purge.
+func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
-	f.touch(known, asked)
 	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		a := answer{had: f.applied.Load(), asked: time.Now()}
+		a.at, _, a.err = f.Client.position(ctx)
+		select {
+		case answers <- a:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// apply applies what comes in.
+func (f *Follower) apply(ctx context.Context, known answer, from *feed, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
+	defer func() { from.stop() }()
+	for {
+		f.touch(known.at, known.asked)
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failed:
+		case err := <-from.failed:
 			return fmt.Errorf("follow the purge log: %w", err)
-		case <-tick.C:
-			now := time.Now()
-			last, _, err := f.Client.position(ctx)
+		case <-f.Client.up:
+			return errReconnected // what delivers may be far from the control node that it is now
+		case a := <-answers:
+			if a.err != nil {
+				return a.err
+			}
+			if a.at.Log != known.at.Log || a.at.Seq < a.had {
+				return errors.New("the purge log was replaced")
+			}
+			known = a
+		case c := <-nearer:
+			next, err := openFeed(ctx, c)
 			if err != nil {
 				return err
 			}
-			if last.Log != known.Log || last.Seq < f.applied.Load() {
-				return errors.New("the purge log was replaced")
-			}
-			known, asked = last, now
-		case m := <-incoming:
-			if err := f.batch(m, incoming); err != nil {
+			from.stop() // the consumer ends by itself
+			from = next
+		case m := <-from.incoming:
+			if err := f.batch(m, from.incoming); err != nil {
 				return err
 			}
 		}
-		f.touch(known, asked)
 	}
 }
 
@@ -176,10 +291,12 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		if s := m.Subject(); s != subjectOf("") && siteOf(s) == "" {
 			return fmt.Errorf("purge %d has the subject %q, which is none of a purge", seq, s)
 		}
-		if want := f.applied.Load() + uint64(len(purges)) + 1; seq != want {
+		switch want := f.applied.Load() + uint64(len(purges)) + 1; {
+		case seq > want:
 			return fmt.Errorf("purge %d came where %d was due", seq, want)
+		case seq == want: // else it had come by the consumer before
+			purges = append(purges, Logged{siteOf(m.Subject()), m.Data()})
 		}
-		purges = append(purges, Logged{siteOf(m.Subject()), m.Data()})
 		if len(purges) == batchSize {
 			break
 		}
@@ -189,6 +306,9 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		default:
 		}
 		break
+	}
+	if len(purges) == 0 {
+		return nil
 	}
 	after := Position{f.log.Load(), f.applied.Load() + uint64(len(purges))}
 	if err := f.Apply(purges, after); err != nil {

@@ -3,14 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"net"
 )
-
-// dialFunc is a function as what NATS connects by.
-type dialFunc func(network, addr string) (net.Conn, error)
-
-// Dial calls the function.
-func (f dialFunc) Dial(network, addr string) (net.Conn, error) { return f(network, addr) }
 
 // maxReplicas is the most that NATS keeps of a stream.
 const maxReplicas = 5

@@ -103,7 +103,7 @@ func (r *Registry) changed() chan struct{} {
 
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
-	connection := r.Client.conn.Stats().Reconnects
+	connection := r.Client.connection()
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (r *Registry) watch(ctx context.Context) error {
 			r.takeDrain(e)
 			continue
 		case <-tick.C:
-			if r.Client.conn.Stats().Reconnects != connection {
+			if r.Client.connection() != connection {
 				return errReconnected
 			}
 		case <-r.changed():
@@ -261,6 +261,8 @@ func (r *Registry) Draining(node string) bool {
 
 // Drain marks a node, durably, or takes the mark back.
 func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
+	c.calls.RLock()
+	defer c.calls.RUnlock()
 	_, _, drains, err := c.ready(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -50,7 +50,7 @@ func (r *report) judgePurge(p *purgeResult) {
 	p99 := quantile(p.Last, 0.99)
 	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
 		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1), len(p.Last))
-	r.why("An edge stays with the first control node that it reached, however far that is, and what it follows the log by may be on yet another one. " + p.note())
+	r.why(p.note())
 }
 
 func (r *report) judgeReturn(back returned) {
@@ -59,7 +59,6 @@ func (r *report) judgeReturn(back returned) {
 		what = fmt.Sprintf("an edge that was cut off for %v while %d objects were purged serves none of them as they were once it is back", back.Cut, back.Objects)
 	}
 	r.judge(back.Old == 0 && back.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", back.Old, back.Last.Round(time.Millisecond), back.Errors)
-	r.why("This is as promised: an edge trusts what it has for max_disconnected, and it takes until its connection to the control plane lives again before it knows better.")
 }
 
 // judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one of all others.

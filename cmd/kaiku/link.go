@@ -243,6 +243,9 @@ func unavailable(err error) error {
 // InTouch says whether the edge may trust what it has; other nodes have nothing.
 func (l purgeLog) InTouch() bool { return l.follower == nil || l.follower.InTouch() }
 
+// CutOff says whether an edge hears of nobody.
+func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
+
 // others are the other nodes as an edge sees them.
 type others struct{ *link }
 

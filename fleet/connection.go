@@ -1,0 +1,268 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// dialTime is how long a control node may take to accept a connection: the second SYN has half a second left over any ocean.
+	dialTime = 1500 * time.Millisecond
+	// pingEvery is how often a node asks its control node for a sign of life, and how long that may take.
+	pingEvery = time.Second
+	// deadAfter is how long a connection may give none before another one is made.
+	deadAfter = 3 * time.Second
+	// quietAfter is how long all control nodes may give none before a node takes itself for cut off.
+	quietAfter = 4 * time.Second
+	// settleEvery is how often a node looks for a nearer control node, and settleTime how long one may take to show that it has the log.
+	settleEvery = 15 * time.Second
+	settleTime  = 3 * time.Second
+)
+
+// Dial begins to connect, and goes on trying for as long as the client lives. Close ends it.
+func (c *Client) Dial() error {
+	up := nats.ConnHandler(func(n *nats.Conn) {
+		c.tries.Store(0) // the next time it begins with the nearest again
+		c.hear()
+		select {
+		case c.up <- struct{}{}:
+		default:
+		}
+		c.Log.Info("control plane: connected", "server", n.ConnectedAddr())
+	})
+	c.up = make(chan struct{}, 1)
+	c.hear()
+	var err error
+	c.conn, err = nats.Connect(natsURLs(c.Servers), append(c.options(),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectToServer(c.next), nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				c.Log.Warn("control plane: disconnected", "error", err)
+			}
+		}),
+		nats.ConnectHandler(up), nats.ReconnectHandler(up),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.Log.Warn("control plane", "error", err) }),
+	)...)
+	if err != nil {
+		return fmt.Errorf("connect to the control plane: %w", err)
+	}
+	if c.js, err = jetstream.New(c.conn, jetstream.WithDefaultTimeout(callTimeout)); err != nil {
+		return err
+	}
+	var ctx context.Context
+	ctx, c.end = context.WithCancel(context.Background())
+	c.work.Go(func() { c.ping(ctx) })
+	if len(c.Servers) > 1 {
+		c.work.Go(func() { c.settle(ctx) })
+	}
+	return nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() {
+	c.end()
+	c.conn.Close()
+	c.work.Wait()
+}
+
+// options are those of any connection to a control node.
+func (c *Client) options() []nats.Option {
+	return []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second),
+		nats.DontRandomize(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node))}
+}
+
+func natsURLs(servers []string) string {
+	urls := ""
+	for i, s := range servers {
+		if i > 0 {
+			urls += ","
+		}
+		urls += natsURL(s)
+	}
+	return urls
+}
+
+func natsURL(server string) string { return "tls://" + server }
+
+// dialFunc is a function as what NATS connects by.
+type dialFunc func(network, addr string) (net.Conn, error)
+
+// Dial calls the function.
+func (f dialFunc) Dial(network, addr string) (net.Conn, error) { return f(network, addr) }
+
+// dial connects to a control node. That one refuses is a sign of life too: not of it, but of the network on the way.
+func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
+	if c.DialTCP != nil {
+		conn, err = c.DialTCP(network, addr)
+	} else {
+		conn, err = net.DialTimeout(network, addr, dialTime)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c.hear()
+	}
+	return conn, err
+}
+
+// next tells which control node to try now, and when: one after the other from the nearest on, with a pause after each round.
+func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time.Duration) {
+	n := int(c.tries.Add(1)) - 1
+	i := n % len(c.Servers)
+	pause := time.Duration(0)
+	if n > 0 && i == 0 {
+		pause = 500*time.Millisecond + rand.N(500*time.Millisecond)
+	}
+	found := slices.IndexFunc(pool, func(s nats.Server) bool { return s.URL.String() == natsURL(c.Servers[i]) })
+	if found < 0 {
+		return nil, 0 // NATS takes one itself
+	}
+	return &pool[found], pause
+}
+
+// signs are the last sign of life, and the end of the last time in which there was none for quietAfter.
+type signs struct{ last, quiet time.Time }
+
+// hear notes a sign of life of the control plane, or of the network on the way to it.
+func (c *Client) hear() {
+	now := time.Now()
+	for {
+		before := c.signs.Load()
+		after := &signs{last: now}
+		if before != nil {
+			after.quiet = before.quiet
+			if age(before.last) > quietAfter {
+				after.quiet = now
+			}
+		}
+		if c.signs.CompareAndSwap(before, after) {
+			return
+		}
+	}
+}
+
+// age is how long ago something was: by the wall clock, which goes on while a machine sleeps, or by the monotonic one, which nobody sets, whichever is more. By a wall clock
+// that was set back it is forever.
+func age(t time.Time) time.Duration {
+	now := time.Now()
+	wall := now.Round(0).Sub(t.Round(0))
+	if wall < 0 {
+		return math.MaxInt64
+	}
+	return max(wall, now.Sub(t))
+}
+
+// ping asks for signs of life until ctx ends, and gives up a connection that gives none, which TCP would take minutes for.
+func (c *Client) ping(ctx context.Context) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !c.conn.IsConnected() {
+			continue
+		}
+		server := c.server()
+		call, cancel := context.WithTimeout(ctx, pingEvery)
+		err := c.conn.FlushWithContext(call)
+		cancel()
+		switch {
+		case err == nil:
+			c.hear()
+		case age(c.signs.Load().last) > deadAfter && ctx.Err() == nil:
+			c.Log.Warn("control plane: the control node says nothing more", "server", c.conn.ConnectedAddr())
+			c.tries.Store(int64(server + 1)) // not the same again at once
+			_ = c.conn.ForceReconnect()      // unless it is closed
+		}
+	}
+}
+
+// server is the place in Servers of the one that the client is connected to; -1 for none.
+func (c *Client) server() int {
+	at := c.conn.ConnectedUrl()
+	return slices.IndexFunc(c.Servers, func(s string) bool { return natsURL(s) == at })
+}
+
+// settle moves to the nearest control node by which the log can be reached, now and then until ctx ends. Without it a node would stay far away after each start of a
+// fleet, and after each upgrade of a control node.
+func (c *Client) settle(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settleEvery + rand.N(settleEvery/3)): // not all nodes at the same time
+		}
+		at := c.server()
+		if at < 0 {
+			continue
+		}
+		for i := range c.Servers {
+			good := false
+			if i == at {
+				good = hasLog(ctx, c.js)
+			} else {
+				good = c.reaches(ctx, i)
+			}
+			if !good {
+				continue
+			}
+			if i != at {
+				c.Log.Info("control plane: moves to a nearer control node, or one that has the log", "server", c.Servers[i])
+				c.move(ctx, i)
+			}
+			break
+		}
+	}
+}
+
+// hasLog says whether the log answers by a connection.
+func hasLog(ctx context.Context, js jetstream.JetStream) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	_, err := js.Stream(ctx, purgeStream)
+	return err == nil
+}
+
+// reaches says whether the log can be reached by one of Servers.
+func (c *Client) reaches(ctx context.Context, i int) bool {
+	conn, err := nats.Connect(natsURL(c.Servers[i]), append(c.options(), nats.NoReconnect())...)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	return err == nil && hasLog(ctx, js)
+}
+
+// move connects to one of Servers, between the calls that must not fail for it.
+func (c *Client) move(ctx context.Context, i int) {
+	c.calls.Lock()
+	defer c.calls.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	before := c.connection()
+	c.tries.Store(int64(i))
+	if c.conn.ForceReconnect() != nil {
+		return // closed
+	}
+	for (c.connection() == before || !c.conn.IsConnected()) && ctx.Err() == nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// connection is a number that is another one after each connection that was made anew.
+func (c *Client) connection() uint64 { return c.conn.Stats().Reconnects }

@@ -1,0 +1,84 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// delivers counts the consumers of the log that are on a control node.
+func (c *control) delivers(t *testing.T) int {
+	t.Helper()
+	all, err := c.server.Jsz(&server.JSzOptions{Accounts: true, Streams: true, Consumer: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, a := range all.AccountDetails {
+		for _, s := range a.Streams {
+			for _, consumer := range s.Consumer {
+				if s.Name == purgeStream && consumer.Cluster != nil && consumer.Cluster.Leader == c.Node {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// A node that had to take a control node that is far away moves to the nearest one when it is there, and no purge fails for it. What delivers the log to an edge is where the edge is connected to.
+func TestMovesToTheNearest(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 3)
+	c := dial(t, nodes, "hel1", RoleEdge)
+	replicasOf(t, c, 3)
+	nodes[0].stop()
+	far := dial(t, nodes, "nyc1", RoleEdge)
+	until(t, "it is connected to the second", func() bool { return far.server() == 1 })
+	e := startEdge(t, far, Position{})
+	until(t, "the edge is in touch", e.InTouch)
+	nodes[0].start(t)
+	purges := 0
+	until(t, "it has moved", func() bool {
+		ctx := t.Context()
+		if _, err := far.Append(ctx, "", "", purges); err != nil {
+			t.Errorf("purge %d: %v", purges, err)
+		}
+		purges++
+		return far.server() == 0
+	})
+	appendPurge(t, far, purges)
+	until(t, "the edge has all", func() bool { return e.has() == purges+1 })
+	until(t, "the log comes from there", func() bool { return nodes[0].delivers(t) > 0 })
+	if e.lost > 1 { // once at the start
+		t.Errorf("lost %d times", e.lost)
+	}
+}
+
+// A control plane that refuses connections is down; an edge that hears nothing at all may be cut off from one that is not, and is so until it has caught up.
+func TestCutOff(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	wall := newRelay(t, nodes[0].Addr)
+	c := dial(t, nodes, "hel1", RoleEdge)
+	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge), Position{})
+	near := startEdge(t, c, Position{})
+	until(t, "both are in touch", func() bool { return e.InTouch() && !e.CutOff() && near.InTouch() })
+	wall.set(true)
+	for i := range 20 {
+		appendPurge(t, c, i)
+	}
+	until(t, "it notices", e.CutOff)
+	if !e.InTouch() || near.CutOff() {
+		t.Errorf("in touch %v; one that is not cut off is %v", e.InTouch(), near.CutOff())
+	}
+	wall.set(false)
+	until(t, "it is not any more", func() bool { return !e.CutOff() })
+	if n := e.has(); n != 20 {
+		t.Errorf("it trusts what it has with %d of 20 purges", n)
+	}
+	nodes[0].stop()
+	until(t, "it is out of touch for long", func() bool { return age(*near.touched.Load()) > quietAfter+time.Second })
+	if near.CutOff() {
+		t.Error("an edge takes itself for cut off when the control node refuses it")
+	}
+}
