@@ -41,6 +41,7 @@ type Control struct {
 	Addr    string      // for edges and name servers
 	Cluster string      // for other control nodes; "" means that there is none
 	Peers   []string    // addresses of the others' Cluster
+	Turn    int         // the node's place among all of them, from 0; see takeTurns
 	Dir     string      // of the data
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
@@ -75,7 +76,7 @@ func (c *Control) Listen(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
-		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, AuthTimeout: 6,
+		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
@@ -93,6 +94,25 @@ func (c *Control) Listen(context.Context) error {
 	}
 	c.server = s
 	return nil
+}
+
+// turnTime is more than it takes two control nodes to have a connection, over any ocean.
+const turnTime = 700 * time.Millisecond
+
+// takeTurns has a control node wait in the handshake of connections that it makes to others. All connect to all; when two do so to each other at the same time, each may end the
+// connection that the other one keeps, and over an ocean the tenth of a second by which NATS varies its next attempt makes that the rule: it was seen to go on for a minute. The
+// last of five nodes waits for less than TLSTimeout.
+func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
+	own := &conf.Certificates[0]
+	conf.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		select {
+		case <-time.After(time.Duration(c.Turn) * turnTime):
+			return own, nil
+		case <-asked.Context().Done():
+			return nil, asked.Context().Err()
+		}
+	}
+	return conf
 }
 
 // Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the end of ctx and stops the server.

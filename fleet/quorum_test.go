@@ -25,7 +25,7 @@ func makeControl(t testing.TB, dir string, n int) []*control {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t)}
+		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t), Turn: i}
 		if n > 1 {
 			c.Cluster = freeAddr(t)
 		}

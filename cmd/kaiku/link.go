@@ -79,6 +79,9 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 		if name != n.Name {
 			out.Peers = append(out.Peers, addr)
 		}
+		if name < n.Name {
+			out.Turn++
+		}
 	}
 	return out, nil
 }
