@@ -12,17 +12,18 @@ const module = "github.com/kaiku-cdn/kaiku/"
 
 // allowed says which packages of the module each one may import; cmd/kaiku sees all.
 var allowed = map[string][]string{
-	"edge":           {"edge/httpcache", "origin", "storage"},
-	"edge/httpcache": {},
-	"origin":         {},
-	"storage":        {},
-	"geodns":         {},
-	"fleet":          {},
-	"deploy":         {},
-	"bench/dns":      {"bench/peer"},
-	"bench/http":     {"bench/peer"},
-	"bench/lab":      {"bench/world"},
-	"bench/world":    {},
+	"edge":                {"edge/httpcache", "origin", "storage"},
+	"edge/httpcache":      {},
+	"origin":              {},
+	"storage":             {},
+	"geodns":              {},
+	"fleet":               {},
+	"deploy":              {},
+	"bench/dns":           {"bench/peer"},
+	"bench/http":          {"bench/peer"},
+	"bench/lab":           {"bench/world", "bench/world/machine"},
+	"bench/world":         {},
+	"bench/world/machine": {},
 }
 
 // rooms are the only packages that may import a vendor directly. Benchmarks aside: they speak the protocols as clients.

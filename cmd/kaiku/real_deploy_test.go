@@ -15,8 +15,8 @@ import (
 )
 
 // Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an upgrade, and two versions that are not well, while clients of three
-// continents go on asking by GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests: testdata/systemd stands for it, and does what the
-// units say about processes and sockets, but not the sandbox. That one is looked at by TestRealUnits.
+// continents go on asking by GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests: bench/world/machine stands for it, and does what
+// the units say about processes and sockets, but not the sandbox. That one is looked at by TestRealUnits.
 func TestRealDeploy(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
 // world is a network with three machines, an origin, and this process as the operator and the clients. It is in namespaces of its own (network, mounts, processes): the
@@ -87,18 +89,11 @@ func newWorld(t *testing.T) *world {
 // addNode starts a machine.
 func (w *world) addNode(t *testing.T, name, addr, systemd string) {
 	t.Helper()
-	share, scratch := filepath.Join(w.dir, name), t.TempDir()
-	if err := os.MkdirAll(share, 0o755); err != nil {
+	dir := filepath.Join(w.dir, name)
+	if err := machine.Prepare(dir, w.home+"/.ssh/id_ed25519.pub"); err != nil {
 		t.Fatal(err)
 	}
-	w.run(t, "cp", systemd, w.home+"/.ssh/id_ed25519.pub", share)
-	w.run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", share+"/host_key")
-	conf := "HostKey /mnt/node/host_key\nAuthorizedKeysFile /mnt/node/id_ed25519.pub\nPidFile none\nUsePAM no\nPasswordAuthentication no\n" +
-		"LogLevel ERROR\nStrictModes no\n# The folder of the test is not only root's.\n"
-	if err := os.WriteFile(share+"/sshd_config", []byte(conf), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(share+"/systemd", "init", scratch, share)
+	cmd := exec.Command(systemd, machine.Args(dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	power, err := cmd.StdinPipe()

@@ -1,4 +1,6 @@
-package main
+//go:build linux
+
+package machine
 
 import (
 	"context"
@@ -17,7 +19,6 @@ import (
 const (
 	theService = "kaiku.service"
 	theSocket  = "kaiku.socket"
-	journal    = "/run/journal" // what services print
 )
 
 // manager has the units of a machine: one service, and the socket that listens for it.
