@@ -67,26 +67,33 @@ func (c *client) read() {
 	}
 }
 
+// task is a job that a client has begun.
+type task struct {
+	client *client
+	id     int
+	reply  chan answer
+}
+
 // begin has the client begin a job.
-func (c *client) begin(j job) (int, chan answer, error) {
+func (c *client) begin(j job) (*task, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended != nil {
-		return 0, nil, c.ended
+		return nil, c.ended
 	}
 	c.last++
 	j.ID = c.last
-	w := make(chan answer, 1)
-	c.waiting[j.ID] = w
-	return j.ID, w, c.out.Encode(j)
+	t := &task{c, j.ID, make(chan answer, 1)}
+	c.waiting[j.ID] = t.reply
+	return t, c.out.Encode(j)
 }
 
-// end waits for the result of a job.
-func (c *client) end(ctx context.Context, w chan answer, into any) error {
+// wait waits for the result.
+func (t *task) wait(ctx context.Context, into any) error {
 	select {
-	case a, ok := <-w:
+	case a, ok := <-t.reply:
 		if !ok {
-			return c.ended
+			return t.client.ended
 		}
 		if a.Error != "" {
 			return fmt.Errorf("a client: %s", a.Error)
@@ -99,11 +106,11 @@ func (c *client) end(ctx context.Context, w chan answer, into any) error {
 
 // do has the client do a job.
 func (c *client) do(ctx context.Context, j job, into any) error {
-	_, w, err := c.begin(j)
+	t, err := c.begin(j)
 	if err != nil {
 		return err
 	}
-	return c.end(ctx, w, into)
+	return t.wait(ctx, into)
 }
 
 func (c *client) visit(ctx context.Context, v visit) (t timing, err error) {
@@ -111,19 +118,14 @@ func (c *client) visit(ctx context.Context, v visit) (t timing, err error) {
 	return t, err
 }
 
-func (c *client) load(ctx context.Context, v load) (s []sample, err error) {
-	err = c.do(ctx, job{Load: &v}, &s)
-	return s, err
-}
-
 func (c *client) sweep(ctx context.Context, v sweep) (s swept, err error) {
 	err = c.do(ctx, job{Sweep: &v}, &s)
 	return s, err
 }
 
-// stop ends a job, which replies then.
-func (c *client) stop(id int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.Encode(job{Stop: id})
+// stop ends the job, which replies then.
+func (t *task) stop() error {
+	t.client.mu.Lock()
+	defer t.client.mu.Unlock()
+	return t.client.out.Encode(job{Stop: t.id})
 }

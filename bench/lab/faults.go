@@ -9,7 +9,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,7 +21,7 @@ type fault struct {
 	// happen makes it, and mend makes it good again; either may be nil.
 	happen, mend func(context.Context, *lab) error
 	loads        []faultLoad
-	for_         time.Duration // how long it stays; 0: long enough for names to move
+	for_         time.Duration // how long it stays once happen has returned; 0: long enough for names to move
 	purges       bool          // somebody purges meanwhile
 }
 
@@ -62,8 +61,14 @@ type loadSum struct {
 	Failed int            `json:"failed"`
 	P50    float64        `json:"p50"`
 	P99    float64        `json:"p99"`
+	Most   float64        `json:"most"` // the longest
 	Cache  map[string]int `json:"cache"`
 	Served map[string]int `json:"served"` // by host
+}
+
+// failed is how many visits failed, of how many.
+func (v loadResult) failed() (failed, visits int) {
+	return v.Before.Failed + v.During.Failed + v.After.Failed, v.Before.Visits + v.During.Visits + v.After.Visits
 }
 
 // visitorsOf are visitors of a name, at a rate a second.
@@ -180,7 +185,11 @@ func (l *lab) faults(ctx context.Context, r *report) error {
 		if err := l.warm(ctx); err != nil {
 			return err
 		}
-		if err := l.try(ctx, r, f); err != nil {
+		res, err := l.try(ctx, f)
+		if res != nil {
+			r.Faults = append(r.Faults, *res)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -211,22 +220,22 @@ func (l *lab) warm(ctx context.Context) error {
 	return err
 }
 
-// try has visitors come, has the fault happen, and mends it.
-func (l *lab) try(ctx context.Context, r *report, f fault) error {
+// try has visitors come, has the fault happen, and mends it. What they saw is returned with an error that comes after it.
+func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 	l.say("%s", f.title)
 	if f.name == "no-ecs" {
 		l.kill("resolvernyc")
 		dir := filepath.Join(l.dir, "resolvernyc")
 		p, err := l.world.Start("resolvernyc", filepath.Join(l.dir, "resolvernyc.log"), resolver(dir, address("resolvernyc"), false)...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer func() {
 			p.Stop(syscall.SIGKILL, time.Second)
 			_ = l.start("resolvernyc") // the next fault would tell
 		}()
 		if err := pause(ctx, time.Second); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	before, after := 5*time.Second, 10*time.Second
@@ -237,75 +246,77 @@ func (l *lab) try(ctx context.Context, r *report, f fault) error {
 		before, after = 3*time.Second, 3*time.Second
 		f.for_ = min(f.for_, l.ttl+10*time.Second)
 	}
-	var mu sync.Mutex
-	samples := map[string][]sample{}
-	var loads sync.WaitGroup
-	var purged []sample
+	purging, endPurges := context.WithCancel(ctx)
+	defer endPurges()
+	purged := make(chan []sample, 1)
 	if f.purges {
-		loads.Go(func() { purged = l.purger(ctx, before+f.for_+after) })
+		go func() { purged <- l.purger(ctx, purging) }()
 	}
-	errs := make(chan error, len(f.loads))
+	var loads []*task
 	for _, v := range f.loads {
-		v.load.For = before + f.for_ + after
-		loads.Go(func() {
-			s, err := l.clients[v.city].load(ctx, v.load)
-			mu.Lock()
-			samples[v.name] = s
-			mu.Unlock()
-			errs <- err
-		})
+		t, err := l.clients[v.city].begin(job{Load: &v.load})
+		if err != nil {
+			return nil, err
+		}
+		loads = append(loads, t)
 	}
 	if err := pause(ctx, before); err != nil {
-		return err
+		return nil, err
 	}
 	at := time.Now()
 	if err := f.happen(ctx, l); err != nil {
-		return err
+		return nil, err
 	}
 	if err := pause(ctx, f.for_); err != nil {
-		return err
+		return nil, err
 	}
 	mended := time.Now()
 	if f.mend != nil {
 		if err := f.mend(ctx, l); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	loads.Wait()
-	for range f.loads {
-		if err := <-errs; err != nil {
-			return err
+	if err := pause(ctx, after); err != nil {
+		return nil, err
+	}
+	endPurges()
+	for _, t := range loads {
+		if err := t.stop(); err != nil {
+			return nil, err
 		}
 	}
-	res := faultResult{Name: f.name, Title: f.title, For: f.for_}
-	for _, v := range f.loads {
-		one := sum(samples[v.name], at, mended)
+	res := &faultResult{Name: f.name, Title: f.title, For: mended.Sub(at)}
+	for k, v := range f.loads {
+		var samples []sample
+		if err := loads[k].wait(ctx, &samples); err != nil {
+			return nil, err
+		}
+		one := sum(samples, at, mended)
 		one.Name, one.Within = v.name, v.within
 		res.Loads = append(res.Loads, one)
 	}
 	if f.purges {
-		one := sum(purged, at, mended)
+		one := sum(<-purged, at, mended)
 		one.Name = purgerName
 		res.Loads = append(res.Loads, one)
 	}
-	r.Faults = append(r.Faults, res)
 	for _, c := range cities() {
 		ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, fmt.Errorf("all is not well two minutes after %s", f.name))
 		err := l.settled(ctx, c)
 		cancel()
 		if err != nil {
-			return err
+			return res, err
 		}
 	}
-	return nil
+	return res, nil
 }
 
 // purgerName is the load of who purges.
 const purgerName = "who purges, at hel1"
 
-// purger purges what nobody has, at hel1, twice a second.
-func (l *lab) purger(ctx context.Context, length time.Duration) (all []sample) {
-	for began := time.Now(); time.Since(began) < length && ctx.Err() == nil; {
+// purger purges what nobody has, at hel1, twice a second, until another context ends.
+func (l *lab) purger(ctx, until context.Context) (all []sample) {
+	for {
 		s := sample{Start: time.Now()}
 		one, cancel := context.WithTimeout(ctx, pageLimit)
 		at, err := l.purge(one, "hel1", map[string]any{"urls": []string{"https://" + hostWWW + "/none"}})
@@ -315,11 +326,10 @@ func (l *lab) purger(ctx context.Context, length time.Duration) (all []sample) {
 			s.Err = err.Error()
 		}
 		all = append(all, s)
-		if pause(ctx, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
-			break
+		if pause(until, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
+			return all
 		}
 	}
-	return all
 }
 
 // names are the hosts of addresses.
@@ -385,7 +395,7 @@ func sumOf(all []sample) loadSum {
 			out.Served[known[s.Addr]]++
 		}
 	}
-	out.P50, out.P99 = quantile(took, 0.5), quantile(took, 0.99)
+	out.P50, out.P99, out.Most = quantile(took, 0.5), quantile(took, 0.99), quantile(took, 1)
 	return out
 }
 

@@ -22,6 +22,9 @@ const (
 	hostOrigin = "origin.example.com" // the origin itself
 )
 
+// operator is the host of who deploys.
+const operator = "admin"
+
 // city is a place with a client, a resolver, an edge and a control node.
 type city struct {
 	key   string // part of its hosts' names
@@ -54,6 +57,7 @@ func hosts() []world.Host {
 		add(fmt.Sprintf("c%d", i+1), c.place, server)
 	}
 	add("origin", world.Washington, server)
+	add(operator, world.Helsinki, server)
 	return all
 }
 
@@ -67,9 +71,18 @@ func address(name string) string {
 	return ""
 }
 
-// writeFleet writes the fleet file with all that it names.
-func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
+// fleetHosts are those that kaiku runs on, control nodes first.
+func fleetHosts() []string { return []string{"c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2"} }
+
+// fleetFile is the fleet file. Nodes have their data in folders of dir, or where it is by default if that is empty.
+func fleetFile(dir string, ttl, maxDisconnected time.Duration) (string, error) {
 	var b strings.Builder
+	data := func(role, node string) string {
+		if dir == "" {
+			return ""
+		}
+		return fmt.Sprintf(", %s: { data: %s }", role, filepath.Join(dir, node))
+	}
 	fmt.Fprintf(&b, `sites:
   - name: www
     hosts: [%s, %s]
@@ -85,14 +98,14 @@ nodes:
 	where := world.Locations()
 	for _, c := range cities() {
 		at := where[c.place]
-		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%v, %v], addresses: [%s], edge: { data: %s } }\n", c.edge, at.Lat, at.Lon, address(c.edge), filepath.Join(dir, c.edge))
+		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%v, %v], addresses: [%s]%s }\n", c.edge, at.Lat, at.Lon, address(c.edge), data("edge", c.edge))
 	}
 	for _, name := range []string{"ns1", "ns2"} {
 		fmt.Fprintf(&b, "  %s: { roles: [geodns], addresses: [%s] }\n", name, address(name))
 	}
 	for i := range cities() {
 		name := fmt.Sprintf("c%d", i+1)
-		fmt.Fprintf(&b, "  %s: { roles: [control], addresses: [%s], control: { data: %s } }\n", name, address(name), filepath.Join(dir, name))
+		fmt.Fprintf(&b, "  %s: { roles: [control], addresses: [%s]%s }\n", name, address(name), data("control", name))
 	}
 	fmt.Fprintf(&b, "geodns:\n  zones: [{ name: example.com, file: zone, edges: { www: { ttl: %v }, cold: { ttl: %[1]v }, two: { answers: 2, ttl: %[1]v } } }]\n  locate:\n", ttl)
 	for _, c := range cities() {
@@ -100,17 +113,26 @@ nodes:
 		for _, host := range []string{"client", "resolver"} {
 			network, err := netip.MustParseAddr(address(host + c.key)).Prefix(24)
 			if err != nil {
-				return err
+				return "", err
 			}
 			fmt.Fprintf(&b, "    %s: [%v, %v]\n", network, at.Lat, at.Lon)
 		}
+	}
+	return b.String(), nil
+}
+
+// writeFleet writes the fleet file with all that it names.
+func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
+	fleet, err := fleetFile(dir, ttl, maxDisconnected)
+	if err != nil {
+		return err
 	}
 	zone := fmt.Sprintf("$ORIGIN example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\n@ NS ns2\nns1 A %s\nns2 A %s\norigin A %s\n",
 		address("ns1"), address("ns2"), address("origin"))
 	if err := makeCertificates(dir, []string{hostWWW, hostTwo, hostCold, hostOrigin}); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"fleet.yaml": b.String(), "zone": zone, "fleet.key": strings.Repeat("secret", 8) + "\n", "nginx.conf": nginxConf(dir)} {
+	for name, text := range map[string]string{"fleet.yaml": fleet, "zone": zone, "fleet.key": strings.Repeat("secret", 8) + "\n", "nginx.conf": nginxConf(dir)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}

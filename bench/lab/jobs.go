@@ -43,17 +43,16 @@ type timing struct {
 	Err     string  `json:"err,omitempty"`
 }
 
-// load is visitors that come at a constant rate, whatever happens to those before them. Each looks the name up (in a cache that honours its TTL), makes a
+// load is visitors that come at a constant rate until it is stopped, whatever happens to those before them. Each looks the name up (in a cache that honours its TTL), makes a
 // connection and asks for one object.
 type load struct {
 	Proto string
 	Host  string
 	Paths []string // in turn
 	Rate  int      // a second
-	For   time.Duration
-	Retry bool   // over all addresses that the name has, as browsers do
-	Cold  bool   // each visitor asks the resolver
-	At    string `json:",omitempty"` // another resolver
+	Retry bool     // over all addresses that the name has, as browsers do
+	Cold  bool     // each visitor asks the resolver
+	At    string   `json:",omitempty"` // another resolver
 	Size  int
 }
 

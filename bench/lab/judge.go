@@ -43,6 +43,10 @@ func (r *report) judgeAll() {
 	for _, f := range r.Faults {
 		r.judgeFault(f)
 	}
+	if d := r.Deploy; d != nil {
+		r.judgeFault(d.Seen)
+		r.Goals[len(r.Goals)-1].Figure += fmt.Sprintf(", in the %v that it took", d.Took.Round(time.Second))
+	}
 }
 
 func (r *report) judgePurge(p *purgeResult) {
@@ -71,7 +75,7 @@ func (r *report) judgeFault(f faultResult) {
 		if got.Late > tooLate {
 			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.Title, got.Name), "%.0f ms late: this machine was too busy, and what it measured of this fault is worth nothing", got.Late)
 		}
-		bad, visits := got.Before.Failed+got.During.Failed+got.After.Failed, got.Before.Visits+got.During.Visits+got.After.Visits
+		bad, visits := got.failed()
 		if got.Within == 0 {
 			failed, all = failed+bad, all+visits
 			if others != "" {

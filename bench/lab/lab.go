@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/bench/world"
+	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
 // lab is a world with a fleet in it.
@@ -40,7 +41,7 @@ func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(l.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// build makes the world and waits until all of it works. The lab is to be closed after an error too, unless it is nil.
+// build makes the world, with all but the fleet running in it. The lab is to be closed after an error too, unless it is nil.
 func build(ctx context.Context, o options) (l *lab, err error) {
 	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{}, running: map[string]*world.Process{}}
 	if o.short {
@@ -68,10 +69,7 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 			return l, err
 		}
 	}
-	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config", l.config()); err != nil {
-		return l, err
-	}
-	for _, name := range []string{"origin", "c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2", "resolverhel", "resolvernyc", "resolversin"} {
+	for _, name := range []string{"origin", "resolverhel", "resolvernyc", "resolversin"} {
 		if err := l.start(name); err != nil {
 			return l, err
 		}
@@ -81,13 +79,26 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 			return l, err
 		}
 	}
+	return l, ctx.Err()
+}
+
+// serve starts the fleet and waits until it is together.
+func (l *lab) serve(ctx context.Context) error {
+	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config", l.config()); err != nil {
+		return err
+	}
+	for _, name := range fleetHosts() {
+		if err := l.start(name); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
-	err = l.ready(ctx)
+	err := l.ready(ctx)
 	l.together = time.Since(began)
 	if err == nil {
 		l.say("the fleet is together after %v", l.together.Round(time.Second))
 	}
-	return l, err
+	return err
 }
 
 // dirPrefix begins the names of the directories of labs; the id of their process follows.
@@ -234,11 +245,16 @@ func (l *lab) close() error {
 		return err
 	}
 	if l.keep != "" {
-		logs, bad := filepath.Glob(filepath.Join(l.dir, "*.log"))
-		err = errors.Join(err, bad, os.MkdirAll(l.keep, 0o755))
-		for _, name := range logs {
+		logs, bad1 := filepath.Glob(filepath.Join(l.dir, "*.log"))
+		journals, bad2 := filepath.Glob(filepath.Join(l.machine("*"), machine.Journal))
+		err = errors.Join(err, bad1, bad2, os.MkdirAll(l.keep, 0o755))
+		for _, name := range append(logs, journals...) {
 			b, bad := os.ReadFile(name)
-			err = errors.Join(err, bad, os.WriteFile(filepath.Join(l.keep, filepath.Base(name)), b, 0o644))
+			to := filepath.Base(name)
+			if to == machine.Journal {
+				to = filepath.Base(filepath.Dir(name)) + ".deployed.log"
+			}
+			err = errors.Join(err, bad, os.WriteFile(filepath.Join(l.keep, to), b, 0o644))
 		}
 	}
 	return errors.Join(err, os.RemoveAll(l.dir))

@@ -2,9 +2,10 @@
 
 // Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small internet on this machine (see bench/world), with a fleet of real
 // kaiku processes, nginx as the origin and a caching resolver from PowerDNS beside each client, and measures what users feel, what they notice when parts of it
-// fail, and how long a purge takes to be true everywhere.
+// fail, how long a purge takes to be true everywhere, and what they notice of a rolling deploy.
 //
-// It needs root, and is all within network namespaces and a directory that it makes and removes. Clients are this program too, run inside their namespaces.
+// It needs root, and is all within namespaces and a directory that it makes and removes. Clients are this program too, run inside their namespaces, and so is process 1
+// of the machines that are deployed to.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -21,9 +23,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
 func main() {
+	machine.Run()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
@@ -40,7 +45,8 @@ type options struct {
 	keep  string   // where the logs are copied; empty: nowhere
 	only  string   // the only fault to try; empty: all
 	near  bool     // all machines are in one city
-	// client is how this program is run as a client.
+	self  string   // this program
+	// client is how it is run as a client.
 	client []string
 	log    io.Writer
 }
@@ -49,9 +55,10 @@ const (
 	partFeel   = "feel"
 	partFaults = "faults"
 	partPurge  = "purge"
+	partDeploy = "deploy"
 )
 
-func allParts() []string { return []string{partFeel, partFaults, partPurge} }
+func allParts() []string { return []string{partFeel, partFaults, partPurge, partDeploy} }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "client" {
@@ -92,7 +99,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	o.client = []string{self, "client"}
+	o.self, o.client = self, []string{self, "client"}
 	r, err := measure(ctx, o)
 	if err != nil {
 		if r != nil { // what there is of it; files stay what they were
@@ -110,7 +117,11 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 		return nil, err
 	}
 	o.kaiku = kaiku
-	for program, debian := range map[string]string{"ip": "iproute2", "nginx": "nginx-light", "pdns_recursor": "pdns-recursor"} {
+	programs := map[string]string{"ip": "iproute2", "nginx": "nginx-light", "pdns_recursor": "pdns-recursor"}
+	if slices.Contains(o.parts, partDeploy) {
+		maps.Copy(programs, map[string]string{"sshd": "openssh-server", "ssh-keygen": "openssh-client", "unshare": "util-linux", "setpriv": "util-linux", "useradd": "passwd"})
+	}
+	for program, debian := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("no %s here: apt-get install --no-install-recommends %s", program, debian)
 		}
@@ -124,12 +135,17 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if !slices.Equal(o.parts, []string{partDeploy}) { // which brings its own
+		if err := l.serve(ctx); err != nil {
+			return nil, err
+		}
+	}
 	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
 	defer r.judgeAll()
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *report) error
-	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}} {
+	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}, {partDeploy, l.deploys}} { // the last one changes the fleet for good
 		if slices.Contains(o.parts, part.name) {
 			began := time.Now()
 			if err := part.run(ctx, r); err != nil {

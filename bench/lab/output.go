@@ -90,6 +90,9 @@ func (r *report) tables() (all []table) {
 	if len(r.Faults) > 0 {
 		all = append(all, r.faultTable())
 	}
+	if d := r.Deploy; d != nil {
+		all = append(all, d.table())
+	}
 	if p := r.Purge; p != nil {
 		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
 			{"the answer to who purges", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
@@ -179,17 +182,21 @@ func (r *report) faultTable() table {
 	for _, f := range r.Faults {
 		title := f.Title
 		for _, v := range f.Loads {
-			failed := v.Before.Failed + v.During.Failed + v.After.Failed
 			well := "at once"
-			if failed > 0 {
+			if failed, _ := v.failed(); failed > 0 {
 				well = fmt.Sprintf("%.1f s", max(0, v.Well))
 			}
-			t.rows = append(t.rows, []string{title, v.Name, fmt.Sprintf("%d of %d", failed, v.Before.Visits+v.During.Visits+v.After.Visits), well, times(v.Before), times(v.During), times(v.After),
-				shares(v.During.Cache), shares(v.During.Served)})
+			t.rows = append(t.rows, []string{title, v.Name, v.failures(), well, times(v.Before), times(v.During), times(v.After), shares(v.During.Cache), shares(v.During.Served)})
 			title = ""
 		}
 	}
 	return t
+}
+
+// failures tells how many visits failed.
+func (v loadResult) failures() string {
+	failed, visits := v.failed()
+	return fmt.Sprintf("%d of %d", failed, visits)
 }
 
 func times(s loadSum) string { return ms(s.P50) + ", " + ms(s.P99) + " ms" }

@@ -93,19 +93,13 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	type running struct {
-		c  *client
-		id int
-		w  chan answer
-	}
-	var polls []running
+	var polls []*task
 	for _, c := range cities() {
-		cl := l.clients[c.key]
-		id, w, err := cl.begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge), Every: res.Every}})
+		p, err := l.clients[c.key].begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge), Every: res.Every}})
 		if err != nil {
 			return err
 		}
-		polls = append(polls, running{cl, id, w})
+		polls = append(polls, p)
 	}
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
@@ -128,11 +122,11 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	}
 	lasts := make([]time.Time, n+1)
 	for i, p := range polls {
-		if err := p.c.stop(p.id); err != nil {
+		if err := p.stop(); err != nil {
 			return err
 		}
 		var got polled
-		if err := p.c.end(ctx, p.w, &got); err != nil {
+		if err := p.wait(ctx, &got); err != nil {
 			return err
 		}
 		if got.Errors > 0 {
@@ -248,7 +242,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 			return err
 		}
 	}
-	_, waiting, err := cl.begin(job{Sweep: &w}) // tries to connect until the link is back
+	sweeping, err := cl.begin(job{Sweep: &w}) // tries to connect until the link is back
 	if err != nil {
 		return err
 	}
@@ -261,7 +255,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 	}
 	res := returned{Cut: length, Objects: objects}
 	var got swept
-	if err := cl.end(ctx, waiting, &got); err != nil {
+	if err := sweeping.wait(ctx, &got); err != nil {
 		return err
 	}
 	res.Began = got.Began.Sub(backAt)

@@ -26,6 +26,7 @@ type report struct {
 	Faults       []faultResult `json:"faults"`
 	Purge        *purgeResult  `json:"purge,omitempty"`
 	Returns      []returned    `json:"returns"`
+	Deploy       *deployResult `json:"deploy,omitempty"`
 	Goals        []goal        `json:"goals"`
 	Counts       world.Counts  `json:"packets"`
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// load has visitors come at a constant rate.
+// load has visitors come at a constant rate until ctx ends.
 func (a *agent) load(ctx context.Context, l load) []sample {
 	names := a.cached
 	if l.Cold {
@@ -27,7 +27,7 @@ func (a *agent) load(ctx context.Context, l load) []sample {
 	began := time.Now()
 	for n := 0; ; n++ {
 		due := time.Duration(n) * time.Second / time.Duration(l.Rate)
-		if due >= l.For || pause(ctx, time.Until(began.Add(due))) != nil {
+		if pause(ctx, time.Until(began.Add(due))) != nil {
 			break
 		}
 		path := l.Paths[n%len(l.Paths)]

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ type Process struct {
 	// Stdout is what it writes then.
 	Stdout io.ReadCloser
 	ended  chan struct{}
+	state  *os.ProcessState // once it has ended
 }
 
 // Start runs a program on a host; what it prints is added to the file log. It is ended with the world, and by the kernel if this process is killed.
@@ -27,6 +29,28 @@ func (w *World) Start(host, log string, args ...string) (*Process, error) {
 // Talk is Start for a program that is spoken to.
 func (w *World) Talk(host, log string, args ...string) (*Process, error) {
 	return w.start(host, log, true, args)
+}
+
+// Run runs a program on a host to its end, and returns what it wrote to standard output; the rest is added to the file log. When ctx ends, the program is killed.
+func (w *World) Run(ctx context.Context, host, log string, args ...string) ([]byte, error) {
+	p, err := w.start(host, log, true, args)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, func() { p.Stop(syscall.SIGKILL, time.Second) })()
+	defer p.Stdout.Close()
+	_ = p.Stdin.Close() // it may have ended
+	out, err := io.ReadAll(p.Stdout)
+	<-p.ended
+	switch {
+	case ctx.Err() != nil:
+		return out, context.Cause(ctx)
+	case err != nil:
+		return out, err
+	case p.state == nil || !p.state.Success():
+		return out, fmt.Errorf("%s on %s: %v", args[0], host, p.state)
+	}
+	return out, nil
 }
 
 func (w *World) start(host, log string, talk bool, args []string) (*Process, error) {
@@ -55,7 +79,7 @@ func (w *World) start(host, log string, talk bool, args []string) (*Process, err
 	}
 	go func() {
 		// Wait would close the pipe before all of it is read.
-		_, _ = p.cmd.Process.Wait()
+		p.state, _ = p.cmd.Process.Wait()
 		close(p.ended)
 	}()
 	w.processes = append(w.processes, p)

@@ -1,0 +1,179 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world/machine"
+)
+
+// deployResult is what visitors saw of a rolling deploy.
+type deployResult struct {
+	Install time.Duration `json:"install"` // how long the first deploy took, to machines that had nothing
+	Took    time.Duration `json:"took"`    // and the rolling one
+	Seen    faultResult   `json:"seen"`
+}
+
+// machine is the folder of a host that is deployed to.
+func (l *lab) machine(host string) string { return filepath.Join(l.dir, "machines", host) }
+
+// deploys has `kaiku deploy` bring the fleet to machines that have nothing, and then another version, while visitors come. The fleet that the other parts had is gone then.
+func (l *lab) deploys(ctx context.Context, r *report) error {
+	ttl := l.ttl
+	if l.short {
+		ttl = time.Second // each edge is drained for that and 5 s
+	}
+	fleet, err := fleetFile("", ttl, l.maxDisconnected)
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(l.dir, "deployed.yaml")
+	if err := os.WriteFile(config, []byte(fleet), 0o600); err != nil {
+		return err
+	}
+	if err := l.boot(ctx); err != nil {
+		return err
+	}
+	next, err := l.nextVersion()
+	if err != nil {
+		return err
+	}
+	res := &deployResult{}
+	l.say("a first deploy to %d machines", len(fleetHosts()))
+	if res.Install, err = l.deploy(ctx, "deploy-first.log", config, l.kaiku); err != nil {
+		return err
+	}
+	l.say("it took %v", res.Install.Round(time.Second))
+	if err := l.ready(ctx); err != nil {
+		return err
+	}
+	if err := l.warm(ctx); err != nil {
+		return err
+	}
+	f := fault{name: partDeploy, title: fmt.Sprintf("a rolling deploy of another version to all %d machines", len(fleetHosts())), loads: l.usual(), for_: ttl}
+	f.happen = func(ctx context.Context, l *lab) (err error) {
+		res.Took, err = l.deploy(ctx, "deploy-rolling.log", config, next)
+		return err
+	}
+	seen, err := l.try(ctx, f)
+	if seen != nil {
+		res.Seen = *seen
+		r.Deploy = res
+	}
+	return err
+}
+
+// boot makes machines of the hosts of the fleet, and an operator who has the key to them.
+func (l *lab) boot(ctx context.Context) error {
+	keys := filepath.Join(l.dir, operator, ".ssh")
+	if err := os.MkdirAll(keys, 0o700); err != nil {
+		return err
+	}
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(keys, "id_ed25519")).CombinedOutput(); err != nil {
+		return fmt.Errorf("make the operator's key: %w: %s", err, out)
+	}
+	for _, host := range fleetHosts() {
+		if l.running[host] != nil {
+			l.kill(host)
+		}
+		dir := l.machine(host)
+		if err := machine.Prepare(dir, filepath.Join(keys, "id_ed25519.pub")); err != nil {
+			return err
+		}
+		// The machine's process 1 ends with unshare, and all else on it with that.
+		p, err := l.world.Talk(host, filepath.Join(l.dir, host+".machine.log"), append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self}, machine.Args(dir)...)...)
+		if err != nil {
+			return err
+		}
+		l.running[host] = p
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("no SSH server there after 30 s"))
+	defer cancel()
+	for _, host := range fleetHosts() {
+		for {
+			c, err := l.world.Dial(ctx, host, "tcp", "127.0.0.1:22")
+			if err == nil {
+				c.Close()
+				break
+			}
+			if ended := pause(ctx, 50*time.Millisecond); ended != nil {
+				return fmt.Errorf("boot %s: %w: %w", host, ended, err)
+			}
+		}
+	}
+	return nil
+}
+
+// nextVersion makes another version of kaiku: versions are told apart by what is in the file, and what comes after the end of a program is nothing to it.
+func (l *lab) nextVersion() (string, error) {
+	b, err := os.ReadFile(l.kaiku)
+	if err != nil {
+		return "", err
+	}
+	next := filepath.Join(l.dir, "kaiku-next")
+	return next, os.WriteFile(next, append(b, "another"...), 0o755)
+}
+
+// deploy has the operator deploy a version to all nodes, and returns how long it took. What it says is in the file log.
+func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Duration, error) {
+	log = filepath.Join(l.dir, log)
+	began := time.Now()
+	out, err := l.world.Run(ctx, operator, log, "env", "HOME="+filepath.Join(l.dir, operator), "SSH_AUTH_SOCK=", l.kaiku, "deploy", "--config", config, "--binary", binary,
+		"--accept-new-host-keys", "--json")
+	took := time.Since(began)
+	if err == nil {
+		err = allDone(out)
+	}
+	if err != nil {
+		said, bad := os.ReadFile(log)
+		return took, fmt.Errorf("deploy: %w: %s", errors.Join(err, bad), said)
+	}
+	return took, nil
+}
+
+// allDone reads what a deploy printed, a plan and a report, and fails if a node of the fleet was not changed.
+func allDone(out []byte) error {
+	var plan, report struct {
+		Nodes []struct{ Node, Outcome string }
+	}
+	lines := json.NewDecoder(bytes.NewReader(out))
+	if err := errors.Join(lines.Decode(&plan), lines.Decode(&report)); err != nil {
+		return fmt.Errorf("read the report: %w", err)
+	}
+	done := 0
+	for _, n := range report.Nodes {
+		if n.Outcome != "done" {
+			return fmt.Errorf("%s is %s", n.Node, n.Outcome)
+		}
+		done++
+	}
+	if done != len(fleetHosts()) {
+		return fmt.Errorf("%d nodes were changed, want %d", done, len(fleetHosts()))
+	}
+	return nil
+}
+
+// table tells what visitors saw.
+func (d *deployResult) table() table {
+	t := table{fmt.Sprintf("A rolling deploy by `kaiku deploy`, which took %v", d.Took.Round(time.Second)),
+		[]string{"visitors", "failed", "p50, p99, longest before", "meanwhile", "after", "what they got meanwhile", "from"}, nil,
+		fmt.Sprintf("The operator is in Helsinki, and the machines have OpenSSH's server, a stand-in for systemd that does what the units say (bench/world/machine), and kaiku by a first deploy, which took %v. Control nodes, "+
+			"name servers and edges get another version one at a time; an edge is drained for the TTL of its names and 5 s before, so that its clients are with the next edge meanwhile. *Meanwhile* is until a TTL after the deploy's end.", d.Install.Round(time.Second))}
+	for _, v := range d.Seen.Loads {
+		row := []string{v.Name, v.failures()}
+		for _, s := range []loadSum{v.Before, v.During, v.After} {
+			row = append(row, fmt.Sprintf("%s, %s, %s ms", ms(s.P50), ms(s.P99), ms(s.Most)))
+		}
+		t.rows = append(t.rows, append(row, shares(v.During.Cache), shares(v.During.Served)))
+	}
+	return t
+}
