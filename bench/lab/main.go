@@ -135,7 +135,7 @@ func measure(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Equal(o.parts, []string{partDeploy}) { // which brings its own
+	if o.short || !slices.Equal(o.parts, []string{partDeploy}) { // which brings all of it otherwise
 		if err := l.serve(ctx); err != nil {
 			return nil, err
 		}

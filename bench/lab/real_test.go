@@ -12,10 +12,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// TestMain is also the client, which the lab runs as another process.
+// TestMain is also the client and process 1 of machines, which the lab runs as other processes.
 func TestMain(m *testing.M) {
+	machine.Run()
 	if len(os.Args) > 1 && os.Args[1] == "client" {
 		if err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,11 +43,12 @@ func testOptions(t *testing.T) options {
 	}
 	t.Cleanup(func() {
 		left, err := filepath.Glob(fmt.Sprintf("/run/netns/kaikulab-%d-*", os.Getpid()))
-		if err != nil || len(left) > 0 {
-			t.Errorf("namespaces are left: %v %v", left, err)
+		dirs, bad := filepath.Glob(filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-*", dirPrefix, os.Getpid())))
+		if err != nil || bad != nil || len(left)+len(dirs) > 0 {
+			t.Errorf("namespaces or directories are left: %v %v %v %v", left, dirs, err, bad)
 		}
 	})
-	return options{kaiku: bin, parts: allParts(), short: true, client: []string{self, "client"}, log: t.Output()}
+	return options{kaiku: bin, parts: allParts(), short: true, self: self, client: []string{self, "client"}, log: t.Output()}
 }
 
 // TestRealLab is the short version of `make lab`. What is measured in time is only told, as the machine that tests run on has other things to do: what clients must never see fails it.
@@ -68,11 +72,20 @@ func TestRealLab(t *testing.T) {
 	}
 }
 
-// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does.
+// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does: while the fleet comes together, and in a deploy.
 func TestRealLabEndsEarly(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	if _, err := measure(ctx, testOptions(t)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+	for name, change := range map[string]func(*options){
+		"fleet":  func(*options) {},
+		"deploy": func(o *options) { o.short, o.parts = false, []string{partDeploy} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(t)
+			change(&o)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if _, err := measure(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
