@@ -18,7 +18,7 @@ func page(r *report, svg string) []byte {
 	fmt.Fprintf(&b, `# The Finland case, over a simulated ocean
 
 A user in Finland, an origin in the US: this page is written by `+"`make lab`"+` (root, Linux, half an hour), which builds a small internet on one machine and measures what that user feels, what goes wrong when
-parts of it fail, and how long a purge takes to be true everywhere. Measured on %s.
+parts of it fail, how long a purge takes to be true everywhere, and what is noticed of a rolling deploy. Measured on %s.
 
 `, strings.Split(r.Time, "T")[0])
 	if svg != "" {
@@ -77,7 +77,7 @@ kernel's TCP and UDP (%s), kaiku, nginx as the origin, PowerDNS Recursor as the 
 
 - In Helsinki, New York and Singapore: a client, a caching resolver that sends Client Subnets, an edge (hel1, nyc1, sin1) and a control node (c1, c2, c3). The name servers are in Helsinki and New York, which is what
   `+"`kaiku init`"+` makes of three machines, but that each role has a machine of its own here. The origin is in Washington: nginx over TLS 1.3 with HTTP/1.1 and HTTP/2. It has no HTTP/3, so that HTTP/3 is compared with
-  HTTP/2 straight to the origin.
+  HTTP/2 straight to the origin. Who deploys has a machine in Helsinki.
 - Clients have a line of 200 Mbit/s down and 50 up, and %v more on each round trip; servers have 1 Gbit/s. A packet that would wait for longer than 100 ms for a line is dropped. Within a city a round trip takes %v.
 - One fleet file for all: edge names with a TTL of %v, everything else as it comes but `+"`max_disconnected: %v`"+`. The fleet took %v to come together for the first time.
 

@@ -41,7 +41,7 @@ func main() {
 type options struct {
 	kaiku string
 	parts []string // of allParts
-	short bool     // the version of two minutes
+	short bool     // the version of three minutes
 	keep  string   // where the logs are copied; empty: nowhere
 	only  string   // the only fault to try; empty: all
 	near  bool     // all machines are in one city
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	o := options{log: stderr}
 	flags.StringVar(&o.kaiku, "kaiku", "bin/kaiku", "the program to measure")
 	parts := flags.String("parts", strings.Join(allParts(), ","), "which parts, separated by commas")
-	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in two minutes")
+	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in three minutes")
 	flags.StringVar(&o.only, "fault", "", "the only fault to try")
 	flags.BoolVar(&o.near, "near", false, "have all machines in one city, to tell what is of the ocean")
 	flags.StringVar(&o.keep, "keep", "", "copy the logs of all processes to this directory")
