@@ -70,6 +70,10 @@ func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 // writeWorld tells what the world is.
 func (r *report) writeWorld(b *bytes.Buffer) {
+	together := ""
+	if r.Together > 0 { // else a deploy brought it
+		together = fmt.Sprintf(" The fleet took %v to come together for the first time.", r.Together.Round(time.Second))
+	}
 	fmt.Fprintf(b, `## The world
 
 Each of %d machines is a network namespace with one TUN device; a router in user space moves the packets between them and holds each for the time that it would be on its way. All above that is real: the
@@ -79,11 +83,11 @@ kernel's TCP and UDP (%s), kaiku, nginx as the origin, PowerDNS Recursor as the 
   `+"`kaiku init`"+` makes of three machines, but that each role has a machine of its own here. The origin is in Washington: nginx over TLS 1.3 with HTTP/1.1 and HTTP/2. It has no HTTP/3, so that HTTP/3 is compared with
   HTTP/2 straight to the origin. Who deploys has a machine in Helsinki.
 - Clients have a line of 200 Mbit/s down and 50 up, and %v more on each round trip; servers have 1 Gbit/s. A packet that would wait for longer than 100 ms for a line is dropped. Within a city a round trip takes %v.
-- One fleet file for all: edge names with a TTL of %v, everything else as it comes but `+"`max_disconnected: %v`"+`. The fleet took %v to come together for the first time.
+- One fleet file for all: edge names with a TTL of %v, everything else as it comes but `+"`max_disconnected: %v`"+`.%s
 
 | round trip | |
 |---|---|
-`, len(hosts()), r.TCP, world.Access, world.InCity, r.TTL, r.Disconnected, r.Together.Round(time.Second))
+`, len(hosts()), r.TCP, world.Access, world.InCity, r.TTL, r.Disconnected, together)
 	for _, t := range world.RoundTrips() {
 		fmt.Fprintf(b, "| %s–%s | %d ms |\n", t.A, t.B, t.RTT.Milliseconds())
 	}
