@@ -27,6 +27,8 @@ type deployResult struct {
 // machine is the folder of a host that is deployed to.
 func (l *lab) machine(host string) string { return filepath.Join(l.dir, "machines", host) }
 
+func (l *lab) machineLog(host string) string { return filepath.Join(l.dir, host+".machine.log") }
+
 // deployHosts are the hosts that are deployed to. The short version leaves all others with what they run: eight machines, one after the other, take three minutes.
 func (l *lab) deployHosts() []string {
 	if l.short {
@@ -88,35 +90,45 @@ func (l *lab) boot(ctx context.Context) error {
 		return fmt.Errorf("make the operator's key: %w: %s", err, out)
 	}
 	for _, host := range l.deployHosts() {
-		if l.running[host] != nil {
+		if l.process(host) != nil {
 			l.kill(host)
 		}
-		dir := l.machine(host)
-		if err := machine.Prepare(dir, filepath.Join(keys, "id_ed25519.pub")); err != nil {
+		if err := machine.Prepare(l.machine(host), filepath.Join(keys, "id_ed25519.pub")); err != nil {
 			return err
 		}
-		// The machine's process 1 ends with unshare, and all else on it with that.
-		p, err := l.world.Talk(host, filepath.Join(l.dir, host+".machine.log"), append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self}, machine.Args(dir)...)...)
+		// Process 1 of the machine ends with unshare, and all else on it with that.
+		p, err := l.world.Talk(host, l.machineLog(host), append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self}, machine.Args(l.machine(host))...)...)
 		if err != nil {
 			return err
 		}
-		l.running[host] = p
+		l.runs(host, p)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("no SSH server there after 30 s"))
 	defer cancel()
 	for _, host := range l.deployHosts() {
-		for {
-			c, err := l.world.Dial(ctx, host, "tcp", "127.0.0.1:22")
-			if err == nil {
-				c.Close()
-				break
-			}
-			if ended := pause(ctx, 50*time.Millisecond); ended != nil {
-				return fmt.Errorf("boot %s: %w: %w", host, ended, err)
-			}
+		if err := l.booted(ctx, host); err != nil {
+			said, bad := os.ReadFile(l.machineLog(host))
+			return fmt.Errorf("boot %s: %w: %s", host, errors.Join(err, bad), said)
 		}
 	}
 	return nil
+}
+
+// booted waits until a machine's SSH server listens.
+func (l *lab) booted(ctx context.Context, host string) error {
+	for {
+		c, err := l.world.Dial(ctx, host, "tcp", "127.0.0.1:22")
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-l.process(host).Ended():
+			return errors.New("it ended")
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // nextVersion makes another version of kaiku: versions are told apart by what is in the file, and what comes after the end of a program is nothing to it.

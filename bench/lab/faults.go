@@ -109,10 +109,7 @@ func killing(host string) (happen, mend func(context.Context, *lab) error) {
 
 // stepClock steps the clock of what a host runs.
 func (l *lab) stepClock(host string, by time.Duration) error {
-	l.mu.Lock()
-	p := l.running[host]
-	l.mu.Unlock()
-	return p.StepClock(by)
+	return l.process(host).StepClock(by)
 }
 
 func cutting(a, b string) (happen, mend func(context.Context, *lab) error) {

@@ -137,19 +137,26 @@ func (l *lab) start(name string) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.running[name] = p
+	l.runs(name, p)
 	return nil
 }
 
-// kill ends what a host runs, at once.
-func (l *lab) kill(name string) {
+// runs notes what a host runs.
+func (l *lab) runs(name string, p *world.Process) {
 	l.mu.Lock()
-	p := l.running[name]
-	l.mu.Unlock()
-	p.Stop(syscall.SIGKILL, time.Second)
+	defer l.mu.Unlock()
+	l.running[name] = p
 }
+
+// process is what a host runs; nil if nothing was started there yet.
+func (l *lab) process(name string) *world.Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.running[name]
+}
+
+// kill ends what a host runs, at once.
+func (l *lab) kill(name string) { l.process(name).Stop(syscall.SIGKILL, time.Second) }
 
 // ready waits until the fleet is together, and each client gets the edge of its city.
 func (l *lab) ready(ctx context.Context) error {

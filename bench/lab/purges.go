@@ -172,10 +172,7 @@ func later(a, b time.Time) time.Time {
 func (l *lab) via() (map[string]string, error) {
 	out, known := map[string]string{}, names()
 	for _, c := range cities() {
-		l.mu.Lock()
-		pid := l.running[c.edge].Pid()
-		l.mu.Unlock()
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", l.process(c.edge).Pid()))
 		if err != nil {
 			return nil, err
 		}
