@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -91,7 +92,7 @@ func (w *watch) serve(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && !errors.Is(err, errReconnected) && err.Error() != told { // not again and again
+		if err != nil && !errors.Is(err, errReconnected) && !errors.Is(err, nats.ErrDisconnected) && err.Error() != told { // not again and again
 			told = err.Error()
 			w.client.Log.Warn("control plane: out of touch with a bucket; what was known of it stays", "bucket", w.bucket, "error", err)
 		}
@@ -109,7 +110,7 @@ func (w *watch) serve(ctx context.Context) {
 func (w *watch) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	connection := w.client.connection()
+	anew := w.client.connected()
 	at, err := w.client.bucketAt(ctx, w.bucket)
 	if err != nil {
 		return err
@@ -130,11 +131,11 @@ func (w *watch) follow(ctx context.Context) error {
 	if w.begin != nil {
 		w.begin(at.Log)
 	}
-	return w.pump(ctx, at, connection, updates.Updates())
+	return w.pump(ctx, at, anew, updates.Updates())
 }
 
 // pump passes on what comes, while it comes of the bucket that it was, on the connection that it was.
-func (w *watch) pump(ctx context.Context, at Position, connection uint64, updates <-chan jetstream.KeyValueEntry) error {
+func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{}, updates <-chan jetstream.KeyValueEntry) error {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	whole, last := false, time.Now()
@@ -142,6 +143,8 @@ func (w *watch) pump(ctx context.Context, at Position, connection uint64, update
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-anew:
+			return errReconnected
 		case e, ok := <-updates:
 			if !ok {
 				return fmt.Errorf("the watch of the bucket %s ended", w.bucket)
@@ -159,8 +162,6 @@ func (w *watch) pump(ctx context.Context, at Position, connection uint64, update
 				return err
 			case now.Log != at.Log:
 				return fmt.Errorf("the bucket %s was replaced", w.bucket)
-			case w.client.connection() != connection:
-				return errReconnected
 			case !whole && time.Since(last) > snapshotStall:
 				return fmt.Errorf("the bucket %s came in part", w.bucket)
 			}

@@ -88,6 +88,7 @@ func (c *Challenges) publish(ctx context.Context, record challenge) (Position, e
 	if err != nil {
 		return Position{}, err
 	}
+	defer c.Client.hold()()
 	kv, err := c.Client.open(ctx, challengeBucket)
 	if err != nil {
 		return Position{}, err
@@ -133,6 +134,7 @@ func (c *Challenges) Remove(ctx context.Context, name, value string) error {
 	if err != nil {
 		return err
 	}
+	defer c.Client.hold()()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	kv, err := c.Client.open(ctx, challengeBucket)

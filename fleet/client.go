@@ -29,10 +29,11 @@ type Client struct {
 
 	conn  *nats.Conn
 	js    jetstream.JetStream
-	tries atomic.Int64          // since the last connection; see next
-	signs atomic.Pointer[signs] // of life; nil before Dial
-	up    chan struct{}         // a connection was made; for one who waits for it
-	calls sync.RWMutex          // held for reading by calls that must not fail because the client moves
+	tries atomic.Int64                  // since the last connection; see next
+	signs atomic.Pointer[signs]         // of life; nil before Dial
+	anew  atomic.Pointer[chan struct{}] // see connected
+	calls sync.RWMutex                  // see hold
+	ctx   context.Context               // ends with the client
 	end   context.CancelFunc
 	work  sync.WaitGroup
 
@@ -153,8 +154,7 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	if err != nil {
 		return 0, err
 	}
-	c.calls.RLock()
-	defer c.calls.RUnlock()
+	defer c.hold()()
 	if _, _, _, err := c.ready(ctx); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

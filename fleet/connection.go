@@ -34,13 +34,13 @@ func (c *Client) Dial() error {
 	up := nats.ConnHandler(func(n *nats.Conn) {
 		c.tries.Store(0) // the next time it begins with the nearest again
 		c.hear()
-		select {
-		case c.up <- struct{}{}:
-		default:
-		}
+		next := make(chan struct{})
+		close(*c.anew.Swap(&next))
 		c.Log.Info("control plane: connected", "server", n.ConnectedAddr())
 	})
-	c.up = make(chan struct{}, 1)
+	c.ctx, c.end = context.WithCancel(context.Background())
+	first := make(chan struct{})
+	c.anew.Store(&first)
 	c.hear()
 	var err error
 	c.conn, err = nats.Connect(natsURLs(c.Servers), append(c.options(),
@@ -59,11 +59,9 @@ func (c *Client) Dial() error {
 	if c.js, err = jetstream.New(c.conn, jetstream.WithDefaultTimeout(callTimeout)); err != nil {
 		return err
 	}
-	var ctx context.Context
-	ctx, c.end = context.WithCancel(context.Background())
-	c.work.Go(func() { c.ping(ctx) })
+	c.work.Go(func() { c.ping(c.ctx) })
 	if len(c.Servers) > 1 {
-		c.work.Go(func() { c.settle(ctx) })
+		c.work.Go(func() { c.settle(c.ctx) })
 	}
 	return nil
 }
@@ -105,7 +103,7 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	if c.DialTCP != nil {
 		conn, err = c.DialTCP(network, addr)
 	} else {
-		conn, err = net.DialTimeout(network, addr, dialTime)
+		conn, err = (&net.Dialer{Timeout: dialTime}).DialContext(c.ctx, network, addr)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		c.hear()
@@ -245,24 +243,30 @@ func (c *Client) reaches(ctx context.Context, i int) bool {
 	return err == nil && hasLog(ctx, js)
 }
 
-// move connects to one of Servers, between the calls that must not fail for it.
+// hold keeps the client where it is until release is called: for calls that nobody tries again when they fail as their connection ends.
+func (c *Client) hold() (release func()) {
+	c.calls.RLock()
+	return c.calls.RUnlock
+}
+
+// move connects to one of Servers, between the calls that hold the client.
 func (c *Client) move(ctx context.Context, i int) {
 	c.calls.Lock()
 	defer c.calls.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	before := c.connection()
+	anew := c.connected()
 	c.tries.Store(int64(i))
 	if c.conn.ForceReconnect() != nil {
 		return // closed
 	}
-	for (c.connection() == before || !c.conn.IsConnected()) && ctx.Err() == nil {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-		}
+	select {
+	case <-anew:
+	case <-ctx.Done():
 	}
 }
 
-// connection is a number that is another one after each connection that was made anew.
-func (c *Client) connection() uint64 { return c.conn.Stats().Reconnects }
+// connected gives what is closed when a connection is made the next time.
+func (c *Client) connected() <-chan struct{} {
+	return *c.anew.Load()
+}

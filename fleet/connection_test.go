@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,12 @@ func TestMovesToTheNearest(t *testing.T) {
 	until(t, "it is connected to the second", func() bool { return far.server() == 1 })
 	e := startEdge(t, far, Position{})
 	until(t, "the edge is in touch", e.InTouch)
+	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS)} // moves too
+	serveParts(t, (&Registry{Client: far, Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}).Serve, name.Serve)
+	live := func() bool {
+		return slices.ContainsFunc(name.Nodes(), func(l Lease) bool { return l.Node == "nyc1" && l.Live })
+	}
+	until(t, "the name server hears of the edge", live)
 	nodes[0].start(t)
 	purges := 0
 	until(t, "it has moved", func() bool {
@@ -45,7 +52,10 @@ func TestMovesToTheNearest(t *testing.T) {
 			t.Errorf("purge %d: %v", purges, err)
 		}
 		purges++
-		return far.server() == 0
+		if !live() {
+			t.Error("the edge is taken for dead while it moves")
+		}
+		return far.server() == 0 && name.Client.server() == 0
 	})
 	appendPurge(t, far, purges)
 	until(t, "the edge has all", func() bool { return e.has() == purges+1 })

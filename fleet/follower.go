@@ -70,7 +70,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 	f.applied.Store(f.Start.Seq)
 	told, fails := "", 0
 	for ctx.Err() == nil {
-		began := f.touched.Load()
+		began, anew := f.touched.Load(), f.Client.connected()
 		err := f.follow(ctx)
 		if fails++; f.touched.Load() != began {
 			fails = 1
@@ -86,7 +86,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 			f.Client.Log.Warn("purge log: out of touch; purges don't reach this edge", "error", err)
 		}
 		select {
-		case <-f.Client.up:
+		case <-anew:
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
 		}
@@ -96,10 +96,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 
 // follow catches up and then applies purges as they come, until something goes wrong.
 func (f *Follower) follow(ctx context.Context) error {
-	select {
-	case <-f.Client.up: // the connection that there is
-	default:
-	}
+	anew := f.Client.connected()
 	asked := time.Now()
 	last, first, err := f.Client.position(ctx)
 	if err != nil {
@@ -138,7 +135,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	if !near {
 		work.Go(func() { f.approach(ctx, stream, nearer) })
 	}
-	return f.apply(ctx, answer{at: last, asked: asked}, from, answers, nearer)
+	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
 }
 
 // consumer makes the control plane deliver what is not applied yet. near says whether what does that is on the control node that the edge is connected to.
@@ -245,7 +242,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 }
 
 // apply applies what comes in.
-func (f *Follower) apply(ctx context.Context, known answer, from *feed, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
+func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
 	for {
 		f.touch(known.at, known.asked)
@@ -254,7 +251,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, answers 
 			return nil
 		case err := <-from.failed:
 			return fmt.Errorf("follow the purge log: %w", err)
-		case <-f.Client.up:
+		case <-anew:
 			return errReconnected // what delivers may be far from the control node that it is now
 		case a := <-answers:
 			if a.err != nil {

@@ -71,6 +71,9 @@ func (r *Registry) Serve(ctx context.Context) error {
 				r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
 			}
 		}
+		if errors.Is(err, errReconnected) {
+			continue // others see no gap
+		}
 		select {
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
@@ -103,11 +106,12 @@ func (r *Registry) changed() chan struct{} {
 
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
-	connection := r.Client.connection()
+	anew := r.Client.connected()
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
 	}
+	_ = r.renew(ctx, leases) // before the round trips of watches; it is done again
 	nodes, err := leases.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the registry: %w", err)
@@ -118,6 +122,9 @@ func (r *Registry) watch(ctx context.Context) error {
 		return fmt.Errorf("watch the registry: %w", err)
 	}
 	defer func() { _ = flags.Stop() }()
+	r.mu.Lock()
+	r.since = time.Now() // nothing was heard of the others meanwhile
+	r.mu.Unlock()
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	misses := 0
@@ -138,10 +145,9 @@ func (r *Registry) watch(ctx context.Context) error {
 			}
 			r.takeDrain(e)
 			continue
+		case <-anew:
+			return errReconnected
 		case <-tick.C:
-			if r.Client.connection() != connection {
-				return errReconnected
-			}
 		case <-r.changed():
 		}
 		if err := r.renew(ctx, leases); err != nil {
@@ -261,8 +267,7 @@ func (r *Registry) Draining(node string) bool {
 
 // Drain marks a node, durably, or takes the mark back.
 func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
-	c.calls.RLock()
-	defer c.calls.RUnlock()
+	defer c.hold()()
 	_, _, drains, err := c.ready(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

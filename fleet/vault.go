@@ -202,13 +202,18 @@ func (v *Vault) open(ctx context.Context, key string) (jetstream.KeyValue, conte
 	if key == "" || len(key) > maxVaultKey {
 		return nil, nil, nil, fmt.Errorf("a key of the vault has 1 to %d bytes, not %d", maxVaultKey, len(key))
 	}
+	release := v.Client.hold()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	end := func() {
+		cancel()
+		release()
+	}
 	kv, err := v.Client.open(ctx, certificateBucket)
 	if err != nil {
-		cancel()
+		end()
 		return nil, nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return kv, ctx, cancel, nil
+	return kv, ctx, end, nil
 }
 
 func (v *Vault) cipher() (cipher.AEAD, error) {
