@@ -100,12 +100,13 @@ nodes:
 		at := where[c.place]
 		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%v, %v], addresses: [%s]%s }\n", c.edge, at.Lat, at.Lon, address(c.edge), data("edge", c.edge))
 	}
-	for _, name := range []string{"ns1", "ns2"} {
-		fmt.Fprintf(&b, "  %s: { roles: [geodns], addresses: [%s] }\n", name, address(name))
+	for i, name := range []string{"ns1", "ns2"} {
+		at := where[cities()[i].place]
+		fmt.Fprintf(&b, "  %s: { roles: [geodns], location: [%v, %v], addresses: [%s] }\n", name, at.Lat, at.Lon, address(name))
 	}
-	for i := range cities() {
-		name := fmt.Sprintf("c%d", i+1)
-		fmt.Fprintf(&b, "  %s: { roles: [control], addresses: [%s]%s }\n", name, address(name), data("control", name))
+	for i, c := range cities() {
+		name, at := fmt.Sprintf("c%d", i+1), where[c.place]
+		fmt.Fprintf(&b, "  %s: { roles: [control], location: [%v, %v], addresses: [%s]%s }\n", name, at.Lat, at.Lon, address(name), data("control", name))
 	}
 	fmt.Fprintf(&b, "geodns:\n  zones: [{ name: example.com, file: zone, edges: { www: { ttl: %v }, cold: { ttl: %[1]v }, two: { answers: 2, ttl: %[1]v } } }]\n  locate:\n", ttl)
 	for _, c := range cities() {
