@@ -2,11 +2,15 @@ package edge
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // quietFleet is a fleet that an edge is in touch with, or hears nothing of.
@@ -17,6 +21,86 @@ func (*quietFleet) Append(context.Context, string, PurgeRequest) (uint64, error)
 }
 func (*quietFleet) InTouch() bool  { return true }
 func (q *quietFleet) CutOff() bool { return q.quiet.Load() }
+
+// What an origin says too late, and can't be stored, is given up.
+func TestCutOffGivesUp(t *testing.T) {
+	plainOnly(t, "the client has to leave most of a body unread")
+	var late atomic.Bool
+	ask, said, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	fleet, body := &quietFleet{}, strings.Repeat("x", 16<<20)
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "a"`})
+		if !late.Load() {
+			_, _ = w.Write([]byte(body))
+			return
+		}
+		<-ask
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNotFound)
+		_ = http.NewResponseController(w).Flush()
+		close(said)
+		<-r.Context().Done()
+		close(gone)
+	}, func(s *Server, _ *Site) { s.Purges = fleet })
+	e.get("/a").wants(t, 200, body)
+	late.Store(true)
+	fleet.quiet.Store(true)
+	resp, err := e.client.Do(e.request("GET", "/a", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	close(ask)
+	<-said
+	until(t, "the flight has landed", func() bool {
+		e.flights.mu.Lock()
+		defer e.flights.mu.Unlock()
+		return len(e.flights.byKey) == 0
+	})
+	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(len(body)) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(time.Minute):
+		t.Error("the origin's response is held though its only client has gone")
+	}
+}
+
+// What is purged while the origin takes its time is waited for.
+func TestCutOffPurgedMeanwhile(t *testing.T) {
+	var late atomic.Bool
+	asked, ask := make(chan struct{}, 8), make(chan struct{})
+	fleet := &quietFleet{}
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000"})
+		if late.Load() {
+			asked <- struct{}{} // twice: who asked before the purge does not count
+			<-ask
+			_, _ = w.Write([]byte("new"))
+			return
+		}
+		_, _ = w.Write([]byte("old"))
+	}, func(s *Server, _ *Site) { s.Purges = fleet })
+	e.get("/a").wants(t, 200, "old")
+	late.Store(true)
+	fleet.quiet.Store(true)
+	got := make(chan answer, 1)
+	go func() { got <- e.do(e.request("GET", "/a", "")) }()
+	<-asked
+	if err := e.Store.Invalidate(storage.Purge{URLs: []string{"www.example/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case a := <-got:
+		t.Errorf("got %d before the origin answered: %s", a.status, a.header.Get("Cache-Status"))
+	case <-time.After(hastyTime + time.Second/2):
+	}
+	close(ask)
+	if a := <-got; a.status != 200 {
+		t.Errorf("got %d: %v", a.status, a.header)
+	}
+}
 
 // An edge that hears nothing of the others confirms what it has, as a purge may not have come, and goes on with it if the origin fails or says nothing.
 func TestCutOff(t *testing.T) {
@@ -73,6 +157,12 @@ func TestCutOff(t *testing.T) {
 		if cs := a.header.Get("Cache-Status"); !strings.Contains(cs, "stale-if-error") {
 			t.Errorf("the origin is in state %d: %s", s, cs)
 		}
+	}
+	if a := e.do(e.request("GET", "/a", "")); !a.isHit() {
+		t.Errorf("the origin says nothing to others: %v", a.header["Cache-Status"])
+	}
+	if a := e.do(e.request("HEAD", "/a", "")); !a.isHit() {
+		t.Errorf("HEAD: %v", a.header["Cache-Status"])
 	}
 	answer()
 	fleet.quiet.Store(false)

@@ -298,7 +298,7 @@ func (fs *flights) leave(f *flight) {
 	defer f.mu.Unlock()
 	f.followers--
 	f.wake()
-	if f.followers > 0 || f.keep {
+	if f.followers > 0 || f.keep && f.phase != declined { // nobody takes what was left to who went
 		return
 	}
 	switch f.phase {

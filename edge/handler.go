@@ -213,8 +213,12 @@ func (s *Server) lookup(x *exchange) {
 		switch {
 		case !s.trusts() || e.object.Doubtful: // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
-		case s.cutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached: // nor here, but who may ask nobody goes on with what there is
-			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
+		case s.cutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached && x.r.Method != http.MethodHead: // nor here, but who may ask nobody goes on with what there is
+			if x.site.Origin.Origin.Answers() {
+				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
+			} else {
+				s.revalidate(x, e, d, own) // the first answer ends this
+			}
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
 			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
@@ -310,6 +314,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			f.change(func() { f.keep = true }) // for those who come next
+			if !s.trusts() || s.Store.Purged(have.object.Epoch(), x.url, have.object.Tags()) {
+				return false // what is stored won't do any more
+			}
 			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
 		}
 		return true // the client left

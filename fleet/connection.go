@@ -75,7 +75,7 @@ func (c *Client) Close() {
 
 // options are those of any connection to a control node.
 func (c *Client) options() []nats.Option {
-	return []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second),
+	return []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
 		nats.DontRandomize(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node))}
 }
 
@@ -108,7 +108,25 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		c.hear()
 	}
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	return &lively{conn, c}, nil
+}
+
+// lively is a connection all of whose bytes are signs of life: a pong may have to wait behind a large purge.
+type lively struct {
+	net.Conn
+	client *Client
+}
+
+// Read reads.
+func (l *lively) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if n > 0 {
+		l.client.hear()
+	}
+	return n, err
 }
 
 // next tells which control node to try now, and when: one after the other from the nearest on, with a pause after each round.

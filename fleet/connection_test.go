@@ -65,6 +65,36 @@ func TestMovesToTheNearest(t *testing.T) {
 	}
 }
 
+// Who was dead before a watcher moves is dead after it.
+func TestDeadStayDead(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	edge := &Registry{Client: dial(t, nodes, "nyc1", RoleEdge), Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}
+	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS), Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	serveParts(t, name.Serve)
+	until(t, "the edge has a lease", func() bool {
+		_, leases, _, err := edge.Client.ready(t.Context())
+		return err == nil && edge.renew(t.Context(), leases) == nil
+	})
+	find := func(node string) (l Lease) {
+		for _, n := range name.Nodes() {
+			if n.Node == node {
+				l = n
+			}
+		}
+		return l
+	}
+	until(t, "it is heard of", func() bool { return find("nyc1").Live })
+	until(t, "it is dead", func() bool { return !find("nyc1").Live })
+	name.Client.move(t.Context(), 0)
+	moved := time.Now()
+	until(t, "the name server is heard of again", func() bool {
+		if find("nyc1").Live {
+			t.Fatal("it lives again")
+		}
+		return find("ns1").Renewed.After(moved.Add(2 * leaseEvery)) // two rounds with the new watch
+	})
+}
+
 // A control plane that refuses connections is down; an edge that hears nothing at all may be cut off from one that is not, and is so until it has caught up.
 func TestCutOff(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)

@@ -106,7 +106,10 @@ func (r *Registry) changed() chan struct{} {
 
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
-	anew := r.Client.connected()
+	anew, live := r.Client.connected(), map[string]bool{}
+	for _, l := range r.Nodes() {
+		live[l.Node] = l.Live
+	}
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
@@ -123,7 +126,12 @@ func (r *Registry) watch(ctx context.Context) error {
 	}
 	defer func() { _ = flags.Stop() }()
 	r.mu.Lock()
-	r.since = time.Now() // nothing was heard of the others meanwhile
+	for name, s := range r.leases {
+		if live[name] {
+			s.at = time.Now() // nothing was heard of it while there was no watch
+			r.leases[name] = s
+		}
+	}
 	r.mu.Unlock()
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()

@@ -51,6 +51,19 @@ func (p *Pool) isSilent(b *backend, now time.Time) bool {
 	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
 
+// Answers says whether there is a server that takes connections and does not keep those waiting who asked it.
+func (p *Pool) Answers() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, b := range p.all {
+		if f := p.fitness(b, now); f == fit || f == spare {
+			return true
+		}
+	}
+	return false
+}
+
 // fitness tells how fit a server is. The caller holds mu.
 func (p *Pool) fitness(b *backend, now time.Time) int {
 	switch {
