@@ -12,6 +12,8 @@ type backend struct {
 	Server
 	index     int
 	addr      string
+	host      string // sent as Host; "" means that of the request
+	tlsName   string // sent as SNI and verified; "" means the Host that is sent
 	hash      uint64
 	weight    float64
 	transport atomic.Pointer[http.Transport]

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -215,39 +213,6 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	}
 	resp.Body = p.newBody(ctx, cancel, resp, b, began)
 	return result{b: b, resp: resp, sent: true}
-}
-
-// request makes the request as it goes to one server.
-func (p *Pool) request(r *http.Request, b *backend) *http.Request {
-	out := r.Clone(r.Context())
-	if p.Host != "" {
-		out.Host = p.Host
-	}
-	out.URL.Scheme = b.URL.Scheme
-	out.URL.Host = b.URL.Host
-	if out.URL.Scheme == "https" { // the transport takes SNI and the name to verify from here
-		switch {
-		case b.ServerName != "":
-			out.URL.Host = b.ServerName
-		case out.Host != "":
-			out.URL.Host = serverName(out.Host)
-		}
-	}
-	if p.Secret.Name != "" {
-		out.Header.Set(p.Secret.Name, p.Secret.Value)
-	}
-	return out
-}
-
-// serverName is a Host as a name to verify, of which there is one whatever a client writes.
-func serverName(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-		if strings.Contains(h, ":") {
-			host = "[" + h + "]"
-		}
-	}
-	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 // sending is a request's body whose server has to go on taking it.

@@ -20,7 +20,7 @@ type Health struct {
 	Timeout        time.Duration // for connection and answer; 0 means 2 s
 	UnhealthyAfter int           // failed probes in a row; 0 means 3
 	HealthyAfter   int           // good probes in a row; 0 means 2
-	Host           string        // Host and SNI of probes where the pool has none; "" means the server's
+	Host           string        // Host of probes where requests have that of the client; "" means the server's
 	Status         int           // that is good; 0 means 200 to 399
 	Match          string        // that the first 64 KiB of the body have to contain; "" means anything
 }

@@ -32,7 +32,7 @@ type Server struct {
 	URL    *url.URL // scheme http or https, host and port; nothing else counts
 	Weight int      // share of the requests; 0 means 1
 	Backup bool     // used only when no other is healthy
-	// ServerName is sent as SNI and verified; "" means the Host that is sent.
+	// ServerName is sent as SNI and verified, and the server is known by it; "" means what the Pool says.
 	ServerName string
 	// Self marks the place of the caller among the servers of a ring: when a pick falls on it, Fetch returns ErrSelf.
 	Self bool
@@ -43,8 +43,11 @@ type Pool struct {
 	Name    string // of the site, for the log
 	Servers []Server
 	Balance Balance
-	// Host is sent as Host and, over TLS, as SNI; "" means what the request has.
-	Host      string
+	// Host is sent as Host and, over TLS, as SNI. ClientHost means the Host that the request has, and the server's own name as SNI. "" means the server's own
+	// name for an https server that is given by one, and ClientHost for all others.
+	Host string
+	// SNI is what https servers are sent as SNI, and what their certificates are verified for, if that is not what Host says.
+	SNI       string
 	Health    *Health // nil means no probes
 	Retries   int     // further servers that are tried; the fleet file says 2
 	SlowStart time.Duration
@@ -107,7 +110,8 @@ func (p *Pool) Start() error {
 		if s.URL == nil || s.URL.Host == "" || s.URL.Scheme != "http" && s.URL.Scheme != "https" {
 			return fmt.Errorf("origin server %q: want http://host[:port] or https://host[:port]", s.URL)
 		}
-		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
+		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), host: p.hostFor(s), tlsName: p.tlsNameFor(s),
+			weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
 			counts: Counts{Failures: map[string]uint64{}}})
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -136,7 +136,15 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 		f.errorf(at+".balance", "%q is unknown: want round-robin, least-requests, random or hash", o.Balance)
 	}
 	if o.Host != "" && !isHost(o.Host) {
-		f.errorf(at+".host", "%q is not a host name", o.Host)
+		f.errorf(at+".host", "%q is not a host name: want a name, or client for the Host that the client asked for", o.Host)
+	}
+	if o.SNI != "" {
+		switch {
+		case !isHost(o.SNI):
+			f.errorf(at+".sni", "%q is not a host name", o.SNI)
+		case !slices.ContainsFunc(o.Servers, func(s OriginServer) bool { return s.URL.URL != nil && s.URL.Scheme == "https" }):
+			f.errorf(at+".sni", "this is a name for TLS, and no server of site %s is an https one", s.Name)
+		}
 	}
 	if o.Retries != nil && *o.Retries < 0 {
 		f.errorf(at+".retries", "want 0 or more, not %d", *o.Retries)

@@ -89,6 +89,9 @@ func TestCheckNamesTheLine(t *testing.T) {
 		{"role", "roles: [geodns, control]", "roles: [geodns, master]", "master", "role \"master\" is unknown"},
 		{"origin with a path", "https://origin-a.example.net", "https://origin-a.example.net/www", "example.net/www", "more than scheme, host and port"},
 		{"origin without scheme", "- https://origin-a.example.net", "- origin-a.example.net", "- origin-a", "want http://"},
+		{"host with a port", "host: www.example.com ", "host: www.example.com:80", "www.example.com:80", "want a name, or client"},
+		{"sni that is no name", "host: www.example.com ", "sni: https://x", "sni:", "not a host name"},
+		{"sni without https", "nodes:\n  hel1:", "  - name: two\n    hosts: [two.example.com]\n    origin: { servers: [http://a.example.net], sni: a.example.net }\nnodes:\n  hel1:", "sni: a", "no server of site two is an https one"},
 		{"listen", "admin: \"127.0.0.1:9080\"", "admin: \"127.0.0.1\"", "admin:", "not an address to listen on"},
 		{"zone file that isn't there", "file: example.com.zone", "file: example.org.zone", "example.org.zone", "no such file"},
 		{"weight of words", "weight: 2 }", "weight: two }", "weight: two", "want a whole number"},
@@ -196,7 +199,8 @@ func TestOtherCommandsRefuseTheSameErrors(t *testing.T) {
 
 func TestExitCodesOfMisuse(t *testing.T) {
 	for _, args := range [][]string{
-		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--disk", "7"},
+		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--disk", "7"}, {"edge", "--origin", "http://x", "--host", "a/b"},
+		{"edge", "--config", "testdata/fleet.yaml", "--node", "hel1", "--host", "client"},
 		{"purge"}, {"check", "more"}, {"edge", "--what"}, {"serve", "--config", "testdata/fleet.yaml", "--node", "none"},
 	} {
 		err := run(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer))

@@ -45,7 +45,8 @@ type HSTS struct {
 type Origin struct {
 	Servers             []OriginServer `yaml:"servers"`
 	Balance             string         `yaml:"balance"`
-	Host                string         `yaml:"host"`
+	Host                string         `yaml:"host"` // origin.ClientHost, or a name
+	SNI                 string         `yaml:"sni"`
 	Health              *OriginHealth  `yaml:"health"`
 	SlowStart           Duration       `yaml:"slow_start"`
 	ConnectTimeout      Duration       `yaml:"connect_timeout"`

@@ -109,7 +109,7 @@ func (m *siteMaker) site(s *Site) error {
 
 // madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it names.
 func (f *Fleet) madeFrom(s *Site) (string, error) {
-	b, err := json.Marshal([]any{s.Name, s.Origin})
+	b, err := json.Marshal([]any{s.Name, s.probeHost(), s.Origin})
 	if err != nil {
 		return "", err
 	}
@@ -239,6 +239,14 @@ func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
 	return &key, nil
 }
 
+// probeHost is the Host that probes have where requests have that of the client.
+func (s *Site) probeHost() string {
+	if len(s.Hosts) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(s.Hosts[0], "*.")
+}
+
 func (o *Origin) retries() int {
 	if o.Retries == nil {
 		return 2
@@ -253,7 +261,7 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, Retries: o.retries(), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
+	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, SNI: o.SNI, Retries: o.retries(), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
 		ConnectTimeout: time.Duration(o.ConnectTimeout), TLSTimeout: time.Duration(o.TLSTimeout), FirstByteTimeout: time.Duration(o.FirstByteTimeout),
 		BetweenBytesTimeout: time.Duration(o.BetweenBytesTimeout), MaxConnections: o.MaxConnections, MaxRequests: o.MaxRequests,
 		Queue: o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
@@ -263,9 +271,7 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 	if h := o.Health; h != nil {
 		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
 			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter, Status: h.Status, Match: h.Match}
-		if len(s.Hosts) > 0 {
-			p.Health.Host = strings.TrimPrefix(s.Hosts[0], "*.")
-		}
+		p.Health.Host = s.probeHost()
 	}
 	if o.CA != "" || o.ClientCertificate != nil {
 		p.TLS = &tls.Config{}

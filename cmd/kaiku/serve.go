@@ -266,7 +266,7 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 }
 
 func edgeCommand(log *slog.Logger) *cobra.Command {
-	var config, node, originURL string
+	var config, node, originURL, host string
 	var over overrides
 	cmd := &cobra.Command{
 		Use:   "edge --origin URL | edge --config fleet.yaml --node NAME",
@@ -274,11 +274,15 @@ func edgeCommand(log *slog.Logger) *cobra.Command {
 		Long: `Run an edge.
 
 With --origin it needs no file: it answers every host and fetches what is missing from that origin.
+An https origin that is given by name is sent that name as Host and in TLS; --host says otherwise.
 With --config and --node it is that node's edge; other flags come before what the file says.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (originURL == "") == (config == "") {
 				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
+			}
+			if host != "" && (config != "" || !isHost(host)) {
+				return usageError{fmt.Errorf("--host %s: want a name, or client, together with --origin; in a fleet file it is the site's origin.host", host)}
 			}
 			if over.edge.Disk != 0 && over.edge.Disk < minDisk {
 				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.edge.Disk, Size(minDisk))}
@@ -290,7 +294,7 @@ With --config and --node it is that node's edge; other flags come before what th
 				}
 				return p.run(cmd.Context())
 			}
-			n, err := flagEdge(originURL, over.edge, log)
+			n, err := flagEdge(originURL, host, over.edge, log)
 			if err != nil {
 				return err
 			}
@@ -301,6 +305,7 @@ With --config and --node it is that node's edge; other flags come before what th
 	fl.StringVar(&config, "config", "", "the file that describes the fleet")
 	fl.StringVar(&node, "node", "", "this node's name")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
+	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for what the client asked for (default the name of an https origin, else client)")
 	fl.StringVar(&over.edge.HTTP, "listen", "", "address for clients (default :8080, or edge.http of the fleet file)")
 	fl.StringVar(&over.edge.Admin, "admin", "", "address for purges and metrics (default 127.0.0.1:9080)")
 	fl.StringVar(&over.edge.Data, "data", "", "folder of the cache (default kaiku-data here, or edge.data of the fleet file)")
@@ -310,7 +315,7 @@ With --config and --node it is that node's edge; other flags come before what th
 }
 
 // flagEdge makes the edge of one origin that answers every host.
-func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
+func flagEdge(originURL, host string, e Edge, log *slog.Logger) (*edgeNode, error) {
 	var o OriginURL
 	if err := o.UnmarshalText([]byte(originURL)); err != nil {
 		return nil, usageError{fmt.Errorf("--origin: %w", err)}
@@ -318,7 +323,7 @@ func flagEdge(originURL string, e Edge, log *slog.Logger) (*edgeNode, error) {
 	d := edgeDefaults
 	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
 	e.Disk, e.Memory, e.Peer = first(e.Disk, d.Disk), first(e.Memory, d.Memory), ""
-	pool := &origin.Pool{Name: "default", Log: log, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
+	pool := &origin.Pool{Name: "default", Log: log, Host: host, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
 	if err := pool.Start(); err != nil {
 		return nil, err
 	}
