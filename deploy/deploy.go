@@ -188,7 +188,7 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 			return fmt.Errorf("upload the binary: %w", err)
 		}
 	}
-	files, err := pack(p.files, p.removed)
+	files, err := pack(p.files, p.removed, p.node.Writable)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ type Service struct {
 	Memory int64
 	// Drain is how long requests under way may take at the end; 0 is 30 s.
 	Drain time.Duration
-	// Writable are folders beside /var/lib/kaiku that the process writes to.
+	// Writable are folders beside /var/lib/kaiku and /var/log/kaiku that the process writes to. Deploy makes those that are not there.
 	Writable []string
 	// Program is the path of the binary; "" is /usr/local/bin/kaiku.
 	Program string
@@ -133,6 +133,11 @@ func (n *Node) all() ([]*File, error) {
 	}
 	for i := range units {
 		out = append(out, &units[i])
+	}
+	for _, folder := range n.Writable {
+		if err := checkPath(folder); err != nil {
+			return nil, err
+		}
 	}
 	var list []string
 	for _, f := range out {
@@ -189,7 +194,7 @@ func (n *Node) Units() ([]File, error) {
 }
 
 // pack makes what stage.sh takes: the files to lay aside, and the lists of what to do with them.
-func pack(files []*File, removed []string) ([]byte, error) {
+func pack(files []*File, removed, folders []string) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	add := func(name string, mode uint32, data []byte) error {
@@ -199,7 +204,7 @@ func pack(files []*File, removed []string) ([]byte, error) {
 		_, err := w.Write(data)
 		return err
 	}
-	var sums, paths, secrets, gone strings.Builder
+	var sums, paths, secrets, gone, made strings.Builder
 	for _, f := range files {
 		if err := add("."+f.Path, f.mode(), f.Data); err != nil {
 			return nil, err
@@ -213,7 +218,11 @@ func pack(files []*File, removed []string) ([]byte, error) {
 	for _, p := range removed {
 		fmt.Fprintln(&gone, p)
 	}
-	for name, text := range map[string]string{".sums": sums.String(), ".files": paths.String(), ".secrets": secrets.String(), ".removed": gone.String()} {
+	for _, p := range folders {
+		fmt.Fprintln(&made, p)
+	}
+	lists := map[string]string{".sums": sums.String(), ".files": paths.String(), ".secrets": secrets.String(), ".removed": gone.String(), ".folders": made.String()}
+	for name, text := range lists {
 		if err := add(name, 0o600, []byte(text)); err != nil {
 			return nil, err
 		}

@@ -47,6 +47,28 @@ func TestUnits(t *testing.T) {
 	t.Logf("exposure level %s", score[1])
 }
 
+// The process writes its logs to a folder that systemd makes, and to others that a deploy makes, as it may make none itself.
+func TestWritableFolders(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	n.write(t, "/srv/taken/file", "of somebody else")
+	f.Nodes[0].Service.Writable = []string{"/srv/my cache", "/srv/taken"}
+	f.deploy(t)
+	if unit := n.read(serviceUnit); !strings.Contains(unit, "\nLogsDirectory=kaiku\n") {
+		t.Errorf("the unit has no folder for logs:\n%s", unit)
+	}
+	if info, err := os.Stat(n.root + "/srv/my cache"); err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("the folder: %v, %v", info, err)
+	}
+	if owners := n.read("/run/chown.log"); !strings.Contains(owners, "kaiku: "+n.root+"/srv/my cache\n") || strings.Contains(owners, "taken") {
+		t.Errorf("owners:\n%s", owners)
+	}
+	f.Nodes[0].Service.Writable = []string{"/srv/a\nb"}
+	if _, err := f.Plan(t.Context()); err == nil {
+		t.Error("a folder of two lines is taken")
+	}
+}
+
 // What sysctl complains of is no reason for anything: neither a failure, nor told beside one.
 func TestSysctlComplaints(t *testing.T) {
 	f := newTestFleet(t, "hel1")

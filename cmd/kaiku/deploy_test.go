@@ -29,7 +29,7 @@ nodes:
     location: [60, 25]
     addresses: [203.0.113.10]
     ssh: ops@203.0.113.10
-    edge: { data: /srv/cache }
+    edge: { data: /srv/cache, access_log: { file: /var/log/kaiku/access.json } }
   ns1: { roles: [geodns], addresses: [203.0.113.20] }
 geodns:
   zones: [{ name: example.com, file: zones/example.com.zone, edges: { www: { ttl: 20s } } }]

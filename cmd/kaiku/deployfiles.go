@@ -138,7 +138,13 @@ func (f *Fleet) service(n *Node) deploy.Service {
 	memory := int64(512 << 20)
 	var s deploy.Service
 	writes := func(dir string) {
-		if dir = path.Clean(dir); dir != "/var/lib/kaiku" && !strings.HasPrefix(dir, "/var/lib/kaiku/") && path.IsAbs(dir) && !slices.Contains(s.Writable, dir) {
+		dir = path.Clean(dir)
+		for _, own := range []string{"/var/lib/kaiku", "/var/log/kaiku"} { // systemd makes these
+			if dir == own || strings.HasPrefix(dir, own+"/") {
+				return
+			}
+		}
+		if path.IsAbs(dir) && !slices.Contains(s.Writable, dir) {
 			s.Writable = append(s.Writable, dir)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -187,7 +188,12 @@ func (f *Fleet) openLog(what string, l *LogFile) (io.Writer, error) {
 	if l.File == "-" {
 		return os.Stdout, nil
 	}
-	file, err := os.OpenFile(f.path(l.File), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	path := f.path(l.File)
+	err := os.MkdirAll(filepath.Dir(path), 0o750)
+	if err != nil {
+		return nil, fmt.Errorf("open the %s: %w", what, err)
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("open the %s: %w", what, err)
 	}

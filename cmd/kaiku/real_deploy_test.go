@@ -72,6 +72,9 @@ func TestRealDeploy(t *testing.T) {
 	})
 	traffic.stop()
 	traffic.lostNone(t)
+	if out := w.ssh(t, "n1", "stat -c '%U %n' /var/log/kaiku/access.json /var/log/kaiku/dns/queries.json; head -n 1 /var/log/kaiku/access.json"); !strings.Contains(out, "kaiku /var/log/kaiku/access.json\nkaiku /var/log/kaiku/dns/queries.json\n{") {
+		t.Errorf("the logs are %s", out)
+	}
 	t.Logf("%v", traffic)
 	if len(traffic.served()) != 3 {
 		t.Errorf("%v: want all nodes", traffic.served())

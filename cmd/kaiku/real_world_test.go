@@ -125,9 +125,10 @@ func (w *world) writeFleet(t *testing.T) {
 	for name, text := range map[string]string{
 		"fleet.yaml": `
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://10.77.0.1:8000"] } }]
-edge: { http: ":80", disk: 128MiB, memory: 16MiB }
+edge: { http: ":80", disk: 128MiB, memory: 16MiB, access_log: { file: /var/log/kaiku/access.json } }
 secrets: { fleet_key: fleet.key, admin_token: admin.token }
 geodns:
+  query_log: { file: /var/log/kaiku/dns/queries.json, sample: 1 }
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 1s } } }]
 nodes:
   n1: { roles: [edge, geodns, control], region: eu, location: [60.17, 24.94], addresses: [10.77.0.11] }

@@ -27,6 +27,14 @@ while IFS= read -r path; do
   keep "$path"
   rm -f "$root$path"
 done <"$next/.removed"
+# Folders that the process writes to: it may not make them itself, and systemd leaves out those that are not there.
+while IFS= read -r path; do
+  mkdir -p "$root$path"
+  if [ -z "$(ls -A "$root$path")" ]; then
+    chown kaiku: "$root$path"
+    chmod 750 "$root$path"
+  fi
+done <"$next/.folders"
 if [ "$(readlink "$link" || :)" != "../lib/kaiku/$1/kaiku" ]; then
   point "../lib/kaiku/$1/kaiku"
 fi

@@ -1,4 +1,5 @@
-# Takes a tar of files on standard input and lays them aside. It has the files by their paths, and these lists: .sums as sha256sum has them, .files, .secrets, .removed.
+# Takes a tar of files on standard input and lays them aside. It has the files by their paths, and these lists: .sums as sha256sum has them, .files, .secrets, .removed,
+# .folders.
 # What comes is whole before anything is touched: a script whose operator is gone may run after the one that took its place.
 aside=$etc/.next.$$
 mkdir -p "$etc"

@@ -170,13 +170,10 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	uid, err1 := strconv.Atoi(who.Uid)
 	gid, err2 := strconv.Atoi(who.Gid)
 	files, err3 := strconv.ParseUint(u.get("Service.LimitNOFILE"), 10, 64)
-	mode, err4 := strconv.ParseUint(u.get("Service.StateDirectoryMode"), 8, 12)
-	mask, err5 := strconv.ParseUint(u.get("Service.UMask"), 8, 12)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
-		return nil, err
-	}
-	state := "/var/lib/" + u.get("Service.StateDirectory")
-	if err := errors.Join(os.MkdirAll(state, 0o700), os.Chmod(state, os.FileMode(mode)), os.Chown(state, uid, gid)); err != nil {
+	mask, err4 := strconv.ParseUint(u.get("Service.UMask"), 8, 12)
+	err5 := u.folder("/var/lib/", "StateDirectory", uid, gid)
+	err6 := u.folder("/var/log/", "LogsDirectory", uid, gid)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return nil, err
 	}
 	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell is replaced by the program, whose pid LISTEN_PID is then.
@@ -191,4 +188,14 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, AmbientCaps: []uintptr{10}} // CAP_NET_BIND_SERVICE
 	return cmd, nil
+}
+
+// folder makes the folder that a directive names below another, for the service to write to.
+func (u unit) folder(below, directive string, uid, gid int) error {
+	mode, err := strconv.ParseUint(u.get("Service."+directive+"Mode"), 8, 12)
+	if err != nil {
+		return err
+	}
+	path := below + u.get("Service."+directive)
+	return errors.Join(os.MkdirAll(path, 0o700), os.Chmod(path, os.FileMode(mode)), os.Chown(path, uid, gid))
 }

@@ -19,8 +19,9 @@ type unit map[string][]string
 // held are the directives that are done here; shown are those that describe or concern a sandbox, cgroups or the order of a boot, and are not.
 var (
 	held = strings.Fields(`Unit.Requires Service.Type Service.ExecStart Service.ExecReload Service.Restart Service.RestartSec Service.TimeoutStartSec
-		Service.TimeoutStopSec Service.User Service.Group Service.StateDirectory Service.StateDirectoryMode Service.WorkingDirectory Service.LimitNOFILE
-		Service.Environment Service.AmbientCapabilities Service.UMask Service.NoNewPrivileges Socket.ListenStream Socket.FileDescriptorName Socket.FreeBind Install.WantedBy`)
+		Service.TimeoutStopSec Service.User Service.Group Service.StateDirectory Service.StateDirectoryMode Service.LogsDirectory
+		Service.LogsDirectoryMode Service.WorkingDirectory Service.LimitNOFILE Service.Environment Service.AmbientCapabilities Service.UMask
+		Service.NoNewPrivileges Socket.ListenStream Socket.FileDescriptorName Socket.FreeBind Install.WantedBy`)
 	shown = strings.Fields(`Unit.Description Unit.Documentation Unit.Wants Unit.After Unit.StartLimitIntervalSec Service.NotifyAccess Service.MemoryMax
 		Service.ReadWritePaths Service.CapabilityBoundingSet Service.ProtectSystem Service.ProtectHome Service.PrivateTmp Service.PrivateDevices
 		Service.ProtectClock Service.ProtectControlGroups Service.ProtectHostname Service.ProtectKernelLogs Service.ProtectKernelModules
