@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +64,7 @@ func (p PurgeRequest) purge(known func(url string) string) (storage.Purge, error
 		for _, raw := range list.from {
 			u, err := URLOf(raw)
 			if err != nil {
-				return out, fmt.Errorf("purge %q: %w", raw, err)
+				return out, fmt.Errorf("purge: %w", err)
 			}
 			*list.to = append(*list.to, known(u))
 		}
@@ -210,6 +211,8 @@ func (s *Server) purgeFor(ctx context.Context, req PurgeRequest) (seq uint64, st
 	switch {
 	case errors.As(err, new(*requestError)):
 		return 0, http.StatusBadRequest, err
+	case errors.As(err, new(*unknownHost)):
+		return 0, http.StatusNotFound, err
 	case errors.Is(err, ErrNoPurgeLog):
 		return 0, http.StatusServiceUnavailable, err
 	case errors.Is(err, ErrNotAllowed):
@@ -263,6 +266,10 @@ func (s *Server) serveDrain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	node, drain := r.PathValue("node"), r.Method == http.MethodPut
+	if names := s.Fleet.Names(); !slices.Contains(names, node) {
+		writeJSON(w, http.StatusNotFound, errorResponse{fmt.Sprintf("there is no node %q: the nodes are %s", node, listed(names))})
+		return
+	}
 	switch err := s.Fleet.Drain(r.Context(), node, drain); {
 	case errors.Is(err, ErrNoPurgeLog):
 		writeJSON(w, http.StatusServiceUnavailable, errorResponse{err.Error()})

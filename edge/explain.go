@@ -47,7 +47,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	host, rest, _ := strings.Cut(u, "/")
 	site, _ := s.sites.Load().find(host)
 	if site == nil {
-		writeJSON(w, http.StatusNotFound, errorResponse{"no site has the host " + host})
+		writeJSON(w, http.StatusNotFound, errorResponse{s.sites.Load().unknown(host).Error()})
 		return
 	}
 	_, hostport, _ := strings.Cut(raw, "://")

@@ -97,14 +97,6 @@ func (s *Server) serveFastlyURL(w http.ResponseWriter, r *http.Request) {
 			raw = "http://" + raw
 		}
 	}
-	host := raw
-	if u, err := URLOf(raw); err == nil {
-		host, _, _ = strings.Cut(u, "/")
-	}
-	if site, _ := s.sites.Load().find(host); site == nil {
-		failFastly(w, http.StatusNotFound, "no site has the host "+host)
-		return
-	}
 	req := PurgeRequest{URLs: []string{raw}, Soft: fastlySoft(r.Header)}
 	seq, status, err := s.purgeFor(r.Context(), req)
 	if err != nil {

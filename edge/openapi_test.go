@@ -228,6 +228,10 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 		{"GET", "/v1/status", "/v1/status", "", []string{auth}, 200},
 		{"PUT", "/v1/nodes/{node}/drain", "/v1/nodes/hel1/drain", "", []string{auth}, 200},
 		{"DELETE", "/v1/nodes/{node}/drain", "/v1/nodes/hel1/drain", "", []string{auth}, 200},
+		{"PUT", "/v1/nodes/{node}/drain", "/v1/nodes/nosuch/drain", "", []string{auth}, 404},
+		{"DELETE", "/v1/nodes/{node}/drain", "/v1/nodes/nosuch/drain", "", []string{auth}, 404},
+		{"POST", "/v1/purge", "/v1/purge", `{"hosts":["other.example"]}`, []string{auth, typed}, 404},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/x/purge_cache", `{"hosts":["other.example"]}`, []string{auth, typed}, 404},
 		{"POST", "/v1/warm", "/v1/warm", `{"urls":["http://www.example/c","http://other.example/"],"rate":100}`, []string{auth, typed}, 200},
 		{"POST", "/v1/warm", "/v1/warm", `{"urls":[]}`, []string{auth, typed}, 400},
 		{"POST", "/service/{id}/purge/{key}", "/service/www/purge/k", "", []string{auth}, 200},
@@ -268,5 +272,7 @@ func (oneNode) Progress(context.Context, uint64, bool) []Progress {
 func (oneNode) Nodes() []NodeStatus {
 	return []NodeStatus{{Node: "hel1", Roles: []string{"edge"}, Region: "eu", Version: "1", Address: "192.0.2.1", Load: .5, Started: time.Now()}}
 }
+
+func (oneNode) Names() []string { return []string{"hel1"} }
 
 func (oneNode) Drain(context.Context, string, bool) error { return nil }

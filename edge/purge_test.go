@@ -67,7 +67,7 @@ func TestPurge(t *testing.T) {
 					w.Header().Set("Cache-Tag", "number,with space , last")
 				}
 				_, _ = io.WriteString(w, r.RequestURI)
-			})
+			}, func(_ *Server, site *Site) { site.Hosts = append(site.Hosts, "example") })
 			for range 2 {
 				for path := range strings.FieldsSeq(paths) {
 					got := e.get(path)
@@ -135,6 +135,8 @@ func TestPurgeRefused(t *testing.T) {
 		{"one good, one bad", `{"urls":["http://www.example/a", "a"]}`, json, 400},
 		{"host with a path", `{"hosts":["www.example/a"]}`, json, 400},
 		{"empty host", `{"hosts":[""]}`, json, 400},
+		{"a host of no site", `{"hosts":["other.example"]}`, json, 404},
+		{"a URL and a prefix of no site", `{"urls":["http://www.example/a"], "prefixes":["http://www.exampl"]}`, json, 404},
 		{"more than one value", `{"tags":["x"]} {"all":true}`, json, 400},
 		{"form", `{"all":true}`, "Content-Type: application/x-www-form-urlencoded", 415},
 		{"text", `{"all":true}`, "Content-Type: text/plain", 415},

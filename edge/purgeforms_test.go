@@ -61,7 +61,7 @@ func TestPurgeInFastlyForm(t *testing.T) {
 		{"soft path", "PURGE /a", "", []string{key, "Host: www.example", "Fastly-Soft-Purge: 1"}, "/a", 200, `"ok"`},
 		{"URL in the path", "POST /purge/www.example/a?x=1", "", []string{key}, "/a?x=1", 200, `"ok"`},
 		{"URL with scheme in the path", "POST /purge/https://www.example/a/b", "", []string{key}, "/a/b", 200, `"ok"`},
-		{"URL of another host", "POST /purge/other.example/a", "", []string{key}, "", 404, `"detail":"no site has the host other.example"`},
+		{"URL of another host", "POST /purge/other.example/a", "", []string{key}, "", 404, `"detail":"no site has the host other.example: the hosts are static.example, www.example"`},
 		{"no key", "POST /service/www/purge_all", "", nil, "", 401, `"msg":"Unauthorized"`},
 		{"wrong key", "POST /service/www/purge_all", "", []string{"Fastly-Key: x"}, "", 401, `"msg":"Unauthorized"`},
 		{"PURGE without key", "PURGE /a", "", []string{"Host: www.example"}, "", 401, `"msg":"Unauthorized"`},

@@ -31,6 +31,8 @@ type Fleet interface {
 	Progress(ctx context.Context, seq uint64, wait bool) []Progress
 	// Nodes are those that were heard of.
 	Nodes() []NodeStatus
+	// Names are those of all nodes, whether they were heard of or not.
+	Names() []string
 	// Drain marks a node to get no new clients, or takes the mark back, for good. It fails with ErrNoPurgeLog like PurgeLog.
 	Drain(ctx context.Context, node string, drain bool) error
 }
@@ -158,6 +160,11 @@ func (s *Server) purge(ctx context.Context, req PurgeRequest) (uint64, error) {
 	p, err := req.purge(s.known)
 	if err != nil {
 		return 0, &requestError{err}
+	}
+	for _, host := range req.hosts() {
+		if site, _ := s.sites.Load().find(host); site == nil {
+			return 0, s.sites.Load().unknown(host)
+		}
 	}
 	if s.Purges != nil {
 		return s.Purges.Append(ctx, s.siteOf(req), req)

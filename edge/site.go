@@ -1,11 +1,14 @@
 package edge
 
 import (
+	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +69,34 @@ func (s *sites) find(host string) (*Site, string) {
 func (s *sites) has(site *Site, host string) bool {
 	found, _ := s.find(host)
 	return found == site
+}
+
+// unknownHost is the error of a host that no site has.
+type unknownHost struct {
+	host  string
+	known []string
+}
+
+func (e *unknownHost) Error() string {
+	return fmt.Sprintf("no site has the host %s: the hosts are %s", e.host, listed(e.known))
+}
+
+func (s *sites) unknown(host string) error {
+	return &unknownHost{host, slices.Sorted(maps.Keys(s.byHost))}
+}
+
+// maxListed is how many names an error lists.
+const maxListed = 30
+
+// listed lists names for an error.
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	if more := len(names) - maxListed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // wildcardOf is the wildcard that a host is below.
@@ -197,7 +228,7 @@ func URLOf(raw string) (string, error) {
 		return "", err
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", &url.Error{Op: "purge", URL: raw, Err: errNotAbsolute}
+		return "", fmt.Errorf("%q: %w", raw, errNotAbsolute)
 	}
 	host := canonicalHost(u.Host)
 	_, rest, _ := strings.Cut(raw, "://")

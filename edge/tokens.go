@@ -150,7 +150,7 @@ func (s *Server) mayTouch(g *grant, host string) error {
 	if site, _ := s.sites.Load().find(host); site != nil && slices.Contains(g.sites, site.Name) {
 		return nil
 	}
-	return fmt.Errorf("this token is not for the site of %s", host)
+	return fmt.Errorf("this token is not for the site of %s: it is for %s", host, listed(g.sites))
 }
 
 // isAddress says whether a Host is an address or localhost. A web page that has its own name lead to this machine could else speak to the listener as one of its own.

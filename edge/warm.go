@@ -163,7 +163,7 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case x.site == nil:
-		return errors.New("no site has this host")
+		return s.sites.Load().unknown(canonicalHost(u.Host))
 	case x.w.status >= 400:
 		return fmt.Errorf("answered with %d", x.w.status)
 	case st.Hit, st.Stored:

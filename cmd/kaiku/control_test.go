@@ -129,6 +129,9 @@ nodes:
 	if out, err = command(t, "purge", "http://www.example.com/none", "--wait", "--admin", control); err != nil || !strings.Contains(out, "nyc1  applied after") {
 		t.Errorf("purge at the control node: %v\n%s", err, out)
 	}
+	if out, err = command(t, "drain", "nosuch", "--admin", control); err == nil || !strings.Contains(err.Error(), `there is no node "nosuch": the nodes are c1, hel1, nyc1`) {
+		t.Errorf("drain of a node that is not there: %v\n%s", err, out)
+	}
 	if out, err = command(t, "drain", "nyc1", "--admin", control); err != nil {
 		t.Errorf("drain: %v\n%s", err, out)
 	}

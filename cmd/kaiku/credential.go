@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -22,9 +23,12 @@ is that node and no other, and may purge no sites but those that the fleet file 
 			if err != nil {
 				return err
 			}
-			n := f.node(node)
-			if n == nil || out == "" {
-				return usageError{fmt.Errorf("want --node, one of %s, and --out, a file that is not there yet", config)}
+			n, err := f.wantNode("--node", node)
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				return usageError{errors.New("want --out, a file that is not there yet")}
 			}
 			key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
 			if err != nil {

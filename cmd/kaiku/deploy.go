@@ -63,8 +63,8 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	for _, name := range fl.only {
-		if f.node(name) == nil {
-			return usageError{fmt.Errorf("--only: %s has no node %q", fl.config, name)}
+		if _, err := f.wantNode("--only", name); err != nil {
+			return err
 		}
 	}
 	if fl.binary == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 
 	"github.com/spf13/cobra"
 )
@@ -19,7 +20,7 @@ func drainCommand(drain bool) *cobra.Command {
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out any
-			if err := api.call(cmd.Context(), method, "/v1/nodes/"+args[0]+"/drain", nil, &out); err != nil {
+			if err := api.call(cmd.Context(), method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know within seconds, resolvers when the TTL is over\n", args[0], name)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -259,6 +261,26 @@ func (f *Fleet) node(name string) *Node {
 		}
 	}
 	return nil
+}
+
+// wantNode is the node that a flag names. The error lists the nodes that there are.
+func (f *Fleet) wantNode(flag, name string) (*Node, error) {
+	if n := f.node(name); n != nil {
+		return n, nil
+	}
+	known := strings.Join(f.nodeNames(), ", ")
+	if name == "" {
+		return nil, usageError{fmt.Errorf("%s: name a node of %s: it has %s", flag, f.file.name, known)}
+	}
+	return nil, usageError{fmt.Errorf("%s: %s has no node %q: it has %s", flag, f.file.name, name, known)}
+}
+
+func (f *Fleet) nodeNames() []string {
+	names := make([]string, len(f.Nodes))
+	for i := range f.Nodes {
+		names[i] = f.Nodes[i].Name
+	}
+	return names
 }
 
 // defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.

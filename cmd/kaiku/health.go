@@ -18,8 +18,8 @@ func healthCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if f.node(node) == nil {
-				return usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+			if _, err := f.wantNode("--node", node); err != nil {
+				return err
 			}
 			running, err := f.newDeployFleet()
 			if err != nil {

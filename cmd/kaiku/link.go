@@ -34,6 +34,7 @@ type link struct {
 	more       []servePart // what else goes on as long as the link does
 	load       *load       // of an edge
 	started    time.Time
+	names      []string    // of all nodes of the fleet file
 	scoped     bool        // the node may purge some sites only
 	secure     func() bool // whether an edge has certificates for all its hosts
 }
@@ -113,7 +114,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), scoped: len(n.Sites) > 0}
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), scoped: len(n.Sites) > 0, names: f.nodeNames()}
 	l.client.Servers = f.nearest(n, clients)
 	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {
@@ -276,6 +277,16 @@ func (l others) Nodes() []edge.NodeStatus {
 			Draining: n.Draining, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 	}
 	return out
+}
+
+// Names are those of the fleet file, and of nodes that were heard of, as another node may have a newer file.
+func (l others) Names() []string {
+	names := slices.Clone(l.names)
+	for _, n := range l.registry.Nodes() {
+		names = append(names, n.Node)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Drain marks a node.

@@ -39,9 +39,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	n := f.node(name)
-	if n == nil {
-		return nil, usageError{fmt.Errorf("%s has no node %q: name one with --node", config, name)}
+	n, err := f.wantNode("--node", name)
+	if err != nil {
+		return nil, err
 	}
 	reg := newRegistry()
 	key, err := f.keyIfNeeded(n, log)
@@ -209,9 +209,9 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			n := f.node(node)
-			if n == nil {
-				return usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+			n, err := f.wantNode("--node", node)
+			if err != nil {
+				return err
 			}
 			p, err := newNode(config, node, n.Roles, overrides{}, log)
 			if err != nil {

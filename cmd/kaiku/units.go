@@ -83,9 +83,9 @@ func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := f.node(node)
-	if n == nil {
-		return nil, usageError{fmt.Errorf("%s has no node %q: name one with --node", config, node)}
+	n, err := f.wantNode("--node", node)
+	if err != nil {
+		return nil, err
 	}
 	d := deploy.Node{Name: n.Name, Service: f.service(n)}
 	return d.Units()

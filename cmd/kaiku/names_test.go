@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Every flag that takes a node refuses one that is not there, with those that are.
+func TestUnknownNode(t *testing.T) {
+	config := writeDeployed(t)
+	for _, args := range [][]string{
+		{"deploy", "--only"},
+		{"serve", "--node"},
+		{"edge", "--node"},
+		{"geodns", "--node"},
+		{"control", "--node"},
+		{"health", "--node"},
+		{"units", "--node"},
+		{"credential", "--out", filepath.Join(t.TempDir(), "x"), "--node"},
+	} {
+		for _, name := range []string{"nosuch", ""} {
+			if name == "" && args[0] == "deploy" {
+				continue // all nodes
+			}
+			_, err := command(t, append(args, name, "--config", config)...)
+			if !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "it has hel1, ns1") {
+				t.Errorf("%q %q: %v", args, name, err)
+			}
+		}
+	}
+}
