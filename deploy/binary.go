@@ -56,7 +56,7 @@ func OpenBinary(path string) (*Binary, error) {
 func (b *Binary) Version() string { return b.SHA256[:16] }
 
 // upload brings the binary to a node, unless it is there. What was sent of it before, in this deploy or another, is not sent again.
-func (b *Binary) upload(ctx context.Context, c *Conn) error {
+func (b *Binary) upload(ctx context.Context, c *Conn, w *waiting) error {
 	f, err := os.Open(b.Path)
 	if err != nil {
 		return err
@@ -72,11 +72,8 @@ func (b *Binary) upload(ctx context.Context, c *Conn) error {
 		if err != nil || have {
 			return err
 		}
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
-			return err
-		}
 		args := []string{b.Version(), b.SHA256, strconv.FormatInt(at, 10), size}
-		_, err = c.once(ctx, script("append"), args, f)
+		_, err = c.once(ctx, script("append"), args, &sending{from: io.NewSectionReader(f, at, b.Size-at), sent: at, size: b.Size, w: w})
 		return err
 	})
 }

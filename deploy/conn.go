@@ -18,9 +18,12 @@ import (
 type Conn struct {
 	dialer *Dialer
 	target string
+	node   string            // what messages call the machine; "" is the target
+	note   func(text string) // gets a line when something is tried again; nil means nobody
 
 	mu   sync.Mutex
 	now  *ssh.Client // nil before the first, and after Close
+	made bool        // there was a connection
 	dead chan struct{}
 	sudo string // what root's commands begin with; known once there was a connection
 }
@@ -74,7 +77,7 @@ func (c *Conn) client(ctx context.Context) (*ssh.Client, error) {
 			return c.now, nil
 		}
 	}
-	client, err := c.dialer.connect(ctx, c.target)
+	client, err := c.dialer.connect(ctx, c.node, c.target)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (c *Conn) client(ctx context.Context) (*ssh.Client, error) {
 		_ = client.Wait()
 		close(dead)
 	}()
-	c.now, c.dead = client, dead
+	c.now, c.dead, c.made = client, dead, true
 	return client, nil
 }
 
@@ -124,7 +127,7 @@ func (c *Conn) Run(ctx context.Context, script string, args []string, stdin []by
 	return out, err
 }
 
-// again does something until it is done, or fails for another reason than a lost connection.
+// again does something until it is done, or fails for another reason than a lost connection. A machine that was never reached is not tried again: TCP has done that.
 func (c *Conn) again(ctx context.Context, do func() error) error {
 	retries, pause := first(c.dialer.Retries, 5), first(c.dialer.Pause, time.Second)
 	for try := 1; ; try++ {
@@ -133,11 +136,17 @@ func (c *Conn) again(ctx context.Context, do func() error) error {
 		if err == nil || errors.As(err, &failed) && failed.Status != tryAgain || errors.As(err, new(errDenied)) {
 			return err
 		}
+		if errors.As(err, new(*unreachableError)) && !c.reached() {
+			return err
+		}
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
 		if try > retries {
-			return fmt.Errorf("the connection was lost %d times: %w", try, err)
+			return fmt.Errorf("%d tries failed, the last one: %w", try, err)
+		}
+		if c.note != nil {
+			c.note(fmt.Sprintf("%v; trying again (%d of %d)", err, try, retries))
 		}
 		select {
 		case <-ctx.Done():
@@ -145,6 +154,13 @@ func (c *Conn) again(ctx context.Context, do func() error) error {
 		case <-time.After(pause * time.Duration(try)):
 		}
 	}
+}
+
+// reached reports whether there was a connection before.
+func (c *Conn) reached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made
 }
 
 // once runs a script on the connection that there is.

@@ -65,8 +65,9 @@ type Deploy struct {
 	Settle time.Duration
 	// Limit is how long a node has to become healthy; 0 means 2 minutes. Every is the pause between looks; 0 means 1 s.
 	Limit, Every time.Duration
-	// Out gets a line for each thing that was done; nil means nobody.
-	Out io.Writer
+	// Out gets a line for each thing that was done; nil means nobody. Tell is how often a long step says there what it waits for; 0 means 5 s.
+	Out  io.Writer
+	Tell time.Duration
 
 	mu    sync.Mutex
 	conns map[string]*Conn
@@ -109,7 +110,7 @@ func (d *Deploy) conn(ctx context.Context, n *Node) (*Conn, error) {
 	if c != nil {
 		return c, nil
 	}
-	c = &Conn{dialer: d.Dialer, target: n.SSH}
+	c = &Conn{dialer: d.Dialer, target: n.SSH, node: n.Name, note: func(text string) { d.say("%s: %s", n.Name, text) }}
 	if err := c.again(ctx, func() error { _, err := c.client(ctx); return err }); err != nil {
 		return nil, err
 	}
@@ -183,10 +184,13 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 	if err != nil {
 		return err
 	}
+	w := d.waits(p.Node, "laying files aside")
+	defer w.end()
 	if p.Upload > 0 {
-		if err := d.Binary.upload(ctx, c); err != nil {
+		if err := d.Binary.upload(ctx, c, w); err != nil {
 			return fmt.Errorf("upload the binary: %w", err)
 		}
+		w.now("laying files aside")
 	}
 	files, err := pack(p.files, p.removed, p.node.Writable)
 	if err != nil {
@@ -221,8 +225,14 @@ func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 	if p.sockets {
 		sockets = "sockets"
 	}
+	defer d.waits(p.Node, "%s: the old process finishes its requests, and the new one says when it is ready", doing(p.Process)).end()
 	_, err := c.Run(ctx, script("activate"), []string{p.Version, process, sockets}, nil)
 	return err
+}
+
+// doing is what is done to a process, as a word for what is under way.
+func doing(process string) string {
+	return first(process, "chang") + "ing"
 }
 
 // healthy waits until a node runs a version and is well, twice in a row as a process that ends again and again may look well once. If time runs out, the error tells the
@@ -231,12 +241,15 @@ func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version string) err
 	limit := first(d.Limit, 2*time.Minute)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	w := d.waits(node, "asking for its health")
+	defer w.end()
 	well := 0
 	var reason error
 	for {
 		err := d.look(ctx, c, node, version)
 		if err != nil && (reason == nil || !isTimeout(err)) {
 			reason = err
+			w.now("waiting for it to be well: %v", err)
 		}
 		if err == nil && ctx.Err() == nil {
 			if well++; well == 2 {

@@ -2,12 +2,14 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -68,8 +70,30 @@ func (d *Dialer) home() (string, error) {
 	return os.UserHomeDir()
 }
 
-// connect makes one connection, by the way of its jumps.
-func (d *Dialer) connect(ctx context.Context, target string) (*ssh.Client, error) {
+// unreachableError is a machine at whose address nothing takes a connection.
+type unreachableError struct {
+	addr string
+	err  error
+}
+
+// Error tells what may be wrong.
+func (e *unreachableError) Error() string {
+	hint := "is the address right, and is the machine up?"
+	var timeout net.Error
+	switch {
+	case errors.Is(e.err, syscall.ECONNREFUSED):
+		hint = "the machine is up, but no SSH server is at this port"
+	case errors.As(e.err, &timeout) && timeout.Timeout():
+		hint = "is the machine up, and does its firewall let this machine in?"
+	}
+	return fmt.Sprintf("can't connect to %s: %v: %s", e.addr, e.err, hint)
+}
+
+// Unwrap returns what the network said.
+func (e *unreachableError) Unwrap() error { return e.err }
+
+// connect makes one connection, by the way of its jumps. node is what the operator calls the machine.
+func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client, error) {
 	home, err := d.home()
 	if err != nil {
 		return nil, err
@@ -84,15 +108,16 @@ func (d *Dialer) connect(ctx context.Context, target string) (*ssh.Client, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, first(d.Timeout, 20*time.Second))
 	defer cancel()
-	return d.through(ctx, config, home, target, 0)
+	return d.through(ctx, config, home, node, target, 0)
 }
 
 // through connects to a machine by the way of its jumps.
-func (d *Dialer) through(ctx context.Context, config sshConfig, home, target string, depth int) (*ssh.Client, error) {
+func (d *Dialer) through(ctx context.Context, config sshConfig, home, node, target string, depth int) (*ssh.Client, error) {
 	h, err := config.resolve(target, home)
 	if err != nil {
 		return nil, errDenied{err}
 	}
+	h.node = node
 	if depth > maxJumps || len(h.jumps) > maxJumps {
 		return nil, errDenied{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?", target, maxJumps)}
 	}
@@ -100,10 +125,11 @@ func (d *Dialer) through(ctx context.Context, config sshConfig, home, target str
 	for i, j := range h.jumps {
 		var next *ssh.Client
 		if i == 0 {
-			next, err = d.through(ctx, config, home, j, depth+1)
+			next, err = d.through(ctx, config, home, "jump host "+j, j, depth+1)
 		} else {
 			var hop host
 			if hop, err = config.resolve(j, home); err == nil {
+				hop.node = "jump host " + j
 				next, err = d.hop(ctx, hop, before)
 			}
 		}
@@ -131,14 +157,9 @@ func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *s
 		return nil, errDenied{err}
 	}
 	defer closeAgent()
-	var conn net.Conn
-	if before != nil {
-		conn, err = before.DialContext(ctx, "tcp", h.addr())
-	} else {
-		conn, err = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", h.addr())
-	}
+	conn, err := d.dialTCP(ctx, h, before)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", h.addr(), err)
+		return nil, err
 	}
 	var denied error
 	conf := &ssh.ClientConfig{User: h.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(keys...)}, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-kaiku",
@@ -166,6 +187,28 @@ func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *s
 	client = ssh.NewClient(c, channels, requests)
 	go d.keepAlive(client, before)
 	return client, nil
+}
+
+// dialTCP connects to a machine's SSH server, from another machine unless that is nil.
+func (d *Dialer) dialTCP(ctx context.Context, h host, before *ssh.Client) (net.Conn, error) {
+	if before != nil {
+		conn, err := before.DialContext(ctx, "tcp", h.addr())
+		if errors.As(err, new(*ssh.OpenChannelError)) {
+			return nil, &unreachableError{h.addr(), err}
+		}
+		return conn, err
+	}
+	// Half of the time, so that there is some for all else.
+	dialer := net.Dialer{Timeout: first(d.Timeout, 20*time.Second) / 2, KeepAlive: 15 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", h.addr())
+	if err != nil && ctx.Err() == nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Err != nil { // without the addresses, which are told beside it
+			err = op.Err
+		}
+		return nil, &unreachableError{h.addr(), err}
+	}
+	return conn, err
 }
 
 // keepAlive asks a machine for a sign of life until the connection ends, and ends it if none comes. It ends the connection before it on the way, too.

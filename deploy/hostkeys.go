@@ -69,19 +69,28 @@ func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey)
 	d.asking.Lock() // one question at a time; also guards the file
 	defer d.asking.Unlock()
 	is := fmt.Sprintf("%s %s", key.Type(), ssh.FingerprintSHA256(key))
+	who := addr
+	if h.node != "" {
+		who = fmt.Sprintf("%s (%s)", h.node, addr)
+	}
 	if d.taken[addr] == is {
 		return nil // by another connection meanwhile
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {
-			return fmt.Errorf("%w: %s shows %s; compare it, and connect once with ssh, or give --accept-new-host-keys", ErrHostKeyUnknown, addr, is)
+			return fmt.Errorf("%w: %s shows %s: compare it with what `%s` prints on the machine, and connect once with ssh, or give --accept-new-host-keys",
+				ErrHostKeyUnknown, who, is, printKey(key))
 		}
-		answer, err := d.Ask(fmt.Sprintf("%s is not known yet. Its host key is %s. Take it (yes/no)? ", addr, is), false)
+		answer, err := d.Ask(fmt.Sprintf(`%s is not in known_hosts yet. It shows this host key:
+    %s
+Compare it with what the machine itself prints, on the console that your provider has for it:
+    %s
+Are they the same (yes/no)? `, who, is, printKey(key)), false)
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrHostKeyUnknown, addr, err)
+			return fmt.Errorf("%w: %s: %w", ErrHostKeyUnknown, who, err)
 		}
-		if strings.TrimSpace(strings.ToLower(answer)) != "yes" {
-			return fmt.Errorf("%w: %s: not taken", ErrHostKeyUnknown, addr)
+		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+			return fmt.Errorf("%w: %s: not taken", ErrHostKeyUnknown, who)
 		}
 	}
 	if len(h.knownHosts) > 0 {
@@ -94,6 +103,15 @@ func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey)
 	}
 	d.taken[addr] = is
 	return nil
+}
+
+// printKey is the command that prints a machine's key where Debian has it.
+func printKey(key ssh.PublicKey) string {
+	kind := strings.TrimPrefix(key.Type(), "ssh-")
+	if strings.HasPrefix(kind, "ecdsa-") {
+		kind = "ecdsa"
+	}
+	return "ssh-keygen -lf /etc/ssh/ssh_host_" + kind + "_key.pub"
 }
 
 func appendKnownHost(file, addr string, remote net.Addr, key ssh.PublicKey) error {

@@ -30,6 +30,7 @@ type testNode struct {
 	bin              string        // of the stand-ins
 	takes            ssh.PublicKey // of the operator
 	limit            atomic.Int64  // of a file's size, in blocks of 512 bytes; 0 is none
+	shut             func()        // ends the SSH server and its connections
 
 	serial atomic.Bool // a connection is only served once the one before has ended, with its commands
 	one    sync.Mutex  // for that
@@ -62,6 +63,11 @@ func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
 	n.addr = l.Addr().String()
 	var all sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
+	n.shut = func() {
+		cancel()
+		l.Close()
+		all.Wait()
+	}
 	all.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -72,9 +78,7 @@ func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
 		}
 	})
 	t.Cleanup(func() {
-		cancel()
-		l.Close()
-		all.Wait()
+		n.shut()
 		if pid := n.pid(); pid > 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}

@@ -51,10 +51,13 @@ func (p *Plan) Nothing() bool {
 
 // planNode reads a node and says what is to be done there.
 func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
+	w := d.waits(n.Name, "connecting to %s", n.SSH)
+	defer w.end()
 	c, err := d.conn(ctx, n)
 	if err != nil {
 		return nil, err
 	}
+	w.now("reading what is on it")
 	files, err := n.all()
 	if err != nil {
 		return nil, err

@@ -157,12 +157,7 @@ func (d *Deploy) group(ctx context.Context, group []*NodePlan, at map[string]*No
 	}
 	drained, err := d.drain(ctx, group)
 	if err == nil && len(drained) > 0 {
-		d.say("waiting %v for resolvers to forget %s", d.Settle, strings.Join(names(drained), ", "))
-		select {
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-time.After(d.Settle):
-		}
+		err = d.settle(ctx, strings.Join(names(drained), ", "))
 	}
 	// From here on what was begun is finished, or put back.
 	hold := context.WithoutCancel(ctx)
@@ -182,6 +177,19 @@ func (d *Deploy) group(ctx context.Context, group []*NodePlan, at map[string]*No
 	return errors.Join(errors.Join(errs...), d.undrain(hold, serving))
 }
 
+// settle waits until resolvers send no clients any more to nodes that were drained.
+func (d *Deploy) settle(ctx context.Context, nodes string) error {
+	d.say("%s: waiting %v for resolvers to forget it", nodes, d.Settle)
+	w := d.waits(nodes, "waiting for resolvers, %v in all", d.Settle)
+	defer w.end()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d.Settle):
+		return nil
+	}
+}
+
 // spare makes sure that the control plane goes on without the node whose turn it is.
 func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 	if len(group) != 1 || group[0].node.Phase != Control || group[0].Process != "restart" {
@@ -191,6 +199,7 @@ func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 	if err != nil {
 		return err
 	}
+	defer d.waits(group[0].Node, "asking the control plane whether it goes on without it").end()
 	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil {
 		return fmt.Errorf("node %s was left alone, as the control plane needs it: %w", group[0].Node, err)
 	}
@@ -244,6 +253,8 @@ func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
 	defer cancel()
+	w := d.waits(p.Node, "taking back its drain")
+	defer w.end()
 	for {
 		c, err := d.conn(ctx, p.node)
 		if err == nil {
@@ -252,6 +263,7 @@ func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 		if err == nil || errors.Is(err, ErrNoDrain) {
 			return nil
 		}
+		w.now("taking back its drain: %v", err)
 		select {
 		case <-ctx.Done():
 			return err
@@ -266,6 +278,7 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	if err != nil {
 		return err
 	}
+	d.say("%s: %s", p.Node, doing(p.Process))
 	report.Outcome, report.Note = "unknown", "the connection was lost while it was changed: run the deploy again"
 	err = d.activate(ctx, c, p)
 	if err == nil {
@@ -285,7 +298,10 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	if len(log) > 0 {
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
 	}
-	if _, err := c.Run(ctx, script("back"), nil, nil); err != nil {
+	w := d.waits(p.Node, "putting back what it had")
+	_, err = c.Run(ctx, script("back"), nil, nil)
+	w.end()
+	if err != nil {
 		report.Note = "it failed, and so did putting back what it had"
 		return errors.Join(why, fmt.Errorf("node %s: put back what it had: %w", p.Node, err))
 	}

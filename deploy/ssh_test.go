@@ -59,9 +59,14 @@ func TestHostKeyUnknown(t *testing.T) {
 	if _, err := f.Plan(t.Context()); !errors.Is(err, ErrHostKeyUnknown) || known() != "" {
 		t.Errorf("not taken: %v, known_hosts %q", err, known())
 	}
-	answer = "yes\n"
-	if _, err := f.Plan(t.Context()); err != nil || !strings.Contains(asked, ssh.FingerprintSHA256(n.key.PublicKey())) {
-		t.Errorf("taken: %v, asked %q", err, asked)
+	answer = "Y\n"
+	if _, err := f.Plan(t.Context()); err != nil {
+		t.Errorf("taken: %v", err)
+	}
+	for _, want := range []string{"hel1 (" + n.addr + ")", ssh.FingerprintSHA256(n.key.PublicKey()), "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", "(yes/no)? "} {
+		if !strings.Contains(asked, want) {
+			t.Errorf("the question lacks %q: %q", want, asked)
+		}
 	}
 	if !strings.Contains(known(), "ssh-ed25519 ") {
 		t.Errorf("known_hosts is %q", known())
@@ -70,6 +75,44 @@ func TestHostKeyUnknown(t *testing.T) {
 	f.Dialer.Ask, f.Dialer.taken = nil, nil
 	if _, err := f.Plan(t.Context()); err != nil {
 		t.Errorf("known: %v", err)
+	}
+}
+
+// A machine that is down is told of as such, and at once: no connection was lost, and none is tried again.
+func TestMachineDown(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nothing listens there now
+	f.Nodes[0].SSH = "root@" + l.Addr().String()
+	f.Dialer.Pause = time.Hour
+	_, err = f.Plan(t.Context())
+	if want := "node hel1: can't connect to " + l.Addr().String() + ": connect: connection refused: the machine is up, but no SSH server is at this port"; err == nil || err.Error() != want {
+		t.Errorf("the error is %q, want %q", err, want)
+	}
+	if f.out.Len() > 0 {
+		t.Errorf("it says\n%s", f.out.String())
+	}
+}
+
+// What is told of a connection that is lost for good are the tries that were made.
+func TestConnectionLostForGood(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	f.Dialer.Retries = 2
+	p, err := f.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.shut()
+	_, err = f.Apply(t.Context(), p)
+	if err == nil || !strings.Contains(err.Error(), "node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {
+		t.Errorf("the error is %v", err)
+	}
+	if out := f.out.String(); !strings.Contains(out, "; trying again (1 of 2)\n") || !strings.Contains(out, "; trying again (2 of 2)\n") {
+		t.Errorf("it says\n%s", out)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 // host is how a machine is reached, by what the operator wrote and ssh_config.
 type host struct {
+	node             string // what the operator calls it; "" is nothing
 	user, name, port string
 	identities       []string // key files
 	identitiesOnly   bool
