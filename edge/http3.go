@@ -45,7 +45,8 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		return nil, errors.Join(fmt.Errorf("%T is no UDP socket", packets), packets.Close())
 	}
 	setUDPBuffers(socket, s.Log)
-	reset, token := quic.StatelessResetKey(s.secretFor("quic stateless reset")), quic.TokenGeneratorKey(s.secretFor("quic tokens"))
+	// quic-go takes one key each. A token of another secret is as none, so that the client's address is validated again at worst.
+	reset, token := quic.StatelessResetKey(secretFor(s.Secrets[0], "quic stateless reset")), quic.TokenGeneratorKey(secretFor(s.Secrets[0], "quic tokens"))
 	q := &quicListener{socket: socket, tls: s.clientTLS(http3.NextProtoH3)}
 	q.tls.MinVersion = tls.VersionTLS13
 	q.tls.SetSessionTicketKeys(s.ticketKeys(time.Now()))

@@ -38,8 +38,9 @@ type Server struct {
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
 	PurgeFrom    []netip.Prefix
 	Certificates *Certificates // for HTTPS
-	// Secret is one that all edges of a fleet have. Keys of session tickets and of QUIC are derived from it, so that what one edge gave is good at all. Zero means one of its own.
-	Secret         [32]byte
+	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are derived from them, so that what one edge gave is good at all: the first makes
+	// them, and tickets of all are accepted. None means one of its own.
+	Secrets        [][32]byte
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
 	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
 	NoHitLane      bool          // requests take the ordinary path, which is slower
@@ -117,8 +118,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	if s.Secret == [32]byte{} {
-		_, _ = rand.Read(s.Secret[:]) // it never fails
+	if len(s.Secrets) == 0 {
+		s.Secrets = make([][32]byte, 1)
+		_, _ = rand.Read(s.Secrets[0][:]) // it never fails
 	}
 	if err := s.bind(ctx); err != nil {
 		return errors.Join(err, s.unbind())

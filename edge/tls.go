@@ -27,21 +27,25 @@ func (s *Server) clientTLS(protocols ...string) *tls.Config {
 	}
 }
 
-// secretFor derives a key for a purpose from the secret that the edges share (RFC 5869).
-func (s *Server) secretFor(purpose string) [32]byte {
-	b, err := hkdf.Key(sha256.New, s.Secret[:], nil, "kaiku "+purpose, 32)
+// secretFor derives a key for a purpose from a secret that the edges share (RFC 5869).
+func secretFor(secret [32]byte, purpose string) [32]byte {
+	b, err := hkdf.Key(sha256.New, secret[:], nil, "kaiku "+purpose, 32)
 	if err != nil {
 		panic(err) // only for lengths that it can't make
 	}
 	return [32]byte(b)
 }
 
-// ticketKeys are the keys of session tickets: the first makes them; those of the time before and after are taken too, as the clock of the edge that made a ticket may be ahead.
+// ticketKeys are the keys of session tickets: the first makes them. Those of the time before and
+// after are accepted too, as the clock of the edge that made a ticket may be ahead, and so are those
+// of the other secrets.
 func (s *Server) ticketKeys(now time.Time) [][32]byte {
 	n := now.UnixNano() / int64(ticketTime)
 	var keys [][32]byte
-	for _, period := range []int64{n, n - 1, n + 1} {
-		keys = append(keys, s.secretFor("session tickets "+strconv.FormatInt(period, 10)))
+	for _, secret := range s.Secrets {
+		for _, period := range []int64{n, n - 1, n + 1} {
+			keys = append(keys, secretFor(secret, "session tickets "+strconv.FormatInt(period, 10)))
+		}
 	}
 	return keys
 }

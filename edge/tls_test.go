@@ -21,7 +21,7 @@ func newSecure(t *testing.T, h http.HandlerFunc, secret byte, change ...func(*Se
 	t.Helper()
 	certificates := newCertificates(t, "www.example")
 	return newEdge(t, h, append([]func(*Server, *Site){func(s *Server, _ *Site) {
-		s.HTTPS, s.Secret, s.Certificates = "127.0.0.1:0", [32]byte{secret}, certificates
+		s.HTTPS, s.Secrets, s.Certificates = "127.0.0.1:0", [][32]byte{{secret}}, certificates
 	}}, change...)...)
 }
 
@@ -95,11 +95,12 @@ func TestUnknownName(t *testing.T) {
 	}
 }
 
-// A session goes on at another edge of the fleet, and not at one of another fleet.
+// A session goes on at another edge of the fleet, also at one that uses a new secret already, and not at one of another fleet.
 func TestResumption(t *testing.T) {
 	first, second, other := newSecure(t, static("x"), 1), newSecure(t, static("x"), 1), newSecure(t, static("x"), 2)
+	rolled := newSecure(t, static("x"), 0, func(s *Server, _ *Site) { s.Secrets = [][32]byte{{3}, {1}} })
 	pool := first.trust().RootCAs
-	for _, e := range []*testEdge{second, other} {
+	for _, e := range []*testEdge{second, other, rolled} {
 		for _, c := range *e.Certificates.files.Load() {
 			pool.AddCert(c.Leaf)
 		}
@@ -139,6 +140,15 @@ func TestResumption(t *testing.T) {
 			if !c.shake(second, conf.Clone()) {
 				t.Error("the session does not go on at the second edge")
 			}
+			if !c.shake(rolled, conf.Clone()) {
+				t.Error("the session does not go on at an edge that uses a new secret")
+			}
+			if c.shake(first, conf.Clone()) {
+				t.Error("a session of the new secret goes on at an edge that does not have it")
+			}
+			if !c.shake(second, conf.Clone()) {
+				t.Error("the session of the first edge does not go on at the second")
+			}
 			if c.shake(other, conf.Clone()) {
 				t.Error("the session goes on at an edge of another fleet")
 			}
@@ -177,7 +187,7 @@ func exchangeOver(t *testing.T, e *testEdge, conf *tls.Config) (resumed bool) {
 }
 
 func TestTicketKeys(t *testing.T) {
-	one, same, other := &Server{Secret: [32]byte{1}}, &Server{Secret: [32]byte{1}}, &Server{Secret: [32]byte{2}}
+	one, same, other := &Server{Secrets: [][32]byte{{1}}}, &Server{Secrets: [][32]byte{{1}}}, &Server{Secrets: [][32]byte{{2}}}
 	now := time.Now().Truncate(ticketTime).Add(time.Hour)
 	for after, good := range map[time.Duration]bool{0: true, ticketTime: true, 2 * ticketTime: false, -ticketTime: true} {
 		made, taken := one.ticketKeys(now)[0], same.ticketKeys(now.Add(after))

@@ -11,18 +11,19 @@ import (
 	"strings"
 )
 
-// A credential is what a node can have in place of the fleet key: its certificate with its roles, and maybe the only sites that it may purge, its private key, the
-// authority's certificate, and the secrets that its roles need. Who steals it is that node, and no other.
+// A credential is what a node can have in place of the fleet key: its certificate with its roles,
+// and maybe the only sites that it may purge, the certificates of the authorities that it trusts,
+// its private key, and the secrets that its roles need. Who steals it is that node, and no other.
 
 const siteScheme = "kaiku-site"
 
 // Credential makes the credential of a node, in PEM. sites are the only ones that it may purge; none is no limit.
 func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
-	ca, caKey, err := k.authority()
+	all, err := k.authorities()
 	if err != nil {
 		return nil, err
 	}
-	der, key, err := newLeaf(ca, caKey, node, roles, sites)
+	der, key, err := all[0].newLeaf(node, roles, sites)
 	if err != nil {
 		return nil, err
 	}
@@ -30,14 +31,20 @@ func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	blocks := []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "CERTIFICATE", Bytes: ca.Raw}, {Type: "PRIVATE KEY", Bytes: private}}
+	blocks := []*pem.Block{{Type: "CERTIFICATE", Bytes: der}}
+	for _, a := range all {
+		blocks = append(blocks, &pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	}
+	blocks = append(blocks, &pem.Block{Type: "PRIVATE KEY", Bytes: private})
 	for _, shared := range secrets {
 		if slices.Contains(roles, shared.role) {
-			secret, err := k.derive(shared.purpose, shared.size)
+			list, err := k.derive(shared.purpose, shared.size)
 			if err != nil {
 				return nil, err
 			}
-			blocks = append(blocks, &pem.Block{Type: shared.block, Bytes: secret})
+			for _, secret := range list {
+				blocks = append(blocks, &pem.Block{Type: shared.block, Bytes: secret})
+			}
 		}
 	}
 	var out []byte
@@ -49,15 +56,15 @@ func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 
 // credential is one that was read.
 type credential struct {
-	cert   tls.Certificate // with its leaf parsed
-	ca     *x509.Certificate
-	secret map[string][]byte // those that the roles need, by the type of their block
+	cert    tls.Certificate // with its leaf parsed
+	roots   []*x509.Certificate
+	secrets map[string][][]byte // those that the roles need, by the type of their block
 }
 
 var errCredential = errors.New("malformed credential of a node: make it again with kaiku credential")
 
 func parseCredential(text []byte) (*credential, error) {
-	c := &credential{secret: map[string][]byte{}}
+	c := &credential{secrets: map[string][][]byte{}}
 	var certs []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
@@ -79,15 +86,15 @@ func parseCredential(text []byte) (*credential, error) {
 					if len(block.Bytes) != shared.size {
 						return nil, fmt.Errorf("%w: %s has %d bytes, want %d", errCredential, block.Type, len(block.Bytes), shared.size)
 					}
-					c.secret[block.Type] = block.Bytes
+					c.secrets[block.Type] = append(c.secrets[block.Type], block.Bytes)
 				}
 			}
 		}
 	}
-	if len(certs) != 2 || c.cert.PrivateKey == nil {
+	if len(certs) < 2 || c.cert.PrivateKey == nil {
 		return nil, errCredential
 	}
-	c.cert.Certificate, c.cert.Leaf, c.ca = [][]byte{certs[0].Raw}, certs[0], certs[1]
+	c.cert.Certificate, c.cert.Leaf, c.roots = [][]byte{certs[0].Raw}, certs[0], certs[1:]
 	return c, nil
 }
 

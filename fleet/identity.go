@@ -1,7 +1,10 @@
 // Package fleet is what the nodes of a fleet tell each other.
 //
-// All of it stands on one secret that every node has, the fleet key. The key of a certificate authority is derived from it, always the same one, so that each node can
-// make a certificate for itself that every other node can verify, and nobody has to hand certificates around.
+// All of it stands on one secret that every node has, the fleet key. The key of a certificate
+// authority is derived from it, always the same one, so that each node can make a certificate for
+// itself that every other node can verify, and nobody has to hand certificates around. While the
+// key is being replaced, its file holds the old and the new secret: nodes use the first and accept
+// both.
 package fleet
 
 import (
@@ -23,14 +26,14 @@ import (
 
 // Key is the secret of a fleet, or the credential of one node that was made with it.
 type Key struct {
-	secret     []byte
-	credential *credential // nil with a secret
+	secrets    []string    // the first is used, all are accepted
+	credential *credential // nil with secrets
 }
 
 // minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits or more.
 const minKey = 32
 
-// ReadKey reads the fleet key from a file. White space around it does not count.
+// ReadKey reads the fleet key from a file: a credential in PEM, or what NewKey takes.
 func ReadKey(file string) (Key, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -48,21 +51,34 @@ func ReadKey(file string) (Key, error) {
 	return k, nil
 }
 
-// NewKey makes a key of a secret of at least 32 bytes.
-func NewKey(secret []byte) (Key, error) {
-	secret = bytes.TrimSpace(secret)
-	if len(secret) < minKey {
-		return Key{}, fmt.Errorf("%d characters are too few for a fleet key: want %d or more, random ones, as of `openssl rand -base64 32`", len(secret), minKey)
+// NewKey makes a key of the text of its file, which SplitSecrets reads. Each secret has at least 32
+// bytes.
+func NewKey(text []byte) (Key, error) {
+	list, err := SplitSecrets(text)
+	if err != nil {
+		return Key{}, err
 	}
-	return Key{secret: bytes.Clone(secret)}, nil
+	for _, s := range list {
+		if len(s) < minKey {
+			return Key{}, fmt.Errorf("%d characters are too few for a fleet key: want %d or more on a line, random ones, as of `openssl rand -base64 32`", len(s), minKey)
+		}
+	}
+	return Key{secrets: list}, nil
 }
 
-// derive makes a secret of n bytes for a purpose (RFC 5869).
-func (k Key) derive(purpose string, n int) ([]byte, error) {
-	if k.secret == nil {
+// derive makes secrets of n bytes for a purpose (RFC 5869), one of each secret of the key.
+func (k Key) derive(purpose string, n int) ([][]byte, error) {
+	if k.secrets == nil {
 		return nil, errors.New("this takes the fleet key itself, not the credential of a node")
 	}
-	return hkdf.Key(sha256.New, k.secret, nil, "kaiku "+purpose, n)
+	out := make([][]byte, len(k.secrets))
+	for i, s := range k.secrets {
+		var err error
+		if out[i], err = hkdf.Key(sha256.New, []byte(s), nil, "kaiku "+purpose, n); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // Certificates are good from before Kaiku was to when nobody alive will run it: what ends their trust is another fleet key.
@@ -71,44 +87,64 @@ var (
 	notAfter  = time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// authority derives the fleet's own certificate authority.
-func (k Key) authority() (*x509.Certificate, ed25519.PrivateKey, error) {
-	seed, err := k.derive("certificate authority", ed25519.SeedSize)
-	if err != nil {
-		return nil, nil, err
-	}
-	key := ed25519.NewKeyFromSeed(seed)
-	t := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kaiku fleet"}, NotBefore: notBefore, NotAfter: notAfter,
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make the fleet's certificate authority: %w", err)
-	}
-	ca, err := x509.ParseCertificate(der)
-	return ca, key, err
+// authority is a certificate authority of the fleet's own.
+type authority struct {
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
 }
 
-// TLS is how a node with some roles speaks to the others, as client and as server: TLS 1.3, both sides with a certificate of the fleet's authority, in which the node's
-// name and roles stand. A client gives the name of the node that it wants as server name.
+// authorities derives them, one of each secret of the key. The first makes certificates, all are
+// trusted.
+func (k Key) authorities() ([]authority, error) {
+	seeds, err := k.derive("certificate authority", ed25519.SeedSize)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]authority, len(seeds))
+	for i, seed := range seeds {
+		key := ed25519.NewKeyFromSeed(seed)
+		t := &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kaiku fleet"}, NotBefore: notBefore, NotAfter: notAfter,
+			IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+		if err != nil {
+			return nil, fmt.Errorf("make the fleet's certificate authority: %w", err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = authority{cert, key}
+	}
+	return out, nil
+}
+
+// TLS is how a node with some roles speaks to the others, as client and as server: TLS 1.3, both
+// sides with a certificate of the fleet's authority, in which the node's name and roles stand. A
+// client gives the name of the node that it wants as server name.
 func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	c := k.credential
 	if c == nil {
-		ca, caKey, err := k.authority()
+		all, err := k.authorities()
 		if err != nil {
 			return nil, err
 		}
-		der, key, err := newLeaf(ca, caKey, node, roles, nil)
+		der, key, err := all[0].newLeaf(node, roles, nil)
 		if err != nil {
 			return nil, err
 		}
-		c = &credential{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, ca: ca}
+		c = &credential{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+		for _, a := range all {
+			c.roots = append(c.roots, a.cert)
+		}
 	} else if name := c.cert.Leaf.Subject.CommonName; name != node {
 		return nil, fmt.Errorf("the credential is that of node %s, not of %s", name, node)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(c.ca)
+	for _, root := range c.roots {
+		pool.AddCert(root)
+	}
 	return &tls.Config{
 		Certificates: []tls.Certificate{c.cert},
 		RootCAs:      pool,
@@ -120,7 +156,7 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 }
 
 // newLeaf makes a certificate of a node, and its private key.
-func newLeaf(ca *x509.Certificate, caKey ed25519.PrivateKey, node string, roles, sites []string) (der []byte, key ed25519.PrivateKey, err error) {
+func (a authority) newLeaf(node string, roles, sites []string) (der []byte, key ed25519.PrivateKey, err error) {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -133,7 +169,7 @@ func newLeaf(ca *x509.Certificate, caKey ed25519.PrivateKey, node string, roles,
 		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node}, URIs: siteURIs(sites),
 		NotBefore: notBefore, NotAfter: notAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, ca, public, caKey)
+	}, a.cert, public, a.key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the certificate of node %s: %w", node, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -88,7 +89,7 @@ func TestReadKey(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	for text, ok := range map[string]bool{"": false, "short\n": false, strings.Repeat(" ", 50): false, strings.Repeat("k", 31): false,
-		strings.Repeat("k", 32): true} {
+		strings.Repeat("k", 32): true, strings.Repeat("k", 32) + "\n#\n" + strings.Repeat("l", 32): true, strings.Repeat("k", 32) + "\nshort": false} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +103,78 @@ func TestReadKey(t *testing.T) {
 	x, _ := a.derive("test", 16)
 	y, _ := b.derive("test", 16)
 	z, _ := a.derive("another", 16)
-	if string(x) != string(y) || string(x) == string(z) {
+	if len(x) != 1 || string(x[0]) != string(y[0]) || string(x[0]) == string(z[0]) {
 		t.Error("derived secrets don't depend on key and purpose alone")
+	}
+}
+
+func TestSplitSecrets(t *testing.T) {
+	for text, want := range map[string][]string{
+		"a": {"a"}, "a\n": {"a"}, " a \r\n": {"a"}, "a\nb\n": {"a", "b"}, "# of 2026\na\n\n  # the old one:\n\tb c#d\n": {"a", "b c#d"},
+		"": nil, " \n\n": nil, "# a\n": nil, "a\x00b": nil, "a\nb\x7f": nil, "a\rb": nil,
+	} {
+		got, err := SplitSecrets([]byte(text))
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q is %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// keys is a key of several secrets, each a letter.
+func keys(t testing.TB, letters string) Key {
+	t.Helper()
+	var text string
+	for _, l := range letters {
+		text += strings.Repeat(string(l), 44) + "\n"
+	}
+	k, err := NewKey([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// While a key is replaced, nodes that were changed and nodes that were not know each other at each
+// step, also those that have a credential.
+func TestNodesKnowEachOtherInRotation(t *testing.T) {
+	credentialOf := func(k Key) Key {
+		text, err := k.Credential("nyc1", []string{RoleControl}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := parseCredential(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Key{credential: c}
+	}
+	for _, c := range []struct {
+		a, b string
+		know bool
+	}{
+		{"a", "a", true}, {"a", "ab", true}, {"ab", "ab", true}, {"ab", "ba", true}, {"ba", "ba", true}, {"ba", "b", true},
+		{"a", "b", false}, {"a", "ba", false}, {"ab", "b", false},
+	} {
+		own, plain := keys(t, c.a), keys(t, c.b)
+		for what, other := range map[string]Key{"": plain, " as a credential": credentialOf(plain)} {
+			hel1, err1 := own.TLS("hel1", RoleControl)
+			nyc1, err2 := other.TLS("nyc1", RoleControl)
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			for _, swap := range []bool{false, true} {
+				server, client, wants := hel1, nyc1.Clone(), "hel1"
+				if swap {
+					server, client, wants = nyc1, hel1.Clone(), "nyc1"
+				}
+				client.ServerName = wants
+				for _, client := range []*tls.Config{client, withRole(client, RoleControl)} {
+					clientErr, serverErr := shake(t, client, server)
+					if know := clientErr == nil && serverErr == nil; know != c.know {
+						t.Errorf("%s and %s%s, to %s: %v, %v", c.a, c.b, what, wants, clientErr, serverErr)
+					}
+				}
+			}
+		}
 	}
 }

@@ -14,11 +14,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Vault is what the edges of a fleet share of certificates: their keys among it. All of it is encrypted with a secret that edges alone have, so that control nodes, and backups of
-// their data, tell no more than the names. Each value is bound to its key: under another one it is refused. Its fields are set before any method is called.
+// Vault is what the edges of a fleet share of certificates: their keys among it. All of it is
+// encrypted with a secret that edges alone have, so that control nodes, and backups of their data,
+// tell no more than the names. Each value is bound to its key: under another one it is refused. Its
+// fields are set before any method is called.
 type Vault struct {
 	Client *Client
-	Secret [32]byte // from Key.CertificateSecret
+	// Secrets are from Key.CertificateSecrets. The first encrypts.
+	Secrets [][32]byte
 }
 
 // ErrChanged says that somebody else has saved or deleted the value meanwhile.
@@ -34,25 +37,76 @@ const (
 	deletedTime = 24 * time.Hour
 )
 
-// Load returns a value, its revision, which is never 0, and when it was stored, by the clock of the control plane. The error Is fs.ErrNotExist if there is none, and ErrUnavailable if
-// the control plane can't be reached. What can't be decrypted has its revision beside the error, so that it can be replaced.
+// Load returns a value, its revision, which is never 0, and when it was stored, by the clock of the
+// control plane. The error Is fs.ErrNotExist if there is none, and ErrUnavailable if the control
+// plane can't be reached. What can't be decrypted has its revision beside the error, so that it can
+// be replaced.
 func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error) {
 	kv, ctx, cancel, err := v.open(ctx, key)
 	if err != nil {
 		return nil, 0, time.Time{}, err
 	}
 	defer cancel()
-	e, err := get(ctx, kv, encodeToken(key))
-	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w", key, fs.ErrNotExist)
-	case err != nil:
-		return nil, 0, time.Time{}, fmt.Errorf("load %s from the vault: %w: %w", key, ErrUnavailable, err)
+	e, err := v.get(ctx, kv, key)
+	if err != nil {
+		return nil, 0, time.Time{}, err
 	}
-	if value, err = v.decrypt(key, e.Value()); err != nil {
+	if value, _, err = v.decrypt(key, e.Value()); err != nil {
 		return nil, e.Revision(), e.Created(), fmt.Errorf("load %s from the vault: %w", key, err)
 	}
 	return value, e.Revision(), e.Created(), nil
+}
+
+// get loads what is stored under a key.
+func (v *Vault) get(ctx context.Context, kv jetstream.KeyValue, key string) (jetstream.KeyValueEntry, error) {
+	e, err := get(ctx, kv, encodeToken(key))
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return nil, fmt.Errorf("load %s from the vault: %w", key, fs.ErrNotExist)
+	case err != nil:
+		return nil, fmt.Errorf("load %s from the vault: %w: %w", key, ErrUnavailable, err)
+	}
+	return e, nil
+}
+
+// Reseal encrypts with the first of the secrets what is encrypted with another one, so that those
+// can be given up. What none of them decrypts stays as it is. After an error it can be called
+// again.
+func (v *Vault) Reseal(ctx context.Context) error {
+	keys, err := v.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		for {
+			err := v.reseal(ctx, key)
+			if err == nil || errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if !errors.Is(err, ErrChanged) { // then it is looked at again
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v *Vault) reseal(ctx context.Context, key string) error {
+	kv, call, cancel, err := v.open(ctx, key)
+	if err != nil {
+		return err
+	}
+	e, err := v.get(call, kv, key)
+	cancel()
+	if err != nil {
+		return err
+	}
+	value, by, err := v.decrypt(key, e.Value())
+	if err != nil || by == 0 {
+		return nil
+	}
+	_, err = v.Save(ctx, key, value, e.Revision())
+	return err
 }
 
 // Save stores a value of at most 64 KiB, or deletes it if it is nil, if the revision that is there is still the one given, 0 being that there is none. It returns the new revision, which
@@ -216,8 +270,8 @@ func (v *Vault) open(ctx context.Context, key string) (jetstream.KeyValue, conte
 	return kv, ctx, end, nil
 }
 
-func (v *Vault) cipher() (cipher.AEAD, error) {
-	block, err := aes.NewCipher(v.Secret[:])
+func aead(secret [32]byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(secret[:])
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +280,7 @@ func (v *Vault) cipher() (cipher.AEAD, error) {
 
 // encrypt gives what is stored. Nonces are random: with 96 bits, and so few values under one secret, none comes twice.
 func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
-	gcm, err := v.cipher()
+	gcm, err := aead(v.Secrets[0])
 	if err != nil {
 		return nil, err
 	}
@@ -238,22 +292,25 @@ func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
 	return gcm.Seal(out, out[1:], value, []byte(key)), nil
 }
 
-// decrypt is the reverse of encrypt for the same key.
-func (v *Vault) decrypt(key string, stored []byte) ([]byte, error) {
-	gcm, err := v.cipher()
-	if err != nil {
-		return nil, err
+// decrypt is the reverse of encrypt for the same key. It tells which of the secrets it was that the
+// value was encrypted with.
+func (v *Vault) decrypt(key string, stored []byte) (value []byte, by int, err error) {
+	for i, secret := range v.Secrets {
+		gcm, err := aead(secret)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(stored) < 1+gcm.NonceSize() || stored[0] != vaultFormat {
+			return nil, 0, errors.New("what is stored is no value of a vault that this version knows")
+		}
+		nonce, sealed := stored[1:1+gcm.NonceSize()], stored[1+gcm.NonceSize():]
+		if value, err = gcm.Open(nil, nonce, sealed, []byte(key)); err != nil {
+			continue
+		}
+		if value == nil {
+			value = []byte{} // nil is none
+		}
+		return value, i, nil
 	}
-	if len(stored) < 1+gcm.NonceSize() || stored[0] != vaultFormat {
-		return nil, errors.New("what is stored is no value of a vault that this version knows")
-	}
-	nonce, sealed := stored[1:1+gcm.NonceSize()], stored[1+gcm.NonceSize():]
-	value, err := gcm.Open(nil, nonce, sealed, []byte(key))
-	if err != nil {
-		return nil, errors.New("the value does not decrypt: it was stored under another fleet key, or is damaged")
-	}
-	if value == nil {
-		value = []byte{} // nil is none
-	}
-	return value, nil
+	return nil, 0, errors.New("the value does not decrypt: it was stored under another fleet key, or is damaged")
 }

@@ -19,11 +19,17 @@ import (
 
 func vaultOf(t testing.TB, c *Client) *Vault {
 	t.Helper()
-	secret, err := key(t, "k").CertificateSecret()
+	return vaultWith(t, c, "k")
+}
+
+// vaultWith is one of a key of several secrets, each a letter.
+func vaultWith(t testing.TB, c *Client, letters string) *Vault {
+	t.Helper()
+	secrets, err := keys(t, letters).CertificateSecrets()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Vault{Client: c, Secret: secret}
+	return &Vault{Client: c, Secrets: secrets}
 }
 
 // untilReady waits until the bucket is there.
@@ -181,7 +187,7 @@ func TestVaultEncrypted(t *testing.T) {
 	if _, err := kv.Put(ctx, encodeToken("a"), stored); err != nil {
 		t.Fatal(err)
 	}
-	other := &Vault{Client: v.Client, Secret: [32]byte{1}}
+	other := &Vault{Client: v.Client, Secrets: [][32]byte{{1}}}
 	if _, _, _, err := other.Load(ctx, "a"); err == nil || !strings.Contains(err.Error(), "another fleet key") {
 		t.Errorf("with another secret: %v", err)
 	}
@@ -356,21 +362,69 @@ func TestVaultPermissions(t *testing.T) {
 	}
 }
 
+// Values of the secret of before are read, and encrypted with the new one before the old one is given up.
+func TestVaultReseal(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	c := dial(t, nodes, "hel1", RoleEdge)
+	before, both, after := vaultWith(t, c, "a"), vaultWith(t, c, "ba"), vaultWith(t, c, "b")
+	untilReady(t, before)
+	ctx := t.Context()
+	stored := func(key string, revision uint64, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("store %s: revision %d, %v", key, revision, err)
+		}
+	}
+	for _, key := range []string{"certificates/x", "accounts/y", "empty"} {
+		revision, err := before.Save(ctx, key, []byte(strings.TrimPrefix(key, "empty")), 0)
+		stored(key, revision, err)
+	}
+	revision, err := vaultWith(t, c, "z").Save(ctx, "strange", []byte("z"), 0)
+	stored("strange", revision, err)
+	revision, err = both.Save(ctx, "new", []byte("new"), 0)
+	stored("new", revision, err)
+	value, _, _, err := both.Load(ctx, "certificates/x")
+	if err != nil || string(value) != "certificates/x" {
+		t.Fatalf("a value of the secret of before: %q, %v", value, err)
+	}
+	if _, _, _, err := after.Load(ctx, "certificates/x"); err == nil {
+		t.Fatal("a value of the secret of before is read without that")
+	}
+	if err := both.Reseal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"certificates/x": "certificates/x", "accounts/y": "accounts/y", "empty": "", "new": "new"} {
+		value, now, _, err := after.Load(ctx, key)
+		if err != nil || string(value) != want || value == nil {
+			t.Errorf("%s is %q afterwards: %v", key, value, err)
+		}
+		if key == "new" && now != revision {
+			t.Errorf("%s was encrypted again: its revision is %d, not %d", key, now, revision)
+		}
+	}
+	if value, _, _, err := vaultWith(t, c, "z").Load(ctx, "strange"); err != nil || string(value) != "z" {
+		t.Errorf("what can't be read was touched: %q, %v", value, err)
+	}
+}
+
 // A credential has the secrets of its node's roles, the same as the fleet key gives, and no others.
 func TestCredentialSecrets(t *testing.T) {
-	k := key(t, "k")
+	k := keys(t, "kl")
 	type secrets struct {
-		cookie            [16]byte
-		certificate, edge [32]byte
+		cookie            [2][16]byte
+		certificate, edge [2][32]byte
 	}
 	read := func(k Key) (s secrets, errs [3]error) {
-		s.cookie, errs[0] = k.CookieSecret()
-		s.certificate, errs[1] = k.CertificateSecret()
-		s.edge, errs[2] = k.EdgeSecret()
-		return s, errs
+		cookie, err0 := k.CookieSecrets()
+		certificate, err1 := k.CertificateSecrets()
+		edge, err2 := k.EdgeSecrets()
+		copy(s.cookie[:], cookie)
+		copy(s.certificate[:], certificate)
+		copy(s.edge[:], edge)
+		return s, [3]error{err0, err1, err2}
 	}
 	want, errs := read(k)
-	if errs != [3]error{} || want.certificate == want.edge || want.certificate == [32]byte{} || want.cookie == [16]byte{} {
+	if errs != [3]error{} || want.certificate == want.edge || want.certificate[0] == want.certificate[1] || want.certificate[1] == [32]byte{} || want.cookie[1] == [16]byte{} {
 		t.Fatalf("secrets of the fleet key: %v, %v", want, errs)
 	}
 	file := filepath.Join(t.TempDir(), "x.pem")

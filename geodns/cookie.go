@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dchest/siphash"
@@ -27,17 +28,23 @@ const (
 )
 
 // cookies makes and checks the server cookies of RFC 9018. All servers with one secret make the same, so that a client may
-// go from one to another of a name, or of an anycast address.
-type cookies struct {
-	k0, k1 uint64
-}
+// go from one to another of a name, or of an anycast address. The first key makes them, and those of all are good, so that
+// the servers can get another secret one after the other (RFC 9018 section 5).
+type cookies []cookieKey
 
-// newCookies takes the secret. The zero one, which anybody could guess, is a random one.
-func newCookies(secret [16]byte) cookies {
-	for secret == [16]byte{} {
-		_, _ = rand.Read(secret[:]) // never fails
+type cookieKey struct{ k0, k1 uint64 }
+
+// newCookies takes the secrets. Without any there is a random one.
+func newCookies(secrets [][16]byte) cookies {
+	if len(secrets) == 0 {
+		secrets = make([][16]byte, 1)
+		_, _ = rand.Read(secrets[0][:]) // never fails
 	}
-	return cookies{binary.LittleEndian.Uint64(secret[:]), binary.LittleEndian.Uint64(secret[8:])}
+	c := make(cookies, len(secrets))
+	for i, s := range secrets {
+		c[i] = cookieKey{binary.LittleEndian.Uint64(s[:]), binary.LittleEndian.Uint64(s[8:])}
+	}
+	return c
 }
 
 // cookieFits tells whether an option's data is a client cookie, alone or with a server cookie of a length that some server
@@ -54,22 +61,28 @@ func (c cookies) reply(asked []byte, client netip.Addr, now time.Time) (reply [o
 		stamp := binary.BigEndian.Uint32(asked[clientCookie+4:])
 		// Serial number arithmetic (RFC 1982), as RFC 9018 section 4.3 wants it: the time wraps in 2106.
 		age := time.Duration(int32(uint32(now.Unix())-stamp)) * time.Second
-		sum := c.sum(asked[:clientCookie+8], client)
-		proven = -cookieAhead <= age && age <= cookieAge && subtle.ConstantTimeCompare(sum[:], asked[clientCookie+8:]) == 1
-		if proven && age <= cookieRenew {
+		by := -1
+		if -cookieAhead <= age && age <= cookieAge {
+			by = slices.IndexFunc(c, func(k cookieKey) bool {
+				sum := k.sum(asked[:clientCookie+8], client)
+				return subtle.ConstantTimeCompare(sum[:], asked[clientCookie+8:]) == 1
+			})
+		}
+		if by == 0 && age <= cookieRenew {
 			return [ourCookie]byte(asked), true
 		}
+		proven = by >= 0
 	}
 	copy(reply[:], asked[:clientCookie])
 	reply[clientCookie] = 1 // version; three octets are reserved
 	binary.BigEndian.PutUint32(reply[clientCookie+4:], uint32(now.Unix()))
-	sum := c.sum(reply[:clientCookie+8], client)
+	sum := c[0].sum(reply[:clientCookie+8], client)
 	copy(reply[clientCookie+8:], sum[:])
 	return reply, proven
 }
 
 // sum is the hash of a server cookie (RFC 9018 section 4.4): of all that stands before it, and of the client's address.
-func (c cookies) sum(head []byte, client netip.Addr) (sum [8]byte) {
+func (k cookieKey) sum(head []byte, client netip.Addr) (sum [8]byte) {
 	var in [clientCookie + 8 + 16]byte
 	n := copy(in[:], head)
 	if client.Is4() {
@@ -79,6 +92,6 @@ func (c cookies) sum(head []byte, client netip.Addr) (sum [8]byte) {
 		addr := client.As16()
 		n += copy(in[n:], addr[:])
 	}
-	binary.LittleEndian.PutUint64(sum[:], siphash.Hash(c.k0, c.k1, in[:n]))
+	binary.LittleEndian.PutUint64(sum[:], siphash.Hash(k.k0, k.k1, in[:n]))
 	return sum
 }

@@ -47,7 +47,7 @@ func TestCookieVectors(t *testing.T) {
 		{name: "A.4 after the rollover", secret: after, client: client6, asked: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
 			now: 0x5cf7c609, want: "22681ab97d52c298010000005cf7c609a6bb79d16625507a"},
 	} {
-		c := newCookies([16]byte(unhex(t, test.secret)))
+		c := newCookies([][16]byte{[16]byte(unhex(t, test.secret))})
 		asked := unhex(t, test.asked)
 		reply, proven := c.reply(asked, netip.MustParseAddr(test.client), time.Unix(int64(test.now), 0))
 		got := hex.EncodeToString(reply[:])
@@ -59,7 +59,7 @@ func TestCookieVectors(t *testing.T) {
 
 // TestCookieValidity holds RFC 9018 section 4.3, and what a cookie is bound to.
 func TestCookieValidity(t *testing.T) {
-	c, other := newCookies([16]byte{1}), newCookies([16]byte{})
+	c, other := newCookies([][16]byte{{1}}), newCookies(nil)
 	client := netip.MustParseAddr("192.0.2.1")
 	made := time.Unix(1<<32-1000, 0) // serial numbers wrap within the test
 	fresh, _ := c.reply(unhex(t, "0102030405060708"), client, made)
@@ -101,8 +101,29 @@ func TestCookieValidity(t *testing.T) {
 			t.Errorf("%s: is answered with %x, which is not good", test.name, reply)
 		}
 	}
-	if newCookies([16]byte{}) == other {
+	if slices.Equal(newCookies(nil), other) {
 		t.Error("two random secrets are the same")
+	}
+}
+
+// TestCookieRollover changes the secret (RFC 9018 section 5): the cookies of before are good, and
+// are answered with new ones.
+func TestCookieRollover(t *testing.T) {
+	before, both, after := newCookies([][16]byte{{1}}), newCookies([][16]byte{{2}, {1}}), newCookies([][16]byte{{2}})
+	client, now := netip.MustParseAddr("192.0.2.1"), time.Unix(1<<31, 0)
+	old, _ := before.reply(unhex(t, "0102030405060708"), client, now)
+	renewed, proven := both.reply(old[:], client, now)
+	if !proven || renewed == old {
+		t.Errorf("a cookie of before: proven %v, answered with %x", proven, renewed)
+	}
+	if _, proven := both.reply(old[:], client, now.Add(cookieAge+time.Second)); proven {
+		t.Error("a cookie of before is good when it is too old")
+	}
+	if same, proven := after.reply(renewed[:], client, now); !proven || same != renewed {
+		t.Errorf("its renewed one: proven %v, answered with %x", proven, same)
+	}
+	if _, proven := after.reply(old[:], client, now); proven {
+		t.Error("a cookie of a secret that was given up is good")
 	}
 }
 
@@ -158,7 +179,7 @@ func TestCookieFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got [3][]byte
 		for i, secret := range [][16]byte{{7}, {7}, {8}} {
-			s := &Server{CookieSecret: secret}
+			s := &Server{CookieSecrets: [][16]byte{secret}}
 			if err := s.Reload(testConfig(t)); err != nil {
 				t.Fatal(err)
 			}

@@ -22,9 +22,9 @@ type Server struct {
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
 	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
-	// CookieSecret is what server cookies are made with (RFC 9018). All servers that a client may take for one must have the
-	// same. The zero one is a random one, made with the first configuration.
-	CookieSecret [16]byte
+	// CookieSecrets are what server cookies are made with (RFC 9018): the first makes them, and those of all are good. All
+	// servers that a client may take for one must have the same. None is a random one, made with the first configuration.
+	CookieSecrets [][16]byte
 	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second and must not wait. What it says of a node stays until it says
 	// something else. nil is no registry.
 	Registry func() map[string]Report
@@ -70,7 +70,7 @@ func (s *Server) Reload(cfg Config) error {
 		if s.metrics, err = newMetrics(s.Registerer); err != nil {
 			return err
 		}
-		s.cookies = newCookies(s.CookieSecret)
+		s.cookies = newCookies(s.CookieSecrets)
 		s.limiter = newLimiter()
 		s.changed = make(chan struct{}, 1)
 		if s.QueryLog != nil {

@@ -28,11 +28,11 @@ func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*edge.Certific
 			c.ACME.Roots = f.path(a.CA)
 		}
 		if ties != nil {
-			secret, err := key.CertificateSecret()
+			secrets, err := key.CertificateSecrets()
 			if err != nil {
 				return nil, err
 			}
-			vault := &fleet.Vault{Client: ties.client, Secret: secret}
+			vault := &fleet.Vault{Client: ties.client, Secrets: secrets}
 			c.ACME.Vault = vault
 			ties.watchVault(vault, c.ACME)
 			if zones := f.challengeZones(); len(zones) > 0 {

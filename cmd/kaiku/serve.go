@@ -104,7 +104,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 				p.edge.AccessLog = &edge.AccessLog{Out: out, Sample: l.Sample}
 			}
 			if key != nil { // so that sessions go on at another edge
-				if p.edge.Secret, err = key.EdgeSecret(); err != nil {
+				if p.edge.Secrets, err = key.EdgeSecrets(); err != nil {
 					return nil, errors.Join(err, p.close())
 				}
 			}
@@ -116,7 +116,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		case roleGeoDNS:
 			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg, Identity: name}
 			if key != nil { // so that a cookie of one server is good at all of them
-				if p.dns.CookieSecret, err = key.CookieSecret(); err != nil {
+				if p.dns.CookieSecrets, err = key.CookieSecrets(); err != nil {
 					return nil, errors.Join(err, p.close())
 				}
 			}
