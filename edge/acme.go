@@ -191,7 +191,15 @@ func (a *ACME) lead(ctx context.Context) {
 	look := time.NewTicker(min(a.Every, 5*time.Second)) // for names that are new, and for orders that are to be tried again
 	defer look.Stop()
 	var renewed, cleaned time.Time
+	resealed := a.Vault == nil
 	for {
+		if !resealed {
+			err := a.Vault.Reseal(ctx)
+			if err != nil && ctx.Err() == nil {
+				a.log.Warn("certificates can't be encrypted with the fleet key that is used now", "error", err)
+			}
+			resealed = err == nil
+		}
 		a.orderAll(ctx, failed)
 		if time.Since(renewed) >= a.Every {
 			renewed = time.Now()

@@ -26,6 +26,8 @@ type Vault interface {
 	Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 	// Keys lists all keys.
 	Keys(ctx context.Context) ([]string, error)
+	// Reseal encrypts with the secret that is used now what was encrypted with one of before.
+	Reseal(ctx context.Context) error
 }
 
 // vaultStorage is a Vault as certmagic uses one. Its locks hold within the process: only one edge at a time does what needs them.
@@ -214,7 +216,7 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 			revision, err = 0, nil
 		}
 		switch {
-		case err != nil:
+		case err != nil && revision == 0: // with a revision it is somebody's, who has another fleet key
 			if !told {
 				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error", err)
 			}

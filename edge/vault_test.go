@@ -64,6 +64,8 @@ func (v *memoryVault) Keys(context.Context) ([]string, error) {
 	return keys, nil
 }
 
+func (v *memoryVault) Reseal(context.Context) error { return nil }
+
 // cutVault is one that can be cut off: calls then wait until their time is over.
 type cutVault struct {
 	*memoryVault
@@ -154,6 +156,37 @@ func TestLease(t *testing.T) {
 		endSecond()
 		endThird()
 		all.Wait()
+	})
+}
+
+// strangeVault is one whose values none of the secrets decrypts.
+type strangeVault struct{ *memoryVault }
+
+func (v strangeVault) Load(ctx context.Context, key string) ([]byte, uint64, time.Time, error) {
+	_, revision, stored, err := v.memoryVault.Load(ctx, key)
+	if err == nil {
+		err = errors.New("it does not decrypt")
+	}
+	return nil, revision, stored, err
+}
+
+// The lease of an edge that is gone and had another fleet key is taken when it is stale, as any other.
+func TestLeaseOfAnotherKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := strangeVault{newMemoryVault()}
+		if _, err := v.Save(t.Context(), "lease", []byte("?"), 0); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*leaseStale)
+		defer cancel()
+		led := false
+		hold(ctx, v, "lease", slog.New(slog.DiscardHandler), func(context.Context) {
+			led = true
+			cancel()
+		})
+		if !led {
+			t.Error("nobody got the lease")
+		}
 	})
 }
 
