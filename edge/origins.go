@@ -45,7 +45,7 @@ func (c originCollector) Collect(out chan<- prometheus.Metric) {
 		send("hedges_total", "Requests sent to a second server because the first was slow.", prometheus.CounterValue, float64(p.Hedges), site, of)
 		for _, b := range p.Servers {
 			of := []string{p.Site, b.Server}
-			send("up", "1 while the server gets requests.", prometheus.GaugeValue, number(b.State != "unhealthy" && b.State != "ejected"), server, of)
+			send("up", "1 unless probes find the server down, or its last requests failed.", prometheus.GaugeValue, number(b.Up()), server, of)
 			send("share", "Part of its weight that the server has, less than 1 in slow start.", prometheus.GaugeValue, b.Share, server, of)
 			send("in_flight", "Requests under way at the server.", prometheus.GaugeValue, float64(b.InFlight), server, of)
 			send("open_connections", "Connections to the server.", prometheus.GaugeValue, float64(b.Connections), server, of)

@@ -22,14 +22,23 @@ type backend struct {
 	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
 	// no matter of opinion.
 	down, ejected, refusing bool
-	why                     error // of the last failure
-	probes                  int   // in a row with another outcome than down says
-	failures                int   // of requests, in a row
-	pauses                  int   // ejections, each of which came soon after the one before
-	pause                   *time.Timer
-	paused                  time.Duration // length of the last pause
-	ejectedAt               time.Time
-	since                   time.Time // when it came back; zero if it was never gone
+	// failing says that requests failed several times in a row, and none that was sent later succeeded. It does not matter for which requests the server gets.
+	failing   bool
+	failingAt time.Time
+	why       error // of the last failure
+	whyAt     time.Time
+	probes    int // in a row with another outcome than down says
+	failures  int // of requests, in a row
+	pauses    int // ejections, each of which came soon after the one before
+	pause     *time.Timer
+	paused    time.Duration // length of the last pause
+	ejectedAt time.Time
+	since     time.Time // when it came back; zero if it was never gone
+
+	// What was told of that.
+	ill      bool // it was not well when somebody last looked, since
+	illSince time.Time
+	told     illness
 
 	// What it has to do.
 	inFlight     int
@@ -66,6 +75,33 @@ func (b *backend) label() string {
 
 // up says whether requests should go to it.
 func (b *backend) up() bool { return !b.down && !b.ejected }
+
+// well reports whether nothing is known to be wrong with it. One that is up may be not well: the last one gets requests whatever comes of them.
+func (b *backend) well() bool { return b.up() && !b.failing }
+
+// state is how it looks, in a word.
+func (b *backend) state(share float64) string {
+	switch {
+	case b.Self:
+		return "self"
+	case b.down:
+		return "unhealthy"
+	case b.ejected:
+		return "ejected"
+	case b.failing:
+		return "failing"
+	case share < 1:
+		return "slow-start"
+	}
+	return "up"
+}
+
+// illness is what the log was told of a server.
+type illness struct {
+	ill   bool
+	since time.Time // when the first of the lines was written
+	lines int       // since then
+}
 
 // minShare is the part of its weight that a server begins slow start with.
 const minShare = 0.1

@@ -140,7 +140,7 @@ func TestBackAfterThePause(t *testing.T) {
 	p := still(t, &Pool{Log: quiet}, 1, 1)
 	p.Health = &Health{Interval: 10 * time.Millisecond} // is the first pause
 	fail(p, p.all[0], time.Now(), errAnswer, failureLimit)
-	until(t, "it is back", func() bool { return p.Status().Servers[0].State == "slow-start" })
+	until(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" }) // of which none has succeeded yet
 }
 
 // A server that answers others is slow for one page only; one that answers nothing hangs.

@@ -110,7 +110,7 @@ func (p *Pool) Fetch(r *http.Request, key string) (*http.Response, error) {
 				return res.resp, nil
 			}
 			if res.err != nil {
-				errs = append(errs, fmt.Errorf("origin %s: %w", res.b.addr, res.err))
+				errs = append(errs, &ServerError{res.err, p, res.b})
 			} else {
 				best.drop()
 				best = res
@@ -199,6 +199,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false)
 	default:
 		b.waitingSince = now
+		b.refusing = false
 		b.latency += (now.Sub(began) - b.latency) / 8
 		b.http2 = resp.ProtoMajor == 2
 		if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {

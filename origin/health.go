@@ -3,6 +3,7 @@ package origin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -69,6 +70,9 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 	}
 }
 
+// errProbe is an answer that is not the one that Health wants.
+var errProbe = errors.New("health check answered")
+
 // ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took no connection.
 func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
@@ -92,9 +96,9 @@ func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper)
 	defer resp.Body.Close()
 	switch {
 	case p.Health.Status != 0 && resp.StatusCode != p.Health.Status:
-		return false, fmt.Errorf("probe answered with %d, want %d", resp.StatusCode, p.Health.Status)
+		return false, fmt.Errorf("%w with %d, want %d", errProbe, resp.StatusCode, p.Health.Status)
 	case p.Health.Status == 0 && (resp.StatusCode < 200 || resp.StatusCode > 399):
-		return false, fmt.Errorf("probe answered with %d", resp.StatusCode)
+		return false, fmt.Errorf("%w with %d", errProbe, resp.StatusCode)
 	case p.Health.Match == "":
 		return false, nil
 	}
@@ -103,7 +107,7 @@ func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper)
 		return false, err
 	}
 	if !bytes.Contains(body, []byte(p.Health.Match)) {
-		return false, fmt.Errorf("probe's body does not contain %q", p.Health.Match)
+		return false, fmt.Errorf("%w without %q in its body", errProbe, p.Health.Match)
 	}
 	return false, nil
 }
@@ -112,12 +116,15 @@ func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper)
 func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.tell(b, now)
 	b.counts.Probes++
 	limit := p.Health.HealthyAfter
 	if err != nil {
 		b.counts.ProbesBad++
 		limit = p.Health.UnhealthyAfter
-		b.why, p.lastDown = err, err
+		p.blame(b, now, err)
+	} else if b.refusing || errors.As(b.why, new(*tls.CertificateVerificationError)) {
+		b.failing = false // it takes connections again, which was all that was wrong
 	}
 	b.refusing = refused
 	if err == nil && b.waiting > 0 {
@@ -136,6 +143,12 @@ func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
 	p.changed(b, was, now)
 }
 
+// blame remembers a failure of a server.
+func (p *Pool) blame(b *backend, now time.Time, err error) {
+	b.why, b.whyAt = err, now
+	p.lastDown = &ServerError{err, p, b}
+}
+
 // failureLimit is how many requests in a row a server may fail before it is ejected.
 const failureLimit = 3
 
@@ -150,24 +163,41 @@ var errAnswer = errors.New("server error")
 // succeeded takes the end of a response to a request that was sent at a time. It ends what was wrong; a server that is ejected and was tried all the same, as there was
 // none better, is back at once.
 func (p *Pool) succeeded(b *backend, sent, now time.Time) {
-	was := b.up()
 	b.failures, b.refusing = 0, false
+	if b.failing && !sent.Before(b.failingAt) {
+		b.failing = false
+	}
 	if b.ejected && sent.After(b.ejectedAt) && !p.closed {
+		was := b.up()
 		b.pause.Stop()
 		b.ejected = false
 		p.changed(b, was, now)
 	}
+	p.tell(b, now)
 }
 
-// failed takes the failure of a request, and ejects the server if it is one too many, or if the server hangs.
+// failed takes the failure of a request. If it is one too many, or if the server hangs, it ejects the server, unless it is the last one.
 func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs bool) {
 	b.failures++
-	b.why, p.lastDown = err, err
+	p.blame(b, now, err)
 	b.refusing = refused
 	b.counts.Failures[Reason(err)]++
-	if b.ejected || p.closed || b.failures < failureLimit && !hangs || p.isLast(b) {
+	if p.closed {
 		return
 	}
+	many := b.failures >= failureLimit
+	if !b.ejected && (many || hangs) && !p.isLast(b) {
+		p.eject(b, now)
+		many = true
+	}
+	if many && !b.failing {
+		b.failing, b.failingAt = true, now
+	}
+	p.tell(b, now)
+}
+
+// eject gives a server no requests for a while, if there are others.
+func (p *Pool) eject(b *backend, now time.Time) {
 	was := b.up()
 	pause := firstPause
 	if p.Health != nil {
@@ -211,20 +241,13 @@ func (p *Pool) readmit(b *backend) {
 	was := b.up()
 	b.ejected, b.failures = false, failureLimit-1
 	p.changed(b, was, now)
+	p.tell(b, now)
 }
 
 // changed does what follows when the look of a server may have changed. The caller holds mu.
 func (p *Pool) changed(b *backend, was bool, now time.Time) {
-	if b.up() != was {
-		b.counts.Changes++
-		if b.up() {
-			b.since = now
-			p.Log.Info("origin server is back", "site", p.Name, "server", b.label(), "slow_start", p.SlowStart)
-		} else if b.ejected && !b.down {
-			p.Log.Warn("origin server is ejected", "site", p.Name, "server", b.label(), "pause", b.paused, "error", b.why)
-		} else {
-			p.Log.Warn("origin server is unhealthy", "site", p.Name, "server", b.label(), "error", b.why)
-		}
+	if !was && b.up() {
+		b.since = now
 	}
 	primaries, up, spares := 0, 0, 0
 	for _, o := range p.all {
@@ -242,11 +265,49 @@ func (p *Pool) changed(b *backend, was bool, now time.Time) {
 	panics := !p.Relays && up*2 < primaries && (up > 0 || spares == 0)
 	if panics != p.panic {
 		p.panic = panics
-		if panics {
+		if primaries == 1 {
+			// of whom tell says all
+		} else if panics {
 			p.Log.Warn("most origin servers look unhealthy: all that take connections are used", "site", p.Name, "healthy", up, "servers", primaries)
 		} else {
 			p.Log.Info("enough origin servers look healthy again", "site", p.Name, "healthy", up, "servers", primaries)
 		}
 	}
 	p.grant(now)
+}
+
+// tellLimit is how many lines of a server's health the log gets in tellTime. One that fails every other request changes with each.
+const (
+	tellLimit = 6
+	tellTime  = time.Minute
+)
+
+// tell counts a change of a server's health, and logs it. What is over the limit is logged at the next occasion, if it is still news. The caller holds mu.
+func (p *Pool) tell(b *backend, now time.Time) {
+	ill := !b.well()
+	if ill != b.ill {
+		b.ill = ill
+		b.counts.Changes++
+		if ill {
+			b.illSince = now
+		}
+	}
+	if now.Sub(b.told.since) > tellTime {
+		b.told.since, b.told.lines = now, 0
+	}
+	if ill == b.told.ill || b.told.lines >= tellLimit {
+		return
+	}
+	b.told.ill = ill
+	b.told.lines++
+	if !ill {
+		p.Log.Info("origin server is up again", "site", p.Name, "server", b.label(), "after", now.Sub(b.illSince).Round(time.Millisecond))
+		return
+	}
+	f := p.lastFailure(b)
+	attrs := []any{"site", p.Name, "server", b.label(), "state", b.state(1), "error", f.Error}
+	if f.Hint != "" {
+		attrs = append(attrs, "hint", f.Hint)
+	}
+	p.Log.Warn("origin server is down", attrs...)
 }

@@ -19,14 +19,21 @@ type Status struct {
 // ServerStatus is how a server is.
 type ServerStatus struct {
 	Server      string  `json:"server"` // scheme, host and port
-	State       string  `json:"state"`  // up, slow-start, ejected, unhealthy or self
+	State       string  `json:"state"`  // up, slow-start, failing, ejected, unhealthy or self
 	Why         string  `json:"why,omitempty"`
 	Backup      bool    `json:"backup,omitempty"`
 	Weight      int     `json:"weight"`
 	Share       float64 `json:"share"` // of its weight that it has now, 0.1 to 1; less than 1 in slow start
 	InFlight    int     `json:"in_flight"`
 	Connections int     `json:"connections"` // open
+	// LastFailure is of a request or a probe, whatever came after it.
+	LastFailure *Failure `json:"last_failure,omitempty"`
 	Counts
+}
+
+// Up reports whether nothing is known to be wrong with the server.
+func (s *ServerStatus) Up() bool {
+	return s.State != "unhealthy" && s.State != "ejected" && s.State != "failing"
 }
 
 // Status returns how the pool is now.
@@ -37,21 +44,16 @@ func (p *Pool) Status() Status {
 	st := Status{Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Retries: p.retries, Hedges: p.hedges}
 	for _, b := range p.all {
 		weight := max(1, b.Weight)
-		s := ServerStatus{Server: b.label(), State: "up", Backup: b.Backup, Weight: weight,
+		s := ServerStatus{Server: b.label(), Backup: b.Backup, Weight: weight,
 			Share: b.share(now, p.SlowStart) / float64(weight), InFlight: b.inFlight, Connections: b.connections, Counts: b.counts}
 		s.Failures = maps.Clone(b.counts.Failures)
-		switch {
-		case b.Self:
-			s.State = "self"
-		case b.down:
-			s.State = "unhealthy"
-		case b.ejected:
-			s.State = "ejected"
-		case s.Share < 1:
-			s.State = "slow-start"
-		}
-		if b.why != nil && !b.up() {
-			s.Why = b.why.Error()
+		s.State = b.state(s.Share)
+		if b.why != nil {
+			last := p.lastFailure(b)
+			s.LastFailure = &last
+			if !b.well() {
+				s.Why = last.Error
+			}
 		}
 		st.Servers = append(st.Servers, s)
 	}

@@ -189,3 +189,45 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 		}
 	}
 }
+
+// A site's only server, without health checks, that is not there: status and metrics tell so, and that it is back with its first answer.
+func TestDeadOriginLooksDead(t *testing.T) {
+	dir := t.TempDir()
+	web, admin, addr := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := filepath.Join(dir, "fleet.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `
+sites: [{ name: www, hosts: [www.example], origin: { servers: ["http://%s"] } }]
+nodes: { n1: { roles: [edge], location: [60, 25], addresses: [127.0.0.1] } }
+edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
+`, addr, web, admin, filepath.Join(dir, "data")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runNode(t, config, "n1")
+	listens(t, web)
+	want := func(status int, up, state string) {
+		t.Helper()
+		for i := range 5 {
+			if got, _ := getFrom(t, web, "www.example", fmt.Sprintf("/%d", i)); got != status {
+				t.Errorf("request %d: %d", i, got)
+			}
+		}
+		if _, metrics := getFrom(t, admin, "", "/metrics"); !strings.Contains(metrics, `kaiku_origin_up{server="http://`+addr+`",site="www"} `+up+"\n") {
+			t.Errorf("kaiku_origin_up is not %s", up)
+		}
+		if out, err := command(t, "status", "--admin", admin); err != nil || !strings.Contains(out, state) || strings.Contains(out, "nothing listens on "+addr) == (up == "1") {
+			t.Errorf("want %q in status, error %v:\n%s", state, err, out)
+		}
+	}
+	want(502, "0", "failing")
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60") // so that a client has the end of it after the edge has
+		_, _ = io.WriteString(w, "hello")
+	})}}
+	o.Start()
+	defer o.Close()
+	want(200, "1", " up ")
+}

@@ -81,6 +81,7 @@ func printNodes(out io.Writer, nodes []edge.NodeStatus) error {
 // printOrigins writes a table of the servers that misses are fetched from.
 func printOrigins(out io.Writer, pools []origin.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var hints []string
 	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
 	for _, p := range pools {
 		for _, s := range p.Servers {
@@ -89,6 +90,9 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 				failed += n
 			}
 			state := s.State
+			if !s.Up() && s.LastFailure != nil && s.LastFailure.Hint != "" {
+				hints = append(hints, fmt.Sprintf("hint for %s: %s\n", p.Site, s.LastFailure.Hint))
+			}
 			if s.Backup {
 				state += " (backup)"
 			}
@@ -105,7 +109,11 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 			fmt.Fprintf(w, "%s\tqueue: %d wait, %d were refused\n", p.Site, p.Waiting, p.Refused)
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(out, strings.Join(hints, ""))
+	return err
 }
 
 // roundSize writes a number of bytes for people.

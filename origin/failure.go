@@ -1,0 +1,185 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ServerError is what went wrong when a server was asked.
+type ServerError struct {
+	Err error
+	p   *Pool
+	b   *backend // of which only what Start sets is read
+}
+
+// Error names the server and what went wrong. Servers write a part of it, so that its length is bounded, and it is one line.
+func (e *ServerError) Error() string { return "origin " + e.b.addr + ": " + bounded(e.Err.Error()) }
+
+// Unwrap returns what went wrong.
+func (e *ServerError) Unwrap() error { return e.Err }
+
+// maxErrorText bounds the text of an error that a server may have written, in bytes.
+const maxErrorText = 400
+
+// bounded is a text without what would end a line or speak to a terminal, cut to maxErrorText.
+func bounded(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s[:min(len(s), 2*maxErrorText)])
+	if len(s) <= maxErrorText {
+		return s
+	}
+	s = s[:maxErrorText]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s + "…"
+}
+
+// Failure is an error of a server, or of a Fetch, as people are told of it.
+type Failure struct {
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"` // in a word
+	Error  string    `json:"error"`
+	Hint   string    `json:"hint,omitempty"` // what to do about it
+}
+
+// FailureOf describes an error of a Fetch.
+func FailureOf(err error, at time.Time) Failure {
+	f := Failure{At: at, Reason: Reason(err), Error: bounded(err.Error())}
+	var server *ServerError
+	switch {
+	case errors.As(err, &server):
+		f.Hint = server.Hint()
+	case errors.Is(err, ErrBusy):
+		f.Hint = "all servers have as many requests under way as origin.max_requests and origin.max_connections allow: raise these, or add servers"
+	}
+	return f
+}
+
+// lastFailure describes the last failure of a server, which had one. The caller holds mu.
+func (p *Pool) lastFailure(b *backend) Failure {
+	f := FailureOf(&ServerError{b.why, p, b}, b.whyAt)
+	f.Error = bounded(b.why.Error()) // the server is known
+	return f
+}
+
+// Hint tells what to do about the error, in terms of the fleet file, or is empty.
+func (e *ServerError) Hint() string {
+	if hint := e.hintTLS(); hint != "" {
+		return hint
+	}
+	server, addr := e.b.URL.Scheme+"://"+e.b.URL.Host, e.b.addr
+	var dns *net.DNSError
+	switch err := e.Err; {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fmt.Sprintf("the name %s has no address: check it in origin.servers", e.b.URL.Hostname())
+	case errors.As(err, &dns):
+		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in origin.servers", e.b.URL.Hostname())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in origin.servers", addr)
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return fmt.Sprintf("this machine has no way to %s: check the host in origin.servers, and the firewalls between", addr)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Sprintf("%s ended the connection before its answer: look at its log", server)
+	case errors.Is(err, errAnswer):
+		return fmt.Sprintf("%s itself answers so: look at its log", server)
+	case errors.Is(err, errProbe):
+		return fmt.Sprintf("%s answers, but not as origin.health wants it: check its path, status and match", server)
+	case errors.Is(err, errStalled):
+		return fmt.Sprintf("%s began a body and sent nothing more for %v (origin.between_bytes_timeout): look at its log", server, e.p.BetweenBytesTimeout)
+	case IsTimeout(err) && isDial(err):
+		return fmt.Sprintf("%s took no connection within %v (origin.connect_timeout): check the host and port in origin.servers, and the firewalls between", addr, e.p.ConnectTimeout)
+	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // requests have no deadline
+		return fmt.Sprintf("%s did not answer a health check within %v (origin.health.timeout): check its path, and the firewalls between", server, e.p.Health.Timeout)
+	case IsTimeout(err):
+		return fmt.Sprintf("%s took the connection but sent no answer within %v (origin.first_byte_timeout): look at its log", server, e.p.FirstByteTimeout)
+	}
+	return ""
+}
+
+// hintTLS is Hint for what went wrong with TLS.
+func (e *ServerError) hintTLS() string {
+	server := e.b.URL.Scheme + "://" + e.b.URL.Host
+	var name x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	switch err := e.Err; {
+	case errors.As(err, &name):
+		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), bounded(name.Host), e.otherName())
+	case errors.As(err, &authority):
+		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in origin.ca, or let the server send its intermediate certificates too", server)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
+		return fmt.Sprintf("the certificate of %s is good from %s to %s: renew it, and check this machine's clock", server,
+			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
+	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
+		return fmt.Sprintf("%s speaks plain HTTP: write http:// in origin.servers", server)
+	case errors.As(err, &record), err.Error() == "net/http: TLS handshake timeout": // which net/http does not export
+		return fmt.Sprintf("%s does not speak TLS: check the port in origin.servers", server)
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS
+		return fmt.Sprintf("%s speaks TLS: write https:// in origin.servers", server)
+	}
+	switch alert(e.Err) {
+	case "tls: bad certificate", "tls: unknown certificate authority", "tls: certificate required":
+		return fmt.Sprintf("%s wants another client certificate than it got: check origin.client_certificate", server)
+	case "tls: unrecognized name", "tls: handshake failure":
+		return fmt.Sprintf("%s refuses the handshake, perhaps because it has no certificate for the name that it was asked for: %s", server, e.otherName())
+	}
+	return ""
+}
+
+// alert is the text of the alert by which a server refused a handshake, or "". Its type is crypto/tls's own.
+func alert(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return op.Err.Error()
+	}
+	return ""
+}
+
+// otherName tells which key changes the name that a server's certificate is verified for.
+func (e *ServerError) otherName() string {
+	switch {
+	case e.p.SNI != "":
+		return "correct origin.sni"
+	case e.p.Host != "" && e.p.Host != ClientHost:
+		return "origin.host names another; set origin.sni to a name of the certificate"
+	case byName(e.b.URL):
+		return "name the server by a name of its certificate in origin.servers, or set origin.sni to one"
+	}
+	return "set origin.sni to a name of the certificate"
+}
+
+// maxNames is how many names of a certificate are told.
+const maxNames = 6
+
+// certificateNames lists what a certificate is for.
+func certificateNames(c *x509.Certificate) string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return "no name at all"
+	}
+	more := ""
+	if n := len(names) - maxNames; n > 0 {
+		names, more = names[:maxNames], fmt.Sprintf(" and %d more", n)
+	}
+	return bounded(strings.Join(names, ", ")) + more
+}

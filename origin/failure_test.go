@@ -1,0 +1,191 @@
+package origin
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// selfSigned makes a certificate that is its own authority.
+func selfSigned(t *testing.T, until time.Time, names ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+}
+
+// secureServer serves TLS by a configuration and answers everything with nothing.
+func secureServer(t *testing.T, conf *tls.Config) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = conf
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// speaks takes connections, reads a little and does something with them.
+func speaks(t *testing.T, do func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = c.Read(make([]byte, 4096))
+				do(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Each failure tells what to do about it, with the key of the fleet file that has to do with it.
+func TestHints(t *testing.T) {
+	good, roots := selfSigned(t, time.Now().Add(time.Hour), "origin.test", "*.pages.test")
+	ended, endedRoots := selfSigned(t, time.Now().Add(-time.Hour), "origin.test")
+	names := make([]string, 9)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d.test", i)
+	}
+	several, severalRoots := selfSigned(t, time.Now().Add(time.Hour), names...)
+	secure := secureServer(t, &tls.Config{Certificates: []tls.Certificate{good}})
+	none := secureServer(t, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}, nil
+	}})
+	wantsClient := secureServer(t, &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert})
+	plain := newServer(t, "plain")
+	noName := func(err *net.DNSError) func(context.Context, string, string) (net.Conn, error) {
+		return func(context.Context, string, string) (net.Conn, error) { return nil, err }
+	}
+	unreachable := func(context.Context, string, string) (net.Conn, error) {
+		<-time.After(time.Millisecond)
+		return nil, &net.OpError{Op: "dial", Err: &timeoutError{"i/o timeout"}}
+	}
+	bad := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	failing := httptest.NewServer(http.HandlerFunc(bad))
+	defer failing.Close()
+	for _, c := range []struct {
+		name, server, at string // what stands in the fleet file, and where it really is
+		pool             *Pool
+		want             []string
+	}{
+		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
+		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host names another", "origin.sni"}},
+		{"certificate for another name than sni", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test", "correct origin.sni"}},
+		{"certificate for another name than the client's host", "https://192.0.2.1", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
+		{"certificate for many names", "https://www.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}), &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
+		{"unknown authority", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"origin.ca"}},
+		{"certificate that ended", "https://origin.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{ended}}), &Pool{TLS: &tls.Config{RootCAs: endedRoots}}, []string{"is good from", "renew it"}},
+		{"no certificate for the name", "https://origin.test", none, &Pool{}, []string{"refuses the handshake", "origin.sni"}},
+		{"a client certificate is wanted", "https://origin.test", wantsClient, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"origin.client_certificate"}},
+		{"plain HTTP for https", "https://origin.test", plain.Listener.Addr().String(), &Pool{}, []string{"speaks plain HTTP", "http://"}},
+		{"something else for https", "https://origin.test", speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{}, []string{"does not speak TLS", "port"}},
+		{"nothing for https", "https://origin.test", speaks(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
+		{"TLS for http", "http://origin.test", speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{}, []string{"speaks TLS", "https://"}},
+		{"refused", "http://origin.test:81", strings.TrimPrefix(down(t), "http://"), &Pool{}, []string{"nothing listens on origin.test:81", "origin.servers"}},
+		{"no such name", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})}, []string{"origin.test has no address", "origin.servers"}},
+		{"no resolver", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver", "resolv.conf"}},
+		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"took no connection within 5s", "origin.connect_timeout", "firewall"}},
+		{"no answer", "http://origin.test", speaks(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms", "origin.first_byte_timeout"}},
+		{"closed", "http://origin.test", speaks(t, func(net.Conn) {}), &Pool{}, []string{"ended the connection before its answer"}},
+		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{}, []string{"itself answers so"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := c.pool
+			p.Servers, p.Log = []Server{at(t, c.server)}, quiet
+			if p.Dial == nil {
+				p.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, network, c.at)
+				}
+			}
+			start(t, p)
+			began := time.Now()
+			_, err := ask(t, p, request(t, "GET", "/", ""))
+			last := p.Status().Servers[0].LastFailure
+			if last == nil || last.At.Before(began) || last.Reason == "" || last.Error == "" {
+				t.Fatalf("the server's last failure is %+v", last)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(last.Hint, want) {
+					t.Errorf("no %q in the hint %q, of %q", want, last.Hint, last.Error)
+				}
+			}
+			if err != nil { // not so for an answer, even a bad one
+				if f := FailureOf(err, began); f.Hint != last.Hint || f.Reason != last.Reason {
+					t.Errorf("the request's failure is %+v, the server's %+v", f, last)
+				}
+			}
+		})
+	}
+}
+
+// What a server writes into an error does not make it long, nor more than a line.
+func TestErrorTextIsBounded(t *testing.T) {
+	long := "HTTP/1.1 \x1b[31m" + strings.Repeat("ü", 100_000) + "\r\n"
+	p := start(t, &Pool{Servers: []Server{at(t, "http://"+speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: quiet})
+	_, err := ask(t, p, request(t, "GET", "/", ""))
+	for _, text := range []string{err.Error(), FailureOf(err, time.Now()).Error, p.Status().Servers[0].LastFailure.Error, bounded("a\x1b[31m\nb" + strings.Repeat("ü", 1000))} {
+		if len(text) > maxErrorText+100 || strings.ContainsAny(text, "\x1b\r\n") || !utf8.ValidString(text) || text == "" {
+			t.Errorf("%d bytes: %.80q", len(text), text)
+		}
+	}
+	if got := bounded("a ü 1"); got != "a ü 1" {
+		t.Errorf("a short text: %q", got)
+	}
+}
+
+// A request that waited in vain for a server with room, and one that no server took.
+func TestFailureOfPool(t *testing.T) {
+	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" || !strings.Contains(f.Hint, "origin.max_requests") {
+		t.Errorf("busy: %+v", f)
+	}
+	p := start(t, &Pool{Servers: []Server{at(t, down(t))}, Log: quiet})
+	var err error
+	for range 2 * failureLimit {
+		_, err = ask(t, p, request(t, "GET", "/", ""))
+	}
+	p.mu.Lock()
+	err = errors.Join(err, p.downError(nil))
+	p.mu.Unlock()
+	if f := FailureOf(err, time.Now()); f.Reason != "connect-failed" || !strings.Contains(f.Hint, "nothing listens") {
+		t.Errorf("down: %+v", f)
+	}
+}
