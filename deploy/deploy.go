@@ -49,6 +49,9 @@ type Fleet interface {
 // ErrNoDrain says that a fleet has no control plane, so that name servers can't be told of a drain.
 var ErrNoDrain = errors.New("no control plane to tell name servers of a drain")
 
+// ErrRefused says that a node refused what it was asked, for a reason that does not go away by waiting: nothing was changed.
+var ErrRefused = errors.New("refused")
+
 // ErrNoControl says that a node is no control node yet.
 var ErrNoControl = errors.New("no control server answers there")
 
@@ -250,6 +253,9 @@ func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version string) err
 		if err != nil && (reason == nil || !isTimeout(err)) {
 			reason = err
 			w.now("waiting for it to be well: %v", err)
+		}
+		if errors.Is(err, ErrRefused) {
+			return err
 		}
 		if err == nil && ctx.Err() == nil {
 			if well++; well == 2 {

@@ -223,6 +223,8 @@ func (d *Deploy) drain(ctx context.Context, group []*NodePlan) (drained []*NodeP
 		switch {
 		case errors.Is(err, ErrNoDrain):
 			d.say("%s: not drained: %v", p.Node, err)
+		case errors.Is(err, ErrRefused):
+			return drained, fmt.Errorf("drain %s: %w", p.Node, err)
 		case err != nil:
 			// It may be marked all the same, if the answer was lost.
 			return append(drained, p), fmt.Errorf("drain %s: %w", p.Node, err)
@@ -241,7 +243,7 @@ func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 	errs := make([]error, len(list))
 	each(list, func(i int, p *NodePlan) {
 		if err := d.undrainNode(ctx, p); err != nil {
-			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but gets no clients: kaiku undrain %s", p.Node, err, p.Node)
+			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but may get no clients until kaiku undrain %s", p.Node, err, p.Node)
 			return
 		}
 		d.say("%s: undrained", p.Node)
@@ -262,6 +264,9 @@ func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 		}
 		if err == nil || errors.Is(err, ErrNoDrain) {
 			return nil
+		}
+		if errors.Is(err, ErrRefused) {
+			return err
 		}
 		w.now("taking back its drain: %v", err)
 		select {

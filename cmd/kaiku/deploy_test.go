@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -142,8 +143,11 @@ func TestDeployFleetHealthy(t *testing.T) {
 		t.Errorf("a drain without a control plane: %v", err)
 	}
 	d.token = "wrong"
-	if err := d.Healthy(ctx, "hel1", dial); err == nil || !strings.Contains(err.Error(), "401") {
-		t.Errorf("a wrong token: %v", err)
+	_, drainErr := d.Drain(ctx, "hel1", dial, true)
+	for what, err := range map[string]error{"health": d.Healthy(ctx, "hel1", dial), "drain": drainErr} {
+		if !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "the token in /etc/kaiku/admin.token is not the one that this node has") {
+			t.Errorf("%s with a wrong token: %v", what, err)
+		}
 	}
 	d.token = "t"
 	f.GeoDNS.Zones = append(f.GeoDNS.Zones, Zone{Name: "example.org"})

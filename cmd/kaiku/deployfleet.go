@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -113,22 +114,39 @@ func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFu
 	case status == http.StatusConflict:
 		return false, deploy.ErrNoDrain
 	case status != http.StatusOK:
-		return false, fmt.Errorf("the admin API answers %d: %.200s", status, body)
+		return false, d.refused(status, body)
 	}
 	return true, nil
+}
+
+// refused is what the admin API of a node says in place of an answer.
+func (d *deployFleet) refused(status int, body []byte) error {
+	err := fmt.Errorf("the admin API answers %d: %.200s", status, bytes.TrimSpace(body))
+	token := d.fleet.Secrets.AdminToken
+	switch {
+	case status == http.StatusUnauthorized && d.token == "":
+		return fmt.Errorf("%w: %w: this node has a token, and there is none here: set secrets.admin_token to a file that has it", deploy.ErrRefused, err)
+	case status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %w: the token in %s is not the one that this node has; put that one back, and change it with kaiku rotate", deploy.ErrRefused, err, token)
+	case status == http.StatusForbidden:
+		return fmt.Errorf("%w: %w: the token in %s may not do that", deploy.ErrRefused, err, token)
+	case status >= 400 && status < 500:
+		return fmt.Errorf("%w: %w", deploy.ErrRefused, err)
+	}
+	return err
 }
 
 func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc) (edge.Status, error) {
 	var st edge.Status
 	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.edgeOf(n).Admin), "/v1/status", d.token)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("it answers %d: %.200s", status, body)
+	switch {
+	case err != nil:
+		return st, fmt.Errorf("ask the admin API: %w", err)
+	case status != http.StatusOK:
+		return st, d.refused(status, body)
 	}
-	if err == nil {
-		err = json.Unmarshal(body, &st)
-	}
-	if err != nil {
-		return st, fmt.Errorf("admin API: %w", err)
+	if err := json.Unmarshal(body, &st); err != nil {
+		return st, fmt.Errorf("read the answer of the admin API: %w", err)
 	}
 	return st, nil
 }

@@ -54,6 +54,8 @@ if grep -qxF "$stub" "$next/.files" "$next/.removed"; then
   restub # before Kaiku listens on the port
 fi
 systemctl daemon-reload
+# For log.sh, which tells what the process says from here on.
+echo "$(date +%s.%N) $(systemctl show -p InvocationID --value kaiku.service 2>/dev/null || :)" >"$before/.started"
 sockets=
 if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then
   sockets=kaiku.socket

@@ -34,6 +34,27 @@ const Journal = "journal"
 
 const journal = folder + "/" + Journal
 
+// journalctl stands for the program of that name, as a deploy asks it: with --since, for the entries of the service in journalctl's export format. In the file, a line
+// "-- ID TIME" begins what is printed by one start.
+const journalctl = `#!/bin/sh
+since=0
+while [ $# -gt 0 ]; do
+  case $1 in
+  --since) since=${2#@} && shift ;;
+  -u | -n | -o) shift ;;
+  esac
+  shift
+done
+awk -v since="$since" '
+  function show(end) {
+    if (end >= since + 0) printf "%s", entries
+    entries = ""
+  }
+  $1 == "--" { show($3 + 0); id = $2; next }
+  { entries = entries "_SYSTEMD_INVOCATION_ID=" id "\nMESSAGE=" $0 "\n\n" }
+  END { show(since + 0) }
+' ` + journal + "\n"
+
 // Prepare makes the folder of a machine: an SSH server with a key of its own, which takes root by the public key in a file.
 func Prepare(dir, authorized string) error {
 	key, err := os.ReadFile(authorized)
@@ -106,7 +127,7 @@ func boot(dir string) error {
 			return errors.Join(os.MkdirAll("/run/systemd/system", 0o755), os.Mkdir("/run/sshd", 0o755), os.Mkdir("/run/lock", 0o1777))
 		},
 		func() error {
-			return os.WriteFile("/usr/local/sbin/journalctl", []byte("#!/bin/sh\n# Stands for journalctl.\ntail -n 8 "+journal+"\n"), 0o755)
+			return os.WriteFile("/usr/local/sbin/journalctl", []byte(journalctl), 0o755)
 		},
 		// A machine for tests may have an account of that name, or have root's locked.
 		func() error { return sh("! id kaiku >/dev/null 2>&1 || userdel kaiku; usermod -p '*' root") },
@@ -203,8 +224,14 @@ func (m *manager) do(args []string) answer {
 			return answer{Out: "disabled\n", Code: 1}
 		}
 		return answer{Out: "enabled\n"}
-	case "show -p --value": // of MainPID, the only property here
-		return answer{Out: fmt.Sprintln(m.mainPID())}
+	case "show -p --value":
+		switch units[0] {
+		case "MainPID":
+			return answer{Out: fmt.Sprintln(m.mainPID())}
+		case "InvocationID":
+			return answer{Out: m.invocation() + "\n"}
+		}
+		err = fmt.Errorf("the property %s is not known here", units[0])
 	case "daemon-reload":
 		err = m.reload()
 	case "enable -q":

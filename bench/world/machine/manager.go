@@ -78,6 +78,16 @@ func (m *manager) mainPID() int {
 	return m.service.mainPID()
 }
 
+// invocation is the number of the service's last start, as text; "" if there was none.
+func (m *manager) invocation() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.service == nil {
+		return ""
+	}
+	return m.service.lastInvocation()
+}
+
 func (m *manager) start(name string) error {
 	m.job.Lock()
 	defer m.job.Unlock()

@@ -25,9 +25,10 @@ type service struct {
 	quit      chan struct{}
 	ended     chan struct{} // closed when nothing of it runs any more
 
-	mu     sync.Mutex
-	status string
-	pid    int
+	mu         sync.Mutex
+	status     string
+	pid        int
+	invocation string // of the last start
 }
 
 func (s *service) now() string {
@@ -40,6 +41,20 @@ func (s *service) mainPID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pid
+}
+
+func (s *service) lastInvocation() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.invocation
+}
+
+// begins makes the name of a start.
+func (s *service) begins(at time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.invocation = fmt.Sprintf("%032x", at.UnixNano())
+	return s.invocation
 }
 
 func (s *service) is(status string, pid int) {
@@ -99,6 +114,10 @@ func (s *service) run(ready chan<- error) error {
 		return err
 	}
 	defer log.Close()
+	began := time.Now()
+	if _, err := fmt.Fprintf(log, "-- %s %d.%09d\n", s.begins(began), began.Unix(), began.Nanosecond()); err != nil {
+		return err
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err

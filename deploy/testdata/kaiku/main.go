@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "version" {
 		return
 	}
-	if err := serve(os.Getenv("KAIKU_ROOT")); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, serve(os.Getenv("KAIKU_ROOT")))
+	os.Exit(1)
 }
 
 // serve answers each connection with "ok", or "sick" if the binary's end or the fleet file has that word, and notes its address as that it is ready.
@@ -47,6 +47,13 @@ func serve(root string) error {
 	if err := os.Rename(ready+".new", ready); err != nil {
 		return err
 	}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	go func() {
+		<-end
+		fmt.Fprintln(os.Stderr, "the old one ends")
+		os.Exit(0)
+	}()
 	for {
 		c, err := l.Accept()
 		if err != nil {
