@@ -3,11 +3,14 @@ package deploy
 import (
 	"context"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"debug/elf"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -50,6 +53,104 @@ func OpenBinary(path string) (*Binary, error) {
 	}
 	b.SHA256 = hex.EncodeToString(h.Sum(nil))
 	return b, nil
+}
+
+// build is what a program says of the source that it was built from; "" if it says nothing.
+func build(file string) string {
+	info, err := buildinfo.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return info.Main.Version + " " + s.Value
+		}
+	}
+	return info.Main.Version
+}
+
+// inFolder matches the names of programs in a folder: as make build and make release call them, and an archive of a release. Beside them may be packages, checksums and
+// other things.
+var inFolder = regexp.MustCompile(`^kaiku$|^kaiku-linux-([a-z0-9]+)$|^kaiku_[^_]+_(?:linux_)?([a-z0-9]+)$`)
+
+// architectures are Go's names of what uname calls machines.
+var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+// OpenBinaries opens programs, of which there may be one for each kind of machine. A path may be a folder that has some.
+func OpenBinaries(paths ...string) ([]*Binary, error) {
+	var out []*Binary
+	builds := map[*Binary]string{}
+	add := func(path string) error {
+		b, err := OpenBinary(path)
+		if err != nil {
+			return err
+		}
+		for _, o := range out {
+			if o.SHA256 == b.SHA256 {
+				return nil
+			}
+			if o.Machine == b.Machine {
+				return fmt.Errorf("%s and %s are both for %s: give one of them", o.Path, b.Path, b.Machine)
+			}
+			if x, y := builds[o], build(path); x != y && x != "" && y != "" {
+				return fmt.Errorf("%s and %s are of different versions: %s and %s", o.Path, b.Path, x, y)
+			}
+		}
+		out, builds[b] = append(out, b), build(path)
+		return nil
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			if err := add(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		files, err := programs(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if err := add(f); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// programs finds the programs of a folder, each for the machine that its name tells of.
+func programs(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		name := inFolder.FindStringSubmatch(e.Name())
+		path := filepath.Join(folder, e.Name())
+		if info, err := os.Stat(path); name == nil || err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if arch := first(name[1], name[2]); arch != "" {
+			b, err := OpenBinary(path)
+			if err != nil {
+				return nil, err
+			}
+			if want := architectures[arch]; b.Machine != want {
+				return nil, fmt.Errorf("%s is a program for %s: want one for %s, by its name", path, b.Machine, first(want, arch))
+			}
+		}
+		out = append(out, path)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("the folder %s has no program: want kaiku, or kaiku-linux-amd64 and kaiku-linux-arm64 as make release writes them", folder)
+	}
+	return out, nil
 }
 
 // Version is what nodes keep it by: the begin of its checksum.

@@ -57,11 +57,12 @@ var ErrNoControl = errors.New("no control server answers there")
 
 // Deploy brings nodes to what they shall be. Fields are not changed after the first call.
 type Deploy struct {
-	Nodes  []Node   // the whole fleet
-	Only   []string // names of those to deploy to; nil means all
-	Binary *Binary
-	Dialer *Dialer
-	Fleet  Fleet
+	Nodes []Node   // the whole fleet
+	Only  []string // names of those to deploy to; nil means all
+	// Binaries are the program, for each kind of machine that there is among the nodes.
+	Binaries []*Binary
+	Dialer   *Dialer
+	Fleet    Fleet
 	// Batch is how many percent of all edges may be out of service at a time, at least one of them; 0 means 25.
 	Batch int
 	// Settle is how long resolvers may go on sending clients to an edge after it is drained.
@@ -78,7 +79,7 @@ type Deploy struct {
 
 // check finds what makes no sense.
 func (d *Deploy) check() error {
-	if d.Binary == nil {
+	if len(d.Binaries) == 0 {
 		return errors.New("a deploy needs a binary")
 	}
 	for _, name := range d.Only {
@@ -190,7 +191,7 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 	w := d.waits(p.Node, "laying files aside")
 	defer w.end()
 	if p.Upload > 0 {
-		if err := d.Binary.upload(ctx, c, w); err != nil {
+		if err := p.binary.upload(ctx, c, w); err != nil {
 			return fmt.Errorf("upload the binary: %w", err)
 		}
 		w.now("laying files aside")

@@ -37,7 +37,7 @@ func newTestFleet(t *testing.T, names ...string) *testFleet {
 	t.Helper()
 	f := &testFleet{nodes: map[string]*testNode{}, draining: map[string]bool{}, home: t.TempDir()}
 	f.operator = writeKey(t, filepath.Join(f.home, ".ssh/id_ed25519"))
-	f.Deploy = &Deploy{Fleet: f, Binary: testBinary(t, "one"), Settle: time.Millisecond, Limit: 3 * time.Second, Every: 5 * time.Millisecond, Out: &f.out,
+	f.Deploy = &Deploy{Fleet: f, Binaries: []*Binary{testBinary(t, "one")}, Settle: time.Millisecond, Limit: 3 * time.Second, Every: 5 * time.Millisecond, Out: &f.out,
 		Dialer: &Dialer{Home: f.home, AcceptNew: true, Pause: time.Millisecond}}
 	for _, name := range names {
 		n := newTestNode(t, name, f.operator)
@@ -172,12 +172,12 @@ func TestFirstAndSecondDeploy(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
 	p, r := f.deploy(t)
-	for _, want := range []string{"install kaiku " + f.Binary.Version(), "install /etc/kaiku/fleet.key (a secret)", "install /etc/systemd/system/kaiku.socket", "start kaiku.service"} {
+	for _, want := range []string{"install kaiku " + f.Binaries[0].Version(), "install /etc/kaiku/fleet.key (a secret)", "install /etc/systemd/system/kaiku.socket", "start kaiku.service"} {
 		if !strings.Contains(planText(p), want) {
 			t.Errorf("the plan lacks %q:\n%s", want, planText(p))
 		}
 	}
-	if got := r.Nodes[0]; got.Outcome != "done" || got.Version != f.Binary.Version() || n.running() != f.Binary.Version() {
+	if got := r.Nodes[0]; got.Outcome != "done" || got.Version != f.Binaries[0].Version() || n.running() != f.Binaries[0].Version() {
 		t.Errorf("the report is %+v, %s runs", got, n.running())
 	}
 	if info, err := os.Stat(n.root + "/etc/kaiku/fleet.key"); err != nil || info.Mode().Perm() != 0o600 {
@@ -263,8 +263,8 @@ func TestVersionsKept(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	var versions []string
 	for _, end := range []string{"one", "two", "three"} {
-		f.Binary = testBinary(t, end)
-		versions = append(versions, f.Binary.Version())
+		f.Binaries = []*Binary{testBinary(t, end)}
+		versions = append(versions, f.Binaries[0].Version())
 		f.deploy(t)
 	}
 	p, err := f.Plan(t.Context())
@@ -279,7 +279,7 @@ func TestVersionsKept(t *testing.T) {
 
 func TestFailedHealthIsPutBack(t *testing.T) {
 	for name, sicken := range map[string]func(t *testing.T, f *testFleet){
-		"binary":        func(t *testing.T, f *testFleet) { f.Binary = testBinary(t, "sick") },
+		"binary":        func(t *testing.T, f *testFleet) { f.Binaries = []*Binary{testBinary(t, "sick")} },
 		"configuration": func(_ *testing.T, f *testFleet) { setConfig(f, "sick: 1\n") },
 		"start":         func(_ *testing.T, f *testFleet) { setConfig(f, "broken: 1\n") },
 	} {
@@ -291,7 +291,7 @@ func TestFailedHealthIsPutBack(t *testing.T) {
 			for name, n := range f.nodes {
 				trees[name] = stripRun(n.tree(t, "/etc"))
 			}
-			good := f.Binary.Version()
+			good := f.Binaries[0].Version()
 			sicken(t, f)
 			_, r, err := f.try(t.Context())
 			if !errors.Is(err, errStopped) {
@@ -329,7 +329,7 @@ func setConfig(f *testFleet, text string) {
 func TestFirstDeployPutBackLeavesNothing(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	f.Limit = 300 * time.Millisecond
-	f.Binary = testBinary(t, "sick")
+	f.Binaries = []*Binary{testBinary(t, "sick")}
 	_, r, err := f.try(t.Context())
 	if err == nil || r.Nodes[0].Outcome != "put back" {
 		t.Fatalf("%v, %+v", err, r)
@@ -348,14 +348,14 @@ func TestConnectionLostIsResumed(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := n.received.Load()
-	n.cut.Store(start + f.Binary.Size/2)
+	n.cut.Store(start + f.Binaries[0].Size/2)
 	if _, err := f.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if n.running() != f.Binary.Version() || n.connections() < 2 {
+	if n.running() != f.Binaries[0].Version() || n.connections() < 2 {
 		t.Fatalf("%s runs after %d connections", n.running(), n.connections())
 	}
-	resumed := regexp.MustCompile(f.Binary.SHA256 + `' '[1-9][0-9]*' '` + fmt.Sprint(f.Binary.Size))
+	resumed := regexp.MustCompile(f.Binaries[0].SHA256 + `' '[1-9][0-9]*' '` + fmt.Sprint(f.Binaries[0].Size))
 	if !resumed.MatchString(n.allCommands()) {
 		t.Error("the upload did not go on from where it was cut")
 	}

@@ -28,6 +28,7 @@ type NodePlan struct {
 
 	node    *Node
 	state   *state
+	binary  *Binary
 	files   []*File // to be written
 	removed []string
 	sockets bool // its listeners change
@@ -66,13 +67,17 @@ func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
 	for _, f := range files {
 		paths = append(paths, f.Path)
 	}
-	st, err := readState(ctx, c, d.Binary.Version(), paths)
+	st, err := readState(ctx, c, d.Binaries, paths)
 	if err != nil {
 		return nil, err
 	}
-	p := &NodePlan{Node: n.Name, Version: d.Binary.Version(), From: st.current, node: n, state: st}
-	if st.binary != d.Binary.SHA256 {
-		p.Upload = d.Binary.Size
+	binary, err := d.binaryFor(st)
+	if err != nil {
+		return nil, err
+	}
+	p := &NodePlan{Node: n.Name, Version: binary.Version(), From: st.current, node: n, state: st, binary: binary}
+	if st.binaries[binary.Version()] != binary.SHA256 {
+		p.Upload = binary.Size
 	}
 	need := p.Upload
 	effect := None
@@ -110,11 +115,23 @@ func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
 			}
 		}
 	}
-	if err := st.usable(d.Binary, need); err != nil {
+	if err := st.usable(need); err != nil {
 		return nil, err
 	}
 	p.process(effect)
 	return p, nil
+}
+
+// binaryFor is the program for a node.
+func (d *Deploy) binaryFor(st *state) (*Binary, error) {
+	var machines []string
+	for _, b := range d.Binaries {
+		if b.Machine == "" || b.Machine == st.machine {
+			return b, nil
+		}
+		machines = append(machines, b.Machine)
+	}
+	return nil, fmt.Errorf("its processor is %s, and the binary is for %s: give one for it by --binary, which may be repeated or name a folder", st.machine, strings.Join(machines, " and "))
 }
 
 // process says what the process needs.

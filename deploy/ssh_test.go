@@ -152,7 +152,7 @@ func TestSudo(t *testing.T) {
 	n := f.nodes["hel1"]
 	n.write(t, "/run/uid", "1000\n")
 	f.deploy(t)
-	if n.running() != f.Binary.Version() || !strings.Contains(n.read("/run/sudo.log"), "sh\n") {
+	if n.running() != f.Binaries[0].Version() || !strings.Contains(n.read("/run/sudo.log"), "sh\n") {
 		t.Errorf("%s runs; sudo ran %q", n.running(), n.read("/run/sudo.log"))
 	}
 }
@@ -192,7 +192,7 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("%v; %q stay drained", err, f.drained())
 	}
 	for _, o := range r.Nodes {
-		if n := f.nodes[o.Node]; o.Outcome != "untouched" || n.read("/etc/kaiku/fleet.yaml") == "c: 1\n" || n.running() != f.Binary.Version() {
+		if n := f.nodes[o.Node]; o.Outcome != "untouched" || n.read("/etc/kaiku/fleet.yaml") == "c: 1\n" || n.running() != f.Binaries[0].Version() {
 			t.Errorf("%+v", o)
 		}
 	}

@@ -19,8 +19,8 @@ type state struct {
 	current         string   // version that the link is to; "" if there is none
 	running         string   // version of the process; "" if none runs
 	versions        []string
-	binary          string // SHA-256 of the wanted version's binary, "" if it isn't there
-	unfinished      bool   // a deploy did not come to its end
+	binaries        map[string]string // SHA-256 by version, of those that are wanted and there
+	unfinished      bool              // a deploy did not come to its end
 	active          bool
 	enabled         bool
 	deployed        []string            // paths that a deploy put there
@@ -33,9 +33,13 @@ type fileInfo struct {
 	sum  string // SHA-256 in hexadecimal
 }
 
-// readState asks a node what is on it, about some paths and one version of the binary.
-func readState(ctx context.Context, c *Conn, version string, paths []string) (*state, error) {
-	out, err := c.Run(ctx, script("read"), append([]string{version}, paths...), nil)
+// readState asks a node what is on it, about some paths and binaries.
+func readState(ctx context.Context, c *Conn, binaries []*Binary, paths []string) (*state, error) {
+	var versions []string
+	for _, b := range binaries {
+		versions = append(versions, b.Version())
+	}
+	out, err := c.Run(ctx, script("read"), append([]string{strings.Join(versions, " ")}, paths...), nil)
 	if err != nil {
 		return nil, fmt.Errorf("read what is there: %w", err)
 	}
@@ -44,7 +48,7 @@ func readState(ctx context.Context, c *Conn, version string, paths []string) (*s
 
 // parseState reads what read.sh wrote.
 func parseState(out []byte) (*state, error) {
-	st := &state{files: map[string]fileInfo{}}
+	st := &state{files: map[string]fileInfo{}, binaries: map[string]string{}}
 	ended := false
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		if ended {
@@ -74,7 +78,8 @@ func parseState(out []byte) (*state, error) {
 		case "version":
 			st.versions = append(st.versions, value)
 		case "binary":
-			st.binary = value
+			version, sum, _ := strings.Cut(value, " ")
+			st.binaries[version] = sum
 		case "unfinished":
 			st.unfinished = true
 		case "active":
@@ -118,13 +123,10 @@ func (st *state) file(line string) error {
 }
 
 // usable tells why a node can't be deployed to, by what it is and for a binary that needs so many bytes; nil if it can.
-func (st *state) usable(b *Binary, need int64) error {
+func (st *state) usable(need int64) error {
 	var errs []error
 	if st.kernel != "Linux" {
 		errs = append(errs, fmt.Errorf("it runs %s: want Linux", st.kernel))
-	}
-	if b.Machine != "" && st.machine != b.Machine {
-		errs = append(errs, fmt.Errorf("its processor is %s and the binary is for %s: give --binary one that is for it", st.machine, b.Machine))
 	}
 	if !st.systemd {
 		errs = append(errs, errors.New("systemd does not run there: want Debian or Ubuntu on a machine of its own, no container"))

@@ -21,8 +21,8 @@ import (
 
 // deployFlags are what deploy is told on the command line.
 type deployFlags struct {
-	config, binary, batch      string
-	only                       []string
+	config, batch              string
+	only, binaries             []string
 	dryRun, acceptNew, asJSON  bool
 	settle, healthLimit, every time.Duration
 }
@@ -46,7 +46,7 @@ it is restarted. A node that is not healthy after that gets back what it had, an
 	f.BoolVar(&fl.asJSON, "json", false, "print the plan, and what became of it, as JSON")
 	f.StringVar(&fl.batch, "batch", "25%", "how many of the edges may be out of service at a time")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
-	f.StringVar(&fl.binary, "binary", "", "`FILE` of the program for the nodes (default this one)")
+	f.StringArrayVar(&fl.binaries, "binary", nil, "`FILE` of the program for the nodes, or a folder that has it; may be repeated, for several kinds of processors (default this one)")
 	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names, and 5s)")
 	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node has to become healthy")
 	f.DurationVar(&fl.every, "health-every", time.Second, "how often its health is asked for")
@@ -67,12 +67,14 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	if fl.binary == "" {
-		if fl.binary, err = os.Executable(); err != nil {
+	if len(fl.binaries) == 0 {
+		self, err := os.Executable()
+		if err != nil {
 			return err
 		}
+		fl.binaries = []string{self}
 	}
-	binary, err := deploy.OpenBinary(fl.binary)
+	binaries, err := deploy.OpenBinaries(fl.binaries...)
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
 		dialer.Ask = asker(in, cmd.ErrOrStderr())
 	}
-	d := &deploy.Deploy{Nodes: nodes, Only: fl.only, Binary: binary, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
+	d := &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
 		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}
 	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
 	return errors.Join(err, d.Close())

@@ -1,5 +1,5 @@
-# Tells what is on the node. $1 is the version that is wanted, the others are paths. Says "end" last, so that a part is not taken for all.
-version=$1
+# Tells what is on the node. $1 are versions that are wanted, one or more, the others are paths. Says "end" last, so that a part is not taken for all.
+versions=$1
 shift
 echo "kernel $(uname -s)"
 echo "machine $(uname -m)"
@@ -26,9 +26,11 @@ for d in "$lib"/*/; do
     echo "version ${d##*/}"
   fi
 done
-if [ -f "$lib/$version/kaiku" ]; then
-  echo "binary $(sum "$lib/$version/kaiku")"
-fi
+for version in $versions; do
+  if [ -f "$lib/$version/kaiku" ]; then
+    echo "binary $version $(sum "$lib/$version/kaiku")"
+  fi
+done
 if [ -d "$before" ]; then
   echo unfinished
 fi
