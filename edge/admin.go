@@ -288,8 +288,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client is gone if it fails
 }
 
-// isLoopback says whether a listening address can only be reached from this machine.
-func isLoopback(addr string) bool {
+// IsLoopback reports whether a listening address can only be reached from this machine.
+func IsLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false

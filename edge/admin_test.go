@@ -8,7 +8,8 @@ import (
 // A name that the fleet does not have is refused, and the error lists those that there are.
 func TestUnknownNames(t *testing.T) {
 	e := newTagged(t, func(s *Server, _ *Site) {
-		s.Fleet, s.Tokens = oneNode{}, []Token{{"all", Scopes(), nil}, {"www", Scopes(), []string{"www"}}}
+		s.Fleet = oneNode{}
+		s.SetTokens([]Token{full("all"), {"www", Scopes(), []string{"www"}}})
 	})
 	hosts := "no site has the host other.example: the hosts are static.example, www.example"
 	for _, c := range []struct {

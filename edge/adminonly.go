@@ -8,8 +8,8 @@ import (
 	"net/http"
 )
 
-// Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet, and tells of it. Of the Server's fields it needs Name, Admin, Token,
-// Tokens, Purges, Fleet, Registry and Log.
+// Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet, and tells of it. Of the Server's fields it needs Name, Admin,
+// Purges, Fleet, Registry and Log.
 type Admin struct{ *Server }
 
 // Listen binds the listener.
@@ -18,7 +18,7 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 	if s.Log == nil {
 		s.Log = slog.Default()
 	}
-	if !s.hasTokens() && !isLoopback(s.Admin) {
+	if !s.hasTokens() && !IsLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
 	if s.sites.Load() == nil {

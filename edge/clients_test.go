@@ -32,7 +32,7 @@ func cloudflareBodies() map[string]cloudflare.CachePurgeParamsBodyUnion {
 func TestPurgeByCloudflareClient(t *testing.T) {
 	for gone, body := range cloudflareBodies() {
 		t.Run(gone, func(t *testing.T) {
-			e := newTagged(t, func(s *Server, _ *Site) { s.Token = "secret" })
+			e := newTagged(t, func(s *Server, _ *Site) { s.SetTokens([]Token{full("secret")}) })
 			client := cloudflare.NewCacheService(option.WithBaseURL("http://"+e.AdminAddr().String()+"/client/v4/"), option.WithMaxRetries(0))
 			params := cloudflare.CachePurgeParams{Body: body}
 			params.ZoneID.Value, params.ZoneID.Present = "023e105f4ecef8ad9ca31a8372d0c353", true

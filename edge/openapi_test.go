@@ -206,7 +206,10 @@ func fieldsOf(t reflect.Type) []reflect.StructField {
 
 // Real answers are as documented.
 func TestOpenAPIOfRealAnswers(t *testing.T) {
-	e := newTagged(t, func(s *Server, _ *Site) { s.Token, s.Fleet = "secret", oneNode{} })
+	e := newTagged(t, func(s *Server, _ *Site) {
+		s.SetTokens([]Token{full("secret")})
+		s.Fleet = oneNode{}
+	})
 	d := openDocument(t, e, "Authorization: Bearer secret")
 	auth, other, typed := "Authorization: Bearer secret", "Authorization: Bearer other", "Content-Type: application/json"
 	for _, c := range []struct {

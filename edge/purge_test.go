@@ -164,7 +164,7 @@ func TestPurgeRefused(t *testing.T) {
 func decode(s string, v any) error { return json.Unmarshal([]byte(s), v) }
 
 func TestAdminToken(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.Token = "secret" })
+	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{full("secret")}) })
 	json := "Content-Type: application/json"
 	for _, c := range []struct {
 		authorization string
@@ -195,7 +195,7 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 		"127.0.0.1:0": true, "127.9.9.9:0": true, "[::1]:0": true, "localhost:0": true,
 		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "": false, "0": false,
 	} {
-		if isLoopback(addr) != ok {
+		if IsLoopback(addr) != ok {
 			t.Errorf("%q is loopback: %v", addr, !ok)
 		}
 	}

@@ -70,7 +70,7 @@ func TestPurgeInFastlyForm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newTagged(t, func(s *Server, _ *Site) {
-				s.Token, s.Tokens = "secret", []Token{{"www", []string{ScopePurge}, []string{"www"}}}
+				s.SetTokens([]Token{{"www", []string{ScopePurge}, []string{"www"}}, full("secret")})
 			})
 			method, target, _ := strings.Cut(c.request, " ")
 			if strings.HasPrefix(target, "http://") { // a proxy's form
@@ -141,7 +141,9 @@ func TestPurgeInCloudflareForm(t *testing.T) {
 		{"a token to read", "www", `{"purge_everything":true}`, "Authorization: Bearer r", "", 403, `"errors":[{"code":403`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newTagged(t, func(s *Server, _ *Site) { s.Token, s.Tokens = "secret", []Token{{"r", []string{ScopeRead}, nil}} })
+			e := newTagged(t, func(s *Server, _ *Site) {
+				s.SetTokens([]Token{{"r", []string{ScopeRead}, nil}, full("secret")})
+			})
 			if c.field == "" {
 				c.field = "Authorization: Bearer secret"
 			}

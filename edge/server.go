@@ -30,11 +30,9 @@ type Server struct {
 	Name    string      // in Via and Cache-Status, a token; "" means kaiku
 	HTTP    string      // address of the listener for clients; "" means :8080
 	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
-	Admin   string      // address of the admin listener; "" means none
+	Admin   string      // address of the admin listener; "" means none. One other than loopback needs SetTokens before Listen
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
-	Token   string      // bearer token of the admin listener that may do all; this or one of Tokens is needed unless that is on loopback
-	Tokens  []Token     // more of them
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
 	PurgeFrom    []netip.Prefix
 	Certificates *Certificates // for HTTPS
@@ -56,6 +54,7 @@ type Server struct {
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	sites   atomic.Pointer[sites]
+	tokens  atomic.Pointer[[]Token]
 	cache   *cache
 	flights *flights
 	metrics *metrics
@@ -96,7 +95,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.HTTP == "" {
 		s.HTTP = ":8080"
 	}
-	if s.Admin != "" && !s.hasTokens() && !isLoopback(s.Admin) {
+	if s.Admin != "" && !s.hasTokens() && !IsLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
 	if s.HTTPS != "" && s.Certificates == nil {

@@ -286,7 +286,7 @@ func TestSecureSite(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Strict-Transport-Security: max-age=7", `Alt-Svc: h2="origin.example:443"`), func(s *Server, site *Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", certificates
 		site.Redirect, site.HSTS = true, "max-age=31536000; includeSubDomains"
-		s.Token = "secret"
+		s.SetTokens([]Token{full("secret")})
 	})
 	_, port, _ := strings.Cut(e.SecureAddr().String(), ":")
 	for _, c := range []struct {

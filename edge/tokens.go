@@ -23,11 +23,23 @@ const (
 // Scopes are all of them.
 func Scopes() []string { return []string{ScopePurge, ScopeRead, ScopeDrain, ScopeWarm} }
 
-// Token is a bearer token that is good for some things only.
+// Token is a bearer token of the admin API. One that is good for all has all scopes.
 type Token struct {
 	Secret string
 	Scopes []string
 	Sites  []string // what purge and warm are limited to; none means no limit
+}
+
+// SetTokens replaces the tokens, also while the server serves. Without any, the API is open to
+// everybody who reaches it.
+func (s *Server) SetTokens(list []Token) { s.tokens.Store(&list) }
+
+// allTokens are those that are accepted now.
+func (s *Server) allTokens() []Token {
+	if list := s.tokens.Load(); list != nil {
+		return *list
+	}
+	return nil
 }
 
 // grant is what a client may do.
@@ -55,7 +67,7 @@ func withGrant(r *http.Request, g *grant) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), grantKey{}, g))
 }
 
-func (s *Server) hasTokens() bool { return s.Token != "" || len(s.Tokens) > 0 }
+func (s *Server) hasTokens() bool { return len(s.allTokens()) > 0 }
 
 // grant returns what a secret is good for; nil if for nothing. The time that it takes doesn't tell how near the secret is to a token.
 func (s *Server) grant(secret string) *grant {
@@ -65,16 +77,13 @@ func (s *Server) grant(secret string) *grant {
 		return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && token != ""
 	}
 	var g *grant
-	for _, t := range s.Tokens {
+	for _, t := range s.allTokens() {
 		if is(t.Secret) {
 			g = &grant{scopes: append([]string{}, t.Scopes...)}
 			if len(t.Sites) > 0 {
 				g.sites = t.Sites
 			}
 		}
-	}
-	if is(s.Token) {
-		g = &grant{}
 	}
 	return g
 }

@@ -2,10 +2,13 @@ package edge
 
 import "testing"
 
+// full is a token that is good for all.
+func full(secret string) Token { return Token{Secret: secret, Scopes: Scopes()} }
+
 func TestTokenScopes(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, site *Site) {
 		site.Hosts = append(site.Hosts, "static.example")
-		s.Tokens = []Token{
+		s.SetTokens([]Token{
 			{Secret: "p", Scopes: []string{ScopePurge}},
 			{Secret: "r", Scopes: []string{ScopeRead}},
 			{Secret: "d", Scopes: []string{ScopeDrain}},
@@ -13,8 +16,8 @@ func TestTokenScopes(t *testing.T) {
 			{Secret: "www", Scopes: []string{ScopePurge}, Sites: []string{"www"}},
 			{Secret: "other", Scopes: []string{ScopePurge}, Sites: []string{"other"}},
 			{Secret: "", Scopes: Scopes()},
-		}
-		s.Token = "full"
+			full("full"),
+		})
 	})
 	for _, c := range []struct {
 		method, path, body string
@@ -62,15 +65,36 @@ func TestTokenScopes(t *testing.T) {
 
 // A scoped token alone closes the API too.
 func TestTokenAloneCloses(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.Tokens = []Token{{Secret: "p", Scopes: []string{ScopePurge}}} })
+	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "p", Scopes: []string{ScopePurge}}}) })
 	if got := e.admin("GET", "/metrics", ""); got.status != 401 {
 		t.Errorf("metrics: %d", got.status)
 	}
-	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store, Tokens: []Token{{Secret: "p"}}}
+	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store}
+	other.SetTokens([]Token{{Secret: "p"}})
 	if err := other.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other.cancel()
 	_ = other.http.Close()
 	_ = other.admin.Close()
+}
+
+// Tokens change while the edge serves: what is not among them any more is refused at once.
+func TestSetTokens(t *testing.T) {
+	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{full("old")}) })
+	for _, c := range []struct {
+		tokens   []Token
+		old, new int
+	}{
+		{[]Token{full("old"), full("new")}, 200, 200},
+		{[]Token{full("new")}, 401, 200},
+		{[]Token{{Secret: "new", Scopes: []string{ScopePurge}}}, 401, 403},
+	} {
+		e.SetTokens(c.tokens)
+		for token, want := range map[string]int{"old": c.old, "new": c.new} {
+			if got := e.admin("GET", "/v1/status", "", "Authorization: Bearer "+token); got.status != want {
+				t.Errorf("with %v, the token %s: %d, want %d", c.tokens, token, got.status, want)
+			}
+		}
+	}
 }

@@ -93,7 +93,7 @@ func TestWarmIsBounded(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "x")
 	}, func(s *Server, _ *Site) {
-		s.Tokens = []Token{{"t", []string{ScopeWarm}, []string{"www"}}, {"p", []string{ScopePurge}, nil}}
+		s.SetTokens([]Token{{"t", []string{ScopeWarm}, []string{"www"}}, {"p", []string{ScopePurge}, nil}})
 	})
 	token := "Authorization: Bearer t"
 	var list []string

@@ -419,7 +419,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	}
 }
 
-// watched are the files that name servers answer from, and those of certificates.
+// watched are the files that name servers answer from, and those of certificates and tokens.
 func (f *Fleet) watched() []string {
 	var files []string
 	for _, z := range f.GeoDNS.Zones {
@@ -430,6 +430,12 @@ func (f *Fleet) watched() []string {
 	}
 	for _, c := range f.TLS.Certificates {
 		files = append(files, f.path(c.Cert), f.path(c.Key))
+	}
+	if f.Secrets.AdminToken != "" {
+		files = append(files, f.path(f.Secrets.AdminToken))
+	}
+	for _, t := range f.Secrets.Tokens {
+		files = append(files, f.path(t.File))
 	}
 	return files
 }

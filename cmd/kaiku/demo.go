@@ -281,7 +281,7 @@ func (d *demo) start(ctx context.Context, n *demoNode) error {
 	}
 	conf := d.fleet.edgeOf(node)
 	conf.Peer = "" // the two have no need of each other
-	e, err := newEdge(conf, n.Name, "", newRegistry(), d.log)
+	e, err := newEdge(conf, n.Name, newRegistry(), d.log)
 	if err != nil {
 		sites.close(siteSet{})
 		return err

@@ -112,7 +112,8 @@ func TestDeployFleetHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &edge.Server{HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Token: "t", Store: store, Log: quiet}
+	server := &edge.Server{HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Store: store, Log: quiet}
+	server.SetTokens([]edge.Token{{Secret: "t", Scopes: edge.Scopes()}})
 	dns := &geodns.Server{Addr: "127.0.0.1:0", Log: quiet}
 	if err := dns.Reload(f.geodnsConfig(zones)); err != nil {
 		t.Fatal(err)

@@ -317,17 +317,14 @@ func (l *load) now(at time.Time) float64 {
 	return min(1, l.mean)
 }
 
-// adminOnly makes the admin listener of a node that is no edge. ties may be nil.
-func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (part, error) {
-	token, err := f.adminToken(n.Admin)
+// adminOnly makes the server of the admin listener of a node that is no edge. ties may be nil.
+func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server, error) {
+	tokens, err := f.tokens(n.Admin)
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := f.tokens(token)
-	if err != nil {
-		return nil, err
-	}
-	s := &edge.Server{Name: n.Name, Admin: n.Admin, Token: token, Tokens: tokens, Registry: reg, Log: log}
+	s := &edge.Server{Name: n.Name, Admin: n.Admin, Registry: reg, Log: log}
+	s.SetTokens(tokens)
 	if ties != nil {
 		s.Purges, s.Fleet = purgeLog{ties}, others{ties}
 	}
@@ -336,5 +333,5 @@ func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *sl
 		sites = append(sites, &edge.Site{Name: site.Name, Hosts: lowerHosts(site.Hosts)})
 	}
 	s.SetSites(sites)
-	return edge.Admin{Server: s}, nil
+	return s, nil
 }

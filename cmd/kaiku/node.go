@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -71,14 +72,14 @@ type edgeNode struct {
 	sites siteSet
 }
 
-// newEdge opens the store and makes an edge of it. dial may be nil.
-func newEdge(e Edge, name, token string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
+// newEdge opens the store and makes an edge of it.
+func newEdge(e Edge, name string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
 	store, err := storage.Open(storage.Options{Dir: e.Data, Disk: int64(e.Disk), Memory: int64(e.Memory), Log: log})
 	if err != nil {
 		return nil, err
 	}
 	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
-		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), NoHitLane: e.HitLane != nil && !*e.HitLane, Peer: e.Peer, Token: token,
+		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), NoHitLane: e.HitLane != nil && !*e.HitLane, Peer: e.Peer,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 
@@ -107,28 +108,47 @@ func (n *edgeNode) Serve(ctx context.Context) error {
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// adminToken reads the token of the admin API. On loopback alone it may be missing.
-func (f *Fleet) adminToken(admin string) (string, error) {
+// adminTokens reads the tokens of the admin API that are good for all. On loopback alone their file may be missing.
+func (f *Fleet) adminTokens(admin string) ([]string, error) {
 	if f.Secrets.AdminToken == "" {
-		return "", nil
+		return nil, nil
 	}
-	token, err := readToken(f.path(f.Secrets.AdminToken))
-	if errors.Is(err, os.ErrNotExist) {
-		if host, _, e := net.SplitHostPort(admin); e == nil {
-			if ip, e := netip.ParseAddr(host); e == nil && ip.IsLoopback() {
-				return "", nil
-			}
-		}
+	tokens, err := readTokens(f.path(f.Secrets.AdminToken))
+	if errors.Is(err, os.ErrNotExist) && edge.IsLoopback(admin) {
+		return nil, nil
 	}
-	return token, err
+	return tokens, err
 }
 
+// readToken reads the token that is used, the first of its file.
 func readToken(file string) (string, error) {
-	token, err := readSecret(file)
+	tokens, err := readTokens(file)
 	if err != nil {
-		return "", fmt.Errorf("read the admin token: %w", err)
+		return "", err
 	}
-	return token, nil
+	return tokens[0], nil
+}
+
+// readTokens reads a file of tokens: the first is used, all are accepted.
+func readTokens(file string) ([]string, error) {
+	tokens, err := readSecrets(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the admin token: %w", err)
+	}
+	return tokens, nil
+}
+
+// readSecrets reads a file of secrets, of which one replaces another.
+func readSecrets(file string) ([]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	list, err := fleet.SplitSecrets(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return list, nil
 }
 
 // readSecret reads a file of one line that is a secret.

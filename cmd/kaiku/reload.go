@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
 )
 
 // reload takes the fleet file as it is now, or leaves everything as it was. What can't change while the process runs is told.
@@ -16,6 +18,12 @@ func (p *nodeProcess) reload() error {
 	f, zones, err := loadFleet(p.config)
 	if err != nil {
 		return err
+	}
+	var tokens []edge.Token
+	if p.admin != nil {
+		if tokens, err = f.tokens(p.admin.Admin); err != nil {
+			return err
+		}
 	}
 	var sites siteSet
 	if p.edge != nil {
@@ -39,6 +47,9 @@ func (p *nodeProcess) reload() error {
 	}
 	if p.edge != nil {
 		p.edge.setSites(sites)
+	}
+	if p.admin != nil {
+		p.admin.SetTokens(tokens)
 	}
 	p.files = f.watched()
 	now := f.fixed(p.name)

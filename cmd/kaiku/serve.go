@@ -23,6 +23,7 @@ type nodeProcess struct {
 	parts  []part
 	edge   *edgeNode      // nil if not run
 	dns    *geodns.Server // nil if not run
+	admin  *edge.Server   // what has the admin listener; nil if none is run
 	sites  siteMaker      // of the edge
 	files  []string       // that the fleet file names; they are watched like itself
 }
@@ -68,11 +69,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			o := over.edge
 			e.HTTP, e.Admin, e.Data = first(o.HTTP, e.HTTP), first(o.Admin, e.Admin), first(o.Data, e.Data)
 			e.Disk, e.Memory = first(o.Disk, e.Disk), first(o.Memory, e.Memory)
-			token, err := f.adminToken(e.Admin)
-			if err != nil {
-				return nil, err
-			}
-			tokens, err := f.tokens(token)
+			tokens, err := f.tokens(e.Admin)
 			if err != nil {
 				return nil, err
 			}
@@ -88,11 +85,13 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err != nil {
 				return nil, err
 			}
-			if p.edge, err = newEdge(e, name, token, reg, log); err != nil {
+			if p.edge, err = newEdge(e, name, reg, log); err != nil {
 				sites.close(siteSet{})
 				return nil, err
 			}
-			p.edge.PeerTLS, p.edge.Tokens, p.edge.PurgeFrom = peers, tokens, e.PurgeFrom
+			p.edge.PeerTLS, p.edge.PurgeFrom = peers, e.PurgeFrom
+			p.edge.SetTokens(tokens)
+			p.admin = p.edge.Server
 			if p.edge.Certificates, err = f.certificates(e, key, ties); err != nil {
 				return nil, errors.Join(err, p.close())
 			}
@@ -152,7 +151,8 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}
-		p.parts = append(p.parts, admin)
+		p.admin = admin
+		p.parts = append(p.parts, edge.Admin{Server: admin})
 	}
 	if ties != nil && (p.edge != nil || p.dns != nil || n.Admin != "") {
 		p.parts = append(p.parts, ties)
@@ -327,7 +327,7 @@ func flagEdge(originURL, host string, e Edge, log *slog.Logger) (*edgeNode, erro
 	if err := pool.Start(); err != nil {
 		return nil, err
 	}
-	n, err := newEdge(e, "", "", newRegistry(), log)
+	n, err := newEdge(e, "", newRegistry(), log)
 	if err != nil {
 		return nil, err
 	}

@@ -40,20 +40,38 @@ func (f *Fleet) checkTokens() {
 	}
 }
 
-// tokens reads the tokens that are good for some things. full is the one that is good for all.
-func (f *Fleet) tokens(full string) ([]edge.Token, error) {
+// tokens reads the tokens of an admin listener: those that are good for all, and those that are good for some things.
+func (f *Fleet) tokens(admin string) ([]edge.Token, error) {
 	var out []edge.Token
-	seen := map[string]bool{full: full != ""}
+	seen := map[string]bool{}
+	add := func(secrets []string, file string, scopes, sites []string) error {
+		for _, s := range secrets {
+			if seen[s] {
+				return fmt.Errorf("a token in %s is in that file or another one too: each needs to be one of its own", file)
+			}
+			seen[s] = true
+			out = append(out, edge.Token{Secret: s, Scopes: scopes, Sites: sites})
+		}
+		return nil
+	}
+	full, err := f.adminTokens(admin)
+	if err != nil {
+		return nil, err
+	}
+	if err := add(full, f.Secrets.AdminToken, edge.Scopes(), nil); err != nil {
+		return nil, err
+	}
 	for _, t := range f.Secrets.Tokens {
-		secret, err := readSecret(f.path(t.File))
+		secrets, err := readSecrets(f.path(t.File))
 		if err != nil {
 			return nil, fmt.Errorf("read a token: %w", err)
 		}
-		if seen[secret] {
-			return nil, fmt.Errorf("the token in %s is in another file too: each needs one of its own", t.File)
+		if err := add(secrets, t.File, t.Scopes, t.Sites); err != nil {
+			return nil, err
 		}
-		seen[secret] = true
-		out = append(out, edge.Token{Secret: secret, Scopes: t.Scopes, Sites: t.Sites})
+	}
+	if len(out) == 0 && !edge.IsLoopback(admin) {
+		return nil, fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", admin)
 	}
 	return out, nil
 }
