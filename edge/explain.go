@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // Explanation is the answer to GET /v1/explain: what the edge knows of a URL.
@@ -15,6 +16,10 @@ type Explanation struct {
 	Objects []Explained `json:"objects"` // several if the URL has variants
 	// WhyNot says, where nothing is stored, why.
 	WhyNot string `json:"why_not,omitempty"`
+	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others failed since.
+	LastFailure *origin.Failure `json:"last_failure,omitempty"`
+	// Servers are those that misses of the site are fetched from.
+	Servers []origin.ServerStatus `json:"servers"`
 }
 
 // Explained is one stored response. Durations are in seconds.
@@ -57,10 +62,14 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	e := Explanation{URL: raw,
 		Key: authority(strings.HasPrefix(raw, "https:"), hostport) + strings.TrimPrefix(site.url(host, "/"+rest), host)}
 	e.Objects = s.explain(site, e.Key)
+	e.LastFailure = s.failures.get(e.Key)
+	e.Servers = site.Origin.Origin.Status().Servers
 	if len(e.Objects) == 0 {
-		now := time.Now()
-		e.WhyNot = s.cache.pass.get(e.Key, now)
-		if e.WhyNot == "" {
+		e.WhyNot = s.cache.pass.get(e.Key, time.Now())
+		switch {
+		case e.LastFailure != nil: // what was known of an answer is forgotten when one comes
+			e.WhyNot = "the origin failed when it was asked last"
+		case e.WhyNot == "":
 			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted"
 		}
 	}

@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -22,7 +23,6 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 	}
 	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) {
 		st.Detail = origin.Reason(err)
-		s.tellFailure(x, err)
 		status := http.StatusGatewayTimeout // what must be validated can't be (RFC 9111, 5.2.2.2)
 		if x.peer {
 			x.w.Header().Set(origin.FailedField, st.Detail)
@@ -36,12 +36,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 	s.failUpstream(x, err, st)
 }
 
-// tellFailure logs what an origin did.
-func (s *Server) tellFailure(x *exchange, err error) {
-	s.Log.Warn("origin failed", "site", x.site.Name, "url", x.url, "error", err)
-}
-
-// failUpstream tells the client, and the log, that the origin failed.
+// failUpstream tells the client that the origin failed.
 func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 	if x.r.Context().Err() != nil {
 		return // the client left, so there is nobody to tell and nothing wrong with the origin
@@ -57,9 +52,8 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 	st.Detail = origin.Reason(err)
 	var se *statusError
 	if errors.As(err, &se) {
-		status, st.Detail = se.status, "origin-error"
+		status, st.Detail = se.status, originError
 	}
-	s.tellFailure(x, err)
 	if x.peer && se == nil {
 		x.w.Header().Set(origin.FailedField, st.Detail)
 	}
@@ -76,4 +70,36 @@ func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write([]byte(http.StatusText(status) + ": " + st.Detail + "\n"))
 	}
+}
+
+// originError is the reason of a failure that is an origin's own answer.
+const originError = "origin-error"
+
+// fetchFailed remembers how the fetch of a key failed, and logs it. The log gets one line of a site and a reason in noteTime, as a server that is down fails all that is asked.
+func (s *Server) fetchFailed(site *Site, key, url string, err error) {
+	now := time.Now()
+	f := origin.FailureOf(err, now)
+	if errors.As(err, new(*statusError)) {
+		f.Reason = originError
+	}
+	s.failures.set(key, f)
+	kind := site.Name + " " + f.Reason
+	if s.toldFailures.get(kind, now) != "" {
+		return
+	}
+	s.toldFailures.set(kind, "told", now)
+	attrs := []any{"site", site.Name, "url", url, "reason", f.Reason, "error", f.Error}
+	if f.Hint != "" {
+		attrs = append(attrs, "hint", f.Hint)
+	}
+	s.Log.Warn("origin failed; more of the kind are not logged for two minutes", attrs...)
+}
+
+// fetchAnswered remembers what an origin answered for a key, if that is an error.
+func (s *Server) fetchAnswered(key string, status int) {
+	if status < 500 {
+		s.failures.forget(key)
+		return
+	}
+	s.failures.set(key, origin.Failure{At: time.Now(), Reason: originError, Error: (&statusError{status}).Error()})
 }

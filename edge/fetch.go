@@ -44,6 +44,9 @@ var errChanged = errors.New("the origin's representation changed")
 func (s *Server) start(f *flight, t *fetch) {
 	s.work.Go(func() {
 		if err := s.fly(f, t); err != nil {
+			if t.request.Context().Err() == nil { // else nobody wants it any more
+				s.fetchFailed(t.site, t.born.Key, t.born.URL, err)
+			}
 			s.flights.land(f)
 			f.change(func() { f.phase, f.err = failed, err })
 		}
@@ -76,6 +79,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if err != nil {
 		return err
 	}
+	s.fetchAnswered(t.born.Key, resp.StatusCode)
 	answer := s.receive(resp, asked, time.Now())
 	f.change(func() { f.fwdStatus = resp.StatusCode })
 	switch {

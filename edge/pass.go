@@ -151,13 +151,19 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			if received == nil {
+				s.fetchAnswered(x.key, resp.StatusCode)
 				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 			}
 			x.w.cache = st
 			return nil
 		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { s.failed(x, have, d, err, st) },
-		ErrorLog:     slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			if x.r.Context().Err() == nil { // else the client left
+				s.fetchFailed(x.site, x.key, x.url, err)
+			}
+			s.failed(x, have, d, err, st)
+		},
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	p.ServeHTTP(x.w, x.r)
 }

@@ -60,6 +60,9 @@ type Server struct {
 	metrics *metrics
 	// refusals are the kinds of refused requests that were logged lately.
 	refusals notes
+	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
+	failures     failures
+	toldFailures notes
 
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 func explainCommand() *cobra.Command {
@@ -95,5 +96,32 @@ func printExplanation(out io.Writer, e edge.Explanation) error {
 		}
 		row("segment", "%d, on %s", o.Segment, place)
 	}
+	if len(e.Objects) > 0 {
+		fmt.Fprintln(w)
+	}
+	printOrigin(row, e)
 	return w.Flush()
+}
+
+// printOrigin writes how the origin of an explained URL is.
+func printOrigin(row func(name, format string, a ...any), e edge.Explanation) {
+	hints := map[string]bool{} // that are written already
+	failed := func(name, state string, f *origin.Failure) {
+		row(name, "%sfailed %s: %s", state, f.At.UTC().Format(time.RFC3339), f.Error)
+		if f.Hint != "" && !hints[f.Hint] {
+			hints[f.Hint] = true
+			row("hint", "%s", f.Hint)
+		}
+	}
+	if e.LastFailure != nil {
+		failed("last fetch", "", e.LastFailure)
+	}
+	for _, s := range e.Servers {
+		state := s.Server + " is " + s.State
+		if s.LastFailure != nil {
+			failed("server", state+"; last ", s.LastFailure)
+		} else {
+			row("server", "%s", state)
+		}
+	}
 }

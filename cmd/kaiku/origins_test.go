@@ -156,6 +156,12 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 	if status, _ := getFrom(t, web, "wrong.example", "/"); status != http.StatusBadGateway {
 		t.Errorf("a certificate for another name than origin.host: %d", status)
 	}
+	out, err := command(t, "explain", "http", "http://wrong.example/", "--admin", admin)
+	for _, want := range []string{"not stored  the origin failed when it was asked last", "last fetch  failed", "the certificate of " + own + " is for localhost, not for wrong.example", "set origin.sni"} {
+		if err != nil || !strings.Contains(out, want) || strings.Contains(out, "not asked for") {
+			t.Errorf("no %q in what is explained, error %v:\n%s", want, err, out)
+		}
+	}
 }
 
 // The same by flags alone, in a process whose system trusts the origin's authority.
