@@ -23,6 +23,7 @@ func TestRealDeploy(t *testing.T) {
 		return
 	}
 	w := newWorld(t)
+	w.writeFleet(t)
 	one, two := w.build(t, ".", "-buildid=one"), w.build(t, ".", "-buildid=two")
 	ends, sick := w.build(t, "./testdata/sick", "-X main.how=ends"), w.build(t, "./testdata/sick", "-X main.how=ready")
 

@@ -100,6 +100,18 @@ func waitFor(t *testing.T, addr string) {
 // nginxOrigin runs nginx over a folder of files and returns its address and its access log.
 func nginxOrigin(t *testing.T, addr string) (files, log string) {
 	t.Helper()
+	return nginxServer(t, addr, "listen "+addr+";")
+}
+
+// nginxOriginTLS is nginxOrigin over TLS for one name.
+func nginxOriginTLS(t *testing.T, addr, name, cert, key string) (files, log string) {
+	t.Helper()
+	return nginxServer(t, addr, fmt.Sprintf("listen %s ssl; server_name %s; ssl_certificate %s; ssl_certificate_key %s;", addr, name, cert, key))
+}
+
+// nginxServer runs nginx with a server of these directives that listens on addr.
+func nginxServer(t *testing.T, addr, server string) (files, log string) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -120,12 +132,12 @@ http {
   access_log %[2]s short;
   client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
   server {
-    listen %[3]s;
+    %[3]s
     root %[4]s;
     location / { expires 1h; add_header Surrogate-Key "all $uri"; }
     location /never/ { add_header Cache-Control no-store; return 200 "never\n"; }
   }
-}`, dir, log, addr, files)
+}`, dir, log, server, files)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)

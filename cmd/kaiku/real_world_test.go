@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,8 +24,10 @@ type world struct {
 	dir, home, config string
 	bin               string            // of the operator
 	files             string            // of the origin
+	systemd           string            // the program that stands for systemd
 	nodes             []string          // names
 	addrs             map[string]string // by name
+	power             map[string]func() // by name: switches a machine off
 }
 
 const worldVariable = "KAIKU_TEST_WORLD"
@@ -59,13 +63,24 @@ func runInWorld(t *testing.T) {
 // newWorld makes the network, the origin and the machines.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	w := newNetwork(t)
+	w.files, _ = nginxOrigin(t, "10.77.0.1:8000")
+	for i := range 3 {
+		w.addNode(t, fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.77.0.1%d", i+1))
+	}
+	return w
+}
+
+// newNetwork makes the network, which has no machines yet, and the operator's key and program.
+func newNetwork(t *testing.T) *world {
+	t.Helper()
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil { // of the processes of this world
 		t.Fatal(err)
 	}
-	w := &world{dir: t.TempDir(), addrs: map[string]string{}}
+	w := &world{dir: t.TempDir(), addrs: map[string]string{}, power: map[string]func(){}}
 	w.home = filepath.Join(w.dir, "home")
 	if err := os.MkdirAll(w.home+"/.ssh", 0o700); err != nil {
 		t.Fatal(err)
@@ -74,26 +89,25 @@ func newWorld(t *testing.T) *world {
 	w.run(t, "ip", "link", "add", "br0", "type", "bridge")
 	w.run(t, "ip", "address", "add", "10.77.0.1/24", "dev", "br0")
 	w.run(t, "ip", "link", "set", "br0", "up")
-	w.files, _ = nginxOrigin(t, "10.77.0.1:8000")
 	w.bin = w.build(t, ".", "").Path
-	systemd := filepath.Join(w.dir, "systemd")
-	w.run(t, "env", "CGO_ENABLED=0", "go", "build", "-o", systemd, "./testdata/systemd")
+	w.systemd = filepath.Join(w.dir, "systemd")
+	w.run(t, "env", "CGO_ENABLED=0", "go", "build", "-o", w.systemd, "./testdata/systemd")
 	w.run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", w.home+"/.ssh/id_ed25519")
-	for i := range 3 {
-		w.addNode(t, fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.77.0.1%d", i+1), systemd)
-	}
-	w.writeFleet(t)
 	return w
 }
 
-// addNode starts a machine.
-func (w *world) addNode(t *testing.T, name, addr, systemd string) {
+// addNode starts a machine. One of the same name is switched off before.
+func (w *world) addNode(t *testing.T, name, addr string) {
 	t.Helper()
-	dir := filepath.Join(w.dir, name)
+	if off := w.power[name]; off != nil {
+		off()
+		w.nodes = slices.DeleteFunc(w.nodes, func(n string) bool { return n == name })
+	}
+	dir := filepath.Join(w.dir, name+"-"+addr)
 	if err := machine.Prepare(dir, w.home+"/.ssh/id_ed25519.pub"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(systemd, machine.Args(dir)...)
+	cmd := exec.Command(w.systemd, machine.Args(dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	power, err := cmd.StdinPipe()
@@ -103,15 +117,20 @@ func (w *world) addNode(t *testing.T, name, addr, systemd string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	off := sync.OnceFunc(func() {
 		power.Close()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(off)
+	w.power[name] = off
 	pid := fmt.Sprint(cmd.Process.Pid)
-	w.run(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", pid)
-	w.run(t, "ip", "link", "set", name, "master", "br0", "up")
-	w.run(t, "nsenter", "-n", "-t", pid, "ip", "address", "add", addr+"/24", "dev", "eth0")
+	link := "v" + strings.ReplaceAll(addr, ".", "")
+	w.run(t, "ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pid)
+	w.run(t, "ip", "link", "set", link, "master", "br0", "up")
+	w.run(t, "nsenter", "-n", "-t", pid, "ip", "address", "add", addr+"/32", "dev", "eth0")
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "link", "set", "eth0", "up")
+	w.run(t, "nsenter", "-n", "-t", pid, "ip", "route", "add", "default", "dev", "eth0") // all are neighbours, whatever their addresses
+	w.run(t, "ip", "route", "replace", addr+"/32", "dev", "br0")
 	w.nodes = append(w.nodes, name)
 	w.addrs[name] = addr
 	waitFor(t, addr+":22")
