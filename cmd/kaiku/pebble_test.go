@@ -34,6 +34,8 @@ type testCA struct {
 	directory string         // URL
 	roots     string         // file: the authority of the directory's own certificate
 	pool      *x509.CertPool // of what is issued
+	root      []byte         // the same, as PEM
+	handler   http.Handler   // of the ACME API
 	manage    http.Handler
 	orders    atomic.Int64 // that were begun
 	down      atomic.Bool  // it answers 503
@@ -54,7 +56,7 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	front := wfe.New(out, store, va.New(out, httpPort, tlsPort, false, resolver, store), ca.New(out, store, "", "ecdsa", 0, 1, profiles), []string{"pebble.example"}, false, false, 1, 1)
 	c := &testCA{manage: front.ManagementHandler()}
 	handler := front.Handler()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case c.down.Load():
 			http.Error(w, "down", http.StatusServiceUnavailable)
@@ -72,7 +74,8 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 			w = &impatient{w}
 		}
 		handler.ServeHTTP(w, r)
-	}))
+	})
+	s := httptest.NewUnstartedServer(c.handler)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -92,8 +95,8 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	}
 	root := httptest.NewRecorder()
 	c.manage.ServeHTTP(root, httptest.NewRequest("GET", wfe.RootCertPath+"0", nil))
-	c.pool = x509.NewCertPool()
-	if !c.pool.AppendCertsFromPEM(root.Body.Bytes()) {
+	c.pool, c.root = x509.NewCertPool(), root.Body.Bytes()
+	if !c.pool.AppendCertsFromPEM(c.root) {
 		t.Fatal("pebble has no root")
 	}
 	return c

@@ -32,18 +32,6 @@ func need(t *testing.T, name string) string {
 	return ""
 }
 
-// kaikuBinary builds the program once for the test.
-func kaikuBinary(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "kaiku")
-	cmd := exec.Command("go", "build", "-o", bin, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return bin
-}
-
 // process is a program that runs beside the test and ends with it.
 type process struct {
 	*exec.Cmd

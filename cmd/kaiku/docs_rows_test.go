@@ -1,0 +1,149 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+)
+
+// succeeds wants nothing of a command but that it doesn't fail.
+var succeeds = prints()
+
+// initFleet and the others are the commands that README.md and deploy.md have both.
+var (
+	initFleet  = prints(`^wrote fleet/fleet\.yaml$`, `^wrote fleet/example\.com\.zone$`, `^wrote fleet/fleet\.key$`, `^wrote fleet/admin\.token$`)
+	checkFleet = prints(`^fleet/fleet\.yaml is fine: 1 site, 3 nodes, 1 zone$`)
+	explainDNS = prints(`^client\s+193\.166\.3\.2 .*FI`, `^hel1 .* A +the nearest place`, `^fra1 .* - +farther`)
+	dryRun     = prints(`^hel1.*:$`, `kaiku\.service`, `^fra1.*:$`, `^nyc1.*:$`)
+	deployAll  = prints(`hel1: started and well`, `fra1: started and well`, `nyc1: started and well`)
+	nodeStatus = prints(`^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`, `^www +https://origin\.example\.net +up`)
+)
+
+func readmeRows() []docRow {
+	return []docRow{
+		{begins: "git clone", lines: []docCheck{succeeds, succeeds, succeeds}},
+		{begins: "$ kaiku demo --once", alone: true, lines: []docCheck{asShown}},
+		{begins: "kaiku edge --origin", lines: []docCheck{stays("127.0.0.1:8080")}},
+		{begins: "curl -i http://127.0.0.1:8080/", lines: []docCheck{
+			twice(`^HTTP/1\.1 200 `, `(?s)^Age: \d.*^Cache-Status: kaiku; hit`),
+			prints(`stored|cached`, `fresh`),
+			succeeds.then(prints(`fwd=uri-miss`), "curl -i http://127.0.0.1:8080/"),
+			prints(`^objects +1$`, `http://127\.0\.0\.1:8000 +up`),
+			prints(`^kaiku_`),
+		}},
+		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet, explainDNS}},
+		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
+		{begins: "kaiku status", on: "hel1", lines: []docCheck{
+			nodeStatus,
+			prints(`hel1`, `fra1`, `nyc1`),
+			succeeds.then(prints(`^hel1 .* draining`), "kaiku status --token-file /etc/kaiku/admin.token"),
+			succeeds.then(prints(`^hel1 .* ready`), "kaiku status --token-file /etc/kaiku/admin.token"),
+		}},
+	}
+}
+
+func deployRows() []docRow {
+	return []docRow{
+		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet}},
+		{begins: "kaiku explain dns", alone: true, lines: []docCheck{explainDNS}},
+		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
+		{begins: "dig @203.0.113.10", lines: []docCheck{prints(`^203\.0\.113\.10$`), prints(`^198\.51\.100\.20$`)}},
+		{begins: "dig NS", lines: []docCheck{
+			prints(`^ns1\.example\.com\.$`, `^ns2\.example\.com\.$`),
+			soon(twice(`^cache-status: `, `^cache-status: .*; hit`)), // once there are certificates
+			nodeStatus,
+		}},
+	}
+}
+
+func purgeRows() []docRow {
+	return []docRow{
+		{begins: "sites:", text: writePurgeFleet},
+		{begins: "$ kaiku purge", lines: []docCheck{asShown, asShown, asShown}},
+		{begins: "$ curl -X POST http://127.0.0.1:9080/v1", lines: []docCheck{asShown, asShown, asShown, asShown}},
+		{begins: "$ curl -X PURGE http://127.0.0.1:8080/a", lines: []docCheck{asShown}},
+		{begins: "curl -X PURGE http://127.0.0.1:8080/ ", lines: []docCheck{prints(`^Purged`), prints(`^Purged`)}},
+		{begins: "curl -X PURGE 'http://127.0.0.1:8080/.*'", lines: []docCheck{prints(`^Purged`)}},
+		{begins: "curl -X PURGE http://127.0.0.1:8080/ ", lines: []docCheck{prints(`^Purged`)}},
+		{begins: "curl -X BAN", lines: []docCheck{prints(`^Purged`)}},
+		{begins: "curl -X BAN", lines: []docCheck{prints(`^Purged`), prints(`^Purged`)}},
+		{begins: "$ curl -X BAN", lines: []docCheck{asShown}},
+		{begins: "$ curl -X POST http://127.0.0.1:9080/service", lines: []docCheck{asShown, asShown, asShown, asShown, asShown, asShown}},
+		{begins: "$ curl -X POST http://127.0.0.1:9080/client/v4", lines: []docCheck{asShown, asShown}},
+		{begins: "$ kaiku warm", lines: []docCheck{asShown, asShown, asShown}},
+	}
+}
+
+// writePurgeFleet writes the fleet file whose beginning purge.md shows, and its tokens.
+func writePurgeFleet(t *testing.T, s *docShell, text string) {
+	text += "nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.1], edge: { data: " + filepath.Join(s.dir, "data") + ", disk: 128MiB } } }\n"
+	for name, content := range map[string]string{"fleet.yaml": text, "admin.token": "admin-secret\n", "deploy.token": "deploy-secret\n"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stays("127.0.0.1:9080")(t, s, "kaiku serve --config fleet.yaml --node hel1", "")
+}
+
+func tlsRows() []docRow {
+	return []docRow{
+		{begins: "tls:\n  acme:", alone: true, text: isFleetFile},
+		{begins: "tls:\n  certificates:", alone: true, text: isFleetFile},
+		{begins: "sysctl -w", alone: true, text: isWhatDeployWrites},
+	}
+}
+
+// isFleetFile checks that a fleet file takes a part that a document shows.
+func isFleetFile(t *testing.T, s *docShell, text string) {
+	f := "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://127.0.0.1:8000\"] } }]\n" +
+		"nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [203.0.113.10] } }\n"
+	config := filepath.Join(s.dir, "part.yaml")
+	if err := os.WriteFile(config, []byte(f+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	prints(`is fine: 1 site, 1 node`)(t, s, "kaiku check --config part.yaml", "")
+}
+
+// isWhatDeployWrites checks that a deploy sets the settings of the kernel that a command sets, which would
+// be those of the machine that the test runs on.
+func isWhatDeployWrites(t *testing.T, _ *docShell, text string) {
+	n := deploy.Node{Name: "hel1", Service: deploy.Service{}}
+	files, err := n.Units()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var settings string
+	for _, f := range files {
+		if strings.HasPrefix(f.Path, "/etc/sysctl.d/") {
+			settings += string(f.Data)
+		}
+	}
+	command, _, _ := strings.Cut(text, "#")
+	for _, setting := range strings.Fields(command)[2:] {
+		if name, value, _ := strings.Cut(setting, "="); !strings.Contains(settings, name+" = "+value) {
+			t.Errorf("a deploy does not set %s, but:\n%s", setting, settings)
+		}
+	}
+}
+
+func performanceRows() []docRow {
+	return []docRow{{begins: "make bench", alone: true, lines: []docCheck{takesFlags, takesFlags}}}
+}
+
+// takesFlags checks that a command of make leads to a program that takes its flags, without running it, as it
+// takes a quarter of an hour: `make -n` prints the program's command line, and -list has it print its cases.
+func takesFlags(t *testing.T, s *docShell, command, _ string) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(s.run(t, strings.Replace(command, "make ", "make -n -C "+root+" --no-print-directory ", 1))), "\n")
+	program, flags, _ := strings.Cut(lines[len(lines)-1], " ")
+	if program != "bin/bench-http" {
+		t.Fatalf("%s runs %s", command, program)
+	}
+	prints(`nginx`)(t, s, "go run -C "+root+" ./bench/http "+flags+" -list", "")
+}
