@@ -12,14 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
-
-var errNotAbsolute = errors.New("want an absolute URL, http:// or https:// and a host")
 
 // maxPurgeBody bounds the JSON of a purge, in bytes.
 const maxPurgeBody = 4 << 20
@@ -54,19 +54,22 @@ type errorResponse struct {
 	Error string `json:"error"`
 }
 
-// purge turns the request into what the store knows. known leaves out of a URL what its site ignores.
-func (p PurgeRequest) purge(known func(url string) string) (storage.Purge, error) {
+// purge turns the request into what the store knows. known is what that knows a target by.
+func (p PurgeRequest) purge(known func(httpcache.Target) string) (storage.Purge, error) {
 	out := storage.Purge{All: p.All, Soft: p.Soft}
 	for _, list := range []struct {
 		from []string
 		to   *[]string
 	}{{p.URLs, &out.URLs}, {p.Prefixes, &out.Prefixes}} {
 		for _, raw := range list.from {
-			u, err := URLOf(raw)
+			t, err := httpcache.ParseURL(raw)
+			if err == nil && !utf8.ValidString(raw) {
+				err = fmt.Errorf("%q is not UTF-8, and can't be named: purge by prefix, host or tag", raw)
+			}
 			if err != nil {
 				return out, fmt.Errorf("purge: %w", err)
 			}
-			*list.to = append(*list.to, known(u))
+			*list.to = append(*list.to, known(t))
 		}
 	}
 	for _, t := range p.Tags {
@@ -87,14 +90,12 @@ func (p PurgeRequest) purge(known func(url string) string) (storage.Purge, error
 	return out, nil
 }
 
-// known is what the store knows a URL by.
-func (s *Server) known(url string) string {
-	host, target, _ := strings.Cut(url, "/")
-	site, _ := s.sites.Load().find(host)
-	if site == nil {
-		return url
+// known is what the store knows a target by: without what its site ignores.
+func (s *Server) known(t httpcache.Target) string {
+	if site, _ := s.sites.Load().find(t.Host); site != nil {
+		t = site.reduce(t)
 	}
-	return site.url(host, "/"+target)
+	return t.URL()
 }
 
 // route is one thing that the admin listener answers.

@@ -1,11 +1,8 @@
 package edge
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"hash/maphash"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -47,8 +44,8 @@ func newCache(store *storage.Store) *cache {
 
 // find returns what is stored for a request, and the key that it has or would have: where a URI has variants of which the request selects none, requests that
 // could select the same one have the same key.
-func (c *cache) find(key string, request http.Header) (e *entry, own string) {
-	o := c.store.Get(key)
+func (c *cache) find(key httpcache.Key, request http.Header) (e *entry, own httpcache.Key) {
+	o := c.store.Get(string(key))
 	if o == nil {
 		return nil, key
 	}
@@ -59,13 +56,13 @@ func (c *cache) find(key string, request http.Header) (e *entry, own string) {
 		}
 		v := httpcache.Select(variants, request)
 		if v == nil {
-			return nil, variantKey(key, httpcache.VaryFields(names(variants[len(variants)-1]), request))
+			return nil, key.Variant(httpcache.VaryFields(names(variants[len(variants)-1]), request))
 		}
-		if o = c.store.Get(v.Key); o == nil {
+		if o = c.store.Get(string(v.Key)); o == nil {
 			return nil, v.Key
 		}
 	}
-	return c.open(o), o.Key()
+	return c.open(o), httpcache.Key(o.Key())
 }
 
 // open makes an entry of an object; nil if its record is malformed.
@@ -84,51 +81,33 @@ func names(v httpcache.Variant) []string {
 	return out
 }
 
-// variantKey is the key of the response that a request with these fields selects.
-func variantKey(key string, fields []httpcache.VaryField) string {
-	h := sha256.New()
-	for _, f := range fields {
-		present := "-"
-		if f.Present {
-			present = "+"
-		}
-		h.Write([]byte(f.Name + present + f.Value + "\x00"))
-	}
-	return key + " " + hex.EncodeToString(h.Sum(nil)[:12])
-}
-
-// fragmentKey is the key of the fragment of a response that begins at start. The validator is part of it, so that fragments of different
-// representations are never taken for each other.
-func fragmentKey(key string, start int64, validator string) string {
-	h := sha256.Sum256([]byte(validator))
-	return key + " " + hex.EncodeToString(h[:8]) + "@" + strconv.FormatInt(start, 10)
-}
-
 // lock holds what key's record is read, changed and written under.
-func (c *cache) lock(key string) *sync.Mutex {
-	l := &c.locks[maphash.String(c.seed, key)%uint64(len(c.locks))]
+func (c *cache) lock(key httpcache.Key) *sync.Mutex {
+	l := &c.locks[maphash.String(c.seed, string(key))%uint64(len(c.locks))]
 	l.Lock()
 	return l
 }
 
 // born is what a response that is stored has in common with its fragments and its list of variants.
 type born struct {
-	storage.Header                       // with the key of the URI, without variant
-	fields         []httpcache.VaryField // what it varies by
-	tags           []string
+	uri    httpcache.Key         // of the URI, without variant
+	url    string                // what purges know it by
+	epoch  uint64                // the newest purge when the fetch began
+	fields []httpcache.VaryField // what it varies by
+	tags   []string
 }
 
 // key is that of the response itself.
-func (b *born) key() string {
+func (b *born) key() httpcache.Key {
 	if len(b.fields) == 0 {
-		return b.Key
+		return b.uri
 	}
-	return variantKey(b.Key, b.fields)
+	return b.uri.Variant(b.fields)
 }
 
 // header is that of the object with this key.
-func (b *born) header(key string) storage.Header {
-	return storage.Header{Key: key, URL: b.URL, Epoch: b.Epoch}
+func (b *born) header(key httpcache.Key) storage.Header {
+	return storage.Header{Key: string(key), URL: b.url, Epoch: b.epoch}
 }
 
 // commit stores the body that was written to w as the response s. Where s has Vary, it joins the variants of its URI.
@@ -145,13 +124,13 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 	if len(b.fields) == 0 {
 		return nil
 	}
-	defer c.lock(b.Key).Unlock()
+	defer c.lock(b.uri).Unlock()
 	var have []httpcache.Variant
-	if o := c.store.Get(b.Key); o != nil && isVariants(o.Data()) {
-		have, _ = decodeVariants(o.Data()) // a malformed list is begun anew
+	if o := c.store.Get(string(b.uri)); o != nil && isVariants(o.Data()) {
+		have, _ = decodeVariants(b.uri, o.Data()) // a malformed list is begun anew
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date()}
-	w := c.store.Create(b.header(b.Key))
+	w := c.store.Create(b.header(b.uri))
 	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants)))
 	return err
 }
@@ -173,7 +152,7 @@ func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, 
 	key := b.key()
 	defer c.lock(key).Unlock()
 	r := response{Stored: s, size: size, fragments: []httpcache.Fragment{f}}
-	if o := c.store.Get(key); o != nil && !isVariants(o.Data()) {
+	if o := c.store.Get(string(key)); o != nil && !isVariants(o.Data()) {
 		if e := c.open(o); e != nil && e.size == size && s.StrongValidator() != "" && e.StrongValidator() == s.StrongValidator() {
 			r.Stored = e.Update(s.Header, s.RequestTime, s.ResponseTime)
 			r.fragments = httpcache.AddFragment(e.fragments, f)
@@ -188,7 +167,7 @@ func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, 
 
 // update stores what a newer header made of e, whose body stays.
 func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
-	defer c.lock(e.object.Key()).Unlock()
+	defer c.lock(httpcache.Key(e.object.Key())).Unlock()
 	r := e.response
 	r.Stored = s
 	o, err := c.store.Update(e.object, epoch, tags, r.encode())

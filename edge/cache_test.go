@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 func TestNotesAreForgotten(t *testing.T) {
@@ -39,7 +41,7 @@ func TestNotesAreForgotten(t *testing.T) {
 
 func TestTagsOf(t *testing.T) {
 	h := http.Header{"Surrogate-Key": {"a  b", " c "}, "Cache-Tag": {"d e,f", " ,g,"}, "Cache-Groups": {`"h", "i j"`}}
-	if got, want := tagsOf(h, &Site{Hosts: []string{"www.example"}}, "www.example", "https://www.example"), []string{"\x00host www.example", "a", "b", "c", "d e", "f", "g",
+	if got, want := tagsOf(h, &Site{Hosts: []string{"www.example"}}, httpcache.Target{Secure: true, Host: "www.example"}), []string{"\x00host www.example", "a", "b", "c", "d e", "f", "g",
 		"\x00group https://www.example h", "\x00group https://www.example i j"}; !slices.Equal(got, want) {
 		t.Errorf("tags are %q, want %q", got, want)
 	}
@@ -50,52 +52,80 @@ func TestRecords(t *testing.T) {
 	s := &httpcache.Stored{Status: 404, RequestTime: asked, ResponseTime: asked.Add(time.Second),
 		Header: http.Header{"Etag": {`"a: b"`}, "X-Multi": {"1", "2", ""}, "X-Empty": {""}, "X-Latin": {"\xe4"}}}
 	whole := response{Stored: s, size: -1}
-	got, err := decodeResponse(whole.encode())
+	got, err := decodeResponse("http://a/", whole.encode())
 	if err != nil || got.Status != s.Status || !reflect.DeepEqual(got.Header, s.Header) ||
 		!got.RequestTime.Equal(s.RequestTime) || !got.ResponseTime.Equal(s.ResponseTime) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, s)
 	}
 	parts := response{Stored: s, size: 100, fragments: []httpcache.Fragment{
-		{Range: httpcache.Range{Start: 0, Length: 10}, Key: "http://a/ b@0"}, {Range: httpcache.Range{Start: 50, Length: 50}, Key: "k"}}}
-	if got, err = decodeResponse(parts.encode()); err != nil || got.size != 100 || !reflect.DeepEqual(got.fragments, parts.fragments) ||
+		{Range: httpcache.Range{Start: 0, Length: 10}, Key: httpcache.Key("http://a/").Fragment("x", 0)}, {Range: httpcache.Range{Start: 50, Length: 50}, Key: httpcache.Key("http://a/").Fragment("x", 50)}}}
+	if got, err = decodeResponse("http://a/", parts.encode()); err != nil || got.size != 100 || !reflect.DeepEqual(got.fragments, parts.fragments) ||
 		!reflect.DeepEqual(got.Header, s.Header) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, parts)
 	}
 	if isVariants(whole.encode()) {
 		t.Error("a response looks like a list of variants")
 	}
-	for _, bad := range []string{"", "x", "200", "200 1\n", "200 1 2\n", "200 1 2 -1\nno colon\n", "200 1 2 9\n\n0 10 past-the-end\n", "200 1 2 9\n\n-1 3 k\n", "200 1 2 9\n\n1 k\n"} {
-		if s, err := decodeResponse([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "x", "200", "200 1\n", "200 1 2\n", "200 1 2 -1\nno colon\n", "200 1 2 9\n\n0 10 past-the-end\n", "200 1 2 9\n\n-1 3 k\n", "200 1 2 9\n\n1 k\n",
+		"200 1 2 9\n\n0 9 http://a/ 0123456789abcdef@0\n", "200 1 2 9\n\n0 9 http://b/#fragment=x@0\n"} {
+		if s, err := decodeResponse("http://a/", []byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, s)
 		}
 	}
 
-	v := []httpcache.Variant{{Key: "k", Fields: []httpcache.VaryField{{Name: "Accept", Value: "a", Present: true}}, Date: asked.UTC()}}
+	fields := []httpcache.VaryField{{Name: "Accept", Value: "\xe4", Present: true}}
+	v := []httpcache.Variant{{Key: httpcache.Key("http://a/\xff").Variant(fields), Fields: fields, Date: asked.UTC()}}
 	b := encodeVariants(v)
-	again, err := decodeVariants(b)
+	again, err := decodeVariants("http://a/\xff", b)
 	if err != nil || !isVariants(b) || !reflect.DeepEqual(again, v) {
 		t.Errorf("got %+v, %v", again, err)
 	}
-	if _, err := decodeVariants(b[:len(b)-1]); err == nil {
-		t.Error("a list that was cut short is read")
+	for _, bad := range []string{string(b[:len(b)-1]), `{"variants":[{"vary":[],"date":"2026-01-02T15:04:05Z"}]}`} {
+		if v, err := decodeVariants("http://a/", []byte(bad)); err == nil {
+			t.Errorf("%q is read as %+v", bad, v)
+		}
+	}
+	// As version 0.1.0 had it: a key in it may be of another URI.
+	if old := []byte(`[{"Key":"http://a/ 0123","Fields":[{"Name":"Accept","Value":"a","Present":true}],"Date":"2026-01-02T15:04:05Z"}]`); isVariants(old) {
+		t.Error("an old list of variants is taken")
+	} else if s, err := decodeResponse("http://a/", old); err == nil {
+		t.Errorf("it is read as %+v", s)
 	}
 }
 
-func TestVariantKey(t *testing.T) {
-	fields := func(value string, present bool) []httpcache.VaryField {
-		return []httpcache.VaryField{{Name: "Accept", Value: value, Present: present}, {Name: "Cookie"}}
-	}
-	seen := map[string]bool{}
-	for _, k := range []string{
-		variantKey("http://a/", fields("x", true)), variantKey("http://a/", fields("y", true)), variantKey("http://a/", fields("", true)),
-		variantKey("http://a/", fields("", false)), variantKey("http://b/", fields("x", true)), variantKey("http://a/", fields("x", true)[:1]),
-	} {
-		if seen[k] {
-			t.Errorf("two variants have the key %s", k)
+// What version 0.1.0 stored with keys of its form, which a crafted path could have as well, is fetched again. What it stored whole is used.
+func TestOldStore(t *testing.T) {
+	e := newEdge(t, static("new", "Cache-Control: max-age=1000"))
+	origin := authorityOf("www.example")
+	put := func(key, data, body string) {
+		t.Helper()
+		w := e.Store.Create(storage.Header{Key: key, URL: "www.example/"})
+		defer w.Close()
+		if _, err := w.Write([]byte(body)); err != nil {
+			t.Fatal(err)
 		}
-		seen[k] = true
+		if _, err := w.Commit(nil, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if a, b := variantKey("k", fields("x", true)), variantKey("k", fields("x", true)); a != b {
-		t.Error("one variant has two keys")
+	now := time.Now().UnixNano()
+	const fields = "Cache-Control: max-age=1000\nTransfer-Encoding: chunked\n"
+	put(origin+"/whole", fmt.Sprintf("200 %d %d -1\n%s", now, now, fields), "old")
+	put(origin+"/vary", `[{"Key":"`+origin+`/vary 0123","Fields":[{"Name":"Accept","Value":"","Present":false}],"Date":"2026-01-02T15:04:05Z"}]`, "")
+	put(origin+"/vary 0123", fmt.Sprintf("200 %d %d -1\n%s", now, now, fields), "planted")
+	put(origin+"/parts", fmt.Sprintf("200 %d %d 7\n%s\n0 7 %s", now, now, fields, origin+"/parts 0123@0\n"), "")
+	put(origin+"/parts 0123@0", "", "planted")
+	for range 2 {
+		a := e.get("/whole")
+		a.wants(t, 200, "old")
+		if !a.isHit() || a.header["Transfer-Encoding"] != nil {
+			t.Errorf("what was stored whole: %v", a.header)
+		}
+	}
+	for _, path := range []string{"/vary", "/parts"} {
+		e.get(path).wants(t, 200, "new")
+		if a := e.get(path); !a.isHit() || a.body != "new" {
+			t.Errorf("%s afterwards: %+v", path, a)
+		}
 	}
 }

@@ -108,7 +108,7 @@ func (c *flightContent) close() {
 type fragmentContent struct {
 	server *Server
 	x      *exchange
-	key    string // of the response
+	key    httpcache.Key // of the response
 	response
 	// flight, if there is one, is the fetch that the request itself led or joined, whose body is a fragment that is still coming.
 	flight *flight
@@ -141,7 +141,7 @@ func (c *fragmentContent) next(ctx context.Context) error {
 		if p.Key == "" {
 			return c.fetch(ctx, p)
 		}
-		if o := c.server.Store.Get(p.Key); o != nil {
+		if o := c.server.Store.Get(string(p.Key)); o != nil {
 			piece := &objectContent{object: o}
 			if err := piece.open(ctx, httpcache.Range{Start: p.Start - p.Begin, Length: p.Length}); err == nil {
 				c.piece, c.have = piece, p.Length
@@ -199,9 +199,9 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight, error) {
 	s, x := c.server, c.x
 	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
-	key := fragmentKey(c.key, slice.Start, c.StrongValidator())
-	stage := x.site.Origin.Stage(x.key, x.came)
-	f, leads := s.flights.join(flightKey(key, stage), storage.Header{Key: key, URL: x.url, Epoch: s.Store.Epoch()})
+	key := c.key.Fragment(c.StrongValidator(), slice.Start)
+	stage := x.site.Origin.Stage(string(x.key), x.came)
+	f, leads := s.flights.join(flightKey{key, stage}, storage.Header{Key: string(key), URL: x.target.URL(), Epoch: s.Store.Epoch()})
 	if leads {
 		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{}, stage)
 		t.part = true

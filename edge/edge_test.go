@@ -35,7 +35,7 @@ import (
 // testEdge is an edge on loopback in front of one origin, with a client that reaches it under any name.
 type testEdge struct {
 	*Server
-	t      *testing.T
+	t      testing.TB
 	site   *Site
 	client *http.Client
 	hits   atomic.Int64 // requests that reached the origin
@@ -43,7 +43,7 @@ type testEdge struct {
 }
 
 // newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what is started.
-func newEdge(t *testing.T, h http.HandlerFunc, change ...func(*Server, *Site)) *testEdge {
+func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *Site)) *testEdge {
 	t.Helper()
 	e := &testEdge{t: t}
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -325,7 +325,7 @@ func (e *testEdge) wantHits(n int64) {
 }
 
 // until waits for what other goroutines bring about.
-func until(t *testing.T, what string, cond func() bool) {
+func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
 		if time.Now().After(end) {

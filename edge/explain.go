@@ -44,24 +44,18 @@ type Explained struct {
 // serveExplain answers for the url of the query.
 func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	raw := r.URL.Query().Get("url")
-	u, err := URLOf(raw)
+	t, err := httpcache.ParseURL(raw)
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
 		return
 	}
-	host, rest, _ := strings.Cut(u, "/")
-	site, _ := s.sites.Load().find(host)
+	site, _ := s.sites.Load().find(t.Host)
 	if site == nil {
-		writeJSON(w, http.StatusNotFound, errorResponse{s.sites.Load().unknown(host).Error()})
+		writeJSON(w, http.StatusNotFound, errorResponse{s.sites.Load().unknown(t.Host).Error()})
 		return
 	}
-	_, hostport, _ := strings.Cut(raw, "://")
-	if i := strings.IndexAny(hostport, "/?#"); i >= 0 {
-		hostport = hostport[:i]
-	}
-	e := Explanation{URL: raw,
-		Key: authority(strings.HasPrefix(raw, "https:"), hostport) + strings.TrimPrefix(site.url(host, "/"+rest), host)}
-	e.Objects = s.explain(site, e.Key)
+	key := site.reduce(t).Key()
+	e := Explanation{URL: raw, Key: string(key), Objects: s.explain(site, key)}
 	e.LastFailure = s.failures.get(e.Key)
 	e.Servers = site.Origin.Origin.Status().Servers
 	if len(e.Objects) == 0 {
@@ -76,18 +70,18 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, e)
 }
 
-func (s *Server) explain(site *Site, key string) []Explained {
-	o := s.Store.Get(key)
+func (s *Server) explain(site *Site, key httpcache.Key) []Explained {
+	o := s.Store.Get(string(key))
 	if o == nil {
 		return nil
 	}
 	if !isVariants(o.Data()) {
 		return s.explainEntry(site, s.cache.open(o), nil)
 	}
-	variants, _ := decodeVariants(o.Data()) // a malformed list has none
+	variants, _ := decodeVariants(key, o.Data()) // a malformed list has none
 	var out []Explained
 	for _, v := range variants {
-		if o := s.Store.Get(v.Key); o != nil {
+		if o := s.Store.Get(string(v.Key)); o != nil {
 			out = append(out, s.explainEntry(site, s.cache.open(o), v.Fields)...)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // failed answers a request whose fetch failed: with the stale response if there is one that may be used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
-	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.url, have.object.Tags())) {
+	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
 		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
 	}
 	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
@@ -76,13 +76,13 @@ func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 const originError = "origin-error"
 
 // fetchFailed remembers how the fetch of a key failed, and logs it. The log gets one line of a site and a reason in noteTime, as a server that is down fails all that is asked.
-func (s *Server) fetchFailed(site *Site, key, url string, err error) {
+func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err error) {
 	now := time.Now()
 	f := origin.FailureOf(err, now)
 	if errors.As(err, new(*statusError)) {
 		f.Reason = originError
 	}
-	s.failures.set(key, f)
+	s.failures.set(string(key), f)
 	kind := site.Name + " " + f.Reason
 	if s.toldFailures.get(kind, now) != "" {
 		return
@@ -96,10 +96,10 @@ func (s *Server) fetchFailed(site *Site, key, url string, err error) {
 }
 
 // fetchAnswered remembers what an origin answered for a key, if that is an error.
-func (s *Server) fetchAnswered(key string, status int) {
+func (s *Server) fetchAnswered(key httpcache.Key, status int) {
 	if status < 500 {
-		s.failures.forget(key)
+		s.failures.forget(string(key))
 		return
 	}
-	s.failures.set(key, origin.Failure{At: time.Now(), Reason: originError, Error: (&statusError{status}).Error()})
+	s.failures.set(string(key), origin.Failure{At: time.Now(), Reason: originError, Error: (&statusError{status}).Error()})
 }

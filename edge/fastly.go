@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // fastlyDone is the answer to a purge by URL, tag or service.
@@ -90,14 +92,19 @@ func (s *Server) serveFastlyURL(w http.ResponseWriter, r *http.Request) {
 	if !fromNoPage(w, r, failFastly) {
 		return
 	}
-	raw := "http://" + r.Host + target(r)
-	if r.Method == http.MethodPost {
-		raw = strings.TrimPrefix(target(r), fastlyURLs)
+	t, err := httpcache.ParseTarget(r, false)
+	if err == nil && r.Method == http.MethodPost {
+		raw := strings.TrimPrefix(t.RequestURI(), fastlyURLs)
 		if !strings.Contains(raw, "://") {
 			raw = "http://" + raw
 		}
+		t, err = httpcache.ParseURL(raw)
 	}
-	req := PurgeRequest{URLs: []string{raw}, Soft: fastlySoft(r.Header)}
+	if err != nil {
+		failFastly(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	req := PurgeRequest{URLs: []string{t.String()}, Soft: fastlySoft(r.Header)}
 	seq, status, err := s.purgeFor(r.Context(), req)
 	if err != nil {
 		failPurge(w, failFastly, status, err)

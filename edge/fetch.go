@@ -19,9 +19,8 @@ import (
 // fetch is what a flight asks of an origin.
 type fetch struct {
 	site    *Site
-	born    born          // of what is stored; its fields and tags are known once the answer is
-	host    string        // canonical
-	origin  string        // authority of the URI
+	born    born // of what is stored; its fields and tags are known once the answer is
+	target  httpcache.Target
 	stage   origin.Stage  // where the request goes on
 	client  http.Header   // of the request that leads the flight, as it came
 	request *http.Request // to the origin, under the flight's context
@@ -45,7 +44,7 @@ func (s *Server) start(f *flight, t *fetch) {
 	s.work.Go(func() {
 		if err := s.fly(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
-				s.fetchFailed(t.site, t.born.Key, t.born.URL, err)
+				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
 			}
 			s.flights.land(f)
 			f.change(func() { f.phase, f.err = failed, err })
@@ -75,11 +74,11 @@ func (f *flight) trace(ctx context.Context) context.Context {
 func (s *Server) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, err := t.site.Origin.Fetch(t.request, t.born.Key, t.stage)
+	resp, err := t.site.Origin.Fetch(t.request, string(t.born.uri), t.stage)
 	if err != nil {
 		return err
 	}
-	s.fetchAnswered(t.born.Key, resp.StatusCode)
+	s.fetchAnswered(t.born.uri, resp.StatusCode)
 	answer := s.receive(resp, asked, time.Now())
 	f.change(func() { f.fwdStatus = resp.StatusCode })
 	switch {
@@ -114,14 +113,14 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 { // else the next request may fare otherwise
-		s.cache.pass.set(t.born.Key, why, answer.ResponseTime)
+		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
 		s.decline(f, resp)
 		return nil
 	}
 	if len(t.request.Header["Range"]) > 0 && resp.StatusCode == http.StatusOK {
-		s.cache.noRange.set(t.born.Key, "the origin ignores Range", answer.ResponseTime)
+		s.cache.noRange.set(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
 	}
 	if partial {
 		delete(answer.Header, "Content-Range")
@@ -159,10 +158,10 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	if !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)) {
 		s.Store.Forget(t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
 	} else if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.host, t.origin)); err == nil {
+		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.target)); err == nil {
 			e = stored
 		} else {
-			s.Log.Warn("a validated response can't be stored again", "key", f.key, "error", err)
+			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
 		}
 	}
 	s.flights.land(f)
@@ -184,7 +183,7 @@ func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *http
 		return &statusError{resp.StatusCode}
 	}
 	// What is stored is of the past (RFC 9111, 3.4): the next look-up begins anew.
-	s.Store.Forget(t.born.key())
+	s.Store.Forget(string(t.born.key()))
 	return errChanged
 }
 
@@ -197,11 +196,11 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	fragment := part.Length != whole
 	b := &t.born
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
-	b.tags = tagsOf(answer.Header, t.site, t.host, t.origin)
+	b.tags = tagsOf(answer.Header, t.site, t.target)
 	private := answer.RemovePrivate()
 	key := b.key()
 	if fragment {
-		key = fragmentKey(key, part.Start, answer.StrongValidator())
+		key = key.Fragment(answer.StrongValidator(), part.Start)
 	}
 	w := s.Store.Create(b.header(key))
 	defer w.Close()
@@ -212,27 +211,27 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	})
 
 	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store)); err != nil {
-		return fmt.Errorf("read %s: %w", f.key, err)
+		return fmt.Errorf("read %s: %w", f.key.Key, err)
 	}
 	size := f.size
 	if !f.unstored {
 		size = w.Size()
 	}
 	if part.Length >= 0 && size != part.Length {
-		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key, size, part.Length)
+		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key.Key, size, part.Length)
 	}
 	var e *entry
 	var err error
 	switch {
 	case f.unstored:
-		s.cache.pass.set(b.Key, "the body outgrew what may be stored, or the disk is full", time.Now())
+		s.cache.pass.set(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
 		e, err = s.cache.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
 	default:
 		e, err = s.cache.commit(b, w, answer)
 	}
 	if err != nil {
-		s.Log.Warn("a response can't be stored", "key", f.key, "error", err)
+		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)
 	}
 	s.flights.land(f)
 	f.change(func() { f.phase, f.entry, f.size = done, e, size })

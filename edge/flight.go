@@ -36,7 +36,7 @@ const (
 
 // flight is one fetch that any number of requests follow; there is at most one of a key.
 type flight struct {
-	key    string
+	key    flightKey
 	header storage.Header // of the object that it may become
 	cancel context.CancelFunc
 
@@ -85,7 +85,7 @@ type follower struct {
 	off    int64 // guarded by flight.mu
 }
 
-func newFlight(key string, h storage.Header) *flight {
+func newFlight(key flightKey, h storage.Header) *flight {
 	return &flight{key: key, header: h, changed: make(chan struct{}), followers: 1, cancel: func() {}}
 }
 
@@ -248,16 +248,11 @@ func (f *flight) append(ctx context.Context, p []byte) error {
 	}
 }
 
-// flightKey is what a flight of a key is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
+// flightKey is what a flight is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
 // peer.
-func flightKey(key string, stage origin.Stage) string {
-	switch stage {
-	case origin.ToOwner:
-		return key + " to owner"
-	case origin.ToShield:
-		return key + " to shield"
-	}
-	return key
+type flightKey struct {
+	httpcache.Key
+	stage origin.Stage
 }
 
 // flights finds the flight of a key.
@@ -265,11 +260,11 @@ type flights struct {
 	store *storage.Store
 
 	mu    sync.Mutex // taken before that of a flight
-	byKey map[string]*flight
+	byKey map[flightKey]*flight
 }
 
 // join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight that was overtaken by a purge is not joined.
-func (fs *flights) join(key string, h storage.Header) (f *flight, leads bool) {
+func (fs *flights) join(key flightKey, h storage.Header) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
@@ -334,11 +329,11 @@ func (fs *flights) remove(f *flight) {
 }
 
 // has says whether there is a flight of a key, whatever its stage.
-func (fs *flights) has(key string) bool {
+func (fs *flights) has(key httpcache.Key) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for stage := origin.ToOwner; stage <= origin.ToOrigin; stage++ {
-		if fs.byKey[flightKey(key, stage)] != nil {
+		if fs.byKey[flightKey{key, stage}] != nil {
 			return true
 		}
 	}
@@ -347,7 +342,7 @@ func (fs *flights) has(key string) bool {
 
 // reaches says whether there is a flight of a whole response that has, or will soon have, the byte at off: one that is at most
 // near before it.
-func (fs *flights) reaches(key string, off, near int64) bool {
+func (fs *flights) reaches(key flightKey, off, near int64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f := fs.byKey[key]

@@ -3,8 +3,6 @@ package edge
 import (
 	"context"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -20,17 +18,15 @@ type exchange struct {
 	w    *recorder
 	r    *http.Request
 	site *Site
-	host string // canonical
-	// origin is the authority of the URI.
-	origin string
-	url    string // what purges know it by
-	key    string // what the store knows it by
+	// asked is what the client asked for, and target what of that the site doesn't ignore. The key is that of target.
+	asked, target httpcache.Target
+	key           httpcache.Key
 	// peer says that it came from another edge of the fleet, which is trusted, and came at which stage it has to go on.
 	peer  bool
 	came  origin.Stage
 	epoch uint64 // the newest purge when what is stored was looked up
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
-	variant string
+	variant httpcache.Key
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
 	hasty bool
 }
@@ -40,7 +36,7 @@ const hastyTime = 2 * time.Second
 
 // born is what is stored of an answer to the request, as far as that is known without the answer.
 func (x *exchange) born(epoch uint64) born {
-	return born{Header: storage.Header{Key: x.key, URL: x.url, Epoch: epoch}}
+	return born{uri: x.key, url: x.target.URL(), epoch: epoch}
 }
 
 // ServeHTTP answers one request of a client.
@@ -97,15 +93,12 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 
 func (s *Server) serve(x *exchange) {
 	w, r := x.w, x.r
-	if r.URL.Path == healthPath {
-		w.Header().Set("Content-Type", "text/plain")
-		w.Header().Set("Cache-Control", "no-store")
-		if !s.trusts() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte("behind with purges\n"))
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
+	if status, why := x.parse(); status != 0 {
+		s.refuse(x, status, why)
+		return
+	}
+	if x.asked.Path == healthPath {
+		s.serveHealth(w)
 		return
 	}
 	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
@@ -115,21 +108,15 @@ func (s *Server) serve(x *exchange) {
 	if r.TLS == nil && !x.peer && s.Certificates.answerChallenge(w, r) {
 		return
 	}
-	site, host := s.sites.Load().find(r.Host)
-	x.site, x.host = site, host
-	if status, why := s.refuse(x); status != 0 {
-		s.tellRefusal(r, status, why)
-		if x.peer {
-			w.Header().Set(origin.FailedField, "refused")
-		}
-		s.fail(x, status, httpcache.Status{Detail: why})
+	x.site, _ = s.sites.Load().find(x.asked.Host)
+	if status, why := s.mayServe(x); status != 0 {
+		s.refuse(x, status, why)
 		return
 	}
-	w.site = site.Name
+	w.site = x.site.Name
 	s.setHSTS(x)
-	x.url = site.url(host, target(r))
-	x.origin = authority(x.secure(), r.Host)
-	x.key = x.origin + strings.TrimPrefix(x.url, host)
+	x.target = x.site.reduce(x.asked)
+	x.key = x.target.Key()
 	switch {
 	case s.isPurge(x):
 		s.servePurgeAtEdge(x)
@@ -146,29 +133,59 @@ func (s *Server) serve(x *exchange) {
 	}
 }
 
-// refuse says with which status a request is refused, and why; 0 if it is not.
-func (s *Server) refuse(x *exchange) (int, string) {
+// serveHealth says whether the edge serves, to whoever asks.
+func (s *Server) serveHealth(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain")
+	w.Header().Set("Cache-Control", "no-store")
+	if !s.trusts() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write([]byte("behind with purges\n"))
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// parse finds out what a request asks for, before anything else is done with it. It returns the status that the request is refused with, and why; 0 if it is not.
+func (x *exchange) parse() (status int, why string) {
+	switch {
+	case x.r.Method == http.MethodConnect:
+		return http.StatusMethodNotAllowed, "not a forward proxy"
+	case len(x.r.RequestURI) > maxURL:
+		return http.StatusRequestURITooLong, "request target too long"
+	}
+	var err error
+	if x.asked, err = httpcache.ParseTarget(x.r, x.secure()); err != nil {
+		return http.StatusBadRequest, err.Error()
+	}
+	return 0, ""
+}
+
+// mayServe says with which status a request is refused whose target is known, and why; 0 if it is not.
+func (s *Server) mayServe(x *exchange) (status int, why string) {
 	fields := 0
 	for _, lines := range x.r.Header {
 		fields += len(lines)
 	}
 	switch {
-	case !validHost(x.r.Host) && x.r.Host != "":
-		return http.StatusBadRequest, "malformed Host"
 	case x.site == nil:
 		return http.StatusMisdirectedRequest, "no site has this host"
 	case x.r.URL.Scheme == "https" && x.r.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"
 	case s.loops(x.r.Header):
 		return http.StatusLoopDetected, "the request was here before: the origin of the site, or a proxy before it, leads back to this edge"
-	case len(x.r.RequestURI) > maxURL:
-		return http.StatusRequestURITooLong, "request target too long"
 	case fields > maxFields:
 		return http.StatusRequestHeaderFieldsTooLarge, "too many header fields"
-	case x.r.Method == http.MethodConnect:
-		return http.StatusMethodNotAllowed, "not a forward proxy"
 	}
 	return 0, ""
+}
+
+// refuse answers a request that is not served.
+func (s *Server) refuse(x *exchange, status int, why string) {
+	s.tellRefusal(x.r, status, why)
+	if x.peer {
+		x.w.Header().Set(origin.FailedField, "refused")
+	}
+	s.fail(x, status, httpcache.Status{Detail: why})
 }
 
 // tellRefusal logs the first refusal of a kind in a while.
@@ -250,7 +267,7 @@ func (s *Server) lookup(x *exchange) {
 }
 
 // miss answers a request for which nothing is stored.
-func (s *Server) miss(x *exchange, directives httpcache.Directives, own string) bool {
+func (s *Server) miss(x *exchange, directives httpcache.Directives, own httpcache.Key) bool {
 	forward := "uri-miss"
 	if own != x.key {
 		forward = "vary-miss"
@@ -267,12 +284,12 @@ func (s *Server) miss(x *exchange, directives httpcache.Directives, own string) 
 }
 
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the request has to be looked up again.
-func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, forward string) bool {
-	header := storage.Header{Key: own, URL: x.url, Epoch: x.epoch}
-	passes := s.cache.pass.get(x.key, time.Now()) != ""
+func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
+	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
+	passes := s.cache.pass.get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
 	if !passes {
-		stage = x.site.Origin.Stage(x.key, x.came)
+		stage = x.site.Origin.Stage(string(x.key), x.came)
 	}
 	slice, part := s.partWanted(x, have, own, stage)
 	var f *flight
@@ -282,11 +299,11 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 		s.pass(x, forward)
 		return true
 	case part:
-		f, leads = s.flights.join(flightKey(fragmentKey(own, slice.Start, ""), stage), header)
+		f, leads = s.flights.join(flightKey{own.Fragment("", slice.Start), stage}, header)
 	case passes:
-		f = newFlight(own, header) // nobody else waits for it
+		f = newFlight(flightKey{own, stage}, header) // nobody else waits for it
 	default:
-		f, leads = s.flights.join(flightKey(own, stage), header)
+		f, leads = s.flights.join(flightKey{own, stage}, header)
 	}
 	defer s.flights.leave(f)
 	if leads && s.landedMeanwhile(x, f, have) {
@@ -314,7 +331,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			f.change(func() { f.keep = true }) // for those who come next
-			if !s.trusts() || s.Store.Purged(have.object.Epoch(), x.url, have.object.Tags()) {
+			if !s.trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
 				return false // what is stored won't do any more
 			}
 			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
@@ -349,10 +366,10 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own, for
 	case p == failed:
 		s.failed(x, have, d, ferr, st)
 		return true
-	case header.Epoch > f.header.Epoch && s.Store.Purged(f.header.Epoch, x.url, tags):
+	case header.Epoch > f.header.Epoch && s.Store.Purged(f.header.Epoch, x.target.URL(), tags):
 		return false // purged before this request came, by a tag that nobody knew when it joined
 	case !v.Matches(x.r.Header):
-		x.variant = variantKey(x.key, httpcache.VaryFields(names(v), x.r.Header))
+		x.variant = x.key.Variant(httpcache.VaryFields(names(v), x.r.Header))
 		return false
 	case b.stored != nil:
 		st.Stored = !b.unstored
@@ -399,9 +416,9 @@ func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 }
 
 // revalidate validates e in the background.
-func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own string) {
-	stage := x.site.Origin.Stage(x.key, x.came)
-	f, leads := s.flights.join(flightKey(own, stage), storage.Header{Key: own, URL: x.url, Epoch: x.epoch})
+func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own httpcache.Key) {
+	stage := x.site.Origin.Stage(string(x.key), x.came)
+	f, leads := s.flights.join(flightKey{own, stage}, storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch})
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
 		f.change(func() { f.keep = true })
@@ -420,27 +437,14 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	f.mu.Lock()
 	f.cancel = cancel
 	f.mu.Unlock()
-	out := &http.Request{Method: http.MethodGet, URL: originURL(target(x.r)), Host: x.r.Host, Header: x.r.Header.Clone(),
+	out := &http.Request{Method: http.MethodGet, URL: x.target.RequestURL(), Host: x.target.Authority(), Header: x.r.Header.Clone(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
-	if stage != origin.ToOrigin && s.cache.changed.get(x.url, time.Now()) != "" {
+	if stage != origin.ToOrigin && s.cache.changed.get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, born: x.born(f.header.Epoch), host: x.host, origin: x.origin, stage: stage, client: x.r.Header,
+	return &fetch{site: x.site, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
-}
-
-// originURL is the URL of a request to an origin with this path and query, as they are.
-func originURL(target string) *url.URL {
-	p, query, has := strings.Cut(target, "?")
-	u := &url.URL{Path: p, RawPath: p, RawQuery: query, ForceQuery: has && query == ""}
-	if decoded, err := url.PathUnescape(p); err == nil {
-		u.Path = decoded
-	}
-	if u.EscapedPath() != p && !strings.HasPrefix(p, "//") {
-		u.Opaque = p // bytes that url would encode
-	}
-	return u
 }

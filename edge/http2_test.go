@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -20,7 +21,7 @@ import (
 
 // attacker is a client of HTTP/2 that does as it likes.
 type attacker struct {
-	t    *testing.T
+	t    testing.TB
 	conn *tls.Conn
 	*http2.Framer
 	buf  bytes.Buffer
@@ -60,9 +61,14 @@ func (e *testEdge) attack(settings ...http2.Setting) *attacker {
 
 func (e *testEdge) attackOver(version uint16, settings ...http2.Setting) *attacker {
 	e.t.Helper()
+	return e.attackAt(e.SecureAddr(), version, settings...)
+}
+
+func (e *testEdge) attackAt(addr net.Addr, version uint16, settings ...http2.Setting) *attacker {
+	e.t.Helper()
 	conf := e.trust()
 	conf.NextProtos, conf.MaxVersion = []string{"h2"}, version
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(e.t.Context(), "tcp", e.SecureAddr().String())
+	conn, err := (&tls.Dialer{Config: conf}).DialContext(e.t.Context(), "tcp", addr.String())
 	if err != nil {
 		e.t.Fatal(err)
 	}

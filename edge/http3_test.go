@@ -18,7 +18,7 @@ import (
 )
 
 // socket is a UDP socket of the test's.
-func socket(t *testing.T) *quic.Transport {
+func socket(t testing.TB) *quic.Transport {
 	t.Helper()
 	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // begin serves a new connection.
@@ -318,7 +320,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		}
 		n, kind := b.ask.read(data)
 		var h *laneHit
-		var key string
+		var key httpcache.Key
 		if kind == askLane && !c.lane.draining.Load() {
 			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, &c.site), c.tls != nil, began)
 		}

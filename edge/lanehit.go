@@ -27,11 +27,10 @@ type laneHit struct {
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
 type laneSite struct {
-	sites     *sites
-	named     string // the Host field
-	site      *Site  // nil if the lane can't answer for it
-	host      string
-	authority string
+	sites  *sites
+	named  string // the Host field
+	site   *Site  // nil if the lane can't answer for it
+	origin string // scheme and authority
 }
 
 // laneSite finds the site of a Host field.
@@ -41,29 +40,31 @@ func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
 		return last
 	}
 	*last = laneSite{sites: now, named: string(host)}
-	if !validHost(last.named) {
+	t := httpcache.Target{Secure: secure}
+	var ok bool
+	if t.Host, t.Port, ok = httpcache.ParseAuthority(last.named, secure); !ok {
 		return last
 	}
-	site, name := now.find(last.named)
+	site, _ := now.find(t.Host)
 	if site != nil && !secure && site.Redirect && s.https != nil {
 		site = nil // it may be sent to https
 	}
-	last.site, last.host, last.authority = site, name, authority(secure, last.named)
+	last.site, last.origin = site, t.Origin()
 	return last
 }
 
 // findHit finds what answers a request at once, and the key of its URI; nil if that is for the ordinary path to find out. What it decides is what lookup decides for such a request.
-func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, string) {
+func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, httpcache.Key) {
 	if at.site == nil || !s.trusts() || s.cutOff() {
 		return nil, ""
 	}
-	var key string
-	if len(at.site.IgnoreQuery) > 0 {
-		key = at.authority + at.site.url(at.host, string(q.target))[len(at.host):]
+	var key httpcache.Key
+	if i := bytes.IndexByte(q.target, '?'); i >= 0 && len(at.site.IgnoreQuery) > 0 {
+		key = httpcache.KeyOf(at.origin, string(q.target[:i])+at.site.reduceQuery(string(q.target[i:])))
 	} else {
-		key = at.authority + string(q.target)
+		key = httpcache.KeyOf(at.origin, string(q.target))
 	}
-	o := s.Store.Hot(key)
+	o := s.Store.Hot(string(key))
 	if o == nil {
 		return nil, ""
 	}
@@ -74,7 +75,7 @@ func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*lan
 		if v == nil {
 			return nil, ""
 		}
-		if o = s.Store.Hot(v.Key); o == nil {
+		if o = s.Store.Hot(string(v.Key)); o == nil {
 			return nil, ""
 		}
 		r = recordOf(o)
@@ -196,7 +197,7 @@ func (h *laneHit) notModified(q *ask) bool {
 }
 
 // appendHead appends the header block of an answer.
-func (h *laneHit) appendHead(b []byte, notModified bool, name, key string, now time.Time) []byte {
+func (h *laneHit) appendHead(b []byte, notModified bool, name string, key httpcache.Key, now time.Time) []byte {
 	if notModified {
 		b = append(b, h.notHead...)
 	} else {
@@ -224,10 +225,10 @@ type record struct {
 func recordOf(o *storage.Object) *record {
 	return o.Memo(func() any {
 		r := &record{}
-		if isVariants(o.Data()) {
-			r.variants, _ = decodeVariants(o.Data())
+		if key := httpcache.Key(o.Key()); isVariants(o.Data()) {
+			r.variants, _ = decodeVariants(key, o.Data())
 		} else {
-			r.response, _ = decodeResponse(o.Data())
+			r.response, _ = decodeResponse(key, o.Data())
 		}
 		return r
 	}).(*record)

@@ -11,9 +11,9 @@ import (
 )
 
 // partWanted returns the slice to ask an origin for when the request is for a range of what is not stored, or in fragments.
-func (s *Server) partWanted(x *exchange, have *entry, own string, stage origin.Stage) (slice httpcache.Range, ok bool) {
+func (s *Server) partWanted(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, ok bool) {
 	field := x.r.Header["Range"]
-	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(x.key, time.Now()) != "" {
+	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(string(x.key), time.Now()) != "" {
 		return slice, false
 	}
 	size := int64(1) << 60 // if it isn't known
@@ -32,7 +32,7 @@ func (s *Server) partWanted(x *exchange, have *entry, own string, stage origin.S
 	if have != nil {
 		slice = httpcache.Slice(nil, start, x.site.slice(), size)
 	}
-	return slice, !s.flights.reaches(flightKey(own, stage), start, slice.Length)
+	return slice, !s.flights.reaches(flightKey{own, stage}, start, slice.Length)
 }
 
 // cutPart makes of a slice that can't be stored the response to a request for a part of it. It reports false if the slice has not all of that.

@@ -68,8 +68,8 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 	}
 	h.Set("X-Forwarded-For", ip)
 	h.Set("X-Forwarded-Proto", proto)
-	h.Set("X-Forwarded-Host", r.Host)
-	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+strings.ReplaceAll(r.Host, `"`, "")+`"`)
+	h.Set("X-Forwarded-Host", x.target.Authority())
+	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+x.target.Authority()+`"`)
 }
 
 // lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it did.
@@ -107,7 +107,9 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 // ask sends requests to the origin, past all other edges.
 func (x *exchange) ask() roundTrip {
-	return func(r *http.Request) (*http.Response, error) { return x.site.Origin.Fetch(r, x.key, origin.ToOrigin) }
+	return func(r *http.Request) (*http.Response, error) {
+		return x.site.Origin.Fetch(r, string(x.key), origin.ToOrigin)
+	}
 }
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
@@ -133,7 +135,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	p := &httputil.ReverseProxy{
 		Transport: ask,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL = originURL(target(x.r))
+			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
 			s.setForwarded(r.Out.Header, x)
 		},
 		FlushInterval: -1,
@@ -159,7 +161,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			if x.r.Context().Err() == nil { // else the client left
-				s.fetchFailed(x.site, x.key, x.url, err)
+				s.fetchFailed(x.site, x.key, x.target.URL(), err)
 			}
 			s.failed(x, have, d, err, st)
 		},
@@ -189,13 +191,13 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 	var err error
 	if same {
-		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.host, x.origin))
+		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.target))
 	} else {
-		s.cache.changed.set(x.url, "HEAD", time.Now())
-		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.url}})
+		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
+		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}})
 	}
 	if err != nil {
-		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.url, "error", err)
+		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.target.URL(), "error", err)
 	}
 }
 
@@ -208,31 +210,34 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return
 	}
-	base, err := url.Parse(x.origin + x.r.URL.EscapedPath())
+	base, err := url.Parse(x.target.Origin() + x.r.URL.EscapedPath())
 	if err != nil {
 		base = &url.URL{}
 	}
-	urls := []string{x.url}
+	changed := []httpcache.Target{x.target}
 	for _, name := range []string{"Location", "Content-Location"} {
 		v := resp.Header.Get(name)
 		if v == "" {
 			continue
 		}
-		if u, err := base.Parse(v); err == nil && authority(u.Scheme == "https", u.Host) == x.origin {
-			urls = append(urls, x.site.url(x.host, u.RequestURI()))
+		if u, err := base.Parse(v); err == nil {
+			if t, err := httpcache.ParseURL(u.String()); err == nil && t.Origin() == x.target.Origin() {
+				changed = append(changed, x.site.reduce(t))
+			}
 		}
 	}
 	var p storage.Purge
-	for _, u := range urls {
+	for _, t := range changed {
+		u := t.URL()
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
 			s.cache.changed.set(u, x.r.Method, time.Now())
 		} // a record is only worth its room where there is something that it makes gone
-		if k := x.origin + strings.TrimPrefix(u, x.host); s.Store.Get(k) != nil || s.flights.has(k) {
+		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(k) {
 			p.URLs = append(p.URLs, u)
 		}
 	}
 	for _, g := range httpcache.Groups(resp.Header["Cache-Group-Invalidation"]) {
-		p.Tags = append(p.Tags, groupTag(g, x.origin))
+		p.Tags = append(p.Tags, groupTag(g, x.target.Origin()))
 	}
 	if len(p.URLs)+len(p.Tags) == 0 {
 		return

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -248,7 +250,7 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 		until(t, "the body comes", func() bool {
 			e.flights.mu.Lock()
 			defer e.flights.mu.Unlock()
-			f := e.flights.byKey[authorityOf("www.example")+"/a"]
+			f := e.flights.byKey[flightKey{httpcache.KeyOf(authorityOf("www.example"), "/a"), origin.ToOrigin}]
 			if f == nil {
 				return false
 			}

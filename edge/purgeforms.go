@@ -5,7 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // The admin listener takes purges in the form of the APIs of Fastly and Cloudflare too, so that tools made for those purge Kaiku. A service or zone is a
@@ -31,11 +32,11 @@ func (s *Server) scopeTo(id string, req *PurgeRequest) (status int, err error) {
 		s.addSite(site, req)
 	}
 	for _, raw := range slices.Concat(req.URLs, req.Prefixes) {
-		u, err := URLOf(raw)
+		t, err := httpcache.ParseURL(raw)
 		if err != nil {
 			continue // refused by who purges
 		}
-		if host, _, _ := strings.Cut(u, "/"); !sites.has(site, host) {
+		if !sites.has(site, t.Host) {
 			return http.StatusForbidden, fmt.Errorf("%s is not of the site %s", raw, site.Name)
 		}
 	}

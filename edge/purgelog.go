@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -76,9 +77,8 @@ type Logged struct {
 func (p PurgeRequest) hosts() []string {
 	out := slices.Clone(p.Hosts)
 	for _, raw := range slices.Concat(p.URLs, p.Prefixes) {
-		u, _ := URLOf(raw) // "" if it fails, which purge tells of
-		host, _, _ := strings.Cut(u, "/")
-		out = append(out, host)
+		t, _ := httpcache.ParseURL(raw) // without a host if it fails, which purge tells of
+		out = append(out, t.Host)
 	}
 	return out
 }

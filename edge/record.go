@@ -18,7 +18,10 @@ import (
 // since 1970. The size is -1 for a response whose body is the object's. Otherwise it is the length of a representation of which only
 // fragments are stored: after an empty line there is a line "start length key" for each, and the body is empty.
 //
-// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON.
+// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON. It has no keys, which follow from the fields, and the
+// values are in base64, as they need not be UTF-8.
+//
+// Keys of variants and fragments had another form up to version 0.1.0. What was stored with those is read as malformed, and so as missing.
 
 var errRecord = errors.New("stored record is malformed")
 
@@ -48,7 +51,8 @@ func (r *response) encode() []byte {
 	return b
 }
 
-func decodeResponse(b []byte) (*response, error) {
+// decodeResponse reads the record of the response with a key.
+func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 	first, rest, _ := strings.Cut(string(b), "\n")
 	var numbers [4]int64
 	for i := range numbers {
@@ -75,6 +79,9 @@ func decodeResponse(b []byte) (*response, error) {
 		if !ok {
 			return nil, errRecord
 		}
+		if name == "Transfer-Encoding" {
+			continue // of an origin, up to version 0.1.0
+		}
 		if have := r.Header[name]; have != nil {
 			r.Header[name] = append(have, value)
 			continue
@@ -90,27 +97,66 @@ func decodeResponse(b []byte) (*response, error) {
 		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 || f.Length <= 0 || f.Start > r.size-f.Length {
 			return nil, errRecord
 		}
-		f.Key = key
+		if f.Key = httpcache.Key(key); !own.HasFragment(f.Key) {
+			return nil, errRecord
+		}
 		r.fragments = append(r.fragments, f)
 	}
 	return r, nil
 }
 
 // isVariants tells the two records apart.
-func isVariants(b []byte) bool { return len(b) > 0 && b[0] == '[' }
+func isVariants(b []byte) bool { return len(b) > 0 && b[0] == '{' }
 
-func encodeVariants(v []httpcache.Variant) []byte {
-	b, err := json.Marshal(v)
+// variantRecord is the record of a list of variants.
+type variantRecord struct {
+	Variants []storedVariant `json:"variants"`
+}
+
+type storedVariant struct {
+	Vary []storedField `json:"vary"`
+	Date time.Time     `json:"date"`
+}
+
+type storedField struct {
+	Name    string `json:"name"`
+	Value   []byte `json:"value"`
+	Present bool   `json:"present"`
+}
+
+func encodeVariants(variants []httpcache.Variant) []byte {
+	var r variantRecord
+	for _, v := range variants {
+		stored := storedVariant{Date: v.Date}
+		for _, f := range v.Fields {
+			stored.Vary = append(stored.Vary, storedField{f.Name, []byte(f.Value), f.Present})
+		}
+		r.Variants = append(r.Variants, stored)
+	}
+	b, err := json.Marshal(r)
 	if err != nil {
-		panic(err) // strings and times always marshal
+		panic(err) // texts and times always marshal
 	}
 	return b
 }
 
-func decodeVariants(b []byte) ([]httpcache.Variant, error) {
-	var v []httpcache.Variant
-	if err := json.Unmarshal(b, &v); err != nil {
+// decodeVariants reads the variants of a URI.
+func decodeVariants(uri httpcache.Key, b []byte) ([]httpcache.Variant, error) {
+	var r variantRecord
+	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, errRecord
 	}
-	return v, nil
+	var out []httpcache.Variant
+	for _, stored := range r.Variants {
+		if len(stored.Vary) == 0 {
+			return nil, errRecord // it would be the answer to every request
+		}
+		v := httpcache.Variant{Date: stored.Date}
+		for _, f := range stored.Vary {
+			v.Fields = append(v.Fields, httpcache.VaryField{Name: f.Name, Value: string(f.Value), Present: f.Present})
+		}
+		v.Key = uri.Variant(v.Fields)
+		out = append(out, v)
+	}
+	return out, nil
 }

@@ -99,7 +99,7 @@ func (s *Server) respond(x *exchange, a reply) error {
 			}
 		}
 		if err := a.content.copyTo(ctx, x.w); err != nil {
-			s.Log.Debug("response cut", "url", x.url, "error", err)
+			s.Log.Debug("response cut", "url", x.target.URL(), "error", err)
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -194,7 +194,7 @@ func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without 
 		}
 		a.status.Hit, a.status.Forward = false, "partial"
 	}
-	a.content = &fragmentContent{server: s, x: x, key: e.object.Key(), response: e.response}
+	a.content = &fragmentContent{server: s, x: x, key: httpcache.Key(e.object.Key()), response: e.response}
 	err := s.respond(x, a)
 	if err == nil {
 		return true
@@ -232,7 +232,7 @@ func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status
 	r := response{Stored: b.stored, size: b.whole}
 	if b.stored.StrongValidator() == "" {
 		alone := &entry{response: r}
-		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: f.key}}
+		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: f.key.Key}}
 		if !alone.covers(x.r) {
 			return false
 		}

@@ -115,7 +115,7 @@ func (s *Server) Listen(ctx context.Context) error {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	s.cache = newCache(s.Store)
-	s.flights = &flights{store: s.Store, byKey: map[string]*flight{}}
+	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}}
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)

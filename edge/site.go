@@ -5,11 +5,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -113,24 +110,6 @@ func canonicalHost(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
-// target is the path and query of a request as they were sent, without fragment.
-func target(r *http.Request) string {
-	t := r.RequestURI
-	if i := strings.Index(t, "://"); i >= 0 && !strings.HasPrefix(t, "/") { // absolute-form (RFC 9112, 3.2.2)
-		t = t[i+3:]
-		if j := strings.IndexAny(t, "/?"); j >= 0 {
-			t = t[j:]
-		} else {
-			t = "/"
-		}
-		if t[0] == '?' {
-			t = "/" + t
-		}
-	}
-	t, _, _ = strings.Cut(t, "#")
-	return t
-}
-
 // maxObject is the size in bytes of the largest body of the site that is stored.
 func (s *Site) maxObject(store *storage.Store) int64 {
 	if s.MaxObject == 0 {
@@ -147,26 +126,28 @@ func (s *Site) slice() int64 {
 	return s.Slice
 }
 
-// url is what purges know a target by: host, path and the query without what the site ignores.
-func (s *Site) url(host, target string) string {
-	p, query, ok := strings.Cut(target, "?")
-	if !ok {
-		return host + p
+// reduce takes the query parameters that the site ignores from a target. What is not part of the key isn't sent to the origin either.
+func (s *Site) reduce(t httpcache.Target) httpcache.Target {
+	t.Query = s.reduceQuery(t.Query)
+	return t
+}
+
+// reduceQuery is reduce for a query, which begins with "?" if there is one.
+func (s *Site) reduceQuery(query string) string {
+	if query == "" || len(s.IgnoreQuery) == 0 {
+		return query
 	}
-	if len(s.IgnoreQuery) > 0 {
-		var kept []string
-		for param := range strings.SplitSeq(query, "&") {
-			name, _, _ := strings.Cut(param, "=")
-			if !s.ignores(name) {
-				kept = append(kept, param)
-			}
+	var kept []string
+	for param := range strings.SplitSeq(query[1:], "&") {
+		name, _, _ := strings.Cut(param, "=")
+		if !s.ignores(name) {
+			kept = append(kept, param)
 		}
-		if len(kept) == 0 {
-			return host + p
-		}
-		query = strings.Join(kept, "&")
 	}
-	return host + p + "?" + query
+	if len(kept) == 0 {
+		return ""
+	}
+	return "?" + strings.Join(kept, "&")
 }
 
 func (s *Site) ignores(name string) bool {
@@ -176,71 +157,6 @@ func (s *Site) ignores(name string) bool {
 		}
 	}
 	return false
-}
-
-// authority is the scheme, host and port of an origin in the form that keys begin with; a default port is left out. Another scheme or port is another
-// origin (RFC 9110, 4.3.1), though purges don't tell them apart.
-func authority(secure bool, hostport string) string {
-	scheme, usual := "http://", ":80"
-	if secure {
-		scheme, usual = "https://", ":443"
-	}
-	host := canonicalHost(hostport)
-	port := ""
-	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
-		port = hostport[i:]
-	}
-	if port == ":" || port == usual {
-		port = ""
-	}
-	return scheme + host + port
-}
-
-// validHost says whether a Host field names a host (RFC 9110, 7.2): a name, an IPv4 address, or an IPv6 address in brackets, and maybe a port.
-func validHost(hostport string) bool {
-	host, port := hostport, ""
-	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
-		host, port = hostport[:i], hostport[i+1:]
-	}
-	if port != "" {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return false
-		}
-	}
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
-		return err == nil && addr.Is6() && strings.HasSuffix(inner, "]")
-	}
-	for i := range len(host) {
-		switch c := host[i]; {
-		case 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9', c == '-', c == '.', c == '_':
-		default:
-			return false
-		}
-	}
-	return host != ""
-}
-
-// URLOf turns an absolute URL, as a purge names it, into what objects are known by: scheme, port and fragment left out.
-func URLOf(raw string) (string, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "", err
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", fmt.Errorf("%q: %w", raw, errNotAbsolute)
-	}
-	host := canonicalHost(u.Host)
-	_, rest, _ := strings.Cut(raw, "://")
-	rest, _, _ = strings.Cut(rest, "#")
-	i := strings.IndexAny(rest, "/?")
-	switch {
-	case i < 0:
-		return host + "/", nil
-	case rest[i] == '?':
-		return host + "/" + rest[i:], nil
-	}
-	return host + rest[i:], nil
 }
 
 // clientIP is the address of the client without its port.

@@ -22,9 +22,10 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 	}
 }
 
-// tagsOf reads a response's tags, from the fields of CDNs and from those that applications write for Varnish. Its host is one, and so is each of its groups (RFC
-// 9875) at an origin, which is in the form of authority.
-func tagsOf(h http.Header, site *Site, host, origin string) []string {
+// tagsOf reads a response's tags, from the fields of CDNs and from those that applications write for Varnish. The host of its target is one, and so is each of its groups
+// (RFC 9875) at the origin.
+func tagsOf(h http.Header, site *Site, t httpcache.Target) []string {
+	host := t.Host
 	tags := []string{hostTag(host)}
 	if w := wildcardOf(host); !slices.Contains(site.Hosts, host) && slices.Contains(site.Hosts, w) {
 		tags = append(tags, hostTag(w)) // by which the whole site is purged
@@ -48,7 +49,7 @@ func tagsOf(h http.Header, site *Site, host, origin string) []string {
 		}
 	}
 	for _, g := range httpcache.Groups(h["Cache-Groups"]) {
-		tags = append(tags, groupTag(g, origin))
+		tags = append(tags, groupTag(g, t.Origin()))
 	}
 	return tags
 }

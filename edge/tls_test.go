@@ -17,7 +17,7 @@ import (
 )
 
 // newSecure starts an edge with TLS.
-func newSecure(t *testing.T, h http.HandlerFunc, secret byte, change ...func(*Server, *Site)) *testEdge {
+func newSecure(t testing.TB, h http.HandlerFunc, secret byte, change ...func(*Server, *Site)) *testEdge {
 	t.Helper()
 	certificates := newCertificates(t, "www.example")
 	return newEdge(t, h, append([]func(*Server, *Site){func(s *Server, _ *Site) {

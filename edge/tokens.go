@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // What a token may be for.
@@ -134,12 +136,11 @@ func (s *Server) mayPurge(g *grant, req PurgeRequest) error {
 		return errors.New("this token is for some sites, so it can't purge tags, which are of no site: name URLs, prefixes or hosts")
 	}
 	for _, raw := range slices.Concat(req.URLs, req.Prefixes) {
-		u, err := URLOf(raw)
+		t, err := httpcache.ParseURL(raw)
 		if err != nil {
 			continue // refused by who purges
 		}
-		host, _, _ := strings.Cut(u, "/")
-		if err := s.mayTouch(g, host); err != nil {
+		if err := s.mayTouch(g, t.Host); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // On the listener for clients an edge takes purges in the form that Varnish's users have made a habit of: VCL decides what Varnish does with PURGE and
@@ -117,8 +119,8 @@ func (s *Server) addSite(site *Site, req *PurgeRequest) {
 
 // purgeOfURL is what a PURGE or BAN without tags asks for.
 func (s *Server) purgeOfURL(x *exchange, req PurgeRequest) (PurgeRequest, error) {
-	h, pattern := x.r.Header, target(x.r)
-	hosts := []string{x.host}
+	h, pattern := x.r.Header, x.asked.RequestURI()
+	hosts := []string{x.asked.Host}
 	var err error
 	if v, ok := h["X-Host"]; ok {
 		if hosts, err = s.hostsMatching(v[0], &req); err != nil {
@@ -166,7 +168,7 @@ func (s *Server) hostsMatching(pattern string, req *PurgeRequest) ([]string, err
 		}
 		hosts, err := parseTagPattern(strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$"))
 		for _, h := range hosts {
-			if !validHost(h) {
+			if _, _, ok := httpcache.ParseAuthority(h, false); !ok {
 				err = errors.New("want host names")
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -110,8 +111,9 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Vary: Accept-Language"))
 	e.get("/a", "Accept-Language: fi").wants(t, 200, "x")
 	fi := http.Header{"Accept-Language": {"fi"}}
-	x := &exchange{r: &http.Request{Header: fi}, site: e.site, host: "www.example", url: "www.example/a", key: authorityOf("www.example") + "/a"}
-	f, leads := e.flights.join(x.key, storage.Header{Key: x.key, URL: x.url})
+	target := httpcache.Target{Secure: protocol() != "", Host: "www.example", Path: "/a"}
+	x := &exchange{r: &http.Request{Header: fi}, site: e.site, target: target, key: target.Key()}
+	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()})
 	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
 		t.Fatalf("leads %v, phase %v", leads, f.phase)
 	}

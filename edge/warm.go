@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 const (
@@ -65,12 +65,11 @@ func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, raw := range req.URLs {
-		u, err := URLOf(raw)
+		t, err := httpcache.ParseURL(raw)
 		if err != nil {
 			continue // told as the others that fail
 		}
-		host, _, _ := strings.Cut(u, "/")
-		if err := s.mayTouch(grantOf(r.Context()), host); err != nil {
+		if err := s.mayTouch(grantOf(r.Context()), t.Host); err != nil {
 			failNative(w, http.StatusForbidden, err.Error())
 			return
 		}
@@ -127,25 +126,16 @@ feed:
 
 // warmOne fetches one URL by the way that a client's request takes, and says why it is not in the store after that.
 func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
-	u, err := url.Parse(raw)
-	if err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		err = errNotAbsolute
-	}
+	t, err := httpcache.ParseURL(raw)
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, raw, http.NoBody)
-	if err != nil {
-		return err
-	}
-	known, _ := URLOf(raw)
-	_, rest, _ := strings.Cut(known, "/")
-	r.RequestURI, r.RemoteAddr = "/"+rest, client
-	r.URL = &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
+	r := (&http.Request{Method: http.MethodGet, URL: t.RequestURL(), Host: t.Authority(), RequestURI: t.RequestURI(), RemoteAddr: client,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody}).WithContext(ctx)
 	r.Header.Set("User-Agent", "kaiku-warm")
 	// As browsers have it, so that what varies by it is what they will ask for.
 	r.Header.Set("Accept-Encoding", "gzip, deflate")
-	if u.Scheme == "https" {
+	if t.Secure {
 		r.Header.Set("Accept-Encoding", "gzip, deflate, br, zstd")
 		r.TLS = &tls.ConnectionState{} // its key is that of requests over TLS
 	}
@@ -162,14 +152,14 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	switch st := x.w.cache; {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case x.site == nil:
-		return s.sites.Load().unknown(canonicalHost(u.Host))
+	case x.w.status == http.StatusMisdirectedRequest && x.site == nil:
+		return s.sites.Load().unknown(t.Host)
 	case x.w.status >= 400:
 		return fmt.Errorf("answered with %d", x.w.status)
 	case st.Hit, st.Stored:
 		return nil
 	}
-	why := s.cache.pass.get(x.key, time.Now())
+	why := s.cache.pass.get(string(x.key), time.Now())
 	if why == "" {
 		why = "it can't be"
 	}

@@ -14,7 +14,7 @@ type Status struct {
 	Collapsed bool   // the request waited for another one's
 	TTL       time.Duration
 	HasTTL    bool
-	Key       string
+	Key       Key
 	Detail    string // a token or any text
 }
 
@@ -44,7 +44,7 @@ func (s Status) Append(b []byte, name string) []byte {
 	}
 	if s.Key != "" {
 		b = append(b, "; key="...)
-		b = appendSFString(b, s.Key)
+		b = appendSFString(b, string(s.Key))
 	}
 	if s.Detail != "" {
 		b = append(b, "; detail="...)

@@ -3,4 +3,6 @@
 //
 // A request is answered so: Decide says whether a Stored response may be used as it is, may be used while it is validated, or must be
 // validated first; Precondition and ParseRanges say which part of it answers the request; Storable says whether what an origin sent may be kept.
+//
+// What a request is for is a Target, and what a response is stored by is its Key: both are values that text from outside is parsed into once.
 package httpcache

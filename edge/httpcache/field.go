@@ -108,15 +108,15 @@ func unquote(s string) (string, bool) {
 // hopByHop are the fields that say something about one connection only (RFC 9110, 7.6.1; RFC 9111, 3.1).
 var hopByHop = []string{
 	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
+	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization", "Http2-Settings",
 }
 
 // endToEnd are fields that Connection can't name, because they are for all recipients (RFC 9110, 7.6.1): a peer that does so wants a cache to forget what it is
 // told.
 var endToEnd = map[string]bool{
-	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Surrogate-Control": true, "Content-Encoding": true,
+	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Cdn-Loop": true, "Surrogate-Control": true, "Content-Encoding": true,
 	"Content-Length": true, "Content-Range": true, "Content-Type": true, "Cookie": true, "Date": true, "Etag": true, "Expires": true, "Host": true,
-	"Last-Modified": true, "Pragma": true, "Range": true, "Set-Cookie": true, "Vary": true,
+	"Last-Modified": true, "Pragma": true, "Range": true, "Set-Cookie": true, "Vary": true, "Via": true,
 }
 
 // RemoveHopByHop removes the fields that are not to be forwarded or stored: the hop-by-hop ones and those that Connection names

@@ -34,7 +34,8 @@ func TestSplitList(t *testing.T) {
 
 func TestRemoveHopByHop(t *testing.T) {
 	h := http.Header{
-		"Connection":                {"close, X-Hop", "x-another , ,"},
+		"Connection":                {"close, X-Hop", "x-another , , cdn-loop"},
+		"Cdn-Loop":                  {"kaiku"},
 		"X-Hop":                     {"1"},
 		"X-Another":                 {"1", "2"},
 		"Keep-Alive":                {"timeout=5"},
@@ -46,12 +47,13 @@ func TestRemoveHopByHop(t *testing.T) {
 		"Proxy-Authenticate":        {"Basic"},
 		"Proxy-Authorization":       {"Basic eDp5"},
 		"Proxy-Authentication-Info": {"x"},
+		"Http2-Settings":            {"x"},
 		"X-End-To-End":              {"stays"},
 		"Authorization":             {"Basic eDp5"},
 		"Cache-Control":             {"max-age=1"},
 	}
 	RemoveHopByHop(h)
-	want := []string{"Authorization", "Cache-Control", "X-End-To-End"}
+	want := []string{"Authorization", "Cache-Control", "Cdn-Loop", "X-End-To-End"}
 	if got := slices.Sorted(maps.Keys(h)); !slices.Equal(got, want) {
 		t.Errorf("left are %q, want %q", got, want)
 	}

@@ -10,7 +10,7 @@ import (
 // Fragment is a part of a representation that is stored: Length bytes from Start on, under Key.
 type Fragment struct {
 	Range
-	Key string
+	Key Key
 }
 
 // ParseContentRange parses the Content-Range of a 206 whose complete length is known (RFC 9110, 14.4).
@@ -49,7 +49,7 @@ func (s *Stored) StrongValidator() string {
 // Piece is a part of an answer: from a fragment, or, with an empty Key, from the origin.
 type Piece struct {
 	Range
-	Key   string
+	Key   Key
 	Begin int64 // of the fragment
 }
 

@@ -16,7 +16,7 @@ type VaryField struct {
 
 // Variant is one of the responses stored for a URI.
 type Variant struct {
-	Key    string // what the store knows it by
+	Key    Key // what the store knows it by
 	Fields []VaryField
 	Date   time.Time
 }
@@ -35,16 +35,33 @@ func VaryFields(vary []string, request http.Header) []VaryField {
 	return out
 }
 
-func varyField(name string, request http.Header) VaryField {
-	lines, ok := request[name]
-	value := normalise(lines)
-	if name == "Accept-Encoding" || name == "Accept-Language" {
-		value = normaliseAccept(lines)
-	}
-	return VaryField{Name: name, Value: value, Present: ok}
+// unsent are fields that a fetch for the store is sent without, or with values of the cache's own.
+var unsent = map[string]bool{
+	"If-Match": true, "If-Modified-Since": true, "If-None-Match": true, "If-Range": true, "If-Unmodified-Since": true, "Range": true,
 }
 
-// normalise joins the members of the lines of a field, without the whitespace between them (RFC 9111, 4.1).
+// varyField takes one field from a request as the origin sees it.
+func varyField(name string, request http.Header) VaryField {
+	lines, ok := request[name]
+	switch {
+	case unsent[name]:
+		return VaryField{Name: name}
+	case name == "Accept-Encoding", name == "Accept-Language":
+		return VaryField{Name: name, Value: normaliseAccept(lines), Present: ok}
+	case isList[name]:
+		return VaryField{Name: name, Value: normalise(lines), Present: ok}
+	}
+	return VaryField{Name: name, Value: strings.Join(lines, "\n"), Present: ok} // no value has that in it
+}
+
+// isList has the request fields that are lists (RFC 9110, 5.6.1), and that responses vary by. Whitespace between the members, empty
+// members and the division into lines mean nothing in them; in other fields they may.
+var isList = map[string]bool{
+	"Accept": true, "Accept-Charset": true, "Access-Control-Request-Headers": true, "Prefer": true,
+	"Sec-Ch-Ua": true, "Sec-Ch-Ua-Form-Factors": true, "Sec-Ch-Ua-Full-Version-List": true,
+}
+
+// normalise joins the members of the lines of a list, without the whitespace between them (RFC 9111, 4.1).
 func normalise(lines []string) string {
 	return strings.Join(splitList(lines), ",")
 }
