@@ -64,6 +64,32 @@ func TestInvalidation(t *testing.T) {
 	}
 }
 
+// Keys and invalidation go by the host that the client asked for, though the origin is sent its own name.
+func TestOriginOfAnotherName(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "origin.example" || r.Header.Get("X-Forwarded-Host") != "www.example" {
+			t.Errorf("the origin is sent the Host %q and X-Forwarded-Host %q", r.Host, r.Header.Get("X-Forwarded-Host"))
+		}
+		w.Header().Set("Cache-Control", "max-age=1000")
+		if r.Method == http.MethodPost {
+			w.Header().Set("Location", authorityOf(r.URL.Query().Get("of"))+"/a")
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		_, _ = io.WriteString(w, "hello")
+	}, func(_ *Server, s *Site) { s.Origin.Origin.Host = "origin.example" })
+	for _, c := range []struct {
+		of   string
+		gone bool
+	}{{"origin.example", false}, {"www.example", true}} {
+		e.get("/a").wants(t, 200, "hello")
+		e.do(e.request("POST", "/new?of="+c.of, "")).wants(t, 201, "")
+		if got := e.get("/a"); got.isHit() == c.gone {
+			t.Errorf("after a Location of %s: hit %v", c.of, got.isHit())
+		}
+	}
+}
+
 // A fetch that is under way when an unsafe method succeeds may have the old state: it is not used after.
 func TestInvalidationDuringFill(t *testing.T) {
 	state := "old"

@@ -164,6 +164,22 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 	}
 }
 
+// The edges of a region and the shield tell each other what the client asked for, and the origin its own name.
+func TestRegionOfSecureOrigin(t *testing.T) {
+	dir := t.TempDir()
+	writeCertificates(t, dir, "localhost")
+	own := secureOrigin(t, dir, "localhost")
+	nodes := startRegion(t, own, ", ca: ", filepath.Join(dir, "ca.pem"))
+	for _, name := range []string{"eu1", "eu2", "eu3", "us1"} {
+		for path := range strings.FieldsSeq("/a /b /c /d") {
+			want := fmt.Sprintf("host=%s sni=localhost asked=www.example.com", strings.TrimPrefix(own, "https://"))
+			if status, body := getFrom(t, nodes[name].http, "www.example.com", path); status != 200 || body != want {
+				t.Errorf("%s of %s: %d, %q, want %q", path, name, status, body, want)
+			}
+		}
+	}
+}
+
 // The same by flags alone, in a process whose system trusts the origin's authority.
 func TestEdgeOfSecureOrigin(t *testing.T) {
 	dir := t.TempDir()

@@ -75,8 +75,9 @@ func freeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield, in front of an origin.
-func startRegion(t *testing.T, originURL string) map[string]*testNode {
+// startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield, in front of an origin, of which
+// the fleet file may say more.
+func startRegion(t *testing.T, originURL string, more ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "fleet.key"), []byte("0123456789abcdef0123456789abcdef0123"), 0o600); err != nil {
@@ -87,11 +88,11 @@ func startRegion(t *testing.T, originURL string) map[string]*testNode {
 sites:
   - name: www
     hosts: [www.example.com]
-    origin: { servers: ["%s"], shield: us1 }
+    origin: { servers: ["%s"], shield: us1 %s }
 edge: { disk: 256MiB, memory: 32MiB }
 secrets: { fleet_key: fleet.key }
 nodes:
-`, originURL)
+`, originURL, strings.Join(more, ""))
 	for i, name := range []string{"eu1", "eu2", "eu3", "us1"} {
 		n := &testNode{http: freeAddr(t), admin: freeAddr(t), peer: freeAddr(t)}
 		nodes[name] = n
