@@ -158,7 +158,7 @@ func (e *ServerError) otherName() string {
 	case e.p.SNI != "":
 		return "correct origin.sni"
 	case e.p.Host != "" && e.p.Host != ClientHost:
-		return "origin.host names another; set origin.sni to a name of the certificate"
+		return "origin.host (--host) names another: correct it, or set origin.sni to a name of the certificate"
 	case byName(e.b.URL):
 		return "name the server by a name of its certificate in origin.servers, or set origin.sni to one"
 	}

@@ -108,7 +108,7 @@ func TestHints(t *testing.T) {
 		want             []string
 	}{
 		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
-		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host names another", "origin.sni"}},
+		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host (--host) names another", "origin.sni"}},
 		{"certificate for another name than sni", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test", "correct origin.sni"}},
 		{"certificate for another name than the client's host", "https://192.0.2.1", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
 		{"certificate for many names", "https://www.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}), &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
