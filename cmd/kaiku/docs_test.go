@@ -249,9 +249,35 @@ func prints(patterns ...string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
 		out := s.run(t, command)
-		for _, p := range patterns {
-			if !regexp.MustCompile("(?mi)" + p).MatchString(out) {
-				t.Errorf("%s: want %s in\n%s", command, p, out)
+		if p := unmatched(out, patterns); p != "" {
+			t.Errorf("%s: want %s in\n%s", command, p, out)
+		}
+	}
+}
+
+// unmatched is the first pattern that does not match; "" if all do.
+func unmatched(out string, patterns []string) string {
+	for _, p := range patterns {
+		if !regexp.MustCompile("(?mi)" + p).MatchString(out) {
+			return p
+		}
+	}
+	return ""
+}
+
+// soon is prints for what takes a while after the command before: it repeats the command for a minute.
+func soon(patterns ...string) docCheck {
+	return func(t *testing.T, s *docShell, command, _ string) {
+		t.Helper()
+		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			out, err := s.try(command)
+			p := unmatched(out, patterns)
+			if err == nil && p == "" {
+				return
+			}
+			if time.Since(began) > time.Minute {
+				s.failed = true
+				t.Fatalf("%s for a minute: want %s in the output, which ends with %v\n%s", command, p, err, out)
 			}
 		}
 	}
@@ -263,24 +289,6 @@ func twice(firstPattern, secondPattern string) docCheck {
 		t.Helper()
 		prints(firstPattern)(t, s, command, "")
 		prints(secondPattern)(t, s, command, "")
-	}
-}
-
-// soon repeats a command that the document says succeeds after a while, and then checks it.
-func soon(check docCheck) docCheck {
-	return func(t *testing.T, s *docShell, command, shown string) {
-		t.Helper()
-		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-			out, err := s.try(command)
-			if err == nil {
-				break
-			}
-			if time.Since(began) > time.Minute {
-				s.failed = true
-				t.Fatalf("%s still fails after a minute: %v\n%s", command, err, out)
-			}
-		}
-		check(t, s, command, shown)
 	}
 }
 
