@@ -3,15 +3,29 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: build run test test-real bench bench-go bench-http bench-dns lab lint fuzz deb
+.PHONY: check-go build run test test-real bench bench-go bench-http bench-dns lab lint fuzz deb
 
-build:
+# An older Go says no more than "invalid go version".
+WANT_GO := $(shell sed -n 's/^go //p' go.mod)
+
+check-go:
+	@have=$$($(GO) version 2>&1); echo "$$have" | awk -v want=$(WANT_GO) ' \
+		/^go version / && match($$0, /go[0-9]+(\.[0-9]+)*/) { \
+			split(substr($$0, RSTART + 2, RLENGTH - 2), h, "."); split(want, w, "."); \
+			for (i = 1; i <= 3; i++) if (h[i] + 0 != w[i] + 0) exit h[i] + 0 < w[i] + 0; \
+			exit 0 } \
+		{ exit 1 }' && exit 0; \
+	echo "Kaiku is built with Go $(WANT_GO) or newer. \"$(GO) version\" says:"; echo "    $$have"; \
+	echo "Get Go from https://go.dev/dl/ and have its folder bin first in PATH, or give its path: make build GO=/usr/local/go/bin/go"; exit 1
+
+build: check-go
+	@test -e bin/kaiku || echo "The first build downloads 80 MB of modules and takes some minutes."
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
 
 run: build
 	bin/kaiku demo
 
-test:
+test: check-go
 	$(GO) test $(RACE) -timeout 15m ./...
 
 # dist/kaiku_VERSION_ARCH.deb. The units come from the templates that `kaiku deploy` has.
@@ -65,7 +79,7 @@ lab: build
 	$(GO) build -o bin/lab ./bench/lab
 	bin/lab -kaiku bin/kaiku $(LABFLAGS)
 
-lint:
+lint: check-go
 	@test -z "$$(gofmt -l .)" || { gofmt -l . ; echo "gofmt: the files above are not formatted"; exit 1; }
 	$(GO) vet -tags real ./...
 	$(GO) tool staticcheck -tags real ./...

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -249,6 +250,37 @@ func TestManualPages(t *testing.T) {
 	for _, page := range []string{"kaiku.1", "kaiku-deploy.1", "kaiku-explain-dns.1"} {
 		if text := readFile(t, dir, page); !strings.Contains(text, ".SH SYNOPSIS") {
 			t.Errorf("%s: %s", page, text)
+		}
+	}
+}
+
+// make says which Go it wants where there is none, or one that is too old.
+func TestMakeChecksGo(t *testing.T) {
+	want := regexp.MustCompile(`(?m)^go (1\.\d+)`).FindStringSubmatch(readFile(t, "../../go.mod"))[1]
+	for said, fits := range map[string]bool{
+		"go version go1.19.8 linux/amd64":             false,
+		"go version go1.9 linux/amd64":                false,
+		"go version go" + want + ".0 linux/amd64":     true,
+		"go version go" + want + " darwin/arm64":      true,
+		"go version go1.123rc1 linux/amd64":           true,
+		"go version go2.0 linux/amd64":                true,
+		"go version devel go1.123-1a2b3c linux/amd64": true,
+		"go: download go1.123: no such host":          false,
+		"sh: /opt/go1.123/bin/go: not found":          false,
+		"":                                            false,
+	} {
+		program := filepath.Join(t.TempDir(), "go")
+		if err := os.WriteFile(program, []byte("#!/bin/sh\necho '"+said+"'\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("make", "-C", "../..", "check-go", "GO="+program)
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS") })
+		out, err := cmd.CombinedOutput()
+		if fits != (err == nil) {
+			t.Errorf("%q: %v\n%s", said, err, out)
+		}
+		if told := strings.Contains(string(out), "Go "+want) && strings.Contains(string(out), said+"\n") && strings.Contains(string(out), "https://go.dev/dl/"); told == fits {
+			t.Errorf("%q: make says\n%s", said, out)
 		}
 	}
 }
