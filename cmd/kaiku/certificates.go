@@ -147,7 +147,7 @@ func (f *Fleet) checkTLS() {
 
 func (f *Fleet) checkACME() {
 	if !strings.Contains(f.TLS.ACME.Email, "@") {
-		f.errorf("tls.acme", "an ACME account needs an e-mail address")
+		f.errorf("tls.acme.email", "an ACME account needs an e-mail address")
 	}
 	if d := f.TLS.ACME.Directory; d != "" && !strings.HasPrefix(d, "https://") {
 		f.errorf("tls.acme.directory", "%q is not the URL of a directory: want https://", d)

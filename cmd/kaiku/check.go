@@ -69,13 +69,13 @@ func (f *Fleet) checkSites() {
 		at := fmt.Sprintf("sites[%d]", i)
 		switch {
 		case s.Name == "":
-			f.errorf(at, "a site needs a name")
+			f.errorf(at+".name", "a site needs a name")
 		case names[s.Name]:
 			f.errorf(at+".name", "two sites are called %s", s.Name)
 		}
 		names[s.Name] = true
 		if len(s.Hosts) == 0 {
-			f.errorf(at, "site %s has no hosts", s.Name)
+			f.errorf(at+".hosts", "site %s has no hosts", first(s.Name, at))
 		}
 		for j, h := range s.Hosts {
 			p := fmt.Sprintf("%s.hosts[%d]", at, j)
@@ -98,25 +98,26 @@ func isHost(h string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(h, "[]")); err == nil {
 		return true
 	}
+	last := ""
 	for label := range strings.SplitSeq(strings.ToLower(strings.TrimSuffix(h, ".")), ".") {
-		if !labelRE.MatchString(strings.ReplaceAll(label, "_", "a")) {
+		if last = label; !labelRE.MatchString(strings.ReplaceAll(label, "_", "a")) {
 			return false
 		}
 	}
-	return len(h) <= 253
+	return len(h) <= 253 && strings.Trim(last, "0123456789") != "" // such as 192.0.2.400
 }
 
 func (f *Fleet) checkOrigin(site string, s *Site) {
 	at := site + ".origin"
 	o := &s.Origin
 	if len(o.Servers) == 0 {
-		f.errorf(at, "site %s has no origin: give it servers", s.Name)
+		f.errorf(at+".servers", "site %s has no origin: give it servers", first(s.Name, site))
 	}
 	primaries, seen := 0, map[string]bool{}
 	for i, srv := range o.Servers {
 		p := fmt.Sprintf("%s.servers[%d]", at, i)
 		if srv.URL.URL == nil {
-			f.errorf(p, "an origin server needs a url")
+			f.errorf(p+".url", "an origin server needs a url")
 		} else if u := srv.URL.Scheme + "://" + srv.URL.Host; seen[u] {
 			f.errorf(p, "%s is there twice: give it a weight instead", u)
 		} else {
@@ -132,8 +133,8 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	if primaries == 0 && len(o.Servers) > 0 {
 		f.errorf(at+".servers", "all servers are backups: at least one must not be")
 	}
-	if !slices.Contains([]string{"", "round-robin", "least-requests", "random", "hash"}, o.Balance) {
-		f.errorf(at+".balance", "%q is unknown: want round-robin, least-requests, random or hash", o.Balance)
+	if known := []string{"round-robin", "least-requests", "random", "hash"}; o.Balance != "" && !slices.Contains(known, o.Balance) {
+		f.errorf(at+".balance", "%q is unknown: %s", o.Balance, suggest(o.Balance, known))
 	}
 	if o.Host != "" && !isHost(o.Host) {
 		f.errorf(at+".host", "%q is not a host name: want a name, or client for the Host that the client asked for", o.Host)
@@ -175,12 +176,35 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 		}
 	}
 	if o.Shield != "" {
-		switch n := f.node(o.Shield); {
-		case n == nil:
-			f.errorf(at+".shield", "there is no node %s", o.Shield)
-		case !n.has(roleEdge):
-			f.errorf(at+".shield", "node %s is no edge, so it can't be a shield", o.Shield)
+		f.checkEdgeNode(at+".shield", o.Shield)
+	}
+}
+
+// checkEdgeNode refuses a name that no edge has.
+func (f *Fleet) checkEdgeNode(at, name string) {
+	var edges []string
+	for _, n := range f.Nodes {
+		if n.has(roleEdge) {
+			edges = append(edges, n.Name)
 		}
+	}
+	switch {
+	case slices.Contains(edges, name):
+	case f.node(name) != nil:
+		f.errorf(at, "node %s is no edge: %s", name, suggest("", edges))
+	default:
+		f.errorf(at, "there is no node %s: %s", name, suggest(name, edges))
+	}
+}
+
+// checkSiteName refuses a name that no site has.
+func (f *Fleet) checkSiteName(at, name string) {
+	var sites []string
+	for _, s := range f.Sites {
+		sites = append(sites, s.Name)
+	}
+	if !slices.Contains(sites, name) {
+		f.errorf(at, "there is no site %s: %s", name, suggest(name, sites))
 	}
 }
 
@@ -225,25 +249,23 @@ func (f *Fleet) checkNodes() {
 			f.errorf(at, "%q is not a node name: want letters a-z, digits and -", n.Name)
 		}
 		if len(n.Roles) == 0 {
-			f.errorf(at, "node %s has no roles", n.Name)
+			f.errorf(at+".roles", "node %s has no roles", n.Name)
 		}
 		for i, r := range n.Roles {
-			if r != roleEdge && r != roleGeoDNS && r != roleControl {
-				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: want edge, geodns or control", r)
+			if known := []string{roleEdge, roleGeoDNS, roleControl}; !slices.Contains(known, r) {
+				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: %s", r, suggest(r, known))
 			}
 		}
 		if n.has(roleEdge) {
 			if n.Location == nil {
-				f.errorf(at, "edge %s has no location: want [latitude, longitude]", n.Name)
+				f.errorf(at+".location", "edge %s has no location: want [latitude, longitude]", n.Name)
 			}
 			if len(n.Addresses) == 0 {
-				f.errorf(at, "edge %s has no addresses", n.Name)
+				f.errorf(at+".addresses", "edge %s has no addresses", n.Name)
 			}
 		}
 		for i, name := range n.Sites {
-			if !slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Name == name }) {
-				f.errorf(fmt.Sprintf("%s.sites[%d]", at, i), "there is no site %s", name)
-			}
+			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, i), name)
 		}
 		if n.Weight < 0 {
 			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
@@ -268,7 +290,7 @@ func (f *Fleet) checkNodes() {
 		if n.has(roleControl) {
 			controls++
 			if len(n.Addresses) == 0 {
-				f.errorf(at, "control node %s has no addresses", n.Name)
+				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)
 			}
 		}
 	}
@@ -288,7 +310,7 @@ func (f *Fleet) checkLog(at string, l *LogFile) {
 		return
 	}
 	if l.File == "" {
-		f.errorf(at, "a log needs a file; - is standard output")
+		f.errorf(at+".file", "a log needs a file; - is standard output")
 	}
 	if !(l.Sample >= 0 && l.Sample <= 1) {
 		f.errorf(at+".sample", "%v is not between 0 and 1", l.Sample)
@@ -369,7 +391,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		}
 		names[z.Name] = true
 		if z.File == "" {
-			f.errorf(at, "zone %s has no file: its SOA and NS come from there", z.Name)
+			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
 			continue
 		}
 		r, err := os.Open(f.path(z.File))
@@ -406,12 +428,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 		}
 		for i, name := range e.Nodes {
 			pn := fmt.Sprintf("%s.nodes[%d]", p, i)
-			switch n := f.node(name); {
-			case n == nil:
-				f.errorf(pn, "there is no node %s", name)
-			case !n.has(roleEdge):
-				f.errorf(pn, "node %s is no edge", name)
-			}
+			f.checkEdgeNode(pn, name)
 		}
 	}
 	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {

@@ -15,27 +15,25 @@ func (f *Fleet) checkTokens() {
 		at := fmt.Sprintf("secrets.tokens[%d]", i)
 		switch {
 		case t.File == "":
-			f.errorf(at, "a token needs a file")
+			f.errorf(at+".file", "a token needs a file")
 		case files[f.path(t.File)]:
 			f.errorf(at+".file", "%s is another token already", t.File)
 		default:
 			files[f.path(t.File)] = true
 		}
 		if len(t.Scopes) == 0 {
-			f.errorf(at, "a token needs scopes: %s", strings.Join(edge.Scopes(), ", "))
+			f.errorf(at+".scopes", "a token needs scopes: %s", strings.Join(edge.Scopes(), ", "))
 		}
 		for j, scope := range t.Scopes {
 			if !slices.Contains(edge.Scopes(), scope) {
-				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: want %s", scope, strings.Join(edge.Scopes(), ", "))
+				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: %s", scope, suggest(scope, edge.Scopes()))
 			}
 		}
 		if t.Sites != nil && len(t.Sites) == 0 {
 			f.errorf(at+".sites", "a token for no site: leave sites out for all")
 		}
 		for j, name := range t.Sites {
-			if !slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Name == name }) {
-				f.errorf(fmt.Sprintf("%s.sites[%d]", at, j), "there is no site %s", name)
-			}
+			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, j), name)
 		}
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -21,19 +21,24 @@ type yamlDoc struct {
 	lines   []string
 	at      map[string]*token.Position // by path, as sites[0].hosts[1]
 	anchors map[string]ast.Node
+	failed  map[string]bool // paths whose values did not decode: nothing else is told of them
 	errs    []error
+	warns   []*fileError
 }
 
-// fileError is an error at a place in a file.
+// fileError is an error, or a warning, at a place in a file.
 type fileError struct {
 	file      string
 	line, col int
 	msg       string
-	source    string // the line
+	source    string // the line; "" is not shown
 }
 
-func (e *fileError) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", e.file, e.line, e.col, e.msg)
+func (e *fileError) Error() string { return e.text("") }
+
+// text is what a terminal shows of an error, or of a warning: kind stands before the message.
+func (e *fileError) text(kind string) string {
+	s := fmt.Sprintf("%s:%d:%d: %s%s", e.file, e.line, e.col, kind, e.msg)
 	if e.source == "" {
 		return s
 	}
@@ -43,45 +48,92 @@ func (e *fileError) Error() string {
 
 // decodeYAML decodes text into a pointer to a struct; errors are in the document that it returns.
 func decodeYAML(name string, text []byte, v any) *yamlDoc {
-	d := &yamlDoc{name: name, lines: strings.Split(string(text), "\n"), at: map[string]*token.Position{}, anchors: map[string]ast.Node{}}
-	f, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		var y yaml.Error
-		if errors.As(err, &y) && y.GetToken() != nil {
-			d.errorAt(y.GetToken().Position, "%s", y.GetMessage())
-		} else {
-			d.errs = append(d.errs, fmt.Errorf("%s: %w", name, err))
-		}
+	d := &yamlDoc{name: name, at: map[string]*token.Position{}, anchors: map[string]ast.Node{}, failed: map[string]bool{}}
+	body := d.parse(text)
+	if body == nil {
+		d.failed[""] = true
 		return d
 	}
-	if len(f.Docs) != 1 || f.Docs[0].Body == nil {
-		d.errs = append(d.errs, fmt.Errorf("%s: want one YAML document, there are %d", name, len(f.Docs)))
-		return d
-	}
-	d.decode("", f.Docs[0].Body, reflect.ValueOf(v).Elem())
+	d.decode("", body, reflect.ValueOf(v).Elem())
 	return d
 }
 
-// errorf adds an error about what stands at a path, or at the nearest path above that stands somewhere.
+// parent is the path of what holds a path.
+func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
+
+// errorf adds an error about what stands at a path, or at the nearest path above that stands somewhere. What did not decode had an
+// error of its own.
 func (d *yamlDoc) errorf(path, format string, a ...any) {
-	for p := path; ; p = p[:max(0, strings.LastIndexAny(p, ".["))] {
+	if !d.spoilt(path) {
+		d.errorAt(d.position(path), "%s", inPath(path, format, a...))
+	}
+}
+
+// warnf is errorf for what works but is hardly meant.
+func (d *yamlDoc) warnf(path, format string, a ...any) {
+	if !d.spoilt(path) {
+		d.warns = append(d.warns, d.note(d.position(path), inPath(path, format, a...)))
+	}
+}
+
+// secretErrorf is errorf without the line itself, as that holds a secret.
+func (d *yamlDoc) secretErrorf(path, format string, a ...any) {
+	if !d.spoilt(path) {
+		e := d.note(d.position(path), inPath(path, format, a...))
+		e.source = ""
+		d.errs = append(d.errs, e)
+	}
+}
+
+// failAt adds the error of a value that does not decode.
+func (d *yamlDoc) failAt(pos *token.Position, path, format string, a ...any) {
+	d.failed[path] = true
+	d.errorAt(pos, "%s", inPath(path, format, a...))
+}
+
+func inPath(path, format string, a ...any) string {
+	if path == "" {
+		return fmt.Sprintf(format, a...)
+	}
+	return path + ": " + fmt.Sprintf(format, a...)
+}
+
+// spoilt reports whether what stands at a path, or what holds it, did not decode.
+func (d *yamlDoc) spoilt(path string) bool {
+	for p := path; p != ""; p = parent(p) {
+		if d.failed[p] {
+			return true
+		}
+	}
+	return d.failed[""]
+}
+
+// position is where a path stands, or the nearest above it that stands somewhere.
+func (d *yamlDoc) position(path string) *token.Position {
+	for p := path; ; p = parent(p) {
 		if pos := d.at[p]; pos != nil {
-			d.errorAt(pos, path+": "+format, a...)
-			return
+			return pos
 		}
 		if p == "" {
-			d.errorAt(&token.Position{Line: 1, Column: 1}, path+": "+format, a...)
-			return
+			return &token.Position{Line: 1, Column: 1}
 		}
 	}
 }
 
 func (d *yamlDoc) errorAt(pos *token.Position, format string, a ...any) {
-	e := &fileError{file: d.name, line: pos.Line, col: pos.Column, msg: fmt.Sprintf(format, a...)}
-	if pos.Line >= 1 && pos.Line <= len(d.lines) {
-		e.source = d.lines[pos.Line-1]
+	d.errs = append(d.errs, d.note(pos, fmt.Sprintf(format, a...)))
+}
+
+func (d *yamlDoc) note(pos *token.Position, msg string) *fileError {
+	return &fileError{file: d.name, line: pos.Line, col: pos.Column, msg: msg, source: d.line(pos.Line)}
+}
+
+// line is a line of the file, or "".
+func (d *yamlDoc) line(n int) string {
+	if n < 1 || n > len(d.lines) {
+		return ""
 	}
-	d.errs = append(d.errs, e)
+	return d.lines[n-1]
 }
 
 // decode sets v to what n says.
@@ -91,10 +143,14 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 		d.anchors[x.Name.GetToken().Value] = x.Value
 		n = x.Value
 	case *ast.AliasNode:
-		if n = d.anchors[x.Value.GetToken().Value]; n == nil {
-			d.errorAt(x.GetToken().Position, "%s: no anchor has this name", path)
+		name := x.Value.GetToken().Value
+		if n = d.anchors[name]; n == nil {
+			d.failAt(x.GetToken().Position, path, "write \"*%s\" in quotes: without them * begins a reference, and nothing here is called &%s", name, name)
 			return
 		}
+	case *ast.TagNode:
+		d.failAt(x.GetToken().Position, path, "the tag %s says nothing here: leave it out, or write the text in quotes", x.GetToken().Value)
+		return
 	}
 	if d.at[path] == nil {
 		d.at[path] = start(n).Position
@@ -135,7 +191,11 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 			return
 		}
 	}
-	d.errorAt(start(n).Position, "%s: want %s", path, wanted(v.Type()))
+	if tok := start(n); strings.HasPrefix(tok.Value, "-") && v.Kind() == reflect.Slice {
+		d.failAt(tok.Position, path, "%q has no space after the -: an entry of a list begins with one", tok.Value)
+		return
+	}
+	d.failAt(start(n).Position, path, "want %s", wanted(v.Type()))
 }
 
 // start is the first token of a node; a mapping's own is its first colon.
@@ -161,32 +221,66 @@ func keyField(t reflect.Type) int {
 
 // entries calls use for each entry of a mapping with its path, and refuses keys that come twice.
 func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode, use func(key, path string, e *ast.MappingValueNode)) {
-	seen := map[string]bool{}
+	seen := map[string]int{}
 	for _, e := range values {
 		tok := e.Key.GetToken()
-		p := tok.Value
-		if path != "" {
-			p = path + "." + tok.Value
-		}
-		if seen[tok.Value] {
-			d.errorAt(tok.Position, "%s: this key stands here twice", p)
+		p := below(path, tok.Value)
+		if why := unprintable(tok.Value); why != "" {
+			d.errorAt(tok.Position, "%s", inPath(path, "the key %q %s", tok.Value, why))
 			continue
 		}
-		seen[tok.Value] = true
+		if line := seen[tok.Value]; line > 0 {
+			d.errorAt(tok.Position, "%s: this key stands here twice, first on line %d", p, line)
+			continue
+		}
+		seen[tok.Value] = tok.Position.Line
 		d.at[p] = tok.Position
 		use(tok.Value, p, e)
 	}
+}
+
+// below is the path of a key of the mapping at a path.
+func below(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
 }
 
 func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v reflect.Value) {
 	d.entries(path, values, func(key, p string, e *ast.MappingValueNode) {
 		field, known := findField(v, key)
 		if !field.IsValid() {
-			d.errorAt(e.Key.GetToken().Position, "%s: unknown key; known here: %s", p, strings.Join(known, ", "))
-			return
+			near := nearest(key, known)
+			d.errorAt(e.Key.GetToken().Position, "%s: unknown key; %s", p, unknownKey(key, near, known, v.Type()))
+			if near == "" || slices.ContainsFunc(values, func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
+				return
+			}
+			// It is read as what it was probably meant to be, so that nothing is said to lack, and its own errors are told too.
+			p = below(path, near)
+			d.at[p] = e.Key.GetToken().Position
+			field, _ = findField(v, near)
 		}
 		d.decode(p, e.Value, field)
 	})
+}
+
+// unknownKey tells what to do about a key that a struct does not have.
+func unknownKey(key, near string, known []string, t reflect.Type) string {
+	if near == "" {
+		for i := range t.NumField() {
+			inner := t.Field(i).Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			if name := t.Field(i).Tag.Get("yaml"); inner.Kind() == reflect.Struct && !strings.HasPrefix(name, ",") {
+				if f, _ := findField(reflect.New(inner).Elem(), key); f.IsValid() {
+					return "it belongs below " + name
+				}
+			}
+		}
+	}
+	return suggest(key, known)
 }
 
 // findField finds the field of a struct with a key, or returns all keys that there are. The fields of an inline struct count as its own.
@@ -215,7 +309,7 @@ func (d *yamlDoc) mapping(path string, values []*ast.MappingValueNode, v reflect
 		k := reflect.New(v.Type().Key())
 		if t, ok := k.Interface().(encoding.TextUnmarshaler); ok {
 			if err := t.UnmarshalText([]byte(key)); err != nil {
-				d.errorAt(e.Key.GetToken().Position, "%s: %v", path, err)
+				d.errorAt(e.Key.GetToken().Position, "%s", inPath(path, "%s", refusal(err, key, v.Type().Key())))
 				return
 			}
 		} else {
@@ -242,6 +336,10 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	if l, ok := n.(*ast.LiteralNode); ok {
 		text = l.Value.Value
 	}
+	if why := unprintable(text); why != "" {
+		d.failAt(n.GetToken().Position, path, "%q %s", text, why)
+		return
+	}
 	var err error
 	t, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
 	switch {
@@ -260,27 +358,43 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	case v.Kind() == reflect.Bool && (text == "true" || text == "false"):
 		v.SetBool(text == "true")
 	default:
-		d.errorAt(n.GetToken().Position, "%s: want %s, not %q", path, wanted(v.Type()), text)
-		return
+		err = errors.New("another kind of value")
 	}
-	var num *strconv.NumError
-	switch {
-	case errors.As(err, &num):
-		d.errorAt(n.GetToken().Position, "%s: want %s, not %q", path, wanted(v.Type()), text)
-	case err != nil:
-		d.errorAt(n.GetToken().Position, "%s: %v", path, err)
+	if err != nil {
+		d.failAt(n.GetToken().Position, path, "%s", refusal(err, text, v.Type()))
 	}
+}
+
+// refusal is what is told of a text that a type does not take: what the types of this package say themselves, and for all others
+// what is wanted, so that no words of a library reach the operator.
+func refusal(err error, text string, t reflect.Type) string {
+	var own formError
+	if errors.As(err, &own) {
+		return own.Error()
+	}
+	return fmt.Sprintf("want %s, not %q", wanted(t), text)
 }
 
 // wanted names a type as a reader of YAML would.
 func wanted(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	switch {
 	case t == reflect.TypeFor[Location]():
-		return "[latitude, longitude]"
+		return "[latitude, longitude], as [60.17, 24.94]"
+	case t == reflect.TypeFor[netip.Addr]():
+		return "an IP address, as 203.0.113.10 or 2001:db8::10"
+	case t == reflect.TypeFor[netip.Prefix]():
+		return "a network, as 10.0.0.0/8 or 2001:db8::/32"
 	case t.Kind() == reflect.Slice && keyField(t.Elem()) < 0:
-		return "a list"
+		return "a list, as [a, b]"
+	case t == reflect.TypeFor[OriginServer]():
+		return "a URL, or a mapping with url"
+	case t == reflect.TypeFor[OriginURL]():
+		return "a URL"
 	case t.Kind() == reflect.Map, t.Kind() == reflect.Slice, t.Kind() == reflect.Struct:
-		return "a mapping"
+		return "a mapping, as { key: value }"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Int:
