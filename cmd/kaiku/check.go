@@ -24,6 +24,7 @@ func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
 	f := &Fleet{dir: filepath.Dir(file)}
 	f.file = decodeYAML(file, text, f)
 	zones := f.check()
+	slices.SortStableFunc(f.file.warns, func(a, b *fileError) int { return a.line - b.line })
 	if len(f.file.errs) > 0 {
 		slices.SortStableFunc(f.file.errs, byPlace)
 		return nil, nil, errors.Join(f.file.errs...)

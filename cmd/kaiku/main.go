@@ -97,27 +97,6 @@ func version() string {
 	return info.Main.Version
 }
 
-func checkCommand() *cobra.Command {
-	var config string
-	cmd := &cobra.Command{
-		Use:   "check --config fleet.yaml",
-		Short: "Tell everything that is wrong with a fleet file and its zones",
-		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, zones, err := loadFleet(config)
-			if err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), err)
-				return errReported
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine: %s, %s, %s\n", config,
-				count(len(f.Sites), "site"), count(len(f.Nodes), "node"), count(len(zones), "zone"))
-			return err
-		},
-	}
-	configFlag(cmd, &config)
-	return cmd
-}
-
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

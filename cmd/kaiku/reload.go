@@ -25,6 +25,7 @@ func (p *nodeProcess) reload() error {
 			return err
 		}
 	}
+	f.logWarnings(p.log)
 	var sites siteSet
 	if p.edge != nil {
 		if sites, err = p.makeSites(f); err != nil {

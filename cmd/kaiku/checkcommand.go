@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+)
+
+func checkCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "check [FILE | --config FILE]",
+		Short: "Tell everything that is wrong with a fleet file and its zones",
+		Long: `Tell everything that is wrong with a fleet file and its zones, each thing with its line.
+
+What works but is hardly meant is a warning: it does not make check fail, and nodes log it when they start.`,
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if cmd.Flags().Changed("config") && config != args[0] {
+					return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], config, cmd.CommandPath())}
+				}
+				config = args[0]
+			}
+			f, zones, err := loadFleet(config)
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return errReported
+			}
+			f.printWarnings(cmd.ErrOrStderr())
+			but := ""
+			if n := len(f.file.warns); n > 0 {
+				but = ", with " + count(n, "warning")
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine%s: %s, %s, %s\n", config, but,
+				count(len(f.Sites), "site"), count(len(f.Nodes), "node"), count(len(zones), "zone"))
+			return err
+		},
+	}
+	configFlag(cmd, &config)
+	return cmd
+}
+
+// printWarnings prints what works but is hardly meant.
+func (f *Fleet) printWarnings(w io.Writer) {
+	for _, warning := range f.file.warns {
+		fmt.Fprintln(w, warning.text("warning: "))
+	}
+}
+
+// logWarnings is printWarnings for a node.
+func (f *Fleet) logWarnings(log *slog.Logger) {
+	for _, w := range f.file.warns {
+		log.Warn("the fleet file: "+w.msg, "at", fmt.Sprintf("%s:%d:%d", w.file, w.line, w.col))
+	}
+}
