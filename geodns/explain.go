@@ -8,6 +8,28 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Leads reports whether a name leads anywhere by the configuration: it has addresses or an alias, is an edge name, or is below a
+// delegation. A name in none of the zones doesn't.
+func (s *Server) Leads(host string) bool {
+	snap := s.current.Load()
+	n, err := nameOf(host)
+	if snap == nil || err != nil {
+		return false
+	}
+	zone := snap.zoneFor(n, false)
+	if zone == nil {
+		return false
+	}
+	switch found, at := zone.lookup(n, false); found {
+	case missing:
+		return false
+	case delegation, redirect:
+		return true
+	default:
+		return at.edge != nil || at.sets[dns.TypeA] != nil || at.sets[dns.TypeAAAA] != nil || at.sets[dns.TypeCNAME] != nil
+	}
+}
+
 // Explanation tells what a client would be answered for an edge name, and why.
 type Explanation struct {
 	Name    string       // the edge name: a wildcard where one covers the name asked about

@@ -3,6 +3,7 @@ package geodns
 import (
 	"fmt"
 	"math"
+	"net/netip"
 )
 
 // Place is a point on the Earth, in degrees: latitude −90 to 90, north positive, and longitude −180 to 180, east positive.
@@ -27,4 +28,14 @@ func (p Place) Distance(q Place) float64 {
 	sinLon := math.Sin((q.Lon - p.Lon) * rad / 2)
 	h := sinLat*sinLat + math.Cos(p.Lat*rad)*math.Cos(q.Lat*rad)*sinLon*sinLon
 	return 2 * earthRadius * math.Asin(math.Min(1, math.Sqrt(h)))
+}
+
+// Country is where the embedded table has an address: the ISO 3166-1 alpha-2 code of the country, and where its people live. ok is
+// false where the table has no country for it.
+func Country(addr netip.Addr) (code string, at Place, ok bool) {
+	if !addr.IsValid() {
+		return "", at, false
+	}
+	found := findCountry(addr.Unmap().WithZone(""), &at)
+	return found.country, at, found.place != nil
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path"
@@ -24,24 +22,10 @@ func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
 	f := &Fleet{dir: filepath.Dir(file)}
 	f.file = decodeYAML(file, text, f)
 	zones := f.check()
-	slices.SortStableFunc(f.file.warns, func(a, b *fileError) int { return a.line - b.line })
-	if len(f.file.errs) > 0 {
-		slices.SortStableFunc(f.file.errs, byPlace)
-		return nil, nil, errors.Join(f.file.errs...)
+	if err := f.file.failure(); err != nil {
+		return nil, nil, err
 	}
 	return f, zones, nil
-}
-
-// byPlace orders errors of one file by line; errors of other files come after.
-func byPlace(a, b error) int {
-	var x, y *fileError
-	if !errors.As(a, &x) || !errors.As(b, &y) {
-		return 0
-	}
-	if c := strings.Compare(x.file, y.file); c != 0 {
-		return 0
-	}
-	return x.line - y.line
 }
 
 var headerRE = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2
@@ -50,11 +34,15 @@ var labelRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // check finds what is wrong beyond the form of single values, and reads the zone files.
 func (f *Fleet) check() []*geodns.Zone {
+	if len(f.Nodes) == 0 {
+		f.errorf("nodes", "there are no nodes: a fleet has one at least")
+	}
 	f.checkSites()
 	f.checkNodes()
 	f.checkEdge("edge", f.Edge)
 	f.checkTLS()
 	f.checkTokens()
+	f.checkListeners()
 	for _, l := range []struct{ path, addr string }{
 		{"geodns.listen", f.GeoDNS.Listen}, {"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
 		f.checkAddr(l.path, l.addr)
@@ -64,10 +52,12 @@ func (f *Fleet) check() []*geodns.Zone {
 
 func (f *Fleet) errorf(path, format string, a ...any) { f.file.errorf(path, format, a...) }
 
+func (f *Fleet) warnf(path, format string, a ...any) { f.file.warnf(path, format, a...) }
+
 func (f *Fleet) checkSites() {
 	names, hosts := map[string]bool{}, map[string]string{}
-	for i, s := range f.Sites {
-		at := fmt.Sprintf("sites[%d]", i)
+	for i := range f.Sites {
+		s, at := &f.Sites[i], fmt.Sprintf("sites[%d]", i)
 		switch {
 		case s.Name == "":
 			f.errorf(at+".name", "a site needs a name")
@@ -80,7 +70,7 @@ func (f *Fleet) checkSites() {
 		}
 		for j, h := range s.Hosts {
 			p := fmt.Sprintf("%s.hosts[%d]", at, j)
-			key := strings.ToLower(h)
+			key := lowerHosts([]string{h})[0]
 			switch {
 			case !isHost(strings.TrimPrefix(h, "*.")):
 				f.errorf(p, "%q is not a host name: want it without scheme, port and path; *.NAME is all names one label below NAME", h)
@@ -90,7 +80,7 @@ func (f *Fleet) checkSites() {
 				hosts[key] = first(s.Name, at)
 			}
 		}
-		f.checkOrigin(at, &s)
+		f.checkOrigin(at, s)
 		f.checkCache(at+".cache", s.Cache)
 	}
 }
@@ -123,6 +113,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 			f.errorf(p, "%s is there twice: give it a weight instead", u)
 		} else {
 			seen[u] = true
+			f.checkLoop(p, s, srv.URL.URL)
 		}
 		if srv.Weight < 0 {
 			f.errorf(p+".weight", "a weight is 1 or more, not %d", srv.Weight)
@@ -237,214 +228,14 @@ func (f *Fleet) checkCache(at string, c Cache) {
 	}
 }
 
-func (f *Fleet) checkNodes() {
-	addresses, controls := map[netip.Addr]string{}, 0
-	defer func() {
-		if controls == 2 || controls > 5 {
-			f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
-		}
-	}()
-	for _, n := range f.Nodes {
-		at := "nodes." + n.Name
-		if !labelRE.MatchString(n.Name) {
-			f.errorf(at, "%q is not a node name: want letters a-z, digits and -", n.Name)
-		}
-		if len(n.Roles) == 0 {
-			f.errorf(at+".roles", "node %s has no roles", n.Name)
-		}
-		for i, r := range n.Roles {
-			if known := []string{roleEdge, roleGeoDNS, roleControl}; !slices.Contains(known, r) {
-				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: %s", r, suggest(r, known))
-			}
-		}
-		if n.has(roleEdge) {
-			if n.Location == nil {
-				f.errorf(at+".location", "edge %s has no location: want [latitude, longitude]", n.Name)
-			}
-			if len(n.Addresses) == 0 {
-				f.errorf(at+".addresses", "edge %s has no addresses", n.Name)
-			}
-		}
-		for i, name := range n.Sites {
-			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, i), name)
-		}
-		if n.Weight < 0 {
-			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
-		}
-		if n.Location != nil {
-			f.checkLocation(at+".location", *n.Location)
-		}
-		for i, a := range n.Addresses {
-			p := fmt.Sprintf("%s.addresses[%d]", at, i)
-			if other := addresses[a]; other != "" {
-				f.errorf(p, "%s belongs to node %s already", a, other)
-			}
-			addresses[a] = n.Name
-		}
-		f.checkEdge(at+".edge", n.Edge)
-		f.checkAddr(at+".admin", n.Admin)
-		if n.Admin != "" && n.has(roleEdge) {
-			f.errorf(at+".admin", "this is for nodes that are no edges: give an edge nodes.%s.edge.admin", n.Name)
-		}
-		f.checkAddr(at+".control.listen", n.Control.Listen)
-		f.checkAddr(at+".control.cluster", n.Control.Cluster)
-		if n.has(roleControl) {
-			controls++
-			if len(n.Addresses) == 0 {
-				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)
-			}
-		}
-	}
-}
-
-func (f *Fleet) checkLocation(at string, l Location) {
-	if !(l[0] >= -90 && l[0] <= 90) {
-		f.errorf(at, "latitude %v is not between -90 and 90", l[0])
-	}
-	if !(l[1] >= -180 && l[1] <= 180) {
-		f.errorf(at, "longitude %v is not between -180 and 180", l[1])
-	}
-}
-
-func (f *Fleet) checkLog(at string, l *LogFile) {
-	if l == nil {
-		return
-	}
-	if l.File == "" {
-		f.errorf(at+".file", "a log needs a file; - is standard output")
-	}
-	if !(l.Sample >= 0 && l.Sample <= 1) {
-		f.errorf(at+".sample", "%v is not between 0 and 1", l.Sample)
-	}
-}
-
-func (f *Fleet) checkEdge(at string, e Edge) {
-	f.checkLog(at+".access_log", e.AccessLog)
-	f.checkAddr(at+".http", e.HTTP)
-	f.checkAddr(at+".https", e.HTTPS)
-	f.checkAddr(at+".admin", e.Admin)
-	f.checkAddr(at+".peer", e.Peer)
-	for key, n := range map[string]int{"max_connections": e.MaxConnections, "max_connections_per_client": e.MaxPerClient} {
-		if n < 0 {
-			f.errorf(at+"."+key, "want 1 or more, not %d", n)
-		}
-	}
-	if e.Disk != 0 && e.Disk < minDisk {
-		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
-	}
-	for i, network := range e.PurgeFrom {
-		p := fmt.Sprintf("%s.purge_from[%d]", at, i)
-		switch {
-		case network.Addr().Is4In6():
-			f.errorf(p, "%s: write a network of IPv4 addresses as one", network)
-		case network.Bits() == 0:
-			f.errorf(p, "%s would let everybody purge", network)
-		case network != network.Masked():
-			f.errorf(p, "%s has bits of a host: want %s", network, network.Masked())
-		}
-	}
-}
-
-// minDisk is the smallest budget of a store: segments of a few MiB.
-const minDisk = 64 << 20
-
-func (f *Fleet) checkAddr(at, addr string) {
-	if addr == "" {
-		return
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
-	if err == nil && host != "" && host != "localhost" {
-		_, err = netip.ParseAddr(host)
-	}
-	if err != nil {
-		f.errorf(at, "%q is not an address to listen on: want :port or ip:port", addr)
-	}
-}
-
-// checkGeoDNS also reads the zones.
-func (f *Fleet) checkGeoDNS() []*geodns.Zone {
-	g := &f.GeoDNS
-	f.checkProbe("geodns.health", g.Health)
-	for prefix, l := range g.Locate {
-		f.checkLocation("geodns.locate."+prefix.String(), l)
-	}
-	f.checkLog("geodns.query_log", g.QueryLog)
-	if g.GeoIP != "" {
-		if _, err := os.Stat(f.path(g.GeoIP)); err != nil {
-			f.errorf("geodns.geoip", "%v", err)
-		}
-	}
-	var zones []*geodns.Zone
-	names := map[string]bool{}
-	for i := range g.Zones {
-		z := &g.Zones[i]
-		at := fmt.Sprintf("geodns.zones[%d]", i)
-		f.checkEdgeNames(at, z)
-		if !isHost(z.Name) || z.Name == "" {
-			f.errorf(at, "zone %q is not a domain name", z.Name)
-			continue
-		}
-		if names[z.Name] {
-			f.errorf(at+".name", "zone %s is there twice", z.Name)
-		}
-		names[z.Name] = true
-		if z.File == "" {
-			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
-			continue
-		}
-		r, err := os.Open(f.path(z.File))
-		if err != nil {
-			f.errorf(at+".file", "%v", err)
-			continue
-		}
-		zone, errs := geodns.ParseZone(r, z.Name, f.path(z.File))
-		r.Close()
-		for _, e := range errs {
-			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
-		}
-		if len(errs) == 0 {
-			zones = append(zones, zone)
-		}
-	}
-	if len(f.file.errs) == 0 && len(zones) > 0 {
-		// What the name server itself refuses, as an edge name with an address in the zone file.
-		if err := new(geodns.Server).Reload(f.geodnsConfig(zones)); err != nil {
-			f.errorf("geodns", "%v", err)
-		}
-	}
-	return zones
-}
-
-func (f *Fleet) checkEdgeNames(at string, z *Zone) {
-	for _, e := range z.Edges {
-		p := at + ".edges." + e.Name
-		if e.Name != "@" && e.Name != "*" && !isHost(strings.TrimPrefix(e.Name, "*.")) {
-			f.errorf(p, "%q is not a name below the zone; @ is the zone itself, * every name that is not there", e.Name)
-		}
-		if e.Answers < 0 || e.Answers > 16 {
-			f.errorf(p+".answers", "want 1 to 16, not %d", e.Answers)
-		}
-		for i, name := range e.Nodes {
-			pn := fmt.Sprintf("%s.nodes[%d]", p, i)
-			f.checkEdgeNode(pn, name)
-		}
-	}
-	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
-		f.errorf(at+".edges", "there is no node with the role edge")
-	}
-}
-
 // watched are the files that name servers answer from, and those of certificates and tokens.
 func (f *Fleet) watched() []string {
 	var files []string
 	for _, z := range f.GeoDNS.Zones {
-		files = append(files, f.path(z.File))
+		files = append(files, f.localFile(z.File))
 	}
 	if f.GeoDNS.GeoIP != "" {
-		files = append(files, f.path(f.GeoDNS.GeoIP))
+		files = append(files, f.localFile(f.GeoDNS.GeoIP))
 	}
 	for _, c := range f.TLS.Certificates {
 		files = append(files, f.path(c.Cert), f.path(c.Key))

@@ -22,9 +22,15 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 				if cmd.Flags().Changed("config") && config != args[0] {
 					return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], config, cmd.CommandPath())}
 				}
-				config = args[0]
+				if config = args[0]; !exists(config) {
+					return usageError{fmt.Errorf("there is no file %s", config)}
+				}
 			}
 			f, zones, err := loadFleet(config)
+			if err == nil {
+				f.checkFiles()
+				err = f.file.failure()
+			}
 			if err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
 				return errReported

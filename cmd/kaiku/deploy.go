@@ -67,6 +67,11 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
+	f.checkFiles()
+	f.printWarnings(cmd.ErrOrStderr())
+	if err := f.file.failure(); err != nil {
+		return err
+	}
 	if len(fl.binaries) == 0 {
 		self, err := os.Executable()
 		if err != nil {
@@ -151,13 +156,11 @@ func (f *Fleet) settle() time.Duration {
 func (f *Fleet) newDeployFleet() (*deployFleet, error) {
 	out := &deployFleet{fleet: f}
 	if f.Secrets.AdminToken != "" {
-		if file := f.localFile(f.Secrets.AdminToken); exists(file) {
-			token, err := readToken(file)
-			if err != nil {
-				return nil, err
-			}
-			out.token = token
+		token, err := readToken(f.localFile(f.Secrets.AdminToken))
+		if err != nil {
+			return nil, fmt.Errorf("a deploy asks the nodes with their admin token: %w", err)
 		}
+		out.token = token
 	}
 	if clients, _ := f.controlAddrs(); len(clients) > 0 && f.Secrets.FleetKey != "" {
 		key, err := fleet.ReadKey(f.localFile(f.Secrets.FleetKey))

@@ -105,7 +105,7 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 		add(z.File, false, false, reloads)
 	}
 	add(f.GeoDNS.GeoIP, false, false, reloads)
-	if clients, _ := f.controlAddrs(); len(clients) > 0 || n.has(roleGeoDNS) || n.has(roleEdge) && f.hasPeers(n) {
+	if f.usesKey(n) {
 		add(f.Secrets.FleetKey, true, true, nil)
 	}
 	if n.has(roleEdge) || n.Admin != "" {

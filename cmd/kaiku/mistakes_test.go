@@ -2,10 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +23,13 @@ func wrong(t *testing.T, text string) string {
 
 func wrongIn(t *testing.T, file string) string {
 	t.Helper()
-	_, _, err := loadFleet(file)
+	f, _, err := loadFleet(file)
 	var told []string
+	if err == nil {
+		for _, w := range f.file.warns {
+			told = append(told, fmt.Sprintf("%d:%d: warning: %s", w.line, w.col, w.msg))
+		}
+	}
 	var each func(error)
 	each = func(err error) {
 		var f *fileError
@@ -33,7 +38,7 @@ func wrongIn(t *testing.T, file string) string {
 				each(e)
 			}
 		} else if errors.As(err, &f) {
-			told = append(told, strconv.Itoa(f.line)+":"+strconv.Itoa(f.col)+": "+f.msg)
+			told = append(told, fmt.Sprintf("%d:%d: %s", f.line, f.col, f.msg))
 		} else if err != nil {
 			told = append(told, err.Error())
 		}
@@ -126,6 +131,87 @@ func TestMistakesOfForm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := wrong(t, c.text); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// What decodes and can't work, or is hardly meant. $ is the fleet that each is a part of.
+func TestMistakesOfMeaning(t *testing.T) {
+	const site = `sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://origin.example.net"] } }]
+`
+	const edges = `nodes:
+  hel1: { roles: [edge], location: [60.17, 24.94], addresses: [203.0.113.10] }
+  nyc1: { roles: [edge], location: [40.71, -74.01], addresses: [198.51.100.20] }
+`
+	origin := func(url string) string { return strings.Replace(site, "http://origin.example.net", url, 1) + edges }
+	zone := func(edges string) string {
+		return "geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { " + edges + " } }] }\n"
+	}
+	const token = "secrets: { admin_token: /etc/kaiku/admin.token }\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"all is fine", site + edges, ""},
+		{"no nodes", site, "1:1: nodes: there are no nodes: a fleet has one at least"},
+		{"a role", site + "nodes: { hel1: { roles: [egde], location: [1, 2], addresses: [203.0.113.10] } }\n", `2:26: nodes.hel1.roles[0]: role "egde" is unknown: did you mean edge?`},
+		{"a role twice", site + "nodes: { hel1: { roles: [edge, edge], location: [1, 2], addresses: [203.0.113.10] } }\n", "2:32: nodes.hel1.roles[1]: node hel1 has the role edge twice"},
+		{"a balance", strings.Replace(origin("http://origin.example.net"), "] } }]", "], balance: roundrobin } }]", 1), `1:98: sites[0].origin.balance: "roundrobin" is unknown: did you mean round-robin?`},
+		{"a shield", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: nyc } }]", 1), "1:98: sites[0].origin.shield: there is no node nyc: did you mean nyc1?"},
+		{"a shield like no node", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: tokyo } }]", 1), "1:98: sites[0].origin.shield: there is no node tokyo: want hel1 or nyc1"},
+		{"a site of a token", origin("http://origin.example.net") + "secrets: { tokens: [{ file: t, scopes: [purges], sites: [ww] }] }\n",
+			`5:41: secrets.tokens[0].scopes[0]: scope "purges" is unknown: did you mean purge?` + "\n5:58: secrets.tokens[0].sites[0]: there is no site ww: did you mean www?"},
+		{"a host twice", strings.Replace(site, "[www.example.com]", "[www.example.com, WWW.example.com.]", 1) + edges, "1:47: sites[0].hosts[1]: host WWW.example.com. belongs to site www already"},
+
+		{"an origin that is a host of its site", origin("http://www.example.com"), "1:68: sites[0].origin.servers[0]: www.example.com is a host of this site, so that a miss would come back to an edge: give the origin a name or an address of its own"},
+		{"an origin that is a host of its site, on a port that edges don't have", origin("http://www.example.com:8000"), ""},
+		{"an origin that is a host of its site, with a wildcard", strings.Replace(origin("http://Origin.example.com."), "[www.example.com]", "[\"*.example.com\"]", 1),
+			"1:68: sites[0].origin.servers[0]: origin.example.com is a host of this site, so that a miss would come back to an edge: give the origin a name or an address of its own"},
+		{"an origin that is a host of another site", strings.Replace(origin("http://WWW.example.org"), "sites: [", "sites: [{ name: org, hosts: [www.example.org], origin: { servers: [\"http://192.0.2.9\"] } }, ", 1),
+			"1:152: warning: sites[1].origin.servers[0]: www.example.org is a host of site org: where its name leads to the edges, a miss goes to an edge again"},
+		{"an origin that is an edge name", origin("http://www.example.com:8000") + zone("www: {}"),
+			"1:68: warning: sites[0].origin.servers[0]: the name servers answer www.example.com with the edges, so that each asks an edge on port 8000: give the origin a name or an address of its own unless one is there"},
+		{"an origin that is an edge name, on a port of the edges", origin("http://cdn.example.com") + zone("www: {}, cdn: {}"),
+			"1:68: sites[0].origin.servers[0]: the name servers answer cdn.example.com with the edges, so that a miss would come back to one: give the origin a name or an address of its own"},
+		{"an origin that is an edge", origin("http://203.0.113.10"), "1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+		{"an origin that is an edge's admin listener", origin("http://127.0.0.1:9080"), "1:68: sites[0].origin.servers[0]: this is the admin listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+		{"an origin beside an edge", origin("http://localhost:8000"), ""},
+		{"an origin on the machine of an edge that has another port", origin("http://203.0.113.10:8000"), ""},
+		{"an origin on the port of an edge by the name of its machine", origin("http://localhost"), "1:68: sites[0].origin.servers[0]: this is the http listener of edge hel1, so that a miss would come back to it: give the origin's own address and port"},
+
+		{"a host without a name", origin("http://origin.example.net") + zone("\"@\": {}"),
+			"1:30: warning: sites[0].hosts[0]: the zone has no name www.example.com, so that nobody finds it: add it to geodns.zones, below edges\n" +
+				`5:73: warning: geodns.zones[0].edges.@: no site has the host example.com: its clients get 421 from the edges`},
+		{"a host that the zone file has", strings.Replace(origin("http://origin.example.net"), "www.example.com", "mail.example.com", 1) + zone(""), ""},
+		{"a host below a wildcard", origin("http://origin.example.net") + zone("\"*\": {}"), ""},
+		{"a host elsewhere", strings.Replace(origin("http://origin.example.net"), "www.example.com", "www.example.org", 1) + zone(""), ""},
+		{"a wildcard without a name", strings.Replace(origin("http://origin.example.net"), "[www.example.com]", "[\"*.example.com\"]", 1) + zone("www: {}"),
+			"1:30: warning: sites[0].hosts[0]: the zone has no name *.example.com, so that nobody finds it: add it to geodns.zones, below edges"},
+
+		{"an admin listener for everybody", site + edges + "edge: { admin: \"0.0.0.0:9080\" }\n", "5:9: edge.admin: other machines reach 0.0.0.0:9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
+		{"an admin listener for everybody, with a token", site + edges + "edge: { admin: \":9080\" }\n" + token, ""},
+		{"an admin listener for everybody, with a token for some things", site + edges + "edge: { admin: \":9080\" }\nsecrets: { tokens: [{ file: t, scopes: [purge] }] }\n", ""},
+		{"an admin listener of a name server", site + edges + "  fra1: { roles: [geodns], admin: \":9080\" }\n", "5:28: nodes.fra1.admin: other machines reach :9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
+		{"an admin listener on localhost", site + edges + "edge: { admin: \"localhost:9080\" }\n", ""},
+
+		{"two listeners on one port", site + edges + "edge: { http: \":9080\" }\n", "5:9: edge.http: node hel1 listens on 127.0.0.1:9080 for admin already: http needs a port of its own"},
+		{"two listeners on one port, all given once", site + edges + "edge: { http: \":8080\", admin: \"127.0.0.1:8080\" }\n", "5:24: edge.admin: node hel1 listens on :8080 for http already: admin needs a port of its own"},
+		{"two listeners on one port of a node", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], edge: { admin: \"[::1]:http\" } }", 1),
+			"3:87: nodes.hel1.edge.admin: node hel1 listens on :80 for http already: admin needs a port of its own"},
+		{"two listeners on one port of two addresses", site + edges + "edge: { http: \"203.0.113.10:9080\" }\n", ""},
+		{"HTTP where HTTPS is", site + edges + "tls: { certificates: [{ cert: c, key: k }] }\nedge: { http: \":443\" }\n", "6:9: edge.http: node hel1 listens on :443 for https already: http needs a port of its own"},
+		{"DNS and the control plane", site + "nodes: { fra1: { roles: [geodns, control], addresses: [203.0.113.30], control: { listen: \":53\" } } }\n",
+			"2:82: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
+		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
+
+		{"latitude and longitude swapped", site + "nodes: { hel1: { roles: [edge], location: [24.94, 60.17], addresses: [193.166.3.2] } }\n",
+			"2:33: warning: nodes.hel1.location: latitude and longitude look swapped: 193.166.3.2 is in FI, and 24.94, 60.17 is 4830 km away from there"},
+		{"a sign lost", site + "nodes: { nyc1: { roles: [edge], location: [40.71, 74.01], addresses: [128.112.136.1] } }\n",
+			"2:33: warning: nodes.nyc1.location: 128.112.136.1 is in US, and 40.71, 74.01 is 10999 km away from there"},
+		{"a node in its country", site + "nodes: { nyc1: { roles: [edge], location: [40.71, -74.01], addresses: [128.112.136.1] } }\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, zone := fleetText(t)
+			if got := wrongIn(t, writeFleet(t, c.text, strings.ReplaceAll(zone, "; www", ";"))); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 		})

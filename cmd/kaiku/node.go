@@ -108,16 +108,12 @@ func (n *edgeNode) Serve(ctx context.Context) error {
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// adminTokens reads the tokens of the admin API that are good for all. On loopback alone their file may be missing.
-func (f *Fleet) adminTokens(admin string) ([]string, error) {
+// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file names no file.
+func (f *Fleet) adminTokens() ([]string, error) {
 	if f.Secrets.AdminToken == "" {
 		return nil, nil
 	}
-	tokens, err := readTokens(f.path(f.Secrets.AdminToken))
-	if errors.Is(err, os.ErrNotExist) && edge.IsLoopback(admin) {
-		return nil, nil
-	}
-	return tokens, err
+	return readTokens(f.path(f.Secrets.AdminToken))
 }
 
 // readToken reads the token that is used, the first of its file.
@@ -174,7 +170,7 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 		c.RateLimit = geodns.RateLimit{Responses: r.Responses, Errors: r.Errors, Slip: r.Slip, Exempt: r.Exempt}
 	}
 	if f.GeoDNS.GeoIP != "" {
-		c.GeoIP = f.path(f.GeoDNS.GeoIP)
+		c.GeoIP = f.localFile(f.GeoDNS.GeoIP)
 	}
 	for prefix, l := range f.GeoDNS.Locate {
 		c.Locate[prefix] = geodns.Place{Lat: l[0], Lon: l[1]}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -211,27 +212,26 @@ func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 	return key.TLS(n.Name, n.Roles...)
 }
 
-// keyIfNeeded reads the fleet key if the node has something to do with others, or says in the log what is not used without one.
-func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
+// usesKey reports whether a node has a use for the fleet key: for the control plane, other edges, cookies of its name server, or session tickets.
+func (f *Fleet) usesKey(n *Node) bool {
 	clients, _ := f.controlAddrs()
-	if len(clients) == 0 && !(n.has(roleEdge) && f.hasPeers(n)) {
-		// Name servers do without, each with cookies of its own, and so do edges, each with keys of session tickets of its own.
-		if !n.has(roleGeoDNS) && !(n.has(roleEdge) && f.secures()) || f.Secrets.FleetKey == "" {
-			return nil, nil
-		}
-		if _, err := os.Stat(f.path(f.Secrets.FleetKey)); err != nil {
-			return nil, nil
-		}
+	return len(clients) > 0 || n.has(roleGeoDNS) || n.has(roleEdge) && (f.hasPeers(n) || f.secures())
+}
+
+// keyIfNeeded reads the fleet key if the node has a use for it. Where the fleet file names none it says in the log what is not used without one.
+func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
+	if !f.usesKey(n) {
+		return nil, nil
 	}
-	const without = "shields, region peers and the control plane are not used: "
 	if f.Secrets.FleetKey == "" {
-		log.Warn(without + "secrets.fleet_key names no file")
+		if clients, _ := f.controlAddrs(); len(clients) > 0 || n.has(roleEdge) && f.hasPeers(n) {
+			log.Warn("shields, region peers and the control plane are not used: secrets.fleet_key names no file")
+		}
 		return nil, nil
 	}
 	key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
-	if errors.Is(err, os.ErrNotExist) {
-		log.Warn(without+"there is no fleet key yet, which has to be the same on every node", "file", f.Secrets.FleetKey, "create", "openssl rand -base64 32")
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: put the fleet key there, the same on every node, as of `openssl rand -base64 32`; or remove secrets.fleet_key", err)
 	}
 	if err != nil {
 		return nil, err

@@ -235,15 +235,45 @@ func TestPeersAlone(t *testing.T) {
 	}
 }
 
-// An origin that leads back to the edge is a loop.
+// forward listens and hands each connection on to an address.
+func forward(t *testing.T, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				go func() {
+					_, _ = io.Copy(way[0], way[1])
+					way[0].Close()
+				}()
+			}
+		}
+	}()
+	return l.Addr().String()
+}
+
+// An origin that leads back to the edge is a loop, also where check can't know it.
 func TestLoopIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	n := &testNode{http: freeAddr(t), admin: freeAddr(t)}
 	config := filepath.Join(dir, "fleet.yaml")
 	text := fmt.Sprintf(`
-sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://%[1]s"] } }]
+sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://%[4]s"] } }]
 nodes: { eu1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: "%[1]s", admin: "%[2]s", data: "%[3]s", disk: 64MiB } } }
-`, n.http, n.admin, filepath.Join(dir, "data"))
+`, n.http, n.admin, filepath.Join(dir, "data"), forward(t, n.http))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,11 @@ func TestTerraform(t *testing.T) {
 	run(dir, "fmt", "-check", "-diff", "-recursive", "terraform")
 	run(example, "init", "-input=false", "-no-color")
 	run(example, "validate", "-no-color")
+	for _, name := range []string{"fleet.key", "admin.token"} { // which the example's comment says how to make
+		if err := os.WriteFile(filepath.Join(example, "fleet", name), []byte(strings.Repeat("s3cret", 8)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if out, err := command(t, "check", "--config", filepath.Join(example, "fleet/fleet.yaml")); err != nil {
 		t.Errorf("check: %v\n%s", err, out)
 	}

@@ -52,7 +52,7 @@ func (f *Fleet) tokens(admin string) ([]edge.Token, error) {
 		}
 		return nil
 	}
-	full, err := f.adminTokens(admin)
+	full, err := f.adminTokens()
 	if err != nil {
 		return nil, err
 	}

@@ -128,6 +128,19 @@ func (d *yamlDoc) note(pos *token.Position, msg string) *fileError {
 	return &fileError{file: d.name, line: pos.Line, col: pos.Column, msg: msg, source: d.line(pos.Line)}
 }
 
+// failure is all errors, in the order of the file, or nil. Those of other files come after.
+func (d *yamlDoc) failure() error {
+	slices.SortStableFunc(d.errs, func(a, b error) int {
+		var x, y *fileError
+		if !errors.As(a, &x) || !errors.As(b, &y) || x.file != y.file {
+			return 0
+		}
+		return x.line - y.line
+	})
+	slices.SortStableFunc(d.warns, func(a, b *fileError) int { return a.line - b.line })
+	return errors.Join(d.errs...)
+}
+
 // line is a line of the file, or "".
 func (d *yamlDoc) line(n int) string {
 	if n < 1 || n > len(d.lines) {

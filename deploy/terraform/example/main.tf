@@ -1,5 +1,6 @@
 # User data for two nodes, rendered without any provider:
 #
+#   for f in fleet.key admin.token; do openssl rand -base64 32 >fleet/$f; done    # for kaiku deploy; keep them out of version control
 #   terraform init
 #   terraform apply -var binary_url=https://files.example.net/kaiku -var binary_sha256=$(sha256sum bin/kaiku | cut -d ' ' -f 1)
 #   terraform output -json user_data

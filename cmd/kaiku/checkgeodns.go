@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// checkGeoDNS also reads the zones.
+func (f *Fleet) checkGeoDNS() []*geodns.Zone {
+	g := &f.GeoDNS
+	f.checkProbe("geodns.health", g.Health)
+	for prefix, l := range g.Locate {
+		f.checkLocation("geodns.locate."+prefix.String(), l)
+	}
+	f.checkLog("geodns.query_log", g.QueryLog)
+	var zones []*geodns.Zone
+	names := map[string]bool{}
+	for i := range g.Zones {
+		z := &g.Zones[i]
+		at := fmt.Sprintf("geodns.zones[%d]", i)
+		f.checkEdgeNames(at, z)
+		if !isHost(z.Name) || z.Name == "" {
+			f.errorf(at, "zone %q is not a domain name", z.Name)
+			continue
+		}
+		if names[z.Name] {
+			f.errorf(at+".name", "zone %s is there twice", z.Name)
+		}
+		names[z.Name] = true
+		if z.File == "" {
+			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
+			continue
+		}
+		r, err := os.Open(f.localFile(z.File))
+		if err != nil {
+			f.errorf(at+".file", "%v", err)
+			continue
+		}
+		zone, errs := geodns.ParseZone(r, z.Name, f.localFile(z.File))
+		r.Close()
+		for _, e := range errs {
+			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
+		}
+		if len(errs) == 0 {
+			zones = append(zones, zone)
+		}
+	}
+	if len(f.file.errs) == 0 && len(zones) > 0 {
+		// What the name server itself refuses, as an edge name with an address in the zone file.
+		s, config := new(geodns.Server), f.geodnsConfig(zones)
+		if !exists(config.GeoIP) { // which name servers alone need
+			config.GeoIP = ""
+		}
+		if err := s.Reload(config); err != nil {
+			f.errorf("geodns", "%v", err)
+		} else {
+			f.checkNames(s)
+		}
+	}
+	return zones
+}
+
+func (f *Fleet) checkEdgeNames(at string, z *Zone) {
+	for _, e := range z.Edges {
+		p := at + ".edges." + e.Name
+		if e.Name != "@" && e.Name != "*" && !isHost(strings.TrimPrefix(e.Name, "*.")) {
+			f.errorf(p, "%q is not a name below the zone; @ is the zone itself, * every name that is not there", e.Name)
+		}
+		if e.Answers < 0 || e.Answers > 16 {
+			f.errorf(p+".answers", "want 1 to 16, not %d", e.Answers)
+		}
+		for i, name := range e.Nodes {
+			pn := fmt.Sprintf("%s.nodes[%d]", p, i)
+			f.checkEdgeNode(pn, name)
+		}
+	}
+	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
+		f.errorf(at+".edges", "there is no node with the role edge")
+	}
+}
+
+// checkNames finds hosts that no name leads to, and edge names that no site answers. Hosts outside of the zones have their names
+// elsewhere.
+func (f *Fleet) checkNames(s *geodns.Server) {
+	var zones []string
+	for i := range f.GeoDNS.Zones {
+		z := &f.GeoDNS.Zones[i]
+		zones = append(zones, strings.ToLower(strings.TrimSuffix(z.Name, ".")))
+		for j := range z.Edges {
+			name := z.Edges[j].fqdn(z)
+			if len(f.Sites) > 0 && !f.answers(name) {
+				f.warnf(fmt.Sprintf("geodns.zones[%d].edges.%s", i, z.Edges[j].Name), "no site has the host %s: its clients get 421 from the edges", name)
+			}
+		}
+	}
+	for i := range f.Sites {
+		for j, host := range lowerHosts(f.Sites[i].Hosts) {
+			if inZone(zones, strings.TrimPrefix(host, "*.")) && !s.Leads(host) {
+				f.warnf(fmt.Sprintf("sites[%d].hosts[%d]", i, j), "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges", host)
+			}
+		}
+	}
+}
+
+// answers reports whether a site answers an edge name; of a wildcard, any name below it.
+func (f *Fleet) answers(name string) bool {
+	above, wild := strings.CutPrefix(name, "*.")
+	if !wild {
+		return f.siteOf(name) != nil
+	}
+	return slices.ContainsFunc(f.Sites, func(s Site) bool {
+		return slices.ContainsFunc(lowerHosts(s.Hosts), func(h string) bool { return strings.HasSuffix(h, "."+above) })
+	})
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+func (f *Fleet) checkNodes() {
+	addresses, controls := map[netip.Addr]string{}, 0
+	defer func() {
+		if controls == 2 || controls > 5 {
+			f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+		}
+	}()
+	for _, n := range f.Nodes {
+		at := "nodes." + n.Name
+		if !labelRE.MatchString(n.Name) {
+			f.errorf(at, "%q is not a node name: want letters a-z, digits and -", n.Name)
+		}
+		if len(n.Roles) == 0 {
+			f.errorf(at+".roles", "node %s has no roles", n.Name)
+		}
+		for i, r := range n.Roles {
+			if known := []string{roleEdge, roleGeoDNS, roleControl}; !slices.Contains(known, r) {
+				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: %s", r, suggest(r, known))
+			} else if slices.Contains(n.Roles[:i], r) {
+				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "node %s has the role %s twice", n.Name, r)
+			}
+		}
+		if n.has(roleEdge) {
+			if n.Location == nil {
+				f.errorf(at+".location", "edge %s has no location: want [latitude, longitude]", n.Name)
+			}
+			if len(n.Addresses) == 0 {
+				f.errorf(at+".addresses", "edge %s has no addresses", n.Name)
+			}
+		}
+		for i, name := range n.Sites {
+			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, i), name)
+		}
+		if n.Weight < 0 {
+			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
+		}
+		if n.Location != nil && f.checkLocation(at+".location", *n.Location) {
+			f.checkPlace(at+".location", &n)
+		}
+		for i, a := range n.Addresses {
+			p := fmt.Sprintf("%s.addresses[%d]", at, i)
+			if other := addresses[a]; other != "" {
+				f.errorf(p, "%s belongs to node %s already", a, other)
+			}
+			addresses[a] = n.Name
+		}
+		f.checkEdge(at+".edge", n.Edge)
+		f.checkAddr(at+".admin", n.Admin)
+		if n.Admin != "" && n.has(roleEdge) {
+			f.errorf(at+".admin", "this is for nodes that are no edges: give an edge nodes.%s.edge.admin", n.Name)
+		}
+		f.checkAddr(at+".control.listen", n.Control.Listen)
+		f.checkAddr(at+".control.cluster", n.Control.Cluster)
+		if n.has(roleControl) {
+			controls++
+			if len(n.Addresses) == 0 {
+				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)
+			}
+		}
+	}
+}
+
+// checkLocation reports whether a place is on the Earth. NaN is not.
+func (f *Fleet) checkLocation(at string, l Location) bool {
+	lat, lon := l[0] >= -90 && l[0] <= 90, l[1] >= -180 && l[1] <= 180
+	if !lat {
+		f.errorf(at, "latitude %v is not between -90 and 90", l[0])
+	}
+	if !lon {
+		f.errorf(at, "longitude %v is not between -180 and 180", l[1])
+	}
+	return lat && lon
+}
+
+// Distances in km between a node and the people of the country that its address is in.
+const (
+	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km from Russia's, Honolulu 6,900 from those of the USA.
+	farFromCountry = 7500
+	// maybeSwapped is where latitude and longitude are tried the other way round.
+	maybeSwapped = 2500
+)
+
+// checkPlace warns of a node that is not where its address is, as the embedded table of countries has it.
+func (f *Fleet) checkPlace(at string, n *Node) {
+	here := geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}
+	for _, addr := range n.Addresses {
+		country, people, ok := geodns.Country(addr)
+		if !ok {
+			continue
+		}
+		away := here.Distance(people)
+		swapped := geodns.Place{Lat: here.Lon, Lon: here.Lat}
+		if away > maybeSwapped && math.Abs(swapped.Lat) <= 90 && swapped.Distance(people) < away/3 {
+			f.warnf(at, "latitude and longitude look swapped: %s is in %s, and %v, %v is %.0f km away from there", addr, country, here.Lat, here.Lon, away)
+			return
+		}
+		if away > farFromCountry {
+			f.warnf(at, "%s is in %s, and %v, %v is %.0f km away from there", addr, country, here.Lat, here.Lon, away)
+			return
+		}
+	}
+}
+
+func (f *Fleet) checkLog(at string, l *LogFile) {
+	if l == nil {
+		return
+	}
+	if l.File == "" {
+		f.errorf(at+".file", "a log needs a file; - is standard output")
+	}
+	if !(l.Sample >= 0 && l.Sample <= 1) {
+		f.errorf(at+".sample", "%v is not between 0 and 1", l.Sample)
+	}
+}
+
+func (f *Fleet) checkEdge(at string, e Edge) {
+	f.checkLog(at+".access_log", e.AccessLog)
+	f.checkAddr(at+".http", e.HTTP)
+	f.checkAddr(at+".https", e.HTTPS)
+	f.checkAddr(at+".admin", e.Admin)
+	f.checkAddr(at+".peer", e.Peer)
+	for key, n := range map[string]int{"max_connections": e.MaxConnections, "max_connections_per_client": e.MaxPerClient} {
+		if n < 0 {
+			f.errorf(at+"."+key, "want 1 or more, not %d", n)
+		}
+	}
+	if e.Disk != 0 && e.Disk < minDisk {
+		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(minDisk))
+	}
+	for i, network := range e.PurgeFrom {
+		p := fmt.Sprintf("%s.purge_from[%d]", at, i)
+		switch {
+		case network.Addr().Is4In6():
+			f.errorf(p, "%s: write a network of IPv4 addresses as one", network)
+		case network.Bits() == 0:
+			f.errorf(p, "%s would let everybody purge", network)
+		case network != network.Masked():
+			f.errorf(p, "%s has bits of a host: want %s", network, network.Masked())
+		}
+	}
+}
+
+// minDisk is the smallest budget of a store: segments of a few MiB.
+const minDisk = 64 << 20
+
+func (f *Fleet) checkAddr(at, addr string) {
+	if addr == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err == nil && host != "" && host != "localhost" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil {
+		f.errorf(at, "%q is not an address to listen on: want :port or ip:port", addr)
+	}
+}
