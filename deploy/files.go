@@ -97,6 +97,8 @@ func (s Service) needsPort53() bool {
 type Service struct {
 	// Listen are TCP addresses that systemd listens on, as :80 or 192.0.2.1:80.
 	Listen []string
+	// Binds are all addresses that the node listens on: a program that has one of them is found before anything is changed.
+	Binds []Bind
 	// Memory is the most that the process may use, in bytes; 0 is not limited.
 	Memory int64
 	// Drain is how long requests under way may take at the end; 0 is 30 s.

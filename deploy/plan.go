@@ -115,7 +115,7 @@ func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
 			}
 		}
 	}
-	if err := st.usable(need); err != nil {
+	if err := errors.Join(st.usable(need), st.busy(n)); err != nil {
 		return nil, err
 	}
 	p.process(effect)

@@ -257,7 +257,7 @@ func TestOrder(t *testing.T) {
 
 func FuzzParseState(f *testing.F) {
 	f.Add([]byte("kernel Linux\nmachine x86_64\nsystemd\nfree 12\ncurrent a\nrunning a\nversion a\nbinary b\nactive active\nenabled enabled\ndeployed /etc/a\n" +
-		"file 644 " + strings.Repeat("a", 64) + " /etc/a b\nend\n"))
+		"file 644 " + strings.Repeat("a", 64) + " /etc/a b\npid 7\nlistens 80\nsocket " + nginxSocket + "\nend\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		st, err := parseState(b)
 		if err != nil {

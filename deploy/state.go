@@ -23,6 +23,9 @@ type state struct {
 	unfinished      bool              // a deploy did not come to its end
 	active          bool
 	enabled         bool
+	pid             int                 // of the process; 0 if none runs
+	listens         []string            // what kaiku.socket listens on, as its unit has it
+	sockets         []socket            // all listeners; none if the node can't tell
 	deployed        []string            // paths that a deploy put there
 	files           map[string]fileInfo // by path
 }
@@ -82,6 +85,14 @@ func parseState(out []byte) (*state, error) {
 			st.binaries[version] = sum
 		case "unfinished":
 			st.unfinished = true
+		case "pid":
+			st.pid, err = strconv.Atoi(value)
+		case "listens":
+			st.listens = append(st.listens, value)
+		case "socket":
+			if s, err := parseSocket(value); err == nil { // what ss may say beside is of no use here
+				st.sockets = append(st.sockets, s)
+			}
 		case "active":
 			st.active = value == "active"
 		case "enabled":

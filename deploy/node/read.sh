@@ -37,6 +37,13 @@ fi
 echo "active $(systemctl is-active kaiku.service 2>/dev/null || :)"
 echo "enabled $(systemctl is-enabled kaiku.service 2>/dev/null || :)"
 pid=$(systemctl show -p MainPID --value kaiku.service 2>/dev/null || :)
+echo "pid ${pid:-0}"
+if [ "$(systemctl is-active kaiku.socket 2>/dev/null || :)" = active ]; then
+  sed -n 's/^ListenStream=/listens /p' "$root/etc/systemd/system/kaiku.socket" 2>/dev/null || :
+fi
+if command -v ss >/dev/null; then
+  ss -Hlntup 2>/dev/null | sed 's/^/socket /' || :
+fi
 if [ "${pid:-0}" != 0 ] && exe=$(readlink "/proc/$pid/exe"); then
   exe=${exe%/kaiku}
   echo "running ${exe##*/}"
