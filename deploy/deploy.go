@@ -239,23 +239,25 @@ func doing(process string) string {
 	return first(process, "chang") + "ing"
 }
 
-// healthy waits until a node runs a version and is well, twice in a row as a process that ends again and again may look well once. If time runs out, the error tells the
+// healthy waits until a node runs a version with a fleet file, of which sum is that, and is well, twice in a row as a process that ends again and again may look well once. If time runs out, the error tells the
 // last reason that was another one than that.
-func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version string) error {
+func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version, sum string) error {
 	limit := first(d.Limit, 2*time.Minute)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	w := d.waits(node, "asking for its health")
 	defer w.end()
-	well := 0
+	well, refusals := 0, 0
 	var reason error
 	for {
-		err := d.look(ctx, c, node, version)
+		err := d.look(ctx, c, node, version, sum)
 		if err != nil && (reason == nil || !isTimeout(err)) {
 			reason = err
 			w.now("waiting for it to be well: %v", err)
 		}
-		if errors.Is(err, ErrRefused) {
+		if !errors.Is(err, ErrRefused) {
+			refusals = 0
+		} else if refusals++; refusals == 3 { // the first may be from before a reload
 			return err
 		}
 		if err == nil && ctx.Err() == nil {
@@ -281,13 +283,17 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-func (d *Deploy) look(ctx context.Context, c *Conn, node, version string) error {
+func (d *Deploy) look(ctx context.Context, c *Conn, node, version, sum string) error {
 	out, err := c.Run(ctx, script("status"), nil, nil)
 	if err != nil {
 		return err
 	}
-	if running := strings.TrimSpace(string(out)); running != version {
+	running, status, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if running != version {
 		return fmt.Errorf("it runs %.40q, not %s", running, version)
+	}
+	if err := runs(status, sum); err != nil {
+		return err
 	}
 	return d.Fleet.Healthy(ctx, node, c.DialContext)
 }

@@ -52,7 +52,7 @@ func TestHealthReason(t *testing.T) {
 // What is refused is not tried for long: it ends the wait for health at once.
 func TestHealthRefused(t *testing.T) {
 	f := newTestFleet(t, "hel1")
-	f.Limit, f.Every = time.Hour, time.Hour
+	f.Limit = time.Hour
 	f.Deploy.Fleet = lookedAt{f, func(context.Context) error { return fmt.Errorf("%w: 401", ErrRefused) }}
 	_, r, err := f.try(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "node hel1: refused: 401") || r.Nodes[0].Outcome != "put back" {

@@ -42,6 +42,16 @@ type Change struct {
 	Diff   string `json:"diff,omitempty"` // unified; of text that is no secret
 }
 
+// fleetSum is that of the fleet file that the node is to run; "" if it gets none.
+func (p *NodePlan) fleetSum() string {
+	for i := range p.node.Files {
+		if f := &p.node.Files[i]; f.Path == fleetFile {
+			return FleetSum(f.Data)
+		}
+	}
+	return ""
+}
+
 // Nothing says whether the node is as it should be.
 func (p *NodePlan) Nothing() bool { return p.Process == "" && len(p.Files) == 0 && p.Upload == 0 }
 

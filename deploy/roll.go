@@ -287,7 +287,7 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	report.Outcome, report.Note = "unknown", "the connection was lost while it was changed: run the deploy again"
 	err = d.activate(ctx, c, p)
 	if err == nil {
-		err = d.healthy(ctx, c, p.Node, p.Version)
+		err = d.healthy(ctx, c, p.Node, p.Version, p.fleetSum())
 	}
 	if err == nil {
 		if _, err := c.Run(ctx, script("done"), nil, nil); err != nil {
@@ -304,7 +304,7 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
 	}
 	w := d.waits(p.Node, "putting back what it had")
-	_, err = c.Run(ctx, script("back"), nil, nil)
+	_, err = c.Run(ctx, script("back"), []string{first(p.Process, "restart")}, nil)
 	w.end()
 	if err != nil {
 		report.Note = "it failed, and so did putting back what it had"
@@ -314,7 +314,7 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	if p.From == "" {
 		return why
 	}
-	if err := d.healthy(ctx, c, p.Node, p.From); err != nil {
+	if err := d.healthy(ctx, c, p.Node, p.From, p.state.fleetSum()); err != nil {
 		report.Outcome, report.Note = "unknown", "it has what it had, and is not well with it"
 		return errors.Join(why, fmt.Errorf("node %s, put back: %w", p.Node, err))
 	}

@@ -118,6 +118,14 @@ func parseState(out []byte) (*state, error) {
 	return st, nil
 }
 
+// fleetSum is that of the fleet file that is there; "" if none is.
+func (st *state) fleetSum() string {
+	if f, ok := st.files[fleetFile]; ok {
+		return f.sum[:16]
+	}
+	return ""
+}
+
 // file takes "MODE SUM PATH".
 func (st *state) file(line string) error {
 	mode, rest, _ := strings.Cut(line, " ")

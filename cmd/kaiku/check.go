@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -19,7 +20,7 @@ func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the fleet: %w", err)
 	}
-	f := &Fleet{dir: filepath.Dir(file)}
+	f := &Fleet{dir: filepath.Dir(file), sum: deploy.FleetSum(text)}
 	f.file = decodeYAML(file, text, f)
 	zones := f.check()
 	if err := f.file.failure(); err != nil {

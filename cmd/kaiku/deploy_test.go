@@ -198,7 +198,7 @@ func TestInherited(t *testing.T) {
 		t.Errorf("%q, %v\n%s", b, err, out.String())
 	}
 	state := make([]byte, 100)
-	if n, err := told.Read(state); err != nil || string(state[:n]) != "READY=1" {
+	if n, err := told.Read(state); err != nil || string(state[:n]) != "READY=1\nSTATUS=runs the fleet file a1" {
 		t.Errorf("systemd was told %q, %v", state[:n], err)
 	}
 }
@@ -212,7 +212,7 @@ func inheritedChild() {
 	if err != nil {
 		panic(err)
 	}
-	if err := (readiness{in: in}).Listen(context.Background()); err != nil {
+	if err := (readiness{in: in, status: deploy.Taken("a1")}).Listen(context.Background()); err != nil {
 		panic(err)
 	}
 	c, err := l.Accept()

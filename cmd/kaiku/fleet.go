@@ -19,6 +19,7 @@ type Fleet struct {
 	Secrets Secrets  `yaml:"secrets"`
 	file    *yamlDoc // where each part stands
 	dir     string   // that relative paths start from
+	sum     string   // the begin of the file's SHA-256, as deploy.FleetSum has it
 }
 
 // Site is what edges serve under some hosts.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
@@ -52,7 +53,7 @@ func (p *nodeProcess) reload() error {
 	if p.admin != nil {
 		p.admin.SetTokens(tokens)
 	}
-	p.files = f.watched()
+	p.files, p.taken = f.watched(), f.sum
 	now := f.fixed(p.name)
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if now[key] != p.fixed[key] {
@@ -104,11 +105,18 @@ func (r reloader) Serve(ctx context.Context) error {
 			}
 		}
 		seen = r.stamp()
-		if err := r.reload(); err != nil {
+		err := r.reload()
+		status := deploy.Taken(r.taken)
+		if err != nil {
 			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
-			continue
+			text, _ := os.ReadFile(r.config) // if it isn't there, that is the error
+			status = deploy.NotTaken(r.taken, deploy.FleetSum(text), err)
+		} else {
+			r.log.Info("took the fleet file", "file", r.config)
 		}
-		r.log.Info("took the fleet file", "file", r.config)
+		if err := notify("STATUS=" + status); err != nil {
+			r.log.Warn("systemd was not told of the fleet file", "error", err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -20,6 +21,7 @@ type nodeProcess struct {
 	name   string
 	log    *slog.Logger
 	fixed  map[string]string // see Fleet.fixed
+	taken  string            // sum of the fleet file that it runs
 	parts  []part
 	edge   *edgeNode      // nil if not run
 	dns    *geodns.Server // nil if not run
@@ -56,7 +58,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if ties != nil {
 		reg.MustRegister(fleetCollector{ties})
 	}
-	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name)}
+	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name), taken: f.sum}
 	for _, role := range roles {
 		if !n.has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
@@ -195,7 +197,7 @@ func (p *nodeProcess) run(ctx context.Context) error {
 		p.dns.ListenTCP = in.listen
 	}
 	parts := append([]part{reloader{p}}, p.parts...)
-	return runParts(ctx, append(parts, readiness{in, p.log})...)
+	return runParts(ctx, append(parts, readiness{in, deploy.Taken(p.taken), p.log})...)
 }
 
 func serveCommand(log *slog.Logger) *cobra.Command {

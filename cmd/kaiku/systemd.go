@@ -124,12 +124,15 @@ func notify(state string) error {
 
 // readiness is a part that tells systemd when the others listen, and when they stop. It is the last of a process.
 type readiness struct {
-	in  *inherited
-	log *slog.Logger
+	in     *inherited
+	status string // a line for systemctl status
+	log    *slog.Logger
 }
 
 // Listen tells that all parts before it listen.
-func (r readiness) Listen(context.Context) error { return errors.Join(r.in.close(), notify("READY=1")) }
+func (r readiness) Listen(context.Context) error {
+	return errors.Join(r.in.close(), notify("READY=1\nSTATUS="+r.status))
+}
 
 // Serve waits for the end.
 func (r readiness) Serve(ctx context.Context) error {

@@ -1,4 +1,4 @@
-# Puts back what was there before the deploy, and starts that.
+# Puts back what was there before the deploy. $1 is how the process takes it: restart or reload.
 lock
 if [ ! -d "$before" ]; then
   exit
@@ -35,6 +35,8 @@ if [ -n "$had" ]; then
   if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then
     systemctl start kaiku.socket
   fi
-  systemctl restart kaiku.service
+  if [ "$1" != reload ] || ! systemctl reload kaiku.service; then
+    systemctl restart kaiku.service
+  fi
 fi
 rm -rf "$before" "$next" "$next".*

@@ -230,6 +230,8 @@ func (m *manager) do(args []string) answer {
 			return answer{Out: fmt.Sprintln(m.mainPID())}
 		case "InvocationID":
 			return answer{Out: m.invocation() + "\n"}
+		case "StatusText":
+			return answer{Out: m.statusText() + "\n"}
 		}
 		err = fmt.Errorf("the property %s is not known here", units[0])
 	case "daemon-reload":

@@ -88,6 +88,16 @@ func (m *manager) invocation() string {
 	return m.service.lastInvocation()
 }
 
+// statusText is what the service tells of itself.
+func (m *manager) statusText() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.service == nil {
+		return ""
+	}
+	return m.service.statusText()
+}
+
 func (m *manager) start(name string) error {
 	m.job.Lock()
 	defer m.job.Unlock()

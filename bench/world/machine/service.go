@@ -29,6 +29,7 @@ type service struct {
 	status     string
 	pid        int
 	invocation string // of the last start
+	text       string // STATUS of the process
 }
 
 func (s *service) now() string {
@@ -49,11 +50,31 @@ func (s *service) lastInvocation() string {
 	return s.invocation
 }
 
+func (s *service) statusText() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text
+}
+
+// told takes what the process said, as sd_notify(3) has it, and reports whether it is ready.
+func (s *service) told(state string) (ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(state) {
+		line = strings.TrimSuffix(line, "\n")
+		ready = ready || line == "READY=1"
+		if text, ok := strings.CutPrefix(line, "STATUS="); ok {
+			s.text = text
+		}
+	}
+	return ready
+}
+
 // begins makes the name of a start.
 func (s *service) begins(at time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.invocation = fmt.Sprintf("%032x", at.UnixNano())
+	s.invocation, s.text = fmt.Sprintf("%032x", at.UnixNano()), ""
 	return s.invocation
 }
 
@@ -125,7 +146,7 @@ func (s *service) run(ready chan<- error) error {
 	s.is("activating", cmd.Process.Pid)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	isReady := make(chan struct{})
+	said := make(chan struct{}, 1)
 	go func() {
 		state := make([]byte, 4096)
 		for {
@@ -133,13 +154,15 @@ func (s *service) run(ready chan<- error) error {
 			if err != nil {
 				return
 			}
-			if strings.Contains(string(state[:n]), "READY=1") {
-				close(isReady)
-				return
+			if s.told(string(state[:n])) {
+				select {
+				case said <- struct{}{}:
+				default:
+				}
 			}
 		}
 	}()
-	late := time.After(patience)
+	isReady, late := said, time.After(patience)
 	for {
 		select {
 		case <-isReady:

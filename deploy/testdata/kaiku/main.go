@@ -1,14 +1,19 @@
-// Command kaiku stands for the real one in tests of deploys: its process, its listener, and that it may be sick.
+// Command kaiku stands for the real one in tests of deploys: its process, its listener, that it takes a fleet file, and that it may be sick.
 package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
 func main() {
@@ -19,47 +24,84 @@ func main() {
 	os.Exit(1)
 }
 
-// serve answers each connection with "ok", or "sick" if the binary's end or the fleet file has that word, and notes its address as that it is ready.
+// process answers each connection with what it has for an answer.
+type process struct {
+	root   string
+	sick   bool // the binary's end has that word
+	answer atomic.Pointer[string]
+}
+
+// take takes the fleet file, and returns its sum. With the word broken in it, it doesn't; with sick, it is; with slow, it waits for
+// a file.
+func (p *process) take() (sum string, err error) {
+	conf, err := os.ReadFile(filepath.Join(p.root, "etc/kaiku/fleet.yaml"))
+	if err != nil {
+		return "", err
+	}
+	if bytes.Contains(conf, []byte("broken")) {
+		return deploy.FleetSum(conf), errors.New("fleet.yaml is broken")
+	}
+	for bytes.Contains(conf, []byte("slow")) {
+		if _, err := os.Stat(filepath.Join(p.root, "run/go")); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	answer := "ok"
+	if p.sick || bytes.Contains(conf, []byte("sick")) {
+		answer = "sick"
+	}
+	p.answer.Store(&answer)
+	return deploy.FleetSum(conf), nil
+}
+
+// note writes a file in one step.
+func (p *process) note(name, text string) error {
+	file := filepath.Join(p.root, "run", name)
+	return errors.Join(os.WriteFile(file+".new", []byte(text), 0o600), os.Rename(file+".new", file))
+}
+
+// serve notes its address as that it is ready.
 func serve(root string) error {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return err
 	}
-	conf, err := os.ReadFile(filepath.Join(root, "etc/kaiku/fleet.yaml"))
+	p := &process{root: root, sick: bytes.HasSuffix(self, []byte("sick"))}
+	runs, err := p.take()
 	if err != nil {
 		return err
-	}
-	if bytes.Contains(conf, []byte("broken")) {
-		return fmt.Errorf("fleet.yaml is broken")
-	}
-	answer := "ok"
-	if bytes.HasSuffix(self, []byte("sick")) || bytes.Contains(conf, []byte("sick")) {
-		answer = "sick"
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	ready := filepath.Join(root, "run/ready")
-	if err := os.WriteFile(ready+".new", []byte(l.Addr().String()), 0o600); err != nil {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
+	if err := errors.Join(p.note("status", deploy.Taken(runs)), p.note("ready", l.Addr().String())); err != nil {
 		return err
 	}
-	if err := os.Rename(ready+".new", ready); err != nil {
-		return err
-	}
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM)
 	go func() {
-		<-end
-		fmt.Fprintln(os.Stderr, "the old one ends")
-		os.Exit(0)
+		for s := range signals {
+			if s == syscall.SIGTERM {
+				fmt.Fprintln(os.Stderr, "the old one ends")
+				os.Exit(0)
+			}
+			sum, err := p.take()
+			if err != nil {
+				_ = p.note("status", deploy.NotTaken(runs, sum, err))
+				continue
+			}
+			runs = sum
+			_ = p.note("status", deploy.Taken(runs))
+		}
 	}()
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		fmt.Fprint(c, answer)
+		fmt.Fprint(c, *p.answer.Load())
 		c.Close()
 	}
 }
