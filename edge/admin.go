@@ -44,9 +44,22 @@ type PurgeResponse struct {
 // Status is the answer to GET /v1/status.
 type Status struct {
 	Name    string          `json:"name"`
+	Version string          `json:"version,omitempty"`
+	Started time.Time       `json:"started"`
+	Traffic Traffic         `json:"traffic"`
 	Store   storage.Stats   `json:"store"`
 	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
-	Nodes   []NodeStatus    `json:"nodes,omitempty"`
+	// Certificates are those of the hosts that clients reach over TLS.
+	Certificates []CertificateStatus `json:"certificates,omitempty"`
+	Nodes        []NodeStatus        `json:"nodes,omitempty"`
+}
+
+// Traffic is what the edge answered for its sites since it started, to clients and to other edges.
+type Traffic struct {
+	Requests uint64 `json:"requests"`
+	Hits     uint64 `json:"hits"`   // answered with what was stored, fresh or stale
+	Errors   uint64 `json:"errors"` // answered with 500 to 599
+	Bytes    uint64 `json:"bytes"`  // of bodies
 }
 
 // errorResponse is the body of every error of the admin API.
@@ -158,9 +171,13 @@ func failNative(w http.ResponseWriter, status int, text string) {
 }
 
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	st := Status{Name: s.Name}
+	st := Status{Name: s.Name, Version: s.Version, Started: s.started}
 	if s.Store != nil {
-		st.Store, st.Origins = s.Store.Stats(), s.origins()
+		st.Store, st.Origins, st.Traffic = s.Store.Stats(), s.origins(), s.metrics.traffic()
+		st.Traffic.Bytes = s.Sent()
+	}
+	if s.HTTPS != "" {
+		st.Certificates = s.Certificates.status(time.Now())
 	}
 	if s.Fleet != nil {
 		st.Nodes = s.Fleet.Nodes()

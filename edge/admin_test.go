@@ -1,9 +1,50 @@
 package edge
 
 import (
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 )
+
+// The status counts what was answered for sites, and nothing else.
+func TestStatus(t *testing.T) {
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/broken" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, "hello")
+	}, 1, func(s *Server, _ *Site) { s.Version = "v1" })
+	for _, path := range []string{"/a", "/a", "/a", "/broken", healthPath} {
+		e.get(path)
+	}
+	other := e.request("GET", "/a", "")
+	other.Host = "other.example"
+	if got := e.do(other); got.status != http.StatusMisdirectedRequest {
+		t.Fatalf("a host of no site: %d", got.status)
+	}
+	var st Status
+	until(t, "the last request is counted", func() bool { // which is done after its answer has come
+		if got := e.admin("GET", "/v1/status", ""); got.status != 200 || decode(got.body, &st) != nil {
+			t.Fatalf("%d, %s", got.status, got.body)
+		}
+		return st.Traffic.Requests == 4
+	})
+	if st.Traffic.Hits != 2 || st.Traffic.Errors != 1 || st.Traffic.Bytes < 15 {
+		t.Errorf("traffic is %+v", st.Traffic)
+	}
+	if st.Version != "v1" || st.Started.IsZero() {
+		t.Errorf("version %q, started %v", st.Version, st.Started)
+	}
+	if len(st.Certificates) != 1 {
+		t.Fatalf("certificates are %+v", st.Certificates)
+	}
+	if c := st.Certificates[0]; c.Name != "www.example" || c.From != "file" || c.DaysLeft == nil || *c.DaysLeft <= 0 || c.Days < *c.DaysLeft {
+		t.Errorf("the certificate is %+v", c)
+	}
+}
 
 // A name that the fleet does not have is refused, and the error lists those that there are.
 func TestUnknownNames(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 )
 
 // Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet, and tells of it. Of the Server's fields it needs Name, Admin,
@@ -24,6 +25,7 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 	if s.sites.Load() == nil {
 		s.SetSites(nil)
 	}
+	s.started = time.Now()
 	if s.admin, err = listen(ctx, s.Admin); err != nil {
 		return fmt.Errorf("admin listener: %w", err)
 	}

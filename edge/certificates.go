@@ -1,12 +1,14 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -163,14 +165,39 @@ func (c *Certificates) Describe(chan<- *prometheus.Desc) {}
 func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	left := prometheus.NewDesc("kaiku_certificate_days_left", "Days until a certificate expires, negative after that; -1 too for a name that there is none for yet.",
 		[]string{"name", "from"}, nil)
-	now := time.Now()
-	shown := map[[2]string]float64{} // a name may have several certificates; the one that lasts is shown
+	if c.ACME != nil {
+		orders := prometheus.NewDesc("kaiku_certificate_orders_total", "Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
+		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
+		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
+	}
+	for _, s := range c.status(time.Now()) {
+		days := -1.0
+		if s.DaysLeft != nil {
+			days = *s.DaysLeft
+		}
+		out <- prometheus.MustNewConstMetric(left, prometheus.GaugeValue, days, s.Name, s.From)
+	}
+}
+
+// CertificateStatus is how long the certificate of a name is good.
+type CertificateStatus struct {
+	Name string `json:"name"`
+	From string `json:"from"` // file or acme
+	// DaysLeft is negative once it has expired; nil means that there is no certificate yet.
+	DaysLeft *float64 `json:"days_left,omitempty"`
+	Days     float64  `json:"days,omitempty"` // from its first moment to its last
+}
+
+// status returns each name once, by name. Of several certificates for a name, the one that lasts is told.
+func (c *Certificates) status(now time.Time) []CertificateStatus {
+	const day = 24 * time.Hour
+	found := map[[2]string]CertificateStatus{}
 	add := func(from string, certs []*tls.Certificate) {
 		for _, cert := range certs {
-			k := [2]string{first(cert.Leaf.DNSNames, cert.Leaf.Subject.CommonName), from}
-			days := cert.Leaf.NotAfter.Sub(now).Hours() / 24
-			if v, ok := shown[k]; !ok || days > v {
-				shown[k] = days
+			name := first(cert.Leaf.DNSNames, cert.Leaf.Subject.CommonName)
+			left := float64(cert.Leaf.NotAfter.Sub(now)) / float64(day)
+			if have, ok := found[[2]string{name, from}]; !ok || left > *have.DaysLeft {
+				found[[2]string{name, from}] = CertificateStatus{name, from, &left, float64(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)) / float64(day)}
 			}
 		}
 	}
@@ -180,18 +207,14 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	if c.ACME != nil {
 		for _, name := range c.ACME.wanted() {
 			certs := c.ACME.exactly(name)
-			add("acme", certs)
-			if len(certs) == 0 {
-				shown[[2]string{name, "acme"}] = -1
+			if add("acme", certs); len(certs) == 0 {
+				found[[2]string{name, "acme"}] = CertificateStatus{Name: name, From: "acme"}
 			}
 		}
-		orders := prometheus.NewDesc("kaiku_certificate_orders_total", "Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
-		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
-		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
 	}
-	for k, days := range shown {
-		out <- prometheus.MustNewConstMetric(left, prometheus.GaugeValue, days, k[0], k[1])
-	}
+	return slices.SortedFunc(maps.Values(found), func(a, b CertificateStatus) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.From, b.From))
+	})
 }
 
 // first is the first element, or what stands in for it.

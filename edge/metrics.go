@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -160,6 +161,29 @@ func (m *metrics) counters(site string, status int, outcome string) *counters {
 	}
 	c, _ := m.found.LoadOrStore(key, &counters{m.requests.WithLabelValues(site, strconv.Itoa(status), outcome), m.bytes.WithLabelValues(site, outcome), m.seconds.WithLabelValues(outcome)})
 	return c.(*counters)
+}
+
+// traffic sums up the requests of sites.
+func (m *metrics) traffic() Traffic {
+	var t Traffic
+	m.found.Range(func(k, v any) bool {
+		key, c := k.(counterKey), v.(*counters)
+		if key.site == "" {
+			return true // of health, and refused
+		}
+		var m dto.Metric
+		_ = c.requests.Write(&m) // a counter's never fails
+		n := uint64(m.GetCounter().GetValue())
+		t.Requests += n
+		if key.outcome == "hit" || key.outcome == "stale" {
+			t.Hits += n
+		}
+		if key.status >= 500 {
+			t.Errors += n
+		}
+		return true
+	})
+	return t
 }
 
 func (c *counters) observe(bytes int64, began time.Time) {

@@ -165,7 +165,8 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	for name, v := range map[string]any{
 		"Error": errorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
 		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{},
-		"Node": NodeStatus{}, "WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": fastlyDone{},
+		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": CertificateStatus{},
+		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": fastlyDone{},
 		"CloudflarePurge": cloudflarePurge{}, "CloudflareAnswer": cloudflareAnswer{}, "CloudflareError": cloudflareError{}, "CloudflareResult": cloudflareResult{},
 	} {
 		s := d.Components.Schemas[name]

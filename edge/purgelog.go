@@ -59,6 +59,8 @@ type NodeStatus struct {
 	Load     float64   `json:"load"`   // 0 to 1, of its capacity
 	Purges   uint64    `json:"purges"` // sequence of the newest that it applied
 	Started  time.Time `json:"started"`
+	// Behind is how many purges an edge lacks that another one has applied.
+	Behind uint64 `json:"behind,omitempty"`
 }
 
 // ErrNotAllowed says that this node may not make a purge.

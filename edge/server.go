@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,7 @@ import (
 
 // Server is an edge. The fields are set before Listen and not changed after.
 type Server struct {
+	Version string      // that the status tells; "" means none
 	Name    string      // in Via and Cache-Status, a token; "" means kaiku
 	HTTP    string      // address of the listener for clients; "" means :8080
 	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
@@ -64,6 +66,8 @@ type Server struct {
 	failures     failures
 	toldFailures notes
 
+	started time.Time
+
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
@@ -98,6 +102,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if s.HTTP == "" {
 		s.HTTP = ":8080"
 	}
+	s.started = time.Now()
 	if s.Admin != "" && !s.hasTokens() && !IsLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
@@ -208,10 +213,10 @@ func (s *Server) unbind() error {
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w: choose another address, or stop what has this one", err)
 	}
-	return l, nil
+	return l, err
 }
 
 // Addr is the address of the listener for clients, after Listen.

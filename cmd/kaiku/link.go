@@ -271,10 +271,23 @@ func (l others) Progress(ctx context.Context, seq uint64, wait bool) []edge.Prog
 // Nodes are those that were heard of.
 func (l others) Nodes() []edge.NodeStatus {
 	all := l.registry.Nodes()
+	var newest fleet.Position // that an edge has applied
+	for _, n := range all {
+		if a := n.Applied; a.Log > newest.Log || a.Log == newest.Log && a.Seq > newest.Seq {
+			newest = a
+		}
+	}
 	out := make([]edge.NodeStatus, len(all))
 	for i, n := range all {
 		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address, Live: n.Live, Ready: n.Ready,
 			Draining: n.Draining, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
+		switch {
+		case !slices.Contains(n.Roles, roleEdge): // it applies none
+		case n.Applied.Log != newest.Log:
+			out[i].Behind = newest.Seq
+		default:
+			out[i].Behind = newest.Seq - n.Applied.Seq
+		}
 	}
 	return out
 }
@@ -323,7 +336,7 @@ func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *sl
 	if err != nil {
 		return nil, err
 	}
-	s := &edge.Server{Name: n.Name, Admin: n.Admin, Registry: reg, Log: log}
+	s := &edge.Server{Name: n.Name, Version: version(), Admin: n.Admin, Registry: reg, Log: log}
 	s.SetTokens(tokens)
 	if ties != nil {
 		s.Purges, s.Fleet = purgeLog{ties}, others{ties}

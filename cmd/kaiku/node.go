@@ -78,7 +78,7 @@ func newEdge(e Edge, name string, reg *prometheus.Registry, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return &edgeNode{store: store, Server: &edge.Server{Name: name, HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
+	return &edgeNode{store: store, Server: &edge.Server{Name: name, Version: version(), HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
 		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), NoHitLane: e.HitLane != nil && !*e.HitLane, Peer: e.Peer,
 		Store: store, Registry: reg, Log: log}}, nil
 }
