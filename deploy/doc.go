@@ -6,6 +6,7 @@
 //	/usr/local/lib/kaiku/VERSION/kaiku   the binary, by the begin of its SHA-256; the one that runs and the one before it
 //	/usr/local/bin/kaiku                 a symbolic link to the first
 //	/etc/kaiku/                          fleet.yaml and what it names; secrets have mode 0600 and belong to the user kaiku
+//	/etc/kaiku/node                      the name of the node, by which commands that are run there find it
 //	/etc/kaiku/.deployed                 the paths of all files that deploy put there, so that it also removes them
 //	/etc/kaiku/.next/                    files on their way, while a deploy runs
 //	/etc/kaiku/.before/                  what a deploy replaced, until the node is known to be well with the new

@@ -4,33 +4,80 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// adminAPI is how commands reach an admin listener.
+// defaultAdmin is the admin listener of an edge that has no fleet file.
+const defaultAdmin = "http://127.0.0.1:9080"
+
+// adminAPI is how commands reach the admin listeners of nodes.
 type adminAPI struct {
+	etc       string // where a node has its fleet file
 	url       string
 	tokenFile string
+	config    string
+	node      string
+	verbose   bool
 	timeout   time.Duration // of a call; 0 means 6 minutes
+	edges     bool          // only edges can answer
 }
 
 func (a *adminAPI) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.url, "admin", "http://127.0.0.1:9080", "`URL` of an edge's admin listener")
-	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "file with the admin token")
+	fl := cmd.Flags()
+	fl.StringVar(&a.config, "config", "", "fleet `FILE`, whose nodes are reached over SSH (default: this machine is a node, and has "+a.etc+"/fleet.yaml)")
+	fl.StringVar(&a.url, "admin", "", "`URL` of an admin listener (default "+defaultAdmin+" where there is no fleet file)")
+	fl.StringVar(&a.tokenFile, "token-file", "", "`FILE` with the admin token (default secrets.admin_token of the fleet file)")
+	fl.BoolVar(&a.verbose, "verbose", false, "tell which node answers, and which do not")
 }
 
-// call sends in, if it is not nil, as JSON and decodes the answer into out.
-func (a *adminAPI) call(ctx context.Context, method, path string, in, out any) error {
-	base := a.url
-	if !strings.Contains(base, "://") {
-		base = "http://" + base
+// nodeFlag is for commands where it matters which node answers.
+func (a *adminAPI) nodeFlag(cmd *cobra.Command, text string) {
+	cmd.Flags().StringVar(&a.node, "node", "", text)
+}
+
+// apiError is an answer of the admin API that is an error.
+type apiError struct {
+	status int
+	text   string
+}
+
+// Error is the status and what the API says.
+func (e *apiError) Error() string {
+	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
+}
+
+// call has any node answer: it sends in, if that is not nil, as JSON and decodes the answer into out. It returns the node that answered.
+func (a *adminAPI) call(cmd *cobra.Command, method, path string, in, out any) (*adminNode, error) {
+	nodes, err := a.open(cmd)
+	if err != nil {
+		return nil, err
 	}
+	defer nodes.close()
+	ctx := cmd.Context()
+	for {
+		n := nodes.connect(ctx)
+		if n == nil {
+			return nil, nodes.err(ctx)
+		}
+		err := n.call(ctx, first(a.timeout, 6*time.Minute), method, path, in, out)
+		var answer *apiError
+		if err == nil || errors.As(err, &answer) && answer.status != http.StatusServiceUnavailable || ctx.Err() != nil {
+			return n, n.wrap(err)
+		}
+		nodes.failed(n, err) // another node may have what this one lacks
+	}
+}
+
+// call asks this node.
+func (n *adminNode) call(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -39,21 +86,22 @@ func (a *adminAPI) call(ctx context.Context, method, path string, in, out any) e
 		}
 		body = bytes.NewReader(b)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(base, "/")+path, body)
+	r, err := http.NewRequestWithContext(ctx, method, n.url+path, body)
 	if err != nil {
-		return usageError{fmt.Errorf("--admin: %w", err)}
+		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	if a.tokenFile != "" {
-		token, err := readToken(a.tokenFile)
-		if err != nil {
-			return err
-		}
-		r.Header.Set("Authorization", "Bearer "+token)
+	if n.token != "" {
+		r.Header.Set("Authorization", "Bearer "+n.token)
 	}
-	resp, err := (&http.Client{Timeout: first(a.timeout, 6*time.Minute)}).Do(r)
+	client := &http.Client{Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if n.conn != nil {
+		t := &http.Transport{DialContext: n.conn.DialContext, DisableKeepAlives: true}
+		client.Transport = t
+	}
+	resp, err := client.Do(r)
 	if err != nil {
-		return fmt.Errorf("%w: is the edge running, and is --admin its admin address?", err)
+		return n.unreached(err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
@@ -61,11 +109,60 @@ func (a *adminAPI) call(ctx context.Context, method, path string, in, out any) e
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		var e struct{ Error string }
-		if json.Unmarshal(answer, &e) != nil || e.Error == "" {
-			e.Error = string(bytes.TrimSpace(answer))
-		}
-		return fmt.Errorf("%s: %s", resp.Status, e.Error)
+		return n.refused(resp.StatusCode, answer)
 	}
-	return json.Unmarshal(answer, out)
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("what answers at %s is no admin listener: %w", n.url, err)
+	}
+	return nil
+}
+
+// unreached says what may be wrong if nothing answers.
+func (n *adminNode) unreached(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // which URL it was is said below
+	}
+	switch {
+	case n.ssh != "":
+		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? (kaiku health tells, on the node)", n.host(), err)
+	case n.name != "":
+		return fmt.Errorf("its admin listener on %s: %w: does kaiku run here? (systemctl status kaiku)", n.host(), err)
+	}
+	return fmt.Errorf("%s: %w: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL", n.url, err)
+}
+
+// refused says what to do about an answer that is an error.
+func (n *adminNode) refused(status int, body []byte) error {
+	var e struct{ Error string }
+	if json.Unmarshal(body, &e) != nil || e.Error == "" {
+		return &apiError{status, fmt.Sprintf("what answers at %s is no admin listener: %.100q", n.url, body)}
+	}
+	switch {
+	case status == http.StatusUnauthorized && n.token == "":
+		e.Error = "it wants a token, and none was given"
+		if n.tokenFile != "" {
+			e.Error = fmt.Sprintf("it wants a token, and %s is not there", n.tokenFile)
+		}
+		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + nodeDir + "/admin.token)"
+	case status == http.StatusUnauthorized:
+		e.Error = fmt.Sprintf("it does not take the token of %s: give the one that the node has by --token-file FILE (on a node of a fleet it is in %s/admin.token), "+
+			"or bring this one there with kaiku deploy", n.tokenFile, nodeDir)
+	case status == http.StatusForbidden && n.tokenFile != "":
+		e.Error += " (the token is that of " + n.tokenFile + ")"
+	}
+	return &apiError{status, e.Error}
+}
+
+func (n *adminNode) host() string {
+	_, host, _ := strings.Cut(n.url, "://")
+	return host
+}
+
+// wrap says which node an error is of.
+func (n *adminNode) wrap(err error) error {
+	if err == nil || n.name == "" {
+		return err
+	}
+	return fmt.Errorf("node %s: %w", n.name, err)
 }

@@ -91,11 +91,8 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	dialer := deploy.FromSystem()
+	dialer := newDialer(cmd)
 	dialer.AcceptNew = fl.acceptNew
-	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		dialer.Ask = asker(in, cmd.ErrOrStderr())
-	}
 	d := &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
 		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}
 	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
@@ -122,6 +119,15 @@ func (fl *deployFlags) print(out io.Writer, v io.WriterTo) error {
 	}
 	_, err := v.WriteTo(out)
 	return err
+}
+
+// newDialer connects as the operator's ssh does, and asks on the terminal if there is one.
+func newDialer(cmd *cobra.Command) *deploy.Dialer {
+	d := deploy.FromSystem()
+	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		d.Ask = asker(in, cmd.ErrOrStderr())
+	}
+	return d
 }
 
 // asker asks on a terminal.

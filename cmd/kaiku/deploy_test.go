@@ -66,8 +66,8 @@ func TestDeployNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone"},
-		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/zones/example.com.zone"},
+		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone"},
+		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/zones/example.com.zone"},
 	}
 	for _, n := range nodes {
 		var got []string

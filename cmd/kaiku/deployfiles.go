@@ -49,20 +49,26 @@ func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
 	var out []deploy.Node
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		d := deploy.Node{Name: n.Name, SSH: n.SSH, Phase: phaseOf(n), Edge: n.has(roleEdge), Region: n.Region, Service: f.service(n)}
-		if d.SSH == "" && len(n.Addresses) > 0 {
-			d.SSH = "root@" + n.Addresses[0].String()
-			if n.Addresses[0].Is6() {
-				d.SSH = "root@[" + n.Addresses[0].String() + "]"
-			}
-		}
-		d.Files = []deploy.File{{Path: nodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)}}
+		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.has(roleEdge), Region: n.Region, Service: f.service(n)}
+		d.Files = []deploy.File{{Path: nodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
+			{Path: nodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}}
 		if err := f.nodeFiles(n, &d.Files); err != nil {
 			return nil, fmt.Errorf("files of node %s: %w", n.Name, err)
 		}
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// sshOf is how a node's machine is reached.
+func sshOf(n *Node) string {
+	switch {
+	case n.SSH != "" || len(n.Addresses) == 0:
+		return n.SSH
+	case n.Addresses[0].Is6():
+		return "root@[" + n.Addresses[0].String() + "]"
+	}
+	return "root@" + n.Addresses[0].String()
 }
 
 func phaseOf(n *Node) deploy.Phase {

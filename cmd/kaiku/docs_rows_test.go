@@ -19,8 +19,12 @@ var (
 	explainDNS = prints(`^client\s+193\.166\.3\.2 .*FI`, `^hel1 .* A +the nearest place`, `^fra1 .* - +farther`)
 	dryRun     = prints(`^hel1.*:$`, `kaiku\.service`, `^fra1.*:$`, `^nyc1.*:$`)
 	deployAll  = prints(`hel1: started and well`, `fra1: started and well`, `nyc1: started and well`)
-	nodeStatus = prints(`^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`, `^www +https://origin\.example\.net +up`)
+	allReady   = prints(`^3 of 3 nodes ready`, `^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`, `^all +\d.* 3 up`)
+	drains     = succeeds.then(prints(`^hel1 .* draining`), statusOfFleet)
+	undrains   = succeeds.then(prints(`^hel1 .* ready`), statusOfFleet)
 )
+
+const statusOfFleet = "kaiku status --config fleet/fleet.yaml"
 
 func readmeRows() []docRow {
 	return []docRow{
@@ -36,12 +40,7 @@ func readmeRows() []docRow {
 		}},
 		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet, explainDNS}},
 		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
-		{begins: "kaiku status", on: "hel1", lines: []docCheck{
-			nodeStatus,
-			prints(`hel1`, `fra1`, `nyc1`),
-			succeeds.then(prints(`^hel1 .* draining`), "kaiku status --token-file /etc/kaiku/admin.token"),
-			succeeds.then(prints(`^hel1 .* ready`), "kaiku status --token-file /etc/kaiku/admin.token"),
-		}},
+		{begins: "kaiku status", lines: []docCheck{allReady, prints(`hel1`, `fra1`, `nyc1`), drains, undrains}},
 	}
 }
 
@@ -54,8 +53,16 @@ func deployRows() []docRow {
 		{begins: "dig NS", lines: []docCheck{
 			prints(`^ns1\.example\.com\.$`, `^ns2\.example\.com\.$`),
 			soon(`^cache-status: .*; hit`), // once there are certificates
-			nodeStatus,
+			allReady,
 		}},
+		{begins: "kaiku status", lines: []docCheck{
+			allReady,
+			prints(`^hel1 +applied`, `^fra1 +applied`, `^nyc1 +applied`),
+			prints(`^hel1: asked for 1, stored 1$`, `^fra1: asked for 1, stored 1$`, `^nyc1: asked for 1, stored 1$`),
+			prints(`^edge hel1:$`, `^key +https://www\.example\.com/$`),
+			drains,
+		}},
+		{begins: "sudo kaiku status", on: "hel1", lines: []docCheck{prints(`^hel1 .* draining`, `^fra1 .* ready`, `^origin `), prints(`^hel1: undrain done`)}},
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 // drainCommand makes `kaiku drain` or, without drain, `kaiku undrain`.
-func drainCommand(drain bool) *cobra.Command {
-	var api adminAPI
+func drainCommand(etc string, drain bool) *cobra.Command {
+	api := adminAPI{etc: etc}
 	name, short, method := "drain", "Mark a node to get no new clients, until undrain", "PUT"
 	if !drain {
 		name, short, method = "undrain", "Take back the mark of drain", "DELETE"
@@ -20,7 +20,7 @@ func drainCommand(drain bool) *cobra.Command {
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out any
-			if err := api.call(cmd.Context(), method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
+			if _, err := api.call(cmd, method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know within seconds, resolvers when the TTL is over\n", args[0], name)

@@ -15,19 +15,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-func explainCommand() *cobra.Command {
+func explainCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain",
 		Short: "Tell why something is answered as it is",
 		Args:  usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(explainHTTPCommand(), explainDNSCommand())
+	cmd.AddCommand(explainHTTPCommand(etc), explainDNSCommand(etc))
 	return cmd
 }
 
-func explainHTTPCommand() *cobra.Command {
-	var api adminAPI
+func explainHTTPCommand(etc string) *cobra.Command {
+	api := adminAPI{etc: etc, edges: true}
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "http URL",
@@ -35,16 +35,21 @@ func explainHTTPCommand() *cobra.Command {
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var e edge.Explanation
-			if err := api.call(cmd.Context(), "GET", "/v1/explain?url="+url.QueryEscape(args[0]), nil, &e); err != nil {
+			node, err := api.call(cmd, "GET", "/v1/explain?url="+url.QueryEscape(args[0]), nil, &e)
+			if err != nil {
 				return fmt.Errorf("explain: %w", err)
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
 			}
+			if node.name != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "edge %s:\n", node.name)
+			}
 			return printExplanation(cmd.OutOrStdout(), e)
 		},
 	}
 	api.flags(cmd)
+	api.nodeFlag(cmd, "`EDGE` that is asked (default the first one that answers)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

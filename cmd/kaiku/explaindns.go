@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-func explainDNSCommand() *cobra.Command {
+func explainDNSCommand(etc string) *cobra.Command {
 	var config, client string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -28,6 +28,9 @@ see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
 			addr, err := netip.ParseAddr(client)
 			if err != nil {
 				return usageError{fmt.Errorf("--client %q: want an IP address", client)}
+			}
+			if !cmd.Flags().Changed("config") {
+				config = fleetHere(etc)
 			}
 			f, zones, err := loadFleet(config)
 			if err != nil {

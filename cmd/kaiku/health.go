@@ -7,24 +7,32 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func healthCommand() *cobra.Command {
+func healthCommand(etc string) *cobra.Command {
 	var config, node string
 	cmd := &cobra.Command{
 		Use:   "health --config fleet.yaml --node NAME",
 		Short: "Ask the node on this machine whether it does all that its roles ask of it, as deploy does; exit code 1 if not",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("config") {
+				config = fleetHere(etc)
+			}
 			f, _, err := loadFleet(config)
 			if err != nil {
 				return err
 			}
-			if _, err := f.wantNode("--node", node); err != nil {
+			n, err := f.wantNode("--node", node)
+			if node == "" {
+				n, err = f.thisNode(etc)
+			}
+			if err != nil {
 				return err
 			}
 			running, err := f.newDeployFleet()
 			if err != nil {
-				return err
+				return needsRoot(err)
 			}
+			node = n.Name
 			if err := running.Healthy(cmd.Context(), node, (&net.Dialer{}).DialContext); err != nil {
 				return fmt.Errorf("node %s: %w", node, err)
 			}

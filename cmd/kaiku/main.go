@@ -38,23 +38,30 @@ var errReported = errors.New("failed")
 
 // run is the program: tests call it as main does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return runOn(ctx, nodeDir, args, stdout, stderr)
+}
+
+// runOn is run on a machine that has what makes it a node in the folder etc.
+func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Writer) error {
 	log := newLog(stderr)
 	root := &cobra.Command{
 		Use:           "kaiku",
 		Short:         "A CDN that a small team runs itself",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usage(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see kaiku %s --help", err, cmd.Name())}
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(true), drainCommand(false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(), warmCommand(), explainCommand(), statusCommand(), deployCommand(), unitsCommand(), healthCommand(),
+		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(etc, true), drainCommand(etc, false),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)
+	root.SetVersionTemplate("kaiku {{.Version}}\n") // as kaiku version prints it
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

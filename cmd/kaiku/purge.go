@@ -12,9 +12,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-func purgeCommand() *cobra.Command {
+func purgeCommand(etc string) *cobra.Command {
 	var req edge.PurgeRequest
-	var api adminAPI
+	api := adminAPI{etc: etc}
 	var asJSON, wait bool
 	var limit time.Duration
 	cmd := &cobra.Command{
@@ -33,7 +33,7 @@ func purgeCommand() *cobra.Command {
 				path += "?wait=all&limit=" + limit.String()
 			}
 			var done edge.PurgeResponse
-			if err := api.call(cmd.Context(), "POST", path, req, &done); err != nil {
+			if _, err := api.call(cmd, "POST", path, req, &done); err != nil {
 				return fmt.Errorf("purge: %w", err)
 			}
 			if asJSON {

@@ -11,16 +11,21 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-func warmCommand() *cobra.Command {
-	var req edge.WarmRequest
-	api := adminAPI{timeout: time.Hour}
+// warmTime bounds a request that warms an edge.
+const warmTime = time.Hour
+
+func warmCommand(etc string) *cobra.Command {
+	req := edge.WarmRequest{}
+	api := adminAPI{etc: etc, edges: true}
 	var sitemapURL string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "warm URL… | --sitemap URL",
-		Short: "Fetch content into an edge before clients ask for it",
+		Short: "Fetch content into edges before clients ask for it",
+		Long:  `Fetch content into edges before clients ask for it: with --config into all of the fleet, on a node into that one.`,
 		Example: `  kaiku warm https://www.example.com/ https://www.example.com/style.css
-  kaiku warm --sitemap https://www.example.com/sitemap.xml --rate 50`,
+  kaiku warm --sitemap https://www.example.com/sitemap.xml --rate 50
+  kaiku warm --config fleet.yaml --node hel1 https://www.example.com/`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) == (sitemapURL == "") {
 				return usageError{errors.New("nothing to warm: name URLs, or --sitemap; see kaiku warm --help")}
@@ -28,54 +33,120 @@ func warmCommand() *cobra.Command {
 			if req.Rate < 1 || req.Rate > 1000 {
 				return usageError{fmt.Errorf("--rate: want 1 to 1000 a second, not %d", req.Rate)}
 			}
-			total := edge.WarmResponse{Failed: []edge.WarmFailure{}}
-			send := func(urls []string) error {
-				// As many as go in a minute, so that one request is not for hours.
-				for batch := range batches(urls, req.Rate*60, 3<<20) {
-					var done edge.WarmResponse
-					req.URLs = batch
-					if err := api.call(cmd.Context(), "POST", "/v1/warm", req, &done); err != nil {
-						return fmt.Errorf("warm: %w", err)
-					}
-					total.Asked += done.Asked
-					total.Stored += done.Stored
-					total.Failed = append(total.Failed, done.Failed...)
-				}
-				return nil
+			nodes, err := api.open(cmd)
+			if err != nil {
+				return fmt.Errorf("warm: %w", err)
 			}
-			var err error
+			defer nodes.close()
+			w := newWarming(nodes, req.Rate)
 			if sitemapURL == "" {
-				err = send(args)
+				err = w.send(cmd, args)
 			} else {
-				err = readSitemap(cmd.Context(), sitemapURL, send)
+				err = readSitemap(cmd.Context(), sitemapURL, func(urls []string) error { return w.send(cmd, urls) })
 			}
 			if err != nil {
-				return err
+				return fmt.Errorf("warm: %w", err)
 			}
-			return printWarm(cmd, total, asJSON)
+			return w.print(cmd, asJSON)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&sitemapURL, "sitemap", "", "what a sitemap at this `URL` names, or an index of sitemaps")
-	fl.IntVar(&req.Rate, "rate", 10, "URLs a second, at most 1000")
+	fl.IntVar(&req.Rate, "rate", 10, "URLs a second of each edge, at most 1000")
 	api.flags(cmd)
+	api.nodeFlag(cmd, "`EDGE` that is warmed (default all, with --config)")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func printWarm(cmd *cobra.Command, total edge.WarmResponse, asJSON bool) error {
+// warming is what became of each edge.
+type warming struct {
+	nodes *adminNodes
+	rate  int
+	edges []warmedEdge // as nodes.list
+}
+
+type warmedEdge struct {
+	Node string `json:"node"`
+	// Error is why the edge could not be asked any further.
+	Error string `json:"error,omitempty"`
+	edge.WarmResponse
+}
+
+func newWarming(nodes *adminNodes, rate int) *warming {
+	w := &warming{nodes: nodes, rate: rate, edges: make([]warmedEdge, len(nodes.list))}
+	for i, n := range nodes.list {
+		w.edges[i] = warmedEdge{Node: n.name, WarmResponse: edge.WarmResponse{Failed: []edge.WarmFailure{}}}
+	}
+	return w
+}
+
+// send has all edges fetch URLs, at the same time. It fails once none can be asked.
+func (w *warming) send(cmd *cobra.Command, urls []string) error {
+	ctx := cmd.Context()
+	w.nodes.each(ctx, func(i int, n *adminNode) error {
+		total := &w.edges[i]
+		// As many as go in a minute, so that one request is not for hours.
+		for batch := range batches(urls, w.rate*60, 3<<20) {
+			var done edge.WarmResponse
+			if err := n.call(ctx, warmTime, "POST", "/v1/warm", edge.WarmRequest{URLs: batch, Rate: w.rate}, &done); err != nil {
+				return err
+			}
+			total.Asked += done.Asked
+			total.Stored += done.Stored
+			total.Failed = append(total.Failed, done.Failed...)
+		}
+		return nil
+	})
+	for i, n := range w.nodes.list {
+		if n.err == nil {
+			return nil
+		}
+		w.edges[i].Error = n.err.Error()
+	}
+	return w.nodes.err(ctx)
+}
+
+func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
+	out := cmd.OutOrStdout()
+	asked, stored, unasked := 0, 0, 0
+	for i := range w.edges {
+		e := &w.edges[i]
+		if err := w.nodes.list[i].err; err != nil {
+			e.Error = err.Error()
+			unasked++
+		}
+		asked += e.Asked
+		stored += e.Stored
+		if asJSON {
+			continue
+		}
+		name := ""
+		if e.Node != "" {
+			name = e.Node + ": "
+		}
+		for _, f := range e.Failed {
+			fmt.Fprintf(out, "%s%s  %s\n", name, f.URL, f.Error)
+		}
+		fmt.Fprintf(out, "%sasked for %d, stored %d\n", name, e.Asked, e.Stored)
+		if e.Error != "" {
+			fmt.Fprintf(out, "%sit can't be asked: %s\n", name, e.Error)
+		}
+	}
 	if asJSON {
-		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(total); err != nil {
+		var v any = map[string]any{"nodes": w.edges}
+		if !w.nodes.overSSH() {
+			v = w.edges[0].WarmResponse
+		}
+		if err := json.NewEncoder(out).Encode(v); err != nil {
 			return err
 		}
-	} else {
-		for _, f := range total.Failed {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", f.URL, f.Error)
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "asked for %d, stored %d\n", total.Asked, total.Stored)
 	}
-	if failed := total.Asked - total.Stored; failed > 0 {
-		return fmt.Errorf("warm: %d of %d URLs are not stored", failed, total.Asked)
+	switch {
+	case unasked > 0:
+		return fmt.Errorf("warm: %d of %s can't be asked", unasked, count(len(w.edges), "edge"))
+	case asked > stored:
+		return fmt.Errorf("warm: %d of %d URLs are not stored", asked-stored, asked)
 	}
 	return nil
 }

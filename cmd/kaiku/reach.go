@@ -1,0 +1,410 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+)
+
+// adminNode is an admin listener.
+type adminNode struct {
+	name      string // "" if no fleet file tells
+	url       string // without a path
+	token     string
+	tokenFile string // where the token is from, or where there is none
+	ssh       string // [user@]host[:port] of the machine; "" means that it is reached directly
+	conn      *deploy.Conn
+	err       error // why it can't be asked
+}
+
+// adminNodes are those that may be asked.
+type adminNodes struct {
+	list   []*adminNode
+	dialer *deploy.Dialer // nil if all are reached directly
+	asking atomic.Bool    // the operator is being asked
+	say    func(format string, a ...any)
+	opened []*adminNode   // connected to over SSH
+	fleet  *Fleet         // nil if no fleet file tells
+	losers sync.WaitGroup // connections that come too late
+}
+
+// open finds the admin listeners: --admin, those of the nodes of --config, that of the node that this machine is, or the default.
+func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
+	nodes := &adminNodes{say: func(string, ...any) {}}
+	if a.verbose {
+		nodes.say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
+	}
+	own := filepath.Join(a.etc, "fleet.yaml")
+	here := a.url == "" && (a.config == own || a.config == "" && exists(own))
+	config := a.config
+	if here {
+		config = own
+	}
+	if config == "" {
+		if a.node != "" && a.url == "" {
+			return nil, usageError{errors.New("--node: the node of which fleet? Give --config fleet.yaml")}
+		}
+		n, err := a.direct(first(a.url, defaultAdmin), "")
+		nodes.list = []*adminNode{n}
+		return nodes, err
+	}
+	f, err := readFleet(config)
+	if err != nil {
+		return nil, needsRoot(err)
+	}
+	tokenFile := ""
+	if f.Secrets.AdminToken != "" {
+		tokenFile = f.localFile(f.Secrets.AdminToken)
+	}
+	if a.url != "" {
+		n, err := a.direct(a.url, tokenFile)
+		nodes.list = []*adminNode{n}
+		return nodes, err
+	}
+	nodes.fleet = f
+	if here {
+		switch n, err := f.thisNode(a.etc); {
+		case err == nil:
+			nodes.list, err = a.ofFleet(f, []string{n.Name}, tokenFile, false)
+			if a.node != "" && a.node != n.Name {
+				return nil, usageError{fmt.Errorf("--node %s: this machine is %s, and reaches no other: run it there, or with --config where you deploy from", a.node, n.Name)}
+			}
+			return nodes, err
+		case a.config == "":
+			return nil, err
+		} // it is given, on a machine that deploys
+	}
+	names := f.nodeNames()
+	if a.node != "" {
+		if _, err := f.wantNode("--node", a.node); err != nil {
+			return nil, err
+		}
+		names = []string{a.node}
+	}
+	if nodes.list, err = a.ofFleet(f, names, tokenFile, true); err != nil {
+		return nil, err
+	}
+	nodes.dialer = newDialer(cmd)
+	nodes.dialer.Timeout = sshTime
+	if ask := nodes.dialer.Ask; ask != nil {
+		nodes.dialer.Ask = func(question string, hidden bool) (string, error) {
+			nodes.asking.Store(true)
+			defer nodes.asking.Store(false)
+			return ask(question, hidden)
+		}
+	}
+	return nodes, nil
+}
+
+// direct is an admin listener of which only the URL is known, and maybe where its token is.
+func (a *adminAPI) direct(raw, tokenFile string) (*adminNode, error) {
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.HasPrefix(u.Host, ":") {
+		return nil, usageError{fmt.Errorf("--admin %s: want http://HOST:PORT", a.url)}
+	}
+	n := &adminNode{url: strings.TrimSuffix(raw, "/")}
+	return n, a.setToken(n, tokenFile)
+}
+
+// ofFleet are the admin listeners of nodes of the fleet file, of those that have one.
+func (a *adminAPI) ofFleet(f *Fleet, names []string, tokenFile string, overSSH bool) ([]*adminNode, error) {
+	var out []*adminNode
+	var with []string
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		addr := f.adminOf(n)
+		if addr == "" || a.edges && !n.has(roleEdge) {
+			continue
+		}
+		with = append(with, n.Name)
+		if !slices.Contains(names, n.Name) {
+			continue
+		}
+		node := &adminNode{name: n.Name, url: "http://" + onNode(addr)}
+		if overSSH {
+			node.ssh = sshOf(n)
+		}
+		if err := a.setToken(node, tokenFile); err != nil {
+			return nil, err
+		}
+		out = append(out, node)
+	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case a.edges:
+		return nil, usageError{fmt.Errorf("%s is no edge: ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
+	}
+	return nil, usageError{fmt.Errorf("%s has no admin listener: give it one by `admin:` in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
+}
+
+// adminOf is the address of a node's admin listener; "" if it has none.
+func (f *Fleet) adminOf(n *Node) string {
+	if n.has(roleEdge) {
+		return f.edgeOf(n).Admin
+	}
+	return n.Admin
+}
+
+// setToken reads the token of a node: that of --token-file, or else that of the fleet file, which need not be there.
+func (a *adminAPI) setToken(n *adminNode, tokenFile string) error {
+	if n.tokenFile = first(a.tokenFile, tokenFile); n.tokenFile == "" {
+		return nil
+	}
+	var err error
+	n.token, err = readToken(n.tokenFile)
+	if a.tokenFile == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return needsRoot(err)
+}
+
+// needsRoot says what helps against an error, if that is that a file may not be read.
+func needsRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: run this as root, with sudo", err)
+	}
+	return err
+}
+
+// readFleet reads the fleet file without the checks of whether a node could run with it: an operator may be in the middle of a change.
+func readFleet(file string) (*Fleet, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the fleet: %w", err)
+	}
+	f := &Fleet{dir: filepath.Dir(file)}
+	f.file = decodeYAML(file, text, f)
+	return f, errors.Join(f.file.errs...)
+}
+
+// fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the node that this machine is.
+func fleetHere(etc string) string {
+	const here = "fleet.yaml"
+	if own := filepath.Join(etc, here); !exists(here) && exists(own) {
+		return own
+	}
+	return here
+}
+
+// thisNode is the node that this machine is: the one that the environment or the file "node" beside the fleet file names, the only one, or the one that has an address
+// of the machine.
+func (f *Fleet) thisNode(etc string) (*Node, error) {
+	file := filepath.Join(etc, "node")
+	name := os.Getenv(nodeVariable)
+	if text, err := os.ReadFile(file); name == "" && err == nil {
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), nodeVariable+"="); ok {
+				name = strings.Trim(value, `"'`)
+			}
+		}
+	}
+	if name != "" {
+		return f.wantNode(nodeVariable, name)
+	}
+	if len(f.Nodes) == 1 {
+		return &f.Nodes[0], nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("find out which node this machine is: %w", err)
+	}
+	var found []*Node
+	for i := range f.Nodes {
+		if slices.ContainsFunc(f.Nodes[i].Addresses, func(a netip.Addr) bool {
+			return slices.ContainsFunc(addrs, func(has net.Addr) bool {
+				p, err := netip.ParsePrefix(has.String())
+				return err == nil && p.Addr().Unmap() == a.Unmap()
+			})
+		}) {
+			found = append(found, &f.Nodes[i])
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.file.name, nodeVariable, file, strings.Join(f.nodeNames(), ", "))
+	}
+	return found[0], nil
+}
+
+const (
+	// sshTime is how long a connection over SSH may take.
+	sshTime = 10 * time.Second
+	// nextAfter is how long a node is waited for before the next one is tried beside it.
+	nextAfter = time.Second
+)
+
+// connect returns the first node that can be connected to, of those that have not failed: they are tried in their order, each a second after the one before, or once that one fails. nil
+// means that there is none.
+func (a *adminNodes) connect(ctx context.Context) *adminNode {
+	var left []*adminNode
+	for _, n := range a.list {
+		if n.err == nil {
+			left = append(left, n)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		node *adminNode
+		err  error
+	}
+	results := make(chan result, len(left))
+	tick := time.NewTicker(nextAfter)
+	defer tick.Stop()
+	started, ended := 0, 0
+	start := func() {
+		if started < len(left) {
+			n := left[started]
+			started++
+			go func() { results <- result{n, a.reach(ctx, n)} }()
+		}
+	}
+	for start(); ended < len(left); {
+		select {
+		case r := <-results:
+			ended++
+			if r.err != nil {
+				a.failed(r.node, r.err)
+				start()
+				continue
+			}
+			if r.node.ssh != "" {
+				a.opened = append(a.opened, r.node)
+			}
+			a.answered(r.node)
+			late := started - ended
+			a.losers.Go(func() { // they end with ctx
+				for range late {
+					if r := <-results; r.err == nil {
+						r.node.close()
+					}
+				}
+			})
+			return r.node
+		case <-tick.C:
+			if !a.asking.Load() {
+				start()
+			}
+		}
+	}
+	return nil
+}
+
+// each connects to all nodes that have not failed, at the same time, and does something with each that it can connect to.
+func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) error) {
+	var work sync.WaitGroup
+	var mu sync.Mutex // guards what is noted
+	for i, n := range a.list {
+		if n.err != nil {
+			continue
+		}
+		work.Go(func() {
+			had := n.conn != nil
+			err := a.reach(ctx, n)
+			mu.Lock()
+			if n.conn != nil && !had {
+				a.opened = append(a.opened, n)
+			}
+			mu.Unlock()
+			if err == nil {
+				err = do(i, n)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				a.failed(n, err)
+			} else {
+				a.answered(n)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// overSSH says whether nodes of a fleet are asked from elsewhere.
+func (a *adminNodes) overSSH() bool { return a.dialer != nil }
+
+// reach connects to a node's machine, and sees whether its admin listener takes a connection. One that is reached directly is found out about by the call.
+func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
+	if n.ssh == "" || n.conn != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*sshTime)
+	defer cancel()
+	conn, err := a.dialer.Dial(ctx, n.ssh)
+	if err != nil {
+		return err
+	}
+	c, err := conn.DialContext(ctx, "tcp", n.host())
+	if err != nil {
+		return errors.Join(n.unreached(err), conn.Close())
+	}
+	n.conn = conn
+	return c.Close()
+}
+
+// answered tells that a node answers.
+func (a *adminNodes) answered(n *adminNode) {
+	switch {
+	case n.ssh != "":
+		a.say("%s answers, by way of %s", n.name, n.ssh)
+	default:
+		a.say("%s answers", first(n.name, n.url))
+	}
+}
+
+// failed notes that a node can't be asked.
+func (a *adminNodes) failed(n *adminNode, err error) {
+	n.err = err
+	a.say("%s can't be asked: %v", first(n.name, n.url), err)
+}
+
+// err is why no node could be asked.
+func (a *adminNodes) err(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if len(a.list) == 1 {
+		return a.list[0].wrap(a.list[0].err)
+	}
+	text := "no node can be asked:"
+	for _, n := range a.list {
+		text += fmt.Sprintf("\n  %s: %v", n.name, n.err)
+	}
+	return errors.New(text)
+}
+
+// close ends the connections. It does not wait for the operator's answer to a question of a connection that is not needed any more.
+func (a *adminNodes) close() {
+	if !a.asking.Load() {
+		a.losers.Wait()
+	}
+	for _, n := range a.opened {
+		n.close()
+	}
+}
+
+func (n *adminNode) close() {
+	if n.conn != nil {
+		n.conn.Close()
+		n.conn = nil
+	}
+}

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// fleetReport is what status tells.
+type fleetReport struct {
+	nodes    []edge.NodeStatus // of the fleet
+	edges    []*edge.Status    // of the edges that were asked
+	problems []string
+	alone    bool // there is no control plane
+}
+
+func newReport(f *Fleet, answers []nodeAnswer) *fleetReport {
+	r := &fleetReport{}
+	silent := map[string]string{} // why a node can't be asked
+	for _, a := range answers {
+		if a.Status == nil {
+			silent[a.Node] = a.Error
+			continue
+		}
+		for _, n := range a.Status.Nodes {
+			r.merge(n)
+		}
+	}
+	if len(r.nodes) > 0 && f != nil {
+		for i := range f.Nodes {
+			r.expect(&f.Nodes[i])
+		}
+	}
+	if len(r.nodes) == 0 && f != nil { // without a control plane, each tells of itself
+		r.fromAnswers(f, answers)
+	}
+	slices.SortFunc(r.nodes, func(a, b edge.NodeStatus) int { return strings.Compare(a.Node, b.Node) })
+	for i := range r.nodes {
+		r.checkNode(&r.nodes[i], silent[r.nodes[i].Node])
+	}
+	r.checkVersions()
+	for _, a := range answers {
+		if a.Status != nil && (f == nil || f.node(a.Node).has(roleEdge)) {
+			r.edges = append(r.edges, a.Status)
+			r.checkEdge(a.Status)
+		}
+	}
+	return r
+}
+
+// problem notes what an operator has to know of a node.
+func (r *fleetReport) problem(node, format string, a ...any) {
+	r.problems = append(r.problems, first(node, "edge")+": "+fmt.Sprintf(format, a...))
+}
+
+// merge adds what one node knows of another one. If they don't agree, what is told against it counts: a node that is cut off goes on with what it knew.
+func (r *fleetReport) merge(n edge.NodeStatus) {
+	i := slices.IndexFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Node })
+	if i < 0 {
+		r.nodes = append(r.nodes, n)
+		return
+	}
+	have := &r.nodes[i]
+	n.Live, n.Ready, n.Draining, n.Behind = n.Live && have.Live, n.Ready && have.Ready, n.Draining || have.Draining, max(n.Behind, have.Behind)
+	if n.Purges >= have.Purges {
+		*have = n
+	} else {
+		have.Live, have.Ready, have.Draining, have.Behind = n.Live, n.Ready, n.Draining, n.Behind
+	}
+}
+
+// expect adds a node of the fleet file that nobody has heard of. A control node without an admin listener tells nobody of itself.
+func (r *fleetReport) expect(n *Node) {
+	if !n.has(roleEdge) && !n.has(roleGeoDNS) && n.Admin == "" {
+		return
+	}
+	if !slices.ContainsFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Name }) {
+		r.nodes = append(r.nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region})
+	}
+}
+
+// fromAnswers makes the nodes of a fleet without a control plane of those that were asked.
+func (r *fleetReport) fromAnswers(f *Fleet, answers []nodeAnswer) {
+	r.alone = true
+	for _, a := range answers {
+		n := f.node(a.Node)
+		st := edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region}
+		if a.Status != nil {
+			st.Live, st.Ready, st.Version, st.Started = true, true, a.Status.Version, a.Status.Started
+		}
+		r.nodes = append(r.nodes, st)
+	}
+}
+
+// checkNode notes what is wrong with a node. silent is why it can't be asked, if that was tried.
+func (r *fleetReport) checkNode(n *edge.NodeStatus, silent string) {
+	switch {
+	case r.alone && silent != "":
+		r.problem(n.Node, "it can't be asked: %s", silent)
+	case !n.Live && silent != "":
+		r.problem(n.Node, "it is not heard of, and can't be asked: %s", silent)
+	case silent != "":
+		r.problem(n.Node, "other nodes hear of it, but it can't be asked: %s", silent)
+	case !n.Live && n.Started.IsZero():
+		r.problem(n.Node, "it is not heard of: is it deployed, and does it run?")
+	case !n.Live:
+		r.problem(n.Node, "it is not heard of any more")
+	case !n.Ready:
+		r.problem(n.Node, "it is behind with purges, and asks the origin about all that it has")
+	}
+	if n.Draining {
+		r.problem(n.Node, "it is drained: kaiku undrain %s gives it clients again", n.Node)
+	}
+}
+
+func (r *fleetReport) checkVersions() {
+	versions := map[string][]string{}
+	for _, n := range r.nodes {
+		if n.Live {
+			versions[n.Version] = append(versions[n.Version], n.Node)
+		}
+	}
+	if len(versions) < 2 {
+		return
+	}
+	var parts []string
+	for v, nodes := range versions {
+		parts = append(parts, fmt.Sprintf("%s on %s", shortVersion(v), strings.Join(nodes, ", ")))
+	}
+	slices.Sort(parts)
+	r.problems = append(r.problems, "versions differ: "+strings.Join(parts, "; "))
+}
+
+func (r *fleetReport) checkEdge(st *edge.Status) {
+	for _, p := range st.Origins {
+		for _, s := range p.Servers {
+			if s.Up() {
+				continue
+			}
+			hint := ""
+			if s.LastFailure != nil && s.LastFailure.Hint != "" {
+				hint = "\n    hint: " + s.LastFailure.Hint
+			}
+			r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State, first(s.Why, "no reason is known"), hint)
+		}
+		if p.Waiting > 0 {
+			r.problem(st.Name, "%d requests wait for an origin server of %s", p.Waiting, p.Site)
+		}
+	}
+	for _, c := range st.Certificates {
+		switch {
+		case c.DaysLeft == nil:
+			r.problem(st.Name, "there is no certificate for %s yet", c.Name)
+		case *c.DaysLeft < 0:
+			r.problem(st.Name, "the certificate for %s has expired", c.Name)
+		case *c.DaysLeft < c.Days/4: // the fleet's own are renewed before
+			r.problem(st.Name, "the certificate for %s expires in %s", c.Name, days(*c.DaysLeft))
+		}
+	}
+	if s := st.Store; s.Refused > 0 {
+		r.problem(st.Name, "%d responses were not stored, as the disk was nearly full", s.Refused)
+	}
+	if s := st.Store; s.Damaged > 0 {
+		r.problem(st.Name, "%d stored responses were damaged, and fetched anew: look after the disk", s.Damaged)
+	}
+}
+
+func (r *fleetReport) print(out io.Writer, verbose bool) error {
+	ready := 0
+	for _, n := range r.nodes {
+		if n.Live && n.Ready {
+			ready++
+		}
+	}
+	if len(r.nodes) > 0 {
+		fmt.Fprintf(out, "%d of %s ready", ready, count(len(r.nodes), "node"))
+	} else {
+		fmt.Fprint(out, "the edge answers")
+	}
+	if len(r.problems) == 0 {
+		fmt.Fprintln(out, ", no problems")
+	} else {
+		fmt.Fprintf(out, ", %s:\n", count(len(r.problems), "problem"))
+	}
+	for _, p := range r.problems {
+		fmt.Fprintln(out, "  "+p)
+	}
+	if len(r.nodes) > 0 {
+		if err := r.printNodes(out); err != nil {
+			return err
+		}
+	}
+	if len(r.edges) == 0 {
+		return nil
+	}
+	if err := r.printEdges(out); err != nil || len(r.edges) > 1 && !verbose {
+		return err
+	}
+	for _, st := range r.edges {
+		if err := printStore(out, st); err != nil {
+			return err
+		}
+		if err := printOrigins(out, st.Origins); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printNodes writes the fleet as a table.
+func (r *fleetReport) printNodes(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nnode\troles\tregion\tstate\tload\tpurges\tup for\tversion")
+	for _, n := range r.nodes {
+		state, load, purges, up := "ready", "-", "-", "-"
+		switch {
+		case !n.Live && r.alone:
+			state = "no answer"
+		case !n.Live:
+			state = "not heard of"
+		case !n.Ready:
+			state = "behind"
+		case n.Draining:
+			state = "draining"
+		}
+		if slices.Contains(n.Roles, roleEdge) && !n.Started.IsZero() {
+			load, purges = fmt.Sprintf("%.0f %%", n.Load*100), fmt.Sprint(n.Purges)
+			if n.Behind > 0 {
+				purges += fmt.Sprintf(", lacks %d", n.Behind)
+			}
+		}
+		if n.Live {
+			up = roundTime(time.Since(n.Started))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, strings.Join(n.Roles, ","), first(n.Region, "-"), state, load, purges, up, first(shortVersion(n.Version), "-"))
+	}
+	return w.Flush()
+}
+
+// printEdges writes a line for each edge, and one for all.
+func (r *fleetReport) printEdges(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nedge\trequests\thits\terrors\tsent\tobjects\tdisk\torigins\tcertificates")
+	var all edge.Status
+	for _, st := range r.edges {
+		edgeLine(w, st)
+		all.Traffic.Requests += st.Traffic.Requests
+		all.Traffic.Hits += st.Traffic.Hits
+		all.Traffic.Errors += st.Traffic.Errors
+		all.Traffic.Bytes += st.Traffic.Bytes
+		all.Store.Objects += st.Store.Objects
+		all.Store.Bytes += st.Store.Bytes
+		all.Store.Disk += st.Store.Disk
+		all.Origins = append(all.Origins, st.Origins...)
+		all.Certificates = append(all.Certificates, st.Certificates...)
+	}
+	if all.Name = "all"; len(r.edges) > 1 {
+		edgeLine(w, &all)
+	}
+	return w.Flush()
+}
+
+func edgeLine(w io.Writer, st *edge.Status) {
+	t, s := st.Traffic, st.Store
+	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", st.Name, t.Requests, share(t.Hits, t.Requests), share(t.Errors, t.Requests), roundSize(int64(t.Bytes)),
+		s.Objects, share(uint64(s.Bytes), uint64(s.Disk)), originsText(st.Origins), certificatesText(st.Certificates))
+}
+
+// share is a part of a whole in percent.
+func share(part, whole uint64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", float64(part)/float64(whole)*100)
+}
+
+// originsText says how many origin servers can be used.
+func originsText(pools []origin.Status) string {
+	up, all := 0, 0
+	for _, p := range pools {
+		for _, s := range p.Servers {
+			if s.State == "self" {
+				continue
+			}
+			if all++; s.Up() {
+				up++
+			}
+		}
+	}
+	if up == all {
+		return fmt.Sprintf("%d up", up)
+	}
+	return fmt.Sprintf("%d of %d up", up, all)
+}
+
+// certificatesText is how long the certificate is good that expires first.
+func certificatesText(list []edge.CertificateStatus) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	lacks := 0
+	least := list[0].DaysLeft
+	for _, c := range list {
+		switch {
+		case c.DaysLeft == nil:
+			lacks++
+		case least == nil || *c.DaysLeft < *least:
+			least = c.DaysLeft
+		}
+	}
+	if lacks > 0 {
+		return fmt.Sprintf("%d of %d lack", lacks, len(list))
+	}
+	return days(*least)
+}
+
+func days(n float64) string {
+	if n < 3 {
+		return fmt.Sprintf("%.0f hours", n*24)
+	}
+	return fmt.Sprintf("%.0f days", n)
+}
+
+// shortVersion cuts a commit to what tells it from others.
+func shortVersion(v string) string {
+	if len(v) == 40 {
+		return v[:12]
+	}
+	return v
+}
+
+// roundTime writes a time for people.
+func roundTime(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s" // the clocks of two machines differ
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// printStore writes what an edge holds and what its store did.
+func printStore(out io.Writer, st *edge.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	s := st.Store
+	fmt.Fprintf(w, "\nedge\t%s\n", st.Name)
+	fmt.Fprintf(w, "objects\t%d\n", s.Objects)
+	fmt.Fprintf(w, "disk\t%s of %s, %d segments\n", roundSize(s.Bytes), roundSize(s.Disk), s.Segments)
+	fmt.Fprintf(w, "memory\t%s\n", roundSize(int64(s.Memory)))
+	fmt.Fprintf(w, "stored\t%s\n", roundSize(int64(s.Stored)))
+	fmt.Fprintf(w, "written again\t%s, %d objects\n", roundSize(int64(s.Rewritten)), s.Rewrites)
+	fmt.Fprintf(w, "evicted\t%d objects for the budget, %d for the free-space floor; %d segments\n", s.Evicted, s.EvictedFloor, s.Dropped)
+	fmt.Fprintf(w, "purge records\t%d\n", s.Purges)
+	fmt.Fprintf(w, "damaged objects\t%d\n", s.Damaged)
+	fmt.Fprintf(w, "refused\t%d writes at the free-space floor, %d bodies too large\n", s.Refused, s.RefusedLarge)
+	for _, c := range st.Certificates {
+		left := "none yet"
+		if c.DaysLeft != nil {
+			left = days(*c.DaysLeft)
+		}
+		fmt.Fprintf(w, "certificate\t%s (%s): %s\n", c.Name, c.From, left)
+	}
+	return w.Flush()
+}
+
+// printOrigins writes a table of the servers that misses are fetched from.
+func printOrigins(out io.Writer, pools []origin.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
+	for _, p := range pools {
+		for _, s := range p.Servers {
+			var failed uint64
+			for _, n := range s.Failures {
+				failed += n
+			}
+			state := s.State
+			if s.Backup {
+				state += " (backup)"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Site, s.Server, state, s.Requests, failed, s.InFlight, s.Connections, share(s.Reused, s.Requests), cmp.Or(s.Why, "-"))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if p.Panic {
+			fmt.Fprintf(out, "%s: most servers look unhealthy: all that take connections are used\n", p.Site)
+		}
+		if p.Waiting > 0 || p.Refused > 0 {
+			fmt.Fprintf(out, "%s: %d requests wait in the queue, %d were refused\n", p.Site, p.Waiting, p.Refused)
+		}
+	}
+	return nil
+}
+
+// roundSize writes a number of bytes for people.
+func roundSize(n int64) string {
+	for _, u := range sizeUnits {
+		if n >= u.bytes && u.bytes > 1 {
+			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.bytes), u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// reportOf is what status prints.
+func reportOf(t *testing.T, f *Fleet, answers []nodeAnswer) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := newReport(f, answers).print(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// aFleet are the answers of three nodes with large figures.
+func aFleet() (*Fleet, []nodeAnswer) {
+	f := &Fleet{Nodes: []Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}}, {Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
+	started := time.Now().Add(-100 * 24 * time.Hour)
+	var nodes []edge.NodeStatus
+	for _, n := range f.Nodes {
+		nodes = append(nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: "europe", Version: strings.Repeat("a", 40), Live: true, Ready: true, Load: 1, Purges: 1234567, Started: started})
+	}
+	var answers []nodeAnswer
+	for _, n := range f.Nodes {
+		left := 80.0
+		answers = append(answers, nodeAnswer{Node: n.Name, Status: &edge.Status{Name: n.Name, Nodes: append([]edge.NodeStatus{}, nodes...),
+			Traffic: edge.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40}, Store: storage.Stats{Objects: 12_345_678, Bytes: 99, Disk: 100},
+			Certificates: []edge.CertificateStatus{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
+			Origins:      []origin.Status{{Site: "www", Servers: []origin.ServerStatus{{Server: "https://origin.example.net", State: "up"}}}}}})
+	}
+	return f, answers
+}
+
+// What an operator needs first is at the top, and the tables can be read on a terminal of 100 columns.
+func TestStatusReport(t *testing.T) {
+	f, answers := aFleet()
+	well := reportOf(t, f, answers)
+	if !strings.HasPrefix(well, "3 of 3 nodes ready, no problems\n") || !strings.Contains(well, "\nall        300000000  98.8 %  0.1 %   369.0 TiB") {
+		t.Errorf("a fleet that is well:\n%s", well)
+	}
+	for line := range strings.Lines(well) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	for _, c := range []struct {
+		says   string
+		change func(f *Fleet, answers []nodeAnswer)
+	}{
+		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused", func(_ *Fleet, a []nodeAnswer) {
+			a[0].Status.Origins[0].Servers[0].State, a[0].Status.Origins[0].Servers[0].Why = "unhealthy", "refused"
+		}},
+		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
+		{"helsinki1: the certificate for www.example.com has expired", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
+		{"helsinki1: there is no certificate for www.example.com yet", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
+		{"newyork1: it is not heard of any more", func(_ *Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }}, // though the others go on with what they knew
+		{"newyork1: it is behind with purges", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
+		{"newyork1: it is drained: kaiku undrain newyork1", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
+		{"newyork1: other nodes hear of it, but it can't be asked: no route", func(_ *Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
+		{"paris1: it is not heard of: is it deployed, and does it run?", func(f *Fleet, _ []nodeAnswer) {
+			f.Nodes = append(f.Nodes, Node{Name: "paris1", Roles: []string{"geodns"}})
+		}},
+		{"versions differ: aaaaaaaaaaaa on helsinki1, newyork1; b on singapor1", func(_ *Fleet, a []nodeAnswer) {
+			for i := range a {
+				a[i].Status.Nodes[2].Version = "b"
+			}
+		}},
+		{"helsinki1: 3 responses were not stored, as the disk was nearly full", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
+		{"helsinki1: it can't be asked: no route", func(_ *Fleet, a []nodeAnswer) { // without a control plane
+			a[0] = nodeAnswer{Node: "helsinki1", Error: "no route"}
+			a[1].Status.Nodes, a[2].Status.Nodes = nil, nil
+		}},
+	} {
+		f, answers := aFleet()
+		c.change(f, answers)
+		lines := strings.Split(reportOf(t, f, answers), "\n")
+		if !strings.HasSuffix(lines[0], " ready, 1 problem:") || !strings.HasPrefix(lines[1], "  "+c.says) {
+			t.Errorf("want %q first:\n%s", c.says, strings.Join(lines, "\n"))
+		}
+	}
+}
