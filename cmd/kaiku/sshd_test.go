@@ -122,7 +122,7 @@ func (s *sshServer) serve(raw net.Conn) {
 		case "session":
 			work.Go(func() { session(ch) })
 		case "direct-tcpip":
-			work.Go(func() { forward(ch) })
+			work.Go(func() { tunnel(ch) })
 		default:
 			_ = ch.Reject(ssh.UnknownChannelType, "")
 		}
@@ -148,8 +148,8 @@ func session(asked ssh.NewChannel) {
 	}
 }
 
-// forward connects to what is asked for.
-func forward(asked ssh.NewChannel) {
+// tunnel connects to what is asked for.
+func tunnel(asked ssh.NewChannel) {
 	var to struct {
 		Host   string
 		Port   uint32
