@@ -95,6 +95,13 @@ func writePurgeFleet(t *testing.T, s *docShell, text string) {
 	stays("127.0.0.1:9080")(t, s, "kaiku serve --config fleet.yaml --node hel1", "")
 }
 
+func originsRows() []docRow {
+	return []docRow{
+		{begins: "kaiku edge", lines: []docCheck{stays("127.0.0.1:8080")}},
+		{begins: "$ curl http://127.0.0.1:8080/", lines: []docCheck{asShown, asShown}},
+	}
+}
+
 func tlsRows() []docRow {
 	return []docRow{
 		{begins: "tls:\n  acme:", alone: true, text: isFleetFile},

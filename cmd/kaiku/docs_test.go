@@ -31,6 +31,7 @@ func docRows() map[string][]docRow {
 	return map[string][]docRow{
 		"README.md":           readmeRows(),
 		"docs/deploy.md":      deployRows(),
+		"docs/origins.md":     originsRows(),
 		"docs/purge.md":       purgeRows(),
 		"docs/tls.md":         tlsRows(),
 		"docs/performance.md": performanceRows(),
@@ -304,9 +305,10 @@ func asShown(t *testing.T, s *docShell, command, shown string) {
 }
 
 // steady is an output without what is different each time, or would be if another purge came before:
-// durations, the sequences of purges, and the widths of columns.
+// times, durations, the sequences of purges, and the widths of columns.
 func steady(out string) string {
 	out = regexp.MustCompile(`("sequence":|sequence |"id":"|"(?:front|product-17)":")\d+`).ReplaceAllString(out, "${1}N")
+	out = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(out, "TIME")
 	out = regexp.MustCompile(`[0-9.]+ ms`).ReplaceAllString(out, "N ms")
 	return strings.TrimSpace(regexp.MustCompile(` +`).ReplaceAllString(out, " "))
 }
