@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -41,6 +43,7 @@ type demo struct {
 
 	origin, far, control net.Listener // far is the origin as Finland sees it
 	dnsAddr              string
+	moved                []string // what is not where people are told that it is, in a sentence each
 
 	fleet *Fleet
 	zones []*geodns.Zone
@@ -111,7 +114,7 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 			if once {
 				log = slog.New(slog.DiscardHandler)
 			}
-			d, err := newDemo(cmd.Context(), dir, true, log)
+			d, err := newDemo(cmd.Context(), dir, &demoPorts{fixed: true}, log)
 			if err != nil {
 				return fmt.Errorf("demo: %w", err)
 			}
@@ -125,57 +128,77 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 	return cmd
 }
 
-// bindOr listens on the address that the demo would like, or else on any port of 127.0.0.1.
-func bindOr(ctx context.Context, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
+// demoPorts finds addresses for the demo's listeners.
+type demoPorts struct {
+	fixed bool     // take those that people are told, where they are free; else any
+	moved []string // a sentence for each that was not free
+}
+
+// listen listens on want, or else on another port of its address, or else of 127.0.0.1.
+func (p *demoPorts) listen(ctx context.Context, what, want string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(want)
 	if err != nil {
-		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		return nil, err
 	}
-	return l, err
-}
-
-// freeOr returns addr if it can be bound, for UDP too, or else an address of 127.0.0.1 that can.
-func freeOr(ctx context.Context, addr string) (string, error) {
-	for range 10 {
-		l, err := bindOr(ctx, addr)
+	addrs := []string{want, host + ":0", host + ":0", "127.0.0.1:0", "127.0.0.1:0"}
+	if !p.fixed {
+		addrs = addrs[3:]
+	}
+	var failed error
+	for _, addr := range addrs {
+		l, err := listenBoth(ctx, addr)
 		if err != nil {
-			return "", err
+			failed = cmp.Or(failed, err)
+			continue
 		}
-		got := l.Addr().String()
-		p, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", got)
-		if err := l.Close(); err != nil {
-			return "", err
+		if failed != nil && p.fixed {
+			why := failed.Error()
+			if errors.Is(failed, syscall.EADDRINUSE) {
+				why = "another program has that"
+			}
+			p.moved = append(p.moved, fmt.Sprintf("%s is at %s instead of %s: %s.", what, l.Addr(), want, why))
 		}
-		if err == nil {
-			return got, p.Close()
-		}
-		addr = "127.0.0.1:0"
+		return l, nil
 	}
-	return "", errors.New("no free port on 127.0.0.1")
+	return nil, fmt.Errorf("%s: %w", what, failed)
 }
 
-// newDemo finds the addresses and writes the fleet file that everything else runs from. With fixed it takes those that people are told, where
-// they are free; else any ports.
-func newDemo(ctx context.Context, dir string, fixed bool, log *slog.Logger) (*demo, error) {
-	want := func(addr string) string {
-		if fixed {
-			return addr
-		}
-		return "127.0.0.1:0"
+// listenBoth listens on a TCP address that is free for UDP too.
+func listenBoth(ctx context.Context, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
 	}
+	u, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", l.Addr().String())
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, u.Close()
+}
+
+// free returns an address that a part can listen on.
+func (p *demoPorts) free(ctx context.Context, what, want string) (string, error) {
+	l, err := p.listen(ctx, what, want)
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// newDemo finds the addresses and writes the fleet file that everything else runs from.
+func newDemo(ctx context.Context, dir string, ports *demoPorts, log *slog.Logger) (*demo, error) {
 	d := &demo{dir: dir, log: log, site: newDemoSite(), nodes: map[string]*demoNode{}}
 	for _, l := range []struct {
-		to   *net.Listener
-		addr string
-	}{{&d.origin, "127.0.0.13:8080"}, {&d.far, "127.0.0.14:8080"}, {&d.control, "127.0.0.1:9000"}} {
+		to         *net.Listener
+		what, addr string
+	}{{&d.origin, "The origin", "127.0.0.13:8080"}, {&d.far, "The origin as Finland sees it", "127.0.0.14:8080"}, {&d.control, "The API that stops and starts edges", "127.0.0.1:9000"}} {
 		var err error
-		if *l.to, err = bindOr(ctx, want(l.addr)); err != nil {
+		if *l.to, err = ports.listen(ctx, l.what, l.addr); err != nil {
 			return nil, err
 		}
 	}
 	var err error
-	if d.dnsAddr, err = freeOr(ctx, want("127.0.0.1:5300")); err != nil {
+	if d.dnsAddr, err = ports.free(ctx, "The name server", "127.0.0.1:5300"); err != nil {
 		return nil, err
 	}
 	type node struct {
@@ -192,10 +215,10 @@ func newDemo(ctx context.Context, dir string, fixed bool, log *slog.Logger) (*de
 		place                spot
 	}{{"hel1", "127.0.0.11", "127.0.0.1:9081", helsinki}, {"nyc1", "127.0.0.12", "127.0.0.1:9082", newYork}} {
 		x := &demoNode{Name: n.name, Address: n.address, place: n.place, Data: filepath.Join(dir, n.name)}
-		if x.HTTP, err = freeOr(ctx, want(n.address+":8080")); err != nil {
+		if x.HTTP, err = ports.free(ctx, n.name, n.address+":8080"); err != nil {
 			return nil, err
 		}
-		if x.Admin, err = freeOr(ctx, want(n.admin)); err != nil {
+		if x.Admin, err = ports.free(ctx, "The admin API of "+n.name, n.admin); err != nil {
 			return nil, err
 		}
 		d.nodes[n.name] = x
@@ -217,6 +240,7 @@ func newDemo(ctx context.Context, dir string, fixed bool, log *slog.Logger) (*de
 	if d.fleet, d.zones, err = loadFleet(file); err != nil {
 		return nil, err
 	}
+	d.moved = ports.moved
 	d.dns = &geodns.Server{Addr: d.fleet.GeoDNS.Listen, Log: log}
 	return d, d.dns.Reload(d.fleet.geodnsConfig(d.zones))
 }
@@ -331,33 +355,44 @@ func (d *demo) controlHandler(ctx context.Context) http.Handler {
 }
 
 var demoText = template.Must(template.New("").Parse(`
-Kaiku demo: an origin in Virginia, edges in Helsinki and New York, GeoDNS. All of it runs in this process over
-real sockets on loopback. The ocean is simulated: connections between places are delayed by the distance,
+Kaiku demo: an origin in Virginia, an edge in Helsinki and one in New York, and a name server, all in this process,
+over real sockets on loopback. The ocean is simulated: connections between places are delayed by the distance,
 Helsinki–Virginia {{.Far}} there and back, New York–Virginia {{.Near}}.
+{{- with .Moved}}
+{{range .}}
+  {{.}}{{end}}{{end}}
 
-  which edge is nearest?
-    a Finnish client   dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.Finnish}} +short
-    a US client        dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.US}} +short
+  In a browser  http://{{.Hel.HTTP}}/
 
-  ask it, twice: the second time is a hit (see Cache-Status and Age)
-    hel1 ({{.Hel.Address}})  curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.HelURL}}
-    nyc1 ({{.Nyc.Address}})  curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.NycURL}}
-    the origin itself, as Finland sees it
-                       curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Origin}}/img/dawn.png
+  Which edge is the nearest one?
+    for a client in Finland
+      dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.Finnish}} +short    # {{.Hel.Address}}, which is hel1
+    for a client in the US
+      dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.US}} +short    # {{.Nyc.Address}}, which is nyc1
 
-  in a browser         http://{{.Hel.HTTP}}/
+  Get a picture, twice: the second time is a hit (see Cache-Status and Age), and faster
+    from hel1
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.HelURL}}
+    from nyc1
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.NycURL}}
+    from the origin, over the ocean
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Over}}/img/dawn.png
+    from the origin, for an edge of your own
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Origin}}/img/dawn.png
 
-  purge                {{.Self}} purge --admin http://{{.Hel.Admin}} http://www.example.com/img/dawn.png
-                       {{.Self}} purge --admin http://{{.Hel.Admin}} --tag demo
-  metrics              curl -s http://{{.Hel.Admin}}/metrics | grep kaiku_
+  Purge it from hel1, by its URL or by a tag
+      {{.Self}} purge --admin http://{{.Hel.Admin}} http://www.example.com/img/dawn.png
+      {{.Self}} purge --admin http://{{.Hel.Admin}} --tag demo
 
-  lose an edge         curl -X POST http://{{.Control}}/stop/hel1
-                       then ask as the Finnish client again: nyc1 within a few seconds
-    and get it back    curl -X POST http://{{.Control}}/start/hel1
+  See what hel1 counts
+      curl -s http://{{.Hel.Admin}}/metrics | grep kaiku_
 
-  fleet file           {{.Fleet}}
+  Lose an edge: within a few seconds, the client in Finland gets nyc1
+      curl -X POST http://{{.Control}}/stop/hel1
+      curl -X POST http://{{.Control}}/start/hel1
 
-Ctrl-C ends it.
+  The fleet file is {{.Fleet}}.
+  Ctrl-C ends the demo.
 `))
 
 // tell prints what can be tried. All lines work when pasted.
@@ -372,7 +407,7 @@ func (d *demo) tell(out io.Writer) {
 	err := demoText.Execute(out, map[string]any{
 		"Far": rtt(helsinki, virginia), "Near": rtt(newYork, virginia),
 		"DNSHost": host, "DNSPort": port, "Self": os.Args[0], "Finnish": finnishNetwork, "US": usNetwork,
-		"Hel": hel, "Nyc": nyc, "HelURL": url(hel), "NycURL": url(nyc), "Origin": d.far.Addr().String(),
+		"Hel": hel, "Nyc": nyc, "HelURL": url(hel), "NycURL": url(nyc), "Origin": d.origin.Addr().String(), "Over": d.far.Addr().String(), "Moved": d.moved,
 		"Control": d.control.Addr().String(), "Fleet": filepath.Join(d.dir, "fleet.yaml"),
 	})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // TestTheWholeStory boots the demo on free ports and plays the Finnish and the US client.
 func TestTheWholeStory(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	d, err := newDemo(t.Context(), t.TempDir(), false, log)
+	d, err := newDemo(t.Context(), t.TempDir(), &demoPorts{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,16 +117,7 @@ func TestRealChromium(t *testing.T) {
 		for i, a := range args {
 			args[i] = strings.ReplaceAll(a, "SITE", site)
 		}
-		browser := exec.CommandContext(t.Context(), chromium, args...)
-		browser.Stdout, browser.Stderr = t.Output(), t.Output()
-		browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
-		if err := browser.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			_ = syscall.Kill(-browser.Process.Pid, syscall.SIGKILL)
-			_ = browser.Wait()
-		}()
+		defer startBrowser(t, chromium, args...)()
 		select {
 		case s := <-results:
 			return s
@@ -148,5 +139,82 @@ func TestRealChromium(t *testing.T) {
 	t.Logf("%+v", s)
 	if ranges.Load() == 0 {
 		t.Error("the edge asked for no part of the film")
+	}
+}
+
+// The demo's page is no wider than a phone, with all columns of its table on the screen, in light and in dark.
+func TestRealDemoPage(t *testing.T) {
+	chromium := need(t, "chromium")
+	const measure = `addEventListener("load", () => {
+  const look = () => {
+    if (document.querySelectorAll("#parts tr").length < parts.length) return setTimeout(look, 20);
+    const cell = document.querySelector("#parts tr:last-child td:last-child");
+    fetch("/result", { method: "POST", body: JSON.stringify({
+      screen: document.documentElement.clientWidth, page: document.documentElement.scrollWidth,
+      table: Math.ceil(cell.getBoundingClientRect().right), paper: getComputedStyle(document.body).backgroundColor }) });
+  };
+  look();
+});`
+	type result struct {
+		Screen, Page, Table int
+		Paper               string
+	}
+	results := make(chan result, 1)
+	site := newDemoSite()
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/result":
+			var m result
+			if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&m); err == nil {
+				results <- m
+			}
+		case "/frame": // a window of a browser is not as narrow as a phone
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, `<iframe src="/" width="%s" height="800" frameborder="0"></iframe>`, r.FormValue("width"))
+		case "/app.js":
+			rec := httptest.NewRecorder()
+			site.ServeHTTP(rec, r)
+			w.Header().Set("Content-Type", "text/javascript")
+			fmt.Fprintf(w, "%s\n%s", rec.Body, measure)
+		default:
+			site.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(o.Close)
+	papers := map[string]bool{}
+	for _, width := range []int{390, 1280} {
+		for _, look := range [][]string{nil, {"--force-dark-mode", "--blink-settings=preferredColorScheme=0"}} {
+			args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+				"--remote-debugging-port=0", "--user-data-dir=" + t.TempDir(), "--window-size=1400,900"}, append(look, fmt.Sprintf("%s/frame?width=%d", o.URL, width))...)
+			end := startBrowser(t, chromium, args...)
+			select {
+			case m := <-results:
+				if m.Screen > width || m.Screen < width-20 || m.Page > m.Screen || m.Table > m.Screen {
+					t.Errorf("%d pixels: %+v", width, m)
+				}
+				papers[m.Paper] = true
+			case <-time.After(time.Minute):
+				t.Error("the page sends nothing")
+			}
+			end()
+		}
+	}
+	if len(papers) != 2 {
+		t.Errorf("light and dark look like %v", papers)
+	}
+}
+
+// startBrowser starts a browser, until end is called.
+func startBrowser(t *testing.T, program string, args ...string) (end func()) {
+	t.Helper()
+	browser := exec.CommandContext(t.Context(), program, args...)
+	browser.Stdout, browser.Stderr = t.Output(), t.Output()
+	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
+	if err := browser.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = syscall.Kill(-browser.Process.Pid, syscall.SIGKILL)
+		_ = browser.Wait()
 	}
 }

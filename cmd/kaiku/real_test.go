@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -349,28 +348,114 @@ func dig(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// Every line that the demo prints works when it is pasted, and does what the line above it says, whether
+// the ports that it would like are free or not.
 func TestRealDemo(t *testing.T) {
-	bin := kaikuBinary(t)
-	out, err := exec.Command(bin, "demo", "--once").CombinedOutput()
-	if err != nil {
-		t.Fatalf("demo --once: %v\n%s", err, out)
+	if !inWorld() {
+		runInWorld(t)
+		return
 	}
-	for _, want := range []string{"Finland  hel1", "USA      nyc1", "hit"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("want %q in\n%s", want, out)
+	w := newNetwork(t)
+	t.Run("once", func(t *testing.T) {
+		out := w.kaiku(t, "demo", "--once")
+		for _, want := range []string{"Finland  hel1", "USA      nyc1", "hit"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("want %q in\n%s", want, out)
+			}
 		}
-	}
-	demo := startProcess(t, bin, "demo")
-	waitFor(t, "127.0.0.11:8080")
-	resp, err := http.Get("http://127.0.0.11:8080/")
+	})
+	t.Run("free", func(t *testing.T) { playDemo(t, w.bin) })
+	t.Run("busy", func(t *testing.T) {
+		busy := []string{"127.0.0.11:8080", "127.0.0.12:8080", "127.0.0.13:8080", "127.0.0.14:8080", "127.0.0.1:9000", "127.0.0.1:9081"}
+		for _, addr := range busy {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+		}
+		u, err := net.ListenPacket("udp", "127.0.0.1:5300")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		playDemo(t, w.bin, append(busy, "127.0.0.1:5300")...)
+	})
+}
+
+// playDemo runs the demo and what it says. Of each address that is busy it tells that it is, and by what it is replaced.
+func playDemo(t *testing.T, bin string, busy ...string) {
+	dir := t.TempDir()
+	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("the page: %s", resp.Status)
+	defer out.Close()
+	demo := exec.Command(bin, "demo")
+	demo.Stdout = out
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if err := demo.end(t, os.Interrupt); err != nil {
-		t.Errorf("Ctrl-C: %v", err)
+	t.Cleanup(func() {
+		_ = demo.Process.Signal(os.Interrupt)
+		if err := demo.Wait(); err != nil {
+			t.Errorf("Ctrl-C: %v", err)
+		}
+	})
+	text := ""
+	until(t, "the demo says how it ends", func() bool {
+		text = readFile(t, out.Name())
+		return strings.Contains(text, "Ctrl-C")
+	})
+	t.Log(text)
+	for _, addr := range busy {
+		if !regexp.MustCompile(` is at 127\.0\.0\.1\d?:\d+ instead of ` + addr + `: another program has that\.\n`).MatchString(text) {
+			t.Errorf("it does not say that %s is busy", addr)
+		}
+		if rest := strings.Replace(text, "instead of "+addr, "", 1); strings.Contains(rest, addr) {
+			t.Errorf("it names %s, which is another program's", addr)
+		}
+	}
+	if n := strings.Count(text, "instead of"); n != len(busy) {
+		t.Errorf("it says %d times that an address is another one, want %d", n, len(busy))
+	}
+	s := newDocShell(t, bin)
+	finland := "" // the command that asks as a client in Finland
+	const picture = `^HTTP/1\.1 200 `
+	checks := []docCheck{
+		soon(`^127\.0\.0\.11$`), soon(`^127\.0\.0\.12$`),
+		twice(picture+`[\s\S]*^Cache-Status: hel1; fwd=uri-miss`, picture+`[\s\S]*^Cache-Status: hel1; hit`),
+		twice(picture+`[\s\S]*^Cache-Status: nyc1; fwd=uri-miss`, picture+`[\s\S]*^Cache-Status: nyc1; hit`),
+		prints(picture), prints(picture),
+		prints(`^purged`), prints(`^purged`), prints(`^kaiku_`),
+		func(t *testing.T, s *docShell, command, _ string) {
+			prints(`^hel1: stop done$`).then(soon(`^127\.0\.0\.12$`), finland)(t, s, command, "")
+		},
+		func(t *testing.T, s *docShell, command, _ string) {
+			prints(`^hel1: start done$`).then(soon(`^127\.0\.0\.11$`), finland)(t, s, command, "")
+		},
+	}
+	page := regexp.MustCompile(`In a browser +(http://\S+)`).FindStringSubmatch(text)
+	if page == nil {
+		t.Fatal("there is no page for the browser")
+	}
+	prints(`<title>Kaiku demo`)(t, s, "curl -sS "+page[1], "")
+	n := 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if !regexp.MustCompile(`^(dig|curl|` + regexp.QuoteMeta(bin) + `) `).MatchString(line) {
+			continue
+		}
+		if n == len(checks) {
+			t.Fatalf("there is no check of %s", line)
+		}
+		if n == 0 {
+			finland = line
+		}
+		checks[n](t, s, line, "")
+		n++
+	}
+	if n != len(checks) {
+		t.Errorf("%d lines, %d checks", n, len(checks))
 	}
 }

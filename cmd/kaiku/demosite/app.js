@@ -15,12 +15,12 @@ async function show(path) {
   for (const [text, cls] of [
     [path],
     [edge],
-    [hit ? "hit" : rest.find((p) => p.startsWith("fwd=")) || "?", hit ? "hit" : "miss"],
+    hit ? ["hit", "hit"] : [rest.some((p) => p.startsWith("fwd=")) ? "miss" : "?", "miss"],
     [answer.headers.has("Age") ? answer.headers.get("Age") + " s" : "–"],
-    [timing && timing.transferSize > 0 ? took.toFixed(1) + " ms" : "your own copy"],
+    [timing && timing.transferSize > 0 ? took.toFixed(1) + " ms" : "own copy"],
   ]) {
     const cell = document.createElement("td");
-    cell.textContent = text;
+    for (const word of text.split(/(?<=\/)/)) cell.append(word, document.createElement("wbr")); // long paths break after a slash
     if (cls) cell.className = cls;
     row.append(cell);
   }
