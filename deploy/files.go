@@ -14,6 +14,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode"
 )
 
 // Effect is what the process needs to take a changed file.
@@ -55,8 +56,8 @@ func (f *File) isText() bool {
 	return !f.Secret && len(f.Data) < 1<<20 && !bytes.ContainsRune(f.Data, 0)
 }
 
-// checkPath refuses paths that scripts on the node, or lists of lines, could take for something else.
-func checkPath(p string) error {
+// CheckPath refuses paths that scripts on the node, or lists of lines, could take for something else.
+func CheckPath(p string) error {
 	ok := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+@ ", c)
 	}
@@ -137,13 +138,13 @@ func (n *Node) all() ([]*File, error) {
 		out = append(out, &units[i])
 	}
 	for _, folder := range n.Writable {
-		if err := checkPath(folder); err != nil {
+		if err := CheckPath(folder); err != nil {
 			return nil, err
 		}
 	}
 	var list []string
 	for _, f := range out {
-		if err := checkPath(f.Path); err != nil {
+		if err := CheckPath(f.Path); err != nil {
 			return nil, err
 		}
 		list = append(list, f.Path+"\n")
@@ -164,6 +165,11 @@ func (n *Node) Units() ([]File, error) {
 	units := []struct{ name, path string }{{"kaiku.service", serviceUnit}, {"60-kaiku.conf", sysctlFile}}
 	if len(n.Service.Listen) > 0 {
 		units = append(units, struct{ name, path string }{"kaiku.socket", socketUnit})
+	}
+	for _, text := range slices.Concat([]string{n.Name, n.Program, n.Environment}, n.Listen, n.Writable) {
+		if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+			return nil, fmt.Errorf("%q can't stand in a unit: it is not one line of visible characters", text)
+		}
 	}
 	shown := *n
 	shown.Program = cmp.Or(n.Program, "/usr/local/bin/kaiku")

@@ -267,7 +267,7 @@ func FuzzParseState(f *testing.F) {
 			t.Errorf("%d bytes are free", st.free)
 		}
 		for _, p := range st.deployed {
-			if checkPath(p) != nil {
+			if CheckPath(p) != nil {
 				t.Errorf("%q may be removed", p)
 			}
 		}

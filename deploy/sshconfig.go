@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/kevinburke/ssh_config"
@@ -101,6 +102,15 @@ func splitTarget(target string) (user, name, port string, err error) {
 		return "", "", "", fmt.Errorf("%q is no SSH address: want [user@]host[:port]", target)
 	}
 	return user, name, port, nil
+}
+
+// CheckSSH tells what is wrong with the SSH address of a node.
+func CheckSSH(target string) error {
+	_, _, port, err := splitTarget(target)
+	if n, e := strconv.Atoi(port); err == nil && port != "" && (e != nil || n < 1 || n > 65535) {
+		err = fmt.Errorf("%q is no SSH address: its port is not 1 to 65535", target)
+	}
+	return err
 }
 
 // resolve finds out how a machine is reached. home is the folder that ~ stands for.

@@ -98,7 +98,7 @@ func parseState(out []byte) (*state, error) {
 		case "enabled":
 			st.enabled = value == "enabled"
 		case "deployed":
-			if err = checkPath(value); err == nil { // it may be removed
+			if err = CheckPath(value); err == nil { // it may be removed
 				st.deployed = append(st.deployed, value)
 			}
 		case "file":
@@ -138,7 +138,7 @@ func (st *state) file(line string) error {
 		return errors.New("no SHA-256")
 	}
 	st.files[path] = fileInfo{uint32(m), sum}
-	return checkPath(path)
+	return CheckPath(path)
 }
 
 // usable tells why a node can't be deployed to, by what it is and for a binary that needs so many bytes; nil if it can.

@@ -15,7 +15,7 @@ func TestUnits(t *testing.T) {
 	if err != nil {
 		t.Skip("no systemd-analyze here")
 	}
-	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30, Writable: []string{"/srv/cache"}}}
+	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30, Writable: []string{"/srv/cache", "/srv/my cache"}}}
 	files, err := n.all()
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +66,17 @@ func TestWritableFolders(t *testing.T) {
 	f.Nodes[0].Service.Writable = []string{"/srv/a\nb"}
 	if _, err := f.Plan(t.Context()); err == nil {
 		t.Error("a folder of two lines is taken")
+	}
+}
+
+// Nothing that a unit is made of brings a line of its own.
+func TestUnitsAreRefused(t *testing.T) {
+	const evil = "x\nExecStartPre=/bin/sh"
+	for what, n := range map[string]Node{"name": {Name: evil}, "listener": {Name: "a", Service: Service{Listen: []string{evil}}}, "folder": {Name: "a", Service: Service{Writable: []string{evil}}},
+		"program": {Name: "a", Service: Service{Program: evil}}, "environment": {Name: "a", Service: Service{Environment: evil}}} {
+		if _, err := n.Units(); err == nil {
+			t.Errorf("a %s of two lines is taken", what)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 			f, zones, err := loadFleet(config)
 			if err == nil {
 				f.checkFiles()
+				f.checkSandbox(f.warnf)
 				err = f.file.failure()
 			}
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -55,6 +56,11 @@ func (f *Fleet) checkNodes() {
 				f.errorf(p, "%s belongs to node %s already", a, other)
 			}
 			addresses[a] = n.Name
+		}
+		if n.SSH != "" {
+			if err := deploy.CheckSSH(n.SSH); err != nil {
+				f.errorf(at+".ssh", "%v", err)
+			}
 		}
 		f.checkEdge(at+".edge", n.Edge)
 		f.checkAddr(at+".admin", n.Admin)

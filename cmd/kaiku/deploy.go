@@ -68,6 +68,7 @@ func (fl *deployFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	f.checkFiles()
+	f.checkSandbox(f.errorf)
 	f.printWarnings(cmd.ErrOrStderr())
 	if err := f.file.failure(); err != nil {
 		return err

@@ -176,7 +176,7 @@ func (f *Fleet) service(n *Node) deploy.Service {
 	}
 	if n.has(roleControl) {
 		memory += 512 << 20
-		writes(f.controlOf(n).Data)
+		writes(nodeFile(f.controlOf(n).Data))
 	}
 	s.Memory = memory
 	return s

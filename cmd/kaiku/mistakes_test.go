@@ -203,6 +203,8 @@ func TestMistakesOfMeaning(t *testing.T) {
 			"2:82: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
 		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
 
+		{"an SSH address", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1 -p 22\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1 -p 22" is no SSH address: want [user@]host[:port]`},
+		{"a port of SSH", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1:ssh\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1:ssh" is no SSH address: its port is not 1 to 65535`},
 		{"latitude and longitude swapped", site + "nodes: { hel1: { roles: [edge], location: [24.94, 60.17], addresses: [193.166.3.2] } }\n",
 			"2:33: warning: nodes.hel1.location: latitude and longitude look swapped: 193.166.3.2 is in FI, and 24.94, 60.17 is 4830 km away from there"},
 		{"a sign lost", site + "nodes: { nyc1: { roles: [edge], location: [40.71, 74.01], addresses: [128.112.136.1] } }\n",

@@ -74,6 +74,9 @@ type edgeNode struct {
 
 // newEdge opens the store and makes an edge of it.
 func newEdge(e Edge, name string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
+	if err := e.fits(machineMemory(), fileSystem(e.Data), log); err != nil {
+		return nil, err
+	}
 	store, err := storage.Open(storage.Options{Dir: e.Data, Disk: int64(e.Disk), Memory: int64(e.Memory), Log: log})
 	if err != nil {
 		return nil, err

@@ -58,6 +58,16 @@ func (s Size) String() string {
 	return "0B"
 }
 
+// about writes the size to three digits or so.
+func (s Size) about() string {
+	for _, u := range sizeUnits {
+		if n := float64(s) / float64(u.bytes); n >= 1 {
+			return strconv.FormatFloat(n, 'f', max(0, 2-len(strconv.Itoa(int(n)))), 64) + u.name
+		}
+	}
+	return "0B"
+}
+
 // Set and Type make a Size a flag.
 func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
 

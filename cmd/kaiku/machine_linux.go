@@ -1,0 +1,48 @@
+package main
+
+import (
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// machineMemory is how much memory the process can have: that of the machine, or of its control group; 0 where that can't be told.
+func machineMemory() Size {
+	var info syscall.Sysinfo_t
+	if syscall.Sysinfo(&info) != nil {
+		return 0
+	}
+	total := Size(info.Totalram) * Size(info.Unit)
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return total
+	}
+	_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "0::")
+	for strings.HasPrefix(group, "/") {
+		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max", or not there, is no limit
+		if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
+			total = min(total, Size(limit))
+		}
+		if group == "/" {
+			break
+		}
+		group = path.Dir(group)
+	}
+	return total
+}
+
+// fileSystem is how large the file system of a folder is, or of the nearest one above that is there; 0 where that can't be told.
+func fileSystem(folder string) Size {
+	for {
+		var info syscall.Statfs_t
+		switch err := syscall.Statfs(folder, &info); {
+		case err == nil:
+			return Size(info.Blocks) * Size(info.Bsize)
+		case err != syscall.ENOENT || folder == path.Dir(folder):
+			return 0
+		}
+		folder = path.Dir(folder)
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A cache in memory that the machine does not have is refused, with the numbers; one that may be too much is told of.
+func TestMachineFits(t *testing.T) {
+	for _, c := range []struct {
+		memory, disk, hasMemory, hasDisk Size
+		refused, warned                  string
+	}{
+		{256 << 20, 10 << 30, 1 << 30, 20 << 30, "", ""},
+		{256 << 20, 10 << 30, 0, 0, "", ""}, // nobody knows
+		{8 << 30, 10 << 30, 4_100_000_000, 20 << 30, "edge.memory is 8.0GiB, and this machine has 3.8GiB: give the edge a quarter of it at most, as 978MiB", ""},
+		{3 << 30, 10 << 30, 4 << 30, 20 << 30, "", "edge.memory is more than half of what this machine has"},
+		{256 << 20, 50 << 30, 1 << 30, 20 << 30, "", "edge.disk is more than the file system has"},
+	} {
+		var log bytes.Buffer
+		e := Edge{Memory: c.memory, Disk: c.disk, Data: "/var/lib/kaiku"}
+		err := e.fits(c.hasMemory, c.hasDisk, slog.New(slog.NewTextHandler(&log, nil)))
+		if (err == nil) != (c.refused == "") || err != nil && err.Error() != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if (log.Len() == 0) != (c.warned == "") || !strings.Contains(log.String(), c.warned) {
+			t.Errorf("%+v: it logs %q", c, log.String())
+		}
+	}
+}
+
+// An edge asks the machine that it is on.
+func TestEdgeLargerThanTheMachine(t *testing.T) {
+	if machineMemory() == 0 {
+		t.Skip("this machine does not tell its memory")
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	if fileSystem(data) == 0 {
+		t.Error("the file system of a folder that is not there yet has no size")
+	}
+	_, err := command(t, "edge", "--origin", "http://127.0.0.1:1", "--memory", "100T", "--data", data)
+	if err == nil || !strings.Contains(err.Error(), "edge.memory is 100TiB, and this machine has") {
+		t.Errorf("%v", err)
+	}
+}
