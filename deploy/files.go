@@ -37,6 +37,9 @@ type File struct {
 	Secret bool // mode 0600 and of the user kaiku; never shown
 	// Effect is what a change from before needs; nil is Restart. before is nil for a file that was not there.
 	Effect func(before []byte) Effect
+	// Replace is asked whether it replaces the file that a node has, if that is another one. An error refuses the deploy. nil replaces it; of a secret, before is only read
+	// from the node for Replace.
+	Replace func(before []byte) (bool, error)
 }
 
 func (f *File) sum() string {

@@ -100,10 +100,20 @@ func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
 		change := Change{Path: f.Path, What: "install", Secret: f.Secret}
 		if ok {
 			change.What = "change"
-			if f.isText() {
+			if f.isText() || f.Replace != nil {
 				if before, err = c.Run(ctx, script("cat"), []string{f.Path}, nil); err != nil {
 					return nil, fmt.Errorf("read %s: %w", f.Path, err)
 				}
+			}
+			if f.Replace != nil {
+				switch replace, err := f.Replace(before); {
+				case err != nil:
+					return nil, err
+				case !replace:
+					continue
+				}
+			}
+			if f.isText() {
 				change.Diff = udiff.Unified(n.Name+":"+f.Path, f.Path, string(before), string(f.Data))
 			}
 		}

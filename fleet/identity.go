@@ -39,16 +39,51 @@ func ReadKey(file string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("read the fleet key: %w", err)
 	}
-	var k Key
-	if bytes.HasPrefix(b, []byte("-----BEGIN ")) {
-		k.credential, err = parseCredential(b)
-	} else {
-		k, err = NewKey(b)
-	}
+	k, err := ParseKey(b)
 	if err != nil {
 		return Key{}, fmt.Errorf("read the fleet key: %s: %w", file, err)
 	}
 	return k, nil
+}
+
+// ParseKey makes a key of what ReadKey takes.
+func ParseKey(text []byte) (k Key, err error) {
+	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
+		return NewKey(text)
+	}
+	k.credential, err = parseCredential(text)
+	return k, err
+}
+
+// IsCredential reports whether it is the credential of one node.
+func (k Key) IsCredential() bool { return k.credential != nil }
+
+// Knows reports whether a node with this key and a node with the other one take each other for
+// nodes of one fleet.
+func (k Key) Knows(other Key) (bool, error) {
+	a, err := k.identity("x", nil)
+	if err != nil {
+		return false, err
+	}
+	b, err := other.identity("x", nil)
+	if err != nil {
+		return false, err
+	}
+	return a.trusts(b) && b.trusts(a), nil
+}
+
+// trusts reports whether a node with one credential takes another one for a node of the fleet.
+func (c *credential) trusts(other *credential) bool {
+	_, err := other.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return err == nil
+}
+
+func (c *credential) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, root := range c.roots {
+		pool.AddCert(root)
+	}
+	return pool
 }
 
 // NewKey makes a key of the text of its file, which SplitSecrets reads. Each secret has at least 32
@@ -124,27 +159,14 @@ func (k Key) authorities() ([]authority, error) {
 // sides with a certificate of the fleet's authority, in which the node's name and roles stand. A
 // client gives the name of the node that it wants as server name.
 func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
-	c := k.credential
-	if c == nil {
-		all, err := k.authorities()
-		if err != nil {
-			return nil, err
-		}
-		der, key, err := all[0].newLeaf(node, roles, nil)
-		if err != nil {
-			return nil, err
-		}
-		c = &credential{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
-		for _, a := range all {
-			c.roots = append(c.roots, a.cert)
-		}
-	} else if name := c.cert.Leaf.Subject.CommonName; name != node {
+	c, err := k.identity(node, roles)
+	if err != nil {
+		return nil, err
+	}
+	if name := c.cert.Leaf.Subject.CommonName; name != node {
 		return nil, fmt.Errorf("the credential is that of node %s, not of %s", name, node)
 	}
-	pool := x509.NewCertPool()
-	for _, root := range c.roots {
-		pool.AddCert(root)
-	}
+	pool := c.pool()
 	return &tls.Config{
 		Certificates: []tls.Certificate{c.cert},
 		RootCAs:      pool,
@@ -153,6 +175,29 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
 	}, nil
+}
+
+// identity is the credential, or one that is made for a node.
+func (k Key) identity(node string, roles []string) (*credential, error) {
+	if k.credential != nil {
+		return k.credential, nil
+	}
+	all, err := k.authorities()
+	if err != nil {
+		return nil, err
+	}
+	der, key, err := all[0].newLeaf(node, roles, nil)
+	if err != nil {
+		return nil, err
+	}
+	c := &credential{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+	if c.cert.Leaf, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		c.roots = append(c.roots, a.cert)
+	}
+	return c, nil
 }
 
 // newLeaf makes a certificate of a node, and its private key.

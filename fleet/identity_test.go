@@ -157,6 +157,9 @@ func TestNodesKnowEachOtherInRotation(t *testing.T) {
 	} {
 		own, plain := keys(t, c.a), keys(t, c.b)
 		for what, other := range map[string]Key{"": plain, " as a credential": credentialOf(plain)} {
+			if know, err := own.Knows(other); know != c.know || err != nil {
+				t.Errorf("%s knows %s%s: %v, %v", c.a, c.b, what, know, err)
+			}
 			hel1, err1 := own.TLS("hel1", RoleControl)
 			nyc1, err2 := other.TLS("nyc1", RoleControl)
 			if err1 != nil || err2 != nil {

@@ -25,6 +25,7 @@ type deployFlags struct {
 	only, binaries             []string
 	dryRun, acceptNew, asJSON  bool
 	settle, healthLimit, every time.Duration
+	warned                     bool // of what is in the files
 }
 
 func deployCommand() *cobra.Command {
@@ -39,10 +40,17 @@ it is restarted. A node that is not healthy after that gets back what it had, an
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return fl.run(cmd) },
 	}
+	fl.flags(cmd)
 	f := cmd.Flags()
-	configFlag(cmd, &fl.config)
 	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	return cmd
+}
+
+// flags are those of all commands that deploy.
+func (fl *deployFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	configFlag(cmd, &fl.config)
 	f.BoolVar(&fl.asJSON, "json", false, "print the plan, and what became of it, as JSON")
 	f.StringVar(&fl.batch, "batch", "25%", "how many of the edges may be out of service at a time")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
@@ -50,54 +58,73 @@ it is restarted. A node that is not healthy after that gets back what it had, an
 	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names, and 5s)")
 	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node has to become healthy")
 	f.DurationVar(&fl.every, "health-every", time.Second, "how often its health is asked for")
-	return cmd
 }
 
 func (fl *deployFlags) run(cmd *cobra.Command) error {
-	batch, err := strconv.Atoi(strings.TrimSuffix(fl.batch, "%"))
-	if err != nil || batch < 1 || batch > 100 {
-		return usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
-	}
-	f, _, err := loadFleet(fl.config)
+	d, _, err := fl.open(cmd)
 	if err != nil {
 		return err
 	}
+	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
+	return errors.Join(err, d.Close())
+}
+
+// open reads the files, and makes a deploy of what is in them now.
+func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, error) {
+	batch, err := strconv.Atoi(strings.TrimSuffix(fl.batch, "%"))
+	if err != nil || batch < 1 || batch > 100 {
+		return nil, nil, usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
+	}
+	f, _, err := loadFleet(fl.config)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, name := range fl.only {
 		if _, err := f.wantNode("--only", name); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	f.checkFiles()
 	f.checkSandbox(f.errorf)
-	f.printWarnings(cmd.ErrOrStderr())
+	if !fl.warned {
+		f.printWarnings(cmd.ErrOrStderr())
+		fl.warned = true
+	}
 	if err := f.file.failure(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if len(fl.binaries) == 0 {
 		self, err := os.Executable()
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		fl.binaries = []string{self}
 	}
 	binaries, err := deploy.OpenBinaries(fl.binaries...)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	nodes, err := f.deployNodes(fl.config)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	running, err := f.newDeployFleet()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
+	running.guardSecrets(nodes, fl.only)
 	dialer := newDialer(cmd)
 	dialer.AcceptNew = fl.acceptNew
-	d := &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
-		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}
-	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
-	return errors.Join(err, d.Close())
+	return &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
+		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}, running, nil
+}
+
+// terminal is where the operator can be asked; nil if nobody is there.
+func terminal(cmd *cobra.Command) *os.File {
+	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		return in
+	}
+	return nil
 }
 
 // deploy plans, and does what the plan says.
@@ -125,7 +152,7 @@ func (fl *deployFlags) print(out io.Writer, v io.WriterTo) error {
 // newDialer connects as the operator's ssh does, and asks on the terminal if there is one.
 func newDialer(cmd *cobra.Command) *deploy.Dialer {
 	d := deploy.FromSystem()
-	if in, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+	if in := terminal(cmd); in != nil {
 		d.Ask = asker(in, cmd.ErrOrStderr())
 	}
 	return d
@@ -163,11 +190,10 @@ func (f *Fleet) settle() time.Duration {
 func (f *Fleet) newDeployFleet() (*deployFleet, error) {
 	out := &deployFleet{fleet: f}
 	if f.Secrets.AdminToken != "" {
-		token, err := readToken(f.localFile(f.Secrets.AdminToken))
-		if err != nil {
+		var err error
+		if out.tokens, err = readTokens(f.localFile(f.Secrets.AdminToken)); err != nil {
 			return nil, fmt.Errorf("a deploy asks the nodes with their admin token: %w", err)
 		}
-		out.token = token
 	}
 	if clients, _ := f.controlAddrs(); len(clients) > 0 && f.Secrets.FleetKey != "" {
 		key, err := fleet.ReadKey(f.localFile(f.Secrets.FleetKey))

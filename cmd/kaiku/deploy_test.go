@@ -135,7 +135,7 @@ func TestDeployFleetHealthy(t *testing.T) {
 	n := f.node("hel1")
 	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{roleEdge, roleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
 	f.GeoDNS.Listen = dns.LocalAddr().String()
-	d := &deployFleet{fleet: f, token: "t"}
+	d := &deployFleet{fleet: f, tokens: []string{"t"}}
 	dial := (&net.Dialer{}).DialContext
 	if err := d.Healthy(ctx, "hel1", dial); err != nil {
 		t.Errorf("a healthy node: %v", err)
@@ -143,14 +143,22 @@ func TestDeployFleetHealthy(t *testing.T) {
 	if _, err := d.Drain(ctx, "hel1", dial, true); err != deploy.ErrNoDrain {
 		t.Errorf("a drain without a control plane: %v", err)
 	}
-	d.token = "wrong"
+	d.tokens = []string{"wrong", "too"}
 	_, drainErr := d.Drain(ctx, "hel1", dial, true)
 	for what, err := range map[string]error{"health": d.Healthy(ctx, "hel1", dial), "drain": drainErr} {
-		if !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "the token in /etc/kaiku/admin.token is not the one that this node has") {
+		if !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "no token in /etc/kaiku/admin.token is one that this node's process has") {
 			t.Errorf("%s with a wrong token: %v", what, err)
 		}
 	}
-	d.token = "t"
+	d.had.set("hel1", []string{"older", "t"})
+	if err := d.Healthy(ctx, "hel1", dial); err != nil {
+		t.Errorf("with a token that the node had before: %v", err)
+	}
+	d.had.set("hel1", nil)
+	d.tokens = []string{"new", "t"}
+	if err := d.Healthy(ctx, "hel1", dial); err != nil {
+		t.Errorf("with the old token and a new one: %v", err)
+	}
 	f.GeoDNS.Zones = append(f.GeoDNS.Zones, Zone{Name: "example.org"})
 	if err := d.Healthy(ctx, "hel1", dial); err == nil {
 		t.Error("a name server without a zone is healthy")

@@ -115,9 +115,9 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 		add(f.Secrets.FleetKey, true, true, nil)
 	}
 	if n.has(roleEdge) || n.Admin != "" {
-		add(f.Secrets.AdminToken, true, true, nil)
+		add(f.Secrets.AdminToken, true, true, reloads)
 		for _, t := range f.Secrets.Tokens {
-			add(t.File, true, false, nil)
+			add(t.File, true, false, reloads)
 		}
 	}
 	if n.has(roleEdge) {

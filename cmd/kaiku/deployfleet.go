@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +25,10 @@ import (
 
 // deployFleet is the running fleet, as a deploy asks its nodes on their own listeners.
 type deployFleet struct {
-	fleet *Fleet
-	token string     // of the admin API; "" is none
-	key   *fleet.Key // nil if there is no control plane
+	fleet  *Fleet
+	tokens []string   // of the admin API, as they are here: nodes are asked with the first that they accept
+	had    nodeTokens // those that are there
+	key    *fleet.Key // nil if there is no control plane
 }
 
 // lookTime bounds one question to a node.
@@ -107,7 +109,7 @@ func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFu
 	if drain {
 		method = http.MethodPut
 	}
-	status, body, err := d.get(ctx, dial, method, onNode(d.fleet.edgeOf(n).Admin), "/v1/nodes/"+node+"/drain", d.token)
+	status, body, err := d.askAdmin(ctx, n, dial, method, "/v1/nodes/"+node+"/drain")
 	switch {
 	case err != nil:
 		return false, err
@@ -124,10 +126,10 @@ func (d *deployFleet) refused(status int, body []byte) error {
 	err := fmt.Errorf("the admin API answers %d: %.200s", status, bytes.TrimSpace(body))
 	token := d.fleet.Secrets.AdminToken
 	switch {
-	case status == http.StatusUnauthorized && d.token == "":
+	case status == http.StatusUnauthorized && d.tokens == nil:
 		return fmt.Errorf("%w: %w: this node has a token, and there is none here: set secrets.admin_token to a file that has it", deploy.ErrRefused, err)
 	case status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %w: the token in %s is not the one that this node has; put that one back, and change it with kaiku rotate", deploy.ErrRefused, err, token)
+		return fmt.Errorf("%w: %w: no token in %s is one that this node's process has; put that one there, or restart kaiku.service there", deploy.ErrRefused, err, token)
 	case status == http.StatusForbidden:
 		return fmt.Errorf("%w: %w: the token in %s may not do that", deploy.ErrRefused, err, token)
 	case status >= 400 && status < 500:
@@ -138,7 +140,7 @@ func (d *deployFleet) refused(status int, body []byte) error {
 
 func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc) (edge.Status, error) {
 	var st edge.Status
-	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.edgeOf(n).Admin), "/v1/status", d.token)
+	status, body, err := d.askAdmin(ctx, n, dial, "GET", "/v1/status")
 	switch {
 	case err != nil:
 		return st, fmt.Errorf("ask the admin API: %w", err)
@@ -149,6 +151,21 @@ func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc)
 		return st, fmt.Errorf("read the answer of the admin API: %w", err)
 	}
 	return st, nil
+}
+
+// askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that are here, and those that it had before this deploy.
+func (d *deployFleet) askAdmin(ctx context.Context, n *Node, dial deploy.DialFunc, method, path string) (status int, body []byte, err error) {
+	tokens := slices.Concat(d.tokens, d.had.of(n.Name))
+	if len(tokens) == 0 {
+		tokens = []string{""}
+	}
+	for _, token := range tokens {
+		status, body, err = d.get(ctx, dial, method, onNode(d.fleet.edgeOf(n).Admin), path, token)
+		if err != nil || status != http.StatusUnauthorized {
+			break
+		}
+	}
+	return status, body, err
 }
 
 // get asks over a connection of its own.
@@ -202,21 +219,8 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 
 // replicas asks the control plane, by a node of it.
 func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFunc) (map[string]bool, error) {
-	if d.key == nil {
-		return nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
-	}
-	conf, err := d.key.TLS("deploy", fleet.RoleAdmin)
+	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
 	if err != nil {
-		return nil, err
-	}
-	var refused lastError // of the connections, which are made in the background
-	c := &fleet.Client{Node: "deploy", Servers: []string{onNode(d.fleet.controlOf(n).Listen)}, TLS: conf, Log: slog.New(slog.DiscardHandler),
-		DialTCP: func(network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			refused.set(err)
-			return conn, err
-		}}
-	if err := c.Dial(); err != nil {
 		return nil, err
 	}
 	defer c.Close()
@@ -234,6 +238,25 @@ func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFun
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// client connects to the control plane, by a node of it and as another one. Connections are made in the background: refused is why none is.
+func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
+	if d.key == nil {
+		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
+	}
+	conf, err := d.key.TLS(as, role)
+	if err != nil {
+		return nil, nil, err
+	}
+	refused = &lastError{}
+	c = &fleet.Client{Node: as, Servers: []string{onNode(d.fleet.controlOf(n).Listen)}, TLS: conf, Log: slog.New(slog.DiscardHandler),
+		DialTCP: func(network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			refused.set(err)
+			return conn, err
+		}}
+	return c, refused, c.Dial()
 }
 
 // lastError is the last error that was set; nil if it was none.

@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -197,16 +195,11 @@ ns{{inc $i}}  IN {{if $n.Address.Is4}}A{{else}}AAAA{{end}} {{$n.Address}}{{end}}
 
 // write writes the files, none of which may be there.
 func (f *firstFiles) write(dir string, out io.Writer) error {
-	secret := func() ([]byte, error) {
-		b := make([]byte, 32)
-		_, err := rand.Read(b)
-		return append([]byte(base64.StdEncoding.EncodeToString(b)), '\n'), err
-	}
-	key, err := secret()
+	key, err := newSecret()
 	if err != nil {
 		return err
 	}
-	token, err := secret()
+	token, err := newSecret()
 	if err != nil {
 		return err
 	}
@@ -221,7 +214,7 @@ func (f *firstFiles) write(dir string, out io.Writer) error {
 		name string
 		text []byte
 		mode os.FileMode
-	}{{"fleet.yaml", fleetText.Bytes(), 0o644}, {f.Domain + ".zone", zoneText.Bytes(), 0o644}, {"fleet.key", key, 0o600}, {"admin.token", token, 0o600}}
+	}{{"fleet.yaml", fleetText.Bytes(), 0o644}, {f.Domain + ".zone", zoneText.Bytes(), 0o644}, {"fleet.key", []byte(key + "\n"), 0o600}, {"admin.token", []byte(token + "\n"), 0o600}}
 	for _, file := range files {
 		if _, err := os.Lstat(filepath.Join(dir, file.name)); err == nil {
 			return fmt.Errorf("init: %s is there already: give another --dir, or remove it", filepath.Join(dir, file.name))

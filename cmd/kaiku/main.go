@@ -58,7 +58,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	})
 	root.AddCommand(
 		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(etc, true), drainCommand(etc, false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), unitsCommand(), healthCommand(etc),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)
 	root.SetVersionTemplate("kaiku {{.Version}}\n") // as kaiku version prints it

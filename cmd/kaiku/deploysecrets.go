@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// nodeTokens are admin tokens that nodes had before a deploy, by the node's name.
+type nodeTokens struct {
+	mu   sync.Mutex
+	list map[string][]string
+}
+
+func (t *nodeTokens) set(node string, tokens []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.list == nil {
+		t.list = map[string][]string{}
+	}
+	t.list[node] = tokens
+}
+
+func (t *nodeTokens) of(node string) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.list[node]
+}
+
+// guardSecrets has a deploy to some nodes, nil being all, look at the secrets that it replaces
+// there. It reads those of nodes whose file is another one alone, and keeps them in memory alone.
+func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
+	for i := range nodes {
+		n := &nodes[i]
+		for j := range n.Files {
+			f := &n.Files[j]
+			switch f.Path { // "" would be the folder
+			case nodeFile(d.fleet.Secrets.AdminToken):
+				f.Replace = func(before []byte) (bool, error) {
+					if tokens, err := fleet.SplitSecrets(before); err == nil {
+						d.had.set(n.Name, tokens)
+					}
+					return true, nil
+				}
+			case nodeFile(d.fleet.Secrets.FleetKey):
+				f.Replace = func(before []byte) (bool, error) {
+					if bytes.Equal(before, f.Data) { // its mode alone is another
+						return true, nil
+					}
+					replace, err := d.replacesKey(n.Name, f.Data, before)
+					if err == nil && replace && only != nil {
+						err = errors.New("a deploy that changes the fleet key is for all nodes, as they know each other by it: leave --only out")
+					}
+					return replace, err
+				}
+			}
+		}
+	}
+}
+
+// replacesKey reports whether the fleet key here replaces what a node has. It does not replace the
+// credential of the node; and none that nodes with the one key would refuse nodes with the other,
+// as there are both while a deploy rolls.
+func (d *deployFleet) replacesKey(node string, now, before []byte) (bool, error) {
+	here, there := d.fleet.localFile(d.fleet.Secrets.FleetKey), nodeFile(d.fleet.Secrets.FleetKey)
+	key, err := fleet.ParseKey(now)
+	if err != nil {
+		return false, fmt.Errorf("read the fleet key: %s: %w", here, err)
+	}
+	own, err := fleet.ParseKey(before)
+	if err != nil {
+		return true, nil // nothing that the node could be running with
+	}
+	switch knows, err := key.Knows(own); {
+	case err != nil:
+		return false, err
+	case knows:
+		return !own.IsCredential(), nil
+	case own.IsCredential():
+		return false, fmt.Errorf("its credential, %s, is not of the fleet key in %s: make it again with kaiku credential --node %s, put it there, restart kaiku.service, and deploy again", there, here, node)
+	}
+	return false, fmt.Errorf("it has another fleet key in %s than %s: while this deploy rolls, nodes with the one would refuse nodes with the other. "+
+		"Put the key that nodes have back into %[2]s, and replace it with kaiku rotate fleet-key. "+
+		"If this node alone was away while the key was replaced, remove %[1]s there, and deploy again", there, here)
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+func rotateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace a secret of the fleet by a new one, without losing a request",
+		Long: `Replace a secret of the fleet by a new one, without losing a request.
+
+The new secret is made here and goes into the file that fleet.yaml names, beside the old one. Deploys bring that file to the nodes, which accept both, and then one
+without the old secret. A rotation that was stopped goes on where it was when the command is run again: the file says how far it is.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(rotateKeyCommand(), rotateTokenCommand(), rotateOtherCommand())
+	return cmd
+}
+
+func rotateKeyCommand() *cobra.Command {
+	var r rotator
+	cmd := &cobra.Command{
+		Use:   "fleet-key --config fleet.yaml",
+		Short: "Replace the fleet key, by three deploys that restart each node",
+		Long: `Replace the fleet key, by three deploys that restart each node, drained and one after the other as ever.
+
+After the first, nodes accept the old key and the new one; after the second they use the new one; after the third they refuse the old one. Credentials of nodes, which
+a deploy leaves alone, have to be made again after the first (kaiku credential).`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.run(cmd, "fleet key", func(f *Fleet) (string, error) { return f.Secrets.FleetKey, nil })
+		},
+	}
+	r.key = true
+	r.flags(cmd)
+	return cmd
+}
+
+func rotateTokenCommand() *cobra.Command {
+	var r rotator
+	cmd := &cobra.Command{
+		Use:   "admin-token --config fleet.yaml",
+		Short: "Replace the admin token, by two deploys that restart nothing",
+		Long: `Replace the admin token, by two deploys that restart nothing.
+
+After the first, nodes accept the old token and the new one; after the second they refuse the old one. On a terminal it asks before the second, so that whoever has the
+old token can be given the new one.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.run(cmd, "admin token", func(f *Fleet) (string, error) { return f.Secrets.AdminToken, nil })
+		},
+	}
+	r.flags(cmd)
+	return cmd
+}
+
+func rotateOtherCommand() *cobra.Command {
+	var r rotator
+	cmd := &cobra.Command{
+		Use:   "token FILE --config fleet.yaml",
+		Short: "Replace a token of secrets.tokens as admin-token does that one",
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.run(cmd, "token "+args[0], func(f *Fleet) (string, error) {
+				var files []string
+				for _, t := range f.Secrets.Tokens {
+					if t.File == args[0] {
+						return t.File, nil
+					}
+					files = append(files, t.File)
+				}
+				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0], first(strings.Join(files, ", "), "none"))}
+			})
+		},
+	}
+	r.flags(cmd)
+	return cmd
+}
+
+// rotator replaces one secret.
+type rotator struct {
+	deployFlags
+	key       bool // it is the fleet key
+	step, yes bool
+}
+
+func (r *rotator) flags(cmd *cobra.Command) {
+	r.deployFlags.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&r.step, "step", false, "do the next step only; the same command goes on with the one after")
+	f.BoolVar(&r.yes, "yes", false, "ask nothing")
+}
+
+// run replaces the secret whose file fleet.yaml names.
+func (r *rotator) run(cmd *cobra.Command, what string, path func(*Fleet) (string, error)) error {
+	f, _, err := loadFleet(r.config)
+	if err != nil {
+		return err
+	}
+	named, err := path(f)
+	if err != nil {
+		return err
+	}
+	if named == "" {
+		return usageError{fmt.Errorf("%s names no file of the %s", r.config, what)}
+	}
+	if err := r.opened(cmd, func(d *deploy.Deploy, _ *deployFleet) error {
+		if slices.ContainsFunc(d.Nodes, func(n deploy.Node) bool {
+			return slices.ContainsFunc(n.Files, func(f deploy.File) bool { return f.Path == nodeFile(named) })
+		}) {
+			return nil
+		}
+		return fmt.Errorf("no node gets %s by a deploy, as it is not in %s there or not needed: replace it by hand; see docs/deploy.md", named, nodeDir)
+	}); err != nil {
+		return err
+	}
+	again := strings.Join(append([]string{cmd.CommandPath()}, append(cmd.Flags().Args(), "--config", r.config)...), " ")
+	say := func(format string, a ...any) { fmt.Fprintf(cmd.ErrOrStderr(), "rotate: "+format+"\n", a...) }
+	steps := &rotation{file: f.localFile(named), stages: tokenStages, again: again, once: r.step, say: say,
+		deploy: func(context.Context) error { return r.deployFlags.run(cmd) },
+		before: func(ctx context.Context) (other, anything bool, err error) {
+			err = r.opened(cmd, func(d *deploy.Deploy, _ *deployFleet) error {
+				plan, err := d.Plan(ctx)
+				if err == nil {
+					other, anything = changes(plan, named), !plan.Nothing()
+				}
+				return err
+			})
+			return other, anything, err
+		},
+		taken: func(ctx context.Context, secret string) error {
+			return r.opened(cmd, func(d *deploy.Deploy, running *deployFleet) error {
+				ctx, cancel := context.WithTimeout(ctx, d.Limit)
+				defer cancel()
+				if r.key {
+					return running.reseal(ctx, overSSH(d))
+				}
+				return running.accepted(ctx, overSSH(d), secret)
+			})
+		},
+	}
+	if r.key {
+		steps.stages = keyStages
+	}
+	if in := terminal(cmd); in != nil && !r.yes && !r.key {
+		ask := asker(in, cmd.ErrOrStderr())
+		steps.sure = func() (bool, error) {
+			answer, err := ask("All nodes accept the old and the new "+what+". Give the new one to whoever has the old one. Refuse the old one from now on? [y/N] ", false)
+			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
+		}
+	}
+	return steps.run(cmd.Context())
+}
+
+// opened calls do with a deploy of what is in the files now.
+func (r *rotator) opened(cmd *cobra.Command, do func(*deploy.Deploy, *deployFleet) error) error {
+	d, running, err := r.deployFlags.open(cmd)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(d, running), d.Close())
+}
+
+// changes reports whether a plan replaces a file of the fleet file on a node that has it.
+func changes(p *deploy.Plan, file string) bool {
+	for _, n := range p.Nodes {
+		for _, c := range n.Files {
+			if c.What == "change" && c.Path == nodeFile(file) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reach connects to the machine of a node: with dial its listeners are reached, until close is called.
+type reach func(ctx context.Context, n *Node) (dial deploy.DialFunc, close func() error, err error)
+
+// overSSH reaches machines as a deploy does.
+func overSSH(d *deploy.Deploy) reach {
+	return func(ctx context.Context, n *Node) (deploy.DialFunc, func() error, error) {
+		i := slices.IndexFunc(d.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
+		c, err := d.Dialer.Dial(ctx, d.Nodes[i].SSH)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.DialContext, c.Close, nil
+	}
+}
+
+// accepted waits until all admin listeners accept a token, as nodes take a changed file some
+// moments after a deploy.
+func (d *deployFleet) accepted(ctx context.Context, to reach, token string) error {
+	for i := range d.fleet.Nodes {
+		n := &d.fleet.Nodes[i]
+		addr := n.Admin
+		if n.has(roleEdge) {
+			addr = d.fleet.edgeOf(n).Admin
+		}
+		if addr == "" {
+			continue
+		}
+		dial, end, err := to(ctx, n)
+		if err == nil {
+			err = errors.Join(repeat(ctx, func() error {
+				status, _, err := d.get(ctx, dial, http.MethodGet, onNode(addr), "/.kaiku/health", token)
+				if err == nil && status == http.StatusUnauthorized {
+					err = errors.New("it does not accept the new token")
+				}
+				return err
+			}), end())
+		}
+		if err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// reseal has what edges share of certificates encrypted with the fleet key that is used, as an old
+// one is about to be given up. Edges do that too, some time later.
+func (d *deployFleet) reseal(ctx context.Context, to reach) error {
+	if d.fleet.TLS.ACME == nil || d.key == nil {
+		return nil
+	}
+	var errs []error
+	for i := range d.fleet.Nodes {
+		if n := &d.fleet.Nodes[i]; n.has(roleControl) {
+			err := d.resealAt(ctx, to, n)
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("node %s: %w", n.Name, err))
+		}
+	}
+	return fmt.Errorf("encrypt what edges share of certificates with the new fleet key: %w", errors.Join(errs...))
+}
+
+// resealTime is how long one control node may take.
+const resealTime = time.Minute
+
+// resealAt does it by way of one control node.
+func (d *deployFleet) resealAt(ctx context.Context, to reach, n *Node) error {
+	ctx, cancel := context.WithTimeout(ctx, resealTime)
+	defer cancel()
+	secrets, err := d.key.CertificateSecrets()
+	if err != nil {
+		return err
+	}
+	dial, end, err := to(ctx, n)
+	if err != nil {
+		return err
+	}
+	client, refused, err := d.client(ctx, n, dial, "rotate", fleet.RoleEdge)
+	if err != nil {
+		return errors.Join(err, end())
+	}
+	vault := &fleet.Vault{Client: client, Secrets: secrets}
+	err = repeat(ctx, func() error { return vault.Reseal(ctx) })
+	client.Close()
+	if err != nil {
+		err = errors.Join(err, refused.get())
+	}
+	return errors.Join(err, end())
+}
+
+// repeat calls try until it returns no error, or ctx ends.
+func repeat(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,402 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of one region and control nodes; and the operator's folder.
+type rotatedFleet struct {
+	t      *testing.T
+	config string // the operator's
+	nodes  []*rotatedNode
+	// versions is what the origin's objects have now.
+	version atomic.Int64
+}
+
+// rotatedNode is one of them. Its listener for clients outlives it, as that of systemd does.
+type rotatedNode struct {
+	name, dir, admin string
+	clients          net.Listener
+	stop             func()
+}
+
+const rotatedObjects = 8
+
+func newRotatedFleet(t *testing.T) *rotatedFleet {
+	t.Helper()
+	f := &rotatedFleet{t: t}
+	f.version.Store(1)
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=10000")
+		fmt.Fprint(w, f.version.Load())
+	}))
+	t.Cleanup(origin.Close)
+	dir := t.TempDir()
+	f.config = filepath.Join(dir, "operator", "fleet.yaml")
+	text := fmt.Sprintf(`
+sites: [{ name: www, hosts: [www.example.com], origin: { servers: [%q] } }]
+edge: { disk: 128MiB, memory: 16MiB }
+secrets: { fleet_key: fleet.key, admin_token: admin.token }
+nodes:
+`, origin.URL)
+	for i := range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		n := &rotatedNode{name: fmt.Sprint("n", i+1), admin: freeAddr(t), clients: l}
+		n.dir = filepath.Join(dir, n.name)
+		f.nodes = append(f.nodes, n)
+		text += fmt.Sprintf("  %s: { roles: [edge, control], region: eu, location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
+			n.name, i+1, l.Addr(), n.admin, freeAddr(t), n.dir+"/data", freeAddr(t), freeAddr(t), n.dir+"/control")
+	}
+	for name, text := range map[string]string{"fleet.yaml": text, "fleet.key": strings.Repeat("old-key ", 8) + "\n", "admin.token": "old-token\n"} {
+		for _, dir := range append([]string{filepath.Dir(f.config)}, f.nodes[0].dir, f.nodes[1].dir, f.nodes[2].dir) {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, n := range f.nodes {
+		f.start(n)
+	}
+	for _, n := range f.nodes {
+		f.untilHealthy(n)
+	}
+	return f
+}
+
+// file is a file of the operator's folder, or of a node's.
+func (f *rotatedFleet) file(name string) string { return filepath.Join(filepath.Dir(f.config), name) }
+
+func (f *rotatedFleet) read(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (f *rotatedFleet) start(n *rotatedNode) {
+	f.t.Helper()
+	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p, err := newNode(filepath.Join(n.dir, "fleet.yaml"), n.name, []string{roleEdge, roleControl}, overrides{}, log)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	p.edge.ListenTCP = func(context.Context, string) (net.Listener, error) {
+		file, err := n.clients.(*net.TCPListener).File()
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		return net.FileListener(file)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- runParts(ctx, append([]part{reloader{p}}, p.parts...)...) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			f.t.Errorf("%s: %v", n.name, err)
+		}
+	})
+	f.t.Cleanup(func() { n.stop() })
+}
+
+// running is the fleet as a deploy of the operator's files asks it.
+func (f *rotatedFleet) running() *deployFleet {
+	f.t.Helper()
+	file, _, err := loadFleet(f.config)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	d, err := file.newDeployFleet()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return d
+}
+
+func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
+	f.t.Helper()
+	d, dial := f.running(), (&net.Dialer{}).DialContext
+	var err error
+	defer func() {
+		if err != nil {
+			f.t.Logf("%s: %v", n.name, err)
+		}
+	}()
+	until(f.t, n.name+" is healthy", func() bool { err = d.Healthy(f.t.Context(), n.name, dial); return err == nil })
+}
+
+// rotation is one of a file of the operator's. Its deploy does what the real one does: it brings the file to one node after the other, and restarts those whose fleet
+// key changes; a node that a deploy would refuse fails the test.
+func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
+	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate", say: func(format string, a ...any) { f.t.Logf(format, a...) }}
+	r.before = func(context.Context) (other, anything bool, err error) {
+		for _, n := range f.nodes {
+			other = other || f.read(filepath.Join(n.dir, file)) != f.read(r.file)
+		}
+		return other, other, nil
+	}
+	r.deploy = func(ctx context.Context) error {
+		d := f.running()
+		for _, n := range f.nodes {
+			own := filepath.Join(n.dir, file)
+			if file == "fleet.key" {
+				if replaces, err := d.replacesKey(n.name, []byte(f.read(r.file)), []byte(f.read(own))); err != nil || !replaces {
+					return fmt.Errorf("node %s: %w", n.name, err)
+				}
+				until(f.t, n.name+" can be spared", func() bool { return d.Spare(ctx, n.name, (&net.Dialer{}).DialContext) == nil })
+				n.stop()
+			}
+			if err := replaceFile(own, []byte(f.read(r.file))); err != nil {
+				return err
+			}
+			if file == "fleet.key" {
+				f.start(n)
+			}
+			f.untilHealthy(n)
+		}
+		return nil
+	}
+	direct := func(context.Context, *Node) (deploy.DialFunc, func() error, error) {
+		return (&net.Dialer{}).DialContext, func() error { return nil }, nil
+	}
+	r.taken = func(ctx context.Context, secret string) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		d := f.running()
+		if file == "fleet.key" {
+			d.fleet.TLS.ACME = &ACME{} // these edges have no certificates, but their vault is there
+			return d.reseal(ctx, direct)
+		}
+		return d.accepted(ctx, direct, secret)
+	}
+	return r
+}
+
+// vault is the one that edges with the operator's fleet key share.
+func (f *rotatedFleet) vault() (v *fleet.Vault, close func()) {
+	f.t.Helper()
+	d := f.running()
+	secrets, err := d.key.CertificateSecrets()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	c, _, err := d.client(f.t.Context(), d.fleet.node("n1"), (&net.Dialer{}).DialContext, "n1", fleet.RoleEdge)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return &fleet.Vault{Client: c, Secrets: secrets}, c.Close
+}
+
+// rotatedLoad are clients of a fleet: those that get, at all edges, and one that purges.
+type rotatedLoad struct {
+	*rotatedFleet
+	token atomic.Value // of the client that purges
+
+	gets, purges atomic.Int64
+	purged       [rotatedObjects]int64 // versions that every edge has to have of each object
+	last         uint64                // sequence of the last purge
+	end          func()
+}
+
+func (f *rotatedFleet) load() *rotatedLoad {
+	l := &rotatedLoad{rotatedFleet: f}
+	l.token.Store("old-token")
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	every := func(pause time.Duration, do func(i int) bool) {
+		all.Go(func() {
+			tick := time.NewTicker(pause)
+			defer tick.Stop()
+			for i := 0; do(i); i++ {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	for _, n := range f.nodes {
+		every(10*time.Millisecond, func(i int) bool {
+			if _, err := l.get(client, n, i%rotatedObjects); err != nil {
+				f.t.Errorf("a request is lost: %v", err)
+				return false
+			}
+			l.gets.Add(1)
+			return true
+		})
+	}
+	every(20*time.Millisecond, func(i int) bool {
+		version := f.version.Add(1)
+		if err := l.purge(client, i%rotatedObjects); err != nil {
+			f.t.Errorf("a purge is lost: %v", err)
+			return false
+		}
+		l.purged[i%rotatedObjects] = version
+		l.purges.Add(1)
+		return true
+	})
+	l.end = sync.OnceFunc(func() {
+		close(stop)
+		all.Wait()
+	})
+	f.t.Cleanup(l.end)
+	return l
+}
+
+// get gets an object from a node.
+func (l *rotatedLoad) get(client *http.Client, n *rotatedNode, object int) (version int64, err error) {
+	r, err := http.NewRequest("GET", fmt.Sprintf("http://%s/%d", n.clients.Addr(), object), nil)
+	if err != nil {
+		return 0, err
+	}
+	r.Host = "www.example.com"
+	resp, err := client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 {
+		return 0, fmt.Errorf("%s: status %d, %q, %v", n.name, resp.StatusCode, body, err)
+	}
+	return strconv.ParseInt(string(body), 10, 64)
+}
+
+// purge purges an object by the first node that takes it: while a node is restarted another one is asked, and while control nodes elect all are asked again. A token
+// that is refused is an error at once.
+func (l *rotatedLoad) purge(client *http.Client, object int) error {
+	var last error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		for _, n := range l.nodes {
+			r, err := http.NewRequest("POST", "http://"+n.admin+"/v1/purge", strings.NewReader(fmt.Sprintf(`{"urls":["http://www.example.com/%d"]}`, object)))
+			if err != nil {
+				return err
+			}
+			r.Header.Set("Authorization", "Bearer "+l.token.Load().(string))
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := client.Do(r)
+			if err != nil {
+				last = err
+				continue
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			var done edge.PurgeResponse
+			switch {
+			case err != nil, resp.StatusCode == http.StatusServiceUnavailable:
+				last = fmt.Errorf("%s: status %d, %q, %v", n.name, resp.StatusCode, body, err)
+				continue
+			case resp.StatusCode != 200:
+				return fmt.Errorf("%s: status %d, %q", n.name, resp.StatusCode, body)
+			}
+			if err := json.Unmarshal(body, &done); err != nil {
+				return err
+			}
+			if done.Sequence <= l.last {
+				return fmt.Errorf("%s: sequence %d after %d", n.name, done.Sequence, l.last)
+			}
+			l.last = done.Sequence
+			return nil
+		}
+	}
+	return last
+}
+
+// lostNone ends the load, and checks that each edge has applied all purges.
+func (l *rotatedLoad) lostNone() {
+	l.t.Helper()
+	l.end()
+	l.t.Logf("%d requests and %d purges", l.gets.Load(), l.purges.Load())
+	if l.gets.Load() < 100 || l.purges.Load() < 20 {
+		l.t.Errorf("%d requests and %d purges are no load", l.gets.Load(), l.purges.Load())
+	}
+	d, dial := l.running(), (&net.Dialer{}).DialContext
+	for _, n := range l.nodes {
+		until(l.t, n.name+" has applied all purges", func() bool {
+			st, err := d.status(l.t.Context(), d.fleet.node(n.name), dial)
+			return err == nil && slices.ContainsFunc(st.Nodes, func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
+		})
+		for object, want := range l.purged {
+			if got, err := l.get(http.DefaultClient, n, object); err != nil || got < want {
+				l.t.Errorf("%s has version %d of object %d, which was purged at %d: %v", n.name, got, object, want, err)
+			}
+		}
+	}
+}
+
+// Both secrets are replaced under load: no request is lost, and no purge, whether who purges has the old token or the new one.
+func TestRotateUnderLoad(t *testing.T) {
+	f := newRotatedFleet(t)
+	vault, end := f.vault()
+	until(t, "the vault has a value", func() bool {
+		_, err := vault.Save(t.Context(), "certificates/x", []byte("private"), 0)
+		return err == nil
+	})
+	end()
+	load := f.load()
+
+	token := f.rotation("admin.token", tokenStages)
+	token.sure = func() (bool, error) { // both are good; who purges gets the new one
+		before := load.purges.Load()
+		until(t, "there are purges with the old token", func() bool { return load.purges.Load() > before+5 || t.Failed() })
+		load.token.Store(strings.Fields(f.read(token.file))[1])
+		return true, nil
+	}
+	if err := token.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := f.running()
+	old.tokens = []string{"old-token"}
+	for _, n := range f.nodes {
+		until(t, n.name+" refuses the old token", func() bool {
+			_, err := old.status(t.Context(), old.fleet.node(n.name), (&net.Dialer{}).DialContext)
+			return err != nil && strings.Contains(err.Error(), "401")
+		})
+	}
+
+	oldKey := f.running().key
+	if err := f.rotation("fleet.key", keyStages).run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	load.lostNone()
+	if knows, err := f.running().key.Knows(*oldKey); knows || err != nil {
+		t.Errorf("the new key knows the old one: %v", err)
+	}
+	vault, end = f.vault()
+	defer end()
+	until(t, "the vault answers", func() bool { _, err := vault.Keys(t.Context()); return err == nil })
+	if value, _, _, err := vault.Load(t.Context(), "certificates/x"); err != nil || string(value) != "private" {
+		t.Errorf("what edges share of certificates can't be read with the new key: %q, %v", value, err)
+	}
+}
