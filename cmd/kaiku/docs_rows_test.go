@@ -63,6 +63,10 @@ func deployRows() []docRow {
 			drains,
 		}},
 		{begins: "sudo kaiku status", on: "hel1", lines: []docCheck{prints(`^hel1 .* draining`, `^fra1 .* ready`, `^origin `), prints(`^hel1: undrain done`)}},
+		{begins: "kaiku rotate", lines: []docCheck{
+			prints(`^rotate: done`).then(allReady, statusOfFleet),
+			prints(`^rotate: step 3 of 3`, `^rotate: done`).then(allReady, statusOfFleet).then(prints(`^HTTP/2 200`), "curl -sSi https://www.example.com/"),
+		}},
 	}
 }
 

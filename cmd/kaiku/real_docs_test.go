@@ -180,7 +180,8 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 		s.replace = strings.NewReplacer("git clone https://github.com/kaiku-cdn/kaiku", "cp -r "+tree+" kaiku", "/usr/local/bin/", s.bin, "/tmp/kaiku", filepath.Join(l.dir, "cache"))
 	case "docs/deploy.md":
 		l.addMachines(t)
-		s.replace = strings.NewReplacer("sudo ", "") // the machines need not have it: SSH is as root
+		// The machines need not have sudo, as SSH is as root. Resolvers are not waited for.
+		s.replace = strings.NewReplacer("sudo ", "", "kaiku rotate fleet-key", "kaiku rotate fleet-key --settle 1s")
 	case "docs/purge.md":
 		l.serveSite(t, "127.0.0.1:8000")
 		pem := filepath.Join(l.dir, "certs", "www.example.com")
