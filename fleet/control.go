@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -47,6 +48,7 @@ type Control struct {
 	Log     *slog.Logger
 
 	server *server.Server
+	gate   *gate
 	noSync bool // for benchmarks that fill the log first
 }
 
@@ -57,16 +59,13 @@ const maxPurge = 8 << 20
 const controlStart = 20 * time.Second
 
 // Listen starts the server. That it is part of a quorum is not waited for.
-func (c *Control) Listen(context.Context) error {
-	host, port, err := hostPort(c.Addr)
-	if err != nil {
-		return fmt.Errorf("control listener: %w", err)
-	}
-	conf := withRole(c.TLS, "") // clients are told apart by permit
+func (c *Control) Listen(ctx context.Context) error {
 	opts := &server.Options{
-		ServerName: c.Node, Host: host, Port: port, NoSigs: true, NoLog: false,
-		TLSConfig: conf, TLSVerify: true, TLSTimeout: 5, AuthTimeout: 6,
-		CustomClientAuthentication: permit{},
+		ServerName: c.Node, NoSigs: true, NoLog: false, AuthTimeout: 6,
+		// Its own listener, without which it would not connect to other control nodes either, takes nobody:
+		// permit knows only those that come by the gate.
+		Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
 		MaxPayload: maxPurge, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
@@ -76,7 +75,7 @@ func (c *Control) Listen(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
-		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6,
+		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
@@ -90,9 +89,14 @@ func (c *Control) Listen(context.Context) error {
 	s.Start()
 	if !s.ReadyForConnections(controlStart) {
 		s.Shutdown()
-		return fmt.Errorf("the control server did not start on %s within %v: is the address free, and %s writable?", c.Addr, controlStart, c.Dir)
+		return fmt.Errorf("the control server did not start within %v: is %s free, and %s writable?", controlStart, c.Cluster, c.Dir)
 	}
 	c.server = s
+	// Nodes are told apart by permit.
+	if c.gate, err = listenGate(ctx, c.Addr, withRole(c.TLS, ""), s, c.Log); err != nil {
+		s.Shutdown()
+		return fmt.Errorf("control listener: %w", err)
+	}
 	return nil
 }
 
@@ -117,7 +121,11 @@ func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 
 // Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the end of ctx and stops the server.
 func (c *Control) Serve(ctx context.Context) error {
-	own := &Client{Node: c.Node, Servers: []string{c.server.Addr().String()}, TLS: c.TLS, Log: c.Log}
+	var work sync.WaitGroup
+	work.Go(c.gate.serve)
+	defer work.Wait()
+	defer c.gate.close()
+	own := &Client{Node: c.Node, Servers: []string{c.LocalAddr().String()}, TLS: c.TLS, Log: c.Log}
 	if err := own.Dial(); err != nil {
 		return err
 	}
@@ -130,7 +138,7 @@ func (c *Control) Serve(ctx context.Context) error {
 }
 
 // LocalAddr is the address for edges and name servers, after Listen.
-func (c *Control) LocalAddr() net.Addr { return c.server.Addr() }
+func (c *Control) LocalAddr() net.Addr { return c.gate.listener.Addr() }
 
 func hostPort(addr string) (string, int, error) {
 	host, port, err := net.SplitHostPort(addr)
@@ -154,22 +162,20 @@ func hostPort(addr string) (string, int, error) {
 	return host, n, nil
 }
 
-// permit decides by a client's certificate what it may do.
-type permit struct{}
+// permit decides by a client's certificate, which the gate has seen, what it may do.
+type permit struct{ control *Control }
 
-// Check takes clients whose certificate is of the fleet, and gives each the subjects of its roles.
-func (permit) Check(c server.ClientAuthentication) bool {
-	st := c.GetTLSConnectionState()
-	if st == nil || len(st.PeerCertificates) == 0 {
+// Check gives a client the subjects of its roles.
+func (p permit) Check(c server.ClientAuthentication) bool {
+	who, ok := p.control.gate.who(c.GetOpts().Username)
+	if !ok {
 		return false
 	}
-	cert := st.PeerCertificates[0]
-	subject := cert.Subject
-	allow := permissions(subject.CommonName, subject.OrganizationalUnit, sitesOf(cert))
+	allow := permissions(who.node, who.roles, who.sites)
 	if allow == nil {
 		return false
 	}
-	c.RegisterUser(&server.User{Username: subject.CommonName, Permissions: allow})
+	c.RegisterUser(&server.User{Username: who.node, Permissions: allow})
 	return true
 }
 

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -372,26 +371,6 @@ func TestPermissions(t *testing.T) {
 	if _, err := dns.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "X", Sources: []*jetstream.StreamSource{{Name: "KV_" + leaseBucket}},
 		RePublish: &jetstream.RePublish{Source: ">", Destination: "purge.all"}}); err == nil {
 		t.Error("a name server makes a stream")
-	}
-	old, err := dns.conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := dns.conn.SubscribeSync("purge.all"); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = old.AddConsumer("KV_"+leaseBucket, &nats.ConsumerConfig{Name: "x", DeliverSubject: "purge.all", AckPolicy: nats.AckNonePolicy})
-	_, own, _, err := dns.ready(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		if _, err := own.Put(t.Context(), "ns1", []byte(`{"all":true}`)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := dns.conn.Flush(); err != nil {
-		t.Fatal(err)
 	}
 	if seq := appendPurge(t, edge, 2); seq != before.Seq+1 {
 		t.Errorf("the purge after %d has sequence %d: somebody else wrote to the log", before.Seq, seq)

@@ -1,0 +1,317 @@
+package fleet
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// gate is the listener of a control node for edges, name servers and commands. It takes the TLS
+// handshake, reads the node's name and roles from its certificate, and passes what the node sends to
+// the embedded NATS server, frame by frame, if it is something that a node has to send (see frames).
+//
+// NATS checks which subjects a client publishes to. It does not check the subject on which a client
+// wants the answer, and the server itself sends that answer: with its own rights, and with content
+// that the client chose. A name server could write a message into its own lease, ask for that message
+// with the log of purges as the place for the answer, and so purge. Every frame is therefore held to
+// an allow list here, before NATS sees it.
+type gate struct {
+	server   *server.Server
+	listener net.Listener
+	tls      *tls.Config
+	log      *slog.Logger
+
+	conns sync.WaitGroup
+	mu    sync.Mutex
+	open  map[net.Conn]struct{}
+	early map[netip.Addr]int  // connections before the end of their handshake, by address
+	names map[string]identity // who is behind a connection, by the user name that the gate gave to it
+	ended bool
+}
+
+// identity is what a certificate of the fleet says about a node.
+type identity struct {
+	node  string
+	roles []string
+	sites []string // the only ones that it may purge; none means all
+}
+
+const (
+	// maxGateConns is how many nodes may be connected. A fleet has fewer nodes than that by far.
+	maxGateConns = 8192
+	// maxEarly is how many connections of one address may be in their handshake, so that an address
+	// without a certificate does not take the place of nodes.
+	maxEarly = 64
+	// gateHandshake is how long a client may take until NATS knows it.
+	gateHandshake = 5 * time.Second
+	// gateWrite is how long a client may take nothing of what is sent to it.
+	gateWrite = 10 * time.Second
+	// helloWait is how long a client that waits for the server's first line, as Kaiku 0.1 does, is
+	// waited for in turn. Later ones begin with the TLS handshake, and read nothing before it.
+	helloWait = 500 * time.Millisecond
+)
+
+// listenGate binds the address.
+func listenGate(ctx context.Context, addr string, conf *tls.Config, s *server.Server, log *slog.Logger) (*gate, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &gate{server: s, listener: l, tls: conf, log: log, open: map[net.Conn]struct{}{},
+		early: map[netip.Addr]int{}, names: map[string]identity{}}, nil
+}
+
+// serve takes connections until close.
+func (g *gate) serve() {
+	for {
+		c, err := g.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(50 * time.Millisecond) // the process has no descriptors left
+			continue
+		}
+		if !g.add(c) {
+			c.Close()
+			continue
+		}
+		g.conns.Go(func() {
+			defer g.remove(c)
+			if err := g.pass(c); errors.Is(err, errFrame) {
+				g.log.Warn("control plane: a connection was ended", "from", c.RemoteAddr(), "error", err)
+			}
+		})
+	}
+}
+
+// close ends the listener and all connections, and waits for them.
+func (g *gate) close() {
+	g.listener.Close()
+	g.mu.Lock()
+	g.ended = true
+	for c := range g.open {
+		c.Close()
+	}
+	g.mu.Unlock()
+	g.conns.Wait()
+}
+
+func (g *gate) add(c net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	from := addressOf(c)
+	if g.ended || len(g.open) >= maxGateConns || g.early[from] >= maxEarly {
+		return false
+	}
+	g.open[c] = struct{}{}
+	g.early[from]++
+	return true
+}
+
+// settled notes that a handshake is over, one way or the other.
+func (g *gate) settled(c net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	from := addressOf(c)
+	if g.early[from]--; g.early[from] == 0 {
+		delete(g.early, from)
+	}
+}
+
+func addressOf(c net.Conn) netip.Addr {
+	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap()
+}
+
+func (g *gate) remove(c net.Conn) {
+	c.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.open, c)
+}
+
+// pass passes one connection on until either side ends it.
+func (g *gate) pass(raw net.Conn) error {
+	client, err := g.handshake(raw)
+	g.settled(raw)
+	if err != nil {
+		return err
+	}
+	inside, err := g.server.InProcessConn()
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	if err := inside.SetDeadline(time.Now().Add(gateHandshake)); err != nil {
+		return err
+	}
+	in, out := bufio.NewReaderSize(client, 16<<10), bufio.NewReaderSize(inside, 16<<10)
+	who, user := identityOf(client.ConnectionState()), rand.Text()
+	g.know(user, who)
+	defer g.forget(user)
+	if err := introduce(in, inside, out, user); err != nil {
+		return err
+	}
+	if err := errors.Join(raw.SetDeadline(time.Time{}), inside.SetDeadline(time.Time{})); err != nil {
+		return err
+	}
+	var back sync.WaitGroup
+	back.Go(func() {
+		defer raw.Close()
+		_, _ = io.Copy(timedWriter{client, raw}, out) // ends with either side
+	})
+	err = (&frames{node: who.node, from: in, to: inside}).copy()
+	raw.Close()
+	inside.Close()
+	back.Wait()
+	return fmt.Errorf("node %s: %w", who.node, err)
+}
+
+// handshake makes the TLS connection, and tells the client what NATS servers tell first. A client that
+// says nothing by itself is told it in clear text, before the handshake.
+func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
+	first := bufio.NewReaderSize(raw, 1024)
+	if err := raw.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
+		return nil, err
+	}
+	_, err := first.Peek(1)
+	waits := isTimeout(err)
+	if err != nil && !waits {
+		return nil, err
+	}
+	if err := raw.SetDeadline(time.Now().Add(gateHandshake)); err != nil {
+		return nil, err
+	}
+	hello := fmt.Appendf(nil, hello, g.server.ID(), g.server.Name(), maxPurge)
+	if waits {
+		if _, err := raw.Write(hello); err != nil {
+			return nil, err
+		}
+	}
+	client := tls.Server(&bufferedConn{raw, first}, g.tls)
+	if err := client.Handshake(); err != nil {
+		return nil, err
+	}
+	if !waits {
+		_, err = client.Write(hello)
+		return client, err
+	}
+	return client, nil
+}
+
+// hello is the first line of a server, as far as nodes need it.
+const hello = `INFO {"server_id":%q,"server_name":%q,"proto":1,"headers":true,"max_payload":%d,"jetstream":true,"tls_required":true}` + "\r\n"
+
+// introduce takes the first lines of both sides, and gives the server the client's, in which the client
+// gets a user name that permit knows it by.
+func introduce(in *bufio.Reader, inside io.Writer, out *bufio.Reader, user string) error {
+	if _, err := out.ReadSlice('\n'); err != nil {
+		return fmt.Errorf("read the server's first line: %w", err)
+	}
+	connect, err := connectLine(in, user)
+	if err != nil {
+		return err
+	}
+	_, err = inside.Write(connect)
+	return err
+}
+
+// connectLine reads a client's CONNECT and returns the one for the server, with the given user name.
+func connectLine(in *bufio.Reader, user string) ([]byte, error) {
+	line, err := readLine(in)
+	if err != nil {
+		return nil, fmt.Errorf("read CONNECT: %w", err)
+	}
+	text, ok := bytes.CutPrefix(line, []byte("CONNECT "))
+	if !ok {
+		return nil, errors.New("the client did not begin with CONNECT")
+	}
+	var connect struct {
+		Verbose      bool   `json:"verbose"`
+		Pedantic     bool   `json:"pedantic"` // without it, a server takes it for true
+		Name         string `json:"name"`
+		Lang         string `json:"lang"`
+		Version      string `json:"version"`
+		Protocol     int    `json:"protocol"`
+		Echo         bool   `json:"echo"`
+		Headers      bool   `json:"headers"`
+		NoResponders bool   `json:"no_responders"`
+		User         string `json:"user"`
+	}
+	if err := json.Unmarshal(text, &connect); err != nil {
+		return nil, fmt.Errorf("read CONNECT: %w", err)
+	}
+	connect.User = user
+	b, err := json.Marshal(connect)
+	return append(append([]byte("CONNECT "), b...), "\r\n"...), err
+}
+
+func (g *gate) know(user string, who identity) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.names[user] = who
+}
+
+func (g *gate) forget(user string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.names, user)
+}
+
+// who returns the identity behind a user name that the gate gave to a connection.
+func (g *gate) who(user string) (identity, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id, ok := g.names[user]
+	return id, ok
+}
+
+func identityOf(st tls.ConnectionState) identity {
+	cert := st.PeerCertificates[0] // tls.RequireAndVerifyClientCert
+	return identity{cert.Subject.CommonName, cert.Subject.OrganizationalUnit, sitesOf(cert)}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+// bufferedConn is a connection of which some bytes were read already.
+type bufferedConn struct {
+	net.Conn
+	read *bufio.Reader
+}
+
+// Read implements io.Reader.
+func (c *bufferedConn) Read(b []byte) (int, error) { return c.read.Read(b) }
+
+// timedWriter writes to a client that takes something within gateWrite, or fails.
+type timedWriter struct {
+	to  io.Writer
+	raw net.Conn
+}
+
+// Write implements io.Writer.
+func (w timedWriter) Write(b []byte) (int, error) {
+	if err := w.raw.SetWriteDeadline(time.Now().Add(gateWrite)); err != nil {
+		return 0, err
+	}
+	return w.to.Write(b)
+}
