@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -105,6 +106,55 @@ func TestSharing(t *testing.T) {
 	for c := range before {
 		if now := pick(c); before[c] != 0 && now != before[c] || now == 0 || now == 3 {
 			t.Fatalf("without node 0 client %d moves from %d to %d", c, before[c], now)
+		}
+	}
+}
+
+// A node that lacks the family leaves its clients to others of it only if these are not much farther, and as well.
+func TestChooseWithoutTheFamily(t *testing.T) {
+	near := func(km float64) Place { return Place{helsinki.Lat - km/111.2, helsinki.Lon} } // south of Helsinki
+	for _, c := range []struct {
+		name     string
+		at       *Place
+		lacks    []float64 // km from Helsinki
+		has      []float64
+		down     string // which of the two are down
+		answers  int
+		want     string
+		standing standing
+	}{
+		{"much farther", &helsinki, []float64{0}, []float64{1200, 6000}, "", 1, "[]", good},
+		{"not much farther", &helsinki, []float64{0}, []float64{900, 6000}, "", 1, "[900]", good},
+		{"not much farther, and more than that", &helsinki, []float64{0}, []float64{900, 6000}, "", 2, "[900]", good},
+		{"nearer", &helsinki, []float64{500}, []float64{300, 6000}, "", 2, "[300]", good},
+		{"the one without is far", &helsinki, []float64{6000}, []float64{300, 5000, 9000}, "", 3, "[300 5000]", good},
+		{"two without", &helsinki, []float64{3000, 0}, []float64{1500, 4500}, "", 2, "[]", good},
+		{"of no known place", nil, []float64{0}, []float64{1200, 6000}, "", 2, "[1200 6000]", good},
+		{"those with it are down", &helsinki, []float64{0}, []float64{10}, "has", 1, "[]", good},
+		{"the one without is down", &helsinki, []float64{0}, []float64{6000}, "lacks", 1, "[6000]", good},
+		{"all are down", &helsinki, []float64{0}, []float64{10, 6000}, "has lacks", 1, "[10]", down},
+	} {
+		var nodes []option
+		var km []float64
+		for _, k := range c.lacks {
+			nodes, km = append(nodes, at(len(nodes), near(k))), append(km, k)
+			nodes[len(nodes)-1].lacks = true
+		}
+		for _, k := range c.has {
+			nodes, km = append(nodes, at(len(nodes), near(k))), append(km, k)
+		}
+		for i := range nodes {
+			if nodes[i].lacks && strings.Contains(c.down, "lacks") || !nodes[i].lacks && strings.Contains(c.down, "has") {
+				nodes[i].standing = down
+			}
+		}
+		order, best, _ := choose(c.at, 1, nodes, c.answers, nil)
+		got := []float64{}
+		for _, r := range order[:min(len(order), c.answers)] {
+			got = append(got, km[r.index])
+		}
+		if fmt.Sprint(got) != c.want || best != c.standing {
+			t.Errorf("%s: %v, %v", c.name, got, best)
 		}
 	}
 }

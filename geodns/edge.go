@@ -22,7 +22,8 @@ type edge struct {
 	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu
 }
 
-// family is the nodes of an edge name that have addresses of one family, or that speak TLS.
+// family is the nodes of an edge name that have addresses of one family, or that speak TLS. That of AAAA has all nodes, of which some lack addresses: these
+// tell whether an address of the others is worth having (muchFarther).
 type family struct {
 	id         uint32 // in the snapshot, the same for those that are chosen from alike
 	candidates []*candidate
@@ -50,7 +51,7 @@ func (n familyNumbers) of(e *edge, f *family) uint32 {
 // candidate is a node that may be answered.
 type candidate struct {
 	node *nodeState
-	set  *rrset // its addresses of the family; of HTTPS the TTL alone
+	set  *rrset // its addresses of the family, nil if it lacks them; of HTTPS the TTL alone
 
 	// For HTTPS.
 	alpn      []string
@@ -71,15 +72,26 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		e.nodes = append(e.nodes, states[node.Name])
 		e.fixed = append(e.fixed, o)
 		sets := addressSets(node.Addresses, seconds)
-		for rrtype, set := range sets {
-			e.add(rrtype, &candidate{node: states[node.Name], set: set}, o)
+		if set := sets[dns.TypeA]; set != nil {
+			e.add(dns.TypeA, &candidate{node: states[node.Name], set: set}, o)
 		}
+		six := o
+		six.lacks = sets[dns.TypeAAAA] == nil
+		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: sets[dns.TypeAAAA]}, six)
 		if len(node.ALPN) > 0 {
 			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], set: &rrset{rrtype: dns.TypeHTTPS, ttl: seconds},
 				alpn: node.ALPN, four: sets[dns.TypeA], six: sets[dns.TypeAAAA]}, o)
 		}
 	}
+	if f := e.families[dns.TypeAAAA]; f != nil && !slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
+		delete(e.families, dns.TypeAAAA)
+	}
 	return e
+}
+
+// partial reports whether some nodes lack addresses of the family.
+func (f *family) partial() bool {
+	return f != nil && slices.ContainsFunc(f.fixed, func(o option) bool { return o.lacks })
 }
 
 // add makes a node one of those that are answered to a type.
@@ -140,7 +152,7 @@ func (e *edge) inherit(before *snapshot) {
 	}
 }
 
-// edge answers with the nearest healthy nodes; false where no node has an address of the family asked for.
+// edge answers with the nearest healthy nodes; false where none that is chosen for the client has an address of the family asked for.
 func (r *resolver) edge(e *edge, owner string) bool {
 	f := e.families[r.q.qtype]
 	if f == nil || r.q.qtype == dns.TypeHTTPS && slices.ContainsFunc(e.nodes, (*nodeState).plain) {
@@ -155,7 +167,11 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		}
 	}
 	if r.q.qtype == dns.TypeHTTPS {
-		r.answer = append(r.answer, owned{owner, r.https.of(r.served)})
+		r.hintSix = append(r.hintSix[:0], r.served...)
+		if six := e.families[dns.TypeAAAA]; six.partial() {
+			bits = max(bits, r.keepSix(e, six))
+		}
+		r.answer = append(r.answer, owned{owner, r.https.of(r.served, r.hintSix)})
 	}
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {
@@ -164,7 +180,17 @@ func (r *resolver) edge(e *edge, owner string) bool {
 			r.scope += 96 // bits are those of the IPv4 address
 		}
 	}
-	return true
+	return len(picked) > 0
+}
+
+// keepSix leaves those nodes in hintSix that AAAA is answered with too, so that the record and the addresses send clients the same way. It tells, as pick, for
+// how long a prefix that holds.
+func (r *resolver) keepSix(e *edge, six *family) (bits int) {
+	picked, bits, _ := r.pick(e, six)
+	r.hintSix = slices.DeleteFunc(r.hintSix, func(c *candidate) bool {
+		return !slices.ContainsFunc(picked, func(p ranked) bool { return six.candidates[p.index].node == c.node })
+	})
+	return bits
 }
 
 // pick chooses the nodes to answer with, and tells for how long a prefix of the client's address the choice holds. The nodes are good until the next pick.
@@ -179,19 +205,20 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 
 // pickFor is pick for an address. All addresses of the same network that share so many bits as within are given the same.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
-	best, of := down, 0
+	best, of, lacking := down, 0, false // of the best standing that there is
 	r.options = append(r.options[:0], f.fixed...)
 	for i := range r.options {
 		o := &r.options[i]
 		o.state = f.candidates[i].node.now()
 		if o.standing < best {
-			best, of = o.standing, 0
+			best, of, lacking = o.standing, 0, false
 		}
 		if o.standing == best {
 			of++
+			lacking = lacking || o.lacks
 		}
 	}
-	if of <= e.answers { // everyone gets the same, in the same order
+	if of <= e.answers && !lacking { // everyone gets the same, in the same order
 		r.order, _, _ = choose(nil, 0, r.options, of, r.order[:0])
 		return r.order, 0, 0, best == down
 	}
@@ -203,7 +230,7 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 	if byClient {
 		bits = max(bits, network)
 	}
-	return order[:e.answers], bits, where.bits, best == down
+	return order[:min(len(order), e.answers)], bits, where.bits, best == down
 }
 
 // client is the address that an answer is chosen for. Source prefix 0 asks that the client's address not be used (RFC 7871 section 7.1.2): the resolver's is, as

@@ -2,6 +2,7 @@ package geodns
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,5 +170,57 @@ func TestHTTPSRecordWaits(t *testing.T) {
 			t.Errorf("no SOA with the answer that there is none: %v", resp)
 		}
 		wantRRs(t, "A", ask(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 30 IN A 203.0.113.10")
+	}
+}
+
+// A client in Finland, whose nearest edge has no IPv6, is not sent to New York by AAAA: it goes to Helsinki by IPv4. One in New York, and any other whose
+// nearest edge has IPv6, gets that; so do all once the edge without it is down. The HTTPS record has the same addresses.
+func TestPartialIPv6(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Nodes = []Node{
+		{Name: "hel1", Place: helsinki, Addresses: addrs("203.0.113.10"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
+		{Name: "nyc1", Place: newYork, Addresses: addrs("198.51.100.20", "2001:db8:2::20"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
+		{Name: "tyo1", Place: tokyo, Addresses: addrs("192.0.2.40"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
+	}
+	cfg.Edges = []EdgeName{{Name: "www.example.com", TTL: 30e9}, {Name: "two.example.com", Answers: 2, TTL: 30e9}, {Name: "none.example.com", Nodes: []string{"hel1", "tyo1"}}}
+	s := newServer(t, cfg)
+	type phases map[string]int32
+	all := phases{"hel1": healthy, "nyc1": healthy, "tyo1": healthy}
+	hel, nyc, six := "203.0.113.10", "198.51.100.20", "2001:db8:2::20"
+	for _, c := range []struct {
+		from               netip.AddrPort
+		name               string
+		phases             phases
+		a, aaaa, hint, why string
+	}{
+		{inHelsinki, "www", all, hel, "", "", "no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+		{inNewYork, "www", all, nyc, six, six, "the nearest edge has it"},
+		{inHelsinki, "two", all, hel + " " + nyc, "", "", "no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+		{inNewYork, "two", all, nyc + " " + hel, six, six, "the nearest edge has it"},
+		{inHelsinki, "www", phases{"hel1": unhealthy, "nyc1": healthy, "tyo1": unhealthy}, nyc, six, six, "the nearest edge has it"},
+		{inNewYork, "www", phases{"hel1": healthy, "nyc1": unhealthy, "tyo1": healthy}, hel, "", "", "no AAAA: no edge with IPv6 is as well as those without"},
+		{inHelsinki, "none", all, hel, "", "", ""},
+	} {
+		setPhase(s, c.phases)
+		get := func(rrtype string) string {
+			resp := ask(t, s, question(c.name+".example.com. "+rrtype), c.from, false)
+			if len(resp.Answer) == 0 && (resp.Rcode != dns.RcodeSuccess || len(resp.Ns) != 1) {
+				t.Errorf("%s %s: no address, and not for sure: %v", c.name, rrtype, resp)
+			}
+			var got []string
+			for _, rr := range resp.Answer {
+				got = append(got, strings.SplitN(rr.String(), "\t", 5)[4])
+			}
+			return strings.Join(got, " ")
+		}
+		if a, aaaa := get("A"), get("AAAA"); a != c.a || aaaa != c.aaaa {
+			t.Errorf("%s from %v, %v: A %q, AAAA %q, want %q, %q", c.name, c.from, c.phases, a, aaaa, c.a, c.aaaa)
+		}
+		if record := get("HTTPS"); strings.Contains(record, "ipv6hint") != (c.hint != "") || !strings.Contains(record, c.hint) || !strings.Contains(record, strings.ReplaceAll(c.a, " ", ",")) {
+			t.Errorf("%s from %v, %v: HTTPS %q", c.name, c.from, c.phases, record)
+		}
+		if x, err := s.Explain(c.name+".example.com", c.from.Addr()); err != nil || x.IPv6 != c.why {
+			t.Errorf("%s from %v, %v: explained as %q, %v", c.name, c.from, c.phases, x.IPv6, err)
+		}
 	}
 }

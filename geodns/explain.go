@@ -3,6 +3,7 @@ package geodns
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/miekg/dns"
@@ -42,6 +43,7 @@ type Explanation struct {
 	Sharing netip.Prefix // of the client, by which nodes of one place share their clients
 	Scope   int          // of an answer to A, or to AAAA where there are no IPv4 addresses, for a query with the whole address
 	Answers int          // how many nodes are answered
+	IPv6    string       // what becomes of AAAA, where some of the nodes have no IPv6 address; else ""
 	Nodes   []Explained  // the name's nodes: those that may be answered in their order, then the others
 }
 
@@ -112,6 +114,7 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 			_, x.Scope, _ = r.pick(e, f)
 		}
 	}
+	x.IPv6 = e.explainSix(where.place, answered[dns.TypeAAAA])
 	order, best, _ := choose(where.place, hash, options, e.answers, nil)
 	for i, p := range order {
 		x.Nodes = append(x.Nodes, e.explain(options, p, reason(where.place, order, i, best)))
@@ -142,6 +145,47 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 		}
 	}
 	return x, nil
+}
+
+// explainSix tells why AAAA is answered as it is for a place, with the nodes given, where some nodes lack addresses of IPv6.
+func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
+	f := e.families[dns.TypeAAAA]
+	if !f.partial() {
+		return ""
+	}
+	best, bestSix := down, down
+	for i, c := range f.candidates {
+		standing := c.node.now().standing
+		best = min(best, standing)
+		if !f.fixed[i].lacks {
+			bestSix = min(bestSix, standing)
+		}
+	}
+	if bestSix > best {
+		return "no AAAA: no edge with IPv6 is as well as those without"
+	}
+	if at == nil {
+		return "some edges have no IPv6; which is near nobody knows"
+	}
+	nearest := func(lacks bool) (name string, away float64) {
+		away = math.Inf(1)
+		for i, c := range f.candidates {
+			if d := at.Distance(f.fixed[i].place); f.fixed[i].lacks == lacks && c.node.now().standing == best && d < away {
+				name, away = c.node.name, d
+			}
+		}
+		return name, away
+	}
+	without, lacking := nearest(true)
+	with, away := nearest(false)
+	switch {
+	case away <= lacking:
+		return "the nearest edge has it"
+	case len(answered) == 0:
+		return fmt.Sprintf("no AAAA: %s has no IPv6, and %s, the nearest that has, is %.0f km farther (%d at most), so that clients use IPv4", without, with, away-lacking, muchFarther)
+	default:
+		return fmt.Sprintf("%s has no IPv6; %s, the nearest that has, is %.0f km farther (%d at most) and is answered", without, with, away-lacking, muchFarther)
+	}
 }
 
 // explain tells of one node.

@@ -57,8 +57,9 @@ func TestAnswerByHealth(t *testing.T) {
 		{unhealthy, unhealthy, unhealthy, "two A", []string{"203.0.113.10", "198.51.100.20"}},
 		{unhealthy, unhealthy, healthy, "two A", []string{"192.0.2.40", "192.0.2.41"}},
 		{healthy, unhealthy, healthy, "two A", []string{"203.0.113.10", "192.0.2.40", "192.0.2.41"}},
-		// A healthy node that lacks the family is of no use.
-		{unhealthy, unhealthy, healthy, "two AAAA", []string{"2001:db8:1::10", "2001:db8:2::20"}},
+		// A healthy node without IPv6 is better than two that are down: clients come to it by IPv4.
+		{unhealthy, unhealthy, healthy, "two AAAA", nil},
+		{unhealthy, unhealthy, unhealthy, "two AAAA", []string{"2001:db8:1::10", "2001:db8:2::20"}},
 		{unhealthy, healthy, healthy, "two AAAA", []string{"2001:db8:2::20"}},
 	} {
 		setPhase(s, map[string]int32{"hel1": test.hel, "nyc1": test.nyc, "tyo1": test.tyo})

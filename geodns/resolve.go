@@ -21,7 +21,8 @@ type resolver struct {
 	options []option
 	order   []ranked
 	https   httpsRecord
-	memo    *memo // nil remembers nothing
+	hintSix []*candidate // whose addresses of IPv6 an HTTPS record has
+	memo    *memo        // nil remembers nothing
 }
 
 // resolve fills the response (RFC 1034 section 4.3.2).

@@ -40,6 +40,7 @@ func (f *Fleet) check() []*geodns.Zone {
 	}
 	f.checkSites()
 	f.checkNodes()
+	f.checkFamilies()
 	f.checkEdge("edge", f.Edge)
 	f.checkTLS()
 	f.checkTokens()

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -75,6 +77,30 @@ func (f *Fleet) checkNodes() {
 				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)
 			}
 		}
+	}
+}
+
+// checkFamilies warns of a fleet of which only some edges have addresses of a family.
+func (f *Fleet) checkFamilies() {
+	edges, without := 0, map[bool][]string{} // by whether the family is IPv6
+	for _, n := range f.Nodes {
+		if !n.has(roleEdge) {
+			continue
+		}
+		edges++
+		for _, six := range []bool{false, true} {
+			if !slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.Unmap().Is6() == six }) {
+				without[six] = append(without[six], n.Name)
+			}
+		}
+	}
+	if no := without[true]; len(no) > 0 && len(no) < edges {
+		f.warnf("nodes."+no[0]+".addresses", "%s of %s without an IPv6 address: %s; clients near them get no AAAA record where the others are much farther, and use IPv4",
+			count(len(no), "edge"), strconv.Itoa(edges), strings.Join(no, ", "))
+	}
+	if no := without[false]; len(no) > 0 {
+		f.warnf("nodes."+no[0]+".addresses", "%s of %s without an IPv4 address: %s; clients that have IPv4 alone don't reach them",
+			count(len(no), "edge"), strconv.Itoa(edges), strings.Join(no, ", "))
 	}
 }
 

@@ -81,6 +81,9 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon, country, sourceText(x.Source), x.Network)
 	}
 	fmt.Fprintf(w, "answers\t%d, with scope /%d for a query that tells the whole address\n", x.Answers, x.Scope)
+	if x.IPv6 != "" {
+		fmt.Fprintf(w, "IPv6\t%s\n", x.IPv6)
+	}
 	fmt.Fprintf(w, "sharing\tnodes of one place share their clients by networks such as %s\n\n", x.Sharing)
 	fmt.Fprintln(w, "node\tdistance\tone place with\tweight\tstate\tload\tsheds\tanswered\twhy")
 	for _, n := range x.Nodes {

@@ -203,6 +203,11 @@ func TestMistakesOfMeaning(t *testing.T) {
 			"2:82: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
 		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
 
+		{"some edges without IPv6", strings.Replace(site+edges, "[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]", 1),
+			"4:53: warning: nodes.nyc1.addresses: 1 edge of 2 without an IPv6 address: nyc1; clients near them get no AAAA record where the others are much farther, and use IPv4"},
+		{"all edges with IPv6", strings.NewReplacer("[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]", "[198.51.100.20]", "[198.51.100.20, \"2001:db8::2\"]").Replace(site + edges), ""},
+		{"an edge without IPv4", strings.NewReplacer("[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]", "[198.51.100.20]", "[\"2001:db8::2\"]").Replace(site + edges),
+			"4:53: warning: nodes.nyc1.addresses: 1 edge of 2 without an IPv4 address: nyc1; clients that have IPv4 alone don't reach them"},
 		{"an SSH address", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1 -p 22\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1 -p 22" is no SSH address: want [user@]host[:port]`},
 		{"a port of SSH", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1:ssh\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1:ssh" is no SSH address: its port is not 1 to 65535`},
 		{"latitude and longitude swapped", site + "nodes: { hel1: { roles: [edge], location: [24.94, 60.17], addresses: [193.166.3.2] } }\n",
