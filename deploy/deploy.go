@@ -42,6 +42,8 @@ type Fleet interface {
 	Healthy(ctx context.Context, node string, dial DialFunc) error
 	// Spare returns nil if the control plane goes on without a node: dial is of that node. ErrNoControl says that it does not run a part of it yet.
 	Spare(ctx context.Context, node string, dial DialFunc) error
+	// Sites asks a node's edge for each site, as a client does, and for each whether its origin answers. Sites that the node does not have are left out.
+	Sites(ctx context.Context, node string, dial DialFunc) []SiteAnswer
 	// Drain marks a node to get no new clients, or takes that back; changed is false if it was so before. ErrNoDrain says that there is nothing to tell others by.
 	Drain(ctx context.Context, node string, dial DialFunc, drain bool) (changed bool, err error)
 }

@@ -31,6 +31,7 @@ type testFleet struct {
 	draining map[string]bool
 	events   []string
 	onDrain  func(node string, drain bool)
+	onSites  func(node string) []SiteAnswer // nil has no sites
 }
 
 func newTestFleet(t *testing.T, names ...string) *testFleet {
@@ -101,6 +102,15 @@ func (f *testFleet) Healthy(ctx context.Context, node string, dial DialFunc) err
 func (f *testFleet) Spare(_ context.Context, node string, _ DialFunc) error {
 	f.event(node, "spare", nil)
 	return nil
+}
+
+// Sites returns what a test says.
+func (f *testFleet) Sites(_ context.Context, node string, _ DialFunc) []SiteAnswer {
+	if f.onSites == nil {
+		return nil
+	}
+	f.event(node, "sites", nil)
+	return f.onSites(node)
 }
 
 // Drain notes it.

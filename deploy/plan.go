@@ -31,7 +31,8 @@ type NodePlan struct {
 	binary  *Binary
 	files   []*File // to be written
 	removed []string
-	sockets bool // its listeners change
+	sockets bool                  // its listeners change
+	sites   map[string]SiteAnswer // before its turn, by name; nil if they were not asked for
 }
 
 // Change is what happens to a file.

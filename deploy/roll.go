@@ -14,6 +14,7 @@ import (
 // Report is what is where after a deploy.
 type Report struct {
 	Nodes []NodeReport `json:"nodes"`
+	Sites []SiteAnswer `json:"sites,omitempty"` // through each edge, at the end
 }
 
 // NodeReport is what became of a node.
@@ -31,6 +32,16 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 	fmt.Fprintln(w, "node\toutcome\tversion\t")
 	for _, n := range r.Nodes {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Node, n.Outcome, first(n.Version, "-"), n.Note)
+	}
+	if len(r.Sites) > 0 {
+		fmt.Fprintln(w, "\nsite\tnode\tanswer\tcache\t")
+	}
+	for _, a := range r.Sites {
+		status := "none"
+		if a.Status != 0 {
+			status = fmt.Sprint(a.Status)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, first(a.Cache, "-"), strings.Join(slices.DeleteFunc([]string{a.URL, a.Error, a.Note}, func(s string) bool { return s == "" }), ": "))
 	}
 	_ = w.Flush() // to memory
 	n, err := io.WriteString(out, b.String())
@@ -147,7 +158,7 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 			return report, fmt.Errorf("%w: %w", errStopped, err)
 		}
 	}
-	return report, nil
+	return report, d.finally(ctx, p, report)
 }
 
 // group does nodes whose turn it is.
@@ -155,6 +166,7 @@ func (d *Deploy) group(ctx context.Context, group []*NodePlan, at map[string]*No
 	if err := d.spare(ctx, group); err != nil {
 		return err
 	}
+	each(group, func(_ int, p *NodePlan) { d.before(ctx, p) })
 	drained, err := d.drain(ctx, group)
 	if err == nil && len(drained) > 0 {
 		err = d.settle(ctx, strings.Join(names(drained), ", "))
@@ -290,6 +302,9 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 		err = d.healthy(ctx, c, p.Node, p.Version, p.fleetSum())
 	}
 	if err == nil {
+		err = d.asBefore(ctx, p)
+	}
+	if err == nil {
 		if _, err := c.Run(ctx, script("done"), nil, nil); err != nil {
 			return fmt.Errorf("node %s: clean up: %w", p.Node, err)
 		}
@@ -299,8 +314,8 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	}
 	why := fmt.Errorf("node %s: %w", p.Node, err)
 	d.say("%v; putting back what it had", why)
-	log, _ := c.Run(ctx, script("log"), nil, nil)
-	if len(log) > 0 {
+	var sites *sitesError
+	if log, _ := c.Run(ctx, script("log"), nil, nil); len(log) > 0 && !errors.As(err, &sites) {
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
 	}
 	w := d.waits(p.Node, "putting back what it had")
@@ -318,7 +333,7 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 		report.Outcome, report.Note = "unknown", "it has what it had, and is not well with it"
 		return errors.Join(why, fmt.Errorf("node %s, put back: %w", p.Node, err))
 	}
-	return why
+	return d.blame(ctx, p, why)
 }
 
 func names(list []*NodePlan) []string {

@@ -86,6 +86,16 @@ func TestDeployNodes(t *testing.T) {
 	if h := nodes[0]; h.Phase != deploy.Control || !h.Edge || h.SSH != "ops@203.0.113.10" || !slices.Equal(h.Listen, []string{":80"}) || !slices.Equal(h.Writable, []string{"/srv/cache"}) {
 		t.Errorf("hel1 is %+v", h)
 	}
+	var binds []string
+	for _, b := range nodes[0].Binds {
+		binds = append(binds, b.Key+" "+b.Network+" "+b.Addr)
+	}
+	if want := []string{"control.listen tcp :4222", "edge.admin tcp 127.0.0.1:9080", "edge.http tcp :80"}; !slices.Equal(binds, want) {
+		t.Errorf("hel1 binds %q, want %q", binds, want)
+	}
+	if want := []deploy.Bind{{Network: "tcp", Addr: ":53", Key: "geodns.listen"}, {Network: "udp", Addr: ":53", Key: "geodns.listen"}}; !slices.Equal(nodes[1].Binds, want) {
+		t.Errorf("ns1 binds %v, want %v", nodes[1].Binds, want)
+	}
 	if ns := nodes[1]; ns.Phase != deploy.NameServer || ns.SSH != "root@203.0.113.20" || !slices.Equal(ns.Listen, []string{":53"}) {
 		t.Errorf("ns1 is %+v", ns)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -143,6 +144,16 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 func (f *Fleet) service(n *Node) deploy.Service {
 	memory := int64(512 << 20)
 	var s deploy.Service
+	for _, l := range f.listeners(n) {
+		for network, listens := range map[string]bool{"tcp": l.tcp, "udp": l.udp} {
+			if listens {
+				s.Binds = append(s.Binds, deploy.Bind{Network: network, Addr: l.addr, Key: l.key})
+			}
+		}
+	}
+	slices.SortFunc(s.Binds, func(a, b deploy.Bind) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Network, b.Network))
+	})
 	writes := func(dir string) {
 		dir = path.Clean(dir)
 		for _, own := range []string{"/var/lib/kaiku", "/var/log/kaiku"} { // systemd makes these

@@ -16,6 +16,7 @@ import (
 type listener struct {
 	what     string // such as http
 	path     string // where the fleet file gives the address; the node where it gives none
+	key      string // that gives it, or would
 	addr     string
 	tcp, udp bool
 	edge     bool // clients or other edges come to it, or the operator
@@ -26,10 +27,11 @@ func (f *Fleet) listeners(n *Node) []listener {
 	var out []listener
 	at := "nodes." + n.Name
 	add := func(l listener, own, common string) {
-		switch {
-		case own != "":
+		if own != "" {
 			l.path = at + "." + l.path
-		case common == "":
+		}
+		l.key = l.path
+		if own == "" && common == "" {
 			l.path = at
 		}
 		out = append(out, l)

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
+)
+
+const (
+	siteTime  = 15 * time.Second // bounds a request for a site
+	siteDial  = 3 * time.Second  // bounds a connection to a node's own public address
+	sitesAt   = 8                // how many sites a node is asked for at the same time
+	siteBytes = 64 << 10         // of a body that are read
+)
+
+// Sites asks a node for each site from the node itself, at its public address.
+func (d *deployFleet) Sites(ctx context.Context, node string, dial deploy.DialFunc) []deploy.SiteAnswer {
+	n := d.fleet.node(node)
+	if !n.has(roleEdge) {
+		return nil
+	}
+	answers := make([]*deploy.SiteAnswer, len(d.fleet.Sites))
+	var all sync.WaitGroup
+	room := make(chan struct{}, sitesAt)
+	for i := range d.fleet.Sites {
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			p := siteProbe{deployFleet: d, node: n, site: &d.fleet.Sites[i], dial: dial}
+			answers[i] = p.ask(ctx)
+		})
+	}
+	all.Wait()
+	var out []deploy.SiteAnswer
+	for _, a := range answers {
+		if a != nil {
+			out = append(out, *a)
+		}
+	}
+	return out
+}
+
+// siteProbe asks one node for one site.
+type siteProbe struct {
+	*deployFleet
+	node *Node
+	site *Site
+	dial deploy.DialFunc
+}
+
+// ask returns nil if the node does not have the site.
+func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
+	host := p.site.Hosts[0]
+	for _, h := range p.site.Hosts {
+		if !strings.HasPrefix(h, "*.") {
+			host = h
+			break
+		}
+	}
+	if strings.HasPrefix(host, "*.") {
+		host = "www" + host[1:]
+	}
+	a := &deploy.SiteAnswer{Node: p.node.Name, Site: p.site.Name}
+	e := p.fleet.edgeOf(p.node)
+	scheme, listen := "http", e.HTTP
+	if e.HTTPS != "" {
+		switch err := p.secure(ctx, host, e.HTTPS); {
+		case err == nil:
+			scheme, listen = "https", e.HTTPS
+		case errors.Is(err, errNoCertificate):
+			a.Note = "it has no certificate for " + host + " yet"
+		case errors.Is(err, errUntrusted):
+			scheme, listen, a.Note = "https", e.HTTPS, err.Error()
+		default:
+			a.URL, a.Error = "https://"+host+"/", err.Error()
+			return a
+		}
+	}
+	a.URL = scheme + "://" + withPort(host, scheme, listen) + "/"
+	status, header, body, err := p.fetch(ctx, a.URL, listen, nil)
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	a.Status, a.Cache = status, cacheWord(header)
+	if status == http.StatusMisdirectedRequest {
+		return nil
+	}
+	if status < 500 {
+		// Past what is stored, and past other edges, which may have another configuration yet: only an origin can evaluate such a condition.
+		condition := http.Header{"If-Unmodified-Since": {time.Now().Add(24 * time.Hour).UTC().Format(http.TimeFormat)}}
+		status, header, body, err = p.fetch(ctx, a.URL, listen, condition)
+	}
+	switch {
+	case err != nil:
+		a.Error = "what it has stored is served, but a request that has to go to the origin fails: " + err.Error()
+	case status >= 500:
+		a.Error = p.why(ctx, a, status, header, body)
+	}
+	return a
+}
+
+// withPort is a host with the port of a listener, unless that is the usual one of the scheme.
+func withPort(host, scheme, listen string) string {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return host
+	}
+	if n, err := net.LookupPort("tcp", port); err != nil || n == map[string]int{"http": 80, "https": 443}[scheme] {
+		return host
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// connect connects to a listener at the node's public address, or where the node does not reach that by itself, as behind the address translation of some clouds, at its
+// own one.
+func (p *siteProbe) connect(ctx context.Context, listen string) (net.Conn, error) {
+	public, own := reachable(listen, p.node), onNode(listen)
+	try, cancel := context.WithTimeout(ctx, siteDial)
+	defer cancel()
+	c, err := p.dial(try, "tcp", public)
+	if err == nil || public == own {
+		return c, err
+	}
+	if host, _, err := net.SplitHostPort(own); err != nil || !isAnyLoopback(host) {
+		return nil, fmt.Errorf("connect to %s: %w", public, err)
+	}
+	return p.dial(ctx, "tcp", own)
+}
+
+func isAnyLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+var (
+	errNoCertificate = errors.New("no certificate")
+	errUntrusted     = errors.New("its certificate is not trusted here")
+)
+
+// secure shakes hands for a host.
+func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
+	ctx, cancel := context.WithTimeout(ctx, siteTime)
+	defer cancel()
+	raw, err := p.connect(ctx, listen)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	c := tls.Client(raw, &tls.Config{ServerName: host, InsecureSkipVerify: true}) // it is verified below
+	defer context.AfterFunc(ctx, func() { raw.Close() })()                        // a channel over SSH has no deadlines
+	if err := c.HandshakeContext(ctx); err != nil {
+		if strings.Contains(err.Error(), "tls: unrecognized name") { // crypto/tls does not export its alerts
+			return errNoCertificate
+		}
+		return fmt.Errorf("handshake of TLS: %w", err)
+	}
+	chain := c.ConnectionState().PeerCertificates
+	opts := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
+	for _, cert := range chain[1:] {
+		opts.Intermediates.AddCert(cert)
+	}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return fmt.Errorf("%w: %w", errUntrusted, err)
+	}
+	return nil
+}
+
+// fetch asks the node over a connection of its own, and reads the begin of the body.
+func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields http.Header) (status int, header http.Header, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, siteTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	if fields != nil {
+		r.Header = fields
+	}
+	r.Header.Set("User-Agent", "kaiku-deploy")
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // see secure
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.connect(ctx, listen) }}
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %v", siteTime)
+		}
+		return 0, nil, nil, err
+	}
+	defer resp.Body.Close()
+	body, _ = io.ReadAll(io.LimitReader(resp.Body, siteBytes)) // what is told of an answer doesn't need all of it
+	return resp.StatusCode, resp.Header, body, nil
+}
+
+// cacheWord makes the last member of Cache-Status (RFC 9211), which is the edge's, a word.
+func cacheWord(h http.Header) string {
+	lines := h.Values("Cache-Status")
+	if len(lines) == 0 {
+		return ""
+	}
+	switch text := lines[len(lines)-1]; {
+	case strings.Contains(text, "; hit") && strings.Contains(text, "; ttl=-"), strings.Contains(text, "detail=stale"):
+		return "stale"
+	case strings.Contains(text, "; hit"):
+		return "hit"
+	case strings.Contains(text, "; fwd=method"), strings.Contains(text, "; fwd=bypass"), strings.Contains(text, "; fwd=request"):
+		return "pass"
+	case strings.Contains(text, "; fwd="):
+		return "miss"
+	}
+	return ""
+}
+
+// why tells why an answer is an error, and what to do about it.
+func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, header http.Header, body []byte) string {
+	text := "its origin " + originNames(p.site)
+	if a.Status != status {
+		text = fmt.Sprintf("what it has stored is served, but a request that has to go to the origin is answered with %d: its origin %s", status, originNames(p.site))
+	}
+	if lines := header.Values("Cache-Status"); len(lines) == 0 || !strings.Contains(lines[len(lines)-1], "detail=") {
+		return fmt.Sprintf("%s itself answers so: %.200q", text, bytes.TrimSpace(body))
+	}
+	var e edge.Explanation
+	query := "/v1/explain?url=" + url.QueryEscape(a.URL)
+	code, answer, err := p.askAdmin(ctx, p.node, p.dial, http.MethodGet, query)
+	if err != nil || code != http.StatusOK || json.Unmarshal(answer, &e) != nil || e.LastFailure == nil {
+		return fmt.Sprintf("%s fails: %.200s", text, bytes.TrimSpace(body))
+	}
+	if text += " fails: " + e.LastFailure.Error; e.LastFailure.Hint != "" {
+		text += ": " + e.LastFailure.Hint
+	}
+	return text
+}
+
+// originNames are a site's servers.
+func originNames(s *Site) string {
+	var out []string
+	for _, server := range s.Origin.Servers {
+		out = append(out, server.URL.String())
+	}
+	return strings.Join(out, ", ")
+}
