@@ -27,9 +27,31 @@ func TestRealDeploy(t *testing.T) {
 	one, two := w.build(t, ".", "-buildid=one"), w.build(t, ".", "-buildid=two")
 	ends, sick := w.build(t, "./testdata/sick", "-X main.how=ends"), w.build(t, "./testdata/sick", "-X main.how=ready")
 
+	t.Run("a port is taken", func(t *testing.T) {
+		dryRun := func() (string, error) {
+			out, err := w.command("deploy", "--config", w.config, "--binary", one.Path, "--accept-new-host-keys", "--dry-run").CombinedOutput()
+			return string(out), err
+		}
+		if out, err := dryRun(); err != nil {
+			t.Fatalf("nothing is in the way: %v\n%s", err, out)
+		}
+		w.ssh(t, "n2", `printf 'pid /run/other.pid; events {} http { server { listen 80; } }' >/tmp/other.conf; nginx -c /tmp/other.conf >/dev/null 2>&1 </dev/null`)
+		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") || !strings.Contains(out, " listens on *:80/tcp, which edge.http is to have: stop it") {
+			t.Errorf("nginx has the port: %v\n%s", err, out)
+		}
+		w.ssh(t, "n2", `kill "$(cat /run/other.pid)"; while ss -Hlnt | grep ':80 '; do sleep 0.1; done`)
+	})
 	r := w.deploy(t, one)
 	r.want(t, 0, one, "done", "done", "done")
 	w.runs(t, one)
+	for i, a := range r.report.Sites {
+		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 403 || !a.Well() { // there is no index, which is the origin's business
+			t.Errorf("the site is %+v", a)
+		}
+	}
+	if len(r.report.Sites) != 3 {
+		t.Errorf("%d edges were asked for the site", len(r.report.Sites))
+	}
 	traffic := startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, w.files)
 	until(t, "all nodes are asked", func() bool { return len(traffic.served()) == 3 })
 
@@ -69,6 +91,28 @@ func TestRealDeploy(t *testing.T) {
 			}
 		}
 		w.runs(t, two)
+		traffic.lostNone(t)
+	})
+	t.Run("wrong origin", func(t *testing.T) {
+		good := readFile(t, w.config)
+		wrong := strings.Replace(good, "10.77.0.1:8000", "10.77.0.1:8001", 1)
+		if err := os.WriteFile(w.config, []byte(wrong), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := w.deploy(t, two)
+		r.want(t, 1, two, "put back", "untouched", "untouched")
+		for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails", "nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
+			if !strings.Contains(r.stderr, want) {
+				t.Errorf("it does not say %q:\n%s", want, r.stderr)
+			}
+		}
+		if err := os.WriteFile(w.config, []byte(good), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.runs(t, two)
+		if r := w.deploy(t, two); !r.plan.Nothing() {
+			t.Errorf("something was not put back: %s", r.stdout)
+		}
 		traffic.lostNone(t)
 	})
 	traffic.stop()
