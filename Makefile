@@ -3,7 +3,7 @@ GO      ?= go
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
 
-.PHONY: check-go build run test test-real bench bench-go bench-http bench-dns lab lint fuzz deb
+.PHONY: check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb
 
 # An older Go says no more than "invalid go version".
 WANT_GO := $(shell sed -n 's/^go //p' go.mod)
@@ -54,6 +54,10 @@ deb:
 # openssh-server openssh-client iproute2 util-linux).
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 20m -tags real -run '^TestReal' ./...
+
+# The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three nodes: root, Linux; needs what TestRealDeploy needs.
+first-hit: check-go
+	$(GO) test -count=1 -timeout 5m -tags real -run '^TestRealFirstHit$$' -v ./cmd/kaiku
 
 # Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed; BENCHFLAGS="-cases growth" has the growth of the cost.
 bench: bench-http
