@@ -95,6 +95,37 @@ func TestCommandsInDocuments(t *testing.T) {
 	}
 }
 
+// Every target of make, and every test and benchmark, that a document names is there.
+func TestMakeAndGoTestInDocuments(t *testing.T) {
+	makefile := readFile(t, "../../Makefile")
+	target := regexp.MustCompile("`make ([a-z-]+)[^`]*`|(?m:^    make ([a-z-]+))")
+	named := regexp.MustCompile(`-(?:run|bench) '?\^?(\w+)\$?'?[^` + "`" + `]* \./(\S+?)[` + "`" + `\s)]`)
+	seen := 0
+	for _, doc := range documents(t) {
+		text := readFile(t, doc)
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			seen++
+			if name := m[1] + m[2]; !strings.Contains(makefile, "\n"+name+":") {
+				t.Errorf("%s: make %s is not in the Makefile", doc, name)
+			}
+		}
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			seen++
+			files, err := filepath.Glob(filepath.Join("../..", m[2], "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defined := regexp.MustCompile(`(?m)^func (Test|Benchmark)\w*` + m[1] + `|^func ` + m[1])
+			if !slices.ContainsFunc(files, func(f string) bool { return defined.MatchString(readFile(t, f)) }) {
+				t.Errorf("%s: %s is no test in %s", doc, m[1], m[2])
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d were found", seen)
+	}
+}
+
 // There is no Docker engine on a test machine, so the image is not built and nothing is started: what the files say is compared with what is in the tree.
 func TestDockerFiles(t *testing.T) {
 	docker := filepath.Join(deployDir, "docker")

@@ -38,9 +38,9 @@ func readmeRows() []docRow {
 			prints(`^objects +1$`, `http://127\.0\.0\.1:8000 +up`),
 			prints(`^kaiku_`),
 		}},
-		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet, explainDNS}},
+		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet}},
 		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
-		{begins: "kaiku status", lines: []docCheck{allReady, prints(`hel1`, `fra1`, `nyc1`), drains, undrains}},
+		{begins: "kaiku explain dns", lines: []docCheck{prints(`^hel1 .* healthy .* A +the nearest place`), allReady, prints(`hel1`, `fra1`, `nyc1`), drains, undrains}},
 	}
 }
 
