@@ -82,19 +82,24 @@ type watch struct {
 	begin func(log uint64)
 	// tick is called every second or so, and when take is not; nil is nobody.
 	tick func()
+
+	followed bool // since it was set to false; for serve
 }
 
 // serve follows until ctx ends, through lost connections and replaced buckets.
 func (w *watch) serve(ctx context.Context) {
-	told := ""
+	out := outage{log: w.client.Log, what: "control plane: out of touch with a bucket; what was known of it stays", attrs: []any{"bucket", w.bucket}}
 	for ctx.Err() == nil {
+		w.followed = false
 		err := w.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && !errors.Is(err, errReconnected) && !errors.Is(err, nats.ErrDisconnected) && err.Error() != told { // not again and again
-			told = err.Error()
-			w.client.Log.Warn("control plane: out of touch with a bucket; what was known of it stays", "bucket", w.bucket, "error", err)
+		if w.followed {
+			out.over()
+		}
+		if err != nil && !errors.Is(err, errReconnected) && !errors.Is(err, nats.ErrDisconnected) {
+			out.failed(err)
 		}
 		if w.tick != nil {
 			w.tick()
@@ -128,6 +133,7 @@ func (w *watch) follow(ctx context.Context) error {
 	if now, err := w.client.bucketAt(ctx, w.bucket); err != nil || now.Log != at.Log {
 		return errors.Join(err, errReconnected)
 	}
+	w.followed = true
 	if w.begin != nil {
 		w.begin(at.Log)
 	}

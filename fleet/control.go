@@ -226,27 +226,6 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 }
 
-// natsLog gives what the embedded server says to slog. Its notices are for who runs NATS, not a CDN.
-type natsLog struct{ log *slog.Logger }
-
-// Noticef is a matter of debugging.
-func (l natsLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
-
-// Warnf warns.
-func (l natsLog) Warnf(format string, v ...any) { l.log.Warn(fmt.Sprintf(format, v...)) }
-
-// Fatalf is an error; the server ends by itself.
-func (l natsLog) Fatalf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
-
-// Errorf is an error.
-func (l natsLog) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
-
-// Debugf says nothing.
-func (natsLog) Debugf(string, ...any) {}
-
-// Tracef says nothing.
-func (natsLog) Tracef(string, ...any) {}
-
 var errNoControl = errors.New("the control plane does not answer")
 
 // encodeToken makes a text one token of a subject.

@@ -68,12 +68,12 @@ const batchSize = 1000
 func (f *Follower) Serve(ctx context.Context) error {
 	f.log.Store(f.Start.Log)
 	f.applied.Store(f.Start.Seq)
-	told, fails := "", 0
+	out := outage{log: f.Client.Log, what: "purge log: out of touch; purges don't reach this edge"}
 	for ctx.Err() == nil {
 		began, anew := f.touched.Load(), f.Client.connected()
 		err := f.follow(ctx)
-		if fails++; f.touched.Load() != began {
-			fails = 1
+		if f.touched.Load() != began {
+			out.over()
 		}
 		if ctx.Err() != nil {
 			break
@@ -81,10 +81,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 		if errors.Is(err, errReconnected) {
 			continue
 		}
-		if fails > 1 && err.Error() != told { // not again and again, nor when it is right the next time, as after another connection
-			told = err.Error()
-			f.Client.Log.Warn("purge log: out of touch; purges don't reach this edge", "error", err)
-		}
+		out.failed(err)
 		select {
 		case <-anew:
 		case <-time.After(500 * time.Millisecond):

@@ -61,14 +61,17 @@ type seen struct {
 
 // Serve keeps the lease and watches until ctx ends, which takes the lease back.
 func (r *Registry) Serve(ctx context.Context) error {
-	told := ""
+	out := outage{log: r.Client.Log, what: "registry: out of touch; what was known of other nodes stays"}
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := r.watch(ctx)
+		if r.touchedSince(began) {
+			out.over()
+		}
 		if err != nil && ctx.Err() == nil {
 			r.Client.missed(err)
-			if err.Error() != told && !errors.Is(err, errReconnected) { // not again and again
-				told = err.Error()
-				r.Client.Log.Warn("registry: out of touch; what was known of other nodes stays", "error", err)
+			if !errors.Is(err, errReconnected) {
+				out.failed(err)
 			}
 		}
 		if errors.Is(err, errReconnected) {
@@ -191,6 +194,13 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	}
 	r.touch(now)
 	return nil
+}
+
+// touchedSince reports whether the registry was in touch at a time or after it.
+func (r *Registry) touchedSince(t time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.touched.Before(t)
 }
 
 func (r *Registry) touch(now time.Time) {
