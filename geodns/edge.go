@@ -19,7 +19,8 @@ type edge struct {
 	nodes    []*nodeState // all of them, in the order configured
 	fixed    []option     // of nodes, without their states
 	families map[uint16]*family
-	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu
+	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu, as is wasUp
+	wasUp    bool // a node was healthy once
 }
 
 // family is the nodes of an edge name that have addresses of one family, or that speak TLS. That of AAAA has all nodes, of which some lack addresses: these
@@ -122,22 +123,19 @@ func addressSets(addrs []netip.Addr, ttl uint32) map[uint16]*rrset {
 	return sets
 }
 
-// checkDown tells whether no node is healthy, and whether that is news. A node that was not probed yet may turn out either
-// way, so that with one there is no news.
-func (e *edge) checkDown() (down, changed bool) {
-	down = true
+// checkDown reports whether no node is healthy. A node that was not probed yet may turn out either way, so that with one
+// there is no news.
+func (e *edge) checkDown() bool {
 	for _, state := range e.nodes {
 		if state.isHealthy() {
-			down = false
-			break
+			e.wasUp = true
+			return false
 		}
 		if state.phase.Load() == unknown {
-			return e.allDown, false
+			return e.allDown
 		}
 	}
-	changed = down != e.allDown
-	e.allDown = down
-	return down, changed
+	return true
 }
 
 // inherit goes on with what was logged of the same name.
@@ -147,7 +145,7 @@ func (e *edge) inherit(before *snapshot) {
 	}
 	for _, old := range before.edges {
 		if old.name == e.name {
-			e.allDown = old.allDown
+			e.allDown, e.wasUp = old.allDown, old.wasUp
 		}
 	}
 }

@@ -17,6 +17,9 @@ type nodeState struct {
 	shed   atomic.Uint64          // of state, as the bits of a float64
 
 	answered atomic.Pointer[prometheus.Counter] // of metrics.answered, with the first answer
+
+	wasUp bool // it was healthy once; guarded by Server.mu, as is told
+	told  bool // it was warned of
 }
 
 // Report is what the registry of the fleet says of a node. The zero value says nothing.

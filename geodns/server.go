@@ -46,6 +46,8 @@ type Server struct {
 
 	challenges map[name]*rrset // guarded by mu, as all above
 
+	began time.Time // when it began to serve; guarded by mu
+
 	udp sockets
 	tcp *net.TCPListener
 }
@@ -123,6 +125,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer probers.wait()
 	defer cancel() // before the wait
 
+	s.mu.Lock()
+	s.began = time.Now()
+	s.mu.Unlock()
 	<-s.changed // what the first configuration has put there, or a later one
 	probers.follow(ctx)
 	probers.firstRound()
@@ -220,24 +225,39 @@ func (s *Server) reported(state *nodeState, changed bool, took time.Duration, er
 		result = "failed"
 	}
 	s.metrics.probes.WithLabelValues(state.name, result).Inc()
-	if !changed {
-		return
+	if changed {
+		s.metrics.node(state)
 	}
-	s.metrics.node(state)
-	if err != nil {
-		s.log().Warn("geodns: node is unhealthy", "node", state.name, "err", err)
-	} else {
+	ill := state.phase.Load() == unhealthy
+	switch {
+	case changed && !ill:
+		state.wasUp, state.told = true, false
 		s.log().Info("geodns: node is healthy", "node", state.name)
+	case ill && !state.told && err != nil && (state.wasUp || !s.starting()):
+		state.told = true
+		s.log().Warn("geodns: node is unhealthy", "node", state.name, "err", err)
+	case changed:
+		s.log().Info("geodns: node is not healthy yet", "node", state.name, "err", err)
+	case !ill || s.starting():
+		return
 	}
 	s.checkEdges(snap)
 }
 
+// startTime is how long the nodes of a fleet may take to start along with this server. One that was not healthy before is warned of after that.
+const startTime = 20 * time.Second
+
+func (s *Server) starting() bool { return time.Since(s.began) < startTime }
+
 // checkEdges logs which edge names have lost their last healthy node, or have one again. s.mu is held.
 func (s *Server) checkEdges(snap *snapshot) {
 	for _, e := range snap.edges {
-		if down, changed := e.checkDown(); changed && down {
+		switch down := e.checkDown(); {
+		case down && !e.allDown && (e.wasUp || !s.starting()):
+			e.allDown = true
 			s.log().Error("geodns: no node of an edge name is healthy, answering with unhealthy ones", "name", e.name.String())
-		} else if changed {
+		case !down && e.allDown:
+			e.allDown = false
 			s.log().Info("geodns: an edge name has a healthy node again", "name", e.name.String())
 		}
 	}

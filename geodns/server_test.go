@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -372,4 +373,38 @@ func TestReloadWhileServing(t *testing.T) {
 		}
 	}
 	done.Wait()
+}
+
+// Nodes that were never healthy are not warned of while a fleet starts, but once that lasts.
+func TestNodesThatStart(t *testing.T) {
+	log := &watch{wrote: make(chan struct{}, 1)}
+	s := &Server{Log: slog.New(slog.NewTextHandler(log, nil))}
+	cfg := testConfig(t)
+	cfg.Nodes[0].Probe, cfg.Nodes[1].Probe = "http://127.0.0.1:1/", "http://127.0.0.1:1/" // never asked: there is no Serve
+	cfg.Edges = cfg.Edges[:1]
+	if err := s.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	down := errors.New("connection refused")
+	probe := func(before int32) {
+		for _, n := range cfg.Nodes[:2] {
+			state := s.current.Load().states[n.Name]
+			state.phase.Store(unhealthy)
+			s.reported(state, before != unhealthy, time.Millisecond, down)
+		}
+	}
+	told := func(when string, infos, warnings, errs int) {
+		t.Helper()
+		if i, w, e := log.count("not healthy yet"), log.count("node is unhealthy"), log.count("no node of an edge name"); i != infos || w != warnings || e != errs {
+			t.Errorf("%s: %d infos, %d warnings, %d errors:\n%s", when, i, w, e, log.lines.String())
+		}
+	}
+	s.began = time.Now()
+	probe(unknown)
+	probe(unhealthy)
+	told("while the fleet starts", 2, 0, 0)
+	s.began = time.Now().Add(-startTime)
+	probe(unhealthy)
+	probe(unhealthy)
+	told("after that", 2, 2, 1)
 }
