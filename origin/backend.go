@@ -39,6 +39,7 @@ type backend struct {
 	ill      bool // it was not well when somebody last looked, since
 	illSince time.Time
 	told     illness
+	seen     bool // it was well once
 
 	// What it has to do.
 	inFlight     int

@@ -116,7 +116,10 @@ func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper)
 func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer p.tell(b, now)
+	defer func() {
+		b.seen = b.seen || err == nil && !b.down
+		p.tell(b, now)
+	}()
 	b.counts.Probes++
 	limit := p.Health.HealthyAfter
 	if err != nil {
@@ -163,7 +166,7 @@ var errAnswer = errors.New("server error")
 // succeeded takes the end of a response to a request that was sent at a time. It ends what was wrong; a server that is ejected and was tried all the same, as there was
 // none better, is back at once.
 func (p *Pool) succeeded(b *backend, sent, now time.Time) {
-	b.failures, b.refusing = 0, false
+	b.failures, b.refusing, b.seen = 0, false, true
 	if b.failing && !sent.Before(b.failingAt) {
 		b.failing = false
 	}
@@ -282,6 +285,9 @@ const (
 	tellTime  = time.Minute
 )
 
+// startTime is how long an edge of the fleet may take to start.
+const startTime = 20 * time.Second
+
 // tell counts a change of a server's health, and logs it. What is over the limit is logged at the next occasion, if it is still news. The caller holds mu.
 func (p *Pool) tell(b *backend, now time.Time) {
 	ill := !b.well()
@@ -297,6 +303,9 @@ func (p *Pool) tell(b *backend, now time.Time) {
 	}
 	if ill == b.told.ill || b.told.lines >= tellLimit {
 		return
+	}
+	if ill && p.Relays && !b.seen && now.Sub(p.started) < startTime {
+		return // an edge that starts along with this one; a later probe tells if it does not come
 	}
 	b.told.ill = ill
 	b.told.lines++

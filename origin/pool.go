@@ -78,8 +78,9 @@ type Pool struct {
 
 	nameserver string // "ip:port" that names are asked at instead of the system's; for tests
 
-	cancel context.CancelFunc
-	work   sync.WaitGroup // probes and resolvers
+	cancel  context.CancelFunc
+	started time.Time
+	work    sync.WaitGroup // probes and resolvers
 
 	// mu guards what follows, and the backends.
 	mu       sync.Mutex
@@ -115,7 +116,7 @@ func (p *Pool) Start() error {
 			counts: Counts{Failures: map[string]uint64{}}})
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p.cancel = cancel
+	p.cancel, p.started = cancel, time.Now()
 	for _, b := range p.all {
 		if b.Self {
 			continue
