@@ -211,7 +211,7 @@ func (a *ACME) lead(ctx context.Context) {
 		}
 		if time.Since(cleaned) >= cleanEvery {
 			cleaned = time.Now()
-			if err := certmagic.CleanStorage(ctx, a.storage, certmagic.CleanStorageOptions{ExpiredCerts: true, ExpiredCertGracePeriod: 30 * 24 * time.Hour}); err != nil && ctx.Err() == nil {
+			if err := certmagic.CleanStorage(ctx, a.storage, certmagic.CleanStorageOptions{Logger: zap.New(zapCore{a.log}), ExpiredCerts: true, ExpiredCertGracePeriod: 30 * 24 * time.Hour}); err != nil && ctx.Err() == nil {
 				a.log.Warn("certificates that expired long ago can't be cleaned up", "error", err)
 			}
 		}

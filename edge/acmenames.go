@@ -93,7 +93,8 @@ func (a *ACME) changed() chan struct{} {
 }
 
 const (
-	firstLoad   = 3 * time.Second // for the first certificates, before clients are taken without
+	firstLoad   = 3 * time.Second  // for the first certificates, before clients are taken without
+	startTime   = 20 * time.Second // for the control plane, which may be starting too
 	loadAgain   = 200 * time.Millisecond
 	reloadEvery = 10 * time.Minute // in case that news were lost
 )
@@ -111,7 +112,7 @@ func (a *ACME) follow(ctx context.Context, ready func()) {
 		var again <-chan time.Time
 		if err != nil {
 			again = time.After(loadAgain)
-			if time.Since(began) > firstLoad && ctx.Err() == nil {
+			if time.Since(began) > startTime && ctx.Err() == nil {
 				a.log.Warn("certificates can't be read from where the fleet shares them; those that are here are used", "error", err)
 				again = time.After(time.Minute)
 			}

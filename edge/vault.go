@@ -209,18 +209,25 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 	owner := []byte(rand.Text())
 	var seen uint64
 	var since time.Time
+	var failing time.Time // since when it can't be asked; zero is not
 	told := false
 	for ctx.Err() == nil {
 		_, revision, _, err := v.Load(ctx, key)
 		if errors.Is(err, fs.ErrNotExist) {
 			revision, err = 0, nil
 		}
+		if err == nil || revision != 0 {
+			told, failing = false, time.Time{}
+		}
 		switch {
 		case err != nil && revision == 0: // with a revision it is somebody's, who has another fleet key
-			if !told {
-				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error", err)
+			if failing.IsZero() {
+				failing = time.Now()
 			}
-			told = true
+			if !told && time.Since(failing) > startTime {
+				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error", err)
+				told = true
+			}
 			since = time.Time{}
 		case revision != 0 && (revision != seen || since.IsZero()):
 			seen, since = revision, time.Now()
@@ -229,7 +236,6 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 			if err != nil {
 				break // another was faster
 			}
-			told = false
 			log.Info("certificates: this edge orders and renews for the fleet")
 			keep(ctx, v, key, owner, mine, f)
 			since = time.Time{}
