@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -16,13 +17,14 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop)       // a second signal ends the process at once
+	slog.SetDefault(newLog(os.Stderr)) // of libraries that have none of their own
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case err == nil:
 		return
 	case !errors.Is(err, errReported):
-		fmt.Fprintln(os.Stderr, "kaiku:", err)
+		printError(os.Stderr, err)
 	}
 	if errors.As(err, new(usageError)) {
 		os.Exit(2)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -141,18 +140,4 @@ func (r readiness) Serve(ctx context.Context) error {
 		r.log.Warn("systemd was not told", "error", err)
 	}
 	return nil
-}
-
-// newLog is the log of a process. The journal notes the time itself.
-func newLog(out io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(out, opts))
 }

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// What the journal gets begins with its priority and has no time; each is a line in one piece.
+func TestJournal(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	info, err := out.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", st.Dev, st.Ino))
+	log := newLog(out)
+	log.Debug("not told")
+	log.Info("hello", "n", 1)
+	log.With("part", "x").Warn("two\nlines")
+	log.WithGroup("g").Error("wrong", "time", "of a group")
+	printError(out, errors.Join(errors.New("one"), errors.New("two")))
+	want := "<6>level=INFO msg=hello n=1\n<4>level=WARN msg=\"two\\nlines\" part=x\n<3>level=ERROR msg=wrong g.time=\"of a group\"\n<3>kaiku: one\n<3>two\n"
+	if got := readFile(t, file); got != want {
+		t.Errorf("the journal gets\n%swant\n%s", got, want)
+	}
+	for l, p := range map[slog.Level]string{slog.LevelDebug: "<7>", slog.LevelInfo + 1: "<6>", slog.LevelError + 4: "<3>"} {
+		if priority(l) != p {
+			t.Errorf("%v is %s, want %s", l, priority(l), p)
+		}
+	}
+	t.Setenv("JOURNAL_STREAM", "1:1") // of another process
+	if toJournal(out) {
+		t.Error("what goes elsewhere is taken for the journal's")
+	}
+}
