@@ -177,6 +177,29 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	}, nil
 }
 
+// PeerTLS is TLS between edges: both sides have to be edges. A name server has no business to ask an
+// edge for what another site stores, with forwarding fields of its choice.
+func (k Key) PeerTLS(node string, roles ...string) (*tls.Config, error) {
+	conf, err := k.TLS(node, roles...)
+	if err != nil {
+		return nil, err
+	}
+	conf.VerifyConnection = func(st tls.ConnectionState) error { return wantRole(st, RoleEdge) }
+	return conf, nil
+}
+
+// wantRole returns an error unless the other side of a connection has a role. Its certificate was
+// verified before.
+func wantRole(st tls.ConnectionState, role string) error {
+	if len(st.PeerCertificates) == 0 {
+		return errors.New("the other side shows no certificate")
+	}
+	if subject := st.PeerCertificates[0].Subject; !slices.Contains(subject.OrganizationalUnit, role) {
+		return fmt.Errorf("node %s does not have the role %s", subject.CommonName, role)
+	}
+	return nil
+}
+
 // identity is the credential, or one that is made for a node.
 func (k Key) identity(node string, roles []string) (*credential, error) {
 	if k.credential != nil {
@@ -234,10 +257,10 @@ func withRole(conf *tls.Config, role string) *tls.Config {
 		if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 			return fmt.Errorf("the other side is not of this fleet: %w", err)
 		}
-		if role != "" && !slices.Contains(cert.Subject.OrganizationalUnit, role) {
-			return fmt.Errorf("node %s does not have the role %s", cert.Subject.CommonName, role)
+		if role == "" {
+			return nil
 		}
-		return nil
+		return wantRole(st, role)
 	}
 	return conf
 }

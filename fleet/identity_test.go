@@ -181,3 +181,32 @@ func TestNodesKnowEachOtherInRotation(t *testing.T) {
 		}
 	}
 }
+
+// Only edges are peers of an edge, on both sides of a connection.
+func TestPeersAreEdges(t *testing.T) {
+	conf := func(node string, roles ...string) *tls.Config {
+		c, err := key(t, "a").PeerTLS(node, roles...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ServerName = "hel1"
+		return c
+	}
+	for _, c := range []struct {
+		client, server []string
+		ok             bool
+	}{
+		{[]string{RoleEdge}, []string{RoleEdge}, true},
+		{[]string{RoleGeoDNS, RoleEdge}, []string{RoleEdge, RoleControl}, true},
+		{[]string{RoleGeoDNS}, []string{RoleEdge}, false},
+		{[]string{RoleControl}, []string{RoleEdge}, false},
+		{[]string{RoleAdmin}, []string{RoleEdge}, false},
+		{nil, []string{RoleEdge}, false},
+		{[]string{RoleEdge}, []string{RoleGeoDNS}, false},
+	} {
+		client, server := shake(t, conf("nyc1", c.client...), conf("hel1", c.server...))
+		if ok := client == nil && server == nil; ok != c.ok {
+			t.Errorf("client %v, server %v: %v, %v; want a connection: %v", c.client, c.server, client, server, c.ok)
+		}
+	}
+}

@@ -209,7 +209,7 @@ func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 	if key == nil || !f.hasPeers(n) {
 		return nil, nil
 	}
-	return key.TLS(n.Name, n.Roles...)
+	return key.PeerTLS(n.Name, n.Roles...)
 }
 
 // usesKey reports whether a node has a use for the fleet key: for the control plane, other edges, cookies of its name server, or session tickets.

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
 // countingOrigin answers each path with itself and counts what it is asked.
@@ -75,12 +77,14 @@ func freeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
+const regionKey = "0123456789abcdef0123456789abcdef0123"
+
 // startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield, in front of an origin, of which
 // the fleet file may say more.
 func startRegion(t *testing.T, originURL string, more ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "fleet.key"), []byte("0123456789abcdef0123456789abcdef0123"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "fleet.key"), []byte(regionKey), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	nodes := map[string]*testNode{}
@@ -206,18 +210,29 @@ func TestRegionIsOneCache(t *testing.T) {
 	}
 }
 
-// Only who has the fleet key can ask the listener for peers.
+// Only the edges of the fleet can ask the listener for peers.
 func TestPeersAlone(t *testing.T) {
 	o := newCountingOrigin(t)
 	nodes := startRegion(t, o.URL)
-	c, err := tls.Dial("tcp", nodes["eu1"].peer, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-	if err == nil { // in TLS 1.3 a client learns at its first read
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-		_, err = c.Read(make([]byte, 1))
-		c.Close()
+	key, err := fleet.NewKey([]byte(regionKey))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err == nil || !strings.Contains(err.Error(), "certificate required") {
-		t.Errorf("without a certificate: %v", err)
+	nameServer, err := key.TLS("eu1", fleet.RoleGeoDNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nameServer.ServerName = "eu1"
+	for want, conf := range map[string]*tls.Config{"certificate required": {InsecureSkipVerify: true, NextProtos: []string{"h2"}}, "bad certificate": nameServer} {
+		c, err := tls.Dial("tcp", nodes["eu1"].peer, conf)
+		if err == nil { // in TLS 1.3 a client learns at its first read
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, err = io.ReadAll(c)
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %s: %v", want, err)
+		}
 	}
 	// A client's own word about tiers counts for nothing, and it sees no peer's fields.
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://www.example.com/forged", nil)
