@@ -36,11 +36,11 @@ func runs(status, sum string) error {
 	if !tells || sum == "" {
 		return nil
 	}
-	if after, not := strings.CutPrefix(rest, sum); not && (after == "" || strings.HasPrefix(after, tookNot)) {
-		return nil
-	}
-	if _, why, not := strings.Cut(rest, tookNot+sum+": "); not {
+	if _, why, not := strings.Cut(rest, tookNot+sum+": "); not { // also if a file that it names is another one alone
 		return fmt.Errorf("%w: it did not take the new fleet file: %s", ErrRefused, why)
+	}
+	if after, is := strings.CutPrefix(rest, sum); is && (after == "" || strings.HasPrefix(after, tookNot)) {
+		return nil
 	}
 	return fmt.Errorf("it has not taken the new fleet file yet")
 }

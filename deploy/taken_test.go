@@ -20,6 +20,7 @@ func TestRuns(t *testing.T) {
 		{NotTaken("b2", "a1", errors.New("line 3\nmore")), "a1", "refused: it did not take the new fleet file: line 3"},
 		{NotTaken("b2", "c3", errors.New("line 3")), "a1", "it has not taken the new fleet file yet"},
 		{NotTaken("a1", "c3", errors.New("line 3")), "a1", ""},
+		{NotTaken("a1", "a1", errors.New("no token")), "a1", "refused: it did not take the new fleet file: no token"},
 	} {
 		if err := runs(c.status, c.sum); (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
 			t.Errorf("%q, %s: %v, want %s", c.status, c.sum, err, c.err)

@@ -114,7 +114,11 @@ func (s *Server) authorize(to route) http.Handler {
 		switch {
 		case g == nil:
 			w.Header().Set("WWW-Authenticate", `Bearer realm="kaiku"`)
-			to.fail(w, http.StatusUnauthorized, "want Authorization: Bearer with the admin token")
+			why := "want Authorization: Bearer with the admin token"
+			if secretOf(r.Header) != "" {
+				why = "the token is none that this node accepts: it is wrong, or was replaced"
+			}
+			to.fail(w, http.StatusUnauthorized, why)
 		case !g.has(to.scope):
 			to.fail(w, http.StatusForbidden, "this token has not the scope "+to.scope)
 		default:

@@ -148,6 +148,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*Fleet) (string
 				if r.key {
 					return running.reseal(ctx, overSSH(d))
 				}
+				say("asking all nodes whether they accept the new one")
 				return running.accepted(ctx, overSSH(d), secret)
 			})
 		},
