@@ -50,8 +50,8 @@ deb:
 	$(GO) run $(NFPM) package --config deploy/nfpm.yaml --packager deb --target $(DIST)
 
 # Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen,
-# ip, nsenter and setpriv (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
-# openssh-server openssh-client iproute2 util-linux).
+# ip, nsenter, setpriv and script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
+# openssh-server openssh-client iproute2 util-linux bsdutils).
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 20m -tags real -run '^TestReal' ./...
 

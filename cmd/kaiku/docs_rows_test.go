@@ -17,7 +17,7 @@ var (
 	initFleet  = prints(`^wrote fleet/fleet\.yaml$`, `^wrote fleet/example\.com\.zone$`, `^wrote fleet/fleet\.key$`, `^wrote fleet/admin\.token$`)
 	checkFleet = prints(`^fleet/fleet\.yaml is fine: 1 site, 3 nodes, 1 zone$`)
 	explainDNS = prints(`^client\s+193\.166\.3\.2 .*FI`, `^hel1 .* A +the nearest place`, `^fra1 .* - +farther`)
-	dryRun     = prints(`^hel1.*:$`, `kaiku\.service`, `^fra1.*:$`, `^nyc1.*:$`)
+	dryRun     = prints(`SHA256:`, `hel1:$`, `kaiku\.service`, `fra1:$`, `nyc1:$`).onTerminal("yes\nyes\nyes\n") // to each host key
 	deployAll  = prints(`hel1: started and well`, `fra1: started and well`, `nyc1: started and well`)
 	allReady   = prints(`^3 of 3 nodes ready`, `^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`, `^all +\d.* 3 up`)
 	drains     = succeeds.then(prints(`^hel1 .* draining`), statusOfFleet)

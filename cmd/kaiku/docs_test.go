@@ -258,6 +258,7 @@ func prints(patterns ...string) docCheck {
 
 // unmatched is the first pattern that does not match; "" if all do.
 func unmatched(out string, patterns []string) string {
+	out = strings.ReplaceAll(out, "\r\n", "\n") // a terminal's
 	for _, p := range patterns {
 		if !regexp.MustCompile("(?mi)" + p).MatchString(out) {
 			return p
@@ -290,6 +291,14 @@ func twice(firstPattern, secondPattern string) docCheck {
 		t.Helper()
 		prints(firstPattern)(t, s, command, "")
 		prints(secondPattern)(t, s, command, "")
+	}
+}
+
+// onTerminal runs the command on a terminal, where somebody types these lines.
+func (c docCheck) onTerminal(typed string) docCheck {
+	return func(t *testing.T, s *docShell, command, shown string) {
+		t.Helper()
+		c(t, s, "printf %s "+shellQuote(typed)+" | script -qec "+shellQuote(command)+" /dev/null", shown)
 	}
 }
 

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -133,16 +132,8 @@ func (l *lab) addMachines(t *testing.T) {
 	for _, n := range labNodes {
 		l.addNode(t, n[0], n[1])
 		config += "Host " + n[0] + "\n  HostName " + n[1] + "\n"
-		known := l.run(t, "ssh-keyscan", n[1]) // the operator has been there before
-		f, err := os.OpenFile(l.home+"/.ssh/known_hosts", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.WriteString(known)
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
-		l.ssh(t, n[0], "cat >>/etc/hosts <<'end'\n"+l.hosts()+"end\ncat >>"+systemRoots+" <<'end'\n"+l.roots+"end\n")
+		l.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i", l.home+"/.ssh/id_ed25519", "root@"+n[1],
+			"cat >>/etc/hosts <<'end'\n"+l.hosts()+"end\ncat >>"+systemRoots+" <<'end'\n"+l.roots+"end\n")
 	}
 	if err := os.WriteFile(l.home+"/.ssh/config", []byte(config), 0o600); err != nil {
 		t.Fatal(err)

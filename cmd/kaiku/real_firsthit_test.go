@@ -42,7 +42,7 @@ func TestRealFirstHit(t *testing.T) {
 		"--node", "hel1=203.0.113.10@60.17,24.94", "--node", "fra1=192.0.2.30@50.11,8.68", "--node", "nyc1=198.51.100.20@40.71,-74.01")
 	l.kaiku(t, "check", "--config", config)
 	done("init, check")
-	deploy := l.command("deploy", "--config", config)
+	deploy := l.command("deploy", "--config", config, "--accept-new-host-keys")
 	told := &timedLines{began: began}
 	deploy.Stderr = told
 	if err := deploy.Run(); err != nil {
