@@ -73,7 +73,8 @@ nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }
 func TestCheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := selfSigned(t, time.Now().Add(time.Hour))
-	old, oldKey := selfSigned(t, time.Now().Add(-time.Hour))
+	past := time.Now().Add(-time.Hour)
+	old, oldKey := selfSigned(t, past)
 	writeAll(t, dir, map[string]string{"fleet.key": strings.Repeat("k", 40), "short.key": "k", "admin.token": "t\n", "empty.token": "\n", "tls.crt": cert, "tls.key": key, "old.crt": old, "old.key": oldKey,
 		"beside/x.key": strings.Repeat("k", 40)})
 	const inline = "hJ2kq9Qe1b0YxvT5oW7uRz3mN8cLpA6sDfGhJkL4="
@@ -97,7 +98,7 @@ func TestCheckFiles(t *testing.T) {
 		{"certificate and key swapped", "", "tls: { certificates: [{ cert: tls.key, key: tls.crt }] }\n",
 			"3:25: tls.certificates[0].cert: DIR/tls.key does not begin with a certificate in PEM: want -----BEGIN CERTIFICATE-----, its chain after it", true},
 		{"a certificate of the past", "", "tls: { certificates: [{ cert: old.crt, key: old.key }] }\n",
-			"3:25: warning: tls.certificates[0].cert: DIR/old.crt: the certificate was good until " + time.Now().Add(-time.Hour).UTC().Format(time.DateOnly), false},
+			"3:25: warning: tls.certificates[0].cert: DIR/old.crt: the certificate was good until " + past.UTC().Format(time.DateOnly), false},
 		{"an authority of the origin that is none", ", ca: admin.token", "", "1:84: sites[0].origin.ca: there is no certificate in PEM in DIR/admin.token", true},
 		{"an authority of the origin that is not there", ", ca: ca.pem", "", "1:84: sites[0].origin.ca: there is no file DIR/ca.pem", true},
 		{"an authority of ACME", "", "tls: { acme: { email: a@b.example, ca: short.key } }\n", "3:36: tls.acme.ca: there is no certificate in PEM in DIR/short.key", true},

@@ -97,10 +97,23 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 			}
 		}
 	}
+	f.checkOriginNames(s, zones)
 	for i := range f.Sites {
 		for j, host := range lowerHosts(f.Sites[i].Hosts) {
 			if inZone(zones, strings.TrimPrefix(host, "*.")) && !s.Leads(host) {
 				f.warnf(fmt.Sprintf("sites[%d].hosts[%d]", i, j), "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges", host)
+			}
+		}
+	}
+}
+
+// checkOriginNames finds origin servers that edges can't find, as the zone that they are in has no such name.
+func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
+	for i := range f.Sites {
+		for j, server := range f.Sites[i].Origin.Servers {
+			host := lowerHosts([]string{server.URL.Hostname()})[0]
+			if inZone(zones, host) && !s.Leads(host) {
+				f.warnf(fmt.Sprintf("sites[%d].origin.servers[%d]", i, j), "the zone has no name %s, so that edges don't find the server: put its address into the zone file", host)
 			}
 		}
 	}

@@ -2,120 +2,174 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
+	"regexp"
+	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/spf13/cobra"
 )
 
-// first files of a fleet.
+// firstFiles are the first files of a fleet.
 type firstFiles struct {
-	Domain, Origin, Email string
-	Nodes                 []firstNode
-}
+	Domain, Email string
+	Origin        OriginURL
+	Nodes         []firstNode
 
-// firstNode is a machine as it is given to init: name=address@latitude,longitude.
-type firstNode struct {
-	Name     string
-	Address  netip.Addr
-	Lat, Lon float64
-	Roles    string
+	// Below the domain, the origin's host needs addresses in the zone: its label and these.
+	OriginLabel     string
+	OriginAddresses []netip.Addr
+	// Unhealthy is what the origin answers to the health check, if that would be taken as down; 0 otherwise.
+	Unhealthy int
 }
 
 func initCommand() *cobra.Command {
+	var f firstFiles
 	var domain, originURL, email, dir string
 	var nodes []string
+	var noCheck bool
 	cmd := &cobra.Command{
-		Use:   "init --domain example.com --origin https://origin.example.net --node hel1=203.0.113.10@60.17,24.94 …",
+		Use:   "init --domain example.com --origin https://origin.example.net --node hel1=203.0.113.10@Helsinki …",
 		Short: "Write the first fleet.yaml, its zone, fleet key and admin token; asks for what is not given",
 		Long: `Write the first fleet.yaml, its zone, fleet key and admin token, into a folder that has none of them yet.
 
-The first node, or the first three, get the role control, the first two geodns, all of them edge. What is not given by flags is asked for.`,
+The first node, or the first three, get the role control, the first two geodns, all of them edge. What is not given by flags is asked for.
+
+A node is NAME=IP[,IP]@PLACE: its addresses, of IPv4 and of IPv6, and where it is, as LATITUDE,LONGITUDE or the name of a large city. Without @PLACE
+it is taken to be where the people of its address's country live.
+
+The origin is asked once for its page / and a file of that, as an edge would, and what it answers is told: its certificate, redirects, and what will be cached for how long.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := askFirst(cmd.InOrStdin(), cmd.OutOrStdout(), domain, originURL, email, nodes)
-			if err != nil {
+			out := cmd.OutOrStdout()
+			q := &questions{lines: bufio.NewScanner(cmd.InOrStdin()), out: out}
+			if err := f.gather(q, domain, originURL, email, nodes); err != nil {
 				return err
 			}
-			return f.write(dir, cmd.OutOrStdout())
+			f.assignRoles()
+			if !noCheck {
+				f.lookAtOrigin(cmd.Context(), out)
+			}
+			return f.write(dir, out)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&domain, "domain", "", "the domain that the name servers answer for; the site is www below it, and the domain itself")
 	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
 	fl.StringVar(&email, "email", "", "`ADDRESS` of an account at Let's Encrypt, for certificates; none means no TLS")
-	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP@LATITUDE,LONGITUDE` (may be repeated)")
+	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP[,IP]@PLACE`, as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "the folder to write to")
+	fl.BoolVar(&noCheck, "no-origin-check", false, "don't ask the origin anything")
 	return cmd
 }
 
-// askFirst asks for what was not given.
-func askFirst(in io.Reader, out io.Writer, domain, originURL, email string, nodes []string) (*firstFiles, error) {
-	lines := bufio.NewScanner(in)
-	ask := func(question string) (string, error) {
-		fmt.Fprint(out, question+": ")
-		if !lines.Scan() {
-			return "", usageError{fmt.Errorf("no answer to %q: give it by a flag, see kaiku init --help", question)}
+// questions are what is asked of a person.
+type questions struct {
+	lines *bufio.Scanner
+	out   io.Writer
+}
+
+// ask asks again until take takes the answer.
+func (q *questions) ask(question string, take func(answer string) error) error {
+	for {
+		fmt.Fprint(q.out, question+": ")
+		if !q.lines.Scan() {
+			fmt.Fprintln(q.out)
+			return usageError{fmt.Errorf("no answer to %q: give it by a flag, see kaiku init --help", question)}
 		}
-		return strings.TrimSpace(lines.Text()), nil
+		err := take(strings.TrimSpace(q.lines.Text()))
+		if err == nil {
+			return nil
+		}
+		fmt.Fprintf(q.out, "  %v\n", err)
 	}
-	var err error
-	if domain == "" {
-		if domain, err = ask("domain, such as example.com"); err != nil {
-			return nil, err
+}
+
+// gather takes what was given by flags, and asks for the rest.
+func (f *firstFiles) gather(q *questions, domain, originURL, email string, nodes []string) error {
+	given := func(value, question string, take func(string) error) error {
+		if value == "" {
+			return q.ask(question, take)
+		}
+		if err := take(value); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	if err := given(domain, "domain, such as example.com", f.setDomain); err != nil {
+		return err
+	}
+	if err := given(originURL, "origin, such as https://origin.example.net", f.setOrigin); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err := f.addNode(n); err != nil {
+			return usageError{err}
 		}
 	}
-	domain = strings.TrimSuffix(strings.ToLower(domain), ".")
-	if !isHost(domain) || !strings.Contains(domain, ".") {
-		return nil, usageError{fmt.Errorf("%q is not a domain", domain)}
-	}
-	if originURL == "" {
-		if originURL, err = ask("origin, such as https://origin.example.net"); err != nil {
-			return nil, err
-		}
-	}
-	if err := new(OriginURL).UnmarshalText([]byte(originURL)); err != nil {
-		return nil, usageError{fmt.Errorf("origin: %w", err)}
-	}
-	asked := len(nodes) == 0
-	for len(nodes) == 0 || nodes[len(nodes)-1] == "more" {
-		line, err := ask("a machine as NAME=IP@LATITUDE,LONGITUDE, such as hel1=203.0.113.10@60.17,24.94 (an empty line ends)")
+	for more := len(nodes) == 0; more; {
+		err := q.ask("a machine as NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or @Helsinki (an empty line ends)", func(line string) error {
+			if more = line != "" || len(f.Nodes) == 0; line == "" && more {
+				return fmt.Errorf("a fleet has at least one machine")
+			} else if line == "" {
+				return nil
+			}
+			return f.addNode(line)
+		})
 		if err != nil {
-			return nil, err
-		}
-		nodes = nodes[:max(0, len(nodes)-1)]
-		if line == "" {
-			break
-		}
-		nodes = append(nodes, line, "more")
-	}
-	if asked && email == "" {
-		if line, err := ask("e-mail address for certificates from Let's Encrypt (an empty line: no TLS)"); err == nil {
-			email = line
+			return err
 		}
 	}
-	if email != "" && !strings.Contains(email, "@") {
-		return nil, usageError{fmt.Errorf("%q is not an e-mail address", email)}
-	}
-	f := &firstFiles{Domain: domain, Origin: originURL, Email: email}
-	for _, text := range nodes {
-		n, err := parseFirstNode(text)
-		if err != nil {
-			return nil, usageError{err}
+	if email != "" {
+		if err := f.setEmail(email); err != nil {
+			return usageError{err}
 		}
-		f.Nodes = append(f.Nodes, n)
+	} else if len(nodes) == 0 { // an end here is an answer, too
+		_ = q.ask("e-mail address for certificates from Let's Encrypt (an empty line: no TLS)", f.setEmail)
 	}
-	if len(f.Nodes) == 0 {
-		return nil, usageError{errors.New("a fleet has at least one machine")}
+	return nil
+}
+
+func (f *firstFiles) setDomain(text string) error {
+	domain := strings.TrimSuffix(strings.ToLower(text), ".")
+	if rest, ok := strings.CutPrefix(domain, "www."); ok && strings.Contains(rest, ".") {
+		return fmt.Errorf("%q is a host: want the domain, as %s, which gets www too", text, rest)
 	}
+	if _, err := netip.ParseAddr(domain); err == nil || !isHost(domain) || !strings.Contains(domain, ".") {
+		return fmt.Errorf("%q is not a domain: want a name such as example.com", text)
+	}
+	f.Domain = domain
+	return nil
+}
+
+func (f *firstFiles) setOrigin(text string) error {
+	if err := f.Origin.UnmarshalText([]byte(text)); err != nil {
+		return fmt.Errorf("origin: %w", err)
+	}
+	host := strings.ToLower(f.Origin.Hostname())
+	if slices.Contains(f.hosts(), host) {
+		return fmt.Errorf("origin: %s will lead to the edges: want a name or an address of the server's own, such as origin.%s", host, f.Domain)
+	}
+	return nil
+}
+
+// hosts are those of the site.
+func (f *firstFiles) hosts() []string { return []string{f.Domain, "www." + f.Domain} }
+
+var emailRE = regexp.MustCompile(`^[^@\s"\\]+@[^@\s"\\]+\.[^@\s"\\]+$`)
+
+func (f *firstFiles) setEmail(text string) error {
+	if text != "" && !emailRE.MatchString(text) {
+		return fmt.Errorf("%q is not an e-mail address", text)
+	}
+	f.Email = text
+	return nil
+}
+
+// assignRoles makes all nodes edges, the first two name servers, and the first, or the first three, control nodes. One alone needs none.
+func (f *firstFiles) assignRoles() {
 	controls := 1
 	if len(f.Nodes) >= 3 {
 		controls = 3
@@ -130,110 +184,4 @@ func askFirst(in io.Reader, out io.Writer, domain, originURL, email string, node
 		}
 		f.Nodes[i].Roles = strings.Join(roles, ", ")
 	}
-	return f, nil
-}
-
-func parseFirstNode(text string) (firstNode, error) {
-	name, rest, ok1 := strings.Cut(text, "=")
-	ip, place, ok2 := strings.Cut(rest, "@")
-	lat, lon, ok3 := strings.Cut(place, ",")
-	n := firstNode{Name: strings.TrimSpace(name)}
-	var errs [3]error
-	n.Address, errs[0] = netip.ParseAddr(strings.TrimSpace(ip))
-	n.Lat, errs[1] = strconv.ParseFloat(strings.TrimSpace(lat), 64)
-	n.Lon, errs[2] = strconv.ParseFloat(strings.TrimSpace(lon), 64)
-	if err := errors.Join(errs[:]...); err != nil || !ok1 || !ok2 || !ok3 || !labelRE.MatchString(n.Name) {
-		return n, fmt.Errorf("node %q: want NAME=IP@LATITUDE,LONGITUDE, such as hel1=203.0.113.10@60.17,24.94", text)
-	}
-	return n, nil
-}
-
-var firstFleet = template.Must(template.New("fleet.yaml").Parse(`# One file describes the fleet. Every node gets the same file and is told its own name: kaiku serve --config fleet.yaml --node NAME
-# Run kaiku check --config fleet.yaml after every change.
-
-sites:
-  - name: www
-    hosts: [{{.Domain}}, www.{{.Domain}}]
-    origin:
-      servers: ["{{.Origin}}"]
-{{- if .Email}}
-    https: { redirect: true }          # plain HTTP is sent to https://
-
-tls:
-  acme: { email: "{{.Email}}" }        # certificates for all hosts, by themselves
-{{- end}}
-
-nodes:
-{{- range .Nodes}}
-  {{.Name}}:
-    roles: [{{.Roles}}]
-    location: [{{.Lat}}, {{.Lon}}]     # latitude, longitude
-    addresses: ["{{.Address}}"]
-{{- end}}
-
-geodns:
-  zones:
-    - name: {{.Domain}}
-      file: {{.Domain}}.zone           # all other records of the domain
-      edges:
-        "@": {}
-        www: {}
-
-secrets:                               # files, which every node needs a copy of; the paths are relative to this file
-  admin_token: admin.token
-  fleet_key: fleet.key
-`))
-
-var firstZone = template.Must(template.New("zone").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }}).Parse(`$ORIGIN {{.Domain}}.
-$TTL 3600
-@    IN SOA ns1 hostmaster 1 14400 3600 1209600 300
-{{- range $i, $n := .Nodes}}{{if lt $i 2}}
-@    IN NS  ns{{inc $i}}{{end}}{{end}}
-{{- range $i, $n := .Nodes}}{{if lt $i 2}}
-ns{{inc $i}}  IN {{if $n.Address.Is4}}A{{else}}AAAA{{end}} {{$n.Address}}{{end}}{{end}}
-`))
-
-// write writes the files, none of which may be there.
-func (f *firstFiles) write(dir string, out io.Writer) error {
-	key, err := newSecret()
-	if err != nil {
-		return err
-	}
-	token, err := newSecret()
-	if err != nil {
-		return err
-	}
-	var fleetText, zoneText bytes.Buffer
-	if err := errors.Join(firstFleet.Execute(&fleetText, f), firstZone.Execute(&zoneText, f)); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	files := []struct {
-		name string
-		text []byte
-		mode os.FileMode
-	}{{"fleet.yaml", fleetText.Bytes(), 0o644}, {f.Domain + ".zone", zoneText.Bytes(), 0o644}, {"fleet.key", []byte(key + "\n"), 0o600}, {"admin.token", []byte(token + "\n"), 0o600}}
-	for _, file := range files {
-		if _, err := os.Lstat(filepath.Join(dir, file.name)); err == nil {
-			return fmt.Errorf("init: %s is there already: give another --dir, or remove it", filepath.Join(dir, file.name))
-		}
-	}
-	for _, file := range files {
-		path := filepath.Join(dir, file.name)
-		w, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, file.mode)
-		if err != nil {
-			return fmt.Errorf("init: %w", err)
-		}
-		_, err = w.Write(file.text)
-		if err := errors.Join(err, w.Close()); err != nil {
-			return fmt.Errorf("init: write %s: %w", path, err)
-		}
-		fmt.Fprintf(out, "wrote %s\n", path)
-	}
-	_, err = fmt.Fprintf(out, `next: kaiku check --config %[1]s
-then kaiku deploy --config %[1]s --dry-run, which tells what it would do on the machines, and the same without --dry-run
-`, filepath.Join(dir, "fleet.yaml"))
-	return err
 }

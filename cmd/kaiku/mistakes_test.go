@@ -187,6 +187,10 @@ func TestMistakesOfMeaning(t *testing.T) {
 		{"a wildcard without a name", strings.Replace(origin("http://origin.example.net"), "[www.example.com]", "[\"*.example.com\"]", 1) + zone("www: {}"),
 			"1:30: warning: sites[0].hosts[0]: the zone has no name *.example.com, so that nobody finds it: add it to geodns.zones, below edges"},
 
+		{"an origin without a name", origin("http://origin.example.com") + zone("www: {}"),
+			"1:68: warning: sites[0].origin.servers[0]: the zone has no name origin.example.com, so that edges don't find the server: put its address into the zone file"},
+		{"an origin that the zone file has", origin("http://mail.example.com") + zone("www: {}"), ""},
+
 		{"an admin listener for everybody", site + edges + "edge: { admin: \"0.0.0.0:9080\" }\n", "5:9: edge.admin: other machines reach 0.0.0.0:9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
 		{"an admin listener for everybody, with a token", site + edges + "edge: { admin: \":9080\" }\n" + token, ""},
 		{"an admin listener for everybody, with a token for some things", site + edges + "edge: { admin: \":9080\" }\nsecrets: { tokens: [{ file: t, scopes: [purge] }] }\n", ""},

@@ -107,7 +107,7 @@ func nginxServer(t *testing.T, addr, server string) (files, log string) {
 	if err := os.Mkdir(files, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, size := range map[string]int{"a.css": 1000, "b.js": 70_000, "c.bin": 5_000_000} {
+	for name, size := range map[string]int{"index.html": 100, "a.css": 1000, "b.js": 70_000, "c.bin": 5_000_000} {
 		if err := os.WriteFile(filepath.Join(files, name), bytes.Repeat([]byte(name), size/len(name)), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -27,19 +27,22 @@ const maxSuggested = 24
 // nearest returns the known word that was probably meant, or "". Case and the kind of dash don't count; beyond these a word may
 // have one mistake in each three letters: a letter too many, too few, another one, or two swapped.
 func nearest(word string, known []string) string {
-	plain := strings.NewReplacer("_", "", "-", "", " ", "")
-	normal := func(s string) string { return plain.Replace(strings.ToLower(s)) }
-	w := normal(word)
+	w := plainWord(word)
 	if len(w) > 64 {
 		return ""
 	}
 	best, least := "", max(1, len(w)/3)+1
 	for _, k := range known {
-		if d := mistakes(w, normal(k)); d < least && d < len(k) {
+		if d := mistakes(w, plainWord(k)); d < least && d < len(k) {
 			best, least = k, d
 		}
 	}
 	return best
+}
+
+// plainWord is a word without what people write in different ways: case, and what stands between its parts.
+func plainWord(s string) string {
+	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
 }
 
 // mistakes is the optimal string alignment distance between two words.

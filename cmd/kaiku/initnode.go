@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// firstNode is a machine as it is given to init.
+type firstNode struct {
+	Name      string
+	Addresses []netip.Addr
+	Place     Location
+	Where     string // what the place is; "" if it was given by its coordinates
+	Roles     string
+}
+
+// IPv6 tells a template whether an address is of IPv6.
+func (n firstNode) IPv6(a netip.Addr) bool { return a.Is6() }
+
+// addNode takes a machine as NAME=IP[,IP]@PLACE, which none of those before may contradict.
+func (f *firstFiles) addNode(text string) error {
+	n, err := parseFirstNode(text)
+	if err != nil {
+		return err
+	}
+	for _, other := range f.Nodes {
+		if other.Name == n.Name {
+			return fmt.Errorf("there is a node %s already: give this one another name", n.Name)
+		}
+		for _, a := range n.Addresses {
+			if slices.Contains(other.Addresses, a) {
+				return fmt.Errorf("%s is the address of node %s already", a, other.Name)
+			}
+		}
+	}
+	f.Nodes = append(f.Nodes, n)
+	return nil
+}
+
+func parseFirstNode(text string) (firstNode, error) {
+	const form = "want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"
+	name, rest, ok := strings.Cut(text, "=")
+	n := firstNode{Name: strings.TrimSpace(name)}
+	if !ok {
+		return n, fmt.Errorf("node %q: %s", text, form)
+	}
+	if !labelRE.MatchString(n.Name) {
+		return n, fmt.Errorf("%q is not a node name: want letters a-z, digits and -; %s", n.Name, form)
+	}
+	addresses, place, given := strings.Cut(rest, "@")
+	for a := range strings.SplitSeq(addresses, ",") {
+		addr, err := netip.ParseAddr(strings.Trim(strings.TrimSpace(a), "[]"))
+		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+			return n, fmt.Errorf("node %s: %q is not an IP address; %s", n.Name, a, form)
+		}
+		if slices.Contains(n.Addresses, addr.Unmap()) {
+			return n, fmt.Errorf("node %s has the address %s twice", n.Name, addr)
+		}
+		n.Addresses = append(n.Addresses, addr.Unmap())
+	}
+	if given {
+		return n, n.parsePlace(strings.TrimSpace(place))
+	}
+	for _, a := range n.Addresses {
+		if country, people, ok := geodns.Country(a); ok {
+			n.Place, n.Where = Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
+			return n, nil
+		}
+	}
+	return n, fmt.Errorf("node %s: where is it? Its address tells no country; %s", n.Name, form)
+}
+
+// parsePlace takes coordinates, or the name of a city.
+func (n *firstNode) parsePlace(text string) error {
+	lat, lon, both := strings.Cut(text, ",")
+	var err1, err2 error
+	n.Place[0], err1 = strconv.ParseFloat(strings.TrimSpace(lat), 64)
+	n.Place[1], err2 = strconv.ParseFloat(strings.TrimSpace(lon), 64)
+	if both && err1 == nil && err2 == nil {
+		if l := n.Place; !(l[0] >= -90 && l[0] <= 90 && l[1] >= -180 && l[1] <= 180) {
+			return fmt.Errorf("node %s: %s is not on the Earth: latitude is -90 to 90, longitude -180 to 180", n.Name, text)
+		}
+		return nil
+	}
+	place, known, near := city(text)
+	switch {
+	case known != "":
+		n.Place, n.Where = place, known
+		return nil
+	case near != "":
+		return fmt.Errorf("node %s: the city %q is not known; did you mean %s? LATITUDE,LONGITUDE will do too", n.Name, text, near)
+	}
+	return fmt.Errorf("node %s: %q is neither LATITUDE,LONGITUDE nor a city that is known", n.Name, text)
+}
