@@ -25,7 +25,7 @@ type Client struct {
 	// DialTCP connects to a server; nil is the net package.
 	DialTCP func(network, addr string) (net.Conn, error)
 
-	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do
+	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do; guarded by mu
 
 	conn  *nats.Conn
 	js    jetstream.JetStream
@@ -58,28 +58,41 @@ const (
 // inbox is where answers to a node come; no other node may listen there.
 func inbox(node string) string { return "_INBOX." + node }
 
-// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes; those on fewer are brought to so many. It goes on trying until
-// ctx ends. Only control nodes may.
-func (c *Client) Create(ctx context.Context, replicas int) error {
-	c.replicas = replicas
+// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes, or as many as there are; those on fewer are brought to so many. It goes on
+// trying until ctx ends. Only control nodes may.
+func (c *Client) Create(ctx context.Context, replicas int) {
 	told := ""
 	for ctx.Err() == nil {
-		_, _, _, err := c.ready(ctx)
+		err := c.create(ctx, replicas)
 		if err == nil {
-			if err = c.grow(ctx); err == nil {
-				return nil
-			}
+			return
 		}
 		if err.Error() != told && !errors.Is(err, errNoControl) {
 			told = err.Error()
-			c.Log.Info("control plane: waits for a majority of its nodes", "error", err)
+			c.Log.Info("control plane: waits for its other nodes", "error", err)
 		}
 		select {
 		case <-time.After(300 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
-	return nil
+}
+
+func (c *Client) create(ctx context.Context, replicas int) error {
+	if !c.conn.IsConnected() {
+		return errNoControl
+	}
+	m, err := c.Members(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.replicas = max(1, min(replicas, len(m.Current)))
+	c.mu.Unlock()
+	if _, _, _, err := c.ready(ctx); err != nil {
+		return err
+	}
+	return c.grow(ctx, replicas)
 }
 
 // ready makes sure that the stream and the buckets are there, and returns them.
@@ -183,5 +196,5 @@ func (c *Client) position(ctx context.Context) (last Position, first uint64, err
 		c.missed(err)
 		return Position{}, 0, fmt.Errorf("ask for the purge log: %w", err)
 	}
-	return Position{uint64(info.Created.UnixNano()), info.State.LastSeq}, info.State.FirstSeq, nil
+	return Position{logOf(info), info.State.LastSeq}, info.State.FirstSeq, nil
 }

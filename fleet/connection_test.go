@@ -11,7 +11,7 @@ import (
 // delivers counts the consumers of the log that are on a control node.
 func (c *control) delivers(t *testing.T) int {
 	t.Helper()
-	all, err := c.server.Jsz(&server.JSzOptions{Accounts: true, Streams: true, Consumer: true})
+	all, err := c.nats().Jsz(&server.JSzOptions{Accounts: true, Streams: true, Consumer: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,16 +2,20 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -40,16 +44,23 @@ const (
 type Control struct {
 	Node    string
 	Addr    string      // for edges and name servers
-	Cluster string      // for other control nodes; "" means that there is none
-	Peers   []string    // addresses of the others' Cluster
+	Cluster string      // for other control nodes
+	Peers   []string    // addresses of the others' Cluster; none means that it is alone
+	Others  []string    // addresses of the others' Addr
 	Turn    int         // the node's place among all of them, from 0; see takeTurns
 	Dir     string      // of the data
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
 
-	server *server.Server
-	gate   *gate
-	noSync bool // for benchmarks that fill the log first
+	server   atomic.Pointer[server.Server]
+	gate     *gate
+	secret   string        // of the process's own connections to the server
+	group    string        // of control nodes that this one is in; "" is none
+	fresh    bool          // the group had no leader yet, as far as this node knows
+	carrying *carried      // what is being carried over into the group; nil is nothing
+	open     chan struct{} // closed once others may come in
+	noSync   bool          // for benchmarks that fill the log first
+	onStep   func(string)
 }
 
 // maxPurge is how large a purge may be, in bytes.
@@ -60,23 +71,48 @@ const controlStart = 20 * time.Second
 
 // Listen starts the server. That it is part of a quorum is not waited for.
 func (c *Control) Listen(ctx context.Context) error {
+	c.secret, c.open = rand.Text(), make(chan struct{})
+	if err := os.MkdirAll(c.Dir, 0o750); err != nil {
+		return fmt.Errorf("control node: %w", err)
+	}
+	if err := c.settle(ctx); err != nil {
+		return fmt.Errorf("control node: %w", err)
+	}
+	if c.carrying == nil {
+		close(c.open)
+	}
+	if err := c.start(); err != nil {
+		return err
+	}
+	var err error
+	// Nodes are told apart by permit.
+	if c.gate, err = listenGate(ctx, c.Addr, withRole(c.TLS, ""), c); err != nil {
+		c.halt()
+		return fmt.Errorf("control listener: %w", err)
+	}
+	return nil
+}
+
+// start starts the server, which knows only those that come by the gate.
+func (c *Control) start() error {
 	opts := &server.Options{
 		ServerName: c.Node, NoSigs: true, NoLog: false, AuthTimeout: 6,
-		// Its own listener, without which it would not connect to other control nodes either, takes nobody:
-		// permit knows only those that come by the gate.
+		// Its own listener, without which it would not connect to other control nodes either, takes nobody.
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
 		MaxPayload: maxPurge, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
 	}
-	if c.Cluster != "" && len(c.Peers) > 0 {
+	if c.group != "" {
 		host, port, err := hostPort(c.Cluster)
 		if err != nil {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
-		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
+		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
+		// NATS takes as many routes as there are for how many are needed for a first election, where nobody knows anything yet: all of them, this one too.
+		opts.Routes = []*url.URL{c.self()}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
 		}
@@ -86,18 +122,22 @@ func (c *Control) Listen(ctx context.Context) error {
 		return fmt.Errorf("start the control server: %w", err)
 	}
 	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	c.server.Store(s)
 	s.Start()
 	if !s.ReadyForConnections(controlStart) {
-		s.Shutdown()
+		c.halt()
 		return fmt.Errorf("the control server did not start within %v: is %s free, and %s writable?", controlStart, c.Cluster, c.Dir)
 	}
-	c.server = s
-	// Nodes are told apart by permit.
-	if c.gate, err = listenGate(ctx, c.Addr, withRole(c.TLS, ""), s, c.Log); err != nil {
-		s.Shutdown()
-		return fmt.Errorf("control listener: %w", err)
-	}
 	return nil
+}
+
+// self is the address of the node's own cluster listener.
+func (c *Control) self() *url.URL {
+	host, port, _ := net.SplitHostPort(c.Cluster) // checked in start
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return &url.URL{Scheme: "nats-route", Host: net.JoinHostPort(host, port)}
 }
 
 // turnTime is more than it takes two control nodes to have a connection, over any ocean.
@@ -123,22 +163,76 @@ func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 func (c *Control) Serve(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(c.gate.serve)
-	defer work.Wait()
-	defer c.gate.close()
-	own := &Client{Node: c.Node, Servers: []string{c.LocalAddr().String()}, TLS: c.TLS, Log: c.Log}
-	if err := own.Dial(); err != nil {
+	err := c.serve(ctx)
+	c.gate.close()
+	work.Wait()
+	c.halt()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+func (c *Control) serve(ctx context.Context) error {
+	if c.group != "" {
+		if err := c.gather(ctx); err != nil {
+			return err
+		}
+	}
+	if c.carrying != nil {
+		if err := c.finishCarry(ctx); err != nil {
+			return err
+		}
+	}
+	m, err := c.newMembership()
+	if err != nil {
 		return err
 	}
-	err := own.Create(ctx, min(1+len(c.Peers), maxReplicas))
-	<-ctx.Done()
-	own.Close()
-	c.server.Shutdown()
-	c.server.WaitForShutdown()
-	return err
+	defer m.close()
+	if removed, err := c.keep(ctx, m.removed); err != nil || !removed {
+		return err
+	}
+	return c.leave(ctx)
+}
+
+// keep makes what is not there yet, and waits for the end of ctx, or until the node is removed.
+func (c *Control) keep(ctx context.Context, gone <-chan struct{}) (removed bool, err error) {
+	own := &Client{Node: c.Node, Servers: []string{c.LocalAddr().String()}, TLS: c.TLS, Log: c.Log}
+	if err := own.Dial(); err != nil {
+		return false, err
+	}
+	defer own.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { own.Create(ctx, min(1+len(c.Peers), maxReplicas)) })
+	defer work.Wait()
+	defer cancel()
+	select {
+	case <-gone:
+		return true, nil
+	case <-ctx.Done():
+		return false, nil
+	}
 }
 
 // LocalAddr is the address for edges and name servers, after Listen.
 func (c *Control) LocalAddr() net.Addr { return c.gate.listener.Addr() }
+
+// nats is the embedded server.
+func (c *Control) nats() *server.Server { return c.server.Load() }
+
+// halt stops the server.
+func (c *Control) halt() {
+	c.nats().Shutdown()
+	c.nats().WaitForShutdown()
+}
+
+// did tells tests of what was done.
+func (c *Control) did(step string) {
+	if c.onStep != nil {
+		c.onStep(step)
+	}
+}
 
 func hostPort(addr string) (string, int, error) {
 	host, port, err := net.SplitHostPort(addr)
@@ -167,6 +261,14 @@ type permit struct{ control *Control }
 
 // Check gives a client the subjects of its roles.
 func (p permit) Check(c server.ClientAuthentication) bool {
+	if opts := c.GetOpts(); p.control.own(opts) {
+		user := &server.User{Username: opts.Username}
+		if opts.Username == userSystem {
+			user.Account = p.control.nats().SystemAccount()
+		}
+		c.RegisterUser(user)
+		return true
+	}
 	who, ok := p.control.gate.who(c.GetOpts().Username)
 	if !ok {
 		return false
@@ -203,6 +305,9 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 	if has(RoleEdge) {
 		publish = append(publish, "$KV."+certificateBucket+".>", "$KV."+challengeBucket+".>")
+	}
+	if has(RoleControl) || has(RoleAdmin) {
+		publish = append(publish, membersSubject, removeSubject)
 	}
 	purges := []string{purgeSubject + ".>"}
 	if len(sites) > 0 {

@@ -10,13 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 )
 
 // gate is the listener of a control node for edges, name servers and commands. It takes the TLS
@@ -29,10 +26,9 @@ import (
 // with the log of purges as the place for the answer, and so purge. Every frame is therefore held to
 // an allow list here, before NATS sees it.
 type gate struct {
-	server   *server.Server
+	control  *Control
 	listener net.Listener
 	tls      *tls.Config
-	log      *slog.Logger
 
 	conns sync.WaitGroup
 	mu    sync.Mutex
@@ -65,12 +61,12 @@ const (
 )
 
 // listenGate binds the address.
-func listenGate(ctx context.Context, addr string, conf *tls.Config, s *server.Server, log *slog.Logger) (*gate, error) {
+func listenGate(ctx context.Context, addr string, conf *tls.Config, c *Control) (*gate, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &gate{server: s, listener: l, tls: conf, log: log, open: map[net.Conn]struct{}{},
+	return &gate{control: c, listener: l, tls: conf, open: map[net.Conn]struct{}{},
 		early: map[netip.Addr]int{}, names: map[string]identity{}}, nil
 }
 
@@ -92,7 +88,7 @@ func (g *gate) serve() {
 		g.conns.Go(func() {
 			defer g.remove(c)
 			if err := g.pass(c); errors.Is(err, errFrame) {
-				g.log.Warn("control plane: a connection was ended", "from", c.RemoteAddr(), "error", err)
+				g.control.Log.Warn("control plane: a connection was ended", "from", c.RemoteAddr(), "error", err)
 			}
 		})
 	}
@@ -154,7 +150,10 @@ func (g *gate) pass(raw net.Conn) error {
 	if err != nil {
 		return err
 	}
-	inside, err := g.server.InProcessConn()
+	if err := g.control.untilOpen(); err != nil {
+		return err
+	}
+	inside, err := g.control.nats().InProcessConn()
 	if err != nil {
 		return err
 	}
@@ -199,7 +198,8 @@ func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 	if err := raw.SetDeadline(time.Now().Add(gateHandshake)); err != nil {
 		return nil, err
 	}
-	hello := fmt.Appendf(nil, hello, g.server.ID(), g.server.Name(), maxPurge)
+	s := g.control.nats()
+	hello := fmt.Appendf(nil, hello, s.ID(), s.Name(), s.ClusterName(), maxPurge)
 	if waits {
 		if _, err := raw.Write(hello); err != nil {
 			return nil, err
@@ -217,7 +217,7 @@ func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 }
 
 // hello is the first line of a server, as far as nodes need it.
-const hello = `INFO {"server_id":%q,"server_name":%q,"proto":1,"headers":true,"max_payload":%d,"jetstream":true,"tls_required":true}` + "\r\n"
+const hello = `INFO {"server_id":%q,"server_name":%q,"cluster":%q,"proto":1,"headers":true,"max_payload":%d,"jetstream":true,"tls_required":true}` + "\r\n"
 
 // introduce takes the first lines of both sides, and gives the server the client's, in which the client
 // gets a user name that permit knows it by.

@@ -8,22 +8,22 @@ import (
 // maxReplicas is the most that NATS keeps of a stream.
 const maxReplicas = 5
 
-// grow has streams that fewer control nodes keep than there are, as these were added, kept by all. It returns an error while some of them aren't there.
-func (c *Client) grow(ctx context.Context) error {
+// grow has streams that fewer control nodes keep than are to, as these were added, kept by so many. It returns an error while some of them aren't there.
+func (c *Client) grow(ctx context.Context, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, name := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket, "KV_" + challengeBucket} {
+	for _, name := range streamNames() {
 		s, err := c.js.Stream(ctx, name)
 		if err != nil {
 			return fmt.Errorf("read how many keep %s: %w", name, err)
 		}
 		conf := s.CachedInfo().Config
-		if conf.Replicas >= c.replicas {
+		if conf.Replicas >= replicas {
 			continue
 		}
-		conf.Replicas = c.replicas
+		conf.Replicas = replicas
 		if _, err := c.js.UpdateStream(ctx, conf); err != nil {
-			return fmt.Errorf("have %s kept by %d nodes: %w", name, c.replicas, err)
+			return fmt.Errorf("have %s kept by %d nodes: %w", name, replicas, err)
 		}
 	}
 	return nil

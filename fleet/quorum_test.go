@@ -26,15 +26,13 @@ func makeControl(t testing.TB, dir string, n int) []*control {
 			t.Fatal(err)
 		}
 		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t), Turn: i}
-		if n > 1 {
-			c.Cluster = freeAddr(t)
-		}
+		c.Cluster = freeAddr(t)
 		nodes = append(nodes, &control{Control: c})
 	}
 	for _, c := range nodes {
 		for _, o := range nodes {
 			if o != c {
-				c.Peers = append(c.Peers, o.Cluster)
+				c.Peers, c.Others = append(c.Peers, o.Cluster), append(c.Others, o.Addr)
 			}
 		}
 	}
@@ -60,6 +58,7 @@ func replicasOf(t *testing.T, c *Client, want int) {
 
 // Five control nodes all keep the log, also where there were three before; nothing of it is lost with that.
 func TestFiveControlNodes(t *testing.T) {
+	t.Parallel()
 	five := makeControl(t, t.TempDir(), 5)
 	var peers [][]string
 	for i, c := range five {

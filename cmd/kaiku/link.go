@@ -75,10 +75,10 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	}
 	c := f.controlOf(n)
 	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.path(c.Data), TLS: conf, Log: log}
-	_, cluster := f.controlAddrs()
+	clients, cluster := f.controlAddrs()
 	for name, addr := range cluster {
 		if name != n.Name {
-			out.Peers = append(out.Peers, addr)
+			out.Peers, out.Others = append(out.Peers, addr), append(out.Others, clients[name])
 		}
 		if name < n.Name {
 			out.Turn++

@@ -1,0 +1,216 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A control node that has always been alone is not in a group, as NATS has none of one. When the fleet file gives it others, it becomes the only member of a group that these join.
+// NATS does not take the streams along, so that Kaiku does:
+//
+//  1. What there is of streams is read, and copied beside what is there.
+//  2. carry.json notes what it was, and that the copy takes the place of the original, which is moved aside.
+//  3. The server starts with the copy in a group of one, and lets nobody in but this process.
+//  4. Each stream is created, by which NATS takes what lies there for it, and is compared with what it was.
+//  5. carry.json is removed, others may come in, and the original is removed.
+//
+// A start that finds carry.json begins anew with the original: nobody has been served with the copy.
+
+// carried is what carry.json has: the streams as they were.
+type carried struct {
+	Streams []carriedStream `json:"streams"`
+}
+
+type carriedStream struct {
+	Config jetstream.StreamConfig `json:"config"`
+	Log    uint64                 `json:"log"` // see logOf
+	First  uint64                 `json:"first"`
+	Last   uint64                 `json:"last"`
+}
+
+// logMetadata is where a stream has its identity, if that is not when it was created.
+const logMetadata = "kaiku_log"
+
+// logOf tells streams of the same name apart, of which one replaced another: the time when it was created, for one that was carried over that of the original.
+func logOf(info *jetstream.StreamInfo) uint64 {
+	if n, err := strconv.ParseUint(info.Config.Metadata[logMetadata], 10, 64); err == nil {
+		return n
+	}
+	return uint64(info.Created.UnixNano())
+}
+
+// carryTime is how long the carrying over of streams may take once the server runs: NATS removes what it finds on the disk and nobody creates within 30 s.
+const carryTime = 25 * time.Second
+
+// undo puts back what a carrying over that did not come to its end moved aside, and removes what one that did left.
+func (f folder) undo() error {
+	_, err := os.Stat(f.carry())
+	begun := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err = os.Stat(f.before())
+	moved := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.RemoveAll(f.next()); err != nil {
+		return err
+	}
+	switch {
+	case begun && moved:
+		if err := os.RemoveAll(f.store()); err != nil {
+			return err
+		}
+		if err := renameSynced(f.before(), f.store()); err != nil {
+			return err
+		}
+	case moved:
+		if err := os.RemoveAll(f.before()); err != nil {
+			return err
+		}
+	}
+	if begun {
+		return f.commit()
+	}
+	return nil
+}
+
+// commit notes that what is in the store is what counts.
+func (f folder) commit() error {
+	if err := os.Remove(f.carry()); err != nil {
+		return err
+	}
+	return syncDir(string(f))
+}
+
+// beginCarry makes the store that of a group of one, steps 1 and 2.
+func (c *Control) beginCarry(ctx context.Context) error {
+	f := folder(c.Dir)
+	streams, err := c.readAlone(ctx)
+	if err != nil {
+		return fmt.Errorf("read what is to be carried over: %w", err)
+	}
+	c.did("read")
+	if err := copySynced(f.store(), f.next()); err != nil {
+		return fmt.Errorf("copy what is to be carried over, which takes as much room on the disk again: %w", err)
+	}
+	c.group = firstGroup + "-" + strings.ToLower(rand.Text()[:16])
+	if err := writeGroup(f.next(), c.group); err != nil {
+		return err
+	}
+	if err := writePeers(f.next(), c.Node); err != nil {
+		return err
+	}
+	c.did("copied")
+	b, err := json.Marshal(streams)
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(f.carry(), b); err != nil {
+		return err
+	}
+	c.did("noted")
+	if err := renameSynced(f.store(), f.before()); err != nil {
+		return err
+	}
+	c.did("moved")
+	c.carrying = streams
+	return renameSynced(f.next(), f.store())
+}
+
+// readAlone reads what streams there are by a server that nobody can reach.
+func (c *Control) readAlone(ctx context.Context) (*carried, error) {
+	s, err := server.NewServer(&server.Options{ServerName: c.Node, DontListen: true, NoSigs: true, JetStream: true, StoreDir: c.Dir, SyncAlways: true, DisableJetStreamBanner: true})
+	if err != nil {
+		return nil, err
+	}
+	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	s.Start()
+	defer s.WaitForShutdown()
+	defer s.Shutdown()
+	if !s.ReadyForConnections(controlStart) {
+		return nil, fmt.Errorf("the server did not start within %v: is %s writable?", controlStart, c.Dir)
+	}
+	conn, js, err := inside(s, "", "")
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, controlStart)
+	defer cancel()
+	out := &carried{}
+	list := js.ListStreams(ctx)
+	for info := range list.Info() {
+		out.Streams = append(out.Streams, carriedStream{info.Config, logOf(info), info.State.FirstSeq, info.State.LastSeq})
+	}
+	return out, list.Err()
+}
+
+// finishCarry makes the streams those of the group, steps 4 and 5.
+func (c *Control) finishCarry(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, carryTime)
+	defer cancel()
+	conn, js, err := inside(c.nats(), userFleet, c.secret)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for _, s := range c.carrying.Streams {
+		if err := s.adopt(ctx, js); err != nil {
+			return fmt.Errorf("carry over %s: %w; what was there is untouched, and the next start begins anew with it", s.Config.Name, err)
+		}
+		c.did("adopted " + s.Config.Name)
+	}
+	f := folder(c.Dir)
+	if err := f.commit(); err != nil {
+		return err
+	}
+	c.did("committed")
+	c.carrying = nil
+	close(c.open)
+	c.Log.Info("control plane: the log of purges was carried over into a group, which others can join", "group", c.group)
+	return os.RemoveAll(f.before())
+}
+
+// doorTime is how long a client waits while the log is being carried over, before it has to come again: less than it would wait for itself.
+const doorTime = 2 * time.Second
+
+// untilOpen keeps clients waiting while the log is being carried over.
+func (c *Control) untilOpen() error {
+	select {
+	case <-c.open:
+		return nil
+	case <-time.After(doorTime):
+		return errors.New("the log of purges is being carried over")
+	}
+}
+
+// adopt has NATS take what is in the store for a stream of the group.
+func (s *carriedStream) adopt(ctx context.Context, js jetstream.JetStream) error {
+	conf := s.Config
+	conf.Metadata = map[string]string{logMetadata: strconv.FormatUint(s.Log, 10)}
+	stream, err := js.CreateStream(ctx, conf)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	if info.State.LastSeq != s.Last || info.State.FirstSeq < s.First || s.Config.MaxAge == 0 && info.State.FirstSeq != s.First {
+		return fmt.Errorf("it had entries %d to %d, and now has %d to %d", s.First, s.Last, info.State.FirstSeq, info.State.LastSeq)
+	}
+	if logOf(info) != s.Log {
+		return errors.New("it is taken for another one")
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package fleet
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The users that a control node's own process has on its server.
+const (
+	userFleet  = "fleet"  // may do everything where the streams are
+	userSystem = "system" // asks for changes of the group
+)
+
+// inside connects to a server of this process.
+func inside(s *server.Server, user, secret string) (*nats.Conn, jetstream.JetStream, error) {
+	opts := []nats.Option{nats.InProcessServer(s), nats.NoReconnect(), nats.Timeout(callTimeout)}
+	if user != "" {
+		opts = append(opts, nats.UserInfo(user, secret))
+	}
+	conn, err := nats.Connect("", opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to the control server of this process: %w", err)
+	}
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(callTimeout))
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, js, nil
+}
+
+// own reports whether a client is the process itself. The gate passes no passwords on.
+func (c *Control) own(opts *server.ClientOpts) bool {
+	return opts.Username != "" && subtle.ConstantTimeCompare([]byte(opts.Password), []byte(c.secret)) == 1
+}
+
+// settle decides by the folder and the fleet file how the server is to run.
+func (c *Control) settle(ctx context.Context) error {
+	f := folder(c.Dir)
+	if err := f.undo(); err != nil {
+		return fmt.Errorf("go back to before the log was carried over: %w", err)
+	}
+	in, err := f.inGroup()
+	if err != nil {
+		return err
+	}
+	if c.group, err = f.group(); err != nil {
+		return err
+	}
+	if c.fresh, err = f.fresh(); err != nil {
+		return err
+	}
+	if in && !c.fresh || len(c.Peers) == 0 && c.group == "" {
+		return nil // as before; one that is alone and has no group needs none
+	}
+	has, err := f.hasStreams()
+	if err != nil {
+		return err
+	}
+	if c.fresh || !has {
+		return c.begin(ctx)
+	}
+	others := c.look(ctx, true)
+	for _, o := range others {
+		if o.log || o.group != "" && o.group != firstGroup {
+			return fmt.Errorf("this node has a log of purges in %s, and control node %s has another one: move the folder of the one that is not to count aside", c.Dir, o.node)
+		}
+	}
+	c.Log.Info("control plane: carries the log of purges over into a group that others can join", "dir", c.Dir)
+	if err := c.beginCarry(ctx); err != nil {
+		return fmt.Errorf("carry the log of purges over: %w", err)
+	}
+	return nil
+}
+
+// begin has a node that has nothing begin anew, as the fleet file may be another one since it did so before.
+func (c *Control) begin(ctx context.Context) error {
+	f := folder(c.Dir)
+	if len(c.Peers) == 0 {
+		c.group, c.fresh = "", false
+		return os.RemoveAll(f.store())
+	}
+	c.group, c.fresh = groupOf(c.look(ctx, false), c.group), true
+	return f.enter(c.group)
+}
+
+// groupOf is the group that a node that is new is to be in: that of the others, or else the one that it is in.
+func groupOf(others []other, now string) string {
+	for _, o := range others {
+		if o.group != firstGroup && isGroup(o.group) {
+			return o.group
+		}
+	}
+	if now == "" {
+		return firstGroup
+	}
+	return now
+}
+
+// other is what another control node says.
+type other struct {
+	node  string
+	group string // "" is none, as the node has always been alone
+	log   bool   // it has the log of purges, or is in a group that does, if that was asked for
+}
+
+// look asks all other control nodes that answer.
+func (c *Control) look(ctx context.Context, log bool) []other {
+	client := &Client{Node: c.Node, Servers: c.Others, TLS: c.TLS, Log: c.Log, ctx: ctx}
+	found := make([]other, len(c.Others))
+	var work sync.WaitGroup
+	for i, addr := range c.Others {
+		work.Go(func() {
+			conn, err := nats.Connect(natsURL(addr), append(client.options(), nats.NoReconnect())...)
+			if err != nil {
+				return // it is not there, or carries its log over just now
+			}
+			defer conn.Close()
+			found[i] = other{node: conn.ConnectedServerName(), group: conn.ConnectedClusterName()}
+			if js, err := jetstream.New(conn); err == nil && log {
+				found[i].log = hasLog(ctx, js)
+			}
+		})
+	}
+	work.Wait()
+	return slices.DeleteFunc(found, func(o other) bool { return o.node == "" })
+}
+
+const (
+	gatherEvery = 50 * time.Millisecond
+	lookEvery   = 2 * time.Second
+	tellAfter   = 10 * time.Second
+)
+
+// gather waits until the node's group has a leader. Without ctx it goes on for as long as others lack.
+func (c *Control) gather(ctx context.Context) error {
+	var starter *server.Server
+	defer func() {
+		if starter != nil {
+			starter.Shutdown()
+			starter.WaitForShutdown()
+		}
+	}()
+	began, looked, told := time.Now(), time.Now(), ""
+	for {
+		meta := c.meta()
+		if meta != nil && meta.Leader != "" {
+			return folder(c.Dir).entered()
+		}
+		if meta != nil && meta.Size == 1 && starter == nil {
+			var err error
+			if starter, err = c.startAlone(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(gatherEvery):
+		}
+		if c.fresh && time.Since(looked) > lookEvery {
+			if group := groupOf(c.look(ctx, false), c.group); group != c.group {
+				if err := c.move(group); err != nil {
+					return err
+				}
+			}
+			looked = time.Now()
+		}
+		if text := c.missing(); time.Since(began) > tellAfter && text != told {
+			told = text
+			c.Log.Warn(text)
+		}
+	}
+}
+
+// move has a node that has nothing start anew in the group of the others.
+func (c *Control) move(group string) error {
+	c.Log.Info("control plane: joins the group of the others", "group", group)
+	c.halt()
+	c.group = group
+	if err := folder(c.Dir).enter(group); err != nil {
+		return err
+	}
+	return c.start()
+}
+
+// missing says what is waited for.
+func (c *Control) missing() string {
+	here := []string{}
+	if r, err := c.nats().Routez(nil); err == nil {
+		for _, route := range r.Routes {
+			if n := route.RemoteName; n != c.Node && n != starterName(c.Node) && !slices.Contains(here, n) {
+				here = append(here, n)
+			}
+		}
+	}
+	slices.Sort(here)
+	need := "a majority of its members"
+	if c.fresh {
+		need = fmt.Sprintf("one of its members, or all %d control nodes of the fleet file: as long as one is away that may have the log of purges, no other log is begun", len(c.Peers)+1)
+	}
+	return fmt.Sprintf("control plane: waits for %s; connected with this node: [%s]", need, strings.Join(here, " "))
+}
+
+// meta is what the server knows of its group; nil if it knows none.
+func (c *Control) meta() *server.MetaClusterInfo {
+	info, err := c.nats().Jsz(nil)
+	if err != nil {
+		return nil
+	}
+	return info.Meta
+}
+
+func starterName(node string) string { return node + "-starter" }
+
+// startAlone starts a second server that keeps nothing and takes no clients, as the first one does not begin to elect anybody before it has a connection to another one, even if
+// it is the only member of its group. It is needed for the election only.
+func (c *Control) startAlone() (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{ServerName: starterName(c.Node), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, CustomClientAuthentication: nobody{},
+		Routes: []*url.URL{c.self()}, Cluster: server.ClusterOpts{Name: c.group, Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: true, PoolSize: 1,
+			TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, AuthTimeout: 6}})
+	if err != nil {
+		return nil, fmt.Errorf("start the control server's helper: %w", err)
+	}
+	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	s.Start()
+	return s, nil
+}
+
+// nobody lets nobody in.
+type nobody struct{}
+
+// Check refuses everybody.
+func (nobody) Check(server.ClientAuthentication) bool { return false }
