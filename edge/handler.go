@@ -21,6 +21,8 @@ type exchange struct {
 	// asked is what the client asked for, and target what of that the site doesn't ignore. The key is that of target.
 	asked, target httpcache.Target
 	key           httpcache.Key
+	// trailers says that the client takes trailers.
+	trailers bool
 	// peer says that it came from another edge of the fleet, which is trusted, and came at which stage it has to go on.
 	peer  bool
 	came  origin.Stage
@@ -117,9 +119,12 @@ func (s *Server) serve(x *exchange) {
 	s.setHSTS(x)
 	x.target = x.site.reduce(x.asked)
 	x.key = x.target.Key()
-	switch {
-	case s.isPurge(x):
+	if s.isPurge(x) {
 		s.servePurgeAtEdge(x)
+		return
+	}
+	x.cleanFields()
+	switch {
 	case s.sendToSecure(x):
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
@@ -439,7 +444,6 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	f.mu.Unlock()
 	out := &http.Request{Method: http.MethodGet, URL: x.target.RequestURL(), Host: x.target.Authority(), Header: x.r.Header.Clone(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
-	httpcache.RemoveHopByHop(out.Header)
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
 	if stage != origin.ToOrigin && s.cache.changed.get(x.target.URL(), time.Now()) != "" {

@@ -17,13 +17,6 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// forwardedFields are about where a request came from. Origins trust them, so a client's own never pass.
-var forwardedFields = []string{
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
-	"X-Forwarded-Scheme", "X-Forwarded-Prefix", "X-Real-Ip", "X-Original-Url", "X-Rewrite-Url", "X-Original-Host", "X-Host",
-	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
-}
-
 // cdnLoop is where each edge on the way writes itself down (RFC 8586).
 const cdnLoop = "Cdn-Loop"
 
@@ -54,9 +47,6 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 			}
 		}
 		return
-	}
-	for _, name := range forwardedFields {
-		delete(h, name)
 	}
 	ip, proto := clientIP(r), "http"
 	if x.secure() {
@@ -136,6 +126,10 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 		Transport: ask,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
+			r.Out.Trailer = nil // which ReverseProxy only announces
+			if x.trailers {
+				r.Out.Header.Set("Te", "trailers")
+			}
 			s.setForwarded(r.Out.Header, x)
 		},
 		FlushInterval: -1,

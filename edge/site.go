@@ -23,6 +23,7 @@ type Site struct {
 	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
 	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
 	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
+	PassFields  []string // request fields, in canonical form, that pass from clients to the origin though they may impersonate
 	Redirect    bool     // requests over plain HTTP are sent to https://, where the edge has a listener for that
 	HSTS        string   // value of Strict-Transport-Security in responses over TLS; "" means none
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/net/http2/hpack"
@@ -112,9 +113,9 @@ func TestTargetsOfEveryProtocol(t *testing.T) {
 // The origin is told the host in the form that the key has, so that one that matches exactly never answers for another.
 func TestHostIsCanonical(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
-	saw := make(chan http.Header, 1)
+	var saw atomic.Pointer[http.Header]
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
-		saw <- r.Header
+		saw.Store(&r.Header)
 		echoTarget(w, r)
 	}, 1)
 	for name, client := range e.rawClients() {
@@ -127,7 +128,7 @@ func TestHostIsCanonical(t *testing.T) {
 				target := "/" + strings.ReplaceAll(name, " ", "-") + string(rune('a'+i))
 				got := client.ask(rawRequest{method: method, authority: authority, target: target})
 				got.wants(t, 200, method+" www.example "+target)
-				h := <-saw
+				h := *saw.Load()
 				if h.Get("X-Forwarded-Host") != "www.example" || !strings.HasSuffix(h.Get("Forwarded"), `host="www.example"`) {
 					t.Errorf("%s, %s: the origin sees %v", name, authority, h)
 				}
@@ -136,7 +137,7 @@ func TestHostIsCanonical(t *testing.T) {
 		}
 		target := "/" + strings.ReplaceAll(name, " ", "-")
 		client.ask(rawRequest{method: "GET", authority: "WWW.example.:8443", target: target}).wants(t, 200, "GET www.example:8443 "+target)
-		if h := <-saw; h.Get("X-Forwarded-Host") != "www.example:8443" {
+		if h := *saw.Load(); h.Get("X-Forwarded-Host") != "www.example:8443" {
 			t.Errorf("%s: the origin sees %v", name, h)
 		}
 		e.settle()

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -167,6 +168,11 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 			f.errorf(at+".auth", "the secret for an origin needs header and secret, a file")
 		case !headerRE.MatchString(a.Header):
 			f.errorf(at+".auth.header", "%q is not the name of a header field", a.Header)
+		}
+	}
+	for i, name := range o.PassFields {
+		if err := edge.CheckPassField(name); err != nil {
+			f.errorf(fmt.Sprintf("%s.pass_fields[%d]", at, i), "%v", err)
 		}
 	}
 	if o.Shield != "" {

@@ -90,6 +90,8 @@ func TestCheckNamesTheLine(t *testing.T) {
 		{"origin with a path", "https://origin-a.example.net", "https://origin-a.example.net/www", "example.net/www", "more than scheme, host and port"},
 		{"origin without scheme", "- https://origin-a.example.net", "- origin-a.example.net", "- origin-a", "want http://"},
 		{"host with a port", "host: www.example.com ", "host: www.example.com:80", "www.example.com:80", "want a name, or client"},
+		{"a field that the edge writes", "shield: nyc1", "shield: nyc1\n      pass_fields: [x-forwarded-for]", "x-forwarded-for", "the edge writes X-Forwarded-For itself"},
+		{"a field that passes anyway", "shield: nyc1", "shield: nyc1\n      pass_fields: [X-HTTP-Method-Override, Accept]", "Accept", "Accept passes anyway"},
 		{"sni that is no name", "host: www.example.com ", "sni: https://x", "sni:", "not a host name"},
 		{"sni without https", "nodes:\n  hel1:", "  - name: two\n    hosts: [two.example.com]\n    origin: { servers: [http://a.example.net], sni: a.example.net }\nnodes:\n  hel1:", "sni: a", "no server of site two is an https one"},
 		{"listen", "admin: \"127.0.0.1:9080\"", "admin: \"127.0.0.1\"", "admin:", "not an address to listen on"},

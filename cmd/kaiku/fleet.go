@@ -66,6 +66,7 @@ type Origin struct {
 	ClientCertificate   *Certificate   `yaml:"client_certificate"`
 	Auth                *OriginAuth    `yaml:"auth"`
 	Shield              string         `yaml:"shield"`
+	PassFields          []string       `yaml:"pass_fields"`
 }
 
 // OriginAuth is a header field by which an origin knows the edges.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -76,6 +77,9 @@ func (m *siteMaker) site(s *Site) error {
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}
 	site.Hosts = lowerHosts(s.Hosts)
+	for _, name := range s.Origin.PassFields {
+		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
+	}
 	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.value()
 	pool, err := m.fleet.originPool(s)
 	if err != nil {

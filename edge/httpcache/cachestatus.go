@@ -48,7 +48,7 @@ func (s Status) Append(b []byte, name string) []byte {
 	}
 	if s.Detail != "" {
 		b = append(b, "; detail="...)
-		if c := s.Detail[0]; isToken(s.Detail) && (c == '*' || 'a' <= c|0x20 && c|0x20 <= 'z') { // RFC 9651, 3.3.4
+		if c := s.Detail[0]; IsToken(s.Detail) && (c == '*' || 'a' <= c|0x20 && c|0x20 <= 'z') { // RFC 9651, 3.3.4
 			b = append(b, s.Detail...)
 		} else {
 			b = appendSFString(b, s.Detail)

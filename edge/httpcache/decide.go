@@ -129,7 +129,7 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	}
 	for _, m := range splitList(s.Header["Vary"]) {
 		switch name := http.CanonicalHeaderKey(m); {
-		case m == "*", !isToken(m):
+		case m == "*", !IsToken(m):
 			return false, "Vary: * (RFC 9111, 4.1)"
 		case name == "X-Forwarded-For", name == "Forwarded", name == "X-Real-Ip":
 			return false, "Vary by the client's address"

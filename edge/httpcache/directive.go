@@ -105,7 +105,7 @@ func fieldNames(arg string, all bool, names []string) (bool, []string) {
 		return true, nil
 	}
 	for _, m := range members {
-		if !isToken(m) {
+		if !IsToken(m) {
 			return true, nil
 		}
 		names = append(names, http.CanonicalHeaderKey(m))

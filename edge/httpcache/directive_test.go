@@ -133,7 +133,7 @@ func FuzzCacheControl(f *testing.F) {
 			t.Errorf("%q covers all and only some: %+v", field, d)
 		}
 		for _, name := range append(d.NoCacheFields, d.PrivateFields...) {
-			if !isToken(name) || name != http.CanonicalHeaderKey(name) {
+			if !IsToken(name) || name != http.CanonicalHeaderKey(name) {
 				t.Errorf("%q covers %q, which no field is called", field, name)
 			}
 		}

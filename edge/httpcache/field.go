@@ -30,8 +30,8 @@ func parseDelta(s string) (time.Duration, bool) {
 // trimOWS removes optional whitespace (RFC 9110, 5.6.3) from both ends.
 func trimOWS(s string) string { return strings.Trim(s, " \t") }
 
-// isToken tells whether s is a token (RFC 9110, 5.6.2).
-func isToken(s string) bool {
+// IsToken reports whether s is a token (RFC 9110, 5.6.2).
+func IsToken(s string) bool {
 	for i := range len(s) {
 		if !isTokenByte(s[i]) {
 			return false
@@ -79,6 +79,19 @@ func splitList(lines []string) []string {
 		}
 	}
 	return out
+}
+
+// ListHas reports whether a list has a member, in any case.
+func ListHas(lines []string, member string) bool {
+	if len(lines) == 1 && equalFold(lines[0], member) {
+		return true
+	}
+	for _, m := range splitList(lines) {
+		if equalFold(m, member) {
+			return true
+		}
+	}
+	return false
 }
 
 // unquote returns the text of a quoted-string (RFC 9110, 5.6.4) that is all of s.

@@ -35,7 +35,7 @@ var (
 // request of HTTP/1.0 may name no host: that of its target is "" then.
 func ParseTarget(r *http.Request, secure bool) (Target, error) {
 	t := Target{Secure: secure}
-	if !isToken(r.Method) {
+	if !IsToken(r.Method) {
 		return t, ErrMethod
 	}
 	authority, rest := r.Host, r.RequestURI

@@ -1,0 +1,127 @@
+package edge
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+)
+
+// Proxies tell the servers behind them in request fields who the client is and what it asked for. A client that sends such a field itself
+// would be believed, and as the fields are not part of the key, others would be given what the origin made of it.
+// So these don't pass from clients to origins: those that the edge writes itself, those of other proxies, load
+// balancers, CDNs and frameworks, and every name that is not of letters, digits and hyphens alone, which CGI and its
+// heirs can't tell from one that is (X_Forwarded_For and X-Forwarded-For). docs/security.md has the list; a site lets some pass by
+// origin.pass_fields.
+
+// impersonating are names of such fields, in canonical form.
+var impersonating = set(
+	// the address of the client
+	"Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Do-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "Incap-Client-Ip", "Proxy-Client-Ip",
+	"True-Client-Ip", "True-Client-Port", "X-Azure-Clientip", "X-Azure-Socketip", "X-Client-Ip", "X-Clientip", "X-Cluster-Client-Ip", "X-Nf-Client-Connection-Ip",
+	"X-Originating-Ip", "X-Proxyuser-Ip", "X-Real-Ip", "X-Real-Port", "X-Sucuri-Clientip", "X-True-Client-Ip", "X-True-Ip", "X-Vercel-Proxied-For", "Z-Forwarded-For",
+	// the scheme
+	"Cf-Visitor", "Fastly-Ssl", "Front-End-Https", "Https", "X-Real-Proto", "X-Real-Scheme", "X-Scheme", "X-Url-Scheme",
+	// the host
+	"X-Backend-Host", "X-Host", "X-Host-Override", "X-Original-Host", "X-Proxy-Host", "X-Real-Host",
+	// the target
+	"Request-Uri", "Script-Name", "X-Original-Path", "X-Original-Uri", "X-Original-Url", "X-Proxy-Url", "X-Request-Uri", "X-Rewrite-Uri", "X-Rewrite-Url", "X-Script-Name",
+	"X-Waws-Unencoded-Url", "X-Matched-Path", "X-Now-Route-Matches",
+	// the method
+	"X-Method-Override", "X-Original-Method",
+	// who the user is
+	"Cf-Access-Authenticated-User-Email", "Cf-Access-Jwt-Assertion", "X-Anonymous-Consumer", "X-Client-Dn", "X-Client-Verified", "X-Client-Verify", "X-Consumer-Custom-Id",
+	"X-Consumer-Groups", "X-Consumer-Id", "X-Consumer-Username", "X-Credential-Identifier", "X-Goog-Iap-Jwt-Assertion", "X-User-Context-Hash",
+	// what stands before the origin, and what it can do
+	"Akamai-Origin-Hop", "Cf-Ew-Via", "Cf-Ray", "Cf-Worker", "Early-Data", "Fastly-Client", "Fastly-Ff", "Proxy", "Surrogate-Capability", "X-Akamai-Edgescape", "X-Azure-Fdid",
+	"X-Azure-Ref",
+)
+
+// impersonatingPrefixes are what names of such fields begin with.
+var impersonatingPrefixes = []string{
+	"Cf-Ip", "Client-Cert", "Cloudfront-", "Fly-Forwarded-", "Forwarded", "Iv-", "Kaiku-", "Oidc-", "Remote-", "Shib-", "Sm-User", "Ssl-Client-", "Tailscale-User-",
+	"Wl-Proxy-", "X-Accel-", "X-Amzn-Mtls-", "X-Amzn-Oidc-", "X-Amzn-Tls-", "X-Appengine-", "X-Arr-", "X-Auth-Request-", "X-Authenticated-", "X-Authentik-",
+	"X-Client-Cert", "X-Envoy-", "X-Forward", "X-Goog-Authenticated-User-", "X-Http-", "X-Invoke-", "X-Middleware-Subrequest", "X-Ms-Client-Principal",
+	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
+}
+
+// edgeWrites are the fields that the edge writes itself, so that no site can let them pass.
+var edgeWrites = set("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[n] = true
+	}
+	return m
+}
+
+// impersonates reports whether a field of a client doesn't pass to origins. The name is in canonical form.
+func impersonates(name string) bool {
+	if name == "" {
+		return true
+	}
+	for i := range len(name) {
+		if c := name[i]; !('a' <= c|0x20 && c|0x20 <= 'z') && c != '-' && !('0' <= c && c <= '9') {
+			return true
+		}
+	}
+	for _, p := range prefixesOf[name[0]&0x7f] {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return impersonating[name]
+}
+
+// prefixesOf has impersonatingPrefixes by their first letters.
+var prefixesOf = func() (of [128][]string) {
+	for _, p := range impersonatingPrefixes {
+		of[p[0]] = append(of[p[0]], p)
+	}
+	return of
+}()
+
+// CheckPassField says why a field can't be one of Site.PassFields; nil if it can.
+func CheckPassField(name string) error {
+	canonical := http.CanonicalHeaderKey(name)
+	switch {
+	case !httpcache.IsToken(name):
+		return fmt.Errorf("%q is no name of a header field", name)
+	case edgeWrites[canonical], strings.HasPrefix(canonical, "Kaiku-"):
+		return fmt.Errorf("the edge writes %s itself", canonical)
+	case !impersonates(canonical):
+		return fmt.Errorf("%s passes anyway", canonical)
+	}
+	return nil
+}
+
+// cleanFields leaves of a request's fields those that the origin may see, before anything is looked up by them: a response that varies by
+// a field varies by what the origin was sent.
+func (x *exchange) cleanFields() {
+	h := x.r.Header
+	tunnel := wantsWebSocket(x.r)
+	x.trailers = httpcache.ListHas(h["Te"], "trailers")
+	httpcache.RemoveHopByHop(h)
+	delete(h, "Host") // of HTTP/2 and HTTP/3, beside :authority
+	if tunnel {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if x.peer {
+		return // the edge that the client came to has done this
+	}
+	for name := range h {
+		if impersonates(name) && !slices.Contains(x.site.PassFields, name) {
+			delete(h, name)
+		}
+	}
+}
+
+// wantsWebSocket reports whether a request is to switch to WebSocket (RFC 6455, 4.1), the only protocol that a connection is switched to. Requests for others are
+// served without, as RFC 9110, 7.8 allows: h2c would carry requests past the edge.
+func wantsWebSocket(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.ContentLength == 0 &&
+		httpcache.ListHas(r.Header["Connection"], "upgrade") && httpcache.ListHas(r.Header["Upgrade"], "websocket")
+}

@@ -1,0 +1,188 @@
+package edge
+
+import (
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// docs/security.md has the fields that the code has, and no others.
+func TestImpersonatingFieldsInDocs(t *testing.T) {
+	b, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(b), "| about | fields |\n|---|---|\n| any |")
+	if !ok {
+		t.Fatal("there is no table of fields")
+	}
+	_, table, _ = strings.Cut(table, "\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var documented []string
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(table, -1) {
+		documented = append(documented, http.CanonicalHeaderKey(m[1]))
+	}
+	slices.Sort(documented)
+	want := slices.Collect(maps.Keys(impersonating))
+	for _, p := range impersonatingPrefixes {
+		want = append(want, p+"*")
+	}
+	slices.Sort(want)
+	if !slices.Equal(documented, want) {
+		for _, n := range documented {
+			if !slices.Contains(want, n) {
+				t.Errorf("docs/security.md has %s, the code has not", n)
+			}
+		}
+		for _, n := range want {
+			if !slices.Contains(documented, n) {
+				t.Errorf("the code has %s, docs/security.md has not", n)
+			}
+		}
+		t.Errorf("%d fields in docs/security.md, %d in the code", len(documented), len(want))
+	}
+}
+
+func TestImpersonates(t *testing.T) {
+	for name, want := range map[string]bool{
+		"X_Forwarded_For": true, "X_forwarded_for": true, "X.forwarded.for": true, "Api_key": true, "X-Forwarded-For": true, "X-Forwarded-Ssl": true, "Forwarded": true,
+		"Proxy": true, "X-Original-Url": true, "X-Remote-User": true, "Remote-User": true, "X-Accel-Redirect": true, "Kaiku-Failed": true, "Kaiku-Tier": true, "": true,
+		"Accept": false, "X-Requested-With": false, "X-Amz-Date": false, "X-Request-Id": false, "Traceparent": false, "Cookie": false, "Cdn-Loop": false, "Via": false, "X": false,
+	} {
+		if got := impersonates(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
+	for name, says := range map[string]string{"X-HTTP-Method-Override": "", "api_key": "", "x-forwarded-port": "", "X-Forwarded-For": "the edge writes", "kaiku-tier": "the edge writes",
+		"Accept": "passes anyway", "a b": "no name", "": "no name"} {
+		if err := CheckPassField(name); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", name, err, says)
+		}
+	}
+}
+
+// What a client says of itself as proxies do reaches no origin, whatever the protocol and the method, but for what a site lets pass.
+func TestImpersonatingFields(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	var saw atomic.Pointer[http.Header]
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+		saw.Store(&r.Header)
+		_, _ = io.WriteString(w, "x")
+	}, 1, func(_ *Server, s *Site) { s.PassFields = []string{"X-Http-Method", "Api_key"} })
+	passes := []string{"x-http-method", "api_key", "x-own", "traceparent"}
+	for name, client := range e.rawClients() {
+		for _, method := range []string{"GET", "POST", "HEAD", "DELETE"} {
+			q := rawRequest{method: method, authority: "www.example", target: "/a"}
+			for n := range impersonating {
+				q.fields = append(q.fields, hpack.HeaderField{Name: strings.ToLower(n), Value: "forged"})
+			}
+			for _, n := range slices.Concat(impersonatingPrefixes, passes, []string{"x_forwarded_host", "x.forwarded.host", "x_own", "x-forwarded-proto", "kaiku-failed"}) {
+				q.fields = append(q.fields, hpack.HeaderField{Name: strings.ToLower(strings.TrimSuffix(n, "-")) + "-x", Value: "forged"}, hpack.HeaderField{Name: strings.ToLower(n), Value: "forged"})
+			}
+			if got := client.ask(q); got.status != 200 {
+				t.Fatalf("%s over %s: %+v", method, name, got)
+			}
+			var got []string
+			for n, lines := range *saw.Load() {
+				if slices.Contains(lines, "forged") {
+					got = append(got, strings.ToLower(n))
+				}
+			}
+			slices.Sort(got)
+			want := append(slices.Clone(passes), "x-own-x", "traceparent-x", "proxy-x")
+			got = slices.DeleteFunc(got, func(n string) bool { return slices.Contains(want, n) })
+			if len(got) > 0 {
+				t.Errorf("%s over %s: the origin sees %q", method, name, got)
+			}
+		}
+		e.settle()
+	}
+}
+
+// A response that varies by a field varies by what the origin was sent of it.
+func TestVaryByWhatTheOriginSees(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Origin, X-Remote-User, Proxy-Authorization, Range"})
+		for _, name := range []string{"Origin", "X-Remote-User", "Proxy-Authorization"} {
+			_, _ = io.WriteString(w, r.Header.Get(name)+";")
+		}
+	}, 1)
+	field := func(name, value string) hpack.HeaderField { return hpack.HeaderField{Name: name, Value: value} }
+	for name, client := range e.rawClients() {
+		path := "/" + strings.ReplaceAll(name, " ", "-")
+		ask := func(want string, fields ...hpack.HeaderField) {
+			t.Helper()
+			client.ask(rawRequest{"GET", "www.example", path, fields}).wants(t, 200, want)
+			e.settle()
+		}
+		if strings.HasPrefix(name, "HTTP/1.1") {
+			ask(";;;", field("origin", "https://app.test"), field("connection", "Origin"))
+		}
+		ask("https://app.test,;;;", field("origin", "https://app.test,"))
+		ask(";;;", field("x-remote-user", "root"))
+		ask(";;;", field("proxy-authorization", "Basic eDp5"))
+		ask("https://app.test;;;", field("origin", "https://app.test"))
+		ask(";;;")
+	}
+}
+
+// Only WebSocket is switched to. Other upgrades are asked for in vain, and what is stored answers.
+func TestUpgrades(t *testing.T) {
+	plainOnly(t, "HTTP/2 and HTTP/3 have no Upgrade (RFC 9113, 8.2.2)")
+	var saw atomic.Pointer[http.Header]
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+		saw.Store(&r.Header)
+		w.Header().Set("Cache-Control", "max-age=1000")
+		if r.Header.Get("Upgrade") != "" {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", r.Header.Get("Upgrade"))
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			return
+		}
+		_, _ = io.WriteString(w, "x")
+	}, 1)
+	for _, name := range []string{"HTTP/1.1", "HTTP/1.1 over TLS"} {
+		client := e.rawClients()[name]
+		for i, c := range []struct {
+			method, connection, upgrade string
+			status                      int
+		}{
+			{"GET", "Upgrade, HTTP2-Settings", "h2c", 200},
+			{"GET", "Upgrade", "TLS/1.0", 200},
+			{"GET", "close", "websocket", 200},
+			{"POST", "Upgrade", "websocket", 200},
+			{"GET", "Upgrade", "websocket", 101},
+			{"GET", "keep-alive, upgrade, X-Own", "h2c, WebSocket", 101},
+		} {
+			q := rawRequest{c.method, "www.example", "/" + string(rune('a'+i)), []hpack.HeaderField{{Name: "Connection", Value: c.connection}, {Name: "Upgrade", Value: c.upgrade},
+				{Name: "HTTP2-Settings", Value: "AAMAAABkAAQAAP__"}, {Name: "X-Own", Value: "1"}}}
+			got := client.ask(q)
+			h := *saw.Load()
+			e.settle()
+			if got.status != c.status || h["Http2-Settings"] != nil {
+				t.Errorf("%s, %+v: %d; the origin sees %v", name, c, got.status, h)
+			}
+			want := ""
+			if c.status == 101 {
+				want = "websocket"
+			}
+			if h.Get("Upgrade") != want || (h.Get("Connection") == "Upgrade") != (want != "") {
+				t.Errorf("%s, %+v: the origin sees %v", name, c, h)
+			}
+			if c.status == 200 && c.method == "GET" {
+				if got := client.ask(q); !got.isHit() {
+					t.Errorf("%s, %+v again: %v", name, c, got.header)
+				}
+			}
+		}
+	}
+}
