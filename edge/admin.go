@@ -80,14 +80,14 @@ func (p PurgeRequest) purge(known func(httpcache.Target) string) (storage.Purge,
 				err = fmt.Errorf("%q is not UTF-8, and can't be named: purge by prefix, host or tag", raw)
 			}
 			if err != nil {
-				return out, fmt.Errorf("purge: %w", err)
+				return out, err
 			}
 			*list.to = append(*list.to, known(t))
 		}
 	}
 	for _, t := range p.Tags {
 		if t == "" || strings.ContainsRune(t, 0) { // with NUL it would be one of the edge's own
-			return out, fmt.Errorf("purge: %q is no tag", t)
+			return out, fmt.Errorf("%q is no tag", t)
 		}
 		out.Tags = append(out.Tags, t)
 	}
@@ -98,7 +98,7 @@ func (p PurgeRequest) purge(known func(httpcache.Target) string) (storage.Purge,
 		out.Tags = append(out.Tags, hostTag(canonicalHost(h)))
 	}
 	if len(out.URLs)+len(out.Prefixes)+len(out.Tags) == 0 && !out.All {
-		return out, errors.New("purge: nothing named; give urls, tags, prefixes, hosts or all")
+		return out, errors.New("nothing to purge: give urls, tags, prefixes, hosts or all")
 	}
 	return out, nil
 }

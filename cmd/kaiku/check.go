@@ -19,7 +19,7 @@ import (
 func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the fleet: %w", err)
+		return nil, nil, unreadFleet(err)
 	}
 	f := &Fleet{dir: filepath.Dir(file), sum: deploy.FleetSum(text)}
 	f.file = decodeYAML(file, text, f)

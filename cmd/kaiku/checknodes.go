@@ -188,8 +188,15 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 const minDisk = 64 << 20
 
 func (f *Fleet) checkAddr(at, addr string) {
+	if err := checkListen(addr); err != nil {
+		f.errorf(at, "%v", err)
+	}
+}
+
+// checkListen says what is wrong with an address to listen on. "" stands for a default.
+func checkListen(addr string) error {
 	if addr == "" {
-		return
+		return nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
@@ -199,6 +206,7 @@ func (f *Fleet) checkAddr(at, addr string) {
 		_, err = netip.ParseAddr(host)
 	}
 	if err != nil {
-		f.errorf(at, "%q is not an address to listen on: want :port or ip:port", addr)
+		return fmt.Errorf("%q is not an address to listen on: want :port or ip:port", addr)
 	}
+	return nil
 }

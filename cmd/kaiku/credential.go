@@ -17,7 +17,7 @@ func credentialCommand() *cobra.Command {
 		Short: "Make what one node can have in place of the fleet key",
 		Long: `Make what one node can have in place of the fleet key, at the path of secrets.fleet_key: a certificate with the node's name and roles. Who steals it
 is that node and no other, and may purge no sites but those that the fleet file gives the node (nodes.NAME.sites; none means all).`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := loadFleet(config)
 			if err != nil {
@@ -49,7 +49,7 @@ is that node and no other, and may purge no sites but those that the fleet file 
 		},
 	}
 	configFlag(cmd, &config)
-	cmd.Flags().StringVar(&node, "node", "", "the node's name")
-	cmd.Flags().StringVar(&out, "out", "", "the `file` to write")
+	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node")
+	cmd.Flags().StringVar(&out, "out", "", "`FILE` to write")
 	return cmd
 }

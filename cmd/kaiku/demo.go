@@ -104,7 +104,7 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole story on loopback: an origin in the US, edges hel1 and nyc1, GeoDNS",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			dir, err := os.MkdirTemp("", "kaiku-demo-")
 			if err != nil {

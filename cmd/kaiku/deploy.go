@@ -37,7 +37,7 @@ func deployCommand() *cobra.Command {
 
 It reads what is on all nodes, prints what it will do, and does it: control nodes and name servers one at a time, then edges in batches, each drained before
 it is restarted. A node that is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return fl.run(cmd) },
 	}
 	fl.flags(cmd)
@@ -52,7 +52,7 @@ func (fl *deployFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	configFlag(cmd, &fl.config)
 	f.BoolVar(&fl.asJSON, "json", false, "print the plan, and what became of it, as JSON")
-	f.StringVar(&fl.batch, "batch", "25%", "how many of the edges may be out of service at a time")
+	f.StringVar(&fl.batch, "batch", "25%", "`PART` of the edges that may be out of service at a time")
 	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
 	f.StringArrayVar(&fl.binaries, "binary", nil, "`FILE` of the program for the nodes, or a folder that has it; may be repeated, for several kinds of processors (default this one)")
 	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names, and 5s)")

@@ -10,14 +10,16 @@ import (
 // drainCommand makes `kaiku drain` or, without drain, `kaiku undrain`.
 func drainCommand(etc string, drain bool) *cobra.Command {
 	api := adminAPI{etc: etc}
-	name, short, method := "drain", "Mark a node to get no new clients, until undrain", "PUT"
+	name, short, method := "drain", "Give a node no new clients, until undrain", "PUT"
 	if !drain {
-		name, short, method = "undrain", "Take back the mark of drain", "DELETE"
+		name, short, method = "undrain", "Give a drained node clients again", "DELETE"
 	}
 	cmd := &cobra.Command{
 		Use:   name + " NODE",
 		Short: short,
-		Args:  usage(cobra.ExactArgs(1)),
+		Args:  usage(wants("NODE")),
+
+		ValidArgsFunction: completeNode(etc, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out any
 			if _, err := api.call(cmd, method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {

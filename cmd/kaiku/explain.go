@@ -19,7 +19,7 @@ func explainCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain",
 		Short: "Tell why something is answered as it is",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(explainHTTPCommand(etc), explainDNSCommand(etc))
@@ -32,7 +32,9 @@ func explainHTTPCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "http URL",
 		Short: "Tell what an edge has of a URL: freshness and where it comes from, or why it is not stored",
-		Args:  usage(cobra.ExactArgs(1)),
+		Args:  usage(wants("URL")),
+
+		ValidArgsFunction: completeURLs(etc),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var e edge.Explanation
 			node, err := api.call(cmd, "GET", "/v1/explain?url="+url.QueryEscape(args[0]), nil, &e)

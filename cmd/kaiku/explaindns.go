@@ -23,7 +23,9 @@ func explainDNSCommand(etc string) *cobra.Command {
 
 It reads the fleet file, probes each edge once from here, and chooses as a name server does. What the name servers themselves
 see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usage(wants("NAME")),
+
+		ValidArgsFunction: completeHosts(etc, "", ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(client)
 			if err != nil {

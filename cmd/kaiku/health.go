@@ -12,7 +12,7 @@ func healthCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health --config fleet.yaml --node NAME",
 		Short: "Ask the node on this machine whether it does all that its roles ask of it, as deploy does; exit code 1 if not",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("config") {
 				config = fleetHere(etc)

@@ -41,7 +41,7 @@ A node is NAME=IP[,IP]@PLACE: its addresses, of IPv4 and of IPv6, and where it i
 it is taken to be where the people of its address's country live.
 
 The origin is asked once for its page / and a file of that, as an edge would, and what it answers is told: its certificate, redirects, and what will be cached for how long.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			q := &questions{lines: bufio.NewScanner(cmd.InOrStdin()), out: out}
@@ -56,11 +56,11 @@ The origin is asked once for its page / and a file of that, as an edge would, an
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&domain, "domain", "", "the domain that the name servers answer for; the site is www below it, and the domain itself")
+	fl.StringVar(&domain, "domain", "", "`DOMAIN` that the name servers answer for; the site is www below it, and the domain itself")
 	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
 	fl.StringVar(&email, "email", "", "`ADDRESS` of an account at Let's Encrypt, for certificates; none means no TLS")
 	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP[,IP]@PLACE`, as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
-	fl.StringVar(&dir, "dir", ".", "the folder to write to")
+	fl.StringVar(&dir, "dir", ".", "`FOLDER` to write to")
 	fl.BoolVar(&noCheck, "no-origin-check", false, "don't ask the origin anything")
 	return cmd
 }

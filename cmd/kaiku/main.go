@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          usage(cobra.NoArgs),
+		Args:          usage(noArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -67,6 +68,8 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	addCompletion(root)
+	completeAll(root, etc)
 	return root.ExecuteContext(ctx)
 }
 
@@ -80,11 +83,37 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// noArgs refuses arguments. Those of a command that has others below it are names that none of these has.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasSubCommands():
+		return fmt.Errorf("%s takes no arguments, but is given %q", cmd.CommandPath(), args[0])
+	}
+	err := fmt.Errorf("there is no command %s %s", cmd.CommandPath(), args[0])
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, " or "))
+	}
+	return err
+}
+
+// wants takes exactly these arguments.
+func wants(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "), count(len(args), "argument"))
+		}
+		return nil
+	}
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", version())
 			return err
@@ -114,5 +143,5 @@ func count(n int, what string) string {
 }
 
 func configFlag(cmd *cobra.Command, config *string) {
-	cmd.Flags().StringVar(config, "config", "fleet.yaml", "the file that describes the fleet")
+	cmd.Flags().StringVar(config, "config", "fleet.yaml", "`FILE` that describes the fleet")
 }

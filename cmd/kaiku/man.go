@@ -13,7 +13,7 @@ func manCommand() *cobra.Command {
 		Use:    "man DIR",
 		Short:  "Write manual pages into a folder, which must be there",
 		Hidden: true,
-		Args:   usage(cobra.ExactArgs(1)),
+		Args:   usage(wants("DIR")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			day := time.Unix(0, 0).UTC() // so that the same source makes the same pages
 			cmd.Root().DisableAutoGenTag = true

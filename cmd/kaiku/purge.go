@@ -12,6 +12,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
+// maxPurgeWait is the most that an admin listener waits.
+const maxPurgeWait = 5 * time.Minute
+
 func purgeCommand(etc string) *cobra.Command {
 	var req edge.PurgeRequest
 	api := adminAPI{etc: etc}
@@ -19,14 +22,18 @@ func purgeCommand(etc string) *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "purge URL… | --tag T… | --prefix P… | --host H | --all",
-		Short: "Make cached content gone, or stale with --soft",
+		Short: "Remove cached content, or make it stale with --soft",
 		Example: `  kaiku purge https://www.example.com/style.css
   kaiku purge --tag product-17 --tag front-page
   kaiku purge --prefix https://www.example.com/img/ --soft`,
+		ValidArgsFunction: completeURLs(etc),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.URLs = args
 			if len(req.URLs)+len(req.Tags)+len(req.Prefixes)+len(req.Hosts) == 0 && !req.All {
 				return usageError{errors.New("nothing to purge: name URLs, --tag, --prefix, --host or --all; see kaiku purge --help")}
+			}
+			if limit <= 0 || limit > maxPurgeWait {
+				return usageError{fmt.Errorf("--limit %v: want more than 0s, and at most %v", limit, maxPurgeWait)}
 			}
 			path := "/v1/purge"
 			if wait {
@@ -57,13 +64,13 @@ func purgeCommand(etc string) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&req.Tags, "tag", nil, "what carries this tag (may be repeated)")
-	fl.StringArrayVar(&req.Prefixes, "prefix", nil, "what has a URL that begins so (may be repeated)")
-	fl.StringArrayVar(&req.Hosts, "host", nil, "what is of this host (may be repeated)")
+	fl.StringArrayVar(&req.Tags, "tag", nil, "what carries this `TAG` (may be repeated)")
+	fl.StringArrayVar(&req.Prefixes, "prefix", nil, "what has a URL that begins with this `URL` (may be repeated)")
+	fl.StringArrayVar(&req.Hosts, "host", nil, "what is of this `HOST` (may be repeated)")
 	fl.BoolVar(&req.All, "all", false, "everything")
-	fl.BoolVar(&req.Soft, "soft", false, "make it stale instead of gone")
-	fl.BoolVar(&wait, "wait", false, "wait until every edge has applied it, and tell how long each took")
-	fl.DurationVar(&limit, "limit", 10*time.Second, "how long to wait, at most 5m")
+	fl.BoolVar(&req.Soft, "soft", false, "make it stale: it is served again once the origin has confirmed it")
+	fl.BoolVar(&wait, "wait", false, "wait until every edge has applied it, and print how long each took")
+	fl.DurationVar(&limit, "limit", 10*time.Second, "how long --wait waits, at most 5m")
 	api.flags(cmd)
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -185,15 +185,23 @@ func needsRoot(err error) error {
 	return err
 }
 
+// unreadFleet is the error of a fleet file that can't be read.
+func unreadFleet(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the fleet: %w: name the fleet file by --config, or write one with kaiku init", err)
+	}
+	return fmt.Errorf("read the fleet: %w", err)
+}
+
 // readFleet reads the fleet file without the checks of whether a node could run with it: an operator may be in the middle of a change.
 func readFleet(file string) (*Fleet, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the fleet: %w", err)
+		return nil, unreadFleet(err)
 	}
 	f := &Fleet{dir: filepath.Dir(file)}
 	f.file = decodeYAML(file, text, f)
-	return f, errors.Join(f.file.errs...)
+	return f, f.file.failure()
 }
 
 // fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the node that this machine is.

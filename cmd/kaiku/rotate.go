@@ -23,7 +23,7 @@ func rotateCommand() *cobra.Command {
 
 The new secret is made here and goes into the file that fleet.yaml names, beside the old one. Deploys bring that file to the nodes, which accept both, and then one
 without the old secret. A rotation that was stopped goes on where it was when the command is run again: the file says how far it is.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(rotateKeyCommand(), rotateTokenCommand(), rotateOtherCommand())
@@ -39,7 +39,7 @@ func rotateKeyCommand() *cobra.Command {
 
 After the first, nodes accept the old key and the new one; after the second they use the new one; after the third they refuse the old one. Credentials of nodes, which
 a deploy leaves alone, have to be made again after the first (kaiku credential).`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return r.run(cmd, "fleet key", func(f *Fleet) (string, error) { return f.Secrets.FleetKey, nil })
 		},
@@ -58,7 +58,7 @@ func rotateTokenCommand() *cobra.Command {
 
 After the first, nodes accept the old token and the new one; after the second they refuse the old one. On a terminal it asks before the second, so that whoever has the
 old token can be given the new one.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return r.run(cmd, "admin token", func(f *Fleet) (string, error) { return f.Secrets.AdminToken, nil })
 		},

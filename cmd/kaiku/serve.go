@@ -36,6 +36,16 @@ type overrides struct {
 	listen string // of geodns
 }
 
+// check finds flags that are no addresses.
+func (o *overrides) check() error {
+	for _, f := range []struct{ flag, addr string }{{"--listen", o.edge.HTTP}, {"--listen", o.listen}, {"--admin", o.edge.Admin}} {
+		if err := checkListen(f.addr); err != nil {
+			return usageError{fmt.Errorf("%s: %w", f.flag, err)}
+		}
+	}
+	return nil
+}
+
 // newNode makes the parts of a node for some of its roles. Nothing listens yet.
 func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
 	f, zones, err := loadFleet(config)
@@ -205,7 +215,7 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config fleet.yaml --node NAME",
 		Short: "Run every role that a node has",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := loadFleet(config)
 			if err != nil {
@@ -232,7 +242,7 @@ func controlCommand(log *slog.Logger) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "control --config fleet.yaml --node NAME",
 		Short: "Run the control plane of a node: the log of purges and the registry, on an embedded NATS JetStream server",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := newNode(config, node, []string{roleControl}, overrides{}, log)
 			if err != nil {
@@ -242,7 +252,7 @@ func controlCommand(log *slog.Logger) *cobra.Command {
 		},
 	}
 	configFlag(cmd, &config)
-	cmd.Flags().StringVar(&node, "node", "", "this node's name")
+	cmd.Flags().StringVar(&node, "node", "", "this node's `NAME`")
 	return cmd
 }
 
@@ -252,8 +262,11 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "geodns --config fleet.yaml --node NAME",
 		Short: "Run the name server of a node",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := over.check(); err != nil {
+				return err
+			}
 			p, err := newNode(config, node, []string{roleGeoDNS}, over, log)
 			if err != nil {
 				return err
@@ -262,8 +275,8 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 		},
 	}
 	configFlag(cmd, &config)
-	cmd.Flags().StringVar(&node, "node", "", "this node's name")
-	cmd.Flags().StringVar(&over.listen, "listen", "", "address for UDP and TCP (default geodns.listen of the fleet file, or :53)")
+	cmd.Flags().StringVar(&node, "node", "", "this node's `NAME`")
+	cmd.Flags().StringVar(&over.listen, "listen", "", "`ADDRESS` for UDP and TCP (default geodns.listen of the fleet file, or :53)")
 	return cmd
 }
 
@@ -278,13 +291,16 @@ func edgeCommand(log *slog.Logger) *cobra.Command {
 With --origin it needs no file: it answers every host and fetches what is missing from that origin.
 An https origin that is given by name is sent that name as Host and in TLS; --host says otherwise.
 With --config and --node it is that node's edge; other flags come before what the file says.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (originURL == "") == (config == "") {
 				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
 			}
 			if host != "" && (config != "" || !isHost(host)) {
 				return usageError{fmt.Errorf("--host %s: want a name, or client, together with --origin; in a fleet file it is the site's origin.host", host)}
+			}
+			if err := over.check(); err != nil {
+				return err
 			}
 			if over.edge.Disk != 0 && over.edge.Disk < minDisk {
 				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.edge.Disk, Size(minDisk))}
@@ -304,15 +320,16 @@ With --config and --node it is that node's edge; other flags come before what th
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&config, "config", "", "the file that describes the fleet")
-	fl.StringVar(&node, "node", "", "this node's name")
+	fl.StringVar(&config, "config", "", "`FILE` that describes the fleet")
+	fl.StringVar(&node, "node", "", "this node's `NAME`")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
 	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for what the client asked for (default the name of an https origin, else client)")
-	fl.StringVar(&over.edge.HTTP, "listen", "", "address for clients (default :8080, or edge.http of the fleet file)")
-	fl.StringVar(&over.edge.Admin, "admin", "", "address for purges and metrics (default 127.0.0.1:9080)")
-	fl.StringVar(&over.edge.Data, "data", "", "folder of the cache (default kaiku-data here, or edge.data of the fleet file)")
-	fl.Var(&over.edge.Disk, "disk", "budget of the cache on disk (default 10GiB)")
-	fl.Var(&over.edge.Memory, "memory", "budget of the cache in RAM (default 256MiB)")
+	fl.StringVar(&over.edge.HTTP, "listen", "", "`ADDRESS` for clients (default :8080, or edge.http of the fleet file)")
+	fl.StringVar(&over.edge.Admin, "admin", "", "`ADDRESS` for purges and metrics (default 127.0.0.1:9080)")
+	fl.StringVar(&over.edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data here, or edge.data of the fleet file)")
+	fl.Var(&over.edge.Disk, "disk", "budget of the cache on disk, or edge.disk of the fleet file")
+	fl.Var(&over.edge.Memory, "memory", "budget of the cache in RAM, or edge.memory of the fleet file")
+	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = edgeDefaults.Disk.String(), edgeDefaults.Memory.String()
 	return cmd
 }
 

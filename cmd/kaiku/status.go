@@ -26,15 +26,15 @@ func statusCommand(etc string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell how the fleet is: what is wrong, traffic, origins, certificates, purges",
-		Long: `Tell how the fleet is.
+		Short: "Show how the fleet is: what is wrong, traffic, origins, certificates, purges",
+		Long: `Show how the fleet is.
 
 What is wrong comes first. Then come the nodes, as the control plane knows them, and the edges: what they answered since they started, to clients and to other edges, with
 the part of it that was stored already (hits), and the part that failed with 500 to 599 (errors).
 
 With --config all nodes are asked, over SSH. On a node, that node is asked, and tells of the others what the control plane knows. With one edge come its store and its origin servers;
 --verbose tells these of all.`,
-		Args: usage(cobra.NoArgs),
+		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nodes, err := api.open(cmd)
 			if err != nil {

@@ -16,7 +16,7 @@ const nodeVariable = "KAIKU_NODE"
 
 // nodeFlag adds --node.
 func nodeFlag(cmd *cobra.Command, node *string) {
-	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable), "this node's name (default the variable "+nodeVariable+")")
+	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable), "this node's `NAME` (default the variable "+nodeVariable+")")
 	cmd.Flags().Lookup("node").DefValue = "" // of help and man pages
 }
 
@@ -31,7 +31,7 @@ func unitsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "units --config fleet.yaml --node NAME [--root DIR]",
 		Short: "Print the units of systemd and the kernel's settings that deploy gives a node, or write them",
-		Args:  usage(cobra.NoArgs),
+		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			files, err := unitsOf(config, node, forPackage)
 			if err != nil {
@@ -52,7 +52,7 @@ func unitsCommand() *cobra.Command {
 	}
 	configFlag(cmd, &config)
 	nodeFlag(cmd, &node)
-	cmd.Flags().StringVar(&root, "root", "", "write them to their places below this `folder`: / is this machine")
+	cmd.Flags().StringVar(&root, "root", "", "write them to their places below this `FOLDER`: / is this machine")
 	cmd.Flags().BoolVar(&forPackage, "package", false, "those of a package, for any node")
 	_ = cmd.Flags().MarkHidden("package")
 	return cmd

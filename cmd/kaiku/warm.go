@@ -26,9 +26,10 @@ func warmCommand(etc string) *cobra.Command {
 		Example: `  kaiku warm https://www.example.com/ https://www.example.com/style.css
   kaiku warm --sitemap https://www.example.com/sitemap.xml --rate 50
   kaiku warm --config fleet.yaml --node hel1 https://www.example.com/`,
+		ValidArgsFunction: completeURLs(etc),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) == (sitemapURL == "") {
-				return usageError{errors.New("nothing to warm: name URLs, or --sitemap; see kaiku warm --help")}
+				return usageError{errors.New("name URLs to warm, or a --sitemap, and not both; see kaiku warm --help")}
 			}
 			if req.Rate < 1 || req.Rate > 1000 {
 				return usageError{fmt.Errorf("--rate: want 1 to 1000 a second, not %d", req.Rate)}
