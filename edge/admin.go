@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,6 +136,7 @@ func (s *Server) routes() []route {
 		{"GET", "/metrics", ScopeRead, promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, failNative},
 		{"GET", healthPath, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, failNative},
 		{"POST", "/v1/warm", ScopeWarm, s.needsStore(s.serveWarm), failNative},
+		{"GET", "/debug/pprof/{name}", ScopeDebug, serveProfile, failNative},
 		{"POST", "/service/{id}/purge/{key}", ScopePurge, s.serveFastlyKey, failFastly},
 		{"POST", "/service/{id}/purge", ScopePurge, s.serveFastlyKeys, failFastly},
 		{"POST", "/service/{id}/purge_all", ScopePurge, s.serveFastlyAll, failFastly},
@@ -163,6 +165,22 @@ func (s *Server) adminHandler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// serveProfile answers with a profile of the process, as net/http/pprof has them.
+func serveProfile(w http.ResponseWriter, r *http.Request) {
+	switch r.PathValue("name") {
+	case "cmdline":
+		pprof.Cmdline(w, r)
+	case "profile":
+		pprof.Profile(w, r)
+	case "symbol":
+		pprof.Symbol(w, r)
+	case "trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
 }
 
 // failNative writes an error as the API of Kaiku's own has it.

@@ -26,6 +26,9 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 		s.SetSites(nil)
 	}
 	s.started = time.Now()
+	if err := s.Registry.Register(s.panicCounter()); err != nil {
+		return err
+	}
 	if s.admin, err = listen(ctx, s.Admin); err != nil {
 		return fmt.Errorf("admin listener: %w", err)
 	}
@@ -34,7 +37,7 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 
 // Serve answers until ctx ends.
 func (a Admin) Serve(ctx context.Context) error {
-	h := a.newHTTP(a.adminHandler())
+	h := a.newHTTP(a.guard(a.adminHandler()))
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(a.admin) }()
 	select {

@@ -42,7 +42,7 @@ var errChanged = errors.New("the origin's representation changed")
 // start flies f in a goroutine of the server's.
 func (s *Server) start(f *flight, t *fetch) {
 	s.work.Go(func() {
-		if err := s.fly(f, t); err != nil {
+		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
 				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
 			}

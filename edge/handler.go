@@ -94,6 +94,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 }
 
 func (s *Server) serve(x *exchange) {
+	defer s.recovered(x)
 	w, r := x.w, x.r
 	if status, why := x.parse(); status != 0 {
 		s.refuse(x, status, why)

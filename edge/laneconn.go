@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,7 +40,7 @@ func (c *laneConn) begin() {
 // recover ends a connection whose goroutine panics, as net/http does.
 func (c *laneConn) recover() {
 	if p := recover(); p != nil {
-		c.lane.log.Error("panic in the hit lane", "client", c.RemoteAddr(), "panic", p, "stack", string(debug.Stack()))
+		c.lane.server.panicked("the hit lane", p, "client", c.RemoteAddr())
 		c.end()
 	}
 }

@@ -55,6 +55,7 @@ type Server struct {
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
+	panics  atomic.Uint64
 	sites   atomic.Pointer[sites]
 	tokens  atomic.Pointer[[]Token]
 	cache   *cache
@@ -122,6 +123,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}}
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
+	if err := s.Registry.Register(s.panicCounter()); err != nil {
+		return err
+	}
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -293,7 +297,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}
 	if s.admin != nil {
-		serve(s.admin, s.newHTTP(s.adminHandler()))
+		serve(s.admin, s.newHTTP(s.guard(s.adminHandler())))
 	}
 	if s.peer != nil {
 		h := s.newHTTP(http.HandlerFunc(s.servePeer))

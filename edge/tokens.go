@@ -20,10 +20,11 @@ const (
 	ScopeRead  = "read"  // status, explain, metrics and how far purges are
 	ScopeDrain = "drain" // drain and undrain
 	ScopeWarm  = "warm"  // fetch into the store
+	ScopeDebug = "debug" // profiles of the process
 )
 
 // Scopes are all of them.
-func Scopes() []string { return []string{ScopePurge, ScopeRead, ScopeDrain, ScopeWarm} }
+func Scopes() []string { return []string{ScopePurge, ScopeRead, ScopeDrain, ScopeWarm, ScopeDebug} }
 
 // Token is a bearer token of the admin API. One that is good for all has all scopes.
 type Token struct {

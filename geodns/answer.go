@@ -1,7 +1,9 @@
 package geodns
 
 import (
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/miekg/dns"
@@ -55,8 +57,15 @@ func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	return w.respond(req, from, sess, buf)
 }
 
-// respond is Server.respond.
-func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
+// respond is Server.respond. A query that makes it panic gets no response, and the server goes on.
+func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) (resp []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.server.panicked(p, req, from)
+			w.forget()
+			resp = nil
+		}
+	}()
 	s, q, r := w.server, &w.query, &w.resolver
 	rcode, ok := q.parse(req)
 	if !ok {
@@ -88,6 +97,23 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	r.snapshot = nil // that of before a Reload need not stay until the next query
 	r.response.reset()
 	return out
+}
+
+// forget drops what the worker was in the middle of.
+func (w *worker) forget() {
+	before := w.resolver.memo
+	w.query, w.resolver, w.packer = query{}, resolver{}, packer{}
+	if before != nil {
+		w.resolver.memo = new(memo)
+	}
+}
+
+// panicked logs and counts a panic, which a query has caused.
+func (s *Server) panicked(p any, req []byte, from netip.AddrPort) {
+	if s.metrics != nil {
+		s.metrics.panics.Inc()
+	}
+	s.log().Error("geodns: panic in an answer: this is a fault of Kaiku; please report it", "client", from, "query", fmt.Sprintf("%x", req), "panic", p, "stack", string(debug.Stack()))
 }
 
 // decide fills the response to what was parsed with an rcode.

@@ -18,6 +18,7 @@ type metrics struct {
 	probes       *prometheus.CounterVec
 	zones        *prometheus.CounterVec
 	seconds      prometheus.Histogram
+	panics       prometheus.Counter
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
@@ -57,11 +58,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "kaiku_dns_rate_limited_total", Help: "Responses over UDP that were over the rate limit.",
 		}, []string{"action"}),
 	}
+	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "kaiku_dns_panics_total", Help: "Panics, each of which cost one query its response and is logged with its stack.",
+	})
 	m.dropped, m.slipped = m.limited.WithLabelValues("dropped"), m.limited.WithLabelValues("slipped")
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {

@@ -408,3 +408,35 @@ func TestNodesThatStart(t *testing.T) {
 	probe(unhealthy)
 	told("after that", 2, 2, 1)
 }
+
+// A query that makes the server panic gets no response, is logged as an error with its stack, and the
+// next one is answered.
+func TestPanics(t *testing.T) {
+	var log bytes.Buffer
+	reg := prometheus.NewRegistry()
+	s := &Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg}
+	if err := s.Reload(testConfig(t)); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range map[string]*worker{"with a memory": newWorker(s), "without": {server: s}} {
+		before := s.current.Load()
+		s.current.Store(nil) // which can't be
+		req, err := question("www.example.com. A").Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp := w.answer(req, inHelsinki, false, nil); resp != nil {
+			t.Errorf("%s: the response is %x", name, resp)
+		}
+		s.current.Store(before)
+		if resp := w.answer(req, inHelsinki, false, nil); resp == nil {
+			t.Errorf("%s: the next query has no response", name)
+		}
+	}
+	if text := log.String(); strings.Count(text, "level=ERROR") != 2 || !strings.Contains(text, "respond") {
+		t.Errorf("the log has\n%s", text)
+	}
+	if n := testutil.ToFloat64(s.metrics.panics); n != 2 {
+		t.Errorf("%v panics are counted", n)
+	}
+}

@@ -18,7 +18,7 @@ func checkFormat(dir string) error {
 	path := filepath.Join(dir, "format")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(formatLine), 0o644)
+		return os.WriteFile(path, []byte(formatLine), 0o600)
 	}
 	if err == nil && string(b) != formatLine {
 		return fmt.Errorf("the data folder has format %q, this kaiku knows %q: use another folder or another version",
@@ -29,7 +29,7 @@ func checkFormat(dir string) error {
 
 // lockDir holds the folder for this process. The lock goes with the process, however it ends.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder: %w", err)
 	}
@@ -47,4 +47,14 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock the data folder: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// makeFolder makes the folder of a store, and what is in it for this user alone. What is cached may not
+// be for everybody who has an account on the machine.
+func makeFolder(dir string) error {
+	segments := filepath.Join(dir, "segments")
+	if err := os.MkdirAll(segments, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(segments, 0o700) // of a version that was less strict
 }

@@ -78,7 +78,7 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 
 // openSegment opens the segment in dir; a sealed one read-only.
 func openSegment(id uint32, c class, dir string, size int64, log *slog.Logger) (*segment, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	g := &segment{id: id, class: c, dir: dir, log: log}
@@ -123,7 +123,7 @@ func (g *segment) seal() error {
 		return fmt.Errorf("close segment %d: %w", g.id, err)
 	}
 	g.db = nil
-	if err := os.WriteFile(filepath.Join(g.dir, sealedName), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(g.dir, sealedName), nil, 0o600); err != nil {
 		return err
 	}
 	db, err := openBadger(badgerOptions(g.dir, 0, g.log).WithReadOnly(true))
@@ -248,7 +248,7 @@ func (g *segment) lower(epoch uint64) error {
 		return nil
 	}
 	name := filepath.Join(g.dir, epochName)
-	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", epoch), 0o644); err != nil {
+	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", epoch), 0o600); err != nil {
 		return err
 	}
 	if err := os.Rename(name+".new", name); err != nil {

@@ -76,7 +76,7 @@ func Open(opt Options) (*Store, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	if err := os.MkdirAll(filepath.Join(opt.Dir, "segments"), 0o755); err != nil {
+	if err := makeFolder(opt.Dir); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
 	lock, err := lockDir(opt.Dir)
@@ -192,7 +192,7 @@ func (s *Store) openMarked(f *segment) (*segment, error) {
 	if tries >= openTries {
 		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries), os.Remove(mark))
 	}
-	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", f.id, tries+1), 0o644); err != nil {
+	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", f.id, tries+1), 0o600); err != nil {
 		return nil, err
 	}
 	g, err := openSegment(f.id, f.class, f.dir, s.segmentSize(), s.opt.Log)

@@ -45,6 +45,8 @@ func (f *Fleet) check() []*geodns.Zone {
 	f.checkEdge("edge", f.Edge)
 	f.checkTLS()
 	f.checkTokens()
+	f.checkWord("log.level", f.Log.Level, logLevels())
+	f.checkWord("log.format", f.Log.Format, logFormats())
 	f.checkListeners()
 	for _, l := range []struct{ path, addr string }{
 		{"geodns.listen", f.GeoDNS.Listen}, {"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
@@ -56,6 +58,13 @@ func (f *Fleet) check() []*geodns.Zone {
 func (f *Fleet) errorf(path, format string, a ...any) { f.file.errorf(path, format, a...) }
 
 func (f *Fleet) warnf(path, format string, a ...any) { f.file.warnf(path, format, a...) }
+
+// checkWord finds a value that is none of some words. An empty one is the default.
+func (f *Fleet) checkWord(at, value string, known []string) {
+	if value != "" && !slices.Contains(known, value) {
+		f.errorf(at, "%q is unknown: %s", value, suggest(value, known))
+	}
+}
 
 func (f *Fleet) checkSites() {
 	names, hosts := map[string]bool{}, map[string]string{}
@@ -128,9 +137,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	if primaries == 0 && len(o.Servers) > 0 {
 		f.errorf(at+".servers", "all servers are backups: at least one must not be")
 	}
-	if known := []string{"round-robin", "least-requests", "random", "hash"}; o.Balance != "" && !slices.Contains(known, o.Balance) {
-		f.errorf(at+".balance", "%q is unknown: %s", o.Balance, suggest(o.Balance, known))
-	}
+	f.checkWord(at+".balance", o.Balance, []string{"round-robin", "least-requests", "random", "hash"})
 	if o.Host != "" && !isHost(o.Host) {
 		f.errorf(at+".host", "%q is not a host name: want a name, or client for the Host that the client asked for", o.Host)
 	}

@@ -201,6 +201,7 @@ func effectOf(after []byte, n *Node) func(before []byte) deploy.Effect {
 			return nil, false
 		}
 		f.GeoDNS.Zones, f.GeoDNS.Locate, f.GeoDNS.Health = nil, nil, Probe{}
+		f.Log = LogSettings{}
 		shielded := slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" })
 		if n.has(roleEdge) && !shielded {
 			f.Sites = nil

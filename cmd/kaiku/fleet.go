@@ -10,16 +10,23 @@ import (
 
 // Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key means stands in defaults.
 type Fleet struct {
-	Sites   []Site   `yaml:"sites"`
-	Nodes   []Node   `yaml:"nodes"`
-	Edge    Edge     `yaml:"edge"`
-	GeoDNS  GeoDNS   `yaml:"geodns"`
-	TLS     TLS      `yaml:"tls"`
-	Control Control  `yaml:"control"`
-	Secrets Secrets  `yaml:"secrets"`
-	file    *yamlDoc // where each part stands
-	dir     string   // that relative paths start from
-	sum     string   // the begin of the file's SHA-256, as deploy.FleetSum has it
+	Sites   []Site      `yaml:"sites"`
+	Nodes   []Node      `yaml:"nodes"`
+	Edge    Edge        `yaml:"edge"`
+	GeoDNS  GeoDNS      `yaml:"geodns"`
+	TLS     TLS         `yaml:"tls"`
+	Control Control     `yaml:"control"`
+	Secrets Secrets     `yaml:"secrets"`
+	Log     LogSettings `yaml:"log"`
+	file    *yamlDoc    // where each part stands
+	dir     string      // that relative paths start from
+	sum     string      // the begin of the file's SHA-256, as deploy.FleetSum has it
+}
+
+// LogSettings are how processes log what they do.
+type LogSettings struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
 }
 
 // Site is what edges serve under some hosts.

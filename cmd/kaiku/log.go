@@ -7,17 +7,137 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
-// newLog is the log of a process.
+// newLog is the log of a process: lines of text from Info on, unless its settings say otherwise.
 func newLog(out io.Writer) *slog.Logger {
-	if toJournal(out) {
-		return slog.New(newJournal(out))
+	h := &logHandler{set: &logSettings{}, line: &bytes.Buffer{}, mu: &sync.Mutex{}, out: out, journal: toJournal(out)}
+	opts := &slog.HandlerOptions{Level: &h.set.level}
+	if h.journal {
+		opts.ReplaceAttr = withoutTime
 	}
-	return slog.New(slog.NewTextHandler(out, nil))
+	h.text, h.json = slog.NewTextHandler(h.line, opts), slog.NewJSONHandler(h.line, opts)
+	return slog.New(h)
+}
+
+// logSettings are what of a log may change while the process runs.
+type logSettings struct {
+	level slog.LevelVar
+	json  atomic.Bool
+	fixed atomic.Bool // the level was given on the command line, which comes before the fleet file
+}
+
+// logHandler is a slog.Handler that writes as its settings say. Lines for systemd's journal begin with
+// their priority, as sd-daemon(3) has it, so that journalctl -p knows it.
+type logHandler struct {
+	set        *logSettings
+	text, json slog.Handler  // write to line
+	line       *bytes.Buffer // the record that is being written
+	mu         *sync.Mutex   // guards line
+	out        io.Writer
+	journal    bool
+}
+
+// Enabled implements slog.Handler.
+func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.set.level.Level() }
+
+// Handle writes a record in one piece.
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.line.Reset()
+	if h.journal {
+		h.line.WriteString(priority(r.Level))
+	}
+	form := h.text
+	if h.set.json.Load() {
+		form = h.json
+	}
+	if err := form.Handle(ctx, r); err != nil {
+		return err
+	}
+	_, err := h.out.Write(h.line.Bytes())
+	return err
+}
+
+// WithAttrs implements slog.Handler.
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	with := *h
+	with.text, with.json = h.text.WithAttrs(attrs), h.json.WithAttrs(attrs)
+	return &with
+}
+
+// WithGroup implements slog.Handler.
+func (h *logHandler) WithGroup(name string) slog.Handler {
+	with := *h
+	with.text, with.json = h.text.WithGroup(name), h.json.WithGroup(name)
+	return &with
+}
+
+// withoutTime drops the time of a record, which the journal notes itself.
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// logLevels are the levels of log.level and --log-level.
+func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
+
+// logFormats are those of log.format.
+func logFormats() []string { return []string{"text", "json"} }
+
+// apply sets the log of a process as a fleet file says. A log that is not the process's own stays as
+// it is.
+func (l LogSettings) apply(log *slog.Logger) {
+	h, ok := log.Handler().(*logHandler)
+	if !ok {
+		return
+	}
+	h.set.json.Store(l.Format == "json")
+	if !h.set.fixed.Load() {
+		h.set.level.Set(levelOf(l.Level))
+	}
+}
+
+// levelOf is a level by its name, which was checked; "" is info.
+func levelOf(name string) slog.Level {
+	var l slog.Level // info
+	if name != "" {
+		_ = l.UnmarshalText([]byte(name))
+	}
+	return l
+}
+
+// logFlag gives a command the flag --log-level.
+func logFlag(cmd *cobra.Command, log *slog.Logger) {
+	level := cmd.Flags().String("log-level", "", "log from this level on: "+strings.Join(logLevels(), ", ")+" (default log.level of the fleet file, or info)")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *level == "" {
+			return nil
+		}
+		return setLevel(log, *level)
+	}
+}
+
+// setLevel sets the level that a command line gives, which no fleet file changes.
+func setLevel(log *slog.Logger, name string) error {
+	if !slices.Contains(logLevels(), name) {
+		return usageError{fmt.Errorf("--log-level %q: want %s", name, strings.Join(logLevels(), ", "))}
+	}
+	if h, ok := log.Handler().(*logHandler); ok {
+		h.set.fixed.Store(true)
+		h.set.level.Set(levelOf(name))
+	}
+	return nil
 }
 
 // toJournal reports whether systemd's journal reads what is written. A process may have given its child another standard error along with the environment.
@@ -32,52 +152,6 @@ func toJournal(out io.Writer) bool {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
-}
-
-// journal is a slog.Handler whose lines begin with their priority, as sd-daemon(3) has it, so that journalctl -p knows it. The journal notes the time itself.
-type journal struct {
-	slog.Handler // writes to line
-	line         *bytes.Buffer
-	mu           *sync.Mutex // guards line
-	out          io.Writer
-}
-
-func newJournal(out io.Writer) *journal {
-	j := &journal{line: &bytes.Buffer{}, mu: &sync.Mutex{}, out: out}
-	j.Handler = slog.NewTextHandler(j.line, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}})
-	return j
-}
-
-// Handle writes a record in one piece.
-func (j *journal) Handle(ctx context.Context, r slog.Record) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.line.Reset()
-	j.line.WriteString(priority(r.Level))
-	if err := j.Handler.Handle(ctx, r); err != nil {
-		return err
-	}
-	_, err := j.out.Write(j.line.Bytes())
-	return err
-}
-
-// WithAttrs adds attributes.
-func (j *journal) WithAttrs(attrs []slog.Attr) slog.Handler {
-	with := *j
-	with.Handler = j.Handler.WithAttrs(attrs)
-	return &with
-}
-
-// WithGroup begins a group.
-func (j *journal) WithGroup(name string) slog.Handler {
-	with := *j
-	with.Handler = j.Handler.WithGroup(name)
-	return &with
 }
 
 // priority is a level as the journal reads it.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -42,5 +44,42 @@ func TestJournal(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", "1:1") // of another process
 	if toJournal(out) {
 		t.Error("what goes elsewhere is taken for the journal's")
+	}
+}
+
+// The level and the format are those of the fleet file, and change with it. A level on the command line
+// comes before that.
+func TestLogSettings(t *testing.T) {
+	var out strings.Builder
+	log := newLog(&out)
+	child := log.With("part", "x")
+	say := func() string {
+		out.Reset()
+		child.Debug("d")
+		child.Info("i")
+		child.Error("e")
+		return regexp.MustCompile(`"?time"?[:=]\S+?[ ,]`).ReplaceAllString(out.String(), "")
+	}
+	const info, err = "level=INFO msg=i part=x\n", "level=ERROR msg=e part=x\n"
+	if got := say(); got != info+err {
+		t.Errorf("at first: %q", got)
+	}
+	LogSettings{Level: "error"}.apply(log)
+	if got := say(); got != err {
+		t.Errorf("from error on: %q", got)
+	}
+	LogSettings{Level: "debug", Format: "json"}.apply(log)
+	if got, want := say(), `{"level":"DEBUG","msg":"d","part":"x"}`+"\n"; !strings.HasPrefix(got, want) {
+		t.Errorf("as JSON: %q", got)
+	}
+	if err := setLevel(log, "warn"); err != nil {
+		t.Fatal(err)
+	}
+	LogSettings{Level: "debug"}.apply(log)
+	if got := say(); got != err {
+		t.Errorf("with --log-level: %q", got)
+	}
+	if err := setLevel(log, "loud"); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "debug, info, warn, error") {
+		t.Errorf("an unknown level: %v", err)
 	}
 }

@@ -59,8 +59,12 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
+	for _, c := range []*cobra.Command{demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log)} {
+		logFlag(c, log)
+		root.AddCommand(c)
+	}
 	root.AddCommand(
-		demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log), drainCommand(etc, true), drainCommand(etc, false),
+		drainCommand(etc, true), drainCommand(etc, false),
 		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)

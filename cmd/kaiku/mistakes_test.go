@@ -155,6 +155,8 @@ func TestMistakesOfMeaning(t *testing.T) {
 		{"no nodes", site, "1:1: nodes: there are no nodes: a fleet has one at least"},
 		{"a role", site + "nodes: { hel1: { roles: [egde], location: [1, 2], addresses: [203.0.113.10] } }\n", `2:26: nodes.hel1.roles[0]: role "egde" is unknown: did you mean edge?`},
 		{"a role twice", site + "nodes: { hel1: { roles: [edge, edge], location: [1, 2], addresses: [203.0.113.10] } }\n", "2:32: nodes.hel1.roles[1]: node hel1 has the role edge twice"},
+		{"a log level", site + edges + "log: { level: verbose }\n", `5:8: log.level: "verbose" is unknown: want debug, info, warn or error`},
+		{"a log format", site + edges + "log: { format: jsn }\n", `5:8: log.format: "jsn" is unknown: did you mean json?`},
 		{"a balance", strings.Replace(origin("http://origin.example.net"), "] } }]", "], balance: roundrobin } }]", 1), `1:98: sites[0].origin.balance: "roundrobin" is unknown: did you mean round-robin?`},
 		{"a shield", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: nyc } }]", 1), "1:98: sites[0].origin.shield: there is no node nyc: did you mean nyc1?"},
 		{"a shield like no node", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: tokyo } }]", 1), "1:98: sites[0].origin.shield: there is no node tokyo: want hel1 or nyc1"},

@@ -53,6 +53,7 @@ func (p *nodeProcess) reload() error {
 	if p.admin != nil {
 		p.admin.SetTokens(tokens)
 	}
+	f.Log.apply(p.log)
 	p.files, p.taken = f.watched(), f.sum
 	now := f.fixed(p.name)
 	for _, key := range slices.Sorted(maps.Keys(now)) {

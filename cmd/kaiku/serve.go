@@ -56,6 +56,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	f.Log.apply(log)
 	reg := newRegistry()
 	key, err := f.keyIfNeeded(n, log)
 	if err != nil {
