@@ -119,9 +119,7 @@ func (h *HSTS) value() string {
 // checkTLS also says what can't be proved to a certificate authority.
 func (f *Fleet) checkTLS() {
 	for i, c := range f.TLS.Certificates {
-		if c.Cert == "" || c.Key == "" {
-			f.errorf(fmt.Sprintf("tls.certificates[%d]", i), "a certificate needs cert and key")
-		}
+		f.checkCertificate(fmt.Sprintf("tls.certificates[%d]", i), c)
 	}
 	for i, s := range f.Sites {
 		at := fmt.Sprintf("sites[%d].https", i)
@@ -142,6 +140,14 @@ func (f *Fleet) checkTLS() {
 	}
 	if f.TLS.ACME != nil {
 		f.checkACME()
+	}
+}
+
+func (f *Fleet) checkCertificate(at string, c Certificate) {
+	for key, file := range map[string]string{"cert": c.Cert, "key": c.Key} {
+		if file == "" {
+			f.errorf(at+"."+key, "a certificate needs cert and key")
+		}
 	}
 }
 

@@ -39,6 +39,9 @@ func (f *Fleet) check() []*geodns.Zone {
 	if len(f.Nodes) == 0 {
 		f.errorf("nodes", "there are no nodes: a fleet has one at least")
 	}
+	if len(f.Sites) == 0 && slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
+		f.warnf("sites", "there are no sites: edges answer 421 to everything")
+	}
 	f.checkSites()
 	f.checkNodes()
 	f.checkFamilies()
@@ -166,8 +169,8 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 			f.errorf(at+".health.status", "%d is no status of a response: want 200 to 599", h.Status)
 		}
 	}
-	if c := o.ClientCertificate; c != nil && (c.Cert == "" || c.Key == "") {
-		f.errorf(at+".client_certificate", "a certificate needs cert and key")
+	if c := o.ClientCertificate; c != nil {
+		f.checkCertificate(at+".client_certificate", *c)
 	}
 	if a := o.Auth; a != nil {
 		switch {

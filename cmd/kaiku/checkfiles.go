@@ -91,7 +91,7 @@ func (f *Fleet) checkFiles() {
 		case errors.Is(err, fs.ErrNotExist) && n.secret && looksSecret(n.file):
 			f.file.secretErrorf(n.at, "this is the place of a file's name, never of the secret itself: write the secret to a file that only you can read, and name that")
 		case errors.Is(err, fs.ErrNotExist) && !path.IsAbs(n.file) && !onNode:
-			f.errorf(n.at, "there is no file %s%s", local, nearFile(local))
+			f.errorf(n.at, "%s", unread(local, err))
 		case errors.Is(err, fs.ErrNotExist):
 			f.warnf(n.at, "there is no file %s here%s: nodes need it", n.file, nor(n.file))
 		case errors.Is(err, fs.ErrPermission):
@@ -137,6 +137,17 @@ var secretRE = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 // a path is absolute.
 func looksSecret(text string) bool {
 	return strings.Contains(text, "-----BEGIN ") || secretRE.MatchString(text) && !path.IsAbs(text) && strings.ContainsAny(text, "0123456789")
+}
+
+// unread tells why a file was not read.
+func unread(file string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no such file as " + file + nearFile(file)
+	case errors.Is(err, fs.ErrPermission):
+		return file + " is not yours to read"
+	}
+	return err.Error()
 }
 
 // nearFile asks whether another file of the folder was meant.

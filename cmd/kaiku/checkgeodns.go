@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -14,9 +15,12 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	g := &f.GeoDNS
 	f.checkProbe("geodns.health", g.Health)
 	for prefix, l := range g.Locate {
-		f.checkLocation("geodns.locate."+prefix.String(), l)
+		at := "geodns.locate." + prefix.String()
+		f.checkLocation(at, l)
+		f.checkNetwork(at, prefix)
 	}
 	f.checkLog("geodns.query_log", g.QueryLog)
+	f.checkNameServers()
 	var zones []*geodns.Zone
 	names := map[string]bool{}
 	for i := range g.Zones {
@@ -27,17 +31,18 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 			f.errorf(at, "zone %q is not a domain name", z.Name)
 			continue
 		}
-		if names[z.Name] {
+		name := lowerHosts([]string{z.Name})[0]
+		if names[name] {
 			f.errorf(at+".name", "zone %s is there twice", z.Name)
 		}
-		names[z.Name] = true
+		names[name] = true
 		if z.File == "" {
 			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
 			continue
 		}
 		r, err := os.Open(f.localFile(z.File))
 		if err != nil {
-			f.errorf(at+".file", "%v", err)
+			f.errorf(at+".file", "%s", unread(f.localFile(z.File), err))
 			continue
 		}
 		zone, errs := geodns.ParseZone(r, z.Name, f.localFile(z.File))
@@ -62,6 +67,33 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		}
 	}
 	return zones
+}
+
+// checkNameServers finds name servers that have nothing to answer, and zones that nobody answers.
+func (f *Fleet) checkNameServers() {
+	var servers []string
+	for _, n := range f.Nodes {
+		if n.has(roleGeoDNS) {
+			servers = append(servers, n.Name)
+		}
+	}
+	switch {
+	case len(servers) > 0 && len(f.GeoDNS.Zones) == 0:
+		f.errorf("nodes."+servers[0]+".roles", "the role geodns has nothing to answer: there is no zone in geodns.zones")
+	case len(servers) == 0 && len(f.GeoDNS.Zones) > 0:
+		f.warnf("geodns.zones", "no node has the role geodns, so that nobody answers")
+	}
+}
+
+// checkNetwork refuses a prefix that is no network.
+func (f *Fleet) checkNetwork(at string, network netip.Prefix) {
+	switch {
+	case !network.IsValid(): // did not decode
+	case network.Addr().Is4In6():
+		f.errorf(at, "%s: write a network of IPv4 addresses as one", network)
+	case network != network.Masked():
+		f.errorf(at, "%s has bits of a host: want %s", network, network.Masked())
+	}
 }
 
 func (f *Fleet) checkEdgeNames(at string, z *Zone) {

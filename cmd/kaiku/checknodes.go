@@ -14,10 +14,13 @@ import (
 )
 
 func (f *Fleet) checkNodes() {
-	addresses, controls := map[netip.Addr]string{}, 0
+	addresses, controls, control := map[netip.Addr]string{}, 0, "" // the last one
 	defer func() {
 		if controls == 2 || controls > 5 {
 			f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+		}
+		if controls > 0 && f.Secrets.FleetKey == "" {
+			f.errorf("nodes."+control+".roles", "the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes")
 		}
 	}()
 	for _, n := range f.Nodes {
@@ -64,6 +67,9 @@ func (f *Fleet) checkNodes() {
 				f.errorf(at+".ssh", "%v", err)
 			}
 		}
+		if n.has(roleEdge) && f.hasPeers(&n) && f.Secrets.FleetKey == "" {
+			f.warnf("secrets.fleet_key", "edge %s would ask others, by its region or a shield, but does not without a fleet key: name its file", n.Name)
+		}
 		f.checkEdge(at+".edge", n.Edge)
 		f.checkAddr(at+".admin", n.Admin)
 		if n.Admin != "" && n.has(roleEdge) {
@@ -73,6 +79,7 @@ func (f *Fleet) checkNodes() {
 		f.checkAddr(at+".control.cluster", n.Control.Cluster)
 		if n.has(roleControl) {
 			controls++
+			control = n.Name
 			if len(n.Addresses) == 0 {
 				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)
 			}
@@ -120,8 +127,8 @@ func (f *Fleet) checkLocation(at string, l Location) bool {
 const (
 	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km from Russia's, Honolulu 6,900 from those of the USA.
 	farFromCountry = 7500
-	// maybeSwapped is where latitude and longitude are tried the other way round.
-	maybeSwapped = 2500
+	// maybeWrong is where latitude and longitude are tried the other way round, and with another sign.
+	maybeWrong = 2500
 )
 
 // checkPlace warns of a node that is not where its address is, as the embedded table of countries has it.
@@ -133,13 +140,18 @@ func (f *Fleet) checkPlace(at string, n *Node) {
 			continue
 		}
 		away := here.Distance(people)
-		swapped := geodns.Place{Lat: here.Lon, Lon: here.Lat}
-		if away > maybeSwapped && math.Abs(swapped.Lat) <= 90 && swapped.Distance(people) < away/3 {
-			f.warnf(at, "latitude and longitude look swapped: %s is in %s, and %v, %v is %.0f km away from there", addr, country, here.Lat, here.Lon, away)
+		if away < maybeWrong {
 			return
 		}
+		const far = "%s is in %s, and %v, %v is %.0f km away from there"
+		for _, p := range []geodns.Place{{Lat: here.Lon, Lon: here.Lat}, {Lat: here.Lat, Lon: -here.Lon}, {Lat: -here.Lat, Lon: here.Lon}} {
+			if math.Abs(p.Lat) <= 90 && p.Distance(people) < away/3 {
+				f.warnf(at, far+"; did you mean [%v, %v]?", addr, country, here.Lat, here.Lon, away, p.Lat, p.Lon)
+				return
+			}
+		}
 		if away > farFromCountry {
-			f.warnf(at, "%s is in %s, and %v, %v is %.0f km away from there", addr, country, here.Lat, here.Lon, away)
+			f.warnf(at, far, addr, country, here.Lat, here.Lon, away)
 			return
 		}
 	}
@@ -173,13 +185,8 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	}
 	for i, network := range e.PurgeFrom {
 		p := fmt.Sprintf("%s.purge_from[%d]", at, i)
-		switch {
-		case network.Addr().Is4In6():
-			f.errorf(p, "%s: write a network of IPv4 addresses as one", network)
-		case network.Bits() == 0:
+		if f.checkNetwork(p, network); network.Bits() == 0 {
 			f.errorf(p, "%s would let everybody purge", network)
-		case network != network.Masked():
-			f.errorf(p, "%s has bits of a host: want %s", network, network.Masked())
 		}
 	}
 }

@@ -38,7 +38,7 @@ func wrongIn(t *testing.T, file string) string {
 				each(e)
 			}
 		} else if errors.As(err, &f) {
-			told = append(told, fmt.Sprintf("%d:%d: %s", f.line, f.col, f.msg))
+			told = append(told, strings.ReplaceAll(fmt.Sprintf("%d:%d: %s", f.line, f.col, f.msg), filepath.Dir(file), "DIR"))
 		} else if err != nil {
 			told = append(told, err.Error())
 		}
@@ -49,7 +49,8 @@ func wrongIn(t *testing.T, file string) string {
 
 // What does not decode: each mistake has one message, which names what is wanted, and nothing is told of what follows from it.
 func TestMistakesOfForm(t *testing.T) {
-	const rest = "\nnodes: { c1: { roles: [control], addresses: [192.0.2.1] } }\n" // so that the fleet has one
+	const key = "secrets: { fleet_key: k }\n"
+	const rest = "\nnodes: { c1: { roles: [control], addresses: [192.0.2.1] } }\n" + key // so that the fleet has one
 	for _, c := range []struct{ name, text, want string }{
 		{"nothing", "", "1:1: the file is empty: kaiku init writes a first one"},
 		{"comments alone", "# a fleet\n", "1:1: the file is empty: kaiku init writes a first one"},
@@ -63,7 +64,7 @@ func TestMistakesOfForm(t *testing.T) {
 		{"a word", "hello\n", `1:1: want a mapping, as { key: value }, not "hello"`},
 		{"two documents", "sites: []\n---\nsites: []\n", "2:1: a second document begins here, and a fleet file has one: remove the line ---, or what follows"},
 		{"one document with its marks is fine", "---\nsites: []" + rest + "...\n", ""},
-		{"lines of Windows are fine", "sites: []\r\nnodes: { c1: { roles: [control], addresses: [192.0.2.1] } }\r\n", ""},
+		{"lines of Windows are fine", "sites: []\r\nnodes: { c1: { roles: [control], addresses: [192.0.2.1] } }\r\n" + key, ""},
 
 		{"a tab", "sites:\n\t- name: www\n", "2:1: this line is indented with a tab: YAML wants spaces"},
 		{"a tab after a line of spaces", "sites:\n  - name: www\n\thosts: [a.example]\n", "3:1: this line is indented with a tab: YAML wants spaces"},
@@ -113,16 +114,20 @@ func TestMistakesOfForm(t *testing.T) {
 		{"a duration", "edge: { drain_timeout: 1 month }" + rest, `1:24: edge.drain_timeout: "1 month" is not a duration: want a form like 500ms, 30s, 1h30m, 1d or 2w`},
 		{"a negative duration", "edge: { drain_timeout: -5s }" + rest, `1:24: edge.drain_timeout: "-5s" is negative`},
 		{"a long duration", "edge: { drain_timeout: 99999w }" + rest, `1:24: edge.drain_timeout: "99999w" is not a duration, or longer than 290 years`},
-		{"an address", "nodes: { c1: { roles: [control], addresses: [192.0.2.400] } }\n", `1:46: nodes.c1.addresses[0]: want an IP address, as 203.0.113.10 or 2001:db8::10, not "192.0.2.400"`},
-		{"an address with a port", "nodes: { c1: { roles: [control], addresses: [\"192.0.2.4:80\"] } }\n", `1:46: nodes.c1.addresses[0]: want an IP address, as 203.0.113.10 or 2001:db8::10, not "192.0.2.4:80"`},
+		{"an address", "nodes: { c1: { roles: [control], addresses: [192.0.2.400] } }\n" + key, `1:46: nodes.c1.addresses[0]: want an IP address, as 203.0.113.10 or 2001:db8::10, not "192.0.2.400"`},
+		{"an address with a port", "nodes: { c1: { roles: [control], addresses: [\"192.0.2.4:80\"] } }\n" + key, `1:46: nodes.c1.addresses[0]: want an IP address, as 203.0.113.10 or 2001:db8::10, not "192.0.2.4:80"`},
 		{"a network", "edge: { purge_from: [10.0.0.0/99] }" + rest, `1:22: edge.purge_from[0]: want a network, as 10.0.0.0/8 or 2001:db8::/32, not "10.0.0.0/99"`},
 		{"a network as a key", "geodns: { locate: { 10.0.0.0: [1, 2] } }" + rest, `1:21: geodns.locate: want a network, as 10.0.0.0/8 or 2001:db8::/32, not "10.0.0.0"`},
 		{"a number", "edge: { max_connections: many }" + rest, `1:26: edge.max_connections: want a whole number, not "many"`},
 		{"too large a number", "edge: { max_connections: 99999999999 }" + rest, `1:26: edge.max_connections: want a whole number, not "99999999999"`},
 		{"a part", "edge: { access_log: { file: \"-\", sample: half } }" + rest, `1:42: edge.access_log.sample: want a number, not "half"`},
+		{"a private key", "tls: { certificates: [{ cert: c, key: \"-----BEGIN PRIVATE KEY-----\\nhush\" }] }" + rest,
+			"1:34: tls.certificates[0].key: a key or a certificate stands here, and the name of a file is wanted: write it to one, and name that"},
+		{"a private key on lines of its own", "tls:\n  certificates:\n    - cert: c\n      key: |\n        -----BEGIN PRIVATE KEY-----\n        hush" + rest,
+			"4:7: tls.certificates[0].key: a key or a certificate stands here, and the name of a file is wanted: write it to one, and name that"},
 		{"yes", "edge: { hit_lane: yes }" + rest, `1:19: edge.hit_lane: want true or false, not "yes"`},
-		{"a location without brackets", "nodes: { c1: { roles: [control], addresses: [192.0.2.1], location: 60.17 } }\n", `1:68: nodes.c1.location: want [latitude, longitude], as [60.17, 24.94], not "60.17"`},
-		{"a text for a list", "nodes: { c1: { roles: control, addresses: [192.0.2.1] } }\n", `1:23: nodes.c1.roles: want a list, as [a, b], not "control"`},
+		{"a location without brackets", "nodes: { c1: { roles: [control], addresses: [192.0.2.1], location: 60.17 } }\n" + key, `1:68: nodes.c1.location: want [latitude, longitude], as [60.17, 24.94], not "60.17"`},
+		{"a text for a list", "nodes: { c1: { roles: control, addresses: [192.0.2.1] } }\n" + key, `1:23: nodes.c1.roles: want a list, as [a, b], not "control"`},
 		{"a URL that is none", "sites: [{ name: www, hosts: [a.example], origin: { servers: [\"http://[::1\"] } }]" + rest, `1:62: sites[0].origin.servers[0]: "http://[::1" is not an origin: want http://host[:port] or https://host[:port]`},
 		{"an address that is none in a URL", "sites: [{ name: www, hosts: [a.example], origin: { servers: [\"http://192.0.2.400\"] } }]" + rest,
 			`1:62: sites[0].origin.servers[0]: "http://192.0.2.400" is not an origin: want http://host[:port] or https://host[:port]`},
@@ -147,7 +152,7 @@ func TestMistakesOfMeaning(t *testing.T) {
 `
 	origin := func(url string) string { return strings.Replace(site, "http://origin.example.net", url, 1) + edges }
 	zone := func(edges string) string {
-		return "geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { " + edges + " } }] }\n"
+		return "  ns1: { roles: [geodns] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone, edges: { " + edges + " } }] }\n"
 	}
 	const token = "secrets: { admin_token: /etc/kaiku/admin.token }\n"
 	for _, c := range []struct{ name, text, want string }{
@@ -182,7 +187,7 @@ func TestMistakesOfMeaning(t *testing.T) {
 
 		{"a host without a name", origin("http://origin.example.net") + zone("\"@\": {}"),
 			"1:30: warning: sites[0].hosts[0]: the zone has no name www.example.com, so that nobody finds it: add it to geodns.zones, below edges\n" +
-				`5:73: warning: geodns.zones[0].edges.@: no site has the host example.com: its clients get 421 from the edges`},
+				`6:73: warning: geodns.zones[0].edges.@: no site has the host example.com: its clients get 421 from the edges`},
 		{"a host that the zone file has", strings.Replace(origin("http://origin.example.net"), "www.example.com", "mail.example.com", 1) + zone(""), ""},
 		{"a host below a wildcard", origin("http://origin.example.net") + zone("\"*\": {}"), ""},
 		{"a host elsewhere", strings.Replace(origin("http://origin.example.net"), "www.example.com", "www.example.org", 1) + zone(""), ""},
@@ -196,7 +201,7 @@ func TestMistakesOfMeaning(t *testing.T) {
 		{"an admin listener for everybody", site + edges + "edge: { admin: \"0.0.0.0:9080\" }\n", "5:9: edge.admin: other machines reach 0.0.0.0:9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
 		{"an admin listener for everybody, with a token", site + edges + "edge: { admin: \":9080\" }\n" + token, ""},
 		{"an admin listener for everybody, with a token for some things", site + edges + "edge: { admin: \":9080\" }\nsecrets: { tokens: [{ file: t, scopes: [purge] }] }\n", ""},
-		{"an admin listener of a name server", site + edges + "  fra1: { roles: [geodns], admin: \":9080\" }\n", "5:28: nodes.fra1.admin: other machines reach :9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
+		{"an admin listener of a name server", site + edges + "  fra1: { roles: [control], addresses: [203.0.113.30], admin: \":9080\" }\nsecrets: { fleet_key: k }\n", "5:56: nodes.fra1.admin: other machines reach :9080, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1"},
 		{"an admin listener on localhost", site + edges + "edge: { admin: \"localhost:9080\" }\n", ""},
 
 		{"two listeners on one port", site + edges + "edge: { http: \":9080\" }\n", "5:9: edge.http: node hel1 listens on 127.0.0.1:9080 for admin already: http needs a port of its own"},
@@ -205,10 +210,23 @@ func TestMistakesOfMeaning(t *testing.T) {
 			"3:87: nodes.hel1.edge.admin: node hel1 listens on :80 for http already: admin needs a port of its own"},
 		{"two listeners on one port of two addresses", site + edges + "edge: { http: \"203.0.113.10:9080\" }\n", ""},
 		{"HTTP where HTTPS is", site + edges + "tls: { certificates: [{ cert: c, key: k }] }\nedge: { http: \":443\" }\n", "6:9: edge.http: node hel1 listens on :443 for https already: http needs a port of its own"},
-		{"DNS and the control plane", site + "nodes: { fra1: { roles: [geodns, control], addresses: [203.0.113.30], control: { listen: \":53\" } } }\n",
+		{"DNS and the control plane", site + "nodes: { fra1: { roles: [geodns, control], addresses: [203.0.113.30], control: { listen: \":53\" } } }\nsecrets: { fleet_key: k }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
 			"2:82: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
 		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
 
+		{"no sites", edges, "1:1: warning: sites: there are no sites: edges answer 421 to everything"},
+		{"a control node without a key", site + "nodes: { c1: { roles: [control], addresses: [203.0.113.30] } }\n",
+			"2:16: nodes.c1.roles: the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes"},
+		{"a shield without a key", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: nyc1 } }]", 1),
+			"1:1: warning: secrets.fleet_key: edge hel1 would ask others, by its region or a shield, but does not without a fleet key: name its file\n" +
+				"1:1: warning: secrets.fleet_key: edge nyc1 would ask others, by its region or a shield, but does not without a fleet key: name its file"},
+		{"a name server without zones", site + "nodes: { ns1: { roles: [geodns] } }\n", "2:17: nodes.ns1.roles: the role geodns has nothing to answer: there is no zone in geodns.zones"},
+		{"a zone file that is not there", site + edges + "geodns: { zones: [{ name: example.com, file: exampel.com.zone }] }\n",
+			"5:40: geodns.zones[0].file: there is no such file as DIR/exampel.com.zone: did you mean example.com.zone?"},
+		{"a zone twice", site + edges + "  ns1: { roles: [geodns] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }, { name: EXAMPLE.com., file: example.com.zone }] }\n",
+			"6:68: geodns.zones[1].name: zone EXAMPLE.com. is there twice"},
+		{"a network with bits of a host", site + edges + "geodns: { locate: { 10.0.0.1/8: [1, 2] } }\n", "5:21: geodns.locate.10.0.0.1/8: 10.0.0.1/8 has bits of a host: want 10.0.0.0/8"},
+		{"a zone that nobody answers", site + edges + "geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} } }] }\n", "5:11: warning: geodns.zones: no node has the role geodns, so that nobody answers"},
 		{"some edges without IPv6", strings.Replace(site+edges, "[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]", 1),
 			"4:53: warning: nodes.nyc1.addresses: 1 edge of 2 without an IPv6 address: nyc1; clients near them get no AAAA record where the others are much farther, and use IPv4"},
 		{"all edges with IPv6", strings.NewReplacer("[203.0.113.10]", "[203.0.113.10, \"2001:db8::1\"]", "[198.51.100.20]", "[198.51.100.20, \"2001:db8::2\"]").Replace(site + edges), ""},
@@ -217,9 +235,13 @@ func TestMistakesOfMeaning(t *testing.T) {
 		{"an SSH address", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1 -p 22\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1 -p 22" is no SSH address: want [user@]host[:port]`},
 		{"a port of SSH", strings.Replace(site+edges, "[203.0.113.10] }", "[203.0.113.10], ssh: \"ops@hel1:ssh\" }", 1), `3:79: nodes.hel1.ssh: "ops@hel1:ssh" is no SSH address: its port is not 1 to 65535`},
 		{"latitude and longitude swapped", site + "nodes: { hel1: { roles: [edge], location: [24.94, 60.17], addresses: [193.166.3.2] } }\n",
-			"2:33: warning: nodes.hel1.location: latitude and longitude look swapped: 193.166.3.2 is in FI, and 24.94, 60.17 is 4830 km away from there"},
+			"2:33: warning: nodes.hel1.location: 193.166.3.2 is in FI, and 24.94, 60.17 is 4830 km away from there; did you mean [60.17, 24.94]?"},
 		{"a sign lost", site + "nodes: { nyc1: { roles: [edge], location: [40.71, 74.01], addresses: [128.112.136.1] } }\n",
-			"2:33: warning: nodes.nyc1.location: 128.112.136.1 is in US, and 40.71, 74.01 is 10999 km away from there"},
+			"2:33: warning: nodes.nyc1.location: 128.112.136.1 is in US, and 40.71, 74.01 is 10999 km away from there; did you mean [40.71, -74.01]?"},
+		{"a node in the sea", site + "nodes: { hel1: { roles: [edge], location: [60.17, -24.94], addresses: [193.166.3.2] } }\n",
+			"2:33: warning: nodes.hel1.location: 193.166.3.2 is in FI, and 60.17, -24.94 is 2650 km away from there; did you mean [60.17, 24.94]?"},
+		{"a node far away", site + "nodes: { syd1: { roles: [edge], location: [-33.87, 151.21], addresses: [193.166.3.2] } }\n",
+			"2:33: warning: nodes.syd1.location: 193.166.3.2 is in FI, and -33.87, 151.21 is 15177 km away from there"},
 		{"a node in its country", site + "nodes: { nyc1: { roles: [edge], location: [40.71, -74.01], addresses: [128.112.136.1] } }\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -349,6 +349,11 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	if l, ok := n.(*ast.LiteralNode); ok {
 		text = l.Value.Value
 	}
+	if strings.Contains(text, "-----BEGIN ") { // not shown, as it may be a private key
+		d.secretErrorf(path, "a key or a certificate stands here, and the name of a file is wanted: write it to one, and name that")
+		d.failed[path] = true
+		return
+	}
 	if why := unprintable(text); why != "" {
 		d.failAt(n.GetToken().Position, path, "%q %s", text, why)
 		return
