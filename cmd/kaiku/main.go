@@ -65,7 +65,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	}
 	root.AddCommand(
 		drainCommand(etc, true), drainCommand(etc, false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)
 	root.SetVersionTemplate("kaiku {{.Version}}\n") // as kaiku version prints it

@@ -68,6 +68,7 @@ func TestRealOperatorsDay(t *testing.T) {
 // day is a world with a fleet whose origin speaks HTTPS under a name of its own.
 type day struct {
 	*world
+	top     *testing.T // of all steps: what is started in one of them lives on
 	traffic *traffic
 	purger  *purger
 }
@@ -77,7 +78,7 @@ const dayOrigin = "origin.example.net"
 // newDay makes the machines, all of which know the origin's name, and the origin.
 func newDay(t *testing.T) *day {
 	t.Helper()
-	d := &day{world: newWorld(t)}
+	d := &day{world: newWorld(t), top: t}
 	certs := filepath.Join(d.dir, "certs")
 	if err := os.Mkdir(certs, 0o755); err != nil {
 		t.Fatal(err)
@@ -249,7 +250,7 @@ func (d *day) read(t *testing.T, file string) string {
 }
 
 func (d *day) addEdge(t *testing.T) {
-	d.addNode(t, "n4", "10.77.0.14")
+	d.addNode(d.top, "n4", "10.77.0.14")
 	d.knowsOrigin(t, "n4")
 	d.edit(t, "\nedge:", "  n4:\n    roles: [edge]\n    location: [50.11, 8.68]\n    addresses: [\"10.77.0.14\"]\n\nedge:")
 	d.rolls(t, "deploy", "--accept-new-host-keys")
@@ -300,7 +301,7 @@ func (d *day) replaceNode(t *testing.T) {
 	case <-time.After(6 * time.Second):
 	case <-t.Context().Done():
 	}
-	d.addNode(t, "n3", "10.77.0.15")
+	d.addNode(d.top, "n3", "10.77.0.15")
 	d.knowsOrigin(t, "n3")
 	d.edit(t, `"10.77.0.13"`, `"10.77.0.15"`)
 	d.rolls(t, "deploy", "--accept-new-host-keys")

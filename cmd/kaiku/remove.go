@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// removeFlags are what remove is told on the command line.
+type removeFlags struct {
+	config, ssh                  string
+	lost, dryRun, yes, acceptNew bool
+	settle                       time.Duration
+}
+
+func removeCommand() *cobra.Command {
+	var fl removeFlags
+	cmd := &cobra.Command{
+		Use:   "remove NODE --config fleet.yaml",
+		Short: "Take a node out of the fleet: drain and stop it, and delete what deploys and it itself put on its machine",
+		Long: `Take a node out of the fleet: drain and stop it, and delete what deploys and it itself put on its machine.
+
+It prints what it will do, asks, and does it: drain the node, wait for resolvers, stop it, delete its data, secrets, units and programs, and have the control plane forget
+it. The fleet file may still have the node, or not any more; then --ssh tells how its machine is reached. A machine that is lost is forgotten with --lost.`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return fl.run(cmd, args[0]) },
+	}
+	f := cmd.Flags()
+	configFlag(cmd, &fl.config)
+	f.StringVar(&fl.ssh, "ssh", "", "`[USER@]HOST[:PORT]` of its machine (default what the fleet file says)")
+	f.BoolVar(&fl.lost, "lost", false, "the machine can't be reached and will not come back: only forget it")
+	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	f.BoolVar(&fl.yes, "yes", false, "ask nothing")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
+	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after the drain (default the longest TTL of edge names, and 5s)")
+	return cmd
+}
+
+func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
+	f, zones, err := loadFleet(fl.config)
+	if err != nil {
+		return err
+	}
+	if !labelRE.MatchString(name) {
+		return usageError{fmt.Errorf("%q can't be the name of a node", name)}
+	}
+	n := f.node(name)
+	target := deploy.Node{Name: name, SSH: fl.ssh}
+	switch {
+	case n != nil && n.has(roleControl):
+		return fmt.Errorf("node %s is a control node: take the role control from it in %s and deploy, and then remove it", name, fl.config)
+	case fl.lost && fl.ssh != "":
+		return usageError{errors.New("--lost is for a machine that can't be reached: leave out --ssh, or --lost")}
+	case n != nil && fl.ssh == "":
+		target.SSH = sshOf(n)
+	case n == nil && fl.ssh == "" && !fl.lost:
+		return usageError{fmt.Errorf("%s has no node %s: %s; of one that is not there any more, give its machine by --ssh root@ADDRESS, or --lost", fl.config, name, suggest(name, f.nodeNames()))}
+	}
+	running, err := f.newDeployFleet()
+	if err != nil {
+		return err
+	}
+	nodes, err := f.deployNodes(fl.config)
+	if err != nil {
+		return err
+	}
+	dialer := newDialer(cmd)
+	dialer.AcceptNew = fl.acceptNew
+	d := &deploy.Deploy{Nodes: nodes, Dialer: dialer, Settle: first(fl.settle, f.settle()), Out: cmd.ErrOrStderr()}
+	m := &deploy.Remover{Deploy: d, Target: target, Lost: fl.lost}
+	if n != nil && n.has(roleEdge) {
+		m.Notice = f.notice()
+	}
+	registry := &nodeRegistry{running: running, deploy: d, node: name}
+	if running.key != nil {
+		m.Registry = registry
+	}
+	err = fl.remove(cmd, m, f, zones)
+	registry.close()
+	return errors.Join(err, d.Close())
+}
+
+// remove plans, asks, and does what the plan says.
+func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *Fleet, zones []*geodns.Zone) error {
+	plan, err := m.Plan(cmd.Context())
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if _, err := plan.WriteTo(out); err != nil {
+		return err
+	}
+	for _, warning := range f.missed(m.Target.Name, zones) {
+		fmt.Fprintf(out, "  beware: %s\n", warning)
+	}
+	if fl.dryRun || plan.Nothing() {
+		return nil
+	}
+	if !fl.yes {
+		if m.Dialer.Ask == nil {
+			return usageError{errors.New("there is no terminal to ask on: give --yes")}
+		}
+		answer, err := m.Dialer.Ask(fmt.Sprintf("Remove %s (yes/no)? ", m.Target.Name), false)
+		if err != nil {
+			return err
+		}
+		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+			return errors.New("nothing was removed")
+		}
+	}
+	if err := m.Apply(cmd.Context(), plan); err != nil {
+		return err
+	}
+	return f.afterRemoval(out, fl.config, plan, m.Lost)
+}
+
+// notice is how long name servers take to find that an edge is down; 0 if there are none.
+func (f *Fleet) notice() time.Duration {
+	if len(f.GeoDNS.Zones) == 0 {
+		return 0
+	}
+	h := f.GeoDNS.Health
+	return time.Duration(first(h.UnhealthyAfter, 2))*time.Duration(first(h.Interval, Duration(2*time.Second))) + time.Duration(first(h.Timeout, Duration(time.Second)))
+}
+
+// missed tells what the fleet lacks without a node that it still has.
+func (f *Fleet) missed(name string, zones []*geodns.Zone) []string {
+	n := f.node(name)
+	if n == nil {
+		return nil
+	}
+	var out []string
+	others := func(role string) bool {
+		return slices.ContainsFunc(f.Nodes, func(o Node) bool { return o.Name != name && o.has(role) })
+	}
+	if n.has(roleEdge) && !others(roleEdge) {
+		out = append(out, "it is the only edge: no site is served without it")
+	}
+	if n.has(roleGeoDNS) && !others(roleGeoDNS) {
+		out = append(out, "it is the only name server: no name of the zones is answered without it")
+	}
+	for _, z := range zones {
+		for _, ns := range z.NameServers() {
+			if slices.ContainsFunc(ns.Addrs, func(a netip.Addr) bool { return slices.Contains(n.Addresses, a) }) {
+				out = append(out, fmt.Sprintf("zone %s has it as %s: take that out of the zone and of the registrar's list first, and wait for the TTL of the NS records, or some queries wait in vain for its answer", strings.TrimSuffix(z.Name(), "."), ns.Name))
+			}
+		}
+	}
+	for _, s := range f.Sites {
+		if s.Origin.Shield == name {
+			out = append(out, fmt.Sprintf("site %s has it as its shield: edges ask the origin directly without it", s.Name))
+		}
+	}
+	return out
+}
+
+// afterRemoval tells what is left to do.
+func (f *Fleet) afterRemoval(out io.Writer, config string, plan *deploy.Removal, lost bool) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node %s is removed\n", plan.Node)
+	if len(plan.Kept) > 0 {
+		fmt.Fprintf(&b, "on its machine, files that no deploy put there are left: %s\n", strings.Join(plan.Kept, ", "))
+	}
+	if f.node(plan.Node) != nil {
+		fmt.Fprintf(&b, "next: take it out of %s, and bring that to the others: kaiku deploy --config %[1]s\n", config)
+	}
+	has, tense := strings.Join(plan.Secrets, ", "), "had"
+	if lost {
+		has, tense = "the fleet key and the other secrets of its roles", "has"
+	}
+	if has != "" {
+		fmt.Fprintf(&b, "it %s %s: whoever gets at its disk, or at a copy of that, may have them too", tense, has)
+		if lost {
+			b.WriteString(", and if it comes back it joins the fleet again")
+		}
+		fmt.Fprintf(&b, "\nto make them worthless: kaiku rotate fleet-key --config %s, and kaiku rotate admin-token --config %[1]s\n", config)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

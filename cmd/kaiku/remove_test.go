@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop is called.
+func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
+	t.Helper()
+	of, _, err := loadFleet(f.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := fleet.ReadKey(filepath.Join(f.dir, "fleet.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := key.TLS(name, fleet.RoleEdge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &fleet.Client{Node: name, TLS: conf, Servers: []string{of.controlOf(of.node("c1")).Listen}, Log: slog.New(slog.DiscardHandler)}
+	if err := c.Dial(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	r := &fleet.Registry{Client: c, Self: func() fleet.Lease { return fleet.Lease{Roles: []string{roleEdge}, Ready: true} }}
+	go func() { done <- r.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		c.Close()
+	})
+	return func() { // as a machine that loses its power
+		c.Close()
+		cancel()
+		<-done
+	}
+}
+
+func TestRemoveCommand(t *testing.T) {
+	f := newOperated(t)
+	knows := func(name string) bool {
+		out, err := f.run(t, "status", "--config", f.config, "--admin", f.admin["nyc1"], "--json")
+		return err == nil && strings.Contains(out, `"node":"`+name+`"`)
+	}
+	stop := f.aloneLease(t, "gone")
+	until(t, "the node that is in no file is heard of", func() bool { return knows("gone") })
+	for _, c := range []struct{ args, fails string }{
+		{"remove c1", "node c1 is a control node: take the role control from it in "},
+		{"remove hel2", "has no node hel2: did you mean hel1?; of one that is not there any more, give its machine by --ssh"},
+		{"remove hel1 --lost", "node hel1 is not lost: the control plane hears of it"},
+		{"remove gone --lost --yes", "node gone is not lost: the control plane hears of it"},
+		{"remove hel1 --lost --ssh root@192.0.2.1", "leave out --ssh, or --lost"},
+		{"remove a/b --lost", "can't be the name of a node"},
+		{"remove down --yes", "no SSH server is at this port"},
+	} {
+		if out, err := f.run(t, append(strings.Fields(c.args), "--config", f.config)...); err == nil || !strings.Contains(err.Error(), c.fails) {
+			t.Errorf("%s: %v, want %q\n%s", c.args, err, c.fails, out)
+		}
+	}
+	stop()
+	lost := []string{"remove", "gone", "--lost", "--config", f.config}
+	if out, err := f.run(t, append(lost, "--dry-run")...); err != nil || !strings.Contains(out, "gone:\n  leave the machine alone, as it is lost\n  forget it in the registry\n") || !knows("gone") {
+		t.Errorf("a dry run: %v\n%s", err, out)
+	}
+	if _, err := f.run(t, lost...); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "give --yes") || !knows("gone") {
+		t.Errorf("with nobody to ask: %v", err)
+	}
+	out, err := f.run(t, append(lost, "--yes")...)
+	if err != nil || !strings.Contains(out, "node gone is removed\nit has the fleet key") || !strings.Contains(out, "kaiku rotate fleet-key --config "+f.config) || strings.Contains(out, "next: take it out") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	until(t, "nobody knows it any more", func() bool { return !knows("gone") })
+}
+
+// What a fleet lacks without a node is told before it is removed.
+func TestRemovalIsMissed(t *testing.T) {
+	f, zones, err := loadFleet(writeDeployed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Sites[0].Origin.Shield = "hel1"
+	if got := strings.Join(f.missed("ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") || !strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
+		t.Errorf("ns1: %s", got)
+	}
+	if got := strings.Join(f.missed("hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") || !strings.Contains(got, "site www has it as its shield") {
+		t.Errorf("hel1: %s", got)
+	}
+	if got := f.missed("gone", zones); got != nil {
+		t.Errorf("a node that is not there: %s", got)
+	}
+}

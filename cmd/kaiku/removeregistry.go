@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// nodeRegistry is what the control plane knows of one node. It is asked by the way of a control node's machine, as that node, whose lease nobody else may change.
+type nodeRegistry struct {
+	running *deployFleet
+	deploy  *deploy.Deploy
+	node    string
+
+	client *fleet.Client // nil before the first question
+	conn   *deploy.Conn
+}
+
+// connect connects to the control plane by the first control node that answers.
+func (r *nodeRegistry) connect(ctx context.Context) (*fleet.Client, error) {
+	if r.client != nil {
+		return r.client, nil
+	}
+	var errs []error
+	f := r.running.fleet
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		if !n.has(roleControl) {
+			continue
+		}
+		err := r.connectBy(ctx, n)
+		if err == nil {
+			return r.client, nil
+		}
+		errs = append(errs, fmt.Errorf("by node %s: %w", n.Name, err))
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (r *nodeRegistry) connectBy(ctx context.Context, n *Node) error {
+	at := slices.IndexFunc(r.deploy.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
+	conn, err := r.deploy.Dialer.Dial(ctx, r.deploy.Nodes[at].SSH)
+	if err != nil {
+		return err
+	}
+	// The client lives longer than this call.
+	client, refused, err := r.running.client(context.WithoutCancel(ctx), n, conn.DialContext, r.node, fleet.RoleEdge)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	look, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	for {
+		if _, _, err = client.Lease(look, r.node); err == nil {
+			r.client, r.conn = client, conn
+			return nil
+		}
+		select {
+		case <-look.Done():
+			client.Close()
+			conn.Close()
+			if last := refused.get(); last != nil {
+				err = fmt.Errorf("%w: %w", err, last)
+			}
+			return err
+		case <-time.After(100 * time.Millisecond): // it connects in the background
+		}
+	}
+}
+
+func (r *nodeRegistry) close() {
+	if r.client != nil {
+		r.client.Close()
+		r.conn.Close()
+	}
+}
+
+// Look refuses a node that the control plane counts on.
+func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered, error) {
+	c, err := r.connect(ctx)
+	if err != nil {
+		return deploy.Registered{}, err
+	}
+	replicas, err := c.Replicas(ctx)
+	if err != nil {
+		return deploy.Registered{}, err
+	}
+	if _, has := replicas[r.node]; has {
+		return deploy.Registered{}, errors.New("it keeps a replica of the log of purges: deploy a fleet file in which it is no control node first")
+	}
+	lease, heard, err := c.Lease(ctx, r.node)
+	if err != nil {
+		return deploy.Registered{}, err
+	}
+	out := deploy.Registered{Known: lease.Node != "" || lease.Draining, Edge: slices.Contains(lease.Roles, fleet.RoleEdge), Drain: lease.Draining}
+	for end := time.Now().Add(fleet.LeaseTime); watch && heard != 0 && !out.Live && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return out, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+		_, now, err := c.Lease(ctx, r.node)
+		if err != nil {
+			return out, err
+		}
+		out.Live = now != heard && now != 0
+	}
+	return out, nil
+}
+
+// Drain marks the node, or takes that back.
+func (r *nodeRegistry) Drain(ctx context.Context, drain bool) error {
+	c, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Drain(ctx, r.node, drain)
+}
+
+// Forget takes the node out of the registry.
+func (r *nodeRegistry) Forget(ctx context.Context) error {
+	c, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Forget(ctx, r.node)
+}

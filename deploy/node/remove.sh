@@ -1,0 +1,49 @@
+# Takes from the node what a deploy put there, and what its process wrote. The arguments are folders that the process wrote to. It may be run again: what tells what there
+# is goes last.
+lock
+systemctl disable -q --now kaiku.socket kaiku.service 2>/dev/null || :
+if systemctl is-active -q kaiku.service; then
+  fail "kaiku.service does not stop"
+fi
+if [ -f "$etc/.deployed" ] && grep -qxF "$stub" "$etc/.deployed"; then
+  rm -f "$root$stub"
+  restub
+  if [ "$(readlink "$resolv" || :)" = ../run/systemd/resolve/resolv.conf ] && [ -f "$root/run/systemd/resolve/stub-resolv.conf" ]; then
+    relink ../run/systemd/resolve/stub-resolv.conf "$resolv" # as activate.sh found it
+  fi
+fi
+uid=$(id -u kaiku 2>/dev/null) || uid=
+for dir in "$@"; do # of other folders, what the process wrote alone
+  case $dir in
+  /var/lib/kaiku | /var/log/kaiku)
+    if [ -d "$root$dir" ]; then
+      find "$root$dir" -xdev -mindepth 1 -depth -delete
+      rmdir "$root$dir" 2>/dev/null || : # it may be a disk of its own
+    fi
+    ;;
+  *)
+    if [ -n "$uid" ] && [ -d "$root$dir" ]; then
+      find "$root$dir" -xdev -depth -user "$uid" \( ! -type d -o -empty \) -delete 2>/dev/null || :
+    fi
+    ;;
+  esac
+done
+rm -rf "$before" "$next" "$next".*
+if [ -f "$etc/.deployed" ]; then
+  while IFS= read -r path; do
+    if [ "$path" != /etc/kaiku/.deployed ]; then
+      rm -f "$root$path"
+    fi
+  done <"$etc/.deployed"
+  find "$etc" -mindepth 1 -depth -type d -empty -delete
+fi
+case $(readlink "$link" || :) in
+../lib/kaiku/*) rm -f "$link" ;;
+esac
+systemctl daemon-reload
+if [ ! -e "$root/usr/bin/kaiku" ] && [ -n "$uid" ]; then # that of a package has the user, too
+  userdel kaiku 2>/dev/null || :
+fi
+rm -f "$etc/.deployed"
+rmdir "$etc" 2>/dev/null || :
+rm -rf "$lib"

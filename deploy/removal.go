@@ -1,0 +1,273 @@
+package deploy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Registry is what the control plane knows of the node that is to be removed.
+type Registry interface {
+	// Look tells of the node; watch waits until it is clear whether the node is live.
+	Look(ctx context.Context, watch bool) (Registered, error)
+	// Drain marks the node to get no new clients, or takes that back.
+	Drain(ctx context.Context, drain bool) error
+	// Forget makes it one that was never there.
+	Forget(ctx context.Context) error
+}
+
+// Registered is how a node is by the registry.
+type Registered struct {
+	Known bool
+	Live  bool // it was heard of meanwhile
+	Edge  bool
+	Drain bool // it is drained already
+}
+
+// Remover takes a node out of the fleet.
+type Remover struct {
+	*Deploy           // of which it needs Dialer, Settle, Limit and Out
+	Target   Node     // Name and SSH
+	Lost     bool     // the machine can't be reached
+	Registry Registry // nil if the fleet has no control plane
+	// Notice is how long name servers may take to find that the node is down; 0 if they don't ask it.
+	Notice time.Duration
+}
+
+// Removal is what is to be done.
+type Removal struct {
+	Node     string
+	SSH      string // "" for a machine that is lost
+	Drain    bool
+	Stop     bool
+	Files    []string // that a deploy put there
+	Secrets  []string // of these
+	Programs []string // folders
+	Written  []string // folders that the process wrote to
+	Kept     []string // files in /etc/kaiku that no deploy put there
+	Forget   bool
+
+	was Registered
+}
+
+// Nothing reports whether nothing is left to be done.
+func (r *Removal) Nothing() bool {
+	return !r.Stop && !r.Forget && len(r.Files)+len(r.Programs)+len(r.Written) == 0
+}
+
+// WriteTo writes the plan for people.
+func (r *Removal) WriteTo(out io.Writer) (int64, error) {
+	var b strings.Builder
+	line := func(format string, a ...any) { fmt.Fprintf(&b, "  "+format+"\n", a...) }
+	fmt.Fprintf(&b, "%s:\n", r.Node)
+	if r.SSH == "" {
+		line("leave the machine alone, as it is lost")
+	}
+	if r.Drain {
+		line("drain it, and wait until resolvers send no more clients")
+	}
+	if r.Stop {
+		line("stop kaiku.service, which finishes its requests")
+	}
+	for _, path := range r.Files {
+		secret := ""
+		if slices.Contains(r.Secrets, path) {
+			secret = " (a secret)"
+		}
+		line("remove %s%s", path, secret)
+	}
+	for _, path := range slices.Concat(r.Programs, r.Written) {
+		line("remove %s", path)
+	}
+	for _, path := range r.Kept {
+		line("keep %s, which no deploy put there", path)
+	}
+	if r.Forget {
+		line("forget it in the registry")
+	}
+	if r.Nothing() {
+		line("nothing to do")
+	}
+	n, err := io.WriteString(out, b.String())
+	return int64(n), err
+}
+
+// Plan finds out what there is to be removed.
+func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
+	r := &Removal{Node: m.Target.Name}
+	if m.Registry != nil {
+		w := m.waits(r.Node, "asking the control plane for it")
+		was, err := m.Registry.Look(ctx, m.Lost)
+		w.end()
+		if err != nil {
+			return nil, fmt.Errorf("ask the control plane for node %s: %w", r.Node, err)
+		}
+		r.was, r.Forget = was, was.Known
+	}
+	if m.Lost {
+		if r.was.Live {
+			return nil, fmt.Errorf("node %s is not lost: the control plane hears of it; remove it without --lost, or turn its machine off", r.Node)
+		}
+		return r, nil
+	}
+	r.SSH = m.Target.SSH
+	w := m.waits(r.Node, "connecting to %s", r.SSH)
+	defer w.end()
+	c, err := m.conn(ctx, &m.Target)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", r.Node, err)
+	}
+	w.now("reading what is on it")
+	out, err := c.Run(ctx, script("about"), nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: read what is there: %w", r.Node, err)
+	}
+	name, err := r.parse(out)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", r.Node, err)
+	}
+	if name != "" && name != r.Node {
+		return nil, fmt.Errorf("the machine %s is node %s, not %s", r.SSH, name, r.Node)
+	}
+	r.Drain = r.Stop && r.was.Edge
+	return r, nil
+}
+
+// parse reads what about.sh wrote.
+func (r *Removal) parse(out []byte) (name string, err error) {
+	ended := false
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		if ended {
+			return "", errors.New("the node said something after its end")
+		}
+		key, value, _ := strings.Cut(lines.Text(), " ")
+		switch key {
+		case "name":
+			name = value
+			continue
+		case "active":
+			r.Stop = value != "inactive" && value != "" && value != "unknown"
+			continue
+		case "end":
+			ended = true
+			continue
+		}
+		secret := false
+		if key == "file" {
+			var mode string
+			mode, value, _ = strings.Cut(value, " ")
+			secret = mode == "600"
+		}
+		if err := CheckPath(strings.TrimSuffix(value, "/")); err != nil {
+			return "", fmt.Errorf("the node said %.100q: %w", lines.Text(), err)
+		}
+		switch key {
+		case "file":
+			r.Files = append(r.Files, value)
+			if secret {
+				r.Secrets = append(r.Secrets, value)
+			}
+		case "program":
+			r.Programs = append(r.Programs, value)
+		case "folder":
+			if !slices.Contains(r.Written, value) {
+				r.Written = append(r.Written, value)
+			}
+		case "kept":
+			r.Kept = append(r.Kept, value)
+		default:
+			return "", fmt.Errorf("the node said %.100q: unknown", lines.Text())
+		}
+	}
+	if !ended {
+		return "", errors.New("the node did not say all")
+	}
+	return name, nil
+}
+
+// Apply does what the plan says. When ctx ends before the node is stopped, it gets its clients back; after that, the removal comes to its end.
+func (m *Remover) Apply(ctx context.Context, r *Removal) error {
+	if r.Drain && !r.was.Drain {
+		if err := m.drainTarget(ctx); err != nil {
+			return err
+		}
+	}
+	if r.SSH != "" {
+		if err := m.wipe(context.WithoutCancel(ctx), r); err != nil {
+			return err
+		}
+	}
+	if !r.Forget {
+		return nil
+	}
+	if r.Drain && m.Notice > 0 { // or they might take it for one that is up again
+		m.say("%s: waiting %v until name servers have found that it is down", r.Node, m.Notice)
+		w := m.waits(r.Node, "waiting for name servers, %v in all", m.Notice)
+		time.Sleep(m.Notice)
+		w.end()
+	}
+	return m.forget(context.WithoutCancel(ctx), r)
+}
+
+// drainTarget takes the node's clients.
+func (m *Remover) drainTarget(ctx context.Context) error {
+	name := m.Target.Name
+	if err := m.Registry.Drain(ctx, true); err != nil {
+		return fmt.Errorf("drain %s: %w", name, err)
+	}
+	m.say("%s: drained", name)
+	err := m.settle(ctx, name)
+	if err == nil {
+		return nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	if undone := m.Registry.Drain(undo, false); undone != nil {
+		return errors.Join(err, fmt.Errorf("undrain %s: %w; it may get no clients until kaiku undrain %s", name, undone, name))
+	}
+	m.say("%s: undrained; nothing was removed", name)
+	return err
+}
+
+// wipe stops the node and removes what is on it.
+func (m *Remover) wipe(ctx context.Context, r *Removal) error {
+	c, err := m.conn(ctx, &m.Target)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", r.Node, err)
+	}
+	m.say("%s: stopping and removing", r.Node)
+	w := m.waits(r.Node, "stopping and removing: it finishes its requests, and its cache is deleted")
+	defer w.end()
+	if _, err := c.Run(ctx, script("remove"), r.Written, nil); err != nil {
+		return fmt.Errorf("node %s: remove what is there: %w; run this again", r.Node, err)
+	}
+	m.say("%s: removed", r.Node)
+	return nil
+}
+
+// forget takes the node out of the registry, and makes sure that it stays out.
+func (m *Remover) forget(ctx context.Context, r *Removal) error {
+	ctx, cancel := context.WithTimeout(ctx, first(m.Limit, 2*time.Minute))
+	defer cancel()
+	w := m.waits(r.Node, "taking it out of the registry")
+	defer w.end()
+	for {
+		err := m.Registry.Forget(ctx)
+		if err == nil {
+			m.say("%s: forgotten", r.Node)
+			return nil
+		}
+		w.now("taking it out of the registry: %v", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("forget node %s: %w; run this again with --lost", r.Node, err)
+		case <-time.After(first(m.Every, time.Second)):
+		}
+	}
+}
