@@ -23,6 +23,8 @@
 //	          drain, wait for resolvers, activate, wait for health, undrain
 //	          a node that is not well gets what it had before, and the rollout ends
 //
+// A removal (Remover) drains a node, stops it, deletes what .deployed lists and what the process wrote, and has the control plane forget it.
+//
 // What runs on the nodes are the shell scripts in the folder node, as root or by sudo -n. They say everything that they found on standard output, take data on standard
 // input, and may be run again at any point: a connection that is lost is made anew, and the script is run again. A deploy that ended midway is no state of its own: the
 // next one reads what is there, and /etc/kaiku/.before still has what was known to work.
