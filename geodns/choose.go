@@ -127,7 +127,8 @@ func rendezvous(client uint64, nodes []option, group []ranked) {
 	slices.SortFunc(group, func(a, b ranked) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.index, b.index)) })
 }
 
-// moveShed puts the second group before the first where the first sheds more, for clients that lose little by it: those for which the distances differ least.
+// moveShed puts the second group before the first where the first sheds more, for clients that lose
+// little by it: those for which the distances differ least.
 func moveShed(at *Place, nodes []option, order []ranked) {
 	if at == nil || len(order) == 0 {
 		return
@@ -158,7 +159,8 @@ func shedOf(nodes []option, group []ranked) float64 {
 // onePlace is how near nodes are of one place, in km.
 const onePlace = 100
 
-// groupsOf gives each node the number of its group: nodes of the same region, or within onePlace of each other, are of one, and so are their neighbours'.
+// groupsOf gives each node the number of its group: nodes of the same region, or within onePlace of
+// each other, are of one, and so are their neighbours'.
 func groupsOf(nodes []Node) []int {
 	groups := make([]int, len(nodes))
 	for i := range groups {
@@ -179,13 +181,15 @@ func groupsOf(nodes []Node) []int {
 	return groups
 }
 
-// Networks of clients that are told apart when nodes of one place share them: what one user's provider or office has, and what resolvers send (RFC 7871, 11.1).
+// Networks of clients that are told apart when nodes of one place share them: what one user's
+// provider or office has, and what resolvers send (RFC 7871, 11.1).
 const (
 	clientBits4 = 24
 	clientBits6 = 48
 )
 
-// clientNetwork is the length of the prefix of an address that names its network, and a hash of that.
+// clientNetwork is the length of the prefix of an address that names its network, and a hash of
+// that.
 func clientNetwork(addr netip.Addr) (bits int, hash uint64) {
 	if !addr.IsValid() {
 		return 0, 0

@@ -77,7 +77,8 @@ func TestChooseWithoutPlace(t *testing.T) {
 	}
 }
 
-// Nodes of one place share their clients by weight; one that is lost moves only its own, and one that comes takes only its share.
+// Nodes of one place share their clients by weight; one that is lost moves only its own, and one
+// that comes takes only its share.
 func TestSharing(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, Place{60.2, 24.9}), at(0, Place{60.1, 25}), at(3, tokyo)}
 	for i := range nodes {
@@ -110,7 +111,8 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// A node that lacks the family leaves its clients to others of it only if these are not much farther, and as well.
+// A node that lacks the family leaves its clients to others of it only if these are not much
+// farther, and as well.
 func TestChooseWithoutTheFamily(t *testing.T) {
 	near := func(km float64) Place { return Place{helsinki.Lat - km/111.2, helsinki.Lon} } // south of Helsinki
 	for _, c := range []struct {
@@ -159,7 +161,8 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 	}
 }
 
-// All nodes of a place are answered: then nothing hangs on the client's network, and the scope need not be narrow.
+// All nodes of a place are answered: then nothing hangs on the client's network, and the scope need
+// not be narrow.
 func TestWholePlace(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, helsinki), at(2, tokyo)}
 	for n, want := range map[int]bool{1: true, 2: false, 3: false} {
@@ -169,7 +172,8 @@ func TestWholePlace(t *testing.T) {
 	}
 }
 
-// A place that sheds loses a growing part of its clients, the farthest first, to the next, and never to one that sheds as much.
+// A place that sheds loses a growing part of its clients, the farthest first, to the next, and
+// never to one that sheds as much.
 func TestShed(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	clients := make([]Place, 5000) // between the two nodes, nearer to Helsinki

@@ -19,10 +19,11 @@
 //     (RFC 8482).
 //  4. A and AAAA of an edge name are chosen: the client is where its EDNS Client Subnet is (RFC 7871), or else the address
 //     that the packet came from; locator says where that is; choose orders the nodes by their distance from there, healthy
-//     ones only, unless none is healthy: a node that may be down is better than no address. Where some nodes have no IPv6 address,
-//     AAAA is answered with no node that is of a worse standing than one of these, or more than 1,000 km farther away: the answer is
-//     then that there is no such record, and the client comes to the nearer node by IPv4. The IPv6 hints of HTTPS records are
-//     those of AAAA.
+//     ones only, unless none is healthy: a node that may be down is better than no address. Where
+//     some nodes have no IPv6 address, AAAA is answered with no node that is of a worse standing
+//     than one of these, or more than 1,000 km farther away: the answer is then that there is no
+//     such record, and the client comes to the nearer node by IPv4. The IPv6 hints of HTTPS records
+//     are those of AAAA.
 //  5. Over UDP, a response beyond what Config.RateLimit allows the client's network is dropped, or slips.
 //  6. The response is packed, compressed, into what the client takes: at most 1232 bytes over UDP, which no path fragments.
 //     Additional records are left out where they don't fit, whole RRsets at a time; where an answer, an authority or needed
@@ -54,8 +55,9 @@
 // found for: the database's network, narrowed until it overlaps no more specific network of Config.Locate. Where every
 // client would get the same answer (static names, errors, an edge name that has no more nodes than it answers) it is 0.
 //
-// The answer that an edge name has no AAAA for a client has a scope too. A resolver that takes it for all its clients, as negative answers
-// mostly are taken (RFC 7871 section 7.4), has them use IPv4 until it asks again.
+// The answer that an edge name has no AAAA for a client has a scope too. A resolver that takes it
+// for all its clients, as negative answers mostly are taken (RFC 7871 section 7.4), has them use
+// IPv4 until it asks again.
 //
 // # Life
 //

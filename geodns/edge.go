@@ -23,16 +23,17 @@ type edge struct {
 	wasUp    bool // a node was healthy once
 }
 
-// family is the nodes of an edge name that have addresses of one family, or that speak TLS. That of AAAA has all nodes, of which some lack addresses: these
-// tell whether an address of the others is worth having (muchFarther).
+// family is the nodes of an edge name that have addresses of one family, or that speak TLS. That of
+// AAAA has all nodes, of which some lack addresses: these tell whether an address of the others is
+// worth having (muchFarther).
 type family struct {
 	id         uint32 // in the snapshot, the same for those that are chosen from alike
 	candidates []*candidate
 	fixed      []option // of candidates
 }
 
-// familyNumbers numbers families, by all that resolver.pickFor takes from one: names that are answered with the same nodes share what is remembered of
-// clients, and A with AAAA and HTTPS.
+// familyNumbers numbers families, by all that resolver.pickFor takes from one: names that are
+// answered with the same nodes share what is remembered of clients, and A with AAAA and HTTPS.
 type familyNumbers map[string]uint32
 
 func (n familyNumbers) of(e *edge, f *family) uint32 {
@@ -123,8 +124,8 @@ func addressSets(addrs []netip.Addr, ttl uint32) map[uint16]*rrset {
 	return sets
 }
 
-// checkDown reports whether no node is healthy. A node that was not probed yet may turn out either way, so that with one
-// there is no news.
+// checkDown reports whether no node is healthy. A node that was not probed yet may turn out either
+// way, so that with one there is no news.
 func (e *edge) checkDown() bool {
 	for _, state := range e.nodes {
 		if state.isHealthy() {
@@ -150,7 +151,8 @@ func (e *edge) inherit(before *snapshot) {
 	}
 }
 
-// edge answers with the nearest healthy nodes; false where none that is chosen for the client has an address of the family asked for.
+// edge answers with the nearest healthy nodes; false where none that is chosen for the client has
+// an address of the family asked for.
 func (r *resolver) edge(e *edge, owner string) bool {
 	f := e.families[r.q.qtype]
 	if f == nil || r.q.qtype == dns.TypeHTTPS && slices.ContainsFunc(e.nodes, (*nodeState).plain) {
@@ -181,8 +183,8 @@ func (r *resolver) edge(e *edge, owner string) bool {
 	return len(picked) > 0
 }
 
-// keepSix leaves those nodes in hintSix that AAAA is answered with too, so that the record and the addresses send clients the same way. It tells, as pick, for
-// how long a prefix that holds.
+// keepSix leaves those nodes in hintSix that AAAA is answered with too, so that the record and the
+// addresses send clients the same way. It tells, as pick, for how long a prefix that holds.
 func (r *resolver) keepSix(e *edge, six *family) (bits int) {
 	picked, bits, _ := r.pick(e, six)
 	r.hintSix = slices.DeleteFunc(r.hintSix, func(c *candidate) bool {
@@ -191,7 +193,8 @@ func (r *resolver) keepSix(e *edge, six *family) (bits int) {
 	return bits
 }
 
-// pick chooses the nodes to answer with, and tells for how long a prefix of the client's address the choice holds. The nodes are good until the next pick.
+// pick chooses the nodes to answer with, and tells for how long a prefix of the client's address
+// the choice holds. The nodes are good until the next pick.
 func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown bool) {
 	addr := r.client()
 	if r.memo != nil && addr.IsValid() {
@@ -201,7 +204,8 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 	return picked, bits, allDown
 }
 
-// pickFor is pick for an address. All addresses of the same network that share so many bits as within are given the same.
+// pickFor is pick for an address. All addresses of the same network that share so many bits as
+// within are given the same.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
 	best, of, lacking := down, 0, false // of the best standing that there is
 	r.options = append(r.options[:0], f.fixed...)
@@ -223,7 +227,8 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 	where := r.locator.find(addr, &r.place)
 	network, hash := clientNetwork(addr)
 	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
-	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is not.
+	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is
+	// not.
 	r.order, bits = order, max(1, where.bits)
 	if byClient {
 		bits = max(bits, network)
@@ -231,8 +236,8 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 	return order[:min(len(order), e.answers)], bits, where.bits, best == down
 }
 
-// client is the address that an answer is chosen for. Source prefix 0 asks that the client's address not be used (RFC 7871 section 7.1.2): the resolver's is, as
-// without.
+// client is the address that an answer is chosen for. Source prefix 0 asks that the client's
+// address not be used (RFC 7871 section 7.1.2): the resolver's is, as without.
 func (r *resolver) client() netip.Addr {
 	if r.q.subnet.source > 0 {
 		return r.q.subnet.addr.Unmap()

@@ -173,8 +173,9 @@ func TestHTTPSRecordWaits(t *testing.T) {
 	}
 }
 
-// A client in Finland, whose nearest edge has no IPv6, is not sent to New York by AAAA: it goes to Helsinki by IPv4. One in New York, and any other whose
-// nearest edge has IPv6, gets that; so do all once the edge without it is down. The HTTPS record has the same addresses.
+// A client in Finland, whose nearest edge has no IPv6, is not sent to New York by AAAA: it goes to
+// Helsinki by IPv4. One in New York, and any other whose nearest edge has IPv6, gets that; so do all
+// once the edge without it is down. The HTTPS record has the same addresses.
 func TestPartialIPv6(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{

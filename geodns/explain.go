@@ -9,8 +9,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Leads reports whether a name leads anywhere by the configuration: it has addresses or an alias, is an edge name, or is below a
-// delegation. A name in none of the zones doesn't.
+// Leads reports whether a name leads anywhere by the configuration: it has addresses or an alias,
+// is an edge name, or is below a delegation. A name in none of the zones doesn't.
 func (s *Server) Leads(host string) bool {
 	snap := s.current.Load()
 	n, err := nameOf(host)
@@ -64,9 +64,9 @@ type Explained struct {
 	Reason   string  // why it stands where it stands
 }
 
-// Explain explains the answer to a client whose subnet is known: that is, to one that asks from client, or through a
-// resolver that sends all of its address. Without Serve no node that is probed counts as healthy. It is an error if there
-// is no configuration, or the name is no edge name.
+// Explain explains the answer to a client whose subnet is known: that is, to one that asks from
+// client, or through a resolver that sends all of its address. Without Serve no node that is probed
+// counts as healthy. It is an error if there is no configuration, or the name is no edge name.
 func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, error) {
 	snap := s.current.Load()
 	if snap == nil {
@@ -147,7 +147,8 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 	return x, nil
 }
 
-// explainSix tells why AAAA is answered as it is for a place, with the nodes given, where some nodes lack addresses of IPv6.
+// explainSix tells why AAAA is answered as it is for a place, with the nodes given, where some
+// nodes lack addresses of IPv6.
 func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
 	f := e.families[dns.TypeAAAA]
 	if !f.partial() {

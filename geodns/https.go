@@ -21,8 +21,9 @@ type httpsRecord struct {
 	wire []byte
 }
 
-// of makes the record of the nodes that are answered (RFC 9460): the name itself is the target, the protocols are those that all of them speak beside
-// HTTP/1.1, which is always meant, and the hints are their addresses, of IPv6 those of six. It is good until the next is made.
+// of makes the record of the nodes that are answered (RFC 9460): the name itself is the target, the
+// protocols are those that all of them speak beside HTTP/1.1, which is always meant, and the hints
+// are their addresses, of IPv6 those of six. It is good until the next is made.
 func (h *httpsRecord) of(nodes, six []*candidate) *rrset {
 	h.wire = append(h.wire[:0], 0, 1, 0) // priority 1, target "."
 	h.param(svcALPN, func(b []byte) []byte {

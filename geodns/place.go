@@ -6,10 +6,12 @@ import (
 	"net/netip"
 )
 
-// Place is a point on the Earth, in degrees: latitude −90 to 90, north positive, and longitude −180 to 180, east positive.
+// Place is a point on the Earth, in degrees: latitude −90 to 90, north positive, and longitude −180
+// to 180, east positive.
 type Place struct{ Lat, Lon float64 }
 
-// check tells what is wrong with a place. NaN compares false with everything, hence the form of the conditions.
+// check tells what is wrong with a place. NaN compares false with everything, hence the form of the
+// conditions.
 func (p Place) check() error {
 	if !(p.Lat >= -90 && p.Lat <= 90) || !(p.Lon >= -180 && p.Lon <= 180) {
 		return fmt.Errorf("place %v, %v: latitude goes from -90 to 90, longitude from -180 to 180", p.Lat, p.Lon)
@@ -20,8 +22,8 @@ func (p Place) check() error {
 // earthRadius is the mean radius in km. The Earth is no sphere: distances are right to 0.5 %.
 const earthRadius = 6371.0088
 
-// Distance is the length of the great circle between two places in km, by the haversine formula, which is exact for near
-// places where the plain cosine is not.
+// Distance is the length of the great circle between two places in km, by the haversine formula,
+// which is exact for near places where the plain cosine is not.
 func (p Place) Distance(q Place) float64 {
 	const rad = math.Pi / 180
 	sinLat := math.Sin((q.Lat - p.Lat) * rad / 2)
@@ -30,8 +32,8 @@ func (p Place) Distance(q Place) float64 {
 	return 2 * earthRadius * math.Asin(math.Min(1, math.Sqrt(h)))
 }
 
-// Country is where the embedded table has an address: the ISO 3166-1 alpha-2 code of the country, and where its people live. ok is
-// false where the table has no country for it.
+// Country is where the embedded table has an address: the ISO 3166-1 alpha-2 code of the country,
+// and where its people live. ok is false where the table has no country for it.
 func Country(addr netip.Addr) (code string, at Place, ok bool) {
 	if !addr.IsValid() {
 		return "", at, false

@@ -73,8 +73,9 @@ func (f *Fleet) namedFiles() []namedFile {
 	return out
 }
 
-// checkFiles finds files that are missing, or are not what they should be. It is for the operator's machine, where an absolute path may
-// be one that nodes alone have; on a node itself only some roles have the files of others.
+// checkFiles finds files that are missing, or are not what they should be. It is for the operator's
+// machine, where an absolute path may be one that nodes alone have; on a node itself only some
+// roles have the files of others.
 func (f *Fleet) checkFiles() {
 	here, err := filepath.Abs(f.dir)
 	onNode := err == nil && here == nodeDir
@@ -133,8 +134,8 @@ func readable(file string) error {
 
 var secretRE = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 
-// looksSecret reports whether a text that names no file is probably a secret. It is only asked where it is an error in any case, or where
-// a path is absolute.
+// looksSecret reports whether a text that names no file is probably a secret. It is only asked
+// where it is an error in any case, or where a path is absolute.
 func looksSecret(text string) bool {
 	return strings.Contains(text, "-----BEGIN ") || secretRE.MatchString(text) && !path.IsAbs(text) && strings.ContainsAny(text, "0123456789")
 }

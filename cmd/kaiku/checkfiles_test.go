@@ -32,7 +32,8 @@ func writeAll(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// checked runs check on a fleet file and returns what it tells, in the order told, without the file's name and lines.
+// checked runs check on a fleet file and returns what it tells, in the order told, without the
+// file's name and lines.
 func checked(t *testing.T, config string) (told string, failed bool) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -69,7 +70,8 @@ const filesFleet = `sites: [{ name: www, hosts: [a.example], origin: { servers: 
 nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }
 `
 
-// Files that the fleet file names: relative paths start from it, absolute ones may be the nodes' own.
+// Files that the fleet file names: relative paths start from it, absolute ones may be the nodes'
+// own.
 func TestCheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := selfSigned(t, time.Now().Add(time.Hour))

@@ -115,8 +115,8 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	}
 }
 
-// checkNames finds hosts that no name leads to, and edge names that no site answers. Hosts outside of the zones have their names
-// elsewhere.
+// checkNames finds hosts that no name leads to, and edge names that no site answers. Hosts outside
+// of the zones have their names elsewhere.
 func (f *Fleet) checkNames(s *geodns.Server) {
 	var zones []string
 	for i := range f.GeoDNS.Zones {
@@ -139,7 +139,8 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 	}
 }
 
-// checkOriginNames finds origin servers that edges can't find, as the zone that they are in has no such name.
+// checkOriginNames finds origin servers that edges can't find, as the zone that they are in has no
+// such name.
 func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
 	for i := range f.Sites {
 		for j, server := range f.Sites[i].Origin.Servers {

@@ -125,13 +125,15 @@ func (f *Fleet) checkLocation(at string, l Location) bool {
 
 // Distances in km between a node and the people of the country that its address is in.
 const (
-	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km from Russia's, Honolulu 6,900 from those of the USA.
+	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km
+	// from Russia's, Honolulu 6,900 from those of the USA.
 	farFromCountry = 7500
 	// maybeWrong is where latitude and longitude are tried the other way round, and with another sign.
 	maybeWrong = 2500
 )
 
-// checkPlace warns of a node that is not where its address is, as the embedded table of countries has it.
+// checkPlace warns of a node that is not where its address is, as the embedded table of countries
+// has it.
 func (f *Fleet) checkPlace(at string, n *Node) {
 	here := geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}
 	for _, addr := range n.Addresses {

@@ -9,8 +9,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// checkSandbox tells of paths that kaiku.service, the unit that deploy installs, keeps the process from reading or writing. A node that is run in another
-// way may have them, so that check warns and deploy refuses.
+// checkSandbox tells of paths that kaiku.service, the unit that deploy installs, keeps the process
+// from reading or writing. A node that is run in another way may have them, so that check warns and
+// deploy refuses.
 func (f *Fleet) checkSandbox(tell func(path, format string, a ...any)) {
 	seen := map[string]bool{} // what stands once in the file is told once
 	write := func(at, file, folder string) {
@@ -61,7 +62,8 @@ func hidden(p string) string {
 	return ""
 }
 
-// unwritable tells why the unit's process can't write to a folder. Deploy makes folders that are not there, and gives them to it.
+// unwritable tells why the unit's process can't write to a folder. Deploy makes folders that are
+// not there, and gives them to it.
 func unwritable(folder string) string {
 	if why := hidden(folder); why != "" {
 		return why

@@ -108,7 +108,8 @@ Washington 38.91 -77.04
 Zagreb 45.81 15.98
 Zurich 47.38 8.54`
 
-// city finds the place of a city by its name, whatever its case. Where there is none of that name, near is the one that was probably meant, or "".
+// city finds the place of a city by its name, whatever its case. Where there is none of that name,
+// near is the one that was probably meant, or "".
 func city(name string) (place Location, known, near string) {
 	var names []string
 	for line := range strings.SplitSeq(cityList, "\n") {

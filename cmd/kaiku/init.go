@@ -21,7 +21,8 @@ type firstFiles struct {
 	// Below the domain, the origin's host needs addresses in the zone: its label and these.
 	OriginLabel     string
 	OriginAddresses []netip.Addr
-	// Unhealthy is what the origin answers to the health check, if that would be taken as down; 0 otherwise.
+	// Unhealthy is what the origin answers to the health check, if that would be taken as down; 0
+	// otherwise.
 	Unhealthy int
 }
 
@@ -168,7 +169,8 @@ func (f *firstFiles) setEmail(text string) error {
 	return nil
 }
 
-// assignRoles makes all nodes edges, the first two name servers, and the first, or the first three, control nodes. One alone needs none.
+// assignRoles makes all nodes edges, the first two name servers, and the first, or the first three,
+// control nodes. One alone needs none.
 func (f *firstFiles) assignRoles() {
 	controls := 1
 	if len(f.Nodes) >= 3 {

@@ -153,7 +153,8 @@ func TestInitAsksAgain(t *testing.T) {
 	}
 }
 
-// The origin is asked as an edge would ask it, and what it answers is told in plain words. None of it keeps the files from being written.
+// The origin is asked as an edge would ask it, and what it answers is told in plain words. None of
+// it keeps the files from being written.
 func TestInitLooksAtTheOrigin(t *testing.T) {
 	answer := func(status int, header map[string]string, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

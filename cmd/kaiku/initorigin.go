@@ -21,7 +21,8 @@ import (
 // lookTimeout bounds all that init asks the origin.
 const lookTimeout = 15 * time.Second
 
-// lookAtOrigin asks the origin as an edge would and tells what it found. Nothing that it finds keeps init from writing its files.
+// lookAtOrigin asks the origin as an edge would and tells what it found. Nothing that it finds
+// keeps init from writing its files.
 func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -70,7 +71,8 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	}
 }
 
-// lookUpOrigin finds the addresses of an origin below the domain, whose name the fleet's own name servers have to know.
+// lookUpOrigin finds the addresses of an origin below the domain, whose name the fleet's own name
+// servers have to know.
 func (f *firstFiles) lookUpOrigin(ctx context.Context, out io.Writer) {
 	label, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(f.Origin.Hostname(), ".")), "."+f.Domain)
 	if !ok {

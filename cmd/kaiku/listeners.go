@@ -62,7 +62,8 @@ func (f *Fleet) listeners(n *Node) []listener {
 	return out
 }
 
-// hostPort takes an address to listen on apart. The host is not valid where all addresses of the machine are meant.
+// hostPort takes an address to listen on apart. The host is not valid where all addresses of the
+// machine are meant.
 func hostPort(addr string) (host netip.Addr, port int) {
 	name, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -78,7 +79,8 @@ func hostPort(addr string) (host netip.Addr, port int) {
 	return host.Unmap(), port
 }
 
-// checkListeners finds listeners of one node that are in each other's way, and admin listeners that are open to everybody.
+// checkListeners finds listeners of one node that are in each other's way, and admin listeners that
+// are open to everybody.
 func (f *Fleet) checkListeners() {
 	told := map[string]bool{} // so that what stands once in the file is told once
 	for i := range f.Nodes {
@@ -158,7 +160,8 @@ func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 	}
 }
 
-// siteOf is the site that answers a host, or nil: that of the host itself, or of the wildcard one label above.
+// siteOf is the site that answers a host, or nil: that of the host itself, or of the wildcard one
+// label above.
 func (f *Fleet) siteOf(host string) *Site {
 	_, above, _ := strings.Cut(host, ".")
 	for _, want := range []string{host, "*." + above} {

@@ -5,8 +5,9 @@ import (
 	"log/slog"
 )
 
-// fits refuses an edge whose cache in memory is larger than the machine's, which the kernel would end again and again, and warns of one that
-// may come to that. The sizes of the machine are 0 where they can't be told.
+// fits refuses an edge whose cache in memory is larger than the machine's, which the kernel would
+// end again and again, and warns of one that may come to that. The sizes of the machine are 0 where
+// they can't be told.
 func (e *Edge) fits(memory, disk Size, log *slog.Logger) error {
 	switch {
 	case memory == 0:

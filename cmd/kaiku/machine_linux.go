@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// machineMemory is how much memory the process can have: that of the machine, or of its control group; 0 where that can't be told.
+// machineMemory is how much memory the process can have: that of the machine, or of its control
+// group; 0 where that can't be told.
 func machineMemory() Size {
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) != nil {
@@ -33,7 +34,8 @@ func machineMemory() Size {
 	return total
 }
 
-// fileSystem is how large the file system of a folder is, or of the nearest one above that is there; 0 where that can't be told.
+// fileSystem is how large the file system of a folder is, or of the nearest one above that is
+// there; 0 where that can't be told.
 func fileSystem(folder string) Size {
 	for {
 		var info syscall.Statfs_t

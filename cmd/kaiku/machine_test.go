@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A cache in memory that the machine does not have is refused, with the numbers; one that may be too much is told of.
+// A cache in memory that the machine does not have is refused, with the numbers; one that may be
+// too much is told of.
 func TestMachineFits(t *testing.T) {
 	for _, c := range []struct {
 		memory, disk, hasMemory, hasDisk Size

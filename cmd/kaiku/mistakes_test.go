@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// wrong loads a fleet file and returns all that is told of it, a line each, without the file's name and its lines.
+// wrong loads a fleet file and returns all that is told of it, a line each, without the file's name
+// and its lines.
 func wrong(t *testing.T, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "fleet.yaml")
@@ -47,7 +48,8 @@ func wrongIn(t *testing.T, file string) string {
 	return strings.Join(told, "\n")
 }
 
-// What does not decode: each mistake has one message, which names what is wanted, and nothing is told of what follows from it.
+// What does not decode: each mistake has one message, which names what is wanted, and nothing is
+// told of what follows from it.
 func TestMistakesOfForm(t *testing.T) {
 	const key = "secrets: { fleet_key: k }\n"
 	const rest = "\nnodes: { c1: { roles: [control], addresses: [192.0.2.1] } }\n" + key // so that the fleet has one

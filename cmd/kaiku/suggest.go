@@ -4,7 +4,8 @@ import (
 	"strings"
 )
 
-// suggest ends the refusal of an unknown word: with the known word that is near it, or else with all that are known.
+// suggest ends the refusal of an unknown word: with the known word that is near it, or else with
+// all that are known.
 func suggest(word string, known []string) string {
 	if near := nearest(word, known); near != "" {
 		return "did you mean " + near + "?"
@@ -24,8 +25,9 @@ func suggest(word string, known []string) string {
 // maxSuggested bounds how many words a suggestion lists.
 const maxSuggested = 24
 
-// nearest returns the known word that was probably meant, or "". Case and the kind of dash don't count; beyond these a word may
-// have one mistake in each three letters: a letter too many, too few, another one, or two swapped.
+// nearest returns the known word that was probably meant, or "". Case and the kind of dash don't
+// count; beyond these a word may have one mistake in each three letters: a letter too many, too
+// few, another one, or two swapped.
 func nearest(word string, known []string) string {
 	w := plainWord(word)
 	if len(w) > 64 {
@@ -40,7 +42,8 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// plainWord is a word without what people write in different ways: case, and what stands between its parts.
+// plainWord is a word without what people write in different ways: case, and what stands between
+// its parts.
 func plainWord(s string) string {
 	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
 }

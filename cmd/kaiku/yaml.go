@@ -14,8 +14,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// yamlDoc decodes a document into a struct and remembers where everything stands. Unlike yaml.Unmarshal it does not end at
-// the first error, so that all of a file's can be told at once.
+// yamlDoc decodes a document into a struct and remembers where everything stands. Unlike
+// yaml.Unmarshal it does not end at the first error, so that all of a file's can be told at once.
 type yamlDoc struct {
 	name    string
 	lines   []string
@@ -61,8 +61,8 @@ func decodeYAML(name string, text []byte, v any) *yamlDoc {
 // parent is the path of what holds a path.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// errorf adds an error about what stands at a path, or at the nearest path above that stands somewhere. What did not decode had an
-// error of its own.
+// errorf adds an error about what stands at a path, or at the nearest path above that stands
+// somewhere. What did not decode had an error of its own.
 func (d *yamlDoc) errorf(path, format string, a ...any) {
 	if !d.spoilt(path) {
 		d.errorAt(d.position(path), "%s", inPath(path, format, a...))
@@ -269,7 +269,8 @@ func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v refle
 			if near == "" || slices.ContainsFunc(values, func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
 				return
 			}
-			// It is read as what it was probably meant to be, so that nothing is said to lack, and its own errors are told too.
+			// It is read as what it was probably meant to be, so that nothing is said to lack, and its own
+			// errors are told too.
 			p = below(path, near)
 			d.at[p] = e.Key.GetToken().Position
 			field, _ = findField(v, near)
@@ -296,7 +297,8 @@ func unknownKey(key, near string, known []string, t reflect.Type) string {
 	return suggest(key, known)
 }
 
-// findField finds the field of a struct with a key, or returns all keys that there are. The fields of an inline struct count as its own.
+// findField finds the field of a struct with a key, or returns all keys that there are. The fields
+// of an inline struct count as its own.
 func findField(v reflect.Value, key string) (field reflect.Value, known []string) {
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Tag.Get("yaml"); name {
@@ -383,8 +385,8 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 	}
 }
 
-// refusal is what is told of a text that a type does not take: what the types of this package say themselves, and for all others
-// what is wanted, so that no words of a library reach the operator.
+// refusal is what is told of a text that a type does not take: what the types of this package say
+// themselves, and for all others what is wanted, so that no words of a library reach the operator.
 func refusal(err error, text string, t reflect.Type) string {
 	var own formError
 	if errors.As(err, &own) {

@@ -79,14 +79,15 @@ func (d *yamlDoc) readable(text []byte) ([]byte, bool) {
 	return text, true
 }
 
-// utf16 reports whether a text is in UTF-16: it has the byte order mark of that, or a zero byte in one of its first two
-// characters, which are ASCII in every fleet file.
+// utf16 reports whether a text is in UTF-16: it has the byte order mark of that, or a zero byte in
+// one of its first two characters, which are ASCII in every fleet file.
 func utf16(text []byte) bool {
 	return bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) || bytes.IndexByte(text[:min(4, len(text))], 0) >= 0
 }
 
-// unprintable tells what a text has that no value can have, or "". It keeps line breaks, control characters, and spaces that look
-// like others out of all that comes of a fleet file: units, commands on nodes, header fields, logs.
+// unprintable tells what a text has that no value can have, or "". It keeps line breaks, control
+// characters, and spaces that look like others out of all that comes of a fleet file: units,
+// commands on nodes, header fields, logs.
 func unprintable(text string) string {
 	i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 	if i < 0 {
@@ -108,8 +109,8 @@ func unprintable(text string) string {
 // needsQuotes finds a text that begins as only a quoted one may.
 var needsQuotes = regexp.MustCompile("(?:^|[\\s\\[{,])([*@`%][^\\s,\\]}:]*)")
 
-// syntaxError tells of YAML that does not parse. The library names what its parser met; most are one of a few mistakes, which are
-// known by the line.
+// syntaxError tells of YAML that does not parse. The library names what its parser met; most are
+// one of a few mistakes, which are known by the line.
 func (d *yamlDoc) syntaxError(pos *token.Position, msg string) {
 	for _, n := range []int{pos.Line, pos.Line + 1} {
 		line := d.line(n)
