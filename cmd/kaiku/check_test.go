@@ -95,7 +95,7 @@ func TestCheckNamesTheLine(t *testing.T) {
 		{"sni that is no name", "host: www.example.com ", "sni: https://x", "sni:", "not a host name"},
 		{"sni without https", "nodes:\n  hel1:", "  - name: two\n    hosts: [two.example.com]\n    origin: { servers: [http://a.example.net], sni: a.example.net }\nnodes:\n  hel1:", "sni: a", "no server of site two is an https one"},
 		{"listen", "admin: \"127.0.0.1:9080\"", "admin: \"127.0.0.1\"", "admin:", "not an address to listen on"},
-		{"zone file that isn't there", "file: example.com.zone", "file: example.org.zone", "example.org.zone", "no such file"},
+		{"zone file that isn't there", "file: example.com.zone", "file: example.org.zone", "example.org.zone", "there is no such file as"},
 		{"weight of words", "weight: 2 }", "weight: two }", "weight: two", "want a whole number"},
 		{"YAML that does not parse", "roles: [edge]", "roles: [edge", "region: eu-north", "a , or ] is missing"},
 		{"balance", "balance: least-requests", "balance: fastest", "balance: fastest", "is unknown"},
@@ -165,6 +165,21 @@ func TestCheckOfZones(t *testing.T) {
 				t.Errorf("want line %d, got\n%v", c.line, err)
 			}
 		})
+	}
+}
+
+// Zone files, too, may begin with a byte order mark, and not be in UTF-16.
+func TestCheckOfZonesInOtherEncodings(t *testing.T) {
+	fleet, zone := fleetText(t)
+	if _, _, err := loadFleet(writeFleet(t, fleet, "\ufeff"+zone)); err != nil {
+		t.Errorf("with a byte order mark: %v", err)
+	}
+	wide := "\xff\xfe"
+	for _, c := range zone {
+		wide += string([]byte{byte(c), 0})
+	}
+	if _, _, err := loadFleet(writeFleet(t, fleet, wide)); err == nil || !strings.Contains(err.Error(), "example.com.zone:1:1: the file is in UTF-16, and UTF-8 is wanted") {
+		t.Errorf("in UTF-16: %v", err)
 	}
 }
 

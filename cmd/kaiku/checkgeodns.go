@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -40,13 +41,18 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
 			continue
 		}
-		r, err := os.Open(f.localFile(z.File))
+		file := f.localFile(z.File)
+		text, err := os.ReadFile(file)
 		if err != nil {
-			f.errorf(at+".file", "%s", unread(f.localFile(z.File), err))
+			f.errorf(at+".file", "%s", unread(file, err))
 			continue
 		}
-		zone, errs := geodns.ParseZone(r, z.Name, f.localFile(z.File))
-		r.Close()
+		text = bytes.TrimPrefix(text, []byte(byteOrderMark))
+		if utf16(text) {
+			f.file.errs = append(f.file.errs, &fileError{file, 1, 1, inUTF16, ""})
+			continue
+		}
+		zone, errs := geodns.ParseZone(bytes.NewReader(text), z.Name, file)
 		for _, e := range errs {
 			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
 		}

@@ -281,6 +281,9 @@ func (f *Fleet) wantNode(flag, name string) (*Node, error) {
 	if name == "" {
 		return nil, usageError{fmt.Errorf("%s: name a node of %s: it has %s", flag, f.file.name, known)}
 	}
+	if near := nearest(name, f.nodeNames()); near != "" {
+		known += "; did you mean " + near + "?"
+	}
 	return nil, usageError{fmt.Errorf("%s: %s has no node %q: it has %s", flag, f.file.name, name, known)}
 }
 

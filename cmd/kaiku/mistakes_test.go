@@ -300,6 +300,9 @@ func TestSizesAndDurations(t *testing.T) {
 }
 
 func TestNearest(t *testing.T) {
+	if _, err := command(t, "units", "--config", writeDeployed(t), "--node", "hell1"); err == nil || !strings.HasSuffix(err.Error(), `no node "hell1": it has hel1, ns1; did you mean hel1?`) {
+		t.Errorf("%v", err)
+	}
 	known := strings.Fields("name hosts origin cache https max_connections access_log")
 	for word, want := range map[string]string{"orgin": "origin", "origins": "origin", "oirgin": "origin", "Origin": "origin", "host": "hosts", "chache": "cache", "maxConnections": "max_connections",
 		"max-connection": "max_connections", "acess_log": "access_log", "cert": "", "x": "", "": "", "tls": ""} {

@@ -52,11 +52,16 @@ func (d *yamlDoc) parse(text []byte) ast.Node {
 	return body
 }
 
+// byteOrderMark is what some editors begin a text in UTF-8 with.
+const byteOrderMark = "\ufeff"
+
+const inUTF16 = "the file is in UTF-16, and UTF-8 is wanted: save it as UTF-8, or run iconv -f UTF-16 -t UTF-8"
+
 // readable takes the byte order mark away, and refuses what is no UTF-8.
 func (d *yamlDoc) readable(text []byte) ([]byte, bool) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
 	if utf16(text) {
-		d.errorAt(&token.Position{Line: 1, Column: 1}, "the file is in UTF-16, and UTF-8 is wanted: save it as UTF-8, or run iconv -f UTF-16 -t UTF-8")
+		d.errorAt(&token.Position{Line: 1, Column: 1}, inUTF16)
 		return nil, false
 	}
 	for line := range bytes.Lines(text) {
