@@ -183,7 +183,7 @@ func TestAdminOnNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n", "node": "# a comment\nKAIKU_NODE=nyc1\n"} {
+	for name, content := range map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n", "fleet.key": readFile(t, f.dir, "fleet.key"), "node": "# a comment\nKAIKU_NODE=nyc1\n"} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -197,6 +197,7 @@ func TestAdminOnNode(t *testing.T) {
 		{"explain http http://www.example.com/n", "edge nyc1:", ""},
 		{"drain nyc1", "drain done", ""},
 		{"undrain nyc1", "undrain done", ""},
+		{"health", "node nyc1 is healthy", ""},
 		{"status --node hel1", "", "--node hel1: this machine is nyc1, and reaches no other"},
 	} {
 		out, err := f.runOn(t, etc, strings.Fields(c.args)...)

@@ -262,7 +262,7 @@ func TestUnitsCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# /etc/systemd/system/kaiku.service\n", "# /etc/systemd/system/kaiku.socket\n", "# /etc/sysctl.d/60-kaiku.conf\n", "--node hel1\n", "ReadWritePaths=\"-/srv/cache\"\n"} {
+	for _, want := range []string{"# /etc/systemd/system/kaiku.service\n", "# /etc/systemd/system/kaiku.socket\n", "# /etc/sysctl.d/60-kaiku.conf\n", "# /etc/kaiku/node\nKAIKU_NODE=hel1\n", "--node hel1\n", "ReadWritePaths=\"-/srv/cache\"\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

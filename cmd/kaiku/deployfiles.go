@@ -52,13 +52,18 @@ func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
 		n := &f.Nodes[i]
 		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.has(roleEdge), Region: n.Region, Service: f.service(n)}
 		d.Files = []deploy.File{{Path: nodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
-			{Path: nodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}}
+			nameFile(n)}
 		if err := f.nodeFiles(n, &d.Files); err != nil {
 			return nil, fmt.Errorf("files of node %s: %w", n.Name, err)
 		}
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// nameFile is where commands that are run on a node find out which one it is.
+func nameFile(n *Node) deploy.File {
+	return deploy.File{Path: nodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}
 }
 
 // sshOf is how a node's machine is reached.

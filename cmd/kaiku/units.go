@@ -88,5 +88,6 @@ func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
 		return nil, err
 	}
 	d := deploy.Node{Name: n.Name, Service: f.service(n)}
-	return d.Units()
+	files, err := d.Units()
+	return append(files, nameFile(n)), err
 }
