@@ -25,7 +25,15 @@ const maxText = 255
 type Challenges struct {
 	Client   *Client
 	Registry *Registry // that serves
+	// Servers are the names of all name servers of the fleet. One that is not live may be starting, as all are when a fleet begins: resolvers ask it although it knows of no
+	// challenge yet.
+	Servers []string
+	// Patience is how long name servers that are not live are waited for; 0 means 10 s.
+	Patience time.Duration
 }
+
+// defaultPatience is more than a name server that starts takes to be live.
+const defaultPatience = 10 * time.Second
 
 // challenge is one record, as it is in the bucket.
 type challenge struct {
@@ -52,7 +60,7 @@ func newChallenge(name, value string) (challenge, error) {
 }
 
 // Present publishes a TXT value at a name, with or without the dot at its end, beside others that are there. It returns when each live name server answers with it, one at least being
-// live, or else when ctx ends, with an error that names those that do not. It stays for an hour if it is not removed; Remove is to be called also after an error. The error
+// live, and the others were waited for, or else when ctx ends, with an error that names those that do not. It stays for an hour if it is not removed; Remove is to be called also after an error. The error
 // Is ErrUnavailable if the control plane did not take it.
 func (c *Challenges) Present(ctx context.Context, name, value string) error {
 	record, err := newChallenge(name, value)
@@ -65,17 +73,29 @@ func (c *Challenges) Present(ctx context.Context, name, value string) error {
 	}
 	news, stop := c.Registry.listen()
 	defer stop()
+	patience := c.Patience
+	if patience == 0 {
+		patience = defaultPatience
+	}
+	impatient := time.After(patience)
+	late := false
 	for {
 		live, behind := c.behind(at)
-		if live > 0 && len(behind) == 0 {
+		starting := slices.ContainsFunc(c.Servers, func(s string) bool { return !slices.Contains(live, s) })
+		if len(live) > 0 && len(behind) == 0 && (late || !starting) {
 			return nil
 		}
 		select {
 		case <-news:
+		case <-impatient:
+			late = true
 		case <-time.After(time.Second): // a lease may end meanwhile
 		case <-ctx.Done():
-			if live == 0 {
+			if len(live) == 0 {
 				return fmt.Errorf("publish the challenge at %s: no name server is live: %w", record.Name, ctx.Err())
+			}
+			if len(behind) == 0 {
+				return fmt.Errorf("publish the challenge at %s: not all name servers are live: %w", record.Name, ctx.Err())
 			}
 			return fmt.Errorf("publish the challenge at %s: not answered yet by %s: %w", record.Name, strings.Join(behind, ", "), ctx.Err())
 		}
@@ -113,13 +133,13 @@ func (c *Challenges) publish(ctx context.Context, record challenge) (Position, e
 	return Position{after.Log, revision}, nil
 }
 
-// behind counts the live name servers, and names those that do not answer with all that the bucket held at a position.
-func (c *Challenges) behind(at Position) (live int, names []string) {
+// behind names the live name servers, and those of them that do not answer with all that the bucket held at a position.
+func (c *Challenges) behind(at Position) (live, names []string) {
 	for _, l := range c.Registry.Nodes() {
 		if !l.Live || !slices.Contains(l.Roles, RoleGeoDNS) {
 			continue
 		}
-		live++
+		live = append(live, l.Node)
 		if l.Challenges.Log != at.Log || l.Challenges.Seq < at.Seq { // a bucket that replaces another begins anew
 			names = append(names, l.Node)
 		}

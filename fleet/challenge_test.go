@@ -83,7 +83,7 @@ func (c *Challenges) live(t testing.TB, n int) {
 	t.Helper()
 	until(t, fmt.Sprintf("%d name servers are live", n), func() bool {
 		live, _ := c.behind(Position{})
-		return live == n
+		return len(live) == n
 	})
 }
 
@@ -184,6 +184,32 @@ func TestChallenges(t *testing.T) {
 			t.Errorf("%q is presented at %q: %v", bad[1], bad[0], err)
 		}
 	}
+}
+
+// A name server that is not live is waited for, as one may be starting, but not for ever.
+func TestChallengesStartingNameServer(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	c := startChallenges(t, dial(t, nodes, "hel1", RoleEdge))
+	c.Servers, c.Patience = []string{"ns1", "ns2"}, time.Hour
+	one := startNameServer(t, dial(t, nodes, "ns1", RoleGeoDNS), nil)
+	done := make(chan error, 1)
+	go func() { done <- c.Present(t.Context(), challenged, "a") }()
+	until(t, "ns1 answers", func() bool { return slices.Equal(one.answers(challenged), []string{"a"}) })
+	c.live(t, 1)
+	select {
+	case err := <-done:
+		t.Fatalf("returned before ns2 is live: %v", err)
+	default:
+	}
+	two := startNameServer(t, dial(t, nodes, "ns2", RoleGeoDNS), nil)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := two.answers(challenged); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("ns2 answers %q", got)
+	}
+	c.Servers, c.Patience = []string{"ns1", "ns2", "lost"}, time.Millisecond
+	c.present(t, challenged, "b")
 }
 
 // One that is dead is waited for until its lease has ended, and no longer.

@@ -36,7 +36,7 @@ func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*edge.Certific
 			c.ACME.Vault = vault
 			ties.watchVault(vault, c.ACME)
 			if zones := f.challengeZones(); len(zones) > 0 {
-				c.ACME.Challenges = challenges{&fleet.Challenges{Client: ties.client, Registry: ties.registry}, zones}
+				c.ACME.Challenges = challenges{&fleet.Challenges{Client: ties.client, Registry: ties.registry, Servers: f.nameServers()}, zones}
 			}
 		}
 	}
@@ -62,7 +62,7 @@ func (f *Fleet) setCertificates(c *edge.Certificates) error {
 
 // challengeZones are the zones in which the fleet's own name servers can answer DNS-01 challenges.
 func (f *Fleet) challengeZones() []string {
-	if !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleGeoDNS) }) {
+	if len(f.nameServers()) == 0 {
 		return nil
 	}
 	var zones []string
@@ -70,6 +70,17 @@ func (f *Fleet) challengeZones() []string {
 		zones = append(zones, strings.ToLower(strings.TrimSuffix(z.Name, ".")))
 	}
 	return zones
+}
+
+// nameServers are the names of the nodes with that role.
+func (f *Fleet) nameServers() []string {
+	var names []string
+	for _, n := range f.Nodes {
+		if n.has(roleGeoDNS) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 // inZone says whether a host is in one of the zones.
