@@ -175,6 +175,8 @@ func (s *Server) mayServe(x *exchange) (status int, why string) {
 	switch {
 	case x.site == nil:
 		return http.StatusMisdirectedRequest, "no site has this host"
+	case x.r.TLS != nil && !x.peer && !s.sites.Load().reachedBy(x.r.TLS.ServerName, x.site):
+		return http.StatusMisdirectedRequest, "the TLS connection was made to another site"
 	case x.r.URL.Scheme == "https" && x.r.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"
 	case s.loops(x.r.Header):

@@ -57,12 +57,13 @@ type laneBuffers struct {
 // laneConn is a connection of the lane.
 type laneConn struct {
 	*clientConn
-	lane  *lane
-	raw   syscall.RawConn // of the socket
-	fd    int             // of plain HTTP, while it is read
-	tls   *tls.Conn       // nil without
-	site  laneSite
-	asked atomic.Bool // it has asked for something
+	lane       *lane
+	raw        syscall.RawConn // of the socket
+	fd         int             // of plain HTTP, while it is read
+	tls        *tls.Conn       // nil without
+	serverName string          // of TLS; "" if the client gave none
+	site       laneSite
+	asked      atomic.Bool // it has asked for something
 
 	armed   time.Time // when its deadline was set last
 	quick   bool      // to laneQuiet

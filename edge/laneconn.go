@@ -28,10 +28,12 @@ func (c *laneConn) begin() {
 			c.end()
 			return
 		}
-		if p := t.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
+		state := t.ConnectionState()
+		if p := state.NegotiatedProtocol; p != "" && p != "http/1.1" {
 			c.hand(t)
 			return
 		}
+		c.serverName = state.ServerName
 		c.tls, conn = t, t
 	}
 	c.serve(conn)
@@ -321,7 +323,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) 
 		var h *laneHit
 		var key httpcache.Key
 		if kind == askLane && !c.lane.draining.Load() {
-			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, &c.site), c.tls != nil, began)
+			h, key = s.findHit(&b.ask, s.laneSite(b.ask.host, c.tls != nil, c.serverName, &c.site), c.tls != nil, began)
 		}
 		if h == nil {
 			if kind != askRaw && n == len(data) {

@@ -33,8 +33,8 @@ type laneSite struct {
 	origin string // scheme and authority
 }
 
-// laneSite finds the site of a Host field.
-func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
+// laneSite finds the site of a Host field, on a connection with a TLS server name.
+func (s *Server) laneSite(host []byte, secure bool, serverName string, last *laneSite) *laneSite {
 	now := s.sites.Load()
 	if last.sites == now && last.named == string(host) {
 		return last
@@ -46,6 +46,9 @@ func (s *Server) laneSite(host []byte, secure bool, last *laneSite) *laneSite {
 		return last
 	}
 	site, _ := now.find(t.Host)
+	if site != nil && !now.reachedBy(serverName, site) {
+		site = nil // the ordinary path refuses it
+	}
 	if site != nil && !secure && site.Redirect && s.https != nil {
 		site = nil // it may be sent to https
 	}

@@ -63,10 +63,17 @@ func (s *sites) find(host string) (*Site, string) {
 	return s.any, host
 }
 
-// has says whether a host is of a site.
+// has reports whether a host is of a site.
 func (s *sites) has(site *Site, host string) bool {
 	found, _ := s.find(host)
 	return found == site
+}
+
+// reachedBy reports whether a TLS connection that was made with a server name may ask for a site: the
+// name is one of the site's hosts, or the client gave none. Browsers use one connection for several
+// hosts of its certificate; what may be asked for is not to depend on which certificate that is.
+func (s *sites) reachedBy(serverName string, site *Site) bool {
+	return serverName == "" || s.has(site, serverName)
 }
 
 // unknownHost is the error of a host that no site has.
