@@ -74,7 +74,7 @@ func (f *flight) trace(ctx context.Context) context.Context {
 func (s *Server) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, err := t.site.Origin.Fetch(t.request, string(t.born.uri), t.stage)
+	resp, err := s.fetch(t.site, t.request, t.born.uri, t.stage)
 	if err != nil {
 		return err
 	}

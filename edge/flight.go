@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -367,24 +366,9 @@ func (f *flight) failure() error {
 // receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date (RFC 9110, 6.6.1) and a Via.
 func (s *Server) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
 	h := resp.Header
-	httpcache.RemoveHopByHop(h)
-	mendNames(h)
-	delete(h, origin.FailedField)
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)
 	if len(h["Date"]) == 0 {
 		h.Set("Date", answered.UTC().Format(http.TimeFormat))
 	}
 	return &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: asked, ResponseTime: answered}
-}
-
-// mendNames removes the whitespace that an origin put between a field's name and the colon (RFC 9112, 5.1).
-func mendNames(h http.Header) {
-	for name, lines := range h {
-		if mended := strings.TrimRight(name, " \t"); mended != name {
-			delete(h, name)
-			for _, v := range lines {
-				h.Add(mended, v)
-			}
-		}
-	}
 }

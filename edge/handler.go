@@ -264,7 +264,7 @@ func (s *Server) lookup(x *exchange) {
 				s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, x.ask(), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
+				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
 				return
 			case s.follow(x, e, d, own, d.Forward):
 				return

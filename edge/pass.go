@@ -96,15 +96,15 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // ask sends requests to the origin, past all other edges.
-func (x *exchange) ask() roundTrip {
+func (s *Server) ask(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
-		return x.site.Origin.Fetch(r, string(x.key), origin.ToOrigin)
+		return s.fetch(x.site, r, x.key, origin.ToOrigin)
 	}
 }
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
-	s.proxy(x, x.ask(), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
+	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it.
@@ -137,12 +137,10 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
 				return errors.New("the origin switched protocols, which nobody asked for")
 			}
-			mendNames(resp.Header)
 			s.invalidate(x, resp)
 			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
 				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
 			}
-			delete(resp.Header, origin.FailedField)
 			x.hideEdgeFields(resp.Header)
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
@@ -167,7 +165,6 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 // learn freshens a stored response by the answer to a HEAD, or makes it gone if they don't agree (RFC 9111, 4.3.5).
 func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
-	httpcache.RemoveHopByHop(h)
 	updated := have.Update(h, head.RequestTime, head.ResponseTime)
 	updated.RemovePrivate()
 	if ok, _ := x.site.Policy.Storable(x.r.Header, &httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,

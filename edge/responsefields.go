@@ -1,0 +1,112 @@
+package edge
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// errFraming is the error of a response whose end the origin and the edge may see in different places.
+var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding with a space before the colon")
+
+// fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a peer. Fields of the connection to the origin, and names that are
+// none, are not to be stored or passed on.
+func (s *Server) fetch(site *Site, r *http.Request, key httpcache.Key, stage origin.Stage) (*http.Response, error) {
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
+	resp, err := site.Origin.Fetch(r.WithContext(ctx), string(key), stage)
+	if err != nil {
+		return nil, err
+	}
+	if err := cleanResponse(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// cleanInterim is called before those who pass an interim response on. Its end is that of its header block, whatever that says.
+func cleanInterim(_ int, fields textproto.MIMEHeader) error {
+	h := http.Header(fields)
+	_ = mendNames(h)
+	httpcache.RemoveHopByHop(h)
+	delete(h, "Content-Length")
+	deleteOwn(h)
+	return nil
+}
+
+// cleanResponse makes of an origin's answer one that is framed by the edge alone. What the message's length is said to be is left where it is true.
+func cleanResponse(resp *http.Response) error {
+	h := resp.Header
+	if err := mendNames(h); err != nil {
+		return err
+	}
+	upgrade := h["Upgrade"]
+	httpcache.RemoveHopByHop(h)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, upgrade
+	}
+	if len(h["Content-Length"]) > 1 || resp.ContentLength < 0 {
+		delete(h, "Content-Length") // over HTTP/2 there may be several
+	}
+	deleteOwn(h)
+	if resp.Body != http.NoBody && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &trailerBody{resp.Body, resp}
+	}
+	return nil
+}
+
+// mendNames removes the whitespace that an origin put between a field's name and the colon (RFC 9112, 5.1), and fields whose names are none. It fails with
+// errFraming.
+func mendNames(h http.Header) (err error) {
+	for name, lines := range h {
+		if httpcache.IsToken(name) {
+			continue
+		}
+		delete(h, name)
+		mended := http.CanonicalHeaderKey(strings.TrimRight(name, " "))
+		switch {
+		case mended == "Content-Length", mended == "Transfer-Encoding":
+			err = errFraming
+		case httpcache.IsToken(mended):
+			h[mended] = append(h[mended], lines...)
+		}
+	}
+	return err
+}
+
+// deleteOwn removes the fields that edges tell each other something in.
+func deleteOwn(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "Kaiku-") {
+			delete(h, name)
+		}
+	}
+}
+
+// trailerBody is the body of a response, at whose end trailers are cleaned.
+type trailerBody struct {
+	io.ReadCloser
+	resp *http.Response
+}
+
+// Read reads on.
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		for name := range b.resp.Trailer {
+			if !httpcache.IsToken(name) || !httpguts.ValidTrailerHeader(name) {
+				delete(b.resp.Trailer, name)
+			}
+		}
+		deleteOwn(b.resp.Trailer)
+	}
+	return n, err
+}
