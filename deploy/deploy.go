@@ -44,6 +44,10 @@ type Fleet interface {
 	Spare(ctx context.Context, node string, dial DialFunc) error
 	// Sites asks a node's edge for each site, as a client does, and for each whether its origin answers. Sites that the node does not have are left out.
 	Sites(ctx context.Context, node string, dial DialFunc) []SiteAnswer
+	// Members are the nodes that form the control plane, as one of them tells: dial is of that node. ErrNoControl says that it runs no part of it.
+	Members(ctx context.Context, node string, dial DialFunc) (Members, error)
+	// Remove takes a node out of the control plane, as a member is asked to: dial is of that member. It returns when those that stay have all of the log.
+	Remove(ctx context.Context, member string, dial DialFunc, node string) error
 	// Drain marks a node to get no new clients, or takes that back; changed is false if it was so before. ErrNoDrain says that there is nothing to tell others by.
 	Drain(ctx context.Context, node string, dial DialFunc, drain bool) (changed bool, err error)
 }

@@ -31,6 +31,8 @@ type testFleet struct {
 	draining map[string]bool
 	events   []string
 	onDrain  func(node string, drain bool)
+	members  []string // of the control plane
+	grouped  bool
 	onSites  func(node string) []SiteAnswer // nil has no sites
 }
 
@@ -111,6 +113,25 @@ func (f *testFleet) Sites(_ context.Context, node string, _ DialFunc) []SiteAnsw
 	}
 	f.event(node, "sites", nil)
 	return f.onSites(node)
+}
+
+// Members tells of those of members, by any that is one.
+func (f *testFleet) Members(_ context.Context, node string, _ DialFunc) (Members, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Contains(f.members, node) {
+		return Members{}, ErrNoControl
+	}
+	return Members{Names: slices.Clone(f.members), Grouped: f.grouped}, nil
+}
+
+// Remove removes a member.
+func (f *testFleet) Remove(_ context.Context, member string, _ DialFunc, node string) error {
+	f.event(node, "removed, asked "+member, nil)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.members = slices.DeleteFunc(f.members, func(n string) bool { return n == node })
+	return nil
 }
 
 // Drain notes it.

@@ -22,6 +22,7 @@
 //	roll      control nodes, name servers and edges, in this order and few at a time:
 //	          drain, wait for resolvers, activate, wait for health, undrain
 //	          a node that is not well gets what it had before, and the rollout ends
+//	          of control nodes, members of the running control plane come first, then new ones; then members that the fleet file does not have are taken out
 //
 // A removal (Remover) drains a node, stops it, deletes what .deployed lists and what the process wrote, and has the control plane forget it.
 //

@@ -14,6 +14,8 @@ import (
 // Plan is what a deploy would do.
 type Plan struct {
 	Nodes []*NodePlan `json:"nodes"`
+	// Control is what becomes of the control plane; nil if nobody knows what it is now.
+	Control *ControlPlan `json:"control,omitempty"`
 }
 
 // NodePlan is what a deploy would do at one node.
@@ -58,6 +60,9 @@ func (p *NodePlan) Nothing() bool { return p.Process == "" && len(p.Files) == 0 
 
 // Nothing says whether all nodes are as they should be.
 func (p *Plan) Nothing() bool {
+	if p.Control != nil && len(p.Control.Removes) > 0 {
+		return false
+	}
 	return !slices.ContainsFunc(p.Nodes, func(n *NodePlan) bool { return !n.Nothing() })
 }
 
@@ -178,6 +183,9 @@ func (p *Plan) WriteTo(out io.Writer) (int64, error) {
 	for _, n := range p.Nodes {
 		n.write(&b)
 	}
+	if p.Control != nil {
+		p.Control.write(&b)
+	}
 	if p.Nothing() {
 		b.WriteString("nothing to do\n")
 	}
@@ -233,5 +241,9 @@ func (d *Deploy) Plan(ctx context.Context) (*Plan, error) {
 		return nil, err
 	}
 	p.Nodes = plans
+	var err error
+	if p.Control, err = d.planControl(ctx, plans); err != nil {
+		return nil, err
+	}
 	return p, nil
 }

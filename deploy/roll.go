@@ -57,6 +57,7 @@ func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 			phases[n.node.Phase] = append(phases[n.node.Phase], n)
 		}
 	}
+	p.Control.order(phases[Control])
 	if quorumless && len(phases[Control]) > 0 {
 		out = append(out, phases[Control]) // each waits for the others, which then are its quorum
 		phases[Control] = nil
@@ -139,9 +140,14 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	if err := d.prepare(ctx, work); err != nil {
 		return report, err
 	}
-	groups := d.groups(p, d.noQuorum(ctx, p))
+	groups := d.groups(p, p.Control == nil && d.noQuorum(ctx, p))
+	removed := false
 	for i, group := range groups {
 		err := ctx.Err()
+		if err == nil && !removed && group[0].node.Phase != Control { // before others are restarted that may have been members
+			err = d.removeMembers(ctx, p.Control)
+			removed = err == nil
+		}
 		if err == nil {
 			err = d.group(ctx, group, at)
 		}
@@ -155,6 +161,11 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 				}
 			}
 			d.clear(ctx, left)
+			return report, fmt.Errorf("%w: %w", errStopped, err)
+		}
+	}
+	if !removed {
+		if err := d.removeMembers(ctx, p.Control); err != nil {
 			return report, fmt.Errorf("%w: %w", errStopped, err)
 		}
 	}

@@ -22,6 +22,8 @@ type Client struct {
 	Servers []string    // addresses of control nodes, the nearest first
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
+	// Greeted is true for servers that speak first, as those of Kaiku 0.1 do.
+	Greeted bool
 	// DialTCP connects to a server; nil is the net package.
 	DialTCP func(network, addr string) (net.Conn, error)
 

@@ -75,8 +75,12 @@ func (c *Client) Close() {
 
 // options are those of any connection to a control node.
 func (c *Client) options() []nats.Option {
-	return []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.TLSHandshakeFirst(), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
+	opts := []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
 		nats.DontRandomize(), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node))}
+	if !c.Greeted {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	return opts
 }
 
 func natsURLs(servers []string) string {

@@ -33,6 +33,16 @@ type Members struct {
 // Names are the members' names.
 func (m *Members) Names() []string { return slices.Sorted(maps.Keys(m.Current)) }
 
+// Name gives members names that are known here, where the control plane has numbers alone: of nodes that nobody saw since the leader started.
+func (m *Members) Name(nodes ...string) {
+	for _, n := range nodes {
+		if current, ok := m.Current["#"+peerID(n)]; ok {
+			delete(m.Current, "#"+peerID(n))
+			m.Current[n] = current
+		}
+	}
+}
+
 // Others is how many members other than a node are current.
 func (m *Members) Others(node string) int {
 	n := 0

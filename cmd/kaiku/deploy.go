@@ -24,6 +24,7 @@ type deployFlags struct {
 	config, batch              string
 	only, binaries             []string
 	dryRun, acceptNew, asJSON  bool
+	losePurgeLog               bool
 	settle, healthLimit, every time.Duration
 	warned                     bool // of what is in the files
 }
@@ -36,7 +37,8 @@ func deployCommand() *cobra.Command {
 		Long: `Bring machines with Debian or Ubuntu to what the fleet file says, over SSH: the first time, and for each new version or configuration.
 
 It reads what is on all nodes, prints what it will do, and does it: control nodes and name servers one at a time, then edges in batches, each drained before
-it is restarted. A node that is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
+it is restarted. Control nodes that are new join, and those that the fleet file does not have any more are taken out, with the log of purges kept. A node that
+is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return fl.run(cmd) },
 	}
@@ -44,6 +46,7 @@ it is restarted. A node that is not healthy after that gets back what it had, an
 	f := cmd.Flags()
 	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false, "go on where edges will take everything that they have as stale, as they lose the log of purges")
 	return cmd
 }
 
@@ -136,8 +139,29 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, out io.Writ
 	if err := fl.print(out, plan); err != nil || fl.dryRun || plan.Nothing() {
 		return err
 	}
+	if err := fl.mayLose(d, plan); err != nil {
+		return err
+	}
 	report, err := d.Apply(ctx, plan)
 	return errors.Join(err, fl.print(out, report))
+}
+
+// mayLose makes sure that the operator wants what the plan says of the log of purges.
+func (fl *deployFlags) mayLose(d *deploy.Deploy, plan *deploy.Plan) error {
+	if plan.Control == nil || plan.Control.Loses == "" || fl.losePurgeLog {
+		return nil
+	}
+	if ask := d.Dialer.Ask; ask != nil {
+		answer, err := ask("Edges will take everything that they have as stale. Go on? [y/N] ", false)
+		if err != nil {
+			return err
+		}
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "y", "yes":
+			return nil
+		}
+	}
+	return errors.New("nothing was done, as edges would take everything that they have as stale: see the plan, or give --lose-purge-log")
 }
 
 // print prints a plan or a report.

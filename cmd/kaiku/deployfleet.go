@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -52,10 +51,8 @@ func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.Dial
 	defer cancel()
 	n := d.fleet.node(node)
 	if n.has(roleControl) {
-		if replicas, err := d.replicas(ctx, n, dial); err != nil {
+		if err := d.controlHealthy(ctx, n, dial); err != nil {
 			return fmt.Errorf("control plane: %w", err)
-		} else if current, has := replicas[node]; has && !current {
-			return errors.New("control plane: it has not all of the log yet")
 		}
 	}
 	if n.has(roleGeoDNS) {
@@ -184,79 +181,6 @@ func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, add
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	return resp.StatusCode, body, err
-}
-
-// Spare says whether the control plane has a majority without a node.
-func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	clients, _ := d.fleet.controlAddrs()
-	n := d.fleet.node(node)
-	if !n.has(roleControl) || len(clients) == 1 {
-		return nil
-	}
-	c, err := dial(ctx, "tcp", onNode(d.fleet.controlOf(n).Listen))
-	if err != nil {
-		return fmt.Errorf("%w: %w", deploy.ErrNoControl, err)
-	}
-	c.Close()
-	replicas, err := d.replicas(ctx, n, dial)
-	if err != nil {
-		return err
-	}
-	others := 0
-	for name, current := range replicas {
-		if name != node && current {
-			others++
-		}
-	}
-	// Of those that keep it, which are fewer than all control nodes while some are new.
-	if majority := len(replicas)/2 + 1; others < majority {
-		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, majority)
-	}
-	return nil
-}
-
-// replicas asks the control plane, by a node of it.
-func (d *deployFleet) replicas(ctx context.Context, n *Node, dial deploy.DialFunc) (map[string]bool, error) {
-	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	for { // it connects in the background
-		replicas, err := c.Replicas(ctx)
-		if err == nil {
-			return replicas, nil
-		}
-		select {
-		case <-ctx.Done():
-			if last := refused.get(); last != nil {
-				err = fmt.Errorf("%w: %w", err, last)
-			}
-			return nil, err
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// client connects to the control plane, by a node of it and as another one. Connections are made in the background: refused is why none is.
-func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
-	if d.key == nil {
-		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
-	}
-	conf, err := d.key.TLS(as, role)
-	if err != nil {
-		return nil, nil, err
-	}
-	refused = &lastError{}
-	c = &fleet.Client{Node: as, Servers: []string{onNode(d.fleet.controlOf(n).Listen)}, TLS: conf, Log: slog.New(slog.DiscardHandler),
-		DialTCP: func(network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			refused.set(err)
-			return conn, err
-		}}
-	return c, refused, c.Dial()
 }
 
 // lastError is the last error that was set; nil if it was none.

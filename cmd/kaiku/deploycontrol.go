@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// controlNames are the control nodes of the fleet file.
+func (f *Fleet) controlNames() []string {
+	var out []string
+	for i := range f.Nodes {
+		if f.Nodes[i].has(roleControl) {
+			out = append(out, f.Nodes[i].Name)
+		}
+	}
+	return out
+}
+
+// controlHealthy returns nil if a node is a member of the control plane that has all of the log. If the members are those of the fleet file, each has to keep the log.
+func (d *deployFleet) controlHealthy(ctx context.Context, n *Node, dial deploy.DialFunc) error {
+	members, replicas, err := d.control(ctx, n, dial)
+	if err != nil {
+		return err
+	}
+	if !members.Current[n.Name] {
+		return fmt.Errorf("it is no member yet, or has not all that the members %q agreed on", members.Names())
+	}
+	current, has := replicas[n.Name]
+	if has && !current || !has && d.settled(members) {
+		return errors.New("it has not all of the log yet")
+	}
+	return nil
+}
+
+// maxKept is by how many nodes the log is kept at most.
+const maxKept = 5
+
+// settled reports whether the log is to be kept by all control nodes of the fleet file, which are there, and by no others.
+func (d *deployFleet) settled(m *fleet.Members) bool {
+	want := slices.Sorted(slices.Values(d.fleet.controlNames()))
+	return len(want) <= maxKept && slices.Equal(m.Names(), want)
+}
+
+// Spare says whether the control plane has a majority without a node. One that is alone can't be spared, and is not protected.
+func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	n := d.fleet.node(node)
+	if !n.has(roleControl) {
+		return nil
+	}
+	if err := d.answers(ctx, n, dial); err != nil {
+		return err
+	}
+	members, replicas, err := d.control(ctx, n, dial)
+	if err != nil {
+		return err
+	}
+	names := members.Names()
+	if len(names) == 1 || !slices.Contains(names, node) {
+		return nil
+	}
+	if others, majority := members.Others(node), len(names)/2+1; others < majority {
+		return fmt.Errorf("only %d other control nodes have all of the log and what else the group agreed on, and %d are needed", others, majority)
+	}
+	others := 0
+	for name, current := range replicas {
+		if name != node && current {
+			others++
+		}
+	}
+	// Of those that keep it, which are fewer than all control nodes while some are new.
+	if majority := len(replicas)/2 + 1; others < majority && (len(replicas) > 1 || replicas[node]) {
+		return fmt.Errorf("only %d other control nodes have all of the log, and %d are needed", others, majority)
+	}
+	return nil
+}
+
+// answers returns ErrNoControl if no control server takes connections at a node.
+func (d *deployFleet) answers(ctx context.Context, n *Node, dial deploy.DialFunc) error {
+	c, err := dial(ctx, "tcp", onNode(d.fleet.controlOf(n).Listen))
+	if err != nil {
+		return fmt.Errorf("%w: %w", deploy.ErrNoControl, err)
+	}
+	return c.Close()
+}
+
+// Members asks a node who forms the control plane.
+func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.DialFunc) (deploy.Members, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	n := d.fleet.node(node)
+	if d.key == nil {
+		return deploy.Members{}, deploy.ErrNoControl
+	}
+	if err := d.answers(ctx, n, dial); err != nil {
+		return deploy.Members{}, err
+	}
+	m, _, err := d.control(ctx, n, dial)
+	if err != nil {
+		return deploy.Members{}, err
+	}
+	return deploy.Members{Names: m.Names(), Grouped: m.Grouped}, nil
+}
+
+// Remove takes a node out of the control plane, asked by a member, and waits until the log is kept by those that stay.
+func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.DialFunc, node string) error {
+	n := d.fleet.node(member)
+	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.RemoveMember(ctx, node); err != nil {
+		return errors.Join(err, refused.get())
+	}
+	for {
+		err := d.controlHealthy(ctx, n, dial)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s was taken out of the control plane; %s: %w", node, member, err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// control asks the control plane, by a node of it, for its members, and for those that keep the log and whether each has all of it.
+func (d *deployFleet) control(ctx context.Context, n *Node, dial deploy.DialFunc) (*fleet.Members, map[string]bool, error) {
+	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	for { // it connects in the background
+		members, err := c.Members(ctx)
+		var replicas map[string]bool
+		if err == nil {
+			replicas, err = c.Replicas(ctx)
+		}
+		if err == nil {
+			for i := range d.fleet.Nodes {
+				members.Name(d.fleet.Nodes[i].Name)
+			}
+			return members, replicas, nil
+		}
+		select {
+		case <-ctx.Done():
+			if last := refused.get(); last != nil {
+				err = fmt.Errorf("%w: %w", err, last)
+			}
+			return nil, nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// greetTime is how long a server that speaks first may take to do so.
+const greetTime = 300 * time.Millisecond
+
+// greets reports whether a control server speaks first, as one of Kaiku 0.1 does.
+func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
+	c, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, greetTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { c.Close() })() // a channel over SSH has no deadlines
+	_, err = io.ReadFull(c, make([]byte, 1))
+	return err == nil
+}
+
+// client connects to the control plane, by a node of it and as another one. Connections are made in the background: refused is why none is.
+func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
+	if d.key == nil {
+		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
+	}
+	conf, err := d.key.TLS(as, role)
+	if err != nil {
+		return nil, nil, err
+	}
+	refused = &lastError{}
+	addr := onNode(d.fleet.controlOf(n).Listen)
+	c = &fleet.Client{Node: as, Servers: []string{addr}, TLS: conf, Greeted: greets(ctx, dial, addr), Log: slog.New(slog.DiscardHandler),
+		DialTCP: func(network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			refused.set(err)
+			return conn, err
+		}}
+	return c, refused, c.Dial()
+}
