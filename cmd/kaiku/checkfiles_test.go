@@ -171,3 +171,23 @@ nodes:
 		})
 	}
 }
+
+// A node logs the warnings of its fleet file when it starts.
+func TestNodesLogWarnings(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "fleet.yaml")
+	writeAll(t, dir, map[string]string{"fleet.yaml": strings.Replace(filesFleet, "ORIGIN", "", 1) +
+		"edge: { disk: 64MiB, memory: 8MiB, data: " + filepath.Join(dir, "data") + " }\nsecrets: { tokens: [] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
+		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.72\n"})
+	var log bytes.Buffer
+	p, err := newNode(config, "hel1", []string{roleEdge}, overrides{}, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.close(); err != nil {
+		t.Error(err)
+	}
+	if want := `level=WARN msg="the fleet file: geodns.zones: no node has the role geodns, so that nobody answers" at=` + config + ":5:11\n"; !strings.Contains(log.String(), want) {
+		t.Errorf("it logs\n%swant\n%s", log.String(), want)
+	}
+}

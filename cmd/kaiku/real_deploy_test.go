@@ -45,7 +45,7 @@ func TestRealDeploy(t *testing.T) {
 	r.want(t, 0, one, "done", "done", "done")
 	w.runs(t, one)
 	for i, a := range r.report.Sites {
-		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 403 || !a.Well() { // there is no index, which is the origin's business
+		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 200 || !a.Well() {
 			t.Errorf("the site is %+v", a)
 		}
 	}

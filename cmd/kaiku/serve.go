@@ -57,6 +57,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		return nil, err
 	}
 	f.Log.apply(log)
+	f.logWarnings(log)
 	reg := newRegistry()
 	key, err := f.keyIfNeeded(n, log)
 	if err != nil {
