@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -47,11 +48,17 @@ func (c *Client) Dial() error {
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectToServer(c.next), nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				c.Log.Warn("control plane: disconnected", "error", err)
+				c.Log.Info("control plane: disconnected", "error", err) // a control node that restarts; an outage is told of by who is out of touch
 			}
 		}),
 		nats.ConnectHandler(up), nats.ReconnectHandler(up),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.Log.Warn("control plane", "error", err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			level := slog.LevelWarn
+			if errors.As(err, new(*net.OpError)) {
+				level = slog.LevelInfo // of a connection that ends
+			}
+			c.Log.Log(c.ctx, level, "control plane", "error", err)
+		}),
 	)...)
 	if err != nil {
 		return fmt.Errorf("connect to the control plane: %w", err)
