@@ -78,7 +78,7 @@ func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey)
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {
-			return fmt.Errorf("%w: %s shows %s: compare it with what `%s` prints on the machine, and connect once with ssh, or give --accept-new-host-keys",
+			return fmt.Errorf("%w: %s shows %s: compare it with what `%s` prints on the machine, and connect once with ssh, or run kaiku deploy with --accept-new-host-keys",
 				ErrHostKeyUnknown, who, is, printKey(key))
 		}
 		answer, err := d.Ask(fmt.Sprintf(`%s is not in known_hosts yet. It shows this host key:
