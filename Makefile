@@ -53,7 +53,7 @@ deb:
 # ip, nsenter, setpriv and script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
 # openssh-server openssh-client iproute2 util-linux bsdutils).
 test-real: build
-	$(GO) test -count=1 -p 1 -timeout 20m -tags real -run '^TestReal' ./...
+	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' ./...
 
 # The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three nodes: root, Linux; needs what TestRealDeploy needs.
 first-hit: check-go
