@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,5 +129,26 @@ func TestOldStore(t *testing.T) {
 		if a := e.get(path); !a.isHit() || a.body != "new" {
 			t.Errorf("%s afterwards: %+v", path, a)
 		}
+	}
+}
+
+// What is remembered of keys that clients choose has a bound in bytes.
+func TestNotesAreBounded(t *testing.T) {
+	var n notes
+	now := time.Now()
+	long := strings.Repeat("k", 8<<10)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range maxNotes + 1000 {
+		n.set(long+strconv.Itoa(i), "why", now)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grew := int64(after.HeapAlloc) - int64(before.HeapAlloc); grew > 16<<20 {
+		t.Errorf("%d notes take %d bytes", maxNotes, grew)
+	}
+	if n.get(long+strconv.Itoa(maxNotes+999), now) != "why" || n.get(long, now) != "" {
+		t.Error("notes are mixed up")
 	}
 }

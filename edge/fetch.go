@@ -106,20 +106,28 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if partial && len(t.request.Header["Range"]) == 0 {
 		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"
 	}
+	ranged := len(t.request.Header["Range"]) > 0
+	ofRange := ranged && !partial && resp.StatusCode != http.StatusOK
+	if storable && ofRange {
+		storable, why = false, "an answer to a Range, which others don't ask for"
+	}
 	if partial && storable {
 		part, whole, _ = httpcache.ParseContentRange(answer.Header)
 	}
 	if limit := t.site.maxObject(s.Store); storable && resp.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
-	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 { // else the next request may fare otherwise
+	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
 		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
 		s.decline(f, resp)
 		return nil
 	}
-	if len(t.request.Header["Range"]) > 0 && resp.StatusCode == http.StatusOK {
+	if t.site.Policy.SetCookie == httpcache.StripSetCookie {
+		delete(answer.Header, "Set-Cookie")
+	}
+	if ranged && resp.StatusCode == http.StatusOK {
 		s.cache.noRange.set(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
 	}
 	if partial {
@@ -151,6 +159,7 @@ func (s *Server) decline(f *flight, resp *http.Response) {
 
 // confirm freshens the stored response with a 304.
 func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
+	t.site.Policy.StripCookies(answer.Header)
 	updated := t.have.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
 	updated.RemovePrivate()
 	e := &entry{t.have.object, t.have.response}

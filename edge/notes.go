@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 )
@@ -10,10 +11,13 @@ const (
 	maxNotes = 1 << 16
 )
 
-// notes remember something about keys for noteTime. The zero value is ready.
+// notes remember something about keys for noteTime. They keep hashes of keys, which clients choose, so
+// that maxNotes of them are some 8 MB at most. Two keys of one hash, which nobody can look for without
+// the seed, would share a note. The zero value is ready.
 type notes struct {
-	mu sync.Mutex
-	m  map[string]note
+	mu   sync.Mutex
+	seed maphash.Seed // set with m
+	m    map[uint64]note
 }
 
 type note struct {
@@ -25,9 +29,13 @@ type note struct {
 func (n *notes) get(key string, now time.Time) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	v, ok := n.m[key]
+	if n.m == nil {
+		return ""
+	}
+	hash := maphash.String(n.seed, key)
+	v, ok := n.m[hash]
 	if ok && now.After(v.until) {
-		delete(n.m, key)
+		delete(n.m, hash)
 		return ""
 	}
 	return v.text
@@ -37,12 +45,16 @@ func (n *notes) get(key string, now time.Time) string {
 func (n *notes) set(key, text string, now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if text == "" {
-		delete(n.m, key)
-		return
-	}
 	if n.m == nil {
-		n.m = map[string]note{}
+		if text == "" {
+			return
+		}
+		n.seed, n.m = maphash.MakeSeed(), map[uint64]note{}
+	}
+	hash := maphash.String(n.seed, key)
+	if text == "" {
+		delete(n.m, hash)
+		return
 	}
 	for k, v := range n.m {
 		if len(n.m) < maxNotes && now.Before(v.until) {
@@ -50,5 +62,5 @@ func (n *notes) set(key, text string, now time.Time) {
 		}
 		delete(n.m, k) // expired, or one of too many
 	}
-	n.m[key] = note{now.Add(noteTime), text}
+	n.m[hash] = note{now.Add(noteTime), text}
 }

@@ -165,6 +165,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 // learn freshens a stored response by the answer to a HEAD, or makes it gone if they don't agree (RFC 9111, 4.3.5).
 func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
+	x.site.Policy.StripCookies(h)
 	updated := have.Update(h, head.RequestTime, head.ResponseTime)
 	updated.RemovePrivate()
 	if ok, _ := x.site.Policy.Storable(x.r.Header, &httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -236,6 +237,7 @@ func (f *Fleet) checkProbe(at string, p Probe) {
 }
 
 func (f *Fleet) checkCache(at string, c Cache) {
+	f.checkWord(at+".set_cookie", c.SetCookie, []string{string(httpcache.StripSetCookie), string(httpcache.StoreSetCookie)})
 	for i, glob := range c.IgnoreQuery {
 		if _, err := path.Match(glob, ""); err != nil || glob == "" {
 			f.errorf(fmt.Sprintf("%s.ignore_query[%d]", at, i), "%q is not a pattern: want a name, with * for any letters", glob)

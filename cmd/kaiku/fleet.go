@@ -116,6 +116,7 @@ type Cache struct {
 	MaxObject            Size     `yaml:"max_object"`
 	Slice                Size     `yaml:"slice"`
 	IgnoreQuery          []string `yaml:"ignore_query"`
+	SetCookie            string   `yaml:"set_cookie"`
 }
 
 // Node is one machine.

@@ -73,6 +73,7 @@ func (m *siteMaker) site(s *Site) error {
 	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
 		Policy: httpcache.Policy{
 			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
+			SetCookie:            httpcache.SetCookie(s.Cache.SetCookie),
 			StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}

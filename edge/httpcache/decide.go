@@ -114,6 +114,8 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "not modified, without a stored response (RFC 9111, 4.3.3)"
 	case s.Status == 206 && !s.isPart():
 		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
+	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed, s.Status == http.StatusExpectationFailed:
+		return false, "an answer to fields of one request, which others don't have (RFC 9110, 15.5)"
 	case s.Status > 599:
 		return false, "a status that is none (RFC 9110, 15)"
 	case req.NoStore:
@@ -126,6 +128,9 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "private (RFC 9111, 5.2.2.7)"
 	case len(request["Authorization"]) > 0 && !cc.Public && !cc.MustRevalidate && !cc.SMaxAge.Valid:
 		return false, "Authorization without public, must-revalidate or s-maxage (RFC 9111, 3.5)"
+	}
+	if p.SetCookie == PassSetCookie && setsCookie(s, cc) {
+		return false, "Set-Cookie (cache.set_cookie of the site may be strip or store)"
 	}
 	for _, m := range splitList(s.Header["Vary"]) {
 		switch name := http.CanonicalHeaderKey(m); {

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -17,6 +18,31 @@ type Policy struct {
 	DefaultTTL           time.Duration // freshness lifetime of a response that gives none; 0 leaves it to the heuristic of RFC 9111, 4.2.2
 	StaleWhileRevalidate time.Duration // where the response has no such directive
 	StaleIfError         time.Duration // where the response has no such directive
+	SetCookie            SetCookie     // what becomes of responses that set cookies
+}
+
+// SetCookie is what becomes of a response with Set-Cookie that could be stored. RFC 9111, 7.3 leaves it
+// to caches. A cookie is mostly of one client, and who forgets that hands sessions around.
+type SetCookie string
+
+const (
+	PassSetCookie  SetCookie = ""      // it is not stored, as in nginx, Varnish and Fastly
+	StripSetCookie SetCookie = "strip" // it is stored and served without its cookies
+	StoreSetCookie SetCookie = "store" // it is stored and served with its cookies
+)
+
+// StripCookies removes the cookies from a response that freshens a stored one, as that is served to
+// others too, unless the site wants cookies to be stored.
+func (p Policy) StripCookies(h http.Header) {
+	if p.SetCookie != StoreSetCookie {
+		delete(h, "Set-Cookie")
+	}
+}
+
+// setsCookie reports whether a response sets a cookie for all to whom it is served. One that says
+// private="Set-Cookie" or no-cache="Set-Cookie" has told what is to become of it.
+func setsCookie(s *Stored, cc Directives) bool {
+	return len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(cc.PrivateFields, "Set-Cookie") && !slices.Contains(cc.NoCacheFields, "Set-Cookie")
 }
 
 // Stored is a response as it is kept, and what Age needs to know of how it came.

@@ -75,7 +75,12 @@ func TestStorable(t *testing.T) {
 
 		{"Set-Cookie", none, response(200, "Set-Cookie: a=b", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
 		{"Set-Cookie, public", none, response(200, "Set-Cookie: a=b", "Cache-Control: public", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
-		{"Set-Cookie, explicit", none, response(200, "Set-Cookie: a=b", "Cache-Control: max-age=60"), ""},
+		{"Set-Cookie, explicit", none, response(200, "Set-Cookie: a=b", "Cache-Control: max-age=60"), "Set-Cookie"},
+		{"Set-Cookie, for one client", none, response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, private="set-cookie"`), ""},
+		{"Set-Cookie, to be validated", none, response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, no-cache="set-cookie"`), ""},
+		{"416", none, response(416, "Cache-Control: max-age=60", "Content-Range: bytes */0"), "one request"},
+		{"412", none, response(412, "Cache-Control: max-age=60"), "one request"},
+		{"417", none, response(417, "Cache-Control: max-age=60"), "one request"},
 
 		{"stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 60"), ""},
 		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"), "private"},
