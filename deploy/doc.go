@@ -11,6 +11,7 @@
 //	/etc/kaiku/.next/                    files on their way, while a deploy runs
 //	/etc/kaiku/.before/                  what a deploy replaced, until the node is known to be well with the new
 //	/etc/systemd/system/kaiku.service    and kaiku.socket, which holds the listeners of TCP: connections wait there while the process is restarted
+//	/usr/share/bash-completion/completions/kaiku
 //	/etc/sysctl.d/60-kaiku.conf
 //	/etc/systemd/resolved.conf.d/kaiku.conf    on name servers: systemd-resolved gives up its listener on port 53, and /etc/resolv.conf names what it asks itself
 //

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
 // deployFlags are what deploy is told on the command line.
@@ -27,6 +28,7 @@ type deployFlags struct {
 	losePurgeLog               bool
 	settle, healthLimit, every time.Duration
 	warned                     bool // of what is in the files
+	zones                      []*geodns.Zone
 }
 
 func deployCommand() *cobra.Command {
@@ -64,11 +66,11 @@ func (fl *deployFlags) flags(cmd *cobra.Command) {
 }
 
 func (fl *deployFlags) run(cmd *cobra.Command) error {
-	d, _, err := fl.open(cmd)
+	d, running, err := fl.open(cmd)
 	if err != nil {
 		return err
 	}
-	err = fl.deploy(cmd.Context(), d, cmd.OutOrStdout())
+	err = fl.deploy(cmd.Context(), d, running.fleet, cmd.OutOrStdout())
 	return errors.Join(err, d.Close())
 }
 
@@ -78,10 +80,11 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 	if err != nil || batch < 1 || batch > 100 {
 		return nil, nil, usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
 	}
-	f, _, err := loadFleet(fl.config)
+	f, zones, err := loadFleet(fl.config)
 	if err != nil {
 		return nil, nil, err
 	}
+	fl.zones = zones
 	for _, name := range fl.only {
 		if _, err := f.wantNode("--only", name); err != nil {
 			return nil, nil, err
@@ -131,7 +134,7 @@ func terminal(cmd *cobra.Command) *os.File {
 }
 
 // deploy plans, and does what the plan says.
-func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, out io.Writer) error {
+func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *Fleet, out io.Writer) error {
 	plan, err := d.Plan(ctx)
 	if err != nil {
 		return err
@@ -143,7 +146,17 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, out io.Writ
 		return err
 	}
 	report, err := d.Apply(ctx, plan)
-	return errors.Join(err, fl.print(out, report))
+	if err := errors.Join(err, fl.print(out, report)); err != nil || fl.asJSON {
+		return err
+	}
+	next := f.next(plan, fl.zones, fl.config)
+	if dark := f.unreached(ctx, plan); len(dark) > 0 {
+		next = "These take no connection from this machine: is a firewall before them?\n    " + strings.Join(dark, "\n    ") + "\n" + next
+	}
+	if next != "" {
+		_, err = fmt.Fprintf(out, "\n%s", next)
+	}
+	return err
 }
 
 // mayLose makes sure that the operator wants what the plan says of the log of purges.

@@ -65,9 +65,10 @@ func TestDeployNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const completion = "/usr/share/bash-completion/completions/kaiku"
 	want := map[string][]string{
-		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone"},
-		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/zones/example.com.zone"},
+		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone", completion},
+		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/zones/example.com.zone", completion},
 	}
 	for _, n := range nodes {
 		var got []string

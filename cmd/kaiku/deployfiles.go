@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
@@ -47,11 +50,16 @@ func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	var completion bytes.Buffer // asks kaiku itself for what may follow, so that it is the same for all versions
+	if err := (&cobra.Command{Use: "kaiku"}).GenBashCompletionV2(&completion, true); err != nil {
+		return nil, fmt.Errorf("make the completion of commands: %w", err)
+	}
 	var out []deploy.Node
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.has(roleEdge), Region: n.Region, Service: f.service(n)}
 		d.Files = []deploy.File{{Path: nodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
+			{Path: "/usr/share/bash-completion/completions/kaiku", Data: completion.Bytes(), Effect: func([]byte) deploy.Effect { return deploy.None }},
 			nameFile(n)}
 		if err := f.nodeFiles(n, &d.Files); err != nil {
 			return nil, fmt.Errorf("files of node %s: %w", n.Name, err)

@@ -65,16 +65,7 @@ type siteProbe struct {
 
 // ask returns nil if the node does not have the site.
 func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
-	host := p.site.Hosts[0]
-	for _, h := range p.site.Hosts {
-		if !strings.HasPrefix(h, "*.") {
-			host = h
-			break
-		}
-	}
-	if strings.HasPrefix(host, "*.") {
-		host = "www" + host[1:]
-	}
+	host := plainHost(p.site.Hosts)
 	a := &deploy.SiteAnswer{Node: p.node.Name, Site: p.site.Name}
 	e := p.fleet.edgeOf(p.node)
 	scheme, listen := "http", e.HTTP

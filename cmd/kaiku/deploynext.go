@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// next tells what is to be done after a deploy to machines that are new, outside of the fleet; "" if nothing is.
+func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) string {
+	isNew := func(n *deploy.NodePlan) bool { return n.From == "" }
+	first := !slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return !isNew(n) })
+	var b strings.Builder
+	for i, z := range zones {
+		if first || slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return isNew(n) && f.node(n.Node).has(roleGeoDNS) }) {
+			f.nextZone(&b, &f.GeoDNS.Zones[i], z)
+		}
+	}
+	if !first {
+		return b.String()
+	}
+	if len(zones) == 0 {
+		b.WriteString("Next: let the names of the sites lead to the edges, by A and AAAA records:\n")
+		for _, s := range f.Sites {
+			for i := range f.Nodes {
+				if n := &f.Nodes[i]; n.has(roleEdge) {
+					for _, a := range n.Addresses {
+						fmt.Fprintf(&b, "    %s  %s\n", s.Hosts[0], a)
+					}
+				}
+			}
+		}
+	}
+	b.WriteString("Then look at the fleet, and at its sites:\n")
+	fmt.Fprintf(&b, "    kaiku status --config %s\n", config)
+	scheme := "http"
+	if f.secures() {
+		scheme = "https"
+	}
+	for _, s := range f.Sites {
+		fmt.Fprintf(&b, "    %s://%s/\n", scheme, plainHost(s.Hosts))
+	}
+	return b.String()
+}
+
+// unreached are the public listeners of new nodes that take no connection from this machine. The nodes themselves reach them, so that a firewall may be before them.
+func (f *Fleet) unreached(ctx context.Context, plan *deploy.Plan) []string {
+	ctx, cancel := context.WithTimeout(ctx, siteDial)
+	defer cancel()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var out []string
+	for _, p := range plan.Nodes {
+		n := f.node(p.Node)
+		for _, l := range f.listeners(n) {
+			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.what) || len(n.Addresses) == 0 || edge.IsLoopback(l.addr) {
+				continue
+			}
+			all.Go(func() {
+				addr := reachable(l.addr, n)
+				c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				if err == nil {
+					c.Close()
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				out = append(out, fmt.Sprintf("%s  %s (%s)", n.Name, addr, l.what))
+			})
+		}
+	}
+	all.Wait()
+	slices.Sort(out)
+	return out
+}
+
+// nextZone tells how a domain comes to the fleet's name servers.
+func (f *Fleet) nextZone(b *strings.Builder, conf *Zone, z *geodns.Zone) {
+	name := strings.TrimSuffix(z.Name(), ".")
+	fmt.Fprintf(b, "Next, for the domain %s: ask its name servers before it leads to them:\n", name)
+	asked := name
+	if len(conf.Edges) > 0 {
+		asked = conf.Edges[0].fqdn(conf)
+	}
+	for i := range f.Nodes {
+		if n := &f.Nodes[i]; n.has(roleGeoDNS) && len(n.Addresses) > 0 {
+			fmt.Fprintf(b, "    dig @%s %s +short\n", n.Addresses[0], asked)
+		}
+	}
+	b.WriteString("At the registrar, make these its name servers, with the addresses as glue records. If it has DNSSEC now, remove its DS record first:\n")
+	for _, ns := range z.NameServers() {
+		addrs := make([]string, len(ns.Addrs))
+		for i, a := range ns.Addrs {
+			addrs[i] = a.String()
+		}
+		fmt.Fprintf(b, "    %s  %s\n", ns.Name, strings.Join(addrs, " "))
+	}
+	fmt.Fprintf(b, "Once the registry has them, this prints them:\n    dig NS %s +short\n", name)
+	if f.TLS.ACME != nil {
+		b.WriteString("Certificates come by themselves within minutes after that.\n")
+	}
+}
+
+// plainHost is the first of a site's hosts that is no wildcard, or a host that a wildcard has.
+func plainHost(hosts []string) string {
+	for _, h := range hosts {
+		if !strings.HasPrefix(h, "*.") {
+			return h
+		}
+	}
+	return "www" + hosts[0][1:]
+}

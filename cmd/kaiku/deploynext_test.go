@@ -1,0 +1,79 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
+)
+
+// A first deploy ends with what is to be done at the registrar; one to machines that are known already does not.
+func TestDeployNext(t *testing.T) {
+	f, zones, err := loadFleet(writeDeployed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := func(hel1, ns1 string) *deploy.Plan {
+		return &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1", From: hel1}, {Node: "ns1", From: ns1}}}
+	}
+	const want = `Next, for the domain example.com: ask its name servers before it leads to them:
+    dig @203.0.113.20 www.example.com +short
+At the registrar, make these its name servers, with the addresses as glue records. If it has DNSSEC now, remove its DS record first:
+    ns1.example.com  203.0.113.20
+Once the registry has them, this prints them:
+    dig NS example.com +short
+`
+	const fleet = `Then look at the fleet, and at its sites:
+    kaiku status --config fleet.yaml
+    http://www.example.com/
+`
+	for _, c := range []struct{ hel1, ns1, want string }{
+		{"", "", want + fleet}, {"a", "b", ""}, {"", "b", ""}, {"a", "", want},
+	} {
+		if got := f.next(plan(c.hel1, c.ns1), zones, "fleet.yaml"); got != c.want {
+			t.Errorf("hel1 from %q, ns1 from %q:\n%s\nwant\n%s", c.hel1, c.ns1, got, c.want)
+		}
+	}
+	f.TLS.ACME = &ACME{Email: "ops@example.com"}
+	f.GeoDNS.Zones = nil
+	got := f.next(plan("", ""), nil, "fleet.yaml")
+	if !strings.HasPrefix(got, "Next: let the names of the sites lead to the edges, by A and AAAA records:\n    www.example.com  203.0.113.10\n") || !strings.Contains(got, "    https://www.example.com/\n") {
+		t.Errorf("without name servers:\n%s", got)
+	}
+}
+
+// Listeners of new nodes that this machine can't connect to are told of.
+func TestDeployUnreached(t *testing.T) {
+	f, _, err := loadFleet(writeDeployed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, open, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, dark, err := net.SplitHostPort(freeAddr(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range f.Nodes {
+		f.Nodes[i].Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	}
+	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, ":"+dark
+	plan := &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1"}, {Node: "ns1"}}}
+	if got := f.unreached(t.Context(), plan); !slices.Equal(got, []string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
+		t.Errorf("%q", got)
+	}
+	plan.Nodes[1].From = "a"
+	if got := f.unreached(t.Context(), plan); got != nil {
+		t.Errorf("a node that is not new: %q", got)
+	}
+}
