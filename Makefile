@@ -2,8 +2,10 @@ GO      ?= go
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
+# Without the tables of debuggers, which are 16 of 58 MB; traces of panics and profiles don't need them.
+BUILD   := $(GO) build -trimpath -ldflags "-s -w"
 
-.PHONY: check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb
+.PHONY: check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
 
 # An older Go says no more than "invalid go version".
 WANT_GO := $(shell sed -n 's/^go //p' go.mod)
@@ -20,7 +22,7 @@ check-go:
 
 build: check-go
 	@test -e bin/kaiku || echo "The first build downloads 80 MB of modules and takes some minutes."
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/kaiku ./cmd/kaiku
+	CGO_ENABLED=0 $(BUILD) -o bin/kaiku ./cmd/kaiku
 
 run: build
 	bin/kaiku demo
@@ -39,8 +41,8 @@ share       := dist/root/usr/share
 
 deb:
 	rm -rf dist/root && mkdir -p dist/root/usr/bin $(share)/man/man1 $(share)/bash-completion/completions $(share)/zsh/vendor-completions $(share)/fish/vendor_completions.d
-	CGO_ENABLED=0 $(GO) build -trimpath -o dist/kaiku-here ./cmd/kaiku
-	CGO_ENABLED=0 GOARCH=$(DEB_ARCH) $(GO) build -trimpath -o dist/root/usr/bin/kaiku ./cmd/kaiku
+	CGO_ENABLED=0 $(BUILD) -o dist/kaiku-here ./cmd/kaiku
+	CGO_ENABLED=0 GOARCH=$(DEB_ARCH) $(BUILD) -o dist/root/usr/bin/kaiku ./cmd/kaiku
 	dist/kaiku-here units --package --root dist/root
 	dist/kaiku-here man $(share)/man/man1
 	gzip -9n $(share)/man/man1/*.1
@@ -48,6 +50,22 @@ deb:
 	dist/kaiku-here completion zsh >$(share)/zsh/vendor-completions/_kaiku
 	dist/kaiku-here completion fish >$(share)/fish/vendor_completions.d/kaiku.fish
 	$(GO) run $(NFPM) package --config deploy/nfpm.yaml --packager deb --target $(DIST)
+
+# The programs as they are released, in dist/, which `kaiku deploy --binary dist` takes: static, stripped, the same from the same commit and Go. With SHA256SUMS, and for each a list
+# of what it is made of (CycloneDX).
+CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+RELEASE_ARCHS ?= amd64 arm64
+
+release: check-go
+	mkdir -p $(DIST) && rm -f $(DIST)/kaiku-linux-* $(DIST)/SHA256SUMS
+	set -e; for arch in $(RELEASE_ARCHS); do \
+		out=$(DIST)/kaiku-linux-$$arch; echo $$out; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOFLAGS= $(BUILD) -o $$out ./cmd/kaiku; \
+		$(GO) run $(CYCLONEDX) bin -json -noserial -output $$out.new $$out; \
+		at=$$(git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z); \
+		sed 's/"timestamp": "[^"]*"/"timestamp": "'$$at'"/' $$out.new >$$out.cdx.json; rm $$out.new; \
+	done
+	cd $(DIST) && sha256sum kaiku-linux-* >SHA256SUMS
 
 # Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen,
 # ip, nsenter, setpriv and script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd

@@ -228,7 +228,7 @@ func dockerfile(t *testing.T, text string) {
 	}
 	program := list(instructions["ENTRYPOINT"][0])
 	placed := slices.ContainsFunc(instructions["COPY"], func(c string) bool { return strings.HasSuffix(c, " /kaiku "+program[0]) })
-	if len(program) != 1 || !placed || !strings.Contains(text, "CGO_ENABLED=0 go build -trimpath -o /kaiku ./cmd/kaiku") {
+	if len(program) != 1 || !placed || !strings.Contains(text, "CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\" -o /kaiku ./cmd/kaiku") {
 		t.Errorf("%q is not what was built", program)
 	}
 	wantCommand(t, "CMD", list(instructions["CMD"][0])...)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
 // inCopy runs a script as root in a copy of this machine's files that is forgotten afterwards: an overlay that only the script's mount namespace has.
@@ -121,6 +124,48 @@ func TestRealAlerts(t *testing.T) {
 		cmd.Dir = deployDir + "/prometheus"
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// A release has a program for each kind of processor, static and stripped, that deploy takes; made again, it is the same.
+func TestRealRelease(t *testing.T) {
+	need(t, "make")
+	dist := t.TempDir()
+	var sums [2]string
+	for i := range sums {
+		if out, err := exec.Command("make", "-C", "../..", "release", "DIST="+dist).CombinedOutput(); err != nil {
+			t.Fatalf("make release: %v\n%s", err, out)
+		}
+		sums[i] = readFile(t, dist, "SHA256SUMS")
+	}
+	if sums[0] != sums[1] || strings.Count(sums[0], "\n") != 4 {
+		t.Errorf("the checksums are\n%s\nand then\n%s", sums[0], sums[1])
+	}
+	check := exec.Command("sha256sum", "--quiet", "-c", "SHA256SUMS")
+	check.Dir = dist
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	binaries, err := deploy.OpenBinaries(dist) // which wants static ones
+	if err != nil || len(binaries) != 2 {
+		t.Fatalf("%v, %v", binaries, err)
+	}
+	for _, b := range binaries {
+		program, err := elf.Open(b.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer program.Close()
+		if program.Section(".symtab") != nil || program.Section(".debug_info") != nil || program.Section(".zdebug_info") != nil {
+			t.Errorf("%s is not stripped", b.Path)
+		}
+		t.Logf("%s: %.1f MB", filepath.Base(b.Path), float64(b.Size)/1e6)
+		if b.Size > 45e6 {
+			t.Errorf("%s has %d bytes, want 45 MB at most", b.Path, b.Size)
+		}
+		if list := readFile(t, b.Path+".cdx.json"); !strings.Contains(list, `"bomFormat": "CycloneDX"`) || !strings.Contains(list, "github.com/dgraph-io/badger/v4") {
+			t.Errorf("what %s is made of: %.300s", b.Path, list)
 		}
 	}
 }
