@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +34,9 @@ const (
 
 // Dial begins to connect, and goes on trying for as long as the client lives. Close ends it.
 func (c *Client) Dial() error {
+	told := false // of another fleet key; NATS calls one handler at a time
 	up := nats.ConnHandler(func(n *nats.Conn) {
+		told = false
 		c.tries.Store(0) // the next time it begins with the nearest again
 		c.hear()
 		next := make(chan struct{})
@@ -52,6 +56,12 @@ func (c *Client) Dial() error {
 			}
 		}),
 		nats.ConnectHandler(up), nats.ReconnectHandler(up),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if isOtherKey(err) && !told {
+				told = true
+				c.Log.Error("control plane: a control node and this node refuse each other: they have different fleet keys, or the credential here is of another one", "error", err)
+			}
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			level := slog.LevelWarn
 			if errors.As(err, new(*net.OpError)) {
@@ -71,6 +81,11 @@ func (c *Client) Dial() error {
 		c.work.Go(func() { c.settle(c.ctx) })
 	}
 	return nil
+}
+
+// isOtherKey reports whether a handshake failed as the certificate of this or of the other side is of no authority that the other one trusts.
+func isOtherKey(err error) bool {
+	return errors.As(err, new(x509.UnknownAuthorityError)) || err != nil && strings.Contains(err.Error(), "tls: unknown certificate authority") // an alert has no type
 }
 
 // Close ends the connection.

@@ -1,7 +1,10 @@
 package fleet
 
 import (
+	"log/slog"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,3 +125,47 @@ func TestCutOff(t *testing.T) {
 		t.Error("an edge takes itself for cut off when the control node refuses it")
 	}
 }
+
+// A node whose fleet key is another one is told so, whichever side refuses the other.
+func TestOtherKeyIsTold(t *testing.T) {
+	nodes := startControl(t, t.TempDir(), 1)
+	for letters, other := range map[string]bool{"k": false, "kz": false, "z": true, "zk": true} {
+		conf, err := keys(t, letters).TLS("hel1", RoleEdge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := &lockedLog{}
+		c := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf, Log: slog.New(slog.NewTextHandler(log, nil))}
+		if err := c.Dial(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the log tells of a connection, or why there is none", func() bool { return log.has("connected") || log.has("different fleet keys") })
+		if log.has("different fleet keys") != other {
+			t.Errorf("with %s, the log has\n%s", letters, log)
+		}
+		c.Close()
+	}
+}
+
+// lockedLog is a log that can be read while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text string
+}
+
+// Write writes.
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text += string(b)
+	return len(b), nil
+}
+
+// String is all of it.
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text
+}
+
+func (l *lockedLog) has(text string) bool { return strings.Contains(l.String(), text) }

@@ -74,7 +74,7 @@ func TestControlPlaneUnderPurges(t *testing.T) {
 	kept := func() {
 		t.Helper()
 		for _, n := range f.nodes {
-			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+n.clients.Addr().String()+"/kept", nil)
+			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+n.http+"/kept", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

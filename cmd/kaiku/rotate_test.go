@@ -34,11 +34,12 @@ type rotatedFleet struct {
 	kept    atomic.Int64 // how often the origin was asked for /kept
 }
 
-// rotatedNode is one of them. Its listener for clients outlives it, as that of systemd does.
+// rotatedNode is one of them.
 type rotatedNode struct {
-	name, dir, admin string
-	clients          net.Listener
-	stop             func()
+	name, dir, http, admin string
+	stop                   func()
+	// drained is held while it is restarted: clients go to it no more, as after a drain.
+	drained sync.RWMutex
 }
 
 const rotatedObjects = 8
@@ -65,12 +66,7 @@ secrets: { fleet_key: fleet.key, admin_token: admin.token }
 nodes:
 `, origin.URL)
 	for i := range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		n := &rotatedNode{name: fmt.Sprint("n", i+1), admin: freeAddr(t), clients: l}
+		n := &rotatedNode{name: fmt.Sprint("n", i+1), http: freeAddr(t), admin: freeAddr(t)}
 		n.dir = filepath.Join(dir, n.name)
 		f.nodes = append(f.nodes, n)
 		roles := "edge"
@@ -78,7 +74,7 @@ nodes:
 			roles = "edge, control"
 		}
 		text += fmt.Sprintf("  %s: { roles: [%s], region: eu, location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
-			n.name, roles, i+1, l.Addr(), n.admin, freeAddr(t), n.dir+"/data", freeAddr(t), freeAddr(t), n.dir+"/control")
+			n.name, roles, i+1, n.http, n.admin, freeAddr(t), n.dir+"/data", freeAddr(t), freeAddr(t), n.dir+"/control")
 	}
 	for name, text := range map[string]string{"fleet.yaml": text, "fleet.key": strings.Repeat("old-key ", 8) + "\n", "admin.token": "old-token\n"} {
 		for _, dir := range append([]string{filepath.Dir(f.config)}, f.nodes[0].dir, f.nodes[1].dir, f.nodes[2].dir) {
@@ -121,14 +117,6 @@ func (f *rotatedFleet) start(n *rotatedNode) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	p.edge.ListenTCP = func(context.Context, string) (net.Listener, error) {
-		file, err := n.clients.(*net.TCPListener).File()
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		return net.FileListener(file)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- runParts(ctx, append([]part{reloader{p}}, p.parts...)...) }()
@@ -168,7 +156,7 @@ func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
 }
 
 // rotation is one of a file of the operator's. Its deploy does what the real one does: it brings the file to one node after the other, and restarts those whose fleet
-// key changes; a node that a deploy would refuse fails the test.
+// key changes, drained; a node that a deploy would refuse fails the test.
 func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate", say: func(format string, a ...any) { f.t.Logf(format, a...) }}
 	r.before = func(context.Context) (other, anything bool, err error) {
@@ -177,24 +165,12 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 		}
 		return other, other, nil
 	}
-	r.deploy = func(ctx context.Context) error {
+	r.deploy = func(context.Context) error {
 		d := f.running()
 		for _, n := range f.nodes {
-			own := filepath.Join(n.dir, file)
-			if file == "fleet.key" {
-				if replaces, err := d.replacesKey(n.name, []byte(f.read(r.file)), []byte(f.read(own))); err != nil || !replaces {
-					return fmt.Errorf("node %s: %w", n.name, err)
-				}
-				until(f.t, n.name+" can be spared", func() bool { return d.Spare(ctx, n.name, (&net.Dialer{}).DialContext) == nil })
-				n.stop()
+			if err := f.change(d, n, file); err != nil {
+				return fmt.Errorf("node %s: %w", n.name, err)
 			}
-			if err := replaceFile(own, []byte(f.read(r.file))); err != nil {
-				return err
-			}
-			if file == "fleet.key" {
-				f.start(n)
-			}
-			f.untilHealthy(n)
 		}
 		return nil
 	}
@@ -212,6 +188,23 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 		return d.accepted(ctx, direct, secret)
 	}
 	return r
+}
+
+// change gives a node a file of the operator's.
+func (f *rotatedFleet) change(d *deployFleet, n *rotatedNode, file string) error {
+	own, now := filepath.Join(n.dir, file), f.read(f.file(file))
+	if file == "fleet.key" {
+		if replaces, err := d.replacesKey(n.name, []byte(now), []byte(f.read(own))); err != nil || !replaces {
+			return fmt.Errorf("its key would be replaced: %v, %w", replaces, err)
+		}
+		until(f.t, n.name+" can be spared", func() bool { return d.Spare(f.t.Context(), n.name, (&net.Dialer{}).DialContext) == nil })
+		n.drained.Lock()
+		defer n.drained.Unlock()
+		n.stop()
+		defer f.untilHealthy(n)
+		defer f.start(n)
+	}
+	return replaceFile(own, []byte(now))
 }
 
 // vault is the one that edges with the operator's fleet key share.
@@ -296,7 +289,9 @@ func (f *rotatedFleet) purging() *rotatedLoad {
 
 // get gets an object from a node.
 func (l *rotatedLoad) get(client *http.Client, n *rotatedNode, object int) (version int64, err error) {
-	r, err := http.NewRequest("GET", fmt.Sprintf("http://%s/%d", n.clients.Addr(), object), nil)
+	n.drained.RLock()
+	defer n.drained.RUnlock()
+	r, err := http.NewRequest("GET", fmt.Sprintf("http://%s/%d", n.http, object), nil)
 	if err != nil {
 		return 0, err
 	}
