@@ -85,12 +85,13 @@ func (g *gate) serve() {
 			c.Close()
 			continue
 		}
-		g.conns.Go(func() {
+		go func() {
+			defer g.conns.Done()
 			defer g.remove(c)
 			if err := g.pass(c); errors.Is(err, errFrame) {
 				g.control.Log.Warn("control plane: a connection was ended", "from", c.RemoteAddr(), "error", err)
 			}
-		})
+		}()
 	}
 }
 
@@ -115,6 +116,7 @@ func (g *gate) add(c net.Conn) bool {
 	}
 	g.open[c] = struct{}{}
 	g.early[from]++
+	g.conns.Add(1) // here, as close may wait for all as soon as nobody has the lock
 	return true
 }
 
