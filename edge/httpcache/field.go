@@ -118,10 +118,14 @@ func unquote(s string) (string, bool) {
 	return string(b), true
 }
 
-// hopByHop are the fields that say something about one connection only (RFC 9110, 7.6.1; RFC 9111, 3.1).
-var hopByHop = []string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization", "Http2-Settings",
+// isHopByHop reports whether a field says something about one connection only (RFC 9110, 7.6.1; RFC 9111, 3.1).
+func isHopByHop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization", "Http2-Settings":
+		return true
+	}
+	return false
 }
 
 // endToEnd are fields that Connection can't name, because they are for all recipients (RFC 9110, 7.6.1): a peer that does so wants a cache to forget what it is
@@ -140,7 +144,9 @@ func RemoveHopByHop(h http.Header) {
 			delete(h, name)
 		}
 	}
-	for _, name := range hopByHop {
-		delete(h, name)
+	for name := range h {
+		if isHopByHop(name) {
+			delete(h, name)
+		}
 	}
 }
