@@ -143,3 +143,14 @@ func TestHostIsCanonical(t *testing.T) {
 		e.settle()
 	}
 }
+
+// A redirect to https is to what the client asked for, ignored parameters included: scripts of the page may read them.
+func TestRedirectKeepsTheQuery(t *testing.T) {
+	plainOnly(t, "only plain HTTP is redirected")
+	e := newSecure(t, echoTarget, 1, func(_ *Server, s *Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })
+	a := e.do(e.request("GET", "/a|b?utm_x=1&y", ""))
+	if to := a.header.Get("Location"); a.status != 308 || !strings.HasPrefix(to, "https://www.example:") || !strings.HasSuffix(to, "/a|b?utm_x=1&y") {
+		t.Errorf("%d, Location %q", a.status, to)
+	}
+	e.wantHits(0)
+}
