@@ -139,7 +139,7 @@ func (s *Server) serve(x *exchange) {
 	}
 }
 
-// serveHealth says whether the edge serves, to whoever asks.
+// serveHealth tells whoever asks whether the edge serves.
 func (s *Server) serveHealth(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Cache-Control", "no-store")
@@ -151,7 +151,8 @@ func (s *Server) serveHealth(w http.ResponseWriter) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-// parse finds out what a request asks for, before anything else is done with it. It returns the status that the request is refused with, and why; 0 if it is not.
+// parse parses the target of a request, before anything else is done with it. It returns the status
+// that the request is refused with, and why; 0 if it is not.
 func (x *exchange) parse() (status int, why string) {
 	switch {
 	case x.r.Method == http.MethodConnect:
@@ -166,7 +167,7 @@ func (x *exchange) parse() (status int, why string) {
 	return 0, ""
 }
 
-// mayServe says with which status a request is refused whose target is known, and why; 0 if it is not.
+// mayServe returns the status that a request with a target is refused with, and why; 0 if it is not.
 func (s *Server) mayServe(x *exchange) (status int, why string) {
 	fields := 0
 	for _, lines := range x.r.Header {

@@ -30,7 +30,8 @@ func (q *rawRequest) pseudo() []hpack.HeaderField {
 	return []hpack.HeaderField{{Name: ":method", Value: q.method}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: q.authority}, {Name: ":path", Value: q.target}}
 }
 
-// rawClient sends requests as they are. An answer with an error says that there was none: the request was reset.
+// rawClient sends requests as they are. An answer with an error says that there was none: the
+// request was reset.
 type rawClient interface {
 	ask(q rawRequest) answer
 }

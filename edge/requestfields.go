@@ -9,12 +9,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// Proxies tell the servers behind them in request fields who the client is and what it asked for. A client that sends such a field itself
-// would be believed, and as the fields are not part of the key, others would be given what the origin made of it.
-// So these don't pass from clients to origins: those that the edge writes itself, those of other proxies, load
-// balancers, CDNs and frameworks, and every name that is not of letters, digits and hyphens alone, which CGI and its
-// heirs can't tell from one that is (X_Forwarded_For and X-Forwarded-For). docs/security.md has the list; a site lets some pass by
-// origin.pass_fields.
+// Proxies tell the servers behind them in request fields who the client is and what it asked for. A
+// client that sends such a field itself would be believed, and as the fields are not part of the
+// key, others would be given what the origin made of it. So these don't pass from clients to
+// origins: those that the edge writes itself, those of other proxies, load balancers, CDNs and
+// frameworks, and every name that is not of letters, digits and hyphens alone, which CGI and its
+// heirs can't tell from one that is (X_Forwarded_For and X-Forwarded-For). docs/security.md has the
+// list; a site lets some pass by origin.pass_fields.
 
 // impersonating are names of such fields, in canonical form.
 var impersonating = set(
@@ -58,7 +59,8 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
-// impersonates reports whether a field of a client doesn't pass to origins. The name is in canonical form.
+// impersonates reports whether a field of a client doesn't pass to origins. The name is in
+// canonical form.
 func impersonates(name string) bool {
 	switch name {
 	case "":
@@ -87,7 +89,7 @@ var prefixesOf = func() (of [128][]string) {
 	return of
 }()
 
-// CheckPassField says why a field can't be one of Site.PassFields; nil if it can.
+// CheckPassField returns why a field can't be one of Site.PassFields; nil if it can.
 func CheckPassField(name string) error {
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
@@ -101,8 +103,8 @@ func CheckPassField(name string) error {
 	return nil
 }
 
-// cleanFields leaves of a request's fields those that the origin may see, before anything is looked up by them: a response that varies by
-// a field varies by what the origin was sent.
+// cleanFields leaves of a request's fields those that the origin may see, before anything is looked
+// up by them: a response that varies by a field varies by what the origin was sent.
 func (x *exchange) cleanFields() {
 	h := x.r.Header
 	tunnel := wantsWebSocket(x.r)
@@ -122,8 +124,9 @@ func (x *exchange) cleanFields() {
 	}
 }
 
-// wantsWebSocket reports whether a request is to switch to WebSocket (RFC 6455, 4.1), the only protocol that a connection is switched to. Requests for others are
-// served without, as RFC 9110, 7.8 allows: h2c would carry requests past the edge.
+// wantsWebSocket reports whether a request is to switch to WebSocket (RFC 6455, 4.1), the only
+// protocol that a connection is switched to. Requests for others are served without, as RFC 9110,
+// 7.8 allows: h2c would carry requests past the edge.
 func wantsWebSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.ContentLength == 0 &&
 		httpcache.ListHas(r.Header["Connection"], "upgrade") && httpcache.ListHas(r.Header["Upgrade"], "websocket")

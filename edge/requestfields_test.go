@@ -69,7 +69,8 @@ func TestImpersonates(t *testing.T) {
 	}
 }
 
-// What a client says of itself as proxies do reaches no origin, whatever the protocol and the method, but for what a site lets pass.
+// What a client says of itself as proxies do reaches no origin, whatever the protocol and the
+// method, but for what a site lets pass.
 func TestImpersonatingFields(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	var saw atomic.Pointer[http.Header]

@@ -14,11 +14,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// errFraming is the error of a response whose end the origin and the edge may see in different places.
+// errFraming is the error of a response whose end the origin and the edge may see in different
+// places.
 var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding with a space before the colon")
 
-// fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a peer. Fields of the connection to the origin, and names that are
-// none, are not to be stored or passed on.
+// fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
+// peer. Fields of the connection to the origin, and names that are none, are not to be stored or
+// passed on.
 func (s *Server) fetch(site *Site, r *http.Request, key httpcache.Key, stage origin.Stage) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
 	resp, err := site.Origin.Fetch(r.WithContext(ctx), string(key), stage)
@@ -32,7 +34,8 @@ func (s *Server) fetch(site *Site, r *http.Request, key httpcache.Key, stage ori
 	return resp, nil
 }
 
-// cleanInterim is called before those who pass an interim response on. Its end is that of its header block, whatever that says.
+// cleanInterim is called before those who pass an interim response on. Its end is that of its
+// header block, whatever that says.
 func cleanInterim(_ int, fields textproto.MIMEHeader) error {
 	h := http.Header(fields)
 	_ = mendNames(h)
@@ -42,7 +45,8 @@ func cleanInterim(_ int, fields textproto.MIMEHeader) error {
 	return nil
 }
 
-// cleanResponse makes of an origin's answer one that is framed by the edge alone. What the message's length is said to be is left where it is true.
+// cleanResponse makes of an origin's answer one that is framed by the edge alone. What the
+// message's length is said to be is left where it is true.
 func cleanResponse(resp *http.Response) error {
 	h := resp.Header
 	if err := mendNames(h); err != nil {
@@ -63,8 +67,8 @@ func cleanResponse(resp *http.Response) error {
 	return nil
 }
 
-// mendNames removes the whitespace that an origin put between a field's name and the colon (RFC 9112, 5.1), and fields whose names are none. It fails with
-// errFraming.
+// mendNames removes the whitespace that an origin put between a field's name and the colon (RFC
+// 9112, 5.1), and fields whose names are none. It fails with errFraming.
 func mendNames(h http.Header) (err error) {
 	for name, lines := range h {
 		if httpcache.IsToken(name) {

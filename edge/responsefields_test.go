@@ -22,7 +22,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// rawOrigin has an edge fetch from an origin that answers each request for a path with the bytes for it, and ends the connection.
+// rawOrigin has an edge fetch from an origin that answers each request for a path with the bytes
+// for it, and ends the connection.
 func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *Site) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,7 +53,8 @@ func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *Site) {
 	}
 }
 
-// What an origin's fields say of its connection, or can't be read in one way, is neither stored nor passed on. A response has one framing, the edge's.
+// What an origin's fields say of its connection, or can't be read in one way, is neither stored nor
+// passed on. A response has one framing, the edge's.
 func TestMalformedResponses(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 	answers := map[string]string{

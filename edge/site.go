@@ -134,7 +134,8 @@ func (s *Site) slice() int64 {
 	return s.Slice
 }
 
-// reduce takes the query parameters that the site ignores from a target. What is not part of the key isn't sent to the origin either.
+// reduce removes the query parameters that the site ignores from a target. What is not part of the
+// key isn't sent to the origin either.
 func (s *Site) reduce(t httpcache.Target) httpcache.Target {
 	t.Query = s.reduceQuery(t.Query)
 	return t

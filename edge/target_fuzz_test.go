@@ -58,8 +58,9 @@ type seen struct {
 	Header                   http.Header
 }
 
-// FuzzRequestFields sends requests over HTTP/2 and HTTP/3, as fields, to an edge whose origin speaks HTTP/1.1 and tells what it was
-// asked for. Whatever is answered, from the store or not, is the answer to what was asked: no two targets or variants are taken for each other.
+// FuzzRequestFields sends requests over HTTP/2 and HTTP/3, as fields, to an edge whose origin
+// speaks HTTP/1.1 and tells what it was asked for. Whatever is answered, from the store or not, is
+// the answer to what was asked: no two targets or variants are taken for each other.
 func FuzzRequestFields(f *testing.F) {
 	for _, s := range [][]string{
 		{"GET", "www.example", "/a", "x", "1"}, {"GET", "www.example", "/a b", "x_y", "1"}, {"GE T", "www.example", "/a", "x", ""}, {"GET", "WWW.example.:443", "/a?b", "origin", "x,"},

@@ -19,8 +19,9 @@ func echoTarget(w http.ResponseWriter, r *http.Request) {
 // anyHost has a site answer for any host.
 func anyHost(_ *Server, s *Site) { s.Hosts = nil }
 
-// What is no token as a method, and no target, is refused over every protocol before anything else is done with it. Most of it is refused by the
-// edge, with a text; what the library refuses has none, or is reset.
+// What is no token as a method, and no target, is refused over every protocol before anything else
+// is done with it. Most of it is refused by the edge, with a text; what the library refuses has
+// none, or is reset.
 func TestMalformedTargets(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, echoTarget, 1, withPeers, anyHost)
@@ -91,7 +92,8 @@ func TestMalformedTargets(t *testing.T) {
 	e.wantHits(0)
 }
 
-// What browsers and curl send as it is reaches the origin as it is, and is stored apart from what looks like it.
+// What browsers and curl send as it is reaches the origin as it is, and is stored apart from what
+// looks like it.
 func TestTargetsOfEveryProtocol(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, echoTarget, 1)
@@ -110,7 +112,8 @@ func TestTargetsOfEveryProtocol(t *testing.T) {
 	e.wantHits(2 * 12) // by http and https
 }
 
-// The origin is told the host in the form that the key has, so that one that matches exactly never answers for another.
+// The origin is told the host in the form that the key has, so that one that matches exactly never
+// answers for another.
 func TestHostIsCanonical(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	var saw atomic.Pointer[http.Header]
@@ -144,7 +147,8 @@ func TestHostIsCanonical(t *testing.T) {
 	}
 }
 
-// A redirect to https is to what the client asked for, ignored parameters included: scripts of the page may read them.
+// A redirect to https is to what the client asked for, ignored parameters included: scripts of the
+// page may read them.
 func TestRedirectKeepsTheQuery(t *testing.T) {
 	plainOnly(t, "only plain HTTP is redirected")
 	e := newSecure(t, echoTarget, 1, func(_ *Server, s *Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// Key is what the store knows a response, or a part of one, by. It is the URI of its target; "#", which no
-// target has, and what follows it tell variants and fragments of that URI from the response itself:
+// Key is what the store knows a response, or a part of one, by. It is the URI of its target; "#",
+// which no target has, and what follows it tell variants and fragments of that URI from the
+// response itself:
 //
 //	https://www.example.com/a?b
 //	https://www.example.com/a?b#variant=0f3c…
@@ -40,8 +41,8 @@ func (k Key) Variant(fields []VaryField) Key {
 	return k + variantMark + Key(hex.EncodeToString(h.Sum(nil)[:16]))
 }
 
-// Fragment is the key of the fragment of a response that begins at start. The validator is part of it, so that fragments of different
-// representations are never taken for each other.
+// Fragment is the key of the fragment of a response that begins at start. The validator is part of
+// it, so that fragments of different representations are never taken for each other.
 func (k Key) Fragment(validator string, start int64) Key {
 	h := sha256.Sum256([]byte(validator))
 	return k + fragmentMark + Key(hex.EncodeToString(h[:16])+"@"+strconv.FormatInt(start, 10))

@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// Target is the URI that a request is for (RFC 9110, 7.1). Requests to origins, the keys of the store
-// and what purges name are made of it, so that they can't disagree. The zero value is no target.
+// Target is the URI that a request is for (RFC 9110, 7.1). Requests to origins, the keys of the
+// store and what purges name are made of it, so that they can't disagree. The zero value is no
+// target.
 //
 // Path and Query are as they were sent. They hold no space, control character or "#".
 type Target struct {
@@ -30,9 +31,9 @@ var (
 		"without spaces, control characters, # and user names")
 )
 
-// ParseTarget returns the target of a request as a server got it; secure reports whether it is for https.
-// Only an origin-form is taken, an absolute-form of http or https over HTTP/1, and "*" with OPTIONS (RFC 9112, 3.2). A
-// request of HTTP/1.0 may name no host: that of its target is "" then.
+// ParseTarget returns the target of a request as a server got it; secure reports whether it is for
+// https. Only an origin-form is taken, an absolute-form of http or https over HTTP/1, and "*" with
+// OPTIONS (RFC 9112, 3.2). A request of HTTP/1.0 may name no host: that of its target is "" then.
 func ParseTarget(r *http.Request, secure bool) (Target, error) {
 	t := Target{Secure: secure}
 	if !IsToken(r.Method) {
@@ -67,8 +68,8 @@ func ParseTarget(r *http.Request, secure bool) (Target, error) {
 	return t, nil
 }
 
-// ParseURL returns the target that an absolute URL names. A fragment and a user name are left out. Spaces and other bytes that no
-// request can have are encoded, as browsers do it.
+// ParseURL returns the target that an absolute URL names. A fragment and a user name are left out.
+// Spaces and other bytes that no request can have are encoded, as browsers do it.
 func ParseURL(raw string) (Target, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -111,8 +112,9 @@ func cutAbsolute(raw string) (authority, rest string, ok bool) {
 	return authority, rest, authority != ""
 }
 
-// ParseAuthority returns the canonical form of a Host field (RFC 9110, 7.2) of http, or of https if secure. It reports false if
-// that does not name a host: a name, an IPv4 address, or an IPv6 address in brackets.
+// ParseAuthority returns the canonical form of a Host field (RFC 9110, 7.2) of http, or of https if
+// secure. It reports false if that does not name a host: a name, an IPv4 address, or an IPv6
+// address in brackets.
 func ParseAuthority(authority string, secure bool) (host, port string, ok bool) {
 	host = authority
 	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
@@ -157,8 +159,9 @@ func isHostName(host string) bool {
 	return last != '.'
 }
 
-// isTarget reports whether the path and query of a request can be used. Beside the bytes of RFC 3986 it takes those that browsers
-// and curl send as they are, such as "|", "^", "[", `"` and what is not ASCII: they have one meaning in a request line.
+// isTarget reports whether the path and query of a request can be used. Beside the bytes of RFC
+// 3986 it takes those that browsers and curl send as they are, such as "|", "^", "[", `"` and what
+// is not ASCII: they have one meaning in a request line.
 func isTarget(s string) bool {
 	for i := range len(s) {
 		if !isTargetByte(s[i]) {
@@ -170,8 +173,8 @@ func isTarget(s string) bool {
 
 func isTargetByte(c byte) bool { return c > ' ' && c != '#' && c != 0x7f }
 
-// isPath reports whether a path has only bytes of RFC 3986, and brackets. One that begins with "//" has to, or net/http could not
-// send it as it is.
+// isPath reports whether a path has only bytes of RFC 3986, and brackets. One that begins with "//"
+// has to, or net/http could not send it as it is.
 func isPath(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c >= 0x80 || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
@@ -227,7 +230,8 @@ func (t Target) Scheme() string {
 // RequestURI is the path and query, as in the request line of the origin-form.
 func (t Target) RequestURI() string { return t.Path + t.Query }
 
-// URL is what purges know the target by: host, path and query. They tell neither schemes nor ports apart.
+// URL is what purges know the target by: host, path and query. They tell neither schemes nor ports
+// apart.
 func (t Target) URL() string { return t.Host + t.Path + t.Query }
 
 // String is the target as an absolute URL.
@@ -236,7 +240,8 @@ func (t Target) String() string { return t.Origin() + t.RequestURI() }
 // Key is what the store knows the response by.
 func (t Target) Key() Key { return Key(t.String()) }
 
-// RequestURL is the URL of an http.Request that is sent with just this path and query. Its scheme and host are for whoever knows the server.
+// RequestURL is the URL of an http.Request that is sent with just this path and query. Its scheme
+// and host are for whoever knows the server.
 func (t Target) RequestURL() *url.URL {
 	u := &url.URL{Path: t.Path, RawPath: t.Path, RawQuery: strings.TrimPrefix(t.Query, "?"), ForceQuery: t.Query == "?"}
 	if decoded, err := url.PathUnescape(t.Path); err == nil {

@@ -168,7 +168,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// FuzzTarget holds that no two different targets share a key, whatever it is of, and that an origin reads what was asked for.
+// FuzzTarget holds that no two different targets share a key, whatever it is of, and that an origin
+// reads what was asked for.
 func FuzzTarget(f *testing.F) {
 	add := func(target, host, other, otherHost string) {
 		f.Add(1, false, "GET", host, target, true, otherHost, other, "x", int64(0))
