@@ -234,9 +234,11 @@ func FuzzFleet(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte("sites: &a [{name: x}]\nnodes: *a\n"))
+	f.Add([]byte("nodes: { a: { roles: [control] }, b: { roles: [edge, geodns] } }\n"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		fleet := &Fleet{dir: "testdata"}
 		fleet.file = decodeYAML("fleet.yaml", b, fleet)
 		fleet.check()
+		fleet.checkSandbox(fleet.warnf)
 	})
 }

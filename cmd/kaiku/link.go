@@ -55,7 +55,7 @@ func (f *Fleet) controlAddrs() (clients, cluster map[string]string) {
 // reachable is where a listener of a node is reached: on the address that it has, or else the node's first.
 func reachable(listen string, n *Node) string {
 	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
+	if err != nil || len(n.Addresses) == 0 {
 		return "" // refused by check
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {

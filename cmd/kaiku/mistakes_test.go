@@ -217,6 +217,7 @@ func TestMistakesOfMeaning(t *testing.T) {
 		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
 
 		{"no sites", edges, "1:1: warning: sites: there are no sites: edges answer 421 to everything"},
+		{"a control node without addresses", site + "nodes: { c1: { roles: [control] } }\nsecrets: { fleet_key: k }\n", "2:10: nodes.c1.addresses: control node c1 has no addresses"},
 		{"a control node without a key", site + "nodes: { c1: { roles: [control], addresses: [203.0.113.30] } }\n",
 			"2:16: nodes.c1.roles: the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes"},
 		{"a shield without a key", strings.Replace(origin("http://origin.example.net"), "] } }]", "], shield: nyc1 } }]", 1),
