@@ -119,7 +119,7 @@ func levelOf(name string) slog.Level {
 
 // logFlag gives a command the flag --log-level.
 func logFlag(cmd *cobra.Command, log *slog.Logger) {
-	level := cmd.Flags().String("log-level", "", "log from this level on: "+strings.Join(logLevels(), ", ")+" (default log.level of the fleet file, or info)")
+	level := cmd.Flags().String("log-level", "", "log from this `LEVEL` on: "+strings.Join(logLevels(), ", ")+" (default log.level of the fleet file, or info)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *level == "" {
 			return nil
