@@ -117,6 +117,9 @@ func (x *exchange) cleanFields() {
 	if x.peer {
 		return // the edge that the client came to has done this
 	}
+	if lines, ok := h["Accept-Encoding"]; ok && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) {
+		h["Accept-Encoding"] = []string{httpcache.Codings(lines)}
+	}
 	for name := range h {
 		if impersonates(name) && !slices.Contains(x.site.PassFields, name) {
 			delete(h, name)

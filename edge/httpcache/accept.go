@@ -5,7 +5,50 @@ import (
 	"strings"
 )
 
-// normaliseAccept brings the lines of Accept-Encoding or Accept-Language to one form for all that mean the same: members in lower case,
+// Codings reduces the lines of Accept-Encoding to the content codings that servers use, of those that a
+// client accepts, in one order: "br, gzip, zstd". Weights are left out but for 0, and deflate counts only
+// where nothing better is accepted. "identity" stands for none. So there are 36 values, however many
+// clients make up, and what a response is selected by is what the origin is sent. Varnish, Fastly and
+// others reduce it too.
+func Codings(lines []string) string {
+	const br, gzip, zstd, deflate, any = 0, 3, 4, 5, 6 // places in:
+	known := [...]string{"br", "dcb", "dcz", "gzip", "zstd", "deflate", "*"}
+	var told, accepted [len(known)]bool
+	for _, m := range splitList(lines) {
+		name, params, has := cut(m, ';')
+		if len(name) > 2 && equalFold(name[:2], "x-") { // x-gzip (RFC 9110, 8.4.1.3)
+			name = name[2:]
+		}
+		for i, c := range known {
+			if equalFold(name, c) {
+				key, value, _ := cut(params, '=')
+				weight, ok := parseWeight(value)
+				told[i], accepted[i] = true, !has || !equalFold(key, "q") || !ok || weight > 0
+			}
+		}
+	}
+	if accepted[any] && !told[gzip] {
+		accepted[gzip] = true
+	}
+	accepted[any] = false
+	accepted[deflate] = accepted[deflate] && !accepted[br] && !accepted[gzip] && !accepted[zstd]
+	out := make([]byte, 0, 32)
+	for i, c := range known {
+		if !accepted[i] {
+			continue
+		}
+		if len(out) > 0 {
+			out = append(out, ", "...)
+		}
+		out = append(out, c...)
+	}
+	if len(out) == 0 {
+		return "identity"
+	}
+	return string(out)
+}
+
+// normaliseAccept brings the lines of Accept-Language to one form for all that mean the same: members in lower case,
 // sorted by weight and name, weights written in one way (RFC 9110, 12.4.2). A value that does not parse comes back as normalise has it.
 func normaliseAccept(lines []string) string {
 	type member struct {

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"slices"
 	"strings"
@@ -46,12 +47,31 @@ func varyField(name string, request http.Header) VaryField {
 	switch {
 	case unsent[name]:
 		return VaryField{Name: name}
-	case name == "Accept-Encoding", name == "Accept-Language":
-		return VaryField{Name: name, Value: normaliseAccept(lines), Present: ok}
+	case name == "Accept-Encoding":
+		if ok {
+			return VaryField{Name: name, Value: Codings(lines), Present: true}
+		}
+		return VaryField{Name: name}
+	case name == "Accept-Language":
+		return VaryField{Name: name, Value: short(normaliseAccept(lines)), Present: ok}
 	case isList[name]:
-		return VaryField{Name: name, Value: normalise(lines), Present: ok}
+		return VaryField{Name: name, Value: short(normalise(lines)), Present: ok}
 	}
-	return VaryField{Name: name, Value: strings.Join(lines, "\n"), Present: ok} // no value has that in it
+	return VaryField{Name: name, Value: short(strings.Join(lines, "\n")), Present: ok} // no value has that in it
+}
+
+// longValue is the length from which a hash stands for a value, in bytes. The record of a URI has the
+// values of all its variants, and clients choose them.
+const longValue = 64
+
+// short returns a value, or what stands for a long one. It begins with NUL, which no value has in it,
+// so that no other value is taken for it.
+func short(value string) string {
+	if len(value) < longValue {
+		return value
+	}
+	h := sha256.Sum256([]byte(value))
+	return "\x00" + string(h[:16])
 }
 
 // isList has the request fields that are lists (RFC 9110, 5.6.1), and that responses vary by. Whitespace between the members, empty
@@ -66,22 +86,44 @@ func normalise(lines []string) string {
 	return strings.Join(splitList(lines), ",")
 }
 
-// Matches says whether a request selects this variant: all its fields match.
+// Matches reports whether a request selects this variant: all its fields match.
 func (v *Variant) Matches(request http.Header) bool {
+	return v.matches(&requestFields{header: request})
+}
+
+func (v *Variant) matches(request *requestFields) bool {
 	for _, f := range v.Fields {
-		if varyField(f.Name, request) != f {
+		if request.get(f.Name) != f {
 			return false
 		}
 	}
 	return true
 }
 
+// requestFields are the fields of a request, each read once.
+type requestFields struct {
+	header http.Header
+	read   []VaryField
+}
+
+func (r *requestFields) get(name string) VaryField {
+	for _, f := range r.read {
+		if f.Name == name {
+			return f
+		}
+	}
+	f := varyField(name, r.header)
+	r.read = append(r.read, f)
+	return f
+}
+
 // Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil. Of one Date, the one that was added last is newer.
 func Select(variants []Variant, request http.Header) *Variant {
 	var best *Variant
+	fields := requestFields{header: request}
 	for i := range variants {
 		v := &variants[i]
-		if v.Matches(request) && (best == nil || !v.Date.Before(best.Date)) {
+		if v.matches(&fields) && (best == nil || !v.Date.Before(best.Date)) {
 			best = v
 		}
 	}

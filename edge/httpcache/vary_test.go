@@ -12,7 +12,7 @@ func TestVaryFields(t *testing.T) {
 	request := header("Accept-Encoding: gzip,  br", "Accept-Encoding: zstd", "X-Empty:")
 	got := VaryFields([]string{"x-missing, accept-encoding", "X-Empty, Accept-Encoding,"}, request)
 	want := []VaryField{
-		{Name: "Accept-Encoding", Value: "br,gzip,zstd", Present: true},
+		{Name: "Accept-Encoding", Value: "br, gzip, zstd", Present: true},
 		{Name: "X-Empty", Present: true},
 		{Name: "X-Missing"},
 	}
@@ -151,4 +151,56 @@ func FuzzVary(f *testing.F) {
 			t.Errorf("Vary %q: fields are not in order: %+v", vary, va.Fields)
 		}
 	})
+}
+
+func TestCodings(t *testing.T) {
+	for in, want := range map[string]string{
+		"gzip, deflate, br, zstd":        "br, gzip, zstd",
+		"GZIP;q=0.5,br;q=1.0":            "br, gzip",
+		"br;q=0, gzip":                   "gzip",
+		"gzip;q=0.000":                   "identity",
+		"deflate":                        "deflate",
+		"deflate, gzip":                  "gzip",
+		"x-gzip, x-compress, compress":   "gzip",
+		"*":                              "gzip",
+		"*, gzip;q=0":                    "identity",
+		"*;q=0":                          "identity",
+		"identity;q=1, junk, junk2;q=.1": "identity",
+		"":                               "identity",
+		"gzip, br, dcz, dcb":             "br, dcb, dcz, gzip",
+		"br;level=9, gzip ; q = 0":       "br",
+	} {
+		if got := Codings([]string{in}); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	if got := Codings([]string{"zstd", "br,,", " gzip"}); got != "br, gzip, zstd" {
+		t.Errorf("several lines: %q", got)
+	}
+}
+
+// However many values clients make up, there are few to select by.
+func FuzzCodings(f *testing.F) {
+	f.Add("gzip, br;q=0.1")
+	f.Fuzz(func(t *testing.T, in string) {
+		got := Codings([]string{in})
+		if len(got) > 40 || Codings([]string{got}) != got {
+			t.Fatalf("%q becomes %q, and that %q", in, got, Codings([]string{got}))
+		}
+	})
+}
+
+// A hash stands for a long value, and nothing that a client can send is taken for it.
+func TestLongVaryValues(t *testing.T) {
+	long := strings.Repeat("c", 8<<10)
+	fields := VaryFields([]string{"Cookie, Accept-Language, X-Kind"}, http.Header{"Cookie": {long}, "Accept-Language": {long}, "X-Kind": {long}})
+	for _, f := range fields {
+		if len(f.Value) >= longValue || f.Value[0] != 0 {
+			t.Errorf("%s: %q", f.Name, f.Value)
+		}
+	}
+	v := Variant{Fields: VaryFields([]string{"Cookie"}, http.Header{"Cookie": {long}})}
+	if !v.Matches(http.Header{"Cookie": {long}}) || v.Matches(http.Header{"Cookie": {long + "c"}}) || v.Matches(http.Header{"Cookie": {v.Fields[0].Value[1:]}}) {
+		t.Error("a long value is mixed up with another one")
+	}
 }
