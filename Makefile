@@ -2,7 +2,7 @@ GO      ?= go
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
-# Without the tables of debuggers, which are 16 of 58 MB; traces of panics and profiles don't need them.
+# Without the tables of debuggers, which are 14 of 51 MB; traces of panics and profiles don't need them.
 BUILD   := $(GO) build -trimpath -ldflags "-s -w"
 
 .PHONY: check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release

@@ -11,8 +11,8 @@ import (
 	"net"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
-	"text/template"
 	"time"
 	"unicode"
 )
@@ -174,25 +174,14 @@ func (n *Node) Units() ([]File, error) {
 			return nil, fmt.Errorf("%q can't stand in a unit: it is not one line of visible characters", text)
 		}
 	}
-	shown := *n
-	shown.Program = cmp.Or(n.Program, "/usr/local/bin/kaiku")
-	shown.Listen = slices.Clone(n.Listen)
-	for i, l := range shown.Listen { // systemd takes a port alone for all addresses of both families
-		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
-			shown.Listen[i] = port
-		}
-	}
+	values := n.unitValues()
 	var out []File
 	for _, u := range units {
-		t, err := template.ParseFS(unitFiles, "systemd/"+u.name)
+		text, err := unitFiles.ReadFile("systemd/" + u.name)
 		if err != nil {
 			return nil, err
 		}
-		var b bytes.Buffer
-		if err := t.Execute(&b, &shown); err != nil {
-			return nil, err
-		}
-		f := File{Path: u.path, Data: b.Bytes()}
+		f := File{Path: u.path, Data: []byte(values.Replace(string(text)))}
 		if u.path == sysctlFile {
 			f.Effect = func([]byte) Effect { return None }
 		}
@@ -202,6 +191,33 @@ func (n *Node) Units() ([]File, error) {
 		out = append(out, File{Path: stubFile, Data: []byte(noStub), Effect: func([]byte) Effect { return None }})
 	}
 	return out, nil
+}
+
+// unitValues are what stands in units in place of the words in braces. Those at the begin of a line are whole lines, or none.
+func (n *Node) unitValues() *strings.Replacer {
+	var node, socket, environment, writable, memory, listen string
+	if n.Environment == "" {
+		node = ", node " + n.Name
+	} else {
+		environment = "EnvironmentFile=" + n.Environment + "\n"
+	}
+	if len(n.Listen) > 0 {
+		socket = " kaiku.socket\nRequires=kaiku.socket"
+	}
+	for _, l := range n.Listen {
+		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
+			l = port // which systemd takes for all addresses of both families
+		}
+		listen += "ListenStream=" + l + "\n"
+	}
+	for _, folder := range n.Writable {
+		writable += `ReadWritePaths="-` + folder + "\"\n"
+	}
+	if n.Memory > 0 {
+		memory = fmt.Sprintf("MemoryMax=%d\n# Go collects harder before the kernel ends the process.\nEnvironment=GOMEMLIMIT=%d\n", n.Memory, n.MemoryLimit())
+	}
+	return strings.NewReplacer("{{node}}", node, "{{name}}", n.Name, "{{socket}}", socket, "{{environment}}", environment, "{{program}}", cmp.Or(n.Program, "/usr/local/bin/kaiku"),
+		"{{stop}}", strconv.Itoa(n.StopSeconds()), "{{writable}}", writable, "{{memory}}", memory, "{{listen}}", listen)
 }
 
 // pack makes what stage.sh takes: the files to lay aside, and the lists of what to do with them.

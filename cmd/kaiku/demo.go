@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,9 +11,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
-	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,36 +60,30 @@ type demoNode struct {
 	done chan error
 }
 
-var demoFleet = template.Must(template.New("fleet.yaml").Parse(`# What the demo runs. Use it as a beginning for your own.
+// demoFleet is the fleet file, and demoText what is printed; values stand in place of the words in braces.
+const demoFleet = `# What the demo runs. Use it as a beginning for your own.
 sites:
   - name: www
-    hosts: [www.example.com, {{range .Hosts}}"{{.}}", {{end}}localhost]
+    hosts: [www.example.com, {{hosts}}localhost]
     origin:
-      servers: ["http://{{.Origin}}"]
+      servers: ["http://{{origin}}"]
     cache:
       stale_while_revalidate: 60s
       ignore_query: [utm_*]
 
 nodes:
-{{- range .Nodes}}
-  {{.Name}}:
-    roles: [edge]
-    location: [{{.Lat}}, {{.Lon}}]
-    addresses: [{{.Address}}]
-    edge: { http: "{{.HTTP}}", admin: "{{.Admin}}", data: {{.Data}} }
-{{- end}}
-
+{{nodes}}
 edge: { disk: 1GiB, memory: 64MiB }
 
 geodns:
-  listen: "{{.DNS}}"
+  listen: "{{dns}}"
   zones:
     - name: example.com
       file: example.com.zone
       edges:
         www: { ttl: 5s }
   health: { interval: 1s, timeout: 500ms }
-`))
+`
 
 const demoZone = `$ORIGIN example.com.
 $TTL 3600
@@ -201,15 +194,7 @@ func newDemo(ctx context.Context, dir string, ports *demoPorts, log *slog.Logger
 	if d.dnsAddr, err = ports.free(ctx, "The name server", "127.0.0.1:5300"); err != nil {
 		return nil, err
 	}
-	type node struct {
-		*demoNode
-		Lat, Lon float64
-	}
-	data := struct {
-		Origin, DNS string
-		Hosts       []string
-		Nodes       []node
-	}{Origin: d.origin.Addr().String(), DNS: d.dnsAddr}
+	hosts, nodes := "", ""
 	for _, n := range []struct {
 		name, address, admin string
 		place                spot
@@ -223,17 +208,15 @@ func newDemo(ctx context.Context, dir string, ports *demoPorts, log *slog.Logger
 		}
 		d.nodes[n.name] = x
 		host, _, _ := net.SplitHostPort(x.HTTP)
-		if len(data.Hosts) == 0 || data.Hosts[0] != host {
-			data.Hosts = append(data.Hosts, host)
+		if quoted := fmt.Sprintf("%q, ", host); !strings.HasPrefix(hosts, quoted) {
+			hosts += quoted
 		}
-		data.Nodes = append(data.Nodes, node{x, n.place.lat, n.place.lon})
+		nodes += fmt.Sprintf("  %s:\n    roles: [edge]\n    location: [%v, %v]\n    addresses: [%s]\n    edge: { http: %q, admin: %q, data: %s }\n",
+			x.Name, n.place.lat, n.place.lon, x.Address, x.HTTP, x.Admin, x.Data)
 	}
-	var fleet bytes.Buffer
-	if err := demoFleet.Execute(&fleet, data); err != nil {
-		return nil, err
-	}
+	fleet := strings.NewReplacer("{{hosts}}", hosts, "{{origin}}", d.origin.Addr().String(), "{{nodes}}", nodes, "{{dns}}", d.dnsAddr).Replace(demoFleet)
 	file := filepath.Join(dir, "fleet.yaml")
-	if err := errors.Join(os.WriteFile(file, fleet.Bytes(), 0o644),
+	if err := errors.Join(os.WriteFile(file, []byte(fleet), 0o644),
 		os.WriteFile(filepath.Join(dir, "example.com.zone"), []byte(demoZone), 0o644)); err != nil {
 		return nil, err
 	}
@@ -354,46 +337,43 @@ func (d *demo) controlHandler(ctx context.Context) http.Handler {
 	return mux
 }
 
-var demoText = template.Must(template.New("").Parse(`
+const demoText = `
 Kaiku demo: an origin in Virginia, an edge in Helsinki and one in New York, and a name server, all in this process,
 over real sockets on loopback. The ocean is simulated: connections between places are delayed by the distance,
-Helsinki–Virginia {{.Far}} there and back, New York–Virginia {{.Near}}.
-{{- with .Moved}}
-{{range .}}
-  {{.}}{{end}}{{end}}
+Helsinki–Virginia {{Far}} there and back, New York–Virginia {{Near}}.{{Moved}}
 
-  In a browser  http://{{.Hel.HTTP}}/
+  In a browser  http://{{Hel.HTTP}}/
 
   Which edge is the nearest one?
     for a client in Finland
-      dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.Finnish}} +short    # {{.Hel.Address}}, which is hel1
+      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{Finnish}} +short    # {{Hel.Address}}, which is hel1
     for a client in the US
-      dig @{{.DNSHost}} -p {{.DNSPort}} www.example.com +subnet={{.US}} +short    # {{.Nyc.Address}}, which is nyc1
+      dig @{{DNSHost}} -p {{DNSPort}} www.example.com +subnet={{US}} +short    # {{Nyc.Address}}, which is nyc1
 
   Get a picture, twice: the second time is a hit (see Cache-Status and Age), and faster
     from hel1
-      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.HelURL}}
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{HelURL}}
     from nyc1
-      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{.NycURL}}
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' {{NycURL}}
     from the origin, over the ocean
-      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Over}}/img/dawn.png
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{Over}}/img/dawn.png
     from the origin, for an edge of your own
-      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{.Origin}}/img/dawn.png
+      curl -sD- -o /dev/null -w '%{time_starttransfer}s\n' http://{{Origin}}/img/dawn.png
 
   Purge it from hel1, by its URL or by a tag
-      {{.Self}} purge --admin http://{{.Hel.Admin}} http://www.example.com/img/dawn.png
-      {{.Self}} purge --admin http://{{.Hel.Admin}} --tag demo
+      {{Self}} purge --admin http://{{Hel.Admin}} http://www.example.com/img/dawn.png
+      {{Self}} purge --admin http://{{Hel.Admin}} --tag demo
 
   See what hel1 counts
-      curl -s http://{{.Hel.Admin}}/metrics | grep kaiku_
+      curl -s http://{{Hel.Admin}}/metrics | grep kaiku_
 
   Lose an edge: within a few seconds, the client in Finland gets nyc1
-      curl -X POST http://{{.Control}}/stop/hel1
-      curl -X POST http://{{.Control}}/start/hel1
+      curl -X POST http://{{Control}}/stop/hel1
+      curl -X POST http://{{Control}}/start/hel1
 
-  The fleet file is {{.Fleet}}.
+  The fleet file is {{Fleet}}.
   Ctrl-C ends the demo.
-`))
+`
 
 // tell prints what can be tried. All lines work when pasted.
 func (d *demo) tell(out io.Writer) {
@@ -404,12 +384,18 @@ func (d *demo) tell(out io.Writer) {
 	}
 	host, port, _ := net.SplitHostPort(d.dnsAddr)
 	rtt := func(a, b spot) string { return (2 * oneWay(a, b)).Round(time.Millisecond).String() }
-	err := demoText.Execute(out, map[string]any{
-		"Far": rtt(helsinki, virginia), "Near": rtt(newYork, virginia),
-		"DNSHost": host, "DNSPort": port, "Self": os.Args[0], "Finnish": finnishNetwork, "US": usNetwork,
-		"Hel": hel, "Nyc": nyc, "HelURL": url(hel), "NycURL": url(nyc), "Origin": d.origin.Addr().String(), "Over": d.far.Addr().String(), "Moved": d.moved,
-		"Control": d.control.Addr().String(), "Fleet": filepath.Join(d.dir, "fleet.yaml"),
-	})
+	moved := ""
+	for i, line := range d.moved {
+		if i == 0 {
+			moved = "\n"
+		}
+		moved += "\n  " + line
+	}
+	_, err := strings.NewReplacer("{{Far}}", rtt(helsinki, virginia), "{{Near}}", rtt(newYork, virginia), "{{Moved}}", moved,
+		"{{DNSHost}}", host, "{{DNSPort}}", port, "{{Self}}", os.Args[0], "{{Finnish}}", finnishNetwork, "{{US}}", usNetwork,
+		"{{Hel.HTTP}}", hel.HTTP, "{{Hel.Address}}", hel.Address, "{{Hel.Admin}}", hel.Admin, "{{Nyc.Address}}", nyc.Address, "{{HelURL}}", url(hel), "{{NycURL}}", url(nyc),
+		"{{Origin}}", d.origin.Addr().String(), "{{Over}}", d.far.Addr().String(), "{{Control}}", d.control.Addr().String(),
+		"{{Fleet}}", filepath.Join(d.dir, "fleet.yaml")).WriteString(out, demoText)
 	if err != nil {
 		d.log.Error("tell of the demo", "error", err)
 	}

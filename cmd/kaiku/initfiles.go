@@ -1,73 +1,52 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"text/template"
+	"strings"
 )
 
-var firstFleet = template.Must(template.New("fleet.yaml").Parse(`# One file describes the fleet. Every node gets the same file and is told its own name: kaiku serve --config fleet.yaml --node NAME
+// firstFleet and firstZone are the files; values stand in place of the words in braces.
+const firstFleet = `# One file describes the fleet. Every node gets the same file and is told its own name: kaiku serve --config fleet.yaml --node NAME
 # Run kaiku check fleet.yaml after every change. docs/fleet.yaml of Kaiku explains every key.
 
 sites:
   - name: www
-    hosts: [{{.Domain}}, www.{{.Domain}}]
+    hosts: [{{domain}}, www.{{domain}}]
     origin:
-      servers: ["{{.Origin}}"]
-{{- if .Unhealthy}}
-      # health: { path: /health }        # the origin answers {{.Unhealthy}} to /: name a path that it answers with 200
-{{- else}}
-      health: { path: / }              # asked every 5 s; a server that answers with 400 or more, or not at all, is down
-{{- end}}
+      servers: ["{{origin}}"]
+{{health}}
     cache: { stale_if_error: 24h }     # while the origin fails, what is stored is served for so long
-{{- if .Email}}
-    https: { redirect: true }          # plain HTTP is sent to https://
-
-tls:
-  acme: { email: "{{.Email}}" }   # certificates for all hosts, by themselves
-{{- end}}
-
+{{tls}}
 nodes:
-{{- range .Nodes}}
-  {{.Name}}:
-    roles: [{{.Roles}}]
-    location: [{{index .Place 0}}, {{index .Place 1}}]{{with .Where}}   # {{.}}{{end}}
-    addresses: [{{range $i, $a := .Addresses}}{{if $i}}, {{end}}"{{$a}}"{{end}}]
-{{- end}}
-
+{{nodes}}
 geodns:
   zones:
-    - name: {{.Domain}}
-      file: {{.Domain}}.zone           # all other records of the domain
+    - name: {{domain}}
+      file: {{domain}}.zone           # all other records of the domain
       edges: { "@": {}, www: {} }      # answered with the nearest healthy edges; "@" is the domain itself
 
 secrets:                               # files, which every node needs a copy of; the paths are relative to this file
   admin_token: admin.token
   fleet_key: fleet.key
-`))
+`
 
-var firstZone = template.Must(template.New("zone").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }}).Parse(`$ORIGIN {{.Domain}}.
+const firstZone = `$ORIGIN {{domain}}.
 $TTL 3600
 @    IN SOA ns1 hostmaster 1 14400 3600 1209600 300
-{{- range $i, $n := .Nodes}}{{if lt $i 2}}
-@    IN NS  ns{{inc $i}}{{end}}{{end}}
-{{- range $i, $n := .Nodes}}{{if lt $i 2}}{{range $n.Addresses}}
-ns{{inc $i}}  IN {{if $n.IPv6 .}}AAAA{{else}}A{{end}} {{.}}{{end}}{{end}}{{end}}
-{{- range .OriginAddresses}}
-{{$.OriginLabel}} IN {{if .Is6}}AAAA{{else}}A{{end}} {{.}}{{end}}
-
-; These name servers answer for all of {{.Domain}}: put its other records here, such as those that its present name servers have.
-; {{.Domain}} itself and www are edge names of fleet.yaml, and have no A, AAAA or CNAME here.
+{{records}}
+; These name servers answer for all of {{domain}}: put its other records here, such as those that its present name servers have.
+; {{domain}} itself and www are edge names of fleet.yaml, and have no A, AAAA or CNAME here.
 ; @    IN MX  10 mail.example.net.
 ; @    IN TXT "v=spf1 mx -all"
 ; blog IN CNAME example.net.
-`))
+`
 
 // firstFile is a file that init writes.
 type firstFile struct {
@@ -76,13 +55,54 @@ type firstFile struct {
 	mode os.FileMode
 }
 
+// values are what stands in the files in place of the words in braces.
+func (f *firstFiles) values() *strings.Replacer {
+	health := "      health: { path: / }              # asked every 5 s; a server that answers with 400 or more, or not at all, is down"
+	if f.Unhealthy != 0 {
+		health = fmt.Sprintf("      # health: { path: /health }        # the origin answers %d to /: name a path that it answers with 200", f.Unhealthy)
+	}
+	secure := ""
+	if f.Email != "" {
+		secure = fmt.Sprintf(`    https: { redirect: true }          # plain HTTP is sent to https://
+
+tls:
+  acme: { email: "%s" }   # certificates for all hosts, by themselves
+`, f.Email)
+	}
+	record := func(name string, a netip.Addr) string {
+		if a.Is6() {
+			return fmt.Sprintf("%s IN AAAA %s\n", name, a)
+		}
+		return fmt.Sprintf("%s IN A %s\n", name, a)
+	}
+	var nodes, servers, addrs string
+	for i, n := range f.Nodes {
+		var quoted []string
+		for _, a := range n.Addresses {
+			quoted = append(quoted, fmt.Sprintf("%q", a))
+			if i < 2 {
+				addrs += record(fmt.Sprintf("ns%d ", i+1), a)
+			}
+		}
+		where := ""
+		if n.Where != "" {
+			where = "   # " + n.Where
+		}
+		nodes += fmt.Sprintf("  %s:\n    roles: [%s]\n    location: [%v, %v]%s\n    addresses: [%s]\n", n.Name, n.Roles, n.Place[0], n.Place[1], where, strings.Join(quoted, ", "))
+		if i < 2 {
+			servers += fmt.Sprintf("@    IN NS  ns%d\n", i+1)
+		}
+	}
+	for _, a := range f.OriginAddresses {
+		addrs += record(f.OriginLabel, a)
+	}
+	return strings.NewReplacer("{{domain}}", f.Domain, "{{origin}}", f.Origin.String(), "{{health}}", health, "{{tls}}", secure, "{{nodes}}", nodes, "{{records}}", servers+addrs)
+}
+
 // files makes the files.
 func (f *firstFiles) files() ([]firstFile, error) {
-	var fleetText, zoneText bytes.Buffer
-	if err := errors.Join(firstFleet.Execute(&fleetText, f), firstZone.Execute(&zoneText, f)); err != nil {
-		return nil, err
-	}
-	out := []firstFile{{"fleet.yaml", fleetText.Bytes(), 0o644}, {f.Domain + ".zone", zoneText.Bytes(), 0o644}}
+	values := f.values()
+	out := []firstFile{{"fleet.yaml", []byte(values.Replace(firstFleet)), 0o644}, {f.Domain + ".zone", []byte(values.Replace(firstZone)), 0o644}}
 	for _, name := range []string{"fleet.key", "admin.token"} {
 		b := make([]byte, 32)
 		if _, err := rand.Read(b); err != nil {

@@ -19,9 +19,6 @@ type firstNode struct {
 	Roles     string
 }
 
-// IPv6 tells a template whether an address is of IPv6.
-func (n firstNode) IPv6(a netip.Addr) bool { return a.Is6() }
-
 // addNode takes a machine as NAME=IP[,IP]@PLACE, which none of those before may contradict.
 func (f *firstFiles) addNode(text string) error {
 	n, err := parseFirstNode(text)

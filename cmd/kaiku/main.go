@@ -50,11 +50,18 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	root := &cobra.Command{
 		Use:           "kaiku",
 		Short:         "A CDN that a small team runs itself",
-		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usage(noArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	// Not cobra's own flag, of which what it prints is a text/template: see TestImports.
+	tell := root.Flags().Bool("version", false, "print the version")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *tell {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", version())
+			return err
+		}
+		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
@@ -68,7 +75,6 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)
-	root.SetVersionTemplate("kaiku {{.Version}}\n") // as kaiku version prints it
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
