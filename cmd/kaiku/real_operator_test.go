@@ -125,7 +125,7 @@ func (d *day) edit(t *testing.T, old, text string) {
 func (d *day) get(node, file string) (status int, cache, body string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+d.addrs[node]+file, nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+d.addr(node)+file, nil)
 	if err != nil {
 		return 0, "", "", err
 	}
@@ -167,11 +167,17 @@ func (d *day) rolls(t *testing.T, args ...string) string {
 // status is what `kaiku status` says from the operator's machine.
 func (d *day) status(t *testing.T) edge.Status {
 	t.Helper()
-	var st edge.Status
-	if err := json.Unmarshal([]byte(d.kaiku(t, "status", "--json", "--config", d.config)), &st); err != nil {
+	var all struct{ Nodes []nodeAnswer }
+	if err := json.Unmarshal([]byte(d.kaiku(t, "status", "--json", "--config", d.config)), &all); err != nil {
 		t.Fatal(err)
 	}
-	return st
+	for _, a := range all.Nodes {
+		if a.Status != nil {
+			return *a.Status
+		}
+	}
+	t.Fatalf("no node answers: %+v", all.Nodes)
+	return edge.Status{}
 }
 
 func (d *day) firstDeploy(t *testing.T) {

@@ -26,8 +26,17 @@ type world struct {
 	files             string            // of the origin
 	systemd           string            // the program that stands for systemd
 	nodes             []string          // names
-	addrs             map[string]string // by name
 	power             map[string]func() // by name: switches a machine off
+
+	mu    sync.Mutex
+	addrs map[string]string // by name
+}
+
+// addr is the address of a node, also for those who ask while machines come and go.
+func (w *world) addr(node string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.addrs[node]
 }
 
 const worldVariable = "KAIKU_TEST_WORLD"
@@ -132,7 +141,9 @@ func (w *world) addNode(t *testing.T, name, addr string) {
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "route", "add", "default", "dev", "eth0") // all are neighbours, whatever their addresses
 	w.run(t, "ip", "route", "replace", addr+"/32", "dev", "br0")
 	w.nodes = append(w.nodes, name)
+	w.mu.Lock()
 	w.addrs[name] = addr
+	w.mu.Unlock()
 	waitFor(t, addr+":22")
 }
 
