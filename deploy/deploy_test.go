@@ -100,9 +100,15 @@ func (f *testFleet) Healthy(ctx context.Context, node string, dial DialFunc) err
 	return err
 }
 
-// Spare says that the control plane goes on without any.
+// Spare says that the control plane goes on without any, and that a node that is no member of it runs
+// no part of it.
 func (f *testFleet) Spare(_ context.Context, node string, _ DialFunc) error {
 	f.event(node, "spare", nil)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.members != nil && !slices.Contains(f.members, node) {
+		return ErrNoControl
+	}
 	return nil
 }
 

@@ -223,7 +223,8 @@ func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 		return err
 	}
 	defer d.waits(group[0].Node, "asking the control plane whether it goes on without it").end()
-	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil {
+	// A node that becomes a control node runs no part of it yet.
+	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil && !errors.Is(err, ErrNoControl) {
 		return fmt.Errorf("node %s was left alone, as the control plane needs it: %w", group[0].Node, err)
 	}
 	return nil
