@@ -54,9 +54,9 @@ type errDenied struct{ error }
 // Unwrap returns the failure.
 func (e errDenied) Unwrap() error { return e.error }
 
-// Dial connects to [user@]host[:port], where host may be one of ~/.ssh/config.
-func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
-	c := &Conn{dialer: d, target: target}
+// Dial connects to [user@]host[:port], where host may be one of ~/.ssh/config. node is what the operator calls the machine, for questions; "" is nothing.
+func (d *Dialer) Dial(ctx context.Context, node, target string) (*Conn, error) {
+	c := &Conn{dialer: d, target: target, node: node}
 	if _, err := c.client(ctx); err != nil {
 		return nil, err
 	}

@@ -134,7 +134,7 @@ func TestSSHConfigAndJump(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := f.Dialer.Dial(t.Context(), "edge-hel1")
+	c, err := f.Dialer.Dial(t.Context(), "", "edge-hel1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -357,7 +357,7 @@ func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*sshTime)
 	defer cancel()
-	conn, err := a.dialer.Dial(ctx, n.ssh)
+	conn, err := a.dialer.Dial(ctx, n.name, n.ssh)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (r *nodeRegistry) connect(ctx context.Context) (*fleet.Client, error) {
 
 func (r *nodeRegistry) connectBy(ctx context.Context, n *Node) error {
 	at := slices.IndexFunc(r.deploy.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
-	conn, err := r.deploy.Dialer.Dial(ctx, r.deploy.Nodes[at].SSH)
+	conn, err := r.deploy.Dialer.Dial(ctx, n.Name, r.deploy.Nodes[at].SSH)
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,7 @@ type reach func(ctx context.Context, n *Node) (dial deploy.DialFunc, close func(
 func overSSH(d *deploy.Deploy) reach {
 	return func(ctx context.Context, n *Node) (deploy.DialFunc, func() error, error) {
 		i := slices.IndexFunc(d.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
-		c, err := d.Dialer.Dial(ctx, d.Nodes[i].SSH)
+		c, err := d.Dialer.Dial(ctx, n.Name, d.Nodes[i].SSH)
 		if err != nil {
 			return nil, nil, err
 		}
