@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ func TestServerName(t *testing.T) {
 	plainOnly(t, "it makes clients of the other protocols itself")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, "x") // whose end comes when it is stored
 	}, func(s *Server, site *Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example", "shop.example")
 		site.Hosts = append(site.Hosts, "static.example")
@@ -25,6 +27,9 @@ func TestServerName(t *testing.T) {
 				resp, err := client.Do(r)
 				if err != nil {
 					t.Fatalf("%s, %s: %v", protocol, host, err)
+				}
+				if _, err := io.ReadAll(resp.Body); err != nil {
+					t.Error(err)
 				}
 				resp.Body.Close()
 				if resp.StatusCode != want {

@@ -94,7 +94,7 @@ func TestHostsApart(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.Host)
 	}
-	for name, hosts := range map[string][]string{"two": {"a.example", "b.example"}, "any": nil} {
+	for name, hosts := range map[string][]string{"two": {"a.example", "b.example", "www.example"}, "any": nil} {
 		t.Run(name, func(t *testing.T) {
 			e := newEdge(t, h, func(_ *Server, s *Site) { s.Hosts = hosts })
 			for range 2 {

@@ -341,6 +341,7 @@ func TestSecureSite(t *testing.T) {
 
 // A site may have a wildcard: it is each name one label below that no site has itself, and is purged as one.
 func TestWildcardHost(t *testing.T) {
+	plainOnly(t, "a TLS connection is for one site")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(_ *Server, site *Site) { site.Hosts = []string{"*.example", "own.other.example"} })
 	own := &Site{Name: "own", Hosts: []string{"own.example"}, Origin: e.site.Origin}
 	e.SetSites([]*Site{e.site, own})

@@ -40,7 +40,11 @@ func TestVariantsByLongValues(t *testing.T) {
 	for i := range maxVariants {
 		e.get("/a", fmt.Sprintf("Cookie: %04d%s", i, strings.Repeat("x", 1000)))
 	}
-	o := e.Store.Get("http://www.example/a")
+	scheme := "http"
+	if protocol() != "" {
+		scheme = "https"
+	}
+	o := e.Store.Get(scheme + "://www.example/a")
 	if o == nil || !isVariants(o.Data()) {
 		t.Fatal("there is no list of variants")
 	}
