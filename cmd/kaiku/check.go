@@ -45,6 +45,7 @@ func (f *Fleet) check() []*geodns.Zone {
 	}
 	f.checkSites()
 	f.checkNodes()
+	f.checkAddresses()
 	f.checkFamilies()
 	f.checkEdge("edge", f.Edge)
 	f.checkTLS()

@@ -158,6 +158,9 @@ func (f *Fleet) checkLoopAddr(at string, ip netip.Addr, port int) {
 			}
 		}
 	}
+	if f.onEachEdge(ip) {
+		f.warnf(at, "%s is each edge itself: does a server run on every edge?", ip)
+	}
 }
 
 // siteOf is the site that answers a host, or nil: that of the host itself, or of the wildcard one
