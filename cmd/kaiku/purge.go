@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ func purgeCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge URL… | --tag T… | --prefix P… | --host H | --all",
 		Short: "Remove cached content, or make it stale with --soft",
+		Long: `Remove cached content, or make it stale with --soft.
+
+A URL is purged exactly as it is written, and a prefix is the beginning of URLs: * stands for nothing. For all below a path, use --prefix with that path.`,
 		Example: `  kaiku purge https://www.example.com/style.css
   kaiku purge --tag product-17 --tag front-page
   kaiku purge --prefix https://www.example.com/img/ --soft`,
@@ -31,6 +35,9 @@ func purgeCommand(etc string) *cobra.Command {
 			req.URLs = args
 			if len(req.URLs)+len(req.Tags)+len(req.Prefixes)+len(req.Hosts) == 0 && !req.All {
 				return usageError{errors.New("nothing to purge: name URLs, --tag, --prefix, --host or --all; see kaiku purge --help")}
+			}
+			if err := refuseStars(req); err != nil {
+				return usageError{err}
 			}
 			if limit <= 0 || limit > maxPurgeWait {
 				return usageError{fmt.Errorf("--limit %v: want more than 0s, and at most %v", limit, maxPurgeWait)}
@@ -74,6 +81,16 @@ func purgeCommand(etc string) *cobra.Command {
 	api.flags(cmd)
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// refuseStars refuses URLs and prefixes that end as patterns do, as such a purge would find nothing.
+func refuseStars(req edge.PurgeRequest) error {
+	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
+		if base, found := strings.CutSuffix(u, "*"); found {
+			return fmt.Errorf("%s: * is taken literally: for all that begins with the text before it, use --prefix %s", u, strings.TrimRight(base, "*"))
+		}
+	}
+	return nil
 }
 
 // lacking is the error of a purge that not all edges have applied in time.
