@@ -110,25 +110,32 @@ func printExplanation(out io.Writer, e edge.Explanation) error {
 	return w.Flush()
 }
 
-// printOrigin writes how the origin of an explained URL is.
+// printOrigin writes how the origin of an explained URL is. What to do about the failure of a server is told where it is
+// why this URL failed, or why the server is not used now.
 func printOrigin(row func(name, format string, a ...any), e edge.Explanation) {
 	hints := map[string]bool{} // that are written already
-	failed := func(name, state string, f *origin.Failure) {
-		row(name, "%sfailed %s: %s", state, f.At.UTC().Format(time.RFC3339), f.Error)
+	hint := func(f *origin.Failure) {
 		if f.Hint != "" && !hints[f.Hint] {
 			hints[f.Hint] = true
 			row("hint", "%s", f.Hint)
 		}
 	}
+	text := func(f *origin.Failure) string {
+		return fmt.Sprintf("failed %s: %s", f.At.UTC().Format(time.RFC3339), f.Error)
+	}
 	if e.LastFailure != nil {
-		failed("last fetch", "", e.LastFailure)
+		row("last fetch", "%s", text(e.LastFailure))
+		hint(e.LastFailure)
 	}
 	for _, s := range e.Servers {
-		state := s.Server + " is " + s.State
-		if s.LastFailure != nil {
-			failed("server", state+"; last ", s.LastFailure)
-		} else {
-			row("server", "%s", state)
+		switch {
+		case s.LastFailure == nil:
+			row("server", "%s is %s", s.Server, s.State)
+		case e.LastFailure == nil && s.Up():
+			row("server", "%s is %s; earlier, another fetch %s", s.Server, s.State, text(s.LastFailure))
+		default:
+			row("server", "%s is %s; last %s", s.Server, s.State, text(s.LastFailure))
+			hint(s.LastFailure)
 		}
 	}
 }

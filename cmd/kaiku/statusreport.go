@@ -141,14 +141,16 @@ func (r *fleetReport) checkVersions() {
 func (r *fleetReport) checkEdge(st *edge.Status) {
 	for _, p := range st.Origins {
 		for _, s := range p.Servers {
-			if s.Up() {
-				continue
-			}
 			hint := ""
 			if s.LastFailure != nil && s.LastFailure.Hint != "" {
 				hint = "\n    hint: " + s.LastFailure.Hint
 			}
-			r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State, first(s.Why, "no reason is known"), hint)
+			switch failed := failedRequests(s); {
+			case !s.Up():
+				r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State, first(s.Why, "no reason is known"), hint)
+			case failed > 0 && failed >= s.Requests && s.LastFailure != nil: // too few yet for it to count as down
+				r.problem(st.Name, "origin %s of %s: %d of %s failed: %s%s", s.Server, p.Site, s.Requests, count(int(s.Requests), "request"), s.LastFailure.Error, hint)
+			}
 		}
 		if p.Waiting > 0 {
 			r.problem(st.Name, "%d requests wait for an origin server of %s", p.Waiting, p.Site)
@@ -170,6 +172,15 @@ func (r *fleetReport) checkEdge(st *edge.Status) {
 	if s := st.Store; s.Damaged > 0 {
 		r.problem(st.Name, "%d stored responses were damaged, and fetched anew: look after the disk", s.Damaged)
 	}
+}
+
+// failedRequests is how many requests of a server have failed, whatever the reason.
+func failedRequests(s origin.ServerStatus) uint64 {
+	var failed uint64
+	for _, n := range s.Failures {
+		failed += n
+	}
+	return failed
 }
 
 func (r *fleetReport) print(out io.Writer, verbose bool) error {
@@ -357,7 +368,7 @@ func printStore(out io.Writer, st *edge.Status) error {
 	fmt.Fprintf(w, "objects\t%d\n", s.Objects)
 	fmt.Fprintf(w, "disk\t%s of %s, %d segments\n", roundSize(s.Bytes), roundSize(s.Disk), s.Segments)
 	fmt.Fprintf(w, "memory\t%s\n", roundSize(int64(s.Memory)))
-	fmt.Fprintf(w, "stored\t%s\n", roundSize(int64(s.Stored)))
+	fmt.Fprintf(w, "written\t%s\n", roundSize(int64(s.Stored)))
 	fmt.Fprintf(w, "written again\t%s, %d objects\n", roundSize(int64(s.Rewritten)), s.Rewrites)
 	fmt.Fprintf(w, "evicted\t%d objects for the budget, %d for the free-space floor; %d segments\n", s.Evicted, s.EvictedFloor, s.Dropped)
 	fmt.Fprintf(w, "purge records\t%d\n", s.Purges)
@@ -379,15 +390,11 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 	fmt.Fprintln(w, "\norigin\tserver\tstate\trequests\tfailed\tunder way\tconnections\treused\twhy")
 	for _, p := range pools {
 		for _, s := range p.Servers {
-			var failed uint64
-			for _, n := range s.Failures {
-				failed += n
-			}
 			state := s.State
 			if s.Backup {
 				state += " (backup)"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Site, s.Server, state, s.Requests, failed, s.InFlight, s.Connections, share(s.Reused, s.Requests), cmp.Or(s.Why, "-"))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Site, s.Server, state, s.Requests, failedRequests(s), s.InFlight, s.Connections, share(s.Reused, s.Requests), cmp.Or(s.Why, "-"))
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -21,6 +21,16 @@ func reportOf(t *testing.T, f *Fleet, answers []nodeAnswer) string {
 	return out.String()
 }
 
+// A server of which some requests failed and others did not is no problem.
+func TestStatusReportToleratesFailures(t *testing.T) {
+	f, answers := aFleet()
+	s := &answers[0].Status.Origins[0].Servers[0]
+	s.Requests, s.Failures, s.LastFailure = 3, map[string]uint64{"connection-error": 2}, &origin.Failure{Error: "refused"}
+	if out := reportOf(t, f, answers); !strings.HasPrefix(out, "3 of 3 nodes ready, no problems\n") {
+		t.Error(out)
+	}
+}
+
 // aFleet are the answers of three nodes with large figures.
 func aFleet() (*Fleet, []nodeAnswer) {
 	f := &Fleet{Nodes: []Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}}, {Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
@@ -58,6 +68,10 @@ func TestStatusReport(t *testing.T) {
 	}{
 		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused", func(_ *Fleet, a []nodeAnswer) {
 			a[0].Status.Origins[0].Servers[0].State, a[0].Status.Origins[0].Servers[0].Why = "unhealthy", "refused"
+		}},
+		{"helsinki1: origin https://origin.example.net of www: 2 of 2 requests failed: refused", func(_ *Fleet, a []nodeAnswer) {
+			s := &a[0].Status.Origins[0].Servers[0]
+			s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1}, &origin.Failure{Error: "refused", Hint: "start it"}
 		}},
 		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
 		{"helsinki1: the certificate for www.example.com has expired", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
