@@ -277,12 +277,8 @@ func fits(zone *Zone, n name) error {
 	case redirect:
 		return fmt.Errorf("below the DNAME of %s", at.name)
 	}
-	if at := zone.nodes[n]; at != nil {
-		for _, rrtype := range []uint16{dns.TypeCNAME, dns.TypeA, dns.TypeAAAA} {
-			if at.sets[rrtype] != nil {
-				return fmt.Errorf("the zone has %s there too", dns.Type(rrtype))
-			}
-		}
+	if set := zone.address(n); set != nil {
+		return fmt.Errorf("the zone has %s there too", dns.Type(set.rrtype))
 	}
 	return nil
 }

@@ -10,9 +10,12 @@ import (
 
 // NameServer is one that a zone names for itself.
 type NameServer struct {
-	Name string // without the dot at its end
+	Name   string // without the dot at its end
+	Line   int    // of the NS record in the zone file
+	Inside bool   // the zone has the name, and is to have its addresses
 	// Addrs are its addresses by the zone, which the zone above needs as glue; none if its name is in another zone.
-	Addrs []netip.Addr
+	Addrs     []netip.Addr
+	AddrLines []int // of the records, for each address that of the first of its type
 }
 
 // NameServers are those of the zone's own NS records.
@@ -22,14 +25,14 @@ func (z *Zone) NameServers() []NameServer {
 		return nil
 	}
 	var out []NameServer
-	for _, target := range set.targets {
-		ns := NameServer{Name: strings.TrimSuffix(target.String(), ".")}
+	for i, target := range set.targets {
+		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: z.nsLines[i], Inside: target.within(z.origin)}
 		if at := z.nodes[target]; at != nil {
 			for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 				if addrs := at.sets[rrtype]; addrs != nil {
 					for _, data := range addrs.data {
 						if a, ok := netip.AddrFromSlice([]byte(data[0].text)); ok {
-							ns.Addrs = append(ns.Addrs, a)
+							ns.Addrs, ns.AddrLines = append(ns.Addrs, a), append(ns.AddrLines, int(addrs.line))
 						}
 					}
 				}

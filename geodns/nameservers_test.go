@@ -19,7 +19,7 @@ ns2 60 IN A 192.0.2.2
 	if errs != nil {
 		t.Fatal(errs)
 	}
-	want := "[{ns.example.net []} {ns1.example.com [192.0.2.1 2001:db8::1]} {ns2.example.com [192.0.2.2]}]"
+	want := "[{ns.example.net 5 false [] []} {ns1.example.com 4 true [192.0.2.1 2001:db8::1] [6 7]} {ns2.example.com 3 true [192.0.2.2] [8]}]"
 	if got := fmt.Sprint(z.NameServers()); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

@@ -10,6 +10,7 @@ import (
 type rrset struct {
 	rrtype  uint16
 	ttl     uint32 // one for all (RFC 2181 section 5.2)
+	line    int32  // of the first record in the zone file
 	data    []rdata
 	targets []name // of NS, MX and SRV: hosts whose addresses go into the additional section
 	alias   name   // of CNAME and DNAME

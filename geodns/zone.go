@@ -13,6 +13,8 @@ type Zone struct {
 	nodes  map[name]*node // every name with data, and every empty non-terminal above one
 	soa    owned          // for negative answers: the SOA with the TTL of RFC 2308 section 5
 
+	nsLines []int // in the zone file, of the apex's NS records, in the order of their targets
+
 	challenges map[name]*node // in place of those of nodes, or beside them; nil without challenges
 }
 
@@ -52,7 +54,15 @@ func newZone(origin name, drafts map[name]map[uint16]*draft) (*Zone, error) {
 			if err != nil {
 				return nil, err
 			}
+			set.line = int32(draft.lines[0])
 			at.sets[rrtype], at.owner = set, draft.owner
+		}
+	}
+	if ns := drafts[origin][dns.TypeNS]; ns != nil {
+		for i, rr := range ns.rrs {
+			if rr.(*dns.NS).Ns != "." { // which is no target
+				z.nsLines = append(z.nsLines, ns.lines[i])
+			}
 		}
 	}
 	if soa := z.apex.sets[dns.TypeSOA]; soa != nil {
@@ -78,12 +88,36 @@ func (z *Zone) node(n name) *node {
 	return made
 }
 
+// Address finds what gives a name of the zone addresses: the type of its CNAME, A or AAAA records, and the line of the
+// first of them. Line 0 means that there is none.
+func (z *Zone) Address(owner string) (rrtype string, line int) {
+	n, err := nameOf(owner)
+	if err != nil {
+		return "", 0
+	}
+	if set := z.address(n); set != nil {
+		return dns.Type(set.rrtype).String(), int(set.line)
+	}
+	return "", 0
+}
+
+func (z *Zone) address(n name) *rrset {
+	if at := z.nodes[n]; at != nil {
+		for _, rrtype := range []uint16{dns.TypeCNAME, dns.TypeA, dns.TypeAAAA} {
+			if at.sets[rrtype] != nil {
+				return at.sets[rrtype]
+			}
+		}
+	}
+	return nil
+}
+
 // withEdges gives a zone that has edge names too. The zone itself is left as it is: another configuration may share it.
 func (z *Zone) withEdges(edges []*edge) *Zone {
 	if len(edges) == 0 {
 		return z
 	}
-	served := &Zone{origin: z.origin, nodes: make(map[name]*node, len(z.nodes)+len(edges)), soa: z.soa}
+	served := &Zone{origin: z.origin, nodes: make(map[name]*node, len(z.nodes)+len(edges)), soa: z.soa, nsLines: z.nsLines}
 	served.apex = served.node(z.origin)
 	for n, old := range z.nodes {
 		same := served.node(n)

@@ -15,7 +15,8 @@ const maxSet = 60000
 type draft struct {
 	owner string // in wire form, as the file writes it
 	rrs   []dns.RR
-	size  int // in octets, uncompressed
+	lines []int // of rrs
+	size  int   // in octets, uncompressed
 }
 
 // wireOwner gives a name in wire form, its case kept.
@@ -77,7 +78,7 @@ func (p *zoneParser) add(e *entry, rr dns.RR) bool {
 		p.failAt(e, fmt.Sprintf("the %s records at %s do not fit into a message", dns.Type(rrtype), h.Name))
 		return false
 	}
-	set.rrs = append(set.rrs, rr)
+	set.rrs, set.lines = append(set.rrs, rr), append(set.lines, e.line)
 	return true
 }
 
@@ -117,10 +118,10 @@ func (p *zoneParser) check() {
 		return
 	}
 	if p.sets[p.zone][dns.TypeSOA] == nil {
-		p.fail(1, 1, fmt.Sprintf("no SOA at %s", p.zone))
+		p.fail(1, 1, fmt.Sprintf("no SOA at %s; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300", p.zone))
 	}
 	if p.sets[p.zone][dns.TypeNS] == nil {
-		p.fail(1, 1, fmt.Sprintf("no NS at %s", p.zone))
+		p.fail(1, 1, fmt.Sprintf("no NS at %s; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1", p.zone))
 	}
 }
 

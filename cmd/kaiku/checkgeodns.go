@@ -57,6 +57,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
 		}
 		if len(errs) == 0 {
+			f.checkZone(z, zone, zoneText{file, strings.Split(string(text), "\n")})
 			zones = append(zones, zone)
 		}
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -263,6 +265,44 @@ func TestMistakesOfMeaning(t *testing.T) {
 			_, zone := fleetText(t)
 			if got := wrongIn(t, writeFleet(t, c.text, strings.ReplaceAll(zone, "; www", ";"))); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// What the zone file has, and the fleet does not agree with, is told with its line.
+func TestMistakesOfZones(t *testing.T) {
+	const fleet = `sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://origin.example.net"] } }]
+nodes:
+  hel1: { roles: [edge, geodns], location: [60.17, 24.94], addresses: [203.0.113.10] }
+  nyc1: { roles: [edge, geodns], location: [40.71, -74.01], addresses: [198.51.100.20] }
+geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} } }] }
+`
+	const soa, ns = "@ 60 IN SOA ns1 h 1 2 3 4 5\n", "@ 60 IN NS ns1\n@ 60 IN NS ns2\n"
+	const glue = "ns1 60 IN A 203.0.113.10\nns2 60 IN A 198.51.100.20\n"
+	for _, c := range []struct{ name, zone, want string }{
+		{"all is well", soa + ns + glue, ""},
+		{"name servers of others", soa + "@ 60 IN NS ns.example.net.\n", ""},
+		{"a name server without an address", soa + ns + strings.Split(glue, "ns2")[0],
+			"3:1: warning: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
+		{"a name server that is no node", soa + ns + strings.Replace(glue, "203.0.113.10", "203.0.113.99", 1),
+			"4:1: warning: 203.0.113.99 of the name server ns1.example.com is no node with the role geodns: does a server outside of the fleet answer there?"},
+		{"an address at an edge name", soa + ns + glue + "www 60 IN A 203.0.113.10\n",
+			"6:1: www.example.com is an edge name of the fleet file, and has A here: remove this line, as the edges answer for the name"},
+		{"an alias at an edge name", soa + ns + "www 60 IN CNAME mail\n" + glue,
+			"4:1: www.example.com is an edge name of the fleet file, and has CNAME here: remove this line, as the edges answer for the name"},
+		{"no SOA", ns + glue, "1:1: no SOA at example.com.; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300"},
+		{"no NS", soa + glue, "1:1: no NS at example.com.; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := writeFleet(t, fleet, c.zone)
+			if got := wrongIn(t, file); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+			var told bytes.Buffer
+			_ = run(t.Context(), []string{"check", file}, io.Discard, &told)
+			if place := strings.Split(c.want, ": ")[0]; c.want != "" && !strings.Contains(told.String(), "example.com.zone:"+place) {
+				t.Errorf("the zone file is not named:\n%s", told.String())
 			}
 		})
 	}

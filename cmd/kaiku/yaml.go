@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -137,7 +138,18 @@ func (d *yamlDoc) failure() error {
 		}
 		return x.line - y.line
 	})
-	slices.SortStableFunc(d.warns, func(a, b *fileError) int { return a.line - b.line })
+	slices.SortStableFunc(d.warns, func(a, b *fileError) int {
+		if a.file == b.file {
+			return a.line - b.line
+		}
+		switch d.name {
+		case a.file:
+			return -1
+		case b.file:
+			return 1
+		}
+		return cmp.Compare(a.file, b.file)
+	})
 	return errors.Join(d.errs...)
 }
 

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// zoneText is a zone file, for what is told of its lines.
+type zoneText struct {
+	file  string
+	lines []string
+}
+
+func (t zoneText) note(line int, format string, a ...any) *fileError {
+	return &fileError{t.file, line, 1, fmt.Sprintf(format, a...), strings.TrimRight(t.lines[line-1], "\r")}
+}
+
+// checkZone compares a zone with the fleet: names that both the zone and the edges would answer, and
+// name servers that nobody finds.
+func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text zoneText) {
+	for i := range z.Edges {
+		name := z.Edges[i].fqdn(z)
+		if rrtype, line := zone.Address(name); line > 0 {
+			f.file.errs = append(f.file.errs, text.note(line, "%s is an edge name of the fleet file, and has %s here: remove this line, as the edges answer for the name", name, rrtype))
+		}
+	}
+	var served []netip.Addr // by nodes
+	known := true           // all addresses of name servers are
+	for _, n := range f.Nodes {
+		if n.has(roleGeoDNS) {
+			served = append(served, n.Addresses...)
+			known = known && len(n.Addresses) > 0
+		}
+	}
+	for _, ns := range zone.NameServers() {
+		if !ns.Inside || f.isEdgeName(ns.Name) {
+			continue
+		}
+		if len(ns.Addrs) == 0 {
+			f.file.warns = append(f.file.warns, text.note(ns.Line, "the zone has no address of the name server %s, so that nobody finds it: add its A or AAAA record", ns.Name))
+		}
+		for i, a := range ns.Addrs {
+			if known && len(served) > 0 && !slices.Contains(served, a) {
+				f.file.warns = append(f.file.warns, text.note(ns.AddrLines[i], "%s of the name server %s is no node with the role geodns: does a server outside of the fleet answer there?", a, ns.Name))
+			}
+		}
+	}
+}
