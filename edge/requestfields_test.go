@@ -108,6 +108,24 @@ func TestImpersonatingFields(t *testing.T) {
 	}
 }
 
+// Expect is about a body. Without one it reaches no origin, whose 417 would be for others too.
+func TestExpectWithoutBody(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = io.WriteString(w, r.Header.Get("Expect"))
+	}, 1)
+	for name, client := range e.rawClients() {
+		expect := "x"
+		if strings.HasPrefix(name, "HTTP/1.1") {
+			expect = "100-continue" // net/http refuses others
+		}
+		q := rawRequest{"GET", "www.example", "/" + strings.ReplaceAll(name, " ", "-"), []hpack.HeaderField{{Name: "expect", Value: expect}}}
+		client.ask(q).wants(t, 200, "")
+		e.settle()
+	}
+}
+
 // A response that varies by a field varies by what the origin was sent of it.
 func TestVaryByWhatTheOriginSees(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
