@@ -55,8 +55,9 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 	}
 	n := f.node(name)
 	target := deploy.Node{Name: name, SSH: fl.ssh}
+	last := n != nil && len(f.Nodes) == 1 // the fleet ends with it
 	switch {
-	case n != nil && n.has(roleControl):
+	case n != nil && n.has(roleControl) && !last:
 		return fmt.Errorf("node %s is a control node: take the role control from it in %s and deploy, and then remove it", name, fl.config)
 	case fl.lost && fl.ssh != "":
 		return usageError{errors.New("--lost is for a machine that can't be reached: leave out --ssh, or --lost")}
@@ -81,7 +82,7 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 		m.Notice = f.notice()
 	}
 	registry := &nodeRegistry{running: running, deploy: d, node: name}
-	if running.key != nil {
+	if running.key != nil && !last {
 		m.Registry = registry
 	}
 	err = fl.remove(cmd, m, f, zones)

@@ -66,6 +66,11 @@ func TestRemoveCommand(t *testing.T) {
 			t.Errorf("%s: %v, want %q\n%s", c.args, err, c.fails, out)
 		}
 	}
+	alone := f.write(t, "alone.yaml", "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://192.0.2.1\"] } }]\nsecrets: { fleet_key: fleet.key }\n"+
+		"nodes: { c9: { roles: [edge, control], location: [0, 0], addresses: [127.0.0.1], ssh: \"root@"+freeAddr(t)+"\" } }\n")
+	if out, err := f.run(t, "remove", "c9", "--yes", "--config", alone); err == nil || !strings.Contains(err.Error(), "no SSH server is at this port") {
+		t.Errorf("the last node: %v\n%s", err, out)
+	}
 	stop()
 	lost := []string{"remove", "gone", "--lost", "--config", f.config}
 	if out, err := f.run(t, append(lost, "--dry-run")...); err != nil || !strings.Contains(out, "gone:\n  leave the machine alone, as it is lost\n  forget it in the registry\n") || !knows("gone") {
