@@ -33,6 +33,7 @@ type Explained struct {
 	Age       int64             `json:"age"`              // RFC 9111, 4.2.3
 	Lifetime  int64             `json:"lifetime"`         // freshness lifetime
 	Source    string            `json:"source,omitempty"` // what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
+	Hint      string            `json:"hint,omitempty"`   // how to have a lifetime, where it has none
 	TTL       int64             `json:"ttl"`              // negative once stale
 	Purged    bool              `json:"purged,omitempty"` // by a soft purge
 	Validator string            `json:"validator,omitempty"`
@@ -64,7 +65,8 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		case e.LastFailure != nil: // what was known of an answer is forgotten when one comes
 			e.WhyNot = "the origin failed when it was asked last"
 		case e.WhyNot == "":
-			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted"
+			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted " +
+				"(HEAD stores nothing; name the URL as the client asks for it, Host and port included)"
 		}
 	}
 	writeJSON(w, http.StatusOK, e)
@@ -97,7 +99,7 @@ func (s *Server) explainEntry(site *Site, e *entry, fields []httpcache.VaryField
 	x := Explained{
 		Key: e.object.Key(), Status: e.Status, Size: e.length(), Have: e.object.Size(), Stored: e.object.Stored(),
 		Age: int64(d.Age / time.Second), Lifetime: int64(lifetime.D / time.Second), Source: lifetime.Source,
-		TTL: int64(d.TTL / time.Second), Purged: e.object.Stale, Validator: e.StrongValidator(),
+		Hint: lifetimeHint(e, lifetime), TTL: int64(d.TTL / time.Second), Purged: e.object.Stale, Validator: e.StrongValidator(),
 		Segment: e.object.Segment(), Memory: e.object.InMemory(),
 	}
 	for _, f := range e.fragments {
@@ -115,4 +117,12 @@ func (s *Server) explainEntry(site *Site, e *entry, fields []httpcache.VaryField
 		x.Variant[f.Name] = f.Value
 	}
 	return []Explained{x}
+}
+
+// lifetimeHint tells how a response can be given a lifetime, if nobody gave it one and what is guessed is next to nothing.
+func lifetimeHint(e *entry, l httpcache.Lifetime) string {
+	if cc, _ := httpcache.ResponseDirectives(e.Header); l.Explicit || l.D >= time.Second || cc.NoCache {
+		return ""
+	}
+	return "let the origin send Cache-Control: max-age=…, or set cache.default_ttl of the site in a fleet file"
 }

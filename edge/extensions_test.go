@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestTargetedFields(t *testing.T) {
@@ -203,10 +204,17 @@ func TestExplain(t *testing.T) {
 		case "/vary":
 			w.Header().Set("Cache-Control", "max-age=60")
 			w.Header().Set("Vary", "Accept-Language")
+		case "/new":
+			w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		case "/validated":
+			w.Header().Set("Cache-Control", "no-cache")
+			w.Header().Set("Etag", `"a"`)
 		}
 		_, _ = io.WriteString(w, "body")
 	})
 	e.get("/stored")
+	e.get("/new")
+	e.get("/validated")
 	e.get("/private")
 	e.get("/vary", "Accept-Language: fi")
 	e.get("/vary", "Accept-Language: en")
@@ -214,7 +222,10 @@ func TestExplain(t *testing.T) {
 		"/stored":  {`"source":"s-maxage"`, `"lifetime":60`, `"red"`, `"blue"`, `"size":4`, `"segment":1`},
 		"/private": {`"objects":null`, "private (RFC 9111, 5.2.2.7)"},
 		"/vary":    {`"Accept-Language":"fi"`, `"Accept-Language":"en"`},
-		"/never":   {"not asked for"},
+		"/never":   {"not asked for", "HEAD stores nothing"},
+
+		"/new":       {`"hint":`, "cache.default_ttl"},
+		"/validated": {`"status":200`},
 	} {
 		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + authorityOf("www.example") + path)
 		if err != nil {
@@ -229,6 +240,9 @@ func TestExplain(t *testing.T) {
 			if !strings.Contains(string(b), w) {
 				t.Errorf("%s: want %s in %s", path, w, b)
 			}
+		}
+		if hint := strings.Contains(string(b), "Cache-Control: max-age=…"); hint != (path == "/new") {
+			t.Errorf("%s: a hint on its lifetime: %v in %s", path, hint, b)
 		}
 	}
 }

@@ -82,6 +82,9 @@ func printExplanation(out io.Writer, e edge.Explanation) error {
 		} else {
 			row("freshness", "%d s by %s", o.Lifetime, o.Source)
 		}
+		if o.Hint != "" {
+			row("hint", "%s", o.Hint)
+		}
 		row("age", "%d s", o.Age)
 		state := "fresh"
 		if o.TTL <= 0 {
