@@ -117,9 +117,14 @@ func levelOf(name string) slog.Level {
 	return l
 }
 
-// logFlag gives a command the flag --log-level.
-func logFlag(cmd *cobra.Command, log *slog.Logger) {
-	level := cmd.Flags().String("log-level", "", "log from this `LEVEL` on: "+strings.Join(logLevels(), ", ")+" (default log.level of the fleet file, or info)")
+// logFlag gives a command the flag --log-level. byDefault is its value where none is given; "" leaves the level to the fleet
+// file.
+func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
+	text := "log from this `LEVEL` on: " + strings.Join(logLevels(), ", ")
+	if byDefault == "" {
+		text += " (default log.level of the fleet file, or info)"
+	}
+	level := cmd.Flags().String("log-level", byDefault, text)
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *level == "" {
 			return nil

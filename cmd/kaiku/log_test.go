@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // What the journal gets begins with its priority and has no time; each is a line in one piece.
@@ -81,5 +84,32 @@ func TestLogSettings(t *testing.T) {
 	}
 	if err := setLevel(log, "loud"); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "debug, info, warn, error") {
 		t.Errorf("an unknown level: %v", err)
+	}
+}
+
+// A command has a level of its own where the command line gives none: the demo logs no more than warnings.
+func TestLogFlag(t *testing.T) {
+	for _, c := range []struct {
+		byDefault, args, want string
+	}{{"", "", "i w "}, {"warn", "", "w "}, {"warn", "--log-level info", "i w "}, {"", "--log-level warn", "w "}} {
+		var out bytes.Buffer
+		log := newLog(&out)
+		cmd := &cobra.Command{Use: "x", RunE: func(*cobra.Command, []string) error {
+			log.Info("i")
+			log.Warn("w")
+			return nil
+		}}
+		logFlag(cmd, log, c.byDefault)
+		cmd.SetArgs(strings.Fields(c.args))
+		if err := cmd.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, m := range regexp.MustCompile(`msg=(\w)`).FindAllStringSubmatch(out.String(), -1) {
+			got += m[1] + " "
+		}
+		if got != c.want {
+			t.Errorf("default %q, %q: logged %q, want %q", c.byDefault, c.args, got, c.want)
+		}
 	}
 }

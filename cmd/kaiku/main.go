@@ -66,8 +66,11 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	for _, c := range []*cobra.Command{demoCommand(log), edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log)} {
-		logFlag(c, log)
+	demo := demoCommand(log)
+	logFlag(demo, log, "warn") // so that lines of the log don't stand among what the demo prints
+	root.AddCommand(demo)
+	for _, c := range []*cobra.Command{edgeCommand(log), geodnsCommand(log), controlCommand(log), serveCommand(log)} {
+		logFlag(c, log, "")
 		root.AddCommand(c)
 	}
 	root.AddCommand(
