@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 # Without the tables of debuggers, which are 14 of 51 MB; traces of panics and profiles don't need them.
 BUILD   := $(GO) build -trimpath -ldflags "-s -w"
 
-.PHONY: check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
+.PHONY: help check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
 
 # An older Go says no more than "invalid go version".
 WANT_GO := $(shell sed -n 's/^go //p' go.mod)
@@ -19,6 +19,19 @@ check-go:
 		{ exit 1 }' && exit 0; \
 	echo "Kaiku is built with Go $(WANT_GO) or newer. \"$(GO) version\" says:"; echo "    $$have"; \
 	echo "Get Go from https://go.dev/dl/ and have its folder bin first in PATH, or give its path: make build GO=/usr/local/go/bin/go"; exit 1
+
+help:
+	@echo "make build      bin/kaiku"
+	@echo "make run        build, and run the demo"
+	@echo "make test       tests that need only Go"
+	@echo "make test-real  tests against nginx, dig, curl and others of Debian"
+	@echo "make lint       gofmt, vet, staticcheck"
+	@echo "make fuzz       each fuzz target for FUZZTIME=$(FUZZTIME)"
+	@echo "make bench      the edge beside nginx, Varnish and others; also bench-dns, bench-go"
+	@echo "make lab        docs/finland.md: the Finland case over a simulated ocean, as root"
+	@echo "make first-hit  the time from kaiku init to the first hit, as root"
+	@echo "make deb        a Debian package in dist/"
+	@echo "make release    programs for $(RELEASE_ARCHS) in dist/"
 
 build: check-go
 	@test -e bin/kaiku || echo "The first build downloads 80 MB of modules and takes some minutes."

@@ -18,13 +18,8 @@ func checkCommand() *cobra.Command {
 What works but is hardly meant is a warning: it does not make check fail, and nodes log it when they start.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				if cmd.Flags().Changed("config") && config != args[0] {
-					return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], config, cmd.CommandPath())}
-				}
-				if config = args[0]; !exists(config) {
-					return usageError{fmt.Errorf("there is no file %s", config)}
-				}
+			if err := fileArgument(cmd, args, &config); err != nil {
+				return err
 			}
 			f, zones, err := loadFleet(config)
 			if err == nil {
@@ -48,6 +43,20 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 	}
 	configFlag(cmd, &config)
 	return cmd
+}
+
+// fileArgument takes the fleet file that is given without --config.
+func fileArgument(cmd *cobra.Command, args []string, config *string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.Flags().Changed("config") && *config != args[0] {
+		return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], *config, cmd.CommandPath())}
+	}
+	if *config = args[0]; !exists(*config) {
+		return usageError{fmt.Errorf("there is no file %s", *config)}
+	}
+	return nil
 }
 
 // printWarnings prints what works but is hardly meant.

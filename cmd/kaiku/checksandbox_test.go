@@ -45,7 +45,7 @@ nodes: { hel1: { roles: [edge], location: [1, 2], addresses: [203.0.113.10] } }
 			if c.want == "" {
 				return
 			}
-			if _, err := command(t, "deploy", "--dry-run", "--config", config); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := command(t, "deploy", "--dry-run", config); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("deploy: %v", err)
 			}
 		})

@@ -34,15 +34,20 @@ type deployFlags struct {
 func deployCommand() *cobra.Command {
 	var fl deployFlags
 	cmd := &cobra.Command{
-		Use:   "deploy --config fleet.yaml",
+		Use:   "deploy [FILE | --config FILE]",
 		Short: "Bring machines to what the fleet file says, over SSH, without losing a request",
 		Long: `Bring machines with Debian or Ubuntu to what the fleet file says, over SSH: the first time, and for each new version or configuration.
 
 It reads what is on all nodes, prints what it will do, and does it: control nodes and name servers one at a time, then edges in batches, each drained before
 it is restarted. Control nodes that are new join, and those that the fleet file does not have any more are taken out, with the log of purges kept. A node that
 is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
-		Args: usage(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return fl.run(cmd) },
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := fileArgument(cmd, args, &fl.config); err != nil {
+				return err
+			}
+			return fl.run(cmd)
+		},
 	}
 	fl.flags(cmd)
 	f := cmd.Flags()

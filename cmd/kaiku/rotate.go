@@ -71,7 +71,7 @@ func rotateOtherCommand() *cobra.Command {
 	var r rotator
 	cmd := &cobra.Command{
 		Use:   "token FILE --config fleet.yaml",
-		Short: "Replace a token of secrets.tokens as admin-token does that one",
+		Short: "Replace a token of secrets.tokens, by two deploys that restart nothing",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.run(cmd, "token "+args[0], func(f *Fleet) (string, error) {

@@ -32,8 +32,8 @@ func statusCommand(etc string) *cobra.Command {
 What is wrong comes first. Then come the nodes, as the control plane knows them, and the edges: what they answered since they started, to clients and to other edges, with
 the part of it that was stored already (hits), and the part that failed with 500 to 599 (errors).
 
-With --config all nodes are asked, over SSH. On a node, that node is asked, and tells of the others what the control plane knows. With one edge come its store and its origin servers;
---verbose tells these of all.`,
+With --config all nodes are asked, over SSH. On a node, that node is asked, and tells of the others what the control plane knows. One edge is shown with its store and its origin
+servers; with --verbose every edge is.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nodes, err := api.open(cmd)
