@@ -43,6 +43,7 @@ func (f *Fleet) check() []*geodns.Zone {
 	if len(f.Sites) == 0 && slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
 		f.warnf("sites", "there are no sites: edges answer 421 to everything")
 	}
+	f.checkRoles()
 	f.checkSites()
 	f.checkNodes()
 	f.checkAddresses()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -20,6 +22,9 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileArgument(cmd, args, &config); err != nil {
 				return err
+			}
+			if info, err := os.Stat(config); err == nil && info.IsDir() {
+				return usageError{fmt.Errorf("%s is a folder: did you mean %s?", config, filepath.Join(config, "fleet.yaml"))}
 			}
 			f, zones, err := loadFleet(config)
 			if err == nil {

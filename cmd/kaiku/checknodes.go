@@ -13,13 +13,38 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-func (f *Fleet) checkNodes() {
-	addresses, controls, control := map[netip.Addr]string{}, 0, "" // the last one
-	defer func() {
-		if controls == 2 || controls > 5 {
-			f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+// checkRoles checks the roles of all nodes, before anything is told that follows from them. One that
+// is misspelt counts as what was probably meant.
+func (f *Fleet) checkRoles() {
+	controls, allKnown := 0, true
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		if len(n.Roles) == 0 {
+			f.errorf("nodes."+n.Name+".roles", "node %s has no roles", n.Name)
 		}
-		if controls > 0 && f.Secrets.FleetKey == "" {
+		for i, r := range n.Roles {
+			at := fmt.Sprintf("nodes.%s.roles[%d]", n.Name, i)
+			if known := []string{roleEdge, roleGeoDNS, roleControl}; !slices.Contains(known, r) {
+				f.errorf(at, "role %q is unknown: %s", r, suggest(r, known))
+				n.Roles[i] = nearest(r, known)
+				allKnown = allKnown && n.Roles[i] != ""
+			} else if slices.Contains(n.Roles[:i], r) {
+				f.errorf(at, "node %s has the role %s twice", n.Name, r)
+			}
+		}
+		if n.has(roleControl) {
+			controls++
+		}
+	}
+	if allKnown && (controls == 2 || controls > 5) {
+		f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+	}
+}
+
+func (f *Fleet) checkNodes() {
+	addresses, control := map[netip.Addr]string{}, "" // the last control node
+	defer func() {
+		if control != "" && f.Secrets.FleetKey == "" {
 			f.errorf("nodes."+control+".roles", "the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes")
 		}
 	}()
@@ -27,16 +52,6 @@ func (f *Fleet) checkNodes() {
 		at := "nodes." + n.Name
 		if !labelRE.MatchString(n.Name) {
 			f.errorf(at, "%q is not a node name: want letters a-z, digits and -", n.Name)
-		}
-		if len(n.Roles) == 0 {
-			f.errorf(at+".roles", "node %s has no roles", n.Name)
-		}
-		for i, r := range n.Roles {
-			if known := []string{roleEdge, roleGeoDNS, roleControl}; !slices.Contains(known, r) {
-				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "role %q is unknown: %s", r, suggest(r, known))
-			} else if slices.Contains(n.Roles[:i], r) {
-				f.errorf(fmt.Sprintf("%s.roles[%d]", at, i), "node %s has the role %s twice", n.Name, r)
-			}
 		}
 		if n.has(roleEdge) {
 			if n.Location == nil {
@@ -78,7 +93,6 @@ func (f *Fleet) checkNodes() {
 		f.checkAddr(at+".control.listen", n.Control.Listen)
 		f.checkAddr(at+".control.cluster", n.Control.Cluster)
 		if n.has(roleControl) {
-			controls++
 			control = n.Name
 			if len(n.Addresses) == 0 {
 				f.errorf(at+".addresses", "control node %s has no addresses", n.Name)

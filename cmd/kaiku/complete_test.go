@@ -148,6 +148,8 @@ func TestHelp(t *testing.T) {
 		"drain a b":                            "kaiku drain wants NODE, but is given 2 arguments; see kaiku drain --help",
 		"warm":                                 "name URLs to warm, or a --sitemap, and not both; see kaiku warm --help",
 		"purge --all --limit 6m":               "--limit 6m0s: want more than 0s, and at most 5m0s",
+		"check testdata":                       "testdata is a folder: did you mean testdata/fleet.yaml?",
+		"check --config testdata":              "testdata is a folder: did you mean testdata/fleet.yaml?",
 		"serve --config /nosuch":               "read the fleet: open /nosuch: no such file or directory: name the fleet file by --config, or write one with kaiku init",
 		"purge a --admin ?":                    "purge: --admin ?: want http://HOST:PORT",
 		"edge --origin http://a --listen 8080": `--listen: "8080" is not an address to listen on: want :port or ip:port`,
