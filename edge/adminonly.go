@@ -30,7 +30,7 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 		return err
 	}
 	if s.admin, err = listen(ctx, s.Admin); err != nil {
-		return fmt.Errorf("admin listener: %w", err)
+		return fmt.Errorf("admin listener: %w", hintInUse(err, "admin of the node"))
 	}
 	return nil
 }

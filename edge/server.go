@@ -144,9 +144,10 @@ func (s *Server) Listen(ctx context.Context) error {
 // bind binds the addresses.
 func (s *Server) bind(ctx context.Context) error {
 	for _, l := range []struct {
-		what, addr string
-		to         *net.Listener
-	}{{"edge listener", s.HTTP, &s.http}, {"admin listener", s.Admin, &s.admin}, {"listener for peers", s.Peer, &s.peer}} {
+		what, keys, addr string
+		to               *net.Listener
+	}{{"edge listener", "--listen, or edge.http", s.HTTP, &s.http}, {"admin listener", "--admin, or edge.admin", s.Admin, &s.admin},
+		{"listener for peers", "edge.peer", s.Peer, &s.peer}} {
 		if l.addr == "" {
 			continue
 		}
@@ -156,7 +157,7 @@ func (s *Server) bind(ctx context.Context) error {
 		}
 		bound, err := bind(ctx, l.addr)
 		if err != nil {
-			return fmt.Errorf("%s: %w", l.what, err)
+			return fmt.Errorf("%s: %w", l.what, hintInUse(err, l.keys))
 		}
 		*l.to = bound
 	}
@@ -164,7 +165,7 @@ func (s *Server) bind(ctx context.Context) error {
 		return nil
 	}
 	if err := s.bindSecure(ctx); err != nil {
-		return fmt.Errorf("edge listener for TLS: %w", err)
+		return fmt.Errorf("edge listener for TLS: %w", hintInUse(err, "edge.https"))
 	}
 	if err := s.Registry.Register(s.Certificates); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -216,11 +217,15 @@ func (s *Server) unbind() error {
 }
 
 func listen(ctx context.Context, addr string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+}
+
+// hintInUse adds to the error of an address that is taken which keys and flags change it.
+func hintInUse(err error, keys string) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: choose another address, or stop what has this one", err)
+		return fmt.Errorf("%w: choose another address (%s), or stop what has this one", err, keys)
 	}
-	return l, err
+	return err
 }
 
 // Addr is the address of the listener for clients, after Listen.

@@ -184,8 +184,8 @@ func TestListenFails(t *testing.T) {
 	}
 	addr := free.Addr().String()
 	free.Close()
-	if err := (&Server{HTTP: addr, Admin: taken, Store: e.Store}).Listen(t.Context()); err == nil {
-		t.Error("an admin listener on a taken address starts")
+	if err := (&Server{HTTP: addr, Admin: taken, Store: e.Store}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "(--admin, or edge.admin)") {
+		t.Errorf("an admin listener on a taken address: %v", err)
 	}
 	again, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -216,7 +216,7 @@ func TestOtherCommandsRefuseTheSameErrors(t *testing.T) {
 
 func TestExitCodesOfMisuse(t *testing.T) {
 	for _, args := range [][]string{
-		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--disk", "7"}, {"edge", "--origin", "http://x", "--host", "a/b"},
+		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--origin", "http://x", "--admin", "0.0.0.0:0", "--data", t.TempDir()}, {"edge", "--disk", "7"}, {"edge", "--origin", "http://x", "--host", "a/b"},
 		{"edge", "--config", "testdata/fleet.yaml", "--node", "hel1", "--host", "client"},
 		{"purge"}, {"check", "more"}, {"check", "testdata/fleet.yaml", "--config", "other.yaml"}, {"check", "testdata/fleet.yaml", "more"}, {"edge", "--what"},
 		{"deploy", "more"}, {"deploy", "testdata/fleet.yaml", "--config", "other.yaml"}, {"serve", "--config", "testdata/fleet.yaml", "--node", "none"},

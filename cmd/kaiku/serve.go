@@ -295,7 +295,10 @@ An https origin that is given by name is sent that name as Host and in TLS; --ho
 With --config and --node it is that node's edge; other flags come before what the file says.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (originURL == "") == (config == "") {
+			if originURL != "" && config != "" {
+				return usageError{errors.New("give --origin or --config, not both: with --config the origin is in the fleet file")}
+			}
+			if originURL == "" && config == "" {
 				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
 			}
 			if host != "" && (config != "" || !isHost(host)) {
@@ -340,6 +343,9 @@ func flagEdge(originURL, host string, e Edge, log *slog.Logger) (*edgeNode, erro
 	var o OriginURL
 	if err := o.UnmarshalText([]byte(originURL)); err != nil {
 		return nil, usageError{fmt.Errorf("--origin: %w", err)}
+	}
+	if e.Admin != "" && !edge.IsLoopback(e.Admin) {
+		return nil, usageError{fmt.Errorf("--admin %s: an address other than loopback needs a token, and a token needs a fleet file (secrets.admin_token): give one of 127.0.0.1, or --config", e.Admin)}
 	}
 	d := edgeDefaults
 	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
