@@ -78,7 +78,20 @@ func (p *Pool) lastFailure(b *backend) Failure {
 	return f
 }
 
-// Hint tells what to do about the error, in terms of the fleet file, or is empty.
+// key is how a hint names a key of the fleet file: by its flag, where the pool is made from flags and there is one.
+func (p *Pool) key(name string) string {
+	switch {
+	case !p.Flags:
+		return name
+	case name == "origin.servers":
+		return "--origin"
+	case name == "origin.host":
+		return "--host"
+	}
+	return name + " of a fleet file"
+}
+
+// Hint tells what to do about the error, or is empty.
 func (e *ServerError) Hint() string {
 	if hint := e.hintTLS(); hint != "" {
 		return hint
@@ -87,27 +100,27 @@ func (e *ServerError) Hint() string {
 	var dns *net.DNSError
 	switch err := e.Err; {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Sprintf("the name %s has no address: check it in origin.servers", e.b.URL.Hostname())
+		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(), e.p.key("origin.servers"))
 	case errors.As(err, &dns):
-		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in origin.servers", e.b.URL.Hostname())
+		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in %s", e.b.URL.Hostname(), e.p.key("origin.servers"))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in origin.servers", addr)
+		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr, e.p.key("origin.servers"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return fmt.Sprintf("this machine has no way to %s: check the host in origin.servers, and the firewalls between", addr)
+		return fmt.Sprintf("this machine has no way to %s: check the host in %s, and the firewalls between", addr, e.p.key("origin.servers"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Sprintf("%s ended the connection before its answer: look at its log", server)
 	case errors.Is(err, errAnswer):
 		return fmt.Sprintf("%s itself answers so: look at its log", server)
 	case errors.Is(err, errProbe):
-		return fmt.Sprintf("%s answers, but not as origin.health wants it: check its path, status and match", server)
+		return fmt.Sprintf("%s answers, but not as %s wants it: check its path, status and match", server, e.p.key("origin.health"))
 	case errors.Is(err, errStalled):
-		return fmt.Sprintf("%s began a body and sent nothing more for %v (origin.between_bytes_timeout): look at its log", server, e.p.BetweenBytesTimeout)
+		return fmt.Sprintf("%s began a body and sent nothing more for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.key("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
-		return fmt.Sprintf("%s took no connection within %v (origin.connect_timeout): check the host and port in origin.servers, and the firewalls between", addr, e.p.ConnectTimeout)
+		return fmt.Sprintf("%s took no connection within %v (%s): check the host and port in %s, and the firewalls between", addr, e.p.ConnectTimeout, e.p.key("origin.connect_timeout"), e.p.key("origin.servers"))
 	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // requests have no deadline
-		return fmt.Sprintf("%s did not answer a health check within %v (origin.health.timeout): check its path, and the firewalls between", server, e.p.Health.Timeout)
+		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls between", server, e.p.Health.Timeout, e.p.key("origin.health.timeout"))
 	case IsTimeout(err):
-		return fmt.Sprintf("%s took the connection but sent no answer within %v (origin.first_byte_timeout): look at its log", server, e.p.FirstByteTimeout)
+		return fmt.Sprintf("%s took the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.key("origin.first_byte_timeout"))
 	}
 	return ""
 }
@@ -123,20 +136,20 @@ func (e *ServerError) hintTLS() string {
 	case errors.As(err, &name):
 		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), bounded(name.Host), e.otherName())
 	case errors.As(err, &authority):
-		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in origin.ca, or let the server send its intermediate certificates too", server)
+		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in %s, or let the server send its intermediate certificates too", server, e.p.key("origin.ca"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		return fmt.Sprintf("the certificate of %s is good from %s to %s: renew it, and check this machine's clock", server,
 			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
-		return fmt.Sprintf("%s speaks plain HTTP: write http:// in origin.servers", server)
+		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.key("origin.servers"))
 	case errors.As(err, &record), err.Error() == "net/http: TLS handshake timeout": // which net/http does not export
-		return fmt.Sprintf("%s does not speak TLS: check the port in origin.servers", server)
+		return fmt.Sprintf("%s does not speak TLS: check the port in %s", server, e.p.key("origin.servers"))
 	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS
-		return fmt.Sprintf("%s speaks TLS: write https:// in origin.servers", server)
+		return fmt.Sprintf("%s speaks TLS: write https:// in %s", server, e.p.key("origin.servers"))
 	}
 	switch alert(e.Err) {
 	case "tls: bad certificate", "tls: unknown certificate authority", "tls: certificate required":
-		return fmt.Sprintf("%s wants another client certificate than it got: check origin.client_certificate", server)
+		return fmt.Sprintf("%s wants another client certificate than it got: check %s", server, e.p.key("origin.client_certificate"))
 	case "tls: unrecognized name", "tls: handshake failure":
 		return fmt.Sprintf("%s refuses the handshake, perhaps because it has no certificate for the name that it was asked for: %s", server, e.otherName())
 	}
@@ -156,13 +169,13 @@ func alert(err error) string {
 func (e *ServerError) otherName() string {
 	switch {
 	case e.p.SNI != "":
-		return "correct origin.sni"
+		return fmt.Sprintf("correct %s", e.p.key("origin.sni"))
 	case e.p.Host != "" && e.p.Host != ClientHost:
-		return "origin.host (--host) names another: correct it, or set origin.sni to a name of the certificate"
+		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate", e.p.key("origin.host"), e.p.key("origin.sni"))
 	case byName(e.b.URL):
-		return "name the server by a name of its certificate in origin.servers, or set origin.sni to one"
+		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one", e.p.key("origin.servers"), e.p.key("origin.sni"))
 	}
-	return "set origin.sni to a name of the certificate"
+	return fmt.Sprintf("set %s to a name of the certificate", e.p.key("origin.sni"))
 }
 
 // maxNames is how many names of a certificate are told.

@@ -108,7 +108,7 @@ func TestHints(t *testing.T) {
 		want             []string
 	}{
 		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
-		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host (--host) names another", "origin.sni"}},
+		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host names another", "origin.sni"}},
 		{"certificate for another name than sni", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test", "correct origin.sni"}},
 		{"certificate for another name than the client's host", "https://192.0.2.1", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
 		{"certificate for many names", "https://www.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}), &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
@@ -121,6 +121,9 @@ func TestHints(t *testing.T) {
 		{"nothing for https", "https://origin.test", speaks(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
 		{"TLS for http", "http://origin.test", speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{}, []string{"speaks TLS", "https://"}},
 		{"refused", "http://origin.test:81", strings.TrimPrefix(down(t), "http://"), &Pool{}, []string{"nothing listens on origin.test:81", "origin.servers"}},
+		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(down(t), "http://"), &Pool{Flags: true}, []string{"the host and port in --origin"}},
+		{"certificate for another name than --host", "https://origin.test", secure, &Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
+			[]string{"--host names another", "origin.sni of a fleet file"}},
 		{"no such name", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})}, []string{"origin.test has no address", "origin.servers"}},
 		{"no resolver", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver", "resolv.conf"}},
 		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"took no connection within 5s", "origin.connect_timeout", "firewall"}},

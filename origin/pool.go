@@ -47,7 +47,9 @@ type Pool struct {
 	// name for an https server that is given by one, and ClientHost for all others.
 	Host string
 	// SNI is what https servers are sent as SNI, and what their certificates are verified for, if that is not what Host says.
-	SNI       string
+	SNI string
+	// Flags says that the pool is made from the flags of a command, which hints name then, in place of keys of a fleet file.
+	Flags     bool
 	Health    *Health // nil means no probes
 	Retries   int     // further servers that are tried; the fleet file says 2
 	SlowStart time.Duration

@@ -350,7 +350,7 @@ func flagEdge(originURL, host string, e Edge, log *slog.Logger) (*edgeNode, erro
 	d := edgeDefaults
 	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
 	e.Disk, e.Memory, e.Peer = first(e.Disk, d.Disk), first(e.Memory, d.Memory), ""
-	pool := &origin.Pool{Name: "default", Log: log, Host: host, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
+	pool := &origin.Pool{Name: "default", Log: log, Host: host, Flags: true, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
 	if err := pool.Start(); err != nil {
 		return nil, err
 	}
