@@ -25,6 +25,7 @@ help:
 	@echo "make run        build, and run the demo"
 	@echo "make test       tests that need only Go"
 	@echo "make test-real  tests against nginx, dig, curl and others of Debian"
+	@echo "make test-long  more of these, by hand"
 	@echo "make lint       gofmt, vet, staticcheck"
 	@echo "make fuzz       each fuzz target for FUZZTIME=$(FUZZTIME)"
 	@echo "make bench      the edge beside nginx, Varnish and others; also bench-dns, bench-go"
@@ -85,6 +86,10 @@ release: check-go
 # openssh-server openssh-client iproute2 util-linux bsdutils).
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' ./...
+
+# What takes minutes and is mostly covered by test-real: the rotation of secrets with a Ctrl-C midway.
+test-long: build
+	$(GO) test -count=1 -p 1 -timeout 30m -tags real -run '^TestLong' ./...
 
 # The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three nodes: root, Linux; needs what TestRealDeploy needs.
 first-hit: check-go

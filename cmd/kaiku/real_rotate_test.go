@@ -43,7 +43,7 @@ func (w *watchedOutput) Write(p []byte) (int, error) {
 
 // The secrets of three machines are replaced while clients of three continents go on asking by GeoDNS: what would part the nodes is refused before anything changes, and
 // a rotation that is stopped in the middle goes on. No request is lost.
-func TestRealRotate(t *testing.T) {
+func TestLongRotate(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
 		return
