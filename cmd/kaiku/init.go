@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ type firstFiles struct {
 	// Unhealthy is what the origin answers to the health check, if that would be taken as down; 0
 	// otherwise.
 	Unhealthy int
+	// Unreached means that the origin was asked and did not answer.
+	Unreached bool
 }
 
 func initCommand() *cobra.Command {
@@ -41,15 +44,23 @@ The first node, or the first three, get the role control, the first two geodns, 
 A node is NAME=IP[,IP]@PLACE: its addresses, of IPv4 and of IPv6, and where it is, as LATITUDE,LONGITUDE or the name of a large city. Without @PLACE
 it is taken to be where the people of its address's country live.
 
-The origin is asked once for its page / and a file of that, as an edge would, and what it answers is told: its certificate, redirects, and what will be cached for how long.`,
+The files are checked as kaiku check does. The origin is asked once for its page / and a file of that, as an edge would, and what it answers is told: its certificate, redirects, and what will be cached for how long.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
+			if file := filepath.Join(dir, "fleet.yaml"); exists(file) {
+				return fmt.Errorf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", file)
+			}
 			q := &questions{lines: bufio.NewScanner(cmd.InOrStdin()), out: out}
 			if err := f.gather(q, domain, originURL, email, nodes); err != nil {
 				return err
 			}
 			f.assignRoles()
+			for _, n := range f.Nodes {
+				if n.Guessed {
+					fmt.Fprintf(out, "%s: taken to be %s (%v,%v); if it is elsewhere, correct its location in fleet.yaml\n", n.Name, n.Where, n.Place[0], n.Place[1])
+				}
+			}
 			if !noCheck {
 				f.lookAtOrigin(cmd.Context(), out)
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,9 +66,15 @@ func TestInit(t *testing.T) {
 					t.Errorf("%s: %v, %v", name, info.Mode(), err)
 				}
 			}
+			if told := strings.Contains(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`); told != (f.TLS.ACME == nil) {
+				t.Errorf("no TLS is told: %v\n%s", told, out)
+			}
+			if !strings.Contains(out, "\nnext: kaiku check "+config+"\n") {
+				t.Errorf("it does not tell what is next:\n%s", out)
+			}
 			// A second time nothing is overwritten.
 			before, _ := os.ReadFile(filepath.Join(dir, "fleet.key"))
-			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil || !strings.Contains(err.Error(), "is there already") {
+			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil || err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", config) {
 				t.Errorf("a second time: %v", err)
 			}
 			if after, _ := os.ReadFile(filepath.Join(dir, "fleet.key")); !bytes.Equal(before, after) {
@@ -116,6 +123,17 @@ func TestInitRefuses(t *testing.T) {
 	}
 }
 
+// A fleet that can't work is written, for its owner to correct; init fails and tells no next step.
+func TestInitChecksTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	out, err := runInit(t, "", "--domain", "example.com", "--origin", "http://203.0.113.10", "--node", "hel1=203.0.113.10@Helsinki", "--no-origin-check", "--dir", dir)
+	config := filepath.Join(dir, "fleet.yaml")
+	if !errors.Is(err, errReported) || !strings.HasSuffix(out, config+" fails its check: correct it, and run kaiku check "+config+"\n") ||
+		!strings.Contains(out, "this is the http listener of edge hel1") || strings.Contains(out, "next: ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // A bad answer is asked for again, and nothing that was answered before is lost.
 func TestInitAsksAgain(t *testing.T) {
 	dir := t.TempDir()
@@ -126,10 +144,14 @@ func TestInitAsksAgain(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, told := range []string{`"www.example.com" is a host`, `origin: "" is not an origin`, `origin: "ftp://x.example" is not an origin`, "origin: example.com will lead to the edges", "a fleet has at least one machine",
-		`node "hel1": want`, "there is a node hel1 already", "203.0.113.10 is the address of node hel1 already", `"ops" is not an e-mail address`} {
+		`node "hel1": want`, "there is a node hel1 already", "203.0.113.10 is the address of node hel1 already",
+		`"ops" is not an e-mail address`} {
 		if strings.Count(out, "  "+told) != 1 {
 			t.Errorf("%q is not told once:\n%s", told, out)
 		}
+	}
+	if want := "nyc1: taken to be where the people of US live, as its address is there (38.5,-87); if it is elsewhere, correct its location in fleet.yaml\n"; strings.Count(out, want) != 1 {
+		t.Errorf("%q is not told once:\n%s", want, out)
 	}
 	text := readFile(t, dir, "fleet.yaml")
 	for _, want := range []string{"    hosts: [example.com, www.example.com]\n", `servers: ["https://origin.example.net"]`, "      health: { path: / } ", "location: [60.17, 24.94]   # Helsinki\n",
@@ -217,6 +239,13 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 				if !strings.Contains(out, want) {
 					t.Errorf("it does not tell %q:\n%s", want, out)
 				}
+			}
+			next := "\nnext: kaiku check "
+			if strings.Contains(out, "it does not answer") {
+				next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") + "; then kaiku check "
+			}
+			if !strings.Contains(out, next) {
+				t.Errorf("it does not tell %q:\n%s", next, out)
 			}
 			if text := readFile(t, dir, "fleet.yaml"); !strings.Contains(text, c.file) {
 				t.Errorf("the fleet file has no %q:\n%s", c.file, text)

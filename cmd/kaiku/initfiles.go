@@ -142,12 +142,22 @@ func (f *firstFiles) write(dir string, out io.Writer) error {
 	if len(f.Nodes) == 1 {
 		fmt.Fprintln(out, "one machine is one name server, and most registries want two: add a second machine before you delegate the domain")
 	}
-	config := filepath.Join(dir, "fleet.yaml")
-	if _, _, err := loadFleet(config); err != nil {
-		fmt.Fprintf(out, "%v\n", err)
+	if f.Email == "" {
+		fmt.Fprintln(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`)
 	}
-	_, err = fmt.Fprintf(out, `next: kaiku check %[1]s
+	config := filepath.Join(dir, "fleet.yaml")
+	fleet, _, err := loadFleet(config)
+	if err != nil {
+		fmt.Fprintf(out, "%v\n%s fails its check: correct it, and run kaiku check %[2]s\n", err, config)
+		return errReported
+	}
+	fleet.printWarnings(out)
+	before := ""
+	if f.Unreached {
+		before = "let the origin answer, or correct its URL in " + config + "; then "
+	}
+	_, err = fmt.Fprintf(out, `next: %[2]skaiku check %[1]s
 then kaiku deploy --config %[1]s --dry-run, which tells what it would do on the machines, and the same without --dry-run
-`, config)
+`, config, before)
 	return err
 }

@@ -16,6 +16,7 @@ type firstNode struct {
 	Addresses []netip.Addr
 	Place     Location
 	Where     string // what the place is; "" if it was given by its coordinates
+	Guessed   bool   // the place is guessed from the address
 	Roles     string
 }
 
@@ -65,7 +66,7 @@ func parseFirstNode(text string) (firstNode, error) {
 	}
 	for _, a := range n.Addresses {
 		if country, people, ok := geodns.Country(a); ok {
-			n.Place, n.Where = Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
+			n.Guessed, n.Place, n.Where = true, Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
 			return n, nil
 		}
 	}

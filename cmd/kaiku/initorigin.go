@@ -43,6 +43,7 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	defer pool.Close()
 	page, body, err := fetchOnce(ctx, pool, f.hosts()[1], "/")
 	if err != nil {
+		f.Unreached = true
 		failure := origin.FailureOf(err, time.Now())
 		tell("it does not answer from here: %s", first(failure.Hint, failure.Error))
 		return
