@@ -70,7 +70,7 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 		if len(locked) > 0 {
 			return nil, func() {}, fmt.Errorf("no SSH key can be used: %v has a passphrase: add it to the agent with ssh-add", locked)
 		}
-		return nil, func() {}, fmt.Errorf("there is no SSH key: none of %v is there, and the agent (SSH_AUTH_SOCK) has none for %s", h.identities, h.name)
+		return nil, func() {}, fmt.Errorf("there is no SSH key: none of %v is there, and the agent (SSH_AUTH_SOCK) has none for %s: make one with ssh-keygen -t ed25519, and bring it to each machine with ssh-copy-id USER@ADDRESS", h.identities, h.name)
 	}
 	return out, close, nil
 }

@@ -21,6 +21,15 @@ func drainCommand(etc string, drain bool) *cobra.Command {
 
 		ValidArgsFunction: completeNode(etc, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if api.url == "" && api.config != "" {
+				f, err := readFleet(api.config)
+				if err != nil {
+					return needsRoot(err)
+				}
+				if _, err := f.wantNode(name, args[0]); err != nil {
+					return err
+				}
+			}
 			var out any
 			if _, err := api.call(cmd, method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
