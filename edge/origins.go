@@ -41,6 +41,8 @@ func (c originCollector) Collect(out chan<- prometheus.Metric) {
 		send("panic", "1 while most servers of the pool look unhealthy, so that all are used.", prometheus.GaugeValue, number(p.Panic), site, of)
 		send("queue", "Requests that wait for a server with room.", prometheus.GaugeValue, float64(p.Waiting), site, of)
 		send("queue_refused_total", "Requests that found the queue full or waited in vain.", prometheus.CounterValue, float64(p.Refused), site, of)
+		send("limited_total", "Requests refused because their client had its share of those under way.", prometheus.CounterValue, float64(p.Limited), site, of)
+		send("client_faults_total", "Requests that failed by the fault of their clients.", prometheus.CounterValue, float64(p.Faults), site, of)
 		send("retries_total", "Requests sent to another server after one failed.", prometheus.CounterValue, float64(p.Retries), site, of)
 		send("hedges_total", "Requests sent to a second server because the first was slow.", prometheus.CounterValue, float64(p.Hedges), site, of)
 		for _, b := range p.Servers {
@@ -48,6 +50,8 @@ func (c originCollector) Collect(out chan<- prometheus.Metric) {
 			send("up", "1 unless probes find the server down, or its last requests failed.", prometheus.GaugeValue, number(b.Up()), server, of)
 			send("share", "Part of its weight that the server has, less than 1 in slow start.", prometheus.GaugeValue, b.Share, server, of)
 			send("in_flight", "Requests under way at the server.", prometheus.GaugeValue, float64(b.InFlight), server, of)
+			send("streams", "Those of the requests under way whose response goes straight to a client.", prometheus.GaugeValue, float64(b.Streams), server, of)
+			send("tunnels", "WebSockets to the server.", prometheus.GaugeValue, float64(b.Tunnels), server, of)
 			send("open_connections", "Connections to the server.", prometheus.GaugeValue, float64(b.Connections), server, of)
 			send("connections_total", "Connections made to the server.", prometheus.CounterValue, float64(b.Counts.Connections), server, of)
 			send("requests_total", "Requests sent to the server.", prometheus.CounterValue, float64(b.Requests), server, of)

@@ -23,7 +23,7 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // passed on.
 func (s *Server) fetch(site *Site, r *http.Request, key httpcache.Key, stage origin.Stage) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
-	resp, err := site.Origin.Fetch(r.WithContext(ctx), string(key), stage)
+	resp, err := site.Origin.Fetch(r.WithContext(ctx), origin.Ask{Key: string(key)}, stage)
 	if err != nil {
 		return nil, err
 	}

@@ -42,13 +42,18 @@ type backend struct {
 	seen     bool // it was well once
 
 	// What it has to do.
-	inFlight     int
-	waiting      int           // of those, without a header block yet
-	waitingSince time.Time     // when it last answered one, or a probe, or the first of them was sent
-	latency      time.Duration // of answers, a moving mean
-	trial        bool          // one request finds out whether it takes connections again
-	http2        bool          // it spoke HTTP/2 last
-	current      float64       // smooth weighted round-robin
+	inFlight      int   // requests
+	clients       tally // of those
+	streams       int   // of those, that are held at the pace of clients
+	tunnels       int   // and upgrades that are not answered yet
+	tunnelClients tally
+	waiting       int           // requests that it has whole and that have no header block yet
+	waitingSince  time.Time     // when it last answered one, or a probe, or the first of them was sent
+	leftAt        time.Time     // when somebody left whom it had kept waiting; zero once it has answered anything
+	latency       time.Duration // of answers, a moving mean
+	trial         bool          // one request finds out whether it takes connections again
+	http2         bool          // it spoke HTTP/2 last
+	current       float64       // smooth weighted round-robin
 
 	connections int // that are open
 	counts      Counts
@@ -121,9 +126,4 @@ func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 // silent says whether it has answered nothing for a while though it was asked: it may hang, and until it is known whether it does, others are asked.
 func (b *backend) silent(now time.Time, after time.Duration) bool {
 	return b.waiting > 0 && now.Sub(b.waitingSince) > after
-}
-
-// full says whether it has no room for one more request.
-func (b *backend) full(p *Pool) bool {
-	return b.inFlight >= p.MaxRequests || p.MaxConnections > 0 && !b.http2 && b.inFlight >= p.MaxConnections
 }

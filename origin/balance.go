@@ -51,6 +51,9 @@ func (p *Pool) isSilent(b *backend, now time.Time) bool {
 	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
 
+// leftTime is how long a server is taken as silent, or until it answers, after somebody left whom it had kept waiting.
+const leftTime = 5 * time.Second
+
 // Answers says whether there is a server that takes connections and does not keep those waiting who asked it.
 func (p *Pool) Answers() bool {
 	p.mu.Lock()
@@ -76,7 +79,7 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 		return dead
 	case !b.up() && (b.Backup || !p.panic):
 		return doubtful
-	case p.isSilent(b, now):
+	case p.isSilent(b, now), !b.leftAt.IsZero() && now.Sub(b.leftAt) < leftTime:
 		if b.Backup {
 			return spareQuiet
 		}
@@ -87,41 +90,42 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 	return fit
 }
 
-// pick chooses a server that was not tried yet for the request with a hash of the key. It returns nil with full if those that it would choose among have no
-// room, and nil without if there is none. The caller holds mu.
-func (p *Pool) pick(now time.Time, key, tried uint64) (b *backend, full bool) {
-	best, fits := unfit, uint64(0)
+// pick chooses a server that was not tried yet for a request. If there is none among those that it would choose from it returns nil, and why: they have no
+// room, or room is free: there is no server. The caller holds mu.
+func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
+	best, fits, has := unfit, uint64(0), free
 	for i, b := range p.all {
 		if tried&(1<<i) != 0 {
 			continue
 		}
 		switch f := p.fitness(b, now); {
 		case f < best:
-			best, fits, full = f, 0, false
+			best, fits, has = f, 0, free
 			fallthrough
 		case f == best && f != unfit:
-			if b.full(p) && !b.Self {
-				full = true
-			} else {
+			switch r := b.room(p, a); {
+			case r == free, b.Self:
 				fits |= 1 << i
+			case has != shared:
+				has = r
 			}
 		}
 	}
 	if fits == 0 {
-		return nil, full
+		return nil, has
 	}
 	if fits&(fits-1) == 0 {
-		return p.all[bits.TrailingZeros64(fits)], false
+		return p.all[bits.TrailingZeros64(fits)], free
 	}
 	switch p.Balance {
 	case LeastRequests:
-		return p.leastRequests(now, fits), false
+		return p.leastRequests(now, fits), free
 	case Random:
-		return p.draw(now, fits, 1)[0], false
+		return p.draw(now, fits, 1)[0], free
 	case Hash:
-		return p.rendezvous(now, fits, key), false
+		return p.rendezvous(now, fits, a.hash), free
 	}
-	return p.nextInTurn(now, fits), false
+	return p.nextInTurn(now, fits), free
 }
 
 // nextInTurn is smooth weighted round-robin: each gains its weight at every turn, and the one with the most is chosen and loses the sum of all.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -27,20 +28,12 @@ func still(t testing.TB, p *Pool, weights ...int) *Pool {
 	return start(t, p)
 }
 
-// name is the letter of a server, "" of none.
-func name(b *backend) string {
-	if b == nil {
+// name is the letter of the server of a place, "" of none.
+func name(pl *place) string {
+	if pl == nil {
 		return ""
 	}
-	return string(rune('a' + b.index))
-}
-
-// giveBack ends a request that got its answer.
-func giveBack(p *Pool, b *backend) {
-	p.mu.Lock()
-	b.waiting--
-	p.mu.Unlock()
-	p.release(b)
+	return string(rune('a' + pl.b.index))
 }
 
 // picks makes picks that end at once, and returns the servers in their order.
@@ -48,11 +41,11 @@ func picks(p *Pool, now time.Time, n int) string {
 	var out strings.Builder
 	for range n {
 		p.mu.Lock()
-		b, _ := p.take(now, 0, 0)
+		pl, _ := p.take(now, &Ask{}, 0)
 		p.mu.Unlock()
-		out.WriteString(name(b))
-		if b != nil {
-			giveBack(p, b)
+		out.WriteString(name(pl))
+		if pl != nil {
+			p.release(pl)
 		}
 	}
 	return out.String()
@@ -80,14 +73,14 @@ func TestSharesAreByWeight(t *testing.T) {
 				got := make([]int, len(weights))
 				for i := range total {
 					p.mu.Lock()
-					b, full := p.take(now, mix(uint64(i)), 0)
+					pl, has := p.take(now, &Ask{hash: mix(uint64(i))}, 0)
 					p.mu.Unlock()
-					if b == nil {
-						t.Fatalf("no server, full %v", full)
+					if pl == nil {
+						t.Fatalf("no server, room %v", has)
 					}
-					got[b.index]++
+					got[pl.b.index]++
 					if !c.held {
-						giveBack(p, b)
+						p.release(pl)
 					}
 				}
 				sum := 0
@@ -131,11 +124,11 @@ func TestRetryTakesOneTurn(t *testing.T) {
 	p.mu.Lock()
 	p.budget.request(time.Now())
 	p.mu.Unlock()
-	second := p.another(0, 1<<0, false)
+	second := p.another(&Ask{}, 1<<0, false)
 	if second == nil {
 		t.Fatal("there is none")
 	}
-	giveBack(p, second)
+	p.release(second)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if got := first + name(second); got != "ab" || p.all[1].current > p.all[2].current || p.all[1].current+p.all[2].current != p.all[0].current*-1 {
@@ -152,7 +145,7 @@ func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
 		out := make([]int, keys)
 		for i := range out {
 			p.mu.Lock()
-			b, _ := p.pick(time.Now(), xxhash.Sum64String(fmt.Sprint("/page/", i)), 0)
+			b, _ := p.pick(time.Now(), &Ask{hash: xxhash.Sum64String(fmt.Sprint("/page/", i))}, 0)
 			p.mu.Unlock()
 			out[i] = b.index
 		}
@@ -266,11 +259,12 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 	p := still(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
-	b, _ := p.take(now, 0, 0) // which doesn't end
+	first, _ := p.take(now, &Ask{}, 0) // which doesn't end
 	p.mu.Unlock()
-	if name(b) != "a" {
-		t.Fatalf("%s is first", name(b))
+	if name(first) != "a" {
+		t.Fatalf("%s is first", name(first))
 	}
+	b := first.b
 	if got := picks(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 && strings.Count(got, "b") != 2 {
 		t.Errorf("after 0.9 s: %s", got)
 	}
@@ -298,22 +292,22 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 func TestTrials(t *testing.T) {
 	p := still(t, &Pool{}, 1, 1)
 	look(p, "refuses", "refuses")
-	take := func() (*backend, error) { return p.acquire(t.Context(), 0) }
+	take := func() (*place, error) { return p.acquire(t.Context(), &Ask{}) }
 	first, err1 := take()
 	second, err2 := take()
 	if err1 != nil || err2 != nil || name(first)+name(second) != "ab" {
 		t.Fatalf("%s, %v; %s, %v", name(first), err1, name(second), err2)
 	}
 	p.lastDown = refused
-	if b, err := take(); b != nil || !errors.Is(err, ErrDown) || !errors.Is(err, refused) {
-		t.Errorf("with both on trial: %s, %v", name(b), err)
+	if pl, err := take(); pl != nil || !errors.Is(err, ErrDown) || !errors.Is(err, refused) {
+		t.Errorf("with both on trial: %s, %v", name(pl), err)
 	}
 	p.mu.Lock()
-	first.trial = false
+	first.b.trial = false
 	p.mu.Unlock()
-	giveBack(p, first)
-	if b, err := take(); b != first || err != nil {
-		t.Errorf("after the trial of a: %s, %v", name(b), err)
+	p.release(first)
+	if pl, err := take(); name(pl) != "a" || err != nil {
+		t.Errorf("after the trial of a: %s, %v", name(pl), err)
 	}
 }
 
@@ -348,7 +342,7 @@ func TestDownAndBack(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// BenchmarkPick is a pick as Fetch makes it, and its end.
+// BenchmarkPick is a pick as Fetch makes it.
 func BenchmarkPick(b *testing.B) {
 	for balance, text := range []string{"round-robin", "least-requests", "random", "hash"} {
 		for _, n := range []int{3, 10} {
@@ -356,13 +350,11 @@ func BenchmarkPick(b *testing.B) {
 				p := still(b, &Pool{Balance: Balance(balance)}, make([]int, n)...)
 				now := time.Now()
 				b.ReportAllocs()
-				key := uint64(0)
+				a := Ask{Client: netip.MustParsePrefix("192.0.2.1/32")}
 				for b.Loop() {
-					key += 0x9e3779b97f4a7c15
+					a.hash += 0x9e3779b97f4a7c15
 					p.mu.Lock()
-					s, _ := p.take(now, key, 0)
-					s.waiting--
-					s.inFlight--
+					_, _ = p.pick(now, &a, 0)
 					p.mu.Unlock()
 				}
 			})

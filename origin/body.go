@@ -25,7 +25,8 @@ func (e *timeoutError) Timeout() bool { return true }
 type body struct {
 	io.ReadCloser
 	pool    *Pool
-	b       *backend
+	place   *place
+	sending *sending        // the request's body, which may not have ended
 	ctx     context.Context // of the attempt
 	sent    time.Time       // when the request was
 	answers bool            // the status is none of a failure, so that the end of the body is a success
@@ -36,11 +37,11 @@ type body struct {
 }
 
 // newBody wraps the body of a response from b. That of an upgrade is a connection, which may be silent for as long as it likes.
-func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, b *backend, sent time.Time) io.ReadCloser {
-	y := &body{ReadCloser: resp.Body, pool: p, b: b, ctx: ctx, sent: sent, answers: resp.StatusCode < 500 || p.Relays}
+func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, sending *sending, sent time.Time) io.ReadCloser {
+	y := &body{ReadCloser: resp.Body, pool: p, place: pl, sending: sending, ctx: ctx, sent: sent, answers: !isFailure(resp.StatusCode) || p.Relays}
 	y.end = sync.OnceFunc(func() {
 		cancel(nil)
-		p.release(b)
+		p.release(pl)
 	})
 	if rw, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
 		return &upgraded{rw, y.end}
@@ -68,11 +69,12 @@ func (y *body) Read(b []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		if y.answers {
-			y.pool.succeeded(y.b, y.sent, time.Now())
+			y.pool.succeeded(y.place.b, y.sent, time.Now())
 		}
 	case y.pool.Relays: // it may have been the origin that failed
+	case y.sending.fault() != nil: // with the request the response ends
 	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
-		y.pool.failed(y.b, time.Now(), err, false, false)
+		y.pool.failed(y.place.b, time.Now(), err, false, false)
 	}
 	y.pool.mu.Unlock()
 	y.end()

@@ -23,7 +23,7 @@ func TestStalledBody(t *testing.T) {
 	}))
 	defer s.Close()
 	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond, Log: quiet})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestSlowReader(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 	defer s.Close()
 	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: stall, Log: quiet})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestCloseWhileReading(t *testing.T) {
 	}))
 	defer s.Close()
 	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
 	}

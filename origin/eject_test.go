@@ -202,7 +202,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 			if path == "/" {
 				go stop()
 			}
-			resp, err := p.Fetch(request(t, "GET", path, "").WithContext(ctx), "")
+			resp, err := p.Fetch(request(t, "GET", path, "").WithContext(ctx), Ask{})
 			if err == nil {
 				stop()
 				_, err = io.ReadAll(resp.Body)

@@ -41,6 +41,10 @@ func Reason(err error) string {
 	switch {
 	case errors.Is(err, ErrBusy):
 		return "origin-busy"
+	case errors.Is(err, ErrShare):
+		return "client-limit"
+	case errors.As(err, new(*RequestError)):
+		return "client-error"
 	case errors.As(err, &dns):
 		return "dns-error"
 	case errors.As(err, &cert):

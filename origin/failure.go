@@ -66,7 +66,7 @@ func FailureOf(err error, at time.Time) Failure {
 	case errors.As(err, &server):
 		f.Hint = server.Hint()
 	case errors.Is(err, ErrBusy):
-		f.Hint = "all servers have as many requests under way as origin.max_requests and origin.max_connections allow: raise these, or add servers"
+		f.Hint = "all servers have as many requests under way as origin.max_requests and origin.max_connections allow, or clients hold three quarters of them (kaiku_origin_streams): raise these, or add servers"
 	}
 	return f
 }

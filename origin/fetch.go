@@ -1,20 +1,17 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
-
-// errSilent is the failure of a server that answered nothing until the client left.
-var errSilent = errors.New("no answer until the client left")
 
 // ErrSelf is the outcome of a pick that fell on the caller itself.
 var ErrSelf = errors.New("the caller itself is next")
@@ -27,10 +24,10 @@ type result struct {
 	sent bool // the server may have seen the request
 }
 
-// again says whether another server might do better: there is no answer, or one by which a server says that it can't now.
+// again reports whether another server might do better: there is no answer, which is not the client's fault, or one by which a server says that it can't now.
 func (p *Pool) again(res result) bool {
 	if res.err != nil {
-		return true
+		return !errors.As(res.err, new(*RequestError))
 	}
 	s := res.resp.StatusCode
 	return !p.Relays && (s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout)
@@ -43,43 +40,43 @@ func (r *result) drop() {
 	}
 }
 
-// Fetch sends a request whose URL holds the target's path and query; scheme and host are the server's. key is what the hash balance goes by. The
-// response's body is the caller's to close. The context that the request carries ends it, its body included. Errors are ErrBusy, ErrDown, ErrSelf, and what
+// Fetch sends a request whose URL holds the target's path and query; scheme and host are the server's. The
+// response's body is the caller's to close. The context that the request carries ends it, its body included. Errors are ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError, and what
 // IsTimeout and Reason tell apart.
-func (p *Pool) Fetch(r *http.Request, key string) (*http.Response, error) {
-	hash := xxhash.Sum64String(key)
-	b, err := p.acquire(r.Context(), hash)
+func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
+	a := ask.of(r, xxhash.Sum64String(ask.Key))
+	first, err := p.acquire(r.Context(), a)
 	if err != nil {
 		return nil, err
 	}
-	if b.Self {
+	if first.b.Self {
 		return nil, ErrSelf
 	}
-	if r.Body != nil && r.Body != http.NoBody {
+	if a.body {
 		r = r.WithContext(r.Context())
 		r.Body = io.NopCloser(r.Body) // an attempt that reached no server has not read it, and must not close it
 	}
 	results := make(chan result, 1)
 	cancels := map[*backend]context.CancelCauseFunc{}
-	launch := func(b *backend) {
+	launch := func(pl *place) {
 		ctx, cancel := context.WithCancelCause(r.Context())
-		cancels[b] = cancel
-		go func() { results <- p.attempt(ctx, cancel, r, b) }()
+		cancels[pl.b] = cancel
+		go func() { results <- p.attempt(ctx, cancel, r, pl) }()
 	}
-	launch(b)
-	tried, attempts, pending := uint64(1)<<b.index, 1, 1
+	launch(first)
+	tried, attempts, pending := uint64(1)<<first.b.index, 1, 1
 	more := func(free bool) bool { // sends it to another server, if there is one
 		if attempts > p.Retries || r.Context().Err() != nil {
 			return false
 		}
-		b := p.another(hash, tried, free)
-		if b == nil {
+		pl := p.another(a, tried, free)
+		if pl == nil {
 			return false
 		}
-		tried |= 1 << b.index
+		tried |= 1 << pl.b.index
 		attempts++
 		pending++
-		launch(b)
+		launch(pl)
 		return true
 	}
 	var hedge <-chan time.Time
@@ -107,7 +104,7 @@ func (p *Pool) Fetch(r *http.Request, key string) (*http.Response, error) {
 					cancel(nil)
 				}
 				p.abandon(results, pending)
-				return res.resp, nil
+				return res.resp, res.err
 			}
 			if res.err != nil {
 				errs = append(errs, &ServerError{res.err, p, res.b})
@@ -136,16 +133,15 @@ func (p *Pool) count(n *uint64) {
 }
 
 // another takes a place at a server that was not tried, if one has room and the budget allows it. What is free needs no budget.
-func (p *Pool) another(key, tried uint64, free bool) *backend {
+func (p *Pool) another(a *Ask, tried uint64, free bool) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	b, _ := p.pick(now, key, tried)
+	b, _ := p.pick(now, a, tried)
 	if b == nil || b.Self || !free && !p.budget.take(now) {
 		return nil
 	}
-	p.occupy(b, now)
-	return b
+	return p.occupy(b, a, now)
 }
 
 // abandon gives up the attempts that are still pending.
@@ -162,103 +158,118 @@ func (p *Pool) abandon(results <-chan result, pending int) {
 }
 
 // attempt sends a request to a server, within a context of its own. The place at the server is given back when the response's body ends.
-func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, b *backend) result {
-	sent := false
+func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
+	b := pl.b
+	asked, sent := false, false
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { asked = true },
 		GotConn: func(c httptrace.GotConnInfo) {
 			sent = true
-			if c.Reused {
-				p.count(&b.counts.Reused)
-			}
+			p.connected(b, c.Reused)
 		},
 	})
 	out := p.request(r.WithContext(ctx), b)
-	sending := p.watchSending(out, cancel)
+	sending := p.watchSending(out, pl, cancel)
 	began := time.Now()
 	resp, err := b.transport.Load().RoundTrip(out)
 	sending.end()
-	now := time.Now()
-	p.mu.Lock()
-	quiet := p.isSilent(b, now) && !b.waitingSince.After(began) // it answered nobody all the time
-	b.waiting--
-	b.trial = false
-	switch {
-	case err != nil && sending.stalled.Load():
-		err = errStalled
-		p.failed(b, now, err, false, false)
-	case err != nil && ctx.Err() != nil: // nobody waits for it any more, which is no fault of the server's, unless it is silent
-		if quiet {
-			p.failed(b, now, errSilent, false, false)
-		}
-	case err != nil && p.Relays && sent && IsTimeout(err): // it may wait for the origin
-	case err != nil:
-		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
-		p.failed(b, now, err, refuses(err, sent), IsTimeout(err) && !b.waitingSince.After(began))
-	case resp.StatusCode >= 500 && !p.Relays:
-		b.waitingSince = now
-		p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false)
-	default:
-		b.waitingSince = now
-		b.refusing = false
-		b.latency += (now.Sub(began) - b.latency) / 8
-		b.http2 = resp.ProtoMajor == 2
-		if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
-			p.succeeded(b, began, now)
-		}
-	}
-	p.mu.Unlock()
-	if err != nil {
-		cancel(nil)
-		p.release(b)
-		return result{b: b, err: err, sent: sent}
-	}
-	resp.Body = p.newBody(ctx, cancel, resp, b, began)
-	return result{b: b, resp: resp, sent: true}
-}
-
-// sending is a request's body whose server has to go on taking it.
-type sending struct {
-	io.ReadCloser
-	timer   *time.Timer
-	wait    time.Duration
-	stalled atomic.Bool
-}
-
-// watchSending puts itself in the place of a request's body, if there is one. Where a server takes nothing for too long, as by HTTP/2 when it gives no window, it cancels. How
-// long the client takes to send is not the server's fault.
-func (p *Pool) watchSending(r *http.Request, cancel context.CancelCauseFunc) *sending {
-	s := &sending{ReadCloser: r.Body, wait: p.BetweenBytesTimeout}
-	if r.Body == nil || r.Body == http.NoBody {
-		return s
-	}
-	s.timer = time.AfterFunc(time.Hour, func() {
-		s.stalled.Store(true)
-		cancel(errStalled)
-	})
-	s.timer.Stop()
-	r.Body = s
-	return s
-}
-
-// Read reads on. The time until the next Read is the server's.
-func (s *sending) Read(b []byte) (int, error) {
-	s.timer.Stop()
-	n, err := s.ReadCloser.Read(b)
 	if err == nil {
-		s.timer.Reset(s.wait)
+		p.answered(pl, sending, resp, began)
+		resp.Body = p.newBody(ctx, cancel, resp, pl, sending, began)
+		return result{b: b, resp: resp, sent: true}
 	}
-	return n, err
+	var fault error
+	switch {
+	case sending.stalled.Load():
+		err = errStalled
+	case ctx.Err() != nil:
+	default:
+		fault = requestFault(err, asked, sending)
+	}
+	p.unanswered(ctx, pl, err, fault, sent)
+	cancel(nil)
+	p.release(pl)
+	return result{b: b, err: cmp.Or(fault, err), sent: sent}
 }
 
-// Close ends the body.
-func (s *sending) Close() error {
-	s.timer.Stop()
-	return s.ReadCloser.Close()
+// connected notes that a server has a connection for a request.
+func (p *Pool) connected(b *backend, reused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case reused:
+		b.counts.Reused++
+	case b.trial: // that is what was to be found out: how long the client takes with the request does not matter
+		b.trial, b.refusing = false, false
+		p.grant(time.Now())
+	}
 }
 
-// end ends the watch: there is an answer, or none will come.
-func (s *sending) end() {
-	if s.timer != nil {
-		s.timer.Stop()
+// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of the request.
+func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, b := time.Now(), pl.b
+	silent := p.isSilent(b, now)
+	owed, since := pl.answer()
+	b.trial = false
+	silent = silent && owed && !b.waitingSince.After(since) // it answered nobody all the time
+	switch {
+	case fault != nil:
+		p.faults++
+	case errors.Is(err, errStalled):
+		p.failed(b, now, err, false, false)
+	case ctx.Err() != nil: // nobody waits for it any more, which is no failure
+		if silent {
+			b.leftAt = now
+		}
+	case p.Relays && sent && IsTimeout(err): // it may wait for the origin
+	default:
+		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
+		p.failed(b, now, err, refuses(err, sent), IsTimeout(err) && !b.waitingSince.After(since))
 	}
+}
+
+// answered notes the header block of a response.
+func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, b := time.Now(), pl.b
+	owed, since := pl.answer()
+	b.trial, b.leftAt = false, time.Time{}
+	b.waitingSince = now
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		pl.endRequest()
+		p.grant(now)
+	} else if pl.tunnel {
+		pl.endTunnel()
+		p.grant(now)
+	}
+	if isFailure(resp.StatusCode) && !p.Relays {
+		if sending.fault() == nil {
+			p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false)
+		}
+		return
+	}
+	b.refusing = false
+	if owed {
+		b.latency += (now.Sub(since) - b.latency) / 8
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		p.succeeded(b, began, now)
+		return
+	}
+	b.http2 = resp.ProtoMajor == 2
+	if resp.Body == http.NoBody {
+		p.succeeded(b, began, now)
+	}
+}
+
+// isFailure reports whether a status is that of a server that fails. Some of 500 and above say that it can't do what the client wants.
+func isFailure(status int) bool {
+	switch status {
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusLoopDetected, http.StatusNotExtended:
+		return false
+	}
+	return status >= 500
 }

@@ -130,8 +130,11 @@ func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
 		b.failing = false // it takes connections again, which was all that was wrong
 	}
 	b.refusing = refused
-	if err == nil && b.waiting > 0 {
-		b.waitingSince = now // it does not hang, whatever requests wait for
+	if err == nil {
+		b.leftAt = time.Time{}
+		if b.waiting > 0 {
+			b.waitingSince = now // it does not hang, whatever requests wait for
+		}
 	}
 	if (err != nil) == b.down {
 		b.probes = 0

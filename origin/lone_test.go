@@ -98,7 +98,7 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer close(hold)
-	long, err := p.Fetch(request(t, "GET", "/long", ""), "")
+	long, err := p.Fetch(request(t, "GET", "/long", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 	defer s.Close()
 	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
 	for range 10 {
-		resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+		resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 		if err != nil || resp.StatusCode != 500 {
 			t.Fatalf("%v, %v", resp, err)
 		}

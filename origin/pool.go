@@ -65,7 +65,7 @@ type Pool struct {
 	PingInterval time.Duration
 
 	MaxConnections int           // to one server, and by HTTP/1 so many requests; 0 means no limit of their own
-	MaxRequests    int           // under way at one server; 0 means 1024
+	MaxRequests    int           // under way at one server, and so many tunnels; 0 means 1024
 	Queue          int           // requests that wait for a server with room; 0 means 1024
 	QueueTimeout   time.Duration // for that; 0 means 5 s
 
@@ -90,9 +90,13 @@ type Pool struct {
 	panic    bool // most servers look unhealthy
 	budget   budget
 	queue    []*waiter
+	streams  int   // of those in the queue, that stream
+	clients  tally // of those in the queue
 	retries  uint64
 	hedges   uint64
 	refused  uint64 // by the queue: it was full, or the wait too long
+	limited  uint64 // because their client had its share
+	faults   uint64 // requests that failed by the fault of their clients
 	closed   bool
 	lastDown error // why the last server that is down is
 }
@@ -115,8 +119,9 @@ func (p *Pool) Start() error {
 		}
 		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), host: p.hostFor(s), tlsName: p.tlsNameFor(s),
 			weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
-			counts: Counts{Failures: map[string]uint64{}}})
+			clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
 	}
+	p.clients = tally{}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.started = cancel, time.Now()
 	for _, b := range p.all {

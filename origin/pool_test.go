@@ -90,7 +90,7 @@ func request(t *testing.T, method, path, body string) *http.Request {
 // ask returns who answered.
 func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	t.Helper()
-	resp, err := p.Fetch(r, "")
+	resp, err := p.Fetch(r, Ask{})
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +119,7 @@ func noPlaceTaken(t *testing.T, p *Pool) {
 	t.Helper()
 	until(t, "all places are given back", func() bool {
 		for _, s := range p.Status().Servers {
-			if s.InFlight != 0 {
+			if s.InFlight+s.Tunnels != 0 {
 				return false
 			}
 		}
@@ -128,8 +128,8 @@ func noPlaceTaken(t *testing.T, p *Pool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.all {
-		if b.inFlight != 0 || b.waiting != 0 {
-			t.Errorf("%s: %d in flight, %d without an answer", b.addr, b.inFlight, b.waiting)
+		if b.inFlight != 0 || b.waiting != 0 || b.streams != 0 || len(b.clients)+len(b.tunnelClients) != 0 {
+			t.Errorf("%s: %d in flight, %d without an answer, %d stream, of %d and %d clients", b.addr, b.inFlight, b.waiting, b.streams, len(b.clients), len(b.tunnelClients))
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestRetryOfAnError(t *testing.T) {
 		t.Run(fmt.Sprint(c.method, c.status), func(t *testing.T) {
 			failing, up := answering(t, c.status, "failing"), newServer(t, "up")
 			p := start(t, &Pool{Servers: []Server{at(t, failing.URL), at(t, up.URL)}, Retries: 1})
-			resp, err := p.Fetch(request(t, c.method, "/", ""), "")
+			resp, err := p.Fetch(request(t, c.method, "/", ""), Ask{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -331,7 +331,7 @@ func TestContextEndsIt(t *testing.T) {
 		<-reached
 		cancel()
 	}()
-	_, err := p.Fetch(request(t, "GET", "/", "").WithContext(ctx), "")
+	_, err := p.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{})
 	if !errors.Is(err, context.Canceled) || Reason(err) != "canceled" || IsTimeout(err) {
 		t.Errorf("error %v, reason %q", err, Reason(err))
 	}

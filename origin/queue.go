@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,38 +16,38 @@ var ErrDown = errors.New("no origin server takes connections")
 
 // waiter is a request in the queue.
 type waiter struct {
-	key uint64
-	got chan *backend // the server that it may use, or nil if there is none any more; holds one
+	ask *Ask
+	got chan *place // the place that it has, or nil if there is none any more; holds one
 }
 
 // acquire takes a place at a server for a first attempt, and waits for one if it must. The caller gives it back with release.
-func (p *Pool) acquire(ctx context.Context, key uint64) (*backend, error) {
+func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	p.mu.Lock()
 	now := time.Now()
 	p.budget.request(now)
-	b, full := p.take(now, key, 0)
-	if b != nil || !full {
-		err := p.downError(b)
+	pl, has := p.take(now, a, 0)
+	if pl != nil || has == free {
+		err := p.downError(pl)
 		p.mu.Unlock()
-		return b, err
+		return pl, err
 	}
-	if len(p.queue) >= p.Queue {
-		p.refused++
+	if err := p.mayWait(a, has); err != nil {
 		p.mu.Unlock()
-		return nil, fmt.Errorf("%w: %d requests wait already", ErrBusy, p.Queue)
+		return nil, err
 	}
-	w := &waiter{key: key, got: make(chan *backend, 1)}
+	w := &waiter{ask: a, got: make(chan *place, 1)}
 	p.queue = append(p.queue, w)
+	p.countWaiter(w, 1)
 	p.mu.Unlock()
 
 	timer := time.NewTimer(p.QueueTimeout)
 	defer timer.Stop()
 	var err error
 	select {
-	case b := <-w.got:
+	case pl := <-w.got:
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return b, p.downError(b)
+		return pl, p.downError(pl)
 	case <-timer.C:
 		err = fmt.Errorf("%w: no server had room for %v", ErrBusy, p.QueueTimeout)
 	case <-ctx.Done():
@@ -54,21 +55,49 @@ func (p *Pool) acquire(ctx context.Context, key uint64) (*backend, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, o := range p.queue {
-		if o == w {
-			p.queue = append(p.queue[:i], p.queue[i+1:]...)
-			p.refused++
-			return nil, err
+	if i := slices.Index(p.queue, w); i >= 0 {
+		p.queue = slices.Delete(p.queue, i, i+1)
+		p.countWaiter(w, -1)
+		if _, has := p.pick(time.Now(), a, 0); has == shared && errors.Is(err, ErrBusy) {
+			return nil, p.limit(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
 		}
+		p.refused++
+		return nil, err
 	}
-	b = <-w.got // it came at the last moment
-	return b, p.downError(b)
+	pl = <-w.got // it came at the last moment
+	return pl, p.downError(pl)
 }
 
-// downError is the error of a pick that found b, or nothing. The caller holds mu.
-func (p *Pool) downError(b *backend) error {
+// mayWait says why a request for which there is no room may not wait for some; nil if it may. The caller holds mu.
+func (p *Pool) mayWait(a *Ask, has room) error {
 	switch {
-	case b != nil:
+	case a.Shared && has == shared, p.clients.isFull(a.Client, p.Queue):
+		return p.limit(ErrShare)
+	case len(p.queue) >= p.Queue, a.Streams && p.streams >= streamLimit(p.Queue):
+		p.refused++
+		return fmt.Errorf("%w: %d requests wait already", ErrBusy, len(p.queue))
+	}
+	return nil
+}
+
+// limit counts a request that failed because its client had its share, and returns err. The caller holds mu.
+func (p *Pool) limit(err error) error {
+	p.limited++
+	return err
+}
+
+// countWaiter adds n to what is counted of a waiter's kind. The caller holds mu.
+func (p *Pool) countWaiter(w *waiter, n int) {
+	p.clients.add(w.ask.Client, n)
+	if w.ask.Streams {
+		p.streams += n
+	}
+}
+
+// downError is the error of a pick that found a place, or nothing. The caller holds mu.
+func (p *Pool) downError(pl *place) error {
+	switch {
+	case pl != nil:
 		return nil
 	case p.lastDown != nil:
 		return fmt.Errorf("%w; the last failure: %w", ErrDown, p.lastDown)
@@ -77,43 +106,40 @@ func (p *Pool) downError(b *backend) error {
 }
 
 // take picks a server and takes a place at it. The caller holds mu.
-func (p *Pool) take(now time.Time, key, tried uint64) (b *backend, full bool) {
-	b, full = p.pick(now, key, tried)
-	if b != nil && !b.Self {
-		p.occupy(b, now)
+func (p *Pool) take(now time.Time, a *Ask, tried uint64) (*place, room) {
+	b, has := p.pick(now, a, tried)
+	switch {
+	case b == nil:
+		return nil, has
+	case b.Self:
+		return &place{b: b}, free
 	}
-	return b, full
+	return p.occupy(b, a, now), free
 }
 
-// occupy takes a place at the server.
-func (p *Pool) occupy(b *backend, now time.Time) {
-	b.inFlight++
-	if b.waiting++; b.waiting == 1 {
-		b.waitingSince = now
-	}
-	b.counts.Requests++
-	b.trial = p.fitness(b, now) == dead
-}
-
-// release gives a place at a server back, to who waits for one if there is anybody.
-func (p *Pool) release(b *backend) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b.inFlight--
-	p.grant(time.Now())
-}
-
-// grant serves the queue, first come first served, as long as there is room. The caller holds mu.
+// grant serves the queue as long as there is room: first come first served, but for those whose client has its share and for those that stream, which may have to let others go first. The
+// caller holds mu.
 func (p *Pool) grant(now time.Time) {
-	n := 0
-	for ; n < len(p.queue); n++ {
-		b, full := p.take(now, p.queue[n].key, 0)
-		if b == nil && full {
-			break
+	streamsFull := false
+	for i := 0; i < len(p.queue); {
+		w := p.queue[i]
+		if streamsFull && w.ask.Streams {
+			i++
+			continue
 		}
-		p.queue[n].got <- b
-	}
-	if n > 0 {
-		p.queue = append(p.queue[:0], p.queue[n:]...)
+		pl, has := p.take(now, w.ask, 0)
+		switch {
+		case pl != nil, has == free:
+			p.queue = slices.Delete(p.queue, i, i+1)
+			p.countWaiter(w, -1)
+			w.got <- pl
+		case has == full && !w.ask.Streams:
+			return // for nobody else either
+		case has == full && !w.ask.upgrade:
+			streamsFull = true
+			i++
+		default:
+			i++
+		}
 	}
 }

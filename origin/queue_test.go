@@ -19,7 +19,7 @@ func taken(t *testing.T, p *Pool) (*Pool, *http.Response) {
 	s := newServer(t, "up")
 	p.Servers, p.MaxRequests, p.Log = []Server{at(t, s.URL)}, 1, quiet
 	start(t, p)
-	resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestQueueIsFirstComeFirstServed(t *testing.T) {
 	leave := make(chan struct{})
 	for i := range n {
 		go func() {
-			resp, err := p.Fetch(request(t, "GET", "/", ""), "")
+			resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 			if err != nil {
 				t.Error(err)
 				served <- -1
@@ -128,13 +128,13 @@ func TestQueueFollowsTheServers(t *testing.T) {
 	} {
 		p := still(t, &Pool{MaxRequests: 1, QueueTimeout: time.Minute, Log: quiet}, 1, 1)
 		look(p, c.before...)
-		first, err := p.acquire(t.Context(), 0)
+		first, err := p.acquire(t.Context(), &Ask{})
 		if name(first) != "a" || err != nil {
 			t.Fatalf("%s, %v", name(first), err)
 		}
 		got := make(chan string)
 		go func() {
-			b, err := p.acquire(t.Context(), 0)
+			b, err := p.acquire(t.Context(), &Ask{})
 			if err != nil {
 				t.Error(err)
 			}
@@ -228,13 +228,13 @@ func TestPlacesAreGivenBack(t *testing.T) {
 					cancel()
 				}()
 			}
-			resp, err := p.Fetch(r, "")
+			resp, err := p.Fetch(r, Ask{})
 			if (err != nil) != (c.end == nil) {
 				t.Fatalf("error %v", err)
 			}
 			if err == nil {
-				if n := p.Status().Servers[0].InFlight; n != 1 {
-					t.Errorf("before the body ends %d are in flight", n)
+				if st := p.Status().Servers[0]; st.InFlight+st.Tunnels != 1 || st.Tunnels == 1 != (c.name == "upgraded") {
+					t.Errorf("before the body ends %d are in flight, with %d tunnels", st.InFlight, st.Tunnels)
 				}
 				if c.cancel {
 					cancel()

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -56,15 +57,14 @@ func (r *Route) Stage(key string, came Stage) Stage {
 
 // ownsSelf says whether a pick for the key falls on the caller.
 func (p *Pool) ownsSelf(key string) bool {
-	hash := xxhash.Sum64String(key)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b, _ := p.pick(time.Now(), hash, 0)
+	b, _ := p.pick(time.Now(), &Ask{hash: xxhash.Sum64String(key)}, 0)
 	return b == nil || b.Self
 }
 
 // Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to the origin itself, is passed over. It is Pool.Fetch for the rest.
-func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Response, error) {
+func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, error) {
 	if !retryable(req) {
 		stage = ToOrigin // what must not be sent twice has one way only
 	}
@@ -78,9 +78,9 @@ func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Respons
 		}
 		out := req.Clone(req.Context())
 		out.Header.Set(TierField, tier.next)
-		resp, err := tier.pool.Fetch(out, key)
+		resp, err := tier.pool.Fetch(out, a)
 		switch {
-		case err != nil && req.Context().Err() != nil:
+		case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrShare)):
 			return nil, err
 		case err != nil:
 			continue
@@ -95,5 +95,5 @@ func (r *Route) Fetch(req *http.Request, key string, stage Stage) (*http.Respons
 			return nil, &timeoutError{"the origin did not answer another edge in time"}
 		}
 	}
-	return r.Origin.Fetch(req, key)
+	return r.Origin.Fetch(req, a)
 }

@@ -98,7 +98,7 @@ func TestRoute(t *testing.T) {
 				t.Errorf("stage %d, want %d", stage, c.stage)
 			}
 			r := request(t, "GET", "/", "")
-			resp, err := route.Fetch(r, "key", stage)
+			resp, err := route.Fetch(r, Ask{Key: "key"}, stage)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
 	} {
 		route, saw := way(t, []tier{{name: "owner", status: status, failed: "x"}}, []tier{{name: "shield"}})
-		_, err := route.Fetch(request(t, "GET", "/", ""), "key", ToOwner)
+		_, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
 		if got := saw(); err == nil || !is(err) || got != "owner=shield" {
 			t.Errorf("%d: %v; %q were asked", status, err, got)
 		}
@@ -136,7 +136,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 // What must not be sent twice goes to the origin alone.
 func TestRouteOfAPost(t *testing.T) {
 	route, saw := way(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
-	resp, err := route.Fetch(request(t, "POST", "/", "x"), "key", ToOwner)
+	resp, err := route.Fetch(request(t, "POST", "/", "x"), Ask{Key: "key"}, ToOwner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestRingAgrees(t *testing.T) {
 func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
 	route, saw := way(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
 	for i := range 6 {
-		resp, err := route.Fetch(request(t, "GET", "/", ""), "key", ToOwner)
+		resp, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestRouteOfWhoIsGone(t *testing.T) {
 		<-reached
 		cancel()
 	}()
-	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), "key", ToOwner); Reason(err) != "canceled" {
+	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{Key: "key"}, ToOwner); Reason(err) != "canceled" {
 		t.Errorf("error %v", err)
 	}
 	if got := saw(); got != "" {

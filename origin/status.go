@@ -11,6 +11,8 @@ type Status struct {
 	Panic   bool           `json:"panic,omitempty"` // most servers look unhealthy, so all are used
 	Waiting int            `json:"waiting"`         // requests in the queue
 	Refused uint64         `json:"refused"`         // requests that found it full or waited in vain
+	Limited uint64         `json:"limited"`         // requests refused because their client had its share
+	Faults  uint64         `json:"client_faults"`   // requests that failed by the fault of their clients
 	Retries uint64         `json:"retries"`
 	Hedges  uint64         `json:"hedges"`
 	Servers []ServerStatus `json:"servers"`
@@ -23,8 +25,10 @@ type ServerStatus struct {
 	Why         string  `json:"why,omitempty"`
 	Backup      bool    `json:"backup,omitempty"`
 	Weight      int     `json:"weight"`
-	Share       float64 `json:"share"` // of its weight that it has now, 0.1 to 1; less than 1 in slow start
-	InFlight    int     `json:"in_flight"`
+	Share       float64 `json:"share"`     // of its weight that it has now, 0.1 to 1; less than 1 in slow start
+	InFlight    int     `json:"in_flight"` // requests; those whose response goes straight to a client among them
+	Streams     int     `json:"streams"`
+	Tunnels     int     `json:"tunnels"`
 	Connections int     `json:"connections"` // open
 	// LastFailure is of a request or a probe, whatever came after it.
 	LastFailure *Failure `json:"last_failure,omitempty"`
@@ -41,11 +45,11 @@ func (p *Pool) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	st := Status{Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Retries: p.retries, Hedges: p.hedges}
+	st := Status{Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Limited: p.limited, Faults: p.faults, Retries: p.retries, Hedges: p.hedges}
 	for _, b := range p.all {
 		weight := max(1, b.Weight)
 		s := ServerStatus{Server: b.label(), Backup: b.Backup, Weight: weight,
-			Share: b.share(now, p.SlowStart) / float64(weight), InFlight: b.inFlight, Connections: b.connections, Counts: b.counts}
+			Share: b.share(now, p.SlowStart) / float64(weight), InFlight: b.inFlight, Streams: b.streams, Tunnels: b.tunnels, Connections: b.connections, Counts: b.counts}
 		s.Failures = maps.Clone(b.counts.Failures)
 		s.State = b.state(s.Share)
 		if b.why != nil {

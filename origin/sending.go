@@ -1,0 +1,148 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// RequestError is the failure of a Fetch that is no server's: the request could not be read from the client, or can't be sent. It counts for nothing of how a server looks, and nobody is asked
+// again.
+type RequestError struct{ Err error }
+
+func (e *RequestError) Error() string { return "request: " + e.Err.Error() }
+
+// Unwrap returns what is wrong with the request.
+func (e *RequestError) Unwrap() error { return e.Err }
+
+var (
+	// ErrFields is in a RequestError where a server announced that it does not take as many header fields.
+	ErrFields = errors.New("the origin does not take a header block of this size")
+	// errWaited is in a RequestError where the server did not wait longer for the client.
+	errWaited = &timeoutError{"the origin ended the connection before the client had sent the body"}
+)
+
+// clientWait is how long a body may be waited for in all before it is the client's fault that the server gives up, however it does.
+const clientWait = time.Second
+
+// sending is a request's body on its way to a server. It tells whose fault a failure is: until the body ends it is the client that has to go on sending, and the server that has to go on taking.
+type sending struct {
+	io.ReadCloser
+	pool     *Pool
+	place    *place
+	declared int64 // Content-Length; -1 without
+	read     int64
+	timer    *time.Timer // for the server
+	stalled  atomic.Bool // the server took nothing for too long
+	closed   atomic.Bool
+	failed   atomic.Pointer[error]
+
+	mu      sync.Mutex
+	waited  time.Duration // for the client
+	reading time.Time     // since when it is waited for; zero if it is not
+	whole   bool          // it has sent all
+}
+
+// watchSending puts itself in the place of a request's body, if there is one. Where a server takes nothing for too long, as by HTTP/2 when it gives no window, it cancels. How
+// long the client takes to send is not the server's fault.
+func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCauseFunc) *sending {
+	s := &sending{ReadCloser: r.Body, pool: p, place: pl, declared: -1}
+	if r.Body == nil || r.Body == http.NoBody {
+		return s
+	}
+	if r.ContentLength > 0 {
+		s.declared = r.ContentLength
+	}
+	s.timer = time.AfterFunc(time.Hour, func() {
+		s.stalled.Store(true)
+		cancel(errStalled)
+	})
+	s.timer.Stop()
+	r.Body = s
+	return s
+}
+
+// Read reads on. The time until the next Read is the server's.
+func (s *sending) Read(b []byte) (int, error) {
+	s.timer.Stop()
+	s.mu.Lock()
+	s.reading = time.Now()
+	s.mu.Unlock()
+	n, err := s.ReadCloser.Read(b)
+	s.mu.Lock()
+	s.waited += time.Since(s.reading)
+	s.reading = time.Time{}
+	s.mu.Unlock()
+	s.read += int64(n)
+	switch {
+	case s.declared >= 0 && s.read > s.declared:
+		err = fmt.Errorf("the body is longer than the %d bytes that were announced", s.declared)
+	case err == io.EOF && s.read < s.declared:
+		err = fmt.Errorf("%w: the body has %d bytes, %d were announced", io.ErrUnexpectedEOF, s.read, s.declared)
+	}
+	switch {
+	case err == nil:
+		s.timer.Reset(s.pool.BetweenBytesTimeout)
+	case err == io.EOF:
+		s.mu.Lock()
+		s.whole = true
+		s.mu.Unlock()
+		s.pool.mu.Lock()
+		s.place.owe(time.Now())
+		s.pool.mu.Unlock()
+	case !s.closed.Load(): // else the server ended it
+		s.failed.Store(&err)
+	}
+	return n, err
+}
+
+// Close ends the body.
+func (s *sending) Close() error {
+	s.closed.Store(true)
+	s.timer.Stop()
+	return s.ReadCloser.Close()
+}
+
+// end ends the watch: there is an answer, or none will come.
+func (s *sending) end() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// fault is what the client did wrong with the body; nil if it did nothing wrong.
+func (s *sending) fault() error {
+	if err := s.failed.Load(); err != nil {
+		return &RequestError{*err}
+	}
+	if s.timer == nil { // there is none
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waited := s.waited
+	if !s.reading.IsZero() {
+		waited += time.Since(s.reading)
+	}
+	if s.whole || waited < clientWait {
+		return nil
+	}
+	return &RequestError{errWaited}
+}
+
+// requestFault is what is wrong with a request whose round trip failed; nil if it is the server's failure. asked is whether the transport had anything to do with the server.
+func requestFault(err error, asked bool, sending *sending) error {
+	switch {
+	case !asked: // it does not send such a request
+		return &RequestError{err}
+	case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"): // which net/http does not export
+		return &RequestError{ErrFields}
+	}
+	return sending.fault()
+}

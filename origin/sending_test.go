@@ -1,0 +1,323 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var errBody = errors.New("malformed chunked encoding")
+
+// broken is a request's body that fails after its first bytes.
+func broken(err error) io.ReadCloser {
+	return io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) { return 0, err })))
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// wantNoBlame fails the test if a server failed anything, or anything was sent again.
+func wantNoBlame(t *testing.T, p *Pool) {
+	t.Helper()
+	noPlaceTaken(t, p)
+	st := p.Status()
+	for _, s := range st.Servers {
+		if len(s.Failures) > 0 || s.Ejections > 0 || s.LastFailure != nil || s.State != "up" {
+			t.Errorf("%s is %s, with the failures %v, %d ejections", s.Server, s.State, s.Failures, s.Ejections)
+		}
+	}
+	if st.Retries > 0 {
+		t.Errorf("%d retries", st.Retries)
+	}
+}
+
+// serve starts a server, over TLS and with HTTP/2 or without, that takes header blocks of so many bytes.
+func serve(t *testing.T, h http.HandlerFunc, http2 bool, maxHeader int) (string, *tls.Config) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	t.Cleanup(s.Close)
+	s.EnableHTTP2, s.Config.MaxHeaderBytes = http2, maxHeader
+	if !http2 {
+		s.Start()
+		return s.URL, nil
+	}
+	s.StartTLS()
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return s.URL, &tls.Config{RootCAs: roots}
+}
+
+// A request that can't be read or sent is no failure of a server, whatever is wrong with it, and is not sent again.
+func TestRequestIsAtFault(t *testing.T) {
+	read := func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+	fails := func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		handler http.HandlerFunc
+		change  func(r *http.Request)
+		want    error // that the error wraps
+	}{
+		{"the body can't be read", read, func(r *http.Request) { r.Body = broken(errBody) }, errBody},
+		{"the body can't be read, and the server says that it failed", fails, func(r *http.Request) { r.Body = broken(errBody) }, errBody},
+		{"the body is too short", read, func(r *http.Request) { r.ContentLength = 100 }, io.ErrUnexpectedEOF},
+		{"the body is too long", read, func(r *http.Request) { r.ContentLength = 2 }, nil},
+		{"the method is malformed", read, func(r *http.Request) { r.Method = "GE T" }, nil},
+		{"a trailer is malformed", read, func(r *http.Request) { r.Trailer = http.Header{"a b": nil} }, nil},
+		{"a field is malformed", read, func(r *http.Request) { r.Header["X"] = []string{"a\nb"} }, nil},
+	} {
+		for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
+			t.Run(c.name+", "+protocol, func(t *testing.T) {
+				p := &Pool{Retries: 2, SNI: "example.com", Log: quiet}
+				for range 2 {
+					url, conf := serve(t, c.handler, protocol == "HTTP/2", 0)
+					p.TLS, p.Servers = conf, append(p.Servers, at(t, url))
+				}
+				start(t, p)
+				for range 4 {
+					r := request(t, "POST", "/", "hello")
+					r.ContentLength = -1
+					c.change(r)
+					_, err := ask(t, p, r)
+					if !errors.As(err, new(*RequestError)) || Reason(err) != "client-error" || c.want != nil && !errors.Is(err, c.want) {
+						t.Errorf("error %v, reason %q", err, Reason(err))
+					}
+				}
+				wantNoBlame(t, p)
+				if n := p.Status().Faults; n != 4 {
+					t.Errorf("%d faults of clients", n)
+				}
+			})
+		}
+	}
+}
+
+// A header block that a server does not take by HTTP/2 is no failure of the server.
+func TestTooManyFields(t *testing.T) {
+	url, conf := serve(t, func(http.ResponseWriter, *http.Request) {}, true, 8<<10)
+	p := start(t, &Pool{Servers: []Server{at(t, url), at(t, url)}, Retries: 2, TLS: conf, SNI: "example.com", Log: quiet})
+	for range 2 { // from here on the limits are known
+		if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 4 {
+		r := request(t, "GET", "/", "")
+		r.Header.Set("Cookie", strings.Repeat("x", 32<<10))
+		if _, err := ask(t, p, r); !errors.Is(err, ErrFields) {
+			t.Errorf("error %v", err)
+		}
+	}
+	wantNoBlame(t, p)
+}
+
+// A server that answers before it has the request is not at fault for the end of its response when the request ends with an error.
+func TestRequestEndsInTheResponse(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		url, conf := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			control := http.NewResponseController(w)
+			_ = control.EnableFullDuplex()
+			_, _ = io.WriteString(w, "begin")
+			_ = control.Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+		}, http2, 0)
+		p := start(t, &Pool{Servers: []Server{at(t, url), backup(at(t, url))}, TLS: conf, SNI: "example.com", Log: quiet})
+		for range 4 {
+			r := request(t, "POST", "/", "x")
+			fail := make(chan struct{})
+			r.ContentLength = -1
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) {
+				<-fail
+				return 0, errBody
+			})))
+			resp, err := p.Fetch(r, Ask{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			close(fail)
+			if got, err := io.ReadAll(resp.Body); err == nil {
+				t.Errorf("the response ends well: %q", got)
+			}
+			resp.Body.Close()
+		}
+		wantNoBlame(t, p)
+	}
+}
+
+// A server that gives up a client which takes its time does not fail.
+func TestServerThatDoesNotWait(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		ends  http.HandlerFunc
+		http2 bool
+	}{
+		{"HTTP/1.1, it ends the connection", func(w http.ResponseWriter, _ *http.Request) {
+			if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				c.Close()
+			}
+		}, false},
+		{"HTTP/2, it ends the stream", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true},
+		{"HTTP/1.1, it says that it failed", func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(500)
+		}, false},
+		{"HTTP/2, it says that it failed", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			end := make(chan struct{})
+			url, conf := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.CopyN(io.Discard, r.Body, 5)
+				<-end
+				c.ends(w, r)
+			}, c.http2, 0)
+			p := start(t, &Pool{Servers: []Server{at(t, url), backup(at(t, url))}, TLS: conf, SNI: "example.com", Log: quiet})
+			var work, sent sync.WaitGroup
+			for range failureLimit {
+				body, client := io.Pipe()
+				r := request(t, "POST", "/", "x")
+				r.Body, r.ContentLength = body, -1
+				work.Go(func() {
+					if _, err := ask(t, p, r); err != nil && (!errors.As(err, new(*RequestError)) || !IsTimeout(err)) {
+						t.Errorf("error %v", err)
+					}
+					body.Close()
+				})
+				sent.Go(func() { _, _ = io.WriteString(client, "hello") }) // returns when that is read
+				work.Go(func() {
+					<-end
+					for _, err := io.WriteString(client, "more"); err == nil; _, err = io.WriteString(client, "more") {
+						<-time.After(10 * time.Millisecond) // not all of the body while the server ends it
+					}
+				})
+			}
+			sent.Wait()
+			<-time.After(clientWait + clientWait/4) // is what is tested
+			close(end)
+			work.Wait()
+			wantNoBlame(t, p)
+		})
+	}
+}
+
+// A client that takes its time with a request is not taken for a server that takes it.
+func TestSlowRequestIsNoSilence(t *testing.T) {
+	p := still(t, &Pool{}, 1, 1)
+	now := time.Now()
+	p.mu.Lock()
+	pl, _ := p.take(now, &Ask{body: true}, 0)
+	p.mu.Unlock()
+	later := now.Add(time.Minute)
+	if got := picks(p, later, 4); strings.Count(got, "a") != 2 {
+		t.Errorf("while the client sends: %s", got)
+	}
+	p.mu.Lock()
+	pl.owe(later)
+	p.mu.Unlock()
+	if got := picks(p, later.Add(1100*time.Millisecond), 4); got != "bbbb" {
+		t.Errorf("when the server has kept it waiting: %s", got)
+	}
+}
+
+// How long a client takes with its request is no part of how long the server takes to answer.
+func TestSlowRequestIsNoLatency(t *testing.T) {
+	s := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	body, client := io.Pipe()
+	r := request(t, "POST", "/", "x")
+	r.Body, r.ContentLength = body, -1
+	const pause = 300 * time.Millisecond
+	go func() {
+		_, _ = io.WriteString(client, "hello")
+		<-time.After(pause) // is what is tested
+		client.Close()
+	}()
+	if _, err := ask(t, p, r); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if got := p.all[0].latency; got >= pause/8 {
+		t.Errorf("the mean after one answer is %v", got)
+	}
+}
+
+// Who leaves a server that keeps everybody waiting says nothing about it but that: others are asked first for a while, or until it answers.
+func TestLeavingASilentServer(t *testing.T) {
+	u, asked := hole(t)
+	other := newServer(t, "other")
+	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, other.URL)}, FirstByteTimeout: time.Minute, Log: quiet})
+	ctx, leave := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	for range 2 { // of which one goes to each
+		work.Go(func() { _, _ = ask(t, p, request(t, "GET", "/", "").WithContext(ctx)) })
+	}
+	until(t, "it is silent", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.isSilent(p.all[0], time.Now())
+	})
+	leave()
+	work.Wait()
+	for range 4 {
+		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "other" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+	wantNoBlame(t, p)
+	if got := picks(p, time.Now().Add(leftTime), 4); strings.Count(got, "a") != 2 {
+		t.Errorf("after a while: %s", got)
+	}
+}
+
+// Statuses by which a server says that it can't do what the client wants are no failures.
+func TestStatusesOfRequests(t *testing.T) {
+	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false, 507: true, 508: false, 510: false, 520: true} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		defer s.Close()
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, s.URL))}, Log: quiet})
+		for range failureLimit {
+			_, _ = ask(t, p, request(t, "BREW", "/", ""))
+		}
+		if got := p.Status().Servers[0].State == "ejected"; got != failure {
+			t.Errorf("%d: ejected %v, want %v", status, got, failure)
+		}
+	}
+}
+
+// A client that takes its time with the request that finds out whether a server takes connections again keeps nobody else from that server.
+func TestSlowRequestOnTrial(t *testing.T) {
+	s := newServer(t, "up")
+	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	fail(p, p.all[0], time.Now(), refused, failureLimit)
+	body, client := io.Pipe()
+	r := request(t, "POST", "/", "x")
+	r.Body, r.ContentLength = body, -1
+	var work sync.WaitGroup
+	work.Go(func() {
+		if _, err := ask(t, p, r); err != nil {
+			t.Error(err)
+		}
+	})
+	_, _ = io.WriteString(client, "hello") // it is connected when that is read
+	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	client.Close()
+	work.Wait()
+}
