@@ -107,8 +107,8 @@ func (c *client) ask(r *http.Request) {
 }
 
 // answered looks at how a request ended: a client that takes most of its requests back at once only costs (CVE-2023-44487), and its connection is ended.
-func (c *client) answered(r *http.Request, bytes int64, flooding prometheus.Counter) {
-	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || bytes >= resetBytes {
+func (c *client) answered(r *http.Request, w *recorder, flooding prometheus.Counter) {
+	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || w.bytes >= resetBytes {
 		return
 	}
 	resetting := c.resetting.Load()

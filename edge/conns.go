@@ -92,6 +92,11 @@ func clientNetwork(a net.Addr) (netip.Prefix, bool) {
 	case *net.UDPAddr:
 		ip = a.AddrPort().Addr()
 	}
+	return networkOf(ip)
+}
+
+// networkOf is clientNetwork of an address.
+func networkOf(ip netip.Addr) (netip.Prefix, bool) {
 	ip = ip.Unmap()
 	if !ip.IsValid() || ip.IsLoopback() {
 		return netip.Prefix{}, false

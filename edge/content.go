@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -195,13 +196,34 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
 }
 
-// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header block.
+// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header block. It begins anew where the share of another client is used up; for its own it waits.
 func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight, error) {
+	alone := false
+	for range 4 {
+		f, leads, err := c.joinOnce(ctx, p, alone)
+		if err == nil {
+			return f, nil
+		}
+		if !f.open || !errors.Is(err, origin.ErrShare) {
+			return nil, err
+		}
+		alone = leads
+	}
+	return nil, origin.ErrShare
+}
+
+// joinOnce is join for one flight, which is left already if there is an error. An alone one is not for others.
+func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool, err error) {
 	s, x := c.server, c.x
 	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
 	key := c.key.Fragment(c.StrongValidator(), slice.Start)
 	stage := x.site.Origin.Stage(string(x.key), x.came)
-	f, leads := s.flights.join(flightKey{key, stage}, storage.Header{Key: string(key), URL: x.target.URL(), Epoch: s.Store.Epoch()})
+	header := storage.Header{Key: string(key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
+	if alone {
+		f, leads = newFlight(flightKey{key, stage}, header), true
+	} else {
+		f, leads = s.flights.join(flightKey{key, stage}, header)
+	}
 	if leads {
 		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{}, stage)
 		t.part = true
@@ -221,9 +243,8 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 	}
 	if err != nil {
 		s.flights.leave(f)
-		return nil, err
 	}
-	return f, nil
+	return f, leads, err
 }
 
 func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) error {

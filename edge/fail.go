@@ -21,7 +21,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 			return
 		}
 	}
-	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) {
+	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) && clientFault(err) == 0 {
 		st.Detail = origin.Reason(err)
 		status := http.StatusGatewayTimeout // what must be validated can't be (RFC 9111, 5.2.2.2)
 		if x.peer {
@@ -42,7 +42,12 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 		return // the client left, so there is nobody to tell and nothing wrong with the origin
 	}
 	status := http.StatusBadGateway
-	switch {
+	switch fault := clientFault(err); {
+	case fault != 0:
+		status = fault
+		if status == http.StatusTooManyRequests {
+			x.w.Header().Set("Retry-After", "1")
+		}
 	case errors.Is(err, origin.ErrBusy):
 		status = http.StatusServiceUnavailable
 		x.w.Header().Set("Retry-After", "1")
@@ -60,12 +65,30 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 	s.fail(x, status, st)
 }
 
+// clientFault is the status of a failure that is the fault of the client; 0 if it is not.
+func clientFault(err error) int {
+	switch {
+	case errors.Is(err, origin.ErrShare):
+		return http.StatusTooManyRequests
+	case errors.Is(err, origin.ErrFields):
+		return http.StatusRequestHeaderFieldsTooLarge
+	case !errors.As(err, new(*origin.RequestError)):
+		return 0
+	case origin.IsTimeout(err):
+		return http.StatusRequestTimeout
+	}
+	return http.StatusBadRequest
+}
+
 // fail answers with an error of the edge's own.
 func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 	h := x.w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	s.setStatus(h, nil, st)
+	if x.w.body != nil {
+		x.w.body.giveUp(h)
+	}
 	x.w.WriteHeader(status)
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write([]byte(http.StatusText(status) + ": " + st.Detail + "\n"))
@@ -75,8 +98,11 @@ func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 // originError is the reason of a failure that is an origin's own answer.
 const originError = "origin-error"
 
-// fetchFailed remembers how the fetch of a key failed, and logs it. The log gets one line of a site and a reason in noteTime, as a server that is down fails all that is asked.
+// fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's fault. The log gets one line of a site and a reason in noteTime, as a server that is down fails all that is asked.
 func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err error) {
+	if clientFault(err) != 0 {
+		return
+	}
 	now := time.Now()
 	f := origin.FailureOf(err, now)
 	if errors.As(err, new(*statusError)) {

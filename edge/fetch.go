@@ -19,6 +19,7 @@ import (
 // fetch is what a flight asks of an origin.
 type fetch struct {
 	site    *Site
+	ask     origin.Ask
 	born    born // of what is stored; its fields and tags are known once the answer is
 	target  httpcache.Target
 	stage   origin.Stage  // where the request goes on
@@ -74,7 +75,7 @@ func (f *flight) trace(ctx context.Context) context.Context {
 func (s *Server) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, err := s.fetch(t.site, t.request, t.born.uri, t.stage)
+	resp, err := s.fetch(t.site, t.request, t.ask, t.stage)
 	if err != nil {
 		return err
 	}
@@ -121,6 +122,10 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
+		if !origin.Stream(resp.Body) {
+			resp.Body.Close()
+			return fmt.Errorf("%w: too many clients take their time with what can't be stored", origin.ErrBusy)
+		}
 		s.decline(f, resp)
 		return nil
 	}
@@ -251,11 +256,16 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
+	streams := false
 	for {
 		n, err := r.Read(*buf)
 		if n > 0 {
 			if !f.unstored && f.size+int64(n) > limit {
 				f.change(func() { f.unstored = true })
+			}
+			if f.unstored && !streams {
+				streams = true
+				origin.Stream(r)
 			}
 			if err := f.append(ctx, (*buf)[:n]); err != nil {
 				return err

@@ -37,6 +37,7 @@ const (
 type flight struct {
 	key    flightKey
 	header storage.Header // of the object that it may become
+	open   bool           // it can be joined, or could
 	cancel context.CancelFunc
 
 	// mu guards what follows. changed is closed and replaced at each change.
@@ -270,6 +271,7 @@ func (fs *flights) join(key flightKey, h storage.Header) (f *flight, leads bool)
 		return f, false
 	}
 	f = newFlight(key, h)
+	f.open = true
 	fs.byKey[key] = f
 	return f, true
 }

@@ -2,7 +2,9 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -29,6 +31,8 @@ type exchange struct {
 	epoch uint64 // the newest purge when what is stored was looked up
 	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
 	variant httpcache.Key
+	// alone says that nobody else is to wait for what is fetched, as the client has its share of the requests to the origin.
+	alone bool
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
 	hasty bool
 }
@@ -58,7 +62,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	from, _ := r.Context().Value(clientKey{}).(*client)
 	from.ask(r)
 	s.conns.arrived(from)
-	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece}
+	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece, tunnel: s.newTunnel}
 	if r.ProtoMajor == 1 {
 		rec.piece = chunk // the line is its own
 	}
@@ -78,19 +82,27 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 		}
 	}()
 	defer rec.end(r.ProtoMajor)
-	defer func() { from.answered(r, rec.bytes, s.conns.flooding) }()
+	defer from.answered(r, rec, s.conns.flooding)
+	var unread error
 	if r.Body != http.NoBody {
-		body := &timedBody{ReadCloser: r.Body, client: from, control: rec.control}
-		defer body.answered()
-		r.Body = body
-		knowBody(r)
+		r, rec.body = s.watchBody(r, from, rec.control)
+		defer rec.body.answered()
+		x.r = r
+		unread = knowBody(r)
 	}
 	rec.plain = r.TLS == nil && !x.peer
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
 		rec.fields = s.altSvc
 	}
 	x.w = rec
+	if unread != nil {
+		s.refuse(x, clientFault(&origin.RequestError{Err: unread}), "the body can't be read")
+		return
+	}
 	s.serve(x)
+	if rec.status == 0 && r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client left, at least with its sending side; it is not to get an empty 200
+	}
 }
 
 func (s *Server) serve(x *exchange) {
@@ -215,6 +227,16 @@ func (x *exchange) secure() bool {
 	return x.r.TLS != nil
 }
 
+// network is what the requests of a client to origins are counted by; zero if they are not. Those of a peer are counted where its clients are.
+func (x *exchange) network() netip.Prefix {
+	if x.peer {
+		return netip.Prefix{}
+	}
+	from, _ := netip.ParseAddrPort(x.r.RemoteAddr)
+	network, _ := networkOf(from.Addr())
+	return network
+}
+
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a
 // flight whose response is another variant.
 func (s *Server) lookup(x *exchange) {
@@ -307,9 +329,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	case part && passes:
 		s.pass(x, forward)
 		return true
-	case part:
+	case part && !x.alone:
 		f, leads = s.flights.join(flightKey{own.Fragment("", slice.Start), stage}, header)
-	case passes:
+	case passes || x.alone:
 		f = newFlight(flightKey{own, stage}, header) // nobody else waits for it
 	default:
 		f, leads = s.flights.join(flightKey{own, stage}, header)
@@ -372,6 +394,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		}
 		s.passOn(x, resp, st)
 		return true
+	case p == failed && f.open && errors.Is(ferr, origin.ErrShare):
+		x.alone = leads
+		return false // the leader waits for its share, and the others don't
 	case p == failed:
 		s.failed(x, have, d, ferr, st)
 		return true
@@ -453,6 +478,6 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	if stage != origin.ToOrigin && s.cache.changed.get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
+	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open}, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }

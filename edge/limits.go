@@ -2,17 +2,26 @@ package edge
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
 	headerTimeout  = 10 * time.Second // for a request's header block
 	idleTimeout    = 2 * time.Minute  // of a connection between requests
-	bodyTimeout    = time.Minute      // for the next bytes of a request's body
+	bodyTimeout    = time.Minute      // that a request's body may be waited for, beyond a second for each bodyRate
+	bodyRate       = 1 << 10          // bytes a second
+	lingerTimeout  = 2 * time.Second  // for a client to stop sending when it has its answer
 	sendTimeout    = time.Minute      // for a client to take 256 KiB at most
 	maxHeaderBytes = 64 << 10         // of a request; more is answered with 431
 	maxFields      = 200              // header lines of a request; more are answered with 431
@@ -24,32 +33,100 @@ const (
 	drainTimeout   = 30 * time.Second // for what is under way when the edge stops
 )
 
-// timedBody is a request's body whose client has to go on sending.
-type timedBody struct {
+// requestBody is a request's body whose client has to go on sending: beyond a second for each KiB
+// that it sends, it may keep the edge waiting for bodyTimeout in all. What it sends faster than
+// that makes up for waits of before, and no more.
+type requestBody struct {
 	io.ReadCloser
-	client *client // nil if its connection is not limited
+	client  *client // nil if its connection is not limited
+	timeout time.Duration
+	left    time.Duration      // how long it may still keep the edge waiting
+	drained bool               // whoever reads the connection next reads the rest of the body first, as with HTTP/1
+	begun   atomic.Bool        // the response has begun
+	ended   error              // that Read returned; it stays
+	slow    prometheus.Counter // nil on a node that is no edge
+
+	from   context.Context    // of the request as net/http has it
+	cancel context.CancelFunc // of the request
+	whole  atomic.Bool        // all of the body was read
 
 	mu sync.Mutex
-	// control is nil once the request is answered. A transport may read on then, for an origin that answered before it had all of the body, and a ResponseController must not be used any more:
+	// control is nil once the request is answered. A transport may read on then, for an origin that
+	// answered before it had all of the body, and a ResponseController must not be used any more:
 	// with HTTP/2 that panics, with HTTP/1.1 it changes the deadline of the next request.
 	control *http.ResponseController
 }
 
-// Read waits at most bodyTimeout. At the end the deadline is taken back, because the server goes on reading the connection.
-func (b *timedBody) Read(p []byte) (int, error) {
-	b.setDeadline(time.Now().Add(bodyTimeout))
+// errSlowBody is the end of a body whose client sends too little.
+var errSlowBody = fmt.Errorf("the body comes too slowly: %w", os.ErrDeadlineExceeded)
+
+// watchBody has the client of a request go on sending the body, whoever reads it. It returns the
+// request to go on with, and its body. With HTTP/1 net/http ends the context when the body can't be
+// read, as if the client had left; this request's context goes on, so that the client can be told
+// what is wrong.
+func (s *Server) watchBody(r *http.Request, from *client, control *http.ResponseController) (*http.Request, *requestBody) {
+	b := &requestBody{ReadCloser: r.Body, client: from, timeout: cmp.Or(s.bodyTimeout, bodyTimeout), drained: r.ProtoMajor == 1, control: control, from: r.Context()}
+	if s.metrics != nil {
+		b.slow = s.metrics.slowBodies
+	}
+	b.left = b.timeout
+	ctx := b.from
+	if b.drained {
+		b.setDeadline(time.Now().Add(b.timeout))
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, b.cancel = context.WithCancel(ctx)
+	context.AfterFunc(b.from, func() {
+		if b.whole.Load() { // else reading the body ends with an error
+			b.cancel()
+		}
+	})
+	out := r.WithContext(ctx) // net/http is to find its own body in its request
+	out.Body = b
+	return out, b
+}
+
+// Read reads on. While nobody reads there is no deadline, as the client may not be able to send
+// more, but for what net/http drains. When the client is at fault the deadline is over, so that
+// nobody waits for the rest.
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.ended != nil {
+		return 0, b.ended
+	}
+	if b.begun.Load() {
+		b.left = b.timeout // messages go both ways, at the pace of the two
+	}
+	began := time.Now()
+	b.setDeadline(began.Add(b.left))
 	n, err := b.ReadCloser.Read(p)
 	if b.client != nil {
 		b.client.credit.Add(2*int64(n) + 256) // for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
 	}
-	if err != nil {
-		b.setDeadline(time.Time{})
+	b.left = min(b.timeout, b.left-time.Since(began)+time.Duration(n)*time.Second/bodyRate)
+	if err == nil && b.left <= 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSlowBody
+		if b.slow != nil {
+			b.slow.Inc()
+		}
 	}
+	switch {
+	case err == io.EOF:
+		b.setDeadline(time.Time{})
+		b.whole.Store(true)
+		if b.from.Err() != nil {
+			b.cancel()
+		}
+	case err == nil && !b.drained:
+		b.setDeadline(time.Time{})
+	case err != nil:
+		b.setDeadline(past)
+	}
+	b.ended = err
 	return n, err
 }
 
 // setDeadline sets that of the next bytes.
-func (b *timedBody) setDeadline(t time.Time) {
+func (b *requestBody) setDeadline(t time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.control != nil {
@@ -57,33 +134,39 @@ func (b *timedBody) setDeadline(t time.Time) {
 	}
 }
 
+// giveUp ends a request whose answer does not depend on the rest of the body. Over HTTP/1 nobody
+// reads that but to let the client see the answer, and the connection ends.
+func (b *requestBody) giveUp(h http.Header) {
+	if b.drained && !b.whole.Load() {
+		h.Set("Connection", "close")
+		b.setDeadline(time.Now().Add(min(lingerTimeout, b.timeout)))
+	}
+}
+
 // answered has to be called before the handler returns.
-func (b *timedBody) answered() {
+func (b *requestBody) answered() {
+	b.cancel()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.control = nil
 }
 
-// Close ends the body.
-func (b *timedBody) Close() error {
-	b.setDeadline(time.Time{})
-	return b.ReadCloser.Close()
-}
-
-// knowBody finds out whether a request over HTTP/3 has a body where most have none: its header block doesn't tell, but for Content-Length.
-func knowBody(r *http.Request) {
-	if r.ProtoMajor < 3 || r.ContentLength >= 0 || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodDelete &&
+// knowBody finds out whether a request has a body where most have none, if the header block doesn't
+// tell: HTTP/2 and HTTP/3 end it later. An error is the client's.
+func knowBody(r *http.Request) error {
+	if r.ContentLength >= 0 || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodDelete &&
 		r.Method != http.MethodOptions && r.Method != http.MethodTrace {
-		return
+		return nil
 	}
 	var p [1]byte
 	n, err := io.ReadFull(r.Body, p[:])
-	if n == 0 && errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
 		r.Body, r.ContentLength = http.NoBody, 0
-		return
+		return nil
 	}
 	r.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(p[:n]), r.Body), r.Body}
+	return err
 }

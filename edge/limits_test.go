@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +73,8 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 // What reads a body after its request was answered sets no deadlines: the controller is not the request's any more.
 func TestBodyReadAfterAnswer(t *testing.T) {
 	w := &deadlines{}
-	b := &timedBody{ReadCloser: io.NopCloser(strings.NewReader("body")), control: http.NewResponseController(w)}
+	_, b := (&Server{}).watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w))
+	w.set = 0
 	if _, err := b.Read(make([]byte, 1)); err != nil || w.set != 1 {
 		t.Fatalf("%d deadlines before the answer, %v", w.set, err)
 	}

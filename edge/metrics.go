@@ -2,6 +2,7 @@ package edge
 
 import (
 	"container/list"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -27,21 +28,27 @@ type recorder struct {
 	fields  http.Header    // that every final response of the edge to a client has
 	plain   bool           // the client came without TLS
 
-	client  *client // nil if its connection is not limited
-	piece   int     // bytes that are written at once
-	holds   int     // bytes of memory that a write holds beyond what it writes
-	weight  int     // of what is written, among senders
-	senders *senders
-	since   time.Time     // when the write that is under way began, or was given up
-	list    *list.List    // of senders that it is in
-	load    *int          // of that list
-	place   *list.Element // in that, nil if it is in none; all four are guarded by senders.mu
-	cache   httpcache.Status
+	client   *client                 // nil if its connection is not limited
+	body     *requestBody            // of the request; nil without one
+	tunnel   func(net.Conn) net.Conn // makes one of a connection
+	hijacked bool                    // it is one
+	piece    int                     // bytes that are written at once
+	holds    int                     // bytes of memory that a write holds beyond what it writes
+	weight   int                     // of what is written, among senders
+	senders  *senders
+	since    time.Time     // when the write that is under way began, or was given up
+	list     *list.List    // of senders that it is in
+	load     *int          // of that list
+	place    *list.Element // in that, nil if it is in none; all four are guarded by senders.mu
+	cache    httpcache.Status
 }
 
 func (r *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
+		if r.body != nil {
+			r.body.begun.Store(true)
+		}
 		h := r.Header()
 		if _, ok := h["Content-Type"]; !ok {
 			h["Content-Type"] = nil // or net/http guesses one, if it has some of the body already
@@ -120,6 +127,8 @@ type metrics struct {
 	found    sync.Map // of counterKey: *counters; there are as many as there are series
 	cut      prometheus.Counter
 	lane     prometheus.Counter
+	// What the limits of clients cut.
+	slowBodies, slowWrites, idleTunnels prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []origin.Status) (*metrics, error) {
@@ -134,7 +143,10 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []
 	}
 	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total", Help: "Requests cut off because they were not done when the edge had to end."})
 	m.lane = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_hit_lane_total", Help: "Requests answered by the hit lane."})
-	for _, c := range []prometheus.Collector{m.cut, m.lane, m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
+	m.slowBodies = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_bodies_slow_total", Help: "Requests answered with 408, or cut, because their body came too slowly."})
+	m.slowWrites = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_writes_slow_total", Help: "Responses cut because their clients took what was written too slowly."})
+	m.idleTunnels = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_tunnels_idle_total", Help: "Tunnels, as WebSockets, ended because nothing went through them for long."})
+	for _, c := range []prometheus.Collector{m.cut, m.slowBodies, m.slowWrites, m.idleTunnels, m.lane, m.requests, m.bytes, m.seconds, storeCollector{store}, originCollector{pools}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

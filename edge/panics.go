@@ -48,9 +48,9 @@ func (s *Server) guard(h http.Handler) http.Handler {
 			}
 		}()
 		if r.Body != http.NoBody {
-			body := &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w)}
+			var body *requestBody
+			r, body = s.watchBody(r, nil, http.NewResponseController(w))
 			defer body.answered()
-			r.Body = body
 		}
 		h.ServeHTTP(w, r)
 	})

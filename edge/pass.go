@@ -98,7 +98,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // ask sends requests to the origin, past all other edges.
 func (s *Server) ask(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
-		return s.fetch(x.site, r, x.key, origin.ToOrigin)
+		return s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true}, origin.ToOrigin)
 	}
 }
 
@@ -122,8 +122,12 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	if received != nil {
 		ask = func(*http.Request) (*http.Response, error) { return received, nil }
 	}
+	sent := false
 	p := &httputil.ReverseProxy{
-		Transport: ask,
+		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			sent = true
+			return ask(r)
+		}),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
 			r.Out.Trailer = nil // which ReverseProxy only announces
@@ -152,6 +156,12 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			switch {
+			case x.w.hijacked:
+				return // the client left with the connection
+			case !sent:
+				err = &origin.RequestError{Err: err} // it can't be passed on
+			}
 			if x.r.Context().Err() == nil { // else the client left
 				s.fetchFailed(x.site, x.key, x.target.URL(), err)
 			}

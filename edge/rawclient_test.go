@@ -206,17 +206,29 @@ func (c *rawHTTP3) askOnce(q rawRequest) answer {
 		return answer{err: err}
 	}
 	_ = s.SetDeadline(time.Now().Add(30 * time.Second))
-	var block bytes.Buffer
-	enc := qpack.NewEncoder(&block)
-	for _, f := range append(q.pseudo(), q.fields...) {
-		_ = enc.WriteField(qpack.HeaderField{Name: f.Name, Value: f.Value})
-	}
-	const headers, data = 1, 0
-	b := quicvarint.Append(quicvarint.Append(nil, headers), uint64(block.Len()))
-	if _, err := s.Write(append(b, block.Bytes()...)); err != nil {
+	const headers = 1
+	block := qpackBlock(append(q.pseudo(), q.fields...))
+	b := quicvarint.Append(quicvarint.Append(nil, headers), uint64(len(block)))
+	if _, err := s.Write(append(b, block...)); err != nil {
 		return answer{err: err}
 	}
 	s.Close()
+	return answerOnStream(s)
+}
+
+// qpackBlock is a field section of HTTP/3.
+func qpackBlock(fields []hpack.HeaderField) []byte {
+	var block bytes.Buffer
+	enc := qpack.NewEncoder(&block)
+	for _, f := range fields {
+		_ = enc.WriteField(qpack.HeaderField{Name: f.Name, Value: f.Value})
+	}
+	return block.Bytes()
+}
+
+// answerOnStream reads a response of HTTP/3.
+func answerOnStream(s *quic.Stream) answer {
+	const headers, data = 1, 0
 	got := answer{header: http.Header{}}
 	r := quicvarint.NewReader(s)
 	for {

@@ -21,9 +21,9 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
 // peer. Fields of the connection to the origin, and names that are none, are not to be stored or
 // passed on.
-func (s *Server) fetch(site *Site, r *http.Request, key httpcache.Key, stage origin.Stage) (*http.Response, error) {
+func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.Stage) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
-	resp, err := site.Origin.Fetch(r.WithContext(ctx), origin.Ask{Key: string(key)}, stage)
+	resp, err := site.Origin.Fetch(r.WithContext(ctx), a, stage)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +100,9 @@ type trailerBody struct {
 	io.ReadCloser
 	resp *http.Response
 }
+
+// Unwrap returns the body as it came from the origin.
+func (b *trailerBody) Unwrap() io.ReadCloser { return b.ReadCloser }
 
 // Read reads on.
 func (b *trailerBody) Read(p []byte) (int, error) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB, or what it writes of the RAM tier, which may have let go of that.
@@ -21,7 +23,8 @@ const (
 // senders are the responses that wait for their clients to take what was written. What takes too long is given up, so that the memory of slow readers is bounded: one list for all of them
 // costs less than a deadline for each write, which with HTTP/2 is a message to the connection.
 type senders struct {
-	limit int // 0 means maxSenders; four times as many may wait at all
+	limit int                // 0 means maxSenders; four times as many may wait at all
+	slow  prometheus.Counter // writes that were given up
 
 	mu      sync.Mutex
 	waiting list.List // of *recorder; who began to write first comes first
@@ -56,6 +59,7 @@ func (s *senders) begin(r *recorder, now time.Time) {
 	}
 	s.mu.Unlock()
 	if oldest != nil {
+		s.slow.Inc()
 		oldest.cut(now)
 	}
 }
@@ -105,6 +109,7 @@ func (s *senders) expire(now time.Time) {
 		}
 		allowed = sendTimeout
 		s.leave(oldest)
+		s.slow.Inc()
 		s.join(oldest, &s.givenUp, &s.left, now)
 		_ = oldest.control.SetWriteDeadline(time.Now()) // its goroutine is still in the write, as it leaves the list after it
 	}

@@ -72,6 +72,8 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
+	bodyTimeout, tunnelIdle time.Duration // 0 means the constants
+
 	sent       atomic.Uint64 // bytes of bodies
 	active     atomic.Int64  // requests under way, and tunnels
 	activeQUIC atomic.Int64  // those of HTTP/3
@@ -120,6 +122,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err := s.AccessLog.start(s.Registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
+	s.senders.slow = s.metrics.slowWrites
 	s.cache = newCache(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}}
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)

@@ -11,11 +11,14 @@ import (
 // Ask is what a request is to a pool.
 type Ask struct {
 	Key string // what the hash balance goes by
-	// Client is the network whose share of the places the request takes. The zero Prefix has no bound.
+	// Client is the network whose share of the places the request takes. The zero Prefix has no
+	// bound.
 	Client netip.Prefix
-	// Streams means that the response goes to the client as it comes, so that the client may hold the place for long. Requests with a body stream too, and upgrades.
+	// Streams means that the response goes to the client as it comes, so that the client may hold
+	// the place for long. Requests with a body stream too, and upgrades.
 	Streams bool
-	// Shared means that other clients wait for the response too. They must not wait for a place until the client has one: where its share is used up, Fetch fails with ErrShare at once.
+	// Shared means that other clients wait for the response too. They must not wait for a place
+	// until the client has one: where its share is used up, Fetch fails with ErrShare at once.
 	Shared bool
 
 	hash    uint64
@@ -23,7 +26,8 @@ type Ask struct {
 	upgrade bool // it asks for a tunnel
 }
 
-// ErrShare is the failure of a Fetch for a client that has as many requests under way as one client may.
+// ErrShare is the failure of a Fetch for a client that has as many requests under way as one client
+// may.
 var ErrShare = errors.New("the client has as many requests under way as one client may")
 
 // of completes a for a request.
@@ -38,10 +42,12 @@ func (a Ask) of(r *http.Request, hash uint64) *Ask {
 // leastForClient is what one client may have of a small limit.
 const leastForClient = 16
 
-// clientLimit is how much of a limit one client may have: a quarter, or leastForClient if that is more, but not the last quarter.
+// clientLimit is how much of a limit one client may have: a quarter, or leastForClient if that is
+// more, but not the last quarter.
 func clientLimit(limit int) int { return max(limit/4, min(leastForClient, limit-limit/4)) }
 
-// streamLimit is how much of a limit requests may have that are held at the pace of clients. The last quarter is for what the cache fetches.
+// streamLimit is how much of a limit requests may have that are held at the pace of clients. The
+// last quarter is for what the cache fetches.
 func streamLimit(limit int) int { return limit - limit/4 }
 
 // tally counts what each client has.
@@ -86,7 +92,8 @@ func (b *backend) room(p *Pool, a *Ask) room {
 	return free
 }
 
-// place is what a request holds at a server. An upgrade holds a place for a request and one for a tunnel, until it is known which of the two it is. What is below the line is guarded by Pool.mu.
+// place is what a request holds at a server. An upgrade holds a place for a request and one for a
+// tunnel, until it is known which of the two it is. What is below the line is guarded by Pool.mu.
 type place struct {
 	b      *backend
 	client netip.Prefix
@@ -127,7 +134,8 @@ func (pl *place) stream() {
 	}
 }
 
-// owe notes that the server has the whole request. Before that it can't answer, which is no fault of its own. The caller holds mu.
+// owe notes that the server has the whole request. Before that it can't answer, which is no fault
+// of its own. The caller holds mu.
 func (pl *place) owe(now time.Time) {
 	if pl.owed || pl.answered {
 		return
@@ -138,7 +146,8 @@ func (pl *place) owe(now time.Time) {
 	}
 }
 
-// answer notes that the server owes nothing any more. It reports whether it did, and since when. The caller holds mu.
+// answer notes that the server owes nothing any more. It reports whether it did, and since when.
+// The caller holds mu.
 func (pl *place) answer() (owed bool, since time.Time) {
 	owed = pl.owed
 	if owed {
@@ -182,8 +191,9 @@ func (p *Pool) release(pl *place) {
 	p.grant(time.Now())
 }
 
-// Stream has the body of a response count among those that stream, as it turned out that it can't be stored. It reports whether there was room for one more. A body that wraps another one has
-// to have a method Unwrap.
+// Stream has the body of a response count among those that stream, as it turned out that it can't
+// be stored. It reports whether there was room for one more. A body that wraps another one has to
+// have a method Unwrap.
 func Stream(of io.Reader) bool {
 	for {
 		switch b := of.(type) {

@@ -27,7 +27,8 @@ func TestLimitsOfAClient(t *testing.T) {
 	}
 }
 
-// fill takes places until there is none for such a request, and returns how many there were, and why there is no other.
+// fill takes places until there is none for such a request, and returns how many there were, and
+// why there is no other.
 func fill(p *Pool, a Ask) (places []*place, has room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

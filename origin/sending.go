@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// RequestError is the failure of a Fetch that is no server's: the request could not be read from the client, or can't be sent. It counts for nothing of how a server looks, and nobody is asked
+// RequestError is the failure of a Fetch that is no server's: the request could not be read from
+// the client, or can't be sent. It counts for nothing of how a server looks, and nobody is asked
 // again.
 type RequestError struct{ Err error }
 
@@ -22,16 +23,19 @@ func (e *RequestError) Error() string { return "request: " + e.Err.Error() }
 func (e *RequestError) Unwrap() error { return e.Err }
 
 var (
-	// ErrFields is in a RequestError where a server announced that it does not take as many header fields.
+	// ErrFields is in a RequestError where a server announced that it does not take as many header
+	// fields.
 	ErrFields = errors.New("the origin does not take a header block of this size")
 	// errWaited is in a RequestError where the server did not wait longer for the client.
 	errWaited = &timeoutError{"the origin ended the connection before the client had sent the body"}
 )
 
-// clientWait is how long a body may be waited for in all before it is the client's fault that the server gives up, however it does.
+// clientWait is how long a body may be waited for in all before it is the client's fault that the
+// server gives up, however it does.
 const clientWait = time.Second
 
-// sending is a request's body on its way to a server. It tells whose fault a failure is: until the body ends it is the client that has to go on sending, and the server that has to go on taking.
+// sending is a request's body on its way to a server. It tells whose fault a failure is: until the
+// body ends it is the client that has to go on sending, and the server that has to go on taking.
 type sending struct {
 	io.ReadCloser
 	pool     *Pool
@@ -49,8 +53,9 @@ type sending struct {
 	whole   bool          // it has sent all
 }
 
-// watchSending puts itself in the place of a request's body, if there is one. Where a server takes nothing for too long, as by HTTP/2 when it gives no window, it cancels. How
-// long the client takes to send is not the server's fault.
+// watchSending puts itself in the place of a request's body, if there is one. Where a server takes
+// nothing for too long, as by HTTP/2 when it gives no window, it cancels. How long the client takes
+// to send is not the server's fault.
 func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCauseFunc) *sending {
 	s := &sending{ReadCloser: r.Body, pool: p, place: pl, declared: -1}
 	if r.Body == nil || r.Body == http.NoBody {
@@ -136,7 +141,8 @@ func (s *sending) fault() error {
 	return &RequestError{errWaited}
 }
 
-// requestFault is what is wrong with a request whose round trip failed; nil if it is the server's failure. asked is whether the transport had anything to do with the server.
+// requestFault is what is wrong with a request whose round trip failed; nil if it is the server's
+// failure. asked is whether the transport had anything to do with the server.
 func requestFault(err error, asked bool, sending *sending) error {
 	switch {
 	case !asked: // it does not send such a request
