@@ -42,7 +42,7 @@ run: build
 	bin/kaiku demo
 
 test: check-go
-	$(GO) test $(RACE) -timeout 15m ./...
+	$(GO) test $(RACE) -timeout 25m ./...
 
 # dist/kaiku_VERSION_ARCH.deb. The units come from the templates that `kaiku deploy` has.
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
