@@ -21,7 +21,8 @@ func TestEdgesThatStart(t *testing.T) {
 		{"an origin server", false, false, 1, 1},
 	} {
 		var log lines
-		p := still(t, &Pool{Relays: c.relays, Health: &Health{Interval: time.Hour, UnhealthyAfter: 1, HealthyAfter: 1}, Log: slog.New(slog.NewTextHandler(&log, nil))}, 1, 1)
+		p := still(t, &Pool{Relays: c.relays, Log: slog.New(slog.NewTextHandler(&log, nil))}, 1, 1)
+		p.Health = &Health{Interval: time.Hour, UnhealthyAfter: 1, HealthyAfter: 1} // after the start: only this test probes
 		at := p.started.Add(time.Second)
 		if c.seen {
 			p.probed(p.all[0], at, nil, false)
