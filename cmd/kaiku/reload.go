@@ -101,7 +101,7 @@ func (r reloader) Serve(ctx context.Context) error {
 			return nil
 		case <-hup:
 		case <-tick.C:
-			if now := r.stamp(); now == seen {
+			if slices.Equal(r.stamp(), seen) {
 				continue
 			}
 		}
@@ -121,13 +121,22 @@ func (r reloader) Serve(ctx context.Context) error {
 	}
 }
 
-// stamp changes when the fleet file does, or a zone file or geoip database that it names.
-func (r reloader) stamp() string {
-	s := ""
-	for _, f := range append(r.files, r.config) {
-		if info, err := os.Stat(f); err == nil {
-			s += fmt.Sprint(f, info.ModTime().UnixNano(), info.Size(), ";")
+// fileStamp is how a file was found; zero if it is not there.
+type fileStamp struct {
+	changed, size int64
+}
+
+// stamp tells of the fleet file, and of the zone files, geoip database and others that it names, whether one changed.
+func (r reloader) stamp() []fileStamp {
+	stamps := make([]fileStamp, 1+len(r.files))
+	for i := range stamps {
+		file := r.config
+		if i > 0 {
+			file = r.files[i-1]
+		}
+		if info, err := os.Stat(file); err == nil {
+			stamps[i] = fileStamp{info.ModTime().UnixNano(), info.Size()}
 		}
 	}
-	return s
+	return stamps
 }
