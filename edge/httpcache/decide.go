@@ -49,8 +49,8 @@ func RequestDirectives(h http.Header) Directives {
 // Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged says that a soft purge made it
 // stale.
 func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
-	cc, _ := ResponseDirectives(s.Header)
-	lifetime := s.Lifetime(p)
+	cc, targeted := ResponseDirectives(s.Header)
+	lifetime := s.lifetime(p, cc, targeted)
 	d := Decision{Age: s.Age(now)}
 	d.TTL = lifetime.D - d.Age
 	if purged {
@@ -104,7 +104,7 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 // Storable says whether a response may be kept (RFC 9111, 3), and if not, why, with the section. The status is final; what it is a response
 // to is a GET.
 func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
-	cc, _ := ResponseDirectives(s.Header)
+	cc, targeted := ResponseDirectives(s.Header)
 	req := ParseCacheControl(request["Cache-Control"])
 	understood := http.StatusText(s.Status) != ""
 	switch {
@@ -140,7 +140,7 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 			return false, "Vary by the client's address"
 		}
 	}
-	lifetime := s.Lifetime(p)
+	lifetime := s.lifetime(p, cc, targeted)
 	if !lifetime.Explicit && !cc.Public && !heuristicStatus(s.Status) {
 		return false, "no freshness given, and the status has no default (RFC 9111, 3)"
 	}

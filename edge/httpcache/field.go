@@ -48,6 +48,8 @@ func isTokenByte(c byte) bool {
 	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
 // splitList splits field lines into their list members (RFC 9110, 5.6.1): commas inside quoted strings don't count, empty members
 // are left out. A quote that is never closed is an ordinary byte, so that nothing hides behind it.
 func splitList(lines []string) []string {

@@ -95,6 +95,11 @@ type Lifetime struct {
 // encourages.
 func (s *Stored) Lifetime(p Policy) Lifetime {
 	cc, targeted := ResponseDirectives(s.Header)
+	return s.lifetime(p, cc, targeted)
+}
+
+// lifetime is Lifetime of a response with these directives.
+func (s *Stored) lifetime(p Policy, cc Directives, targeted bool) Lifetime {
 	switch {
 	case cc.SMaxAge.Set:
 		return Lifetime{cc.SMaxAge.D, "s-maxage", true}

@@ -3,6 +3,8 @@ package httpcache
 import (
 	"net/http"
 	"time"
+
+	"github.com/dunglas/httpsfv"
 )
 
 // ResponseDirectives returns the directives that a response has for this cache, and whether they come from a field that is meant for caches
@@ -11,7 +13,7 @@ import (
 func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 	if lines := h["Cdn-Cache-Control"]; len(lines) > 0 {
 		// A field that does not parse, or is empty, is as if it were not there (RFC 9213, 2.1).
-		if dict, ok := parseSFDictionary(lines); ok && len(dict) > 0 {
+		if dict, err := httpsfv.UnmarshalDictionary(lines); err == nil && len(dict.Names()) > 0 {
 			return fromDictionary(dict), true
 		}
 	}
@@ -24,25 +26,33 @@ func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 }
 
 // fromDictionary takes the directives of a targeted field. Those of another type than the directive has are ignored; parameters always are (RFC 9213, 2.1).
-func fromDictionary(dict map[string]sfItem) Directives {
+func fromDictionary(dict *httpsfv.Dictionary) Directives {
 	d := Directives{Present: true}
-	flag := func(name string) bool { v := dict[name]; return v.kind == sfBoolean && v.b }
-	seconds := func(name string) Seconds {
-		v, ok := dict[name]
-		if !ok || v.kind != sfInteger {
-			return Seconds{}
+	// value is what a directive has, an inner list included; nil if the directive is not there.
+	value := func(name string) any {
+		m, _ := dict.Get(name)
+		if item, ok := m.(httpsfv.Item); ok {
+			return item.Value
 		}
-		if v.n < 0 {
+		return m
+	}
+	flag := func(name string) bool { return value(name) == true }
+	seconds := func(name string) Seconds {
+		n, ok := value(name).(int64)
+		switch {
+		case !ok:
+			return Seconds{}
+		case n < 0:
 			return Seconds{Set: true}
 		}
-		return Seconds{Set: true, Valid: true, D: time.Duration(min(v.n, maxDelta)) * time.Second}
+		return Seconds{Set: true, Valid: true, D: time.Duration(min(n, maxDelta)) * time.Second}
 	}
 	// no-cache and private may have field names as a String, which cover those alone. An inner list is taken to cover all.
 	names := func(name string) (bool, []string) {
-		switch v, ok := dict[name]; {
-		case ok && v.kind == sfString:
-			return fieldNames(v.s, false, nil)
-		case ok && v.kind == sfInner:
+		switch v := value(name).(type) {
+		case string:
+			return fieldNames(v, false, nil)
+		case httpsfv.InnerList:
 			return true, nil
 		}
 		return flag(name), nil
