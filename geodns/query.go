@@ -30,6 +30,8 @@ type query struct {
 	nsid    bool   // the client wants to know which server answers (RFC 5001)
 	cookie  []byte // of 8, or 16 to 40 octets; nil where there is none
 
+	tsig *dns.TSIG // nil where the query is not signed
+
 	keepalive []byte // nil where the client does not ask for how long the connection stays open
 }
 
@@ -46,8 +48,8 @@ func (q *query) parse(req []byte) (rcode int, ok bool) {
 	}
 	copy(q.header[:], req)
 	rcode = q.parseSections(req)
-	// The form of a message is that of its opcode; only if its EDNS version is foreign does something come before.
-	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers {
+	// The form of a message is that of its opcode; only a foreign EDNS version and a signature come before.
+	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers && rcode != dns.RcodeNotAuth {
 		rcode = dns.RcodeNotImplemented
 	}
 	return rcode, true
@@ -76,7 +78,8 @@ func (q *query) parseSections(req []byte) (rcode int) {
 
 	var opt []byte // the whole record after its owner
 	for section := 1; section <= 3; section++ {
-		for range binary.BigEndian.Uint16(req[4+2*section:]) {
+		records := binary.BigEndian.Uint16(req[4+2*section:])
+		for i := range records {
 			end, err := skipName(req, off, true)
 			if err != nil || end+10 > len(req) {
 				return q.finish(opt, dns.RcodeFormatError)
@@ -92,6 +95,11 @@ func (q *query) parseSections(req []byte) (rcode int) {
 				}
 				opt = req[end:next]
 			}
+			if binary.BigEndian.Uint16(req[end:]) == dns.TypeTSIG {
+				if section != 3 || i != records-1 || !q.signed(req, off) {
+					return q.finish(opt, dns.RcodeFormatError) // RFC 8945 section 5.1
+				}
+			}
 			off = next
 		}
 	}
@@ -99,6 +107,9 @@ func (q *query) parseSections(req []byte) (rcode int) {
 		return q.finish(opt, dns.RcodeFormatError)
 	}
 	rcode = q.finish(opt, dns.RcodeSuccess)
+	if q.tsig != nil && rcode == dns.RcodeSuccess {
+		return dns.RcodeNotAuth
+	}
 	// Without a question a client may ask for a server cookie alone (RFC 7873 section 5.4).
 	if questions == 0 && q.cookie == nil && rcode == dns.RcodeSuccess {
 		rcode = dns.RcodeFormatError

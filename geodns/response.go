@@ -72,6 +72,12 @@ func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []
 		out = r.appendOPT(q, out, rcode)
 		counts[2]++
 	}
+	if q.tsig != nil && rcode == dns.RcodeNotAuth {
+		var added bool
+		if out, added = q.appendBadKey(out, limit); added {
+			counts[2]++
+		}
+	}
 	putHeader(out, q, rcode, aa, tc, counts)
 	return out
 }
