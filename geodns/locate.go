@@ -193,7 +193,27 @@ func openDatabase(path string, open *database) (*database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("geoip database %s: %w", path, err)
 	}
-	return &database{reader: reader, path: path, info: info}, nil
+	db := &database{reader: reader, path: path, info: info}
+	if !db.hasPlaces() {
+		return nil, fmt.Errorf("geoip database %s: it is a %s, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country or GeoLite2-City",
+			path, reader.Metadata.DatabaseType)
+	}
+	return db, nil
+}
+
+// hasPlaces reports whether a database tells where networks are. One of countries or cities does so in its first networks;
+// one of operators, or of kinds of connections, nowhere.
+func (d *database) hasPlaces() bool {
+	seen := 0
+	for result := range d.reader.Networks() {
+		if at, _ := placeOf(result, new(Place)); at != nil {
+			return true
+		}
+		if seen++; seen == 10_000 {
+			break
+		}
+	}
+	return seen == 0 // an empty one is as good as none
 }
 
 // find looks an address up. A record that cannot be read is as good as none: the next source answers.
@@ -206,11 +226,17 @@ func (d *database) find(addr netip.Addr, own *Place) location {
 	if !result.Found() {
 		return at
 	}
+	at.place, at.country = placeOf(result, own)
+	return at
+}
+
+// placeOf is the place of a record, in own, and its country where the place is that of one; nil where it has neither.
+func placeOf(result maxminddb.Result, own *Place) (at *Place, country string) {
 	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
 	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
 	if place := (Place{lat, lon}); ok1 && ok2 && place.check() == nil {
-		*own, at.place = place, own
-		return at
+		*own = place
+		return own, ""
 	}
 	for _, path := range [][]any{
 		paths("country", "iso_code"), paths("country_code"), paths("registered_country", "iso_code"), paths("country"),
@@ -222,12 +248,11 @@ func (d *database) find(addr netip.Addr, own *Place) location {
 		if code, ok := code.(string); ok {
 			if place, ok := centroid(code); ok {
 				*own = place
-				at.place, at.country = own, code
-				return at
+				return own, code
 			}
 		}
 	}
-	return at
+	return nil, ""
 }
 
 func paths(p ...any) []any { return p }

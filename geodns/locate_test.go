@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/phuslu/iploc"
@@ -209,6 +210,21 @@ func TestDatabase(t *testing.T) {
 	}
 	if _, err := openDatabase(path+"x", nil); err == nil {
 		t.Error("a missing file is taken")
+	}
+}
+
+// A database that tells of no place, as GeoLite2-ASN, is refused by its name.
+func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "GeoLite2-ASN.mmdb")
+	writeMMDB(t, path, map[string]any{
+		"203.0.113.0/24":  mmdbMap{"asn", uint32(64496), "organization", "Example"},
+		"198.51.100.0/24": mmdbMap{"asn", uint32(64497), "organization", "Example"},
+	})
+	cfg := testConfig(t)
+	cfg.GeoIP = path
+	err := new(Server).Reload(cfg)
+	if err == nil || !strings.Contains(err.Error(), path+": it is a test, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country") {
+		t.Errorf("error is %v", err)
 	}
 }
 
