@@ -87,7 +87,7 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	qtype := r.q.qtype
 	if alias := at.sets[dns.TypeCNAME]; alias != nil {
-		r.answer = append(r.answer, owned{owner, alias})
+		r.add(owner, alias)
 		// ANY matches the CNAME itself (RFC 1034 section 3.6.2).
 		if qtype == dns.TypeCNAME || qtype == dns.TypeANY {
 			return ""
@@ -102,12 +102,22 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 		return ""
 	}
 	if set := at.sets[qtype]; set != nil {
-		r.answer = append(r.answer, owned{owner, set})
+		r.add(owner, set)
 		r.addresses(set.targets)
 		return ""
 	}
 	r.authority = append(r.authority, zone.soa)
 	return ""
+}
+
+// add adds an RRset to the answer, unless a chain has come to it before: a response has an RRset once (RFC 2181 section 5).
+func (r *resolver) add(owner string, set *rrset) {
+	for _, have := range r.answer {
+		if have.rrset == set && lowerName([]byte(have.owner)) == lowerName([]byte(owner)) {
+			return
+		}
+	}
+	r.answer = append(r.answer, owned{owner, set})
 }
 
 // any gives the HINFO of RFC 8482 section 4.2, unless the name has one of its own.
@@ -124,7 +134,7 @@ func (r *resolver) any(at *node, owner string) {
 // redirect answers from a DNAME above the name: the DNAME, and a CNAME made from it (RFC 6672 section 3.1).
 func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 	dname := at.sets[dns.TypeDNAME]
-	r.answer = append(r.answer, owned{at.owner, dname})
+	r.add(at.owner, dname)
 	// What of the name lies below the DNAME stays; lower case or not, a name has one length.
 	next = owner[:len(n)-len(at.name)] + dname.data[0][0].text
 	if len(next) > maxName {
