@@ -31,6 +31,7 @@ type Node struct {
 	Region    string // nodes of one region share their clients; "" is a region of its own
 	Place     Place
 	Weight    int          // its share among the nodes of one place; 0 is 1
+	Out       bool         // it is taken out: probed, but in no answer
 	Addresses []netip.Addr // at least one, IPv4 or IPv6
 	ALPN      []string     // what it speaks over TLS on port 443, best first, as "h3", "h2"; empty is no TLS, and no HTTPS record
 	Probe     string       // http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy
@@ -163,6 +164,9 @@ func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
 		if slices.Contains(e.Nodes[:i], n) {
 			fail("node %s given twice", n)
 		}
+	}
+	if in := func(n Node) bool { return !n.Out }; len(errs) == 0 && !slices.ContainsFunc(e.choose(cfg.Nodes), in) {
+		fail("all of its nodes are taken out, so that there is nothing to answer")
 	}
 	return errors.Join(errs...)
 }

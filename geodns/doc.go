@@ -10,15 +10,16 @@
 //
 //  1. query.parse reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
 //     FORMERR; so are a question count other than one, two OPT records, a malformed client subnet and a malformed cookie. An
-//     EDNS version other than 0 is BADVERS (RFC 6891), an opcode other than QUERY NOTIMP. Options that are not understood are
+//     EDNS version other than 0 is BADVERS (RFC 6891), a TSIG record NOTAUTH with
+//     BADKEY, as there are no keys (RFC 8945), an opcode other than QUERY NOTIMP. Options that are not understood are
 //     ignored. Only a query with a cookie may have no question (RFC 7873 section 5.4).
 //  2. The zone is the closest one above the name; with none, or for a zone transfer, REFUSED. So is a class other than IN, but
 //     for the names of CHAOS that say who answers, and with what (RFC 4892).
 //  3. The name is looked up in it as RFC 1034 section 4.3.2 says, with the wildcards of RFC 4592, the empty non-terminals of
 //     RFC 8020, DNAME (RFC 6672) and delegations. A CNAME is followed through all zones served. ANY is answered with HINFO
-//     (RFC 8482).
-//  4. A and AAAA of an edge name are chosen: the client is where its EDNS Client Subnet is (RFC 7871), or else the address
-//     that the packet came from; locator says where that is; choose orders the nodes by their distance from there, healthy
+//     (RFC 8482). An RRset is in an answer once, however often a chain comes to it (RFC 2181 section 5).
+//  4. A and AAAA of an edge name are chosen: the client is where its EDNS Client Subnet is (RFC 7871), or else, also where
+//     no source has a place for the subnet, the address that the packet came from; locator says where that is; choose orders the nodes by their distance from there, healthy
 //     ones only, unless none is healthy: a node that may be down is better than no address. Where
 //     some nodes have no IPv6 address, AAAA is answered with no node that is of a worse standing
 //     than one of these, or more than 1,000 km farther away: the answer is then that there is no

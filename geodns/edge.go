@@ -16,7 +16,8 @@ import (
 type edge struct {
 	name     name
 	answers  int
-	nodes    []*nodeState // all of them, in the order configured
+	nodes    []*nodeState // that may be answered, in the order configured
+	out      []Node       // that are taken out
 	fixed    []option     // of nodes, without their states
 	families map[uint16]*family
 	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu, as is wasUp
@@ -68,6 +69,13 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		ttl = 30 * time.Second
 	}
 	seconds := uint32(math.Ceil(ttl.Seconds()))
+	isOut := func(node Node) bool { return node.Out }
+	for _, node := range nodes {
+		if isOut(node) {
+			e.out = append(e.out, node)
+		}
+	}
+	nodes = slices.DeleteFunc(slices.Clone(nodes), isOut)
 	groups := groupsOf(nodes)
 	for i, node := range nodes {
 		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)), id: xxhash.Sum64String(node.Name)}
@@ -205,7 +213,10 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 }
 
 // pickFor is pick for an address. All addresses of the same network that share so many bits as
-// within are given the same.
+// within are given the same; more than an address has means that the resolver's own address counted too.
+//
+// A client subnet that no source has a place for, as those of private networks, says nothing about the
+// client: its resolver is then the best guess. The choice holds for all of what has no place.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
 	best, of, lacking := down, 0, false // of the best standing that there is
 	r.options = append(r.options[:0], f.fixed...)
@@ -225,15 +236,21 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		return r.order, 0, 0, best == down
 	}
 	where := r.locator.find(addr, &r.place)
-	network, hash := clientNetwork(addr)
-	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
 	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is
 	// not.
-	r.order, bits = order, max(1, where.bits)
-	if byClient {
+	bits, within = max(1, where.bits), where.bits
+	byResolver := where.place == nil && addr != r.from
+	if byResolver {
+		addr, within = r.from, math.MaxInt
+		where = r.locator.find(addr, &r.place)
+	}
+	network, hash := clientNetwork(addr)
+	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
+	r.order = order
+	if byClient && !byResolver {
 		bits = max(bits, network)
 	}
-	return order[:min(len(order), e.answers)], bits, where.bits, best == down
+	return order[:min(len(order), e.answers)], bits, within, best == down
 }
 
 // client is the address that an answer is chosen for. Source prefix 0 asks that the client's

@@ -132,6 +132,13 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 			x.Nodes = append(x.Nodes, e.explain(options, p, why))
 		}
 	}
+	for _, node := range e.out {
+		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(), Reason: "taken out, by its weight of 0"}
+		if where.place != nil {
+			out.Distance = where.place.Distance(node.Place)
+		}
+		x.Nodes = append(x.Nodes, out)
+	}
 	for i := range x.Nodes {
 		for _, node := range snap.nodes {
 			if node.Name == x.Nodes[i].Node {

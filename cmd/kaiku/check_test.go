@@ -97,6 +97,7 @@ func TestCheckNamesTheLine(t *testing.T) {
 		{"listen", "admin: \"127.0.0.1:9080\"", "admin: \"127.0.0.1\"", "admin:", "not an address to listen on"},
 		{"zone file that isn't there", "file: example.com.zone", "file: example.org.zone", "example.org.zone", "there is no such file as"},
 		{"weight of words", "weight: 2 }", "weight: two }", "weight: two", "want a whole number"},
+		{"negative weight", "location: [60.17, 24.94]", "location: [60.17, 24.94]\n    weight: -1", "weight: -1", "0 to take the node out, not -1"},
 		{"YAML that does not parse", "roles: [edge]", "roles: [edge", "region: eu-north", "a , or ] is missing"},
 		{"balance", "balance: least-requests", "balance: fastest", "balance: fastest", "is unknown"},
 		{"list where a mapping is wanted", "  health: { path: /.kaiku/health, interval: 2s, timeout: 1s, unhealthy_after: 2, healthy_after: 2 }", "  health: [2s]", "health: [2s]", "want a mapping"},
@@ -195,6 +196,24 @@ func TestCheckTellsAllErrorsAtOnce(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told:\n%v", want, err)
 		}
+	}
+}
+
+// A weight of 0 takes a node out of the answers; without one a node has 1.
+func TestWeightZeroTakesANodeOut(t *testing.T) {
+	fleet, zone := fleetText(t)
+	f, zones, err := loadFleet(writeFleet(t, strings.Replace(fleet, "location: [60.17, 24.94]", "location: [60.17, 24.94]\n    weight: 0", 1), zone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range f.geodnsConfig(zones).Nodes {
+		if n.Out != (n.Name == "hel1") || n.Name != "hel1" && n.Weight != 1 {
+			t.Errorf("node %s has the weight %d, out %v", n.Name, n.Weight, n.Out)
+		}
+	}
+	_, _, err = loadFleet(writeFleet(t, strings.NewReplacer("location: [60.17, 24.94]", "location: [60.17, 24.94]\n    weight: 0", "nodes: [hel1, nyc1, sin1]", "nodes: [hel1]").Replace(fleet), zone))
+	if err == nil || !strings.Contains(err.Error(), "geodns.zones[0].edges.www: all of its nodes have the weight 0") {
+		t.Errorf("an edge name whose nodes are all taken out: %v", err)
 	}
 }
 

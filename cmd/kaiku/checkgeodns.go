@@ -120,6 +120,12 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	if len(z.Edges) > 0 && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.has(roleEdge) }) {
 		f.errorf(at+".edges", "there is no node with the role edge")
 	}
+	for _, e := range z.Edges {
+		answered := func(n Node) bool { return n.has(roleEdge) && (len(e.Nodes) == 0 || slices.Contains(e.Nodes, n.Name)) }
+		if slices.ContainsFunc(f.Nodes, answered) && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return answered(n) && !n.out() }) {
+			f.errorf(at+".edges."+e.Name, "all of its nodes have the weight 0, which takes them out, so that there is nothing to answer: give one of them the weight 1")
+		}
+	}
 }
 
 // checkNames finds hosts that no name leads to, and edge names that no site answers. Hosts outside

@@ -64,8 +64,8 @@ func (f *Fleet) checkNodes() {
 		for i, name := range n.Sites {
 			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, i), name)
 		}
-		if n.Weight < 0 {
-			f.errorf(at+".weight", "a weight is 1 or more, not %d", n.Weight)
+		if n.Weight != nil && *n.Weight < 0 {
+			f.errorf(at+".weight", "a weight is 1 or more, or 0 to take the node out, not %d", *n.Weight)
 		}
 		if n.Location != nil && f.checkLocation(at+".location", *n.Location) {
 			f.checkPlace(at+".location", &n)
@@ -105,7 +105,7 @@ func (f *Fleet) checkNodes() {
 func (f *Fleet) checkFamilies() {
 	edges, without := 0, map[bool][]string{} // by whether the family is IPv6
 	for _, n := range f.Nodes {
-		if !n.has(roleEdge) {
+		if !n.has(roleEdge) || n.out() {
 			continue
 		}
 		edges++

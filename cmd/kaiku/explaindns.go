@@ -74,7 +74,7 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "name\t%s in the zone %s\n", x.Name, x.Zone)
 	if x.Place == nil {
-		fmt.Fprintf(w, "client\t%s, whose place nobody knows\n", x.Client)
+		fmt.Fprintf(w, "client\t%s, whose place nobody knows; where a resolver tells of such a client, its own place counts\n", x.Client)
 	} else {
 		country := ""
 		if x.Country != "" {

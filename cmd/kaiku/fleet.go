@@ -125,7 +125,7 @@ type Node struct {
 	Roles     []string     `yaml:"roles"`
 	Region    string       `yaml:"region"`
 	Location  *Location    `yaml:"location"`
-	Weight    int          `yaml:"weight"`
+	Weight    *int         `yaml:"weight"` // 0 takes it out of the answers of name servers; nil is 1
 	Addresses []netip.Addr `yaml:"addresses"`
 	SSH       string       `yaml:"ssh"`
 	Edge      Edge         `yaml:"edge"`
@@ -254,6 +254,17 @@ const (
 	roleGeoDNS  = "geodns"
 	roleControl = "control"
 )
+
+// out reports whether name servers leave the node out of their answers.
+func (n *Node) out() bool { return n.Weight != nil && *n.Weight == 0 }
+
+// weight is the node's share among the edges of one place.
+func (n *Node) weight() int {
+	if n.Weight == nil {
+		return 1
+	}
+	return *n.Weight
+}
 
 func (n *Node) has(role string) bool {
 	for _, r := range n.Roles {

@@ -181,8 +181,8 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		if n.has(roleEdge) {
-			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.Weight, Addresses: n.Addresses, Probe: f.probeURL(n), ALPN: f.alpn(n),
-				Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
+			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.weight(), Out: n.out(), Addresses: n.Addresses, Probe: f.probeURL(n),
+				ALPN: f.alpn(n), Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}
 	for _, z := range f.GeoDNS.Zones {
