@@ -166,26 +166,35 @@ func (s *Server) decline(f *flight, resp *http.Response) {
 func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	t.site.Policy.StripCookies(answer.Header)
 	updated := t.have.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
-	updated.RemovePrivate()
+	t.site.Policy.RemoveOwn(updated)
 	e := &entry{t.have.object, t.have.response}
 	e.Stored = updated
-	if !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)) {
+	shared, why := t.site.Policy.Storable(t.client, updated)
+	switch {
+	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)):
 		s.Store.Forget(t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
-	} else if ok, _ := t.site.Policy.Storable(t.client, updated); ok {
+		shared = false
+	case shared:
 		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.target)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
 		}
+	case len(t.client["Authorization"]) == 0:
+		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
 	}
 	s.flights.land(f)
-	f.change(func() { f.phase, f.entry = done, e })
+	f.change(func() { f.phase, f.entry, f.forLeader = done, e, !shared })
 }
 
 // fillPart is fill for a slice of a representation of which there are fragments.
 func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
 	t.born.fields = httpcache.VaryFields(t.have.Header["Vary"], t.client)
+	t.site.Policy.StripCookies(answer.Header) // it becomes a part of what is stored for all
 	part, whole, ok := httpcache.ParseContentRange(answer.Header)
+	if shared, _ := t.site.Policy.Storable(t.client, answer); !shared {
+		ok = false
+	}
 	if resp.StatusCode == http.StatusPartialContent && ok && whole == t.have.size && t.have.StrongValidator() != "" &&
 		answer.StrongValidator() == t.have.StrongValidator() {
 		delete(answer.Header, "Content-Range")
@@ -211,7 +220,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	b := &t.born
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
 	b.tags = tagsOf(answer.Header, t.site, t.target)
-	private := answer.RemovePrivate()
+	private := t.site.Policy.RemoveOwn(answer)
 	key := b.key()
 	if fragment {
 		key = key.Fragment(answer.StrongValidator(), part.Start)

@@ -51,6 +51,7 @@ type flight struct {
 	fwdStatus int            // of the origin's answer; 0 without one
 	response  *http.Response // at declined, until the leader takes it; nil if there is nothing to pass on
 	entry     *entry         // at done
+	forLeader bool           // at done: entry is for nobody else
 	interim   []interim      // that came so far
 	body
 }

@@ -358,7 +358,11 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		ctx, cancel = context.WithTimeout(ctx, hastyTime)
 		defer cancel()
 	}
-	p, err := f.outcome(ctx, x.interim)
+	interim := x.interim
+	if !leads {
+		interim = func(int, http.Header) {} // it is of a response that may be for the leader alone
+	}
+	p, err := f.outcome(ctx, interim)
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			f.change(func() { f.keep = true }) // for those who come next
@@ -371,14 +375,14 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	}
 	f.mu.Lock()
 	st := httpcache.Status{Forward: forward, FwdStatus: f.fwdStatus, Collapsed: !leads, Key: x.key}
-	b, e, ferr := f.body, f.entry, f.err
+	b, e, ferr, forLeader := f.body, f.entry, f.err, f.forLeader
 	f.mu.Unlock()
 	v, tags := httpcache.Variant{Fields: b.born.fields}, b.born.tags
 	if e != nil {
 		tags = e.object.Tags()
 	}
 	switch {
-	case p == declined && !leads, p == done && b.stored == nil && e == nil:
+	case p == declined && !leads, p == done && forLeader && !leads, p == done && b.stored == nil && e == nil:
 		return false // nothing came of it for this request
 	case p == declined:
 		resp := f.takeResponse()
@@ -418,8 +422,11 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		return true
 	}
 	// A validation: the stored response was confirmed.
-	st.Stored = true
-	return s.serveEntry(x, e, st, nil)
+	st.Stored = !forLeader
+	if leads {
+		return s.serveEntry(x, e, st, nil)
+	}
+	return s.serveEntry(x, e, st, e.Unvalidated())
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).

@@ -177,7 +177,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
 	updated := have.Update(h, head.RequestTime, head.ResponseTime)
-	updated.RemovePrivate()
+	x.site.Policy.RemoveOwn(updated)
 	if ok, _ := x.site.Policy.Storable(x.r.Header, &httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
 		ResponseTime: head.ResponseTime}); !ok {
 		return // not for all that are served from the store

@@ -225,6 +225,9 @@ func (e *entry) covers(r *http.Request) bool {
 // serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if the request needs more of the representation than can be had.
 func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
 	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
+	if st.Collapsed {
+		a.without = b.stored.Unvalidated()
+	}
 	if b.first == 0 && b.length == b.whole {
 		a.content = &flightContent{flight: f}
 		return s.respond(x, a) == nil

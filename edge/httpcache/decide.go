@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -163,20 +164,26 @@ func (s *Stored) hasValidator() bool {
 	return s.Header.Get("Etag") != "" || !s.LastModified().IsZero()
 }
 
-// RemovePrivate removes the fields that private="..." keeps out of a shared cache, and returns them (RFC 9111, 5.2.2.7).
-func (s *Stored) RemovePrivate() http.Header {
+// RemoveOwn removes from a response what is for the client that asked alone, and returns it: the
+// fields that private="..." names (RFC 9111, 5.2.2.7), and cookies, unless the site has them stored.
+// A response that says no-cache="Set-Cookie" is stored, and its cookie is of one client all the same.
+func (p Policy) RemoveOwn(s *Stored) http.Header {
 	cc, _ := ResponseDirectives(s.Header)
-	var private http.Header
-	for _, name := range cc.PrivateFields {
+	names := cc.PrivateFields
+	if p.SetCookie != StoreSetCookie {
+		names = append(slices.Clip(names), "Set-Cookie")
+	}
+	var own http.Header
+	for _, name := range names {
 		if lines, ok := s.Header[name]; ok {
-			if private == nil {
-				private = http.Header{}
+			if own == nil {
+				own = http.Header{}
 			}
-			private[name] = lines
+			own[name] = lines
 			delete(s.Header, name)
 		}
 	}
-	return private
+	return own
 }
 
 // Unvalidated returns the names of the fields that no-cache="..." keeps from being used without validation (RFC 9111, 5.2.2.4).

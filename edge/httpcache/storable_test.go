@@ -113,7 +113,7 @@ func TestStorable(t *testing.T) {
 // RFC 9111, 5.2.2.4 and 5.2.2.7: the forms that name fields.
 func TestFieldsOfDirectives(t *testing.T) {
 	s := response(200, `Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "Set-Cookie: a=b", "X-User: u", "X-Price: 1", "X-Other: o")
-	s.RemovePrivate()
+	Policy{}.RemoveOwn(s)
 	if want := header(`Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "X-Price: 1", "X-Other: o"); !equalHeader(s.Header, want) {
 		t.Errorf("left are %v", s.Header)
 	}
