@@ -32,7 +32,7 @@ func newWorker(s *Server) *worker {
 func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
 	var sess *session
 	if tcp {
-		sess = new(session)
+		sess = &session{limits: defaultTCPLimits()}
 	}
 	return s.respond(req, from, sess, buf)
 }
@@ -52,7 +52,7 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
 	var sess *session
 	if tcp {
-		sess = new(session)
+		sess = &session{limits: defaultTCPLimits()}
 	}
 	return w.respond(req, from, sess, buf)
 }

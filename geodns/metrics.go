@@ -19,6 +19,7 @@ type metrics struct {
 	zones        *prometheus.CounterVec
 	seconds      prometheus.Histogram
 	panics       prometheus.Counter
+	shed         prometheus.Counter
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
@@ -61,11 +62,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "kaiku_dns_panics_total", Help: "Panics, each of which cost one query its response and is logged with its stack.",
 	})
+	m.shed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "kaiku_dns_tcp_shed_total", Help: "Idle TCP connections that were closed to make room for others.",
+	})
 	m.dropped, m.slipped = m.limited.WithLabelValues("dropped"), m.limited.WithLabelValues("slipped")
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics, m.shed}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {

@@ -48,6 +48,8 @@ type Server struct {
 
 	began time.Time // when it began to serve; guarded by mu
 
+	tcpLimits tcpLimits // the zero value is the usual ones
+
 	udp sockets
 	tcp *net.TCPListener
 }

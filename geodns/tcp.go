@@ -15,75 +15,36 @@ import (
 	"github.com/miekg/dns"
 )
 
-const (
-	maxTCP           = 1024             // connections at a time; the kernel's backlog holds the next ones
-	maxTCPClient     = maxTCP / 8       // of one client network; more are closed
-	idleTimeout      = 10 * time.Second // for a query to come whole (RFC 7766 section 6.2.3: on the order of seconds)
-	keepaliveTimeout = 30 * time.Second // the same, for clients that ask how long it is (RFC 7828)
-	busyTimeout      = time.Second      // the same, when half of the connections are taken
-	busyAge          = 30 * time.Second // for how long a connection may be used at all, when half of them are taken
-)
-
 // serveTCP answers connections until the listener is closed, and then ends those there are.
 func (s *Server) serveTCP(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var conns sync.WaitGroup
-	defer conns.Wait()
+	var running sync.WaitGroup
+	defer running.Wait()
 	defer cancel()
-	slots := make(chan struct{}, maxTCP)
-	busy := func() bool { return len(slots) > maxTCP/2 }
-	clients := tcpClients{open: make(map[uint64]int)}
+	limits := s.tcpLimits
+	if limits == (tcpLimits{}) {
+		limits = defaultTCPLimits()
+	}
+	conns := newTCPConns(limits)
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		conn, err := s.tcp.AcceptTCP()
+		accepted, err := s.tcp.AcceptTCP()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil && retryAccept(ctx, err):
-			<-slots
 			continue
 		case err != nil:
 			return fmt.Errorf("geodns: accept: %w", err)
 		}
-		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-		network := networkOf(from.Addr().Unmap())
-		if !clients.enter(network) {
-			conn.Close()
-			<-slots
-			continue
+		from := accepted.RemoteAddr().(*net.TCPAddr).AddrPort()
+		conn, shed := conns.enter(accepted, networkOf(from.Addr().Unmap()))
+		if shed {
+			s.metrics.shed.Inc()
 		}
-		conns.Go(func() {
-			defer func() { clients.leave(network); <-slots }()
-			s.serveConn(ctx, conn, from, busy)
+		running.Go(func() {
+			defer conns.leave(conn)
+			s.serveConn(ctx, conn, from, conns)
 		})
-	}
-}
-
-// tcpClients counts the connections of each client network (RFC 7766 section 6.2.2: a server may limit them by client).
-type tcpClients struct {
-	mu   sync.Mutex // guards open
-	open map[uint64]int
-}
-
-func (c *tcpClients) enter(network uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open[network] == maxTCPClient {
-		return false
-	}
-	c.open[network]++
-	return true
-}
-
-func (c *tcpClients) leave(network uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open[network]--; c.open[network] == 0 {
-		delete(c.open, network)
 	}
 }
 
@@ -103,6 +64,7 @@ func retryAccept(ctx context.Context, err error) bool {
 
 // session is what the queries of one connection have in common.
 type session struct {
+	limits    tcpLimits
 	busy      bool // there are many connections
 	keepalive bool // the client has asked for how long the connection stays open
 }
@@ -111,11 +73,11 @@ type session struct {
 func (s *session) timeout() time.Duration {
 	switch {
 	case s.busy:
-		return busyTimeout
+		return s.limits.busy
 	case s.keepalive:
-		return keepaliveTimeout
+		return s.limits.keepalive
 	}
-	return idleTimeout
+	return s.limits.idle
 }
 
 // serveConn answers the queries of a connection one after the other, which bounds what is in flight; queries that came
@@ -124,13 +86,13 @@ func (s *session) timeout() time.Duration {
 //
 // A connection may be used for as long as the client likes, unless there are many: then those that have had their time make
 // room for others, between two queries.
-func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPort, busy func() bool) {
+func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPort, conns *tcpConns) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	in, out := bufio.NewReader(conn), bufio.NewWriter(conn)
 	opened := time.Now()
-	sess := session{busy: busy()}
+	sess := session{limits: conns.limits, busy: conns.crowded()}
 	var req, buf []byte
 	for {
 		// One deadline for a whole query: one that comes by the octet ends like one that doesn't come.
@@ -145,7 +107,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPo
 		if buf == nil {
 			buf = make([]byte, dns.MaxMsgSize)
 		}
-		sess.busy = busy()
+		sess.busy = conns.active(conn)
 		began := time.Now()
 		resp := s.respond(req, from, &sess, buf)
 		s.metrics.seconds.Observe(time.Since(began).Seconds())
@@ -160,7 +122,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPo
 		if hasMessage(in) {
 			continue
 		}
-		if out.Flush() != nil || sess.busy && time.Since(opened) > busyAge {
+		if out.Flush() != nil || sess.busy && time.Since(opened) > conns.limits.age {
 			return
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/miekg/dns"
 )
+
+var usual = defaultTCPLimits()
 
 // TestKeepalive holds RFC 7828: only over TCP, only for those that ask.
 func TestKeepalive(t *testing.T) {
@@ -51,12 +54,18 @@ func keepaliveOf(m *dns.Msg) uint16 {
 }
 
 // tcpServer serves one end of a connection, in the bubble of the test, and gives the other.
-func tcpServer(t *testing.T, s *Server, busy func() bool) *dns.Conn {
+func tcpServer(t *testing.T, s *Server, busy bool) *dns.Conn {
 	client, server := net.Pipe()
 	done := make(chan struct{})
+	limits := usual
+	if busy {
+		limits.total = 1
+	}
+	conns := newTCPConns(limits)
+	conn, _ := conns.enter(server, 1)
 	go func() {
 		defer close(done)
-		s.serveConn(context.Background(), server, nowhere, busy)
+		s.serveConn(context.Background(), conn, nowhere, conns)
 	}()
 	t.Cleanup(func() { client.Close(); <-done })
 	return &dns.Conn{Conn: client}
@@ -81,15 +90,15 @@ func TestTCPTimeouts(t *testing.T) {
 		told   uint16
 		want   time.Duration
 	}{
-		{name: "no query", want: idleTimeout},
-		{name: "a query", option: "nsid:", want: idleTimeout},
-		{name: "keepalive", option: "keepalive:", told: 300, want: keepaliveTimeout},
-		{name: "no query, busy", busy: true, want: busyTimeout},
-		{name: "keepalive, busy", option: "keepalive:", busy: true, told: 10, want: busyTimeout},
+		{name: "no query", want: usual.idle},
+		{name: "a query", option: "nsid:", want: usual.idle},
+		{name: "keepalive", option: "keepalive:", told: 300, want: usual.keepalive},
+		{name: "no query, busy", busy: true, want: usual.busy},
+		{name: "keepalive, busy", option: "keepalive:", busy: true, told: 10, want: usual.busy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := tcpServer(t, newServer(t, testConfig(t)), func() bool { return test.busy })
+				conn := tcpServer(t, newServer(t, testConfig(t)), test.busy)
 				if test.option != "" {
 					if err := conn.WriteMsg(withOptions(t, "mail.example.com. A", test.option)); err != nil {
 						t.Fatal(err)
@@ -110,12 +119,12 @@ func TestTCPTimeouts(t *testing.T) {
 // TestTCPSlow sends a query by the octet: it has the time of one query, however often something comes.
 func TestTCPSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn := tcpServer(t, newServer(t, testConfig(t)), func() bool { return false })
+		conn := tcpServer(t, newServer(t, testConfig(t)), false)
 		begin := time.Now()
 		for _, err := conn.Conn.Write([]byte{1}); err == nil; _, err = conn.Conn.Write([]byte{1}) {
 			time.Sleep(900 * time.Millisecond)
 		}
-		if got := time.Since(begin); got < idleTimeout || got > idleTimeout+time.Second {
+		if got := time.Since(begin); got < usual.idle || got > usual.idle+time.Second {
 			t.Errorf("open for %v", got)
 		}
 	})
@@ -125,69 +134,147 @@ func TestTCPSlow(t *testing.T) {
 func TestTCPBusyAge(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			conn := tcpServer(t, newServer(t, testConfig(t)), func() bool { return busy })
+			conn := tcpServer(t, newServer(t, testConfig(t)), busy)
 			begin := time.Now()
-			for time.Since(begin) < 10*busyAge {
+			for time.Since(begin) < 10*usual.age {
 				if err := conn.WriteMsg(question("mail.example.com. A")); err != nil {
 					break
 				}
 				if _, err := conn.ReadMsg(); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(busyTimeout / 2)
+				time.Sleep(usual.busy / 2)
 			}
-			if got := time.Since(begin); busy != (got <= busyAge+busyTimeout) {
+			if got := time.Since(begin); busy != (got <= usual.age+usual.busy) {
 				t.Errorf("busy %v: open for %v", busy, got)
 			}
 		})
 	}
 }
 
-// TestTCPClientLimit opens as many connections as a client network may have, and then others.
-func TestTCPClientLimit(t *testing.T) {
-	s := new(Server)
+// patient are limits that a test reaches with few connections, and whose times no test reaches.
+var patient = tcpLimits{total: 16, network: 6, heavy: 3, idle: time.Hour, keepalive: time.Hour, busy: time.Hour, age: time.Hour}
+
+// tcpClient is a connection from an address of loopback, that is of one of its networks.
+type tcpClient struct {
+	*dns.Conn
+	t *testing.T
+}
+
+func dialFrom(t *testing.T, s *Server, from string) tcpClient {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := d.DialContext(t.Context(), "tcp", s.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	return tcpClient{&dns.Conn{Conn: conn}, t}
+}
+
+// served asks, and reports whether it is answered: if not, the connection is closed.
+func (c tcpClient) served() bool {
+	c.t.Helper()
+	if c.WriteMsg(question("mail.example.com. A")) != nil {
+		return false
+	}
+	resp, err := c.ReadMsg()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatal(err)
+	}
+	return err == nil && len(resp.Answer) == 1
+}
+
+// closed waits until the server has closed a connection that it was asked nothing on.
+func (c tcpClient) closed() {
+	c.t.Helper()
+	if n, err := c.Conn.Conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Errorf("%v is not closed: %d octets, %v", c.LocalAddr(), n, err)
+	}
+}
+
+// A network that has all connections that it may loses the one that was idle for longest, and no other network does.
+func TestTCPNetworkAtItsLimitLosesItsLongestIdle(t *testing.T) {
+	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
-	dial := func(from string) *dns.Conn {
-		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		conn, err := d.DialContext(t.Context(), "tcp", s.LocalAddr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-		return &dns.Conn{Conn: conn}
+	other := dialFrom(t, s, "127.0.1.1")
+	if !other.served() {
+		t.Fatal("the first connection is not served")
 	}
-	served := func(conn *dns.Conn) bool {
-		t.Helper()
-		if conn.WriteMsg(question("mail.example.com. A")) != nil {
-			return false
-		}
-		resp, err := conn.ReadMsg()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatal(err)
-		}
-		return err == nil && len(resp.Answer) == 1
-	}
-	var conns []*dns.Conn
-	for i := range maxTCPClient {
-		conn := dial([]string{"127.0.0.1", "127.0.0.77"}[i%2])
-		if !served(conn) {
+	var own []tcpClient
+	for i := range patient.network {
+		own = append(own, dialFrom(t, s, []string{"127.0.0.1", "127.0.0.77"}[i%2]))
+		if !own[i].served() {
 			t.Fatalf("connection %d is closed", i)
 		}
-		conns = append(conns, conn)
 	}
-	if served(dial("127.0.0.2")) {
-		t.Error("one too many is served")
+	if !own[0].served() { // own[1] is idle for longest now
+		t.Fatal("a second query is not answered")
 	}
-	if !served(dial("127.0.1.1")) {
-		t.Error("another network is not served")
+	if !dialFrom(t, s, "127.0.0.2").served() {
+		t.Error("one more is not served")
 	}
-	conns[0].Close()
-	for begin := time.Now(); !served(dial("127.0.0.2")); {
-		// until the server has seen that there is room
-		if time.Since(begin) > 10*time.Second {
-			t.Fatal("no room after a connection has ended")
+	own[1].closed()
+	for i, conn := range append(own[2:], own[0], other) {
+		if !conn.served() {
+			t.Errorf("connection %d is closed too", i)
+		}
+	}
+}
+
+// Where all connections are taken by those that ask nothing, a new one is served at once.
+func TestTCPFloodOfIdleConnectionsMakesRoom(t *testing.T) {
+	s := &Server{tcpLimits: patient}
+	serve(t, s, testConfig(t))
+	var idle []tcpClient
+	flood := func(from string) {
+		idle = append(idle, dialFrom(t, s, from))
+	}
+	for i := range 3 * patient.total {
+		flood(fmt.Sprintf("127.0.%d.1", i))
+	}
+	honest := dialFrom(t, s, "127.1.0.1")
+	if !honest.served() {
+		t.Fatal("an honest client is not served")
+	}
+	for i := range patient.total - 1 { // by then honest is idle for longest
+		flood(fmt.Sprintf("127.2.%d.1", i))
+	}
+	for _, conn := range idle[:3*patient.total] {
+		conn.closed()
+	}
+	if !honest.served() {
+		t.Error("the honest client's connection was closed before those that are idle for longer")
+	}
+}
+
+// A few networks that hold many connections, and use them, lose theirs before others that are idle for longer.
+func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
+	s := &Server{tcpLimits: patient}
+	serve(t, s, testConfig(t))
+	var honest, heavy []tcpClient
+	for i := range 8 {
+		honest = append(honest, dialFrom(t, s, fmt.Sprintf("127.1.%d.1", i)))
+		if !honest[i].served() {
+			t.Fatal("not served")
+		}
+	}
+	for i := range 8 { // four of each network
+		heavy = append(heavy, dialFrom(t, s, fmt.Sprintf("127.2.%d.1", i%2)))
+		if !heavy[i].served() {
+			t.Fatal("not served")
+		}
+	}
+	for i := range 2 {
+		if !dialFrom(t, s, fmt.Sprintf("127.3.%d.1", i)).served() {
+			t.Error("a new client is not served")
+		}
+		heavy[i].closed()
+	}
+	for i, conn := range append(honest, heavy[2:]...) {
+		if !conn.served() {
+			t.Errorf("connection %d is closed", i)
 		}
 	}
 }
