@@ -42,14 +42,6 @@ type carriedStream struct {
 // logMetadata is where a stream has its identity, if that is not when it was created.
 const logMetadata = "kaiku_log"
 
-// logOf tells streams of the same name apart, of which one replaced another: the time when it was created, for one that was carried over that of the original.
-func logOf(info *jetstream.StreamInfo) uint64 {
-	if n, err := strconv.ParseUint(info.Config.Metadata[logMetadata], 10, 64); err == nil {
-		return n
-	}
-	return uint64(info.Created.UnixNano())
-}
-
 // carryTime is how long the carrying over of streams may take once the server runs: NATS removes what it finds on the disk and nobody creates within 30 s.
 const carryTime = 25 * time.Second
 

@@ -182,21 +182,38 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	return ack.Sequence, nil
 }
 
-// position asks the leader of the log what it holds: its last position, and its first sequence.
+// position is where the log ends, with all purges that were acknowledged before the call, and the
+// first sequence that it still has. It fails without a majority of the control nodes.
 func (c *Client) position(ctx context.Context) (last Position, first uint64, err error) {
-	stream, _, _, err := c.ready(ctx)
-	if err != nil {
-		return Position{}, 0, err
-	}
 	if !c.conn.IsConnected() {
 		return Position{}, 0, errNoControl
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	end, err := askEnd(ctx, c.conn)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return c.positionOfLeader(ctx)
+	}
+	if err != nil {
+		return Position{}, 0, fmt.Errorf("ask for the end of the purge log: %w", err)
+	}
+	return Position{end.Log, end.Last}, end.First, nil
+}
+
+// positionOfLeader asks a control plane of an earlier version: the node that takes itself for the
+// leader of the log.
+func (c *Client) positionOfLeader(ctx context.Context) (last Position, first uint64, err error) {
+	stream, _, _, err := c.ready(ctx)
+	if err != nil {
+		return Position{}, 0, err
+	}
 	info, err := stream.Info(ctx)
 	if err != nil {
 		c.missed(err)
 		return Position{}, 0, fmt.Errorf("ask for the purge log: %w", err)
+	}
+	if info.Cluster != nil && info.Cluster.Name != "" && info.Cluster.Leader == "" {
+		return Position{}, 0, fmt.Errorf("%w: the purge log has no leader", ErrUnavailable)
 	}
 	return Position{logOf(info), info.State.LastSeq}, info.State.FirstSeq, nil
 }

@@ -252,7 +252,7 @@ func (c *Client) settle(ctx context.Context) {
 		for i := range c.Servers {
 			good := false
 			if i == at {
-				good = hasLog(ctx, c.js)
+				good = confirms(ctx, c.conn, c.js)
 			} else {
 				good = c.reaches(ctx, i)
 			}
@@ -268,7 +268,7 @@ func (c *Client) settle(ctx context.Context) {
 	}
 }
 
-// hasLog says whether the log answers by a connection.
+// hasLog reports whether the log answers by a connection, with a majority or without.
 func hasLog(ctx context.Context, js jetstream.JetStream) bool {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -284,7 +284,18 @@ func (c *Client) reaches(ctx context.Context, i int) bool {
 	}
 	defer conn.Close()
 	js, err := jetstream.New(conn)
-	return err == nil && hasLog(ctx, js)
+	return err == nil && confirms(ctx, conn, js)
+}
+
+// confirms reports whether a majority of the control nodes can be reached by a connection.
+func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool {
+	asking, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	_, err := askEnd(asking, conn)
+	if errors.Is(err, nats.ErrNoResponders) { // an earlier version
+		return hasLog(ctx, js)
+	}
+	return err == nil
 }
 
 // hold keeps the client where it is until release is called: for calls that nobody tries again when they fail as their connection ends.

@@ -189,6 +189,19 @@ func (c *Control) serve(ctx context.Context) error {
 		return err
 	}
 	defer m.close()
+	reader, err := c.newLogReader()
+	if err != nil {
+		return err
+	}
+	reading, stop := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := reader.serve(reading); err != nil {
+			c.Log.Error("control plane: nodes can't ask for the end of the purge log", "error", err)
+		}
+	})
+	defer work.Wait()
+	defer stop()
 	if removed, err := c.keep(ctx, m.removed); err != nil || !removed {
 		return err
 	}
@@ -284,7 +297,7 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 // permissions are the subjects of a node that may purge some sites only, or all if there are none. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
-	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>"}
+	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject}
 	streams := []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket}
 	if has(RoleEdge) {
 		streams = append(streams, "KV_"+certificateBucket)

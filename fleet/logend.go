@@ -1,0 +1,290 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Nodes ask for the end of the purge log here, to learn what they have not applied.
+//
+// A leader that is cut off takes itself for the leader for a while, so its answer proves nothing. The
+// control node that is asked reads a majority instead: it asks all copies of the log how far they
+// are, and the newest of a majority counts. A purge is acknowledged once a majority has it on disk,
+// and two majorities share a node. So the answer has all purges that were acknowledged before the
+// question, whoever leads, and without a majority there is no answer. No clock takes part.
+const (
+	endSubject  = "kaiku.log.end"  // a node asks its control node
+	copySubject = "kaiku.log.copy" // a control node asks all
+)
+
+const (
+	// endTime bounds a read of a majority.
+	endTime = 2 * time.Second
+	// maxAsking bounds the nodes that wait for the same read. A node asks once at a time.
+	maxAsking = maxGateConns
+	// settlePoll is how often a copy looks whether it has applied what it has on disk.
+	settlePoll = 2 * time.Millisecond
+)
+
+// logEnd is the end of the log as a majority of its copies confirms it.
+type logEnd struct {
+	Log   uint64 `json:"log"`
+	First uint64 `json:"first"` // sequence; one more than Last if the log is empty
+	Last  uint64 `json:"last"`
+	Error string `json:"error,omitempty"` // why there is none
+}
+
+// copyState is how far one copy of the log is.
+type copyState struct {
+	Peer  string   `json:"peer"`  // the control node that has it, by its name in Raft
+	Peers []string `json:"peers"` // all that have copies as far as it knows, Peer too
+	Blank bool     `json:"blank"` // it has never had anything: its disk may be a new one
+	logEnd
+}
+
+// askEnd asks for the end of the log by a connection. It fails with nats.ErrNoResponders if the
+// control nodes run an earlier version, or are about to start or stop.
+func askEnd(ctx context.Context, conn *nats.Conn) (logEnd, error) {
+	m, err := conn.RequestWithContext(ctx, endSubject, nil)
+	if err != nil {
+		return logEnd{}, err
+	}
+	var end logEnd
+	if err := json.Unmarshal(m.Data, &end); err != nil {
+		return logEnd{}, err
+	}
+	if end.Error != "" {
+		return logEnd{}, fmt.Errorf("%w: %s", ErrUnavailable, end.Error)
+	}
+	return end, nil
+}
+
+// confirm returns the newest end of the copies that answered. They have to be a majority by the
+// membership that each of them knows, as these differ while members change. A blank copy may have
+// lost what made it part of a majority, so it counts only if all answered.
+func confirm(copies []copyState) (logEnd, error) {
+	if len(copies) == 0 {
+		return logEnd{}, errors.New("no copy of the purge log answers")
+	}
+	end := copies[0].logEnd
+	for _, c := range copies {
+		n := 0
+		blank := false
+		for _, o := range copies {
+			if slices.Contains(c.Peers, o.Peer) {
+				n++
+				blank = blank || o.Blank
+			}
+		}
+		if need := len(c.Peers)/2 + 1; n < need || blank && n < len(c.Peers) {
+			return logEnd{}, fmt.Errorf("%d of %d copies of the purge log answer, which is no majority", n, len(c.Peers))
+		}
+		if c.Log != end.Log {
+			return logEnd{}, errors.New("control nodes have different purge logs")
+		}
+		if c.Last > end.Last {
+			end = c.logEnd
+		}
+	}
+	return end, nil
+}
+
+// logReader answers nodes that ask for the end of the log, and control nodes that ask for this
+// node's copy.
+type logReader struct {
+	control *Control
+	conn    *nats.Conn
+	asking  chan *nats.Msg
+}
+
+func (c *Control) newLogReader() (*logReader, error) {
+	r := &logReader{control: c, asking: make(chan *nats.Msg, maxAsking)}
+	var err error
+	if r.conn, _, err = inside(c.nats(), userFleet, c.secret); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// serve answers until ctx ends.
+func (r *logReader) serve(ctx context.Context) error {
+	defer r.conn.Close()
+	copies := make(chan *nats.Msg, maxReplicas*2) // each control node asks once at a time
+	if _, err := r.conn.ChanSubscribe(copySubject, copies); err != nil {
+		return fmt.Errorf("tell of the purge log: %w", err)
+	}
+	// NATS prefers the control node that the asking node is connected to.
+	if _, err := r.conn.ChanQueueSubscribe(endSubject, "control", r.asking); err != nil {
+		return fmt.Errorf("tell of the purge log: %w", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.serveEnds(ctx)
+	}()
+	defer func() { <-done }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-copies:
+			state, err := r.control.copyState(ctx)
+			if err != nil {
+				continue // it counts as one that did not answer
+			}
+			r.answer(m, state)
+		}
+	}
+}
+
+// serveEnds answers all who asked before a read began with that read.
+func (r *logReader) serveEnds(ctx context.Context) {
+	for {
+		var asked []*nats.Msg
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-r.asking:
+			asked = append(asked, m)
+		}
+		for range len(r.asking) {
+			asked = append(asked, <-r.asking)
+		}
+		end, err := r.read(ctx)
+		if err != nil {
+			end.Error = err.Error()
+		}
+		for _, m := range asked {
+			r.answer(m, end)
+		}
+	}
+}
+
+func (r *logReader) answer(m *nats.Msg, v any) {
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = m.Respond(b)
+	}
+	if err != nil {
+		r.control.Log.Debug("control plane: tell of the purge log", "error", err)
+	}
+}
+
+// read asks all copies until a majority has answered.
+func (r *logReader) read(ctx context.Context) (logEnd, error) {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	inbox := r.conn.NewInbox()
+	sub, err := r.conn.SubscribeSync(inbox)
+	if err != nil {
+		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := r.conn.PublishRequest(copySubject, inbox, nil); err != nil {
+		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
+	}
+	var copies []copyState
+	for {
+		end, why := confirm(copies)
+		if why == nil {
+			return end, nil
+		}
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return logEnd{}, why
+		}
+		var c copyState
+		if json.Unmarshal(m.Data, &c) == nil {
+			copies = append(copies, c)
+		}
+	}
+}
+
+// copyState is how far this node's copy is. It waits until all that the node has on disk is applied:
+// what it had acknowledged counts, whether it knows of a majority or not.
+func (c *Control) copyState(ctx context.Context) (copyState, error) {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	s, err := c.localLog()
+	if err != nil {
+		return copyState{}, err
+	}
+	state := copyState{Peer: c.Node, Peers: []string{c.Node}}
+	if s.Config.Replicas > 1 { // a log with one copy has no group
+		group, err := c.raftGroup(s.RaftGroup)
+		if err != nil {
+			return copyState{}, err
+		}
+		state.Peer, state.Peers, state.Blank = group.ID, []string{group.ID}, group.PIndex == 0
+		for id := range group.Peers {
+			state.Peers = append(state.Peers, id)
+		}
+		for onDisk := group.PIndex; group.Applied < onDisk; {
+			select {
+			case <-time.After(settlePoll):
+			case <-ctx.Done():
+				return copyState{}, ctx.Err()
+			}
+			if group, err = c.raftGroup(s.RaftGroup); err != nil {
+				return copyState{}, err
+			}
+		}
+		if s, err = c.localLog(); err != nil {
+			return copyState{}, err
+		}
+	}
+	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq}
+	return state, nil
+}
+
+var errNoCopy = errors.New("this control node has no copy of the purge log")
+
+// localLog is the node's own copy.
+func (c *Control) localLog() (*server.StreamDetail, error) {
+	info, err := c.nats().Jsz(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true, Config: true, RaftGroups: true})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range info.AccountDetails {
+		for i := range a.Streams {
+			if a.Streams[i].Name == purgeStream && a.Streams[i].Config != nil {
+				return &a.Streams[i], nil
+			}
+		}
+	}
+	return nil, errNoCopy
+}
+
+// raftGroup is what the node knows of the group that keeps the log.
+func (c *Control) raftGroup(name string) (*server.RaftzGroup, error) {
+	for _, groups := range *c.nats().Raftz(&server.RaftzOptions{AccountFilter: server.DEFAULT_GLOBAL_ACCOUNT, GroupFilter: name}) {
+		if g, ok := groups[name]; ok {
+			if g.WALError != nil {
+				return nil, g.WALError
+			}
+			return &g, nil
+		}
+	}
+	return nil, errNoCopy
+}
+
+// logID tells purge logs apart of which one replaced another: it is the time when the log was
+// created, and stays with a log that is carried over.
+func logID(metadata map[string]string, created time.Time) uint64 {
+	if n, err := strconv.ParseUint(metadata[logMetadata], 10, 64); err == nil {
+		return n
+	}
+	return uint64(created.UnixNano())
+}
+
+// logOf is the logID of a stream.
+func logOf(info *jetstream.StreamInfo) uint64 { return logID(info.Config.Metadata, info.Created) }
