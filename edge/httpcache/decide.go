@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -133,9 +134,13 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	if p.SetCookie == PassSetCookie && setsCookie(s, cc) {
 		return false, "Set-Cookie (cache.set_cookie of the site may be strip or store)"
 	}
-	for _, m := range splitList(s.Header["Vary"]) {
-		switch name := http.CanonicalHeaderKey(m); {
-		case m == "*", !IsToken(m):
+	vary := varyNames(s.Header["Vary"])
+	if len(vary) > maxVary {
+		return false, fmt.Sprintf("Vary names more than %d fields", maxVary)
+	}
+	for _, name := range vary {
+		switch {
+		case name == "*", !IsToken(name):
 			return false, "Vary: * (RFC 9111, 4.1)"
 		case name == "X-Forwarded-For", name == "Forwarded", name == "X-Real-Ip":
 			return false, "Vary by the client's address"

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -86,6 +87,8 @@ func TestStorable(t *testing.T) {
 		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"), "private"},
 		{"part, no-store", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: no-store, max-age=60"), "no-store"},
 		{"part", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: max-age=60"), ""},
+		{"Vary by too many fields", none, response(200, "Cache-Control: max-age=60", "Vary: "+manyNames(33)), "Vary names more than 32"},
+		{"Vary by many fields, some of them twice", none, response(200, "Cache-Control: max-age=60", "Vary: "+manyNames(32), "Vary: "+manyNames(32)), ""},
 		{"Vary by the address", none, response(200, "Cache-Control: max-age=60", "Vary: X-Forwarded-For"), "Vary"},
 		{"status 600", none, response(600, "Cache-Control: max-age=60"), "a status that is none"},
 		{"not quite stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 59"), ""},
@@ -108,6 +111,15 @@ func TestStorable(t *testing.T) {
 	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200)); !ok {
 		t.Errorf("under default_ttl: not storable, %q", why)
 	}
+}
+
+// manyNames is a list of n names of fields.
+func manyNames(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("X-%d", i)
+	}
+	return strings.Join(names, ", ")
 }
 
 // RFC 9111, 5.2.2.4 and 5.2.2.7: the forms that name fields.

@@ -22,18 +22,26 @@ type Variant struct {
 	Date   time.Time
 }
 
+// maxVary bounds the fields that a stored response may vary by. Each look-up compares all of them.
+const maxVary = 32
+
 // VaryFields takes from a request the fields that a response's Vary names (RFC 9111, 4.1).
 func VaryFields(vary []string, request http.Header) []VaryField {
 	var out []VaryField
-	for _, m := range splitList(vary) {
-		name := http.CanonicalHeaderKey(m)
-		if slices.ContainsFunc(out, func(f VaryField) bool { return f.Name == name }) {
-			continue
-		}
+	for _, name := range varyNames(vary) {
 		out = append(out, varyField(name, request))
 	}
-	slices.SortFunc(out, func(a, b VaryField) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// varyNames are the names in Vary, each once and in order.
+func varyNames(vary []string) []string {
+	names := splitList(vary)
+	for i, m := range names {
+		names[i] = http.CanonicalHeaderKey(m)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // unsent are fields that a fetch for the store is sent without, or with values of the cache's own.
