@@ -2,6 +2,7 @@ package edge
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -27,7 +28,11 @@ func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.S
 	if err != nil {
 		return nil, err
 	}
-	if err := cleanResponse(resp); err != nil {
+	err = cleanResponse(resp)
+	if resp.StatusCode < 100 { // net/http takes it, and can't send it
+		err = fmt.Errorf("the origin answered with the status %03d, which is none (RFC 9110, 15)", resp.StatusCode)
+	}
+	if err != nil {
 		resp.Body.Close()
 		return nil, err
 	}

@@ -66,6 +66,7 @@ func TestMalformedResponses(t *testing.T) {
 		"/control":   ok + "X: a\x01b\r\nContent-Length: 5\r\n\r\nhello",
 		"/nul":       ok + "X: a\x00b\r\nContent-Length: 5\r\n\r\nhello",
 		"/tab":       ok + "X\t: a\r\nContent-Length: 5\r\n\r\nhello",
+		"/status":    "HTTP/1.1 042 X\r\nConnection: close\r\nCache-Control: max-age=1000\r\nContent-Length: 5\r\n\r\nhello",
 		"/unlimited": ok + "Cache-Control: max-age=1000\r\n\r\nhello",
 	}
 	e := newEdge(t, static(""), rawOrigin(t, answers))
@@ -74,7 +75,7 @@ func TestMalformedResponses(t *testing.T) {
 			a := e.do(e.request(method, path, ""))
 			e.settle()
 			switch path {
-			case "/chunked", "/length", "/lengths", "/control", "/nul", "/tab":
+			case "/chunked", "/length", "/lengths", "/control", "/nul", "/tab", "/status":
 				if a.status != 502 || a.isHit() {
 					t.Errorf("%s %s: %d %q, %v", method, path, a.status, a.body, a.header)
 				}
@@ -95,6 +96,9 @@ func TestMalformedResponses(t *testing.T) {
 				t.Errorf("%s %s: %v", method, path, a.header)
 			}
 		}
+	}
+	if n := e.panics.Load(); n > 0 {
+		t.Errorf("%d panics", n)
 	}
 	if protocol() != "" {
 		return
