@@ -33,6 +33,8 @@ type exchange struct {
 	variant httpcache.Key
 	// alone says that nobody else is to wait for what is fetched, as the client has its share of the requests to the origin.
 	alone bool
+	// failedAlong says that a flight which the request followed has failed, perhaps by what its leader sent.
+	failedAlong bool
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
 	hasty bool
 }
@@ -401,6 +403,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	case p == failed && f.open && errors.Is(ferr, origin.ErrShare):
 		x.alone = leads
 		return false // the leader waits for its share, and the others don't
+	case p == failed && !leads && !x.failedAlong && !(have != nil && (d.StaleIfError || d.StaleIfDown)) && origin.MayBeTheRequests(ferr):
+		x.failedAlong = true // once: the leader's request may be what the origin can't take
+		return false
 	case p == failed:
 		s.failed(x, have, d, ferr, st)
 		return true

@@ -175,3 +175,40 @@ func TestInterimResponseOfOneClient(t *testing.T) {
 	close(open)
 	all.Wait()
 }
+
+// A request that an origin ends the connection on fails alone: those who waited along ask again.
+func TestFailureOfOneClient(t *testing.T) {
+	open := make(chan struct{})
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-User") == "mallory" {
+			<-open
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Cache-Control", "max-age=1000")
+		_, _ = w.Write([]byte("body"))
+	})
+	got := e.askTogether(open, "mallory", "alice", "bob", "carol")
+	for user, a := range got {
+		if user == "mallory" && a.status != http.StatusBadGateway || user != "mallory" && a.status != http.StatusOK {
+			t.Errorf("%s gets %d: %v", user, a.status, a.header)
+		}
+	}
+	e.wantHits(2)
+}
+
+// An origin that ends all connections is asked at most once for each of those who wait together.
+func TestFailureOfAll(t *testing.T) {
+	open := make(chan struct{})
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) {
+		<-open
+		panic(http.ErrAbortHandler)
+	})
+	for user, a := range e.askTogether(open, "alice", "bob", "carol", "dave") {
+		if a.status != http.StatusBadGateway {
+			t.Errorf("%s gets %d", user, a.status)
+		}
+	}
+	if n := e.hits.Load(); n > 4 {
+		t.Errorf("the origin was asked %d times", n)
+	}
+}

@@ -34,6 +34,14 @@ func refuses(err error, connected bool) bool {
 	return !connected && !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
+// MayBeTheRequests reports whether a Fetch may have failed by what the fields of its request are, so
+// that a request for the same with other fields may not: a server ended the connection, or the
+// request can't be sent.
+func MayBeTheRequests(err error) bool {
+	reason := Reason(err)
+	return reason == "connection-error" || reason == "client-error"
+}
+
 // Reason names the failure of a Fetch in a word, for a log or Cache-Status.
 func Reason(err error) string {
 	var dns *net.DNSError
