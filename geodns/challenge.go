@@ -56,7 +56,7 @@ func newChallenges(records map[string][]string) (made map[name]*rrset, omitted i
 				omitted++
 				continue
 			}
-			set.add(rdata{{string([]byte{byte(len(value))}) + value, false}})
+			set.add(string([]byte{byte(len(value))}) + value)
 		}
 		if len(set.data) > 0 {
 			made[n] = set
@@ -66,8 +66,8 @@ func newChallenges(records map[string][]string) (made map[name]*rrset, omitted i
 }
 
 // add adds a record, unless it is there (RFC 2181 section 5). It is for sets that are being made.
-func (s *rrset) add(data rdata) {
-	if !slices.ContainsFunc(s.data, func(other rdata) bool { return slices.Equal(other, data) }) {
+func (s *rrset) add(data string) {
+	if !slices.Contains(s.data, data) {
 		s.data = append(s.data, data)
 	}
 }
@@ -99,36 +99,35 @@ func (s *snapshot) challenged(records map[name]*rrset) map[name]*Zone {
 // withChallenges gives a zone that has TXT records too. The zone itself is left as it is, and shares all nodes but those of the records and the empty non-terminals above them, so that a
 // large zone costs no more than a small one.
 func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
-	served := *z
-	served.challenges = make(map[name]*node, 2*len(records))
+	served := z.overlaid()
 	for n, set := range records {
 		found, at := z.lookup(n, false)
 		switch {
 		case found == delegation, found == redirect:
 			continue // no data of ours
-		case found == exact && at.sets[dns.TypeCNAME] != nil:
+		case found == exact && at.set(dns.TypeCNAME) != nil:
 			continue // a CNAME is alone (RFC 1034 section 3.6.2)
 		case found == exact:
-			served.challenges[n] = at.withTXT(set)
+			served.over[n] = at.withTXT(set)
 			continue
 		}
 		made := served.ensure(n, at)
-		made.sets, made.covered = map[uint16]*rrset{dns.TypeTXT: set}, nil
+		made.sets, made.covered = []rrset{*set}, nil
 	}
-	if changed := served.challenges[z.origin]; changed != nil {
+	if changed := served.over[z.origin]; changed != nil {
 		served.apex = changed
 	}
-	return &served
+	return served
 }
 
 // ensure gives the node of a name that the zone does not have, made with those above it if need be. covered is the wildcard that covers it, nil if none does: to take a name away from it that
 // is there for a challenge's sake alone, and all others below that, would take sites away from their clients while a certificate is ordered.
 func (z *Zone) ensure(n name, covered *node) *node {
-	made := z.challenges[n]
+	made := z.over[n]
 	if made == nil {
 		made = &node{name: n, wild: covered, covered: covered}
-		z.challenges[n] = made
-		if above := n.parent(); z.nodes[above] == nil {
+		z.over[n] = made
+		if above := n.parent(); z.at(above) == nil {
 			z.ensure(above, covered)
 		}
 	}
@@ -138,11 +137,8 @@ func (z *Zone) ensure(n name, covered *node) *node {
 // withTXT gives a node that has some TXT records more. All of its have their TTL (RFC 2181 section 5.2).
 func (at *node) withTXT(set *rrset) *node {
 	same := *at
-	same.sets = maps.Clone(at.sets)
-	if same.sets == nil {
-		same.sets = make(map[uint16]*rrset)
-	}
-	if static := at.sets[dns.TypeTXT]; static != nil {
+	same.sets = slices.Clone(at.sets)
+	if static := at.set(dns.TypeTXT); static != nil {
 		both := *static
 		both.ttl, both.data = set.ttl, slices.Clone(static.data)
 		size := 0
@@ -154,17 +150,12 @@ func (at *node) withTXT(set *rrset) *node {
 				both.add(data)
 			}
 		}
-		set = &both
+		*same.set(dns.TypeTXT) = both
+		return &same
 	}
-	same.sets[dns.TypeTXT] = set
+	same.sets = append(same.sets, *set)
 	return &same
 }
 
 // txtSize is what a record takes in a message, its owner compressed, or not as in a zone that is checked.
-func txtSize(data rdata) int {
-	size := maxName + 10
-	for _, p := range data {
-		size += len(p.text)
-	}
-	return size
-}
+func txtSize(data string) int { return maxName + 10 + len(data) }

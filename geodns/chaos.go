@@ -29,6 +29,6 @@ func (r *resolver) chaos(identity string) {
 	}
 	r.aa = true
 	r.answer = []owned{{r.q.owner(), &rrset{
-		rrtype: dns.TypeTXT, data: []rdata{{{string([]byte{byte(len(text))}) + text, false}}},
+		rrtype: dns.TypeTXT, data: []string{string([]byte{byte(len(text))}) + text},
 	}}}
 }

@@ -281,8 +281,10 @@ func fits(zone *Zone, n name) error {
 	case redirect:
 		return fmt.Errorf("below the DNAME of %s", at.name)
 	}
-	if set := zone.address(n); set != nil {
-		return fmt.Errorf("the zone has %s there too", dns.Type(set.rrtype))
+	if at := zone.nodes[n]; at != nil {
+		if set := at.address(); set != nil {
+			return fmt.Errorf("the zone has %s there too", dns.Type(set.rrtype))
+		}
 	}
 	return nil
 }

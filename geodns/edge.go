@@ -127,7 +127,7 @@ func addressSets(addrs []netip.Addr, ttl uint32) map[uint16]*rrset {
 		if sets[rrtype] == nil {
 			sets[rrtype] = &rrset{rrtype: rrtype, ttl: ttl}
 		}
-		sets[rrtype].data = append(sets[rrtype].data, rdata{{string(addr.AsSlice()), false}})
+		sets[rrtype].data = append(sets[rrtype].data, string(addr.AsSlice()))
 	}
 	return sets
 }

@@ -27,7 +27,7 @@ func (s *Server) Leads(host string) bool {
 	case delegation, redirect:
 		return true
 	default:
-		return at.edge != nil || at.sets[dns.TypeA] != nil || at.sets[dns.TypeAAAA] != nil || at.sets[dns.TypeCNAME] != nil
+		return at.edge != nil || at.address() != nil
 	}
 }
 

@@ -16,8 +16,7 @@ const (
 // httpsRecord is the one HTTPS record of an answer, and the space that it is made in.
 type httpsRecord struct {
 	set  rrset
-	data [1]rdata
-	text [1]part
+	data [1]string
 	wire []byte
 }
 
@@ -47,8 +46,7 @@ func (h *httpsRecord) of(nodes, six []*candidate) *rrset {
 		}
 		return b
 	})
-	h.text[0] = part{text: unsafe.String(&h.wire[0], len(h.wire))}
-	h.data[0] = h.text[:]
+	h.data[0] = unsafe.String(&h.wire[0], len(h.wire))
 	h.set = *nodes[0].set
 	h.set.data = h.data[:]
 	return &h.set
@@ -77,7 +75,7 @@ func appendAddresses(b []byte, set *rrset) []byte {
 		return b
 	}
 	for _, data := range set.data {
-		b = append(b, data[0].text...)
+		b = append(b, data...)
 	}
 	return b
 }

@@ -11,7 +11,7 @@ import (
 // NameServer is one that a zone names for itself.
 type NameServer struct {
 	Name   string // without the dot at its end
-	Line   int    // of the NS record in the zone file
+	Line   int    // of the NS record, as Zone.At counts
 	Inside bool   // the zone has the name, and is to have its addresses
 	// Addrs are its addresses by the zone, which the zone above needs as glue; none if its name is in another zone.
 	Addrs     []netip.Addr
@@ -20,18 +20,22 @@ type NameServer struct {
 
 // NameServers are those of the zone's own NS records.
 func (z *Zone) NameServers() []NameServer {
-	set := z.apex.sets[dns.TypeNS]
+	set := z.apex.set(dns.TypeNS)
 	if set == nil {
 		return nil
 	}
 	var out []NameServer
-	for i, target := range set.targets {
-		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: z.nsLines[i], Inside: target.within(z.origin)}
+	for i := range set.data {
+		target := set.target(i)
+		if target.isRoot() {
+			continue // which is no target
+		}
+		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: int(z.nsLines[i]), Inside: target.within(z.origin)}
 		if at := z.nodes[target]; at != nil {
 			for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-				if addrs := at.sets[rrtype]; addrs != nil {
+				if addrs := at.set(rrtype); addrs != nil {
 					for _, data := range addrs.data {
-						if a, ok := netip.AddrFromSlice([]byte(data[0].text)); ok {
+						if a, ok := netip.AddrFromSlice([]byte(data)); ok {
 							ns.Addrs, ns.AddrLines = append(ns.Addrs, a), append(ns.AddrLines, int(addrs.line))
 						}
 					}

@@ -35,7 +35,7 @@ func (p *packer) set(set owned) bool {
 	return true
 }
 
-func (p *packer) record(set owned, data rdata) bool {
+func (p *packer) record(set owned, data string) bool {
 	if !p.name(set.owner) || len(p.buf)-p.off < 10 {
 		return false
 	}
@@ -45,20 +45,47 @@ func (p *packer) record(set owned, data rdata) bool {
 	binary.BigEndian.PutUint32(fixed[4:], set.ttl)
 	p.off += 10
 	begin := p.off
-	for _, part := range data {
-		if part.isName {
-			if !p.name(part.text) {
-				return false
-			}
-			continue
-		}
-		if len(p.buf)-p.off < len(part.text) {
-			return false
-		}
-		p.off += copy(p.buf[p.off:], part.text)
+	if !p.data(set.rrtype, data) {
+		return false
 	}
 	binary.BigEndian.PutUint16(fixed[8:], uint16(p.off-begin))
 	return true
+}
+
+// data writes the data of a record, its names compressed where they may be.
+func (p *packer) data(rrtype uint16, data string) bool {
+	at, count := names(rrtype)
+	if at > 0 {
+		if !p.raw(data[:at]) {
+			return false
+		}
+		data = data[at:]
+	}
+	for range count {
+		end := nameLen(data)
+		if !p.name(data[:end]) {
+			return false
+		}
+		data = data[end:]
+	}
+	return p.raw(data)
+}
+
+func (p *packer) raw(text string) bool {
+	if len(p.buf)-p.off < len(text) {
+		return false
+	}
+	p.off += copy(p.buf[p.off:], text)
+	return true
+}
+
+// nameLen is the length of the name, in wire form and whole, that data begins with.
+func nameLen(data string) int {
+	at := 0
+	for data[at] != 0 {
+		at += 1 + int(data[at])
+	}
+	return at + 1
 }
 
 // name writes a name in wire form, with a pointer where its end has been written before, in the same case: a name is shown

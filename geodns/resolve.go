@@ -86,24 +86,24 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 // data answers from a node, whose name or wildcard matched owner. It returns the name to go on with, if there is an alias.
 func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	qtype := r.q.qtype
-	if alias := at.sets[dns.TypeCNAME]; alias != nil {
+	if alias := at.set(dns.TypeCNAME); alias != nil {
 		r.add(owner, alias)
 		// ANY matches the CNAME itself (RFC 1034 section 3.6.2).
 		if qtype == dns.TypeCNAME || qtype == dns.TypeANY {
 			return ""
 		}
-		return alias.data[0][0].text
+		return alias.data[0]
 	}
 	if qtype == dns.TypeANY && (len(at.sets) > 0 || at.edge != nil) {
 		r.any(at, owner)
 		return ""
 	}
-	if at.edge != nil && at.sets[qtype] == nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeHTTPS) && r.edge(at.edge, owner) {
+	if at.edge != nil && at.set(qtype) == nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeHTTPS) && r.edge(at.edge, owner) {
 		return ""
 	}
-	if set := at.sets[qtype]; set != nil {
+	if set := at.set(qtype); set != nil {
 		r.add(owner, set)
-		r.addresses(set.targets)
+		r.addresses(set)
 		return ""
 	}
 	r.authority = append(r.authority, zone.soa)
@@ -122,27 +122,27 @@ func (r *resolver) add(owner string, set *rrset) {
 
 // any gives the HINFO of RFC 8482 section 4.2, unless the name has one of its own.
 func (r *resolver) any(at *node, owner string) {
-	if set := at.sets[dns.TypeHINFO]; set != nil {
+	if set := at.set(dns.TypeHINFO); set != nil {
 		r.answer = append(r.answer, owned{owner, set})
 		return
 	}
 	r.answer = append(r.answer, owned{owner, &rrset{
-		rrtype: dns.TypeHINFO, ttl: 3600, data: []rdata{{{"\x07RFC8482\x00", false}}},
+		rrtype: dns.TypeHINFO, ttl: 3600, data: []string{"\x07RFC8482\x00"},
 	}})
 }
 
 // redirect answers from a DNAME above the name: the DNAME, and a CNAME made from it (RFC 6672 section 3.1).
 func (r *resolver) redirect(at *node, n name, owner string) (next string) {
-	dname := at.sets[dns.TypeDNAME]
+	dname := at.set(dns.TypeDNAME)
 	r.add(at.owner, dname)
 	// What of the name lies below the DNAME stays; lower case or not, a name has one length.
-	next = owner[:len(n)-len(at.name)] + dname.data[0][0].text
+	next = owner[:len(n)-len(at.name)] + dname.data[0]
 	if len(next) > maxName {
 		r.rcode = dns.RcodeYXDomain // section 2.2
 		return ""
 	}
 	r.answer = append(r.answer, owned{owner, &rrset{
-		rrtype: dns.TypeCNAME, ttl: dname.ttl, data: []rdata{{{next, true}}},
+		rrtype: dns.TypeCNAME, ttl: dname.ttl, data: []string{next},
 	}})
 	if r.q.qtype == dns.TypeCNAME {
 		return ""
@@ -152,12 +152,12 @@ func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 
 // refer points at the servers of a zone cut, with every address of theirs that the zone has.
 func (r *resolver) refer(zone *Zone, cut *node) {
-	ns := cut.sets[dns.TypeNS]
+	ns := cut.set(dns.TypeNS)
 	r.authority = append(r.authority, owned{cut.owner, ns})
 	// Required glue goes first, so that it is not what is left out.
 	for _, required := range []bool{true, false} {
-		for _, target := range ns.targets {
-			if target.within(cut.name) == required {
+		for i := range ns.data {
+			if target := ns.target(i); target.within(cut.name) == required {
 				r.host(zone.nodes[target], required)
 			}
 		}
@@ -165,8 +165,15 @@ func (r *resolver) refer(zone *Zone, cut *node) {
 }
 
 // addresses adds the addresses of the hosts that an answer names.
-func (r *resolver) addresses(targets []name) {
-	for _, target := range targets {
+func (r *resolver) addresses(set *rrset) {
+	for i := range set.data {
+		target := set.target(i)
+		if target == "" {
+			return // no type that names hosts
+		}
+		if target.isRoot() {
+			continue // no host
+		}
 		zone := r.zoneFor(target, false)
 		if zone == nil {
 			continue
@@ -187,7 +194,7 @@ func (r *resolver) host(at *node, required bool) {
 		return
 	}
 	for _, family := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		set := at.sets[family]
+		set := at.set(family)
 		if set == nil || slices.ContainsFunc(r.additional, func(e extra) bool { return e.rrset == set }) {
 			continue
 		}

@@ -1,85 +1,51 @@
 package geodns
 
-import (
-	"fmt"
+import "github.com/miekg/dns"
 
-	"github.com/miekg/dns"
-)
-
-// rrset is the records of one type at one name, in the form that they are sent in. It does not change.
+// rrset is the records of one type at one name, in the form that they are sent in. It does not change once its zone is made. Large zones have millions: it is kept small.
 type rrset struct {
-	rrtype  uint16
-	ttl     uint32 // one for all (RFC 2181 section 5.2)
-	line    int32  // of the first record in the zone file
-	data    []rdata
-	targets []name // of NS, MX and SRV: hosts whose addresses go into the additional section
-	alias   name   // of CNAME and DNAME
+	rrtype uint16
+	ttl    uint32   // one for all (RFC 2181 section 5.2)
+	line   int32    // of the first record, as Zone.At counts
+	size   uint32   // of all records in octets, uncompressed
+	data   []string // of each record, in wire form, names in the case that they were written in
 }
 
-// rdata is the data of a record, cut where there are names that may be compressed.
-type rdata []part
-
-// part is octets, or a name in wire form in the case that it was written in.
-type part struct {
-	text   string
-	isName bool
-}
-
-// newRRset converts records of one type and owner, which dns.PackRR can pack. The TTL is the lowest of theirs.
-func newRRset(rrs []dns.RR) (*rrset, error) {
-	set := &rrset{rrtype: rrs[0].Header().Rrtype, ttl: rrs[0].Header().Ttl}
-	for _, rr := range rrs {
-		set.ttl = min(set.ttl, rr.Header().Ttl)
-		buf := make([]byte, dns.Len(rr)+16) // Len is a bound, but for a few types it is one too low
-		end, err := dns.PackRR(rr, buf, 0, nil, false)
-		if err != nil {
-			return nil, fmt.Errorf("pack %v: %w", rr.Header(), err)
-		}
-		owner, err := skipName(buf, 0, false)
-		if err != nil {
-			return nil, fmt.Errorf("pack %v: %w", rr.Header(), err)
-		}
-		data := string(buf[owner+10 : end])
-		set.data = append(set.data, split(set.rrtype, data))
-		set.refer(data)
-	}
-	return set, nil
-}
-
-// split finds the names. Only those of RFC 1035 may be compressed (RFC 3597 section 4).
-func split(rrtype uint16, data string) rdata {
+// names tells where names begin in the data of a type, and how many there are: only those of RFC 1035 may be compressed
+// (RFC 3597 section 4).
+func names(rrtype uint16) (at, count int) {
 	switch rrtype {
 	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR:
-		return rdata{{data, true}}
+		return 0, 1
 	case dns.TypeMX:
-		return rdata{{data[:2], false}, {data[2:], true}}
+		return 2, 1
 	case dns.TypeSOA:
-		end, err := skipName([]byte(data), 0, false)
-		if err == nil {
-			return rdata{{data[:end], true}, {data[end : len(data)-20], true}, {data[len(data)-20:], false}}
-		}
+		return 0, 2
 	}
-	return rdata{{data, false}}
+	return 0, 0
 }
 
-// refer notes the names that an answer goes on with.
-func (s *rrset) refer(data string) {
-	at := 0
+// target is the host, of NS, MX and SRV, whose addresses go into the additional section; the root is none.
+func (s *rrset) target(i int) name {
 	switch s.rrtype {
-	case dns.TypeMX:
-		at = 2
-	case dns.TypeSRV:
-		at = 6
 	case dns.TypeNS:
-	case dns.TypeCNAME, dns.TypeDNAME:
-		s.alias = lowerName([]byte(data))
-		return
-	default:
-		return
+		return lowered(s.data[i])
+	case dns.TypeMX:
+		return lowered(s.data[i][2:])
+	case dns.TypeSRV:
+		return lowered(s.data[i][6:])
 	}
-	if target := lowerName([]byte(data[at:])); !target.isRoot() {
-		s.targets = append(s.targets, target)
+	return ""
+}
+
+// lowered is a name in lower case, a copy only if it has to be.
+func lowered(wire string) name {
+	for i := range len(wire) {
+		if c := wire[i]; 'A' <= c && c <= 'Z' {
+			return lowerName([]byte(wire))
+		}
 	}
+	return name(wire)
 }
 
 // withTTL is the set with another TTL.

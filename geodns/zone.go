@@ -2,20 +2,21 @@ package geodns
 
 import (
 	"encoding/binary"
+	"maps"
 
 	"github.com/miekg/dns"
 )
 
-// Zone is the static data of a zone, as ParseZone made it. It does not change.
+// Zone is the static data of a zone, as ReadZone made it. It does not change.
 type Zone struct {
 	origin name
 	apex   *node
 	nodes  map[name]*node // every name with data, and every empty non-terminal above one
+	over   map[name]*node // edge names and challenges: in place of those of nodes, or beside them; nil without any
 	soa    owned          // for negative answers: the SOA with the TTL of RFC 2308 section 5
 
-	nsLines []int // in the zone file, of the apex's NS records, in the order of their targets
-
-	challenges map[name]*node // in place of those of nodes, or beside them; nil without challenges
+	files   []zoneFile // that it was read from
+	nsLines []int32    // of the apex's NS records
 }
 
 // Name is the zone's name, with the dot at its end, in lower case.
@@ -23,93 +24,107 @@ func (z *Zone) Name() string { return z.origin.String() }
 
 // serial is that of the SOA, or 0 without one.
 func (z *Zone) serial() uint32 {
-	soa := z.apex.sets[dns.TypeSOA]
+	soa := z.apex.set(dns.TypeSOA)
 	if soa == nil {
 		return 0
 	}
-	fixed := soa.data[0][len(soa.data[0])-1].text // five numbers after the two names, of which this is the first (RFC 1035 section 3.3.13)
-	return binary.BigEndian.Uint32([]byte(fixed[:4]))
+	data := soa.data[0] // ends with five numbers, of which the serial is the first (RFC 1035 section 3.3.13)
+	return binary.BigEndian.Uint32([]byte(data[len(data)-20:]))
+}
+
+// finish makes what negative answers have.
+func (z *Zone) finish() {
+	if soa := z.apex.set(dns.TypeSOA); soa != nil {
+		data := soa.data[0]
+		minimum := binary.BigEndian.Uint32([]byte(data[len(data)-4:]))
+		z.soa = owned{z.apex.owner, soa.withTTL(min(soa.ttl, minimum))}
+	}
 }
 
 // node is a name of a zone.
 type node struct {
 	name  name
-	owner string            // the name as the file writes it, where it has data
-	sets  map[uint16]*rrset // nil in an empty non-terminal
-	wild  *node             // "*" below this name: the source of synthesis of RFC 4592 section 3.3.1
+	owner string  // the name as the file writes it, where it has data
+	sets  []rrset // one of each type; none in an empty non-terminal
+	wild  *node   // "*" below this name: the source of synthesis of RFC 4592 section 3.3.1
 	edge  *edge
 
 	covered *node // the wildcard that answers for this name, which is there for a challenge below it alone; else nil
 }
 
-// newZone makes a tree of records, which have been checked.
-func newZone(origin name, drafts map[name]map[uint16]*draft) (*Zone, error) {
-	z := &Zone{origin: origin, nodes: make(map[name]*node, len(drafts))}
-	z.apex = z.node(origin)
-	for owner, byType := range drafts {
-		at := z.node(owner)
-		at.sets = make(map[uint16]*rrset, len(byType))
-		for rrtype, draft := range byType {
-			set, err := newRRset(draft.rrs)
-			if err != nil {
-				return nil, err
-			}
-			set.line = int32(draft.lines[0])
-			at.sets[rrtype], at.owner = set, draft.owner
+// set is the records of a type, or nil.
+func (at *node) set(rrtype uint16) *rrset {
+	for i := range at.sets {
+		if at.sets[i].rrtype == rrtype {
+			return &at.sets[i]
 		}
 	}
-	if ns := drafts[origin][dns.TypeNS]; ns != nil {
-		for i, rr := range ns.rrs {
-			if rr.(*dns.NS).Ns != "." { // which is no target
-				z.nsLines = append(z.nsLines, ns.lines[i])
-			}
-		}
-	}
-	if soa := z.apex.sets[dns.TypeSOA]; soa != nil {
-		minimum := drafts[origin][dns.TypeSOA].rrs[0].(*dns.SOA).Minttl
-		z.soa = owned{z.apex.owner, soa.withTTL(min(soa.ttl, minimum))}
-	}
-	return z, nil
+	return nil
 }
 
-// node gives the node of a name in the zone, made with the empty non-terminals above it if need be.
-func (z *Zone) node(n name) *node {
-	if found := z.nodes[n]; found != nil {
-		return found
-	}
-	made := &node{name: n}
-	z.nodes[n] = made
-	if n != z.origin {
-		above := z.node(n.parent())
-		if n.isWildcard() {
-			above.wild = made
+// at is the node of a name, or nil.
+func (z *Zone) at(n name) *node {
+	if z.over != nil {
+		if changed := z.over[n]; changed != nil {
+			return changed
 		}
 	}
-	return made
+	return z.nodes[n]
 }
 
 // Address finds what gives a name of the zone addresses: the type of its CNAME, A or AAAA records, and the line of the
-// first of them. Line 0 means that there is none.
+// first of them, as At counts. Line 0 means that there is none.
 func (z *Zone) Address(owner string) (rrtype string, line int) {
 	n, err := nameOf(owner)
 	if err != nil {
 		return "", 0
 	}
-	if set := z.address(n); set != nil {
-		return dns.Type(set.rrtype).String(), int(set.line)
+	if at := z.nodes[n]; at != nil {
+		if set := at.address(); set != nil {
+			return dns.Type(set.rrtype).String(), int(set.line)
+		}
 	}
 	return "", 0
 }
 
-func (z *Zone) address(n name) *rrset {
-	if at := z.nodes[n]; at != nil {
-		for _, rrtype := range []uint16{dns.TypeCNAME, dns.TypeA, dns.TypeAAAA} {
-			if at.sets[rrtype] != nil {
-				return at.sets[rrtype]
-			}
+func (at *node) address() *rrset {
+	for _, rrtype := range []uint16{dns.TypeCNAME, dns.TypeA, dns.TypeAAAA} {
+		if set := at.set(rrtype); set != nil {
+			return set
 		}
 	}
 	return nil
+}
+
+// overlaid is a copy of the zone that may be given other nodes. It shares those of the zone, so that a large zone costs no more than a small one.
+func (z *Zone) overlaid() *Zone {
+	served := *z
+	served.over = maps.Clone(z.over)
+	if served.over == nil {
+		served.over = make(map[name]*node)
+	}
+	return &served
+}
+
+// own is the node of a name in an overlaid zone, which may be changed: a copy, or one made with the empty non-terminals above it.
+func (z *Zone) own(n name) *node {
+	if own := z.over[n]; own != nil {
+		return own
+	}
+	made := &node{name: n}
+	if shared := z.nodes[n]; shared != nil {
+		*made = *shared
+	} else if n != z.origin {
+		z.own(n.parent())
+	}
+	z.over[n] = made
+	switch {
+	case n == z.origin:
+		z.apex = made
+	case n.isWildcard():
+		z.own(n.parent()).wild = made
+	}
+	return made
 }
 
 // withEdges gives a zone that has edge names too. The zone itself is left as it is: another configuration may share it.
@@ -117,14 +132,9 @@ func (z *Zone) withEdges(edges []*edge) *Zone {
 	if len(edges) == 0 {
 		return z
 	}
-	served := &Zone{origin: z.origin, nodes: make(map[name]*node, len(z.nodes)+len(edges)), soa: z.soa, nsLines: z.nsLines}
-	served.apex = served.node(z.origin)
-	for n, old := range z.nodes {
-		same := served.node(n)
-		same.sets, same.owner = old.sets, old.owner
-	}
+	served := z.overlaid()
 	for _, e := range edges {
-		served.node(e.name).edge = e
+		served.own(e.name).edge = e
 	}
 	return served
 }
@@ -151,22 +161,17 @@ func (z *Zone) lookup(n name, ds bool) (outcome, *node) {
 	}
 	closest := z.apex
 	for i := depth - 1; i >= 0; i-- {
-		if closest.sets[dns.TypeDNAME] != nil {
+		if closest.set(dns.TypeDNAME) != nil {
 			return redirect, closest
 		}
-		next := z.nodes[below[i]]
-		if z.challenges != nil {
-			if changed := z.challenges[below[i]]; changed != nil {
-				next = changed
-			}
-		}
+		next := z.at(below[i])
 		if next == nil {
 			if closest.wild != nil {
 				return wildcard, closest.wild
 			}
 			return missing, nil
 		}
-		if next.sets[dns.TypeNS] != nil && !(ds && i == 0) {
+		if next.set(dns.TypeNS) != nil && !(ds && i == 0) {
 			return delegation, next
 		}
 		closest = next

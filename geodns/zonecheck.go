@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -11,91 +12,146 @@ import (
 // maxSet is the most that an RRset may take: with room for a question and an OPT it must fit a message over TCP.
 const maxSet = 60000
 
-// draft is an RRset while it is read.
-type draft struct {
-	owner string // in wire form, as the file writes it
-	rrs   []dns.RR
-	lines []int // of rrs
-	size  int   // in octets, uncompressed
-}
-
-// wireOwner gives a name in wire form, its case kept.
-func wireOwner(presentation string) string {
-	var wire [maxName + 1]byte
-	n, err := dns.PackDomainName(presentation, wire[:], 0, nil, false)
-	if err != nil {
-		return "\x00" // not after rewire
-	}
-	return string(wire[:n])
+// record is one of an entry: its owner in wire form, also in lower case, and its data in wire form. Their bytes are used again
+// for the next.
+type record struct {
+	owner, lower []byte
+	rrtype       uint16
+	ttl          uint32
+	data         []byte
 }
 
 // add puts a record into its RRset, if it may stand there beside what came before it.
-func (p *zoneParser) add(e *entry, rr dns.RR) bool {
-	h := rr.Header()
-	owner, err := nameOf(h.Name)
-	if err != nil {
-		p.failAt(e, err.Error())
+func (p *zoneParser) add(e *entry, rr record) bool {
+	owner, rrtype := name(unsafe.String(&rr.lower[0], len(rr.lower))), rr.rrtype
+	fail := func(format string, args ...any) bool {
+		p.failAt(e, fmt.Sprintf(format, args...))
 		return false
 	}
-	rrtype := h.Rrtype
 	switch {
-	case !owner.within(p.zone):
-		p.failAt(e, fmt.Sprintf("%s is outside of the zone %s", h.Name, p.zone))
-		return false
+	case !owner.within(p.zone.origin):
+		return fail("%s is outside of the zone %s", name(rr.owner), p.zone.origin)
 	case rrtype == dns.TypeNone, rrtype == dns.TypeOPT, rrtype >= 128 && rrtype <= 255:
-		p.failAt(e, fmt.Sprintf("%s is not a type of data", dns.Type(rrtype))) // RFC 6895 section 3.1
-		return false
-	case rrtype == dns.TypeSOA && owner != p.zone:
-		p.failAt(e, fmt.Sprintf("SOA at %s: the zone is %s", h.Name, p.zone))
-		return false
+		return fail("%s is not a type of data", dns.Type(rrtype)) // RFC 6895 section 3.1
+	case rrtype == dns.TypeSOA && owner != p.zone.origin:
+		return fail("SOA at %s: the zone is %s", name(rr.owner), p.zone.origin)
 	case owner.isWildcard() && (rrtype == dns.TypeNS || rrtype == dns.TypeDNAME):
-		p.failAt(e, fmt.Sprintf("%s at a wildcard: RFC 4592 section 4 gives it no meaning", dns.Type(rrtype)))
-		return false
+		return fail("%s at a wildcard: RFC 4592 section 4 gives it no meaning", dns.Type(rrtype))
 	}
-	sets := p.sets[owner]
-	if sets == nil {
-		sets = make(map[uint16]*draft)
-		p.sets[owner], p.placed[owner] = sets, make(map[uint16]*entry)
-	}
-	set := sets[rrtype]
+	at := p.node(owner)
+	set := at.set(rrtype)
 	if set == nil {
-		if msg := p.conflict(owner, rrtype); msg != "" {
-			p.failAt(e, msg)
-			return false
+		if other := at.conflict(p.zone, rrtype); other != nil {
+			return fail("%s beside the %s of %s at %s", dns.Type(rrtype), dns.Type(other.rrtype), p.where(other.line, e), owner)
 		}
-		set = &draft{owner: wireOwner(h.Name)}
-		sets[rrtype], p.placed[owner][rrtype] = set, e
+		set = p.newSet(at, rrtype, rr.ttl, e.line)
+	} else if rrtype == dns.TypeSOA || rrtype == dns.TypeCNAME || rrtype == dns.TypeDNAME {
+		return fail("a second %s at %s; the first is on %s", dns.Type(rrtype), name(rr.owner), p.where(set.line, e))
 	}
-	if single := rrtype == dns.TypeSOA || rrtype == dns.TypeCNAME || rrtype == dns.TypeDNAME; single && len(set.rrs) > 0 {
-		p.failAt(e, fmt.Sprintf("a second %s at %s; the first is on line %d",
-			dns.Type(rrtype), h.Name, p.placed[owner][rrtype].line))
-		return false
-	}
-	if slices.ContainsFunc(set.rrs, func(old dns.RR) bool { return dns.IsDuplicate(old, rr) }) {
+	if p.duplicate(at, set, rr.data) {
 		return true // RFC 2181 section 5: suppressed
 	}
-	if set.size += dns.Len(rr); set.size > maxSet {
-		p.failAt(e, fmt.Sprintf("the %s records at %s do not fit into a message", dns.Type(rrtype), h.Name))
-		return false
+	set.ttl = min(set.ttl, rr.ttl)
+	if set.size += uint32(len(rr.owner) + 10 + len(rr.data)); set.size > maxSet {
+		return fail("the %s records at %s do not fit into a message", dns.Type(rrtype), name(rr.owner))
 	}
-	set.rrs, set.lines = append(set.rrs, rr), append(set.lines, e.line)
+	p.put(set, rr.data)
+	switch {
+	case at.owner != "":
+	case string(rr.owner) == string(at.name):
+		at.owner = string(at.name)
+	default:
+		at.owner = p.space.keep(rr.owner)
+	}
+	p.dnames = p.dnames || rrtype == dns.TypeDNAME
+	if rrtype == dns.TypeNS && at == p.zone.apex {
+		p.zone.nsLines = append(p.zone.nsLines, int32(e.line))
+	}
 	return true
 }
 
-// conflict tells why a type may not stand beside those that its owner has: a CNAME stands alone (RFC 1034 section 3.6.2), but
-// for what DNSSEC puts there (RFC 4034 section 3 and 4), and a DNAME is at no zone cut (RFC 6672 section 2.3).
-func (p *zoneParser) conflict(owner name, rrtype uint16) string {
-	for other, e := range p.placed[owner] {
+// where tells of a line, and of its file if that is another than the entry's.
+func (p *zoneParser) where(line int32, e *entry) string {
+	f := fileAt(p.files, int(line))
+	at := fmt.Sprintf("line %d", int(line)-f.first+1)
+	if f != fileAt(p.files, e.line) {
+		at += " of " + f.name
+	}
+	return at
+}
+
+// manyRecords is from how many records of a set on they are looked up by their data.
+const manyRecords = 32
+
+// manyOf is a set of so many.
+type manyOf struct {
+	at     *node
+	rrtype uint16
+}
+
+// duplicate reports whether a set has a record already, names compared without case.
+func (p *zoneParser) duplicate(at *node, set *rrset, data []byte) bool {
+	n := len(set.data)
+	if n == 0 {
+		return false
+	}
+	key := canonical(set.rrtype, data)
+	if n < manyRecords {
+		return slices.ContainsFunc(set.data, func(old string) bool {
+			return len(old) == len(data) && canonical(set.rrtype, []byte(old)) == key
+		})
+	}
+	of := manyOf{at, set.rrtype}
+	seen := p.many[of]
+	if seen == nil {
+		seen = make(map[string]bool)
+		for _, old := range set.data {
+			seen[canonical(set.rrtype, []byte(old))] = true
+		}
+		if p.many == nil {
+			p.many = make(map[manyOf]map[string]bool)
+		}
+		p.many[of] = seen
+	}
+	was := seen[key]
+	seen[key] = true
+	return was
+}
+
+// canonical is data with the names in it in lower case (RFC 4034 section 6.2), so far as that is told without reading all of it.
+func canonical(rrtype uint16, data []byte) string {
+	from, to := 0, len(data)
+	switch rrtype {
+	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR, dns.TypeDNAME, dns.TypeRP, dns.TypeMINFO, dns.TypeMB, dns.TypeMG, dns.TypeMR:
+	case dns.TypeMX, dns.TypeAFSDB, dns.TypeRT, dns.TypeKX:
+		from = 2
+	case dns.TypeSRV:
+		from = 6
+	case dns.TypeSVCB, dns.TypeHTTPS:
+		from = 2
+		to = from + nameLen(string(data[from:]))
+	default:
+		return string(data)
+	}
+	same := []byte(string(data))
+	toLower(same[min(from, to):to])
+	return string(same)
+}
+
+// conflict finds what a type may not stand beside: a CNAME stands alone (RFC 1034 section 3.6.2), but for what DNSSEC puts
+// there (RFC 4034 section 3 and 4), and a DNAME is at no zone cut (RFC 6672 section 2.3).
+func (at *node) conflict(z *Zone, rrtype uint16) *rrset {
+	for i := range at.sets {
+		other := at.sets[i].rrtype
 		if dnssec(rrtype) || dnssec(other) {
 			continue
 		}
 		cut := rrtype == dns.TypeNS && other == dns.TypeDNAME || rrtype == dns.TypeDNAME && other == dns.TypeNS
-		if rrtype == dns.TypeCNAME || other == dns.TypeCNAME || cut && owner != p.zone {
-			return fmt.Sprintf("%s beside the %s of line %d at %s",
-				dns.Type(rrtype), dns.Type(other), e.line, owner)
+		if rrtype == dns.TypeCNAME || other == dns.TypeCNAME || cut && at != z.apex {
+			return &at.sets[i]
 		}
 	}
-	return ""
+	return nil
 }
 
 func dnssec(rrtype uint16) bool {
@@ -104,40 +160,33 @@ func dnssec(rrtype uint16) bool {
 
 // check looks at the zone as a whole. What is missing is not told of a file that did not all parse.
 func (p *zoneParser) check() {
-	for owner, placed := range p.placed {
-		for n := owner; n != p.zone && len(placed) > 0; {
-			n = n.parent()
-			if dname := p.placed[n][dns.TypeDNAME]; dname != nil {
-				e := first(placed)
-				p.failAt(e, fmt.Sprintf("%s is below the DNAME of line %d", owner, dname.line)) // RFC 6672 section 2.4
-				break
-			}
-		}
+	if p.dnames {
+		p.checkBelow()
 	}
 	if p.broken {
 		return
 	}
-	if p.sets[p.zone][dns.TypeSOA] == nil {
-		p.fail(1, 1, fmt.Sprintf("no SOA at %s; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300", p.zone))
+	if p.zone.apex.set(dns.TypeSOA) == nil {
+		p.fail(1, 1, fmt.Sprintf("no SOA at %s; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300", p.zone.origin))
 	}
-	if p.sets[p.zone][dns.TypeNS] == nil {
-		p.fail(1, 1, fmt.Sprintf("no NS at %s; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1", p.zone))
+	if p.zone.apex.set(dns.TypeNS) == nil {
+		p.fail(1, 1, fmt.Sprintf("no NS at %s; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1", p.zone.origin))
 	}
 }
 
-// first is the entry that comes first in the file.
-func first(placed map[uint16]*entry) (e *entry) {
-	for _, other := range placed {
-		if e == nil || other.line < e.line {
-			e = other
+// checkBelow finds data below a DNAME (RFC 6672 section 2.4).
+func (p *zoneParser) checkBelow() {
+	for owner, at := range p.zone.nodes {
+		for n := owner; n != p.zone.origin && len(at.sets) > 0; {
+			n = n.parent()
+			dname := p.zone.nodes[n].set(dns.TypeDNAME)
+			if dname == nil {
+				continue
+			}
+			first := slices.MinFunc(at.sets, func(a, b rrset) int { return cmp.Compare(a.line, b.line) })
+			e := &entry{line: int(first.line)}
+			p.failAt(e, fmt.Sprintf("%s is below the DNAME of %s", owner, p.where(dname.line, e)))
+			break
 		}
 	}
-	return e
-}
-
-func (p *zoneParser) sortErrors() {
-	slices.SortStableFunc(p.errs, func(a, b ZoneError) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Msg, b.Msg))
-	})
-	p.errs = p.errs[:min(len(p.errs), maxErrors)]
 }

@@ -2,7 +2,6 @@ package geodns
 
 import (
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,77 +11,33 @@ import (
 )
 
 const (
-	maxErrors    = 20
 	maxGenerated = 1 << 16 // records that the $GENERATE directives of a zone may make together
 	maxTTL       = 1<<31 - 1
 )
 
-// ZoneError is something wrong in a master file.
-type ZoneError struct {
-	File      string
-	Line, Col int    // from 1; Col counts bytes
-	Text      string // the source line
-	Msg       string
-}
-
-func (e ZoneError) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, e.Msg) }
-
-// ParseZone reads a zone from a master file (RFC 1035 section 5, with $TTL and $GENERATE, without $INCLUDE). The origin is the
-// zone's name, and what the file's relative names are below until it says otherwise; file is the name that errors carry.
-//
-// It returns a zone, or all that is wrong with it, in the order of the file, up to 20 errors: what does not parse, and what
-// no zone may have: no SOA or NS at the apex, or two SOAs; records outside of the zone; a CNAME beside other data, or two;
-// names below a DNAME. Below a delegation any record is taken, and of no consequence unless it is glue.
-func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
-	p := zoneParser{file: file, sets: make(map[name]map[uint16]*draft), placed: make(map[name]map[uint16]*entry)}
-	text, err := io.ReadAll(r)
-	if err != nil {
-		p.fail(1, 1, fmt.Sprintf("read: %v", err))
-		return nil, p.errs
-	}
-	p.lines = strings.Split(string(text), "\n")
-	if p.zone, err = nameOf(origin); err != nil {
-		p.fail(1, 1, fmt.Sprintf("zone %v", err))
-		return nil, p.errs
-	}
-	p.origin = p.zone.String()
-	for _, e := range entries(string(text)) {
-		if len(p.errs) >= maxErrors {
-			break
-		}
-		p.entry(&e)
-	}
-	p.check()
-	if len(p.errs) > 0 {
-		p.sortErrors()
-		return nil, p.errs
-	}
-	z, err := newZone(p.zone, p.sets)
-	if err != nil {
-		p.fail(1, 1, err.Error())
-		return nil, p.errs
-	}
-	return z, nil
-}
-
-// zoneParser is the state between entries.
+// zoneParser is the state between entries. Of lines it has the numbers that Zone.At takes.
 type zoneParser struct {
-	file  string
-	lines []string
-	zone  name
-	sets  map[name]map[uint16]*draft
-	errs  []ZoneError
+	read   func(file string) (string, error)
+	files  []zoneFile
+	zone   *Zone // that is made
+	space  zoneSpace
+	errs   []zoneFault
+	broken bool // an entry did not parse, and so what is missing may be in it
+	dnames bool // there are some
 
-	placed  map[name]map[uint16]*entry // the first entry of each RRset, for errors that are found later
-	broken  bool                       // an entry did not parse, and so what is missing may be in it
-	origin  string
-	owner   string // of the last record; "" where there is none, or it did not parse
-	unowned bool   // owner did not parse: records that go on with it are not to blame
-	ttl     uint32 // $TTL, or else the last one given (RFC 1035 section 5.1)
-	hasTTL  bool
-	fixed   bool // ttl is of a $TTL (RFC 2308 section 4)
+	origin     string // as text
+	originWire []byte
+	owner      []byte // of the last record, in wire form; empty where there is none, or it did not parse
+	lower      []byte // the same in lower case
+	unowned    bool   // owner did not parse: records that go on with it are not to blame
+	ttl        uint32 // $TTL, or else the last one given (RFC 1035 section 5.1)
+	hasTTL     bool
+	fixed      bool // ttl is of a $TTL (RFC 2308 section 4)
 
 	generated int
+	data      []byte // space for that of a record
+
+	many map[manyOf]map[string]bool // the records of large sets
 }
 
 // noTTL stands for a TTL that a record leaves out. RFC 2181 section 8 makes it no TTL.
@@ -99,7 +54,9 @@ func (p *zoneParser) entry(e *entry) {
 	}
 	owner := e.owner()
 	if !strings.HasPrefix(owner, "$") {
-		p.records(e, e.text)
+		if !p.plain(e) {
+			p.records(e, e.text)
+		}
 		return
 	}
 	switch strings.ToUpper(owner) {
@@ -108,7 +65,7 @@ func (p *zoneParser) entry(e *entry) {
 		if f := e.fields(); len(f) != 2 {
 			p.failAt(e, "$ORIGIN wants one name")
 		} else if rr := p.one(e, f[1]+" 0 IN A 0.0.0.0\n"); rr != nil {
-			p.origin = rr.Header().Name
+			p.setOrigin(rr.Header().Name)
 		}
 	case "$TTL":
 		if rr := p.one(e, e.text+"@ IN A 0.0.0.0\n"); rr != nil {
@@ -175,38 +132,67 @@ func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	h := rr.Header()
 	switch {
 	case h.Name != "":
-		p.owner, p.unowned = h.Name, false
+		p.setName(h.Name)
 	case p.unowned:
 		return false
-	case p.owner == "":
+	case len(p.owner) == 0:
 		p.failAt(e, "record without an owner: the first of a file must name one")
 		p.broken = true
 		return false
 	}
-	h.Name = p.owner
 	if h.Class != dns.ClassINET {
 		p.failAt(e, fmt.Sprintf("class %s: only IN is served", dns.Class(h.Class)))
 		return false
 	}
-	if h.Ttl != noTTL {
-		if !p.fixed {
-			p.setTTL(e, h.Ttl)
-		} else if h.Ttl > maxTTL {
-			p.failAt(e, "TTL above 2147483647 (RFC 2181 section 8)")
-		}
-	} else if h.Ttl = p.ttl; !p.hasTTL {
-		p.failAt(e, "record without a TTL; write $TTL above it")
-		p.broken = true
+	ttl, ok := p.ttlOf(e, h.Ttl)
+	if !ok {
 		return false
 	}
-	// Some of what the library takes has no wire form; what has comes back in one presentation form.
-	clean, err := rewire(rr)
+	// Some of what the library takes has no wire form.
+	data, err := rewire(rr)
 	if err != nil {
 		p.failAt(e, fmt.Sprintf("%s: %v", dns.Type(h.Rrtype), err))
 		p.broken = true
 		return false
 	}
-	return p.add(e, clean)
+	return p.add(e, record{p.owner, p.lower, h.Rrtype, ttl, data})
+}
+
+// ttlOf is the TTL of a record that has given one, or noTTL.
+func (p *zoneParser) ttlOf(e *entry, given uint32) (ttl uint32, ok bool) {
+	switch {
+	case given == noTTL && !p.hasTTL:
+		p.failAt(e, "record without a TTL; write $TTL above it")
+		p.broken = true
+		return 0, false
+	case given == noTTL:
+		return p.ttl, true
+	case !p.fixed:
+		p.setTTL(e, given)
+	case given > maxTTL:
+		p.failAt(e, "TTL above 2147483647 (RFC 2181 section 8)")
+	}
+	return given, true
+}
+
+// setName makes a name, absolute and read by the library, the owner.
+func (p *zoneParser) setName(presentation string) {
+	var wire [maxName + 1]byte
+	n, err := dns.PackDomainName(presentation, wire[:], 0, nil, false)
+	if p.unowned = err != nil || n > maxName; p.unowned {
+		p.owner = p.owner[:0]
+		return
+	}
+	p.owner = append(p.owner[:0], wire[:n]...)
+	p.lower = append(p.lower[:0], p.owner...)
+	toLower(p.lower)
+}
+
+func (p *zoneParser) setOrigin(presentation string) {
+	var wire [maxName + 1]byte
+	if n, err := dns.PackDomainName(presentation, wire[:], 0, nil, false); err == nil {
+		p.origin, p.originWire = presentation, append(p.originWire[:0], wire[:n]...)
+	}
 }
 
 func (p *zoneParser) setTTL(e *entry, ttl uint32) {
@@ -216,14 +202,22 @@ func (p *zoneParser) setTTL(e *entry, ttl uint32) {
 	p.ttl, p.hasTTL = ttl, true
 }
 
-// rewire packs and unpacks.
-func rewire(rr dns.RR) (dns.RR, error) {
+// rewire gives the data of a record in wire form: packed, unpacked, and packed.
+func rewire(rr dns.RR) ([]byte, error) {
+	const header = 11 // with the root as owner
+	rr.Header().Name = "."
 	buf := make([]byte, 512)
 	for {
 		end, err := dns.PackRR(rr, buf, 0, nil, false)
 		if err == nil {
 			clean, _, err := dns.UnpackRR(buf[:end], 0)
-			return clean, err
+			if err != nil {
+				return nil, err
+			}
+			if end, err = dns.PackRR(clean, buf, 0, nil, false); err != nil {
+				return nil, err
+			}
+			return buf[header:end], nil
 		}
 		if len(buf) > dns.MaxMsgSize {
 			return nil, fmt.Errorf("data is not valid")
@@ -258,7 +252,7 @@ func (p *zoneParser) setOwner(e *entry) {
 	}
 	rr, _ := p.parser(owner + " 0 IN A 0.0.0.0\n").Next()
 	if p.unowned = rr == nil; !p.unowned {
-		p.owner = rr.Header().Name
+		p.setName(rr.Header().Name)
 	}
 }
 
@@ -277,7 +271,7 @@ func (p *zoneParser) syntax(e *entry, err error) {
 	col, _ := strconv.Atoi(m[3])
 	line += e.line - 1
 	if last := e.line + strings.Count(e.text, "\n") - 1; line > last {
-		line, col = last, len(p.lines[last-1])+1 // the library has read into the line that it was given more
+		line, col = last, len(fileAt(p.files, last).line(last))+1 // the library has read into the line that it was given more
 	}
 	msg, token, _ := strings.Cut(m[1], ": \"")
 	if token = strings.TrimSuffix(token, `"`); token == "" || token == `\n` {
@@ -289,22 +283,9 @@ func (p *zoneParser) syntax(e *entry, err error) {
 
 // column finds where a token begins, which the library saw end at col or just before.
 func (p *zoneParser) column(line, col int, token string) int {
-	text := ""
-	if line-1 < len(p.lines) {
-		text = p.lines[line-1]
-	}
+	text := fileAt(p.files, line).line(line)
 	if at := strings.LastIndex(text[:min(len(text), col)], token); at >= 0 {
 		return at + 1
 	}
 	return 1 + max(0, strings.Index(text, token)) // what the library was given is not quite the line
-}
-
-func (p *zoneParser) failAt(e *entry, msg string) { p.fail(e.line, e.column(), msg) }
-
-func (p *zoneParser) fail(line, col int, msg string) {
-	text := ""
-	if line-1 < len(p.lines) {
-		text = strings.TrimRight(p.lines[line-1], "\r")
-	}
-	p.errs = append(p.errs, ZoneError{File: p.file, Line: line, Col: col, Text: text, Msg: msg})
 }

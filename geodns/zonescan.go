@@ -15,25 +15,14 @@ type entryError struct {
 	msg       string
 }
 
-// entries splits a master file (RFC 1035 section 5.1), so that an error in one entry does not hide those in the next.
-// Entries that hold nothing but blanks and comments are left out.
-func entries(file string) (all []entry) {
-	s := scanner{rest: file, line: 1}
-	for s.rest != "" {
-		if e, found := s.next(); found {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
+// scanner splits a master file into entries (RFC 1035 section 5.1), so that an error in one does not hide those in the next.
 type scanner struct {
 	rest string
 	line int
 }
 
 // next reads up to the newline that ends an entry: one outside of parentheses. A newline within quotes ends it as well, with
-// an error, or else one forgotten quote would swallow the file.
+// an error, or else one forgotten quote would swallow the file. An entry is found unless there is nothing but blanks and comments.
 func (s *scanner) next() (e entry, found bool) {
 	e.line = s.line
 	var (
@@ -112,9 +101,4 @@ func (e *entry) owner() string {
 		return fields[0]
 	}
 	return ""
-}
-
-// column is where the entry's text begins, from 1.
-func (e *entry) column() int {
-	return 1 + len(e.text) - len(strings.TrimLeft(e.text, " \t"))
 }

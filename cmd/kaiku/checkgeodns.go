@@ -47,17 +47,17 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 			f.errorf(at+".file", "%s", unread(file, err))
 			continue
 		}
-		text = bytes.TrimPrefix(text, []byte(byteOrderMark))
 		if utf16(text) {
 			f.file.errs = append(f.file.errs, &fileError{file, 1, 1, inUTF16, ""})
 			continue
 		}
-		zone, errs := geodns.ParseZone(bytes.NewReader(text), z.Name, file)
+		records := string(bytes.TrimPrefix(text, []byte(byteOrderMark)))
+		zone, errs := geodns.ReadZone(z.Name, file, func(string) (string, error) { return records, nil })
 		for _, e := range errs {
 			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
 		}
 		if len(errs) == 0 {
-			f.checkZone(z, zone, zoneText{file, strings.Split(string(text), "\n")})
+			f.checkZone(z, zone, zoneText{zone, records})
 			zones = append(zones, zone)
 		}
 	}

@@ -11,12 +11,22 @@ import (
 
 // zoneText is a zone file, for what is told of its lines.
 type zoneText struct {
-	file  string
-	lines []string
+	zone *geodns.Zone
+	text string
 }
 
 func (t zoneText) note(line int, format string, a ...any) *fileError {
-	return &fileError{t.file, line, 1, fmt.Sprintf(format, a...), strings.TrimRight(t.lines[line-1], "\r")}
+	file, at := t.zone.At(line)
+	return &fileError{file, at, 1, fmt.Sprintf(format, a...), lineOf(t.text, at)}
+}
+
+// lineOf is a line of a text, from 1.
+func lineOf(text string, n int) string {
+	for ; n > 1; n-- {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	return strings.TrimRight(line, "\r")
 }
 
 // checkZone compares a zone with the fleet: names that both the zone and the edges would answer, and

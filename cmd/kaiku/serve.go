@@ -46,7 +46,7 @@ func (o *overrides) check() error {
 	return nil
 }
 
-// newNode makes the parts of a node for some of its roles. Nothing listens yet.
+// newNode makes the parts of a node for some of its roles, nil being all. Nothing listens yet.
 func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
 	f, zones, err := loadFleet(config)
 	if err != nil {
@@ -69,6 +69,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	}
 	if ties != nil {
 		reg.MustRegister(fleetCollector{ties})
+	}
+	if roles == nil {
+		roles = n.Roles
 	}
 	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name), taken: f.sum}
 	for _, role := range roles {
@@ -219,15 +222,7 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 		Short: "Run every role that a node has",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, _, err := loadFleet(config)
-			if err != nil {
-				return err
-			}
-			n, err := f.wantNode("--node", node)
-			if err != nil {
-				return err
-			}
-			p, err := newNode(config, node, n.Roles, overrides{}, log)
+			p, err := newNode(config, node, nil, overrides{}, log)
 			if err != nil {
 				return err
 			}
