@@ -17,6 +17,10 @@ import (
 // challengeTime is how long a challenge is answered if nobody removes it.
 const challengeTime = time.Hour
 
+// challengeLabel begins the names at which authorities look for challenges (RFC 8555 section 8.4). At others, as
+// those of SPF, DKIM and proofs of ownership, who has the credential of an edge has no say.
+const challengeLabel = "_acme-challenge."
+
 // maxText is the longest value in bytes: one string of a TXT record (RFC 1035 section 3.3). Those of ACME have 43.
 const maxText = 255
 
@@ -50,8 +54,8 @@ func (c challenge) key() string {
 
 func newChallenge(name, value string) (challenge, error) {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == "" || len(name) > 253 {
-		return challenge{}, fmt.Errorf("%q is no name for a challenge", name)
+	if !strings.HasPrefix(name, challengeLabel) || len(name) > 253 {
+		return challenge{}, fmt.Errorf("%q is no name for a challenge: want %sNAME", name, challengeLabel)
 	}
 	if value == "" || len(value) > maxText {
 		return challenge{}, fmt.Errorf("the challenge at %s has %d bytes, want 1 to %d", name, len(value), maxText)

@@ -103,6 +103,9 @@ func note(to map[string]held, e jetstream.KeyValueEntry) {
 	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &c) != nil || c.key() != e.Key() {
 		return
 	}
+	if _, err := newChallenge(c.Name, c.Value); err != nil {
+		return // an edge has no say in other names of the zones
+	}
 	until := time.Now().Add(challengeTime) // of whoever's clock is wrong
 	if c.Until.Before(until) {
 		until = c.Until

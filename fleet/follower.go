@@ -282,14 +282,11 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 			return fmt.Errorf("read a purge: %w", err)
 		}
 		seq := meta.Sequence.Stream
-		if s := m.Subject(); s != subjectOf("") && siteOf(s) == "" {
-			return fmt.Errorf("purge %d has the subject %q, which is none of a purge", seq, s)
-		}
 		switch want := f.applied.Load() + uint64(len(purges)) + 1; {
 		case seq > want:
 			return fmt.Errorf("purge %d came where %d was due", seq, want)
 		case seq == want: // else it had come by the consumer before
-			purges = append(purges, Logged{siteOf(m.Subject()), m.Data()})
+			purges = append(purges, loggedOf(m.Subject(), m.Data()))
 		}
 		if len(purges) == batchSize {
 			break
@@ -313,6 +310,16 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		f.Changed()
 	}
 	return nil
+}
+
+// loggedOf is the purge of an entry. One on a subject that this version doesn't know has no content,
+// which nobody understands, so that it is taken for a purge of everything.
+func loggedOf(subject string, data []byte) Logged {
+	site := siteOf(subject)
+	if subject != subjectOf(site) {
+		return Logged{}
+	}
+	return Logged{site, data}
 }
 
 func (f *Follower) set(p Position) {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode"
 )
 
 // frames passes the frames of the NATS client protocol from a node to a NATS server. It ends with an
@@ -19,22 +22,30 @@ import (
 //   - a subject for answers outside of the node's own inbox,
 //   - a header field that is not in sentFields, as some make the server send something somewhere,
 //   - a consumer that delivers outside of the node's own inbox, or is not of the form that nodes use,
+//   - a message that is larger than those of its subject are, or a purge on a subject of no purge,
+//   - a lease of another node, or with roles that the node's certificate doesn't have,
 //   - a command that is not PUB, HPUB, SUB, UNSUB, PING or PONG.
 //
 // Which subjects a node may publish to is for NATS to check (see permissions).
 type frames struct {
-	node string
-	from *bufio.Reader
-	to   io.Writer
-	buf  []byte
+	who   identity
+	from  *bufio.Reader
+	to    io.Writer
+	spend func(cost int) error // waits until the node may send so much; nil is no limit
+	has   consumers
+	buf   []byte
 }
 
 const (
 	maxLine     = 4096     // of the protocol, as in NATS
 	maxHeader   = 8 << 10  // header block of a message
-	maxConsumer = 16 << 10 // request for a consumer
+	maxField    = 128      // value of a header field
+	maxConsumer = 4 << 10  // request for a consumer
+	maxRequest  = 16 << 10 // other messages, but for those of maxMessage
+	maxEntry    = 4 << 10  // a lease, a drain, a challenge
 	// createConsumer begins the subjects of requests for consumers.
 	createConsumer = "$JS.API.CONSUMER.CREATE."
+	deleteConsumer = "$JS.API.CONSUMER.DELETE."
 )
 
 // sentFields are the header fields that nodes send: those of a purge, of a bucket's entry, and of its
@@ -51,10 +62,34 @@ func (f *frames) copy() error {
 		if err != nil {
 			return err
 		}
+		if err := f.pay(frameCost); err != nil {
+			return err
+		}
 		if err := f.frame(line); err != nil {
 			return err
 		}
 	}
+}
+
+// pay waits until the node may send what has a cost.
+func (f *frames) pay(cost int) error {
+	if f.spend == nil {
+		return nil
+	}
+	return f.spend(cost)
+}
+
+// maxMessage is how large a message to a subject may be, its header block apart.
+func maxMessage(subject string) int {
+	switch {
+	case strings.HasPrefix(subject, purgeSubject+"."):
+		return maxPurge
+	case strings.HasPrefix(subject, "$KV."+certificateBucket+"."):
+		return 2 * maxVaultValue
+	case strings.HasPrefix(subject, "$KV."):
+		return maxEntry
+	}
+	return maxRequest
 }
 
 // frame passes one frame on.
@@ -91,8 +126,22 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 			return fmt.Errorf("%w: an answer of %.80q on %.80q", errFrame, subject, reply)
 		}
 	}
-	size, err := f.size(words[len(words)-1], maxPurge)
+	if strings.HasPrefix(subject, purgeSubject+".") && subject != subjectOf(siteOf(subject)) {
+		return fmt.Errorf("%w: %.80q, which is none of a purge", errFrame, subject)
+	}
+	limit := maxMessage(subject)
+	if sizes == 2 {
+		limit = min(limit+maxHeader, maxPurge)
+	}
+	size, err := f.size(words[len(words)-1], limit)
 	if err != nil {
+		return err
+	}
+	cost := size
+	if strings.HasPrefix(subject, "$JS.API.") {
+		cost += requestCost
+	}
+	if err := f.pay(cost); err != nil {
 		return err
 	}
 	if strings.HasPrefix(subject, createConsumer) {
@@ -101,11 +150,18 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 		}
 		return f.consumer(subject, reply, size)
 	}
+	if rest, ok := strings.CutPrefix(subject, deleteConsumer); ok {
+		stream, name, _ := strings.Cut(rest, ".")
+		f.has.remove(stream, name)
+	}
 	head := 0
 	if sizes == 2 {
 		if head, err = f.size(words[len(words)-2], min(size, maxHeader)); err != nil {
 			return err
 		}
+	}
+	if subject == "$KV."+leaseBucket+"."+f.who.node {
+		return f.lease(line, head, size)
 	}
 	if err := f.write(line); err != nil { // NATS drops a message that does not come whole
 		return err
@@ -128,6 +184,51 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	return f.end()
 }
 
+// lease passes on what a node says of itself.
+func (f *frames) lease(line []byte, head, size int) error {
+	line = bytes.Clone(line) // which read overwrites
+	b, err := f.read(size)
+	if err != nil {
+		return err
+	}
+	if head > 0 {
+		err = checkFields(b[:head])
+	}
+	if err == nil && size > head { // an empty one is taken back
+		err = checkLease(b[head:], f.who)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: its lease: %w", errFrame, err)
+	}
+	if err := errors.Join(f.write(line), f.write(b)); err != nil {
+		return err
+	}
+	return f.end()
+}
+
+// checkLease reports whether a lease says what the certificate of its node does.
+func checkLease(b []byte, who identity) error {
+	var l Lease
+	if err := json.Unmarshal(b, &l); err != nil {
+		return err
+	}
+	if l.Node != who.node {
+		return fmt.Errorf("it is of node %.80q", l.Node)
+	}
+	for _, role := range l.Roles {
+		if !slices.Contains(who.roles, role) {
+			return fmt.Errorf("the role %.80q, which its certificate does not have", role)
+		}
+	}
+	if l.Load < 0 || l.Load > 1 {
+		return fmt.Errorf("a load of %v, want 0 to 1", l.Load)
+	}
+	if text := l.Version + l.Region + l.Address; strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Errorf("a control character in %.200q", text)
+	}
+	return nil
+}
+
 // consumer passes on a request for a consumer as it was understood here.
 func (f *frames) consumer(subject, reply string, size int) error {
 	if size > maxConsumer {
@@ -137,10 +238,15 @@ func (f *frames) consumer(subject, reply string, size int) error {
 	if err != nil {
 		return err
 	}
-	if b, err = f.checkConsumer(b); err != nil {
+	r, err := f.checkConsumer(subject, b)
+	if err == nil {
+		b, err = json.Marshal(r)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %.80q: %w", errFrame, subject, err)
 	}
-	if err := f.write(fmt.Appendf(nil, "PUB %s %s %d\r\n%s", subject, reply, len(b), b)); err != nil {
+	f.has.add(r.Stream, r.Config.Name)
+	if err := f.write(fmt.Appendf(nil, "PUB %s%s.%s %s %d\r\n%s", createConsumer, r.Stream, r.Config.Name, reply, len(b), b)); err != nil {
 		return err
 	}
 	return f.end()
@@ -186,9 +292,15 @@ func checkFields(b []byte) error {
 	if err != nil {
 		return err
 	}
-	for name := range fields {
+	for name, values := range fields {
 		if !slices.ContainsFunc(sentFields, func(s string) bool { return strings.EqualFold(s, name) }) {
 			return fmt.Errorf("the field %.80q", name)
+		}
+		if len(values) > 1 || len(values[0]) > maxField {
+			return fmt.Errorf("the field %.80q twice, or with more than %d bytes", name, maxField)
+		}
+		if strings.EqualFold(name, "Nats-Rollup") && values[0] != "sub" { // "all" removes the entries of all others
+			return fmt.Errorf("%s: %.80q, want sub", name, values[0])
 		}
 	}
 	return nil
@@ -222,9 +334,10 @@ type consumerRequest struct {
 	} `json:"config"`
 }
 
-// checkConsumer returns a request for a consumer, written anew. It fails if the request asks for what
+// checkConsumer returns a request for a consumer, held to what nodes need: one that is kept in memory
+// by one control node, and ends a minute after its last client. It fails if the request asks for what
 // nodes don't ask for.
-func (f *frames) checkConsumer(b []byte) ([]byte, error) {
+func (f *frames) checkConsumer(subject string, b []byte) (*consumerRequest, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	var r consumerRequest
@@ -234,15 +347,39 @@ func (f *frames) checkConsumer(b []byte) ([]byte, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one value")
 	}
-	if to := r.Config.DeliverSubject; to != "" && !f.own(to) {
+	c := &r.Config
+	if to := c.DeliverSubject; to != "" && !f.own(to) {
 		return nil, fmt.Errorf("a consumer that delivers to %.80q", to)
 	}
-	return json.Marshal(&r)
+	stream, rest, _ := strings.Cut(strings.TrimPrefix(subject, createConsumer), ".")
+	if stream != r.Stream {
+		return nil, fmt.Errorf("a consumer of %.80q", r.Stream)
+	}
+	if name, _, _ := strings.Cut(rest, "."); name != "" {
+		c.Name = name // and a filter, which the request has too
+	}
+	if c.Name == "" {
+		c.Name = rand.Text()
+	}
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	if len(c.Name) > 64 || strings.Trim(c.Name, letters) != "" {
+		return nil, fmt.Errorf("a consumer of the name %.80q", c.Name)
+	}
+	if c.AckPolicy != "none" {
+		return nil, fmt.Errorf("a consumer with ack_policy %.80q, want none", c.AckPolicy)
+	}
+	if c.IdleHeartbeat != 0 && c.IdleHeartbeat < int64(time.Second) {
+		return nil, fmt.Errorf("a consumer with a heartbeat every %v", time.Duration(c.IdleHeartbeat))
+	}
+	c.MemoryStorage, c.Replicas, c.Metadata = true, 1, nil
+	c.InactiveThreshold = min(max(c.InactiveThreshold, 0), int64(time.Minute))
+	c.MaxWaiting, c.MaxAckPending = min(max(c.MaxWaiting, 0), 512), 0
+	return &r, nil
 }
 
 // own reports whether a subject is in the node's inbox.
 func (f *frames) own(subject string) bool {
-	return strings.HasPrefix(subject, inbox(f.node)+".") && !strings.ContainsAny(subject, "*>")
+	return strings.HasPrefix(subject, inbox(f.who.node)+".") && !strings.ContainsAny(subject, "*>")
 }
 
 func (f *frames) write(b []byte) error {

@@ -30,12 +30,18 @@ type gate struct {
 	listener net.Listener
 	tls      *tls.Config
 
-	conns sync.WaitGroup
-	mu    sync.Mutex
-	open  map[net.Conn]struct{}
-	early map[netip.Addr]int  // connections before the end of their handshake, by address
-	names map[string]identity // who is behind a connection, by the user name that the gate gave to it
-	ended bool
+	inside insider
+	ctx    context.Context // ends with close
+	end    context.CancelFunc
+
+	conns   sync.WaitGroup
+	mu      sync.Mutex
+	open    map[net.Conn]struct{}
+	early   map[netip.Prefix]int  // connections before the end of their handshake, by network
+	waiting int                   // all of these
+	names   map[string]identity   // who is behind a connection, by the user name that the gate gave to it
+	nodes   map[string]*allowance // by name
+	ended   bool
 }
 
 // identity is what a certificate of the fleet says about a node.
@@ -48,9 +54,11 @@ type identity struct {
 const (
 	// maxGateConns is how many nodes may be connected. A fleet has fewer nodes than that by far.
 	maxGateConns = 8192
-	// maxEarly is how many connections of one address may be in their handshake, so that an address
-	// without a certificate does not take the place of nodes.
-	maxEarly = 64
+	// maxEarly is how many connections of one network, an IPv4 address or an IPv6 /64, may be in
+	// their handshake, and maxWaiting how many of all, so that those without a certificate do not
+	// take the place of nodes.
+	maxEarly   = 64
+	maxWaiting = maxGateConns / 4
 	// gateHandshake is how long a client may take until NATS knows it.
 	gateHandshake = 5 * time.Second
 	// gateWrite is how long a client may take nothing of what is sent to it.
@@ -66,8 +74,10 @@ func listenGate(ctx context.Context, addr string, conf *tls.Config, c *Control) 
 	if err != nil {
 		return nil, err
 	}
-	return &gate{control: c, listener: l, tls: conf, open: map[net.Conn]struct{}{},
-		early: map[netip.Addr]int{}, names: map[string]identity{}}, nil
+	g := &gate{control: c, listener: l, tls: conf, open: map[net.Conn]struct{}{},
+		early: map[netip.Prefix]int{}, names: map[string]identity{}, nodes: map[string]*allowance{}}
+	g.ctx, g.end = context.WithCancel(context.Background())
+	return g, nil
 }
 
 // serve takes connections until close.
@@ -104,18 +114,21 @@ func (g *gate) close() {
 		c.Close()
 	}
 	g.mu.Unlock()
+	g.end()
 	g.conns.Wait()
+	g.inside.close()
 }
 
 func (g *gate) add(c net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	from := addressOf(c)
-	if g.ended || len(g.open) >= maxGateConns || g.early[from] >= maxEarly {
+	from := networkOf(c.RemoteAddr())
+	if g.ended || len(g.open) >= maxGateConns || g.waiting >= maxWaiting || g.early[from] >= maxEarly {
 		return false
 	}
 	g.open[c] = struct{}{}
 	g.early[from]++
+	g.waiting++
 	g.conns.Add(1) // here, as close may wait for all as soon as nobody has the lock
 	return true
 }
@@ -124,18 +137,22 @@ func (g *gate) add(c net.Conn) bool {
 func (g *gate) settled(c net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	from := addressOf(c)
+	from := networkOf(c.RemoteAddr())
+	g.waiting--
 	if g.early[from]--; g.early[from] == 0 {
 		delete(g.early, from)
 	}
 }
 
-func addressOf(c net.Conn) netip.Addr {
-	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+// networkOf is the network that a connection comes from: whoever has an IPv6 address has its /64.
+func networkOf(addr net.Addr) netip.Prefix {
+	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
-		return netip.Addr{}
+		return netip.Prefix{}
 	}
-	return tcp.AddrPort().Addr().Unmap()
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	network, _ := ip.Prefix(min(ip.BitLen(), 64))
+	return network
 }
 
 func (g *gate) remove(c net.Conn) {
@@ -167,6 +184,8 @@ func (g *gate) pass(raw net.Conn) error {
 	who, user := identityOf(client.ConnectionState()), rand.Text()
 	g.know(user, who)
 	defer g.forget(user)
+	allowed := g.join(who.node, raw)
+	defer g.part(allowed, raw)
 	if err := introduce(in, inside, out, user); err != nil {
 		return err
 	}
@@ -178,7 +197,9 @@ func (g *gate) pass(raw net.Conn) error {
 		defer raw.Close()
 		_, _ = io.Copy(timedWriter{client, raw}, out) // ends with either side
 	})
-	err = (&frames{node: who.node, from: in, to: inside}).copy()
+	has := consumers{g, map[string][]string{}}
+	err = (&frames{who: who, from: in, to: inside, has: has, spend: func(cost int) error { return allowed.spend(g.ctx, cost) }}).copy()
+	has.end()
 	raw.Close()
 	inside.Close()
 	back.Wait()

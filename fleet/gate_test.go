@@ -297,9 +297,9 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte("PUB a b 2\r\n{}\r\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out bytes.Buffer
-		_ = (&frames{node: "n", from: bufio.NewReader(bytes.NewReader(in)), to: &out}).copy()
+		_ = (&frames{who: identity{node: "n"}, from: bufio.NewReader(bytes.NewReader(in)), to: &out}).copy()
 		var again bytes.Buffer
-		err := (&frames{node: "n", from: bufio.NewReader(bytes.NewReader(out.Bytes())), to: &again}).copy()
+		err := (&frames{who: identity{node: "n"}, from: bufio.NewReader(bytes.NewReader(out.Bytes())), to: &again}).copy()
 		if !bytes.Equal(out.Bytes(), again.Bytes()) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			t.Fatalf("%q became %q, of which frames takes %q: %v", in, out.Bytes(), again.Bytes(), err)
 		}

@@ -8,7 +8,22 @@ import (
 // maxReplicas is the most that NATS keeps of a stream.
 const maxReplicas = 5
 
-// grow has streams that fewer control nodes keep than are to, as these were added, kept by so many. It returns an error while some of them aren't there.
+// bucketBytes bounds a bucket, so that who may write to one can't fill the memory and the disks of all. The log of purges, for which it is 0, has a bound of its own.
+func bucketBytes(stream string) int64 {
+	switch stream {
+	case "KV_" + leaseBucket: // a lease has a few hundred bytes
+		return 16 << 20
+	case "KV_" + drainBucket:
+		return 1 << 20
+	case "KV_" + certificateBucket:
+		return 256 << 20
+	case "KV_" + challengeBucket:
+		return 8 << 20
+	}
+	return 0
+}
+
+// grow has streams that fewer control nodes keep than are to, as these were added, kept by so many, and gives those a bound that have none. It returns an error while some of them aren't there.
 func (c *Client) grow(ctx context.Context, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -18,10 +33,14 @@ func (c *Client) grow(ctx context.Context, replicas int) error {
 			return fmt.Errorf("read how many keep %s: %w", name, err)
 		}
 		conf := s.CachedInfo().Config
-		if conf.Replicas >= replicas {
+		bound := bucketBytes(name)
+		if conf.Replicas >= replicas && (bound == 0 || conf.MaxBytes > 0) {
 			continue
 		}
-		conf.Replicas = replicas
+		conf.Replicas = max(conf.Replicas, replicas)
+		if bound > 0 && conf.MaxBytes <= 0 {
+			conf.MaxBytes = bound
+		}
 		if _, err := c.js.UpdateStream(ctx, conf); err != nil {
 			return fmt.Errorf("have %s kept by %d nodes: %w", name, replicas, err)
 		}

@@ -48,6 +48,11 @@ type Registry struct {
 	since    time.Time // when it came in touch after it had not been
 	watchers []chan struct{}
 	news     chan struct{} // of the node itself; made with mu held
+
+	asking sync.Mutex // held while the control plane is asked for the end of the log; guards what follows
+	asked  time.Time
+	end    Position
+	endErr error
 }
 
 // frozen is how old a lease may be that counts as live when the registry is back in touch: the control plane can't have been away for longer without anybody's looking at it.
@@ -250,7 +255,11 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 	if r.drains == nil {
 		r.drains = map[string]bool{}
 	}
-	r.drains[e.Key()] = e.Operation() == jetstream.KeyValuePut && string(e.Value()) == "true"
+	if e.Operation() == jetstream.KeyValuePut && string(e.Value()) == "true" {
+		r.drains[e.Key()] = true
+	} else {
+		delete(r.drains, e.Key())
+	}
 }
 
 // Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes it: who was live stays so.
@@ -315,7 +324,24 @@ type Progress struct {
 
 // Progress tells how far each edge is with the purge of a sequence of the log that there is now.
 func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
-	last, _, err := r.Client.position(ctx)
+	return r.progress(ctx, seq, time.Now())
+}
+
+// logEnd is the end of the log as it was at a time or later. All who wait for purges together ask for
+// it once a second: there may be many of them, and each lease that comes has all of them look.
+func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error) {
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	if r.asked.Before(since) || time.Since(r.asked) > time.Second {
+		r.asked = time.Now()
+		r.end, _, r.endErr = r.Client.position(ctx)
+	}
+	return r.end, r.endErr
+}
+
+// progress is Progress by what the log was at a time or later.
+func (r *Registry) progress(ctx context.Context, seq uint64, since time.Time) []Progress {
+	last, err := r.logEnd(ctx, since)
 	known := map[string]Lease{}
 	for _, l := range r.Nodes() {
 		if slices.Contains(l.Roles, RoleEdge) {
@@ -351,7 +377,7 @@ func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
 	began := time.Now()
 	took := map[string]time.Duration{}
 	for {
-		all := r.Progress(ctx, seq)
+		all := r.progress(ctx, seq, began)
 		waits := false
 		for i := range all {
 			p := &all[i]

@@ -317,8 +317,6 @@ func TestVaultPermissions(t *testing.T) {
 			{"$JS.API.CONSUMER.CREATE.KV_certificates.x", consumer},
 			{"$JS.API.CONSUMER.CREATE.KV_certificates.x.>", consumer},
 			{"$JS.API.CONSUMER.DURABLE.CREATE.KV_certificates.x", consumer},
-			{"$JS.API.CONSUMER.CREATE.KV_leases", consumer}, // by the name of a stream that it may read
-			{"$JS.API.CONSUMER.CREATE.KV_leases.x", consumer},
 			{"$JS.API.STREAM.MSG.GET.KV_leases", `{"last_by_subj":"` + token + `"}`},
 			{token, "written"},
 			{"$KV." + challengeBucket + ".61.62", "written"},

@@ -1,0 +1,132 @@
+package fleet
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/nats-io/nats.go"
+)
+
+// What one node may have of a control node, over all its connections. Whoever steals the credential
+// of a node has no more.
+const (
+	// maxNodeConns is how many connections a node may have. One more ends the oldest, as that may be
+	// of before an outage.
+	maxNodeConns = 8
+	// maxNodeConsumers is how many consumers of one stream a connection may have. One more deletes
+	// the oldest.
+	maxNodeConsumers = 8
+	// maxNodeSubs is how many subscriptions a connection may have.
+	maxNodeSubs = 256
+	// nodeRate is how many bytes a second a node may send, and nodeBurst how many at once. Each frame
+	// counts as frameCost bytes at least, and one that asks something of JetStream as requestCost.
+	nodeRate    = 4 << 20
+	nodeBurst   = 16 << 20
+	frameCost   = 1 << 10
+	requestCost = 4 << 10
+)
+
+// allowance is what a node has of that. Its fields but rate are guarded by the gate's mu.
+type allowance struct {
+	rate  *rate.Limiter
+	conns []net.Conn // the oldest first
+}
+
+// join notes a connection of a node. There are as many allowances as credentials at most.
+func (g *gate) join(node string, c net.Conn) *allowance {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.nodes[node]
+	if a == nil {
+		a = &allowance{rate: rate.NewLimiter(nodeRate, nodeBurst)}
+		g.nodes[node] = a
+	}
+	if len(a.conns) == maxNodeConns {
+		a.conns[0].Close()
+		a.conns = slices.Delete(a.conns, 0, 1)
+	}
+	a.conns = append(a.conns, c)
+	return a
+}
+
+// part notes the end of a connection.
+func (g *gate) part(a *allowance, c net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a.conns = slices.DeleteFunc(a.conns, func(other net.Conn) bool { return other == c })
+}
+
+// spend waits until the node may send so many bytes.
+func (a *allowance) spend(ctx context.Context, cost int) error {
+	return a.rate.WaitN(ctx, min(cost, nodeBurst))
+}
+
+// consumers are those of one connection, by stream, the oldest first. NATS keeps a consumer for a
+// minute after the last sign of its client; of these none outlives its connection.
+type consumers struct {
+	gate *gate
+	have map[string][]string
+}
+
+// add notes a consumer that is about to be made.
+func (c *consumers) add(stream, name string) {
+	if c.gate == nil {
+		return
+	}
+	list := slices.DeleteFunc(c.have[stream], func(n string) bool { return n == name })
+	if len(list) == maxNodeConsumers {
+		c.gate.inside.deleteConsumer(c.gate.control, stream, list[0])
+		list = slices.Delete(list, 0, 1)
+	}
+	c.have[stream] = append(list, name)
+}
+
+// remove notes that the node deletes a consumer.
+func (c *consumers) remove(stream, name string) {
+	if c.gate == nil {
+		return
+	}
+	c.have[stream] = slices.DeleteFunc(c.have[stream], func(n string) bool { return n == name })
+}
+
+// end deletes all of them.
+func (c *consumers) end() {
+	for stream, list := range c.have {
+		for _, name := range list {
+			c.gate.inside.deleteConsumer(c.gate.control, stream, name)
+		}
+	}
+}
+
+// insider is the gate's own connection to the server, made when it is needed.
+type insider struct {
+	mu   sync.Mutex
+	conn *nats.Conn
+}
+
+// deleteConsumer asks for the end of a consumer, which is not waited for. One that stays ends by
+// itself a minute after its last client.
+func (i *insider) deleteConsumer(c *Control, stream, name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.conn == nil || i.conn.IsClosed() {
+		conn, _, err := inside(c.nats(), userFleet, c.secret)
+		if err != nil {
+			return // the server stops
+		}
+		i.conn = conn
+	}
+	_ = i.conn.PublishRequest("$JS.API.CONSUMER.DELETE."+stream+"."+name, "_INBOX.gate", nil)
+}
+
+func (i *insider) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.conn != nil {
+		i.conn.Close()
+	}
+}
