@@ -55,7 +55,7 @@ type ACME struct {
 	names   []string             // wanted
 	loaded  map[string]string    // names whose certificate is in the cache, with its hash
 	dirty   map[string]bool      // names whose certificate is to be loaded; nil means all
-	pending map[string]time.Time // keys of challenges in the Vault that were heard of, and when
+	pending map[string]time.Time // names whose challenges in the Vault were heard of, and when
 	news    chan struct{}        // there are dirty names; made with mu held
 }
 

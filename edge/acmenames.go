@@ -35,12 +35,15 @@ func (a *ACME) setNames(hosts []string) {
 func (a *ACME) Changed(key string) {
 	a.mu.Lock()
 	if strings.Contains(key, "/challenge_tokens/") {
-		now := time.Now()
 		if a.pending == nil {
 			a.pending = map[string]time.Time{}
 		}
-		maps.DeleteFunc(a.pending, func(_ string, at time.Time) bool { return now.Sub(at) > challengeTime })
-		a.pending[key] = now
+		for _, name := range a.names { // of others there may be any number
+			if strings.HasSuffix(key, "/"+certmagic.StorageKeys.Safe(name)+".json") {
+				a.pending[name] = time.Now()
+			}
+		}
+		maps.DeleteFunc(a.pending, func(name string, _ time.Time) bool { return !slices.Contains(a.names, name) })
 	}
 	for _, name := range a.names {
 		if a.dirty != nil && a.metaKey(name) == key { // the last of a certificate's files that is stored
@@ -64,15 +67,10 @@ func (a *ACME) asked(name string) bool {
 	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
 		return true
 	}
-	file := "/" + certmagic.StorageKeys.Safe(name) + ".json"
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key, at := range a.pending {
-		if strings.HasSuffix(key, file) && time.Since(at) < challengeTime {
-			return true
-		}
-	}
-	return false
+	at, ok := a.pending[name]
+	return ok && time.Since(at) < challengeTime
 }
 
 // wake has follow look.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -158,11 +159,11 @@ func (s *vaultStorage) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// within are the keys that are this one, or in this folder.
+// within are the keys that are this one, or in this folder. One that leads out of it, as with .., was saved by nobody who is well: certmagic would load it, and a copy be written elsewhere.
 func (s *vaultStorage) within(ctx context.Context, folder string) ([]string, error) {
 	keys, err := s.vault.Keys(ctx)
 	return slices.DeleteFunc(keys, func(k string) bool {
-		return folder != "" && k != folder && !strings.HasPrefix(k, strings.TrimSuffix(folder, "/")+"/")
+		return path.Clean(k) != k || !filepath.IsLocal(filepath.FromSlash(k)) || folder != "" && k != folder && !strings.HasPrefix(k, strings.TrimSuffix(folder, "/")+"/")
 	}), err
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
 )
 
 // memoryVault is a Vault within a process.
@@ -279,5 +283,49 @@ func TestNames(t *testing.T) {
 	a.setNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1", "static.example.net", "example.com", "*.example.net"})
 	if got, want := a.wanted(), []string{"*.example.com", "a.b.example.com", "example.com", "static.example.net"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A key that leads out of the vault's folder, as whoever has an edge's credential can save one, has nothing written elsewhere when expired certificates are looked for.
+func TestVaultKeysThatLeadOut(t *testing.T) {
+	v, dir := newMemoryVault(), t.TempDir()
+	for _, key := range []string{"certificates/../../x.crt", "certificates/../acme/x.crt", "certificates/le/../x.crt", "certificates/le/a/a.crt"} {
+		if _, err := v.Save(t.Context(), key, []byte("junk"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &vaultStorage{vault: v, copies: filepath.Join(dir, "acme"), may: func() bool { return true }, log: slog.New(slog.DiscardHandler)}
+	_ = certmagic.CleanStorage(t.Context(), s, certmagic.CleanStorageOptions{Logger: zap.NewNop(), ExpiredCerts: true}) // it is no certificate
+	var files []string
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, strings.TrimPrefix(name, dir))
+		}
+		return err
+	})
+	if want := []string{"/acme/certificates/le/a/a.crt"}; err != nil || !slices.Equal(files, want) {
+		t.Errorf("%q, %v, want %q", files, err, want)
+	}
+}
+
+// Of challenges of names that nobody wants, of which there may be any number, nothing stays.
+func TestChallengesOfOtherNames(t *testing.T) {
+	a := &ACME{Vault: newMemoryVault(), Dir: t.TempDir(), Directory: "https://ca.example/directory"}
+	if err := a.start(slog.New(slog.DiscardHandler), &net.TCPAddr{Port: 80}, &net.TCPAddr{Port: 443}); err != nil {
+		t.Fatal(err)
+	}
+	defer a.cache.Stop()
+	a.setNames([]string{"www.example.com"})
+	for i := range 1000 {
+		a.Changed(fmt.Sprintf("acme/ca/challenge_tokens/%d.example.net.json", i))
+	}
+	a.Changed("acme/ca/challenge_tokens/www.example.com.json")
+	if len(a.pending) != 1 || !a.asked("www.example.com") || a.asked("1.example.net") {
+		t.Errorf("%d are pending, %v, %v", len(a.pending), a.asked("www.example.com"), a.asked("1.example.net"))
+	}
+	a.setNames(nil)
+	a.Changed("acme/ca/challenge_tokens/www.example.com.json")
+	if len(a.pending) != 0 {
+		t.Errorf("%d are pending of names that are not wanted any more", len(a.pending))
 	}
 }
