@@ -46,17 +46,14 @@ func (h *handed) begin() bool {
 	return true
 }
 
-// end ends it. It reports false if the connection was closed meanwhile.
+// end ends it. It reports false if the connection was closed meanwhile: net/http closes it again when
+// its Read fails. Here it would wait for ever, as the lane answers inside of a read of the socket.
 func (h *handed) end() bool {
 	if h == nil {
 		return true
 	}
 	h.answering.Unlock()
-	if !h.closing.Load() {
-		return true
-	}
-	_ = h.close()
-	return false
+	return !h.closing.Load()
 }
 
 // close closes the connection, when the lane has answered. It does not wait for that.
