@@ -122,6 +122,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
+		s.supersede(t, answer)
 		if !origin.Stream(resp.Body) {
 			resp.Body.Close()
 			return fmt.Errorf("%w: too many clients take their time with what can't be stored", origin.ErrBusy)
@@ -172,7 +173,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	shared, why := t.site.Policy.Storable(t.client, updated)
 	switch {
 	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)):
-		s.Store.Forget(t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
+		s.forgetURL(t.born.url) // it is stored for requests that it may not be the answer to any more
 		shared = false
 	case shared:
 		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.target)); err == nil {
@@ -180,8 +181,13 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
 		}
-	case len(t.client["Authorization"]) == 0:
-		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
+	default:
+		if len(t.client["Authorization"]) == 0 {
+			s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
+		}
+		if ok, _ := t.site.Policy.Storable(nil, updated); !ok { // to no request at all
+			s.supersede(t, updated)
+		}
 	}
 	s.flights.land(f)
 	f.change(func() { f.phase, f.entry, f.forLeader = done, e, !shared })
@@ -255,6 +261,9 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	}
 	if err != nil {
 		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)
+	}
+	if e == nil {
+		s.supersede(t, answer)
 	}
 	s.flights.land(f)
 	f.change(func() { f.phase, f.entry, f.size = done, e, size })

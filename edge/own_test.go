@@ -126,10 +126,12 @@ func TestValidationForOneClient(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
 		w.Header().Set("Etag", `"1"`)
+		if user := r.Header.Get("X-User"); user != "" {
+			w.Header().Set("Cache-Control", "private")
+			w.Header().Set("X-Name", user)
+		}
 		if r.Header.Get("If-None-Match") != "" {
 			<-open
-			w.Header().Set("Cache-Control", "private")
-			w.Header().Set("X-Name", r.Header.Get("X-User"))
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}

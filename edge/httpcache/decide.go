@@ -118,6 +118,9 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
 	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed, s.Status == http.StatusExpectationFailed:
 		return false, "an answer to fields of one request, which others don't have (RFC 9110, 15.5)"
+	case s.Status == http.StatusPreconditionRequired, s.Status == http.StatusTooManyRequests, s.Status == http.StatusRequestHeaderFieldsTooLarge,
+		s.Status == http.StatusNetworkAuthenticationRequired:
+		return false, "a status that is for one client (RFC 6585)"
 	case s.Status > 599:
 		return false, "a status that is none (RFC 9110, 15)"
 	case req.NoStore:
@@ -157,6 +160,21 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "not fresh for any time, and nothing to validate it with"
 	}
 	return true, ""
+}
+
+// Supersedes reports whether an answer shows that what is stored for the request is no longer good,
+// whether or not the answer may be stored itself (RFC 9111, 4.3.3). A server error does not, and nor
+// does a status that speaks of one request alone: of its fields, its size or its client.
+func (s *Stored) Supersedes() bool {
+	switch s.Status {
+	case http.StatusNotModified, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
+		http.StatusLengthRequired, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong,
+		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusExpectationFailed, http.StatusMisdirectedRequest,
+		http.StatusTooEarly, http.StatusUpgradeRequired, http.StatusPreconditionRequired, http.StatusTooManyRequests,
+		http.StatusRequestHeaderFieldsTooLarge:
+		return false
+	}
+	return s.Status >= 200 && s.Status < 500
 }
 
 // isPart says whether a 206 tells which part it is.
