@@ -98,6 +98,11 @@ func (p PurgeRequest) purge(known func(httpcache.Target) string) (storage.Purge,
 		}
 		out.Tags = append(out.Tags, hostTag(canonicalHost(h)))
 	}
+	for _, v := range slices.Concat(out.URLs, out.Prefixes, out.Tags) {
+		if len(v) > storage.MaxPurgeValue {
+			return out, fmt.Errorf("purge %.40q…: it has %d bytes, want at most %d", v, len(v), storage.MaxPurgeValue)
+		}
+	}
 	if len(out.URLs)+len(out.Prefixes)+len(out.Tags) == 0 && !out.All {
 		return out, errors.New("nothing to purge: give urls, tags, prefixes, hosts or all")
 	}

@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -73,6 +77,47 @@ var ErrNoPurgeLog = errors.New("purge log unavailable")
 type Logged struct {
 	Site string // the only one that who made it may purge; "" is any
 	PurgeRequest
+}
+
+// ParseLogged reads an entry of the log. One that can't be read, such as that of a newer version, is
+// an empty purge, which Apply takes as everything.
+func ParseLogged(site string, entry []byte) Logged {
+	l := Logged{Site: site}
+	d := json.NewDecoder(bytes.NewReader(entry))
+	d.DisallowUnknownFields() // a purge must not be half done
+	if err := d.Decode(&l.PurgeRequest); err != nil {
+		l.PurgeRequest = PurgeRequest{}
+	}
+	return l
+}
+
+// maxEntry bounds the values of one entry of the log, in bytes: a large purge must not keep others
+// waiting on a slow line.
+const maxEntry = 256 << 10
+
+// Split returns purges that together are p, each with at most maxEntry bytes of values.
+func (p PurgeRequest) Split() []PurgeRequest {
+	out := []PurgeRequest{{All: p.All, Soft: p.Soft}}
+	size := 0
+	for _, list := range []struct {
+		from []string
+		to   func(*PurgeRequest) *[]string
+	}{
+		{p.URLs, func(p *PurgeRequest) *[]string { return &p.URLs }},
+		{p.Tags, func(p *PurgeRequest) *[]string { return &p.Tags }},
+		{p.Prefixes, func(p *PurgeRequest) *[]string { return &p.Prefixes }},
+		{p.Hosts, func(p *PurgeRequest) *[]string { return &p.Hosts }},
+	} {
+		for _, v := range list.from {
+			if size += len(v) + len(`"",`); size > maxEntry {
+				out = append(out, PurgeRequest{Soft: p.Soft})
+				size = len(v) + len(`"",`)
+			}
+			to := list.to(&out[len(out)-1])
+			*to = append(*to, v)
+		}
+	}
+	return out
 }
 
 // hosts are those of what a purge names, tags apart; that of a malformed URL is "", which is of no site.
@@ -146,15 +191,24 @@ func (s *Server) Apply(requests []Logged, after storage.Position) error {
 		p, err := r.purge(s.known)
 		switch {
 		case err != nil && r.Site != "":
+			s.notUnderstood.Add(1)
 			s.Log.Error("a purge of the log is not understood: its site is purged", "site", r.Site, "error", err)
 			p = s.purgeOfSite(r.Site)
 		case err != nil:
+			s.notUnderstood.Add(1)
 			s.Log.Error("a purge of the log is not understood: everything becomes stale", "error", err)
 			p = storage.Purge{All: true, Soft: true, Doubt: true}
 		}
 		purges[i] = p
 	}
 	return s.Store.Apply(purges, after)
+}
+
+// notUnderstoodCounter is the metric of purges that made more stale than they were of.
+func (s *Server) notUnderstoodCounter() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kaiku_edge_purges_not_understood_total",
+		Help: "Purges of the log that could not be applied as they were, so that everything, or everything of their site, became stale."},
+		func() float64 { return float64(s.notUnderstood.Load()) })
 }
 
 // purge purges here, or everywhere if there is a log.

@@ -55,12 +55,14 @@ type Server struct {
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
-	panics  atomic.Uint64
-	sites   atomic.Pointer[sites]
-	tokens  atomic.Pointer[[]Token]
-	cache   *cache
-	flights *flights
-	metrics *metrics
+	panics atomic.Uint64
+	// notUnderstood counts purges of the log that this edge could not read or apply as they are.
+	notUnderstood atomic.Uint64
+	sites         atomic.Pointer[sites]
+	tokens        atomic.Pointer[[]Token]
+	cache         *cache
+	flights       *flights
+	metrics       *metrics
 	// refusals are the kinds of refused requests that were logged lately.
 	refusals notes
 	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
@@ -128,6 +130,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.panicCounter()); err != nil {
 		return err
+	}
+	if err := s.Registry.Register(s.notUnderstoodCounter()); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	if err := s.Registry.Register(s.conns); err != nil {
 		return fmt.Errorf("register metrics: %w", err)

@@ -14,8 +14,8 @@ import (
 
 // Logged is a purge of the log.
 type Logged struct {
-	Site  string // the only one that it may be of, as who made it may purge no other; "" is any
-	Purge json.RawMessage
+	Site  string          // the only one that it may be of, as who made it may purge no other; "" is any
+	Purge json.RawMessage // as it was appended; anything, as other versions may have written it
 }
 
 // Follower applies the log of purges to an edge. Its fields are set before Serve.

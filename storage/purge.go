@@ -24,6 +24,9 @@ type Purge struct {
 	Doubt bool
 }
 
+// MaxPurgeValue bounds each URL, prefix and tag of a purge, in bytes. A key of Badger has 65,000.
+const MaxPurgeValue = 16 << 10
+
 // Kinds of purge records.
 const (
 	purgeURL    = 'u'

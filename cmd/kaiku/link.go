@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -149,12 +147,7 @@ func (l *link) follow(e *edgeNode, conf Edge) {
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
 			requests := make([]edge.Logged, len(purges))
 			for i, p := range purges {
-				requests[i].Site = p.Site
-				d := json.NewDecoder(bytes.NewReader(p.Purge))
-				d.DisallowUnknownFields() // of a newer version: a purge must not be half done
-				if err := d.Decode(&requests[i].PurgeRequest); err != nil {
-					requests[i].PurgeRequest = edge.PurgeRequest{} // not understood, which Apply takes as everything
-				}
+				requests[i] = edge.ParseLogged(p.Site, p.Purge)
 			}
 			return e.Apply(requests, storage.Position(after))
 		},
@@ -224,16 +217,20 @@ func (l *link) reports() map[string]geodns.Report {
 // purgeLog is the log as an edge sees it.
 type purgeLog struct{ *link }
 
-// Append appends a purge.
-func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) (uint64, error) {
+// Append appends a purge, a large one as several entries. Its sequence is that of the last.
+func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) (seq uint64, err error) {
 	if !l.scoped {
 		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
 	}
 	if l.scoped && site == "" {
 		return 0, fmt.Errorf("%w: node %s may purge URLs, prefixes and hosts of its sites alone", edge.ErrNotAllowed, l.client.Node)
 	}
-	seq, err := l.client.Append(ctx, rand.Text(), site, p)
-	return seq, unavailable(err)
+	for _, entry := range p.Split() {
+		if seq, err = l.client.Append(ctx, rand.Text(), site, entry); err != nil {
+			return 0, unavailable(err) // it may be tried again: what is in the log already harms nobody
+		}
+	}
+	return seq, nil
 }
 
 // unavailable makes what the fleet says what an edge knows.

@@ -1,0 +1,123 @@
+package edge
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// entryOf is a purge as the log has it.
+func entryOf(t testing.TB, p PurgeRequest) string {
+	t.Helper()
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// An edge goes on with the log past entries that it can't apply as they are, and validates what it
+// has, as it can't tell what they were of.
+func TestEntriesThatCantBeApplied(t *testing.T) {
+	long := strings.Repeat("x", 70_000)
+	for name, bad := range map[string]string{
+		"a long tag":        entryOf(t, PurgeRequest{Tags: []string{long}}),
+		"a long URL":        entryOf(t, PurgeRequest{URLs: []string{"http://www.example/" + long}}),
+		"a long prefix":     entryOf(t, PurgeRequest{Prefixes: []string{"http://www.example/" + long}}),
+		"a long host":       entryOf(t, PurgeRequest{Hosts: []string{long}}),
+		"no JSON":           "\x00\xff",
+		"nothing":           "",
+		"of another kind":   `[1]`,
+		"an unknown member": `{"all":true,"until":"noon"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
+			e.get("/a").wants(t, 200, "a")
+			after := storage.Position{Log: 1, Seq: 2}
+			good := entryOf(t, PurgeRequest{Tags: []string{"other"}})
+			if err := e.Apply([]Logged{ParseLogged("", []byte(bad)), ParseLogged("", []byte(good))}, after); err != nil {
+				t.Fatalf("the edge would try again for ever: %v", err)
+			}
+			if at := e.Store.Position(); at != after {
+				t.Errorf("it is at %v, want %v", at, after)
+			}
+			if a := e.get("/a"); a.cacheStatus()["fwd"] != "stale" {
+				t.Errorf("what it had is used without validation: %v", a.cacheStatus())
+			}
+			if a := e.get("/a"); !a.isHit() {
+				t.Errorf("what was validated is not used: %v", a.cacheStatus())
+			}
+			if a := e.admin("GET", "/metrics", ""); !strings.Contains(a.body, "\nkaiku_edge_purges_not_understood_total 1\n") {
+				t.Error("the metrics don't tell of it")
+			}
+		})
+	}
+}
+
+// No purge that edges could not apply gets into the log.
+func TestLongPurgesAreRefused(t *testing.T) {
+	e := newEdge(t, static("a", "Cache-Control: max-age=60"))
+	long := strings.Repeat("x", storage.MaxPurgeValue)
+	for _, p := range []PurgeRequest{
+		{Tags: []string{"a", long + "x"}},
+		{URLs: []string{"http://www.example/" + long}},
+		{Prefixes: []string{"http://www.example/" + long}},
+		{Hosts: []string{long}},
+	} {
+		if a := e.purge(entryOf(t, p)); a.status != 400 || !strings.Contains(a.body, "16384") {
+			t.Errorf("%.30s: %d, %.200s", entryOf(t, p), a.status, a.body)
+		}
+	}
+	if a := e.purge(entryOf(t, PurgeRequest{Tags: []string{long}})); a.status != 200 {
+		t.Errorf("the longest tag: %d, %s", a.status, a.body)
+	}
+}
+
+// The parts of a large purge are small, and together are the purge.
+func TestSplitPurge(t *testing.T) {
+	p := PurgeRequest{All: true, Soft: true, Hosts: []string{"h"}, Prefixes: []string{"p"}}
+	for range 100 {
+		p.Tags = append(p.Tags, strings.Repeat("t", 10_000))
+		p.URLs = append(p.URLs, strings.Repeat("u", 10_000))
+	}
+	var all PurgeRequest
+	for i, part := range p.Split() {
+		if n := len(entryOf(t, part)); n > maxEntry+100 {
+			t.Errorf("part %d has %d bytes", i, n)
+		}
+		if !part.Soft {
+			t.Errorf("part %d is a hard purge", i)
+		}
+		all.All, all.Soft = all.All || part.All, true
+		all.URLs, all.Tags = append(all.URLs, part.URLs...), append(all.Tags, part.Tags...)
+		all.Prefixes, all.Hosts = append(all.Prefixes, part.Prefixes...), append(all.Hosts, part.Hosts...)
+	}
+	if entryOf(t, all) != entryOf(t, p) {
+		t.Error("the parts are another purge")
+	}
+	if n := len(PurgeRequest{All: true}.Split()); n != 1 {
+		t.Errorf("a purge of everything has %d parts", n)
+	}
+}
+
+// Whatever is in the log, an edge goes on following.
+func FuzzLogged(f *testing.F) {
+	f.Add("", []byte(`{"urls":["http://www.example/a"],"tags":["t"],"hosts":["www.example"],"soft":true}`))
+	f.Add("www", []byte(`{"prefixes":["http://www.example/"]}`))
+	f.Add("www", []byte(`{"all":true}`))
+	f.Add("", []byte("{"))
+	e := newEdge(f, static("a", "Cache-Control: max-age=60"))
+	seq := uint64(0)
+	f.Fuzz(func(t *testing.T, site string, b []byte) {
+		seq++
+		after := storage.Position{Log: 1, Seq: seq}
+		if err := e.Apply([]Logged{ParseLogged(site, b)}, after); err != nil {
+			t.Fatal(err)
+		}
+		if at := e.Store.Position(); at != after {
+			t.Fatalf("it is at %v, want %v", at, after)
+		}
+	})
+}
