@@ -34,6 +34,7 @@ type cache struct {
 	locks [64]sync.Mutex // of records that are read, changed and written, by key
 
 	pass    notes // why the last response of a key was not stored
+	erred   notes // keys whose last answer was a server error
 	noRange notes // keys whose origin ignores Range
 	changed notes // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
 }

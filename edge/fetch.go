@@ -81,6 +81,11 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	}
 	s.fetchAnswered(t.born.uri, resp.StatusCode)
 	answer := s.receive(resp, asked, time.Now())
+	erred := ""
+	if resp.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
+		erred = "an error"
+	}
+	s.cache.erred.set(string(t.born.uri), erred, answer.ResponseTime)
 	f.change(func() { f.fwdStatus = resp.StatusCode })
 	switch {
 	case resp.StatusCode < 200:

@@ -325,15 +325,16 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		stage = x.site.Origin.Stage(string(x.key), x.came)
 	}
 	slice, part := s.partWanted(x, have, own, stage)
+	alone := passes || x.alone || s.cannotShare(x, have)
 	var f *flight
 	leads := true
 	switch {
 	case part && passes:
 		s.pass(x, forward)
 		return true
-	case part && !x.alone:
+	case part && !alone:
 		f, leads = s.flights.join(flightKey{own.Fragment("", slice.Start), stage}, header)
-	case passes || x.alone:
+	case alone:
 		f = newFlight(flightKey{own, stage}, header) // nobody else waits for it
 	default:
 		f, leads = s.flights.join(flightKey{own, stage}, header)
@@ -432,6 +433,14 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		return s.serveEntry(x, e, st, nil)
 	}
 	return s.serveEntry(x, e, st, e.Unvalidated())
+}
+
+// cannotShare reports whether others who ask for the same are not to wait for what comes of a request,
+// as each of them will need an answer of its own: the request has credentials and nothing is stored
+// that shows that these don't matter, or the last answer was an error. They would wait one after the
+// other.
+func (s *Server) cannotShare(x *exchange, have *entry) bool {
+	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.cache.erred.get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).

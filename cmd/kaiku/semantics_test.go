@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,5 +71,54 @@ func TestSupersededThroughTiers(t *testing.T) {
 		if resp, body := n.fetch(t, "/page", nil); resp == nil || resp.StatusCode < 500 {
 			t.Errorf("%s, once the origin is down: %v, %q", name, resp, body)
 		}
+	}
+}
+
+// Requests with credentials, and for what is answered with an error, are at the origin at the same time through all tiers.
+func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
+	const clients = 20
+	for _, c := range []struct {
+		path   string
+		before int64
+		token  bool
+		status int
+	}{{"/me", 0, true, 200}, {"/error", 1, false, 500}} {
+		var asked atomic.Int64
+		all := make(chan struct{})
+		o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n := asked.Add(1); n == c.before+clients {
+				close(all)
+			} else if n > c.before {
+				select {
+				case <-all:
+				case <-r.Context().Done():
+					return
+				}
+			}
+			if c.status == 200 {
+				w.Header().Set("Cache-Control", "private, no-store")
+			}
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, "for "+r.Header.Get("X-Me"))
+		}))
+		t.Cleanup(o.Close)
+		nodes := startRegion(t, o.URL)
+		var askers sync.WaitGroup
+		ask := func(n *testNode, i int) {
+			fields := map[string]string{"X-Me": fmt.Sprint(i)}
+			if c.token {
+				fields["Authorization"] = fmt.Sprintf("Bearer %d", i)
+			}
+			if resp, body := n.fetch(t, c.path, fields); resp == nil || resp.StatusCode != c.status || body != fmt.Sprintf("for %d", i) {
+				t.Errorf("%s, client %d: %v, %q", c.path, i, resp, body)
+			}
+		}
+		for i := range c.before {
+			ask(nodes["eu1"], int(i))
+		}
+		for i := range clients {
+			askers.Go(func() { ask(nodes["eu1"], i) })
+		}
+		askers.Wait() // none is answered before all have come, or the client's timeout
 	}
 }
