@@ -73,8 +73,12 @@ func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey)
 	if h.node != "" {
 		who = fmt.Sprintf("%s (%s)", h.node, addr)
 	}
-	if d.taken[addr] == is {
+	switch d.taken[addr] {
+	case "":
+	case is:
 		return nil // by another connection meanwhile
+	default: // where known_hosts is no file, that one was not noted
+		return fmt.Errorf("%w: %s shows %s, and showed %s before: somebody may be in between", ErrHostKeyChanged, who, is, d.taken[addr])
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {

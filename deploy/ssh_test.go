@@ -40,6 +40,24 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 	}
 }
 
+// Where known_hosts keeps nothing, a machine still shows one key as long as a deploy lasts.
+func TestHostKeyChangedMeanwhile(t *testing.T) {
+	f := newTestFleet(t, "hel1")
+	n := f.nodes["hel1"]
+	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte("Host *\n  UserKnownHostsFile /dev/null\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.deploy(t)
+	n.mu.Lock()
+	n.key = newKey(t)
+	n.mu.Unlock()
+	f.Close()
+	setConfig(f, "c: 1\n")
+	if _, _, err := f.try(t.Context()); !errors.Is(err, ErrHostKeyChanged) {
+		t.Errorf("another key: %v", err)
+	}
+}
+
 func TestHostKeyUnknown(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]

@@ -178,5 +178,5 @@ func printError(out io.Writer, err error) {
 	if toJournal(out) {
 		text = priority(slog.LevelError) + strings.ReplaceAll(text, "\n", "\n"+priority(slog.LevelError))
 	}
-	fmt.Fprintln(out, text)
+	fmt.Fprintln(plain{out}, text)
 }

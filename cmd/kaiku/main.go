@@ -79,8 +79,8 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 		versionCommand(), manCommand(),
 	)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(plain{stdout})
+	root.SetErr(plain{stderr})
 	addCompletion(root)
 	completeAll(root, etc)
 	return root.ExecuteContext(ctx)
