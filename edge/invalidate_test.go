@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC 9111, 4.4).
@@ -115,4 +118,40 @@ func TestInvalidationDuringFill(t *testing.T) {
 	(<-first).wants(t, 200, "old")
 	e.settle()
 	e.get("/a").wants(t, 200, "new")
+}
+
+// An unsafe request removes what is stored where clients have caused all the records of purges that
+// there is room for, and causes no more.
+func TestInvalidationInACrowd(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		w.Header().Set("Vary", r.Header.Get("X-Vary"))
+		_, _ = io.WriteString(w, r.Method)
+	})
+	others := make([]string, 600) // of the length that a key of Badger may have
+	for i := range others {
+		others[i] = fmt.Sprintf("www.example/%d/%s", i, strings.Repeat("a", 60_000))
+	}
+	if _, err := e.Store.Purge(storage.Purge{URLs: others}); err != nil {
+		t.Fatal(err)
+	}
+	records := e.Store.Stats().Purges
+	for _, c := range []struct{ path, vary string }{{"/a", "X-Vary: "}, {"/b", "X-Vary: X-Vary"}} {
+		for range 3 {
+			e.get(c.path, c.vary)
+		}
+		if a := e.get(c.path, c.vary); !a.isHit() {
+			t.Fatalf("%s: no hit: %v", c.path, a.header)
+		}
+		e.do(e.request("POST", c.path, "", c.vary))
+		if a := e.get(c.path, c.vary); a.isHit() {
+			t.Errorf("%s: a hit after a POST: %v", c.path, a.header)
+		}
+		if a := e.get(c.path, c.vary); !a.isHit() {
+			t.Errorf("%s: not stored again: %v", c.path, a.header)
+		}
+	}
+	if n := e.Store.Stats().Purges; n != records {
+		t.Errorf("%d records of purges, and %d before", n, records)
+	}
 }

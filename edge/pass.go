@@ -196,7 +196,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.target))
 	} else {
 		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
-		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}})
+		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}}, string(x.key))
 	}
 	if err != nil {
 		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.target.URL(), "error", err)
@@ -229,13 +229,14 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		}
 	}
 	var p storage.Purge
+	var keys []string
 	for _, t := range changed {
 		u := t.URL()
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
 			s.cache.changed.set(u, x.r.Method, time.Now())
 		} // a record is only worth its room where there is something that it makes gone
 		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(k) {
-			p.URLs = append(p.URLs, u)
+			p.URLs, keys = append(p.URLs, u), append(keys, string(k))
 		}
 	}
 	for _, g := range httpcache.Groups(resp.Header["Cache-Group-Invalidation"]) {
@@ -244,7 +245,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	if len(p.URLs)+len(p.Tags) == 0 {
 		return
 	}
-	if err := s.Store.Invalidate(p); err != nil {
+	if err := s.Store.Invalidate(p, keys...); err != nil {
 		s.Log.Warn("stored responses can't be invalidated", "urls", p.URLs, "error", err)
 	}
 }

@@ -63,6 +63,7 @@ type purges struct {
 	all      epochs
 	doubt    uint64
 	urls     map[string]epochs
+	urlBytes int // that these take in memory, about
 	tags     map[string]epochs
 	prefixes map[string]epochs
 	lengths  []int               // the distinct lengths of prefixes, ascending
@@ -188,6 +189,9 @@ func (p *purges) load() (clean bool, err error) {
 func (p *purges) set(kind byte, value string, e epochs) {
 	switch kind {
 	case purgeURL:
+		if _, ok := p.urls[value]; !ok {
+			p.urlBytes += recordSize(value)
+		}
 		p.urls[value] = e
 	case purgeTag:
 		p.tags[value] = e
@@ -306,6 +310,25 @@ func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
 	return nil
 }
 
+// maxURLBytes bounds the records of URLs that clients can cause, in bytes of memory.
+const maxURLBytes = 32 << 20
+
+// recordSize is about what a record of a URL takes in memory, with its place in the map and in Badger's.
+func recordSize(url string) int { return len(url) + 200 }
+
+// crowded reports whether there is no room for records of these URLs that are new.
+func (p *purges) crowded(urls []string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	more := 0
+	for _, u := range urls {
+		if _, ok := p.urls[u]; !ok {
+			more += recordSize(u)
+		}
+	}
+	return more > 0 && p.urlBytes+more > maxURLBytes
+}
+
 // len is the number of records.
 func (p *purges) len() int {
 	p.mu.RLock()
@@ -363,6 +386,9 @@ func (p *purges) forget(seq uint64) error {
 	for _, k := range old {
 		switch v := string(k[1:]); k[0] {
 		case purgeURL:
+			if _, ok := p.urls[v]; ok {
+				p.urlBytes -= recordSize(v)
+			}
 			delete(p.urls, v)
 		case purgeTag:
 			delete(p.tags, v)

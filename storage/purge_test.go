@@ -148,3 +148,41 @@ func TestPurgesLostWithThePower(t *testing.T) {
 		t.Error("a doubt is forgotten")
 	}
 }
+
+// What clients invalidate takes bounded memory, and is gone all the same, also after a restart.
+func TestInvalidationsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir, Memory: 8 << 20})
+	if _, err := s.Purge(Purge{URLs: []string{"h/b"}}); err != nil {
+		t.Fatal(err)
+	}
+	s.purges.urlBytes = maxURLBytes // as if there were many more
+	put(t, s, "h/a", []byte("old"))
+	put(t, s, "h/b", []byte("old"))
+	for _, u := range []string{"h/a", "h/b", "h/none"} { // the second has a record already
+		if err := s.Invalidate(Purge{URLs: []string{u}, Tags: []string{"x"}}, u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.Stats().Purges; n != 2 {
+		t.Errorf("%d records", n)
+	}
+	for range 2 {
+		for _, k := range []string{"h/a", "h/b"} {
+			if o := s.Get(k); o != nil && len(o.Data()) > 0 {
+				t.Errorf("%s is there", k)
+			}
+		}
+		closeStore(t, s)
+		s = open(t, Options{Dir: dir})
+	}
+	put(t, s, "h/a", []byte("new"))
+	want(t, s, "h/a", []byte("new"))
+	if _, err := s.Purge(Purge{URLs: []string{"h/a"}}); err != nil { // an operator's, which has no bound
+		t.Fatal(err)
+	}
+	if s.Get("h/a") != nil {
+		t.Error("a purge left the object")
+	}
+	closeStore(t, s)
+}

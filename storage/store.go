@@ -244,10 +244,38 @@ func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 	return gone
 }
 
-// Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it.
-func (s *Store) Invalidate(p Purge) error {
+// Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it. It is
+// for what clients cause. The records of URLs stay until all older objects have gone, so that there
+// is a bound to those: over it the objects with keys are removed instead, which covers neither other
+// objects of the URLs nor fetches that are under way.
+func (s *Store) Invalidate(p Purge, keys ...string) error {
+	if s.purges.crowded(p.URLs) {
+		for _, key := range keys {
+			if err := s.bury(key); err != nil {
+				return err
+			}
+		}
+		if p.URLs = nil; len(p.Tags)+len(p.Prefixes) == 0 && !p.All {
+			return nil
+		}
+	}
 	_, err := s.purges.add([]Purge{p}, nil, false)
 	return err
+}
+
+// bury replaces the object of a key by one without data, which is none to whoever reads it, also
+// after a restart.
+func (s *Store) bury(key string) error {
+	o := s.Get(key)
+	if o == nil {
+		return nil
+	}
+	_, err := s.Create(Header{Key: key, URL: o.meta.url, Epoch: s.Epoch()}).Commit(nil, nil)
+	s.Forget(key)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", key, err)
+	}
+	return nil
 }
 
 // Apply is Purge for some purges of a log that other stores follow too. They and the position after them become durable together, but not at once: a power loss
