@@ -78,8 +78,9 @@ func TestNodeTakenOutIsNotAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRRs(t, "back", exchange(t, "udp", s.LocalAddr().String(), "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
-	cfg.Nodes[1].Out = true
-	if err := s.Reload(cfg); err == nil {
+	nothing := testConfig(t)
+	nothing.Nodes[0].Out, nothing.Nodes[1].Out = true, true
+	if err := s.Reload(nothing); err == nil {
 		t.Error("an edge name with nothing to answer is taken")
 	}
 }
