@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func modelNodes() []Node {
 	var all []Node
 	add := func(name, region string, place Place, weight int, addresses ...string) {
 		all = append(all, Node{Name: name, Region: region, Place: place, Weight: weight, Addresses: addrs(addresses...),
-			ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"})
+			ALPN: []string{"h2"}, Probe: "http://" + net.JoinHostPort(addresses[0], "80") + "/"})
 	}
 	add("hel1", "eu-north", helsinki, 1, "203.0.113.10", "2001:db8:1::10")
 	add("hel2", "eu-north", Place{60.2, 24.7}, 3, "203.0.113.11", "2001:db8:1::11")
@@ -267,7 +268,10 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 	resolvers := addrs("193.166.4.1", "128.112.1.1", "2001:200::53")
 	for range 3 {
 		for _, state := range s.current.Load().states {
-			state.phase.Store([]int32{healthy, healthy, healthy, unhealthy}[rnd.IntN(4)])
+			state.set([]int32{healthy, healthy, healthy, unhealthy}[rnd.IntN(4)])
+			if e := state.endpoints[rnd.IntN(len(state.endpoints))]; rnd.IntN(3) == 0 {
+				e.phase.Store([]int32{healthy, unhealthy, unroutable}[rnd.IntN(3)])
+			}
 			state.report.Store(&Report{Draining: rnd.IntN(5) == 0})
 			state.shed.Store(math.Float64bits(max(0, rnd.Float64()-0.5)))
 		}

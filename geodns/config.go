@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -34,8 +35,10 @@ type Node struct {
 	Out       bool         // it is taken out: probed, but in no answer
 	Addresses []netip.Addr // at least one, IPv4 or IPv6
 	ALPN      []string     // what it speaks over TLS on port 443, best first, as "h3", "h2"; empty is no TLS, and no HTTPS record
-	Probe     string       // http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy
-	ProbeHost string       // Host header of the probe, and its TLS server name; "" is the URL's
+	// Probe is an http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy. If its host is one of
+	// Addresses, each of them is probed in its place, and one whose own probes fail is not answered.
+	Probe     string
+	ProbeHost string // Host header of the probe, and its TLS server name; "" is the URL's
 }
 
 // EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the zones, which may have other
@@ -117,6 +120,9 @@ func (n *Node) check() error {
 	if len(n.Addresses) == 0 {
 		fail("no address")
 	}
+	if len(n.Addresses) > maxAddresses {
+		fail("%d addresses: want %d at most", len(n.Addresses), maxAddresses)
+	}
 	for i, a := range n.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
 			fail("%v is no address to answer with", a)
@@ -141,6 +147,39 @@ func (n *Node) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// maxAddresses is how many addresses a node may have.
+const maxAddresses = 64
+
+// probed are the addresses that the node is probed at; one that is not valid stands for the host of the URL.
+func (n *Node) probed() []netip.Addr {
+	if n.Probe == "" {
+		return nil
+	}
+	if u, err := url.Parse(n.Probe); err == nil {
+		if host, err := netip.ParseAddr(u.Hostname()); err == nil && slices.Contains(n.Addresses, host) {
+			return n.Addresses
+		}
+	}
+	return []netip.Addr{{}}
+}
+
+// probeOf is the URL to probe an address at.
+func (n *Node) probeOf(addr netip.Addr) string {
+	u, err := url.Parse(n.Probe)
+	if err != nil || !addr.IsValid() {
+		return n.Probe
+	}
+	switch port := u.Port(); {
+	case port != "":
+		u.Host = net.JoinHostPort(addr.String(), port)
+	case addr.Is4():
+		u.Host = addr.String()
+	default:
+		u.Host = "[" + addr.String() + "]"
+	}
+	return u.String()
 }
 
 func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
@@ -258,8 +297,8 @@ func (s *snapshot) addEdges(cfg Config) error {
 		}
 		seen[n] = true
 		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
-		for _, f := range made.families {
-			f.id = s.numbers.of(made, f)
+		for rrtype, f := range made.families {
+			f.id = s.numbers.of(made, f, rrtype)
 		}
 		s.edges = append(s.edges, made)
 		byZone[zone.origin] = append(byZone[zone.origin], made)

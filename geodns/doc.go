@@ -24,7 +24,8 @@
 //     some nodes have no IPv6 address, AAAA is answered with no node that is of a worse standing
 //     than one of these, or more than 1,000 km farther away: the answer is then that there is no
 //     such record, and the client comes to the nearer node by IPv4. The IPv6 hints of HTTPS records
-//     are those of AAAA.
+//     are those of AAAA. Addresses whose own probes fail are left out. A node whose addresses of a
+//     family are all dead counts as down for A, and for AAAA as without.
 //  5. Over UDP, a response beyond what Config.RateLimit allows the client's network is dropped, or slips.
 //  6. The response is packed, compressed, into what the client takes: at most 1232 bytes over UDP, which no path fragments.
 //     Additional records are left out where they don't fit, whole RRsets at a time; where an answer, an authority or needed

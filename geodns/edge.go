@@ -37,11 +37,14 @@ type family struct {
 // answered with the same nodes share what is remembered of clients, and A with AAAA and HTTPS.
 type familyNumbers map[string]uint32
 
-func (n familyNumbers) of(e *edge, f *family) uint32 {
+func (n familyNumbers) of(e *edge, f *family, rrtype uint16) uint32 {
 	var key strings.Builder
 	fmt.Fprint(&key, e.answers)
 	for i, c := range f.candidates {
 		fmt.Fprintf(&key, " %q %+v", c.node.name, f.fixed[i])
+		if len(c.node.endpoints) > 1 {
+			fmt.Fprint(&key, " ", rrtype) // the addresses of one family may be well and those of the other not
+		}
 	}
 	number, ok := n[key.String()]
 	if !ok {
@@ -54,11 +57,25 @@ func (n familyNumbers) of(e *edge, f *family) uint32 {
 // candidate is a node that may be answered.
 type candidate struct {
 	node *nodeState
-	set  *rrset // its addresses of the family, nil if it lacks them; of HTTPS the TTL alone
+	set  *addressSet // its addresses of the family; nil if it lacks them, and for HTTPS
 
 	// For HTTPS.
+	ttl       uint32
 	alpn      []string
-	four, six *rrset // nil where the node has none
+	four, six *addressSet // nil where the node has none
+}
+
+// now fills in what is known of a candidate at the moment. One whose addresses of the family are dead, though the node is not,
+// is no better than one that is down, but for IPv6: clients then have IPv4, as with a node that lacks the family.
+func (c *candidate) now(o *option) {
+	o.state = c.node.now()
+	switch {
+	case c.set == nil || o.standing == down || !c.set.isDead():
+	case c.set.full.rrtype == dns.TypeAAAA:
+		o.lacks = true
+	default:
+		o.standing = down
+	}
 }
 
 // newEdge takes what was validated, the edge name's nodes, and the states of all nodes.
@@ -81,16 +98,15 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)), id: xxhash.Sum64String(node.Name)}
 		e.nodes = append(e.nodes, states[node.Name])
 		e.fixed = append(e.fixed, o)
-		sets := addressSets(node.Addresses, seconds)
-		if set := sets[dns.TypeA]; set != nil {
-			e.add(dns.TypeA, &candidate{node: states[node.Name], set: set}, o)
+		four, sixth := addressSets(node.Addresses, seconds, states[node.Name])
+		if four != nil {
+			e.add(dns.TypeA, &candidate{node: states[node.Name], set: four}, o)
 		}
 		six := o
-		six.lacks = sets[dns.TypeAAAA] == nil
-		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: sets[dns.TypeAAAA]}, six)
+		six.lacks = sixth == nil
+		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: sixth}, six)
 		if len(node.ALPN) > 0 {
-			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], set: &rrset{rrtype: dns.TypeHTTPS, ttl: seconds},
-				alpn: node.ALPN, four: sets[dns.TypeA], six: sets[dns.TypeAAAA]}, o)
+			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], ttl: seconds, alpn: node.ALPN, four: four, six: sixth}, o)
 		}
 	}
 	if f := e.families[dns.TypeAAAA]; f != nil && !slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
@@ -99,9 +115,24 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 	return e
 }
 
-// partial reports whether some nodes lack addresses of the family.
+// partial reports whether some nodes lack addresses of the family, or have none that answers.
 func (f *family) partial() bool {
-	return f != nil && slices.ContainsFunc(f.fixed, func(o option) bool { return o.lacks })
+	if f == nil {
+		return false
+	}
+	for i := range f.candidates {
+		if f.lacks(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks reports whether a candidate has no address of the family that answers.
+func (f *family) lacks(i int) bool {
+	o := f.fixed[i]
+	f.candidates[i].now(&o)
+	return o.lacks
 }
 
 // add makes a node one of those that are answered to a type.
@@ -115,23 +146,6 @@ func (e *edge) add(rrtype uint16, c *candidate, o option) {
 	f.fixed = append(f.fixed, o)
 }
 
-// addressSets makes an A and an AAAA RRset of addresses, as far as there are any.
-func addressSets(addrs []netip.Addr, ttl uint32) map[uint16]*rrset {
-	sets := make(map[uint16]*rrset)
-	for _, addr := range addrs {
-		addr = addr.Unmap()
-		rrtype := dns.TypeAAAA
-		if addr.Is4() {
-			rrtype = dns.TypeA
-		}
-		if sets[rrtype] == nil {
-			sets[rrtype] = &rrset{rrtype: rrtype, ttl: ttl}
-		}
-		sets[rrtype].data = append(sets[rrtype].data, string(addr.AsSlice()))
-	}
-	return sets
-}
-
 // checkDown reports whether no node is healthy. A node that was not probed yet may turn out either
 // way, so that with one there is no news.
 func (e *edge) checkDown() bool {
@@ -140,7 +154,7 @@ func (e *edge) checkDown() bool {
 			e.wasUp = true
 			return false
 		}
-		if state.phase.Load() == unknown {
+		if state.nowPhase() == unknown {
 			return e.allDown
 		}
 	}
@@ -171,7 +185,7 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		c := f.candidates[p.index]
 		r.served = append(r.served, c)
 		if r.q.qtype != dns.TypeHTTPS {
-			r.answer = append(r.answer, owned{owner, c.set})
+			r.answer = append(r.answer, owned{owner, c.set.now()})
 		}
 	}
 	if r.q.qtype == dns.TypeHTTPS {
@@ -222,7 +236,7 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 	r.options = append(r.options[:0], f.fixed...)
 	for i := range r.options {
 		o := &r.options[i]
-		o.state = f.candidates[i].node.now()
+		f.candidates[i].now(o)
 		if o.standing < best {
 			best, of, lacking = o.standing, 0, false
 		}

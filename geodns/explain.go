@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -56,6 +57,7 @@ type Explained struct {
 	Group    string  // the first of the nodes that are of one place with it
 	Weight   float64 // its share among those
 	Healthy  bool    // false also of a node that is probed and was not yet
+	Dead     string  // addresses that don't answer, separated by spaces, of a node that does at others
 	Draining bool
 	Stale    bool
 	Load     float64 // 0 to 1, as the registry has it
@@ -165,7 +167,7 @@ func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
 	for i, c := range f.candidates {
 		standing := c.node.now().standing
 		best = min(best, standing)
-		if !f.fixed[i].lacks {
+		if !f.lacks(i) {
 			bestSix = min(bestSix, standing)
 		}
 	}
@@ -178,7 +180,7 @@ func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
 	nearest := func(lacks bool) (name string, away float64) {
 		away = math.Inf(1)
 		for i, c := range f.candidates {
-			if d := at.Distance(f.fixed[i].place); f.fixed[i].lacks == lacks && c.node.now().standing == best && d < away {
+			if d := at.Distance(f.fixed[i].place); f.lacks(i) == lacks && c.node.now().standing == best && d < away {
 				name, away = c.node.name, d
 			}
 		}
@@ -200,6 +202,13 @@ func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
 func (e *edge) explain(options []option, p ranked, why string) Explained {
 	o, node := options[p.index], e.nodes[p.index]
 	x := Explained{Node: node.name, Distance: p.distance, Place: o.place, Weight: o.weight, Healthy: node.isHealthy(), Shed: o.shed, Reason: why}
+	if x.Healthy {
+		for _, e := range node.endpoints {
+			if e.isDead() {
+				x.Dead = strings.TrimLeft(x.Dead+" "+e.addr.String(), " ")
+			}
+		}
+	}
 	if r := node.report.Load(); r != nil {
 		x.Draining, x.Stale, x.Load = r.Draining, r.Stale, r.Load
 	}

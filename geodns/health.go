@@ -2,6 +2,8 @@ package geodns
 
 import (
 	"math"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -10,16 +12,25 @@ import (
 
 // nodeState is what is known of a node's health. It outlives the configurations that the node is in.
 type nodeState struct {
-	name   string
-	probed bool // false is taken as healthy; does not change
-	phase  atomic.Int32
-	report atomic.Pointer[Report] // nil without a registry
-	shed   atomic.Uint64          // of state, as the bits of a float64
+	name      string
+	endpoints []*endpoint            // that are probed; none is taken as healthy; does not change
+	report    atomic.Pointer[Report] // nil without a registry
+	shed      atomic.Uint64          // of state, as the bits of a float64
 
 	answered atomic.Pointer[prometheus.Counter] // of metrics.answered, with the first answer
 
-	wasUp bool // it was healthy once; guarded by Server.mu, as is told
-	told  bool // it was warned of
+	phase int32 // that was last reported; guarded by Server.mu, as all below
+	wasUp bool  // it was healthy once
+	told  bool  // it was warned of
+}
+
+// endpoint is what a prober asks: an address of a node, or the one place that tells about all of them.
+type endpoint struct {
+	node  *nodeState
+	addr  netip.Addr // not valid: all of the node's addresses
+	phase atomic.Int32
+
+	wasUp, told bool // as of nodeState
 }
 
 // Report is what the registry of the fleet says of a node. The zero value says nothing.
@@ -76,25 +87,78 @@ func (s *nodeState) take(r Report, passed time.Duration) (changed bool) {
 	return s.now() != before || r.Plain != plain
 }
 
-// Phases of a node. One that was not probed yet is not answered, unless no other is healthy either.
+// Phases of an endpoint. A node of which none was probed yet is not answered, unless no other is healthy either.
 const (
 	unknown int32 = iota
 	healthy
 	unhealthy
+	unroutable // this machine has no route to it, as of IPv6 where it has none: nothing is known
 )
 
-func (s *nodeState) isHealthy() bool { return !s.probed || s.phase.Load() == healthy }
-
-// newNodeState goes on with the state of a node of that name, if it was probed before and still is: a URL that has changed
-// is no reason to forget whether the machine was up.
-func newNodeState(node Node, before *snapshot) *nodeState {
-	probed := node.Probe != ""
-	if before != nil {
-		if old := before.states[node.Name]; old != nil && old.probed == probed {
-			return old
+// isHealthy reports whether one of the node's endpoints answers. Those that this machine has no route to say nothing.
+func (s *nodeState) isHealthy() bool {
+	says := false
+	for _, e := range s.endpoints {
+		switch e.phase.Load() {
+		case healthy:
+			return true
+		case unknown, unhealthy:
+			says = true
 		}
 	}
-	return &nodeState{name: node.Name, probed: probed}
+	return !says
+}
+
+// nowPhase is the phase of the node as a whole.
+func (s *nodeState) nowPhase() int32 {
+	if s.isHealthy() {
+		return healthy
+	}
+	for _, e := range s.endpoints {
+		if e.phase.Load() == unknown {
+			return unknown
+		}
+	}
+	return unhealthy
+}
+
+// isDead reports whether an address is not to be answered, though the node is healthy.
+func (e *endpoint) isDead() bool {
+	phase := e.phase.Load()
+	return phase == unhealthy || phase == unknown
+}
+
+// newNodeState goes on with the state of a node of that name, if it was probed before and still is: an address or a URL that
+// has changed is no reason to forget whether the machine was up.
+func newNodeState(node Node, before *snapshot) *nodeState {
+	made := &nodeState{name: node.Name}
+	for _, addr := range node.probed() {
+		made.endpoints = append(made.endpoints, &endpoint{node: made, addr: addr})
+	}
+	if before == nil {
+		return made
+	}
+	old := before.states[node.Name]
+	if old == nil || (len(old.endpoints) == 0) != (len(made.endpoints) == 0) {
+		return made
+	}
+	if slices.EqualFunc(old.endpoints, made.endpoints, func(a, b *endpoint) bool { return a.addr == b.addr }) {
+		return old
+	}
+	made.phase, made.wasUp, made.told = old.phase, old.wasUp, old.told
+	made.report.Store(old.report.Load())
+	made.shed.Store(old.shed.Load())
+	made.answered.Store(old.answered.Load())
+	for _, e := range made.endpoints {
+		e.phase.Store(old.nowPhase())
+		for _, same := range old.endpoints {
+			if same.addr == e.addr {
+				e.phase.Store(same.phase.Load())
+				e.wasUp, e.told = same.wasUp, same.told
+			}
+		}
+	}
+	return made
 }
 
 // hysteresis keeps one lost probe, or one lucky one, from moving traffic.
@@ -103,7 +167,7 @@ type hysteresis struct {
 	streak int // results in a row that speak against the phase
 }
 
-// observe takes the result of a probe and tells whether the phase has changed with it. The first result ever decides alone.
+// observe takes the result of a probe and tells whether the phase has changed with it. The first result decides alone.
 func (h *hysteresis) observe(ok bool, cfg Health) (changed bool) {
 	to, after := unhealthy, cfg.UnhealthyAfter
 	if ok {
@@ -114,7 +178,7 @@ func (h *hysteresis) observe(ok bool, cfg Health) (changed bool) {
 		return false
 	}
 	h.streak++
-	if h.phase != unknown && h.streak < after {
+	if (h.phase == healthy || h.phase == unhealthy) && h.streak < after {
 		return false
 	}
 	h.phase, h.streak = to, 0

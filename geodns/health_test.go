@@ -32,10 +32,17 @@ func TestHysteresis(t *testing.T) {
 	}
 }
 
-// set makes the state of a node for tests that have no probes.
+// setPhase makes the state of nodes for tests that have no probes.
 func setPhase(s *Server, phases map[string]int32) {
 	for name, phase := range phases {
-		s.current.Load().states[name].phase.Store(phase)
+		s.current.Load().states[name].set(phase)
+	}
+}
+
+// set gives all endpoints of a node a phase.
+func (s *nodeState) set(phase int32) {
+	for _, e := range s.endpoints {
+		e.phase.Store(phase)
 	}
 }
 

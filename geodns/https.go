@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"unsafe"
+
+	"github.com/miekg/dns"
 )
 
 // Keys of service parameters (RFC 9460 section 14.3.2).
@@ -47,8 +49,7 @@ func (h *httpsRecord) of(nodes, six []*candidate) *rrset {
 		return b
 	})
 	h.data[0] = unsafe.String(&h.wire[0], len(h.wire))
-	h.set = *nodes[0].set
-	h.set.data = h.data[:]
+	h.set = rrset{rrtype: dns.TypeHTTPS, ttl: nodes[0].ttl, data: h.data[:]}
 	return &h.set
 }
 
@@ -70,11 +71,11 @@ func allSpeak(nodes []*candidate, protocol string) bool {
 	return !slices.ContainsFunc(nodes, func(c *candidate) bool { return !slices.Contains(c.alpn, protocol) })
 }
 
-func appendAddresses(b []byte, set *rrset) []byte {
-	if set == nil {
+func appendAddresses(b []byte, set *addressSet) []byte {
+	if set == nil || set.isDead() {
 		return b
 	}
-	for _, data := range set.data {
+	for _, data := range set.now().data {
 		b = append(b, data...)
 	}
 	return b

@@ -20,6 +20,7 @@ type metrics struct {
 	seconds      prometheus.Histogram
 	panics       prometheus.Counter
 	shed         prometheus.Counter
+	addresses    *prometheus.GaugeVec
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
@@ -38,6 +39,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		healthy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kaiku_dns_node_healthy", Help: "1 where the node's health probes succeed, or it has none.",
 		}, []string{"node"}),
+		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kaiku_dns_address_healthy", Help: "1 where the health probes of an address succeed; no value where this server has no route to it.",
+		}, []string{"node", "address"}),
 		allUnhealthy: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kaiku_dns_all_unhealthy_total", Help: "Answers for edge names none of whose nodes was healthy.",
 		}),
@@ -46,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
 		}, []string{"node"}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kaiku_dns_probes_total", Help: "Health probes of a node from this server, by result: ok or failed.",
+			Name: "kaiku_dns_probes_total", Help: "Health probes of a node from this server, by result: ok, failed or no_route.",
 		}, []string{"node", "result"}),
 		zones: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kaiku_dns_zone_queries_total", Help: "DNS queries for a name of a zone.",
@@ -69,7 +73,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics, m.shed}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics, m.shed, m.addresses}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {
@@ -178,10 +182,14 @@ func (m *metrics) nodes(now, before *snapshot) {
 				m.answered.DeleteLabelValues(name)
 				m.probe.DeleteLabelValues(name)
 				m.probes.DeletePartialMatch(prometheus.Labels{"node": name})
+				m.addresses.DeletePartialMatch(prometheus.Labels{"node": name})
 			}
 		}
 	}
-	for _, state := range now.states {
+	for name, state := range now.states {
+		if before != nil && before.states[name] != state {
+			m.addresses.DeletePartialMatch(prometheus.Labels{"node": name}) // it may have others now
+		}
 		m.node(state)
 	}
 }
@@ -208,4 +216,17 @@ func (m *metrics) node(state *nodeState) {
 		value = 1
 	}
 	m.healthy.WithLabelValues(state.name).Set(value)
+	for _, e := range state.endpoints {
+		if !e.addr.IsValid() {
+			continue
+		}
+		switch address := e.addr.String(); e.phase.Load() {
+		case healthy:
+			m.addresses.WithLabelValues(state.name, address).Set(1)
+		case unhealthy:
+			m.addresses.WithLabelValues(state.name, address).Set(0)
+		default:
+			m.addresses.DeleteLabelValues(state.name, address)
+		}
+	}
 }

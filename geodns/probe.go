@@ -3,11 +3,15 @@ package geodns
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -17,14 +21,14 @@ type target struct {
 	health    Health
 }
 
-// prober asks one node for its health, again and again.
+// prober asks one endpoint for its health, again and again.
 type prober struct {
-	target target
-	state  *nodeState
-	check  func(ctx context.Context) error // one probe; nil is healthy
+	target   target
+	endpoint *endpoint
+	check    func(ctx context.Context) error // one probe; nil is healthy, errNoRoute says nothing
 
-	// report is called after each probe, from the prober's goroutine. changed tells that the node's phase is another now.
-	report func(state *nodeState, changed bool, took time.Duration, err error)
+	// report is called after each probe, from the prober's goroutine. changed tells that the endpoint's phase is another now.
+	report func(e *endpoint, changed bool, took time.Duration, err error)
 
 	stop  context.CancelFunc
 	first chan struct{} // closed after the first probe, or when the prober ends
@@ -34,7 +38,7 @@ type prober struct {
 // run probes until ctx ends.
 func (p *prober) run(ctx context.Context) {
 	defer close(p.done)
-	memory := hysteresis{phase: p.state.phase.Load()}
+	memory := hysteresis{phase: p.endpoint.phase.Load()}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for probes := 0; ; probes++ {
@@ -49,9 +53,14 @@ func (p *prober) run(ctx context.Context) {
 		began := time.Now()
 		err := p.once(ctx)
 		if ctx.Err() == nil { // a probe that was cut short says nothing
-			changed := memory.observe(err == nil, p.target.health)
-			p.state.phase.Store(memory.phase)
-			p.report(p.state, changed, time.Since(began), err)
+			before := memory.phase
+			if errors.Is(err, errNoRoute) {
+				memory = hysteresis{phase: unroutable}
+			} else {
+				memory.observe(err == nil, p.target.health)
+			}
+			p.endpoint.phase.Store(memory.phase)
+			p.report(p.endpoint, memory.phase != before, time.Since(began), err)
 		}
 		if probes == 0 {
 			close(p.first)
@@ -95,6 +104,9 @@ func httpCheck(t target) func(context.Context) error {
 		req.Header.Set("User-Agent", "kaiku-geodns")
 		resp, err := client.Do(req)
 		if err != nil {
+			if noRoute(ctx, req.URL) {
+				return fmt.Errorf("%w to %s", errNoRoute, req.URL.Hostname())
+			}
 			return err
 		}
 		defer resp.Body.Close()
@@ -104,4 +116,27 @@ func httpCheck(t target) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// errNoRoute is what a probe ends with that could not even be sent.
+var errNoRoute = errors.New("this machine has no route")
+
+// noRoute reports whether this machine has no route to the address of a URL, as to one of IPv6 where it has none of its own. The kernel tells that of a UDP socket
+// without sending anything. An error of a TCP connection would not do: it may come from a router near the node.
+func noRoute(ctx context.Context, u *url.URL) bool {
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return false
+	}
+	conn, err := new(net.Dialer).DialContext(context.WithoutCancel(ctx), "udp", netip.AddrPortFrom(addr, 9).String())
+	if err == nil {
+		_ = conn.Close()
+		return false
+	}
+	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }

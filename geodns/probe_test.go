@@ -11,14 +11,21 @@ import (
 	"time"
 )
 
+// oneEndpoint is that of a node that is probed at one place.
+func oneEndpoint(name string) *endpoint {
+	node := &nodeState{name: name}
+	node.endpoints = []*endpoint{{node: node}}
+	return node.endpoints[0]
+}
+
 func TestProberTiming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var began []time.Time
 		start := time.Now()
 		p := &prober{
-			target: target{health: Health{Interval: 10 * time.Second}.withDefaults()},
-			state:  &nodeState{name: "hel1", probed: true},
+			target:   target{health: Health{Interval: 10 * time.Second}.withDefaults()},
+			endpoint: oneEndpoint("hel1"),
 			check: func(ctx context.Context) error {
 				began = append(began, time.Now())
 				switch len(began) {
@@ -34,14 +41,14 @@ func TestProberTiming(t *testing.T) {
 		}
 		var phases []int32
 		var took []time.Duration
-		p.report = func(state *nodeState, changed bool, d time.Duration, err error) {
-			phases = append(phases, state.phase.Load())
+		p.report = func(e *endpoint, changed bool, d time.Duration, err error) {
+			phases = append(phases, e.phase.Load())
 			took = append(took, d)
 		}
 		go p.run(ctx)
 		<-p.first
-		if since := time.Since(start); since != 0 || !p.state.isHealthy() {
-			t.Errorf("first probe after %v, healthy %v", since, p.state.isHealthy())
+		if since := time.Since(start); since != 0 || !p.endpoint.node.isHealthy() {
+			t.Errorf("first probe after %v, healthy %v", since, p.endpoint.node.isHealthy())
 		}
 		time.Sleep(80 * time.Second)
 		cancel()
@@ -79,19 +86,19 @@ func TestProberCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &prober{
-			target: target{health: Health{}.withDefaults()},
-			state:  &nodeState{name: "hel1", probed: true},
-			check:  func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
-			report: func(*nodeState, bool, time.Duration, error) { t.Error("reported") },
-			first:  make(chan struct{}), done: make(chan struct{}),
+			target:   target{health: Health{}.withDefaults()},
+			endpoint: oneEndpoint("hel1"),
+			check:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			report:   func(*endpoint, bool, time.Duration, error) { t.Error("reported") },
+			first:    make(chan struct{}), done: make(chan struct{}),
 		}
-		p.state.phase.Store(healthy)
+		p.endpoint.phase.Store(healthy)
 		go p.run(ctx)
 		synctest.Wait()
 		cancel()
 		<-p.first
 		<-p.done
-		if p.state.phase.Load() != healthy {
+		if p.endpoint.phase.Load() != healthy {
 			t.Error("the phase has changed")
 		}
 	})

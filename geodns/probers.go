@@ -1,44 +1,60 @@
 package geodns
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // probers are the probers of the running configuration. They belong to the goroutine of Serve.
 type probers struct {
 	server  *Server
-	running map[string]*prober // by node name
+	running map[probeKey]*prober
+}
+
+// probeKey is what a prober is known by: the node, and its address where each is probed.
+type probeKey struct {
+	node string
+	addr netip.Addr
+}
+
+func newProbers(s *Server) *probers {
+	return &probers{server: s, running: make(map[probeKey]*prober)}
 }
 
 // follow starts, replaces and ends probers until they are those of the current configuration.
 func (ps *probers) follow(ctx context.Context) {
 	snap := ps.server.current.Load()
-	wanted := make(map[string]target)
+	wanted := make(map[probeKey]target)
+	endpoints := make(map[probeKey]*endpoint)
 	for _, node := range snap.nodes {
-		if node.Probe != "" {
-			wanted[node.Name] = target{url: node.Probe, host: node.ProbeHost, health: snap.health}
+		for _, e := range snap.states[node.Name].endpoints {
+			key := probeKey{node.Name, e.addr}
+			endpoints[key] = e
+			wanted[key] = target{url: node.probeOf(e.addr), host: node.ProbeHost, health: snap.health}
 		}
 	}
-	for name, p := range ps.running {
-		if t, ok := wanted[name]; !ok || t != p.target || p.state != snap.states[name] {
+	for key, p := range ps.running {
+		if t, ok := wanted[key]; !ok || t != p.target || p.endpoint != endpoints[key] {
 			p.stop()
 			<-p.done // two probers must not write one state
-			delete(ps.running, name)
+			delete(ps.running, key)
 		}
 	}
-	for name, t := range wanted {
-		if ps.running[name] == nil {
-			ps.start(ctx, t, snap.states[name])
+	for key, t := range wanted {
+		if ps.running[key] == nil {
+			ps.running[key] = ps.start(ctx, t, endpoints[key])
 		}
 	}
 }
 
-func (ps *probers) start(ctx context.Context, t target, state *nodeState) {
+func (ps *probers) start(ctx context.Context, t target, e *endpoint) *prober {
 	ctx, stop := context.WithCancel(ctx)
 	p := &prober{
-		target: t, state: state, check: httpCheck(t), report: ps.server.reported,
+		target: t, endpoint: e, check: httpCheck(t), report: ps.server.reported,
 		stop: stop, first: make(chan struct{}), done: make(chan struct{}),
 	}
-	ps.running[state.name] = p
 	go p.run(ctx)
+	return p
 }
 
 // firstRound waits until each has probed once, which takes no longer than the timeout.
@@ -60,7 +76,7 @@ func (ps *probers) wait() {
 func (s *Server) Probe(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ps := &probers{server: s, running: make(map[string]*prober)}
+	ps := newProbers(s)
 	ps.follow(ctx)
 	ps.firstRound()
 	cancel()

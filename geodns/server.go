@@ -123,7 +123,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	probers := &probers{server: s, running: make(map[string]*prober)}
+	probers := newProbers(s)
 	defer probers.wait()
 	defer cancel() // before the wait
 
@@ -211,28 +211,41 @@ func (s *Server) log() *slog.Logger {
 }
 
 // reported takes the result of a probe: it counts, and logs what has changed.
-func (s *Server) reported(state *nodeState, changed bool, took time.Duration, err error) {
+func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err error) {
 	if changed {
 		s.epoch.Add(1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := s.current.Load()
+	snap, state := s.current.Load(), e.node
 	if snap.states[state.name] != state {
 		return // the node has left meanwhile
 	}
 	s.metrics.probe.WithLabelValues(state.name).Observe(took.Seconds())
 	result := "ok"
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoRoute):
+		result = "no_route"
+	case err != nil:
 		result = "failed"
 	}
 	s.metrics.probes.WithLabelValues(state.name, result).Inc()
 	if changed {
 		s.metrics.node(state)
 	}
-	ill := state.phase.Load() == unhealthy
+	s.logAddress(e, changed, err)
+	if result == "no_route" {
+		err = nil // it says nothing of the node
+	}
+	phase := state.nowPhase()
+	changed = phase != state.phase
+	state.phase = phase
+	ill := phase == unhealthy
 	switch {
 	case changed && !ill:
+		if phase != healthy {
+			return
+		}
 		state.wasUp, state.told = true, false
 		s.log().Info("geodns: node is healthy", "node", state.name)
 	case ill && !state.told && err != nil && (state.wasUp || !s.starting()):
@@ -244,6 +257,25 @@ func (s *Server) reported(state *nodeState, changed bool, took time.Duration, er
 		return
 	}
 	s.checkEdges(snap)
+}
+
+// logAddress logs what has become of one of several addresses of a node. s.mu is held.
+func (s *Server) logAddress(e *endpoint, changed bool, err error) {
+	if len(e.node.endpoints) < 2 {
+		return // what is logged of the node says it
+	}
+	switch phase := e.phase.Load(); {
+	case phase == healthy && e.told:
+		s.log().Info("geodns: an address of a node answers again", "node", e.node.name, "address", e.addr)
+	case phase == unroutable && changed:
+		s.log().Info("geodns: no route to an address of a node: its others tell its health", "node", e.node.name, "address", e.addr)
+	case phase == unhealthy && !e.told && err != nil && e.node.isHealthy() && (e.wasUp || !s.starting()):
+		e.told = true
+		s.log().Warn("geodns: an address of a node does not answer, and is left out of answers", "node", e.node.name, "address", e.addr, "err", err)
+	}
+	if e.phase.Load() == healthy {
+		e.wasUp, e.told = true, false
+	}
 }
 
 // startTime is how long the nodes of a fleet may take to start along with this server. One that was not healthy before is warned of after that.

@@ -389,8 +389,8 @@ func TestNodesThatStart(t *testing.T) {
 	probe := func(before int32) {
 		for _, n := range cfg.Nodes[:2] {
 			state := s.current.Load().states[n.Name]
-			state.phase.Store(unhealthy)
-			s.reported(state, before != unhealthy, time.Millisecond, down)
+			state.set(unhealthy)
+			s.reported(state.endpoints[0], before != unhealthy, time.Millisecond, down)
 		}
 	}
 	told := func(when string, infos, warnings, errs int) {

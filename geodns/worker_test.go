@@ -67,14 +67,15 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 		s.Registry = func() map[string]Report { return map[string]Report{name: r} }
 		s.askRegistry(30 * time.Second)
 	case 2:
-		state := states[name]
-		before := state.phase.Load()
+		endpoints := states[name].endpoints
+		e := endpoints[int(how>>5)%len(endpoints)]
+		before := e.phase.Load()
 		to := unhealthy
 		if before != healthy {
 			to = healthy
 		}
-		state.phase.Store(to)
-		s.reported(state, before != to, time.Millisecond, nil)
+		e.phase.Store(to)
+		s.reported(e, before != to, time.Millisecond, nil)
 	case 3:
 		cfg.Edges[0].Nodes = []string{cfg.Edges[0].Nodes[1], cfg.Edges[0].Nodes[0]}
 		cfg.Nodes[0].Weight++
@@ -91,7 +92,7 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 func FuzzSamePath(f *testing.F) {
 	cfg := workerConfig(f)
 	for i := range cfg.Nodes {
-		cfg.Nodes[i].Probe = "http://127.0.0.1:1/" // never asked: there is no Serve
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
 	}
 	s := newServer(f, cfg)
 	s.Log = slog.New(slog.DiscardHandler)
@@ -136,6 +137,9 @@ func freshAnswer(s *Server, req []byte, from netip.AddrPort, tcp bool) []byte {
 // TestMemo asks for many clients in turn, so that slots are shared and networks are split, under every kind of change.
 func TestMemo(t *testing.T) {
 	cfg := workerConfig(t)
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
+	}
 	s := newServer(t, cfg)
 	s.Log = slog.New(slog.DiscardHandler)
 	w := newWorker(s)
@@ -170,7 +174,15 @@ func TestMemoRoundsEnd(t *testing.T) {
 
 // TestAnswerAllocates nothing for edge names, whether the choice is remembered or made.
 func TestAnswerAllocates(t *testing.T) {
-	s := newServer(t, workerConfig(t))
+	cfg := workerConfig(t)
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
+	}
+	s := newServer(t, cfg)
+	for _, state := range s.current.Load().states {
+		state.set(healthy)
+	}
+	s.current.Load().states["tyo1"].endpoints[1].phase.Store(unhealthy)
 	for name, w := range map[string]*worker{"memo": newWorker(s), "no memo": {server: s}} {
 		buf := make([]byte, ednsUDPSize)
 		for _, q := range workerQuestions[:10] {

@@ -98,6 +98,9 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 		case n.Stale:
 			state = "behind"
 		}
+		if n.Dead != "" {
+			state += ", but not at " + n.Dead
+		}
 		answered := "-"
 		switch {
 		case n.A && n.AAAA:
