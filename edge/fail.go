@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -86,12 +87,11 @@ func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	s.setStatus(h, nil, st)
-	if x.w.body != nil {
-		x.w.body.giveUp(h)
-	}
+	text := http.StatusText(status) + ": " + st.Detail + "\n"
+	h.Set("Content-Length", strconv.Itoa(len(text)))
 	x.w.WriteHeader(status)
 	if x.r.Method != http.MethodHead {
-		_, _ = x.w.Write([]byte(http.StatusText(status) + ": " + st.Detail + "\n"))
+		_, _ = x.w.Write([]byte(text))
 	}
 }
 

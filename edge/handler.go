@@ -68,6 +68,12 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	if r.ProtoMajor == 1 {
 		rec.piece = chunk // the line is its own
 	}
+	over := false
+	defer func() {
+		if over && rec.body != nil {
+			rec.linger() // when the request is counted and logged
+		}
+	}()
 	s.active.Add(1)
 	defer s.active.Add(-1)
 	if r.ProtoMajor == 3 {
@@ -87,8 +93,10 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	defer from.answered(r, rec, s.conns.flooding)
 	var unread error
 	if r.Body != http.NoBody {
+		body := r.Body
 		r, rec.body = s.watchBody(r, from, rec.control)
 		defer rec.body.answered()
+		setExpectation(rec, r, body)
 		x.r = r
 		unread = knowBody(r)
 	}
@@ -102,9 +110,10 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 		return
 	}
 	s.serve(x)
-	if rec.status == 0 && r.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // the client left, at least with its sending side; it is not to get an empty 200
+	if rec.status == 0 && !rec.hijacked {
+		panic(http.ErrAbortHandler) // or net/http answers with a 200 that nobody sent
 	}
+	over = true
 }
 
 func (s *Server) serve(x *exchange) {

@@ -49,6 +49,11 @@ type requestBody struct {
 	from   context.Context    // of the request as net/http has it
 	cancel context.CancelFunc // of the request
 	whole  atomic.Bool        // all of the body was read
+	closed atomic.Bool        // nobody is to read any more
+	// proceed tells a client that waits for it to send the body (RFC 9110, 10.1.1), when the body is
+	// first read; nil if the server of the request does so.
+	proceed func()
+	told    atomic.Bool // the client was told
 
 	mu sync.Mutex
 	// control is nil once the request is answered. A transport may read on then, for an origin that
@@ -90,8 +95,13 @@ func (s *Server) watchBody(r *http.Request, from *client, control *http.Response
 // more, but for what net/http drains. When the client is at fault the deadline is over, so that
 // nobody waits for the rest.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.ended != nil {
+	switch {
+	case b.ended != nil:
 		return 0, b.ended
+	case b.closed.Load():
+		return 0, http.ErrBodyReadAfterClose
+	case b.proceed != nil && !b.told.Load():
+		b.proceed()
 	}
 	if b.begun.Load() {
 		b.left = b.timeout // messages go both ways, at the pace of the two
@@ -134,21 +144,57 @@ func (b *requestBody) setDeadline(t time.Time) {
 	}
 }
 
-// giveUp ends a request whose answer does not depend on the rest of the body. Over HTTP/1 nobody
-// reads that but to let the client see the answer, and the connection ends.
-func (b *requestBody) giveUp(h http.Header) {
-	if b.drained && !b.whole.Load() {
-		h.Set("Connection", "close")
-		b.setDeadline(time.Now().Add(min(lingerTimeout, b.timeout)))
+// Close has nobody begin to read any more. What is below is the server's to close, once the answer is
+// out: over HTTP/1 that waits for a Read, and so for the client.
+func (b *requestBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// answer is called when the answer with a header begins. Over HTTP/1 one that comes before the end of
+// the body does not wait for that, and the connection ends with it, so that nothing of the body is
+// taken for a request.
+func (b *requestBody) answer(h http.Header) {
+	b.begun.Store(true)
+	if !b.drained || b.whole.Load() {
+		return
+	}
+	h.Set("Connection", "close")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.control != nil {
+		_ = b.control.EnableFullDuplex()
 	}
 }
 
-// answered has to be called before the handler returns.
+// answered has to be called before the handler returns. What is still read is for linger.
 func (b *requestBody) answered() {
 	b.cancel()
+	if b.drained && !b.whole.Load() {
+		b.setDeadline(time.Now().Add(min(lingerTimeout, b.timeout)))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.control = nil
+}
+
+// linger reads what comes after an answer that the client has whole: a connection that is closed with
+// bytes unread is reset, and the answer may be lost with it (RFC 9112, 9.6).
+func (b *requestBody) linger() {
+	if !b.drained || b.whole.Load() {
+		return
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := b.ReadCloser.Read(*buf)
+		if err != nil {
+			return
+		}
+		if b.client != nil {
+			b.client.credit.Add(2 * int64(n))
+		}
+	}
 }
 
 // knowBody finds out whether a request has a body where most have none, if the header block doesn't

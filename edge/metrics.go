@@ -44,12 +44,15 @@ type recorder struct {
 }
 
 func (r *recorder) WriteHeader(status int) {
+	if status == http.StatusContinue && r.body != nil && (r.body.proceed == nil || r.body.told.Swap(true)) {
+		return // the client is told when the body is read
+	}
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
-		if r.body != nil {
-			r.body.begun.Store(true)
-		}
 		h := r.Header()
+		if r.body != nil {
+			r.body.answer(h)
+		}
 		if _, ok := h["Content-Type"]; !ok {
 			h["Content-Type"] = nil // or net/http guesses one, if it has some of the body already
 		}
@@ -95,6 +98,16 @@ func (r *recorder) FlushError() error {
 func (r *recorder) end(protocol int) {
 	if protocol >= 2 {
 		_ = r.control.SetWriteDeadline(time.Now().Add(sendTimeout))
+	}
+}
+
+// linger lets a client that still sends its body see an answer that it has whole.
+func (r *recorder) linger() {
+	if r.Header()["Content-Length"] == nil && r.status != http.StatusNoContent && r.status != http.StatusNotModified {
+		return // its end is not sent before the handler returns
+	}
+	if err := http.NewResponseController(r.ResponseWriter).Flush(); err == nil {
+		r.body.linger()
 	}
 }
 

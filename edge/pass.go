@@ -126,6 +126,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	p := &httputil.ReverseProxy{
 		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			sent = true
+			x.w.body.proceedBy(r)
 			return ask(r)
 		}),
 		Rewrite: func(r *httputil.ProxyRequest) {

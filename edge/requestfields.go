@@ -111,7 +111,7 @@ func (x *exchange) cleanFields() {
 	x.trailers = httpcache.ListHas(h["Te"], "trailers")
 	httpcache.RemoveHopByHop(h)
 	delete(h, "Host") // of HTTP/2 and HTTP/3, beside :authority
-	if x.r.ContentLength == 0 {
+	if x.r.ContentLength == 0 || !x.r.ProtoAtLeast(1, 1) {
 		delete(h, "Expect") // it is about a body (RFC 9110, 10.1.1), and what an origin says of it is not for others
 	}
 	if tunnel {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -32,7 +33,6 @@ func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 		},
 		TLSHandshakeTimeout:   p.TLSTimeout,
 		ResponseHeaderTimeout: p.FirstByteTimeout,
-		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     true,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: p.PingInterval, PingTimeout: p.PingInterval},
 		TLSClientConfig:       conf,
@@ -75,8 +75,10 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 // conn is a connection to a server. It counts as one until it is closed, and a write to it can't wait for ever.
 type conn struct {
 	net.Conn
-	stall time.Duration
-	end   func()
+	stall  time.Duration
+	end    func()
+	unread chan struct{} // closed when there is nothing more to read
+	over   func()        // closes it
 }
 
 func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
@@ -84,19 +86,40 @@ func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
 	b.connections++
 	b.counts.Connections++
 	p.mu.Unlock()
+	unread := make(chan struct{})
 	return &conn{c, p.BetweenBytesTimeout, sync.OnceFunc(func() {
 		p.mu.Lock()
 		b.connections--
 		p.mu.Unlock()
-	})}
+	}), unread, sync.OnceFunc(func() { close(unread) })}
 }
 
-// Write writes, or fails if the server takes nothing for too long.
+// Read reads on.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.over()
+	}
+	return n, err
+}
+
+// Write writes, or fails if the server takes nothing for too long. A server that does not want the rest
+// of a body may answer and close the connection; the transport would take the failed write for the
+// outcome. So a write that meets the end waits until all that the server sent is read.
 func (c *conn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		t := time.NewTimer(c.stall)
+		defer t.Stop()
+		select {
+		case <-c.unread:
+		case <-t.C:
+		}
+	}
+	return n, err
 }
 
 // CloseWrite ends the sending side of an upgraded connection.
@@ -110,5 +133,6 @@ func (c *conn) CloseWrite() error {
 // Close closes the connection.
 func (c *conn) Close() error {
 	c.end()
+	c.over()
 	return c.Conn.Close()
 }

@@ -161,15 +161,17 @@ func (p *Pool) abandon(results <-chan result, pending int) {
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
 	b := pl.b
 	asked, sent := false, false
+	var sending *sending
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { asked = true },
 		GotConn: func(c httptrace.GotConnInfo) {
 			sent = true
 			p.connected(b, c.Reused)
 		},
+		Got100Continue: func() { sending.want() },
 	})
 	out := p.request(r.WithContext(ctx), b)
-	sending := p.watchSending(out, pl, cancel)
+	sending = p.watchSending(out, pl, cancel)
 	began := time.Now()
 	resp, err := b.transport.Load().RoundTrip(out)
 	sending.end()

@@ -30,6 +30,13 @@ var (
 	errWaited = &timeoutError{"the origin ended the connection before the client had sent the body"}
 )
 
+// continueWait is how long a server may take to say that it wants the body of a client that waits to
+// be told (RFC 9110, 10.1.1). Some never say it.
+const continueWait = time.Second
+
+// errUnwanted ends a body that a server did not want.
+var errUnwanted = errors.New("the origin answered without the body")
+
 // clientWait is how long a body may be waited for in all before it is the client's fault that the
 // server gives up, however it does.
 const clientWait = time.Second
@@ -47,6 +54,11 @@ type sending struct {
 	closed   atomic.Bool
 	failed   atomic.Pointer[error]
 
+	ctx      context.Context // of the attempt, which ends with the response
+	waits    bool            // the client waits to be told, and was not
+	wanted   chan struct{}   // gets one when the server wants the body
+	answered chan struct{}   // closed when there is an answer, or none will come
+
 	mu      sync.Mutex
 	waited  time.Duration // for the client
 	reading time.Time     // since when it is waited for; zero if it is not
@@ -57,7 +69,7 @@ type sending struct {
 // nothing for too long, as by HTTP/2 when it gives no window, it cancels. How long the client takes
 // to send is not the server's fault.
 func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCauseFunc) *sending {
-	s := &sending{ReadCloser: r.Body, pool: p, place: pl, declared: -1}
+	s := &sending{ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(), wanted: make(chan struct{}, 1), answered: make(chan struct{})}
 	if r.Body == nil || r.Body == http.NoBody {
 		return s
 	}
@@ -69,13 +81,46 @@ func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCau
 		cancel(errStalled)
 	})
 	s.timer.Stop()
+	s.waits = r.Header.Get("Expect") != ""
 	r.Body = s
 	return s
+}
+
+// want notes that the server wants the body.
+func (s *sending) want() {
+	select {
+	case s.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until the server wants the body, or has not said for long whether it does. After an
+// answer that came before, nobody is to tell the client to send the body. It waits for the end of
+// that answer then, as a transport ends its connection when it can't read a body.
+func (s *sending) await() error {
+	t := time.NewTimer(continueWait)
+	defer t.Stop()
+	select {
+	case <-s.wanted:
+		return nil
+	case <-t.C:
+		return nil
+	case <-s.answered:
+	case <-s.ctx.Done():
+	}
+	<-s.ctx.Done()
+	return errUnwanted
 }
 
 // Read reads on. The time until the next Read is the server's.
 func (s *sending) Read(b []byte) (int, error) {
 	s.timer.Stop()
+	if s.waits {
+		if err := s.await(); err != nil {
+			return 0, err
+		}
+		s.waits = false
+	}
 	s.mu.Lock()
 	s.reading = time.Now()
 	s.mu.Unlock()
@@ -116,6 +161,7 @@ func (s *sending) Close() error {
 
 // end ends the watch: there is an answer, or none will come.
 func (s *sending) end() {
+	close(s.answered)
 	if s.timer != nil {
 		s.timer.Stop()
 	}
