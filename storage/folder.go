@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,18 +14,52 @@ import (
 // formatLine is what the file format holds.
 const formatLine = "kaiku-store 3\n"
 
-// checkFormat writes the format into a new folder, and refuses one that has another.
-func checkFormat(dir string) error {
+// checkFormat writes the format into a new folder, and refuses one that has another. A power loss may
+// have left a part of the file, or nothing of it, in a folder that is seconds old: the store begins
+// anew then, as nothing says in which format the rest is.
+func checkFormat(dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, "format")
 	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(formatLine), 0o600)
-	}
-	if err == nil && string(b) != formatLine {
+	switch {
+	case err == nil && string(b) == formatLine:
+		return nil
+	case err == nil && !strings.HasPrefix(formatLine, string(b)):
 		return fmt.Errorf("the data folder has format %q, this kaiku knows %q: use another folder or another version",
 			strings.TrimSpace(string(b)), strings.TrimSpace(formatLine))
+	case err == nil:
+		log.Warn("the data folder lost its format, as by a power loss soon after it was made: the cache begins anew", "dir", dir)
+		for _, name := range []string{"segments", "purges"} {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		if err := makeFolder(dir); err != nil {
+			return err
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
 	}
-	return err
+	return writeSynced(path, []byte(formatLine))
+}
+
+// writeSynced writes a file so that after a power loss it is the one of before or the new one, whole.
+func writeSynced(file string, b []byte) error {
+	w, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // lockDir holds the folder for this process. The lock goes with the process, however it ends.

@@ -123,7 +123,7 @@ func (g *segment) seal() error {
 		return fmt.Errorf("close segment %d: %w", g.id, err)
 	}
 	g.db = nil
-	if err := os.WriteFile(filepath.Join(g.dir, sealedName), nil, 0o600); err != nil {
+	if err := writeSynced(filepath.Join(g.dir, sealedName), nil); err != nil {
 		return err
 	}
 	db, err := openBadger(badgerOptions(g.dir, 0, g.log).WithReadOnly(true))
@@ -248,10 +248,7 @@ func (g *segment) lower(epoch uint64) error {
 		return nil
 	}
 	name := filepath.Join(g.dir, epochName)
-	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", epoch), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
+	if err := writeSynced(name, fmt.Appendf(nil, "%d\n", epoch)); err != nil {
 		return err
 	}
 	g.epoch.Store(epoch)

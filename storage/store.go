@@ -96,7 +96,7 @@ func Open(opt Options) (*Store, error) {
 }
 
 func (s *Store) start() error {
-	if err := checkFormat(s.opt.Dir); err != nil {
+	if err := checkFormat(s.opt.Dir, s.opt.Log); err != nil {
 		return err
 	}
 	if s.opt.Memory > 0 {

@@ -217,6 +217,34 @@ func TestUnknownFormatIsRefusedByName(t *testing.T) {
 	}
 }
 
+// A store whose power failed while its format was written begins anew, and says so.
+func TestTornFormatBeginsAnew(t *testing.T) {
+	for _, n := range []int{0, 5, len(formatLine) - 1} {
+		dir := t.TempDir()
+		s := open(t, Options{Dir: dir})
+		put(t, s, "/a", []byte("a"))
+		closeStore(t, s)
+		if err := os.Truncate(filepath.Join(dir, "format"), int64(n)); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		s = open(t, Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if s.Get("/a") != nil {
+			t.Errorf("%d bytes of the format: an object of an unknown format is served", n)
+		}
+		if !strings.Contains(log.String(), "begins anew") {
+			t.Errorf("%d bytes of the format: the log has %q", n, log.String())
+		}
+		put(t, s, "/b", []byte("b"))
+		closeStore(t, s)
+		s = open(t, Options{Dir: dir})
+		if s.Get("/b") == nil {
+			t.Errorf("%d bytes of the format: the next start begins anew too", n)
+		}
+		closeStore(t, s)
+	}
+}
+
 func TestCorruptSegmentIsDeletedAndTheRestServed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Disk: 48 << 20})
