@@ -29,6 +29,7 @@ type client struct {
 	resetting        atomic.Pointer[rate.Limiter] // how fast it takes requests back; nil if it has taken none back
 	credit           atomic.Int64                 // bytes that it may have sent for what it asked
 	cut              func() error                 // ends the connection
+	share            *share                       // of its network; nil if that is not limited
 
 	place  *list.Element // in the list of idle ones
 	since  time.Time     // when it came there
@@ -87,23 +88,25 @@ func withClient(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// ask counts a request. The client is nil if its connection is not limited.
-func (c *client) ask(r *http.Request) {
-	if c == nil {
-		return
-	}
-	c.requests.Add(1)
+// ask counts a request, and returns the size of its header block in bytes. The client is nil if its
+// connection is not limited.
+func (c *client) ask(r *http.Request) int {
 	size := len(r.Method) + len(r.Host) + len(r.RequestURI)
 	for name, lines := range r.Header {
 		for _, v := range lines {
 			size += len(name) + len(v) + 4
 		}
 	}
+	if c == nil {
+		return size
+	}
+	c.requests.Add(1)
 	credit := requestFree + 2*size
 	if r.Body != http.NoBody && r.ContentLength != 0 {
 		credit += bodyFree
 	}
 	c.credit.Add(int64(credit))
+	return size
 }
 
 // answered looks at how a request ended: a client that takes most of its requests back at once only costs (CVE-2023-44487), and its connection is ended.

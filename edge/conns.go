@@ -30,13 +30,15 @@ type conns struct {
 
 	mu     sync.Mutex
 	total  int
-	of     map[netip.Prefix]int
+	of     map[netip.Prefix]*share
 	idle   list.List // of *client; who has waited longest comes first
 	logged time.Time // when something was logged last
 
 	tunnels map[*clientConn]bool
 
 	unread atomic.Int64 // clients that are unread
+
+	underWay underWay
 }
 
 func newConns(limit, perClient int, log *slog.Logger) *conns {
@@ -49,7 +51,7 @@ func newConns(limit, perClient int, log *slog.Logger) *conns {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_connections_" + name + "_total", Help: help})
 	}
-	return &conns{max: limit, perClient: perClient, log: log, of: map[netip.Prefix]int{}, tunnels: map[*clientConn]bool{},
+	return &conns{underWay: newUnderWay(), max: limit, perClient: perClient, log: log, of: map[netip.Prefix]*share{}, tunnels: map[*clientConn]bool{},
 		refused:  counter("refused", "Connections refused because there were too many, in all or of one client network."),
 		displace: counter("displaced", "Idle connections closed to make room for new ones."),
 		flooding: counter("flooding", "Connections closed because they only cost: floods of frames, and of requests that are taken back.")}
@@ -78,7 +80,7 @@ func (c *conns) Collect(out chan<- prometheus.Metric) {
 	}{{"", "Connections of clients.", total}, {"_idle", "Those of them that ask for nothing.", idle}, {"_max", "How many there may be.", c.max}} {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_edge_connections"+m.name, m.help, nil, nil), prometheus.GaugeValue, float64(m.v))
 	}
-	for _, counter := range []prometheus.Counter{c.refused, c.displace, c.flooding} {
+	for _, counter := range []prometheus.Counter{c.refused, c.displace, c.flooding, c.underWay.refused} {
 		out <- counter
 	}
 }
@@ -129,7 +131,8 @@ func (c *conns) take(a net.Addr) (release func(), ok bool) {
 		defer c.mu.Unlock()
 		c.total--
 		if limited {
-			if c.of[network]--; c.of[network] == 0 {
+			n := c.of[network]
+			if n.conns--; n.conns == 0 {
 				delete(c.of, network)
 			}
 		}
@@ -144,7 +147,7 @@ func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, t
 	if c.total >= c.max {
 		oldest = c.oldest(now)
 	}
-	if limited && c.of[network] >= c.perClient || c.total >= c.max && oldest == nil {
+	if limited && c.of[network] != nil && c.of[network].conns >= c.perClient || c.total >= c.max && oldest == nil {
 		tell = now.Sub(c.logged) > time.Minute
 		if tell {
 			c.logged = now
@@ -156,7 +159,10 @@ func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, t
 	}
 	c.total++
 	if limited {
-		c.of[network]++
+		if c.of[network] == nil {
+			c.of[network] = &share{}
+		}
+		c.of[network].conns++
 	}
 	return oldest, true, false
 }
@@ -184,10 +190,20 @@ func (c *conns) arrived(from *client) {
 
 // count is how many connections the network of a client has.
 func (c *conns) count(a net.Addr) int {
-	network, _ := clientNetwork(a)
+	if n := c.share(a); n != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return n.conns
+	}
+	return 0
+}
+
+// share is that of the network of a client with a connection; nil if it is not limited.
+func (c *conns) share(a net.Addr) *share {
+	prefix, _ := clientNetwork(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.of[network]
+	return c.of[prefix]
 }
 
 // listener limits the connections that a listener accepts.
@@ -211,7 +227,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			continue
 		}
 		out := &clientConn{Conn: conn, conns: l.conns, release: release}
-		out.cut = out.Close
+		out.cut, out.share = out.Close, l.conns.share(conn.RemoteAddr())
 		return out, nil
 	}
 }

@@ -62,7 +62,8 @@ func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	r := x.r
 	from, _ := r.Context().Value(clientKey{}).(*client)
-	from.ask(r)
+	load, status, why := s.conns.underWay.begin(from, from.ask(r))
+	defer s.conns.underWay.end(from, load)
 	s.conns.arrived(from)
 	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece, tunnel: s.newTunnel}
 	if r.ProtoMajor == 1 {
@@ -91,22 +92,25 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	}()
 	defer rec.end(r.ProtoMajor)
 	defer from.answered(r, rec, s.conns.flooding)
-	var unread error
 	if r.Body != http.NoBody {
 		body := r.Body
 		r, rec.body = s.watchBody(r, from, rec.control)
 		defer rec.body.answered()
 		setExpectation(rec, r, body)
 		x.r = r
-		unread = knowBody(r)
+		if status == 0 {
+			if err := knowBody(r); err != nil {
+				status, why = clientFault(&origin.RequestError{Err: err}), "the body can't be read"
+			}
+		}
 	}
 	rec.plain = r.TLS == nil && !x.peer
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
 		rec.fields = s.altSvc
 	}
 	x.w = rec
-	if unread != nil {
-		s.refuse(x, clientFault(&origin.RequestError{Err: unread}), "the body can't be read")
+	if status != 0 {
+		s.refuse(x, status, why)
 		return
 	}
 	s.serve(x)
@@ -216,6 +220,9 @@ func (s *Server) refuse(x *exchange, status int, why string) {
 	s.tellRefusal(x.r, status, why)
 	if x.peer {
 		x.w.Header().Set(origin.FailedField, "refused")
+	}
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		x.w.Header().Set("Retry-After", "1")
 	}
 	s.fail(x, status, httpcache.Status{Detail: why})
 }

@@ -110,7 +110,7 @@ func (s *Server) newHTTP3() *http3.Server {
 		IdleTimeout:    idleTimeout,
 		Logger:         slog.New(debugOnly{s.Log.Handler()}),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }}
+			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }, share: s.conns.share(c.RemoteAddr())}
 			s.conns.follow(from)
 			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })
 			return context.WithValue(ctx, clientKey{}, from)

@@ -1,0 +1,97 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// A client network that has very many requests under way, each large from a few bytes, takes bounded
+// memory, and others are served.
+func TestRequestsUnderWay(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, _ *Site) {
+		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
+		s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
+			l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+			return from{l}, err
+		}
+	})
+	before := heap()
+	cookies := make([]hpack.HeaderField, 15)
+	for i := range cookies {
+		cookies[i] = hpack.HeaderField{Name: "cookie", Value: strings.Repeat("a", 3900)}
+	}
+	const conns, load = 10, 1 + 15*3900/fieldsOfOne
+	const fit = maxOfNetwork / load
+	for range conns {
+		a := e.attack()
+		go a.drain()
+		for range maxStreams {
+			id := a.next
+			a.next += 2
+			block := bytes.Clone(a.headers("GET", "/a", cookies...)) // whose end of the stream never comes
+			if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until(t, "the rest is refused", func() bool {
+		return e.active.Load() == fit && e.conns.underWay.load.Load() == fit*load && counted(t, e, "kaiku_edge_requests_limited_total") == conns*maxStreams-fit
+	})
+	if grown := heap() - before; grown > 100<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+	get := func(last byte) int {
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, last)}}).DialContext(ctx, network, e.Addr().String())
+		}}}
+		resp, err := c.Do(e.request("GET", "/b", "", "Cookie: "+strings.Repeat("a", 60_000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+		return resp.StatusCode
+	}
+	if status := get(1); status != http.StatusTooManyRequests {
+		t.Errorf("the same network gets %d", status)
+	}
+	if status := get(2); status != http.StatusOK {
+		t.Errorf("another network gets %d", status)
+	}
+}
+
+// All clients together have no more than the edge may have, and what was refused or is over counts no longer.
+func TestRequestsUnderWayInAll(t *testing.T) {
+	u := newUnderWay()
+	var loads []int64
+	for range maxUnderWay {
+		load, status, _ := u.begin(nil, 100)
+		if status != 0 {
+			t.Fatalf("%d after %d requests", status, len(loads))
+		}
+		loads = append(loads, load)
+	}
+	load, status, _ := u.begin(&client{share: &share{}}, 100)
+	if status != http.StatusServiceUnavailable {
+		t.Errorf("one too many gets %d", status)
+	}
+	u.end(&client{share: &share{}}, load)
+	for _, load := range loads {
+		u.end(nil, load)
+	}
+	if n := u.load.Load(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
