@@ -2,12 +2,18 @@ package edge
 
 import (
 	"hash/maphash"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
+
+// maxFragments bounds the fragments of one response, whose list is written anew for each; the smallest
+// goes.
+const maxFragments = 1024
 
 // maxVariants bounds the variants of one URI; the oldest goes.
 const maxVariants = 64
@@ -114,7 +120,7 @@ func (b *born) header(key httpcache.Key) storage.Header {
 // commit stores the body that was written to w as the response s. Where s has Vary, it joins the variants of its URI.
 func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
 	r := response{Stored: s, size: -1}
-	o, err := w.Commit(b.tags, r.encode())
+	o, err := w.Commit(b.tags, r.encode(b.key()))
 	if err != nil {
 		return nil, err
 	}
@@ -159,11 +165,29 @@ func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, 
 			r.fragments = httpcache.AddFragment(e.fragments, f)
 		}
 	}
-	o, err := c.store.Create(b.header(key)).Commit(b.tags, r.encode())
+	for len(r.fragments) > maxFragments {
+		at := smallest(r.fragments, f.Key, rand.IntN(len(r.fragments)))
+		c.store.Forget(string(r.fragments[at].Key))
+		r.fragments = slices.Delete(r.fragments, at, at+1)
+	}
+	o, err := c.store.Create(b.header(key)).Commit(b.tags, r.encode(key))
 	if err != nil {
 		return nil, err
 	}
 	return &entry{o, r}, nil
+}
+
+// smallest is the place of the smallest fragment, or of one of the smallest, that has another key. It
+// looks at first from a place on.
+func smallest(fragments []httpcache.Fragment, but httpcache.Key, from int) int {
+	best := -1
+	for i := range fragments {
+		at := (from + i) % len(fragments)
+		if fragments[at].Key != but && (best < 0 || fragments[at].Length < fragments[best].Length) {
+			best = at
+		}
+	}
+	return best
 }
 
 // update stores what a newer header made of e, whose body stays.
@@ -171,7 +195,7 @@ func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []strin
 	defer c.lock(httpcache.Key(e.object.Key())).Unlock()
 	r := e.response
 	r.Stored = s
-	o, err := c.store.Update(e.object, epoch, tags, r.encode())
+	o, err := c.store.Update(e.object, epoch, tags, r.encode(httpcache.Key(e.object.Key())))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -119,6 +120,9 @@ type fragmentContent struct {
 	have  int64           // bytes of it
 	leave func()          // ends the part in a flight of the piece; nil without one
 
+	// gone are fragments of the list whose bytes are not there any more.
+	gone map[httpcache.Key]bool
+
 	// ahead is a flight that was joined before its turn came, by probe.
 	ahead *flight
 }
@@ -140,7 +144,10 @@ func (c *fragmentContent) next(ctx context.Context) error {
 	for {
 		p := httpcache.Plan(c.fragments, c.want)[0]
 		if p.Key == "" {
-			return c.fetch(ctx, p)
+			if err := c.fetch(ctx, p); err != errStored {
+				return err
+			}
+			continue
 		}
 		if o := c.server.Store.Get(string(p.Key)); o != nil {
 			piece := &objectContent{object: o}
@@ -150,13 +157,11 @@ func (c *fragmentContent) next(ctx context.Context) error {
 			}
 		}
 		// It is not there any more: it lacks.
-		var kept []httpcache.Fragment
-		for _, f := range c.fragments {
-			if f.Key != p.Key {
-				kept = append(kept, f)
-			}
+		if c.gone == nil {
+			c.gone = map[httpcache.Key]bool{}
 		}
-		c.fragments = kept
+		c.gone[p.Key] = true
+		c.fragments = c.without(c.fragments)
 	}
 }
 
@@ -167,10 +172,38 @@ func (c *fragmentContent) probe(ctx context.Context, part httpcache.Range) error
 			continue
 		}
 		f, err := c.join(ctx, p)
+		if err == errStored {
+			return c.probe(ctx, part)
+		}
 		c.ahead = f
 		return err
 	}
 	return nil
+}
+
+// errStored says that what lacked is stored by now.
+var errStored = errors.New("another request has fetched it")
+
+// without returns those of some fragments that are not gone.
+func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fragment {
+	if len(c.gone) == 0 {
+		return fragments
+	}
+	return slices.DeleteFunc(slices.Clone(fragments), func(f httpcache.Fragment) bool { return c.gone[f.Key] })
+}
+
+// lacks looks again what is stored of the representation, and reports whether that is without a byte.
+func (c *fragmentContent) lacks(at int64) bool {
+	o := c.server.Store.Get(string(c.key))
+	if o == nil || isVariants(o.Data()) {
+		return true
+	}
+	e := c.server.cache.open(o)
+	if e == nil || e.size != c.size || e.StrongValidator() != c.StrongValidator() {
+		return true
+	}
+	c.fragments = c.without(e.fragments)
+	return httpcache.Plan(c.fragments, httpcache.Range{Start: at, Length: 1})[0].Key == ""
 }
 
 // use makes a piece of which have bytes are left the next one.
@@ -185,14 +218,14 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	c.ahead = nil
 	if f == nil || p.Start < f.first || p.Start >= f.first+f.length {
 		if f != nil {
-			c.server.flights.leave(f)
+			c.server.leave(c.x, f)
 		}
 		var err error
 		if f, err = c.join(ctx, p); err != nil {
 			return err
 		}
 	}
-	c.leave = func() { c.server.flights.leave(f) }
+	c.leave = func() { c.server.leave(c.x, f) }
 	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
 }
 
@@ -204,7 +237,7 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 		if err == nil {
 			return f, nil
 		}
-		if !f.open || !errors.Is(err, origin.ErrShare) {
+		if err == errStored || !f.open || !errors.Is(err, origin.ErrShare) {
 			return nil, err
 		}
 		alone = leads
@@ -215,34 +248,55 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 // joinOnce is join for one flight, which is left already if there is an error. An alone one is not for others.
 func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool, err error) {
 	s, x := c.server, c.x
-	slice := httpcache.Slice(c.fragments, p.Start, x.site.slice(), c.size)
-	key := c.key.Fragment(c.StrongValidator(), slice.Start)
+	x.counts = true
+	if !c.lacks(p.Start) {
+		return nil, false, errStored
+	}
+	slice := s.sliceFor(x, c.fragments, p.Range, c.size)
 	stage := x.site.Origin.Stage(string(x.key), x.came)
-	header := storage.Header{Key: string(key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
+	header := storage.Header{Key: string(c.key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
+	key := sliceKey{flightKey{c.key, stage}, c.StrongValidator()}
 	if alone {
-		f, leads = newFlight(flightKey{key, stage}, header), true
+		f, leads = newFlight(key.flightKey, header), true
+		f.slice = slice
 	} else {
-		f, leads = s.flights.join(flightKey{key, stage}, header)
+		f, leads = s.flights.joinSlice(key, p.Start, slice, header)
+	}
+	if leads && !c.lacks(p.Start) { // it landed meanwhile
+		s.flights.land(f)
+		f.change(func() { f.phase = done })
+		s.leave(x, f)
+		return f, leads, errStored
 	}
 	if leads {
 		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{}, stage)
-		t.part = true
-		f.change(func() { f.keep = true })
-		setRange(t.request.Header, slice, c.size)
+		t.part, t.born.fields = true, httpcache.VaryFields(c.Header["Vary"], t.client)
+		s.setSlice(t, f.slice, c.size)
+		t.ask.Accept = t.accepts
 		s.start(f, t)
 	}
 	ph, err := f.outcome(ctx, func(int, http.Header) {})
-	if err == nil && ph != streaming && ph != done {
+	if err == nil && ph == failed {
 		err = f.failure()
 	}
 	f.mu.Lock()
-	inside := p.Start >= f.first && p.Start < f.first+f.length
+	b := f.body
 	f.mu.Unlock()
-	if err == nil && !inside {
+	switch {
+	case err != nil:
+	case ph == done && b.stored == nil:
+		err = errStored
+	case b.stored == nil || b.whole != c.size || b.stored.StrongValidator() != c.StrongValidator():
+		err = errChanged
+		if ph == streaming {
+			x.held = append(x.held, f) // the next look-up uses it
+			return f, leads, err
+		}
+	case p.Start < b.first || p.Start >= b.first+b.length:
 		err = fmt.Errorf("origin sent another part than bytes %d-%d", slice.Start, slice.Start+slice.Length-1)
 	}
 	if err != nil {
-		s.flights.leave(f)
+		s.leave(x, f)
 	}
 	return f, leads, err
 }
@@ -265,7 +319,7 @@ func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) err
 func (c *fragmentContent) close() {
 	c.closePiece()
 	if c.ahead != nil {
-		c.server.flights.leave(c.ahead)
+		c.server.leave(c.x, c.ahead)
 		c.ahead = nil
 	}
 }
@@ -281,8 +335,13 @@ func (c *fragmentContent) closePiece() {
 	}
 }
 
-// setRange makes a request one for a part. One that goes to the end of a representation of size bytes is left open (RFC 9110, 14.1.2).
+// setRange makes a request one for a part. One that goes to the end of a representation of size bytes is
+// left open (RFC 9110, 14.1.2), and one of a negative start counts from there.
 func setRange(h http.Header, part httpcache.Range, size int64) {
+	if part.Start < 0 {
+		h.Set("Range", "bytes="+strconv.FormatInt(part.Start, 10))
+		return
+	}
 	last := ""
 	if part.Start+part.Length != size {
 		last = strconv.FormatInt(part.Start+part.Length-1, 10)

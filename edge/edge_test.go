@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,7 +276,7 @@ func (e *testEdge) settle() {
 	until(e.t, "all flights have landed", func() bool {
 		e.flights.mu.Lock()
 		defer e.flights.mu.Unlock()
-		return len(e.flights.byKey) == 0
+		return len(e.flights.byKey)+len(e.flights.slices) == 0
 	})
 }
 
@@ -339,7 +341,11 @@ func (e *testEdge) followers() int {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	n := 0
-	for _, f := range e.flights.byKey {
+	all := slices.Collect(maps.Values(e.flights.byKey))
+	for _, of := range e.flights.slices {
+		all = append(all, of...)
+	}
+	for _, f := range all {
 		f.mu.Lock()
 		n += f.followers
 		f.mu.Unlock()

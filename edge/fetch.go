@@ -48,7 +48,10 @@ func (s *Server) start(f *flight, t *fetch) {
 				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
 			}
 			s.flights.land(f)
-			f.change(func() { f.phase, f.err = failed, err })
+			f.change(func() {
+				f.phase, f.err = failed, err
+				s.flights.countLocked(f, f.size)
+			})
 		}
 		if f.phase != declined { // else the context is the leader's to end
 			f.cancel()
@@ -91,8 +94,12 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	case resp.StatusCode < 200:
 		resp.Body.Close()
 		return fmt.Errorf("origin switched to %q, which nobody asked for", resp.Header.Get("Upgrade"))
-	case t.part:
+	case t.part && resp.StatusCode != http.StatusOK:
 		return s.fillPart(f, t, resp, answer)
+	case t.part:
+		if !t.fits(answer, resp.ContentLength) {
+			s.Store.Forget(string(t.born.key())) // it is of the past (RFC 9111, 3.4)
+		}
 	case validating && resp.StatusCode == http.StatusNotModified:
 		resp.Body.Close()
 		if t.have.Confirms(answer.Header) {
@@ -119,6 +126,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	}
 	if partial && storable {
 		part, whole, _ = httpcache.ParseContentRange(answer.Header)
+		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
 	}
 	if limit := t.site.maxObject(s.Store); storable && resp.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
@@ -140,6 +148,10 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	}
 	if ranged && resp.StatusCode == http.StatusOK {
 		s.cache.noRange.set(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
+		s.flights.whole(f)
+	}
+	if partial && part.Length != whole && answer.StrongValidator() == "" {
+		s.flights.readers.cantJoin(t.born.uri, whole, answer.ResponseTime)
 	}
 	if partial {
 		delete(answer.Header, "Content-Range")
@@ -198,16 +210,40 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	f.change(func() { f.phase, f.entry, f.forLeader = done, e, !shared })
 }
 
+// setSlice has a fetch ask for a slice of a representation of size bytes, or 0 if that isn't known. It
+// asks the server that the last slice came from first, as others may have another version.
+func (s *Server) setSlice(t *fetch, slice httpcache.Range, size int64) {
+	setRange(t.request.Header, slice, size)
+	t.ask.Prefer = s.flights.readers.get(t.born.uri).server
+}
+
+// fits reports whether an answer is of the representation of which there are fragments.
+func (t *fetch) fits(answer *httpcache.Stored, size int64) bool {
+	return size == t.have.size && t.have.StrongValidator() != "" && answer.StrongValidator() == t.have.StrongValidator()
+}
+
+// accepts reports whether an answer to a request for a slice is one to go on with.
+func (t *fetch) accepts(resp *http.Response) bool {
+	answer := &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, ResponseTime: time.Now()}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return t.fits(answer, resp.ContentLength)
+	case http.StatusPartialContent:
+		_, whole, ok := httpcache.ParseContentRange(resp.Header)
+		return ok && t.fits(answer, whole)
+	}
+	return isServerError(resp.StatusCode)
+}
+
 // fillPart is fill for a slice of a representation of which there are fragments.
 func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
-	t.born.fields = httpcache.VaryFields(t.have.Header["Vary"], t.client)
 	t.site.Policy.StripCookies(answer.Header) // it becomes a part of what is stored for all
 	part, whole, ok := httpcache.ParseContentRange(answer.Header)
 	if shared, _ := t.site.Policy.Storable(t.client, answer); !shared {
 		ok = false
 	}
-	if resp.StatusCode == http.StatusPartialContent && ok && whole == t.have.size && t.have.StrongValidator() != "" &&
-		answer.StrongValidator() == t.have.StrongValidator() {
+	if resp.StatusCode == http.StatusPartialContent && ok && t.fits(answer, whole) {
+		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
 		delete(answer.Header, "Content-Range")
 		answer.Status = http.StatusOK
 		return s.fill(f, t, resp, answer, part, whole)
@@ -239,6 +275,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	w := s.Store.Create(b.header(key))
 	defer w.Close()
 	f.change(func() {
+		s.flights.countLocked(f, max(0, part.Length))
 		f.phase = streaming
 		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole, writer: w,
 			readers: map[*follower]struct{}{}}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
-	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -39,13 +38,17 @@ type flight struct {
 	header storage.Header // of the object that it may become
 	open   bool           // it can be joined, or could
 	cancel context.CancelFunc
+	// slice is what is asked for, of the representation with this validator; its length is 0 if that
+	// is the whole. A negative start counts from the end. Both are guarded by flights.mu.
+	slice     httpcache.Range
+	validator string
 
 	// mu guards what follows. changed is closed and replaced at each change.
 	mu        sync.Mutex
 	changed   chan struct{}
 	phase     phase
 	followers int  // requests that have joined and not left
-	keep      bool // goes on without followers: a background validation, or a slice
+	keep      bool // goes on without followers: a background validation
 	dead      bool // canceled because nobody followed
 	err       error
 	fwdStatus int            // of the origin's answer; 0 without one
@@ -53,6 +56,10 @@ type flight struct {
 	entry     *entry         // at done
 	forLeader bool           // at done: entry is for nobody else
 	interim   []interim      // that came so far
+	// reads is the key that the fetch counts for among readers, if a range was asked for, and counted
+	// how many bytes it counts.
+	reads   httpcache.Key
+	counted int64
 	body
 }
 
@@ -247,113 +254,6 @@ func (f *flight) append(ctx context.Context, p []byte) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// flightKey is what a flight is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
-// peer.
-type flightKey struct {
-	httpcache.Key
-	stage origin.Stage
-}
-
-// flights finds the flight of a key.
-type flights struct {
-	store *storage.Store
-
-	mu    sync.Mutex // taken before that of a flight
-	byKey map[flightKey]*flight
-}
-
-// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight that was overtaken by a purge is not joined.
-func (fs *flights) join(key flightKey, h storage.Header) (f *flight, leads bool) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
-		return f, false
-	}
-	f = newFlight(key, h)
-	f.open = true
-	fs.byKey[key] = f
-	return f, true
-}
-
-func (f *flight) board(store *storage.Store) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.body.born.tags) {
-		return false
-	}
-	f.followers++
-	return true
-}
-
-// leave ends the caller's part in f. A fetch that nobody follows any more ends too, unless half of it is there.
-func (fs *flights) leave(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.followers--
-	f.wake()
-	if f.followers > 0 || f.keep && f.phase != declined { // nobody takes what was left to who went
-		return
-	}
-	switch f.phase {
-	case fetching:
-		f.dead = true
-	case streaming:
-		f.dead = f.length < 0 || f.size*2 < f.length
-	case declined:
-		if f.response != nil {
-			f.response.Body.Close()
-			f.response = nil
-			f.cancel()
-		}
-	}
-	if f.dead {
-		f.cancel()
-		fs.remove(f)
-	}
-}
-
-// land takes f out of the flights that can be joined.
-func (fs *flights) land(f *flight) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.remove(f)
-}
-
-// remove is land for one that holds mu.
-func (fs *flights) remove(f *flight) {
-	if fs.byKey[f.key] == f {
-		delete(fs.byKey, f.key)
-	}
-}
-
-// has says whether there is a flight of a key, whatever its stage.
-func (fs *flights) has(key httpcache.Key) bool {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	for stage := origin.ToOwner; stage <= origin.ToOrigin; stage++ {
-		if fs.byKey[flightKey{key, stage}] != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// reaches says whether there is a flight of a whole response that has, or will soon have, the byte at off: one that is at most
-// near before it.
-func (fs *flights) reaches(key flightKey, off, near int64) bool {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	f := fs.byKey[key]
-	if f == nil {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.phase == fetching && off <= near || f.phase == streaming && f.size+near >= off
 }
 
 // failure is why a flight has no body to follow.

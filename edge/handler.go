@@ -35,6 +35,13 @@ type exchange struct {
 	alone bool
 	// failedAlong says that a flight which the request followed has failed, perhaps by what its leader sent.
 	failedAlong bool
+	// counts says that what is sent counts for the object among readers, accounted how much did already,
+	// and asAsked that the origin sent just that.
+	counts    bool
+	accounted int64
+	asAsked   bool
+	// held are flights that the request found on its way and will join.
+	held []*flight
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
 	hasty bool
 }
@@ -258,6 +265,7 @@ func (x *exchange) network() netip.Prefix {
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a
 // flight whose response is another variant.
 func (s *Server) lookup(x *exchange) {
+	defer s.letGo(x)
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
 		x.hasty = false
@@ -340,34 +348,36 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	if !passes {
 		stage = x.site.Origin.Stage(string(x.key), x.came)
 	}
-	slice, part := s.partWanted(x, have, own, stage)
+	slice, m := s.plan(x, have, own, stage)
 	alone := passes || x.alone || s.cannotShare(x, have)
+	key := flightKey{own, stage}
 	var f *flight
 	leads := true
-	switch {
-	case part && passes:
+	switch part := m == asSlice; {
+	case part && passes, m == asAsked:
+		x.asAsked = true
 		s.pass(x, forward)
 		return true
 	case part && !alone:
-		f, leads = s.flights.join(flightKey{own.Fragment("", slice.Start), stage}, header)
+		f, leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, header)
 	case alone:
-		f = newFlight(flightKey{own, stage}, header) // nobody else waits for it
+		f = newFlight(key, header) // nobody else waits for it
+		f.slice = slice
 	default:
-		f, leads = s.flights.join(flightKey{own, stage}, header)
+		f, leads = s.flights.join(key, header)
 	}
-	defer s.flights.leave(f)
+	defer s.leave(x, f)
 	if leads && s.landedMeanwhile(x, f, have) {
 		return false
 	}
 	if leads {
 		t := s.newFetch(x, f, have, d, stage)
-		if part {
+		if f.slice.Length > 0 {
 			size := int64(0)
 			if have != nil {
 				size = have.size
 			}
-			setRange(t.request.Header, slice, size)
-			f.change(func() { f.keep = true })
+			s.setSlice(t, f.slice, size)
 		}
 		s.start(f, t)
 	}
@@ -410,7 +420,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		}
 		defer f.cancel()
 		defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
-		if part && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
+		if m == asSlice && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
 			resp.Body.Close()
 			s.pass(x, forward)
 			return true
@@ -437,9 +447,10 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 			b.private = nil
 		}
 		if !s.serveFlight(x, f, b, st) {
-			s.pass(x, forward)
-		} else if b.length >= 0 && b.length <= x.site.slice() && x.r.Context().Err() == nil {
-			f.change(func() { f.keep = true }) // the client has what it wanted, a part or a 304; the rest is little enough
+			return false // it needs more than can be joined to this
+		}
+		if x.w.status == http.StatusNotModified && b.length >= 0 && b.length <= x.site.slice() {
+			f.change(func() { f.keep = true }) // the client has it already; others will want it
 		}
 		return true
 	}
@@ -495,8 +506,8 @@ func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own htt
 		f.change(func() { f.keep = true })
 		d.StaleIfError = true // there is nobody to show an error to
 		t := s.newFetch(x, f, e, d, stage)
-		if slice, ok := s.partWanted(x, e, "", stage); ok {
-			setRange(t.request.Header, slice, e.size)
+		if slice, m := s.plan(x, e, "", stage); m == asSlice {
+			s.setSlice(t, slice, e.size)
 		}
 		s.start(f, t)
 	}
@@ -507,6 +518,10 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()
 	f.cancel = cancel
+	if x.counts {
+		f.reads = x.key
+		s.flights.countLocked(f, f.slice.Length)
+	}
 	f.mu.Unlock()
 	out := &http.Request{Method: http.MethodGet, URL: x.target.RequestURL(), Host: x.target.Authority(), Header: x.r.Header.Clone(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"strconv"
@@ -10,29 +11,137 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// partWanted returns the slice to ask an origin for when the request is for a range of what is not stored, or in fragments.
-func (s *Server) partWanted(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, ok bool) {
-	field := x.r.Header["Range"]
-	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(string(x.key), time.Now()) != "" {
-		return slice, false
+// manner is how what a request lacks is fetched.
+type manner int
+
+const (
+	asWhole manner = iota
+	asSlice        // one for now
+	asAsked        // nothing of it is stored
+)
+
+// noSize is larger than any representation, and even half of it is.
+const noSize = int64(1) << 60
+
+// plan decides how to fetch for a request for a range of what is not stored, or in fragments, and which
+// slice. A slice that counts from the end has a negative start.
+func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
+	now, field := time.Now(), x.r.Header["Range"]
+	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(string(x.key), now) != "" {
+		return slice, asWhole
 	}
-	size := int64(1) << 60 // if it isn't known
+	limit := int64(0)
 	if have != nil {
-		size = have.size
+		limit = have.size
 	}
+	r := s.flights.readers.get(x.key)
+	size := cmp.Or(limit, r.unjoinable(now), noSize)
 	ranges, ok := httpcache.ParseRanges(field[0], size)
-	if !ok || len(ranges) == 0 {
-		return slice, false
+	if !ok {
+		return slice, asWhole
 	}
-	start := ranges[0].Start
-	if have == nil && start >= size/2 {
-		start = 0 // a range that counts from the end; the first slice tells where that is
+	x.counts = true
+	if limit == 0 && size != noSize {
+		return slice, s.planUnjoinable(x, r, ranges, size, flightKey{own, stage})
 	}
-	slice = httpcache.Slice(nil, start, x.site.slice(), 0)
-	if have != nil {
-		slice = httpcache.Slice(nil, start, x.site.slice(), size)
+	if len(ranges) == 0 {
+		return slice, asWhole
 	}
-	return slice, !s.flights.reaches(flightKey{own, stage}, start, slice.Length)
+	want := ranges[0]
+	if size == noSize && want.Start >= noSize/2 { // it counts from the end
+		if want.Length <= x.site.slice() {
+			slice = httpcache.Range{Start: -want.Length, Length: want.Length}
+		} else {
+			want = httpcache.Range{Start: 0, Length: 1} // which tells where that is
+		}
+	}
+	if slice.Length == 0 {
+		slice = s.sliceFor(x, nil, want, limit)
+	}
+	if s.flights.reaches(flightKey{own, stage}, slice.Start, x.site.slice()) {
+		return httpcache.Range{}, asWhole
+	}
+	return slice, asSlice
+}
+
+// planUnjoinable is plan for a representation whose parts can't be joined. It is fetched whole if what
+// clients read of it pays for that, and this one need not wait for long.
+func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
+	if len(ranges) == 0 {
+		return asAsked
+	}
+	near, start := x.site.slice(), ranges[0].Start
+	if s.flights.reaches(key, start, near) {
+		return asWhole
+	}
+	for _, part := range ranges {
+		r.sent += part.Length
+	}
+	if start <= near && r.earned() >= size {
+		return asWhole
+	}
+	return asAsked
+}
+
+// sliceFor returns the slice to ask for when want is lacking of a representation of which there are
+// fragments. limit is its size, or 0 if that isn't known.
+func (s *Server) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range, limit int64) httpcache.Range {
+	slice := x.site.slice()
+	want.Length = min(want.Length, slice)
+	if !x.peer {
+		if toEnd(x.r.Header) {
+			want.Length = min(want.Length, openLength)
+		}
+		s.account(x)
+		earned := s.flights.readers.get(x.key).earned()
+		want.Length = min(want.Length+max(0, earned), slice)
+	}
+	return httpcache.Slice(fragments, want, min(block, slice), slice, limit)
+}
+
+// toEnd reports whether a request is for all up to the end, which says nothing of how much of that is
+// going to be read.
+func toEnd(h http.Header) bool {
+	field := h["Range"]
+	if len(field) != 1 {
+		return true
+	}
+	ranges, ok := httpcache.ParseRanges(field[0], noSize)
+	for _, part := range ranges {
+		if part.Start < noSize/2 && part.Start+part.Length == noSize {
+			return true
+		}
+	}
+	return !ok
+}
+
+// account counts what a client was sent of an object of which ranges are asked for.
+func (s *Server) account(x *exchange) {
+	n := x.w.bytes - x.accounted
+	if !x.counts || n == 0 {
+		return
+	}
+	x.accounted += n
+	fetched := int64(0)
+	if x.asAsked {
+		fetched = n
+	}
+	s.flights.readers.add(x.key, n, fetched)
+}
+
+// leave ends the part of a request in a flight.
+func (s *Server) leave(x *exchange, f *flight) {
+	s.account(x)
+	s.flights.leave(f)
+}
+
+// letGo ends the part of a request in the flights that it held, and counts what it was sent.
+func (s *Server) letGo(x *exchange) {
+	s.account(x)
+	for _, f := range x.held {
+		s.flights.leave(f)
+	}
+	x.held = nil
 }
 
 // cutPart makes of a slice that can't be stored the response to a request for a part of it. It reports false if the slice has not all of that.

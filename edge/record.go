@@ -16,7 +16,8 @@ import (
 //
 // A response is a line "status request-time response-time size" and a line "Name: value" for each field. The times are in nanoseconds
 // since 1970. The size is -1 for a response whose body is the object's. Otherwise it is the length of a representation of which only
-// fragments are stored: after an empty line there is a line "start length key" for each, and the body is empty.
+// fragments are stored: after an empty line there is a line "start length key" for each, and the body is empty. The key is without that of the response,
+// which it begins with.
 //
 // A list of variants, which stands under the key of a URI whose responses have Vary, is JSON. It has no keys, which follow from the fields, and the
 // values are in base64, as they need not be UTF-8.
@@ -32,7 +33,8 @@ type response struct {
 	fragments []httpcache.Fragment
 }
 
-func (r *response) encode() []byte {
+// encode writes the record of the response with a key.
+func (r *response) encode(own httpcache.Key) []byte {
 	b := fmt.Appendf(nil, "%d %d %d %d\n", r.Status, r.RequestTime.UnixNano(), r.ResponseTime.UnixNano(), r.size)
 	for name, lines := range r.Header {
 		for _, v := range lines {
@@ -45,7 +47,7 @@ func (r *response) encode() []byte {
 	if r.size >= 0 {
 		b = append(b, '\n')
 		for _, f := range r.fragments {
-			b = fmt.Appendf(b, "%d %d %s\n", f.Start, f.Length, f.Key)
+			b = fmt.Appendf(b, "%d %d %s\n", f.Start, f.Length, strings.TrimPrefix(string(f.Key), string(own)))
 		}
 	}
 	return b
@@ -96,6 +98,9 @@ func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 		length, key, ok := strings.Cut(more, " ")
 		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 || f.Length <= 0 || f.Start > r.size-f.Length {
 			return nil, errRecord
+		}
+		if strings.HasPrefix(key, "#") {
+			key = string(own) + key
 		}
 		if f.Key = httpcache.Key(key); !own.HasFragment(f.Key) {
 			return nil, errRecord

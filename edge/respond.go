@@ -188,6 +188,7 @@ func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without 
 		a.content = &objectContent{object: e.object}
 		return s.respond(x, a) == nil
 	}
+	x.counts = true
 	if !e.covers(x.r) {
 		if e.StrongValidator() == "" {
 			return false // nothing can be added to what is there (RFC 9110, 15.3.7.3)
@@ -222,7 +223,8 @@ func (e *entry) covers(r *http.Request) bool {
 	return true
 }
 
-// serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if the request needs more of the representation than can be had.
+// serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if the
+// request needs more of the representation than can be joined to that.
 func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
 	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {
@@ -235,7 +237,7 @@ func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status
 	r := response{Stored: b.stored, size: b.whole}
 	if b.stored.StrongValidator() == "" {
 		alone := &entry{response: r}
-		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: f.key.Key}}
+		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: b.born.key()}}
 		if !alone.covers(x.r) {
 			return false
 		}
@@ -245,7 +247,11 @@ func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status
 		c.fragments = e.fragments
 	}
 	a.content = c
-	if err := s.respond(x, a); err != nil {
+	err := s.respond(x, a)
+	if errors.Is(err, errChanged) {
+		return false
+	}
+	if err != nil {
 		s.failUpstream(x, err, st)
 	}
 	return true

@@ -126,7 +126,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.senders.slow = s.metrics.slowWrites
 	s.cache = newCache(s.Store)
-	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}}
+	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}, slices: map[sliceKey][]*flight{}}
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.panicCounter()); err != nil {
 		return err

@@ -117,6 +117,9 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 	if fits&(fits-1) == 0 {
 		return p.all[bits.TrailingZeros64(fits)], free
 	}
+	if !p.Relays && a.Prefer > 0 && fits&(1<<(a.Prefer-1)) != 0 {
+		return p.all[a.Prefer-1], free
+	}
 	switch p.Balance {
 	case LeastRequests:
 		return p.leastRequests(now, fits), free

@@ -24,13 +24,17 @@ type result struct {
 	sent bool // the server may have seen the request
 }
 
-// again reports whether another server might do better: there is no answer, which is not the client's fault, or one by which a server says that it can't now.
-func (p *Pool) again(res result) bool {
+// again reports whether another server might do better: there is no answer, which is not the client's fault, one by which a server says that it can't now, or one that the caller
+// doesn't accept.
+func (p *Pool) again(a *Ask, res result) bool {
 	if res.err != nil {
 		return !errors.As(res.err, new(*RequestError))
 	}
+	if p.Relays {
+		return false
+	}
 	s := res.resp.StatusCode
-	return !p.Relays && (s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout)
+	return s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
 }
 
 // drop gives up what came of an attempt.
@@ -97,7 +101,7 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 			continue
 		case res := <-results:
 			pending--
-			if !p.again(res) {
+			if !p.again(a, res) {
 				best.drop()
 				delete(cancels, res.b)
 				for _, cancel := range cancels {

@@ -20,6 +20,12 @@ type Ask struct {
 	// Shared means that other clients wait for the response too. They must not wait for a place
 	// until the client has one: where its share is used up, Fetch fails with ErrShare at once.
 	Shared bool
+	// Prefer is the server of the origin, as ServerOf tells it, that the request goes to, whatever the
+	// balance, if that is among the fittest and has room. 0 means any.
+	Prefer int
+	// Accept, if it is not nil, reports whether a response will do. If not, another server of the pool
+	// is asked; edges are not, as they ask further.
+	Accept func(*http.Response) bool
 
 	hash    uint64
 	body    bool // the request has a body
@@ -191,21 +197,39 @@ func (p *Pool) release(pl *place) {
 	p.grant(time.Now())
 }
 
-// Stream has the body of a response count among those that stream, as it turned out that it can't
-// be stored. It reports whether there was room for one more. A body that wraps another one has to
-// have a method Unwrap.
-func Stream(of io.Reader) bool {
+// bodyOf is the body of a response under what wraps it, which has to have a method Unwrap; nil if it is
+// none of a Pool's.
+func bodyOf(of io.Reader) *body {
 	for {
 		switch b := of.(type) {
 		case *body:
-			b.pool.mu.Lock()
-			defer b.pool.mu.Unlock()
-			b.place.stream()
-			return b.place.b.streams <= streamLimit(b.pool.MaxRequests)
+			return b
 		case interface{ Unwrap() io.ReadCloser }:
 			of = b.Unwrap()
 		default:
-			return true
+			return nil
 		}
 	}
+}
+
+// ServerOf tells servers of a pool apart: it is the place among them, from 1 on, of the one that the
+// body of a response comes from; 0 if that is another edge.
+func ServerOf(of io.Reader) int {
+	if b := bodyOf(of); b != nil && !b.pool.Relays {
+		return b.place.b.index + 1
+	}
+	return 0
+}
+
+// Stream has the body of a response count among those that stream, as it turned out that it can't
+// be stored. It reports whether there was room for one more.
+func Stream(of io.Reader) bool {
+	b := bodyOf(of)
+	if b == nil {
+		return true
+	}
+	b.pool.mu.Lock()
+	defer b.pool.mu.Unlock()
+	b.place.stream()
+	return b.place.b.streams <= streamLimit(b.pool.MaxRequests)
 }

@@ -83,18 +83,20 @@ func Plan(fragments []Fragment, want Range) []Piece {
 	return out
 }
 
-// Slice says what to ask an origin for when from on is lacking: up to the end of the slice of that size that it is in, and from that slice's begin on, unless some of it
-// is stored already. limit is the size of the representation, or 0 if that isn't known.
-func Slice(fragments []Fragment, from, slice, limit int64) Range {
-	begin := from / slice * slice
-	end := begin + slice
+// Slice returns what to ask an origin for when the bytes of want are lacking: these, rounded to whole
+// blocks, as far as they are in the slice that the first of them is in and not in fragments. limit is
+// the size of the representation, or 0 if that isn't known. A block is not larger than a slice.
+func Slice(fragments []Fragment, want Range, block, slice, limit int64) Range {
+	base := want.Start / slice * slice
+	begin := base + (want.Start-base)/block*block
+	end := base + min(slice, (want.Start-base+want.Length+block-1)/block*block)
 	if limit > 0 {
 		end = min(end, limit)
 	}
 	for _, f := range fragments {
-		if f.Start+f.Length <= from {
+		if f.Start+f.Length <= want.Start {
 			begin = max(begin, f.Start+f.Length)
-		} else if f.Start > from {
+		} else if f.Start > want.Start {
 			end = min(end, f.Start)
 		}
 	}

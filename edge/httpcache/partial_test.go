@@ -43,11 +43,12 @@ func TestPlan(t *testing.T) {
 
 func TestSlice(t *testing.T) {
 	fragments := []Fragment{{Range{10, 10}, "a"}, {Range{130, 20}, "b"}}
-	for _, c := range []struct{ from, limit, start, length int64 }{
-		{0, 0, 0, 10}, {20, 0, 20, 80}, {50, 0, 20, 80}, {100, 0, 100, 30}, {150, 0, 150, 50}, {250, 270, 200, 70},
+	for _, c := range []struct{ from, want, limit, start, length int64 }{
+		{0, 100, 0, 0, 10}, {20, 100, 0, 20, 80}, {50, 100, 0, 40, 60}, {100, 100, 0, 100, 30}, {150, 100, 0, 150, 50}, {250, 100, 270, 240, 30},
+		{0, 1, 0, 0, 10}, {20, 1, 0, 20, 20}, {59, 1, 0, 40, 20}, {59, 2, 0, 40, 40}, {150, 1, 0, 150, 10}, {150, 60, 0, 150, 50}, {265, 1, 270, 260, 10},
 	} {
-		if got := Slice(fragments, c.from, 100, c.limit); got != (Range{c.start, c.length}) {
-			t.Errorf("from %d: %v, want {%d %d}", c.from, got, c.start, c.length)
+		if got := Slice(fragments, Range{c.from, c.want}, 20, 100, c.limit); got != (Range{c.start, c.length}) {
+			t.Errorf("%d bytes from %d: %v, want {%d %d}", c.want, c.from, got, c.start, c.length)
 		}
 	}
 }
@@ -74,8 +75,8 @@ func FuzzPlan(f *testing.F) {
 				}
 			}
 			if p.Key == "" {
-				s := Slice(fragments, p.Start, 64, 0)
-				if s.Start > p.Start || s.Start+s.Length <= p.Start || s.Length > 64 {
+				s := Slice(fragments, p.Range, 16, 64, 0)
+				if s.Start > p.Start || s.Start+s.Length <= p.Start || s.Length > min(64, p.Length+30) {
 					t.Fatalf("slice %v for %v", s, p)
 				}
 			}

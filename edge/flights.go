@@ -1,0 +1,208 @@
+package edge
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// flightKey is what a flight is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
+// peer.
+type flightKey struct {
+	httpcache.Key
+	stage origin.Stage
+}
+
+// flights finds the flight of a key.
+type flights struct {
+	store   *storage.Store
+	readers readers
+
+	mu     sync.Mutex // taken before that of a flight
+	byKey  map[flightKey]*flight
+	slices map[sliceKey][]*flight
+}
+
+// sliceKey is what flights of slices are found by, which may overlap only if they know nothing of
+// each other: the validator is "" where nothing is stored that a slice has to fit.
+type sliceKey struct {
+	flightKey
+	validator string
+}
+
+// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight that was overtaken by a purge is not joined.
+func (fs *flights) join(key flightKey, h storage.Header) (f *flight, leads bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
+		return f, false
+	}
+	f = newFlight(key, h)
+	f.open = true
+	fs.byKey[key] = f
+	return f, true
+}
+
+// joinSlice is join for a slice: it returns a flight of a slice that has the byte at off, and else
+// leads one of a slice that ends where the next one begins that is under way.
+func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h storage.Header) (f *flight, leads bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range fs.slices[key] {
+		end := f.slice.Start + f.slice.Length
+		switch covers := f.slice.Start <= off && off < end; {
+		case covers && f.board(fs.store):
+			return f, false
+		case covers, off < 0, f.slice.Start < 0: // it ends, or it isn't known which bytes these are
+		case f.slice.Start > off:
+			slice.Length = min(slice.Length, f.slice.Start-slice.Start)
+		case end > slice.Start:
+			slice = httpcache.Range{Start: end, Length: slice.Start + slice.Length - end}
+		}
+	}
+	f = newFlight(key.flightKey, h)
+	f.open, f.slice, f.validator = true, slice, key.validator
+	fs.slices[key] = append(fs.slices[key], f)
+	return f, true
+}
+
+// whole has a flight of a slice found as one of the whole, as that is what came.
+func (fs *flights) whole(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f.slice.Length == 0 {
+		return
+	}
+	fs.remove(f)
+	f.slice = httpcache.Range{}
+	if f.open && fs.byKey[f.key] == nil {
+		fs.byKey[f.key] = f
+	}
+}
+
+// count has a fetch count as one of n bytes among what was asked for of its object.
+func (fs *flights) count(f *flight, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fs.countLocked(f, n)
+}
+
+func (fs *flights) countLocked(f *flight, n int64) {
+	if f.reads != "" && n != f.counted {
+		fs.readers.add(f.reads, 0, n-f.counted)
+		f.counted = n
+	}
+}
+
+func (f *flight) board(store *storage.Store) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.body.born.tags) {
+		return false
+	}
+	f.followers++
+	return true
+}
+
+// leave ends the caller's part in f. A fetch that nobody follows any more ends too, unless it pays.
+func (fs *flights) leave(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.followers--
+	f.wake()
+	if f.followers > 0 {
+		return
+	}
+	switch f.phase {
+	case fetching, streaming:
+		f.dead = !fs.pays(f)
+	case declined: // nobody takes what was left to who went
+		if f.response != nil {
+			f.response.Body.Close()
+			f.response = nil
+			f.cancel()
+		}
+	}
+	if f.dead {
+		fs.countLocked(f, f.size)
+		f.cancel()
+		fs.remove(f)
+	}
+}
+
+// pays decides whether a fetch goes on that nobody waits for: a background validation does, and one
+// of which half is there. One that was begun for a range does if a block at most lacks, or if clients
+// have read so much of its object that it has earned the rest (readers). The caller holds both mu.
+func (fs *flights) pays(f *flight) bool {
+	if f.keep {
+		return true
+	}
+	if f.phase != streaming || f.length < 0 {
+		return false
+	}
+	lacks := f.length - f.size
+	return f.size >= lacks || f.reads != "" && (lacks <= block || fs.readers.get(f.reads).earned() >= 0)
+}
+
+// land takes f out of the flights that can be joined.
+func (fs *flights) land(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.remove(f)
+}
+
+// remove is land for one that holds mu.
+func (fs *flights) remove(f *flight) {
+	if f.slice.Length == 0 {
+		if fs.byKey[f.key] == f {
+			delete(fs.byKey, f.key)
+		}
+		return
+	}
+	key := sliceKey{f.key, f.validator}
+	if i := slices.Index(fs.slices[key], f); i >= 0 {
+		fs.slices[key] = slices.Delete(fs.slices[key], i, i+1)
+	}
+	if len(fs.slices[key]) == 0 {
+		delete(fs.slices, key)
+	}
+}
+
+// has says whether there is a flight of a key, whatever its stage.
+func (fs *flights) has(key httpcache.Key) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for stage := origin.ToOwner; stage <= origin.ToOrigin; stage++ {
+		if fs.byKey[flightKey{key, stage}] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// reaches reports whether there is a flight of a whole response that has, or will soon have, the byte at
+// off: one that is at most near before it. A negative off counts from the end.
+func (fs *flights) reaches(key flightKey, off, near int64) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.byKey[key]
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.phase == fetching {
+		return off >= 0 && off <= near
+	}
+	if off < 0 {
+		if off += f.length; f.length < 0 {
+			return false
+		}
+	}
+	return f.phase == streaming && f.size+near >= off
+}

@@ -1,0 +1,285 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+)
+
+// TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the origin
+// is not made to send much more.
+func TestSmallRangesCostLittle(t *testing.T) {
+	const size, urls = int64(1) << 30, 20
+	for _, c := range []struct {
+		ranges string
+		asked  int64
+	}{
+		{"bytes=0-0", 1}, {"bytes=-1", 1}, {"bytes=536870912-536870912", 1}, {"bytes=65535-65536", 2}, {"bytes=8388607-8388608", 2},
+		{"bytes=0-0,-1", 2}, {"bytes=-1,0-0", 2}, {"bytes=-500", 500}, {"bytes=100-300099", 300_000},
+	} {
+		t.Run(c.ranges, func(t *testing.T) {
+			var sent atomic.Int64
+			e := newEdge(t, sparseOrigin(size, &sent))
+			for i := range urls {
+				a := e.get("/film?"+strconv.Itoa(i), "Range: "+c.ranges)
+				if a.err != nil || a.status != http.StatusPartialContent {
+					t.Fatalf("%d, %v", a.status, a.err)
+				}
+				if n, asked := sent.Load(), int64(i+1)*c.asked; n > readAhead*asked+int64(i+1)*2*block {
+					t.Fatalf("the origin sent %d bytes for %d that were asked for", n, asked)
+				}
+			}
+		})
+	}
+}
+
+// TestReadersThatReadLittleCostLittle reads one byte after the other of the same object, each as far
+// from the one before as costs most: what was fetched is no evidence that it is read.
+func TestReadersThatReadLittleCostLittle(t *testing.T) {
+	const size, reads = int64(1) << 30, 64
+	var sent atomic.Int64
+	e := newEdge(t, sparseOrigin(size, &sent))
+	at := int64(0)
+	for i := range reads {
+		before := sent.Load()
+		e.get("/film", fmt.Sprintf("Range: bytes=%d-%d", at, at))
+		at += sent.Load() - before
+		if n := sent.Load(); n > int64(i+1)*block {
+			t.Fatalf("the origin sent %d bytes for %d", n, i+1)
+		}
+	}
+}
+
+// TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the end,
+// and whole: few requests reach the origin.
+func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
+	const size = int64(100) << 20
+	for _, step := range []int64{100_000, 1 << 20, size} {
+		t.Run(strconv.FormatInt(step, 10), func(t *testing.T) {
+			var sent atomic.Int64
+			e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *Site) { s.MaxObject = 200 << 20 })
+			if step == size {
+				e.get("/film", "Range: bytes=0-0")
+			}
+			for at := int64(0); at < size; at += step {
+				end := strconv.FormatInt(at+step-1, 10)
+				if step == size {
+					end = ""
+				}
+				a := e.do(e.request("GET", "/film", "", fmt.Sprintf("Range: bytes=%d-%s", at, end)))
+				if a.err != nil || int64(len(a.body)) != min(step, size-at) {
+					t.Fatalf("from %d: %d, %d bytes, %v", at, a.status, len(a.body), a.err)
+				}
+				checkSparse(t, []byte(a.body[:100]), at)
+			}
+			e.settle()
+			if n := e.hits.Load(); n > 20 {
+				t.Errorf("the origin was asked %d times", n)
+			}
+			if n := sent.Load(); n != size {
+				t.Errorf("the origin sent %d bytes", n)
+			}
+		})
+	}
+}
+
+// TestReadersShareSlices has clients ask for overlapping parts at the same time: what is under way is
+// not asked for again.
+func TestReadersShareSlices(t *testing.T) {
+	const size = int64(1) << 30
+	var sent atomic.Int64
+	release := make(chan struct{})
+	whole := sparseOrigin(size, &sent)
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		<-release
+		whole(w, r)
+	})
+	var wg sync.WaitGroup
+	for i, r := range []string{"0-999999", "500000-500009", "400000-1400000", "983041-983041"} {
+		wg.Go(func() {
+			a := e.do(e.request("GET", "/film", "", "Range: bytes="+r))
+			first, _, _ := strings.Cut(r, "-")
+			off, _ := strconv.ParseInt(first, 10, 64)
+			checkSparse(t, []byte(a.body), off)
+		})
+		until(t, "it waits", func() bool { return e.followers() == i+1 })
+	}
+	close(release)
+	wg.Wait()
+	e.settle()
+	e.wantHits(2) // the second for what follows the first
+}
+
+// TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for ends,
+// before the header block and after it, unless clients have read enough of the object.
+func TestAbandonedSliceEnds(t *testing.T) {
+	const size = int64(1) << 30
+	for _, c := range []struct {
+		name   string
+		before bool // the header block
+		read   bool
+		ranges string
+		lacks  int64 // of what is asked for, when the client leaves
+		goesOn bool
+	}{
+		{"before the header block", true, false, "bytes=0-8388607", 0, false},
+		{"begun", false, false, "bytes=0-8388607", 8_000_000, false},
+		{"a block lacks", false, false, "bytes=0-99999", 2*block - 1000, false},
+		{"less than a block lacks", false, false, "bytes=0-0", block - 1, true},
+		{"half of it is there", false, false, "bytes=0-8388607", 4_000_000, true},
+		{"much was read", false, true, "bytes=33554432-33554441", 8<<20 - 1000, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var sent atomic.Int64
+			step := make(chan struct{})
+			var held, gone atomic.Bool
+			var comes atomic.Int64 // bytes before the client leaves
+			whole := sparseOrigin(size, &sent)
+			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+				if !held.Load() {
+					whole(w, r)
+					return
+				}
+				wait := func() bool {
+					select {
+					case <-step:
+						return true
+					case <-r.Context().Done():
+						gone.Store(true)
+						return false
+					}
+				}
+				if c.before && !wait() {
+					return
+				}
+				var first, last int64
+				if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil {
+					t.Error(err)
+				}
+				setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, size),
+					fmt.Sprint("Content-Length: ", last-first+1)})
+				w.WriteHeader(http.StatusPartialContent)
+				body := &sparse{size: last + 1, off: first, sent: &sent}
+				comes.Store(last - first + 1 - c.lacks)
+				_, _ = io.CopyN(w, body, comes.Load())
+				_ = http.NewResponseController(w).Flush()
+				if wait() {
+					_, _ = io.Copy(w, body)
+				}
+			}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
+			if c.read {
+				e.get("/film", "Range: bytes=0-9999999")
+			}
+			held.Store(true)
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan struct{})
+			go func() {
+				defer close(left)
+				resp, err := e.client.Do(e.request("GET", "/film", "", "Range: "+c.ranges).WithContext(ctx))
+				if err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}()
+			until(t, "as much is there as comes", func() bool {
+				n := comes.Load()
+				return n > 0 && e.filled() == n || c.before && e.followers() == 1 && e.hits.Load() == 1
+			})
+			leave()
+			<-left
+			if c.goesOn {
+				until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
+				close(step)
+			} else {
+				until(t, "the edge ended the fetch", gone.Load)
+			}
+			e.settle()
+			held.Store(false)
+			before := e.hits.Load()
+			first, _, _ := strings.Cut(c.ranges[len("bytes="):], "-")
+			e.get("/film", "Range: bytes="+first+"-"+first)
+			if stored := e.hits.Load() == before; stored != c.goesOn {
+				t.Errorf("stored: %v, want %v", stored, c.goesOn)
+			}
+		})
+	}
+}
+
+// TestOriginThatIgnoresRangeIsCutOff has a client that has what it wanted of a large response: the rest
+// is not fetched.
+func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
+	var gone atomic.Bool
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, "Content-Length: 8000000"})
+		_, _ = w.Write(make([]byte, 100_000))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		gone.Store(true)
+	})
+	e.get("/film", "Range: bytes=0-0").wants(t, http.StatusPartialContent, "\x00")
+	until(t, "the edge ended the fetch", gone.Load)
+}
+
+// filled is how many bytes have come of a slice.
+func (e *testEdge) filled() int64 {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	for _, of := range e.flights.slices {
+		for _, f := range of {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.size
+		}
+	}
+	return 0
+}
+
+// TestReadersAreForgotten fills what is known of readers with keys.
+func TestReadersAreForgotten(t *testing.T) {
+	var all readers
+	for i := range maxReads + 1000 {
+		all.add(httpcache.Key(strconv.Itoa(i)), 1, 0)
+	}
+	all.add(httpcache.Key(strconv.Itoa(maxReads+999)), 1, 0)
+	if got := all.get(httpcache.Key(strconv.Itoa(maxReads + 999))).sent; got != 2 || len(all.m) > maxReads {
+		t.Errorf("%d keys are known, and of the last %d bytes", len(all.m), got)
+	}
+	now := time.Now()
+	all.cantJoin("a", 10, now)
+	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(noteTime+1)) != 0 || all.get("b").unjoinable(now) != 0 {
+		t.Error("what can't be joined is not known, or for too long")
+	}
+}
+
+// TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is not
+// fetched twice.
+func TestReaderUsesWhatOthersFetched(t *testing.T) {
+	const size = int64(60) << 20
+	var sent atomic.Int64
+	e := newEdge(t, sparseOrigin(size, &sent))
+	e.get("/film", "Range: bytes=0-0")
+	resp := e.open(t.Context(), "/film", "Range: bytes=0-")
+	if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	behind := resp.Body
+	if a := e.do(e.request("GET", "/film", "", "Range: bytes=10000000-")); int64(len(a.body)) != size-10_000_000 || a.err != nil {
+		t.Fatalf("%d bytes, %v", len(a.body), a.err)
+	}
+	if n, err := io.Copy(io.Discard, behind); n != size-1000 || err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	e.settle()
+	if n := sent.Load(); n > size+8<<20 {
+		t.Errorf("the origin sent %d bytes", n)
+	}
+}
