@@ -20,7 +20,7 @@ import (
 // impersonating are names of such fields, in canonical form.
 var impersonating = set(
 	// the address of the client
-	"Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Do-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "Incap-Client-Ip", "Proxy-Client-Ip",
+	"Ali-Cdn-Real-Ip", "Cdn-Real-Ip", "Cdn-Src-Ip", "Client-Ip", "Cluster-Client-Ip", "Eo-Client-Ip", "X-Custom-Ip-Authorization", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Do-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "Incap-Client-Ip", "Proxy-Client-Ip",
 	"True-Client-Ip", "True-Client-Port", "X-Azure-Clientip", "X-Azure-Socketip", "X-Client-Ip", "X-Clientip", "X-Cluster-Client-Ip", "X-Nf-Client-Connection-Ip",
 	"X-Originating-Ip", "X-Proxyuser-Ip", "X-Real-Ip", "X-Real-Port", "X-Sucuri-Clientip", "X-True-Client-Ip", "X-True-Ip", "X-Vercel-Proxied-For", "Z-Forwarded-For",
 	// the scheme
@@ -29,7 +29,7 @@ var impersonating = set(
 	"X-Backend-Host", "X-Host", "X-Host-Override", "X-Original-Host", "X-Proxy-Host", "X-Real-Host",
 	// the target
 	"Request-Uri", "Script-Name", "X-Original-Path", "X-Original-Uri", "X-Original-Url", "X-Proxy-Url", "X-Request-Uri", "X-Rewrite-Uri", "X-Rewrite-Url", "X-Script-Name",
-	"X-Waws-Unencoded-Url", "X-Matched-Path", "X-Now-Route-Matches",
+	"X-Waws-Unencoded-Url", "Next-Resume", "X-Matched-Path", "X-Now-Route-Matches",
 	// the method
 	"X-Method-Override", "X-Original-Method",
 	// who the user is
@@ -43,9 +43,9 @@ var impersonating = set(
 // impersonatingPrefixes are what names of such fields begin with.
 var impersonatingPrefixes = []string{
 	"Cf-Ip", "Client-Cert", "Cloudfront-", "Fly-Forwarded-", "Forwarded", "Iv-", "Kaiku-", "Oidc-", "Remote-", "Shib-", "Sm-User", "Ssl-Client-", "Tailscale-User-",
-	"Wl-Proxy-", "X-Accel-", "X-Amzn-Mtls-", "X-Amzn-Oidc-", "X-Amzn-Tls-", "X-Appengine-", "X-Arr-", "X-Auth-Request-", "X-Authenticated-", "X-Authentik-",
+	"Wl-Proxy-", "X-Accel-", "X-Amzn-Mtls-", "X-Amzn-Oidc-", "X-Amzn-Tls-", "X-Appengine-", "X-Arr-", "X-Astro-", "X-Auth-Request-", "X-Authenticated-", "X-Authentik-",
 	"X-Client-Cert", "X-Envoy-", "X-Forward", "X-Goog-Authenticated-User-", "X-Http-", "X-Invoke-", "X-Middleware-Subrequest", "X-Ms-Client-Principal",
-	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
+	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-React-Router-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
 }
 
 // edgeWrites are the fields that the edge writes itself, so that no site can let them pass.

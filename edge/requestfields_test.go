@@ -55,6 +55,7 @@ func TestImpersonates(t *testing.T) {
 	for name, want := range map[string]bool{
 		"X_Forwarded_For": true, "X_forwarded_for": true, "X.forwarded.for": true, "Api_key": true, "X-Forwarded-For": true, "X-Forwarded-Ssl": true, "Forwarded": true,
 		"Proxy": true, "X-Original-Url": true, "X-Remote-User": true, "Remote-User": true, "X-Accel-Redirect": true, "Kaiku-Failed": true, "Kaiku-Tier": true, "": true,
+		"X-React-Router-Spa-Mode": true, "X-React-Router-Prerender-Data": true, "X-Astro-Path": true, "Next-Resume": true, "Cluster-Client-Ip": true,
 		"Accept": false, "X-Requested-With": false, "X-Amz-Date": false, "X-Request-Id": false, "Traceparent": false, "Cookie": false, "Cdn-Loop": false, "Via": false, "X": false,
 	} {
 		if got := impersonates(name); got != want {
