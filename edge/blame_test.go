@@ -85,7 +85,7 @@ func TestClientsFaultIsNotTheOrigins(t *testing.T) {
 		frames := []fault{{"POST", endsEarly, 400}, {"POST", resets, 0}, {"POST", endsLate, 0}, {"POST", badTrailers, 0}, {"POST", leavesMidway, 0}, {"GET", resets, 0}, {"GE T", endsEarly, 0}}
 		if timeout > 0 {
 			http1 = []fault{{"POST", stalls, 408}, {"GET", stalls, 408}}
-			frames = http1
+			frames = []fault{{"POST", stalls, 408}, {"GET", stalls, 200}} // a GET is answered whether its stream ends or not
 		}
 		for _, c := range []struct {
 			name   string

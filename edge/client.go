@@ -31,13 +31,14 @@ type client struct {
 	cut              func() error                 // ends the connection
 	share            *share                       // of its network; nil if that is not limited
 
-	place  *list.Element // in the list of idle ones
-	since  time.Time     // when it came there
-	active int           // requests under way, of HTTP/3
-	inLane bool          // it is of a listener with a hit lane, and its place is not changed for each request
-	busy   atomic.Bool   // of those: it is being written to
-	unread atomic.Bool   // of those: net/http was handed a whole request, and has not come to it yet
-	fresh  *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; place, since, active and fresh are guarded by conns.mu
+	place    *list.Element // in the list of idle ones
+	since    time.Time     // when it came there
+	active   int           // requests under way, of HTTP/3
+	handling atomic.Bool   // of HTTP/1.1: the request that was read last came to a handler
+	inLane   bool          // it is of a listener with a hit lane, and its place is not changed for each request
+	busy     atomic.Bool   // of those: it is being written to
+	unread   atomic.Bool   // of those: net/http was handed a whole request, and has not come to it yet
+	fresh    *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; place, since, active and fresh are guarded by conns.mu
 }
 
 // clientConn is a TCP connection of a client, below TLS.

@@ -255,6 +255,9 @@ func (c *conns) state(conn net.Conn, state http.ConnState) {
 	if own == nil || state == http.StateClosed {
 		return
 	}
+	if state == http.StateIdle {
+		own.handling.Store(false)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setIdle(&own.client, state == http.StateNew || state == http.StateIdle)

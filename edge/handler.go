@@ -3,8 +3,10 @@ package edge
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -72,6 +74,9 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	load, status, why := s.conns.underWay.begin(from, from.ask(r))
 	defer s.conns.underWay.end(from, load)
 	s.conns.arrived(from)
+	if from != nil {
+		from.handling.Store(true)
+	}
 	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece, tunnel: s.newTunnel}
 	if r.ProtoMajor == 1 {
 		rec.piece = chunk // the line is its own
@@ -99,25 +104,24 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	}()
 	defer rec.end(r.ProtoMajor)
 	defer from.answered(r, rec, s.conns.flooding)
-	if r.Body != http.NoBody {
-		body := r.Body
-		r, rec.body = s.watchBody(r, from, rec.control)
-		defer rec.body.answered()
-		setExpectation(rec, r, body)
-		x.r = r
-		if status == 0 {
-			if err := knowBody(r); err != nil {
-				status, why = clientFault(&origin.RequestError{Err: err}), "the body can't be read"
-			}
-		}
-	}
-	rec.plain = r.TLS == nil && !x.peer
+	rec.plain, rec.unsized = r.TLS == nil && !x.peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
 		rec.fields = s.altSvc
 	}
 	x.w = rec
+	if status == 0 {
+		status, why = x.parse()
+	}
+	unread := s.findBody(x, from, status != 0)
+	if rec.body != nil {
+		defer rec.body.answered()
+	}
+	if unread != nil {
+		status, why = unreadable(unread)
+	}
 	if status != 0 {
 		s.refuse(x, status, why)
+		over = unread == nil
 		return
 	}
 	s.serve(x)
@@ -130,10 +134,6 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 func (s *Server) serve(x *exchange) {
 	defer s.recovered(x)
 	w, r := x.w, x.r
-	if status, why := x.parse(); status != 0 {
-		s.refuse(x, status, why)
-		return
-	}
 	if x.asked.Path == healthPath {
 		s.serveHealth(w)
 		return
@@ -177,28 +177,13 @@ func (s *Server) serve(x *exchange) {
 func (s *Server) serveHealth(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Cache-Control", "no-store")
+	status, text := http.StatusOK, "ok\n"
 	if !s.trusts() {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = w.Write([]byte("behind with purges\n"))
-		return
+		status, text = http.StatusServiceUnavailable, "behind with purges\n"
 	}
-	_, _ = w.Write([]byte("ok\n"))
-}
-
-// parse parses the target of a request, before anything else is done with it. It returns the status
-// that the request is refused with, and why; 0 if it is not.
-func (x *exchange) parse() (status int, why string) {
-	switch {
-	case x.r.Method == http.MethodConnect:
-		return http.StatusMethodNotAllowed, "not a forward proxy"
-	case len(x.r.RequestURI) > maxURL:
-		return http.StatusRequestURITooLong, "request target too long"
-	}
-	var err error
-	if x.asked, err = httpcache.ParseTarget(x.r, x.secure()); err != nil {
-		return http.StatusBadRequest, err.Error()
-	}
-	return 0, ""
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
 }
 
 // mayServe returns the status that a request with a target is refused with, and why; 0 if it is not.

@@ -34,6 +34,7 @@ type lane struct {
 	server   *Server
 	tls      *tls.Config // nil for plain HTTP
 	log      *slog.Logger
+	off      bool // it answers nothing, and hands all over
 	listener net.Listener
 	buffers  sync.Pool     // of *laneBuffers
 	handed   chan net.Conn // to net/http
@@ -76,7 +77,7 @@ type laneConn struct {
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {
-	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
+	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log, off: s.NoHitLane, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
 }
 
 // Accept returns the next connection for net/http.
@@ -122,7 +123,7 @@ func (l *lane) serve() error {
 		}
 		delay = 0
 		c := &laneConn{clientConn: conn.(*clientConn), lane: l}
-		c.inLane = true
+		c.inLane = !l.off
 		if c.raw, err = c.Conn.(syscall.Conn).SyscallConn(); err != nil {
 			_ = c.Close()
 			continue

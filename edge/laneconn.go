@@ -113,15 +113,18 @@ type laneRest struct {
 // serve answers requests until the connection ends or one of them is for net/http.
 func (c *laneConn) serve(conn net.Conn) {
 	var rest laneRest
-	err := c.arm(time.Now(), c.firstWait())
-	if err == nil {
-		err = c.answerOn(&rest)
-	}
-	if err != nil {
-		c.end()
-		return
+	if !c.lane.off {
+		err := c.arm(time.Now(), c.firstWait())
+		if err == nil {
+			err = c.answerOn(&rest)
+		}
+		if err != nil {
+			c.end()
+			return
+		}
 	}
 	h := &handed{Conn: conn, own: c}
+	c.handling.Store(false)
 	h.take(rest)
 	if c.tls != nil {
 		c.hand(&handedTLS{h, c.tls})

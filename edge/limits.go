@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -42,6 +41,7 @@ type requestBody struct {
 	timeout time.Duration
 	left    time.Duration      // how long it may still keep the edge waiting
 	drained bool               // whoever reads the connection next reads the rest of the body first, as with HTTP/1
+	missing int64              // of the length that HTTP/2 or HTTP/3 was told, what is not read yet; 0 without
 	begun   atomic.Bool        // the response has begun
 	ended   error              // that Read returned; it stays
 	slow    prometheus.Counter // nil on a node that is no edge
@@ -75,6 +75,9 @@ func (s *Server) watchBody(r *http.Request, from *client, control *http.Response
 		b.slow = s.metrics.slowBodies
 	}
 	b.left = b.timeout
+	if !b.drained {
+		b.missing = max(0, r.ContentLength)
+	}
 	ctx := b.from
 	if b.drained {
 		b.setDeadline(time.Now().Add(b.timeout))
@@ -109,6 +112,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	began := time.Now()
 	b.setDeadline(began.Add(b.left))
 	n, err := b.ReadCloser.Read(p)
+	if b.missing > 0 {
+		n, err = b.checkLength(n, err)
+	}
 	if b.client != nil {
 		b.client.credit.Add(2*int64(n) + 256) // for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
 	}
@@ -134,6 +140,24 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.ended = err
 	return n, err
 }
+
+// checkLength has the last bytes of a body of known length wait until it has ended: no origin is to get a whole request of which more comes (RFC 9113, 8.1.1).
+func (b *requestBody) checkLength(n int, err error) (int, error) {
+	b.missing -= int64(n)
+	var more [1]byte
+	for extra := 0; b.missing <= 0 && err == nil; {
+		if extra, err = b.ReadCloser.Read(more[:]); extra > 0 {
+			err = errLength
+		}
+	}
+	if err != nil && err != io.EOF {
+		n = 0
+	}
+	return n, err
+}
+
+// errLength is the end of a body that is longer than its request says.
+var errLength = errors.New("the body is longer than Content-Length says")
 
 // setDeadline sets that of the next bytes.
 func (b *requestBody) setDeadline(t time.Time) {
@@ -195,24 +219,4 @@ func (b *requestBody) linger() {
 			b.client.credit.Add(2 * int64(n))
 		}
 	}
-}
-
-// knowBody finds out whether a request has a body where most have none, if the header block doesn't
-// tell: HTTP/2 and HTTP/3 end it later. An error is the client's.
-func knowBody(r *http.Request) error {
-	if r.ContentLength >= 0 || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodDelete &&
-		r.Method != http.MethodOptions && r.Method != http.MethodTrace {
-		return nil
-	}
-	var p [1]byte
-	n, err := io.ReadFull(r.Body, p[:])
-	if errors.Is(err, io.EOF) {
-		r.Body, r.ContentLength = http.NoBody, 0
-		return nil
-	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(p[:n]), r.Body), r.Body}
-	return err
 }

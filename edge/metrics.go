@@ -27,6 +27,7 @@ type recorder struct {
 	sent    *atomic.Uint64 // by the whole edge
 	fields  http.Header    // that every final response of the edge to a client has
 	plain   bool           // the client came without TLS
+	unsized bool           // the answer is to a HEAD over HTTP/3
 
 	client   *client                 // nil if its connection is not limited
 	body     *requestBody            // of the request; nil without one
@@ -55,6 +56,9 @@ func (r *recorder) WriteHeader(status int) {
 		}
 		if _, ok := h["Content-Type"]; !ok {
 			h["Content-Type"] = nil // or net/http guesses one, if it has some of the body already
+		}
+		if _, ok := h["Content-Length"]; !ok && r.unsized {
+			h["Content-Length"] = nil // or quic-go says that it is 0
 		}
 		for name, lines := range r.fields {
 			h[name] = lines

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quic-go/qpack"
@@ -30,10 +33,50 @@ func (q *rawRequest) pseudo() []hpack.HeaderField {
 	return []hpack.HeaderField{{Name: ":method", Value: q.method}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: q.authority}, {Name: ":path", Value: q.target}}
 }
 
+// rawMessage is a request with all that a client library would not let be.
+type rawMessage struct {
+	rawRequest
+	replaced []hpack.HeaderField // of HTTP/2 and HTTP/3: has other pseudo-header fields than usual, in place of them all
+	line     string              // of HTTP/1.1: the request line and Host, in place of the usual ones
+	body     string              // without a Content-Length among the fields it is chunked over HTTP/1.1
+	open     bool                // the stream of HTTP/2 or HTTP/3 does not end
+	late     bool                // it ends with a frame of its own
+}
+
+// block are the fields of HTTP/2 and HTTP/3.
+func (m *rawMessage) block() []hpack.HeaderField {
+	if m.replaced != nil {
+		return append(slices.Clip(m.replaced), m.fields...)
+	}
+	return append(m.pseudo(), m.fields...)
+}
+
+// text is the request over HTTP/1.1.
+func (m *rawMessage) text() string {
+	var b strings.Builder
+	if m.line != "" {
+		b.WriteString(m.line)
+	} else {
+		fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", m.method, m.target, m.authority)
+	}
+	sized := false
+	for _, f := range m.fields {
+		sized = sized || f.Name == "content-length"
+		fmt.Fprintf(&b, "%s: %s\r\n", f.Name, f.Value)
+	}
+	if m.body != "" && !sized {
+		fmt.Fprintf(&b, "Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(m.body), m.body)
+	} else {
+		b.WriteString("\r\n" + m.body)
+	}
+	return b.String()
+}
+
 // rawClient sends requests as they are. An answer with an error says that there was none: the
 // request was reset.
 type rawClient interface {
 	ask(q rawRequest) answer
+	send(m rawMessage) answer
 }
 
 // rawClients are clients of an edge that newSecure made, by the name of their protocol.
@@ -62,7 +105,9 @@ type rawHTTP1 struct {
 	tls  *tls.Config // nil for plain HTTP
 }
 
-func (c *rawHTTP1) ask(q rawRequest) answer {
+func (c *rawHTTP1) ask(q rawRequest) answer { return c.send(rawMessage{rawRequest: q}) }
+
+func (c *rawHTTP1) send(m rawMessage) answer {
 	conn, err := net.Dial("tcp", c.addr.String())
 	if err != nil {
 		return answer{err: err}
@@ -72,21 +117,20 @@ func (c *rawHTTP1) ask(q rawRequest) answer {
 	if c.tls != nil {
 		conn = tls.Client(conn, c.tls)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", q.method, q.target, q.authority)
-	for _, f := range q.fields {
-		fmt.Fprintf(&b, "%s: %s\r\n", f.Name, f.Value)
-	}
-	b.WriteString("\r\n")
-	if _, err := conn.Write(b.Bytes()); err != nil {
+	if _, err := io.WriteString(conn, m.text()); err != nil {
 		return answer{err: err}
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: q.method})
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, &http.Request{Method: m.method})
+	for err == nil && resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp, err = http.ReadResponse(in, &http.Request{Method: m.method})
+	}
 	if err != nil {
 		return answer{err: err}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
+	maps.Copy(resp.Header, resp.Trailer)
 	return answer{resp.StatusCode, resp.Header, string(body), err}
 }
 
@@ -99,8 +143,10 @@ type rawHTTP2 struct {
 
 var errReset = errors.New("the request was reset")
 
-func (c *rawHTTP2) ask(q rawRequest) answer {
-	a := c.askOnce(q)
+func (c *rawHTTP2) ask(q rawRequest) answer { return c.send(rawMessage{rawRequest: q}) }
+
+func (c *rawHTTP2) send(m rawMessage) answer {
+	a := c.sendOnce(m)
 	if a.err != nil && !errors.Is(a.err, errReset) {
 		c.conn.conn.Close()
 		c.conn = nil
@@ -108,7 +154,7 @@ func (c *rawHTTP2) ask(q rawRequest) answer {
 	return a
 }
 
-func (c *rawHTTP2) askOnce(q rawRequest) answer {
+func (c *rawHTTP2) sendOnce(m rawMessage) answer {
 	if c.conn == nil {
 		c.conn = c.edge.attackAt(c.addr, tls.VersionTLS13)
 		c.conn.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -116,12 +162,26 @@ func (c *rawHTTP2) askOnce(q rawRequest) answer {
 	a := c.conn
 	_ = a.conn.SetDeadline(time.Now().Add(30 * time.Second))
 	a.buf.Reset()
-	for _, f := range append(q.pseudo(), q.fields...) {
+	for _, f := range m.block() {
 		_ = a.hp.WriteField(f)
 	}
 	id := a.next
 	a.next += 2
-	if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.buf.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+	a.held = &bytes.Buffer{} // all of it goes together
+	over := !m.open && !m.late && m.body == ""
+	err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.buf.Bytes(), EndHeaders: true, EndStream: over})
+	if err == nil && m.body != "" {
+		err = a.WriteData(id, !m.open && !m.late, []byte(m.body))
+	}
+	if err == nil && m.late {
+		err = a.WriteData(id, true, nil)
+	}
+	all := a.held.Bytes()
+	a.held = nil
+	if err == nil {
+		_, err = a.conn.Write(all)
+	}
+	if err != nil {
 		return answer{err: err}
 	}
 	return a.answerTo(id)
@@ -144,6 +204,9 @@ func (a *attacker) answerTo(id uint32) answer {
 		case *http2.MetaHeadersFrame:
 			if f.StreamID != id {
 				continue
+			}
+			if got.status < 200 {
+				got.header = http.Header{} // of an interim response
 			}
 			for _, h := range f.Fields {
 				if h.Name == ":status" {
@@ -184,15 +247,17 @@ type rawHTTP3 struct {
 	conn *quic.Conn
 }
 
-func (c *rawHTTP3) ask(q rawRequest) answer {
-	a := c.askOnce(q)
+func (c *rawHTTP3) ask(q rawRequest) answer { return c.send(rawMessage{rawRequest: q}) }
+
+func (c *rawHTTP3) send(m rawMessage) answer {
+	a := c.sendOnce(m)
 	if a.err != nil && c.conn != nil && c.conn.Context().Err() != nil {
 		c.conn = nil
 	}
 	return a
 }
 
-func (c *rawHTTP3) askOnce(q rawRequest) answer {
+func (c *rawHTTP3) sendOnce(m rawMessage) answer {
 	t := c.edge.t
 	if c.conn == nil {
 		conn, err := c.edge.dialQUIC(t.Context(), socket(t))
@@ -206,13 +271,21 @@ func (c *rawHTTP3) askOnce(q rawRequest) answer {
 		return answer{err: err}
 	}
 	_ = s.SetDeadline(time.Now().Add(30 * time.Second))
-	const headers = 1
-	block := qpackBlock(append(q.pseudo(), q.fields...))
-	b := quicvarint.Append(quicvarint.Append(nil, headers), uint64(len(block)))
-	if _, err := s.Write(append(b, block...)); err != nil {
-		return answer{err: err}
+	const headers, data = 1, 0
+	block := qpackBlock(m.block())
+	b := append(quicvarint.Append(quicvarint.Append(nil, headers), uint64(len(block))), block...)
+	if m.body != "" {
+		b = append(quicvarint.Append(quicvarint.Append(b, data), uint64(len(m.body))), m.body...)
 	}
-	s.Close()
+	if m.late {
+		b = append(b, data, 0)
+	}
+	_, _ = s.Write(b) // which fails when the answer is there before all of it is read
+	if m.open {
+		defer s.Close()
+	} else {
+		s.Close()
+	}
 	return answerOnStream(s)
 }
 
@@ -251,6 +324,9 @@ func answerOnStream(s *quic.Stream) answer {
 		case data:
 			got.body += string(payload)
 		case headers:
+			if got.status < 200 {
+				got.header = http.Header{} // of an interim response
+			}
 			next := qpack.NewDecoder().Decode(payload)
 			for f, err := next(); err == nil; f, err = next() {
 				if f.Name == ":status" {

@@ -74,7 +74,7 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
-	bodyTimeout, tunnelIdle time.Duration // 0 means the constants
+	bodyTimeout, bodyEnd, tunnelIdle time.Duration // 0 means the constants; bodyEnd is endTimeout's
 
 	sent       atomic.Uint64 // bytes of bodies
 	active     atomic.Int64  // requests under way, and tunnels
@@ -279,18 +279,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	// ahead has the hit lane of a listener go ahead of an http.Server.
 	ahead := func(l net.Listener, conf *tls.Config) {
-		l = s.conns.listener(l)
-		switch h := s.newClientHTTP(); {
-		case !s.NoHitLane:
-			lane := s.newLane(l, conf)
-			servers = append(servers, &laneServer{h, lane})
-			go func() { failed <- lane.serve() }()
-			go func() { failed <- h.Serve(lane) }()
-		case conf != nil:
-			serve(tls.NewListener(l, conf), h)
-		default:
-			serve(l, h)
-		}
+		h, lane := s.newClientHTTP(), s.newLane(s.conns.listener(l), conf)
+		servers = append(servers, &laneServer{h, lane})
+		go func() { failed <- lane.serve() }()
+		go func() { failed <- h.Serve(lane) }()
 	}
 	ahead(s.http, nil)
 	if s.https != nil {
@@ -412,10 +404,11 @@ func (s *Server) newClientHTTP() *http.Server {
 
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout, // and for a TLS handshake
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		Handler:                      h,
+		ReadHeaderTimeout:            headerTimeout, // and for a TLS handshake
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		DisableGeneralOptionsHandler: true, // of net/http, which answers OPTIONS * by itself
+		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 }

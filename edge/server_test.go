@@ -43,7 +43,7 @@ func TestRawRequests(t *testing.T) {
 		{"plain", "GET /a HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n", 200, "www.example /a"},
 		{"no Host", "GET /a HTTP/1.1\r\n\r\n", 400, ""},                                             // RFC 9112, 3.2
 		{"two Hosts", "GET /a HTTP/1.1\r\nHost: www.example\r\nHost: www.example\r\n\r\n", 400, ""}, // the same
-		{"empty Host", "GET /a HTTP/1.1\r\nHost:\r\n\r\n", 421, ""},
+		{"empty Host", "GET /a HTTP/1.1\r\nHost:\r\n\r\n", 400, ""},                                 // RFC 9110, 4.2.1
 		{"malformed Host", "GET /a HTTP/1.1\r\nHost: www.example/b\r\n\r\n", 400, ""},
 		{"HTTP/1.0 without Host", "GET /a HTTP/1.0\r\n\r\n", 421, ""},
 		{"HTTP/1.0", "GET /a HTTP/1.0\r\nHost: www.example\r\n\r\n", 200, "www.example /a"},

@@ -51,11 +51,11 @@ func ParseTarget(r *http.Request, secure bool) (Target, error) {
 			return t, ErrTarget
 		}
 	}
-	// HTTP/2 and HTTP/3 may have both fields, which must not disagree (RFC 9113, 8.3.1).
-	if lines := r.Header["Host"]; len(lines) > 1 || len(lines) == 1 && !strings.EqualFold(lines[0], authority) {
+	// HTTP/2 and HTTP/3 may have both fields, which must have the same value (RFC 9113, 8.3.1; RFC 9114, 4.3.1).
+	if lines := r.Header["Host"]; len(lines) > 1 || len(lines) == 1 && lines[0] != authority {
 		return t, ErrAuthority
 	}
-	if authority != "" {
+	if authority != "" || r.ProtoAtLeast(1, 1) {
 		var ok bool
 		if t.Host, t.Port, ok = ParseAuthority(authority, secure); !ok {
 			return t, ErrAuthority

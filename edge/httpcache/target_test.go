@@ -28,7 +28,8 @@ func TestParseTarget(t *testing.T) {
 		{1, "GET", "www.example:08080", "/", false, "http://www.example:8080/"},
 		{1, "GET", "www.example:", "/", false, "http://www.example/"},
 		{1, "GET", "[2001:DB8::1]:80", "/", false, "http://[2001:db8::1]/"},
-		{1, "GET", "", "/", false, "http:///"}, // HTTP/1.0; no site has this host
+		{1, "GET", "", "/", false, ""},
+		{2, "GET", "", "/", true, ""},
 		{1, "GET", "www.example", "/a?", false, "http://www.example/a?"},
 		{1, "GET", "www.example", "//a/../%2e?b?c=//d", false, "http://www.example//a/../%2e?b?c=//d"},
 		{1, "GET", "www.example", "/a|b^[c]{d}\"`<>\\é\xff?|^%", false, "http://www.example/a|b^[c]{d}\"`<>\\é\xff?|^%"},
@@ -97,13 +98,43 @@ func TestParseTarget(t *testing.T) {
 		}
 	}
 	r := request(2, "GET", "www.example", "/a")
-	r.Header["Host"] = []string{"WWW.example"}
+	r.Header["Host"] = []string{"www.example"}
 	if _, err := ParseTarget(r, true); err != nil {
 		t.Errorf("with Host and :authority that agree: %v", err)
 	}
-	r.Header["Host"] = []string{"other.example"}
-	if _, err := ParseTarget(r, true); err == nil {
-		t.Error("a Host that is not the :authority is taken")
+	for _, host := range []string{"other.example", "WWW.example", ""} {
+		r.Header["Host"] = []string{host}
+		if _, err := ParseTarget(r, true); err == nil {
+			t.Errorf("the Host %q, which is not the :authority, is taken", host)
+		}
+	}
+	r = request(1, "GET", "", "/")
+	r.ProtoMinor = 0
+	if got, err := ParseTarget(r, false); err != nil || got.Key() != "http:///" { // no site has this host
+		t.Errorf("HTTP/1.0 without a host: %q, %v", got.Key(), err)
+	}
+}
+
+func TestCheckLength(t *testing.T) {
+	for _, c := range []struct {
+		lines  []string
+		length int64 // as the server has it
+		ok     bool
+	}{
+		{nil, 0, true}, {nil, -1, true}, {nil, 5, true}, {[]string{"0"}, 0, true}, {[]string{"5"}, 5, true}, {[]string{"5", "5"}, 5, true}, {[]string{"005"}, 5, true},
+		{[]string{"5"}, -1, true}, // over HTTP/1.1 with a transfer coding
+		{[]string{"5"}, 0, false}, {[]string{"0"}, 5, false}, {[]string{"5", "6"}, 5, false}, {[]string{"5", "05"}, 5, false}, {[]string{""}, 0, false}, {[]string{"5", ""}, 5, false},
+		{[]string{"5, 5"}, 0, false}, {[]string{"-1"}, 0, false}, {[]string{"+5"}, 5, false}, {[]string{" 5"}, 5, false}, {[]string{"5a"}, 0, false},
+		{[]string{"9223372036854775808"}, 0, false}, {[]string{"99999999999999999999"}, 0, false},
+	} {
+		r := request(2, "POST", "www.example", "/")
+		r.ContentLength = c.length
+		if c.lines != nil {
+			r.Header["Content-Length"] = c.lines
+		}
+		if err := CheckLength(r); (err == nil) != c.ok {
+			t.Errorf("%q of %d: %v", c.lines, c.length, err)
+		}
 	}
 }
 
