@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -79,6 +80,9 @@ type conn struct {
 	end    func()
 	unread chan struct{} // closed when there is nothing more to read
 	over   func()        // closes it
+
+	keep    atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
+	retired atomic.Bool  // it was idle for longer
 }
 
 func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
@@ -87,11 +91,11 @@ func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
 	b.counts.Connections++
 	p.mu.Unlock()
 	unread := make(chan struct{})
-	return &conn{c, p.BetweenBytesTimeout, sync.OnceFunc(func() {
+	return &conn{Conn: c, stall: p.BetweenBytesTimeout, unread: unread, over: sync.OnceFunc(func() { close(unread) }), end: sync.OnceFunc(func() {
 		p.mu.Lock()
 		b.connections--
 		p.mu.Unlock()
-	}), unread, sync.OnceFunc(func() { close(unread) })}
+	})}
 }
 
 // Read reads on.
@@ -107,6 +111,9 @@ func (c *conn) Read(b []byte) (int, error) {
 // of a body may answer and close the connection; the transport would take the failed write for the
 // outcome. So a write that meets the end waits until all that the server sent is read.
 func (c *conn) Write(b []byte) (int, error) {
+	if c.retired.Load() {
+		return 0, errIdle
+	}
 	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}

@@ -166,11 +166,14 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	b := pl.b
 	asked, sent := false, false
 	var sending *sending
+	var used *conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { asked = true },
 		GotConn: func(c httptrace.GotConnInfo) {
-			sent = true
-			p.connected(b, c.Reused)
+			used = connOf(c.Conn)
+			if sent = used.take(c); sent {
+				p.connected(b, c.Reused)
+			}
 		},
 		Got100Continue: func() { sending.want() },
 	})
@@ -180,6 +183,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	resp, err := b.transport.Load().RoundTrip(out)
 	sending.end()
 	if err == nil {
+		used.learn(resp)
 		p.answered(pl, sending, resp, began)
 		resp.Body = p.newBody(ctx, cancel, resp, pl, sending, began)
 		return result{b: b, resp: resp, sent: true}

@@ -51,6 +51,7 @@ type sending struct {
 	read     int64
 	timer    *time.Timer // for the server
 	stalled  atomic.Bool // the server took nothing for too long
+	begun    atomic.Bool // it was read
 	closed   atomic.Bool
 	failed   atomic.Pointer[error]
 
@@ -83,7 +84,17 @@ func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCau
 	s.timer.Stop()
 	s.waits = r.Header.Get("Expect") != ""
 	r.Body = s
+	r.GetBody = s.again
 	return s
+}
+
+// again lets the transport send the body on another connection if it wrote nothing on the first.
+func (s *sending) again() (io.ReadCloser, error) {
+	if s.begun.Load() {
+		return nil, errors.New("the body was read already")
+	}
+	s.closed.Store(false)
+	return s, nil
 }
 
 // want notes that the server wants the body.
@@ -115,6 +126,7 @@ func (s *sending) await() error {
 // Read reads on. The time until the next Read is the server's.
 func (s *sending) Read(b []byte) (int, error) {
 	s.timer.Stop()
+	s.begun.Store(true)
 	if s.waits {
 		if err := s.await(); err != nil {
 			return 0, err
