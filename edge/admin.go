@@ -53,6 +53,8 @@ type Status struct {
 	// Certificates are those of the hosts that clients reach over TLS.
 	Certificates []CertificateStatus `json:"certificates,omitempty"`
 	Nodes        []NodeStatus        `json:"nodes,omitempty"`
+	// Faults are files that the node can't use, with what it does instead.
+	Faults []string `json:"faults,omitempty"`
 }
 
 // Traffic is what the edge answered for its sites since it started, to clients and to other edges.
@@ -204,6 +206,9 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 	if s.Fleet != nil {
 		st.Nodes = s.Fleet.Nodes()
+	}
+	if s.Faults != nil {
+		st.Faults = s.Faults()
 	}
 	writeJSON(w, http.StatusOK, st)
 }

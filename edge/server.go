@@ -48,6 +48,7 @@ type Server struct {
 	Store          *storage.Store
 	Purges         PurgeLog             // nil means that purges are this edge's own
 	Fleet          Fleet                // nil means that there are no other nodes
+	Faults         func() []string      // what status tells of files that the node can't use; nil is nothing
 	Registry       *prometheus.Registry // "" means one of its own
 	Log            *slog.Logger         // nil means slog.Default
 	AccessLog      *AccessLog           // nil means none

@@ -21,7 +21,10 @@ type Config struct {
 	Nodes  []Node
 	Locate map[netip.Prefix]Place // networks whose place is known; the longest prefix counts, before any database
 	GeoIP  string                 // path of an mmdb with countries or cities; "" is the embedded table of countries alone
-	Health Health
+	// GeoIPCopy is the path of a copy of one that was good: where GeoIP can't be used, the database in use is used on, or else the
+	// copy. "" is none, and makes that an error.
+	GeoIPCopy string
+	Health    Health
 
 	RateLimit RateLimit
 }
@@ -230,10 +233,12 @@ type snapshot struct {
 	plain   map[name]*Zone // zones without challenges
 	edges   []*edge
 	locator *locator
-	health  Health
-	rates   rates
-	nodes   []Node
-	states  map[string]*nodeState // by node name
+	// geoipFault is why the database in use is not the one of the configuration; nil if it is.
+	geoipFault error
+	health     Health
+	rates      rates
+	nodes      []Node
+	states     map[string]*nodeState // by node name
 
 	numbers familyNumbers
 	asked   map[*Zone]*prometheus.Counter // queries of each zone
@@ -274,7 +279,16 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 		open = before.locator.db
 	}
 	snap.locator.db, err = openDatabase(cfg.GeoIP, open)
-	return snap, err
+	if err == nil || cfg.GeoIPCopy == "" {
+		return snap, err
+	}
+	snap.geoipFault = err
+	if snap.locator.db = open; open == nil {
+		if snap.locator.db, err = openDatabase(cfg.GeoIPCopy, nil); err != nil {
+			return nil, fmt.Errorf("%w; and there is no copy of a good one: %w", snap.geoipFault, err)
+		}
+	}
+	return snap, nil
 }
 
 // addEdges puts the edge names into the zones, where they must be able to stand.
@@ -307,6 +321,27 @@ func (s *snapshot) addEdges(cfg Config) error {
 		s.zones[origin] = s.zones[origin].withEdges(edges)
 	}
 	return errors.Join(errs...)
+}
+
+// Misfits tells, by the names of zones, why an edge name that should be in one can't stand there.
+func Misfits(zones []*Zone, edges []EdgeName) map[string]error {
+	snap := &snapshot{zones: make(map[name]*Zone)}
+	for _, z := range zones {
+		snap.zones[z.origin] = z
+	}
+	misfits := make(map[string]error)
+	for _, e := range edges {
+		n, err := nameOf(e.Name)
+		if err != nil {
+			continue // not the zone's fault
+		}
+		if zone := snap.zoneFor(n, false); zone != nil {
+			if err := fits(zone, n); err != nil {
+				misfits[zone.Name()] = fmt.Errorf("edge name %s: %w", e.Name, err)
+			}
+		}
+	}
+	return misfits
 }
 
 // fits tells why an edge name cannot stand where it is in the zone.

@@ -195,6 +195,14 @@ func (s *Server) Healthy() map[string]bool {
 	return all
 }
 
+// GeoIPFault tells why the geoip database in use is not that of the configuration, but the one of before or its copy; nil if it is.
+func (s *Server) GeoIPFault() error {
+	if snap := s.current.Load(); snap != nil {
+		return snap.geoipFault
+	}
+	return nil
+}
+
 // LocalAddr is the address that is bound, after Listen.
 func (s *Server) LocalAddr() netip.AddrPort {
 	if s.udp == nil {

@@ -34,7 +34,7 @@ func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
 	})
 }
 
-// ReadZone reads a zone from a master file (RFC 1035 section 5, with $TTL and $GENERATE). The origin is the zone's name, and what the
+// ReadZone reads a zone from a master file (RFC 1035 section 5, with $TTL, $INCLUDE and $GENERATE). The origin is the zone's name, and what the
 // file's relative names are below until it says otherwise. read gives the text of the file, and of those that it includes, by their
 // names as they stand in $INCLUDE; errors carry these names.
 //
@@ -129,6 +129,48 @@ func (p *zoneParser) entries(f *zoneFile) {
 			p.entry(&e)
 		}
 	}
+}
+
+// Bounds of what a zone may include.
+const (
+	maxDepth = 10
+	maxFiles = 1000
+)
+
+// include reads another file in the place of a directive. What it says of the origin and the owner ends with it (RFC 1035 section 5.1).
+func (p *zoneParser) include(e *entry) {
+	f := e.fields()
+	if len(f) != 2 && len(f) != 3 {
+		p.failAt(e, "$INCLUDE wants a file of the zone's folder, and may have an origin after it")
+		return
+	}
+	if p.depth == maxDepth || len(p.files) == maxFiles {
+		p.failAt(e, fmt.Sprintf("$INCLUDE goes deeper than %d files, or a zone has more than %d: does a file include itself?", maxDepth, maxFiles))
+		p.broken = true
+		return
+	}
+	origin := p.origin
+	if len(f) == 3 {
+		rr := p.one(e, f[2]+" 0 IN A 0.0.0.0\n")
+		if rr == nil {
+			return
+		}
+		origin = rr.Header().Name
+	}
+	name := strings.Trim(f[1], `"`)
+	included, err := p.open(name)
+	if err != nil {
+		p.failAt(e, fmt.Sprintf("include %s: %v", name, err))
+		p.broken = true
+		return
+	}
+	before, owner, lower, unowned := p.origin, slices.Clone(p.owner), slices.Clone(p.lower), p.unowned
+	p.depth++
+	p.setOrigin(origin)
+	p.entries(included)
+	p.setOrigin(before)
+	p.depth--
+	p.owner, p.lower, p.unowned = owner, lower, unowned
 }
 
 // zoneFault is an error while the rest is read.

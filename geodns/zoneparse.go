@@ -35,6 +35,7 @@ type zoneParser struct {
 	fixed      bool // ttl is of a $TTL (RFC 2308 section 4)
 
 	generated int
+	depth     int    // of the file in those that include it
 	data      []byte // space for that of a record
 
 	many map[manyOf]map[string]bool // the records of large sets
@@ -75,7 +76,7 @@ func (p *zoneParser) entry(e *entry) {
 	case "$GENERATE":
 		p.generate(e)
 	case "$INCLUDE":
-		p.failAt(e, "$INCLUDE is not supported: put the records of a zone into one file")
+		p.include(e)
 	default:
 		p.failAt(e, fmt.Sprintf("unknown directive %s", owner))
 	}

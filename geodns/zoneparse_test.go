@@ -157,7 +157,7 @@ func TestParseZoneErrors(t *testing.T) {
 			}
 			return b.String()
 		}(), slices.Repeat([]string{":1: the TXT records at a.example.com. do not fit into a message"}, 20)},
-		{"include", "$INCLUDE /etc/passwd\na A x\n", []string{"4:1: $INCLUDE is not supported: put the records of a zone into one file", `5:5: bad A A: "x"`}},
+		{"include", "$INCLUDE /etc/passwd\na A x\n", []string{"4:1: include /etc/passwd: there is no folder to include files from", `5:5: bad A A: "x"`}},
 		{"unknown directive", "$FOO bar\n", []string{"4:1: unknown directive $FOO"}},
 		{"bad directives", "$TTL x\n$ORIGIN a..b\n$TTL\n$ORIGIN a b\n", []string{
 			`4:6: expecting $TTL value, not this...: "x"`, `5:9: bad owner name: "a..b"`, "6:1: ", "7:1: $ORIGIN wants one name",

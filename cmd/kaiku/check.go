@@ -17,13 +17,19 @@ import (
 )
 
 // loadFleet reads and checks fleet.yaml and the zone files that it names. All errors are returned at once, each with its place.
-func loadFleet(file string) (*Fleet, []*geodns.Zone, error) {
+func loadFleet(file string) (*Fleet, []*geodns.Zone, error) { return loadNode(file, nil) }
+
+// loadNode is loadFleet for a node that keeps copies: what is wrong with a zone is no error then.
+func loadNode(file string, keep *keeper) (*Fleet, []*geodns.Zone, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, nil, unreadFleet(err)
 	}
-	f := &Fleet{dir: filepath.Dir(file), sum: deploy.FleetSum(text)}
+	f := &Fleet{dir: filepath.Dir(file), sum: deploy.FleetSum(text), keep: keep}
 	f.file = decodeYAML(file, text, f)
+	if keep != nil {
+		keep.begin(f)
+	}
 	zones := f.check()
 	if err := f.file.failure(); err != nil {
 		return nil, nil, err
@@ -253,8 +259,11 @@ func (f *Fleet) checkCache(at string, c Cache) {
 // watched are the files that name servers answer from, and those of certificates and tokens.
 func (f *Fleet) watched() []string {
 	var files []string
-	for _, z := range f.GeoDNS.Zones {
-		files = append(files, f.localFile(z.File))
+	for _, z := range f.zoneNames {
+		files = append(files, z.file)
+		for _, name := range z.included() {
+			files = append(files, filepath.Join(filepath.Dir(z.file), name))
+		}
 	}
 	if f.GeoDNS.GeoIP != "" {
 		files = append(files, f.localFile(f.GeoDNS.GeoIP))

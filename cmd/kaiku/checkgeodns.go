@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -41,30 +39,23 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 			f.errorf(at+".file", "zone %s has no file: its SOA and NS come from there", z.Name)
 			continue
 		}
-		file := f.localFile(z.File)
-		text, err := os.ReadFile(file)
-		if err != nil {
-			f.errorf(at+".file", "%s", unread(file, err))
-			continue
+		before := len(f.file.errs)
+		files := f.readZone(i, at, z)
+		if f.keep != nil {
+			f.keep.take(f, files, f.file.errs[before:])
+			f.file.errs = f.file.errs[:before]
 		}
-		if utf16(text) {
-			f.file.errs = append(f.file.errs, &fileError{file, 1, 1, inUTF16, ""})
-			continue
+		if files.zone != nil {
+			zones = append(zones, files.zone)
 		}
-		records := string(bytes.TrimPrefix(text, []byte(byteOrderMark)))
-		zone, errs := geodns.ReadZone(z.Name, file, func(string) (string, error) { return records, nil })
-		for _, e := range errs {
-			f.file.errs = append(f.file.errs, &fileError{e.File, e.Line, e.Col, e.Msg, e.Text})
-		}
-		if len(errs) == 0 {
-			f.checkZone(z, zone, zoneText{zone, records})
-			zones = append(zones, zone)
-		}
+	}
+	if f.keep != nil {
+		zones = f.keep.fit(f, zones)
 	}
 	if len(f.file.errs) == 0 && len(zones) > 0 {
 		// What the name server itself refuses, as an edge name with an address in the zone file.
 		s, config := new(geodns.Server), f.geodnsConfig(zones)
-		if !exists(config.GeoIP) { // which name servers alone need
+		if !exists(config.GeoIP) || f.keep != nil { // which name servers alone need, and take by themselves
 			config.GeoIP = ""
 		}
 		if err := s.Reload(config); err != nil {

@@ -36,6 +36,9 @@ func (f *Fleet) checkSandbox(tell func(path, format string, a ...any)) {
 	}
 	edge("edge", f.Edge)
 	log("geodns.query_log", f.GeoDNS.QueryLog)
+	if f.GeoDNS.Data != "" {
+		write("geodns.data", f.GeoDNS.Data, nodeFile(f.GeoDNS.Data))
+	}
 	write("control.data", f.Control.Data, nodeFile(f.Control.Data))
 	for _, n := range f.Nodes {
 		edge("nodes."+n.Name+".edge", n.Edge)

@@ -1,37 +1,15 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// zoneText is a zone file, for what is told of its lines.
-type zoneText struct {
-	zone *geodns.Zone
-	text string
-}
-
-func (t zoneText) note(line int, format string, a ...any) *fileError {
-	file, at := t.zone.At(line)
-	return &fileError{file, at, 1, fmt.Sprintf(format, a...), lineOf(t.text, at)}
-}
-
-// lineOf is a line of a text, from 1.
-func lineOf(text string, n int) string {
-	for ; n > 1; n-- {
-		_, text, _ = strings.Cut(text, "\n")
-	}
-	line, _, _ := strings.Cut(text, "\n")
-	return strings.TrimRight(line, "\r")
-}
-
 // checkZone compares a zone with the fleet: names that both the zone and the edges would answer, and
 // name servers that nobody finds.
-func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text zoneText) {
+func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text *zoneFiles) {
 	for i := range z.Edges {
 		name := z.Edges[i].fqdn(z)
 		if rrtype, line := zone.Address(name); line > 0 {

@@ -124,6 +124,11 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 	for _, z := range f.GeoDNS.Zones {
 		add(z.File, false, false, reloads)
 	}
+	for _, z := range f.zoneNames {
+		for _, name := range z.included() {
+			add(path.Join(path.Dir(f.GeoDNS.Zones[z.index].File), name), false, false, reloads)
+		}
+	}
 	add(f.GeoDNS.GeoIP, false, false, reloads)
 	if f.usesKey(n) {
 		add(f.Secrets.FleetKey, true, true, nil)
@@ -193,6 +198,11 @@ func (f *Fleet) service(n *Node) deploy.Service {
 	}
 	if n.has(roleGeoDNS) {
 		memory += 256 << 20
+		if f.GeoDNS.Data != "" {
+			writes(nodeFile(f.GeoDNS.Data))
+		} else {
+			writes(f.edgeOf(n).Data)
+		}
 		s.Listen = append(s.Listen, first(f.GeoDNS.Listen, ":53"))
 		if l := f.GeoDNS.QueryLog; l != nil && l.File != "-" {
 			writes(path.Dir(nodeFile(l.File)))

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +20,11 @@ type Fleet struct {
 	Secrets Secrets     `yaml:"secrets"`
 	Log     LogSettings `yaml:"log"`
 	file    *yamlDoc    // where each part stands
-	dir     string      // that relative paths start from
-	sum     string      // the begin of the file's SHA-256, as deploy.FleetSum has it
+	// zoneNames are the files that zones were read from.
+	zoneNames []zoneNames
+	dir       string  // that relative paths start from
+	keep      *keeper // nil unless a node reads the file
+	sum       string  // the begin of the file's SHA-256, as deploy.FleetSum has it
 }
 
 // LogSettings are how processes log what they do.
@@ -164,6 +168,7 @@ type GeoDNS struct {
 	GeoIP  string                    `yaml:"geoip"`
 	Locate map[netip.Prefix]Location `yaml:"locate"`
 	Zones  []Zone                    `yaml:"zones"`
+	Data   string                    `yaml:"data"` // where copies of zones and of the geoip database are kept
 	Health Probe                     `yaml:"health"`
 
 	RateLimit *RateLimit `yaml:"rate_limit"`
@@ -347,6 +352,14 @@ func (f *Fleet) controlOf(n *Node) Control {
 		Cluster: first(n.Control.Cluster, f.Control.Cluster, ":6222"),
 		Data:    first(n.Control.Data, f.Control.Data, "/var/lib/kaiku/control"),
 	}
+}
+
+// geodnsData is where a name server keeps copies.
+func (f *Fleet) geodnsData(n *Node) string {
+	if f.GeoDNS.Data != "" {
+		return f.path(f.GeoDNS.Data)
+	}
+	return filepath.Join(f.edgeOf(n).Data, "geodns")
 }
 
 // first returns the first value that is not zero.

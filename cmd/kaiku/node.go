@@ -174,6 +174,9 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	}
 	if f.GeoDNS.GeoIP != "" {
 		c.GeoIP = f.localFile(f.GeoDNS.GeoIP)
+		if f.keep != nil {
+			c.GeoIPCopy = f.keep.geoipCopy()
+		}
 	}
 	for prefix, l := range f.GeoDNS.Locate {
 		c.Locate[prefix] = geodns.Place{Lat: l[0], Lon: l[1]}
@@ -185,7 +188,14 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 				ALPN: f.alpn(n), Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}
+	read := map[string]bool{} // the others can't be answered
+	for _, z := range zones {
+		read[z.Name()] = true
+	}
 	for _, z := range f.GeoDNS.Zones {
+		if !read[zoneKey(z.Name)] {
+			continue
+		}
 		for _, e := range z.Edges {
 			name := z.Name
 			if e.Name != "@" {

@@ -16,7 +16,7 @@ import (
 
 // reload takes the fleet file as it is now, or leaves everything as it was. What can't change while the process runs is told.
 func (p *nodeProcess) reload() error {
-	f, zones, err := loadFleet(p.config)
+	f, zones, err := loadNode(p.config, p.keep)
 	if err != nil {
 		return err
 	}
@@ -46,6 +46,7 @@ func (p *nodeProcess) reload() error {
 			}
 			return err
 		}
+		p.keep.commit(p.dns)
 	}
 	if p.edge != nil {
 		p.edge.setSites(sites)
@@ -95,10 +96,19 @@ func (r reloader) Serve(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	seen := r.stamp()
+	ready := make(chan struct{})
+	close(ready)
 	for {
+		var idle chan struct{} // never ready, unless there are copies to be kept
+		if r.keep.pending() {
+			idle = ready
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-idle:
+			r.keep.save(ctx)
+			continue
 		case <-hup:
 		case <-tick.C:
 			if slices.Equal(r.stamp(), seen) {
@@ -107,7 +117,7 @@ func (r reloader) Serve(ctx context.Context) error {
 		}
 		seen = r.stamp()
 		err := r.reload()
-		status := deploy.Taken(r.taken)
+		status := r.status()
 		if err != nil {
 			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
 			text, _ := os.ReadFile(r.config) // if it isn't there, that is the error

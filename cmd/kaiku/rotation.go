@@ -207,9 +207,5 @@ func replaceFile(name string, data []byte) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("replace %s: %w", name, err), os.Remove(w.Name()))
 	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncFolder(filepath.Dir(name))
 }

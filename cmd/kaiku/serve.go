@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
@@ -27,7 +28,8 @@ type nodeProcess struct {
 	dns    *geodns.Server // nil if not run
 	admin  *edge.Server   // what has the admin listener; nil if none is run
 	sites  siteMaker      // of the edge
-	files  []string       // that the fleet file names; they are watched like itself
+	keep   *keeper
+	files  []string // that the fleet file names; they are watched like itself
 }
 
 // overrides are flags that come before the fleet file.
@@ -48,7 +50,8 @@ func (o *overrides) check() error {
 
 // newNode makes the parts of a node for some of its roles, nil being all. Nothing listens yet.
 func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
-	f, zones, err := loadFleet(config)
+	keep := &keeper{log: log, name: name, roles: roles}
+	f, zones, err := loadNode(config, keep)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +76,7 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if roles == nil {
 		roles = n.Roles
 	}
-	p := &nodeProcess{config: config, name: name, log: log, files: f.watched(), fixed: f.fixed(name), taken: f.sum}
+	p := &nodeProcess{config: config, name: name, log: log, keep: keep, files: f.watched(), fixed: f.fixed(name), taken: f.sum}
 	for _, role := range roles {
 		if !n.has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
@@ -150,6 +153,10 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil {
 				return nil, errors.Join(fmt.Errorf("geodns: %w", err), p.close())
 			}
+			keep.commit(p.dns)
+			reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kaiku_dns_unusable_files",
+				Help: "Zones and geoip databases that can't be used, in whose place their last good copy is, or nothing."},
+				func() float64 { return float64(len(keep.Faults())) }))
 			if ties != nil {
 				p.parts = append(p.parts, dnsPart{p.dns, ties})
 			} else {
@@ -170,6 +177,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 		}
 		p.admin = admin
 		p.parts = append(p.parts, edge.Admin{Server: admin})
+	}
+	if p.admin != nil {
+		p.admin.Faults = keep.Faults
 	}
 	if ties != nil && (p.edge != nil || p.dns != nil || n.Admin != "") {
 		p.parts = append(p.parts, ties)
@@ -212,7 +222,15 @@ func (p *nodeProcess) run(ctx context.Context) error {
 		p.dns.ListenTCP = in.listen
 	}
 	parts := append([]part{reloader{p}}, p.parts...)
-	return runParts(ctx, append(parts, readiness{in, deploy.Taken(p.taken), p.log})...)
+	return runParts(ctx, append(parts, readiness{in, p.status(), p.log})...)
+}
+
+// status is what the process tells systemd: with files that it can't use, it did not take all.
+func (p *nodeProcess) status() string {
+	if err := p.keep.err(); err != nil {
+		return deploy.NotTaken(p.taken, p.taken, err)
+	}
+	return deploy.Taken(p.taken)
 }
 
 func serveCommand(log *slog.Logger) *cobra.Command {

@@ -47,6 +47,11 @@ func newReport(f *Fleet, answers []nodeAnswer) *fleetReport {
 	}
 	r.checkVersions()
 	for _, a := range answers {
+		if a.Status != nil {
+			for _, fault := range a.Status.Faults {
+				r.problem(a.Node, "%s", fault)
+			}
+		}
 		if a.Status != nil && (f == nil || f.node(a.Node).has(roleEdge)) {
 			r.edges = append(r.edges, a.Status)
 			r.checkEdge(a.Status)
