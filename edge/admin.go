@@ -50,6 +50,8 @@ type Status struct {
 	Traffic Traffic         `json:"traffic"`
 	Store   storage.Stats   `json:"store"`
 	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
+	// Outages are the sites whose origin kept clients waiting in vain when it was asked last. What is stored for them is served stale at once.
+	Outages []Outage `json:"outages,omitempty"`
 	// Certificates are those of the hosts that clients reach over TLS.
 	Certificates []CertificateStatus `json:"certificates,omitempty"`
 	Nodes        []NodeStatus        `json:"nodes,omitempty"`
@@ -200,6 +202,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	if s.Store != nil {
 		st.Store, st.Origins, st.Traffic = s.Store.Stats(), s.origins(), s.metrics.traffic()
 		st.Traffic.Bytes = s.Sent()
+		st.Outages = s.listOutages(time.Now())
 	}
 	if s.HTTPS != "" {
 		st.Certificates = s.Certificates.status(time.Now())

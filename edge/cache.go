@@ -41,6 +41,7 @@ type cache struct {
 
 	pass    notes // why the last response of a key was not stored
 	erred   notes // keys whose last answer was a server error
+	slow    notes // keys whose last fetch kept its client waiting, and failed
 	noRange notes // keys whose origin ignores Range
 	changed notes // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
 }

@@ -17,7 +17,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
 	}
 	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
-		st.TTL, st.HasTTL, st.Detail = d.TTL, true, "stale-if-error"
+		st.TTL, st.HasTTL, st.Detail = d.TTL, true, staleIfError
 		if s.serveEntry(x, have, st, have.Unvalidated()) {
 			return
 		}
@@ -36,6 +36,9 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 	}
 	s.failUpstream(x, err, st)
 }
+
+// staleIfError is the detail in Cache-Status of what is served stale as the origin fails.
+const staleIfError = "stale-if-error"
 
 // failUpstream tells the client that the origin failed.
 func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
@@ -122,7 +125,9 @@ func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err erro
 }
 
 // fetchAnswered remembers what an origin answered for a key, if that is an error.
-func (s *Server) fetchAnswered(key httpcache.Key, status int) {
+func (s *Server) fetchAnswered(site *Site, key httpcache.Key, status int) {
+	s.outages.end(site.Name)
+	s.cache.slow.set(string(key), "", time.Now())
 	if status < 500 {
 		s.failures.forget(string(key))
 		return

@@ -43,9 +43,13 @@ var errChanged = errors.New("the origin's representation changed")
 // start flies f in a goroutine of the server's.
 func (s *Server) start(f *flight, t *fetch) {
 	s.work.Go(func() {
+		began := time.Now()
 		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
 				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
+				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) { // no body was being sent, which only this goroutine notes
+					s.waitedInVain(t.site, t.born.uri, err, time.Since(began))
+				}
 			}
 			s.flights.land(f)
 			f.change(func() {
@@ -82,7 +86,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if err != nil {
 		return err
 	}
-	s.fetchAnswered(t.born.uri, resp.StatusCode)
+	s.fetchAnswered(t.site, t.born.uri, resp.StatusCode)
 	answer := s.receive(resp, asked, time.Now())
 	erred := ""
 	if resp.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored

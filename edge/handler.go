@@ -282,11 +282,15 @@ func (s *Server) lookup(x *exchange) {
 		if x.peer && d.Action == httpcache.ServeStale {
 			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
 		}
+		detail := "stale-while-revalidate"
+		if d.Action == httpcache.Validate && !directives.NoCache && !directives.OnlyIfCached && s.isFailing(x, d) {
+			d.Action, detail = httpcache.ServeStale, staleIfError
+		}
 		st := httpcache.Status{Hit: true, TTL: d.TTL, HasTTL: true, Key: x.key}
 		switch d.Action {
 		case httpcache.ServeStale:
 			s.revalidate(x, e, d, own)
-			st.Detail = "stale-while-revalidate"
+			st.Detail = detail
 			fallthrough
 		case httpcache.Serve:
 			if s.serveEntry(x, e, st, e.Unvalidated()) {
@@ -363,6 +367,8 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 				size = have.size
 			}
 			s.setSlice(t, f.slice, size)
+		} else if d.StaleIfDown {
+			f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
 		}
 		s.start(f, t)
 	}

@@ -164,7 +164,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	d := openDocument(t, newEdge(t, static("x")))
 	for name, v := range map[string]any{
 		"Error": errorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
-		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{},
+		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
 		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": CertificateStatus{},
 		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": fastlyDone{},
 		"CloudflarePurge": cloudflarePurge{}, "CloudflareAnswer": cloudflareAnswer{}, "CloudflareError": cloudflareError{}, "CloudflareResult": cloudflareResult{},

@@ -150,7 +150,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			if received == nil {
-				s.fetchAnswered(x.key, resp.StatusCode)
+				s.fetchAnswered(x.site, x.key, resp.StatusCode)
 				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 			}
 			x.w.cache = st
@@ -165,6 +165,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 			}
 			if x.r.Context().Err() == nil { // else the client left
 				s.fetchFailed(x.site, x.key, x.target.URL(), err)
+				s.waitedInVain(x.site, x.key, err, time.Since(asked))
 			}
 			s.failed(x, have, d, err, st)
 		},

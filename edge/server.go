@@ -69,6 +69,7 @@ type Server struct {
 	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
 	failures     failures
 	toldFailures notes
+	outages      outages
 
 	started time.Time
 

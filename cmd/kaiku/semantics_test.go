@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,5 +121,36 @@ func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 			askers.Go(func() { ask(nodes["eu1"], i) })
 		}
 		askers.Wait() // none is answered before all have come, or the client's timeout
+	}
+}
+
+// Behind owner and shield too, those who come after the first who waited in vain get what is stored at once.
+func TestOriginThatHangsBehindTiers(t *testing.T) {
+	var hangs atomic.Bool
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hangs.Load() {
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=1, stale-if-error=86400")
+		w.Header().Set("Age", "2")
+		_, _ = io.WriteString(w, "old")
+	}))
+	t.Cleanup(o.Close)
+	nodes := startRegion(t, o.URL, ", first_byte_timeout: 1500ms")
+	for _, path := range []string{"/a", "/b"} {
+		if resp, body := nodes["eu1"].fetch(t, path, nil); resp == nil || body != "old" {
+			t.Fatalf("%s: %v, %q", path, resp, body)
+		}
+	}
+	hangs.Store(true)
+	nodes["eu1"].fetch(t, "/a", nil) // waits
+	for _, name := range []string{"eu1", "us1"} {
+		for range 5 {
+			resp, body := nodes[name].fetch(t, "/a", nil)
+			if resp == nil || body != "old" || !strings.Contains(strings.Join(resp.Header["Cache-Status"], ","), "hit; ttl=-") {
+				t.Errorf("%s: %v, %q", name, resp, body)
+			}
+		}
 	}
 }

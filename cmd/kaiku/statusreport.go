@@ -161,6 +161,10 @@ func (r *fleetReport) checkEdge(st *edge.Status) {
 			r.problem(st.Name, "%d requests wait for an origin server of %s", p.Waiting, p.Site)
 		}
 	}
+	for _, o := range st.Outages {
+		r.problem(st.Name, "the origin of %s keeps requests waiting in vain since %s, so that stale responses are served at once: %s", o.Site,
+			o.Since.Local().Format(time.DateTime), o.Last.Error)
+	}
 	for _, c := range st.Certificates {
 		switch {
 		case c.DaysLeft == nil:

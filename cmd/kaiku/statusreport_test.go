@@ -73,6 +73,9 @@ func TestStatusReport(t *testing.T) {
 			s := &a[0].Status.Origins[0].Servers[0]
 			s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1}, &origin.Failure{Error: "refused", Hint: "start it"}
 		}},
+		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *Fleet, a []nodeAnswer) {
+			a[0].Status.Outages = []edge.Outage{{Site: "www", Since: time.Now(), Last: origin.Failure{Error: "timeout"}}}
+		}},
 		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
 		{"helsinki1: the certificate for www.example.com has expired", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
 		{"helsinki1: there is no certificate for www.example.com yet", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},

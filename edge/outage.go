@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// slowFailure is how long a fetch that fails keeps its client waiting before that is remembered. One
+// that fails sooner costs its client nothing, and finds out soonest that the origin is back.
+const slowFailure = time.Second
+
+// Outage is a site whose origin did not answer when it was asked last, and kept clients waiting.
+type Outage struct {
+	Site  string    `json:"site"`
+	Since time.Time `json:"since"` // of the first such fetch
+	// Last is how the last fetch failed.
+	Last origin.Failure `json:"last_failure"`
+}
+
+// outages are those of the sites. The zero value is ready.
+type outages struct {
+	mu     sync.Mutex
+	bySite map[string]Outage
+}
+
+// begin notes that the origin of a site kept a client waiting and did not answer.
+func (o *outages) begin(site string, f origin.Failure) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bySite == nil {
+		o.bySite = map[string]Outage{}
+	}
+	since := f.At
+	if old, ok := o.bySite[site]; ok && f.At.Sub(old.Last.At) < noteTime {
+		since = old.Since
+	}
+	o.bySite[site] = Outage{site, since, f}
+}
+
+// end notes that the origin of a site answered.
+func (o *outages) end(site string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.bySite, site)
+}
+
+// has reports whether a site has an outage that is not long ago.
+func (o *outages) has(site string, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out, ok := o.bySite[site]
+	return ok && now.Sub(out.Last.At) < noteTime
+}
+
+// outages lists those that go on, by site.
+func (s *Server) listOutages(now time.Time) []Outage {
+	var out []Outage
+	for _, site := range s.sites.Load().list {
+		if !s.outages.has(site.Name, now) {
+			continue
+		}
+		s.outages.mu.Lock()
+		if o, ok := s.outages.bySite[site.Name]; ok {
+			out = append(out, o)
+		}
+		s.outages.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Outage) int { return strings.Compare(a.Site, b.Site) })
+	return out
+}
+
+// What is remembered of keys whose last fetch kept its client waiting, and failed.
+const (
+	slowError  = "answered with an error"
+	slowSilent = "did not answer"
+)
+
+// waitedInVain remembers a fetch that kept its client waiting and failed, so that those who come next
+// need not wait for the same.
+func (s *Server) waitedInVain(site *Site, key httpcache.Key, err error, waited time.Duration) {
+	f := origin.FailureOf(err, time.Now())
+	switch {
+	case clientFault(err) != 0:
+	case waited < slowFailure && !origin.IsTimeout(err):
+		s.cache.slow.set(string(key), "", f.At)
+	case errors.As(err, new(*statusError)):
+		s.cache.slow.set(string(key), slowError, f.At)
+	default:
+		s.cache.slow.set(string(key), slowSilent, f.At)
+		s.outages.begin(site.Name, f)
+	}
+}
+
+// isFailing reports whether the origin is known to keep who asks for this waiting, and to fail then,
+// and what is stored may be used in place of that. One request goes on asking.
+func (s *Server) isFailing(x *exchange, d httpcache.Decision) bool {
+	if !d.StaleIfDown {
+		return false
+	}
+	now := time.Now()
+	switch s.cache.slow.get(string(x.key), now) {
+	case slowError:
+		return d.StaleIfError
+	case slowSilent:
+		return true
+	}
+	return s.outages.has(x.site.Name, now)
+}
