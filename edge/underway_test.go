@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -18,7 +19,7 @@ import (
 func TestRequestsUnderWay(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, _ *Site) {
-		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
+		s.HTTPS, s.Certificates, s.bodyEnd = "127.0.0.1:0", newCertificates(t, "www.example"), time.Hour
 		s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
 			l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 			return from{l}, err
