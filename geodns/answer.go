@@ -89,6 +89,11 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	var out []byte
 	if tcp || proven || !w.limited() {
 		out = r.pack(&w.packer, q, q.limit(tcp), tcp, buf)
+		if !tcp && !proven && len(out) > amplification*len(req) {
+			out = w.dampen(len(req), out)
+		}
+	}
+	if out != nil {
 		w.count(tcp)
 		if logs {
 			s.QueryLog.write(r.line(began, from, tcp, len(out)))
@@ -155,20 +160,44 @@ func (w *worker) limited() bool {
 	if r.rates.exempts(r.from) {
 		return false
 	}
-	now := w.clock
-	if now == 0 {
-		now = s.limiter.now()
-	}
 	kind, about := r.kind()
-	switch s.limiter.take(now, r.rates, kind, about, r.from) {
-	case drop:
-		s.metrics.dropped.Inc()
-		return true
-	case slip:
-		s.metrics.slipped.Inc()
-		r.withhold()
+	return w.hold(s.limiter.take(w.now(), r.rates, kind, about, r.from)) == drop
+}
+
+// now is the limiter's time.
+func (w *worker) now() uint64 {
+	if w.clock != 0 {
+		return w.clock
 	}
-	return false
+	return w.server.limiter.now()
+}
+
+// hold does what the limiter has decided, but for leaving the response out.
+func (w *worker) hold(v verdict) verdict {
+	switch v {
+	case drop:
+		w.server.metrics.dropped.Inc()
+	case slip:
+		w.server.metrics.slipped.Inc()
+		w.resolver.withhold()
+	}
+	return v
+}
+
+// dampen holds what is much longer than its query, of a number of octets, to the rate limit, whatever it is about: of names
+// with long records there may be many. It gives what is to be sent, nil if nothing is.
+func (w *worker) dampen(asked int, out []byte) []byte {
+	r := &w.resolver
+	if r.rates.responses == 0 || r.rates.exempts(r.from) {
+		return out
+	}
+	switch w.hold(w.server.limiter.takeExcess(w.now(), r.rates, len(out)-amplification*asked, r.from)) {
+	case drop:
+		return nil
+	case slip:
+		return r.pack(&w.packer, &w.query, w.query.limit(false), false, out)
+	}
+	return out
 }
 
 // reply fills what is said in options that were asked for. proven means that the client has shown with a cookie that it

@@ -18,7 +18,8 @@ import (
 // that they get what is sent to their address are not limited, nor are those that come over TCP.
 type RateLimit struct {
 	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 1000, a million the most. Negative is no
-	// limit at all, for errors neither.
+	// limit at all, for errors neither. Of all names together it is 512 times as many octets a second by which responses are
+	// longer than three times their queries: 500 KiB of them.
 	Responses int
 	// Errors is how many negative answers a second of one zone, or of one error; 0 is 200, a million the most. Negative is no
 	// limit for them.
@@ -104,6 +105,16 @@ const (
 	negative                   // NXDOMAIN and NODATA, by zone
 	referral                   // all of them
 	failure                    // plus the rcode: all of one
+
+	amplified answerKind = 1 << 15 // what is longer than amplification allows, whatever it is
+)
+
+const (
+	// amplification is how many times as long as its query a response may be without counting as amplified, as in RFC 9000
+	// section 8.1: most responses with addresses are no longer.
+	amplification = 3
+	// excessUnit is how many octets beyond that count as one response.
+	excessUnit = 512
 )
 
 type verdict int
@@ -145,6 +156,13 @@ func (l *limiter) take(now uint64, r rates, kind answerKind, about string, clien
 	}
 	bucket := &l.buckets[l.hash(kind, about, client)%uint64(len(l.buckets))]
 	return admit(bucket, now, apiece, r.slip)
+}
+
+// takeExcess decides about a response that is longer than amplification allows, by a number of octets. A client network gets
+// excessUnit times RateLimit.Responses of them a second, of all names together.
+func (l *limiter) takeExcess(now uint64, r rates, excess int, client netip.Addr) verdict {
+	bucket := &l.buckets[l.hash(amplified, "", client)%uint64(len(l.buckets))]
+	return admit(bucket, now, r.responses*uint64(excess)/excessUnit, r.slip)
 }
 
 // hash is keyed where a client could choose what goes in: of names there are only those of our zones.

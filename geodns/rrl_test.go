@@ -119,6 +119,47 @@ func TestRateLimitKinds(t *testing.T) {
 	}
 }
 
+// Long responses are limited together, of however many names they are, or each name would add to what one victim is sent.
+// Short ones don't count, nor do those over TCP and to clients with a cookie.
+func TestRateLimitAmplification(t *testing.T) {
+	const victim, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(t)
+		var text strings.Builder
+		text.WriteString("$TTL 60\n@ SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ NS ns1\nns1 A 192.0.2.53\nshort A 192.0.2.54\n")
+		long := strings.Repeat("x", 250)
+		for i := range 100 {
+			fmt.Fprintf(&text, "t%d TXT %s %s %s %s\n", i, long, long, long, long)
+		}
+		zone, errs := ParseZone(strings.NewReader(text.String()), "long.example.", "zone")
+		if len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		cfg.Zones, cfg.Edges = []*Zone{zone}, nil
+		cfg.RateLimit = RateLimit{Responses: 100, Exempt: []netip.Prefix{}}
+		s := &Server{}
+		if err := s.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+		s.limiter.k0, s.limiter.k1 = 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9
+		got := flood(t, s, 100, "t%d.long.example. TXT", victim, false)
+		if got.sent < 40 || got.sent > 70 || got.slipped < 15 || got.dropped < 15 {
+			t.Errorf("%+v", got)
+		}
+		if got := flood(t, s, 10, "t1%d.long.example. TXT", neighbour, false); got.sent > 0 {
+			t.Errorf("a neighbour: %+v", got)
+		}
+		for what, got := range map[string]outcomes{
+			"short": flood(t, s, 90, "short.long.example. A", victim, false), "another network": flood(t, s, 20, "t%d.long.example. TXT", elsewhere, false),
+			"TCP": flood(t, s, 100, "t%d.long.example. TXT", victim, true),
+		} {
+			if got.slipped+got.dropped > 0 {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+	})
+}
+
 // TestRateLimitConfig holds what the numbers of a RateLimit mean.
 func TestRateLimitConfig(t *testing.T) {
 	for _, test := range []struct {
