@@ -218,6 +218,53 @@ func TestPurgeSubjects(t *testing.T) {
 	until(t, "the edge has applied what came after it", func() bool { return edge.Applied().Seq >= seq })
 }
 
+// An edge that was away while somebody filled the log with large purges catches up, and holds a bounded part of them at a time.
+func TestLargePurgesComeInParts(t *testing.T) {
+	a := startAbused(t)
+	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const size, count = 3 << 20, 20
+	large := bytes.Repeat([]byte(" "), size)
+	for range count {
+		if _, err := js.Publish(t.Context(), subjectOf(""), large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, _, err := a.admin.position(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, largest := 0, 0
+	client := dial(t, []*control{a.node}, "hel1", RoleEdge)
+	f := &Follower{Client: client, Start: Position{log.Log, 0}, Lost: func(Position) error { return errors.New("lost") },
+		Apply: func(purges []Logged, _ Position) error {
+			if taken == 0 { // slow, so that others wait to be applied
+				until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })
+			}
+			sum := 0
+			for _, p := range purges {
+				sum += len(p.Purge)
+			}
+			taken, largest = taken+sum, max(largest, sum)
+			return nil
+		}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = f.Serve(ctx)
+	}()
+	until(t, "all are applied", func() bool { return f.Applied().Seq == count })
+	cancel()
+	<-done
+	if taken != size*count || largest > maxFed+size {
+		t.Errorf("%d bytes were applied, %d at once", taken, largest)
+	}
+}
+
 // The connections of one node are few, the newest.
 func TestConnectionsOfOneNode(t *testing.T) {
 	a := startAbused(t)

@@ -173,21 +173,26 @@ func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, found 
 	}
 }
 
-// feed is what comes of a consumer.
+// feed is what comes of a consumer, in batches.
 type feed struct {
-	incoming chan jetstream.Msg
+	incoming chan []jetstream.Msg
 	failed   chan error // why nothing more comes
 	stop     func()
 }
 
+// maxFed is how many bytes of purges are asked for at once, and how many make a batch: purges may
+// have 8 MiB, and who was away may lack any number of them.
+const maxFed = 16 << 20
+
 func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
-	messages, err := c.Messages(jetstream.PullMaxMessages(batchSize), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("follow the purge log: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{incoming: make(chan jetstream.Msg, batchSize), failed: make(chan error, 1)}
+	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1)}
 	var work sync.WaitGroup
+	each := make(chan jetstream.Msg)
 	work.Go(func() {
 		for {
 			m, err := messages.Next()
@@ -196,18 +201,42 @@ func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
 				return
 			}
 			select {
-			case f.incoming <- m:
+			case each <- m:
 			case <-ctx.Done():
 				return
 			}
 		}
 	})
+	work.Go(func() { f.gather(ctx, each) })
 	f.stop = func() {
 		cancel()
 		messages.Stop()
 		work.Wait()
 	}
 	return f, nil
+}
+
+// gather makes batches of what comes while the one before is applied.
+func (f *feed) gather(ctx context.Context, each <-chan jetstream.Msg) {
+	var batch []jetstream.Msg
+	size := 0
+	for {
+		from, to := each, f.incoming
+		if len(batch) == 0 {
+			to = nil
+		}
+		if len(batch) == batchSize || size >= maxFed {
+			from = nil
+		}
+		select {
+		case m := <-from:
+			batch, size = append(batch, m), size+len(m.Data())
+		case to <- batch:
+			batch, size = nil, 0
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // answer is the end of the log as it was when it was asked for.
@@ -265,18 +294,18 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			}
 			from.stop() // the consumer ends by itself
 			from = next
-		case m := <-from.incoming:
-			if err := f.batch(m, from.incoming); err != nil {
+		case batch := <-from.incoming:
+			if err := f.batch(batch); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// batch applies a purge and those that came with it.
-func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
+// batch applies purges that came together.
+func (f *Follower) batch(messages []jetstream.Msg) error {
 	var purges []Logged
-	for {
+	for _, m := range messages {
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read a purge: %w", err)
@@ -288,15 +317,6 @@ func (f *Follower) batch(m jetstream.Msg, incoming <-chan jetstream.Msg) error {
 		case seq == want: // else it had come by the consumer before
 			purges = append(purges, loggedOf(m.Subject(), m.Data()))
 		}
-		if len(purges) == batchSize {
-			break
-		}
-		select {
-		case m = <-incoming:
-			continue
-		default:
-		}
-		break
 	}
 	if len(purges) == 0 {
 		return nil
