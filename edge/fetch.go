@@ -30,6 +30,8 @@ type fetch struct {
 	staleIfError bool
 	// part asks for one slice of have, whose other fragments it has to fit.
 	part bool
+	// conditions says that the request has the client's own, as the answer is for it alone.
+	conditions bool
 }
 
 // statusError is a server error in place of which there is a stale response.
@@ -118,7 +120,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		resp.Body.Close()
 		return &statusError{resp.StatusCode}
 	}
-	storable, why := t.site.Policy.Storable(t.client, answer)
+	storable, why := t.storable(answer)
 	part, whole, partial := httpcache.Range{}, int64(0), resp.StatusCode == http.StatusPartialContent
 	if partial && len(t.request.Header["Range"]) == 0 {
 		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"

@@ -370,6 +370,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		} else if d.StaleIfDown {
 			f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
 		}
+		if passes && have == nil && f.slice.Length == 0 {
+			t.passConditions(x.r.Header)
+		}
 		s.start(f, t)
 	}
 	ctx := x.r.Context()
@@ -416,6 +419,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 			s.pass(x, forward)
 			return true
 		}
+		notModified(x.r, resp)
 		s.passOn(x, resp, st)
 		return true
 	case p == failed && f.open && errors.Is(ferr, origin.ErrShare):

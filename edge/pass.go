@@ -147,7 +147,9 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
-			st.FwdStatus = resp.StatusCode
+			if received == nil {
+				st.FwdStatus = resp.StatusCode
+			}
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			if received == nil {
 				s.fetchAnswered(x.site, x.key, resp.StatusCode)

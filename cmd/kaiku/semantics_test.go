@@ -154,3 +154,29 @@ func TestOriginThatHangsBehindTiers(t *testing.T) {
 		}
 	}
 }
+
+// A client that has a private page already is not sent it again through the tiers.
+func TestConditionsThroughTiers(t *testing.T) {
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "private")
+		w.Header().Set("Etag", `"1"`)
+		if r.Header.Get("If-None-Match") == `"1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, "page")
+	}))
+	t.Cleanup(o.Close)
+	nodes := startRegion(t, o.URL)
+	for _, token := range []string{"", "Bearer ann"} {
+		for range 2 {
+			fields := map[string]string{"If-None-Match": `"1"`}
+			if token != "" {
+				fields["Authorization"] = token
+			}
+			if resp, body := nodes["eu1"].fetch(t, "/page"+token[:min(1, len(token))], fields); resp == nil || resp.StatusCode != 304 || body != "" {
+				t.Errorf("token %q: %v, %q", token, resp, body)
+			}
+		}
+	}
+}
