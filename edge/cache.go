@@ -15,7 +15,7 @@ import (
 // goes.
 const maxFragments = 1024
 
-// maxVariants bounds the variants of one URI; the oldest goes.
+// maxVariants bounds the variants of one URI; the oldest goes of those that nobody hits.
 const maxVariants = 64
 
 // entry is a stored response. Its body is the object's, or in fragments.
@@ -139,7 +139,7 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date()}
 	w := c.store.Create(b.header(b.uri))
-	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants)))
+	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants, func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
 	return err
 }
 

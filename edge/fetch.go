@@ -44,7 +44,9 @@ var errChanged = errors.New("the origin's representation changed")
 
 // start flies f in a goroutine of the server's.
 func (s *Server) start(f *flight, t *fetch) {
+	s.flights.begin(t.born.url)
 	s.work.Go(func() {
+		defer s.flights.end(t.born.url)
 		began := time.Now()
 		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more

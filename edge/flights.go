@@ -24,6 +24,7 @@ type flights struct {
 	mu     sync.Mutex // taken before that of a flight
 	byKey  map[flightKey]*flight
 	slices map[sliceKey][]*flight
+	urls   map[string]int // fetches under way, those that nobody may join too
 }
 
 // sliceKey is what flights of slices are found by, which may overlap only if they know nothing of
@@ -173,16 +174,27 @@ func (fs *flights) remove(f *flight) {
 	}
 }
 
-// has says whether there is a flight of a key, whatever its stage.
-func (fs *flights) has(key httpcache.Key) bool {
+// begin notes that what may be stored for a URL is being fetched, and end that it is no more.
+func (fs *flights) begin(url string) { fs.fetching(url, 1) }
+func (fs *flights) end(url string)   { fs.fetching(url, -1) }
+
+func (fs *flights) fetching(url string, n int) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for stage := origin.ToOwner; stage <= origin.ToOrigin; stage++ {
-		if fs.byKey[flightKey{key, stage}] != nil {
-			return true
-		}
+	if fs.urls == nil {
+		fs.urls = map[string]int{}
 	}
-	return false
+	if fs.urls[url] += n; fs.urls[url] == 0 {
+		delete(fs.urls, url)
+	}
+}
+
+// has reports whether anything is being fetched for a URL: a variant, a slice, or what nobody may join
+// too.
+func (fs *flights) has(url string) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.urls[url] > 0
 }
 
 // reaches reports whether there is a flight of a whole response that has, or will soon have, the byte at

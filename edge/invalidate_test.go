@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -153,5 +155,45 @@ func TestInvalidationInACrowd(t *testing.T) {
 	}
 	if n := e.Store.Stats().Purges; n != records {
 		t.Errorf("%d records of purges, and %d before", n, records)
+	}
+}
+
+// It makes no difference that nobody else may wait for that fetch, or that it is of a variant or a slice.
+func TestInvalidationDuringOtherFills(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fields []string
+	}{
+		{"with credentials", []string{"Authorization: Bearer ann"}},
+		{"a slice", []string{"Range: bytes=0-1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var written atomic.Bool
+			fetched, goOn := make(chan struct{}), make(chan struct{})
+			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					written.Store(true)
+					return
+				}
+				w.Header().Set("Cache-Control", "public, max-age=1000")
+				is := "old"
+				if written.Load() {
+					is = "new"
+				} else {
+					close(fetched)
+					<-goOn
+				}
+				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(is))
+			})
+			first := make(chan answer)
+			go func() { first <- e.do(e.request("GET", "/a", "", c.fields...)) }()
+			<-fetched
+			e.do(e.request("POST", "/a", "")).wants(t, 200, "")
+			close(goOn)
+			<-first
+			e.settle()
+			until(t, "what was fetched is stored or not", func() bool { return !e.flights.has("www.example/a") })
+			e.get("/a").wants(t, 200, "new")
+		})
 	}
 }

@@ -239,7 +239,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
 			s.cache.changed.set(u, x.r.Method, time.Now())
 		} // a record is only worth its room where there is something that it makes gone
-		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(k) {
+		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) {
 			p.URLs, keys = append(p.URLs, u), append(keys, string(k))
 		}
 	}

@@ -55,3 +55,21 @@ func TestVariantsByLongValues(t *testing.T) {
 		t.Errorf("%q, %v", got.body, got.header)
 	}
 }
+
+// Variants that nobody asks for a second time don't push out one that is hit.
+func TestJunkVariants(t *testing.T) {
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=1000")
+		w.Header().Set("Vary", "Accept-Language")
+		_, _ = io.WriteString(w, r.Header.Get("Accept-Language"))
+	})
+	for range 2 {
+		e.get("/a", "Accept-Language: fi").wants(t, 200, "fi")
+	}
+	for i := range maxVariants + 6 {
+		e.get("/a", fmt.Sprintf("Accept-Language: junk%d", i))
+	}
+	if got := e.get("/a", "Accept-Language: fi"); !got.isHit() || got.body != "fi" {
+		t.Errorf("%q, %v", got.body, got.cacheStatus())
+	}
+}

@@ -324,6 +324,13 @@ func (s *Store) Get(key string) *Object {
 	return o
 }
 
+// Hits is how often the object of a key was hit since it was written, of which only the first few are
+// counted. It counts no hit itself.
+func (s *Store) Hits(key string) uint8 {
+	_, hits := s.index.hits(idOf(key).slot())
+	return hits
+}
+
 // Hot is Get for an object of the RAM tier; it returns nil for any other. It counts no hit, so that Get may follow: Hit does.
 func (s *Store) Hot(key string) *Object {
 	slot := idOf(key).slot()

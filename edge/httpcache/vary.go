@@ -138,11 +138,13 @@ func Select(variants []Variant, request http.Header) *Variant {
 	return best
 }
 
-// AddVariant returns the variants with v in place of the one with its fields, and at most limit of them, the newest.
-func AddVariant(variants []Variant, v Variant, limit int) []Variant {
+// AddVariant returns the variants with v in place of the one with its fields, and at most limit of
+// them. The oldest goes of those that nobody uses, and else the oldest of all.
+func AddVariant(variants []Variant, v Variant, limit int, used func(Key) bool) []Variant {
 	out := slices.DeleteFunc(slices.Clone(variants), func(o Variant) bool { return slices.Equal(o.Fields, v.Fields) })
-	if n := len(out) + 1 - limit; n > 0 {
-		out = out[n:]
+	for len(out) >= limit {
+		i := max(0, slices.IndexFunc(out, func(o Variant) bool { return !used(o.Key) }))
+		out = slices.Delete(out, i, i+1)
 	}
 	return append(out, v)
 }

@@ -109,13 +109,17 @@ func TestAddVariant(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	var list []Variant
-	for _, v := range []struct{ add, want string }{
-		{"a", "a"}, {"b", "a b"}, {"c", "a b c"},
-		{"a", "b c a"}, // in place of the one with its fields
-		{"d", "c a d"}, // the oldest goes
+	used := ""
+	for _, v := range []struct{ add, want, used string }{
+		{"a", "a", ""}, {"b", "a b", ""}, {"c", "a b c", ""},
+		{"a", "b c a", ""},  // in place of the one with its fields
+		{"d", "c a d", ""},  // the oldest goes
+		{"e", "c d e", "c"}, // of those that nobody uses
+		{"f", "d e f", "c d e"},
 	} {
+		used = v.used
 		before := keys(list)
-		next := AddVariant(list, variant(v.add, 0, "Accept: "+v.add), 3)
+		next := AddVariant(list, variant(v.add, 0, "Accept: "+v.add), 3, func(k Key) bool { return strings.Contains(used, string(k)) })
 		if keys(list) != before {
 			t.Errorf("adding %s changed the list that was given from %q to %q", v.add, before, keys(list))
 		}
