@@ -9,6 +9,22 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Serial asks a name server at host:port for the serial of a zone that it is to have.
+func Serial(ctx context.Context, server, zone string) (uint32, error) {
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA)
+	q.RecursionDesired = false
+	resp, _, err := new(dns.Client).ExchangeContext(ctx, q, server)
+	if err != nil {
+		return 0, fmt.Errorf("ask the name server %s for the serial of %s: %w", server, zone, err)
+	}
+	for _, rr := range resp.Answer {
+		if soa, ok := rr.(*dns.SOA); ok && resp.Authoritative {
+			return soa.Serial, nil
+		}
+	}
+	return 0, fmt.Errorf("name server %s does not have %s: %s", server, zone, dns.RcodeToString[resp.Rcode])
+}
+
 // lookupTries is how often Lookup asks over UDP, which may lose packets.
 const lookupTries = 5
 

@@ -12,12 +12,14 @@ import (
 
 func checkCommand() *cobra.Command {
 	var config string
+	var offline bool
 	cmd := &cobra.Command{
 		Use:   "check [FILE | --config FILE]",
 		Short: "Tell everything that is wrong with a fleet file and its zones",
 		Long: `Tell everything that is wrong with a fleet file and its zones, each thing with its line.
 
-What works but is hardly meant is a warning: it does not make check fail, and nodes log it when they start.`,
+What works but is hardly meant is a warning: it does not make check fail, and nodes log it when they start.
+The fleet's name servers are asked for the serials of their zones, to find those that would go backwards.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileArgument(cmd, args, &config); err != nil {
@@ -28,6 +30,10 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 			}
 			f, zones, err := loadFleet(config)
 			if err == nil {
+				f.auditZones(zones)
+				if !offline {
+					f.checkSerials(cmd.Context(), zones)
+				}
 				f.checkFiles()
 				f.checkSandbox(f.warnf)
 				err = f.file.failure()
@@ -47,6 +53,7 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 		},
 	}
 	configFlag(cmd, &config)
+	cmd.Flags().BoolVar(&offline, "offline", false, "don't ask the fleet's name servers for the serials of their zones")
 	return cmd
 }
 

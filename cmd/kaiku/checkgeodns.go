@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -119,8 +120,7 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 	}
 }
 
-// checkNames finds hosts that no name leads to, and edge names that no site answers. Hosts outside
-// of the zones have their names elsewhere.
+// checkNames finds hosts that no name leads to, and edge names that no site answers.
 func (f *Fleet) checkNames(s *geodns.Server) {
 	var zones []string
 	for i := range f.GeoDNS.Zones {
@@ -136,11 +136,29 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 	f.checkOriginNames(s, zones)
 	for i := range f.Sites {
 		for j, host := range lowerHosts(f.Sites[i].Hosts) {
-			if inZone(zones, strings.TrimPrefix(host, "*.")) && !s.Leads(host) {
-				f.warnf(fmt.Sprintf("sites[%d].hosts[%d]", i, j), "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges", host)
+			switch at := fmt.Sprintf("sites[%d].hosts[%d]", i, j); {
+			case net.ParseIP(strings.Trim(host, "[]")) != nil || len(zones) == 0:
+			case !inZone(zones, strings.TrimPrefix(host, "*.")):
+				f.warnf(at, "%s is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it%s", host, didYouMean(host, zones))
+			case !s.Leads(host):
+				f.warnf(at, "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges", host)
 			}
 		}
 	}
+}
+
+// didYouMean names the host in the zone that was probably meant.
+func didYouMean(host string, zones []string) string {
+	label, above, _ := strings.Cut(host, ".")
+	for _, domain := range []string{above, host} {
+		if near := nearest(domain, zones); near != "" {
+			if domain == above {
+				near = label + "." + near
+			}
+			return "; did you mean " + near + "?"
+		}
+	}
+	return ""
 }
 
 // checkOriginNames finds origin servers that edges can't find, as the zone that they are in has no

@@ -95,6 +95,10 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 			return nil, nil, err
 		}
 	}
+	f.auditZones(zones)
+	if !fl.warned {
+		f.checkSerials(cmd.Context(), zones)
+	}
 	f.checkFiles()
 	f.checkSandbox(f.errorf)
 	if !fl.warned {

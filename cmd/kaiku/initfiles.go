@@ -146,7 +146,11 @@ func (f *firstFiles) write(dir string, out io.Writer) error {
 		fmt.Fprintln(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`)
 	}
 	config := filepath.Join(dir, "fleet.yaml")
-	fleet, _, err := loadFleet(config)
+	fleet, zones, err := loadFleet(config)
+	if err == nil {
+		fleet.auditZones(zones)
+		err = fleet.file.failure()
+	}
 	if err != nil {
 		fmt.Fprintf(out, "%v\n%s fails its check: correct it, and run kaiku check %[2]s\n", err, config)
 		return errReported

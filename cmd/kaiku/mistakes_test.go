@@ -26,8 +26,12 @@ func wrong(t *testing.T, text string) string {
 
 func wrongIn(t *testing.T, file string) string {
 	t.Helper()
-	f, _, err := loadFleet(file)
+	f, zones, err := loadFleet(file)
 	var told []string
+	if err == nil {
+		f.auditZones(zones)
+		err = f.file.failure()
+	}
 	if err == nil {
 		for _, w := range f.file.warns {
 			told = append(told, fmt.Sprintf("%d:%d: warning: %s", w.line, w.col, w.msg))
@@ -214,7 +218,10 @@ func TestMistakesOfMeaning(t *testing.T) {
 				`6:73: warning: geodns.zones[0].edges.@: no site has the host example.com: its clients get 421 from the edges`},
 		{"a host that the zone file has", strings.Replace(origin("http://origin.example.net"), "www.example.com", "mail.example.com", 1) + zone(""), ""},
 		{"a host below a wildcard", origin("http://origin.example.net") + zone("\"*\": {}"), ""},
-		{"a host elsewhere", strings.Replace(origin("http://origin.example.net"), "www.example.com", "www.example.org", 1) + zone(""), ""},
+		{"a host elsewhere", strings.Replace(origin("http://origin.example.net"), "www.example.com", "www.shop.test", 1) + zone(""),
+			"1:30: warning: sites[0].hosts[0]: www.shop.test is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it"},
+		{"a host elsewhere by mistake", strings.Replace(origin("http://origin.example.net"), "www.example.com", "www.exampel.com", 1) + zone(""),
+			"1:30: warning: sites[0].hosts[0]: www.exampel.com is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it; did you mean www.example.com?"},
 		{"a wildcard without a name", strings.Replace(origin("http://origin.example.net"), "[www.example.com]", "[\"*.example.com\"]", 1) + zone("www: {}"),
 			"1:30: warning: sites[0].hosts[0]: the zone has no name *.example.com, so that nobody finds it: add it to geodns.zones, below edges"},
 
@@ -234,8 +241,8 @@ func TestMistakesOfMeaning(t *testing.T) {
 			"3:87: nodes.hel1.edge.admin: node hel1 listens on :80 for http already: admin needs a port of its own"},
 		{"two listeners on one port of two addresses", site + edges + "edge: { http: \"203.0.113.10:9080\" }\n", ""},
 		{"HTTP where HTTPS is", site + edges + "tls: { certificates: [{ cert: c, key: k }] }\nedge: { http: \":443\" }\n", "6:9: edge.http: node hel1 listens on :443 for https already: http needs a port of its own"},
-		{"DNS and the control plane", site + "nodes: { fra1: { roles: [geodns, control], addresses: [203.0.113.30], control: { listen: \":53\" } } }\nsecrets: { fleet_key: k }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
-			"2:82: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
+		{"DNS and the control plane", site + "nodes: { fra1: { roles: [geodns, control], addresses: [192.0.2.30], control: { listen: \":53\" } } }\nsecrets: { fleet_key: k }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
+			"2:80: nodes.fra1.control.listen: node fra1 listens on :53 for geodns already: control needs a port of its own"},
 		{"any port", site + edges + "edge: { http: \":0\", admin: \"127.0.0.1:0\" }\n", ""},
 
 		{"no sites", edges, "1:1: warning: sites: there are no sites: edges answer 421 to everything"},
@@ -292,13 +299,53 @@ geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} 
 		{"all is well", soa + ns + glue, ""},
 		{"name servers of others", soa + "@ 60 IN NS ns.example.net.\n", ""},
 		{"a name server without an address", soa + ns + strings.Split(glue, "ns2")[0],
-			"3:1: warning: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
+			"3:12: warning: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
 		{"a name server that is no node", soa + ns + strings.Replace(glue, "203.0.113.10", "203.0.113.99", 1),
-			"4:1: warning: 203.0.113.99 of the name server ns1.example.com is no node with the role geodns: does a server outside of the fleet answer there?"},
+			"4:13: warning: 203.0.113.99 of the name server ns1.example.com is no node with the role geodns: does a server outside of the fleet answer there?"},
 		{"an address at an edge name", soa + ns + glue + "www 60 IN A 203.0.113.10\n",
 			"6:1: www.example.com is an edge name of the fleet file, and has A here: remove this line, as the edges answer for the name"},
 		{"an alias at an edge name", soa + ns + "www 60 IN CNAME mail\n" + glue,
 			"4:1: www.example.com is an edge name of the fleet file, and has CNAME here: remove this line, as the edges answer for the name"},
+		{"no name server with an address", soa + ns,
+			"2:12: the zone has no address of the name server ns1.example.com, so that nobody finds it: add its A or AAAA record\n" +
+				"3:12: the zone has no address of the name server ns2.example.com, so that nobody finds it: add its A or AAAA record"},
+		{"name servers that are no nodes", soa + ns + "ns1 60 IN A 192.0.2.1\nns2 60 IN AAAA 2001:DB8::0:1\n",
+			"4:13: 192.0.2.1 of the name server ns1.example.com is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as 203.0.113.10\n" +
+				"5:16: 2001:db8::1 of the name server ns2.example.com is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as 203.0.113.10"},
+		{"an NS without the dot at its end", soa + "@ 60 IN NS ns1.example.com\n@ 60 IN NS ns2\n" + glue,
+			"2:12: NS ns1.example.com has no dot at its end, so that it means ns1.example.com.example.com: write ns1.example.com."},
+		{"an NS elsewhere without the dot at its end", soa + ns + "@ 60 IN NS ns.dns.test ; of others\n" + glue,
+			"4:12: warning: the zone has no address of the name server ns.dns.test.example.com, so that nobody finds it: add its A or AAAA record, or write ns.dns.test. if that is the whole name"},
+		{"an NS that is an alias", soa + ns + "ns1 60 IN A 203.0.113.10\nns2 60 IN CNAME ns1\n",
+			"3:12: the name server ns2.example.com is an alias (CNAME or DNAME), which resolvers don't follow (RFC 2181, 10.3): name the server that it leads to, or give it A or AAAA records"},
+		{"an NS that is an edge name", soa + ns + "@ 60 IN NS WWW\n" + glue,
+			"4:12: warning: the name server www.example.com is an edge name, which is answered with the edges near a client: the zone above needs addresses that stay: name it otherwise, with A or AAAA records of nodes with the role geodns"},
+		{"an NS that is an address", soa + ns + "@ 60 IN NS 203.0.113.10\n" + glue,
+			"4:12: NS wants a name, and 203.0.113.10 is an address: give it to a name by an A or AAAA record, and write that name here"},
+		{"an NS that is the root", soa + ns + "@ 60 IN NS .\n" + glue, "4:12: NS names no server: write the name of one"},
+		{"a delegation without glue", soa + ns + glue + "shop 60 IN NS ns.shop\n",
+			"6:15: the delegation of shop.example.com has no address for its name server ns.shop.example.com, which is below it, so that nobody finds it: add one as glue, such as: ns.shop IN A 192.0.2.53"},
+		{"a delegation with some glue", soa + ns + glue + "shop 60 IN NS ns.shop\n\t60 IN NS\tns4.shop\nns.shop 60 IN A 192.0.2.1\nmail.shop 60 IN MX 1 nowhere\n",
+			"7:11: warning: the delegation of shop.example.com has no address for its name server ns4.shop.example.com, which is below it, so that nobody finds it: add one as glue, such as: ns4.shop IN A 192.0.2.53"},
+		{"a delegation to others", soa + ns + glue + "shop 60 IN NS ns.example.net.\nb 60 IN NS ns1\nc 60 IN NS d.shop\n", ""},
+		{"an MX at an alias", soa + ns + glue + "@ 60 IN MX 10 mail\nmail 60 IN CNAME ns1\n",
+			"6:15: warning: mail.example.com is an alias (CNAME or DNAME), which MX must not name (RFC 2181, 10.3), so that some don't find it: name the host that it leads to"},
+		{"an MX without an address", soa + ns + glue + "@ 60 IN MX 10 mail\n", "6:15: MX names mail.example.com, which has no address: add its A or AAAA record"},
+		{"an MX without an address beside another", soa + ns + glue + "@ 60 IN MX 10 mail\n@ 60 IN MX 20 mx.example.net.\n",
+			"6:15: warning: MX names mail.example.com, which has no address: add its A or AAAA record"},
+		{"an MX at an edge name", soa + ns + glue + "@ 60 IN MX 10 www\n", "6:15: warning: www.example.com is an edge name, and edges take no mail: name the mail server"},
+		{"an MX that is an address", soa + ns + glue + "@ 60 IN MX 10 192.0.2.1.\n", "6:15: MX wants a name, and 192.0.2.1 is an address: give it to a name by an A or AAAA record, and write that name here"},
+		{"no mail", soa + ns + glue + "@ 60 IN MX 0 .\n", ""},
+		{"an SRV without an address", soa + ns + glue + "_sip._tcp 60 IN SRV 1 2 5060 sip\n", "6:30: warning: SRV names sip.example.com, which has no address: add its A or AAAA record"},
+		{"an alias that leads nowhere", soa + ns + glue + "shop 60 IN CNAME shops.test\n_acme 60 IN CNAME later\n",
+			"6:18: warning: the alias shop leads nowhere, as there is no shops.test.example.com, or write shops.test. if that is the whole name"},
+		{"an alias without the dot at its end", soa + ns + glue + "shop 60 IN CNAME www.example.com\n",
+			"6:18: CNAME www.example.com has no dot at its end, so that it means www.example.com.example.com: write www.example.com."},
+		{"an alias of an address", soa + ns + glue + "shop 60 IN CNAME 203.0.113.10\n", "6:18: CNAME wants a name, and 203.0.113.10 is an address: use an A or AAAA record"},
+		{"aliases that lead somewhere", soa + ns + glue + "shop 60 IN CNAME www\nshop2 60 IN CNAME shop\n*.dev 60 IN A 192.0.2.1\nshop3 60 IN CNAME a.dev\n", ""},
+		{"a signed zone", soa + ns + glue + "www 60 IN NSEC @ A\n@ 60 IN DNSKEY 257 3 13 AAAA\n",
+			"6:11: the zone is signed (NSEC), and edges can't be: resolvers that check signatures refuse the whole domain; give the zone unsigned, and have the registrar remove the DS records"},
+		{"a delegation that is signed", soa + ns + glue + "shop 60 IN NS ns.example.net.\nshop 60 IN DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n", ""},
 		{"no SOA", ns + glue, "1:1: no SOA at example.com.; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300"},
 		{"no NS", soa + glue, "1:1: no NS at example.com.; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1"},
 	} {
@@ -313,6 +360,20 @@ geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} 
 				t.Errorf("the zone file is not named:\n%s", told.String())
 			}
 		})
+	}
+}
+
+// An edge name is no name server where one of its edges answers no DNS, also below a wildcard.
+func TestNameServerThatIsAnEdge(t *testing.T) {
+	const fleet = `sites: [{ name: www, hosts: ["*.example.com"], origin: { servers: ["http://origin.example.net"] } }]
+nodes:
+  hel1: { roles: [edge, geodns], location: [60.17, 24.94], addresses: [203.0.113.10] }
+  nyc1: { roles: [edge], location: [40.71, -74.01], addresses: [198.51.100.20] }
+geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { "*": {} } }] }
+`
+	got := wrongIn(t, writeFleet(t, fleet, "@ 60 IN SOA ns1 h 1 2 3 4 5\n@ 60 IN NS ns1\n@ 60 IN NS ns2\nns1 60 IN A 203.0.113.10\n"))
+	if want := "3:12: the name server ns2.example.com is an edge name, which is answered with the edges near a client: the zone above needs addresses that stay: name it otherwise, with A or AAAA records of nodes with the role geodns"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
