@@ -1,9 +1,9 @@
 package geodns
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -35,8 +35,9 @@ type zoneParser struct {
 	fixed      bool // ttl is of a $TTL (RFC 2308 section 4)
 
 	generated int
-	depth     int    // of the file in those that include it
-	data      []byte // space for that of a record
+	params    []svcParam // of the record that is read, beside those that the library reads
+	depth     int        // of the file in those that include it
+	data      []byte     // space for that of a record
 
 	many map[manyOf]map[string]bool // the records of large sets
 }
@@ -84,23 +85,39 @@ func (p *zoneParser) entry(e *entry) {
 
 // generate lets the library count; but it would give the records a TTL of its own where the directive has none.
 func (p *zoneParser) generate(e *entry) {
-	f := e.fields()
+	w := e.words()
 	at, hasTTL := 3, false // of the type
-	for ; at < len(f) && (f[at][0] >= '0' && f[at][0] <= '9' || isClass(f[at])); at++ {
-		hasTTL = hasTTL || !isClass(f[at])
+	for ; at < len(w) && (w[at].text[0] >= '0' && w[at].text[0] <= '9' || isClass(w[at].text)); at++ {
+		hasTTL = hasTTL || !isClass(w[at].text)
 	}
-	if at+1 >= len(f) {
+	if at+1 >= len(w) {
 		p.failAt(e, "$GENERATE wants a range, an owner, a type and data")
 		return
 	}
-	if !hasTTL {
-		if !p.hasTTL {
-			p.failAt(e, "record without a TTL; write $TTL above it")
-			return
-		}
-		f = slices.Insert(f, 3, strconv.Itoa(int(p.ttl)))
+	if !hasTTL && !p.hasTTL {
+		p.failAt(e, "record without a TTL; write $TTL above it")
+		return
 	}
-	p.records(e, strings.Join(f, " ")+"\n")
+	// A quoted word is what is in it, but for strings.
+	plain := func(w word) string { return strings.Trim(w.text, `"`) }
+	text := "$GENERATE " + plain(w[1]) + " " + plain(w[2])
+	if !hasTTL {
+		text += " " + strconv.Itoa(int(p.ttl))
+	}
+	for _, w := range w[3 : at+1] {
+		text += " " + w.text
+	}
+	switch rrtype := strings.ToUpper(w[at].text); forms[rrtype] {
+	case "one name", forms["A"], forms["AAAA"], forms["MX"], forms["SRV"]:
+		for _, w := range w[at+1:] {
+			text += " " + plain(w)
+		}
+		text += "\n"
+	default:
+		end := w[at].at + len(w[at].text)
+		text += e.text[end:]
+	}
+	p.records(e, text)
 }
 
 func isClass(s string) bool {
@@ -110,6 +127,10 @@ func isClass(s string) bool {
 
 // records reads what text, that of the entry, says: one record, or what a $GENERATE makes.
 func (p *zoneParser) records(e *entry, text string) {
+	p.params = nil
+	if _, _, rrtype := e.explain(); rrtype == "HTTPS" || rrtype == "SVCB" {
+		text, p.params = numbered(e)
+	}
 	zp := p.parser(text)
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
 		if strings.HasPrefix(text, "$") {
@@ -151,6 +172,12 @@ func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	}
 	// Some of what the library takes has no wire form.
 	data, err := rewire(rr)
+	if form := forms[dns.Type(h.Rrtype).String()]; err != nil && form != "" {
+		err = fmt.Errorf("want %s: %w", form, err)
+	}
+	if err == nil && (h.Rrtype == dns.TypeSVCB || h.Rrtype == dns.TypeHTTPS) {
+		data, err = svcbData(data, p.params)
+	}
 	if err != nil {
 		p.failAt(e, fmt.Sprintf("%s: %v", dns.Type(h.Rrtype), err))
 		p.broken = true
@@ -221,7 +248,7 @@ func rewire(rr dns.RR) ([]byte, error) {
 			return buf[header:end], nil
 		}
 		if len(buf) > dns.MaxMsgSize {
-			return nil, fmt.Errorf("data is not valid")
+			return nil, errors.New(strings.TrimPrefix(err.Error(), "dns: "))
 		}
 		buf = make([]byte, 16*len(buf))
 	}
@@ -263,6 +290,18 @@ var atLine = regexp.MustCompile(`^dns: (.*) at line: (\d+):(\d+)$`)
 // syntax reports an error of the library, whose lines count from the first of the entry.
 func (p *zoneParser) syntax(e *entry, err error) {
 	p.broken = true
+	rrtype := ""
+	if !strings.HasPrefix(e.text, "$") {
+		wrong, msg, found := e.explain()
+		if rrtype = found; wrong != nil {
+			p.failWord(e, wrong, msg)
+			return
+		}
+		if msg != "" {
+			p.fail(e.line, 0, msg)
+			return
+		}
+	}
 	m := atLine.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
 	if m == nil {
 		p.failAt(e, err.Error())
@@ -276,10 +315,10 @@ func (p *zoneParser) syntax(e *entry, err error) {
 	}
 	msg, token, _ := strings.Cut(m[1], ": \"")
 	if token = strings.TrimSuffix(token, `"`); token == "" || token == `\n` {
-		p.fail(line, max(1, col), msg+": the line ends early")
+		p.fail(line, max(1, col), say(rrtype, msg, ""))
 		return
 	}
-	p.fail(line, p.column(line, col, token), msg+": "+strconv.Quote(token))
+	p.fail(line, p.column(line, col, token), say(rrtype, msg, token))
 }
 
 // column finds where a token begins, which the library saw end at col or just before.

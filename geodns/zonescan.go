@@ -1,6 +1,9 @@
 package geodns
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // entry is one entry of a master file: a directive, or a record with its parentheses, from its first line to its last.
 type entry struct {
@@ -30,7 +33,13 @@ func (s *scanner) next() (e entry, found bool) {
 		open             []entryError // parentheses
 		quoteCol         int
 		col, i, lineFrom int
+		octet            *entryError // which is told where nothing else is wrong
 	)
+	defer func() {
+		if e.err == nil {
+			e.err = octet
+		}
+	}()
 	fail := func(line, col int, msg string) {
 		if e.err == nil {
 			e.err = &entryError{line, col, msg}
@@ -52,6 +61,9 @@ func (s *scanner) next() (e entry, found bool) {
 		case comment, c == ' ', c == '\t', c == '\r':
 		case c == '\\':
 			found = true
+			if n, ok := decimal(s.rest[i+1:]); ok && n > 255 && octet == nil {
+				octet = &entryError{s.line, col, fmt.Sprintf("%s is no octet: want \\000 to \\255 (RFC 1035 section 5.1)", s.rest[i:i+4])}
+			}
 			if i+1 < len(s.rest) && s.rest[i+1] != '\n' {
 				i++
 			}

@@ -27,7 +27,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		z := &g.Zones[i]
 		at := fmt.Sprintf("geodns.zones[%d]", i)
 		f.checkEdgeNames(at, z)
-		if !isHost(z.Name) || z.Name == "" {
+		if !isZone(z.Name) {
 			f.errorf(at, "zone %q is not a domain name", z.Name)
 			continue
 		}
@@ -67,6 +67,9 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	}
 	return zones
 }
+
+// isZone reports whether a name can be that of a zone: a host's, or one of RFC 2317 section 4, such as 0/25.2.0.192.in-addr.arpa.
+func isZone(name string) bool { return name != "" && isHost(strings.ReplaceAll(name, "/", "-")) }
 
 // checkNameServers finds name servers that have nothing to answer, and zones that nobody answers.
 func (f *Fleet) checkNameServers() {

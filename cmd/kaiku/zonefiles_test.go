@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +56,29 @@ func TestIncludeStaysInside(t *testing.T) {
 			}
 		case err == nil || !strings.Contains(err.Error(), "zones/zone:5:1: include "+include+": ") || !strings.Contains(err.Error(), want):
 			t.Errorf("$INCLUDE %s: error is %v, want %s", include, err, want)
+		}
+	}
+}
+
+// A zone may have a name of RFC 2317 section 4. It is answered as any other, and its copy is a file like the others.
+func TestZoneOfRFC2317(t *testing.T) {
+	k := newKeeping(t)
+	k.zone("b", "1 PTR www.a.example.\n")
+	text, err := os.ReadFile(filepath.Join(k.dir, "fleet.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const zone = "0/25.2.0.192.in-addr.arpa"
+	k.write("fleet.yaml", strings.Replace(string(text), "}]", "}, { name: "+zone+", file: zones/b.zone }]", 1))
+	stop := k.start(true)
+	defer stop()
+	if err := askSOA(t.Context(), (&net.Dialer{}).DialContext, k.dns, zone); err != nil {
+		t.Error(err)
+	}
+	until(t, "its copy is kept", func() bool { return exists(filepath.Join(k.dir, "copies/zones/0%2F25.2.0.192.in-addr.arpa.tar")) })
+	for _, name := range []string{"/25.example", "0/.example", "a b.example", "0//25.example"} {
+		if isZone(name) != (name == "0//25.example") {
+			t.Errorf("%q is taken wrongly", name)
 		}
 	}
 }
