@@ -81,6 +81,16 @@ func (c *cache) open(o *storage.Object) *entry {
 	return nil
 }
 
+// variesByCoding reports whether what is stored for a URI varies by Accept-Encoding alone.
+func (c *cache) variesByCoding(uri httpcache.Key) bool {
+	o := c.store.Get(string(uri))
+	if o == nil || !isVariants(o.Data()) {
+		return false
+	}
+	variants := recordOf(o).variants
+	return len(variants) > 0 && slices.Equal(names(variants[len(variants)-1]), []string{"Accept-Encoding"})
+}
+
 func names(v httpcache.Variant) []string {
 	out := make([]string, len(v.Fields))
 	for i, f := range v.Fields {
@@ -137,7 +147,7 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 	if o := c.store.Get(string(b.uri)); o != nil && isVariants(o.Data()) {
 		have, _ = decodeVariants(b.uri, o.Data()) // a malformed list is begun anew
 	}
-	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date()}
+	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date(), Language: s.Header.Get("Content-Language")}
 	w := c.store.Create(b.header(b.uri))
 	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants, func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
 	return err

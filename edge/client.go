@@ -29,6 +29,7 @@ type client struct {
 	resetting        atomic.Pointer[rate.Limiter] // how fast it takes requests back; nil if it has taken none back
 	credit           atomic.Int64                 // bytes that it may have sent for what it asked
 	cut              func() error                 // ends the connection
+	reset            func()                       // has the end of the connection be a reset, of TCP
 	share            *share                       // of its network; nil if that is not limited
 
 	place    *list.Element // in the list of idle ones

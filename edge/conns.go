@@ -227,6 +227,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			continue
 		}
 		out := &clientConn{Conn: conn, conns: l.conns, release: release}
+		out.reset = func() {
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+		}
 		out.cut, out.share = out.Close, l.conns.share(conn.RemoteAddr())
 		return out, nil
 	}

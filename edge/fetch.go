@@ -198,7 +198,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	shared, why := t.site.Policy.Storable(t.client, updated)
 	switch {
 	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)):
-		s.forgetURL(t.born.url) // it is stored for requests that it may not be the answer to any more
+		s.forgetURL(t.born.url, t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
 		shared = false
 	case shared:
 		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.target)); err == nil {
@@ -273,6 +273,9 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	defer resp.Body.Close()
 	fragment := part.Length != whole
 	b := &t.born
+	if len(answer.Header["Vary"]) == 0 && s.cache.variesByCoding(b.uri) {
+		answer.Header.Set("Vary", "Accept-Encoding") // of such a server, the variant without coding
+	}
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
 	b.tags = tagsOf(answer.Header, t.site, t.target)
 	private := t.site.Policy.RemoveOwn(answer)

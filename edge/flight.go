@@ -273,5 +273,7 @@ func (s *Server) receive(resp *http.Response, asked, answered time.Time) *httpca
 	if len(h["Date"]) == 0 {
 		h.Set("Date", answered.UTC().Format(http.TimeFormat))
 	}
-	return &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: asked, ResponseTime: answered}
+	answer := &httpcache.Stored{Status: resp.StatusCode, Header: h, RequestTime: asked, ResponseTime: answered}
+	answer.VaryByCoding()
+	return answer
 }

@@ -401,6 +401,9 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	b, e, ferr, forLeader := f.body, f.entry, f.err, f.forLeader
 	f.mu.Unlock()
 	v, tags := httpcache.Variant{Fields: b.born.fields}, b.born.tags
+	if b.stored != nil {
+		v.Language = b.stored.Header.Get("Content-Language")
+	}
 	if e != nil {
 		tags = e.object.Tags()
 	}
@@ -433,7 +436,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		return true
 	case header.Epoch > f.header.Epoch && s.Store.Purged(f.header.Epoch, x.target.URL(), tags):
 		return false // purged before this request came, by a tag that nobody knew when it joined
-	case !v.Matches(x.r.Header):
+	case !v.Matches(x.r.Header) && !v.Speaks(x.r.Header):
 		x.variant = x.key.Variant(httpcache.VaryFields(names(v), x.r.Header))
 		return false
 	case b.stored != nil:

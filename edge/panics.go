@@ -25,6 +25,11 @@ func (s *Server) recovered(x *exchange) {
 	if p == nil {
 		return
 	}
+	if !x.r.ProtoAtLeast(1, 1) { // its client takes the end of the connection for the end of the response
+		if from, _ := x.r.Context().Value(clientKey{}).(*client); from != nil && from.reset != nil {
+			defer from.reset()
+		}
+	}
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}

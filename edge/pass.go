@@ -176,7 +176,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	p.ServeHTTP(x.w, x.r)
 }
 
-// learn freshens a stored response by the answer to a HEAD, or makes it gone if they don't agree (RFC 9111, 4.3.5).
+// learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree (RFC 9111, 4.3.5).
 func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
@@ -200,7 +200,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.target))
 	} else {
 		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
-		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}}, string(x.key))
+		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
 	}
 	if err != nil {
 		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.target.URL(), "error", err)

@@ -121,6 +121,8 @@ type variantRecord struct {
 type storedVariant struct {
 	Vary []storedField `json:"vary"`
 	Date time.Time     `json:"date"`
+	// Language is missing in lists of before, and where there is none.
+	Language string `json:"language,omitempty"`
 }
 
 type storedField struct {
@@ -132,7 +134,7 @@ type storedField struct {
 func encodeVariants(variants []httpcache.Variant) []byte {
 	var r variantRecord
 	for _, v := range variants {
-		stored := storedVariant{Date: v.Date}
+		stored := storedVariant{Date: v.Date, Language: v.Language}
 		for _, f := range v.Fields {
 			stored.Vary = append(stored.Vary, storedField{f.Name, []byte(f.Value), f.Present})
 		}
@@ -156,7 +158,7 @@ func decodeVariants(uri httpcache.Key, b []byte) ([]httpcache.Variant, error) {
 		if len(stored.Vary) == 0 {
 			return nil, errRecord // it would be the answer to every request
 		}
-		v := httpcache.Variant{Date: stored.Date}
+		v := httpcache.Variant{Date: stored.Date, Language: stored.Language}
 		for _, f := range stored.Vary {
 			v.Fields = append(v.Fields, httpcache.VaryField{Name: f.Name, Value: string(f.Value), Present: f.Present})
 		}

@@ -23,12 +23,13 @@ func (s *Server) supersede(t *fetch, answer *httpcache.Stored) {
 	if t.stage == origin.ToOrigin && (t.site.Origin.Ring != nil || t.site.Origin.Shield != nil) {
 		s.cache.changed.set(t.born.url, "superseded", time.Now()) // other edges did not see the answer
 	}
-	s.forgetURL(t.born.url)
+	s.forgetURL(t.born.url, e.object.Key())
 }
 
-// forgetURL removes all that is stored for a URL, for good: after a restart too.
-func (s *Server) forgetURL(url string) {
-	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}); err != nil {
+// forgetURL removes all that is stored for a URL, or at least the object with a key, for good: after a
+// restart too.
+func (s *Server) forgetURL(url, key string) {
+	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}, key); err != nil {
 		s.Log.Warn("a stored response that is no longer good can't be removed", "url", url, "error", err)
 	}
 }

@@ -48,6 +48,30 @@ func Codings(lines []string) string {
 	return string(out)
 }
 
+// bestLanguage is the language that the lines of Accept-Language give the highest weight; "" if there is
+// not a single one.
+func bestLanguage(lines []string) string {
+	best, most := "", 0
+	for _, m := range splitList(lines) {
+		name, params, has := cut(m, ';')
+		weight := 1000
+		if has {
+			key, value, _ := cut(params, '=')
+			var ok bool
+			if weight, ok = parseWeight(value); !ok || !equalFold(key, "q") {
+				return ""
+			}
+		}
+		switch {
+		case weight > most:
+			best, most = name, weight
+		case weight == most && !equalFold(name, best):
+			best = ""
+		}
+	}
+	return best
+}
+
 // normaliseAccept brings the lines of Accept-Language to one form for all that mean the same: members in lower case,
 // sorted by weight and name, weights written in one way (RFC 9110, 12.4.2). A value that does not parse comes back as normalise has it.
 func normaliseAccept(lines []string) string {

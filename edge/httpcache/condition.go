@@ -151,5 +151,7 @@ func (s *Stored) Update(notModified http.Header, requestTime, responseTime time.
 			h[name] = append([]string(nil), lines...)
 		}
 	}
-	return &Stored{Status: s.Status, Header: h, RequestTime: requestTime, ResponseTime: responseTime}
+	updated := &Stored{Status: s.Status, Header: h, RequestTime: requestTime, ResponseTime: responseTime}
+	updated.VaryByCoding()
+	return updated
 }

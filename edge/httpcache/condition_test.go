@@ -166,7 +166,7 @@ func TestUpdate(t *testing.T) {
 	u := s.Update(header("Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 0", "Content-Encoding: br",
 		"Content-Range: bytes 0-0/5", "X-Multi: 3", "X-New: n"), asked, answered)
 	want := header(`Etag: "x"`, "Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 5",
-		"Content-Encoding: gzip", "X-Multi: 3", "X-Kept: k", "X-New: n")
+		"Content-Encoding: gzip", "Vary: Accept-Encoding", "X-Multi: 3", "X-Kept: k", "X-New: n")
 	if !equalHeader(u.Header, want) {
 		t.Errorf("fields\n got %v\nwant %v", u.Header, want)
 	}

@@ -131,6 +131,8 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "no-store (RFC 9111, 5.2.2.5)"
 	case cc.Private:
 		return false, "private (RFC 9111, 5.2.2.7)"
+	case s.isEventStream():
+		return false, "an event stream, which is for one client and has no end"
 	case len(request["Authorization"]) > 0 && !cc.Public && !cc.MustRevalidate && !cc.SMaxAge.Valid:
 		return false, "Authorization without public, must-revalidate or s-maxage (RFC 9111, 3.5)"
 	}
@@ -175,6 +177,12 @@ func (s *Stored) Supersedes() bool {
 		return false
 	}
 	return s.Status >= 200 && s.Status < 500
+}
+
+// isEventStream reports whether the content is for an EventSource.
+func (s *Stored) isEventStream() bool {
+	kind, _, _ := cut(s.Header.Get("Content-Type"), ';')
+	return equalFold(kind, "text/event-stream")
 }
 
 // isPart says whether a 206 tells which part it is.

@@ -20,6 +20,8 @@ type Variant struct {
 	Key    Key // what the store knows it by
 	Fields []VaryField
 	Date   time.Time
+	// Language is the response's Content-Language.
+	Language string
 }
 
 // maxVary bounds the fields that a stored response may vary by. Each look-up compares all of them.
@@ -42,6 +44,21 @@ func varyNames(vary []string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// VaryByCoding has a response whose content is coded vary by Accept-Encoding, if it does not say so:
+// it can't be read by a client that takes no such coding. Servers that compress, and leave Vary out,
+// are common (nginx without gzip_vary).
+func (s *Stored) VaryByCoding() {
+	if c := s.Header.Get("Content-Encoding"); c == "" || equalFold(c, "identity") {
+		return
+	}
+	for _, m := range splitList(s.Header["Vary"]) {
+		if m == "*" || equalFold(m, "Accept-Encoding") {
+			return
+		}
+	}
+	s.Header["Vary"] = append(slices.Clip(s.Header["Vary"]), "Accept-Encoding")
 }
 
 // unsent are fields that a fetch for the store is sent without, or with values of the cache's own.
@@ -135,7 +152,38 @@ func Select(variants []Variant, request http.Header) *Variant {
 			best = v
 		}
 	}
+	if best != nil {
+		return best
+	}
+	for i := range variants {
+		v := &variants[i]
+		if v.speaks(&fields) && (best == nil || !v.Date.Before(best.Date)) {
+			best = v
+		}
+	}
 	return best
+}
+
+// Speaks reports whether a variant that a request does not select by the letter is in the language that
+// its client wants before all others, and matches in all other fields: of what the origin has, it would
+// be chosen (RFC 9111, 4.1).
+func (v *Variant) Speaks(request http.Header) bool {
+	return v.speaks(&requestFields{header: request})
+}
+
+func (v *Variant) speaks(request *requestFields) bool {
+	if v.Language == "" {
+		return false
+	}
+	chosen := false
+	for _, f := range v.Fields {
+		if f.Name == "Accept-Language" {
+			chosen = equalFold(v.Language, bestLanguage(request.header["Accept-Language"]))
+		} else if request.get(f.Name) != f {
+			return false
+		}
+	}
+	return chosen
 }
 
 // AddVariant returns the variants with v in place of the one with its fields, and at most limit of
