@@ -49,6 +49,31 @@ func TestTagsOf(t *testing.T) {
 	}
 }
 
+// A response has so many fragments at most, and its record is small, however long its URL is.
+func TestFragmentsAreBounded(t *testing.T) {
+	e := newEdge(t, static("", "Cache-Control: max-age=1000"))
+	key := httpcache.Key("http://www.example/" + strings.Repeat("x", 8000))
+	s := &httpcache.Stored{Status: 200, Header: http.Header{"Etag": {`"1"`}}, RequestTime: time.Now(), ResponseTime: time.Now()}
+	large := httpcache.Fragment{Range: httpcache.Range{Start: 1 << 30, Length: 1000}, Key: key.Fragment(`"1"`, 1<<30)}
+	var got *entry
+	for i := range int64(maxFragments + 10) {
+		f := large
+		if i > 0 {
+			f = httpcache.Fragment{Range: httpcache.Range{Start: 10 * i, Length: 10}, Key: key.Fragment(`"1"`, 10*i)}
+		}
+		var err error
+		if got, err = e.cache.addFragment(&born{uri: key}, s, f, 1<<40); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(got.fragments, f) || !slices.Contains(got.fragments, large) {
+			t.Fatalf("%d: it or the large one went", i)
+		}
+	}
+	if len(got.fragments) != maxFragments || len(got.object.Data()) > 100*maxFragments {
+		t.Errorf("%d fragments in %d bytes", len(got.fragments), len(got.object.Data()))
+	}
+}
+
 func TestRecords(t *testing.T) {
 	asked := time.Unix(1_700_000_000, 123456789)
 	s := &httpcache.Stored{Status: 404, RequestTime: asked, ResponseTime: asked.Add(time.Second),
@@ -64,6 +89,10 @@ func TestRecords(t *testing.T) {
 	if got, err = decodeResponse("http://a/", parts.encode("http://a/")); err != nil || got.size != 100 || !reflect.DeepEqual(got.fragments, parts.fragments) ||
 		!reflect.DeepEqual(got.Header, s.Header) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, parts)
+	}
+	old := strings.ReplaceAll(string(parts.encode("http://a/")), "#", "http://a/#") // as up to version 0.1.0
+	if got, err = decodeResponse("http://a/", []byte(old)); err != nil || !reflect.DeepEqual(got.fragments, parts.fragments) {
+		t.Errorf("an old record is read as %+v, %v", got, err)
 	}
 	if isVariants(whole.encode("http://a/")) {
 		t.Error("a response looks like a list of variants")

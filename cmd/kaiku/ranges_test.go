@@ -13,7 +13,8 @@ import (
 )
 
 // rangesOrigin serves 32 MiB under each path, and counts requests and the bytes that it is asked for.
-// What is below /stalls/ ends after a few bytes, until the request does.
+// What is below /stalls/ ends after a few bytes, until the request does, and what is below /weak/ has
+// no strong validator.
 type rangesOrigin struct {
 	*httptest.Server
 	requests, bytes atomic.Int64
@@ -27,6 +28,9 @@ func newRangesOrigin(t *testing.T) *rangesOrigin {
 		o.requests.Add(1)
 		w.Header().Set("Cache-Control", "max-age=600")
 		w.Header().Set("ETag", `"1"`)
+		if strings.HasPrefix(r.URL.Path, "/weak/") {
+			w.Header().Set("ETag", `W/"1"`)
+		}
 		if strings.HasPrefix(r.URL.Path, "/stalls/") {
 			var first, last int
 			_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last)
@@ -140,5 +144,21 @@ func TestTiersEndWhatNobodyWaitsFor(t *testing.T) {
 		leave()
 		resp.Body.Close()
 		<-o.gone
+	}
+}
+
+// TestTiersFetchWholeWhatCantBeJoined has an origin without strong validators: the whole is fetched
+// once for all edges, and from then on there are hits.
+func TestTiersFetchWholeWhatCantBeJoined(t *testing.T) {
+	o := newRangesOrigin(t)
+	nodes := startRegion(t, o.URL)
+	for i, name := range []string{"eu1", "eu1", "eu2", "eu3"} {
+		resp, body := nodes[name].getRange(t, "/weak/film", "bytes=0-")
+		if len(body) != 32<<20 || i == 1 && !strings.Contains(resp.Header.Get("Cache-Status"), "eu1; hit") {
+			t.Errorf("%s: %d bytes, %q", name, len(body), resp.Header["Cache-Status"])
+		}
+	}
+	if n := o.requests.Load(); n != 2 {
+		t.Errorf("the origin was asked %d times", n)
 	}
 }
