@@ -30,6 +30,7 @@ type client struct {
 	credit           atomic.Int64                 // bytes that it may have sent for what it asked
 	cut              func() error                 // ends the connection
 	reset            func()                       // has the end of the connection be a reset, of TCP
+	fields           *fieldWatch                  // of HTTP/3; nil without
 	share            *share                       // of its network; nil if that is not limited
 
 	place    *list.Element // in the list of idle ones

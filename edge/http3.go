@@ -13,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"github.com/quic-go/quic-go/qlogwriter"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
@@ -74,6 +75,7 @@ func (q *quicListener) listen() (err error) {
 		MaxIncomingStreams:   maxStreams, MaxIncomingUniStreams: 8, // HTTP/3 needs three
 		InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 1 << 20,
 		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 2 << 20,
+		Tracer:    func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return new(fieldWatch) },
 		Allow0RTT: false, // a request that can be sent again by others
 	})
 	return err
@@ -111,6 +113,7 @@ func (s *Server) newHTTP3() *http3.Server {
 		Logger:         slog.New(debugOnly{s.Log.Handler()}),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
 			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }, share: s.conns.share(c.RemoteAddr())}
+			from.fields, _ = c.QlogTrace().(*fieldWatch)
 			s.conns.follow(from)
 			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })
 			return context.WithValue(ctx, clientKey{}, from)

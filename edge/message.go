@@ -26,6 +26,8 @@ func (x *exchange) parse() (status int, why string) {
 		return http.StatusMethodNotAllowed, "not a forward proxy"
 	case len(x.r.RequestURI) > maxURL:
 		return http.StatusRequestURITooLong, "request target too long"
+	case x.w.client != nil && x.w.client.fields.refuses(x.r.Body):
+		return http.StatusBadRequest, "malformed :scheme or Content-Length: want http or https, and a number or no such field"
 	}
 	var err error
 	if x.asked, err = httpcache.ParseTarget(x.r, x.secure()); err == nil {
