@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -102,7 +103,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 			s.logAccess(rec, r, began)
 		}
 	}()
-	defer rec.end(r.ProtoMajor)
+	defer rec.end(cmp.Or(s.lastWrite, sendTimeout))
 	defer from.answered(r, rec, s.conns.flooding)
 	rec.plain, rec.unsized = r.TLS == nil && !x.peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {

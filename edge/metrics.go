@@ -67,6 +67,11 @@ func (r *recorder) WriteHeader(status int) {
 			delete(h, "Strict-Transport-Security") // of the origin's; it must not be sent without TLS (RFC 6797, 7.2)
 		}
 	}
+	if status < 200 && status != http.StatusSwitchingProtocols { // it is sent at once
+		r.weight = 1
+		r.senders.begin(r, time.Now())
+		defer r.senders.end(r)
+	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -97,12 +102,11 @@ func (r *recorder) FlushError() error {
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// end bounds the time for what the server has not sent yet when the handler returns. With HTTP/1.1 that is of the connection, whose next response is not to have the deadline; there a few KiB are
-// for the socket's buffer.
-func (r *recorder) end(protocol int) {
-	if protocol >= 2 {
-		_ = r.control.SetWriteDeadline(time.Now().Add(sendTimeout))
-	}
+// end bounds the time for what the server has not sent yet when the handler returns. With HTTP/1.1
+// that is the end of a body, or all of a small response, and waits where a client reads nothing of
+// those before; net/http takes the deadline back before the next request.
+func (r *recorder) end(within time.Duration) {
+	_ = r.control.SetWriteDeadline(time.Now().Add(within))
 }
 
 // linger lets a client that still sends its body see an answer that it has whole.

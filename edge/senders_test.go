@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -234,5 +236,68 @@ func TestFreshConnections(t *testing.T) {
 	fmt.Fprint(asks, "Host: www.example\r\nConnection: close\r\n\r\n")
 	if b, err := io.ReadAll(asks); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// narrow has little room for what clients don't read.
+type narrow struct{ net.Listener }
+
+func (l narrow) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.(*net.TCPConn).SetWriteBuffer(4 << 10)
+}
+
+// A client that asks for many small responses and reads none is given up, though the server sends
+// those after the handler has returned.
+func TestSmallResponsesThatNobodyReads(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	for _, request := range []string{"GET " + healthPath, "HEAD /a"} {
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s secure %v", request, secure), func(t *testing.T) {
+				e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("X-Filler", strings.Repeat("a", 3000))
+					w.WriteHeader(http.StatusNotFound)
+				}, 1, func(s *Server, _ *Site) {
+					s.lastWrite = time.Second / 10
+					s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
+						l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+						return narrow{l}, err
+					}
+				})
+				addr := e.Addr()
+				if secure {
+					addr = e.SecureAddr()
+				}
+				conn, err := net.DialTCP("tcp", nil, addr.(*net.TCPAddr))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if err := conn.SetReadBuffer(4 << 10); err != nil {
+					t.Fatal(err)
+				}
+				to := net.Conn(conn)
+				if secure {
+					to = tls.Client(conn, e.trust())
+				}
+				many := []byte(strings.Repeat(request+" HTTP/1.1\r\nHost: www.example\r\n\r\n", 200))
+				ended := make(chan error, 1)
+				go func() {
+					for {
+						if _, err := to.Write(many); err != nil {
+							ended <- err
+							return
+						}
+					}
+				}()
+				until(t, "the connection is ended", func() bool {
+					e.senders.expire(time.Now().Add(sendTimeout + slowSend)) // what waits in a handler is not what this is about
+					return len(ended) > 0
+				})
+			})
+		}
 	}
 }

@@ -76,7 +76,8 @@ type Server struct {
 	// loopID tells this edge from every other one in the field CDN-Loop.
 	loopID string
 
-	bodyTimeout, bodyEnd, tunnelIdle time.Duration // 0 means the constants; bodyEnd is endTimeout's
+	// 0 means the constants, of which bodyEnd is endTimeout and lastWrite sendTimeout.
+	bodyTimeout, bodyEnd, tunnelIdle, lastWrite time.Duration
 
 	sent       atomic.Uint64 // bytes of bodies
 	active     atomic.Int64  // requests under way, and tunnels
