@@ -220,6 +220,10 @@ func FuzzAnswer(f *testing.F) {
 		m.Question = nil
 		req, _ = m.Pack()
 		f.Add(req, false)
+		m = question(q)
+		m.SetTsig("key.example.com.", dns.HmacSHA256, 300, 0)
+		req, _ = m.Pack()
+		f.Add(req, false)
 	}
 	f.Fuzz(func(t *testing.T, req []byte, tcp bool) {
 		out := s.answer(req, inHelsinki, tcp, nil)

@@ -201,6 +201,12 @@ func openDatabase(path string, open *database) (*database, error) {
 	return db, nil
 }
 
+// CheckGeoIP tells what is wrong with a geoip database.
+func CheckGeoIP(path string) error {
+	_, err := openDatabase(path, nil)
+	return err
+}
+
 // hasPlaces reports whether a database tells where networks are. One of countries or cities does so in its first networks;
 // one of operators, or of kinds of connections, nowhere.
 func (d *database) hasPlaces() bool {

@@ -2,6 +2,7 @@ package geodns
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math"
 	"net/netip"
@@ -223,7 +224,7 @@ func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.GeoIP = path
 	err := new(Server).Reload(cfg)
-	if err == nil || !strings.Contains(err.Error(), path+": it is a test, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country") {
+	if err == nil || !strings.Contains(err.Error(), path+": it is a GeoLite2-ASN, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country") {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -268,7 +269,7 @@ func writeMMDB(t *testing.T, path string, networks map[string]any) {
 	file = append(file, section.Bytes()...)
 	file = append(file, "\xab\xcd\xefMaxMind.com"...)
 	file = append(file, mmdbValue(t, mmdbMap{
-		"node_count", uint32(len(nodes)), "record_size", uint16(32), "ip_version", uint16(4), "database_type", "test",
+		"node_count", uint32(len(nodes)), "record_size", uint16(32), "ip_version", uint16(4), "database_type", cmp.Or(strings.TrimSuffix(filepath.Base(path), ".mmdb"), "test"),
 		"languages", []any{}, "binary_format_major_version", uint16(2), "binary_format_minor_version", uint16(0),
 		"build_epoch", uint64(1), "description", mmdbMap{},
 	})...)

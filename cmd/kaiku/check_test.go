@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -214,6 +215,20 @@ func TestWeightZeroTakesANodeOut(t *testing.T) {
 	_, _, err = loadFleet(writeFleet(t, strings.NewReplacer("location: [60.17, 24.94]", "location: [60.17, 24.94]\n    weight: 0", "nodes: [hel1, nyc1, sin1]", "nodes: [hel1]").Replace(fleet), zone))
 	if err == nil || !strings.Contains(err.Error(), "geodns.zones[0].edges.www: all of its nodes have the weight 0") {
 		t.Errorf("an edge name whose nodes are all taken out: %v", err)
+	}
+}
+
+// A geoip database that tells of no place is refused by its name.
+func TestCheckRefusesADatabaseWithoutPlaces(t *testing.T) {
+	fleet, zone := fleetText(t)
+	asn, err := filepath.Abs("testdata/GeoLite2-ASN.mmdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	err = run(t.Context(), []string{"check", "--offline", writeFleet(t, strings.Replace(fleet, `geoip: ""`, "geoip: "+asn, 1), zone)}, io.Discard, &stderr)
+	if want := "fleet.yaml:63:3: geodns.geoip: geoip database " + asn + ": it is a GeoLite2-ASN, whose networks have neither"; err == nil || !strings.Contains(stderr.String(), want) {
+		t.Errorf("got %v\n%s\nwant %s", err, stderr.String(), want)
 	}
 }
 

@@ -56,9 +56,12 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	if len(f.file.errs) == 0 && len(zones) > 0 {
 		// What the name server itself refuses, as an edge name with an address in the zone file.
 		s, config := new(geodns.Server), f.geodnsConfig(zones)
-		if !exists(config.GeoIP) || f.keep != nil { // which name servers alone need, and take by themselves
-			config.GeoIP = ""
+		if exists(config.GeoIP) && f.keep == nil { // which name servers alone need, and take by themselves
+			if err := geodns.CheckGeoIP(config.GeoIP); err != nil {
+				f.errorf("geodns.geoip", "%v", err)
+			}
 		}
+		config.GeoIP = ""
 		if err := s.Reload(config); err != nil {
 			f.errorf("geodns", "%v", err)
 		} else {

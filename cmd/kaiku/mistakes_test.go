@@ -377,6 +377,22 @@ geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { "*": {} 
 	}
 }
 
+// What an included file says is told with its own name and lines.
+func TestMistakesOfIncludedZones(t *testing.T) {
+	file := writeFleet(t, `sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://origin.example.net"] } }]
+nodes: { hel1: { roles: [edge, geodns], location: [60.17, 24.94], addresses: [203.0.113.10] } }
+geodns: { zones: [{ name: example.com, file: example.com.zone, edges: { www: {} } }] }
+`, "@ 60 IN SOA ns1 h 1 2 3 4 5\n@ 60 IN NS ns1\nns1 60 IN A 203.0.113.10\n$INCLUDE mail.zone\n")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(file), "mail.zone"), []byte("; mail\n@ 60 IN MX 10 mail\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var told bytes.Buffer
+	err := run(t.Context(), []string{"check", "--offline", file}, io.Discard, &told)
+	if want := filepath.Join(filepath.Dir(file), "mail.zone") + ":2:15: MX names mail.example.com, which has no address: add its A or AAAA record\n    2 | @ 60 IN MX 10 mail\n"; err == nil || !strings.Contains(told.String(), want) {
+		t.Errorf("got %v\n%s\nwant\n%s", err, told.String(), want)
+	}
+}
+
 // No value of any type brings the words of a library to the operator.
 func TestNoWordsOfLibraries(t *testing.T) {
 	for _, value := range []string{"x", "-1", "1.2.3.4.5", "::g", "1e999", "%zz", "http://%zz", "0x", "99999999999999999999", "a: b", "[]", "{}", "[[x]]", "~", "!!int x", "10.0.0.0/8/8", "fe80::1%eth0/64", "'\\x'"} {
