@@ -309,8 +309,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	if s.peer != nil {
 		h := s.newHTTP(http.HandlerFunc(s.servePeer))
-		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
-		serve(tls.NewListener(s.peer, s.PeerTLS), h)
+		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxPeerStreams}
+		serve(newPeerListener(s.peer, s.PeerTLS), h)
 	}
 	var err error
 	select {
