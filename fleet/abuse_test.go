@@ -121,6 +121,21 @@ func TestConsumersOfOneNode(t *testing.T) {
 	a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases", `{"stream_name":"KV_drain","config":{"ack_policy":"none"}}`))
 }
 
+// A stream has room for a consumer of each node that may be connected.
+func TestConsumersOfManyNodes(t *testing.T) {
+	a := startAbused(t)
+	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range 1100 {
+		if _, err := js.CreateConsumer(t.Context(), purgeStream, jetstream.ConsumerConfig{Name: fmt.Sprint("c", i), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true}); err != nil {
+			t.Fatalf("consumer %d: %v", i, err)
+		}
+	}
+}
+
 // A node that deletes its consumers has as many new ones as it likes, and keeps the others.
 func TestConsumersThatWereDeleted(t *testing.T) {
 	a := startAbused(t)

@@ -101,7 +101,8 @@ func (c *Control) start() error {
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
-		MaxPayload: maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: maxGateConns}, // of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
+		MaxPayload:      maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
 	}
 	if c.group != "" {
