@@ -141,7 +141,10 @@ func TestCutResponseToHTTP10(t *testing.T) {
 		for range 2 { // also where it is known that it can't be stored
 			conn := e.dialRaw(t, false)
 			_, _ = io.WriteString(conn, "GET /a HTTP/1.0\r\nHost: www.example\r\n\r\n")
-			_, err := io.Copy(io.Discard, bufio.NewReader(conn))
+			b, err := io.ReadAll(bufio.NewReader(conn))
+			if strings.HasPrefix(string(b), "HTTP/1.0 502 ") {
+				continue // nothing had been sent when the edge learned of the end
+			}
 			if !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s: the end of a response that was cut is %v", cc, err)
 			}
