@@ -18,6 +18,7 @@ type backend struct {
 	weight    float64
 	transport atomic.Pointer[http.Transport]
 	names     *names // nil for an IP address
+	spares    spares
 
 	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
 	// no matter of opinion.

@@ -19,24 +19,21 @@ func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 		conf = &tls.Config{}
 	}
 	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
+	conf.NextProtos = []string{"h2", "http/1.1"}
+	connect := p.connect
+	if !counts {
+		connect = p.openUncounted
+	}
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, p.ConnectTimeout)
-			defer cancel()
-			c, err := p.dial(ctx, network, b)
-			if err != nil {
-				return nil, dialError(err)
-			}
-			if !counts {
-				return c, nil
-			}
-			return p.newConn(c, b), nil
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return connect(ctx, b, network, addr, nil)
 		},
-		TLSHandshakeTimeout:   p.TLSTimeout,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return connect(ctx, b, network, addr, conf)
+		},
 		ResponseHeaderTimeout: p.FirstByteTimeout,
 		ForceAttemptHTTP2:     true,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: p.PingInterval, PingTimeout: p.PingInterval},
-		TLSClientConfig:       conf,
 		DisableCompression:    true, // bodies are passed on as they are
 		MaxConnsPerHost:       p.MaxConnections,
 		MaxIdleConnsPerHost:   64,
@@ -45,6 +42,67 @@ func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 		// A header block larger than this is an error of the origin.
 		MaxResponseHeaderBytes: 256 << 10,
 	}
+}
+
+// errHandshake says that a server did not finish the handshake of TLS in time.
+var errHandshake = &timeoutError{"TLS handshake timeout"}
+
+// open makes a connection to a server, with TLS if conf is not nil, for a host and port that a request
+// names.
+func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
+	began := time.Now()
+	c, err := p.dialInTime(ctx, network, b)
+	if err != nil {
+		return nil, err
+	}
+	c, err = p.secure(ctx, p.newConn(c, b), addr, conf)
+	if err == nil {
+		b.spares.took(time.Since(began))
+	}
+	return c, err
+}
+
+// openUncounted is open for a connection that is no part of what the server has to do.
+func (p *Pool) openUncounted(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
+	c, err := p.dialInTime(ctx, network, b)
+	if err != nil {
+		return nil, err
+	}
+	return p.secure(ctx, c, addr, conf)
+}
+
+func (p *Pool) dialInTime(ctx context.Context, network string, b *backend) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.ConnectTimeout)
+	defer cancel()
+	c, err := p.dial(ctx, network, b)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	return c, nil
+}
+
+// secure does the handshake of TLS, if conf is not nil.
+func (p *Pool) secure(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
+	if conf == nil {
+		return c, nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	conf = conf.Clone()
+	conf.ServerName = host
+	t := tls.Client(c, conf)
+	inTime, cancel := context.WithTimeoutCause(ctx, p.TLSTimeout, errHandshake)
+	defer cancel()
+	if err = t.HandshakeContext(inTime); err == nil {
+		return t, nil
+	}
+	_ = c.Close()
+	if ctx.Err() == nil && inTime.Err() != nil {
+		err = errHandshake
+	}
+	return nil, err
 }
 
 // dialError makes the failure of a connection one that isDial tells from others.

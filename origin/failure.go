@@ -142,7 +142,7 @@ func (e *ServerError) hintTLS() string {
 			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.key("origin.servers"))
-	case errors.As(err, &record), err.Error() == "net/http: TLS handshake timeout": // which net/http does not export
+	case errors.As(err, &record), errors.Is(err, errHandshake):
 		return fmt.Sprintf("%s does not speak TLS: check the port in %s", server, e.p.key("origin.servers"))
 	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS
 		return fmt.Sprintf("%s speaks TLS: write https:// in %s", server, e.p.key("origin.servers"))

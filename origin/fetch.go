@@ -184,6 +184,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	sending.end()
 	if err == nil {
 		used.learn(resp)
+		b.spares.learn(resp)
 		p.answered(pl, sending, resp, began)
 		resp.Body = p.newBody(ctx, cancel, resp, pl, sending, began)
 		return result{b: b, resp: resp, sent: true}

@@ -134,6 +134,7 @@ func (p *Pool) Start() error {
 			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), moved: func() {
 				// Connections to addresses of before get no new requests, and end when they are idle.
 				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
+				b.spares.trim(0)
 			}}
 			p.work.Go(func() { b.names.refresh(ctx) })
 		}
@@ -197,6 +198,7 @@ func (p *Pool) Close() {
 	}
 	p.work.Wait()
 	for _, b := range p.all {
+		b.spares.close()
 		if t := b.transport.Load(); t != nil {
 			t.CloseIdleConnections()
 		}

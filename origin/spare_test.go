@@ -1,0 +1,243 @@
+package origin
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// closing is a server that ends each connection after its response, some milliseconds away.
+type closing struct {
+	url   string
+	tls   *tls.Config
+	keeps bool // it does not
+
+	mu       sync.Mutex
+	open     map[net.Conn]bool
+	most     int // that were open at a time
+	requests int
+	far      atomic.Bool // no connection can be made
+	dials    atomic.Int64
+}
+
+func startClosing(t *testing.T, secure bool) *closing {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &closing{url: "http://" + l.Addr().String(), open: map[net.Conn]bool{}}
+	if secure {
+		h := httptest.NewTLSServer(nil) // for its certificate
+		t.Cleanup(h.Close)
+		roots := x509.NewCertPool()
+		roots.AddCert(h.Certificate())
+		s.url, s.tls = "https://"+l.Addr().String(), &tls.Config{RootCAs: roots}
+		l = tls.NewListener(l, &tls.Config{Certificates: h.TLS.Certificates})
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.open[c] = true
+			s.most = max(s.most, len(s.open))
+			s.mu.Unlock()
+			go s.serve(c)
+		}
+	}()
+	return s
+}
+
+func (s *closing) serve(c net.Conn) {
+	defer func() {
+		s.mu.Lock()
+		delete(s.open, c)
+		s.mu.Unlock()
+		c.Close()
+	}()
+	in := bufio.NewReader(c)
+	for {
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		s.mu.Lock()
+		s.requests++
+		s.mu.Unlock()
+		if s.keeps {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			continue
+		}
+		s.mu.Lock()
+		delete(s.open, c) // before the pool knows that the connection ends
+		s.mu.Unlock()
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+		return
+	}
+}
+
+// pool starts a pool of the server.
+func (s *closing) pool(t *testing.T, connections int) *Pool {
+	return start(t, &Pool{Servers: []Server{at(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: quiet, MaxConnections: connections,
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			s.dials.Add(1)
+			if s.far.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			time.Sleep(2 * worthSpares) // or longer
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}})
+}
+
+// get asks for a path n times at the same time.
+func (s *closing) get(t *testing.T, p *Pool, method, path string, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			body := ""
+			if method == "POST" {
+				body = "body"
+			}
+			if got, err := ask(t, p, request(t, method, path, body)); err != nil || got != "ok" {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// ready counts the spares that are open.
+func ready(p *Pool) int {
+	s := &p.all[0].spares
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, o := range s.list {
+		select {
+		case <-o.opened:
+			n++
+		default:
+		}
+	}
+	return n
+}
+
+// stay has a pool take connections as needed for a while, however slow the machine is.
+func stay(p *Pool) {
+	s := &p.all[0].spares
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setup = time.Hour
+}
+
+// For a server that ends each connection others are opened in advance, as many as were needed lately.
+// Requests get those, so that they need not wait for a connection.
+func TestSpares(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		for _, method := range []string{"GET", "POST"} {
+			t.Run(fmt.Sprintf("%s, TLS %t", method, secure), func(t *testing.T) {
+				s := startClosing(t, secure)
+				p := s.pool(t, 0)
+				s.get(t, p, "GET", "/", 1)
+				stay(p)
+				s.get(t, p, "GET", "/", 6)
+				until(t, "as many are open as were needed", func() bool { return ready(p) == 7 })
+				s.far.Store(true)
+				s.get(t, p, method, "/", 7)
+				wantNoBlame(t, p)
+			})
+		}
+	}
+}
+
+// A server that keeps its connections gets none in advance.
+func TestNoSparesWhereConnectionsStay(t *testing.T) {
+	s := startClosing(t, false)
+	s.keeps = true
+	p := s.pool(t, 0)
+	for range 20 {
+		s.get(t, p, "GET", "/", 1)
+	}
+	stay(p)
+	s.get(t, p, "GET", "/", 1)
+	if n := ready(p); n != 0 {
+		t.Errorf("%d are open in advance", n)
+	}
+}
+
+// With those in advance, a server has no more connections than it may have.
+func TestSparesWithinMaxConnections(t *testing.T) {
+	s := startClosing(t, false)
+	p := s.pool(t, 4)
+	s.get(t, p, "GET", "/", 1)
+	stay(p)
+	for range 5 {
+		s.get(t, p, "GET", "/", 4)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.most > 4 {
+		t.Errorf("%d connections at a time", s.most)
+	}
+}
+
+// One that the server has closed meanwhile loses no request.
+func TestSpareThatTheServerClosed(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %t", secure), func(t *testing.T) {
+			s := startClosing(t, secure)
+			p := s.pool(t, 0)
+			s.get(t, p, "GET", "/", 1)
+			stay(p)
+			s.get(t, p, "GET", "/", 3)
+			until(t, "as many are open as were needed", func() bool { return ready(p) == 4 })
+			s.mu.Lock()
+			for c := range s.open {
+				c.Close()
+			}
+			s.mu.Unlock()
+			list := func() []*spareConn {
+				s := &p.all[0].spares
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return append([]*spareConn(nil), s.list...)
+			}
+			for _, o := range list() {
+				until(t, "its end has come", func() bool { return !isOpen(o.conn) })
+			}
+			s.get(t, p, "POST", "/", 4)
+			wantNoBlame(t, p)
+		})
+	}
+}
+
+// Those that nobody needs end by themselves, and all end with the pool.
+func TestSparesEnd(t *testing.T) {
+	connections := func(p *Pool) int { return p.Status().Servers[0].Connections }
+	s := startClosing(t, false)
+	p := s.pool(t, 0)
+	s.get(t, p, "GET", "/", 1)
+	s.get(t, p, "GET", "/", 6)
+	until(t, "there are none any more", func() bool { return connections(p) == 0 })
+	stay(p)
+	s.get(t, p, "GET", "/", 1)
+	until(t, "one is open", func() bool { return ready(p) > 0 })
+	p.Close()
+	until(t, "there are none after the end", func() bool { return connections(p) == 0 })
+}
