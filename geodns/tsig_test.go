@@ -75,7 +75,9 @@ func TestTSIGOutOfPlaceIsFormErr(t *testing.T) {
 	cut := append([]byte(nil), wire...)
 	cut[12+17+13+9]-- // its length
 	cut = cut[:len(cut)-1]
-	for name, req := range map[string][]byte{"twice": twice, "before the OPT": before, "in the answer": answer, "cut": cut} {
+	empty := append([]byte(nil), wire[:12+17+13+10]...)
+	empty[12+17+13+8], empty[12+17+13+9] = 0, 0
+	for name, req := range map[string][]byte{"empty": empty, "twice": twice, "before the OPT": before, "in the answer": answer, "cut": cut} {
 		if resp := askRaw(t, s, req, nowhere, false); resp.Rcode != dns.RcodeFormatError || resp.IsTsig() != nil {
 			t.Errorf("%s gets %v", name, resp)
 		}
