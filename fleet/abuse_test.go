@@ -121,21 +121,6 @@ func TestConsumersOfOneNode(t *testing.T) {
 	a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases", `{"stream_name":"KV_drain","config":{"ack_policy":"none"}}`))
 }
 
-// A stream has room for a consumer of each node that may be connected.
-func TestConsumersOfManyNodes(t *testing.T) {
-	a := startAbused(t)
-	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	for i := range 1100 {
-		if _, err := js.CreateConsumer(t.Context(), purgeStream, jetstream.ConsumerConfig{Name: fmt.Sprint("c", i), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true}); err != nil {
-			t.Fatalf("consumer %d: %v", i, err)
-		}
-	}
-}
-
 // A node that deletes its consumers has as many new ones as it likes, and keeps the others.
 func TestConsumersThatWereDeleted(t *testing.T) {
 	a := startAbused(t)
@@ -233,53 +218,6 @@ func TestPurgeSubjects(t *testing.T) {
 	until(t, "the edge has applied what came after it", func() bool { return edge.Applied().Seq >= seq })
 }
 
-// An edge that was away while somebody filled the log with large purges catches up, and holds a bounded part of them at a time.
-func TestLargePurgesComeInParts(t *testing.T) {
-	a := startAbused(t)
-	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	const size, count = 3 << 20, 20
-	large := bytes.Repeat([]byte(" "), size)
-	for range count {
-		if _, err := js.Publish(t.Context(), subjectOf(""), large); err != nil {
-			t.Fatal(err)
-		}
-	}
-	log, _, err := a.admin.position(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	taken, largest := 0, 0
-	client := dial(t, []*control{a.node}, "hel1", RoleEdge)
-	f := &Follower{Client: client, Start: Position{log.Log, 0}, Lost: func(Position) error { return errors.New("lost") },
-		Apply: func(purges []Logged, _ Position) error {
-			if taken == 0 { // slow, so that others wait to be applied
-				until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })
-			}
-			sum := 0
-			for _, p := range purges {
-				sum += len(p.Purge)
-			}
-			taken, largest = taken+sum, max(largest, sum)
-			return nil
-		}}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = f.Serve(ctx)
-	}()
-	until(t, "all are applied", func() bool { return f.Applied().Seq == count })
-	cancel()
-	<-done
-	if taken != size*count || largest > maxFed+size {
-		t.Errorf("%d bytes were applied, %d at once", taken, largest)
-	}
-}
-
 // The connections of one node are few, the newest.
 func TestConnectionsOfOneNode(t *testing.T) {
 	a := startAbused(t)
@@ -349,17 +287,6 @@ func TestNetworksOfConnections(t *testing.T) {
 	of := func(s string) string { return networkOf(&net.TCPAddr{IP: net.ParseIP(s), Port: 1}).String() }
 	if of("2001:db8::1") != of("2001:db8::ffff:1") || of("2001:db8::1") == of("2001:db8:0:1::1") || of("192.0.2.1") == of("192.0.2.2") || of("192.0.2.1") != of("::ffff:192.0.2.1") {
 		t.Error(of("2001:db8::1"), of("192.0.2.1"))
-	}
-}
-
-// Every stream has a bound in bytes.
-func TestStreamsAreBounded(t *testing.T) {
-	a := startAbused(t)
-	for _, name := range streamNames() {
-		until(t, name+" has a bound", func() bool {
-			s, err := a.admin.js.Stream(t.Context(), name)
-			return err == nil && s.CachedInfo().Config.MaxBytes > 0
-		})
 	}
 }
 

@@ -8,19 +8,20 @@ import (
 // maxReplicas is the most that NATS keeps of a stream.
 const maxReplicas = 5
 
-// bucketBytes bounds a bucket, so that who may write to one can't fill the memory and the disks of all. The log of purges, for which it is 0, has a bound of its own.
-func bucketBytes(stream string) int64 {
+// boundOf is how many bytes a bucket may have, and how many entries, as nodes remember each, so that who may write to one can't fill the memory and the disks of all. The log of purges,
+// for which both are 0, has bounds of its own.
+func boundOf(stream string) (bytes, entries int64) {
 	switch stream {
 	case "KV_" + leaseBucket: // a lease has a few hundred bytes
-		return 16 << 20
+		return 16 << 20, maxGateConns
 	case "KV_" + drainBucket:
-		return 1 << 20
+		return 1 << 20, maxGateConns
 	case "KV_" + certificateBucket:
-		return 256 << 20
+		return 256 << 20, 1 << 16
 	case "KV_" + challengeBucket:
-		return 8 << 20
+		return 8 << 20, 1 << 12
 	}
-	return 0
+	return 0, 0
 }
 
 // grow has streams that fewer control nodes keep than are to, as these were added, kept by so many, and gives those a bound that have none. It returns an error while some of them aren't there.
@@ -33,13 +34,13 @@ func (c *Client) grow(ctx context.Context, replicas int) error {
 			return fmt.Errorf("read how many keep %s: %w", name, err)
 		}
 		conf := s.CachedInfo().Config
-		bound := bucketBytes(name)
-		if conf.Replicas >= replicas && (bound == 0 || conf.MaxBytes > 0) {
+		bytes, entries := boundOf(name)
+		if conf.Replicas >= replicas && (bytes == 0 || conf.MaxBytes > 0 && conf.MaxMsgs > 0) {
 			continue
 		}
 		conf.Replicas = max(conf.Replicas, replicas)
-		if bound > 0 && conf.MaxBytes <= 0 {
-			conf.MaxBytes = bound
+		if bytes > 0 {
+			conf.MaxBytes, conf.MaxMsgs = bytes, entries
 		}
 		if _, err := c.js.UpdateStream(ctx, conf); err != nil {
 			return fmt.Errorf("have %s kept by %d nodes: %w", name, replicas, err)
