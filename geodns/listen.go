@@ -1,6 +1,7 @@
 package geodns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +10,21 @@ import (
 	"syscall"
 )
 
-// Listen binds the address for UDP and TCP. An error tells what to do where the port is in use or not permitted.
+// Listen binds the addresses for UDP and TCP, all or none. An error tells what to do where a port is in use or not permitted.
 func (s *Server) Listen(ctx context.Context) error {
-	addr := s.Addr
-	if addr == "" {
-		addr = ":53"
+	for i, addr := range append([]string{cmp.Or(s.Addr, ":53")}, s.More...) {
+		if err := s.listen(ctx, addr); err != nil {
+			if i > 0 {
+				err = errors.Join(err, s.udp.Close(), s.tcp.Close())
+				s.udp, s.tcp = nil, nil
+			}
+			return err
+		}
 	}
+	return nil
+}
+
+func (s *Server) listen(ctx context.Context, addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("geodns: listen on %q: want host:port: %w", addr, err)
@@ -64,6 +74,6 @@ func (s *Server) bind(ctx context.Context, addr string) error {
 			return errors.Join(fmt.Errorf("udp %s: %w", addr, err), udp.Close(), listener.Close())
 		}
 	}
-	s.udp, s.tcp = udp, listener.(*net.TCPListener)
+	s.udp, s.tcp = append(s.udp, udp...), append(s.tcp, listener.(*net.TCPListener))
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 // Serve.
 type Server struct {
 	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
+	More       []string              // more addresses of the kind
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
 	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
@@ -51,7 +52,7 @@ type Server struct {
 	tcpLimits tcpLimits // the zero value is the usual ones
 
 	udp sockets
-	tcp *net.TCPListener
+	tcp listeners
 }
 
 // Reload validates a configuration and, if it is good, answers from it from then on, whole. The first call configures the
@@ -203,7 +204,7 @@ func (s *Server) GeoIPFault() error {
 	return nil
 }
 
-// LocalAddr is the address that is bound, after Listen.
+// LocalAddr is the address that is bound, after Listen: the first of several.
 func (s *Server) LocalAddr() netip.AddrPort {
 	if s.udp == nil {
 		return netip.AddrPort{}

@@ -440,3 +440,45 @@ func TestPanics(t *testing.T) {
 		t.Errorf("%v panics are counted", n)
 	}
 }
+
+// A server of several addresses answers at each, over UDP from the address that was asked, and over TCP.
+func TestListenOnSeveralAddresses(t *testing.T) {
+	s := &Server{Addr: "127.0.0.1:0", More: []string{"127.0.0.2:0", "[::1]:0"}}
+	serve(t, s, testConfig(t))
+	if len(s.tcp) != 3 {
+		t.Fatalf("%d listeners", len(s.tcp))
+	}
+	for _, l := range s.tcp {
+		for _, network := range []string{"udp", "tcp"} {
+			resp, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(question("ns1.example.com. A"), l.Addr().String())
+			if err != nil || len(resp.Answer) != 1 {
+				t.Errorf("%s of %s: %v, %v", network, l.Addr(), resp, err)
+			}
+		}
+	}
+}
+
+// If one address can't be bound, none is.
+func TestListenOnAllOrNone(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := free.Addr().String()
+	free.Close()
+	if err := (&Server{Addr: first, More: []string{taken.Addr().String()}}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
+		t.Fatalf("error is %v", err)
+	}
+	s := &Server{Addr: first}
+	if err := s.Listen(t.Context()); err != nil {
+		t.Fatalf("the first address is still bound: %v", err)
+	}
+	if err := errors.Join(s.udp.Close(), s.tcp.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

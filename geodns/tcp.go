@@ -15,7 +15,19 @@ import (
 	"github.com/miekg/dns"
 )
 
-// serveTCP answers connections until the listener is closed, and then ends those there are.
+// listeners are the TCP listeners of a server, one an address.
+type listeners []*net.TCPListener
+
+// Close closes all of them.
+func (l listeners) Close() error {
+	var errs []error
+	for _, listener := range l {
+		errs = append(errs, listener.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// serveTCP answers connections until the listeners are closed, and then ends those there are.
 func (s *Server) serveTCP(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -26,8 +38,23 @@ func (s *Server) serveTCP(ctx context.Context) error {
 		limits = defaultTCPLimits()
 	}
 	conns := newTCPConns(limits)
+	var accepting sync.WaitGroup
+	errs := make([]error, len(s.tcp))
+	for i, listener := range s.tcp {
+		accepting.Go(func() {
+			if errs[i] = s.accept(ctx, listener, conns, &running); errs[i] != nil {
+				_ = s.tcp.Close() // the others end too
+			}
+		})
+	}
+	accepting.Wait()
+	return errors.Join(errs...)
+}
+
+// accept has the connections of a listener answered until it is closed.
+func (s *Server) accept(ctx context.Context, listener *net.TCPListener, conns *tcpConns, running *sync.WaitGroup) error {
 	for {
-		accepted, err := s.tcp.AcceptTCP()
+		accepted, err := listener.AcceptTCP()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// sockets are the UDP sockets of a server, all bound to one address and port: one a core where the system spreads packets
-// over them, else one.
+// sockets are the UDP sockets of a server: of each address and port one a core, where the system spreads packets over them,
+// else one.
 type sockets []*net.UDPConn
 
 // Close closes all of them.
@@ -24,7 +24,7 @@ func (s sockets) Close() error {
 	return errors.Join(errs...)
 }
 
-// LocalAddr is the address that they are bound to.
+// LocalAddr is the address that the first is bound to.
 func (s sockets) LocalAddr() net.Addr { return s[0].LocalAddr() }
 
 // serveUDP answers packets until the sockets are closed.

@@ -24,11 +24,11 @@ func listenUDP(ctx context.Context, addr string) (sockets, error) {
 	return sockets{conn.(*net.UDPConn)}, nil
 }
 
-// perReader gives the socket of each goroutine that reads: a few read one, and the kernel hands each packet to one of them.
+// perReader gives the socket of each goroutine that reads: a few read each, and the kernel hands each packet to one of them.
 func (s sockets) perReader() []*net.UDPConn {
-	conns := make([]*net.UDPConn, runtime.GOMAXPROCS(0))
-	for i := range conns {
-		conns[i] = s[0]
+	var conns []*net.UDPConn
+	for range runtime.GOMAXPROCS(0) {
+		conns = append(conns, s...)
 	}
 	return conns
 }

@@ -85,7 +85,7 @@ func (f *secureFleet) run(name string) (stop func()) {
 		f.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	p, err := newNode(f.config, name, fleet.node(name).Roles, overrides{listen: f.dns[name]}, log)
+	p, err := newNode(f.config, name, fleet.node(name).Roles, overrides{listen: listenOn(f.dns[name])}, log)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -61,8 +61,17 @@ func (f *Fleet) check() []*geodns.Zone {
 	f.checkWord("log.format", f.Log.Format, logFormats())
 	f.checkListeners()
 	for _, l := range []struct{ path, addr string }{
-		{"geodns.listen", f.GeoDNS.Listen}, {"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
+		{"control.listen", f.Control.Listen}, {"control.cluster", f.Control.Cluster}} {
 		f.checkAddr(l.path, l.addr)
+	}
+	for i, addr := range f.GeoDNS.Listen {
+		at := "geodns.listen"
+		if len(f.GeoDNS.Listen) > 1 {
+			at = fmt.Sprintf("%s[%d]", at, i)
+		}
+		if f.checkAddr(at, addr); addr == "" {
+			f.errorf(at, "want an address to listen on, as :53 or 203.0.113.10:53")
+		}
 	}
 	return f.checkGeoDNS()
 }

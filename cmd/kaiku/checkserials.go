@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -33,7 +32,7 @@ func (f *Fleet) checkSerials(ctx context.Context, zones []*geodns.Zone) {
 	var asking sync.WaitGroup
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		server := reachable(cmp.Or(f.GeoDNS.Listen, ":53"), n)
+		server := reachable(f.dnsListen()[0], n)
 		if !n.has(roleGeoDNS) || server == "" {
 			continue
 		}

@@ -27,6 +27,14 @@ func until(t testing.TB, what string, cond func() bool) {
 	}
 }
 
+// listenOn is an address in place of that of the fleet file, unless it is "".
+func listenOn(addr string) []string {
+	if addr == "" {
+		return nil
+	}
+	return []string{addr}
+}
+
 // runNode runs all roles of a node of a fleet file until stop is called.
 func runNode(t *testing.T, config, name string) (stop func()) {
 	t.Helper()

@@ -224,7 +224,7 @@ func newDemo(ctx context.Context, dir string, ports *demoPorts, log *slog.Logger
 		return nil, err
 	}
 	d.moved = ports.moved
-	d.dns = &geodns.Server{Addr: d.fleet.GeoDNS.Listen, Log: log}
+	d.dns = &geodns.Server{Addr: d.fleet.dnsListen()[0], Log: log}
 	return d, d.dns.Reload(d.fleet.geodnsConfig(d.zones))
 }
 

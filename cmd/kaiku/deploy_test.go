@@ -145,7 +145,7 @@ func TestDeployFleetHealthy(t *testing.T) {
 	}()
 	n := f.node("hel1")
 	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{roleEdge, roleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
-	f.GeoDNS.Listen = dns.LocalAddr().String()
+	f.GeoDNS.Listen = AddressList{dns.LocalAddr().String()}
 	d := &deployFleet{fleet: f, tokens: []string{"t"}}
 	dial := (&net.Dialer{}).DialContext
 	if err := d.Healthy(ctx, "hel1", dial); err != nil {

@@ -203,7 +203,7 @@ func (f *Fleet) service(n *Node) deploy.Service {
 		} else {
 			writes(f.edgeOf(n).Data)
 		}
-		s.Listen = append(s.Listen, first(f.GeoDNS.Listen, ":53"))
+		s.Listen = append(s.Listen, f.dnsListen()...)
 		if l := f.GeoDNS.QueryLog; l != nil && l.File != "-" {
 			writes(path.Dir(nodeFile(l.File)))
 		}

@@ -57,7 +57,7 @@ func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.Dial
 	}
 	if n.has(roleGeoDNS) {
 		for _, z := range d.fleet.GeoDNS.Zones {
-			if err := askSOA(ctx, dial, onNode(first(d.fleet.GeoDNS.Listen, ":53")), z.Name); err != nil {
+			if err := askSOA(ctx, dial, onNode(d.fleet.dnsListen()[0]), z.Name); err != nil {
 				return fmt.Errorf("name server: %w", err)
 			}
 		}

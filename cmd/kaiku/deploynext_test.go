@@ -67,7 +67,7 @@ func TestDeployUnreached(t *testing.T) {
 	for i := range f.Nodes {
 		f.Nodes[i].Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	}
-	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, ":"+dark
+	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, AddressList{":" + dark}
 	plan := &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1"}, {Node: "ns1"}}}
 	if got := f.unreached(t.Context(), plan); !slices.Equal(got, []string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
 		t.Errorf("%q", got)

@@ -164,7 +164,7 @@ type Edge struct {
 
 // GeoDNS is how the name servers run and what they answer.
 type GeoDNS struct {
-	Listen string                    `yaml:"listen"`
+	Listen AddressList               `yaml:"listen"`
 	GeoIP  string                    `yaml:"geoip"`
 	Locate map[netip.Prefix]Location `yaml:"locate"`
 	Zones  []Zone                    `yaml:"zones"`
@@ -173,6 +173,25 @@ type GeoDNS struct {
 
 	RateLimit *RateLimit `yaml:"rate_limit"`
 	QueryLog  *LogFile   `yaml:"query_log"`
+}
+
+// AddressList is one address to listen on, or a list of them.
+type AddressList []string
+
+// UnmarshalText takes one address; "" is none.
+func (l *AddressList) UnmarshalText(b []byte) error {
+	if *l = nil; len(b) > 0 {
+		*l = AddressList{string(b)}
+	}
+	return nil
+}
+
+// dnsListen is where name servers listen: one address at least.
+func (f *Fleet) dnsListen() []string {
+	if len(f.GeoDNS.Listen) == 0 {
+		return []string{":53"}
+	}
+	return f.GeoDNS.Listen
 }
 
 // String says what the log is, for comparison.

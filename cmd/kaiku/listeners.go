@@ -50,7 +50,10 @@ func (f *Fleet) listeners(n *Node) []listener {
 		add(listener{what: "admin", path: "admin", addr: n.Admin, tcp: true}, n.Admin, "")
 	}
 	if n.has(roleGeoDNS) {
-		add(listener{what: "geodns", path: "geodns.listen", addr: cmp.Or(f.GeoDNS.Listen, ":53"), tcp: true, udp: true}, "", f.GeoDNS.Listen)
+		given := strings.Join(f.GeoDNS.Listen, ", ")
+		for _, addr := range f.dnsListen() {
+			add(listener{what: "geodns", path: "geodns.listen", addr: addr, tcp: true, udp: true}, "", given)
+		}
 	}
 	if n.has(roleControl) {
 		c := f.controlOf(n)

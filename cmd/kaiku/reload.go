@@ -72,7 +72,7 @@ func (f *Fleet) fixed(name string) map[string]string {
 		return nil
 	}
 	e, c := f.edgeOf(n), f.controlOf(n)
-	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": f.GeoDNS.Listen, "control": fmt.Sprint(c), "tls": fmt.Sprint(f.secures()),
+	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": fmt.Sprint(f.dnsListen()), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.secures()),
 		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
 		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
 		"geodns.zones": fmt.Sprint(f.challengeZones())}

@@ -35,12 +35,16 @@ type nodeProcess struct {
 // overrides are flags that come before the fleet file.
 type overrides struct {
 	edge   Edge
-	listen string // of geodns
+	listen []string // of geodns
 }
 
 // check finds flags that are no addresses.
 func (o *overrides) check() error {
-	for _, f := range []struct{ flag, addr string }{{"--listen", o.edge.HTTP}, {"--listen", o.listen}, {"--admin", o.edge.Admin}} {
+	flags := []struct{ flag, addr string }{{"--listen", o.edge.HTTP}, {"--admin", o.edge.Admin}}
+	for _, addr := range o.listen {
+		flags = append(flags, struct{ flag, addr string }{"--listen", addr})
+	}
+	for _, f := range flags {
 		if err := checkListen(f.addr); err != nil {
 			return usageError{fmt.Errorf("%s: %w", f.flag, err)}
 		}
@@ -133,7 +137,11 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			}
 			p.parts = append(p.parts, p.edge)
 		case roleGeoDNS:
-			p.dns = &geodns.Server{Addr: first(over.listen, f.GeoDNS.Listen), Log: log, Registerer: reg, Identity: name}
+			listen := over.listen
+			if len(listen) == 0 {
+				listen = f.dnsListen()
+			}
+			p.dns = &geodns.Server{Addr: listen[0], More: listen[1:], Log: log, Registerer: reg, Identity: name}
 			if key != nil { // so that a cookie of one server is good at all of them
 				if p.dns.CookieSecrets, err = key.CookieSecrets(); err != nil {
 					return nil, errors.Join(err, p.close())
@@ -291,7 +299,7 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 	}
 	configFlag(cmd, &config)
 	cmd.Flags().StringVar(&node, "node", "", "this node's `NAME`")
-	cmd.Flags().StringVar(&over.listen, "listen", "", "`ADDRESS` for UDP and TCP (default geodns.listen of the fleet file, or :53)")
+	cmd.Flags().StringSliceVar(&over.listen, "listen", nil, "`ADDRESS` for UDP and TCP, or several, with commas or with the flag again (default geodns.listen of the fleet file, or :53)")
 	return cmd
 }
 

@@ -76,7 +76,7 @@ nodes:
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newNode(filepath.Join(dir, "fleet.yaml"), name, f.node(name).Roles, overrides{listen: dns[name]}, log)
+		p, err := newNode(filepath.Join(dir, "fleet.yaml"), name, f.node(name).Roles, overrides{listen: listenOn(dns[name])}, log)
 		if err != nil {
 			t.Fatal(err)
 		}

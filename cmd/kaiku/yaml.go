@@ -419,6 +419,8 @@ func wanted(t reflect.Type) string {
 		return "an IP address, as 203.0.113.10 or 2001:db8::10"
 	case t == reflect.TypeFor[netip.Prefix]():
 		return "a network, as 10.0.0.0/8 or 2001:db8::/32"
+	case t == reflect.TypeFor[AddressList]():
+		return `one address, or a list of them, as ["203.0.113.10:53", "[2001:db8::10]:53"]`
 	case t.Kind() == reflect.Slice && keyField(t.Elem()) < 0:
 		return "a list, as [a, b]"
 	case t == reflect.TypeFor[OriginServer]():
