@@ -310,14 +310,11 @@ func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
 	return nil
 }
 
-// maxURLBytes bounds the records of URLs that clients can cause, in bytes of memory.
-const maxURLBytes = 32 << 20
-
 // recordSize is about what a record of a URL takes in memory, with its place in the map and in Badger's.
 func recordSize(url string) int { return len(url) + 200 }
 
-// crowded reports whether there is no room for records of these URLs that are new.
-func (p *purges) crowded(urls []string) bool {
+// crowded reports whether there is no room for records of these URLs that are new, in limit bytes.
+func (p *purges) crowded(urls []string, limit int) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	more := 0
@@ -326,7 +323,7 @@ func (p *purges) crowded(urls []string) bool {
 			more += recordSize(u)
 		}
 	}
-	return more > 0 && p.urlBytes+more > maxURLBytes
+	return more > 0 && p.urlBytes+more > limit
 }
 
 // len is the number of records.

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,15 +24,19 @@ const (
 	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
 	defaultDisk     = 10 << 30
 	defaultFreeDisk = 1 << 30
+	defaultRecords  = 32 << 20
 )
 
 // Options say where and how large a Store is.
 type Options struct {
-	Dir    string       // the data folder; made if missing
-	Disk   int64        // budget in bytes of allocated disk; 0 means 10 GiB
-	Memory int64        // bytes of bodies in the RAM tier; 0 means none
-	Floor  int64        // free bytes of the file system below which nothing is stored; 0 means 5 % of it, at most 1 GiB
-	Log    *slog.Logger // nil means slog.Default
+	Dir    string // the data folder; made if missing
+	Disk   int64  // budget in bytes of allocated disk; 0 means 10 GiB
+	Memory int64  // bytes of bodies in the RAM tier; 0 means none
+	Floor  int64  // free bytes of the file system below which nothing is stored; 0 means 5 % of it, at most 1 GiB
+	// Records bounds the purge records of URLs that clients can cause, in bytes of memory; 0 means
+	// 32 MiB.
+	Records int
+	Log     *slog.Logger // nil means slog.Default
 }
 
 // Store is the object store; its methods may be called from any goroutine.
@@ -249,7 +254,7 @@ func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 // is a bound to those: over it the objects with keys are removed instead, which covers neither other
 // objects of the URLs nor fetches that are under way.
 func (s *Store) Invalidate(p Purge, keys ...string) error {
-	if s.purges.crowded(p.URLs) {
+	if s.purges.crowded(p.URLs, cmp.Or(s.opt.Records, defaultRecords)) {
 		for _, key := range keys {
 			if err := s.bury(key); err != nil {
 				return err
