@@ -137,7 +137,8 @@ func (fs *flights) leave(f *flight) {
 }
 
 // pays decides whether a fetch goes on that nobody waits for: a background validation does, and one
-// of which half is there. One that was begun for a range does if a block at most lacks, or if clients
+// of which half is there. One that was begun for a range, or by a
+// conditional request, does if a block at most lacks, or if clients
 // have read so much of its object that it has earned the rest (readers). The caller holds both mu.
 func (fs *flights) pays(f *flight) bool {
 	if f.keep {

@@ -338,6 +338,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	if !passes {
 		stage = x.site.Origin.Stage(string(x.key), x.came)
 	}
+	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
 	slice, m := s.plan(x, have, own, stage)
 	alone := passes || x.alone || s.cannotShare(x, have)
 	key := flightKey{own, stage}
@@ -448,8 +449,8 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		if !s.serveFlight(x, f, b, st) {
 			return false // it needs more than can be joined to this
 		}
-		if x.w.status == http.StatusNotModified && b.length >= 0 && b.length <= x.site.slice() {
-			f.change(func() { f.keep = true }) // the client has it already; others will want it
+		if x.w.status == http.StatusNotModified { // the client has it already; others may want it
+			s.flights.readers.add(x.key, block, 0)
 		}
 		return true
 	}

@@ -16,6 +16,9 @@ import (
 // slices, and the origin never sends more than readAhead times what clients were sent, and a block or
 // two for each request. A range that goes to the end counts as openLength bytes.
 //
+// A client that is answered with 304 has read nothing, though the whole is on its way. It counts as one
+// that has read a block.
+//
 // Only the edge that the client speaks to reads ahead. The owner and the shield ask for what they are
 // asked for, so that tiers don't multiply it.
 const (

@@ -229,6 +229,45 @@ func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
 	until(t, "the edge ended the fetch", gone.Load)
 }
 
+// TestNotModifiedCostsLittle has clients be answered with 304 whatever comes, as they say that they have
+// it already: the rest of a large response is not fetched, until many of them have come.
+func TestNotModifiedCostsLittle(t *testing.T) {
+	const size = 1_000_000
+	step := make(chan struct{})
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, fmt.Sprint("Content-Length: ", size)})
+		_, _ = w.Write(make([]byte, 100_000))
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-step:
+			_, _ = w.Write(make([]byte, size-100_000))
+		case <-r.Context().Done():
+		}
+	})
+	goesOn := func(path string) bool {
+		e.do(e.request("GET", path, "", "If-None-Match: *")).wants(t, http.StatusNotModified, "")
+		until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
+		e.flights.mu.Lock()
+		defer e.flights.mu.Unlock()
+		return len(e.flights.byKey) > 0
+	}
+	for i := range 5 {
+		if goesOn("/film?" + strconv.Itoa(i)) {
+			t.Fatal("the fetch goes on though the client has it already")
+		}
+	}
+	for n := 1; !goesOn("/film"); n++ {
+		if n == 10 {
+			t.Fatal("the fetch never goes on")
+		}
+	}
+	close(step)
+	e.settle()
+	if a := e.get("/film"); !a.isHit() || len(a.body) != size {
+		t.Errorf("after many 304: %d bytes, %v", len(a.body), a.header)
+	}
+}
+
 // filled is how many bytes have come of a slice.
 func (e *testEdge) filled() int64 {
 	e.flights.mu.Lock()
