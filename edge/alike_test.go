@@ -13,15 +13,16 @@ import (
 	"time"
 )
 
-// alikeProtocols are those that have to answer alike, with the letter that stands for {p} in what they
-// ask for, so that each finds nothing of the others in the cache.
+// alikeProtocols are those that have to answer alike, with the letter that stands for {p} in what
+// they ask for, so that each finds nothing of the others in the cache.
 var alikeProtocols = []struct{ name, letter string }{{"HTTP/1.1 over TLS", "~1"}, {"HTTP/2", "~2"}, {"HTTP/3", "~3"}}
 
 // alikeRequest is a request that is sent over all of them.
 type alikeRequest struct {
 	name string
 	rawMessage
-	// status is what it is answered with. 400 may be a reset of the stream over HTTP/2 and HTTP/3 (RFC 9113, 8.1.1; RFC 9114, 4.1.2).
+	// status is what it is answered with. 400 may be a reset of the stream over HTTP/2 and HTTP/3
+	// (RFC 9113, 8.1.1; RFC 9114, 4.1.2).
 	status int
 	number string // of this request among all, which is in what it asks for
 	primed bool   // what a GET for the same is answered with is in the cache already
@@ -117,7 +118,8 @@ func (o *alikeOrigin) take(text string) string {
 	return strings.Join(asked, "\n")
 }
 
-// alikeFields are fields in one order, but for those of a connection, and what tells the time and the protocol.
+// alikeFields are fields in one order, but for those of a connection, and what tells the time and
+// the protocol.
 func alikeFields(h http.Header) string {
 	h = h.Clone()
 	for _, name := range []string{"Date", "Age", "Alt-Svc", "Connection", "Transfer-Encoding", "Cdn-Loop", "Trailer"} {
@@ -137,11 +139,13 @@ var (
 	alikeVia    = regexp.MustCompile(`"[123](\.\d)? hel1"`)
 )
 
-// Whatever a request comes over, it gets the same answer, cold and warm, and the origin the same request.
+// Whatever a request comes over, it gets the same answer, cold and warm, and the origin the same
+// request.
 func TestProtocolsAnswerAlike(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	o := &alikeOrigin{}
-	// An end that is there is found however long it takes, and one that never comes isn't waited for.
+	// An end that is there is found however long it takes, and one that never comes isn't waited
+	// for.
 	patient := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *Site) { s.bodyEnd = time.Minute })
 	hasty := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *Site) { s.bodyEnd = time.Millisecond })
 	clients := map[bool]map[string]rawClient{false: patient.rawClients(), true: hasty.rawClients()}

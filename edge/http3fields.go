@@ -12,8 +12,10 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// fieldWatch finds requests of one HTTP/3 connection that are malformed by what quic-go neither refuses nor hands on: a :scheme that is missing or odd (RFC 9114, 4.3.1), and an empty Content-Length.
-// quic-go shows a header block as it came in one place, its log of events: to that this is a log, which keeps the streams of such requests and nothing else.
+// fieldWatch finds requests of one HTTP/3 connection that are malformed by what quic-go neither
+// refuses nor hands on: a :scheme that is missing or odd (RFC 9114, 4.3.1), and an empty
+// Content-Length. quic-go shows a header block as it came in one place, its log of events: to that
+// this is a log, which keeps the streams of such requests and nothing else.
 type fieldWatch struct {
 	producers atomic.Int32
 	some      atomic.Bool // malformed or full has something
@@ -23,10 +25,13 @@ type fieldWatch struct {
 	full      bool
 }
 
-// maxMalformed bounds what is kept of a connection. quic-go refuses some malformed requests by itself, and nobody asks for them then; beyond so many all further ones of the connection are refused.
+// maxMalformed bounds what is kept of a connection. quic-go refuses some malformed requests by
+// itself, and nobody asks for them then; beyond so many all further ones of the connection are
+// refused.
 const maxMalformed = maxStreams
 
-// AddProducer returns what an event is recorded with. The first that asks is QUIC, whose packets don't matter here; HTTP/3 asks next.
+// AddProducer returns what an event is recorded with. The first that asks is QUIC, whose packets
+// don't matter here; HTTP/3 asks next.
 func (f *fieldWatch) AddProducer() qlogwriter.Recorder {
 	if f.producers.Add(1) == 1 {
 		return nil
@@ -59,7 +64,8 @@ func (f *fieldWatch) RecordEvent(e qlogwriter.Event) {
 // Close ends the log.
 func (f *fieldWatch) Close() error { return nil }
 
-// isMalformed reports whether the header block of a request has something of that kind. Trailers have none.
+// isMalformed reports whether the header block of a request has something of that kind. Trailers
+// have none.
 func isMalformed(fields []qlog.HeaderField) bool {
 	var method, scheme string
 	for i := range fields {

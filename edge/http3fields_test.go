@@ -14,7 +14,8 @@ type bodyOf quic.StreamID
 func (b bodyOf) StreamID() quic.StreamID  { return quic.StreamID(b) }
 func (bodyOf) Read(p []byte) (int, error) { return 0, io.EOF }
 
-// What is malformed of a connection is known for its request alone, and bounded: beyond the bound all requests of the connection are refused.
+// What is malformed of a connection is known for its request alone, and bounded: beyond the bound
+// all requests of the connection are refused.
 func TestFieldWatch(t *testing.T) {
 	var f fieldWatch
 	if f.AddProducer() != nil || f.AddProducer() == nil || f.AddProducer() == nil {

@@ -21,7 +21,8 @@ func rawFrame(kind uint64, payload ...byte) []byte {
 	return append(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload))), payload...)
 }
 
-// What RFC 9114 and RFC 9204 have a server end the connection for, quic-go does, but for what docs/tls.md says.
+// What RFC 9114 and RFC 9204 have a server end the connection for, quic-go does, but for what
+// docs/tls.md says.
 func TestHTTP3Frames(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)

@@ -12,11 +12,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// A request is the same message over HTTP/1.1, HTTP/2 and HTTP/3 (RFC 9110, 6). What the libraries leave open, or decide each in its own way, is decided here, before anything else is done with a
+// A request is the same message over HTTP/1.1, HTTP/2 and HTTP/3 (RFC 9110, 6). What the libraries
+// leave open, or decide each in its own way, is decided here, before anything else is done with a
 // request: its target, its length, and whether it has a body.
 
-// endTimeout is how long the first byte of a body, or its end, is waited for where a header block does not tell whether there is one: in HTTP/2 and HTTP/3 the end is said apart, mostly together with
-// the header block. net/http waits as long when it sends a request on.
+// endTimeout is how long the first byte of a body, or its end, is waited for where a header block
+// does not tell whether there is one: in HTTP/2 and HTTP/3 the end is said apart, mostly together
+// with the header block. net/http waits as long when it sends a request on.
 const endTimeout = 200 * time.Millisecond
 
 // parse checks a request. It returns the status that it is refused with, and why; 0 if it is not.
@@ -44,8 +46,9 @@ func (x *exchange) parse() (status int, why string) {
 
 const unknownExpectation = "unknown expectation"
 
-// findBody finds out whether a request has a body, where its header block does not tell. A request without one has http.NoBody and a length of 0 then. An error is the client's. Nothing is waited for
-// if the request is refused.
+// findBody finds out whether a request has a body, where its header block does not tell. A request
+// without one has http.NoBody and a length of 0 then. An error is the client's. Nothing is waited
+// for if the request is refused.
 func (s *Server) findBody(x *exchange, from *client, refused bool) error {
 	r := x.r
 	if r.ProtoMajor == 2 && r.ContentLength == 0 && r.Header["Content-Length"] == nil {
@@ -81,7 +84,8 @@ func (s *Server) endTimeout() time.Duration {
 	return s.bodyEnd
 }
 
-// cached reports whether a method is one that the cache answers. A body does not change what such a request means (RFC 9110, 9.3.1).
+// cached reports whether a method is one that the cache answers. A body does not change what such a
+// request means (RFC 9110, 9.3.1).
 func cached(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
 // seldomBody reports whether most requests of a method have no body.
@@ -89,7 +93,8 @@ func seldomBody(method string) bool {
 	return cached(method) || method == http.MethodDelete || method == http.MethodOptions || method == http.MethodTrace
 }
 
-// awaitEnd waits for the end of a body that most likely is empty, or its first byte. If neither comes in time the request goes on without a body, and what comes later is not read.
+// awaitEnd waits for the end of a body that most likely is empty, or its first byte. If neither
+// comes in time the request goes on without a body, and what comes later is not read.
 func (x *exchange) awaitEnd(timeout time.Duration) error {
 	_ = x.w.control.SetReadDeadline(time.Now().Add(timeout)) // a connection without deadlines has none to overrun
 	err := x.readFirst()
@@ -121,7 +126,8 @@ type begunBody struct {
 	io.Reader
 }
 
-// awaitBody waits for the first bytes of a body, or its end. If neither comes in time the request goes on with a body: who waits for the answer before sending any has to get it.
+// awaitBody waits for the first bytes of a body, or its end. If neither comes in time the request
+// goes on with a body: who waits for the answer before sending any has to get it.
 func (x *exchange) awaitBody(timeout time.Duration) error {
 	b := &awaitedBody{ReadCloser: x.r.Body, came: make(chan struct{})}
 	go b.await()
@@ -144,7 +150,8 @@ func (x *exchange) awaitBody(timeout time.Duration) error {
 	return nil
 }
 
-// awaitedBody is a body whose first bytes are read in a goroutine of their own, which ends when they come, or with the request.
+// awaitedBody is a body whose first bytes are read in a goroutine of their own, which ends when
+// they come, or with the request.
 type awaitedBody struct {
 	io.ReadCloser
 	came  chan struct{} // closed when what follows is there

@@ -9,10 +9,12 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// net/http answers a request of HTTP/1.1 by itself that it can't parse, whose header block is too large, or that expects something unknown. Nobody is asked before, and such an answer has no
+// net/http answers a request of HTTP/1.1 by itself that it can't parse, whose header block is too
+// large, or that expects something unknown. Nobody is asked before, and such an answer has no
 // Cache-Status. Its connections write what the edge would have answered in its place.
 
-// Write writes, or replaces an answer of net/http's own. That is what is written before a request came to a handler.
+// Write writes, or replaces an answer of net/http's own. That is what is written before a request
+// came to a handler.
 func (h *handed) Write(p []byte) (int, error) {
 	if !h.own.handling.Load() {
 		if own := h.own.lane.server.replaceOwn(p); own != nil {
@@ -23,7 +25,8 @@ func (h *handed) Write(p []byte) (int, error) {
 	return h.Conn.Write(p)
 }
 
-// replaceOwn returns an error of the edge in place of one that net/http says by itself; nil if it is none.
+// replaceOwn returns an error of the edge in place of one that net/http says by itself; nil if it
+// is none.
 func (s *Server) replaceOwn(p []byte) []byte {
 	line, _, ok := bytes.Cut(p, []byte("\r\n"))
 	if line, ok = bytes.CutPrefix(line, []byte("HTTP/1.1 ")); !ok {

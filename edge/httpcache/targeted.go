@@ -7,9 +7,9 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// ResponseDirectives returns the directives that a response has for this cache, and whether they come from a field that is meant for caches
-// like it: then Cache-Control, Expires and Pragma say nothing (RFC 9213, 2.2). CDN-Cache-Control comes first; Surrogate-Control,
-// which is older, next.
+// ResponseDirectives returns the directives that a response has for this cache, and whether they
+// come from a field that is meant for caches like it: then Cache-Control, Expires and Pragma say
+// nothing (RFC 9213, 2.2). CDN-Cache-Control comes first; Surrogate-Control, which is older, next.
 func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 	if lines := h["Cdn-Cache-Control"]; len(lines) > 0 {
 		// A field that does not parse, or is empty, is as if it were not there (RFC 9213, 2.1).
@@ -25,7 +25,8 @@ func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 	return ParseCacheControl(h["Cache-Control"]), false
 }
 
-// fromDictionary takes the directives of a targeted field. Those of another type than the directive has are ignored; parameters always are (RFC 9213, 2.1).
+// fromDictionary takes the directives of a targeted field. Those of another type than the directive
+// has are ignored; parameters always are (RFC 9213, 2.1).
 func fromDictionary(dict *httpsfv.Dictionary) Directives {
 	d := Directives{Present: true}
 	// value is what a directive has, an inner list included; nil if the directive is not there.
@@ -47,7 +48,8 @@ func fromDictionary(dict *httpsfv.Dictionary) Directives {
 		}
 		return Seconds{Set: true, Valid: true, D: time.Duration(min(n, maxDelta)) * time.Second}
 	}
-	// no-cache and private may have field names as a String, which cover those alone. An inner list is taken to cover all.
+	// no-cache and private may have field names as a String, which cover those alone. An inner list
+	// is taken to cover all.
 	names := func(name string) (bool, []string) {
 		switch v := value(name).(type) {
 		case string:
@@ -67,8 +69,9 @@ func fromDictionary(dict *httpsfv.Dictionary) Directives {
 	return d
 }
 
-// parseSurrogate parses Surrogate-Control (W3C note "Edge Architecture Specification", 2.2): max-age may be followed by "+" and a time to
-// serve stale; a parameter targets a directive at one surrogate, and leaves it out here.
+// parseSurrogate parses Surrogate-Control (W3C note "Edge Architecture Specification", 2.2):
+// max-age may be followed by "+" and a time to serve stale; a parameter targets a directive at one
+// surrogate, and leaves it out here.
 func parseSurrogate(lines []string) Directives {
 	d := Directives{Present: true}
 	for _, m := range splitList(lines) {
