@@ -15,8 +15,8 @@ import (
 
 // Some servers close each connection after its response, so that each request waits for a new one: a
 // round trip, and with TLS one or two more. For such a server connections are opened in advance, as
-// many as were needed in about the time that it takes to open two. What comes in bursts, as the objects
-// of a page, then finds connections that are open, or nearly.
+// many as were needed in about the time that it takes to open two, or as the last burst needed. What
+// comes in bursts, as the objects of a page, then finds connections that are open, or nearly.
 
 const (
 	// maxSpares is how many connections to a server may be open in advance, or on their way.
@@ -26,6 +26,8 @@ const (
 	worthSpares = 5 * time.Millisecond
 	// minSpareWindow is how long ago a connection was needed that counts, at least.
 	minSpareWindow = 100 * time.Millisecond
+	// burstMemory is for how long a burst tells what the next one will need.
+	burstMemory = time.Minute
 	// minSpareLife is for how long at least one may be open before it is given up.
 	minSpareLife = time.Second
 )
@@ -46,6 +48,9 @@ type spares struct {
 	list   []*spareConn         // the oldest first
 	needed [maxSpares]time.Time // when connections were, a ring
 	next   int                  // of needed
+	last   time.Time            // when the last one was
+	peak   int                  // the most that counted at a time in the burst that is under way
+	before int                  // and in those before, half as much for each since
 	setup  time.Duration        // what opening one takes, a moving mean
 }
 
@@ -54,18 +59,24 @@ func (s *spares) window() time.Duration {
 	return max(2*s.setup, minSpareWindow)
 }
 
-// want is how many are to be there. The caller holds mu.
-func (s *spares) want(now time.Time) int {
-	if !s.closes || s.ended || s.setup < worthSpares {
-		return 0
-	}
-	n := 0
+// counts is how many needs count. The caller holds mu.
+func (s *spares) counts(now time.Time) (n int) {
 	for _, at := range s.needed {
 		if now.Sub(at) < s.window() {
 			n++
 		}
 	}
 	return n
+}
+
+// want is how many are to be there: as many as were needed lately, or as the burst before needed, as a
+// page that has begun will have objects. The caller holds mu.
+func (s *spares) want(now time.Time) int {
+	n := s.counts(now)
+	if !s.closes || s.ended || s.setup < worthSpares || n == 0 {
+		return 0
+	}
+	return max(n, s.before)
 }
 
 // learn takes whether the connection of a response ends with it.
@@ -143,8 +154,15 @@ func (s *spares) take(addr string) *spareConn {
 func (s *spares) need(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.needed[s.next] = now
+	switch quiet := now.Sub(s.last); {
+	case quiet > burstMemory:
+		s.peak, s.before = 0, 0
+	case quiet > s.window():
+		s.peak, s.before = 0, max(s.peak, s.before/2)
+	}
+	s.needed[s.next], s.last = now, now
 	s.next = (s.next + 1) % len(s.needed)
+	s.peak = max(s.peak, s.counts(now))
 }
 
 // trim ends the oldest spares beyond limit.

@@ -207,6 +207,11 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 			stay(p)
 			s.get(t, p, "GET", "/", 3)
 			until(t, "as many are open as were needed", func() bool { return ready(p) == 4 })
+			until(t, "the server has them too", func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return len(s.open) == 4
+			})
 			s.mu.Lock()
 			for c := range s.open {
 				c.Close()
@@ -240,4 +245,23 @@ func TestSparesEnd(t *testing.T) {
 	until(t, "one is open", func() bool { return ready(p) > 0 })
 	p.Close()
 	until(t, "there are none after the end", func() bool { return connections(p) == 0 })
+}
+
+// The begin of a burst has as many opened as the burst before needed, and half as many after each that
+// needed fewer. What was needed more than a minute ago says nothing.
+func TestSparesOfBursts(t *testing.T) {
+	s := &spares{closes: true, setup: 100 * time.Millisecond}
+	now := time.Now()
+	for _, c := range []struct {
+		after       time.Duration
+		needs, want int
+	}{{0, 1, 1}, {time.Second, 12, 12}, {time.Second, 1, 12}, {time.Second, 1, 6}, {time.Second, 2, 3}, {time.Second, 1, 2}, {time.Second, 20, 20}, {2 * time.Minute, 1, 1}, {50 * time.Millisecond, 1, 2}} {
+		now = now.Add(c.after)
+		for range c.needs {
+			s.need(now)
+		}
+		if got := s.want(now); got != c.want {
+			t.Errorf("after %v and %d needs: %d, want %d", c.after, c.needs, got, c.want)
+		}
+	}
 }
