@@ -54,7 +54,10 @@ func (p *zoneParser) entry(e *entry) {
 		p.setOwner(e)
 		return
 	}
-	owner := e.owner()
+	owner := ""
+	if c := e.text[0]; c <= ' ' || c >= 0x7f || c == '$' {
+		owner = e.owner()
+	}
 	if !strings.HasPrefix(owner, "$") {
 		if !p.plain(e) {
 			p.records(e, e.text)

@@ -108,9 +108,16 @@ func (z *zoneFiles) load(name string) ([]byte, error) {
 	return z.take(r)
 }
 
-func (z *zoneFiles) take(r io.ReadCloser) ([]byte, error) {
+func (z *zoneFiles) take(r *os.File) ([]byte, error) {
 	defer r.Close()
-	text, err := io.ReadAll(io.LimitReader(r, z.left+1))
+	info, err := r.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(min(info.Size(), z.left)) + bytes.MinRead) // a large file is not copied as the buffer grows
+	_, err = buf.ReadFrom(io.LimitReader(r, z.left+1))
+	text := buf.Bytes()
 	if z.left -= int64(len(text)); err == nil && z.left < 0 {
 		err = fmt.Errorf("the files of the zone have more than %d bytes", maxZoneText)
 	}
