@@ -19,7 +19,7 @@ const (
 	maxNodeConns = 8
 	// maxNodeConsumers is how many consumers of one stream a connection may have. One more deletes
 	// the oldest.
-	maxNodeConsumers = 8
+	maxNodeConsumers = 16
 	// maxNodeSubs is how many subscriptions a connection may have.
 	maxNodeSubs = 256
 	// nodeRate is how many bytes a second a node may send, and nodeBurst how many at once. Each frame
