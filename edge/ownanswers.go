@@ -28,8 +28,9 @@ func (h *handed) Write(p []byte) (int, error) {
 // replaceOwn returns an error of the edge in place of one that net/http says by itself; nil if it
 // is none.
 func (s *Server) replaceOwn(p []byte) []byte {
-	line, _, ok := bytes.Cut(p, []byte("\r\n"))
-	if line, ok = bytes.CutPrefix(line, []byte("HTTP/1.1 ")); !ok {
+	line, _, _ := bytes.Cut(p, []byte("\r\n"))
+	line, ok := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
+	if !ok {
 		return nil
 	}
 	code, _, _ := bytes.Cut(line, []byte(" "))

@@ -2,6 +2,9 @@ package fleet
 
 import (
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -24,6 +27,15 @@ func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool))
 	for _, c := range nodes {
 		c.start(t)
 	}
+	for from, c := range nodes {
+		until(t, "control nodes connect to each other by relays alone", func() bool {
+			own, all := routesBy(t, c, ways[from])
+			if !own {
+				c.restart(t)
+			}
+			return own && all
+		})
+	}
 	return nodes, func(node int, cut bool) {
 		for other := range nodes {
 			if other != node {
@@ -32,6 +44,28 @@ func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool))
 			}
 		}
 	}
+}
+
+// routesBy reports whether the connections that a node made to others go by its own relays, and
+// whether it has one to each of them. NATS tells nodes of each other, and one that is told before its
+// own connection is there makes one that goes another way.
+func routesBy(t *testing.T, c *control, ways []*relay) (own, all bool) {
+	t.Helper()
+	found, err := c.nats().Routez(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := map[string]bool{}
+	for _, r := range found.Routes {
+		others[r.RemoteName] = true
+		by := slices.ContainsFunc(ways, func(w *relay) bool {
+			return w != nil && w.Addr().String() == net.JoinHostPort(r.IP, strconv.Itoa(r.Port))
+		})
+		if r.DidSolicit && !by {
+			return false, false
+		}
+	}
+	return true, len(others) == len(ways)-1
 }
 
 // deliversAll reports whether a control node delivers the log to all who follow it.
