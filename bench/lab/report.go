@@ -119,8 +119,13 @@ func (r *report) judgeFeel() {
 		}
 		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold <= 1.15, fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version has none
+			r.judge(page <= 1, fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to an origin that keeps them", pageObjects, proto), "%.2f; %.2f when the origin keeps them",
+				page, r.ratio(city, "page", proto, wayWarm, lastOf))
+			r.why(pageReason)
+		}
 		if len(r.find(city, "20m", proto, wayHit)) == 0 {
-			continue // the short version has none
+			continue // nor these
 		}
 		cold, warm = r.ratio(city, "20m", proto, wayCold, lastOf), r.ratio(city, "20m", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold < 1 && warm < 1, fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
@@ -129,6 +134,8 @@ func (r *report) judgeFeel() {
 }
 
 const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
+
+const pageReason = "The edge opens connections in advance, but an object of 20 KiB takes a round trip more on a new one, whose window is small, than on those that the client goes on using; over HTTP/1.1 six objects at a time wait for that."
 
 // readReport reads what was measured before.
 func readReport(file string) (*report, error) {
