@@ -322,7 +322,7 @@ func TestFailedHealthIsPutBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newTestFleet(t, "hel1", "nyc1")
-			f.Limit = 500 * time.Millisecond
+			f.Limit = 5 * time.Second
 			f.deploy(t)
 			trees := map[string]string{}
 			for name, n := range f.nodes {

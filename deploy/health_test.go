@@ -22,7 +22,7 @@ func (l lookedAt) Healthy(ctx context.Context, _ string, _ DialFunc) error { ret
 // The reason why a node is not well is told, also when the last look at it was ended by the limit.
 func TestHealthReason(t *testing.T) {
 	f := newTestFleet(t, "hel1")
-	f.Limit = 200 * time.Millisecond
+	f.Limit = 5 * time.Second
 	looks := 0
 	f.Deploy.Fleet = lookedAt{f, func(ctx context.Context) error {
 		if looks++; looks < 3 {
@@ -32,7 +32,7 @@ func TestHealthReason(t *testing.T) {
 		return ctx.Err()
 	}}
 	_, r, err := f.try(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "not healthy within 200ms: the cache is on fire") {
+	if err == nil || !strings.Contains(err.Error(), "not healthy within 5s: the cache is on fire") {
 		t.Errorf("%v", err)
 	}
 	if r.Nodes[0].Outcome != "put back" {

@@ -29,7 +29,6 @@ type alikeRequest struct {
 	bare   bool   // a library answers with the status alone
 	cut    bool   // the origin may get a part of the body
 	not1   bool   // HTTP/1.1 has no such request
-	lost3  bool   // quic-go hides it from the edge; see docs/tls.md
 }
 
 // at returns the request of one protocol.

@@ -84,13 +84,7 @@ func (fs *flights) whole(f *flight) {
 	}
 }
 
-// count has a fetch count as one of n bytes among what was asked for of its object.
-func (fs *flights) count(f *flight, n int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	fs.countLocked(f, n)
-}
-
+// countLocked has a fetch count as one of n bytes among what was asked for of its object. f.mu is held.
 func (fs *flights) countLocked(f *flight, n int64) {
 	if f.reads != "" && n != f.counted {
 		fs.readers.add(f.reads, 0, n-f.counted)

@@ -63,8 +63,9 @@ func (h *handed) close() error {
 	if !h.answering.TryLock() {
 		return nil
 	}
-	defer h.answering.Unlock()
 	h.own.lane.setLate(h.own, false)
+	// The close waits for a read of the socket to end, and an answer that begins inside of one waits for the lock.
+	h.answering.Unlock()
 	return h.Conn.Close()
 }
 

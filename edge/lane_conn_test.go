@@ -37,6 +37,7 @@ func TestLaneDrains(t *testing.T) {
 				}, 1)
 				for range 4 {
 					e.exchange(t, []byte("GET /hit HTTP/1.1\r\nHost: www.example\r\n\r\n"), secure, true)
+					e.settle() // the lane answers with what is stored
 				}
 				e.dialRaw(t, secure) // it says nothing, so that draining takes a while
 				const clients = 20

@@ -37,14 +37,7 @@ func startSite(t *testing.T, h http.Handler) *agent {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := listenBoth(t)
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}}
 	web := &http.Server{Handler: h, TLSConfig: conf}
 	quic := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(conf)}
@@ -140,4 +133,22 @@ func TestClientSweeps(t *testing.T) {
 	if got.ID != 5 || got.Result.Versions[3].N != 10 || got.Result.Versions[4].N != 90 || got.Result.Errors != 0 {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// listenBoth listens on a port that is free for UDP and TCP.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		_ = udp.Close() // the port is taken for TCP
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -67,7 +68,7 @@ nodes:
   hel1:
     roles: [edge]
     location: [60.17, 24.94]
-    addresses: [127.0.0.33, "2001:db8:1::33"]
+    addresses: [127.0.0.33, "::1"]
     edge: { http: "%[2]s", admin: "127.0.0.33:%[6]d", data: %[4]s/hel1 }
   nyc1:
     roles: [edge, geodns]
@@ -79,6 +80,14 @@ geodns:
   listen: "127.0.0.1:%[5]s"
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 1000s }, both: { answers: 2, ttl: 1000s } } }]
 `, web+9, hel, nyc, dir, port, web+1, s.admin)
+	// The edge's IPv6 address answers probes too; one that doesn't is not given to clients.
+	six, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", web))
+	if err != nil {
+		t.Fatal(err)
+	}
+	probed := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func() { _ = probed.Serve(six) }()
+	t.Cleanup(func() { _ = probed.Close() })
 	s.write(t, "fleet.yaml", s.fleet)
 	s.write(t, "example.com.zone", realZone+longTexts())
 	config := filepath.Join(dir, "fleet.yaml")
@@ -182,7 +191,7 @@ func TestRealDNSRecords(t *testing.T) {
 		{"www.example.com A " + fi, `status: NOERROR; flags: qr aa; (?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.33$; !127\.0\.0\.34; CLIENT-SUBNET: 193\.166\.0\.0/16/[1-9]`},
 		{"www.example.com A " + us, `(?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.34$; !127\.0\.0\.33; CLIENT-SUBNET: 128\.112\.0\.0/16/[1-9]`},
 		{"www.example.com A +tcp " + us, `(?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.34$`},
-		{"www.example.com AAAA " + fi, `(?m)^www\.example\.com\. 1000 IN AAAA 2001:db8:1::33$; !::34`},
+		{"www.example.com AAAA " + fi, `(?m)^www\.example\.com\. 1000 IN AAAA ::1$; !::34`},
 		{"both.example.com A " + fi, `(?s)127\.0\.0\.33\s.*127\.0\.0\.34\s; CLIENT-SUBNET: 193\.166\.0\.0/16/0`},
 		{"www.example.com HTTPS " + fi, `status: NOERROR; ` + soa + `; !IN HTTPS 1; CLIENT-SUBNET: 193\.166\.0\.0/16/0`}, // no edge speaks TLS here
 		{"toedge.example.com A " + fi, `(?m)^toedge\.example\.com\. 3600 IN CNAME www\.example\.com\.\nwww\.example\.com\. 1000 IN A 127\.0\.0\.33$`},
