@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // raw sends bytes over a connection of its own, closes it for writing, and reads one response. An answer without status is a connection that was closed.
@@ -178,12 +180,7 @@ func TestListenFails(t *testing.T) {
 		t.Errorf("on a taken address: %v", err)
 	}
 	// Where the second listener fails, the first is closed again.
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := freeport.Addr(t)
 	if err := (&Server{HTTP: addr, Admin: taken, Store: e.Store}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "(--admin, or edge.admin)") {
 		t.Errorf("an admin listener on a taken address: %v", err)
 	}

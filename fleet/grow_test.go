@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/nats-io/nats-server/v2/server"
 )
 
@@ -309,7 +310,7 @@ func TestReplaceControlNodes(t *testing.T) {
 
 	moved := four[3]
 	moved.stop()
-	moved.Addr, moved.Cluster = freeAddr(t), freeAddr(t)
+	moved.Addr, moved.Cluster = freeport.Addr(t), freeport.Addr(t)
 	admin = dial(t, four, "deploy", RoleAdmin)
 	for _, c := range []*control{moved, four[0], four[1]} {
 		c.among(after...)

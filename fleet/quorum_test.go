@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // startControl starts n control nodes with the data below dir.
@@ -25,8 +27,8 @@ func makeControl(t testing.TB, dir string, n int) []*control {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeAddr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t), Turn: i}
-		c.Cluster = freeAddr(t)
+		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeport.Addr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t), Turn: i}
+		c.Cluster = freeport.Addr(t)
 		nodes = append(nodes, &control{Control: c})
 	}
 	for _, c := range nodes {

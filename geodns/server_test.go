@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -465,12 +466,7 @@ func TestListenOnAllOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := free.Addr().String()
-	free.Close()
+	first := freeport.Addr(t)
 	if err := (&Server{Addr: first, More: []string{taken.Addr().String()}}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
 		t.Fatalf("error is %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -48,7 +49,7 @@ func newSecureFleet(t *testing.T, acme string) *secureFleet {
 	o := newCountingOrigin(t)
 	dir := t.TempDir()
 	f := &secureFleet{t: t, config: filepath.Join(dir, "fleet.yaml"), https: map[string]string{}, http: map[string]string{},
-		dns: map[string]string{"ns1": freeAddr(t), "ns2": freeAddr(t)}}
+		dns: map[string]string{"ns1": freeport.Addr(t), "ns2": freeport.Addr(t)}}
 	f.ca = newCA(t, f.dns["ns1"], 1, 1) // it can only ask name servers
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [example.com, "*.example.com"], origin: { servers: ["%s"] } }]
@@ -61,11 +62,11 @@ nodes:
   c1: { roles: [control], addresses: [127.0.0.9], control: { listen: %q, data: %q } }
   ns1: { roles: [geodns] }
   ns2: { roles: [geodns] }
-`, o.URL, f.ca.directory, f.ca.roots, acme, freeAddr(t), filepath.Join(dir, "c1"))
+`, o.URL, f.ca.directory, f.ca.roots, acme, freeport.Addr(t), filepath.Join(dir, "c1"))
 	for i, name := range []string{"hel1", "nyc1", "sin1"} {
-		f.http[name], f.https[name] = freeAddr(t), freeAddr(t)
+		f.http[name], f.https[name] = freeport.Addr(t), freeport.Addr(t)
 		text += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, https: %q, admin: %q, peer: %q, data: %q } }\n",
-			name, i+1, f.http[name], f.https[name], freeAddr(t), freeAddr(t), filepath.Join(dir, name))
+			name, i+1, f.http[name], f.https[name], freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name))
 	}
 	zone := "@ 3600 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns1\n@ 3600 IN NS ns2\nns1 3600 IN A 127.0.0.1\nns2 3600 IN A 127.0.0.1\n"
 	for file, content := range map[string]string{f.config: text, filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123", filepath.Join(dir, "example.com.zone"): zone} {
@@ -194,7 +195,7 @@ func TestSingleNodeGetsCertificates(t *testing.T) {
 	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
 		t.Run(challenge, func(t *testing.T) {
 			dir := t.TempDir()
-			plain, secure := freeAddr(t), freeAddr(t)
+			plain, secure := freeport.Addr(t), freeport.Addr(t)
 			ports := map[string]int{"http-01": 1, "tls-alpn-01": 1} // where there is nobody
 			_, port, err := net.SplitHostPort(map[string]string{"http-01": plain, "tls-alpn-01": secure}[challenge])
 			if err != nil {
@@ -210,7 +211,7 @@ sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] }, http
 tls: { acme: { email: ops@example.com, directory: "%s", ca: "%s", profile: shortlived } }
 nodes:
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { disk: 128MiB, memory: 16MiB, http: %q, https: %q, admin: %q, data: %q } }
-`, o.URL, ca.directory, ca.roots, plain, secure, freeAddr(t), filepath.Join(dir, "data"))
+`, o.URL, ca.directory, ca.roots, plain, secure, freeport.Addr(t), filepath.Join(dir, "data"))
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // operated is a fleet that an operator reaches over SSH: c1 with the control plane, the edges hel1 and nyc1, and two machines that are lost. down refuses connections, dumb takes them
@@ -29,7 +31,7 @@ func newOperated(t *testing.T) *operated {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dumb.Close() })
-	f := &operated{dir: t.TempDir(), admin: map[string]string{"c1": freeAddr(t), "hel1": freeAddr(t), "nyc1": freeAddr(t)}}
+	f := &operated{dir: t.TempDir(), admin: map[string]string{"c1": freeport.Addr(t), "hel1": freeport.Addr(t), "nyc1": freeport.Addr(t)}}
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] } }]
 edge: { disk: 128MiB, memory: 16MiB }
@@ -38,10 +40,10 @@ nodes:
   down: { roles: [edge], location: [0, 0], addresses: [127.0.0.8], ssh: "root@%s" }
   dumb: { roles: [edge], location: [0, 0], addresses: [127.0.0.9], ssh: "root@%s" }
   c1: { roles: [control], addresses: [127.0.0.1], ssh: "root@%s", admin: %q, control: { listen: %q, data: %q } }
-`, o.URL, freeAddr(t), dumb.Addr(), newSSHServer(t, key).addr, f.admin["c1"], freeAddr(t), filepath.Join(f.dir, "c1"))
+`, o.URL, freeport.Addr(t), dumb.Addr(), newSSHServer(t, key).addr, f.admin["c1"], freeport.Addr(t), filepath.Join(f.dir, "c1"))
 	for i, name := range []string{"hel1", "nyc1"} {
 		text += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], ssh: \"root@%s\", edge: { http: %q, admin: %q, data: %q } }\n",
-			name, 2+i, newSSHServer(t, key).addr, freeAddr(t), f.admin[name], filepath.Join(f.dir, name))
+			name, 2+i, newSSHServer(t, key).addr, freeport.Addr(t), f.admin[name], filepath.Join(f.dir, name))
 	}
 	f.config = f.write(t, "fleet.yaml", text)
 	f.write(t, "admin.token", "secret\n")

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // until waits for what other goroutines bring about.
@@ -72,7 +74,7 @@ func command(t *testing.T, args ...string) (string, error) {
 func TestPurgeReachesEveryEdge(t *testing.T) {
 	o := newCountingOrigin(t)
 	dir := t.TempDir()
-	names, control := []string{"hel1", "nyc1"}, freeAddr(t)
+	names, control := []string{"hel1", "nyc1"}, freeport.Addr(t)
 	nodes := map[string]*testNode{}
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] } }]
@@ -80,9 +82,9 @@ edge: { disk: 128MiB, memory: 16MiB }
 secrets: { fleet_key: fleet.key }
 nodes:
   c1: { roles: [control], addresses: [127.0.0.9], admin: %q, control: { listen: %q, data: %q } }
-`, o.URL, control, freeAddr(t), filepath.Join(dir, "c1"))
+`, o.URL, control, freeport.Addr(t), filepath.Join(dir, "c1"))
 	for i, name := range names {
-		n := &testNode{http: freeAddr(t), admin: freeAddr(t)}
+		n := &testNode{http: freeport.Addr(t), admin: freeport.Addr(t)}
 		nodes[name] = n
 		n.client = &http.Client{Timeout: time.Minute}
 		text += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, data: %q } }\n",

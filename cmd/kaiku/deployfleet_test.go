@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // A control node may be restarted while the others are a majority, of five as of three.
@@ -20,7 +22,7 @@ func TestDeployFleetSpare(t *testing.T) {
 			text.WriteString("sites: [{ name: www, hosts: [a.example], origin: { servers: [\"http://127.0.0.1:1\"] } }]\nsecrets: { fleet_key: fleet.key }\nnodes:\n")
 			for i := range all {
 				fmt.Fprintf(&text, "  c%d: { roles: [control], addresses: [127.0.1.%d], control: { listen: %q, cluster: %q, data: %s/c%d } }\n",
-					i+1, i+1, freeAddr(t), freeAddr(t), dir, i+1)
+					i+1, i+1, freeport.Addr(t), freeport.Addr(t), dir, i+1)
 			}
 			text.WriteString("  hel1: { roles: [edge], location: [60, 25], addresses: [127.0.2.1] }\n")
 			config := filepath.Join(dir, "fleet.yaml")
@@ -66,7 +68,7 @@ func TestDeployFleetRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.node("hel1").Control.Listen = freeAddr(t) // which nobody is at
+	f.node("hel1").Control.Listen = freeport.Addr(t) // which nobody is at
 	if err := os.WriteFile(f.localFile(f.Secrets.FleetKey), []byte(strings.Repeat("secret", 8)), 0o600); err != nil {
 		t.Fatal(err)
 	}

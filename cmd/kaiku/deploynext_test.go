@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // A first deploy ends with what is to be done at the registrar; one to machines that are known already does not.
@@ -60,7 +61,7 @@ func TestDeployUnreached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, dark, err := net.SplitHostPort(freeAddr(t))
+	_, dark, err := net.SplitHostPort(freeport.Addr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

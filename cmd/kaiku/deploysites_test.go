@@ -11,13 +11,14 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // siteFleet is one edge with a site for each way that an origin may be.
 func siteFleet(t *testing.T) (config string, n *testNode, away *httptest.Server) {
 	t.Helper()
 	dir := t.TempDir()
-	n = &testNode{http: freeAddr(t), admin: freeAddr(t)}
+	n = &testNode{http: freeport.Addr(t), admin: freeport.Addr(t)}
 	sick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the database is away", http.StatusInternalServerError)
 	}))
@@ -33,7 +34,7 @@ sites:
 edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 nodes:
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] }
-`, newCountingOrigin(t).URL, away.URL, sick.URL, freeAddr(t), n.http, n.admin, filepath.Join(dir, "data"))
+`, newCountingOrigin(t).URL, away.URL, sick.URL, freeport.Addr(t), n.http, n.admin, filepath.Join(dir, "data"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ func TestDeployAsksForSites(t *testing.T) {
 func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 	config, _, _ := siteFleet(t)
 	text := readFile(t, config)
-	secure := freeAddr(t)
+	secure := freeport.Addr(t)
 	writeCertificates(t, filepath.Dir(config), "away.example")
 	text = strings.Replace(text, "edge: { ", fmt.Sprintf("tls: { certificates: [{ cert: away.example.pem, key: away.example.key }] }\nedge: { https: %q, ", secure), 1)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {

@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"storage":             {},
 	"geodns":              {},
 	"fleet":               {},
+	"fleet/freeport":      {},
 	"deploy":              {},
 	"bench/dns":           {"bench/peer"},
 	"bench/http":          {"bench/peer"},

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -30,7 +31,7 @@ type keeping struct {
 }
 
 func newKeeping(t *testing.T) *keeping {
-	k := &keeping{t: t, dir: t.TempDir(), dns: freeAddr(t), admin: freeAddr(t)}
+	k := &keeping{t: t, dir: t.TempDir(), dns: freeport.Addr(t), admin: freeport.Addr(t)}
 	k.write("fleet.yaml", fmt.Sprintf(`
 nodes: { fra1: { roles: [geodns], location: [0, 0], addresses: [127.0.0.1], admin: %q } }
 geodns: { listen: %q, data: copies, geoip: finland.mmdb, zones: [{ name: a.example, file: zones/a.zone }, { name: B.example., file: zones/b.zone }] }

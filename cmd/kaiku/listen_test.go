@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // geodns.listen and --listen take several addresses, which all answer.
 func TestSeveralListenAddresses(t *testing.T) {
 	k := newKeeping(t)
-	first, second := freeAddr(t), strings.Replace(freeAddr(t), "127.0.0.1", "127.0.0.2", 1)
+	first, second := freeport.Addr(t), strings.Replace(freeport.Addr(t), "127.0.0.1", "127.0.0.2", 1)
 	text := `
 nodes: { fra1: { roles: [geodns], location: [0, 0], addresses: [127.0.0.1] } }
 geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a.zone }] }

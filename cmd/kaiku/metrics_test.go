@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // metricSet are metrics by name, with their labels.
@@ -31,7 +33,7 @@ func exposed(t *testing.T) metricSet {
 	}))
 	defer o.Close()
 	dir := t.TempDir()
-	web, admin, dns := freeAddr(t), freeAddr(t), freeAddr(t)
+	web, admin, dns := freeport.Addr(t), freeport.Addr(t), freeport.Addr(t)
 	for name, text := range map[string]string{"fleet.key": strings.Repeat("k", 40), "example.com.zone": deployedZone, "fleet.yaml": fmt.Sprintf(`
 sites:
   - { name: www, hosts: [www.example.com], origin: { servers: [%q] } }
@@ -42,7 +44,7 @@ tls: { acme: { email: ops@example.com, directory: "https://127.0.0.1:1/directory
 geodns: { listen: %q, zones: [{ name: example.com, file: example.com.zone, edges: { www: {} } }], health: { interval: 100ms, timeout: 100ms } }
 control: { listen: %q, cluster: "127.0.0.1:0", data: %q }
 secrets: { fleet_key: fleet.key }
-`, o.URL, freeAddr(t), web, admin, filepath.Join(dir, "cache"), dns, freeAddr(t), filepath.Join(dir, "control"))} {
+`, o.URL, freeport.Addr(t), web, admin, filepath.Join(dir, "cache"), dns, freeport.Addr(t), filepath.Join(dir, "control"))} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

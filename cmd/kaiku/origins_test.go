@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to NAME.pem and NAME.key.
@@ -123,7 +125,7 @@ func TestSecureOriginByName(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost", "other.test")
 	own, other := secureOrigin(t, dir, "localhost"), secureOrigin(t, dir, "other.test")
-	web, admin := freeAddr(t), freeAddr(t)
+	web, admin := freeport.Addr(t), freeport.Addr(t)
 	config := filepath.Join(dir, "fleet.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `
 sites:
@@ -193,8 +195,8 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 		flags []string
 		host  string
 	}{{nil, strings.TrimPrefix(own, "https://")}, {[]string{"--host", "client"}, "visitor.example"}} {
-		web := freeAddr(t)
-		args := append([]string{"edge", "--origin", own, "--listen", web, "--admin", freeAddr(t), "--data", t.TempDir(), "--disk", "128MiB"}, c.flags...)
+		web := freeport.Addr(t)
+		args := append([]string{"edge", "--origin", own, "--listen", web, "--admin", freeport.Addr(t), "--data", t.TempDir(), "--disk", "128MiB"}, c.flags...)
 		edge := exec.CommandContext(t.Context(), exe)
 		edge.Env = append(os.Environ(), "KAIKU_TEST_ARGS="+strings.Join(args, "\n"), "SSL_CERT_FILE="+filepath.Join(dir, "ca.pem"))
 		edge.Stdout, edge.Stderr = t.Output(), t.Output()
@@ -215,7 +217,7 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 // A site's only server, without health checks, that is not there: status and metrics tell so, and that it is back with its first answer.
 func TestDeadOriginLooksDead(t *testing.T) {
 	dir := t.TempDir()
-	web, admin, addr := freeAddr(t), freeAddr(t), freeAddr(t)
+	web, admin, addr := freeport.Addr(t), freeport.Addr(t), freeport.Addr(t)
 	config := filepath.Join(dir, "fleet.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `
 sites: [{ name: www, hosts: [www.example], origin: { servers: ["http://%s"] } }]

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // The tests in this file run edges with TLS against curl, h2load and openssl s_client.
@@ -37,7 +39,7 @@ func startSecureEdges(t *testing.T, bin, dir string, origin string, names ...str
 	var edges []secureEdge
 	nodes := ""
 	for i, name := range names {
-		e := secureEdge{http: freeSecureAddr(t), https: freeSecureAddr(t), admin: freeSecureAddr(t)}
+		e := secureEdge{http: freeport.Addr(t), https: freeport.Addr(t), admin: freeport.Addr(t)}
 		edges = append(edges, e)
 		nodes += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, https: %q, admin: %q, data: %s/%[1]s } }\n",
 			name, i+1, e.http, e.https, e.admin, dir)
@@ -69,25 +71,6 @@ func fleetDir(t *testing.T, key string) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// freeSecureAddr is an address whose port nobody has, of TCP and of UDP.
-func freeSecureAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		l.Close()
-		if err == nil {
-			p.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // port is that of an address.

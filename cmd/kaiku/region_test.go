@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // countingOrigin answers each path with itself and counts what it is asked.
@@ -66,17 +67,6 @@ type testNode struct {
 	stop              func()
 }
 
-// freeAddr is an address of loopback that nothing listens on.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 const regionKey = "0123456789abcdef0123456789abcdef0123"
 
 // startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield, in front of an origin, of which
@@ -98,7 +88,7 @@ secrets: { fleet_key: fleet.key }
 nodes:
 `, originURL, strings.Join(more, ""))
 	for i, name := range []string{"eu1", "eu2", "eu3", "us1"} {
-		n := &testNode{http: freeAddr(t), admin: freeAddr(t), peer: freeAddr(t)}
+		n := &testNode{http: freeport.Addr(t), admin: freeport.Addr(t), peer: freeport.Addr(t)}
 		nodes[name] = n
 		text += fmt.Sprintf("  %s: { roles: [edge], region: %s, location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, peer: %q, data: %q } }\n",
 			name, name[:2], i+1, n.http, n.admin, n.peer, filepath.Join(dir, name))
@@ -283,7 +273,7 @@ func forward(t *testing.T, to string) string {
 // An origin that leads back to the edge is a loop, also where check can't know it.
 func TestLoopIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	n := &testNode{http: freeAddr(t), admin: freeAddr(t)}
+	n := &testNode{http: freeport.Addr(t), admin: freeport.Addr(t)}
 	config := filepath.Join(dir, "fleet.yaml")
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://%[4]s"] } }]

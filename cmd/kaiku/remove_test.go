@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop is called.
@@ -67,7 +68,7 @@ func TestRemoveCommand(t *testing.T) {
 		}
 	}
 	alone := f.write(t, "alone.yaml", "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://192.0.2.1\"] } }]\nsecrets: { fleet_key: fleet.key }\n"+
-		"nodes: { c9: { roles: [edge, control], location: [0, 0], addresses: [127.0.0.1], ssh: \"root@"+freeAddr(t)+"\" } }\n")
+		"nodes: { c9: { roles: [edge, control], location: [0, 0], addresses: [127.0.0.1], ssh: \"root@"+freeport.Addr(t)+"\" } }\n")
 	if out, err := f.run(t, "remove", "c9", "--yes", "--config", alone); err == nil || !strings.Contains(err.Error(), "no SSH server is at this port") {
 		t.Errorf("the last node: %v\n%s", err, out)
 	}

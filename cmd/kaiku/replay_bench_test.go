@@ -12,13 +12,14 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // BenchmarkReplay has an edge that slept for a hundred thousand purges catch up, its store included. Each is on the disk before the next: filling the log takes a minute or more. Run it with -benchtime 1x.
 func BenchmarkReplay(b *testing.B) {
 	const purges = 100_000
 	dir := b.TempDir()
-	addr := func() string { return freeAddr(b) }
+	addr := func() string { return freeport.Addr(b) }
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:1"] } }]
 edge: { disk: 256MiB }

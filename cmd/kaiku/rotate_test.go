@@ -22,6 +22,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of one region, the first of them or all control nodes; and the operator's folder.
@@ -66,7 +67,7 @@ secrets: { fleet_key: fleet.key, admin_token: admin.token }
 nodes:
 `, origin.URL)
 	for i := range 3 {
-		n := &rotatedNode{name: fmt.Sprint("n", i+1), http: freeAddr(t), admin: freeAddr(t)}
+		n := &rotatedNode{name: fmt.Sprint("n", i+1), http: freeport.Addr(t), admin: freeport.Addr(t)}
 		n.dir = filepath.Join(dir, n.name)
 		f.nodes = append(f.nodes, n)
 		roles := "edge"
@@ -74,7 +75,7 @@ nodes:
 			roles = "edge, control"
 		}
 		text += fmt.Sprintf("  %s: { roles: [%s], region: eu, location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
-			n.name, roles, i+1, n.http, n.admin, freeAddr(t), n.dir+"/data", freeAddr(t), freeAddr(t), n.dir+"/control")
+			n.name, roles, i+1, n.http, n.admin, freeport.Addr(t), n.dir+"/data", freeport.Addr(t), freeport.Addr(t), n.dir+"/control")
 	}
 	for name, text := range map[string]string{"fleet.yaml": text, "fleet.key": strings.Repeat("old-key ", 8) + "\n", "admin.token": "old-token\n"} {
 		for _, dir := range append([]string{filepath.Dir(f.config)}, f.nodes[0].dir, f.nodes[1].dir, f.nodes[2].dir) {

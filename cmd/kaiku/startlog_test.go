@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // logLines are what processes log.
@@ -38,7 +40,7 @@ func (l *logLines) text() string {
 func TestHealthyStartIsQuiet(t *testing.T) {
 	o := newCountingOrigin(t)
 	dir := t.TempDir()
-	dns := map[string]string{"hel1": freeAddr(t), "fra1": freeAddr(t)}
+	dns := map[string]string{"hel1": freeport.Addr(t), "fra1": freeport.Addr(t)}
 	authority, err := net.Listen("tcp", "127.0.0.1:0") // which says nothing: orders take longer than the test
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ nodes:
 			roles += ", geodns"
 		}
 		text += fmt.Sprintf("  %s: { roles: [%s], location: [0, 0], region: eu, addresses: [127.0.0.%d], edge: { http: %q, https: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
-			name, roles, i+1, freeAddr(t), freeAddr(t), freeAddr(t), freeAddr(t), filepath.Join(dir, name), freeAddr(t), freeAddr(t), filepath.Join(dir, name+"-control"))
+			name, roles, i+1, freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name+"-control"))
 	}
 	zone := "@ 3600 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns1\n@ 3600 IN NS ns2\nns1 3600 IN A 127.0.0.1\nns2 3600 IN A 127.0.0.2\n"
 	for name, content := range map[string]string{"fleet.yaml": text, "fleet.key": "0123456789abcdef0123456789abcdef0123", "example.com.zone": zone} {

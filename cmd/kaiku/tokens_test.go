@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // A file of tokens may have several: the first is used by commands, all are accepted, and a change is taken while the node runs.
@@ -24,7 +26,7 @@ func TestTokensReload(t *testing.T) {
 	}
 	write("admin.token", "old\n")
 	write("watch.token", "watch1\nwatch2\n")
-	admin := freeAddr(t)
+	admin := freeport.Addr(t)
 	config := write("fleet.yaml", fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:1"] } }]
 edge: { http: "127.0.0.1:0", admin: %q, data: %q, disk: 128MiB, memory: 16MiB }

@@ -14,13 +14,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // startAlone runs an edge for www.example.com with tokens, and returns where it is and a file with each token.
 func startAlone(t *testing.T, originURL string) (n *testNode, tokens map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
-	n = &testNode{http: freeAddr(t), admin: freeAddr(t)}
+	n = &testNode{http: freeport.Addr(t), admin: freeport.Addr(t)}
 	tokens = map[string]string{}
 	for _, name := range []string{"admin", "deploy", "watch"} {
 		tokens[name] = filepath.Join(dir, name+".token")
