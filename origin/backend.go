@@ -19,6 +19,7 @@ type backend struct {
 	transport atomic.Pointer[http.Transport]
 	names     *names // nil for an IP address
 	spares    spares
+	hurried   chan struct{} // gets one when the next probe is to be soon
 
 	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
 	// no matter of opinion.

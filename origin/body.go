@@ -74,7 +74,7 @@ func (y *body) Read(b []byte) (int, error) {
 	case y.pool.Relays: // it may have been the origin that failed
 	case y.sending.fault() != nil: // with the request the response ends
 	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
-		y.pool.failed(y.place.b, time.Now(), err, false, false)
+		y.pool.failed(y.place.b, time.Now(), err, false, false, false)
 	}
 	y.pool.mu.Unlock()
 	y.end()

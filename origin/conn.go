@@ -96,6 +96,9 @@ func (p *Pool) secure(ctx context.Context, c net.Conn, addr string, conf *tls.Co
 	inTime, cancel := context.WithTimeoutCause(ctx, p.TLSTimeout, errHandshake)
 	defer cancel()
 	if err = t.HandshakeContext(inTime); err == nil {
+		if own := connOf(t); own != nil {
+			own.http2 = t.ConnectionState().NegotiatedProtocol == "h2"
+		}
 		return t, nil
 	}
 	_ = c.Close()
@@ -141,6 +144,11 @@ type conn struct {
 
 	keep    atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
 	retired atomic.Bool  // it was idle for longer
+
+	http2 bool // set before it is used
+	// What follows is guarded by Pool.mu.
+	users   int  // requests that it has
+	crowded bool // it had several since it had none
 }
 
 func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {

@@ -22,6 +22,9 @@ type result struct {
 	resp *http.Response
 	err  error
 	sent bool // the server may have seen the request
+
+	lapse   *lapse // nil if it did not fail, or if that is known to be its own fault or can't be compared
+	doubted bool   // it failed often, and another server is to tell whether that is its own fault
 }
 
 // again reports whether another server might do better: there is no answer, which is not the client's fault, one by which a server says that it can't now, or one that the caller
@@ -34,7 +37,7 @@ func (p *Pool) again(a *Ask, res result) bool {
 		return false
 	}
 	s := res.resp.StatusCode
-	return s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
+	return res.doubted || s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
 }
 
 // drop gives up what came of an attempt.
@@ -91,6 +94,8 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	}
 	var best result // the failure to tell of if nothing better comes
 	var errs []error
+	var lapses []*lapse // that prove nothing yet
+	proven := false     // a server did better
 	for {
 		select {
 		case <-hedge:
@@ -101,6 +106,13 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 			continue
 		case res := <-results:
 			pending--
+			if res.lapse != nil {
+				lapses = append(lapses, res.lapse)
+			}
+			if proven = proven || res.err == nil && better(res.resp); proven {
+				p.compare(lapses)
+				lapses = nil
+			}
 			if !p.again(a, res) {
 				best.drop()
 				delete(cancels, res.b)
@@ -172,7 +184,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		GotConn: func(c httptrace.GotConnInfo) {
 			used = connOf(c.Conn)
 			if sent = used.take(c); sent {
-				p.connected(b, c.Reused)
+				p.connected(pl, used, c.Reused)
 			}
 		},
 		Got100Continue: func() { sending.want() },
@@ -185,9 +197,10 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	if err == nil {
 		used.learn(resp)
 		b.spares.learn(resp)
-		p.answered(pl, sending, resp, began)
+		res := result{b: b, resp: resp, sent: true}
+		res.lapse, res.doubted = p.answered(pl, sending, resp, began)
 		resp.Body = p.newBody(ctx, cancel, resp, pl, sending, began)
-		return result{b: b, resp: resp, sent: true}
+		return res
 	}
 	var fault error
 	switch {
@@ -197,16 +210,18 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	default:
 		fault = requestFault(err, asked, sending)
 	}
-	p.unanswered(ctx, pl, err, fault, sent)
+	lapse := p.unanswered(ctx, pl, err, fault, sent)
 	cancel(nil)
 	p.release(pl)
-	return result{b: b, err: cmp.Or(fault, err), sent: sent}
+	return result{b: b, err: cmp.Or(fault, err), sent: sent, lapse: lapse}
 }
 
 // connected notes that a server has a connection for a request.
-func (p *Pool) connected(b *backend, reused bool) {
+func (p *Pool) connected(pl *place, c *conn, reused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	pl.use(c)
+	b := pl.b
 	switch {
 	case reused:
 		b.counts.Reused++
@@ -216,8 +231,9 @@ func (p *Pool) connected(b *backend, reused bool) {
 	}
 }
 
-// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of the request.
-func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent bool) {
+// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of the request. What it returns waits for what other servers do
+// with the request; nil if that tells nothing.
+func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent bool) *lapse {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, b := time.Now(), pl.b
@@ -229,7 +245,7 @@ func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent
 	case fault != nil:
 		p.faults++
 	case errors.Is(err, errStalled):
-		p.failed(b, now, err, false, false)
+		p.failed(b, now, err, false, false, false)
 	case ctx.Err() != nil: // nobody waits for it any more, which is no failure
 		if silent {
 			b.leftAt = now
@@ -237,12 +253,20 @@ func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent
 	case p.Relays && sent && IsTimeout(err): // it may wait for the origin
 	default:
 		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
-		p.failed(b, now, err, refuses(err, sent), IsTimeout(err) && !b.waitingSince.After(since))
+		hangs, before := IsTimeout(err) && !b.waitingSince.After(since), b.isBefore(err, sent)
+		p.failed(b, now, err, before && refuses(err, sent), hangs, before)
+		if hangs && !before && !p.isLast(b) {
+			b.leftAt = now // others are asked first until that is known
+		}
+		if !before && pl.isOwn(err) {
+			return &lapse{b, now, hangs}
+		}
 	}
+	return nil
 }
 
-// answered notes the header block of a response.
-func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began time.Time) {
+// answered notes the header block of a response. If that is one of a failure, it returns what unanswered does, and whether another server is to be asked too.
+func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began time.Time) (l *lapse, doubted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, b := time.Now(), pl.b
@@ -258,9 +282,10 @@ func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began 
 	}
 	if isFailure(resp.StatusCode) && !p.Relays {
 		if sending.fault() == nil {
-			p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false)
+			p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false, false)
+			return &lapse{b, now, false}, p.isDoubted(b)
 		}
-		return
+		return nil, false
 	}
 	b.refusing = false
 	if owed {
@@ -268,12 +293,13 @@ func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began 
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		p.succeeded(b, began, now)
-		return
+		return nil, false
 	}
 	b.http2 = resp.ProtoMajor == 2
 	if resp.Body == http.NoBody {
 		p.succeeded(b, began, now)
 	}
+	return nil, false
 }
 
 // isFailure reports whether a status is that of a server that fails. Some of 500 and above say that it can't do what the client wants.

@@ -17,7 +17,7 @@ func TestFlapping(t *testing.T) {
 	defer flaps.Close()
 	other := newServer(t, "other")
 	const interval = 20 * time.Millisecond
-	p := start(t, &Pool{Servers: []Server{at(t, flaps.URL), at(t, other.URL)}, SlowStart: time.Nanosecond,
+	p := start(t, &Pool{Servers: []Server{at(t, flaps.URL), at(t, other.URL)}, Retries: 1, SlowStart: time.Nanosecond,
 		Health: &Health{Path: "/health", Interval: interval, Timeout: time.Second}})
 	paused := func() (n uint64, pause time.Duration) {
 		p.mu.Lock()

@@ -60,14 +60,30 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 		}
 		p.probed(b, time.Now(), err, refused)
 		// The jitter only shortens the interval, so that it bounds how long a change goes unnoticed.
-		t := time.NewTimer(time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval)))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		wait := time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval))
+		if pause(ctx, wait/hurryShare, nil) {
+			pause(ctx, wait-wait/hurryShare, b.hurried)
+		}
+		if ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// hurryShare is how many times as often a server is probed at most while requests fail at it.
+const hurryShare = 5
+
+// pause waits for a while, or until early has something. It reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-early:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // errProbe is an answer that is not the one that Health wants.
@@ -182,8 +198,8 @@ func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	p.tell(b, now)
 }
 
-// failed takes the failure of a request. If it is one too many, or if the server hangs, it ejects the server, unless it is the last one.
-func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs bool) {
+// failed takes the failure of a request. proven says that it is the server's own, whatever the request is; see prove.
+func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, proven bool) {
 	b.failures++
 	p.blame(b, now, err)
 	b.refusing = refused
@@ -191,15 +207,29 @@ func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs bool)
 	if p.closed {
 		return
 	}
-	many := b.failures >= failureLimit
-	if !b.ejected && (many || hangs) && !p.isLast(b) {
-		p.eject(b, now)
-		many = true
+	if b.failures >= failureLimit {
+		b.fail(now)
+		b.hurry()
 	}
-	if many && !b.failing {
-		b.failing, b.failingAt = true, now
+	if proven {
+		p.prove(b, now, hangs)
 	}
 	p.tell(b, now)
+}
+
+// fail has the server look as one that requests fail at.
+func (b *backend) fail(now time.Time) {
+	if !b.failing {
+		b.failing, b.failingAt = true, now
+	}
+}
+
+// hurry has the server probed soon.
+func (b *backend) hurry() {
+	select {
+	case b.hurried <- struct{}{}:
+	default:
+	}
 }
 
 // eject gives a server no requests for a while, if there are others.

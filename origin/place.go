@@ -110,6 +110,8 @@ type place struct {
 	owed     bool // the server has the whole request, and owes an answer
 	answered bool
 	since    time.Time // when that began
+	conn     *conn     // of HTTP/2, that has the request
+	over     bool      // it was given back
 }
 
 // occupy takes a place at a server. The caller holds mu.
@@ -192,6 +194,8 @@ func (p *Pool) release(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pl.answer()
+	pl.leave()
+	pl.over = true
 	pl.endRequest()
 	pl.endTunnel()
 	p.grant(time.Now())

@@ -119,7 +119,7 @@ func (p *Pool) Start() error {
 		}
 		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), host: p.hostFor(s), tlsName: p.tlsNameFor(s),
 			weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
-			clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
+			hurried: make(chan struct{}, 1), clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
 	}
 	p.clients = tally{}
 	ctx, cancel := context.WithCancel(context.Background())

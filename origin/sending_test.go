@@ -299,9 +299,9 @@ func TestStatusesOfRequests(t *testing.T) {
 	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false, 507: true, 508: false, 510: false, 520: true} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
 		defer s.Close()
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, s.URL))}, Log: quiet})
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, newServer(t, "other").URL))}, Retries: 1, Log: quiet})
 		for range failureLimit {
-			_, _ = ask(t, p, request(t, "BREW", "/", ""))
+			_, _ = ask(t, p, request(t, "GET", "/", ""))
 		}
 		if got := p.Status().Servers[0].State == "ejected"; got != failure {
 			t.Errorf("%d: ejected %v, want %v", status, got, failure)

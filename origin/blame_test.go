@@ -1,0 +1,212 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// failing answers paths by the ways in which a server fails.
+func failing(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/reset":
+		panic(http.ErrAbortHandler)
+	case "/500":
+		w.WriteHeader(500)
+	case "/503":
+		w.WriteHeader(503)
+	case "/slow":
+		<-r.Context().Done()
+	case "/cut":
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "begin")
+	default:
+		_, _ = io.WriteString(w, "well")
+	}
+}
+
+// ejections is how often servers of a pool were ejected.
+func ejections(p *Pool) (n uint64) {
+	for _, s := range p.Status().Servers {
+		n += s.Ejections
+	}
+	return n
+}
+
+// What all servers fail ejects none of them, however often and however it is asked for.
+func TestRequestThatAllFail(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method, path string
+		retries      int
+	}{
+		{"GET", "/reset", 2}, {"GET", "/500", 2}, {"GET", "/503", 2}, {"GET", "/slow", 2}, {"GET", "/cut", 2},
+		{"GET", "/reset", 0}, {"GET", "/500", 0}, {"GET", "/slow", 0}, {"POST", "/reset", 2}, {"POST", "/500", 2}, {"POST", "/slow", 2},
+	} {
+		t.Run(c.method+c.path, func(t *testing.T) {
+			t.Parallel()
+			p := &Pool{Retries: c.retries, FirstByteTimeout: 50 * time.Millisecond, Log: quiet}
+			for range 4 {
+				s := httptest.NewServer(http.HandlerFunc(failing))
+				defer s.Close()
+				p.Servers = append(p.Servers, at(t, s.URL))
+			}
+			start(t, p)
+			for range 16 {
+				resp, err := p.Fetch(request(t, c.method, c.path, ""), Ask{})
+				if err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}
+			if n := ejections(p); n != 0 {
+				t.Errorf("%d ejections: %+v", n, p.Status().Servers)
+			}
+			for range 4 {
+				if got, err := ask(t, p, request(t, "GET", "/", "")); got != "well" || err != nil {
+					t.Errorf("another request: %q, %v", got, err)
+				}
+			}
+			noPlaceTaken(t, p)
+		})
+	}
+}
+
+// A server that fails what others don't is ejected, and clients notice two errors at most.
+func TestServerThatFailsAlone(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"/reset", "/500", "/503", "/slow"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.URL.Path = how
+				failing(w, r)
+			}))
+			defer s.Close()
+			p := start(t, &Pool{Servers: []Server{at(t, s.URL), at(t, newServer(t, "a").URL), at(t, newServer(t, "b").URL)}, Retries: 2, FirstByteTimeout: 50 * time.Millisecond, Log: quiet})
+			bad := 0
+			for range 3 * failureLimit {
+				if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got == "" {
+					bad++
+				}
+			}
+			if st := p.Status().Servers[0]; st.State != "ejected" || bad >= failureLimit {
+				t.Errorf("%s, %d failures for clients, %+v", st.State, bad, st.Counts)
+			}
+			noPlaceTaken(t, p)
+		})
+	}
+}
+
+// Of the requests that end with a connection of HTTP/2, any may be the one that ended it.
+func TestRequestThatEndsAConnection(t *testing.T) {
+	t.Parallel()
+	type connKey struct{}
+	held := make(chan struct{}, 1)
+	var round, holds atomic.Int64
+	p := &Pool{Retries: 2, Host: "example.com", Log: quiet}
+	for range 2 {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == "POST":
+				_ = r.Context().Value(connKey{}).(net.Conn).Close()
+			case holds.CompareAndSwap(round.Load()-1, round.Load()): // only when it comes first
+				held <- struct{}{}
+			default:
+				return
+			}
+			<-r.Context().Done()
+		}))
+		s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		defer s.Close()
+		p.Servers = append(p.Servers, at(t, s.URL))
+		p.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+		p.TLS.RootCAs.AddCert(s.Certificate()) // all have the same
+	}
+	start(t, p)
+	for range 2 * failureLimit {
+		round.Add(1)
+		var work sync.WaitGroup
+		work.Go(func() {
+			resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{Prefer: 1})
+			if err != nil {
+				t.Error(err)
+				held <- struct{}{}
+				return
+			}
+			resp.Body.Close()
+		})
+		<-held
+		if _, err := p.Fetch(request(t, "POST", "/", ""), Ask{Prefer: 1}); err == nil {
+			t.Error("the connection did not end")
+		}
+		work.Wait()
+	}
+	if st := p.Status(); ejections(p) != 0 || st.Retries != 2*failureLimit {
+		t.Errorf("%d retries, %+v", st.Retries, st.Servers)
+	}
+	noPlaceTaken(t, p)
+}
+
+// A server that has no certificate for a name that a client chose takes connections all the same.
+func TestNameThatAClientChose(t *testing.T) {
+	t.Parallel()
+	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
+	p := &Pool{Retries: 2, Host: ClientHost, TLS: &tls.Config{RootCAs: roots}, Log: quiet}
+	for range 2 {
+		addr := secureServer(t, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if h.ServerName != "www.example" {
+				return nil, errors.New("no such name")
+			}
+			return &cert, nil
+		}})
+		p.Servers = append(p.Servers, at(t, "https://"+addr))
+	}
+	start(t, p)
+	for range 2 * failureLimit {
+		r := request(t, "GET", "/", "")
+		r.Host = "other.example"
+		if _, err := ask(t, p, r); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	for _, b := range p.all {
+		p.mu.Lock()
+		if f := p.fitness(b, time.Now()); f != fit || b.ejected {
+			t.Errorf("%s is not fit: %d, %+v", b.addr, f, b.counts)
+		}
+		p.mu.Unlock()
+	}
+	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+		t.Error(err)
+	}
+}
+
+// What proves nothing has a server probed before it is time.
+func TestFailuresHurryProbes(t *testing.T) {
+	t.Parallel()
+	p := still(t, &Pool{Log: quiet}, 1, 1)
+	b := p.all[0]
+	for range failureLimit {
+		if len(b.hurried) != 0 {
+			t.Error("too early")
+		}
+		p.mu.Lock()
+		p.failed(b, time.Now(), errAnswer, false, false, false)
+		p.mu.Unlock()
+	}
+	if !pause(t.Context(), time.Hour, b.hurried) || b.ejected {
+		t.Errorf("ejected %v", b.ejected)
+	}
+}
