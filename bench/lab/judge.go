@@ -43,6 +43,9 @@ func (r *report) judgeAll() {
 	for _, f := range r.Faults {
 		r.judgeFault(f)
 	}
+	if len(r.Promise) > 0 {
+		r.judgePromise()
+	}
 	if d := r.Deploy; d != nil {
 		r.judgeFault(d.Seen)
 		r.Goals[len(r.Goals)-1].Figure += fmt.Sprintf(", in the %v that it took", d.Took.Round(time.Second))
@@ -91,4 +94,18 @@ func (r *report) judgeFault(f faultResult) {
 		r.judge(got.Well <= got.Within.Seconds() && got.After.Failed == 0, fmt.Sprintf("%s: clients in %s are on the next edge within the TTL and 10 s, which is %v", f.Title, got.Name, got.Within.Round(time.Second)), "%s", figure)
 	}
 	r.judge(failed == 0 && all > 0, fmt.Sprintf("%s: no page fails (%s)", f.Title, others), "%d of %d failed", failed, all)
+}
+
+// judgePromise holds all faults together to the promise of purges.
+func (r *report) judgePromise() {
+	var broken []string
+	reads, purges := 0, 0
+	for _, p := range r.Promise {
+		reads, purges = reads+p.Reads, purges+p.Purges
+		if n := p.Violations(); n > 0 {
+			broken = append(broken, fmt.Sprintf("%s %d", p.Fault, n))
+		}
+	}
+	r.judge(len(broken) == 0, "no edge gives what it was told of as having purged, whatever goes wrong", "%d runs of faults, %d reads, %d purges, %d runs with violations", len(r.Promise), reads, purges, len(broken))
+	r.why(strings.Join(broken, ", "))
 }

@@ -2,7 +2,7 @@
 
 // Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small internet on this machine (see bench/world), with a fleet of real
 // kaiku processes, nginx as the origin and a caching resolver from PowerDNS beside each client, and measures what users feel, what they notice when parts of it
-// fail, how long a purge takes to be true everywhere, and what they notice of a rolling deploy.
+// fail, how long a purge takes to be true everywhere, what they notice of a rolling deploy, and whether the promise of purges holds (see bench/promise).
 //
 // It needs root, and is all within namespaces and a directory that it makes and removes. Clients are this program too, run inside their namespaces, and so is process 1
 // of the machines that are deployed to.
@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/bench/promise"
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
@@ -44,6 +45,7 @@ type options struct {
 	short bool     // the version of three minutes
 	keep  string   // where the logs are copied; empty: nowhere
 	only  string   // the only fault to try; empty: all
+	runs  int      // how often each fault of the promise is tried
 	near  bool     // all machines are in one city
 	self  string   // this program
 	// client is how it is run as a client.
@@ -56,9 +58,13 @@ const (
 	partFaults = "faults"
 	partPurge  = "purge"
 	partDeploy = "deploy"
+	// partPromise has worlds of its own.
+	partPromise = "promise"
 )
 
-func allParts() []string { return []string{partFeel, partFaults, partPurge, partDeploy} }
+func allParts() []string {
+	return []string{partFeel, partFaults, partPurge, partDeploy, partPromise}
+}
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "client" {
@@ -69,7 +75,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.StringVar(&o.kaiku, "kaiku", "bin/kaiku", "the program to measure")
 	parts := flags.String("parts", strings.Join(allParts(), ","), "which parts, separated by commas")
 	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in three minutes")
-	flags.StringVar(&o.only, "fault", "", "the only fault to try")
+	flags.StringVar(&o.only, "fault", "", "the only fault to try, of the parts faults and promise; of the latter, several with commas between them")
+	flags.IntVar(&o.runs, "runs", 1, "how often each fault of the part promise is tried")
 	flags.BoolVar(&o.near, "near", false, "have all machines in one city, to tell what is of the ocean")
 	flags.StringVar(&o.keep, "keep", "", "copy the logs of all processes to this directory")
 	var out outputs
@@ -110,8 +117,30 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return out.write(r, stdout)
 }
 
-// measure builds the world, runs the parts and removes the world. What was measured before an error is returned with it.
-func measure(ctx context.Context, o options) (_ *report, err error) {
+// measure does the parts. What was measured before an error is returned with it.
+func measure(ctx context.Context, o options) (*report, error) {
+	promised := slices.Contains(o.parts, partPromise)
+	o.parts = slices.DeleteFunc(slices.Clone(o.parts), func(p string) bool { return p == partPromise })
+	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short}
+	if len(o.parts) > 0 {
+		var err error
+		if r, err = measureFleet(ctx, o); err != nil {
+			return r, err
+		}
+	}
+	if !promised || len(o.parts) > 0 && o.only != "" && !promise.Has(o.only) { // the fault is of another part
+		return r, nil
+	}
+	defer r.judgeAll()
+	var err error
+	if r.Promise, err = promise.Run(ctx, promise.Options{Kaiku: o.kaiku, Fault: o.only, Runs: o.runs, Short: o.short, Keep: o.keep, Log: o.log}); err != nil {
+		return r, fmt.Errorf("part %s: %w", partPromise, err)
+	}
+	return r, nil
+}
+
+// measureFleet builds the world, runs the parts that share it and removes the world.
+func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 	kaiku, err := filepath.Abs(o.kaiku)
 	if err != nil {
 		return nil, err

@@ -111,6 +111,14 @@ func (r *report) tables() (all []table) {
 		}
 		all = append(all, t)
 	}
+	if len(r.Promise) > 0 {
+		t := table{"The promise of purges", []string{"what goes wrong", "reads", "failed", "purges", "refused", "whole again after", "violations"}, nil,
+			"Each row is a run with a fleet of its own: three control nodes, three edges, a name server. [A page](decisions/purge-faults.md) tells what a violation is."}
+		for _, p := range r.Promise {
+			t.rows = append(t.rows, []string{p.Title, fmt.Sprint(p.Reads), fmt.Sprint(p.ReadsFailed), fmt.Sprint(p.Purges), fmt.Sprint(p.PurgesRefused), p.Recovered.Round(100 * time.Millisecond).String(), fmt.Sprint(p.Violations())})
+		}
+		all = append(all, t)
+	}
 	return all
 }
 

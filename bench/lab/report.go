@@ -9,26 +9,28 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/bench/promise"
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // report is everything that was measured.
 type report struct {
-	Time         string        `json:"time"`
-	Short        bool          `json:"short"`
-	TTL          time.Duration `json:"ttl"`
-	Disconnected time.Duration `json:"max_disconnected"`
-	Together     time.Duration `json:"together"` // until the fleet had come together for the first time
-	TCP          string        `json:"tcp"`      // congestion control
-	Cases        []feltCase    `json:"cases"`
-	ColdName     []timing      `json:"cold_name"`  // Finnish hits with a name that the resolver does not have
-	KnownName    []timing      `json:"known_name"` // and with one that it has
-	Faults       []faultResult `json:"faults"`
-	Purge        *purgeResult  `json:"purge,omitempty"`
-	Returns      []returned    `json:"returns"`
-	Deploy       *deployResult `json:"deploy,omitempty"`
-	Goals        []goal        `json:"goals"`
-	Counts       world.Counts  `json:"packets"`
+	Time         string           `json:"time"`
+	Short        bool             `json:"short"`
+	TTL          time.Duration    `json:"ttl"`
+	Disconnected time.Duration    `json:"max_disconnected"`
+	Together     time.Duration    `json:"together"` // until the fleet had come together for the first time
+	TCP          string           `json:"tcp"`      // congestion control
+	Cases        []feltCase       `json:"cases"`
+	ColdName     []timing         `json:"cold_name"`  // Finnish hits with a name that the resolver does not have
+	KnownName    []timing         `json:"known_name"` // and with one that it has
+	Faults       []faultResult    `json:"faults"`
+	Purge        *purgeResult     `json:"purge,omitempty"`
+	Returns      []returned       `json:"returns"`
+	Deploy       *deployResult    `json:"deploy,omitempty"`
+	Promise      []promise.Result `json:"promise,omitempty"`
+	Goals        []goal           `json:"goals"`
+	Counts       world.Counts     `json:"packets"`
 }
 
 // feltCase is the visits of one kind.

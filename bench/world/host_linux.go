@@ -163,6 +163,15 @@ func (w *World) Dial(ctx context.Context, host, network, addr string) (c net.Con
 	return c, err
 }
 
+// Listen listens on an address with a port of a host. This process serves what comes there.
+func (w *World) Listen(ctx context.Context, host, network, addr string) (l net.Listener, err error) {
+	err = inNamespace(w.prefix+host, func() error {
+		l, err = (&net.ListenConfig{}).Listen(ctx, network, addr)
+		return err
+	})
+	return l, err
+}
+
 // Close ends all processes and removes all hosts.
 func (w *World) Close() error {
 	w.mu.Lock()

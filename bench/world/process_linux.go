@@ -92,6 +92,9 @@ func (p *Process) Ended() <-chan struct{} { return p.ended }
 // Pid is the id of the process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// Signal sends a signal. It fails if the program has ended.
+func (p *Process) Signal(signal syscall.Signal) error { return p.cmd.Process.Signal(signal) }
+
 // Stop sends a signal, waits for the end, and kills the program if it has not ended by then. It may be called again.
 func (p *Process) Stop(signal syscall.Signal, limit time.Duration) {
 	_ = p.cmd.Process.Signal(signal) // it may have ended

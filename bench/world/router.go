@@ -105,6 +105,18 @@ func (r *Router) SetLink(a, b string, change func(*Link)) error {
 	return nil
 }
 
+// SetWay changes the link from one host to another, and not the one back.
+func (r *Router) SetWay(from, to string, change func(*Link)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	way := r.links[[2]*port{r.byName[from], r.byName[to]}]
+	if way == nil {
+		return fmt.Errorf("there is no link from %s to %s", from, to)
+	}
+	change(&way.Link)
+	return nil
+}
+
 // SetLinks changes all links of a host, both ways; all of the world if host is empty.
 func (r *Router) SetLinks(host string, change func(*Link)) error {
 	r.mu.Lock()

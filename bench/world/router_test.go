@@ -180,6 +180,24 @@ func TestRouterCuts(t *testing.T) {
 	}
 }
 
+// A way that is cut leaves the one back.
+func TestRouterOneWay(t *testing.T) {
+	got, counts := route(t, make([]Line, 2), func(r *Router) {
+		if err := r.SetWay("a", "b", func(l *Link) { l.Cut = true }); err != nil {
+			t.Fatal(err)
+		}
+		if r.SetWay("a", "x", func(*Link) {}) == nil {
+			t.Error("there is a way to a host that is not there")
+		}
+	}, func(hosts []*pipe) {
+		hosts[0].out <- packetTo(1, 1, 50)
+		hosts[1].out <- packetTo(0, 2, 50)
+	})
+	if len(got[0]) != 1 || len(got[1]) != 0 || counts.Cut != 1 {
+		t.Errorf("got %v, %+v", got, counts)
+	}
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	q := queue{alarm: newTimerAlarm()}
 	for i := range maxQueue {

@@ -22,7 +22,8 @@ var allowed = map[string][]string{
 	"deploy":              {},
 	"bench/dns":           {"bench/peer"},
 	"bench/http":          {"bench/peer"},
-	"bench/lab":           {"bench/world", "bench/world/machine"},
+	"bench/lab":           {"bench/promise", "bench/world", "bench/world/machine"},
+	"bench/promise":       {"bench/world"},
 	"bench/world":         {},
 	"bench/world/machine": {},
 }

@@ -1,0 +1,125 @@
+//go:build linux
+
+package promise
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	smallDisk = 64 << 20 // bytes, of a control node whose disk fills up
+	ownDisk   = 2 << 30  // of a file system that can lose power; a file with holes
+)
+
+// mount is the shell's command that mounts what a host has as its folder, or "".
+func (r *rig) mount(host string) string {
+	switch {
+	case slices.Contains(r.setup.smallDisk, host):
+		return fmt.Sprintf("mount -t tmpfs -o size=%d tmpfs %s", smallDisk, r.folder(host))
+	case slices.Contains(r.setup.ownDisk, host):
+		return fmt.Sprintf("mount -o loop,noatime %s %s", r.image(host), r.folder(host))
+	}
+	return ""
+}
+
+func (r *rig) image(host string) string { return filepath.Join(r.dir, host+".ext4") }
+
+// makeDisks makes the file systems of hosts that have one of their own.
+func (r *rig) makeDisks() error {
+	for _, h := range r.setup.ownDisk {
+		if err := os.WriteFile(r.image(h), nil, 0o600); err != nil {
+			return err
+		}
+		if err := os.Truncate(r.image(h), ownDisk); err != nil {
+			return err
+		}
+		if out, err := exec.Command("mkfs.ext4", "-q", r.image(h)).CombinedOutput(); err != nil {
+			return fmt.Errorf("make a file system: %w: %s", err, shorten(string(out)))
+		}
+	}
+	return nil
+}
+
+// inside is the folder of a host as the process sees it that runs there.
+func (r *rig) inside(host string) string {
+	return fmt.Sprintf("/proc/%d/root%s", r.process(host).Pid(), r.folder(host))
+}
+
+// shutdown is what ioctl(2) of ext4 and XFS takes to forget all that is not on the disk yet, as a power loss does (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
+const (
+	shutdown          = 0x8004587d
+	shutdownNoFlush   = 2
+	limitOfUnmounting = 10 * time.Second
+)
+
+// powerLoss takes the power from hosts: what they had not synced is gone, and their processes are.
+func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
+	for _, h := range hosts {
+		dir, err := os.Open(r.inside(h))
+		if err != nil {
+			return err
+		}
+		err = unix.IoctlSetPointerInt(int(dir.Fd()), shutdown, shutdownNoFlush)
+		if bad := dir.Close(); err == nil {
+			err = bad
+		}
+		if err != nil {
+			return fmt.Errorf("shut the file system of %s down: %w", h, err)
+		}
+	}
+	r.kill(hosts...)
+	for end := time.Now().Add(limitOfUnmounting); ; { // the last process in them takes the mounts with it
+		out, err := exec.Command("losetup", "--list", "--noheadings", "--output", "BACK-FILE").Output()
+		if err != nil {
+			return fmt.Errorf("list loop devices: %w", err)
+		}
+		if !slices.ContainsFunc(hosts, func(h string) bool { return strings.Contains(string(out), r.image(h)) }) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the file systems of %s are still there", hosts)
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// fill leaves no room on the disk of a host.
+func (r *rig) fill(host string) error {
+	f, err := os.Create(filepath.Join(r.inside(host), "fill"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := make([]byte, 64<<10)
+	for range smallDisk / len(block) {
+		if _, err := f.Write(block); err != nil {
+			return nil // full, which is what is wanted
+		}
+	}
+	return nil
+}
+
+// unfill gives it room again.
+func (r *rig) unfill(host string) error { return os.Remove(filepath.Join(r.inside(host), "fill")) }
+
+// copyFolder copies a folder with all that is in it, as a backup does.
+func copyFolder(from, to string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy %s: %w: %s", from, err, shorten(string(out)))
+	}
+	return nil
+}

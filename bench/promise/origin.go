@@ -1,0 +1,171 @@
+package promise
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// object is a URL whose content has versions.
+type object struct {
+	path   string
+	tag    string
+	prefix string
+	size   int
+	strict bool // must-revalidate: what is soft purged is not served before it is asked for again
+}
+
+const (
+	groups     = 6
+	inGroup    = 4
+	floodCount = 50
+)
+
+// allObjects are those that readers ask for: in each group two that are strict, one of them of several chunks, and two that may be served stale.
+func allObjects() []object {
+	var all []object
+	for g := range groups {
+		for n := range inGroup {
+			size := []int{300, 2000, 20_000, 300_000}[n]
+			if g > 1 {
+				size = min(size, 3000)
+			}
+			all = append(all, object{path: fmt.Sprintf("/g%d/o%d", g, n), tag: fmt.Sprintf("g%d", g), prefix: fmt.Sprintf("/g%d/", g), size: size, strict: n%2 == 1})
+		}
+	}
+	return all
+}
+
+// floodObjects are those of the flood of purges, which readers ask for at the end only.
+func floodObjects() []object {
+	var all []object
+	for n := range floodCount {
+		all = append(all, object{path: fmt.Sprintf("/flood/%d", n), tag: "flood", prefix: "/flood/", size: 100, strict: true})
+	}
+	return all
+}
+
+// origin has all objects with their current versions.
+type origin struct {
+	mu       sync.Mutex
+	objects  map[string]object
+	versions map[string]int
+	delay    time.Duration
+	server   http.Server
+}
+
+func newOrigin(objects ...object) *origin {
+	o := &origin{objects: map[string]object{}, versions: map[string]int{}}
+	for _, x := range objects {
+		o.objects[x.path], o.versions[x.path] = x, 1
+	}
+	o.server.Handler = o
+	return o
+}
+
+// serve answers until the listener is closed.
+func (o *origin) serve(l net.Listener) { _ = o.server.Serve(l) }
+
+// bump makes a new version of each object, and gives them.
+func (o *origin) bump(paths []string) map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := map[string]int{}
+	for _, p := range paths {
+		o.versions[p]++
+		out[p] = o.versions[p]
+	}
+	return out
+}
+
+// slow has each answer wait. Its version is that of when it was asked for.
+func (o *origin) slow(by time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.delay = by
+}
+
+func (o *origin) now(path string) (object, int, time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.objects[path], o.versions[path], o.delay
+}
+
+// ServeHTTP gives an object as it is when the request comes.
+func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x, version, delay := o.now(r.URL.Path)
+	if version == 0 {
+		http.NotFound(w, r)
+		return
+	}
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	h, etag := w.Header(), fmt.Sprintf(`"%d"`, version)
+	h.Set("Cache-Control", "max-age=3600, stale-while-revalidate=60, stale-if-error=600")
+	if x.strict {
+		h.Set("Cache-Control", "max-age=3600, must-revalidate")
+	}
+	h.Set("ETag", etag)
+	h.Set("Cache-Tag", x.tag)
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	b := body(x, version)
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b) // who asked may be gone
+}
+
+// body is a version of an object: a line that says which, with the sum of what follows, and as many bytes as the object has.
+func body(x object, version int) []byte {
+	seed := sha256.Sum256([]byte(x.path + strconv.Itoa(version)))
+	rest := make([]byte, x.size)
+	_, _ = rand.NewChaCha8(seed).Read(rest) // it never fails
+	sum := sha256.Sum256(rest)
+	return append(fmt.Appendf(nil, "%s %d %s\n", x.path, version, hex.EncodeToString(sum[:])), rest...)
+}
+
+var errTorn = errors.New("the body is not that of a version")
+
+// versionOf reads which version of an object a body is. It fails with errTorn if it is none.
+func versionOf(x object, b []byte) (int, error) {
+	line, rest, _ := bytes.Cut(b, []byte("\n"))
+	f := strings.Fields(string(line))
+	if len(f) != 3 || f[0] != x.path {
+		return 0, fmt.Errorf("%w of %s: it begins with %q", errTorn, x.path, shorten(string(line)))
+	}
+	version, err := strconv.Atoi(f[1])
+	sum := sha256.Sum256(rest)
+	if err != nil || len(rest) != x.size || f[2] != hex.EncodeToString(sum[:]) {
+		return 0, fmt.Errorf("%w: %d bytes after %q", errTorn, len(rest), shorten(string(line)))
+	}
+	return version, nil
+}
+
+// read reads a response. A body that is cut short is an error, and no version.
+func read(x object, resp *http.Response) (int, error) {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return 0, err
+	}
+	version, err := versionOf(x, b)
+	if err == nil && resp.Header.Get("ETag") != fmt.Sprintf(`"%d"`, version) {
+		return 0, fmt.Errorf("%w: the ETag is %s, the body is version %d", errTorn, resp.Header.Get("ETag"), version)
+	}
+	return version, err
+}

@@ -1,0 +1,228 @@
+//go:build linux
+
+// Package promise holds a fleet to what ARCHITECTURE.md promises of purges, whatever goes wrong.
+//
+// Three control nodes, three edges, a name server and an origin are each on a machine of their own in a bench/world. Readers ask each edge for objects all the time,
+// whose content tells their version; purgers make a new version at the origin and then purge the old one, by URL, tag, prefix, host or all of it, hard or soft. A
+// checker holds each answer to what was known when it was asked for:
+//
+//   - applied: an edge that was told of as having applied a purge gives nothing older;
+//   - bound: no edge gives what a purge had purged that was acknowledged longer than max_disconnected before;
+//   - order: an edge that has given what came after an acknowledged purge does not give what was before it;
+//   - lost: when all is healed, each purge that was acknowledged is in effect on every edge;
+//   - torn: a body is that of its version;
+//   - recovered: when all is healed, purges are applied by all edges again.
+//
+// Each fault has a fleet of its own, which begins with nothing.
+package promise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options are what Run is to do.
+type Options struct {
+	Kaiku string // the program
+	Fault string // the only one to try, or several with commas between them; empty: all
+	Runs  int    // how often each; 0 means once
+	Short bool   // only those that tell most
+	Keep  string // where the logs of the last run are copied; empty: nowhere
+	Log   io.Writer
+}
+
+// Result is what came of a fault.
+type Result struct {
+	Fault         string         `json:"fault"`
+	Title         string         `json:"title"`
+	Reads         int            `json:"reads"`
+	ReadsFailed   int            `json:"reads_failed"`
+	Purges        int            `json:"purges"` // that were acknowledged
+	PurgesRefused int            `json:"purges_refused"`
+	Applied       int            `json:"applied"`   // how often an edge was told of as having applied one
+	Recovered     time.Duration  `json:"recovered"` // from the end of the fault until purges were applied by all edges; the limit if they weren't
+	Took          time.Duration  `json:"took"`
+	Kinds         map[string]int `json:"violations"`
+	First         []Violation    `json:"first,omitempty"`
+	Refusals      map[string]int `json:"refusals,omitempty"` // why purges were refused
+}
+
+// Violations counts those of all kinds.
+func (r Result) Violations() int {
+	n := 0
+	for _, k := range r.Kinds {
+		n += k
+	}
+	return n
+}
+
+// shownViolations are those that are printed of a result.
+const shownViolations = 5
+
+// String is a line, and one for each of the first violations.
+func (r Result) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  recovered %5.1fs  violations %d", r.Fault, r.Reads, r.ReadsFailed, r.Purges, r.PurgesRefused, r.Applied,
+		r.Recovered.Seconds(), r.Violations())
+	for _, k := range slices.Sorted(maps.Keys(r.Kinds)) {
+		fmt.Fprintf(&b, " %s:%d", k, r.Kinds[k])
+	}
+	for _, v := range r.First[:min(len(r.First), shownViolations)] {
+		fmt.Fprintf(&b, "\n    %s", v)
+	}
+	return b.String()
+}
+
+// Needed are the programs that Run needs, and the Debian packages that have them.
+func Needed() map[string]string {
+	return map[string]string{"ip": "iproute2", "mkfs.ext4": "e2fsprogs", "losetup": "mount"}
+}
+
+// Names are those of all faults, in their order.
+func Names() []string {
+	var all []string
+	for _, f := range allFaults() {
+		all = append(all, f.name)
+	}
+	return all
+}
+
+// Has reports whether one of these names, with commas between them, is of a fault.
+func Has(names string) bool {
+	return slices.ContainsFunc(strings.Split(names, ","), func(n string) bool { return slices.Contains(Names(), n) })
+}
+
+// Run tries the faults one after the other, and prints a line of each. What it returns with an error is what came of those before.
+func Run(ctx context.Context, o Options) ([]Result, error) {
+	kaiku, err := filepath.Abs(o.Kaiku)
+	if err != nil {
+		return nil, err
+	}
+	o.Kaiku = kaiku
+	for program, debian := range Needed() {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("no %s here: apt-get install --no-install-recommends %s", program, debian)
+		}
+	}
+	some := slices.DeleteFunc(allFaults(), func(f fault) bool {
+		if o.Fault != "" {
+			return !slices.Contains(strings.Split(o.Fault, ","), f.name)
+		}
+		return o.Short && !f.short
+	})
+	if len(some) == 0 {
+		return nil, fmt.Errorf("there is no fault %q: want some of %s", o.Fault, strings.Join(Names(), ", "))
+	}
+	var all []Result
+	for range max(1, o.Runs) {
+		for _, f := range some {
+			res, err := try(ctx, o, f)
+			if err != nil {
+				return all, fmt.Errorf("%s: %w", f.name, err)
+			}
+			all = append(all, res)
+			fmt.Fprintf(o.Log, "%s %s\n", time.Now().Format(time.TimeOnly), res)
+		}
+	}
+	return all, nil
+}
+
+const (
+	startLimit   = 90 * time.Second
+	warmTime     = 2 * time.Second
+	recoverLimit = 60 * time.Second
+	afterTime    = 2 * time.Second
+	tryLimit     = 4 * time.Minute
+)
+
+// try makes a fleet, has a fault happen to it, heals that, and looks whether all is well.
+func try(ctx context.Context, o Options, f fault) (res Result, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tryLimit, fmt.Errorf("it did not end within %v", tryLimit))
+	defer cancel()
+	began := time.Now()
+	r, err := build(ctx, o, f.setup)
+	defer func() {
+		if r != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if err != nil {
+		return res, err
+	}
+	if err := r.makeDisks(); err != nil {
+		return res, err
+	}
+	if err := r.startAll(r.fleet()...); err != nil {
+		return res, err
+	}
+	if err := r.together(ctx, startLimit); err != nil {
+		return res, r.withLogs(err)
+	}
+	end := r.load(ctx)
+	defer end()
+	steps := []func() error{
+		func() error { return pause(ctx, warmTime) },
+		func() error { return f.begin(ctx, r) },
+		func() error { return pause(ctx, f.hold) },
+		func() error { return f.heal(ctx, r) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return res, r.withLogs(err)
+		}
+	}
+	healed := time.Now()
+	bad := r.together(ctx, recoverLimit)
+	recovered := time.Since(healed)
+	if ctx.Err() != nil {
+		return res, context.Cause(ctx)
+	}
+	if err := pause(ctx, afterTime); err != nil {
+		return res, err
+	}
+	end()
+	if bad == nil {
+		bad = r.sweep(ctx)
+	} else if err := pause(ctx, r.setup.disconnected); err != nil { // what was acknowledged holds all the same, after that
+		return res, err
+	} else {
+		bad = errors.Join(bad, r.sweep(ctx))
+	}
+	if bad != nil {
+		r.check.mu.Lock()
+		r.check.add(Violation{Kind: kindRecovered, At: healed, Edge: "-", Object: "-", Why: shorten(bad.Error())})
+		r.check.mu.Unlock()
+	}
+	res = r.check.result()
+	res.Fault, res.Title, res.Recovered, res.Took = f.name, f.title, recovered, time.Since(began)
+	return res, nil
+}
+
+// withLogs adds the last lines of the logs to an error.
+func (r *rig) withLogs(err error) error {
+	if r.options.Keep != "" {
+		return err
+	}
+	var b strings.Builder
+	for _, h := range r.fleet() {
+		text, bad := os.ReadFile(r.log(h))
+		if bad != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "level=DEBUG") })
+		for _, line := range lines[max(0, len(lines)-2):] {
+			fmt.Fprintf(&b, "\n  %s: %s", h, line)
+		}
+	}
+	return fmt.Errorf("%w%s", err, b.String())
+}
