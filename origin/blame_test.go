@@ -54,14 +54,17 @@ func TestRequestThatAllFail(t *testing.T) {
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			t.Parallel()
-			p := &Pool{Retries: c.retries, FirstByteTimeout: 50 * time.Millisecond, Log: quiet}
+			p, times := &Pool{Retries: c.retries, Log: quiet}, 16
+			if c.path == "/slow" {
+				p.FirstByteTimeout, times = 50*time.Millisecond, 6
+			}
 			for range 4 {
 				s := httptest.NewServer(http.HandlerFunc(failing))
 				defer s.Close()
 				p.Servers = append(p.Servers, at(t, s.URL))
 			}
 			start(t, p)
-			for range 16 {
+			for range times {
 				resp, err := p.Fetch(request(t, c.method, c.path, ""), Ask{})
 				if err == nil {
 					_, _ = io.Copy(io.Discard, resp.Body)
@@ -71,7 +74,7 @@ func TestRequestThatAllFail(t *testing.T) {
 			if n := ejections(p); n != 0 {
 				t.Errorf("%d ejections: %+v", n, p.Status().Servers)
 			}
-			for range 4 {
+			if c.path != "/slow" {
 				if got, err := ask(t, p, request(t, "GET", "/", "")); got != "well" || err != nil {
 					t.Errorf("another request: %q, %v", got, err)
 				}
@@ -92,7 +95,11 @@ func TestServerThatFailsAlone(t *testing.T) {
 				failing(w, r)
 			}))
 			defer s.Close()
-			p := start(t, &Pool{Servers: []Server{at(t, s.URL), at(t, newServer(t, "a").URL), at(t, newServer(t, "b").URL)}, Retries: 2, FirstByteTimeout: 50 * time.Millisecond, Log: quiet})
+			p := &Pool{Servers: []Server{at(t, s.URL), at(t, newServer(t, "a").URL), at(t, newServer(t, "b").URL)}, Retries: 2, Log: quiet}
+			if how == "/slow" {
+				p.FirstByteTimeout = 500 * time.Millisecond
+			}
+			start(t, p)
 			bad := 0
 			for range 3 * failureLimit {
 				if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got == "" {
