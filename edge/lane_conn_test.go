@@ -178,15 +178,19 @@ func TestLaneCountsWhatIsSent(t *testing.T) {
 	for range 3 {
 		e.exchange(t, []byte("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n"), false, true)
 	}
-	before := e.Sent()
-	conn := e.dialRaw(t, false)
-	_, _ = io.WriteString(conn, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 150))
-	until(t, "it waits", func() bool { return e.senders.len() == 1 })
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	conn.Close()
-	until(t, "it is over", func() bool { return e.active.Load() == 0 && e.senders.len() == 0 })
-	if n := e.Sent() - before; n == 0 || n%size == 0 {
-		t.Errorf("%d bytes were sent, which is whole bodies", n)
+	part := uint64(0)
+	for i := 0; i < 20 && part == 0; i++ { // the socket may be full just where a body ends
+		before := e.Sent()
+		conn := e.dialRaw(t, false)
+		_, _ = io.WriteString(conn, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 150))
+		until(t, "it waits", func() bool { return e.senders.len() == 1 })
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+		until(t, "it is over", func() bool { return e.active.Load() == 0 && e.senders.len() == 0 })
+		part = (e.Sent() - before) % size
+	}
+	if part == 0 {
+		t.Error("whole bodies are counted, also where a part was sent")
 	}
 }
 

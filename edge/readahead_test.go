@@ -62,7 +62,7 @@ func TestReadersThatReadLittleCostLittle(t *testing.T) {
 // TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the end,
 // and whole: few requests reach the origin.
 func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
-	const size = int64(100) << 20
+	const size = int64(40) << 20
 	for _, step := range []int64{100_000, 1 << 20, size} {
 		t.Run(strconv.FormatInt(step, 10), func(t *testing.T) {
 			var sent atomic.Int64
@@ -302,7 +302,7 @@ func TestReadersAreForgotten(t *testing.T) {
 // TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is not
 // fetched twice.
 func TestReaderUsesWhatOthersFetched(t *testing.T) {
-	const size = int64(60) << 20
+	const size = int64(30) << 20
 	var sent atomic.Int64
 	e := newEdge(t, sparseOrigin(size, &sent))
 	e.get("/film", "Range: bytes=0-0")

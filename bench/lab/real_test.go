@@ -36,7 +36,7 @@ func testOptions(t *testing.T) options {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(t.TempDir(), "kaiku")
-	cmd := exec.Command("go", "build", "-o", bin, "github.com/kaiku-cdn/kaiku/cmd/kaiku")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "github.com/kaiku-cdn/kaiku/cmd/kaiku")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -202,7 +202,7 @@ func (w *world) build(t *testing.T, from, ldflags string) *deploy.Binary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-ldflags", ldflags, "-o", dir+"/kaiku", from)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", ldflags, "-o", dir+"/kaiku", from)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", from, err, out)

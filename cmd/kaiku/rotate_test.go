@@ -239,7 +239,7 @@ type rotatedLoad struct {
 func (f *rotatedFleet) load() *rotatedLoad {
 	l := f.purging()
 	for _, n := range f.nodes {
-		l.every(10*time.Millisecond, func(i int) bool {
+		l.every(50*time.Millisecond, func(i int) bool {
 			if _, err := l.get(l.client, n, i%rotatedObjects); err != nil {
 				f.t.Errorf("a request is lost: %v", err)
 				return false
@@ -270,7 +270,7 @@ func (f *rotatedFleet) purging() *rotatedLoad {
 			}
 		})
 	}
-	l.every(20*time.Millisecond, func(i int) bool {
+	l.every(100*time.Millisecond, func(i int) bool {
 		version := f.version.Add(1)
 		if err := l.purge(l.client, i%rotatedObjects); err != nil {
 			f.t.Errorf("a purge is lost: %v", err)
