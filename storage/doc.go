@@ -8,6 +8,7 @@
 //	lock            flock'ed while a Store is open; holds the owner's process id
 //	opening         names the segment that is being opened, and the try (see below)
 //	purges/         a Badger of purge records
+//	segments/PURGES up to which sequence these are on the disk (see Purges)
 //	segments/N.C/   one Badger each; N counts up, eight decimal digits; C is probation or main
 //	segments/N.C/EPOCH    the lowest epoch of its objects, in decimal; not there while it has none
 //	segments/N.C/SEALED   present once the segment was closed cleanly and will not be written again
@@ -35,7 +36,7 @@
 // them is gone, so is the object. A damaged value makes its object a miss and is never returned.
 //
 // The records in purges/ have a key of one letter (u, p, t, a) and a value (URL, prefix, tag, nothing), and are sealed in the same way around the sequences of
-// the newest hard and the newest soft purge (8 bytes each). The record s holds the newest sequence.
+// the newest hard and the newest soft purge (8 bytes each). The record s holds the newest sequence, f the newest one of a record that was forgotten.
 //
 // # Guarantees
 //
@@ -48,7 +49,16 @@
 //
 // # Purges
 //
-// A purge is one small record with a sequence number, not a scan. Every object carries the sequence that was current when its
-// fetch began, its epoch; where a matching record has a higher one, the object is gone, or stale for a soft purge. A record is forgotten when
-// no segment and no writer is older than it.
+// A purge is one small record with a sequence number, not a scan. Every object carries the sequence
+// that was current when its fetch began, its epoch; where a matching record has a higher one, the
+// object is gone, or stale for a soft purge.
+//
+// A record is forgotten when no segment, no writer and no fetch (see Hold) is older than it. Its
+// sequence is noted before it goes, and what is older than that counts as gone: the answer to a fetch
+// that nobody held, a segment that a power loss or an old copy of the disk brings back.
+//
+// The file segments/PURGES goes and comes with the objects. If it tells of newer records than purges/
+// has, or if purges/ is missing or can't be read, records are lost. The store logs that and takes all
+// that it has as doubtful; sequences go on above those that objects have. The position of the log that
+// the store follows is a record too, so that purges that only the log still has are applied again.
 package storage

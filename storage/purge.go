@@ -37,6 +37,7 @@ const (
 	purgeDoubt  = 'd' // of everything
 	purgeLog    = 'l' // the Position
 	purgeClean  = 'c' // the log was closed; while it is open there is none
+	purgeFloor  = 'f' // the newest sequence of a record that was forgotten
 )
 
 // lostSequences is how far sequences jump when the log was not closed: purges that did not reach the disk had some, and objects that did may have their epochs.
@@ -59,6 +60,7 @@ type purges struct {
 
 	mu       sync.RWMutex
 	seq      uint64
+	floor    uint64 // the newest sequence of a record that was forgotten: what is older counts as gone
 	position Position
 	all      epochs
 	doubt    uint64
@@ -69,13 +71,22 @@ type purges struct {
 	lengths  []int               // the distinct lengths of prefixes, ascending
 	hashes   map[uint64]struct{} // of prefixes, by which a look-up passes over most lengths
 
-	dir  string
-	size atomic.Int64 // allocated bytes
+	dir     string
+	size    atomic.Int64 // allocated bytes
+	witness *witness     // notes what has reached the disk
 
-	synced atomic.Uint64 // sequence at the last sync
+	// As it was opened: the newest sequence that it had, the one that the witness expected, and whether
+	// records were lost.
+	known, expected uint64
+	lost            bool
 }
 
-func openPurges(dir string, log *slog.Logger) (*purges, error) {
+// openPurges opens the log in dir. Records count as lost if it is told so, or if the witness knows of
+// newer ones: then everything that is stored is in doubt.
+func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, error) {
+	if err := checkTables(dir); err != nil {
+		return nil, fmt.Errorf("open the purge log: %w", err)
+	}
 	o := badgerOptions(dir, 0, log)
 	o.SyncWrites = false // add syncs where it promises to
 	o.ValueLogFileSize = 1 << 20
@@ -86,47 +97,70 @@ func openPurges(dir string, log *slog.Logger) (*purges, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the purge log: %w", err)
 	}
-	p := &purges{db: db, dir: dir, urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}}
-	clean, err := p.load()
-	if err == nil && p.seq > 0 && !clean {
-		p.seq += lostSequences
-	}
-	if err == nil && p.seq > 0 {
-		err = p.mark(false) // and the sequence
-	}
-	if err != nil {
+	p := &purges{db: db, dir: dir, witness: w, expected: w.newest(), lost: lost,
+		urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}}
+	if err := p.begin(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the purge log: %w", err), db.Close())
 	}
 	return p, nil
+}
+
+// begin reads the log and notes that it is open.
+func (p *purges) begin() error {
+	clean, err := p.load()
+	if err != nil {
+		return err
+	}
+	p.known = p.seq
+	p.lost = p.lost || p.expected > p.known
+	if p.seq = max(p.known, p.expected); p.lost || p.seq > 0 && !clean {
+		p.seq += lostSequences
+	}
+	if p.lost { // before anything tells that the log has this sequence
+		p.seq++
+		p.doubt = p.seq
+		if err := p.write(p.seq, map[purgeKey]epochs{{purgeDoubt, ""}: {soft: p.seq}}); err != nil {
+			return err
+		}
+	}
+	if p.seq == 0 {
+		return nil
+	}
+	return p.mark(false) // and the sequence
 }
 
 // mark notes durably whether the log is closed, and the sequence. Nobody else writes meanwhile.
 func (p *purges) mark(clean bool) error {
 	p.mu.Lock()
 	p.seq++ // each version of a key has one value
+	seq := p.seq
 	p.mu.Unlock()
-	batch := p.db.NewWriteBatchAt(2 * p.seq)
-	defer batch.Cancel()
-	if err := setRecord(batch, purgeKey{purgeSeq, ""}, epochs{hard: p.seq}); err != nil {
-		return err
-	}
 	value := epochs{}
 	if clean {
-		value.hard = p.seq
+		value.hard = seq
 	}
-	if err := setRecord(batch, purgeKey{purgeClean, ""}, value); err != nil {
+	err := p.write(seq, map[purgeKey]epochs{{purgeSeq, ""}: {hard: seq}, {purgeClean, ""}: value})
+	if err != nil {
 		return err
 	}
-	return errors.Join(batch.Flush(), p.db.Sync())
+	return p.settle(seq)
 }
 
-// sync has all that was added reach the disk, if anything was since it was called last.
+// settle has all records up to a sequence reach the disk, and the witness know of it.
+func (p *purges) settle(seq uint64) error {
+	if err := p.db.Sync(); err != nil {
+		return fmt.Errorf("sync the purge log: %w", err)
+	}
+	return p.witness.note(seq)
+}
+
+// sync is settle for all that was added, if anything was since.
 func (p *purges) sync() error {
 	seq := p.current()
-	if p.synced.Swap(seq) == seq {
+	if p.witness.newest() >= seq {
 		return nil
 	}
-	return p.db.Sync()
+	return p.settle(seq)
 }
 
 // close closes the log.
@@ -172,6 +206,8 @@ func (p *purges) load() (clean bool, err error) {
 				p.position = Position{e.hard, e.soft}
 			case purgeClean:
 				closed = e.hard
+			case purgeFloor:
+				p.floor = e.hard
 			default:
 				p.set(key[0], string(key[1:]), e)
 				p.seq = max(p.seq, e.hard, e.soft) // which is written after them
@@ -279,8 +315,8 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 		return 0, err
 	}
 	if sync {
-		if err := p.db.Sync(); err != nil {
-			return 0, fmt.Errorf("sync the purge log: %w", err)
+		if err := p.settle(seq); err != nil {
+			return 0, err
 		}
 	}
 
@@ -297,7 +333,7 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 }
 
 func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
-	batch := p.db.NewWriteBatchAt(2 * seq) // forget uses the odd versions
+	batch := p.db.NewWriteBatchAt(2 * seq)
 	defer batch.Cancel()
 	for r, e := range records {
 		if err := setRecord(batch, r, e); err != nil {
@@ -344,68 +380,6 @@ func (p *purges) measure() {
 	}
 }
 
-// forget lets go of the records that are no newer than seq.
-func (p *purges) forget(seq uint64) error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	var old [][]byte
-	p.mu.RLock()
-	find := func(kind byte, m map[string]epochs) {
-		for v, e := range m {
-			if max(e.hard, e.soft) <= seq {
-				old = append(old, append([]byte{kind}, v...))
-			}
-		}
-	}
-	find(purgeURL, p.urls)
-	find(purgeTag, p.tags)
-	find(purgePrefix, p.prefixes)
-	if p.all != (epochs{}) && max(p.all.hard, p.all.soft) <= seq {
-		old = append(old, []byte{purgeAll})
-	}
-	now := p.seq
-	p.mu.RUnlock()
-	if len(old) == 0 {
-		return nil
-	}
-	batch := p.db.NewWriteBatchAt(2*now + 1)
-	defer batch.Cancel()
-	for _, k := range old {
-		if err := batch.Delete(k); err != nil {
-			return err
-		}
-	}
-	if err := batch.Flush(); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, k := range old {
-		switch v := string(k[1:]); k[0] {
-		case purgeURL:
-			if _, ok := p.urls[v]; ok {
-				p.urlBytes -= recordSize(v)
-			}
-			delete(p.urls, v)
-		case purgeTag:
-			delete(p.tags, v)
-		case purgePrefix:
-			delete(p.prefixes, v)
-		case purgeAll:
-			p.all = epochs{}
-		}
-	}
-	p.lengths = p.lengths[:0]
-	clear(p.hashes)
-	for v := range p.prefixes {
-		p.hashes[hashOn(hashBegin, v)] = struct{}{}
-		if i, ok := slices.BinarySearch(p.lengths, len(v)); !ok {
-			p.lengths = slices.Insert(p.lengths, i, len(v))
-		}
-	}
-	return nil
-}
-
 // current returns the newest sequence: the epoch of a fetch that begins now.
 func (p *purges) current() uint64 {
 	p.mu.RLock()
@@ -413,12 +387,16 @@ func (p *purges) current() uint64 {
 	return p.seq
 }
 
-// covers tells whether an object with this epoch was purged since, hard or soft.
+// covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone if
+// the record of a purge since is forgotten, as that may have been of it.
 func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, doubtful bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if epoch >= p.seq {
 		return false, false, false
+	}
+	if epoch < p.floor {
+		return true, true, false
 	}
 	e := p.all
 	e.raise(p.urls[url])

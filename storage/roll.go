@@ -309,24 +309,6 @@ func grow(e []extent, segment, chunk uint32) []extent {
 	return e
 }
 
-// forgetPurges lets go of the records that nothing older is left for.
-func (s *Store) forgetPurges() {
-	oldest := s.purges.current()
-	s.mu.RLock()
-	for _, g := range s.segments {
-		oldest = min(oldest, g.epoch.Load())
-	}
-	s.mu.RUnlock()
-	s.fillMu.Lock()
-	for epoch := range s.fills {
-		oldest = min(oldest, epoch)
-	}
-	s.fillMu.Unlock()
-	if err := s.purges.forget(oldest); err != nil {
-		s.opt.Log.Warn("purge records can't be forgotten", "error", err)
-	}
-}
-
 // syncLoop bounds what a power loss can take to a second, and watches the disk.
 func (s *Store) syncLoop(ctx context.Context) {
 	tick := time.NewTicker(syncInterval)

@@ -8,9 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,8 +61,10 @@ type Store struct {
 	ghostMu sync.Mutex
 	ghosts  *ghosts
 
-	fillMu sync.Mutex
-	fills  map[uint64]int // epochs of writers that are not done, and how many have each
+	witness *witness
+
+	holdMu sync.Mutex     // taken before that of purges
+	holds  map[uint64]int // epochs of what is fetched and written, and how many have each
 
 	look chan struct{} // wakes the keeper
 	base context.Context
@@ -89,7 +88,7 @@ func Open(opt Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opt: opt, index: newIndex(), lock: lock, segments: map[uint32]*segment{}, ghosts: newGhosts(opt.Disk),
-		fills: map[uint64]int{}, look: make(chan struct{}, 1), round: make(chan struct{})}
+		holds: map[uint64]int{}, look: make(chan struct{}, 1), round: make(chan struct{})}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", opt.Dir, err), s.release())
 	}
@@ -116,8 +115,7 @@ func (s *Store) start() error {
 		}
 		s.ram = ram
 	}
-	var err error
-	if s.purges, err = openPurges(filepath.Join(s.opt.Dir, "purges"), s.opt.Log); err != nil {
+	if err := s.openRecords(); err != nil {
 		return err
 	}
 	if err := s.openSegments(); err != nil {
@@ -131,77 +129,6 @@ func (s *Store) start() error {
 		}
 	}
 	return nil
-}
-
-// openSegments opens what the folder holds, oldest first. Of those that were not sealed only the newest is written on.
-func (s *Store) openSegments() error {
-	root := filepath.Join(s.opt.Dir, "segments")
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return err
-	}
-	var found []*segment // not open
-	for _, e := range entries {
-		g := &segment{dir: filepath.Join(root, e.Name())}
-		number, kind, _ := strings.Cut(e.Name(), ".")
-		id, err := strconv.ParseUint(number, 10, 24)
-		g.id = uint32(id)
-		g.class = class(slices.Index(classNames[:], kind))
-		if err != nil || g.class >= classes { // left behind by a drop that was cut short
-			if err := os.RemoveAll(g.dir); err != nil {
-				return err
-			}
-			continue
-		}
-		found = append(found, g)
-	}
-	slices.SortFunc(found, func(a, b *segment) int { return int(a.id) - int(b.id) })
-	var newest [classes]uint32
-	for _, g := range found {
-		newest[g.class], s.lastID = g.id, g.id
-	}
-	for _, f := range found {
-		g, err := s.openMarked(f)
-		if err == nil && !g.isSealed() && (g.id != newest[g.class] || g.written.Load() >= s.segmentSize()) {
-			err = g.seal()
-		}
-		if err != nil {
-			s.opt.Log.Warn("segment can't be opened and is deleted", "segment", f.id, "error", err)
-			if g != nil {
-				_ = g.close() // it is deleted whatever it says
-			}
-			if err := os.RemoveAll(f.dir); err != nil {
-				return err
-			}
-			continue
-		}
-		s.version.Store(max(s.version.Load(), g.load(s.index)))
-		s.segments[g.id] = g
-		if !g.isSealed() {
-			s.open[g.class] = g
-		}
-	}
-	return nil
-}
-
-// openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended the process before.
-func (s *Store) openMarked(f *segment) (*segment, error) {
-	mark := filepath.Join(s.opt.Dir, "opening")
-	tries := 0
-	if b, err := os.ReadFile(mark); err == nil {
-		var of uint32
-		if _, err := fmt.Sscanf(string(b), "%d %d", &of, &tries); err != nil || of != f.id {
-			tries = 0
-		}
-	}
-	if tries >= openTries {
-		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries), os.Remove(mark))
-	}
-	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", f.id, tries+1), 0o600); err != nil {
-		return nil, err
-	}
-	g, err := openSegment(f.id, f.class, f.dir, s.segmentSize(), s.opt.Log)
-	return g, errors.Join(err, os.Remove(mark))
 }
 
 func (s *Store) segmentDir(id uint32, c class) string {
@@ -231,6 +158,9 @@ func (s *Store) release() error {
 	if s.purges != nil {
 		errs = append(errs, s.purges.close())
 	}
+	if s.witness != nil {
+		errs = append(errs, s.witness.close())
+	}
 	if s.ram != nil {
 		s.ram.StopAllGoroutines()
 	}
@@ -247,6 +177,12 @@ func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add([]Purge{p},
 func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 	gone, _, _ := s.purges.covers(epoch, url, tags)
 	return gone
+}
+
+// Overtaken says whether a purge after epoch covers a URL or a tag, be it a soft one.
+func (s *Store) Overtaken(epoch uint64, url string, tags []string) bool {
+	gone, stale, _ := s.purges.covers(epoch, url, tags)
+	return gone || stale
 }
 
 // Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it. It is
@@ -276,6 +212,9 @@ func (s *Store) bury(key string) error {
 		return nil
 	}
 	_, err := s.Create(Header{Key: key, URL: o.meta.url, Epoch: s.Epoch()}).Commit(nil, nil)
+	if errors.Is(err, ErrOvertaken) { // between the epoch and the hold
+		_, err = s.Create(Header{Key: key, URL: o.meta.url, Epoch: s.Epoch()}).Commit(nil, nil)
+	}
 	s.Forget(key)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", key, err)
@@ -437,8 +376,14 @@ func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Ob
 	return s.putMeta(c, &m)
 }
 
-// putMeta writes the record that makes an object exist.
+// putMeta writes the record that makes an object exist. It fails with ErrOvertaken if nobody knows any
+// more whether the object was purged.
 func (s *Store) putMeta(c class, m *meta) (*Object, error) {
+	hold := s.Hold(m.epoch)
+	if hold == nil {
+		return nil, fmt.Errorf("store %s: %w", m.key, ErrOvertaken)
+	}
+	defer hold.Release()
 	id := idOf(m.key)
 	version := s.version.Add(1)
 	g, err := s.put(c, metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version, m.epoch, false)

@@ -20,7 +20,7 @@ type Header struct {
 type Writer struct {
 	store *Store
 	class class
-	done  bool // not among the store's fills any more
+	hold  *Hold // nil once it is done, or if it came too late
 
 	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while their chunk is the current one.
 	mu      sync.RWMutex
@@ -37,24 +37,14 @@ func (s *Store) Create(h Header) *Writer {
 		w.class = main
 	}
 	s.ghostMu.Unlock()
-	s.fillMu.Lock()
-	s.fills[h.Epoch]++
-	s.fillMu.Unlock()
+	w.hold = s.Hold(h.Epoch)
 	return w
 }
 
 // Close ends the writing; what was written and not committed can still be read by ReadAt. Purges that came since Create are remembered until then.
 func (w *Writer) Close() {
-	if w.done {
-		return
-	}
-	w.done = true
-	s := w.store
-	s.fillMu.Lock()
-	defer s.fillMu.Unlock()
-	if s.fills[w.meta.epoch]--; s.fills[w.meta.epoch] == 0 {
-		delete(s.fills, w.meta.epoch)
-	}
+	w.hold.Release()
+	w.hold = nil
 }
 
 // Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object can't be stored any more, but what was
@@ -124,7 +114,8 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	return w.store.readChunk(&m, chunk, from, p)
 }
 
-// Commit stores the object: its tags, and data that comes back with it. The Writer is then done, but for ReadAt.
+// Commit stores the object: its tags, and data that comes back with it. The Writer is then done, but for
+// ReadAt. It fails with ErrOvertaken if purges after the Header's epoch were forgotten before Create.
 func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 	defer w.Close()
 	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {
