@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -53,8 +54,8 @@ type Status struct {
 	// Outages are the sites whose origin kept clients waiting in vain when it was asked last. What is stored for them is served stale at once.
 	Outages []Outage `json:"outages,omitempty"`
 	// Certificates are those of the hosts that clients reach over TLS.
-	Certificates []CertificateStatus `json:"certificates,omitempty"`
-	Nodes        []NodeStatus        `json:"nodes,omitempty"`
+	Certificates []certs.Status `json:"certificates,omitempty"`
+	Nodes        []NodeStatus   `json:"nodes,omitempty"`
 	// Faults are files that the node can't use, with what it does instead.
 	Faults []string `json:"faults,omitempty"`
 }
@@ -205,7 +206,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		st.Outages = s.listOutages(time.Now())
 	}
 	if s.HTTPS != "" {
-		st.Certificates = s.Certificates.status(time.Now())
+		st.Certificates = s.Certificates.Status(time.Now())
 	}
 	if s.Fleet != nil {
 		st.Nodes = s.Fleet.Nodes()

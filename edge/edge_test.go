@@ -30,6 +30,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -151,7 +152,7 @@ func (e *testEdge) newClientOf(protocol string) *http.Client {
 // trust is what a client trusts: the certificate of www.example, in files of the test.
 func (e *testEdge) trust() *tls.Config {
 	pool := x509.NewCertPool()
-	for _, c := range *e.Certificates.files.Load() {
+	for _, c := range e.Certificates.Files() {
 		pool.AddCert(c.Leaf)
 	}
 	return &tls.Config{ServerName: "www.example", RootCAs: pool}
@@ -169,17 +170,17 @@ func plainOnly(t *testing.T, why string) {
 }
 
 // newCertificates makes a certificate that is its own authority, in files.
-func newCertificates(t testing.TB, names ...string) *Certificates {
+func newCertificates(t testing.TB, names ...string) *certs.Certificates {
 	t.Helper()
-	c := &Certificates{}
-	if err := c.SetFiles([]CertificateFile{newCertificate(t, time.Now().Add(time.Hour), names...)}); err != nil {
+	c := &certs.Certificates{}
+	if err := c.SetFiles([]certs.File{newCertificate(t, time.Now().Add(time.Hour), names...)}); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
 // newCertificate makes a certificate of some names that is good until then, with its key, in files.
-func newCertificate(t testing.TB, until time.Time, names ...string) CertificateFile {
+func newCertificate(t testing.TB, until time.Time, names ...string) certs.File {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -199,7 +200,7 @@ func newCertificate(t testing.TB, until time.Time, names ...string) CertificateF
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	f := CertificateFile{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
+	f := certs.File{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
 	for name, block := range map[string]*pem.Block{f.Cert: {Type: "CERTIFICATE", Bytes: der}, f.Key: {Type: "PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)

@@ -143,7 +143,7 @@ func (s *Server) serve(x *exchange) {
 		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of which net/http does not tell.
 		w.Header().Set("Connection", "close")
 	}
-	if r.TLS == nil && !x.peer && s.Certificates.answerChallenge(w, r) {
+	if r.TLS == nil && !x.peer && s.Certificates.AnswerChallenge(w, r, x.asked.Host) {
 		return
 	}
 	x.site, _ = s.sites.Load().find(x.asked.Host)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -165,7 +166,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	for name, v := range map[string]any{
 		"Error": errorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
 		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
-		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": CertificateStatus{},
+		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": certs.Status{},
 		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": fastlyDone{},
 		"CloudflarePurge": cloudflarePurge{}, "CloudflareAnswer": cloudflareAnswer{}, "CloudflareError": cloudflareError{}, "CloudflareResult": cloudflareResult{},
 	} {

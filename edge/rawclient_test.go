@@ -95,7 +95,7 @@ func (e *testEdge) rawClients() map[string]rawClient {
 
 // withPeers has an edge listen for peers, without asking who they are.
 func withPeers(s *Server, _ *Site) {
-	s.Peer, s.PeerTLS = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*(*s.Certificates.files.Load())[0]}, NextProtos: []string{"h2"}}
+	s.Peer, s.PeerTLS = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*s.Certificates.Files()[0]}, NextProtos: []string{"h2"}}
 }
 
 // rawHTTP1 makes a connection for each request.

@@ -23,7 +23,7 @@ func (s *Server) setHSTS(x *exchange) {
 // sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there is a certificate: a fleet whose certificates are still to come goes on without. It
 // reports whether it did.
 func (s *Server) sendToSecure(x *exchange) bool {
-	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.https == nil || !s.Certificates.has(x.asked.Host) {
+	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.https == nil || !s.Certificates.Has(x.asked.Host) {
 		return false
 	}
 	to := x.asked.Host

@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -37,7 +38,7 @@ type Server struct {
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
 	PurgeFrom    []netip.Prefix
-	Certificates *Certificates // for HTTPS
+	Certificates *certs.Certificates // for HTTPS
 	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are derived from them, so that what one edge gave is good at all: the first makes
 	// them, and tickets of all are accepted. None means one of its own.
 	Secrets        [][32]byte
@@ -181,10 +182,8 @@ func (s *Server) bind(ctx context.Context) error {
 	if err := s.Registry.Register(s.Certificates); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	if a := s.Certificates.ACME; a != nil {
-		if err := a.start(s.Log, s.http.Addr().(*net.TCPAddr), s.https.Addr().(*net.TCPAddr)); err != nil {
-			return err
-		}
+	if err := s.Certificates.Start(s.Log, s.http.Addr().(*net.TCPAddr), s.https.Addr().(*net.TCPAddr)); err != nil {
+		return err
 	}
 	s.altSvc = http.Header{"Alt-Svc": {fmt.Sprintf(`h3=":%d"; ma=86400`, s.https.Addr().(*net.TCPAddr).Port)}}
 	return nil
@@ -289,11 +288,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	ahead(s.http, nil)
 	if s.https != nil {
-		conf := s.clientTLS("h2", "http/1.1", tlsALPN)
+		conf := s.clientTLS("h2", "http/1.1", certs.ALPN)
 		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
 		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
 		ready := make(chan struct{})
-		rest.Go(func() { s.Certificates.serve(background, s.Log, sync.OnceFunc(func() { close(ready) })) })
+		rest.Go(func() { s.Certificates.Serve(background, s.Log, sync.OnceFunc(func() { close(ready) })) })
 		<-ready // connections that come meanwhile wait
 		ahead(s.https, conf)
 		h3 := s.newHTTP3()
@@ -390,7 +389,7 @@ func zero(ctx context.Context, n *atomic.Int64) {
 }
 
 // Secure says whether clients can come over TLS, whatever host of the sites they ask for.
-func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.complete() }
+func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.Complete() }
 
 // newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.
 func (s *Server) newClientHTTP() *http.Server {

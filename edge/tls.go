@@ -16,7 +16,7 @@ const ticketTime = 12 * time.Hour
 // the hybrid post-quantum ones (X25519MLKEM768).
 func (s *Server) clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{
-		GetCertificate: s.Certificates.get,
+		GetCertificate: s.Certificates.Get,
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites: []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 )
 
 // newSecure starts an edge with TLS.
@@ -101,7 +103,7 @@ func TestResumption(t *testing.T) {
 	rolled := newSecure(t, static("x"), 0, func(s *Server, _ *Site) { s.Secrets = [][32]byte{{3}, {1}} })
 	pool := first.trust().RootCAs
 	for _, e := range []*testEdge{second, other, rolled} {
-		for _, c := range *e.Certificates.files.Load() {
+		for _, c := range e.Certificates.Files() {
 			pool.AddCert(c.Leaf)
 		}
 	}
@@ -213,14 +215,14 @@ func TestTicketKeys(t *testing.T) {
 
 // Files are taken when they change; a pair that doesn't fit leaves what was there.
 func TestCertificateFiles(t *testing.T) {
-	c := &Certificates{}
+	c := &certs.Certificates{}
 	old, renewed, expired := newCertificate(t, time.Now().Add(time.Hour), "www.example"), newCertificate(t, time.Now().Add(48*time.Hour), "www.example", "*.www.example"),
 		newCertificate(t, time.Now().Add(-time.Minute), "www.example")
-	if err := c.SetFiles([]CertificateFile{old}); err != nil {
+	if err := c.SetFiles([]certs.File{old}); err != nil {
 		t.Fatal(err)
 	}
 	shown := func(name string) time.Time {
-		cert, err := c.get(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
+		cert, err := c.Get(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
 			CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256}, SupportedCurves: []tls.CurveID{tls.X25519}})
 		if err != nil {
 			t.Fatal(err)
@@ -234,15 +236,15 @@ func TestCertificateFiles(t *testing.T) {
 	if before.IsZero() {
 		t.Fatal("no certificate")
 	}
-	for _, bad := range []CertificateFile{{old.Cert, renewed.Key}, {"/nowhere", old.Key}, {old.Key, old.Key}} {
-		if err := c.SetFiles([]CertificateFile{renewed, bad}); err == nil || !strings.Contains(err.Error(), bad.Cert) {
+	for _, bad := range []certs.File{{old.Cert, renewed.Key}, {"/nowhere", old.Key}, {old.Key, old.Key}} {
+		if err := c.SetFiles([]certs.File{renewed, bad}); err == nil || !strings.Contains(err.Error(), bad.Cert) {
 			t.Errorf("%v: error %v", bad, err)
 		}
 	}
 	if shown("www.example") != before {
 		t.Error("a bad file changed what is shown")
 	}
-	for _, list := range [][]CertificateFile{{expired, renewed}, {renewed, expired}, {renewed, old}, {old, renewed}} {
+	for _, list := range [][]certs.File{{expired, renewed}, {renewed, expired}, {renewed, old}, {old, renewed}} {
 		if err := c.SetFiles(list); err != nil {
 			t.Fatal(err)
 		}
@@ -253,19 +255,19 @@ func TestCertificateFiles(t *testing.T) {
 	if shown("a.www.example").IsZero() || !shown("a.b.www.example").IsZero() || !shown("example").IsZero() {
 		t.Error("a wildcard is not for what is one label below it")
 	}
-	if !c.has("www.example") || c.has("example") {
+	if !c.Has("www.example") || c.Has("example") {
 		t.Error("has is wrong")
 	}
 	for list, want := range map[string]bool{"www.example": true, "www.example 203.0.113.1 [::1]": true, "www.example example": false, "www.example *.www.example": true} {
 		c.SetHosts(strings.Fields(list))
-		if c.complete() != want {
+		if c.Complete() != want {
 			t.Errorf("complete for %s: %v", list, !want)
 		}
 	}
-	if err := c.SetFiles([]CertificateFile{expired}); err != nil {
+	if err := c.SetFiles([]certs.File{expired}); err != nil {
 		t.Fatal(err)
 	}
-	if shown("www.example").IsZero() || c.has("www.example") {
+	if shown("www.example").IsZero() || c.Has("www.example") {
 		t.Error("one that has expired is to be shown, but does not count")
 	}
 	if err := os.Remove(expired.Cert); err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
@@ -17,13 +17,13 @@ import (
 func (f *Fleet) secures() bool { return f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 }
 
 // certificates are what an edge shows its clients; nil if it has no listener for TLS. ties may be nil.
-func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*edge.Certificates, error) {
+func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*certs.Certificates, error) {
 	if !f.secures() {
 		return nil, nil
 	}
-	c := &edge.Certificates{}
+	c := &certs.Certificates{}
 	if a := f.TLS.ACME; a != nil {
-		c.ACME = &edge.ACME{Email: a.Email, Directory: a.Directory, Profile: a.Profile, Dir: filepath.Join(e.Data, "certificates")}
+		c.ACME = &certs.ACME{Email: a.Email, Directory: a.Directory, Profile: a.Profile, Dir: filepath.Join(e.Data, "certificates")}
 		if a.CA != "" {
 			c.ACME.Roots = f.path(a.CA)
 		}
@@ -44,10 +44,10 @@ func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*edge.Certific
 }
 
 // setCertificates has an edge's certificates be those of the fleet file.
-func (f *Fleet) setCertificates(c *edge.Certificates) error {
-	var files []edge.CertificateFile
+func (f *Fleet) setCertificates(c *certs.Certificates) error {
+	var files []certs.File
 	for _, cert := range f.TLS.Certificates {
-		files = append(files, edge.CertificateFile{Cert: f.path(cert.Cert), Key: f.path(cert.Key)})
+		files = append(files, certs.File{Cert: f.path(cert.Cert), Key: f.path(cert.Key)})
 	}
 	if err := c.SetFiles(files); err != nil {
 		return err
@@ -98,7 +98,7 @@ type challenges struct {
 func (c challenges) Covers(host string) bool { return inZone(c.zones, host) }
 
 // watchVault tells when there is something new among what the edges share.
-func (l *link) watchVault(v *fleet.Vault, a *edge.ACME) {
+func (l *link) watchVault(v *fleet.Vault, a *certs.ACME) {
 	l.more = append(l.more, func(ctx context.Context) error {
 		return v.Watch(ctx, a.Changed)
 	})

@@ -12,7 +12,8 @@ const module = "github.com/kaiku-cdn/kaiku/"
 
 // allowed says which packages of the module each one may import; cmd/kaiku sees all.
 var allowed = map[string][]string{
-	"edge":                {"edge/httpcache", "origin", "storage"},
+	"edge":                {"edge/certs", "edge/httpcache", "origin", "storage"},
+	"edge/certs":          {},
 	"edge/httpcache":      {},
 	"origin":              {},
 	"storage":             {},
@@ -37,7 +38,7 @@ var rooms = map[string]string{
 	"github.com/phuslu/iploc":              "geodns",
 	"github.com/dunglas/httpsfv":           "edge/httpcache",
 	"github.com/quic-go/quic-go":           "edge",
-	"github.com/caddyserver/certmagic":     "edge",
+	"github.com/caddyserver/certmagic":     "edge/certs",
 	"github.com/nats-io":                   "fleet",
 	"golang.org/x/crypto/ssh":              "deploy",
 	"github.com/spf13/cobra":               "cmd/kaiku",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -321,7 +322,7 @@ func originsText(pools []origin.Status) string {
 }
 
 // certificatesText is how long the certificate is good that expires first.
-func certificatesText(list []edge.CertificateStatus) string {
+func certificatesText(list []certs.Status) string {
 	if len(list) == 0 {
 		return "-"
 	}

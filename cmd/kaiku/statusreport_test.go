@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -44,7 +45,7 @@ func aFleet() (*Fleet, []nodeAnswer) {
 		left := 80.0
 		answers = append(answers, nodeAnswer{Node: n.Name, Status: &edge.Status{Name: n.Name, Nodes: append([]edge.NodeStatus{}, nodes...),
 			Traffic: edge.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40}, Store: storage.Stats{Objects: 12_345_678, Bytes: 99, Disk: 100},
-			Certificates: []edge.CertificateStatus{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
+			Certificates: []certs.Status{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
 			Origins:      []origin.Status{{Site: "www", Servers: []origin.ServerStatus{{Server: "https://origin.example.net", State: "up"}}}}}})
 	}
 	return f, answers

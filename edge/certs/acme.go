@@ -1,4 +1,4 @@
-package edge
+package certs
 
 import (
 	"context"
@@ -23,8 +23,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// tlsALPN is the protocol of a handshake that is a TLS-ALPN-01 challenge (RFC 8737, 6.2).
-const tlsALPN = "acme-tls/1"
+// ALPN is the protocol of a handshake that is a TLS-ALPN-01 challenge (RFC 8737, 6.2).
+const ALPN = "acme-tls/1"
 
 // ACME gets certificates from an authority (RFC 8555) and keeps them renewed. Of the edges of a fleet one at a time, which holds a lease in the Vault, orders and renews; all
 // take from there what it gets. Names that Challenges covers are proved by DNS-01, others by HTTP-01 and TLS-ALPN-01, which any edge can answer, as what is
@@ -313,8 +313,8 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 }
 
 // answerChallenge answers an HTTP-01 challenge, and reports whether the request was one of an order of this fleet. The origin may have orders of its own.
-func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request) bool {
-	if host := canonicalHost(r.Host); !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
+func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
+	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
 		return false
 	}
 	issuer, ok := a.byHTTP.Issuers[0].(*certmagic.ACMEIssuer)

@@ -1,4 +1,4 @@
-package edge
+package certs
 
 import (
 	"context"
@@ -20,7 +20,8 @@ func (a *ACME) setNames(hosts []string) {
 	}
 	var names []string
 	for _, h := range hosts {
-		if w := wildcardOf(h); can(h) && (strings.HasPrefix(h, "*.") || !slices.Contains(hosts, w) || !can(w)) {
+		_, parent, _ := strings.Cut(h, ".")
+		if w := "*." + parent; can(h) && (strings.HasPrefix(h, "*.") || !slices.Contains(hosts, w) || !can(w)) {
 			names = append(names, h)
 		}
 	}

@@ -1,4 +1,4 @@
-package edge
+package certs
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -19,8 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// CertificateFile is a certificate with its chain and its private key, each a PEM file.
-type CertificateFile struct{ Cert, Key string }
+// File is a certificate with its chain and its private key, each a PEM file.
+type File struct{ Cert, Key string }
 
 // Certificates are what an edge shows its clients: those in files, and those that it gets from an authority. Its fields are set before Listen of the edge that has it.
 type Certificates struct {
@@ -31,7 +32,7 @@ type Certificates struct {
 }
 
 // SetFiles reads certificates from files and shows these from then on. If one can't be read, those of before stay.
-func (c *Certificates) SetFiles(list []CertificateFile) error {
+func (c *Certificates) SetFiles(list []File) error {
 	var certs []*tls.Certificate
 	var errs error
 	for _, f := range list {
@@ -52,14 +53,22 @@ func (c *Certificates) SetFiles(list []CertificateFile) error {
 	return nil
 }
 
-// get chooses the certificate for a handshake. With none for the name that the client says, or no name, it returns nil, which crypto/tls answers with the alert unrecognized_name: there is
+// Files returns the certificates that were read from files.
+func (c *Certificates) Files() []*tls.Certificate {
+	if files := c.files.Load(); files != nil {
+		return *files
+	}
+	return nil
+}
+
+// Get chooses the certificate for a handshake. With none for the name that the client says, or no name, it returns nil, which crypto/tls answers with the alert unrecognized_name: there is
 // no default whose names would tell who else is served here.
-func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if name == "" {
 		return nil, nil
 	}
-	if c.ACME != nil && slices.Equal(hello.SupportedProtos, []string{tlsALPN}) {
+	if c.ACME != nil && slices.Equal(hello.SupportedProtos, []string{ALPN}) {
 		return c.ACME.challengeCertificate(hello)
 	}
 	certs := c.of(name)
@@ -79,8 +88,8 @@ func (c *Certificates) of(name string) []*tls.Certificate {
 	return nil
 }
 
-// has says whether a client can be shown a certificate for a name that is good now.
-func (c *Certificates) has(name string) bool {
+// Has reports whether a client can be shown a certificate for a name that is good now.
+func (c *Certificates) Has(name string) bool {
 	now := time.Now()
 	return slices.ContainsFunc(c.of(name), func(cert *tls.Certificate) bool { return now.Before(cert.Leaf.NotAfter) })
 }
@@ -102,12 +111,12 @@ func (c *Certificates) SetHosts(hosts []string) {
 	c.ACME.setNames(names)
 }
 
-// complete says whether there is a certificate that is good now for every host that is a name.
-func (c *Certificates) complete() bool {
+// Complete reports whether there is a certificate that is good now for every host that is a name.
+func (c *Certificates) Complete() bool {
 	hosts := c.hosts.Load()
 	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool {
 		_, err := netip.ParseAddr(strings.Trim(h, "[]"))
-		return err != nil && !c.has(strings.Replace(h, "*", "any", 1))
+		return err != nil && !c.Has(strings.Replace(h, "*", "any", 1))
 	})
 }
 
@@ -144,8 +153,17 @@ func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time)
 	return best
 }
 
-// serve keeps the certificates up to date until ctx ends. It calls ready once it has those that there are, or has tried for a while.
-func (c *Certificates) serve(ctx context.Context, log *slog.Logger, ready func()) {
+// Start gets ready to order certificates, if there is an authority. plain and secure are the edge's listeners
+// for HTTP and HTTPS, to which the authority connects.
+func (c *Certificates) Start(log *slog.Logger, plain, secure *net.TCPAddr) error {
+	if c.ACME == nil {
+		return nil
+	}
+	return c.ACME.start(log, plain, secure)
+}
+
+// Serve keeps the certificates up to date until ctx ends. It calls ready once it has those that there are, or has tried for a while.
+func (c *Certificates) Serve(ctx context.Context, log *slog.Logger, ready func()) {
 	if c.ACME == nil {
 		ready()
 		return
@@ -153,9 +171,9 @@ func (c *Certificates) serve(ctx context.Context, log *slog.Logger, ready func()
 	c.ACME.serve(ctx, log, ready)
 }
 
-// answerChallenge answers the HTTP-01 challenge of an order that is under way, and reports whether the request was one.
-func (c *Certificates) answerChallenge(w http.ResponseWriter, r *http.Request) bool {
-	return c != nil && c.ACME != nil && c.ACME.answerChallenge(w, r)
+// AnswerChallenge answers the HTTP-01 challenge of an order that is under way, and reports whether the request was one.
+func (c *Certificates) AnswerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
+	return c != nil && c.ACME != nil && c.ACME.answerChallenge(w, r, host)
 }
 
 // Describe sends nothing: the collector is unchecked.
@@ -170,7 +188,7 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
 	}
-	for _, s := range c.status(time.Now()) {
+	for _, s := range c.Status(time.Now()) {
 		days := -1.0
 		if s.DaysLeft != nil {
 			days = *s.DaysLeft
@@ -179,8 +197,8 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// CertificateStatus is how long the certificate of a name is good.
-type CertificateStatus struct {
+// Status is how long the certificate of a name is good.
+type Status struct {
 	Name string `json:"name"`
 	From string `json:"from"` // file or acme
 	// DaysLeft is negative once it has expired; nil means that there is no certificate yet.
@@ -188,16 +206,16 @@ type CertificateStatus struct {
 	Days     float64  `json:"days,omitempty"` // from its first moment to its last
 }
 
-// status returns each name once, by name. Of several certificates for a name, the one that lasts is told.
-func (c *Certificates) status(now time.Time) []CertificateStatus {
+// Status returns each name once, by name. Of several certificates for a name, the one that lasts is told.
+func (c *Certificates) Status(now time.Time) []Status {
 	const day = 24 * time.Hour
-	found := map[[2]string]CertificateStatus{}
+	found := map[[2]string]Status{}
 	add := func(from string, certs []*tls.Certificate) {
 		for _, cert := range certs {
 			name := first(cert.Leaf.DNSNames, cert.Leaf.Subject.CommonName)
 			left := float64(cert.Leaf.NotAfter.Sub(now)) / float64(day)
 			if have, ok := found[[2]string{name, from}]; !ok || left > *have.DaysLeft {
-				found[[2]string{name, from}] = CertificateStatus{name, from, &left, float64(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)) / float64(day)}
+				found[[2]string{name, from}] = Status{name, from, &left, float64(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)) / float64(day)}
 			}
 		}
 	}
@@ -208,11 +226,11 @@ func (c *Certificates) status(now time.Time) []CertificateStatus {
 		for _, name := range c.ACME.wanted() {
 			certs := c.ACME.exactly(name)
 			if add("acme", certs); len(certs) == 0 {
-				found[[2]string{name, "acme"}] = CertificateStatus{Name: name, From: "acme"}
+				found[[2]string{name, "acme"}] = Status{Name: name, From: "acme"}
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Values(found), func(a, b CertificateStatus) int {
+	return slices.SortedFunc(maps.Values(found), func(a, b Status) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.From, b.From))
 	})
 }
