@@ -236,7 +236,7 @@ func TestCertificateFiles(t *testing.T) {
 	if before.IsZero() {
 		t.Fatal("no certificate")
 	}
-	for _, bad := range []certs.File{{old.Cert, renewed.Key}, {"/nowhere", old.Key}, {old.Key, old.Key}} {
+	for _, bad := range []certs.File{{Cert: old.Cert, Key: renewed.Key}, {Cert: "/nowhere", Key: old.Key}, {Cert: old.Key, Key: old.Key}} {
 		if err := c.SetFiles([]certs.File{renewed, bad}); err == nil || !strings.Contains(err.Error(), bad.Cert) {
 			t.Errorf("%v: error %v", bad, err)
 		}

@@ -23,28 +23,27 @@ import (
 	"go.uber.org/zap"
 )
 
-// ALPN is the protocol of a handshake that is a TLS-ALPN-01 challenge (RFC 8737, 6.2).
+// ALPN is the protocol name of TLS-ALPN-01 challenges (RFC 8737, 6.2). An edge offers it in handshakes.
 const ALPN = "acme-tls/1"
 
-// ACME gets certificates from an authority (RFC 8555) and keeps them renewed. Of the edges of a fleet one at a time, which holds a lease in the Vault, orders and renews; all
-// take from there what it gets. Names that Challenges covers are proved by DNS-01, others by HTTP-01 and TLS-ALPN-01, which any edge can answer, as what is
-// to be answered is in the Vault too. When to renew is what the authority says (RFC 9773), else when a third of the lifetime is left.
+// ACME orders certificates from an authority (RFC 8555) and renews them. The authority says when to
+// renew (RFC 9773); if it doesn't, ACME renews when a third of the lifetime is left.
 type ACME struct {
 	Email     string // of the account
-	Directory string // URL; "" means that of Let's Encrypt
-	Profile   string // one that the authority has, as shortlived; "" means the authority's default
-	Roots     string // PEM file of the authorities that the directory's own certificate may be of; "" means the system's
-	// Dir is the folder that certificates are kept in; with a Vault these are copies, for when it can't be reached.
+	Directory string // URL of the authority; "" means Let's Encrypt
+	Profile   string // of the authority, such as "shortlived"; "" means its default
+	Roots     string // PEM file of roots to trust for Directory; "" means the system's
+	// Dir is the folder for certificates. With a Vault it has copies, for when the Vault can't be reached.
 	Dir   string
-	Vault Vault // nil means that there is one edge
-	// Challenges answers DNS-01; nil means that it isn't used.
+	Vault Vault // nil means that this is the only edge
+	// Challenges answers DNS-01 challenges; nil means that DNS-01 isn't used.
 	Challenges Challenges
-	// Every is how often it is looked whether a certificate is to be renewed; 0 means ten minutes.
+	// Every is the time between two looks for certificates to renew; 0 means ten minutes.
 	Every time.Duration
 
 	obtained, failures atomic.Int64
-	leading            atomic.Bool // this process orders
-	renewing           atomic.Bool // and looks for what is to be renewed
+	leading            atomic.Bool // this edge holds the lease
+	renewing           atomic.Bool // this edge is renewing right now
 
 	log           *slog.Logger
 	cache         *certmagic.Cache
@@ -52,42 +51,44 @@ type ACME struct {
 	storage       certmagic.Storage
 
 	mu      sync.Mutex
-	names   []string             // wanted
-	loaded  map[string]string    // names whose certificate is in the cache, with its hash
-	dirty   map[string]bool      // names whose certificate is to be loaded; nil means all
-	pending map[string]time.Time // names whose challenges in the Vault were heard of, and when
-	news    chan struct{}        // there are dirty names; made with mu held
+	names   []string             // that need certificates
+	loaded  map[string]string    // hash of the certificate in the cache, by name
+	dirty   map[string]bool      // names to load; nil means all
+	pending map[string]time.Time // last news of a challenge in the Vault, by name
+	news    chan struct{}        // wakes follow; made with mu held
 }
 
-// Challenges puts DNS-01 challenges where the authority looks for them.
+// Challenges publishes answers to DNS-01 challenges.
 type Challenges interface {
-	// Covers says whether it can answer for a host.
+	// Covers reports whether the fleet's name servers serve the zone of a host.
 	Covers(host string) bool
-	// Present has a TXT record answered by all name servers when it returns.
+	// Present publishes a TXT record. When it returns, all name servers answer with it.
 	Present(ctx context.Context, name, value string) error
-	// Remove takes it back.
+	// Remove withdraws the record.
 	Remove(ctx context.Context, name, value string) error
 }
 
 const (
-	presentTimeout = 45 * time.Second // for all name servers to have a challenge
+	presentTimeout = 45 * time.Second // for Challenges.Present
 	orderTimeout   = 3 * time.Minute  // for one order
-	retryFirst     = time.Minute      // after an order that failed; doubled each time
-	retryLast      = 6 * time.Hour
-	rateLimited    = time.Hour // at least, if the authority says that there were too many
+	retryFirst     = time.Minute      // wait after the first failure; doubles with each
+	retryLast      = 6 * time.Hour    // longest wait
+	rateLimited    = time.Hour        // shortest wait after the error rateLimited
 )
 
-// wanted are the names that there have to be certificates for.
+// wanted returns the names that need certificates.
 func (a *ACME) wanted() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.names
 }
 
-// errNotRenewing keeps certmagic's own timer from doing what lead does, whose context ends with the lease.
+// errNotRenewing stops certmagic's own renewal timer. Only lead renews, as its context ends with the
+// lease.
 var errNotRenewing = errors.New("another edge renews, or nobody wants it any more")
 
-// start makes what certmagic needs. It is told the listeners for plain HTTP and for TLS, so that it sees that the challenges that come there are answered already.
+// start sets certmagic up. The addresses of the edge's listeners tell certmagic that the edge answers
+// challenges there, so that it opens no listeners of its own.
 func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	a.log = log
 	if a.Every == 0 {
@@ -117,12 +118,14 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 			return nil, errNotRenewing
 		},
 		RenewCheckInterval: a.Every,
-		Logger:             zap.NewNop(), // it would tell again and again that another edge renews
+		Logger:             zap.NewNop(), // it would log errNotRenewing again and again
 	})
 	conf := certmagic.Config{Storage: a.storage, Logger: logger, OnEvent: a.event,
-		// Authorities give up OCSP, and tell of revocations by ARI; asking for staples would hold up the start of an edge.
+		// Authorities are giving up OCSP and announce revocations by ARI. Fetching staples would delay
+		// the start of an edge.
 		OCSP: certmagic.OCSPConfig{DisableStapling: true}}
-	issuer := certmagic.ACMEIssuer{CA: a.Directory, Email: a.Email, Agreed: true, Profile: a.Profile, TrustedRoots: roots, Logger: logger,
+	issuer := certmagic.ACMEIssuer{CA: a.Directory, Email: a.Email, Agreed: true, Profile: a.Profile,
+		TrustedRoots: roots, Logger: logger,
 		CertObtainTimeout: orderTimeout, AltHTTPPort: plain.Port, AltTLSALPNPort: secure.Port}
 	if !plain.IP.IsUnspecified() {
 		issuer.ListenHost = plain.IP.String()
@@ -140,7 +143,7 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	return nil
 }
 
-// config is how a name is proved.
+// config returns the configuration for the way a name is proved.
 func (a *ACME) config(name string) *certmagic.Config {
 	if a.byDNS != nil && a.Challenges.Covers(strings.TrimPrefix(name, "*.")) {
 		return a.byDNS
@@ -148,7 +151,7 @@ func (a *ACME) config(name string) *certmagic.Config {
 	return a.byHTTP
 }
 
-// serve keeps certificates until ctx ends. It calls ready once it has those that there are, or has tried for a while.
+// serve is Certificates.Serve.
 func (a *ACME) serve(ctx context.Context, log *slog.Logger, ready func()) {
 	defer a.cache.Stop()
 	var work sync.WaitGroup
@@ -161,7 +164,7 @@ func (a *ACME) serve(ctx context.Context, log *slog.Logger, ready func()) {
 	hold(ctx, a.Vault, "leases/certificates", log, a.lead)
 }
 
-// certificates are those that may be for a name.
+// certificates returns those that may cover a name.
 func (a *ACME) certificates(name string) []*tls.Certificate {
 	var out []*tls.Certificate
 	for _, c := range a.cache.AllMatchingCertificates(name) {
@@ -172,23 +175,26 @@ func (a *ACME) certificates(name string) []*tls.Certificate {
 	return out
 }
 
-// exactly are those of a name itself, not of its wildcard.
+// exactly returns the certificates for a name itself, without those for its wildcard.
 func (a *ACME) exactly(name string) []*tls.Certificate {
-	return slices.DeleteFunc(a.certificates(name), func(c *tls.Certificate) bool { return !slices.Contains(c.Leaf.DNSNames, name) })
+	return slices.DeleteFunc(a.certificates(name), func(c *tls.Certificate) bool {
+		return !slices.Contains(c.Leaf.DNSNames, name)
+	})
 }
 
-// attempt is when a name may be ordered again.
+// attempt tells when a name may be ordered again after a failure.
 type attempt struct {
 	next time.Time
 	wait time.Duration
 }
 
-// lead orders what lacks and renews what is due, until ctx ends. It is for one edge of the fleet at a time.
+// lead orders missing certificates and renews those that are due, until ctx ends. One edge of the
+// fleet at a time runs it.
 func (a *ACME) lead(ctx context.Context) {
 	a.leading.Store(true)
 	defer a.leading.Store(false)
 	failed := map[string]attempt{}
-	look := time.NewTicker(min(a.Every, 5*time.Second)) // for names that are new, and for orders that are to be tried again
+	look := time.NewTicker(min(a.Every, 5*time.Second)) // for new names and for retries
 	defer look.Stop()
 	var renewed, cleaned time.Time
 	resealed := a.Vault == nil
@@ -211,9 +217,7 @@ func (a *ACME) lead(ctx context.Context) {
 		}
 		if time.Since(cleaned) >= cleanEvery {
 			cleaned = time.Now()
-			if err := certmagic.CleanStorage(ctx, a.storage, certmagic.CleanStorageOptions{Logger: zap.New(zapCore{a.log}), ExpiredCerts: true, ExpiredCertGracePeriod: 30 * 24 * time.Hour}); err != nil && ctx.Err() == nil {
-				a.log.Warn("certificates that expired long ago can't be cleaned up", "error", err)
-			}
+			a.clean(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -223,10 +227,21 @@ func (a *ACME) lead(ctx context.Context) {
 	}
 }
 
-// cleanEvery is how often certificates are thrown away that expired a month ago.
+// cleanEvery is the time between two clean-ups, which delete certificates that expired a month ago.
 const cleanEvery = 24 * time.Hour
 
-// orderAll orders what lacks, a few at a time, except what failed and is to wait.
+// clean deletes certificates that expired a month ago.
+func (a *ACME) clean(ctx context.Context) {
+	options := certmagic.CleanStorageOptions{
+		Logger: zap.New(zapCore{a.log}), ExpiredCerts: true, ExpiredCertGracePeriod: 30 * 24 * time.Hour,
+	}
+	if err := certmagic.CleanStorage(ctx, a.storage, options); err != nil && ctx.Err() == nil {
+		a.log.Warn("certificates that expired long ago can't be deleted", "error", err)
+	}
+}
+
+// orderAll orders missing certificates, four at a time. It leaves out names whose last order failed
+// too recently.
 func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
 	var mu sync.Mutex
 	var orders sync.WaitGroup
@@ -257,7 +272,8 @@ func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
 	orders.Wait()
 }
 
-// order gets the certificate of a name, if the storage has none, or one that can't be used, as when its key is that of another: who stored it died in the middle.
+// order gets a certificate for a name unless the storage has one. It replaces a certificate that can't
+// be used, such as one with the wrong key: an edge may have died while it stored the files.
 func (a *ACME) order(ctx context.Context, name string) error {
 	err := a.load(ctx, name)
 	if err == nil {
@@ -266,7 +282,7 @@ func (a *ACME) order(ctx context.Context, name string) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		site := certmagic.StorageKeys.CertsSitePrefix(a.config(name).Issuers[0].IssuerKey(), name)
 		if _, e := a.storage.List(ctx, site, true); e != nil {
-			return errors.Join(err, e) // it can't be asked at all
+			return errors.Join(err, e) // the storage can't be read at all
 		}
 		a.log.Warn("a certificate can't be used, and is ordered anew", "name", name, "error", err)
 		if err := a.storage.Delete(ctx, site); err != nil {
@@ -279,7 +295,8 @@ func (a *ACME) order(ctx context.Context, name string) error {
 	return a.load(ctx, name)
 }
 
-// after is the next attempt after one that failed. A fifth of the wait is by chance, so that names that failed together are not all tried together.
+// after returns the next attempt after a failure. A fifth of the wait is random, so that names that
+// failed together are not retried together.
 func (t attempt) after(err error, now time.Time) attempt {
 	t.wait = min(max(2*t.wait, retryFirst), retryLast)
 	var problem acme.Problem
@@ -290,7 +307,7 @@ func (t attempt) after(err error, now time.Time) attempt {
 	return t
 }
 
-// event counts and tells what certmagic does.
+// event counts and logs what certmagic does.
 func (a *ACME) event(_ context.Context, event string, data map[string]any) error {
 	switch event {
 	case "cert_obtained":
@@ -304,7 +321,8 @@ func (a *ACME) event(_ context.Context, event string, data map[string]any) error
 	return nil
 }
 
-// challengeCertificate is the answer to a TLS-ALPN-01 challenge; nil if no order has one for the name.
+// challengeCertificate returns the answer to a TLS-ALPN-01 challenge, or nil if there is no order for
+// the name.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if name := strings.ToLower(hello.ServerName); !slices.Contains(a.wanted(), name) || !a.asked(name) {
 		return nil, nil
@@ -312,7 +330,8 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 	return a.byHTTP.GetCertificate(hello)
 }
 
-// answerChallenge answers an HTTP-01 challenge, and reports whether the request was one of an order of this fleet. The origin may have orders of its own.
+// answerChallenge is Certificates.AnswerChallenge. Other challenges go to the origin, which may order
+// certificates itself.
 func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
 	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
 		return false
@@ -321,10 +340,10 @@ func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host stri
 	return ok && issuer.HandleHTTPChallenge(w, r)
 }
 
-// dnsSolver gives certmagic's challenges to the name servers. Its methods are those of acmez.Solver.
+// dnsSolver is an acmez.Solver that hands challenges to the name servers.
 type dnsSolver struct{ challenges Challenges }
 
-// Present has a challenge answered.
+// Present publishes the answer to a challenge.
 func (s dnsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	ctx, cancel := context.WithTimeout(ctx, presentTimeout)
 	defer cancel()
@@ -334,7 +353,7 @@ func (s dnsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	return nil
 }
 
-// CleanUp takes it back.
+// CleanUp withdraws the answer.
 func (s dnsSolver) CleanUp(ctx context.Context, c acme.Challenge) error {
 	return s.challenges.Remove(ctx, c.DNS01TXTRecordName(), c.DNS01KeyAuthorization())
 }

@@ -23,15 +23,16 @@ import (
 // File is a certificate with its chain and its private key, each a PEM file.
 type File struct{ Cert, Key string }
 
-// Certificates are what an edge shows its clients: those in files, and those that it gets from an authority. Its fields are set before Listen of the edge that has it.
+// Certificates are those that an edge shows to its clients. Set its fields before the edge listens.
 type Certificates struct {
-	ACME *ACME // nil means files alone
+	ACME *ACME // orders certificates; nil means that all come from files
 
 	files atomic.Pointer[[]*tls.Certificate]
 	hosts atomic.Pointer[[]string]
 }
 
-// SetFiles reads certificates from files and shows these from then on. If one can't be read, those of before stay.
+// SetFiles reads certificates from files and replaces the ones read before. If it can't read one of
+// them, it returns an error for each such file and keeps the old certificates.
 func (c *Certificates) SetFiles(list []File) error {
 	var certs []*tls.Certificate
 	var errs error
@@ -61,8 +62,9 @@ func (c *Certificates) Files() []*tls.Certificate {
 	return nil
 }
 
-// Get chooses the certificate for a handshake. With none for the name that the client says, or no name, it returns nil, which crypto/tls answers with the alert unrecognized_name: there is
-// no default whose names would tell who else is served here.
+// Get chooses the certificate for a handshake. If the client names no server, or one that there is no
+// certificate for, Get returns nil, and crypto/tls sends the alert unrecognized_name. There is no
+// default certificate: its names would tell strangers who else is served here.
 func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if name == "" {
@@ -75,7 +77,7 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return choose(certs, hello, time.Now()), nil
 }
 
-// of are the certificates for a name: those in files, or else those of the authority.
+// of returns the certificates for a name: from files if there are any, else from the authority.
 func (c *Certificates) of(name string) []*tls.Certificate {
 	if files := c.files.Load(); files != nil {
 		if certs := matching(*files, name); len(certs) > 0 {
@@ -88,13 +90,13 @@ func (c *Certificates) of(name string) []*tls.Certificate {
 	return nil
 }
 
-// Has reports whether a client can be shown a certificate for a name that is good now.
+// Has reports whether there is a certificate for a name that has not expired.
 func (c *Certificates) Has(name string) bool {
 	now := time.Now()
 	return slices.ContainsFunc(c.of(name), func(cert *tls.Certificate) bool { return now.Before(cert.Leaf.NotAfter) })
 }
 
-// SetHosts says which hosts there have to be certificates for. Those that files are for are not asked of the authority.
+// SetHosts sets the hosts that need certificates. Hosts that a file covers are not ordered.
 func (c *Certificates) SetHosts(hosts []string) {
 	c.hosts.Store(&hosts)
 	if c.ACME == nil {
@@ -111,7 +113,8 @@ func (c *Certificates) SetHosts(hosts []string) {
 	c.ACME.setNames(names)
 }
 
-// Complete reports whether there is a certificate that is good now for every host that is a name.
+// Complete reports whether every host has a certificate that has not expired. Hosts that are addresses
+// need none.
 func (c *Certificates) Complete() bool {
 	hosts := c.hosts.Load()
 	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool {
@@ -120,7 +123,7 @@ func (c *Certificates) Complete() bool {
 	})
 }
 
-// matching are the certificates that are for a name.
+// matching returns the certificates that cover a name.
 func matching(certs []*tls.Certificate, name string) []*tls.Certificate {
 	var out []*tls.Certificate
 	for _, cert := range certs {
@@ -131,8 +134,9 @@ func matching(certs []*tls.Certificate, name string) []*tls.Certificate {
 	return out
 }
 
-// choose takes the certificate that the client can use, that is good now, and was made last, in this order of weight: one that has expired is better than none, as the client then tells
-// its user what is wrong.
+// choose returns the best certificate for a client. One that the client supports comes first, then one
+// that is valid now, then the newest. An expired certificate is better than none: the browser then
+// tells its user what is wrong.
 func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
 	var best *tls.Certificate
 	score := func(c *tls.Certificate) int {
@@ -162,7 +166,8 @@ func (c *Certificates) Start(log *slog.Logger, plain, secure *net.TCPAddr) error
 	return c.ACME.start(log, plain, secure)
 }
 
-// Serve keeps the certificates up to date until ctx ends. It calls ready once it has those that there are, or has tried for a while.
+// Serve orders, renews and loads certificates until ctx ends. It calls ready once it has loaded those
+// that exist, or after firstLoad.
 func (c *Certificates) Serve(ctx context.Context, log *slog.Logger, ready func()) {
 	if c.ACME == nil {
 		ready()
@@ -171,20 +176,23 @@ func (c *Certificates) Serve(ctx context.Context, log *slog.Logger, ready func()
 	c.ACME.serve(ctx, log, ready)
 }
 
-// AnswerChallenge answers the HTTP-01 challenge of an order that is under way, and reports whether the request was one.
+// AnswerChallenge answers a request for host if it is the HTTP-01 challenge of an order of this fleet.
+// It reports whether it did.
 func (c *Certificates) AnswerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
 	return c != nil && c.ACME != nil && c.ACME.answerChallenge(w, r, host)
 }
 
-// Describe sends nothing: the collector is unchecked.
+// Describe sends nothing, which makes this an unchecked collector (prometheus.Collector).
 func (c *Certificates) Describe(chan<- *prometheus.Desc) {}
 
-// Collect tells how long certificates are good yet.
+// Collect sends the metrics of certificates and orders.
 func (c *Certificates) Collect(out chan<- prometheus.Metric) {
-	left := prometheus.NewDesc("kaiku_certificate_days_left", "Days until a certificate expires, negative after that; -1 too for a name that there is none for yet.",
+	left := prometheus.NewDesc("kaiku_certificate_days_left",
+		"Days until a certificate expires, negative after that; -1 too for a name that there is none for yet.",
 		[]string{"name", "from"}, nil)
 	if c.ACME != nil {
-		orders := prometheus.NewDesc("kaiku_certificate_orders_total", "Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
+		orders := prometheus.NewDesc("kaiku_certificate_orders_total",
+			"Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
 	}
@@ -197,16 +205,17 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// Status is how long the certificate of a name is good.
+// Status tells how long the certificate of a name is valid.
 type Status struct {
 	Name string `json:"name"`
-	From string `json:"from"` // file or acme
-	// DaysLeft is negative once it has expired; nil means that there is no certificate yet.
+	From string `json:"from"` // "file" or "acme"
+	// DaysLeft is negative after the certificate has expired, and nil if there is none yet.
 	DaysLeft *float64 `json:"days_left,omitempty"`
-	Days     float64  `json:"days,omitempty"` // from its first moment to its last
+	Days     float64  `json:"days,omitempty"` // the whole lifetime
 }
 
-// Status returns each name once, by name. Of several certificates for a name, the one that lasts is told.
+// Status returns the state of each name and source, sorted by name. Of several certificates for a
+// name it takes the one that expires last.
 func (c *Certificates) Status(now time.Time) []Status {
 	const day = 24 * time.Hour
 	found := map[[2]string]Status{}
@@ -215,7 +224,8 @@ func (c *Certificates) Status(now time.Time) []Status {
 			name := first(cert.Leaf.DNSNames, cert.Leaf.Subject.CommonName)
 			left := float64(cert.Leaf.NotAfter.Sub(now)) / float64(day)
 			if have, ok := found[[2]string{name, from}]; !ok || left > *have.DaysLeft {
-				found[[2]string{name, from}] = Status{name, from, &left, float64(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)) / float64(day)}
+				life := float64(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)) / float64(day)
+				found[[2]string{name, from}] = Status{name, from, &left, life}
 			}
 		}
 	}
@@ -235,7 +245,7 @@ func (c *Certificates) Status(now time.Time) []Status {
 	})
 }
 
-// first is the first element, or what stands in for it.
+// first returns the first element, or otherwise if there is none.
 func first(list []string, otherwise string) string {
 	if len(list) > 0 {
 		return list[0]

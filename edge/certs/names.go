@@ -12,9 +12,10 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// setNames says for which hosts there have to be certificates. A host whose wildcard is there too needs none of its own.
+// setNames sets the names to order from the hosts that need certificates. A host needs no certificate
+// of its own if its wildcard is among the hosts.
 func (a *ACME) setNames(hosts []string) {
-	can := func(h string) bool { // a wildcard is proved by DNS-01 alone (RFC 8555, 7.1.3)
+	can := func(h string) bool { // a wildcard needs DNS-01 (RFC 8555, 7.1.3)
 		return certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
 			(!strings.HasPrefix(h, "*.") || a.Challenges != nil && a.Challenges.Covers(h[2:]))
 	}
@@ -32,14 +33,14 @@ func (a *ACME) setNames(hosts []string) {
 	a.wake()
 }
 
-// Changed says that the Vault has something new under a key.
+// Changed tells that the value of a key in the Vault has changed.
 func (a *ACME) Changed(key string) {
 	a.mu.Lock()
 	if strings.Contains(key, "/challenge_tokens/") {
 		if a.pending == nil {
 			a.pending = map[string]time.Time{}
 		}
-		for _, name := range a.names { // of others there may be any number
+		for _, name := range a.names { // nodes may store any number of others
 			if strings.HasSuffix(key, "/"+certmagic.StorageKeys.Safe(name)+".json") {
 				a.pending[name] = time.Now()
 			}
@@ -47,7 +48,7 @@ func (a *ACME) Changed(key string) {
 		maps.DeleteFunc(a.pending, func(name string, _ time.Time) bool { return !slices.Contains(a.names, name) })
 	}
 	for _, name := range a.names {
-		if a.dirty != nil && a.metaKey(name) == key { // the last of a certificate's files that is stored
+		if a.dirty != nil && a.metaKey(name) == key { // stored after the certificate and its key
 			a.dirty[name] = true
 		}
 	}
@@ -55,15 +56,16 @@ func (a *ACME) Changed(key string) {
 	a.wake()
 }
 
-// challengeTime is how long after the last news of a challenge it may be asked for.
+// challengeTime is how long a challenge may be asked for after the last news of it.
 const challengeTime = 10 * time.Minute
 
-// metaKey is the key of what is stored last of a name's certificate.
+// metaKey returns the key of the file that is stored last when a certificate is stored.
 func (a *ACME) metaKey(name string) string {
 	return certmagic.StorageKeys.SiteMeta(a.byHTTP.Issuers[0].IssuerKey(), name)
 }
 
-// asked says whether a challenge of a name may be under way in the fleet. Only then the Vault is asked for it, as anybody may ask the edge.
+// asked reports whether an order for a name may be under way in the fleet. Anybody can send requests
+// that look like challenges; only if this is true do they cost a question to the Vault.
 func (a *ACME) asked(name string) bool {
 	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
 		return true
@@ -74,7 +76,7 @@ func (a *ACME) asked(name string) bool {
 	return ok && time.Since(at) < challengeTime
 }
 
-// wake has follow look.
+// wake makes follow look for dirty names.
 func (a *ACME) wake() {
 	select {
 	case a.changed() <- struct{}{}:
@@ -92,13 +94,13 @@ func (a *ACME) changed() chan struct{} {
 }
 
 const (
-	firstLoad   = 3 * time.Second  // for the first certificates, before clients are taken without
-	startTime   = 20 * time.Second // for the control plane, which may be starting too
-	loadAgain   = 200 * time.Millisecond
-	reloadEvery = 10 * time.Minute // in case that news were lost
+	firstLoad   = 3 * time.Second        // how long the edge waits for certificates before it takes clients
+	startTime   = 20 * time.Second       // no warnings before that, as the control plane may be starting too
+	loadAgain   = 200 * time.Millisecond // wait after a failure
+	reloadEvery = 10 * time.Minute       // load everything, in case news was lost
 )
 
-// follow takes what is in the storage.
+// follow loads certificates from the storage as they change. It calls ready as Certificates.Serve says.
 func (a *ACME) follow(ctx context.Context, ready func()) {
 	defer ready()
 	tick := time.NewTicker(reloadEvery)
@@ -112,7 +114,8 @@ func (a *ACME) follow(ctx context.Context, ready func()) {
 		if err != nil {
 			again = time.After(loadAgain)
 			if time.Since(began) > startTime && ctx.Err() == nil {
-				a.log.Warn("certificates can't be read from where the fleet shares them; those that are here are used", "error", err)
+				a.log.Warn("certificates can't be read from the control plane; the copies on this disk are used",
+					"error", err)
 				again = time.After(time.Minute)
 			}
 		}
@@ -129,7 +132,8 @@ func (a *ACME) follow(ctx context.Context, ready func()) {
 	}
 }
 
-// loadDirty loads what is new, and lets go of what nobody wants any more. What is left after an error is dirty as before.
+// loadDirty loads the certificates of dirty names and drops those of names that are no longer wanted.
+// After an error the names that are not loaded stay dirty.
 func (a *ACME) loadDirty(ctx context.Context) error {
 	a.mu.Lock()
 	names := slices.Clone(a.names)
@@ -152,7 +156,7 @@ func (a *ACME) loadDirty(ctx context.Context) error {
 	a.cache.Remove(gone)
 	for _, name := range names {
 		a.mu.Lock()
-		delete(a.dirty, name) // before the load, so that news that come meanwhile count
+		delete(a.dirty, name) // before the load, so that news that arrives meanwhile counts
 		a.mu.Unlock()
 		if err := a.load(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.mu.Lock()
@@ -166,7 +170,7 @@ func (a *ACME) loadDirty(ctx context.Context) error {
 	return nil
 }
 
-// load takes the certificate of a name as it is stored, and lets go of older ones.
+// load puts the stored certificate of a name into the cache and drops older ones.
 func (a *ACME) load(ctx context.Context, name string) error {
 	loaded, err := a.config(name).CacheManagedCertificate(ctx, name)
 	if err != nil {

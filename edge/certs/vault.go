@@ -3,7 +3,6 @@ package certs
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,30 +18,33 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// Vault keeps what the edges of a fleet share of their certificates, where nobody else can read it.
+// Vault is an encrypted store that the edges of a fleet share.
 type Vault interface {
-	// Load returns a value, its revision, and when it was stored. The error is fs.ErrNotExist if there is none; what is there and can't be read has its revision beside the error.
+	// Load returns a value, its revision, and when it was stored. It returns fs.ErrNotExist if there is
+	// none. For a value that can't be decrypted it returns the revision and an error.
 	Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error)
-	// Save stores a value, or takes it away if it is nil, unless the key has another revision by now; 0 is that of none. It returns the new one.
+	// Save stores a value, or deletes it if it is nil, and returns the new revision. It fails if the
+	// revision of the key is no longer the given one; 0 is the revision of a key without value.
 	Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 	// Keys lists all keys.
 	Keys(ctx context.Context) ([]string, error)
-	// Reseal encrypts with the secret that is used now what was encrypted with one of before.
+	// Reseal encrypts all values with the fleet key in use, which may be newer than theirs.
 	Reseal(ctx context.Context) error
 }
 
-// vaultStorage is a Vault as certmagic uses one. Its locks hold within the process: only one edge at a time does what needs them.
+// vaultStorage is a certmagic.Storage on a Vault. Its locks hold within the process only. That is
+// enough, as only the edge with the lease does what needs them.
 type vaultStorage struct {
 	vault  Vault
-	copies string      // folder of copies of certificates, which are read when the vault can't be; "" means none
-	may    func() bool // whether this edge is the one that orders, and may change certificates
+	copies string      // folder of copies, for when the vault can't be reached; "" means none
+	may    func() bool // reports whether this edge holds the lease and may change certificates
 	log    *slog.Logger
 
 	mu    sync.Mutex
-	locks map[string]chan struct{} // closed when it is given back
+	locks map[string]chan struct{} // closed on Unlock
 }
 
-// Lock takes a lock.
+// Lock waits for a lock and takes it.
 func (s *vaultStorage) Lock(ctx context.Context, name string) error {
 	for {
 		s.mu.Lock()
@@ -64,7 +66,7 @@ func (s *vaultStorage) Lock(ctx context.Context, name string) error {
 	}
 }
 
-// Unlock gives it back.
+// Unlock releases a lock. It fails if the lock isn't held.
 func (s *vaultStorage) Unlock(_ context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,21 +81,21 @@ func (s *vaultStorage) Unlock(_ context.Context, name string) error {
 
 var errLeaseLost = errors.New("another edge orders certificates by now")
 
-// certificateFolder has all certificates.
+// certificateFolder is the folder of all certificates.
 const certificateFolder = "certificates/"
 
-// Store stores a value, whatever was there.
+// Store stores a value. It fails for certificates if this edge doesn't hold the lease.
 func (s *vaultStorage) Store(ctx context.Context, key string, value []byte) error {
 	if strings.HasPrefix(key, certificateFolder) && !s.may() {
-		return errLeaseLost // two that store the files of one certificate would mix them
+		return errLeaseLost // two edges would mix the files of a certificate
 	}
 	return s.replace(ctx, key, append([]byte{}, value...))
 }
 
-// replace stores a value, or takes it away.
+// replace stores a value, or deletes it if it is nil, whatever the key had before.
 func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) error {
 	var err error
-	for range 3 { // another edge may be at it
+	for range 3 { // another edge may change it meanwhile
 		var revision uint64
 		if _, revision, _, err = s.vault.Load(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && revision == 0 {
 			return err
@@ -108,7 +110,8 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 	return err
 }
 
-// Load reads a value. One that can't be decrypted, as after a change of the fleet key, is as none: it is made anew.
+// Load returns a value. If it can't be decrypted, as after a change of the fleet key, Load returns
+// fs.ErrNotExist, so that a new value is made. If the vault can't be reached, Load returns the copy.
 func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	value, revision, _, err := s.vault.Load(ctx, key)
 	switch {
@@ -128,7 +131,7 @@ func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// keepCopy writes a file that only its owner can read, unless it is so already.
+// keepCopy writes a file that only its owner can read, unless the file has that value already.
 func keepCopy(name string, value []byte) error {
 	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, value) {
 		return nil
@@ -150,7 +153,7 @@ func keepCopy(name string, value []byte) error {
 	return err
 }
 
-// Delete takes away a value, or all in a folder.
+// Delete deletes a value, or all values in a folder.
 func (s *vaultStorage) Delete(ctx context.Context, key string) error {
 	keys, err := s.within(ctx, key)
 	for _, k := range keys {
@@ -159,21 +162,25 @@ func (s *vaultStorage) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// within are the keys that are this one, or in this folder. One that leads out of it, as with .., was saved by nobody who is well: certmagic would load it, and a copy be written elsewhere.
+// within returns the key itself and the keys in the folder of that name. It leaves out keys with ".."
+// and the like, which a stolen credential may have stored: their copies would land outside the folder.
 func (s *vaultStorage) within(ctx context.Context, folder string) ([]string, error) {
 	keys, err := s.vault.Keys(ctx)
 	return slices.DeleteFunc(keys, func(k string) bool {
-		return path.Clean(k) != k || !filepath.IsLocal(filepath.FromSlash(k)) || folder != "" && k != folder && !strings.HasPrefix(k, strings.TrimSuffix(folder, "/")+"/")
+		if path.Clean(k) != k || !filepath.IsLocal(filepath.FromSlash(k)) {
+			return true
+		}
+		return folder != "" && k != folder && !strings.HasPrefix(k, strings.TrimSuffix(folder, "/")+"/")
 	}), err
 }
 
-// Exists says whether there is a value, or a folder that has one.
+// Exists reports whether there is a value of that key, or one in the folder of that name.
 func (s *vaultStorage) Exists(ctx context.Context, key string) bool {
 	keys, err := s.within(ctx, key)
 	return err == nil && len(keys) > 0
 }
 
-// List lists what is in a folder.
+// List returns the keys in a folder.
 func (s *vaultStorage) List(ctx context.Context, folder string, recursive bool) ([]string, error) {
 	keys, err := s.within(ctx, folder)
 	if err != nil || recursive {
@@ -191,101 +198,8 @@ func (s *vaultStorage) List(ctx context.Context, folder string, recursive bool) 
 	return slices.Compact(keys), nil
 }
 
-// Stat tells of a value.
+// Stat returns the size of a value and when it was stored.
 func (s *vaultStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	value, _, stored, err := s.vault.Load(ctx, key)
 	return certmagic.KeyInfo{Key: key, Modified: stored, Size: int64(len(value)), IsTerminal: true}, err
-}
-
-const (
-	leaseRenew = 4 * time.Second  // how often who holds a lease renews it
-	leaseLost  = 10 * time.Second // after which who can't renew it gives it up
-	leaseStale = 15 * time.Second // after which another takes one that was not renewed
-	leaseLook  = time.Second      // how often it is looked at by who waits
-)
-
-// hold has f called while this process holds a lease, until ctx ends. f's context ends when the lease is lost; then it is waited for again. Nobody's clock is compared with another's: a
-// lease is stale once its revision has not changed for a while by the clock of who waits.
-func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(context.Context)) {
-	owner := []byte(rand.Text())
-	var seen uint64
-	var since time.Time
-	var failing time.Time // since when it can't be asked; zero is not
-	told := false
-	for ctx.Err() == nil {
-		_, revision, _, err := v.Load(ctx, key)
-		if errors.Is(err, fs.ErrNotExist) {
-			revision, err = 0, nil
-		}
-		if err == nil || revision != 0 {
-			told, failing = false, time.Time{}
-		}
-		switch {
-		case err != nil && revision == 0: // with a revision it is somebody's, who has another fleet key
-			if failing.IsZero() {
-				failing = time.Now()
-			}
-			if !told && time.Since(failing) > startTime {
-				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error", err)
-				told = true
-			}
-			since = time.Time{}
-		case revision != 0 && (revision != seen || since.IsZero()):
-			seen, since = revision, time.Now()
-		case revision == 0 || time.Since(since) > leaseStale:
-			mine, err := v.Save(ctx, key, owner, revision)
-			if err != nil {
-				break // another was faster
-			}
-			log.Info("certificates: this edge orders and renews for the fleet")
-			keep(ctx, v, key, owner, mine, f)
-			since = time.Time{}
-			continue
-		}
-		select {
-		case <-time.After(leaseLook):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// keep renews a lease while f runs, and ends f when it is lost.
-func keep(ctx context.Context, v Vault, key string, owner []byte, revision uint64, f func(context.Context)) {
-	held, lose := context.WithCancel(ctx)
-	defer lose()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f(held)
-	}()
-	lost := time.AfterFunc(leaseLost, lose)
-	defer lost.Stop()
-	tick := time.NewTicker(leaseRenew)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_, _ = v.Save(end, key, nil, revision) // so that nobody has to wait for it to be stale; if it is another's by now, this does nothing
-			return
-		case <-tick.C:
-		}
-		call, cancel := context.WithTimeout(held, leaseRenew)
-		now, err := v.Save(call, key, owner, revision)
-		if err != nil { // it may have been saved all the same
-			value, at, _, e := v.Load(call, key)
-			switch {
-			case e == nil && string(value) == string(owner):
-				now, err = at, nil
-			case e == nil || errors.Is(e, fs.ErrNotExist):
-				lose() // another has it, or all of the vault is new
-			}
-		}
-		cancel()
-		if err == nil {
-			revision = now
-			lost.Reset(leaseLost)
-		}
-	}
 }

@@ -7,28 +7,29 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapCore gives what certmagic logs to slog. Its infos are for who debugs; what matters of them is told by events.
+// zapCore is a zapcore.Core that passes certmagic's log to slog. What certmagic logs as info becomes
+// debug, as ACME.event logs what matters.
 type zapCore struct{ log *slog.Logger }
 
 func level(l zapcore.Level) slog.Level {
 	switch {
 	case l >= zapcore.ErrorLevel:
-		return slog.LevelWarn // what it means for the names is told by who asked
+		return slog.LevelWarn // orderAll logs what it means for the name
 	case l >= zapcore.WarnLevel:
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
 
-// Enabled says whether a level is logged.
+// Enabled reports whether a level is logged.
 func (c zapCore) Enabled(l zapcore.Level) bool { return c.log.Enabled(context.Background(), level(l)) }
 
-// With adds fields.
+// With returns a core that adds fields to each entry.
 func (c zapCore) With(fields []zapcore.Field) zapcore.Core {
 	return zapCore{slog.New(c.log.Handler().WithAttrs(attrs(fields)))}
 }
 
-// Check adds the core to an entry that it logs.
+// Check adds the core to an entry whose level is logged.
 func (c zapCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return checked.AddCore(e, c)
