@@ -46,7 +46,7 @@ func TestLargePurgesComeInParts(t *testing.T) {
 	}
 	taken, largest := 0, 0
 	client := dial(t, []*control{a.node}, "hel1", RoleEdge)
-	f := &Follower{Client: client, Start: Position{log.Log, 0}, Lost: func(Position) error { return errors.New("lost") },
+	f := &Follower{Client: client, Start: Position{Log: log.Log}, Lost: func(Position) error { return errors.New("lost") },
 		Apply: func(purges []Logged, _ Position) error {
 			if taken == 0 { // slow, so that others wait to be applied
 				until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })

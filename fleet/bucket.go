@@ -68,7 +68,7 @@ func (c *Client) bucketAt(ctx context.Context, bucket string) (Position, error) 
 		return Position{}, fmt.Errorf("ask for the bucket %s: %w", bucket, err)
 	}
 	info := stream.CachedInfo()
-	return Position{logOf(info), info.State.LastSeq}, nil
+	return Position{Log: logOf(info), Seq: info.State.LastSeq}, nil
 }
 
 // watch follows a bucket.

@@ -134,7 +134,7 @@ func (c *Challenges) publish(ctx context.Context, record challenge) (Position, e
 	if before.Log != after.Log {
 		return Position{}, errors.New("the bucket was replaced meanwhile")
 	}
-	return Position{after.Log, revision}, nil
+	return Position{Log: after.Log, Seq: revision}, nil
 }
 
 // behind names the live name servers, and those of them that do not answer with all that the bucket held at a position.

@@ -88,7 +88,7 @@ func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more boo
 		return
 	}
 	f.set()
-	if f.applied.Swap(&Position{log, f.seen}) == nil {
+	if f.applied.Swap(&Position{Log: log, Seq: f.seen}) == nil {
 		close(f.known())
 	}
 	if f.Changed != nil {

@@ -155,8 +155,9 @@ func (c *Client) bucket(ctx context.Context, conf jetstream.KeyValueConfig) (jet
 
 // Position is a place in the log of purges. The zero value is before all logs.
 type Position struct {
-	Log uint64 `json:"log"` // which log: one that replaces another has another number
-	Seq uint64 `json:"seq"` // the newest purge, 0 for none
+	Log  uint64 `json:"log"`            // which log: one that replaces another has another number
+	Seq  uint64 `json:"seq"`            // the newest purge, 0 for none
+	Mark uint64 `json:"mark,omitempty"` // of that purge, see markOf; 0 is unknown
 }
 
 // ErrUnavailable says that the control plane did not take something; it may be tried again.
@@ -197,7 +198,7 @@ func (c *Client) position(ctx context.Context) (last Position, first uint64, err
 	if err != nil {
 		return Position{}, 0, fmt.Errorf("ask for the end of the purge log: %w", err)
 	}
-	return Position{end.Log, end.Last}, end.First, nil
+	return Position{end.Log, end.Last, end.Mark}, end.First, nil
 }
 
 // positionOfLeader asks a control plane of an earlier version: the node that takes itself for the
@@ -215,5 +216,5 @@ func (c *Client) positionOfLeader(ctx context.Context) (last Position, first uin
 	if info.Cluster != nil && info.Cluster.Name != "" && info.Cluster.Leader == "" {
 		return Position{}, 0, fmt.Errorf("%w: the purge log has no leader", ErrUnavailable)
 	}
-	return Position{logOf(info), info.State.LastSeq}, info.State.FirstSeq, nil
+	return Position{logOf(info), info.State.LastSeq, markOf(info.State.LastSeq, info.State.LastTime)}, info.State.FirstSeq, nil
 }

@@ -32,13 +32,39 @@ type Follower struct {
 	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it has; 0 means a minute.
 	MaxDisconnected time.Duration
 
-	applied atomic.Uint64 // sequence
-	log     atomic.Uint64
+	applied atomic.Pointer[Position]  // nil before Serve
 	touched atomic.Pointer[time.Time] // the last moment when nothing was known to lack; nil before the first
+	proven  atomic.Pointer[time.Time] // touched, or nil if that was before the log was asked for anew
+	marks   marks                     // of what was applied last
+	excused uint64                    // sequence up to which references are not compared, as all is stale that is older
 }
 
 // Applied is what the edge has applied.
-func (f *Follower) Applied() Position { return Position{f.log.Load(), f.applied.Load()} }
+func (f *Follower) Applied() Position {
+	if p := f.applied.Load(); p != nil {
+		return *p
+	}
+	return Position{}
+}
+
+// provenFor is how long Applied is known to be of the log after a majority of the control nodes
+// confirmed it. It is asked for each second.
+const provenFor = LeaseTime
+
+// Proven reports whether what the edge has applied is what the log has, as far as a majority of the
+// control nodes can tell, by the connection that there is. It holds if that was so less than provenFor ago.
+func (f *Follower) Proven() bool {
+	t := f.proven.Load()
+	return t != nil && age(*t) < provenFor
+}
+
+// EntryID is the ID of a purge that is to be appended: what id says, and what the log has before it.
+func (f *Follower) EntryID(id string) string {
+	if at := f.Applied(); f.Proven() && at.Mark != 0 {
+		return id + "." + at.reference()
+	}
+	return id
+}
 
 // InTouch says whether the edge may trust what it has: it has applied all that the log held at a moment not longer ago than MaxDisconnected, by the wall clock, which goes on
 // while a machine sleeps, and by the monotonic one, which nobody sets.
@@ -66,8 +92,7 @@ const batchSize = 1000
 
 // Serve follows the log until ctx ends.
 func (f *Follower) Serve(ctx context.Context) error {
-	f.log.Store(f.Start.Log)
-	f.applied.Store(f.Start.Seq)
+	f.set(f.Start)
 	out := outage{log: f.Client.Log, what: "purge log: out of touch; purges don't reach this edge"}
 	for ctx.Err() == nil {
 		began, anew := f.touched.Load(), f.Client.connected()
@@ -99,23 +124,17 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	have := f.Applied()
-	if have.Log != last.Log || have.Seq > last.Seq || have.Seq+1 < first && last.Seq > 0 {
-		if have.Log == 0 {
-			f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", last)
-		} else {
-			f.Client.Log.Warn("purge log: it is another one, or lacks what this edge has not seen: all that it has is stale", "had", have, "log", last)
+	f.proven.Store(nil)
+	if f.lacks(last, first) {
+		if err := f.lose(last); err != nil {
+			return err
 		}
-		if err := f.Lost(last); err != nil {
-			return fmt.Errorf("make everything stale: %w", err)
-		}
-		f.set(last)
 	}
 	stream, _, _, err := f.Client.ready(ctx)
 	if err != nil {
 		return err
 	}
-	consumer, near, err := f.consumer(ctx, stream)
+	consumer, near, err := f.consumer(ctx, stream, first)
 	if err != nil {
 		return err
 	}
@@ -130,16 +149,52 @@ func (f *Follower) follow(ctx context.Context) error {
 	answers, nearer := make(chan answer), make(chan jetstream.Consumer)
 	work.Go(func() { f.ask(ctx, answers) })
 	if !near {
-		work.Go(func() { f.approach(ctx, stream, nearer) })
+		work.Go(func() { f.approach(ctx, stream, first, nearer) })
 	}
 	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
 }
 
-// consumer makes the control plane deliver what is not applied yet. near says whether what does that is on the control node that the edge is connected to.
-func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream) (c jetstream.Consumer, near bool, err error) {
+// lacks reports whether the edge has applied what the log that ends at last does not have, may have applied
+// such, or lacks what the log has no more. first is the first sequence that it has.
+func (f *Follower) lacks(last Position, first uint64) bool {
+	have := f.Applied()
+	switch {
+	case have.Log != last.Log, have.Seq > last.Seq, have.Seq+1 < first && last.Seq > 0:
+		return true
+	case have.Seq == last.Seq:
+		return differ(have.Mark, last.Mark)
+	}
+	return have.Seq > 0 && have.Seq < first && have.Mark != 0 // nobody can compare it
+}
+
+// lose makes all that the edge has stale.
+func (f *Follower) lose(now Position) error {
+	if have := f.Applied(); have.Log == 0 {
+		f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", now)
+	} else {
+		f.Client.Log.Warn("purge log: it is another one, or lacks what this edge has not seen: all that it has is stale", "had", have, "log", now)
+	}
+	f.proven.Store(nil)
+	if err := f.Lost(now); err != nil {
+		return fmt.Errorf("make everything stale: %w", err)
+	}
+	if now.Log != f.Applied().Log {
+		f.excused = 0
+	}
+	f.set(now)
+	return nil
+}
+
+// consumer makes the control plane deliver the entry that was applied last, by which what delivers is compared with what is applied, and then what is not applied yet. first is the first
+// sequence that the log has. near says whether what delivers is on the control node that the edge is connected to.
+func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (c jetstream.Consumer, near bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.applied.Load() + 1, AckPolicy: jetstream.AckNonePolicy,
+	from := f.Applied().Seq
+	if from == 0 || from < first {
+		from++
+	}
+	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute})
 	if err != nil {
 		return nil, false, fmt.Errorf("follow the purge log: %w", err)
@@ -149,9 +204,9 @@ func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream) (c jet
 }
 
 // approach looks for a consumer on the control node that the edge is connected to. NATS puts each on any of them, and from another one purges would take a way round, which may be an ocean.
-func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, found chan<- jetstream.Consumer) {
+func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64, found chan<- jetstream.Consumer) {
 	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
-		c, near, err := f.consumer(ctx, stream)
+		c, near, err := f.consumer(ctx, stream, first)
 		if near {
 			select {
 			case found <- c:
@@ -178,6 +233,7 @@ type feed struct {
 	incoming chan []jetstream.Msg
 	failed   chan error // why nothing more comes
 	stop     func()
+	due      uint64 // sequence of what is to come next; for one goroutine
 }
 
 // maxFed is how many bytes of purges are asked for at once, and how many make a batch: purges may
@@ -190,7 +246,7 @@ func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
 		return nil, fmt.Errorf("follow the purge log: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1)}
+	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1), due: c.CachedInfo().Config.OptStartSeq}
 	var work sync.WaitGroup
 	each := make(chan jetstream.Msg)
 	work.Go(func() {
@@ -257,7 +313,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 		case <-ctx.Done():
 			return
 		}
-		a := answer{had: f.applied.Load(), asked: time.Now()}
+		a := answer{had: f.Applied().Seq, asked: time.Now()}
 		a.at, _, a.err = f.Client.position(ctx)
 		select {
 		case answers <- a:
@@ -271,7 +327,9 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
 	for {
-		f.touch(known.at, known.asked)
+		if err := f.touch(known.at, known.asked); err != nil {
+			return errors.Join(err, f.lose(known.at))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -295,41 +353,73 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			from.stop() // the consumer ends by itself
 			from = next
 		case batch := <-from.incoming:
-			if err := f.batch(batch); err != nil {
+			err := f.batch(from, batch)
+			if errors.Is(err, errOtherHistory) {
+				err = errors.Join(err, f.lose(known.at))
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// batch applies purges that came together.
-func (f *Follower) batch(messages []jetstream.Msg) error {
+// batch applies purges that came together. Those that are applied already, as they came by another
+// feed or are where this one begins, are compared.
+func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	var purges []Logged
+	after := f.Applied()
 	for _, m := range messages {
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read a purge: %w", err)
 		}
-		seq := meta.Sequence.Stream
-		switch want := f.applied.Load() + uint64(len(purges)) + 1; {
-		case seq > want:
-			return fmt.Errorf("purge %d came where %d was due", seq, want)
-		case seq == want: // else it had come by the consumer before
-			purges = append(purges, loggedOf(m.Subject(), m.Data()))
+		seq, mark := meta.Sequence.Stream, markOf(meta.Sequence.Stream, meta.Timestamp)
+		if seq != from.due {
+			return fmt.Errorf("purge %d came where %d was due", seq, from.due)
 		}
+		from.due++
+		if seq <= after.Seq {
+			if known, ok := f.marks.at(seq); ok && differ(known, mark) {
+				return errOtherHistory
+			}
+			f.marks.learn(seq, mark)
+			continue
+		}
+		if seq > after.Seq+1 {
+			return fmt.Errorf("purge %d came where %d was due", seq, after.Seq+1)
+		}
+		if seq > f.excused && f.differs(m) {
+			f.excused = seq
+			return errOtherHistory
+		}
+		f.marks.add(seq, mark)
+		after.Seq, after.Mark = seq, mark
+		purges = append(purges, loggedOf(m.Subject(), m.Data()))
 	}
 	if len(purges) == 0 {
 		return nil
 	}
-	after := Position{f.log.Load(), f.applied.Load() + uint64(len(purges))}
 	if err := f.Apply(purges, after); err != nil {
+		f.marks.drop(len(purges))
 		return fmt.Errorf("apply purges up to %d: %w", after.Seq, err)
 	}
-	f.set(after)
+	f.applied.Store(&after)
 	if f.Changed != nil {
 		f.Changed()
 	}
 	return nil
+}
+
+// differs reports whether a purge refers to another entry than the one that was applied. One that may be
+// of a single site only says nothing of others.
+func (f *Follower) differs(m jetstream.Msg) bool {
+	if m.Subject() != subjectOf("") {
+		return false
+	}
+	ref := referenceOf(m.Headers().Get(jetstream.MsgIDHeader))
+	known, ok := f.marks.at(ref.Seq)
+	return ok && ref.Log == f.Applied().Log && differ(known, ref.Mark)
 }
 
 // loggedOf is the purge of an entry. One on a subject that this version doesn't know has no content,
@@ -342,14 +432,45 @@ func loggedOf(subject string, data []byte) Logged {
 	return Logged{site, data}
 }
 
+// set notes where the edge is, of whose marks it knows no other one.
 func (f *Follower) set(p Position) {
-	f.log.Store(p.Log)
-	f.applied.Store(p.Seq)
+	f.marks = marks{}
+	f.marks.add(p.Seq, p.Mark)
+	f.applied.Store(&p)
 }
 
-// touch notes that all is applied that the log held at a time.
-func (f *Follower) touch(known Position, at time.Time) {
-	if f.log.Load() == known.Log && f.applied.Load() >= known.Seq {
-		f.touched.Store(&at)
+// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if it is not what
+// the log has.
+func (f *Follower) touch(known Position, at time.Time) error {
+	have := f.Applied()
+	if have.Log != known.Log || have.Seq < known.Seq {
+		return nil
 	}
+	mark, ok := f.marks.at(known.Seq)
+	switch {
+	case ok && differ(mark, known.Mark):
+		return errOtherHistory
+	case !ok && known.Seq > 0: // too long ago
+		return nil
+	case ok && mark == 0 && known.Mark != 0:
+		if err := f.adopt(known); err != nil {
+			return err
+		}
+	}
+	f.touched.Store(&at)
+	f.proven.Store(&at)
+	return nil
+}
+
+// adopt notes the mark of what an earlier version applied. That it is of this log can't be told.
+func (f *Follower) adopt(known Position) error {
+	f.marks.learn(known.Seq, known.Mark)
+	if have := f.Applied(); have.Seq != known.Seq || have.Mark != 0 {
+		return nil
+	}
+	if err := f.Apply(nil, known); err != nil {
+		return fmt.Errorf("note where the purge log is: %w", err)
+	}
+	f.applied.Store(&known)
+	return nil
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,10 @@ import (
 // are, and the newest of a majority counts. A purge is acknowledged once a majority has it on disk,
 // and two majorities share a node. So the answer has all purges that were acknowledged before the
 // question, whoever leads, and without a majority there is no answer. No clock takes part.
+//
+// What a copy has beyond the others counts once a majority has as much, with the same mark where both
+// end: a copy that was away while the others lost a part of the log, as by an old backup, has entries
+// that are in the log no more.
 const (
 	endSubject  = "kaiku.log.end"  // a node asks its control node
 	copySubject = "kaiku.log.copy" // a control node asks all
@@ -33,6 +38,11 @@ const (
 	maxAsking = maxGateConns
 	// settlePoll is how often a copy looks whether it has applied what it has on disk.
 	settlePoll = 2 * time.Millisecond
+	// askAgain is how long copies are waited for at first before all are asked again, as those that
+	// lacked something may have it by then. It doubles each time.
+	askAgain = 50 * time.Millisecond
+	// maxAskedCopies bounds how often a control node is asked for its copy before it has answered.
+	maxAskedCopies = maxReplicas * 16
 )
 
 // logEnd is the end of the log as a majority of its copies confirms it.
@@ -40,11 +50,13 @@ type logEnd struct {
 	Log   uint64 `json:"log"`
 	First uint64 `json:"first"` // sequence; one more than Last if the log is empty
 	Last  uint64 `json:"last"`
+	Mark  uint64 `json:"mark,omitempty"`  // of the last entry, see markOf
 	Error string `json:"error,omitempty"` // why there is none
 }
 
 // copyState is how far one copy of the log is.
 type copyState struct {
+	Node  string   `json:"node,omitempty"`
 	Peer  string   `json:"peer"`  // the control node that has it, by its name in Raft
 	Peers []string `json:"peers"` // all that have copies as far as it knows, Peer too
 	Blank bool     `json:"blank"` // it has never had anything: its disk may be a new one
@@ -68,17 +80,34 @@ func askEnd(ctx context.Context, conn *nats.Conn) (logEnd, error) {
 	return end, nil
 }
 
-// confirm returns the newest end of the copies that answered. They have to be a majority by the
-// membership that each of them knows, as these differ while members change. A blank copy may have
-// lost what made it part of a majority, so it counts only if all answered.
-func confirm(copies []copyState) (logEnd, error) {
-	if len(copies) == 0 {
+// confirm returns the end of the log: where a majority of the copies had no more when they were asked
+// first, and a majority has it by what they told last. Both have the same copies.
+func confirm(first, last []copyState) (logEnd, error) {
+	if len(first) == 0 {
 		return logEnd{}, errors.New("no copy of the purge log answers")
 	}
-	end := copies[0].logEnd
+	sorted := slices.SortedFunc(slices.Values(first), func(a, b copyState) int { return cmp.Compare(a.Last, b.Last) })
+	for _, end := range sorted {
+		upTo := slices.DeleteFunc(slices.Clone(first), func(c copyState) bool { return c.Last > end.Last || c.differs(end) })
+		from := slices.DeleteFunc(slices.Clone(last), func(c copyState) bool { return c.Last < end.Last || c.differs(end) })
+		if isMajority(upTo) && isMajority(from) {
+			return end.logEnd, nil
+		}
+	}
+	return logEnd{}, fmt.Errorf("%d copies of the purge log answer, and no majority agrees on its end", len(first))
+}
+
+// differs reports whether two copies are known to be of different logs, or of different histories of one.
+func (c copyState) differs(o copyState) bool {
+	return c.Log != o.Log || c.Last == o.Last && differ(c.Mark, o.Mark)
+}
+
+// isMajority reports whether copies are a majority by the membership that each of them knows, as these
+// differ while members change. A blank copy may have lost what made it part of a majority, so it counts only
+// among all.
+func isMajority(copies []copyState) bool {
 	for _, c := range copies {
-		n := 0
-		blank := false
+		n, blank := 0, false
 		for _, o := range copies {
 			if slices.Contains(c.Peers, o.Peer) {
 				n++
@@ -86,16 +115,10 @@ func confirm(copies []copyState) (logEnd, error) {
 			}
 		}
 		if need := len(c.Peers)/2 + 1; n < need || blank && n < len(c.Peers) {
-			return logEnd{}, fmt.Errorf("%d of %d copies of the purge log answer, which is no majority", n, len(c.Peers))
-		}
-		if c.Log != end.Log {
-			return logEnd{}, errors.New("control nodes have different purge logs")
-		}
-		if c.Last > end.Last {
-			end = c.logEnd
+			return false
 		}
 	}
-	return end, nil
+	return len(copies) > 0
 }
 
 // logReader answers nodes that ask for the end of the log, and control nodes that ask for this
@@ -104,6 +127,7 @@ type logReader struct {
 	control *Control
 	conn    *nats.Conn
 	asking  chan *nats.Msg
+	told    string // of copies that differ; for serveEnds
 }
 
 func (c *Control) newLogReader() (*logReader, error) {
@@ -118,7 +142,7 @@ func (c *Control) newLogReader() (*logReader, error) {
 // serve answers until ctx ends.
 func (r *logReader) serve(ctx context.Context) error {
 	defer r.conn.Close()
-	copies := make(chan *nats.Msg, maxReplicas*2) // each control node asks once at a time
+	copies := make(chan *nats.Msg, maxAskedCopies)
 	if _, err := r.conn.ChanSubscribe(copySubject, copies); err != nil {
 		return fmt.Errorf("tell of the purge log: %w", err)
 	}
@@ -137,13 +161,25 @@ func (r *logReader) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case m := <-copies:
+			asked := drain(m, copies)
 			state, err := r.control.copyState(ctx)
 			if err != nil {
 				continue // it counts as one that did not answer
 			}
-			r.answer(m, state)
+			for _, m := range asked {
+				r.answer(m, state)
+			}
 		}
 	}
+}
+
+// drain returns a message and those that wait behind it.
+func drain(m *nats.Msg, more <-chan *nats.Msg) []*nats.Msg {
+	all := []*nats.Msg{m}
+	for range len(more) {
+		all = append(all, <-more)
+	}
+	return all
 }
 
 // serveEnds answers all who asked before a read began with that read.
@@ -154,10 +190,7 @@ func (r *logReader) serveEnds(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case m := <-r.asking:
-			asked = append(asked, m)
-		}
-		for range len(r.asking) {
-			asked = append(asked, <-r.asking)
+			asked = drain(m, r.asking)
 		}
 		end, err := r.read(ctx)
 		if err != nil {
@@ -179,7 +212,7 @@ func (r *logReader) answer(m *nats.Msg, v any) {
 	}
 }
 
-// read asks all copies until a majority has answered.
+// read asks all copies until a majority agrees.
 func (r *logReader) read(ctx context.Context) (logEnd, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
@@ -189,24 +222,55 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := r.conn.PublishRequest(copySubject, inbox, nil); err != nil {
-		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
+	var first, last []copyState
+	why := errors.New("no copy of the purge log answers")
+	for wait := askAgain; ctx.Err() == nil; wait *= 2 {
+		if err := r.conn.PublishRequest(copySubject, inbox, nil); err != nil {
+			return logEnd{}, fmt.Errorf("read the purge log: %w", err)
+		}
+		round, cancel := context.WithTimeout(ctx, wait)
+		for {
+			m, err := sub.NextMsgWithContext(round)
+			if err != nil {
+				break
+			}
+			var c copyState
+			if json.Unmarshal(m.Data, &c) != nil {
+				continue
+			}
+			if i := slices.IndexFunc(last, func(o copyState) bool { return o.Peer == c.Peer }); i >= 0 {
+				last[i] = c
+			} else {
+				first, last = append(first, c), append(last, c)
+			}
+			var end logEnd
+			if end, why = confirm(first, last); why == nil {
+				cancel()
+				r.tell(last)
+				return end, nil
+			}
+		}
+		cancel()
 	}
-	var copies []copyState
-	for {
-		end, why := confirm(copies)
-		if why == nil {
-			return end, nil
-		}
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return logEnd{}, why
-		}
-		var c copyState
-		if json.Unmarshal(m.Data, &c) == nil {
-			copies = append(copies, c)
+	r.tell(last)
+	return logEnd{}, why
+}
+
+// tell logs that control nodes have different entries with one sequence.
+func (r *logReader) tell(copies []copyState) {
+	text := ""
+	for i, c := range copies {
+		for _, o := range copies[:i] {
+			if c.differs(o) {
+				text = fmt.Sprintf("%s and %s", o.Node, c.Node)
+			}
 		}
 	}
+	if text != "" && text != r.told {
+		r.control.Log.Error("control plane: two control nodes have different purge logs, as one was put back from a backup: "+
+			"stop the one that is wrong, and move its folder aside; it gets the log from the others", "nodes", text)
+	}
+	r.told = text
 }
 
 // copyState is how far this node's copy is. It waits until all that the node has on disk is applied:
@@ -218,7 +282,7 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	if err != nil {
 		return copyState{}, err
 	}
-	state := copyState{Peer: c.Node, Peers: []string{c.Node}}
+	state := copyState{Node: c.Node, Peer: c.Node, Peers: []string{c.Node}}
 	if s.Config.Replicas > 1 { // a log with one copy has no group
 		group, err := c.raftGroup(s.RaftGroup)
 		if err != nil {
@@ -242,7 +306,7 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 			return copyState{}, err
 		}
 	}
-	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq}
+	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq, Mark: markOf(s.State.LastSeq, s.State.LastTime)}
 	return state, nil
 }
 

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -136,36 +135,60 @@ func TestCutOffLeader(t *testing.T) {
 	}
 }
 
-// The end of the log is what a majority has, by the membership that each of its members knows.
+// The end of the log is where a majority has no more, and that a majority has, by the membership that
+// each of them knows.
 func TestConfirm(t *testing.T) {
+	t.Parallel()
 	copyOf := func(peer string, last uint64, peers ...string) copyState {
-		return copyState{Peer: peer, Peers: peers, logEnd: logEnd{Log: 7, First: 1, Last: last}}
+		return copyState{Peer: peer, Peers: peers, logEnd: logEnd{Log: 7, First: 1, Last: last, Mark: 100 + last}}
+	}
+	abc := func(ends ...uint64) (out []copyState) {
+		for i, end := range ends {
+			out = append(out, copyOf("abc"[i:i+1], end, "a", "b", "c"))
+		}
+		return out
 	}
 	blank := copyOf("c", 0, "a", "b", "c")
 	blank.Blank = true
 	other := copyOf("b", 9, "a", "b", "c")
 	other.Log = 8
-	for i, c := range []struct {
-		copies []copyState
-		want   uint64
-		ok     bool
+	history := copyOf("c", 5, "a", "b", "c")
+	history.Mark = 99
+	unmarked := copyOf("b", 5, "a", "b", "c")
+	unmarked.Mark = 0
+	for name, c := range map[string]struct {
+		first, last []copyState // nil is the same
+		want        uint64
+		ok          bool
 	}{
-		{nil, 0, false},
-		{[]copyState{copyOf("a", 3, "a")}, 3, true},
-		{[]copyState{copyOf("a", 3, "a", "b", "c")}, 0, false},
-		{[]copyState{copyOf("a", 3, "a", "b", "c"), copyOf("b", 5, "a", "b", "c")}, 5, true},
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 3, "a", "b", "c")}, 5, true},
-		{[]copyState{copyOf("a", 5, "a", "b", "c", "d"), copyOf("b", 3, "a", "b", "c", "d")}, 0, false},
+		"nobody":        {nil, nil, 0, false},
+		"one alone":     {[]copyState{copyOf("a", 3, "a")}, nil, 3, true},
+		"one of three":  {abc(3), nil, 0, false},
+		"two of three":  {abc(5, 5), nil, 5, true},
+		"two of four":   {[]copyState{copyOf("a", 5, "a", "b", "c", "d"), copyOf("b", 5, "a", "b", "c", "d")}, nil, 0, false},
+		"one is behind": {abc(3, 5), nil, 0, false},
+		"it catches up": {abc(3, 5), abc(6, 5), 5, true},
+		"others go on":  {abc(3, 5), abc(6, 9), 5, true},
+		// What was acknowledged was on a majority, so that it is up to 5.
+		"the third is behind": {abc(1, 5, 5), nil, 5, true},
+		"one is ahead":        {abc(9, 5, 5), nil, 5, true},
+		"all differ":          {abc(1, 5, 9), nil, 5, true},
 		// a was removed, which it does not know yet.
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d")}, 0, false},
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d"), copyOf("c", 6, "b", "c", "d")}, 6, true},
+		"removed":        {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d")}, nil, 0, false},
+		"others have it": {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d"), copyOf("c", 6, "b", "c", "d")}, nil, 6, true},
 		// c may have lost its disk.
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), blank}, 0, false},
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "a", "b", "c"), blank}, 6, true},
-		{[]copyState{copyOf("a", 5, "a", "b", "c"), other}, 0, false},
+		"blank":              {[]copyState{copyOf("a", 5, "a", "b", "c"), blank}, nil, 0, false},
+		"blank among all":    {append(abc(6, 6), blank), nil, 6, true},
+		"another log":        {[]copyState{copyOf("a", 5, "a", "b", "c"), other}, nil, 0, false},
+		"another history":    {[]copyState{copyOf("a", 5, "a", "b", "c"), history}, nil, 0, false},
+		"of three":           {append(abc(5, 5), history), nil, 5, true},
+		"an older version's": {[]copyState{copyOf("a", 5, "a", "b", "c"), unmarked}, nil, 5, true},
 	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			end, err := confirm(c.copies)
+		t.Run(name, func(t *testing.T) {
+			if c.last == nil {
+				c.last = c.first
+			}
+			end, err := confirm(c.first, c.last)
 			if (err == nil) != c.ok || end.Last != c.want {
 				t.Errorf("confirm = %+v, %v, want %d, %t", end, err, c.want, c.ok)
 			}

@@ -38,6 +38,7 @@ const (
 	purgeLog    = 'l' // the Position
 	purgeClean  = 'c' // the log was closed; while it is open there is none
 	purgeFloor  = 'f' // the newest sequence of a record that was forgotten
+	purgeMark   = 'm' // the Position's Mark, see markKey
 )
 
 // lostSequences is how far sequences jump when the log was not closed: purges that did not reach the disk had some, and objects that did may have their epochs.
@@ -45,8 +46,15 @@ const lostSequences = 1 << 20
 
 // Position is a place in a log of purges that several stores follow. The zero value is before all logs.
 type Position struct {
-	Log uint64 // which log
-	Seq uint64 // the newest purge of it that was applied
+	Log  uint64 // which log
+	Seq  uint64 // the newest purge of it that was applied
+	Mark uint64 // by which that purge is told from another with the same sequence; 0 is unknown
+}
+
+// markKey is what the record of a Mark has in its key. Earlier versions, which take the numbers in the
+// value of a record for sequences, pass over it.
+func (p Position) markKey() string {
+	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, p.Seq), p.Mark))
 }
 
 // epochs are the sequences of the newest hard and soft purge of one thing.
@@ -57,6 +65,7 @@ type purges struct {
 	db *badger.DB
 
 	writing sync.Mutex // held over a whole add, so that sequences reach the disk in order
+	marked  string     // markKey that is on disk; guarded by writing
 
 	mu       sync.RWMutex
 	seq      uint64
@@ -191,6 +200,7 @@ func (p *purges) load() (clean bool, err error) {
 	defer txn.Discard()
 	it := txn.NewIterator(badger.DefaultIteratorOptions)
 	defer it.Close()
+	marked := uint64(0) // sequence of the mark
 	for it.Rewind(); it.Valid(); it.Next() {
 		key := it.Item().KeyCopy(nil)
 		err := it.Item().Value(func(v []byte) error {
@@ -203,7 +213,11 @@ func (p *purges) load() (clean bool, err error) {
 			case purgeSeq:
 				p.seq = max(p.seq, e.hard)
 			case purgeLog:
-				p.position = Position{e.hard, e.soft}
+				p.position = Position{Log: e.hard, Seq: e.soft}
+			case purgeMark:
+				if e.hard > marked {
+					p.marked, marked = string(key[1:]), e.hard
+				}
 			case purgeClean:
 				closed = e.hard
 			case purgeFloor:
@@ -217,6 +231,10 @@ func (p *purges) load() (clean bool, err error) {
 		if err != nil {
 			return false, err
 		}
+	}
+	// Of another position if an earlier version has applied purges meanwhile.
+	if m := []byte(p.marked); len(m) == 16 && binary.BigEndian.Uint64(m) == p.position.Seq {
+		p.position.Mark = binary.BigEndian.Uint64(m[8:])
 	}
 	return false, nil
 }
@@ -307,11 +325,7 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 		return 0, err
 	}
 	// After the records, which may take several of Badger's transactions: a place in the log that is noted before them would have them skipped.
-	last := map[purgeKey]epochs{{purgeSeq, ""}: {hard: seq}}
-	if at != nil {
-		last[purgeKey{purgeLog, ""}] = epochs{at.Log, at.Seq}
-	}
-	if err := p.write(seq, last); err != nil {
+	if err := p.writePosition(seq, at); err != nil {
 		return 0, err
 	}
 	if sync {
@@ -332,9 +346,15 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	return seq, nil
 }
 
-func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
+// write writes records, and removes those with some keys.
+func (p *purges) write(seq uint64, records map[purgeKey]epochs, remove ...[]byte) error {
 	batch := p.db.NewWriteBatchAt(2 * seq)
 	defer batch.Cancel()
+	for _, key := range remove {
+		if err := batch.Delete(key); err != nil {
+			return fmt.Errorf("remove a purge record: %w", err)
+		}
+	}
 	for r, e := range records {
 		if err := setRecord(batch, r, e); err != nil {
 			return fmt.Errorf("write a purge record: %w", err)
@@ -343,6 +363,26 @@ func (p *purges) write(seq uint64, records map[purgeKey]epochs) error {
 	if err := batch.Flush(); err != nil {
 		return fmt.Errorf("write a purge record: %w", err)
 	}
+	return nil
+}
+
+// writePosition notes the sequence, and a position unless it is nil. The caller holds writing.
+func (p *purges) writePosition(seq uint64, at *Position) error {
+	last := map[purgeKey]epochs{{purgeSeq, ""}: {hard: seq}}
+	if at == nil {
+		return p.write(seq, last)
+	}
+	key := at.markKey()
+	last[purgeKey{purgeLog, ""}] = epochs{at.Log, at.Seq}
+	last[purgeKey{purgeMark, key}] = epochs{hard: seq}
+	var before [][]byte
+	if p.marked != "" && p.marked != key {
+		before = append(before, append([]byte{purgeMark}, p.marked...))
+	}
+	if err := p.write(seq, last, before...); err != nil {
+		return err
+	}
+	p.marked = key
 	return nil
 }
 

@@ -115,13 +115,13 @@ func TestPurgesLostWithThePower(t *testing.T) {
 	if s.Epoch() <= epoch || kept >= s.Epoch() {
 		t.Fatalf("sequences go on at %d, after objects of %d", s.Epoch(), epoch)
 	}
-	if err := s.Apply([]Purge{{URLs: []string{"a"}}}, Position{1, 1}); err != nil {
+	if err := s.Apply([]Purge{{URLs: []string{"a"}}}, Position{Log: 1, Seq: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if !s.Purged(epoch, "a", nil) {
 		t.Error("an object that was fetched after the lost purges is immune to those that come again")
 	}
-	if err := s.Apply([]Purge{{All: true, Soft: true, Doubt: true}}, Position{2, 0}); err != nil {
+	if err := s.Apply([]Purge{{All: true, Soft: true, Doubt: true}}, Position{Log: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if gone, stale, doubtful := s.purges.covers(epoch, "b", nil); gone || !stale || !doubtful {
@@ -130,11 +130,45 @@ func TestPurgesLostWithThePower(t *testing.T) {
 	closeStore(t, s)
 	s = open(t, Options{Dir: dir, Disk: 64 << 20})
 	defer closeStore(t, s)
-	if got := s.Position(); got != (Position{2, 0}) {
+	if got := s.Position(); got != (Position{Log: 2}) {
 		t.Errorf("position %v", got)
 	}
 	if _, _, doubtful := s.purges.covers(epoch, "b", nil); !doubtful {
 		t.Error("a doubt is forgotten")
+	}
+}
+
+// A position is durable with its mark, unless an earlier version wrote another one after it.
+func TestMarkOfPosition(t *testing.T) {
+	dir := t.TempDir()
+	for _, at := range []Position{{Log: 1, Seq: 9, Mark: 1 << 62}, {Log: 1, Seq: 10, Mark: 7}, {Log: 2, Seq: 10, Mark: 8}, {Log: 2, Seq: 10}} {
+		s := open(t, Options{Dir: dir, Disk: 64 << 20})
+		if err := s.Apply([]Purge{{URLs: []string{"a"}}}, at); err != nil {
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+		s = open(t, Options{Dir: dir, Disk: 64 << 20})
+		if got := s.Position(); got != at {
+			t.Errorf("position %+v, want %+v", got, at)
+		}
+		if s.Epoch() > 1000 {
+			t.Errorf("a mark is taken for a sequence: %d", s.Epoch())
+		}
+		closeStore(t, s)
+	}
+	s := open(t, Options{Dir: dir, Disk: 64 << 20})
+	if err := s.Apply(nil, Position{Log: 2, Seq: 11, Mark: 9}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.purges.write(s.Epoch(), map[purgeKey]epochs{{purgeLog, ""}: {2, 12}}) // as an earlier version does
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = open(t, Options{Dir: dir, Disk: 64 << 20})
+	defer closeStore(t, s)
+	if got := s.Position(); got != (Position{Log: 2, Seq: 12}) {
+		t.Errorf("position %+v, of which nobody has a mark", got)
 	}
 }
 

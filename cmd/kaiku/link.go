@@ -226,11 +226,19 @@ func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) 
 		return 0, fmt.Errorf("%w: node %s may purge URLs, prefixes and hosts of its sites alone", edge.ErrNotAllowed, l.client.Node)
 	}
 	for _, entry := range p.Split() {
-		if seq, err = l.client.Append(ctx, rand.Text(), site, entry); err != nil {
+		if seq, err = l.client.Append(ctx, l.entryID(), site, entry); err != nil {
 			return 0, unavailable(err) // it may be tried again: what is in the log already harms nobody
 		}
 	}
 	return seq, nil
+}
+
+// entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have before it.
+func (l *link) entryID() string {
+	if l.follower == nil {
+		return rand.Text()
+	}
+	return l.follower.EntryID(rand.Text())
 }
 
 // unavailable makes what the fleet says what an edge knows.
