@@ -72,7 +72,7 @@ func (f *Follower) InTouch() bool {
 	t := f.touched.Load()
 	limit := f.MaxDisconnected
 	if limit == 0 {
-		limit = time.Minute
+		limit = defaultDisconnected
 	}
 	if t == nil {
 		return false
@@ -86,6 +86,9 @@ func (f *Follower) CutOff() bool {
 	signs, t := f.Client.signs.Load(), f.touched.Load()
 	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
 }
+
+// defaultDisconnected is how long an edge may be out of touch unless it is told otherwise.
+const defaultDisconnected = time.Minute
 
 // batchSize is how many purges are applied at once at most.
 const batchSize = 1000

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,11 +27,18 @@ type Lease struct {
 	Ready   bool      `json:"ready"`             // it serves, and trusts what it has
 	Applied Position  `json:"applied"`           // purges; of an edge
 	Started time.Time `json:"started"`
+	// Process is random, and another one each time that the node starts.
+	Process string `json:"process,omitempty"`
+	// Unproven says that Applied is not known to be of the log that there is, see Follower.Proven.
+	Unproven bool `json:"unproven,omitempty"`
 	// Challenges is up to where a name server answers with what Challenges publishes: its ChallengeFollower's Applied.
 	Challenges Position  `json:"challenges,omitzero"`
 	Renewed    time.Time `json:"renewed"` // by the node's own clock
 	Draining   bool      `json:"draining"`
 	Live       bool      `json:"live"` // heard of within LeaseTime; as the reader has it
+	// Sure says that the lease was seen to be renewed, and by one process alone: what it says of Applied counts; as the
+	// reader has it.
+	Sure bool `json:"sure,omitempty"`
 }
 
 // Registry keeps the node's own lease, and knows those of the others. Its fields are set before Serve.
@@ -40,6 +48,14 @@ type Registry struct {
 	Self func() Lease
 	// Edges are those that the fleet has, whether they were heard of or not.
 	Edges []string
+	// MaxDisconnected is how long an edge of this name on another machine may trust what it has after it was heard of; 0 is a minute.
+	MaxDisconnected time.Duration
+
+	process  string      // of this process
+	revision uint64      // of the lease as it was written last; 0 is unknown
+	own      []time.Time // Renewed of leases that were written
+	twin     twin
+	refused  atomic.Bool
 
 	mu       sync.Mutex
 	leases   map[string]seen
@@ -62,6 +78,22 @@ const frozen = time.Hour
 type seen struct {
 	Lease
 	at time.Time
+	// before is the process that had the node's name before the one that has it now, and back is when that was last one that had had it before.
+	before string
+	back   time.Time
+}
+
+// next is what is known after another lease of the node.
+func (s seen) next(l Lease, at time.Time) seen {
+	n := seen{Lease: l, at: at, before: s.before, back: s.back}
+	n.Sure = !s.Renewed.IsZero() // or it may be one that nobody renews
+	if l.Process != s.Process {
+		if l.Process == s.before && l.Process != "" {
+			n.back = at
+		}
+		n.before = s.Process
+	}
+	return n
 }
 
 // Serve keeps the lease and watches until ctx ends, which takes the lease back.
@@ -87,7 +119,7 @@ func (r *Registry) Serve(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	if _, leases, _, err := r.Client.ready(context.WithoutCancel(ctx)); err == nil && r.Self != nil {
+	if _, leases, _, err := r.Client.ready(context.WithoutCancel(ctx)); err == nil && r.Self != nil && !r.Refused() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_ = leases.Delete(end, r.Client.Node) // it would end by itself
@@ -137,8 +169,9 @@ func (r *Registry) watch(ctx context.Context) error {
 	for name, s := range r.leases {
 		if live[name] {
 			s.at = time.Now() // nothing was heard of it while there was no watch
-			r.leases[name] = s
 		}
+		s.Sure = false
+		r.leases[name] = s
 	}
 	r.mu.Unlock()
 	tick := time.NewTicker(leaseEvery)
@@ -182,7 +215,7 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if r.Self == nil {
-		_, err := leases.Status(ctx)
+		_, _, err := r.Client.position(ctx)
 		if err == nil {
 			r.touch(now)
 		}
@@ -190,12 +223,13 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	}
 	l := r.Self()
 	l.Node, l.Renewed = r.Client.Node, now
-	b, err := json.Marshal(l)
-	if err != nil {
+	if err := r.put(ctx, leases, l); err != nil {
 		return err
 	}
-	if _, err := leases.Put(ctx, r.Client.Node, b); err != nil {
-		return fmt.Errorf("renew the lease: %w", err)
+	if r.Refused() {
+		if _, _, err := r.Client.position(ctx); err != nil {
+			return err
+		}
 	}
 	r.touch(now)
 	return nil
@@ -233,10 +267,14 @@ func (r *Registry) take(e jetstream.KeyValueEntry) {
 		delete(r.leases, e.Key())
 	case json.Unmarshal(e.Value(), &l) == nil && l.Node == e.Key():
 		at := time.Now()
-		if old, ok := r.leases[e.Key()]; ok && old.Renewed.Equal(l.Renewed) {
-			at = old.at // the same one, as a watch that begins anew gives it: its node was not heard of again
+		old, ok := r.leases[e.Key()]
+		if ok && old.Renewed.Equal(l.Renewed) {
+			l.Sure = old.Sure
+			old.Lease = l // the same one, as a watch that begins anew gives it: its node was not heard of again
+		} else {
+			old = old.next(l, at)
 		}
-		r.leases[e.Key()] = seen{l, at}
+		r.leases[e.Key()] = old
 	}
 	for _, w := range r.watchers {
 		select {
@@ -280,6 +318,7 @@ func (r *Registry) Nodes() []Lease {
 			last = r.since
 		}
 		s.Live = now.Sub(last) < LeaseTime
+		s.Sure = s.Sure && now.Sub(s.back) >= LeaseTime
 		out[i] = s.Lease
 	}
 	return out
@@ -342,18 +381,37 @@ func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error
 // progress is Progress by what the log was at a time or later.
 func (r *Registry) progress(ctx context.Context, seq uint64, since time.Time) []Progress {
 	last, err := r.logEnd(ctx, since)
-	known := map[string]Lease{}
-	for _, l := range r.Nodes() {
-		if slices.Contains(l.Roles, RoleEdge) {
-			known[l.Node] = l
-		}
+	known, newer := r.edges(last)
+	if err == nil && newer {
+		// What an edge says was true before it came here, so that an end that is asked for now has it.
+		last, err = r.logEnd(ctx, time.Now())
 	}
 	var out []Progress
 	for _, name := range slices.Sorted(slices.Values(r.Edges)) {
 		l := known[name]
-		out = append(out, Progress{Node: name, Live: l.Live, Applied: err == nil && l.Applied.Log == last.Log && l.Applied.Seq >= seq})
+		out = append(out, Progress{Node: name, Live: l.Live, Applied: err == nil && l.hasApplied(seq, last)})
 	}
 	return out
+}
+
+// edges are the leases of edges, by name. newer says that one of them has applied more of the log than its end was.
+func (r *Registry) edges(last Position) (known map[string]Lease, newer bool) {
+	known = map[string]Lease{}
+	for _, l := range r.Nodes() {
+		if slices.Contains(l.Roles, RoleEdge) {
+			known[l.Node] = l
+			newer = newer || l.Applied.Log == last.Log && l.Applied.Seq > last.Seq
+		}
+	}
+	return known, newer
+}
+
+// hasApplied reports whether an edge has applied a purge of the log that ends at last. A lease that is not heard of any
+// more says nothing: the edge may be with another fleet, or a part of the log that it had applied may be lost.
+func (l Lease) hasApplied(seq uint64, last Position) bool {
+	at := l.Applied
+	return l.Live && l.Sure && !l.Unproven && at.Log == last.Log && at.Seq >= seq &&
+		(at.Seq < last.Seq || at.Seq == last.Seq && !differ(at.Mark, last.Mark))
 }
 
 // listen gives what tells that a lease has changed since it was looked at last.

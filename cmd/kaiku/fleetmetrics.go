@@ -27,7 +27,7 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		return 0
 	}
-	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.follower == nil || c.link.follower.InTouch()))
+	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.inTouch()))
 	send("cut_off", "1 while this node hears nothing at all of control nodes.", number(c.link.follower != nil && c.link.follower.CutOff()))
 	for _, n := range c.link.registry.Nodes() {
 		send("node_live", "1 while the lease of a node is renewed.", number(n.Live), n.Node)

@@ -121,7 +121,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	l.registry = &fleet.Registry{Client: l.client, Self: func() fleet.Lease {
 		now := lease
 		if l.follower != nil {
-			now.Ready, now.Applied = l.follower.InTouch(), l.follower.Applied()
+			now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
 			now.Load = l.load.now(time.Now())
 			now.Secure = l.secure()
 		}
@@ -143,6 +143,7 @@ func (l *link) follow(e *edgeNode, conf Edge) {
 	at := e.store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.secure = e.Secure
+	l.registry.MaxDisconnected = time.Duration(conf.MaxDisconnected)
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
 			requests := make([]edge.Logged, len(purges))
@@ -250,7 +251,11 @@ func unavailable(err error) error {
 }
 
 // InTouch says whether the edge may trust what it has; other nodes have nothing.
-func (l purgeLog) InTouch() bool { return l.follower == nil || l.follower.InTouch() }
+func (l purgeLog) InTouch() bool { return l.inTouch() }
+
+func (l *link) inTouch() bool {
+	return l.follower == nil || l.follower.InTouch() && !l.registry.Refused()
+}
 
 // CutOff says whether an edge hears of nobody.
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }

@@ -1,0 +1,138 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Two machines are one node by mistake, as when a machine is cloned, or one that was replaced starts
+// again. What the lease says is true of one of them, while clients may be served by the other. So a
+// lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody did says so; the
+// process that started later is refused: it renews no more, and trusts nothing that it has.
+//
+// A process that was killed leaves its lease, which nobody renews: the next one of the node goes on.
+
+// twin is another process that has the node's name.
+type twin struct {
+	process string    // that was heard of last; "" is none
+	renewed time.Time // by its clock
+	heard   time.Time // when it was seen to renew its lease
+	times   int       // how often
+	refused bool      // this process is, as the other one started earlier
+}
+
+// maxOwn is how many renewals of its own a process remembers. One whose answer was lost may be found later.
+const maxOwn = 16
+
+// Refused reports whether another process that started earlier has the node's name: what this one has
+// is not to be trusted.
+func (r *Registry) Refused() bool { return r.refused.Load() }
+
+// put writes the lease, unless another process that started earlier does. It is for one goroutine.
+func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) error {
+	if r.process == "" {
+		r.process = rand.Text()
+	}
+	if r.refused.Load() {
+		if err := r.look(ctx, leases, l); err != nil || r.refused.Load() {
+			return err
+		}
+	}
+	l.Process = r.process
+	b, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if r.own = append(r.own, l.Renewed); len(r.own) > maxOwn {
+		r.own = slices.Delete(r.own, 0, 1)
+	}
+	revision := r.revision
+	r.revision = 0 // unless it is known
+	if revision == 0 {
+		revision, err = leases.Put(ctx, r.Client.Node, b)
+	} else if revision, err = leases.Update(ctx, r.Client.Node, b, revision); changedMeanwhile(err) {
+		if err := r.look(ctx, leases, l); err != nil || r.refused.Load() {
+			return err
+		}
+		revision, err = leases.Put(ctx, r.Client.Node, b)
+	}
+	if err != nil {
+		return fmt.Errorf("renew the lease: %w", err)
+	}
+	r.revision = revision
+	return nil
+}
+
+// look looks who wrote the lease last, and decides who is refused.
+func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Lease) error {
+	e, err := leases.Get(ctx, r.Client.Node)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		r.alone("it has ended")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look who renewed the lease: %w", err)
+	}
+	var other Lease
+	known := json.Unmarshal(e.Value(), &other) != nil || other.Process == "" || r.wrote(other) ||
+		other.Process == r.twin.process && other.Renewed.Equal(r.twin.renewed)
+	r.expire()
+	if known {
+		return nil
+	}
+	if other.Process == r.process { // the memory was cloned, too
+		r.process = rand.Text()
+	}
+	r.hear(other, own)
+	return nil
+}
+
+// wrote reports whether the process wrote a lease itself.
+func (r *Registry) wrote(l Lease) bool {
+	return l.Process == r.process && slices.ContainsFunc(r.own, l.Renewed.Equal)
+}
+
+// hear notes that another process renewed the lease.
+func (r *Registry) hear(other, own Lease) {
+	t := &r.twin
+	t.process, t.renewed, t.heard = other.Process, other.Renewed, time.Now()
+	t.times++
+	first := own.Started.Before(other.Started) || own.Started.Equal(other.Started) && r.process < other.Process
+	attrs := []any{"node", r.Client.Node, "its_address", other.Address, "it_started", other.Started, "this_started", own.Started}
+	switch {
+	case t.times == 1 && first:
+		r.Client.Log.Error("registry: another machine runs as this node, as one that was cloned: it is refused; stop it, or give it a name of its own in the fleet file", attrs...)
+	case !t.refused && !first:
+		t.refused = true
+		r.Client.Log.Error("registry: this node is refused, as another machine runs as the same one, and started earlier: stop this one, or give it a name of its own in the fleet file", attrs...)
+	}
+	r.refused.Store(t.refused)
+}
+
+// expire forgets another process that was heard of a while ago. One that was heard of twice may be cut
+// off, and trust what it has.
+func (r *Registry) expire() {
+	limit := LeaseTime
+	if r.twin.times > 1 {
+		limit = max(r.MaxDisconnected, defaultDisconnected) + LeaseTime
+	}
+	if r.twin.process != "" && age(r.twin.heard) > limit {
+		r.alone("nothing was heard of it for a while")
+	}
+}
+
+// alone notes that there is no other process with the node's name.
+func (r *Registry) alone(why string) {
+	if r.twin.process != "" {
+		r.Client.Log.Info("registry: no other machine runs as this node any more: "+why, "node", r.Client.Node)
+	}
+	r.twin = twin{}
+	r.refused.Store(false)
+}
