@@ -62,7 +62,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(w,
 
 // servePeer answers one request of another edge.
 func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
-	if !s.knowsPurges(r.Context(), r.Header.Get(purgesField)) {
+	if !s.knowsPurges(r.Context(), r.Header) {
 		s.behind(w)
 		return
 	}

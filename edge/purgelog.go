@@ -3,6 +3,8 @@ package edge
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,6 +164,23 @@ func (s *Server) exceeds(p PurgeRequest, name string) bool {
 	return false
 }
 
+// hasSite reports whether there is a site of a name.
+func (s *Server) hasSite(name string) bool {
+	return slices.ContainsFunc(s.sites.Load().list, func(site *Site) bool { return site.Name == name })
+}
+
+// SitesSum tells the names of sites and their hosts from others: edges with another sum may take a purge of
+// one site for one of another.
+func (s *Server) SitesSum() string {
+	var lines []string
+	for _, site := range s.sites.Load().list {
+		lines = append(lines, fmt.Sprintf("%q %q\n", site.Name, slices.Sorted(slices.Values(site.Hosts))))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
+	return hex.EncodeToString(sum[:8])
+}
+
 // purgeOfSite is a purge of all hosts of a site.
 func (s *Server) purgeOfSite(name string) storage.Purge {
 	var p storage.Purge
@@ -184,6 +203,14 @@ func (s *Server) Doubt(now storage.Position) error {
 func (s *Server) Apply(requests []Logged, after storage.Position) error {
 	purges := make([]storage.Purge, len(requests))
 	for i, r := range requests {
+		if r.Site != "" && s.exceeds(r.PurgeRequest, r.Site) && !s.hasSite(r.Site) {
+			// Who made it has another fleet file, as when a site is renamed. It may not purge what is of other sites here, and
+			// could mean what is not.
+			s.notUnderstood.Add(1)
+			s.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", r.Site)
+			purges[i] = storage.Purge{All: true, Soft: true, Doubt: true}
+			continue
+		}
 		if r.Site != "" && s.exceeds(r.PurgeRequest, r.Site) {
 			s.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site", r.Site)
 			continue
@@ -240,41 +267,70 @@ func (s *Server) trusts() bool { return s.Purges == nil || s.Purges.InTouch() }
 // cutOff says whether it is to be confirmed, if that can be had.
 func (s *Server) cutOff() bool { return s.Purges != nil && s.Purges.CutOff() }
 
-// purgesField tells a peer which purges the answer has to know of, as "log sequence".
-const purgesField = "Kaiku-Purges"
+const (
+	// purgesField tells a peer which purges the answer has to know of, as "log sequence".
+	purgesField = "Kaiku-Purges"
+	// purgesMarkField is the mark of that position. Earlier versions know of none.
+	purgesMarkField = "Kaiku-Purges-Mark"
+)
 
 // setPurges notes what this edge has applied in a request to a peer.
 func (s *Server) setPurges(h http.Header) {
 	delete(h, purgesField)
+	delete(h, purgesMarkField)
 	if s.Purges == nil {
 		return
 	}
 	// The store's own, which is never behind the epoch that what comes is stored with.
 	if p := s.Store.Position(); p.Log != 0 {
 		h.Set(purgesField, fmt.Sprintf("%d %d", p.Log, p.Seq))
+		h.Set(purgesMarkField, strconv.FormatUint(p.Mark, 10))
 	}
+}
+
+// purgesOf reads what setPurges wrote.
+func purgesOf(h http.Header) (storage.Position, error) {
+	number, seq, _ := strings.Cut(h.Get(purgesField), " ")
+	mark := h.Get(purgesMarkField)
+	if mark == "" {
+		mark = "0"
+	}
+	var p storage.Position
+	var errs [3]error
+	p.Log, errs[0] = strconv.ParseUint(number, 10, 64)
+	p.Seq, errs[1] = strconv.ParseUint(seq, 10, 64)
+	p.Mark, errs[2] = strconv.ParseUint(mark, 10, 64)
+	return p, errors.Join(errs[:]...)
+}
+
+// hasPurges reports whether who is at one position of the log has applied all up to another one. Marks
+// are times: who has applied more, but earlier, did so before a part of the log was lost. While a clock is wrong,
+// nobody knows, until both are at the same place.
+func hasPurges(have, want storage.Position) bool {
+	switch {
+	case have.Log != want.Log || have.Seq < want.Seq:
+		return false
+	case have.Mark == 0 || want.Mark == 0: // an earlier version's
+		return true
+	case have.Seq == want.Seq:
+		return have.Mark == want.Mark
+	}
+	return have.Mark > want.Mark
 }
 
 // peerPurgeWait is how long a peer's request waits for a purge that the peer knows and this edge does not.
 const peerPurgeWait = time.Second
 
 // knowsPurges waits until this edge has applied what the peer has. What it is about to answer could have been purged by then, and the peer would store it again.
-func (s *Server) knowsPurges(ctx context.Context, field string) bool {
-	if s.Purges == nil || field == "" {
+func (s *Server) knowsPurges(ctx context.Context, h http.Header) bool {
+	if s.Purges == nil || h.Get(purgesField) == "" {
 		return true
 	}
-	number, seq, _ := strings.Cut(field, " ")
-	want := storage.Position{}
-	var err1, err2 error
-	want.Log, err1 = strconv.ParseUint(number, 10, 64)
-	want.Seq, err2 = strconv.ParseUint(seq, 10, 64)
-	if err1 != nil || err2 != nil {
+	want, err := purgesOf(h)
+	if err != nil {
 		return false
 	}
-	knows := func() bool {
-		have := s.Store.Position()
-		return have.Log == want.Log && have.Seq >= want.Seq
-	}
+	knows := func() bool { return hasPurges(s.Store.Position(), want) }
 	if knows() {
 		return true
 	}

@@ -163,6 +163,14 @@ type Position struct {
 // ErrUnavailable says that the control plane did not take something; it may be tried again.
 var ErrUnavailable = errors.New("the control plane can't be reached, or has no majority of its nodes")
 
+// Sites are the only ones that the node may purge, as its credential says; none is no limit.
+func (c *Client) Sites() []string {
+	if len(c.TLS.Certificates) == 0 || c.TLS.Certificates[0].Leaf == nil {
+		return nil
+	}
+	return sitesOf(c.TLS.Certificates[0].Leaf)
+}
+
 // Append puts a purge into the log and returns its sequence once a majority of the control nodes has it on disk. id makes it once only, if it is tried again. site is the one
 // that all of it is of, or "".
 func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64, error) {

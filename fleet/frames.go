@@ -223,7 +223,7 @@ func checkLease(b []byte, who identity) error {
 	if l.Load < 0 || l.Load > 1 {
 		return fmt.Errorf("a load of %v, want 0 to 1", l.Load)
 	}
-	if text := l.Version + l.Region + l.Address; strings.ContainsFunc(text, unicode.IsControl) {
+	if text := l.Version + l.Region + l.Address + l.Sites; strings.ContainsFunc(text, unicode.IsControl) {
 		return fmt.Errorf("a control character in %.200q", text)
 	}
 	return nil

@@ -29,6 +29,8 @@ type Lease struct {
 	Started time.Time `json:"started"`
 	// Process is random, and another one each time that the node starts.
 	Process string `json:"process,omitempty"`
+	// Sites tells the sites of an edge's fleet file, and their hosts, from those of others.
+	Sites string `json:"sites,omitempty"`
 	// Unproven says that Applied is not known to be of the log that there is, see Follower.Proven.
 	Unproven bool `json:"unproven,omitempty"`
 	// Challenges is up to where a name server answers with what Challenges publishes: its ChallengeFollower's Applied.

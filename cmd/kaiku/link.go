@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,9 +33,10 @@ type link struct {
 	more       []servePart // what else goes on as long as the link does
 	load       *load       // of an edge
 	started    time.Time
-	names      []string    // of all nodes of the fleet file
-	scoped     bool        // the node may purge some sites only
-	secure     func() bool // whether an edge has certificates for all its hosts
+	names      []string      // of all nodes of the fleet file
+	allowed    []string      // the only sites that the node may purge; none is no limit
+	sitesSum   func() string // of the node's fleet file, see edge.Server
+	secure     func() bool   // whether an edge has certificates for all its hosts
 }
 
 // controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
@@ -112,7 +114,8 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), scoped: len(n.Sites) > 0, names: f.nodeNames()}
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.nodeNames()}
+	l.allowed = f.allowedSites(n, l.client, log)
 	l.client.Servers = f.nearest(n, clients)
 	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {
@@ -123,7 +126,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		if l.follower != nil {
 			now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
 			now.Load = l.load.now(time.Now())
-			now.Secure = l.secure()
+			now.Secure, now.Sites = l.secure(), l.sitesSum()
 		}
 		if l.challenges != nil {
 			now.Challenges = l.challenges.Applied()
@@ -142,7 +145,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 func (l *link) follow(e *edgeNode, conf Edge) {
 	at := e.store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
-	l.secure = e.Secure
+	l.secure, l.sitesSum = e.Secure, e.SitesSum
 	l.registry.MaxDisconnected = time.Duration(conf.MaxDisconnected)
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
@@ -220,11 +223,10 @@ type purgeLog struct{ *link }
 
 // Append appends a purge, a large one as several entries. Its sequence is that of the last.
 func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) (seq uint64, err error) {
-	if !l.scoped {
+	if len(l.allowed) == 0 {
 		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
-	}
-	if l.scoped && site == "" {
-		return 0, fmt.Errorf("%w: node %s may purge URLs, prefixes and hosts of its sites alone", edge.ErrNotAllowed, l.client.Node)
+	} else if err := mayPurge(site, l.client.Node, l.allowed, l.sitesSum(), l.registry.Nodes()); err != nil {
+		return 0, fmt.Errorf("%w: %w", edge.ErrNotAllowed, err)
 	}
 	for _, entry := range p.Split() {
 		if seq, err = l.client.Append(ctx, l.entryID(), site, entry); err != nil {
@@ -232,6 +234,43 @@ func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) 
 		}
 	}
 	return seq, nil
+}
+
+// allowedSites are the only sites that a node may purge; none is no limit.
+func (f *Fleet) allowedSites(n *Node, c *fleet.Client, log *slog.Logger) []string {
+	allowed := c.Sites()
+	for _, name := range allowed {
+		if !slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Name == name }) {
+			log.Error("the credential of this node is for a site that the fleet file does not have, as when it was renamed: make one with kaiku credential", "site", name)
+		}
+	}
+	if len(allowed) == 0 {
+		return n.Sites
+	}
+	return allowed
+}
+
+// mayPurge returns an error if a node may not purge a site, or if edges would not take a purge for one of that
+// site, as they have other sites: sum tells the node's own.
+func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lease) error {
+	if site == "" {
+		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node, strings.Join(allowed, ", "))
+	}
+	if !slices.Contains(allowed, site) {
+		return fmt.Errorf("it is of site %s, and node %s may purge %s alone: if the site was renamed, make the node's credential again with kaiku credential",
+			site, node, strings.Join(allowed, ", "))
+	}
+	var other []string
+	for _, n := range nodes {
+		if n.Live && n.Sites != "" && n.Sites != sum {
+			other = append(other, n.Node)
+		}
+	}
+	if len(other) > 0 {
+		return fmt.Errorf("%s may not take it for one of site %s, as the sites of their fleet files are not those of node %s: bring the same fleet file to all, as kaiku deploy does",
+			strings.Join(other, ", "), site, node)
+	}
+	return nil
 }
 
 // entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have before it.
@@ -351,10 +390,19 @@ func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *sl
 	if ties != nil {
 		s.Purges, s.Fleet = purgeLog{ties}, others{ties}
 	}
-	var sites []*edge.Site // so that tokens that are limited to sites know their hosts
+	if ties != nil {
+		ties.sitesSum = s.SitesSum
+	}
+	s.SetSites(f.namedSites())
+	return s, nil
+}
+
+// namedSites are the sites with nothing but their hosts, so that tokens and credentials that are limited to some
+// know these.
+func (f *Fleet) namedSites() []*edge.Site {
+	var sites []*edge.Site
 	for _, site := range f.Sites {
 		sites = append(sites, &edge.Site{Name: site.Name, Hosts: lowerHosts(site.Hosts)})
 	}
-	s.SetSites(sites)
-	return s, nil
+	return sites
 }

@@ -53,6 +53,9 @@ func (p *nodeProcess) reload() error {
 	}
 	if p.admin != nil {
 		p.admin.SetTokens(tokens)
+		if p.edge == nil {
+			p.admin.SetSites(f.namedSites())
+		}
 	}
 	f.Log.apply(p.log)
 	p.files, p.taken = f.watched(), f.sum

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// A node with a credential for some sites purges these alone, and only what all edges take for the same site.
+func TestMayPurge(t *testing.T) {
+	t.Parallel()
+	nodes := []fleet.Lease{{Node: "hel1", Live: true, Sites: "a"}, {Node: "ns1", Live: true}, {Node: "nyc1", Sites: "b"}}
+	renamed := append([]fleet.Lease{{Node: "fra1", Live: true, Sites: "b"}, {Node: "sgp1", Live: true, Sites: "b"}}, nodes...)
+	for name, c := range map[string]struct {
+		site  string
+		nodes []fleet.Lease
+		want  string // in the error; "" is none
+	}{
+		"its own":           {"www", nodes, ""},
+		"of several":        {"", nodes, "of its sites alone: www, shop"},
+		"of another":        {"new", nodes, "of site new, and node hel1 may purge www, shop alone"},
+		"renamed by others": {"www", renamed, "fra1, sgp1 may not take it for one of site www"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := mayPurge(c.site, "hel1", []string{"www", "shop"}, "a", c.nodes)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+}
