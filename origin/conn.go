@@ -55,11 +55,16 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 	if err != nil {
 		return nil, err
 	}
-	c, err = p.secure(ctx, p.newConn(c, b), addr, conf)
-	if err == nil {
-		b.spares.took(time.Since(began))
+	own := p.newConn(c, b)
+	if c, err = p.secure(ctx, own, addr, conf); err != nil {
+		return nil, err
 	}
-	return c, err
+	b.spares.took(time.Since(began))
+	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+		own.http2 = true
+		return t, nil
+	}
+	return &http1Conn{Conn: c, own: own}, nil
 }
 
 // openUncounted is open for a connection that is no part of what the server has to do.
@@ -96,9 +101,6 @@ func (p *Pool) secure(ctx context.Context, c net.Conn, addr string, conf *tls.Co
 	inTime, cancel := context.WithTimeoutCause(ctx, p.TLSTimeout, errHandshake)
 	defer cancel()
 	if err = t.HandshakeContext(inTime); err == nil {
-		if own := connOf(t); own != nil {
-			own.http2 = t.ConnectionState().NegotiatedProtocol == "h2"
-		}
 		return t, nil
 	}
 	_ = c.Close()
@@ -151,7 +153,7 @@ type conn struct {
 	crowded bool // it had several since it had none
 }
 
-func (p *Pool) newConn(c net.Conn, b *backend) net.Conn {
+func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 	p.mu.Lock()
 	b.connections++
 	b.counts.Connections++

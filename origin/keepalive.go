@@ -21,7 +21,7 @@ import (
 const keepMargin = time.Second
 
 // errIdle is the failure of a write to such a connection.
-var errIdle = errors.New("the connection was idle for as long as the server allows")
+var errIdle = errors.New("the connection may have no further request")
 
 // keepAlive returns for how long a connection may be idle by the fields of a response. ok is false if
 // they don't say.
@@ -45,6 +45,9 @@ func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 
 // connOf is the connection to a server below TLS; nil if it is none that counts.
 func connOf(c net.Conn) *conn {
+	if h, ok := c.(*http1Conn); ok {
+		return h.own
+	}
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
@@ -62,13 +65,15 @@ func (c *conn) learn(resp *http.Response) {
 	}
 }
 
-// take reports whether a connection that the transport chose may have a request. If not, the next
-// write to it fails.
+// take reports whether a connection that the transport chose may have a request: it was not idle for
+// too long, and nothing is left on it. If not, the next write to it fails.
 func (c *conn) take(info httptrace.GotConnInfo) bool {
 	if c == nil || !info.Reused {
 		return true
 	}
-	if keep := c.keep.Load(); keep == 0 || info.IdleTime < time.Duration(keep-1) {
+	keep := c.keep.Load()
+	h, ok := info.Conn.(*http1Conn)
+	if (keep == 0 || info.IdleTime < time.Duration(keep-1)) && (!ok || h.next()) {
 		return true
 	}
 	c.retired.Store(true)

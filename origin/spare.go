@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -243,22 +242,5 @@ func (p *Pool) addSpares(b *backend, network, addr string, conf *tls.Config) {
 // isOpen reports whether a server has not closed a connection that nothing was sent on yet.
 func isOpen(c net.Conn) bool {
 	own := connOf(c)
-	if own == nil {
-		return true
-	}
-	sc, ok := own.Conn.(syscall.Conn)
-	if !ok {
-		return true
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	open := false
-	err = raw.Control(func(fd uintptr) {
-		events := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // which shows behind data too, as tickets of TLS are
-		n, err := unix.Poll(events, 0)
-		open = err == nil && n == 0
-	})
-	return err == nil && open
+	return own == nil || isQuiet(own, unix.POLLRDHUP) // which shows behind data too, as tickets of TLS are
 }

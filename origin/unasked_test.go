@@ -1,0 +1,134 @@
+package origin
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// surplus is a server that sends what nobody asked for after each response.
+func surplus(t *testing.T, response string, conf *tls.Config) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conf != nil {
+		l = tls.NewListener(l, conf)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for r := bufio.NewReader(c); ; {
+					if _, err := http.ReadRequest(r); err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, response+"HTTP/1.1 418 No\r\nContent-Length: 4\r\n\r\nevil")
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// What a server sends after a response is nobody's answer, and ends the connection.
+func TestSurplusIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
+	for _, c := range []struct {
+		name, method, response string
+		secure                 bool
+	}{
+		{"length", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell", false},
+		{"chunked", "GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwell\r\n0\r\n\r\n", false},
+		{"empty", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false},
+		{"no content", "POST", "HTTP/1.1 204 No Content\r\n\r\n", false},
+		{"HEAD", "HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", false},
+		{"TLS", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := &Pool{MaxConnections: 4, Host: "www.example", TLS: &tls.Config{RootCAs: roots}, Log: quiet}
+			if c.secure {
+				p.Servers = []Server{at(t, "https://"+surplus(t, c.response, &tls.Config{Certificates: []tls.Certificate{cert}}))}
+			} else {
+				p.Servers = []Server{at(t, "http://"+surplus(t, c.response, nil))}
+			}
+			start(t, p)
+			var evil atomic.Int64
+			var work sync.WaitGroup
+			for range 16 {
+				work.Go(func() {
+					for range 25 {
+						resp, err := p.Fetch(request(t, c.method, "/", ""), Ask{})
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if resp.StatusCode == http.StatusTeapot {
+							evil.Add(1)
+						}
+						_, _ = io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				})
+			}
+			work.Wait()
+			if n := evil.Load(); n > 0 {
+				t.Errorf("%d of 400 requests were answered by what nobody asked for", n)
+			}
+			noPlaceTaken(t, p)
+		})
+	}
+}
+
+// What comes between the look at a connection and the first byte of a request ends the connection, and
+// nothing is sent on it.
+func TestSurplusBeforeTheRequest(t *testing.T) {
+	t.Parallel()
+	p := still(t, &Pool{Log: quiet}, 1)
+	for _, late := range []bool{false, true} {
+		client, server := net.Pipe()
+		defer server.Close()
+		c := &http1Conn{Conn: client, own: p.newConn(client, p.all[0])}
+		c.Conn = c.own
+		got := make(chan error, 1)
+		go func() {
+			_, err := c.Read(make([]byte, 10))
+			got <- err
+		}()
+		if !c.next() {
+			t.Fatal("it may have no request")
+		}
+		if late {
+			go func() { _, _ = io.ReadFull(server, make([]byte, 3)) }()
+			_, _ = io.WriteString(c, "GET")
+		}
+		_, _ = io.WriteString(server, "HTTP")
+		if err := <-got; (err == nil) != late || !late && !errors.Is(err, errUnasked) {
+			t.Errorf("after the request began: %v, error %v", late, err)
+		}
+		if !late {
+			if _, err := io.WriteString(c, "GET"); !errors.Is(err, errIdle) {
+				t.Errorf("a write: %v", err)
+			}
+		}
+		c.Close()
+		if !c.next() {
+			t.Error("the transport is not let find out that it is closed")
+		}
+	}
+}
