@@ -80,6 +80,8 @@ type checker struct {
 	given    map[at]floor // the newest acknowledged purge whose effect the edge has shown
 	reads    int
 	refused  int
+	healed   time.Time // zero before that
+	accepted time.Time // of the first purge that was sent and acknowledged after that
 	kinds    map[string]int
 	kept     []Violation
 	ackedN   int
@@ -97,6 +99,9 @@ func (c *checker) ack(p *purge, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ackedN++
+	if !c.healed.IsZero() && c.accepted.IsZero() && p.sent.After(c.healed) {
+		c.accepted = now
+	}
 	for object, version := range p.floors {
 		f := floor{version, now, p}
 		c.acked[object] = append(c.acked[object], f)
@@ -215,6 +220,13 @@ func (c *checker) add(v Violation) {
 	}
 }
 
+// heal notes that all is good again.
+func (c *checker) heal(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.healed = now
+}
+
 // acknowledged is how many purges were.
 func (c *checker) acknowledged() int {
 	c.mu.Lock()
@@ -228,6 +240,9 @@ func (c *checker) result() Result {
 	defer c.mu.Unlock()
 	r := Result{Reads: c.reads, ReadsFailed: c.refused, Purges: c.ackedN, PurgesRefused: c.refusedN, Applied: c.appliedN, Kinds: c.kinds, First: c.kept}
 	r.Refusals = c.why
+	if !c.accepted.IsZero() {
+		r.Accepted = c.accepted.Sub(c.healed)
+	}
 	return r
 }
 

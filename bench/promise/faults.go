@@ -95,11 +95,24 @@ const second = time.Second
 const long = 16 * second
 
 func allFaults() []fault {
-	all := []fault{{name: "none", title: "nothing goes wrong", begin: nothing, hold: 8 * second, heal: nothing}}
+	all := []fault{{name: "none", title: "nothing goes wrong", begin: nothing, hold: 8 * second, heal: nothing}, several()}
 	for _, part := range [][]fault{kills(), pauses(), cuts(), changes(), losses(), loads(), clocks()} {
 		all = append(all, part...)
 	}
 	return all
+}
+
+// several is the short version: what tells most, one after the other and with one fleet.
+func several() fault {
+	return fault{name: "several", title: "a tag of 70 KB, a slow origin, then the leader and an edge on the small side of a cut", setup: setup{disconnected: 5 * second}, short: true,
+		begin: in(poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), slowing(2*second), waiting(5*second), slowing(0), smallSide), hold: 10 * second, heal: mending}
+}
+
+// smallSide cuts the leader and an edge off from all others.
+func smallSide(ctx context.Context, r *rig) error {
+	return leading(func(r *rig, leader string) error {
+		return r.cut(true, []string{leader, "e1"}, r.fleet(leader, "e1"))
+	})(ctx, r)
 }
 
 func kills() []fault {
@@ -149,10 +162,6 @@ func pauses() []fault {
 }
 
 func cuts() []fault {
-	// small cuts the leader and an edge off from all others.
-	small := leading(func(r *rig, leader string) error {
-		return r.cut(true, []string{leader, "e1"}, r.fleet(leader, "e1"))
-	})
 	return []fault{
 		{name: "cut-edge", title: "an edge is cut off for longer than max_disconnected", begin: func(_ context.Context, r *rig) error { return r.cut(true, []string{"e1"}, r.fleet("e1")) }, hold: long, heal: mending},
 		{name: "cut-edge-often", title: "an edge is cut off for 5 s again and again", begin: func(ctx context.Context, r *rig) error {
@@ -168,12 +177,12 @@ func cuts() []fault {
 			}
 			return oneWay(leader, true)(ctx, r)
 		}, hold: long, heal: mending},
-		{name: "cut-leader-with-edge", title: "the leader and an edge are on the small side of a cut", begin: small, hold: 20 * second, heal: mending, short: true},
+		{name: "cut-leader-with-edge", title: "the leader and an edge are on the small side of a cut", begin: smallSide, hold: 20 * second, heal: mending},
 		{name: "cut-control-from-controls", title: "the leader is cut off from the other control nodes, edges reach all", begin: leading(func(r *rig, leader string) error {
 			return r.cut(true, []string{leader}, controls())
 		}), hold: 20 * second, heal: mending},
 		{name: "cut-controls-apart", title: "all control nodes are cut off from each other, edges reach all", begin: cutting(controls(), controls()), hold: long, heal: mending},
-		{name: "cut-start-on-small-side", title: "an edge starts on the small side of a cut, with the leader of before", begin: in(killing("e1"), small, waiting(3*second), starting("e1")), hold: 18 * second, heal: mending},
+		{name: "cut-start-on-small-side", title: "an edge starts on the small side of a cut, with the leader of before", begin: in(killing("e1"), smallSide, waiting(3*second), starting("e1")), hold: 18 * second, heal: mending},
 		{name: "cut-ring", title: "the links between two control nodes are cut in turn", begin: in(cutting([]string{"c1"}, []string{"c2"}), waiting(6*second), mending, cutting([]string{"c2"}, []string{"c3"}), waiting(6*second), mending,
 			cutting([]string{"c3"}, []string{"c1"}), waiting(6*second)), heal: mending},
 		{name: "cut-origin-fails", title: "an edge is cut off from the fleet and from the origin", begin: func(_ context.Context, r *rig) error {

@@ -57,20 +57,21 @@ func changes() []fault {
 		return nil
 	}
 	clone := func(ctx context.Context, r *rig) error {
+		r.kill("e2")
 		if err := copyFolder(r.folder("e2"), r.folder(hostClone)); err != nil {
 			return err
 		}
-		if err := r.start(hostClone); err != nil {
+		if err := r.startAll("e2", hostClone); err != nil {
 			return err
 		}
-		// The clone hears the fleet late, so that it is behind the one whose lease is read.
+		// Then it is behind the one whose lease is read.
 		if err := pause(ctx, 5*second); err != nil {
 			return err
 		}
 		return r.cut(true, []string{hostClone}, controls())
 	}
 	return []fault{
-		{name: "grow", title: "one control node becomes three by an edited fleet file", setup: setup{controls: 1}, begin: grow, hold: 6 * second, heal: nothing, short: true},
+		{name: "grow", title: "one control node becomes three by an edited fleet file", setup: setup{controls: 1}, begin: grow, hold: 6 * second, heal: nothing},
 		{name: "rename-site", title: "a site is renamed on some edges, and another one has a credential for its old name", setup: setup{credential: true}, begin: rename, hold: 8 * second, heal: back},
 		{name: "clone-edge", title: "two machines are the same edge", setup: setup{clone: true}, begin: clone, hold: 8 * second, heal: in(killing(hostClone), mending)},
 	}
@@ -154,7 +155,7 @@ func losses() []fault {
 		{name: "wipe-two-controls-only", title: "two of three control nodes lose their disks while an edge is away, and come back with none", begin: in(away, killing("c1", "c2"), wipe("c1", "c2"), starting("c1", "c2")), hold: 8 * second,
 			heal: in(mending, waiting(5*second), killing(controls()...), wipe(controls()...), starting(controls()...))},
 		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away", begin: old("c1"), hold: 3 * second, heal: mending},
-		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 3 * second, heal: mending, short: true},
+		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 3 * second, heal: mending},
 		{name: "purge-records", title: "an edge loses its purge records, and not its objects", begin: in(killing("e1"), drop("purges"), waiting(second), starting("e1")), hold: 6 * second, heal: nothing},
 		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away", begin: in(killing(controls()...), killing("e1"), drop("purges"), starting("e1")), hold: 8 * second, heal: starting(controls()...)},
 		{name: "power-edges-new", title: "all edges lose power in the first seconds of their lives", setup: setup{ownDisk: edges()}, begin: again(edges()...), hold: 2 * second, heal: nothing},
@@ -184,34 +185,39 @@ func loads() []fault {
 		}
 		return nil
 	}
-	poison := func(field func(*purgeRequest, string)) step {
-		return func(ctx context.Context, r *rig) error {
-			var q purgeRequest
-			field(&q, strings.Repeat("x", 70_000))
-			if _, err := r.purge(ctx, q, "70,000 bytes", "e1", nil, 0); err != nil { // to be refused
-				r.check.refuse(shorten(err.Error()))
-			}
-			return nil
-		}
-	}
 	slow := setup{delay: 2 * second, readers: 16, groups: 2}
 	return []fault{
-		{name: "slow-origin", title: "the origin takes 2 s for each answer", setup: slow, begin: nothing, hold: 15 * second, heal: quick, short: true},
+		{name: "slow-origin", title: "the origin takes 2 s for each answer", setup: slow, begin: nothing, hold: 15 * second, heal: slowing(0)},
 		{name: "slow-origin-pauses", title: "the origin takes 2 s, and control nodes stand still for 2 s at times", setup: slow, begin: func(ctx context.Context, r *rig) error {
 			once := in(signalling(syscall.SIGSTOP, controls()...), waiting(2*second), signalling(syscall.SIGCONT, controls()...), waiting(2*second))
 			return in(once, once, once)(ctx, r)
-		}, heal: quick},
+		}, heal: slowing(0)},
 		{name: "slow-line", title: "a purge of 3 MB reaches an edge over 512 KB/s", setup: setup{line: world.Line{Up: 512 << 13, Down: 512 << 13, Queue: second}}, begin: big, hold: 10 * second, heal: nothing},
-		{name: "big-tag", title: "a purge has a tag of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), hold: 6 * second, heal: nothing, short: true},
+		{name: "big-tag", title: "a purge has a tag of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), hold: 6 * second, heal: nothing},
 		{name: "big-url", title: "a purge has a URL of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.URLs = []string{urlOf("/" + s)} }), hold: 6 * second, heal: nothing},
 		{name: "big-prefix", title: "a purge has a prefix of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Prefixes = []string{urlOf("/" + s)} }), hold: 6 * second, heal: nothing},
 		{name: "flood", title: "10,000 purges as fast as the fleet takes them", begin: flood, hold: second, heal: nothing},
 	}
 }
 
-func quick(_ context.Context, r *rig) error {
-	r.origin.slow(0)
-	return nil
+// slowing has the origin take that long for each answer.
+func slowing(by time.Duration) step {
+	return func(_ context.Context, r *rig) error {
+		r.origin.slow(by)
+		return nil
+	}
+}
+
+// poison purges something of 70,000 bytes. It is to be refused.
+func poison(field func(*purgeRequest, string)) step {
+	return func(ctx context.Context, r *rig) error {
+		var q purgeRequest
+		field(&q, strings.Repeat("x", 70_000))
+		if _, err := r.purge(ctx, q, "70,000 bytes", "e1", nil, 0); err != nil {
+			r.check.refuse(shorten(err.Error()))
+		}
+		return nil
+	}
 }
 
 // flood purges 10,000 times, for half a minute at most.

@@ -49,6 +49,7 @@ type Result struct {
 	Purges        int            `json:"purges"` // that were acknowledged
 	PurgesRefused int            `json:"purges_refused"`
 	Applied       int            `json:"applied"`   // how often an edge was told of as having applied one
+	Accepted      time.Duration  `json:"accepted"`  // from the end of the fault until a purge was sent and acknowledged; 0 if none was
 	Recovered     time.Duration  `json:"recovered"` // from the end of the fault until purges were applied by all edges; the limit if they weren't
 	Took          time.Duration  `json:"took"`
 	Kinds         map[string]int `json:"violations"`
@@ -71,8 +72,8 @@ const shownViolations = 5
 // String is a line, and one for each of the first violations.
 func (r Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  recovered %5.1fs  violations %d", r.Fault, r.Reads, r.ReadsFailed, r.Purges, r.PurgesRefused, r.Applied,
-		r.Recovered.Seconds(), r.Violations())
+	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  accepted after %4.1fs, whole after %4.1fs  violations %d", r.Fault, r.Reads, r.ReadsFailed, r.Purges, r.PurgesRefused, r.Applied,
+		r.Accepted.Seconds(), r.Recovered.Seconds(), r.Violations())
 	for _, k := range slices.Sorted(maps.Keys(r.Kinds)) {
 		fmt.Fprintf(&b, " %s:%d", k, r.Kinds[k])
 	}
@@ -181,6 +182,7 @@ func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 		}
 	}
 	healed := time.Now()
+	r.check.heal(healed)
 	bad := r.together(ctx, recoverLimit)
 	recovered := time.Since(healed)
 	if ctx.Err() != nil {
