@@ -7,7 +7,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -187,6 +189,7 @@ func loads() []fault {
 			once := in(signalling(syscall.SIGSTOP, controls()...), waiting(2*second), signalling(syscall.SIGCONT, controls()...), waiting(2*second))
 			return in(once, once, once)(ctx, r)
 		}, heal: slowing(0)},
+		{name: "overtaken", title: "a purge overtakes a slow fetch, and is forgotten while that goes on, as all segments are replaced", setup: setup{disk: "64MiB"}, begin: overtaken, hold: 4 * second, heal: nothing},
 		{name: "slow-line", title: "a purge of 3 MB reaches an edge over 512 KB/s", setup: setup{line: world.Line{Up: 512 << 13, Down: 512 << 13, Queue: second}}, begin: big, hold: 10 * second, heal: nothing},
 		{name: "big-tag", title: "a purge has a tag of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), hold: 6 * second, heal: nothing},
 		{name: "big-url", title: "a purge has a URL of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.URLs = []string{urlOf("/" + s)} }), hold: 6 * second, heal: nothing},
@@ -213,6 +216,43 @@ func poison(field func(*purgeRequest, string)) step {
 		}
 		return nil
 	}
+}
+
+// overtaken purges what an edge is fetching, and then fills that edge's disk with other things.
+func overtaken(ctx context.Context, r *rig) error {
+	const host, fetch, times = "e3", 20 * second, 3
+	slow := r.objects[0]
+	r.origin.slowPath(slow.path, fetch)
+	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow}, 2*second); err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	x := r.newReader(host)
+	defer x.close()
+	x.client.Timeout = fetch + readLimit
+	all.Go(func() {
+		if x.read(ctx, slow, r.check.answered) != nil {
+			r.check.failed()
+		}
+	})
+	if err := pause(ctx, second); err != nil {
+		return err
+	}
+	r.origin.slowPath(slow.path, 0) // for who asks from now on
+	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow}, 2*second); err != nil {
+		return err
+	}
+	for k := range 4 {
+		all.Go(func() {
+			y := r.newReader(host)
+			defer y.close()
+			for n, end := k, time.Now().Add(fetch-3*second); n < times*(64<<20)/ballastSize && time.Now().Before(end); n += 4 {
+				y.fetch(ctx, ballast+strconv.Itoa(n))
+			}
+		})
+	}
+	return nil
 }
 
 // flood purges 10,000 times, for half a minute at most.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -68,6 +69,20 @@ func (x *reader) read(ctx context.Context, o object, judge func(expectation, int
 		judge(e, version)
 	}
 	return nil
+}
+
+// fetch asks for a path and judges nothing.
+func (x *reader) fetch(ctx context.Context, path string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, urlOf(path), nil)
+	if err != nil {
+		return
+	}
+	resp, err := x.client.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body) // it may fail
 }
 
 // run reads until ctx ends: what was just purged first, and else anything.

@@ -61,11 +61,12 @@ type origin struct {
 	objects  map[string]object
 	versions map[string]int
 	delay    time.Duration
+	delays   map[string]time.Duration // of paths whose delay is another one
 	server   http.Server
 }
 
 func newOrigin(objects ...object) *origin {
-	o := &origin{objects: map[string]object{}, versions: map[string]int{}}
+	o := &origin{objects: map[string]object{}, versions: map[string]int{}, delays: map[string]time.Duration{}}
 	for _, x := range objects {
 		o.objects[x.path], o.versions[x.path] = x, 1
 	}
@@ -95,14 +96,34 @@ func (o *origin) slow(by time.Duration) {
 	o.delay = by
 }
 
+// slowPath has the answers of one path wait, and leaves all others.
+func (o *origin) slowPath(path string, by time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.delays[path] = by
+}
+
 func (o *origin) now(path string) (object, int, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.objects[path], o.versions[path], o.delay
+	delay, own := o.delays[path]
+	if !own {
+		delay = o.delay
+	}
+	return o.objects[path], o.versions[path], delay
 }
+
+// ballast begins the paths of what fills the disks of edges: large, cacheable, and of no version.
+const ballast, ballastSize = "/ballast/", 512 << 10
 
 // ServeHTTP gives an object as it is when the request comes.
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, ballast) {
+		w.Header().Set("Cache-Control", "max-age=3600")
+		w.Header().Set("Content-Length", strconv.Itoa(ballastSize))
+		_, _ = w.Write(make([]byte, ballastSize))
+		return
+	}
 	x, version, delay := o.now(r.URL.Path)
 	if version == 0 {
 		http.NotFound(w, r)

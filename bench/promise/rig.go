@@ -41,6 +41,7 @@ type setup struct {
 	delay        time.Duration // of each answer of the origin
 	readers      int           // of each edge; 0 means as many as usual
 	groups       int           // of objects that are read and purged; 0 means all
+	disk         string        // of edges; empty means 1GiB
 	clone        bool          // e2 has a second machine, which is not started
 	credential   bool          // e2 has a credential that is limited to the site www, in place of the fleet key
 	smallDisk    []string
@@ -115,6 +116,9 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if s.controls == 0 {
 		s.controls = 3
 	}
+	if s.disk == "" {
+		s.disk = "1GiB"
+	}
 	if s.disconnected == 0 {
 		s.disconnected = 10 * time.Second
 	}
@@ -184,10 +188,10 @@ func (r *rig) configure(host string) error {
 	key := filepath.Join(r.dir, host, "fleet.key")
 	fmt.Fprintf(&b, `sites: [{ name: %s, hosts: [%s], origin: { servers: ["http://%s"] } }]
 secrets: { fleet_key: %s }
-edge: { disk: 1GiB, memory: 16MiB, max_disconnected: %v }
+edge: { disk: %s, memory: 16MiB, max_disconnected: %v }
 geodns: { data: %s, zones: [{ name: example.com, file: zone, edges: { www: { ttl: 5s } } }] }
 nodes:
-`, r.siteOf(host), siteHost, r.addressOf(hostOrigin), key, r.setup.disconnected, r.folder(host))
+`, r.siteOf(host), siteHost, r.addressOf(hostOrigin), key, r.setup.disk, r.setup.disconnected, r.folder(host))
 	where := world.Locations()
 	for _, h := range r.hosts() {
 		place := where[h.At]
