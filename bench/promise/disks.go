@@ -15,20 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	smallDisk = 64 << 20 // bytes, of a control node whose disk fills up
-	ownDisk   = 2 << 30  // of a file system that can lose power; a file with holes
-)
+// ownDisk is the size of a file system that can lose power or fill up: a file with holes. The log of purges wants 4 GiB of free room.
+const ownDisk = 8 << 30
 
 // mount is the shell's command that mounts what a host has as its folder, or "".
 func (r *rig) mount(host string) string {
-	switch {
-	case slices.Contains(r.setup.smallDisk, host):
-		return fmt.Sprintf("mount -t tmpfs -o size=%d tmpfs %s", smallDisk, r.folder(host))
-	case slices.Contains(r.setup.ownDisk, host):
-		return fmt.Sprintf("mount -o loop,noatime %s %s", r.image(host), r.folder(host))
+	if !slices.Contains(r.setup.ownDisk, host) {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("mount -o loop,noatime %s %s", r.image(host), r.folder(host))
 }
 
 func (r *rig) image(host string) string { return filepath.Join(r.dir, host+".ext4") }
@@ -94,18 +89,23 @@ func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 	}
 }
 
-// fill leaves no room on the disk of a host.
+// fill leaves no room on the disk of a host. What fills it has no content, which takes no room here.
 func (r *rig) fill(host string) error {
 	f, err := os.Create(filepath.Join(r.inside(host), "fill"))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	block := make([]byte, 64<<10)
-	for range smallDisk / len(block) {
-		if _, err := f.Write(block); err != nil {
-			return nil // full, which is what is wanted
+	at := int64(0)
+	for size := int64(1 << 30); size >= 4<<10; {
+		if err := unix.Fallocate(int(f.Fd()), 0, at, size); err != nil {
+			size /= 2
+			continue
 		}
+		at += size
+	}
+	if at == 0 {
+		return fmt.Errorf("nothing could be taken of the disk of %s", host)
 	}
 	return nil
 }

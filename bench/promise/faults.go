@@ -60,6 +60,10 @@ func cutting(one, other []string) step {
 	return func(_ context.Context, r *rig) error { return r.cut(true, one, other) }
 }
 
+func isolating(hosts ...string) step {
+	return func(_ context.Context, r *rig) error { return r.isolate(hosts...) }
+}
+
 func mending(_ context.Context, r *rig) error { return r.mend() }
 
 // oneWay cuts all ways from a host to others of the fleet, or to it.
@@ -111,6 +115,7 @@ func several() fault {
 // smallSide cuts the leader and an edge off from all others.
 func smallSide(ctx context.Context, r *rig) error {
 	return leading(func(r *rig, leader string) error {
+		r.hush("e1")
 		return r.cut(true, []string{leader, "e1"}, r.fleet(leader, "e1"))
 	})(ctx, r)
 }
@@ -162,12 +167,10 @@ func pauses() []fault {
 }
 
 func cuts() []fault {
+	often := in(isolating("e3"), waiting(5*second), mending, waiting(2*second))
 	return []fault{
-		{name: "cut-edge", title: "an edge is cut off for longer than max_disconnected", begin: func(_ context.Context, r *rig) error { return r.cut(true, []string{"e1"}, r.fleet("e1")) }, hold: long, heal: mending},
-		{name: "cut-edge-often", title: "an edge is cut off for 5 s again and again", begin: func(ctx context.Context, r *rig) error {
-			once := in(func(_ context.Context, r *rig) error { return r.cut(true, []string{"e3"}, r.fleet("e3")) }, waiting(5*second), mending, waiting(2*second))
-			return in(once, once, once)(ctx, r)
-		}, heal: nothing},
+		{name: "cut-edge", title: "an edge is cut off for longer than max_disconnected", begin: isolating("e1"), hold: long, heal: mending},
+		{name: "cut-edge-often", title: "an edge is cut off for 5 s again and again", begin: in(often, often, often), heal: nothing},
 		{name: "cut-from-edge", title: "nothing that an edge sends to the fleet arrives", begin: oneWay("e1", true), hold: long, heal: mending},
 		{name: "cut-to-edge", title: "nothing that the fleet sends to an edge arrives", begin: oneWay("e1", false), hold: long, heal: mending},
 		{name: "cut-from-leader", title: "nothing that the leader sends to the fleet arrives", begin: func(ctx context.Context, r *rig) error {
@@ -185,8 +188,6 @@ func cuts() []fault {
 		{name: "cut-start-on-small-side", title: "an edge starts on the small side of a cut, with the leader of before", begin: in(killing("e1"), smallSide, waiting(3*second), starting("e1")), hold: 18 * second, heal: mending},
 		{name: "cut-ring", title: "the links between two control nodes are cut in turn", begin: in(cutting([]string{"c1"}, []string{"c2"}), waiting(6*second), mending, cutting([]string{"c2"}, []string{"c3"}), waiting(6*second), mending,
 			cutting([]string{"c3"}, []string{"c1"}), waiting(6*second)), heal: mending},
-		{name: "cut-origin-fails", title: "an edge is cut off from the fleet and from the origin", begin: func(_ context.Context, r *rig) error {
-			return r.cut(true, []string{"e1"}, append(r.fleet("e1"), hostOrigin))
-		}, hold: long, heal: mending},
+		{name: "cut-origin-fails", title: "an edge is cut off from the fleet and from the origin", begin: in(isolating("e1"), cutting([]string{"e1"}, []string{hostOrigin})), hold: long, heal: mending},
 	}
 }

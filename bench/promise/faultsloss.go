@@ -89,9 +89,9 @@ func wipe(hosts ...string) step {
 // outgrowing purges until the log has more than it had when all of it was taken down, as a log that uses sequences twice looks right then.
 func outgrowing(ctx context.Context, r *rig) error {
 	want := r.check.acknowledged() + 20
-	q := purgeRequest{URLs: []string{urlOf(r.objects[0].path)}}
 	for n, end := 0, time.Now().Add(25*second); n < want && time.Now().Before(end); {
-		if _, err := r.purge(ctx, q, "URL "+r.objects[0].path, "e1", r.objects[:1], 0); err == nil {
+		o := r.objects[len(r.objects)-1-n%(quietGroups*inGroup)]
+		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o}, 0); err == nil {
 			n++
 		} else if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
@@ -122,7 +122,7 @@ func losses() []fault {
 			return nil
 		}
 	}
-	away := func(_ context.Context, r *rig) error { return r.cut(true, []string{"e3"}, r.fleet("e3")) }
+	away := isolating("e3")
 	old := func(hosts ...string) step {
 		return in(killing(hosts...), backup(hosts...), starting(hosts...), waiting(8*second), away, killing(hosts...), restore(hosts...), starting(hosts...), outgrowing)
 	}
@@ -160,9 +160,9 @@ func losses() []fault {
 		{name: "power-controls", title: "all control nodes lose power, again and again", setup: setup{ownDisk: controls()}, begin: again(controls()...), hold: 2 * second, heal: nothing},
 		{name: "power-all", title: "all machines of the fleet lose power", setup: setup{ownDisk: append(edges(), controls()...)}, begin: in(power(append(edges(), controls()...)...), starting(append(controls(), edges()...)...)),
 			hold: 4 * second, heal: nothing},
-		{name: "disk-full-control", title: "the disk of the only control node is full for 15 s", setup: setup{controls: 1, smallDisk: []string{"c1"}}, begin: fill("c1"), hold: 15 * second, heal: unfill("c1")},
-		{name: "disk-full-one", title: "the disk of one of three control nodes is full for 15 s", setup: setup{smallDisk: []string{"c2"}}, begin: fill("c2"), hold: 15 * second, heal: unfill("c2")},
-		{name: "disk-full-all", title: "the disks of all control nodes are full for 15 s", setup: setup{smallDisk: controls()}, begin: in(fill("c1"), fill("c2"), fill("c3")), hold: 15 * second, heal: in(unfill("c1"), unfill("c2"), unfill("c3"))},
+		{name: "disk-full-control", title: "the disk of the only control node is full for 15 s", setup: setup{controls: 1, ownDisk: []string{"c1"}}, begin: fill("c1"), hold: 15 * second, heal: unfill("c1")},
+		{name: "disk-full-one", title: "the disk of one of three control nodes is full for 15 s", setup: setup{ownDisk: []string{"c2"}}, begin: fill("c2"), hold: 15 * second, heal: unfill("c2")},
+		{name: "disk-full-all", title: "the disks of all control nodes are full for 15 s", setup: setup{ownDisk: controls()}, begin: in(fill("c1"), fill("c2"), fill("c3")), hold: 15 * second, heal: in(unfill("c1"), unfill("c2"), unfill("c3"))},
 	}
 }
 
@@ -298,6 +298,6 @@ func clocks() []fault {
 		all = append(all, fault{name: c.name, title: "the clocks of an edge and a control node step by " + c.by.String() + ", and back", begin: in(step(c.by, "e1", "c1"), waiting(6*second), step(0, "e1", "c1")),
 			hold: 3 * second, heal: nothing})
 	}
-	return append(all, fault{name: "clock-1h-cut", title: "the clock of an edge that is cut off steps back by 1h", begin: in(func(_ context.Context, r *rig) error { return r.cut(true, []string{"e1"}, r.fleet("e1")) }, waiting(4*second), step(-time.Hour, "e1")),
+	return append(all, fault{name: "clock-1h-cut", title: "the clock of an edge that is cut off steps back by 1h", begin: in(isolating("e1"), waiting(4*second), step(-time.Hour, "e1")),
 		hold: long, heal: in(step(0, "e1"), mending)})
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -71,6 +72,13 @@ func (x *reader) read(ctx context.Context, o object, judge func(expectation, int
 	return nil
 }
 
+// isQuiet reports whether an object is not to be asked of a host for now.
+func (r *rig) isQuiet(host string, o object) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.quiet[host] && slices.ContainsFunc(r.objects[max(0, len(r.objects)-quietGroups*inGroup):], func(q object) bool { return q.path == o.path })
+}
+
 // fetch asks for a path and judges nothing.
 func (x *reader) fetch(ctx context.Context, path string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, urlOf(path), nil)
@@ -102,6 +110,9 @@ func (x *reader) run(ctx context.Context) {
 			return
 		case <-time.After(readEvery):
 			o = r.objects[rand.IntN(len(r.objects))]
+		}
+		if r.isQuiet(x.host, o) {
+			continue
 		}
 		if err := x.read(ctx, o, r.check.answered); err != nil && ctx.Err() == nil {
 			r.check.failed()

@@ -26,9 +26,10 @@ type object struct {
 }
 
 const (
-	groups     = 6
-	inGroup    = 4
-	floodCount = 50
+	groups      = 6
+	quietGroups = 2 // the last ones
+	inGroup     = 4
+	floodCount  = 50
 )
 
 // allObjects are those that readers ask for: in each group two that are strict, one of them of several chunks, and two that may be served stale.

@@ -126,15 +126,20 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 	var all []Result
 	for range max(1, o.Runs) {
 		for _, f := range some {
-			res, err := try(ctx, o, f)
-			if err != nil {
-				return all, fmt.Errorf("%s: %w", f.name, err)
+			res, bad := try(ctx, o, f)
+			if ctx.Err() != nil {
+				return all, errors.Join(err, context.Cause(ctx))
+			}
+			if bad != nil { // the others are tried all the same
+				err = errors.Join(err, fmt.Errorf("%s: %w", f.name, bad))
+				fmt.Fprintf(o.Log, "%s %-28s failed: %v\n", time.Now().Format(time.TimeOnly), f.name, bad)
+				continue
 			}
 			all = append(all, res)
 			fmt.Fprintf(o.Log, "%s %s\n", time.Now().Format(time.TimeOnly), res)
 		}
 	}
-	return all, nil
+	return all, err
 }
 
 const (

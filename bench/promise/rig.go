@@ -44,8 +44,7 @@ type setup struct {
 	disk         string        // of edges; empty means 1GiB
 	clone        bool          // e2 has a second machine, which is not started
 	credential   bool          // e2 has a credential that is limited to the site www, in place of the fleet key
-	smallDisk    []string
-	ownDisk      []string // hosts whose folder is a file system of its own, which can lose power
+	ownDisk      []string      // hosts whose folder is a file system of its own, which can lose power or fill up
 	disconnected time.Duration
 }
 
@@ -64,6 +63,7 @@ type rig struct {
 	sites   map[string]string // by node: the name of the site in its fleet file
 	grown   map[string]int    // by node: how many control nodes its fleet file has, if not those of setup
 	sent    int
+	quiet   map[string]bool        // by host: readers leave the quiet objects alone
 	urgent  map[string]chan string // by host: objects to read at once
 }
 
@@ -123,7 +123,7 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 		s.disconnected = 10 * time.Second
 	}
 	r = &rig{options: o, setup: s, objects: allObjects(), check: newChecker(s.disconnected), running: map[string]*world.Process{}, sites: map[string]string{},
-		grown: map[string]int{}, urgent: map[string]chan string{}}
+		grown: map[string]int{}, urgent: map[string]chan string{}, quiet: map[string]bool{}}
 	r.origin = newOrigin(append(floodObjects(), r.objects...)...)
 	if s.groups > 0 {
 		r.objects = r.objects[:s.groups*inGroup]
@@ -317,7 +317,28 @@ func (r *rig) fleet(but ...string) []string {
 }
 
 // mend takes all cuts back.
-func (r *rig) mend() error { return r.world.SetLinks("", func(l *world.Link) { l.Cut = false }) }
+func (r *rig) mend() error {
+	err := r.world.SetLinks("", func(l *world.Link) { l.Cut = false })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.quiet)
+	return err
+}
+
+// isolate cuts edges off from all others, but clients and the origin.
+func (r *rig) isolate(hosts ...string) error {
+	r.hush(hosts...)
+	return r.cut(true, hosts, r.fleet(hosts...))
+}
+
+// hush has nobody ask hosts for the quiet objects until all is mended, so that what they have of these stays as it is.
+func (r *rig) hush(hosts ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range hosts {
+		r.quiet[h] = true
+	}
+}
 
 // leader is the control node that last said that it leads the log of purges, in its log.
 func (r *rig) leader() (string, error) {
