@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,12 +87,17 @@ func wipe(hosts ...string) step {
 	}
 }
 
-// outgrowing purges until the log has more than it had when all of it was taken down, as a log that uses sequences twice looks right then.
+// outgrowing purges the quiet objects, and then something else until the log has more than it had when all of it was taken down: a log that uses sequences twice looks
+// right then, and who was away never hears of the first purges.
 func outgrowing(ctx context.Context, r *rig) error {
 	want := r.check.acknowledged() + 20
-	for n, end := 0, time.Now().Add(25*second); n < want && time.Now().Before(end); {
-		o := r.objects[len(r.objects)-1-n%(quietGroups*inGroup)]
-		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o}, 0); err == nil {
+	of := slices.Concat(r.objects[len(r.objects)-quietGroups*inGroup:], floodObjects())
+	for n, end := 0, time.Now().Add(30*second); n < want && time.Now().Before(end); {
+		o, wait := of[min(n, quietGroups*inGroup)], time.Duration(0)
+		if n < quietGroups*inGroup {
+			wait = 300 * time.Millisecond
+		}
+		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o}, wait); err == nil {
 			n++
 		} else if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
@@ -151,8 +157,8 @@ func losses() []fault {
 			heal: in(killing(controls()...), wipe(controls()...), starting(controls()...))},
 		{name: "wipe-two-controls-only", title: "two of three control nodes lose their disks while an edge is away, and come back with none", begin: in(away, killing("c1", "c2"), wipe("c1", "c2"), starting("c1", "c2")), hold: 8 * second,
 			heal: in(mending, waiting(5*second), killing(controls()...), wipe(controls()...), starting(controls()...))},
-		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away", begin: old("c1"), hold: 3 * second, heal: mending},
-		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 3 * second, heal: mending},
+		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away", begin: old("c1"), hold: 5 * second, heal: mending},
+		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 5 * second, heal: mending},
 		{name: "purge-records", title: "an edge loses its purge records, and not its objects", begin: in(killing("e1"), drop("purges"), waiting(second), starting("e1")), hold: 6 * second, heal: nothing},
 		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away", begin: in(killing(controls()...), killing("e1"), drop("purges"), starting("e1")), hold: 8 * second, heal: starting(controls()...)},
 		{name: "power-edges-new", title: "all edges lose power in the first seconds of their lives", setup: setup{ownDisk: edges()}, begin: again(edges()...), hold: 2 * second, heal: nothing},
