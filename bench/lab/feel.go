@@ -13,12 +13,21 @@ import (
 // The ways to an object.
 const (
 	wayDirect = "direct"    // to the origin
+	wayCloses = "closes"    // to the origin, which closes each connection; of pages alone
 	wayCold   = "miss-cold" // through an edge that has neither the object nor a connection to the origin
 	wayWarm   = "miss"      // through an edge that has a connection
 	wayHit    = "hit"
 )
 
 func ways() []string { return []string{wayDirect, wayCold, wayWarm, wayHit} }
+
+// waysTo are the ways to a body.
+func waysTo(body string) []string {
+	if body == "page" {
+		return append(ways(), wayCloses)
+	}
+	return ways()
+}
 
 func protocols() []string { return []string{"h1", "h2", "h3"} }
 
@@ -102,8 +111,8 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 					return nil, err
 				}
 			}
-			for _, way := range ways() {
-				if way == wayDirect && proto == "h3" {
+			for _, way := range waysTo(b.name) {
+				if (way == wayDirect || way == wayCloses) && proto == "h3" {
 					continue // this nginx has none
 				}
 				n := stay
@@ -125,7 +134,7 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 	}
 	var out []feltCase
 	for _, proto := range protocols() {
-		for _, way := range ways() {
+		for _, way := range waysTo(b.name) {
 			if s := samples[[2]string{proto, way}]; len(s) > 0 {
 				out = append(out, feltCase{City: string(c.place), Body: b.name, Proto: proto, Way: way, Samples: s})
 			}
@@ -136,13 +145,13 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 
 // visitOf makes one visit, and makes sure that it was of the kind that it was to be.
 func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n int) (timing, error) {
-	host := map[string]string{wayDirect: hostOrigin, wayCold: hostCold, wayWarm: hostWWW, wayHit: hostWWW}[way]
-	want := map[string]string{wayDirect: "", wayCold: "fwd=", wayWarm: "fwd=", wayHit: "; hit"}[way]
+	host := map[string]string{wayDirect: hostOrigin, wayCloses: hostCloses, wayCold: hostCold, wayWarm: hostWWW, wayHit: hostWWW}[way]
+	want := map[string]string{wayDirect: "", wayCloses: "", wayCold: "fwd=", wayWarm: "fwd=", wayHit: "; hit"}[way]
 	t, err := l.clients[c.key].visit(ctx, visit{Proto: proto, Host: host, Paths: paths(b.name, n), Size: bodies()[b.name]})
 	if err == nil && t.Err != "" {
 		err = fmt.Errorf("%s", t.Err)
 	}
-	if err == nil && (!strings.Contains(t.Cache, want) || way != wayDirect && t.Addr != address(c.edge)) {
+	if err == nil && (!strings.Contains(t.Cache, want) || want != "" && t.Addr != address(c.edge)) {
 		err = fmt.Errorf("got it from %s with %q", t.Addr, t.Cache)
 	}
 	if err != nil {

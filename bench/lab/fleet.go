@@ -20,6 +20,7 @@ const (
 	hostTwo    = "two.example.com"    // with the nearest two
 	hostCold   = "cold.example.com"   // whose origin closes each connection, so that each miss makes a new one
 	hostOrigin = "origin.example.com" // the origin itself
+	hostCloses = "closes.example.com" // the origin itself, which closes each connection after a response
 )
 
 // operator is the host of who deploys.
@@ -128,9 +129,9 @@ func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
 	if err != nil {
 		return err
 	}
-	zone := fmt.Sprintf("$ORIGIN example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\n@ NS ns2\nns1 A %s\nns2 A %s\norigin A %s\n",
+	zone := fmt.Sprintf("$ORIGIN example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\n@ NS ns2\nns1 A %s\nns2 A %s\norigin A %s\ncloses A %[3]s\n",
 		address("ns1"), address("ns2"), address("origin"))
-	if err := makeCertificates(dir, []string{hostWWW, hostTwo, hostCold, hostOrigin}); err != nil {
+	if err := makeCertificates(dir, []string{hostWWW, hostTwo, hostCold, hostOrigin, hostCloses}); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{"fleet.yaml": fleet, "zone": zone, "fleet.key": strings.Repeat("secret", 8) + "\n", "nginx.conf": nginxConf(dir)} {
@@ -180,12 +181,14 @@ http {
     location ~ ^/(1k|1m|20m|page|asset|short)/ { try_files /$1.bin =404; }
   }
   server {
+    listen 443 ssl http2;
     listen 8443 ssl;
+    server_name %[2]s;
     keepalive_timeout 0;
     location ~ ^/(1k|1m|20m|page|asset|short)/ { try_files /$1.bin =404; }
   }
 }
-`, dir)
+`, dir, hostCloses)
 }
 
 // resolver is the command line of a caching resolver. With subnets it tells name servers whose question it is.

@@ -86,7 +86,7 @@ func quantile(all []float64, q float64) float64 {
 
 // find gives the samples of a case.
 func (r *report) find(city, body, proto, way string) []timing {
-	if way == wayDirect && proto == "h3" {
+	if (way == wayDirect || way == wayCloses) && proto == "h3" {
 		proto = "h2" // there is no other to compare with
 	}
 	for _, c := range r.Cases {
@@ -122,8 +122,11 @@ func (r *report) judgeFeel() {
 		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold <= 1.15, fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version has none
-			r.judge(page <= 1, fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to an origin that keeps them", pageObjects, proto), "%.2f; %.2f when the origin keeps them",
-				page, r.ratio(city, "page", proto, wayWarm, lastOf))
+			straight := medianOf(r.find(city, "page", proto, wayCloses), lastOf)
+			closes := medianOf(r.find(city, "page", proto, wayCold), lastOf) / straight
+			r.judge(straight > 0 && closes <= 1,
+				fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to that origin", pageObjects, proto),
+				"%.2f; %.2f of going to an origin that keeps connections, and %.2f when the edge's origin keeps them too", closes, page, r.ratio(city, "page", proto, wayWarm, lastOf))
 			r.why(pageReason)
 		}
 		if len(r.find(city, "20m", proto, wayHit)) == 0 {
