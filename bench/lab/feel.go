@@ -13,7 +13,7 @@ import (
 // The ways to an object.
 const (
 	wayDirect = "direct"    // to the origin
-	wayCloses = "closes"    // to the origin, which closes each connection; of pages alone
+	wayCloses = "closes"    // to the origin, which closes each connection; of pages over HTTP/1.1 alone
 	wayCold   = "miss-cold" // through an edge that has neither the object nor a connection to the origin
 	wayWarm   = "miss"      // through an edge that has a connection
 	wayHit    = "hit"
@@ -22,8 +22,8 @@ const (
 func ways() []string { return []string{wayDirect, wayCold, wayWarm, wayHit} }
 
 // waysTo are the ways to a body.
-func waysTo(body string) []string {
-	if body == "page" {
+func waysTo(body, proto string) []string {
+	if body == "page" && proto == "h1" { // over HTTP/2 one connection has all of a page
 		return append(ways(), wayCloses)
 	}
 	return ways()
@@ -111,8 +111,8 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 					return nil, err
 				}
 			}
-			for _, way := range waysTo(b.name) {
-				if (way == wayDirect || way == wayCloses) && proto == "h3" {
+			for _, way := range waysTo(b.name, proto) {
+				if way == wayDirect && proto == "h3" {
 					continue // this nginx has none
 				}
 				n := stay
@@ -134,7 +134,7 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 	}
 	var out []feltCase
 	for _, proto := range protocols() {
-		for _, way := range waysTo(b.name) {
+		for _, way := range waysTo(b.name, proto) {
 			if s := samples[[2]string{proto, way}]; len(s) > 0 {
 				out = append(out, feltCase{City: string(c.place), Body: b.name, Proto: proto, Way: way, Samples: s})
 			}

@@ -86,7 +86,7 @@ func quantile(all []float64, q float64) float64 {
 
 // find gives the samples of a case.
 func (r *report) find(city, body, proto, way string) []timing {
-	if (way == wayDirect || way == wayCloses) && proto == "h3" {
+	if way == wayDirect && proto == "h3" {
 		proto = "h2" // there is no other to compare with
 	}
 	for _, c := range r.Cases {
@@ -122,12 +122,7 @@ func (r *report) judgeFeel() {
 		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
 		r.judge(cold > 0 && cold <= 1.15, fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version has none
-			straight := medianOf(r.find(city, "page", proto, wayCloses), lastOf)
-			closes := medianOf(r.find(city, "page", proto, wayCold), lastOf) / straight
-			r.judge(straight > 0 && closes <= 1,
-				fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to that origin", pageObjects, proto),
-				"%.2f; %.2f of going to an origin that keeps connections, and %.2f when the edge's origin keeps them too", closes, page, r.ratio(city, "page", proto, wayWarm, lastOf))
-			r.why(pageReason)
+			r.judgePage(city, proto, page)
 		}
 		if len(r.find(city, "20m", proto, wayHit)) == 0 {
 			continue // nor these
@@ -138,9 +133,21 @@ func (r *report) judgeFeel() {
 	}
 }
 
-const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
+// judgePage holds a page of an origin that closes each connection to the goal, which over HTTP/1.1 is the time of
+// going to that origin. kept is its time over that of going to an origin that keeps connections.
+func (r *report) judgePage(city, proto string, kept float64) {
+	goal := fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to ", pageObjects, proto)
+	warm := r.ratio(city, "page", proto, wayWarm, lastOf)
+	straight := medianOf(r.find(city, "page", proto, wayCloses), lastOf)
+	if straight == 0 {
+		r.judge(kept <= 1, goal+"an origin that keeps them", "%.2f; %.2f when the edge's origin keeps them", kept, warm)
+		return
+	}
+	closes := medianOf(r.find(city, "page", proto, wayCold), lastOf) / straight
+	r.judge(closes <= 1, goal+"it", "%.2f; %.2f of going to an origin that keeps them, and %.2f when the edge's origin keeps them", closes, kept, warm)
+}
 
-const pageReason = "The edge opens connections in advance, but an object of 20 KiB takes a round trip more on a new one, whose window is small, than on those that the client goes on using; over HTTP/1.1 six objects at a time wait for that."
+const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
 
 // readReport reads what was measured before.
 func readReport(file string) (*report, error) {

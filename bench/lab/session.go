@@ -49,11 +49,14 @@ func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, e
 	}}
 	t.Protocols.SetHTTP1(proto == "h1")
 	t.Protocols.SetHTTP2(proto == "h2")
-	conn, err := t.NewClientConn(ctx, "https", net.JoinHostPort(host, "443"))
+	connect := func(ctx context.Context) (*http.ClientConn, error) {
+		return t.NewClientConn(ctx, "https", net.JoinHostPort(host, "443"))
+	}
+	conn, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &sessionTCP{conn, map[string]int{"h1": 1, "h2": 2}[proto]}, nil
+	return &sessionTCP{conn: conn, connect: connect, major: map[string]int{"h1": 1, "h2": 2}[proto]}, nil
 }
 
 // dialFirst tries the addresses in their order, the next one when one has failed or has been silent for a quarter of a second (RFC 8305), and gives the first session.
@@ -106,20 +109,33 @@ func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, ho
 }
 
 type sessionTCP struct {
-	*http.ClientConn
-	major int // of the protocol's version
+	conn    *http.ClientConn
+	connect func(context.Context) (*http.ClientConn, error)
+	major   int  // of the protocol's version
+	over    bool // the server closes the connection after the response before
 }
 
 func (s *sessionTCP) ask(r *http.Request) (*http.Response, error) {
-	resp, err := s.RoundTrip(r)
+	if s.over {
+		_ = s.conn.Close()
+		conn, err := s.connect(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		s.conn = conn
+	}
+	resp, err := s.conn.RoundTrip(r)
 	if err == nil && resp.ProtoMajor != s.major {
 		resp.Body.Close()
 		return nil, fmt.Errorf("the server speaks %s", resp.Proto)
 	}
+	if s.major == 1 { // over HTTP/2 requests share the session
+		s.over = err == nil && resp.Close
+	}
 	return resp, err
 }
 
-func (s *sessionTCP) close() { _ = s.ClientConn.Close() }
+func (s *sessionTCP) close() { _ = s.conn.Close() }
 
 type sessionH3 struct {
 	conn      *quic.Conn
