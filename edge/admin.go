@@ -234,13 +234,22 @@ func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, errorResponse{fmt.Sprintf("read the purge: %v", err)})
 		return
 	}
+	wait := r.URL.Query().Get("wait") == "all"
+	if wait {
+		end, err := s.purgeWaits.begin(grantOf(r.Context()))
+		if err != nil {
+			failPurge(w, failNative, http.StatusServiceUnavailable, err)
+			return
+		}
+		defer end()
+	}
 	seq, status, err := s.purgeFor(r.Context(), req)
 	if err != nil {
 		failPurge(w, failNative, status, err)
 		return
 	}
 	resp := PurgeResponse{Sequence: seq}
-	if r.URL.Query().Get("wait") == "all" {
+	if wait {
 		limit, err := time.ParseDuration(r.URL.Query().Get("limit"))
 		if err != nil || limit <= 0 || limit > maxWait {
 			limit = defaultWait

@@ -62,6 +62,7 @@ type Server struct {
 	notUnderstood atomic.Uint64
 	sites         atomic.Pointer[sites]
 	tokens        atomic.Pointer[[]Token]
+	purgeWaits    purgeWaits
 	cache         *cache
 	flights       *flights
 	metrics       *metrics

@@ -47,6 +47,7 @@ func (s *Server) allTokens() []Token {
 
 // grant is what a client may do.
 type grant struct {
+	token  [32]byte // hash of the secret; zero where there are no tokens
 	scopes []string // nil means all
 	sites  []string // nil means all
 }
@@ -82,7 +83,7 @@ func (s *Server) grant(secret string) *grant {
 	var g *grant
 	for _, t := range s.allTokens() {
 		if is(t.Secret) {
-			g = &grant{scopes: append([]string{}, t.Scopes...)}
+			g = &grant{token: got, scopes: append([]string{}, t.Scopes...)}
 			if len(t.Sites) > 0 {
 				g.sites = t.Sites
 			}
