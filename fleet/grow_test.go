@@ -237,6 +237,10 @@ func TestGrowAndShrink(t *testing.T) {
 	all[0].start(t)
 	membersAre(t, admin, all...)
 	purges.more(t)
+	later.check(t, young)
+	purges.check(t, old, young)
+	agree(t, all...)
+	purges = purgeOn(t, dial(t, one, "lhr1", RoleEdge))
 
 	all[0].among(one...)
 	all[0].restart(t)
@@ -322,6 +326,66 @@ func TestReplaceControlNodes(t *testing.T) {
 		purges.more(t)
 	}
 	purges.check(t, edge)
+}
+
+// agree waits until control nodes have the same log, to its last entry.
+func agree(t *testing.T, nodes ...*control) {
+	t.Helper()
+	until(t, "the copies of the log are the same", func() bool {
+		var ends []logEnd
+		for _, c := range nodes {
+			s, err := c.copyState(t.Context())
+			if err != nil {
+				return false
+			}
+			ends = append(ends, s.logEnd)
+		}
+		return ends[0].Mark != 0 && len(slices.Compact(ends)) == 1
+	})
+}
+
+// Two of three control nodes lose their disks. Without the third they begin no other log, and confirm no end of one;
+// with it nothing is lost.
+func TestTwoLoseTheirDisks(t *testing.T) {
+	t.Parallel()
+	all := makeControl(t, t.TempDir(), 3)
+	for _, c := range all {
+		c.start(t)
+	}
+	admin := dial(t, all, "deploy", RoleAdmin)
+	edge := keep(t, dial(t, all, "hel1", RoleEdge), Position{})
+	seq := appendPurge(t, admin, 0)
+	replicasOf(t, admin, 3)
+	until(t, "the edge has it", func() bool { return edge.Applied().Seq == seq })
+	before := edge.Applied()
+	for _, c := range all {
+		c.stop()
+	}
+	for _, c := range all[1:] {
+		if err := os.RemoveAll(c.Dir); err != nil {
+			t.Fatal(err)
+		}
+		c.start(t)
+	}
+	other := dial(t, all[1:], "nyc1", RoleEdge)
+	until(t, "a node that lost its disk takes an edge", func() bool { return other.conn.IsConnected() })
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if at, _, err := other.position(short(t)); err == nil {
+			t.Fatalf("without the node that has the log it ends at %+v", at)
+		}
+	}
+	all[0].start(t)
+	if next := appendPurge(t, admin, 1); next != seq+1 {
+		t.Errorf("after %d comes %d", seq, next)
+	}
+	replicasOf(t, admin, 3)
+	agree(t, all...)
+	until(t, "the edge goes on", func() bool { return edge.Applied().Seq == seq+1 && edge.Proven() })
+	edge.mu.Lock()
+	defer edge.mu.Unlock()
+	if now := edge.Applied(); now.Log != before.Log || len(edge.lost) > 0 {
+		t.Errorf("an edge was at %+v and is at %+v, and took all as stale at %v", before, now, edge.lost)
+	}
 }
 
 // As long as one control node of the fleet file is away that may have the log, the others begin no other one.

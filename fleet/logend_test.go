@@ -93,8 +93,15 @@ func deliversAll(t *testing.T, c *control) bool {
 	return list.Err() == nil && here > 0 && elsewhere == 0
 }
 
+func (r *Registry) lastTouched() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.touched
+}
+
 // A control node that is cut off from the others, but takes itself for the leader of the log, gives
-// an edge no trust in what it has.
+// an edge no trust in what it has, nor a name server in what it knows of other nodes, and takes
+// neither drains nor challenges.
 func TestCutOffLeader(t *testing.T) {
 	t.Parallel()
 	nodes, cut := apart(t, 3)
@@ -116,15 +123,49 @@ func TestCutOffLeader(t *testing.T) {
 	appendPurge(t, purger, 1)
 	until(t, "the edge is in touch", edge.InTouch)
 	until(t, "what delivers the log to it is on its control node", func() bool { return deliversAll(t, lead) })
+	watching := &Registry{Client: dial(t, []*control{lead}, "ns1", RoleGeoDNS)}
+	renewing := &Registry{Client: dial(t, []*control{lead}, "ns2", RoleGeoDNS), Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	serveRegistry(t, watching)
+	serveRegistry(t, renewing)
+	until(t, "name servers are in touch", func() bool { return !watching.lastTouched().IsZero() && !renewing.lastTouched().IsZero() })
+	client := dial(t, []*control{lead}, "sgp1", RoleEdge)
+	_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "before"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cut(at, true)
 	seq := appendPurge(t, purger, 2)
 	acknowledged := time.Now()
+	taken := make(chan string, 2)
+	go func() {
+		if client.Drain(t.Context(), "hel1", true) == nil {
+			taken <- "a drain"
+		}
+		taken <- ""
+	}()
+	go func() {
+		_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "after"})
+		if err == nil {
+			taken <- "a challenge"
+		}
+		taken <- ""
+	}()
 	until(t, "the edge notices", func() bool {
 		if touched := edge.touched.Load(); edge.Applied().Seq < seq && touched.After(acknowledged) {
 			t.Fatalf("the edge was told %v after a purge was acknowledged that it lacks nothing", touched.Sub(acknowledged))
 		}
 		return !edge.InTouch()
 	})
+	for range 2 {
+		if what := <-taken; what != "" {
+			t.Errorf("%s was taken without a majority", what)
+		}
+	}
+	for _, r := range []*Registry{watching, renewing} {
+		if touched := r.lastTouched(); touched.After(acknowledged) {
+			t.Errorf("%s takes what it knows of other nodes for true %v after the cut", r.Client.Node, touched.Sub(acknowledged))
+		}
+	}
 	cut(at, false)
 	until(t, "the edge is in touch again", edge.InTouch)
 	if have := edge.Applied().Seq; have < seq {
