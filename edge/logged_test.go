@@ -56,6 +56,26 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 	}
 }
 
+// What says that the log lost purges makes everything stale, and is no purge of a node that may purge one site.
+func TestLostPurges(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
+	e.get("/a").wants(t, 200, "a")
+	if l := ParseLogged("www", LostPurges); l.Lost {
+		t.Error("a node that may purge one site says so")
+	}
+	l := ParseLogged("", LostPurges)
+	if err := e.Apply([]Logged{l}, storage.Position{Log: 1, Seq: 1}); err != nil || !l.Lost {
+		t.Fatal(l, err)
+	}
+	if a := e.get("/a"); a.cacheStatus()["fwd"] != "stale" {
+		t.Errorf("what it had is used without validation: %v", a.cacheStatus())
+	}
+	if a := e.admin("GET", "/metrics", ""); !strings.Contains(a.body, "\nkaiku_edge_purges_not_understood_total 0\n") {
+		t.Error("it is not understood")
+	}
+}
+
 // No purge that edges could not apply gets into the log.
 func TestLongPurgesAreRefused(t *testing.T) {
 	e := newEdge(t, static("a", "Cache-Control: max-age=60"))

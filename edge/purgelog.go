@@ -78,13 +78,23 @@ var ErrNoPurgeLog = errors.New("purge log unavailable")
 // Logged is a purge of the log.
 type Logged struct {
 	Site string // the only one that who made it may purge; "" is any
+	Lost bool   // it is LostPurges
 	PurgeRequest
 }
+
+// LostPurges is the entry of the log by which an edge tells the others that the log lost purges that it has applied:
+// they may lack these, so that they take all that they have as stale. So do earlier versions, which
+// don't understand it.
+var LostPurges = json.RawMessage(`{"lost":true}`)
 
 // ParseLogged reads an entry of the log. One that can't be read, such as that of a newer version, is
 // an empty purge, which Apply takes as everything.
 func ParseLogged(site string, entry []byte) Logged {
 	l := Logged{Site: site}
+	if site == "" && bytes.Equal(entry, LostPurges) {
+		l.Lost = true
+		return l
+	}
 	d := json.NewDecoder(bytes.NewReader(entry))
 	d.DisallowUnknownFields() // a purge must not be half done
 	if err := d.Decode(&l.PurgeRequest); err != nil {
@@ -203,6 +213,11 @@ func (s *Server) Doubt(now storage.Position) error {
 func (s *Server) Apply(requests []Logged, after storage.Position) error {
 	purges := make([]storage.Purge, len(requests))
 	for i, r := range requests {
+		if r.Lost {
+			s.Log.Warn("the purge log lost purges that were acknowledged, which this edge may lack: everything becomes stale")
+			purges[i] = storage.Purge{All: true, Soft: true, Doubt: true}
+			continue
+		}
 		if r.Site != "" && s.exceeds(r.PurgeRequest, r.Site) && !s.hasSite(r.Site) {
 			// Who made it has another fleet file, as when a site is renamed. It may not purge what is of other sites here, and
 			// could mean what is not.

@@ -27,6 +27,9 @@ type Follower struct {
 	Apply func(purges []Logged, after Position) error
 	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or lacks what the edge has not seen.
 	Lost func(now Position) error
+	// Forgot appends a purge, with an ID, that has all edges take what they have as stale: the log lost entries that
+	// were acknowledged, as this edge has applied some, and others may lack them. nil is nobody.
+	Forgot func(ctx context.Context, id string) error
 	// Changed is called after Applied has changed; nil is nobody.
 	Changed func()
 	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it has; 0 means a minute.
@@ -36,6 +39,7 @@ type Follower struct {
 	touched atomic.Pointer[time.Time] // the last moment when nothing was known to lack; nil before the first
 	proven  atomic.Pointer[time.Time] // touched, or nil if that was before the log was asked for anew
 	marks   marks                     // of what was applied last
+	forgot  atomic.Bool               // Forgot is due
 	excused uint64                    // sequence up to which references are not compared, as all is stale that is older
 }
 
@@ -129,7 +133,8 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 	f.proven.Store(nil)
 	if f.lacks(last, first) {
-		if err := f.lose(last); err != nil {
+		have := f.Applied()
+		if err := f.lose(last, have.Seq < first && have.Seq < last.Seq); err != nil {
 			return err
 		}
 	}
@@ -170,8 +175,9 @@ func (f *Follower) lacks(last Position, first uint64) bool {
 	return have.Seq > 0 && have.Seq < first && have.Mark != 0 // nobody can compare it
 }
 
-// lose makes all that the edge has stale.
-func (f *Follower) lose(now Position) error {
+// lose makes all that the edge has stale. trimmed says that the log was so long that it ended entries that the edge
+// lacks; else it lost some.
+func (f *Follower) lose(now Position, trimmed bool) error {
 	if have := f.Applied(); have.Log == 0 {
 		f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", now)
 	} else {
@@ -182,7 +188,9 @@ func (f *Follower) lose(now Position) error {
 		return fmt.Errorf("make everything stale: %w", err)
 	}
 	if now.Log != f.Applied().Log {
-		f.excused = 0
+		f.excused = 0 // and all edges find that it is another log
+	} else if f.Forgot != nil && !trimmed {
+		f.forgot.Store(true)
 	}
 	f.set(now)
 	return nil
@@ -316,6 +324,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 		case <-ctx.Done():
 			return
 		}
+		f.tellForgot(ctx)
 		a := answer{had: f.Applied().Seq, asked: time.Now()}
 		a.at, _, a.err = f.Client.position(ctx)
 		select {
@@ -326,12 +335,25 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	}
 }
 
+// tellForgot calls Forgot if that is due. All edges that notice within a minute or two give the same ID, of which the
+// log takes the first.
+func (f *Follower) tellForgot(ctx context.Context) {
+	if !f.forgot.Load() {
+		return
+	}
+	if err := f.Forgot(ctx, fmt.Sprintf("lost-%d-%d", f.Applied().Log, time.Now().Unix()/60)); err != nil {
+		f.Client.Log.Warn("purge log: tell other edges of purges that were lost", "error", err)
+		return
+	}
+	f.forgot.Store(false)
+}
+
 // apply applies what comes in.
 func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
 	for {
 		if err := f.touch(known.at, known.asked); err != nil {
-			return errors.Join(err, f.lose(known.at))
+			return errors.Join(err, f.lose(known.at, false))
 		}
 		select {
 		case <-ctx.Done():
@@ -358,7 +380,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 		case batch := <-from.incoming:
 			err := f.batch(from, batch)
 			if errors.Is(err, errOtherHistory) {
-				err = errors.Join(err, f.lose(known.at))
+				err = errors.Join(err, f.lose(known.at, false))
 			}
 			if err != nil {
 				return err

@@ -1,11 +1,14 @@
 package fleet
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // apart makes control nodes whose connections to each other can be cut.
@@ -93,6 +96,24 @@ func deliversAll(t *testing.T, c *control) bool {
 	return list.Err() == nil && here > 0 && elsewhere == 0
 }
 
+// leadStream has a control node lead a stream, so that it takes itself for its leader once it is cut off.
+func leadStream(t *testing.T, c *control, stream string) {
+	t.Helper()
+	conn, _, err := inside(c.nats(), userFleet, c.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	until(t, c.Node+" leads "+stream, func() bool {
+		if c.nats().JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
+			return true
+		}
+		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.Node), time.Second)
+		time.Sleep(100 * time.Millisecond)
+		return false
+	})
+}
+
 func (r *Registry) lastTouched() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,9 +150,12 @@ func TestCutOffLeader(t *testing.T) {
 	serveRegistry(t, renewing)
 	until(t, "name servers are in touch", func() bool { return !watching.lastTouched().IsZero() && !renewing.lastTouched().IsZero() })
 	client := dial(t, []*control{lead}, "sgp1", RoleEdge)
-	_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "before"})
-	if err != nil {
-		t.Fatal(err)
+	until(t, "a challenge is taken", func() bool {
+		_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "before"})
+		return err == nil
+	})
+	for _, bucket := range []string{leaseBucket, drainBucket, challengeBucket} {
+		leadStream(t, lead, "KV_"+bucket)
 	}
 	cut(at, true)
 	seq := appendPurge(t, purger, 2)

@@ -1,7 +1,10 @@
 package fleet
 
 import (
+	"context"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -68,6 +71,62 @@ func TestOldBackup(t *testing.T) {
 		if now := e.Applied(); e.timesLost() != 0 || now.Seq != 6 || now.Mark == 0 || now.Mark == old.Mark {
 			t.Errorf("after an upgrade an edge is at %+v, and took all as stale %d times", now, e.timesLost())
 		}
+	}
+}
+
+// An edge that finds that the log lost what it has applied tells the others, which may lack it; one that
+// was away for too long does not.
+func TestLogForgot(t *testing.T) {
+	t.Parallel()
+	c := startControl(t, t.TempDir(), 1)[0]
+	client := dial(t, []*control{c}, "hel1", RoleEdge)
+	for i := range 3 {
+		appendPurge(t, client, i)
+	}
+	end, _, err := client.position(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := end
+	other.Mark++
+	for name, from := range map[string]Position{
+		"another history": other,
+		"beyond":          {Log: end.Log, Seq: 9, Mark: 9},
+		"another log":     {Log: end.Log + 1, Seq: 9, Mark: 9},
+		"the same":        end,
+	} {
+		var mu sync.Mutex
+		ids := map[string]int{}
+		f := &Follower{Client: client, Start: from, Apply: func([]Logged, Position) error { return nil }, Lost: func(Position) error { return nil },
+			Forgot: func(_ context.Context, id string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				ids[id]++
+				if ids[id] == 1 {
+					return ErrUnavailable // it is tried again
+				}
+				return nil
+			}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.Serve(ctx) }()
+		told := func() (n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, times := range ids {
+				n += times
+			}
+			return n
+		}
+		until(t, name+": the edge has asked twice", func() bool {
+			asked := f.touched.Load()
+			return asked != nil && (told() >= 2 || strings.HasPrefix(name, "another log") || name == "the same")
+		})
+		if forgot := name == "another history" || name == "beyond"; (told() >= 2) != forgot {
+			t.Errorf("%s: told of %d times", name, told())
+		}
+		cancel()
+		<-done
 	}
 }
 

@@ -155,8 +155,15 @@ func (l *link) follow(e *edgeNode, conf Edge) {
 			}
 			return e.Apply(requests, storage.Position(after))
 		},
-		Lost:    func(now fleet.Position) error { return e.Doubt(storage.Position(now)) },
+		Lost: func(now fleet.Position) error { return e.Doubt(storage.Position(now)) },
+		Forgot: func(ctx context.Context, id string) error {
+			_, err := l.client.Append(ctx, id, "", edge.LostPurges)
+			return err
+		},
 		Changed: l.registry.Renew}
+	if len(l.allowed) > 0 {
+		l.follower.Forgot = nil // it may not make such a purge
+	}
 	e.Purges, e.Fleet = purgeLog{l}, others{l}
 }
 
