@@ -62,8 +62,9 @@ type NodeStatus struct {
 	Live     bool      `json:"live"`
 	Ready    bool      `json:"ready"` // it serves, and trusts what it has
 	Draining bool      `json:"draining"`
-	Load     float64   `json:"load"`   // 0 to 1, of its capacity
-	Purges   uint64    `json:"purges"` // sequence of the newest that it applied
+	Disk     string    `json:"disk,omitempty"` // of a control node: "scarce", or "full", as purges are refused then
+	Load     float64   `json:"load"`           // 0 to 1, of its capacity
+	Purges   uint64    `json:"purges"`         // sequence of the newest that it applied
 	Started  time.Time `json:"started"`
 	// Behind is how many purges an edge lacks that another one has applied.
 	Behind uint64 `json:"behind,omitempty"`

@@ -111,6 +111,17 @@ type insider struct {
 // deleteConsumer asks for the end of a consumer, which is not waited for. One that stays ends by
 // itself a minute after its last client.
 func (i *insider) deleteConsumer(c *Control, stream, name string) {
+	i.do(c, func(conn *nats.Conn) error {
+		return conn.PublishRequest("$JS.API.CONSUMER.DELETE."+stream+"."+name, "_INBOX.gate", nil)
+	})
+}
+
+// publish answers a node.
+func (i *insider) publish(c *Control, subject string, b []byte) {
+	i.do(c, func(conn *nats.Conn) error { return conn.Publish(subject, b) })
+}
+
+func (i *insider) do(c *Control, do func(*nats.Conn) error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.conn == nil || i.conn.IsClosed() {
@@ -120,7 +131,7 @@ func (i *insider) deleteConsumer(c *Control, stream, name string) {
 		}
 		i.conn = conn
 	}
-	_ = i.conn.PublishRequest("$JS.API.CONSUMER.DELETE."+stream+"."+name, "_INBOX.gate", nil)
+	_ = do(i.conn) // as above
 }
 
 func (i *insider) close() {

@@ -128,7 +128,7 @@ func (c *Control) readAlone(ctx context.Context) (*carried, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	s.SetLoggerV2(natsLog{log: c.Log.With("part", "control")}, false, false, false)
 	s.Start()
 	defer s.WaitForShutdown()
 	defer s.Shutdown()

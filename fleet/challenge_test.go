@@ -229,7 +229,7 @@ func TestChallengesDeadNameServer(t *testing.T) {
 		t.Errorf("with a name server that died just now: %v", err)
 	}
 	c.present(t, challenged, "c")
-	if took := time.Since(began); took < LeaseTime-2*leaseEvery {
+	if took := time.Since(began); took < LeaseTime-2*renewEvery {
 		t.Errorf("the lease of ns2 ended after %v", took)
 	}
 }

@@ -53,7 +53,11 @@ const (
 	maxPurges = 2_000_000
 	// LeaseTime is how long a node counts as live after it was heard of last.
 	LeaseTime = 6 * time.Second
-	// leaseEvery is how often it is heard of.
+	// renewEvery is how often it is heard of, and renewPauses how many times as long as a renewal takes nothing else is
+	// said of it.
+	renewEvery  = 2 * time.Second
+	renewPauses = 5
+	// leaseEvery is how often nodes ask for the end of the purge log, and whether a bucket is the one that it was.
 	leaseEvery = time.Second
 )
 
@@ -186,7 +190,7 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	defer cancel()
 	ack, err := c.js.Publish(ctx, subjectOf(site), b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream), jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return 0, refusal(err)
 	}
 	return ack.Sequence, nil
 }

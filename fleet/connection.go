@@ -212,7 +212,7 @@ func (c *Client) ping(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if !c.conn.IsConnected() {
+		if !c.conn.IsConnected() || age(c.signs.Load().last) < pingEvery {
 			continue
 		}
 		server := c.server()

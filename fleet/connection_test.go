@@ -94,7 +94,7 @@ func TestDeadStayDead(t *testing.T) {
 		if find("nyc1").Live {
 			t.Fatal("it lives again")
 		}
-		return find("ns1").Renewed.After(moved.Add(2 * leaseEvery)) // two rounds with the new watch
+		return find("ns1").Renewed.After(moved.Add(2 * renewEvery)) // two rounds with the new watch
 	})
 }
 

@@ -54,17 +54,25 @@ type Control struct {
 
 	server   atomic.Pointer[server.Server]
 	gate     *gate
-	secret   string        // of the process's own connections to the server
-	group    string        // of control nodes that this one is in; "" is none
-	fresh    bool          // the group had no leader yet, as far as this node knows
-	carrying *carried      // what is being carried over into the group; nil is nothing
-	open     chan struct{} // closed once others may come in
-	noSync   bool          // for benchmarks that fill the log first
+	secret   string                 // of the process's own connections to the server
+	group    string                 // of control nodes that this one is in; "" is none
+	fresh    bool                   // the group had no leader yet, as far as this node knows
+	carrying *carried               // what is being carried over into the group; nil is nothing
+	open     chan struct{}          // closed once others may come in
+	logGroup atomic.Pointer[string] // of the copy of the log here, in Raft; "" is none, nil not known
+	noSync   bool                   // for benchmarks that fill the log first
+	floor    atomic.Int64           // for tests: in place of the one that Room takes
+	rooms    rooms
+	failed   atomic.Pointer[atomic.Bool] // of the server: it could not write something
+	older    bool                        // for tests: as a version that tells nothing of the registry
 	onStep   func(string)
 }
 
 // maxPurge is how large a purge may be, in bytes.
 const maxPurge = 8 << 20
+
+// maxStore is more than all streams may have.
+const maxStore = 1 << 40
 
 // controlStart is how long the embedded server may take to listen.
 const controlStart = 20 * time.Second
@@ -101,8 +109,9 @@ func (c *Control) start() error {
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
-		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: maxGateConns}, // of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
-		MaxPayload:      maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		JetStreamMaxStore: maxStore,                                              // else three quarters of what is free as the process starts, which streams with bounds may not exceed; see Room
+		JetStreamLimits:   server.JSLimitOpts{DefaultMaxConsumers: maxGateConns}, // of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
+		MaxPayload:        maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		DisableJetStreamBanner: true,
 	}
 	if c.group != "" {
@@ -122,7 +131,9 @@ func (c *Control) start() error {
 	if err != nil {
 		return fmt.Errorf("start the control server: %w", err)
 	}
-	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	failed := new(atomic.Bool)
+	c.failed.Store(failed)
+	s.SetLoggerV2(natsLog{c.Log.With("part", "control"), failed}, false, false, false)
 	c.server.Store(s)
 	s.Start()
 	if !s.ReadyForConnections(controlStart) {
@@ -174,7 +185,27 @@ func (c *Control) Serve(ctx context.Context) error {
 	return err
 }
 
+// serve serves with one server after the other, if their logs end.
 func (c *Control) serve(ctx context.Context) error {
+	for {
+		run, end := context.WithCancelCause(ctx)
+		var work sync.WaitGroup
+		work.Go(func() { c.watchLog(run, end) })
+		err := c.serveOnce(run)
+		disabled := errors.Is(context.Cause(run), errDisabled)
+		end(nil)
+		work.Wait()
+		if !disabled || ctx.Err() != nil {
+			return err
+		}
+		if err := c.revive(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// serveOnce serves with one server, until ctx ends.
+func (c *Control) serveOnce(ctx context.Context) error {
 	if c.group != "" {
 		if err := c.gather(ctx); err != nil {
 			return err
@@ -194,13 +225,23 @@ func (c *Control) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	all, err := c.newRoster()
+	if err != nil {
+		return err
+	}
+	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve, "the registry": all.serve, "full disks": c.watchRoom}
+	if c.older {
+		delete(answers, "the registry")
+	}
 	reading, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() {
-		if err := reader.serve(reading); err != nil {
-			c.Log.Error("control plane: nodes can't ask for the end of the purge log", "error", err)
-		}
-	})
+	for what, serve := range answers {
+		work.Go(func() {
+			if err := serve(reading); err != nil {
+				c.Log.Error("control plane: nothing is told of "+what, "error", err)
+			}
+		})
+	}
 	defer work.Wait()
 	defer stop()
 	if removed, err := c.keep(ctx, m.removed); err != nil || !removed {
@@ -298,7 +339,7 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 // permissions are the subjects of a node that may purge some sites only, or all if there are none. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
-	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject}
+	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject, rosterSubject}
 	streams := []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket}
 	if has(RoleEdge) {
 		streams = append(streams, "KV_"+certificateBucket)

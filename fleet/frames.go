@@ -33,7 +33,10 @@ type frames struct {
 	to    io.Writer
 	spend func(cost int) error // waits until the node may send so much; nil is no limit
 	has   consumers
-	buf   []byte
+	// refuse tells why nothing is to be stored, "" being no reason, and answers a message so; nil is never.
+	refuse func() (why string)
+	answer func(reply, why string)
+	buf    []byte
 }
 
 const (
@@ -143,6 +146,17 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	}
 	if err := f.pay(cost); err != nil {
 		return err
+	}
+	if f.refuse != nil && isStored(subject) {
+		if why := f.refuse(); why != "" {
+			if _, err := io.CopyN(io.Discard, f.from, int64(size)); err != nil {
+				return err
+			}
+			if reply != "" {
+				f.answer(reply, why)
+			}
+			return f.drop()
+		}
 	}
 	if strings.HasPrefix(subject, createConsumer) {
 		if sizes != 1 {
@@ -272,14 +286,19 @@ func (f *frames) read(n int) ([]byte, error) {
 
 // end passes on the end of a message.
 func (f *frames) end() error {
-	b, err := f.read(2)
-	if err != nil {
+	if err := f.drop(); err != nil {
 		return err
 	}
-	if string(b) != "\r\n" {
-		return fmt.Errorf("%w: a message that is longer than it says", errFrame)
+	return f.write([]byte("\r\n"))
+}
+
+// drop reads the end of a message.
+func (f *frames) drop() error {
+	b, err := f.read(2)
+	if err == nil && string(b) != "\r\n" {
+		err = fmt.Errorf("%w: a message that is longer than it says", errFrame)
 	}
-	return f.write(b)
+	return err
 }
 
 // checkFields reports whether a header block has nothing but fields that nodes send.

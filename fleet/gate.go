@@ -198,7 +198,8 @@ func (g *gate) pass(raw net.Conn) error {
 		_, _ = io.Copy(timedWriter{client, raw}, out) // ends with either side
 	})
 	has := consumers{g, map[string][]string{}}
-	err = (&frames{who: who, from: in, to: inside, has: has, spend: func(cost int) error { return allowed.spend(g.ctx, cost) }}).copy()
+	err = (&frames{who: who, from: in, to: inside, has: has, spend: func(cost int) error { return allowed.spend(g.ctx, cost) },
+		refuse: g.control.refuses, answer: func(reply, why string) { g.inside.publish(g.control, reply, refused(why)) }}).copy()
 	has.end()
 	raw.Close()
 	inside.Close()

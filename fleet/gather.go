@@ -233,7 +233,7 @@ func (c *Control) startAlone() (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the control server's helper: %w", err)
 	}
-	s.SetLoggerV2(natsLog{c.Log.With("part", "control")}, false, false, false)
+	s.SetLoggerV2(natsLog{log: c.Log.With("part", "control")}, false, false, false)
 	s.Start()
 	return s, nil
 }

@@ -13,7 +13,7 @@ import (
 // What NATS says is told with the level that it has for an operator.
 func TestNatsLog(t *testing.T) {
 	var out bytes.Buffer
-	l := natsLog{slog.New(slog.NewTextHandler(&out, nil))}
+	l := natsLog{log: slog.New(slog.NewTextHandler(&out, nil))}
 	for _, c := range []struct {
 		say   func(string, ...any)
 		text  string

@@ -34,6 +34,8 @@ const (
 const (
 	// endTime bounds a read of a majority.
 	endTime = 2 * time.Second
+	// endEvery is the time from one read to the next, which has all who asked meanwhile share one.
+	endEvery = 50 * time.Millisecond
 	// maxAsking bounds the nodes that wait for the same read. A node asks once at a time.
 	maxAsking = maxGateConns
 	// settlePoll is how often a copy looks whether it has applied what it has on disk.
@@ -184,14 +186,22 @@ func drain(m *nats.Msg, more <-chan *nats.Msg) []*nats.Msg {
 
 // serveEnds answers all who asked before a read began with that read.
 func (r *logReader) serveEnds(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		var asked []*nats.Msg
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case m := <-r.asking:
 			asked = drain(m, r.asking)
 		}
+		pause.Reset(endEvery)
 		end, err := r.read(ctx)
 		if err != nil {
 			end.Error = err.Error()
@@ -216,8 +226,8 @@ func (r *logReader) answer(m *nats.Msg, v any) {
 func (r *logReader) read(ctx context.Context) (logEnd, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
-	inbox := r.conn.NewInbox()
-	sub, err := r.conn.SubscribeSync(inbox)
+	inbox, answers := r.conn.NewInbox(), make(chan *nats.Msg, 64)
+	sub, err := r.conn.ChanSubscribe(inbox, answers) // SubscribeSync makes half a megabyte
 	if err != nil {
 		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
 	}
@@ -229,10 +239,12 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 			return logEnd{}, fmt.Errorf("read the purge log: %w", err)
 		}
 		round, cancel := context.WithTimeout(ctx, wait)
-		for {
-			m, err := sub.NextMsgWithContext(round)
-			if err != nil {
-				break
+		for round.Err() == nil {
+			var m *nats.Msg
+			select {
+			case m = <-answers:
+			case <-round.Done():
+				continue
 			}
 			var c copyState
 			if json.Unmarshal(m.Data, &c) != nil {
@@ -278,36 +290,54 @@ func (r *logReader) tell(copies []copyState) {
 func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
+	known := c.logGroup.Load()
+	state := copyState{Node: c.Node, Peer: c.Node, Peers: []string{c.Node}}
+	if known != nil && *known != "" {
+		if err := c.awaitGroup(ctx, *known, &state); err != nil {
+			c.logGroup.Store(nil) // the log may have another group now
+			return copyState{}, err
+		}
+	}
 	s, err := c.localLog()
 	if err != nil {
 		return copyState{}, err
 	}
-	state := copyState{Node: c.Node, Peer: c.Node, Peers: []string{c.Node}}
-	if s.Config.Replicas > 1 { // a log with one copy has no group
-		group, err := c.raftGroup(s.RaftGroup)
-		if err != nil {
-			return copyState{}, err
+	group := s.RaftGroup
+	if s.Config.Replicas <= 1 { // a log with one copy has no group
+		group = ""
+	}
+	if known == nil || *known != group {
+		if known = &group; ctx.Err() != nil {
+			return copyState{}, ctx.Err()
 		}
-		state.Peer, state.Peers, state.Blank = group.ID, []string{group.ID}, group.PIndex == 0
-		for id := range group.Peers {
-			state.Peers = append(state.Peers, id)
-		}
-		for onDisk := group.PIndex; group.Applied < onDisk; {
-			select {
-			case <-time.After(settlePoll):
-			case <-ctx.Done():
-				return copyState{}, ctx.Err()
-			}
-			if group, err = c.raftGroup(s.RaftGroup); err != nil {
-				return copyState{}, err
-			}
-		}
-		if s, err = c.localLog(); err != nil {
-			return copyState{}, err
-		}
+		c.logGroup.Store(known)
+		return c.copyState(ctx)
 	}
 	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq, Mark: markOf(s.State.LastSeq, s.State.LastTime)}
 	return state, nil
+}
+
+// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose group it is.
+func (c *Control) awaitGroup(ctx context.Context, name string, state *copyState) error {
+	group, err := c.raftGroup(name)
+	if err != nil {
+		return err
+	}
+	state.Peer, state.Peers, state.Blank = group.ID, []string{group.ID}, group.PIndex == 0
+	for id := range group.Peers {
+		state.Peers = append(state.Peers, id)
+	}
+	for onDisk := group.PIndex; group.Applied < onDisk; {
+		select {
+		case <-time.After(settlePoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if group, err = c.raftGroup(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var errNoCopy = errors.New("this control node has no copy of the purge log")

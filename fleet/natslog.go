@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 )
 
 // natsLog gives what the embedded server says to slog. NATS speaks to whoever runs NATS: what it calls an error is mostly what happens while another control node
 // starts. So each line counts one level less, but for those of which levelOf knows better.
-type natsLog struct{ log *slog.Logger }
+type natsLog struct {
+	log    *slog.Logger
+	failed *atomic.Bool // set when a write failed, after which the server writes nothing more until it is started again; nil is not told
+}
 
 // Noticef is a matter of debugging.
 func (l natsLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
@@ -31,9 +35,15 @@ func (natsLog) Tracef(string, ...any) {}
 
 func (l natsLog) say(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
+	if l.failed != nil && strings.Contains(text, writeError) {
+		l.failed.Store(true)
+	}
 	level, meaning := levelOf(level, text)
 	l.log.Log(context.Background(), level, "control server: "+meaning, "nats", text)
 }
+
+// writeError is in the lines about writes that failed, but for its first letter: there is no other sign of it for a stream that one node alone keeps.
+const writeError = "ritical write error"
 
 // levelOf is the level of a line of NATS, and what it means for the fleet.
 func levelOf(level slog.Level, text string) (slog.Level, string) {
@@ -58,7 +68,7 @@ func levelOf(level slog.Level, text string) (slog.Level, string) {
 		return slog.LevelError, "it can't listen on its address"
 	case has("has NO quorum"):
 		return slog.LevelWarn, "there is no majority of the control nodes: purges are refused"
-	case has("DISABLED", "disabling JetStream", "resource limits exceeded", "resources exceeded"):
+	case has(writeError, "DISABLED", "disabling JetStream", "resource limits exceeded", "resources exceeded"):
 		return slog.LevelError, "the log of purges can't be written: is its disk full, or may the folder not be written to?"
 	case level >= slog.LevelWarn:
 		return level, "something is wrong"

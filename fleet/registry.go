@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Lease is what a node says of itself, every second.
+// Lease is what a node says of itself, every renewEvery.
 type Lease struct {
 	Node    string    `json:"node"`
 	Version string    `json:"version"`
@@ -33,6 +33,8 @@ type Lease struct {
 	Sites string `json:"sites,omitempty"`
 	// Unproven says that Applied is not known to be of the log that there is, see Follower.Proven.
 	Unproven bool `json:"unproven,omitempty"`
+	// Disk is how the disk of a control node is: "" is well, else DiskScarce or DiskFull.
+	Disk string `json:"disk,omitempty"`
 	// Challenges is up to where a name server answers with what Challenges publishes: its ChallengeFollower's Applied.
 	Challenges Position  `json:"challenges,omitzero"`
 	Renewed    time.Time `json:"renewed"` // by the node's own clock
@@ -59,6 +61,11 @@ type Registry struct {
 	twin     twin
 	refused  atomic.Bool
 
+	// OnDemand is for nodes that rarely want to know of others, as edges: the control plane is asked when they do, and
+	// while somebody waits. Others are told of each lease that is renewed.
+	OnDemand bool
+
+	demand   demand
 	mu       sync.Mutex
 	leases   map[string]seen
 	drains   map[string]bool
@@ -148,49 +155,52 @@ func (r *Registry) changed() chan struct{} {
 
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
-	anew, live := r.Client.connected(), map[string]bool{}
-	for _, l := range r.Nodes() {
-		live[l.Node] = l.Live
-	}
+	anew, live := r.Client.connected(), r.live()
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
 	}
 	_ = r.renew(ctx, leases) // before the round trips of watches; it is done again
-	nodes, err := leases.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch the registry: %w", err)
-	}
-	defer func() { _ = nodes.Stop() }()
-	flags, err := drains.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch the registry: %w", err)
-	}
-	defer func() { _ = flags.Stop() }()
-	r.mu.Lock()
-	for name, s := range r.leases {
-		if live[name] {
-			s.at = time.Now() // nothing was heard of it while there was no watch
+	var nodes, flags <-chan jetstream.KeyValueEntry
+	watches, again, old := r.mustWatch(ctx)
+	if watches {
+		for _, w := range []struct {
+			of jetstream.KeyValue
+			to *<-chan jetstream.KeyValueEntry
+		}{{leases, &nodes}, {drains, &flags}} {
+			watcher, err := w.of.WatchAll(ctx)
+			if err != nil {
+				return fmt.Errorf("watch the registry: %w", err)
+			}
+			defer func() { _ = watcher.Stop() }()
+			*w.to = watcher.Updates()
 		}
-		s.Sure = false
-		r.leases[name] = s
 	}
-	r.mu.Unlock()
-	tick := time.NewTicker(leaseEvery)
+	r.resume(live)
+	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	misses := 0
-	r.Renew() // at once
+	var pause <-chan time.Time // not nil after a renewal out of turn
+	r.Renew()                  // at once
 	for {
+		changed := r.changed()
+		if pause != nil {
+			changed = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case e, ok := <-nodes.Updates():
+		case <-again:
+			return errReconnected
+		case <-old:
+			return errReconnected
+		case e, ok := <-nodes:
 			if !ok {
 				return errors.New("the watch of the registry ended")
 			}
 			r.take(e)
 			continue
-		case e, ok := <-flags.Updates():
+		case e, ok := <-flags:
 			if !ok {
 				return errors.New("the watch of drains ended")
 			}
@@ -198,16 +208,45 @@ func (r *Registry) watch(ctx context.Context) error {
 			continue
 		case <-anew:
 			return errReconnected
+		case <-pause:
+			pause = nil
+			continue
 		case <-tick.C:
-		case <-r.changed():
+		case <-changed:
 		}
-		if err := r.renew(ctx, leases); err != nil {
+		began := time.Now()
+		err := r.renew(ctx, leases)
+		// Purges may come by the hundred a second, to all edges: the more there is to do, the rarer they say so.
+		pause = time.After(min(renewPauses*time.Since(began), renewEvery))
+		if err != nil {
 			if misses++; misses == 3 {
 				return err
 			}
 			continue
 		}
 		misses = 0
+	}
+}
+
+// live are the nodes of which it was heard by a watch.
+func (r *Registry) live() map[string]bool {
+	live := map[string]bool{}
+	for _, l := range r.watched() {
+		live[l.Node] = l.Live
+	}
+	return live
+}
+
+// resume notes that a watch begins. Nothing was heard of nodes while there was none, neither of those that were live then.
+func (r *Registry) resume(live map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, s := range r.leases {
+		if live[name] {
+			s.at = time.Now()
+		}
+		s.Sure = false
+		r.leases[name] = s
 	}
 }
 
@@ -253,10 +292,10 @@ func (r *Registry) touch(now time.Time) {
 	r.touched = now
 }
 
-// take notes the lease of a node.
-func (r *Registry) take(e jetstream.KeyValueEntry) {
+// take notes the lease of a node. news is false if it was known.
+func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
 	if e == nil { // all that was there has come
-		return
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,10 +306,12 @@ func (r *Registry) take(e jetstream.KeyValueEntry) {
 	switch {
 	case e.Operation() != jetstream.KeyValuePut:
 		delete(r.leases, e.Key())
+		news = true
 	case json.Unmarshal(e.Value(), &l) == nil && l.Node == e.Key():
 		at := time.Now()
 		old, ok := r.leases[e.Key()]
-		if ok && old.Renewed.Equal(l.Renewed) {
+		news = !ok || !old.Renewed.Equal(l.Renewed)
+		if !news {
 			l.Sure = old.Sure
 			old.Lease = l // the same one, as a watch that begins anew gives it: its node was not heard of again
 		} else {
@@ -278,6 +319,12 @@ func (r *Registry) take(e jetstream.KeyValueEntry) {
 		}
 		r.leases[e.Key()] = old
 	}
+	r.tell()
+	return news
+}
+
+// tell has those look who wait for news. r.mu is held.
+func (r *Registry) tell() {
 	for _, w := range r.watchers {
 		select {
 		case w <- struct{}{}:
@@ -302,8 +349,16 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 	}
 }
 
-// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes it: who was live stays so.
+// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes it: who was live stays so. With OnDemand it may take as long as askTime.
 func (r *Registry) Nodes() []Lease {
+	if r.asks() {
+		return r.demanded()
+	}
+	return r.watched()
+}
+
+// watched is what is known of the nodes by a watch.
+func (r *Registry) watched() []Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -330,7 +385,7 @@ func (r *Registry) Nodes() []Lease {
 func (r *Registry) Draining(node string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.drains[node]
+	return r.drains[node] || r.demand.leases[node].Draining
 }
 
 // Drain marks a node, durably, or takes the mark back.
@@ -350,7 +405,7 @@ func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
 		value = "true"
 	}
 	if _, err := drains.Put(ctx, node, []byte(value)); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return refusal(err)
 	}
 	return nil
 }
@@ -422,10 +477,16 @@ func (r *Registry) listen() (news <-chan struct{}, stop func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watchers = append(r.watchers, w)
+	if len(r.watchers) == 1 && r.OnDemand {
+		r.demand.begin(r)
+	}
 	return w, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.watchers = slices.DeleteFunc(r.watchers, func(other chan struct{}) bool { return other == w })
+		if len(r.watchers) == 0 && r.OnDemand {
+			r.demand.end()
+		}
 	}
 }
 

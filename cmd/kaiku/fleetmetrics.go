@@ -29,6 +29,11 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.inTouch()))
 	send("cut_off", "1 while this node hears nothing at all of control nodes.", number(c.link.follower != nil && c.link.follower.CutOff()))
+	if c.link.control != nil {
+		room := c.link.control.Room()
+		send("control_free_bytes", "Free space on the disk of this control node.", float64(room.Free))
+		send("control_floor_bytes", "Free space below which this control node stores no purges.", float64(room.Floor))
+	}
 	for _, n := range c.link.registry.Nodes() {
 		send("node_live", "1 while the lease of a node is renewed.", number(n.Live), n.Node)
 		send("node_ready", "1 while a node says that it may be used.", number(n.Ready), n.Node)

@@ -30,8 +30,9 @@ type link struct {
 	follower *fleet.Follower // of an edge
 	// challenges are what a name server answers to certificate authorities.
 	challenges *fleet.ChallengeFollower
-	more       []servePart // what else goes on as long as the link does
-	load       *load       // of an edge
+	more       []servePart    // what else goes on as long as the link does
+	load       *load          // of an edge
+	control    *fleet.Control // of a control node
 	started    time.Time
 	names      []string      // of all nodes of the fleet file
 	allowed    []string      // the only sites that the node may purge; none is no limit
@@ -121,12 +122,15 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if len(n.Addresses) > 0 {
 		lease.Address = n.Addresses[0].String()
 	}
-	l.registry = &fleet.Registry{Client: l.client, Self: func() fleet.Lease {
+	l.registry = &fleet.Registry{Client: l.client, OnDemand: !n.has(roleGeoDNS) && !n.has(roleControl), Self: func() fleet.Lease {
 		now := lease
 		if l.follower != nil {
 			now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
 			now.Load = l.load.now(time.Now())
 			now.Secure, now.Sites = l.secure(), l.sitesSum()
+		}
+		if l.control != nil {
+			now.Disk = l.control.Room().State()
 		}
 		if l.challenges != nil {
 			now.Challenges = l.challenges.Applied()
@@ -336,7 +340,7 @@ func (l others) Nodes() []edge.NodeStatus {
 	out := make([]edge.NodeStatus, len(all))
 	for i, n := range all {
 		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address, Live: n.Live, Ready: n.Ready,
-			Draining: n.Draining, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
+			Draining: n.Draining, Disk: n.Disk, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 		switch {
 		case !slices.Contains(n.Roles, roleEdge): // it applies none
 		case n.Applied.Log != newest.Log:

@@ -175,6 +175,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 			if err != nil {
 				return nil, errors.Join(err, p.close())
 			}
+			if ties != nil {
+				ties.control = c
+			}
 			p.parts = append(p.parts, c)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -74,11 +75,12 @@ func (r *fleetReport) merge(n edge.NodeStatus) {
 		return
 	}
 	have := &r.nodes[i]
+	n.Disk = first(n.Disk, have.Disk)
 	n.Live, n.Ready, n.Draining, n.Behind = n.Live && have.Live, n.Ready && have.Ready, n.Draining || have.Draining, max(n.Behind, have.Behind)
 	if n.Purges >= have.Purges {
 		*have = n
 	} else {
-		have.Live, have.Ready, have.Draining, have.Behind = n.Live, n.Ready, n.Draining, n.Behind
+		have.Live, have.Ready, have.Draining, have.Behind, have.Disk = n.Live, n.Ready, n.Draining, n.Behind, n.Disk
 	}
 }
 
@@ -120,6 +122,12 @@ func (r *fleetReport) checkNode(n *edge.NodeStatus, silent string) {
 		r.problem(n.Node, "it is not heard of any more")
 	case !n.Ready:
 		r.problem(n.Node, "it is behind with purges, and asks the origin about all that it has")
+	}
+	switch n.Disk {
+	case fleet.DiskScarce:
+		r.problem(n.Node, "its disk is nearly full: purges will be refused when most control nodes have no room")
+	case fleet.DiskFull:
+		r.problem(n.Node, "its disk is full, so that it stores no purges: they are refused unless most control nodes have room")
 	}
 	if n.Draining {
 		r.problem(n.Node, "it is drained: kaiku undrain %s gives it clients again", n.Node)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -28,6 +29,17 @@ func TestStatusReportToleratesFailures(t *testing.T) {
 	s := &answers[0].Status.Origins[0].Servers[0]
 	s.Requests, s.Failures, s.LastFailure = 3, map[string]uint64{"connection-error": 2}, &origin.Failure{Error: "refused"}
 	if out := reportOf(t, f, answers); !strings.HasPrefix(out, "3 of 3 nodes ready, no problems\n") {
+		t.Error(out)
+	}
+}
+
+// That the disk of a control node is nearly full is told before purges are refused.
+func TestStatusReportOfDisks(t *testing.T) {
+	f, answers := aFleet()
+	answers[1].Status.Nodes[0].Disk = fleet.DiskScarce
+	answers[2].Status.Nodes[1].Disk = fleet.DiskFull
+	out := reportOf(t, f, answers)
+	if !strings.Contains(out, "helsinki1: its disk is nearly full") || !strings.Contains(out, "newyork1: its disk is full") {
 		t.Error(out)
 	}
 }

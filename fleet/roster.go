@@ -1,0 +1,322 @@
+package fleet
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Each control node watches the registry and answers nodes that ask for it on rosterSubject. Edges
+// learn of the others in this way, and only when somebody wants to know: if each of n nodes watched
+// the leases itself, n² of them would have to be delivered each time that all are renewed.
+//
+// A node that was answered before gets what has changed since. It may wait for a change (see
+// Registry.poll).
+const rosterSubject = "kaiku.registry"
+
+const (
+	// rosterHold is how long a question may wait for a change.
+	rosterHold = 5 * time.Second
+	// rosterGather is how long changes are gathered before those who wait are answered.
+	rosterGather = 10 * time.Millisecond
+	// rosterTick is how often it is looked whether a lease has ended.
+	rosterTick = 500 * time.Millisecond
+	// rosterSilence is how long nothing may come of a watch of the leases. The control node's own is
+	// among them.
+	rosterSilence = LeaseTime
+	// maxRosterGone bounds the nodes of which is known when they were taken out.
+	maxRosterGone = 1024
+	// maxRoster bounds an answer, in bytes after decompression.
+	maxRoster = 64 << 20
+)
+
+// rosterQuestion is what a node asks.
+type rosterQuestion struct {
+	Roster string `json:"roster,omitempty"` // of the last answer; "" is none
+	Since  uint64 `json:"since,omitempty"`  // the version of the last answer
+	Hold   bool   `json:"hold,omitempty"`   // wait for a change
+}
+
+// rosterAnswer is what has changed. It is sent compressed.
+type rosterAnswer struct {
+	Roster  string   `json:"roster"`  // the control node's process; versions are its own
+	Version uint64   `json:"version"` // of the newest change
+	Whole   bool     `json:"whole,omitempty"`
+	Changed []Lease  `json:"changed,omitempty"` // all leases, if Whole
+	Gone    []string `json:"gone,omitempty"`
+}
+
+// rosterEntry is a lease and the version of its last change.
+type rosterEntry struct {
+	Lease
+	version uint64
+}
+
+// roster is what a control node knows of all nodes. Its fields belong to serve.
+type roster struct {
+	control *Control
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	id      string
+	table   *Registry // fed by follow
+	asking  chan *nats.Msg
+
+	version uint64
+	from    uint64 // the first version that can be asked for changes since
+	entries map[string]rosterEntry
+	gone    map[string]uint64 // versions, by node
+	whole   []byte            // the answer with all of it; nil after a change
+	held    []heldQuestion    // the oldest first
+}
+
+// heldQuestion waits for a change until its time.
+type heldQuestion struct {
+	rosterQuestion
+	msg   *nats.Msg
+	until time.Time
+}
+
+func (c *Control) newRoster() (*roster, error) {
+	r := &roster{control: c, id: rand.Text(), table: &Registry{}, asking: make(chan *nats.Msg, maxAsking),
+		entries: map[string]rosterEntry{}, gone: map[string]uint64{}}
+	var err error
+	r.conn, r.js, err = inside(c.nats(), userFleet, c.secret)
+	return r, err
+}
+
+// serve answers until ctx ends.
+func (r *roster) serve(ctx context.Context) error {
+	defer r.conn.Close()
+	news, stop := r.table.listen()
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.follow(ctx)
+	}()
+	defer func() { cancel(); <-done }()
+	// NATS prefers the control node that the asking node is connected to.
+	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.asking); err != nil {
+		return fmt.Errorf("tell of the registry: %w", err)
+	}
+	tick := time.NewTicker(rosterTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-r.asking:
+			r.update()
+			r.ask(m)
+			continue
+		case <-news:
+			if len(r.held) == 0 {
+				continue
+			}
+			select {
+			case <-time.After(rosterGather):
+			case <-ctx.Done():
+				return nil
+			}
+		case <-tick.C:
+		}
+		if len(r.held) > 0 {
+			r.update()
+			r.release(time.Now())
+		}
+	}
+}
+
+// follow feeds the table until ctx ends.
+func (r *roster) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := r.watch(ctx); err != nil {
+			r.control.Log.Debug("control plane: watch the registry", "error", err)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watch feeds the table until something fails. A lease that comes was taken by a majority of the
+// control nodes, so that it also says that the table is true.
+func (r *roster) watch(ctx context.Context) error {
+	open, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	live := r.table.live()
+	leases, err := r.js.KeyValue(open, leaseBucket)
+	if err != nil {
+		return err
+	}
+	drains, err := r.js.KeyValue(open, drainBucket)
+	if err != nil {
+		return err
+	}
+	nodes, err := leases.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nodes.Stop() }()
+	flags, err := drains.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = flags.Stop() }()
+	r.table.resume(live)
+	silence := time.NewTimer(rosterSilence)
+	defer silence.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-nodes.Updates():
+			if !ok {
+				return errors.New("the watch of the registry ended")
+			}
+			if r.table.take(e) {
+				r.table.touch(time.Now())
+				silence.Reset(rosterSilence)
+			}
+		case e, ok := <-flags.Updates():
+			if !ok {
+				return errors.New("the watch of drains ended")
+			}
+			r.table.takeDrain(e)
+		case <-silence.C:
+			return errors.New("nothing comes of the registry")
+		}
+	}
+}
+
+// update notes what has changed in the table.
+func (r *roster) update() {
+	now := r.table.watched()
+	next := r.version + 1
+	for _, l := range now {
+		e, ok := r.entries[l.Node]
+		if !ok || !e.sameAs(l) {
+			delete(r.gone, l.Node)
+			e.version, r.version = next, next
+		}
+		e.Lease = l
+		r.entries[l.Node] = e
+	}
+	for name := range r.entries {
+		if len(r.entries) == len(now) {
+			break
+		}
+		if !slices.ContainsFunc(now, func(l Lease) bool { return l.Node == name }) {
+			delete(r.entries, name)
+			r.gone[name], r.version = next, next
+		}
+	}
+	if r.version == next {
+		r.whole = nil
+	}
+	if len(r.gone) > maxRosterGone {
+		clear(r.gone)
+		r.from = r.version
+	}
+}
+
+// sameAs reports whether a lease says the same of a node as another one.
+func (l Lease) sameAs(other Lease) bool {
+	if l.Renewed.Equal(other.Renewed) {
+		return l.Live == other.Live && l.Draining == other.Draining && l.Sure == other.Sure
+	}
+	l.Renewed, other.Renewed = time.Time{}, time.Time{}
+	a, err := json.Marshal(l)
+	b, err2 := json.Marshal(other)
+	return err == nil && err2 == nil && bytes.Equal(a, b)
+}
+
+// ask answers a question, at once or once there is a change.
+func (r *roster) ask(m *nats.Msg) {
+	q := heldQuestion{msg: m, until: time.Now().Add(rosterHold)}
+	if len(m.Data) > 0 && json.Unmarshal(m.Data, &q.rosterQuestion) != nil {
+		q.rosterQuestion = rosterQuestion{}
+	}
+	if q.Hold && r.knows(q.rosterQuestion) && q.Since == r.version && len(r.held) < maxAsking {
+		r.held = append(r.held, q)
+		return
+	}
+	r.answer(q)
+}
+
+// knows reports whether a question is about an answer of this process, of which it knows what changed since.
+func (r *roster) knows(q rosterQuestion) bool {
+	return q.Roster == r.id && q.Since >= r.from && q.Since <= r.version
+}
+
+// release answers those for whom there is a change, or whose time is over.
+func (r *roster) release(now time.Time) {
+	r.held = slices.DeleteFunc(r.held, func(q heldQuestion) bool {
+		if q.Since == r.version && now.Before(q.until) {
+			return false
+		}
+		r.answer(q)
+		return true
+	})
+}
+
+func (r *roster) answer(q heldQuestion) {
+	b, err := r.encode(q.rosterQuestion)
+	if err == nil {
+		err = q.msg.Respond(b)
+	}
+	if err != nil {
+		r.control.Log.Debug("control plane: tell of the registry", "error", err)
+	}
+}
+
+// encode is the answer to a question.
+func (r *roster) encode(q rosterQuestion) ([]byte, error) {
+	a := rosterAnswer{Roster: r.id, Version: r.version, Whole: !r.knows(q)}
+	if a.Whole && r.whole != nil {
+		return r.whole, nil
+	}
+	for _, e := range r.entries {
+		if a.Whole || e.version > q.Since {
+			a.Changed = append(a.Changed, e.Lease)
+		}
+	}
+	for name, version := range r.gone {
+		if !a.Whole && version > q.Since {
+			a.Gone = append(a.Gone, name)
+		}
+	}
+	var out bytes.Buffer
+	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(json.NewEncoder(w).Encode(a), w.Close()); err != nil {
+		return nil, err
+	}
+	if a.Whole {
+		r.whole = out.Bytes()
+	}
+	return out.Bytes(), nil
+}
+
+// parseRoster reads an answer.
+func parseRoster(b []byte) (a rosterAnswer, err error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return a, err
+	}
+	return a, json.NewDecoder(io.LimitReader(z, maxRoster)).Decode(&a)
+}
