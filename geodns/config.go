@@ -270,7 +270,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap.locator = &locator{known: known}
+	snap.locator = &locator{known: known, countries: centroids()}
 	if cfg.GeoIP == "" {
 		return snap, nil
 	}

@@ -15,7 +15,7 @@ func TestWellKnownNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &locator{known: new(networks)}
+	l := &locator{known: new(networks), countries: centroids()}
 	countries := make(map[string]bool)
 	total, six := 0, 0
 	for line := range strings.Lines(string(wellKnown)) {
@@ -30,7 +30,7 @@ func TestWellKnownNetworks(t *testing.T) {
 		if err != nil || prefix != prefix.Masked() {
 			t.Fatalf("%q: not a network: %v", line, err)
 		}
-		center, ok := centroid(f[1])
+		center, ok := centroids()[f[1]]
 		if !ok {
 			t.Fatalf("%q: no such country", line)
 		}
@@ -113,12 +113,12 @@ func TestCentroidsWherePeopleLive(t *testing.T) {
 		{"NZ", "Wellington", Place{-41.29, 174.78}, 450},
 		{"GL", "Nuuk", Place{64.18, -51.72}, 400},
 	} {
-		center, ok := centroid(test.country)
+		center, ok := centroids()[test.country]
 		if d := center.Distance(test.place); !ok || d > test.within {
 			t.Errorf("%s is at %v, %.0f km from %s", test.country, center, d, test.city)
 		}
 	}
-	us, _ := centroid("US")
+	us := centroids()["US"]
 	if kansas := (Place{39.83, -98.58}); us.Distance(kansas) < 800 {
 		t.Errorf("the US is at %v, in the middle of its area", us)
 	}

@@ -15,8 +15,9 @@ import (
 // locator tells where an address is: first from the operator's table, then from the operator's database, then from the
 // table of countries that is compiled in. It does not change.
 type locator struct {
-	known *networks
-	db    *database // nil without one
+	known     *networks
+	db        *database // nil without one
+	countries countries
 }
 
 // location is where an address is.
@@ -39,14 +40,14 @@ func (l *locator) find(addr netip.Addr, own *Place) location {
 	}
 	found := location{bits: apart}
 	if l.db != nil {
-		at := l.db.find(addr, own)
+		at := l.db.find(addr, l.countries, own)
 		at.bits = max(at.bits, found.bits)
 		if at.place != nil {
 			return at
 		}
 		found = at
 	}
-	at := findCountry(addr, own)
+	at := l.countries.find(addr, own)
 	at.bits = max(at.bits, found.bits)
 	return at
 }
@@ -124,11 +125,11 @@ func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 
 func bit(b []byte, i int) int { return int(b[i/8]>>(7-i%8)) & 1 }
 
-// findCountry looks into the embedded table, whose entries are ranges. The package tells the country only, but as a
+// find looks into the embedded table of networks, whose entries are ranges. The package tells the country only, but as a
 // substring of its one long string of countries, one for each range: two addresses are in the same range if and only if
 // their countries are at the same place in memory. The ranges being in order, a prefix lies in one range if its first and
 // last address do.
-func findCountry(addr netip.Addr, own *Place) location {
+func (c countries) find(addr netip.Addr, own *Place) location {
 	country := iploc.IPCountry(addr)
 	if country == "" {
 		return location{bits: addr.BitLen()} // only with the environment's IPLOC_IPV4ONLY
@@ -145,7 +146,7 @@ func findCountry(addr netip.Addr, own *Place) location {
 		}
 	}
 	at := location{bits: longest}
-	if place, ok := centroid(country); ok {
+	if place, ok := c[country]; ok {
 		*own = place
 		at.place, at.country, at.source = own, country, "countries"
 	}
@@ -210,9 +211,9 @@ func CheckGeoIP(path string) error {
 // hasPlaces reports whether a database tells where networks are. One of countries or cities does so in its first networks;
 // one of operators, or of kinds of connections, nowhere.
 func (d *database) hasPlaces() bool {
-	seen := 0
+	seen, c := 0, centroids()
 	for result := range d.reader.Networks() {
-		if at, _ := placeOf(result, new(Place)); at != nil {
+		if at, _ := placeOf(result, c, new(Place)); at != nil {
 			return true
 		}
 		if seen++; seen == 10_000 {
@@ -223,7 +224,7 @@ func (d *database) hasPlaces() bool {
 }
 
 // find looks an address up. A record that cannot be read is as good as none: the next source answers.
-func (d *database) find(addr netip.Addr, own *Place) location {
+func (d *database) find(addr netip.Addr, c countries, own *Place) location {
 	result := d.reader.Lookup(addr)
 	at := location{source: "geoip"}
 	if prefix := result.Prefix(); result.Err() == nil && prefix.Addr().Is4() == addr.Is4() {
@@ -232,12 +233,12 @@ func (d *database) find(addr netip.Addr, own *Place) location {
 	if !result.Found() {
 		return at
 	}
-	at.place, at.country = placeOf(result, own)
+	at.place, at.country = placeOf(result, c, own)
 	return at
 }
 
 // placeOf is the place of a record, in own, and its country where the place is that of one; nil where it has neither.
-func placeOf(result maxminddb.Result, own *Place) (at *Place, country string) {
+func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, country string) {
 	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
 	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
 	if place := (Place{lat, lon}); ok1 && ok2 && place.check() == nil {
@@ -252,7 +253,7 @@ func placeOf(result maxminddb.Result, own *Place) (at *Place, country string) {
 			continue
 		}
 		if code, ok := code.(string); ok {
-			if place, ok := centroid(code); ok {
+			if place, ok := c[code]; ok {
 				*own = place
 				return own, code
 			}

@@ -82,16 +82,17 @@ func TestNetworksRefused(t *testing.T) {
 }
 
 func TestFindCountry(t *testing.T) {
+	table := centroids()
 	for network, want := range map[string]string{
 		"193.166.0.0": "FI", "130.233.0.0": "FI", "128.112.0.0": "US", "8.8.8.0": "US", "2001:708::": "FI", "2001:200::": "JP",
 	} {
-		at := findCountry(netip.MustParseAddr(network), new(Place))
+		at := table.find(netip.MustParseAddr(network), new(Place))
 		if at.country != want || at.place == nil || at.source != "countries" {
 			t.Errorf("%s is %+v, want %s", network, at, want)
 		}
 	}
 	for _, network := range []string{"10.0.0.0", "127.0.0.1", "::1"} {
-		if at := findCountry(netip.MustParseAddr(network), new(Place)); at.place != nil || at.source != "" {
+		if at := table.find(netip.MustParseAddr(network), new(Place)); at.place != nil || at.source != "" {
 			t.Errorf("%s is %+v, want nowhere", network, at)
 		}
 	}
@@ -100,9 +101,10 @@ func TestFindCountry(t *testing.T) {
 // TestFindCountryNetwork checks by the public function that the network found is of one country, and that the one around it
 // is not: it reaches into another range, whose country differs, for the table merges ranges of one country.
 func TestFindCountryNetwork(t *testing.T) {
+	table := centroids()
 	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:708::1", "::"} {
 		addr := netip.MustParseAddr(a)
-		at := findCountry(addr, new(Place))
+		at := table.find(addr, new(Place))
 		country := iploc.IPCountry(addr)
 		differs := func(bits int) bool {
 			first, last := ends(addr, bits)
@@ -128,7 +130,7 @@ func TestCentroids(t *testing.T) {
 		seen[iploc.IPCountry(netip.AddrFrom4(b))] = true
 	}
 	for country := range seen {
-		place, ok := centroid(country)
+		place, ok := centroids()[country]
 		if !ok && country != "ZZ" {
 			t.Errorf("%s has no place", country)
 		}
@@ -157,8 +159,8 @@ func TestDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	japan, _ := centroid("JP")
-	finland, _ := centroid("FI")
+	japan := centroids()["JP"]
+	finland := centroids()["FI"]
 	for _, test := range []struct {
 		addr  string
 		place *Place
@@ -175,7 +177,7 @@ func TestDatabase(t *testing.T) {
 		{"198.51.100.200", nil, 25},
 		{"2001:db8::1", nil, 0},
 	} {
-		at := db.find(netip.MustParseAddr(test.addr), new(Place))
+		at := db.find(netip.MustParseAddr(test.addr), centroids(), new(Place))
 		if at.bits != test.bits || (at.place == nil) != (test.place == nil) || at.place != nil && *at.place != *test.place {
 			t.Errorf("%s is %v, %+v, want %v, /%d", test.addr, at.place, at, test.place, test.bits)
 		}
@@ -186,7 +188,7 @@ func TestDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &locator{known: known, db: db}
+	l := &locator{known: known, db: db, countries: centroids()}
 	for addr, want := range map[string]location{
 		"203.0.113.9":   {place: &helsinki, bits: 25, source: "geoip"},
 		"203.0.113.200": {place: &tokyo, bits: 25, source: "locate"},

@@ -38,6 +38,6 @@ func Country(addr netip.Addr) (code string, at Place, ok bool) {
 	if !addr.IsValid() {
 		return "", at, false
 	}
-	found := findCountry(addr.Unmap().WithZone(""), &at)
+	found := centroids().find(addr.Unmap().WithZone(""), &at)
 	return found.country, at, found.place != nil
 }
