@@ -13,8 +13,9 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// signers are the keys to try, in this order: those of the agent that ssh_config names a file of, key files, the other keys of the agent. Servers end a connection
-// after some wrong ones. close ends the connection to the agent.
+// signers are the keys to try, in this order: those of the agent that ssh_config names a file of,
+// key files, the other keys of the agent. Servers end a connection after some wrong ones. close
+// ends the connection to the agent.
 func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	close = func() {}
 	var agents []ssh.Signer

@@ -69,14 +69,15 @@ func build(file string) string {
 	return info.Main.Version
 }
 
-// inFolder matches the names of programs in a folder: as make build and make release call them, and an archive of a release. Beside them may be packages, checksums and
-// other things.
+// inFolder matches the names of programs in a folder: as make build and make release call them, and
+// an archive of a release. Beside them may be packages, checksums and other things.
 var inFolder = regexp.MustCompile(`^kaiku$|^kaiku-linux-([a-z0-9]+)$|^kaiku_[^_]+_(?:linux_)?([a-z0-9]+)$`)
 
 // architectures are Go's names of what uname calls machines.
 var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
-// OpenBinaries opens programs, of which there may be one for each kind of machine. A path may be a folder that has some.
+// OpenBinaries opens programs, of which there may be one for each kind of machine. A path may be a
+// folder that has some.
 func OpenBinaries(paths ...string) ([]*Binary, error) {
 	var out []*Binary
 	builds := map[*Binary]string{}
@@ -156,7 +157,8 @@ func programs(folder string) ([]string, error) {
 // Version is what nodes keep it by: the begin of its checksum.
 func (b *Binary) Version() string { return b.SHA256[:16] }
 
-// upload brings the binary to a node, unless it is there. What was sent of it before, in this deploy or another, is not sent again.
+// upload brings the binary to a node, unless it is there. What was sent of it before, in this
+// deploy or another, is not sent again.
 func (b *Binary) upload(ctx context.Context, c *Conn, w *waiting) error {
 	f, err := os.Open(b.Path)
 	if err != nil {

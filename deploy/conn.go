@@ -14,7 +14,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Conn is a connection to a machine that is made anew when it was lost. It may be used by several goroutines.
+// Conn is a connection to a machine that is made anew when it was lost. It may be used by several
+// goroutines.
 type Conn struct {
 	dialer *Dialer
 	target string
@@ -45,7 +46,8 @@ func (e *ScriptError) Error() string {
 // tryAgain is the exit status of a script that another try may help (EX_TEMPFAIL).
 const tryAgain = 75
 
-// runTime bounds a script and what it takes to run it again. A restart takes 3 minutes at most by what the unit says.
+// runTime bounds a script and what it takes to run it again. A restart takes 3 minutes at most by
+// what the unit says.
 const runTime = 6 * time.Minute
 
 // maxOutput bounds what is kept of a script's output, in bytes.
@@ -114,8 +116,9 @@ func findRoot(ctx context.Context, client *ssh.Client) (string, error) {
 	return "exec sudo -n", nil
 }
 
-// Run runs a shell script as root and returns what it wrote to standard output. If the connection is lost, it is run again from its begin. What it is given on
-// standard input is the only place for secrets.
+// Run runs a shell script as root and returns what it wrote to standard output. If the connection
+// is lost, it is run again from its begin. What it is given on standard input is the only place for
+// secrets.
 func (c *Conn) Run(ctx context.Context, script string, args []string, stdin []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTime)
 	defer cancel()
@@ -127,7 +130,8 @@ func (c *Conn) Run(ctx context.Context, script string, args []string, stdin []by
 	return out, err
 }
 
-// again does something until it is done, or fails for another reason than a lost connection. A machine that was never reached is not tried again: TCP has done that.
+// again does something until it is done, or fails for another reason than a lost connection. A
+// machine that was never reached is not tried again: TCP has done that.
 func (c *Conn) again(ctx context.Context, do func() error) error {
 	retries, pause := first(c.dialer.Retries, 5), first(c.dialer.Pause, time.Second)
 	for try := 1; ; try++ {

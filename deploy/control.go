@@ -15,8 +15,9 @@ type Members struct {
 	Grouped bool // it is not one that has always been alone
 }
 
-// ControlPlan is what becomes of the control plane. Its log of purges is kept as long as a majority of the members is there at each step: one after the other is restarted, then new ones
-// join, then old ones are taken out.
+// ControlPlan is what becomes of the control plane. Its log of purges is kept as long as a majority
+// of the members is there at each step: one after the other is restarted, then new ones join, then
+// old ones are taken out.
 type ControlPlan struct {
 	From    []string `json:"from"`              // members now
 	To      []string `json:"to"`                // control nodes of the fleet file
@@ -26,7 +27,8 @@ type ControlPlan struct {
 	carries bool // the log is carried over into a group
 }
 
-// planControl asks who forms the control plane. It returns nil if nobody knows, as before the first deploy, or if too few members run.
+// planControl asks who forms the control plane. It returns nil if nobody knows, as before the first
+// deploy, or if too few members run.
 func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPlan, error) {
 	p := &ControlPlan{}
 	for i := range d.Nodes {
@@ -136,7 +138,8 @@ func (p *ControlPlan) write(b *strings.Builder) {
 	}
 }
 
-// order puts control nodes into the order of their turns: members that don't run, as the others need them, then members, then new ones.
+// order puts control nodes into the order of their turns: members that don't run, as the others
+// need them, then members, then new ones.
 func (p *ControlPlan) order(nodes []*NodePlan) {
 	if p == nil {
 		return

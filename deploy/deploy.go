@@ -40,22 +40,28 @@ type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 type Fleet interface {
 	// Healthy returns nil if a node does all that its roles ask of it.
 	Healthy(ctx context.Context, node string, dial DialFunc) error
-	// Spare returns nil if the control plane goes on without a node: dial is of that node. ErrNoControl says that it does not run a part of it yet.
+	// Spare returns nil if the control plane goes on without a node: dial is of that node.
+	// ErrNoControl says that it does not run a part of it yet.
 	Spare(ctx context.Context, node string, dial DialFunc) error
-	// Sites asks a node's edge for each site, as a client does, and for each whether its origin answers. Sites that the node does not have are left out.
+	// Sites asks a node's edge for each site, as a client does, and for each whether its origin
+	// answers. Sites that the node does not have are left out.
 	Sites(ctx context.Context, node string, dial DialFunc) []SiteAnswer
-	// Members are the nodes that form the control plane, as one of them tells: dial is of that node. ErrNoControl says that it runs no part of it.
+	// Members are the nodes that form the control plane, as one of them tells: dial is of that
+	// node. ErrNoControl says that it runs no part of it.
 	Members(ctx context.Context, node string, dial DialFunc) (Members, error)
-	// Remove takes a node out of the control plane, as a member is asked to: dial is of that member. It returns when those that stay have all of the log.
+	// Remove takes a node out of the control plane, as a member is asked to: dial is of that
+	// member. It returns when those that stay have all of the log.
 	Remove(ctx context.Context, member string, dial DialFunc, node string) error
-	// Drain marks a node to get no new clients, or takes that back; changed is false if it was so before. ErrNoDrain says that there is nothing to tell others by.
+	// Drain marks a node to get no new clients, or takes that back; changed is false if it was so
+	// before. ErrNoDrain says that there is nothing to tell others by.
 	Drain(ctx context.Context, node string, dial DialFunc, drain bool) (changed bool, err error)
 }
 
 // ErrNoDrain says that a fleet has no control plane, so that name servers can't be told of a drain.
 var ErrNoDrain = errors.New("no control plane to tell name servers of a drain")
 
-// ErrRefused says that a node refused what it was asked, for a reason that does not go away by waiting: nothing was changed.
+// ErrRefused says that a node refused what it was asked, for a reason that does not go away by
+// waiting: nothing was changed.
 var ErrRefused = errors.New("refused")
 
 // ErrNoControl says that a node is no control node yet.
@@ -69,13 +75,16 @@ type Deploy struct {
 	Binaries []*Binary
 	Dialer   *Dialer
 	Fleet    Fleet
-	// Batch is how many percent of all edges may be out of service at a time, at least one of them; 0 means 25.
+	// Batch is how many percent of all edges may be out of service at a time, at least one of them;
+	// 0 means 25.
 	Batch int
 	// Settle is how long resolvers may go on sending clients to an edge after it is drained.
 	Settle time.Duration
-	// Limit is how long a node has to become healthy; 0 means 2 minutes. Every is the pause between looks; 0 means 1 s.
+	// Limit is how long a node has to become healthy; 0 means 2 minutes. Every is the pause between
+	// looks; 0 means 1 s.
 	Limit, Every time.Duration
-	// Out gets a line for each thing that was done; nil means nobody. Tell is how often a long step says there what it waits for; 0 means 5 s.
+	// Out gets a line for each thing that was done; nil means nobody. Tell is how often a long step
+	// says there what it waits for; 0 means 5 s.
 	Out  io.Writer
 	Tell time.Duration
 
@@ -212,7 +221,8 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 	return nil
 }
 
-// clear forgets what was laid aside at nodes that won't be activated. A node that can't be reached keeps it, for root alone, until the next deploy.
+// clear forgets what was laid aside at nodes that won't be activated. A node that can't be reached
+// keeps it, for root alone, until the next deploy.
 func (d *Deploy) clear(ctx context.Context, plans []*NodePlan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
@@ -245,8 +255,9 @@ func doing(process string) string {
 	return first(process, "chang") + "ing"
 }
 
-// healthy waits until a node runs a version with a fleet file, of which sum is that, and is well, twice in a row as a process that ends again and again may look well once. If time runs out, the error tells the
-// last reason that was another one than that.
+// healthy waits until a node runs a version with a fleet file, of which sum is that, and is well,
+// twice in a row as a process that ends again and again may look well once. If time runs out, the
+// error tells the last reason that was another one than that.
 func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version, sum string) error {
 	limit := first(d.Limit, 2*time.Minute)
 	ctx, cancel := context.WithTimeout(ctx, limit)

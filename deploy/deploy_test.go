@@ -19,7 +19,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// testFleet is a fleet of test nodes and the deploy to it. It is the Fleet, too: nodes are asked on the listener of their process, and it notes drains.
+// testFleet is a fleet of test nodes and the deploy to it. It is the Fleet, too: nodes are asked on
+// the listener of their process, and it notes drains.
 type testFleet struct {
 	*Deploy
 	operator ssh.PublicKey
@@ -58,7 +59,8 @@ var built struct {
 	err  error
 }
 
-// testBinary is the program of testdata/kaiku with something behind its end, which makes it another version.
+// testBinary is the program of testdata/kaiku with something behind its end, which makes it another
+// version.
 func testBinary(t *testing.T, end string) *Binary {
 	t.Helper()
 	built.Do(func() {
@@ -100,8 +102,8 @@ func (f *testFleet) Healthy(ctx context.Context, node string, dial DialFunc) err
 	return err
 }
 
-// Spare says that the control plane goes on without any, and that a node that is no member of it runs
-// no part of it.
+// Spare says that the control plane goes on without any, and that a node that is no member of it
+// runs no part of it.
 func (f *testFleet) Spare(_ context.Context, node string, _ DialFunc) error {
 	f.event(node, "spare", nil)
 	f.mu.Lock()

@@ -15,22 +15,26 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Dialer connects to machines over SSH as the operator's ssh would. The zero value asks nobody and takes no unknown host key.
+// Dialer connects to machines over SSH as the operator's ssh would. The zero value asks nobody and
+// takes no unknown host key.
 type Dialer struct {
 	// Home is where .ssh is; "" means the user's.
 	Home string
 	// Agent is the socket of the SSH agent; "" means none.
 	Agent string
-	// AcceptNew takes keys of machines that known_hosts doesn't have, and notes them there. A changed key is refused all the same.
+	// AcceptNew takes keys of machines that known_hosts doesn't have, and notes them there. A
+	// changed key is refused all the same.
 	AcceptNew bool
-	// Ask asks the operator; what is typed is not shown if it is hidden. nil means that there is nobody to ask.
+	// Ask asks the operator; what is typed is not shown if it is hidden. nil means that there is
+	// nobody to ask.
 	Ask func(question string, hidden bool) (string, error)
 	// Timeout is for a connection, with all that it takes until commands can be run; 0 means 20 s.
 	Timeout time.Duration
-	// Keepalive is how often a machine has to answer, and for how long it may be silent; 0 means 15 s.
+	// Keepalive is how often a machine has to answer, and for how long it may be silent; 0 means 15
+	// s.
 	Keepalive time.Duration
-	// Retries is how often a lost connection is made anew for one thing that is to be done; 0 means 5. Pause is how long the first one waits, the others a
-	// multiple of it; 0 means 1 s.
+	// Retries is how often a lost connection is made anew for one thing that is to be done; 0 means
+	// 5. Pause is how long the first one waits, the others a multiple of it; 0 means 1 s.
 	Retries int
 	Pause   time.Duration
 
@@ -40,7 +44,8 @@ type Dialer struct {
 	globalKnownHosts []string // empty unless the files of the system are read
 }
 
-// FromSystem makes a dialer for who runs this program: the agent of SSH_AUTH_SOCK, and the system's known_hosts.
+// FromSystem makes a dialer for who runs this program: the agent of SSH_AUTH_SOCK, and the system's
+// known_hosts.
 func FromSystem() *Dialer {
 	return &Dialer{Agent: os.Getenv("SSH_AUTH_SOCK"), globalKnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
 }
@@ -54,7 +59,8 @@ type errDenied struct{ error }
 // Unwrap returns the failure.
 func (e errDenied) Unwrap() error { return e.error }
 
-// Dial connects to [user@]host[:port], where host may be one of ~/.ssh/config. node is what the operator calls the machine, for questions; "" is nothing.
+// Dial connects to [user@]host[:port], where host may be one of ~/.ssh/config. node is what the
+// operator calls the machine, for questions; "" is nothing.
 func (d *Dialer) Dial(ctx context.Context, node, target string) (*Conn, error) {
 	c := &Conn{dialer: d, target: target, node: node}
 	if _, err := c.client(ctx); err != nil {
@@ -92,7 +98,8 @@ func (e *unreachableError) Error() string {
 // Unwrap returns what the network said.
 func (e *unreachableError) Unwrap() error { return e.err }
 
-// connect makes one connection, by the way of its jumps. node is what the operator calls the machine.
+// connect makes one connection, by the way of its jumps. node is what the operator calls the
+// machine.
 func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client, error) {
 	home, err := d.home()
 	if err != nil {
@@ -141,7 +148,8 @@ func (d *Dialer) through(ctx context.Context, config sshConfig, home, node, targ
 	return d.hop(ctx, h, before)
 }
 
-// hop connects to a machine, from another one unless that is nil. If it fails, the one before is closed.
+// hop connects to a machine, from another one unless that is nil. If it fails, the one before is
+// closed.
 func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *ssh.Client, err error) {
 	defer func() {
 		if err != nil && before != nil {
@@ -211,7 +219,8 @@ func (d *Dialer) dialTCP(ctx context.Context, h host, before *ssh.Client) (net.C
 	return conn, err
 }
 
-// keepAlive asks a machine for a sign of life until the connection ends, and ends it if none comes. It ends the connection before it on the way, too.
+// keepAlive asks a machine for a sign of life until the connection ends, and ends it if none comes.
+// It ends the connection before it on the way, too.
 func (d *Dialer) keepAlive(client, before *ssh.Client) {
 	ended := make(chan struct{})
 	go func() {

@@ -1,5 +1,6 @@
-// Package deploy brings machines with Debian or Ubuntu to a running fleet, and later to another version or configuration, over SSH. Nothing has to be on them
-// but OpenSSH's server, systemd and what every Debian has.
+// Package deploy brings machines with Debian or Ubuntu to a running fleet, and later to another
+// version or configuration, over SSH. Nothing has to be on them but OpenSSH's server, systemd and
+// what every Debian has.
 //
 // What a node gets:
 //
@@ -25,9 +26,12 @@
 //	          a node that is not well gets what it had before, and the rollout ends
 //	          of control nodes, members of the running control plane come first, then new ones; then members that the fleet file does not have are taken out
 //
-// A removal (Remover) drains a node, stops it, deletes what .deployed lists and what the process wrote, and has the control plane forget it.
+// A removal (Remover) drains a node, stops it, deletes what .deployed lists and what the process
+// wrote, and has the control plane forget it.
 //
-// What runs on the nodes are the shell scripts in the folder node, as root or by sudo -n. They say everything that they found on standard output, take data on standard
-// input, and may be run again at any point: a connection that is lost is made anew, and the script is run again. A deploy that ended midway is no state of its own: the
-// next one reads what is there, and /etc/kaiku/.before still has what was known to work.
+// What runs on the nodes are the shell scripts in the folder node, as root or by sudo -n. They say
+// everything that they found on standard output, take data on standard input, and may be run again
+// at any point: a connection that is lost is made anew, and the script is run again. A deploy that
+// ended midway is no state of its own: the next one reads what is there, and /etc/kaiku/.before
+// still has what was known to work.
 package deploy

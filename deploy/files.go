@@ -35,10 +35,12 @@ type File struct {
 	Path   string // absolute
 	Data   []byte
 	Secret bool // mode 0600 and of the user kaiku; never shown
-	// Effect is what a change from before needs; nil is Restart. before is nil for a file that was not there.
+	// Effect is what a change from before needs; nil is Restart. before is nil for a file that was
+	// not there.
 	Effect func(before []byte) Effect
-	// Replace is asked whether it replaces the file that a node has, if that is another one. An error refuses the deploy. nil replaces it; of a secret, before is only read
-	// from the node for Replace.
+	// Replace is asked whether it replaces the file that a node has, if that is another one. An
+	// error refuses the deploy. nil replaces it; of a secret, before is only read from the node for
+	// Replace.
 	Replace func(before []byte) (bool, error)
 }
 
@@ -59,7 +61,8 @@ func (f *File) isText() bool {
 	return !f.Secret && len(f.Data) < 1<<20 && !bytes.ContainsRune(f.Data, 0)
 }
 
-// CheckPath refuses paths that scripts on the node, or lists of lines, could take for something else.
+// CheckPath refuses paths that scripts on the node, or lists of lines, could take for something
+// else.
 func CheckPath(p string) error {
 	ok := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+@ ", c)
@@ -83,7 +86,8 @@ const (
 	stubFile    = "/etc/systemd/resolved.conf.d/kaiku.conf"
 )
 
-// noStub keeps systemd-resolved off 127.0.0.53:53 and 127.0.0.54:53, which would keep a name server off port 53 of all addresses.
+// noStub keeps systemd-resolved off 127.0.0.53:53 and 127.0.0.54:53, which would keep a name server
+// off port 53 of all addresses.
 const noStub = "[Resolve]\nDNSStubListener=no\n"
 
 // needsPort53 says whether a node listens where systemd-resolved would.
@@ -101,13 +105,15 @@ func (s Service) needsPort53() bool {
 type Service struct {
 	// Listen are TCP addresses that systemd listens on, as :80 or 192.0.2.1:80.
 	Listen []string
-	// Binds are all addresses that the node listens on: a program that has one of them is found before anything is changed.
+	// Binds are all addresses that the node listens on: a program that has one of them is found
+	// before anything is changed.
 	Binds []Bind
 	// Memory is the most that the process may use, in bytes; 0 is not limited.
 	Memory int64
 	// Drain is how long requests under way may take at the end; 0 is 30 s.
 	Drain time.Duration
-	// Writable are folders beside /var/lib/kaiku and /var/log/kaiku that the process writes to. Deploy makes those that are not there.
+	// Writable are folders beside /var/lib/kaiku and /var/log/kaiku that the process writes to.
+	// Deploy makes those that are not there.
 	Writable []string
 	// Program is the path of the binary; "" is /usr/local/bin/kaiku.
 	Program string
@@ -162,8 +168,10 @@ func (n *Node) all() ([]*File, error) {
 	return out, nil
 }
 
-// Units are the files of systemd and of the kernel's settings, as the node gets them: kaiku.service, 60-kaiku.conf, kaiku.socket if it listens, and, on a name server, what
-// keeps systemd-resolved off its port. That one is there whether systemd-resolved runs or not: it may be installed later.
+// Units are the files of systemd and of the kernel's settings, as the node gets them:
+// kaiku.service, 60-kaiku.conf, kaiku.socket if it listens, and, on a name server, what keeps
+// systemd-resolved off its port. That one is there whether systemd-resolved runs or not: it may be
+// installed later.
 func (n *Node) Units() ([]File, error) {
 	units := []struct{ name, path string }{{"kaiku.service", serviceUnit}, {"60-kaiku.conf", sysctlFile}}
 	if len(n.Service.Listen) > 0 {
@@ -193,7 +201,8 @@ func (n *Node) Units() ([]File, error) {
 	return out, nil
 }
 
-// unitValues are what stands in units in place of the words in braces. Those at the begin of a line are whole lines, or none.
+// unitValues are what stands in units in place of the words in braces. Those at the begin of a line
+// are whole lines, or none.
 func (n *Node) unitValues() *strings.Replacer {
 	var node, socket, environment, writable, memory, listen string
 	if n.Environment == "" {

@@ -89,7 +89,8 @@ func TestDrainRefused(t *testing.T) {
 	}
 }
 
-// What is told of the log is of this start: not of an attempt before, and not what the old process says.
+// What is told of the log is of this start: not of an attempt before, and not what the old process
+// says.
 func TestLogOfThisStart(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]

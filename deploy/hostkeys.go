@@ -17,11 +17,13 @@ import (
 // ErrHostKeyChanged says that a machine showed another key than known_hosts has.
 var ErrHostKeyChanged = errors.New("the host key changed")
 
-// ErrHostKeyUnknown says that known_hosts has no key of a machine, and nobody took the one that it showed.
+// ErrHostKeyUnknown says that known_hosts has no key of a machine, and nobody took the one that it
+// showed.
 var ErrHostKeyUnknown = errors.New("the host key is unknown")
 
-// hostKeys makes the check of a machine's key, and the algorithms to ask it for: those that known_hosts has keys of, or a machine with several keys could show
-// one that is not there and look like another machine.
+// hostKeys makes the check of a machine's key, and the algorithms to ask it for: those that
+// known_hosts has keys of, or a machine with several keys could show one that is not there and look
+// like another machine.
 func (d *Dialer) hostKeys(h host) (ssh.HostKeyCallback, []string, error) {
 	var files []string
 	for _, f := range append(h.knownHosts, d.globalKnownHosts...) {

@@ -24,7 +24,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// testNode is a machine: a folder that stands for /, an SSH server in this process, and programs in testdata/bin that stand for those that take root or systemd.
+// testNode is a machine: a folder that stands for /, an SSH server in this process, and programs in
+// testdata/bin that stand for those that take root or systemd.
 type testNode struct {
 	name, root, addr string
 	bin              string        // of the stand-ins

@@ -224,7 +224,8 @@ func (p *NodePlan) write(b *strings.Builder) {
 	}
 }
 
-// Plan reads all nodes that are to be deployed to. The plan is whole, or there is none: the error tells of each node that can't be deployed to.
+// Plan reads all nodes that are to be deployed to. The plan is whole, or there is none: the error
+// tells of each node that can't be deployed to.
 func (d *Deploy) Plan(ctx context.Context) (*Plan, error) {
 	if err := d.check(); err != nil {
 		return nil, err

@@ -36,7 +36,8 @@ type Remover struct {
 	Target   Node     // Name and SSH
 	Lost     bool     // the machine can't be reached
 	Registry Registry // nil if the fleet has no control plane
-	// Notice is how long name servers may take to find that the node is down; 0 if they don't ask it.
+	// Notice is how long name servers may take to find that the node is down; 0 if they don't ask
+	// it.
 	Notice time.Duration
 }
 
@@ -191,7 +192,8 @@ func (r *Removal) parse(out []byte) (name string, err error) {
 	return name, nil
 }
 
-// Apply does what the plan says. When ctx ends before the node is stopped, it gets its clients back; after that, the removal comes to its end.
+// Apply does what the plan says. When ctx ends before the node is stopped, it gets its clients
+// back; after that, the removal comes to its end.
 func (m *Remover) Apply(ctx context.Context, r *Removal) error {
 	if r.Drain && !r.was.Drain {
 		if err := m.drainTarget(ctx); err != nil {

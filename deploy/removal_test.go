@@ -50,7 +50,8 @@ func removalText(r *Removal) string {
 	return b.String()
 }
 
-// What a deploy put on a machine, and what its process wrote, goes; the machine is as it was, and keeps what is not of Kaiku.
+// What a deploy put on a machine, and what its process wrote, goes; the machine is as it was, and
+// keeps what is not of Kaiku.
 func TestRemove(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -64,7 +65,8 @@ func TestRemove(t *testing.T) {
 	for _, file := range []string{"/srv/my cache/segments/1", "/var/lib/kaiku/control/log", "/var/log/kaiku/access.json"} {
 		n.write(t, file, "of the process")
 	}
-	// Where the test runs, all files belong to one account: those in the shared folder are made to look as if they did not.
+	// Where the test runs, all files belong to one account: those in the shared folder are made to
+	// look as if they did not.
 	if err := os.Rename(n.root+"/srv/shared", n.root+"/srv/elsewhere"); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// A removal that is interrupted before the node is stopped changes nothing; one that loses its connection goes on.
+// A removal that is interrupted before the node is stopped changes nothing; one that loses its
+// connection goes on.
 func TestRemoveInterrupted(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]

@@ -29,7 +29,8 @@ func (n *testNode) resolvConf(t *testing.T) string {
 	return to
 }
 
-// A name server takes port 53 from systemd-resolved, before it listens there; what can't be done is put back.
+// A name server takes port 53 from systemd-resolved, before it listens there; what can't be done is
+// put back.
 func TestResolvedGivesUpItsPort(t *testing.T) {
 	f := newTestFleet(t, "ns1", "hel1")
 	n, other := f.nodes["ns1"], f.nodes["hel1"]

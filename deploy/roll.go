@@ -48,7 +48,8 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// groups are the nodes that have something to be done, in the order of their turns. Those of a group have theirs at the same time.
+// groups are the nodes that have something to be done, in the order of their turns. Those of a
+// group have theirs at the same time.
 func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 	var out [][]*NodePlan
 	var phases [3][]*NodePlan
@@ -91,7 +92,8 @@ func (d *Deploy) noQuorum(ctx context.Context, p *Plan) bool {
 	return all > 0 && all-down < all/2+1
 }
 
-// batches puts edges together: at most so many, never all edges, and never all of a region that has several.
+// batches puts edges together: at most so many, never all edges, and never all of a region that has
+// several.
 func (d *Deploy) batches(edges []*NodePlan) [][]*NodePlan {
 	all, regions := 0, map[string]int{}
 	for i := range d.Nodes {
@@ -122,8 +124,9 @@ func (d *Deploy) batches(edges []*NodePlan) [][]*NodePlan {
 // errStopped says that a rollout ended before its end.
 var errStopped = errors.New("the rollout stopped")
 
-// Apply does what the plan says. The report is whole in any case. When ctx ends, the nodes that are being changed come to their end, those that are drained for it get
-// their clients back, and no other begins.
+// Apply does what the plan says. The report is whole in any case. When ctx ends, the nodes that are
+// being changed come to their end, those that are drained for it get their clients back, and no
+// other begins.
 func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	report := &Report{}
 	at := map[string]*NodeReport{}
@@ -230,7 +233,8 @@ func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 	return nil
 }
 
-// drain takes the clients of edges that will be restarted; what it returns is to be undrained, also when it fails.
+// drain takes the clients of edges that will be restarted; what it returns is to be undrained, also
+// when it fails.
 func (d *Deploy) drain(ctx context.Context, group []*NodePlan) (drained []*NodePlan, err error) {
 	if len(group) > 1 && group[0].node.Phase == Control {
 		return nil, nil // there is no control plane to tell name servers by

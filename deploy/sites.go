@@ -35,7 +35,8 @@ func (a SiteAnswer) String() string {
 	return text
 }
 
-// siteTries is how often a site that is not well is asked for: the first request after a start may fail.
+// siteTries is how often a site that is not well is asked for: the first request after a start may
+// fail.
 const siteTries = 3
 
 // askSites asks a node for its sites until none of those that matter fails, a few times.
@@ -123,7 +124,8 @@ func (d *Deploy) blame(ctx context.Context, p *NodePlan, why error) error {
 	return fmt.Errorf("%w\nit is not well with what the node had before either, so that this deploy is not the reason: once it is well, or if it stays so, deploy again", why)
 }
 
-// finally asks each edge of the plan for each site, and returns an error if one that the deploy brought is not well. What was not well before is no error of the deploy.
+// finally asks each edge of the plan for each site, and returns an error if one that the deploy
+// brought is not well. What was not well before is no error of the deploy.
 func (d *Deploy) finally(ctx context.Context, p *Plan, report *Report) error {
 	answers, errs := make([][]SiteAnswer, len(p.Nodes)), make([]error, len(p.Nodes))
 	brought := func(n *NodePlan, a SiteAnswer) bool {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// withSites gives each node the site www, of which the origin is dead with a fleet file that says so, or while dead returns true.
+// withSites gives each node the site www, of which the origin is dead with a fleet file that says
+// so, or while dead returns true.
 func withSites(f *testFleet, dead func(node string) bool) {
 	f.onSites = func(node string) []SiteAnswer {
 		a := SiteAnswer{Node: node, Site: "www", URL: "https://www.example.com/", Status: 200, Cache: "miss"}
@@ -29,7 +30,8 @@ func reportText(r *Report) string {
 	return b.String()
 }
 
-// A site that is not well any more with the new configuration is a reason to put the old one back, before clients come to the node again.
+// A site that is not well any more with the new configuration is a reason to put the old one back,
+// before clients come to the node again.
 func TestWrongOriginIsPutBack(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(string) bool { return false })
@@ -53,7 +55,8 @@ func TestWrongOriginIsPutBack(t *testing.T) {
 	}
 }
 
-// An origin that goes away by itself while a node is changed ends the deploy once, as the reason can't be told, but never the next one.
+// An origin that goes away by itself while a node is changed ends the deploy once, as the reason
+// can't be told, but never the next one.
 func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	dead := false

@@ -96,7 +96,8 @@ func TestHostKeyUnknown(t *testing.T) {
 	}
 }
 
-// A machine that is down is told of as such, and at once: no connection was lost, and none is tried again.
+// A machine that is down is told of as such, and at once: no connection was lost, and none is tried
+// again.
 func TestMachineDown(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -197,7 +198,8 @@ func TestSplitTarget(t *testing.T) {
 	}
 }
 
-// Ctrl-C while resolvers are waited for: nothing is changed, and the drained edge gets its clients back.
+// Ctrl-C while resolvers are waited for: nothing is changed, and the drained edge gets its clients
+// back.
 func TestInterrupted(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.deploy(t)

@@ -141,7 +141,8 @@ func (st *state) file(line string) error {
 	return CheckPath(path)
 }
 
-// usable tells why a node can't be deployed to, by what it is and for a binary that needs so many bytes; nil if it can.
+// usable tells why a node can't be deployed to, by what it is and for a binary that needs so many
+// bytes; nil if it can.
 func (st *state) usable(need int64) error {
 	var errs []error
 	if st.kernel != "Linux" {

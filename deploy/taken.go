@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// What a node runs is what its process tells systemd, which `systemctl status` shows, and a deploy reads: that it runs the fleet file with a sum, and with which one it
-// does not. A version that tells nothing is taken at its word.
+// What a node runs is what its process tells systemd, which `systemctl status` shows, and a deploy
+// reads: that it runs the fleet file with a sum, and with which one it does not. A version that
+// tells nothing is taken at its word.
 const (
 	runsFile  = "runs the fleet file "
 	tookNot   = "; it did not take "
@@ -24,7 +25,8 @@ func FleetSum(text []byte) string {
 // Taken is what a process tells systemd that runs a fleet file.
 func Taken(sum string) string { return runsFile + sum }
 
-// NotTaken is what a process tells systemd that goes on with a fleet file, as it can't take another one.
+// NotTaken is what a process tells systemd that goes on with a fleet file, as it can't take another
+// one.
 func NotTaken(runs, sum string, err error) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
 	return fmt.Sprintf("%s%s%s%s: %.300s", runsFile, runs, tookNot, sum, line)

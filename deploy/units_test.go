@@ -47,7 +47,8 @@ func TestUnits(t *testing.T) {
 	t.Logf("exposure level %s", score[1])
 }
 
-// The process writes its logs to a folder that systemd makes, and to others that a deploy makes, as it may make none itself.
+// The process writes its logs to a folder that systemd makes, and to others that a deploy makes, as
+// it may make none itself.
 func TestWritableFolders(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]

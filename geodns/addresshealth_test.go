@@ -60,7 +60,8 @@ func addressFleet(t *testing.T, port string, near, far []string) Config {
 	return cfg
 }
 
-// answersOf are what a name server says of www.example.com: its addresses, and the hints of its HTTPS record.
+// answersOf are what a name server says of www.example.com: its addresses, and the hints of its
+// HTTPS record.
 func answersOf(t *testing.T, s *Server) string {
 	t.Helper()
 	var out []string
@@ -83,7 +84,8 @@ func answersOf(t *testing.T, s *Server) string {
 	return strings.Join(out, " ")
 }
 
-// Each address is probed, and one that is dead is not answered, as long as others of its node are well.
+// Each address is probed, and one that is dead is not answered, as long as others of its node are
+// well.
 func TestDeadAddressIsNotAnswered(t *testing.T) {
 	far := []string{"198.51.100.20", "2001:db8:2::20"}
 	for _, test := range []struct {
@@ -114,7 +116,8 @@ func TestDeadAddressIsNotAnswered(t *testing.T) {
 	}
 }
 
-// With one node alone, a dead family is not answered, and all addresses are when all are dead: they may be up.
+// With one node alone, a dead family is not answered, and all addresses are when all are dead: they
+// may be up.
 func TestDeadAddressOfTheOnlyNode(t *testing.T) {
 	for up, want := range map[string]string{
 		"127.0.0.1": "127.0.0.1 ipv4hint=127.0.0.1",
@@ -155,8 +158,8 @@ func TestDeadAddressComesBack(t *testing.T) {
 	}
 }
 
-// A machine without IPv6 knows nothing of addresses of IPv6: they follow their node's others. The test runs itself in a network
-// namespace that has nothing but loopback.
+// A machine without IPv6 knows nothing of addresses of IPv6: they follow their node's others. The
+// test runs itself in a network namespace that has nothing but loopback.
 func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 	const inside = "KAIKU_TEST_NO_ROUTE"
 	if os.Getenv(inside) == "" {
@@ -191,7 +194,8 @@ func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 			}
 		}
 	}
-	// With nothing but such addresses, nothing is known, and the node is answered as one without probes.
+	// With nothing but such addresses, nothing is known, and the node is answered as one without
+	// probes.
 	s := new(Server)
 	serve(t, s, addressFleet(t, "80", []string{six}, []string{"198.51.100.20", "2001:db8:2::20"}))
 	if got := answersOf(t, s); !strings.Contains(got, six) || !s.Healthy()["hel1"] {

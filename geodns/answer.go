@@ -9,8 +9,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// worker answers queries one after the other, for one goroutine. What it needs for that it keeps, so that the common answers are made without
-// allocating. Its answers are those that a new one would give.
+// worker answers queries one after the other, for one goroutine. What it needs for that it keeps,
+// so that the common answers are made without allocating. Its answers are those that a new one
+// would give.
 type worker struct {
 	server   *Server
 	query    query
@@ -20,15 +21,17 @@ type worker struct {
 	clock    uint64 // the limiter's time of the batch; 0 where each query has its own
 }
 
-// newWorker makes the worker of a goroutine that answers many queries: it remembers what it has chosen.
+// newWorker makes the worker of a goroutine that answers many queries: it remembers what it has
+// chosen.
 func newWorker(s *Server) *worker {
 	w := &worker{server: s}
 	w.resolver.memo = new(memo)
 	return w
 }
 
-// answer maps a query to its response, or to nil where it must be dropped. It does no I/O, and may be called from any
-// goroutine once there is a configuration. buf is space for the response, which is made anew where it is too small.
+// answer maps a query to its response, or to nil where it must be dropped. It does no I/O, and may
+// be called from any goroutine once there is a configuration. buf is space for the response, which
+// is made anew where it is too small.
 func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
 	var sess *session
 	if tcp {
@@ -37,7 +40,8 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	return s.respond(req, from, sess, buf)
 }
 
-// respond is answer for a connection, which may be used for more queries; without one it is over UDP.
+// respond is answer for a connection, which may be used for more queries; without one it is over
+// UDP.
 func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
 	w, _ := s.workers.Get().(*worker)
 	if w == nil {
@@ -78,7 +82,8 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	}
 	r.snapshot, r.q, r.from = s.current.Load(), q, from.Addr().Unmap()
 	if r.memo != nil {
-		// Before any state of a node is read: what is chosen by one that changes meanwhile must be void with the next query.
+		// Before any state of a node is read: what is chosen by one that changes meanwhile must be
+		// void with the next query.
 		r.memo.follow(r.snapshot.generation, s.epoch.Load())
 	}
 	proven := r.reply(s)
@@ -184,8 +189,9 @@ func (w *worker) hold(v verdict) verdict {
 	return v
 }
 
-// dampen holds what is much longer than its query, of a number of octets, to the rate limit, whatever it is about: of names
-// with long records there may be many. It gives what is to be sent, nil if nothing is.
+// dampen holds what is much longer than its query, of a number of octets, to the rate limit,
+// whatever it is about: of names with long records there may be many. It gives what is to be sent,
+// nil if nothing is.
 func (w *worker) dampen(asked int, out []byte) []byte {
 	r := &w.resolver
 	if r.rates.responses == 0 || r.rates.exempts(r.from) {
@@ -200,8 +206,8 @@ func (w *worker) dampen(asked int, out []byte) []byte {
 	return out
 }
 
-// reply fills what is said in options that were asked for. proven means that the client has shown with a cookie that it
-// gets what is sent to its address.
+// reply fills what is said in options that were asked for. proven means that the client has shown
+// with a cookie that it gets what is sent to its address.
 func (r *resolver) reply(s *Server) (proven bool) {
 	if r.q.nsid {
 		r.nsid = s.Identity
@@ -212,8 +218,8 @@ func (r *resolver) reply(s *Server) (proven bool) {
 	return proven
 }
 
-// keepOpen answers a client that asks for how long its connection stays open. A client must not say a time itself (RFC 7828
-// section 3.2.1), and over UDP the option is ignored (section 3.3.1).
+// keepOpen answers a client that asks for how long its connection stays open. A client must not say
+// a time itself (RFC 7828 section 3.2.1), and over UDP the option is ignored (section 3.3.1).
 func (r *resolver) keepOpen(sess *session) (rcode int) {
 	if len(r.q.keepalive) > 0 {
 		return dns.RcodeFormatError

@@ -197,8 +197,8 @@ func wantRRs(t testing.TB, section string, got []dns.RR, want ...string) {
 	}
 }
 
-// FuzzAnswer gives packets to a server. Its answers are those that a packet may get, and never longer than the client takes.
-// No rate limit: an answer must not hang on the packets before it.
+// FuzzAnswer gives packets to a server. Its answers are those that a packet may get, and never
+// longer than the client takes. No rate limit: an answer must not hang on the packets before it.
 func FuzzAnswer(f *testing.F) {
 	cfg := testConfig(f)
 	cfg.RateLimit.Responses = -1
@@ -240,7 +240,8 @@ func FuzzAnswer(f *testing.F) {
 		if !resp.Response || out[0] != req[0] || out[1] != req[1] {
 			t.Errorf("header is %v", resp.MsgHdr)
 		}
-		// What miekg/dns makes of the query, where it parses it, is another opinion on what the client takes.
+		// What miekg/dns makes of the query, where it parses it, is another opinion on what the
+		// client takes.
 		asked := new(dns.Msg)
 		understood := asked.Unpack(req) == nil
 		limit := 512
@@ -262,7 +263,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// checkOPT holds that a response has one OPT where the query had one, and each option once, and only those asked for.
+// checkOPT holds that a response has one OPT where the query had one, and each option once, and
+// only those asked for.
 func checkOPT(t *testing.T, asked *dns.Msg, understood bool, resp *dns.Msg, tcp bool) {
 	t.Helper()
 	opts := 0

@@ -11,11 +11,13 @@ import (
 )
 
 const (
-	// batchSize is how many packets one system call takes at most. Beyond some dozens the call itself no longer counts.
+	// batchSize is how many packets one system call takes at most. Beyond some dozens the call
+	// itself no longer counts.
 	batchSize = 64
-	// requestSize is what a packet may have: more than we say that we take (ednsUDPSize), as much as goes over Ethernet in one
-	// piece. A longer one is cut, does not parse, and is answered with FORMERR. It is no power of two: packets a power of two
-	// apart would push each other out of the processor's caches.
+	// requestSize is what a packet may have: more than we say that we take (ednsUDPSize), as much
+	// as goes over Ethernet in one piece. A longer one is cut, does not parse, and is answered with
+	// FORMERR. It is no power of two: packets a power of two apart would push each other out of the
+	// processor's caches.
 	requestSize = 1472
 	controlSize = 128 // two pktinfo messages, an IPv4 and an IPv6 one, take 72
 )
@@ -26,14 +28,14 @@ type mmsghdr struct {
 	len uint32
 }
 
-// batch reads packets of a socket and sends the responses, many with one system call and without allocating. It calls the
-// kernel itself: x/net's ReadBatch makes a net.Addr of each packet's sender, for WriteBatch to read again. It belongs to one
-// goroutine.
+// batch reads packets of a socket and sends the responses, many with one system call and without
+// allocating. It calls the kernel itself: x/net's ReadBatch makes a net.Addr of each packet's
+// sender, for WriteBatch to read again. It belongs to one goroutine.
 type batch struct {
 	raw syscall.RawConn
 
-	// Of each packet: what was received, and the space for its response, which is sent to the same name with the same control
-	// message.
+	// Of each packet: what was received, and the space for its response, which is sent to the same
+	// name with the same control message.
 	in       [batchSize]mmsghdr
 	vecs     [batchSize]unix.Iovec
 	controls [batchSize][controlSize]byte     // after what holds pointers, and so aligned as a cmsghdr has to be
@@ -70,8 +72,8 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 		b.out[i].Iov = &b.outVecs[i]
 		b.out[i].SetIovlen(1)
 	}
-	// Raw system calls: neither waits, and the runtime, told of a call, would wake its watchdog thread for each batch that comes
-	// when nothing else is to do.
+	// Raw system calls: neither waits, and the runtime, told of a call, would wake its watchdog
+	// thread for each batch that comes when nothing else is to do.
 	b.recv = func(fd uintptr) bool {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in)), batchSize, unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
@@ -103,8 +105,8 @@ func (b *batch) receive() (int, error) {
 	return b.n, nil
 }
 
-// request gives a packet, good until the next receive, and where it came from: without the zone of a link-local address, which nothing
-// here asks for.
+// request gives a packet, good until the next receive, and where it came from: without the zone of
+// a link-local address, which nothing here asks for.
 func (b *batch) request(i int) ([]byte, netip.AddrPort) {
 	name := &b.names[i]
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
@@ -147,8 +149,10 @@ func (b *batch) send() {
 	b.pending, b.sent = 0, 0
 }
 
-// replyFrom makes of the control messages that a packet came with those that send the response from where the packet went to. The kernel takes them in the form that it
-// gives them in (ip(7), ipv6(7)); but the interface is named only where the address needs it: routing may answer through another.
+// replyFrom makes of the control messages that a packet came with those that send the response from
+// where the packet went to. The kernel takes them in the form that it gives them in (ip(7),
+// ipv6(7)); but the interface is named only where the address needs it: routing may answer through
+// another.
 func replyFrom(oob []byte) {
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))

@@ -15,9 +15,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ecsCache is the cache of a resolver that sends Client Subnets (RFC 7871 section 7.3), at one name and type. It is as ready to answer
-// from it as the RFC allows, and more so: a client's network that is wider than the scope finds what was said of the addresses at its
-// beginning.
+// ecsCache is the cache of a resolver that sends Client Subnets (RFC 7871 section 7.3), at one name
+// and type. It is as ready to answer from it as the RFC allows, and more so: a client's network
+// that is wider than the scope finds what was said of the addresses at its beginning.
 type ecsCache struct {
 	everyone *cached                 // scope 0: for all networks, of both families
 	hidden   *cached                 // source 0: for queries with source 0 alone (section 7.3.1)
@@ -70,7 +70,8 @@ func (c *ecsCache) add(a cached) {
 	}
 }
 
-// overlap gives two answers one of whose networks holds the other (section 7.2.1), if there are any.
+// overlap gives two answers one of whose networks holds the other (section 7.2.1), if there are
+// any.
 func (c *ecsCache) overlap() (wide, narrow cached, found bool) {
 	if c.everyone != nil && len(c.scopes) > 0 {
 		for _, a := range c.scopes {
@@ -171,7 +172,8 @@ func randomAddr(rnd *rand.Rand, four bool) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// randomClient is the network of a client as a resolver sends it: near what the table tells apart, in a well-known network, or anywhere.
+// randomClient is the network of a client as a resolver sends it: near what the table tells apart,
+// in a well-known network, or anywhere.
 func randomClient(rnd *rand.Rand, near []netip.Prefix) netip.Prefix {
 	var addr netip.Addr
 	switch rnd.IntN(10) {
@@ -230,8 +232,8 @@ func askFor(t *testing.T, s *Server, q string, client netip.Prefix, resolver net
 	return out
 }
 
-// TestCacheModel puts the cache of a resolver in front of the server, and asks it for many clients: none gets from it what the server
-// would not have said to it (RFC 7871 sections 7.2.1 and 7.3).
+// TestCacheModel puts the cache of a resolver in front of the server, and asks it for many clients:
+// none gets from it what the server would not have said to it (RFC 7871 sections 7.2.1 and 7.3).
 func TestCacheModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7871, 6))
 	hits, misses := 0, 0

@@ -14,12 +14,16 @@ const (
 	maxText       = 255  // octets of a value: one string (RFC 1035 section 3.3)
 )
 
-// SetChallenges makes some values TXT records at their names, beside what the zones have there, with TTL 0: they are the answers to a certificate authority's challenges (RFC 8555 section 8.4).
-// They take the place of those of the call before. When it returns each later query is answered from them, over UDP and TCP. It may be called at any time, from any goroutine; Reload keeps them.
+// SetChallenges makes some values TXT records at their names, beside what the zones have there,
+// with TTL 0: they are the answers to a certificate authority's challenges (RFC 8555 section 8.4).
+// They take the place of those of the call before. When it returns each later query is answered
+// from them, over UDP and TCP. It may be called at any time, from any goroutine; Reload keeps them.
 //
-// A name may have a dot at its end, and upper case. It exists then, also for wildcards and as an empty non-terminal above it, but what a wildcard
-// answers for the names above it and beside it stays. A CNAME of the zone at the name stays, and is what is answered. Names that are in no zone, or below a delegation or a DNAME, change
-// nothing. What is malformed, a wildcard, or more than 1000 names, 32 values at a name and 255 octets a value, is left out, with a warning.
+// A name may have a dot at its end, and upper case. It exists then, also for wildcards and as an
+// empty non-terminal above it, but what a wildcard answers for the names above it and beside it
+// stays. A CNAME of the zone at the name stays, and is what is answered. Names that are in no zone,
+// or below a delegation or a DNAME, change nothing. What is malformed, a wildcard, or more than
+// 1000 names, 32 values at a name and 255 octets a value, is left out, with a warning.
 func (s *Server) SetChallenges(records map[string][]string) {
 	made, omitted := newChallenges(records)
 	if omitted > 0 {
@@ -96,8 +100,9 @@ func (s *snapshot) challenged(records map[name]*rrset) map[name]*Zone {
 	return zones
 }
 
-// withChallenges gives a zone that has TXT records too. The zone itself is left as it is, and shares all nodes but those of the records and the empty non-terminals above them, so that a
-// large zone costs no more than a small one.
+// withChallenges gives a zone that has TXT records too. The zone itself is left as it is, and
+// shares all nodes but those of the records and the empty non-terminals above them, so that a large
+// zone costs no more than a small one.
 func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
 	served := z.overlaid()
 	for n, set := range records {
@@ -120,8 +125,10 @@ func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
 	return served
 }
 
-// ensure gives the node of a name that the zone does not have, made with those above it if need be. covered is the wildcard that covers it, nil if none does: to take a name away from it that
-// is there for a challenge's sake alone, and all others below that, would take sites away from their clients while a certificate is ordered.
+// ensure gives the node of a name that the zone does not have, made with those above it if need be.
+// covered is the wildcard that covers it, nil if none does: to take a name away from it that is
+// there for a challenge's sake alone, and all others below that, would take sites away from their
+// clients while a certificate is ordered.
 func (z *Zone) ensure(n name, covered *node) *node {
 	made := z.over[n]
 	if made == nil {
@@ -134,7 +141,8 @@ func (z *Zone) ensure(n name, covered *node) *node {
 	return made
 }
 
-// withTXT gives a node that has some TXT records more. All of its have their TTL (RFC 2181 section 5.2).
+// withTXT gives a node that has some TXT records more. All of its have their TTL (RFC 2181 section
+// 5.2).
 func (at *node) withTXT(set *rrset) *node {
 	same := *at
 	same.sets = slices.Clone(at.sets)
@@ -157,5 +165,6 @@ func (at *node) withTXT(set *rrset) *node {
 	return &same
 }
 
-// txtSize is what a record takes in a message, its owner compressed, or not as in a zone that is checked.
+// txtSize is what a record takes in a message, its owner compressed, or not as in a zone that is
+// checked.
 func txtSize(data string) int { return maxName + 10 + len(data) }

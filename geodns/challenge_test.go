@@ -11,7 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// challengeConfig is testConfig with wildcard edge names, and a zone whose apex is a challenge's name.
+// challengeConfig is testConfig with wildcard edge names, and a zone whose apex is a challenge's
+// name.
 func challengeConfig(t testing.TB) Config {
 	cfg := testConfig(t)
 	cfg.RateLimit.Responses = -1
@@ -188,7 +189,8 @@ func testChallenges(t *testing.T, s *Server) {
 	}
 }
 
-// TestChallengesServed changes what a running server answers: each query that is sent after SetChallenges has returned sees it.
+// TestChallengesServed changes what a running server answers: each query that is sent after
+// SetChallenges has returned sees it.
 func TestChallengesServed(t *testing.T) {
 	s := new(Server)
 	serve(t, s, challengeConfig(t))

@@ -43,16 +43,21 @@ type ranked struct {
 	score    float64 // of rendezvous hashing
 }
 
-// choose orders nodes for a client at a place, or at none that is known, for an answer of n of them. client is a hash of the client's network. It is the whole of the
-// choice of an edge, and a pure function.
+// choose orders nodes for a client at a place, or at none that is known, for an answer of n of
+// them. client is a hash of the client's network. It is the whole of the choice of an edge, and a
+// pure function.
 //
-// Only nodes of the best standing that there is are chosen. They come by the distance of their group, nearest first, and groups without a place of the client in the order
-// given. Within a group the client's network decides, by rendezvous hashing with weights (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005), so that
-// each client keeps its node and a node that is lost moves only its own clients; byClient says that it did decide what the n are. A node that sheds counts for
-// less in its group; a group that sheds more than the next one loses the clients to it for which the way is least longer.
+// Only nodes of the best standing that there is are chosen. They come by the distance of their
+// group, nearest first, and groups without a place of the client in the order given. Within a group
+// the client's network decides, by rendezvous hashing with weights (Thaler and Ravishankar 1998;
+// Schindelhauer and Schomaker 2005), so that each client keeps its node and a node that is lost
+// moves only its own clients; byClient says that it did decide what the n are. A node that sheds
+// counts for less in its group; a group that sheds more than the next one loses the clients to it
+// for which the way is least longer.
 //
-// A node that lacks the family is not chosen, and neither is one of a worse standing, or one that is much farther away: better no address of the
-// family, so that clients use the other one, than one that they prefer though it is far. See muchFarther.
+// A node that lacks the family is not chosen, and neither is one of a worse standing, or one that
+// is much farther away: better no address of the family, so that clients use the other one, than
+// one that they prefer though it is far. See muchFarther.
 //
 // order is appended to.
 func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ []ranked, best standing, byClient bool) {
@@ -100,12 +105,15 @@ func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ 
 	return order, best, byClient
 }
 
-// muchFarther is how many km a client's way may be longer for an address of IPv6, where the nearest node has none. Clients with both families
-// prefer IPv6 whenever it answers (RFC 8305), however far it is, so that an answer to AAAA decides where nearly all of them go. A round trip over
-// 1,000 km takes 10 ms in fibre and about 15 as cables go, of which a first page takes three or four; below that distance the table of countries can't
-// tell places apart anyway. A client without IPv4 then depends on its network's NAT64, as it does for all sites without IPv6.
+// muchFarther is how many km a client's way may be longer for an address of IPv6, where the nearest
+// node has none. Clients with both families prefer IPv6 whenever it answers (RFC 8305), however far
+// it is, so that an answer to AAAA decides where nearly all of them go. A round trip over 1,000 km
+// takes 10 ms in fibre and about 15 as cables go, of which a first page takes three or four; below
+// that distance the table of countries can't tell places apart anyway. A client without IPv4 then
+// depends on its network's NAT64, as it does for all sites without IPv6.
 //
-// A is never left out so: many clients have IPv4 alone, and those with both come to the near node by IPv6.
+// A is never left out so: many clients have IPv4 alone, and those with both come to the near node
+// by IPv6.
 const muchFarther = 1000
 
 // groupLen is how many nodes the first group has.

@@ -21,8 +21,8 @@ type Config struct {
 	Nodes  []Node
 	Locate map[netip.Prefix]Place // networks whose place is known; the longest prefix counts, before any database
 	GeoIP  string                 // path of an mmdb with countries or cities; "" is the embedded table of countries alone
-	// GeoIPCopy is the path of a copy of one that was good: where GeoIP can't be used, the database in use is used on, or else the
-	// copy. "" is none, and makes that an error.
+	// GeoIPCopy is the path of a copy of one that was good: where GeoIP can't be used, the database
+	// in use is used on, or else the copy. "" is none, and makes that an error.
 	GeoIPCopy string
 	Health    Health
 
@@ -38,14 +38,16 @@ type Node struct {
 	Out       bool         // it is taken out: probed, but in no answer
 	Addresses []netip.Addr // at least one, IPv4 or IPv6
 	ALPN      []string     // what it speaks over TLS on port 443, best first, as "h3", "h2"; empty is no TLS, and no HTTPS record
-	// Probe is an http or https URL whose answer 200 means healthy; "" is not probed, and taken as healthy. If its host is one of
-	// Addresses, each of them is probed in its place, and one whose own probes fail is not answered.
+	// Probe is an http or https URL whose answer 200 means healthy; "" is not probed, and taken as
+	// healthy. If its host is one of Addresses, each of them is probed in its place, and one whose
+	// own probes fail is not answered.
 	Probe     string
 	ProbeHost string // Host header of the probe, and its TLS server name; "" is the URL's
 }
 
-// EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the zones, which may have other
-// data there, but no CNAME and no addresses. It may be the zone's apex, or a wildcard.
+// EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the
+// zones, which may have other data there, but no CNAME and no addresses. It may be the zone's apex,
+// or a wildcard.
 type EdgeName struct {
 	Name    string        // absolute, with or without the dot at its end
 	Nodes   []string      // names of nodes; empty is every node of Config.Nodes; their order counts for clients of no known place
@@ -77,7 +79,8 @@ func (h Health) withDefaults() Health {
 	return h
 }
 
-// check finds all that is wrong with the configuration as such; what hangs on zones is found by newSnapshot.
+// check finds all that is wrong with the configuration as such; what hangs on zones is found by
+// newSnapshot.
 func (cfg *Config) check() error {
 	var errs []error
 	if len(cfg.Zones) == 0 {
@@ -155,7 +158,8 @@ func (n *Node) check() error {
 // maxAddresses is how many addresses a node may have.
 const maxAddresses = 64
 
-// probed are the addresses that the node is probed at; one that is not valid stands for the host of the URL.
+// probed are the addresses that the node is probed at; one that is not valid stands for the host of
+// the URL.
 func (n *Node) probed() []netip.Addr {
 	if n.Probe == "" {
 		return nil
@@ -213,7 +217,8 @@ func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// choose gives the nodes of the edge name, which has been checked, in the order that it lists them in.
+// choose gives the nodes of the edge name, which has been checked, in the order that it lists them
+// in.
 func (e *EdgeName) choose(all []Node) []Node {
 	if len(e.Nodes) == 0 {
 		return all
@@ -225,7 +230,8 @@ func (e *EdgeName) choose(all []Node) []Node {
 	return nodes
 }
 
-// snapshot is a validated Config in the form that queries are answered from. It does not change, but for the states of nodes.
+// snapshot is a validated Config in the form that queries are answered from. It does not change,
+// but for the states of nodes.
 type snapshot struct {
 	generation uint64 // another in each configuration of a server
 
@@ -244,7 +250,8 @@ type snapshot struct {
 	asked   map[*Zone]*prometheus.Counter // queries of each zone
 }
 
-// newSnapshot validates and builds. States are those known of nodes before; those of new nodes are added.
+// newSnapshot validates and builds. States are those known of nodes before; those of new nodes are
+// added.
 func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -363,8 +370,8 @@ func fits(zone *Zone, n name) error {
 	return nil
 }
 
-// zoneFor gives the closest zone above a name. For DS that is the parent's, at the apex of a zone whose parent is served
-// too (RFC 4035 section 3.1.4.1).
+// zoneFor gives the closest zone above a name. For DS that is the parent's, at the apex of a zone
+// whose parent is served too (RFC 4035 section 3.1.4.1).
 func (s *snapshot) zoneFor(n name, ds bool) *Zone {
 	var own *Zone
 	for m := n; m != ""; m = m.parent() {

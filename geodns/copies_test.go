@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A geoip database that is damaged is replaced by the one in use, or else by a copy, and taken again once it is good.
+// A geoip database that is damaged is replaced by the one in use, or else by a copy, and taken
+// again once it is good.
 func TestGeoIPCopy(t *testing.T) {
 	good, err := os.ReadFile("testdata/finland.mmdb")
 	if err != nil {

@@ -1,12 +1,13 @@
-// Package geodns is an authoritative DNS server that answers edge names with the nearest healthy nodes, and everything else
-// from RFC 1035 master files.
+// Package geodns is an authoritative DNS server that answers edge names with the nearest healthy
+// nodes, and everything else from RFC 1035 master files.
 //
 // # How a query is answered
 //
-// A packet is read by one of a few UDP goroutines, on Linux one a core with a socket of its own that reads and sends in batches, or by the goroutine
-// of its TCP connection, and given to worker.answer, which does no I/O: it maps the bytes of a query to the bytes of its
-// response, or to nothing. A worker keeps its buffers and what it has chosen for which network of clients (memo); its answers
-// are those of one that keeps nothing (FuzzSamePath).
+// A packet is read by one of a few UDP goroutines, on Linux one a core with a socket of its own
+// that reads and sends in batches, or by the goroutine of its TCP connection, and given to
+// worker.answer, which does no I/O: it maps the bytes of a query to the bytes of its response, or
+// to nothing. A worker keeps its buffers and what it has chosen for which network of clients
+// (memo); its answers are those of one that keeps nothing (FuzzSamePath).
 //
 //  1. query.parse reads it, strictly. A packet shorter than a header, or a response, is dropped. What does not parse is
 //     FORMERR; so are a question count other than one, two OPT records, a malformed client subnet and a malformed cookie. An
@@ -35,27 +36,31 @@
 //
 // # Challenges
 //
-// SetChallenges puts TXT records beside what the zones have, for a certificate authority to see (RFC 8555 section 8.4). A zone with some is a copy that shares all nodes but
-// theirs. A name that exists only because a challenge is below it goes on being answered by the wildcard that covers it, which
-// departs from RFC 4592 section 3.3.1: an order for a certificate must not take a site away.
+// SetChallenges puts TXT records beside what the zones have, for a certificate authority to see
+// (RFC 8555 section 8.4). A zone with some is a copy that shares all nodes but theirs. A name that
+// exists only because a challenge is below it goes on being answered by the wildcard that covers
+// it, which departs from RFC 4592 section 3.3.1: an order for a certificate must not take a site
+// away.
 //
 // # Forged addresses
 //
-// Over UDP anybody may ask in the name of anybody. Responses are therefore counted by the network of the source address and
-// by what they say: positive ones by the name in the zone, so that the endless names below a wildcard are one; negative ones
-// by zone; errors and referrals by their kind. What is over the limit is dropped, but every second one slips: it is empty, no
-// longer than the query but for a cookie, and tells a real client how to show that it is real: TC, to come over TCP, or, if
-// the query had a cookie, BADCOOKIE with one to come back with. A client with a server cookie of ours (RFC
-// 9018) has shown it. The counts are a table of fixed size.
+// Over UDP anybody may ask in the name of anybody. Responses are therefore counted by the network
+// of the source address and by what they say: positive ones by the name in the zone, so that the
+// endless names below a wildcard are one; negative ones by zone; errors and referrals by their
+// kind. What is over the limit is dropped, but every second one slips: it is empty, no longer than
+// the query but for a cookie, and tells a real client how to show that it is real: TC, to come over
+// TCP, or, if the query had a cookie, BADCOOKIE with one to come back with. A client with a server
+// cookie of ours (RFC 9018) has shown it. The counts are a table of fixed size.
 //
-// A resolver that serves many clients, each with a client subnet, asks for an edge name once for each of their networks: where
-// such resolvers reach the limit without cookies, it must be raised.
+// A resolver that serves many clients, each with a client subnet, asks for an edge name once for
+// each of their networks: where such resolvers reach the limit without cookies, it must be raised.
 //
 // # The scope of an answer
 //
-// A resolver may give an answer to every client within its ECS scope. The scope is therefore the prefix that the place was
-// found for: the database's network, narrowed until it overlaps no more specific network of Config.Locate. Where every
-// client would get the same answer (static names, errors, an edge name that has no more nodes than it answers) it is 0.
+// A resolver may give an answer to every client within its ECS scope. The scope is therefore the
+// prefix that the place was found for: the database's network, narrowed until it overlaps no more
+// specific network of Config.Locate. Where every client would get the same answer (static names,
+// errors, an edge name that has no more nodes than it answers) it is 0.
 //
 // The answer that an edge name has no AAAA for a client has a scope too. A resolver that takes it
 // for all its clients, as negative answers mostly are taken (RFC 7871 section 7.4), has them use
@@ -63,6 +68,6 @@
 //
 // # Life
 //
-// Reload validates a Config and swaps it in whole; Listen binds; Serve probes the nodes, answers, and ends every goroutine
-// that it started. Reload may be called at any time, from any goroutine.
+// Reload validates a Config and swaps it in whole; Listen binds; Serve probes the nodes, answers,
+// and ends every goroutine that it started. Reload may be called at any time, from any goroutine.
 package geodns

@@ -14,12 +14,14 @@ type ecs struct {
 	source int        // SOURCE PREFIX-LENGTH; 0 asks that no address be used (section 7.1.2)
 }
 
-// parseECS reads the option's data, as strictly as section 6 asks for: a malformed option is answered with FORMERR "as a
-// signal to the software developer making the request to fix their implementation".
+// parseECS reads the option's data, as strictly as section 6 asks for: a malformed option is
+// answered with FORMERR "as a signal to the software developer making the request to fix their
+// implementation".
 //
-// Section 6 defines the address for families 1 and 2 only. The address of another family cannot be checked, nor can the
-// answer be made for it, so it is an error too, as it is in BIND and Knot DNS. Family 0 is let through where it carries no
-// address: some stubs say "do not use my address" that way.
+// Section 6 defines the address for families 1 and 2 only. The address of another family cannot be
+// checked, nor can the answer be made for it, so it is an error too, as it is in BIND and Knot DNS.
+// Family 0 is let through where it carries no address: some stubs say "do not use my address" that
+// way.
 func parseECS(b []byte) (ecs, error) {
 	if len(b) < 4 {
 		return ecs{}, fmt.Errorf("client subnet: %d octets, want at least 4", len(b))
@@ -60,7 +62,8 @@ func parseECS(b []byte) (ecs, error) {
 	return e, nil
 }
 
-// appendTo appends the whole option for a response: family, source and address as in the query (section 7.2.1), and scope.
+// appendTo appends the whole option for a response: family, source and address as in the query
+// (section 7.2.1), and scope.
 func (e ecs) appendTo(b []byte, scope int) []byte {
 	b = appendOption(b, optionECS, len(e.raw))
 	at := len(b)

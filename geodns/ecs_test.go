@@ -77,7 +77,8 @@ func FuzzECS(f *testing.F) {
 	})
 }
 
-// TestECSMapped asks for an IPv4 client in the clothes of IPv6: the scope is one of IPv6, and no client of IPv6 is in it.
+// TestECSMapped asks for an IPv4 client in the clothes of IPv6: the scope is one of IPv6, and no
+// client of IPv6 is in it.
 func TestECSMapped(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	resp := ask(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"), nowhere, false)

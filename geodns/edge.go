@@ -65,8 +65,9 @@ type candidate struct {
 	four, six *addressSet // nil where the node has none
 }
 
-// now fills in what is known of a candidate at the moment. One whose addresses of the family are dead, though the node is not,
-// is no better than one that is down, but for IPv6: clients then have IPv4, as with a node that lacks the family.
+// now fills in what is known of a candidate at the moment. One whose addresses of the family are
+// dead, though the node is not, is no better than one that is down, but for IPv6: clients then have
+// IPv4, as with a node that lacks the family.
 func (c *candidate) now(o *option) {
 	o.state = c.node.now()
 	switch {
@@ -227,10 +228,11 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 }
 
 // pickFor is pick for an address. All addresses of the same network that share so many bits as
-// within are given the same; more than an address has means that the resolver's own address counted too.
+// within are given the same; more than an address has means that the resolver's own address counted
+// too.
 //
-// A client subnet that no source has a place for, as those of private networks, says nothing about the
-// client: its resolver is then the best guess. The choice holds for all of what has no place.
+// A client subnet that no source has a place for, as those of private networks, says nothing about
+// the client: its resolver is then the best guess. The choice holds for all of what has no place.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
 	best, of, lacking := down, 0, false // of the best standing that there is
 	r.options = append(r.options[:0], f.fixed...)
@@ -250,8 +252,8 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		return r.order, 0, 0, best == down
 	}
 	where := r.locator.find(addr, &r.place)
-	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one is
-	// not.
+	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one
+	// is not.
 	bits, within = max(1, where.bits), where.bits
 	byResolver := where.place == nil && addr != r.from
 	if byResolver {

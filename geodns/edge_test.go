@@ -94,7 +94,8 @@ func TestAnswerSubnet(t *testing.T) {
 	}
 }
 
-// TestScopeHolds asks about addresses across the scope of an answer, which must all get that answer.
+// TestScopeHolds asks about addresses across the scope of an answer, which must all get that
+// answer.
 func TestScopeHolds(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	l := s.current.Load().locator
@@ -146,7 +147,8 @@ func TestWildcardEdge(t *testing.T) {
 	}
 }
 
-// A name has no HTTPS record while one of its edges says that it has no certificates: browsers that see the record give up plain HTTP.
+// A name has no HTTPS record while one of its edges says that it has no certificates: browsers that
+// see the record give up plain HTTP.
 func TestHTTPSRecordWaits(t *testing.T) {
 	cfg := testConfig(t)
 	for i := range cfg.Nodes {
@@ -174,8 +176,8 @@ func TestHTTPSRecordWaits(t *testing.T) {
 }
 
 // A client in Finland, whose nearest edge has no IPv6, is not sent to New York by AAAA: it goes to
-// Helsinki by IPv4. One in New York, and any other whose nearest edge has IPv6, gets that; so do all
-// once the edge without it is down. The HTTPS record has the same addresses.
+// Helsinki by IPv4. One in New York, and any other whose nearest edge has IPv6, gets that; so do
+// all once the edge without it is down. The HTTPS record has the same addresses.
 func TestPartialIPv6(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{

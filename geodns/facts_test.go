@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWellKnownNetworks holds the embedded table to networks whose country is known from elsewhere. It looks at both ends of each and
-// at addresses between.
+// TestWellKnownNetworks holds the embedded table to networks whose country is known from elsewhere.
+// It looks at both ends of each and at addresses between.
 func TestWellKnownNetworks(t *testing.T) {
 	const near = 1500 // km from the country's centroid
 	wellKnown, err := os.ReadFile("testdata/networks.txt")
@@ -72,8 +72,8 @@ func spread(prefix netip.Prefix) []netip.Addr {
 	return all
 }
 
-// TestCentroidsWherePeopleLive holds the table of centroids, where a country's middle and its people are far apart, to cities between
-// which most of its people live.
+// TestCentroidsWherePeopleLive holds the table of centroids, where a country's middle and its
+// people are far apart, to cities between which most of its people live.
 func TestCentroidsWherePeopleLive(t *testing.T) {
 	for _, test := range []struct {
 		country string

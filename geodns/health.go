@@ -10,7 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// nodeState is what is known of a node's health. It outlives the configurations that the node is in.
+// nodeState is what is known of a node's health. It outlives the configurations that the node is
+// in.
 type nodeState struct {
 	name      string
 	endpoints []*endpoint            // that are probed; none is taken as healthy; does not change
@@ -24,7 +25,8 @@ type nodeState struct {
 	told  bool  // it was warned of
 }
 
-// endpoint is what a prober asks: an address of a node, or the one place that tells about all of them.
+// endpoint is what a prober asks: an address of a node, or the one place that tells about all of
+// them.
 type endpoint struct {
 	node  *nodeState
 	addr  netip.Addr // not valid: all of the node's addresses
@@ -59,8 +61,9 @@ func (s *nodeState) now() state {
 	return st
 }
 
-// A node begins to shed above shedAbove of its capacity and takes clients back below shedBelow. In between nothing changes, and each step is small: what resolvers have
-// cached goes on for a TTL, so that the load answers late, and a quick hand would swing.
+// A node begins to shed above shedAbove of its capacity and takes clients back below shedBelow. In
+// between nothing changes, and each step is small: what resolvers have cached goes on for a TTL, so
+// that the load answers late, and a quick hand would swing.
 const (
 	shedAbove = 0.9
 	shedBelow = 0.7
@@ -87,7 +90,8 @@ func (s *nodeState) take(r Report, passed time.Duration) (changed bool) {
 	return s.now() != before || r.Plain != plain
 }
 
-// Phases of an endpoint. A node of which none was probed yet is not answered, unless no other is healthy either.
+// Phases of an endpoint. A node of which none was probed yet is not answered, unless no other is
+// healthy either.
 const (
 	unknown int32 = iota
 	healthy
@@ -95,7 +99,8 @@ const (
 	unroutable // this machine has no route to it, as of IPv6 where it has none: nothing is known
 )
 
-// isHealthy reports whether one of the node's endpoints answers. Those that this machine has no route to say nothing.
+// isHealthy reports whether one of the node's endpoints answers. Those that this machine has no
+// route to say nothing.
 func (s *nodeState) isHealthy() bool {
 	says := false
 	for _, e := range s.endpoints {
@@ -128,8 +133,8 @@ func (e *endpoint) isDead() bool {
 	return phase == unhealthy || phase == unknown
 }
 
-// newNodeState goes on with the state of a node of that name, if it was probed before and still is: an address or a URL that
-// has changed is no reason to forget whether the machine was up.
+// newNodeState goes on with the state of a node of that name, if it was probed before and still is:
+// an address or a URL that has changed is no reason to forget whether the machine was up.
 func newNodeState(node Node, before *snapshot) *nodeState {
 	made := &nodeState{name: node.Name}
 	for _, addr := range node.probed() {
@@ -167,7 +172,8 @@ type hysteresis struct {
 	streak int // results in a row that speak against the phase
 }
 
-// observe takes the result of a probe and tells whether the phase has changed with it. The first result decides alone.
+// observe takes the result of a probe and tells whether the phase has changed with it. The first
+// result decides alone.
 func (h *hysteresis) observe(ok bool, cfg Health) (changed bool) {
 	to, after := unhealthy, cfg.UnhealthyAfter
 	if ok {

@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// Listen binds the addresses for UDP and TCP, all or none. An error tells what to do where a port is in use or not permitted.
+// Listen binds the addresses for UDP and TCP, all or none. An error tells what to do where a port
+// is in use or not permitted.
 func (s *Server) Listen(ctx context.Context) error {
 	for i, addr := range append([]string{cmp.Or(s.Addr, ":53")}, s.More...) {
 		if err := s.listen(ctx, addr); err != nil {
@@ -56,7 +57,8 @@ func (s *Server) bind(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it was given.
+	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it
+	// was given.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(udp.LocalAddr().String())
 	bindTCP := s.ListenTCP

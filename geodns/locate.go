@@ -12,8 +12,8 @@ import (
 	"github.com/phuslu/iploc"
 )
 
-// locator tells where an address is: first from the operator's table, then from the operator's database, then from the
-// table of countries that is compiled in. It does not change.
+// locator tells where an address is: first from the operator's table, then from the operator's
+// database, then from the table of countries that is compiled in. It does not change.
 type locator struct {
 	known     *networks
 	db        *database // nil without one
@@ -28,7 +28,8 @@ type location struct {
 	country string // ISO 3166-1 alpha-2, where the source is by country
 }
 
-// find looks an address up. own is space for the place, which may be used again when the location no longer is.
+// find looks an address up. own is space for the place, which may be used again when the location
+// no longer is.
 func (l *locator) find(addr netip.Addr, own *Place) location {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
@@ -105,8 +106,8 @@ func (n *networks) root(addr netip.Addr) **branch {
 	return &n.roots[1]
 }
 
-// find gives the place of the longest prefix that holds addr, if any does, and the length of the shortest prefix of addr
-// that lies in the same networks as addr does and overlaps no others.
+// find gives the place of the longest prefix that holds addr, if any does, and the length of the
+// shortest prefix of addr that lies in the same networks as addr does and overlaps no others.
 func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 	here, bits := *n.root(addr), addr.AsSlice()
 	for here != nil {
@@ -125,10 +126,10 @@ func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 
 func bit(b []byte, i int) int { return int(b[i/8]>>(7-i%8)) & 1 }
 
-// find looks into the embedded table of networks, whose entries are ranges. The package tells the country only, but as a
-// substring of its one long string of countries, one for each range: two addresses are in the same range if and only if
-// their countries are at the same place in memory. The ranges being in order, a prefix lies in one range if its first and
-// last address do.
+// find looks into the embedded table of networks, whose entries are ranges. The package tells the
+// country only, but as a substring of its one long string of countries, one for each range: two
+// addresses are in the same range if and only if their countries are at the same place in memory.
+// The ranges being in order, a prefix lies in one range if its first and last address do.
 func (c countries) find(addr netip.Addr, own *Place) location {
 	country := iploc.IPCountry(addr)
 	if country == "" {
@@ -166,8 +167,8 @@ func ends(addr netip.Addr, bits int) (first, last netip.Addr) {
 	return first, last
 }
 
-// database is the operator's mmdb. It is read into memory and not mapped: a file that is written over in place, as scp does,
-// would end the process with SIGBUS.
+// database is the operator's mmdb. It is read into memory and not mapped: a file that is written
+// over in place, as scp does, would end the process with SIGBUS.
 type database struct {
 	reader *maxminddb.Reader
 	path   string
@@ -208,8 +209,8 @@ func CheckGeoIP(path string) error {
 	return err
 }
 
-// hasPlaces reports whether a database tells where networks are. One of countries or cities does so in its first networks;
-// one of operators, or of kinds of connections, nowhere.
+// hasPlaces reports whether a database tells where networks are. One of countries or cities does so
+// in its first networks; one of operators, or of kinds of connections, nowhere.
 func (d *database) hasPlaces() bool {
 	seen, c := 0, centroids()
 	for result := range d.reader.Networks() {
@@ -223,7 +224,8 @@ func (d *database) hasPlaces() bool {
 	return seen == 0 // an empty one is as good as none
 }
 
-// find looks an address up. A record that cannot be read is as good as none: the next source answers.
+// find looks an address up. A record that cannot be read is as good as none: the next source
+// answers.
 func (d *database) find(addr netip.Addr, c countries, own *Place) location {
 	result := d.reader.Lookup(addr)
 	at := location{source: "geoip"}
@@ -237,7 +239,8 @@ func (d *database) find(addr netip.Addr, c countries, own *Place) location {
 	return at
 }
 
-// placeOf is the place of a record, in own, and its country where the place is that of one; nil where it has neither.
+// placeOf is the place of a record, in own, and its country where the place is that of one; nil
+// where it has neither.
 func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, country string) {
 	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
 	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
@@ -264,7 +267,8 @@ func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, count
 
 func paths(p ...any) []any { return p }
 
-// number reads the first of the paths that leads to a number, or to a string with one, as some databases have it.
+// number reads the first of the paths that leads to a number, or to a string with one, as some
+// databases have it.
 func number(result maxminddb.Result, of ...[]any) (float64, bool) {
 	for _, path := range of {
 		var v any

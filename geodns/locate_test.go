@@ -98,8 +98,9 @@ func TestFindCountry(t *testing.T) {
 	}
 }
 
-// TestFindCountryNetwork checks by the public function that the network found is of one country, and that the one around it
-// is not: it reaches into another range, whose country differs, for the table merges ranges of one country.
+// TestFindCountryNetwork checks by the public function that the network found is of one country,
+// and that the one around it is not: it reaches into another range, whose country differs, for the
+// table merges ranges of one country.
 func TestFindCountryNetwork(t *testing.T) {
 	table := centroids()
 	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:708::1", "::"} {
@@ -234,7 +235,8 @@ func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
 // mmdbMap is keys and values by turns.
 type mmdbMap []any
 
-// writeMMDB writes a MaxMind DB of IPv4 networks, by the format's version 2.0, with records of 32 bits.
+// writeMMDB writes a MaxMind DB of IPv4 networks, by the format's version 2.0, with records of 32
+// bits.
 func writeMMDB(t *testing.T, path string, networks map[string]any) {
 	t.Helper()
 	const data = 1 << 24 // stands for "data at", until the tree's size is known

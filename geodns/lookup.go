@@ -28,9 +28,10 @@ func Serial(ctx context.Context, server, zone string) (uint32, error) {
 // lookupTries is how often Lookup asks over UDP, which may lose packets.
 const lookupTries = 5
 
-// Lookup asks a name server at host:port for the IPv4 addresses of a name as a resolver does for a client of a network: with its
-// Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5 times at most. What is truncated, as it is where a server
-// limits the rate of its responses, it asks for over TCP (RFC 7766 section 5).
+// Lookup asks a name server at host:port for the IPv4 addresses of a name as a resolver does for a
+// client of a network: with its Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5
+// times at most. What is truncated, as it is where a server limits the rate of its responses, it
+// asks for over TCP (RFC 7766 section 5).
 func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]netip.Addr, error) {
 	family := uint16(1)
 	if client.Addr().Is6() {

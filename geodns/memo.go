@@ -10,13 +10,14 @@ const (
 	memoPicked = 6       // an answer of more nodes is not remembered
 )
 
-// memo remembers what was chosen for the networks of clients, so that a network that asks again costs neither a look into the
-// database of places nor a distance. It belongs to one goroutine, and its size does not depend on what is asked: each network and family has one
-// slot, which the last that came has.
+// memo remembers what was chosen for the networks of clients, so that a network that asks again
+// costs neither a look into the database of places nor a distance. It belongs to one goroutine, and
+// its size does not depend on what is asked: each network and family has one slot, which the last
+// that came has.
 //
-// It is correct because resolver.pickFor depends on three things only: on the configuration, told by its generation; on the states of
-// its nodes, told by the server's epoch, which is increased after each change of one; and on the address, but on no more of its bits than
-// are compared here.
+// It is correct because resolver.pickFor depends on three things only: on the configuration, told
+// by its generation; on the states of its nodes, told by the server's epoch, which is increased
+// after each change of one; and on the address, but on no more of its bits than are compared here.
 type memo struct {
 	generation, epoch uint64
 	round             uint32 // increased when one of the two has changed, which voids all slots; none is of round 0

@@ -24,7 +24,8 @@ type metrics struct {
 
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // of limited
-	// Those of queries that have been counted: finding one by its labels takes as long as all else of an answer.
+	// Those of queries that have been counted: finding one by its labels takes as long as all else
+	// of an answer.
 	byLabels [2][labelledTypes][labelledRcodes]atomic.Pointer[prometheus.Counter]
 }
 
@@ -112,8 +113,8 @@ func (m *metrics) answeredBy(state *nodeState) *prometheus.Counter {
 	return counter
 }
 
-// tally counts for one goroutine, so that the counters, which all write to, are written to once a batch and not once a query: between cores each such write takes as
-// long as half of an answer.
+// tally counts for one goroutine, so that the counters, which all write to, are written to once a
+// batch and not once a query: between cores each such write takes as long as half of an answer.
 type tally struct {
 	counts [16]struct {
 		counter *prometheus.Counter
@@ -150,8 +151,8 @@ const (
 	labelledRcodes = dns.RcodeBadCookie + 1 // the highest that we answer with
 )
 
-// typeIndex numbers types such that those of one number have one label: the common ones of low numbers, the few that
-// have a label from IXFR to CAA, and all others.
+// typeIndex numbers types such that those of one number have one label: the common ones of low
+// numbers, the few that have a label from IXFR to CAA, and all others.
 func typeIndex(qtype uint16) int {
 	switch {
 	case qtype <= dns.TypeHTTPS:

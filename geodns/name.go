@@ -6,14 +6,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// name is a domain name in wire form, lower case and uncompressed: "\x03www\x07example\x03com\x00". It is what maps are keyed
-// with, so that a name can be looked up from the bytes of a packet, and its ancestors are its suffixes.
+// name is a domain name in wire form, lower case and uncompressed: "\x03www\x07example\x03com\x00".
+// It is what maps are keyed with, so that a name can be looked up from the bytes of a packet, and
+// its ancestors are its suffixes.
 type name string
 
 // maxName is the longest name in wire form (RFC 1035 section 2.3.4).
 const maxName = 255
 
-// nameOf reads a name in presentation form. It is taken as absolute, with or without the dot at its end.
+// nameOf reads a name in presentation form. It is taken as absolute, with or without the dot at its
+// end.
 func nameOf(s string) (name, error) {
 	var wire [maxName + 1]byte
 	n, err := dns.PackDomainName(dns.Fqdn(s), wire[:], 0, nil, false)
@@ -29,7 +31,8 @@ func lowerName(wire []byte) name {
 	return name(wire)
 }
 
-// toLower lower-cases in place. The octets that hold a label's length are at most 63 and so never a letter.
+// toLower lower-cases in place. The octets that hold a label's length are at most 63 and so never a
+// letter.
 func toLower(wire []byte) {
 	for i, c := range wire {
 		if 'A' <= c && c <= 'Z' {

@@ -13,7 +13,8 @@ type NameServer struct {
 	Name   string // without the dot at its end
 	Line   int    // of the NS record, as Zone.At counts
 	Inside bool   // the zone has the name, and is to have its addresses
-	// Addrs are its addresses by the zone, which the zone above needs as glue; none if its name is in another zone.
+	// Addrs are its addresses by the zone, which the zone above needs as glue; none if its name is
+	// in another zone.
 	Addrs     []netip.Addr
 	AddrLines []int // of the records, for each address that of the first of its type
 }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aloneOnLoopback has a command run in a network namespace of its own; false where there is no such thing.
+// aloneOnLoopback has a command run in a network namespace of its own; false where there is no such
+// thing.
 func aloneOnLoopback(cmd *exec.Cmd) bool {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// networkOf names the network that an address is taken to be one client with: the /24 of IPv4, the /56 of IPv6. Whoever has
-// one address there may well have all.
+// networkOf names the network that an address is taken to be one client with: the /24 of IPv4, the
+// /56 of IPv6. Whoever has one address there may well have all.
 func networkOf(addr netip.Addr) uint64 {
 	if addr.Is4() {
 		b := addr.As4()

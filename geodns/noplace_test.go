@@ -8,8 +8,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// askSubnet asks over UDP from an address of loopback, with a client subnet, and gives the first address of the
-// answer and the subnet that came back.
+// askSubnet asks over UDP from an address of loopback, with a client subnet, and gives the first
+// address of the answer and the subnet that came back.
 func askSubnet(t *testing.T, s *Server, from, q, subnet string) (addr string, got *dns.EDNS0_SUBNET) {
 	t.Helper()
 	prefix := netip.MustParsePrefix(subnet)
@@ -41,8 +41,8 @@ func askSubnet(t *testing.T, s *Server, from, q, subnet string) (addr string, go
 	return addr, got
 }
 
-// A client subnet that names no place has the resolver's own, and the answer is for no more than the networks without a
-// place.
+// A client subnet that names no place has the resolver's own, and the answer is for no more than
+// the networks without a place.
 func TestSubnetWithoutPlaceHasTheResolvers(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Locate = map[netip.Prefix]Place{

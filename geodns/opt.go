@@ -15,14 +15,16 @@ const (
 	optionKeepalive = 11 // RFC 7828
 )
 
-// maxIdentity is the longest Server.Identity, so that an OPT with all options fits into the smallest response.
+// maxIdentity is the longest Server.Identity, so that an OPT with all options fits into the
+// smallest response.
 const maxIdentity = 128
 
-// maxOPT is the longest OPT record of a response over UDP: the fixed part, a client subnet of IPv6, NSID and a cookie.
+// maxOPT is the longest OPT record of a response over UDP: the fixed part, a client subnet of IPv6,
+// NSID and a cookie.
 const maxOPT = 11 + 24 + 4 + maxIdentity + 4 + ourCookie
 
-// finish reads the OPT, if there is one. An error found before is the answer, but for a version that we don't speak: in a
-// message of that version nothing else is known to be wrong.
+// finish reads the OPT, if there is one. An error found before is the answer, but for a version
+// that we don't speak: in a message of that version nothing else is known to be wrong.
 func (q *query) finish(opt []byte, rcode int) int {
 	if opt == nil {
 		return rcode
@@ -101,8 +103,8 @@ func (r *response) optLen(q *query) int {
 	return n
 }
 
-// appendOPT appends our OPT record. DO is copied (RFC 3225 section 3); the zones are not signed. An option is there only
-// where the query had it.
+// appendOPT appends our OPT record. DO is copied (RFC 3225 section 3); the zones are not signed. An
+// option is there only where the query had it.
 func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	b = append(b, 0, 0, byte(dns.TypeOPT))
 	b = binary.BigEndian.AppendUint16(b, ednsUDPSize)

@@ -39,7 +39,8 @@ func optionCodes(m *dns.Msg) (codes []uint16) {
 	return codes
 }
 
-// TestNSID holds RFC 5001: the identity is given to those that ask, with every rcode, and only where there is one.
+// TestNSID holds RFC 5001: the identity is given to those that ask, with every rcode, and only
+// where there is one.
 func TestNSID(t *testing.T) {
 	for _, test := range []struct {
 		name, identity, ask string
@@ -77,7 +78,8 @@ func TestNSID(t *testing.T) {
 	}
 }
 
-// TestOptionsIgnored holds RFC 6891 section 6.1.2: what is not understood does not matter, and is not echoed.
+// TestOptionsIgnored holds RFC 6891 section 6.1.2: what is not understood does not matter, and is
+// not echoed.
 func TestOptionsIgnored(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	resp := ask(t, s, withOptions(t, "mail.example.com. A", "unknown:010203", "ecs:00011800c00002", "unknown:"), nowhere, false)
@@ -87,7 +89,8 @@ func TestOptionsIgnored(t *testing.T) {
 	}
 }
 
-// TestUDPSizeLow holds RFC 6891 section 6.2.3: a size below 512 is taken as 512, which this answer is near to.
+// TestUDPSizeLow holds RFC 6891 section 6.2.3: a size below 512 is taken as 512, which this answer
+// is near to.
 func TestUDPSizeLow(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Zones[0] = mustZone(t, testZone+"txt IN TXT "+strings.Repeat("x", 230)+" "+strings.Repeat("y", 180)+"\n", "example.com")
@@ -99,7 +102,8 @@ func TestUDPSizeLow(t *testing.T) {
 	}
 }
 
-// TestOPTFits fills the smallest response with the longest question and all options: pack has no way to fail.
+// TestOPTFits fills the smallest response with the longest question and all options: pack has no
+// way to fail.
 func TestOPTFits(t *testing.T) {
 	s := &Server{Identity: strings.Repeat("i", maxIdentity)}
 	if err := s.Reload(testConfig(t)); err != nil {

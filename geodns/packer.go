@@ -7,14 +7,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// packer writes a message into a buffer that ends where the message must. It may be used for one message after the other.
+// packer writes a message into a buffer that ends where the message must. It may be used for one
+// message after the other.
 type packer struct {
 	buf   []byte
 	off   int
 	class uint16 // of every record; 0 is IN
 
-	// Names written, for compression (RFC 1035 section 4.1.4). Few enough to be searched one by one; names beyond them are
-	// written out.
+	// Names written, for compression (RFC 1035 section 4.1.4). Few enough to be searched one by
+	// one; names beyond them are written out.
 	names [40]struct {
 		suffix string
 		off    int
@@ -22,8 +23,8 @@ type packer struct {
 	known int
 }
 
-// set writes an RRset whole, or returns false and leaves the message as it was, but for names that must not be pointed at:
-// only a new message may follow.
+// set writes an RRset whole, or returns false and leaves the message as it was, but for names that
+// must not be pointed at: only a new message may follow.
 func (p *packer) set(set owned) bool {
 	before := p.off
 	for _, data := range set.data {
@@ -88,8 +89,8 @@ func nameLen(data string) int {
 	return at + 1
 }
 
-// name writes a name in wire form, with a pointer where its end has been written before, in the same case: a name is shown
-// as it was written.
+// name writes a name in wire form, with a pointer where its end has been written before, in the
+// same case: a name is shown as it was written.
 func (p *packer) name(n string) bool {
 	for n != "\x00" {
 		if at, ok := p.find(n); ok {

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// target is what a prober needs to know of a node. A prober is replaced when it changes, and only then.
+// target is what a prober needs to know of a node. A prober is replaced when it changes, and only
+// then.
 type target struct {
 	url, host string
 	health    Health
@@ -27,7 +28,8 @@ type prober struct {
 	endpoint *endpoint
 	check    func(ctx context.Context) error // one probe; nil is healthy, errNoRoute says nothing
 
-	// report is called after each probe, from the prober's goroutine. changed tells that the endpoint's phase is another now.
+	// report is called after each probe, from the prober's goroutine. changed tells that the
+	// endpoint's phase is another now.
 	report func(e *endpoint, changed bool, took time.Duration, err error)
 
 	stop  context.CancelFunc
@@ -80,8 +82,9 @@ func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
-// httpCheck makes the probe of a target. Each goes over a connection of its own: a node that can only serve the connections
-// it has is not healthy. Neither a proxy nor a redirect is followed, for those would tell of another machine.
+// httpCheck makes the probe of a target. Each goes over a connection of its own: a node that can
+// only serve the connections it has is not healthy. Neither a proxy nor a redirect is followed, for
+// those would tell of another machine.
 func httpCheck(t target) func(context.Context) error {
 	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if t.host != "" {
@@ -121,8 +124,9 @@ func httpCheck(t target) func(context.Context) error {
 // errNoRoute is what a probe ends with that could not even be sent.
 var errNoRoute = errors.New("this machine has no route")
 
-// noRoute reports whether this machine has no route to the address of a URL, as to one of IPv6 where it has none of its own. The kernel tells that of a UDP socket
-// without sending anything. An error of a TCP connection would not do: it may come from a router near the node.
+// noRoute reports whether this machine has no route to the address of a URL, as to one of IPv6
+// where it has none of its own. The kernel tells that of a UDP socket without sending anything. An
+// error of a TCP connection would not do: it may come from a router near the node.
 func noRoute(ctx context.Context, u *url.URL) bool {
 	addr, err := netip.ParseAddr(u.Hostname())
 	if err != nil {

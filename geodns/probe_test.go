@@ -81,7 +81,8 @@ func TestProberTiming(t *testing.T) {
 	})
 }
 
-// TestProberCut ends a prober in its first probe: whoever waits for it goes on, and the node keeps the phase that it had.
+// TestProberCut ends a prober in its first probe: whoever waits for it goes on, and the node keeps
+// the phase that it had.
 func TestProberCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -72,7 +72,8 @@ func (ps *probers) wait() {
 	}
 }
 
-// Probe probes each node once and returns when all have answered or their time is over. It is for who explains without serving.
+// Probe probes each node once and returns when all have answered or their time is over. It is for
+// who explains without serving.
 func (s *Server) Probe(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

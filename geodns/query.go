@@ -37,10 +37,12 @@ type query struct {
 
 var errMessage = errors.New("malformed message")
 
-// parse reads a packet. ok is false where it must not be answered: shorter than a header, there being no id to answer
-// to, or a response, which must not be answered lest two servers talk forever. A rcode other than NOERROR is the answer.
+// parse reads a packet. ok is false where it must not be answered: shorter than a header, there
+// being no id to answer to, or a response, which must not be answered lest two servers talk
+// forever. A rcode other than NOERROR is the answer.
 //
-// What was understood before an error is in the query, so that an error is answered with the question and an OPT.
+// What was understood before an error is in the query, so that an error is answered with the
+// question and an OPT.
 func (q *query) parse(req []byte) (rcode int, ok bool) {
 	*q = query{lower: q.lower}
 	if len(req) < headerLen || req[2]&0x80 != 0 {
@@ -48,7 +50,8 @@ func (q *query) parse(req []byte) (rcode int, ok bool) {
 	}
 	copy(q.header[:], req)
 	rcode = q.parseSections(req)
-	// The form of a message is that of its opcode; only a foreign EDNS version and a signature come before.
+	// The form of a message is that of its opcode; only a foreign EDNS version and a signature come
+	// before.
 	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers && rcode != dns.RcodeNotAuth {
 		rcode = dns.RcodeNotImplemented
 	}
@@ -59,8 +62,8 @@ func (q *query) opcode() int { return int(q.header[2]>>3) & 0xf }
 func (q *query) rd() bool    { return q.header[2]&0x01 != 0 }
 func (q *query) cd() bool    { return q.header[3]&0x10 != 0 }
 
-// parseSections walks the whole message: an OPT may stand anywhere in the additional section, and what does not parse to
-// its last octet is FORMERR.
+// parseSections walks the whole message: an OPT may stand anywhere in the additional section, and
+// what does not parse to its last octet is FORMERR.
 func (q *query) parseSections(req []byte) (rcode int) {
 	questions := int(binary.BigEndian.Uint16(req[4:]))
 	off := headerLen
@@ -127,8 +130,8 @@ func (q *query) setQuestion(b []byte) {
 	q.qclass = binary.BigEndian.Uint16(b[at+2:])
 }
 
-// skipName gives the offset after the name at off. A pointer ends a name; the question, the first name of a message, has
-// nothing to point at.
+// skipName gives the offset after the name at off. A pointer ends a name; the question, the first
+// name of a message, has nothing to point at.
 func skipName(b []byte, off int, pointers bool) (int, error) {
 	for start := off; off < len(b) && off-start < maxName; {
 		switch c := int(b[off]); {

@@ -34,7 +34,8 @@ type logged struct {
 	size   int
 }
 
-// maxLogged is how many lines wait for the writer; more are left out, so that a slow disk never slows an answer.
+// maxLogged is how many lines wait for the writer; more are left out, so that a slow disk never
+// slows an answer.
 const maxLogged = 4096
 
 // samples says whether the next query is to be logged.

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Every query that is sampled is a line of JSON; a writer that is slow costs lines, and no answer waits for it.
+// Every query that is sampled is a line of JSON; a writer that is slow costs lines, and no answer
+// waits for it.
 func TestQueryLog(t *testing.T) {
 	out, in := io.Pipe()
 	s := &Server{Log: slog.New(slog.DiscardHandler), QueryLog: &QueryLog{Log: slog.NewJSONHandler(in, nil)}}

@@ -7,7 +7,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Reference is a record of a zone that names a host. Names are in lower case, without the dot at their end; the root is "".
+// Reference is a record of a zone that names a host. Names are in lower case, without the dot at
+// their end; the root is "".
 type Reference struct {
 	Owner  string
 	Type   string // NS, MX, SRV, CNAME, DNAME or PTR
@@ -16,8 +17,8 @@ type Reference struct {
 	Cut    bool // it is an NS record that delegates
 }
 
-// References are the records of a zone that name hosts, in no order, those of one name and type in one row. What is below a
-// delegation is of no consequence, and left out.
+// References are the records of a zone that name hosts, in no order, those of one name and type in
+// one row. What is below a delegation is of no consequence, and left out.
 func (z *Zone) References() iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for n, at := range z.nodes {
@@ -98,7 +99,8 @@ func (z *Zone) Find(host string) Found {
 	return NoAddress
 }
 
-// Signed finds the first record that DNSSEC puts into a signed zone. Line 0 means that there is none.
+// Signed finds the first record that DNSSEC puts into a signed zone. Line 0 means that there is
+// none.
 func (z *Zone) Signed() (rrtype string, line int) {
 	for _, at := range z.nodes {
 		for i := range at.sets {

@@ -7,7 +7,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxChain bounds a chain of CNAMEs; what was found of a longer one is given, as for one that leaves our zones.
+// maxChain bounds a chain of CNAMEs; what was found of a longer one is given, as for one that
+// leaves our zones.
 const maxChain = 16
 
 // resolver is the work on one query, with what is kept for the next one's.
@@ -50,10 +51,11 @@ func (r *resolver) resolve() {
 	r.chase(zone, r.q.qname, r.q.owner())
 }
 
-// chase answers for a name, given also as owner in the case that it is shown in, and for the names that aliases
-// lead to, as long as they are in a zone of ours. The owner of an answer is the name that was asked for: that of a wildcard is
-// never shown (RFC 4592 section 2.2.1), and one in the case of the question compresses to a pointer at it. Rcode and authority
-// are those of the last one (RFC 6604 section 3), AA is about the first.
+// chase answers for a name, given also as owner in the case that it is shown in, and for the names
+// that aliases lead to, as long as they are in a zone of ours. The owner of an answer is the name
+// that was asked for: that of a wildcard is never shown (RFC 4592 section 2.2.1), and one in the
+// case of the question compresses to a pointer at it. Rcode and authority are those of the last one
+// (RFC 6604 section 3), AA is about the first.
 func (r *resolver) chase(zone *Zone, n name, owner string) {
 	seen := make([]name, 0, 4)
 	for zone != nil && len(seen) < maxChain && !slices.Contains(seen, n) {
@@ -83,7 +85,8 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 	}
 }
 
-// data answers from a node, whose name or wildcard matched owner. It returns the name to go on with, if there is an alias.
+// data answers from a node, whose name or wildcard matched owner. It returns the name to go on
+// with, if there is an alias.
 func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	qtype := r.q.qtype
 	if alias := at.set(dns.TypeCNAME); alias != nil {
@@ -110,7 +113,8 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	return ""
 }
 
-// add adds an RRset to the answer, unless a chain has come to it before: a response has an RRset once (RFC 2181 section 5).
+// add adds an RRset to the answer, unless a chain has come to it before: a response has an RRset
+// once (RFC 2181 section 5).
 func (r *resolver) add(owner string, set *rrset) {
 	for _, have := range r.answer {
 		if have.rrset == set && lowerName([]byte(have.owner)) == lowerName([]byte(owner)) {
@@ -131,7 +135,8 @@ func (r *resolver) any(at *node, owner string) {
 	}})
 }
 
-// redirect answers from a DNAME above the name: the DNAME, and a CNAME made from it (RFC 6672 section 3.1).
+// redirect answers from a DNAME above the name: the DNAME, and a CNAME made from it (RFC 6672
+// section 3.1).
 func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 	dname := at.set(dns.TypeDNAME)
 	r.add(at.owner, dname)
@@ -187,8 +192,8 @@ func (r *resolver) addresses(set *rrset) {
 	}
 }
 
-// host adds the static addresses of a node. An edge name has none: an address that is chosen for a client must not be
-// cached for others, and the scope of this answer may be 0.
+// host adds the static addresses of a node. An edge name has none: an address that is chosen for a
+// client must not be cached for others, and the scope of this answer may be 0.
 func (r *resolver) host(at *node, required bool) {
 	if at == nil {
 		return

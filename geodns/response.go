@@ -42,8 +42,9 @@ type extra struct {
 	required bool // glue without which a referral leads nowhere: no room for it means TC (RFC 9471)
 }
 
-// pack writes the response into buf, whose capacity it may use, growing it where that is less than limit. It always fits:
-// a header, a question and an OPT with all options take at most 12+259+maxOPT octets, and no limit is below 512.
+// pack writes the response into buf, whose capacity it may use, growing it where that is less than
+// limit. It always fits: a header, a question and an OPT with all options take at most
+// 12+259+maxOPT octets, and no limit is below 512.
 func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []byte {
 	if cap(buf) < limit {
 		buf = make([]byte, limit)
@@ -82,7 +83,8 @@ func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []
 	return out
 }
 
-// packSections writes the sections and counts their records; fits is false where the client must ask again over TCP.
+// packSections writes the sections and counts their records; fits is false where the client must
+// ask again over TCP.
 func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
 	for i, section := range [...][]owned{r.answer, r.authority} {
 		for _, set := range section {
@@ -127,6 +129,6 @@ func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
 	}
 }
 
-// owner is the name asked about, in wire form, in the case that it was asked in. Its bytes are the packet's, and good for as long as
-// that is.
+// owner is the name asked about, in wire form, in the case that it was asked in. Its bytes are the
+// packet's, and good for as long as that is.
 func (q *query) owner() string { return unsafe.String(&q.question[0], len(q.question)-4) }

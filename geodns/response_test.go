@@ -65,8 +65,8 @@ func TestResponseLimit(t *testing.T) {
 	}
 }
 
-// TestResponseWholeRRsets asks with every size that a client may say: a response is never longer, or than 1232 octets, and an
-// RRset is in it whole or not at all (RFC 2181 section 9).
+// TestResponseWholeRRsets asks with every size that a client may say: a response is never longer,
+// or than 1232 octets, and an RRset is in it whole or not at all (RFC 2181 section 9).
 func TestResponseWholeRRsets(t *testing.T) {
 	var zone strings.Builder
 	zone.WriteString(testZone)

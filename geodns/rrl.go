@@ -12,23 +12,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// RateLimit is how many responses a client network (a /24 of IPv4, a /56 of IPv6) is sent over UDP. Whoever asks with the
-// forged address of somebody else has us flood them: what is over the limit is not sent. It is the source address of a
-// packet that counts, which is what is forged, never its client subnet. Clients that have shown with a cookie (RFC 7873)
-// that they get what is sent to their address are not limited, nor are those that come over TCP.
+// RateLimit is how many responses a client network (a /24 of IPv4, a /56 of IPv6) is sent over UDP.
+// Whoever asks with the forged address of somebody else has us flood them: what is over the limit
+// is not sent. It is the source address of a packet that counts, which is what is forged, never its
+// client subnet. Clients that have shown with a cookie (RFC 7873) that they get what is sent to
+// their address are not limited, nor are those that come over TCP.
 type RateLimit struct {
-	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 1000, a million the most. Negative is no
-	// limit at all, for errors neither. Of all names together it is 512 times as many octets a second by which responses are
-	// longer than three times their queries: 500 KiB of them.
+	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 1000, a
+	// million the most. Negative is no limit at all, for errors neither. Of all names together it
+	// is 512 times as many octets a second by which responses are longer than three times their
+	// queries: 500 KiB of them.
 	Responses int
-	// Errors is how many negative answers a second of one zone, or of one error; 0 is 200, a million the most. Negative is no
-	// limit for them.
+	// Errors is how many negative answers a second of one zone, or of one error; 0 is 200, a
+	// million the most. Negative is no limit for them.
 	Errors int
-	// Slip is the number of responses over the limit of which one is sent, empty, so that a real client comes back over TCP:
-	// 0 is 2, so that every other is, 255 the most. Negative is none.
+	// Slip is the number of responses over the limit of which one is sent, empty, so that a real
+	// client comes back over TCP: 0 is 2, so that every other is, 255 the most. Negative is none.
 	Slip int
-	// Exempt are networks that are not limited. nil is loopback and all that is private: nobody out there can be flooded with an
-	// address of these, and tests and monitoring have them. Empty is none.
+	// Exempt are networks that are not limited. nil is loopback and all that is private: nobody out
+	// there can be flooded with an address of these, and tests and monitoring have them. Empty is
+	// none.
 	Exempt []netip.Prefix
 }
 
@@ -110,8 +113,8 @@ const (
 )
 
 const (
-	// amplification is how many times as long as its query a response may be without counting as amplified, as in RFC 9000
-	// section 8.1: most responses with addresses are no longer.
+	// amplification is how many times as long as its query a response may be without counting as
+	// amplified, as in RFC 9000 section 8.1: most responses with addresses are no longer.
 	amplification = 3
 	// excessUnit is how many octets beyond that count as one response.
 	excessUnit = 512
@@ -125,13 +128,13 @@ const (
 	drop
 )
 
-// limiter is a table of token buckets. Its size is fixed, so that no flood costs memory: a network and kind may share a bucket
-// with another. Which do is a secret; two that are both near their limits are few among so many, and what is over a limit that
-// is shared by chance still slips.
+// limiter is a table of token buckets. Its size is fixed, so that no flood costs memory: a network
+// and kind may share a bucket with another. Which do is a secret; two that are both near their
+// limits are few among so many, and what is over a limit that is shared by chance still slips.
 //
-// A bucket is one word, changed by compare-and-swap, so that goroutines don't wait for each other: above, when it will be full
-// again (the generic cell rate algorithm: a full one holds a second's worth), below, 8 bits of how many were not sent since
-// the last that slipped.
+// A bucket is one word, changed by compare-and-swap, so that goroutines don't wait for each other:
+// above, when it will be full again (the generic cell rate algorithm: a full one holds a second's
+// worth), below, 8 bits of how many were not sent since the last that slipped.
 type limiter struct {
 	start   time.Time
 	k0, k1  uint64
@@ -142,7 +145,8 @@ func newLimiter() *limiter {
 	return &limiter{start: time.Now(), k0: rand.Uint64(), k1: rand.Uint64()}
 }
 
-// now is the time in ticks. Reading the clock costs more than all else here: a batch of packets may share one.
+// now is the time in ticks. Reading the clock costs more than all else here: a batch of packets may
+// share one.
 func (l *limiter) now() uint64 { return uint64(time.Since(l.start) / tick) }
 
 // take decides about a response of a kind, and about which name or zone, to a client.
@@ -158,14 +162,16 @@ func (l *limiter) take(now uint64, r rates, kind answerKind, about string, clien
 	return admit(bucket, now, apiece, r.slip)
 }
 
-// takeExcess decides about a response that is longer than amplification allows, by a number of octets. A client network gets
-// excessUnit times RateLimit.Responses of them a second, of all names together.
+// takeExcess decides about a response that is longer than amplification allows, by a number of
+// octets. A client network gets excessUnit times RateLimit.Responses of them a second, of all names
+// together.
 func (l *limiter) takeExcess(now uint64, r rates, excess int, client netip.Addr) verdict {
 	bucket := &l.buckets[l.hash(amplified, "", client)%uint64(len(l.buckets))]
 	return admit(bucket, now, r.responses*uint64(excess)/excessUnit, r.slip)
 }
 
-// hash is keyed where a client could choose what goes in: of names there are only those of our zones.
+// hash is keyed where a client could choose what goes in: of names there are only those of our
+// zones.
 func (l *limiter) hash(kind answerKind, about string, client netip.Addr) uint64 {
 	hi, lo := bits.Mul64(networkOf(client)^l.k0, xxhash.Sum64String(about)+uint64(kind)^l.k1)
 	hi, lo = bits.Mul64(hi^l.k1, lo^l.k0)
@@ -210,8 +216,9 @@ func (r *resolver) kind() (kind answerKind, about string) {
 	return failure + answerKind(r.rcode), ""
 }
 
-// withhold makes the response one that sends the client to where it can show that it is real: over TCP, or, where it knows of
-// cookies, back here with the one that it is given (RFC 7873 section 5.2.3). But for that it is no longer than the query.
+// withhold makes the response one that sends the client to where it can show that it is real: over
+// TCP, or, where it knows of cookies, back here with the one that it is given (RFC 7873 section
+// 5.2.3). But for that it is no longer than the query.
 func (r *resolver) withhold() {
 	r.answer, r.authority, r.additional = r.answer[:0], r.authority[:0], r.additional[:0]
 	r.served, r.allDown, r.scope = r.served[:0], false, 0

@@ -35,7 +35,8 @@ func limitedServer(t testing.TB, limit RateLimit) *Server {
 // outcomes is how a number of queries was answered.
 type outcomes struct{ sent, slipped, dropped int }
 
-// flood asks a number of times in one moment, with %d in the question, if it is there, another each time.
+// flood asks a number of times in one moment, with %d in the question, if it is there, another each
+// time.
 func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...string) (got outcomes) {
 	t.Helper()
 	for i := range n {
@@ -119,8 +120,9 @@ func TestRateLimitKinds(t *testing.T) {
 	}
 }
 
-// Long responses are limited together, of however many names they are, or each name would add to what one victim is sent.
-// Short ones don't count, nor do those over TCP and to clients with a cookie.
+// Long responses are limited together, of however many names they are, or each name would add to
+// what one victim is sent. Short ones don't count, nor do those over TCP and to clients with a
+// cookie.
 func TestRateLimitAmplification(t *testing.T) {
 	const victim, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
 	synctest.Test(t, func(t *testing.T) {
@@ -193,7 +195,8 @@ func TestRateLimitConfig(t *testing.T) {
 	}
 }
 
-// TestRateLimitTime floods for a while: what is sent is a second's worth, and the rate from then on.
+// TestRateLimitTime floods for a while: what is sent is a second's worth, and the rate from then
+// on.
 func TestRateLimitTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := limitedServer(t, RateLimit{Responses: 100})
@@ -205,7 +208,8 @@ func TestRateLimitTime(t *testing.T) {
 		if sent != 100+499 {
 			t.Errorf("%d responses in 5s", sent)
 		}
-		// A bucket does not hold more than a second's worth, and a change of the rate is taken over.
+		// A bucket does not hold more than a second's worth, and a change of the rate is taken
+		// over.
 		time.Sleep(time.Hour)
 		if got := flood(t, s, 200, "mail.example.com. A", "192.0.2.1", false).sent; got != 100 {
 			t.Errorf("%d responses after an hour", got)
@@ -305,7 +309,8 @@ kaiku_dns_rate_limited_total{action="slipped"} 20
 	})
 }
 
-// TestRateLimitConcurrent takes from one bucket in several goroutines: none takes what another has taken.
+// TestRateLimitConcurrent takes from one bucket in several goroutines: none takes what another has
+// taken.
 func TestRateLimitConcurrent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, r := newLimiter(), RateLimit{Responses: 1000, Slip: 4}.rates()
@@ -325,8 +330,8 @@ func TestRateLimitConcurrent(t *testing.T) {
 	})
 }
 
-// TestRateLimitMemory floods from a million networks: the table does not grow, and what is sent to each is not held up by the
-// others but where buckets are shared.
+// TestRateLimitMemory floods from a million networks: the table does not grow, and what is sent to
+// each is not held up by the others but where buckets are shared.
 func TestRateLimitMemory(t *testing.T) {
 	l, r := newLimiter(), RateLimit{Responses: 200, Errors: 50}.rates()
 	addr := [4]byte{10}

@@ -2,7 +2,8 @@ package geodns
 
 import "github.com/miekg/dns"
 
-// rrset is the records of one type at one name, in the form that they are sent in. It does not change once its zone is made. Large zones have millions: it is kept small.
+// rrset is the records of one type at one name, in the form that they are sent in. It does not
+// change once its zone is made. Large zones have millions: it is kept small.
 type rrset struct {
 	rrtype uint16
 	ttl    uint32   // one for all (RFC 2181 section 5.2)
@@ -11,8 +12,8 @@ type rrset struct {
 	data   []string // of each record, in wire form, names in the case that they were written in
 }
 
-// names tells where names begin in the data of a type, and how many there are: only those of RFC 1035 may be compressed
-// (RFC 3597 section 4).
+// names tells where names begin in the data of a type, and how many there are: only those of RFC
+// 1035 may be compressed (RFC 3597 section 4).
 func names(rrtype uint16) (at, count int) {
 	switch rrtype {
 	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR:
@@ -25,7 +26,8 @@ func names(rrtype uint16) (at, count int) {
 	return 0, 0
 }
 
-// target is the host, of NS, MX and SRV, whose addresses go into the additional section; the root is none.
+// target is the host, of NS, MX and SRV, whose addresses go into the additional section; the root
+// is none.
 func (s *rrset) target(i int) name {
 	switch s.rrtype {
 	case dns.TypeNS:

@@ -15,24 +15,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Server is an authoritative DNS server. Its fields are set before any method is called: first Reload, then Listen, then
-// Serve.
+// Server is an authoritative DNS server. Its fields are set before any method is called: first
+// Reload, then Listen, then Serve.
 type Server struct {
 	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
 	More       []string              // more addresses of the kind
 	Log        *slog.Logger          // nil is slog.Default()
 	Registerer prometheus.Registerer // nil is no metrics
 	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
-	// CookieSecrets are what server cookies are made with (RFC 9018): the first makes them, and those of all are good. All
-	// servers that a client may take for one must have the same. None is a random one, made with the first configuration.
+	// CookieSecrets are what server cookies are made with (RFC 9018): the first makes them, and
+	// those of all are good. All servers that a client may take for one must have the same. None is
+	// a random one, made with the first configuration.
 	CookieSecrets [][16]byte
-	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second and must not wait. What it says of a node stays until it says
-	// something else. nil is no registry.
+	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second
+	// and must not wait. What it says of a node stays until it says something else. nil is no
+	// registry.
 	Registry func() map[string]Report
 
 	QueryLog *QueryLog // nil is none
 
-	// ListenTCP binds the TCP listener, or returns one that is bound already, a *net.TCPListener; nil is net.ListenConfig.
+	// ListenTCP binds the TCP listener, or returns one that is bound already, a *net.TCPListener;
+	// nil is net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	current atomic.Pointer[snapshot]
@@ -55,10 +58,10 @@ type Server struct {
 	tcp listeners
 }
 
-// Reload validates a configuration and, if it is good, answers from it from then on, whole. The first call configures the
-// server, and must succeed before Serve. A call that fails changes nothing; its error tells all that was found wrong.
-// Probes of nodes that have not changed go on, and every node that stays keeps its state. The Config's contents must not be
-// changed afterwards.
+// Reload validates a configuration and, if it is good, answers from it from then on, whole. The
+// first call configures the server, and must succeed before Serve. A call that fails changes
+// nothing; its error tells all that was found wrong. Probes of nodes that have not changed go on,
+// and every node that stays keeps its state. The Config's contents must not be changed afterwards.
 func (s *Server) Reload(cfg Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +104,8 @@ func (s *Server) Reload(cfg Config) error {
 	return nil
 }
 
-// checkSerials warns of serials that go backwards: secondaries and whoever compares copies would not take the zone (RFC 1982).
+// checkSerials warns of serials that go backwards: secondaries and whoever compares copies would
+// not take the zone (RFC 1982).
 func (s *Server) checkSerials(now, before *snapshot) {
 	if before == nil {
 		return
@@ -113,8 +117,9 @@ func (s *Server) checkSerials(now, before *snapshot) {
 	}
 }
 
-// Serve probes and answers until ctx ends, which is no error. It answers nothing before each node was probed once, or has
-// had the time to answer. When it returns the sockets are closed and every goroutine that it started has ended.
+// Serve probes and answers until ctx ends, which is no error. It answers nothing before each node
+// was probed once, or has had the time to answer. When it returns the sockets are closed and every
+// goroutine that it started has ended.
 func (s *Server) Serve(ctx context.Context) error {
 	if s.udp == nil {
 		return errors.New("geodns: Serve without Listen")
@@ -185,7 +190,8 @@ func (s *Server) askRegistry(passed time.Duration) {
 	}
 }
 
-// Healthy tells of every node whether it is answered as a healthy one: it is not probed, or its probes succeed.
+// Healthy tells of every node whether it is answered as a healthy one: it is not probed, or its
+// probes succeed.
 func (s *Server) Healthy() map[string]bool {
 	all := make(map[string]bool)
 	if snap := s.current.Load(); snap != nil {
@@ -196,7 +202,8 @@ func (s *Server) Healthy() map[string]bool {
 	return all
 }
 
-// GeoIPFault tells why the geoip database in use is not that of the configuration, but the one of before or its copy; nil if it is.
+// GeoIPFault tells why the geoip database in use is not that of the configuration, but the one of
+// before or its copy; nil if it is.
 func (s *Server) GeoIPFault() error {
 	if snap := s.current.Load(); snap != nil {
 		return snap.geoipFault
@@ -287,12 +294,14 @@ func (s *Server) logAddress(e *endpoint, changed bool, err error) {
 	}
 }
 
-// startTime is how long the nodes of a fleet may take to start along with this server. One that was not healthy before is warned of after that.
+// startTime is how long the nodes of a fleet may take to start along with this server. One that was
+// not healthy before is warned of after that.
 const startTime = 20 * time.Second
 
 func (s *Server) starting() bool { return time.Since(s.began) < startTime }
 
-// checkEdges logs which edge names have lost their last healthy node, or have one again. s.mu is held.
+// checkEdges logs which edge names have lost their last healthy node, or have one again. s.mu is
+// held.
 func (s *Server) checkEdges(snap *snapshot) {
 	for _, e := range snap.edges {
 		switch down := e.checkDown(); {

@@ -70,8 +70,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestServeWildcard asks a server bound to every address at one that is not the kernel's first choice to answer from. The
-// client's socket is connected: it takes a response from there only.
+// TestServeWildcard asks a server bound to every address at one that is not the kernel's first
+// choice to answer from. The client's socket is connected: it takes a response from there only.
 func TestServeWildcard(t *testing.T) {
 	for _, addr := range []string{":0", "0.0.0.0:0"} {
 		s := &Server{Addr: addr}
@@ -289,7 +289,8 @@ func TestHealthTransition(t *testing.T) {
 		t.Errorf("%d lines for one transition", n)
 	}
 
-	// A node that comes back at another URL; the other keeps its state, and the metrics are registered once.
+	// A node that comes back at another URL; the other keeps its state, and the metrics are
+	// registered once.
 	back := up()
 	back.Config.Handler = ok
 	defer back.Close()
@@ -410,8 +411,8 @@ func TestNodesThatStart(t *testing.T) {
 	told("after that", 2, 2, 1)
 }
 
-// A query that makes the server panic gets no response, is logged as an error with its stack, and the
-// next one is answered.
+// A query that makes the server panic gets no response, is logged as an error with its stack, and
+// the next one is answered.
 func TestPanics(t *testing.T) {
 	var log bytes.Buffer
 	reg := prometheus.NewRegistry()
@@ -442,7 +443,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// A server of several addresses answers at each, over UDP from the address that was asked, and over TCP.
+// A server of several addresses answers at each, over UDP from the address that was asked, and over
+// TCP.
 func TestListenOnSeveralAddresses(t *testing.T) {
 	s := &Server{Addr: "127.0.0.1:0", More: []string{"127.0.0.2:0", "[::1]:0"}}
 	serve(t, s, testConfig(t))

@@ -75,8 +75,8 @@ func (s *Server) accept(ctx context.Context, listener *net.TCPListener, conns *t
 	}
 }
 
-// retryAccept waits a little after an error that passes, such as too many open files or a connection that was gone before
-// it was accepted.
+// retryAccept waits a little after an error that passes, such as too many open files or a
+// connection that was gone before it was accepted.
 func retryAccept(ctx context.Context, err error) bool {
 	var passing interface{ Temporary() bool }
 	if !errors.As(err, &passing) || !passing.Temporary() {
@@ -96,7 +96,8 @@ type session struct {
 	keepalive bool // the client has asked for how long the connection stays open
 }
 
-// timeout is for how long the connection stays open without a query: what clients are told, and what is done.
+// timeout is for how long the connection stays open without a query: what clients are told, and
+// what is done.
 func (s *session) timeout() time.Duration {
 	switch {
 	case s.busy:
@@ -107,12 +108,13 @@ func (s *session) timeout() time.Duration {
 	return s.limits.idle
 }
 
-// serveConn answers the queries of a connection one after the other, which bounds what is in flight; queries that came
-// together are answered in one write (RFC 7766 section 6.2.1.1). An answer is computed without waiting for anything, so that
-// none is held up by one before it, and there is nothing to gain from giving them in another order (section 7).
+// serveConn answers the queries of a connection one after the other, which bounds what is in
+// flight; queries that came together are answered in one write (RFC 7766 section 6.2.1.1). An
+// answer is computed without waiting for anything, so that none is held up by one before it, and
+// there is nothing to gain from giving them in another order (section 7).
 //
-// A connection may be used for as long as the client likes, unless there are many: then those that have had their time make
-// room for others, between two queries.
+// A connection may be used for as long as the client likes, unless there are many: then those that
+// have had their time make room for others, between two queries.
 func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPort, conns *tcpConns) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -122,7 +124,8 @@ func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPo
 	sess := session{limits: conns.limits, busy: conns.crowded()}
 	var req, buf []byte
 	for {
-		// One deadline for a whole query: one that comes by the octet ends like one that doesn't come.
+		// One deadline for a whole query: one that comes by the octet ends like one that doesn't
+		// come.
 		_ = conn.SetDeadline(time.Now().Add(sess.timeout()))
 		if ctx.Err() != nil {
 			return // the deadline of stop may have been overwritten
@@ -164,7 +167,8 @@ func hasMessage(in *bufio.Reader) bool {
 	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(length))
 }
 
-// readMessage reads a message with its length before it (RFC 1035 section 4.2.2), into buf if it is large enough.
+// readMessage reads a message with its length before it (RFC 1035 section 4.2.2), into buf if it is
+// large enough.
 func readMessage(in *bufio.Reader, buf []byte) ([]byte, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(in, length[:]); err != nil {

@@ -116,7 +116,8 @@ func TestTCPTimeouts(t *testing.T) {
 	}
 }
 
-// TestTCPSlow sends a query by the octet: it has the time of one query, however often something comes.
+// TestTCPSlow sends a query by the octet: it has the time of one query, however often something
+// comes.
 func TestTCPSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn := tcpServer(t, newServer(t, testConfig(t)), false)
@@ -194,7 +195,8 @@ func (c tcpClient) closed() {
 	}
 }
 
-// A network that has all connections that it may loses the one that was idle for longest, and no other network does.
+// A network that has all connections that it may loses the one that was idle for longest, and no
+// other network does.
 func TestTCPNetworkAtItsLimitLosesItsLongestIdle(t *testing.T) {
 	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
@@ -249,7 +251,8 @@ func TestTCPFloodOfIdleConnectionsMakesRoom(t *testing.T) {
 	}
 }
 
-// A few networks that hold many connections, and use them, lose theirs before others that are idle for longer.
+// A few networks that hold many connections, and use them, lose theirs before others that are idle
+// for longer.
 func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
 	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
@@ -279,8 +282,8 @@ func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
 	}
 }
 
-// TestTCPMalformed holds that what has an id is answered, and what is no query ends the connection, with what came before
-// answered all the same.
+// TestTCPMalformed holds that what has an id is answered, and what is no query ends the connection,
+// with what came before answered all the same.
 func TestTCPMalformed(t *testing.T) {
 	s := new(Server)
 	serve(t, s, testConfig(t))

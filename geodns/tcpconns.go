@@ -24,12 +24,13 @@ func defaultTCPLimits() tcpLimits {
 		idle: 10 * time.Second, keepalive: 30 * time.Second, busy: time.Second, age: 30 * time.Second}
 }
 
-// tcpConns are the connections that are open. There is always room for one more: the one that has been idle for longest
-// makes it, since its last query or since it was opened. A flood of connections that ask nothing so costs no honest client
-// its turn.
+// tcpConns are the connections that are open. There is always room for one more: the one that has
+// been idle for longest makes it, since its last query or since it was opened. A flood of
+// connections that ask nothing so costs no honest client its turn.
 //
-// A network that is at its limit makes the room itself. Where there are too many in all, that is the network with the most, if
-// it has many: connections that look busy come from few networks. If none has many, the longest idle one of all goes.
+// A network that is at its limit makes the room itself. Where there are too many in all, that is
+// the network with the most, if it has many: connections that look busy come from few networks. If
+// none has many, the longest idle one of all goes.
 type tcpConns struct {
 	limits tcpLimits
 

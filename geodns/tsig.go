@@ -6,8 +6,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// signed reads the TSIG record at off; false where it is malformed. The server has no keys, so that every signature is by one
-// that it does not know: the answer is NOTAUTH, and a TSIG record that says BADKEY (RFC 8945 section 5.2.1).
+// signed reads the TSIG record at off; false where it is malformed. The server has no keys, so that
+// every signature is by one that it does not know: the answer is NOTAUTH, and a TSIG record that
+// says BADKEY (RFC 8945 section 5.2.1).
 func (q *query) signed(req []byte, off int) bool {
 	rr, end, err := dns.UnpackRR(req, off)
 	if err != nil {
@@ -17,7 +18,8 @@ func (q *query) signed(req []byte, off int) bool {
 	if !ok {
 		return false
 	}
-	// The library takes a record that ends early. Whole ones are as long again, but for the owner, which may be compressed.
+	// The library takes a record that ends early. Whole ones are as long again, but for the owner,
+	// which may be compressed.
 	_, owner, err := dns.UnpackDomainName(req, off)
 	if err != nil {
 		return false
@@ -41,8 +43,9 @@ func packTSIG(t *dns.TSIG) []byte {
 	return record[:end]
 }
 
-// appendBadKey appends the TSIG record of the response, which is not signed (RFC 8945 section 5.3.2). One that does not fit,
-// as may be with names of hundreds of octets in a response of 512, is left out.
+// appendBadKey appends the TSIG record of the response, which is not signed (RFC 8945 section
+// 5.3.2). One that does not fit, as may be with names of hundreds of octets in a response of 512,
+// is left out.
 func (q *query) appendBadKey(b []byte, limit int) (_ []byte, added bool) {
 	t := *q.tsig
 	t.Hdr.Class, t.Hdr.Ttl = dns.ClassANY, 0

@@ -8,7 +8,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// signedQuery is a query with a signature by a key that the server doesn't have, of which it has none.
+// signedQuery is a query with a signature by a key that the server doesn't have, of which it has
+// none.
 func signedQuery(t *testing.T, m *dns.Msg, key string) []byte {
 	t.Helper()
 	m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
@@ -19,7 +20,8 @@ func signedQuery(t *testing.T, m *dns.Msg, key string) []byte {
 	return wire
 }
 
-// RFC 8945, 5.2.1: an unknown key is NOTAUTH, with BADKEY in a TSIG record that is not signed, whatever was asked.
+// RFC 8945, 5.2.1: an unknown key is NOTAUTH, with BADKEY in a TSIG record that is not signed,
+// whatever was asked.
 func TestUnknownKeyIsBadKey(t *testing.T) {
 	s := new(Server)
 	serve(t, s, testConfig(t))

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// sockets are the UDP sockets of a server: of each address and port one a core, where the system spreads packets over them,
-// else one.
+// sockets are the UDP sockets of a server: of each address and port one a core, where the system
+// spreads packets over them, else one.
 type sockets []*net.UDPConn
 
 // Close closes all of them.
@@ -43,7 +43,8 @@ func (s *Server) serveUDP() error {
 	return errors.Join(errs...)
 }
 
-// passing tells errors that are about one packet, or a moment, from those that every read will end with.
+// passing tells errors that are about one packet, or a moment, from those that every read will end
+// with.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.EINTR, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM, // of the kernel
@@ -56,8 +57,8 @@ func passing(err error) bool {
 	return false
 }
 
-// wantDestination makes a socket that is bound to every address tell which one a packet came to. The response must come from
-// that one: a client drops it otherwise.
+// wantDestination makes a socket that is bound to every address tell which one a packet came to.
+// The response must come from that one: a client drops it otherwise.
 func wantDestination(conn *net.UDPConn) error {
 	if !conn.LocalAddr().(*net.UDPAddr).IP.IsUnspecified() {
 		return nil

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenUDP binds a socket a core, over which the kernel spreads packets by the addresses and ports that they come from and
-// go to (SO_REUSEPORT), so that what answers one core's packets shares nothing with the others.
+// listenUDP binds a socket a core, over which the kernel spreads packets by the addresses and ports
+// that they come from and go to (SO_REUSEPORT), so that what answers one core's packets shares
+// nothing with the others.
 //
-// The first is bound without that, or it would share a port with another server of the same user, which then would get part
-// of the packets.
+// The first is bound without that, or it would share a port with another server of the same user,
+// which then would get part of the packets.
 func listenUDP(ctx context.Context, addr string) (all sockets, err error) {
 	defer func() {
 		if err != nil {
@@ -37,7 +38,8 @@ func listenUDP(ctx context.Context, addr string) (all sockets, err error) {
 	if err != nil {
 		return all, err
 	}
-	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it was given.
+	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it
+	// was given.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(first.LocalAddr().String())
 	lc.Control = reusePort

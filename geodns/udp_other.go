@@ -24,7 +24,8 @@ func listenUDP(ctx context.Context, addr string) (sockets, error) {
 	return sockets{conn.(*net.UDPConn)}, nil
 }
 
-// perReader gives the socket of each goroutine that reads: a few read each, and the kernel hands each packet to one of them.
+// perReader gives the socket of each goroutine that reads: a few read each, and the kernel hands
+// each packet to one of them.
 func (s sockets) perReader() []*net.UDPConn {
 	var conns []*net.UDPConn
 	for range runtime.GOMAXPROCS(0) {
@@ -62,8 +63,8 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 	}
 }
 
-// replyFrom makes the control message that sends a response from where the query went. The interface is named only where
-// the address needs it: routing may answer through another.
+// replyFrom makes the control message that sends a response from where the query went. The
+// interface is named only where the address needs it: routing may answer through another.
 func replyFrom(oob []byte) []byte {
 	if len(oob) == 0 {
 		return nil

@@ -11,7 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// workerConfig is testConfig with nodes of one place, TLS, and networks more specific than those that choices are remembered for.
+// workerConfig is testConfig with nodes of one place, TLS, and networks more specific than those
+// that choices are remembered for.
 func workerConfig(t testing.TB) Config {
 	cfg := testConfig(t)
 	cfg.RateLimit.Responses = -1
@@ -87,8 +88,9 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 	}
 }
 
-// FuzzSamePath gives each packet to a worker that has answered others and remembers what it chose, while what is known of the nodes changes, and to a new one
-// that remembers nothing. They must say the same.
+// FuzzSamePath gives each packet to a worker that has answered others and remembers what it chose,
+// while what is known of the nodes changes, and to a new one that remembers nothing. They must say
+// the same.
 func FuzzSamePath(f *testing.F) {
 	cfg := workerConfig(f)
 	for i := range cfg.Nodes {
@@ -134,7 +136,8 @@ func freshAnswer(s *Server, req []byte, from netip.AddrPort, tcp bool) []byte {
 	return bytes.Clone(w.answer(req, from, tcp, nil))
 }
 
-// TestMemo asks for many clients in turn, so that slots are shared and networks are split, under every kind of change.
+// TestMemo asks for many clients in turn, so that slots are shared and networks are split, under
+// every kind of change.
 func TestMemo(t *testing.T) {
 	cfg := workerConfig(t)
 	for i := range cfg.Nodes {

@@ -72,8 +72,8 @@ func (z *Zone) at(n name) *node {
 	return z.nodes[n]
 }
 
-// Address finds what gives a name of the zone addresses: the type of its CNAME, A or AAAA records, and the line of the
-// first of them, as At counts. Line 0 means that there is none.
+// Address finds what gives a name of the zone addresses: the type of its CNAME, A or AAAA records,
+// and the line of the first of them, as At counts. Line 0 means that there is none.
 func (z *Zone) Address(owner string) (rrtype string, line int) {
 	n, err := nameOf(owner)
 	if err != nil {
@@ -96,7 +96,8 @@ func (at *node) address() *rrset {
 	return nil
 }
 
-// overlaid is a copy of the zone that may be given other nodes. It shares those of the zone, so that a large zone costs no more than a small one.
+// overlaid is a copy of the zone that may be given other nodes. It shares those of the zone, so
+// that a large zone costs no more than a small one.
 func (z *Zone) overlaid() *Zone {
 	served := *z
 	served.over = maps.Clone(z.over)
@@ -106,7 +107,8 @@ func (z *Zone) overlaid() *Zone {
 	return &served
 }
 
-// own is the node of a name in an overlaid zone, which may be changed: a copy, or one made with the empty non-terminals above it.
+// own is the node of a name in an overlaid zone, which may be changed: a copy, or one made with the
+// empty non-terminals above it.
 func (z *Zone) own(n name) *node {
 	if own := z.over[n]; own != nil {
 		return own
@@ -127,7 +129,8 @@ func (z *Zone) own(n name) *node {
 	return made
 }
 
-// withEdges gives a zone that has edge names too. The zone itself is left as it is: another configuration may share it.
+// withEdges gives a zone that has edge names too. The zone itself is left as it is: another
+// configuration may share it.
 func (z *Zone) withEdges(edges []*edge) *Zone {
 	if len(edges) == 0 {
 		return z
@@ -150,8 +153,8 @@ const (
 	redirect                  // the node of the DNAME above the name
 )
 
-// lookup walks from the apex down to n, which must lie in the zone. At the cut itself the parent answers for DS
-// (RFC 4035 section 3.1.4.1), so ds makes a cut at n ordinary data.
+// lookup walks from the apex down to n, which must lie in the zone. At the cut itself the parent
+// answers for DS (RFC 4035 section 3.1.4.1), so ds makes a cut at n ordinary data.
 func (z *Zone) lookup(n name, ds bool) (outcome, *node) {
 	var below [maxName / 2]name // the names from n up to the one below the apex
 	depth := 0

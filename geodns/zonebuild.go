@@ -2,7 +2,8 @@ package geodns
 
 import "unsafe"
 
-// zoneSpace is where the parts of a zone are put while it is read, close together: one zone may have millions of them.
+// zoneSpace is where the parts of a zone are put while it is read, close together: one zone may
+// have millions of them.
 type zoneSpace struct {
 	text  []byte
 	nodes pieces[node]
@@ -23,7 +24,8 @@ func (s *zoneSpace) keep(b []byte) string {
 	return unsafe.String(&s.text[from], len(b))
 }
 
-// pieces hands out slices of one element, of pieces of memory that are small for a small zone and few for a large one.
+// pieces hands out slices of one element, of pieces of memory that are small for a small zone and
+// few for a large one.
 type pieces[T any] struct {
 	free []T
 	size int // of the last piece
@@ -41,7 +43,8 @@ func (p *pieces[T]) one() []T {
 
 func nextPiece(last, least, most int) int { return min(max(2*last, least), most) }
 
-// node gives the node of a name in lower case, made with the empty non-terminals above it if need be.
+// node gives the node of a name in lower case, made with the empty non-terminals above it if need
+// be.
 func (p *zoneParser) node(n name) *node {
 	if found := p.zone.nodes[n]; found != nil {
 		return found

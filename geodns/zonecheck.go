@@ -9,11 +9,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxSet is the most that an RRset may take: with room for a question and an OPT it must fit a message over TCP.
+// maxSet is the most that an RRset may take: with room for a question and an OPT it must fit a
+// message over TCP.
 const maxSet = 60000
 
-// record is one of an entry: its owner in wire form, also in lower case, and its data in wire form. Their bytes are used again
-// for the next.
+// record is one of an entry: its owner in wire form, also in lower case, and its data in wire form.
+// Their bytes are used again for the next.
 type record struct {
 	owner, lower []byte
 	rrtype       uint16
@@ -118,7 +119,8 @@ func (p *zoneParser) duplicate(at *node, set *rrset, data []byte) bool {
 	return was
 }
 
-// canonical is data with the names in it in lower case (RFC 4034 section 6.2), so far as that is told without reading all of it.
+// canonical is data with the names in it in lower case (RFC 4034 section 6.2), so far as that is
+// told without reading all of it.
 func canonical(rrtype uint16, data []byte) string {
 	from, to := 0, len(data)
 	switch rrtype {
@@ -138,8 +140,9 @@ func canonical(rrtype uint16, data []byte) string {
 	return string(same)
 }
 
-// conflict finds what a type may not stand beside: a CNAME stands alone (RFC 1034 section 3.6.2), but for what DNSSEC puts
-// there (RFC 4034 section 3 and 4), and a DNAME is at no zone cut (RFC 6672 section 2.3).
+// conflict finds what a type may not stand beside: a CNAME stands alone (RFC 1034 section 3.6.2),
+// but for what DNSSEC puts there (RFC 4034 section 3 and 4), and a DNAME is at no zone cut (RFC
+// 6672 section 2.3).
 func (at *node) conflict(z *Zone, rrtype uint16) *rrset {
 	for i := range at.sets {
 		other := at.sets[i].rrtype

@@ -39,7 +39,8 @@ const (
 
 var ttlRE = regexp.MustCompile(`^(?i)(\d+[smhdw]?)+$`)
 
-// explain tells what is wrong with a record that the library has refused: where, if that is known by the word, and its type, if that is known.
+// explain tells what is wrong with a record that the library has refused: where, if that is known
+// by the word, and its type, if that is known.
 func (e *entry) explain() (wrong *word, msg, rrtype string) {
 	words := e.words()
 	if e.owner() != "" && len(words) > 0 {
@@ -76,7 +77,8 @@ func (e *entry) explain() (wrong *word, msg, rrtype string) {
 	return nil, "the line ends before the type of the record: want NAME TTL TYPE DATA, as www 3600 A 192.0.2.1", ""
 }
 
-// say is what an error of the library says, by the type of the record; token is where it was found, "" for the end of the line.
+// say is what an error of the library says, by the type of the record; token is where it was found,
+// "" for the end of the line.
 func say(rrtype, msg, token string) string {
 	form := forms[rrtype]
 	switch {

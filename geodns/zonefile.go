@@ -34,13 +34,15 @@ func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
 	})
 }
 
-// ReadZone reads a zone from a master file (RFC 1035 section 5, with $TTL, $INCLUDE and $GENERATE). The origin is the zone's name, and what the
-// file's relative names are below until it says otherwise. read gives the text of the file, and of those that it includes, by their
-// names as they stand in $INCLUDE; errors carry these names.
+// ReadZone reads a zone from a master file (RFC 1035 section 5, with $TTL, $INCLUDE and $GENERATE).
+// The origin is the zone's name, and what the file's relative names are below until it says
+// otherwise. read gives the text of the file, and of those that it includes, by their names as they
+// stand in $INCLUDE; errors carry these names.
 //
-// It returns a zone, or all that is wrong with it, in the order of the files, up to 20 errors: what does not parse, and what
-// no zone may have: no SOA or NS at the apex, or two SOAs; records outside of the zone; a CNAME beside other data, or two;
-// names below a DNAME. Below a delegation any record is taken, and of no consequence unless it is glue.
+// It returns a zone, or all that is wrong with it, in the order of the files, up to 20 errors: what
+// does not parse, and what no zone may have: no SOA or NS at the apex, or two SOAs; records outside
+// of the zone; a CNAME beside other data, or two; names below a DNAME. Below a delegation any
+// record is taken, and of no consequence unless it is glue.
 func ReadZone(origin, file string, read func(file string) (string, error)) (*Zone, []ZoneError) {
 	p := &zoneParser{read: read}
 	main, err := p.open(file)
@@ -73,7 +75,8 @@ func (p *zoneParser) begin(origin name) {
 	p.setOrigin(origin.String())
 }
 
-// zoneFile is a file of a zone. The lines of all of them are counted on, so that one number tells of a line.
+// zoneFile is a file of a zone. The lines of all of them are counted on, so that one number tells
+// of a line.
 type zoneFile struct {
 	name  string
 	first int    // number of its first line, from 1
@@ -137,7 +140,8 @@ const (
 	maxFiles = 1000
 )
 
-// include reads another file in the place of a directive. What it says of the origin and the owner ends with it (RFC 1035 section 5.1).
+// include reads another file in the place of a directive. What it says of the origin and the owner
+// ends with it (RFC 1035 section 5.1).
 func (p *zoneParser) include(e *entry) {
 	f := e.fields()
 	if len(f) != 2 && len(f) != 3 {

@@ -18,7 +18,8 @@ func readFiles(files map[string]string) (*Zone, []ZoneError) {
 	})
 }
 
-// What is included has the origin and the owner of its place, or the origin that is given, and changes neither; a TTL goes on.
+// What is included has the origin and the owner of its place, or the origin that is given, and
+// changes neither; a TTL goes on.
 func TestInclude(t *testing.T) {
 	z, errs := readFiles(map[string]string{
 		"db":          head + "a A 192.0.2.1\n$INCLUDE one.inc\n  A 192.0.2.3\n$INCLUDE \"sub/two.inc\" sub ; comment\nd A 192.0.2.6\n",
@@ -81,7 +82,8 @@ func TestIncludeErrors(t *testing.T) {
 	}
 }
 
-// FuzzInclude has files that include each other and themselves: reading ends, and tells positions that there are.
+// FuzzInclude has files that include each other and themselves: reading ends, and tells positions
+// that there are.
 func FuzzInclude(f *testing.F) {
 	f.Add(head+"$INCLUDE a\n$INCLUDE b x\n", "$INCLUDE b\n", "$INCLUDE a\n")
 	f.Add(head+"$INCLUDE a .\n", "@ A 192.0.2.1\n $INCLUDE", "")

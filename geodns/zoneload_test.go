@@ -28,7 +28,8 @@ func largeZone(n int) string {
 	return b.String()
 }
 
-// TestLargeZone has bounds for what a zone takes by record: memory while it is read, and memory while it is served, edge names included.
+// TestLargeZone has bounds for what a zone takes by record: memory while it is read, and memory
+// while it is served, edge names included.
 func TestLargeZone(t *testing.T) {
 	const n = 40_000
 	text := largeZone(n)

@@ -45,8 +45,9 @@ type zoneParser struct {
 // noTTL stands for a TTL that a record leaves out. RFC 2181 section 8 makes it no TTL.
 const noTTL = 1<<32 - 1
 
-// entry reads one entry. Each goes to a parser of its own, for dns.ZoneParser ends with its first error and tells no
-// positions of what is right; what carries over from one entry to the next is kept here.
+// entry reads one entry. Each goes to a parser of its own, for dns.ZoneParser ends with its first
+// error and tells no positions of what is right; what carries over from one entry to the next is
+// kept here.
 func (p *zoneParser) entry(e *entry) {
 	if e.err != nil {
 		p.broken = true
@@ -86,7 +87,8 @@ func (p *zoneParser) entry(e *entry) {
 	}
 }
 
-// generate lets the library count; but it would give the records a TTL of its own where the directive has none.
+// generate lets the library count; but it would give the records a TTL of its own where the
+// directive has none.
 func (p *zoneParser) generate(e *entry) {
 	w := e.words()
 	at, hasTTL := 3, false // of the type
@@ -258,7 +260,8 @@ func rewire(rr dns.RR) ([]byte, error) {
 }
 
 func (p *zoneParser) parser(text string) *dns.ZoneParser {
-	// The empty line keeps the library from taking a type without data at the end for a dynamic update.
+	// The empty line keeps the library from taking a type without data at the end for a dynamic
+	// update.
 	zp := dns.NewZoneParser(strings.NewReader(text+"\n"), p.origin, "")
 	zp.SetDefaultTTL(noTTL)
 	return zp

@@ -262,7 +262,8 @@ func FuzzParseZone(f *testing.F) {
 	})
 }
 
-// FuzzPlain reads entries with the parser of plain ones where it takes them, and with the library alone: the zones are the same.
+// FuzzPlain reads entries with the parser of plain ones where it takes them, and with the library
+// alone: the zones are the same.
 func FuzzPlain(f *testing.F) {
 	f.Add(largeZone(20))
 	f.Add(head + "a 60 IN SRV 1 2 3 b\n  IN 5 PTR c.\n* TXT a \"b c\" ;d\nin A 192.0.2.1\n@ NS @\n$ORIGIN x.\ny MX 65535 .\n")

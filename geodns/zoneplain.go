@@ -8,8 +8,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// plain reads an entry that is a record of a common type in its plainest form, as nearly all of large zones are: on one line, without escapes, parentheses and units of time. It is for speed alone: of
-// what it does not take it reports false and changes nothing, and what it takes has the meaning that the library gives it (FuzzPlain).
+// plain reads an entry that is a record of a common type in its plainest form, as nearly all of
+// large zones are: on one line, without escapes, parentheses and units of time. It is for speed
+// alone: of what it does not take it reports false and changes nothing, and what it takes has the
+// meaning that the library gives it (FuzzPlain).
 func (p *zoneParser) plain(e *entry) bool {
 	w := words{rest: strings.TrimRight(e.text, " \t\r\n")}
 	var space [2 * (maxName + 1)]byte

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// entry is one entry of a master file: a directive, or a record with its parentheses, from its first line to its last.
+// entry is one entry of a master file: a directive, or a record with its parentheses, from its
+// first line to its last.
 type entry struct {
 	text string // with a newline at its end
 	line int    // of its first character, from 1
@@ -18,14 +19,16 @@ type entryError struct {
 	msg       string
 }
 
-// scanner splits a master file into entries (RFC 1035 section 5.1), so that an error in one does not hide those in the next.
+// scanner splits a master file into entries (RFC 1035 section 5.1), so that an error in one does
+// not hide those in the next.
 type scanner struct {
 	rest string
 	line int
 }
 
-// next reads up to the newline that ends an entry: one outside of parentheses. A newline within quotes ends it as well, with
-// an error, or else one forgotten quote would swallow the file. An entry is found unless there is nothing but blanks and comments.
+// next reads up to the newline that ends an entry: one outside of parentheses. A newline within
+// quotes ends it as well, with an error, or else one forgotten quote would swallow the file. An
+// entry is found unless there is nothing but blanks and comments.
 func (s *scanner) next() (e entry, found bool) {
 	e.line = s.line
 	var (
@@ -97,14 +100,16 @@ func (s *scanner) next() (e entry, found bool) {
 	return e, found
 }
 
-// fields are the words of the entry's first line, its comment left out: enough for a directive or an owner.
+// fields are the words of the entry's first line, its comment left out: enough for a directive or
+// an owner.
 func (e *entry) fields() []string {
 	line, _, _ := strings.Cut(e.text, "\n")
 	line, _, _ = strings.Cut(line, ";")
 	return strings.Fields(line)
 }
 
-// owner is the name that the entry begins with; "" where it begins with a blank and so goes on with the last one.
+// owner is the name that the entry begins with; "" where it begins with a blank and so goes on with
+// the last one.
 func (e *entry) owner() string {
 	if e.text[0] == ' ' || e.text[0] == '\t' || e.text[0] == '(' {
 		return ""

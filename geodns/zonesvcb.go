@@ -48,7 +48,8 @@ func svcParams(data []byte) (head []byte, params []svcParam, err error) {
 	return head, params, nil
 }
 
-// checkSVCB finds parameters that clients would have to take the record for malformed for (RFC 9460 section 2.2, 7 and 8).
+// checkSVCB finds parameters that clients would have to take the record for malformed for (RFC 9460
+// section 2.2, 7 and 8).
 func checkSVCB(params []svcParam) error {
 	has := func(key uint16) bool {
 		return slices.ContainsFunc(params, func(p svcParam) bool { return p.key == key })
@@ -91,7 +92,8 @@ func checkSVCB(params []svcParam) error {
 
 func svcKey(key uint16) string { return dns.SVCBKey(key).String() }
 
-// checkMandatory holds mandatory to RFC 9460 section 8: each key once, in order, itself not, and all of them there.
+// checkMandatory holds mandatory to RFC 9460 section 8: each key once, in order, itself not, and
+// all of them there.
 func checkMandatory(value []byte, has func(uint16) bool) error {
 	if len(value) == 0 || len(value)%2 != 0 {
 		return errors.New("the parameter mandatory wants keys, as mandatory=alpn,port (RFC 9460 section 8)")
@@ -121,7 +123,8 @@ func validALPN(value []byte) bool {
 	return len(value) > 0
 }
 
-// numbered takes out of an entry the parameters that are given by number and that have a name, as key1="\002h2", which the library refuses (RFC 9460 section 2.1). What is left has the same lines.
+// numbered takes out of an entry the parameters that are given by number and that have a name, as
+// key1="\002h2", which the library refuses (RFC 9460 section 2.1). What is left has the same lines.
 func numbered(e *entry) (rest string, params []svcParam) {
 	var out strings.Builder
 	done := 0

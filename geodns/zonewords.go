@@ -39,7 +39,8 @@ func (e *entry) words() (all []word) {
 	return all
 }
 
-// unescaped gives the octets that a word stands for: without quotes, and with what escapes mean (RFC 1035 section 5.1).
+// unescaped gives the octets that a word stands for: without quotes, and with what escapes mean
+// (RFC 1035 section 5.1).
 func unescaped(text string) []byte {
 	out := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
