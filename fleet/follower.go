@@ -40,6 +40,7 @@ type Follower struct {
 	proven  atomic.Pointer[time.Time] // touched, or nil if that was before the log was asked for anew
 	marks   marks                     // of what was applied last
 	forgot  atomic.Bool               // Forgot is due
+	avoid   string                    // control node whose copy of the log differs; "" is none
 	excused uint64                    // sequence up to which references are not compared, as all is stale that is older
 }
 
@@ -111,6 +112,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 			break
 		}
 		if errors.Is(err, errReconnected) {
+			f.avoid = ""
 			continue
 		}
 		out.failed(err)
@@ -146,6 +148,10 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if at := leaderOf(consumer); at != "" && at == f.avoid {
+		err := stream.DeleteConsumer(ctx, consumer.CachedInfo().Name)
+		return errors.Join(fmt.Errorf("follow the purge log: the copy of %s differs", at), err)
+	}
 	from, err := openFeed(ctx, consumer)
 	if err != nil {
 		return err
@@ -156,7 +162,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	defer cancel()
 	answers, nearer := make(chan answer), make(chan jetstream.Consumer)
 	work.Go(func() { f.ask(ctx, answers) })
-	if !near {
+	if !near && f.avoid != f.Client.conn.ConnectedServerName() {
 		work.Go(func() { f.approach(ctx, stream, first, nearer) })
 	}
 	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
@@ -194,116 +200,6 @@ func (f *Follower) lose(now Position, trimmed bool) error {
 	}
 	f.set(now)
 	return nil
-}
-
-// consumer makes the control plane deliver the entry that was applied last, by which what delivers is compared with what is applied, and then what is not applied yet. first is the first
-// sequence that the log has. near says whether what delivers is on the control node that the edge is connected to.
-func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (c jetstream.Consumer, near bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	from := f.Applied().Seq
-	if from == 0 || from < first {
-		from++
-	}
-	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
-		MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute})
-	if err != nil {
-		return nil, false, fmt.Errorf("follow the purge log: %w", err)
-	}
-	at := c.CachedInfo().Cluster
-	return c, at == nil || at.Leader == f.Client.conn.ConnectedServerName(), nil
-}
-
-// approach looks for a consumer on the control node that the edge is connected to. NATS puts each on any of them, and from another one purges would take a way round, which may be an ocean.
-func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64, found chan<- jetstream.Consumer) {
-	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
-		c, near, err := f.consumer(ctx, stream, first)
-		if near {
-			select {
-			case found <- c:
-			case <-ctx.Done():
-			}
-			return
-		}
-		if err == nil {
-			err = stream.DeleteConsumer(ctx, c.CachedInfo().Name)
-		}
-		if err != nil {
-			f.Client.Log.Debug("purge log: no consumer nearby", "error", err)
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// feed is what comes of a consumer, in batches.
-type feed struct {
-	incoming chan []jetstream.Msg
-	failed   chan error // why nothing more comes
-	stop     func()
-	due      uint64 // sequence of what is to come next; for one goroutine
-}
-
-// maxFed is how many bytes of purges are asked for at once, and how many make a batch: purges may
-// have 8 MiB, and who was away may lack any number of them.
-const maxFed = 16 << 20
-
-func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
-	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
-	if err != nil {
-		return nil, fmt.Errorf("follow the purge log: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1), due: c.CachedInfo().Config.OptStartSeq}
-	var work sync.WaitGroup
-	each := make(chan jetstream.Msg)
-	work.Go(func() {
-		for {
-			m, err := messages.Next()
-			if err != nil {
-				f.failed <- err
-				return
-			}
-			select {
-			case each <- m:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	work.Go(func() { f.gather(ctx, each) })
-	f.stop = func() {
-		cancel()
-		messages.Stop()
-		work.Wait()
-	}
-	return f, nil
-}
-
-// gather makes batches of what comes while the one before is applied.
-func (f *feed) gather(ctx context.Context, each <-chan jetstream.Msg) {
-	var batch []jetstream.Msg
-	size := 0
-	for {
-		from, to := each, f.incoming
-		if len(batch) == 0 {
-			to = nil
-		}
-		if len(batch) == batchSize || size >= maxFed {
-			from = nil
-		}
-		select {
-		case m := <-from:
-			batch, size = append(batch, m), size+len(m.Data())
-		case to <- batch:
-			batch, size = nil, 0
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // answer is the end of the log as it was when it was asked for.
@@ -406,7 +302,7 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 		from.due++
 		if seq <= after.Seq {
 			if known, ok := f.marks.at(seq); ok && differ(known, mark) {
-				return errOtherHistory
+				return f.doubt(from)
 			}
 			f.marks.learn(seq, mark)
 			continue
@@ -434,6 +330,20 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 		f.Changed()
 	}
 	return nil
+}
+
+// doubt returns what is to be thought of a copy of the log that has another entry where it is compared: if a majority has
+// confirmed what the edge has, the copy is wrong.
+func (f *Follower) doubt(from *feed) error {
+	if from.by == "" || !f.Proven() {
+		return errOtherHistory
+	}
+	if f.avoid != from.by {
+		f.avoid = from.by
+		f.Client.Log.Error("purge log: the copy that a control node delivers has other entries than a majority of them, as after an old backup: "+
+			"stop that node, and move its folder aside; it gets the log from the others", "control_node", from.by)
+	}
+	return fmt.Errorf("the copy of the purge log that %s has differs", from.by)
 }
 
 // differs reports whether a purge refers to another entry than the one that was applied. One that may be

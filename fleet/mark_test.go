@@ -2,10 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // putBack makes what a control node that is stopped has in its folder that of another folder.
@@ -172,6 +175,23 @@ func TestReference(t *testing.T) {
 	add("", "f."+wrong.reference())
 	if n := edge.timesLost() - lost; n != 1 {
 		t.Errorf("all became stale %d times, want once", n)
+	}
+}
+
+// An edge that knows by a majority that it is right takes nothing as stale because of one copy, and avoids that.
+func TestCopyThatDiffers(t *testing.T) {
+	t.Parallel()
+	f := &Follower{Client: &Client{Log: slog.New(slog.DiscardHandler)}}
+	if err := f.doubt(&feed{by: "c1"}); !errors.Is(err, errOtherHistory) || f.avoid != "" {
+		t.Errorf("nobody has confirmed what it has: %v", err)
+	}
+	now := time.Now()
+	f.proven.Store(&now)
+	if err := f.doubt(&feed{}); !errors.Is(err, errOtherHistory) {
+		t.Errorf("there is one copy only: %v", err)
+	}
+	if err := f.doubt(&feed{by: "c1"}); err == nil || errors.Is(err, errOtherHistory) || f.avoid != "c1" {
+		t.Errorf("a majority has confirmed what it has: %v", err)
 	}
 }
 

@@ -1,0 +1,129 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// consumer makes the control plane deliver the entry that was applied last, by which what delivers is compared with what is applied, and then what is not applied yet. first is the first
+// sequence that the log has. near says whether what delivers is on the control node that the edge is connected to.
+func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (c jetstream.Consumer, near bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	from := f.Applied().Seq
+	if from == 0 || from < first {
+		from++
+	}
+	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute})
+	if err != nil {
+		return nil, false, fmt.Errorf("follow the purge log: %w", err)
+	}
+	at := leaderOf(c)
+	return c, at == "" || at == f.Client.conn.ConnectedServerName(), nil
+}
+
+// leaderOf is the control node that delivers what is of a consumer; "" is the only one.
+func leaderOf(c jetstream.Consumer) string {
+	if at := c.CachedInfo().Cluster; at != nil {
+		return at.Leader
+	}
+	return ""
+}
+
+// approach looks for a consumer on the control node that the edge is connected to. NATS puts each on any of them, and from another one purges would take a way round, which may be an ocean.
+func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64, found chan<- jetstream.Consumer) {
+	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
+		c, near, err := f.consumer(ctx, stream, first)
+		if near {
+			select {
+			case found <- c:
+			case <-ctx.Done():
+			}
+			return
+		}
+		if err == nil {
+			err = stream.DeleteConsumer(ctx, c.CachedInfo().Name)
+		}
+		if err != nil {
+			f.Client.Log.Debug("purge log: no consumer nearby", "error", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// feed is what comes of a consumer, in batches.
+type feed struct {
+	incoming chan []jetstream.Msg
+	failed   chan error // why nothing more comes
+	stop     func()
+	due      uint64 // sequence of what is to come next; for one goroutine
+	by       string // the control node that delivers
+}
+
+// maxFed is how many bytes of purges are asked for at once, and how many make a batch: purges may
+// have 8 MiB, and who was away may lack any number of them.
+const maxFed = 16 << 20
+
+func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
+	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("follow the purge log: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1), due: c.CachedInfo().Config.OptStartSeq, by: leaderOf(c)}
+	var work sync.WaitGroup
+	each := make(chan jetstream.Msg)
+	work.Go(func() {
+		for {
+			m, err := messages.Next()
+			if err != nil {
+				f.failed <- err
+				return
+			}
+			select {
+			case each <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	work.Go(func() { f.gather(ctx, each) })
+	f.stop = func() {
+		cancel()
+		messages.Stop()
+		work.Wait()
+	}
+	return f, nil
+}
+
+// gather makes batches of what comes while the one before is applied.
+func (f *feed) gather(ctx context.Context, each <-chan jetstream.Msg) {
+	var batch []jetstream.Msg
+	size := 0
+	for {
+		from, to := each, f.incoming
+		if len(batch) == 0 {
+			to = nil
+		}
+		if len(batch) == batchSize || size >= maxFed {
+			from = nil
+		}
+		select {
+		case m := <-from:
+			batch, size = append(batch, m), size+len(m.Data())
+		case to <- batch:
+			batch, size = nil, 0
+		case <-ctx.Done():
+			return
+		}
+	}
+}
