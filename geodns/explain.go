@@ -74,28 +74,22 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 	if snap == nil {
 		return nil, errors.New("geodns: not configured")
 	}
-	n, err := nameOf(edgeName)
+	zone, e, err := snap.edgeOf(edgeName)
 	if err != nil {
 		return nil, err
 	}
-	zone := snap.zoneFor(n, false)
-	if zone == nil {
-		return nil, fmt.Errorf("%s is in none of the zones", n)
-	}
-	found, at := zone.lookup(n, false)
-	if (found != exact && found != wildcard) || at.edge == nil {
-		return nil, fmt.Errorf("%s is not an edge name", n)
-	}
-	e, client := at.edge, client.Unmap()
+	client = client.Unmap()
 	where := snap.locator.find(client, new(Place))
 	x := &Explanation{
-		Name: e.name.String(), Zone: zone.Name(), Client: client,
+		Name: e.name.String(), Zone: zone.Name(), Client: client, Answers: e.answers,
 		Place: where.place, Source: where.source, Country: where.country,
 	}
 	x.Network, _ = client.Prefix(where.bits)
+	sharing, hash := clientNetwork(client)
+	x.Sharing, _ = client.Prefix(sharing)
 
-	answered := make(map[uint16]map[*nodeState]bool)
 	r := resolver{snapshot: snap, q: new(query), from: client}
+	answered := make(map[uint16]map[*nodeState]bool)
 	for rrtype, f := range e.families {
 		answered[rrtype] = make(map[*nodeState]bool)
 		picked, _, _ := r.pick(e, f)
@@ -103,57 +97,87 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 			answered[rrtype][f.candidates[p.index].node] = true
 		}
 	}
-	options := make([]option, len(e.nodes))
-	for i, node := range e.nodes {
-		options[i] = e.fixed[i]
-		options[i].state = node.now()
-	}
-	sharing, hash := clientNetwork(client)
-	x.Sharing, _ = client.Prefix(sharing)
-	x.Answers = e.answers
 	for _, rrtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
 		if f := e.families[rrtype]; f != nil {
 			_, x.Scope, _ = r.pick(e, f)
 		}
 	}
 	x.IPv6 = e.explainSix(where.place, answered[dns.TypeAAAA])
-	order, best, _ := choose(where.place, hash, options, e.answers, nil)
-	for i, p := range order {
-		x.Nodes = append(x.Nodes, e.explain(options, p, reason(where.place, order, i, best)))
-	}
-	for i, o := range options { // those that are out of the question
-		if o.standing != best {
-			p := ranked{index: i}
-			if where.place != nil {
-				p.distance = where.place.Distance(o.place)
-			}
-			why := "unhealthy, and others are not"
-			if o.standing == away {
-				why = "draining or behind with purges, and others are not"
-			}
-			x.Nodes = append(x.Nodes, e.explain(options, p, why))
-		}
-	}
-	for _, node := range e.out {
-		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(), Reason: "taken out, by its weight of 0"}
-		if where.place != nil {
-			out.Distance = where.place.Distance(node.Place)
-		}
-		x.Nodes = append(x.Nodes, out)
-	}
+	x.Nodes = append(e.explainRanked(where.place, hash), e.explainWeightless(where.place, snap)...)
 	for i := range x.Nodes {
-		for _, node := range snap.nodes {
-			if node.Name == x.Nodes[i].Node {
-				x.Nodes[i].Region = node.Region
+		node := &x.Nodes[i]
+		for _, n := range snap.nodes {
+			if n.Name == node.Node {
+				node.Region = n.Region
 			}
 		}
 		for _, state := range e.nodes {
-			if state.name == x.Nodes[i].Node {
-				x.Nodes[i].A, x.Nodes[i].AAAA = answered[dns.TypeA][state], answered[dns.TypeAAAA][state]
+			if state.name == node.Node {
+				node.A, node.AAAA = answered[dns.TypeA][state], answered[dns.TypeAAAA][state]
 			}
 		}
 	}
 	return x, nil
+}
+
+// edgeOf returns the edge name that a name is or that its wildcard is, and its zone.
+func (s *snapshot) edgeOf(edgeName string) (*Zone, *edge, error) {
+	n, err := nameOf(edgeName)
+	if err != nil {
+		return nil, nil, err
+	}
+	zone := s.zoneFor(n, false)
+	if zone == nil {
+		return nil, nil, fmt.Errorf("%s is in none of the zones", n)
+	}
+	found, at := zone.lookup(n, false)
+	if (found != exact && found != wildcard) || at.edge == nil {
+		return nil, nil, fmt.Errorf("%s is not an edge name", n)
+	}
+	return zone, at.edge, nil
+}
+
+// explainRanked explains the nodes that may be in an answer, in their order for a place, and then those
+// that their state keeps out of it.
+func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
+	options := make([]option, len(e.nodes))
+	for i, node := range e.nodes {
+		options[i] = e.fixed[i]
+		options[i].state = node.now()
+	}
+	var out []Explained
+	order, best, _ := choose(at, hash, options, e.answers, nil)
+	for i, p := range order {
+		out = append(out, e.explain(options, p, reason(at, order, i, best)))
+	}
+	for i, o := range options {
+		if o.standing == best {
+			continue
+		}
+		p := ranked{index: i}
+		if at != nil {
+			p.distance = at.Distance(o.place)
+		}
+		why := "unhealthy, and others are not"
+		if o.standing == away {
+			why = "draining or behind with purges, and others are not"
+		}
+		out = append(out, e.explain(options, p, why))
+	}
+	return out
+}
+
+// explainWeightless explains the nodes that the fleet file gives a weight of 0.
+func (e *edge) explainWeightless(at *Place, snap *snapshot) []Explained {
+	var all []Explained
+	for _, node := range e.out {
+		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(), Reason: "taken out, by its weight of 0"}
+		if at != nil {
+			out.Distance = at.Distance(node.Place)
+		}
+		all = append(all, out)
+	}
+	return all
 }
 
 // explainSix tells why AAAA is answered as it is for a place, with the nodes given, where some
