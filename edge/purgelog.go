@@ -23,24 +23,29 @@ import (
 
 // PurgeLog is a log of purges that all edges of a fleet follow.
 type PurgeLog interface {
-	// Append puts a purge into the log and returns its sequence once it can't be lost. It fails with an error that is ErrNoPurgeLog if the log can't be reached.
-	// site is the one that all of the purge is of, or "".
+	// Append puts a purge into the log and returns its sequence once it can't be lost. It fails
+	// with an error that is ErrNoPurgeLog if the log can't be reached. site is the one that all
+	// of the purge is of, or "".
 	Append(ctx context.Context, site string, p PurgeRequest) (seq uint64, err error)
-	// InTouch says whether this edge may trust what it has: not long ago it had applied all that there was.
+	// InTouch says whether this edge may trust what it has: not long ago it had applied all that
+	// there was.
 	InTouch() bool
-	// CutOff says whether this edge hears nothing at all of the others, so that there may be purges that it can't hear of: what is stored is good if the origin can't be asked.
+	// CutOff says whether this edge hears nothing at all of the others, so that there may be
+	// purges that it can't hear of: what is stored is good if the origin can't be asked.
 	CutOff() bool
 }
 
 // Fleet is what an edge knows of the other nodes.
 type Fleet interface {
-	// Progress tells how far each edge is with a purge. With wait it returns once all have applied it, or ctx ends.
+	// Progress tells how far each edge is with a purge. With wait it returns once all have
+	// applied it, or ctx ends.
 	Progress(ctx context.Context, seq uint64, wait bool) []Progress
 	// Nodes are those that were heard of.
 	Nodes() []NodeStatus
 	// Names are those of all nodes, whether they were heard of or not.
 	Names() []string
-	// Drain marks a node to get no new clients, or takes the mark back, for good. It fails with ErrNoPurgeLog like PurgeLog.
+	// Drain marks a node to get no new clients, or takes the mark back, for good. It fails with
+	// ErrNoPurgeLog like PurgeLog.
 	Drain(ctx context.Context, node string, drain bool) error
 }
 
@@ -83,13 +88,13 @@ type Logged struct {
 	PurgeRequest
 }
 
-// LostPurges is the entry of the log by which an edge tells the others that the log lost purges that it has applied:
-// they may lack these, so that they take all that they have as stale. So do earlier versions, which
-// don't understand it.
+// LostPurges is the entry of the log by which an edge tells the others that the log lost purges
+// that it has applied: they may lack these, so that they take all that they have as stale. So do
+// earlier versions, which don't understand it.
 var LostPurges = json.RawMessage(`{"lost":true}`)
 
-// ParseLogged reads an entry of the log. One that can't be read, such as that of a newer version, is
-// an empty purge, which Apply takes as everything.
+// ParseLogged reads an entry of the log. One that can't be read, such as that of a newer version,
+// is an empty purge, which Apply takes as everything.
 func ParseLogged(site string, entry []byte) Logged {
 	l := Logged{Site: site}
 	if site == "" && bytes.Equal(entry, LostPurges) {
@@ -133,7 +138,8 @@ func (p PurgeRequest) Split() []PurgeRequest {
 	return out
 }
 
-// hosts are those of what a purge names, tags apart; that of a malformed URL is "", which is of no site.
+// hosts are those of what a purge names, tags apart; that of a malformed URL is "", which is of
+// no site.
 func (p PurgeRequest) hosts() []string {
 	out := slices.Clone(p.Hosts)
 	for _, raw := range slices.Concat(p.URLs, p.Prefixes) {
@@ -162,7 +168,8 @@ func (s *Server) siteOf(p PurgeRequest) string {
 	return one.Name
 }
 
-// exceeds says whether a purge is of another site than the one that it is to be of. A host of no site, as by an older fleet file, is nothing to be purged here.
+// exceeds says whether a purge is of another site than the one that it is to be of. A host of no
+// site, as by an older fleet file, is nothing to be purged here.
 func (s *Server) exceeds(p PurgeRequest, name string) bool {
 	if p.All || len(p.Tags) > 0 {
 		return true
@@ -180,8 +187,8 @@ func (s *Server) hasSite(name string) bool {
 	return slices.ContainsFunc(s.sites.Load().list, func(site *Site) bool { return site.Name == name })
 }
 
-// SitesSum tells the names of sites and their hosts from others: edges with another sum may take a purge of
-// one site for one of another.
+// SitesSum tells the names of sites and their hosts from others: edges with another sum may take
+// a purge of one site for one of another.
 func (s *Server) SitesSum() string {
 	var lines []string
 	for _, site := range s.sites.Load().list {
@@ -210,7 +217,8 @@ func (s *Server) Doubt(now storage.Position) error {
 	return s.Store.Apply([]storage.Purge{{All: true, Soft: true, Doubt: true}}, now)
 }
 
-// Apply applies purges of the log. What is not understood, as that of a newer version, makes everything stale.
+// Apply applies purges of the log. What is not understood, as that of a newer version, makes
+// everything stale.
 func (s *Server) Apply(requests []Logged, after storage.Position) error {
 	purges := make([]storage.Purge, len(requests))
 	for i, r := range requests {
@@ -220,8 +228,8 @@ func (s *Server) Apply(requests []Logged, after storage.Position) error {
 			continue
 		}
 		if r.Site != "" && s.exceeds(r.PurgeRequest, r.Site) && !s.hasSite(r.Site) {
-			// Who made it has another fleet file, as when a site is renamed. It may not purge what is of other sites here, and
-			// could mean what is not.
+			// Who made it has another fleet file, as when a site is renamed. It may not purge
+			// what is of other sites here, and could mean what is not.
 			s.notUnderstood.Add(1)
 			s.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", r.Site)
 			purges[i] = storage.Purge{All: true, Soft: true, Doubt: true}
@@ -319,9 +327,9 @@ func purgesOf(h http.Header) (storage.Position, error) {
 	return p, errors.Join(errs[:]...)
 }
 
-// hasPurges reports whether who is at one position of the log has applied all up to another one. Marks
-// are times: who has applied more, but earlier, did so before a part of the log was lost. While a clock is wrong,
-// nobody knows, until both are at the same place.
+// hasPurges reports whether who is at one position of the log has applied all up to another one.
+// Marks are times: who has applied more, but earlier, did so before a part of the log was lost.
+// While a clock is wrong, nobody knows, until both are at the same place.
 func hasPurges(have, want storage.Position) bool {
 	switch {
 	case have.Log != want.Log || have.Seq < want.Seq:
@@ -334,10 +342,12 @@ func hasPurges(have, want storage.Position) bool {
 	return have.Mark > want.Mark
 }
 
-// peerPurgeWait is how long a peer's request waits for a purge that the peer knows and this edge does not.
+// peerPurgeWait is how long a peer's request waits for a purge that the peer knows and this edge
+// does not.
 const peerPurgeWait = time.Second
 
-// knowsPurges waits until this edge has applied what the peer has. What it is about to answer could have been purged by then, and the peer would store it again.
+// knowsPurges waits until this edge has applied what the peer has. What it is about to answer
+// could have been purged by then, and the peer would store it again.
 func (s *Server) knowsPurges(ctx context.Context, h http.Header) bool {
 	if s.Purges == nil || h.Get(purgesField) == "" {
 		return true
@@ -367,7 +377,8 @@ func (s *Server) knowsPurges(ctx context.Context, h http.Header) bool {
 	}
 }
 
-// behind answers a peer that knows of purges that have not come here yet; it goes on to the next tier.
+// behind answers a peer that knows of purges that have not come here yet; it goes on to the next
+// tier.
 func (s *Server) behind(w http.ResponseWriter) {
 	w.Header().Set(origin.FailedField, "behind-with-purges")
 	w.WriteHeader(http.StatusBadGateway)

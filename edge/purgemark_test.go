@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// What a peer has to have applied is told by the mark of the entry, too: sequences are used twice when the log
-// loses a part.
+// What a peer has to have applied is told by the mark of the entry, too: sequences are used twice
+// when the log loses a part.
 func TestPeerOfAnotherHistory(t *testing.T) {
 	t.Parallel()
 	at := func(seq, mark uint64) storage.Position { return storage.Position{Log: 1, Seq: seq, Mark: mark} }
@@ -53,8 +53,8 @@ func TestPeerOfAnotherHistory(t *testing.T) {
 	}
 }
 
-// A purge that may be of one site only, by who has another fleet file, is of what this edge has in a site of
-// another name. It is not purged, and nothing is used without validation.
+// A purge that may be of one site only, by who has another fleet file, is of what this edge has
+// in a site of another name. It is not purged, and nothing is used without validation.
 func TestPurgeOfSiteThatWasRenamed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -9,16 +9,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// consumer makes the control plane deliver the entry that was applied last, by which what delivers is compared with what is applied, and then what is not applied yet. first is the first
-// sequence that the log has. near says whether what delivers is on the control node that the edge is connected to.
-func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (c jetstream.Consumer, near bool, err error) {
+// consumer makes the control plane deliver the entry that was applied last, by which what
+// delivers is compared with what is applied, and then what is not applied yet. first is the first
+// sequence that the log has. near says whether what delivers is on the control node that the edge
+// is connected to.
+func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (
+	c jetstream.Consumer, near bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	from := f.Applied().Seq
 	if from == 0 || from < first {
 		from++
 	}
-	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
+	c, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute})
 	if err != nil {
 		return nil, false, fmt.Errorf("follow the purge log: %w", err)
@@ -35,8 +39,10 @@ func leaderOf(c jetstream.Consumer) string {
 	return ""
 }
 
-// approach looks for a consumer on the control node that the edge is connected to. NATS puts each on any of them, and from another one purges would take a way round, which may be an ocean.
-func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64, found chan<- jetstream.Consumer) {
+// approach looks for a consumer on the control node that the edge is connected to. NATS puts each
+// on any of them, and from another one purges would take a way round, which may be an ocean.
+func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64,
+	found chan<- jetstream.Consumer) {
 	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
 		c, near, err := f.consumer(ctx, stream, first)
 		if near {
@@ -74,12 +80,14 @@ type feed struct {
 const maxFed = 16 << 20
 
 func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
-	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed), jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed),
+		jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("follow the purge log: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1), due: c.CachedInfo().Config.OptStartSeq, by: leaderOf(c)}
+	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1),
+		due: c.CachedInfo().Config.OptStartSeq, by: leaderOf(c)}
 	var work sync.WaitGroup
 	each := make(chan jetstream.Msg)
 	work.Go(func() {

@@ -23,16 +23,20 @@ type Follower struct {
 	Client *Client
 	// Start is what the edge has applied already, from its disk.
 	Start Position
-	// Apply makes some purges, in the order of the log, effective and durable along with the position after them.
+	// Apply makes some purges, in the order of the log, effective and durable along with the
+	// position after them.
 	Apply func(purges []Logged, after Position) error
-	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or lacks what the edge has not seen.
+	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or
+	// lacks what the edge has not seen.
 	Lost func(now Position) error
-	// Forgot appends a purge, with an ID, that has all edges take what they have as stale: the log lost entries that
-	// were acknowledged, as this edge has applied some, and others may lack them. nil is nobody.
+	// Forgot appends a purge, with an ID, that has all edges take what they have as stale: the
+	// log lost entries that were acknowledged, as this edge has applied some, and others may lack
+	// them. nil is nobody.
 	Forgot func(ctx context.Context, id string) error
 	// Changed is called after Applied has changed; nil is nobody.
 	Changed func()
-	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it has; 0 means a minute.
+	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it
+	// has; 0 means a minute.
 	MaxDisconnected time.Duration
 
 	applied atomic.Pointer[Position]  // nil before Serve
@@ -56,14 +60,16 @@ func (f *Follower) Applied() Position {
 // confirmed it. It is asked for each second.
 const provenFor = LeaseTime
 
-// Proven reports whether what the edge has applied is what the log has, as far as a majority of the
-// control nodes can tell, by the connection that there is. It holds if that was so less than provenFor ago.
+// Proven reports whether what the edge has applied is what the log has, as far as a majority of
+// the control nodes can tell, by the connection that there is. It holds if that was so less than
+// provenFor ago.
 func (f *Follower) Proven() bool {
 	t := f.proven.Load()
 	return t != nil && age(*t) < provenFor
 }
 
-// EntryID is the ID of a purge that is to be appended: what id says, and what the log has before it.
+// EntryID is the ID of a purge that is to be appended: what id says, and what the log has before
+// it.
 func (f *Follower) EntryID(id string) string {
 	if at := f.Applied(); f.Proven() && at.Mark != 0 {
 		return id + "." + at.reference()
@@ -71,8 +77,9 @@ func (f *Follower) EntryID(id string) string {
 	return id
 }
 
-// InTouch says whether the edge may trust what it has: it has applied all that the log held at a moment not longer ago than MaxDisconnected, by the wall clock, which goes on
-// while a machine sleeps, and by the monotonic one, which nobody sets.
+// InTouch says whether the edge may trust what it has: it has applied all that the log held at a
+// moment not longer ago than MaxDisconnected, by the wall clock, which goes on while a machine
+// sleeps, and by the monotonic one, which nobody sets.
 func (f *Follower) InTouch() bool {
 	t := f.touched.Load()
 	limit := f.MaxDisconnected
@@ -85,8 +92,9 @@ func (f *Follower) InTouch() bool {
 	return age(*t) < limit
 }
 
-// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse it, or has not yet asked for what it missed while it was so. Purges may be under
-// way to others then, which a control plane that is down has none of.
+// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse
+// it, or has not yet asked for what it missed while it was so. Purges may be under way to others
+// then, which a control plane that is down has none of.
 func (f *Follower) CutOff() bool {
 	signs, t := f.Client.signs.Load(), f.touched.Load()
 	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
@@ -168,8 +176,8 @@ func (f *Follower) follow(ctx context.Context) error {
 	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
 }
 
-// lacks reports whether the edge has applied what the log that ends at last does not have, may have applied
-// such, or lacks what the log has no more. first is the first sequence that it has.
+// lacks reports whether the edge has applied what the log that ends at last does not have, may
+// have applied such, or lacks what the log has no more. first is the first sequence that it has.
 func (f *Follower) lacks(last Position, first uint64) bool {
 	have := f.Applied()
 	switch {
@@ -181,8 +189,8 @@ func (f *Follower) lacks(last Position, first uint64) bool {
 	return have.Seq > 0 && have.Seq < first && have.Mark != 0 // nobody can compare it
 }
 
-// lose makes all that the edge has stale. trimmed says that the log was so long that it ended entries that the edge
-// lacks; else it lost some.
+// lose makes all that the edge has stale. trimmed says that the log was so long that it ended
+// entries that the edge lacks; else it lost some.
 func (f *Follower) lose(now Position, trimmed bool) error {
 	if have := f.Applied(); have.Log == 0 {
 		f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", now)
@@ -210,7 +218,8 @@ type answer struct {
 	err   error
 }
 
-// ask asks for the end of the log every second. Purges are applied meanwhile: over an ocean an answer takes as long as a purge.
+// ask asks for the end of the log every second. Purges are applied meanwhile: over an ocean an
+// answer takes as long as a purge.
 func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
@@ -231,8 +240,8 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	}
 }
 
-// tellForgot calls Forgot if that is due. All edges that notice within a minute or two give the same ID, of which the
-// log takes the first.
+// tellForgot calls Forgot if that is due. All edges that notice within a minute or two give the
+// same ID, of which the log takes the first.
 func (f *Follower) tellForgot(ctx context.Context) {
 	if !f.forgot.Load() {
 		return
@@ -332,8 +341,8 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	return nil
 }
 
-// doubt returns what is to be thought of a copy of the log that has another entry where it is compared: if a majority has
-// confirmed what the edge has, the copy is wrong.
+// doubt returns what is to be thought of a copy of the log that has another entry where it is
+// compared: if a majority has confirmed what the edge has, the copy is wrong.
 func (f *Follower) doubt(from *feed) error {
 	if from.by == "" || !f.Proven() {
 		return errOtherHistory
@@ -346,8 +355,8 @@ func (f *Follower) doubt(from *feed) error {
 	return fmt.Errorf("the copy of the purge log that %s has differs", from.by)
 }
 
-// differs reports whether a purge refers to another entry than the one that was applied. One that may be
-// of a single site only says nothing of others.
+// differs reports whether a purge refers to another entry than the one that was applied. One that
+// may be of a single site only says nothing of others.
 func (f *Follower) differs(m jetstream.Msg) bool {
 	if m.Subject() != subjectOf("") {
 		return false
@@ -357,8 +366,8 @@ func (f *Follower) differs(m jetstream.Msg) bool {
 	return ok && ref.Log == f.Applied().Log && differ(known, ref.Mark)
 }
 
-// loggedOf is the purge of an entry. One on a subject that this version doesn't know has no content,
-// which nobody understands, so that it is taken for a purge of everything.
+// loggedOf is the purge of an entry. One on a subject that this version doesn't know has no
+// content, which nobody understands, so that it is taken for a purge of everything.
 func loggedOf(subject string, data []byte) Logged {
 	site := siteOf(subject)
 	if subject != subjectOf(site) {
@@ -374,8 +383,8 @@ func (f *Follower) set(p Position) {
 	f.applied.Store(&p)
 }
 
-// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if it is not what
-// the log has.
+// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if
+// it is not what the log has.
 func (f *Follower) touch(known Position, at time.Time) error {
 	have := f.Applied()
 	if have.Log != known.Log || have.Seq < known.Seq {

@@ -17,15 +17,16 @@ import (
 
 // Nodes ask for the end of the purge log here, to learn what they have not applied.
 //
-// A leader that is cut off takes itself for the leader for a while, so its answer proves nothing. The
-// control node that is asked reads a majority instead: it asks all copies of the log how far they
-// are, and the newest of a majority counts. A purge is acknowledged once a majority has it on disk,
-// and two majorities share a node. So the answer has all purges that were acknowledged before the
-// question, whoever leads, and without a majority there is no answer. No clock takes part.
+// A leader that is cut off takes itself for the leader for a while, so its answer proves nothing.
+// The control node that is asked reads a majority instead: it asks all copies of the log how far
+// they are, and the newest of a majority counts. A purge is acknowledged once a majority has it
+// on disk, and two majorities share a node. So the answer has all purges that were acknowledged
+// before the question, whoever leads, and without a majority there is no answer. No clock takes
+// part.
 //
-// What a copy has beyond the others counts once a majority has as much, with the same mark where both
-// end: a copy that was away while the others lost a part of the log, as by an old backup, has entries
-// that are in the log no more.
+// What a copy has beyond the others counts once a majority has as much, with the same mark where
+// both end: a copy that was away while the others lost a part of the log, as by an old backup,
+// has entries that are in the log no more.
 const (
 	endSubject  = "kaiku.log.end"  // a node asks its control node
 	copySubject = "kaiku.log.copy" // a control node asks all
@@ -82,16 +83,20 @@ func askEnd(ctx context.Context, conn *nats.Conn) (logEnd, error) {
 	return end, nil
 }
 
-// confirm returns the end of the log: where a majority of the copies had no more when they were asked
-// first, and a majority has it by what they told last. Both have the same copies.
+// confirm returns the end of the log: where a majority of the copies had no more when they were
+// asked first, and a majority has it by what they told last. Both have the same copies.
 func confirm(first, last []copyState) (logEnd, error) {
 	if len(first) == 0 {
 		return logEnd{}, errors.New("no copy of the purge log answers")
 	}
 	sorted := slices.SortedFunc(slices.Values(first), func(a, b copyState) int { return cmp.Compare(a.Last, b.Last) })
 	for _, end := range sorted {
-		upTo := slices.DeleteFunc(slices.Clone(first), func(c copyState) bool { return c.Last > end.Last || c.differs(end) })
-		from := slices.DeleteFunc(slices.Clone(last), func(c copyState) bool { return c.Last < end.Last || c.differs(end) })
+		upTo := slices.DeleteFunc(slices.Clone(first), func(c copyState) bool {
+			return c.Last > end.Last || c.differs(end)
+		})
+		from := slices.DeleteFunc(slices.Clone(last), func(c copyState) bool {
+			return c.Last < end.Last || c.differs(end)
+		})
 		if isMajority(upTo) && isMajority(from) {
 			return end.logEnd, nil
 		}
@@ -99,14 +104,15 @@ func confirm(first, last []copyState) (logEnd, error) {
 	return logEnd{}, fmt.Errorf("%d copies of the purge log answer, and no majority agrees on its end", len(first))
 }
 
-// differs reports whether two copies are known to be of different logs, or of different histories of one.
+// differs reports whether two copies are known to be of different logs, or of different histories
+// of one.
 func (c copyState) differs(o copyState) bool {
 	return c.Log != o.Log || c.Last == o.Last && differ(c.Mark, o.Mark)
 }
 
-// isMajority reports whether copies are a majority by the membership that each of them knows, as these
-// differ while members change. A blank copy may have lost what made it part of a majority, so it counts only
-// among all.
+// isMajority reports whether copies are a majority by the membership that each of them knows, as
+// these differ while members change. A blank copy may have lost what made it part of a majority,
+// so it counts only among all.
 func isMajority(copies []copyState) bool {
 	for _, c := range copies {
 		n, blank := 0, false
@@ -285,8 +291,8 @@ func (r *logReader) tell(copies []copyState) {
 	r.told = text
 }
 
-// copyState is how far this node's copy is. It waits until all that the node has on disk is applied:
-// what it had acknowledged counts, whether it knows of a majority or not.
+// copyState is how far this node's copy is. It waits until all that the node has on disk is
+// applied: what it had acknowledged counts, whether it knows of a majority or not.
 func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
@@ -313,11 +319,13 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 		c.logGroup.Store(known)
 		return c.copyState(ctx)
 	}
-	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq, Mark: markOf(s.State.LastSeq, s.State.LastTime)}
+	state.logEnd = logEnd{Log: logID(s.Config.Metadata, s.Created), First: s.State.FirstSeq, Last: s.State.LastSeq,
+		Mark: markOf(s.State.LastSeq, s.State.LastTime)}
 	return state, nil
 }
 
-// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose group it is.
+// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose
+// group it is.
 func (c *Control) awaitGroup(ctx context.Context, name string, state *copyState) error {
 	group, err := c.raftGroup(name)
 	if err != nil {

@@ -49,8 +49,8 @@ func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool))
 }
 
 // routesBy reports whether the connections that a node made to others go by its own relays, and
-// whether it has one to each of them. NATS tells nodes of each other, and one that is told before its
-// own connection is there makes one that goes another way.
+// whether it has one to each of them. NATS tells nodes of each other, and one that is told before
+// its own connection is there makes one that goes another way.
 func routesBy(t *testing.T, c *control, ways []*relay) (own, all bool) {
 	t.Helper()
 	found, err := c.nats().Routez(nil)
@@ -96,7 +96,8 @@ func deliversAll(t *testing.T, c *control) bool {
 	return list.Err() == nil && here > 0 && elsewhere == 0
 }
 
-// leadStream has a control node lead a stream, so that it takes itself for its leader once it is cut off.
+// leadStream has a control node lead a stream, so that it takes itself for its leader once it is
+// cut off.
 func leadStream(t *testing.T, c *control, stream string) {
 	t.Helper()
 	conn, _, err := inside(c.nats(), userFleet, c.secret)
@@ -200,8 +201,8 @@ func TestCutOffLeader(t *testing.T) {
 	}
 }
 
-// The end of the log is where a majority has no more, and that a majority has, by the membership that
-// each of them knows.
+// The end of the log is where a majority has no more, and that a majority has, by the membership
+// that each of them knows.
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 	copyOf := func(peer string, last uint64, peers ...string) copyState {

@@ -22,8 +22,8 @@ func putBack(t *testing.T, from, to string) {
 	}
 }
 
-// An edge that was away while an old backup of the log was put back, so that sequences are used twice,
-// takes all that it has as stale. One that has nothing that was lost goes on.
+// An edge that was away while an old backup of the log was put back, so that sequences are used
+// twice, takes all that it has as stale. One that has nothing that was lost goes on.
 func TestOldBackup(t *testing.T) {
 	t.Parallel()
 	c := startControl(t, t.TempDir(), 1)[0]
@@ -61,24 +61,25 @@ func TestOldBackup(t *testing.T) {
 	for i := range 3 {
 		appendPurge(t, admin, 20+i)
 		if e := goOn("nyc1", old); e.timesLost() != 1 {
-			t.Errorf("with %d of the entries that it has replaced, an edge took all as stale %d times, want once", i+1, e.timesLost())
+			t.Errorf("with %d of what it has replaced, an edge took all as stale %d times, want once", i+1, e.timesLost())
 		} else if now := e.Applied(); now.Seq != uint64(4+i) {
 			t.Errorf("it is at %+v", now)
 		}
 	}
 	if e := goOn("fra1", shared); e.timesLost() != 0 || e.has() != 3 {
-		t.Errorf("an edge that has nothing of what was lost took all as stale %d times, and has %d of 3 purges", e.timesLost(), e.has())
+		t.Errorf("an edge without what was lost took all as stale %d times, and has %d of 3 purges", e.timesLost(), e.has())
 	}
 	// An earlier version noted no marks.
-	for _, e := range []*testEdge{goOn("sgp1", Position{Log: old.Log, Seq: 5}), goOn("syd1", Position{Log: old.Log, Seq: 6})} {
+	for name, seq := range map[string]uint64{"sgp1": 5, "syd1": 6} {
+		e := goOn(name, Position{Log: old.Log, Seq: seq})
 		if now := e.Applied(); e.timesLost() != 0 || now.Seq != 6 || now.Mark == 0 || now.Mark == old.Mark {
 			t.Errorf("after an upgrade an edge is at %+v, and took all as stale %d times", now, e.timesLost())
 		}
 	}
 }
 
-// An edge that finds that the log lost what it has applied tells the others, which may lack it; one that
-// was away for too long does not.
+// An edge that finds that the log lost what it has applied tells the others, which may lack it;
+// one that was away for too long does not.
 func TestLogForgot(t *testing.T) {
 	t.Parallel()
 	c := startControl(t, t.TempDir(), 1)[0]
@@ -100,7 +101,9 @@ func TestLogForgot(t *testing.T) {
 	} {
 		var mu sync.Mutex
 		ids := map[string]int{}
-		f := &Follower{Client: client, Start: from, Apply: func([]Logged, Position) error { return nil }, Lost: func(Position) error { return nil },
+		f := &Follower{Client: client, Start: from,
+			Apply: func([]Logged, Position) error { return nil },
+			Lost:  func(Position) error { return nil },
 			Forgot: func(_ context.Context, id string) error {
 				mu.Lock()
 				defer mu.Unlock()
@@ -133,8 +136,8 @@ func TestLogForgot(t *testing.T) {
 	}
 }
 
-// What a purge refers to has to be what an edge has applied: a copy of the log may have other entries
-// in its midst. One that may purge some sites only can't say so.
+// What a purge refers to has to be what an edge has applied: a copy of the log may have other
+// entries in its midst. One that may purge some sites only can't say so.
 func TestReference(t *testing.T) {
 	t.Parallel()
 	c := startControl(t, t.TempDir(), 1)[0]
@@ -178,7 +181,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// An edge that knows by a majority that it is right takes nothing as stale because of one copy, and avoids that.
+// An edge that knows by a majority that it is right takes nothing as stale because of one copy,
+// and avoids that.
 func TestCopyThatDiffers(t *testing.T) {
 	t.Parallel()
 	f := &Follower{Client: &Client{Log: slog.New(slog.DiscardHandler)}}

@@ -12,12 +12,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Two machines are one node by mistake, as when a machine is cloned, or one that was replaced starts
-// again. What the lease says is true of one of them, while clients may be served by the other. So a
-// lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody did says so; the
-// process that started later is refused: it renews no more, and trusts nothing that it has.
+// Two machines are one node by mistake, as when a machine is cloned, or one that was replaced
+// starts again. What the lease says is true of one of them, while clients may be served by the
+// other. So a lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody
+// did says so; the process that started later is refused: it renews no more, and trusts nothing
+// that it has.
 //
-// A process that was killed leaves its lease, which nobody renews: the next one of the node goes on.
+// A process that was killed leaves its lease, which nobody renews: the next one of the node goes
+// on.
 
 // twin is another process that has the node's name.
 type twin struct {
@@ -28,11 +30,12 @@ type twin struct {
 	refused bool      // this process is, as the other one started earlier
 }
 
-// maxOwn is how many renewals of its own a process remembers. One whose answer was lost may be found later.
+// maxOwn is how many renewals of its own a process remembers. One whose answer was lost may be
+// found later.
 const maxOwn = 16
 
-// Refused reports whether another process that started earlier has the node's name: what this one has
-// is not to be trusted.
+// Refused reports whether another process that started earlier has the node's name: what this one
+// has is not to be trusted.
 func (r *Registry) Refused() bool { return r.refused.Load() }
 
 // put writes the lease, unless another process that started earlier does. It is for one goroutine.
@@ -105,19 +108,22 @@ func (r *Registry) hear(other, own Lease) {
 	t.process, t.renewed, t.heard = other.Process, other.Renewed, time.Now()
 	t.times++
 	first := own.Started.Before(other.Started) || own.Started.Equal(other.Started) && r.process < other.Process
-	attrs := []any{"node", r.Client.Node, "its_address", other.Address, "it_started", other.Started, "this_started", own.Started}
+	attrs := []any{"node", r.Client.Node, "its_address", other.Address, "it_started", other.Started,
+		"this_started", own.Started}
 	switch {
 	case t.times == 1 && first:
-		r.Client.Log.Error("registry: another machine runs as this node, as one that was cloned: it is refused; stop it, or give it a name of its own in the fleet file", attrs...)
+		r.Client.Log.Error("registry: another machine runs as this node, as one that was cloned: it is refused; "+
+			"stop it, or give it a name of its own in the fleet file", attrs...)
 	case !t.refused && !first:
 		t.refused = true
-		r.Client.Log.Error("registry: this node is refused, as another machine runs as the same one, and started earlier: stop this one, or give it a name of its own in the fleet file", attrs...)
+		r.Client.Log.Error("registry: this node is refused, as another machine runs as the same one, and started earlier: "+
+			"stop this one, or give it a name of its own in the fleet file", attrs...)
 	}
 	r.refused.Store(t.refused)
 }
 
-// expire forgets another process that was heard of a while ago. One that was heard of twice may be cut
-// off, and trust what it has.
+// expire forgets another process that was heard of a while ago. One that was heard of twice may
+// be cut off, and trust what it has.
 func (r *Registry) expire() {
 	limit := LeaseTime
 	if r.twin.times > 1 {

@@ -40,8 +40,8 @@ func putLease(t *testing.T, c *Client, l Lease) {
 	}
 }
 
-// Of two processes that are the same node, the one that started later is refused, and takes no lease
-// from the other one. One that comes after a process that was killed goes on at once.
+// Of two processes that are the same node, the one that started later is refused, and takes no
+// lease from the other one. One that comes after a process that was killed goes on at once.
 func TestTwin(t *testing.T) {
 	t.Parallel()
 	nodes := startControl(t, t.TempDir(), 1)
@@ -49,7 +49,8 @@ func TestTwin(t *testing.T) {
 	lease := func(started time.Time) func() Lease {
 		return func() Lease { return Lease{Roles: []string{RoleEdge}, Started: started} }
 	}
-	putLease(t, dial(t, nodes, "hel1", RoleEdge), Lease{Roles: []string{RoleEdge}, Process: "killed", Renewed: began, Started: began.Add(-time.Hour)})
+	putLease(t, dial(t, nodes, "hel1", RoleEdge),
+		Lease{Roles: []string{RoleEdge}, Process: "killed", Renewed: began, Started: began.Add(-time.Hour)})
 	first := &Registry{Client: dial(t, nodes, "hel1", RoleEdge), Self: lease(began)}
 	stopFirst := serveRegistry(t, first)
 	reader := &Registry{Client: dial(t, nodes, "nyc1", RoleEdge), Self: lease(began)}
@@ -73,7 +74,10 @@ func TestTwin(t *testing.T) {
 		t.Error("both are refused")
 	}
 	renewed := find().Renewed
-	until(t, "the first goes on", func() bool { l := find(); return l.Renewed.After(renewed) && l.Started.Equal(began) })
+	until(t, "the first goes on", func() bool {
+		l := find()
+		return l.Renewed.After(renewed) && l.Started.Equal(began)
+	})
 	if find().Sure {
 		t.Error("what a node says counts, of which there are two")
 	}
@@ -137,7 +141,8 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 	until(t, "the edge is in touch", edge.InTouch)
 	seq := appendPurge(t, client, 1)
 	until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
-	putLease(t, gone, Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a", Renewed: time.Now().Add(-time.Hour)})
+	lease := Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a", Renewed: time.Now().Add(-time.Hour)}
+	putLease(t, gone, lease)
 	r := &Registry{Client: client, Edges: []string{"hel1", "nyc1"}, Self: func() Lease {
 		return Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Unproven: !edge.Proven()}
 	}}
@@ -149,7 +154,8 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 		}
 		return p[1].Applied
 	})
-	putLease(t, gone, Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a", Renewed: time.Now()})
+	lease.Renewed = time.Now()
+	putLease(t, gone, lease)
 	until(t, "it is there again", func() bool { return r.Progress(t.Context(), seq)[0].Applied })
 }
 
@@ -162,7 +168,10 @@ func TestLeasesInTurn(t *testing.T) {
 		process string
 		sure    bool // that it was renewed
 		back    bool // a process that had been replaced
-	}{{"a", false, false}, {"a", true, false}, {"b", true, false}, {"b", true, false}, {"c", true, false}, {"b", true, true}, {"c", true, true}, {"d", true, false}, {"", true, false}, {"e", true, false}, {"", true, false}} {
+	}{
+		{"a", false, false}, {"a", true, false}, {"b", true, false}, {"b", true, false}, {"c", true, false},
+		{"b", true, true}, {"c", true, true}, {"d", true, false}, {"", true, false}, {"e", true, false}, {"", true, false},
+	} {
 		at := now.Add(time.Duration(i) * time.Second)
 		s = s.next(Lease{Process: c.process, Renewed: at}, at)
 		if s.Sure != c.sure || s.back.Equal(at) != c.back {
