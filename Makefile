@@ -114,7 +114,7 @@ bench-go:
 bench-dns: build
 	$(GO) run ./bench/dns -kaiku bin/kaiku $(BENCHFLAGS)
 
-# The Finland case over a simulated ocean, and the promise of purges under faults: an hour, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4 and losetup (Debian: nginx-light pdns-recursor
+# The Finland case over a simulated ocean, and the promise of purges under faults: an hour and a half, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4 and losetup (Debian: nginx-light pdns-recursor
 # openssh-server openssh-client iproute2 util-linux e2fsprogs mount). LABFLAGS="-short" takes five minutes, "-parts feel", "-parts promise" or "-parts faults -fault edge-cut" a part; without LABFLAGS it writes docs/finland.md.
 LABFLAGS ?= -doc docs/finland.md -svg docs/finland.svg -json bin/finland.json -out bin/finland.txt
 
