@@ -120,7 +120,9 @@ func (c *Control) start() error {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
 		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
-			PingInterval: 2 * time.Second, MaxPingsOut: 2, ConnectBackoff: true, PoolSize: 1}
+			PingInterval: 2 * time.Second, MaxPingsOut: 2, PoolSize: 1}
+		// A node that is away is tried each second. With NATS's backoff, which grows to 30 s, the nodes stayed apart for as long after a cut as that had lasted.
+		opts.ReconnectErrorReports = 60
 		// NATS takes as many routes as there are for how many are needed for a first election, where nobody knows anything yet: all of them, this one too.
 		opts.Routes = []*url.URL{c.self()}
 		for _, p := range c.Peers {
