@@ -58,7 +58,8 @@ func changes() []fault {
 		if err := copyFolder(r.folder("e2"), r.folder(hostClone)); err != nil {
 			return err
 		}
-		if err := r.startAll("e2", hostClone); err != nil {
+		// The one that starts later is to be refused.
+		if err := in(starting("e2"), waiting(4*second), starting(hostClone))(ctx, r); err != nil {
 			return err
 		}
 		// Then it is behind the one whose lease is read.
