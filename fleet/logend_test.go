@@ -29,15 +29,17 @@ func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool))
 	for _, c := range nodes {
 		c.start(t)
 	}
-	for from, c := range nodes {
-		until(t, "control nodes connect to each other by relays alone", func() bool {
+	until(t, "control nodes connect to each other by relays alone", func() bool {
+		good := true
+		for from, c := range nodes { // all of them again, as one that is restarted connects to others anew
 			own, all := routesBy(t, c, ways[from])
 			if !own {
 				c.restart(t)
 			}
-			return own && all
-		})
-	}
+			good = good && own && all
+		}
+		return good
+	})
 	return nodes, func(node int, cut bool) {
 		for other := range nodes {
 			if other != node {
