@@ -32,6 +32,7 @@ type client struct {
 	reset            func()                       // has the end of the connection be a reset, of TCP
 	fields           *fieldWatch                  // of HTTP/3; nil without
 	share            *share                       // of its network; nil if that is not limited
+	parked           atomic.Int64                 // bytes that the windows of its requests let in
 
 	place    *list.Element // in the list of idle ones
 	since    time.Time     // when it came there

@@ -43,6 +43,9 @@ type exchange struct {
 	counts    bool
 	accounted int64
 	asAsked   bool
+	// open says that the body of a request over HTTP/2 or HTTP/3 had not ended when it was taken as one
+	// without a body.
+	open bool
 	// held are flights that the request found on its way and will join.
 	held []*flight
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
@@ -116,6 +119,11 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange) {
 	unread := s.findBody(x, from, status != 0)
 	if rec.body != nil {
 		defer rec.body.answered()
+	}
+	if status == 0 && unread == nil {
+		var release func()
+		release, status, why = s.park(x, from)
+		defer release()
 	}
 	if unread != nil {
 		status, why = unreadable(unread)

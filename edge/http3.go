@@ -73,8 +73,8 @@ func (q *quicListener) listen() (err error) {
 		HandshakeIdleTimeout: headerTimeout / 2, // in all twice this
 		MaxIdleTimeout:       idleTimeout,
 		MaxIncomingStreams:   maxStreams, MaxIncomingUniStreams: 8, // HTTP/3 needs three
-		InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 1 << 20,
-		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 2 << 20,
+		InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: http3RequestWindow,
+		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: http3ConnectionWindow,
 		Tracer:    func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return new(fieldWatch) },
 		Allow0RTT: false, // a request that can be sent again by others
 	})

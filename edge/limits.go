@@ -49,7 +49,9 @@ type requestBody struct {
 	from   context.Context    // of the request as net/http has it
 	cancel context.CancelFunc // of the request
 	whole  atomic.Bool        // all of the body was read
-	closed atomic.Bool        // nobody is to read any more
+	// release takes back what counts of it as parked; nil if nothing does.
+	release func()
+	closed  atomic.Bool // nobody is to read any more
 	// proceed tells a client that waits for it to send the body (RFC 9110, 10.1.1), when the body is
 	// first read; nil if the server of the request does so.
 	proceed func()
@@ -129,6 +131,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		b.setDeadline(time.Time{})
 		b.whole.Store(true)
+		if b.release != nil {
+			b.release()
+		}
 		if b.from.Err() != nil {
 			b.cancel()
 		}

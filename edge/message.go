@@ -100,6 +100,7 @@ func (x *exchange) awaitEnd(timeout time.Duration) error {
 	err := x.readFirst()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		x.r.Body, x.r.ContentLength = http.NoBody, 0
+		x.open = true
 		return nil
 	}
 	return err

@@ -399,7 +399,7 @@ func (s *Server) newClientHTTP() *http.Server {
 	h.ConnContext = withClient
 	h.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams: maxStreams, MaxDecoderHeaderTableSize: 4 << 10, MaxEncoderHeaderTableSize: 4 << 10, MaxReadFrameSize: 16 << 10,
-		MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 256 << 10,
+		MaxReceiveBufferPerConnection: http2ConnectionWindow, MaxReceiveBufferPerStream: http2RequestWindow,
 		SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: sendTimeout,
 	}
 	return h

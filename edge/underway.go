@@ -23,17 +23,20 @@ const (
 type share struct {
 	conns int // connections; guarded by conns.mu
 	load  atomic.Int64
+
+	parked atomic.Int64 // bytes of bodies
 }
 
 // underWay is what all clients have under way.
 type underWay struct {
 	load    atomic.Int64
+	parked  atomic.Int64 // bytes of bodies
 	refused prometheus.Counter
 }
 
 func newUnderWay() underWay {
 	return underWay{refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_limited_total",
-		Help: "Requests refused because there were too many under way, in all or of one client network."})}
+		Help: "Requests refused because there were too many under way, or their bodies too large, in all or of one client network."})}
 }
 
 // begin counts a request whose fields have size bytes. It returns what it counts as, for end, and if
