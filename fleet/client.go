@@ -29,15 +29,16 @@ type Client struct {
 
 	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do; guarded by mu
 
-	conn  *nats.Conn
-	js    jetstream.JetStream
-	tries atomic.Int64                  // since the last connection; see next
-	signs atomic.Pointer[signs]         // of life; nil before Dial
-	anew  atomic.Pointer[chan struct{}] // see connected
-	calls sync.RWMutex                  // see hold
-	ctx   context.Context               // ends with the client
-	end   context.CancelFunc
-	work  sync.WaitGroup
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	tries    atomic.Int64                  // since the last connection; see next
+	signs    atomic.Pointer[signs]         // of life; nil before Dial
+	anew     atomic.Pointer[chan struct{}] // see connected
+	calls    sync.RWMutex                  // see hold
+	received atomic.Uint64                 // bytes, of all connections
+	ctx      context.Context               // ends with the client
+	end      context.CancelFunc
+	work     sync.WaitGroup
 
 	mu     sync.Mutex
 	stream jetstream.Stream // nil until the control plane answered for the first time

@@ -150,6 +150,7 @@ type lively struct {
 func (l *lively) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
+		l.client.received.Add(uint64(n))
 		l.client.hear()
 	}
 	return n, err

@@ -112,6 +112,7 @@ func (c *Control) start() error {
 		JetStreamMaxStore: maxStore,                                              // else three quarters of what is free as the process starts, which streams with bounds may not exceed; see Room
 		JetStreamLimits:   server.JSLimitOpts{DefaultMaxConsumers: maxGateConns}, // of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
 		MaxPayload:        maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		WriteTimeout:           server.WriteTimeoutPolicyRetry, // the gate ends connections of nodes that take nothing
 		DisableJetStreamBanner: true,
 	}
 	if c.group != "" {

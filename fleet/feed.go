@@ -75,11 +75,20 @@ type feed struct {
 	by       string // the control node that delivers
 }
 
-// maxFed is how many bytes of purges are asked for at once, and how many make a batch: purges may
-// have 8 MiB, and who was away may lack any number of them.
-const maxFed = 16 << 20
+const (
+	// maxFed is how many bytes of purges make a batch: who was away may lack any number of them.
+	maxFed = 16 << 20
+	// fedAtOnce is how many are asked for at once. Answers to all else wait behind them, 8 s on a line of 64 KB/s. An entry
+	// has half of it at most, but for those of earlier versions; for these, maxFed are asked for.
+	fedAtOnce = 512 << 10
+	// feedBeat is how often what delivers gives a sign of life.
+	feedBeat = 5 * time.Second
+	// stallTime is how long nothing may come where something is due, and stallBytes how many bytes a second are something.
+	stallTime  = 2 * time.Second
+	stallBytes = 4 << 10
+)
 
-func openFeed(ctx context.Context, c jetstream.Consumer) (*feed, error) {
+func openFeed(ctx context.Context, c jetstream.Consumer, size int) (*feed, error) {
 	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed),
 		jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
 	if err != nil {

@@ -45,6 +45,7 @@ type Follower struct {
 	marks   marks                     // of what was applied last
 	forgot  atomic.Bool               // Forgot is due
 	avoid   string                    // control node whose copy of the log differs; "" is none
+	wide    bool                      // see feedSize; of Serve alone
 	excused uint64                    // sequence up to which references are not compared, as all is stale that is older
 }
 
@@ -160,7 +161,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		err := stream.DeleteConsumer(ctx, consumer.CachedInfo().Name)
 		return errors.Join(fmt.Errorf("follow the purge log: the copy of %s differs", at), err)
 	}
-	from, err := openFeed(ctx, consumer)
+	from, err := openFeed(ctx, consumer, f.feedSize())
 	if err != nil {
 		return err
 	}
@@ -215,7 +216,9 @@ type answer struct {
 	at    Position
 	had   uint64 // the newest that had been applied when it was asked for
 	asked time.Time
-	err   error
+	// received is how many bytes had come when it was asked for.
+	received uint64
+	err      error
 }
 
 // ask asks for the end of the log every second. Purges are applied meanwhile: over an ocean an
@@ -230,7 +233,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 			return
 		}
 		f.tellForgot(ctx)
-		a := answer{had: f.Applied().Seq, asked: time.Now()}
+		a := answer{had: f.Applied().Seq, asked: time.Now(), received: f.Client.received.Load()}
 		a.at, _, a.err = f.Client.position(ctx)
 		select {
 		case answers <- a:
@@ -256,6 +259,7 @@ func (f *Follower) tellForgot(ctx context.Context) {
 // apply applies what comes in.
 func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
+	var due stall
 	for {
 		if err := f.touch(known.at, known.asked); err != nil {
 			return errors.Join(err, f.lose(known.at, false))
@@ -268,6 +272,9 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 		case <-anew:
 			return errReconnected // what delivers may be far from the control node that it is now
 		case a := <-answers:
+			if f.waits(&due, a) {
+				continue
+			}
 			if a.err != nil {
 				return a.err
 			}
@@ -275,8 +282,12 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 				return errors.New("the purge log was replaced")
 			}
 			known = a
+			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), time.Now()) {
+				f.wide = true
+				return fmt.Errorf("purges up to %d are due, and none comes", known.at.Seq)
+			}
 		case c := <-nearer:
-			next, err := openFeed(ctx, c)
+			next, err := openFeed(ctx, c, f.feedSize())
 			if err != nil {
 				return err
 			}

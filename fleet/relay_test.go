@@ -4,15 +4,18 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// relay stands between a node and a control node, and can let nothing through.
+// relay stands between a node and a control node, and can let nothing through, or little.
 type relay struct {
 	net.Listener
 	to  string
 	mu  sync.Mutex
 	cut bool
-	all []net.Conn
+	// rate is how many bytes a second come back from the control node on each connection; 0 is no limit.
+	rate int
+	all  []net.Conn
 }
 
 func newRelay(t *testing.T, to string) *relay {
@@ -42,18 +45,23 @@ func newRelay(t *testing.T, to string) *relay {
 			}
 			r.mu.Lock()
 			r.all = append(r.all, a, b)
+			rate := r.rate
 			r.mu.Unlock()
-			go r.copy(a, b)
-			go r.copy(b, a)
+			go r.copy(a, b, rate)
+			go r.copy(b, a, 0)
 		}
 	}()
 	return r
 }
 
 // copy passes bytes on, or swallows them while the relay is cut, as a network does that drops packets.
-func (r *relay) copy(to, from net.Conn) {
+func (r *relay) copy(to, from net.Conn, rate int) {
 	defer to.Close()
 	buf := make([]byte, 32<<10)
+	if rate > 0 {
+		buf = buf[:min(len(buf), rate/20)]
+		_ = from.(*net.TCPConn).SetReadBuffer(16 << 10) // what a line holds
+	}
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
@@ -65,6 +73,9 @@ func (r *relay) copy(to, from net.Conn) {
 		if cut {
 			continue
 		}
+		if rate > 0 {
+			time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
@@ -75,4 +86,11 @@ func (r *relay) set(cut bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cut = cut
+}
+
+// slow limits the connections that come from now on.
+func (r *relay) slow(rate int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rate = rate
 }
