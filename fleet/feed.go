@@ -89,8 +89,8 @@ const (
 )
 
 func openFeed(ctx context.Context, c jetstream.Consumer, size int) (*feed, error) {
-	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, maxFed),
-		jetstream.PullHeartbeat(2*time.Second), jetstream.PullExpiry(10*time.Second))
+	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(batchSize, size),
+		jetstream.PullHeartbeat(feedBeat), jetstream.PullExpiry(6*feedBeat))
 	if err != nil {
 		return nil, fmt.Errorf("follow the purge log: %w", err)
 	}
