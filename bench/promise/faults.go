@@ -108,8 +108,8 @@ func allFaults() []fault {
 
 // several is the short version: what tells most, one after the other and with one fleet.
 func several() fault {
-	return fault{name: "several", title: "a tag of 70 KB, a slow origin, then the leader and an edge on the small side of a cut", setup: setup{disconnected: 5 * second}, short: true,
-		begin: in(poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), slowing(2*second), waiting(5*second), slowing(0), smallSide), hold: 10 * second, heal: mending}
+	return fault{name: "several", title: "a tag of 70 KB, an edge that loses its purge records, a slow origin, then the leader and that edge on the small side of a cut", setup: setup{disconnected: 5 * second}, short: true,
+		begin: in(poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), killing("e1"), dropping("e1", "purges"), starting("e1"), slowing(2*second), waiting(5*second), slowing(0), smallSide), hold: 10 * second, heal: mending}
 }
 
 // smallSide cuts the leader and an edge off from all others.

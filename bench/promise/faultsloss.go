@@ -88,6 +88,11 @@ func wipe(hosts ...string) step {
 	}
 }
 
+// dropping removes a part of the folder of a host, which is down.
+func dropping(host, part string) step {
+	return func(_ context.Context, r *rig) error { return os.RemoveAll(filepath.Join(r.folder(host), part)) }
+}
+
 // outgrowing purges the quiet objects, and then something else until the log has more than it had when all of it was taken down: a log that uses sequences twice looks
 // right then, and who was away never hears of the first purges.
 func outgrowing(ctx context.Context, r *rig) error {
@@ -133,16 +138,6 @@ func losses() []fault {
 	old := func(hosts ...string) step {
 		return in(killing(hosts...), backup(hosts...), starting(hosts...), waiting(8*second), away, killing(hosts...), restore(hosts...), starting(hosts...), outgrowing)
 	}
-	drop := func(parts ...string) step {
-		return func(_ context.Context, r *rig) error {
-			for _, p := range parts {
-				if err := os.RemoveAll(filepath.Join(r.folder("e1"), p)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-	}
 	power := func(hosts ...string) step {
 		return func(ctx context.Context, r *rig) error { return r.powerLoss(ctx, hosts...) }
 	}
@@ -160,8 +155,8 @@ func losses() []fault {
 			heal: in(mending, waiting(5*second), killing(controls()...), wipe(controls()...), starting(controls()...))},
 		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away", begin: old("c1"), hold: 5 * second, heal: mending},
 		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 5 * second, heal: mending},
-		{name: "purge-records", title: "an edge loses its purge records, and not its objects", begin: in(killing("e1"), drop("purges"), waiting(second), starting("e1")), hold: 6 * second, heal: nothing},
-		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away", begin: in(killing(controls()...), killing("e1"), drop("purges"), starting("e1")), hold: 8 * second, heal: starting(controls()...)},
+		{name: "purge-records", title: "an edge loses its purge records, and not its objects", begin: in(killing("e1"), dropping("e1", "purges"), waiting(second), starting("e1")), hold: 6 * second, heal: nothing},
+		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away", begin: in(killing(controls()...), killing("e1"), dropping("e1", "purges"), starting("e1")), hold: 8 * second, heal: starting(controls()...)},
 		{name: "power-edges-new", title: "all edges lose power in the first seconds of their lives", setup: setup{ownDisk: edges()}, begin: again(edges()...), hold: 2 * second, heal: nothing},
 		{name: "power-edge", title: "an edge loses power", setup: setup{ownDisk: []string{"e1"}}, begin: in(waiting(4*second), power("e1"), waiting(2*second), starting("e1")), hold: 4 * second, heal: nothing},
 		{name: "power-controls", title: "all control nodes lose power, again and again", setup: setup{ownDisk: controls()}, begin: again(controls()...), hold: 2 * second, heal: nothing},
