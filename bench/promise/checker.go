@@ -59,7 +59,8 @@ type Violation struct {
 }
 
 func (v Violation) String() string {
-	return fmt.Sprintf("%s: asked at %s, %s gave version %d of %s, want %d: %s", v.Kind, clock(v.At), v.Edge, v.Version, v.Object, v.Want, v.Why)
+	return fmt.Sprintf("%s: asked at %s, %s gave version %d of %s, want %d: %s", v.Kind, clock(v.At), v.Edge,
+		v.Version, v.Object, v.Want, v.Why)
 }
 
 // keptViolations are those that are kept in full; the others are counted.
@@ -68,7 +69,8 @@ const keptViolations = 50
 // at is an object at an edge.
 type at struct{ edge, object string }
 
-// checker knows what was purged, and holds answers to it. Everything that it says of a time is of the clock of this process. The zero value needs a limit.
+// checker knows what was purged, and holds answers to it. Everything that it says of a time is of
+// the clock of this process. The zero value needs a limit.
 type checker struct {
 	limit time.Duration // max_disconnected
 
@@ -91,7 +93,8 @@ type checker struct {
 }
 
 func newChecker(limit time.Duration) *checker {
-	return &checker{limit: limit, acked: map[string][]floor{}, bound: map[string]floor{}, all: map[string]floor{}, applied: map[at]floor{}, given: map[at]floor{}, kinds: map[string]int{}, why: map[string]int{}}
+	return &checker{limit: limit, acked: map[string][]floor{}, bound: map[string]floor{}, all: map[string]floor{},
+		applied: map[at]floor{}, given: map[at]floor{}, kinds: map[string]int{}, why: map[string]int{}}
 }
 
 // ack notes that a purge was acknowledged.
@@ -156,7 +159,8 @@ func (c *checker) ask(edge, host, object string, now time.Time) expectation {
 	}
 	c.acked[object] = young
 	k := at{edge, object}
-	e := expectation{at: k, host: host, asked: now, applied: c.applied[k], bound: c.bound[object], acked: c.all[object]}
+	e := expectation{at: k, host: host, asked: now, applied: c.applied[k], bound: c.bound[object],
+		acked: c.all[object]}
 	if host == edge {
 		e.given = c.given[k]
 	}
@@ -170,11 +174,15 @@ func (c *checker) answered(e expectation, version int) {
 	c.reads++
 	switch {
 	case version < e.applied.version:
-		c.add(e.violation(kindApplied, version, e.applied.version, fmt.Sprintf("it had applied %s, which was known at %s", e.applied.purge, clock(e.applied.at))))
+		c.add(e.violation(kindApplied, version, e.applied.version,
+			fmt.Sprintf("it had applied %s, which was known at %s", e.applied.purge, clock(e.applied.at))))
 	case version < e.bound.version:
-		c.add(e.violation(kindBound, version, e.bound.version, fmt.Sprintf("%s was acknowledged at %s, %.1f s before", e.bound.purge, clock(e.bound.at), e.asked.Sub(e.bound.at).Seconds())))
+		c.add(e.violation(kindBound, version, e.bound.version,
+			fmt.Sprintf("%s was acknowledged at %s, %.1f s before", e.bound.purge, clock(e.bound.at),
+				e.asked.Sub(e.bound.at).Seconds())))
 	case version < e.given.version:
-		c.add(e.violation(kindOrder, version, e.given.version, fmt.Sprintf("it had given that at %s, after %s", clock(e.given.at), e.given.purge)))
+		c.add(e.violation(kindOrder, version, e.given.version,
+			fmt.Sprintf("it had given that at %s, after %s", clock(e.given.at), e.given.purge)))
 	}
 	if e.acked.purge != nil && version >= e.acked.version && e.host == e.edge {
 		given := c.given[e.at]
@@ -189,7 +197,8 @@ func (c *checker) last(e expectation, version int) {
 	defer c.mu.Unlock()
 	c.reads++
 	if f := c.all[e.object]; version < f.version {
-		c.add(e.violation(kindLost, version, f.version, fmt.Sprintf("%s was acknowledged at %s, and all is healed", f.purge, clock(f.at))))
+		c.add(e.violation(kindLost, version, f.version, fmt.Sprintf("%s was acknowledged at %s, and all is healed",
+			f.purge, clock(f.at))))
 	}
 }
 
@@ -238,7 +247,8 @@ func (c *checker) acknowledged() int {
 func (c *checker) result() Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := Result{Reads: c.reads, ReadsFailed: c.refused, Purges: c.ackedN, PurgesRefused: c.refusedN, Applied: c.appliedN, Kinds: c.kinds, First: c.kept}
+	r := Result{Reads: c.reads, ReadsFailed: c.refused, Purges: c.ackedN, PurgesRefused: c.refusedN,
+		Applied: c.appliedN, Kinds: c.kinds, First: c.kept}
 	r.Refusals = c.why
 	if !c.accepted.IsZero() {
 		r.Accepted = c.accepted.Sub(c.healed)

@@ -89,7 +89,9 @@ func TestVersionOf(t *testing.T) {
 		t.Errorf("got %d, %v", v, err)
 	}
 	mixed := append(slices.Clone(whole[:5000]), body(x, 8)[5000:]...)
-	for name, b := range map[string][]byte{"cut": whole[:19_000], "mixed": mixed, "longer": append(slices.Clone(whole), 0), "empty": nil, "another": body(object{path: "/g1/o3", size: 20_000}, 7)} {
+	for name, b := range map[string][]byte{"cut": whole[:19_000], "mixed": mixed,
+		"longer": append(slices.Clone(whole), 0), "empty": nil,
+		"another": body(object{path: "/g1/o3", size: 20_000}, 7)} {
 		if v, err := versionOf(x, b); !errors.Is(err, errTorn) {
 			t.Errorf("%s: got %d, %v", name, v, err)
 		}
@@ -105,7 +107,8 @@ func TestFaults(t *testing.T) {
 		}
 		seen[f.name] = true
 	}
-	if r := (Result{Fault: "x", Kinds: map[string]int{kindTorn: 1}, First: []Violation{{Kind: kindTorn, Why: "because"}}}); fmt.Sprint(r) == "" || r.Violations() != 1 {
+	if r := (Result{Fault: "x", Kinds: map[string]int{kindTorn: 1},
+		First: []Violation{{Kind: kindTorn, Why: "because"}}}); fmt.Sprint(r) == "" || r.Violations() != 1 {
 		t.Errorf("got %v", r)
 	}
 }

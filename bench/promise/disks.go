@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownDisk is the size of a file system that can lose power or fill up: a file with holes. The log of purges wants 4 GiB of free room.
+// ownDisk is the size of a file system that can lose power or fill up: a file with holes. The log
+// of purges wants 4 GiB of free room.
 const ownDisk = 8 << 30
 
 // mount is the shell's command that mounts what a host has as its folder, or "".
@@ -49,7 +50,8 @@ func (r *rig) inside(host string) string {
 	return fmt.Sprintf("/proc/%d/root%s", r.process(host).Pid(), r.folder(host))
 }
 
-// shutdown is what ioctl(2) of ext4 and XFS takes to forget all that is not on the disk yet, as a power loss does (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
+// shutdown is what ioctl(2) of ext4 and XFS takes to forget all that is not on the disk yet, as a
+// power loss does (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
 const (
 	shutdown          = 0x8004587d
 	shutdownNoFlush   = 2
@@ -89,7 +91,8 @@ func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 	}
 }
 
-// fill leaves no room on the disk of a host. What fills it has no content, which takes no room here.
+// fill leaves no room on the disk of a host. What fills it has no content, which takes no room
+// here.
 func (r *rig) fill(host string) error {
 	f, err := os.Create(filepath.Join(r.inside(host), "fill"))
 	if err != nil {

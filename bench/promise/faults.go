@@ -99,7 +99,8 @@ const second = time.Second
 const long = 16 * second
 
 func allFaults() []fault {
-	all := []fault{{name: "none", title: "nothing goes wrong", begin: nothing, hold: 8 * second, heal: nothing}, several()}
+	all := []fault{{name: "none", title: "nothing goes wrong", begin: nothing, hold: 8 * second,
+		heal: nothing}, several()}
 	for _, part := range [][]fault{kills(), pauses(), cuts(), changes(), losses(), loads(), clocks()} {
 		all = append(all, part...)
 	}
@@ -108,8 +109,12 @@ func allFaults() []fault {
 
 // several is the short version: what tells most, one after the other and with one fleet.
 func several() fault {
-	return fault{name: "several", title: "a tag of 70 KB, an edge that loses its purge records, a slow origin, then the leader and that edge on the small side of a cut", setup: setup{disconnected: 5 * second}, short: true,
-		begin: in(poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), killing("e1"), dropping("e1", "purges"), starting("e1"), slowing(2*second), waiting(5*second), slowing(0), smallSide), hold: 10 * second, heal: mending}
+	return fault{name: "several",
+		title: "a tag of 70 KB, lost purge records, a slow origin, a cut with the leader on the small side",
+		setup: setup{disconnected: 5 * second}, short: true,
+		begin: in(poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), killing("e1"),
+			dropping("e1", "purges"), starting("e1"), slowing(2*second), waiting(5*second), slowing(0),
+			smallSide), hold: 10 * second, heal: mending}
 }
 
 // smallSide cuts the leader and an edge off from all others.
@@ -135,17 +140,22 @@ func kills() []fault {
 		kill("kill-control", "a control node is killed", "c1"),
 		kill("kill-two-controls", "two control nodes are killed", "c1", "c2"),
 		kill("kill-controls", "all control nodes are killed", "c1", "c2", "c3"),
-		{name: "kill-controls-long", title: "all control nodes are away for longer than max_disconnected", begin: killing(controls()...), hold: long, heal: starting(controls()...)},
+		{name: "kill-controls-long", title: "all control nodes are away for longer than max_disconnected",
+			begin: killing(controls()...), hold: long, heal: starting(controls()...)},
 		kill("kill-edge", "an edge is killed", "e1"),
-		{name: "kill-edges-loop", title: "all edges are killed again and again", begin: loop("e1", "e2", "e3"), heal: nothing},
-		{name: "kill-leader-loop", title: "a control node is killed again and again, another one each time", begin: in(killing("c1"), starting("c1"), waiting(5*second), killing("c2"), starting("c2"), waiting(5*second),
-			killing("c3"), starting("c3"), waiting(5*second)), heal: nothing},
+		{name: "kill-edges-loop", title: "all edges are killed again and again", begin: loop("e1", "e2", "e3"),
+			heal: nothing},
+		{name: "kill-leader-loop", title: "a control node is killed again and again, another one each time",
+			begin: in(killing("c1"), starting("c1"), waiting(5*second), killing("c2"), starting("c2"),
+				waiting(5*second),
+				killing("c3"), starting("c3"), waiting(5*second)), heal: nothing},
 	}
 }
 
 func pauses() []fault {
 	stop := func(name, title string, hold time.Duration, hosts ...string) fault {
-		return fault{name: name, title: title, begin: signalling(syscall.SIGSTOP, hosts...), hold: hold, heal: signalling(syscall.SIGCONT, hosts...)}
+		return fault{name: name, title: title, begin: signalling(syscall.SIGSTOP, hosts...), hold: hold,
+			heal: signalling(syscall.SIGCONT, hosts...)}
 	}
 	all := []fault{
 		stop("pause-edge-6s", "an edge stands still for 6 s", 6*second, "e1"),
@@ -160,7 +170,8 @@ func pauses() []fault {
 		if err != nil {
 			return err
 		}
-		return in(signalling(syscall.SIGSTOP, leader), waiting(8*second), signalling(syscall.SIGCONT, leader), waiting(3*second))(ctx, r)
+		return in(signalling(syscall.SIGSTOP, leader), waiting(8*second), signalling(syscall.SIGCONT, leader),
+			waiting(3*second))(ctx, r)
 	}
 	leader.begin = in(once, once)
 	return append(all, leader)
@@ -169,25 +180,39 @@ func pauses() []fault {
 func cuts() []fault {
 	often := in(isolating("e3"), waiting(5*second), mending, waiting(2*second))
 	return []fault{
-		{name: "cut-edge", title: "an edge is cut off for longer than max_disconnected", begin: isolating("e1"), hold: long, heal: mending},
-		{name: "cut-edge-often", title: "an edge is cut off for 5 s again and again", begin: in(often, often, often), heal: nothing},
-		{name: "cut-from-edge", title: "nothing that an edge sends to the fleet arrives", begin: oneWay("e1", true), hold: long, heal: mending},
-		{name: "cut-to-edge", title: "nothing that the fleet sends to an edge arrives", begin: oneWay("e1", false), hold: long, heal: mending},
-		{name: "cut-from-leader", title: "nothing that the leader sends to the fleet arrives", begin: func(ctx context.Context, r *rig) error {
-			leader, err := r.leader()
-			if err != nil {
-				return err
-			}
-			return oneWay(leader, true)(ctx, r)
-		}, hold: long, heal: mending},
-		{name: "cut-leader-with-edge", title: "the leader and an edge are on the small side of a cut", begin: smallSide, hold: 20 * second, heal: mending},
-		{name: "cut-control-from-controls", title: "the leader is cut off from the other control nodes, edges reach all", begin: leading(func(r *rig, leader string) error {
-			return r.cut(true, []string{leader}, controls())
-		}), hold: 20 * second, heal: mending},
-		{name: "cut-controls-apart", title: "all control nodes are cut off from each other, edges reach all", begin: cutting(controls(), controls()), hold: long, heal: mending},
-		{name: "cut-start-on-small-side", title: "an edge starts on the small side of a cut, with the leader of before", begin: in(killing("e1"), smallSide, waiting(3*second), starting("e1")), hold: 18 * second, heal: mending},
-		{name: "cut-ring", title: "the links between two control nodes are cut in turn", begin: in(cutting([]string{"c1"}, []string{"c2"}), waiting(6*second), mending, cutting([]string{"c2"}, []string{"c3"}), waiting(6*second), mending,
-			cutting([]string{"c3"}, []string{"c1"}), waiting(6*second)), heal: mending},
-		{name: "cut-origin-fails", title: "an edge is cut off from the fleet and from the origin", begin: in(isolating("e1"), cutting([]string{"e1"}, []string{hostOrigin})), hold: long, heal: mending},
+		{name: "cut-edge", title: "an edge is cut off for longer than max_disconnected",
+			begin: isolating("e1"), hold: long, heal: mending},
+		{name: "cut-edge-often", title: "an edge is cut off for 5 s again and again", begin: in(often, often, often),
+			heal: nothing},
+		{name: "cut-from-edge", title: "nothing that an edge sends to the fleet arrives",
+			begin: oneWay("e1", true), hold: long, heal: mending},
+		{name: "cut-to-edge", title: "nothing that the fleet sends to an edge arrives",
+			begin: oneWay("e1", false), hold: long, heal: mending},
+		{name: "cut-from-leader", title: "nothing that the leader sends to the fleet arrives",
+			begin: func(ctx context.Context, r *rig) error {
+				leader, err := r.leader()
+				if err != nil {
+					return err
+				}
+				return oneWay(leader, true)(ctx, r)
+			}, hold: long, heal: mending},
+		{name: "cut-leader-with-edge", title: "the leader and an edge are on the small side of a cut",
+			begin: smallSide, hold: 20 * second, heal: mending},
+		{name: "cut-control-from-controls",
+			title: "the leader is cut off from the other control nodes, edges reach all",
+			begin: leading(func(r *rig, leader string) error {
+				return r.cut(true, []string{leader}, controls())
+			}), hold: 20 * second, heal: mending},
+		{name: "cut-controls-apart", title: "all control nodes are cut off from each other, edges reach all",
+			begin: cutting(controls(), controls()), hold: long, heal: mending},
+		{name: "cut-start-on-small-side",
+			title: "an edge starts on the small side of a cut, with the leader of before",
+			begin: in(killing("e1"), smallSide, waiting(3*second), starting("e1")), hold: 18 * second, heal: mending},
+		{name: "cut-ring", title: "the links between two control nodes are cut in turn",
+			begin: in(cutting([]string{"c1"}, []string{"c2"}), waiting(6*second), mending,
+				cutting([]string{"c2"}, []string{"c3"}), waiting(6*second), mending,
+				cutting([]string{"c3"}, []string{"c1"}), waiting(6*second)), heal: mending},
+		{name: "cut-origin-fails", title: "an edge is cut off from the fleet and from the origin",
+			begin: in(isolating("e1"), cutting([]string{"e1"}, []string{hostOrigin})), hold: long, heal: mending},
 	}
 }

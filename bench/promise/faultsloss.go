@@ -69,10 +69,16 @@ func changes() []fault {
 		return r.cut(true, []string{hostClone}, controls())
 	}
 	return []fault{
-		{name: "grow", title: "one control node becomes three by an edited fleet file", setup: setup{controls: 1}, begin: grow, hold: 6 * second, heal: nothing},
-		{name: "rename-site", title: "a site is renamed, and an edge has a credential for its old name", setup: setup{credential: true}, begin: rename("web", edges()...), hold: 8 * second, heal: rename("www", edges()...)},
-		{name: "rename-site-in-part", title: "the same, and that edge has the fleet file of before yet", setup: setup{credential: true}, begin: rename("web", "e1", "e3"), hold: 8 * second, heal: rename("www", "e1", "e3")},
-		{name: "clone-edge", title: "two machines are the same edge", setup: setup{clone: true}, begin: clone, hold: 8 * second, heal: in(killing(hostClone), mending)},
+		{name: "grow", title: "one control node becomes three by an edited fleet file", setup: setup{controls: 1},
+			begin: grow, hold: 6 * second, heal: nothing},
+		{name: "rename-site", title: "a site is renamed, and an edge has a credential for its old name",
+			setup: setup{credential: true}, begin: rename("web", edges()...), hold: 8 * second,
+			heal: rename("www", edges()...)},
+		{name: "rename-site-in-part", title: "the same, and that edge has the fleet file of before yet",
+			setup: setup{credential: true}, begin: rename("web", "e1", "e3"), hold: 8 * second,
+			heal: rename("www", "e1", "e3")},
+		{name: "clone-edge", title: "two machines are the same edge", setup: setup{clone: true},
+			begin: clone, hold: 8 * second, heal: in(killing(hostClone), mending)},
 	}
 }
 
@@ -93,8 +99,9 @@ func dropping(host, part string) step {
 	return func(_ context.Context, r *rig) error { return os.RemoveAll(filepath.Join(r.folder(host), part)) }
 }
 
-// outgrowing purges the quiet objects, and then something else until the log has more than it had when all of it was taken down: a log that uses sequences twice looks
-// right then, and who was away never hears of the first purges.
+// outgrowing purges the quiet objects, and then something else until the log has more than it had
+// when all of it was taken down: a log that uses sequences twice looks right then, and who was away
+// never hears of the first purges.
 func outgrowing(ctx context.Context, r *rig) error {
 	want := r.check.acknowledged() + 20
 	of := slices.Concat(r.objects[len(r.objects)-quietGroups*inGroup:], floodObjects())
@@ -103,7 +110,8 @@ func outgrowing(ctx context.Context, r *rig) error {
 		if n < quietGroups*inGroup {
 			wait = 300 * time.Millisecond
 		}
-		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o}, wait); err == nil {
+		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o},
+			wait); err == nil {
 			n++
 		} else if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
@@ -136,7 +144,8 @@ func losses() []fault {
 	}
 	away := isolating("e3")
 	old := func(hosts ...string) step {
-		return in(killing(hosts...), backup(hosts...), starting(hosts...), waiting(8*second), away, killing(hosts...), restore(hosts...), starting(hosts...), outgrowing)
+		return in(killing(hosts...), backup(hosts...), starting(hosts...), waiting(8*second), away, killing(hosts...),
+			restore(hosts...), starting(hosts...), outgrowing)
 	}
 	power := func(hosts ...string) step {
 		return func(ctx context.Context, r *rig) error { return r.powerLoss(ctx, hosts...) }
@@ -148,23 +157,46 @@ func losses() []fault {
 	fill := func(host string) step { return func(_ context.Context, r *rig) error { return r.fill(host) } }
 	unfill := func(host string) step { return func(_ context.Context, r *rig) error { return r.unfill(host) } }
 	return []fault{
-		{name: "wipe-control", title: "a control node loses its disk", begin: in(killing("c1"), wipe("c1"), waiting(2*second), starting("c1")), hold: 6 * second, heal: nothing},
-		{name: "wipe-two-controls", title: "two of three control nodes lose their disks; later the third one's is removed too", begin: in(killing("c1", "c2"), wipe("c1", "c2"), waiting(second), starting("c1", "c2")), hold: 8 * second,
+		{name: "wipe-control", title: "a control node loses its disk",
+			begin: in(killing("c1"), wipe("c1"), waiting(2*second), starting("c1")), hold: 6 * second, heal: nothing},
+		{name: "wipe-two-controls",
+			title: "two of three control nodes lose their disks; later the third one's is removed too",
+			begin: in(killing("c1", "c2"), wipe("c1", "c2"), waiting(second), starting("c1", "c2")), hold: 8 * second,
 			heal: in(killing(controls()...), wipe(controls()...), starting(controls()...))},
-		{name: "wipe-two-controls-only", title: "two of three control nodes lose their disks while an edge is away, and come back with none", begin: in(away, killing("c1", "c2"), wipe("c1", "c2"), starting("c1", "c2")), hold: 8 * second,
-			heal: in(mending, waiting(5*second), killing(controls()...), wipe(controls()...), starting(controls()...))},
-		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away", begin: old("c1"), hold: 5 * second, heal: mending},
-		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away", begin: old(controls()...), hold: 5 * second, heal: mending},
-		{name: "purge-records", title: "an edge loses its purge records, and not its objects", begin: in(killing("e1"), dropping("e1", "purges"), waiting(second), starting("e1")), hold: 6 * second, heal: nothing},
-		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away", begin: in(killing(controls()...), killing("e1"), dropping("e1", "purges"), starting("e1")), hold: 8 * second, heal: starting(controls()...)},
-		{name: "power-edges-new", title: "all edges lose power in the first seconds of their lives", setup: setup{ownDisk: edges()}, begin: again(edges()...), hold: 2 * second, heal: nothing},
-		{name: "power-edge", title: "an edge loses power", setup: setup{ownDisk: []string{"e1"}}, begin: in(waiting(4*second), power("e1"), waiting(2*second), starting("e1")), hold: 4 * second, heal: nothing},
-		{name: "power-controls", title: "all control nodes lose power, again and again", setup: setup{ownDisk: controls()}, begin: again(controls()...), hold: 2 * second, heal: nothing},
-		{name: "power-all", title: "all machines of the fleet lose power", setup: setup{ownDisk: append(edges(), controls()...)}, begin: in(power(append(edges(), controls()...)...), starting(append(controls(), edges()...)...)),
-			hold: 4 * second, heal: nothing},
-		{name: "disk-full-control", title: "the disk of the only control node is full for 15 s", setup: setup{controls: 1, ownDisk: []string{"c1"}}, begin: fill("c1"), hold: 15 * second, heal: unfill("c1")},
-		{name: "disk-full-one", title: "the disk of one of three control nodes is full for 15 s", setup: setup{ownDisk: []string{"c2"}}, begin: fill("c2"), hold: 15 * second, heal: unfill("c2")},
-		{name: "disk-full-all", title: "the disks of all control nodes are full for 15 s", setup: setup{ownDisk: controls()}, begin: in(fill("c1"), fill("c2"), fill("c3")), hold: 15 * second, heal: in(unfill("c1"), unfill("c2"), unfill("c3"))},
+		{name: "wipe-two-controls-only",
+			title: "two of three control nodes lose their disks while an edge is away, and come back with none",
+			begin: in(away, killing("c1", "c2"), wipe("c1", "c2"), starting("c1", "c2")), hold: 8 * second,
+			heal: in(mending, waiting(5*second), killing(controls()...), wipe(controls()...),
+				starting(controls()...))},
+		{name: "backup-one", title: "an old backup of one control node is put back while an edge is away",
+			begin: old("c1"), hold: 5 * second, heal: mending},
+		{name: "backup-all", title: "an old backup of all control nodes is put back while an edge is away",
+			begin: old(controls()...), hold: 5 * second, heal: mending},
+		{name: "purge-records", title: "an edge loses its purge records, and not its objects",
+			begin: in(killing("e1"), dropping("e1", "purges"), waiting(second), starting("e1")), hold: 6 * second,
+			heal: nothing},
+		{name: "purge-records-down", title: "an edge loses its purge records while the control plane is away",
+			begin: in(killing(controls()...), killing("e1"), dropping("e1", "purges"), starting("e1")),
+			hold:  8 * second, heal: starting(controls()...)},
+		{name: "power-edges-new", title: "all edges lose power in the first seconds of their lives",
+			setup: setup{ownDisk: edges()}, begin: again(edges()...), hold: 2 * second, heal: nothing},
+		{name: "power-edge", title: "an edge loses power", setup: setup{ownDisk: []string{"e1"}},
+			begin: in(waiting(4*second), power("e1"), waiting(2*second), starting("e1")), hold: 4 * second,
+			heal: nothing},
+		{name: "power-controls", title: "all control nodes lose power, again and again",
+			setup: setup{ownDisk: controls()}, begin: again(controls()...), hold: 2 * second, heal: nothing},
+		{name: "power-all", title: "all machines of the fleet lose power",
+			setup: setup{ownDisk: append(edges(), controls()...)},
+			begin: in(power(append(edges(), controls()...)...), starting(append(controls(), edges()...)...)),
+			hold:  4 * second, heal: nothing},
+		{name: "disk-full-control", title: "the disk of the only control node is full for 15 s",
+			setup: setup{controls: 1, ownDisk: []string{"c1"}}, begin: fill("c1"), hold: 15 * second,
+			heal: unfill("c1")},
+		{name: "disk-full-one", title: "the disk of one of three control nodes is full for 15 s",
+			setup: setup{ownDisk: []string{"c2"}}, begin: fill("c2"), hold: 15 * second, heal: unfill("c2")},
+		{name: "disk-full-all", title: "the disks of all control nodes are full for 15 s",
+			setup: setup{ownDisk: controls()}, begin: in(fill("c1"), fill("c2"), fill("c3")), hold: 15 * second,
+			heal: in(unfill("c1"), unfill("c2"), unfill("c3"))},
 	}
 }
 
@@ -186,17 +218,29 @@ func loads() []fault {
 	}
 	slow := setup{delay: 2 * second, readers: 16, groups: 2}
 	return []fault{
-		{name: "slow-origin", title: "the origin takes 2 s for each answer", setup: slow, begin: nothing, hold: 15 * second, heal: slowing(0)},
-		{name: "slow-origin-pauses", title: "the origin takes 2 s, and control nodes stand still for 2 s at times", setup: slow, begin: func(ctx context.Context, r *rig) error {
-			once := in(signalling(syscall.SIGSTOP, controls()...), waiting(2*second), signalling(syscall.SIGCONT, controls()...), waiting(2*second))
-			return in(once, once, once)(ctx, r)
-		}, heal: slowing(0)},
-		{name: "overtaken", title: "a purge overtakes a slow fetch, and is forgotten while that goes on, as all segments are replaced", setup: setup{disk: "64MiB"}, begin: overtaken, hold: 4 * second, heal: nothing},
-		{name: "slow-line", title: "a purge of 3 MB reaches an edge over 512 KB/s", setup: setup{line: world.Line{Up: 512 << 13, Down: 512 << 13, Queue: second}}, begin: big, hold: 10 * second, heal: nothing},
-		{name: "big-tag", title: "a purge has a tag of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), hold: 6 * second, heal: nothing},
-		{name: "big-url", title: "a purge has a URL of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.URLs = []string{urlOf("/" + s)} }), hold: 6 * second, heal: nothing},
-		{name: "big-prefix", title: "a purge has a prefix of 70 KB", begin: poison(func(q *purgeRequest, s string) { q.Prefixes = []string{urlOf("/" + s)} }), hold: 6 * second, heal: nothing},
-		{name: "flood", title: "10,000 purges as fast as the fleet takes them", begin: flood, hold: second, heal: nothing},
+		{name: "slow-origin", title: "the origin takes 2 s for each answer", setup: slow,
+			begin: nothing, hold: 15 * second, heal: slowing(0)},
+		{name: "slow-origin-pauses", title: "the origin takes 2 s, and control nodes stand still for 2 s at times",
+			setup: slow, begin: func(ctx context.Context, r *rig) error {
+				once := in(signalling(syscall.SIGSTOP, controls()...), waiting(2*second),
+					signalling(syscall.SIGCONT, controls()...), waiting(2*second))
+				return in(once, once, once)(ctx, r)
+			}, heal: slowing(0)},
+		{name: "overtaken", title: "a purge overtakes a slow fetch, while all segments are replaced",
+			setup: setup{disk: "64MiB"}, begin: overtaken, hold: 4 * second, heal: nothing},
+		{name: "slow-line", title: "a purge of 3 MB reaches an edge over 512 KB/s",
+			setup: setup{line: world.Line{Up: 512 << 13, Down: 512 << 13, Queue: second}},
+			begin: big, hold: 10 * second, heal: nothing},
+		{name: "big-tag", title: "a purge has a tag of 70 KB",
+			begin: poison(func(q *purgeRequest, s string) { q.Tags = []string{s} }), hold: 6 * second, heal: nothing},
+		{name: "big-url", title: "a purge has a URL of 70 KB",
+			begin: poison(func(q *purgeRequest, s string) { q.URLs = []string{urlOf("/" + s)} }), hold: 6 * second,
+			heal: nothing},
+		{name: "big-prefix", title: "a purge has a prefix of 70 KB",
+			begin: poison(func(q *purgeRequest, s string) { q.Prefixes = []string{urlOf("/" + s)} }),
+			hold:  6 * second, heal: nothing},
+		{name: "flood", title: "10,000 purges as fast as the fleet takes them", begin: flood, hold: second,
+			heal: nothing},
 	}
 }
 
@@ -225,7 +269,8 @@ func overtaken(ctx context.Context, r *rig) error {
 	const host, fetch, times = "e3", 20 * second, 3
 	slow := r.objects[0]
 	r.origin.slowPath(slow.path, fetch)
-	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow}, 2*second); err != nil {
+	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow},
+		2*second); err != nil {
 		return err
 	}
 	var all sync.WaitGroup
@@ -242,7 +287,8 @@ func overtaken(ctx context.Context, r *rig) error {
 		return err
 	}
 	r.origin.slowPath(slow.path, 0) // for who asks from now on
-	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow}, 2*second); err != nil {
+	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow},
+		2*second); err != nil {
 		return err
 	}
 	for k := range 4 {
@@ -268,7 +314,8 @@ func flood(ctx context.Context, r *rig) error {
 			via := edges()[k%3]
 			for n := k; n < purges && time.Now().Before(end); n += at {
 				o := all[n%len(all)]
-				if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, via, []object{o}, 0); err != nil {
+				if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, via,
+					[]object{o}, 0); err != nil {
 					r.check.refuse(shorten(err.Error()))
 				}
 			}
@@ -297,9 +344,12 @@ func clocks() []fault {
 		name string
 		by   time.Duration
 	}{{"clock+30s", 30 * second}, {"clock-30s", -30 * second}, {"clock+1h", time.Hour}, {"clock-1h", -time.Hour}} {
-		all = append(all, fault{name: c.name, title: "the clocks of an edge and a control node step by " + c.by.String() + ", and back", begin: in(step(c.by, "e1", "c1"), waiting(6*second), step(0, "e1", "c1")),
-			hold: 3 * second, heal: nothing})
+		all = append(all, fault{name: c.name,
+			title: "the clocks of an edge and a control node step by " + c.by.String() + ", and back",
+			begin: in(step(c.by, "e1", "c1"), waiting(6*second), step(0, "e1", "c1")),
+			hold:  3 * second, heal: nothing})
 	}
-	return append(all, fault{name: "clock-1h-cut", title: "the clock of an edge that is cut off steps back by 1h", begin: in(isolating("e1"), waiting(4*second), step(-time.Hour, "e1")),
-		hold: long, heal: in(step(0, "e1"), mending)})
+	return append(all, fault{name: "clock-1h-cut", title: "the clock of an edge that is cut off steps back by 1h",
+		begin: in(isolating("e1"), waiting(4*second), step(-time.Hour, "e1")),
+		hold:  long, heal: in(step(0, "e1"), mending)})
 }

@@ -33,11 +33,12 @@ type reader struct {
 func (r *rig) newReader(host string) *reader {
 	x := &reader{rig: r, host: host}
 	to := net.JoinHostPort(r.addressOf(host), "80")
-	x.client = http.Client{Timeout: readLimit, Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 1, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return r.world.Dial(ctx, clientOf(host), network, to)
-	}}}
+	x.client = http.Client{Timeout: readLimit, Transport: &http.Transport{DisableCompression: true,
+		MaxIdleConnsPerHost: 1, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			return r.world.Dial(ctx, clientOf(host), network, to)
+		}}}
 	return x
 }
 
@@ -76,7 +77,8 @@ func (x *reader) read(ctx context.Context, o object, judge func(expectation, int
 func (r *rig) isQuiet(host string, o object) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.quiet[host] && slices.ContainsFunc(r.objects[max(0, len(r.objects)-quietGroups*inGroup):], func(q object) bool { return q.path == o.path })
+	return r.quiet[host] && slices.ContainsFunc(r.objects[max(0, len(r.objects)-quietGroups*inGroup):],
+		func(q object) bool { return q.path == o.path })
 }
 
 // fetch asks for a path and judges nothing.
@@ -142,7 +144,8 @@ type purgeResponse struct {
 
 func urlOf(path string) string { return "http://" + siteHost + path }
 
-// anyPurge makes a purge of one of all kinds, and of which objects it is. One of a site has no tags, and is not of everything.
+// anyPurge makes a purge of one of all kinds, and of which objects it is. One of a site has no
+// tags, and is not of everything.
 func (r *rig) anyPurge(ofSite bool) (purgeRequest, string, []object) {
 	pick := r.objects[rand.IntN(len(r.objects))]
 	var group []object
@@ -171,7 +174,8 @@ func (r *rig) anyPurge(ofSite bool) (purgeRequest, string, []object) {
 	return q, what, of
 }
 
-// prepare makes new versions of what a purge is of. A soft purge says nothing of what may be served stale.
+// prepare makes new versions of what a purge is of. A soft purge says nothing of what may be served
+// stale.
 func (r *rig) prepare(q purgeRequest, what, via string, of []object) *purge {
 	var paths []string
 	for _, o := range of {
@@ -191,8 +195,10 @@ func (r *rig) prepare(q purgeRequest, what, via string, of []object) *purge {
 	return p
 }
 
-// purge sends one, waiting that long for all edges if wait is not 0, and tells the checker. It reports which edges have applied it.
-func (r *rig) purge(ctx context.Context, q purgeRequest, what, via string, of []object, wait time.Duration) (applied []string, err error) {
+// purge sends one, waiting that long for all edges if wait is not 0, and tells the checker. It
+// reports which edges have applied it.
+func (r *rig) purge(ctx context.Context, q purgeRequest, what, via string, of []object,
+	wait time.Duration) (applied []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+10*time.Second)
 	defer cancel()
 	p := r.prepare(q, what, via, of)
@@ -236,7 +242,8 @@ func (r *rig) hurry(node string, of []object) {
 func (r *rig) purger(ctx context.Context, via string) {
 	for pause(ctx, purgeEvery/2+rand.N(purgeEvery)) == nil {
 		q, what, of := r.anyPurge(r.setup.credential && via == "e2")
-		wait := []time.Duration{0, 0, 0, 1500 * time.Millisecond, 1500 * time.Millisecond, 1500 * time.Millisecond, 1500 * time.Millisecond, 1500 * time.Millisecond, 12 * time.Second}[rand.IntN(9)]
+		wait := []time.Duration{0, 0, 0, 1500 * time.Millisecond, 1500 * time.Millisecond, 1500 * time.Millisecond,
+			1500 * time.Millisecond, 1500 * time.Millisecond, 12 * time.Second}[rand.IntN(9)]
 		if _, err := r.purge(ctx, q, what, via, of, wait); err != nil && ctx.Err() == nil {
 			r.check.refuse(shorten(err.Error()))
 		}

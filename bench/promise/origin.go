@@ -32,7 +32,8 @@ const (
 	floodCount  = 50
 )
 
-// allObjects are those that readers ask for: in each group two that are strict, one of them of several chunks, and two that may be served stale.
+// allObjects are those that readers ask for: in each group two that are strict, one of them of
+// several chunks, and two that may be served stale.
 func allObjects() []object {
 	var all []object
 	for g := range groups {
@@ -41,7 +42,8 @@ func allObjects() []object {
 			if g > 1 {
 				size = min(size, 3000)
 			}
-			all = append(all, object{path: fmt.Sprintf("/g%d/o%d", g, n), tag: fmt.Sprintf("g%d", g), prefix: fmt.Sprintf("/g%d/", g), size: size, strict: n%2 == 1})
+			all = append(all, object{path: fmt.Sprintf("/g%d/o%d", g, n), tag: fmt.Sprintf("g%d", g),
+				prefix: fmt.Sprintf("/g%d/", g), size: size, strict: n%2 == 1})
 		}
 	}
 	return all
@@ -51,7 +53,8 @@ func allObjects() []object {
 func floodObjects() []object {
 	var all []object
 	for n := range floodCount {
-		all = append(all, object{path: fmt.Sprintf("/flood/%d", n), tag: "flood", prefix: "/flood/", size: 100, strict: true})
+		all = append(all, object{path: fmt.Sprintf("/flood/%d", n), tag: "flood", prefix: "/flood/", size: 100,
+			strict: true})
 	}
 	return all
 }
@@ -153,7 +156,8 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b) // who asked may be gone
 }
 
-// body is a version of an object: a line that says which, with the sum of what follows, and as many bytes as the object has.
+// body is a version of an object: a line that says which, with the sum of what follows, and as many
+// bytes as the object has.
 func body(x object, version int) []byte {
 	seed := sha256.Sum256([]byte(x.path + strconv.Itoa(version)))
 	rest := make([]byte, x.size)

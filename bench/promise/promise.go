@@ -2,13 +2,17 @@
 
 // Package promise holds a fleet to what ARCHITECTURE.md promises of purges, whatever goes wrong.
 //
-// Three control nodes, three edges, a name server and an origin are each on a machine of their own in a bench/world. Readers ask each edge for objects all the time,
-// whose content tells their version; purgers make a new version at the origin and then purge the old one, by URL, tag, prefix, host or all of it, hard or soft. A
-// checker holds each answer to what was known when it was asked for:
+// Three control nodes, three edges, a name server and an origin are each on a machine of their own
+// in a bench/world. Readers ask each edge for objects all the time, whose content tells their
+// version; purgers make a new version at the origin and then purge the old one, by URL, tag,
+// prefix, host or all of it, hard or soft. A checker holds each answer to what was known when it
+// was asked for:
 //
 //   - applied: an edge that was told of as having applied a purge gives nothing older;
-//   - bound: no edge gives what a purge had purged that was acknowledged longer than max_disconnected before;
-//   - order: an edge that has given what came after an acknowledged purge does not give what was before it;
+//   - bound: no edge gives what a purge had purged that was acknowledged longer than
+//     max_disconnected before;
+//   - order: an edge that has given what came after an acknowledged purge does not give what was
+//     before it;
 //   - lost: when all is healed, each purge that was acknowledged is in effect on every edge;
 //   - torn: a body is that of its version;
 //   - recovered: when all is healed, purges are applied by all edges again.
@@ -42,19 +46,21 @@ type Options struct {
 
 // Result is what came of a fault.
 type Result struct {
-	Fault         string         `json:"fault"`
-	Title         string         `json:"title"`
-	Reads         int            `json:"reads"`
-	ReadsFailed   int            `json:"reads_failed"`
-	Purges        int            `json:"purges"` // that were acknowledged
-	PurgesRefused int            `json:"purges_refused"`
-	Applied       int            `json:"applied"`   // how often an edge was told of as having applied one
-	Accepted      time.Duration  `json:"accepted"`  // from the end of the fault until a purge was sent and acknowledged; 0 if none was
-	Recovered     time.Duration  `json:"recovered"` // from the end of the fault until purges were applied by all edges; the limit if they weren't
-	Took          time.Duration  `json:"took"`
-	Kinds         map[string]int `json:"violations"`
-	First         []Violation    `json:"first,omitempty"`
-	Refusals      map[string]int `json:"refusals,omitempty"` // why purges were refused
+	Fault         string `json:"fault"`
+	Title         string `json:"title"`
+	Reads         int    `json:"reads"`
+	ReadsFailed   int    `json:"reads_failed"`
+	Purges        int    `json:"purges"` // that were acknowledged
+	PurgesRefused int    `json:"purges_refused"`
+	Applied       int    `json:"applied"` // how often an edge was told of as having applied one
+	// Accepted is from the end of the fault until a purge was sent and acknowledged; 0 if none was.
+	Accepted time.Duration `json:"accepted"`
+	// Recovered is from there until all edges had applied purges; the limit if they hadn't.
+	Recovered time.Duration  `json:"recovered"`
+	Took      time.Duration  `json:"took"`
+	Kinds     map[string]int `json:"violations"`
+	First     []Violation    `json:"first,omitempty"`
+	Refusals  map[string]int `json:"refusals,omitempty"` // why purges were refused
 }
 
 // Violations counts those of all kinds.
@@ -72,8 +78,10 @@ const shownViolations = 5
 // String is a line, and one for each of the first violations.
 func (r Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  accepted after %4.1fs, whole after %4.1fs  violations %d", r.Fault, r.Reads, r.ReadsFailed, r.Purges, r.PurgesRefused, r.Applied,
-		r.Accepted.Seconds(), r.Recovered.Seconds(), r.Violations())
+	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  ", r.Fault, r.Reads,
+		r.ReadsFailed, r.Purges, r.PurgesRefused, r.Applied)
+	fmt.Fprintf(&b, "accepted after %4.1fs, whole after %4.1fs  violations %d", r.Accepted.Seconds(),
+		r.Recovered.Seconds(), r.Violations())
 	for _, k := range slices.Sorted(maps.Keys(r.Kinds)) {
 		fmt.Fprintf(&b, " %s:%d", k, r.Kinds[k])
 	}
@@ -102,7 +110,8 @@ func Has(names string) bool {
 	return slices.ContainsFunc(strings.Split(names, ","), func(n string) bool { return slices.Contains(Names(), n) })
 }
 
-// Run tries the faults one after the other, and prints a line of each. What it returns with an error is what came of those before.
+// Run tries the faults one after the other, and prints a line of each. What it returns with an
+// error is what came of those before.
 func Run(ctx context.Context, o Options) ([]Result, error) {
 	kaiku, err := filepath.Abs(o.Kaiku)
 	if err != nil {

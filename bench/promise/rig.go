@@ -75,7 +75,8 @@ func removeStale() error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	for _, dir := range dirs {
 		var pid int
-		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-",
+			&pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}
@@ -85,7 +86,8 @@ func removeStale() error {
 func (r *rig) hosts() []world.Host {
 	var all []world.Host
 	add := func(name string, at world.Place, line world.Line) {
-		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, byte(len(all) + 1), 10}), Line: line})
+		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, byte(len(all) + 1),
+			10}), Line: line})
 	}
 	add("c1", world.NewYork, world.Line{})
 	add("c2", world.Washington, world.Line{})
@@ -111,7 +113,8 @@ func (r *rig) addressOf(name string) string {
 	return ""
 }
 
-// build makes the world and the origin. The rig is to be closed after an error too, unless it is nil.
+// build makes the world and the origin. The rig is to be closed after an error too, unless it is
+// nil.
 func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if s.controls == 0 {
 		s.controls = 3
@@ -122,7 +125,8 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if s.disconnected == 0 {
 		s.disconnected = 10 * time.Second
 	}
-	r = &rig{options: o, setup: s, objects: allObjects(), check: newChecker(s.disconnected), running: map[string]*world.Process{}, sites: map[string]string{},
+	r = &rig{options: o, setup: s, objects: allObjects(), check: newChecker(s.disconnected),
+		running: map[string]*world.Process{}, sites: map[string]string{},
 		grown: map[string]int{}, urgent: map[string]chan string{}, quiet: map[string]bool{}}
 	r.origin = newOrigin(append(floodObjects(), r.objects...)...)
 	if s.groups > 0 {
@@ -159,86 +163,6 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	return r, nil
 }
 
-// nodeOf is the node that a host takes itself for.
-func nodeOf(host string) string {
-	if host == hostClone {
-		return "e2"
-	}
-	return host
-}
-
-// folder is where a host has its data.
-func (r *rig) folder(host string) string { return filepath.Join(r.dir, host, "data") }
-
-// siteOf is what a host's fleet file calls the site.
-func (r *rig) siteOf(host string) string {
-	if s := r.sites[host]; s != "" {
-		return s
-	}
-	return "www"
-}
-
-// configure writes the fleet file of a host, which has a copy of its own.
-func (r *rig) configure(host string) error {
-	n := r.setup.controls
-	if g := r.grown[host]; g != 0 {
-		n = g
-	}
-	var b strings.Builder
-	key := filepath.Join(r.dir, host, "fleet.key")
-	fmt.Fprintf(&b, `sites: [{ name: %s, hosts: [%s], origin: { servers: ["http://%s"] } }]
-secrets: { fleet_key: %s }
-edge: { disk: %s, memory: 16MiB, max_disconnected: %v }
-geodns: { data: %s, zones: [{ name: example.com, file: zone, edges: { www: { ttl: 5s } } }] }
-nodes:
-`, r.siteOf(host), siteHost, r.addressOf(hostOrigin), key, r.setup.disk, r.setup.disconnected, r.folder(host))
-	where := world.Locations()
-	for _, h := range r.hosts() {
-		place := where[h.At]
-		common := fmt.Sprintf("location: [%v, %v], addresses: [%s]", place.Lat, place.Lon, h.Addr)
-		i := slices.Index(controls(), h.Name)
-		switch {
-		case slices.Contains(edges(), h.Name):
-			region := map[string]string{"e1": "us", "e2": "us", "e3": "fi"}[h.Name]
-			limit := ""
-			if r.setup.credential && h.Name == "e2" {
-				limit = fmt.Sprintf(", sites: [%s]", r.siteOf(host))
-			}
-			fmt.Fprintf(&b, "  %s: { roles: [edge], region: %s, %s, edge: { data: %s }%s }\n", h.Name, region, common, r.folder(host), limit)
-		case i >= 0 && i < n:
-			fmt.Fprintf(&b, "  %s: { roles: [control], %s, control: { data: %s } }\n", h.Name, common, r.folder(host))
-		case h.Name == hostDNS:
-			fmt.Fprintf(&b, "  %s: { roles: [geodns], %s }\n", h.Name, common)
-		}
-	}
-	zone := fmt.Sprintf("$ORIGIN example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\nns1 A %s\n", r.addressOf(hostDNS))
-	if err := os.MkdirAll(r.folder(host), 0o700); err != nil {
-		return err
-	}
-	for name, text := range map[string]string{"fleet.yaml": b.String(), "zone": zone, "fleet.key": strings.Repeat("secret", 8) + "\n"} {
-		file := filepath.Join(r.dir, host, name)
-		if _, err := os.Stat(file); err == nil && name == "fleet.key" {
-			continue // a credential may be in its place
-		}
-		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-			return err
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// limit gives a node a credential in place of the fleet key.
-func (r *rig) limit(ctx context.Context, node string) error {
-	key := filepath.Join(r.dir, node, "fleet.key")
-	if _, err := r.world.Run(ctx, node, r.log(node), r.options.Kaiku, "credential", "--config", r.config(node), "--node", node, "--out", key+".own"); err != nil {
-		return err
-	}
-	return os.Rename(key+".own", key)
-}
-
 func (r *rig) config(host string) string { return filepath.Join(r.dir, host, "fleet.yaml") }
 func (r *rig) log(host string) string    { return filepath.Join(r.dir, host+".log") }
 
@@ -248,7 +172,8 @@ func (r *rig) start(host string) error {
 	if slices.Contains(controls(), host) {
 		args = append(args, "--log-level", "debug") // tells who leads
 	}
-	// What is mounted is seen by this process alone, as ip gives each its own mounts, and goes with it.
+	// What is mounted is seen by this process alone, as ip gives each its own mounts, and goes with
+	// it.
 	if mount := r.mount(host); mount != "" {
 		args = append([]string{"sh", "-c", mount + ` && exec "$@"`, "sh"}, args...)
 	}
@@ -297,7 +222,8 @@ func (r *rig) signal(s syscall.Signal, hosts ...string) error {
 	return err
 }
 
-// cut cuts each host of one side from each of the other, or mends that. Clients and the origin are on no side.
+// cut cuts each host of one side from each of the other, or mends that. Clients and the origin are
+// on no side.
 func (r *rig) cut(cut bool, one, other []string) error {
 	var err error
 	for _, a := range one {
@@ -331,7 +257,8 @@ func (r *rig) isolate(hosts ...string) error {
 	return r.cut(true, hosts, r.fleet(hosts...))
 }
 
-// hush has nobody ask hosts for the quiet objects until all is mended, so that what they have of these stays as it is.
+// hush has nobody ask hosts for the quiet objects until all is mended, so that what they have of
+// these stays as it is.
 func (r *rig) hush(hosts ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -376,7 +303,8 @@ func clientOf(host string) string {
 
 // admin calls the admin API of an edge, from its own machine. It returns the status too.
 func (r *rig) admin(ctx context.Context, host, method, path string, in, out any) (int, error) {
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network,
+		addr string) (net.Conn, error) {
 		return r.world.Dial(ctx, host, network, addr)
 	}}
 	var body io.Reader
