@@ -128,8 +128,21 @@ func (b *born) header(key httpcache.Key) storage.Header {
 	return storage.Header{Key: string(key), URL: b.url, Epoch: b.epoch}
 }
 
-// commit stores the body that was written to w as the response s. Where s has Vary, it joins the variants of its URI.
+// outdated reports whether a response is from before a purge, and one from after it is stored.
+func (c *cache) outdated(key httpcache.Key, epoch uint64, url string, tags []string) bool {
+	if !c.store.Overtaken(epoch, url, tags) {
+		return false
+	}
+	o := c.store.Get(string(key))
+	return o != nil && o.Epoch() > epoch
+}
+
+// commit stores the body that was written to w as the response s, unless that is outdated. Where s has
+// Vary, it joins the variants of its URI.
 func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
+	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
+		return nil, nil
+	}
 	r := response{Stored: s, size: -1}
 	o, err := w.Commit(b.tags, r.encode(b.key()))
 	if err != nil {
@@ -156,6 +169,9 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 // commitFragment stores the body that was written to w as a part of the representation that s, the header of a 206, speaks of. It joins the
 // fragments that are there if both have the same strong validator (RFC 9111, 3.4), else it replaces them.
 func (c *cache) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
+		return nil, nil
+	}
 	if _, err := w.Commit(b.tags, nil); err != nil {
 		return nil, err
 	}
@@ -206,6 +222,9 @@ func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []strin
 	defer c.lock(httpcache.Key(e.object.Key())).Unlock()
 	r := e.response
 	r.Stored = s
+	if c.outdated(httpcache.Key(e.object.Key()), epoch, e.object.URL(), tags) {
+		return &entry{e.object, r}, nil
+	}
 	o, err := c.store.Update(e.object, epoch, tags, r.encode(httpcache.Key(e.object.Key())))
 	if err != nil {
 		return nil, err

@@ -257,14 +257,13 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	header := storage.Header{Key: string(c.key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
 	key := sliceKey{flightKey{c.key, stage}, c.StrongValidator()}
 	if alone {
-		f, leads = newFlight(key.flightKey, header), true
+		f, leads = s.flights.alone(key.flightKey, header), true
 		f.slice = slice
 	} else {
-		f, leads = s.flights.joinSlice(key, p.Start, slice, header)
+		f, leads = s.flights.joinSlice(key, p.Start, slice, header, x.likelyTags(nil))
 	}
-	if leads && !c.lacks(p.Start) { // it landed meanwhile
-		s.flights.land(f)
-		f.change(func() { f.phase = done })
+	if leads && (f.hold == nil || !c.lacks(p.Start)) { // it landed meanwhile
+		s.flights.drop(f)
 		s.leave(x, f)
 		return f, leads, errStored
 	}

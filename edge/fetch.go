@@ -39,6 +39,10 @@ type statusError struct{ status int }
 
 func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", e.status) }
 
+// errCovered says that another edge, which can't ask the origin either, has nothing better than what is
+// stored here.
+var errCovered = errors.New("another edge has only what a soft purge covers, as the origin fails")
+
 // errChanged says that an origin sent a part of another representation than the one that is served.
 var errChanged = errors.New("the origin's representation changed")
 
@@ -47,6 +51,7 @@ func (s *Server) start(f *flight, t *fetch) {
 	s.flights.begin(t.born.url)
 	s.work.Go(func() {
 		defer s.flights.end(t.born.url)
+		defer f.hold.Release()
 		began := time.Now()
 		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
@@ -86,7 +91,7 @@ func (f *flight) trace(ctx context.Context) context.Context {
 func (s *Server) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, err := s.fetch(t.site, t.request, t.ask, t.stage)
+	resp, covered, err := s.fetch(t.site, t.request, t.ask, t.stage)
 	if err != nil {
 		return err
 	}
@@ -97,11 +102,14 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		erred = "an error"
 	}
 	s.cache.erred.set(string(t.born.uri), erred, answer.ResponseTime)
-	f.change(func() { f.fwdStatus = resp.StatusCode })
+	f.change(func() { f.fwdStatus, f.covered = resp.StatusCode, covered })
 	switch {
 	case resp.StatusCode < 200:
 		resp.Body.Close()
 		return fmt.Errorf("origin switched to %q, which nobody asked for", resp.Header.Get("Upgrade"))
+	case covered && t.have != nil && t.staleIfError && !t.part:
+		resp.Body.Close()
+		return errCovered
 	case t.part && resp.StatusCode != http.StatusOK:
 		return s.fillPart(f, t, resp, answer)
 	case t.part:
@@ -110,7 +118,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		}
 	case validating && resp.StatusCode == http.StatusNotModified:
 		resp.Body.Close()
-		if t.have.Confirms(answer.Header) {
+		if !covered && t.have.Confirms(answer.Header) {
 			s.confirm(f, t, answer)
 			return nil
 		}
@@ -305,6 +313,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	var e *entry
 	var err error
 	switch {
+	case f.covered: // it is for those who wait
 	case f.unstored:
 		s.cache.pass.set(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
@@ -315,7 +324,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	if err != nil {
 		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)
 	}
-	if e == nil {
+	if e == nil && !f.covered {
 		s.supersede(t, answer)
 	}
 	s.flights.land(f)

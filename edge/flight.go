@@ -36,7 +36,9 @@ const (
 type flight struct {
 	key    flightKey
 	header storage.Header // of the object that it may become
+	likely []string       // tags that it will have, as far as that is known before its answer
 	open   bool           // it can be joined, or could
+	hold   *storage.Hold  // of the purges since it began; nil if some were forgotten before, so that it can't go on
 	cancel context.CancelFunc
 	// slice is what is asked for, of the representation with this validator; its length is 0 if that
 	// is the whole. A negative start counts from the end. Both are guarded by flights.mu.
@@ -52,6 +54,7 @@ type flight struct {
 	dead      bool // canceled because nobody followed
 	err       error
 	fwdStatus int            // of the origin's answer; 0 without one
+	covered   bool           // the answer is one that a soft purge covers, of another edge: it is not stored
 	response  *http.Response // at declined, until the leader takes it; nil if there is nothing to pass on
 	entry     *entry         // at done
 	forLeader bool           // at done: entry is for nobody else
@@ -91,10 +94,6 @@ type interim struct {
 type follower struct {
 	flight *flight
 	off    int64 // guarded by flight.mu
-}
-
-func newFlight(key flightKey, h storage.Header) *flight {
-	return &flight{key: key, header: h, changed: make(chan struct{}), followers: 1, cancel: func() {}}
 }
 
 // change does something under the lock and wakes all that wait.

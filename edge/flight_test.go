@@ -389,7 +389,8 @@ func TestLastBytesWaitForTheStore(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	w := e.Store.Create(storage.Header{Key: "k", URL: "k"})
 	defer w.Close()
-	f := newFlight(flightKey{Key: "k"}, storage.Header{Key: "k"})
+	f := e.flights.alone(flightKey{Key: "k"}, storage.Header{Key: "k"})
+	defer f.hold.Release()
 	f.change(func() {
 		f.phase, f.body = streaming, body{length: 10, whole: 10, writer: w, readers: map[*follower]struct{}{}}
 	})

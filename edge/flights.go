@@ -34,22 +34,29 @@ type sliceKey struct {
 	validator string
 }
 
-// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight that was overtaken by a purge is not joined.
-func (fs *flights) join(key flightKey, h storage.Header) (f *flight, leads bool) {
+// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight
+// that was overtaken by a purge, of the URL or of tags that it has or will likely have, is not joined.
+func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
 		return f, false
 	}
-	f = newFlight(key, h)
-	f.open = true
+	f = fs.alone(key, h)
+	f.open, f.likely = true, likely
 	fs.byKey[key] = f
 	return f, true
 }
 
+// alone returns a flight that nobody else joins, which the caller leads.
+func (fs *flights) alone(key flightKey, h storage.Header) *flight {
+	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), changed: make(chan struct{}), followers: 1, cancel: func() {}}
+}
+
 // joinSlice is join for a slice: it returns a flight of a slice that has the byte at off, and else
 // leads one of a slice that ends where the next one begins that is under way.
-func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h storage.Header) (f *flight, leads bool) {
+func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h storage.Header,
+	likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range fs.slices[key] {
@@ -64,8 +71,8 @@ func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h s
 			slice = httpcache.Range{Start: end, Length: slice.Start + slice.Length - end}
 		}
 	}
-	f = newFlight(key.flightKey, h)
-	f.open, f.slice, f.validator = true, slice, key.validator
+	f = fs.alone(key.flightKey, h)
+	f.open, f.slice, f.validator, f.likely = true, slice, key.validator, likely
 	fs.slices[key] = append(fs.slices[key], f)
 	return f, true
 }
@@ -92,10 +99,15 @@ func (fs *flights) countLocked(f *flight, n int64) {
 	}
 }
 
+// board joins f, unless that has ended or may bring what was purged since it began, softly or not.
 func (f *flight) board(store *storage.Store) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dead || f.unstored || f.phase > streaming || store.Purged(f.header.Epoch, f.header.URL, f.body.born.tags) {
+	tags := f.likely
+	if f.phase == streaming {
+		tags = f.born.tags
+	}
+	if f.dead || f.unstored || f.phase > streaming || store.Overtaken(f.header.Epoch, f.header.URL, tags) {
 		return false
 	}
 	f.followers++
@@ -143,6 +155,13 @@ func (fs *flights) pays(f *flight) bool {
 	}
 	lacks := f.length - f.size
 	return f.size >= lacks || f.reads != "" && (lacks <= block || fs.readers.get(f.reads).earned() >= 0)
+}
+
+// drop ends a flight before it has begun. All that wait for it look up again.
+func (fs *flights) drop(f *flight) {
+	fs.land(f)
+	f.hold.Release()
+	f.change(func() { f.phase = done })
 }
 
 // land takes f out of the flights that can be joined.

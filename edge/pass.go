@@ -98,12 +98,14 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // ask sends requests to the origin, past all other edges.
 func (s *Server) ask(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
-		return s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true}, origin.ToOrigin)
+		resp, _, err := s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true}, origin.ToOrigin)
+		return resp, err
 	}
 }
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
+	x.covered = false
 	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
 }
 
@@ -147,6 +149,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
+			s.tellPurges(x, resp.Header)
 			if received == nil {
 				st.FwdStatus = resp.StatusCode
 			}
@@ -186,14 +189,18 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 		ResponseTime: head.ResponseTime}); !ok {
 		return // not for all that are served from the store
 	}
+	validated := false
 	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header), httpcache.VaryFields(have.Header["Vary"], x.r.Header))
 	for _, name := range []string{"Etag", "Last-Modified"} {
-		if v := head.Header.Get(name); v != "" && v != have.Header.Get(name) {
-			same = false
-		}
+		v := head.Header.Get(name)
+		same = same && (v == "" || v == have.Header.Get(name))
+		validated = validated || v != "" && v == have.Header.Get(name)
 	}
 	if v := head.Header.Get("Content-Length"); v != "" && v != strconv.FormatInt(have.length(), 10) {
 		same = false
+	}
+	if same && !validated && have.object.Stale {
+		return // nothing shows that it is still what was purged
 	}
 	var err error
 	if same {
@@ -202,7 +209,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, storage.ErrOvertaken) {
 		s.Log.Warn("a stored response can't be changed after a HEAD", "url", x.target.URL(), "error", err)
 	}
 }

@@ -218,6 +218,9 @@ func TestPurgeDuringFill(t *testing.T) {
 		{"tag", `{"tags":["t"]}`},
 		{"host", `{"hosts":["www.example"]}`},
 		{"all", `{"all":true}`},
+		{"soft url", `{"urls":["http://www.example/a"],"soft":true}`},
+		{"soft tag", `{"tags":["t"],"soft":true}`},
+		{"soft all", `{"all":true,"soft":true}`},
 	} {
 		for _, stage := range []string{"before the header", "in the body"} {
 			t.Run(c.name+" "+stage, func(t *testing.T) { purgeDuringFill(t, c.body, stage == "in the body") })

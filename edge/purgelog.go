@@ -292,8 +292,9 @@ func (s *Server) trusts() bool { return s.Purges == nil || s.Purges.InTouch() }
 func (s *Server) cutOff() bool { return s.Purges != nil && s.Purges.CutOff() }
 
 const (
-	// purgesField tells a peer which purges the answer has to know of, as "log sequence".
-	purgesField = "Kaiku-Purges"
+	// purgesField tells a peer which purges the answer has to know of, and in an answer which ones
+	// that knows of, as "log sequence".
+	purgesField = origin.PurgesField
 	// purgesMarkField is the mark of that position. Earlier versions know of none.
 	purgesMarkField = "Kaiku-Purges-Mark"
 )
@@ -307,12 +308,41 @@ func (s *Server) setPurges(h http.Header) {
 	}
 	// The store's own, which is never behind the epoch that what comes is stored with.
 	if p := s.Store.Position(); p.Log != 0 {
-		h.Set(purgesField, fmt.Sprintf("%d %d", p.Log, p.Seq))
-		h.Set(purgesMarkField, strconv.FormatUint(p.Mark, 10))
+		writePurges(h, p)
 	}
 }
 
-// purgesOf reads what setPurges wrote.
+// tellPurges notes in an answer to a peer up to where purges don't cover it. The peer stores only
+// what none covers that it has applied itself.
+func (s *Server) tellPurges(x *exchange, h http.Header) {
+	if !x.peer || s.Purges == nil {
+		return
+	}
+	p := x.position
+	if x.covered {
+		p = storage.Position{}
+	}
+	writePurges(h, p)
+}
+
+// lacksPurges reports whether the answer to a request is one of a peer that does not say that all
+// purges are before it that this edge had applied. Peers of an earlier version say nothing.
+func lacksPurges(asked, answered http.Header) bool {
+	if len(asked[purgesField]) == 0 || len(answered[purgesField]) == 0 {
+		return false
+	}
+	want, err1 := purgesOf(asked)
+	have, err2 := purgesOf(answered)
+	return err1 != nil || err2 != nil || !hasPurges(have, want)
+}
+
+// writePurges notes a position in the log, for another edge.
+func writePurges(h http.Header, p storage.Position) {
+	h.Set(purgesField, fmt.Sprintf("%d %d", p.Log, p.Seq))
+	h.Set(purgesMarkField, strconv.FormatUint(p.Mark, 10))
+}
+
+// purgesOf reads what writePurges wrote.
 func purgesOf(h http.Header) (storage.Position, error) {
 	number, seq, _ := strings.Cut(h.Get(purgesField), " ")
 	mark := h.Get(purgesMarkField)

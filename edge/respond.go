@@ -73,6 +73,7 @@ func (s *Server) respond(x *exchange, a reply) error {
 	for name, lines := range a.private {
 		h[name] = lines
 	}
+	s.tellPurges(x, h)
 	upstream := h["Cache-Status"]
 	if a.status.Hit {
 		upstream = nil // they had no part in this request
@@ -184,6 +185,7 @@ func contentRange(part httpcache.Range, size int64) string {
 // serveEntry answers from the store. It reports false, with nothing sent, if the body is not there any more.
 func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
 	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
+	x.covered = e.object.Stale
 	if e.size < 0 {
 		a.content = &objectContent{object: e.object}
 		return s.respond(x, a) == nil

@@ -21,22 +21,23 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 
 // fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
 // peer. Fields of the connection to the origin, and names that are none, are not to be stored or
-// passed on.
-func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.Stage) (*http.Response, error) {
+// passed on. covered says that the answer is of another edge, and is covered by a soft purge.
+func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response, covered bool, err error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
-	resp, err := site.Origin.Fetch(r.WithContext(ctx), a, stage)
+	resp, err = site.Origin.Fetch(r.WithContext(ctx), a, stage)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	covered = lacksPurges(r.Header, resp.Header)
 	err = cleanResponse(resp)
 	if resp.StatusCode < 100 { // net/http takes it, and can't send it
 		err = fmt.Errorf("the origin answered with the status %03d, which is none (RFC 9110, 15)", resp.StatusCode)
 	}
 	if err != nil {
 		resp.Body.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return resp, nil
+	return resp, covered, nil
 }
 
 // cleanInterim is called before those who pass an interim response on. Its end is that of its

@@ -113,7 +113,7 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	fi := http.Header{"Accept-Language": {"fi"}}
 	target := httpcache.Target{Secure: protocol() != "", Host: "www.example", Path: "/a"}
 	x := &exchange{r: &http.Request{Header: fi}, site: e.site, target: target, key: target.Key()}
-	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()})
+	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()}, nil)
 	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
 		t.Fatalf("leads %v, phase %v", leads, f.phase)
 	}

@@ -22,6 +22,9 @@ const (
 const (
 	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on: "shield" or "origin".
 	TierField = "Kaiku-Tier"
+	// PurgesField tells an edge which purges its answer has to know of, and in an answer which ones that
+	// knows of. Edges alone send it to each other.
+	PurgesField = "Kaiku-Purges"
 	// FailedField marks an error that an edge made itself because it got no answer or refused the request, with the reason. Peers see it alone.
 	FailedField = "Kaiku-Failed"
 )
@@ -95,5 +98,9 @@ func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, er
 			return nil, &timeoutError{"the origin did not answer another edge in time"}
 		}
 	}
-	return r.Origin.Fetch(req, a)
+	resp, err := r.Origin.Fetch(req, a)
+	if err == nil {
+		delete(resp.Header, PurgesField) // an origin has no say in it
+	}
+	return resp, err
 }
