@@ -98,3 +98,40 @@ func BenchmarkReplay(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkHeal measures how long purges are refused after three control nodes that were all cut off for 15 s can reach
+// each other again, and when the first has a connection to another one. Run it with -benchtime 5x.
+func BenchmarkHeal(b *testing.B) {
+	nodes, cut := apart(b, 3)
+	c := dial(b, nodes[:1], "hel1", RoleEdge)
+	appendPurge(b, c, 0)
+	var routes, purges []time.Duration
+	for b.Loop() {
+		for i := range nodes {
+			cut(i, true)
+		}
+		until(b, "all are alone", func() bool {
+			for _, n := range nodes {
+				if n.nats().NumRoutes() > 0 {
+					return false
+				}
+			}
+			return true
+		})
+		time.Sleep(15 * time.Second)
+		for i := range nodes {
+			cut(i, false)
+		}
+		healed := time.Now()
+		until(b, "two are connected", func() bool { return nodes[0].nats().NumRoutes() > 0 })
+		routes = append(routes, time.Since(healed))
+		appendPurge(b, c, len(routes))
+		purges = append(purges, time.Since(healed))
+	}
+	slices.Sort(routes)
+	slices.Sort(purges)
+	b.ReportMetric(routes[len(routes)/2].Seconds(), "route-median-s")
+	b.ReportMetric(purges[len(purges)/2].Seconds(), "purge-median-s")
+	b.ReportMetric(purges[len(purges)-1].Seconds(), "purge-max-s")
+	b.ReportMetric(0, "ns/op")
+}

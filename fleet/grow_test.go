@@ -153,7 +153,7 @@ func (c *control) among(nodes ...*control) {
 	}
 }
 
-func (c *control) restart(t *testing.T) {
+func (c *control) restart(t testing.TB) {
 	t.Helper()
 	c.stop()
 	c.start(t)

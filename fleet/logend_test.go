@@ -12,7 +12,7 @@ import (
 )
 
 // apart makes control nodes whose connections to each other can be cut.
-func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool)) {
+func apart(t testing.TB, n int) (nodes []*control, cut func(node int, cut bool)) {
 	t.Helper()
 	nodes = makeControl(t, t.TempDir(), n)
 	ways := make([][]*relay, n) // by from, to
@@ -53,7 +53,7 @@ func apart(t *testing.T, n int) (nodes []*control, cut func(node int, cut bool))
 // routesBy reports whether the connections that a node made to others go by its own relays, and
 // whether it has one to each of them. NATS tells nodes of each other, and one that is told before
 // its own connection is there makes one that goes another way.
-func routesBy(t *testing.T, c *control, ways []*relay) (own, all bool) {
+func routesBy(t testing.TB, c *control, ways []*relay) (own, all bool) {
 	t.Helper()
 	found, err := c.nats().Routez(nil)
 	if err != nil {
