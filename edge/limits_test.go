@@ -34,9 +34,14 @@ func TestBodyTakenBack(t *testing.T) {
 					}
 					clients.Go(func() {
 						defer sending.Close()
-						if resp, err := client.Do(r); err == nil {
+						resp, err := client.Do(r)
+						switch {
+						case err == nil:
 							t.Errorf("an answer: %s", resp.Status)
 							resp.Body.Close()
+						case ctx.Err() == nil:
+							t.Errorf("it never came: %v", err)
+							came <- struct{}{}
 						}
 					})
 				}
