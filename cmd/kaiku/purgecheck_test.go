@@ -27,7 +27,9 @@ import (
 const checkedPaths = 6
 
 // kindsOfCheck are the Cache-Control of the kinds.
-var kindsOfCheck = []string{"max-age=1000, must-revalidate", "max-age=1000", "max-age=1000, stale-while-revalidate=1000"}
+var kindsOfCheck = []string{
+	"max-age=1000, must-revalidate", "max-age=1000", "max-age=1000, stale-while-revalidate=1000",
+}
 
 // perPath is a version of each path.
 type perPath [checkedPaths]atomic.Int64
