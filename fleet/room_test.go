@@ -86,8 +86,8 @@ func TestFullDisk(t *testing.T) {
 	nodes := startControl(t, dir, 1)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, dial(t, nodes, "nyc1", RoleEdge), Position{})
-	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	until(t, "the edge is in touch", e.InTouch)
+	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	filler := fill(t, dir)
 	if _, err := c.Append(t.Context(), "full", "", 1); !errors.Is(err, ErrFull) || !errors.Is(err, ErrUnavailable) ||
 		!strings.Contains(err.Error(), "c1 has 0 MiB left") {
@@ -124,8 +124,8 @@ func TestFailedWrite(t *testing.T) {
 	nodes[0].start(t)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, dial(t, nodes, "nyc1", RoleEdge), Position{})
-	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	until(t, "the edge is in touch", e.InTouch)
+	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	filler := fill(t, dir)
 	server := nodes[0].nats()
 	big := strings.Repeat("x", 1<<20)
