@@ -59,6 +59,7 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 	if c, err = p.secure(ctx, own, addr, conf); err != nil {
 		return nil, err
 	}
+	own.stage.Store(connOpen)
 	b.spares.took(time.Since(began))
 	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
 		own.http2 = true
@@ -142,6 +143,7 @@ type conn struct {
 	stall  time.Duration
 	end    func()
 	unread chan struct{} // closed when there is nothing more to read
+	stage  atomic.Int32  // connHandshake, connOpen or connRead
 	over   func()        // closes it
 
 	keep    atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
@@ -152,6 +154,13 @@ type conn struct {
 	users   int  // requests that it has
 	crowded bool // it had several since it had none
 }
+
+// The stages of a connection.
+const (
+	connHandshake = iota // of TLS; without TLS it is over at once
+	connOpen             // nothing was read after the handshake
+	connRead             // the transport reads from it
+)
 
 func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 	p.mu.Lock()
@@ -168,6 +177,7 @@ func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 
 // Read reads on.
 func (c *conn) Read(b []byte) (int, error) {
+	c.stage.CompareAndSwap(connOpen, connRead)
 	n, err := c.Conn.Read(b)
 	if err != nil {
 		c.over()
@@ -177,7 +187,8 @@ func (c *conn) Read(b []byte) (int, error) {
 
 // Write writes, or fails if the server takes nothing for too long. A server that does not want the rest
 // of a body may answer and close the connection; the transport would take the failed write for the
-// outcome. So a write that meets the end waits until all that the server sent is read.
+// outcome. So a write that meets the end waits until all that the server sent is read. It does not wait
+// if nobody reads yet, as in a handshake, or when the transport begins HTTP/2.
 func (c *conn) Write(b []byte) (int, error) {
 	if c.retired.Load() {
 		return 0, errIdle
@@ -186,7 +197,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.Conn.Write(b)
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+	if (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && c.stage.Load() == connRead {
 		t := time.NewTimer(c.stall)
 		defer t.Stop()
 		select {
