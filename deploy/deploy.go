@@ -295,7 +295,7 @@ func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version, sum string
 	}
 }
 
-// isTimeout says whether an error is only that time ran out.
+// isTimeout reports whether an error is only that time ran out.
 func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

@@ -56,7 +56,7 @@ func (f *File) mode() uint32 {
 	return 0o644
 }
 
-// isText says whether a diff of the file is of use.
+// isText reports whether a diff of the file is of use.
 func (f *File) isText() bool {
 	return !f.Secret && len(f.Data) < 1<<20 && !bytes.ContainsRune(f.Data, 0)
 }
@@ -90,7 +90,7 @@ const (
 // off port 53 of all addresses.
 const noStub = "[Resolve]\nDNSStubListener=no\n"
 
-// needsPort53 says whether a node listens where systemd-resolved would.
+// needsPort53 reports whether a node listens where systemd-resolved would.
 func (s Service) needsPort53() bool {
 	return slices.ContainsFunc(s.Listen, func(l string) bool {
 		a, err := net.ResolveTCPAddr("tcp", l)

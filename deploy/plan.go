@@ -55,10 +55,10 @@ func (p *NodePlan) fleetSum() string {
 	return ""
 }
 
-// Nothing says whether the node is as it should be.
+// Nothing reports whether the node is as it should be.
 func (p *NodePlan) Nothing() bool { return p.Process == "" && len(p.Files) == 0 && p.Upload == 0 }
 
-// Nothing says whether all nodes are as they should be.
+// Nothing reports whether all nodes are as they should be.
 func (p *Plan) Nothing() bool {
 	if p.Control != nil && len(p.Control.Removes) > 0 {
 		return false

@@ -71,7 +71,7 @@ func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 	return append(out, d.batches(phases[Edge])...)
 }
 
-// noQuorum says whether too few control nodes run as that there is something to protect.
+// noQuorum reports whether too few control nodes run as that there is something to protect.
 func (d *Deploy) noQuorum(ctx context.Context, p *Plan) bool {
 	all, down := 0, 0
 	for i := range d.Nodes {

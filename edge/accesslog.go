@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// AccessLog writes a JSON object a line for the requests of clients, when they are answered. Lines are gathered and written a few times a second, so that no answer waits for a disk.
+// AccessLog writes a JSON object a line for the requests of clients, when they are answered. Lines
+// are gathered and written a few times a second, so that no answer waits for a disk.
 type AccessLog struct {
 	Out    io.Writer
 	Sample float64 // the part of requests that are logged, 0 to 1; 0 is 1
@@ -50,7 +51,7 @@ func (l *AccessLog) start(reg prometheus.Registerer) error {
 	return reg.Register(l.lost)
 }
 
-// samples says whether the next request is to be logged.
+// samples reports whether the next request is to be logged.
 func (l *AccessLog) samples() bool {
 	return l != nil && (l.Sample == 0 || l.Sample >= 1 || rand.Float64() < l.Sample)
 }

@@ -26,7 +26,8 @@ import (
 // maxPurgeBody bounds the JSON of a purge, in bytes.
 const maxPurgeBody = 4 << 20
 
-// PurgeRequest is the body of POST /v1/purge. URLs and prefixes are absolute; their scheme and port don't matter.
+// PurgeRequest is the body of POST /v1/purge. URLs and prefixes are absolute; their scheme and port
+// don't matter.
 type PurgeRequest struct {
 	URLs     []string `json:"urls,omitempty"`
 	Tags     []string `json:"tags,omitempty"`
@@ -51,7 +52,8 @@ type Status struct {
 	Traffic Traffic         `json:"traffic"`
 	Store   storage.Stats   `json:"store"`
 	Origins []origin.Status `json:"origins"` // of each site, and of the tiers of other edges
-	// Outages are the sites whose origin kept clients waiting in vain when it was asked last. What is stored for them is served stale at once.
+	// Outages are the sites whose origin kept clients waiting in vain when it was asked last. What
+	// is stored for them is served stale at once.
 	Outages []Outage `json:"outages,omitempty"`
 	// Certificates are those of the hosts that clients reach over TLS.
 	Certificates []certs.Status `json:"certificates,omitempty"`
@@ -218,7 +220,8 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) servePurge(w http.ResponseWriter, r *http.Request) {
-	// A browser can't send this type to another site without asking first, so that no web page purges through its visitor.
+	// A browser can't send this type to another site without asking first, so that no web page
+	// purges through its visitor.
 	if !isJSON(r.Header) {
 		writeJSON(w, http.StatusUnsupportedMediaType, errorResponse{"want Content-Type: application/json"})
 		return

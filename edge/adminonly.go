@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet, and tells of it. Of the Server's fields it needs Name, Admin,
-// Purges, Fleet, Registry and Log.
+// Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet,
+// and tells of it. Of the Server's fields it needs Name, Admin, Purges, Fleet, Registry and Log.
 type Admin struct{ *Server }
 
 // Listen binds the listener.

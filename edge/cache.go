@@ -11,8 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// maxFragments bounds the fragments of one response, whose list is written anew for each; the smallest
-// goes.
+// maxFragments bounds the fragments of one response, whose list is written anew for each; the
+// smallest goes.
 const maxFragments = 1024
 
 // maxVariants bounds the variants of one URI; the oldest goes of those that nobody hits.
@@ -32,7 +32,8 @@ func (e *entry) length() int64 {
 	return e.object.Size()
 }
 
-// cache is the store as requests see it: with variants and fragments, and with the keys that are not worth waiting for.
+// cache is the store as requests see it: with variants and fragments, and with the keys that are
+// not worth waiting for.
 type cache struct {
 	store *storage.Store
 
@@ -50,8 +51,9 @@ func newCache(store *storage.Store) *cache {
 	return &cache{store: store, seed: maphash.MakeSeed()}
 }
 
-// find returns what is stored for a request, and the key that it has or would have: where a URI has variants of which the request selects none, requests that
-// could select the same one have the same key.
+// find returns what is stored for a request, and the key that it has or would have: where a URI has
+// variants of which the request selects none, requests that could select the same one have the same
+// key.
 func (c *cache) find(key httpcache.Key, request http.Header) (e *entry, own httpcache.Key) {
 	o := c.store.Get(string(key))
 	if o == nil {
@@ -137,8 +139,8 @@ func (c *cache) outdated(key httpcache.Key, epoch uint64, url string, tags []str
 	return o != nil && o.Epoch() > epoch
 }
 
-// commit stores the body that was written to w as the response s, unless that is outdated. Where s has
-// Vary, it joins the variants of its URI.
+// commit stores the body that was written to w as the response s, unless that is outdated. Where s
+// has Vary, it joins the variants of its URI.
 func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
@@ -166,8 +168,9 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 	return err
 }
 
-// commitFragment stores the body that was written to w as a part of the representation that s, the header of a 206, speaks of. It joins the
-// fragments that are there if both have the same strong validator (RFC 9111, 3.4), else it replaces them.
+// commitFragment stores the body that was written to w as a part of the representation that s, the
+// header of a 206, speaks of. It joins the fragments that are there if both have the same strong
+// validator (RFC 9111, 3.4), else it replaces them.
 func (c *cache) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
@@ -204,8 +207,8 @@ func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, 
 	return &entry{o, r}, nil
 }
 
-// smallest is the place of the smallest fragment, or of one of the smallest, that has another key. It
-// looks at first from a place on.
+// smallest is the place of the smallest fragment, or of one of the smallest, that has another key.
+// It looks at first from a place on.
 func smallest(fragments []httpcache.Fragment, but httpcache.Key, from int) int {
 	best := -1
 	for i := range fragments {

@@ -124,7 +124,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// What version 0.1.0 stored with keys of its form, which a crafted path could have as well, is fetched again. What it stored whole is used.
+// What version 0.1.0 stored with keys of its form, which a crafted path could have as well, is
+// fetched again. What it stored whole is used.
 func TestOldStore(t *testing.T) {
 	e := newEdge(t, static("new", "Cache-Control: max-age=1000"))
 	origin := authorityOf("www.example")

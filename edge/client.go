@@ -54,7 +54,8 @@ type clientConn struct {
 	tunnel     atomic.Bool // it is no HTTP any more
 }
 
-// Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is acknowledged costs the client as much as the edge.
+// Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is
+// acknowledged costs the client as much as the edge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree && !c.tunnel.Load() {
@@ -113,7 +114,8 @@ func (c *client) ask(r *http.Request) int {
 	return size
 }
 
-// answered looks at how a request ended: a client that takes most of its requests back at once only costs (CVE-2023-44487), and its connection is ended.
+// answered looks at how a request ended: a client that takes most of its requests back at once only
+// costs (CVE-2023-44487), and its connection is ended.
 func (c *client) answered(r *http.Request, w *recorder, flooding prometheus.Counter) {
 	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || w.bytes >= resetBytes {
 		return

@@ -7,7 +7,8 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 )
 
-// cloudflareBodies are what the client sends. The fields are set one by one: the F of its root package, which does it in a line, comes with all of Cloudflare's API.
+// cloudflareBodies are what the client sends. The fields are set one by one: the F of its root
+// package, which does it in a line, comes with all of Cloudflare's API.
 func cloudflareBodies() map[string]cloudflare.CachePurgeParamsBodyUnion {
 	var files cloudflare.CachePurgeParamsBodyCachePurgeSingleFile
 	files.Files.Value, files.Files.Present = []string{"http://www.example/a"}, true

@@ -17,7 +17,8 @@ type cloudflarePurge struct {
 	Everything bool             `json:"purge_everything"`
 }
 
-// cloudflareFile is a URL, alone or with the request fields of one variant. All variants are purged.
+// cloudflareFile is a URL, alone or with the request fields of one variant. All variants are
+// purged.
 type cloudflareFile string
 
 // UnmarshalJSON takes both forms.

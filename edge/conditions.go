@@ -22,8 +22,8 @@ func (t *fetch) passConditions(client http.Header) {
 }
 
 // storable reports whether an answer may be stored, and if not, why. A 304 to the client's own
-// conditions never is. If what it is about could be, there is no reason, and the next request is for
-// the whole.
+// conditions never is. If what it is about could be, there is no reason, and the next request is
+// for the whole.
 func (t *fetch) storable(answer *httpcache.Stored) (ok bool, why string) {
 	if !t.conditions || answer.Status != http.StatusNotModified {
 		return t.site.Policy.Storable(t.client, answer)

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A client that has a private page already is not sent it again, and nor is the edge once it knows that the page is private.
+// A client that has a private page already is not sent it again, and nor is the edge once it knows
+// that the page is private.
 func TestConditionsOnPrivatePages(t *testing.T) {
 	const modified = "Wed, 25 Nov 2026 10:00:00 GMT"
 	for _, c := range []struct {

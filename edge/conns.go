@@ -85,7 +85,8 @@ func (c *conns) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// clientNetwork is what connections are counted by: an IPv4 address or an IPv6 /64; ok is false for loopback, which is not limited.
+// clientNetwork is what connections are counted by: an IPv4 address or an IPv6 /64; ok is false for
+// loopback, which is not limited.
 func clientNetwork(a net.Addr) (netip.Prefix, bool) {
 	var ip netip.Addr
 	switch a := a.(type) {
@@ -111,7 +112,8 @@ func networkOf(ip netip.Addr) (netip.Prefix, bool) {
 	return p, err == nil
 }
 
-// take counts a new connection, if there may be one more, and returns what takes it back. An idle one is closed if there is no other room.
+// take counts a new connection, if there may be one more, and returns what takes it back. An idle
+// one is closed if there is no other room.
 func (c *conns) take(a net.Addr) (release func(), ok bool) {
 	network, limited := clientNetwork(a)
 	oldest, ok, tell := c.place(network, limited)
@@ -139,7 +141,8 @@ func (c *conns) take(a net.Addr) (release func(), ok bool) {
 	}), true
 }
 
-// place finds a place for a connection: a free one, or that of the oldest that is idle. tell is whether a refusal is to be logged.
+// place finds a place for a connection: a free one, or that of the oldest that is idle. tell is
+// whether a refusal is to be logged.
 func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -276,7 +279,8 @@ func (c *conns) state(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// closeFresh ends the connections that never asked for anything, and are still as they were in before: browsers open such to have them ready, and http.Server waits 5 s for each when it shuts
+// closeFresh ends the connections that never asked for anything, and are still as they were in
+// before: browsers open such to have them ready, and http.Server waits 5 s for each when it shuts
 // down. It returns how much each of them has sent, for the next time.
 func (c *conns) closeFresh(before map[*clientConn]int64) map[*clientConn]int64 {
 	now := map[*clientConn]int64{}
@@ -307,7 +311,8 @@ func (c *conns) closeTunnels() {
 	}
 }
 
-// follow, begin, finish and forget do for a connection of HTTP/3, or of the hit lane, what ConnState does for others.
+// follow, begin, finish and forget do for a connection of HTTP/3, or of the hit lane, what
+// ConnState does for others.
 func (c *conns) follow(from *client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -339,7 +344,8 @@ func (c *conns) forget(from *client) {
 	c.setIdle(from, false)
 }
 
-// expire ends connections that have asked for nothing for long. Those of HTTP/1.1 and HTTP/2 end by themselves a little earlier; quic-go waits for the rest of a header block as long as its client
+// expire ends connections that have asked for nothing for long. Those of HTTP/1.1 and HTTP/2 end by
+// themselves a little earlier; quic-go waits for the rest of a header block as long as its client
 // sends pings.
 func (c *conns) expire(now time.Time) {
 	var old []*client

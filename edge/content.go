@@ -16,8 +16,9 @@ import (
 
 // content is where the bytes of a representation come from. It is for one request.
 type content interface {
-	// open readies a part that lies in the representation, so that what can fail does so before the header block is sent. A part of
-	// negative length goes to the end of a representation whose length isn't known.
+	// open readies a part that lies in the representation, so that what can fail does so before the
+	// header block is sent. A part of negative length goes to the end of a representation whose
+	// length isn't known.
 	open(ctx context.Context, part httpcache.Range) error
 	// copyTo sends the part that was opened.
 	copyTo(ctx context.Context, w http.ResponseWriter) error
@@ -106,13 +107,15 @@ func (c *flightContent) close() {
 	}
 }
 
-// fragmentContent is a representation of which fragments are stored. What lacks is fetched slice by slice, when its turn comes.
+// fragmentContent is a representation of which fragments are stored. What lacks is fetched slice by
+// slice, when its turn comes.
 type fragmentContent struct {
 	server *Server
 	x      *exchange
 	key    httpcache.Key // of the response
 	response
-	// flight, if there is one, is the fetch that the request itself led or joined, whose body is a fragment that is still coming.
+	// flight, if there is one, is the fetch that the request itself led or joined, whose body is a
+	// fragment that is still coming.
 	flight *flight
 
 	want  httpcache.Range // what is not sent yet
@@ -165,7 +168,8 @@ func (c *fragmentContent) next(ctx context.Context) error {
 	}
 }
 
-// probe joins or begins the flight of what lacks first of a part, if anything does, so that it is known whether the origin still has the representation.
+// probe joins or begins the flight of what lacks first of a part, if anything does, so that it is
+// known whether the origin still has the representation.
 func (c *fragmentContent) probe(ctx context.Context, part httpcache.Range) error {
 	for _, p := range httpcache.Plan(c.fragments, part) {
 		if p.Key != "" || c.flight != nil && p.Start >= c.flight.first && p.Start < c.flight.first+c.flight.length {
@@ -192,7 +196,8 @@ func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fr
 	return slices.DeleteFunc(slices.Clone(fragments), func(f httpcache.Fragment) bool { return c.gone[f.Key] })
 }
 
-// lacks looks again what is stored of the representation, and reports whether that is without a byte.
+// lacks looks again what is stored of the representation, and reports whether that is without a
+// byte.
 func (c *fragmentContent) lacks(at int64) bool {
 	o := c.server.Store.Get(string(c.key))
 	if o == nil || isVariants(o.Data()) {
@@ -229,7 +234,8 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
 }
 
-// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header block. It begins anew where the share of another client is used up; for its own it waits.
+// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header
+// block. It begins anew where the share of another client is used up; for its own it waits.
 func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight, error) {
 	alone := false
 	for range 4 {
@@ -245,7 +251,8 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 	return nil, origin.ErrShare
 }
 
-// joinOnce is join for one flight, which is left already if there is an error. An alone one is not for others.
+// joinOnce is join for one flight, which is left already if there is an error. An alone one is not
+// for others.
 func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool, err error) {
 	s, x := c.server, c.x
 	x.counts = true
@@ -334,8 +341,8 @@ func (c *fragmentContent) closePiece() {
 	}
 }
 
-// setRange makes a request one for a part. One that goes to the end of a representation of size bytes is
-// left open (RFC 9110, 14.1.2), and one of a negative start counts from there.
+// setRange makes a request one for a part. One that goes to the end of a representation of size
+// bytes is left open (RFC 9110, 14.1.2), and one of a negative start counts from there.
 func setRange(h http.Header, part httpcache.Range, size int64) {
 	if part.Start < 0 {
 		h.Set("Range", "bytes="+strconv.FormatInt(part.Start, 10))

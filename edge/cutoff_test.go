@@ -102,7 +102,8 @@ func TestCutOffPurgedMeanwhile(t *testing.T) {
 	}
 }
 
-// An edge that hears nothing of the others confirms what it has, as a purge may not have come, and goes on with it if the origin fails or says nothing.
+// An edge that hears nothing of the others confirms what it has, as a purge may not have come, and
+// goes on with it if the origin fails or says nothing.
 func TestCutOff(t *testing.T) {
 	const broken, silent = 1, 2
 	var state, conditional atomic.Int64

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What is under way when the edge ends is finished, by each protocol, and nothing is cut; idle connections don't hold it.
+// What is under way when the edge ends is finished, by each protocol, and nothing is cut; idle
+// connections don't hold it.
 func TestDrain(t *testing.T) {
 	plainOnly(t, "it has clients of all protocols")
 	release := make(chan struct{})

@@ -19,8 +19,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// lineOrigin is a server of HTTP/1.1 that is told what to do with each connection. It closes what it
-// took when the test ends.
+// lineOrigin is a server of HTTP/1.1 that is told what to do with each connection. It closes what
+// it took when the test ends.
 func lineOrigin(t testing.TB, serve func(c net.Conn, in *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,7 +66,8 @@ func readHead(in *bufio.Reader) (target, fields string, err error) {
 }
 
 // earlyOrigins are servers that answer with the status that a path names once they have a header
-// block, and read nothing of the body before. Each returns its URL, and changes the site to trust it.
+// block, and read nothing of the body before. Each returns its URL, and changes the site to trust
+// it.
 var earlyOrigins = map[string]func(t *testing.T) (string, func(*Server, *Site)){
 	"HTTP/1.1": func(t *testing.T) (string, func(*Server, *Site)) {
 		return rawEarly(t, "Content-Length: 3\r\n\r\nno\n", false), nil
@@ -241,8 +242,8 @@ func (e *testEdge) wantEarly(t *testing.T, protocol string, status int, expect b
 	}
 }
 
-// A client that waits to be told to send its body is told once when the origin wants it, and when the
-// origin says nothing of it.
+// A client that waits to be told to send its body is told once when the origin wants it, and when
+// the origin says nothing of it.
 func TestExpectation(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	echo := func(w http.ResponseWriter, r *http.Request) {

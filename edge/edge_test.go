@@ -35,7 +35,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// testEdge is an edge on loopback in front of one origin, with a client that reaches it under any name.
+// testEdge is an edge on loopback in front of one origin, with a client that reaches it under any
+// name.
 type testEdge struct {
 	*Server
 	t      testing.TB
@@ -45,7 +46,8 @@ type testEdge struct {
 	stop   func()       // ends Serve and closes the store; once
 }
 
-// newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what is started.
+// newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what
+// is started.
 func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *Site)) *testEdge {
 	t.Helper()
 	e := &testEdge{t: t}
@@ -110,7 +112,8 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	e.t.Cleanup(func() { e.stop() })
 }
 
-// newClient makes a client with connections of its own. It takes any host to the edge, and changes nothing on the way.
+// newClient makes a client with connections of its own. It takes any host to the edge, and changes
+// nothing on the way.
 func (e *testEdge) newClient() *http.Client { return e.newClientOf(protocol()) }
 
 // newClientOf makes a client of a protocol.
@@ -158,7 +161,8 @@ func (e *testEdge) trust() *tls.Config {
 	return &tls.Config{ServerName: "www.example", RootCAs: pool}
 }
 
-// protocol is that of the clients of tests: "" is HTTP/1.1, h1 that over TLS, h2 and h3. TestEveryProtocol runs all tests with each.
+// protocol is that of the clients of tests: "" is HTTP/1.1, h1 that over TLS, h2 and h3.
+// TestEveryProtocol runs all tests with each.
 func protocol() string { return os.Getenv("KAIKU_TEST_PROTOCOL") }
 
 // plainOnly skips a test that is about plain HTTP/1.1 when all are run with other protocols.
@@ -263,7 +267,8 @@ func (e *testEdge) do(r *http.Request) answer {
 	return answer{resp.StatusCode, resp.Header, string(body), err}
 }
 
-// get makes a request and waits until what it began is over: a client has the whole body a moment before it is stored.
+// get makes a request and waits until what it began is over: a client has the whole body a moment
+// before it is stored.
 func (e *testEdge) get(path string, fields ...string) answer {
 	e.t.Helper()
 	a := e.do(e.request(http.MethodGet, path, "", fields...))
@@ -289,7 +294,8 @@ func (a answer) wants(t *testing.T, status int, body string) {
 	}
 }
 
-// cacheStatus returns the parameters of this edge's member of Cache-Status: what has no value is "true".
+// cacheStatus returns the parameters of this edge's member of Cache-Status: what has no value is
+// "true".
 func (a answer) cacheStatus() map[string]string {
 	lines := a.header["Cache-Status"]
 	if len(lines) == 0 {
@@ -307,7 +313,7 @@ func (a answer) cacheStatus() map[string]string {
 	return params
 }
 
-// isHit says whether the answer came from the store alone.
+// isHit reports whether the answer came from the store alone.
 func (a answer) isHit() bool { return a.cacheStatus()["hit"] == "true" }
 
 func (a answer) number(t *testing.T, field string) int {

@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// What a visitor can find that all servers of an origin fail ejects none of them, over every protocol. One
-// that fails alone is ejected as ever.
+// What a visitor can find that all servers of an origin fail ejects none of them, over every
+// protocol. One that fails alone is ejected as ever.
 func TestOriginsOfFailingRequests(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	var broken atomic.Int64 // the server that is; 0 is none

@@ -11,8 +11,8 @@ import (
 
 // A client may wait to be told to send its body (Expect: 100-continue; RFC 9110, 10.1.1). The edge
 // passes the expectation on, and whoever reads the body tells the client: that is once the origin
-// wants it, or has not answered for a while (origin/sending.go). net/http does so at the first Read,
-// over HTTP/1.1 and HTTP/2; quic-go does not.
+// wants it, or has not answered for a while (origin/sending.go). net/http does so at the first
+// Read, over HTTP/1.1 and HTTP/2; quic-go does not.
 
 const continues = "100-continue"
 
@@ -30,8 +30,8 @@ func setExpectation(rec *recorder, r *http.Request, body any) {
 	}
 }
 
-// waitsHTTP2 reports whether net/http tells the client of a request over HTTP/2 to go on when it reads
-// the body. It removes the field, and has nothing else that says so.
+// waitsHTTP2 reports whether net/http tells the client of a request over HTTP/2 to go on when it
+// reads the body. It removes the field, and has nothing else that says so.
 func waitsHTTP2(body any) bool {
 	v := reflect.Indirect(reflect.ValueOf(body))
 	if v.Kind() != reflect.Struct {

@@ -16,7 +16,8 @@ type Explanation struct {
 	Objects []Explained `json:"objects"` // several if the URL has variants
 	// WhyNot says, where nothing is stored, why.
 	WhyNot string `json:"why_not,omitempty"`
-	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others failed since.
+	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others
+	// failed since.
 	LastFailure *origin.Failure `json:"last_failure,omitempty"`
 	// Servers are those that misses of the site are fetched from.
 	Servers []origin.ServerStatus `json:"servers"`
@@ -119,7 +120,8 @@ func (s *Server) explainEntry(site *Site, e *entry, fields []httpcache.VaryField
 	return []Explained{x}
 }
 
-// lifetimeHint tells how a response can be given a lifetime, if nobody gave it one and what is guessed is next to nothing.
+// lifetimeHint tells how a response can be given a lifetime, if nobody gave it one and what is
+// guessed is next to nothing.
 func lifetimeHint(e *entry, l httpcache.Lifetime) string {
 	if cc, _ := httpcache.ResponseDirectives(e.Header); l.Explicit || l.D >= time.Second || cc.NoCache {
 		return ""

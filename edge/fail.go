@@ -10,7 +10,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// failed answers a request whose fetch failed: with the stale response if there is one that may be used.
+// failed answers a request whose fetch failed: with the stale response if there is one that may be
+// used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
 	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
@@ -101,7 +102,9 @@ func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
 // originError is the reason of a failure that is an origin's own answer.
 const originError = "origin-error"
 
-// fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's fault. The log gets one line of a site and a reason in noteTime, as a server that is down fails all that is asked.
+// fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's
+// fault. The log gets one line of a site and a reason in noteTime, as a server that is down fails
+// all that is asked.
 func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err error) {
 	if clientFault(err) != 0 {
 		return

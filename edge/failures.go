@@ -10,7 +10,8 @@ import (
 // maxFailures is how many keys a failures remembers.
 const maxFailures = 1024
 
-// failures is how the last fetch of a key failed, of the keys that failed last. The zero value is ready.
+// failures is how the last fetch of a key failed, of the keys that failed last. The zero value is
+// ready.
 type failures struct {
 	mu    sync.Mutex
 	seed  maphash.Seed

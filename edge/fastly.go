@@ -25,7 +25,8 @@ func failFastly(w http.ResponseWriter, status int, text string) {
 	}{http.StatusText(status), text})
 }
 
-// fromNoPage refuses what a web page could send to an edge on its visitor's machine without asking that first. It matters where there are no tokens.
+// fromNoPage refuses what a web page could send to an edge on its visitor's machine without asking
+// that first. It matters where there are no tokens.
 func fromNoPage(w http.ResponseWriter, r *http.Request, fail failure) bool {
 	h := r.Header
 	if isJSON(h) || h.Get("Fastly-Key") != "" || h.Get("Authorization") != "" || r.Method == "PURGE" {
@@ -87,7 +88,8 @@ func (s *Server) serveFastlyAll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveFastlyURL purges the URL of PURGE http://host/path, PURGE /path with a Host, or POST /purge/host/path.
+// serveFastlyURL purges the URL of PURGE http://host/path, PURGE /path with a Host, or POST
+// /purge/host/path.
 func (s *Server) serveFastlyURL(w http.ResponseWriter, r *http.Request) {
 	if !fromNoPage(w, r, failFastly) {
 		return

@@ -39,8 +39,8 @@ type statusError struct{ status int }
 
 func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", e.status) }
 
-// errCovered says that another edge, which can't ask the origin either, has nothing better than what is
-// stored here.
+// errCovered says that another edge, which can't ask the origin either, has nothing better than
+// what is stored here.
 var errCovered = errors.New("another edge has only what a soft purge covers, as the origin fails")
 
 // errChanged says that an origin sent a part of another representation than the one that is served.
@@ -72,7 +72,8 @@ func (s *Server) start(f *flight, t *fetch) {
 	})
 }
 
-// trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110, 15.2).
+// trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110,
+// 15.2).
 func (f *flight) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
 		if status == http.StatusContinue {
@@ -122,7 +123,8 @@ func (s *Server) fly(f *flight, t *fetch) error {
 			s.confirm(f, t, answer)
 			return nil
 		}
-		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111, 4.3.4).
+		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111,
+		// 4.3.4).
 		t.have = nil
 		httpcache.RemoveConditions(t.request.Header)
 		return s.fly(f, t)
@@ -177,7 +179,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	return s.fill(f, t, resp, answer, httpcache.Range{Length: resp.ContentLength}, resp.ContentLength)
 }
 
-// isServerError says whether a status lets a stale response be used (RFC 5861, 4).
+// isServerError reports whether a status lets a stale response be used (RFC 5861, 4).
 func isServerError(status int) bool {
 	return status == 500 || status == 502 || status == 503 || status == 504
 }
@@ -226,8 +228,8 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	f.change(func() { f.phase, f.entry, f.forLeader = done, e, !shared })
 }
 
-// setSlice has a fetch ask for a slice of a representation of size bytes, or 0 if that isn't known. It
-// asks the server that the last slice came from first, as others may have another version.
+// setSlice has a fetch ask for a slice of a representation of size bytes, or 0 if that isn't known.
+// It asks the server that the last slice came from first, as others may have another version.
 func (s *Server) setSlice(t *fetch, slice httpcache.Range, size int64) {
 	setRange(t.request.Header, slice, size)
 	t.ask.Prefer = s.flights.readers.get(t.born.uri).server
@@ -276,7 +278,8 @@ func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *http
 // copyBuffers are what bodies are read into on their way, from origins and to clients.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// fill reads a body to the store, and to all that follow. part says which bytes of a representation of whole bytes it is.
+// fill reads a body to the store, and to all that follow. part says which bytes of a representation
+// of whole bytes it is.
 func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored, part httpcache.Range, whole int64) error {
 	defer resp.Body.Close()
 	fragment := part.Length != whole

@@ -40,8 +40,8 @@ type flight struct {
 	open   bool           // it can be joined, or could
 	hold   *storage.Hold  // of the purges since it began; nil if some were forgotten before, so that it can't go on
 	cancel context.CancelFunc
-	// slice is what is asked for, of the representation with this validator; its length is 0 if that
-	// is the whole. A negative start counts from the end. Both are guarded by flights.mu.
+	// slice is what is asked for, of the representation with this validator; its length is 0 if
+	// that is the whole. A negative start counts from the end. Both are guarded by flights.mu.
 	slice     httpcache.Range
 	validator string
 
@@ -59,8 +59,8 @@ type flight struct {
 	entry     *entry         // at done
 	forLeader bool           // at done: entry is for nobody else
 	interim   []interim      // that came so far
-	// reads is the key that the fetch counts for among readers, if a range was asked for, and counted
-	// how many bytes it counts.
+	// reads is the key that the fetch counts for among readers, if a range was asked for, and
+	// counted how many bytes it counts.
 	reads   httpcache.Key
 	counted int64
 	body
@@ -77,8 +77,9 @@ type body struct {
 	whole   int64 // length of the representation, -1 if unknown
 	size    int64 // of the body so far
 	writer  *storage.Writer
-	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew the store. The last tailSize bytes
-	// are in tail then, and the fill goes at the pace of the fastest of readers.
+	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew
+	// the store. The last tailSize bytes are in tail then, and the fill goes at the pace of the
+	// fastest of readers.
 	unstored bool
 	tail     []byte
 	readers  map[*follower]struct{}
@@ -113,7 +114,8 @@ func (f *flight) wake() {
 // maxInterim bounds the interim responses of one flight that are passed on.
 const maxInterim = 8
 
-// outcome waits for the header block or the flight's end. It calls interim for each interim response on the way.
+// outcome waits for the header block or the flight's end. It calls interim for each interim
+// response on the way.
 func (f *flight) outcome(ctx context.Context, interim func(status int, h http.Header)) (phase, error) {
 	for seen := 0; ; {
 		f.mu.Lock()
@@ -134,7 +136,8 @@ func (f *flight) outcome(ctx context.Context, interim func(status int, h http.He
 	}
 }
 
-// takeResponse gives the leader the response that can't be stored; its body is the leader's to close.
+// takeResponse gives the leader the response that can't be stored; its body is the leader's to
+// close.
 func (f *flight) takeResponse() *http.Response {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,7 +146,8 @@ func (f *flight) takeResponse() *http.Response {
 	return r
 }
 
-// follow begins to read the body at off, which counts from its own first byte. The caller calls unfollow in the end.
+// follow begins to read the body at off, which counts from its own first byte. The caller calls
+// unfollow in the end.
 func (f *flight) follow(off int64) *follower {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,7 +167,8 @@ func (r *follower) caughtUp() bool {
 	return r.off >= r.flight.size
 }
 
-// read returns the next bytes, as soon as there are any; caughtUp says that there are no more yet. The end is io.EOF.
+// read returns the next bytes, as soon as there are any; caughtUp says that there are no more yet.
+// The end is io.EOF.
 func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, err error) {
 	f := r.flight
 	for {
@@ -207,8 +212,9 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 	}
 }
 
-// append adds bytes that came from the origin. The last ones of a body of known length are not shown to followers before fill has stored it, so that a client that
-// has a response and asks again gets a hit.
+// append adds bytes that came from the origin. The last ones of a body of known length are not
+// shown to followers before fill has stored it, so that a client that has a response and asks again
+// gets a hit.
 func (f *flight) append(ctx context.Context, p []byte) error {
 	if !f.unstored { // only written by this goroutine
 		n, err := f.writer.Write(p)
@@ -265,7 +271,8 @@ func (f *flight) failure() error {
 	return errLost
 }
 
-// receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date (RFC 9110, 6.6.1) and a Via.
+// receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date
+// (RFC 9110, 6.6.1) and a Via.
 func (s *Server) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
 	h := resp.Header
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)

@@ -13,7 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// gated answers in steps: each part of the body is sent when the test says go, or when its channel is closed.
+// gated answers in steps: each part of the body is sent when the test says go, or when its channel
+// is closed.
 func gated(fields []string, parts ...string) (http.HandlerFunc, chan struct{}) {
 	step := make(chan struct{})
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -274,7 +275,8 @@ func TestOriginCutShort(t *testing.T) {
 	}
 }
 
-// A response that can't be stored goes to the leader; the others ask for themselves, at once and all at the same time.
+// A response that can't be stored goes to the leader; the others ask for themselves, at once and
+// all at the same time.
 func TestUncacheableReleasesWaiters(t *testing.T) {
 	const clients = 5
 	var asked, together atomic.Int64
@@ -384,7 +386,8 @@ func TestStalledBody(t *testing.T) {
 	}
 }
 
-// The last bytes of a body of known length are not shown before it is stored: not even to a follower that reads when the writer has them.
+// The last bytes of a body of known length are not shown before it is stored: not even to a
+// follower that reads when the writer has them.
 func TestLastBytesWaitForTheStore(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	w := e.Store.Create(storage.Header{Key: "k", URL: "k"})

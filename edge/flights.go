@@ -9,8 +9,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// flightKey is what a flight is found by. A request of a peer that is further on its way never follows one that is not, which might wait for that
-// peer.
+// flightKey is what a flight is found by. A request of a peer that is further on its way never
+// follows one that is not, which might wait for that peer.
 type flightKey struct {
 	httpcache.Key
 	stage origin.Stage
@@ -34,8 +34,9 @@ type sliceKey struct {
 	validator string
 }
 
-// join returns the flight of a key and whether the caller leads it, that is, has to start it. A flight
-// that was overtaken by a purge, of the URL or of tags that it has or will likely have, is not joined.
+// join returns the flight of a key and whether the caller leads it, that is, has to start it. A
+// flight that was overtaken by a purge, of the URL or of tags that it has or will likely have, is
+// not joined.
 func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -91,7 +92,8 @@ func (fs *flights) whole(f *flight) {
 	}
 }
 
-// countLocked has a fetch count as one of n bytes among what was asked for of its object. f.mu is held.
+// countLocked has a fetch count as one of n bytes among what was asked for of its object. f.mu is
+// held.
 func (fs *flights) countLocked(f *flight, n int64) {
 	if f.reads != "" && n != f.counted {
 		fs.readers.add(f.reads, 0, n-f.counted)
@@ -203,16 +205,16 @@ func (fs *flights) fetching(url string, n int) {
 	}
 }
 
-// has reports whether anything is being fetched for a URL: a variant, a slice, or what nobody may join
-// too.
+// has reports whether anything is being fetched for a URL: a variant, a slice, or what nobody may
+// join too.
 func (fs *flights) has(url string) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return fs.urls[url] > 0
 }
 
-// reaches reports whether there is a flight of a whole response that has, or will soon have, the byte at
-// off: one that is at most near before it. A negative off counts from the end.
+// reaches reports whether there is a flight of a whole response that has, or will soon have, the
+// byte at off: one that is at most near before it. A negative off counts from the end.
 func (fs *flights) reaches(key flightKey, off, near int64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

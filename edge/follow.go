@@ -11,7 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// follow joins or begins the flight of a key and answers with its outcome. It reports false if the request has to be looked up again.
+// follow joins or begins the flight of a key and answers with its outcome. It reports false if the
+// request has to be looked up again.
 func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
 	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
 	passes := s.cache.pass.get(string(x.key), time.Now()) != ""
@@ -144,8 +145,8 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	return s.serveEntry(x, e, st, e.Unvalidated())
 }
 
-// likelyTags are the tags that the answer to a request will have, as far as that is known: those of what
-// is to be validated, or of its host.
+// likelyTags are the tags that the answer to a request will have, as far as that is known: those of
+// what is to be validated, or of its host.
 func (x *exchange) likelyTags(have *entry) []string {
 	if have != nil {
 		return have.object.Tags()
@@ -153,10 +154,10 @@ func (x *exchange) likelyTags(have *entry) []string {
 	return tagsOf(http.Header{}, x.site, x.target)
 }
 
-// cannotShare reports whether others who ask for the same are not to wait for what comes of a request,
-// as each of them will need an answer of its own: the request has credentials and nothing is stored
-// that shows that these don't matter, or the last answer was an error. They would wait one after the
-// other.
+// cannotShare reports whether others who ask for the same are not to wait for what comes of a
+// request, as each of them will need an answer of its own: the request has credentials and nothing
+// is stored that shows that these don't matter, or the last answer was an error. They would wait
+// one after the other.
 func (s *Server) cannotShare(x *exchange, have *entry) bool {
 	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.cache.erred.get(string(x.key), time.Now()) != ""
 }
@@ -176,8 +177,8 @@ func (x *exchange) interim(status int, h http.Header) {
 	}
 }
 
-// landedMeanwhile ends a new flight at once if another one of its key landed between the look-up and the
-// join, so that an origin is asked only once, or if purges since the look-up are forgotten.
+// landedMeanwhile ends a new flight at once if another one of its key landed between the look-up
+// and the join, so that an origin is asked only once, or if purges since the look-up are forgotten.
 func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 	e, _ := s.cache.find(x.key, x.r.Header)
 	if f.hold != nil && (e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 && !e.covers(x.r)) {
@@ -204,7 +205,8 @@ func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own htt
 	}
 }
 
-// newFetch makes what f asks the origin, and gives f its end. It does not end with the client's request, as others may follow.
+// newFetch makes what f asks the origin, and gives f its end. It does not end with the client's
+// request, as others may follow.
 func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision, stage origin.Stage) *fetch {
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()

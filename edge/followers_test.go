@@ -13,8 +13,8 @@ import (
 
 func TestManyFollowersOfOneFill(t *testing.T) { followFill(t, 8<<20) }
 
-// followFill has 256 clients follow one fill, every eighth of them slow: each gets every byte, the first ones before the fill is half done,
-// from one request to the origin, and in little memory.
+// followFill has 256 clients follow one fill, every eighth of them slow: each gets every byte, the
+// first ones before the fill is half done, from one request to the origin, and in little memory.
 func followFill(t *testing.T, size int) {
 	const clients = 256
 	chunk := make([]byte, 1<<20)

@@ -22,7 +22,8 @@ var goServer = map[string]string{
 	"http2/8.1.2.2/2": "it answers 400 to TE with another value than trailers, as above",
 }
 
-// All of h2spec's cases pass on the listener for TLS, except those that the Go server is known to fail.
+// All of h2spec's cases pass on the listener for TLS, except those that the Go server is known to
+// fail.
 func TestH2Spec(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *Site) {

@@ -33,7 +33,8 @@ type handed struct {
 	closing   atomic.Bool // to be closed by who holds answering
 }
 
-// begin begins an answer of the lane while net/http has the connection; h is nil if it has not. It reports false if the connection is closed.
+// begin begins an answer of the lane while net/http has the connection; h is nil if it has not. It
+// reports false if the connection is closed.
 func (h *handed) begin() bool {
 	if h == nil {
 		return true
@@ -46,8 +47,9 @@ func (h *handed) begin() bool {
 	return true
 }
 
-// end ends it. It reports false if the connection was closed meanwhile: net/http closes it again when
-// its Read fails. Here it would wait for ever, as the lane answers inside of a read of the socket.
+// end ends it. It reports false if the connection was closed meanwhile: net/http closes it again
+// when its Read fails. Here it would wait for ever, as the lane answers inside of a read of the
+// socket.
 func (h *handed) end() bool {
 	if h == nil {
 		return true
@@ -64,13 +66,16 @@ func (h *handed) close() error {
 		return nil
 	}
 	h.own.lane.setLate(h.own, false)
-	// The close waits for a read of the socket to end, and an answer that begins inside of one waits for the lock.
+	// The close waits for a read of the socket to end, and an answer that begins inside of one
+	// waits for the lock.
 	h.answering.Unlock()
 	return h.Conn.Close()
 }
 
-// Read reads what the lane has read, and then on. Between requests the lane answers what is for it, if it can have the connection again; after a while without a request it has it again, by net/http
-// being told that the client has gone. While a request is answered, Read looks whether the client has gone.
+// Read reads what the lane has read, and then on. Between requests the lane answers what is for it,
+// if it can have the connection again; after a while without a request it has it again, by net/http
+// being told that the client has gone. While a request is answered, Read looks whether the client
+// has gone.
 func (h *handed) Read(p []byte) (int, error) {
 	if h.idle.Load() && h.alone && len(h.pending) == 0 {
 		if err := h.visit(); err != nil {
@@ -123,7 +128,8 @@ func (h *handed) take(rest laneRest) {
 	}
 }
 
-// peek reads what has come and leaves it there. The package's own recvfrom makes an address each time.
+// peek reads what has come and leaves it there. The package's own recvfrom makes an address each
+// time.
 func peek(fd int, p []byte) (int, error) {
 	n, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_PEEK, 0, 0)
 	if errno != 0 {
@@ -132,10 +138,12 @@ func peek(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// longestAlert is the length in bytes of a TLS record that no request fits in, while an alert does: as TLS 1.2 has it with CBC.
+// longestAlert is the length in bytes of a TLS record that no request fits in, while an alert does:
+// as TLS 1.2 has it with CBC.
 const longestAlert = 48
 
-// watch waits until the client goes, or an alert of TLS is there to be read. A next request stays where it is: net/http looks for the end of its client while it answers, and a quick client asks
+// watch waits until the client goes, or an alert of TLS is there to be read. A next request stays
+// where it is: net/http looks for the end of its client while it answers, and a quick client asks
 // again before it has stopped.
 func (h *handed) watch() error {
 	var gone error

@@ -21,32 +21,37 @@ type exchange struct {
 	w    *recorder
 	r    *http.Request
 	site *Site
-	// asked is what the client asked for, and target what of that the site doesn't ignore. The key is that of target.
+	// asked is what the client asked for, and target what of that the site doesn't ignore. The key
+	// is that of target.
 	asked, target httpcache.Target
 	key           httpcache.Key
 	// trailers says that the client takes trailers.
 	trailers bool
-	// peer says that it came from another edge of the fleet, which is trusted, and came at which stage it has to go on.
+	// peer says that it came from another edge of the fleet, which is trusted, and came at which
+	// stage it has to go on.
 	peer  bool
 	came  origin.Stage
 	epoch uint64 // the newest purge when what is stored was looked up
-	// position is what of the purge log was applied then, of a peer's request, and covered says that the
-	// answer is what a soft purge of that covers.
+	// position is what of the purge log was applied then, of a peer's request, and covered says
+	// that the answer is what a soft purge of that covers.
 	position storage.Position
 	covered  bool
-	// variant is the key of the variant that the request selects, once a flight that has not landed showed by what the URI varies.
+	// variant is the key of the variant that the request selects, once a flight that has not landed
+	// showed by what the URI varies.
 	variant httpcache.Key
-	// alone says that nobody else is to wait for what is fetched, as the client has its share of the requests to the origin.
+	// alone says that nobody else is to wait for what is fetched, as the client has its share of
+	// the requests to the origin.
 	alone bool
-	// failedAlong says that a flight which the request followed has failed, perhaps by what its leader sent.
+	// failedAlong says that a flight which the request followed has failed, perhaps by what its
+	// leader sent.
 	failedAlong bool
-	// counts says that what is sent counts for the object among readers, accounted how much did already,
-	// and asAsked that the origin sent just that.
+	// counts says that what is sent counts for the object among readers, accounted how much did
+	// already, and asAsked that the origin sent just that.
 	counts    bool
 	accounted int64
 	asAsked   bool
-	// open says that the body of a request over HTTP/2 or HTTP/3 had not ended when it was taken as one
-	// without a body.
+	// open says that the body of a request over HTTP/2 or HTTP/3 had not ended when it was taken as
+	// one without a body.
 	open bool
 	// held are flights that the request found on its way and will join.
 	held []*flight
@@ -150,7 +155,8 @@ func (s *Server) serve(x *exchange) {
 		return
 	}
 	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
-		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of which net/http does not tell.
+		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of
+		// which net/http does not tell.
 		w.Header().Set("Connection", "close")
 	}
 	if r.TLS == nil && !x.peer && s.Certificates.AnswerChallenge(w, r, x.asked.Host) {
@@ -197,7 +203,8 @@ func (s *Server) serveHealth(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, text)
 }
 
-// mayServe returns the status that a request with a target is refused with, and why; 0 if it is not.
+// mayServe returns the status that a request with a target is refused with, and why; 0 if it is
+// not.
 func (s *Server) mayServe(x *exchange) (status int, why string) {
 	fields := 0
 	for _, lines := range x.r.Header {
@@ -240,7 +247,7 @@ func (s *Server) tellRefusal(r *http.Request, status int, why string) {
 	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
 }
 
-// secure says whether the client's request came over TLS. A peer tells.
+// secure reports whether the client's request came over TLS. A peer tells.
 func (x *exchange) secure() bool {
 	if x.peer {
 		return x.r.Header.Get("X-Forwarded-Proto") == "https"
@@ -248,7 +255,8 @@ func (x *exchange) secure() bool {
 	return x.r.TLS != nil
 }
 
-// network is what the requests of a client to origins are counted by; zero if they are not. Those of a peer are counted where its clients are.
+// network is what the requests of a client to origins are counted by; zero if they are not. Those
+// of a peer are counted where its clients are.
 func (x *exchange) network() netip.Prefix {
 	if x.peer {
 		return netip.Prefix{}
@@ -258,8 +266,8 @@ func (x *exchange) network() netip.Prefix {
 	return network
 }
 
-// lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground moved: a damaged object, a
-// flight whose response is another variant.
+// lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground
+// moved: a damaged object, a flight whose response is another variant.
 func (s *Server) lookup(x *exchange) {
 	defer s.letGo(x)
 	directives := httpcache.RequestDirectives(x.r.Header)

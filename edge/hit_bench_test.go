@@ -15,7 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// BenchmarkHit is a hit over a kept connection of HTTP/1.1, with a client that allocates nothing: by the lane, by the ordinary path from the RAM tier, and from the disk.
+// BenchmarkHit is a hit over a kept connection of HTTP/1.1, with a client that allocates nothing:
+// by the lane, by the ordinary path from the RAM tier, and from the disk.
 func BenchmarkHit(b *testing.B) {
 	for _, c := range []struct {
 		name   string

@@ -107,7 +107,8 @@ func (a *attacker) drain() {
 	_, _ = io.Copy(io.Discard, a.conn)
 }
 
-// Floods of frames end their connection, cost little memory, and honest clients are served meanwhile.
+// Floods of frames end their connection, cost little memory, and honest clients are served
+// meanwhile.
 func TestHTTP2Floods(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	for _, c := range []struct {
@@ -228,7 +229,8 @@ func TestPatientFloods(t *testing.T) {
 			}
 			return a.many(1000, func() error { return a.WritePing(false, [8]byte{1}) })
 		}},
-		// An acknowledgement is sent in a record of its own, which over TLS 1.2 is large next to what comes.
+		// An acknowledgement is sent in a record of its own, which over TLS 1.2 is large next to
+		// what comes.
 		{"empty settings over TLS 1.2", tls.VersionTLS12, func(a *attacker) error { return a.many(1000, func() error { return a.WriteSettings() }) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

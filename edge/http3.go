@@ -20,10 +20,12 @@ import (
 
 const (
 	udpBuffer = 7 << 20 // bytes of the socket's buffers: a burst at 1 Gbit/s of 50 ms
-	// newQUIC is how many QUIC connections a second may begin, and at once, whose address is not validated. More have to come back with a token (RFC 9000, 8.1.2).
+	// newQUIC is how many QUIC connections a second may begin, and at once, whose address is not
+	// validated. More have to come back with a token (RFC 9000, 8.1.2).
 	newQUIC      = 200
 	newQUICBurst = 500
-	// unprovenConns is how many connections a client network has before its address has to be validated, so that forged ones can't use up what it may have.
+	// unprovenConns is how many connections a client network has before its address has to be
+	// validated, so that forged ones can't use up what it may have.
 	unprovenConns = 32
 )
 
@@ -46,7 +48,8 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		return nil, errors.Join(fmt.Errorf("%T is no UDP socket", packets), packets.Close())
 	}
 	setUDPBuffers(socket, s.Log)
-	// quic-go takes one key each. A token of another secret is as none, so that the client's address is validated again at worst.
+	// quic-go takes one key each. A token of another secret is as none, so that the client's
+	// address is validated again at worst.
 	reset, token := quic.StatelessResetKey(secretFor(s.Secrets[0], "quic stateless reset")), quic.TokenGeneratorKey(secretFor(s.Secrets[0], "quic tokens"))
 	q := &quicListener{socket: socket, tls: s.clientTLS(http3.NextProtoH3)}
 	q.tls.MinVersion = tls.VersionTLS13
@@ -81,7 +84,8 @@ func (q *quicListener) listen() (err error) {
 	return err
 }
 
-// setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process may, and says so if they are smaller.
+// setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process
+// may, and says so if they are smaller.
 func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -130,10 +134,12 @@ type http3Server struct {
 	ended  chan error
 }
 
-// goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the last packets of responses have to arrive, as nobody tells that they did.
+// goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the
+// last packets of responses have to arrive, as nobody tells that they did.
 const goneAfter = 2 * time.Second
 
-// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though they want nothing are not waited for. If ctx ends first, nothing is cut off before Close.
+// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though
+// they want nothing are not waited for. If ctx ends first, nothing is cut off before Close.
 func (h *http3Server) Shutdown(ctx context.Context) error {
 	quiet, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	h.giveUp, h.ended = giveUp, make(chan error, 1)
@@ -176,10 +182,11 @@ func (q *quicListener) close() error {
 	return errors.Join(err, q.transport.Close(), q.socket.Close())
 }
 
-// debugOnly takes what a library says as a matter of debugging: it is about clients, not about the edge.
+// debugOnly takes what a library says as a matter of debugging: it is about clients, not about the
+// edge.
 type debugOnly struct{ slog.Handler }
 
-// Enabled says whether debugging is logged.
+// Enabled reports whether debugging is logged.
 func (d debugOnly) Enabled(ctx context.Context, _ slog.Level) bool {
 	return d.Handler.Enabled(ctx, slog.LevelDebug)
 }

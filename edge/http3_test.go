@@ -79,7 +79,8 @@ func TestConnectionMigration(t *testing.T) {
 	}
 }
 
-// Beyond a rate of new connections, or some of one network, addresses have to be proved (Retry); clients that do get in.
+// Beyond a rate of new connections, or some of one network, addresses have to be proved (Retry);
+// clients that do get in.
 func TestRetryUnderLoad(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x"), 1)
@@ -140,7 +141,8 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A client that opens streams and does not finish its header block is given up; so is one that takes its requests back at once.
+// A client that opens streams and does not finish its header block is given up; so is one that
+// takes its requests back at once.
 func TestHTTP3Abuse(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1)
@@ -223,7 +225,8 @@ func (c *movedConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	return n, addr, err
 }
 
-// An edge that was started again, with the same secret, tells clients at once that their connections are gone (RFC 9000, 10.3).
+// An edge that was started again, with the same secret, tells clients at once that their
+// connections are gone (RFC 9000, 10.3).
 func TestStatelessReset(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	udp := func(e *testEdge) *net.UDPAddr {
@@ -244,7 +247,8 @@ func TestStatelessReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An answer shows that the handshake is over for both. Before that the client's packets begin with one of the handshake, of which another edge takes no notice.
+	// An answer shows that the handshake is over for both. Before that the client's packets begin
+	// with one of the handshake, of which another edge takes no notice.
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://www.example/a", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC 9111, 4.4).
+// An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC
+// 9111, 4.4).
 func TestInvalidation(t *testing.T) {
 	const paths = "/a /b /c?x=1 /other"
 	for _, c := range []struct {
@@ -68,7 +69,8 @@ func TestInvalidation(t *testing.T) {
 	}
 }
 
-// Keys and invalidation go by the host that the client asked for, though the origin is sent its own name.
+// Keys and invalidation go by the host that the client asked for, though the origin is sent its own
+// name.
 func TestOriginOfAnotherName(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "origin.example" || r.Header.Get("X-Forwarded-Host") != "www.example" {
@@ -94,7 +96,8 @@ func TestOriginOfAnotherName(t *testing.T) {
 	}
 }
 
-// A fetch that is under way when an unsafe method succeeds may have the old state: it is not used after.
+// A fetch that is under way when an unsafe method succeeds may have the old state: it is not used
+// after.
 func TestInvalidationDuringFill(t *testing.T) {
 	state := "old"
 	fetched, written := make(chan struct{}), make(chan struct{})
@@ -155,7 +158,8 @@ func TestInvalidationInACrowd(t *testing.T) {
 	}
 }
 
-// It makes no difference that nobody else may wait for that fetch, or that it is of a variant or a slice.
+// It makes no difference that nobody else may wait for that fetch, or that it is of a variant or a
+// slice.
 func TestInvalidationDuringOtherFills(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -13,19 +13,26 @@ import (
 	"time"
 )
 
-// The hit lane answers plain requests for what is in the RAM tier by itself, over HTTP/1.1, plain and over TLS: they are most of the work of an edge, and net/http takes longer for each than all the rest.
+// The hit lane answers plain requests for what is in the RAM tier by itself, over HTTP/1.1, plain
+// and over TLS: they are most of the work of an edge, and net/http takes longer for each than all
+// the rest.
 //
-// A connection is the lane's while it is new or idle, in a goroutine that holds no buffer. A request that the lane can't answer goes to net/http with the connection, byte for byte: a handed
-// connection. net/http reads that request and answers it. When it would wait for the next one, the lane answers in its place, and after a while without a request tells it that the client has gone: net/http
-// lets go of the connection, and the lane has it again. That is so only if net/http has read nothing but that one request, which had no body; else the connection stays with net/http to its end. A request that is only there in part is for
-// net/http too, which has the time limits for that.
+// A connection is the lane's while it is new or idle, in a goroutine that holds no buffer. A
+// request that the lane can't answer goes to net/http with the connection, byte for byte: a handed
+// connection. net/http reads that request and answers it. When it would wait for the next one, the
+// lane answers in its place, and after a while without a request tells it that the client has gone:
+// net/http lets go of the connection, and the lane has it again. That is so only if net/http has
+// read nothing but that one request, which had no body; else the connection stays with net/http to
+// its end. A request that is only there in part is for net/http too, which has the time limits for
+// that.
 //
 // What a request may be is in lanerequest.go, what the answer is in lanehit.go.
 
 const (
 	laneInput  = 8 << 10  // bytes of requests that are read at once, and the longest header block for the lane
 	laneOutput = 24 << 10 // bytes of an answer that are copied together, to be written at once
-	// laneQuiet is how long after its last request a connection is looked at again, as a client's end may have come with that; see serveTCP.
+	// laneQuiet is how long after its last request a connection is looked at again, as a client's
+	// end may have come with that; see serveTCP.
 	laneQuiet = time.Second
 )
 
@@ -99,7 +106,8 @@ func (l *lane) Close() error {
 // Addr is that of the listener.
 func (l *lane) Addr() net.Addr { return l.listener.Addr() }
 
-// serve takes connections until the listener is closed. Out of files or memory, it waits for a while, as net/http does.
+// serve takes connections until the listener is closed. Out of files or memory, it waits for a
+// while, as net/http does.
 func (l *lane) serve() error {
 	var delay time.Duration
 	for {
@@ -136,7 +144,7 @@ func (l *lane) serve() error {
 	}
 }
 
-// isShortage says whether an error goes by when others give something back.
+// isShortage reports whether an error goes by when others give something back.
 func isShortage(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
 		if errors.Is(err, e) {
@@ -221,7 +229,8 @@ type laneServer struct {
 	lane *lane
 }
 
-// drain has the connections of the lane end: those that have asked for something and wait at once, new ones when they have had a while to ask. What is asked meanwhile is for net/http.
+// drain has the connections of the lane end: those that have asked for something and wait at once,
+// new ones when they have had a while to ask. What is asked meanwhile is for net/http.
 func (l *lane) drain(ctx context.Context) {
 	l.draining.Store(true)
 	_ = l.listener.Close() // what it says is of no use any more

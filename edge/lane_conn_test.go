@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// Clients of kept connections that go on asking while the edge ends are told to close, and none loses a request: neither by hits nor by what is passed on.
+// Clients of kept connections that go on asking while the edge ends are told to close, and none
+// loses a request: neither by hits nor by what is passed on.
 func TestLaneDrains(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	for _, path := range []string{"/hit", "/pass"} {
@@ -115,7 +116,8 @@ func TestLaneSplit(t *testing.T) {
 	}
 }
 
-// Header blocks as long as the buffers, alone and after many short ones, are answered as by the ordinary path.
+// Header blocks as long as the buffers, alone and after many short ones, are answered as by the
+// ordinary path.
 func TestLaneSizes(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
@@ -136,7 +138,8 @@ func TestLaneSizes(t *testing.T) {
 	}
 }
 
-// A client that leaves while its miss is fetched is noticed, on a connection that net/http was handed.
+// A client that leaves while its miss is fetched is noticed, on a connection that net/http was
+// handed.
 func TestLaneClientLeaves(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	for _, secure := range []bool{false, true} {
@@ -194,7 +197,8 @@ func TestLaneCountsWhatIsSent(t *testing.T) {
 	}
 }
 
-// A connection that net/http gives back at once is the lane's, though the goroutine that handed it over comes to note that late.
+// A connection that net/http gives back at once is the lane's, though the goroutine that handed it
+// over comes to note that late.
 func TestLaneLeavesNothingOpen(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
@@ -224,8 +228,8 @@ func TestLaneLeavesNothingOpen(t *testing.T) {
 	}
 }
 
-// A connection that net/http closes while the lane answers on it, which it does inside of a read, is
-// closed when that read is over. The edge would wait for it otherwise when it ends.
+// A connection that net/http closes while the lane answers on it, which it does inside of a read,
+// is closed when that read is over. The edge would wait for it otherwise when it ends.
 func TestLaneClosedWhileItAnswers(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newEdge(t, static("x"))

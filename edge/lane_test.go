@@ -139,7 +139,8 @@ func laneRequest(r *rand.Rand) []byte {
 // lastRequest ends a connection.
 const lastRequest = "GET /a HTTP/1.1\r\nHost: www.example\r\nX-Kind: last\r\nConnection: close\r\n\r\n"
 
-// exchange sends a request, and after it lastRequest: at once, or when it is answered. It returns all that came.
+// exchange sends a request, and after it lastRequest: at once, or when it is answered. It returns
+// all that came.
 func (e *testEdge) exchange(t *testing.T, request []byte, secure, pipelined bool) []byte {
 	t.Helper()
 	addr := e.Addr().String()
@@ -341,7 +342,8 @@ func TestLaneAnswers(t *testing.T) {
 	}
 }
 
-// A connection goes to net/http with a request that is not for the lane, and comes back after it, but for one whose request had a body.
+// A connection goes to net/http with a request that is not for the lane, and comes back after it,
+// but for one whose request had a body.
 func TestLaneComesBack(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)

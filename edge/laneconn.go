@@ -167,7 +167,8 @@ func (c *laneConn) arm(now time.Time, wait time.Duration) error {
 	return err
 }
 
-// heard notes that something was asked for. It does not for each request: the deadline is for long after the last one, and those who asked lately are the last to make room for others.
+// heard notes that something was asked for. It does not for each request: the deadline is for long
+// after the last one, and those who asked lately are the last to make room for others.
 func (c *laneConn) heard(now time.Time) error {
 	if (c.quick || c.tls != nil && c.visited == nil && c.asked.Load()) && now.Sub(c.armed) < laneQuiet/2 {
 		return nil
@@ -180,9 +181,11 @@ func (c *laneConn) heard(now time.Time) error {
 	return c.arm(now, laneQuiet)
 }
 
-// serveTCP answers requests over plain HTTP. It waits in one call of the poller for as long as it goes on, so that a request costs a read and a write: a read that takes less than there is room for has
-// taken all, and the poller tells what comes later. But it tells nothing more of an end that came at the same time: that is looked for after the first request, which many clients send alone, and
-// laneQuiet after others.
+// serveTCP answers requests over plain HTTP. It waits in one call of the poller for as long as it
+// goes on, so that a request costs a read and a write: a read that takes less than there is room
+// for has taken all, and the poller tells what comes later. But it tells nothing more of an end
+// that came at the same time: that is looked for after the first request, which many clients send
+// alone, and laneQuiet after others.
 func (c *laneConn) serveTCP(rest *laneRest) error {
 	for {
 		var failed error
@@ -314,7 +317,8 @@ func (c *laneConn) serveTLS(rest *laneRest) error {
 	}
 }
 
-// answer answers the requests that data begins with. It returns what is for net/http, and whether that is one request alone (askOther).
+// answer answers the requests that data begins with. It returns what is for net/http, and whether
+// that is one request alone (askOther).
 func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, askKind, error) {
 	s := c.lane.server
 	for len(data) > 0 {
@@ -373,7 +377,8 @@ func (c *laneConn) send(head, body []byte) (int, error) {
 	return c.sendTCP(head, body)
 }
 
-// sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as the ordinary path waits.
+// sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as
+// the ordinary path waits.
 func (c *laneConn) sendTCP(head, body []byte) (int, error) {
 	total, before := len(head)+len(body), len(head)
 	var n int
@@ -411,7 +416,8 @@ func (c *laneConn) sendTLS(head, body []byte) (int, error) {
 	return max(n-before, 0), err
 }
 
-// wait writes p, a part of what is held in memory so long, which the client may take its time for; it is no idle connection meanwhile.
+// wait writes p, a part of what is held in memory so long, which the client may take its time for;
+// it is no idle connection meanwhile.
 func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
 	s := c.lane.server
 	c.busy.Store(true)

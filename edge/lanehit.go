@@ -12,7 +12,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that come the same way (plain or TLS).
+// laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that
+// come the same way (plain or TLS).
 type laneHit struct {
 	site     *Site
 	entry    *entry
@@ -56,7 +57,8 @@ func (s *Server) laneSite(host []byte, secure bool, serverName string, last *lan
 	return last
 }
 
-// findHit finds what answers a request at once, and the key of its URI; nil if that is for the ordinary path to find out. What it decides is what lookup decides for such a request.
+// findHit finds what answers a request at once, and the key of its URI; nil if that is for the
+// ordinary path to find out. What it decides is what lookup decides for such a request.
 func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, httpcache.Key) {
 	if at.site == nil || !s.trusts() || s.cutOff() {
 		return nil, ""
@@ -140,7 +142,8 @@ func (q *ask) first(name string) string {
 	return ""
 }
 
-// newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as they are until they are stale.
+// newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
+// they are until they are stale.
 func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || e.object.Body() == nil || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
@@ -188,7 +191,7 @@ func (h *laneHit) fresh(now time.Time) (age, ttl time.Duration) {
 	return age, h.lifetime - age
 }
 
-// notModified says whether the answer to a conditional request is 304.
+// notModified reports whether the answer to a conditional request is 304.
 func (h *laneHit) notModified(q *ask) bool {
 	if !q.conditional {
 		return false

@@ -8,8 +8,10 @@ import "bytes"
 //	target  = "/" *( unreserved / sub-delims / ":" / "@" / "/" / "?" / "%" HEXDIG HEXDIG )
 //	field   = token ":" *( SP / HTAB ) *( SP / HTAB / VCHAR / obs-text )
 //
-// The target does not go on with "/", "." or "%", which may be an authority, the edge's own paths, or either of them encoded. There is one Host field, of letters, digits, "-", "." and ":". A
-// Connection field says keep-alive. Of the fields that say how a request is to be answered there is none but those of conditions; see fieldUse.
+// The target does not go on with "/", "." or "%", which may be an authority, the edge's own paths,
+// or either of them encoded. There is one Host field, of letters, digits, "-", "." and ":". A
+// Connection field says keep-alive. Of the fields that say how a request is to be answered there is
+// none but those of conditions; see fieldUse.
 
 // askKind is what the lane can do with the bytes that it has.
 type askKind int
@@ -109,7 +111,8 @@ func targetLength(b []byte) int {
 	return len(b)
 }
 
-// readField reads the field line that b begins with, and returns its length in bytes with the end of the line; 0 if it is none.
+// readField reads the field line that b begins with, and returns its length in bytes with the end
+// of the line; 0 if it is none.
 func readField(b []byte) (name, value []byte, n int) {
 	i := 0
 	for i < len(b) && b[i] < 0x80 && asciiClass[b[i]]&inToken != 0 {
@@ -143,7 +146,8 @@ const (
 	useBody                       // there may be a body, or another protocol comes
 )
 
-// useOf looks at all fields that the ordinary path looks at in a request that it answers from the store.
+// useOf looks at all fields that the ordinary path looks at in a request that it answers from the
+// store.
 func useOf(name []byte) fieldUse {
 	var lower [20]byte
 	if len(name) > len(lower) {
@@ -170,7 +174,7 @@ func useOf(name []byte) fieldUse {
 	return useNone
 }
 
-// isPlainHost says whether a Host is of a form that nobody reads in two ways.
+// isPlainHost reports whether a Host is of a form that nobody reads in two ways.
 func isPlainHost(b []byte) bool {
 	for _, c := range b {
 		if c >= 0x80 || asciiClass[c]&inHost == 0 {

@@ -52,8 +52,8 @@ type requestBody struct {
 	// release takes back what counts of it as parked; nil if nothing does.
 	release func()
 	closed  atomic.Bool // nobody is to read any more
-	// proceed tells a client that waits for it to send the body (RFC 9110, 10.1.1), when the body is
-	// first read; nil if the server of the request does so.
+	// proceed tells a client that waits for it to send the body (RFC 9110, 10.1.1), when the body
+	// is first read; nil if the server of the request does so.
 	proceed func()
 	told    atomic.Bool // the client was told
 
@@ -146,7 +146,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checkLength has the last bytes of a body of known length wait until it has ended: no origin is to get a whole request of which more comes (RFC 9113, 8.1.1).
+// checkLength has the last bytes of a body of known length wait until it has ended: no origin is to
+// get a whole request of which more comes (RFC 9113, 8.1.1).
 func (b *requestBody) checkLength(n int, err error) (int, error) {
 	b.missing -= int64(n)
 	var more [1]byte
@@ -173,16 +174,16 @@ func (b *requestBody) setDeadline(t time.Time) {
 	}
 }
 
-// Close has nobody begin to read any more. What is below is the server's to close, once the answer is
-// out: over HTTP/1 that waits for a Read, and so for the client.
+// Close has nobody begin to read any more. What is below is the server's to close, once the answer
+// is out: over HTTP/1 that waits for a Read, and so for the client.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
 	return nil
 }
 
-// answer is called when the answer with a header begins. Over HTTP/1 one that comes before the end of
-// the body does not wait for that, and the connection ends with it, so that nothing of the body is
-// taken for a request.
+// answer is called when the answer with a header begins. Over HTTP/1 one that comes before the end
+// of the body does not wait for that, and the connection ends with it, so that nothing of the body
+// is taken for a request.
 func (b *requestBody) answer(h http.Header) {
 	b.begun.Store(true)
 	if !b.drained || b.whole.Load() {
@@ -207,8 +208,8 @@ func (b *requestBody) answered() {
 	b.control = nil
 }
 
-// linger reads what comes after an answer that the client has whole: a connection that is closed with
-// bytes unread is reset, and the answer may be lost with it (RFC 9112, 9.6).
+// linger reads what comes after an answer that the client has whole: a connection that is closed
+// with bytes unread is reset, and the answer may be lost with it (RFC 9112, 9.6).
 func (b *requestBody) linger() {
 	if !b.drained || b.whole.Load() {
 		return

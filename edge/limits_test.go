@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A client that takes its request back while the edge waits for more of its body: what reads the body for the origin may outlive the request.
+// A client that takes its request back while the edge waits for more of its body: what reads the
+// body for the origin may outlive the request.
 func TestBodyTakenBack(t *testing.T) {
 	for _, protocol := range []string{"h2", "h3"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -75,7 +76,8 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// What reads a body after its request was answered sets no deadlines: the controller is not the request's any more.
+// What reads a body after its request was answered sets no deadlines: the controller is not the
+// request's any more.
 func TestBodyReadAfterAnswer(t *testing.T) {
 	w := &deadlines{}
 	_, b := (&Server{}).watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w))

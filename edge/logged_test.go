@@ -56,7 +56,8 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 	}
 }
 
-// What says that the log lost purges makes everything stale, and is no purge of a node that may purge one site.
+// What says that the log lost purges makes everything stale, and is no purge of a node that may
+// purge one site.
 func TestLostPurges(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))

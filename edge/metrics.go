@@ -175,7 +175,8 @@ func newMetrics(reg prometheus.Registerer, store *storage.Store, pools func() []
 	return m, nil
 }
 
-// counters are those of requests of one kind, found once: to find them by their labels costs more than to count.
+// counters are those of requests of one kind, found once: to find them by their labels costs more
+// than to count.
 type counters struct {
 	requests, bytes prometheus.Counter
 	seconds         prometheus.Observer

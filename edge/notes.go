@@ -11,9 +11,9 @@ const (
 	maxNotes = 1 << 16
 )
 
-// notes remember something about keys for noteTime. They keep hashes of keys, which clients choose, so
-// that maxNotes of them are some 8 MB at most. Two keys of one hash, which nobody can look for without
-// the seed, would share a note. The zero value is ready.
+// notes remember something about keys for noteTime. They keep hashes of keys, which clients choose,
+// so that maxNotes of them are some 8 MB at most. Two keys of one hash, which nobody can look for
+// without the seed, would share a note. The zero value is ready.
 type notes struct {
 	mu   sync.Mutex
 	seed maphash.Seed // set with m

@@ -47,7 +47,8 @@ func openDocument(t *testing.T, e *testEdge, fields ...string) *document {
 	return &d
 }
 
-// check says where a value is not what a schema says. It knows what of JSON Schema the document uses.
+// check says where a value is not what a schema says. It knows what of JSON Schema the document
+// uses.
 func (d *document) check(at string, s schema, v any) []string {
 	if name, ok := s["$ref"].(string); ok {
 		ref, ok := d.Components.Schemas[strings.TrimPrefix(name, "#/components/schemas/")]

@@ -14,7 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// A pool that has as much to do as it may: a stale response if there is one, else 503 with Retry-After.
+// A pool that has as much to do as it may: a stale response if there is one, else 503 with
+// Retry-After.
 func TestBusyOrigin(t *testing.T) {
 	enter, leave := make(chan struct{}, 1), make(chan struct{})
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +47,8 @@ func TestBusyOrigin(t *testing.T) {
 	got.wants(t, 200, "stored")
 }
 
-// All servers down: what is stored goes on, with the right Cache-Status; what is not is 502, or 504 where nothing answers in time.
+// All servers down: what is stored goes on, with the right Cache-Status; what is not is 502, or 504
+// where nothing answers in time.
 func TestOriginsDown(t *testing.T) {
 	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`), func(_ *Server, s *Site) {
 		s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
@@ -135,7 +137,8 @@ func TestOriginKilledUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-// An error of the origin is passed on, but the key is none of those that can't be stored: later requests wait for each other again.
+// An error of the origin is passed on, but the key is none of those that can't be stored: later
+// requests wait for each other again.
 func TestErrorsAreNoReasonToPass(t *testing.T) {
 	bad := true
 	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {

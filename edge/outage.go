@@ -11,8 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// slowFailure is how long a fetch that fails keeps its client waiting before that is remembered. One
-// that fails sooner costs its client nothing, and finds out soonest that the origin is back.
+// slowFailure is how long a fetch that fails keeps its client waiting before that is remembered.
+// One that fails sooner costs its client nothing, and finds out soonest that the origin is back.
 const slowFailure = time.Second
 
 // Outage is a site whose origin did not answer when it was asked last, and kept clients waiting.
@@ -81,8 +81,8 @@ const (
 	slowSilent = "did not answer"
 )
 
-// waitedInVain remembers a fetch that kept its client waiting and failed, so that those who come next
-// need not wait for the same.
+// waitedInVain remembers a fetch that kept its client waiting and failed, so that those who come
+// next need not wait for the same.
 func (s *Server) waitedInVain(site *Site, key httpcache.Key, err error, waited time.Duration) {
 	f := origin.FailureOf(err, time.Now())
 	switch {
@@ -97,8 +97,8 @@ func (s *Server) waitedInVain(site *Site, key httpcache.Key, err error, waited t
 	}
 }
 
-// isFailing reports whether the origin is known to keep who asks for this waiting, and to fail then,
-// and what is stored may be used in place of that. One request goes on asking.
+// isFailing reports whether the origin is known to keep who asks for this waiting, and to fail
+// then, and what is stored may be used in place of that. One request goes on asking.
 func (s *Server) isFailing(x *exchange, d httpcache.Decision) bool {
 	if !d.StaleIfDown {
 		return false

@@ -64,7 +64,8 @@ func (e *testEdge) status() (st Status) {
 	return st
 }
 
-// The first who waits in vain for an origin that hangs is the last: others get what is stored at once, while one request for each URL goes on asking.
+// The first who waits in vain for an origin that hangs is the last: others get what is stored at
+// once, while one request for each URL goes on asking.
 func TestOriginThatHangs(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
 	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = slowFailure + 100*time.Millisecond })
@@ -129,7 +130,8 @@ func TestOriginThatHangsForTheImpatient(t *testing.T) {
 	}
 }
 
-// What must be validated is not served stale, however long that takes; and errors that come at once are asked for each time.
+// What must be validated is not served stale, however long that takes; and errors that come at once
+// are asked for each time.
 func TestNoMemoryOfFailure(t *testing.T) {
 	for _, c := range []struct {
 		name, cc string

@@ -10,7 +10,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// heldOrigin answers with its version, and holds the answers to some requests back after it was chosen.
+// heldOrigin answers with its version, and holds the answers to some requests back after it was
+// chosen.
 type heldOrigin struct {
 	version atomic.Int64
 	fields  []string

@@ -18,8 +18,8 @@ func (s *Server) panicked(where string, panicked any, attrs ...any) {
 	s.Log.Error("panic in "+where+": this is a fault of Kaiku; please report it", append(attrs, "panic", panicked, "stack", string(debug.Stack()))...)
 }
 
-// recovered is deferred by what answers a request. A request that panics gets 500, or is cut off if its
-// response has begun. http.ErrAbortHandler is how handlers cut a response off, and no fault.
+// recovered is deferred by what answers a request. A request that panics gets 500, or is cut off if
+// its response has begun. http.ErrAbortHandler is how handlers cut a response off, and no fault.
 func (s *Server) recovered(x *exchange) {
 	p := recover()
 	if p == nil {
@@ -40,8 +40,8 @@ func (s *Server) recovered(x *exchange) {
 	s.fail(x, http.StatusInternalServerError, httpcache.Status{Detail: "internal-error"})
 }
 
-// guard answers with h, whose clients have to go on sending bodies that they have begun. If it panics,
-// the answer is 500. It is for handlers that write their answer at once.
+// guard answers with h, whose clients have to go on sending bodies that they have begun. If it
+// panics, the answer is 500. It is for handlers that write their answer at once.
 func (s *Server) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -29,8 +29,9 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// A panic ends one request with 500, is logged as an error with its stack, and is counted. Here a site
-// without a pool of servers makes the edge panic: of a POST in its handler, of a GET in the fetch.
+// A panic ends one request with 500, is logged as an error with its stack, and is counted. Here a
+// site without a pool of servers makes the edge panic: of a POST in its handler, of a GET in the
+// fetch.
 func TestPanics(t *testing.T) {
 	var log syncBuffer
 	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *Site) {

@@ -5,11 +5,12 @@ import (
 	"sync"
 )
 
-// A body that a client sends over HTTP/2 or HTTP/3 waits in the edge's memory until the origin takes it:
-// as much as the windows of its request and of its connection let in. A client network may have 1,024
-// connections, so what their windows may hold is bounded for each network, and in all. It counts from
-// the first byte of a body, or from the header block if that tells the length, to the last byte that is
-// read of it, or the end of the request. Over HTTP/1.1 the socket holds what is not read.
+// A body that a client sends over HTTP/2 or HTTP/3 waits in the edge's memory until the origin
+// takes it: as much as the windows of its request and of its connection let in. A client network
+// may have 1,024 connections, so what their windows may hold is bounded for each network, and in
+// all. It counts from the first byte of a body, or from the header block if that tells the length,
+// to the last byte that is read of it, or the end of the request. Over HTTP/1.1 the socket holds
+// what is not read.
 const (
 	maxParked          = 1 << 30 // bytes in all
 	maxParkedOfNetwork = 64 << 20
@@ -36,8 +37,9 @@ func (s *Server) park(x *exchange, from *client) (release func(), status int, wh
 	return func() {}, 0, ""
 }
 
-// park counts what may wait of a request's body of a length, which is -1 if it is not known. It returns what takes that back, and if it is too much
-// the status that the request is refused with, and why.
+// park counts what may wait of a request's body of a length, which is -1 if it is not known. It
+// returns what takes that back, and if it is too much the status that the request is refused with,
+// and why.
 func (u *underWay) park(from *client, proto int, length int64) (release func(), status int, why string) {
 	size, connection := int64(http2RequestWindow), int64(http2ConnectionWindow)
 	if proto == 3 {

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// What the bodies of a client network may hold of the edge's memory is bounded; others may send theirs.
+// What the bodies of a client network may hold of the edge's memory is bounded; others may send
+// theirs.
 func TestParkedBodies(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	t.Parallel()

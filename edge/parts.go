@@ -23,8 +23,8 @@ const (
 // noSize is larger than any representation, and even half of it is.
 const noSize = int64(1) << 60
 
-// plan decides how to fetch for a request for a range of what is not stored, or in fragments, and which
-// slice. A slice that counts from the end has a negative start.
+// plan decides how to fetch for a request for a range of what is not stored, or in fragments, and
+// which slice. A slice that counts from the end has a negative start.
 func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
 	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(string(x.key), now) != "" {
@@ -64,8 +64,8 @@ func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.
 	return slice, asSlice
 }
 
-// planUnjoinable is plan for a representation whose parts can't be joined. It is fetched whole if what
-// clients read of it pays for that, and this one need not wait for long.
+// planUnjoinable is plan for a representation whose parts can't be joined. It is fetched whole if
+// what clients read of it pays for that, and this one need not wait for long.
 func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
 	if len(ranges) == 0 {
 		return asAsked
@@ -99,8 +99,8 @@ func (s *Server) sliceFor(x *exchange, fragments []httpcache.Fragment, want http
 	return httpcache.Slice(fragments, want, min(block, slice), slice, limit)
 }
 
-// toEnd reports whether a request is for all up to the end, which says nothing of how much of that is
-// going to be read.
+// toEnd reports whether a request is for all up to the end, which says nothing of how much of that
+// is going to be read.
 func toEnd(h http.Header) bool {
 	field := h["Range"]
 	if len(field) != 1 {
@@ -144,7 +144,8 @@ func (s *Server) letGo(x *exchange) {
 	x.held = nil
 }
 
-// cutPart makes of a slice that can't be stored the response to a request for a part of it. It reports false if the slice has not all of that.
+// cutPart makes of a slice that can't be stored the response to a request for a part of it. It
+// reports false if the slice has not all of that.
 func cutPart(resp *http.Response, field string) bool {
 	have, size, ok := httpcache.ParseContentRange(resp.Header)
 	if !ok {

@@ -20,7 +20,7 @@ import (
 // cdnLoop is where each edge on the way writes itself down (RFC 8586).
 const cdnLoop = "Cdn-Loop"
 
-// loops says whether a request was here before.
+// loops reports whether a request was here before.
 func (s *Server) loops(h http.Header) bool {
 	for _, line := range h[cdnLoop] {
 		if strings.Contains(line, s.loopID) {
@@ -30,7 +30,8 @@ func (s *Server) loops(h http.Header) bool {
 	return false
 }
 
-// setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin. A peer has written them already.
+// setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin. A
+// peer has written them already.
 func (s *Server) setForwarded(h http.Header, x *exchange) {
 	r := x.r
 	if _, ok := h["User-Agent"]; !ok {
@@ -62,7 +63,8 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+x.target.Authority()+`"`)
 }
 
-// lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it did.
+// lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it
+// did.
 func (s *Server) lastHop(x *exchange) bool {
 	left, err := strconv.ParseUint(x.r.Header.Get("Max-Forwards"), 10, 31)
 	switch {
@@ -103,7 +105,8 @@ func (s *Server) ask(x *exchange) roundTrip {
 	}
 }
 
-// pass sends a request to the origin and its response to the client, storing nothing. forward is the reason for Cache-Status.
+// pass sends a request to the origin and its response to the client, storing nothing. forward is
+// the reason for Cache-Status.
 func (s *Server) pass(x *exchange, forward string) {
 	x.covered = false
 	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
@@ -114,8 +117,8 @@ func (s *Server) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	s.proxy(x, nil, st, resp, nil, httpcache.Decision{})
 }
 
-// proxy passes a request through, or a response to it that was received already. have is what is stored for it, and d what may be done with that, if
-// there is anything.
+// proxy passes a request through, or a response to it that was received already. have is what is
+// stored for it, and d what may be done with that, if there is anything.
 func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
 	if have != nil {
@@ -179,7 +182,8 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	p.ServeHTTP(x.w, x.r)
 }
 
-// learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree (RFC 9111, 4.3.5).
+// learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree
+// (RFC 9111, 4.3.5).
 func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
@@ -214,11 +218,13 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 }
 
-// safe are the methods that change nothing (RFC 9110, 9.2.1, and those that the IANA registry of methods says so of).
+// safe are the methods that change nothing (RFC 9110, 9.2.1, and those that the IANA registry of
+// methods says so of).
 var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "REPORT", "SEARCH", "QUERY", "PRI"}
 
-// invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what Location and Content-Location name of the
-// same origin (RFC 9111, 4.4) and the groups that the response names (RFC 9875, 3).
+// invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what
+// Location and Content-Location name of the same origin (RFC 9111, 4.4) and the groups that the
+// response names (RFC 9875, 3).
 func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return

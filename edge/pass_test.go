@@ -161,7 +161,8 @@ func TestHopByHop(t *testing.T) {
 	}
 }
 
-// A response to a request with credentials is for who sent them, unless the origin says otherwise (RFC 9111, 3.5).
+// A response to a request with credentials is for who sent them, unless the origin says otherwise
+// (RFC 9111, 3.5).
 func TestAuthorization(t *testing.T) {
 	for _, c := range []struct {
 		cc     string

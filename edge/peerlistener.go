@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// maxPeerConns is how many connections one other edge may have. One more ends the oldest, as that
-	// may be of before an outage.
+	// maxPeerConns is how many connections one other edge may have. One more ends the oldest, as
+	// that may be of before an outage.
 	maxPeerConns = 8
 	// maxPeerStreams is how many requests may be under way on one of them.
 	maxPeerStreams = 1000
-	// maxPeerEarly is how many connections of one address, or IPv6 /64, may be in their handshake, and
-	// maxPeerWaiting how many of all: anybody may find the port.
+	// maxPeerEarly is how many connections of one address, or IPv6 /64, may be in their handshake,
+	// and maxPeerWaiting how many of all: anybody may find the port.
 	maxPeerEarly   = 64
 	maxPeerWaiting = 1024
 )

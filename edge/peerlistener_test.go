@@ -58,7 +58,8 @@ func ended(t *testing.T, c net.Conn) bool {
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// Whoever finds the port of the peers, and has no certificate, takes neither memory without end nor the places of others.
+// Whoever finds the port of the peers, and has no certificate, takes neither memory without end nor
+// the places of others.
 func TestPeersInTheirHandshake(t *testing.T) {
 	addr, l := startPeers(t)
 	for range maxPeerEarly {

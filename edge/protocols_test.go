@@ -7,13 +7,15 @@ import (
 	"testing"
 )
 
-// notAgain are tests that need not run with each protocol: they begin others, are about purges, origins or freshness, which know no protocol, or take long.
+// notAgain are tests that need not run with each protocol: they begin others, are about purges,
+// origins or freshness, which know no protocol, or take long.
 const notAgain = "TestEveryProtocol|TestPurge|TestPurge(In|By).*|TestWhoMayPurge.*|TestManyFollowersOfOneFill|TestOrigin(s|Killed).*|" +
 	"TestWarm.*|TestOpenAPI.*|TestLease|TestFreshness|TestRawRequests|TestReadersThatReadOnGetLargeSlices|TestReaderUsesWhatOthersFetched|" +
 	"Test(Fragments|Notes)AreBounded|TestEntriesThatCantBeApplied|TestRestartKeepsTheCache|TestCutOff.*|TestLargerThanTheStoreTakes|" +
 	"TestReadersAreForgotten|TestInvalidation"
 
-// The behaviour of the edge is the same over all protocols: the tests of this package run with clients of each.
+// The behaviour of the edge is the same over all protocols: the tests of this package run with
+// clients of each.
 func TestEveryProtocol(t *testing.T) {
 	if protocol() != "" {
 		t.Skip("this is such a run")

@@ -210,7 +210,8 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 	}
 }
 
-// What was asked for before a purge is not served to who asks after it (each kind, and at each stage of the fetch).
+// What was asked for before a purge is not served to who asks after it (each kind, and at each
+// stage of the fetch).
 func TestPurgeDuringFill(t *testing.T) {
 	for _, c := range []struct{ name, body string }{
 		{"url", `{"urls":["http://www.example/a"]}`},
@@ -268,7 +269,8 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	after := make(chan answer, 1)
 	go func() { after <- e.do(e.request("GET", "/a", "")) }()
 	if !inBody {
-		// It asks for itself, or waits for the first one's fetch to see what came; either way it must not be shown what that brings.
+		// It asks for itself, or waits for the first one's fetch to see what came; either way it
+		// must not be shown what that brings.
 		until(t, "the second asks or waits", func() bool { return asked.Load() == 2 || e.followers() == 2 })
 		close(header)
 	}
@@ -283,7 +285,8 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	e.get("/a").wants(t, 200, "new")
 }
 
-// What may have missed a purge is validated before it is used, whatever its windows of staleness are.
+// What may have missed a purge is validated before it is used, whatever its windows of staleness
+// are.
 func TestDoubt(t *testing.T) {
 	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600", `Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
@@ -302,7 +305,8 @@ func TestDoubt(t *testing.T) {
 	e.wantHits(2)
 }
 
-// A purge that comes while the origin is asked ends what could have been served if the origin failed.
+// A purge that comes while the origin is asked ends what could have been served if the origin
+// failed.
 func TestPurgeWhileTheOriginHangs(t *testing.T) {
 	hangs, asked, fail := false, make(chan struct{}, 1), make(chan struct{})
 	e := newEdge(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -9,9 +9,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// The admin listener takes purges in the form of the APIs of Fastly and Cloudflare too, so that tools made for those purge Kaiku. A service or zone is a
-// site, by its name or one of its hosts. Where it is something else, as the id of an account's, tags and URLs are purged all the same, and everything only if
-// there is no more than one site.
+// The admin listener takes purges in the form of the APIs of Fastly and Cloudflare too, so that
+// tools made for those purge Kaiku. A service or zone is a site, by its name or one of its hosts.
+// Where it is something else, as the id of an account's, tags and URLs are purged all the same, and
+// everything only if there is no more than one site.
 
 // scopeTo limits a purge to a site, and says why it can't be. Tags are of no site.
 func (s *Server) scopeTo(id string, req *PurgeRequest) (status int, err error) {

@@ -27,10 +27,10 @@ type PurgeLog interface {
 	// with an error that is ErrNoPurgeLog if the log can't be reached. site is the one that all
 	// of the purge is of, or "".
 	Append(ctx context.Context, site string, p PurgeRequest) (seq uint64, err error)
-	// InTouch says whether this edge may trust what it has: not long ago it had applied all that
+	// InTouch reports whether this edge may trust what it has: not long ago it had applied all that
 	// there was.
 	InTouch() bool
-	// CutOff says whether this edge hears nothing at all of the others, so that there may be
+	// CutOff reports whether this edge hears nothing at all of the others, so that there may be
 	// purges that it can't hear of: what is stored is good if the origin can't be asked.
 	CutOff() bool
 }
@@ -168,7 +168,7 @@ func (s *Server) siteOf(p PurgeRequest) string {
 	return one.Name
 }
 
-// exceeds says whether a purge is of another site than the one that it is to be of. A host of no
+// exceeds reports whether a purge is of another site than the one that it is to be of. A host of no
 // site, as by an older fleet file, is nothing to be purged here.
 func (s *Server) exceeds(p PurgeRequest, name string) bool {
 	if p.All || len(p.Tags) > 0 {
@@ -285,10 +285,10 @@ func (s *Server) purge(ctx context.Context, req PurgeRequest) (uint64, error) {
 // requestError is an error of who asked.
 type requestError struct{ error }
 
-// trusts says whether what is stored may be used without asking the origin.
+// trusts reports whether what is stored may be used without asking the origin.
 func (s *Server) trusts() bool { return s.Purges == nil || s.Purges.InTouch() }
 
-// cutOff says whether it is to be confirmed, if that can be had.
+// cutOff reports whether it is to be confirmed, if that can be had.
 func (s *Server) cutOff() bool { return s.Purges != nil && s.Purges.CutOff() }
 
 const (

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// A request that waits until all edges have applied a purge does so for minutes where one of them is
-// away, and looks at all edges whenever one tells how far it is. So the requests that wait are bounded,
-// and no token has all of the places. One for which there is none is refused before it has purged
-// anything, so that it can be sent again as it is.
+// A request that waits until all edges have applied a purge does so for minutes where one of them
+// is away, and looks at all edges whenever one tells how far it is. So the requests that wait are
+// bounded, and no token has all of the places. One for which there is none is refused before it has
+// purged anything, so that it can be sent again as it is.
 const (
 	maxPurgeWaits     = 256
 	maxPurgeWaitsEach = maxPurgeWaits / 4 // of one token

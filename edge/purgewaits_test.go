@@ -24,7 +24,8 @@ func (n waitsLong) Progress(ctx context.Context, _ uint64, wait bool) []Progress
 	return []Progress{{Node: "hel1"}}
 }
 
-// The requests that wait for all edges are bounded, in all and for each token; those beyond purge nothing.
+// The requests that wait for all edges are bounded, in all and for each token; those beyond purge
+// nothing.
 func TestPurgeWaitsAreBounded(t *testing.T) {
 	t.Parallel()
 	node := waitsLong{waits: make(chan struct{})}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// together answers the first alone requests at once, and all others when so many of them are there as
-// there are clients: none of them waits for another one on the way.
+// together answers the first alone requests at once, and all others when so many of them are there
+// as there are clients: none of them waits for another one on the way.
 func together(alone, clients int64, status int, fields ...string) http.HandlerFunc {
 	var asked atomic.Int64
 	all := make(chan struct{})

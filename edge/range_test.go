@@ -120,7 +120,8 @@ func TestSeveralRanges(t *testing.T) {
 	}
 }
 
-// The size isn't known yet when a body of unknown length comes, so that the whole is sent; from the store it is.
+// The size isn't known yet when a body of unknown length comes, so that the whole is sent; from the
+// store it is.
 func TestRangeOfUnknownLength(t *testing.T) {
 	h, step := gated([]string{"Cache-Control: max-age=1000"}, "01234", "56789")
 	close(step)

@@ -10,17 +10,17 @@ import (
 
 // How much is asked of an origin for a range of what is not stored.
 //
-// A client says little of how much it is going to read: a player asks for one byte, or for all up to
-// the end, and leaves. So what is asked for is what the client asked for, in whole blocks, and what
-// clients have read of the same object before decides how much more. Whoever reads on soon gets large
-// slices, and the origin never sends more than readAhead times what clients were sent, and a block or
-// two for each request. A range that goes to the end counts as openLength bytes.
+// A client says little of how much it is going to read: a player asks for one byte, or for all up
+// to the end, and leaves. So what is asked for is what the client asked for, in whole blocks, and
+// what clients have read of the same object before decides how much more. Whoever reads on soon
+// gets large slices, and the origin never sends more than readAhead times what clients were sent,
+// and a block or two for each request. A range that goes to the end counts as openLength bytes.
 //
-// A client that is answered with 304 has read nothing, though the whole is on its way. It counts as one
-// that has read a block.
+// A client that is answered with 304 has read nothing, though the whole is on its way. It counts as
+// one that has read a block.
 //
-// Only the edge that the client speaks to reads ahead. The owner and the shield ask for what they are
-// asked for, so that tiers don't multiply it.
+// Only the edge that the client speaks to reads ahead. The owner and the shield ask for what they
+// are asked for, so that tiers don't multiply it.
 const (
 	block      = 64 << 10  // slices begin and end at multiples of it
 	openLength = 256 << 10 // that a range up to the end is taken to be for
@@ -30,8 +30,8 @@ const (
 // maxReads is how many keys a readers remembers, in some 5 MB.
 const maxReads = 1 << 16
 
-// readers is what was read of the objects that clients ask ranges of, by the hashes of their keys. The
-// zero value is ready.
+// readers is what was read of the objects that clients ask ranges of, by the hashes of their keys.
+// The zero value is ready.
 type readers struct {
 	mu   sync.Mutex
 	seed maphash.Seed // set with m

@@ -15,8 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the origin
-// is not made to send much more.
+// TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
+// origin is not made to send much more.
 func TestSmallRangesCostLittle(t *testing.T) {
 	const size, urls = int64(1) << 30, 20
 	for _, c := range []struct {
@@ -42,8 +42,8 @@ func TestSmallRangesCostLittle(t *testing.T) {
 	}
 }
 
-// TestReadersThatReadLittleCostLittle reads one byte after the other of the same object, each as far
-// from the one before as costs most: what was fetched is no evidence that it is read.
+// TestReadersThatReadLittleCostLittle reads one byte after the other of the same object, each as
+// far from the one before as costs most: what was fetched is no evidence that it is read.
 func TestReadersThatReadLittleCostLittle(t *testing.T) {
 	const size, reads = int64(1) << 30, 64
 	var sent atomic.Int64
@@ -59,8 +59,8 @@ func TestReadersThatReadLittleCostLittle(t *testing.T) {
 	}
 }
 
-// TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the end,
-// and whole: few requests reach the origin.
+// TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the
+// end, and whole: few requests reach the origin.
 func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
 	const size = int64(40) << 20
 	for _, step := range []int64{100_000, 1 << 20, size} {
@@ -92,8 +92,8 @@ func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
 	}
 }
 
-// TestReadersShareSlices has clients ask for overlapping parts at the same time: what is under way is
-// not asked for again.
+// TestReadersShareSlices has clients ask for overlapping parts at the same time: what is under way
+// is not asked for again.
 func TestReadersShareSlices(t *testing.T) {
 	const size = int64(1) << 30
 	var sent atomic.Int64
@@ -119,8 +119,8 @@ func TestReadersShareSlices(t *testing.T) {
 	e.wantHits(2) // the second for what follows the first
 }
 
-// TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for ends,
-// before the header block and after it, unless clients have read enough of the object.
+// TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for
+// ends, before the header block and after it, unless clients have read enough of the object.
 func TestAbandonedSliceEnds(t *testing.T) {
 	const size = int64(1) << 30
 	for _, c := range []struct {
@@ -214,8 +214,8 @@ func TestAbandonedSliceEnds(t *testing.T) {
 	}
 }
 
-// TestOriginThatIgnoresRangeIsCutOff has a client that has what it wanted of a large response: the rest
-// is not fetched.
+// TestOriginThatIgnoresRangeIsCutOff has a client that has what it wanted of a large response: the
+// rest is not fetched.
 func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
 	var gone atomic.Bool
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -229,8 +229,8 @@ func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
 	until(t, "the edge ended the fetch", gone.Load)
 }
 
-// TestNotModifiedCostsLittle has clients be answered with 304 whatever comes, as they say that they have
-// it already: the rest of a large response is not fetched, until many of them have come.
+// TestNotModifiedCostsLittle has clients be answered with 304 whatever comes, as they say that they
+// have it already: the rest of a large response is not fetched, until many of them have come.
 func TestNotModifiedCostsLittle(t *testing.T) {
 	const size = 1_000_000
 	step := make(chan struct{})
@@ -299,8 +299,8 @@ func TestReadersAreForgotten(t *testing.T) {
 	}
 }
 
-// TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is not
-// fetched twice.
+// TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is
+// not fetched twice.
 func TestReaderUsesWhatOthersFetched(t *testing.T) {
 	const size = int64(30) << 20
 	var sent atomic.Int64

@@ -14,15 +14,18 @@ import (
 
 // An object's data in the store is one of two records.
 //
-// A response is a line "status request-time response-time size" and a line "Name: value" for each field. The times are in nanoseconds
-// since 1970. The size is -1 for a response whose body is the object's. Otherwise it is the length of a representation of which only
-// fragments are stored: after an empty line there is a line "start length key" for each, and the body is empty. The key is without that of the response,
-// which it begins with.
+// A response is a line "status request-time response-time size" and a line "Name: value" for each
+// field. The times are in nanoseconds since 1970. The size is -1 for a response whose body is the
+// object's. Otherwise it is the length of a representation of which only fragments are stored:
+// after an empty line there is a line "start length key" for each, and the body is empty. The key
+// is without that of the response, which it begins with.
 //
-// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON. It has no keys, which follow from the fields, and the
-// values are in base64, as they need not be UTF-8.
+// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON. It
+// has no keys, which follow from the fields, and the values are in base64, as they need not be
+// UTF-8.
 //
-// Keys of variants and fragments had another form up to version 0.1.0. What was stored with those is read as malformed, and so as missing.
+// Keys of variants and fragments had another form up to version 0.1.0. What was stored with those
+// is read as malformed, and so as missing.
 
 var errRecord = errors.New("stored record is malformed")
 

@@ -17,7 +17,8 @@ func (s *Server) setStatus(h http.Header, upstream []string, st httpcache.Status
 	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(nil, s.Name)))
 }
 
-// via adds this edge to the Via field of a message that came with a version of HTTP (RFC 9110, 7.6.3).
+// via adds this edge to the Via field of a message that came with a version of HTTP (RFC 9110,
+// 7.6.3).
 func (s *Server) via(h http.Header, major, minor int) {
 	version := strconv.Itoa(major)
 	if major < 2 {
@@ -46,8 +47,9 @@ type reply struct {
 	private http.Header // fields for this client alone
 }
 
-// respond sends what of the representation the request asks for. It returns an error, with nothing sent, if the body can't be read. An error on the way
-// ends the connection, so that the client never takes a part for the whole.
+// respond sends what of the representation the request asks for. It returns an error, with nothing
+// sent, if the body can't be read. An error on the way ends the connection, so that the client
+// never takes a part for the whole.
 func (s *Server) respond(x *exchange, a reply) error {
 	parts, status := selectParts(x.r, a.stored, a.size)
 	bodyless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent ||
@@ -55,7 +57,8 @@ func (s *Server) respond(x *exchange, a reply) error {
 	defer a.content.close()
 	ctx := x.r.Context()
 	if f, ok := a.content.(*fragmentContent); ok && !bodyless && status == http.StatusOK {
-		// Nothing is begun that can't be gone on with: what lacks first has to be of the same representation.
+		// Nothing is begun that can't be gone on with: what lacks first has to be of the same
+		// representation.
 		if err := f.probe(ctx, parts[0]); err != nil {
 			return err
 		}
@@ -110,7 +113,8 @@ func (s *Server) respond(x *exchange, a reply) error {
 	return nil
 }
 
-// selectParts says what of a representation answers a request, and with which status. size is -1 if it isn't known yet.
+// selectParts says what of a representation answers a request, and with which status. size is -1 if
+// it isn't known yet.
 func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpcache.Range, int) {
 	whole := []httpcache.Range{{Start: 0, Length: size}}
 	if stored.NotModified(r.Header) {
@@ -137,8 +141,8 @@ func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpc
 // aboutBody are the fields that a 304 is sent without (RFC 9110, 15.4.5).
 var aboutBody = []string{"Content-Length", "Content-Type", "Content-Encoding", "Content-Language", "Content-Range"}
 
-// setPart sets the fields that say what is sent of a representation of size bytes. For several parts it returns what stands before each of them, and
-// after the last (RFC 9110, 14.6).
+// setPart sets the fields that say what is sent of a representation of size bytes. For several
+// parts it returns what stands before each of them, and after the last (RFC 9110, 14.6).
 func setPart(h http.Header, status int, parts []httpcache.Range, size int64) []string {
 	length := size
 	var heads []string
@@ -182,7 +186,8 @@ func contentRange(part httpcache.Range, size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", part.Start, part.Start+part.Length-1, size)
 }
 
-// serveEntry answers from the store. It reports false, with nothing sent, if the body is not there any more.
+// serveEntry answers from the store. It reports false, with nothing sent, if the body is not there
+// any more.
 func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
 	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
 	x.covered = e.object.Stale
@@ -209,7 +214,7 @@ func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without 
 	return true
 }
 
-// covers says whether the fragments that are stored have all that a request asks for.
+// covers reports whether the fragments that are stored have all that a request asks for.
 func (e *entry) covers(r *http.Request) bool {
 	parts, status := selectParts(r, e.Stored, e.size)
 	if r.Method == http.MethodHead || status != http.StatusOK && status != http.StatusPartialContent {
@@ -225,8 +230,8 @@ func (e *entry) covers(r *http.Request) bool {
 	return true
 }
 
-// serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if the
-// request needs more of the representation than can be joined to that.
+// serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if
+// the request needs more of the representation than can be joined to that.
 func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
 	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {

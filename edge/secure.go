@@ -7,7 +7,8 @@ import (
 	"strconv"
 )
 
-// setHSTS has the response say what the site says about plain HTTP (RFC 6797), if it goes over TLS; without, that has no meaning.
+// setHSTS has the response say what the site says about plain HTTP (RFC 6797), if it goes over TLS;
+// without, that has no meaning.
 func (s *Server) setHSTS(x *exchange) {
 	if x.peer || x.r.TLS == nil || x.site.HSTS == "" {
 		return
@@ -20,8 +21,9 @@ func (s *Server) setHSTS(x *exchange) {
 	x.w.fields = fields
 }
 
-// sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there is a certificate: a fleet whose certificates are still to come goes on without. It
-// reports whether it did.
+// sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there
+// is a certificate: a fleet whose certificates are still to come goes on without. It reports
+// whether it did.
 func (s *Server) sendToSecure(x *exchange) bool {
 	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.https == nil || !s.Certificates.Has(x.asked.Host) {
 		return false

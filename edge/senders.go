@@ -9,19 +9,24 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB, or what it writes of the RAM tier, which may have let go of that.
+// Bounds of the writes that wait for their clients. Each holds a buffer of 256 KiB, or what it
+// writes of the RAM tier, which may have let go of that.
 const (
-	// maxSenders is how many may wait before slow ones are given up. One that holds more than 256 KiB counts as several.
+	// maxSenders is how many may wait before slow ones are given up. One that holds more than 256
+	// KiB counts as several.
 	maxSenders = 1024
-	// slowSend is how long one may take then. Writes over HTTP/1.1 are of 256 KiB at most, so that is 52 KB/s; others of sendPiece.
+	// slowSend is how long one may take then. Writes over HTTP/1.1 are of 256 KiB at most, so that
+	// is 52 KB/s; others of sendPiece.
 	slowSend = 5 * time.Second
-	// sendPiece is what is written at once over HTTP/2 and HTTP/3, whose requests share a line: a hundred have a minute if it takes 107 KB/s.
+	// sendPiece is what is written at once over HTTP/2 and HTTP/3, whose requests share a line: a
+	// hundred have a minute if it takes 107 KB/s.
 	sendPiece = 64 << 10
 	chunk     = 256 << 10 // what a body is read from the disk by
 )
 
-// senders are the responses that wait for their clients to take what was written. What takes too long is given up, so that the memory of slow readers is bounded: one list for all of them
-// costs less than a deadline for each write, which with HTTP/2 is a message to the connection.
+// senders are the responses that wait for their clients to take what was written. What takes too
+// long is given up, so that the memory of slow readers is bounded: one list for all of them costs
+// less than a deadline for each write, which with HTTP/2 is a message to the connection.
 type senders struct {
 	limit int                // 0 means maxSenders; four times as many may wait at all
 	slow  prometheus.Counter // writes that were given up
@@ -29,7 +34,8 @@ type senders struct {
 	mu      sync.Mutex
 	waiting list.List // of *recorder; who began to write first comes first
 	load    int       // their weights
-	// givenUp have been told to end. With HTTP/2 the stream is reset, and its goroutine waits until that is written: for a connection that takes nothing, for long.
+	// givenUp have been told to end. With HTTP/2 the stream is reset, and its goroutine waits until
+	// that is written: for a connection that takes nothing, for long.
 	givenUp list.List // of *recorder; since is when they were told
 	left    int       // their weights
 }
@@ -44,7 +50,8 @@ func (s *senders) max() int {
 // weight is how many writes one of n bytes counts as.
 func weight(n int) int { return max(1, (n+chunk-1)/chunk) }
 
-// begin notes that r writes. When far too many wait, the connection of the one that has waited longest is ended at once.
+// begin notes that r writes. When far too many wait, the connection of the one that has waited
+// longest is ended at once.
 func (s *senders) begin(r *recorder, now time.Time) {
 	s.mu.Lock()
 	s.join(r, &s.waiting, &s.load, now)
@@ -95,7 +102,8 @@ func (r *recorder) cut(now time.Time) {
 	_ = r.control.SetWriteDeadline(now)
 }
 
-// expire gives up writes that take too long, and ends connections on which even that takes too long.
+// expire gives up writes that take too long, and ends connections on which even that takes too
+// long.
 func (s *senders) expire(now time.Time) {
 	s.mu.Lock()
 	allowed := sendTimeout

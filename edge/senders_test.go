@@ -55,7 +55,8 @@ func (e *testEdge) wantWhole(path string, size int64) {
 	}
 }
 
-// Clients that take nothing are given up, with the places that they hold, however little they asked for.
+// Clients that take nothing are given up, with the places that they hold, however little they asked
+// for.
 func TestStalledClients(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 32<<10), "Cache-Control: max-age=1000"), 1)
@@ -69,7 +70,8 @@ func TestStalledClients(t *testing.T) {
 	until(t, "they are given up", func() bool { return e.active.Load() == 0 })
 }
 
-// Slow readers of large bodies hold a buffer each; when there are too many, those who have taken nothing for a while are given up.
+// Slow readers of large bodies hold a buffer each; when there are too many, those who have taken
+// nothing for a while are given up.
 func TestSlowReaders(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	const size, most, slow = 8 << 20, 40, 50
@@ -90,7 +92,8 @@ func TestSlowReaders(t *testing.T) {
 	until(t, "all are given up", func() bool { return e.active.Load() == 0 })
 }
 
-// A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are given up. It goes, with what it holds.
+// A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are
+// given up. It goes, with what it holds.
 func TestStuckConnection(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 8<<20), "Cache-Control: max-age=1000"), 1)
@@ -128,7 +131,8 @@ func TestTooManySenders(t *testing.T) {
 	e.wantWhole("/a", 1<<20)
 }
 
-// Requests of one connection share its line, so that each is written in pieces, of which a hundred may wait.
+// Requests of one connection share its line, so that each is written in pieces, of which a hundred
+// may wait.
 func TestPieces(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1)
@@ -202,7 +206,8 @@ func TestTakenBack(t *testing.T) {
 	}
 }
 
-// A connection that never asked for anything does not hold the end for long; one that is about to ask is waited for.
+// A connection that never asked for anything does not hold the end for long; one that is about to
+// ask is waited for.
 func TestFreshConnections(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.NoHitLane = true }) // which has rules of its own

@@ -1,9 +1,11 @@
-// Package edge is the HTTP node: it answers the hosts of its sites from the store and fetches what is missing.
+// Package edge is the HTTP node: it answers the hosts of its sites from the store and fetches what
+// is missing.
 //
-// A request takes this way: site by Host, key, look-up. A fresh response is served from the store; a stale one is validated, before or, where
-// allowed, after it is served. On a miss the request joins the flight of its key: one fetch from the origin that is stored as it comes, and
-// that every waiting client follows at its own pace. Methods other than GET and HEAD, and responses that can't be stored, are passed through. What may be stored and
-// used is decided in httpcache.
+// A request takes this way: site by Host, key, look-up. A fresh response is served from the store;
+// a stale one is validated, before or, where allowed, after it is served. On a miss the request
+// joins the flight of its key: one fetch from the origin that is stored as it comes, and that every
+// waiting client follows at its own pace. Methods other than GET and HEAD, and responses that can't
+// be stored, are passed through. What may be stored and used is decided in httpcache.
 package edge
 
 import (
@@ -36,11 +38,13 @@ type Server struct {
 	Admin   string      // address of the admin listener; "" means none. One other than loopback needs SetTokens before Listen
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
-	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients. Without any, and without tokens, these are methods like others.
+	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients.
+	// Without any, and without tokens, these are methods like others.
 	PurgeFrom    []netip.Prefix
 	Certificates *certs.Certificates // for HTTPS
-	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are derived from them, so that what one edge gave is good at all: the first makes
-	// them, and tickets of all are accepted. None means one of its own.
+	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
+	// derived from them, so that what one edge gave is good at all: the first makes them, and
+	// tickets of all are accepted. None means one of its own.
 	Secrets        [][32]byte
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
 	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
@@ -54,7 +58,8 @@ type Server struct {
 	Log            *slog.Logger         // nil means slog.Default
 	AccessLog      *AccessLog           // nil means none
 
-	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already; nil means net.ListenConfig.
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
+	// nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	panics atomic.Uint64
@@ -95,7 +100,8 @@ type Server struct {
 	work                     sync.WaitGroup // flights
 }
 
-// SetSites replaces what the edge serves. The origins are started already; those of before are the caller's to close.
+// SetSites replaces what the edge serves. The origins are started already; those of before are the
+// caller's to close.
 func (s *Server) SetSites(list []*Site) { s.sites.Store(newSites(list)) }
 
 // Listen binds the listeners.
@@ -190,7 +196,8 @@ func (s *Server) bind(ctx context.Context) error {
 	return nil
 }
 
-// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may be taken for the other.
+// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may
+// be taken for the other.
 func (s *Server) bindSecure(ctx context.Context) error {
 	bind := listen
 	if s.ListenTCP != nil {
@@ -320,7 +327,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return errors.Join(err, s.drain(context.WithoutCancel(ctx), servers))
 }
 
-// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and finish what is under way, all at the same time, and waits for tunnels to end. What is not done
+// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and
+// finish what is under way, all at the same time, and waits for tunnels to end. What is not done
 // when the time is over is cut off, and counted.
 func (s *Server) drain(ctx context.Context, servers []server) error {
 	limit := s.DrainTimeout
@@ -370,7 +378,8 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	return err
 }
 
-// freshTimeout is how long a connection that never asked for anything may still begin to when the edge ends.
+// freshTimeout is how long a connection that never asked for anything may still begin to when the
+// edge ends.
 const freshTimeout = time.Second
 
 // cutTimeout is how long requests that were cut off may take to notice.
@@ -389,7 +398,7 @@ func zero(ctx context.Context, n *atomic.Int64) {
 	}
 }
 
-// Secure says whether clients can come over TLS, whatever host of the sites they ask for.
+// Secure reports whether clients can come over TLS, whatever host of the sites they ask for.
 func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.Complete() }
 
 // newClientHTTP makes the server of HTTP/1.1 and HTTP/2 for clients.

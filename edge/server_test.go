@@ -14,7 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// raw sends bytes over a connection of its own, closes it for writing, and reads one response. An answer without status is a connection that was closed.
+// raw sends bytes over a connection of its own, closes it for writing, and reads one response. An
+// answer without status is a connection that was closed.
 func (e *testEdge) raw(request string) answer {
 	e.t.Helper()
 	conn, err := net.Dial("tcp", e.Addr().String())
@@ -92,8 +93,9 @@ func TestRawRequests(t *testing.T) {
 	}
 }
 
-// TestChunkedRequestEndsItsConnection holds that nothing behind a request with both framings is read as another one (RFC 9112, 6.1). net/http does not tell
-// whether Content-Length was there too, so all chunked requests end theirs.
+// TestChunkedRequestEndsItsConnection holds that nothing behind a request with both framings is
+// read as another one (RFC 9112, 6.1). net/http does not tell whether Content-Length was there too,
+// so all chunked requests end theirs.
 func TestChunkedRequestEndsItsConnection(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	c, err := net.Dial("tcp", e.Addr().String())

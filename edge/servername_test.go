@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A TLS connection is for one site: a request for a host of another one gets 421, whatever is stored.
+// A TLS connection is for one site: a request for a host of another one gets 421, whatever is
+// stored.
 func TestServerName(t *testing.T) {
 	plainOnly(t, "it makes clients of the other protocols itself")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {

@@ -38,7 +38,8 @@ func TestSetCookie(t *testing.T) {
 	}
 }
 
-// A 304 that sets a cookie confirms what is stored; its cookie is of the client that asked, or of nobody.
+// A 304 that sets a cookie confirms what is stored; its cookie is of the client that asked, or of
+// nobody.
 func TestSetCookieOfValidation(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Etag", `"1"`)

@@ -69,9 +69,10 @@ func (s *sites) has(site *Site, host string) bool {
 	return found == site
 }
 
-// reachedBy reports whether a TLS connection that was made with a server name may ask for a site: the
-// name is one of the site's hosts, or the client gave none. Browsers use one connection for several
-// hosts of its certificate; what may be asked for is not to depend on which certificate that is.
+// reachedBy reports whether a TLS connection that was made with a server name may ask for a site:
+// the name is one of the site's hosts, or the client gave none. Browsers use one connection for
+// several hosts of its certificate; what may be asked for is not to depend on which certificate
+// that is.
 func (s *sites) reachedBy(serverName string, site *Site) bool {
 	return serverName == "" || s.has(site, serverName)
 }

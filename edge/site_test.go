@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What identifies a resource is left as it is: the origin sees the bytes that the client sent, and what differs is stored apart.
+// What identifies a resource is left as it is: the origin sees the bytes that the client sent, and
+// what differs is stored apart.
 func TestTargetsUnchanged(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")

@@ -66,7 +66,8 @@ func checkSparse(t *testing.T, body []byte, off int64) {
 	}
 }
 
-// TestVideoPlayerSeeksInALargeObject plays one: it asks for ranges at random places, some open-ended ones that it leaves midway.
+// TestVideoPlayerSeeksInALargeObject plays one: it asks for ranges at random places, some
+// open-ended ones that it leaves midway.
 func TestVideoPlayerSeeksInALargeObject(t *testing.T) {
 	const size, slice = int64(4) << 30, int64(1) << 20
 	var sent atomic.Int64
@@ -209,7 +210,8 @@ func TestWholeOfAnObjectInFragments(t *testing.T) {
 	}
 }
 
-// TestPartThatIsGiven stores what an origin sends, whatever was asked, and completes it (RFC 9111, 3.3 and 3.4).
+// TestPartThatIsGiven stores what an origin sends, whatever was asked, and completes it (RFC 9111,
+// 3.3 and 3.4).
 func TestPartThatIsGiven(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
@@ -260,8 +262,9 @@ func TestPartWithoutValidator(t *testing.T) {
 	e.get("/a").wants(t, 200, "0123456789")
 }
 
-// TestWholeAfterAPartThatIsGone has the whole from an origin that can't go on with the part that is stored: nothing of that was sent yet. What it sends in place of the
-// rest is used, and not asked for again.
+// TestWholeAfterAPartThatIsGone has the whole from an origin that can't go on with the part that is
+// stored: nothing of that was sent yet. What it sends in place of the rest is used, and not asked
+// for again.
 func TestWholeAfterAPartThatIsGone(t *testing.T) {
 	for _, then := range []string{"another", "no ranges"} {
 		first, whole := true, "0123456789"

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A server that compresses for those who take it, and does not say so in Vary, gives nobody what they can't read.
+// A server that compresses for those who take it, and does not say so in Vary, gives nobody what
+// they can't read.
 func TestCodedWithoutVary(t *testing.T) {
 	for _, conditional := range []bool{false, true} {
 		e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +52,8 @@ func TestCodedWithoutVary(t *testing.T) {
 	}
 }
 
-// Of stored variants, one in the language that a client wants before all others is for it, however the client says so.
+// Of stored variants, one in the language that a client wants before all others is for it, however
+// the client says so.
 func TestVariantByLanguage(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Accept-Language"})
@@ -101,7 +103,8 @@ func TestEventStreamIsNotShared(t *testing.T) {
 	}
 }
 
-// A HEAD that does not agree with what is stored makes that stale: a 304 is enough to use it again (RFC 9111, 4.3.5).
+// A HEAD that does not agree with what is stored makes that stale: a 304 is enough to use it again
+// (RFC 9111, 4.3.5).
 func TestHeadThatDisagreesMakesStale(t *testing.T) {
 	var conditional atomic.Int64
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {

@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// supersede removes what was stored for a request when the origin was asked, if the answer, which is
-// not stored itself, shows that it is no longer good. It would come back otherwise: while it is
+// supersede removes what was stored for a request when the origin was asked, if the answer, which
+// is not stored itself, shows that it is no longer good. It would come back otherwise: while it is
 // fresh, in its stale-while-revalidate window, or when the origin is down.
 func (s *Server) supersede(t *fetch, answer *httpcache.Stored) {
 	if !answer.Supersedes() {
@@ -26,8 +26,8 @@ func (s *Server) supersede(t *fetch, answer *httpcache.Stored) {
 	s.forgetURL(t.born.url, e.object.Key())
 }
 
-// forgetURL removes all that is stored for a URL, or at least the object with a key, for good: after a
-// restart too.
+// forgetURL removes all that is stored for a URL, or at least the object with a key, for good:
+// after a restart too.
 func (s *Server) forgetURL(url, key string) {
 	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}, key); err != nil {
 		s.Log.Warn("a stored response that is no longer good can't be removed", "url", url, "error", err)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// superseding are answers that can't be stored, and that show that what is stored of the resource is
-// no longer good.
+// superseding are answers that can't be stored, and that show that what is stored of the resource
+// is no longer good.
 var superseding = []struct {
 	name   string
 	status int
@@ -26,8 +26,8 @@ var superseding = []struct {
 	{"a cookie", 200, []string{"Cache-Control: max-age=60", "Set-Cookie: id=1"}},
 }
 
-// supersededEdge is an edge whose origin answers with body "old" and some fields, and after the first
-// request as does says.
+// supersededEdge is an edge whose origin answers with body "old" and some fields, and after the
+// first request as does says.
 func supersededEdge(t *testing.T, fields []string, does http.HandlerFunc) *testEdge {
 	t.Helper()
 	var asked atomic.Int64
@@ -53,7 +53,8 @@ func answering(status int, fields ...string) http.HandlerFunc {
 // gone takes back what the origin answers from then on: it is down.
 func gone(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// What a full response supersedes is not used any more, even if that response can't be stored (RFC 9111, 4.3.3).
+// What a full response supersedes is not used any more, even if that response can't be stored (RFC
+// 9111, 4.3.3).
 func TestSuperseded(t *testing.T) {
 	for _, c := range superseding {
 		t.Run(c.name, func(t *testing.T) {
@@ -131,7 +132,8 @@ func TestSupersedingOfVariants(t *testing.T) {
 	e.get("/a").wants(t, 200, "for ")
 }
 
-// A response that turns out too long for the store, or that is not the one that a 304 confirms, supersedes too, and so does one to a Range.
+// A response that turns out too long for the store, or that is not the one that a 304 confirms,
+// supersedes too, and so does one to a Range.
 func TestSupersededByOthers(t *testing.T) {
 	old := []string{"Cache-Control: max-age=1, stale-while-revalidate=86400, stale-if-error=86400", "Age: 2", `Etag: "1"`}
 	for _, c := range []struct {

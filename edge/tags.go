@@ -8,8 +8,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// edgeFields are the fields of a response that are for the edge alone: tags for purges, directives, and other ways to the origin (RFC 7838), which are no way to the
-// edge. They are stored, and clients don't see them.
+// edgeFields are the fields of a response that are for the edge alone: tags for purges, directives,
+// and other ways to the origin (RFC 7838), which are no way to the edge. They are stored, and
+// clients don't see them.
 var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
 
 // hideEdgeFields removes them from a response, unless it is for another edge.
@@ -22,8 +23,9 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 	}
 }
 
-// tagsOf reads a response's tags, from the fields of CDNs and from those that applications write for Varnish. The host of its target is one, and so is each of its groups
-// (RFC 9875) at the origin.
+// tagsOf reads a response's tags, from the fields of CDNs and from those that applications write
+// for Varnish. The host of its target is one, and so is each of its groups (RFC 9875) at the
+// origin.
 func tagsOf(h http.Header, site *Site, t httpcache.Target) []string {
 	host := t.Host
 	tags := []string{hostTag(host)}

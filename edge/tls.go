@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// ticketTime is how long a key of session tickets is used. A ticket is good for one to two of these.
+// ticketTime is how long a key of session tickets is used. A ticket is good for one to two of
+// these.
 const ticketTime = 12 * time.Hour
 
-// clientTLS is how clients are spoken to: TLS 1.2 and 1.3, of 1.2 only what is forward secret and authenticated, the curves that Go prefers, of which the first are
-// the hybrid post-quantum ones (X25519MLKEM768).
+// clientTLS is how clients are spoken to: TLS 1.2 and 1.3, of 1.2 only what is forward secret and
+// authenticated, the curves that Go prefers, of which the first are the hybrid post-quantum ones
+// (X25519MLKEM768).
 func (s *Server) clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{
 		GetCertificate: s.Certificates.Get,
@@ -37,8 +39,8 @@ func secretFor(secret [32]byte, purpose string) [32]byte {
 }
 
 // ticketKeys are the keys of session tickets: the first makes them. Those of the time before and
-// after are accepted too, as the clock of the edge that made a ticket may be ahead, and so are those
-// of the other secrets.
+// after are accepted too, as the clock of the edge that made a ticket may be ahead, and so are
+// those of the other secrets.
 func (s *Server) ticketKeys(now time.Time) [][32]byte {
 	n := now.UnixNano() / int64(ticketTime)
 	var keys [][32]byte

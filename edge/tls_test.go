@@ -71,7 +71,8 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// A client that names no host, or one that no certificate is for, gets an alert and sees no certificate.
+// A client that names no host, or one that no certificate is for, gets an alert and sees no
+// certificate.
 func TestUnknownName(t *testing.T) {
 	e := newSecure(t, static("x"), 1)
 	const unrecognizedName = 112
@@ -97,7 +98,8 @@ func TestUnknownName(t *testing.T) {
 	}
 }
 
-// A session goes on at another edge of the fleet, also at one that uses a new secret already, and not at one of another fleet.
+// A session goes on at another edge of the fleet, also at one that uses a new secret already, and
+// not at one of another fleet.
 func TestResumption(t *testing.T) {
 	first, second, other := newSecure(t, static("x"), 1), newSecure(t, static("x"), 1), newSecure(t, static("x"), 2)
 	rolled := newSecure(t, static("x"), 0, func(s *Server, _ *Site) { s.Secrets = [][32]byte{{3}, {1}} })
@@ -282,7 +284,8 @@ func TestDaysLeft(t *testing.T) {
 	}
 }
 
-// Plain HTTP is sent to https:// where the site wants that; HSTS is for TLS alone; HTTP/3 is told of over TLS; the origin's own fields of the kind don't pass.
+// Plain HTTP is sent to https:// where the site wants that; HSTS is for TLS alone; HTTP/3 is told
+// of over TLS; the origin's own fields of the kind don't pass.
 func TestSecureSite(t *testing.T) {
 	certificates := newCertificates(t, "www.example")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Strict-Transport-Security: max-age=7", `Alt-Svc: h2="origin.example:443"`), func(s *Server, site *Site) {
@@ -325,7 +328,8 @@ func TestSecureSite(t *testing.T) {
 		}
 	}
 
-	// Without a certificate for the host there is nowhere to send clients to, and what the origin says of HSTS is not for plain HTTP.
+	// Without a certificate for the host there is nowhere to send clients to, and what the origin
+	// says of HSTS is not for plain HTTP.
 	if err := certificates.SetFiles(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +345,8 @@ func TestSecureSite(t *testing.T) {
 	}
 }
 
-// A site may have a wildcard: it is each name one label below that no site has itself, and is purged as one.
+// A site may have a wildcard: it is each name one label below that no site has itself, and is
+// purged as one.
 func TestWildcardHost(t *testing.T) {
 	plainOnly(t, "a TLS connection is for one site")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(_ *Server, site *Site) { site.Hosts = []string{"*.example", "own.other.example"} })

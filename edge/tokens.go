@@ -59,7 +59,8 @@ func (g *grant) has(scope string) bool {
 // grantKey is the key of a context's grant.
 type grantKey struct{}
 
-// grantOf is the grant of the client whose request has this context. One that nobody gave is one of nothing.
+// grantOf is the grant of the client whose request has this context. One that nobody gave is one of
+// nothing.
 func grantOf(ctx context.Context) *grant {
 	if g, ok := ctx.Value(grantKey{}).(*grant); ok {
 		return g
@@ -73,7 +74,8 @@ func withGrant(r *http.Request, g *grant) *http.Request {
 
 func (s *Server) hasTokens() bool { return len(s.allTokens()) > 0 }
 
-// grant returns what a secret is good for; nil if for nothing. The time that it takes doesn't tell how near the secret is to a token.
+// grant returns what a secret is good for; nil if for nothing. The time that it takes doesn't tell
+// how near the secret is to a token.
 func (s *Server) grant(secret string) *grant {
 	got := sha256.Sum256([]byte(secret))
 	is := func(token string) bool {
@@ -103,7 +105,8 @@ func secretOf(h http.Header) string {
 	return h.Get("X-Auth-Key") // Cloudflare's
 }
 
-// authorize lets those pass whose token is good for a route: everybody if the edge has no tokens, when it is reached from this machine alone.
+// authorize lets those pass whose token is good for a route: everybody if the edge has no tokens,
+// when it is reached from this machine alone.
 func (s *Server) authorize(to route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g := &grant{}
@@ -169,7 +172,8 @@ func (s *Server) mayTouch(g *grant, host string) error {
 	return fmt.Errorf("this token is not for the site of %s: it is for %s", host, listed(g.sites))
 }
 
-// isAddress says whether a Host is an address or localhost. A web page that has its own name lead to this machine could else speak to the listener as one of its own.
+// isAddress reports whether a Host is an address or localhost. A web page that has its own name lead
+// to this machine could else speak to the listener as one of its own.
 func isAddress(host string) bool {
 	name := canonicalHost(host)
 	_, err := netip.ParseAddr(strings.Trim(name, "[]"))

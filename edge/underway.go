@@ -10,8 +10,8 @@ import (
 // A request holds memory from its header block to the end of its response: 12 KB for its goroutine
 // and what net/http has of it, and its fields. A few bytes of HTTP/2 can make 64 KiB of fields
 // (HPACK), and the client can let the edge wait for the rest of the request, for the response of
-// another, or for a window to answer in. So the requests under way are bounded, where those that are
-// large count as several.
+// another, or for a window to answer in. So the requests under way are bounded, where those that
+// are large count as several.
 const (
 	maxUnderWay  = 1 << 16 // in all
 	maxOfNetwork = 1 << 12 // of one client network
@@ -39,8 +39,8 @@ func newUnderWay() underWay {
 		Help: "Requests refused because there were too many under way, or their bodies too large, in all or of one client network."})}
 }
 
-// begin counts a request whose fields have size bytes. It returns what it counts as, for end, and if
-// it is one too many the status that it is refused with, and why.
+// begin counts a request whose fields have size bytes. It returns what it counts as, for end, and
+// if it is one too many the status that it is refused with, and why.
 func (u *underWay) begin(from *client, size int) (load int64, status int, why string) {
 	load = 1 + int64(size/fieldsOfOne)
 	if n := from.ofNetwork(); n != nil && n.load.Add(load) > maxOfNetwork {

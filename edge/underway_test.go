@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A client network that has very many requests under way, each large from a few bytes, takes bounded
-// memory, and others are served.
+// A client network that has very many requests under way, each large from a few bytes, takes
+// bounded memory, and others are served.
 func TestRequestsUnderWay(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, _ *Site) {
@@ -73,7 +73,8 @@ func TestRequestsUnderWay(t *testing.T) {
 	}
 }
 
-// All clients together have no more than the edge may have, and what was refused or is over counts no longer.
+// All clients together have no more than the edge may have, and what was refused or is over counts
+// no longer.
 func TestRequestsUnderWayInAll(t *testing.T) {
 	u := newUnderWay()
 	var loads []int64

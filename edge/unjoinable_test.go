@@ -53,8 +53,8 @@ func TestWholeOfWhatCantBeJoined(t *testing.T) {
 	}
 }
 
-// TestLittleOfWhatCantBeJoined asks for small parts, and for some far from the begin: the origin sends
-// what is asked for and not the whole, until so much was read that the whole pays.
+// TestLittleOfWhatCantBeJoined asks for small parts, and for some far from the begin: the origin
+// sends what is asked for and not the whole, until so much was read that the whole pays.
 func TestLittleOfWhatCantBeJoined(t *testing.T) {
 	const size = int64(60) << 20
 	var sent atomic.Int64
@@ -99,8 +99,8 @@ func TestSuffixIsForwarded(t *testing.T) {
 	}
 }
 
-// differing starts an edge with two servers that give the same object different validators, as Apache
-// httpd does with inodes. Each sends its own digit.
+// differing starts an edge with two servers that give the same object different validators, as
+// Apache httpd does with inodes. Each sends its own digit.
 func differing(t *testing.T, balance origin.Balance) (e *testEdge, gone *[2]atomic.Bool) {
 	const size = 1_000_000
 	var servers []origin.Server
@@ -148,9 +148,9 @@ func TestServersThatDiffer(t *testing.T) {
 	}
 }
 
-// TestServerThatMatchesIsFound goes on with what is stored after it is forgotten which server it came
-// from: another one's answer does not fit, and so the rest is asked for the one that does. If that is
-// gone, the object is fetched anew.
+// TestServerThatMatchesIsFound goes on with what is stored after it is forgotten which server it
+// came from: another one's answer does not fit, and so the rest is asked for the one that does. If
+// that is gone, the object is fetched anew.
 func TestServerThatMatchesIsFound(t *testing.T) {
 	e, gone := differing(t, origin.RoundRobin)
 	for i := range 6 {

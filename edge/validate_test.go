@@ -84,7 +84,8 @@ func TestValidationOfAnother(t *testing.T) {
 	e.wantHits(3)
 }
 
-// What private="..." names never gets into a shared cache, by a 304 no more than by a 200 (RFC 9111, 5.2.2.7).
+// What private="..." names never gets into a shared cache, by a 304 no more than by a 200 (RFC
+// 9111, 5.2.2.7).
 func TestPrivateFields(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{`Etag: "1"`, "X-User: " + r.Header.Get("X-Me"), "X-Other: o"})

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Values of Accept-Encoding that clients make up neither push the variants of honest ones out nor make
-// new ones, and the origin is sent what the variant was selected by.
+// Values of Accept-Encoding that clients make up neither push the variants of honest ones out nor
+// make new ones, and the origin is sent what the variant was selected by.
 func TestJunkCodings(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")

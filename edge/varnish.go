@@ -11,9 +11,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// On the listener for clients an edge takes purges in the form that Varnish's users have made a habit of: VCL decides what Varnish does with PURGE and
-// BAN, and the plugins of content management systems come with VCL of their own. What is here answers the requests of those plugins as that VCL
-// would:
+// On the listener for clients an edge takes purges in the form that Varnish's users have made a
+// habit of: VCL decides what Varnish does with PURGE and BAN, and the plugins of content management
+// systems come with VCL of their own. What is here answers the requests of those plugins as that
+// VCL would:
 //
 //	PURGE /a                                                           the URL
 //	PURGE /  Surrogate-Key, xkey-purge, xkey-softpurge: a b            tags (PURGEKEYS of FOSHttpCache is the same)
@@ -23,9 +24,10 @@ import (
 //	BAN /  X-Host: ^(www.example.com)$, X-Url: ^/a                     a prefix on some hosts (FOSHttpCache)
 //	BAN /a                                                             the URL, or a prefix if it ends with .*
 //
-// Expressions are not matched with what is stored: they become exact tags, URLs, prefixes and hosts, or the request is refused.
+// Expressions are not matched with what is stored: they become exact tags, URLs, prefixes and
+// hosts, or the request is refused.
 
-// isPurge says whether a request of a client is one to purge.
+// isPurge reports whether a request of a client is one to purge.
 func (s *Server) isPurge(x *exchange) bool {
 	switch x.r.Method {
 	case "PURGE", "PURGEKEYS", "BAN":
@@ -93,7 +95,8 @@ func (s *Server) purgeOfRequest(x *exchange) (PurgeRequest, error) {
 	case x.restricts("X-Content-Type"):
 		return req, errors.New("X-Content-Type can't be expressed: purge by URL or by tags")
 	case req.All:
-		// The pattern says everything; what is the edge's for other sites is not of the application that sent it.
+		// The pattern says everything; what is the edge's for other sites is not of the application
+		// that sent it.
 		req.All = false
 		s.addSite(x.site, &req)
 	case !named:
@@ -102,7 +105,7 @@ func (s *Server) purgeOfRequest(x *exchange) (PurgeRequest, error) {
 	return req, nil
 }
 
-// restricts says whether a request has a pattern that doesn't match everything.
+// restricts reports whether a request has a pattern that doesn't match everything.
 func (x *exchange) restricts(name string) bool {
 	v, ok := x.r.Header[name]
 	return ok && (len(v) != 1 || !matchesAll(v[0]))
@@ -159,7 +162,8 @@ func (s *Server) purgeOfURL(x *exchange, req PurgeRequest) (PurgeRequest, error)
 	return req, nil
 }
 
-// hostsMatching are the hosts of the edge's sites that an expression matches. On an edge for any host it has to be a list.
+// hostsMatching are the hosts of the edge's sites that an expression matches. On an edge for any
+// host it has to be a list.
 func (s *Server) hostsMatching(pattern string, req *PurgeRequest) ([]string, error) {
 	sites := s.sites.Load()
 	if sites.any != nil {

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// tagsToPurge adds the tags that a PURGE or BAN names to a purge, and says whether there are fields that name any. A pattern of everything sets All.
+// tagsToPurge adds the tags that a PURGE or BAN names to a purge, and reports whether there are fields
+// that name any. A pattern of everything sets All.
 func tagsToPurge(h http.Header, req *PurgeRequest) (named bool, err error) {
 	hard, soft := false, false
 	for _, f := range []struct {
@@ -66,7 +67,7 @@ func parseTagLists(v string) ([]string, error) {
 	return tags, nil
 }
 
-// matchesAll says whether an expression matches everything.
+// matchesAll reports whether an expression matches everything.
 func matchesAll(pattern string) bool {
 	switch strings.TrimSpace(pattern) {
 	case ".*", ".+", "^.*", "^.*$", "(.*)":
@@ -86,8 +87,9 @@ var (
 // maxPatternDepth bounds the parentheses in each other of an expression.
 const maxPatternDepth = 8
 
-// parseTagPattern makes the tags of an expression that the plugins for Varnish send. Each alternative is one tag as a whole: what would match a part of a tag, as
-// an expression without ends does, is what the plugins mean by the tag.
+// parseTagPattern makes the tags of an expression that the plugins for Varnish send. Each
+// alternative is one tag as a whole: what would match a part of a tag, as an expression without
+// ends does, is what the plugins mean by the tag.
 func parseTagPattern(pattern string) ([]string, error) {
 	return tagPattern(strings.TrimSpace(pattern), maxPatternDepth)
 }
@@ -130,7 +132,8 @@ func tagPattern(p string, depth int) ([]string, error) {
 	return []string{tag}, nil
 }
 
-// splitAlternatives cuts an expression at each | that stands in no parentheses. It reports false if those don't match.
+// splitAlternatives cuts an expression at each | that stands in no parentheses. It reports false if
+// those don't match.
 func splitAlternatives(p string) (parts []string, ok bool) {
 	depth, begin := 0, 0
 	for i := 0; i < len(p); i++ {
@@ -153,7 +156,8 @@ func splitAlternatives(p string) (parts []string, ok bool) {
 	return append(parts, p[begin:]), depth == 0
 }
 
-// literal is the text that an expression without operators stands for. A dot is one: nobody escapes those of names.
+// literal is the text that an expression without operators stands for. A dot is one: nobody escapes
+// those of names.
 func literal(p string) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(p); i++ {
@@ -178,8 +182,9 @@ func isWord(c byte) bool {
 	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80
 }
 
-// parseURLPattern takes an expression over paths apart: the path that it is, or that matches begin with. One that ends with .* but has no ^ is taken from the
-// beginning of the path, as those mean it who send it.
+// parseURLPattern takes an expression over paths apart: the path that it is, or that matches begin
+// with. One that ends with .* but has no ^ is taken from the beginning of the path, as those mean
+// it who send it.
 func parseURLPattern(p string) (path string, exact bool, err error) {
 	if matchesAll(p) || p == "/" || p == "^/" {
 		return "/", false, nil

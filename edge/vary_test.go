@@ -40,7 +40,8 @@ func TestVary(t *testing.T) {
 	}
 }
 
-// Clients that wait for a flight whose response turns out to be another variant than theirs get theirs, by one fetch for each variant.
+// Clients that wait for a flight whose response turns out to be another variant than theirs get
+// theirs, by one fetch for each variant.
 func TestVaryWaiters(t *testing.T) {
 	const each = 3
 	first, rest := make(chan struct{}), make(chan struct{})
@@ -106,7 +107,8 @@ func TestVaryChanges(t *testing.T) {
 	e.wantHits(3)
 }
 
-// A flight that ends at once, because what its leader wants is stored meanwhile, is not for those who joined it and select another variant.
+// A flight that ends at once, because what its leader wants is stored meanwhile, is not for those
+// who joined it and select another variant.
 func TestVaryLandedMeanwhile(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Vary: Accept-Language"))
 	e.get("/a", "Accept-Language: fi").wants(t, 200, "x")
@@ -122,7 +124,8 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestVaryThatChanges has a validation say that a response varies by more than was known: it is not used for others (RFC 9111, 4.1).
+// TestVaryThatChanges has a validation say that a response varies by more than was known: it is not
+// used for others (RFC 9111, 4.1).
 func TestVaryThatChanges(t *testing.T) {
 	n := 0
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {

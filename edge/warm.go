@@ -124,7 +124,8 @@ feed:
 	return resp
 }
 
-// warmOne fetches one URL by the way that a client's request takes, and says why it is not in the store after that.
+// warmOne fetches one URL by the way that a client's request takes, and says why it is not in the
+// store after that.
 func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	t, err := httpcache.ParseURL(raw)
 	if err != nil {

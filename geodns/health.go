@@ -43,7 +43,7 @@ type Report struct {
 	Plain    bool    // it does not yet speak its ALPN, as it has no certificates
 }
 
-// plain says whether a node was reported as not speaking TLS.
+// plain reports whether a node was reported as not speaking TLS.
 func (s *nodeState) plain() bool {
 	r := s.report.Load()
 	return r != nil && r.Plain

@@ -38,7 +38,7 @@ type logged struct {
 // slows an answer.
 const maxLogged = 4096
 
-// samples says whether the next query is to be logged.
+// samples reports whether the next query is to be logged.
 func (l *QueryLog) samples() bool {
 	return l != nil && (l.Sample == 0 || l.Sample >= 1 || rand.Float64() < l.Sample)
 }

@@ -21,10 +21,11 @@ type backend struct {
 	spares    spares
 	hurried   chan struct{} // gets one when the next probe is to be soon
 
-	// How it looks. down is what probes say; ejected what requests met. refusing says that its last failure was that it took no connection, which is
-	// no matter of opinion.
+	// How it looks. down is what probes say; ejected what requests met. refusing says that its last
+	// failure was that it took no connection, which is no matter of opinion.
 	down, ejected, refusing bool
-	// failing says that requests failed several times in a row, and none that was sent later succeeded. It does not matter for which requests the server gets.
+	// failing says that requests failed several times in a row, and none that was sent later
+	// succeeded. It does not matter for which requests the server gets.
 	failing   bool
 	failingAt time.Time
 	why       error // of the last failure
@@ -81,10 +82,11 @@ func (b *backend) label() string {
 	return b.URL.Scheme + "://" + b.URL.Host
 }
 
-// up says whether requests should go to it.
+// up reports whether requests should go to it.
 func (b *backend) up() bool { return !b.down && !b.ejected }
 
-// well reports whether nothing is known to be wrong with it. One that is up may be not well: the last one gets requests whatever comes of them.
+// well reports whether nothing is known to be wrong with it. One that is up may be not well: the
+// last one gets requests whatever comes of them.
 func (b *backend) well() bool { return b.up() && !b.failing }
 
 // state is how it looks, in a word.
@@ -114,7 +116,8 @@ type illness struct {
 // minShare is the part of its weight that a server begins slow start with.
 const minShare = 0.1
 
-// share is its weight now: one that came back gets it over the time of slow start, so that its caches and its pools can fill.
+// share is its weight now: one that came back gets it over the time of slow start, so that its
+// caches and its pools can fill.
 func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 	if b.since.IsZero() {
 		return b.weight
@@ -125,7 +128,8 @@ func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 	return b.weight
 }
 
-// silent says whether it has answered nothing for a while though it was asked: it may hang, and until it is known whether it does, others are asked.
+// silent reports whether it has answered nothing for a while though it was asked: it may hang, and
+// until it is known whether it does, others are asked.
 func (b *backend) silent(now time.Time, after time.Duration) bool {
 	return b.waiting > 0 && now.Sub(b.waitingSince) > after
 }

@@ -45,16 +45,19 @@ const (
 	unfit
 )
 
-// isSilent says whether others are to be asked rather than a server that answers nothing. One that relays may wait for the origin, which would be as slow for
-// the others; its connections are asked whether it is there.
+// isSilent reports whether others are to be asked rather than a server that answers nothing. One that
+// relays may wait for the origin, which would be as slow for the others; its connections are asked
+// whether it is there.
 func (p *Pool) isSilent(b *backend, now time.Time) bool {
 	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
 
-// leftTime is how long a server is taken as silent, or until it answers, after somebody left whom it had kept waiting.
+// leftTime is how long a server is taken as silent, or until it answers, after somebody left whom
+// it had kept waiting.
 const leftTime = 5 * time.Second
 
-// Answers says whether there is a server that takes connections and does not keep those waiting who asked it.
+// Answers reports whether there is a server that takes connections and does not keep those waiting who
+// asked it.
 func (p *Pool) Answers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,8 +93,9 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 	return fit
 }
 
-// pick chooses a server that was not tried yet for a request. If there is none among those that it would choose from it returns nil, and why: they have no
-// room, or room is free: there is no server. The caller holds mu.
+// pick chooses a server that was not tried yet for a request. If there is none among those that it
+// would choose from it returns nil, and why: they have no room, or room is free: there is no
+// server. The caller holds mu.
 func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 	best, fits, has := unfit, uint64(0), free
 	for i, b := range p.all {
@@ -131,7 +135,8 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 	return p.nextInTurn(now, fits), free
 }
 
-// nextInTurn is smooth weighted round-robin: each gains its weight at every turn, and the one with the most is chosen and loses the sum of all.
+// nextInTurn is smooth weighted round-robin: each gains its weight at every turn, and the one with
+// the most is chosen and loses the sum of all.
 func (p *Pool) nextInTurn(now time.Time, fits uint64) *backend {
 	var best *backend
 	var sum float64
@@ -170,8 +175,8 @@ func (p *Pool) draw(now time.Time, fits uint64, n int) (drawn [2]*backend) {
 	return drawn
 }
 
-// leastRequests is the power of two choices (Mitzenmacher 2001). Both are drawn by weight, and compared by what they have under way for their weight, so
-// that shares are by weight at any load.
+// leastRequests is the power of two choices (Mitzenmacher 2001). Both are drawn by weight, and
+// compared by what they have under way for their weight, so that shares are by weight at any load.
 func (p *Pool) leastRequests(now time.Time, fits uint64) *backend {
 	two := p.draw(now, fits, 2)
 	a, b := two[0], two[1]
@@ -181,8 +186,9 @@ func (p *Pool) leastRequests(now time.Time, fits uint64) *backend {
 	return a
 }
 
-// rendezvous is weighted rendezvous hashing (Thaler and Ravishankar 1998; weights by Schindelhauer and Schomaker 2005): the most of share / -ln(u) wins, with u
-// between 0 and 1 by the hash. Among equal shares that is the most of u.
+// rendezvous is weighted rendezvous hashing (Thaler and Ravishankar 1998; weights by Schindelhauer
+// and Schomaker 2005): the most of share / -ln(u) wins, with u between 0 and 1 by the hash. Among
+// equal shares that is the most of u.
 func (p *Pool) rendezvous(now time.Time, fits, key uint64) *backend {
 	var best *backend
 	var bestShare, bestU float64

@@ -91,7 +91,8 @@ func TestSharesAreByWeight(t *testing.T) {
 					share := float64(max(1, w)) / float64(sum)
 					want := total * share
 					off := math.Abs(float64(got[i]) - want)
-					// Chance alone is off by more than six of its standard deviations once in 500 million times.
+					// Chance alone is off by more than six of its standard deviations once in 500
+					// million times.
 					if off > 0.02*total || off > 0.02*want && (c.exact || off > 6*math.Sqrt(want*(1-share))) {
 						t.Errorf("weight %d: %d picks, want %.0f", w, got[i], want)
 					}
@@ -254,7 +255,8 @@ func TestWhoIsUsed(t *testing.T) {
 	}
 }
 
-// A server that answers nothing though it is asked is passed over until it does, but used if there is no other.
+// A server that answers nothing though it is asked is passed over until it does, but used if there
+// is no other.
 func TestSilentServerIsPassedOver(t *testing.T) {
 	p := still(t, &Pool{}, 1, 1)
 	now := time.Now()
@@ -288,7 +290,8 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 	}
 }
 
-// Of servers that take no connections each gets one request at a time, which finds out whether that is still so. All others fail at once.
+// Of servers that take no connections each gets one request at a time, which finds out whether that
+// is still so. All others fail at once.
 func TestTrials(t *testing.T) {
 	p := still(t, &Pool{}, 1, 1)
 	look(p, "refuses", "refuses")
@@ -311,7 +314,8 @@ func TestTrials(t *testing.T) {
 	}
 }
 
-// The same with requests: while all refuse, a burst makes few connections, and once one is there again it is used at once.
+// The same with requests: while all refuse, a burst makes few connections, and once one is there
+// again it is used at once.
 func TestDownAndBack(t *testing.T) {
 	up := newServer(t, "up")
 	open := make(chan struct{})

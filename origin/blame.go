@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// A visitor chooses what a request is, and may find one that every server fails: a header block that
-// is too large for them, a page that answers 500, a body that ends early. So what requests meet ejects
-// a server on one of two proofs alone:
+// A visitor chooses what a request is, and may find one that every server fails: a header block
+// that is too large for them, a page that answers 500, a body that ends early. So what requests
+// meet ejects a server on one of two proofs alone:
 //
 //   - it takes no connection, before a byte of a request was sent, or a name that the client chose;
 //   - another server did better with the same request, within one Fetch.
 //
 // All other failures count too: they make the server failing, which is told and changes nothing of
 // what it gets, have it probed soon, and are part of the failures in a row after which one proof is
-// enough. From then on a GET that it answers with an error is asked of another server, so that there
-// is a proof, one way or the other. What can't be compared proves nothing: the request has a body or
-// changes something, there are no retries or no budget for one, the response ends in its body, or the
-// connection ended below several requests, any of which may have ended it. A table of keys or clients
-// would prove no more, as a visitor has as many of both as it likes.
+// enough. From then on a GET that it answers with an error is asked of another server, so that
+// there is a proof, one way or the other. What can't be compared proves nothing: the request has a
+// body or changes something, there are no retries or no budget for one, the response ends in its
+// body, or the connection ended below several requests, any of which may have ended it. A table of
+// keys or clients would prove no more, as a visitor has as many of both as it likes.
 
 // lapse is a failure of a server that proves nothing yet.
 type lapse struct {
@@ -28,8 +28,8 @@ type lapse struct {
 	hangs bool // it answered nobody all the time
 }
 
-// isBefore reports whether a request failed before the server had anything of it. A server may have a
-// certificate for some names only, so that the name must not be the client's choice.
+// isBefore reports whether a request failed before the server had anything of it. A server may have
+// a certificate for some names only, so that the name must not be the client's choice.
 func (b *backend) isBefore(err error, sent bool) bool {
 	return !sent && (isDial(err) || b.tlsName != "")
 }
@@ -40,8 +40,8 @@ func better(resp *http.Response) bool {
 	return s < http.StatusBadRequest || s == http.StatusNotFound || s == http.StatusGone
 }
 
-// streamError is the type of net/http by which one stream of HTTP/2 ended, and not its connection. Its
-// fields are what errors.As goes by.
+// streamError is the type of net/http by which one stream of HTTP/2 ended, and not its connection.
+// Its fields are what errors.As goes by.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -78,7 +78,8 @@ func (pl *place) leave() {
 	}
 }
 
-// isDoubted reports whether it is time to ask another server what this one failed. The caller holds mu.
+// isDoubted reports whether it is time to ask another server what this one failed. The caller holds
+// mu.
 func (p *Pool) isDoubted(b *backend) bool {
 	return b.failures >= failureLimit && !b.ejected && !p.isLast(b)
 }

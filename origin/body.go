@@ -21,7 +21,8 @@ func (e *timeoutError) Error() string { return e.text }
 // Timeout is true.
 func (e *timeoutError) Timeout() bool { return true }
 
-// body is a response's body that gives back the place at its server when it ends, and that ends when the server sends nothing for too long.
+// body is a response's body that gives back the place at its server when it ends, and that ends
+// when the server sends nothing for too long.
 type body struct {
 	io.ReadCloser
 	pool    *Pool
@@ -36,7 +37,8 @@ type body struct {
 	end     func()
 }
 
-// newBody wraps the body of a response from b. That of an upgrade is a connection, which may be silent for as long as it likes.
+// newBody wraps the body of a response from b. That of an upgrade is a connection, which may be
+// silent for as long as it likes.
 func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, sending *sending, sent time.Time) io.ReadCloser {
 	y := &body{ReadCloser: resp.Body, pool: p, place: pl, sending: sending, ctx: ctx, sent: sent, answers: !isFailure(resp.StatusCode) || p.Relays}
 	y.end = sync.OnceFunc(func() {
@@ -54,7 +56,8 @@ func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp
 	return y
 }
 
-// Read reads on; the wait for the next bytes is bounded, but not the time that the caller takes with them.
+// Read reads on; the wait for the next bytes is bounded, but not the time that the caller takes
+// with them.
 func (y *body) Read(b []byte) (int, error) {
 	y.timer.Reset(y.pool.BetweenBytesTimeout)
 	n, err := y.ReadCloser.Read(b)

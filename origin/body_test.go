@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A body that goes on in time is no matter how long it takes; one that stalls is cut, and counts as a timeout.
+// A body that goes on in time is no matter how long it takes; one that stalls is cut, and counts as
+// a timeout.
 func TestStalledBody(t *testing.T) {
 	gone := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -148,7 +149,8 @@ func TestUploadAfterAServerThatIsDown(t *testing.T) {
 	}
 }
 
-// slowly starts a server that says when it is asked, and answers once it is let; ended tells that its request's context ended.
+// slowly starts a server that says when it is asked, and answers once it is let; ended tells that
+// its request's context ended.
 func slowly(t *testing.T) (url string, asked chan struct{}, let chan struct{}, ended chan struct{}) {
 	t.Helper()
 	asked, let, ended = make(chan struct{}, 100), make(chan struct{}), make(chan struct{}, 100)
@@ -196,7 +198,8 @@ func TestHedgeThatLoses(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// A hedge that fails costs nothing: the first answer still comes. One of a server that can't now is kept for the case that none does better.
+// A hedge that fails costs nothing: the first answer still comes. One of a server that can't now is
+// kept for the case that none does better.
 func TestHedgeThatFails(t *testing.T) {
 	for _, second := range []string{down(t), answering(t, 503, "no").URL} {
 		u, asked, let, _ := slowly(t)
@@ -213,7 +216,8 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 }
 
-// Nothing is sent to a second server that may not be sent twice, nor without Hedge, nor without retries or a budget for them.
+// Nothing is sent to a second server that may not be sent twice, nor without Hedge, nor without
+// retries or a budget for them.
 func TestNoHedge(t *testing.T) {
 	for _, c := range []struct {
 		method, body string

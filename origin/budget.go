@@ -8,8 +8,9 @@ const (
 	budgetFloor   = 10 // retries in any budgetSeconds, but no more than there were requests
 )
 
-// budget bounds what retries add to the load of a pool: over the last ten seconds at most a fifth of the requests, or ten. A request that reached no server
-// costs nothing. The idea is Finagle's RetryBudget.
+// budget bounds what retries add to the load of a pool: over the last ten seconds at most a fifth
+// of the requests, or ten. A request that reached no server costs nothing. The idea is Finagle's
+// RetryBudget.
 type budget struct {
 	slots [budgetSeconds]struct {
 		second            int64

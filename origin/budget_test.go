@@ -76,7 +76,8 @@ func TestRetriesStayWithinTheBudget(t *testing.T) {
 	}
 }
 
-// What reached no server costs no budget: however many are down, each request gets to the one that is up.
+// What reached no server costs no budget: however many are down, each request gets to the one that
+// is up.
 func TestUnsentRequestsCostNoBudget(t *testing.T) {
 	up := newServer(t, "up")
 	p := start(t, &Pool{Servers: []Server{at(t, down(t)), at(t, down(t)), at(t, up.URL)}, Retries: 2, Log: quiet})

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// newTransport makes the connections of one server; those of probes are not counted. They all go to its address, whatever host a request names: that one becomes Host and SNI.
+// newTransport makes the connections of one server; those of probes are not counted. They all go to
+// its address, whatever host a request names: that one becomes Host and SNI.
 func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 	conf := p.TLS.Clone()
 	if conf == nil {
@@ -47,8 +48,8 @@ func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 // errHandshake says that a server did not finish the handshake of TLS in time.
 var errHandshake = &timeoutError{"TLS handshake timeout"}
 
-// open makes a connection to a server, with TLS if conf is not nil, for a host and port that a request
-// names.
+// open makes a connection to a server, with TLS if conf is not nil, for a host and port that a
+// request names.
 func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	began := time.Now()
 	c, err := p.dialInTime(ctx, network, b)
@@ -137,7 +138,8 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 	return dialAll(ctx, network, addrs, port)
 }
 
-// conn is a connection to a server. It counts as one until it is closed, and a write to it can't wait for ever.
+// conn is a connection to a server. It counts as one until it is closed, and a write to it can't
+// wait for ever.
 type conn struct {
 	net.Conn
 	stall  time.Duration
@@ -185,10 +187,10 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, or fails if the server takes nothing for too long. A server that does not want the rest
-// of a body may answer and close the connection; the transport would take the failed write for the
-// outcome. So a write that meets the end waits until all that the server sent is read. It does not wait
-// if nobody reads yet, as in a handshake, or when the transport begins HTTP/2.
+// Write writes, or fails if the server takes nothing for too long. A server that does not want the
+// rest of a body may answer and close the connection; the transport would take the failed write for
+// the outcome. So a write that meets the end waits until all that the server sent is read. It does
+// not wait if nobody reads yet, as in a handshake, or when the transport begins HTTP/2.
 func (c *conn) Write(b []byte) (int, error) {
 	if c.retired.Load() {
 		return 0, errIdle

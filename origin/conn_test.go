@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A server that closes a connection before the transport reads from it, as before the first bytes of
-// HTTP/2 are sent, keeps nobody waiting.
+// A server that closes a connection before the transport reads from it, as before the first bytes
+// of HTTP/2 are sent, keeps nobody waiting.
 func TestClosedBeforeAnybodyReads(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

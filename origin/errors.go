@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// IsTimeout says whether a Fetch failed because a server did not answer in time: 504 rather than 502 (RFC 9110, 15.6.5).
+// IsTimeout reports whether a Fetch failed because a server did not answer in time: 504 rather than
+// 502 (RFC 9110, 15.6.5).
 func IsTimeout(err error) bool {
 	if all, ok := err.(interface{ Unwrap() []error }); ok { // of several servers
 		return slices.ContainsFunc(all.Unwrap(), IsTimeout)
@@ -23,19 +24,20 @@ func IsTimeout(err error) bool {
 	return false
 }
 
-// isDial says whether an error is of a connection that could not be made.
+// isDial reports whether an error is of a connection that could not be made.
 func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// refuses says whether an error of a request is that the server takes no connections: there was none, and not because its certificate is wrong.
+// refuses reports whether an error of a request is that the server takes no connections: there was
+// none, and not because its certificate is wrong.
 func refuses(err error, connected bool) bool {
 	return !connected && !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
-// MayBeTheRequests reports whether a Fetch may have failed by what the fields of its request are, so
-// that a request for the same with other fields may not: a server ended the connection, or the
+// MayBeTheRequests reports whether a Fetch may have failed by what the fields of its request are,
+// so that a request for the same with other fields may not: a server ended the connection, or the
 // request can't be sent.
 func MayBeTheRequests(err error) bool {
 	reason := Reason(err)

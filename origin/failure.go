@@ -23,7 +23,8 @@ type ServerError struct {
 	b   *backend // of which only what Start sets is read
 }
 
-// Error names the server and what went wrong. Servers write a part of it, so that its length is bounded, and it is one line.
+// Error names the server and what went wrong. Servers write a part of it, so that its length is
+// bounded, and it is one line.
 func (e *ServerError) Error() string { return "origin " + e.b.addr + ": " + bounded(e.Err.Error()) }
 
 // Unwrap returns what went wrong.
@@ -78,7 +79,8 @@ func (p *Pool) lastFailure(b *backend) Failure {
 	return f
 }
 
-// key is how a hint names a key of the fleet file: by its flag, where the pool is made from flags and there is one.
+// key is how a hint names a key of the fleet file: by its flag, where the pool is made from flags
+// and there is one.
 func (p *Pool) key(name string) string {
 	switch {
 	case !p.Flags:
@@ -156,7 +158,8 @@ func (e *ServerError) hintTLS() string {
 	return ""
 }
 
-// alert is the text of the alert by which a server refused a handshake, or "". Its type is crypto/tls's own.
+// alert is the text of the alert by which a server refused a handshake, or "". Its type is
+// crypto/tls's own.
 func alert(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {

@@ -27,8 +27,9 @@ type result struct {
 	doubted bool   // it failed often, and another server is to tell whether that is its own fault
 }
 
-// again reports whether another server might do better: there is no answer, which is not the client's fault, one by which a server says that it can't now, or one that the caller
-// doesn't accept.
+// again reports whether another server might do better: there is no answer, which is not the
+// client's fault, one by which a server says that it can't now, or one that the caller doesn't
+// accept.
 func (p *Pool) again(a *Ask, res result) bool {
 	if res.err != nil {
 		return !errors.As(res.err, new(*RequestError))
@@ -47,8 +48,9 @@ func (r *result) drop() {
 	}
 }
 
-// Fetch sends a request whose URL holds the target's path and query; scheme and host are the server's. The
-// response's body is the caller's to close. The context that the request carries ends it, its body included. Errors are ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError, and what
+// Fetch sends a request whose URL holds the target's path and query; scheme and host are the
+// server's. The response's body is the caller's to close. The context that the request carries ends
+// it, its body included. Errors are ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError, and what
 // IsTimeout and Reason tell apart.
 func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	a := ask.of(r, xxhash.Sum64String(ask.Key))
@@ -148,7 +150,8 @@ func (p *Pool) count(n *uint64) {
 	p.mu.Unlock()
 }
 
-// another takes a place at a server that was not tried, if one has room and the budget allows it. What is free needs no budget.
+// another takes a place at a server that was not tried, if one has room and the budget allows it.
+// What is free needs no budget.
 func (p *Pool) another(a *Ask, tried uint64, free bool) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,7 +176,8 @@ func (p *Pool) abandon(results <-chan result, pending int) {
 	}()
 }
 
-// attempt sends a request to a server, within a context of its own. The place at the server is given back when the response's body ends.
+// attempt sends a request to a server, within a context of its own. The place at the server is
+// given back when the response's body ends.
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
 	b := pl.b
 	asked, sent := false, false
@@ -231,8 +235,9 @@ func (p *Pool) connected(pl *place, c *conn, reused bool) {
 	}
 }
 
-// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of the request. What it returns waits for what other servers do
-// with the request; nil if that tells nothing.
+// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of
+// the request. What it returns waits for what other servers do with the request; nil if that tells
+// nothing.
 func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent bool) *lapse {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -252,7 +257,8 @@ func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent
 		}
 	case p.Relays && sent && IsTimeout(err): // it may wait for the origin
 	default:
-		// A server that answered nothing at all while a request timed out has no slow page, it hangs.
+		// A server that answered nothing at all while a request timed out has no slow page, it
+		// hangs.
 		hangs, before := IsTimeout(err) && !b.waitingSince.After(since), b.isBefore(err, sent)
 		p.failed(b, now, err, before && refuses(err, sent), hangs, before)
 		if hangs && !before && !p.isLast(b) {
@@ -265,7 +271,8 @@ func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent
 	return nil
 }
 
-// answered notes the header block of a response. If that is one of a failure, it returns what unanswered does, and whether another server is to be asked too.
+// answered notes the header block of a response. If that is one of a failure, it returns what
+// unanswered does, and whether another server is to be asked too.
 func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began time.Time) (l *lapse, doubted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -302,7 +309,8 @@ func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began 
 	return nil, false
 }
 
-// isFailure reports whether a status is that of a server that fails. Some of 500 and above say that it can't do what the client wants.
+// isFailure reports whether a status is that of a server that fails. Some of 500 and above say that
+// it can't do what the client wants.
 func isFailure(status int) bool {
 	switch status {
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusLoopDetected, http.StatusNotExtended:

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A server whose probes are good but that fails what clients ask is ejected for longer each time it comes back.
+// A server whose probes are good but that fails what clients ask is ejected for longer each time it
+// comes back.
 func TestFlapping(t *testing.T) {
 	flaps := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/health" {

@@ -49,7 +49,8 @@ func (h Health) withDefaults() Health {
 	return h
 }
 
-// probe asks a server again and again how it is, until ctx ends. Each probe has a connection of its own, as the next client may need one.
+// probe asks a server again and again how it is, until ctx ends. Each probe has a connection of its
+// own, as the next client may need one.
 func (p *Pool) probe(ctx context.Context, b *backend) {
 	for {
 		transport := p.newTransport(b, false)
@@ -59,7 +60,8 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 			return
 		}
 		p.probed(b, time.Now(), err, refused)
-		// The jitter only shortens the interval, so that it bounds how long a change goes unnoticed.
+		// The jitter only shortens the interval, so that it bounds how long a change goes
+		// unnoticed.
 		wait := time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval))
 		if pause(ctx, wait/hurryShare, nil) {
 			pause(ctx, wait-wait/hurryShare, b.hurried)
@@ -89,7 +91,8 @@ func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 // errProbe is an answer that is not the one that Health wants.
 var errProbe = errors.New("health check answered")
 
-// ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took no connection.
+// ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took
+// no connection.
 func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
 	defer cancel()
@@ -174,7 +177,8 @@ func (p *Pool) blame(b *backend, now time.Time, err error) {
 // failureLimit is how many requests in a row a server may fail before it is ejected.
 const failureLimit = 3
 
-// Pauses of an ejection: the first is the interval of probes, or firstPause without any; each that follows soon is twice as long as the one before.
+// Pauses of an ejection: the first is the interval of probes, or firstPause without any; each that
+// follows soon is twice as long as the one before.
 const (
 	firstPause = 5 * time.Second
 	maxPause   = 5 * time.Minute
@@ -182,8 +186,9 @@ const (
 
 var errAnswer = errors.New("server error")
 
-// succeeded takes the end of a response to a request that was sent at a time. It ends what was wrong; a server that is ejected and was tried all the same, as there was
-// none better, is back at once.
+// succeeded takes the end of a response to a request that was sent at a time. It ends what was
+// wrong; a server that is ejected and was tried all the same, as there was none better, is back at
+// once.
 func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	b.failures, b.refusing, b.seen = 0, false, true
 	if b.failing && !sent.Before(b.failingAt) {
@@ -198,7 +203,8 @@ func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	p.tell(b, now)
 }
 
-// failed takes the failure of a request. proven says that it is the server's own, whatever the request is; see prove.
+// failed takes the failure of a request. proven says that it is the server's own, whatever the
+// request is; see prove.
 func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, proven bool) {
 	b.failures++
 	p.blame(b, now, err)
@@ -253,7 +259,8 @@ func (p *Pool) eject(b *backend, now time.Time) {
 	p.changed(b, was, now)
 }
 
-// isLast says whether no other server is up, so that b may not be ejected. With edges there is a next tier in place of the last.
+// isLast reports whether no other server is up, so that b may not be ejected. With edges there is a
+// next tier in place of the last.
 func (p *Pool) isLast(b *backend) bool {
 	if p.Relays {
 		return false
@@ -297,7 +304,8 @@ func (p *Pool) changed(b *backend, was bool, now time.Time) {
 			}
 		}
 	}
-	// With backups there is no need to panic before the last primary, and then it is their turn. Edges have a next tier.
+	// With backups there is no need to panic before the last primary, and then it is their turn.
+	// Edges have a next tier.
 	panics := !p.Relays && up*2 < primaries && (up > 0 || spares == 0)
 	if panics != p.panic {
 		p.panic = panics
@@ -312,7 +320,8 @@ func (p *Pool) changed(b *backend, was bool, now time.Time) {
 	p.grant(now)
 }
 
-// tellLimit is how many lines of a server's health the log gets in tellTime. One that fails every other request changes with each.
+// tellLimit is how many lines of a server's health the log gets in tellTime. One that fails every
+// other request changes with each.
 const (
 	tellLimit = 6
 	tellTime  = time.Minute
@@ -321,7 +330,8 @@ const (
 // startTime is how long an edge of the fleet may take to start.
 const startTime = 20 * time.Second
 
-// tell counts a change of a server's health, and logs it. What is over the limit is logged at the next occasion, if it is still news. The caller holds mu.
+// tell counts a change of a server's health, and logs it. What is over the limit is logged at the
+// next occasion, if it is still news. The caller holds mu.
 func (p *Pool) tell(b *backend, now time.Time) {
 	ill := !b.well()
 	if ill != b.ill {

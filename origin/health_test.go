@@ -100,7 +100,8 @@ func TestProbesVerifyTLS(t *testing.T) {
 	}
 }
 
-// A server that comes and goes is found out by probes alone, and said to be in slow start afterwards.
+// A server that comes and goes is found out by probes alone, and said to be in slow start
+// afterwards.
 func TestProbesFindOut(t *testing.T) {
 	var status atomic.Int64
 	status.Store(200)

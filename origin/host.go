@@ -11,7 +11,8 @@ import (
 // ClientHost as a Pool's Host sends the Host that the client asked for.
 const ClientHost = "client"
 
-// byName reports whether a server is an https one that is given by a DNS name. Its certificate is for that name, and mostly it answers under it too.
+// byName reports whether a server is an https one that is given by a DNS name. Its certificate is
+// for that name, and mostly it answers under it too.
 func byName(u *url.URL) bool {
 	_, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "https" && err != nil
@@ -34,7 +35,8 @@ func (p *Pool) hostFor(s Server) string {
 	return ""
 }
 
-// tlsNameFor returns the name that is sent to a server as SNI and that its certificate has to be for; "" means that of the Host that is sent.
+// tlsNameFor returns the name that is sent to a server as SNI and that its certificate has to be
+// for; "" means that of the Host that is sent.
 func (p *Pool) tlsNameFor(s Server) string {
 	switch {
 	case s.ServerName != "":

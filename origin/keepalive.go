@@ -12,19 +12,20 @@ import (
 )
 
 // A server closes a connection that was idle for a while. A request that is on its way meanwhile is
-// lost, and one that may not be sent twice fails. Over HTTP/1 many servers say in the field Keep-Alive
-// for how long they wait. A connection that has been idle for nearly as long gets no further request:
-// its next write fails before anything is sent, so that the transport takes another connection.
+// lost, and one that may not be sent twice fails. Over HTTP/1 many servers say in the field
+// Keep-Alive for how long they wait. A connection that has been idle for nearly as long gets no
+// further request: its next write fails before anything is sent, so that the transport takes
+// another connection.
 
-// keepMargin is how much earlier than a server a connection is given up: what a response and a request
-// take on their way, and what the server's clock is off by. It is half of a shorter time.
+// keepMargin is how much earlier than a server a connection is given up: what a response and a
+// request take on their way, and what the server's clock is off by. It is half of a shorter time.
 const keepMargin = time.Second
 
 // errIdle is the failure of a write to such a connection.
 var errIdle = errors.New("the connection may have no further request")
 
-// keepAlive returns for how long a connection may be idle by the fields of a response. ok is false if
-// they don't say.
+// keepAlive returns for how long a connection may be idle by the fields of a response. ok is false
+// if they don't say.
 func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 	for _, line := range h["Keep-Alive"] {
 		for param := range strings.SplitSeq(line, ",") {
@@ -65,8 +66,8 @@ func (c *conn) learn(resp *http.Response) {
 	}
 }
 
-// take reports whether a connection that the transport chose may have a request: it was not idle for
-// too long, and nothing is left on it. If not, the next write to it fails.
+// take reports whether a connection that the transport chose may have a request: it was not idle
+// for too long, and nothing is left on it. If not, the next write to it fails.
 func (c *conn) take(info httptrace.GotConnInfo) bool {
 	if c == nil || !info.Reused {
 		return true

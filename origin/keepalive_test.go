@@ -15,8 +15,8 @@ import (
 )
 
 // hinting is a server of HTTP/1.1, plain or over TLS, whose responses have Keep-Alive. It ends a
-// connection at a second request, as one does that closes it while the request is on its way, unless
-// it keeps them.
+// connection at a second request, as one does that closes it while the request is on its way,
+// unless it keeps them.
 type hinting struct {
 	url         string
 	tls         *tls.Config
@@ -71,8 +71,8 @@ func (s *hinting) serve(c net.Conn) {
 	}
 }
 
-// A connection that was idle for nearly as long as its server allows gets no further request, so that
-// one that may not be sent twice is not lost. Others are used again.
+// A connection that was idle for nearly as long as its server allows gets no further request, so
+// that one that may not be sent twice is not lost. Others are used again.
 func TestKeepAliveHint(t *testing.T) {
 	for _, c := range []struct {
 		name, hint string

@@ -38,7 +38,8 @@ func (l *lines) count(text string) int {
 	return n
 }
 
-// A lone server that takes no connections is told of as down, with why, and the first request after it is back gets its answer and ends that. The log has a line for each.
+// A lone server that takes no connections is told of as down, with why, and the first request after
+// it is back gets its answer and ends that. The log has a line for each.
 func TestLoneServerThatRefuses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -77,7 +78,8 @@ func TestLoneServerThatRefuses(t *testing.T) {
 	}
 }
 
-// As soon as it answers again it gets all requests, not one at a time until the end of the first body.
+// As soon as it answers again it gets all requests, not one at a time until the end of the first
+// body.
 func TestLoneServerBackWithALongBody(t *testing.T) {
 	hold := make(chan struct{})
 	held := make(chan struct{}, 1)
@@ -118,7 +120,8 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 	}
 }
 
-// A lone server that answers with errors is told of as down too, but its answers are passed on, all of them.
+// A lone server that answers with errors is told of as down too, but its answers are passed on, all
+// of them.
 func TestLoneServerThatErrs(t *testing.T) {
 	var status, asked atomic.Int64
 	status.Store(500)
@@ -198,7 +201,8 @@ func TestFailing(t *testing.T) {
 	}
 }
 
-// One that fails nearly every request changes with each, but does not fill the log, and the log has the last word in the end.
+// One that fails nearly every request changes with each, but does not fill the log, and the log has
+// the last word in the end.
 func TestFlappingIsNotToldForEver(t *testing.T) {
 	var log lines
 	p := still(t, &Pool{Log: slog.New(slog.NewTextHandler(&log, nil))}, 1)

@@ -22,8 +22,8 @@ const (
 	retryTTL   = 5 * time.Second // after a failure
 )
 
-// names are the addresses of a server's name, which are asked for again when the TTL of the answer is over. What was known stays in use as long as nobody
-// answers.
+// names are the addresses of a server's name, which are asked for again when the TTL of the answer
+// is over. What was known stays in use as long as nobody answers.
 type names struct {
 	host       string
 	nameserver string
@@ -70,7 +70,8 @@ func (n *names) refresh(ctx context.Context) {
 	}
 }
 
-// addresses returns the addresses of the name in the order in which to try them: another one first each time.
+// addresses returns the addresses of the name in the order in which to try them: another one first
+// each time.
 func (n *names) addresses(ctx context.Context) ([]netip.Addr, error) {
 	select {
 	case <-n.ready:
@@ -103,7 +104,8 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// lookup asks the system's resolver, /etc/hosts included, and reads the TTL off the messages on their way.
+// lookup asks the system's resolver, /etc/hosts included, and reads the TTL off the messages on
+// their way.
 func (n *names) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -185,7 +187,8 @@ func (d *datagrams) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// stream is a TCP connection to a name server. The resolver reads a message's two bytes of length, and then the message.
+// stream is a TCP connection to a name server. The resolver reads a message's two bytes of length,
+// and then the message.
 type stream struct {
 	net.Conn
 	seen *ttls

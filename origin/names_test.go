@@ -126,7 +126,8 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 	return b
 }
 
-// twins starts a server on 127.0.0.1 and 127.0.0.2, with the same port, that answers with the address it was asked at.
+// twins starts a server on 127.0.0.1 and 127.0.0.2, with the same port, that answers with the
+// address it was asked at.
 func twins(t *testing.T) (port string) {
 	t.Helper()
 	var a, b net.Listener
@@ -195,7 +196,8 @@ func TestDeadAddressOfAName(t *testing.T) {
 	}
 }
 
-// A name that has another address is followed there at the TTL, though connections to the old one are idle; while nobody answers what is known stays.
+// A name that has another address is followed there at the TTL, though connections to the old one
+// are idle; while nobody answers what is known stays.
 func TestNameThatMoves(t *testing.T) {
 	port := twins(t)
 	ns := newNameserver(t, 1, "127.0.0.1")

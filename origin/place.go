@@ -20,11 +20,11 @@ type Ask struct {
 	// Shared means that other clients wait for the response too. They must not wait for a place
 	// until the client has one: where its share is used up, Fetch fails with ErrShare at once.
 	Shared bool
-	// Prefer is the server of the origin, as ServerOf tells it, that the request goes to, whatever the
-	// balance, if that is among the fittest and has room. 0 means any.
+	// Prefer is the server of the origin, as ServerOf tells it, that the request goes to, whatever
+	// the balance, if that is among the fittest and has room. 0 means any.
 	Prefer int
-	// Accept, if it is not nil, reports whether a response will do. If not, another server of the pool
-	// is asked; edges are not, as they ask further.
+	// Accept, if it is not nil, reports whether a response will do. If not, another server of the
+	// pool is asked; edges are not, as they ask further.
 	Accept func(*http.Response) bool
 
 	hash    uint64
@@ -74,7 +74,7 @@ func (t tally) isFull(client netip.Prefix, limit int) bool {
 	return client.IsValid() && len(t) > 0 && t[client] >= clientLimit(limit)
 }
 
-// room says whether there is a place.
+// room reports whether there is a place.
 type room int
 
 const (
@@ -83,7 +83,7 @@ const (
 	full
 )
 
-// room says whether a server has a place for one more request. The caller holds mu.
+// room reports whether a server has a place for one more request. The caller holds mu.
 func (b *backend) room(p *Pool, a *Ask) room {
 	// Over HTTP/1 each request has a connection, and so has each tunnel.
 	connections := p.MaxConnections > 0 && !b.http2
@@ -201,8 +201,8 @@ func (p *Pool) release(pl *place) {
 	p.grant(time.Now())
 }
 
-// bodyOf is the body of a response under what wraps it, which has to have a method Unwrap; nil if it is
-// none of a Pool's.
+// bodyOf is the body of a response under what wraps it, which has to have a method Unwrap; nil if
+// it is none of a Pool's.
 func bodyOf(of io.Reader) *body {
 	for {
 		switch b := of.(type) {
@@ -216,8 +216,8 @@ func bodyOf(of io.Reader) *body {
 	}
 }
 
-// ServerOf tells servers of a pool apart: it is the place among them, from 1 on, of the one that the
-// body of a response comes from; 0 if that is another edge.
+// ServerOf tells servers of a pool apart: it is the place among them, from 1 on, of the one that
+// the body of a response comes from; 0 if that is another edge.
 func ServerOf(of io.Reader) int {
 	if b := bodyOf(of); b != nil && !b.pool.Relays {
 		return b.place.b.index + 1

@@ -1,11 +1,15 @@
-// Package origin is where misses are fetched: the servers behind a site, and the edges that stand between.
+// Package origin is where misses are fetched: the servers behind a site, and the edges that stand
+// between.
 //
-// A Pool sends each request to one of its servers, by the method of its Balance among those that look healthy. How a server looks is found out in two ways:
-// by probes (Health), and by what requests meet: a server that fails several in a row is ejected for a while, for longer each time. A request that may
-// be sent twice goes to another server when one fails, within a budget, so that retries never add more than a fifth to what the servers have to bear.
-// What a server has under way is bounded; requests above that wait in a queue that is bounded too.
+// A Pool sends each request to one of its servers, by the method of its Balance among those that
+// look healthy. How a server looks is found out in two ways: by probes (Health), and by what
+// requests meet: a server that fails several in a row is ejected for a while, for longer each time.
+// A request that may be sent twice goes to another server when one fails, within a budget, so that
+// retries never add more than a fifth to what the servers have to bear. What a server has under way
+// is bounded; requests above that wait in a queue that is bounded too.
 //
-// A Route leads through tiers of edges to a Pool: first the edge of the own region that owns the key, then the shield, then the origin itself.
+// A Route leads through tiers of edges to a Pool: first the edge of the own region that owns the
+// key, then the shield, then the origin itself.
 package origin
 
 import (
@@ -32,9 +36,11 @@ type Server struct {
 	URL    *url.URL // scheme http or https, host and port; nothing else counts
 	Weight int      // share of the requests; 0 means 1
 	Backup bool     // used only when no other is healthy
-	// ServerName is sent as SNI and verified, and the server is known by it; "" means what the Pool says.
+	// ServerName is sent as SNI and verified, and the server is known by it; "" means what the Pool
+	// says.
 	ServerName string
-	// Self marks the place of the caller among the servers of a ring: when a pick falls on it, Fetch returns ErrSelf.
+	// Self marks the place of the caller among the servers of a ring: when a pick falls on it,
+	// Fetch returns ErrSelf.
 	Self bool
 }
 
@@ -43,25 +49,29 @@ type Pool struct {
 	Name    string // of the site, for the log
 	Servers []Server
 	Balance Balance
-	// Host is sent as Host and, over TLS, as SNI. ClientHost means the Host that the request has, and the server's own name as SNI. "" means the server's own
-	// name for an https server that is given by one, and ClientHost for all others.
+	// Host is sent as Host and, over TLS, as SNI. ClientHost means the Host that the request has,
+	// and the server's own name as SNI. "" means the server's own name for an https server that is
+	// given by one, and ClientHost for all others.
 	Host string
-	// SNI is what https servers are sent as SNI, and what their certificates are verified for, if that is not what Host says.
+	// SNI is what https servers are sent as SNI, and what their certificates are verified for, if
+	// that is not what Host says.
 	SNI string
-	// Flags says that the pool is made from the flags of a command, which hints name then, in place of keys of a fleet file.
+	// Flags says that the pool is made from the flags of a command, which hints name then, in place
+	// of keys of a fleet file.
 	Flags     bool
 	Health    *Health // nil means no probes
 	Retries   int     // further servers that are tried; the fleet file says 2
 	SlowStart time.Duration
-	// Hedge is after how long without a header block a request that may be sent twice is sent to a second server too, whose answer is taken if it comes first;
-	// 0 means never.
+	// Hedge is after how long without a header block a request that may be sent twice is sent to a
+	// second server too, whose answer is taken if it comes first; 0 means never.
 	Hedge time.Duration
 
 	ConnectTimeout      time.Duration // for TCP; 0 means 5 s
 	TLSTimeout          time.Duration // for the handshake; 0 means ConnectTimeout
 	FirstByteTimeout    time.Duration // from the request sent to the header block; 0 means 30 s
 	BetweenBytesTimeout time.Duration // for the next bytes of a body, either way; 0 means a minute
-	// PingInterval is how long a connection of HTTP/2 may be silent before it is asked whether it is still there, and the answer may take; 0 means 15 s.
+	// PingInterval is how long a connection of HTTP/2 may be silent before it is asked whether it
+	// is still there, and the answer may take; 0 means 15 s.
 	PingInterval time.Duration
 
 	MaxConnections int           // to one server, and by HTTP/1 so many requests; 0 means no limit of their own
@@ -70,11 +80,14 @@ type Pool struct {
 	QueueTimeout   time.Duration // for that; 0 means 5 s
 
 	TLS *tls.Config // roots and the client's certificate; nil means the system's roots and none
-	// Secret is a header field that every request to a server has, so that it can refuse who has not; "" as name means none.
+	// Secret is a header field that every request to a server has, so that it can refuse who has
+	// not; "" as name means none.
 	Secret Field
-	// Relays says that the servers are edges that pass on what an origin answered: a 5xx is no failure of theirs.
+	// Relays says that the servers are edges that pass on what an origin answered: a 5xx is no
+	// failure of theirs.
 	Relays bool
-	// Dial connects to an address; nil means a resolver that heeds TTLs and tries all addresses of a name.
+	// Dial connects to an address; nil means a resolver that heeds TTLs and tries all addresses of
+	// a name.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	Log  *slog.Logger // nil means slog.Default
 
@@ -132,7 +145,8 @@ func (p *Pool) Start() error {
 		host := b.URL.Hostname()
 		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
 			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), moved: func() {
-				// Connections to addresses of before get no new requests, and end when they are idle.
+				// Connections to addresses of before get no new requests, and end when they are
+				// idle.
 				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
 				b.spares.trim(0)
 			}}
@@ -183,7 +197,8 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// Close ends probes and resolvers, and closes the connections that are idle. Requests that are under way go on.
+// Close ends probes and resolvers, and closes the connections that are idle. Requests that are
+// under way go on.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -205,7 +220,7 @@ func (p *Pool) Close() {
 	}
 }
 
-// retryable says whether a request may be sent twice (RFC 9110, 9.2.2), and can be.
+// retryable reports whether a request may be sent twice (RFC 9110, 9.2.2), and can be.
 func retryable(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:

@@ -150,7 +150,8 @@ func TestRetries(t *testing.T) {
 		{"more retries than servers", "GET", "", 1, 9, true},
 		{"HEAD", "HEAD", "", 1, 1, true},
 		{"OPTIONS", "OPTIONS", "", 1, 1, true},
-		// What found no connection was not sent at all, so that it may go to another server whatever it is.
+		// What found no connection was not sent at all, so that it may go to another server
+		// whatever it is.
 		{"POST", "POST", "", 1, 2, true},
 		{"POST with a body", "POST", "x", 1, 2, true},
 		{"PATCH", "PATCH", "x", 2, 2, true},
@@ -176,7 +177,8 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// A server that takes the request and then says nothing is like one that is down, for a GET; a POST may have had its effect.
+// A server that takes the request and then says nothing is like one that is down, for a GET; a POST
+// may have had its effect.
 func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	var asked atomic.Int64
 	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -212,7 +214,8 @@ func answering(t *testing.T, status int, name string) *server {
 	return s
 }
 
-// What a server says of itself, that it can't at the moment, is worth another one; any other answer is an answer, and so is all that a POST gets.
+// What a server says of itself, that it can't at the moment, is worth another one; any other answer
+// is an answer, and so is all that a POST gets.
 func TestRetryOfAnError(t *testing.T) {
 	for _, c := range []struct {
 		method  string
@@ -240,7 +243,8 @@ func TestRetryOfAnError(t *testing.T) {
 	}
 }
 
-// If no server does better, the last answer is the one that the client gets, with its body, and an answer is better than none.
+// If no server does better, the last answer is the one that the client gets, with its body, and an
+// answer is better than none.
 func TestErrorOfAllServers(t *testing.T) {
 	for _, c := range []struct {
 		name    string

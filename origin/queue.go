@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// ErrBusy says that every server of a pool has as much to do as it may, and the queue was full or the wait too long. An edge answers with 503.
+// ErrBusy says that every server of a pool has as much to do as it may, and the queue was full or
+// the wait too long. An edge answers with 503.
 var ErrBusy = errors.New("origin busy")
 
 // ErrDown says that no server of a pool takes connections; it comes with what the last failure was.
@@ -20,7 +21,8 @@ type waiter struct {
 	got chan *place // the place that it has, or nil if there is none any more; holds one
 }
 
-// acquire takes a place at a server for a first attempt, and waits for one if it must. The caller gives it back with release.
+// acquire takes a place at a server for a first attempt, and waits for one if it must. The caller
+// gives it back with release.
 func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	p.mu.Lock()
 	now := time.Now()
@@ -68,7 +70,8 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	return pl, p.downError(pl)
 }
 
-// mayWait says why a request for which there is no room may not wait for some; nil if it may. The caller holds mu.
+// mayWait says why a request for which there is no room may not wait for some; nil if it may. The
+// caller holds mu.
 func (p *Pool) mayWait(a *Ask, has room) error {
 	switch {
 	case a.Shared && has == shared, p.clients.isFull(a.Client, p.Queue):
@@ -80,7 +83,8 @@ func (p *Pool) mayWait(a *Ask, has room) error {
 	return nil
 }
 
-// limit counts a request that failed because its client had its share, and returns err. The caller holds mu.
+// limit counts a request that failed because its client had its share, and returns err. The caller
+// holds mu.
 func (p *Pool) limit(err error) error {
 	p.limited++
 	return err
@@ -117,8 +121,9 @@ func (p *Pool) take(now time.Time, a *Ask, tried uint64) (*place, room) {
 	return p.occupy(b, a, now), free
 }
 
-// grant serves the queue as long as there is room: first come first served, but for those whose client has its share and for those that stream, which may have to let others go first. The
-// caller holds mu.
+// grant serves the queue as long as there is room: first come first served, but for those whose
+// client has its share and for those that stream, which may have to let others go first. The caller
+// holds mu.
 func (p *Pool) grant(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {

@@ -116,7 +116,8 @@ func TestLeavingTheQueue(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// Who waits for a server that is found to be down waits no longer, nor does who waits when another comes back.
+// Who waits for a server that is found to be down waits no longer, nor does who waits when another
+// comes back.
 func TestQueueFollowsTheServers(t *testing.T) {
 	for _, c := range []struct {
 		name          string

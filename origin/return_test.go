@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// A server that was killed and is back gets requests again after two good probes, which are two intervals at most, and begins slowly.
+// A server that was killed and is back gets requests again after two good probes, which are two
+// intervals at most, and begins slowly.
 func TestReturn(t *testing.T) {
 	other := newServer(t, "other")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

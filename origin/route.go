@@ -9,7 +9,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Stage is a tier on the way from a client to an origin. A request only ever goes on to a later one, so that edges never wait for each other in a circle.
+// Stage is a tier on the way from a client to an origin. A request only ever goes on to a later
+// one, so that edges never wait for each other in a circle.
 type Stage int
 
 // The stages in their order.
@@ -20,12 +21,14 @@ const (
 )
 
 const (
-	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on: "shield" or "origin".
+	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on:
+	// "shield" or "origin".
 	TierField = "Kaiku-Tier"
-	// PurgesField tells an edge which purges its answer has to know of, and in an answer which ones that
-	// knows of. Edges alone send it to each other.
+	// PurgesField tells an edge which purges its answer has to know of, and in an answer which ones
+	// that knows of. Edges alone send it to each other.
 	PurgesField = "Kaiku-Purges"
-	// FailedField marks an error that an edge made itself because it got no answer or refused the request, with the reason. Peers see it alone.
+	// FailedField marks an error that an edge made itself because it got no answer or refused the
+	// request, with the reason. Peers see it alone.
 	FailedField = "Kaiku-Failed"
 )
 
@@ -58,7 +61,7 @@ func (r *Route) Stage(key string, came Stage) Stage {
 	return came
 }
 
-// ownsSelf says whether a pick for the key falls on the caller.
+// ownsSelf reports whether a pick for the key falls on the caller.
 func (p *Pool) ownsSelf(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +69,8 @@ func (p *Pool) ownsSelf(key string) bool {
 	return b == nil || b.Self
 }
 
-// Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to the origin itself, is passed over. It is Pool.Fetch for the rest.
+// Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to
+// the origin itself, is passed over. It is Pool.Fetch for the rest.
 func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, error) {
 	if !retryable(req) {
 		stage = ToOrigin // what must not be sent twice has one way only

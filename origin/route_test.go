@@ -16,7 +16,8 @@ type tier struct {
 	status       int // 0 means 200, and -1 that it is down
 }
 
-// way starts a route through the tiers given, each of which may be missing, and returns what is asked on it.
+// way starts a route through the tiers given, each of which may be missing, and returns what is
+// asked on it.
 func way(t *testing.T, ring, shield []tier) (*Route, func() string) {
 	t.Helper()
 	saw := make(chan string, 100)
@@ -119,7 +120,8 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// An edge that says that the origin is slow or busy has said it all: the asking edge treats it as its own finding, so that it may serve what is stale.
+// An edge that says that the origin is slow or busy has said it all: the asking edge treats it as
+// its own finding, so that it may serve what is stale.
 func TestRouteOfWhoSaysNo(t *testing.T) {
 	for status, is := range map[int]func(error) bool{
 		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
@@ -178,14 +180,16 @@ func TestRingAgrees(t *testing.T) {
 			t.Errorf("edge %d owns %d of 300 keys", i, n)
 		}
 	}
-	// The keys of an edge that is down have other owners, and when all others are, there is none but this one.
+	// The keys of an edge that is down have other owners, and when all others are, there is none
+	// but this one.
 	look(rings[0], "", "refuses", "bad")
 	if stage := (&Route{Ring: rings[0], Shield: shield}).Stage("any", ToOwner); stage != ToShield {
 		t.Errorf("alone in the ring: stage %d", stage)
 	}
 }
 
-// What an edge answers is of the origin, which another edge of the same tier would only ask again; and it is no failure of the edge's.
+// What an edge answers is of the origin, which another edge of the same tier would only ask again;
+// and it is no failure of the edge's.
 func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
 	route, saw := way(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
 	for i := range 6 {

@@ -30,8 +30,8 @@ var (
 	errWaited = &timeoutError{"the origin ended the connection before the client had sent the body"}
 )
 
-// continueWait is how long a server may take to say that it wants the body of a client that waits to
-// be told (RFC 9110, 10.1.1). Some never say it.
+// continueWait is how long a server may take to say that it wants the body of a client that waits
+// to be told (RFC 9110, 10.1.1). Some never say it.
 const continueWait = time.Second
 
 // errUnwanted ends a body that a server did not want.

@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Some servers close each connection after its response, so that each request waits for a new one: a
-// round trip, and with TLS one or two more. For such a server connections are opened in advance, as
-// many as were needed in about the time that it takes to open two, or as the last burst needed. What
-// comes in bursts, as the objects of a page, then finds connections that are open, or nearly.
+// Some servers close each connection after its response, so that each request waits for a new one:
+// a round trip, and with TLS one or two more. For such a server connections are opened in advance,
+// as many as were needed in about the time that it takes to open two, or as the last burst needed.
+// What comes in bursts, as the objects of a page, then finds connections that are open, or nearly.
 
 const (
 	// maxSpares is how many connections to a server may be open in advance, or on their way.
 	maxSpares = 64
-	// worthSpares is how long opening a connection has to take. Below, there is little to win, and a
-	// server that serves one connection at a time would wait for one that nobody uses.
+	// worthSpares is how long opening a connection has to take. Below, there is little to win, and
+	// a server that serves one connection at a time would wait for one that nobody uses.
 	worthSpares = 5 * time.Millisecond
 	// minSpareWindow is how long ago a connection was needed that counts, at least.
 	minSpareWindow = 100 * time.Millisecond
@@ -53,7 +53,8 @@ type spares struct {
 	setup  time.Duration        // what opening one takes, a moving mean
 }
 
-// window is for how long a need of a connection counts: twice what opening one takes. The caller holds mu.
+// window is for how long a need of a connection counts: twice what opening one takes. The caller
+// holds mu.
 func (s *spares) window() time.Duration {
 	return max(2*s.setup, minSpareWindow)
 }
@@ -68,8 +69,8 @@ func (s *spares) counts(now time.Time) (n int) {
 	return n
 }
 
-// want is how many are to be there: as many as were needed lately, or as the burst before needed, as a
-// page that has begun will have objects. The caller holds mu.
+// want is how many are to be there: as many as were needed lately, or as the burst before needed,
+// as a page that has begun will have objects. The caller holds mu.
 func (s *spares) want(now time.Time) int {
 	n := s.counts(now)
 	if !s.closes || s.ended || s.setup < worthSpares || n == 0 {
@@ -173,7 +174,8 @@ func (s *spares) trim(limit int) {
 	}
 }
 
-// add makes place for a spare, or returns nil if there are enough. It is given up if nobody needs it.
+// add makes place for a spare, or returns nil if there are enough. It is given up if nobody needs
+// it.
 func (s *spares) add(addr string, limit int) *spareConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,8 +192,8 @@ func (s *spares) add(addr string, limit int) *spareConn {
 	return o
 }
 
-// connect gives a request a connection to a server: a spare one, if there is any. Each that is needed
-// lets others be opened in advance.
+// connect gives a request a connection to a server: a spare one, if there is any. Each that is
+// needed lets others be opened in advance.
 func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	s := &b.spares
 	s.need(time.Now())
@@ -203,8 +205,8 @@ func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, co
 	return p.open(ctx, b, network, addr, conf)
 }
 
-// taken takes a connection that is open in advance, or waits for one that is on its way; nil if there
-// is none.
+// taken takes a connection that is open in advance, or waits for one that is on its way; nil if
+// there is none.
 func (s *spares) taken(ctx context.Context, addr string) net.Conn {
 	for o := s.take(addr); o != nil; o = s.take(addr) {
 		select {

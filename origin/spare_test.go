@@ -146,8 +146,8 @@ func stay(p *Pool) {
 	s.setup = time.Hour
 }
 
-// For a server that ends each connection others are opened in advance, as many as were needed lately.
-// Requests get those, so that they need not wait for a connection.
+// For a server that ends each connection others are opened in advance, as many as were needed
+// lately. Requests get those, so that they need not wait for a connection.
 func TestSpares(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		for _, method := range []string{"GET", "POST"} {
@@ -247,8 +247,8 @@ func TestSparesEnd(t *testing.T) {
 	until(t, "there are none after the end", func() bool { return connections(p) == 0 })
 }
 
-// The begin of a burst has as many opened as the burst before needed, and half as many after each that
-// needed fewer. What was needed more than a minute ago says nothing.
+// The begin of a burst has as many opened as the burst before needed, and half as many after each
+// that needed fewer. What was needed more than a minute ago says nothing.
 func TestSparesOfBursts(t *testing.T) {
 	s := &spares{closes: true, setup: 100 * time.Millisecond}
 	now := time.Now()

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// An edge of the fleet that starts along with this one is told of as down if it does not come; one that was there, and an origin server, at once.
+// An edge of the fleet that starts along with this one is told of as down if it does not come; one
+// that was there, and an origin server, at once.
 func TestEdgesThatStart(t *testing.T) {
 	down := errors.New("connection refused")
 	for _, c := range []struct {

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A server may send more than a response: by mistake, or to have the rest taken for the answer to the
-// next request on the connection, which may be another client's. The transport closes an idle
+// A server may send more than a response: by mistake, or to have the rest taken for the answer to
+// the next request on the connection, which may be another client's. The transport closes an idle
 // connection on which something comes. But a request that takes the connection just when its last
-// response ended may be earlier than the look at what is left in the transport's buffer. So a request
-// that takes a connection over HTTP/1 which had another one waits until the transport reads on, as it
-// does when its buffer is empty; looks whether the socket has anything; and until its first byte is
-// written, nothing may come. What a server sends after that can't be told from an answer.
+// response ended may be earlier than the look at what is left in the transport's buffer. So a
+// request that takes a connection over HTTP/1 which had another one waits until the transport reads
+// on, as it does when its buffer is empty; looks whether the socket has anything; and until its
+// first byte is written, nothing may come. What a server sends after that can't be told from an
+// answer.
 
 // errUnasked is the failure of a connection on which a server sent something before it was asked.
 var errUnasked = errors.New("the server sent something that was not asked for")
@@ -86,8 +87,8 @@ func (c *http1Conn) move() {
 	}
 }
 
-// next reports whether the connection may have a further request: nothing is left of what the server
-// sent. A request that has a closed one is sent on another by the transport.
+// next reports whether the connection may have a further request: nothing is left of what the
+// server sent. A request that has a closed one is sent on another by the transport.
 func (c *http1Conn) next() bool {
 	t := time.NewTimer(unaskedWait)
 	defer t.Stop()

@@ -95,8 +95,8 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 	}
 }
 
-// What comes between the look at a connection and the first byte of a request ends the connection, and
-// nothing is sent on it.
+// What comes between the look at a connection and the first byte of a request ends the connection,
+// and nothing is sent on it.
 func TestSurplusBeforeTheRequest(t *testing.T) {
 	t.Parallel()
 	p := still(t, &Pool{Log: quiet}, 1)

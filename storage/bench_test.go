@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// The benchmarks compare the store with plain files in the same run, in turns, as machines are noisy: what counts is the ratio that they report.
+// The benchmarks compare the store with plain files in the same run, in turns, as machines are
+// noisy: what counts is the ratio that they report.
 
 func openBench(b *testing.B, opt Options) *Store {
 	b.Helper()
@@ -120,7 +121,8 @@ func BenchmarkWrite1MiB(b *testing.B) {
 	}
 }
 
-// BenchmarkReadersWhileWriting reports how long a read of a small object takes, at worst but one of a thousand, while others write, seal and drop.
+// BenchmarkReadersWhileWriting reports how long a read of a small object takes, at worst but one of
+// a thousand, while others write, seal and drop.
 func BenchmarkReadersWhileWriting(b *testing.B) {
 	s := openBench(b, Options{Disk: 256 << 20})
 	body := bodyOf("", 1000)
@@ -162,7 +164,8 @@ func BenchmarkReadersWhileWriting(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "p50-µs")
 }
 
-// BenchmarkStart reports how long a store of a million objects takes to open, after a clean end and after a kill, and the memory of its index.
+// BenchmarkStart reports how long a store of a million objects takes to open, after a clean end and
+// after a kill, and the memory of its index.
 func BenchmarkStart(b *testing.B) {
 	const objects = 1_000_000
 	dir := b.TempDir()
@@ -231,7 +234,8 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkPurgeLookup looks objects up under 100,000 purge records, a tenth of them prefixes of many lengths.
+// BenchmarkPurgeLookup looks objects up under 100,000 purge records, a tenth of them prefixes of
+// many lengths.
 func BenchmarkPurgeLookup(b *testing.B) {
 	p := &purges{urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}, seq: 1 << 40}
 	for i := range 45_000 {
@@ -248,7 +252,8 @@ func BenchmarkPurgeLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkHotWhileCold reports by what factor the slow hits from RAM (p99) get slower while eight goroutines read cold objects of 1 MiB, on two processors.
+// BenchmarkHotWhileCold reports by what factor the slow hits from RAM (p99) get slower while eight
+// goroutines read cold objects of 1 MiB, on two processors.
 func BenchmarkHotWhileCold(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	dir := b.TempDir()
@@ -316,7 +321,8 @@ func BenchmarkHotWhileCold(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkApply applies a million purges of a log as an edge that was away does, a thousand at a time. Run it with -benchtime 1x.
+// BenchmarkApply applies a million purges of a log as an edge that was away does, a thousand at a
+// time. Run it with -benchtime 1x.
 func BenchmarkApply(b *testing.B) {
 	for range b.N {
 		b.StopTimer()

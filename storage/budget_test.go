@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// watchBudget measures the data folder again and again until the test ends, and fails it when more is allocated than the budget and a segment.
+// watchBudget measures the data folder again and again until the test ends, and fails it when more
+// is allocated than the budget and a segment.
 func watchBudget(t *testing.T, s *Store) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -37,8 +38,8 @@ func watchBudget(t *testing.T, s *Store) {
 
 func TestBudget(t *testing.T) { holdBudget(t, 2) }
 
-// holdBudget holds the budget under small and large objects, times its size in churn, purges of everything, and hits that have objects written
-// again.
+// holdBudget holds the budget under small and large objects, times its size in churn, purges of
+// everything, and hits that have objects written again.
 func holdBudget(t *testing.T, times int) {
 	const disk = 96 << 20
 	s := open(t, Options{Disk: disk})

@@ -15,8 +15,10 @@ import (
 
 func TestDamage(t *testing.T) { damage(t, 6) }
 
-// damage does to the files of a store what a power loss or a bad disk does, so many times: tails of the files that were written last are cut off or zeroed, bits are flipped
-// anywhere. A child opens the store, reads everything, and must find each object right or missing, and no crash more than Badger is allowed: the third start has to work.
+// damage does to the files of a store what a power loss or a bad disk does, so many times: tails of
+// the files that were written last are cut off or zeroed, bits are flipped anywhere. A child opens
+// the store, reads everything, and must find each object right or missing, and no crash more than
+// Badger is allowed: the third start has to work.
 func damage(t *testing.T, rounds int) {
 	if dir := os.Getenv("KAIKU_STORAGE_DAMAGED"); dir != "" {
 		readDamaged(t, dir)
@@ -134,7 +136,8 @@ func readDamaged(t *testing.T, dir string) {
 	closeStore(t, s)
 }
 
-// TestGoldenFolder opens a folder that an earlier version wrote: a change of the format has to be noticed, and given a new number.
+// TestGoldenFolder opens a folder that an earlier version wrote: a change of the format has to be
+// noticed, and given a new number.
 func TestGoldenFolder(t *testing.T) {
 	const golden = "testdata/golden"
 	if os.Getenv("KAIKU_WRITE_GOLDEN") != "" {

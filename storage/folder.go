@@ -14,9 +14,9 @@ import (
 // formatLine is what the file format holds.
 const formatLine = "kaiku-store 3\n"
 
-// checkFormat writes the format into a new folder, and refuses one that has another. A power loss may
-// have left a part of the file, or nothing of it, in a folder that is seconds old: the store begins
-// anew then, as nothing says in which format the rest is.
+// checkFormat writes the format into a new folder, and refuses one that has another. A power loss
+// may have left a part of the file, or nothing of it, in a folder that is seconds old: the store
+// begins anew then, as nothing says in which format the rest is.
 func checkFormat(dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, "format")
 	b, err := os.ReadFile(path)
@@ -42,7 +42,8 @@ func checkFormat(dir string, log *slog.Logger) error {
 	return writeSynced(path, []byte(formatLine))
 }
 
-// writeSynced writes a file so that after a power loss it is the one of before or the new one, whole.
+// writeSynced writes a file so that after a power loss it is the one of before or the new one,
+// whole.
 func writeSynced(file string, b []byte) error {
 	w, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -84,8 +85,8 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// makeFolder makes the folder of a store, and what is in it for this user alone. What is cached may not
-// be for everybody who has an account on the machine.
+// makeFolder makes the folder of a store, and what is in it for this user alone. What is cached may
+// not be for everybody who has an account on the machine.
 func makeFolder(dir string) error {
 	segments := filepath.Join(dir, "segments")
 	if err := os.MkdirAll(segments, 0o700); err != nil {

@@ -7,9 +7,9 @@ import (
 )
 
 // This file is the life of purge records. A record is kept while anything is older that it may be
-// of: an object of a segment, or a fetch whose answer may still be stored. When it goes, its sequence
-// becomes the floor, and what is older than the floor counts as gone. So a record that is forgotten
-// too early makes misses, and never brings back what it was of.
+// of: an object of a segment, or a fetch whose answer may still be stored. When it goes, its
+// sequence becomes the floor, and what is older than the floor counts as gone. So a record that is
+// forgotten too early makes misses, and never brings back what it was of.
 
 // ErrOvertaken says that what was to be stored is older than purges that are forgotten, so that
 // nobody knows any more whether they were of it.
@@ -80,8 +80,8 @@ func (p *purges) forgotten() uint64 {
 	return p.floor
 }
 
-// raise finds the records that are no newer than seq, which are to be forgotten, and makes the newest
-// of them the floor.
+// raise finds the records that are no newer than seq, which are to be forgotten, and makes the
+// newest of them the floor.
 func (p *purges) raise(seq uint64) (old []purgeKey, floor uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

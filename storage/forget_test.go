@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// What an origin says to a question from before a purge is not stored as new, however long it takes and
-// whatever else is forgotten meanwhile.
+// What an origin says to a question from before a purge is not stored as new, however long it takes
+// and whatever else is forgotten meanwhile.
 func TestAnswerAfterItsPurgeIsForgotten(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Disk: 64 << 20})
@@ -97,8 +97,8 @@ func TestSegmentThatComesBack(t *testing.T) {
 	}
 }
 
-// Fetches, purges and the forgetting of purges at the same time: nothing is found that is older than a
-// purge that is done.
+// Fetches, purges and the forgetting of purges at the same time: nothing is found that is older
+// than a purge that is done.
 func TestForgettingWhileFetching(t *testing.T) {
 	t.Parallel()
 	s := open(t, Options{Disk: 32 << 20, Memory: 4 << 20})

@@ -11,7 +11,8 @@ const indexShards = 64
 // maxSegmentID is the highest number of a segment: the index has 24 bits for it.
 const maxSegmentID = 1<<24 - 1
 
-// place is where the newest metadata of an object is. version holds the low 32 bits of its Badger version.
+// place is where the newest metadata of an object is. version holds the low 32 bits of its Badger
+// version.
 type place struct {
 	segment uint32
 	version uint32
@@ -36,8 +37,9 @@ func newCell(p place) cell {
 	return cell{p.segment, p.version}
 }
 
-// index maps the slot of an object to its place: 16 bytes an object before the map's own overhead. Two keys of one slot push each other
-// out, which makes a miss, never a wrong answer: the metadata holds the whole key.
+// index maps the slot of an object to its place: 16 bytes an object before the map's own overhead.
+// Two keys of one slot push each other out, which makes a miss, never a wrong answer: the metadata
+// holds the whole key.
 type index struct {
 	shards [indexShards]shard
 }

@@ -1,10 +1,13 @@
 package storage
 
-// This file is the policy of what to keep; it knows nothing of disks, so that a simulation runs the same code (keep_test.go).
+// This file is the policy of what to keep; it knows nothing of disks, so that a simulation runs the
+// same code (keep_test.go).
 //
-// Segments are of two classes, which is S3-FIFO (Yang et al., SOSP 2023) in generations. New objects go to probation, a tenth of the
-// budget. When a segment of it is dropped, what was hit twice or more moves on to main, and the rest leaves; when a segment of main is dropped,
-// what was hit since it was written is written again. A key that comes back while it is remembered as a ghost goes to main at once.
+// Segments are of two classes, which is S3-FIFO (Yang et al., SOSP 2023) in generations. New
+// objects go to probation, a tenth of the budget. When a segment of it is dropped, what was hit
+// twice or more moves on to main, and the rest leaves; when a segment of main is dropped, what was
+// hit since it was written is written again. A key that comes back while it is remembered as a
+// ghost goes to main at once.
 
 // class is one of the two classes of segments.
 type class uint8
@@ -26,11 +29,13 @@ const (
 	probationSegments = 3
 	// maxHits is where an object's hits since it was written stop being counted.
 	maxHits = 3
-	// maxRewrite bounds what is written again, in parts of a hundred of what is new: with what Badger adds it keeps write amplification under 1.4.
+	// maxRewrite bounds what is written again, in parts of a hundred of what is new: with what
+	// Badger adds it keeps write amplification under 1.4.
 	maxRewrite = 33
 )
 
-// keeps says whether an object with so many hits since it was written survives the drop of its segment.
+// keeps reports whether an object with so many hits since it was written survives the drop of its
+// segment.
 func (c class) keeps(hits uint8) bool {
 	if c == probation {
 		return hits >= 2
@@ -38,7 +43,8 @@ func (c class) keeps(hits uint8) bool {
 	return hits >= 1
 }
 
-// ghosts remember the keys of objects that left, oldest first, for as many bytes of them as the budget. The zero value remembers nothing.
+// ghosts remember the keys of objects that left, oldest first, for as many bytes of them as the
+// budget. The zero value remembers nothing.
 type ghosts struct {
 	limit int64 // bytes of objects
 	bytes int64
@@ -80,14 +86,15 @@ func (g *ghosts) add(slot uint64, size int64) {
 	}
 }
 
-// take says whether a slot is remembered, and forgets it.
+// take reports whether a slot is remembered, and forgets it.
 func (g *ghosts) take(slot uint64) bool {
 	_, ok := g.slots[slot]
 	delete(g.slots, slot)
 	return ok
 }
 
-// overfull says which class has to give up a segment when the budget is exceeded: probation if it has more than its share.
+// overfull says which class has to give up a segment when the budget is exceeded: probation if it
+// has more than its share.
 func overfull(used [classes]int64, limit int64) class {
 	if used[probation] > limit*probationSegments/segmentCount {
 		return probation

@@ -254,7 +254,8 @@ func (s *s3fifo) evictBig() {
 	delete(s.where, e.key)
 }
 
-// trace makes requests like a CDN's: Zipf popularity that drifts, sizes log-normal with a heavy tail, one-hit wonders, and a scan now and then.
+// trace makes requests like a CDN's: Zipf popularity that drifts, sizes log-normal with a heavy
+// tail, one-hit wonders, and a scan now and then.
 func trace(seed uint64, alpha float64, objects, requests int) []request {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	cumulative := make([]float64, objects)
@@ -289,7 +290,8 @@ func trace(seed uint64, alpha float64, objects, requests int) []request {
 					hi = mid
 				}
 			}
-			// Ranks move on to other objects as time goes by: popular things of today are forgotten tomorrow.
+			// Ranks move on to other objects as time goes by: popular things of today are forgotten
+			// tomorrow.
 			drift := uint64(len(out) / (requests/20 + 1) * (objects / 100))
 			key := (uint64(lo) + drift) % uint64(objects)
 			out = append(out, request{key, size(key)})
@@ -327,8 +329,9 @@ func policies(limit int64) map[string]policy {
 
 var policyNames = []string{"kaiku", "LRU", "FIFO", "SIEVE", "S3-FIFO"}
 
-// TestPolicies prints the miss ratios of the store's policy beside others' (go test -v -run TestPolicies ./storage) and holds that it is at or below LRU
-// everywhere, and near the best on average. With KAIKU_TRACE=file it replays that instead: lines of "time key size".
+// TestPolicies prints the miss ratios of the store's policy beside others' (go test -v -run
+// TestPolicies ./storage) and holds that it is at or below LRU everywhere, and near the best on
+// average. With KAIKU_TRACE=file it replays that instead: lines of "time key size".
 func TestPolicies(t *testing.T) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)

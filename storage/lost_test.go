@@ -157,8 +157,8 @@ func TestLostRecordsOfAnEarlierVersion(t *testing.T) {
 	}
 }
 
-// Objects that are lost while the records are there harm nothing, and nor does a store without purges
-// that loses its records.
+// Objects that are lost while the records are there harm nothing, and nor does a store without
+// purges that loses its records.
 func TestLostObjects(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Disk: 64 << 20})

@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// chunkSize is the size in bytes of every chunk of a body but the last. 256 KiB keeps the copy of one chunk, made while the
-// value log's lock is held, short.
+// chunkSize is the size in bytes of every chunk of a body but the last. 256 KiB keeps the copy of
+// one chunk, made while the value log's lock is held, short.
 const chunkSize = 256 << 10
 
 // A value is summed in parts, so that a range of a chunk need not read all of it.
 const (
 	partSize = 64 << 10
 	maxParts = chunkSize / partSize
-	// valueHeader is the length in bytes of what stands before the data of each value: its length and the CRC-32C of each part, of which only a chunk may have more than one.
+	// valueHeader is the length in bytes of what stands before the data of each value: its length
+	// and the CRC-32C of each part, of which only a chunk may have more than one.
 	valueHeader = 4 + 4*maxParts
 )
 
@@ -48,7 +49,8 @@ func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, chunk)
 }
 
-// partStart is what the sum of a part of a value of size bytes begins with: no part is taken for another one.
+// partStart is what the sum of a part of a value of size bytes begins with: no part is taken for
+// another one.
 func partStart(key []byte, size, part int) uint32 {
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[:], uint32(size))
@@ -81,10 +83,12 @@ func sealValue(key, v []byte) {
 	}
 }
 
-// block is how much of a value is copied and summed at a time, so that the sum reads what the copy brought into the processor's cache.
+// block is how much of a value is copied and summed at a time, so that the sum reads what the copy
+// brought into the processor's cache.
 const block = 32 << 10
 
-// copyValue copies what of v's data, of want bytes, is at from on into p, and checks all parts that it is in. What is in p is good only without an error.
+// copyValue copies what of v's data, of want bytes, is at from on into p, and checks all parts that
+// it is in. What is in p is good only without an error.
 func copyValue(key, v []byte, want, from int, p []byte) (n int, err error) {
 	if len(v) != valueHeader+want || binary.BigEndian.Uint32(v) != uint32(want) || from > want {
 		return 0, errDamaged

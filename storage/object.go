@@ -13,7 +13,8 @@ import (
 type Object struct {
 	// Stale says that a soft purge covers the object.
 	Stale bool
-	// Doubtful says that a purge of the object may have been missed: it must not be used before it was validated.
+	// Doubtful says that a purge of the object may have been missed: it must not be used before it
+	// was validated.
 	Doubtful bool
 
 	store *Store
@@ -48,11 +49,11 @@ func (o *Object) Epoch() uint64 { return o.meta.epoch }
 // Segment is the number of the segment that holds the metadata.
 func (o *Object) Segment() uint32 { return o.place.segment }
 
-// Newer says whether o was stored, or its metadata updated, after p, which has the same key.
+// Newer reports whether o was stored, or its metadata updated, after p, which has the same key.
 func (o *Object) Newer(p *Object) bool { return o.place.newer(p.place) }
 
-// Memo returns what make makes of the object. For one of the RAM tier that is made once, and shared by all that ask: it is not to be changed, and always of
-// one type.
+// Memo returns what make makes of the object. For one of the RAM tier that is made once, and shared
+// by all that ask: it is not to be changed, and always of one type.
 func (o *Object) Memo(make func() any) any {
 	if o.memo == nil {
 		return make()
@@ -68,14 +69,16 @@ func (o *Object) Memo(make func() any) any {
 // InMemory says that the body came from the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }
 
-// Body is the whole body of an object that the RAM tier has with its body, else nil. It is not to be changed.
+// Body is the whole body of an object that the RAM tier has with its body, else nil. It is not to
+// be changed.
 func (o *Object) Body() []byte { return o.body }
 
 // Hit counts a hit, for an object that Hot returned.
 func (o *Object) Hit() { o.store.index.hit(o.slot) }
 
-// Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is read and checked before it returns: on an error the
-// object is gone from the store and nothing was sent to anybody yet.
+// Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is
+// read and checked before it returns: on an error the object is gone from the store and nothing was
+// sent to anybody yet.
 func (o *Object) Open(off, n int64) (*Reader, error) {
 	if off < 0 || n < 0 || off+n > o.meta.size {
 		return nil, fmt.Errorf("range %d+%d of an object of %d bytes", off, n, o.meta.size)
@@ -115,7 +118,8 @@ func (r *Reader) next() error {
 	return nil
 }
 
-// WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A damaged chunk ends it with an error.
+// WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A
+// damaged chunk ends it with an error.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if r.o.body != nil {
 		n, err := w.Write(r.o.body[r.off : r.off+r.left])

@@ -20,7 +20,8 @@ type Purge struct {
 	Tags     []string // objects that carry the tag
 	All      bool
 	Soft     bool // what matches becomes stale instead of gone
-	// Doubt, with All, makes everything stale that must not be used in any way before it was validated: a purge of it may have been missed.
+	// Doubt, with All, makes everything stale that must not be used in any way before it was
+	// validated: a purge of it may have been missed.
 	Doubt bool
 }
 
@@ -41,18 +42,20 @@ const (
 	purgeMark   = 'm' // the Position's Mark, see markKey
 )
 
-// lostSequences is how far sequences jump when the log was not closed: purges that did not reach the disk had some, and objects that did may have their epochs.
+// lostSequences is how far sequences jump when the log was not closed: purges that did not reach
+// the disk had some, and objects that did may have their epochs.
 const lostSequences = 1 << 20
 
-// Position is a place in a log of purges that several stores follow. The zero value is before all logs.
+// Position is a place in a log of purges that several stores follow. The zero value is before all
+// logs.
 type Position struct {
 	Log  uint64 // which log
 	Seq  uint64 // the newest purge of it that was applied
 	Mark uint64 // by which that purge is told from another with the same sequence; 0 is unknown
 }
 
-// markKey is what the record of a Mark has in its key. Earlier versions, which take the numbers in the
-// value of a record for sequences, pass over it.
+// markKey is what the record of a Mark has in its key. Earlier versions, which take the numbers in
+// the value of a record for sequences, pass over it.
 func (p Position) markKey() string {
 	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, p.Seq), p.Mark))
 }
@@ -84,14 +87,14 @@ type purges struct {
 	size    atomic.Int64 // allocated bytes
 	witness *witness     // notes what has reached the disk
 
-	// As it was opened: the newest sequence that it had, the one that the witness expected, and whether
-	// records were lost.
+	// As it was opened: the newest sequence that it had, the one that the witness expected, and
+	// whether records were lost.
 	known, expected uint64
 	lost            bool
 }
 
-// openPurges opens the log in dir. Records count as lost if it is told so, or if the witness knows of
-// newer ones: then everything that is stored is in doubt.
+// openPurges opens the log in dir. Records count as lost if it is told so, or if the witness knows
+// of newer ones: then everything that is stored is in doubt.
 func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, error) {
 	if err := checkTables(dir); err != nil {
 		return nil, fmt.Errorf("open the purge log: %w", err)
@@ -282,7 +285,8 @@ type purgeKey struct {
 	value string
 }
 
-// collect returns the records of purges that all get the sequence seq. The caller holds mu for reading.
+// collect returns the records of purges that all get the sequence seq. The caller holds mu for
+// reading.
 func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
 	records := map[purgeKey]epochs{}
 	for _, g := range list {
@@ -312,8 +316,8 @@ func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
 	return records
 }
 
-// add appends purges, which get one sequence, and returns that. With at, the position is noted in the same write. With sync it is all on the disk when add returns;
-// it is in effect either way.
+// add appends purges, which get one sequence, and returns that. With at, the position is noted in
+// the same write. With sync it is all on the disk when add returns; it is in effect either way.
 func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -324,7 +328,8 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	if err := p.write(seq, records); err != nil {
 		return 0, err
 	}
-	// After the records, which may take several of Badger's transactions: a place in the log that is noted before them would have them skipped.
+	// After the records, which may take several of Badger's transactions: a place in the log that
+	// is noted before them would have them skipped.
 	if err := p.writePosition(seq, at); err != nil {
 		return 0, err
 	}
@@ -386,7 +391,8 @@ func (p *purges) writePosition(seq uint64, at *Position) error {
 	return nil
 }
 
-// recordSize is about what a record of a URL takes in memory, with its place in the map and in Badger's.
+// recordSize is about what a record of a URL takes in memory, with its place in the map and in
+// Badger's.
 func recordSize(url string) int { return len(url) + 200 }
 
 // crowded reports whether there is no room for records of these URLs that are new, in limit bytes.
@@ -427,8 +433,8 @@ func (p *purges) current() uint64 {
 	return p.seq
 }
 
-// covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone if
-// the record of a purge since is forgotten, as that may have been of it.
+// covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone
+// if the record of a purge since is forgotten, as that may have been of it.
 func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, doubtful bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

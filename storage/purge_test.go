@@ -92,7 +92,8 @@ func TestSoftAfterHardStaysHard(t *testing.T) {
 	}
 }
 
-// A purge whose record did not reach the disk before the power went is applied again by who follows a log, also to objects that were fetched after it at first.
+// A purge whose record did not reach the disk before the power went is applied again by who follows
+// a log, also to objects that were fetched after it at first.
 func TestPurgesLostWithThePower(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir, Disk: 64 << 20})
@@ -104,7 +105,8 @@ func TestPurgesLostWithThePower(t *testing.T) {
 	kept := s.Epoch() // what the disk has
 	closeStore(t, s)
 
-	// As if it had not been closed, and purges up to kept+7 had been lost, after which an object was stored.
+	// As if it had not been closed, and purges up to kept+7 had been lost, after which an object
+	// was stored.
 	s = open(t, Options{Dir: dir, Disk: 64 << 20})
 	s.stop()
 	s.work.Wait() // the keeper looks at purges too

@@ -20,8 +20,8 @@ func TestRealKills(t *testing.T) { killWriter(t, 100) }
 
 func TestRealDamage(t *testing.T) { damage(t, 60) }
 
-// TestRealFullDisk fills a file system of 96 MiB beside a store that is written to: writes are refused, reads go on, nothing crashes, and when there is room
-// again, it stores again.
+// TestRealFullDisk fills a file system of 96 MiB beside a store that is written to: writes are
+// refused, reads go on, nothing crashes, and when there is room again, it stores again.
 func TestRealFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", dir).CombinedOutput(); err != nil {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// openRecords opens the purge records and finds out whether any are missing that objects were stored
-// under. What is stored may have been purged then, and is not used before it was validated.
+// openRecords opens the purge records and finds out whether any are missing that objects were
+// stored under. What is stored may have been purged then, and is not used before it was validated.
 func (s *Store) openRecords() error {
 	dir, segments := filepath.Join(s.opt.Dir, "purges"), filepath.Join(s.opt.Dir, "segments")
 	w, err := openWitness(filepath.Join(segments, witnessName))

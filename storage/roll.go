@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// This file is the life of segments: begun, written, sealed, and dropped by the keeper, a goroutine that writes again what is to stay.
+// This file is the life of segments: begun, written, sealed, and dropped by the keeper, a goroutine
+// that writes again what is to stay.
 
 func (s *Store) segment(id uint32) *segment {
 	s.mu.RLock()
@@ -23,8 +24,9 @@ func (s *Store) opened(c class) *segment {
 	return s.open[c]
 }
 
-// put writes a value to the open segment of a class and returns that segment, which then says that it has objects of that epoch. It begins a new one when this has its size; unless it is called by the
-// keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
+// put writes a value to the open segment of a class and returns that segment, which then says that
+// it has objects of that epoch. It begins a new one when this has its size; unless it is called by
+// the keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
 func (s *Store) put(c class, key, v []byte, version, epoch uint64, keeper bool) (*segment, error) {
 	if s.checkFloor() {
 		s.counts.refused.Add(1)
@@ -49,7 +51,8 @@ func (s *Store) put(c class, key, v []byte, version, epoch uint64, keeper bool) 
 	}
 }
 
-// roll begins a new segment in place of g, unless another writer did so already, and leaves g to the keeper.
+// roll begins a new segment in place of g, unless another writer did so already, and leaves g to
+// the keeper.
 func (s *Store) roll(g *segment, keeper bool) error {
 	if !keeper {
 		if err := s.awaitKeeper(); err != nil {
@@ -69,8 +72,9 @@ func (s *Store) roll(g *segment, keeper bool) error {
 	return nil
 }
 
-// awaitKeeper waits while a new segment would exceed the budget by more than half of one, and the keeper can do something about it. The other half is for
-// what is written meanwhile to a segment that has its size.
+// awaitKeeper waits while a new segment would exceed the budget by more than half of one, and the
+// keeper can do something about it. The other half is for what is written meanwhile to a segment
+// that has its size.
 func (s *Store) awaitKeeper() error {
 	for {
 		s.mu.RLock()
@@ -137,7 +141,8 @@ func (s *Store) usedBy() (used [classes]int64) {
 	return used
 }
 
-// keep is the keeper: it seals what is not written any more and drops the oldest segments over budget.
+// keep is the keeper: it seals what is not written any more and drops the oldest segments over
+// budget.
 func (s *Store) keep(ctx context.Context) {
 	for {
 		select {
@@ -146,7 +151,8 @@ func (s *Store) keep(ctx context.Context) {
 		case <-s.look:
 		}
 		s.sealAll()
-		// A segment of room is kept for the one that comes next, so that there is time to write again what is to stay of the one that goes.
+		// A segment of room is kept for the one that comes next, so that there is time to write
+		// again what is to stay of the one that goes.
 		for s.used() > s.opt.Disk-s.segmentSize() && ctx.Err() == nil {
 			g := s.oldest(overfull(s.usedBy(), s.opt.Disk))
 			if g == nil {
@@ -184,7 +190,8 @@ func (s *Store) sealAll() {
 	}
 }
 
-// oldest returns the sealed segment of a class, or else of the other one, that was begun first; nil if there is none.
+// oldest returns the sealed segment of a class, or else of the other one, that was begun first; nil
+// if there is none.
 func (s *Store) oldest(c class) *segment {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -202,7 +209,8 @@ func (s *Store) oldest(c class) *segment {
 	return nil
 }
 
-// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main first; without, it goes for the free-space floor.
+// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main
+// first; without, it goes for the free-space floor.
 func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
@@ -270,8 +278,8 @@ func (s *Store) current(id objectID, p place) (m *meta, version uint64) {
 	return m, version
 }
 
-// rewrite copies an object to main. Its metadata keeps its version, so that whatever is stored for its key meanwhile stays newer, and counts as fetched now: no purge covered it
-// up to now.
+// rewrite copies an object to main. Its metadata keeps its version, so that whatever is stored for
+// its key meanwhile stays newer, and counts as fetched now: no purge covered it up to now.
 func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale bool, now uint64) error {
 	if !stale {
 		m.epoch = now
@@ -335,8 +343,8 @@ func (s *Store) syncLoop(ctx context.Context) {
 	}
 }
 
-// checkFloor says whether the file system has less free space than the floor. It is asked before each write, as Badger writes to mapped files, where a full disk
-// ends the process.
+// checkFloor reports whether the file system has less free space than the floor. It is asked before
+// each write, as Badger writes to mapped files, where a full disk ends the process.
 func (s *Store) checkFloor() bool {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(s.opt.Dir, &fs); err != nil {

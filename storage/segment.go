@@ -24,10 +24,12 @@ const epochName = "EPOCH"
 
 var errGone = errors.New("segment was dropped")
 
-// recordOverhead is what Badger adds to a record on the disk, in bytes: headers, index, Bloom filter, and the log of what is not in a table yet.
+// recordOverhead is what Badger adds to a record on the disk, in bytes: headers, index, Bloom
+// filter, and the log of what is not in a table yet.
 const recordOverhead = 96
 
-// segment is one generation of the store: a small Badger that is written, sealed and dropped as a whole.
+// segment is one generation of the store: a small Badger that is written, sealed and dropped as a
+// whole.
 type segment struct {
 	id    uint32
 	class class
@@ -40,8 +42,8 @@ type segment struct {
 	lowering sync.Mutex    // held while epoch is lowered
 	epoch    atomic.Uint64 // the lowest of its objects: purges up to it can't matter to them
 
-	// mu guards db. It is held shared by each read and write and alone to seal or drop, because a read of a
-	// closed Badger hangs.
+	// mu guards db. It is held shared by each read and write and alone to seal or drop, because a
+	// read of a closed Badger hangs.
 	mu sync.RWMutex
 	db *badger.DB // nil once dropped
 }
@@ -66,7 +68,8 @@ func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	return o
 }
 
-// openBadger opens a Badger in managed mode. Badger panics on some damaged files: that comes back as an error.
+// openBadger opens a Badger in managed mode. Badger panics on some damaged files: that comes back
+// as an error.
 func openBadger(o badger.Options) (db *badger.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -108,7 +111,8 @@ func (g *segment) isSealed() bool {
 	return err == nil
 }
 
-// seal closes the segment for writing and opens it again read-only. Reads wait meanwhile, so everything that can be done before, is.
+// seal closes the segment for writing and opens it again read-only. Reads wait meanwhile, so
+// everything that can be done before, is.
 func (g *segment) seal() error {
 	if err := g.sync(); err != nil {
 		return err
@@ -145,7 +149,8 @@ func (g *segment) close() error {
 	return err
 }
 
-// drop closes the segment and removes its folder. The folder is renamed first, so that a crash midway leaves no half segment.
+// drop closes the segment and removes its folder. The folder is renamed first, so that a crash
+// midway leaves no half segment.
 func (g *segment) drop() error {
 	err := g.close()
 	gone := g.dir + ".dropped"
@@ -237,7 +242,8 @@ func (g *segment) load(x *index) uint64 {
 	return newest
 }
 
-// lower takes note of an object with this epoch. It is on the disk when lower returns, so that a start need not read every object.
+// lower takes note of an object with this epoch. It is on the disk when lower returns, so that a
+// start need not read every object.
 func (g *segment) lower(epoch uint64) error {
 	if g.epoch.Load() <= epoch {
 		return nil
@@ -288,7 +294,8 @@ func (g *segment) measure() error {
 	return err
 }
 
-// allocated counts the allocated bytes of a folder. Badger's files are sparse, so their lengths say little.
+// allocated counts the allocated bytes of a folder. Badger's files are sparse, so their lengths say
+// little.
 func allocated(dir string) (n int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -314,7 +321,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// badgerLog passes on what Badger has to say: its errors as warnings, because the store handles each failure itself and says so.
+// badgerLog passes on what Badger has to say: its errors as warnings, because the store handles
+// each failure itself and says so.
 type badgerLog struct{ log *slog.Logger }
 
 func (l badgerLog) Errorf(f string, a ...any)   { l.log.Warn(fmt.Sprintf(f, a...)) }

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// openSegments opens what the folder holds, oldest first. Of those that were not sealed only the newest is written on.
+// openSegments opens what the folder holds, oldest first. Of those that were not sealed only the
+// newest is written on.
 func (s *Store) openSegments() error {
 	root := filepath.Join(s.opt.Dir, "segments")
 	entries, err := os.ReadDir(root)
@@ -64,7 +65,8 @@ func (s *Store) openSegments() error {
 	return nil
 }
 
-// openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended the process before.
+// openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended
+// the process before.
 func (s *Store) openMarked(f *segment) (*segment, error) {
 	mark := filepath.Join(s.opt.Dir, "opening")
 	tries := 0

@@ -170,16 +170,17 @@ func (s *Store) release() error {
 // Epoch is the sequence of the newest purge, to be taken before an origin is asked.
 func (s *Store) Epoch() uint64 { return s.purges.current() }
 
-// Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it returns its sequence.
+// Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it
+// returns its sequence.
 func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add([]Purge{p}, nil, true) }
 
-// Purged says whether a purge after epoch covers a URL or a tag for good; a soft one does not.
+// Purged reports whether a purge after epoch covers a URL or a tag for good; a soft one does not.
 func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 	gone, _, _ := s.purges.covers(epoch, url, tags)
 	return gone
 }
 
-// Overtaken says whether a purge after epoch covers a URL or a tag, be it a soft one.
+// Overtaken reports whether a purge after epoch covers a URL or a tag, be it a soft one.
 func (s *Store) Overtaken(epoch uint64, url string, tags []string) bool {
 	gone, stale, _ := s.purges.covers(epoch, url, tags)
 	return gone || stale
@@ -187,8 +188,8 @@ func (s *Store) Overtaken(epoch uint64, url string, tags []string) bool {
 
 // Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it. It is
 // for what clients cause. The records of URLs stay until all older objects have gone, so that there
-// is a bound to those: over it the objects with keys are removed instead, which covers neither other
-// objects of the URLs nor fetches that are under way.
+// is a bound to those: over it the objects with keys are removed instead, which covers neither
+// other objects of the URLs nor fetches that are under way.
 func (s *Store) Invalidate(p Purge, keys ...string) error {
 	if s.purges.crowded(p.URLs, cmp.Or(s.opt.Records, defaultRecords)) {
 		for _, key := range keys {
@@ -222,8 +223,9 @@ func (s *Store) bury(key string) error {
 	return nil
 }
 
-// Apply is Purge for some purges of a log that other stores follow too. They and the position after them become durable together, but not at once: a power loss
-// may undo both, and then the log has them still.
+// Apply is Purge for some purges of a log that other stores follow too. They and the position after
+// them become durable together, but not at once: a power loss may undo both, and then the log has
+// them still.
 func (s *Store) Apply(purges []Purge, after Position) error {
 	_, err := s.purges.add(purges, &after, false)
 	return err
@@ -236,7 +238,8 @@ func (s *Store) Position() Position {
 	return s.purges.position
 }
 
-// Forget makes the object of a key a miss, until the next start at most: it is for what is found to be of no use, not for purges.
+// Forget makes the object of a key a miss, until the next start at most: it is for what is found to
+// be of no use, not for purges.
 func (s *Store) Forget(key string) {
 	slot := idOf(key).slot()
 	if p, ok := s.index.get(slot); ok {
@@ -268,14 +271,15 @@ func (s *Store) Get(key string) *Object {
 	return o
 }
 
-// Hits is how often the object of a key was hit since it was written, of which only the first few are
-// counted. It counts no hit itself.
+// Hits is how often the object of a key was hit since it was written, of which only the first few
+// are counted. It counts no hit itself.
 func (s *Store) Hits(key string) uint8 {
 	_, hits := s.index.hits(idOf(key).slot())
 	return hits
 }
 
-// Hot is Get for an object of the RAM tier; it returns nil for any other. It counts no hit, so that Get may follow: Hit does.
+// Hot is Get for an object of the RAM tier; it returns nil for any other. It counts no hit, so that
+// Get may follow: Hit does.
 func (s *Store) Hot(key string) *Object {
 	slot := idOf(key).slot()
 	p, ok := s.index.get(slot)
@@ -304,7 +308,8 @@ func (s *Store) cached(key string, p place) *Object {
 	return nil
 }
 
-// maxInRAM is the size in bytes of the largest body of the RAM tier: a small part of it, so that none makes many others go.
+// maxInRAM is the size in bytes of the largest body of the RAM tier: a small part of it, so that
+// none makes many others go.
 func (s *Store) maxInRAM() int64 {
 	return max(min(chunkSize, s.opt.Memory/64), min(8<<20, s.opt.Memory/256))
 }
@@ -312,7 +317,8 @@ func (s *Store) maxInRAM() int64 {
 // ramHits is how often an object is hit before it goes to the RAM tier.
 const ramHits = 2
 
-// read reads an object's metadata. If it is hit again it goes to the RAM tier then, with the body if that is small enough.
+// read reads an object's metadata. If it is hit again it goes to the RAM tier then, with the body
+// if that is small enough.
 func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	o := &Object{store: s, place: p, meta: &meta{key: key}}
 	g := s.segment(p.segment)
@@ -365,7 +371,8 @@ func (s *Store) discard(o *Object, err error) {
 	s.opt.Log.Warn("object is damaged and forgotten", "key", o.meta.key, "segment", o.place.segment, "error", err)
 }
 
-// Update replaces an object's data without its body being written again; the object counts as fetched at epoch. It returns what Get will find.
+// Update replaces an object's data without its body being written again; the object counts as
+// fetched at epoch. It returns what Get will find.
 func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Object, error) {
 	m := *o.meta
 	m.epoch, m.tags, m.data, m.stored = epoch, tags, data, time.Now()
@@ -376,8 +383,8 @@ func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Ob
 	return s.putMeta(c, &m)
 }
 
-// putMeta writes the record that makes an object exist. It fails with ErrOvertaken if nobody knows any
-// more whether the object was purged.
+// putMeta writes the record that makes an object exist. It fails with ErrOvertaken if nobody knows
+// any more whether the object was purged.
 func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 	hold := s.Hold(m.epoch)
 	if hold == nil {

@@ -386,7 +386,8 @@ func TestManyWritersAndReaders(t *testing.T) {
 
 func TestKilledWriter(t *testing.T) { killWriter(t, 4) }
 
-// killWriter runs a child that writes until it is killed, so many times, and checks all that was reported as stored. The folder stays the same.
+// killWriter runs a child that writes until it is killed, so many times, and checks all that was
+// reported as stored. The folder stays the same.
 func killWriter(t *testing.T, rounds int) {
 	if dir := os.Getenv("KAIKU_STORAGE_CHILD"); dir != "" {
 		writeForever(t, dir)

@@ -10,18 +10,20 @@ import (
 	"sync"
 )
 
-// witnessName is the file among the segments that tells which records the folder purges has to have.
+// witnessName is the file among the segments that tells which records the folder purges has to
+// have.
 const witnessName = "PURGES"
 
-// A witness has two slots that are written by turns, each in a sector of its own, so that one is whole
-// whenever the power goes: a sequence (8 bytes) and its CRC-32C (4 bytes).
+// A witness has two slots that are written by turns, each in a sector of its own, so that one is
+// whole whenever the power goes: a sequence (8 bytes) and its CRC-32C (4 bytes).
 const (
 	witnessSector = 512
 	witnessSlot   = 12
 )
 
-// witness notes, beside the objects, up to which sequence purge records reached the disk. It goes and
-// comes with the objects: if it knows of more than the records, these were lost or are an older copy.
+// witness notes, beside the objects, up to which sequence purge records reached the disk. It goes
+// and comes with the objects: if it knows of more than the records, these were lost or are an older
+// copy.
 type witness struct {
 	known bool // it was there, and could be read
 

@@ -12,24 +12,28 @@ import (
 type Header struct {
 	Key string // what Get finds it by
 	URL string // what purges of URLs and prefixes know it by
-	// Epoch is Store.Epoch from before the object was asked of its origin: a purge after that covers the object.
+	// Epoch is Store.Epoch from before the object was asked of its origin: a purge after that
+	// covers the object.
 	Epoch uint64
 }
 
-// Writer stores one object. Write, Commit and Close are for one goroutine; ReadAt may be called by any number meanwhile and after.
+// Writer stores one object. Write, Commit and Close are for one goroutine; ReadAt may be called by
+// any number meanwhile and after.
 type Writer struct {
 	store *Store
 	class class
 	hold  *Hold // nil once it is done, or if it came too late
 
-	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while their chunk is the current one.
+	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while
+	// their chunk is the current one.
 	mu      sync.RWMutex
 	meta    meta
 	buf     *buffer
 	flushed uint32 // whole chunks that are in segments
 }
 
-// Create begins an object. Nothing of it is found before Commit. The Writer is to be closed in the end, committed or not.
+// Create begins an object. Nothing of it is found before Commit. The Writer is to be closed in the
+// end, committed or not.
 func (s *Store) Create(h Header) *Writer {
 	w := &Writer{store: s, meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
 	s.ghostMu.Lock()
@@ -41,14 +45,15 @@ func (s *Store) Create(h Header) *Writer {
 	return w
 }
 
-// Close ends the writing; what was written and not committed can still be read by ReadAt. Purges that came since Create are remembered until then.
+// Close ends the writing; what was written and not committed can still be read by ReadAt. Purges
+// that came since Create are remembered until then.
 func (w *Writer) Close() {
 	w.hold.Release()
 	w.hold = nil
 }
 
-// Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object can't be stored any more, but what was
-// written before can still be read by ReadAt.
+// Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object
+// can't be stored any more, but what was written before can still be read by ReadAt.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.meta.size+int64(len(p)) > w.store.MaxObject() {
 		w.store.counts.refusedLarge.Add(1)
@@ -96,7 +101,8 @@ func (w *Writer) Size() int64 {
 	return w.meta.size
 }
 
-// ReadAt copies from what was written so far, beginning at off; it returns 0 where nothing is there yet. It returns less than there is at the end of a chunk.
+// ReadAt copies from what was written so far, beginning at off; it returns 0 where nothing is there
+// yet. It returns less than there is at the end of a chunk.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	w.mu.RLock()
 	if off >= w.meta.size {
@@ -114,8 +120,9 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	return w.store.readChunk(&m, chunk, from, p)
 }
 
-// Commit stores the object: its tags, and data that comes back with it. The Writer is then done, but for
-// ReadAt. It fails with ErrOvertaken if purges after the Header's epoch were forgotten before Create.
+// Commit stores the object: its tags, and data that comes back with it. The Writer is then done,
+// but for ReadAt. It fails with ErrOvertaken if purges after the Header's epoch were forgotten
+// before Create.
 func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 	defer w.Close()
 	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// secureFleet is a fleet of two edges, a third that is started later, two name servers and a control node, whose sites are example.com and all names below.
+// secureFleet is a fleet of two edges, a third that is started later, two name servers and a
+// control node, whose sites are example.com and all names below.
 type secureFleet struct {
 	t      *testing.T
 	ca     *testCA
@@ -106,7 +107,8 @@ func (f *secureFleet) run(name string) (stop func()) {
 	return stop
 }
 
-// serves waits until an edge shows certificates for the apex and for a name below it, and returns that of the apex.
+// serves waits until an edge shows certificates for the apex and for a name below it, and returns
+// that of the apex.
 func (f *secureFleet) serves(edge string) *x509.Certificate {
 	f.t.Helper()
 	var apex *x509.Certificate
@@ -117,7 +119,8 @@ func (f *secureFleet) serves(edge string) *x509.Certificate {
 	return apex
 }
 
-// With nothing but an e-mail, a fleet has a wildcard and an apex certificate at all edges, each ordered once, renews them when the authority says so, and an edge that is started later has them
+// With nothing but an e-mail, a fleet has a wildcard and an apex certificate at all edges, each
+// ordered once, renews them when the authority says so, and an edge that is started later has them
 // at once, even if the authority is down.
 func TestFleetGetsCertificates(t *testing.T) {
 	f := newSecureFleet(t, "")
@@ -189,7 +192,8 @@ func TestOrderGoesOnWithoutLeader(t *testing.T) {
 	f.serves("nyc1")
 }
 
-// One node alone proves its names by HTTP-01 or TLS-ALPN-01, and has its certificates after a restart without asking again.
+// One node alone proves its names by HTTP-01 or TLS-ALPN-01, and has its certificates after a
+// restart without asking again.
 func TestSingleNodeGetsCertificates(t *testing.T) {
 	o := newCountingOrigin(t)
 	for _, challenge := range []string{"http-01", "tls-alpn-01"} {

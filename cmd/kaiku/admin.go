@@ -54,7 +54,8 @@ func (e *apiError) Error() string {
 	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
 }
 
-// call has any node answer: it sends in, if that is not nil, as JSON and decodes the answer into out. It returns the node that answered.
+// call has any node answer: it sends in, if that is not nil, as JSON and decodes the answer into
+// out. It returns the node that answered.
 func (a *adminAPI) call(cmd *cobra.Command, method, path string, in, out any) (*adminNode, error) {
 	nodes, err := a.open(cmd)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// operated is a fleet that an operator reaches over SSH: c1 with the control plane, the edges hel1 and nyc1, and two machines that are lost. down refuses connections, dumb takes them
-// and says nothing.
+// operated is a fleet that an operator reaches over SSH: c1 with the control plane, the edges hel1
+// and nyc1, and two machines that are lost. down refuses connections, dumb takes them and says
+// nothing.
 type operated struct {
 	dir, config string
 	admin       map[string]string // by node
@@ -62,7 +63,8 @@ func (f *operated) write(t *testing.T, name, text string) string {
 	return file
 }
 
-// start runs the nodes. They read the token where a node has it, which this machine has not, so that they get a file of their own.
+// start runs the nodes. They read the token where a node has it, which this machine has not, so
+// that they get a file of their own.
 func (f *operated) start(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(f.config)
@@ -85,7 +87,8 @@ func (f *operated) run(t *testing.T, args ...string) (string, error) {
 	return f.runOn(t, filepath.Join(f.dir, "none"), args...)
 }
 
-// runOn runs a command on a machine with a folder in place of /etc/kaiku. It returns all that is printed.
+// runOn runs a command on a machine with a folder in place of /etc/kaiku. It returns all that is
+// printed.
 func (f *operated) runOn(t *testing.T, etc string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer

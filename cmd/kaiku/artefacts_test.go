@@ -126,7 +126,8 @@ func TestMakeAndGoTestInDocuments(t *testing.T) {
 	}
 }
 
-// There is no Docker engine on a test machine, so the image is not built and nothing is started: what the files say is compared with what is in the tree.
+// There is no Docker engine on a test machine, so the image is not built and nothing is started:
+// what the files say is compared with what is in the tree.
 func TestDockerFiles(t *testing.T) {
 	docker := filepath.Join(deployDir, "docker")
 	out, err := command(t, "check", "--config", filepath.Join(docker, "fleet/fleet.yaml"))

@@ -10,8 +10,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// zoneAudit looks at what zones refer to: records that parse, and that kill a domain or its mail all the same. What breaks is an
-// error; what may be meant, or hurts only a part, is a warning. Names are in lower case, without the dot at their end.
+// zoneAudit looks at what zones refer to: records that parse, and that kill a domain or its mail
+// all the same. What breaks is an error; what may be meant, or hurts only a part, is a warning.
+// Names are in lower case, without the dot at their end.
 type zoneAudit struct {
 	fleet *Fleet
 	zones map[string]*geodns.Zone
@@ -161,7 +162,7 @@ func (a *zoneAudit) edgeTarget(z *geodns.Zone, ref geodns.Reference, nodes []str
 	return usableTarget
 }
 
-// poor tells of a host without an address. others says whether the set has another that is of use.
+// poor tells of a host without an address. others reports whether the set has another that is of use.
 func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	name := first(a.relative(z, ref.Target), ref.Target)
 	switch {
@@ -191,7 +192,8 @@ func (a *zoneAudit) relative(z *geodns.Zone, name string) string {
 	return rel
 }
 
-// twice reports whether a name ends in the zone's name twice, as one without the dot at its end does.
+// twice reports whether a name ends in the zone's name twice, as one without the dot at its end
+// does.
 func (a *zoneAudit) twice(z *geodns.Zone, name string) bool {
 	origin := strings.TrimSuffix(z.Name(), ".")
 	rel := a.relative(z, name)
@@ -208,7 +210,8 @@ func (a *zoneAudit) zoneOf(name string) *geodns.Zone {
 	return nil
 }
 
-// edge reports whether a name is an edge name, or is covered by one, and tells the nodes that this lists.
+// edge reports whether a name is an edge name, or is covered by one, and tells the nodes that this
+// lists.
 func (a *zoneAudit) edge(name string) (nodes []string, is bool) {
 	if nodes, is = a.edges[name]; is {
 		return nodes, true
@@ -259,7 +262,8 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 	}
 }
 
-// report gives what was found to the fleet file's errors and warnings, in the order of the zones and their lines.
+// report gives what was found to the fleet file's errors and warnings, in the order of the zones
+// and their lines.
 func (a *zoneAudit) report() {
 	slices.SortStableFunc(a.found, func(x, y finding) int {
 		return cmp.Or(cmp.Compare(x.zone.Name(), y.zone.Name()), cmp.Compare(x.line, y.line), cmp.Compare(x.msg, y.msg))

@@ -13,10 +13,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// secures says whether the fleet's edges speak TLS to clients.
+// secures reports whether the fleet's edges speak TLS to clients.
 func (f *Fleet) secures() bool { return f.TLS.ACME != nil || len(f.TLS.Certificates) > 0 }
 
-// certificates are what an edge shows its clients; nil if it has no listener for TLS. ties may be nil.
+// certificates are what an edge shows its clients; nil if it has no listener for TLS. ties may be
+// nil.
 func (f *Fleet) certificates(e Edge, key *fleet.Key, ties *link) (*certs.Certificates, error) {
 	if !f.secures() {
 		return nil, nil
@@ -83,7 +84,7 @@ func (f *Fleet) nameServers() []string {
 	return names
 }
 
-// inZone says whether a host is in one of the zones.
+// inZone reports whether a host is in one of the zones.
 func inZone(zones []string, host string) bool {
 	return slices.ContainsFunc(zones, func(z string) bool { return host == z || strings.HasSuffix(host, "."+z) })
 }
@@ -94,7 +95,7 @@ type challenges struct {
 	zones []string
 }
 
-// Covers says whether a host is in one of the zones.
+// Covers reports whether a host is in one of the zones.
 func (c challenges) Covers(host string) bool { return inZone(c.zones, host) }
 
 // watchVault tells when there is something new among what the edges share.
@@ -104,7 +105,8 @@ func (l *link) watchVault(v *fleet.Vault, a *certs.ACME) {
 	})
 }
 
-// alpn are the protocols that a node's edge speaks over TLS on the port that names without one mean, as its HTTPS record tells them.
+// alpn are the protocols that a node's edge speaks over TLS on the port that names without one
+// mean, as its HTTPS record tells them.
 func (f *Fleet) alpn(n *Node) []string {
 	if _, port, _ := net.SplitHostPort(f.edgeOf(n).HTTPS); port != "443" || !f.secures() {
 		return nil

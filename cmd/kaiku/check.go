@@ -16,7 +16,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// loadFleet reads and checks fleet.yaml and the zone files that it names. All errors are returned at once, each with its place.
+// loadFleet reads and checks fleet.yaml and the zone files that it names. All errors are returned
+// at once, each with its place.
 func loadFleet(file string) (*Fleet, []*geodns.Zone, error) { return loadNode(file, nil) }
 
 // loadNode is loadFleet for a node that keeps copies: what is wrong with a zone is no error then.

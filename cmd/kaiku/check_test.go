@@ -67,7 +67,8 @@ func TestTheContractLoads(t *testing.T) {
 	}
 }
 
-// TestCheckNamesTheLine breaks the contract's files in one place each and wants the error at that line, with its words.
+// TestCheckNamesTheLine breaks the contract's files in one place each and wants the error at that
+// line, with its words.
 func TestCheckNamesTheLine(t *testing.T) {
 	cases := []struct{ name, from, to, at, says string }{
 		{"unknown key", "balance: least-requests", "ballance: least-requests", "ballance", "unknown key"},

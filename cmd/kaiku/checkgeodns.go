@@ -71,7 +71,8 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 	return zones
 }
 
-// isZone reports whether a name can be that of a zone: a host's, or one of RFC 2317 section 4, such as 0/25.2.0.192.in-addr.arpa.
+// isZone reports whether a name can be that of a zone: a host's, or one of RFC 2317 section 4, such
+// as 0/25.2.0.192.in-addr.arpa.
 func isZone(name string) bool { return name != "" && isHost(strings.ReplaceAll(name, "/", "-")) }
 
 // checkNameServers finds name servers that have nothing to answer, and zones that nobody answers.

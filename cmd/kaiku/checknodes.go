@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// checkRoles checks the roles of all nodes, before anything is told that follows from them. One that
-// is misspelt counts as what was probably meant.
+// checkRoles checks the roles of all nodes, before anything is told that follows from them. One
+// that is misspelt counts as what was probably meant.
 func (f *Fleet) checkRoles() {
 	controls, allKnown := 0, true
 	for i := range f.Nodes {
@@ -142,7 +142,8 @@ const (
 	// farFromCountry is more than any inhabited place of a country is away: Vladivostok is 6,500 km
 	// from Russia's, Honolulu 6,900 from those of the USA.
 	farFromCountry = 7500
-	// maybeWrong is where latitude and longitude are tried the other way round, and with another sign.
+	// maybeWrong is where latitude and longitude are tried the other way round, and with another
+	// sign.
 	maybeWrong = 2500
 )
 

@@ -22,8 +22,8 @@ type liveSerial struct {
 	serial       uint32
 }
 
-// checkSerials warns of zones whose serial is behind that which the fleet's name servers answer (RFC 1982). A server that does not
-// answer says nothing: the fleet may not be there yet.
+// checkSerials warns of zones whose serial is behind that which the fleet's name servers answer
+// (RFC 1982). A server that does not answer says nothing: the fleet may not be there yet.
 func (f *Fleet) checkSerials(ctx context.Context, zones []*geodns.Zone) {
 	ctx, cancel := context.WithTimeout(ctx, serialsTime)
 	defer cancel()

@@ -10,7 +10,8 @@ import (
 // completion completes words of a command line by the fleet file that it names, or that is here.
 type completion = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
 
-// fleetOf is the fleet file of a command line that is being typed; nil if there is none that can be read.
+// fleetOf is the fleet file of a command line that is being typed; nil if there is none that can be
+// read.
 func fleetOf(cmd *cobra.Command, etc string) *Fleet {
 	config := ""
 	if f := cmd.Flags().Lookup("config"); f != nil && f.Changed {
@@ -25,7 +26,8 @@ func fleetOf(cmd *cobra.Command, etc string) *Fleet {
 	return f
 }
 
-// completeNodes completes the name of a node that has a role, or any if role is "". Names before it, with commas, stay.
+// completeNodes completes the name of a node that has a role, or any if role is "". Names before
+// it, with commas, stay.
 func completeNodes(etc, role string) completion {
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		f := fleetOf(cmd, etc)
@@ -55,7 +57,8 @@ func completeNode(etc, role string) completion {
 	}
 }
 
-// completeHosts completes the host of a site, with something before and after it. What is after it may go on.
+// completeHosts completes the host of a site, with something before and after it. What is after it
+// may go on.
 func completeHosts(etc, before, after string) completion {
 	return func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 		f := fleetOf(cmd, etc)
@@ -81,7 +84,8 @@ func completeHosts(etc, before, after string) completion {
 // completeURLs completes the URL of a site as far as its host goes.
 func completeURLs(etc string) completion { return completeHosts(etc, "https://", "/") }
 
-// completeAll gives all commands below one what a shell needs to complete their words, but for arguments that a command completes itself.
+// completeAll gives all commands below one what a shell needs to complete their words, but for
+// arguments that a command completes itself.
 func completeAll(cmd *cobra.Command, etc string) {
 	for _, c := range cmd.Commands() {
 		completeAll(c, etc)
@@ -113,7 +117,8 @@ func completeAll(cmd *cobra.Command, etc string) {
 	}
 }
 
-// bashWords takes the place of what the script of cobra needs of the package bash-completion, where that is not installed.
+// bashWords takes the place of what the script of cobra needs of the package bash-completion, where
+// that is not installed.
 const bashWords = `
 # Without the package bash-completion, words are put together again where : and = have parted them.
 __kaiku_init_completion()

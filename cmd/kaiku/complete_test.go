@@ -68,7 +68,8 @@ func completed(t *testing.T, out string) string {
 	return strings.Join(words, " ")
 }
 
-// The script for bash works without the package bash-completion, and with words that bash parts at colons.
+// The script for bash works without the package bash-completion, and with words that bash parts at
+// colons.
 func TestCompleteInBash(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {

@@ -34,7 +34,8 @@ const (
 	demoHost       = "www.example.com"
 )
 
-// demo is the whole story in one process: an origin, two edges, a name server, all over real sockets on loopback.
+// demo is the whole story in one process: an origin, two edges, a name server, all over real
+// sockets on loopback.
 type demo struct {
 	dir  string
 	log  *slog.Logger
@@ -60,7 +61,8 @@ type demoNode struct {
 	done chan error
 }
 
-// demoFleet is the fleet file, and demoText what is printed; values stand in place of the words in braces.
+// demoFleet is the fleet file, and demoText what is printed; values stand in place of the words in
+// braces.
 const demoFleet = `# What the demo runs. Use it as a beginning for your own.
 sites:
   - name: www

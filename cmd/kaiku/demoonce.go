@@ -120,7 +120,8 @@ func (d *demo) nodeAt(addr netip.Addr) *demoNode {
 	return nil
 }
 
-// firstByte gets a path over a new connection and returns the time from began to the first byte of the body.
+// firstByte gets a path over a new connection and returns the time from began to the first byte of
+// the body.
 func firstByte(ctx context.Context, dial dialer, addr, path string, began time.Time) (time.Duration, string, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, addr) }}
 	defer transport.CloseIdleConnections()

@@ -20,7 +20,8 @@ import (
 //go:embed demosite
 var demoFiles embed.FS
 
-// demoSite is the demo's origin: a page with a style sheet, a script, pictures and a recording as large as a video.
+// demoSite is the demo's origin: a page with a style sheet, a script, pictures and a recording as
+// large as a video.
 type demoSite struct {
 	began time.Time
 	mux   *http.ServeMux
@@ -104,8 +105,8 @@ func picture(n int) []byte {
 	return b.Bytes()
 }
 
-// recording is a WAV file of four minutes that is computed as it is read, so that any part of it is there at once. Its
-// pitch climbs a step every five seconds, so that one hears where one is.
+// recording is a WAV file of four minutes that is computed as it is read, so that any part of it is
+// there at once. Its pitch climbs a step every five seconds, so that one hears where one is.
 type recording struct{ off int64 }
 
 const (

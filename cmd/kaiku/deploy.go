@@ -218,7 +218,8 @@ func asker(in *os.File, out io.Writer) func(string, bool) (string, error) {
 	}
 }
 
-// settle is how long resolvers may go on sending clients to an edge that was drained: the longest TTL, and what name servers take to hear of it.
+// settle is how long resolvers may go on sending clients to an edge that was drained: the longest
+// TTL, and what name servers take to hear of it.
 func (f *Fleet) settle() time.Duration {
 	longest := time.Duration(0)
 	for _, z := range f.GeoDNS.Zones {

@@ -176,7 +176,8 @@ func TestDeployFleetHealthy(t *testing.T) {
 	}
 }
 
-// A process gets its listeners as systemd passes them: a connection made before it runs is answered.
+// A process gets its listeners as systemd passes them: a connection made before it runs is
+// answered.
 func TestInherited(t *testing.T) {
 	if os.Getenv("KAIKU_TEST_INHERIT") != "" {
 		os.Setenv("LISTEN_PID", os.Getenv("KAIKU_TEST_INHERIT_PID"))

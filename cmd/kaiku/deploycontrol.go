@@ -25,7 +25,8 @@ func (f *Fleet) controlNames() []string {
 	return out
 }
 
-// controlHealthy returns nil if a node is a member of the control plane that has all of the log. If the members are those of the fleet file, each has to keep the log.
+// controlHealthy returns nil if a node is a member of the control plane that has all of the log. If
+// the members are those of the fleet file, each has to keep the log.
 func (d *deployFleet) controlHealthy(ctx context.Context, n *Node, dial deploy.DialFunc) error {
 	members, replicas, err := d.control(ctx, n, dial)
 	if err != nil {
@@ -44,13 +45,15 @@ func (d *deployFleet) controlHealthy(ctx context.Context, n *Node, dial deploy.D
 // maxKept is by how many nodes the log is kept at most.
 const maxKept = 5
 
-// settled reports whether the log is to be kept by all control nodes of the fleet file, which are there, and by no others.
+// settled reports whether the log is to be kept by all control nodes of the fleet file, which are
+// there, and by no others.
 func (d *deployFleet) settled(m *fleet.Members) bool {
 	want := slices.Sorted(slices.Values(d.fleet.controlNames()))
 	return len(want) <= maxKept && slices.Equal(m.Names(), want)
 }
 
-// Spare says whether the control plane has a majority without a node. One that is alone can't be spared, and is not protected.
+// Spare reports whether the control plane has a majority without a node. One that is alone can't be
+// spared, and is not protected.
 func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -112,7 +115,8 @@ func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.Dial
 	return deploy.Members{Names: m.Names(), Grouped: m.Grouped}, nil
 }
 
-// Remove takes a node out of the control plane, asked by a member, and waits until the log is kept by those that stay.
+// Remove takes a node out of the control plane, asked by a member, and waits until the log is kept
+// by those that stay.
 func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.DialFunc, node string) error {
 	n := d.fleet.node(member)
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
@@ -136,7 +140,8 @@ func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.Dia
 	}
 }
 
-// control asks the control plane, by a node of it, for its members, and for those that keep the log and whether each has all of it.
+// control asks the control plane, by a node of it, for its members, and for those that keep the log
+// and whether each has all of it.
 func (d *deployFleet) control(ctx context.Context, n *Node, dial deploy.DialFunc) (*fleet.Members, map[string]bool, error) {
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
 	if err != nil {
@@ -183,7 +188,8 @@ func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 	return err == nil
 }
 
-// client connects to the control plane, by a node of it and as another one. Connections are made in the background: refused is why none is.
+// client connects to the control plane, by a node of it and as another one. Connections are made in
+// the background: refused is why none is.
 func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
 	if d.key == nil {
 		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")

@@ -29,7 +29,8 @@ func nodeFile(p string) string {
 	return path.Join(nodeDir, p)
 }
 
-// localFile is where the operator has it: what is below /etc/kaiku on nodes may stand beside the fleet file.
+// localFile is where the operator has it: what is below /etc/kaiku on nodes may stand beside the
+// fleet file.
 func (f *Fleet) localFile(p string) string {
 	if rest, ok := strings.CutPrefix(path.Clean(p), nodeDir+"/"); ok {
 		if beside := filepath.Join(f.dir, rest); exists(beside) {
@@ -95,7 +96,8 @@ func phaseOf(n *Node) deploy.Phase {
 	return deploy.Edge
 }
 
-// nodeFiles adds the files that a node needs for its roles. Every node reads the zones, as it checks the fleet file with them.
+// nodeFiles adds the files that a node needs for its roles. Every node reads the zones, as it
+// checks the fleet file with them.
 func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 	var errs []error
 	add := func(p string, secret, may bool, effect func([]byte) deploy.Effect) {
@@ -216,7 +218,8 @@ func (f *Fleet) service(n *Node) deploy.Service {
 	return s
 }
 
-// effectOf says what the process of a node needs for a changed fleet file: it takes sites and zones by itself. With a shield, sites change more than that.
+// effectOf says what the process of a node needs for a changed fleet file: it takes sites and zones
+// by itself. With a shield, sites change more than that.
 func effectOf(after []byte, n *Node) func(before []byte) deploy.Effect {
 	rest := func(text []byte) (*Fleet, bool) {
 		f := &Fleet{}

@@ -150,7 +150,8 @@ func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc)
 	return st, nil
 }
 
-// askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that are here, and those that it had before this deploy.
+// askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that
+// are here, and those that it had before this deploy.
 func (d *deployFleet) askAdmin(ctx context.Context, n *Node, dial deploy.DialFunc, method, path string) (status int, body []byte, err error) {
 	tokens := slices.Concat(d.tokens, d.had.of(n.Name))
 	if len(tokens) == 0 {

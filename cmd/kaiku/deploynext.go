@@ -13,7 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// next tells what is to be done after a deploy to machines that are new, outside of the fleet; "" if nothing is.
+// next tells what is to be done after a deploy to machines that are new, outside of the fleet; ""
+// if nothing is.
 func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) string {
 	isNew := func(n *deploy.NodePlan) bool { return n.From == "" }
 	first := !slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return !isNew(n) })
@@ -50,7 +51,8 @@ func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) str
 	return b.String()
 }
 
-// unreached are the public listeners of new nodes that take no connection from this machine. The nodes themselves reach them, so that a firewall may be before them.
+// unreached are the public listeners of new nodes that take no connection from this machine. The
+// nodes themselves reach them, so that a firewall may be before them.
 func (f *Fleet) unreached(ctx context.Context, plan *deploy.Plan) []string {
 	ctx, cancel := context.WithTimeout(ctx, siteDial)
 	defer cancel()

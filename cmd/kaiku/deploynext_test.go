@@ -11,7 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// A first deploy ends with what is to be done at the registrar; one to machines that are known already does not.
+// A first deploy ends with what is to be done at the registrar; one to machines that are known
+// already does not.
 func TestDeployNext(t *testing.T) {
 	f, zones, err := loadFleet(writeDeployed(t))
 	if err != nil {

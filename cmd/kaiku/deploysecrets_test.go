@@ -10,7 +10,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// guarded are the file of a secret for a node, as a deploy to some nodes has it, and what the deploy asks nodes with.
+// guarded are the file of a secret for a node, as a deploy to some nodes has it, and what the
+// deploy asks nodes with.
 func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *deployFleet) {
 	t.Helper()
 	config := writeDeployed(t)
@@ -42,7 +43,8 @@ func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *
 	return nil, nil
 }
 
-// A deploy refuses a fleet key by which nodes would not know each other while it rolls, and leaves credentials alone.
+// A deploy refuses a fleet key by which nodes would not know each other while it rolls, and leaves
+// credentials alone.
 func TestDeployGuardsFleetKey(t *testing.T) {
 	keys := func(letters string) string {
 		text := ""

@@ -93,7 +93,8 @@ func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 		return nil
 	}
 	if status < 500 {
-		// Past what is stored, and past other edges, which may have another configuration yet: only an origin can evaluate such a condition.
+		// Past what is stored, and past other edges, which may have another configuration yet: only
+		// an origin can evaluate such a condition.
 		condition := http.Header{"If-Unmodified-Since": {time.Now().Add(24 * time.Hour).UTC().Format(http.TimeFormat)}}
 		status, header, body, err = p.fetch(ctx, a.URL, listen, condition)
 	}
@@ -118,8 +119,8 @@ func withPort(host, scheme, listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// connect connects to a listener at the node's public address, or where the node does not reach that by itself, as behind the address translation of some clouds, at its
-// own one.
+// connect connects to a listener at the node's public address, or where the node does not reach
+// that by itself, as behind the address translation of some clouds, at its own one.
 func (p *siteProbe) connect(ctx context.Context, listen string) (net.Conn, error) {
 	public, own := reachable(listen, p.node), onNode(listen)
 	try, cancel := context.WithTimeout(ctx, siteDial)

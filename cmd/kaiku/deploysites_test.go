@@ -56,7 +56,8 @@ func sitesOf(t *testing.T, config string) map[string]deploy.SiteAnswer {
 	return out
 }
 
-// Each site is asked for through the edge, past what is stored, and what is wrong with its origin is told with what to do about it.
+// Each site is asked for through the edge, past what is stored, and what is wrong with its origin
+// is told with what to do about it.
 func TestDeployAsksForSites(t *testing.T) {
 	config, n, away := siteFleet(t)
 	runNode(t, config, "hel1")

@@ -125,8 +125,8 @@ func isFleetFile(t *testing.T, s *docShell, text string) {
 	prints(`is fine(, with [0-9]+ warnings?)?: 1 site, 1 node`)(t, s, "kaiku check --config part.yaml", "")
 }
 
-// isWhatDeployWrites checks that a deploy sets the settings of the kernel that a command sets, which would
-// be those of the machine that the test runs on.
+// isWhatDeployWrites checks that a deploy sets the settings of the kernel that a command sets,
+// which would be those of the machine that the test runs on.
 func isWhatDeployWrites(t *testing.T, _ *docShell, text string) {
 	n := deploy.Node{Name: "hel1", Service: deploy.Service{}}
 	files, err := n.Units()
@@ -151,8 +151,9 @@ func performanceRows() []docRow {
 	return []docRow{{begins: "make bench", alone: true, lines: []docCheck{takesFlags, takesFlags}}}
 }
 
-// takesFlags checks that a command of make leads to a program that takes its flags, without running it, as it
-// takes a quarter of an hour: `make -n` prints the program's command line, and -list has it print its cases.
+// takesFlags checks that a command of make leads to a program that takes its flags, without running
+// it, as it takes a quarter of an hour: `make -n` prints the program's command line, and -list has
+// it print its cases.
 func takesFlags(t *testing.T, s *docShell, command, _ string) {
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -21,12 +21,12 @@ func TestTheExampleInDocsLoads(t *testing.T) {
 	}
 }
 
-// Every block of README.md and docs/*.md has a row here, and every row a block. A row is made of the
-// text that the block begins with and a check for each command in it.
+// Every block of README.md and docs/*.md has a row here, and every row a block. A row is made of
+// the text that the block begins with and a check for each command in it.
 //
-// Rows with alone need nothing but kaiku, and `make test` runs them. `make test-real` runs all rows of a
-// document in their order, in the lab of real_docs_test.go, where the addresses and names of the
-// documents exist. Commands run as they stand there, but for what docShell.replace changes.
+// Rows with alone need nothing but kaiku, and `make test` runs them. `make test-real` runs all rows
+// of a document in their order, in the lab of real_docs_test.go, where the addresses and names of
+// the documents exist. Commands run as they stand there, but for what docShell.replace changes.
 func docRows() map[string][]docRow {
 	return map[string][]docRow{
 		"README.md":           readmeRows(),

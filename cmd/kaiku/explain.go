@@ -113,8 +113,8 @@ func printExplanation(out io.Writer, e edge.Explanation) error {
 	return w.Flush()
 }
 
-// printOrigin writes how the origin of an explained URL is. What to do about the failure of a server is told where it is
-// why this URL failed, or why the server is not used now.
+// printOrigin writes how the origin of an explained URL is. What to do about the failure of a
+// server is told where it is why this URL failed, or why the server is not used now.
 func printOrigin(row func(name, format string, a ...any), e edge.Explanation) {
 	hints := map[string]bool{} // that are written already
 	hint := func(f *origin.Failure) {

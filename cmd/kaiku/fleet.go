@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key means stands in defaults.
+// Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key
+// means stands in defaults.
 type Fleet struct {
 	Sites   []Site      `yaml:"sites"`
 	Nodes   []Node      `yaml:"nodes"`
@@ -331,7 +332,8 @@ func (f *Fleet) nodeNames() []string {
 	return names
 }
 
-// defaults of an edge; those of fleet.yaml's other parts are the zero values of what they configure.
+// defaults of an edge; those of fleet.yaml's other parts are the zero values of what they
+// configure.
 var edgeDefaults = Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
 
 // edgeOf returns how a node runs its edge.

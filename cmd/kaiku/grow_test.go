@@ -15,7 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// roll brings a fleet file to the nodes in the order in which a deploy does: members, then new control nodes, then those that are removed.
+// roll brings a fleet file to the nodes in the order in which a deploy does: members, then new
+// control nodes, then those that are removed.
 func (f *rotatedFleet) roll(from []string, control ...string) {
 	f.t.Helper()
 	text := f.read(f.config)
@@ -68,7 +69,8 @@ func (f *rotatedFleet) roll(from []string, control ...string) {
 	}
 }
 
-// One control node becomes three and one again, under purges: none that was acknowledged is lost, their sequences go on, and no edge takes everything as stale.
+// One control node becomes three and one again, under purges: none that was acknowledged is lost,
+// their sequences go on, and no edge takes everything as stale.
 func TestControlPlaneUnderPurges(t *testing.T) {
 	f := newRotatedFleet(t, 1)
 	kept := func() {

@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"bench/world/machine": {},
 }
 
-// rooms are the only packages that may import a vendor directly. Benchmarks aside: they speak the protocols as clients.
+// rooms are the only packages that may import a vendor directly. Benchmarks aside: they speak the
+// protocols as clients.
 var rooms = map[string]string{
 	"github.com/dgraph-io/badger":          "storage",
 	"github.com/maypok86/otter":            "storage",

@@ -13,9 +13,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// keeper keeps the last good copy of each zone, and of the geoip database, that a name server has answered from, in memory and
-// on disk. What is wrong with a zone's files or with the database then concerns nothing else: a node starts with the copy,
-// or without the zone, and says so.
+// keeper keeps the last good copy of each zone, and of the geoip database, that a name server has
+// answered from, in memory and on disk. What is wrong with a zone's files or with the database then
+// concerns nothing else: a node starts with the copy, or without the zone, and says so.
 type keeper struct {
 	log   *slog.Logger
 	name  string   // of the node

@@ -116,7 +116,8 @@ func (k *keeping) faults() string {
 	return strings.Join(st.Faults, "\n")
 }
 
-// wants waits for answers, and looks at what is told of faults: by status, in the log, in kaiku status and to systemd.
+// wants waits for answers, and looks at what is told of faults: by status, in the log, in kaiku
+// status and to systemd.
 func (k *keeping) wants(step string, answers map[string]string, faults ...string) {
 	k.t.Helper()
 	for name, want := range answers {
@@ -138,7 +139,8 @@ func (k *keeping) wants(step string, answers map[string]string, faults ...string
 	}
 }
 
-// A name server starts with the last good copy of what is damaged, answers all else as it is, and says so.
+// A name server starts with the last good copy of what is damaged, answers all else as it is, and
+// says so.
 func TestStartWithDamagedFiles(t *testing.T) {
 	k := newKeeping(t)
 	stop := k.start(true)
@@ -197,7 +199,8 @@ func TestStartWithoutCopies(t *testing.T) {
 	}
 }
 
-// Copies of zones that the fleet file no longer has are removed; a folder that can't be written to is warned of, and stops nothing.
+// Copies of zones that the fleet file no longer has are removed; a folder that can't be written to
+// is warned of, and stops nothing.
 func TestCopiesOfOtherZones(t *testing.T) {
 	k := newKeeping(t)
 	k.write("copies/zones/old.example.tar", "")

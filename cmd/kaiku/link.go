@@ -40,7 +40,8 @@ type link struct {
 	secure     func() bool   // whether an edge has certificates for all its hosts
 }
 
-// controlAddrs are the addresses of the control nodes: those for everybody, and those for each other.
+// controlAddrs are the addresses of the control nodes: those for everybody, and those for each
+// other.
 func (f *Fleet) controlAddrs() (clients, cluster map[string]string) {
 	clients, cluster = map[string]string{}, map[string]string{}
 	for i := range f.Nodes {
@@ -53,7 +54,8 @@ func (f *Fleet) controlAddrs() (clients, cluster map[string]string) {
 	return clients, cluster
 }
 
-// reachable is where a listener of a node is reached: on the address that it has, or else the node's first.
+// reachable is where a listener of a node is reached: on the address that it has, or else the
+// node's first.
 func reachable(listen string, n *Node) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || len(n.Addresses) == 0 {
@@ -88,7 +90,8 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	return out, nil
 }
 
-// nearest are the addresses of the control nodes, the nearest to a node first: what it is told of purges comes by that.
+// nearest are the addresses of the control nodes, the nearest to a node first: what it is told of
+// purges comes by that.
 func (f *Fleet) nearest(n *Node, addrs map[string]string) []string {
 	away := func(name string) float64 {
 		from, to := n.Location, f.node(name).Location
@@ -193,7 +196,8 @@ func (l *link) answerChallenges(s *geodns.Server) {
 	l.more = append(l.more, l.challenges.Serve)
 }
 
-// dnsPart is a name server that knows the challenges before it answers, if the control plane is there: its lease of before a restart may still say that it does.
+// dnsPart is a name server that knows the challenges before it answers, if the control plane is
+// there: its lease of before a restart may still say that it does.
 type dnsPart struct {
 	*geodns.Server
 	link *link
@@ -261,8 +265,8 @@ func (f *Fleet) allowedSites(n *Node, c *fleet.Client, log *slog.Logger) []strin
 	return allowed
 }
 
-// mayPurge returns an error if a node may not purge a site, or if edges would not take a purge for one of that
-// site, as they have other sites: sum tells the node's own.
+// mayPurge returns an error if a node may not purge a site, or if edges would not take a purge for
+// one of that site, as they have other sites: sum tells the node's own.
 func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lease) error {
 	if site == "" {
 		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node, strings.Join(allowed, ", "))
@@ -284,7 +288,8 @@ func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lea
 	return nil
 }
 
-// entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have before it.
+// entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have
+// before it.
 func (l *link) entryID() string {
 	if l.follower == nil {
 		return rand.Text()
@@ -300,14 +305,14 @@ func unavailable(err error) error {
 	return err
 }
 
-// InTouch says whether the edge may trust what it has; other nodes have nothing.
+// InTouch reports whether the edge may trust what it has; other nodes have nothing.
 func (l purgeLog) InTouch() bool { return l.inTouch() }
 
 func (l *link) inTouch() bool {
 	return l.follower == nil || l.follower.InTouch() && !l.registry.Refused()
 }
 
-// CutOff says whether an edge hears of nobody.
+// CutOff reports whether an edge hears of nobody.
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
 
 // others are the other nodes as an edge sees them.
@@ -352,7 +357,8 @@ func (l others) Nodes() []edge.NodeStatus {
 	return out
 }
 
-// Names are those of the fleet file, and of nodes that were heard of, as another node may have a newer file.
+// Names are those of the fleet file, and of nodes that were heard of, as another node may have a
+// newer file.
 func (l others) Names() []string {
 	names := slices.Clone(l.names)
 	for _, n := range l.registry.Nodes() {
@@ -408,8 +414,8 @@ func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *sl
 	return s, nil
 }
 
-// namedSites are the sites with nothing but their hosts, so that tokens and credentials that are limited to some
-// know these.
+// namedSites are the sites with nothing but their hosts, so that tokens and credentials that are
+// limited to some know these.
 func (f *Fleet) namedSites() []*edge.Site {
 	var sites []*edge.Site
 	for _, site := range f.Sites {

@@ -34,8 +34,8 @@ type logSettings struct {
 	fixed atomic.Bool // the level was given on the command line, which comes before the fleet file
 }
 
-// logHandler is a slog.Handler that writes as its settings say. Lines for systemd's journal begin with
-// their priority, as sd-daemon(3) has it, so that journalctl -p knows it.
+// logHandler is a slog.Handler that writes as its settings say. Lines for systemd's journal begin
+// with their priority, as sd-daemon(3) has it, so that journalctl -p knows it.
 type logHandler struct {
 	set        *logSettings
 	text, json slog.Handler  // write to line
@@ -95,8 +95,8 @@ func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
 // logFormats are those of log.format.
 func logFormats() []string { return []string{"text", "json"} }
 
-// apply sets the log of a process as a fleet file says. A log that is not the process's own stays as
-// it is.
+// apply sets the log of a process as a fleet file says. A log that is not the process's own stays
+// as it is.
 func (l LogSettings) apply(log *slog.Logger) {
 	h, ok := log.Handler().(*logHandler)
 	if !ok {
@@ -117,8 +117,8 @@ func levelOf(name string) slog.Level {
 	return l
 }
 
-// logFlag gives a command the flag --log-level. byDefault is its value where none is given; "" leaves the level to the fleet
-// file.
+// logFlag gives a command the flag --log-level. byDefault is its value where none is given; ""
+// leaves the level to the fleet file.
 func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
 	text := "log from this `LEVEL` on: " + strings.Join(logLevels(), ", ")
 	if byDefault == "" {
@@ -145,7 +145,8 @@ func setLevel(log *slog.Logger, name string) error {
 	return nil
 }
 
-// toJournal reports whether systemd's journal reads what is written. A process may have given its child another standard error along with the environment.
+// toJournal reports whether systemd's journal reads what is written. A process may have given its
+// child another standard error along with the environment.
 func toJournal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok || os.Getenv("JOURNAL_STREAM") == "" {

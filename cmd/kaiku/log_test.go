@@ -50,8 +50,8 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// The level and the format are those of the fleet file, and change with it. A level on the command line
-// comes before that.
+// The level and the format are those of the fleet file, and change with it. A level on the command
+// line comes before that.
 func TestLogSettings(t *testing.T) {
 	var out strings.Builder
 	log := newLog(&out)
@@ -87,7 +87,8 @@ func TestLogSettings(t *testing.T) {
 	}
 }
 
-// A command has a level of its own where the command line gives none: the demo logs no more than warnings.
+// A command has a level of its own where the command line gives none: the demo logs no more than
+// warnings.
 func TestLogFlag(t *testing.T) {
 	for _, c := range []struct {
 		byDefault, args, want string

@@ -96,7 +96,8 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// noArgs refuses arguments. Those of a command that has others below it are names that none of these has.
+// noArgs refuses arguments. Those of a command that has others below it are names that none of
+// these has.
 func noArgs(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:

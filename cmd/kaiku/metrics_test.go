@@ -23,8 +23,9 @@ type metricSet map[string]map[string]bool
 
 var sampleRE = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? `)
 
-// exposed are the metrics of a node that does all, after each thing was seen that they count by labels: requests to an origin that answers and to one that doesn't,
-// queries, probes. Nothing is taken from declarations.
+// exposed are the metrics of a node that does all, after each thing was seen that they count by
+// labels: requests to an origin that answers and to one that doesn't, queries, probes. Nothing is
+// taken from declarations.
 func exposed(t *testing.T) metricSet {
 	t.Helper()
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -139,7 +140,8 @@ var (
 	metricsOfPrometheus = []string{"up"}
 )
 
-// wantMetrics checks the metrics of an expression, and their labels. It returns the labels that its series may have.
+// wantMetrics checks the metrics of an expression, and their labels. It returns the labels that its
+// series may have.
 func (have metricSet) want(t *testing.T, where, expr string) []string {
 	t.Helper()
 	labels := slices.Clone(labelsOfPrometheus)

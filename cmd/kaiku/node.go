@@ -111,7 +111,8 @@ func (n *edgeNode) Serve(ctx context.Context) error {
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file names no file.
+// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file
+// names no file.
 func (f *Fleet) adminTokens() ([]string, error) {
 	if f.Secrets.AdminToken == "" {
 		return nil, nil
@@ -207,12 +208,14 @@ func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
 	return c
 }
 
-// probeURL is where the health of a node's edge is asked: on the address that its listener has, or else the node's first.
+// probeURL is where the health of a node's edge is asked: on the address that its listener has, or
+// else the node's first.
 func (f *Fleet) probeURL(n *Node) string {
 	return "http://" + reachable(f.edgeOf(n).HTTP, n) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
 }
 
-// openLog opens the log of queries or requests, to be written on at its end. The process has it until its own end.
+// openLog opens the log of queries or requests, to be written on at its end. The process has it
+// until its own end.
 func (f *Fleet) openLog(what string, l *LogFile) (io.Writer, error) {
 	if l.File == "-" {
 		return os.Stdout, nil

@@ -24,8 +24,8 @@ type nodeBuilder struct {
 	reg   *prometheus.Registry
 }
 
-// newNode makes the parts of a node for some of its roles; nil means all of them. Nothing listens yet.
-// After an error nothing stays open.
+// newNode makes the parts of a node for some of its roles; nil means all of them. Nothing listens
+// yet. After an error nothing stays open.
 func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
 	keep := &keeper{log: log, name: name, roles: roles}
 	f, zones, err := loadNode(config, keep)

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// This file simulates distance: the demo's connections between places take the time that light in fibre would.
+// This file simulates distance: the demo's connections between places take the time that light in
+// fibre would.
 
 // spot is a place of the demo.
 type spot struct {
@@ -141,7 +142,8 @@ func (d *delayedConn) Close() error {
 	return d.Conn.Close()
 }
 
-// relay is a listener near the client whose connections end far away: what an origin without a CDN looks like.
+// relay is a listener near the client whose connections end far away: what an origin without a CDN
+// looks like.
 type relay struct {
 	listener net.Listener
 	dial     dialer

@@ -34,7 +34,8 @@ type siteMaker struct {
 	peers *tls.Config // how the edges of the fleet speak to each other; nil means not at all
 	dial  dialer      // to origins; nil is the ordinary one
 	log   *slog.Logger
-	// before is what there is already: a pool that would be made from the same stays, with what it knows and its connections.
+	// before is what there is already: a pool that would be made from the same stays, with what it
+	// knows and its connections.
 	before siteSet
 	made   siteSet
 }
@@ -113,7 +114,8 @@ func (m *siteMaker) site(s *Site) error {
 	return nil
 }
 
-// madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it names.
+// madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it
+// names.
 func (f *Fleet) madeFrom(s *Site) (string, error) {
 	b, err := json.Marshal([]any{s.Name, s.probeHost(), s.Origin})
 	if err != nil {
@@ -166,12 +168,14 @@ func (m *siteMaker) ring() *origin.Pool {
 	return m.edgePool("region "+m.node.Region, nodes...)
 }
 
-// edgePool is a pool of edges that are asked on their listeners for peers. Their probes are quick: who is away is passed over.
+// edgePool is a pool of edges that are asked on their listeners for peers. Their probes are quick:
+// who is away is passed over.
 func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
 	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
 		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
 		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
-	// An edge that is asked may have to ask the next one, and that an origin: the first in the row waits longest.
+	// An edge that is asked may have to ask the next one, and that an origin: the first in the row
+	// waits longest.
 	p.FirstByteTimeout, p.BetweenBytesTimeout = m.fleet.peerPatience()
 	if len(nodes) > 1 {
 		p.FirstByteTimeout *= 2
@@ -182,7 +186,8 @@ func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
 	return p
 }
 
-// peerPatience is how long another edge may take to answer, and to go on with a body: as long as the slowest of the origins that it may have to ask.
+// peerPatience is how long another edge may take to answer, and to go on with a body: as long as
+// the slowest of the origins that it may have to ask.
 func (f *Fleet) peerPatience() (firstByte, betweenBytes time.Duration) {
 	for _, s := range f.Sites {
 		o := s.Origin
@@ -199,7 +204,7 @@ func edgesFrom(p *origin.Pool) string {
 	return fmt.Sprintln(p.Name, p.Servers, p.FirstByteTimeout, p.BetweenBytesTimeout)
 }
 
-// hasPeers says whether a node's edge asks others, or is asked by them.
+// hasPeers reports whether a node's edge asks others, or is asked by them.
 func (f *Fleet) hasPeers(n *Node) bool {
 	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" }) {
 		return true
@@ -209,7 +214,8 @@ func (f *Fleet) hasPeers(n *Node) bool {
 	})
 }
 
-// peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no fleet key.
+// peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no
+// fleet key.
 func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 	if key == nil || !f.hasPeers(n) {
 		return nil, nil
@@ -217,13 +223,15 @@ func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
 	return key.PeerTLS(n.Name, n.Roles...)
 }
 
-// usesKey reports whether a node has a use for the fleet key: for the control plane, other edges, cookies of its name server, or session tickets.
+// usesKey reports whether a node has a use for the fleet key: for the control plane, other edges,
+// cookies of its name server, or session tickets.
 func (f *Fleet) usesKey(n *Node) bool {
 	clients, _ := f.controlAddrs()
 	return len(clients) > 0 || n.has(roleGeoDNS) || n.has(roleEdge) && (f.hasPeers(n) || f.secures())
 }
 
-// keyIfNeeded reads the fleet key if the node has a use for it. Where the fleet file names none it says in the log what is not used without one.
+// keyIfNeeded reads the fleet key if the node has a use for it. Where the fleet file names none it
+// says in the log what is not used without one.
 func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
 	if !f.usesKey(n) {
 		return nil, nil

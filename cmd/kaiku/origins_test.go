@@ -24,7 +24,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to NAME.pem and NAME.key.
+// writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to
+// NAME.pem and NAME.key.
 func writeCertificates(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
@@ -64,8 +65,8 @@ func writeCertificates(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// secureOrigin starts an https origin whose certificate, NAME.pem of a folder, is for one name alone. It answers with what it was sent.
-// It returns its URL by the name localhost.
+// secureOrigin starts an https origin whose certificate, NAME.pem of a folder, is for one name
+// alone. It answers with what it was sent. It returns its URL by the name localhost.
 func secureOrigin(t *testing.T, dir, name string) string {
 	t.Helper()
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key"))
@@ -120,7 +121,8 @@ func getFrom(t *testing.T, addr, host, path string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// An https origin whose certificate is for its own name alone works as it is, and host and sni change what it is sent.
+// An https origin whose certificate is for its own name alone works as it is, and host and sni
+// change what it is sent.
 func TestSecureOriginByName(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost", "other.test")
@@ -166,7 +168,8 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 	}
 }
 
-// The edges of a region and the shield tell each other what the client asked for, and the origin its own name.
+// The edges of a region and the shield tell each other what the client asked for, and the origin
+// its own name.
 func TestRegionOfSecureOrigin(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir, "localhost")
@@ -214,7 +217,8 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 	}
 }
 
-// A site's only server, without health checks, that is not there: status and metrics tell so, and that it is back with its first answer.
+// A site's only server, without health checks, that is not there: status and metrics tell so, and
+// that it is back with its first answer.
 func TestDeadOriginLooksDead(t *testing.T) {
 	dir := t.TempDir()
 	web, admin, addr := freeport.Addr(t), freeport.Addr(t), freeport.Addr(t)

@@ -22,8 +22,8 @@ func (n *testNode) viaOwner(t *testing.T, other string) (path string) {
 	return path
 }
 
-// Two edges of a region, and two soft purges while the origin takes its time: who asks after the second
-// at the edge that does not own the URL gets what is from after it, and so it is stored.
+// Two edges of a region, and two soft purges while the origin takes its time: who asks after the
+// second at the edge that does not own the URL gets what is from after it, and so it is stored.
 func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	t.Parallel()
 	var version, asked atomic.Int64
@@ -78,8 +78,8 @@ func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	}
 }
 
-// What another edge serves stale after a soft purge, as the origin fails, is not stored as new: neither
-// a response nor its confirmation.
+// What another edge serves stale after a soft purge, as the origin fails, is not stored as new:
+// neither a response nor its confirmation.
 func TestSoftPurgedAnswerOfAPeer(t *testing.T) {
 	t.Parallel()
 	var version atomic.Int64

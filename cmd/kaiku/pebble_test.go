@@ -44,7 +44,8 @@ type testCA struct {
 	finalize func() // called before an order is finalized
 }
 
-// newCA starts one that looks names up at a DNS server, and challenges at these ports. A third of all nonces are refused.
+// newCA starts one that looks names up at a DNS server, and challenges at these ports. A third of
+// all nonces are refused.
 func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
@@ -144,7 +145,8 @@ func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 	}
 }
 
-// shown is the certificate that an edge shows for a name, if the authority issued it; nil if there is none yet.
+// shown is the certificate that an edge shows for a name, if the authority issued it; nil if there
+// is none yet.
 func (c *testCA) shown(addr, name string) *x509.Certificate {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{ServerName: name, RootCAs: c.pool})
 	if err != nil {

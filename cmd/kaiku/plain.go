@@ -7,7 +7,8 @@ import (
 )
 
 // plain is where commands print: it has no control characters but newlines and tabs. What nodes and
-// origins say of themselves is printed, and a hostile one would else speak to the operator's terminal.
+// origins say of themselves is printed, and a hostile one would else speak to the operator's
+// terminal.
 type plain struct{ to io.Writer }
 
 // Write writes text. An error says nothing about how much of it was written.

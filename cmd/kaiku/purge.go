@@ -83,7 +83,8 @@ A URL is purged exactly as it is written, and a prefix is the beginning of URLs:
 	return cmd
 }
 
-// refuseStars refuses URLs and prefixes that end as patterns do, as such a purge would find nothing.
+// refuseStars refuses URLs and prefixes that end as patterns do, as such a purge would find
+// nothing.
 func refuseStars(req edge.PurgeRequest) error {
 	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
 		if base, found := strings.CutSuffix(u, "*"); found {

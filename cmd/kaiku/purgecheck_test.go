@@ -34,8 +34,8 @@ var kindsOfCheck = []string{
 // perPath is a version of each path.
 type perPath [checkedPaths]atomic.Int64
 
-// purgeCheck holds edges to what purges promise: once an edge is told of as having applied a purge, it
-// answers with no version from before the purge was asked for.
+// purgeCheck holds edges to what purges promise: once an edge is told of as having applied a purge,
+// it answers with no version from before the purge was asked for.
 type purgeCheck struct {
 	t        *testing.T
 	nodes    map[string]*testNode
@@ -97,8 +97,9 @@ func (c *purgeCheck) start() {
 	}
 }
 
-// startPurgedRegion starts a control node, and edges of one region and of us1, in front of an origin of
-// which the fleet file may say more. They trust what they have, and ask each other, when it returns.
+// startPurgedRegion starts a control node, and edges of one region and of us1, in front of an
+// origin of which the fleet file may say more. They trust what they have, and ask each other, when
+// it returns.
 func startPurgedRegion(t *testing.T, answer http.HandlerFunc, more string, names ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// rangesOrigin serves 32 MiB under each path, and counts requests and the bytes that it is asked for.
-// What is below /stalls/ ends after a few bytes, until the request does, and what is below /weak/ has
-// no strong validator.
+// rangesOrigin serves 32 MiB under each path, and counts requests and the bytes that it is asked
+// for. What is below /stalls/ ends after a few bytes, until the request does, and what is below
+// /weak/ has no strong validator.
 type rangesOrigin struct {
 	*httptest.Server
 	requests, bytes atomic.Int64

@@ -43,7 +43,8 @@ type adminNodes struct {
 	losers sync.WaitGroup // connections that come too late
 }
 
-// open finds the admin listeners: --admin, those of the nodes of --config, that of the node that this machine is, or the default.
+// open finds the admin listeners: --admin, those of the nodes of --config, that of the node that
+// this machine is, or the default.
 func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 	nodes := &adminNodes{say: func(string, ...any) {}}
 	if a.verbose {
@@ -164,7 +165,8 @@ func (f *Fleet) adminOf(n *Node) string {
 	return n.Admin
 }
 
-// setToken reads the token of a node: that of --token-file, or else that of the fleet file, which need not be there.
+// setToken reads the token of a node: that of --token-file, or else that of the fleet file, which
+// need not be there.
 func (a *adminAPI) setToken(n *adminNode, tokenFile string) error {
 	if n.tokenFile = first(a.tokenFile, tokenFile); n.tokenFile == "" {
 		return nil
@@ -193,7 +195,8 @@ func unreadFleet(err error) error {
 	return fmt.Errorf("read the fleet: %w", err)
 }
 
-// readFleet reads the fleet file without the checks of whether a node could run with it: an operator may be in the middle of a change.
+// readFleet reads the fleet file without the checks of whether a node could run with it: an
+// operator may be in the middle of a change.
 func readFleet(file string) (*Fleet, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -204,7 +207,8 @@ func readFleet(file string) (*Fleet, error) {
 	return f, f.file.failure()
 }
 
-// fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the node that this machine is.
+// fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the
+// node that this machine is.
 func fleetHere(etc string) string {
 	const here = "fleet.yaml"
 	if own := filepath.Join(etc, here); !exists(here) && exists(own) {
@@ -213,8 +217,8 @@ func fleetHere(etc string) string {
 	return here
 }
 
-// thisNode is the node that this machine is: the one that the environment or the file "node" beside the fleet file names, the only one, or the one that has an address
-// of the machine.
+// thisNode is the node that this machine is: the one that the environment or the file "node" beside
+// the fleet file names, the only one, or the one that has an address of the machine.
 func (f *Fleet) thisNode(etc string) (*Node, error) {
 	file := filepath.Join(etc, "node")
 	name := os.Getenv(nodeVariable)
@@ -259,8 +263,9 @@ const (
 	nextAfter = time.Second
 )
 
-// connect returns the first node that can be connected to, of those that have not failed: they are tried in their order, each a second after the one before, or once that one fails. nil
-// means that there is none.
+// connect returns the first node that can be connected to, of those that have not failed: they are
+// tried in their order, each a second after the one before, or once that one fails. nil means that
+// there is none.
 func (a *adminNodes) connect(ctx context.Context) *adminNode {
 	var left []*adminNode
 	for _, n := range a.list {
@@ -316,7 +321,8 @@ func (a *adminNodes) connect(ctx context.Context) *adminNode {
 	return nil
 }
 
-// each connects to all nodes that have not failed, at the same time, and does something with each that it can connect to.
+// each connects to all nodes that have not failed, at the same time, and does something with each
+// that it can connect to.
 func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) error) {
 	var work sync.WaitGroup
 	var mu sync.Mutex // guards what is noted
@@ -347,10 +353,11 @@ func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) erro
 	work.Wait()
 }
 
-// overSSH says whether nodes of a fleet are asked from elsewhere.
+// overSSH reports whether nodes of a fleet are asked from elsewhere.
 func (a *adminNodes) overSSH() bool { return a.dialer != nil }
 
-// reach connects to a node's machine, and sees whether its admin listener takes a connection. One that is reached directly is found out about by the call.
+// reach connects to a node's machine, and sees whether its admin listener takes a connection. One
+// that is reached directly is found out about by the call.
 func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
 	if n.ssh == "" || n.conn != nil {
 		return nil
@@ -400,7 +407,8 @@ func (a *adminNodes) err(ctx context.Context) error {
 	return errors.New(text)
 }
 
-// close ends the connections. It does not wait for the operator's answer to a question of a connection that is not needed any more.
+// close ends the connections. It does not wait for the operator's answer to a question of a
+// connection that is not needed any more.
 func (a *adminNodes) close() {
 	if !a.asking.Load() {
 		a.losers.Wait()

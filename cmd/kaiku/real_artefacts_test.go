@@ -15,7 +15,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// inCopy runs a script as root in a copy of this machine's files that is forgotten afterwards: an overlay that only the script's mount namespace has.
+// inCopy runs a script as root in a copy of this machine's files that is forgotten afterwards: an
+// overlay that only the script's mount namespace has.
 func inCopy(t *testing.T, script string, args ...string) string {
 	t.Helper()
 	const enter = `
@@ -49,8 +50,8 @@ exec chroot "$scratch/root" sh -eu "/mnt/test/${script##*/}" "$@"`
 	return string(out)
 }
 
-// The package installs with dpkg, its units are right for systemd, and it goes without a trace but its user. No systemd runs here, so that the scripts of the package don't
-// start anything.
+// The package installs with dpkg, its units are right for systemd, and it goes without a trace but
+// its user. No systemd runs here, so that the scripts of the package don't start anything.
 func TestRealDeb(t *testing.T) {
 	for _, program := range []string{"dpkg", "adduser", "systemd-analyze", "make"} {
 		need(t, program)
@@ -128,7 +129,8 @@ func TestRealAlerts(t *testing.T) {
 	}
 }
 
-// A release has a program for each kind of processor, static and stripped, that deploy takes; made again, it is the same.
+// A release has a program for each kind of processor, static and stripped, that deploy takes; made
+// again, it is the same.
 func TestRealRelease(t *testing.T) {
 	need(t, "make")
 	dist := t.TempDir()

@@ -23,7 +23,8 @@ import (
 	"time"
 )
 
-// page has pictures, CSS, script and a video that the script seeks in; then it sends what the browser says of all that.
+// page has pictures, CSS, script and a video that the script seeks in; then it sends what the
+// browser says of all that.
 const page = `<!doctype html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/style.css"><title>x</title></head><body>
 <h1 id="h">Helsinki</h1><img src="/a.png"><img src="/b.png"><img src="/c.png"><video id="v" src="/film.webm" muted preload="auto" width="160"></video>
 <script src="/script.js"></script></body></html>`
@@ -126,7 +127,8 @@ func TestRealChromium(t *testing.T) {
 			return seen{}
 		}
 	}
-	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of an authority that the world knows, which nobody has for a test; so it is told.
+	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of an authority that the world
+	// knows, which nobody has for a test; so it is told.
 	s := visit(t, t.TempDir(), "--origin-to-force-quic-on=SITE")
 	if s.Error != "" || len(s.Seeks) != 3 || s.Duration < 9 || s.Color != "rgb(1, 2, 3)" || fmt.Sprint(s.Pictures) != "[1 1 1]" {
 		t.Errorf("the page did not come whole: %+v", s)
@@ -142,7 +144,8 @@ func TestRealChromium(t *testing.T) {
 	}
 }
 
-// The demo's page is no wider than a phone, with all columns of its table on the screen, in light and in dark.
+// The demo's page is no wider than a phone, with all columns of its table on the screen, in light
+// and in dark.
 func TestRealDemoPage(t *testing.T) {
 	chromium := need(t, "chromium")
 	const measure = `addEventListener("load", () => {

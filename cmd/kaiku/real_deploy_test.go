@@ -14,9 +14,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an upgrade, and two versions that are not well, while clients of three
-// continents go on asking by GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests: bench/world/machine stands for it, and does what
-// the units say about processes and sockets, but not the sandbox. That one is looked at by TestRealUnits.
+// Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an
+// upgrade, and two versions that are not well, while clients of three continents go on asking by
+// GeoDNS: no request is lost. There is no systemd as process 1 on a machine for tests:
+// bench/world/machine stands for it, and does what the units say about processes and sockets, but
+// not the sandbox. That one is looked at by TestRealUnits.
 func TestRealDeploy(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -177,7 +179,8 @@ func (d *deployment) want(t *testing.T, code int, has *deploy.Binary, outcomes .
 	}
 }
 
-// runs checks by Debian's ssh that every node runs a program as it should, and that none is drained.
+// runs checks by Debian's ssh that every node runs a program as it should, and that none is
+// drained.
 func (w *world) runs(t *testing.T, b *deploy.Binary) {
 	t.Helper()
 	for _, n := range w.nodes {

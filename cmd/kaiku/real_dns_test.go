@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// The tests in this file ask the built program with dig and kdig, through the caching resolvers unbound and PowerDNS Recursor, and with
-// dnsperf.
+// The tests in this file ask the built program with dig and kdig, through the caching resolvers
+// unbound and PowerDNS Recursor, and with dnsperf.
 
 // realZone has of everything that an operator's zone may have.
 const realZone = `$ORIGIN example.com.
@@ -56,7 +56,8 @@ type realNameServer struct {
 	admin      string // of the process that is the name server
 }
 
-// startNameServer runs hel1 and nyc1; port is that of DNS on 127.0.0.1, and those of HTTP are of the 100 after web.
+// startNameServer runs hel1 and nyc1; port is that of DNS on 127.0.0.1, and those of HTTP are of
+// the 100 after web.
 func startNameServer(t *testing.T, port string, web int) *realNameServer {
 	t.Helper()
 	bin, dir := kaikuBinary(t), t.TempDir()
@@ -106,7 +107,8 @@ geodns:
 	return s
 }
 
-// longTexts are RRsets of more than 512 and of more than 1232 octets, and a TXT of more strings than one.
+// longTexts are RRsets of more than 512 and of more than 1232 octets, and a TXT of more strings
+// than one.
 func longTexts() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "long IN TXT \"%s\" \"%s\" \"end\"\n", strings.Repeat("a", 255), strings.Repeat("b", 255))
@@ -119,7 +121,8 @@ func longTexts() string {
 	return b.String()
 }
 
-// write replaces a file of the name server at once, as an operator should: it never reads half of one.
+// write replaces a file of the name server at once, as an operator should: it never reads half of
+// one.
 func (s *realNameServer) write(t *testing.T, name, text string) {
 	t.Helper()
 	file := filepath.Join(s.dir, name)
@@ -260,8 +263,8 @@ func TestRealDNSOneConnection(t *testing.T) {
 	}
 }
 
-// TestRealDNSBehindResolver puts caching resolvers that send Client Subnets in front: clients in Finland and in the US get their own
-// edges through the same resolver, which asks once for each.
+// TestRealDNSBehindResolver puts caching resolvers that send Client Subnets in front: clients in
+// Finland and in the US get their own edges through the same resolver, which asks once for each.
 func TestRealDNSBehindResolver(t *testing.T) {
 	s := startNameServer(t, "15320", 18370)
 	for _, r := range []struct {
@@ -360,7 +363,8 @@ func startRecursor(t *testing.T, port, server string) {
 		"--use-incoming-edns-subnet=yes", "--ecs-ipv4-bits=24", "--loglevel=4")
 }
 
-// TestRealDNSReloadsLoseNothing changes the fleet file every second while dnsperf asks, and wants every question answered.
+// TestRealDNSReloadsLoseNothing changes the fleet file every second while dnsperf asks, and wants
+// every question answered.
 func TestRealDNSReloadsLoseNothing(t *testing.T) {
 	s := startNameServer(t, "15330", 18380)
 	data := filepath.Join(t.TempDir(), "queries")

@@ -41,10 +41,10 @@ func TestRealDocuments(t *testing.T) {
 	}
 }
 
-// lab is the part of the Internet that the documents name, in namespaces of its own: the machines hel1,
-// fra1 and nyc1 at their addresses, the site at https://origin.example.net, and Let's Encrypt, which is
-// Pebble. This process and what it starts are on the operator's machine. Its resolver is the fleet's own
-// name servers, as if the registrar had them already.
+// lab is the part of the Internet that the documents name, in namespaces of its own: the machines
+// hel1, fra1 and nyc1 at their addresses, the site at https://origin.example.net, and Let's
+// Encrypt, which is Pebble. This process and what it starts are on the operator's machine. Its
+// resolver is the fleet's own name servers, as if the registrar had them already.
 type lab struct {
 	*world
 	ca    *testCA
@@ -125,7 +125,8 @@ func serveTLS(t *testing.T, addr, cert, key string, h http.Handler) {
 	t.Cleanup(func() { _ = s.Close() })
 }
 
-// addMachines starts the machines of the fleet, which know the names that are in no DNS here, and trust the lab's authorities.
+// addMachines starts the machines of the fleet, which know the names that are in no DNS here, and
+// trust the lab's authorities.
 func (l *lab) addMachines(t *testing.T) {
 	t.Helper()
 	config := "Host *\n  IdentityFile " + l.home + "/.ssh/id_ed25519\n  UserKnownHostsFile " + l.home + "/.ssh/known_hosts\n"

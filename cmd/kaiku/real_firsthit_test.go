@@ -19,8 +19,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// The time from `kaiku init` to the first hit over HTTPS at the nearest edge, for the fleet of three nodes that
-// README.md has, on machines that have nothing of Kaiku yet. `make first-hit` prints it.
+// The time from `kaiku init` to the first hit over HTTPS at the nearest edge, for the fleet of
+// three nodes that README.md has, on machines that have nothing of Kaiku yet. `make first-hit`
+// prints it.
 func TestRealFirstHit(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)

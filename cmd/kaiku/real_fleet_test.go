@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// A control node and two edges as processes of their own: one is killed, and a purge that waits for all says so.
+// A control node and two edges as processes of their own: one is killed, and a purge that waits for
+// all says so.
 func TestRealFleetPurge(t *testing.T) {
 	bin := kaikuBinary(t)
 	_, log := nginxOrigin(t, "127.0.0.1:18002")

@@ -21,9 +21,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-// An operator's day: the commands that docs/deploy.md names, in the order in which an operator comes
-// to need them, on machines as those of TestRealDeploy. Clients of three continents ask for files all
-// the while, and a page is changed and purged again and again: no request and no purge is lost.
+// An operator's day: the commands that docs/deploy.md names, in the order in which an operator
+// comes to need them, on machines as those of TestRealDeploy. Clients of three continents ask for
+// files all the while, and a page is changed and purged again and again: no request and no purge is
+// lost.
 func TestRealOperatorsDay(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -192,7 +193,8 @@ func (d *day) firstDeploy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "origin-ca.pem"), ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// The certificate's authority is the test's own, the fleet begins with one control node, and resolvers keep answers for a second.
+	// The certificate's authority is the test's own, the fleet begins with one control node, and
+	// resolvers keep answers for a second.
 	d.edit(t, "      servers: [", "      ca: origin-ca.pem\n      servers: [")
 	d.oneControl(t)
 	d.edit(t, `"@": {}`, `"@": { ttl: 1s }`)
@@ -363,8 +365,8 @@ func (d *day) wrongOrigin(t *testing.T) {
 	d.hits(t, "/c.bin")
 }
 
-// purger changes a file at the origin again and again, purges it and waits for all edges. No edge that
-// has applied a purge may give an older version.
+// purger changes a file at the origin again and again, purges it and waits for all edges. No edge
+// that has applied a purge may give an older version.
 type purger struct {
 	d    *day
 	stop func()

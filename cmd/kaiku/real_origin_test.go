@@ -19,7 +19,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-// serveHTTP10 answers every request over TLS with a response of HTTP/1.0 whose end is the end of the connection.
+// serveHTTP10 answers every request over TLS with a response of HTTP/1.0 whose end is the end of
+// the connection.
 func serveHTTP10(t *testing.T, addr, cert, key string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)
@@ -53,7 +54,8 @@ func serveHTTP10(t *testing.T, addr, cert, key string) {
 	}()
 }
 
-// Origins over TLS: nginx by HTTP/2 that asks for a client certificate, nginx that closes after each response, and a server of HTTP/1.0.
+// Origins over TLS: nginx by HTTP/2 that asks for a client certificate, nginx that closes after
+// each response, and a server of HTTP/1.0.
 func TestRealTLSOrigins(t *testing.T) {
 	bin := kaikuBinary(t)
 	dir := t.TempDir()

@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// watchedOutput is what a command prints, with a call when some texts are in it, one behind the other.
+// watchedOutput is what a command prints, with a call when some texts are in it, one behind the
+// other.
 type watchedOutput struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
@@ -41,8 +42,9 @@ func (w *watchedOutput) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// The secrets of three machines are replaced while clients of three continents go on asking by GeoDNS: what would part the nodes is refused before anything changes, and
-// a rotation that is stopped in the middle goes on. No request is lost.
+// The secrets of three machines are replaced while clients of three continents go on asking by
+// GeoDNS: what would part the nodes is refused before anything changes, and a rotation that is
+// stopped in the middle goes on. No request is lost.
 func TestLongRotate(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)

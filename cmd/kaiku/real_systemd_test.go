@@ -57,7 +57,8 @@ func needSystemd(t *testing.T, program string) string {
 	return path
 }
 
-// Debian's systemd-socket-activate listens, and starts Kaiku with the first connection: that one is answered, and Kaiku takes the very sockets that it got, of HTTP and of DNS.
+// Debian's systemd-socket-activate listens, and starts Kaiku with the first connection: that one is
+// answered, and Kaiku takes the very sockets that it got, of HTTP and of DNS.
 func TestRealSocketActivation(t *testing.T) {
 	activate, bin := needSystemd(t, "systemd-socket-activate"), kaikuBinary(t)
 	nginxOrigin(t, "127.0.0.1:18009")
@@ -135,7 +136,8 @@ func hasSocket(t *testing.T, pid int, inode string) bool {
 	return false
 }
 
-// The units of each kind of node are right for Debian's systemd, without a warning, and it finds little that the process may do beside its work.
+// The units of each kind of node are right for Debian's systemd, without a warning, and it finds
+// little that the process may do beside its work.
 func TestRealUnits(t *testing.T) {
 	needSystemd(t, "systemd-analyze")
 	bin := kaikuBinary(t)

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// The tests in this file run the built program against programs from Debian: nginx as the origin, dig and curl as clients. A program
-// that is missing fails the test.
+// The tests in this file run the built program against programs from Debian: nginx as the origin,
+// dig and curl as clients. A program that is missing fails the test.
 
 // need finds a program or fails.
 func need(t *testing.T, name string) string {
@@ -348,8 +348,8 @@ func dig(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// Every line that the demo prints works when it is pasted, and does what the line above it says, whether
-// the ports that it would like are free or not.
+// Every line that the demo prints works when it is pasted, and does what the line above it says,
+// whether the ports that it would like are free or not.
 func TestRealDemo(t *testing.T) {
 	if !inWorld() {
 		runInWorld(t)
@@ -383,7 +383,8 @@ func TestRealDemo(t *testing.T) {
 	})
 }
 
-// playDemo runs the demo and what it says. Of each address that is busy it tells that it is, and by what it is replaced.
+// playDemo runs the demo and what it says. Of each address that is busy it tells that it is, and by
+// what it is replaced.
 func playDemo(t *testing.T, bin string, busy ...string) {
 	dir := t.TempDir()
 	out, err := os.Create(filepath.Join(dir, "out"))

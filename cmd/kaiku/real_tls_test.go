@@ -24,7 +24,8 @@ import (
 
 // The tests in this file run edges with TLS against curl, h2load and openssl s_client.
 
-// secureEdge is an edge that runs as a process of its own. It has www.example.com, with a certificate of the authority in ca.pem.
+// secureEdge is an edge that runs as a process of its own. It has www.example.com, with a
+// certificate of the authority in ca.pem.
 type secureEdge struct {
 	*process
 	http, https, admin string // addresses
@@ -161,7 +162,8 @@ func TestRealCurl(t *testing.T) {
 		wantHead(t, flag+" a Host of no site", head, `^`+version+` 421`)
 	}
 
-	// From plain HTTP to TLS. The field that browsers are to remember comes over TLS alone (RFC 6797, 7.2).
+	// From plain HTTP to TLS. The field that browsers are to remember comes over TLS alone (RFC
+	// 6797, 7.2).
 	plain := "http://www.example.com/a.css?x=%2F"
 	toPlain := append(base[:2:2], "--connect-to", "www.example.com:80:"+e.http, "--connect-to", "::127.0.0.1:")
 	head, _ := curl(t, append(toPlain, plain)...)

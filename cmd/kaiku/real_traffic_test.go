@@ -23,9 +23,12 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// traffic is clients that ask for files at a constant rate, whatever the answers take. They find the edges as clients on the Internet do: by a resolver that knows the name
-// servers, tells the client's network, keeps an answer for its TTL, and asks the next name server if one is silent. A request is made once: any other answer than the
-// whole file is a lost one. (Go's HTTP client itself repeats a GET on another connection if the kept one had ended before the request, as all browsers do.)
+// traffic is clients that ask for files at a constant rate, whatever the answers take. They find
+// the edges as clients on the Internet do: by a resolver that knows the name servers, tells the
+// client's network, keeps an answer for its TTL, and asks the next name server if one is silent. A
+// request is made once: any other answer than the whole file is a lost one. (Go's HTTP client
+// itself repeats a GET on another connection if the kept one had ended before the request, as all
+// browsers do.)
 type traffic struct {
 	name  string
 	files map[string][]byte

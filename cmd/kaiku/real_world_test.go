@@ -18,8 +18,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// world is a network with three machines, an origin, and this process as the operator and the clients. It is in namespaces of its own (network, mounts, processes): the
-// machine that the test runs on keeps its files and its network, and when the process that made the world ends, the kernel ends all in it.
+// world is a network with three machines, an origin, and this process as the operator and the
+// clients. It is in namespaces of its own (network, mounts, processes): the machine that the test
+// runs on keeps its files and its network, and when the process that made the world ends, the
+// kernel ends all in it.
 type world struct {
 	dir, home, config string
 	bin               string            // of the operator

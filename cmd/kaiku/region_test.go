@@ -45,7 +45,8 @@ func newCountingOrigin(t *testing.T) *countingOrigin {
 	return o
 }
 
-// twice returns how many of the paths with a prefix it was asked for, and how many of them more than once.
+// twice returns how many of the paths with a prefix it was asked for, and how many of them more
+// than once.
 func (o *countingOrigin) twice(prefix string) (paths, more int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -69,8 +70,8 @@ type testNode struct {
 
 const regionKey = "0123456789abcdef0123456789abcdef0123"
 
-// startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield, in front of an origin, of which
-// the fleet file may say more.
+// startRegion starts edges eu1, eu2 and eu3 of one region and us1 of another, which is the shield,
+// in front of an origin, of which the fleet file may say more.
 func startRegion(t *testing.T, originURL string, more ...string) map[string]*testNode {
 	t.Helper()
 	dir := t.TempDir()
@@ -189,7 +190,8 @@ func TestRegionIsOneCache(t *testing.T) {
 
 	eu2.stop() // it owned a third of the keys
 	askAll(t, "/without-owner", 1000, eu1, eu3)
-	// While edges disagree about who is up, one may fetch what another one fetches too; that is rare.
+	// While edges disagree about who is up, one may fetch what another one fetches too; that is
+	// rare.
 	if paths, more := o.twice("/without-owner"); paths != 1000 || more > 10 {
 		t.Errorf("without eu2 the origin was asked for %d paths of 1000, for %d of them more than once", paths, more)
 	}

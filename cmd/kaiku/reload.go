@@ -14,7 +14,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
-// reload takes the fleet file as it is now, or leaves everything as it was. What can't change while the process runs is told.
+// reload takes the fleet file as it is now, or leaves everything as it was. What can't change while
+// the process runs is told.
 func (p *nodeProcess) reload() error {
 	f, zones, err := loadNode(p.config, p.keep)
 	if err != nil {
@@ -139,7 +140,8 @@ type fileStamp struct {
 	changed, size int64
 }
 
-// stamp tells of the fleet file, and of the zone files, geoip database and others that it names, whether one changed.
+// stamp tells of the fleet file, and of the zone files, geoip database and others that it names,
+// whether one changed.
 func (r reloader) stamp() []fileStamp {
 	stamps := make([]fileStamp, 1+len(r.files))
 	for i := range stamps {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestStampIsLinear looks at 16 times the files, which may cost little more than 16 times the memory.
+// TestStampIsLinear looks at 16 times the files, which may cost little more than 16 times the
+// memory.
 func TestStampIsLinear(t *testing.T) {
 	dir := t.TempDir()
 	allocated := func(files int) uint64 {

@@ -12,7 +12,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop is called.
+// aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop
+// is called.
 func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	of, _, err := loadFleet(f.config)

@@ -11,7 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// nodeRegistry is what the control plane knows of one node. It is asked by the way of a control node's machine, as that node, whose lease nobody else may change.
+// nodeRegistry is what the control plane knows of one node. It is asked by the way of a control
+// node's machine, as that node, whose lease nobody else may change.
 type nodeRegistry struct {
 	running *deployFleet
 	deploy  *deploy.Deploy

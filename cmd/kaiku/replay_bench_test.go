@@ -15,7 +15,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// BenchmarkReplay has an edge that slept for a hundred thousand purges catch up, its store included. Each is on the disk before the next: filling the log takes a minute or more. Run it with -benchtime 1x.
+// BenchmarkReplay has an edge that slept for a hundred thousand purges catch up, its store
+// included. Each is on the disk before the next: filling the log takes a minute or more. Run it
+// with -benchtime 1x.
 func BenchmarkReplay(b *testing.B) {
 	const purges = 100_000
 	dir := b.TempDir()

@@ -187,7 +187,8 @@ func changes(p *deploy.Plan, file string) bool {
 	return false
 }
 
-// reach connects to the machine of a node: with dial its listeners are reached, until close is called.
+// reach connects to the machine of a node: with dial its listeners are reached, until close is
+// called.
 type reach func(ctx context.Context, n *Node) (dial deploy.DialFunc, close func() error, err error)
 
 // overSSH reaches machines as a deploy does.

@@ -25,7 +25,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of one region, the first of them or all control nodes; and the operator's folder.
+// rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of
+// one region, the first of them or all control nodes; and the operator's folder.
 type rotatedFleet struct {
 	t      *testing.T
 	config string // the operator's
@@ -156,8 +157,9 @@ func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
 	until(f.t, n.name+" is healthy", func() bool { err = d.Healthy(f.t.Context(), n.name, dial); return err == nil })
 }
 
-// rotation is one of a file of the operator's. Its deploy does what the real one does: it brings the file to one node after the other, and restarts those whose fleet
-// key changes, drained; a node that a deploy would refuse fails the test.
+// rotation is one of a file of the operator's. Its deploy does what the real one does: it brings
+// the file to one node after the other, and restarts those whose fleet key changes, drained; a node
+// that a deploy would refuse fails the test.
 func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate", say: func(format string, a ...any) { f.t.Logf(format, a...) }}
 	r.before = func(context.Context) (other, anything bool, err error) {
@@ -309,8 +311,9 @@ func (l *rotatedLoad) get(client *http.Client, n *rotatedNode, object int) (vers
 	return strconv.ParseInt(string(body), 10, 64)
 }
 
-// purge purges an object by the first node that takes it: while a node is restarted another one is asked, and while control nodes elect all are asked again. A token
-// that is refused is an error at once.
+// purge purges an object by the first node that takes it: while a node is restarted another one is
+// asked, and while control nodes elect all are asked again. A token that is refused is an error at
+// once.
 func (l *rotatedLoad) purge(client *http.Client, object int) error {
 	var last error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
@@ -371,7 +374,8 @@ func (l *rotatedLoad) lostNone() {
 	}
 }
 
-// Both secrets are replaced under load: no request is lost, and no purge, whether who purges has the old token or the new one.
+// Both secrets are replaced under load: no request is lost, and no purge, whether who purges has
+// the old token or the new one.
 func TestRotateUnderLoad(t *testing.T) {
 	f := newRotatedFleet(t, 3)
 	vault, end := f.vault()

@@ -15,14 +15,15 @@ import (
 )
 
 // rotation replaces the secret in a file that nodes have too. Each step changes the file, and
-// brings it to all nodes. A node that has done a step and one that has not accept what the other one
-// uses.
+// brings it to all nodes. A node that has done a step and one that has not accept what the other
+// one uses.
 type rotation struct {
 	file   string // the operator's
 	stages []stage
 	again  string // the command that goes on
 	once   bool   // one step only
-	// deploy brings the file to all nodes. before reports whether nodes have another file, and whether a deploy would do anything.
+	// deploy brings the file to all nodes. before reports whether nodes have another file, and
+	// whether a deploy would do anything.
 	deploy func(context.Context) error
 	before func(context.Context) (other, anything bool, err error)
 	// taken returns once the old secret can be given up for the new one.
@@ -40,7 +41,8 @@ const (
 	forgets              // new: nodes refuse the old secret
 )
 
-// What a rotation goes through: a secret that nodes show to each other is used after all have learned it, before any forgets the old one.
+// What a rotation goes through: a secret that nodes show to each other is used after all have
+// learned it, before any forgets the old one.
 var (
 	keyStages   = []stage{learns, uses, forgets}
 	tokenStages = []stage{learns, forgets}
@@ -180,7 +182,8 @@ func newSecret() (string, error) {
 	return base64.StdEncoding.EncodeToString(b), err
 }
 
-// replaceFile replaces what is in a file, in one step that lasts. It keeps the file's mode and owner.
+// replaceFile replaces what is in a file, in one step that lasts. It keeps the file's mode and
+// owner.
 func replaceFile(name string, data []byte) error {
 	name, err := filepath.EvalSymlinks(name)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// testRotation is a rotation whose nodes are files in a folder. It is stopped before the event whose turn it is.
+// testRotation is a rotation whose nodes are files in a folder. It is stopped before the event
+// whose turn it is.
 type testRotation struct {
 	rotation
 	t      *testing.T
@@ -104,7 +105,8 @@ func (r *testRotation) wantKnown() {
 	}
 }
 
-// Wherever a rotation is stopped, another run of it comes to its end, with one new secret, and nobody refuses anybody on the way.
+// Wherever a rotation is stopped, another run of it comes to its end, with one new secret, and
+// nobody refuses anybody on the way.
 func TestRotation(t *testing.T) {
 	for what, stages := range map[string][]stage{"key": keyStages, "token": tokenStages} {
 		for stopAt := 0; ; stopAt++ {
@@ -153,7 +155,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// A rotation goes a step at a time if it is told to, and before its last one asks whether the old secret can be given up.
+// A rotation goes a step at a time if it is told to, and before its last one asks whether the old
+// secret can be given up.
 func TestRotationSteps(t *testing.T) {
 	r := newTestRotation(t, keyStages, "old\n")
 	r.once = true

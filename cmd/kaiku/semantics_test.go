@@ -75,7 +75,8 @@ func TestSupersededThroughTiers(t *testing.T) {
 	}
 }
 
-// Requests with credentials, and for what is answered with an error, are at the origin at the same time through all tiers.
+// Requests with credentials, and for what is answered with an error, are at the origin at the same
+// time through all tiers.
 func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 	const clients = 20
 	for _, c := range []struct {
@@ -124,7 +125,8 @@ func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 	}
 }
 
-// Behind owner and shield too, those who come after the first who waited in vain get what is stored at once.
+// Behind owner and shield too, those who come after the first who waited in vain get what is stored
+// at once.
 func TestOriginThatHangsBehindTiers(t *testing.T) {
 	var hangs atomic.Bool
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// What a sitemap may have (sitemaps.org); an index has as many sitemaps at most as a sitemap has URLs.
+// What a sitemap may have (sitemaps.org); an index has as many sitemaps at most as a sitemap has
+// URLs.
 const (
 	maxSitemap     = 50 << 20 // bytes, unpacked
 	maxSitemapURLs = 50_000

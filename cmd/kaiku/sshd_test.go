@@ -19,13 +19,15 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// sshServer is the SSH server of a machine whose loopback is that of this one. It runs no command but "id -u".
+// sshServer is the SSH server of a machine whose loopback is that of this one. It runs no command
+// but "id -u".
 type sshServer struct {
 	addr string
 	conf *ssh.ServerConfig
 }
 
-// newOperator gives this process the home of an operator: an SSH key, and known_hosts to which servers add themselves.
+// newOperator gives this process the home of an operator: an SSH key, and known_hosts to which
+// servers add themselves.
 func newOperator(t *testing.T) (key ssh.PublicKey) {
 	t.Helper()
 	home := t.TempDir()

@@ -36,7 +36,8 @@ func (l *logLines) text() string {
 	return l.have.String()
 }
 
-// A fleet whose three control nodes, edges and name servers start for the first time, one after the other and with nothing amiss, logs nothing that an operator would look after.
+// A fleet whose three control nodes, edges and name servers start for the first time, one after the
+// other and with nothing amiss, logs nothing that an operator would look after.
 func TestHealthyStartIsQuiet(t *testing.T) {
 	o := newCountingOrigin(t)
 	dir := t.TempDir()

@@ -67,7 +67,8 @@ func (r *fleetReport) problem(node, format string, a ...any) {
 	r.problems = append(r.problems, first(node, "edge")+": "+fmt.Sprintf(format, a...))
 }
 
-// merge adds what one node knows of another one. If they don't agree, what is told against it counts: a node that is cut off goes on with what it knew.
+// merge adds what one node knows of another one. If they don't agree, what is told against it
+// counts: a node that is cut off goes on with what it knew.
 func (r *fleetReport) merge(n edge.NodeStatus) {
 	i := slices.IndexFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Node })
 	if i < 0 {
@@ -84,7 +85,8 @@ func (r *fleetReport) merge(n edge.NodeStatus) {
 	}
 }
 
-// expect adds a node of the fleet file that nobody has heard of. A control node without an admin listener tells nobody of itself.
+// expect adds a node of the fleet file that nobody has heard of. A control node without an admin
+// listener tells nobody of itself.
 func (r *fleetReport) expect(n *Node) {
 	if !n.has(roleEdge) && !n.has(roleGeoDNS) && n.Admin == "" {
 		return

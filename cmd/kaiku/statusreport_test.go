@@ -63,7 +63,8 @@ func aFleet() (*Fleet, []nodeAnswer) {
 	return f, answers
 }
 
-// What an operator needs first is at the top, and the tables can be read on a terminal of 100 columns.
+// What an operator needs first is at the top, and the tables can be read on a terminal of 100
+// columns.
 func TestStatusReport(t *testing.T) {
 	f, answers := aFleet()
 	well := reportOf(t, f, answers)

@@ -13,7 +13,8 @@ import (
 	"syscall"
 )
 
-// inherited are listeners that systemd passed to this process: connections wait in them while it is restarted. nil has none.
+// inherited are listeners that systemd passed to this process: connections wait in them while it is
+// restarted. nil has none.
 type inherited struct {
 	mu        sync.Mutex
 	listeners []net.Listener // those that nobody took yet
@@ -22,7 +23,8 @@ type inherited struct {
 // firstInherited is the descriptor of the first one (SD_LISTEN_FDS_START).
 const firstInherited = 3
 
-// takeInherited takes the listeners that sd_listen_fds(3) tells of. What it tells is not passed on to processes of this one.
+// takeInherited takes the listeners that sd_listen_fds(3) tells of. What it tells is not passed on
+// to processes of this one.
 func takeInherited() (*inherited, error) {
 	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -79,7 +81,8 @@ func (in *inherited) close() error {
 	return err
 }
 
-// sameAddress says whether a listener is on an address as it stands in the fleet file. "", 0.0.0.0 and :: are all the same.
+// sameAddress reports whether a listener is on an address as it stands in the fleet file. "", 0.0.0.0
+// and :: are all the same.
 func sameAddress(at net.Addr, addr string) bool {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok {
@@ -107,7 +110,8 @@ func sameAddress(at net.Addr, addr string) bool {
 	return bound == ip.Unmap()
 }
 
-// notify tells systemd of this process, as sd_notify(3) does: READY=1, STOPPING=1. Without systemd it does nothing.
+// notify tells systemd of this process, as sd_notify(3) does: READY=1, STOPPING=1. Without systemd
+// it does nothing.
 func notify(state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
@@ -121,7 +125,8 @@ func notify(state string) error {
 	return errors.Join(err, c.Close())
 }
 
-// readiness is a part that tells systemd when the others listen, and when they stop. It is the last of a process.
+// readiness is a part that tells systemd when the others listen, and when they stop. It is the last
+// of a process.
 type readiness struct {
 	in     *inherited
 	status string // a line for systemctl status

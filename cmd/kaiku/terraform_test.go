@@ -15,7 +15,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// A machine that cloud-init makes has what `kaiku deploy` gives it. Terraform renders the template; no provider is needed, and nothing is downloaded.
+// A machine that cloud-init makes has what `kaiku deploy` gives it. Terraform renders the template;
+// no provider is needed, and nothing is downloaded.
 func TestTerraform(t *testing.T) {
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {

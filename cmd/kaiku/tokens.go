@@ -38,7 +38,8 @@ func (f *Fleet) checkTokens() {
 	}
 }
 
-// tokens reads the tokens of an admin listener: those that are good for all, and those that are good for some things.
+// tokens reads the tokens of an admin listener: those that are good for all, and those that are
+// good for some things.
 func (f *Fleet) tokens(admin string) ([]edge.Token, error) {
 	var out []edge.Token
 	seen := map[string]bool{}

@@ -13,7 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// A file of tokens may have several: the first is used by commands, all are accepted, and a change is taken while the node runs.
+// A file of tokens may have several: the first is used by commands, all are accepted, and a change
+// is taken while the node runs.
 func TestTokensReload(t *testing.T) {
 	dir, log := t.TempDir(), &lockedBuffer{}
 	write := func(name, text string) string {

@@ -69,7 +69,8 @@ func writeBelow(root string, f deploy.File) error {
 // unitsOf are the units of a node.
 func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
 	if forPackage {
-		// The service binds what its node needs. The socket beside it, for edges, is there to be enabled: without it connections are refused during a restart.
+		// The service binds what its node needs. The socket beside it, for edges, is there to be
+		// enabled: without it connections are refused during a restart.
 		n := packaged()
 		files, err := n.Units()
 		n.Listen = []string{":80", ":443"}

@@ -18,7 +18,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// startAlone runs an edge for www.example.com with tokens, and returns where it is and a file with each token.
+// startAlone runs an edge for www.example.com with tokens, and returns where it is and a file with
+// each token.
 func startAlone(t *testing.T, originURL string) (n *testNode, tokens map[string]string) {
 	t.Helper()
 	dir := t.TempDir()

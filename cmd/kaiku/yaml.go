@@ -281,8 +281,8 @@ func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v refle
 			if near == "" || slices.ContainsFunc(values, func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
 				return
 			}
-			// It is read as what it was probably meant to be, so that nothing is said to lack, and its own
-			// errors are told too.
+			// It is read as what it was probably meant to be, so that nothing is said to lack, and
+			// its own errors are told too.
 			p = below(path, near)
 			d.at[p] = e.Key.GetToken().Position
 			field, _ = findField(v, near)

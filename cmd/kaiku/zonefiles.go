@@ -17,8 +17,8 @@ import (
 // maxZoneText bounds what the files of a zone have together.
 const maxZoneText = 1 << 30
 
-// zoneFiles are the files that a zone is read from: the one that the fleet file names, and those that it includes, which
-// are in the folder of that one or below it.
+// zoneFiles are the files that a zone is read from: the one that the fleet file names, and those
+// that it includes, which are in the folder of that one or below it.
 type zoneFiles struct {
 	name  string // of the zone
 	file  string // the path of the first
@@ -74,8 +74,8 @@ func (z *zoneFiles) read(name string) (string, error) {
 	return z.texts[name], nil
 }
 
-// load reads a file from the disk. What is outside of the zone's folder is not read, be it by an absolute path, by .. or by a
-// symbolic link, and nothing that is no file.
+// load reads a file from the disk. What is outside of the zone's folder is not read, be it by an
+// absolute path, by .. or by a symbolic link, and nothing that is no file.
 func (z *zoneFiles) load(name string) ([]byte, error) {
 	if name == z.file {
 		if err := readable(name); err != nil {
@@ -166,7 +166,8 @@ func lineOf(text string, n int) string {
 	return strings.TrimRight(line, "\r")
 }
 
-// readZone reads the zone and what it includes, and notes what is wrong. The zone is nil unless it can be served.
+// readZone reads the zone and what it includes, and notes what is wrong. The zone is nil unless it
+// can be served.
 func (f *Fleet) readZone(i int, at string, z *Zone) *zoneFiles {
 	files := newZoneFiles(z.Name, f.localFile(z.File))
 	defer func() { f.zoneNames = append(f.zoneNames, zoneNames{i, files.file, files.order}) }()

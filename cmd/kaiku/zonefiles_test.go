@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// A zone includes files of its folder and below, also by symbolic links that stay there, and nothing else.
+// A zone includes files of its folder and below, also by symbolic links that stay there, and
+// nothing else.
 func TestIncludeStaysInside(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "zones")
@@ -60,7 +61,8 @@ func TestIncludeStaysInside(t *testing.T) {
 	}
 }
 
-// A zone may have a name of RFC 2317 section 4. It is answered as any other, and its copy is a file like the others.
+// A zone may have a name of RFC 2317 section 4. It is answered as any other, and its copy is a file
+// like the others.
 func TestZoneOfRFC2317(t *testing.T) {
 	k := newKeeping(t)
 	k.zone("b", "1 PTR www.a.example.\n")

@@ -8,8 +8,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// zoneSources are the texts of zone files, for what is told of their lines. They are read again, as few zones have anything to be
-// told, and large ones are not kept.
+// zoneSources are the texts of zone files, for what is told of their lines. They are read again, as
+// few zones have anything to be told, and large ones are not kept.
 type zoneSources struct {
 	fleet *Fleet
 	file  string // that was read last

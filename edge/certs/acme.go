@@ -23,7 +23,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// ALPN is the protocol name of TLS-ALPN-01 challenges (RFC 8737, 6.2). An edge offers it in handshakes.
+// ALPN is the protocol name of TLS-ALPN-01 challenges (RFC 8737, 6.2). An edge offers it in
+// handshakes.
 const ALPN = "acme-tls/1"
 
 // ACME orders certificates from an authority (RFC 8555) and renews them. The authority says when to
@@ -33,7 +34,8 @@ type ACME struct {
 	Directory string // URL of the authority; "" means Let's Encrypt
 	Profile   string // of the authority, such as "shortlived"; "" means its default
 	Roots     string // PEM file of roots to trust for Directory; "" means the system's
-	// Dir is the folder for certificates. With a Vault it has copies, for when the Vault can't be reached.
+	// Dir is the folder for certificates. With a Vault it has copies, for when the Vault can't be
+	// reached.
 	Dir   string
 	Vault Vault // nil means that this is the only edge
 	// Challenges answers DNS-01 challenges; nil means that DNS-01 isn't used.
@@ -83,12 +85,12 @@ func (a *ACME) wanted() []string {
 	return a.names
 }
 
-// errNotRenewing stops certmagic's own renewal timer. Only lead renews, as its context ends with the
-// lease.
+// errNotRenewing stops certmagic's own renewal timer. Only lead renews, as its context ends with
+// the lease.
 var errNotRenewing = errors.New("another edge renews, or nobody wants it any more")
 
-// start sets certmagic up. The addresses of the edge's listeners tell certmagic that the edge answers
-// challenges there, so that it opens no listeners of its own.
+// start sets certmagic up. The addresses of the edge's listeners tell certmagic that the edge
+// answers challenges there, so that it opens no listeners of its own.
 func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	a.log = log
 	if a.Every == 0 {
@@ -121,8 +123,8 @@ func (a *ACME) start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 		Logger:             zap.NewNop(), // it would log errNotRenewing again and again
 	})
 	conf := certmagic.Config{Storage: a.storage, Logger: logger, OnEvent: a.event,
-		// Authorities are giving up OCSP and announce revocations by ARI. Fetching staples would delay
-		// the start of an edge.
+		// Authorities are giving up OCSP and announce revocations by ARI. Fetching staples would
+		// delay the start of an edge.
 		OCSP: certmagic.OCSPConfig{DisableStapling: true}}
 	issuer := certmagic.ACMEIssuer{CA: a.Directory, Email: a.Email, Agreed: true, Profile: a.Profile,
 		TrustedRoots: roots, Logger: logger,
@@ -272,8 +274,8 @@ func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
 	orders.Wait()
 }
 
-// order gets a certificate for a name unless the storage has one. It replaces a certificate that can't
-// be used, such as one with the wrong key: an edge may have died while it stored the files.
+// order gets a certificate for a name unless the storage has one. It replaces a certificate that
+// can't be used, such as one with the wrong key: an edge may have died while it stored the files.
 func (a *ACME) order(ctx context.Context, name string) error {
 	err := a.load(ctx, name)
 	if err == nil {
@@ -321,8 +323,8 @@ func (a *ACME) event(_ context.Context, event string, data map[string]any) error
 	return nil
 }
 
-// challengeCertificate returns the answer to a TLS-ALPN-01 challenge, or nil if there is no order for
-// the name.
+// challengeCertificate returns the answer to a TLS-ALPN-01 challenge, or nil if there is no order
+// for the name.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if name := strings.ToLower(hello.ServerName); !slices.Contains(a.wanted(), name) || !a.asked(name) {
 		return nil, nil
@@ -330,8 +332,8 @@ func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 	return a.byHTTP.GetCertificate(hello)
 }
 
-// answerChallenge is Certificates.AnswerChallenge. Other challenges go to the origin, which may order
-// certificates itself.
+// answerChallenge is Certificates.AnswerChallenge. Other challenges go to the origin, which may
+// order certificates itself.
 func (a *ACME) answerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
 	if !certmagic.LooksLikeHTTPChallenge(r) || !slices.Contains(a.wanted(), host) || !a.asked(host) {
 		return false

@@ -62,9 +62,9 @@ func (c *Certificates) Files() []*tls.Certificate {
 	return nil
 }
 
-// Get chooses the certificate for a handshake. If the client names no server, or one that there is no
-// certificate for, Get returns nil, and crypto/tls sends the alert unrecognized_name. There is no
-// default certificate: its names would tell strangers who else is served here.
+// Get chooses the certificate for a handshake. If the client names no server, or one that there is
+// no certificate for, Get returns nil, and crypto/tls sends the alert unrecognized_name. There is
+// no default certificate: its names would tell strangers who else is served here.
 func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if name == "" {
@@ -113,8 +113,8 @@ func (c *Certificates) SetHosts(hosts []string) {
 	c.ACME.setNames(names)
 }
 
-// Complete reports whether every host has a certificate that has not expired. Hosts that are addresses
-// need none.
+// Complete reports whether every host has a certificate that has not expired. Hosts that are
+// addresses need none.
 func (c *Certificates) Complete() bool {
 	hosts := c.hosts.Load()
 	return hosts != nil && !slices.ContainsFunc(*hosts, func(h string) bool {
@@ -134,9 +134,9 @@ func matching(certs []*tls.Certificate, name string) []*tls.Certificate {
 	return out
 }
 
-// choose returns the best certificate for a client. One that the client supports comes first, then one
-// that is valid now, then the newest. An expired certificate is better than none: the browser then
-// tells its user what is wrong.
+// choose returns the best certificate for a client. One that the client supports comes first, then
+// one that is valid now, then the newest. An expired certificate is better than none: the browser
+// then tells its user what is wrong.
 func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) *tls.Certificate {
 	var best *tls.Certificate
 	score := func(c *tls.Certificate) int {
@@ -157,8 +157,8 @@ func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time)
 	return best
 }
 
-// Start gets ready to order certificates, if there is an authority. plain and secure are the edge's listeners
-// for HTTP and HTTPS, to which the authority connects.
+// Start gets ready to order certificates, if there is an authority. plain and secure are the edge's
+// listeners for HTTP and HTTPS, to which the authority connects.
 func (c *Certificates) Start(log *slog.Logger, plain, secure *net.TCPAddr) error {
 	if c.ACME == nil {
 		return nil
@@ -166,8 +166,8 @@ func (c *Certificates) Start(log *slog.Logger, plain, secure *net.TCPAddr) error
 	return c.ACME.start(log, plain, secure)
 }
 
-// Serve orders, renews and loads certificates until ctx ends. It calls ready once it has loaded those
-// that exist, or after firstLoad.
+// Serve orders, renews and loads certificates until ctx ends. It calls ready once it has loaded
+// those that exist, or after firstLoad.
 func (c *Certificates) Serve(ctx context.Context, log *slog.Logger, ready func()) {
 	if c.ACME == nil {
 		ready()
@@ -176,8 +176,8 @@ func (c *Certificates) Serve(ctx context.Context, log *slog.Logger, ready func()
 	c.ACME.serve(ctx, log, ready)
 }
 
-// AnswerChallenge answers a request for host if it is the HTTP-01 challenge of an order of this fleet.
-// It reports whether it did.
+// AnswerChallenge answers a request for host if it is the HTTP-01 challenge of an order of this
+// fleet. It reports whether it did.
 func (c *Certificates) AnswerChallenge(w http.ResponseWriter, r *http.Request, host string) bool {
 	return c != nil && c.ACME != nil && c.ACME.answerChallenge(w, r, host)
 }

@@ -16,9 +16,9 @@ const (
 	leaseLook  = time.Second      // others look at the lease this often
 )
 
-// hold calls f whenever this process gets a lease, until ctx ends. It ends f's context when the lease
-// is lost. It never compares the clocks of two machines: a lease is stale once its revision has not
-// changed for leaseStale by the clock of the process that waits.
+// hold calls f whenever this process gets a lease, until ctx ends. It ends f's context when the
+// lease is lost. It never compares the clocks of two machines: a lease is stale once its revision
+// has not changed for leaseStale by the clock of the process that waits.
 func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(context.Context)) {
 	owner := []byte(rand.Text())
 	var seen uint64

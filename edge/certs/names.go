@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// setNames sets the names to order from the hosts that need certificates. A host needs no certificate
-// of its own if its wildcard is among the hosts.
+// setNames sets the names to order from the hosts that need certificates. A host needs no
+// certificate of its own if its wildcard is among the hosts.
 func (a *ACME) setNames(hosts []string) {
 	can := func(h string) bool { // a wildcard needs DNS-01 (RFC 8555, 7.1.3)
 		return certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
@@ -64,8 +64,8 @@ func (a *ACME) metaKey(name string) string {
 	return certmagic.StorageKeys.SiteMeta(a.byHTTP.Issuers[0].IssuerKey(), name)
 }
 
-// asked reports whether an order for a name may be under way in the fleet. Anybody can send requests
-// that look like challenges; only if this is true do they cost a question to the Vault.
+// asked reports whether an order for a name may be under way in the fleet. Anybody can send
+// requests that look like challenges; only if this is true do they cost a question to the Vault.
 func (a *ACME) asked(name string) bool {
 	if _, here := certmagic.GetACMEChallenge(name); here || a.Vault == nil {
 		return true
@@ -100,7 +100,8 @@ const (
 	reloadEvery = 10 * time.Minute       // load everything, in case news was lost
 )
 
-// follow loads certificates from the storage as they change. It calls ready as Certificates.Serve says.
+// follow loads certificates from the storage as they change. It calls ready as Certificates.Serve
+// says.
 func (a *ACME) follow(ctx context.Context, ready func()) {
 	defer ready()
 	tick := time.NewTicker(reloadEvery)
@@ -132,8 +133,8 @@ func (a *ACME) follow(ctx context.Context, ready func()) {
 	}
 }
 
-// loadDirty loads the certificates of dirty names and drops those of names that are no longer wanted.
-// After an error the names that are not loaded stay dirty.
+// loadDirty loads the certificates of dirty names and drops those of names that are no longer
+// wanted. After an error the names that are not loaded stay dirty.
 func (a *ACME) loadDirty(ctx context.Context) error {
 	a.mu.Lock()
 	names := slices.Clone(a.names)

@@ -20,11 +20,11 @@ import (
 
 // Vault is an encrypted store that the edges of a fleet share.
 type Vault interface {
-	// Load returns a value, its revision, and when it was stored. It returns fs.ErrNotExist if there is
-	// none. For a value that can't be decrypted it returns the revision and an error.
+	// Load returns a value, its revision, and when it was stored. It returns fs.ErrNotExist if
+	// there is none. For a value that can't be decrypted it returns the revision and an error.
 	Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error)
-	// Save stores a value, or deletes it if it is nil, and returns the new revision. It fails if the
-	// revision of the key is no longer the given one; 0 is the revision of a key without value.
+	// Save stores a value, or deletes it if it is nil, and returns the new revision. It fails if
+	// the revision of the key is no longer the given one; 0 is the revision of a key without value.
 	Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 	// Keys lists all keys.
 	Keys(ctx context.Context) ([]string, error)
@@ -111,7 +111,8 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 }
 
 // Load returns a value. If it can't be decrypted, as after a change of the fleet key, Load returns
-// fs.ErrNotExist, so that a new value is made. If the vault can't be reached, Load returns the copy.
+// fs.ErrNotExist, so that a new value is made. If the vault can't be reached, Load returns the
+// copy.
 func (s *vaultStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	value, revision, _, err := s.vault.Load(ctx, key)
 	switch {
@@ -162,8 +163,9 @@ func (s *vaultStorage) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// within returns the key itself and the keys in the folder of that name. It leaves out keys with ".."
-// and the like, which a stolen credential may have stored: their copies would land outside the folder.
+// within returns the key itself and the keys in the folder of that name. It leaves out keys with
+// ".." and the like, which a stolen credential may have stored: their copies would land outside the
+// folder.
 func (s *vaultStorage) within(ctx context.Context, folder string) ([]string, error) {
 	keys, err := s.vault.Keys(ctx)
 	return slices.DeleteFunc(keys, func(k string) bool {

@@ -96,7 +96,8 @@ func (v cutVault) Save(ctx context.Context, key string, value []byte, revision u
 	}
 }
 
-// One at a time holds a lease: after one that ends the next has it at once, after one that is cut off when it is stale, and never both.
+// One at a time holds a lease: after one that ends the next has it at once, after one that is cut
+// off when it is stale, and never both.
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := newMemoryVault()
@@ -174,7 +175,8 @@ func (v strangeVault) Load(ctx context.Context, key string) ([]byte, uint64, tim
 	return nil, revision, stored, err
 }
 
-// The lease of an edge that is gone and had another fleet key is taken when it is stale, as any other.
+// The lease of an edge that is gone and had another fleet key is taken when it is stale, as any
+// other.
 func TestLeaseOfAnotherKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := strangeVault{newMemoryVault()}
@@ -254,7 +256,8 @@ func TestVaultStorage(t *testing.T) {
 	}
 }
 
-// Orders that fail are tried again later and later, an hour at least after an authority said that there were too many.
+// Orders that fail are tried again later and later, an hour at least after an authority said that
+// there were too many.
 func TestAttempts(t *testing.T) {
 	now := time.Now()
 	var a attempt
@@ -286,7 +289,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A key that leads out of the vault's folder, as whoever has an edge's credential can save one, has nothing written elsewhere when expired certificates are looked for.
+// A key that leads out of the vault's folder, as whoever has an edge's credential can save one, has
+// nothing written elsewhere when expired certificates are looked for.
 func TestVaultKeysThatLeadOut(t *testing.T) {
 	v, dir := newMemoryVault(), t.TempDir()
 	for _, key := range []string{"certificates/../../x.crt", "certificates/../acme/x.crt", "certificates/le/../x.crt", "certificates/le/a/a.crt"} {

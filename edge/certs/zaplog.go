@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapCore is a zapcore.Core that passes certmagic's log to slog. What certmagic logs as info becomes
-// debug, as ACME.event logs what matters.
+// zapCore is a zapcore.Core that passes certmagic's log to slog. What certmagic logs as info
+// becomes debug, as ACME.event logs what matters.
 type zapCore struct{ log *slog.Logger }
 
 func level(l zapcore.Level) slog.Level {

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Codings reduces the lines of Accept-Encoding to the content codings that servers use, of those that a
-// client accepts, in one order: "br, gzip, zstd". Weights are left out but for 0, and deflate counts only
-// where nothing better is accepted. "identity" stands for none. So there are 36 values, however many
-// clients make up, and what a response is selected by is what the origin is sent. Varnish, Fastly and
-// others reduce it too.
+// Codings reduces the lines of Accept-Encoding to the content codings that servers use, of those
+// that a client accepts, in one order: "br, gzip, zstd". Weights are left out but for 0, and
+// deflate counts only where nothing better is accepted. "identity" stands for none. So there are 36
+// values, however many clients make up, and what a response is selected by is what the origin is
+// sent. Varnish, Fastly and others reduce it too.
 func Codings(lines []string) string {
 	const br, gzip, zstd, deflate, any = 0, 3, 4, 5, 6 // places in:
 	known := [...]string{"br", "dcb", "dcz", "gzip", "zstd", "deflate", "*"}
@@ -48,8 +48,8 @@ func Codings(lines []string) string {
 	return string(out)
 }
 
-// bestLanguage is the language that the lines of Accept-Language give the highest weight; "" if there is
-// not a single one.
+// bestLanguage is the language that the lines of Accept-Language give the highest weight; "" if
+// there is not a single one.
 func bestLanguage(lines []string) string {
 	best, most := "", 0
 	for _, m := range splitList(lines) {
@@ -72,8 +72,9 @@ func bestLanguage(lines []string) string {
 	return best
 }
 
-// normaliseAccept brings the lines of Accept-Language to one form for all that mean the same: members in lower case,
-// sorted by weight and name, weights written in one way (RFC 9110, 12.4.2). A value that does not parse comes back as normalise has it.
+// normaliseAccept brings the lines of Accept-Language to one form for all that mean the same:
+// members in lower case, sorted by weight and name, weights written in one way (RFC 9110, 12.4.2).
+// A value that does not parse comes back as normalise has it.
 func normaliseAccept(lines []string) string {
 	type member struct {
 		name   string

@@ -8,7 +8,8 @@ import (
 
 func equalFold(a, b string) bool { return strings.EqualFold(a, b) }
 
-// entityTag is an entity tag (RFC 9110, 8.8.3). opaque holds the quotes if there were any; tags without them are compared as they are.
+// entityTag is an entity tag (RFC 9110, 8.8.3). opaque holds the quotes if there were any; tags
+// without them are compared as they are.
 type entityTag struct {
 	weak   bool
 	opaque string
@@ -22,8 +23,8 @@ func parseETag(s string) entityTag {
 	return entityTag{false, s}
 }
 
-// splitTags splits the lines of a list of entity tags. A backslash escapes nothing in them (RFC 9110, 8.8.3); what has no quotes, or no end, goes up to
-// the next comma.
+// splitTags splits the lines of a list of entity tags. A backslash escapes nothing in them (RFC
+// 9110, 8.8.3); what has no quotes, or no end, goes up to the next comma.
 func splitTags(lines []string) []string {
 	var out []string
 	for _, line := range lines {
@@ -54,8 +55,9 @@ func splitTags(lines []string) []string {
 func (a entityTag) matchStrong(b entityTag) bool { return !a.weak && !b.weak && a.opaque == b.opaque }
 func (a entityTag) matchWeak(b entityTag) bool   { return a.opaque == b.opaque }
 
-// NotModified says whether a conditional GET or HEAD is answered with 304 from this response (RFC 9111, 4.3.2; RFC 9110, 13.2.2).
-// Preconditions count only where the answer without them would be a 200.
+// NotModified reports whether a conditional GET or HEAD is answered with 304 from this response (RFC
+// 9111, 4.3.2; RFC 9110, 13.2.2). Preconditions count only where the answer without them would be a
+// 200.
 func (s *Stored) NotModified(request http.Header) bool {
 	if s.Status != http.StatusOK {
 		return false
@@ -84,7 +86,8 @@ func (s *Stored) NotModified(request http.Header) bool {
 	return !modified.After(since)
 }
 
-// IfRange says whether a Range field is to be heeded (RFC 9110, 13.1.5): there is no If-Range, or it is the strong validator of this response.
+// IfRange reports whether a Range field is to be heeded (RFC 9110, 13.1.5): there is no If-Range, or
+// it is the strong validator of this response.
 func (s *Stored) IfRange(request http.Header) bool {
 	lines := request["If-Range"]
 	if len(lines) == 0 {
@@ -104,8 +107,8 @@ func (s *Stored) IfRange(request http.Header) bool {
 	return ok && !lm.IsZero() && t.Equal(lm) && s.Date().Sub(lm) >= time.Second
 }
 
-// SetValidators makes a request one that validates this response (RFC 9111, 4.3.1), in place of the client's own conditions. It
-// reports whether there is anything to validate with.
+// SetValidators makes a request one that validates this response (RFC 9111, 4.3.1), in place of the
+// client's own conditions. It reports whether there is anything to validate with.
 func (s *Stored) SetValidators(request http.Header) bool {
 	RemoveConditions(request)
 	if etag := s.Header.Get("Etag"); etag != "" {
@@ -124,8 +127,9 @@ func RemoveConditions(request http.Header) {
 	}
 }
 
-// Confirms says whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must be the stored one; without any, the request had the
-// stored ones, so it does. Tags are compared weakly, as servers that weaken the tag of a compressed 200 don't weaken that of a 304.
+// Confirms reports whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must be
+// the stored one; without any, the request had the stored ones, so it does. Tags are compared
+// weakly, as servers that weaken the tag of a compressed 200 don't weaken that of a 304.
 func (s *Stored) Confirms(notModified http.Header) bool {
 	etag, have := notModified.Get("Etag"), s.Header.Get("Etag")
 	if etag != "" && have != "" {
@@ -138,8 +142,9 @@ func (s *Stored) Confirms(notModified http.Header) bool {
 	return etag == ""
 }
 
-// Update returns the response as a 304, or the header of another part of it, changes it (RFC 9111, 3.2): every field of the newer one replaces the stored one, but
-// for those that say what the stored bytes are, which a message without them can't change.
+// Update returns the response as a 304, or the header of another part of it, changes it (RFC 9111,
+// 3.2): every field of the newer one replaces the stored one, but for those that say what the
+// stored bytes are, which a message without them can't change.
 func (s *Stored) Update(notModified http.Header, requestTime, responseTime time.Time) *Stored {
 	h := s.Header.Clone()
 	// What came with the 304 itself decides; an Age of before would make it old again.

@@ -11,9 +11,9 @@ var (
 	months    = []string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
 )
 
-// ParseDate parses an HTTP-date in any of its three formats (RFC 9110, 5.6.7). Letters are matched in either case, a zone other than GMT
-// makes the date invalid (RFC 9111, 4.2). A two-digit year that would be more than 50 years after now is one of the
-// century before.
+// ParseDate parses an HTTP-date in any of its three formats (RFC 9110, 5.6.7). Letters are matched
+// in either case, a zone other than GMT makes the date invalid (RFC 9111, 4.2). A two-digit year
+// that would be more than 50 years after now is one of the century before.
 func ParseDate(s string, now time.Time) (time.Time, bool) {
 	s = strings.ToLower(trimOWS(s))
 	day, rest, ok := strings.Cut(s, ", ")

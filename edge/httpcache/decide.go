@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// staleIfDown is how long after its freshness a response may be used while the origin can't be reached, where nothing is said.
+// staleIfDown is how long after its freshness a response may be used while the origin can't be
+// reached, where nothing is said.
 const staleIfDown = 24 * time.Hour
 
 // Action is what a cache does with a stored response.
@@ -27,15 +28,19 @@ type Decision struct {
 	Action Action
 	Age    time.Duration // current age
 	TTL    time.Duration // remaining freshness; negative when stale
-	// Forward is the fwd parameter of Cache-Status (RFC 9211, 2.2) for Validate and ServeStale: "stale" or "request".
+	// Forward is the fwd parameter of Cache-Status (RFC 9211, 2.2) for Validate and ServeStale:
+	// "stale" or "request".
 	Forward string
-	// StaleIfError is whether the response may be used if the origin answers with an error now (RFC 5861, 4).
+	// StaleIfError is whether the response may be used if the origin answers with an error now (RFC
+	// 5861, 4).
 	StaleIfError bool
-	// StaleIfDown is whether it may be used if the origin does not answer (RFC 9111, 4.2.4): nothing forbids it, and it was fresh a day ago.
+	// StaleIfDown is whether it may be used if the origin does not answer (RFC 9111, 4.2.4):
+	// nothing forbids it, and it was fresh a day ago.
 	StaleIfDown bool
 }
 
-// RequestDirectives returns the directives of a request; Pragma: no-cache counts where there is no Cache-Control (RFC 9111, 5.4).
+// RequestDirectives returns the directives of a request; Pragma: no-cache counts where there is no
+// Cache-Control (RFC 9111, 5.4).
 func RequestDirectives(h http.Header) Directives {
 	d := ParseCacheControl(h["Cache-Control"])
 	if !d.Present {
@@ -48,8 +53,8 @@ func RequestDirectives(h http.Header) Directives {
 	return d
 }
 
-// Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged says that a soft purge made it
-// stale.
+// Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged
+// says that a soft purge made it stale.
 func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
 	cc, targeted := ResponseDirectives(s.Header)
 	lifetime := s.lifetime(p, cc, targeted)
@@ -61,8 +66,9 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	staleness := -d.TTL
 	fresh := d.TTL > 0
 
-	// s-maxage has the meaning of proxy-revalidate in it (RFC 9111, 5.2.2.10), which forbids what nobody asked for; a window that the origin itself gives
-	// is taken at its word, as caches with both in one response do.
+	// s-maxage has the meaning of proxy-revalidate in it (RFC 9111, 5.2.2.10), which forbids what
+	// nobody asked for; a window that the origin itself gives is taken at its word, as caches with
+	// both in one response do.
 	never := cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate
 	window := func(own Seconds, site time.Duration) time.Duration {
 		switch {
@@ -103,8 +109,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	return d
 }
 
-// Storable says whether a response may be kept (RFC 9111, 3), and if not, why, with the section. The status is final; what it is a response
-// to is a GET.
+// Storable reports whether a response may be kept (RFC 9111, 3), and if not, why, with the section.
+// The status is final; what it is a response to is a GET.
 func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	cc, targeted := ResponseDirectives(s.Header)
 	req := ParseCacheControl(request["Cache-Control"])
@@ -165,8 +171,8 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 }
 
 // Supersedes reports whether an answer shows that what is stored for the request is no longer good,
-// whether or not the answer may be stored itself (RFC 9111, 4.3.3). A server error does not, and nor
-// does a status that speaks of one request alone: of its fields, its size or its client.
+// whether or not the answer may be stored itself (RFC 9111, 4.3.3). A server error does not, and
+// nor does a status that speaks of one request alone: of its fields, its size or its client.
 func (s *Stored) Supersedes() bool {
 	switch s.Status {
 	case http.StatusNotModified, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
@@ -185,7 +191,7 @@ func (s *Stored) isEventStream() bool {
 	return equalFold(kind, "text/event-stream")
 }
 
-// isPart says whether a 206 tells which part it is.
+// isPart reports whether a 206 tells which part it is.
 func (s *Stored) isPart() bool {
 	_, _, ok := ParseContentRange(s.Header)
 	return ok
@@ -196,8 +202,9 @@ func (s *Stored) hasValidator() bool {
 }
 
 // RemoveOwn removes from a response what is for the client that asked alone, and returns it: the
-// fields that private="..." names (RFC 9111, 5.2.2.7), and cookies, unless the site has them stored.
-// A response that says no-cache="Set-Cookie" is stored, and its cookie is of one client all the same.
+// fields that private="..." names (RFC 9111, 5.2.2.7), and cookies, unless the site has them
+// stored. A response that says no-cache="Set-Cookie" is stored, and its cookie is of one client all
+// the same.
 func (p Policy) RemoveOwn(s *Stored) http.Header {
 	cc, _ := ResponseDirectives(s.Header)
 	names := cc.PrivateFields
@@ -217,7 +224,8 @@ func (p Policy) RemoveOwn(s *Stored) http.Header {
 	return own
 }
 
-// Unvalidated returns the names of the fields that no-cache="..." keeps from being used without validation (RFC 9111, 5.2.2.4).
+// Unvalidated returns the names of the fields that no-cache="..." keeps from being used without
+// validation (RFC 9111, 5.2.2.4).
 func (s *Stored) Unvalidated() []string {
 	cc, _ := ResponseDirectives(s.Header)
 	return cc.NoCacheFields

@@ -13,7 +13,8 @@ type Seconds struct {
 	D     time.Duration
 }
 
-// Directives are those of Cache-Control (RFC 9111, 5.2; RFC 5861; RFC 8246), of a request or a response.
+// Directives are those of Cache-Control (RFC 9111, 5.2; RFC 5861; RFC 8246), of a request or a
+// response.
 type Directives struct {
 	Present bool // there is a Cache-Control field at all
 
@@ -27,8 +28,9 @@ type Directives struct {
 	MaxStaleAny bool
 }
 
-// ParseCacheControl parses the lines of a Cache-Control field. Unknown directives are ignored. Of a directive that is repeated the first
-// counts (RFC 9111, 4.2.1). What restricts a cache is honoured in any form, however odd its argument; what permits something only in the right one.
+// ParseCacheControl parses the lines of a Cache-Control field. Unknown directives are ignored. Of a
+// directive that is repeated the first counts (RFC 9111, 4.2.1). What restricts a cache is honoured
+// in any form, however odd its argument; what permits something only in the right one.
 func ParseCacheControl(lines []string) Directives {
 	d := Directives{Present: len(lines) > 0}
 	for _, m := range splitList(lines) {
@@ -39,7 +41,8 @@ func ParseCacheControl(lines []string) Directives {
 	return d
 }
 
-// set takes one directive. clean says that there is no whitespace around "=", which the grammar does not allow.
+// set takes one directive. clean says that there is no whitespace around "=", which the grammar
+// does not allow.
 func (d *Directives) set(name, arg string, hasArg, clean bool) {
 	switch name {
 	case "no-store":
@@ -93,8 +96,8 @@ func (s *Seconds) take(arg string, clean bool) {
 	}
 }
 
-// fieldNames takes the argument of no-cache or private. One that names no field, or something that can't be a
-// field, makes the directive cover the whole response.
+// fieldNames takes the argument of no-cache or private. One that names no field, or something that
+// can't be a field, makes the directive cover the whole response.
 func fieldNames(arg string, all bool, names []string) (bool, []string) {
 	list := arg
 	if q, ok := unquote(arg); ok {

@@ -140,7 +140,8 @@ func FuzzCacheControl(f *testing.F) {
 		if d.Public && !strings.Contains(strings.ToLower(field), "public") {
 			t.Errorf("%q permits what it doesn't name", field)
 		}
-		// What restricts, as a clean member of the list, is found whatever stands on other lines or before it.
+		// What restricts, as a clean member of the list, is found whatever stands on other lines or
+		// before it.
 		for _, lines := range [][]string{{field, "no-store"}, {"no-store", field}, {"no-store, " + field}} {
 			if !ParseCacheControl(lines).NoStore {
 				t.Errorf("no-store is not seen in %q", lines)

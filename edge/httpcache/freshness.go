@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// heuristicFraction is the share of the time since Last-Modified that a response counts as fresh where nothing else is said: the
-// 10 % that RFC 9111, 4.2.2 names as typical.
+// heuristicFraction is the share of the time since Last-Modified that a response counts as fresh
+// where nothing else is said: the 10 % that RFC 9111, 4.2.2 names as typical.
 const heuristicFraction = 10
 
 // heuristicLimit bounds what is guessed.
@@ -21,8 +21,9 @@ type Policy struct {
 	SetCookie            SetCookie     // what becomes of responses that set cookies
 }
 
-// SetCookie is what becomes of a response with Set-Cookie that could be stored. RFC 9111, 7.3 leaves it
-// to caches. A cookie is mostly of one client, and who forgets that hands sessions around.
+// SetCookie is what becomes of a response with Set-Cookie that could be stored. RFC 9111, 7.3
+// leaves it to caches. A cookie is mostly of one client, and who forgets that hands sessions
+// around.
 type SetCookie string
 
 const (
@@ -49,7 +50,8 @@ func setsCookie(s *Stored, cc Directives) bool {
 type Stored struct {
 	Status int
 	Header http.Header // without hop-by-hop fields
-	// RequestTime and ResponseTime are the clock's values when the request was made and when the header block came (RFC 9111, 4.2.3).
+	// RequestTime and ResponseTime are the clock's values when the request was made and when the
+	// header block came (RFC 9111, 4.2.3).
 	RequestTime, ResponseTime time.Time
 }
 
@@ -62,7 +64,8 @@ func heuristicStatus(status int) bool {
 	return false
 }
 
-// Date returns the Date field's value, or when the response came if there is none that is valid (RFC 9110, 6.6.1).
+// Date returns the Date field's value, or when the response came if there is none that is valid
+// (RFC 9110, 6.6.1).
 func (s *Stored) Date() time.Time {
 	if v := s.Header["Date"]; len(v) > 0 {
 		if t, ok := ParseDate(v[0], s.ResponseTime); ok {
@@ -85,14 +88,15 @@ func (s *Stored) LastModified() time.Time {
 // Lifetime is a freshness lifetime, and where it comes from.
 type Lifetime struct {
 	D time.Duration
-	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". A directive may stand in a targeted field.
+	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". A directive may
+	// stand in a targeted field.
 	Source string
 	// Explicit says that the response itself gave it.
 	Explicit bool
 }
 
-// Lifetime computes how long the response is fresh (RFC 9111, 4.2.1 and 4.2.2), for a shared cache. Invalid freshness information makes it stale, as 4.2.1
-// encourages.
+// Lifetime computes how long the response is fresh (RFC 9111, 4.2.1 and 4.2.2), for a shared cache.
+// Invalid freshness information makes it stale, as 4.2.1 encourages.
 func (s *Stored) Lifetime(p Policy) Lifetime {
 	cc, targeted := ResponseDirectives(s.Header)
 	return s.lifetime(p, cc, targeted)
@@ -135,7 +139,8 @@ func (s *Stored) Age(now time.Time) time.Duration {
 	return max(0, max(apparent, corrected)+now.Sub(s.ResponseTime))
 }
 
-// ageValue parses a received Age: the first member of a list counts, and what is not delta-seconds is ignored (RFC 9111, 5.1).
+// ageValue parses a received Age: the first member of a list counts, and what is not delta-seconds
+// is ignored (RFC 9111, 5.1).
 func ageValue(lines []string) time.Duration {
 	members := splitList(lines)
 	if len(members) == 0 {

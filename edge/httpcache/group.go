@@ -5,8 +5,8 @@ import "github.com/dunglas/httpsfv"
 // maxGroups bounds the groups of one response; RFC 9875, 2 asks for 32 at least.
 const maxGroups = 128
 
-// Groups parses Cache-Groups or Cache-Group-Invalidation (RFC 9875): a List of Strings. A field that does not parse, or has another type in it,
-// names none.
+// Groups parses Cache-Groups or Cache-Group-Invalidation (RFC 9875): a List of Strings. A field
+// that does not parse, or has another type in it, names none.
 func Groups(lines []string) []string {
 	list, err := httpsfv.UnmarshalList(lines)
 	if err != nil || len(list) > maxGroups {

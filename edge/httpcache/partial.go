@@ -13,7 +13,8 @@ type Fragment struct {
 	Key Key
 }
 
-// ParseContentRange parses the Content-Range of a 206 whose complete length is known (RFC 9110, 14.4).
+// ParseContentRange parses the Content-Range of a 206 whose complete length is known (RFC 9110,
+// 14.4).
 func ParseContentRange(h http.Header) (part Range, size int64, ok bool) {
 	lines := h["Content-Range"]
 	if len(lines) != 1 {
@@ -31,8 +32,8 @@ func ParseContentRange(h http.Header) (part Range, size int64, ok bool) {
 	return Range{a, b - a + 1}, size, true
 }
 
-// StrongValidator returns what ties the parts of a representation together (RFC 9110, 8.8.1 and 15.3.7.3): a strong entity tag, or a
-// Last-Modified that is strong; "" if there is neither.
+// StrongValidator returns what ties the parts of a representation together (RFC 9110, 8.8.1 and
+// 15.3.7.3): a strong entity tag, or a Last-Modified that is strong; "" if there is neither.
 func (s *Stored) StrongValidator() string {
 	if etag := s.Header.Get("Etag"); etag != "" {
 		if parseETag(etag).weak {
@@ -83,9 +84,10 @@ func Plan(fragments []Fragment, want Range) []Piece {
 	return out
 }
 
-// Slice returns what to ask an origin for when the bytes of want are lacking: these, rounded to whole
-// blocks, as far as they are in the slice that the first of them is in and not in fragments. limit is
-// the size of the representation, or 0 if that isn't known. A block is not larger than a slice.
+// Slice returns what to ask an origin for when the bytes of want are lacking: these, rounded to
+// whole blocks, as far as they are in the slice that the first of them is in and not in fragments.
+// limit is the size of the representation, or 0 if that isn't known. A block is not larger than a
+// slice.
 func Slice(fragments []Fragment, want Range, block, slice, limit int64) Range {
 	base := want.Start / slice * slice
 	begin := base + (want.Start-base)/block*block
@@ -103,7 +105,8 @@ func Slice(fragments []Fragment, want Range, block, slice, limit int64) Range {
 	return Range{begin, end - begin}
 }
 
-// AddFragment returns the fragments with f, and without those that lie inside it, ordered by their begin.
+// AddFragment returns the fragments with f, and without those that lie inside it, ordered by their
+// begin.
 func AddFragment(fragments []Fragment, f Fragment) []Fragment {
 	out := slices.DeleteFunc(slices.Clone(fragments), func(o Fragment) bool {
 		return o.Start >= f.Start && o.Start+o.Length <= f.Start+f.Length

@@ -5,11 +5,13 @@ import "strings"
 // Range is a part of a body: Length bytes from Start on, both within its size.
 type Range struct{ Start, Length int64 }
 
-// maxRanges bounds the ranges of one request; a request with more is answered whole (RFC 9110, 14.2 lets a server ignore Range).
+// maxRanges bounds the ranges of one request; a request with more is answered whole (RFC 9110, 14.2
+// lets a server ignore Range).
 const maxRanges = 16
 
-// ParseRanges parses a Range field for a body of size bytes (RFC 9110, 14.1.2 and 14.2). ok is false for a field that is to be ignored: another unit, a wrong form,
-// too many ranges. An empty list with ok says that none can be satisfied: 416.
+// ParseRanges parses a Range field for a body of size bytes (RFC 9110, 14.1.2 and 14.2). ok is
+// false for a field that is to be ignored: another unit, a wrong form, too many ranges. An empty
+// list with ok says that none can be satisfied: 416.
 func ParseRanges(field string, size int64) (ranges []Range, ok bool) {
 	unit, set, found := strings.Cut(field, "=")
 	if !found || !equalFold(trimOWS(unit), "bytes") {

@@ -109,7 +109,8 @@ func FuzzRange(f *testing.F) {
 			}
 			specs = append(specs, fmt.Sprintf("%d-%d", r.Start, r.Start+r.Length-1))
 		}
-		// Positions from 2^58 on count as past any body, so that only a body that large would notice.
+		// Positions from 2^58 on count as past any body, so that only a body that large would
+		// notice.
 		if len(ranges) > 0 && size < 1<<58 {
 			if again, ok := ParseRanges("bytes="+strings.Join(specs, ","), size); !ok || !slices.Equal(again, ranges) {
 				t.Errorf("ParseRanges(%q, %d) = %v, and those again %v, %v", field, size, ranges, again, ok)

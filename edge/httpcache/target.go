@@ -51,7 +51,8 @@ func ParseTarget(r *http.Request, secure bool) (Target, error) {
 			return t, ErrTarget
 		}
 	}
-	// HTTP/2 and HTTP/3 may have both fields, which must have the same value (RFC 9113, 8.3.1; RFC 9114, 4.3.1).
+	// HTTP/2 and HTTP/3 may have both fields, which must have the same value (RFC 9113, 8.3.1; RFC
+	// 9114, 4.3.1).
 	if lines := r.Header["Host"]; len(lines) > 1 || len(lines) == 1 && lines[0] != authority {
 		return t, ErrAuthority
 	}

@@ -46,9 +46,9 @@ func varyNames(vary []string) []string {
 	return slices.Compact(names)
 }
 
-// VaryByCoding has a response whose content is coded vary by Accept-Encoding, if it does not say so:
-// it can't be read by a client that takes no such coding. Servers that compress, and leave Vary out,
-// are common (nginx without gzip_vary).
+// VaryByCoding has a response whose content is coded vary by Accept-Encoding, if it does not say
+// so: it can't be read by a client that takes no such coding. Servers that compress, and leave Vary
+// out, are common (nginx without gzip_vary).
 func (s *Stored) VaryByCoding() {
 	if c := s.Header.Get("Content-Encoding"); c == "" || equalFold(c, "identity") {
 		return
@@ -85,12 +85,12 @@ func varyField(name string, request http.Header) VaryField {
 	return VaryField{Name: name, Value: short(strings.Join(lines, "\n")), Present: ok} // no value has that in it
 }
 
-// longValue is the length from which a hash stands for a value, in bytes. The record of a URI has the
-// values of all its variants, and clients choose them.
+// longValue is the length from which a hash stands for a value, in bytes. The record of a URI has
+// the values of all its variants, and clients choose them.
 const longValue = 64
 
-// short returns a value, or what stands for a long one. It begins with NUL, which no value has in it,
-// so that no other value is taken for it.
+// short returns a value, or what stands for a long one. It begins with NUL, which no value has in
+// it, so that no other value is taken for it.
 func short(value string) string {
 	if len(value) < longValue {
 		return value
@@ -99,14 +99,16 @@ func short(value string) string {
 	return "\x00" + string(h[:16])
 }
 
-// isList has the request fields that are lists (RFC 9110, 5.6.1), and that responses vary by. Whitespace between the members, empty
-// members and the division into lines mean nothing in them; in other fields they may.
+// isList has the request fields that are lists (RFC 9110, 5.6.1), and that responses vary by.
+// Whitespace between the members, empty members and the division into lines mean nothing in them;
+// in other fields they may.
 var isList = map[string]bool{
 	"Accept": true, "Accept-Charset": true, "Access-Control-Request-Headers": true, "Prefer": true,
 	"Sec-Ch-Ua": true, "Sec-Ch-Ua-Form-Factors": true, "Sec-Ch-Ua-Full-Version-List": true,
 }
 
-// normalise joins the members of the lines of a list, without the whitespace between them (RFC 9111, 4.1).
+// normalise joins the members of the lines of a list, without the whitespace between them (RFC
+// 9111, 4.1).
 func normalise(lines []string) string {
 	return strings.Join(splitList(lines), ",")
 }
@@ -142,7 +144,8 @@ func (r *requestFields) get(name string) VaryField {
 	return f
 }
 
-// Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil. Of one Date, the one that was added last is newer.
+// Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil. Of one Date,
+// the one that was added last is newer.
 func Select(variants []Variant, request http.Header) *Variant {
 	var best *Variant
 	fields := requestFields{header: request}
@@ -164,9 +167,9 @@ func Select(variants []Variant, request http.Header) *Variant {
 	return best
 }
 
-// Speaks reports whether a variant that a request does not select by the letter is in the language that
-// its client wants before all others, and matches in all other fields: of what the origin has, it would
-// be chosen (RFC 9111, 4.1).
+// Speaks reports whether a variant that a request does not select by the letter is in the language
+// that its client wants before all others, and matches in all other fields: of what the origin has,
+// it would be chosen (RFC 9111, 4.1).
 func (v *Variant) Speaks(request http.Header) bool {
 	return v.speaks(&requestFields{header: request})
 }
