@@ -73,6 +73,7 @@ type feed struct {
 	stop     func()
 	due      uint64 // sequence of what is to come next; for one goroutine
 	by       string // the control node that delivers
+	size     int    // how many bytes are asked for at once
 }
 
 const (
@@ -96,7 +97,7 @@ func openFeed(ctx context.Context, c jetstream.Consumer, size int) (*feed, error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	f := &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error, 1),
-		due: c.CachedInfo().Config.OptStartSeq, by: leaderOf(c)}
+		due: c.CachedInfo().Config.OptStartSeq, by: leaderOf(c), size: size}
 	var work sync.WaitGroup
 	each := make(chan jetstream.Msg)
 	work.Go(func() {

@@ -282,7 +282,8 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 				return errors.New("the purge log was replaced")
 			}
 			known = a
-			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), time.Now()) {
+			now := time.Now()
+			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), now) || from.size < maxFed && due.tooLarge(now) {
 				f.wide = true
 				return fmt.Errorf("purges up to %d are due, and none comes", known.at.Seq)
 			}

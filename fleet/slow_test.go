@@ -49,7 +49,7 @@ func TestStalledFeed(t *testing.T) {
 	follow := func(each func(c *Client, n int) answer) (err error) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &Follower{Client: &Client{}}
-			answers, from := make(chan answer), &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error), stop: func() {}}
+			answers, from := make(chan answer), &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error), stop: func() {}, size: maxFed}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan error)

@@ -15,6 +15,7 @@ type stall struct {
 	had   uint64 // applied
 	bytes uint64 // received
 	at    time.Time
+	since time.Time // something is due, and nothing was applied
 }
 
 // stalls reports whether nothing has come for stallTime though something is due, by the end of the
@@ -26,11 +27,23 @@ func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 	}
 	passed := now.Sub(s.at)
 	if s.at.IsZero() || applied != s.had || float64(bytes-s.bytes) >= passed.Seconds()*stallBytes && passed >= leaseEvery/2 {
-		*s = stall{applied, bytes, now}
+		since := s.since
+		if since.IsZero() || applied != s.had {
+			since = now
+		}
+		*s = stall{applied, bytes, now, since}
 		return false
 	}
 	return passed >= stallTime
 }
+
+// tooLarge reports whether an entry may be larger than what is asked for at once: refusals come, and no purge.
+func (s *stall) tooLarge(now time.Time) bool {
+	return !s.since.IsZero() && now.Sub(s.since) >= entryTime
+}
+
+// entryTime is how long an entry may take to come.
+const entryTime = 15 * time.Second
 
 // waits reports whether an answer is late as it waits behind purges.
 func (f *Follower) waits(s *stall, a answer) bool {
@@ -41,7 +54,7 @@ func (f *Follower) waits(s *stall, a answer) bool {
 	since := now.Sub(a.asked)
 	late := float64(bytes-a.received) >= since.Seconds()*stallBytes
 	if late {
-		*s = stall{f.Applied().Seq, bytes, now}
+		*s = stall{f.Applied().Seq, bytes, now, s.since}
 	}
 	return late
 }
