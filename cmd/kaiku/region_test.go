@@ -174,7 +174,7 @@ func TestRegionIsOneCache(t *testing.T) {
 	o := newCountingOrigin(t)
 	nodes := startRegion(t, o.URL)
 	eu1, eu2, eu3, us1 := nodes["eu1"], nodes["eu2"], nodes["eu3"], nodes["us1"]
-	const keys = 10_000
+	const keys = 2_000
 	askAll(t, "/all", keys, eu1, eu2, eu3)
 	if paths, more := o.twice("/all"); paths != keys || more != 0 {
 		t.Errorf("the origin was asked for %d paths of %d, for %d of them more than once", paths, keys, more)
