@@ -29,6 +29,9 @@ func TestEveryProtocol(t *testing.T) {
 	}
 	for _, c := range []struct{ name, protocol string }{{"HTTP/1.1 over TLS", "h1"}, {"HTTP/2", "h2"}, {"HTTP/3", "h3"}} {
 		t.Run(c.name, func(t *testing.T) {
+			if raced && c.protocol != "h2" {
+				t.Skip("the race detector makes it slow: make test runs it without")
+			}
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), exe, "-test.skip", "^("+notAgain+")$", "-test.timeout", "15m")
 			cmd.Env = append(os.Environ(), "KAIKU_TEST_PROTOCOL="+c.protocol)
