@@ -162,10 +162,10 @@ const turnTime = 700 * time.Millisecond
 // connection that the other one keeps, and over an ocean the tenth of a second by which NATS varies its next attempt makes that the rule: it was seen to go on for a minute. The
 // last of five nodes waits for less than TLSTimeout.
 func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
-	own := &conf.Certificates[0]
+	own, wait := &conf.Certificates[0], time.Duration(c.Turn)*turnTime
 	conf.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		select {
-		case <-time.After(time.Duration(c.Turn) * turnTime):
+		case <-time.After(wait):
 			return own, nil
 		case <-asked.Context().Done():
 			return nil, asked.Context().Err()

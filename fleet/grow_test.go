@@ -285,10 +285,10 @@ func TestReplaceControlNodes(t *testing.T) {
 	membersAre(t, admin, before...)
 	purges.more(t)
 	for _, c := range after { // c4 is new
-		c.among(after...)
 		if c.stop != nil {
 			c.stop()
 		}
+		c.among(after...)
 		c.start(t)
 		until(t, "it is a member and has all", func() bool {
 			m, err := admin.Members(t.Context())

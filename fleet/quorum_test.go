@@ -79,6 +79,7 @@ func TestFiveControlNodes(t *testing.T) {
 	edge := dial(t, five, "hel1", RoleEdge)
 	replicasOf(t, edge, 3)
 	one := startEdge(t, edge, Position{})
+	until(t, "an edge follows", one.InTouch) // one that begins later has no purge to apply
 	for i := range 3 {
 		appendPurge(t, edge, i)
 	}
