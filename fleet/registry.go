@@ -35,24 +35,28 @@ type Lease struct {
 	Unproven bool `json:"unproven,omitempty"`
 	// Disk is how the disk of a control node is: "" is well, else DiskScarce or DiskFull.
 	Disk string `json:"disk,omitempty"`
-	// Challenges is up to where a name server answers with what Challenges publishes: its ChallengeFollower's Applied.
+	// Challenges is up to where a name server answers with what Challenges publishes: its
+	// ChallengeFollower's Applied.
 	Challenges Position  `json:"challenges,omitzero"`
 	Renewed    time.Time `json:"renewed"` // by the node's own clock
 	Draining   bool      `json:"draining"`
 	Live       bool      `json:"live"` // heard of within LeaseTime; as the reader has it
-	// Sure says that the lease was seen to be renewed, and by one process alone: what it says of Applied counts; as the
-	// reader has it.
+	// Sure says that the lease was seen to be renewed, and by one process alone: what it says of
+	// Applied counts; as the reader has it.
 	Sure bool `json:"sure,omitempty"`
 }
 
-// Registry keeps the node's own lease, and knows those of the others. Its fields are set before Serve.
+// Registry keeps the node's own lease, and knows those of the others. Its fields are set before
+// Serve.
 type Registry struct {
 	Client *Client
-	// Self makes the node's lease as it is now, but for Draining, Live and Renewed; nil means that it only watches.
+	// Self makes the node's lease as it is now, but for Draining, Live and Renewed; nil means that
+	// it only watches.
 	Self func() Lease
 	// Edges are those that the fleet has, whether they were heard of or not.
 	Edges []string
-	// MaxDisconnected is how long an edge of this name on another machine may trust what it has after it was heard of; 0 is a minute.
+	// MaxDisconnected is how long an edge of this name on another machine may trust what it has
+	// after it was heard of; 0 is a minute.
 	MaxDisconnected time.Duration
 
 	process  string      // of this process
@@ -61,8 +65,8 @@ type Registry struct {
 	twin     twin
 	refused  atomic.Bool
 
-	// OnDemand is for nodes that rarely want to know of others, as edges: the control plane is asked when they do, and
-	// while somebody waits. Others are told of each lease that is renewed.
+	// OnDemand is for nodes that rarely want to know of others, as edges: the control plane is
+	// asked when they do, and while somebody waits. Others are told of each lease that is renewed.
 	OnDemand bool
 
 	demand   demand
@@ -80,14 +84,16 @@ type Registry struct {
 	endErr error
 }
 
-// frozen is how old a lease may be that counts as live when the registry is back in touch: the control plane can't have been away for longer without anybody's looking at it.
+// frozen is how old a lease may be that counts as live when the registry is back in touch: the
+// control plane can't have been away for longer without anybody's looking at it.
 const frozen = time.Hour
 
 // seen is a lease and when it came.
 type seen struct {
 	Lease
 	at time.Time
-	// before is the process that had the node's name before the one that has it now, and back is when that was last one that had had it before.
+	// before is the process that had the node's name before the one that has it now, and back is
+	// when that was last one that had had it before.
 	before string
 	back   time.Time
 }
@@ -216,7 +222,8 @@ func (r *Registry) watch(ctx context.Context) error {
 		}
 		began := time.Now()
 		err := r.renew(ctx, leases)
-		// Purges may come by the hundred a second, to all edges: the more there is to do, the rarer they say so.
+		// Purges may come by the hundred a second, to all edges: the more there is to do, the rarer
+		// they say so.
 		pause = time.After(min(renewPauses*time.Since(began), renewEvery))
 		if err != nil {
 			if misses++; misses == 3 {
@@ -237,7 +244,8 @@ func (r *Registry) live() map[string]bool {
 	return live
 }
 
-// resume notes that a watch begins. Nothing was heard of nodes while there was none, neither of those that were live then.
+// resume notes that a watch begins. Nothing was heard of nodes while there was none, neither of
+// those that were live then.
 func (r *Registry) resume(live map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,7 +258,8 @@ func (r *Registry) resume(live map[string]bool) {
 	}
 }
 
-// renew says that the node is there. With a majority of the control nodes behind it, that also says that what is known of the others is new.
+// renew says that the node is there. With a majority of the control nodes behind it, that also says
+// that what is known of the others is new.
 func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -349,7 +358,8 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 	}
 }
 
-// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes it: who was live stays so. With OnDemand it may take as long as askTime.
+// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes
+// it: who was live stays so. With OnDemand it may take as long as askTime.
 func (r *Registry) Nodes() []Lease {
 	if r.asks() {
 		return r.demanded()
@@ -408,114 +418,4 @@ func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
 		return refusal(err)
 	}
 	return nil
-}
-
-// Progress is how far an edge is with a purge.
-type Progress struct {
-	Node    string        `json:"node"`
-	Applied bool          `json:"applied"`
-	Live    bool          `json:"live"`
-	Took    time.Duration `json:"took_ns,omitempty"` // since the wait began
-}
-
-// Progress tells how far each edge is with the purge of a sequence of the log that there is now.
-func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
-	return r.progress(ctx, seq, time.Now())
-}
-
-// logEnd is the end of the log as it was at a time or later. All who wait for purges together ask for
-// it once a second: there may be many of them, and each lease that comes has all of them look.
-func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error) {
-	r.asking.Lock()
-	defer r.asking.Unlock()
-	if r.asked.Before(since) || time.Since(r.asked) > time.Second {
-		r.asked = time.Now()
-		r.end, _, r.endErr = r.Client.position(ctx)
-	}
-	return r.end, r.endErr
-}
-
-// progress is Progress by what the log was at a time or later.
-func (r *Registry) progress(ctx context.Context, seq uint64, since time.Time) []Progress {
-	last, err := r.logEnd(ctx, since)
-	known, newer := r.edges(last)
-	if err == nil && newer {
-		// What an edge says was true before it came here, so that an end that is asked for now has it.
-		last, err = r.logEnd(ctx, time.Now())
-	}
-	var out []Progress
-	for _, name := range slices.Sorted(slices.Values(r.Edges)) {
-		l := known[name]
-		out = append(out, Progress{Node: name, Live: l.Live, Applied: err == nil && l.hasApplied(seq, last)})
-	}
-	return out
-}
-
-// edges are the leases of edges, by name. newer says that one of them has applied more of the log than its end was.
-func (r *Registry) edges(last Position) (known map[string]Lease, newer bool) {
-	known = map[string]Lease{}
-	for _, l := range r.Nodes() {
-		if slices.Contains(l.Roles, RoleEdge) {
-			known[l.Node] = l
-			newer = newer || l.Applied.Log == last.Log && l.Applied.Seq > last.Seq
-		}
-	}
-	return known, newer
-}
-
-// hasApplied reports whether an edge has applied a purge of the log that ends at last. A lease that is not heard of any
-// more says nothing: the edge may be with another fleet, or a part of the log that it had applied may be lost.
-func (l Lease) hasApplied(seq uint64, last Position) bool {
-	at := l.Applied
-	return l.Live && l.Sure && !l.Unproven && at.Log == last.Log && at.Seq >= seq &&
-		(at.Seq < last.Seq || at.Seq == last.Seq && !differ(at.Mark, last.Mark))
-}
-
-// listen gives what tells that a lease has changed since it was looked at last.
-func (r *Registry) listen() (news <-chan struct{}, stop func()) {
-	w := make(chan struct{}, 1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.watchers = append(r.watchers, w)
-	if len(r.watchers) == 1 && r.OnDemand {
-		r.demand.begin(r)
-	}
-	return w, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.watchers = slices.DeleteFunc(r.watchers, func(other chan struct{}) bool { return other == w })
-		if len(r.watchers) == 0 && r.OnDemand {
-			r.demand.end()
-		}
-	}
-}
-
-// Wait waits until every edge of the fleet has applied the purge of a sequence, or ctx ends, which is no error: each that has not is told of as such. One that was not heard of may be
-// cut off and serve, so that it is waited for too.
-func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
-	news, stop := r.listen()
-	defer stop()
-	began := time.Now()
-	took := map[string]time.Duration{}
-	for {
-		all := r.progress(ctx, seq, began)
-		waits := false
-		for i := range all {
-			p := &all[i]
-			if p.Applied && took[p.Node] == 0 {
-				took[p.Node] = time.Since(began)
-			}
-			p.Took = took[p.Node]
-			waits = waits || !p.Applied
-		}
-		if !waits {
-			return all
-		}
-		select {
-		case <-news:
-		case <-time.After(time.Second): // a lease may end meanwhile
-		case <-ctx.Done():
-			return all
-		}
-	}
 }
