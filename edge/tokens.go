@@ -172,8 +172,8 @@ func (s *Server) mayTouch(g *grant, host string) error {
 	return fmt.Errorf("this token is not for the site of %s: it is for %s", host, listed(g.sites))
 }
 
-// isAddress reports whether a Host is an address or localhost. A web page that has its own name lead
-// to this machine could else speak to the listener as one of its own.
+// isAddress reports whether a Host is an address or localhost. A web page that has its own name
+// lead to this machine could else speak to the listener as one of its own.
 func isAddress(host string) bool {
 	name := canonicalHost(host)
 	_, err := netip.ParseAddr(strings.Trim(name, "[]"))

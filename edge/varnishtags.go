@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// tagsToPurge adds the tags that a PURGE or BAN names to a purge, and reports whether there are fields
-// that name any. A pattern of everything sets All.
+// tagsToPurge adds the tags that a PURGE or BAN names to a purge, and reports whether there are
+// fields that name any. A pattern of everything sets All.
 func tagsToPurge(h http.Header, req *PurgeRequest) (named bool, err error) {
 	hard, soft := false, false
 	for _, f := range []struct {

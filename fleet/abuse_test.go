@@ -159,7 +159,8 @@ func TestRollupIsOfOneSubject(t *testing.T) {
 	}
 }
 
-// A message is no larger than those of its subject have to be: a lease goes to all nodes each second.
+// A message is no larger than those of its subject have to be: a lease goes to all nodes each
+// second.
 func TestMessagesFitTheirSubjects(t *testing.T) {
 	a := startAbused(t)
 	for subject, limit := range map[string]int{"$KV.leases.evil": maxEntry, "$KV.drain.hel1": maxEntry, "$KV.challenges.61.62": maxEntry, "$KV.certificates.61": 2 * maxVaultValue,
@@ -177,8 +178,8 @@ func TestMessagesFitTheirSubjects(t *testing.T) {
 	a.refuses(t, RoleEdge, fmt.Sprintf("HPUB purge.all _INBOX.evil.x %d %d\r\n%s{}\r\n", len(head), len(head)+2, head))
 }
 
-// A lease says no more than the certificate of its node: orders of certificates wait for whoever says
-// that it is a name server.
+// A lease says no more than the certificate of its node: orders of certificates wait for whoever
+// says that it is a name server.
 func TestForgedLeases(t *testing.T) {
 	a := startAbused(t)
 	for _, lease := range []string{`{"node":"evil","roles":["geodns"]}`, `{"node":"evil","roles":["edge","control"]}`, `{"node":"hel1"}`, `{"node":"evil","load":-1}`, `{"node":"evil","load":1e300}`,
@@ -251,8 +252,8 @@ func TestSubscriptionsOfOneConnection(t *testing.T) {
 	}
 }
 
-// What a node sends is counted by bytes, by frames, and more for what is asked of JetStream, all its
-// connections together.
+// What a node sends is counted by bytes, by frames, and more for what is asked of JetStream, all
+// its connections together.
 func TestFramesAreCounted(t *testing.T) {
 	in := "PING\r\nPUB a 5000\r\n" + strings.Repeat("x", 5000) + "\r\nPUB $JS.API.STREAM.INFO.PURGES _INBOX.n.x 0\r\n\r\n"
 	var costs []int
@@ -290,7 +291,8 @@ func TestNetworksOfConnections(t *testing.T) {
 	}
 }
 
-// An edge has a say in names of challenges alone, not in those of SPF, DKIM and proofs of ownership.
+// An edge has a say in names of challenges alone, not in those of SPF, DKIM and proofs of
+// ownership.
 func TestChallengesAtOtherNames(t *testing.T) {
 	a := startAbused(t)
 	evil := a.dial("evil", RoleEdge)
@@ -322,8 +324,8 @@ func TestChallengesAtOtherNames(t *testing.T) {
 	}
 }
 
-// Those who wait for purges ask for the end of the log together: leases come by the hundred a second,
-// and have all of them look.
+// Those who wait for purges ask for the end of the log together: leases come by the hundred a
+// second, and have all of them look.
 func TestWaitersAskTogether(t *testing.T) {
 	a := startAbused(t)
 	r := &Registry{Client: a.admin}

@@ -14,16 +14,17 @@ import (
 // What one node may have of a control node, over all its connections. Whoever steals the credential
 // of a node has no more.
 const (
-	// maxNodeConns is how many connections a node may have. One more ends the oldest, as that may be
-	// of before an outage.
+	// maxNodeConns is how many connections a node may have. One more ends the oldest, as that may
+	// be of before an outage.
 	maxNodeConns = 8
 	// maxNodeConsumers is how many consumers of one stream a connection may have. One more deletes
 	// the oldest.
 	maxNodeConsumers = 16
 	// maxNodeSubs is how many subscriptions a connection may have.
 	maxNodeSubs = 256
-	// nodeRate is how many bytes a second a node may send, and nodeBurst how many at once. Each frame
-	// counts as frameCost bytes at least, and one that asks something of JetStream as requestCost.
+	// nodeRate is how many bytes a second a node may send, and nodeBurst how many at once. Each
+	// frame counts as frameCost bytes at least, and one that asks something of JetStream as
+	// requestCost.
 	nodeRate    = 4 << 20
 	nodeBurst   = 16 << 20
 	frameCost   = 1 << 10

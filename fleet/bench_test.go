@@ -12,7 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// BenchmarkPurgeToAllEdges measures the time from a purge being acknowledged until the last of 20 edges has applied it.
+// BenchmarkPurgeToAllEdges measures the time from a purge being acknowledged until the last of 20
+// edges has applied it.
 func BenchmarkPurgeToAllEdges(b *testing.B) {
 	const edges = 20
 	nodes := startControl(b, b.TempDir(), 1)
@@ -59,7 +60,8 @@ func BenchmarkPurgeToAllEdges(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
-// BenchmarkReplay has an edge that was away for a million purges catch up. Run it with -benchtime 1x.
+// BenchmarkReplay has an edge that was away for a million purges catch up. Run it with -benchtime
+// 1x.
 func BenchmarkReplay(b *testing.B) {
 	const purges = 1_000_000
 	nodes := startControl(b, b.TempDir(), 1)
@@ -99,8 +101,9 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
-// BenchmarkHeal measures how long purges are refused after three control nodes that were all cut off for 15 s can reach
-// each other again, and when the first has a connection to another one. Run it with -benchtime 5x.
+// BenchmarkHeal measures how long purges are refused after three control nodes that were all cut
+// off for 15 s can reach each other again, and when the first has a connection to another one. Run
+// it with -benchtime 5x.
 func BenchmarkHeal(b *testing.B) {
 	nodes, cut := apart(b, 3)
 	c := dial(b, nodes[:1], "hel1", RoleEdge)

@@ -25,7 +25,8 @@ func TestConsumersOfManyNodes(t *testing.T) {
 	}
 }
 
-// An edge that was away while somebody filled the log with large purges catches up, and holds a bounded part of them at a time.
+// An edge that was away while somebody filled the log with large purges catches up, and holds a
+// bounded part of them at a time.
 func TestLargePurgesComeInParts(t *testing.T) {
 	a := startAbused(t)
 	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)

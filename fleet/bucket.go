@@ -10,15 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errReconnected ends a watch whose consumer may be gone with the server that it was on, which it would notice late by itself.
+// errReconnected ends a watch whose consumer may be gone with the server that it was on, which it
+// would notice late by itself.
 var errReconnected = errors.New("the connection was another one meanwhile")
 
-// snapshotStall is how long nothing may come while what is there is not whole yet: a value that ends just then would be waited for in vain.
+// snapshotStall is how long nothing may come while what is there is not whole yet: a value that
+// ends just then would be waited for in vain.
 const snapshotStall = 10 * time.Second
 
-// createBuckets makes the buckets that not every node may read, unless they are there. c.mu is held.
+// createBuckets makes the buckets that not every node may read, unless they are there. c.mu is
+// held.
 func (c *Client) createBuckets(ctx context.Context) error {
-	// As for any bucket, but read from its leader alone (AllowDirect): who has just saved a certificate and let go of its lock must be seen to have.
+	// As for any bucket, but read from its leader alone (AllowDirect): who has just saved a
+	// certificate and let go of its lock must be seen to have.
 	conf := jetstream.StreamConfig{Name: "KV_" + certificateBucket, Subjects: []string{"$KV." + certificateBucket + ".>"}, Storage: jetstream.FileStorage, Replicas: c.replicas,
 		MaxMsgsPerSubject: 1, MaxMsgSize: 2 * maxVaultValue, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true, AllowMsgTTL: true, AllowDirect: false}
 	_, err := c.js.Stream(ctx, conf.Name)
@@ -35,7 +39,8 @@ func (c *Client) createBuckets(ctx context.Context) error {
 	return nil
 }
 
-// open gives a bucket that is not for every node. It asks the control plane the first time; afterwards it is as good for a bucket that replaces it.
+// open gives a bucket that is not for every node. It asks the control plane the first time;
+// afterwards it is as good for a bucket that replaces it.
 func (c *Client) open(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +81,8 @@ type watch struct {
 	client *Client
 	bucket string
 	opts   []jetstream.WatchOpt
-	// take gets each entry of the bucket whose number is log: those that are there, in their order, then nil, then changes as they come. more says that another has come already.
+	// take gets each entry of the bucket whose number is log: those that are there, in their order,
+	// then nil, then changes as they come. more says that another has come already.
 	take func(log uint64, e jetstream.KeyValueEntry, more bool)
 	// begin is called before what is there comes, each time anew; nil is nobody.
 	begin func(log uint64)
@@ -140,7 +146,8 @@ func (w *watch) follow(ctx context.Context) error {
 	return w.pump(ctx, at, anew, updates.Updates())
 }
 
-// pump passes on what comes, while it comes of the bucket that it was, on the connection that it was.
+// pump passes on what comes, while it comes of the bucket that it was, on the connection that it
+// was.
 func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{}, updates <-chan jetstream.KeyValueEntry) error {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()

@@ -16,8 +16,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A control node that has always been alone is not in a group, as NATS has none of one. When the fleet file gives it others, it becomes the only member of a group that these join.
-// NATS does not take the streams along, so that Kaiku does:
+// A control node that has always been alone is not in a group, as NATS has none of one. When the
+// fleet file gives it others, it becomes the only member of a group that these join. NATS does not
+// take the streams along, so that Kaiku does:
 //
 //  1. What there is of streams is read, and copied beside what is there.
 //  2. carry.json notes what it was, and that the copy takes the place of the original, which is moved aside.
@@ -25,7 +26,8 @@ import (
 //  4. Each stream is created, by which NATS takes what lies there for it, and is compared with what it was.
 //  5. carry.json is removed, others may come in, and the original is removed.
 //
-// A start that finds carry.json begins anew with the original: nobody has been served with the copy.
+// A start that finds carry.json begins anew with the original: nobody has been served with the
+// copy.
 
 // carried is what carry.json has: the streams as they were.
 type carried struct {
@@ -42,10 +44,12 @@ type carriedStream struct {
 // logMetadata is where a stream has its identity, if that is not when it was created.
 const logMetadata = "kaiku_log"
 
-// carryTime is how long the carrying over of streams may take once the server runs: NATS removes what it finds on the disk and nobody creates within 30 s.
+// carryTime is how long the carrying over of streams may take once the server runs: NATS removes
+// what it finds on the disk and nobody creates within 30 s.
 const carryTime = 25 * time.Second
 
-// undo puts back what a carrying over that did not come to its end moved aside, and removes what one that did left.
+// undo puts back what a carrying over that did not come to its end moved aside, and removes what
+// one that did left.
 func (f folder) undo() error {
 	_, err := os.Stat(f.carry())
 	begun := err == nil
@@ -176,7 +180,8 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	return os.RemoveAll(f.before())
 }
 
-// doorTime is how long a client waits while the log is being carried over, before it has to come again: less than it would wait for itself.
+// doorTime is how long a client waits while the log is being carried over, before it has to come
+// again: less than it would wait for itself.
 const doorTime = 2 * time.Second
 
 // untilOpen keeps clients waiting while the log is being carried over.

@@ -17,20 +17,24 @@ import (
 // challengeTime is how long a challenge is answered if nobody removes it.
 const challengeTime = time.Hour
 
-// challengeLabel begins the names at which authorities look for challenges (RFC 8555 section 8.4). At others, as
-// those of SPF, DKIM and proofs of ownership, who has the credential of an edge has no say.
+// challengeLabel begins the names at which authorities look for challenges (RFC 8555 section 8.4).
+// At others, as those of SPF, DKIM and proofs of ownership, who has the credential of an edge has
+// no say.
 const challengeLabel = "_acme-challenge."
 
-// maxText is the longest value in bytes: one string of a TXT record (RFC 1035 section 3.3). Those of ACME have 43.
+// maxText is the longest value in bytes: one string of a TXT record (RFC 1035 section 3.3). Those
+// of ACME have 43.
 const maxText = 255
 
-// Challenges publishes TXT records at all name servers of the fleet, as a certificate authority wants to see them before it believes that a name is ours (ACME's DNS-01, RFC 8555
-// section 8.4). Each name server says in its lease up to where it answers. Its fields are set before any method is called.
+// Challenges publishes TXT records at all name servers of the fleet, as a certificate authority
+// wants to see them before it believes that a name is ours (ACME's DNS-01, RFC 8555 section 8.4).
+// Each name server says in its lease up to where it answers. Its fields are set before any method
+// is called.
 type Challenges struct {
 	Client   *Client
 	Registry *Registry // that serves
-	// Servers are the names of all name servers of the fleet. One that is not live may be starting, as all are when a fleet begins: resolvers ask it although it knows of no
-	// challenge yet.
+	// Servers are the names of all name servers of the fleet. One that is not live may be starting,
+	// as all are when a fleet begins: resolvers ask it although it knows of no challenge yet.
 	Servers []string
 	// Patience is how long name servers that are not live are waited for; 0 means 10 s.
 	Patience time.Duration
@@ -63,9 +67,11 @@ func newChallenge(name, value string) (challenge, error) {
 	return challenge{Name: name, Value: value, Until: time.Now().Add(challengeTime)}, nil
 }
 
-// Present publishes a TXT value at a name, with or without the dot at its end, beside others that are there. It returns when each live name server answers with it, one at least being
-// live, and the others were waited for, or else when ctx ends, with an error that names those that do not. It stays for an hour if it is not removed; Remove is to be called also after an error. The error
-// Is ErrUnavailable if the control plane did not take it.
+// Present publishes a TXT value at a name, with or without the dot at its end, beside others that
+// are there. It returns when each live name server answers with it, one at least being live, and
+// the others were waited for, or else when ctx ends, with an error that names those that do not. It
+// stays for an hour if it is not removed; Remove is to be called also after an error. The error Is
+// ErrUnavailable if the control plane did not take it.
 func (c *Challenges) Present(ctx context.Context, name, value string) error {
 	record, err := newChallenge(name, value)
 	if err != nil {
@@ -137,7 +143,8 @@ func (c *Challenges) publish(ctx context.Context, record challenge) (Position, e
 	return Position{Log: after.Log, Seq: revision}, nil
 }
 
-// behind names the live name servers, and those of them that do not answer with all that the bucket held at a position.
+// behind names the live name servers, and those of them that do not answer with all that the bucket
+// held at a position.
 func (c *Challenges) behind(at Position) (live, names []string) {
 	for _, l := range c.Registry.Nodes() {
 		if !l.Live || !slices.Contains(l.Roles, RoleGeoDNS) {
@@ -151,8 +158,8 @@ func (c *Challenges) behind(at Position) (live, names []string) {
 	return live, names
 }
 
-// Remove takes back a value. That name servers stop answering with it is not waited for. It is no error if it is not there; the error Is ErrUnavailable if the control plane did not
-// take it.
+// Remove takes back a value. That name servers stop answering with it is not waited for. It is no
+// error if it is not there; the error Is ErrUnavailable if the control plane did not take it.
 func (c *Challenges) Remove(ctx context.Context, name, value string) error {
 	record, err := newChallenge(name, value)
 	if err != nil {

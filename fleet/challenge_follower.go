@@ -13,13 +13,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ChallengeFollower gives a name server the challenges that edges publish. Its fields are set before Serve.
+// ChallengeFollower gives a name server the challenges that edges publish. Its fields are set
+// before Serve.
 type ChallengeFollower struct {
 	Client *Client
-	// Set makes the values at each name, which has no dot at its end, all that are answered; when it returns they are. It is called by one goroutine, each time with all
-	// that there is, and must not keep that goroutine waiting.
+	// Set makes the values at each name, which has no dot at its end, all that are answered; when
+	// it returns they are. It is called by one goroutine, each time with all that there is, and
+	// must not keep that goroutine waiting.
 	Set func(values map[string][]string)
-	// Changed is called after Applied has changed, as Registry.Renew, so that the lease tells at once; nil is nobody.
+	// Changed is called after Applied has changed, as Registry.Renew, so that the lease tells at
+	// once; nil is nobody.
 	Changed func()
 
 	applied atomic.Pointer[Position] // nil before the first Set
@@ -36,7 +39,8 @@ type held struct {
 	until time.Time
 }
 
-// Applied is up to where the name server answers with what is published, for its lease. It is zero before Set was called for the first time.
+// Applied is up to where the name server answers with what is published, for its lease. It is zero
+// before Set was called for the first time.
 func (f *ChallengeFollower) Applied() Position {
 	if p := f.applied.Load(); p != nil {
 		return *p
@@ -44,7 +48,8 @@ func (f *ChallengeFollower) Applied() Position {
 	return Position{}
 }
 
-// Wait waits until Set was called for the first time, or ctx ends. A name server that has begun again is to wait a little before it answers: others may take it for the one that had all
+// Wait waits until Set was called for the first time, or ctx ends. A name server that has begun
+// again is to wait a little before it answers: others may take it for the one that had all
 // challenges, but without a control plane it must answer all the same.
 func (f *ChallengeFollower) Wait(ctx context.Context) error {
 	select {
@@ -60,7 +65,8 @@ func (f *ChallengeFollower) known() chan struct{} {
 	return f.first
 }
 
-// Serve follows until ctx ends, which is no error. A control plane that is lost leaves what was known, until it expires.
+// Serve follows until ctx ends, which is no error. A control plane that is lost leaves what was
+// known, until it expires.
 func (f *ChallengeFollower) Serve(ctx context.Context) error {
 	w := watch{client: f.Client, bucket: challengeBucket, begin: f.begin, take: f.take, tick: f.expire}
 	w.serve(ctx)
@@ -72,7 +78,8 @@ func (f *ChallengeFollower) begin(uint64) {
 	f.coming, f.seen = map[string]held{}, 0
 }
 
-// take notes an entry. Entries come in the order of their revisions, those that are there at first too, so that with one all before it have come that are still there.
+// take notes an entry. Entries come in the order of their revisions, those that are there at first
+// too, so that with one all before it have come that are still there.
 func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more bool) {
 	switch {
 	case e == nil:

@@ -66,7 +66,8 @@ func (s *nameServer) answers(name string) []string {
 	return slices.Sorted(slices.Values(s.now[name]))
 }
 
-// startChallenges gives an edge's side, once there is a bucket, which is made after that of the leases.
+// startChallenges gives an edge's side, once there is a bucket, which is made after that of the
+// leases.
 func startChallenges(t testing.TB, c *Client) *Challenges {
 	t.Helper()
 	until(t, "there is a bucket of challenges", func() bool {
@@ -234,7 +235,8 @@ func TestChallengesDeadNameServer(t *testing.T) {
 	}
 }
 
-// A control plane whose data was wiped begins its revisions anew: what name servers had before does not count.
+// A control plane whose data was wiped begins its revisions anew: what name servers had before does
+// not count.
 func TestChallengesWiped(t *testing.T) {
 	dir := t.TempDir()
 	nodes := startControl(t, dir, 1)
@@ -277,7 +279,8 @@ func TestChallengesWiped(t *testing.T) {
 	}
 }
 
-// What expires is not answered any more, without anybody's changing anything, and though the control plane is gone.
+// What expires is not answered any more, without anybody's changing anything, and though the
+// control plane is gone.
 func TestChallengesExpire(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := startChallenges(t, dial(t, nodes, "hel1", RoleEdge))

@@ -54,19 +54,21 @@ const (
 	maxPurges = 2_000_000
 	// LeaseTime is how long a node counts as live after it was heard of last.
 	LeaseTime = 6 * time.Second
-	// renewEvery is how often it is heard of, and renewPauses how many times as long as a renewal takes nothing else is
-	// said of it.
+	// renewEvery is how often it is heard of, and renewPauses how many times as long as a renewal
+	// takes nothing else is said of it.
 	renewEvery  = 2 * time.Second
 	renewPauses = 5
-	// leaseEvery is how often nodes ask for the end of the purge log, and whether a bucket is the one that it was.
+	// leaseEvery is how often nodes ask for the end of the purge log, and whether a bucket is the
+	// one that it was.
 	leaseEvery = time.Second
 )
 
 // inbox is where answers to a node come; no other node may listen there.
 func inbox(node string) string { return "_INBOX." + node }
 
-// Create makes the log, the registry and the other buckets, unless they are there, on so many control nodes, or as many as there are; those on fewer are brought to so many. It goes on
-// trying until ctx ends. Only control nodes may.
+// Create makes the log, the registry and the other buckets, unless they are there, on so many
+// control nodes, or as many as there are; those on fewer are brought to so many. It goes on trying
+// until ctx ends. Only control nodes may.
 func (c *Client) Create(ctx context.Context, replicas int) {
 	told := ""
 	for ctx.Err() == nil {
@@ -140,7 +142,8 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	return stream, leases, drains, nil
 }
 
-// missed looks at an error: what was there may be gone, with the data of the control nodes, and is to be made anew.
+// missed looks at an error: what was there may be gone, with the data of the control nodes, and is
+// to be made anew.
 func (c *Client) missed(err error) {
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) ||
 		errors.Is(err, jetstream.ErrNoStreamResponse) {
@@ -176,8 +179,9 @@ func (c *Client) Sites() []string {
 	return sitesOf(c.TLS.Certificates[0].Leaf)
 }
 
-// Append puts a purge into the log and returns its sequence once a majority of the control nodes has it on disk. id makes it once only, if it is tried again. site is the one
-// that all of it is of, or "".
+// Append puts a purge into the log and returns its sequence once a majority of the control nodes
+// has it on disk. id makes it once only, if it is tried again. site is the one that all of it is
+// of, or "".
 func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64, error) {
 	b, err := json.Marshal(purge)
 	if err != nil {

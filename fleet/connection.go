@@ -19,15 +19,19 @@ import (
 )
 
 const (
-	// dialTime is how long a control node may take to accept a connection: the second SYN has half a second left over any ocean.
+	// dialTime is how long a control node may take to accept a connection: the second SYN has half
+	// a second left over any ocean.
 	dialTime = 1500 * time.Millisecond
-	// pingEvery is how often a node asks its control node for a sign of life, and how long that may take.
+	// pingEvery is how often a node asks its control node for a sign of life, and how long that may
+	// take.
 	pingEvery = time.Second
 	// deadAfter is how long a connection may give none before another one is made.
 	deadAfter = 3 * time.Second
-	// quietAfter is how long all control nodes may give none before a node takes itself for cut off.
+	// quietAfter is how long all control nodes may give none before a node takes itself for cut
+	// off.
 	quietAfter = 4 * time.Second
-	// settleEvery is how often a node looks for a nearer control node, and settleTime how long one may take to show that it has the log.
+	// settleEvery is how often a node looks for a nearer control node, and settleTime how long one
+	// may take to show that it has the log.
 	settleEvery = 15 * time.Second
 	settleTime  = 3 * time.Second
 )
@@ -83,7 +87,8 @@ func (c *Client) Dial() error {
 	return nil
 }
 
-// isOtherKey reports whether a handshake failed as the certificate of this or of the other side is of no authority that the other one trusts.
+// isOtherKey reports whether a handshake failed as the certificate of this or of the other side is
+// of no authority that the other one trusts.
 func isOtherKey(err error) bool {
 	return errors.As(err, new(x509.UnknownAuthorityError)) || err != nil && strings.Contains(err.Error(), "tls: unknown certificate authority") // an alert has no type
 }
@@ -124,7 +129,8 @@ type dialFunc func(network, addr string) (net.Conn, error)
 // Dial calls the function.
 func (f dialFunc) Dial(network, addr string) (net.Conn, error) { return f(network, addr) }
 
-// dial connects to a control node. That one refuses is a sign of life too: not of it, but of the network on the way.
+// dial connects to a control node. That one refuses is a sign of life too: not of it, but of the
+// network on the way.
 func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	if c.DialTCP != nil {
 		conn, err = c.DialTCP(network, addr)
@@ -140,7 +146,8 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	return &lively{conn, c}, nil
 }
 
-// lively is a connection all of whose bytes are signs of life: a pong may have to wait behind a large purge.
+// lively is a connection all of whose bytes are signs of life: a pong may have to wait behind a
+// large purge.
 type lively struct {
 	net.Conn
 	client *Client
@@ -156,7 +163,8 @@ func (l *lively) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// next tells which control node to try now, and when: one after the other from the nearest on, with a pause after each round.
+// next tells which control node to try now, and when: one after the other from the nearest on, with
+// a pause after each round.
 func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time.Duration) {
 	n := int(c.tries.Add(1)) - 1
 	i := n % len(c.Servers)
@@ -171,7 +179,8 @@ func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time
 	return &pool[found], pause
 }
 
-// signs are the last sign of life, and the end of the last time in which there was none for quietAfter.
+// signs are the last sign of life, and the end of the last time in which there was none for
+// quietAfter.
 type signs struct{ last, quiet time.Time }
 
 // hear notes a sign of life of the control plane, or of the network on the way to it.
@@ -192,8 +201,9 @@ func (c *Client) hear() {
 	}
 }
 
-// age is how long ago something was: by the wall clock, which goes on while a machine sleeps, or by the monotonic one, which nobody sets, whichever is more. By a wall clock
-// that was set back it is forever.
+// age is how long ago something was: by the wall clock, which goes on while a machine sleeps, or by
+// the monotonic one, which nobody sets, whichever is more. By a wall clock that was set back it is
+// forever.
 func age(t time.Time) time.Duration {
 	now := time.Now()
 	wall := now.Round(0).Sub(t.Round(0))
@@ -203,7 +213,8 @@ func age(t time.Time) time.Duration {
 	return max(wall, now.Sub(t))
 }
 
-// ping asks for signs of life until ctx ends, and gives up a connection that gives none, which TCP would take minutes for.
+// ping asks for signs of life until ctx ends, and gives up a connection that gives none, which TCP
+// would take minutes for.
 func (c *Client) ping(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -237,8 +248,9 @@ func (c *Client) server() int {
 	return slices.IndexFunc(c.Servers, func(s string) bool { return natsURL(s) == at })
 }
 
-// settle moves to the nearest control node by which the log can be reached, now and then until ctx ends. Without it a node would stay far away after each start of a
-// fleet, and after each upgrade of a control node.
+// settle moves to the nearest control node by which the log can be reached, now and then until ctx
+// ends. Without it a node would stay far away after each start of a fleet, and after each upgrade
+// of a control node.
 func (c *Client) settle(ctx context.Context) {
 	for {
 		select {
@@ -299,7 +311,8 @@ func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool
 	return err == nil
 }
 
-// hold keeps the client where it is until release is called: for calls that nobody tries again when they fail as their connection ends.
+// hold keeps the client where it is until release is called: for calls that nobody tries again when
+// they fail as their connection ends.
 func (c *Client) hold() (release func()) {
 	c.calls.RLock()
 	return c.calls.RUnlock

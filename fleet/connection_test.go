@@ -31,7 +31,9 @@ func (c *control) delivers(t *testing.T) int {
 	return n
 }
 
-// A node that had to take a control node that is far away moves to the nearest one when it is there, and no purge fails for it. What delivers the log to an edge is where the edge is connected to.
+// A node that had to take a control node that is far away moves to the nearest one when it is
+// there, and no purge fails for it. What delivers the log to an edge is where the edge is connected
+// to.
 func TestMovesToTheNearest(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 3)
 	c := dial(t, nodes, "hel1", RoleEdge)
@@ -98,7 +100,8 @@ func TestDeadStayDead(t *testing.T) {
 	})
 }
 
-// A control plane that refuses connections is down; an edge that hears nothing at all may be cut off from one that is not, and is so until it has caught up.
+// A control plane that refuses connections is down; an edge that hears nothing at all may be cut
+// off from one that is not, and is so until it has caught up.
 func TestCutOff(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	wall := newRelay(t, nodes[0].Addr)

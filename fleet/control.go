@@ -40,7 +40,8 @@ const (
 	challengeBucket   = "challenges"   // by name and value; written by edges, read by name servers
 )
 
-// Control is a node of the control plane: an embedded NATS server with JetStream, replicated among up to all nodes that have the role. Its fields are set before Listen.
+// Control is a node of the control plane: an embedded NATS server with JetStream, replicated among
+// up to all nodes that have the role. Its fields are set before Listen.
 type Control struct {
 	Node    string
 	Addr    string      // for edges and name servers
@@ -105,7 +106,8 @@ func (c *Control) Listen(ctx context.Context) error {
 func (c *Control) start() error {
 	opts := &server.Options{
 		ServerName: c.Node, NoSigs: true, NoLog: false, AuthTimeout: 6,
-		// Its own listener, without which it would not connect to other control nodes either, takes nobody.
+		// Its own listener, without which it would not connect to other control nodes either, takes
+		// nobody.
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
@@ -122,9 +124,11 @@ func (c *Control) start() error {
 		}
 		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, PoolSize: 1}
-		// A node that is away is tried each second. With NATS's backoff, which grows to 30 s, the nodes stayed apart for as long after a cut as that had lasted.
+		// A node that is away is tried each second. With NATS's backoff, which grows to 30 s, the
+		// nodes stayed apart for as long after a cut as that had lasted.
 		opts.ReconnectErrorReports = 60
-		// NATS takes as many routes as there are for how many are needed for a first election, where nobody knows anything yet: all of them, this one too.
+		// NATS takes as many routes as there are for how many are needed for a first election,
+		// where nobody knows anything yet: all of them, this one too.
 		opts.Routes = []*url.URL{c.self()}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
@@ -158,9 +162,11 @@ func (c *Control) self() *url.URL {
 // turnTime is more than it takes two control nodes to have a connection, over any ocean.
 const turnTime = 700 * time.Millisecond
 
-// takeTurns has a control node wait in the handshake of connections that it makes to others. All connect to all; when two do so to each other at the same time, each may end the
-// connection that the other one keeps, and over an ocean the tenth of a second by which NATS varies its next attempt makes that the rule: it was seen to go on for a minute. The
-// last of five nodes waits for less than TLSTimeout.
+// takeTurns has a control node wait in the handshake of connections that it makes to others. All
+// connect to all; when two do so to each other at the same time, each may end the connection that
+// the other one keeps, and over an ocean the tenth of a second by which NATS varies its next
+// attempt makes that the rule: it was seen to go on for a minute. The last of five nodes waits for
+// less than TLSTimeout.
 func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 	own, wait := &conf.Certificates[0], time.Duration(c.Turn)*turnTime
 	conf.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -174,7 +180,8 @@ func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 	return conf
 }
 
-// Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the end of ctx and stops the server.
+// Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the
+// end of ctx and stops the server.
 func (c *Control) Serve(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(c.gate.serve)
@@ -339,7 +346,8 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// permissions are the subjects of a node that may purge some sites only, or all if there are none. JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
+// permissions are the subjects of a node that may purge some sites only, or all if there are none.
+// JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
 	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject, rosterSubject}
@@ -384,7 +392,8 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: publish},
-		// Not the subjects of the streams: with somebody who listens there, a consumer of another stream could deliver to them.
+		// Not the subjects of the streams: with somebody who listens there, a consumer of another
+		// stream could deliver to them.
 		Subscribe: &server.SubjectPermission{Allow: []string{inbox(node) + ".>"}},
 	}
 }

@@ -17,7 +17,8 @@ import (
 
 const siteScheme = "kaiku-site"
 
-// Credential makes the credential of a node, in PEM. sites are the only ones that it may purge; none is no limit.
+// Credential makes the credential of a node, in PEM. sites are the only ones that it may purge;
+// none is no limit.
 func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 	all, err := k.authorities()
 	if err != nil {

@@ -21,8 +21,8 @@ const (
 	watchFor = 20 * time.Second
 )
 
-// demand is what a Registry with OnDemand was told by the control plane (see roster). Its fields but
-// asking are guarded by the registry's mu.
+// demand is what a Registry with OnDemand was told by the control plane (see roster). Its fields
+// but asking are guarded by the registry's mu.
 type demand struct {
 	asking sync.Mutex // held while a question that waits for no change is asked
 	asked  time.Time  // when that was
@@ -44,8 +44,8 @@ func (r *Registry) asks() bool {
 	return !r.demand.old
 }
 
-// mustWatch reports whether a registry has to watch all leases, and gives what tells it that this may
-// be otherwise now.
+// mustWatch reports whether a registry has to watch all leases, and gives what tells it that this
+// may be otherwise now.
 func (r *Registry) mustWatch(ctx context.Context) (watch bool, again <-chan time.Time, old <-chan struct{}) {
 	if !r.OnDemand {
 		return true, nil, nil
@@ -61,7 +61,8 @@ func (r *Registry) mustWatch(ctx context.Context) (watch bool, again <-chan time
 	return false, nil, r.demand.none
 }
 
-// demanded asks what has changed, unless that was just done, and returns all that is known, by name.
+// demanded asks what has changed, unless that was just done, and returns all that is known, by
+// name.
 func (r *Registry) demanded() []Lease {
 	d := &r.demand
 	d.asking.Lock()

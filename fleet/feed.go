@@ -79,12 +79,14 @@ type feed struct {
 const (
 	// maxFed is how many bytes of purges make a batch: who was away may lack any number of them.
 	maxFed = 16 << 20
-	// fedAtOnce is how many are asked for at once. Answers to all else wait behind them, 8 s on a line of 64 KB/s. An entry
-	// has half of it at most, but for those of earlier versions; for these, maxFed are asked for.
+	// fedAtOnce is how many are asked for at once. Answers to all else wait behind them, 8 s on a
+	// line of 64 KB/s. An entry has half of it at most, but for those of earlier versions; for
+	// these, maxFed are asked for.
 	fedAtOnce = 512 << 10
 	// feedBeat is how often what delivers gives a sign of life.
 	feedBeat = 5 * time.Second
-	// stallTime is how long nothing may come where something is due, and stallBytes how many bytes a second are something.
+	// stallTime is how long nothing may come where something is due, and stallBytes how many bytes
+	// a second are something.
 	stallTime  = 2 * time.Second
 	stallBytes = 4 << 10
 )

@@ -281,7 +281,8 @@ func leader(t *testing.T, c *Client, nodes []*control) *control {
 	return found
 }
 
-// Three control nodes, of which the leader is killed under a stream of purges: none that was acknowledged is lost or comes in another order.
+// Three control nodes, of which the leader is killed under a stream of purges: none that was
+// acknowledged is lost or comes in another order.
 func TestLeaderKilled(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 3)
 	c := dial(t, nodes, "hel1", RoleEdge)
@@ -315,7 +316,8 @@ func TestLeaderKilled(t *testing.T) {
 	}
 }
 
-// An edge behind a network that drops everything notices, stops trusting what it has, and catches up afterwards before it trusts it again.
+// An edge behind a network that drops everything notices, stops trusting what it has, and catches
+// up afterwards before it trusts it again.
 func TestPartition(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	wall := newRelay(t, nodes[0].Addr)

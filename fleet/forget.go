@@ -9,7 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Lease returns what a node said of itself last, with Draining but without Live; without a Node if it said nothing. heard is another number each time that it is heard of.
+// Lease returns what a node said of itself last, with Draining but without Live; without a Node if
+// it said nothing. heard is another number each time that it is heard of.
 func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard uint64, err error) {
 	defer c.hold()()
 	_, leases, drains, err := c.ready(ctx)
@@ -36,7 +37,8 @@ func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard uin
 	return lease, heard, nil
 }
 
-// Forget takes a node out of the registry, with its mark of a drain: for one that will not come back. Only a client of the node's own name may.
+// Forget takes a node out of the registry, with its mark of a drain: for one that will not come
+// back. Only a client of the node's own name may.
 func (c *Client) Forget(ctx context.Context, node string) error {
 	defer c.hold()()
 	_, leases, drains, err := c.ready(ctx)

@@ -16,8 +16,8 @@ import (
 	"unicode"
 )
 
-// frames passes the frames of the NATS client protocol from a node to a NATS server. It ends with an
-// error at the first frame that a node has no business to send:
+// frames passes the frames of the NATS client protocol from a node to a NATS server. It ends with
+// an error at the first frame that a node has no business to send:
 //
 //   - a subject for answers outside of the node's own inbox,
 //   - a header field that is not in sentFields, as some make the server send something somewhere,
@@ -33,7 +33,8 @@ type frames struct {
 	to    io.Writer
 	spend func(cost int) error // waits until the node may send so much; nil is no limit
 	has   consumers
-	// refuse tells why nothing is to be stored, "" being no reason, and answers a message so; nil is never.
+	// refuse tells why nothing is to be stored, "" being no reason, and answers a message so; nil
+	// is never.
 	refuse func() (why string)
 	answer func(reply, why string)
 	buf    []byte
@@ -51,8 +52,8 @@ const (
 	deleteConsumer = "$JS.API.CONSUMER.DELETE."
 )
 
-// sentFields are the header fields that nodes send: those of a purge, of a bucket's entry, and of its
-// deletion.
+// sentFields are the header fields that nodes send: those of a purge, of a bucket's entry, and of
+// its deletion.
 var sentFields = []string{"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Subject-Sequence", "Nats-TTL",
 	"Nats-Rollup", "KV-Operation", "Nats-Required-Api-Level"}
 
@@ -120,8 +121,8 @@ func (f *frames) frame(line []byte) error {
 	return fmt.Errorf("%w: %.80q", errFrame, line)
 }
 
-// message passes on a message. Its line is subject, perhaps a subject for answers, and sizes: of the
-// message, or of the header block and of both.
+// message passes on a message. Its line is subject, perhaps a subject for answers, and sizes: of
+// the message, or of the header block and of both.
 func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	subject, reply := string(words[0]), ""
 	if len(words) > 1+sizes {
@@ -325,8 +326,8 @@ func checkFields(b []byte) error {
 	return nil
 }
 
-// consumerRequest is what a node asks a consumer to be: all that the NATS client sends for a watch of
-// a bucket, and for the log of purges.
+// consumerRequest is what a node asks a consumer to be: all that the NATS client sends for a watch
+// of a bucket, and for the log of purges.
 type consumerRequest struct {
 	Stream string `json:"stream_name"`
 	Action string `json:"action,omitempty"`
@@ -353,9 +354,9 @@ type consumerRequest struct {
 	} `json:"config"`
 }
 
-// checkConsumer returns a request for a consumer, held to what nodes need: one that is kept in memory
-// by one control node, and ends a minute after its last client. It fails if the request asks for what
-// nodes don't ask for.
+// checkConsumer returns a request for a consumer, held to what nodes need: one that is kept in
+// memory by one control node, and ends a minute after its last client. It fails if the request asks
+// for what nodes don't ask for.
 func (f *frames) checkConsumer(subject string, b []byte) (*consumerRequest, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

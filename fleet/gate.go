@@ -17,14 +17,15 @@ import (
 )
 
 // gate is the listener of a control node for edges, name servers and commands. It takes the TLS
-// handshake, reads the node's name and roles from its certificate, and passes what the node sends to
-// the embedded NATS server, frame by frame, if it is something that a node has to send (see frames).
+// handshake, reads the node's name and roles from its certificate, and passes what the node sends
+// to the embedded NATS server, frame by frame, if it is something that a node has to send (see
+// frames).
 //
 // NATS checks which subjects a client publishes to. It does not check the subject on which a client
 // wants the answer, and the server itself sends that answer: with its own rights, and with content
-// that the client chose. A name server could write a message into its own lease, ask for that message
-// with the log of purges as the place for the answer, and so purge. Every frame is therefore held to
-// an allow list here, before NATS sees it.
+// that the client chose. A name server could write a message into its own lease, ask for that
+// message with the log of purges as the place for the answer, and so purge. Every frame is
+// therefore held to an allow list here, before NATS sees it.
 type gate struct {
 	control  *Control
 	listener net.Listener
@@ -207,8 +208,8 @@ func (g *gate) pass(raw net.Conn) error {
 	return fmt.Errorf("node %s: %w", who.node, err)
 }
 
-// handshake makes the TLS connection, and tells the client what NATS servers tell first. A client that
-// says nothing by itself is told it in clear text, before the handshake.
+// handshake makes the TLS connection, and tells the client what NATS servers tell first. A client
+// that says nothing by itself is told it in clear text, before the handshake.
 func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 	first := bufio.NewReaderSize(raw, 1024)
 	if err := raw.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
@@ -243,8 +244,8 @@ func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 // hello is the first line of a server, as far as nodes need it.
 const hello = `INFO {"server_id":%q,"server_name":%q,"cluster":%q,"proto":1,"headers":true,"max_payload":%d,"jetstream":true,"tls_required":true}` + "\r\n"
 
-// introduce takes the first lines of both sides, and gives the server the client's, in which the client
-// gets a user name that permit knows it by.
+// introduce takes the first lines of both sides, and gives the server the client's, in which the
+// client gets a user name that permit knows it by.
 func introduce(in *bufio.Reader, inside io.Writer, out *bufio.Reader, user string) error {
 	if _, err := out.ReadSlice('\n'); err != nil {
 		return fmt.Errorf("read the server's first line: %w", err)
@@ -257,7 +258,8 @@ func introduce(in *bufio.Reader, inside io.Writer, out *bufio.Reader, user strin
 	return err
 }
 
-// connectLine reads a client's CONNECT and returns the one for the server, with the given user name.
+// connectLine reads a client's CONNECT and returns the one for the server, with the given user
+// name.
 func connectLine(in *bufio.Reader, user string) ([]byte, error) {
 	line, err := readLine(in)
 	if err != nil {

@@ -94,8 +94,8 @@ func state(t *testing.T, c *Client) string {
 	return b.String()
 }
 
-// No credential writes anywhere by a subject for answers: each role's tries every subject that it may
-// publish to, with the answer to every subject of interest.
+// No credential writes anywhere by a subject for answers: each role's tries every subject that it
+// may publish to, with the answer to every subject of interest.
 func TestAnswersStayInTheInbox(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	k := key(t, "k")
@@ -230,7 +230,8 @@ func TestEarlyConnections(t *testing.T) {
 	until(t, "hel1 is connected", edge.conn.IsConnected)
 }
 
-// refusesOneMore opens maxEarly connections that say nothing and reports whether one more is closed at once.
+// refusesOneMore opens maxEarly connections that say nothing and reports whether one more is closed
+// at once.
 func refusesOneMore(t *testing.T, addr string) bool {
 	t.Helper()
 	var c net.Conn

@@ -84,7 +84,8 @@ func (c *Control) settle(ctx context.Context) error {
 	return nil
 }
 
-// begin has a node that has nothing begin anew, as the fleet file may be another one since it did so before.
+// begin has a node that has nothing begin anew, as the fleet file may be another one since it did
+// so before.
 func (c *Control) begin(ctx context.Context) error {
 	f := folder(c.Dir)
 	if len(c.Peers) == 0 {
@@ -95,7 +96,8 @@ func (c *Control) begin(ctx context.Context) error {
 	return f.enter(c.group)
 }
 
-// groupOf is the group that a node that is new is to be in: that of the others, or else the one that it is in.
+// groupOf is the group that a node that is new is to be in: that of the others, or else the one
+// that it is in.
 func groupOf(others []other, now string) string {
 	for _, o := range others {
 		if o.group != firstGroup && isGroup(o.group) {
@@ -143,7 +145,8 @@ const (
 	tellAfter   = 10 * time.Second
 )
 
-// gather waits until the node's group has a leader. Without ctx it goes on for as long as others lack.
+// gather waits until the node's group has a leader. Without ctx it goes on for as long as others
+// lack.
 func (c *Control) gather(ctx context.Context) error {
 	var starter *server.Server
 	defer func() {
@@ -224,8 +227,9 @@ func (c *Control) meta() *server.MetaClusterInfo {
 
 func starterName(node string) string { return node + "-starter" }
 
-// startAlone starts a second server that keeps nothing and takes no clients, as the first one does not begin to elect anybody before it has a connection to another one, even if
-// it is the only member of its group. It is needed for the election only.
+// startAlone starts a second server that keeps nothing and takes no clients, as the first one does
+// not begin to elect anybody before it has a connection to another one, even if it is the only
+// member of its group. It is needed for the election only.
 func (c *Control) startAlone() (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{ServerName: starterName(c.Node), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, CustomClientAuthentication: nobody{},
 		Routes: []*url.URL{c.self()}, Cluster: server.ClusterOpts{Name: c.group, Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: true, PoolSize: 1,

@@ -115,7 +115,8 @@ func keep(t *testing.T, c *Client, from Position) *keeper {
 	return k
 }
 
-// check stops the purges, and makes sure that each that was acknowledged was applied by each edge, once, in the order of the log, and that no edge took everything as stale.
+// check stops the purges, and makes sure that each that was acknowledged was applied by each edge,
+// once, in the order of the log, and that no edge took everything as stale.
 func (a *acks) check(t *testing.T, edges ...*keeper) {
 	t.Helper()
 	a.stop()
@@ -201,7 +202,8 @@ func remove(t *testing.T, c *Client, node string) {
 	}
 }
 
-// One control node becomes three, and one again, by one step after the other as a deploy does; edges know the old addresses alone at first. No purge is lost, and nothing becomes stale.
+// One control node becomes three, and one again, by one step after the other as a deploy does;
+// edges know the old addresses alone at first. No purge is lost, and nothing becomes stale.
 func TestGrowAndShrink(t *testing.T) {
 	t.Parallel()
 	all := makeControl(t, t.TempDir(), 3)
@@ -271,7 +273,8 @@ func short(t *testing.T) context.Context {
 	return ctx
 }
 
-// One of three is replaced by another machine, then one that lost its disk comes back under its name, then one gets other addresses.
+// One of three is replaced by another machine, then one that lost its disk comes back under its
+// name, then one gets other addresses.
 func TestReplaceControlNodes(t *testing.T) {
 	t.Parallel()
 	four := makeControl(t, t.TempDir(), 4)
@@ -344,8 +347,8 @@ func agree(t *testing.T, nodes ...*control) {
 	})
 }
 
-// Two of three control nodes lose their disks. Without the third they begin no other log, and confirm no end of one;
-// with it nothing is lost.
+// Two of three control nodes lose their disks. Without the third they begin no other log, and
+// confirm no end of one; with it nothing is lost.
 func TestTwoLoseTheirDisks(t *testing.T) {
 	t.Parallel()
 	all := makeControl(t, t.TempDir(), 3)
@@ -388,7 +391,8 @@ func TestTwoLoseTheirDisks(t *testing.T) {
 	}
 }
 
-// As long as one control node of the fleet file is away that may have the log, the others begin no other one.
+// As long as one control node of the fleet file is away that may have the log, the others begin no
+// other one.
 func TestNoLogWithoutAll(t *testing.T) {
 	t.Parallel()
 	all := makeControl(t, t.TempDir(), 3)
@@ -423,7 +427,8 @@ func TestNoLogWithoutAll(t *testing.T) {
 	}
 }
 
-// A control node that waited for others in vain goes on alone, when the fleet file has none any more.
+// A control node that waited for others in vain goes on alone, when the fleet file has none any
+// more.
 func TestAloneAfterAll(t *testing.T) {
 	t.Parallel()
 	c := makeControl(t, t.TempDir(), 3)[0]
@@ -538,7 +543,8 @@ func TestCarryOverIsCut(t *testing.T) {
 	}
 }
 
-// A folder of the release before, which knew no groups of one, and one of three nodes of that release.
+// A folder of the release before, which knew no groups of one, and one of three nodes of that
+// release.
 func TestFoldersOfBefore(t *testing.T) {
 	t.Parallel()
 	for name, n := range map[string]int{"one": 1, "three": 3} {

@@ -30,7 +30,8 @@ type Key struct {
 	credential *credential // nil with secrets
 }
 
-// minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits or more.
+// minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits
+// or more.
 const minKey = 32
 
 // ReadKey reads the fleet key from a file: a credential in PEM, or what NewKey takes.
@@ -116,7 +117,8 @@ func (k Key) derive(purpose string, n int) ([][]byte, error) {
 	return out, nil
 }
 
-// Certificates are good from before Kaiku was to when nobody alive will run it: what ends their trust is another fleet key.
+// Certificates are good from before Kaiku was to when nobody alive will run it: what ends their
+// trust is another fleet key.
 var (
 	notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	notAfter  = time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -177,8 +179,8 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	}, nil
 }
 
-// PeerTLS is TLS between edges: both sides have to be edges. A name server has no business to ask an
-// edge for what another site stores, with forwarding fields of its choice.
+// PeerTLS is TLS between edges: both sides have to be edges. A name server has no business to ask
+// an edge for what another site stores, with forwarding fields of its choice.
 func (k Key) PeerTLS(node string, roles ...string) (*tls.Config, error) {
 	conf, err := k.TLS(node, roles...)
 	if err != nil {
@@ -244,7 +246,8 @@ func (a authority) newLeaf(node string, roles, sites []string) (der []byte, key 
 	return der, key, nil
 }
 
-// withRole makes a node's TLS one for connections to any node that has a role, whatever its name and address.
+// withRole makes a node's TLS one for connections to any node that has a role, whatever its name
+// and address.
 func withRole(conf *tls.Config, role string) *tls.Config {
 	conf = conf.Clone()
 	conf.NextProtos = nil

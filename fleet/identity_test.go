@@ -20,7 +20,8 @@ func key(t testing.TB, letter string) Key {
 	return k
 }
 
-// shake connects a client to a server and returns what each side says of it. In TLS 1.3 a client learns at its first read that it was refused.
+// shake connects a client to a server and returns what each side says of it. In TLS 1.3 a client
+// learns at its first read that it was refused.
 func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,7 +98,8 @@ func TestReadKey(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	// White space around the key is not part of it: it is the same one with and without a newline at the end.
+	// White space around the key is not part of it: it is the same one with and without a newline
+	// at the end.
 	a, _ := NewKey([]byte(strings.Repeat("k", 40)))
 	b, _ := NewKey([]byte(strings.Repeat("k", 40) + "\n"))
 	x, _ := a.derive("test", 16)

@@ -33,7 +33,8 @@ type Members struct {
 // Names are the members' names.
 func (m *Members) Names() []string { return slices.Sorted(maps.Keys(m.Current)) }
 
-// Name gives members names that are known here, where the control plane has numbers alone: of nodes that nobody saw since the leader started.
+// Name gives members names that are known here, where the control plane has numbers alone: of nodes
+// that nobody saw since the leader started.
 func (m *Members) Name(nodes ...string) {
 	for _, n := range nodes {
 		if current, ok := m.Current["#"+peerID(n)]; ok {
@@ -160,8 +161,9 @@ func idOf(node string) string {
 	return peerID(node)
 }
 
-// remove takes one step towards a group without a member: its streams are moved to others, and kept by as many as stay; only then it is taken out, which moves those of a member that is away.
-// Raft makes sure that no two majorities come of it, and that what a majority had is not lost.
+// remove takes one step towards a group without a member: its streams are moved to others, and kept
+// by as many as stay; only then it is taken out, which moves those of a member that is away. Raft
+// makes sure that no two majorities come of it, and that what a majority had is not lost.
 func (m *membership) remove(node string) (removal, error) {
 	all, id := m.members(), idOf(node)
 	name, stay, there := "", 0, 0
@@ -281,7 +283,8 @@ func streamNames() []string {
 	return []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket, "KV_" + challengeBucket}
 }
 
-// leave ends the part of a node that was removed from the group, and waits for the end of ctx. It moves what the node has aside: should it come back, it comes as a new one.
+// leave ends the part of a node that was removed from the group, and waits for the end of ctx. It
+// moves what the node has aside: should it come back, it comes as a new one.
 func (c *Control) leave(ctx context.Context) error {
 	c.Log.Warn("control plane: this node was taken out of it, and has no part in it any more", "dir", c.Dir)
 	c.gate.close() // its clients go to others
@@ -335,8 +338,9 @@ func (c *Client) keepers(ctx context.Context) (*Members, error) {
 // removeEvery is how often RemoveMember asks how far it is.
 const removeEvery = 300 * time.Millisecond
 
-// RemoveMember takes a control node out of the control plane, once others have all that it has, and waits until that is done or ctx ends. The node need not be there. One that is no member is
-// none afterwards either.
+// RemoveMember takes a control node out of the control plane, once others have all that it has, and
+// waits until that is done or ctx ends. The node need not be there. One that is no member is none
+// afterwards either.
 func (c *Client) RemoveMember(ctx context.Context, node string) error {
 	last := errors.New("the control plane does not answer")
 	for {

@@ -8,8 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// natsLog gives what the embedded server says to slog. NATS speaks to whoever runs NATS: what it calls an error is mostly what happens while another control node
-// starts. So each line counts one level less, but for those of which levelOf knows better.
+// natsLog gives what the embedded server says to slog. NATS speaks to whoever runs NATS: what it
+// calls an error is mostly what happens while another control node starts. So each line counts one
+// level less, but for those of which levelOf knows better.
 type natsLog struct {
 	log    *slog.Logger
 	failed *atomic.Bool // set when a write failed, after which the server writes nothing more until it is started again; nil is not told
@@ -42,7 +43,8 @@ func (l natsLog) say(level slog.Level, format string, v []any) {
 	l.log.Log(context.Background(), level, "control server: "+meaning, "nats", text)
 }
 
-// writeError is in the lines about writes that failed, but for its first letter: there is no other sign of it for a stream that one node alone keeps.
+// writeError is in the lines about writes that failed, but for its first letter: there is no other
+// sign of it for a stream that one node alone keeps.
 const writeError = "ritical write error"
 
 // levelOf is the level of a line of NATS, and what it means for the fleet.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// outageTime is how long something may be out of touch before it is worth a warning: control nodes that start, and a
-// leader that is elected, take less.
+// outageTime is how long something may be out of touch before it is worth a warning: control nodes
+// that start, and a leader that is elected, take less.
 const outageTime = 15 * time.Second
 
 // outage tells of something that is out of touch with the control plane. It is for one goroutine.
@@ -20,8 +20,8 @@ type outage struct {
 	warned string // what was warned of
 }
 
-// failed notes a failure. Of a second one in a row the log is told, and that it lasts is a warning. The same is not warned
-// of again and again.
+// failed notes a failure. Of a second one in a row the log is told, and that it lasts is a warning.
+// The same is not warned of again and again.
 func (o *outage) failed(err error) {
 	now := time.Now()
 	if o.fails++; o.fails == 1 {

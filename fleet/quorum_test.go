@@ -58,7 +58,8 @@ func replicasOf(t *testing.T, c *Client, want int) {
 	})
 }
 
-// Five control nodes all keep the log, also where there were three before; nothing of it is lost with that.
+// Five control nodes all keep the log, also where there were three before; nothing of it is lost
+// with that.
 func TestFiveControlNodes(t *testing.T) {
 	t.Parallel()
 	five := makeControl(t, t.TempDir(), 5)

@@ -13,7 +13,8 @@ type relay struct {
 	to  string
 	mu  sync.Mutex
 	cut bool
-	// rate is how many bytes a second come back from the control node on each connection; 0 is no limit.
+	// rate is how many bytes a second come back from the control node on each connection; 0 is no
+	// limit.
 	rate int
 	all  []net.Conn
 }
@@ -54,7 +55,8 @@ func newRelay(t testing.TB, to string) *relay {
 	return r
 }
 
-// copy passes bytes on, or swallows them while the relay is cut, as a network does that drops packets.
+// copy passes bytes on, or swallows them while the relay is cut, as a network does that drops
+// packets.
 func (r *relay) copy(to, from net.Conn, rate int) {
 	defer to.Close()
 	buf := make([]byte, 32<<10)

@@ -61,7 +61,8 @@ const (
 	fullCode = 19507
 )
 
-// ErrFull says that a purge was refused as disks of control nodes are full. It is ErrUnavailable, too.
+// ErrFull says that a purge was refused as disks of control nodes are full. It is ErrUnavailable,
+// too.
 var ErrFull error = fullError{}
 
 type fullError struct{}

@@ -63,7 +63,8 @@ func pressed(t *testing.T, c *Client, acked map[uint64]int) {
 	}
 }
 
-// has reports an error unless an edge has what was acknowledged up to a sequence, and never lost the log.
+// has reports an error unless an edge has what was acknowledged up to a sequence, and never lost
+// the log.
 func (e *testEdge) hasAll(t *testing.T, acked map[uint64]int, last uint64) {
 	t.Helper()
 	until(t, "the edge has all", func() bool { return e.Applied().Seq == last })
@@ -114,8 +115,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// Where something else filled the disk between two looks at it, a write fails, which ends the log. It
-// is opened again when there is room, and has what was acknowledged.
+// Where something else filled the disk between two looks at it, a write fails, which ends the log.
+// It is opened again when there is room, and has what was acknowledged.
 func TestFailedWrite(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, 96<<20)

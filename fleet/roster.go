@@ -31,8 +31,8 @@ const (
 	rosterGather = 10 * time.Millisecond
 	// rosterTick is how often it is looked whether a lease has ended.
 	rosterTick = 500 * time.Millisecond
-	// rosterSilence is how long nothing may come of a watch of the leases. The control node's own is
-	// among them.
+	// rosterSilence is how long nothing may come of a watch of the leases. The control node's own
+	// is among them.
 	rosterSilence = LeaseTime
 	// maxRosterGone bounds the nodes of which is known when they were taken out.
 	maxRosterGone = 1024
@@ -256,7 +256,8 @@ func (r *roster) ask(m *nats.Msg) {
 	r.answer(q)
 }
 
-// knows reports whether a question is about an answer of this process, of which it knows what changed since.
+// knows reports whether a question is about an answer of this process, of which it knows what
+// changed since.
 func (r *roster) knows(q rosterQuestion) bool {
 	return q.Roster == r.id && q.Since >= r.from && q.Since <= r.version
 }

@@ -26,7 +26,8 @@ func (r *Registry) of(node string) Lease {
 	return Lease{}
 }
 
-// Edges know what the control node that they ask knows, and it is one consumer of the leases for all of them.
+// Edges know what the control node that they ask knows, and it is one consumer of the leases for
+// all of them.
 func TestRegistryOnDemand(t *testing.T) {
 	t.Parallel()
 	nodes := startControl(t, t.TempDir(), 1)
@@ -86,7 +87,8 @@ func TestWaitOnDemand(t *testing.T) {
 	}
 }
 
-// Control nodes of the version before, which tell nothing, have an edge watch all leases, until one tells.
+// Control nodes of the version before, which tell nothing, have an edge watch all leases, until one
+// tells.
 func TestRegistryOfBefore(t *testing.T) {
 	t.Parallel()
 	nodes := makeControl(t, t.TempDir(), 1)

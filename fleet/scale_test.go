@@ -111,10 +111,10 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// BenchmarkFleet has three control nodes, each a process, two name servers and KAIKU_EDGES edges (50
-// unless it is set). It measures the part of a core that a control node uses while nothing happens,
-// for KAIKU_IDLE seconds (20), and how long a purge that waits for all edges takes. Run it with
-// -benchtime 20x.
+// BenchmarkFleet has three control nodes, each a process, two name servers and KAIKU_EDGES edges
+// (50 unless it is set). It measures the part of a core that a control node uses while nothing
+// happens, for KAIKU_IDLE seconds (20), and how long a purge that waits for all edges takes. Run it
+// with -benchtime 20x.
 func BenchmarkFleet(b *testing.B) {
 	edges, idle := envInt("KAIKU_EDGES", 50), time.Duration(envInt("KAIKU_IDLE", 20))*time.Second
 	nodes, pids := controlProcesses(b, 3)

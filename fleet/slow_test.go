@@ -11,7 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Purges come over a line on which each takes longer than a sign of life, and answers wait behind them.
+// Purges come over a line on which each takes longer than a sign of life, and answers wait behind
+// them.
 func TestSlowLine(t *testing.T) {
 	t.Parallel()
 	nodes := startControl(t, t.TempDir(), 1)
@@ -43,8 +44,8 @@ func TestLargeEntry(t *testing.T) {
 	until(t, "it has both", func() bool { return e.Applied().Seq == seq })
 }
 
-// A purge that the log has and that does not come is noticed without another one. One of which bytes
-// come is waited for, and so is an answer behind it.
+// A purge that the log has and that does not come is noticed without another one. One of which
+// bytes come is waited for, and so is an answer behind it.
 func TestStalledFeed(t *testing.T) {
 	follow := func(each func(c *Client, n int) answer) (err error) {
 		synctest.Test(t, func(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 )
 
 // What delivers purges to an edge is alive as long as bytes come, however slow its line is. If none
-// come though the log has more, something was lost on the way, as between two control nodes, or what
-// delivers has ended with its control node.
+// come though the log has more, something was lost on the way, as between two control nodes, or
+// what delivers has ended with its control node.
 
 // stall is since when purges are due of which nothing comes.
 type stall struct {
@@ -37,7 +37,8 @@ func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 	return passed >= stallTime
 }
 
-// tooLarge reports whether an entry may be larger than what is asked for at once: refusals come, and no purge.
+// tooLarge reports whether an entry may be larger than what is asked for at once: refusals come,
+// and no purge.
 func (s *stall) tooLarge(now time.Time) bool {
 	return !s.since.IsZero() && now.Sub(s.since) >= entryTime
 }

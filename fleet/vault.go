@@ -31,7 +31,8 @@ const (
 	// maxVaultValue and maxVaultKey bound a value of the vault, and its key, in bytes.
 	maxVaultValue = 64 << 10
 	maxVaultKey   = 1000
-	// vaultFormat is the first byte of what is stored. A nonce of AES-GCM follows, and what it encrypts.
+	// vaultFormat is the first byte of what is stored. A nonce of AES-GCM follows, and what it
+	// encrypts.
 	vaultFormat = 1
 	// deletedTime is how long the mark of a deleted value stays.
 	deletedTime = 24 * time.Hour
@@ -109,9 +110,11 @@ func (v *Vault) reseal(ctx context.Context, key string) error {
 	return err
 }
 
-// Save stores a value of at most 64 KiB, or deletes it if it is nil, if the revision that is there is still the one given, 0 being that there is none. It returns the new revision, which
-// is 0 after a deletion, once a majority of the control nodes has it on disk. The error Is ErrChanged if another revision was there, and ErrUnavailable if the control plane did
-// not answer; the value may then be stored or not.
+// Save stores a value of at most 64 KiB, or deletes it if it is nil, if the revision that is there
+// is still the one given, 0 being that there is none. It returns the new revision, which is 0 after
+// a deletion, once a majority of the control nodes has it on disk. The error Is ErrChanged if
+// another revision was there, and ErrUnavailable if the control plane did not answer; the value may
+// then be stored or not.
 func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	if len(value) > maxVaultValue {
 		return 0, fmt.Errorf("save %s in the vault: %d bytes, want at most %d", key, len(value), maxVaultValue)
@@ -155,7 +158,8 @@ func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uin
 // getTries is how often a value is asked for within callTimeout.
 const getTries = 4
 
-// get asks for a value, and again: what comes while the control nodes elect a leader is not answered.
+// get asks for a value, and again: what comes while the control nodes elect a leader is not
+// answered.
 func get(ctx context.Context, kv jetstream.KeyValue, token string) (e jetstream.KeyValueEntry, err error) {
 	for range getTries {
 		try, cancel := context.WithTimeout(ctx, callTimeout/getTries)
@@ -208,7 +212,8 @@ func (v *Vault) Keys(ctx context.Context) ([]string, error) {
 	}
 }
 
-// Watch calls changed with the key of each value that is there, and of each that is saved or deleted, one after the other, until ctx ends, which is no error. It goes on through lost
+// Watch calls changed with the key of each value that is there, and of each that is saved or
+// deleted, one after the other, until ctx ends, which is no error. It goes on through lost
 // connections, and tells what has changed in the meantime. changed may call the vault.
 func (v *Vault) Watch(ctx context.Context, changed func(key string)) error {
 	known := map[string]uint64{} // revisions by key
@@ -278,7 +283,8 @@ func aead(secret [32]byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// encrypt gives what is stored. Nonces are random: with 96 bits, and so few values under one secret, none comes twice.
+// encrypt gives what is stored. Nonces are random: with 96 bits, and so few values under one
+// secret, none comes twice.
 func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
 	gcm, err := aead(v.Secrets[0])
 	if err != nil {

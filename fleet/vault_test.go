@@ -207,7 +207,8 @@ func (w *watched) has(key string, times int) func() bool {
 	}
 }
 
-// A watch goes on through a restart of the control node, and tells what has changed meanwhile, and no more.
+// A watch goes on through a restart of the control node, and tells what has changed meanwhile, and
+// no more.
 func TestVaultWatch(t *testing.T) {
 	dir := t.TempDir()
 	nodes := startControl(t, dir, 1)
@@ -360,7 +361,8 @@ func TestVaultPermissions(t *testing.T) {
 	}
 }
 
-// Values of the secret of before are read, and encrypted with the new one before the old one is given up.
+// Values of the secret of before are read, and encrypted with the new one before the old one is
+// given up.
 func TestVaultReseal(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := dial(t, nodes, "hel1", RoleEdge)

@@ -137,8 +137,8 @@ func (s *snapshot) edgeOf(edgeName string) (*Zone, *edge, error) {
 	return zone, at.edge, nil
 }
 
-// explainRanked explains the nodes that may be in an answer, in their order for a place, and then those
-// that their state keeps out of it.
+// explainRanked explains the nodes that may be in an answer, in their order for a place, and then
+// those that their state keeps out of it.
 func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 	options := make([]option, len(e.nodes))
 	for i, node := range e.nodes {

@@ -45,9 +45,9 @@ const (
 	unfit
 )
 
-// isSilent reports whether others are to be asked rather than a server that answers nothing. One that
-// relays may wait for the origin, which would be as slow for the others; its connections are asked
-// whether it is there.
+// isSilent reports whether others are to be asked rather than a server that answers nothing. One
+// that relays may wait for the origin, which would be as slow for the others; its connections are
+// asked whether it is there.
 func (p *Pool) isSilent(b *backend, now time.Time) bool {
 	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
@@ -56,8 +56,8 @@ func (p *Pool) isSilent(b *backend, now time.Time) bool {
 // it had kept waiting.
 const leftTime = 5 * time.Second
 
-// Answers reports whether there is a server that takes connections and does not keep those waiting who
-// asked it.
+// Answers reports whether there is a server that takes connections and does not keep those waiting
+// who asked it.
 func (p *Pool) Answers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

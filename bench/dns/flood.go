@@ -13,8 +13,10 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// Flood is the load that dnsperf cannot make: it takes two system calls a query, so that a server waits for it half of the time. What runs here keeps nearly as
-// many queries in the server's socket as that takes without dropping, so that the server is always busy, and its queries per second are what it can do.
+// Flood is the load that dnsperf cannot make: it takes two system calls a query, so that a server
+// waits for it half of the time. What runs here keeps nearly as many queries in the server's socket
+// as that takes without dropping, so that the server is always busy, and its queries per second are
+// what it can do.
 const (
 	floodSockets = 16
 	floodBatch   = 8 // queries that a socket has outstanding: 128 in all, about half of what the socket of a server takes
@@ -22,7 +24,8 @@ const (
 
 type floodResult struct{ Answers, Lost int }
 
-// flood asks the server at addr for so long, and writes a floodResult. It is run as a process of its own, on a core of its own.
+// flood asks the server at addr for so long, and writes a floodResult. It is run as a process of
+// its own, on a core of its own.
 func flood(addr, file string, length time.Duration, out io.Writer) error {
 	queries, err := readQueries(file)
 	if err != nil {
@@ -93,7 +96,8 @@ func newClient(addr string) (*client, error) {
 	return c, nil
 }
 
-// send sends a batch of queries, all of one id, by which answers to an earlier batch that came late are told.
+// send sends a batch of queries, all of one id, by which answers to an earlier batch that came late
+// are told.
 func (c *client) send(queries [][]byte, next *int) error {
 	c.id++
 	for i := range c.out {

@@ -1,9 +1,11 @@
-// Command dns measures kaiku's name server beside gdnsd and Knot DNS: the same edge names, answered by the network of the
-// client (EDNS Client Subnet), for 1,000 networks.
+// Command dns measures kaiku's name server beside gdnsd and Knot DNS: the same edge names, answered
+// by the network of the client (EDNS Client Subnet), for 1,000 networks.
 //
-// Each server runs with one thread on core 0 and dnsperf on core 1, over loopback, one after the other for several rounds. What counts is the CPU
-// time of the server's process, as the kernel has it (user and system), over the answers that dnsperf got: dnsperf is often what limits the queries per second,
-// and a server that waits then has not been measured by them. All is written to a directory that is removed; nothing is installed.
+// Each server runs with one thread on core 0 and dnsperf on core 1, over loopback, one after the
+// other for several rounds. What counts is the CPU time of the server's process, as the kernel has
+// it (user and system), over the answers that dnsperf got: dnsperf is often what limits the queries
+// per second, and a server that waits then has not been measured by them. All is written to a
+// directory that is removed; nothing is installed.
 package main
 
 import (

@@ -29,9 +29,11 @@ type server struct {
 	name    string
 	threads int
 	version func() string
-	// prepare writes the configuration to dir and gives the command, whose first process is the server.
+	// prepare writes the configuration to dir and gives the command, whose first process is the
+	// server.
 	prepare func(w *world, dir, host, port string) ([]string, error)
-	// With one core for the server the load has the other; else both share both, as there may be no third.
+	// With one core for the server the load has the other; else both share both, as there may be no
+	// third.
 	shared bool
 }
 
@@ -189,8 +191,8 @@ var (
 	noError   = regexp.MustCompile(`Response codes:\s+NOERROR (\d+) `)
 )
 
-// dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the server takes without dropping (net.core.rmem_default,
-// 208 KiB, has room for some 270).
+// dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the
+// server takes without dropping (net.core.rmem_default, 208 KiB, has room for some 270).
 func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
 	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d", w.queries,
 		"-c", "32", "-T", "1", "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()

@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// world is what all servers are told: names, sites that they are answered with, and networks of clients.
+// world is what all servers are told: names, sites that they are answered with, and networks of
+// clients.
 type world struct {
 	dir     string
 	queries string // a file for dnsperf
@@ -66,8 +67,8 @@ func newWorld(dir string) (*world, error) {
 
 func (w *world) close() { _ = w.health.Close() }
 
-// queries makes each name's A and AAAA for each network, in random order that is the same each time, as dnsperf -B reads them: each after its
-// length, the id left for dnsperf to fill.
+// queries makes each name's A and AAAA for each network, in random order that is the same each
+// time, as dnsperf -B reads them: each after its length, the id left for dnsperf to fill.
 func queries() []byte {
 	var all [][]byte
 	for n := range networks {
@@ -124,7 +125,8 @@ func (w *world) kaikuConfig(dir string) error {
 	return write(dir, map[string]string{"fleet.yaml": b.String(), "zone": staticZone})
 }
 
-// gdnsdConfig writes a configuration whose geoip plugin has a table of networks, no database and no probes.
+// gdnsdConfig writes a configuration whose geoip plugin has a table of networks, no database and no
+// probes.
 func (w *world) gdnsdConfig(dir, listen string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "options => { listen => \"%s\", udp_threads => 1, tcp_threads => 1, edns_client_subnet => true, run_dir => \"%s/run\", state_dir => \"%s/state\" }\n", listen, dir, dir)

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// setup is how much the peers of a case are given. Cases of one setup that follow each other share the peers.
+// setup is how much the peers of a case are given. Cases of one setup that follow each other share
+// the peers.
 type setup struct {
 	Memory int // MiB, of a RAM tier where there is one of its own
 	Disk   int // MiB

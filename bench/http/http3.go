@@ -14,10 +14,12 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// loadHTTP3 loads a peer over HTTP/3: connections, each with as many requests under way as there are streams. The length and the status of each response are looked at, and
-// all bytes of the first on each stream.
+// loadHTTP3 loads a peer over HTTP/3: connections, each with as many requests under way as there
+// are streams. The length and the status of each response are looked at, and all bytes of the first
+// on each stream.
 func (b *bench) loadHTTP3(ctx context.Context, i *instance, c testCase) (o outcome, err error) {
-	// One socket and one transport for all, as a process has them; connections are told by their id.
+	// One socket and one transport for all, as a process has them; connections are told by their
+	// id.
 	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return o, err

@@ -13,7 +13,8 @@ import (
 // settle is how long a peer has until its memory is looked at.
 const settle = 2 * time.Second
 
-// measureIdle opens connections, asks for one object on each, keeps them, and looks at what the peer's memory has grown by.
+// measureIdle opens connections, asks for one object on each, keeps them, and looks at what the
+// peer's memory has grown by.
 func (b *bench) measureIdle(ctx context.Context, i *instance, c testCase) (m sample, err error) {
 	time.Sleep(settle)
 	before := i.process.RSS()

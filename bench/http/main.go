@@ -1,10 +1,13 @@
-// Command http measures Kaiku's edge beside other caches in front of one same origin: nginx, Varnish and Apache Traffic Server, and Caddy, which serves files as
-// its core has no cache.
+// Command http measures Kaiku's edge beside other caches in front of one same origin: nginx,
+// Varnish and Apache Traffic Server, and Caddy, which serves files as its core has no cache.
 //
-// Each peer runs on core 0; this program, with the origin and the load, on core 1; over loopback. The peers of a case run all at once, and are loaded one after the other, for
-// several rounds. What counts is the CPU time of a peer's processes, as the kernel has it (user and system), over the requests that were answered: the load is often what
-// limits the requests per second. Before and after each round some objects are compared byte by byte; the origin counts what it is asked, which for hits has to be nothing.
-// Nothing is installed, and all is written to a directory that is removed.
+// Each peer runs on core 0; this program, with the origin and the load, on core 1; over loopback.
+// The peers of a case run all at once, and are loaded one after the other, for several rounds. What
+// counts is the CPU time of a peer's processes, as the kernel has it (user and system), over the
+// requests that were answered: the load is often what limits the requests per second. Before and
+// after each round some objects are compared byte by byte; the origin counts what it is asked,
+// which for hits has to be nothing. Nothing is installed, and all is written to a directory that is
+// removed.
 package main
 
 import (
@@ -118,7 +121,8 @@ func repin() error {
 		return err
 	}
 	limit.Cur = limit.Max
-	// A limit that a program sets itself is its children's too, which that of the Go runtime is not.
+	// A limit that a program sets itself is its children's too, which that of the Go runtime is
+	// not.
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < idleConns*5/4 {
 		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4, limit.Cur, err)
 	}

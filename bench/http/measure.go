@@ -73,7 +73,8 @@ func (b *bench) load(ctx context.Context, i *instance, c testCase) (outcome, err
 	return b.wrk(ctx, i, c)
 }
 
-// warm has the peer store the set, and hits it until it is where hot objects are. Then it compares some.
+// warm has the peer store the set, and hits it until it is where hot objects are. Then it compares
+// some.
 func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	// What comes over TLS are objects of their own: most peers have the scheme in the key.
 	set := fmt.Sprintf("%v: %d of %d", c.Proto == "http1", c.Count, c.Size)

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// origin is what all peers fetch from: /SIZE/N is object N of that size, whose bytes are the same in each run. It counts what it is asked.
+// origin is what all peers fetch from: /SIZE/N is object N of that size, whose bytes are the same
+// in each run. It counts what it is asked.
 type origin struct {
 	addr   string
 	server http.Server

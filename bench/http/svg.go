@@ -18,7 +18,8 @@ const chartStyle = `text{font:12px system-ui,sans-serif;fill:#333}.t{font-weight
 .b{fill:#a9b4c2}.k{fill:#1769aa}.w{stroke:#333;stroke-width:1}.p{fill:#fff}
 @media(prefers-color-scheme:dark){text{fill:#ddd}.d{fill:#999}.b{fill:#566374}.k{fill:#4da3e0}.w{stroke:#ddd}.p{fill:#16191d}}`
 
-// chart draws a panel for each case, two in a row, with a bar for each peer: CPU time a request, the median of the rounds, and a line from the least to the greatest.
+// chart draws a panel for each case, two in a row, with a bar for each peer: CPU time a request,
+// the median of the rounds, and a line from the least to the greatest.
 func chart(r report) []byte {
 	var body bytes.Buffer
 	y := 58

@@ -153,7 +153,8 @@ func (a *agent) visit(ctx context.Context, v visit) (t timing) {
 // connsH1 are the connections that browsers have to a server with HTTP/1.1.
 const connsH1 = 6
 
-// rest asks for what a page embeds: over one connection all at once, or with HTTP/1.1 over six, the first one among them.
+// rest asks for what a page embeds: over one connection all at once, or with HTTP/1.1 over six, the
+// first one among them.
 func (a *agent) rest(ctx context.Context, v visit, s session, addr string) error {
 	paths := v.Paths[1:]
 	todo := make(chan string, len(paths))

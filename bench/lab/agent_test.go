@@ -20,7 +20,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// startSite serves over h1, h2 and h3 on one port of 127.0.0.1, and returns an agent that trusts it.
+// startSite serves over h1, h2 and h3 on one port of 127.0.0.1, and returns an agent that trusts
+// it.
 func startSite(t *testing.T, h http.Handler) *agent {
 	t.Helper()
 	dir := t.TempDir()

@@ -29,7 +29,8 @@ func (l *lab) machine(host string) string { return filepath.Join(l.dir, "machine
 
 func (l *lab) machineLog(host string) string { return filepath.Join(l.dir, host+".machine.log") }
 
-// deployHosts are the hosts that are deployed to. The short version leaves all others with what they run: eight machines, one after the other, take three minutes.
+// deployHosts are the hosts that are deployed to. The short version leaves all others with what
+// they run: eight machines, one after the other, take three minutes.
 func (l *lab) deployHosts() []string {
 	if l.short {
 		return []string{"hel1"}
@@ -37,7 +38,8 @@ func (l *lab) deployHosts() []string {
 	return fleetHosts()
 }
 
-// deploys has `kaiku deploy` bring the fleet to machines that have nothing, and then another version, while visitors come. What they ran for other parts is gone then.
+// deploys has `kaiku deploy` bring the fleet to machines that have nothing, and then another
+// version, while visitors come. What they ran for other parts is gone then.
 func (l *lab) deploys(ctx context.Context, r *report) error {
 	fleet, err := fleetFile("", l.ttl, l.maxDisconnected)
 	if err != nil {
@@ -131,7 +133,8 @@ func (l *lab) booted(ctx context.Context, host string) error {
 	}
 }
 
-// nextVersion makes another version of kaiku: versions are told apart by what is in the file, and what comes after the end of a program is nothing to it.
+// nextVersion makes another version of kaiku: versions are told apart by what is in the file, and
+// what comes after the end of a program is nothing to it.
 func (l *lab) nextVersion() (string, error) {
 	b, err := os.ReadFile(l.kaiku)
 	if err != nil {
@@ -141,7 +144,8 @@ func (l *lab) nextVersion() (string, error) {
 	return next, os.WriteFile(next, append(b, "another"...), 0o755)
 }
 
-// deploy has the operator deploy a version, and returns how long it took. What it says is in the file log.
+// deploy has the operator deploy a version, and returns how long it took. What it says is in the
+// file log.
 func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Duration, error) {
 	log = filepath.Join(l.dir, log)
 	began := time.Now()
@@ -158,7 +162,8 @@ func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Dura
 	return took, nil
 }
 
-// allDone reads what a deploy printed, a plan and a report, and fails unless that many nodes were changed.
+// allDone reads what a deploy printed, a plan and a report, and fails unless that many nodes were
+// changed.
 func allDone(out []byte, want int) error {
 	var plan, report struct {
 		Nodes []struct{ Node, Outcome string }

@@ -88,7 +88,8 @@ func (l *lab) usual() []faultLoad {
 		{name: "New York", city: "nyc", load: l.visitorsOf(hostWWW, rate/5)}, {name: "Singapore", city: "sin", load: l.visitorsOf(hostWWW, rate/5)}}
 }
 
-// edgeGone are the visitors for when the edge in Helsinki is gone: its clients are to be elsewhere once the name's TTL is over and 10 s, and those who retry see nothing.
+// edgeGone are the visitors for when the edge in Helsinki is gone: its clients are to be elsewhere
+// once the name's TTL is over and 10 s, and those who retry see nothing.
 func (l *lab) edgeGone() []faultLoad {
 	all := l.usual()
 	all[0].within = l.ttl + 10*time.Second
@@ -217,7 +218,8 @@ func (l *lab) warm(ctx context.Context) error {
 	return err
 }
 
-// try has visitors come, has the fault happen, and mends it. What they saw is returned with an error that comes after it.
+// try has visitors come, has the fault happen, and mends it. What they saw is returned with an
+// error that comes after it.
 func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 	l.say("%s", f.title)
 	if f.name == "no-ecs" {

@@ -57,7 +57,8 @@ func (l *lab) next() int {
 	return l.fresh
 }
 
-// feel measures what users feel: all cities, sizes and protocols, the three cities at the same time but for what fills lines.
+// feel measures what users feel: all cities, sizes and protocols, the three cities at the same time
+// but for what fills lines.
 func (l *lab) feel(ctx context.Context, r *report) error {
 	rounds := 7
 	if l.short {
@@ -160,7 +161,8 @@ func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n 
 	return t, nil
 }
 
-// coldNames measures a hit, and a visit to the origin, with the name in the resolver's cache and without.
+// coldNames measures a hit, and a visit to the origin, with the name in the resolver's cache and
+// without.
 func (l *lab) coldNames(ctx context.Context, r *report) error {
 	rounds := 4
 	if l.short {

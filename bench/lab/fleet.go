@@ -37,8 +37,8 @@ func cities() []city {
 	return []city{{"hel", world.Helsinki, "hel1"}, {"nyc", world.NewYork, "nyc1"}, {"sin", world.Singapore, "sin1"}}
 }
 
-// hosts are all machines. Where name servers and control nodes are is what `kaiku init` makes of three machines, but that each is a machine of its own here, so that it
-// can fail by itself.
+// hosts are all machines. Where name servers and control nodes are is what `kaiku init` makes of
+// three machines, but that each is a machine of its own here, so that it can fail by itself.
 func hosts() []world.Host {
 	// A client's line is what many homes have; a server's what rented machines have.
 	home, server := world.Line{Up: 50e6, Down: 200e6}, world.Line{Up: 1e9, Down: 1e9}
@@ -75,7 +75,8 @@ func address(name string) string {
 // fleetHosts are those that kaiku runs on, control nodes first.
 func fleetHosts() []string { return []string{"c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2"} }
 
-// fleetFile is the fleet file. Nodes have their data in folders of dir, or where it is by default if that is empty.
+// fleetFile is the fleet file. Nodes have their data in folders of dir, or where it is by default
+// if that is empty.
 func fleetFile(dir string, ttl, maxDisconnected time.Duration) (string, error) {
 	var b strings.Builder
 	data := func(role, node string) string {
@@ -191,7 +192,8 @@ http {
 `, dir, hostCloses)
 }
 
-// resolver is the command line of a caching resolver. With subnets it tells name servers whose question it is.
+// resolver is the command line of a caching resolver. With subnets it tells name servers whose
+// question it is.
 func resolver(dir, addr string, subnets bool) []string {
 	args := []string{"pdns_recursor", "--config-dir=" + dir, "--socket-dir=" + dir, "--daemon=no", "--disable-syslog", "--write-pid=no", "--threads=1", "--local-address=" + addr,
 		"--allow-from=198.18.0.0/15", "--dont-query=", "--dnssec=off", "--security-poll-suffix=", "--loglevel=3",

@@ -4,7 +4,8 @@ package main
 
 import "time"
 
-// What the lab has its clients do, as JSON lines on their standard input; each is answered by one line on standard output.
+// What the lab has its clients do, as JSON lines on their standard input; each is answered by one
+// line on standard output.
 
 // job is one of these.
 type job struct {
@@ -23,7 +24,8 @@ type reply struct {
 	Result any    `json:",omitempty"`
 }
 
-// visit is a look-up, a new connection, and one object, or a page: the first path, and when that is there, all others.
+// visit is a look-up, a new connection, and one object, or a page: the first path, and when that is
+// there, all others.
 type visit struct {
 	Proto string // h1, h2 or h3
 	Host  string
@@ -43,8 +45,9 @@ type timing struct {
 	Err     string  `json:"err,omitempty"`
 }
 
-// load is visitors that come at a constant rate until it is stopped, whatever happens to those before them. Each looks the name up (in a cache that honours its TTL), makes a
-// connection and asks for one object.
+// load is visitors that come at a constant rate until it is stopped, whatever happens to those
+// before them. Each looks the name up (in a cache that honours its TTL), makes a connection and
+// asks for one object.
 type load struct {
 	Proto string
 	Host  string
@@ -69,7 +72,8 @@ type sample struct {
 // pageLimit is how long a visitor waits before the page has failed.
 const pageLimit = 5 * time.Second
 
-// poll asks one edge for one object again and again, over a connection that stays, and reads which version it is given.
+// poll asks one edge for one object again and again, over a connection that stays, and reads which
+// version it is given.
 type poll struct {
 	Host, Path, Addr string
 	Every            time.Duration

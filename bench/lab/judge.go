@@ -68,7 +68,8 @@ func (r *report) judgeReturn(back returned) {
 	r.judge(back.Old == 0 && back.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", back.Old, back.Last.Round(time.Millisecond), back.Errors)
 }
 
-// judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one of all others.
+// judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one
+// of all others.
 func (r *report) judgeFault(f faultResult) {
 	others, failed, all := "", 0, 0
 	for _, got := range f.Loads {

@@ -41,7 +41,8 @@ func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(l.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// build makes the world, with all but the fleet running in it. The lab is to be closed after an error too, unless it is nil.
+// build makes the world, with all but the fleet running in it. The lab is to be closed after an
+// error too, unless it is nil.
 func build(ctx context.Context, o options) (l *lab, err error) {
 	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{}, running: map[string]*world.Process{}}
 	if o.short {

@@ -1,11 +1,14 @@
 //go:build linux
 
-// Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small internet on this machine (see bench/world), with a fleet of real
-// kaiku processes, nginx as the origin and a caching resolver from PowerDNS beside each client, and measures what users feel, what they notice when parts of it
-// fail, how long a purge takes to be true everywhere, what they notice of a rolling deploy, and whether the promise of purges holds (see bench/promise).
+// Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small
+// internet on this machine (see bench/world), with a fleet of real kaiku processes, nginx as the
+// origin and a caching resolver from PowerDNS beside each client, and measures what users feel,
+// what they notice when parts of it fail, how long a purge takes to be true everywhere, what they
+// notice of a rolling deploy, and whether the promise of purges holds (see bench/promise).
 //
-// It needs root, and is all within namespaces and a directory that it makes and removes. Clients are this program too, run inside their namespaces, and so is process 1
-// of the machines that are deployed to.
+// It needs root, and is all within namespaces and a directory that it makes and removes. Clients
+// are this program too, run inside their namespaces, and so is process 1 of the machines that are
+// deployed to.
 package main
 
 import (

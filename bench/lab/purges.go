@@ -15,15 +15,18 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// purgeResult is how long purges took: from the moment that the one who purges has the answer, to the last response, at any edge, that was of before.
+// purgeResult is how long purges took: from the moment that the one who purges has the answer, to
+// the last response, at any edge, that was of before.
 type purgeResult struct {
 	Every time.Duration `json:"every"` // how often each edge was asked
-	// Last are, for each purge, how long the old version was still seen in any city, in milliseconds; at most 0 if it was gone before the answer.
+	// Last are, for each purge, how long the old version was still seen in any city, in
+	// milliseconds; at most 0 if it was gone before the answer.
 	Last []float64 `json:"last"`
 	Ack  []float64 `json:"ack"` // how long the answer took
 	// At are the same for each edge by itself.
 	At map[string][]float64 `json:"at"`
-	// Via tells which control node each edge is connected to, and From which edge each purge was sent to.
+	// Via tells which control node each edge is connected to, and From which edge each purge was
+	// sent to.
 	Via  map[string]string `json:"via"`
 	From []string          `json:"from"`
 	// LongestWay is the longest one-way delay between two machines of the fleet.
@@ -168,7 +171,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// via tells which control node each edge is connected to, from the kernel's table of the edge's connections.
+// via tells which control node each edge is connected to, from the kernel's table of the edge's
+// connections.
 func (l *lab) via() (map[string]string, error) {
 	out, known := map[string]string{}, names()
 	for _, c := range cities() {
@@ -177,7 +181,8 @@ func (l *lab) via() (map[string]string, error) {
 			return nil, err
 		}
 		for line := range strings.Lines(string(b)) {
-			// The third field is the other end, its address in the order of the machine's bytes, and the fourth the state (proc(5)).
+			// The third field is the other end, its address in the order of the machine's bytes,
+			// and the fourth the state (proc(5)).
 			f := strings.Fields(line)
 			if len(f) > 3 && f[3] == "01" && strings.HasSuffix(f[2], ":107E") { // established, to port 4222
 				var a uint32
@@ -196,7 +201,8 @@ func (l *lab) via() (map[string]string, error) {
 // objects are those that are purged while an edge is cut off.
 const objects = 1000
 
-// cutOff cuts the edge in Singapore off, purges what it has, and looks at what it serves once it is back.
+// cutOff cuts the edge in Singapore off, purges what it has, and looks at what it serves once it is
+// back.
 func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error {
 	l.say("purges while sin1 is cut off for %v", length)
 	generation := l.next() * 2

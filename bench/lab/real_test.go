@@ -51,7 +51,8 @@ func testOptions(t *testing.T) options {
 	return options{kaiku: bin, parts: []string{partFeel, partFaults, partPurge, partDeploy}, short: true, self: self, client: []string{self, "client"}, log: t.Output()}
 }
 
-// TestRealLab is the short version of `make lab`. What is measured in time is only told, as the machine that tests run on has other things to do: what clients must never see fails it.
+// TestRealLab is the short version of `make lab`. What is measured in time is only told, as the
+// machine that tests run on has other things to do: what clients must never see fails it.
 func TestRealLab(t *testing.T) {
 	r, err := measure(t.Context(), testOptions(t))
 	if r != nil {
@@ -72,7 +73,8 @@ func TestRealLab(t *testing.T) {
 	}
 }
 
-// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does: while the fleet comes together, and in a deploy.
+// TestRealLabEndsEarly ends the lab in the middle, as Ctrl-C does: while the fleet comes together,
+// and in a deploy.
 func TestRealLabEndsEarly(t *testing.T) {
 	for name, change := range map[string]func(*options){
 		"fleet":  func(*options) {},

@@ -75,7 +75,8 @@ func medianOf(all []timing, of func(timing) float64) float64 {
 	return quantile(values, 0.5)
 }
 
-// quantile is the value that the part q of all is not above, 0 to 1; the lower of two in the middle. It is 0 of none.
+// quantile is the value that the part q of all is not above, 0 to 1; the lower of two in the
+// middle. It is 0 of none.
 func quantile(all []float64, q float64) float64 {
 	if len(all) == 0 {
 		return 0
@@ -133,8 +134,9 @@ func (r *report) judgeFeel() {
 	}
 }
 
-// judgePage holds a page of an origin that closes each connection to the goal, which over HTTP/1.1 is the time of
-// going to that origin. kept is its time over that of going to an origin that keeps connections.
+// judgePage holds a page of an origin that closes each connection to the goal, which over HTTP/1.1
+// is the time of going to that origin. kept is its time over that of going to an origin that keeps
+// connections.
 func (r *report) judgePage(city, proto string, kept float64) {
 	goal := fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to ", pageObjects, proto)
 	warm := r.ratio(city, "page", proto, wayWarm, lastOf)

@@ -59,7 +59,8 @@ func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, e
 	return &sessionTCP{conn: conn, connect: connect, major: map[string]int{"h1": 1, "h2": 2}[proto]}, nil
 }
 
-// dialFirst tries the addresses in their order, the next one when one has failed or has been silent for a quarter of a second (RFC 8305), and gives the first session.
+// dialFirst tries the addresses in their order, the next one when one has failed or has been silent
+// for a quarter of a second (RFC 8305), and gives the first session.
 func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, host string) (session, string, error) {
 	type result struct {
 		s    session

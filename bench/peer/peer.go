@@ -1,5 +1,6 @@
-// Package peer runs the programs that a benchmark compares, each on cores of its own, and tells what they spend: the CPU time and the memory that the kernel
-// counts for a process and all that it started.
+// Package peer runs the programs that a benchmark compares, each on cores of its own, and tells
+// what they spend: the CPU time and the memory that the kernel counts for a process and all that it
+// started.
 package peer
 
 import (
@@ -25,7 +26,8 @@ type Process struct {
 	ended chan struct{}
 }
 
-// Start runs a program on some of the cores, as taskset takes them, with more environment than ours. It is ended when ctx is.
+// Start runs a program on some of the cores, as taskset takes them, with more environment than
+// ours. It is ended when ctx is.
 func Start(ctx context.Context, cores string, env []string, args ...string) (*Process, error) {
 	// taskset replaces itself by the program, so that the process is the program's.
 	p := &Process{cmd: exec.CommandContext(ctx, "taskset", append([]string{"-c", cores}, args...)...)}
@@ -62,7 +64,8 @@ func (p *Process) Stop() string {
 	return p.log.String()
 }
 
-// CPU is what the process and its descendants that live have spent, in user and in system mode (proc(5), /proc/pid/stat, fields 14 and 15), in steps of 10 ms.
+// CPU is what the process and its descendants that live have spent, in user and in system mode
+// (proc(5), /proc/pid/stat, fields 14 and 15), in steps of 10 ms.
 func (p *Process) CPU() (total time.Duration, err error) {
 	for _, pid := range tree(p.Pid()) {
 		t, err := cpuTime(pid)
@@ -87,7 +90,8 @@ func cpuTime(pid int) (time.Duration, error) {
 
 var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
 
-// RSS is the resident memory of the process and its descendants in bytes. What they share counts for each.
+// RSS is the resident memory of the process and its descendants in bytes. What they share counts
+// for each.
 func (p *Process) RSS() (total int64) {
 	for _, pid := range tree(p.Pid()) {
 		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

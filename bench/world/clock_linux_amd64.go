@@ -16,8 +16,9 @@ import (
 // errClockBusy tells that the process can't be changed just now.
 var errClockBusy = errors.New("the process is reading its clock")
 
-// clockCode replaces the function by which the process reads clocks without the kernel's help, clock_gettime of the vDSO: it asks the kernel, and adds to the wall
-// clock (and to no other) the eight bytes after it, in seconds.
+// clockCode replaces the function by which the process reads clocks without the kernel's help,
+// clock_gettime of the vDSO: it asks the kernel, and adds to the wall clock (and to no other) the
+// eight bytes after it, in seconds.
 func clockCode() []byte {
 	return []byte{
 		0xb8, 0xe4, 0, 0, 0, // mov eax, 228 (clock_gettime; edi is the clock, rsi the result)
@@ -32,8 +33,10 @@ func clockCode() []byte {
 	}
 }
 
-// StepClock sets the wall clock of a process that far from this machine's, in whole seconds, as if somebody set the clock of the machine that it is on. Namespaces
-// have no wall clock of their own, so that the process's own view is changed: it is for programs that read clocks through the vDSO, as those in Go do.
+// StepClock sets the wall clock of a process that far from this machine's, in whole seconds, as if
+// somebody set the clock of the machine that it is on. Namespaces have no wall clock of their own,
+// so that the process's own view is changed: it is for programs that read clocks through the vDSO,
+// as those in Go do.
 func (p *Process) StepClock(by time.Duration) error {
 	for range 100 {
 		err := p.stepClock(by)
@@ -112,7 +115,8 @@ func clockFunction(image []byte) (at, size int64, err error) {
 	return 0, 0, errors.New("the vDSO has no clock_gettime")
 }
 
-// anyThreadIn waits until all threads of a process stand, and tells whether one stands between two addresses (proc(5), /proc/pid/task/tid/syscall).
+// anyThreadIn waits until all threads of a process stand, and tells whether one stands between two
+// addresses (proc(5), /proc/pid/task/tid/syscall).
 func anyThreadIn(pid int, from, to int64) (bool, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
 	if err != nil {

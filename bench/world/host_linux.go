@@ -26,7 +26,8 @@ type Host struct {
 	Home bool
 }
 
-// World is hosts and the router between them. All that it makes is in network namespaces of its own, whose names begin with prefix and the id of this process.
+// World is hosts and the router between them. All that it makes is in network namespaces of its
+// own, whose names begin with prefix and the id of this process.
 type World struct {
 	*Router
 	// Congestion is the congestion control of all hosts' TCP.
@@ -55,7 +56,8 @@ func New(seed uint64) (*World, error) {
 	return &World{Router: newRouter(seed, newTimerfdAlarm), Congestion: "cubic", prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
 }
 
-// removeStale removes the namespaces of worlds whose process is gone. Their programs are gone too: the kernel ended them with it.
+// removeStale removes the namespaces of worlds whose process is gone. Their programs are gone too:
+// the kernel ended them with it.
 func removeStale() error {
 	names, err := filepath.Glob("/run/netns/" + prefix + "*")
 	for _, path := range names {
@@ -79,8 +81,8 @@ func ip(args ...string) error {
 
 const congestion = "/proc/sys/net/ipv4/tcp_congestion_control"
 
-// settings are those of a Linux server as it comes, whatever this machine has been tuned to; and no host remembers what its last connections were like, so that a
-// cold connection is one.
+// settings are those of a Linux server as it comes, whatever this machine has been tuned to; and no
+// host remembers what its last connections were like, so that a cold connection is one.
 func settings() map[string]string {
 	return map[string]string{
 		"net/ipv4/tcp_no_metrics_save": "1", "net/ipv4/tcp_rmem": "4096 131072 6291456",
@@ -98,7 +100,8 @@ func (w *World) Add(h Host) error {
 	}
 	w.hosts[h.Name] = h
 	err := inNamespace(name, func() error {
-		// cubic is what Linux comes with. A namespace may only have what the machine allows all users, and else keeps what the machine uses.
+		// cubic is what Linux comes with. A namespace may only have what the machine allows all
+		// users, and else keeps what the machine uses.
 		if os.WriteFile(congestion, []byte("cubic"), 0o644) != nil {
 			b, err := os.ReadFile(congestion)
 			if err != nil {
@@ -156,7 +159,8 @@ func (w *World) Add(h Host) error {
 // Dial connects from a host to an address with a port.
 func (w *World) Dial(ctx context.Context, host, network, addr string) (c net.Conn, err error) {
 	err = inNamespace(w.prefix+host, func() error {
-		// The socket is made on this thread, as an address without a name is dialled by the goroutine that asks for it; it stays of this namespace.
+		// The socket is made on this thread, as an address without a name is dialled by the
+		// goroutine that asks for it; it stays of this namespace.
 		c, err = (&net.Dialer{}).DialContext(ctx, network, addr)
 		return err
 	})

@@ -8,8 +8,9 @@ const MTU = 1500
 // headerSize is an IPv4 header without options.
 const headerSize = 20
 
-// Destination reads the destination of an IPv4 packet (RFC 791, section 3.1). It is false for what is none: IPv6, whose neighbour discovery each new device
-// tries, a packet that is cut short, or one whose length is not what it says.
+// Destination reads the destination of an IPv4 packet (RFC 791, section 3.1). It is false for what
+// is none: IPv6, whose neighbour discovery each new device tries, a packet that is cut short, or
+// one whose length is not what it says.
 func Destination(packet []byte) (netip.Addr, bool) {
 	if len(packet) < headerSize || packet[0]>>4 != 4 {
 		return netip.Addr{}, false

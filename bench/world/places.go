@@ -1,11 +1,15 @@
-// Package world is a small internet on one machine: hosts are network namespaces, each with one TUN device, and a router in this process carries the packets
-// between them, each as late as the distance between the two places makes it.
+// Package world is a small internet on one machine: hosts are network namespaces, each with one TUN
+// device, and a router in this process carries the packets between them, each as late as the
+// distance between the two places makes it.
 //
-// A packet that a host sends is read from its device, waits for the host's line if that has a rate, crosses the link to the host that has its destination
-// (delay, jitter, loss, cuts), waits for that host's line, and is written to its device. What the kernel does above that (TCP, UDP, ICMP) is the real thing. The
-// router drops what nobody has the address of, and answers nothing itself: a cut link is a black hole, as it is on a real ocean.
+// A packet that a host sends is read from its device, waits for the host's line if that has a rate,
+// crosses the link to the host that has its destination (delay, jitter, loss, cuts), waits for that
+// host's line, and is written to its device. What the kernel does above that (TCP, UDP, ICMP) is
+// the real thing. The router drops what nobody has the address of, and answers nothing itself: a
+// cut link is a black hole, as it is on a real ocean.
 //
-// The router knows no devices and no namespaces: its ports are anything that reads and writes whole packets, so that its tests need neither root nor time.
+// The router knows no devices and no namespaces: its ports are anything that reads and writes whole
+// packets, so that its tests need neither root nor time.
 package world
 
 import (
@@ -59,7 +63,8 @@ func RoundTrips() []RoundTrip {
 // InCity is a round trip between two machines in data centres of one city.
 const InCity = time.Millisecond
 
-// Access is what a round trip takes longer for somebody at home, behind a fibre or a good cable line.
+// Access is what a round trip takes longer for somebody at home, behind a fibre or a good cable
+// line.
 const Access = 3 * time.Millisecond
 
 // Between gives the round trip between two places.

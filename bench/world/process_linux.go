@@ -21,7 +21,8 @@ type Process struct {
 	state  *os.ProcessState // once it has ended
 }
 
-// Start runs a program on a host; what it prints is added to the file log. It is ended with the world, and by the kernel if this process is killed.
+// Start runs a program on a host; what it prints is added to the file log. It is ended with the
+// world, and by the kernel if this process is killed.
 func (w *World) Start(host, log string, args ...string) (*Process, error) {
 	return w.start(host, log, false, args)
 }
@@ -31,7 +32,8 @@ func (w *World) Talk(host, log string, args ...string) (*Process, error) {
 	return w.start(host, log, true, args)
 }
 
-// Run runs a program on a host to its end, and returns what it wrote to standard output; the rest is added to the file log. When ctx ends, the program is killed.
+// Run runs a program on a host to its end, and returns what it wrote to standard output; the rest
+// is added to the file log. When ctx ends, the program is killed.
 func (w *World) Run(ctx context.Context, host, log string, args ...string) ([]byte, error) {
 	p, err := w.start(host, log, true, args)
 	if err != nil {
@@ -95,7 +97,8 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Signal sends a signal. It fails if the program has ended.
 func (p *Process) Signal(signal syscall.Signal) error { return p.cmd.Process.Signal(signal) }
 
-// Stop sends a signal, waits for the end, and kills the program if it has not ended by then. It may be called again.
+// Stop sends a signal, waits for the end, and kills the program if it has not ended by then. It may
+// be called again.
 func (p *Process) Stop(signal syscall.Signal, limit time.Duration) {
 	_ = p.cmd.Process.Signal(signal) // it may have ended
 	if p.Stdin != nil {

@@ -38,7 +38,8 @@ func (h *packets) Pop() any {
 	return p
 }
 
-// maxQueue bounds the packets that are on their way to one host: the bytes that a gigabit a second has on its way around half of the world, and again as many.
+// maxQueue bounds the packets that are on their way to one host: the bytes that a gigabit a second
+// has on its way around half of the world, and again as many.
 const maxQueue = 32 << 10
 
 // queue holds the packets for a host until their time has come.
@@ -66,7 +67,8 @@ func (q *queue) push(p *packet) bool {
 	return true
 }
 
-// due takes the packets whose time has come, and sets the alarm for the next. What it returns is valid until it is called again.
+// due takes the packets whose time has come, and sets the alarm for the next. What it returns is
+// valid until it is called again.
 func (q *queue) due(now time.Time, into []*packet) []*packet {
 	q.mu.Lock()
 	defer q.mu.Unlock()

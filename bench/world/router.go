@@ -67,7 +67,8 @@ func newRouter(seed uint64, newAlarm func() (alarm, error)) *Router {
 	return &Router{newAlarm: newAlarm, random: rand.New(rand.NewPCG(seed, 1)), byAddr: map[netip.Addr]*port{}, byName: map[string]*port{}, links: map[[2]*port]*link{}}
 }
 
-// attach adds a host, whose packets are read and written one at a time. The router closes it at the end.
+// attach adds a host, whose packets are read and written one at a time. The router closes it at the
+// end.
 func (r *Router) attach(name string, addr netip.Addr, line Line, packets io.ReadWriteCloser) error {
 	if line.Queue == 0 {
 		line.Queue = 100 * time.Millisecond
@@ -198,7 +199,8 @@ func (r *Router) forward(from *port, data []byte, now time.Time) {
 	}
 }
 
-// pass sends bytes over a line that is free at a time, and returns when the last bit is through; false if it would have to wait too long.
+// pass sends bytes over a line that is free at a time, and returns when the last bit is through;
+// false if it would have to wait too long.
 func pass(free *time.Time, rate float64, limit time.Duration, bytes int, now time.Time) (time.Time, bool) {
 	if rate == 0 {
 		return now, true
@@ -236,7 +238,8 @@ func (r *Router) deliver(p *port) {
 	}
 }
 
-// arrive has a packet wait for its host's line. It is done in the order of arrival, which forward does not know.
+// arrive has a packet wait for its host's line. It is done in the order of arrival, which forward
+// does not know.
 func (r *Router) arrive(p *port, a *packet) {
 	r.mu.Lock()
 	at, fits := pass(&p.down, p.line.Down, p.line.Queue, len(a.data), a.at)

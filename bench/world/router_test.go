@@ -117,7 +117,8 @@ func TestRouterDelays(t *testing.T) {
 	}
 }
 
-// A line of 12 kbit/s sends a packet of 1,500 bytes in a second, and drops those that would wait for longer than its queue.
+// A line of 12 kbit/s sends a packet of 1,500 bytes in a second, and drops those that would wait
+// for longer than its queue.
 func TestRouterRates(t *testing.T) {
 	for name, lines := range map[string][]Line{
 		"up": {{Up: 12_000, Queue: 3 * time.Second}, {}}, "down": {{}, {Down: 12_000, Queue: 3 * time.Second}},
@@ -222,7 +223,8 @@ func TestPlaces(t *testing.T) {
 			if a == b {
 				continue
 			}
-			// No cable lies on the great circle; the longest detours of public figures are some 2.6 times that.
+			// No cable lies on the great circle; the longest detours of public figures are some 2.6
+			// times that.
 			if least := fastest(where[a], where[b]); rtt < least || rtt > 26*least/10 {
 				t.Errorf("%s–%s: %v, and light in fibre takes %v", a, b, rtt, least)
 			}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timerfdAlarm is an alarm of the kernel. It is late by some ten microseconds, where a timer of the Go runtime may be by a millisecond: as long as a round
-// trip within a city.
+// timerfdAlarm is an alarm of the kernel. It is late by some ten microseconds, where a timer of the
+// Go runtime may be by a millisecond: as long as a round trip within a city.
 type timerfdAlarm struct{ file *os.File }
 
 func newTimerfdAlarm() (alarm, error) {
@@ -38,8 +38,9 @@ func (a *timerfdAlarm) wait() bool {
 
 func (a *timerfdAlarm) close() { _ = a.file.Close() }
 
-// inNamespace runs f on a thread that is in a network namespace, and brings the thread back: if it ended instead, the kernel would end the processes that it had
-// started, as these are bound to it (PR_SET_PDEATHSIG).
+// inNamespace runs f on a thread that is in a network namespace, and brings the thread back: if it
+// ended instead, the kernel would end the processes that it had started, as these are bound to it
+// (PR_SET_PDEATHSIG).
 func inNamespace(name string, f func() error) error {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -66,7 +67,8 @@ func inNamespace(name string, f func() error) error {
 	return err
 }
 
-// openTUN makes a TUN device in a namespace. Reading gives whole packets without any header before them.
+// openTUN makes a TUN device in a namespace. Reading gives whole packets without any header before
+// them.
 func openTUN(namespace, device string) (*os.File, error) {
 	var file *os.File
 	err := inNamespace(namespace, func() error {

@@ -162,7 +162,8 @@ func (a *zoneAudit) edgeTarget(z *geodns.Zone, ref geodns.Reference, nodes []str
 	return usableTarget
 }
 
-// poor tells of a host without an address. others reports whether the set has another that is of use.
+// poor tells of a host without an address. others reports whether the set has another that is of
+// use.
 func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	name := first(a.relative(z, ref.Target), ref.Target)
 	switch {

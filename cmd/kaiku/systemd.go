@@ -81,8 +81,8 @@ func (in *inherited) close() error {
 	return err
 }
 
-// sameAddress reports whether a listener is on an address as it stands in the fleet file. "", 0.0.0.0
-// and :: are all the same.
+// sameAddress reports whether a listener is on an address as it stands in the fleet file. "",
+// 0.0.0.0 and :: are all the same.
 func sameAddress(at net.Addr, addr string) bool {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok {

@@ -55,9 +55,9 @@ func splitTags(lines []string) []string {
 func (a entityTag) matchStrong(b entityTag) bool { return !a.weak && !b.weak && a.opaque == b.opaque }
 func (a entityTag) matchWeak(b entityTag) bool   { return a.opaque == b.opaque }
 
-// NotModified reports whether a conditional GET or HEAD is answered with 304 from this response (RFC
-// 9111, 4.3.2; RFC 9110, 13.2.2). Preconditions count only where the answer without them would be a
-// 200.
+// NotModified reports whether a conditional GET or HEAD is answered with 304 from this response
+// (RFC 9111, 4.3.2; RFC 9110, 13.2.2). Preconditions count only where the answer without them would
+// be a 200.
 func (s *Stored) NotModified(request http.Header) bool {
 	if s.Status != http.StatusOK {
 		return false
@@ -86,8 +86,8 @@ func (s *Stored) NotModified(request http.Header) bool {
 	return !modified.After(since)
 }
 
-// IfRange reports whether a Range field is to be heeded (RFC 9110, 13.1.5): there is no If-Range, or
-// it is the strong validator of this response.
+// IfRange reports whether a Range field is to be heeded (RFC 9110, 13.1.5): there is no If-Range,
+// or it is the strong validator of this response.
 func (s *Stored) IfRange(request http.Header) bool {
 	lines := request["If-Range"]
 	if len(lines) == 0 {
@@ -127,8 +127,8 @@ func RemoveConditions(request http.Header) {
 	}
 }
 
-// Confirms reports whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must be
-// the stored one; without any, the request had the stored ones, so it does. Tags are compared
+// Confirms reports whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must
+// be the stored one; without any, the request had the stored ones, so it does. Tags are compared
 // weakly, as servers that weaken the tag of a compressed 200 don't weaken that of a 304.
 func (s *Stored) Confirms(notModified http.Header) bool {
 	etag, have := notModified.Get("Etag"), s.Header.Get("Etag")
