@@ -42,7 +42,8 @@ func TestStalledBody(t *testing.T) {
 
 // The time that a reader takes is not the server's.
 func TestSlowReader(t *testing.T) {
-	const stall = 20 * time.Millisecond
+	t.Parallel()
+	const stall = 200 * time.Millisecond
 	body := strings.Repeat("0123456789abcdef", 1<<12)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 	defer s.Close()
@@ -54,7 +55,7 @@ func TestSlowReader(t *testing.T) {
 	defer resp.Body.Close()
 	var got strings.Builder
 	for range 4 {
-		pause := time.NewTimer(3 * stall) // is what is tested, and not waited for
+		pause := time.NewTimer(2 * stall) // is what is tested, and not waited for
 		<-pause.C
 		if _, err := io.CopyN(&got, resp.Body, int64(len(body)/4)); err != nil {
 			t.Fatalf("after %d bytes: %v", got.Len(), err)

@@ -145,6 +145,7 @@ func TestBackAfterThePause(t *testing.T) {
 
 // A server that answers others is slow for one page only; one that answers nothing hangs.
 func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
+	t.Parallel()
 	for _, answers := range []bool{false, true} {
 		reached := make(chan struct{}, 1)
 		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -156,7 +157,7 @@ func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 		defer s.Close()
 		other := newServer(t, "other")
 		// Nothing but the server under test is picked first.
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, other.URL))}, Retries: 1, FirstByteTimeout: 500 * time.Millisecond, Log: quiet})
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, other.URL))}, Retries: 1, FirstByteTimeout: 2 * time.Second, Log: quiet})
 		var work sync.WaitGroup
 		work.Go(func() {
 			if got, err := ask(t, p, request(t, "GET", "/slow", "")); got != "other" || err != nil {
@@ -248,9 +249,10 @@ func hole(t *testing.T) (url string, asked *atomic.Int64) {
 
 // One request finds out that a server hangs, and even it gets its answer elsewhere.
 func TestBlackHole(t *testing.T) {
+	t.Parallel()
 	u, asked := hole(t)
 	a, b := newServer(t, "a"), newServer(t, "b")
-	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, a.URL), at(t, b.URL)}, Retries: 2, FirstByteTimeout: 200 * time.Millisecond, Log: quiet})
+	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, a.URL), at(t, b.URL)}, Retries: 2, FirstByteTimeout: 2 * time.Second, Log: quiet})
 	for i := range 300 {
 		if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got != "a" && got != "b" {
 			t.Fatalf("request %d: %q, %v", i, got, err)

@@ -1,42 +1,39 @@
 package origin
 
 import (
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 )
 
 // A server whose probes are good but that fails what clients ask is ejected for longer each time it
-// comes back.
+// comes back, unless it was well for long.
 func TestFlapping(t *testing.T) {
-	flaps := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/health" {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	}))
-	defer flaps.Close()
-	other := newServer(t, "other")
-	const interval = 20 * time.Millisecond
-	p := start(t, &Pool{Servers: []Server{at(t, flaps.URL), at(t, other.URL)}, Retries: 1, SlowStart: time.Nanosecond,
-		Health: &Health{Path: "/health", Interval: interval, Timeout: time.Second}})
-	paused := func() (n uint64, pause time.Duration) {
+	t.Parallel()
+	p := still(t, &Pool{Log: quiet}, 1, 1)
+	h := Health{Interval: time.Minute}.withDefaults()
+	p.Health = &h // after Start, so that no probe is sent
+	b := p.all[0]
+	since := func() time.Time {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return p.all[0].counts.Ejections, p.all[0].paused
+		return b.since
 	}
-	want := interval
-	for round := range uint64(5) {
-		until(t, "it is ejected again", func() bool {
-			if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
-				t.Fatal(err)
-			}
-			n, _ := paused()
-			return n > round
-		})
-		if _, got := paused(); got != want {
-			t.Errorf("pause %d is %v, want %v", round+1, got, want)
+	for _, c := range []struct{ well, want time.Duration }{
+		{time.Second, time.Minute},
+		{time.Second, 2 * time.Minute},
+		{time.Second, 4 * time.Minute},
+		{time.Second, maxPause},
+		{5 * maxPause, time.Minute},
+		{time.Second, 2 * time.Minute},
+	} {
+		fail(p, b, since().Add(c.well), errAnswer, failureLimit)
+		p.probed(b, time.Now(), nil, false)
+		p.mu.Lock()
+		ejected, paused := b.ejected, b.paused
+		p.mu.Unlock()
+		if !ejected || paused != c.want {
+			t.Errorf("after %v it is ejected: %v, for %v, want %v", c.well, ejected, paused, c.want)
 		}
-		want *= 2
+		p.readmit(b)
 	}
 }

@@ -246,7 +246,7 @@ func TestTunnels(t *testing.T) {
 	}))
 	defer s.Close()
 	for _, connections := range []int{0, 4} {
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 4, MaxConnections: connections, QueueTimeout: 10 * time.Millisecond, Log: quiet})
+		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 4, MaxConnections: connections, QueueTimeout: 300 * time.Millisecond, Log: quiet})
 		upgrade := func(path string) (*http.Response, error) {
 			r := request(t, "GET", path, "")
 			r.Header.Set("Connection", "Upgrade")

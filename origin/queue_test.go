@@ -89,7 +89,7 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestLeavingTheQueue(t *testing.T) {
-	p, first := taken(t, &Pool{QueueTimeout: 20 * time.Millisecond})
+	p, first := taken(t, &Pool{QueueTimeout: 300 * time.Millisecond})
 	if _, err := ask(t, p, request(t, "GET", "/", "")); !errors.Is(err, ErrBusy) {
 		t.Errorf("after the wait: %v", err)
 	}
