@@ -1,10 +1,3 @@
-// Package fleet is what the nodes of a fleet tell each other.
-//
-// All of it stands on one secret that every node has, the fleet key. The key of a certificate
-// authority is derived from it, always the same one, so that each node can make a certificate for
-// itself that every other node can verify, and nobody has to hand certificates around. While the
-// key is being replaced, its file holds the old and the new secret: nodes use the first and accept
-// both.
 package fleet
 
 import (

@@ -1,15 +1,3 @@
-// Package origin is where misses are fetched: the servers behind a site, and the edges that stand
-// between.
-//
-// A Pool sends each request to one of its servers, by the method of its Balance among those that
-// look healthy. How a server looks is found out in two ways: by probes (Health), and by what
-// requests meet: a server that fails several in a row is ejected for a while, for longer each time.
-// A request that may be sent twice goes to another server when one fails, within a budget, so that
-// retries never add more than a fifth to what the servers have to bear. What a server has under way
-// is bounded; requests above that wait in a queue that is bounded too.
-//
-// A Route leads through tiers of edges to a Pool: first the edge of the own region that owns the
-// key, then the shield, then the origin itself.
 package origin
 
 import (
