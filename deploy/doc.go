@@ -34,4 +34,18 @@
 // at any point: a connection that is lost is made anew, and the script is run again. A deploy that
 // ended midway is no state of its own: the next one reads what is there, and /etc/kaiku/.before
 // still has what was known to work.
+//
+// # What a deploy takes for well
+//
+// A node is well when its process runs the new version with the new fleet file and does what its
+// roles ask of it, and when no site is worse through its edge than before its turn. The process
+// tells systemd which file it has taken (STATUS=, taken.go), because a reload ends before the file
+// is read.
+//
+// An edge is asked for each site as by a client. It is asked once more with a condition that only
+// an origin can evaluate (If-Unmodified-Since): that request passes all caches and all other edges,
+// which may have another configuration yet, and nothing of it is stored.
+//
+// A site that was not well before the deploy stops nothing. A site that is new and not well is
+// reported.
 package deploy
