@@ -11,7 +11,7 @@ import (
 
 // A client may wait to be told to send its body (Expect: 100-continue; RFC 9110, 10.1.1). The edge
 // passes the expectation on, and whoever reads the body tells the client: that is once the origin
-// wants it, or has not answered for a while (origin/sending.go). net/http does so at the first
+// wants it, or has not answered for a while (origin/requestbody.go). net/http does so at the first
 // Read, over HTTP/1.1 and HTTP/2; quic-go does not.
 
 const continues = "100-continue"

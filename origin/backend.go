@@ -17,32 +17,32 @@ type backend struct {
 	hash      uint64
 	weight    float64
 	transport atomic.Pointer[http.Transport]
-	names     *names // nil for an IP address
+	resolver  *resolver // nil for an IP address
 	spares    spares
-	hurried   chan struct{} // gets one when the next probe is to be soon
+	probeSoon chan struct{} // gets one when the next probe is to be soon
 
 	// How it looks. down is what probes say; ejected what requests met. refusing says that its last
 	// failure was that it took no connection, which is no matter of opinion.
 	down, ejected, refusing bool
 	// failing says that requests failed several times in a row, and none that was sent later
 	// succeeded. It does not matter for which requests the server gets.
-	failing   bool
-	failingAt time.Time
-	why       error // of the last failure
-	whyAt     time.Time
-	probes    int // in a row with another outcome than down says
-	failures  int // of requests, in a row
-	pauses    int // ejections, each of which came soon after the one before
-	pause     *time.Timer
-	paused    time.Duration // length of the last pause
-	ejectedAt time.Time
-	since     time.Time // when it came back; zero if it was never gone
+	failing         bool
+	failingAt       time.Time
+	lastErr         error // of the last failure
+	lastErrAt       time.Time
+	contraryProbes  int // in a row with another outcome than down says
+	failures        int // of requests, in a row
+	recentEjections int // ejections, each of which came soon after the one before
+	readmitTimer    *time.Timer
+	ejectedFor      time.Duration // length of the last pause
+	ejectedAt       time.Time
+	recoveredAt     time.Time // when it came back; zero if it was never gone
 
 	// What was told of that.
-	ill      bool // it was not well when somebody last looked, since
-	illSince time.Time
-	told     illness
-	seen     bool // it was well once
+	wasUnhealthy   bool // it was not well when somebody last looked, since
+	unhealthySince time.Time
+	logged         logState
+	everHealthy    bool // it was well once
 
 	// What it has to do.
 	inFlight      int   // requests
@@ -51,8 +51,8 @@ type backend struct {
 	tunnels       int   // and upgrades that are not answered yet
 	tunnelClients tally
 	waiting       int           // requests that it has whole and that have no header block yet
-	waitingSince  time.Time     // when it last answered one, or a probe, or the first of them was sent
-	leftAt        time.Time     // when somebody left whom it had kept waiting; zero once it has answered anything
+	lastHeardAt   time.Time     // when it last answered one, or a probe, or the first of them was sent
+	abandonedAt   time.Time     // when somebody left whom it had kept waiting; zero once it has answered anything
 	latency       time.Duration // of answers, a moving mean
 	trial         bool          // one request finds out whether it takes connections again
 	http2         bool          // it spoke HTTP/2 last
@@ -87,7 +87,7 @@ func (b *backend) up() bool { return !b.down && !b.ejected }
 
 // well reports whether nothing is known to be wrong with it. One that is up may be not well: the
 // last one gets requests whatever comes of them.
-func (b *backend) well() bool { return b.up() && !b.failing }
+func (b *backend) healthy() bool { return b.up() && !b.failing }
 
 // state is how it looks, in a word.
 func (b *backend) state(share float64) string {
@@ -107,10 +107,10 @@ func (b *backend) state(share float64) string {
 }
 
 // illness is what the log was told of a server.
-type illness struct {
-	ill   bool
-	since time.Time // when the first of the lines was written
-	lines int       // since then
+type logState struct {
+	unhealthy   bool
+	windowStart time.Time // when the first of the lines was written
+	lines       int       // since then
 }
 
 // minShare is the part of its weight that a server begins slow start with.
@@ -119,10 +119,10 @@ const minShare = 0.1
 // share is its weight now: one that came back gets it over the time of slow start, so that its
 // caches and its pools can fill.
 func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
-	if b.since.IsZero() {
+	if b.recoveredAt.IsZero() {
 		return b.weight
 	}
-	if gone := now.Sub(b.since); gone < slowStart {
+	if gone := now.Sub(b.recoveredAt); gone < slowStart {
 		return b.weight * math.Max(minShare, float64(gone)/float64(slowStart))
 	}
 	return b.weight
@@ -131,5 +131,5 @@ func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 // silent reports whether it has answered nothing for a while though it was asked: it may hang, and
 // until it is known whether it does, others are asked.
 func (b *backend) silent(now time.Time, after time.Duration) bool {
-	return b.waiting > 0 && now.Sub(b.waitingSince) > after
+	return b.waiting > 0 && now.Sub(b.lastHeardAt) > after
 }

@@ -36,13 +36,13 @@ func ParseBalance(s string) (Balance, error) {
 
 // How fit a server is for the next request, best first.
 const (
-	fit        = iota // a primary that is up, or any in a panic
-	silent            // a primary that is up but answers nothing at the moment
-	spare             // a backup that is up
-	spareQuiet        // a backup that is up but silent
-	doubtful          // looks unhealthy, but takes connections
-	dead              // takes no connections; one request at a time may try it
-	unfit
+	fitPrimary      = iota // a primary that is up, or any in a panic
+	fitSilent              // a primary that is up but answers nothing at the moment
+	fitBackup              // a backup that is up
+	fitSilentBackup        // a backup that is up but silent
+	fitSuspect             // looks unhealthy, but takes connections
+	fitUnreachable         // takes no connections; one request at a time may try it
+	fitNone
 )
 
 // isSilent reports whether others are to be asked rather than a server that answers nothing. One
@@ -54,7 +54,7 @@ func (p *Pool) isSilent(b *backend, now time.Time) bool {
 
 // leftTime is how long a server is taken as silent, or until it answers, after somebody left whom
 // it had kept waiting.
-const leftTime = 5 * time.Second
+const abandonedTime = 5 * time.Second
 
 // Answers reports whether there is a server that takes connections and does not keep those waiting
 // who asked it.
@@ -63,7 +63,7 @@ func (p *Pool) Answers() bool {
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, b := range p.all {
-		if f := p.fitness(b, now); f == fit || f == spare {
+		if f := p.fitness(b, now); f == fitPrimary || f == fitBackup {
 			return true
 		}
 	}
@@ -74,30 +74,30 @@ func (p *Pool) Answers() bool {
 func (p *Pool) fitness(b *backend, now time.Time) int {
 	switch {
 	case p.Relays && !b.up():
-		return unfit // the next tier does better
+		return fitNone // the next tier does better
 	case b.refusing && (!b.up() || b.failures >= failureLimit):
 		if b.trial {
-			return unfit
+			return fitNone
 		}
-		return dead
+		return fitUnreachable
 	case !b.up() && (b.Backup || !p.panic):
-		return doubtful
-	case p.isSilent(b, now), !b.leftAt.IsZero() && now.Sub(b.leftAt) < leftTime:
+		return fitSuspect
+	case p.isSilent(b, now), !b.abandonedAt.IsZero() && now.Sub(b.abandonedAt) < abandonedTime:
 		if b.Backup {
-			return spareQuiet
+			return fitSilentBackup
 		}
-		return silent
+		return fitSilent
 	case b.Backup:
-		return spare
+		return fitBackup
 	}
-	return fit
+	return fitPrimary
 }
 
 // pick chooses a server that was not tried yet for a request. If there is none among those that it
 // would choose from it returns nil, and why: they have no room, or room is free: there is no
 // server. The caller holds mu.
 func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
-	best, fits, has := unfit, uint64(0), free
+	best, fits, has := fitNone, uint64(0), free
 	for i, b := range p.all {
 		if tried&(1<<i) != 0 {
 			continue
@@ -106,11 +106,11 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 		case f < best:
 			best, fits, has = f, 0, free
 			fallthrough
-		case f == best && f != unfit:
+		case f == best && f != fitNone:
 			switch r := b.room(p, a); {
 			case r == free, b.Self:
 				fits |= 1 << i
-			case has != shared:
+			case has != shareUsed:
 				has = r
 			}
 		}

@@ -16,20 +16,20 @@ import (
 )
 
 // refused is what a connection that nobody takes ends with.
-var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
+var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
 
 // still is a pool of servers a, b, c and so on that nothing is sent to.
-func still(t testing.TB, p *Pool, weights ...int) *Pool {
+func newIdlePool(t testing.TB, p *Pool, weights ...int) *Pool {
 	t.Helper()
 	for i, w := range weights {
-		s := at(t, fmt.Sprintf("http://192.0.2.%d", i+1))
-		p.Servers = append(p.Servers, weigh(s, w))
+		s := serverAt(t, fmt.Sprintf("http://192.0.2.%d", i+1))
+		p.Servers = append(p.Servers, withWeight(s, w))
 	}
-	return start(t, p)
+	return startPool(t, p)
 }
 
 // name is the letter of the server of a place, "" of none.
-func name(pl *place) string {
+func serverLetter(pl *place) string {
 	if pl == nil {
 		return ""
 	}
@@ -37,13 +37,13 @@ func name(pl *place) string {
 }
 
 // picks makes picks that end at once, and returns the servers in their order.
-func picks(p *Pool, now time.Time, n int) string {
+func pickSequence(p *Pool, now time.Time, n int) string {
 	var out strings.Builder
 	for range n {
 		p.mu.Lock()
 		pl, _ := p.take(now, &Ask{}, 0)
 		p.mu.Unlock()
-		out.WriteString(name(pl))
+		out.WriteString(serverLetter(pl))
 		if pl != nil {
 			p.release(pl)
 		}
@@ -54,10 +54,10 @@ func picks(p *Pool, now time.Time, n int) string {
 func TestSharesAreByWeight(t *testing.T) {
 	const total = 100_000
 	for _, c := range []struct {
-		name    string
-		balance Balance
-		held    bool // no request ends
-		exact   bool // it is not left to chance
+		name         string
+		balance      Balance
+		keepRequests bool // no request ends
+		exact        bool // it is not left to chance
 	}{
 		{"round-robin", RoundRobin, false, true},
 		{"round-robin, held", RoundRobin, true, true},
@@ -68,7 +68,7 @@ func TestSharesAreByWeight(t *testing.T) {
 	} {
 		for _, weights := range [][]int{{1, 2, 5, 8}, {1, 1, 1}, {0, 3}, {7, 1, 1, 1, 1}} {
 			t.Run(fmt.Sprint(c.name, weights), func(t *testing.T) {
-				p := still(t, &Pool{Balance: c.balance, MaxRequests: total}, weights...)
+				p := newIdlePool(t, &Pool{Balance: c.balance, MaxRequests: total}, weights...)
 				now := time.Now()
 				got := make([]int, len(weights))
 				for i := range total {
@@ -79,7 +79,7 @@ func TestSharesAreByWeight(t *testing.T) {
 						t.Fatalf("no server, room %v", has)
 					}
 					got[pl.b.index]++
-					if !c.held {
+					if !c.keepRequests {
 						p.release(pl)
 					}
 				}
@@ -112,7 +112,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 		{[]int{2, 1}, "abaaba"},
 		{[]int{1}, "aaa"},
 	} {
-		if got := picks(still(t, &Pool{}, c.weights...), time.Now(), len(c.want)); got != c.want {
+		if got := pickSequence(newIdlePool(t, &Pool{}, c.weights...), time.Now(), len(c.want)); got != c.want {
 			t.Errorf("weights %v: %s, want %s", c.weights, got, c.want)
 		}
 	}
@@ -120,19 +120,19 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 
 // A retry costs its server one turn, and no other server any.
 func TestRetryTakesOneTurn(t *testing.T) {
-	p := still(t, &Pool{Retries: 1}, 1, 1, 1)
-	first := picks(p, time.Now(), 1)
+	p := newIdlePool(t, &Pool{Retries: 1}, 1, 1, 1)
+	first := pickSequence(p, time.Now(), 1)
 	p.mu.Lock()
 	p.budget.request(time.Now())
 	p.mu.Unlock()
-	second := p.another(&Ask{}, 1<<0, false)
+	second := p.acquireAnother(&Ask{}, 1<<0, false)
 	if second == nil {
 		t.Fatal("there is none")
 	}
 	p.release(second)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := first + name(second); got != "ab" || p.all[1].current > p.all[2].current || p.all[1].current+p.all[2].current != p.all[0].current*-1 {
+	if got := first + serverLetter(second); got != "ab" || p.all[1].current > p.all[2].current || p.all[1].current+p.all[2].current != p.all[0].current*-1 {
 		t.Errorf("turns %s; after them %v, %v, %v", got, p.all[0].current, p.all[1].current, p.all[2].current)
 	}
 }
@@ -142,7 +142,7 @@ func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
 	const keys = 20_000
 	owners := func(n int) []int {
 		weights := make([]int, n)
-		p := still(t, &Pool{Balance: Hash}, weights...)
+		p := newIdlePool(t, &Pool{Balance: Hash}, weights...)
 		out := make([]int, keys)
 		for i := range out {
 			p.mu.Lock()
@@ -173,35 +173,35 @@ func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
 func TestSlowStart(t *testing.T) {
 	const slow, total = 10 * time.Second, 11_000
 	for _, balance := range []Balance{RoundRobin, LeastRequests, Random} {
-		p := still(t, &Pool{Balance: balance, SlowStart: slow}, 1, 1)
+		p := newIdlePool(t, &Pool{Balance: balance, SlowStart: slow}, 1, 1)
 		back := time.Now()
-		p.all[1].since = back
+		p.all[1].recoveredAt = back
 		for _, c := range []struct {
 			after time.Duration
 			want  float64 // of the picks
 		}{{0, 0.1 / 1.1}, {slow / 2, 0.5 / 1.5}, {slow, 0.5}, {time.Hour, 0.5}} {
-			n := strings.Count(picks(p, back.Add(c.after), total), "b")
+			n := strings.Count(pickSequence(p, back.Add(c.after), total), "b")
 			if got := float64(n) / total; math.Abs(got-c.want) > 0.03 {
 				t.Errorf("balance %d, %v after it came back: a share of %.3f, want %.3f", balance, c.after, got, c.want)
 			}
 		}
 	}
 	// A server that was never gone has all of its share.
-	if got := picks(still(t, &Pool{SlowStart: slow}, 1, 1), time.Now(), 4); got != "abab" {
+	if got := pickSequence(newIdlePool(t, &Pool{SlowStart: slow}, 1, 1), time.Now(), 4); got != "abab" {
 		t.Errorf("at the beginning: %s", got)
 	}
 }
 
 // look makes servers look so: "" is up.
-func look(p *Pool, states ...string) {
+func setStates(p *Pool, states ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for i, s := range states {
 		b := p.all[i]
-		was := b.up()
-		b.down, b.refusing, b.why = s != "", s == "refuses", errAnswer
-		p.changed(b, was, now)
+		wasUp := b.up()
+		b.down, b.refusing, b.lastErr = s != "", s == "refuses", errStatus
+		p.stateChanged(b, wasUp, now)
 	}
 }
 
@@ -233,22 +233,22 @@ func TestWhoIsUsed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := &Pool{SlowStart: -1}
 			for i := range c.primaries + c.backups {
-				s := at(t, fmt.Sprintf("http://192.0.2.%d", i+1))
+				s := serverAt(t, fmt.Sprintf("http://192.0.2.%d", i+1))
 				s.Backup = i >= c.primaries
 				p.Servers = append(p.Servers, s)
 			}
-			start(t, p)
-			look(p, c.states...)
-			if got := picks(p, time.Now(), 6); got != c.want || p.Status().Panic != c.panics {
+			startPool(t, p)
+			setStates(p, c.states...)
+			if got := pickSequence(p, time.Now(), 6); got != c.want || p.Status().Panic != c.panics {
 				t.Errorf("%s, panic %v; want %s, %v", got, p.Status().Panic, c.want, c.panics)
 			}
 			// And back again, whoever had to help.
-			look(p, make([]string, len(p.Servers))...)
+			setStates(p, make([]string, len(p.Servers))...)
 			for _, b := range p.all {
 				b.current = 0
 			}
 			want := strings.Repeat("abc"[:c.primaries], 6)[:6]
-			if got := picks(p, time.Now(), 6); got != want || p.Status().Panic {
+			if got := pickSequence(p, time.Now(), 6); got != want || p.Status().Panic {
 				t.Errorf("when all are well again: %s, panic %v; want %s", got, p.Status().Panic, want)
 			}
 		})
@@ -258,34 +258,34 @@ func TestWhoIsUsed(t *testing.T) {
 // A server that answers nothing though it is asked is passed over until it does, but used if there
 // is no other.
 func TestSilentServerIsPassedOver(t *testing.T) {
-	p := still(t, &Pool{}, 1, 1)
+	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
 	first, _ := p.take(now, &Ask{}, 0) // which doesn't end
 	p.mu.Unlock()
-	if name(first) != "a" {
-		t.Fatalf("%s is first", name(first))
+	if serverLetter(first) != "a" {
+		t.Fatalf("%s is first", serverLetter(first))
 	}
 	b := first.b
-	if got := picks(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 && strings.Count(got, "b") != 2 {
+	if got := pickSequence(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 && strings.Count(got, "b") != 2 {
 		t.Errorf("after 0.9 s: %s", got)
 	}
 	later := now.Add(1100 * time.Millisecond)
-	if got := picks(p, later, 4); got != "bbbb" {
+	if got := pickSequence(p, later, 4); got != "bbbb" {
 		t.Errorf("after 1.1 s: %s", got)
 	}
-	look(p, "", "bad")
-	if got := picks(p, later, 4); got != "aaaa" {
+	setStates(p, "", "bad")
+	if got := pickSequence(p, later, 4); got != "aaaa" {
 		t.Errorf("with the other unhealthy: %s", got)
 	}
-	look(p, "", "")
-	b.waitingSince = later // it answered another one
-	if got := picks(p, later, 8); !strings.Contains(got, "a") {
+	setStates(p, "", "")
+	b.lastHeardAt = later // it answered another one
+	if got := pickSequence(p, later, 8); !strings.Contains(got, "a") {
 		t.Errorf("after an answer: %s", got)
 	}
 	p.Relays = true // its origin may be what is slow
-	b.waitingSince = now
-	if got := picks(p, later, 8); !strings.Contains(got, "a") {
+	b.lastHeardAt = now
+	if got := pickSequence(p, later, 8); !strings.Contains(got, "a") {
 		t.Errorf("an edge: %s", got)
 	}
 }
@@ -293,24 +293,24 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 // Of servers that take no connections each gets one request at a time, which finds out whether that
 // is still so. All others fail at once.
 func TestTrials(t *testing.T) {
-	p := still(t, &Pool{}, 1, 1)
-	look(p, "refuses", "refuses")
+	p := newIdlePool(t, &Pool{}, 1, 1)
+	setStates(p, "refuses", "refuses")
 	take := func() (*place, error) { return p.acquire(t.Context(), &Ask{}) }
 	first, err1 := take()
 	second, err2 := take()
-	if err1 != nil || err2 != nil || name(first)+name(second) != "ab" {
-		t.Fatalf("%s, %v; %s, %v", name(first), err1, name(second), err2)
+	if err1 != nil || err2 != nil || serverLetter(first)+serverLetter(second) != "ab" {
+		t.Fatalf("%s, %v; %s, %v", serverLetter(first), err1, serverLetter(second), err2)
 	}
-	p.lastDown = refused
-	if pl, err := take(); pl != nil || !errors.Is(err, ErrDown) || !errors.Is(err, refused) {
-		t.Errorf("with both on trial: %s, %v", name(pl), err)
+	p.lastServerErr = errRefused
+	if pl, err := take(); pl != nil || !errors.Is(err, ErrDown) || !errors.Is(err, errRefused) {
+		t.Errorf("with both on trial: %s, %v", serverLetter(pl), err)
 	}
 	p.mu.Lock()
 	first.b.trial = false
 	p.mu.Unlock()
 	p.release(first)
-	if pl, err := take(); name(pl) != "a" || err != nil {
-		t.Errorf("after the trial of a: %s, %v", name(pl), err)
+	if pl, err := take(); serverLetter(pl) != "a" || err != nil {
+		t.Errorf("after the trial of a: %s, %v", serverLetter(pl), err)
 	}
 }
 
@@ -319,27 +319,27 @@ func TestTrials(t *testing.T) {
 func TestDownAndBack(t *testing.T) {
 	up := newServer(t, "up")
 	open := make(chan struct{})
-	p := start(t, &Pool{Servers: []Server{at(t, up.URL), at(t, down(t))}, Retries: 1, Log: quiet, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, up.URL), serverAt(t, closedURL(t))}, Retries: 1, Log: discardLog, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
 		select {
 		case <-open:
 			return (&net.Dialer{}).DialContext(ctx, network, to)
 		default:
-			return nil, refused
+			return nil, errRefused
 		}
 	}})
 	for range 20 {
-		if _, err := ask(t, p, request(t, http.MethodGet, "/", "")); err == nil || Reason(err) != "connect-failed" && Reason(err) != "origin-down" {
+		if _, err := fetchBody(t, p, request(t, http.MethodGet, "/", "")); err == nil || Reason(err) != "connect-failed" && Reason(err) != "origin-down" {
 			t.Fatalf("with nothing there: %v", err)
 		}
 	}
 	close(open)
-	until(t, "the server that is there again answers", func() bool {
-		got, err := ask(t, p, request(t, http.MethodGet, "/", ""))
+	eventually(t, "the server that is there again answers", func() bool {
+		got, err := fetchBody(t, p, request(t, http.MethodGet, "/", ""))
 		return err == nil && got == "up"
 	})
 	// From now on it is known which one to ask.
 	for range 5 {
-		if _, err := ask(t, p, request(t, http.MethodGet, "/", "")); err != nil {
+		if _, err := fetchBody(t, p, request(t, http.MethodGet, "/", "")); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	}
@@ -351,7 +351,7 @@ func BenchmarkPick(b *testing.B) {
 	for balance, text := range []string{"round-robin", "least-requests", "random", "hash"} {
 		for _, n := range []int{3, 10} {
 			b.Run(fmt.Sprintf("%s/%d", text, n), func(b *testing.B) {
-				p := still(b, &Pool{Balance: Balance(balance)}, make([]int, n)...)
+				p := newIdlePool(b, &Pool{Balance: Balance(balance)}, make([]int, n)...)
 				now := time.Now()
 				b.ReportAllocs()
 				a := Ask{Client: netip.MustParsePrefix("192.0.2.1/32")}

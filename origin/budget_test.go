@@ -51,22 +51,22 @@ func TestBudget(t *testing.T) {
 // When everything fails, retries add a fifth to the load and no more.
 func TestRetriesStayWithinTheBudget(t *testing.T) {
 	const total = 1000
-	p := &Pool{Retries: 2, Log: quiet}
-	var servers []*server
+	p := &Pool{Retries: 2, Log: discardLog}
+	var servers []*testServer
 	for range 3 {
-		s := answering(t, 503, "no")
+		s := newStatusServer(t, 503, "no")
 		servers = append(servers, s)
-		p.Servers = append(p.Servers, at(t, s.URL))
+		p.Servers = append(p.Servers, serverAt(t, s.URL))
 	}
-	start(t, p)
+	startPool(t, p)
 	for range total {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "no" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "no" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
 	}
 	n := int64(0)
 	for _, s := range servers {
-		n += s.asked.Load()
+		n += s.requests.Load()
 	}
 	if n > total*12/10 || n < total*11/10 {
 		t.Errorf("%d requests reached the servers for %d", n, total)
@@ -80,12 +80,12 @@ func TestRetriesStayWithinTheBudget(t *testing.T) {
 // is up.
 func TestUnsentRequestsCostNoBudget(t *testing.T) {
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, down(t)), at(t, down(t)), at(t, up.URL)}, Retries: 2, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, up.URL)}, Retries: 2, Log: discardLog})
 	p.mu.Lock()
 	for p.budget.request(time.Now()); p.budget.take(time.Now()); { // spent
 	}
 	p.mu.Unlock()
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }

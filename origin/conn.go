@@ -14,7 +14,7 @@ import (
 
 // newTransport makes the connections of one server; those of probes are not counted. They all go to
 // its address, whatever host a request names: that one becomes Host and SNI.
-func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
+func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 	conf := p.TLS.Clone()
 	if conf == nil {
 		conf = &tls.Config{}
@@ -22,8 +22,8 @@ func (p *Pool) newTransport(b *backend, counts bool) *http.Transport {
 	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
 	conf.NextProtos = []string{"h2", "http/1.1"}
 	connect := p.connect
-	if !counts {
-		connect = p.openUncounted
+	if !forRequests {
+		connect = p.openForProbe
 	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -57,25 +57,25 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 		return nil, err
 	}
 	own := p.newConn(c, b)
-	if c, err = p.secure(ctx, own, addr, conf); err != nil {
+	if c, err = p.handshake(ctx, own, addr, conf); err != nil {
 		return nil, err
 	}
 	own.stage.Store(connOpen)
-	b.spares.took(time.Since(began))
+	b.spares.recordSetup(time.Since(began))
 	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
 		own.http2 = true
 		return t, nil
 	}
-	return &http1Conn{Conn: c, own: own}, nil
+	return &http1Conn{Conn: c, raw: own}, nil
 }
 
 // openUncounted is open for a connection that is no part of what the server has to do.
-func (p *Pool) openUncounted(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
+func (p *Pool) openForProbe(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	c, err := p.dialInTime(ctx, network, b)
 	if err != nil {
 		return nil, err
 	}
-	return p.secure(ctx, c, addr, conf)
+	return p.handshake(ctx, c, addr, conf)
 }
 
 func (p *Pool) dialInTime(ctx context.Context, network string, b *backend) (net.Conn, error) {
@@ -89,7 +89,7 @@ func (p *Pool) dialInTime(ctx context.Context, network string, b *backend) (net.
 }
 
 // secure does the handshake of TLS, if conf is not nil.
-func (p *Pool) secure(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
+func (p *Pool) handshake(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
 	if conf == nil {
 		return c, nil
 	}
@@ -124,14 +124,14 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 	switch {
 	case p.Dial != nil:
 		return p.Dial(ctx, network, b.addr)
-	case b.names == nil:
+	case b.resolver == nil:
 		return (&net.Dialer{}).DialContext(ctx, network, b.addr)
 	}
 	_, port, err := net.SplitHostPort(b.addr)
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := b.names.addresses(ctx)
+	addrs, err := b.resolver.addresses(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -142,19 +142,19 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 // wait for ever.
 type conn struct {
 	net.Conn
-	stall  time.Duration
-	end    func()
-	unread chan struct{} // closed when there is nothing more to read
-	stage  atomic.Int32  // connHandshake, connOpen or connRead
-	over   func()        // closes it
+	writeTimeout time.Duration
+	uncount      func()
+	readEnded    chan struct{} // closed when there is nothing more to read
+	stage        atomic.Int32  // connHandshake, connOpen or connRead
+	endRead      func()        // closes it
 
-	keep    atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
-	retired atomic.Bool  // it was idle for longer
+	idleLimit atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
+	retired   atomic.Bool  // it was idle for longer
 
 	http2 bool // set before it is used
 	// What follows is guarded by Pool.mu.
-	users   int  // requests that it has
-	crowded bool // it had several since it had none
+	users     int  // requests that it has
+	wasShared bool // it had several since it had none
 }
 
 // The stages of a connection.
@@ -170,7 +170,7 @@ func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 	b.counts.Connections++
 	p.mu.Unlock()
 	unread := make(chan struct{})
-	return &conn{Conn: c, stall: p.BetweenBytesTimeout, unread: unread, over: sync.OnceFunc(func() { close(unread) }), end: sync.OnceFunc(func() {
+	return &conn{Conn: c, writeTimeout: p.BetweenBytesTimeout, readEnded: unread, endRead: sync.OnceFunc(func() { close(unread) }), uncount: sync.OnceFunc(func() {
 		p.mu.Lock()
 		b.connections--
 		p.mu.Unlock()
@@ -182,7 +182,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	c.stage.CompareAndSwap(connOpen, connRead)
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		c.over()
+		c.endRead()
 	}
 	return n, err
 }
@@ -193,17 +193,17 @@ func (c *conn) Read(b []byte) (int, error) {
 // not wait if nobody reads yet, as in a handshake, or when the transport begins HTTP/2.
 func (c *conn) Write(b []byte) (int, error) {
 	if c.retired.Load() {
-		return 0, errIdle
+		return 0, errRetired
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(c.writeTimeout)); err != nil {
 		return 0, err
 	}
 	n, err := c.Conn.Write(b)
 	if (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && c.stage.Load() == connRead {
-		t := time.NewTimer(c.stall)
+		t := time.NewTimer(c.writeTimeout)
 		defer t.Stop()
 		select {
-		case <-c.unread:
+		case <-c.readEnded:
 		case <-t.C:
 		}
 	}
@@ -220,7 +220,7 @@ func (c *conn) CloseWrite() error {
 
 // Close closes the connection.
 func (c *conn) Close() error {
-	c.end()
-	c.over()
+	c.uncount()
+	c.endRead()
 	return c.Conn.Close()
 }

@@ -27,7 +27,7 @@ func TestClosedBeforeAnybodyReads(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	p := start(t, &Pool{Servers: []Server{at(t, "https://"+l.Addr().String())}, BetweenBytesTimeout: time.Hour})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "https://"+l.Addr().String())}, BetweenBytesTimeout: time.Hour})
 	conf := &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}}
 	c, err := p.open(t.Context(), p.all[0], "tcp", "origin.example:443", conf)
 	if err != nil {

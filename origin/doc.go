@@ -17,7 +17,7 @@
 //
 // A visitor chooses what a request is. So the last of the failures must be proven the server's own:
 // it took no connection, or another server did better with the same request. After three failures
-// in a row, Fetch asks another server for that proof (blame.go). A failure that can't be compared
+// in a row, Fetch asks another server for that proof (proof.go). A failure that can't be compared
 // brings the next probe forward.
 //
 // The last server is never ejected. It gets requests whatever comes of them; after three failures
@@ -44,7 +44,7 @@
 //
 // # Whose fault it is
 //
-// The body of a request is wrapped on its way to a server (sending.go). An error of reading it is
+// The body of a request is wrapped on its way to a server (requestbody.go). An error of reading it is
 // the client's fault, and so is what then becomes of the round trip and of the response: neither
 // changes how the server looks. A server owes an answer from the end of the body on, and its
 // silence and latency are measured from there.
@@ -70,7 +70,7 @@
 // and the transport takes another connection, for a POST too.
 //
 // A connection over HTTP/1 on which a server sent more than its response gets no further request
-// (unasked.go). A request that takes a used connection waits until the transport's buffer is empty,
+// (unsolicited.go). A request that takes a used connection waits until the transport's buffer is empty,
 // and looks whether the socket has anything. If something came, nothing is written, and the request
 // goes to another connection.
 //

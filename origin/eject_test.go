@@ -17,7 +17,7 @@ import (
 var errSlow = &timeoutError{"too slow"}
 
 // fail takes failures of a server that are known to be its own, each with no answer of it before.
-func fail(p *Pool, b *backend, now time.Time, err error, n int) {
+func failOften(p *Pool, b *backend, now time.Time, err error, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range n {
@@ -42,49 +42,49 @@ func TestEjection(t *testing.T) {
 		do   func(p *Pool, b *backend)
 		want bool // it is ejected
 	}{
-		{"two refused connections", func(p *Pool, b *backend) { fail(p, b, time.Now(), refused, 2) }, false},
-		{"three refused connections", func(p *Pool, b *backend) { fail(p, b, time.Now(), refused, 3) }, true},
-		{"three server errors", func(p *Pool, b *backend) { fail(p, b, time.Now(), errAnswer, 3) }, true},
+		{"two refused connections", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errRefused, 2) }, false},
+		{"three refused connections", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errRefused, 3) }, true},
+		{"three server errors", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errStatus, 3) }, true},
 		{"not in a row", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 2)
+			failOften(p, b, time.Now(), errStatus, 2)
 			answer(p, b)
-			fail(p, b, time.Now(), errAnswer, 2)
+			failOften(p, b, time.Now(), errStatus, 2)
 		}, false},
-		{"one that hangs", func(p *Pool, b *backend) { fail(p, b, time.Now(), errSlow, 1) }, true},
+		{"one that hangs", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errSlow, 1) }, true},
 		{"an answer ends it", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 			answer(p, b)
 		}, false},
 		{"an answer to what was sent before does not", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 			late(p, b)
 		}, true},
 		{"never the last one", func(p *Pool, b *backend) {
-			fail(p, p.all[1], time.Now(), errAnswer, 3)
-			fail(p, b, time.Now(), errSlow, 9)
+			failOften(p, p.all[1], time.Now(), errStatus, 3)
+			failOften(p, b, time.Now(), errSlow, 9)
 		}, false},
 		{"the pause is over", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 			p.readmit(b)
 		}, false},
 		{"one more failure after the pause", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 			p.readmit(b)
-			fail(p, b, time.Now(), errAnswer, 1)
+			failOften(p, b, time.Now(), errStatus, 1)
 		}, true},
 		{"an answer, and one more failure after the pause", func(p *Pool, b *backend) {
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 			p.readmit(b)
 			answer(p, b)
-			fail(p, b, time.Now(), errAnswer, 1)
+			failOften(p, b, time.Now(), errStatus, 1)
 		}, false},
 		{"after Close", func(p *Pool, b *backend) {
 			p.Close()
-			fail(p, b, time.Now(), errAnswer, 3)
+			failOften(p, b, time.Now(), errStatus, 3)
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := still(t, &Pool{Log: quiet}, 1, 1)
+			p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 			c.do(p, p.all[0])
 			if p.all[0].ejected != c.want {
 				t.Errorf("ejected: %v; %+v", p.all[0].ejected, p.all[0].counts)
@@ -100,36 +100,36 @@ func TestPauses(t *testing.T) {
 		first  time.Duration
 	}{{"without probes", nil, firstPause}, {"with probes", &Health{Interval: 700 * time.Millisecond}, 700 * time.Millisecond}} {
 		t.Run(c.name, func(t *testing.T) {
-			p := still(t, &Pool{Log: quiet}, 1, 1)
+			p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 			p.Health = c.health
 			b := p.all[0]
 			eject := func(now time.Time) time.Duration {
-				fail(p, b, now, errAnswer, failureLimit)
+				failOften(p, b, now, errStatus, failureLimit)
 				if !b.ejected {
 					t.Fatal("it is not ejected")
 				}
-				b.pause.Stop()
-				return b.paused
+				b.readmitTimer.Stop()
+				return b.ejectedFor
 			}
 			for _, want := range []time.Duration{c.first, 2 * c.first, 4 * c.first, 8 * c.first} { // it flaps
-				if got := eject(b.since); got != want {
+				if got := eject(b.recoveredAt); got != want {
 					t.Errorf("a pause of %v, want %v", got, want)
 				}
 				p.readmit(b)
 			}
-			if got := eject(b.since.Add(31 * c.first)); got != 16*c.first {
+			if got := eject(b.recoveredAt.Add(31 * c.first)); got != 16*c.first {
 				t.Errorf("after it was well for a while: %v", got)
 			}
 			p.readmit(b)
-			if got := eject(b.since.Add(65 * c.first)); got != c.first {
+			if got := eject(b.recoveredAt.Add(65 * c.first)); got != c.first {
 				t.Errorf("after it was well for long: %v", got)
 			}
 			for range 20 {
 				p.readmit(b)
-				eject(b.since)
+				eject(b.recoveredAt)
 			}
-			if b.paused != maxPause {
-				t.Errorf("the longest pause is %v", b.paused)
+			if b.ejectedFor != maxPause {
+				t.Errorf("the longest pause is %v", b.ejectedFor)
 			}
 		})
 	}
@@ -137,10 +137,10 @@ func TestPauses(t *testing.T) {
 
 // The pause of an ejection ends by itself.
 func TestBackAfterThePause(t *testing.T) {
-	p := still(t, &Pool{Log: quiet}, 1, 1)
+	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 	p.Health = &Health{Interval: 10 * time.Millisecond} // is the first pause
-	fail(p, p.all[0], time.Now(), errAnswer, failureLimit)
-	until(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" }) // of which none has succeeded yet
+	failOften(p, p.all[0], time.Now(), errStatus, failureLimit)
+	eventually(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" }) // of which none has succeeded yet
 }
 
 // A server that answers others is slow for one page only; one that answers nothing hangs.
@@ -157,16 +157,16 @@ func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 		defer s.Close()
 		other := newServer(t, "other")
 		// Nothing but the server under test is picked first.
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, other.URL))}, Retries: 1, FirstByteTimeout: 2 * time.Second, Log: quiet})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, other.URL))}, Retries: 1, FirstByteTimeout: 2 * time.Second, Log: discardLog})
 		var work sync.WaitGroup
 		work.Go(func() {
-			if got, err := ask(t, p, request(t, "GET", "/slow", "")); got != "other" || err != nil {
+			if got, err := fetchBody(t, p, request(t, "GET", "/slow", "")); got != "other" || err != nil {
 				t.Errorf("%q, %v", got, err)
 			}
 		})
 		<-reached
 		if answers {
-			if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+			if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 				t.Error(err)
 			}
 		}
@@ -186,7 +186,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, down(t)))}, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, closedURL(t)))}, Log: discardLog})
 	gone := errors.New("gone")
 	for _, end := range []func(context.Context) (context.Context, func()){
 		func(c context.Context) (context.Context, func()) {
@@ -221,14 +221,14 @@ func TestCancellationIsNoFailure(t *testing.T) {
 }
 
 // hole is a server that takes connections and reads, and never answers.
-func hole(t *testing.T) (url string, asked *atomic.Int64) {
+func newBlackHole(t *testing.T) (url string, requests *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	asked = &atomic.Int64{}
+	requests = &atomic.Int64{}
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -238,23 +238,23 @@ func hole(t *testing.T) (url string, asked *atomic.Int64) {
 			go func() {
 				defer c.Close()
 				if n, _ := c.Read(make([]byte, 4096)); n > 0 {
-					asked.Add(1)
+					requests.Add(1)
 				}
 				_, _ = io.Copy(io.Discard, c)
 			}()
 		}
 	}()
-	return "http://" + l.Addr().String(), asked
+	return "http://" + l.Addr().String(), requests
 }
 
 // One request finds out that a server hangs, and even it gets its answer elsewhere.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
-	u, asked := hole(t)
+	u, asked := newBlackHole(t)
 	a, b := newServer(t, "a"), newServer(t, "b")
-	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, a.URL), at(t, b.URL)}, Retries: 2, FirstByteTimeout: 2 * time.Second, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, a.URL), serverAt(t, b.URL)}, Retries: 2, FirstByteTimeout: 2 * time.Second, Log: discardLog})
 	for i := range 300 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got != "a" && got != "b" {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil || got != "a" && got != "b" {
 			t.Fatalf("request %d: %q, %v", i, got, err)
 		}
 	}
@@ -270,27 +270,27 @@ func TestBlackHole(t *testing.T) {
 // A server that is killed in the middle of it costs no request.
 func TestKilledUnderLoad(t *testing.T) {
 	const workers, each = 50, 40
-	var servers []*server
-	p := &Pool{Retries: 2, Log: quiet}
+	var servers []*testServer
+	p := &Pool{Retries: 2, Log: discardLog}
 	for _, name := range []string{"a", "b", "c"} {
 		s := newServer(t, name)
 		servers = append(servers, s)
-		p.Servers = append(p.Servers, at(t, s.URL))
+		p.Servers = append(p.Servers, serverAt(t, s.URL))
 	}
-	start(t, p)
+	startPool(t, p)
 	var done atomic.Int64
 	var work sync.WaitGroup
 	for range workers {
 		work.Go(func() {
 			for range each {
-				if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+				if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 					t.Errorf("after %d requests: %v", done.Load(), err)
 				}
 				done.Add(1)
 			}
 		})
 	}
-	until(t, "a third is done", func() bool { return done.Load() > workers*each/3 })
+	eventually(t, "a third is done", func() bool { return done.Load() > workers*each/3 })
 	servers[1].Listener.Close()
 	servers[1].CloseClientConnections()
 	work.Wait()

@@ -63,7 +63,7 @@ func Reason(err error) string {
 		return "timeout"
 	case isDial(err):
 		return "connect-failed"
-	case errors.Is(err, errAnswer):
+	case errors.Is(err, errStatus):
 		return "server-error"
 	case errors.Is(err, context.Canceled):
 		return "canceled"

@@ -25,7 +25,7 @@ type ServerError struct {
 
 // Error names the server and what went wrong. Servers write a part of it, so that its length is
 // bounded, and it is one line.
-func (e *ServerError) Error() string { return "origin " + e.b.addr + ": " + bounded(e.Err.Error()) }
+func (e *ServerError) Error() string { return "origin " + e.b.addr + ": " + sanitize(e.Err.Error()) }
 
 // Unwrap returns what went wrong.
 func (e *ServerError) Unwrap() error { return e.Err }
@@ -34,7 +34,7 @@ func (e *ServerError) Unwrap() error { return e.Err }
 const maxErrorText = 400
 
 // bounded is a text without what would end a line or speak to a terminal, cut to maxErrorText.
-func bounded(s string) string {
+func sanitize(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
@@ -61,7 +61,7 @@ type Failure struct {
 
 // FailureOf describes an error of a Fetch.
 func FailureOf(err error, at time.Time) Failure {
-	f := Failure{At: at, Reason: Reason(err), Error: bounded(err.Error())}
+	f := Failure{At: at, Reason: Reason(err), Error: sanitize(err.Error())}
 	var server *ServerError
 	switch {
 	case errors.As(err, &server):
@@ -74,14 +74,14 @@ func FailureOf(err error, at time.Time) Failure {
 
 // lastFailure describes the last failure of a server, which had one. The caller holds mu.
 func (p *Pool) lastFailure(b *backend) Failure {
-	f := FailureOf(&ServerError{b.why, p, b}, b.whyAt)
-	f.Error = bounded(b.why.Error()) // the server is known
+	f := FailureOf(&ServerError{b.lastErr, p, b}, b.lastErrAt)
+	f.Error = sanitize(b.lastErr.Error()) // the server is known
 	return f
 }
 
 // key is how a hint names a key of the fleet file: by its flag, where the pool is made from flags
 // and there is one.
-func (p *Pool) key(name string) string {
+func (p *Pool) configKey(name string) string {
 	switch {
 	case !p.Flags:
 		return name
@@ -102,27 +102,27 @@ func (e *ServerError) Hint() string {
 	var dns *net.DNSError
 	switch err := e.Err; {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(), e.p.key("origin.servers"))
+		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(), e.p.configKey("origin.servers"))
 	case errors.As(err, &dns):
-		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in %s", e.b.URL.Hostname(), e.p.key("origin.servers"))
+		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in %s", e.b.URL.Hostname(), e.p.configKey("origin.servers"))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr, e.p.key("origin.servers"))
+		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr, e.p.configKey("origin.servers"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return fmt.Sprintf("this machine has no way to %s: check the host in %s, and the firewalls between", addr, e.p.key("origin.servers"))
+		return fmt.Sprintf("this machine has no way to %s: check the host in %s, and the firewalls between", addr, e.p.configKey("origin.servers"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Sprintf("%s ended the connection before its answer: look at its log", server)
-	case errors.Is(err, errAnswer):
+	case errors.Is(err, errStatus):
 		return fmt.Sprintf("%s itself answers so: look at its log", server)
 	case errors.Is(err, errProbe):
-		return fmt.Sprintf("%s answers, but not as %s wants it: check its path, status and match", server, e.p.key("origin.health"))
+		return fmt.Sprintf("%s answers, but not as %s wants it: check its path, status and match", server, e.p.configKey("origin.health"))
 	case errors.Is(err, errStalled):
-		return fmt.Sprintf("%s began a body and sent nothing more for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.key("origin.between_bytes_timeout"))
+		return fmt.Sprintf("%s began a body and sent nothing more for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
-		return fmt.Sprintf("%s took no connection within %v (%s): check the host and port in %s, and the firewalls between", addr, e.p.ConnectTimeout, e.p.key("origin.connect_timeout"), e.p.key("origin.servers"))
+		return fmt.Sprintf("%s took no connection within %v (%s): check the host and port in %s, and the firewalls between", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
 	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // requests have no deadline
-		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls between", server, e.p.Health.Timeout, e.p.key("origin.health.timeout"))
+		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls between", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
 	case IsTimeout(err):
-		return fmt.Sprintf("%s took the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.key("origin.first_byte_timeout"))
+		return fmt.Sprintf("%s took the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
 	}
 	return ""
 }
@@ -136,31 +136,31 @@ func (e *ServerError) hintTLS() string {
 	var record tls.RecordHeaderError
 	switch err := e.Err; {
 	case errors.As(err, &name):
-		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), bounded(name.Host), e.otherName())
+		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), sanitize(name.Host), e.nameHint())
 	case errors.As(err, &authority):
-		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in %s, or let the server send its intermediate certificates too", server, e.p.key("origin.ca"))
+		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in %s, or let the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		return fmt.Sprintf("the certificate of %s is good from %s to %s: renew it, and check this machine's clock", server,
 			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
-		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.key("origin.servers"))
+		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.configKey("origin.servers"))
 	case errors.As(err, &record), errors.Is(err, errHandshake):
-		return fmt.Sprintf("%s does not speak TLS: check the port in %s", server, e.p.key("origin.servers"))
+		return fmt.Sprintf("%s does not speak TLS: check the port in %s", server, e.p.configKey("origin.servers"))
 	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS
-		return fmt.Sprintf("%s speaks TLS: write https:// in %s", server, e.p.key("origin.servers"))
+		return fmt.Sprintf("%s speaks TLS: write https:// in %s", server, e.p.configKey("origin.servers"))
 	}
-	switch alert(e.Err) {
+	switch tlsAlert(e.Err) {
 	case "tls: bad certificate", "tls: unknown certificate authority", "tls: certificate required":
-		return fmt.Sprintf("%s wants another client certificate than it got: check %s", server, e.p.key("origin.client_certificate"))
+		return fmt.Sprintf("%s wants another client certificate than it got: check %s", server, e.p.configKey("origin.client_certificate"))
 	case "tls: unrecognized name", "tls: handshake failure":
-		return fmt.Sprintf("%s refuses the handshake, perhaps because it has no certificate for the name that it was asked for: %s", server, e.otherName())
+		return fmt.Sprintf("%s refuses the handshake, perhaps because it has no certificate for the name that it was asked for: %s", server, e.nameHint())
 	}
 	return ""
 }
 
 // alert is the text of the alert by which a server refused a handshake, or "". Its type is
 // crypto/tls's own.
-func alert(err error) string {
+func tlsAlert(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {
 		return op.Err.Error()
@@ -169,16 +169,16 @@ func alert(err error) string {
 }
 
 // otherName tells which key changes the name that a server's certificate is verified for.
-func (e *ServerError) otherName() string {
+func (e *ServerError) nameHint() string {
 	switch {
 	case e.p.SNI != "":
-		return fmt.Sprintf("correct %s", e.p.key("origin.sni"))
+		return fmt.Sprintf("correct %s", e.p.configKey("origin.sni"))
 	case e.p.Host != "" && e.p.Host != ClientHost:
-		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate", e.p.key("origin.host"), e.p.key("origin.sni"))
-	case byName(e.b.URL):
-		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one", e.p.key("origin.servers"), e.p.key("origin.sni"))
+		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate", e.p.configKey("origin.host"), e.p.configKey("origin.sni"))
+	case httpsByName(e.b.URL):
+		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one", e.p.configKey("origin.servers"), e.p.configKey("origin.sni"))
 	}
-	return fmt.Sprintf("set %s to a name of the certificate", e.p.key("origin.sni"))
+	return fmt.Sprintf("set %s to a name of the certificate", e.p.configKey("origin.sni"))
 }
 
 // maxNames is how many names of a certificate are told.
@@ -197,5 +197,5 @@ func certificateNames(c *x509.Certificate) string {
 	if n := len(names) - maxNames; n > 0 {
 		names, more = names[:maxNames], fmt.Sprintf(" and %d more", n)
 	}
-	return bounded(strings.Join(names, ", ")) + more
+	return sanitize(strings.Join(names, ", ")) + more
 }

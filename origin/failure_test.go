@@ -54,7 +54,7 @@ func secureServer(t *testing.T, conf *tls.Config) string {
 }
 
 // speaks takes connections, reads a little and does something with them.
-func speaks(t *testing.T, do func(net.Conn)) string {
+func newRawServer(t *testing.T, do func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,31 +117,31 @@ func TestHints(t *testing.T) {
 		{"no certificate for the name", "https://origin.test", none, &Pool{}, []string{"refuses the handshake", "origin.sni"}},
 		{"a client certificate is wanted", "https://origin.test", wantsClient, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"origin.client_certificate"}},
 		{"plain HTTP for https", "https://origin.test", plain.Listener.Addr().String(), &Pool{}, []string{"speaks plain HTTP", "http://"}},
-		{"something else for https", "https://origin.test", speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{}, []string{"does not speak TLS", "port"}},
-		{"nothing for https", "https://origin.test", speaks(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
-		{"TLS for http", "http://origin.test", speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{}, []string{"speaks TLS", "https://"}},
-		{"refused", "http://origin.test:81", strings.TrimPrefix(down(t), "http://"), &Pool{}, []string{"nothing listens on origin.test:81", "origin.servers"}},
-		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(down(t), "http://"), &Pool{Flags: true}, []string{"the host and port in --origin"}},
+		{"something else for https", "https://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{}, []string{"does not speak TLS", "port"}},
+		{"nothing for https", "https://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
+		{"TLS for http", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{}, []string{"speaks TLS", "https://"}},
+		{"refused", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{}, []string{"nothing listens on origin.test:81", "origin.servers"}},
+		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{Flags: true}, []string{"the host and port in --origin"}},
 		{"certificate for another name than --host", "https://origin.test", secure, &Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
 			[]string{"--host names another", "origin.sni of a fleet file"}},
 		{"no such name", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})}, []string{"origin.test has no address", "origin.servers"}},
 		{"no resolver", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver", "resolv.conf"}},
 		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"took no connection within 5s", "origin.connect_timeout", "firewall"}},
-		{"no answer", "http://origin.test", speaks(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms", "origin.first_byte_timeout"}},
-		{"closed", "http://origin.test", speaks(t, func(net.Conn) {}), &Pool{}, []string{"ended the connection before its answer"}},
+		{"no answer", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms", "origin.first_byte_timeout"}},
+		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{}, []string{"ended the connection before its answer"}},
 		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{}, []string{"itself answers so"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := c.pool
-			p.Servers, p.Log = []Server{at(t, c.server)}, quiet
+			p.Servers, p.Log = []Server{serverAt(t, c.server)}, discardLog
 			if p.Dial == nil {
 				p.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 					return (&net.Dialer{}).DialContext(ctx, network, c.at)
 				}
 			}
-			start(t, p)
+			startPool(t, p)
 			began := time.Now()
-			_, err := ask(t, p, request(t, "GET", "/", ""))
+			_, err := fetchBody(t, p, request(t, "GET", "/", ""))
 			last := p.Status().Servers[0].LastFailure
 			if last == nil || last.At.Before(began) || last.Reason == "" || last.Error == "" {
 				t.Fatalf("the server's last failure is %+v", last)
@@ -163,14 +163,14 @@ func TestHints(t *testing.T) {
 // What a server writes into an error does not make it long, nor more than a line.
 func TestErrorTextIsBounded(t *testing.T) {
 	long := "HTTP/1.1 \x1b[31m" + strings.Repeat("ü", 100_000) + "\r\n"
-	p := start(t, &Pool{Servers: []Server{at(t, "http://"+speaks(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: quiet})
-	_, err := ask(t, p, request(t, "GET", "/", ""))
-	for _, text := range []string{err.Error(), FailureOf(err, time.Now()).Error, p.Status().Servers[0].LastFailure.Error, bounded("a\x1b[31m\nb" + strings.Repeat("ü", 1000))} {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: discardLog})
+	_, err := fetchBody(t, p, request(t, "GET", "/", ""))
+	for _, text := range []string{err.Error(), FailureOf(err, time.Now()).Error, p.Status().Servers[0].LastFailure.Error, sanitize("a\x1b[31m\nb" + strings.Repeat("ü", 1000))} {
 		if len(text) > maxErrorText+100 || strings.ContainsAny(text, "\x1b\r\n") || !utf8.ValidString(text) || text == "" {
 			t.Errorf("%d bytes: %.80q", len(text), text)
 		}
 	}
-	if got := bounded("a ü 1"); got != "a ü 1" {
+	if got := sanitize("a ü 1"); got != "a ü 1" {
 		t.Errorf("a short text: %q", got)
 	}
 }
@@ -180,10 +180,10 @@ func TestFailureOfPool(t *testing.T) {
 	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" || !strings.Contains(f.Hint, "origin.max_requests") {
 		t.Errorf("busy: %+v", f)
 	}
-	p := start(t, &Pool{Servers: []Server{at(t, down(t))}, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t))}, Log: discardLog})
 	var err error
 	for range 2 * failureLimit {
-		_, err = ask(t, p, request(t, "GET", "/", ""))
+		_, err = fetchBody(t, p, request(t, "GET", "/", ""))
 	}
 	p.mu.Lock()
 	err = errors.Join(err, p.downError(nil))

@@ -23,14 +23,14 @@ type result struct {
 	err  error
 	sent bool // the server may have seen the request
 
-	lapse   *lapse // nil if it did not fail, or if that is known to be its own fault or can't be compared
-	doubted bool   // it failed often, and another server is to tell whether that is its own fault
+	unproven   *unprovenFailure // nil if it did not fail, or if that is known to be its own fault or can't be compared
+	needsProof bool             // it failed often, and another server is to tell whether that is its own fault
 }
 
 // again reports whether another server might do better: there is no answer, which is not the
 // client's fault, one by which a server says that it can't now, or one that the caller doesn't
 // accept.
-func (p *Pool) again(a *Ask, res result) bool {
+func (p *Pool) retryElsewhere(a *Ask, res result) bool {
 	if res.err != nil {
 		return !errors.As(res.err, new(*RequestError))
 	}
@@ -38,11 +38,11 @@ func (p *Pool) again(a *Ask, res result) bool {
 		return false
 	}
 	s := res.resp.StatusCode
-	return res.doubted || s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
+	return res.needsProof || s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
 }
 
 // drop gives up what came of an attempt.
-func (r *result) drop() {
+func (r *result) discard() {
 	if r.resp != nil {
 		r.resp.Body.Close()
 	}
@@ -78,7 +78,7 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 		if attempts > p.Retries || r.Context().Err() != nil {
 			return false
 		}
-		pl := p.another(a, tried, free)
+		pl := p.acquireAnother(a, tried, free)
 		if pl == nil {
 			return false
 		}
@@ -96,8 +96,8 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	}
 	var best result // the failure to tell of if nothing better comes
 	var errs []error
-	var lapses []*lapse // that prove nothing yet
-	proven := false     // a server did better
+	var unproven []*unprovenFailure // that prove nothing yet
+	proven := false                 // a server did better
 	for {
 		select {
 		case <-hedge:
@@ -108,26 +108,26 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 			continue
 		case res := <-results:
 			pending--
-			if res.lapse != nil {
-				lapses = append(lapses, res.lapse)
+			if res.unproven != nil {
+				unproven = append(unproven, res.unproven)
 			}
-			if proven = proven || res.err == nil && better(res.resp); proven {
-				p.compare(lapses)
-				lapses = nil
+			if proven = proven || res.err == nil && requestIsFine(res.resp); proven {
+				p.confirmFailures(unproven)
+				unproven = nil
 			}
-			if !p.again(a, res) {
-				best.drop()
+			if !p.retryElsewhere(a, res) {
+				best.discard()
 				delete(cancels, res.b)
 				for _, cancel := range cancels {
 					cancel(nil)
 				}
-				p.abandon(results, pending)
+				p.discardPending(results, pending)
 				return res.resp, res.err
 			}
 			if res.err != nil {
 				errs = append(errs, &ServerError{res.err, p, res.b})
 			} else {
-				best.drop()
+				best.discard()
 				best = res
 			}
 			if (retryable(r) || !res.sent) && more(!res.sent) {
@@ -152,7 +152,7 @@ func (p *Pool) count(n *uint64) {
 
 // another takes a place at a server that was not tried, if one has room and the budget allows it.
 // What is free needs no budget.
-func (p *Pool) another(a *Ask, tried uint64, free bool) *place {
+func (p *Pool) acquireAnother(a *Ask, tried uint64, free bool) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -164,14 +164,14 @@ func (p *Pool) another(a *Ask, tried uint64, free bool) *place {
 }
 
 // abandon gives up the attempts that are still pending.
-func (p *Pool) abandon(results <-chan result, pending int) {
+func (p *Pool) discardPending(results <-chan result, pending int) {
 	if pending == 0 {
 		return
 	}
 	go func() { // ends when the attempts do, which were canceled
 		for range pending {
 			res := <-results
-			res.drop()
+			res.discard()
 		}
 	}()
 }
@@ -180,92 +180,92 @@ func (p *Pool) abandon(results <-chan result, pending int) {
 // given back when the response's body ends.
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
 	b := pl.b
-	asked, sent := false, false
-	var sending *sending
+	reachedTransport, sent := false, false
+	var reqBody *requestBody
 	var used *conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { asked = true },
+		GetConn: func(string) { reachedTransport = true },
 		GotConn: func(c httptrace.GotConnInfo) {
 			used = connOf(c.Conn)
-			if sent = used.take(c); sent {
+			if sent = used.claim(c); sent {
 				p.connected(pl, used, c.Reused)
 			}
 		},
-		Got100Continue: func() { sending.want() },
+		Got100Continue: func() { reqBody.wantBody() },
 	})
 	out := p.request(r.WithContext(ctx), b)
-	sending = p.watchSending(out, pl, cancel)
+	reqBody = p.watchRequestBody(out, pl, cancel)
 	began := time.Now()
 	resp, err := b.transport.Load().RoundTrip(out)
-	sending.end()
+	reqBody.stopWatch()
 	if err == nil {
-		used.learn(resp)
-		b.spares.learn(resp)
+		used.learnKeepAlive(resp)
+		b.spares.learnClose(resp)
 		res := result{b: b, resp: resp, sent: true}
-		res.lapse, res.doubted = p.answered(pl, sending, resp, began)
-		resp.Body = p.newBody(ctx, cancel, resp, pl, sending, began)
+		res.unproven, res.needsProof = p.roundTripDone(pl, reqBody, resp, began)
+		resp.Body = p.newBody(ctx, cancel, resp, pl, reqBody, began)
 		return res
 	}
 	var fault error
 	switch {
-	case sending.stalled.Load():
+	case reqBody.stalled.Load():
 		err = errStalled
 	case ctx.Err() != nil:
 	default:
-		fault = requestFault(err, asked, sending)
+		fault = requestFault(err, reachedTransport, reqBody)
 	}
-	lapse := p.unanswered(ctx, pl, err, fault, sent)
+	unproven := p.roundTripFailed(ctx, pl, err, fault, sent)
 	cancel(nil)
 	p.release(pl)
-	return result{b: b, err: cmp.Or(fault, err), sent: sent, lapse: lapse}
+	return result{b: b, err: cmp.Or(fault, err), sent: sent, unproven: unproven}
 }
 
 // connected notes that a server has a connection for a request.
 func (p *Pool) connected(pl *place, c *conn, reused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pl.use(c)
+	pl.attach(c)
 	b := pl.b
 	switch {
 	case reused:
 		b.counts.Reused++
 	case b.trial: // that is what was to be found out: how long the client takes with the request does not matter
 		b.trial, b.refusing = false, false
-		p.grant(time.Now())
+		p.serveQueue(time.Now())
 	}
 }
 
 // unanswered notes that a server did not answer a request. fault is not nil if that is the fault of
 // the request. What it returns waits for what other servers do with the request; nil if that tells
 // nothing.
-func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent bool) *lapse {
+func (p *Pool) roundTripFailed(ctx context.Context, pl *place, err, fault error, sent bool) *unprovenFailure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, b := time.Now(), pl.b
 	silent := p.isSilent(b, now)
-	owed, since := pl.answer()
+	awaiting, since := pl.endAwait()
 	b.trial = false
-	silent = silent && owed && !b.waitingSince.After(since) // it answered nobody all the time
+	silent = silent && awaiting && !b.lastHeardAt.After(since) // it answered nobody all the time
 	switch {
 	case fault != nil:
-		p.faults++
+		p.clientFaults++
 	case errors.Is(err, errStalled):
 		p.failed(b, now, err, false, false, false)
 	case ctx.Err() != nil: // nobody waits for it any more, which is no failure
 		if silent {
-			b.leftAt = now
+			b.abandonedAt = now
 		}
 	case p.Relays && sent && IsTimeout(err): // it may wait for the origin
 	default:
 		// A server that answered nothing at all while a request timed out has no slow page, it
 		// hangs.
-		hangs, before := IsTimeout(err) && !b.waitingSince.After(since), b.isBefore(err, sent)
+		hangs, before := IsTimeout(err) && !b.lastHeardAt.After(since), b.failedBeforeRequest(err, sent)
 		p.failed(b, now, err, before && refuses(err, sent), hangs, before)
 		if hangs && !before && !p.isLast(b) {
-			b.leftAt = now // others are asked first until that is known
+			b.abandonedAt = now // others are asked first until that is known
 		}
-		if !before && pl.isOwn(err) {
-			return &lapse{b, now, hangs}
+		if !before && pl.isAttributable(err) {
+			return &unprovenFailure{b, now, hangs}
 		}
 	}
 	return nil
@@ -273,29 +273,29 @@ func (p *Pool) unanswered(ctx context.Context, pl *place, err, fault error, sent
 
 // answered notes the header block of a response. If that is one of a failure, it returns what
 // unanswered does, and whether another server is to be asked too.
-func (p *Pool) answered(pl *place, sending *sending, resp *http.Response, began time.Time) (l *lapse, doubted bool) {
+func (p *Pool) roundTripDone(pl *place, reqBody *requestBody, resp *http.Response, began time.Time) (unproven *unprovenFailure, needsProof bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, b := time.Now(), pl.b
-	owed, since := pl.answer()
-	b.trial, b.leftAt = false, time.Time{}
-	b.waitingSince = now
+	awaiting, since := pl.endAwait()
+	b.trial, b.abandonedAt = false, time.Time{}
+	b.lastHeardAt = now
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		pl.endRequest()
-		p.grant(now)
+		p.serveQueue(now)
 	} else if pl.tunnel {
 		pl.endTunnel()
-		p.grant(now)
+		p.serveQueue(now)
 	}
 	if isFailure(resp.StatusCode) && !p.Relays {
-		if sending.fault() == nil {
-			p.failed(b, now, fmt.Errorf("%w %d", errAnswer, resp.StatusCode), false, false, false)
-			return &lapse{b, now, false}, p.isDoubted(b)
+		if reqBody.clientFault() == nil {
+			p.failed(b, now, fmt.Errorf("%w %d", errStatus, resp.StatusCode), false, false, false)
+			return &unprovenFailure{b, now, false}, p.needsProof(b)
 		}
 		return nil, false
 	}
 	b.refusing = false
-	if owed {
+	if awaiting {
 		b.latency += (now.Sub(since) - b.latency) / 8
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {

@@ -9,14 +9,14 @@ import (
 // comes back, unless it was well for long.
 func TestFlapping(t *testing.T) {
 	t.Parallel()
-	p := still(t, &Pool{Log: quiet}, 1, 1)
+	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 	h := Health{Interval: time.Minute}.withDefaults()
 	p.Health = &h // after Start, so that no probe is sent
 	b := p.all[0]
 	since := func() time.Time {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return b.since
+		return b.recoveredAt
 	}
 	for _, c := range []struct{ well, want time.Duration }{
 		{time.Second, time.Minute},
@@ -26,10 +26,10 @@ func TestFlapping(t *testing.T) {
 		{5 * maxPause, time.Minute},
 		{time.Second, 2 * time.Minute},
 	} {
-		fail(p, b, since().Add(c.well), errAnswer, failureLimit)
-		p.probed(b, time.Now(), nil, false)
+		failOften(p, b, since().Add(c.well), errStatus, failureLimit)
+		p.recordProbe(b, time.Now(), nil, false)
 		p.mu.Lock()
-		ejected, paused := b.ejected, b.paused
+		ejected, paused := b.ejected, b.ejectedFor
 		p.mu.Unlock()
 		if !ejected || paused != c.want {
 			t.Errorf("after %v it is ejected: %v, for %v, want %v", c.well, ejected, paused, c.want)

@@ -55,16 +55,16 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 	for {
 		transport := p.newTransport(b, false)
 		transport.DisableKeepAlives = true
-		refused, err := p.ask(ctx, b, transport)
+		refused, err := p.probeOnce(ctx, b, transport)
 		if ctx.Err() != nil {
 			return
 		}
-		p.probed(b, time.Now(), err, refused)
+		p.recordProbe(b, time.Now(), err, refused)
 		// The jitter only shortens the interval, so that it bounds how long a change goes
 		// unnoticed.
 		wait := time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval))
-		if pause(ctx, wait/hurryShare, nil) {
-			pause(ctx, wait-wait/hurryShare, b.hurried)
+		if sleep(ctx, wait/maxProbeSpeedup, nil) {
+			sleep(ctx, wait-wait/maxProbeSpeedup, b.probeSoon)
 		}
 		if ctx.Err() != nil {
 			return
@@ -73,10 +73,10 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 }
 
 // hurryShare is how many times as often a server is probed at most while requests fail at it.
-const hurryShare = 5
+const maxProbeSpeedup = 5
 
 // pause waits for a while, or until early has something. It reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+func sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -93,7 +93,7 @@ var errProbe = errors.New("health check answered")
 
 // ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took
 // no connection.
-func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
+func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
 	defer cancel()
 	target, err := url.Parse(p.Health.Path)
@@ -132,46 +132,46 @@ func (p *Pool) ask(ctx context.Context, b *backend, transport http.RoundTripper)
 }
 
 // probed takes the outcome of a probe.
-func (p *Pool) probed(b *backend, now time.Time, err error, refused bool) {
+func (p *Pool) recordProbe(b *backend, now time.Time, err error, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() {
-		b.seen = b.seen || err == nil && !b.down
-		p.tell(b, now)
+		b.everHealthy = b.everHealthy || err == nil && !b.down
+		p.logChange(b, now)
 	}()
 	b.counts.Probes++
 	limit := p.Health.HealthyAfter
 	if err != nil {
 		b.counts.ProbesBad++
 		limit = p.Health.UnhealthyAfter
-		p.blame(b, now, err)
-	} else if b.refusing || errors.As(b.why, new(*tls.CertificateVerificationError)) {
+		p.recordError(b, now, err)
+	} else if b.refusing || errors.As(b.lastErr, new(*tls.CertificateVerificationError)) {
 		b.failing = false // it takes connections again, which was all that was wrong
 	}
 	b.refusing = refused
 	if err == nil {
-		b.leftAt = time.Time{}
+		b.abandonedAt = time.Time{}
 		if b.waiting > 0 {
-			b.waitingSince = now // it does not hang, whatever requests wait for
+			b.lastHeardAt = now // it does not hang, whatever requests wait for
 		}
 	}
 	if (err != nil) == b.down {
-		b.probes = 0
-		p.grant(now) // one that takes connections again may be tried
+		b.contraryProbes = 0
+		p.serveQueue(now) // one that takes connections again may be tried
 		return
 	}
-	if b.probes++; b.probes < limit {
+	if b.contraryProbes++; b.contraryProbes < limit {
 		return
 	}
-	was := b.up()
-	b.probes, b.down = 0, err != nil
-	p.changed(b, was, now)
+	wasUp := b.up()
+	b.contraryProbes, b.down = 0, err != nil
+	p.stateChanged(b, wasUp, now)
 }
 
 // blame remembers a failure of a server.
-func (p *Pool) blame(b *backend, now time.Time, err error) {
-	b.why, b.whyAt = err, now
-	p.lastDown = &ServerError{err, p, b}
+func (p *Pool) recordError(b *backend, now time.Time, err error) {
+	b.lastErr, b.lastErrAt = err, now
+	p.lastServerErr = &ServerError{err, p, b}
 }
 
 // failureLimit is how many requests in a row a server may fail before it is ejected.
@@ -184,79 +184,79 @@ const (
 	maxPause   = 5 * time.Minute
 )
 
-var errAnswer = errors.New("server error")
+var errStatus = errors.New("server error")
 
 // succeeded takes the end of a response to a request that was sent at a time. It ends what was
 // wrong; a server that is ejected and was tried all the same, as there was none better, is back at
 // once.
 func (p *Pool) succeeded(b *backend, sent, now time.Time) {
-	b.failures, b.refusing, b.seen = 0, false, true
+	b.failures, b.refusing, b.everHealthy = 0, false, true
 	if b.failing && !sent.Before(b.failingAt) {
 		b.failing = false
 	}
 	if b.ejected && sent.After(b.ejectedAt) && !p.closed {
-		was := b.up()
-		b.pause.Stop()
+		wasUp := b.up()
+		b.readmitTimer.Stop()
 		b.ejected = false
-		p.changed(b, was, now)
+		p.stateChanged(b, wasUp, now)
 	}
-	p.tell(b, now)
+	p.logChange(b, now)
 }
 
 // failed takes the failure of a request. proven says that it is the server's own, whatever the
 // request is; see prove.
 func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, proven bool) {
 	b.failures++
-	p.blame(b, now, err)
+	p.recordError(b, now, err)
 	b.refusing = refused
 	b.counts.Failures[Reason(err)]++
 	if p.closed {
 		return
 	}
 	if b.failures >= failureLimit {
-		b.fail(now)
-		b.hurry()
+		b.markFailing(now)
+		b.requestProbe()
 	}
 	if proven {
-		p.prove(b, now, hangs)
+		p.confirmFailure(b, now, hangs)
 	}
-	p.tell(b, now)
+	p.logChange(b, now)
 }
 
 // fail has the server look as one that requests fail at.
-func (b *backend) fail(now time.Time) {
+func (b *backend) markFailing(now time.Time) {
 	if !b.failing {
 		b.failing, b.failingAt = true, now
 	}
 }
 
 // hurry has the server probed soon.
-func (b *backend) hurry() {
+func (b *backend) requestProbe() {
 	select {
-	case b.hurried <- struct{}{}:
+	case b.probeSoon <- struct{}{}:
 	default:
 	}
 }
 
 // eject gives a server no requests for a while, if there are others.
 func (p *Pool) eject(b *backend, now time.Time) {
-	was := b.up()
+	wasUp := b.up()
 	pause := firstPause
 	if p.Health != nil {
 		pause = p.Health.Interval
 	}
-	if b.paused > 0 && now.Sub(b.since) > 4*b.paused { // it was well for long
-		b.pauses = 0
+	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor { // it was well for long
+		b.recentEjections = 0
 	}
-	for range b.pauses {
+	for range b.recentEjections {
 		pause = min(2*pause, maxPause)
 	}
-	b.pauses++
-	b.paused = pause
+	b.recentEjections++
+	b.ejectedFor = pause
 	b.ejected, b.ejectedAt, b.failures = true, now, 0
 	b.counts.Ejections++
-	b.pause = time.AfterFunc(pause, func() { p.readmit(b) })
-	p.changed(b, was, now)
+	b.readmitTimer = time.AfterFunc(pause, func() { p.readmit(b) })
+	p.stateChanged(b, wasUp, now)
 }
 
 // isLast reports whether no other server is up, so that b may not be ejected. With edges there is a
@@ -281,16 +281,16 @@ func (p *Pool) readmit(b *backend) {
 		return
 	}
 	now := time.Now()
-	was := b.up()
+	wasUp := b.up()
 	b.ejected, b.failures = false, failureLimit-1
-	p.changed(b, was, now)
-	p.tell(b, now)
+	p.stateChanged(b, wasUp, now)
+	p.logChange(b, now)
 }
 
 // changed does what follows when the look of a server may have changed. The caller holds mu.
-func (p *Pool) changed(b *backend, was bool, now time.Time) {
-	if !was && b.up() {
-		b.since = now
+func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
+	if !wasUp && b.up() {
+		b.recoveredAt = now
 	}
 	primaries, up, spares := 0, 0, 0
 	for _, o := range p.all {
@@ -317,43 +317,43 @@ func (p *Pool) changed(b *backend, was bool, now time.Time) {
 			p.Log.Info("enough origin servers look healthy again", "site", p.Name, "healthy", up, "servers", primaries)
 		}
 	}
-	p.grant(now)
+	p.serveQueue(now)
 }
 
 // tellLimit is how many lines of a server's health the log gets in tellTime. One that fails every
 // other request changes with each.
 const (
-	tellLimit = 6
-	tellTime  = time.Minute
+	logLimit  = 6
+	logWindow = time.Minute
 )
 
 // startTime is how long an edge of the fleet may take to start.
-const startTime = 20 * time.Second
+const startGrace = 20 * time.Second
 
 // tell counts a change of a server's health, and logs it. What is over the limit is logged at the
 // next occasion, if it is still news. The caller holds mu.
-func (p *Pool) tell(b *backend, now time.Time) {
-	ill := !b.well()
-	if ill != b.ill {
-		b.ill = ill
+func (p *Pool) logChange(b *backend, now time.Time) {
+	ill := !b.healthy()
+	if ill != b.wasUnhealthy {
+		b.wasUnhealthy = ill
 		b.counts.Changes++
 		if ill {
-			b.illSince = now
+			b.unhealthySince = now
 		}
 	}
-	if now.Sub(b.told.since) > tellTime {
-		b.told.since, b.told.lines = now, 0
+	if now.Sub(b.logged.windowStart) > logWindow {
+		b.logged.windowStart, b.logged.lines = now, 0
 	}
-	if ill == b.told.ill || b.told.lines >= tellLimit {
+	if ill == b.logged.unhealthy || b.logged.lines >= logLimit {
 		return
 	}
-	if ill && p.Relays && !b.seen && now.Sub(p.started) < startTime {
+	if ill && p.Relays && !b.everHealthy && now.Sub(p.started) < startGrace {
 		return // an edge that starts along with this one; a later probe tells if it does not come
 	}
-	b.told.ill = ill
-	b.told.lines++
+	b.logged.unhealthy = ill
+	b.logged.lines++
 	if !ill {
-		p.Log.Info("origin server is up again", "site", p.Name, "server", b.label(), "after", now.Sub(b.illSince).Round(time.Millisecond))
+		p.Log.Info("origin server is up again", "site", p.Name, "server", b.label(), "after", now.Sub(b.unhealthySince).Round(time.Millisecond))
 		return
 	}
 	f := p.lastFailure(b)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-var quiet = slog.New(slog.DiscardHandler)
+var discardLog = slog.New(slog.DiscardHandler)
 
 func TestProbeOutcome(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,18 +64,18 @@ func TestProbeOutcome(t *testing.T) {
 	} {
 		h := c.health.withDefaults()
 		// The pool is not told of the probes, so that it makes none but this.
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
 		p.Health = &h
-		if _, err := p.ask(t.Context(), p.all[0], p.all[0].transport.Load()); (err == nil) != c.good {
+		if _, err := p.probeOnce(t.Context(), p.all[0], p.all[0].transport.Load()); (err == nil) != c.good {
 			t.Errorf("%+v: %v", c.health, err)
 		}
 	}
 }
 
 // state waits until a server looks a way, at the time of a probe or later.
-func state(t *testing.T, p *Pool, server int, want string) {
+func wantState(t *testing.T, p *Pool, server int, want string) {
 	t.Helper()
-	until(t, "the server is "+want, func() bool {
+	eventually(t, "the server is "+want, func() bool {
 		s := p.Status().Servers[server]
 		return s.Probes > 0 && s.State == want
 	})
@@ -87,16 +87,16 @@ func TestProbesVerifyTLS(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	health := func() *Health { return &Health{Interval: 5 * time.Millisecond, UnhealthyAfter: 1} }
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: "example.com", Health: health(), Log: quiet})
-	state(t, p, 0, "unhealthy")
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "example.com", Health: health(), Log: discardLog})
+	wantState(t, p, 0, "unhealthy")
 	if why := p.Status().Servers[0].Why; !strings.Contains(why, "certificate") {
 		t.Errorf("why: %q", why)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	for host, want := range map[string]string{"example.com": "up", "other.example": "unhealthy"} {
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: host, Health: health(), TLS: &tls.Config{RootCAs: roots}, Log: quiet})
-		state(t, p, 0, want)
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host, Health: health(), TLS: &tls.Config{RootCAs: roots}, Log: discardLog})
+		wantState(t, p, 0, want)
 	}
 }
 
@@ -108,21 +108,21 @@ func TestProbesFindOut(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
 	defer s.Close()
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL), at(t, up.URL)}, SlowStart: time.Hour, Health: &Health{Interval: time.Millisecond}, Log: quiet})
-	state(t, p, 0, "up")
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, up.URL)}, SlowStart: time.Hour, Health: &Health{Interval: time.Millisecond}, Log: discardLog})
+	wantState(t, p, 0, "up")
 	status.Store(500)
-	state(t, p, 0, "unhealthy")
-	before := up.asked.Load()
+	wantState(t, p, 0, "unhealthy")
+	before := up.requests.Load()
 	for range 10 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 			t.Fatalf("while one is unhealthy: %q, %v", got, err)
 		}
 	}
-	if up.asked.Load() < before+10 {
+	if up.requests.Load() < before+10 {
 		t.Error("the unhealthy one was asked")
 	}
 	status.Store(204)
-	state(t, p, 0, "slow-start")
+	wantState(t, p, 0, "slow-start")
 	p.Close()
 	n := p.Status().Servers[0].Probes
 	if st := p.Status().Servers[0]; st.ProbesBad < 3 || st.Changes < 2 || n < 5 {
@@ -142,16 +142,16 @@ func TestHysteresis(t *testing.T) {
 		{0, 0, "xxx..", "..xx."}, // the defaults
 		{1, 3, "x..x...", "xxxxxx."},
 	} {
-		p := still(t, &Pool{Log: quiet}, 1, 1)
+		p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 		h := Health{UnhealthyAfter: c.unhealthyAfter, HealthyAfter: c.healthyAfter}.withDefaults()
 		p.Health = &h // after Start, so that none is sent
 		got := ""
 		for _, probe := range c.probes {
 			err := error(nil)
 			if probe == 'x' {
-				err = errAnswer
+				err = errStatus
 			}
-			p.probed(p.all[0], time.Now(), err, false)
+			p.recordProbe(p.all[0], time.Now(), err, false)
 			got += map[bool]string{true: ".", false: "x"}[p.all[0].up()]
 		}
 		if got != c.want {

@@ -13,7 +13,7 @@ const ClientHost = "client"
 
 // byName reports whether a server is an https one that is given by a DNS name. Its certificate is
 // for that name, and mostly it answers under it too.
-func byName(u *url.URL) bool {
+func httpsByName(u *url.URL) bool {
 	_, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "https" && err != nil
 }
@@ -25,7 +25,7 @@ func (p *Pool) hostFor(s Server) string {
 		return ""
 	case p.Host != "":
 		return p.Host
-	case byName(s.URL):
+	case httpsByName(s.URL):
 		host := serverName(s.URL.Hostname())
 		if port := s.URL.Port(); port != "" && port != "443" {
 			host += ":" + port
@@ -45,7 +45,7 @@ func (p *Pool) tlsNameFor(s Server) string {
 		return p.SNI
 	case p.Host != "" && p.Host != ClientHost:
 		return serverName(p.Host)
-	case byName(s.URL):
+	case httpsByName(s.URL):
 		return serverName(s.URL.Hostname())
 	}
 	return ""

@@ -63,11 +63,11 @@ func TestHostAndTLSName(t *testing.T) {
 			if c.url[:5] == "http:" {
 				to = plain
 			}
-			server := at(t, c.url)
+			server := serverAt(t, c.url)
 			if c.edges {
 				server.ServerName = "hel1"
 			}
-			p := start(t, &Pool{Servers: []Server{server}, Host: c.host, SNI: c.sni, Relays: c.edges,
+			p := startPool(t, &Pool{Servers: []Server{server}, Host: c.host, SNI: c.sni, Relays: c.edges,
 				Health: &Health{Path: "/health", Host: "probe.example", Interval: time.Hour, Timeout: time.Minute},
 				TLS:    &tls.Config{InsecureSkipVerify: true}, // TestTLSName is about that
 				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -83,7 +83,7 @@ func TestHostAndTLSName(t *testing.T) {
 			if got := <-probes; got != probed {
 				t.Errorf("a probe has %q, want %q", got, probed)
 			}
-			if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+			if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 				t.Fatal(err)
 			}
 			if got := <-requests; got != c.want {

@@ -22,7 +22,7 @@ import (
 const keepMargin = time.Second
 
 // errIdle is the failure of a write to such a connection.
-var errIdle = errors.New("the connection may have no further request")
+var errRetired = errors.New("the connection may have no further request")
 
 // keepAlive returns for how long a connection may be idle by the fields of a response. ok is false
 // if they don't say.
@@ -47,7 +47,7 @@ func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 // connOf is the connection to a server below TLS; nil if it is none that counts.
 func connOf(c net.Conn) *conn {
 	if h, ok := c.(*http1Conn); ok {
-		return h.own
+		return h.raw
 	}
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -57,24 +57,24 @@ func connOf(c net.Conn) *conn {
 }
 
 // learn takes what the server says of the connection that a response came on.
-func (c *conn) learn(resp *http.Response) {
+func (c *conn) learnKeepAlive(resp *http.Response) {
 	if c == nil || resp.ProtoMajor != 1 {
 		return
 	}
 	if idle, ok := keepAlive(resp.Header); ok {
-		c.keep.Store(int64(idle) + 1)
+		c.idleLimit.Store(int64(idle) + 1)
 	}
 }
 
 // take reports whether a connection that the transport chose may have a request: it was not idle
 // for too long, and nothing is left on it. If not, the next write to it fails.
-func (c *conn) take(info httptrace.GotConnInfo) bool {
+func (c *conn) claim(info httptrace.GotConnInfo) bool {
 	if c == nil || !info.Reused {
 		return true
 	}
-	keep := c.keep.Load()
+	keep := c.idleLimit.Load()
 	h, ok := info.Conn.(*http1Conn)
-	if (keep == 0 || info.IdleTime < time.Duration(keep-1)) && (!ok || h.next()) {
+	if (keep == 0 || info.IdleTime < time.Duration(keep-1)) && (!ok || h.isClean()) {
 		return true
 	}
 	c.retired.Store(true)

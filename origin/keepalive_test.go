@@ -17,16 +17,16 @@ import (
 // hinting is a server of HTTP/1.1, plain or over TLS, whose responses have Keep-Alive. It ends a
 // connection at a second request, as one does that closes it while the request is on its way,
 // unless it keeps them.
-type hinting struct {
+type keepAliveServer struct {
 	url         string
 	tls         *tls.Config
-	hint        string
-	keeps       bool
+	keepAlive   string
+	keepsOpen   bool
 	connections atomic.Int64
 	requests    atomic.Int64
 }
 
-func (s *hinting) start(t *testing.T, secure bool) {
+func (s *keepAliveServer) start(t *testing.T, secure bool) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -53,11 +53,11 @@ func (s *hinting) start(t *testing.T, secure bool) {
 	}()
 }
 
-func (s *hinting) serve(c net.Conn) {
+func (s *keepAliveServer) serve(c net.Conn) {
 	defer c.Close()
 	in := bufio.NewReader(c)
 	for first := true; ; first = false {
-		if !first && !s.keeps {
+		if !first && !s.keepsOpen {
 			_, _ = in.Peek(1)
 			return
 		}
@@ -67,7 +67,7 @@ func (s *hinting) serve(c net.Conn) {
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		s.requests.Add(1)
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%s\r\nok", s.hint)
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%s\r\nok", s.keepAlive)
 	}
 }
 
@@ -78,7 +78,7 @@ func TestKeepAliveHint(t *testing.T) {
 		name, hint string
 		keeps      bool
 		idle       time.Duration
-		again      bool // the connection is used again
+		reused     bool // the connection is used again
 	}{
 		{"the time is nearly over", "Keep-Alive: timeout=1\r\n", false, 510 * time.Millisecond, false},
 		{"no time at all", "Keep-Alive: timeout=0\r\n", false, 0, false},
@@ -89,9 +89,9 @@ func TestKeepAliveHint(t *testing.T) {
 		for _, secure := range []bool{false, true} {
 			for _, length := range []int64{0, 4, -1} {
 				t.Run(fmt.Sprintf("%s, TLS %t, a body of %d", c.name, secure, length), func(t *testing.T) {
-					s := &hinting{hint: c.hint, keeps: c.keeps}
+					s := &keepAliveServer{keepAlive: c.hint, keepsOpen: c.keeps}
 					s.start(t, secure)
-					p := start(t, &Pool{Servers: []Server{at(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: quiet})
+					p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog})
 					for range 3 {
 						body := ""
 						if length != 0 {
@@ -99,15 +99,15 @@ func TestKeepAliveHint(t *testing.T) {
 						}
 						r := request(t, "POST", "/", body)
 						r.ContentLength = length
-						if got, err := ask(t, p, r); err != nil || got != "ok" {
+						if got, err := fetchBody(t, p, r); err != nil || got != "ok" {
 							t.Fatalf("got %q, %v", got, err)
 						}
 						time.Sleep(c.idle) // or longer
 					}
-					if n := s.connections.Load(); (n < 3) != c.again || s.requests.Load() != 3 {
+					if n := s.connections.Load(); (n < 3) != c.reused || s.requests.Load() != 3 {
 						t.Errorf("%d requests on %d connections", s.requests.Load(), n)
 					}
-					wantNoBlame(t, p)
+					wantNoFailures(t, p)
 				})
 			}
 		}

@@ -14,19 +14,19 @@ import (
 )
 
 // lines is a log that can be read while it is written.
-type lines struct {
+type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(b)
 }
 
 // count is how many lines have a text.
-func (l *lines) count(text string) int {
+func (l *logBuffer) count(text string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
@@ -47,10 +47,10 @@ func TestLoneServerThatRefuses(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	var log lines
-	p := start(t, &Pool{Servers: []Server{at(t, "http://"+addr)}, Retries: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	var log logBuffer
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr)}, Retries: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for i := range 15 {
-		if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
 			t.Fatalf("request %d: %v", i, err)
 		}
 	}
@@ -67,7 +67,7 @@ func TestLoneServerThatRefuses(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
-	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Fatalf("when it is back: %v", err)
 	}
 	if s := p.Status().Servers[0]; s.State != "up" || !s.Up() || s.Why != "" || s.LastFailure == nil {
@@ -93,8 +93,8 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 			<-hold
 		}
 	}))
-	p := start(t, &Pool{Servers: []Server{at(t, "http://"+s.Listener.Addr().String())}, Log: quiet})
-	fail(p, p.all[0], time.Now(), refused, failureLimit)
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+s.Listener.Addr().String())}, Log: discardLog})
+	failOften(p, p.all[0], time.Now(), errRefused, failureLimit)
 	s.Start()
 	defer s.Close()
 	var work sync.WaitGroup
@@ -109,13 +109,13 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 		long.Body.Close()
 	})
 	work.Go(func() {
-		if _, err := ask(t, p, request(t, "GET", "/held", "")); err != nil {
+		if _, err := fetchBody(t, p, request(t, "GET", "/held", "")); err != nil {
 			t.Error(err)
 			held <- struct{}{}
 		}
 	})
 	<-held
-	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Errorf("beside two others: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 		w.WriteHeader(int(status.Load()))
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
 	for range 10 {
 		resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 		if err != nil || resp.StatusCode != 500 {
@@ -142,7 +142,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 		t.Errorf("asked %d times: %+v", asked.Load(), st)
 	}
 	status.Store(404) // is an answer
-	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Fatal(err)
 	}
 	if st := p.Status().Servers[0]; st.State != "up" {
@@ -158,38 +158,38 @@ func TestFailing(t *testing.T) {
 		now := time.Now()
 		p.succeeded(b, now, now)
 	}
-	probe := func(p *Pool, b *backend) { p.probed(b, time.Now(), nil, false) }
+	probe := func(p *Pool, b *backend) { p.recordProbe(b, time.Now(), nil, false) }
 	for _, c := range []struct {
 		name string
 		err  error
 		then func(p *Pool, b *backend)
 		want string
 	}{
-		{"a success", errAnswer, later, "up"},
-		{"a success of a request that was sent before", errAnswer, func(p *Pool, b *backend) {
+		{"a success", errStatus, later, "up"},
+		{"a success of a request that was sent before", errStatus, func(p *Pool, b *backend) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.succeeded(b, b.failingAt.Add(-time.Second), time.Now())
 		}, "failing"},
-		{"a good probe of one that took no connections", refused, probe, "up"},
-		{"a good probe of one that answers with errors", errAnswer, probe, "failing"},
+		{"a good probe of one that took no connections", errRefused, probe, "up"},
+		{"a good probe of one that answers with errors", errStatus, probe, "failing"},
 		{"a good probe of one that hung", errSlow, probe, "failing"},
-		{"another server that is up, and a failure", errAnswer, func(p *Pool, b *backend) {
+		{"another server that is up, and a failure", errStatus, func(p *Pool, b *backend) {
 			p.readmit(p.all[1])
-			fail(p, b, time.Now(), errAnswer, 1)
+			failOften(p, b, time.Now(), errStatus, 1)
 		}, "ejected"},
 		{"nothing", errSlow, func(*Pool, *backend) {}, "failing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := still(t, &Pool{Log: quiet}, 1, 1)
+			p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 			h := Health{}.withDefaults()
 			p.Health = &h // after Start, so that no probe is sent
-			fail(p, p.all[1], time.Now(), errAnswer, failureLimit)
-			fail(p, p.all[0], time.Now(), c.err, failureLimit-1)
+			failOften(p, p.all[1], time.Now(), errStatus, failureLimit)
+			failOften(p, p.all[0], time.Now(), c.err, failureLimit-1)
 			if st := p.Status().Servers[0].State; st != "up" {
 				t.Errorf("after %d failures it is %s", failureLimit-1, st)
 			}
-			fail(p, p.all[0], time.Now(), c.err, 1)
+			failOften(p, p.all[0], time.Now(), c.err, 1)
 			if st := p.Status().Servers[0]; st.State != "failing" || st.Changes != 1 {
 				t.Errorf("after %d failures: %+v", failureLimit, st)
 			}
@@ -204,8 +204,8 @@ func TestFailing(t *testing.T) {
 // One that fails nearly every request changes with each, but does not fill the log, and the log has
 // the last word in the end.
 func TestFlappingIsNotToldForEver(t *testing.T) {
-	var log lines
-	p := still(t, &Pool{Log: slog.New(slog.NewTextHandler(&log, nil))}, 1)
+	var log logBuffer
+	p := newIdlePool(t, &Pool{Log: slog.New(slog.NewTextHandler(&log, nil))}, 1)
 	b, now := p.all[0], time.Now()
 	succeed := func() {
 		p.mu.Lock()
@@ -214,18 +214,18 @@ func TestFlappingIsNotToldForEver(t *testing.T) {
 	}
 	for range 100 {
 		now = now.Add(time.Millisecond)
-		fail(p, b, now, errAnswer, failureLimit)
+		failOften(p, b, now, errStatus, failureLimit)
 		now = now.Add(time.Millisecond)
 		succeed()
 	}
-	if n := log.count("origin server"); n != tellLimit || b.counts.Changes != 200 {
+	if n := log.count("origin server"); n != logLimit || b.counts.Changes != 200 {
 		t.Errorf("%d lines of %d changes", n, b.counts.Changes)
 	}
-	fail(p, b, now, errAnswer, failureLimit)
-	now = now.Add(2 * tellTime)
-	fail(p, b, now, errAnswer, 1)
-	fail(p, b, now, errAnswer, 1)
-	if n := log.count("origin server is down"); n != tellLimit/2+1 {
+	failOften(p, b, now, errStatus, failureLimit)
+	now = now.Add(2 * logWindow)
+	failOften(p, b, now, errStatus, 1)
+	failOften(p, b, now, errStatus, 1)
+	if n := log.count("origin server is down"); n != logLimit/2+1 {
 		t.Errorf("it stays down: %d lines", n)
 	}
 }

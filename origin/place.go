@@ -78,8 +78,8 @@ func (t tally) isFull(client netip.Prefix, limit int) bool {
 type room int
 
 const (
-	free   room = iota
-	shared      // there is, but the client has its share
+	free      room = iota
+	shareUsed      // there is, but the client has its share
 	full
 )
 
@@ -93,7 +93,7 @@ func (b *backend) room(p *Pool, a *Ask) room {
 		return full
 	case b.clients.isFull(a.Client, p.MaxRequests), a.upgrade && b.tunnelClients.isFull(a.Client, p.MaxRequests),
 		connections && a.Client.IsValid() && b.clients[a.Client]+b.tunnelClients[a.Client] >= clientLimit(p.MaxConnections):
-		return shared
+		return shareUsed
 	}
 	return free
 }
@@ -104,38 +104,38 @@ type place struct {
 	b      *backend
 	client netip.Prefix
 
-	requests bool // it counts among the requests
-	streams  bool // and among those of them that stream
-	tunnel   bool // it counts among the tunnels
-	owed     bool // the server has the whole request, and owes an answer
-	answered bool
-	since    time.Time // when that began
-	conn     *conn     // of HTTP/2, that has the request
-	over     bool      // it was given back
+	requests      bool // it counts among the requests
+	streams       bool // and among those of them that stream
+	tunnel        bool // it counts among the tunnels
+	awaiting      bool // the server has the whole request, and owes an answer
+	answered      bool
+	awaitingSince time.Time // when that began
+	conn          *conn     // of HTTP/2, that has the request
+	released      bool      // it was given back
 }
 
 // occupy takes a place at a server. The caller holds mu.
 func (p *Pool) occupy(b *backend, a *Ask, now time.Time) *place {
-	pl := &place{b: b, client: a.Client, requests: true, tunnel: a.upgrade, since: now}
+	pl := &place{b: b, client: a.Client, requests: true, tunnel: a.upgrade, awaitingSince: now}
 	b.inFlight++
 	b.clients.add(a.Client, 1)
 	if a.Streams {
-		pl.stream()
+		pl.markStreaming()
 	}
 	if a.upgrade {
 		b.tunnels++
 		b.tunnelClients.add(a.Client, 1)
 	}
 	if !a.body {
-		pl.owe(now)
+		pl.awaitResponse(now)
 	}
 	b.counts.Requests++
-	b.trial = p.fitness(b, now) == dead
+	b.trial = p.fitness(b, now) == fitUnreachable
 	return pl
 }
 
 // stream has the place count among those that stream, if it does not. The caller holds mu.
-func (pl *place) stream() {
+func (pl *place) markStreaming() {
 	if pl.requests && !pl.streams {
 		pl.streams = true
 		pl.b.streams++
@@ -144,26 +144,26 @@ func (pl *place) stream() {
 
 // owe notes that the server has the whole request. Before that it can't answer, which is no fault
 // of its own. The caller holds mu.
-func (pl *place) owe(now time.Time) {
-	if pl.owed || pl.answered {
+func (pl *place) awaitResponse(now time.Time) {
+	if pl.awaiting || pl.answered {
 		return
 	}
-	pl.owed, pl.since = true, now
+	pl.awaiting, pl.awaitingSince = true, now
 	if pl.b.waiting++; pl.b.waiting == 1 {
-		pl.b.waitingSince = now
+		pl.b.lastHeardAt = now
 	}
 }
 
 // answer notes that the server owes nothing any more. It reports whether it did, and since when.
 // The caller holds mu.
-func (pl *place) answer() (owed bool, since time.Time) {
-	owed = pl.owed
-	if owed {
-		pl.owed = false
+func (pl *place) endAwait() (awaiting bool, since time.Time) {
+	awaiting = pl.awaiting
+	if awaiting {
+		pl.awaiting = false
 		pl.b.waiting--
 	}
 	pl.answered = true
-	return owed, pl.since
+	return awaiting, pl.awaitingSince
 }
 
 // endRequest gives back what the place counts among the requests. The caller holds mu.
@@ -193,20 +193,20 @@ func (pl *place) endTunnel() {
 func (p *Pool) release(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pl.answer()
-	pl.leave()
-	pl.over = true
+	pl.endAwait()
+	pl.detach()
+	pl.released = true
 	pl.endRequest()
 	pl.endTunnel()
-	p.grant(time.Now())
+	p.serveQueue(time.Now())
 }
 
 // bodyOf is the body of a response under what wraps it, which has to have a method Unwrap; nil if
 // it is none of a Pool's.
-func bodyOf(of io.Reader) *body {
+func bodyOf(of io.Reader) *responseBody {
 	for {
 		switch b := of.(type) {
-		case *body:
+		case *responseBody:
 			return b
 		case interface{ Unwrap() io.ReadCloser }:
 			of = b.Unwrap()
@@ -234,6 +234,6 @@ func Stream(of io.Reader) bool {
 	}
 	b.pool.mu.Lock()
 	defer b.pool.mu.Unlock()
-	b.place.stream()
+	b.place.markStreaming()
 	return b.place.b.streams <= streamLimit(b.pool.MaxRequests)
 }

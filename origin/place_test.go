@@ -29,7 +29,7 @@ func TestLimitsOfAClient(t *testing.T) {
 
 // fill takes places until there is none for such a request, and returns how many there were, and
 // why there is no other.
-func fill(p *Pool, a Ask) (places []*place, has room) {
+func fillPlaces(p *Pool, a Ask) (places []*place, has room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(places) < 10_000 {
@@ -52,18 +52,18 @@ func TestPlaces(t *testing.T) {
 		has  []room
 	}{
 		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0}, []room{full, full}},
-		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}}, []int{16, 16}, []room{shared, shared}},
+		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}}, []int{16, 16}, []room{shareUsed, shareUsed}},
 		{"what streams leaves room for fetches", &Pool{MaxRequests: 64}, []Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0}, []room{full, full, full, full}},
 		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8}, []Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{full, full}},
-		{"one client's tunnels", &Pool{MaxRequests: 64}, []Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16, 16}, []room{shared, shared}},
-		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8}, []Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{shared, full}},
+		{"one client's tunnels", &Pool{MaxRequests: 64}, []Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16, 16}, []room{shareUsed, shareUsed}},
+		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8}, []Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{shareUsed, full}},
 		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1}, []room{full}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := still(t, c.pool, 1)
+			p := newIdlePool(t, c.pool, 1)
 			var all []*place
 			for i, a := range c.asks {
-				got, has := fill(p, a)
+				got, has := fillPlaces(p, a)
 				if len(got) != c.want[i] || has != c.has[i] {
 					t.Errorf("kind %d: %d places, then %v; want %d, %v", i, len(got), has, c.want[i], c.has[i])
 				}
@@ -74,7 +74,7 @@ func TestPlaces(t *testing.T) {
 			}
 			noPlaceTaken(t, p)
 			for i, a := range c.asks[:1] {
-				if got, _ := fill(p, a); len(got) != c.want[i] {
+				if got, _ := fillPlaces(p, a); len(got) != c.want[i] {
 					t.Errorf("when all are given back there are %d", len(got))
 				}
 			}
@@ -85,8 +85,8 @@ func TestPlaces(t *testing.T) {
 // A client that has its share waits for its own requests, and nobody waits for it.
 func TestWaitingForTheOwnShare(t *testing.T) {
 	s := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute, Log: quiet})
-	held, _ := fill(p, Ask{Client: alice})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute, Log: discardLog})
+	held, _ := fillPlaces(p, Ask{Client: alice})
 	fetch := func(a Ask) error {
 		resp, err := p.Fetch(request(t, "GET", "/", ""), a)
 		if err == nil {
@@ -99,14 +99,14 @@ func TestWaitingForTheOwnShare(t *testing.T) {
 	}
 	got := make(chan error)
 	go func() { got <- fetch(Ask{Client: alice}) }()
-	waiting(t, p, 1)
+	waitForQueue(t, p, 1)
 	if err := fetch(Ask{Client: bob}); err != nil {
 		t.Errorf("another client: %v", err)
 	}
 	if err := fetch(Ask{}); err != nil {
 		t.Errorf("one that has no limit: %v", err)
 	}
-	waiting(t, p, 1)
+	waitForQueue(t, p, 1)
 	p.release(held[0])
 	if err := <-got; err != nil {
 		t.Errorf("when one of its own has ended: %v", err)
@@ -121,12 +121,12 @@ func TestWaitingForTheOwnShare(t *testing.T) {
 }
 
 func TestWaitingInVainForTheOwnShare(t *testing.T) {
-	p := still(t, &Pool{MaxRequests: 64, QueueTimeout: 10 * time.Millisecond, Log: quiet}, 1)
-	_, _ = fill(p, Ask{Client: alice})
+	p := newIdlePool(t, &Pool{MaxRequests: 64, QueueTimeout: 10 * time.Millisecond, Log: discardLog}, 1)
+	_, _ = fillPlaces(p, Ask{Client: alice})
 	if _, err := p.acquire(t.Context(), &Ask{Client: alice}); !errors.Is(err, ErrShare) {
 		t.Errorf("error %v", err)
 	}
-	_, _ = fill(p, Ask{})
+	_, _ = fillPlaces(p, Ask{})
 	if _, err := p.acquire(t.Context(), &Ask{Client: bob}); !errors.Is(err, ErrBusy) {
 		t.Errorf("with all places taken: %v", err)
 	}
@@ -134,8 +134,8 @@ func TestWaitingInVainForTheOwnShare(t *testing.T) {
 
 // The queue is shared as the places are.
 func TestQueueIsShared(t *testing.T) {
-	p := still(t, &Pool{MaxRequests: 1, Queue: 64, QueueTimeout: time.Minute, Log: quiet}, 1)
-	first, _ := fill(p, Ask{})
+	p := newIdlePool(t, &Pool{MaxRequests: 1, Queue: 64, QueueTimeout: time.Minute, Log: discardLog}, 1)
+	first, _ := fillPlaces(p, Ask{})
 	ctx, leave := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	before := 0
@@ -158,14 +158,14 @@ func TestQueueIsShared(t *testing.T) {
 			})
 		}
 		before += c.n
-		waiting(t, p, before)
+		waitForQueue(t, p, before)
 		if _, err := p.acquire(ctx, &c.ask); !errors.Is(err, c.want) {
 			t.Errorf("%s: one more: %v, want %v", c.name, err, c.want)
 		}
 	}
 	leave()
 	work.Wait()
-	waiting(t, p, 0)
+	waitForQueue(t, p, 0)
 	p.mu.Lock()
 	if p.streams != 0 || len(p.clients) != 0 {
 		t.Errorf("%d stream, of %d clients", p.streams, len(p.clients))
@@ -176,9 +176,9 @@ func TestQueueIsShared(t *testing.T) {
 
 // Who may not have a place yet lets those go first who may.
 func TestQueueLetsOthersGoFirst(t *testing.T) {
-	p := still(t, &Pool{MaxRequests: 8, QueueTimeout: time.Minute, Log: quiet}, 1)
-	streams, _ := fill(p, Ask{Streams: true})
-	rest, _ := fill(p, Ask{})
+	p := newIdlePool(t, &Pool{MaxRequests: 8, QueueTimeout: time.Minute, Log: discardLog}, 1)
+	streams, _ := fillPlaces(p, Ask{Streams: true})
+	rest, _ := fillPlaces(p, Ask{})
 	got := make(chan string)
 	wait := func(who string, a Ask) {
 		n := p.Status().Waiting
@@ -188,7 +188,7 @@ func TestQueueLetsOthersGoFirst(t *testing.T) {
 			}
 			got <- who
 		}()
-		waiting(t, p, n+1)
+		waitForQueue(t, p, n+1)
 	}
 	wait("stream", Ask{Streams: true})
 	wait("upgrade", Ask{Streams: true, upgrade: true})
@@ -210,7 +210,7 @@ func TestQueueLetsOthersGoFirst(t *testing.T) {
 func TestStream(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "body") }))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 4, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, Log: discardLog})
 	for n := range 4 {
 		resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 		if err != nil {
@@ -246,7 +246,7 @@ func TestTunnels(t *testing.T) {
 	}))
 	defer s.Close()
 	for _, connections := range []int{0, 4} {
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 4, MaxConnections: connections, QueueTimeout: 300 * time.Millisecond, Log: quiet})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, MaxConnections: connections, QueueTimeout: 300 * time.Millisecond, Log: discardLog})
 		upgrade := func(path string) (*http.Response, error) {
 			r := request(t, "GET", path, "")
 			r.Header.Set("Connection", "Upgrade")
@@ -272,7 +272,7 @@ func TestTunnels(t *testing.T) {
 			t.Errorf("one more tunnel: %v", err)
 		}
 		for range 8 {
-			if got, err := ask(t, p, request(t, "GET", "/", "")); got != "no tunnel" || err != nil {
+			if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "no tunnel" || err != nil {
 				t.Errorf("beside the tunnels: %q, %v", got, err)
 			}
 		}

@@ -86,20 +86,20 @@ type Pool struct {
 	work    sync.WaitGroup // probes and resolvers
 
 	// mu guards what follows, and the backends.
-	mu       sync.Mutex
-	all      []*backend
-	panic    bool // most servers look unhealthy
-	budget   budget
-	queue    []*waiter
-	streams  int   // of those in the queue, that stream
-	clients  tally // of those in the queue
-	retries  uint64
-	hedges   uint64
-	refused  uint64 // by the queue: it was full, or the wait too long
-	limited  uint64 // because their client had its share
-	faults   uint64 // requests that failed by the fault of their clients
-	closed   bool
-	lastDown error // why the last server that is down is
+	mu            sync.Mutex
+	all           []*backend
+	panic         bool // most servers look unhealthy
+	budget        budget
+	queue         []*waiter
+	streams       int   // of those in the queue, that stream
+	clients       tally // of those in the queue
+	retries       uint64
+	hedges        uint64
+	refused       uint64 // by the queue: it was full, or the wait too long
+	limited       uint64 // because their client had its share
+	clientFaults  uint64 // requests that failed by the fault of their clients
+	closed        bool
+	lastServerErr error // why the last server that is down is
 }
 
 // Field is a header field.
@@ -120,7 +120,7 @@ func (p *Pool) Start() error {
 		}
 		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), host: p.hostFor(s), tlsName: p.tlsNameFor(s),
 			weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
-			hurried: make(chan struct{}, 1), clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
+			probeSoon: make(chan struct{}, 1), clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
 	}
 	p.clients = tally{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -132,13 +132,13 @@ func (p *Pool) Start() error {
 		b.transport.Store(p.newTransport(b, true))
 		host := b.URL.Hostname()
 		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
-			b.names = &names{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), moved: func() {
+			b.resolver = &resolver{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), onChange: func() {
 				// Connections to addresses of before get no new requests, and end when they are
 				// idle.
 				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
 				b.spares.trim(0)
 			}}
-			p.work.Go(func() { b.names.refresh(ctx) })
+			p.work.Go(func() { b.resolver.refresh(ctx) })
 		}
 		if p.Health != nil {
 			p.work.Go(func() { p.probe(ctx, b) })
@@ -191,8 +191,8 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
 	for _, b := range p.all {
-		if b.pause != nil {
-			b.pause.Stop()
+		if b.readmitTimer != nil {
+			b.readmitTimer.Stop()
 		}
 	}
 	p.mu.Unlock()

@@ -16,17 +16,17 @@ import (
 )
 
 // server is an origin on loopback that counts what it is asked.
-type server struct {
+type testServer struct {
 	*httptest.Server
-	asked atomic.Int64
+	requests atomic.Int64
 }
 
 // newServer starts a server that answers with its name.
-func newServer(t *testing.T, name string) *server {
+func newServer(t *testing.T, name string) *testServer {
 	t.Helper()
-	s := &server{}
+	s := &testServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.asked.Add(1)
+		s.requests.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, name)
 	}))
@@ -35,7 +35,7 @@ func newServer(t *testing.T, name string) *server {
 }
 
 // down is the URL of a port that nothing listens on.
-func down(t *testing.T) string {
+func closedURL(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,7 +45,7 @@ func down(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-func at(t testing.TB, raw string) Server {
+func serverAt(t testing.TB, raw string) Server {
 	t.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -54,17 +54,17 @@ func at(t testing.TB, raw string) Server {
 	return Server{URL: u}
 }
 
-func backup(s Server) Server {
+func asBackup(s Server) Server {
 	s.Backup = true
 	return s
 }
 
-func weigh(s Server, weight int) Server {
+func withWeight(s Server, weight int) Server {
 	s.Weight = weight
 	return s
 }
 
-func start(t testing.TB, p *Pool) *Pool {
+func startPool(t testing.TB, p *Pool) *Pool {
 	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func request(t *testing.T, method, path, body string) *http.Request {
 }
 
 // ask returns who answered.
-func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
+func fetchBody(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	t.Helper()
 	resp, err := p.Fetch(r, Ask{})
 	if err != nil {
@@ -103,7 +103,7 @@ func ask(t *testing.T, p *Pool, r *http.Request) (string, error) {
 }
 
 // until waits for something to come true.
-func until(t *testing.T, what string, cond func() bool) {
+func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -117,7 +117,7 @@ func until(t *testing.T, what string, cond func() bool) {
 // noPlaceTaken waits until all places at the servers are given back.
 func noPlaceTaken(t *testing.T, p *Pool) {
 	t.Helper()
-	until(t, "all places are given back", func() bool {
+	eventually(t, "all places are given back", func() bool {
 		for _, s := range p.Status().Servers {
 			if s.InFlight+s.Tunnels != 0 {
 				return false
@@ -162,12 +162,12 @@ func TestRetries(t *testing.T) {
 			up := newServer(t, "up")
 			var servers []Server
 			for range c.downs {
-				servers = append(servers, at(t, down(t)))
+				servers = append(servers, serverAt(t, closedURL(t)))
 			}
-			p := start(t, &Pool{Servers: append(servers, at(t, up.URL)), Retries: c.retries})
-			_, err := ask(t, p, request(t, c.method, "/", c.body))
-			if (err == nil) != c.answered || (up.asked.Load() == 1) != c.answered {
-				t.Errorf("error %v, the server that is up was asked %d times", err, up.asked.Load())
+			p := startPool(t, &Pool{Servers: append(servers, serverAt(t, up.URL)), Retries: c.retries})
+			_, err := fetchBody(t, p, request(t, c.method, "/", c.body))
+			if (err == nil) != c.answered || (up.requests.Load() == 1) != c.answered {
+				t.Errorf("error %v, the server that is up was asked %d times", err, up.requests.Load())
 			}
 			if err != nil && Reason(err) != "connect-failed" {
 				t.Errorf("reason %q of %v", Reason(err), err)
@@ -187,26 +187,26 @@ func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	}))
 	defer broken.Close()
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, broken.URL), at(t, up.URL)}, Retries: 1})
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, broken.URL), serverAt(t, up.URL)}, Retries: 1})
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 		t.Errorf("GET: %q, %v", got, err)
 	}
-	p = start(t, &Pool{Servers: []Server{at(t, broken.URL), at(t, up.URL)}, Retries: 1})
-	_, err := ask(t, p, request(t, "POST", "/", "x"))
+	p = startPool(t, &Pool{Servers: []Server{serverAt(t, broken.URL), serverAt(t, up.URL)}, Retries: 1})
+	_, err := fetchBody(t, p, request(t, "POST", "/", "x"))
 	if err == nil || Reason(err) != "connection-error" || IsTimeout(err) {
 		t.Errorf("POST: %v", err)
 	}
-	if asked.Load() != 2 || up.asked.Load() != 1 {
-		t.Errorf("the broken server was asked %d times, the other %d", asked.Load(), up.asked.Load())
+	if asked.Load() != 2 || up.requests.Load() != 1 {
+		t.Errorf("the broken server was asked %d times, the other %d", asked.Load(), up.requests.Load())
 	}
 }
 
 // answering starts a server that answers with a status, and its name.
-func answering(t *testing.T, status int, name string) *server {
+func newStatusServer(t *testing.T, status int, name string) *testServer {
 	t.Helper()
-	s := &server{}
+	s := &testServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.asked.Add(1)
+		s.requests.Add(1)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, name)
 	}))
@@ -226,17 +226,17 @@ func TestRetryOfAnError(t *testing.T) {
 		{"GET", 500, false}, {"GET", 404, false}, {"GET", 501, false}, {"POST", 503, false}, {"PUT", 502, false},
 	} {
 		t.Run(fmt.Sprint(c.method, c.status), func(t *testing.T) {
-			failing, up := answering(t, c.status, "failing"), newServer(t, "up")
-			p := start(t, &Pool{Servers: []Server{at(t, failing.URL), at(t, up.URL)}, Retries: 1})
+			failing, up := newStatusServer(t, c.status, "failing"), newServer(t, "up")
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, failing.URL), serverAt(t, up.URL)}, Retries: 1})
 			resp, err := p.Fetch(request(t, c.method, "/", ""), Ask{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
-			if want := map[bool]int{true: 200, false: c.status}[c.retried]; resp.StatusCode != want || (up.asked.Load() == 1) != c.retried {
-				t.Errorf("status %d, want %d; the other was asked %d times", resp.StatusCode, want, up.asked.Load())
+			if want := map[bool]int{true: 200, false: c.status}[c.retried]; resp.StatusCode != want || (up.requests.Load() == 1) != c.retried {
+				t.Errorf("status %d, want %d; the other was asked %d times", resp.StatusCode, want, up.requests.Load())
 			}
-			if n := p.Status().Retries; n != uint64(up.asked.Load()) {
+			if n := p.Status().Retries; n != uint64(up.requests.Load()) {
 				t.Errorf("%d retries are counted", n)
 			}
 		})
@@ -251,13 +251,13 @@ func TestErrorOfAllServers(t *testing.T) {
 		servers []Server
 		want    string
 	}{
-		{"two answers", []Server{at(t, answering(t, 503, "a").URL), at(t, answering(t, 502, "b").URL)}, "b"},
-		{"an answer before none", []Server{at(t, answering(t, 503, "a").URL), at(t, down(t))}, "a"},
-		{"an answer after none", []Server{at(t, down(t)), at(t, answering(t, 503, "a").URL)}, "a"},
+		{"two answers", []Server{serverAt(t, newStatusServer(t, 503, "a").URL), serverAt(t, newStatusServer(t, 502, "b").URL)}, "b"},
+		{"an answer before none", []Server{serverAt(t, newStatusServer(t, 503, "a").URL), serverAt(t, closedURL(t))}, "a"},
+		{"an answer after none", []Server{serverAt(t, closedURL(t)), serverAt(t, newStatusServer(t, 503, "a").URL)}, "a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, &Pool{Servers: c.servers, Retries: 2})
-			if got, err := ask(t, p, request(t, "GET", "/", "")); got != c.want || err != nil {
+			p := startPool(t, &Pool{Servers: c.servers, Retries: 2})
+			if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != c.want || err != nil {
 				t.Errorf("%q, %v, want %q", got, err, c.want)
 			}
 			noPlaceTaken(t, p)
@@ -267,21 +267,21 @@ func TestErrorOfAllServers(t *testing.T) {
 
 func TestBackupsLast(t *testing.T) {
 	main, spare := newServer(t, "main"), newServer(t, "spare")
-	p := start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, down(t)), at(t, main.URL)}, Retries: 2})
+	p := startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)), serverAt(t, main.URL)}, Retries: 2})
 	for range 20 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "main" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "main" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
 	}
-	if n := spare.asked.Load(); n != 0 {
+	if n := spare.requests.Load(); n != 0 {
 		t.Errorf("the backup was asked %d times while another answered", n)
 	}
-	p = start(t, &Pool{Servers: []Server{backup(at(t, spare.URL)), at(t, down(t)), at(t, down(t))}, Retries: 2})
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "spare" || err != nil {
+	p = startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)), serverAt(t, closedURL(t))}, Retries: 2})
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "spare" || err != nil {
 		t.Errorf("with all others down: %q, %v", got, err)
 	}
-	p = start(t, &Pool{Servers: []Server{backup(at(t, spare.URL))}})
-	if got, err := ask(t, p, request(t, "POST", "/", "x")); got != "spare" || err != nil {
+	p = startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL))}})
+	if got, err := fetchBody(t, p, request(t, "POST", "/", "x")); got != "spare" || err != nil {
 		t.Errorf("with nothing but a backup: %q, %v", got, err)
 	}
 }
@@ -289,22 +289,22 @@ func TestBackupsLast(t *testing.T) {
 func TestWeights(t *testing.T) {
 	weights := []int{0, 1, 2, 5} // 0 means 1
 	p := &Pool{}
-	var servers []*server
+	var servers []*testServer
 	for _, w := range weights {
 		s := newServer(t, "x")
 		servers = append(servers, s)
-		p.Servers = append(p.Servers, weigh(at(t, s.URL), w))
+		p.Servers = append(p.Servers, withWeight(serverAt(t, s.URL), w))
 	}
-	start(t, p)
+	startPool(t, p)
 	const rounds = 20
 	for range rounds * 9 {
-		if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i, s := range servers {
-		if want := int64(rounds * max(1, weights[i])); s.asked.Load() != want {
-			t.Errorf("weight %d: asked %d times of %d, want %d", weights[i], s.asked.Load(), rounds*9, want)
+		if want := int64(rounds * max(1, weights[i])); s.requests.Load() != want {
+			t.Errorf("weight %d: asked %d times of %d, want %d", weights[i], s.requests.Load(), rounds*9, want)
 		}
 	}
 }
@@ -312,9 +312,9 @@ func TestWeights(t *testing.T) {
 // A server with a weight is one server to retry, not several.
 func TestRetryOfAWeightedServer(t *testing.T) {
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{weigh(at(t, down(t)), 5), at(t, up.URL)}, Retries: 1})
+	p := startPool(t, &Pool{Servers: []Server{withWeight(serverAt(t, closedURL(t)), 5), serverAt(t, up.URL)}, Retries: 1})
 	for range 6 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
 	}
@@ -329,7 +329,7 @@ func TestContextEndsIt(t *testing.T) {
 	}))
 	defer slow.Close()
 	up := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, slow.URL), at(t, up.URL)}, Retries: 1})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, slow.URL), serverAt(t, up.URL)}, Retries: 1})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-reached
@@ -340,7 +340,7 @@ func TestContextEndsIt(t *testing.T) {
 		t.Errorf("error %v, reason %q", err, Reason(err))
 	}
 	<-gone
-	if n := up.asked.Load(); n != 0 {
+	if n := up.requests.Load(); n != 0 {
 		t.Errorf("who left is not asked for again: %d", n)
 	}
 }

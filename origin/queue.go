@@ -17,8 +17,8 @@ var ErrDown = errors.New("no origin server takes connections")
 
 // waiter is a request in the queue.
 type waiter struct {
-	ask *Ask
-	got chan *place // the place that it has, or nil if there is none any more; holds one
+	ask     *Ask
+	granted chan *place // the place that it has, or nil if there is none any more; holds one
 }
 
 // acquire takes a place at a server for a first attempt, and waits for one if it must. The caller
@@ -37,7 +37,7 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 		p.mu.Unlock()
 		return nil, err
 	}
-	w := &waiter{ask: a, got: make(chan *place, 1)}
+	w := &waiter{ask: a, granted: make(chan *place, 1)}
 	p.queue = append(p.queue, w)
 	p.countWaiter(w, 1)
 	p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	defer timer.Stop()
 	var err error
 	select {
-	case pl := <-w.got:
+	case pl := <-w.granted:
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return pl, p.downError(pl)
@@ -60,13 +60,13 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	if i := slices.Index(p.queue, w); i >= 0 {
 		p.queue = slices.Delete(p.queue, i, i+1)
 		p.countWaiter(w, -1)
-		if _, has := p.pick(time.Now(), a, 0); has == shared && errors.Is(err, ErrBusy) {
-			return nil, p.limit(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
+		if _, has := p.pick(time.Now(), a, 0); has == shareUsed && errors.Is(err, ErrBusy) {
+			return nil, p.countLimited(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
 		}
 		p.refused++
 		return nil, err
 	}
-	pl = <-w.got // it came at the last moment
+	pl = <-w.granted // it came at the last moment
 	return pl, p.downError(pl)
 }
 
@@ -74,8 +74,8 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 // caller holds mu.
 func (p *Pool) mayWait(a *Ask, has room) error {
 	switch {
-	case a.Shared && has == shared, p.clients.isFull(a.Client, p.Queue):
-		return p.limit(ErrShare)
+	case a.Shared && has == shareUsed, p.clients.isFull(a.Client, p.Queue):
+		return p.countLimited(ErrShare)
 	case len(p.queue) >= p.Queue, a.Streams && p.streams >= streamLimit(p.Queue):
 		p.refused++
 		return fmt.Errorf("%w: %d requests wait already", ErrBusy, len(p.queue))
@@ -85,7 +85,7 @@ func (p *Pool) mayWait(a *Ask, has room) error {
 
 // limit counts a request that failed because its client had its share, and returns err. The caller
 // holds mu.
-func (p *Pool) limit(err error) error {
+func (p *Pool) countLimited(err error) error {
 	p.limited++
 	return err
 }
@@ -103,8 +103,8 @@ func (p *Pool) downError(pl *place) error {
 	switch {
 	case pl != nil:
 		return nil
-	case p.lastDown != nil:
-		return fmt.Errorf("%w; the last failure: %w", ErrDown, p.lastDown)
+	case p.lastServerErr != nil:
+		return fmt.Errorf("%w; the last failure: %w", ErrDown, p.lastServerErr)
 	}
 	return ErrDown
 }
@@ -124,7 +124,7 @@ func (p *Pool) take(now time.Time, a *Ask, tried uint64) (*place, room) {
 // grant serves the queue as long as there is room: first come first served, but for those whose
 // client has its share and for those that stream, which may have to let others go first. The caller
 // holds mu.
-func (p *Pool) grant(now time.Time) {
+func (p *Pool) serveQueue(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {
 		w := p.queue[i]
@@ -137,7 +137,7 @@ func (p *Pool) grant(now time.Time) {
 		case pl != nil, has == free:
 			p.queue = slices.Delete(p.queue, i, i+1)
 			p.countWaiter(w, -1)
-			w.got <- pl
+			w.granted <- pl
 		case has == full && !w.ask.Streams:
 			return // for nobody else either
 		case has == full && !w.ask.upgrade:

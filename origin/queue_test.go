@@ -14,11 +14,11 @@ import (
 )
 
 // taken is a pool whose only place is taken, by a response whose body is not read yet.
-func taken(t *testing.T, p *Pool) (*Pool, *http.Response) {
+func newFullPool(t *testing.T, p *Pool) (*Pool, *http.Response) {
 	t.Helper()
 	s := newServer(t, "up")
-	p.Servers, p.MaxRequests, p.Log = []Server{at(t, s.URL)}, 1, quiet
-	start(t, p)
+	p.Servers, p.MaxRequests, p.Log = []Server{serverAt(t, s.URL)}, 1, discardLog
+	startPool(t, p)
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
@@ -27,14 +27,14 @@ func taken(t *testing.T, p *Pool) (*Pool, *http.Response) {
 	return p, resp
 }
 
-func waiting(t *testing.T, p *Pool, n int) {
+func waitForQueue(t *testing.T, p *Pool, n int) {
 	t.Helper()
-	until(t, strconv.Itoa(n)+" requests wait", func() bool { return p.Status().Waiting == n })
+	eventually(t, strconv.Itoa(n)+" requests wait", func() bool { return p.Status().Waiting == n })
 }
 
 // The place goes to who waited longest, and only when it is free.
 func TestQueueIsFirstComeFirstServed(t *testing.T) {
-	p, first := taken(t, &Pool{QueueTimeout: time.Minute})
+	p, first := newFullPool(t, &Pool{QueueTimeout: time.Minute})
 	const n = 5
 	served := make(chan int)
 	leave := make(chan struct{})
@@ -50,7 +50,7 @@ func TestQueueIsFirstComeFirstServed(t *testing.T) {
 			<-leave
 			resp.Body.Close()
 		}()
-		waiting(t, p, i+1)
+		waitForQueue(t, p, i+1)
 	}
 	first.Body.Close()
 	for i := range n {
@@ -66,17 +66,17 @@ func TestQueueIsFirstComeFirstServed(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	p, first := taken(t, &Pool{Queue: 1, QueueTimeout: time.Minute})
+	p, first := newFullPool(t, &Pool{Queue: 1, QueueTimeout: time.Minute})
 	got := make(chan error, 1)
 	go func() {
-		_, err := ask(t, p, request(t, "GET", "/", ""))
+		_, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		got <- err
 	}()
-	waiting(t, p, 1)
+	waitForQueue(t, p, 1)
 	// Had this one to wait, the test would for a minute.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := ask(t, p, request(t, "GET", "/", "").WithContext(ctx)); !errors.Is(err, ErrBusy) || Reason(err) != "origin-busy" || IsTimeout(err) {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)); !errors.Is(err, ErrBusy) || Reason(err) != "origin-busy" || IsTimeout(err) {
 		t.Errorf("with a full queue: %v", err)
 	}
 	first.Body.Close()
@@ -89,29 +89,29 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestLeavingTheQueue(t *testing.T) {
-	p, first := taken(t, &Pool{QueueTimeout: 300 * time.Millisecond})
-	if _, err := ask(t, p, request(t, "GET", "/", "")); !errors.Is(err, ErrBusy) {
+	p, first := newFullPool(t, &Pool{QueueTimeout: 300 * time.Millisecond})
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); !errors.Is(err, ErrBusy) {
 		t.Errorf("after the wait: %v", err)
 	}
-	waiting(t, p, 0)
+	waitForQueue(t, p, 0)
 	first.Body.Close()
-	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 
-	p, first = taken(t, &Pool{QueueTimeout: time.Minute})
+	p, first = newFullPool(t, &Pool{QueueTimeout: time.Minute})
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan error, 1)
 	go func() {
-		_, err := ask(t, p, request(t, "GET", "/", "").WithContext(ctx))
+		_, err := fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx))
 		got <- err
 	}()
-	waiting(t, p, 1)
+	waitForQueue(t, p, 1)
 	cancel()
 	if err := <-got; !errors.Is(err, context.Canceled) || errors.Is(err, ErrBusy) {
 		t.Errorf("who left: %v", err)
 	}
-	waiting(t, p, 0)
+	waitForQueue(t, p, 0)
 	first.Body.Close()
 	noPlaceTaken(t, p)
 }
@@ -127,11 +127,11 @@ func TestQueueFollowsTheServers(t *testing.T) {
 		{"another comes back", []string{"", "refuses"}, []string{"", ""}, "b"},
 		{"the only one is down, which a trial is to find out", []string{"", "refuses"}, []string{"refuses", "refuses"}, "b"},
 	} {
-		p := still(t, &Pool{MaxRequests: 1, QueueTimeout: time.Minute, Log: quiet}, 1, 1)
-		look(p, c.before...)
+		p := newIdlePool(t, &Pool{MaxRequests: 1, QueueTimeout: time.Minute, Log: discardLog}, 1, 1)
+		setStates(p, c.before...)
 		first, err := p.acquire(t.Context(), &Ask{})
-		if name(first) != "a" || err != nil {
-			t.Fatalf("%s, %v", name(first), err)
+		if serverLetter(first) != "a" || err != nil {
+			t.Fatalf("%s, %v", serverLetter(first), err)
 		}
 		got := make(chan string)
 		go func() {
@@ -139,10 +139,10 @@ func TestQueueFollowsTheServers(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			got <- name(b)
+			got <- serverLetter(b)
 		}()
-		waiting(t, p, 1)
-		look(p, c.after...)
+		waitForQueue(t, p, 1)
+		setStates(p, c.after...)
 		if g := <-got; g != c.want {
 			t.Errorf("%s: it gets %q, want %q", c.name, g, c.want)
 		}
@@ -215,7 +215,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, MaxRequests: 1, Log: quiet})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 1, Log: discardLog})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			r := request(t, "GET", c.path, "").WithContext(ctx)
@@ -225,7 +225,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 			}
 			if c.cancel && c.end == nil {
 				go func() {
-					until(t, "it is on its way", func() bool { return p.Status().Servers[0].InFlight == 1 })
+					eventually(t, "it is on its way", func() bool { return p.Status().Servers[0].InFlight == 1 })
 					cancel()
 				}()
 			}

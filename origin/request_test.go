@@ -35,12 +35,12 @@ func TestRequestAsSent(t *testing.T) {
 		{"a request for another server", "", "", &url.URL{Scheme: "https", Host: "192.0.2.1", Path: "/a"}, "/a", "www.example"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, &Pool{Servers: []Server{at(t, s.URL+c.base)}, Host: c.host})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL+c.base)}, Host: c.host})
 			r := request(t, "GET", "/", "")
 			r.URL = c.u
 			r.Header.Set("X-Kept", "1")
 			before := *c.u
-			if _, err := ask(t, p, r); err != nil {
+			if _, err := fetchBody(t, p, r); err != nil {
 				t.Fatal(err)
 			}
 			got := <-saw
@@ -64,8 +64,8 @@ func TestNoCompression(t *testing.T) {
 		_, _ = io.WriteString(w, "not gzip at all")
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}})
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "not gzip at all" || err != nil {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}})
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "not gzip at all" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -103,14 +103,14 @@ func TestTimeouts(t *testing.T) {
 		name string
 		pool *Pool
 	}{
-		{"no header block", &Pool{Servers: []Server{at(t, silent.URL)}, FirstByteTimeout: short}},
-		{"no connection", &Pool{Servers: []Server{at(t, silent.URL)}, ConnectTimeout: short, Dial: blocked}},
-		{"no handshake", &Pool{Servers: []Server{at(t, "https://"+mute.Addr().String())}, ConnectTimeout: short}},
-		{"all of them", &Pool{Servers: []Server{at(t, silent.URL), at(t, silent.URL)}, Retries: 1, FirstByteTimeout: short}},
-		{"one of them, the other is down", &Pool{Servers: []Server{at(t, silent.URL), at(t, down(t))}, Retries: 1, FirstByteTimeout: short}},
+		{"no header block", &Pool{Servers: []Server{serverAt(t, silent.URL)}, FirstByteTimeout: short}},
+		{"no connection", &Pool{Servers: []Server{serverAt(t, silent.URL)}, ConnectTimeout: short, Dial: blocked}},
+		{"no handshake", &Pool{Servers: []Server{serverAt(t, "https://"+mute.Addr().String())}, ConnectTimeout: short}},
+		{"all of them", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, silent.URL)}, Retries: 1, FirstByteTimeout: short}},
+		{"one of them, the other is down", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, closedURL(t))}, Retries: 1, FirstByteTimeout: short}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := ask(t, start(t, c.pool), request(t, "GET", "/", ""))
+			_, err := fetchBody(t, startPool(t, c.pool), request(t, "GET", "/", ""))
 			if err == nil || !IsTimeout(err) || Reason(err) != "timeout" {
 				t.Errorf("error %v, timeout %v, reason %q", err, IsTimeout(err), Reason(err))
 			}
@@ -119,15 +119,15 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestReason(t *testing.T) {
-	p := start(t, &Pool{Servers: []Server{at(t, down(t))}})
-	if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" || IsTimeout(err) {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t))}})
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" || IsTimeout(err) {
 		t.Errorf("down: %q of %v", Reason(err), err)
 	}
 
-	p = start(t, &Pool{Servers: []Server{at(t, "http://origin.invalid")}, Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
+	p = startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.invalid")}, Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: addr, IsNotFound: true}}
 	}})
-	if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "dns-error" {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "dns-error" {
 		t.Errorf("no such name: %q of %v", Reason(err), err)
 	}
 
@@ -147,8 +147,8 @@ func TestReason(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	p = start(t, &Pool{Servers: []Server{at(t, "http://"+garbage.Addr().String())}})
-	if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "connection-error" || IsTimeout(err) {
+	p = startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+garbage.Addr().String())}})
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connection-error" || IsTimeout(err) {
 		t.Errorf("no HTTP: %q of %v", Reason(err), err)
 	}
 	if got := Reason(errors.New("something else")); got != "connection-error" {
@@ -168,8 +168,8 @@ func TestTLSName(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	for host, want := range map[string]string{"": "www.example", "origin.example": "origin.example", "origin.example:8443": "origin.example"} {
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Host: host})
-		_, err := ask(t, p, request(t, "GET", "/", ""))
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host})
+		_, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		if Reason(err) != "tls-certificate-error" { // the server's is of a test
 			t.Errorf("Host %q: reason %q of %v", host, Reason(err), err)
 		}
@@ -186,11 +186,11 @@ func TestAddress(t *testing.T) {
 		"https://[2001:db8::1]": "[2001:db8::1]:443", "http://[::1]:81": "[::1]:81",
 	} {
 		dialled := ""
-		p := start(t, &Pool{Servers: []Server{at(t, raw)}, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, raw)}, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
 			dialled = addr
 			return nil, errors.New("enough")
 		}})
-		if _, err := ask(t, p, request(t, "GET", "/", "")); err == nil || dialled != want || !strings.Contains(err.Error(), want) {
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err == nil || dialled != want || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: dialled %q, want %q; error %v", raw, dialled, want, err)
 		}
 	}

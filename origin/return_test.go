@@ -30,19 +30,19 @@ func TestReturn(t *testing.T) {
 		return s
 	}
 	first := serve(l)
-	p := start(t, &Pool{Servers: []Server{at(t, "http://"+addr), at(t, other.URL)}, Retries: 1, SlowStart: time.Hour,
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr), serverAt(t, other.URL)}, Retries: 1, SlowStart: time.Hour,
 		Health: &Health{Path: "/health", Interval: 50 * time.Millisecond, Timeout: 30 * time.Second, UnhealthyAfter: 1, HealthyAfter: 2}})
 	state := func() ServerStatus { return p.Status().Servers[0] }
 	first.Close()
-	until(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })
+	eventually(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })
 	probes.Store(0)
 	probesBefore.Store(0)
 	if l, err = net.Listen("tcp", addr); err != nil {
 		t.Fatal(err)
 	}
 	defer serve(l).Close()
-	until(t, "it gets a request", func() bool {
-		if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	eventually(t, "it gets a request", func() bool {
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
 		}
 		return probesBefore.Load() > 0

@@ -51,18 +51,18 @@ type Route struct {
 }
 
 // Stage returns where a request goes on for a key that came to be fetched at stage came.
-func (r *Route) Stage(key string, came Stage) Stage {
-	if came == ToOwner && (r.Ring == nil || r.Ring.ownsSelf(key)) {
-		came = ToShield
+func (r *Route) Stage(key string, from Stage) Stage {
+	if from == ToOwner && (r.Ring == nil || r.Ring.ownsKey(key)) {
+		from = ToShield
 	}
-	if came == ToShield && r.Shield == nil {
-		came = ToOrigin
+	if from == ToShield && r.Shield == nil {
+		from = ToOrigin
 	}
-	return came
+	return from
 }
 
 // ownsSelf reports whether a pick for the key falls on the caller.
-func (p *Pool) ownsSelf(key string) bool {
+func (p *Pool) ownsKey(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b, _ := p.pick(time.Now(), &Ask{hash: xxhash.Sum64String(key)}, 0)

@@ -18,17 +18,17 @@ type tier struct {
 
 // way starts a route through the tiers given, each of which may be missing, and returns what is
 // asked on it.
-func way(t *testing.T, ring, shield []tier) (*Route, func() string) {
+func newRoute(t *testing.T, ring, shield []tier) (*Route, func() string) {
 	t.Helper()
 	saw := make(chan string, 100)
 	pool := func(tiers []tier, relays bool) *Pool {
 		if tiers == nil {
 			return nil
 		}
-		p := &Pool{Balance: Hash, Relays: relays, Retries: len(tiers), Log: quiet}
+		p := &Pool{Balance: Hash, Relays: relays, Retries: len(tiers), Log: discardLog}
 		for _, c := range tiers {
 			if c.name == "self" {
-				s := at(t, "https://self.example")
+				s := serverAt(t, "https://self.example")
 				s.Self = true
 				p.Servers = append(p.Servers, s)
 				continue
@@ -45,9 +45,9 @@ func way(t *testing.T, ring, shield []tier) (*Route, func() string) {
 			if t.Cleanup(s.Close); c.status == -1 {
 				s.Close()
 			}
-			p.Servers = append(p.Servers, at(t, s.URL))
+			p.Servers = append(p.Servers, serverAt(t, s.URL))
 		}
-		return start(t, p)
+		return startPool(t, p)
 	}
 	route := &Route{Ring: pool(ring, true), Shield: pool(shield, true), Origin: pool([]tier{{name: "origin"}}, false)}
 	return route, func() string {
@@ -93,7 +93,7 @@ func TestRoute(t *testing.T) {
 		{"404", answers(404, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			route, saw := way(t, c.ring, c.shield)
+			route, saw := newRoute(t, c.ring, c.shield)
 			stage := route.Stage("key", c.came)
 			if stage != c.stage {
 				t.Errorf("stage %d, want %d", stage, c.stage)
@@ -126,7 +126,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 	for status, is := range map[int]func(error) bool{
 		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
 	} {
-		route, saw := way(t, []tier{{name: "owner", status: status, failed: "x"}}, []tier{{name: "shield"}})
+		route, saw := newRoute(t, []tier{{name: "owner", status: status, failed: "x"}}, []tier{{name: "shield"}})
 		_, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
 		if got := saw(); err == nil || !is(err) || got != "owner=shield" {
 			t.Errorf("%d: %v; %q were asked", status, err, got)
@@ -137,7 +137,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 
 // What must not be sent twice goes to the origin alone.
 func TestRouteOfAPost(t *testing.T) {
-	route, saw := way(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
+	route, saw := newRoute(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
 	resp, err := route.Fetch(request(t, "POST", "/", "x"), Ask{Key: "key"}, ToOwner)
 	if err != nil {
 		t.Fatal(err)
@@ -155,13 +155,13 @@ func TestRingAgrees(t *testing.T) {
 	for i := range rings {
 		p := &Pool{Balance: Hash, Relays: true}
 		for j := range edges {
-			s := at(t, "https://192.0.2."+string(rune('1'+j)))
+			s := serverAt(t, "https://192.0.2."+string(rune('1'+j)))
 			s.Self = i == j
 			p.Servers = append(p.Servers, s)
 		}
-		rings[i] = start(t, p)
+		rings[i] = startPool(t, p)
 	}
-	shield := still(t, &Pool{}, 1)
+	shield := newIdlePool(t, &Pool{}, 1)
 	owned := make([]int, edges)
 	for k := range 300 {
 		owners := 0
@@ -182,7 +182,7 @@ func TestRingAgrees(t *testing.T) {
 	}
 	// The keys of an edge that is down have other owners, and when all others are, there is none
 	// but this one.
-	look(rings[0], "", "refuses", "bad")
+	setStates(rings[0], "", "refuses", "bad")
 	if stage := (&Route{Ring: rings[0], Shield: shield}).Stage("any", ToOwner); stage != ToShield {
 		t.Errorf("alone in the ring: stage %d", stage)
 	}
@@ -191,7 +191,7 @@ func TestRingAgrees(t *testing.T) {
 // What an edge answers is of the origin, which another edge of the same tier would only ask again;
 // and it is no failure of the edge's.
 func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
-	route, saw := way(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
+	route, saw := newRoute(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
 	for i := range 6 {
 		resp, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
 		if err != nil {
@@ -217,8 +217,8 @@ func TestRouteOfWhoIsGone(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer s.Close()
-	route, saw := way(t, nil, []tier{{name: "shield"}})
-	route.Ring = start(t, &Pool{Balance: Hash, Relays: true, Servers: []Server{at(t, s.URL)}, Log: quiet})
+	route, saw := newRoute(t, nil, []tier{{name: "shield"}})
+	route.Ring = startPool(t, &Pool{Balance: Hash, Relays: true, Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-reached

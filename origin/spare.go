@@ -41,26 +41,26 @@ type spareConn struct {
 
 // spares are those of a server.
 type spares struct {
-	mu     sync.Mutex
-	closes bool // the last response said that its connection ends
-	ended  bool
-	list   []*spareConn         // the oldest first
-	needed [maxSpares]time.Time // when connections were, a ring
-	next   int                  // of needed
-	last   time.Time            // when the last one was
-	peak   int                  // the most that counted at a time in the burst that is under way
-	before int                  // and in those before, half as much for each since
-	setup  time.Duration        // what opening one takes, a moving mean
+	mu               sync.Mutex
+	connectionCloses bool // the last response said that its connection ends
+	closed           bool
+	list             []*spareConn         // the oldest first
+	needed           [maxSpares]time.Time // when connections were, a ring
+	next             int                  // of needed
+	last             time.Time            // when the last one was
+	peak             int                  // the most that counted at a time in the burst that is under way
+	previousPeak     int                  // and in those before, half as much for each since
+	setupTime        time.Duration        // what opening one takes, a moving mean
 }
 
 // window is for how long a need of a connection counts: twice what opening one takes. The caller
 // holds mu.
 func (s *spares) window() time.Duration {
-	return max(2*s.setup, minSpareWindow)
+	return max(2*s.setupTime, minSpareWindow)
 }
 
 // counts is how many needs count. The caller holds mu.
-func (s *spares) counts(now time.Time) (n int) {
+func (s *spares) recentNeeds(now time.Time) (n int) {
 	for _, at := range s.needed {
 		if now.Sub(at) < s.window() {
 			n++
@@ -71,38 +71,38 @@ func (s *spares) counts(now time.Time) (n int) {
 
 // want is how many are to be there: as many as were needed lately, or as the burst before needed,
 // as a page that has begun will have objects. The caller holds mu.
-func (s *spares) want(now time.Time) int {
-	n := s.counts(now)
-	if !s.closes || s.ended || s.setup < worthSpares || n == 0 {
+func (s *spares) target(now time.Time) int {
+	n := s.recentNeeds(now)
+	if !s.connectionCloses || s.closed || s.setupTime < worthSpares || n == 0 {
 		return 0
 	}
-	return max(n, s.before)
+	return max(n, s.previousPeak)
 }
 
 // learn takes whether the connection of a response ends with it.
-func (s *spares) learn(resp *http.Response) {
-	closes := resp.Close && resp.ProtoMajor == 1
+func (s *spares) learnClose(resp *http.Response) {
+	connectionCloses := resp.Close && resp.ProtoMajor == 1
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closes = closes; !closes && len(s.list) > 0 {
-		s.drop(nil)
+	if s.connectionCloses = connectionCloses; !connectionCloses && len(s.list) > 0 {
+		s.discard(nil)
 	}
 }
 
 // took takes how long it took to open a connection.
-func (s *spares) took(d time.Duration) {
+func (s *spares) recordSetup(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.setup == 0 {
-		s.setup = d
+	if s.setupTime == 0 {
+		s.setupTime = d
 	}
-	s.setup += (d - s.setup) / 8
+	s.setupTime += (d - s.setupTime) / 8
 }
 
 // drop gives up one spare, or all if it is nil. The caller holds mu.
-func (s *spares) drop(one *spareConn) {
+func (s *spares) discard(only *spareConn) {
 	s.list = slices.DeleteFunc(s.list, func(o *spareConn) bool {
-		if one != nil && o != one {
+		if only != nil && o != only {
 			return false
 		}
 		o.end()
@@ -132,8 +132,8 @@ func (o *spareConn) end() {
 func (s *spares) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
-	s.drop(nil)
+	s.closed = true
+	s.discard(nil)
 }
 
 // take takes the oldest spare to an address; nil if there is none.
@@ -154,15 +154,15 @@ func (s *spares) take(addr string) *spareConn {
 func (s *spares) need(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch quiet := now.Sub(s.last); {
-	case quiet > burstMemory:
-		s.peak, s.before = 0, 0
-	case quiet > s.window():
-		s.peak, s.before = 0, max(s.peak, s.before/2)
+	switch idle := now.Sub(s.last); {
+	case idle > burstMemory:
+		s.peak, s.previousPeak = 0, 0
+	case idle > s.window():
+		s.peak, s.previousPeak = 0, max(s.peak, s.previousPeak/2)
 	}
 	s.needed[s.next], s.last = now, now
 	s.next = (s.next + 1) % len(s.needed)
-	s.peak = max(s.peak, s.counts(now))
+	s.peak = max(s.peak, s.recentNeeds(now))
 }
 
 // trim ends the oldest spares beyond limit.
@@ -170,7 +170,7 @@ func (s *spares) trim(limit int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.list) > max(limit, 0) {
-		s.drop(s.list[0])
+		s.discard(s.list[0])
 	}
 }
 
@@ -179,14 +179,14 @@ func (s *spares) trim(limit int) {
 func (s *spares) add(addr string, limit int) *spareConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.list) >= min(s.want(time.Now()), limit) {
+	if len(s.list) >= min(s.target(time.Now()), limit) {
 		return nil
 	}
 	o := &spareConn{addr: addr, opened: make(chan struct{})}
-	o.expiry = time.AfterFunc(s.setup+max(minSpareLife, 2*s.window()), func() {
+	o.expiry = time.AfterFunc(s.setupTime+max(minSpareLife, 2*s.window()), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.drop(o)
+		s.discard(o)
 	})
 	s.list = append(s.list, o)
 	return o
@@ -197,7 +197,7 @@ func (s *spares) add(addr string, limit int) *spareConn {
 func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	s := &b.spares
 	s.need(time.Now())
-	conn := s.taken(ctx, addr)
+	conn := s.takeOpen(ctx, addr)
 	p.addSpares(b, network, addr, conf)
 	if conn != nil {
 		return conn, nil
@@ -207,7 +207,7 @@ func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, co
 
 // taken takes a connection that is open in advance, or waits for one that is on its way; nil if
 // there is none.
-func (s *spares) taken(ctx context.Context, addr string) net.Conn {
+func (s *spares) takeOpen(ctx context.Context, addr string) net.Conn {
 	for o := s.take(addr); o != nil; o = s.take(addr) {
 		select {
 		case <-o.opened:
@@ -244,5 +244,5 @@ func (p *Pool) addSpares(b *backend, network, addr string, conf *tls.Config) {
 // isOpen reports whether a server has not closed a connection that nothing was sent on yet.
 func isOpen(c net.Conn) bool {
 	own := connOf(c)
-	return own == nil || isQuiet(own, unix.POLLRDHUP) // which shows behind data too, as tickets of TLS are
+	return own == nil || hasNoEvents(own, unix.POLLRDHUP) // which shows behind data too, as tickets of TLS are
 }

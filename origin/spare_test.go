@@ -17,25 +17,25 @@ import (
 )
 
 // closing is a server that ends each connection after its response, some milliseconds away.
-type closing struct {
-	url   string
-	tls   *tls.Config
-	keeps bool // it does not
+type closingServer struct {
+	url       string
+	tls       *tls.Config
+	keepsOpen bool // it does not
 
-	mu       sync.Mutex
-	open     map[net.Conn]bool
-	most     int // that were open at a time
-	requests int
-	far      atomic.Bool // no connection can be made
-	dials    atomic.Int64
+	mu          sync.Mutex
+	open        map[net.Conn]bool
+	maxOpen     int // that were open at a time
+	requests    int
+	unreachable atomic.Bool // no connection can be made
+	dials       atomic.Int64
 }
 
-func startClosing(t *testing.T, secure bool) *closing {
+func startClosing(t *testing.T, secure bool) *closingServer {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &closing{url: "http://" + l.Addr().String(), open: map[net.Conn]bool{}}
+	s := &closingServer{url: "http://" + l.Addr().String(), open: map[net.Conn]bool{}}
 	if secure {
 		h := httptest.NewTLSServer(nil) // for its certificate
 		t.Cleanup(h.Close)
@@ -53,7 +53,7 @@ func startClosing(t *testing.T, secure bool) *closing {
 			}
 			s.mu.Lock()
 			s.open[c] = true
-			s.most = max(s.most, len(s.open))
+			s.maxOpen = max(s.maxOpen, len(s.open))
 			s.mu.Unlock()
 			go s.serve(c)
 		}
@@ -61,7 +61,7 @@ func startClosing(t *testing.T, secure bool) *closing {
 	return s
 }
 
-func (s *closing) serve(c net.Conn) {
+func (s *closingServer) serve(c net.Conn) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.open, c)
@@ -78,7 +78,7 @@ func (s *closing) serve(c net.Conn) {
 		s.mu.Lock()
 		s.requests++
 		s.mu.Unlock()
-		if s.keeps {
+		if s.keepsOpen {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			continue
 		}
@@ -91,11 +91,11 @@ func (s *closing) serve(c net.Conn) {
 }
 
 // pool starts a pool of the server.
-func (s *closing) pool(t *testing.T, connections int) *Pool {
-	return start(t, &Pool{Servers: []Server{at(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: quiet, MaxConnections: connections,
+func (s *closingServer) pool(t *testing.T, connections int) *Pool {
+	return startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog, MaxConnections: connections,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			s.dials.Add(1)
-			if s.far.Load() {
+			if s.unreachable.Load() {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
@@ -105,7 +105,7 @@ func (s *closing) pool(t *testing.T, connections int) *Pool {
 }
 
 // get asks for a path n times at the same time.
-func (s *closing) get(t *testing.T, p *Pool, method, path string, n int) {
+func (s *closingServer) get(t *testing.T, p *Pool, method, path string, n int) {
 	t.Helper()
 	var all sync.WaitGroup
 	for range n {
@@ -114,7 +114,7 @@ func (s *closing) get(t *testing.T, p *Pool, method, path string, n int) {
 			if method == "POST" {
 				body = "body"
 			}
-			if got, err := ask(t, p, request(t, method, path, body)); err != nil || got != "ok" {
+			if got, err := fetchBody(t, p, request(t, method, path, body)); err != nil || got != "ok" {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
@@ -123,7 +123,7 @@ func (s *closing) get(t *testing.T, p *Pool, method, path string, n int) {
 }
 
 // ready counts the spares that are open.
-func ready(p *Pool) int {
+func openSpares(p *Pool) int {
 	s := &p.all[0].spares
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,11 +139,11 @@ func ready(p *Pool) int {
 }
 
 // stay has a pool take connections as needed for a while, however slow the machine is.
-func stay(p *Pool) {
+func keepSpares(p *Pool) {
 	s := &p.all[0].spares
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setup = time.Hour
+	s.setupTime = time.Hour
 }
 
 // For a server that ends each connection others are opened in advance, as many as were needed
@@ -155,12 +155,12 @@ func TestSpares(t *testing.T) {
 				s := startClosing(t, secure)
 				p := s.pool(t, 0)
 				s.get(t, p, "GET", "/", 1)
-				stay(p)
+				keepSpares(p)
 				s.get(t, p, "GET", "/", 6)
-				until(t, "as many are open as were needed", func() bool { return ready(p) == 7 })
-				s.far.Store(true)
+				eventually(t, "as many are open as were needed", func() bool { return openSpares(p) == 7 })
+				s.unreachable.Store(true)
 				s.get(t, p, method, "/", 7)
-				wantNoBlame(t, p)
+				wantNoFailures(t, p)
 			})
 		}
 	}
@@ -169,14 +169,14 @@ func TestSpares(t *testing.T) {
 // A server that keeps its connections gets none in advance.
 func TestNoSparesWhereConnectionsStay(t *testing.T) {
 	s := startClosing(t, false)
-	s.keeps = true
+	s.keepsOpen = true
 	p := s.pool(t, 0)
 	for range 20 {
 		s.get(t, p, "GET", "/", 1)
 	}
-	stay(p)
+	keepSpares(p)
 	s.get(t, p, "GET", "/", 1)
-	if n := ready(p); n != 0 {
+	if n := openSpares(p); n != 0 {
 		t.Errorf("%d are open in advance", n)
 	}
 }
@@ -186,14 +186,14 @@ func TestSparesWithinMaxConnections(t *testing.T) {
 	s := startClosing(t, false)
 	p := s.pool(t, 4)
 	s.get(t, p, "GET", "/", 1)
-	stay(p)
+	keepSpares(p)
 	for range 5 {
 		s.get(t, p, "GET", "/", 4)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.most > 4 {
-		t.Errorf("%d connections at a time", s.most)
+	if s.maxOpen > 4 {
+		t.Errorf("%d connections at a time", s.maxOpen)
 	}
 }
 
@@ -204,10 +204,10 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 			s := startClosing(t, secure)
 			p := s.pool(t, 0)
 			s.get(t, p, "GET", "/", 1)
-			stay(p)
+			keepSpares(p)
 			s.get(t, p, "GET", "/", 3)
-			until(t, "as many are open as were needed", func() bool { return ready(p) == 4 })
-			until(t, "the server has them too", func() bool {
+			eventually(t, "as many are open as were needed", func() bool { return openSpares(p) == 4 })
+			eventually(t, "the server has them too", func() bool {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				return len(s.open) == 4
@@ -224,10 +224,10 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 				return append([]*spareConn(nil), s.list...)
 			}
 			for _, o := range list() {
-				until(t, "its end has come", func() bool { return !isOpen(o.conn) })
+				eventually(t, "its end has come", func() bool { return !isOpen(o.conn) })
 			}
 			s.get(t, p, "POST", "/", 4)
-			wantNoBlame(t, p)
+			wantNoFailures(t, p)
 		})
 	}
 }
@@ -239,18 +239,18 @@ func TestSparesEnd(t *testing.T) {
 	p := s.pool(t, 0)
 	s.get(t, p, "GET", "/", 1)
 	s.get(t, p, "GET", "/", 6)
-	until(t, "there are none any more", func() bool { return connections(p) == 0 })
-	stay(p)
+	eventually(t, "there are none any more", func() bool { return connections(p) == 0 })
+	keepSpares(p)
 	s.get(t, p, "GET", "/", 1)
-	until(t, "one is open", func() bool { return ready(p) > 0 })
+	eventually(t, "one is open", func() bool { return openSpares(p) > 0 })
 	p.Close()
-	until(t, "there are none after the end", func() bool { return connections(p) == 0 })
+	eventually(t, "there are none after the end", func() bool { return connections(p) == 0 })
 }
 
 // The begin of a burst has as many opened as the burst before needed, and half as many after each
 // that needed fewer. What was needed more than a minute ago says nothing.
 func TestSparesOfBursts(t *testing.T) {
-	s := &spares{closes: true, setup: 100 * time.Millisecond}
+	s := &spares{connectionCloses: true, setupTime: 100 * time.Millisecond}
 	now := time.Now()
 	for _, c := range []struct {
 		after       time.Duration
@@ -260,7 +260,7 @@ func TestSparesOfBursts(t *testing.T) {
 		for range c.needs {
 			s.need(now)
 		}
-		if got := s.want(now); got != c.want {
+		if got := s.target(now); got != c.want {
 			t.Errorf("after %v and %d needs: %d, want %d", c.after, c.needs, got, c.want)
 		}
 	}

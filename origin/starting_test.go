@@ -21,19 +21,19 @@ func TestEdgesThatStart(t *testing.T) {
 		{"an edge that was there", true, true, 1, 1},
 		{"an origin server", false, false, 1, 1},
 	} {
-		var log lines
-		p := still(t, &Pool{Relays: c.relays, Log: slog.New(slog.NewTextHandler(&log, nil))}, 1, 1)
+		var log logBuffer
+		p := newIdlePool(t, &Pool{Relays: c.relays, Log: slog.New(slog.NewTextHandler(&log, nil))}, 1, 1)
 		p.Health = &Health{Interval: time.Hour, UnhealthyAfter: 1, HealthyAfter: 1} // after the start: only this test probes
 		at := p.started.Add(time.Second)
 		if c.seen {
-			p.probed(p.all[0], at, nil, false)
+			p.recordProbe(p.all[0], at, nil, false)
 		}
-		p.probed(p.all[0], at.Add(time.Second), down, true)
-		p.probed(p.all[0], at.Add(2*time.Second), down, true)
+		p.recordProbe(p.all[0], at.Add(time.Second), down, true)
+		p.recordProbe(p.all[0], at.Add(2*time.Second), down, true)
 		if n := log.count("origin server is down"); n != c.early {
 			t.Errorf("%s: %d lines within the start, want %d", c.name, n, c.early)
 		}
-		p.probed(p.all[0], at.Add(startTime), down, true)
+		p.recordProbe(p.all[0], at.Add(startGrace), down, true)
 		if n := log.count("origin server is down"); n != c.late {
 			t.Errorf("%s: %d lines after the start, want %d", c.name, n, c.late)
 		}

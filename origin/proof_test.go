@@ -16,7 +16,7 @@ import (
 )
 
 // failing answers paths by the ways in which a server fails.
-func failing(w http.ResponseWriter, r *http.Request) {
+func failByPath(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/reset":
 		panic(http.ErrAbortHandler)
@@ -54,16 +54,16 @@ func TestRequestThatAllFail(t *testing.T) {
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			t.Parallel()
-			p, times := &Pool{Retries: c.retries, Log: quiet}, 16
+			p, times := &Pool{Retries: c.retries, Log: discardLog}, 16
 			if c.path == "/slow" {
 				p.FirstByteTimeout, times = 50*time.Millisecond, 6
 			}
 			for range 4 {
-				s := httptest.NewServer(http.HandlerFunc(failing))
+				s := httptest.NewServer(http.HandlerFunc(failByPath))
 				defer s.Close()
-				p.Servers = append(p.Servers, at(t, s.URL))
+				p.Servers = append(p.Servers, serverAt(t, s.URL))
 			}
-			start(t, p)
+			startPool(t, p)
 			for range times {
 				resp, err := p.Fetch(request(t, c.method, c.path, ""), Ask{})
 				if err == nil {
@@ -75,7 +75,7 @@ func TestRequestThatAllFail(t *testing.T) {
 				t.Errorf("%d ejections: %+v", n, p.Status().Servers)
 			}
 			if c.path != "/slow" {
-				if got, err := ask(t, p, request(t, "GET", "/", "")); got != "well" || err != nil {
+				if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "well" || err != nil {
 					t.Errorf("another request: %q, %v", got, err)
 				}
 			}
@@ -92,17 +92,17 @@ func TestServerThatFailsAlone(t *testing.T) {
 			t.Parallel()
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				r.URL.Path = how
-				failing(w, r)
+				failByPath(w, r)
 			}))
 			defer s.Close()
-			p := &Pool{Servers: []Server{at(t, s.URL), at(t, newServer(t, "a").URL), at(t, newServer(t, "b").URL)}, Retries: 2, Log: quiet}
+			p := &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, newServer(t, "a").URL), serverAt(t, newServer(t, "b").URL)}, Retries: 2, Log: discardLog}
 			if how == "/slow" {
 				p.FirstByteTimeout = 500 * time.Millisecond
 			}
-			start(t, p)
+			startPool(t, p)
 			bad := 0
 			for range 3 * failureLimit {
-				if got, err := ask(t, p, request(t, "GET", "/", "")); err != nil || got == "" {
+				if got, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil || got == "" {
 					bad++
 				}
 			}
@@ -120,7 +120,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 	type connKey struct{}
 	held := make(chan struct{}, 1)
 	var round, holds atomic.Int64
-	p := &Pool{Retries: 2, Host: "example.com", Log: quiet}
+	p := &Pool{Retries: 2, Host: "example.com", Log: discardLog}
 	for range 2 {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			switch {
@@ -137,11 +137,11 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 		s.EnableHTTP2 = true
 		s.StartTLS()
 		defer s.Close()
-		p.Servers = append(p.Servers, at(t, s.URL))
+		p.Servers = append(p.Servers, serverAt(t, s.URL))
 		p.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
 		p.TLS.RootCAs.AddCert(s.Certificate()) // all have the same
 	}
-	start(t, p)
+	startPool(t, p)
 	for range 2 * failureLimit {
 		round.Add(1)
 		var work sync.WaitGroup
@@ -170,7 +170,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 func TestNameThatAClientChose(t *testing.T) {
 	t.Parallel()
 	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
-	p := &Pool{Retries: 2, Host: ClientHost, TLS: &tls.Config{RootCAs: roots}, Log: quiet}
+	p := &Pool{Retries: 2, Host: ClientHost, TLS: &tls.Config{RootCAs: roots}, Log: discardLog}
 	for range 2 {
 		addr := secureServer(t, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if h.ServerName != "www.example" {
@@ -178,24 +178,24 @@ func TestNameThatAClientChose(t *testing.T) {
 			}
 			return &cert, nil
 		}})
-		p.Servers = append(p.Servers, at(t, "https://"+addr))
+		p.Servers = append(p.Servers, serverAt(t, "https://"+addr))
 	}
-	start(t, p)
+	startPool(t, p)
 	for range 2 * failureLimit {
 		r := request(t, "GET", "/", "")
 		r.Host = "other.example"
-		if _, err := ask(t, p, r); err == nil {
+		if _, err := fetchBody(t, p, r); err == nil {
 			t.Fatal("no error")
 		}
 	}
 	for _, b := range p.all {
 		p.mu.Lock()
-		if f := p.fitness(b, time.Now()); f != fit || b.ejected {
+		if f := p.fitness(b, time.Now()); f != fitPrimary || b.ejected {
 			t.Errorf("%s is not fit: %d, %+v", b.addr, f, b.counts)
 		}
 		p.mu.Unlock()
 	}
-	if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Error(err)
 	}
 }
@@ -203,17 +203,17 @@ func TestNameThatAClientChose(t *testing.T) {
 // What proves nothing has a server probed before it is time.
 func TestFailuresHurryProbes(t *testing.T) {
 	t.Parallel()
-	p := still(t, &Pool{Log: quiet}, 1, 1)
+	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 	b := p.all[0]
 	for range failureLimit {
-		if len(b.hurried) != 0 {
+		if len(b.probeSoon) != 0 {
 			t.Error("too early")
 		}
 		p.mu.Lock()
-		p.failed(b, time.Now(), errAnswer, false, false, false)
+		p.failed(b, time.Now(), errStatus, false, false, false)
 		p.mu.Unlock()
 	}
-	if !pause(t.Context(), time.Hour, b.hurried) || b.ejected {
+	if !sleep(t.Context(), time.Hour, b.probeSoon) || b.ejected {
 		t.Errorf("ejected %v", b.ejected)
 	}
 }

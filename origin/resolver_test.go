@@ -25,7 +25,7 @@ type nameserver struct {
 	mu        sync.Mutex
 	ttl       uint32 // of the last address; those before have a second more each
 	addrs     []string
-	fails     bool // SERVFAIL is all it says
+	servfail  bool // SERVFAIL is all it says
 	truncated bool // but not by TCP
 }
 
@@ -102,7 +102,7 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 	q := m.Questions[0]
 	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions}
 	switch {
-	case s.fails:
+	case s.servfail:
 		out.RCode = dnsmessage.RCodeServerFailure
 	case q.Name.String() != "origin.example.":
 		out.RCode = dnsmessage.RCodeNameError
@@ -128,7 +128,7 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 
 // twins starts a server on 127.0.0.1 and 127.0.0.2, with the same port, that answers with the
 // address it was asked at.
-func twins(t *testing.T) (port string) {
+func newTwinServers(t *testing.T) (port string) {
 	t.Helper()
 	var a, b net.Listener
 	for range 20 {
@@ -158,17 +158,17 @@ func twins(t *testing.T) (port string) {
 	return port
 }
 
-func named(t *testing.T, ns *nameserver, port string) *Pool {
+func newNamedPool(t *testing.T, ns *nameserver, port string) *Pool {
 	t.Helper()
-	return start(t, &Pool{Servers: []Server{at(t, "http://origin.example:"+port)}, nameserver: ns.addr, Log: quiet})
+	return startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example:"+port)}, nameserver: ns.addr, Log: discardLog})
 }
 
 func TestAllAddressesOfAName(t *testing.T) {
-	port := twins(t)
-	p := named(t, newNameserver(t, 300, "127.0.0.1", "127.0.0.2"), port)
+	port := newTwinServers(t)
+	p := newNamedPool(t, newNameserver(t, 300, "127.0.0.1", "127.0.0.2"), port)
 	seen := map[string]int{}
 	for range 10 {
-		got, err := ask(t, p, request(t, "GET", "/", ""))
+		got, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,16 +182,16 @@ func TestAllAddressesOfAName(t *testing.T) {
 
 // An address where nobody is costs a request nothing.
 func TestDeadAddressOfAName(t *testing.T) {
-	port := twins(t)
-	p := named(t, newNameserver(t, 300, "127.0.0.2", "127.0.0.3"), port)
+	port := newTwinServers(t)
+	p := newNamedPool(t, newNameserver(t, 300, "127.0.0.2", "127.0.0.3"), port)
 	for range 6 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
 		p.all[0].transport.Load().CloseIdleConnections()
 	}
-	p = named(t, newNameserver(t, 300, "127.0.0.3", "127.0.0.4"), port)
-	if _, err := ask(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
+	p = newNamedPool(t, newNameserver(t, 300, "127.0.0.3", "127.0.0.4"), port)
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
 		t.Errorf("with no address alive: %v", err)
 	}
 }
@@ -199,38 +199,38 @@ func TestDeadAddressOfAName(t *testing.T) {
 // A name that has another address is followed there at the TTL, though connections to the old one
 // are idle; while nobody answers what is known stays.
 func TestNameThatMoves(t *testing.T) {
-	port := twins(t)
+	port := newTwinServers(t)
 	ns := newNameserver(t, 1, "127.0.0.1")
-	p := named(t, ns, port)
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "127.0.0.1" || err != nil {
+	p := newNamedPool(t, ns, port)
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "127.0.0.1" || err != nil {
 		t.Fatalf("%q, %v", got, err)
 	}
 	ns.set(func(s *nameserver) { s.addrs = []string{"127.0.0.2"} })
-	until(t, "the new address is used", func() bool {
-		got, err := ask(t, p, request(t, "GET", "/", ""))
+	eventually(t, "the new address is used", func() bool {
+		got, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got == "127.0.0.2"
 	})
-	ns.set(func(s *nameserver) { s.fails = true })
-	n := p.all[0].names
-	until(t, "the name is asked for in vain", func() bool {
+	ns.set(func(s *nameserver) { s.servfail = true })
+	n := p.all[0].resolver
+	eventually(t, "the name is asked for in vain", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return n.err != nil
 	})
 	p.all[0].transport.Load().CloseIdleConnections()
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 		t.Errorf("while the name server fails: %q, %v", got, err)
 	}
 }
 
 func TestNameThatIsNot(t *testing.T) {
 	ns := newNameserver(t, 300)
-	ns.set(func(s *nameserver) { s.fails = true })
-	p := named(t, ns, "80")
-	if _, err := ask(t, p, request(t, "POST", "/", "x")); Reason(err) != "dns-error" {
+	ns.set(func(s *nameserver) { s.servfail = true })
+	p := newNamedPool(t, ns, "80")
+	if _, err := fetchBody(t, p, request(t, "POST", "/", "x")); Reason(err) != "dns-error" {
 		t.Errorf("reason %q of %v", Reason(err), err)
 	}
 }
@@ -242,7 +242,7 @@ func TestCloseWhileANameIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, "http://origin.example")}, nameserver: c.LocalAddr().String(), Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example")}, nameserver: c.LocalAddr().String(), Log: discardLog})
 	if _, _, err := c.ReadFrom(make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestLookup(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ns := newNameserver(t, c.ttl, c.addrs...)
 			ns.set(func(s *nameserver) { s.truncated = c.truncated })
-			addrs, ttl, err := (&names{host: "origin.example", nameserver: ns.addr}).lookup(t.Context())
+			addrs, ttl, err := (&resolver{host: "origin.example", nameserver: ns.addr}).lookup(t.Context())
 			var got []string
 			for _, a := range addrs {
 				got = append(got, a.String())
@@ -329,9 +329,9 @@ func FuzzTTLs(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 12))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		seen := &ttls{}
-		seen.see(msg)
-		got := seen.least()
+		seen := &minTTLSeen{}
+		seen.observe(msg)
+		got := seen.ttl()
 		if got < minTTL || got > maxTTL {
 			t.Errorf("a TTL of %v", got)
 		}
@@ -343,9 +343,9 @@ func FuzzTTLs(f *testing.F) {
 		if err != nil {
 			return
 		}
-		seen = &ttls{}
-		seen.see(whole)
-		got = seen.least()
+		seen = &minTTLSeen{}
+		seen.observe(whole)
+		got = seen.ttl()
 		want := defaultTTL
 		for i, a := range m.Answers {
 			if ttl := min(max(time.Duration(a.Header.TTL)*time.Second, minTTL), maxTTL); i == 0 || ttl < want {

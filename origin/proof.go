@@ -22,20 +22,20 @@ import (
 // keys or clients would prove no more, as a visitor has as many of both as it likes.
 
 // lapse is a failure of a server that proves nothing yet.
-type lapse struct {
-	b     *backend
-	at    time.Time
-	hangs bool // it answered nobody all the time
+type unprovenFailure struct {
+	b    *backend
+	at   time.Time
+	hung bool // it answered nobody all the time
 }
 
 // isBefore reports whether a request failed before the server had anything of it. A server may have
 // a certificate for some names only, so that the name must not be the client's choice.
-func (b *backend) isBefore(err error, sent bool) bool {
+func (b *backend) failedBeforeRequest(err error, sent bool) bool {
 	return !sent && (isDial(err) || b.tlsName != "")
 }
 
 // better reports whether a response shows that there is nothing wrong with its request.
-func better(resp *http.Response) bool {
+func requestIsFine(resp *http.Response) bool {
 	s := resp.StatusCode
 	return s < http.StatusBadRequest || s == http.StatusNotFound || s == http.StatusGone
 }
@@ -52,57 +52,57 @@ func (e streamError) Error() string { return "stream error" }
 
 // isOwn reports whether a failure is of the request alone, and not of others on its connection. The
 // caller holds mu.
-func (pl *place) isOwn(err error) bool {
-	return pl.conn == nil || !pl.conn.crowded || IsTimeout(err) || errors.As(err, new(streamError))
+func (pl *place) isAttributable(err error) bool {
+	return pl.conn == nil || !pl.conn.wasShared || IsTimeout(err) || errors.As(err, new(streamError))
 }
 
 // use notes the connection that a request is sent on. The caller holds mu.
-func (pl *place) use(c *conn) {
-	pl.leave()
-	if c == nil || !c.http2 || pl.over {
+func (pl *place) attach(c *conn) {
+	pl.detach()
+	if c == nil || !c.http2 || pl.released {
 		return
 	}
 	pl.conn = c
 	if c.users++; c.users > 1 {
-		c.crowded = true
+		c.wasShared = true
 	}
 }
 
 // leave notes that the connection has the request no more. The caller holds mu.
-func (pl *place) leave() {
+func (pl *place) detach() {
 	if c := pl.conn; c != nil {
 		pl.conn = nil
 		if c.users--; c.users == 0 {
-			c.crowded = false
+			c.wasShared = false
 		}
 	}
 }
 
 // isDoubted reports whether it is time to ask another server what this one failed. The caller holds
 // mu.
-func (p *Pool) isDoubted(b *backend) bool {
+func (p *Pool) needsProof(b *backend) bool {
 	return b.failures >= failureLimit && !b.ejected && !p.isLast(b)
 }
 
 // compare takes the failures of a request with which another server did better.
-func (p *Pool) compare(lapses []*lapse) {
+func (p *Pool) confirmFailures(failures []*unprovenFailure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for _, l := range lapses {
-		if l.at.After(l.b.ejectedAt) { // else it counted then
-			p.prove(l.b, now, l.hangs)
-			p.tell(l.b, now)
+	for _, f := range failures {
+		if f.at.After(f.b.ejectedAt) { // else it counted then
+			p.confirmFailure(f.b, now, f.hung)
+			p.logChange(f.b, now)
 		}
 	}
 }
 
 // prove takes that a failure was a server's own. If it is one too many in a row, or if the server
 // hangs, it ejects the server, unless it is the last one. The caller holds mu.
-func (p *Pool) prove(b *backend, now time.Time, hangs bool) {
+func (p *Pool) confirmFailure(b *backend, now time.Time, hangs bool) {
 	if p.closed || b.ejected || p.isLast(b) || b.failures < failureLimit && (!hangs || b.failures == 0) {
 		return
 	}
 	p.eject(b, now)
-	b.fail(now)
+	b.markFailing(now)
 }

@@ -24,11 +24,11 @@ const (
 
 // names are the addresses of a server's name, which are asked for again when the TTL of the answer
 // is over. What was known stays in use as long as nobody answers.
-type names struct {
+type resolver struct {
 	host       string
 	nameserver string
 	log        *slog.Logger
-	moved      func()        // called when the addresses change
+	onChange   func()        // called when the addresses change
 	ready      chan struct{} // closed once there was an answer or a failure
 
 	mu    sync.Mutex
@@ -38,7 +38,7 @@ type names struct {
 }
 
 // refresh keeps the addresses until ctx ends.
-func (n *names) refresh(ctx context.Context) {
+func (n *resolver) refresh(ctx context.Context) {
 	for first := true; ; first = false {
 		addrs, ttl, err := n.lookup(ctx)
 		if ctx.Err() != nil && !first {
@@ -46,16 +46,16 @@ func (n *names) refresh(ctx context.Context) {
 		}
 		slices.SortFunc(addrs, netip.Addr.Compare)
 		n.mu.Lock()
-		moved := err == nil && n.addrs != nil && !slices.Equal(addrs, n.addrs)
+		changed := err == nil && n.addrs != nil && !slices.Equal(addrs, n.addrs)
 		if n.err = err; err == nil {
 			n.addrs = addrs
 		} else {
 			ttl = retryTTL
 		}
 		n.mu.Unlock()
-		if moved {
+		if changed {
 			n.log.Info("origin's name has other addresses", "name", n.host, "addresses", addrs)
-			n.moved()
+			n.onChange()
 		}
 		if first {
 			close(n.ready)
@@ -72,7 +72,7 @@ func (n *names) refresh(ctx context.Context) {
 
 // addresses returns the addresses of the name in the order in which to try them: another one first
 // each time.
-func (n *names) addresses(ctx context.Context) ([]netip.Addr, error) {
+func (n *resolver) addresses(ctx context.Context) ([]netip.Addr, error) {
 	select {
 	case <-n.ready:
 	case <-ctx.Done():
@@ -106,10 +106,10 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 
 // lookup asks the system's resolver, /etc/hosts included, and reads the TTL off the messages on
 // their way.
-func (n *names) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Duration, err error) {
+func (n *resolver) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	seen := &ttls{}
+	seenTTL := &minTTLSeen{}
 	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if n.nameserver != "" {
 			addr = n.nameserver
@@ -119,9 +119,9 @@ func (n *names) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Durati
 			return nil, err
 		}
 		if _, ok := c.(net.PacketConn); ok {
-			return &datagrams{c.(*net.UDPConn), seen}, nil
+			return &udpConn{c.(*net.UDPConn), seenTTL}, nil
 		}
-		return &stream{Conn: c, seen: seen}, nil
+		return &tcpConn{Conn: c, seenTTL: seenTTL}, nil
 	}}
 	addrs, err = r.LookupNetIP(ctx, "ip", n.host)
 	if err != nil {
@@ -130,17 +130,17 @@ func (n *names) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Durati
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
-	return addrs, seen.least(), nil
+	return addrs, seenTTL.ttl(), nil
 }
 
 // ttls is the smallest TTL of the answers that came.
-type ttls struct {
+type minTTLSeen struct {
 	mu  sync.Mutex
 	any bool
 	min time.Duration
 }
 
-func (t *ttls) least() time.Duration {
+func (t *minTTLSeen) ttl() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.any {
@@ -150,7 +150,7 @@ func (t *ttls) least() time.Duration {
 }
 
 // see reads a message. What can't be parsed is the resolver's to complain of.
-func (t *ttls) see(msg []byte) {
+func (t *minTTLSeen) observe(msg []byte) {
 	var p dnsmessage.Parser
 	if _, err := p.Start(msg); err != nil {
 		return
@@ -173,34 +173,34 @@ func (t *ttls) see(msg []byte) {
 }
 
 // datagrams is a UDP connection to a name server.
-type datagrams struct {
+type udpConn struct {
 	*net.UDPConn // the resolver tells UDP from TCP by net.PacketConn
-	seen         *ttls
+	seenTTL      *minTTLSeen
 }
 
 // Read reads a message.
-func (d *datagrams) Read(b []byte) (int, error) {
+func (d *udpConn) Read(b []byte) (int, error) {
 	n, err := d.UDPConn.Read(b)
 	if err == nil {
-		d.seen.see(b[:n])
+		d.seenTTL.observe(b[:n])
 	}
 	return n, err
 }
 
 // stream is a TCP connection to a name server. The resolver reads a message's two bytes of length,
 // and then the message.
-type stream struct {
+type tcpConn struct {
 	net.Conn
-	seen *ttls
-	msg  []byte
+	seenTTL *minTTLSeen
+	msg     []byte
 }
 
 // Read reads a part of a message.
-func (s *stream) Read(b []byte) (int, error) {
+func (s *tcpConn) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	s.msg = append(s.msg, b[:n]...)
 	if len(s.msg) > 2 && len(s.msg) >= 2+(int(s.msg[0])<<8|int(s.msg[1])) {
-		s.seen.see(s.msg[2:])
+		s.seenTTL.observe(s.msg[2:])
 		s.msg = nil
 	}
 	return n, err
@@ -213,11 +213,11 @@ const attemptDelay = 250 * time.Millisecond
 func dialAll(ctx context.Context, network string, addrs []netip.Addr, port string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type dialled struct {
+	type dialResult struct {
 		conn net.Conn
 		err  error
 	}
-	results := make(chan dialled, len(addrs))
+	results := make(chan dialResult, len(addrs))
 	var errs []error
 	pending := 0
 	for {
@@ -228,7 +228,7 @@ func dialAll(ctx context.Context, network string, addrs []netip.Addr, port strin
 			pending++
 			go func() {
 				c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-				results <- dialled{c, err}
+				results <- dialResult{c, err}
 			}()
 		}
 		if len(addrs) > 0 {

@@ -20,36 +20,36 @@ import (
 // answer.
 
 // errUnasked is the failure of a connection on which a server sent something before it was asked.
-var errUnasked = errors.New("the server sent something that was not asked for")
+var errUnsolicited = errors.New("the server sent something that was not asked for")
 
 // unaskedWait is for how long the transport may take to read on.
-const unaskedWait = time.Second
+const drainWait = time.Second
 
 // http1Conn is a connection over HTTP/1 as the transport has it, above TLS.
 type http1Conn struct {
 	net.Conn
-	own *conn // below TLS
+	raw *conn // below TLS
 
-	mu      sync.Mutex
-	reading bool          // the transport has nothing left, and waits for more
-	closed  bool          // or it has closed the connection
-	moved   chan struct{} // closed when one of them comes true; nil if nobody waits
-	unasked bool          // a request has the connection, and wrote nothing yet
+	mu          sync.Mutex
+	reading     bool          // the transport has nothing left, and waits for more
+	closed      bool          // or it has closed the connection
+	changed     chan struct{} // closed when one of them comes true; nil if nobody waits
+	unsolicited bool          // a request has the connection, and wrote nothing yet
 }
 
 // Read reads on.
 func (c *http1Conn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	c.reading = true
-	c.move()
+	c.notify()
 	c.mu.Unlock()
 	n, err := c.Conn.Read(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = false
-	if n > 0 && c.unasked {
-		c.own.retired.Store(true)
-		return 0, errUnasked
+	if n > 0 && c.unsolicited {
+		c.raw.retired.Store(true)
+		return 0, errUnsolicited
 	}
 	return n, err
 }
@@ -57,7 +57,7 @@ func (c *http1Conn) Read(b []byte) (int, error) {
 // Write writes. From then on the server may answer.
 func (c *http1Conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	c.unasked = false
+	c.unsolicited = false
 	c.mu.Unlock()
 	return c.Conn.Write(b)
 }
@@ -66,7 +66,7 @@ func (c *http1Conn) Write(b []byte) (int, error) {
 func (c *http1Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	c.move()
+	c.notify()
 	c.mu.Unlock()
 	return c.Conn.Close()
 }
@@ -80,32 +80,32 @@ func (c *http1Conn) CloseWrite() error {
 }
 
 // move tells who waits. The caller holds mu.
-func (c *http1Conn) move() {
-	if c.moved != nil {
-		close(c.moved)
-		c.moved = nil
+func (c *http1Conn) notify() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
 	}
 }
 
 // next reports whether the connection may have a further request: nothing is left of what the
 // server sent. A request that has a closed one is sent on another by the transport.
-func (c *http1Conn) next() bool {
-	t := time.NewTimer(unaskedWait)
+func (c *http1Conn) isClean() bool {
+	t := time.NewTimer(drainWait)
 	defer t.Stop()
 	for {
 		c.mu.Lock()
 		if c.reading || c.closed {
-			c.unasked = true
+			c.unsolicited = true
 			c.mu.Unlock()
-			return isQuiet(c.own, unix.POLLIN|unix.POLLRDHUP)
+			return hasNoEvents(c.raw, unix.POLLIN|unix.POLLRDHUP)
 		}
-		if c.moved == nil {
-			c.moved = make(chan struct{})
+		if c.changed == nil {
+			c.changed = make(chan struct{})
 		}
-		moved := c.moved
+		changed := c.changed
 		c.mu.Unlock()
 		select {
-		case <-moved:
+		case <-changed:
 		case <-t.C:
 			return false
 		}
@@ -113,7 +113,7 @@ func (c *http1Conn) next() bool {
 }
 
 // isQuiet reports whether none of some events of poll(2) is there for a connection.
-func isQuiet(c *conn, events int16) bool {
+func hasNoEvents(c *conn, events int16) bool {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {
 		return true
@@ -122,10 +122,10 @@ func isQuiet(c *conn, events int16) bool {
 	if err != nil {
 		return false
 	}
-	quiet := false
+	none := false
 	err = raw.Control(func(fd uintptr) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
-		quiet = err == nil && n == 0
+		none = err == nil && n == 0
 	})
-	return err == nil && quiet
+	return err == nil && none
 }

@@ -23,7 +23,7 @@ func TestStalledBody(t *testing.T) {
 		close(gone)
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond, Log: discardLog})
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestSlowReader(t *testing.T) {
 	body := strings.Repeat("0123456789abcdef", 1<<12)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, BetweenBytesTimeout: stall, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: stall, Log: discardLog})
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestCloseWhileReading(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
@@ -110,13 +110,13 @@ func TestStalledUpload(t *testing.T) {
 			c.Close()
 		}
 	}()
-	p := start(t, &Pool{Servers: []Server{at(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: 50 * time.Millisecond, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: 50 * time.Millisecond, Log: discardLog})
 	r, err := http.NewRequestWithContext(t.Context(), "POST", "/", io.LimitReader(zeros{}, 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Host = "www.example"
-	if _, err := ask(t, p, r); !IsTimeout(err) {
+	if _, err := fetchBody(t, p, r); !IsTimeout(err) {
 		t.Errorf("error %v", err)
 	}
 	noPlaceTaken(t, p)
@@ -136,7 +136,7 @@ func TestUploadAfterAServerThatIsDown(t *testing.T) {
 		_, _ = w.Write(b)
 	}))
 	defer s.Close()
-	p := start(t, &Pool{Servers: []Server{at(t, down(t)), at(t, down(t)), at(t, s.URL)}, Retries: 2, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, s.URL)}, Retries: 2, Log: discardLog})
 	body := strings.Repeat("x", 1<<20)
 	r := request(t, "POST", "/", body)
 	pr, pw := io.Pipe() // can't be read once it is closed, as that of a client can't
@@ -145,34 +145,34 @@ func TestUploadAfterAServerThatIsDown(t *testing.T) {
 		pw.Close()
 	}()
 	r.Body, r.GetBody, r.ContentLength = pr, nil, -1
-	if got, err := ask(t, p, r); got != body || err != nil {
+	if got, err := fetchBody(t, p, r); got != body || err != nil {
 		t.Errorf("%d bytes come back, %v", len(got), err)
 	}
 }
 
 // slowly starts a server that says when it is asked, and answers once it is let; ended tells that
 // its request's context ended.
-func slowly(t *testing.T) (url string, asked chan struct{}, let chan struct{}, ended chan struct{}) {
+func newSlowServer(t *testing.T) (url string, requested chan struct{}, release chan struct{}, canceled chan struct{}) {
 	t.Helper()
-	asked, let, ended = make(chan struct{}, 100), make(chan struct{}), make(chan struct{}, 100)
+	requested, release, canceled = make(chan struct{}, 100), make(chan struct{}), make(chan struct{}, 100)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked <- struct{}{}
+		requested <- struct{}{}
 		select {
-		case <-let:
+		case <-release:
 			_, _ = io.WriteString(w, "slow")
 		case <-r.Context().Done():
-			ended <- struct{}{}
+			canceled <- struct{}{}
 		}
 	}))
 	t.Cleanup(s.Close)
-	return s.URL, asked, let, ended
+	return s.URL, requested, release, canceled
 }
 
 func TestHedge(t *testing.T) {
-	u, _, _, ended := slowly(t)
+	u, _, _, ended := newSlowServer(t)
 	fast := newServer(t, "fast")
-	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, fast.URL)}, Retries: 1, Hedge: 10 * time.Millisecond, Log: quiet})
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "fast" || err != nil {
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, fast.URL)}, Retries: 1, Hedge: 10 * time.Millisecond, Log: discardLog})
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "fast" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	<-ended // nobody waits for the slow one
@@ -185,14 +185,14 @@ func TestHedge(t *testing.T) {
 
 // The first server may still be the faster one.
 func TestHedgeThatLoses(t *testing.T) {
-	u, _, let, _ := slowly(t)
-	u2, asked2, _, ended2 := slowly(t)
-	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, u2)}, Retries: 1, Hedge: time.Millisecond, Log: quiet})
+	u, _, let, _ := newSlowServer(t)
+	u2, asked2, _, ended2 := newSlowServer(t)
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, u2)}, Retries: 1, Hedge: time.Millisecond, Log: discardLog})
 	go func() {
 		<-asked2
 		close(let)
 	}()
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	<-ended2
@@ -202,15 +202,15 @@ func TestHedgeThatLoses(t *testing.T) {
 // A hedge that fails costs nothing: the first answer still comes. One of a server that can't now is
 // kept for the case that none does better.
 func TestHedgeThatFails(t *testing.T) {
-	for _, second := range []string{down(t), answering(t, 503, "no").URL} {
-		u, asked, let, _ := slowly(t)
-		p := start(t, &Pool{Servers: []Server{at(t, u), at(t, second)}, Retries: 1, Hedge: time.Millisecond, Log: quiet})
+	for _, second := range []string{closedURL(t), newStatusServer(t, 503, "no").URL} {
+		u, asked, let, _ := newSlowServer(t)
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, second)}, Retries: 1, Hedge: time.Millisecond, Log: discardLog})
 		go func() {
 			<-asked
-			until(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
+			eventually(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
 			close(let)
 		}()
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {
 			t.Errorf("%s: %q, %v", second, got, err)
 		}
 		noPlaceTaken(t, p)
@@ -230,9 +230,9 @@ func TestNoHedge(t *testing.T) {
 		{"GET", "", time.Millisecond, 0, false}, {"GET", "", time.Millisecond, 1, true},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
-			u, asked, let, _ := slowly(t)
+			u, asked, let, _ := newSlowServer(t)
 			other := newServer(t, "other")
-			p := start(t, &Pool{Servers: []Server{at(t, u), at(t, other.URL)}, Retries: c.retries, Hedge: c.hedge, Log: quiet})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, Retries: c.retries, Hedge: c.hedge, Log: discardLog})
 			if c.spent {
 				p.mu.Lock()
 				now := time.Now()
@@ -251,10 +251,10 @@ func TestNoHedge(t *testing.T) {
 					close(let)
 				})
 			}()
-			if got, err := ask(t, p, request(t, c.method, "/", c.body)); got != "slow" || err != nil || !answered.Load() {
+			if got, err := fetchBody(t, p, request(t, c.method, "/", c.body)); got != "slow" || err != nil || !answered.Load() {
 				t.Errorf("%q, %v", got, err)
 			}
-			if n := other.asked.Load(); n != 0 {
+			if n := other.requests.Load(); n != 0 {
 				t.Errorf("the other was asked %d times", n)
 			}
 		})

@@ -17,7 +17,7 @@ import (
 var errBody = errors.New("malformed chunked encoding")
 
 // broken is a request's body that fails after its first bytes.
-func broken(err error) io.ReadCloser {
+func brokenBody(err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) { return 0, err })))
 }
 
@@ -26,7 +26,7 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // wantNoBlame fails the test if a server failed anything, or anything was sent again.
-func wantNoBlame(t *testing.T, p *Pool) {
+func wantNoFailures(t *testing.T, p *Pool) {
 	t.Helper()
 	noPlaceTaken(t, p)
 	st := p.Status()
@@ -72,8 +72,8 @@ func TestRequestIsAtFault(t *testing.T) {
 		change  func(r *http.Request)
 		want    error // that the error wraps
 	}{
-		{"the body can't be read", read, func(r *http.Request) { r.Body = broken(errBody) }, errBody},
-		{"the body can't be read, and the server says that it failed", fails, func(r *http.Request) { r.Body = broken(errBody) }, errBody},
+		{"the body can't be read", read, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
+		{"the body can't be read, and the server says that it failed", fails, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
 		{"the body is too short", read, func(r *http.Request) { r.ContentLength = 100 }, io.ErrUnexpectedEOF},
 		{"the body is too long", read, func(r *http.Request) { r.ContentLength = 2 }, nil},
 		{"the method is malformed", read, func(r *http.Request) { r.Method = "GE T" }, nil},
@@ -82,18 +82,18 @@ func TestRequestIsAtFault(t *testing.T) {
 	} {
 		for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
 			t.Run(c.name+", "+protocol, func(t *testing.T) {
-				p := &Pool{Retries: 2, SNI: "example.com", Log: quiet}
+				p := &Pool{Retries: 2, SNI: "example.com", Log: discardLog}
 				for range 2 {
 					url, conf := serve(t, c.handler, protocol == "HTTP/2", 0)
-					p.TLS, p.Servers = conf, append(p.Servers, at(t, url))
+					p.TLS, p.Servers = conf, append(p.Servers, serverAt(t, url))
 				}
-				start(t, p)
+				startPool(t, p)
 				answered := uint64(0)
 				for range 4 {
 					r := request(t, "POST", "/", "hello")
 					r.ContentLength = -1
 					c.change(r)
-					_, err := ask(t, p, r)
+					_, err := fetchBody(t, p, r)
 					if err == nil && c.name == "the body is too long" {
 						answered++
 						continue // the server answered before that was found out
@@ -102,7 +102,7 @@ func TestRequestIsAtFault(t *testing.T) {
 						t.Errorf("error %v, reason %q", err, Reason(err))
 					}
 				}
-				wantNoBlame(t, p)
+				wantNoFailures(t, p)
 				if n := p.Status().Faults; n != 4-answered {
 					t.Errorf("%d faults of clients, and %d answers", n, answered)
 				}
@@ -114,20 +114,20 @@ func TestRequestIsAtFault(t *testing.T) {
 // A header block that a server does not take by HTTP/2 is no failure of the server.
 func TestTooManyFields(t *testing.T) {
 	url, conf := serve(t, func(http.ResponseWriter, *http.Request) {}, true, 8<<10)
-	p := start(t, &Pool{Servers: []Server{at(t, url), at(t, url)}, Retries: 2, TLS: conf, SNI: "example.com", Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), serverAt(t, url)}, Retries: 2, TLS: conf, SNI: "example.com", Log: discardLog})
 	for range 2 { // from here on the limits are known
-		if _, err := ask(t, p, request(t, "GET", "/", "")); err != nil {
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 4 {
 		r := request(t, "GET", "/", "")
 		r.Header.Set("Cookie", strings.Repeat("x", 32<<10))
-		if _, err := ask(t, p, r); !errors.Is(err, ErrFields) {
+		if _, err := fetchBody(t, p, r); !errors.Is(err, ErrFields) {
 			t.Errorf("error %v", err)
 		}
 	}
-	wantNoBlame(t, p)
+	wantNoFailures(t, p)
 }
 
 // A server that answers before it has the request is not at fault for the end of its response when
@@ -141,7 +141,7 @@ func TestRequestEndsInTheResponse(t *testing.T) {
 			_ = control.Flush()
 			_, _ = io.Copy(io.Discard, r.Body)
 		}, http2, 0)
-		p := start(t, &Pool{Servers: []Server{at(t, url), backup(at(t, url))}, TLS: conf, SNI: "example.com", Log: quiet})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf, SNI: "example.com", Log: discardLog})
 		for range 4 {
 			r := request(t, "POST", "/", "x")
 			fail := make(chan struct{})
@@ -160,7 +160,7 @@ func TestRequestEndsInTheResponse(t *testing.T) {
 			}
 			resp.Body.Close()
 		}
-		wantNoBlame(t, p)
+		wantNoFailures(t, p)
 	}
 }
 
@@ -191,14 +191,14 @@ func TestServerThatDoesNotWait(t *testing.T) {
 				<-end
 				c.ends(w, r)
 			}, c.http2, 0)
-			p := start(t, &Pool{Servers: []Server{at(t, url), backup(at(t, url))}, TLS: conf, SNI: "example.com", Log: quiet})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf, SNI: "example.com", Log: discardLog})
 			var work, sent sync.WaitGroup
 			for range failureLimit {
 				body, client := io.Pipe()
 				r := request(t, "POST", "/", "x")
 				r.Body, r.ContentLength = body, -1
 				work.Go(func() {
-					if _, err := ask(t, p, r); err != nil && (!errors.As(err, new(*RequestError)) || !IsTimeout(err)) {
+					if _, err := fetchBody(t, p, r); err != nil && (!errors.As(err, new(*RequestError)) || !IsTimeout(err)) {
 						t.Errorf("error %v", err)
 					}
 					body.Close()
@@ -212,29 +212,29 @@ func TestServerThatDoesNotWait(t *testing.T) {
 				})
 			}
 			sent.Wait()
-			<-time.After(clientWait + clientWait/4) // is what is tested
+			<-time.After(clientGrace + clientGrace/4) // is what is tested
 			close(end)
 			work.Wait()
-			wantNoBlame(t, p)
+			wantNoFailures(t, p)
 		})
 	}
 }
 
 // A client that takes its time with a request is not taken for a server that takes it.
 func TestSlowRequestIsNoSilence(t *testing.T) {
-	p := still(t, &Pool{}, 1, 1)
+	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
 	pl, _ := p.take(now, &Ask{body: true}, 0)
 	p.mu.Unlock()
 	later := now.Add(time.Minute)
-	if got := picks(p, later, 4); strings.Count(got, "a") != 2 {
+	if got := pickSequence(p, later, 4); strings.Count(got, "a") != 2 {
 		t.Errorf("while the client sends: %s", got)
 	}
 	p.mu.Lock()
-	pl.owe(later)
+	pl.awaitResponse(later)
 	p.mu.Unlock()
-	if got := picks(p, later.Add(1100*time.Millisecond), 4); got != "bbbb" {
+	if got := pickSequence(p, later.Add(1100*time.Millisecond), 4); got != "bbbb" {
 		t.Errorf("when the server has kept it waiting: %s", got)
 	}
 }
@@ -242,7 +242,7 @@ func TestSlowRequestIsNoSilence(t *testing.T) {
 // How long a client takes with its request is no part of how long the server takes to answer.
 func TestSlowRequestIsNoLatency(t *testing.T) {
 	s := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
 	body, client := io.Pipe()
 	r := request(t, "POST", "/", "x")
 	r.Body, r.ContentLength = body, -1
@@ -252,7 +252,7 @@ func TestSlowRequestIsNoLatency(t *testing.T) {
 		<-time.After(pause) // is what is tested
 		client.Close()
 	}()
-	if _, err := ask(t, p, r); err != nil {
+	if _, err := fetchBody(t, p, r); err != nil {
 		t.Fatal(err)
 	}
 	p.mu.Lock()
@@ -265,15 +265,15 @@ func TestSlowRequestIsNoLatency(t *testing.T) {
 // Who leaves a server that keeps everybody waiting says nothing about it but that: others are asked
 // first for a while, or until it answers.
 func TestLeavingASilentServer(t *testing.T) {
-	u, asked := hole(t)
+	u, asked := newBlackHole(t)
 	other := newServer(t, "other")
-	p := start(t, &Pool{Servers: []Server{at(t, u), at(t, other.URL)}, FirstByteTimeout: time.Minute, Log: quiet})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, FirstByteTimeout: time.Minute, Log: discardLog})
 	ctx, leave := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	for range 2 { // of which one goes to each
-		work.Go(func() { _, _ = ask(t, p, request(t, "GET", "/", "").WithContext(ctx)) })
+		work.Go(func() { _, _ = fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)) })
 	}
-	until(t, "it is silent", func() bool {
+	eventually(t, "it is silent", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.isSilent(p.all[0], time.Now())
@@ -281,15 +281,15 @@ func TestLeavingASilentServer(t *testing.T) {
 	leave()
 	work.Wait()
 	for range 4 {
-		if got, err := ask(t, p, request(t, "GET", "/", "")); got != "other" || err != nil {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "other" || err != nil {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
 	if n := asked.Load(); n != 1 {
 		t.Errorf("it was asked %d times", n)
 	}
-	wantNoBlame(t, p)
-	if got := picks(p, time.Now().Add(leftTime), 4); strings.Count(got, "a") != 2 {
+	wantNoFailures(t, p)
+	if got := pickSequence(p, time.Now().Add(abandonedTime), 4); strings.Count(got, "a") != 2 {
 		t.Errorf("after a while: %s", got)
 	}
 }
@@ -299,9 +299,9 @@ func TestStatusesOfRequests(t *testing.T) {
 	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false, 507: true, 508: false, 510: false, 520: true} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
 		defer s.Close()
-		p := start(t, &Pool{Servers: []Server{at(t, s.URL), backup(at(t, newServer(t, "other").URL))}, Retries: 1, Log: quiet})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, newServer(t, "other").URL))}, Retries: 1, Log: discardLog})
 		for range failureLimit {
-			_, _ = ask(t, p, request(t, "GET", "/", ""))
+			_, _ = fetchBody(t, p, request(t, "GET", "/", ""))
 		}
 		if got := p.Status().Servers[0].State == "ejected"; got != failure {
 			t.Errorf("%d: ejected %v, want %v", status, got, failure)
@@ -313,19 +313,19 @@ func TestStatusesOfRequests(t *testing.T) {
 // again keeps nobody else from that server.
 func TestSlowRequestOnTrial(t *testing.T) {
 	s := newServer(t, "up")
-	p := start(t, &Pool{Servers: []Server{at(t, s.URL)}, Log: quiet})
-	fail(p, p.all[0], time.Now(), refused, failureLimit)
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
+	failOften(p, p.all[0], time.Now(), errRefused, failureLimit)
 	body, client := io.Pipe()
 	r := request(t, "POST", "/", "x")
 	r.Body, r.ContentLength = body, -1
 	var work sync.WaitGroup
 	work.Go(func() {
-		if _, err := ask(t, p, r); err != nil {
+		if _, err := fetchBody(t, p, r); err != nil {
 			t.Error(err)
 		}
 	})
 	_, _ = io.WriteString(client, "hello") // it is connected when that is read
-	if got, err := ask(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
+	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	client.Close()

@@ -14,7 +14,7 @@ import (
 )
 
 // surplus is a server that sends what nobody asked for after each response.
-func surplus(t *testing.T, response string, conf *tls.Config) string {
+func newSurplusServer(t *testing.T, response string, conf *tls.Config) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -61,13 +61,13 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := &Pool{MaxConnections: 4, Host: "www.example", TLS: &tls.Config{RootCAs: roots}, Log: quiet}
+			p := &Pool{MaxConnections: 4, Host: "www.example", TLS: &tls.Config{RootCAs: roots}, Log: discardLog}
 			if c.secure {
-				p.Servers = []Server{at(t, "https://"+surplus(t, c.response, &tls.Config{Certificates: []tls.Certificate{cert}}))}
+				p.Servers = []Server{serverAt(t, "https://"+newSurplusServer(t, c.response, &tls.Config{Certificates: []tls.Certificate{cert}}))}
 			} else {
-				p.Servers = []Server{at(t, "http://"+surplus(t, c.response, nil))}
+				p.Servers = []Server{serverAt(t, "http://"+newSurplusServer(t, c.response, nil))}
 			}
-			start(t, p)
+			startPool(t, p)
 			var evil atomic.Int64
 			var work sync.WaitGroup
 			for range 16 {
@@ -99,18 +99,18 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 // and nothing is sent on it.
 func TestSurplusBeforeTheRequest(t *testing.T) {
 	t.Parallel()
-	p := still(t, &Pool{Log: quiet}, 1)
+	p := newIdlePool(t, &Pool{Log: discardLog}, 1)
 	for _, late := range []bool{false, true} {
 		client, server := net.Pipe()
 		defer server.Close()
-		c := &http1Conn{Conn: client, own: p.newConn(client, p.all[0])}
-		c.Conn = c.own
+		c := &http1Conn{Conn: client, raw: p.newConn(client, p.all[0])}
+		c.Conn = c.raw
 		got := make(chan error, 1)
 		go func() {
 			_, err := c.Read(make([]byte, 10))
 			got <- err
 		}()
-		if !c.next() {
+		if !c.isClean() {
 			t.Fatal("it may have no request")
 		}
 		if late {
@@ -118,16 +118,16 @@ func TestSurplusBeforeTheRequest(t *testing.T) {
 			_, _ = io.WriteString(c, "GET")
 		}
 		_, _ = io.WriteString(server, "HTTP")
-		if err := <-got; (err == nil) != late || !late && !errors.Is(err, errUnasked) {
+		if err := <-got; (err == nil) != late || !late && !errors.Is(err, errUnsolicited) {
 			t.Errorf("after the request began: %v, error %v", late, err)
 		}
 		if !late {
-			if _, err := io.WriteString(c, "GET"); !errors.Is(err, errIdle) {
+			if _, err := io.WriteString(c, "GET"); !errors.Is(err, errRetired) {
 				t.Errorf("a write: %v", err)
 			}
 		}
 		c.Close()
-		if !c.next() {
+		if !c.isClean() {
 			t.Error("the transport is not let find out that it is closed")
 		}
 	}

@@ -27,7 +27,7 @@ var (
 	// fields.
 	ErrFields = errors.New("the origin does not take a header block of this size")
 	// errWaited is in a RequestError where the server did not wait longer for the client.
-	errWaited = &timeoutError{"the origin ended the connection before the client had sent the body"}
+	errSlowClient = &timeoutError{"the origin ended the connection before the client had sent the body"}
 )
 
 // continueWait is how long a server may take to say that it wants the body of a client that waits
@@ -39,11 +39,11 @@ var errUnwanted = errors.New("the origin answered without the body")
 
 // clientWait is how long a body may be waited for in all before it is the client's fault that the
 // server gives up, however it does.
-const clientWait = time.Second
+const clientGrace = time.Second
 
 // sending is a request's body on its way to a server. It tells whose fault a failure is: until the
 // body ends it is the client that has to go on sending, and the server that has to go on taking.
-type sending struct {
+type requestBody struct {
 	io.ReadCloser
 	pool     *Pool
 	place    *place
@@ -51,26 +51,26 @@ type sending struct {
 	read     int64
 	timer    *time.Timer // for the server
 	stalled  atomic.Bool // the server took nothing for too long
-	begun    atomic.Bool // it was read
+	started  atomic.Bool // it was read
 	closed   atomic.Bool
-	failed   atomic.Pointer[error]
+	readErr  atomic.Pointer[error]
 
-	ctx      context.Context // of the attempt, which ends with the response
-	waits    bool            // the client waits to be told, and was not
-	wanted   chan struct{}   // gets one when the server wants the body
-	answered chan struct{}   // closed when there is an answer, or none will come
+	ctx             context.Context // of the attempt, which ends with the response
+	expectsContinue bool            // the client waits to be told, and was not
+	wanted          chan struct{}   // gets one when the server wants the body
+	answered        chan struct{}   // closed when there is an answer, or none will come
 
-	mu      sync.Mutex
-	waited  time.Duration // for the client
-	reading time.Time     // since when it is waited for; zero if it is not
-	whole   bool          // it has sent all
+	mu           sync.Mutex
+	clientTime   time.Duration // for the client
+	readingSince time.Time     // since when it is waited for; zero if it is not
+	complete     bool          // it has sent all
 }
 
 // watchSending puts itself in the place of a request's body, if there is one. Where a server takes
 // nothing for too long, as by HTTP/2 when it gives no window, it cancels. How long the client takes
 // to send is not the server's fault.
-func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCauseFunc) *sending {
-	s := &sending{ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(), wanted: make(chan struct{}, 1), answered: make(chan struct{})}
+func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.CancelCauseFunc) *requestBody {
+	s := &requestBody{ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(), wanted: make(chan struct{}, 1), answered: make(chan struct{})}
 	if r.Body == nil || r.Body == http.NoBody {
 		return s
 	}
@@ -82,15 +82,15 @@ func (p *Pool) watchSending(r *http.Request, pl *place, cancel context.CancelCau
 		cancel(errStalled)
 	})
 	s.timer.Stop()
-	s.waits = r.Header.Get("Expect") != ""
+	s.expectsContinue = r.Header.Get("Expect") != ""
 	r.Body = s
-	r.GetBody = s.again
+	r.GetBody = s.reopen
 	return s
 }
 
 // again lets the transport send the body on another connection if it wrote nothing on the first.
-func (s *sending) again() (io.ReadCloser, error) {
-	if s.begun.Load() {
+func (s *requestBody) reopen() (io.ReadCloser, error) {
+	if s.started.Load() {
 		return nil, errors.New("the body was read already")
 	}
 	s.closed.Store(false)
@@ -98,7 +98,7 @@ func (s *sending) again() (io.ReadCloser, error) {
 }
 
 // want notes that the server wants the body.
-func (s *sending) want() {
+func (s *requestBody) wantBody() {
 	select {
 	case s.wanted <- struct{}{}:
 	default:
@@ -108,7 +108,7 @@ func (s *sending) want() {
 // await waits until the server wants the body, or has not said for long whether it does. After an
 // answer that came before, nobody is to tell the client to send the body. It waits for the end of
 // that answer then, as a transport ends its connection when it can't read a body.
-func (s *sending) await() error {
+func (s *requestBody) awaitContinue() error {
 	t := time.NewTimer(continueWait)
 	defer t.Stop()
 	select {
@@ -124,22 +124,22 @@ func (s *sending) await() error {
 }
 
 // Read reads on. The time until the next Read is the server's.
-func (s *sending) Read(b []byte) (int, error) {
+func (s *requestBody) Read(b []byte) (int, error) {
 	s.timer.Stop()
-	s.begun.Store(true)
-	if s.waits {
-		if err := s.await(); err != nil {
+	s.started.Store(true)
+	if s.expectsContinue {
+		if err := s.awaitContinue(); err != nil {
 			return 0, err
 		}
-		s.waits = false
+		s.expectsContinue = false
 	}
 	s.mu.Lock()
-	s.reading = time.Now()
+	s.readingSince = time.Now()
 	s.mu.Unlock()
 	n, err := s.ReadCloser.Read(b)
 	s.mu.Lock()
-	s.waited += time.Since(s.reading)
-	s.reading = time.Time{}
+	s.clientTime += time.Since(s.readingSince)
+	s.readingSince = time.Time{}
 	s.mu.Unlock()
 	s.read += int64(n)
 	switch {
@@ -153,26 +153,26 @@ func (s *sending) Read(b []byte) (int, error) {
 		s.timer.Reset(s.pool.BetweenBytesTimeout)
 	case err == io.EOF:
 		s.mu.Lock()
-		s.whole = true
+		s.complete = true
 		s.mu.Unlock()
 		s.pool.mu.Lock()
-		s.place.owe(time.Now())
+		s.place.awaitResponse(time.Now())
 		s.pool.mu.Unlock()
 	case !s.closed.Load(): // else the server ended it
-		s.failed.Store(&err)
+		s.readErr.Store(&err)
 	}
 	return n, err
 }
 
 // Close ends the body.
-func (s *sending) Close() error {
+func (s *requestBody) Close() error {
 	s.closed.Store(true)
 	s.timer.Stop()
 	return s.ReadCloser.Close()
 }
 
 // end ends the watch: there is an answer, or none will come.
-func (s *sending) end() {
+func (s *requestBody) stopWatch() {
 	close(s.answered)
 	if s.timer != nil {
 		s.timer.Stop()
@@ -180,8 +180,8 @@ func (s *sending) end() {
 }
 
 // fault is what the client did wrong with the body; nil if it did nothing wrong.
-func (s *sending) fault() error {
-	if err := s.failed.Load(); err != nil {
+func (s *requestBody) clientFault() error {
+	if err := s.readErr.Load(); err != nil {
 		return &RequestError{*err}
 	}
 	if s.timer == nil { // there is none
@@ -189,24 +189,24 @@ func (s *sending) fault() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	waited := s.waited
-	if !s.reading.IsZero() {
-		waited += time.Since(s.reading)
+	clientTime := s.clientTime
+	if !s.readingSince.IsZero() {
+		clientTime += time.Since(s.readingSince)
 	}
-	if s.whole || waited < clientWait {
+	if s.complete || clientTime < clientGrace {
 		return nil
 	}
-	return &RequestError{errWaited}
+	return &RequestError{errSlowClient}
 }
 
 // requestFault is what is wrong with a request whose round trip failed; nil if it is the server's
 // failure. asked is whether the transport had anything to do with the server.
-func requestFault(err error, asked bool, sending *sending) error {
+func requestFault(err error, reachedTransport bool, reqBody *requestBody) error {
 	switch {
-	case !asked: // it does not send such a request
+	case !reachedTransport: // it does not send such a request
 		return &RequestError{err}
 	case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"): // which net/http does not export
 		return &RequestError{ErrFields}
 	}
-	return sending.fault()
+	return reqBody.clientFault()
 }

@@ -23,30 +23,30 @@ func (e *timeoutError) Timeout() bool { return true }
 
 // body is a response's body that gives back the place at its server when it ends, and that ends
 // when the server sends nothing for too long.
-type body struct {
+type responseBody struct {
 	io.ReadCloser
-	pool    *Pool
-	place   *place
-	sending *sending        // the request's body, which may not have ended
-	ctx     context.Context // of the attempt
-	sent    time.Time       // when the request was
-	answers bool            // the status is none of a failure, so that the end of the body is a success
-	timer   *time.Timer
-	stalled atomic.Bool
-	closed  atomic.Bool
-	end     func()
+	pool       *Pool
+	place      *place
+	reqBody    *requestBody    // the request's body, which may not have ended
+	ctx        context.Context // of the attempt
+	sentAt     time.Time       // when the request was
+	successful bool            // the status is none of a failure, so that the end of the body is a success
+	timer      *time.Timer
+	stalled    atomic.Bool
+	closed     atomic.Bool
+	finish     func()
 }
 
 // newBody wraps the body of a response from b. That of an upgrade is a connection, which may be
 // silent for as long as it likes.
-func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, sending *sending, sent time.Time) io.ReadCloser {
-	y := &body{ReadCloser: resp.Body, pool: p, place: pl, sending: sending, ctx: ctx, sent: sent, answers: !isFailure(resp.StatusCode) || p.Relays}
-	y.end = sync.OnceFunc(func() {
+func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, reqBody *requestBody, sent time.Time) io.ReadCloser {
+	y := &responseBody{ReadCloser: resp.Body, pool: p, place: pl, reqBody: reqBody, ctx: ctx, sentAt: sent, successful: !isFailure(resp.StatusCode) || p.Relays}
+	y.finish = sync.OnceFunc(func() {
 		cancel(nil)
 		p.release(pl)
 	})
 	if rw, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
-		return &upgraded{rw, y.end}
+		return &upgraded{rw, y.finish}
 	}
 	y.timer = time.AfterFunc(p.BetweenBytesTimeout, func() {
 		y.stalled.Store(true)
@@ -58,7 +58,7 @@ func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp
 
 // Read reads on; the wait for the next bytes is bounded, but not the time that the caller takes
 // with them.
-func (y *body) Read(b []byte) (int, error) {
+func (y *responseBody) Read(b []byte) (int, error) {
 	y.timer.Reset(y.pool.BetweenBytesTimeout)
 	n, err := y.ReadCloser.Read(b)
 	y.timer.Stop()
@@ -71,31 +71,31 @@ func (y *body) Read(b []byte) (int, error) {
 	y.pool.mu.Lock()
 	switch {
 	case err == io.EOF:
-		if y.answers {
-			y.pool.succeeded(y.place.b, y.sent, time.Now())
+		if y.successful {
+			y.pool.succeeded(y.place.b, y.sentAt, time.Now())
 		}
 	case y.pool.Relays: // it may have been the origin that failed
-	case y.sending.fault() != nil: // with the request the response ends
+	case y.reqBody.clientFault() != nil: // with the request the response ends
 	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
 		y.pool.failed(y.place.b, time.Now(), err, false, false, false)
 	}
 	y.pool.mu.Unlock()
-	y.end()
+	y.finish()
 	return n, err
 }
 
 // Close ends the body.
-func (y *body) Close() error {
+func (y *responseBody) Close() error {
 	y.closed.Store(true)
 	err := y.ReadCloser.Close()
-	y.end()
+	y.finish()
 	return err
 }
 
 // upgraded is the connection of a 101.
 type upgraded struct {
 	io.ReadWriteCloser
-	end func()
+	finish func()
 }
 
 // CloseWrite ends the sending side.
@@ -109,6 +109,6 @@ func (u *upgraded) CloseWrite() error {
 // Close ends the connection.
 func (u *upgraded) Close() error {
 	err := u.ReadWriteCloser.Close()
-	u.end()
+	u.finish()
 	return err
 }
