@@ -1,0 +1,121 @@
+package http2
+
+import (
+	"strings"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// priority is what a response is sent by (RFC 9218).
+type priority struct {
+	urgency     uint8 // 0 is sent first, 7 last
+	incremental bool  // it is sent along with others of its urgency, and not in one go
+}
+
+var defaultPriority = priority{urgency: 3}
+
+// maxEarly bounds the streams that are to come of which the priority is known.
+const maxEarly = 32
+
+// priorityOf is what a request's Priority field says, or a PRIORITY_UPDATE that came before it,
+// which is newer than what the client had put in (RFC 9218, 7). c.mu is held.
+func (c *conn) priorityOf(id uint32, fields []hpack.HeaderField) priority {
+	if len(c.early) > 0 {
+		if p, ok := c.early[id]; ok {
+			delete(c.early, id)
+			return p
+		}
+	}
+	for _, f := range fields {
+		if f.Name == "priority" {
+			return parsePriority(f.Value)
+		}
+	}
+	return defaultPriority
+}
+
+// parsePriority reads the members u and i of a Dictionary of RFC 9651. Other members, and those
+// that are out of range or of another type, say nothing; nor does what is no Dictionary.
+func parsePriority(v string) priority {
+	p := defaultPriority
+	for member := range strings.SplitSeq(v, ",") {
+		member, _, _ = strings.Cut(strings.Trim(member, " \t"), ";") // without parameters
+		key, value, given := strings.Cut(member, "=")
+		switch {
+		case key == "u" && given && len(value) == 1 && '0' <= value[0] && value[0] <= '7':
+			p.urgency = value[0] - '0'
+		case key == "i" && !given, key == "i" && value == "?1":
+			p.incremental = true
+		case key == "i" && value == "?0":
+			p.incremental = false
+		}
+	}
+	return p
+}
+
+func (c *conn) readPriorityUpdate(f *xhttp2.PriorityUpdateFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := f.PrioritizedStreamID
+	s := c.streams[id]
+	switch {
+	case id%2 == 0:
+		return protocolError("PRIORITY_UPDATE of a stream that is not the client's")
+	case s != nil:
+		s.priority = parsePriority(f.Priority)
+	case c.isIdle(id) && (len(c.early) < maxEarly || c.early[id] != priority{}):
+		if c.early == nil {
+			c.early = map[uint32]priority{}
+		}
+		c.early[id] = parsePriority(f.Priority)
+	}
+	for known := range c.early { // what never came does not stay
+		if known <= c.lastID {
+			delete(c.early, known)
+		}
+	}
+	return c.costsLocked()
+}
+
+// nextTurn is when a response came, or was sent of last, in order. c.mu is held.
+func (c *conn) nextTurn() uint64 {
+	c.turn++
+	return c.turn
+}
+
+// fairEach is after how many frames one is of the response that has waited longest, whatever its
+// urgency, so that none starves.
+const fairEach = 8
+
+// next chooses the response that is sent of next, among those that can be; nil if none can. c.mu is
+// held.
+func (c *conn) next() *stream {
+	var best *stream
+	fair := c.turn%fairEach == 0
+	for i := 0; i < len(c.ready); {
+		s := c.ready[i]
+		switch {
+		case !s.sendable():
+			c.ready[i] = c.ready[len(c.ready)-1]
+			c.ready[len(c.ready)-1] = nil
+			c.ready = c.ready[:len(c.ready)-1]
+			s.queued = false
+			continue
+		case len(s.pending) > 0 && c.sendWindow <= 0:
+		case best == nil, fair && s.served < best.served, !fair && s.before(best):
+			best = s
+		}
+		i++
+	}
+	return best
+}
+
+// before reports whether s is sent of before other. Of one urgency what is not incremental keeps
+// its turn until it is whole, and the others take turns.
+func (s *stream) before(other *stream) bool {
+	if s.priority.urgency != other.priority.urgency {
+		return s.priority.urgency < other.priority.urgency
+	}
+	return s.turn < other.turn
+}
