@@ -160,9 +160,10 @@ func write[T string | []byte](w *response, p T) (int, error) {
 	if !bodyAllowed(w.status) {
 		return 0, http.ErrBodyNotAllowed
 	}
-	if w.written += int64(len(p)); w.length >= 0 && w.written > w.length {
+	if w.length >= 0 && w.written+int64(len(p)) > w.length {
 		return 0, http.ErrContentLength
 	}
+	w.written += int64(len(p))
 	if w.buffer == nil {
 		w.buffer = smallBuffers.Get().(*[]byte)
 		*w.buffer = (*w.buffer)[:0]

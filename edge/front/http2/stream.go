@@ -248,7 +248,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	if b.needsContinue {
 		b.needsContinue = false
-		if !s.begun && s.err == nil && s.bodyErr == nil {
+		if !s.begun && s.err == nil {
 			c.out = c.appendHeaders(c.outBuffer(), s.id, AppendStatus(nil, http.StatusContinue), false)
 			c.kick()
 		}

@@ -51,8 +51,10 @@ func (c *conn) appendHeaders(b []byte, id uint32, block []byte, end bool) []byte
 	}
 }
 
-// hasOutput reports whether something can be written now. c.mu is held.
-func (c *conn) hasOutput() bool { return c.err == nil && (c.out != nil || c.next() != nil) }
+// hasOutput reports whether something can be written, or is to be released. c.mu is held.
+func (c *conn) hasOutput() bool {
+	return c.err == nil && (c.out != nil || len(c.released) > 0 || c.next() != nil)
+}
 
 // kick has what can be written be written by a goroutine, unless one does. c.mu is held.
 func (c *conn) kick() {
@@ -116,7 +118,7 @@ func (c *conn) writeOnce() {
 	}
 	c.room.Broadcast()
 	c.mu.Unlock()
-	if err == nil {
+	if err == nil && len(b) > 0 {
 		_, err = c.nc.Write(b)
 	}
 	putBuffer(b)

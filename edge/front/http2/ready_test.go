@@ -1,0 +1,193 @@
+package http2
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// testReady has an answer for each path that is a number: so many bytes.
+type testReady struct {
+	t          testing.TB
+	found      atomic.Int64
+	done       atomic.Int64
+	sent, torn atomic.Int64
+}
+
+func (r *testReady) Open(c Conn) any {
+	if !c.Secure || c.ServerName != "example.com" || c.RemoteAddr == "" {
+		r.t.Errorf("a connection is told as %+v", c)
+	}
+	return r
+}
+
+func (r *testReady) Find(c any, q *Request, b []byte) ([]byte, Answer, bool) {
+	if c != any(r) {
+		r.t.Error("not what Open made")
+	}
+	if q.Path == "/panic" {
+		panic("find")
+	}
+	n, err := strconv.Atoi(q.Path[1:])
+	if err != nil || q.Scheme != "https" {
+		return nil, Answer{}, false
+	}
+	r.found.Add(1)
+	var once atomic.Bool
+	b = AppendField(AppendField(AppendStatus(b, 200), "content-length", strconv.Itoa(n)), "x-fields", fmt.Sprint(len(q.Fields)))
+	return b, Answer{Body: bytes.Repeat([]byte("r"), n), Done: func(sent int64, whole bool) {
+		if once.Swap(true) {
+			r.t.Error("released twice")
+		}
+		r.sent.Add(sent)
+		if !whole {
+			r.torn.Add(1)
+		}
+		r.done.Add(1)
+	}}, true
+}
+
+func (r *testReady) wait(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.done.Load() != r.found.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d are released", r.done.Load(), r.found.Load())
+		}
+	}
+}
+
+func startReady(t *testing.T, change ...func(*Server)) (*testServer, *testReady) {
+	r := &testReady{t: t}
+	return start(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "handler")
+	}, append(change, func(s *Server) { s.Ready = r })...), r
+}
+
+// What is ready is sent as it is, and released once; all else is the handler's.
+func TestReady(t *testing.T) {
+	s, ready := startReady(t, func(s *Server) { s.Panicked = func(*http.Request, any) {} })
+	var clients sync.WaitGroup
+	for range 4 {
+		c := s.client()
+		clients.Go(func() {
+			for _, n := range []int{0, 1, 1000, 16 << 10, 16<<10 + 1, 70_000, 1 << 20} {
+				for _, method := range []string{"GET", "HEAD", "POST"} {
+					r, _ := http.NewRequest(method, fmt.Sprint("https://example.com/", n), nil)
+					resp, err := c.Do(r)
+					if err != nil {
+						t.Errorf("%s %d: %v", method, n, err)
+						return
+					}
+					b, err := io.ReadAll(resp.Body)
+					resp.Body.Close()
+					want := strings.Repeat("r", n)
+					switch method {
+					case "HEAD":
+						want = ""
+					case "POST":
+						want = "handler"
+					}
+					if string(b) != want || err != nil || method == "HEAD" && resp.ContentLength != int64(n) {
+						t.Errorf("%s %d: got %d bytes, %v", method, n, len(b), err)
+					}
+				}
+			}
+		})
+	}
+	clients.Wait()
+	for _, path := range []string{"/x", "/panic"} {
+		if _, b := get(t, s.client(), path); b != "handler" {
+			t.Errorf("%s: got %q", path, b)
+		}
+	}
+	ready.wait(t)
+	if n := ready.torn.Load(); n > 0 {
+		t.Errorf("%d were not sent whole", n)
+	}
+}
+
+// Many requests in one packet are answered in few writes.
+func TestReadyTogether(t *testing.T) {
+	s, ready := startReady(t)
+	c := s.dial()
+	var all bytes.Buffer
+	f := xhttp2.NewFramer(&all, nil)
+	for i := range 50 {
+		c.must(f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: c.headersOf("GET", "/100"), EndHeaders: true, EndStream: true}))
+	}
+	if _, err := c.Conn.Write(all.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for ended := 0; ended < 50; {
+		c.until("an answer", func(f xhttp2.Frame) bool {
+			if d, ok := f.(*xhttp2.DataFrame); ok && d.StreamEnded() {
+				ended++
+			}
+			return true
+		})
+	}
+	ready.wait(t)
+}
+
+// A ready response is released when its client resets it, takes nothing in time, or goes.
+func TestReadyReleased(t *testing.T) {
+	s, ready := startReady(t, func(s *Server) {
+		s.Limits = Limits{WriteTimeout: 100 * time.Millisecond, HeaderTimeout: 100 * time.Millisecond}
+	})
+	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 10})
+	c.ask(1, true, "GET", "/100")
+	c.until("data", func(f xhttp2.Frame) bool { d, ok := f.(*xhttp2.DataFrame); return ok && len(d.Data()) == 10 })
+	c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel))
+	ready.wait(t)
+	c.ask(3, true, "GET", "/100")
+	c.resetOf(3)
+	ready.wait(t)
+	c.ask(5, true, "GET", "/100")
+	c.until("data", func(f xhttp2.Frame) bool { d, ok := f.(*xhttp2.DataFrame); return ok && d.StreamID == 5 })
+	_ = c.Close()
+	ready.wait(t)
+	if torn, sent := ready.torn.Load(), ready.sent.Load(); torn != 3 || sent != 30 {
+		t.Errorf("%d were torn, after %d bytes", torn, sent)
+	}
+}
+
+// A field is decoded as it was, whatever it is, and by any decoder.
+func FuzzAppendField(f *testing.F) {
+	f.Add(":status", "200")
+	f.Add("content-type", "text/html")
+	f.Add("x-long", strings.Repeat("\x00ü", 300))
+	f.Add("set-cookie", "a=b")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		if name == "" {
+			return
+		}
+		b := AppendField([]byte(nil), name, value)
+		var got []hpack.HeaderField
+		d := hpack.NewDecoder(0, func(f hpack.HeaderField) { got = append(got, f) })
+		if _, err := d.Write(b); err != nil || d.Close() != nil || len(got) != 1 || got[0].Name != name || got[0].Value != value {
+			t.Errorf("%q: %q is %v, %v", name, value, got, err)
+		}
+		if got[0].Sensitive != (name == "set-cookie") {
+			t.Error("set-cookie alone is never to be indexed")
+		}
+	})
+}
+
+func TestAppendStatus(t *testing.T) {
+	for status := 100; status < 1000; status++ {
+		fields, err := hpack.NewDecoder(0, nil).DecodeFull(AppendStatus(nil, status))
+		if err != nil || len(fields) != 1 || fields[0].Name != ":status" || fields[0].Value != strconv.Itoa(status) {
+			t.Fatalf("%d is %v, %v", status, fields, err)
+		}
+	}
+}
