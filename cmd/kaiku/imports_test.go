@@ -14,6 +14,7 @@ const module = "github.com/kaiku-cdn/kaiku/"
 var allowed = map[string][]string{
 	"edge":                {"edge/certs", "edge/httpcache", "origin", "storage"},
 	"edge/certs":          {},
+	"edge/front/http2":    {},
 	"edge/httpcache":      {},
 	"origin":              {},
 	"storage":             {},

@@ -23,14 +23,14 @@ type response struct {
 	buffer *[]byte // of the body, not sent yet
 	head   bool    // the method is HEAD
 
-	length            int64 // that the header says; -1 without
-	written           int64
-	typed, dated      bool // the header block has Content-Type, or need not; and Date
-	coded, announcing bool // it has Content-Encoding, and Trailer
-	sent              bool // the header block is
-	over              bool // the handler has returned
-	closing           bool // the handler asked for the end of the connection
-	trailers          []string
+	length       int64 // that the header says; -1 without
+	written      int64
+	typed, dated bool // the header block has Content-Type, or need not; and Date
+	coded        bool // it has Content-Encoding
+	sent         bool // the header block is
+	over         bool // the handler has returned
+	closing      bool // the handler asked for the end of the connection
+	trailers     []string
 }
 
 func (w *response) init(s *stream) {
