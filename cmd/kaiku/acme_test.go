@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -82,12 +84,12 @@ nodes:
 // run runs a node until the test ends. Edges look for what is to be renewed twice a second.
 func (f *secureFleet) run(name string) (stop func()) {
 	f.t.Helper()
-	fleet, _, err := loadFleet(f.config)
+	fleet, _, err := config.Load(f.config)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	p, err := newNode(f.config, name, fleet.node(name).Roles, overrides{listen: listenOn(f.dns[name])}, log)
+	p, err := newNode(f.config, name, fleet.Node(name).Roles, overrides{listen: listenOn(f.dns[name])}, log)
 	if err != nil {
 		f.t.Fatal(err)
 	}

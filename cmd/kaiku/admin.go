@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 )
@@ -68,7 +71,7 @@ func (a *adminAPI) call(cmd *cobra.Command, method, path string, in, out any) (*
 		if n == nil {
 			return nil, nodes.err(ctx)
 		}
-		err := n.call(ctx, first(a.timeout, 6*time.Minute), method, path, in, out)
+		err := n.call(ctx, cmp.Or(a.timeout, 6*time.Minute), method, path, in, out)
 		var answer *apiError
 		if err == nil || errors.As(err, &answer) && answer.status != http.StatusServiceUnavailable || ctx.Err() != nil {
 			return n, n.wrap(err)
@@ -145,10 +148,10 @@ func (n *adminNode) refused(status int, body []byte) error {
 		if n.tokenFile != "" {
 			e.Error = fmt.Sprintf("it wants a token, and %s is not there", n.tokenFile)
 		}
-		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + nodeDir + "/admin.token)"
+		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + config.NodeDir + "/admin.token)"
 	case status == http.StatusUnauthorized:
 		e.Error = fmt.Sprintf("it does not take the token of %s: give the one that the node has by --token-file FILE (on a node of a fleet it is in %s/admin.token), "+
-			"or bring this one there with kaiku deploy", n.tokenFile, nodeDir)
+			"or bring this one there with kaiku deploy", n.tokenFile, config.NodeDir)
 	case status == http.StatusForbidden && n.tokenFile != "":
 		e.Error += " (the token is that of " + n.tokenFile + ")"
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -71,7 +73,7 @@ func (f *operated) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := f.write(t, "nodes.yaml", strings.ReplaceAll(string(text), nodeDir+"/", ""))
+	own := f.write(t, "nodes.yaml", strings.ReplaceAll(string(text), config.NodeDir+"/", ""))
 	for _, name := range []string{"c1", "hel1", "nyc1"} {
 		runNode(t, own, name)
 	}

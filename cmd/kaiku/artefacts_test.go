@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/goccy/go-yaml"
 )
 
@@ -134,7 +136,7 @@ func TestDockerFiles(t *testing.T) {
 	if err != nil {
 		t.Errorf("check: %v\n%s", err, out)
 	}
-	f, _, err := loadFleet(filepath.Join(docker, "fleet/fleet.yaml"))
+	f, _, err := config.Load(filepath.Join(docker, "fleet/fleet.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,7 @@ func TestDockerFiles(t *testing.T) {
 			continue
 		}
 		nodes++
-		n := f.node(node)
+		n := f.Node(node)
 		if n == nil || node != name {
 			t.Errorf("service %s is node %q, which the fleet file does not have", name, node)
 			continue

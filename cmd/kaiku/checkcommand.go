@@ -2,16 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 
 	"github.com/spf13/cobra"
 )
 
 func checkCommand() *cobra.Command {
-	var config string
+	var fleetFile string
 	var offline bool
 	cmd := &cobra.Command{
 		Use:   "check [FILE | --config FILE]",
@@ -22,37 +23,30 @@ What works but is hardly meant is a warning: it does not make check fail, and no
 The fleet's name servers are asked for the serials of their zones, to find those that would go backwards.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := fileArgument(cmd, args, &config); err != nil {
+			if err := fileArgument(cmd, args, &fleetFile); err != nil {
 				return err
 			}
-			if info, err := os.Stat(config); err == nil && info.IsDir() {
-				return usageError{fmt.Errorf("%s is a folder: did you mean %s?", config, filepath.Join(config, "fleet.yaml"))}
+			if info, err := os.Stat(fleetFile); err == nil && info.IsDir() {
+				return usageError{fmt.Errorf("%s is a folder: did you mean %s?", fleetFile, filepath.Join(fleetFile, "fleet.yaml"))}
 			}
-			f, zones, err := loadFleet(config)
+			f, zones, err := config.Load(fleetFile)
 			if err == nil {
-				f.auditZones(zones)
-				if !offline {
-					f.checkSerials(cmd.Context(), zones)
-				}
-				f.checkFiles()
-				f.checkSandbox(f.warnf)
-				err = f.file.failure()
+				err = f.Audit(cmd.Context(), zones, config.Audit{Files: true, Serials: !offline})
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
 				return errReported
 			}
-			f.printWarnings(cmd.ErrOrStderr())
 			but := ""
-			if n := len(f.file.warns); n > 0 {
-				but = ", with " + count(n, "warning")
+			if n := f.PrintWarnings(cmd.ErrOrStderr()); n > 0 {
+				but = ", with " + words.Count(n, "warning")
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine%s: %s, %s, %s\n", config, but,
-				count(len(f.Sites), "site"), count(len(f.Nodes), "node"), count(len(zones), "zone"))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is fine%s: %s, %s, %s\n", fleetFile, but,
+				words.Count(len(f.Sites), "site"), words.Count(len(f.Nodes), "node"), words.Count(len(zones), "zone"))
 			return err
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	cmd.Flags().BoolVar(&offline, "offline", false, "don't ask the fleet's name servers for the serials of their zones")
 	return cmd
 }
@@ -69,18 +63,4 @@ func fileArgument(cmd *cobra.Command, args []string, config *string) error {
 		return usageError{fmt.Errorf("there is no file %s", *config)}
 	}
 	return nil
-}
-
-// printWarnings prints what works but is hardly meant.
-func (f *Fleet) printWarnings(w io.Writer) {
-	for _, warning := range f.file.warns {
-		fmt.Fprintln(w, warning.text("warning: "))
-	}
-}
-
-// logWarnings is printWarnings for a node.
-func (f *Fleet) logWarnings(log *slog.Logger) {
-	for _, w := range f.file.warns {
-		log.Warn("the fleet file: "+w.msg, "at", fmt.Sprintf("%s:%d:%d", w.file, w.line, w.col))
-	}
 }

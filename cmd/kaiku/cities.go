@@ -4,6 +4,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
 // cityList has cities in which machines are rented, in the order of the alphabet.
@@ -110,15 +113,15 @@ Zurich 47.38 8.54`
 
 // city finds the place of a city by its name, whatever its case. Where there is none of that name,
 // near is the one that was probably meant, or "".
-func city(name string) (place Location, known, near string) {
+func city(name string) (place config.Location, known, near string) {
 	var names []string
 	for line := range strings.SplitSeq(cityList, "\n") {
 		f := strings.Fields(line)
 		name := strings.Join(f[:len(f)-2], " ")
 		names = append(names, name)
 	}
-	near = nearest(name, names)
-	i := slices.IndexFunc(names, func(known string) bool { return plainWord(known) == plainWord(name) })
+	near = words.Nearest(name, names)
+	i := slices.IndexFunc(names, func(known string) bool { return words.PlainWord(known) == words.PlainWord(name) })
 	if i < 0 {
 		return place, "", near
 	}

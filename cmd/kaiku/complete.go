@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -12,14 +14,14 @@ type completion = func(cmd *cobra.Command, args []string, word string) ([]string
 
 // fleetOf is the fleet file of a command line that is being typed; nil if there is none that can be
 // read.
-func fleetOf(cmd *cobra.Command, etc string) *Fleet {
-	config := ""
+func fleetOf(cmd *cobra.Command, etc string) *config.Fleet {
+	fleetFile := ""
 	if f := cmd.Flags().Lookup("config"); f != nil && f.Changed {
-		config = f.Value.String()
+		fleetFile = f.Value.String()
 	} else {
-		config = fleetHere(etc)
+		fleetFile = fleetHere(etc)
 	}
-	f, err := readFleet(config)
+	f, err := config.Read(fleetFile)
 	if err != nil {
 		return nil
 	}
@@ -38,7 +40,7 @@ func completeNodes(etc, role string) completion {
 		var out []string
 		for i := range f.Nodes {
 			n := &f.Nodes[i]
-			if (role == "" || n.has(role)) && strings.HasPrefix(before+n.Name, word) {
+			if (role == "" || n.Has(role)) && strings.HasPrefix(before+n.Name, word) {
 				out = append(out, before+n.Name+"\t"+strings.Join(n.Roles, ", "))
 			}
 		}
@@ -90,7 +92,7 @@ func completeAll(cmd *cobra.Command, etc string) {
 	for _, c := range cmd.Commands() {
 		completeAll(c, etc)
 	}
-	role := map[string]string{"http": roleEdge, "warm": roleEdge, "edge": roleEdge, "geodns": roleGeoDNS, "control": roleControl}[cmd.Name()]
+	role := map[string]string{"http": config.RoleEdge, "warm": config.RoleEdge, "edge": config.RoleEdge, "geodns": config.RoleGeoDNS, "control": config.RoleControl}[cmd.Name()]
 	for flag, complete := range map[string]completion{
 		"node": completeNodes(etc, role), "only": completeNodes(etc, ""),
 		"host": completeHosts(etc, "", ""), "prefix": completeURLs(etc), "sitemap": completeURLs(etc),

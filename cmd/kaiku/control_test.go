@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -38,14 +40,14 @@ func listenOn(addr string) []string {
 }
 
 // runNode runs all roles of a node of a fleet file until stop is called.
-func runNode(t *testing.T, config, name string) (stop func()) {
+func runNode(t *testing.T, fleetFile, name string) (stop func()) {
 	t.Helper()
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := newNode(config, name, f.node(name).Roles, overrides{}, log)
+	p, err := newNode(fleetFile, name, f.Node(name).Roles, overrides{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

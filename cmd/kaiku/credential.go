@@ -5,13 +5,15 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
 func credentialCommand() *cobra.Command {
-	var config, node, out string
+	var fleetFile, node, out string
 	cmd := &cobra.Command{
 		Use:   "credential --config fleet.yaml --node NAME --out FILE",
 		Short: "Make what one node can have in place of the fleet key",
@@ -19,18 +21,18 @@ func credentialCommand() *cobra.Command {
 is that node and no other, and may purge no sites but those that the fleet file gives the node (nodes.NAME.sites; none means all).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, _, err := loadFleet(config)
+			f, _, err := config.Load(fleetFile)
 			if err != nil {
 				return err
 			}
-			n, err := f.wantNode("--node", node)
+			n, err := f.WantNode("--node", node)
 			if err != nil {
 				return err
 			}
 			if out == "" {
 				return usageError{errors.New("want --out, a file that is not there yet")}
 			}
-			key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
+			key, err := fleet.ReadKey(f.Path(f.Secrets.FleetKey))
 			if err != nil {
 				return err
 			}
@@ -48,7 +50,7 @@ is that node and no other, and may purge no sites but those that the fleet file 
 			return w.Close()
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node")
 	cmd.Flags().StringVar(&out, "out", "", "`FILE` to write")
 	return cmd

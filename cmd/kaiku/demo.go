@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -45,7 +47,7 @@ type demo struct {
 	dnsAddr              string
 	moved                []string // what is not where people are told that it is, in a sentence each
 
-	fleet *Fleet
+	fleet *config.Fleet
 	zones []*geodns.Zone
 	nodes map[string]*demoNode
 	dns   *geodns.Server
@@ -222,12 +224,12 @@ func newDemo(ctx context.Context, dir string, ports *demoPorts, log *slog.Logger
 		os.WriteFile(filepath.Join(dir, "example.com.zone"), []byte(demoZone), 0o644)); err != nil {
 		return nil, err
 	}
-	if d.fleet, d.zones, err = loadFleet(file); err != nil {
+	if d.fleet, d.zones, err = config.Load(file); err != nil {
 		return nil, err
 	}
 	d.moved = ports.moved
-	d.dns = &geodns.Server{Addr: d.fleet.dnsListen()[0], Log: log}
-	return d, d.dns.Reload(d.fleet.geodnsConfig(d.zones))
+	d.dns = &geodns.Server{Addr: d.fleet.DNSListen()[0], Log: log}
+	return d, d.dns.Reload(d.fleet.GeoDNSConfig(d.zones))
 }
 
 // httpPart is a handler on a listener as a part.
@@ -283,12 +285,12 @@ func (d *demo) start(ctx context.Context, n *demoNode) error {
 	if n.stop != nil {
 		return nil
 	}
-	node := d.fleet.node(n.Name)
+	node := d.fleet.Node(n.Name)
 	sites, err := (&siteMaker{fleet: d.fleet, node: node, dial: oceanDial(oneWay(n.place, virginia)), log: d.log}).make()
 	if err != nil {
 		return err
 	}
-	conf := d.fleet.edgeOf(node)
+	conf := d.fleet.EdgeOf(node)
 	conf.Peer = "" // the two have no need of each other
 	e, err := newEdge(conf, n.Name, newRegistry(), d.log)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -85,27 +88,22 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 	if err != nil || batch < 1 || batch > 100 {
 		return nil, nil, usageError{fmt.Errorf("--batch %s: want 1%% to 100%%", fl.batch)}
 	}
-	f, zones, err := loadFleet(fl.config)
+	f, zones, err := config.Load(fl.config)
 	if err != nil {
 		return nil, nil, err
 	}
 	fl.zones = zones
 	for _, name := range fl.only {
-		if _, err := f.wantNode("--only", name); err != nil {
+		if _, err := f.WantNode("--only", name); err != nil {
 			return nil, nil, err
 		}
 	}
-	f.auditZones(zones)
+	err = f.Audit(cmd.Context(), zones, config.Audit{Files: true, Serials: !fl.warned, Strict: true})
 	if !fl.warned {
-		f.checkSerials(cmd.Context(), zones)
-	}
-	f.checkFiles()
-	f.checkSandbox(f.errorf)
-	if !fl.warned {
-		f.printWarnings(cmd.ErrOrStderr())
+		f.PrintWarnings(cmd.ErrOrStderr())
 		fl.warned = true
 	}
-	if err := f.file.failure(); err != nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	if len(fl.binaries) == 0 {
@@ -119,18 +117,18 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 	if err != nil {
 		return nil, nil, err
 	}
-	nodes, err := f.deployNodes(fl.config)
+	nodes, err := deployNodes(f, fl.config)
 	if err != nil {
 		return nil, nil, err
 	}
-	running, err := f.newDeployFleet()
+	running, err := newDeployFleet(f)
 	if err != nil {
 		return nil, nil, err
 	}
 	running.guardSecrets(nodes, fl.only)
 	dialer := newDialer(cmd)
 	dialer.AcceptNew = fl.acceptNew
-	return &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: first(fl.settle, f.settle()),
+	return &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: cmp.Or(fl.settle, settleTime(f)),
 		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}, running, nil
 }
 
@@ -143,7 +141,7 @@ func terminal(cmd *cobra.Command) *os.File {
 }
 
 // deploy plans, and does what the plan says.
-func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *Fleet, out io.Writer) error {
+func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *config.Fleet, out io.Writer) error {
 	plan, err := d.Plan(ctx)
 	if err != nil {
 		return err
@@ -158,8 +156,8 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *Fleet, o
 	if err := errors.Join(err, fl.print(out, report)); err != nil || fl.asJSON {
 		return err
 	}
-	next := f.next(plan, fl.zones, fl.config)
-	if dark := f.unreached(ctx, plan); len(dark) > 0 {
+	next := nextSteps(f, plan, fl.zones, fl.config)
+	if dark := unreachedNames(f, ctx, plan); len(dark) > 0 {
 		next = "These take no connection from this machine: is a firewall before them?\n    " + strings.Join(dark, "\n    ") + "\n" + next
 	}
 	if next != "" {
@@ -218,13 +216,13 @@ func asker(in *os.File, out io.Writer) func(string, bool) (string, error) {
 	}
 }
 
-// settle is how long resolvers may go on sending clients to an edge that was drained: the longest
-// TTL, and what name servers take to hear of it.
-func (f *Fleet) settle() time.Duration {
+// settleTime is how long resolvers may go on sending clients to an edge that was drained: the
+// longest TTL, and what name servers take to hear of it.
+func settleTime(f *config.Fleet) time.Duration {
 	longest := time.Duration(0)
 	for _, z := range f.GeoDNS.Zones {
 		for _, e := range z.Edges {
-			longest = max(longest, first(time.Duration(e.TTL), 30*time.Second))
+			longest = max(longest, cmp.Or(time.Duration(e.TTL), 30*time.Second))
 		}
 	}
 	if longest == 0 {
@@ -234,16 +232,16 @@ func (f *Fleet) settle() time.Duration {
 }
 
 // newDeployFleet reads the operator's secrets, which nodes are asked with.
-func (f *Fleet) newDeployFleet() (*deployFleet, error) {
+func newDeployFleet(f *config.Fleet) (*deployFleet, error) {
 	out := &deployFleet{fleet: f}
 	if f.Secrets.AdminToken != "" {
 		var err error
-		if out.tokens, err = readTokens(f.localFile(f.Secrets.AdminToken)); err != nil {
+		if out.tokens, err = config.ReadTokens(f.LocalFile(f.Secrets.AdminToken)); err != nil {
 			return nil, fmt.Errorf("a deploy asks the nodes with their admin token: %w", err)
 		}
 	}
-	if clients, _ := f.controlAddrs(); len(clients) > 0 && f.Secrets.FleetKey != "" {
-		key, err := fleet.ReadKey(f.localFile(f.Secrets.FleetKey))
+	if clients, _ := f.ControlAddresses(); len(clients) > 0 && f.Secrets.FleetKey != "" {
+		key, err := fleet.ReadKey(f.LocalFile(f.Secrets.FleetKey))
 		if err != nil {
 			return nil, fmt.Errorf("a fleet with control nodes is deployed with its key: %w", err)
 		}

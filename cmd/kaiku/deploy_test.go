@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -56,12 +58,12 @@ func writeDeployed(t *testing.T) string {
 
 // A node gets the secrets of its roles, below /etc/kaiku, and no other.
 func TestDeployNodes(t *testing.T) {
-	config := writeDeployed(t)
-	f, _, err := loadFleet(config)
+	fleetFile := writeDeployed(t)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := f.deployNodes(config)
+	nodes, err := deployNodes(f, fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +102,7 @@ func TestDeployNodes(t *testing.T) {
 	if ns := nodes[1]; ns.Phase != deploy.NameServer || ns.SSH != "root@203.0.113.20" || !slices.Equal(ns.Listen, []string{":53"}) {
 		t.Errorf("ns1 is %+v", ns)
 	}
-	if got := f.settle().String(); got != "25s" {
+	if got := settleTime(f).String(); got != "25s" {
 		t.Errorf("settle is %s", got)
 	}
 	effect := nodes[0].Files[0].Effect
@@ -114,19 +116,19 @@ func TestDeployNodes(t *testing.T) {
 
 // Nodes are asked on their real listeners; the connection through SSH is left out.
 func TestDeployFleetHealthy(t *testing.T) {
-	f, zones, err := loadFleet(writeDeployed(t))
+	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: minDisk, Memory: 1 << 20, Log: quiet})
+	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: config.MinDisk, Memory: 1 << 20, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := &edge.Server{HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Store: store, Log: quiet}
 	server.SetTokens([]edge.Token{{Secret: "t", Scopes: edge.Scopes()}})
 	dns := &geodns.Server{Addr: "127.0.0.1:0", Log: quiet}
-	if err := dns.Reload(f.geodnsConfig(zones)); err != nil {
+	if err := dns.Reload(f.GeoDNSConfig(zones)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -143,9 +145,9 @@ func TestDeployFleetHealthy(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	n := f.node("hel1")
-	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{roleEdge, roleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
-	f.GeoDNS.Listen = AddressList{dns.LocalAddr().String()}
+	n := f.Node("hel1")
+	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{config.RoleEdge, config.RoleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
+	f.GeoDNS.Listen = config.AddressList{dns.LocalAddr().String()}
 	d := &deployFleet{fleet: f, tokens: []string{"t"}}
 	dial := (&net.Dialer{}).DialContext
 	if err := d.Healthy(ctx, "hel1", dial); err != nil {
@@ -170,7 +172,7 @@ func TestDeployFleetHealthy(t *testing.T) {
 	if err := d.Healthy(ctx, "hel1", dial); err != nil {
 		t.Errorf("with the old token and a new one: %v", err)
 	}
-	f.GeoDNS.Zones = append(f.GeoDNS.Zones, Zone{Name: "example.org"})
+	f.GeoDNS.Zones = append(f.GeoDNS.Zones, config.Zone{Name: "example.org"})
 	if err := d.Healthy(ctx, "hel1", dial); err == nil {
 		t.Error("a name server without a zone is healthy")
 	}

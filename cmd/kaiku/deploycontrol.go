@@ -10,15 +10,17 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
 // controlNames are the control nodes of the fleet file.
-func (f *Fleet) controlNames() []string {
+func controlNames(f *config.Fleet) []string {
 	var out []string
 	for i := range f.Nodes {
-		if f.Nodes[i].has(roleControl) {
+		if f.Nodes[i].Has(config.RoleControl) {
 			out = append(out, f.Nodes[i].Name)
 		}
 	}
@@ -27,7 +29,7 @@ func (f *Fleet) controlNames() []string {
 
 // controlHealthy returns nil if a node is a member of the control plane that has all of the log. If
 // the members are those of the fleet file, each has to keep the log.
-func (d *deployFleet) controlHealthy(ctx context.Context, n *Node, dial deploy.DialFunc) error {
+func (d *deployFleet) controlHealthy(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
 	members, replicas, err := d.control(ctx, n, dial)
 	if err != nil {
 		return err
@@ -48,7 +50,7 @@ const maxKept = 5
 // settled reports whether the log is to be kept by all control nodes of the fleet file, which are
 // there, and by no others.
 func (d *deployFleet) settled(m *fleet.Members) bool {
-	want := slices.Sorted(slices.Values(d.fleet.controlNames()))
+	want := slices.Sorted(slices.Values(controlNames(d.fleet)))
 	return len(want) <= maxKept && slices.Equal(m.Names(), want)
 }
 
@@ -57,8 +59,8 @@ func (d *deployFleet) settled(m *fleet.Members) bool {
 func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	n := d.fleet.node(node)
-	if !n.has(roleControl) {
+	n := d.fleet.Node(node)
+	if !n.Has(config.RoleControl) {
 		return nil
 	}
 	if err := d.answers(ctx, n, dial); err != nil {
@@ -89,8 +91,8 @@ func (d *deployFleet) Spare(ctx context.Context, node string, dial deploy.DialFu
 }
 
 // answers returns ErrNoControl if no control server takes connections at a node.
-func (d *deployFleet) answers(ctx context.Context, n *Node, dial deploy.DialFunc) error {
-	c, err := dial(ctx, "tcp", onNode(d.fleet.controlOf(n).Listen))
+func (d *deployFleet) answers(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
+	c, err := dial(ctx, "tcp", onNode(d.fleet.ControlOf(n).Listen))
 	if err != nil {
 		return fmt.Errorf("%w: %w", deploy.ErrNoControl, err)
 	}
@@ -101,7 +103,7 @@ func (d *deployFleet) answers(ctx context.Context, n *Node, dial deploy.DialFunc
 func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.DialFunc) (deploy.Members, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	n := d.fleet.node(node)
+	n := d.fleet.Node(node)
 	if d.key == nil {
 		return deploy.Members{}, deploy.ErrNoControl
 	}
@@ -118,7 +120,7 @@ func (d *deployFleet) Members(ctx context.Context, node string, dial deploy.Dial
 // Remove takes a node out of the control plane, asked by a member, and waits until the log is kept
 // by those that stay.
 func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.DialFunc, node string) error {
-	n := d.fleet.node(member)
+	n := d.fleet.Node(member)
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
 	if err != nil {
 		return err
@@ -142,7 +144,7 @@ func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.Dia
 
 // control asks the control plane, by a node of it, for its members, and for those that keep the log
 // and whether each has all of it.
-func (d *deployFleet) control(ctx context.Context, n *Node, dial deploy.DialFunc) (*fleet.Members, map[string]bool, error) {
+func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.DialFunc) (*fleet.Members, map[string]bool, error) {
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
 	if err != nil {
 		return nil, nil, err
@@ -190,7 +192,7 @@ func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 
 // client connects to the control plane, by a node of it and as another one. Connections are made in
 // the background: refused is why none is.
-func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
+func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
 	if d.key == nil {
 		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
 	}
@@ -199,7 +201,7 @@ func (d *deployFleet) client(ctx context.Context, n *Node, dial deploy.DialFunc,
 		return nil, nil, err
 	}
 	refused = &lastError{}
-	addr := onNode(d.fleet.controlOf(n).Listen)
+	addr := onNode(d.fleet.ControlOf(n).Listen)
 	c = &fleet.Client{Node: as, Servers: []string{addr}, TLS: conf, Greeted: greets(ctx, dial, addr), Log: slog.New(slog.DiscardHandler),
 		DialTCP: func(network, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, network, addr)

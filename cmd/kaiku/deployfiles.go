@@ -7,47 +7,21 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
 )
 
-// nodeDir is where a node has the fleet file, and what it names by relative paths.
-const nodeDir = "/etc/kaiku"
-
-// nodeFile is where a node has a file that the fleet file names.
-func nodeFile(p string) string {
-	if path.IsAbs(p) {
-		return path.Clean(p)
-	}
-	return path.Join(nodeDir, p)
-}
-
-// localFile is where the operator has it: what is below /etc/kaiku on nodes may stand beside the
-// fleet file.
-func (f *Fleet) localFile(p string) string {
-	if rest, ok := strings.CutPrefix(path.Clean(p), nodeDir+"/"); ok {
-		if beside := filepath.Join(f.dir, rest); exists(beside) {
-			return beside
-		}
-	}
-	return f.path(p)
-}
-
-func exists(file string) bool {
-	_, err := os.Stat(file)
-	return err == nil
-}
-
 // deployNodes are the nodes as they shall be.
-func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
-	text, err := os.ReadFile(config)
+func deployNodes(f *config.Fleet, fleetFile string) ([]deploy.Node, error) {
+	text, err := os.ReadFile(fleetFile)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +32,11 @@ func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
 	var out []deploy.Node
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.has(roleEdge), Region: n.Region, Service: f.service(n)}
-		d.Files = []deploy.File{{Path: nodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
+		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.Has(config.RoleEdge), Region: n.Region, Service: serviceOf(f, n)}
+		d.Files = []deploy.File{{Path: config.NodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
 			{Path: "/usr/share/bash-completion/completions/kaiku", Data: completion.Bytes(), Effect: func([]byte) deploy.Effect { return deploy.None }},
 			nameFile(n)}
-		if err := f.nodeFiles(n, &d.Files); err != nil {
+		if err := nodeFiles(f, n, &d.Files); err != nil {
 			return nil, fmt.Errorf("files of node %s: %w", n.Name, err)
 		}
 		out = append(out, d)
@@ -71,12 +45,12 @@ func (f *Fleet) deployNodes(config string) ([]deploy.Node, error) {
 }
 
 // nameFile is where commands that are run on a node find out which one it is.
-func nameFile(n *Node) deploy.File {
-	return deploy.File{Path: nodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}
+func nameFile(n *config.Node) deploy.File {
+	return deploy.File{Path: config.NodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}
 }
 
 // sshOf is how a node's machine is reached.
-func sshOf(n *Node) string {
+func sshOf(n *config.Node) string {
 	switch {
 	case n.SSH != "" || len(n.Addresses) == 0:
 		return n.SSH
@@ -86,11 +60,11 @@ func sshOf(n *Node) string {
 	return "root@" + n.Addresses[0].String()
 }
 
-func phaseOf(n *Node) deploy.Phase {
+func phaseOf(n *config.Node) deploy.Phase {
 	switch {
-	case n.has(roleControl):
+	case n.Has(config.RoleControl):
 		return deploy.Control
-	case n.has(roleGeoDNS):
+	case n.Has(config.RoleGeoDNS):
 		return deploy.NameServer
 	}
 	return deploy.Edge
@@ -98,21 +72,21 @@ func phaseOf(n *Node) deploy.Phase {
 
 // nodeFiles adds the files that a node needs for its roles. Every node reads the zones, as it
 // checks the fleet file with them.
-func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
+func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 	var errs []error
 	add := func(p string, secret, may bool, effect func([]byte) deploy.Effect) {
-		to := nodeFile(p)
+		to := config.NodeFile(p)
 		if p == "" || slices.ContainsFunc(*files, func(f deploy.File) bool { return f.Path == to }) {
 			return
 		}
-		if !path.IsAbs(p) && !strings.HasPrefix(to, nodeDir+"/") {
-			errs = append(errs, fmt.Errorf("%s is not below the folder of the fleet file: nodes have all files in %s", p, nodeDir))
+		if !path.IsAbs(p) && !strings.HasPrefix(to, config.NodeDir+"/") {
+			errs = append(errs, fmt.Errorf("%s is not below the folder of the fleet file: nodes have all files in %s", p, config.NodeDir))
 			return
 		}
-		if path.IsAbs(p) && !strings.HasPrefix(to, nodeDir+"/") {
+		if path.IsAbs(p) && !strings.HasPrefix(to, config.NodeDir+"/") {
 			return // a file of the node's own, as of a package
 		}
-		data, err := os.ReadFile(f.localFile(p))
+		data, err := os.ReadFile(f.LocalFile(p))
 		if errors.Is(err, os.ErrNotExist) && (may || path.IsAbs(p)) {
 			return // the node may have it
 		}
@@ -123,25 +97,20 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 		*files = append(*files, deploy.File{Path: to, Data: data, Secret: secret, Effect: effect})
 	}
 	reloads := func([]byte) deploy.Effect { return deploy.Reload }
-	for _, z := range f.GeoDNS.Zones {
-		add(z.File, false, false, reloads)
-	}
-	for _, z := range f.zoneNames {
-		for _, name := range z.included() {
-			add(path.Join(path.Dir(f.GeoDNS.Zones[z.index].File), name), false, false, reloads)
-		}
+	for _, file := range f.ZoneFiles() {
+		add(file, false, false, reloads)
 	}
 	add(f.GeoDNS.GeoIP, false, false, reloads)
-	if f.usesKey(n) {
+	if f.UsesKey(n) {
 		add(f.Secrets.FleetKey, true, true, nil)
 	}
-	if n.has(roleEdge) || n.Admin != "" {
+	if n.Has(config.RoleEdge) || n.Admin != "" {
 		add(f.Secrets.AdminToken, true, true, reloads)
 		for _, t := range f.Secrets.Tokens {
 			add(t.File, true, false, reloads)
 		}
 	}
-	if n.has(roleEdge) {
+	if n.Has(config.RoleEdge) {
 		for _, c := range f.TLS.Certificates {
 			add(c.Cert, false, false, nil)
 			add(c.Key, true, false, nil)
@@ -160,14 +129,14 @@ func (f *Fleet) nodeFiles(n *Node, files *[]deploy.File) error {
 	return errors.Join(errs...)
 }
 
-// service is what systemd is told of a node.
-func (f *Fleet) service(n *Node) deploy.Service {
+// serviceOf is what systemd is told of a node.
+func serviceOf(f *config.Fleet, n *config.Node) deploy.Service {
 	memory := int64(512 << 20)
 	var s deploy.Service
-	for _, l := range f.listeners(n) {
-		for network, listens := range map[string]bool{"tcp": l.tcp, "udp": l.udp} {
+	for _, l := range f.Listeners(n) {
+		for network, listens := range map[string]bool{"tcp": l.TCP, "udp": l.UDP} {
 			if listens {
-				s.Binds = append(s.Binds, deploy.Bind{Network: network, Addr: l.addr, Key: l.key})
+				s.Binds = append(s.Binds, deploy.Bind{Network: network, Addr: l.Addr, Key: l.Key})
 			}
 		}
 	}
@@ -185,8 +154,8 @@ func (f *Fleet) service(n *Node) deploy.Service {
 			s.Writable = append(s.Writable, dir)
 		}
 	}
-	if n.has(roleEdge) {
-		e := f.edgeOf(n)
+	if n.Has(config.RoleEdge) {
+		e := f.EdgeOf(n)
 		memory += 2*int64(e.Memory) + 512<<20 // Go's heap while it collects; segments that are written
 		s.Listen = append(s.Listen, e.HTTP)
 		if e.HTTPS != "" {
@@ -194,25 +163,25 @@ func (f *Fleet) service(n *Node) deploy.Service {
 		}
 		s.Drain = time.Duration(e.DrainTimeout)
 		if l := e.AccessLog; l != nil && l.File != "-" {
-			writes(path.Dir(nodeFile(l.File)))
+			writes(path.Dir(config.NodeFile(l.File)))
 		}
 		writes(e.Data)
 	}
-	if n.has(roleGeoDNS) {
+	if n.Has(config.RoleGeoDNS) {
 		memory += 256 << 20
 		if f.GeoDNS.Data != "" {
-			writes(nodeFile(f.GeoDNS.Data))
+			writes(config.NodeFile(f.GeoDNS.Data))
 		} else {
-			writes(f.edgeOf(n).Data)
+			writes(f.EdgeOf(n).Data)
 		}
-		s.Listen = append(s.Listen, f.dnsListen()...)
+		s.Listen = append(s.Listen, f.DNSListen()...)
 		if l := f.GeoDNS.QueryLog; l != nil && l.File != "-" {
-			writes(path.Dir(nodeFile(l.File)))
+			writes(path.Dir(config.NodeFile(l.File)))
 		}
 	}
-	if n.has(roleControl) {
+	if n.Has(config.RoleControl) {
 		memory += 512 << 20
-		writes(nodeFile(f.controlOf(n).Data))
+		writes(config.NodeFile(f.ControlOf(n).Data))
 	}
 	s.Memory = memory
 	return s
@@ -220,16 +189,16 @@ func (f *Fleet) service(n *Node) deploy.Service {
 
 // effectOf says what the process of a node needs for a changed fleet file: it takes sites and zones
 // by itself. With a shield, sites change more than that.
-func effectOf(after []byte, n *Node) func(before []byte) deploy.Effect {
-	rest := func(text []byte) (*Fleet, bool) {
-		f := &Fleet{}
-		if doc := decodeYAML("fleet.yaml", text, f); len(doc.errs) > 0 {
+func effectOf(after []byte, n *config.Node) func(before []byte) deploy.Effect {
+	rest := func(text []byte) (*config.Fleet, bool) {
+		f, ok := config.Decode(text)
+		if !ok {
 			return nil, false
 		}
-		f.GeoDNS.Zones, f.GeoDNS.Locate, f.GeoDNS.Health = nil, nil, Probe{}
-		f.Log = LogSettings{}
-		shielded := slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" })
-		if n.has(roleEdge) && !shielded {
+		f.GeoDNS.Zones, f.GeoDNS.Locate, f.GeoDNS.Health = nil, nil, config.Probe{}
+		f.Log = config.LogSettings{}
+		shielded := slices.ContainsFunc(f.Sites, func(s config.Site) bool { return s.Origin.Shield != "" })
+		if n.Has(config.RoleEdge) && !shielded {
 			f.Sites = nil
 		}
 		return f, true

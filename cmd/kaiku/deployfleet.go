@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
@@ -24,7 +27,7 @@ import (
 
 // deployFleet is the running fleet, as a deploy asks its nodes on their own listeners.
 type deployFleet struct {
-	fleet  *Fleet
+	fleet  *config.Fleet
 	tokens []string   // of the admin API, as they are here: nodes are asked with the first that they accept
 	had    nodeTokens // those that are there
 	key    *fleet.Key // nil if there is no control plane
@@ -49,27 +52,27 @@ func onNode(listen string) string {
 func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.DialFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	n := d.fleet.node(node)
-	if n.has(roleControl) {
+	n := d.fleet.Node(node)
+	if n.Has(config.RoleControl) {
 		if err := d.controlHealthy(ctx, n, dial); err != nil {
 			return fmt.Errorf("control plane: %w", err)
 		}
 	}
-	if n.has(roleGeoDNS) {
+	if n.Has(config.RoleGeoDNS) {
 		for _, z := range d.fleet.GeoDNS.Zones {
-			if err := askSOA(ctx, dial, onNode(d.fleet.dnsListen()[0]), z.Name); err != nil {
+			if err := askSOA(ctx, dial, onNode(d.fleet.DNSListen()[0]), z.Name); err != nil {
 				return fmt.Errorf("name server: %w", err)
 			}
 		}
 	}
-	if n.has(roleEdge) {
+	if n.Has(config.RoleEdge) {
 		return d.edgeHealthy(ctx, n, dial)
 	}
 	return nil
 }
 
-func (d *deployFleet) edgeHealthy(ctx context.Context, n *Node, dial deploy.DialFunc) error {
-	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.edgeOf(n).HTTP), first(d.fleet.GeoDNS.Health.Path, "/.kaiku/health"), "")
+func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
+	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.EdgeOf(n).HTTP), cmp.Or(d.fleet.GeoDNS.Health.Path, "/.kaiku/health"), "")
 	if err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
@@ -92,7 +95,7 @@ func (d *deployFleet) edgeHealthy(ctx context.Context, n *Node, dial deploy.Dial
 func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFunc, drain bool) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	n := d.fleet.node(node)
+	n := d.fleet.Node(node)
 	st, err := d.status(ctx, n, dial)
 	if err != nil {
 		return false, err
@@ -135,7 +138,7 @@ func (d *deployFleet) refused(status int, body []byte) error {
 	return err
 }
 
-func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc) (edge.Status, error) {
+func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.DialFunc) (edge.Status, error) {
 	var st edge.Status
 	status, body, err := d.askAdmin(ctx, n, dial, "GET", "/v1/status")
 	switch {
@@ -152,13 +155,13 @@ func (d *deployFleet) status(ctx context.Context, n *Node, dial deploy.DialFunc)
 
 // askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that
 // are here, and those that it had before this deploy.
-func (d *deployFleet) askAdmin(ctx context.Context, n *Node, dial deploy.DialFunc, method, path string) (status int, body []byte, err error) {
+func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.DialFunc, method, path string) (status int, body []byte, err error) {
 	tokens := slices.Concat(d.tokens, d.had.of(n.Name))
 	if len(tokens) == 0 {
 		tokens = []string{""}
 	}
 	for _, token := range tokens {
-		status, body, err = d.get(ctx, dial, method, onNode(d.fleet.edgeOf(n).Admin), path, token)
+		status, body, err = d.get(ctx, dial, method, onNode(d.fleet.EdgeOf(n).Admin), path, token)
 		if err != nil || status != http.StatusUnauthorized {
 			break
 		}

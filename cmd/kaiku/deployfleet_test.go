@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -25,8 +27,8 @@ func TestDeployFleetSpare(t *testing.T) {
 					i+1, i+1, freeport.Addr(t), freeport.Addr(t), dir, i+1)
 			}
 			text.WriteString("  hel1: { roles: [edge], location: [60, 25], addresses: [127.0.2.1] }\n")
-			config := filepath.Join(dir, "fleet.yaml")
-			for name, text := range map[string]string{config: text.String(), filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
+			fleetFile := filepath.Join(dir, "fleet.yaml")
+			for name, text := range map[string]string{fleetFile: text.String(), filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
 				if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -34,13 +36,13 @@ func TestDeployFleetSpare(t *testing.T) {
 			stop := map[string]func(){}
 			for i := range all {
 				name := fmt.Sprintf("c%d", i+1)
-				stop[name] = runNode(t, config, name)
+				stop[name] = runNode(t, fleetFile, name)
 			}
-			f, _, err := loadFleet(config)
+			f, _, err := config.Load(fleetFile)
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := f.newDeployFleet()
+			d, err := newDeployFleet(f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,15 +66,15 @@ func TestDeployFleetSpare(t *testing.T) {
 
 // A control node that takes no connections is said not to.
 func TestDeployFleetRefused(t *testing.T) {
-	f, _, err := loadFleet(writeDeployed(t))
+	f, _, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.node("hel1").Control.Listen = freeport.Addr(t) // which nobody is at
-	if err := os.WriteFile(f.localFile(f.Secrets.FleetKey), []byte(strings.Repeat("secret", 8)), 0o600); err != nil {
+	f.Node("hel1").Control.Listen = freeport.Addr(t) // which nobody is at
+	if err := os.WriteFile(f.LocalFile(f.Secrets.FleetKey), []byte(strings.Repeat("secret", 8)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := f.newDeployFleet()
+	d, err := newDeployFleet(f)
 	if err != nil {
 		t.Fatal(err)
 	}

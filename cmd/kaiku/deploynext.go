@@ -8,20 +8,22 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// next tells what is to be done after a deploy to machines that are new, outside of the fleet; ""
-// if nothing is.
-func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) string {
+// nextSteps tells what is to be done after a deploy to machines that are new, outside of the fleet;
+// "" if nothing is.
+func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFile string) string {
 	isNew := func(n *deploy.NodePlan) bool { return n.From == "" }
 	first := !slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return !isNew(n) })
 	var b strings.Builder
 	for i, z := range zones {
-		if first || slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return isNew(n) && f.node(n.Node).has(roleGeoDNS) }) {
-			f.nextZone(&b, &f.GeoDNS.Zones[i], z)
+		if first || slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return isNew(n) && f.Node(n.Node).Has(config.RoleGeoDNS) }) {
+			nextZone(f, &b, &f.GeoDNS.Zones[i], z)
 		}
 	}
 	if !first {
@@ -31,7 +33,7 @@ func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) str
 		b.WriteString("Next: let the names of the sites lead to the edges, by A and AAAA records:\n")
 		for _, s := range f.Sites {
 			for i := range f.Nodes {
-				if n := &f.Nodes[i]; n.has(roleEdge) {
+				if n := &f.Nodes[i]; n.Has(config.RoleEdge) {
 					for _, a := range n.Addresses {
 						fmt.Fprintf(&b, "    %s  %s\n", s.Hosts[0], a)
 					}
@@ -40,9 +42,9 @@ func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) str
 		}
 	}
 	b.WriteString("Then look at the fleet, and at its sites:\n")
-	fmt.Fprintf(&b, "    kaiku status --config %s\n", config)
+	fmt.Fprintf(&b, "    kaiku status --config %s\n", fleetFile)
 	scheme := "http"
-	if f.secures() {
+	if f.Secures() {
 		scheme = "https"
 	}
 	for _, s := range f.Sites {
@@ -51,22 +53,22 @@ func (f *Fleet) next(plan *deploy.Plan, zones []*geodns.Zone, config string) str
 	return b.String()
 }
 
-// unreached are the public listeners of new nodes that take no connection from this machine. The
-// nodes themselves reach them, so that a firewall may be before them.
-func (f *Fleet) unreached(ctx context.Context, plan *deploy.Plan) []string {
+// unreachedNames are the public listeners of new nodes that take no connection from this machine.
+// The nodes themselves reach them, so that a firewall may be before them.
+func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []string {
 	ctx, cancel := context.WithTimeout(ctx, siteDial)
 	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var out []string
 	for _, p := range plan.Nodes {
-		n := f.node(p.Node)
-		for _, l := range f.listeners(n) {
-			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.what) || len(n.Addresses) == 0 || edge.IsLoopback(l.addr) {
+		n := f.Node(p.Node)
+		for _, l := range f.Listeners(n) {
+			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.What) || len(n.Addresses) == 0 || edge.IsLoopback(l.Addr) {
 				continue
 			}
 			all.Go(func() {
-				addr := reachable(l.addr, n)
+				addr := config.Reachable(l.Addr, n)
 				c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 				if err == nil {
 					c.Close()
@@ -74,7 +76,7 @@ func (f *Fleet) unreached(ctx context.Context, plan *deploy.Plan) []string {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				out = append(out, fmt.Sprintf("%s  %s (%s)", n.Name, addr, l.what))
+				out = append(out, fmt.Sprintf("%s  %s (%s)", n.Name, addr, l.What))
 			})
 		}
 	}
@@ -84,15 +86,15 @@ func (f *Fleet) unreached(ctx context.Context, plan *deploy.Plan) []string {
 }
 
 // nextZone tells how a domain comes to the fleet's name servers.
-func (f *Fleet) nextZone(b *strings.Builder, conf *Zone, z *geodns.Zone) {
+func nextZone(f *config.Fleet, b *strings.Builder, conf *config.Zone, z *geodns.Zone) {
 	name := strings.TrimSuffix(z.Name(), ".")
 	fmt.Fprintf(b, "Next, for the domain %s: ask its name servers before it leads to them:\n", name)
 	asked := name
 	if len(conf.Edges) > 0 {
-		asked = conf.Edges[0].fqdn(conf)
+		asked = conf.Edges[0].FQDN(conf)
 	}
 	for i := range f.Nodes {
-		if n := &f.Nodes[i]; n.has(roleGeoDNS) && len(n.Addresses) > 0 {
+		if n := &f.Nodes[i]; n.Has(config.RoleGeoDNS) && len(n.Addresses) > 0 {
 			fmt.Fprintf(b, "    dig @%s %s +short\n", n.Addresses[0], asked)
 		}
 	}

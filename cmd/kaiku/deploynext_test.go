@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -14,7 +16,7 @@ import (
 // A first deploy ends with what is to be done at the registrar; one to machines that are known
 // already does not.
 func TestDeployNext(t *testing.T) {
-	f, zones, err := loadFleet(writeDeployed(t))
+	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +37,13 @@ Once the registry has them, this prints them:
 	for _, c := range []struct{ hel1, ns1, want string }{
 		{"", "", want + fleet}, {"a", "b", ""}, {"", "b", ""}, {"a", "", want},
 	} {
-		if got := f.next(plan(c.hel1, c.ns1), zones, "fleet.yaml"); got != c.want {
+		if got := nextSteps(f, plan(c.hel1, c.ns1), zones, "fleet.yaml"); got != c.want {
 			t.Errorf("hel1 from %q, ns1 from %q:\n%s\nwant\n%s", c.hel1, c.ns1, got, c.want)
 		}
 	}
-	f.TLS.ACME = &ACME{Email: "ops@example.com"}
+	f.TLS.ACME = &config.ACME{Email: "ops@example.com"}
 	f.GeoDNS.Zones = nil
-	got := f.next(plan("", ""), nil, "fleet.yaml")
+	got := nextSteps(f, plan("", ""), nil, "fleet.yaml")
 	if !strings.HasPrefix(got, "Next: let the names of the sites lead to the edges, by A and AAAA records:\n    www.example.com  203.0.113.10\n") || !strings.Contains(got, "    https://www.example.com/\n") {
 		t.Errorf("without name servers:\n%s", got)
 	}
@@ -49,7 +51,7 @@ Once the registry has them, this prints them:
 
 // Listeners of new nodes that this machine can't connect to are told of.
 func TestDeployUnreached(t *testing.T) {
-	f, _, err := loadFleet(writeDeployed(t))
+	f, _, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +71,13 @@ func TestDeployUnreached(t *testing.T) {
 	for i := range f.Nodes {
 		f.Nodes[i].Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	}
-	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, AddressList{":" + dark}
+	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, config.AddressList{":" + dark}
 	plan := &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1"}, {Node: "ns1"}}}
-	if got := f.unreached(t.Context(), plan); !slices.Equal(got, []string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
+	if got := unreachedNames(f, t.Context(), plan); !slices.Equal(got, []string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
 		t.Errorf("%q", got)
 	}
 	plan.Nodes[1].From = "a"
-	if got := f.unreached(t.Context(), plan); got != nil {
+	if got := unreachedNames(f, t.Context(), plan); got != nil {
 		t.Errorf("a node that is not new: %q", got)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
@@ -39,14 +41,14 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 		for j := range n.Files {
 			f := &n.Files[j]
 			switch f.Path { // "" would be the folder
-			case nodeFile(d.fleet.Secrets.AdminToken):
+			case config.NodeFile(d.fleet.Secrets.AdminToken):
 				f.Replace = func(before []byte) (bool, error) {
 					if tokens, err := fleet.SplitSecrets(before); err == nil {
 						d.had.set(n.Name, tokens)
 					}
 					return true, nil
 				}
-			case nodeFile(d.fleet.Secrets.FleetKey):
+			case config.NodeFile(d.fleet.Secrets.FleetKey):
 				f.Replace = func(before []byte) (bool, error) {
 					if bytes.Equal(before, f.Data) { // its mode alone is another
 						return true, nil
@@ -66,7 +68,7 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 // credential of the node; and none that nodes with the one key would refuse nodes with the other,
 // as there are both while a deploy rolls.
 func (d *deployFleet) replacesKey(node string, now, before []byte) (bool, error) {
-	here, there := d.fleet.localFile(d.fleet.Secrets.FleetKey), nodeFile(d.fleet.Secrets.FleetKey)
+	here, there := d.fleet.LocalFile(d.fleet.Secrets.FleetKey), config.NodeFile(d.fleet.Secrets.FleetKey)
 	key, err := fleet.ParseKey(now)
 	if err != nil {
 		return false, fmt.Errorf("read the fleet key: %s: %w", here, err)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
@@ -14,22 +16,22 @@ import (
 // deploy asks nodes with.
 func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *deployFleet) {
 	t.Helper()
-	config := writeDeployed(t)
-	if err := os.WriteFile(filepath.Join(filepath.Dir(config), "fleet.key"), []byte(strings.Repeat("z", 40)), 0o600); err != nil {
+	fleetFile := writeDeployed(t)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(fleetFile), "fleet.key"), []byte(strings.Repeat("z", 40)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(filepath.Dir(config), secret), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(fleetFile), secret), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := f.deployNodes(config)
+	nodes, err := deployNodes(f, fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := f.newDeployFleet()
+	d, err := newDeployFleet(f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 )
@@ -30,8 +32,8 @@ const (
 
 // Sites asks a node for each site from the node itself, at its public address.
 func (d *deployFleet) Sites(ctx context.Context, node string, dial deploy.DialFunc) []deploy.SiteAnswer {
-	n := d.fleet.node(node)
-	if !n.has(roleEdge) {
+	n := d.fleet.Node(node)
+	if !n.Has(config.RoleEdge) {
 		return nil
 	}
 	answers := make([]*deploy.SiteAnswer, len(d.fleet.Sites))
@@ -58,8 +60,8 @@ func (d *deployFleet) Sites(ctx context.Context, node string, dial deploy.DialFu
 // siteProbe asks one node for one site.
 type siteProbe struct {
 	*deployFleet
-	node *Node
-	site *Site
+	node *config.Node
+	site *config.Site
 	dial deploy.DialFunc
 }
 
@@ -67,7 +69,7 @@ type siteProbe struct {
 func (p *siteProbe) ask(ctx context.Context) *deploy.SiteAnswer {
 	host := plainHost(p.site.Hosts)
 	a := &deploy.SiteAnswer{Node: p.node.Name, Site: p.site.Name}
-	e := p.fleet.edgeOf(p.node)
+	e := p.fleet.EdgeOf(p.node)
 	scheme, listen := "http", e.HTTP
 	if e.HTTPS != "" {
 		switch err := p.secure(ctx, host, e.HTTPS); {
@@ -122,7 +124,7 @@ func withPort(host, scheme, listen string) string {
 // connect connects to a listener at the node's public address, or where the node does not reach
 // that by itself, as behind the address translation of some clouds, at its own one.
 func (p *siteProbe) connect(ctx context.Context, listen string) (net.Conn, error) {
-	public, own := reachable(listen, p.node), onNode(listen)
+	public, own := config.Reachable(listen, p.node), onNode(listen)
 	try, cancel := context.WithTimeout(ctx, siteDial)
 	defer cancel()
 	c, err := p.dial(try, "tcp", public)
@@ -240,7 +242,7 @@ func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, h
 }
 
 // originNames are a site's servers.
-func originNames(s *Site) string {
+func originNames(s *config.Site) string {
 	var out []string
 	for _, server := range s.Origin.Servers {
 		out = append(out, server.URL.String())

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -42,13 +44,13 @@ nodes:
 }
 
 // sitesOf asks an edge of this process for its sites.
-func sitesOf(t *testing.T, config string) map[string]deploy.SiteAnswer {
+func sitesOf(t *testing.T, fleetFile string) map[string]deploy.SiteAnswer {
 	t.Helper()
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Sites = append(f.Sites, Site{Name: "new", Hosts: []string{"new.example"}, Origin: f.Sites[0].Origin}) // that the edge does not have yet
+	f.Sites = append(f.Sites, config.Site{Name: "new", Hosts: []string{"new.example"}, Origin: f.Sites[0].Origin}) // that the edge does not have yet
 	out := map[string]deploy.SiteAnswer{}
 	for _, a := range (&deployFleet{fleet: f}).Sites(t.Context(), "hel1", (&net.Dialer{}).DialContext) {
 		out[a.Site] = a

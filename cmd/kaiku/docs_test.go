@@ -13,10 +13,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 func TestTheExampleInDocsLoads(t *testing.T) {
-	if _, _, err := loadFleet("../../docs/fleet.yaml"); err != nil {
+	if _, _, err := config.Load("../../docs/fleet.yaml"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -22,11 +24,11 @@ func drainCommand(etc string, drain bool) *cobra.Command {
 		ValidArgsFunction: completeNode(etc, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if api.url == "" && api.config != "" {
-				f, err := readFleet(api.config)
+				f, err := config.Read(api.config)
 				if err != nil {
 					return needsRoot(err)
 				}
-				if _, err := f.wantNode(name, args[0]); err != nil {
+				if _, err := f.WantNode(name, args[0]); err != nil {
 					return err
 				}
 			}

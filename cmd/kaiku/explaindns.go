@@ -8,13 +8,15 @@ import (
 	"net/netip"
 	"text/tabwriter"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
 func explainDNSCommand(etc string) *cobra.Command {
-	var config, client string
+	var fleetFile, client string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "dns NAME --client IP",
@@ -32,14 +34,14 @@ see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
 				return usageError{fmt.Errorf("--client %q: want an IP address", client)}
 			}
 			if !cmd.Flags().Changed("config") {
-				config = fleetHere(etc)
+				fleetFile = fleetHere(etc)
 			}
-			f, zones, err := loadFleet(config)
+			f, zones, err := config.Load(fleetFile)
 			if err != nil {
 				return err
 			}
 			s := &geodns.Server{Log: slog.New(slog.DiscardHandler)}
-			if err := s.Reload(f.geodnsConfig(zones)); err != nil {
+			if err := s.Reload(f.GeoDNSConfig(zones)); err != nil {
 				return err
 			}
 			s.Probe(cmd.Context())
@@ -53,7 +55,7 @@ see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
 			return printChoice(cmd.OutOrStdout(), x)
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	cmd.Flags().StringVar(&client, "client", "", "`IP` address of the client, or of its resolver if that sends no client subnet")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

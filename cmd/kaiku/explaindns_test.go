@@ -3,14 +3,11 @@ package main
 import (
 	"bytes"
 	"regexp"
-	"strings"
 	"testing"
 )
 
 func TestExplainDNS(t *testing.T) {
-	fleet, zone := fleetText(t)
-	fleet = strings.ReplaceAll(fleet, "interval: 2s, timeout: 1s", "interval: 2s, timeout: 10ms") // nobody answers the probes
-	config := writeFleet(t, fleet, zone)
+	config := contract(t, "interval: 2s, timeout: 1s", "interval: 2s, timeout: 10ms") // nobody answers the probes
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"explain", "dns", "www.example.com", "--client", "193.166.3.2", "--config", config}, &out, &out); err != nil {
 		t.Fatal(err)

@@ -4,31 +4,33 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
 func healthCommand(etc string) *cobra.Command {
-	var config, node string
+	var fleetFile, node string
 	cmd := &cobra.Command{
 		Use:   "health --config fleet.yaml --node NAME",
 		Short: "Ask the node on this machine whether it does all that its roles ask of it, as deploy does; exit code 1 if not",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("config") {
-				config = fleetHere(etc)
+				fleetFile = fleetHere(etc)
 			}
-			f, _, err := loadNode(config, &keeper{}) // a damaged zone is not what is asked
+			f, _, err := config.LoadNode(fleetFile, &config.Keeper{}) // a damaged zone is not what is asked
 			if err != nil {
 				return err
 			}
-			n, err := f.wantNode("--node", node)
+			n, err := f.WantNode("--node", node)
 			if node == "" {
-				n, err = f.thisNode(etc)
+				n, err = thisNode(f, etc)
 			}
 			if err != nil {
 				return err
 			}
-			running, err := f.newDeployFleet()
+			running, err := newDeployFleet(f)
 			if err != nil {
 				return needsRoot(err)
 			}
@@ -37,7 +39,7 @@ func healthCommand(etc string) *cobra.Command {
 				return fmt.Errorf("node %s: %w", node, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "node %s is healthy\n", node)
-			if !n.has(roleEdge) && n.Admin == "" {
+			if !n.Has(config.RoleEdge) && n.Admin == "" {
 				return nil
 			}
 			st, err := running.status(cmd.Context(), n, (&net.Dialer{}).DialContext)
@@ -50,7 +52,7 @@ func healthCommand(etc string) *cobra.Command {
 			return nil
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	nodeFlag(cmd, &node)
 	return cmd
 }

@@ -10,8 +10,10 @@ import (
 
 const module = "github.com/kaiku-cdn/kaiku/"
 
-// allowed says which packages of the module each one may import; cmd/kaiku sees all.
+// allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
+	"cmd/kaiku/config":    {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "fleet", "geodns"},
+	"cmd/kaiku/words":     {},
 	"edge":                {"edge/certs", "edge/httpcache", "origin", "storage"},
 	"edge/certs":          {},
 	"edge/front/http2":    {},
@@ -44,7 +46,7 @@ var rooms = map[string]string{
 	"github.com/nats-io":                   "fleet",
 	"golang.org/x/crypto/ssh":              "deploy",
 	"github.com/spf13/cobra":               "cmd/kaiku",
-	"github.com/goccy/go-yaml":             "cmd/kaiku",
+	"github.com/goccy/go-yaml":             "cmd/kaiku/config",
 }
 
 type listed struct {

@@ -10,13 +10,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
 // firstFiles are the first files of a fleet.
 type firstFiles struct {
 	Domain, Email string
-	Origin        OriginURL
+	Origin        config.OriginURL
 	Nodes         []firstNode
 
 	// Below the domain, the origin's host needs addresses in the zone: its label and these.
@@ -64,7 +66,7 @@ The files are checked as kaiku check does. The origin is asked once for its page
 			if !noCheck {
 				f.lookAtOrigin(cmd.Context(), out)
 			}
-			return f.write(dir, out)
+			return f.write(cmd.Context(), dir, out)
 		},
 	}
 	fl := cmd.Flags()
@@ -149,7 +151,7 @@ func (f *firstFiles) setDomain(text string) error {
 	if rest, ok := strings.CutPrefix(domain, "www."); ok && strings.Contains(rest, ".") {
 		return fmt.Errorf("%q is a host: want the domain, as %s, which gets www too", text, rest)
 	}
-	if _, err := netip.ParseAddr(domain); err == nil || !isHost(domain) || !strings.Contains(domain, ".") {
+	if _, err := netip.ParseAddr(domain); err == nil || !config.IsHost(domain) || !strings.Contains(domain, ".") {
 		return fmt.Errorf("%q is not a domain: want a name such as example.com", text)
 	}
 	f.Domain = domain
@@ -188,12 +190,12 @@ func (f *firstFiles) assignRoles() {
 		controls = 3
 	}
 	for i := range f.Nodes {
-		roles := []string{roleEdge}
+		roles := []string{config.RoleEdge}
 		if i < 2 {
-			roles = append(roles, roleGeoDNS)
+			roles = append(roles, config.RoleGeoDNS)
 		}
 		if i < controls && len(f.Nodes) > 1 {
-			roles = append(roles, roleControl)
+			roles = append(roles, config.RoleControl)
 		}
 		f.Nodes[i].Roles = strings.Join(roles, ", ")
 	}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -51,15 +53,15 @@ func TestInit(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			config := filepath.Join(dir, "fleet.yaml")
-			f, zones, err := loadFleet(config)
+			fleetFile := filepath.Join(dir, "fleet.yaml")
+			f, zones, err := config.Load(fleetFile)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(f.Nodes) != c.nodes || len(zones) != 1 || len(f.GeoDNS.Zones[0].Edges) != 2 {
 				t.Errorf("%d nodes, %d zones", len(f.Nodes), len(zones))
 			}
-			if controls, _ := f.controlAddrs(); len(controls) != map[int]int{1: 0, 2: 1, 4: 3}[c.nodes] {
+			if controls, _ := f.ControlAddresses(); len(controls) != map[int]int{1: 0, 2: 1, 4: 3}[c.nodes] {
 				t.Errorf("%d control nodes of %d", len(controls), c.nodes)
 			}
 			for _, name := range []string{"fleet.key", "admin.token"} {
@@ -71,12 +73,12 @@ func TestInit(t *testing.T) {
 			if told := strings.Contains(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`); told != (f.TLS.ACME == nil) {
 				t.Errorf("no TLS is told: %v\n%s", told, out)
 			}
-			if !strings.Contains(out, "\nnext: kaiku check "+config+"\n") {
+			if !strings.Contains(out, "\nnext: kaiku check "+fleetFile+"\n") {
 				t.Errorf("it does not tell what is next:\n%s", out)
 			}
 			// A second time nothing is overwritten.
 			before, _ := os.ReadFile(filepath.Join(dir, "fleet.key"))
-			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil || err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", config) {
+			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil || err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
 				t.Errorf("a second time: %v", err)
 			}
 			if after, _ := os.ReadFile(filepath.Join(dir, "fleet.key")); !bytes.Equal(before, after) {
@@ -171,8 +173,10 @@ func TestInitAsksAgain(t *testing.T) {
 			t.Errorf("the zone has no %q:\n%s", want, zone)
 		}
 	}
-	told, failed := checked(t, filepath.Join(dir, "fleet.yaml"))
-	if failed || strings.Contains(strings.ReplaceAll(told, "without an IPv6 address", ""), "warning: ") && !strings.Contains(told, "1 edge of 2") {
+	var said bytes.Buffer
+	failed := run(t.Context(), []string{"check", "--offline", filepath.Join(dir, "fleet.yaml")}, io.Discard, &said)
+	told := said.String()
+	if failed != nil || strings.Contains(strings.ReplaceAll(told, "without an IPv6 address", ""), "warning: ") && !strings.Contains(told, "1 edge of 2") {
 		t.Errorf("check: %v\n%s", failed, told)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // firstFleet and firstZone are the files; values stand in place of the words in braces.
@@ -114,7 +117,7 @@ func (f *firstFiles) files() ([]firstFile, error) {
 }
 
 // write writes the files, none of which may be there.
-func (f *firstFiles) write(dir string, out io.Writer) error {
+func (f *firstFiles) write(ctx context.Context, dir string, out io.Writer) error {
 	files, err := f.files()
 	if err != nil {
 		return err
@@ -145,23 +148,22 @@ func (f *firstFiles) write(dir string, out io.Writer) error {
 	if f.Email == "" {
 		fmt.Fprintln(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`)
 	}
-	config := filepath.Join(dir, "fleet.yaml")
-	fleet, zones, err := loadFleet(config)
+	fleetFile := filepath.Join(dir, "fleet.yaml")
+	fleet, zones, err := config.Load(fleetFile)
 	if err == nil {
-		fleet.auditZones(zones)
-		err = fleet.file.failure()
+		err = fleet.Audit(ctx, zones, config.Audit{})
 	}
 	if err != nil {
-		fmt.Fprintf(out, "%v\n%s fails its check: correct it, and run kaiku check %[2]s\n", err, config)
+		fmt.Fprintf(out, "%v\n%s fails its check: correct it, and run kaiku check %[2]s\n", err, fleetFile)
 		return errReported
 	}
-	fleet.printWarnings(out)
+	fleet.PrintWarnings(out)
 	before := ""
 	if f.Unreached {
-		before = "let the origin answer, or correct its URL in " + config + "; then "
+		before = "let the origin answer, or correct its URL in " + fleetFile + "; then "
 	}
 	_, err = fmt.Fprintf(out, `next: %[2]skaiku check %[1]s
 then kaiku deploy --config %[1]s --dry-run, which tells what it would do on the machines, and the same without --dry-run
-`, config, before)
+`, fleetFile, before)
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -14,7 +16,7 @@ import (
 type firstNode struct {
 	Name      string
 	Addresses []netip.Addr
-	Place     Location
+	Place     config.Location
 	Where     string // what the place is; "" if it was given by its coordinates
 	Guessed   bool   // the place is guessed from the address
 	Roles     string
@@ -47,7 +49,7 @@ func parseFirstNode(text string) (firstNode, error) {
 	if !ok {
 		return n, fmt.Errorf("node %q: %s", text, form)
 	}
-	if !labelRE.MatchString(n.Name) {
+	if !config.IsNodeName(n.Name) {
 		return n, fmt.Errorf("%q is not a node name: want letters a-z, digits and -; %s", n.Name, form)
 	}
 	addresses, place, given := strings.Cut(rest, "@")
@@ -66,7 +68,7 @@ func parseFirstNode(text string) (firstNode, error) {
 	}
 	for _, a := range n.Addresses {
 		if country, people, ok := geodns.Country(a); ok {
-			n.Guessed, n.Place, n.Where = true, Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
+			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
 			return n, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +14,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -29,9 +33,9 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	f.lookUpOrigin(ctx, out)
 	fmt.Fprintf(out, "origin %s:\n", f.Origin)
 	tell := func(format string, a ...any) { fmt.Fprintf(out, "  "+format+"\n", a...) }
-	site := &Site{Name: "www", Hosts: f.hosts(), Origin: Origin{Servers: []OriginServer{{URL: f.Origin}},
-		ConnectTimeout: Duration(5 * time.Second), FirstByteTimeout: Duration(8 * time.Second), BetweenBytesTimeout: Duration(5 * time.Second)}}
-	pool, err := new(Fleet).originPool(site)
+	site := &config.Site{Name: "www", Hosts: f.hosts(), Origin: config.Origin{Servers: []config.OriginServer{{URL: f.Origin}},
+		ConnectTimeout: config.Duration(5 * time.Second), FirstByteTimeout: config.Duration(8 * time.Second), BetweenBytesTimeout: config.Duration(5 * time.Second)}}
+	pool, err := originPool(new(config.Fleet), site)
 	if err == nil {
 		pool.Log = slog.New(slog.DiscardHandler)
 		err = pool.Start()
@@ -45,7 +49,7 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	if err != nil {
 		f.Unreached = true
 		failure := origin.FailureOf(err, time.Now())
-		tell("it does not answer from here: %s", first(failure.Hint, failure.Error))
+		tell("it does not answer from here: %s", cmp.Or(failure.Hint, failure.Error))
 		return
 	}
 	certificate := ""
@@ -158,10 +162,10 @@ func plainTime(d time.Duration) string {
 		d    time.Duration
 	}{{"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
 		if n := int(d.Round(u.d) / u.d); d >= 2*u.d || d == u.d {
-			return count(n, u.name)
+			return words.Count(n, u.name)
 		}
 	}
-	return count(int(max(d, 0)/time.Second), "second")
+	return words.Count(int(max(d, 0)/time.Second), "second")
 }
 
 var assetRE = regexp.MustCompile(`(?i)(?:src|href)\s*=\s*["']?(/[^/"'\s<>?#][^"'\s<>?#]*\.(?:css|js|mjs|png|jpe?g|webp|avif|svg|woff2))["'\s>?#]`)

@@ -219,3 +219,22 @@ func TestCopiesOfOtherZones(t *testing.T) {
 	k.wants("without copies", map[string]string{"www.a.example": "192.0.2.1"})
 	stop()
 }
+
+// A zone may have a name of RFC 2317 section 4. It is answered as any other, and its copy is a file
+// like the others.
+func TestZoneOfRFC2317(t *testing.T) {
+	k := newKeeping(t)
+	k.zone("b", "1 PTR www.a.example.\n")
+	text, err := os.ReadFile(filepath.Join(k.dir, "fleet.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const zone = "0/25.2.0.192.in-addr.arpa"
+	k.write("fleet.yaml", strings.Replace(string(text), "}]", "}, { name: "+zone+", file: zones/b.zone }]", 1))
+	stop := k.start(true)
+	defer stop()
+	if err := askSOA(t.Context(), (&net.Dialer{}).DialContext, k.dns, zone); err != nil {
+		t.Error(err)
+	}
+	until(t, "its copy is kept", func() bool { return exists(filepath.Join(k.dir, "copies/zones/0%2F25.2.0.192.in-addr.arpa.tar")) })
+}

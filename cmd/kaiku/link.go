@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -40,35 +40,8 @@ type link struct {
 	secure     func() bool   // whether an edge has certificates for all its hosts
 }
 
-// controlAddrs are the addresses of the control nodes: those for everybody, and those for each
-// other.
-func (f *Fleet) controlAddrs() (clients, cluster map[string]string) {
-	clients, cluster = map[string]string{}, map[string]string{}
-	for i := range f.Nodes {
-		n := &f.Nodes[i]
-		if n.has(roleControl) {
-			c := f.controlOf(n)
-			clients[n.Name], cluster[n.Name] = reachable(c.Listen, n), reachable(c.Cluster, n)
-		}
-	}
-	return clients, cluster
-}
-
-// reachable is where a listener of a node is reached: on the address that it has, or else the
-// node's first.
-func reachable(listen string, n *Node) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil || len(n.Addresses) == 0 {
-		return "" // refused by check
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
-		host = n.Addresses[0].String()
-	}
-	return net.JoinHostPort(host, port)
-}
-
 // newControl makes a node's part of the control plane.
-func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
+func newControl(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
 	if key == nil {
 		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, as with `openssl rand -base64 32`", n.Name)
 	}
@@ -76,9 +49,9 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	if err != nil {
 		return nil, err
 	}
-	c := f.controlOf(n)
-	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.path(c.Data), TLS: conf, Log: log}
-	clients, cluster := f.controlAddrs()
+	c := f.ControlOf(n)
+	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.Path(c.Data), TLS: conf, Log: log}
+	clients, cluster := f.ControlAddresses()
 	for name, addr := range cluster {
 		if name != n.Name {
 			out.Peers, out.Others = append(out.Peers, addr), append(out.Others, clients[name])
@@ -90,11 +63,11 @@ func (f *Fleet) newControl(n *Node, key *fleet.Key, log *slog.Logger) (*fleet.Co
 	return out, nil
 }
 
-// nearest are the addresses of the control nodes, the nearest to a node first: what it is told of
-// purges comes by that.
-func (f *Fleet) nearest(n *Node, addrs map[string]string) []string {
+// nearestFirst are the addresses of the control nodes, the nearest to a node first: what it is told
+// of purges comes by that.
+func nearestFirst(f *config.Fleet, n *config.Node, addrs map[string]string) []string {
 	away := func(name string) float64 {
-		from, to := n.Location, f.node(name).Location
+		from, to := n.Location, f.Node(name).Location
 		if from == nil || to == nil {
 			return math.Inf(1)
 		}
@@ -109,8 +82,8 @@ func (f *Fleet) nearest(n *Node, addrs map[string]string) []string {
 }
 
 // newLink connects a node to the control plane; nil if there is none.
-func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error) {
-	clients, _ := f.controlAddrs()
+func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*link, error) {
+	clients, _ := f.ControlAddresses()
 	if len(clients) == 0 || key == nil {
 		return nil, nil
 	}
@@ -118,14 +91,14 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.nodeNames()}
-	l.allowed = f.allowedSites(n, l.client, log)
-	l.client.Servers = f.nearest(n, clients)
+	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.NodeNames()}
+	l.allowed = allowedSites(f, n, l.client, log)
+	l.client.Servers = nearestFirst(f, n, clients)
 	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {
 		lease.Address = n.Addresses[0].String()
 	}
-	l.registry = &fleet.Registry{Client: l.client, OnDemand: !n.has(roleGeoDNS) && !n.has(roleControl), Self: func() fleet.Lease {
+	l.registry = &fleet.Registry{Client: l.client, OnDemand: !n.Has(config.RoleGeoDNS) && !n.Has(config.RoleControl), Self: func() fleet.Lease {
 		now := lease
 		if l.follower != nil {
 			now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
@@ -141,7 +114,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 		return now
 	}}
 	for i := range f.Nodes {
-		if f.Nodes[i].has(roleEdge) {
+		if f.Nodes[i].Has(config.RoleEdge) {
 			l.registry.Edges = append(l.registry.Edges, f.Nodes[i].Name)
 		}
 	}
@@ -149,7 +122,7 @@ func (f *Fleet) newLink(n *Node, key *fleet.Key, log *slog.Logger) (*link, error
 }
 
 // follow makes an edge follow the log of purges.
-func (l *link) follow(e *edgeNode, conf Edge) {
+func (l *link) follow(e *edgeNode, conf config.Edge) {
 	at := e.store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.secure, l.sitesSum = e.Secure, e.SitesSum
@@ -228,7 +201,7 @@ func (l *link) reports() map[string]geodns.Report {
 	out := map[string]geodns.Report{}
 	for _, n := range l.registry.Nodes() {
 		out[n.Node] = geodns.Report{Draining: n.Draining, Stale: !n.Live || !n.Ready, Load: n.Load,
-			Plain: slices.Contains(n.Roles, roleEdge) && !n.Secure}
+			Plain: slices.Contains(n.Roles, config.RoleEdge) && !n.Secure}
 	}
 	return out
 }
@@ -252,10 +225,10 @@ func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) 
 }
 
 // allowedSites are the only sites that a node may purge; none is no limit.
-func (f *Fleet) allowedSites(n *Node, c *fleet.Client, log *slog.Logger) []string {
+func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Logger) []string {
 	allowed := c.Sites()
 	for _, name := range allowed {
-		if !slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Name == name }) {
+		if !slices.ContainsFunc(f.Sites, func(s config.Site) bool { return s.Name == name }) {
 			log.Error("the credential of this node is for a site that the fleet file does not have, as when it was renamed: make one with kaiku credential", "site", name)
 		}
 	}
@@ -347,7 +320,7 @@ func (l others) Nodes() []edge.NodeStatus {
 		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address, Live: n.Live, Ready: n.Ready,
 			Draining: n.Draining, Disk: n.Disk, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 		switch {
-		case !slices.Contains(n.Roles, roleEdge): // it applies none
+		case !slices.Contains(n.Roles, config.RoleEdge): // it applies none
 		case n.Applied.Log != newest.Log:
 			out[i].Behind = newest.Seq
 		default:
@@ -397,8 +370,8 @@ func (l *load) now(at time.Time) float64 {
 }
 
 // adminOnly makes the server of the admin listener of a node that is no edge. ties may be nil.
-func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server, error) {
-	tokens, err := f.tokens(n.Admin)
+func adminOnly(f *config.Fleet, n *config.Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server, error) {
+	tokens, err := f.Tokens(n.Admin)
 	if err != nil {
 		return nil, err
 	}
@@ -410,16 +383,16 @@ func (f *Fleet) adminOnly(n *Node, ties *link, reg *prometheus.Registry, log *sl
 	if ties != nil {
 		ties.sitesSum = s.SitesSum
 	}
-	s.SetSites(f.namedSites())
+	s.SetSites(namedSites(f))
 	return s, nil
 }
 
 // namedSites are the sites with nothing but their hosts, so that tokens and credentials that are
 // limited to some know these.
-func (f *Fleet) namedSites() []*edge.Site {
+func namedSites(f *config.Fleet) []*edge.Site {
 	var sites []*edge.Site
 	for _, site := range f.Sites {
-		sites = append(sites, &edge.Site{Name: site.Name, Hosts: lowerHosts(site.Hosts)})
+		sites = append(sites, &edge.Site{Name: site.Name, Hosts: config.LowerHosts(site.Hosts)})
 	}
 	return sites
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -53,13 +55,13 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 		`{ a: b }`:                "geodns.listen: want one address, or a list of them, as [\"203.0.113.10:53\", \"[2001:db8::10]:53\"]",
 	} {
 		k.write("fleet.yaml", strings.Replace(text, "LISTEN", list, 1))
-		if _, _, err := loadFleet(filepath.Join(k.dir, "fleet.yaml")); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("listen: %s: error is %v, want %s", list, err, want)
 		}
 	}
 	for _, list := range []string{`":53"`, `""`, "[]", `[":53"]`} {
 		k.write("fleet.yaml", strings.Replace(text, "LISTEN", list, 1))
-		if f, _, err := loadFleet(filepath.Join(k.dir, "fleet.yaml")); err != nil || !slices.Equal(f.dnsListen(), []string{":53"}) {
+		if f, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err != nil || !slices.Equal(f.DNSListen(), []string{":53"}) {
 			t.Errorf("listen: %s: error is %v", list, err)
 		}
 	}

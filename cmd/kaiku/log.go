@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -89,19 +91,8 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// logLevels are the levels of log.level and --log-level.
-func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
-
-// logFormats are those of log.format.
-func logFormats() []string { return []string{"text", "json"} }
-
-// apply sets the log of a process as a fleet file says. A log that is not the process's own stays
-// as it is.
-func (l LogSettings) apply(log *slog.Logger) {
-	h, ok := log.Handler().(*logHandler)
-	if !ok {
-		return
-	}
+// Configure sets the log as a fleet file says. A level of the command line stays.
+func (h *logHandler) Configure(l config.LogSettings) {
 	h.set.json.Store(l.Format == "json")
 	if !h.set.fixed.Load() {
 		h.set.level.Set(levelOf(l.Level))
@@ -120,7 +111,7 @@ func levelOf(name string) slog.Level {
 // logFlag gives a command the flag --log-level. byDefault is its value where none is given; ""
 // leaves the level to the fleet file.
 func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
-	text := "log from this `LEVEL` on: " + strings.Join(logLevels(), ", ")
+	text := "log from this `LEVEL` on: " + strings.Join(config.LogLevels(), ", ")
 	if byDefault == "" {
 		text += " (default log.level of the fleet file, or info)"
 	}
@@ -135,8 +126,8 @@ func logFlag(cmd *cobra.Command, log *slog.Logger, byDefault string) {
 
 // setLevel sets the level that a command line gives, which no fleet file changes.
 func setLevel(log *slog.Logger, name string) error {
-	if !slices.Contains(logLevels(), name) {
-		return usageError{fmt.Errorf("--log-level %q: want %s", name, strings.Join(logLevels(), ", "))}
+	if !slices.Contains(config.LogLevels(), name) {
+		return usageError{fmt.Errorf("--log-level %q: want %s", name, strings.Join(config.LogLevels(), ", "))}
 	}
 	if h, ok := log.Handler().(*logHandler); ok {
 		h.set.fixed.Store(true)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -67,18 +69,18 @@ func TestLogSettings(t *testing.T) {
 	if got := say(); got != info+err {
 		t.Errorf("at first: %q", got)
 	}
-	LogSettings{Level: "error"}.apply(log)
+	applyLog(log, config.LogSettings{Level: "error"})
 	if got := say(); got != err {
 		t.Errorf("from error on: %q", got)
 	}
-	LogSettings{Level: "debug", Format: "json"}.apply(log)
+	applyLog(log, config.LogSettings{Level: "debug", Format: "json"})
 	if got, want := say(), `{"level":"DEBUG","msg":"d","part":"x"}`+"\n"; !strings.HasPrefix(got, want) {
 		t.Errorf("as JSON: %q", got)
 	}
 	if err := setLevel(log, "warn"); err != nil {
 		t.Fatal(err)
 	}
-	LogSettings{Level: "debug"}.apply(log)
+	applyLog(log, config.LogSettings{Level: "debug"})
 	if got := say(); got != err {
 		t.Errorf("with --log-level: %q", got)
 	}

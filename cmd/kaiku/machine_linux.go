@@ -6,16 +6,18 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // machineMemory is how much memory the process can have: that of the machine, or of its control
 // group; 0 where that can't be told.
-func machineMemory() Size {
+func machineMemory() config.Size {
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) != nil {
 		return 0
 	}
-	total := Size(info.Totalram) * Size(info.Unit)
+	total := config.Size(info.Totalram) * config.Size(info.Unit)
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return total
@@ -24,7 +26,7 @@ func machineMemory() Size {
 	for strings.HasPrefix(group, "/") {
 		text, _ := os.ReadFile(path.Join("/sys/fs/cgroup", group, "memory.max")) // "max", or not there, is no limit
 		if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
-			total = min(total, Size(limit))
+			total = min(total, config.Size(limit))
 		}
 		if group == "/" {
 			break
@@ -36,12 +38,12 @@ func machineMemory() Size {
 
 // fileSystem is how large the file system of a folder is, or of the nearest one above that is
 // there; 0 where that can't be told.
-func fileSystem(folder string) Size {
+func fileSystem(folder string) config.Size {
 	for {
 		var info syscall.Statfs_t
 		switch err := syscall.Statfs(folder, &info); {
 		case err == nil:
-			return Size(info.Blocks) * Size(info.Bsize)
+			return config.Size(info.Blocks) * config.Size(info.Bsize)
 		case err != syscall.ENOENT || folder == path.Dir(folder):
 			return 0
 		}

@@ -2,6 +2,8 @@
 
 package main
 
-func machineMemory() Size { return 0 }
+import "github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
-func fileSystem(string) Size { return 0 }
+func machineMemory() config.Size { return 0 }
+
+func fileSystem(string) config.Size { return 0 }

@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // A cache in memory that the machine does not have is refused, with the numbers; one that may be
 // too much is told of.
 func TestMachineFits(t *testing.T) {
 	for _, c := range []struct {
-		memory, disk, hasMemory, hasDisk Size
+		memory, disk, hasMemory, hasDisk config.Size
 		refused, warned                  string
 	}{
 		{256 << 20, 10 << 30, 1 << 30, 20 << 30, "", ""},
@@ -22,8 +24,8 @@ func TestMachineFits(t *testing.T) {
 		{256 << 20, 50 << 30, 1 << 30, 20 << 30, "", "edge.disk is more than the file system has"},
 	} {
 		var log bytes.Buffer
-		e := Edge{Memory: c.memory, Disk: c.disk, Data: "/var/lib/kaiku"}
-		err := e.fits(c.hasMemory, c.hasDisk, slog.New(slog.NewTextHandler(&log, nil)))
+		e := config.Edge{Memory: c.memory, Disk: c.disk, Data: "/var/lib/kaiku"}
+		err := checkFit(&e, c.hasMemory, c.hasDisk, slog.New(slog.NewTextHandler(&log, nil)))
 		if (err == nil) != (c.refused == "") || err != nil && err.Error() != c.refused {
 			t.Errorf("%+v: %v", c, err)
 		}

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
+
 	"github.com/spf13/cobra"
 )
 
@@ -27,10 +30,15 @@ func main() {
 	case !errors.Is(err, errReported):
 		printError(os.Stderr, err)
 	}
-	if errors.As(err, new(usageError)) {
-		os.Exit(2)
+	os.Exit(exitCode(err))
+}
+
+// exitCode is 2 for a command line that makes no sense, and 1 for all other errors.
+func exitCode(err error) int {
+	if errors.As(err, new(usageError)) || errors.As(err, new(config.UnknownNode)) {
+		return 2
 	}
-	os.Exit(1)
+	return 1
 }
 
 // usageError is a command line that makes no sense: exit code 2.
@@ -41,7 +49,7 @@ var errReported = errors.New("failed")
 
 // run is the program: tests call it as main does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	return runOn(ctx, nodeDir, args, stdout, stderr)
+	return runOn(ctx, config.NodeDir, args, stdout, stderr)
 }
 
 // runOn is run on a machine that has what makes it a node in the folder etc.
@@ -117,7 +125,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func wants(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "), count(len(args), "argument"))
+			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "), words.Count(len(args), "argument"))
 		}
 		return nil
 	}
@@ -147,13 +155,6 @@ func version() string {
 		}
 	}
 	return info.Main.Version
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func configFlag(cmd *cobra.Command, config *string) {

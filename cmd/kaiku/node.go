@@ -7,18 +7,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kaiku-cdn/kaiku/edge"
-	"github.com/kaiku-cdn/kaiku/fleet"
-	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -73,8 +71,8 @@ type edgeNode struct {
 }
 
 // newEdge opens the store and makes an edge of it.
-func newEdge(e Edge, name string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
-	if err := e.fits(machineMemory(), fileSystem(e.Data), log); err != nil {
+func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Logger) (*edgeNode, error) {
+	if err := checkFit(&e, machineMemory(), fileSystem(e.Data), log); err != nil {
 		return nil, err
 	}
 	store, err := storage.Open(storage.Options{Dir: e.Data, Disk: int64(e.Disk), Memory: int64(e.Memory), Log: log})
@@ -111,116 +109,13 @@ func (n *edgeNode) Serve(ctx context.Context) error {
 // dialer connects to an origin; nil is the ordinary one.
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file
-// names no file.
-func (f *Fleet) adminTokens() ([]string, error) {
-	if f.Secrets.AdminToken == "" {
-		return nil, nil
-	}
-	return readTokens(f.path(f.Secrets.AdminToken))
-}
-
-// readToken reads the token that is used, the first of its file.
-func readToken(file string) (string, error) {
-	tokens, err := readTokens(file)
-	if err != nil {
-		return "", err
-	}
-	return tokens[0], nil
-}
-
-// readTokens reads a file of tokens: the first is used, all are accepted.
-func readTokens(file string) ([]string, error) {
-	tokens, err := readSecrets(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the admin token: %w", err)
-	}
-	return tokens, nil
-}
-
-// readSecrets reads a file of secrets, of which one replaces another.
-func readSecrets(file string) ([]string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	list, err := fleet.SplitSecrets(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return list, nil
-}
-
-// readSecret reads a file of one line that is a secret.
-func readSecret(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	secret := strings.TrimSpace(string(b))
-	if secret == "" || strings.ContainsAny(secret, "\r\n\x00") {
-		return "", fmt.Errorf("%s: want one line", file)
-	}
-	return secret, nil
-}
-
-// geodnsConfig is what the name servers answer.
-func (f *Fleet) geodnsConfig(zones []*geodns.Zone) geodns.Config {
-	h := f.GeoDNS.Health
-	c := geodns.Config{Zones: zones, Locate: map[netip.Prefix]geodns.Place{},
-		Health: geodns.Health{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
-			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter}}
-	if r := f.GeoDNS.RateLimit; r != nil {
-		c.RateLimit = geodns.RateLimit{Responses: r.Responses, Errors: r.Errors, Slip: r.Slip, Exempt: r.Exempt}
-	}
-	if f.GeoDNS.GeoIP != "" {
-		c.GeoIP = f.localFile(f.GeoDNS.GeoIP)
-		if f.keep != nil {
-			c.GeoIPCopy = f.keep.geoipCopy()
-		}
-	}
-	for prefix, l := range f.GeoDNS.Locate {
-		c.Locate[prefix] = geodns.Place{Lat: l[0], Lon: l[1]}
-	}
-	for i := range f.Nodes {
-		n := &f.Nodes[i]
-		if n.has(roleEdge) {
-			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.weight(), Out: n.out(), Addresses: n.Addresses, Probe: f.probeURL(n),
-				ALPN: f.alpn(n), Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
-		}
-	}
-	read := map[string]bool{} // the others can't be answered
-	for _, z := range zones {
-		read[z.Name()] = true
-	}
-	for _, z := range f.GeoDNS.Zones {
-		if !read[zoneKey(z.Name)] {
-			continue
-		}
-		for _, e := range z.Edges {
-			name := z.Name
-			if e.Name != "@" {
-				name = e.Name + "." + z.Name
-			}
-			c.Edges = append(c.Edges, geodns.EdgeName{Name: name, Nodes: e.Nodes, Answers: e.Answers, TTL: time.Duration(e.TTL)})
-		}
-	}
-	return c
-}
-
-// probeURL is where the health of a node's edge is asked: on the address that its listener has, or
-// else the node's first.
-func (f *Fleet) probeURL(n *Node) string {
-	return "http://" + reachable(f.edgeOf(n).HTTP, n) + first(f.GeoDNS.Health.Path, "/.kaiku/health")
-}
-
 // openLog opens the log of queries or requests, to be written on at its end. The process has it
 // until its own end.
-func (f *Fleet) openLog(what string, l *LogFile) (io.Writer, error) {
+func openLog(f *config.Fleet, what string, l *config.LogFile) (io.Writer, error) {
 	if l.File == "-" {
 		return os.Stdout, nil
 	}
-	path := f.path(l.File)
+	path := f.Path(l.File)
 	err := os.MkdirAll(filepath.Dir(path), 0o750)
 	if err != nil {
 		return nil, fmt.Errorf("open the %s: %w", what, err)
@@ -230,4 +125,12 @@ func (f *Fleet) openLog(what string, l *LogFile) (io.Writer, error) {
 		return nil, fmt.Errorf("open the %s: %w", what, err)
 	}
 	return file, nil
+}
+
+// applyLog sets the log of a process as a fleet file says. A log that is not the process's own
+// stays as it is.
+func applyLog(log *slog.Logger, to config.LogSettings) {
+	if h, ok := log.Handler().(interface{ Configure(config.LogSettings) }); ok {
+		h.Configure(to)
+	}
 }

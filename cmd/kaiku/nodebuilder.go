@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,8 +18,8 @@ import (
 // nodeBuilder makes the parts of a node, one for each of its roles.
 type nodeBuilder struct {
 	*nodeProcess
-	fleet *Fleet
-	node  *Node
+	fleet *config.Fleet
+	node  *config.Node
 	zones []*geodns.Zone
 	over  overrides
 	key   *fleet.Key // nil if the fleet has none
@@ -26,23 +29,23 @@ type nodeBuilder struct {
 
 // newNode makes the parts of a node for some of its roles; nil means all of them. Nothing listens
 // yet. After an error nothing stays open.
-func newNode(config, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
-	keep := &keeper{log: log, name: name, roles: roles}
-	f, zones, err := loadNode(config, keep)
+func newNode(fleetFile, name string, roles []string, over overrides, log *slog.Logger) (*nodeProcess, error) {
+	keep := config.NewKeeper(name, roles, log)
+	f, zones, err := config.LoadNode(fleetFile, keep)
 	if err != nil {
 		return nil, err
 	}
-	n, err := f.wantNode("--node", name)
+	n, err := f.WantNode("--node", name)
 	if err != nil {
 		return nil, err
 	}
-	f.Log.apply(log)
-	f.logWarnings(log)
+	applyLog(log, f.Log)
+	f.LogWarnings(log)
 	b := &nodeBuilder{fleet: f, node: n, zones: zones, over: over, reg: newRegistry()}
-	if b.key, err = f.keyIfNeeded(n, log); err != nil {
+	if b.key, err = keyIfNeeded(f, n, log); err != nil {
 		return nil, err
 	}
-	if b.ties, err = f.newLink(n, b.key, log); err != nil {
+	if b.ties, err = newLink(f, n, b.key, log); err != nil {
 		return nil, err
 	}
 	if b.ties != nil {
@@ -51,9 +54,9 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 	if roles == nil {
 		roles = n.Roles
 	}
-	b.nodeProcess = &nodeProcess{config: config, name: name, log: log, keep: keep, files: f.watched(), fixed: f.fixed(name), taken: f.sum}
+	b.nodeProcess = &nodeProcess{config: fleetFile, name: name, log: log, keep: keep, files: f.Watched(), fixed: fixedBy(f, name), taken: f.Sum()}
 	for _, role := range roles {
-		if !n.has(role) {
+		if !n.Has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
 		}
 	}
@@ -64,14 +67,14 @@ func newNode(config, name string, roles []string, over overrides, log *slog.Logg
 }
 
 func (b *nodeBuilder) build(roles []string) error {
-	add := map[string]func() error{roleEdge: b.addEdge, roleGeoDNS: b.addGeoDNS, roleControl: b.addControl}
+	add := map[string]func() error{config.RoleEdge: b.addEdge, config.RoleGeoDNS: b.addGeoDNS, config.RoleControl: b.addControl}
 	for _, role := range roles {
 		if err := add[role](); err != nil {
 			return err
 		}
 	}
 	if b.edge == nil && b.node.Admin != "" {
-		admin, err := b.fleet.adminOnly(b.node, b.ties, b.reg, b.log)
+		admin, err := adminOnly(b.fleet, b.node, b.ties, b.reg, b.log)
 		if err != nil {
 			return err
 		}
@@ -90,14 +93,14 @@ func (b *nodeBuilder) build(roles []string) error {
 // addEdge makes the part that caches. Flags come before the fleet file.
 func (b *nodeBuilder) addEdge() error {
 	f := b.fleet
-	e, o := f.edgeOf(b.node), b.over.edge
-	e.HTTP, e.Admin, e.Data = first(o.HTTP, e.HTTP), first(o.Admin, e.Admin), first(o.Data, e.Data)
-	e.Disk, e.Memory = first(o.Disk, e.Disk), first(o.Memory, e.Memory)
-	tokens, err := f.tokens(e.Admin)
+	e, o := f.EdgeOf(b.node), b.over.edge
+	e.HTTP, e.Admin, e.Data = cmp.Or(o.HTTP, e.HTTP), cmp.Or(o.Admin, e.Admin), cmp.Or(o.Data, e.Data)
+	e.Disk, e.Memory = cmp.Or(o.Disk, e.Disk), cmp.Or(o.Memory, e.Memory)
+	tokens, err := f.Tokens(e.Admin)
 	if err != nil {
 		return err
 	}
-	peers, err := f.peerTLS(b.node, b.key)
+	peers, err := peerTLS(f, b.node, b.key)
 	if err != nil {
 		return err
 	}
@@ -116,11 +119,11 @@ func (b *nodeBuilder) addEdge() error {
 	b.edge.PeerTLS, b.edge.PurgeFrom = peers, e.PurgeFrom
 	b.edge.SetTokens(tokens)
 	b.admin = b.edge.Server
-	if b.edge.Certificates, err = f.certificates(e, b.key, b.ties); err != nil {
+	if b.edge.Certificates, err = newCertificates(f, e, b.key, b.ties); err != nil {
 		return err
 	}
 	if l := e.AccessLog; l != nil {
-		out, err := f.openLog("access log", l)
+		out, err := openLog(f, "access log", l)
 		if err != nil {
 			return err
 		}
@@ -143,7 +146,7 @@ func (b *nodeBuilder) addEdge() error {
 func (b *nodeBuilder) addGeoDNS() error {
 	listen := b.over.listen
 	if len(listen) == 0 {
-		listen = b.fleet.dnsListen()
+		listen = b.fleet.DNSListen()
 	}
 	dns := &geodns.Server{Addr: listen[0], More: listen[1:], Log: b.log, Registerer: b.reg, Identity: b.name}
 	if b.key != nil { // so that a cookie of one server is good at all of them
@@ -153,7 +156,7 @@ func (b *nodeBuilder) addGeoDNS() error {
 		}
 	}
 	if l := b.fleet.GeoDNS.QueryLog; l != nil {
-		out, err := b.fleet.openLog("query log", l)
+		out, err := openLog(b.fleet, "query log", l)
 		if err != nil {
 			return err
 		}
@@ -163,12 +166,12 @@ func (b *nodeBuilder) addGeoDNS() error {
 		dns.Registry = b.ties.reports
 		b.ties.answerChallenges(dns)
 	}
-	if err := dns.Reload(b.fleet.geodnsConfig(b.zones)); err != nil {
+	if err := dns.Reload(b.fleet.GeoDNSConfig(b.zones)); err != nil {
 		return fmt.Errorf("geodns: %w", err)
 	}
 	b.dns = dns
 	keep := b.keep
-	keep.commit(dns)
+	keep.Commit(dns)
 	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kaiku_dns_unusable_files",
 		Help: "Zones and geoip databases that can't be used, in whose place their last good copy is, or nothing."},
 		func() float64 { return float64(len(keep.Faults())) }))
@@ -182,7 +185,7 @@ func (b *nodeBuilder) addGeoDNS() error {
 
 // addControl makes the control node.
 func (b *nodeBuilder) addControl() error {
-	c, err := b.fleet.newControl(b.node, b.key, b.log)
+	c, err := newControl(b.fleet, b.node, b.key, b.log)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -11,9 +12,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -29,8 +31,8 @@ type siteSet struct {
 
 // siteMaker makes the sites of a fleet file for one node.
 type siteMaker struct {
-	fleet *Fleet
-	node  *Node
+	fleet *config.Fleet
+	node  *config.Node
 	peers *tls.Config // how the edges of the fleet speak to each other; nil means not at all
 	dial  dialer      // to origins; nil is the ordinary one
 	log   *slog.Logger
@@ -52,15 +54,6 @@ func (m *siteMaker) make() (siteSet, error) {
 	return m.made, nil
 }
 
-// lowerHosts are hosts in the form that an edge has them in.
-func lowerHosts(hosts []string) []string {
-	var out []string
-	for _, h := range hosts {
-		out = append(out, strings.TrimSuffix(strings.ToLower(h), "."))
-	}
-	return out
-}
-
 // close ends the pools that are not in another set.
 func (s siteSet) close(other siteSet) {
 	for key, p := range s.pools {
@@ -70,7 +63,7 @@ func (s siteSet) close(other siteSet) {
 	}
 }
 
-func (m *siteMaker) site(s *Site) error {
+func (m *siteMaker) site(s *config.Site) error {
 	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
 		Policy: httpcache.Policy{
 			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
@@ -78,17 +71,17 @@ func (m *siteMaker) site(s *Site) error {
 			StaleWhileRevalidate: time.Duration(s.Cache.StaleWhileRevalidate),
 			StaleIfError:         time.Duration(s.Cache.StaleIfError),
 		}}
-	site.Hosts = lowerHosts(s.Hosts)
+	site.Hosts = config.LowerHosts(s.Hosts)
 	for _, name := range s.Origin.PassFields {
 		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
 	}
-	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.value()
-	pool, err := m.fleet.originPool(s)
+	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.Value()
+	pool, err := originPool(m.fleet, s)
 	if err != nil {
 		return err
 	}
 	pool.Dial, pool.Log = m.dial, m.log
-	from, err := m.fleet.madeFrom(s)
+	from, err := madeFrom(m.fleet, s)
 	if err != nil {
 		return err
 	}
@@ -103,7 +96,7 @@ func (m *siteMaker) site(s *Site) error {
 			}
 		}
 		if s.Origin.Shield != "" {
-			shield := m.edgePool("shield "+s.Origin.Shield, m.fleet.node(s.Origin.Shield))
+			shield := m.edgePool("shield "+s.Origin.Shield, m.fleet.Node(s.Origin.Shield))
 			if r.Shield, err = m.start(edgesFrom(shield), shield); err != nil {
 				return err
 			}
@@ -116,8 +109,8 @@ func (m *siteMaker) site(s *Site) error {
 
 // madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it
 // names.
-func (f *Fleet) madeFrom(s *Site) (string, error) {
-	b, err := json.Marshal([]any{s.Name, s.probeHost(), s.Origin})
+func madeFrom(f *config.Fleet, s *config.Site) (string, error) {
+	b, err := json.Marshal([]any{s.Name, probeHost(s), s.Origin})
 	if err != nil {
 		return "", err
 	}
@@ -132,7 +125,7 @@ func (f *Fleet) madeFrom(s *Site) (string, error) {
 		if name == "" {
 			continue
 		}
-		content, err := os.ReadFile(f.path(name))
+		content, err := os.ReadFile(f.Path(name))
 		if err != nil {
 			return "", err
 		}
@@ -143,7 +136,7 @@ func (f *Fleet) madeFrom(s *Site) (string, error) {
 
 // start starts a pool, unless there is one that was made from the same.
 func (m *siteMaker) start(from string, p *origin.Pool) (*origin.Pool, error) {
-	if have := first(m.made.pools[from], m.before.pools[from]); have != nil {
+	if have := cmp.Or(m.made.pools[from], m.before.pools[from]); have != nil {
 		m.made.pools[from] = have
 		return have, nil
 	}
@@ -156,9 +149,9 @@ func (m *siteMaker) start(from string, p *origin.Pool) (*origin.Pool, error) {
 
 // ring is the pool of the edges of the node's region, or nil if it is the only one there.
 func (m *siteMaker) ring() *origin.Pool {
-	var nodes []*Node
+	var nodes []*config.Node
 	for i := range m.fleet.Nodes {
-		if n := &m.fleet.Nodes[i]; n.has(roleEdge) && n.Region == m.node.Region && n.Region != "" {
+		if n := &m.fleet.Nodes[i]; n.Has(config.RoleEdge) && n.Region == m.node.Region && n.Region != "" {
 			nodes = append(nodes, n)
 		}
 	}
@@ -170,31 +163,31 @@ func (m *siteMaker) ring() *origin.Pool {
 
 // edgePool is a pool of edges that are asked on their listeners for peers. Their probes are quick:
 // who is away is passed over.
-func (m *siteMaker) edgePool(name string, nodes ...*Node) *origin.Pool {
+func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
 		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
 		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
 	// An edge that is asked may have to ask the next one, and that an origin: the first in the row
 	// waits longest.
-	p.FirstByteTimeout, p.BetweenBytesTimeout = m.fleet.peerPatience()
+	p.FirstByteTimeout, p.BetweenBytesTimeout = peerPatience(m.fleet)
 	if len(nodes) > 1 {
 		p.FirstByteTimeout *= 2
 	}
 	for _, n := range nodes {
-		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: reachable(m.fleet.edgeOf(n).Peer, n)}, ServerName: n.Name, Self: n == m.node})
+		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: config.Reachable(m.fleet.EdgeOf(n).Peer, n)}, ServerName: n.Name, Self: n == m.node})
 	}
 	return p
 }
 
 // peerPatience is how long another edge may take to answer, and to go on with a body: as long as
 // the slowest of the origins that it may have to ask.
-func (f *Fleet) peerPatience() (firstByte, betweenBytes time.Duration) {
+func peerPatience(f *config.Fleet) (firstByte, betweenBytes time.Duration) {
 	for _, s := range f.Sites {
 		o := s.Origin
-		connect := first(o.ConnectTimeout, Duration(5*time.Second))
-		once := first(o.FirstByteTimeout, Duration(30*time.Second)) + connect + first(o.TLSTimeout, connect)
-		firstByte = max(firstByte, time.Duration(once)*time.Duration(o.retries()+1)+time.Duration(first(o.QueueTimeout, Duration(5*time.Second))))
-		betweenBytes = max(betweenBytes, time.Duration(first(o.BetweenBytesTimeout, Duration(time.Minute))))
+		connect := cmp.Or(o.ConnectTimeout, config.Duration(5*time.Second))
+		once := cmp.Or(o.FirstByteTimeout, config.Duration(30*time.Second)) + connect + cmp.Or(o.TLSTimeout, connect)
+		firstByte = max(firstByte, time.Duration(once)*time.Duration(retriesOf(&o)+1)+time.Duration(cmp.Or(o.QueueTimeout, config.Duration(5*time.Second))))
+		betweenBytes = max(betweenBytes, time.Duration(cmp.Or(o.BetweenBytesTimeout, config.Duration(time.Minute))))
 	}
 	return firstByte + 10*time.Second, betweenBytes + 5*time.Second
 }
@@ -204,45 +197,28 @@ func edgesFrom(p *origin.Pool) string {
 	return fmt.Sprintln(p.Name, p.Servers, p.FirstByteTimeout, p.BetweenBytesTimeout)
 }
 
-// hasPeers reports whether a node's edge asks others, or is asked by them.
-func (f *Fleet) hasPeers(n *Node) bool {
-	if slices.ContainsFunc(f.Sites, func(s Site) bool { return s.Origin.Shield != "" }) {
-		return true
-	}
-	return slices.ContainsFunc(f.Nodes, func(o Node) bool {
-		return o.has(roleEdge) && o.Name != n.Name && n.Region != "" && o.Region == n.Region
-	})
-}
-
 // peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no
 // fleet key.
-func (f *Fleet) peerTLS(n *Node, key *fleet.Key) (*tls.Config, error) {
-	if key == nil || !f.hasPeers(n) {
+func peerTLS(f *config.Fleet, n *config.Node, key *fleet.Key) (*tls.Config, error) {
+	if key == nil || !f.HasPeers(n) {
 		return nil, nil
 	}
 	return key.PeerTLS(n.Name, n.Roles...)
 }
 
-// usesKey reports whether a node has a use for the fleet key: for the control plane, other edges,
-// cookies of its name server, or session tickets.
-func (f *Fleet) usesKey(n *Node) bool {
-	clients, _ := f.controlAddrs()
-	return len(clients) > 0 || n.has(roleGeoDNS) || n.has(roleEdge) && (f.hasPeers(n) || f.secures())
-}
-
 // keyIfNeeded reads the fleet key if the node has a use for it. Where the fleet file names none it
 // says in the log what is not used without one.
-func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
-	if !f.usesKey(n) {
+func keyIfNeeded(f *config.Fleet, n *config.Node, log *slog.Logger) (*fleet.Key, error) {
+	if !f.UsesKey(n) {
 		return nil, nil
 	}
 	if f.Secrets.FleetKey == "" {
-		if clients, _ := f.controlAddrs(); len(clients) > 0 || n.has(roleEdge) && f.hasPeers(n) {
+		if clients, _ := f.ControlAddresses(); len(clients) > 0 || n.Has(config.RoleEdge) && f.HasPeers(n) {
 			log.Warn("shields, region peers and the control plane are not used: secrets.fleet_key names no file")
 		}
 		return nil, nil
 	}
-	key, err := fleet.ReadKey(f.path(f.Secrets.FleetKey))
+	key, err := fleet.ReadKey(f.Path(f.Secrets.FleetKey))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: put the fleet key there, the same on every node, as of `openssl rand -base64 32`; or remove secrets.fleet_key", err)
 	}
@@ -253,14 +229,14 @@ func (f *Fleet) keyIfNeeded(n *Node, log *slog.Logger) (*fleet.Key, error) {
 }
 
 // probeHost is the Host that probes have where requests have that of the client.
-func (s *Site) probeHost() string {
+func probeHost(s *config.Site) string {
 	if len(s.Hosts) == 0 {
 		return ""
 	}
 	return strings.TrimPrefix(s.Hosts[0], "*.")
 }
 
-func (o *Origin) retries() int {
+func retriesOf(o *config.Origin) int {
 	if o.Retries == nil {
 		return 2
 	}
@@ -268,13 +244,13 @@ func (o *Origin) retries() int {
 }
 
 // originPool is the pool of a site's servers.
-func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
+func originPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	o := &s.Origin
 	balance, err := origin.ParseBalance(o.Balance)
 	if err != nil {
 		return nil, err
 	}
-	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, SNI: o.SNI, Retries: o.retries(), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
+	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, SNI: o.SNI, Retries: retriesOf(o), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
 		ConnectTimeout: time.Duration(o.ConnectTimeout), TLSTimeout: time.Duration(o.TLSTimeout), FirstByteTimeout: time.Duration(o.FirstByteTimeout),
 		BetweenBytesTimeout: time.Duration(o.BetweenBytesTimeout), MaxConnections: o.MaxConnections, MaxRequests: o.MaxRequests,
 		Queue: o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
@@ -284,13 +260,13 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 	if h := o.Health; h != nil {
 		p.Health = &origin.Health{Path: h.Path, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
 			UnhealthyAfter: h.UnhealthyAfter, HealthyAfter: h.HealthyAfter, Status: h.Status, Match: h.Match}
-		p.Health.Host = s.probeHost()
+		p.Health.Host = probeHost(s)
 	}
 	if o.CA != "" || o.ClientCertificate != nil {
 		p.TLS = &tls.Config{}
 	}
 	if o.CA != "" {
-		pem, err := os.ReadFile(f.path(o.CA))
+		pem, err := os.ReadFile(f.Path(o.CA))
 		if err != nil {
 			return nil, fmt.Errorf("read the origin's CA: %w", err)
 		}
@@ -300,14 +276,14 @@ func (f *Fleet) originPool(s *Site) (*origin.Pool, error) {
 		}
 	}
 	if c := o.ClientCertificate; c != nil {
-		cert, err := tls.LoadX509KeyPair(f.path(c.Cert), f.path(c.Key))
+		cert, err := tls.LoadX509KeyPair(f.Path(c.Cert), f.Path(c.Key))
 		if err != nil {
 			return nil, fmt.Errorf("read the certificate to show to the origin: %w", err)
 		}
 		p.TLS.Certificates = []tls.Certificate{cert}
 	}
 	if o.Auth != nil {
-		secret, err := readSecret(f.path(o.Auth.Secret))
+		secret, err := config.ReadSecret(f.Path(o.Auth.Secret))
 		if err != nil {
 			return nil, fmt.Errorf("read the secret for the origin: %w", err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +42,7 @@ type adminNodes struct {
 	asking atomic.Bool    // the operator is being asked
 	say    func(format string, a ...any)
 	opened []*adminNode   // connected to over SSH
-	fleet  *Fleet         // nil if no fleet file tells
+	fleet  *config.Fleet  // nil if no fleet file tells
 	losers sync.WaitGroup // connections that come too late
 }
 
@@ -52,25 +55,25 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 	}
 	own := filepath.Join(a.etc, "fleet.yaml")
 	here := a.url == "" && (a.config == own || a.config == "" && exists(own))
-	config := a.config
+	fleetFile := a.config
 	if here {
-		config = own
+		fleetFile = own
 	}
-	if config == "" {
+	if fleetFile == "" {
 		if a.node != "" && a.url == "" {
 			return nil, usageError{errors.New("--node: the node of which fleet? Give --config fleet.yaml")}
 		}
-		n, err := a.direct(first(a.url, defaultAdmin), "")
+		n, err := a.direct(cmp.Or(a.url, defaultAdmin), "")
 		nodes.list = []*adminNode{n}
 		return nodes, err
 	}
-	f, err := readFleet(config)
+	f, err := config.Read(fleetFile)
 	if err != nil {
 		return nil, needsRoot(err)
 	}
 	tokenFile := ""
 	if f.Secrets.AdminToken != "" {
-		tokenFile = f.localFile(f.Secrets.AdminToken)
+		tokenFile = f.LocalFile(f.Secrets.AdminToken)
 	}
 	if a.url != "" {
 		n, err := a.direct(a.url, tokenFile)
@@ -79,7 +82,7 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 	}
 	nodes.fleet = f
 	if here {
-		switch n, err := f.thisNode(a.etc); {
+		switch n, err := thisNode(f, a.etc); {
 		case err == nil:
 			nodes.list, err = a.ofFleet(f, []string{n.Name}, tokenFile, false)
 			if a.node != "" && a.node != n.Name {
@@ -90,9 +93,9 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 			return nil, err
 		} // it is given, on a machine that deploys
 	}
-	names := f.nodeNames()
+	names := f.NodeNames()
 	if a.node != "" {
-		if _, err := f.wantNode("--node", a.node); err != nil {
+		if _, err := f.WantNode("--node", a.node); err != nil {
 			return nil, err
 		}
 		names = []string{a.node}
@@ -126,13 +129,13 @@ func (a *adminAPI) direct(raw, tokenFile string) (*adminNode, error) {
 }
 
 // ofFleet are the admin listeners of nodes of the fleet file, of those that have one.
-func (a *adminAPI) ofFleet(f *Fleet, names []string, tokenFile string, overSSH bool) ([]*adminNode, error) {
+func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, overSSH bool) ([]*adminNode, error) {
 	var out []*adminNode
 	var with []string
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		addr := f.adminOf(n)
-		if addr == "" || a.edges && !n.has(roleEdge) {
+		addr := adminOf(f, n)
+		if addr == "" || a.edges && !n.Has(config.RoleEdge) {
 			continue
 		}
 		with = append(with, n.Name)
@@ -158,9 +161,9 @@ func (a *adminAPI) ofFleet(f *Fleet, names []string, tokenFile string, overSSH b
 }
 
 // adminOf is the address of a node's admin listener; "" if it has none.
-func (f *Fleet) adminOf(n *Node) string {
-	if n.has(roleEdge) {
-		return f.edgeOf(n).Admin
+func adminOf(f *config.Fleet, n *config.Node) string {
+	if n.Has(config.RoleEdge) {
+		return f.EdgeOf(n).Admin
 	}
 	return n.Admin
 }
@@ -168,11 +171,11 @@ func (f *Fleet) adminOf(n *Node) string {
 // setToken reads the token of a node: that of --token-file, or else that of the fleet file, which
 // need not be there.
 func (a *adminAPI) setToken(n *adminNode, tokenFile string) error {
-	if n.tokenFile = first(a.tokenFile, tokenFile); n.tokenFile == "" {
+	if n.tokenFile = cmp.Or(a.tokenFile, tokenFile); n.tokenFile == "" {
 		return nil
 	}
 	var err error
-	n.token, err = readToken(n.tokenFile)
+	n.token, err = config.ReadToken(n.tokenFile)
 	if a.tokenFile == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -187,26 +190,6 @@ func needsRoot(err error) error {
 	return err
 }
 
-// unreadFleet is the error of a fleet file that can't be read.
-func unreadFleet(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the fleet: %w: name the fleet file by --config, or write one with kaiku init", err)
-	}
-	return fmt.Errorf("read the fleet: %w", err)
-}
-
-// readFleet reads the fleet file without the checks of whether a node could run with it: an
-// operator may be in the middle of a change.
-func readFleet(file string) (*Fleet, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, unreadFleet(err)
-	}
-	f := &Fleet{dir: filepath.Dir(file)}
-	f.file = decodeYAML(file, text, f)
-	return f, f.file.failure()
-}
-
 // fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the
 // node that this machine is.
 func fleetHere(etc string) string {
@@ -219,7 +202,7 @@ func fleetHere(etc string) string {
 
 // thisNode is the node that this machine is: the one that the environment or the file "node" beside
 // the fleet file names, the only one, or the one that has an address of the machine.
-func (f *Fleet) thisNode(etc string) (*Node, error) {
+func thisNode(f *config.Fleet, etc string) (*config.Node, error) {
 	file := filepath.Join(etc, "node")
 	name := os.Getenv(nodeVariable)
 	if text, err := os.ReadFile(file); name == "" && err == nil {
@@ -230,7 +213,7 @@ func (f *Fleet) thisNode(etc string) (*Node, error) {
 		}
 	}
 	if name != "" {
-		return f.wantNode(nodeVariable, name)
+		return f.WantNode(nodeVariable, name)
 	}
 	if len(f.Nodes) == 1 {
 		return &f.Nodes[0], nil
@@ -239,7 +222,7 @@ func (f *Fleet) thisNode(etc string) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find out which node this machine is: %w", err)
 	}
-	var found []*Node
+	var found []*config.Node
 	for i := range f.Nodes {
 		if slices.ContainsFunc(f.Nodes[i].Addresses, func(a netip.Addr) bool {
 			return slices.ContainsFunc(addrs, func(has net.Addr) bool {
@@ -251,7 +234,7 @@ func (f *Fleet) thisNode(etc string) (*Node, error) {
 		}
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.file.name, nodeVariable, file, strings.Join(f.nodeNames(), ", "))
+		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.Name(), nodeVariable, file, strings.Join(f.NodeNames(), ", "))
 	}
 	return found[0], nil
 }
@@ -382,14 +365,14 @@ func (a *adminNodes) answered(n *adminNode) {
 	case n.ssh != "":
 		a.say("%s answers, by way of %s", n.name, n.ssh)
 	default:
-		a.say("%s answers", first(n.name, n.url))
+		a.say("%s answers", cmp.Or(n.name, n.url))
 	}
 }
 
 // failed notes that a node can't be asked.
 func (a *adminNodes) failed(n *adminNode, err error) {
 	n.err = err
-	a.say("%s can't be asked: %v", first(n.name, n.url), err)
+	a.say("%s can't be asked: %v", cmp.Or(n.name, n.url), err)
 }
 
 // err is why no node could be asked.

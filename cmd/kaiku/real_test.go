@@ -259,7 +259,7 @@ geodns:
   listen: "127.0.0.1:15300"
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 5s } } }]
 `, dir)
-	_, zone := fleetText(t)
+	zone := readFile(t, "config/testdata/example.com.zone")
 	for name, text := range map[string]string{"fleet.yaml": fleet, "example.com.zone": zone} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -105,10 +107,10 @@ nodes:
 }
 
 // start runs the node until it is stopped or the test ends.
-func (n *testNode) start(t *testing.T, config, name string) {
+func (n *testNode) start(t *testing.T, fleetFile, name string) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := newNode(config, name, []string{roleEdge}, overrides{}, log)
+	p, err := newNode(fleetFile, name, []string{config.RoleEdge}, overrides{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +300,7 @@ nodes: { eu1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: {
 // A reload keeps the pools that would be made from the same, and makes those anew that would not.
 func TestReloadKeepsPools(t *testing.T) {
 	dir := t.TempDir()
-	config := filepath.Join(dir, "fleet.yaml")
+	fleetFile := filepath.Join(dir, "fleet.yaml")
 	const text = `
 sites:
   - { name: a, hosts: [a.example.com], origin: { servers: ["http://127.0.0.1:1"], shield: us1 } }
@@ -311,14 +313,14 @@ nodes:
 	var before siteSet
 	load := func(text string) siteSet {
 		t.Helper()
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(fleetFile, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f, _, err := loadFleet(config)
+		f, _, err := config.Load(fleetFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := siteMaker{fleet: f, node: f.node("eu1"), peers: &tls.Config{}, log: slog.New(slog.DiscardHandler), before: before}
+		m := siteMaker{fleet: f, node: f.Node("eu1"), peers: &tls.Config{}, log: slog.New(slog.DiscardHandler), before: before}
 		s, err := m.make()
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 )
@@ -17,37 +19,37 @@ import (
 // reload takes the fleet file as it is now, or leaves everything as it was. What can't change while
 // the process runs is told.
 func (p *nodeProcess) reload() error {
-	f, zones, err := loadNode(p.config, p.keep)
+	f, zones, err := config.LoadNode(p.config, p.keep)
 	if err != nil {
 		return err
 	}
 	var tokens []edge.Token
 	if p.admin != nil {
-		if tokens, err = f.tokens(p.admin.Admin); err != nil {
+		if tokens, err = f.Tokens(p.admin.Admin); err != nil {
 			return err
 		}
 	}
-	f.logWarnings(p.log)
+	f.LogWarnings(p.log)
 	var sites siteSet
 	if p.edge != nil {
 		if sites, err = p.makeSites(f); err != nil {
 			return err
 		}
 		if c := p.edge.Certificates; c != nil {
-			if err := f.setCertificates(c); err != nil {
+			if err := setCertificates(f, c); err != nil {
 				sites.close(p.edge.sites)
 				return err
 			}
 		}
 	}
 	if p.dns != nil {
-		if err := p.dns.Reload(f.geodnsConfig(zones)); err != nil { // refused by check already
+		if err := p.dns.Reload(f.GeoDNSConfig(zones)); err != nil { // refused by check already
 			if p.edge != nil {
 				sites.close(p.edge.sites)
 			}
 			return err
 		}
-		p.keep.commit(p.dns)
+		p.keep.Commit(p.dns)
 	}
 	if p.edge != nil {
 		p.edge.setSites(sites)
@@ -55,12 +57,12 @@ func (p *nodeProcess) reload() error {
 	if p.admin != nil {
 		p.admin.SetTokens(tokens)
 		if p.edge == nil {
-			p.admin.SetSites(f.namedSites())
+			p.admin.SetSites(namedSites(f))
 		}
 	}
-	f.Log.apply(p.log)
-	p.files, p.taken = f.watched(), f.sum
-	now := f.fixed(p.name)
+	applyLog(p.log, f.Log)
+	p.files, p.taken = f.Watched(), f.Sum()
+	now := fixedBy(f, p.name)
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if now[key] != p.fixed[key] {
 			p.log.Warn("changed in the fleet file, but taken only when the process starts again", "key", key)
@@ -69,17 +71,17 @@ func (p *nodeProcess) reload() error {
 	return nil
 }
 
-// fixed is what a running node does not change, as text by the key of the fleet file.
-func (f *Fleet) fixed(name string) map[string]string {
-	n := f.node(name)
+// fixedBy is what a running node does not change, as text by the key of the fleet file.
+func fixedBy(f *config.Fleet, name string) map[string]string {
+	n := f.Node(name)
 	if n == nil {
 		return nil
 	}
-	e, c := f.edgeOf(n), f.controlOf(n)
-	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": fmt.Sprint(f.dnsListen()), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.secures()),
+	e, c := f.EdgeOf(n), f.ControlOf(n)
+	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": fmt.Sprint(f.DNSListen()), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.Secures()),
 		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
 		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
-		"geodns.zones": fmt.Sprint(f.challengeZones())}
+		"geodns.zones": fmt.Sprint(f.ChallengeZones())}
 	if a := f.TLS.ACME; a != nil {
 		out["tls.acme"] = fmt.Sprint(*a)
 	}
@@ -104,14 +106,14 @@ func (r reloader) Serve(ctx context.Context) error {
 	close(ready)
 	for {
 		var idle chan struct{} // never ready, unless there are copies to be kept
-		if r.keep.pending() {
+		if r.keep.Pending() {
 			idle = ready
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-idle:
-			r.keep.save(ctx)
+			r.keep.Save(ctx)
 			continue
 		case <-hup:
 		case <-tick.C:

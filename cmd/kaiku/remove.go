@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 
 	"github.com/spf13/cobra"
 
@@ -46,40 +50,40 @@ it. The fleet file may still have the node, or not any more; then --ssh tells ho
 }
 
 func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
-	f, zones, err := loadFleet(fl.config)
+	f, zones, err := config.Load(fl.config)
 	if err != nil {
 		return err
 	}
-	if !labelRE.MatchString(name) {
+	if !config.IsNodeName(name) {
 		return usageError{fmt.Errorf("%q can't be the name of a node", name)}
 	}
-	n := f.node(name)
+	n := f.Node(name)
 	target := deploy.Node{Name: name, SSH: fl.ssh}
 	last := n != nil && len(f.Nodes) == 1 // the fleet ends with it
 	switch {
-	case n != nil && n.has(roleControl) && !last:
+	case n != nil && n.Has(config.RoleControl) && !last:
 		return fmt.Errorf("node %s is a control node: take the role control from it in %s and deploy, and then remove it", name, fl.config)
 	case fl.lost && fl.ssh != "":
 		return usageError{errors.New("--lost is for a machine that can't be reached: leave out --ssh, or --lost")}
 	case n != nil && fl.ssh == "":
 		target.SSH = sshOf(n)
 	case n == nil && fl.ssh == "" && !fl.lost:
-		return usageError{fmt.Errorf("%s has no node %s: %s; of one that is not there any more, give its machine by --ssh root@ADDRESS, or --lost", fl.config, name, suggest(name, f.nodeNames()))}
+		return usageError{fmt.Errorf("%s has no node %s: %s; of one that is not there any more, give its machine by --ssh root@ADDRESS, or --lost", fl.config, name, words.Suggest(name, f.NodeNames()))}
 	}
-	running, err := f.newDeployFleet()
+	running, err := newDeployFleet(f)
 	if err != nil {
 		return err
 	}
-	nodes, err := f.deployNodes(fl.config)
+	nodes, err := deployNodes(f, fl.config)
 	if err != nil {
 		return err
 	}
 	dialer := newDialer(cmd)
 	dialer.AcceptNew = fl.acceptNew
-	d := &deploy.Deploy{Nodes: nodes, Dialer: dialer, Settle: first(fl.settle, f.settle()), Out: cmd.ErrOrStderr()}
+	d := &deploy.Deploy{Nodes: nodes, Dialer: dialer, Settle: cmp.Or(fl.settle, settleTime(f)), Out: cmd.ErrOrStderr()}
 	m := &deploy.Remover{Deploy: d, Target: target, Lost: fl.lost}
-	if n != nil && n.has(roleEdge) {
-		m.Notice = f.notice()
+	if n != nil && n.Has(config.RoleEdge) {
+		m.Notice = noticeTime(f)
 	}
 	registry := &nodeRegistry{running: running, deploy: d, node: name}
 	if running.key != nil && !last {
@@ -91,7 +95,7 @@ func (fl *removeFlags) run(cmd *cobra.Command, name string) error {
 }
 
 // remove plans, asks, and does what the plan says.
-func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *Fleet, zones []*geodns.Zone) error {
+func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *config.Fleet, zones []*geodns.Zone) error {
 	plan, err := m.Plan(cmd.Context())
 	if err != nil {
 		return err
@@ -100,7 +104,7 @@ func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *Fleet, z
 	if _, err := plan.WriteTo(out); err != nil {
 		return err
 	}
-	for _, warning := range f.missed(m.Target.Name, zones) {
+	for _, warning := range missed(f, m.Target.Name, zones) {
 		fmt.Fprintf(out, "  beware: %s\n", warning)
 	}
 	if fl.dryRun || plan.Nothing() {
@@ -121,32 +125,32 @@ func (fl *removeFlags) remove(cmd *cobra.Command, m *deploy.Remover, f *Fleet, z
 	if err := m.Apply(cmd.Context(), plan); err != nil {
 		return err
 	}
-	return f.afterRemoval(out, fl.config, plan, m.Lost)
+	return afterRemoval(f, out, fl.config, plan, m.Lost)
 }
 
-// notice is how long name servers take to find that an edge is down; 0 if there are none.
-func (f *Fleet) notice() time.Duration {
+// noticeTime is how long name servers take to find that an edge is down; 0 if there are none.
+func noticeTime(f *config.Fleet) time.Duration {
 	if len(f.GeoDNS.Zones) == 0 {
 		return 0
 	}
 	h := f.GeoDNS.Health
-	return time.Duration(first(h.UnhealthyAfter, 2))*time.Duration(first(h.Interval, Duration(2*time.Second))) + time.Duration(first(h.Timeout, Duration(time.Second)))
+	return time.Duration(cmp.Or(h.UnhealthyAfter, 2))*time.Duration(cmp.Or(h.Interval, config.Duration(2*time.Second))) + time.Duration(cmp.Or(h.Timeout, config.Duration(time.Second)))
 }
 
 // missed tells what the fleet lacks without a node that it still has.
-func (f *Fleet) missed(name string, zones []*geodns.Zone) []string {
-	n := f.node(name)
+func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
+	n := f.Node(name)
 	if n == nil {
 		return nil
 	}
 	var out []string
 	others := func(role string) bool {
-		return slices.ContainsFunc(f.Nodes, func(o Node) bool { return o.Name != name && o.has(role) })
+		return slices.ContainsFunc(f.Nodes, func(o config.Node) bool { return o.Name != name && o.Has(role) })
 	}
-	if n.has(roleEdge) && !others(roleEdge) {
+	if n.Has(config.RoleEdge) && !others(config.RoleEdge) {
 		out = append(out, "it is the only edge: no site is served without it")
 	}
-	if n.has(roleGeoDNS) && !others(roleGeoDNS) {
+	if n.Has(config.RoleGeoDNS) && !others(config.RoleGeoDNS) {
 		out = append(out, "it is the only name server: no name of the zones is answered without it")
 	}
 	for _, z := range zones {
@@ -165,13 +169,13 @@ func (f *Fleet) missed(name string, zones []*geodns.Zone) []string {
 }
 
 // afterRemoval tells what is left to do.
-func (f *Fleet) afterRemoval(out io.Writer, config string, plan *deploy.Removal, lost bool) error {
+func afterRemoval(f *config.Fleet, out io.Writer, config string, plan *deploy.Removal, lost bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %s is removed\n", plan.Node)
 	if len(plan.Kept) > 0 {
 		fmt.Fprintf(&b, "on its machine, files that no deploy put there are left: %s\n", strings.Join(plan.Kept, ", "))
 	}
-	if f.node(plan.Node) != nil {
+	if f.Node(plan.Node) != nil {
 		fmt.Fprintf(&b, "next: take it out of %s, and bring that to the others: kaiku deploy --config %[1]s\n", config)
 	}
 	has, tense := strings.Join(plan.Secrets, ", "), "had"

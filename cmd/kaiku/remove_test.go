@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -16,7 +18,7 @@ import (
 // is called.
 func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	t.Helper()
-	of, _, err := loadFleet(f.config)
+	of, _, err := config.Load(f.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,13 +30,13 @@ func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &fleet.Client{Node: name, TLS: conf, Servers: []string{of.controlOf(of.node("c1")).Listen}, Log: slog.New(slog.DiscardHandler)}
+	c := &fleet.Client{Node: name, TLS: conf, Servers: []string{of.ControlOf(of.Node("c1")).Listen}, Log: slog.New(slog.DiscardHandler)}
 	if err := c.Dial(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	r := &fleet.Registry{Client: c, Self: func() fleet.Lease { return fleet.Lease{Roles: []string{roleEdge}, Ready: true} }}
+	r := &fleet.Registry{Client: c, Self: func() fleet.Lease { return fleet.Lease{Roles: []string{config.RoleEdge}, Ready: true} }}
 	go func() { done <- r.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -90,18 +92,18 @@ func TestRemoveCommand(t *testing.T) {
 
 // What a fleet lacks without a node is told before it is removed.
 func TestRemovalIsMissed(t *testing.T) {
-	f, zones, err := loadFleet(writeDeployed(t))
+	f, zones, err := config.Load(writeDeployed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.Sites[0].Origin.Shield = "hel1"
-	if got := strings.Join(f.missed("ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") || !strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
+	if got := strings.Join(missed(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") || !strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
 		t.Errorf("ns1: %s", got)
 	}
-	if got := strings.Join(f.missed("hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") || !strings.Contains(got, "site www has it as its shield") {
+	if got := strings.Join(missed(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") || !strings.Contains(got, "site www has it as its shield") {
 		t.Errorf("hel1: %s", got)
 	}
-	if got := f.missed("gone", zones); got != nil {
+	if got := missed(f, "gone", zones); got != nil {
 		t.Errorf("a node that is not there: %s", got)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
@@ -31,7 +33,7 @@ func (r *nodeRegistry) connect(ctx context.Context) (*fleet.Client, error) {
 	f := r.running.fleet
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		if !n.has(roleControl) {
+		if !n.Has(config.RoleControl) {
 			continue
 		}
 		err := r.connectBy(ctx, n)
@@ -43,7 +45,7 @@ func (r *nodeRegistry) connect(ctx context.Context) (*fleet.Client, error) {
 	return nil, errors.Join(errs...)
 }
 
-func (r *nodeRegistry) connectBy(ctx context.Context, n *Node) error {
+func (r *nodeRegistry) connectBy(ctx context.Context, n *config.Node) error {
 	at := slices.IndexFunc(r.deploy.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
 	conn, err := r.deploy.Dialer.Dial(ctx, n.Name, r.deploy.Nodes[at].SSH)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
@@ -30,19 +32,19 @@ nodes:
   c1: { roles: [control], addresses: [127.0.0.9], control: { listen: %q, data: %q } }
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: %q, admin: %q, data: %q } }
 `, addr(), filepath.Join(dir, "c1"), addr(), addr(), filepath.Join(dir, "hel1"))
-	config := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{config: text, filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
+	fleetFile := filepath.Join(dir, "fleet.yaml")
+	for file, content := range map[string]string{fleetFile: text, filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			b.Fatal(err)
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
 	start := func(name string) (*nodeProcess, func()) {
-		f, _, err := loadFleet(config)
+		f, _, err := config.Load(fleetFile)
 		if err != nil {
 			b.Fatal(err)
 		}
-		p, err := newNode(config, name, f.node(name).Roles, overrides{}, log)
+		p, err := newNode(fleetFile, name, f.Node(name).Roles, overrides{}, log)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -70,11 +72,11 @@ nodes:
 	if err != nil {
 		b.Fatal(err)
 	}
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		b.Fatal(err)
 	}
-	clients, _ := f.controlAddrs()
+	clients, _ := f.ControlAddresses()
 	c := &fleet.Client{Node: "purger", Servers: []string{clients["c1"]}, TLS: conf, Log: log}
 	if err := c.Dial(); err != nil {
 		b.Fatal(err)

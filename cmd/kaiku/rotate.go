@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +44,7 @@ After the first, nodes accept the old key and the new one; after the second they
 a deploy leaves alone, have to be made again after the first (kaiku credential).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.run(cmd, "fleet key", func(f *Fleet) (string, error) { return f.Secrets.FleetKey, nil })
+			return r.run(cmd, "fleet key", func(f *config.Fleet) (string, error) { return f.Secrets.FleetKey, nil })
 		},
 	}
 	r.key = true
@@ -60,7 +63,7 @@ After the first, nodes accept the old token and the new one; after the second th
 old token can be given the new one.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.run(cmd, "admin token", func(f *Fleet) (string, error) { return f.Secrets.AdminToken, nil })
+			return r.run(cmd, "admin token", func(f *config.Fleet) (string, error) { return f.Secrets.AdminToken, nil })
 		},
 	}
 	r.flags(cmd)
@@ -74,7 +77,7 @@ func rotateOtherCommand() *cobra.Command {
 		Short: "Replace a token of secrets.tokens, by two deploys that restart nothing",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.run(cmd, "token "+args[0], func(f *Fleet) (string, error) {
+			return r.run(cmd, "token "+args[0], func(f *config.Fleet) (string, error) {
 				var files []string
 				for _, t := range f.Secrets.Tokens {
 					if t.File == args[0] {
@@ -82,7 +85,7 @@ func rotateOtherCommand() *cobra.Command {
 					}
 					files = append(files, t.File)
 				}
-				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0], first(strings.Join(files, ", "), "none"))}
+				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0], cmp.Or(strings.Join(files, ", "), "none"))}
 			})
 		},
 	}
@@ -105,8 +108,8 @@ func (r *rotator) flags(cmd *cobra.Command) {
 }
 
 // run replaces the secret whose file fleet.yaml names.
-func (r *rotator) run(cmd *cobra.Command, what string, path func(*Fleet) (string, error)) error {
-	f, _, err := loadFleet(r.config)
+func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) (string, error)) error {
+	f, _, err := config.Load(r.config)
 	if err != nil {
 		return err
 	}
@@ -119,17 +122,17 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*Fleet) (string
 	}
 	if err := r.opened(cmd, func(d *deploy.Deploy, _ *deployFleet) error {
 		if slices.ContainsFunc(d.Nodes, func(n deploy.Node) bool {
-			return slices.ContainsFunc(n.Files, func(f deploy.File) bool { return f.Path == nodeFile(named) })
+			return slices.ContainsFunc(n.Files, func(f deploy.File) bool { return f.Path == config.NodeFile(named) })
 		}) {
 			return nil
 		}
-		return fmt.Errorf("no node gets %s by a deploy, as it is not in %s there or not needed: replace it by hand; see docs/deploy.md", named, nodeDir)
+		return fmt.Errorf("no node gets %s by a deploy, as it is not in %s there or not needed: replace it by hand; see docs/deploy.md", named, config.NodeDir)
 	}); err != nil {
 		return err
 	}
 	again := strings.Join(append([]string{cmd.CommandPath()}, append(cmd.Flags().Args(), "--config", r.config)...), " ")
 	say := func(format string, a ...any) { fmt.Fprintf(cmd.ErrOrStderr(), "rotate: "+format+"\n", a...) }
-	steps := &rotation{file: f.localFile(named), stages: tokenStages, again: again, once: r.step, say: say,
+	steps := &rotation{file: f.LocalFile(named), stages: tokenStages, again: again, once: r.step, say: say,
 		deploy: func(context.Context) error { return r.deployFlags.run(cmd) },
 		before: func(ctx context.Context) (other, anything bool, err error) {
 			err = r.opened(cmd, func(d *deploy.Deploy, _ *deployFleet) error {
@@ -179,7 +182,7 @@ func (r *rotator) opened(cmd *cobra.Command, do func(*deploy.Deploy, *deployFlee
 func changes(p *deploy.Plan, file string) bool {
 	for _, n := range p.Nodes {
 		for _, c := range n.Files {
-			if c.What == "change" && c.Path == nodeFile(file) {
+			if c.What == "change" && c.Path == config.NodeFile(file) {
 				return true
 			}
 		}
@@ -189,11 +192,11 @@ func changes(p *deploy.Plan, file string) bool {
 
 // reach connects to the machine of a node: with dial its listeners are reached, until close is
 // called.
-type reach func(ctx context.Context, n *Node) (dial deploy.DialFunc, close func() error, err error)
+type reach func(ctx context.Context, n *config.Node) (dial deploy.DialFunc, close func() error, err error)
 
 // overSSH reaches machines as a deploy does.
 func overSSH(d *deploy.Deploy) reach {
-	return func(ctx context.Context, n *Node) (deploy.DialFunc, func() error, error) {
+	return func(ctx context.Context, n *config.Node) (deploy.DialFunc, func() error, error) {
 		i := slices.IndexFunc(d.Nodes, func(o deploy.Node) bool { return o.Name == n.Name })
 		c, err := d.Dialer.Dial(ctx, n.Name, d.Nodes[i].SSH)
 		if err != nil {
@@ -209,8 +212,8 @@ func (d *deployFleet) accepted(ctx context.Context, to reach, token string) erro
 	for i := range d.fleet.Nodes {
 		n := &d.fleet.Nodes[i]
 		addr := n.Admin
-		if n.has(roleEdge) {
-			addr = d.fleet.edgeOf(n).Admin
+		if n.Has(config.RoleEdge) {
+			addr = d.fleet.EdgeOf(n).Admin
 		}
 		if addr == "" {
 			continue
@@ -240,7 +243,7 @@ func (d *deployFleet) reseal(ctx context.Context, to reach) error {
 	}
 	var errs []error
 	for i := range d.fleet.Nodes {
-		if n := &d.fleet.Nodes[i]; n.has(roleControl) {
+		if n := &d.fleet.Nodes[i]; n.Has(config.RoleControl) {
 			err := d.resealAt(ctx, to, n)
 			if err == nil {
 				return nil
@@ -255,7 +258,7 @@ func (d *deployFleet) reseal(ctx context.Context, to reach) error {
 const resealTime = time.Minute
 
 // resealAt does it by way of one control node.
-func (d *deployFleet) resealAt(ctx context.Context, to reach, n *Node) error {
+func (d *deployFleet) resealAt(ctx context.Context, to reach, n *config.Node) error {
 	ctx, cancel := context.WithTimeout(ctx, resealTime)
 	defer cancel()
 	secrets, err := d.key.CertificateSecrets()

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -111,11 +113,11 @@ func (f *rotatedFleet) read(file string) string {
 func (f *rotatedFleet) start(n *rotatedNode) {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	file, _, err := loadFleet(filepath.Join(n.dir, "fleet.yaml"))
+	file, _, err := config.Load(filepath.Join(n.dir, "fleet.yaml"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	p, err := newNode(filepath.Join(n.dir, "fleet.yaml"), n.name, file.node(n.name).Roles, overrides{}, log)
+	p, err := newNode(filepath.Join(n.dir, "fleet.yaml"), n.name, file.Node(n.name).Roles, overrides{}, log)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -134,11 +136,11 @@ func (f *rotatedFleet) start(n *rotatedNode) {
 // running is the fleet as a deploy of the operator's files asks it.
 func (f *rotatedFleet) running() *deployFleet {
 	f.t.Helper()
-	file, _, err := loadFleet(f.config)
+	file, _, err := config.Load(f.config)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	d, err := file.newDeployFleet()
+	d, err := newDeployFleet(file)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -177,7 +179,7 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 		}
 		return nil
 	}
-	direct := func(context.Context, *Node) (deploy.DialFunc, func() error, error) {
+	direct := func(context.Context, *config.Node) (deploy.DialFunc, func() error, error) {
 		return (&net.Dialer{}).DialContext, func() error { return nil }, nil
 	}
 	r.taken = func(ctx context.Context, secret string) error {
@@ -185,7 +187,7 @@ func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
 		defer cancel()
 		d := f.running()
 		if file == "fleet.key" {
-			d.fleet.TLS.ACME = &ACME{} // these edges have no certificates, but their vault is there
+			d.fleet.TLS.ACME = &config.ACME{} // these edges have no certificates, but their vault is there
 			return d.reseal(ctx, direct)
 		}
 		return d.accepted(ctx, direct, secret)
@@ -218,7 +220,7 @@ func (f *rotatedFleet) vault() (v *fleet.Vault, close func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c, _, err := d.client(f.t.Context(), d.fleet.node("n1"), (&net.Dialer{}).DialContext, "n1", fleet.RoleEdge)
+	c, _, err := d.client(f.t.Context(), d.fleet.Node("n1"), (&net.Dialer{}).DialContext, "n1", fleet.RoleEdge)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -363,7 +365,7 @@ func (l *rotatedLoad) lostNone() {
 	d, dial := l.running(), (&net.Dialer{}).DialContext
 	for _, n := range l.nodes {
 		until(l.t, n.name+" has applied all purges", func() bool {
-			st, err := d.status(l.t.Context(), d.fleet.node(n.name), dial)
+			st, err := d.status(l.t.Context(), d.fleet.Node(n.name), dial)
 			return err == nil && slices.ContainsFunc(st.Nodes, func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
 		})
 		for object, want := range l.purged {
@@ -400,7 +402,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	old.tokens = []string{"old-token"}
 	for _, n := range f.nodes {
 		until(t, n.name+" refuses the old token", func() bool {
-			_, err := old.status(t.Context(), old.fleet.node(n.name), (&net.Dialer{}).DialContext)
+			_, err := old.status(t.Context(), old.fleet.Node(n.name), (&net.Dialer{}).DialContext)
 			return err != nil && strings.Contains(err.Error(), "401")
 		})
 	}

@@ -210,5 +210,9 @@ func replaceFile(name string, data []byte) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("replace %s: %w", name, err), os.Remove(w.Name()))
 	}
-	return syncFolder(filepath.Dir(name))
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 
 	"github.com/spf13/cobra"
 
@@ -27,13 +30,13 @@ type nodeProcess struct {
 	dns    *geodns.Server // nil if not run
 	admin  *edge.Server   // what has the admin listener; nil if none is run
 	sites  siteMaker      // of the edge
-	keep   *keeper
+	keep   *config.Keeper
 	files  []string // that the fleet file names; they are watched like itself
 }
 
 // overrides are flags that come before the fleet file.
 type overrides struct {
-	edge   Edge
+	edge   config.Edge
 	listen []string // of geodns
 }
 
@@ -44,7 +47,7 @@ func (o *overrides) check() error {
 		flags = append(flags, struct{ flag, addr string }{"--listen", addr})
 	}
 	for _, f := range flags {
-		if err := checkListen(f.addr); err != nil {
+		if err := config.CheckListen(f.addr); err != nil {
 			return usageError{fmt.Errorf("%s: %w", f.flag, err)}
 		}
 	}
@@ -52,10 +55,10 @@ func (o *overrides) check() error {
 }
 
 // makeSites makes the edge's sites of a fleet file.
-func (p *nodeProcess) makeSites(f *Fleet) (siteSet, error) {
+func (p *nodeProcess) makeSites(f *config.Fleet) (siteSet, error) {
 	m := p.sites
 	m.fleet = f
-	if m.node = f.node(m.node.Name); m.node == nil {
+	if m.node = f.Node(m.node.Name); m.node == nil {
 		return siteSet{}, fmt.Errorf("node %s is not in the file any more", p.sites.node.Name)
 	}
 	if p.edge != nil {
@@ -91,7 +94,7 @@ func (p *nodeProcess) run(ctx context.Context) error {
 
 // status is what the process tells systemd: with files that it can't use, it did not take all.
 func (p *nodeProcess) status() string {
-	if err := p.keep.err(); err != nil {
+	if err := p.keep.Err(); err != nil {
 		return deploy.NotTaken(p.taken, p.taken, err)
 	}
 	return deploy.Taken(p.taken)
@@ -117,26 +120,26 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 }
 
 func controlCommand(log *slog.Logger) *cobra.Command {
-	var config, node string
+	var fleetFile, node string
 	cmd := &cobra.Command{
 		Use:   "control --config fleet.yaml --node NAME",
 		Short: "Run the control plane of a node: the log of purges and the registry, on an embedded NATS JetStream server",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := newNode(config, node, []string{roleControl}, overrides{}, log)
+			p, err := newNode(fleetFile, node, []string{config.RoleControl}, overrides{}, log)
 			if err != nil {
 				return err
 			}
 			return p.run(cmd.Context())
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	cmd.Flags().StringVar(&node, "node", "", "this node's `NAME`")
 	return cmd
 }
 
 func geodnsCommand(log *slog.Logger) *cobra.Command {
-	var config, node string
+	var fleetFile, node string
 	var over overrides
 	cmd := &cobra.Command{
 		Use:   "geodns --config fleet.yaml --node NAME",
@@ -146,21 +149,21 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 			if err := over.check(); err != nil {
 				return err
 			}
-			p, err := newNode(config, node, []string{roleGeoDNS}, over, log)
+			p, err := newNode(fleetFile, node, []string{config.RoleGeoDNS}, over, log)
 			if err != nil {
 				return err
 			}
 			return p.run(cmd.Context())
 		},
 	}
-	configFlag(cmd, &config)
+	configFlag(cmd, &fleetFile)
 	cmd.Flags().StringVar(&node, "node", "", "this node's `NAME`")
 	cmd.Flags().StringSliceVar(&over.listen, "listen", nil, "`ADDRESS` for UDP and TCP, or several, with commas or with the flag again (default geodns.listen of the fleet file, or :53)")
 	return cmd
 }
 
 func edgeCommand(log *slog.Logger) *cobra.Command {
-	var config, node, originURL, host string
+	var fleetFile, node, originURL, host string
 	var over overrides
 	cmd := &cobra.Command{
 		Use:   "edge --origin URL | edge --config fleet.yaml --node NAME",
@@ -172,23 +175,23 @@ An https origin that is given by name is sent that name as Host and in TLS; --ho
 With --config and --node it is that node's edge; other flags come before what the file says.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if originURL != "" && config != "" {
+			if originURL != "" && fleetFile != "" {
 				return usageError{errors.New("give --origin or --config, not both: with --config the origin is in the fleet file")}
 			}
-			if originURL == "" && config == "" {
+			if originURL == "" && fleetFile == "" {
 				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
 			}
-			if host != "" && (config != "" || !isHost(host)) {
+			if host != "" && (fleetFile != "" || !config.IsHost(host)) {
 				return usageError{fmt.Errorf("--host %s: want a name, or client, together with --origin; in a fleet file it is the site's origin.host", host)}
 			}
 			if err := over.check(); err != nil {
 				return err
 			}
-			if over.edge.Disk != 0 && over.edge.Disk < minDisk {
-				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.edge.Disk, Size(minDisk))}
+			if over.edge.Disk != 0 && over.edge.Disk < config.MinDisk {
+				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.edge.Disk, config.Size(config.MinDisk))}
 			}
-			if config != "" {
-				p, err := newNode(config, node, []string{roleEdge}, over, log)
+			if fleetFile != "" {
+				p, err := newNode(fleetFile, node, []string{config.RoleEdge}, over, log)
 				if err != nil {
 					return err
 				}
@@ -202,7 +205,7 @@ With --config and --node it is that node's edge; other flags come before what th
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&config, "config", "", "`FILE` that describes the fleet")
+	fl.StringVar(&fleetFile, "config", "", "`FILE` that describes the fleet")
 	fl.StringVar(&node, "node", "", "this node's `NAME`")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
 	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for what the client asked for (default the name of an https origin, else client)")
@@ -211,22 +214,22 @@ With --config and --node it is that node's edge; other flags come before what th
 	fl.StringVar(&over.edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data here, or edge.data of the fleet file)")
 	fl.Var(&over.edge.Disk, "disk", "budget of the cache on disk, or edge.disk of the fleet file")
 	fl.Var(&over.edge.Memory, "memory", "budget of the cache in RAM, or edge.memory of the fleet file")
-	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = edgeDefaults.Disk.String(), edgeDefaults.Memory.String()
+	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = config.EdgeDefaults().Disk.String(), config.EdgeDefaults().Memory.String()
 	return cmd
 }
 
 // flagEdge makes the edge of one origin that answers every host.
-func flagEdge(originURL, host string, e Edge, log *slog.Logger) (*edgeNode, error) {
-	var o OriginURL
+func flagEdge(originURL, host string, e config.Edge, log *slog.Logger) (*edgeNode, error) {
+	var o config.OriginURL
 	if err := o.UnmarshalText([]byte(originURL)); err != nil {
 		return nil, usageError{fmt.Errorf("--origin: %w", err)}
 	}
 	if e.Admin != "" && !edge.IsLoopback(e.Admin) {
 		return nil, usageError{fmt.Errorf("--admin %s: an address other than loopback needs a token, and a token needs a fleet file (secrets.admin_token): give one of 127.0.0.1, or --config", e.Admin)}
 	}
-	d := edgeDefaults
-	e.HTTP, e.Admin, e.Data = first(e.HTTP, ":8080"), first(e.Admin, d.Admin), first(e.Data, "kaiku-data")
-	e.Disk, e.Memory, e.Peer = first(e.Disk, d.Disk), first(e.Memory, d.Memory), ""
+	d := config.EdgeDefaults()
+	e.HTTP, e.Admin, e.Data = cmp.Or(e.HTTP, ":8080"), cmp.Or(e.Admin, d.Admin), cmp.Or(e.Data, "kaiku-data")
+	e.Disk, e.Memory, e.Peer = cmp.Or(e.Disk, d.Disk), cmp.Or(e.Memory, d.Memory), ""
 	pool := &origin.Pool{Name: "default", Log: log, Host: host, Flags: true, Servers: []origin.Server{{URL: (*url.URL)(o.URL)}}}
 	if err := pool.Start(); err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // What a sitemap may have (sitemaps.org); an index has as many sitemaps at most as a sitemap has
@@ -79,7 +81,7 @@ func parseSitemap(in io.Reader) (urls, sitemaps []string, err error) {
 	for {
 		token, err := d.Token()
 		if limited.N <= 0 {
-			return nil, nil, fmt.Errorf("more than %s", Size(maxSitemap))
+			return nil, nil, fmt.Errorf("more than %s", config.Size(maxSitemap))
 		}
 		if err == io.EOF {
 			break

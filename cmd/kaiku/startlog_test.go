@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -75,11 +77,11 @@ nodes:
 	for _, name := range names {
 		started[name] = time.Now()
 		log := slog.New(slog.NewTextHandler(io.MultiWriter(&out, t.Output()), nil)).With("node", name)
-		f, _, err := loadFleet(filepath.Join(dir, "fleet.yaml"))
+		f, _, err := config.Load(filepath.Join(dir, "fleet.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newNode(filepath.Join(dir, "fleet.yaml"), name, f.node(name).Roles, overrides{listen: listenOn(dns[name])}, log)
+		p, err := newNode(filepath.Join(dir, "fleet.yaml"), name, f.Node(name).Roles, overrides{listen: listenOn(dns[name])}, log)
 		if err != nil {
 			t.Fatal(err)
 		}

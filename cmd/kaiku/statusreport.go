@@ -9,6 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
+
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -23,7 +26,7 @@ type fleetReport struct {
 	alone    bool // there is no control plane
 }
 
-func newReport(f *Fleet, answers []nodeAnswer) *fleetReport {
+func newReport(f *config.Fleet, answers []nodeAnswer) *fleetReport {
 	r := &fleetReport{}
 	silent := map[string]string{} // why a node can't be asked
 	for _, a := range answers {
@@ -54,7 +57,7 @@ func newReport(f *Fleet, answers []nodeAnswer) *fleetReport {
 				r.problem(a.Node, "%s", fault)
 			}
 		}
-		if a.Status != nil && (f == nil || f.node(a.Node).has(roleEdge)) {
+		if a.Status != nil && (f == nil || f.Node(a.Node).Has(config.RoleEdge)) {
 			r.edges = append(r.edges, a.Status)
 			r.checkEdge(a.Status)
 		}
@@ -64,7 +67,7 @@ func newReport(f *Fleet, answers []nodeAnswer) *fleetReport {
 
 // problem notes what an operator has to know of a node.
 func (r *fleetReport) problem(node, format string, a ...any) {
-	r.problems = append(r.problems, first(node, "edge")+": "+fmt.Sprintf(format, a...))
+	r.problems = append(r.problems, cmp.Or(node, "edge")+": "+fmt.Sprintf(format, a...))
 }
 
 // merge adds what one node knows of another one. If they don't agree, what is told against it
@@ -76,7 +79,7 @@ func (r *fleetReport) merge(n edge.NodeStatus) {
 		return
 	}
 	have := &r.nodes[i]
-	n.Disk = first(n.Disk, have.Disk)
+	n.Disk = cmp.Or(n.Disk, have.Disk)
 	n.Live, n.Ready, n.Draining, n.Behind = n.Live && have.Live, n.Ready && have.Ready, n.Draining || have.Draining, max(n.Behind, have.Behind)
 	if n.Purges >= have.Purges {
 		*have = n
@@ -87,8 +90,8 @@ func (r *fleetReport) merge(n edge.NodeStatus) {
 
 // expect adds a node of the fleet file that nobody has heard of. A control node without an admin
 // listener tells nobody of itself.
-func (r *fleetReport) expect(n *Node) {
-	if !n.has(roleEdge) && !n.has(roleGeoDNS) && n.Admin == "" {
+func (r *fleetReport) expect(n *config.Node) {
+	if !n.Has(config.RoleEdge) && !n.Has(config.RoleGeoDNS) && n.Admin == "" {
 		return
 	}
 	if !slices.ContainsFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Name }) {
@@ -97,10 +100,10 @@ func (r *fleetReport) expect(n *Node) {
 }
 
 // fromAnswers makes the nodes of a fleet without a control plane of those that were asked.
-func (r *fleetReport) fromAnswers(f *Fleet, answers []nodeAnswer) {
+func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 	r.alone = true
 	for _, a := range answers {
-		n := f.node(a.Node)
+		n := f.Node(a.Node)
 		st := edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region}
 		if a.Status != nil {
 			st.Live, st.Ready, st.Version, st.Started = true, true, a.Status.Version, a.Status.Started
@@ -163,9 +166,9 @@ func (r *fleetReport) checkEdge(st *edge.Status) {
 			}
 			switch failed := failedRequests(s); {
 			case !s.Up():
-				r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State, first(s.Why, "no reason is known"), hint)
+				r.problem(st.Name, "origin %s of %s is %s: %s%s", s.Server, p.Site, s.State, cmp.Or(s.Why, "no reason is known"), hint)
 			case failed > 0 && failed >= s.Requests && s.LastFailure != nil: // too few yet for it to count as down
-				r.problem(st.Name, "origin %s of %s: %d of %s failed: %s%s", s.Server, p.Site, s.Requests, count(int(s.Requests), "request"), s.LastFailure.Error, hint)
+				r.problem(st.Name, "origin %s of %s: %d of %s failed: %s%s", s.Server, p.Site, s.Requests, words.Count(int(s.Requests), "request"), s.LastFailure.Error, hint)
 			}
 		}
 		if p.Waiting > 0 {
@@ -211,14 +214,14 @@ func (r *fleetReport) print(out io.Writer, verbose bool) error {
 		}
 	}
 	if len(r.nodes) > 0 {
-		fmt.Fprintf(out, "%d of %s ready", ready, count(len(r.nodes), "node"))
+		fmt.Fprintf(out, "%d of %s ready", ready, words.Count(len(r.nodes), "node"))
 	} else {
 		fmt.Fprint(out, "the edge answers")
 	}
 	if len(r.problems) == 0 {
 		fmt.Fprintln(out, ", no problems")
 	} else {
-		fmt.Fprintf(out, ", %s:\n", count(len(r.problems), "problem"))
+		fmt.Fprintf(out, ", %s:\n", words.Count(len(r.problems), "problem"))
 	}
 	for _, p := range r.problems {
 		fmt.Fprintln(out, "  "+p)
@@ -261,7 +264,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 		case n.Draining:
 			state = "draining"
 		}
-		if slices.Contains(n.Roles, roleEdge) && !n.Started.IsZero() {
+		if slices.Contains(n.Roles, config.RoleEdge) && !n.Started.IsZero() {
 			load, purges = fmt.Sprintf("%.0f %%", n.Load*100), fmt.Sprint(n.Purges)
 			if n.Behind > 0 {
 				purges += fmt.Sprintf(", lacks %d", n.Behind)
@@ -270,7 +273,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 		if n.Live {
 			up = roundTime(time.Since(n.Started))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, strings.Join(n.Roles, ","), first(n.Region, "-"), state, load, purges, up, first(shortVersion(n.Version), "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Node, strings.Join(n.Roles, ","), cmp.Or(n.Region, "-"), state, load, purges, up, cmp.Or(shortVersion(n.Version), "-"))
 	}
 	return w.Flush()
 }
@@ -433,10 +436,12 @@ func printOrigins(out io.Writer, pools []origin.Status) error {
 
 // roundSize writes a number of bytes for people.
 func roundSize(n int64) string {
-	for _, u := range sizeUnits {
-		if n >= u.bytes && u.bytes > 1 {
-			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.bytes), u.name)
-		}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
 	}
-	return fmt.Sprintf("%d B", n)
+	size, unit := float64(n)/(1<<10), 0
+	for ; size >= 1<<10 && unit < 3; unit++ {
+		size /= 1 << 10
+	}
+	return fmt.Sprintf("%.1f %ciB", size, "KMGT"[unit])
 }

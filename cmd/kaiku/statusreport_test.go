@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -14,7 +16,7 @@ import (
 )
 
 // reportOf is what status prints.
-func reportOf(t *testing.T, f *Fleet, answers []nodeAnswer) string {
+func reportOf(t *testing.T, f *config.Fleet, answers []nodeAnswer) string {
 	t.Helper()
 	var out bytes.Buffer
 	if err := newReport(f, answers).print(&out, false); err != nil {
@@ -45,8 +47,8 @@ func TestStatusReportOfDisks(t *testing.T) {
 }
 
 // aFleet are the answers of three nodes with large figures.
-func aFleet() (*Fleet, []nodeAnswer) {
-	f := &Fleet{Nodes: []Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}}, {Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
+func aFleet() (*config.Fleet, []nodeAnswer) {
+	f := &config.Fleet{Nodes: []config.Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}}, {Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
 	started := time.Now().Add(-100 * 24 * time.Hour)
 	var nodes []edge.NodeStatus
 	for _, n := range f.Nodes {
@@ -78,35 +80,35 @@ func TestStatusReport(t *testing.T) {
 	}
 	for _, c := range []struct {
 		says   string
-		change func(f *Fleet, answers []nodeAnswer)
+		change func(f *config.Fleet, answers []nodeAnswer)
 	}{
-		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused", func(_ *Fleet, a []nodeAnswer) {
+		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused", func(_ *config.Fleet, a []nodeAnswer) {
 			a[0].Status.Origins[0].Servers[0].State, a[0].Status.Origins[0].Servers[0].Why = "unhealthy", "refused"
 		}},
-		{"helsinki1: origin https://origin.example.net of www: 2 of 2 requests failed: refused", func(_ *Fleet, a []nodeAnswer) {
+		{"helsinki1: origin https://origin.example.net of www: 2 of 2 requests failed: refused", func(_ *config.Fleet, a []nodeAnswer) {
 			s := &a[0].Status.Origins[0].Servers[0]
 			s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1}, &origin.Failure{Error: "refused", Hint: "start it"}
 		}},
-		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *Fleet, a []nodeAnswer) {
+		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *config.Fleet, a []nodeAnswer) {
 			a[0].Status.Outages = []edge.Outage{{Site: "www", Since: time.Now(), Last: origin.Failure{Error: "timeout"}}}
 		}},
-		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
-		{"helsinki1: the certificate for www.example.com has expired", func(_ *Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
-		{"helsinki1: there is no certificate for www.example.com yet", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
-		{"newyork1: it is not heard of any more", func(_ *Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }}, // though the others go on with what they knew
-		{"newyork1: it is behind with purges", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
-		{"newyork1: it is drained: kaiku undrain newyork1", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
-		{"newyork1: other nodes hear of it, but it can't be asked: no route", func(_ *Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
-		{"paris1: it is not heard of: is it deployed, and does it run?", func(f *Fleet, _ []nodeAnswer) {
-			f.Nodes = append(f.Nodes, Node{Name: "paris1", Roles: []string{"geodns"}})
+		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
+		{"helsinki1: the certificate for www.example.com has expired", func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
+		{"helsinki1: there is no certificate for www.example.com yet", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
+		{"newyork1: it is not heard of any more", func(_ *config.Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }}, // though the others go on with what they knew
+		{"newyork1: it is behind with purges", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
+		{"newyork1: it is drained: kaiku undrain newyork1", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
+		{"newyork1: other nodes hear of it, but it can't be asked: no route", func(_ *config.Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
+		{"paris1: it is not heard of: is it deployed, and does it run?", func(f *config.Fleet, _ []nodeAnswer) {
+			f.Nodes = append(f.Nodes, config.Node{Name: "paris1", Roles: []string{"geodns"}})
 		}},
-		{"versions differ: aaaaaaaaaaaa on helsinki1, newyork1; b on singapor1", func(_ *Fleet, a []nodeAnswer) {
+		{"versions differ: aaaaaaaaaaaa on helsinki1, newyork1; b on singapor1", func(_ *config.Fleet, a []nodeAnswer) {
 			for i := range a {
 				a[i].Status.Nodes[2].Version = "b"
 			}
 		}},
-		{"helsinki1: 3 responses were not stored, as the disk was nearly full", func(_ *Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
-		{"helsinki1: it can't be asked: no route", func(_ *Fleet, a []nodeAnswer) { // without a control plane
+		{"helsinki1: 3 responses were not stored, as the disk was nearly full", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
+		{"helsinki1: it can't be asked: no route", func(_ *config.Fleet, a []nodeAnswer) { // without a control plane
 			a[0] = nodeAnswer{Node: "helsinki1", Error: "no route"}
 			a[1].Status.Nodes, a[2].Status.Nodes = nil, nil
 		}},

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/goccy/go-yaml"
 )
 
@@ -82,15 +84,15 @@ func TestTerraform(t *testing.T) {
 // bootMachine does what cloud-init does with user data, in a folder that stands for /.
 func bootMachine(t *testing.T, name, data, sum string) {
 	t.Helper()
-	var config struct {
+	var fleetFile struct {
 		Files []struct{ Path, Content, Encoding, Permissions string } `yaml:"write_files"`
 		Run   [][]string                                              `yaml:"runcmd"`
 	}
-	if err := yaml.Unmarshal([]byte(data), &config); err != nil || !strings.HasPrefix(data, "#cloud-config\n") {
+	if err := yaml.Unmarshal([]byte(data), &fleetFile); err != nil || !strings.HasPrefix(data, "#cloud-config\n") {
 		t.Fatalf("%v in\n%s", err, data)
 	}
 	root := t.TempDir()
-	for _, f := range config.Files {
+	for _, f := range fleetFile.Files {
 		content := []byte(f.Content)
 		if f.Encoding == "b64" {
 			var err error
@@ -120,7 +122,7 @@ func bootMachine(t *testing.T, name, data, sum string) {
 			t.Fatal(err)
 		}
 	}
-	for _, args := range config.Run {
+	for _, args := range fleetFile.Run {
 		if _, err := exec.LookPath("curl"); err != nil {
 			t.Log("curl is not installed: what cloud-init runs is not run here")
 			return
@@ -140,7 +142,7 @@ func bootMachine(t *testing.T, name, data, sum string) {
 		}
 	}
 	config2 := filepath.Join(root, "etc/kaiku/fleet.yaml")
-	f, _, err := loadFleet(config2)
+	f, _, err := config.Load(config2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +157,7 @@ func bootMachine(t *testing.T, name, data, sum string) {
 	}
 	log := readFile(t, bin, "log")
 	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service", "chown kaiku: " + root + "/etc/kaiku/fleet.key"}
-	if f.node(name).has(roleGeoDNS) {
+	if f.Node(name).Has(config.RoleGeoDNS) {
 		wants = append(wants, "systemctl restart systemd-resolved.service")
 	}
 	for _, want := range wants {

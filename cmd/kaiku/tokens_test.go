@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -28,13 +30,13 @@ func TestTokensReload(t *testing.T) {
 	write("admin.token", "old\n")
 	write("watch.token", "watch1\nwatch2\n")
 	admin := freeport.Addr(t)
-	config := write("fleet.yaml", fmt.Sprintf(`
+	fleetFile := write("fleet.yaml", fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:1"] } }]
 edge: { http: "127.0.0.1:0", admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 secrets: { admin_token: admin.token, tokens: [{ file: watch.token, scopes: [read] }] }
 nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 `, admin, filepath.Join(dir, "data")))
-	p, err := newNode(config, "hel1", []string{roleEdge}, overrides{}, slog.New(slog.NewTextHandler(log, nil)))
+	p, err := newNode(fleetFile, "hel1", []string{config.RoleEdge}, overrides{}, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,13 +79,13 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 		t.Errorf("the new token: %v", err)
 	}
 	// What can't be taken changes nothing.
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"\n", "new\nnew\n", "new\nwatch1\n"} {
 		write("admin.token", bad)
-		if _, err := f.tokens(admin); err == nil {
+		if _, err := f.Tokens(admin); err == nil {
 			t.Errorf("a file of tokens with %q is taken", bad)
 		}
 	}
@@ -95,9 +97,9 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 
 // Without a token, the admin API is on loopback alone, also after a reload.
 func TestTokensNeeded(t *testing.T) {
-	f := &Fleet{}
+	f := &config.Fleet{}
 	for admin, ok := range map[string]bool{"127.0.0.1:9080": true, "localhost:9080": true, "[::1]:9080": true, "0.0.0.0:9080": false, ":9080": false, "192.0.2.1:9080": false} {
-		if _, err := f.tokens(admin); (err == nil) != ok {
+		if _, err := f.Tokens(admin); (err == nil) != ok {
 			t.Errorf("%s: %v", admin, err)
 		}
 	}

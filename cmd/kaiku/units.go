@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
@@ -67,7 +69,7 @@ func writeBelow(root string, f deploy.File) error {
 }
 
 // unitsOf are the units of a node.
-func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
+func unitsOf(fleetFile, node string, forPackage bool) ([]deploy.File, error) {
 	if forPackage {
 		// The service binds what its node needs. The socket beside it, for edges, is there to be
 		// enabled: without it connections are refused during a restart.
@@ -80,15 +82,20 @@ func unitsOf(config, node string, forPackage bool) ([]deploy.File, error) {
 		}
 		return append(files, withSocket[len(files):]...), nil
 	}
-	f, _, err := loadFleet(config)
+	f, _, err := config.Load(fleetFile)
 	if err != nil {
 		return nil, err
 	}
-	n, err := f.wantNode("--node", node)
+	n, err := f.WantNode("--node", node)
 	if err != nil {
 		return nil, err
 	}
-	d := deploy.Node{Name: n.Name, Service: f.service(n)}
+	d := deploy.Node{Name: n.Name, Service: serviceOf(f, n)}
 	files, err := d.Units()
 	return append(files, nameFile(n)), err
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
+
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/edge"
@@ -145,7 +147,7 @@ func (w *warming) print(cmd *cobra.Command, asJSON bool) error {
 	}
 	switch {
 	case unasked > 0:
-		return fmt.Errorf("warm: %d of %s can't be asked", unasked, count(len(w.edges), "edge"))
+		return fmt.Errorf("warm: %d of %s can't be asked", unasked, words.Count(len(w.edges), "edge"))
 	case asked > stored:
 		return fmt.Errorf("warm: %d of %d URLs are not stored", asked-stored, asked)
 	}

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+)
+
+// checkTokens finds what is wrong with the tokens, beyond what is in their files.
+func (f *Fleet) checkTokens() {
+	files := map[string]bool{f.Path(f.Secrets.AdminToken): f.Secrets.AdminToken != ""}
+	for i, t := range f.Secrets.Tokens {
+		at := fmt.Sprintf("secrets.tokens[%d]", i)
+		switch {
+		case t.File == "":
+			f.errorf(at+".file", "a token needs a file")
+		case files[f.Path(t.File)]:
+			f.errorf(at+".file", "%s is another token already", t.File)
+		default:
+			files[f.Path(t.File)] = true
+		}
+		if len(t.Scopes) == 0 {
+			f.errorf(at+".scopes", "a token needs scopes: %s", strings.Join(edge.Scopes(), ", "))
+		}
+		for j, scope := range t.Scopes {
+			if !slices.Contains(edge.Scopes(), scope) {
+				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: %s", scope, words.Suggest(scope, edge.Scopes()))
+			}
+		}
+		if t.Sites != nil && len(t.Sites) == 0 {
+			f.errorf(at+".sites", "a token for no site: leave sites out for all")
+		}
+		for j, name := range t.Sites {
+			f.checkSiteName(fmt.Sprintf("%s.sites[%d]", at, j), name)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
+)
+
+// adminTokens reads the tokens of the admin API that are good for all; none where the fleet file
+// names no file.
+func (f *Fleet) adminTokens() ([]string, error) {
+	if f.Secrets.AdminToken == "" {
+		return nil, nil
+	}
+	return ReadTokens(f.Path(f.Secrets.AdminToken))
+}
+
+// ReadToken reads the token that is used, the first of its file.
+func ReadToken(file string) (string, error) {
+	tokens, err := ReadTokens(file)
+	if err != nil {
+		return "", err
+	}
+	return tokens[0], nil
+}
+
+// ReadTokens reads a file of tokens: the first is used, all are accepted.
+func ReadTokens(file string) ([]string, error) {
+	tokens, err := readSecrets(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the admin token: %w", err)
+	}
+	return tokens, nil
+}
+
+// readSecrets reads a file of secrets, of which one replaces another.
+func readSecrets(file string) ([]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	list, err := fleet.SplitSecrets(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return list, nil
+}
+
+// ReadSecret reads a file of one line that is a secret.
+func ReadSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(string(b))
+	if secret == "" || strings.ContainsAny(secret, "\r\n\x00") {
+		return "", fmt.Errorf("%s: want one line", file)
+	}
+	return secret, nil
+}
+
+// Tokens reads the tokens of an admin listener: those that are good for all, and those that are
+// good for some things.
+func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
+	var out []edge.Token
+	seen := map[string]bool{}
+	add := func(secrets []string, file string, scopes, sites []string) error {
+		for _, s := range secrets {
+			if seen[s] {
+				return fmt.Errorf("a token in %s is in that file or another one too: each needs to be one of its own", file)
+			}
+			seen[s] = true
+			out = append(out, edge.Token{Secret: s, Scopes: scopes, Sites: sites})
+		}
+		return nil
+	}
+	full, err := f.adminTokens()
+	if err != nil {
+		return nil, err
+	}
+	if err := add(full, f.Secrets.AdminToken, edge.Scopes(), nil); err != nil {
+		return nil, err
+	}
+	for _, t := range f.Secrets.Tokens {
+		secrets, err := readSecrets(f.Path(t.File))
+		if err != nil {
+			return nil, fmt.Errorf("read a token: %w", err)
+		}
+		if err := add(secrets, t.File, t.Scopes, t.Sites); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) == 0 && !edge.IsLoopback(admin) {
+		return nil, fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", admin)
+	}
+	return out, nil
+}

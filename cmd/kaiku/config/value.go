@@ -1,0 +1,143 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Size is a number of bytes, written as 512MiB or 512M.
+type Size int64
+
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// formError is what is wrong with the form of a value, in words for who wrote it.
+type formError string
+
+func (e formError) Error() string { return string(e) }
+
+func notForm(format string, a ...any) error { return formError(fmt.Sprintf(format, a...)) }
+
+var sizeRE = regexp.MustCompile(`^(\d+) ?(?:([KMGT])(?:I?B)?|B)?$`)
+
+// UnmarshalText parses a size. K, KB and KiB are all 1024 bytes, and so on, as nginx has it.
+func (s *Size) UnmarshalText(b []byte) error {
+	m := sizeRE.FindStringSubmatch(strings.ToUpper(string(b)))
+	switch {
+	case m == nil:
+		return notForm("%q is not a size: want a whole number and K, M, G or T, as 512M or 10G; M, MB and MiB are all 1024 × 1024 bytes", b)
+	case m[1] == string(b) && m[1] != "0":
+		return notForm("%q is not a size: it lacks a unit, as in %sM or %sG", b, b, b)
+	}
+	unit := int64(1) << (10 * (1 + strings.Index("KMGT", m[2])))
+	if m[2] == "" {
+		unit = 1
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil || n > (1<<62)/unit {
+		return notForm("%q is more than can be counted", b)
+	}
+	*s = Size(n * unit)
+	return nil
+}
+
+// String writes the size with the largest unit that divides it.
+func (s Size) String() string {
+	for _, u := range sizeUnits {
+		if n := int64(s); n != 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return "0B"
+}
+
+// About writes the size to three digits or so.
+func (s Size) About() string {
+	for _, u := range sizeUnits {
+		if n := float64(s) / float64(u.bytes); n >= 1 {
+			return strconv.FormatFloat(n, 'f', max(0, 2-len(strconv.Itoa(int(n)))), 64) + u.name
+		}
+	}
+	return "0B"
+}
+
+// Set and Type make a Size a flag.
+func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
+
+// Type names the flag's value in the help.
+func (s *Size) Type() string { return "size" }
+
+// Duration is a time.Duration of 0 or more, written as 30s or 1h30m.
+type Duration time.Duration
+
+var durationRE = regexp.MustCompile(`^([\d.]+(ns|us|µs|ms|s|m|h|d|w))+$`)
+
+var durationPartRE = regexp.MustCompile(`([\d.]+)([a-zµ]+)`)
+
+// UnmarshalText parses a duration: Go's forms, and days and weeks.
+func (d *Duration) UnmarshalText(b []byte) error {
+	text := string(b)
+	if text == "0" {
+		*d = 0
+		return nil
+	}
+	if n, err := strconv.ParseFloat(text, 64); err == nil {
+		if n < 0 {
+			return notForm("%q is negative", b)
+		}
+		return notForm("%q is not a duration: it lacks a unit, as in %ss or %sm", b, b, b)
+	}
+	if strings.HasPrefix(text, "-") && durationRE.MatchString(text[1:]) {
+		return notForm("%q is negative", b)
+	}
+	if !durationRE.MatchString(text) {
+		return notForm("%q is not a duration: want a form like 500ms, 30s, 1h30m, 1d or 2w", b)
+	}
+	var sum time.Duration
+	for _, m := range durationPartRE.FindAllStringSubmatch(text, -1) {
+		hours := map[string]time.Duration{"d": 24, "w": 7 * 24}[m[2]]
+		unit := m[2]
+		if hours > 0 {
+			unit = "h"
+		}
+		part, err := time.ParseDuration(m[1] + unit)
+		hours = max(hours, 1)
+		if err != nil || part > (math.MaxInt64-sum)/hours {
+			return notForm("%q is not a duration, or longer than 290 years", b)
+		}
+		sum += part * hours
+	}
+	*d = Duration(sum)
+	return nil
+}
+
+// OriginURL is the address of an origin server: http or https, host and port.
+type OriginURL struct{ *url.URL }
+
+// UnmarshalText parses it and refuses what an origin server can't have.
+func (o *OriginURL) UnmarshalText(b []byte) error {
+	u, err := url.Parse(string(b))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !IsHost(u.Hostname()) {
+		return notForm("%q is not an origin: want http://host[:port] or https://host[:port]", b)
+	}
+	if port := u.Port(); strings.HasSuffix(u.Host, ":") || port != "" && !isPort(port) {
+		return notForm("%q: the port of an origin is 1 to 65535", b)
+	}
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return notForm("%q has more than scheme, host and port: requests keep the path that the client asked for", b)
+	}
+	o.URL = u
+	return nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
