@@ -7,74 +7,78 @@ import (
 	"time"
 )
 
-// backend is a server as the pool sees it. What is below the line is guarded by Pool.mu.
+// backend is one server of a Pool. Start sets the first group of fields. Pool.mu guards all fields
+// from down on.
 type backend struct {
 	Server
 	index     int
 	addr      string
-	host      string // sent as Host; "" means that of the request
-	tlsName   string // sent as SNI and verified; "" means the Host that is sent
+	host      string // the Host of requests; "" means the Host of the client's request
+	tlsName   string // the SNI and the name to verify; "" means the Host that is sent
 	hash      uint64
 	weight    float64
 	transport atomic.Pointer[http.Transport]
-	resolver  *resolver // nil for an IP address
+	resolver  *resolver // nil if the URL has an IP address
 	spares    spares
-	probeSoon chan struct{} // gets one when the next probe is to be soon
+	probeSoon chan struct{} // receives a value to bring the next probe forward
 
-	// How it looks. down is what probes say; ejected what requests met. refusing says that its last
-	// failure was that it took no connection, which is no matter of opinion.
+	// down is set by failed probes, ejected by failed requests. refusing means that the last
+	// failure was a failed connection.
 	down, ejected, refusing bool
-	// failing says that requests failed several times in a row, and none that was sent later
-	// succeeded. It does not matter for which requests the server gets.
+	// failing means that failureLimit requests in a row failed and that no request sent since
+	// failingAt has succeeded. It does not change which requests the server gets.
 	failing         bool
 	failingAt       time.Time
-	lastErr         error // of the last failure
+	lastErr         error // of the last failed request or probe
 	lastErrAt       time.Time
-	contraryProbes  int // in a row with another outcome than down says
-	failures        int // of requests, in a row
-	recentEjections int // ejections, each of which came soon after the one before
+	contraryProbes  int // probes in a row that contradict down
+	failures        int // failed requests in a row
+	recentEjections int // ejections since the server was last stable; each one doubles the duration of the next
 	readmitTimer    *time.Timer
-	ejectedFor      time.Duration // length of the last pause
+	ejectedFor      time.Duration // duration of the last ejection
 	ejectedAt       time.Time
-	recoveredAt     time.Time // when it came back; zero if it was never gone
+	recoveredAt     time.Time // when the server last became up again; zero if it has always been up
 
-	// What was told of that.
-	wasUnhealthy   bool // it was not well when somebody last looked, since
+	// What logChange has counted and logged.
+	wasUnhealthy   bool // the health that logChange saw last
 	unhealthySince time.Time
 	logged         logState
-	everHealthy    bool // it was well once
+	everHealthy    bool // a request or a probe has succeeded since Start
 
-	// What it has to do.
+	// The load.
 	inFlight      int   // requests
-	clients       tally // of those
-	streams       int   // of those, that are held at the pace of clients
-	tunnels       int   // and upgrades that are not answered yet
+	clients       tally // requests of each client
+	streams       int   // requests that a client may hold open: uploads, upgrades, uncacheable responses
+	tunnels       int   // tunnels, and upgrade requests that have no response yet
 	tunnelClients tally
-	waiting       int           // requests that it has whole and that have no header block yet
-	lastHeardAt   time.Time     // when it last answered one, or a probe, or the first of them was sent
-	abandonedAt   time.Time     // when somebody left whom it had kept waiting; zero once it has answered anything
-	latency       time.Duration // of answers, a moving mean
-	trial         bool          // one request finds out whether it takes connections again
-	http2         bool          // it spoke HTTP/2 last
-	current       float64       // smooth weighted round-robin
+	waiting       int       // requests that were sent in full and have no response header yet
+	lastHeardAt   time.Time // the last response header or good probe, or when waiting became 1
+	// abandonedAt is when a client last gave up waiting for the silent server, or when a timeout
+	// showed that it may hang. A response header or a good probe resets it to zero.
+	abandonedAt time.Time
+	latency     time.Duration // time to the response header, exponentially weighted moving average
+	trial       bool          // a request is testing whether the server takes connections again
+	http2       bool          // the last response came over HTTP/2
+	current     float64       // current weight in smooth weighted round-robin
 
-	connections int // that are open
+	connections int // open connections
 	counts      Counts
 }
 
-// Counts are of a server since the start.
+// Counts are counters of one server since Start.
 type Counts struct {
-	Requests    uint64            `json:"requests"` // sent, retries included
-	Failures    map[string]uint64 `json:"failures"` // by reason
+	Requests    uint64            `json:"requests"` // attempts sent, retries included
+	Failures    map[string]uint64 `json:"failures"` // by Reason
 	Connections uint64            `json:"connections_made"`
-	Reused      uint64            `json:"reused"` // requests on a connection that was there already
+	Reused      uint64            `json:"reused"` // requests sent on a connection that was already open
 	Ejections   uint64            `json:"ejections"`
-	Changes     uint64            `json:"changes"` // of how it looks
+	Changes     uint64            `json:"changes"` // changes between healthy and not
 	Probes      uint64            `json:"probes"`
 	ProbesBad   uint64            `json:"probes_bad"`
 }
 
-// label is what people know it by: an edge by its name.
+// label returns the name of the server in logs and in Status: the name of an edge, or else scheme,
+// host and port.
 func (b *backend) label() string {
 	if b.ServerName != "" {
 		return b.ServerName
@@ -82,14 +86,15 @@ func (b *backend) label() string {
 	return b.URL.Scheme + "://" + b.URL.Host
 }
 
-// up reports whether requests should go to it.
+// up reports whether the server is neither ejected nor down by its probes.
 func (b *backend) up() bool { return !b.down && !b.ejected }
 
-// well reports whether nothing is known to be wrong with it. One that is up may be not well: the
-// last one gets requests whatever comes of them.
+// healthy reports whether the server is up and not failing. A server can be up and failing: the
+// last server of a pool is never ejected.
 func (b *backend) healthy() bool { return b.up() && !b.failing }
 
-// state is how it looks, in a word.
+// state returns the state that Status and the log show. share is the server's current weight
+// divided by its full weight.
 func (b *backend) state(share float64) string {
 	switch {
 	case b.Self:
@@ -106,18 +111,18 @@ func (b *backend) state(share float64) string {
 	return "up"
 }
 
-// illness is what the log was told of a server.
+// logState is what the log says of a server.
 type logState struct {
 	unhealthy   bool
-	windowStart time.Time // when the first of the lines was written
-	lines       int       // since then
+	windowStart time.Time // when the current logWindow began
+	lines       int       // lines logged in the current logWindow
 }
 
-// minShare is the part of its weight that a server begins slow start with.
+// minShare is the fraction of its weight that a server has when slow start begins.
 const minShare = 0.1
 
-// share is its weight now: one that came back gets it over the time of slow start, so that its
-// caches and its pools can fill.
+// share returns the server's current weight. After the server comes back, its weight rises linearly
+// from minShare of the full weight to all of it during slowStart.
 func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 	if b.recoveredAt.IsZero() {
 		return b.weight
@@ -128,8 +133,8 @@ func (b *backend) share(now time.Time, slowStart time.Duration) float64 {
 	return b.weight
 }
 
-// silent reports whether it has answered nothing for a while though it was asked: it may hang, and
-// until it is known whether it does, others are asked.
+// silent reports whether requests have waited for the server for longer than after, with no
+// response header and no good probe in between.
 func (b *backend) silent(now time.Time, after time.Duration) bool {
 	return b.waiting > 0 && now.Sub(b.lastHeardAt) > after
 }

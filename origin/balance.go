@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Balance is how a server is chosen among those that are fit.
+// Balance is the load-balancing method of a Pool.
 type Balance int
 
-// All of them heed weights.
+// All methods honour weights.
 const (
-	RoundRobin    Balance = iota // smooth: turns of a heavy server are spread out, as nginx does it
-	LeastRequests                // of two that are drawn by weight, the one with fewer requests under way for its weight
+	RoundRobin    Balance = iota // smooth weighted round-robin, as in nginx
+	LeastRequests                // of two servers drawn at random by weight, the one with fewer requests per weight
 	Random
-	Hash // rendezvous hashing of the key: a server that comes or goes moves only its own share of the keys
+	Hash // rendezvous hashing of the key: adding or removing a server moves only that server's share of the keys
 )
 
-// ParseBalance reads a balance of the fleet file; "" means round-robin.
+// ParseBalance parses a load-balancing method of the fleet file. "" means round-robin.
 func ParseBalance(s string) (Balance, error) {
 	switch s {
 	case "", "round-robin":
@@ -34,30 +34,29 @@ func ParseBalance(s string) (Balance, error) {
 	return 0, fmt.Errorf("%q is unknown: want round-robin, least-requests, random or hash", s)
 }
 
-// How fit a server is for the next request, best first.
+// The fitness of a server for the next request, best first.
 const (
-	fitPrimary      = iota // a primary that is up, or any in a panic
-	fitSilent              // a primary that is up but answers nothing at the moment
+	fitPrimary      = iota // a primary that is up, or any primary in panic mode
+	fitSilent              // a primary that is up but silent
 	fitBackup              // a backup that is up
 	fitSilentBackup        // a backup that is up but silent
-	fitSuspect             // looks unhealthy, but takes connections
-	fitUnreachable         // takes no connections; one request at a time may try it
+	fitSuspect             // down or ejected, but takes connections
+	fitUnreachable         // takes no connections; one request at a time tries it
 	fitNone
 )
 
-// isSilent reports whether others are to be asked rather than a server that answers nothing. One
-// that relays may wait for the origin, which would be as slow for the others; its connections are
-// asked whether it is there.
+// isSilent reports whether other servers should be preferred because b answers nothing at the
+// moment. An edge is never silent in this sense: it may be waiting for the origin, and HTTP/2 pings
+// detect an edge that hangs.
 func (p *Pool) isSilent(b *backend, now time.Time) bool {
 	return !p.Relays && b.silent(now, max(min(time.Second, p.FirstByteTimeout/4), 4*b.latency))
 }
 
-// leftTime is how long a server is taken as silent, or until it answers, after somebody left whom
-// it had kept waiting.
+// abandonedTime is how long a server counts as silent after a client gave up waiting for it, unless
+// it answers before.
 const abandonedTime = 5 * time.Second
 
-// Answers reports whether there is a server that takes connections and does not keep those waiting
-// who asked it.
+// Answers reports whether some server is up, or in use in panic mode, and is not silent.
 func (p *Pool) Answers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,11 +69,11 @@ func (p *Pool) Answers() bool {
 	return false
 }
 
-// fitness tells how fit a server is. The caller holds mu.
+// fitness returns the fitness of b at the given time. The caller holds mu.
 func (p *Pool) fitness(b *backend, now time.Time) int {
 	switch {
 	case p.Relays && !b.up():
-		return fitNone // the next tier does better
+		return fitNone // Route falls back to the next tier
 	case b.refusing && (!b.up() || b.failures >= failureLimit):
 		if b.trial {
 			return fitNone
@@ -93,24 +92,24 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 	return fitPrimary
 }
 
-// pick chooses a server that was not tried yet for a request. If there is none among those that it
-// would choose from it returns nil, and why: they have no room, or room is free: there is no
-// server. The caller holds mu.
+// pick chooses the fittest server with a free place for a request, except those in the bit set
+// tried. If it returns no server, room says why: roomFree means that no server is fit, other values
+// that the fittest have no place for this request. The caller holds mu.
 func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
-	best, fits, has := fitNone, uint64(0), free
+	best, fits, has := fitNone, uint64(0), roomFree
 	for i, b := range p.all {
 		if tried&(1<<i) != 0 {
 			continue
 		}
 		switch f := p.fitness(b, now); {
 		case f < best:
-			best, fits, has = f, 0, free
+			best, fits, has = f, 0, roomFree
 			fallthrough
 		case f == best && f != fitNone:
 			switch r := b.room(p, a); {
-			case r == free, b.Self:
+			case r == roomFree, b.Self:
 				fits |= 1 << i
-			case has != shareUsed:
+			case has != roomShareUsed:
 				has = r
 			}
 		}
@@ -119,24 +118,24 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 		return nil, has
 	}
 	if fits&(fits-1) == 0 {
-		return p.all[bits.TrailingZeros64(fits)], free
+		return p.all[bits.TrailingZeros64(fits)], roomFree
 	}
 	if !p.Relays && a.Prefer > 0 && fits&(1<<(a.Prefer-1)) != 0 {
-		return p.all[a.Prefer-1], free
+		return p.all[a.Prefer-1], roomFree
 	}
 	switch p.Balance {
 	case LeastRequests:
-		return p.leastRequests(now, fits), free
+		return p.leastRequests(now, fits), roomFree
 	case Random:
-		return p.draw(now, fits, 1)[0], free
+		return p.draw(now, fits, 1)[0], roomFree
 	case Hash:
-		return p.rendezvous(now, fits, a.hash), free
+		return p.rendezvous(now, fits, a.hash), roomFree
 	}
-	return p.nextInTurn(now, fits), free
+	return p.nextInTurn(now, fits), roomFree
 }
 
-// nextInTurn is smooth weighted round-robin: each gains its weight at every turn, and the one with
-// the most is chosen and loses the sum of all.
+// nextInTurn implements smooth weighted round-robin. In each turn every candidate gains its weight.
+// The one with the highest current weight is chosen and loses the sum of all weights.
 func (p *Pool) nextInTurn(now time.Time, fits uint64) *backend {
 	var best *backend
 	var sum float64
@@ -153,9 +152,9 @@ func (p *Pool) nextInTurn(now time.Time, fits uint64) *backend {
 	return best
 }
 
-// draw chooses n servers at random, by weight and independently; n is 1 or 2.
+// draw chooses n servers at random by weight, with replacement. n is 1 or 2.
 func (p *Pool) draw(now time.Time, fits uint64, n int) (drawn [2]*backend) {
-	var upTo [maxServers]float64 // sums of the shares so far
+	var upTo [maxServers]float64 // cumulative shares
 	var sum float64
 	last := 0
 	for f := fits; f != 0; f &= f - 1 {
@@ -175,8 +174,8 @@ func (p *Pool) draw(now time.Time, fits uint64, n int) (drawn [2]*backend) {
 	return drawn
 }
 
-// leastRequests is the power of two choices (Mitzenmacher 2001). Both are drawn by weight, and
-// compared by what they have under way for their weight, so that shares are by weight at any load.
+// leastRequests implements the power of two choices (Mitzenmacher 2001). It draws two servers by
+// weight and takes the one with fewer requests per weight, so that load is proportional to weight.
 func (p *Pool) leastRequests(now time.Time, fits uint64) *backend {
 	two := p.draw(now, fits, 2)
 	a, b := two[0], two[1]
@@ -186,9 +185,10 @@ func (p *Pool) leastRequests(now time.Time, fits uint64) *backend {
 	return a
 }
 
-// rendezvous is weighted rendezvous hashing (Thaler and Ravishankar 1998; weights by Schindelhauer
-// and Schomaker 2005): the most of share / -ln(u) wins, with u between 0 and 1 by the hash. Among
-// equal shares that is the most of u.
+// rendezvous implements weighted rendezvous hashing (Thaler and Ravishankar 1998, weights by
+// Schindelhauer and Schomaker 2005). It chooses the server with the highest share / -ln(u), where u
+// is the hash of key and server, scaled to between 0 and 1. Among servers of equal share that is
+// the one with the highest u.
 func (p *Pool) rendezvous(now time.Time, fits, key uint64) *backend {
 	var best *backend
 	var bestShare, bestU float64
@@ -207,7 +207,7 @@ func (p *Pool) rendezvous(now time.Time, fits, key uint64) *backend {
 	return best
 }
 
-// mix spreads the bits of x over all of the result (the finaliser of SplitMix64).
+// mix is the finalizer of SplitMix64. It spreads the bits of x over the result.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

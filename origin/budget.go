@@ -3,14 +3,14 @@ package origin
 import "time"
 
 const (
-	budgetSeconds = 10 // that the budget looks back
-	budgetShare   = 5  // one retry for so many requests
-	budgetFloor   = 10 // retries in any budgetSeconds, but no more than there were requests
+	budgetSeconds = 10 // length of the window
+	budgetShare   = 5  // one retry for each budgetShare requests
+	budgetFloor   = 10 // retries that are always allowed in the window, if there were as many requests
 )
 
-// budget bounds what retries add to the load of a pool: over the last ten seconds at most a fifth
-// of the requests, or ten. A request that reached no server costs nothing. The idea is Finagle's
-// RetryBudget.
+// budget bounds the load that retries add to a pool. In the last ten seconds there may be one retry
+// for every five requests, or ten retries if that is more. Retries of requests that reached no
+// server are free. Finagle's RetryBudget works like this.
 type budget struct {
 	slots [budgetSeconds]struct {
 		second            int64
@@ -27,13 +27,13 @@ func (b *budget) slot(now time.Time) (requests, retries *int) {
 	return &slot.requests, &slot.retries
 }
 
-// request counts a request that is no retry.
+// request counts a request that is not a retry.
 func (b *budget) request(now time.Time) {
 	requests, _ := b.slot(now)
 	*requests++
 }
 
-// take reports whether one more retry is within the budget, and counts it if it is.
+// take reports whether the budget allows one more retry. If so, it counts the retry.
 func (b *budget) take(now time.Time) bool {
 	requests, retries := 0, 0
 	for i := range b.slots {

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// newTransport makes the connections of one server; those of probes are not counted. They all go to
-// its address, whatever host a request names: that one becomes Host and SNI.
+// newTransport returns a transport whose connections all go to the address of b. The host of a
+// request's URL only becomes Host and SNI. Connections for requests are counted; those for probes
+// (forRequests is false) are not.
 func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 	conf := p.TLS.Clone()
 	if conf == nil {
@@ -35,21 +36,21 @@ func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 		ResponseHeaderTimeout: p.FirstByteTimeout,
 		ForceAttemptHTTP2:     true,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: p.PingInterval, PingTimeout: p.PingInterval},
-		DisableCompression:    true, // bodies are passed on as they are
+		DisableCompression:    true, // bodies are passed on unchanged
 		MaxConnsPerHost:       p.MaxConnections,
 		MaxIdleConnsPerHost:   64,
 		MaxIdleConns:          256,
 		IdleConnTimeout:       90 * time.Second,
-		// A header block larger than this is an error of the origin.
+		// A larger response header is an error of the origin.
 		MaxResponseHeaderBytes: 256 << 10,
 	}
 }
 
-// errHandshake says that a server did not finish the handshake of TLS in time.
+// errHandshake means that a TLS handshake did not finish within TLSTimeout.
 var errHandshake = &timeoutError{"TLS handshake timeout"}
 
-// open makes a connection to a server, with TLS if conf is not nil, for a host and port that a
-// request names.
+// open opens a counted connection to b. If conf is not nil, it does a TLS handshake and verifies
+// the host of addr, which is the host and port of the request's URL.
 func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	began := time.Now()
 	c, err := p.dialInTime(ctx, network, b)
@@ -69,7 +70,8 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 	return &http1Conn{Conn: c, raw: own}, nil
 }
 
-// openUncounted is open for a connection that is no part of what the server has to do.
+// openForProbe is like open, but the connection is not counted and the pool's spare connections are
+// not used.
 func (p *Pool) openForProbe(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	c, err := p.dialInTime(ctx, network, b)
 	if err != nil {
@@ -88,7 +90,8 @@ func (p *Pool) dialInTime(ctx context.Context, network string, b *backend) (net.
 	return c, nil
 }
 
-// secure does the handshake of TLS, if conf is not nil.
+// handshake does a TLS handshake for the host of addr. If conf is nil it returns c. It closes c if
+// the handshake fails.
 func (p *Pool) handshake(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
 	if conf == nil {
 		return c, nil
@@ -112,7 +115,7 @@ func (p *Pool) handshake(ctx context.Context, c net.Conn, addr string, conf *tls
 	return nil, err
 }
 
-// dialError makes the failure of a connection one that isDial tells from others.
+// dialError wraps err so that isDial recognizes it.
 func dialError(err error) error {
 	if isDial(err) {
 		return err
@@ -138,30 +141,29 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 	return dialAll(ctx, network, addrs, port)
 }
 
-// conn is a connection to a server. It counts as one until it is closed, and a write to it can't
-// wait for ever.
+// conn is a counted TCP connection to a server. Its writes time out after writeTimeout.
 type conn struct {
 	net.Conn
 	writeTimeout time.Duration
 	uncount      func()
-	readEnded    chan struct{} // closed when there is nothing more to read
+	readEnded    chan struct{} // closed once nothing more can be read
 	stage        atomic.Int32  // connHandshake, connOpen or connRead
-	endRead      func()        // closes it
+	endRead      func()        // closes readEnded
 
-	idleLimit atomic.Int64 // for how long it may be idle, and a nanosecond; 0 if the server did not say
-	retired   atomic.Bool  // it was idle for longer
+	idleLimit atomic.Int64 // how long the connection may be idle, in ns, plus 1; 0 if the server gave no limit
+	retired   atomic.Bool  // no further request may be written
 
-	http2 bool // set before it is used
-	// What follows is guarded by Pool.mu.
-	users     int  // requests that it has
-	wasShared bool // it had several since it had none
+	http2 bool // set before first use
+	// Pool.mu guards the fields below.
+	users     int  // requests on the connection
+	wasShared bool // users was more than 1 since it was last 0
 }
 
 // The stages of a connection.
 const (
-	connHandshake = iota // of TLS; without TLS it is over at once
-	connOpen             // nothing was read after the handshake
-	connRead             // the transport reads from it
+	connHandshake = iota // the TLS handshake is under way
+	connOpen             // the handshake is done and nothing has been read since
+	connRead             // the transport has begun to read
 )
 
 func (p *Pool) newConn(c net.Conn, b *backend) *conn {
@@ -177,7 +179,7 @@ func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 	})}
 }
 
-// Read reads on.
+// Read implements io.Reader. The first Read after the handshake moves the connection to connRead.
 func (c *conn) Read(b []byte) (int, error) {
 	c.stage.CompareAndSwap(connOpen, connRead)
 	n, err := c.Conn.Read(b)
@@ -187,10 +189,13 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, or fails if the server takes nothing for too long. A server that does not want the
-// rest of a body may answer and close the connection; the transport would take the failed write for
-// the outcome. So a write that meets the end waits until all that the server sent is read. It does
-// not wait if nobody reads yet, as in a handshake, or when the transport begins HTTP/2.
+// Write implements io.Writer. It fails with a timeout if the server accepts no data for
+// writeTimeout.
+//
+// A server that does not want the rest of a body may respond and close the connection. The
+// transport would report the failed write instead of that response. So after EPIPE or ECONNRESET,
+// Write waits until everything that the server sent has been read. It does not wait while nobody
+// reads, as during the TLS handshake or before the first bytes of HTTP/2.
 func (c *conn) Write(b []byte) (int, error) {
 	if c.retired.Load() {
 		return 0, errRetired
@@ -210,7 +215,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite ends the sending side of an upgraded connection.
+// CloseWrite shuts down the writing side of an upgraded connection.
 func (c *conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -218,7 +223,7 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Close closes the connection.
+// Close implements io.Closer. It also stops counting the connection.
 func (c *conn) Close() error {
 	c.uncount()
 	c.endRead()

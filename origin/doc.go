@@ -1,89 +1,91 @@
-// Package origin fetches misses: from the servers of a site, and from the edges that stand between.
+// Package origin fetches misses from the servers of a site, and through the edges in between.
 //
-// A Pool is the servers of a site. It sends each request to one of them. A Route leads through
-// tiers of edges to a Pool: first the edge of the own region that owns the key, then the shield,
-// then the Pool.
+// A Pool is the set of servers of a site. It sends each request to one of them. A Route leads
+// through tiers of edges to a Pool: first the edge of the region that owns the key, then the
+// shield, then the Pool.
 //
-// # Which server
+// # Server selection
 //
-// Balance chooses among the servers that look healthy. Backups are used only while no primary looks
-// healthy. A server that comes back begins with a tenth of its share and has all of it after
-// SlowStart.
+// Balance chooses among the healthy servers. Backups get requests only while no primary is healthy.
+// A server that comes back starts with a tenth of its weight and has all of it after SlowStart.
 //
-// Probes (Health) and requests tell how a server looks. Three failures in a row eject a server: no
-// connection, no answer in time, or a 5xx other than 501, 505, 508 and 510. The ejection lasts for
-// the interval of probes, or 5 seconds, and twice as long each time that follows soon, up to 5
-// minutes. A timeout during which the server answered nobody ejects it at once.
+// Probes (Health) and requests decide whether a server is healthy. Three failed requests in a row
+// eject a server. A request fails if the server takes no connection, does not answer in time, or
+// answers with a 5xx status other than 501, 505, 508 and 510. The ejection lasts for the probe
+// interval, or 5 seconds without probes. Each ejection that follows soon lasts twice as long, up to
+// 5 minutes. One timeout ejects a server that answered no other request meanwhile.
 //
-// A visitor chooses what a request is. So the last of the failures must be proven the server's own:
-// it took no connection, or another server did better with the same request. After three failures
-// in a row, Fetch asks another server for that proof (proof.go). A failure that can't be compared
-// brings the next probe forward.
+// Clients control their requests. So the last of the three failures must be proven to be the
+// server's own: the server took no connection, or another server answered the same request well.
+// After three failures in a row, Fetch sends the request to another server to get that proof
+// (proof.go). A failure that can't be compared brings the next probe forward.
 //
-// The last server is never ejected. It gets requests whatever comes of them; after three failures
-// in a row its state is "failing" until a request succeeds. When most servers look unhealthy, all
-// are used but those that take no connections. These are tried by one request at a time, so that
-// requests fail at once when all servers are down.
+// The last server is never ejected. It keeps getting requests. After three failures in a row its
+// state is "failing" until a request succeeds. While most servers are unhealthy, all that take
+// connections are used (panic mode). A server that takes no connections is tried by one request at
+// a time, so that requests fail at once while all servers are down.
 //
-// A server that has answered nothing for a second, or for four times what it usually takes, is
-// passed over meanwhile, and for 5 seconds after the requests that waited for it have left.
+// A server is silent if it has answered nothing for a second, or for four times its usual latency.
+// Other servers are preferred to a silent one. When the requests that waited for it are canceled,
+// it counts as silent for another 5 seconds.
 //
 // # Retries
 //
-// A request is sent again if it changes nothing and has no body, or if it reached no server. A
-// server that answers 502, 503 or 504 is not asked again for that request; another one is. Retries
-// of what reached a server have a budget: a fifth of the requests of the last ten seconds, or ten.
+// A request is retried if its method is safe and it has no body, or if it reached no server. After
+// a 502, 503 or 504, the retry goes to a server that has not had the request yet. Retries of
+// requests that reached a server have a budget: a fifth of the requests of the last ten seconds, or
+// ten.
 //
 // # Limits
 //
-// Bounds hold for the requests under way at a server, for the connections to it, and for the queue
-// before all servers, which is first come, first served. Clients may hold some requests: uploads,
-// methods other than GET, responses that can't be stored. These have three quarters of each bound,
-// so that fetches for the cache have a place. One client has a quarter. Tunnels are counted apart.
-// A request that may not have a place yet lets later ones pass that may.
+// Three things are limited: the concurrent requests at a server, the connections to it, and the
+// queue of the pool, which is first come, first served. Clients can hold some requests open:
+// uploads, unsafe methods, and responses that can't be stored. These may use three quarters of each
+// limit, so that fetches into the cache always find a place. One client may use a quarter. Tunnels
+// are counted separately. A request in the queue that may not have a place yet lets later ones pass.
 //
-// # Whose fault it is
+// # Client faults
 //
-// The body of a request is wrapped on its way to a server (requestbody.go). An error of reading it is
-// the client's fault, and so is what then becomes of the round trip and of the response: neither
-// changes how the server looks. A server owes an answer from the end of the body on, and its
-// silence and latency are measured from there.
+// The body of a request is wrapped on its way to a server (requestbody.go). An error of reading it
+// is the client's fault. The failed round trip, or the failed response, then does not affect the
+// server's health. The server's silence and latency are measured from the end of the request's body.
 //
-// # Answers that come early
+// # Early responses
 //
-// A final answer that comes before the request's body goes to the client at once. "Expect:
-// 100-continue" is passed on. The client is told to send when the body is first read: once the
-// origin wants it, or has said nothing for a second, and never after an answer. If a server answers
-// and closes the connection while the body is still being sent, the failed write waits until the
-// answer was read (conn.go).
+// A final response that comes before the end of the request's body goes to the client at once.
+// "Expect: 100-continue" is passed on. The client gets 100 Continue when the body is first read:
+// once the origin wants it, or has not answered for a second, and never after a final response. If
+// a server responds and closes the connection while the body is still being sent, the failed write
+// waits until the response has been read (conn.go).
 //
 // # Connections
 //
-// A server may end each connection after its response and take 5 ms or longer to open one. For such
-// a server with TLS, connections are opened in advance (spare.go). Their number is that of the
-// requests in twice the time that opening one takes, or of the last burst if it was less than a
-// minute ago. It is at most 64, and at most what MaxConnections leaves. A connection that nobody
-// uses is closed after a second, or later where opening one takes long.
+// Some servers close each connection after its response. If opening a connection to such a server
+// takes at least 5 ms, the pool opens connections in advance (spare.go). Their number is the number
+// of requests in twice the time that opening one takes, or the size of the last burst if that was
+// less than a minute ago. It is at most 64, and at most what MaxConnections leaves. An unused
+// connection is closed after a second, or later if opening one takes long.
 //
-// A connection over HTTP/1 that was idle for as long as the server's "Keep-Alive: timeout" allows,
-// less a second, gets no further request (keepalive.go): its next write fails with nothing sent,
-// and the transport takes another connection, for a POST too.
+// An HTTP/1 connection that was idle for the server's "Keep-Alive: timeout", less a second, gets no
+// further request (keepalive.go). Its next write fails before anything is sent, and the transport
+// takes another connection, even for a POST.
 //
-// A connection over HTTP/1 on which a server sent more than its response gets no further request
-// (unsolicited.go). A request that takes a used connection waits until the transport's buffer is empty,
-// and looks whether the socket has anything. If something came, nothing is written, and the request
-// goes to another connection.
+// An HTTP/1 connection on which a server sent more than its response gets no further request
+// (unsolicited.go). A request that takes a used connection waits until the transport's buffer is
+// empty and then checks the socket for data. If there is any, nothing is written and the request
+// takes another connection.
 //
 // # Names
 //
 // Names of servers are re-resolved when their TTL expires. All addresses are used in turn, and
-// raced (RFC 8305) when one does not answer. When the resolver fails, what was known stays.
+// tried in parallel (RFC 8305) if one does not answer. If a lookup fails, the previous addresses
+// stay in use.
 //
 // # Tiers
 //
-// The owner of a key is an edge of the region, by rendezvous hashing among those that are up. Each
-// edge tells the next at which stage a request is, and a request goes on only to later stages.
-// CDN-Loop (RFC 8586) has an identity of each process on the way. Methods other than GET, and keys
-// whose responses can't be stored, go to the Pool directly. While edges disagree about who is up,
-// an object may be fetched twice.
+// The owner of a key is an edge of the region, chosen by rendezvous hashing among those that are
+// up. Each edge tells the next one the stage of a request, and a request only moves on to later
+// stages. CDN-Loop (RFC 8586) identifies each process on the way. Methods other than GET, and keys
+// whose responses can't be stored, go to the Pool directly. While edges disagree about which edges
+// are up, an object may be fetched twice.
 package origin

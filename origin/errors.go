@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// IsTimeout reports whether a Fetch failed because a server did not answer in time: 504 rather than
-// 502 (RFC 9110, 15.6.5).
+// IsTimeout reports whether Fetch failed because a server did not respond in time. The status for
+// that is 504, not 502 (RFC 9110, section 15.6.5).
 func IsTimeout(err error) bool {
-	if all, ok := err.(interface{ Unwrap() []error }); ok { // of several servers
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // errors of several servers
 		return slices.ContainsFunc(all.Unwrap(), IsTimeout)
 	}
 	var t interface{ Timeout() bool }
@@ -24,27 +24,28 @@ func IsTimeout(err error) bool {
 	return false
 }
 
-// isDial reports whether an error is of a connection that could not be made.
+// isDial reports whether err is the failure to open a connection.
 func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// refuses reports whether an error of a request is that the server takes no connections: there was
-// none, and not because its certificate is wrong.
+// refuses reports whether err means that the server takes no connections. A certificate that can't
+// be verified does not count as that.
 func refuses(err error, connected bool) bool {
 	return !connected && !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
-// MayBeTheRequests reports whether a Fetch may have failed by what the fields of its request are,
-// so that a request for the same with other fields may not: a server ended the connection, or the
-// request can't be sent.
+// MayBeTheRequests reports whether the header of a request may have caused err, so that a request
+// for the same URL with another header may succeed: a server closed the connection, or the request
+// can't be sent.
 func MayBeTheRequests(err error) bool {
 	reason := Reason(err)
 	return reason == "connection-error" || reason == "client-error"
 }
 
-// Reason names the failure of a Fetch in a word, for a log or Cache-Status.
+// Reason returns a short identifier of the failure, such as "timeout", for logs and the
+// Cache-Status header.
 func Reason(err error) string {
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError

@@ -16,24 +16,25 @@ import (
 	"unicode/utf8"
 )
 
-// ServerError is what went wrong when a server was asked.
+// ServerError is the failure of one server to answer a request or a probe.
 type ServerError struct {
 	Err error
 	p   *Pool
-	b   *backend // of which only what Start sets is read
+	b   *backend // only fields that Start sets are read
 }
 
-// Error names the server and what went wrong. Servers write a part of it, so that its length is
-// bounded, and it is one line.
+// Error names the server and the failure on one line. Because servers can influence the text, its
+// length is limited to maxErrorText.
 func (e *ServerError) Error() string { return "origin " + e.b.addr + ": " + sanitize(e.Err.Error()) }
 
-// Unwrap returns what went wrong.
+// Unwrap returns the underlying error.
 func (e *ServerError) Unwrap() error { return e.Err }
 
-// maxErrorText bounds the text of an error that a server may have written, in bytes.
+// maxErrorText is the maximum length of an error text that a server can influence, in bytes.
 const maxErrorText = 400
 
-// bounded is a text without what would end a line or speak to a terminal, cut to maxErrorText.
+// sanitize replaces unprintable characters of s, such as line feeds and escape codes, with spaces,
+// and cuts s to maxErrorText.
 func sanitize(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -51,15 +52,15 @@ func sanitize(s string) string {
 	return s + "…"
 }
 
-// Failure is an error of a server, or of a Fetch, as people are told of it.
+// Failure describes an error of a server or of Fetch for the log and for Status.
 type Failure struct {
 	At     time.Time `json:"at"`
-	Reason string    `json:"reason"` // in a word
+	Reason string    `json:"reason"` // as Reason returns it
 	Error  string    `json:"error"`
-	Hint   string    `json:"hint,omitempty"` // what to do about it
+	Hint   string    `json:"hint,omitempty"` // what the operator can do about it
 }
 
-// FailureOf describes an error of a Fetch.
+// FailureOf describes an error that Fetch returned.
 func FailureOf(err error, at time.Time) Failure {
 	f := Failure{At: at, Reason: Reason(err), Error: sanitize(err.Error())}
 	var server *ServerError
@@ -72,15 +73,15 @@ func FailureOf(err error, at time.Time) Failure {
 	return f
 }
 
-// lastFailure describes the last failure of a server, which had one. The caller holds mu.
+// lastFailure describes the last failure of b. b.lastErr must not be nil. The caller holds mu.
 func (p *Pool) lastFailure(b *backend) Failure {
 	f := FailureOf(&ServerError{b.lastErr, p, b}, b.lastErrAt)
-	f.Error = sanitize(b.lastErr.Error()) // the server is known
+	f.Error = sanitize(b.lastErr.Error()) // without the name of the server
 	return f
 }
 
-// key is how a hint names a key of the fleet file: by its flag, where the pool is made from flags
-// and there is one.
+// configKey returns the name of a setting as hints write it: its key in the fleet file, or its flag
+// if the pool comes from flags and has one for it.
 func (p *Pool) configKey(name string) string {
 	switch {
 	case !p.Flags:
@@ -93,7 +94,7 @@ func (p *Pool) configKey(name string) string {
 	return name + " of a fleet file"
 }
 
-// Hint tells what to do about the error, or is empty.
+// Hint says what the operator can do about the error. It returns "" if it has no advice.
 func (e *ServerError) Hint() string {
 	if hint := e.hintTLS(); hint != "" {
 		return hint
@@ -119,7 +120,7 @@ func (e *ServerError) Hint() string {
 		return fmt.Sprintf("%s began a body and sent nothing more for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
 		return fmt.Sprintf("%s took no connection within %v (%s): check the host and port in %s, and the firewalls between", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
-	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // requests have no deadline
+	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // only probes have a deadline
 		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls between", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
 	case IsTimeout(err):
 		return fmt.Sprintf("%s took the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
@@ -127,7 +128,7 @@ func (e *ServerError) Hint() string {
 	return ""
 }
 
-// hintTLS is Hint for what went wrong with TLS.
+// hintTLS is the part of Hint for TLS errors.
 func (e *ServerError) hintTLS() string {
 	server := e.b.URL.Scheme + "://" + e.b.URL.Host
 	var name x509.HostnameError
@@ -146,7 +147,7 @@ func (e *ServerError) hintTLS() string {
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.configKey("origin.servers"))
 	case errors.As(err, &record), errors.Is(err, errHandshake):
 		return fmt.Sprintf("%s does not speak TLS: check the port in %s", server, e.p.configKey("origin.servers"))
-	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // a TLS alert record
 		return fmt.Sprintf("%s speaks TLS: write https:// in %s", server, e.p.configKey("origin.servers"))
 	}
 	switch tlsAlert(e.Err) {
@@ -158,8 +159,8 @@ func (e *ServerError) hintTLS() string {
 	return ""
 }
 
-// alert is the text of the alert by which a server refused a handshake, or "". Its type is
-// crypto/tls's own.
+// tlsAlert returns the text of the TLS alert with which the server ended the handshake, or "". The
+// alert type itself is internal to crypto/tls.
 func tlsAlert(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {
@@ -168,7 +169,7 @@ func tlsAlert(err error) string {
 	return ""
 }
 
-// otherName tells which key changes the name that a server's certificate is verified for.
+// nameHint says which key changes the name that the server's certificate is verified for.
 func (e *ServerError) nameHint() string {
 	switch {
 	case e.p.SNI != "":
@@ -181,10 +182,10 @@ func (e *ServerError) nameHint() string {
 	return fmt.Sprintf("set %s to a name of the certificate", e.p.configKey("origin.sni"))
 }
 
-// maxNames is how many names of a certificate are told.
+// maxNames is the maximum number of a certificate's names in a hint.
 const maxNames = 6
 
-// certificateNames lists what a certificate is for.
+// certificateNames lists the DNS names and IP addresses of c.
 func certificateNames(c *x509.Certificate) string {
 	names := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {

@@ -13,23 +13,25 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// ErrSelf is the outcome of a pick that fell on the caller itself.
+// ErrSelf is returned by Fetch when the chosen server is the caller itself; see Server.Self.
 var ErrSelf = errors.New("the caller itself is next")
 
-// result is the outcome of one attempt.
+// result is the outcome of one attempt to send a request.
 type result struct {
 	b    *backend
 	resp *http.Response
 	err  error
-	sent bool // the server may have seen the request
+	sent bool // the server may have received the request
 
-	unproven   *unprovenFailure // nil if it did not fail, or if that is known to be its own fault or can't be compared
-	needsProof bool             // it failed often, and another server is to tell whether that is its own fault
+	// unproven is a failure of which another server's response may prove that it is this server's
+	// own, or nil.
+	unproven   *unprovenFailure
+	needsProof bool // a server that fails often answered with an error; another server gets the request too
 }
 
-// again reports whether another server might do better: there is no answer, which is not the
-// client's fault, one by which a server says that it can't now, or one that the caller doesn't
-// accept.
+// retryElsewhere reports whether another server should get the request: the attempt failed by no
+// fault of the client, the status is 502, 503 or 504, the caller does not accept the response, or
+// the failure needs proof.
 func (p *Pool) retryElsewhere(a *Ask, res result) bool {
 	if res.err != nil {
 		return !errors.As(res.err, new(*RequestError))
@@ -41,17 +43,20 @@ func (p *Pool) retryElsewhere(a *Ask, res result) bool {
 	return res.needsProof || s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
 }
 
-// drop gives up what came of an attempt.
+// discard closes the body of a response that is not used.
 func (r *result) discard() {
 	if r.resp != nil {
 		r.resp.Body.Close()
 	}
 }
 
-// Fetch sends a request whose URL holds the target's path and query; scheme and host are the
-// server's. The response's body is the caller's to close. The context that the request carries ends
-// it, its body included. Errors are ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError, and what
-// IsTimeout and Reason tell apart.
+// Fetch sends r to a server of the pool and returns the response. The path and query of r.URL are
+// sent; scheme and host are replaced by the server's. Fetch waits in the queue if no server has a
+// free place, and retries as the package comment describes.
+//
+// The caller closes the response's body. When the context of r ends, the body ends too. Errors are
+// or wrap ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError or a ServerError; Reason and
+// IsTimeout classify them.
 func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	a := ask.of(r, xxhash.Sum64String(ask.Key))
 	first, err := p.acquire(r.Context(), a)
@@ -63,7 +68,7 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	}
 	if a.body {
 		r = r.WithContext(r.Context())
-		r.Body = io.NopCloser(r.Body) // an attempt that reached no server has not read it, and must not close it
+		r.Body = io.NopCloser(r.Body) // an attempt that reached no server must leave the body open
 	}
 	results := make(chan result, 1)
 	cancels := map[*backend]context.CancelCauseFunc{}
@@ -74,7 +79,7 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	}
 	launch(first)
 	tried, attempts, pending := uint64(1)<<first.b.index, 1, 1
-	more := func(free bool) bool { // sends it to another server, if there is one
+	more := func(free bool) bool { // sends the request to another server, and reports whether it did
 		if attempts > p.Retries || r.Context().Err() != nil {
 			return false
 		}
@@ -94,10 +99,10 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 		defer t.Stop()
 		hedge = t.C
 	}
-	var best result // the failure to tell of if nothing better comes
+	var best result // the response to return if no attempt does better
 	var errs []error
-	var unproven []*unprovenFailure // that prove nothing yet
-	proven := false                 // a server did better
+	var unproven []*unprovenFailure // failures that no other server has disproved or confirmed yet
+	proven := false                 // a server answered this request well
 	for {
 		select {
 		case <-hedge:
@@ -143,15 +148,15 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 	}
 }
 
-// count adds one to a counter of the pool's.
+// count increments a counter of the pool.
 func (p *Pool) count(n *uint64) {
 	p.mu.Lock()
 	*n++
 	p.mu.Unlock()
 }
 
-// another takes a place at a server that was not tried, if one has room and the budget allows it.
-// What is free needs no budget.
+// acquireAnother reserves a place for a retry at a server that is not in tried. It returns nil if
+// no server has one or the retry budget is spent. A free retry needs no budget.
 func (p *Pool) acquireAnother(a *Ask, tried uint64, free bool) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,12 +168,13 @@ func (p *Pool) acquireAnother(a *Ask, tried uint64, free bool) *place {
 	return p.occupy(b, a, now)
 }
 
-// abandon gives up the attempts that are still pending.
+// discardPending waits in the background for attempts that were canceled, and closes their
+// responses.
 func (p *Pool) discardPending(results <-chan result, pending int) {
 	if pending == 0 {
 		return
 	}
-	go func() { // ends when the attempts do, which were canceled
+	go func() { // ends when the canceled attempts return
 		for range pending {
 			res := <-results
 			res.discard()
@@ -176,8 +182,8 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 	}()
 }
 
-// attempt sends a request to a server, within a context of its own. The place at the server is
-// given back when the response's body ends.
+// attempt sends a request to the server of pl and returns the outcome. cancel cancels ctx. The
+// place is released when the response's body ends, or at once if the attempt fails.
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
 	b := pl.b
 	reachedTransport, sent := false, false
@@ -220,7 +226,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 	return result{b: b, err: cmp.Or(fault, err), sent: sent, unproven: unproven}
 }
 
-// connected notes that a server has a connection for a request.
+// connected records that the transport got a connection for a request.
 func (p *Pool) connected(pl *place, c *conn, reused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,15 +235,15 @@ func (p *Pool) connected(pl *place, c *conn, reused bool) {
 	switch {
 	case reused:
 		b.counts.Reused++
-	case b.trial: // that is what was to be found out: how long the client takes with the request does not matter
+	case b.trial: // the connection is the proof; the client may take its time to send the request
 		b.trial, b.refusing = false, false
 		p.serveQueue(time.Now())
 	}
 }
 
-// unanswered notes that a server did not answer a request. fault is not nil if that is the fault of
-// the request. What it returns waits for what other servers do with the request; nil if that tells
-// nothing.
+// roundTripFailed records that a server did not answer a request. fault is not nil if the client
+// caused that. roundTripFailed returns a failure that another server's response may confirm, or nil
+// if there is nothing to confirm.
 func (p *Pool) roundTripFailed(ctx context.Context, pl *place, err, fault error, sent bool) *unprovenFailure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,24 +251,24 @@ func (p *Pool) roundTripFailed(ctx context.Context, pl *place, err, fault error,
 	silent := p.isSilent(b, now)
 	awaiting, since := pl.endAwait()
 	b.trial = false
-	silent = silent && awaiting && !b.lastHeardAt.After(since) // it answered nobody all the time
+	silent = silent && awaiting && !b.lastHeardAt.After(since) // no response header meanwhile
 	switch {
 	case fault != nil:
 		p.clientFaults++
 	case errors.Is(err, errStalled):
 		p.failed(b, now, err, false, false, false)
-	case ctx.Err() != nil: // nobody waits for it any more, which is no failure
+	case ctx.Err() != nil: // the client left; this is no failure of the server
 		if silent {
 			b.abandonedAt = now
 		}
-	case p.Relays && sent && IsTimeout(err): // it may wait for the origin
+	case p.Relays && sent && IsTimeout(err): // the edge may be waiting for the origin
 	default:
-		// A server that answered nothing at all while a request timed out has no slow page, it
-		// hangs.
+		// If no request got a response header while this one timed out, the server hangs; otherwise
+		// only this page is slow.
 		hangs, before := IsTimeout(err) && !b.lastHeardAt.After(since), b.failedBeforeRequest(err, sent)
 		p.failed(b, now, err, before && refuses(err, sent), hangs, before)
 		if hangs && !before && !p.isLast(b) {
-			b.abandonedAt = now // others are asked first until that is known
+			b.abandonedAt = now // prefers other servers until this is known
 		}
 		if !before && pl.isAttributable(err) {
 			return &unprovenFailure{b, now, hangs}
@@ -271,8 +277,9 @@ func (p *Pool) roundTripFailed(ctx context.Context, pl *place, err, fault error,
 	return nil
 }
 
-// answered notes the header block of a response. If that is one of a failure, it returns what
-// unanswered does, and whether another server is to be asked too.
+// roundTripDone records the header of a response. If the status means failure, it returns the
+// failure for comparison, as roundTripFailed does, and whether another server must get the request
+// too.
 func (p *Pool) roundTripDone(pl *place, reqBody *requestBody, resp *http.Response, began time.Time) (unproven *unprovenFailure, needsProof bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -309,8 +316,8 @@ func (p *Pool) roundTripDone(pl *place, reqBody *requestBody, resp *http.Respons
 	return nil, false
 }
 
-// isFailure reports whether a status is that of a server that fails. Some of 500 and above say that
-// it can't do what the client wants.
+// isFailure reports whether a status means that the server failed. Some 5xx statuses mean that the
+// server does not support what the client asked for.
 func isFailure(status int) bool {
 	switch status {
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusLoopDetected, http.StatusNotExtended:

@@ -14,19 +14,20 @@ import (
 	"time"
 )
 
-// Health is how servers are probed. A server begins as healthy.
+// Health configures the probes of a pool's servers. A server counts as healthy until its probes
+// fail.
 type Health struct {
-	Path           string        // and query; "" means /
-	Interval       time.Duration // between probes of a server, up to a fifth less; 0 means 5 s
-	Timeout        time.Duration // for connection and answer; 0 means 2 s
-	UnhealthyAfter int           // failed probes in a row; 0 means 3
-	HealthyAfter   int           // good probes in a row; 0 means 2
-	Host           string        // Host of probes where requests have that of the client; "" means the server's
-	Status         int           // that is good; 0 means 200 to 399
-	Match          string        // that the first 64 KiB of the body have to contain; "" means anything
+	Path           string        // path and query to GET; "" means /
+	Interval       time.Duration // time between probes, shortened at random by up to a fifth; 0 means 5 s
+	Timeout        time.Duration // for connecting and answering; 0 means 2 s
+	UnhealthyAfter int           // failed probes in a row that mark a server down; 0 means 3
+	HealthyAfter   int           // good probes in a row that mark it up again; 0 means 2
+	Host           string        // Host of probes if requests keep the client's Host; "" means the server's host
+	Status         int           // expected status; 0 means any from 200 to 399
+	Match          string        // text that the first 64 KiB of the body must contain; "" means any body
 }
 
-// maxProbeBody is how much of a probe's answer is read, in bytes.
+// maxProbeBody is how much of a probe's response body is read, in bytes.
 const maxProbeBody = 64 << 10
 
 func (h Health) withDefaults() Health {
@@ -49,8 +50,8 @@ func (h Health) withDefaults() Health {
 	return h
 }
 
-// probe asks a server again and again how it is, until ctx ends. Each probe has a connection of its
-// own, as the next client may need one.
+// probe probes b at intervals until ctx ends. Each probe opens a new connection, because the next
+// client may need one.
 func (p *Pool) probe(ctx context.Context, b *backend) {
 	for {
 		transport := p.newTransport(b, false)
@@ -60,8 +61,7 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 			return
 		}
 		p.recordProbe(b, time.Now(), err, refused)
-		// The jitter only shortens the interval, so that it bounds how long a change goes
-		// unnoticed.
+		// The jitter only shortens the interval, so a change is noticed within one interval.
 		wait := time.Duration((0.8 + 0.2*rand.Float64()) * float64(p.Health.Interval))
 		if sleep(ctx, wait/maxProbeSpeedup, nil) {
 			sleep(ctx, wait-wait/maxProbeSpeedup, b.probeSoon)
@@ -72,10 +72,11 @@ func (p *Pool) probe(ctx context.Context, b *backend) {
 	}
 }
 
-// hurryShare is how many times as often a server is probed at most while requests fail at it.
+// maxProbeSpeedup limits how often requests that fail can bring probes forward: probes are at least
+// a fifth of the interval apart.
 const maxProbeSpeedup = 5
 
-// pause waits for a while, or until early has something. It reports whether ctx goes on.
+// sleep waits for d, or until early receives a value. It returns false if ctx ended.
 func sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -88,10 +89,10 @@ func sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	return true
 }
 
-// errProbe is an answer that is not the one that Health wants.
+// errProbe means that a probe got a response that Health does not accept.
 var errProbe = errors.New("health check answered")
 
-// ask makes one probe. An error says that the server looks unhealthy, and why; refused that it took
+// probeOnce sends one probe. An error says why the server is unhealthy. refused means that it took
 // no connection.
 func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
@@ -131,7 +132,7 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTr
 	return false, nil
 }
 
-// probed takes the outcome of a probe.
+// recordProbe records the outcome of a probe.
 func (p *Pool) recordProbe(b *backend, now time.Time, err error, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,18 +147,18 @@ func (p *Pool) recordProbe(b *backend, now time.Time, err error, refused bool) {
 		limit = p.Health.UnhealthyAfter
 		p.recordError(b, now, err)
 	} else if b.refusing || errors.As(b.lastErr, new(*tls.CertificateVerificationError)) {
-		b.failing = false // it takes connections again, which was all that was wrong
+		b.failing = false // refused connections and the certificate were the only fault
 	}
 	b.refusing = refused
 	if err == nil {
 		b.abandonedAt = time.Time{}
 		if b.waiting > 0 {
-			b.lastHeardAt = now // it does not hang, whatever requests wait for
+			b.lastHeardAt = now // the server does not hang, even if requests still wait for it
 		}
 	}
 	if (err != nil) == b.down {
 		b.contraryProbes = 0
-		p.serveQueue(now) // one that takes connections again may be tried
+		p.serveQueue(now) // a server that takes connections again gets a trial request
 		return
 	}
 	if b.contraryProbes++; b.contraryProbes < limit {
@@ -168,17 +169,17 @@ func (p *Pool) recordProbe(b *backend, now time.Time, err error, refused bool) {
 	p.stateChanged(b, wasUp, now)
 }
 
-// blame remembers a failure of a server.
+// recordError remembers the last error of b.
 func (p *Pool) recordError(b *backend, now time.Time, err error) {
 	b.lastErr, b.lastErrAt = err, now
 	p.lastServerErr = &ServerError{err, p, b}
 }
 
-// failureLimit is how many requests in a row a server may fail before it is ejected.
+// failureLimit is how many requests in a row must fail before a server is ejected.
 const failureLimit = 3
 
-// Pauses of an ejection: the first is the interval of probes, or firstPause without any; each that
-// follows soon is twice as long as the one before.
+// The first ejection lasts for the probe interval, or firstPause without probes. Each further
+// ejection that follows soon lasts twice as long, up to maxPause.
 const (
 	firstPause = 5 * time.Second
 	maxPause   = 5 * time.Minute
@@ -186,9 +187,9 @@ const (
 
 var errStatus = errors.New("server error")
 
-// succeeded takes the end of a response to a request that was sent at a time. It ends what was
-// wrong; a server that is ejected and was tried all the same, as there was none better, is back at
-// once.
+// succeeded records the end of a response to a request that was sent at sent. If that was after the
+// server began to fail, the server is no longer failing. If that was after it was ejected, the
+// ejection ends. The caller holds mu.
 func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	b.failures, b.refusing, b.everHealthy = 0, false, true
 	if b.failing && !sent.Before(b.failingAt) {
@@ -203,8 +204,9 @@ func (p *Pool) succeeded(b *backend, sent, now time.Time) {
 	p.logChange(b, now)
 }
 
-// failed takes the failure of a request. proven says that it is the server's own, whatever the
-// request is; see prove.
+// failed records a failed request. refused means that the server took no connection, hangs that it
+// answered no request meanwhile, and proven that the failure is the server's own whatever the
+// request was. The caller holds mu.
 func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, proven bool) {
 	b.failures++
 	p.recordError(b, now, err)
@@ -223,14 +225,14 @@ func (p *Pool) failed(b *backend, now time.Time, err error, refused, hangs, prov
 	p.logChange(b, now)
 }
 
-// fail has the server look as one that requests fail at.
+// markFailing marks the server as failing.
 func (b *backend) markFailing(now time.Time) {
 	if !b.failing {
 		b.failing, b.failingAt = true, now
 	}
 }
 
-// hurry has the server probed soon.
+// requestProbe brings the next probe forward.
 func (b *backend) requestProbe() {
 	select {
 	case b.probeSoon <- struct{}{}:
@@ -238,14 +240,15 @@ func (b *backend) requestProbe() {
 	}
 }
 
-// eject gives a server no requests for a while, if there are others.
+// eject stops sending requests to b for a while. The caller holds mu and has checked that b is not
+// the last server.
 func (p *Pool) eject(b *backend, now time.Time) {
 	wasUp := b.up()
 	pause := firstPause
 	if p.Health != nil {
 		pause = p.Health.Interval
 	}
-	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor { // it was well for long
+	if b.ejectedFor > 0 && now.Sub(b.recoveredAt) > 4*b.ejectedFor { // it was stable since the last ejection
 		b.recentEjections = 0
 	}
 	for range b.recentEjections {
@@ -259,8 +262,8 @@ func (p *Pool) eject(b *backend, now time.Time) {
 	p.stateChanged(b, wasUp, now)
 }
 
-// isLast reports whether no other server is up, so that b may not be ejected. With edges there is a
-// next tier in place of the last.
+// isLast reports whether no other server is up. The last server is never ejected. Edges may all be
+// ejected, because Route falls back to the next tier.
 func (p *Pool) isLast(b *backend) bool {
 	if p.Relays {
 		return false
@@ -273,7 +276,8 @@ func (p *Pool) isLast(b *backend) bool {
 	return true
 }
 
-// readmit ends an ejection. The next failure is one too many again, unless it does well before.
+// readmit ends an ejection. One more failure ejects the server again, unless a request succeeds
+// before.
 func (p *Pool) readmit(b *backend) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -287,7 +291,8 @@ func (p *Pool) readmit(b *backend) {
 	p.logChange(b, now)
 }
 
-// changed does what follows when the look of a server may have changed. The caller holds mu.
+// stateChanged updates slow start, panic mode and the queue after up of b may have changed. wasUp
+// is the state before. The caller holds mu.
 func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
 	if !wasUp && b.up() {
 		b.recoveredAt = now
@@ -304,13 +309,13 @@ func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
 			}
 		}
 	}
-	// With backups there is no need to panic before the last primary, and then it is their turn.
-	// Edges have a next tier.
+	// A pool with backups panics only while some primary is up; without any, the backups take over.
+	// Edges never panic, because Route falls back to the next tier.
 	panics := !p.Relays && up*2 < primaries && (up > 0 || spares == 0)
 	if panics != p.panic {
 		p.panic = panics
 		if primaries == 1 {
-			// of whom tell says all
+			// logChange logs the state of the only server
 		} else if panics {
 			p.Log.Warn("most origin servers look unhealthy: all that take connections are used", "site", p.Name, "healthy", up, "servers", primaries)
 		} else {
@@ -320,18 +325,18 @@ func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
 	p.serveQueue(now)
 }
 
-// tellLimit is how many lines of a server's health the log gets in tellTime. One that fails every
-// other request changes with each.
+// The log gets at most logLimit lines about one server in each logWindow, so that a server that
+// flaps can't flood it.
 const (
 	logLimit  = 6
 	logWindow = time.Minute
 )
 
-// startTime is how long an edge of the fleet may take to start.
+// startGrace is how long an edge may take to start before the log calls it down.
 const startGrace = 20 * time.Second
 
-// tell counts a change of a server's health, and logs it. What is over the limit is logged at the
-// next occasion, if it is still news. The caller holds mu.
+// logChange counts and logs a change between healthy and not. A change over logLimit is logged
+// later, if it still holds then. The caller holds mu.
 func (p *Pool) logChange(b *backend, now time.Time) {
 	ill := !b.healthy()
 	if ill != b.wasUnhealthy {
@@ -348,7 +353,7 @@ func (p *Pool) logChange(b *backend, now time.Time) {
 		return
 	}
 	if ill && p.Relays && !b.everHealthy && now.Sub(p.started) < startGrace {
-		return // an edge that starts along with this one; a later probe tells if it does not come
+		return // the edge may be starting; a later probe logs it if it stays down
 	}
 	b.logged.unhealthy = ill
 	b.logged.lines++

@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// ClientHost as a Pool's Host sends the Host that the client asked for.
+// ClientHost as Pool.Host means that requests keep the Host that the client sent.
 const ClientHost = "client"
 
-// byName reports whether a server is an https one that is given by a DNS name. Its certificate is
-// for that name, and mostly it answers under it too.
+// httpsByName reports whether u is an https URL with a DNS name. The certificate of such a server
+// is for that name, and the server usually expects the name as Host.
 func httpsByName(u *url.URL) bool {
 	_, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "https" && err != nil
 }
 
-// hostFor returns the Host that requests to a server have; "" means that of the request.
+// hostFor returns the Host of requests to s. "" means the Host of the client's request.
 func (p *Pool) hostFor(s Server) string {
 	switch {
 	case p.Relays, p.Host == ClientHost:
@@ -35,8 +35,8 @@ func (p *Pool) hostFor(s Server) string {
 	return ""
 }
 
-// tlsNameFor returns the name that is sent to a server as SNI and that its certificate has to be
-// for; "" means that of the Host that is sent.
+// tlsNameFor returns the SNI for s, which is also the name that its certificate must have. "" means
+// the Host that is sent.
 func (p *Pool) tlsNameFor(s Server) string {
 	switch {
 	case s.ServerName != "":
@@ -51,7 +51,7 @@ func (p *Pool) tlsNameFor(s Server) string {
 	return ""
 }
 
-// request makes the request as it goes to one server.
+// request returns a copy of r for b, with the server's address, Host and the pool's secret.
 func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 	out := r.Clone(r.Context())
 	if b.host != "" {
@@ -59,7 +59,7 @@ func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 	}
 	out.URL.Scheme = b.URL.Scheme
 	out.URL.Host = b.URL.Host
-	if out.URL.Scheme == "https" { // the transport takes SNI and the name to verify from here
+	if out.URL.Scheme == "https" { // the transport takes SNI and the name to verify from URL.Host
 		switch {
 		case b.tlsName != "":
 			out.URL.Host = b.tlsName
@@ -73,7 +73,8 @@ func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 	return out
 }
 
-// serverName is a Host as a name to verify, of which there is one whatever a client writes.
+// serverName returns host without port and final dot, in lower case, so that all spellings of a
+// host share connections.
 func serverName(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

@@ -11,21 +11,22 @@ import (
 	"time"
 )
 
-// A server closes a connection that was idle for a while. A request that is on its way meanwhile is
-// lost, and one that may not be sent twice fails. Over HTTP/1 many servers say in the field
-// Keep-Alive for how long they wait. A connection that has been idle for nearly as long gets no
-// further request: its next write fails before anything is sent, so that the transport takes
-// another connection.
+// A server closes a connection that was idle for a while. A request that is under way at that
+// moment is lost, and one that is not idempotent fails. Over HTTP/1 many servers announce the idle
+// timeout in the Keep-Alive header field. A connection that was idle for almost that long gets no
+// further request: its next write fails before anything is sent, so the transport takes another
+// connection.
 
-// keepMargin is how much earlier than a server a connection is given up: what a response and a
-// request take on their way, and what the server's clock is off by. It is half of a shorter time.
+// keepMargin is how long before the server's idle timeout a connection is retired. It allows for
+// the network and for the server's clock. For a timeout under two seconds the margin is half of the
+// timeout.
 const keepMargin = time.Second
 
-// errIdle is the failure of a write to such a connection.
+// errRetired is returned by a write to a retired connection.
 var errRetired = errors.New("the connection may have no further request")
 
-// keepAlive returns for how long a connection may be idle by the fields of a response. ok is false
-// if they don't say.
+// keepAlive returns how long a connection may be idle according to the Keep-Alive field of a
+// response. ok is false if the field gives no timeout.
 func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 	for _, line := range h["Keep-Alive"] {
 		for param := range strings.SplitSeq(line, ",") {
@@ -44,7 +45,8 @@ func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 	return 0, false
 }
 
-// connOf is the connection to a server below TLS; nil if it is none that counts.
+// connOf returns the counted connection below c, which may be wrapped for TLS and HTTP/1. It
+// returns nil if c is not counted.
 func connOf(c net.Conn) *conn {
 	if h, ok := c.(*http1Conn); ok {
 		return h.raw
@@ -56,7 +58,7 @@ func connOf(c net.Conn) *conn {
 	return own
 }
 
-// learn takes what the server says of the connection that a response came on.
+// learnKeepAlive remembers the idle timeout that a response announces.
 func (c *conn) learnKeepAlive(resp *http.Response) {
 	if c == nil || resp.ProtoMajor != 1 {
 		return
@@ -66,8 +68,9 @@ func (c *conn) learnKeepAlive(resp *http.Response) {
 	}
 }
 
-// take reports whether a connection that the transport chose may have a request: it was not idle
-// for too long, and nothing is left on it. If not, the next write to it fails.
+// claim reports whether a connection that the transport chose may have the next request: it was not
+// idle for too long, and no unread data is on it. If not, claim retires the connection, so that its
+// next write fails.
 func (c *conn) claim(info httptrace.GotConnInfo) bool {
 	if c == nil || !info.Reused {
 		return true

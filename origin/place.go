@@ -8,35 +8,34 @@ import (
 	"time"
 )
 
-// Ask is what a request is to a pool.
+// Ask describes a request to a pool.
 type Ask struct {
-	Key string // what the hash balance goes by
-	// Client is the network whose share of the places the request takes. The zero Prefix has no
-	// bound.
+	Key string // hashed by the Hash balance
+	// Client is the client's network, for the limits of one client. The zero Prefix has no limit.
 	Client netip.Prefix
-	// Streams means that the response goes to the client as it comes, so that the client may hold
-	// the place for long. Requests with a body stream too, and upgrades.
+	// Streams means that the response is passed to the client as it arrives, so that the client can
+	// hold the place for long. Requests with a body and upgrades always count as such.
 	Streams bool
-	// Shared means that other clients wait for the response too. They must not wait for a place
-	// until the client has one: where its share is used up, Fetch fails with ErrShare at once.
+	// Shared means that other clients wait for the same response. Such a request does not queue
+	// while its own client has used its share: Fetch fails with ErrShare at once.
 	Shared bool
-	// Prefer is the server of the origin, as ServerOf tells it, that the request goes to, whatever
-	// the balance, if that is among the fittest and has room. 0 means any.
+	// Prefer is a server's number as ServerOf returns it. That server gets the request, whatever
+	// the balance, if it is among the fittest and has a free place. 0 means no preference.
 	Prefer int
-	// Accept, if it is not nil, reports whether a response will do. If not, another server of the
-	// pool is asked; edges are not, as they ask further.
+	// Accept, if not nil, reports whether a response is acceptable. If it is not, Fetch tries
+	// another server of the origin. Edges are not tried again, because they retry themselves.
 	Accept func(*http.Response) bool
 
 	hash    uint64
 	body    bool // the request has a body
-	upgrade bool // it asks for a tunnel
+	upgrade bool // the request has an Upgrade field
 }
 
-// ErrShare is the failure of a Fetch for a client that has as many requests under way as one client
+// ErrShare is returned by Fetch if the client already has as many concurrent requests as one client
 // may.
 var ErrShare = errors.New("the client has as many requests under way as one client may")
 
-// of completes a for a request.
+// of returns a copy of a, completed with properties of r.
 func (a Ask) of(r *http.Request, hash uint64) *Ask {
 	a.hash = hash
 	a.body = r.Body != nil && r.Body != http.NoBody
@@ -45,21 +44,21 @@ func (a Ask) of(r *http.Request, hash uint64) *Ask {
 	return &a
 }
 
-// leastForClient is what one client may have of a small limit.
+// leastForClient is how many places one client may always have, if the limit allows.
 const leastForClient = 16
 
-// clientLimit is how much of a limit one client may have: a quarter, or leastForClient if that is
-// more, but not the last quarter.
+// clientLimit returns how much of a limit one client may use: a quarter, or leastForClient if that
+// is more, but at most three quarters.
 func clientLimit(limit int) int { return max(limit/4, min(leastForClient, limit-limit/4)) }
 
-// streamLimit is how much of a limit requests may have that are held at the pace of clients. The
-// last quarter is for what the cache fetches.
+// streamLimit returns how much of a limit the requests may use that clients can hold open. The last
+// quarter is reserved for fetches into the cache.
 func streamLimit(limit int) int { return limit - limit/4 }
 
-// tally counts what each client has.
+// tally counts something for each client.
 type tally map[netip.Prefix]int
 
-// add adds n, which may be negative, to what a client has.
+// add adds n, which may be negative, to the count of client.
 func (t tally) add(client netip.Prefix, n int) {
 	if !client.IsValid() {
 		return
@@ -69,52 +68,53 @@ func (t tally) add(client netip.Prefix, n int) {
 	}
 }
 
-// isFull reports whether a client has its share of a limit.
+// isFull reports whether client has used its share of limit.
 func (t tally) isFull(client netip.Prefix, limit int) bool {
 	return client.IsValid() && len(t) > 0 && t[client] >= clientLimit(limit)
 }
 
-// room reports whether there is a place.
+// room says whether a server has a free place for a request.
 type room int
 
 const (
-	free      room = iota
-	shareUsed      // there is, but the client has its share
-	full
+	roomFree      room = iota
+	roomShareUsed      // places are free, but the client has used its share
+	roomFull
 )
 
-// room reports whether a server has a place for one more request. The caller holds mu.
+// room reports whether b has a free place for one more request. The caller holds mu.
 func (b *backend) room(p *Pool, a *Ask) room {
-	// Over HTTP/1 each request has a connection, and so has each tunnel.
+	// Over HTTP/1 each request and each tunnel needs a connection.
 	connections := p.MaxConnections > 0 && !b.http2
 	switch {
 	case b.inFlight >= p.MaxRequests, a.Streams && b.streams >= streamLimit(p.MaxRequests), a.upgrade && b.tunnels >= p.MaxRequests,
 		connections && (b.inFlight+b.tunnels >= p.MaxConnections || a.Streams && b.streams+b.tunnels >= streamLimit(p.MaxConnections)):
-		return full
+		return roomFull
 	case b.clients.isFull(a.Client, p.MaxRequests), a.upgrade && b.tunnelClients.isFull(a.Client, p.MaxRequests),
 		connections && a.Client.IsValid() && b.clients[a.Client]+b.tunnelClients[a.Client] >= clientLimit(p.MaxConnections):
-		return shareUsed
+		return roomShareUsed
 	}
-	return free
+	return roomFree
 }
 
-// place is what a request holds at a server. An upgrade holds a place for a request and one for a
-// tunnel, until it is known which of the two it is. What is below the line is guarded by Pool.mu.
+// place is the capacity that a request uses at a server. An upgrade uses capacity for a request and
+// for a tunnel until its response shows which one it is. Pool.mu guards all fields from requests
+// on.
 type place struct {
 	b      *backend
 	client netip.Prefix
 
-	requests      bool // it counts among the requests
-	streams       bool // and among those of them that stream
-	tunnel        bool // it counts among the tunnels
-	awaiting      bool // the server has the whole request, and owes an answer
+	requests      bool // counts among the requests
+	streams       bool // counts among the requests that a client may hold open
+	tunnel        bool // counts among the tunnels
+	awaiting      bool // the request was sent in full and has no response header yet
 	answered      bool
-	awaitingSince time.Time // when that began
-	conn          *conn     // of HTTP/2, that has the request
-	released      bool      // it was given back
+	awaitingSince time.Time // since when; the start of the request before that
+	conn          *conn     // the HTTP/2 connection that carries the request
+	released      bool      // release was called
 }
 
-// occupy takes a place at a server. The caller holds mu.
+// occupy reserves a place at b. The caller holds mu.
 func (p *Pool) occupy(b *backend, a *Ask, now time.Time) *place {
 	pl := &place{b: b, client: a.Client, requests: true, tunnel: a.upgrade, awaitingSince: now}
 	b.inFlight++
@@ -134,7 +134,8 @@ func (p *Pool) occupy(b *backend, a *Ask, now time.Time) *place {
 	return pl
 }
 
-// stream has the place count among those that stream, if it does not. The caller holds mu.
+// markStreaming makes the place count among the requests that a client may hold open. The caller
+// holds mu.
 func (pl *place) markStreaming() {
 	if pl.requests && !pl.streams {
 		pl.streams = true
@@ -142,8 +143,8 @@ func (pl *place) markStreaming() {
 	}
 }
 
-// owe notes that the server has the whole request. Before that it can't answer, which is no fault
-// of its own. The caller holds mu.
+// awaitResponse records that the request was sent in full. Until then, silence of the server is not
+// its fault. The caller holds mu.
 func (pl *place) awaitResponse(now time.Time) {
 	if pl.awaiting || pl.answered {
 		return
@@ -154,8 +155,8 @@ func (pl *place) awaitResponse(now time.Time) {
 	}
 }
 
-// answer notes that the server owes nothing any more. It reports whether it did, and since when.
-// The caller holds mu.
+// endAwait records that no response is awaited any more. It reports whether one was, and since
+// when. The caller holds mu.
 func (pl *place) endAwait() (awaiting bool, since time.Time) {
 	awaiting = pl.awaiting
 	if awaiting {
@@ -166,7 +167,7 @@ func (pl *place) endAwait() (awaiting bool, since time.Time) {
 	return awaiting, pl.awaitingSince
 }
 
-// endRequest gives back what the place counts among the requests. The caller holds mu.
+// endRequest frees the capacity for a request. The caller holds mu.
 func (pl *place) endRequest() {
 	if !pl.requests {
 		return
@@ -180,7 +181,7 @@ func (pl *place) endRequest() {
 	}
 }
 
-// endTunnel gives back what the place counts among the tunnels. The caller holds mu.
+// endTunnel frees the capacity for a tunnel. The caller holds mu.
 func (pl *place) endTunnel() {
 	if pl.tunnel {
 		pl.tunnel = false
@@ -189,7 +190,7 @@ func (pl *place) endTunnel() {
 	}
 }
 
-// release gives a place at a server back, to who waits for one if there is anybody.
+// release frees the place and serves the queue.
 func (p *Pool) release(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -201,8 +202,8 @@ func (p *Pool) release(pl *place) {
 	p.serveQueue(time.Now())
 }
 
-// bodyOf is the body of a response under what wraps it, which has to have a method Unwrap; nil if
-// it is none of a Pool's.
+// bodyOf returns the responseBody inside of, which may be wrapped by readers with an Unwrap method.
+// It returns nil if there is none.
 func bodyOf(of io.Reader) *responseBody {
 	for {
 		switch b := of.(type) {
@@ -216,8 +217,8 @@ func bodyOf(of io.Reader) *responseBody {
 	}
 }
 
-// ServerOf tells servers of a pool apart: it is the place among them, from 1 on, of the one that
-// the body of a response comes from; 0 if that is another edge.
+// ServerOf returns the number of the origin server that a response body comes from, counted from 1.
+// It returns 0 for the body of an edge.
 func ServerOf(of io.Reader) int {
 	if b := bodyOf(of); b != nil && !b.pool.Relays {
 		return b.place.b.index + 1
@@ -225,8 +226,8 @@ func ServerOf(of io.Reader) int {
 	return 0
 }
 
-// Stream has the body of a response count among those that stream, as it turned out that it can't
-// be stored. It reports whether there was room for one more.
+// Stream makes a response body count among the requests that a client may hold open, because the
+// response turned out to be uncacheable. It reports whether the limit still allows that.
 func Stream(of io.Reader) bool {
 	b := bodyOf(of)
 	if b == nil {

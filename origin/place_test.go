@@ -39,7 +39,7 @@ func fillPlaces(p *Pool, a Ask) (places []*place, has room) {
 		}
 		places = append(places, pl)
 	}
-	return places, free
+	return places, roomFree
 }
 
 // Nobody has all places but for what the cache fetches for many.
@@ -51,13 +51,13 @@ func TestPlaces(t *testing.T) {
 		want []int
 		has  []room
 	}{
-		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0}, []room{full, full}},
-		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}}, []int{16, 16}, []room{shareUsed, shareUsed}},
-		{"what streams leaves room for fetches", &Pool{MaxRequests: 64}, []Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0}, []room{full, full, full, full}},
-		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8}, []Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{full, full}},
-		{"one client's tunnels", &Pool{MaxRequests: 64}, []Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16, 16}, []room{shareUsed, shareUsed}},
-		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8}, []Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{shareUsed, full}},
-		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1}, []room{full}},
+		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0}, []room{roomFull, roomFull}},
+		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}}, []int{16, 16}, []room{roomShareUsed, roomShareUsed}},
+		{"what streams leaves room for fetches", &Pool{MaxRequests: 64}, []Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0}, []room{roomFull, roomFull, roomFull, roomFull}},
+		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8}, []Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{roomFull, roomFull}},
+		{"one client's tunnels", &Pool{MaxRequests: 64}, []Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16, 16}, []room{roomShareUsed, roomShareUsed}},
+		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8}, []Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{roomShareUsed, roomFull}},
+		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1}, []room{roomFull}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newIdlePool(t, c.pool, 1)

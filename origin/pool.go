@@ -16,96 +16,96 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// maxServers is how many servers a pool may have: a set of them is the bits of one word.
+// maxServers is the maximum number of servers of a pool. Sets of servers are bit sets in one
+// uint64.
 const maxServers = 64
 
-// Server is one origin server.
 type Server struct {
-	URL    *url.URL // scheme http or https, host and port; nothing else counts
-	Weight int      // share of the requests; 0 means 1
-	Backup bool     // used only when no other is healthy
-	// ServerName is sent as SNI and verified, and the server is known by it; "" means what the Pool
-	// says.
+	URL    *url.URL // scheme http or https, host and port; the rest is ignored
+	Weight int      // relative share of the requests; 0 means 1
+	Backup bool     // gets requests only while no primary is healthy
+	// ServerName is the SNI, the name to verify and the label of the server. "" means that the Pool
+	// decides.
 	ServerName string
-	// Self marks the place of the caller among the servers of a ring: when a pick falls on it,
-	// Fetch returns ErrSelf.
+	// Self marks the caller's own entry in a ring of edges. If it is chosen, Fetch returns ErrSelf.
 	Self bool
 }
 
-// Pool is the origin of a site. The fields are set before Start and not changed after.
+// Pool is the origin of a site. Its fields must not change after Start. Its methods are safe for
+// concurrent use.
 type Pool struct {
-	Name    string // of the site, for the log
+	Name    string // of the site, for logs
 	Servers []Server
 	Balance Balance
-	// Host is sent as Host and, over TLS, as SNI. ClientHost means the Host that the request has,
-	// and the server's own name as SNI. "" means the server's own name for an https server that is
-	// given by one, and ClientHost for all others.
+	// Host is sent as Host and, over TLS, as SNI. ClientHost means the client's Host, with the
+	// server's own name as SNI. "" means the server's own name if its URL is https with a DNS name,
+	// else ClientHost.
 	Host string
-	// SNI is what https servers are sent as SNI, and what their certificates are verified for, if
-	// that is not what Host says.
+	// SNI is the SNI for https servers and the name that their certificates must have. "" means
+	// that Host decides.
 	SNI string
-	// Flags says that the pool is made from the flags of a command, which hints name then, in place
-	// of keys of a fleet file.
+	// Flags means that the pool was configured by command-line flags. Hints then name flags instead
+	// of keys of the fleet file.
 	Flags     bool
-	Health    *Health // nil means no probes
-	Retries   int     // further servers that are tried; the fleet file says 2
+	Health    *Health // nil disables probes
+	Retries   int     // maximum number of further servers that a request is sent to; the fleet file's default is 2
 	SlowStart time.Duration
-	// Hedge is after how long without a header block a request that may be sent twice is sent to a
-	// second server too, whose answer is taken if it comes first; 0 means never.
+	// Hedge is how long Fetch waits for a response header before it sends a retryable request to a
+	// second server too. The first response is used. 0 disables hedging.
 	Hedge time.Duration
 
 	ConnectTimeout      time.Duration // for TCP; 0 means 5 s
-	TLSTimeout          time.Duration // for the handshake; 0 means ConnectTimeout
-	FirstByteTimeout    time.Duration // from the request sent to the header block; 0 means 30 s
-	BetweenBytesTimeout time.Duration // for the next bytes of a body, either way; 0 means a minute
-	// PingInterval is how long a connection of HTTP/2 may be silent before it is asked whether it
-	// is still there, and the answer may take; 0 means 15 s.
+	TLSTimeout          time.Duration // for the TLS handshake; 0 means ConnectTimeout
+	FirstByteTimeout    time.Duration // from the end of the request to the response header; 0 means 30 s
+	BetweenBytesTimeout time.Duration // between two reads or writes of a body; 0 means 1 min
+	// PingInterval is how long an HTTP/2 connection may be silent before a ping is sent, and how
+	// long the reply to the ping may take. 0 means 15 s.
 	PingInterval time.Duration
 
-	MaxConnections int           // to one server, and by HTTP/1 so many requests; 0 means no limit of their own
-	MaxRequests    int           // under way at one server, and so many tunnels; 0 means 1024
-	Queue          int           // requests that wait for a server with room; 0 means 1024
-	QueueTimeout   time.Duration // for that; 0 means 5 s
+	MaxConnections int           // connections to one server; over HTTP/1 this also limits requests; 0 means no limit
+	MaxRequests    int           // concurrent requests at one server, and likewise concurrent tunnels; 0 means 1024
+	Queue          int           // requests that may wait for a free place; 0 means 1024
+	QueueTimeout   time.Duration // how long a request waits in the queue; 0 means 5 s
 
-	TLS *tls.Config // roots and the client's certificate; nil means the system's roots and none
-	// Secret is a header field that every request to a server has, so that it can refuse who has
-	// not; "" as name means none.
+	TLS *tls.Config // roots and client certificate; nil means the system's roots and no client certificate
+	// Secret is a header field that is added to every request, so that servers can reject requests
+	// from others. An empty name disables it.
 	Secret Field
-	// Relays says that the servers are edges that pass on what an origin answered: a 5xx is no
-	// failure of theirs.
+	// Relays means that the servers are edges that pass on the origin's responses. A 5xx status is
+	// then not a failure of the edge.
 	Relays bool
-	// Dial connects to an address; nil means a resolver that heeds TTLs and tries all addresses of
-	// a name.
+	// Dial connects to addr. nil means a dialer that re-resolves names when their TTL expires and
+	// tries all addresses of a name.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	Log  *slog.Logger // nil means slog.Default
+	Log  *slog.Logger // nil means slog.Default()
 
-	nameserver string // "ip:port" that names are asked at instead of the system's; for tests
+	nameserver string // "ip:port" of the DNS server to use instead of the system's; for tests
 
 	cancel  context.CancelFunc
 	started time.Time
 	work    sync.WaitGroup // probes and resolvers
 
-	// mu guards what follows, and the backends.
+	// mu guards the fields below and the backends.
 	mu            sync.Mutex
 	all           []*backend
-	panic         bool // most servers look unhealthy
+	panic         bool // panic mode: most servers are unhealthy, so all are used
 	budget        budget
 	queue         []*waiter
-	streams       int   // of those in the queue, that stream
-	clients       tally // of those in the queue
+	streams       int   // requests in the queue that a client may hold open
+	clients       tally // requests of each client in the queue
 	retries       uint64
 	hedges        uint64
-	refused       uint64 // by the queue: it was full, or the wait too long
-	limited       uint64 // because their client had its share
-	clientFaults  uint64 // requests that failed by the fault of their clients
+	refused       uint64 // requests refused because the queue was full, or that timed out in it
+	limited       uint64 // requests refused because their client had used its share
+	clientFaults  uint64 // requests that failed because of their client
 	closed        bool
-	lastServerErr error // why the last server that is down is
+	lastServerErr error // the last error of any server
 }
 
-// Field is a header field.
 type Field struct{ Name, Value string }
 
-// Start makes the Pool ready. Close ends what it begins.
+// Start sets defaults and begins probing and resolving. It returns an error if a server's URL is
+// invalid, or if there are no servers or more than 64. Call Close to stop.
 func (p *Pool) Start() error {
 	p.setDefaults()
 	if len(p.Servers) == 0 {
@@ -133,8 +133,7 @@ func (p *Pool) Start() error {
 		host := b.URL.Hostname()
 		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
 			b.resolver = &resolver{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), onChange: func() {
-				// Connections to addresses of before get no new requests, and end when they are
-				// idle.
+				// Connections to old addresses get no new requests and close when they become idle.
 				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
 				b.spares.trim(0)
 			}}
@@ -147,7 +146,7 @@ func (p *Pool) Start() error {
 	return nil
 }
 
-// setDefaults gives the fields that are zero their meaning.
+// setDefaults replaces zero fields with their defaults.
 func (p *Pool) setDefaults() {
 	for _, d := range []struct {
 		to   *time.Duration
@@ -176,7 +175,7 @@ func (p *Pool) setDefaults() {
 	}
 }
 
-// address is where to connect for a URL.
+// address returns the host and port to connect to for u.
 func address(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -185,8 +184,8 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// Close ends probes and resolvers, and closes the connections that are idle. Requests that are
-// under way go on.
+// Close stops probes and resolvers and closes idle connections. Requests that are under way
+// continue.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -208,7 +207,8 @@ func (p *Pool) Close() {
 	}
 }
 
-// retryable reports whether a request may be sent twice (RFC 9110, 9.2.2), and can be.
+// retryable reports whether r may be sent more than once: its method is safe (RFC 9110, section
+// 9.2.1) and it has no body.
 func retryable(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:

@@ -6,42 +6,45 @@ import (
 	"time"
 )
 
-// A visitor chooses what a request is, and may find one that every server fails: a header block
-// that is too large for them, a page that answers 500, a body that ends early. So what requests
-// meet ejects a server on one of two proofs alone:
+// A client controls its request, and may find one that every server fails: a header that is too
+// large for them, a page that answers 500, a body that ends early. So a failed request ejects a
+// server only with one of two proofs:
 //
-//   - it takes no connection, before a byte of a request was sent, or a name that the client chose;
-//   - another server did better with the same request, within one Fetch.
+//   - the server took no connection, before a byte of the request was sent and with a name that the
+//     client did not choose; or
+//   - another server answered the same request well within one Fetch.
 //
-// All other failures count too: they make the server failing, which is told and changes nothing of
-// what it gets, have it probed soon, and are part of the failures in a row after which one proof is
-// enough. From then on a GET that it answers with an error is asked of another server, so that
-// there is a proof, one way or the other. What can't be compared proves nothing: the request has a
-// body or changes something, there are no retries or no budget for one, the response ends in its
-// body, or the connection ended below several requests, any of which may have ended it. A table of
-// keys or clients would prove no more, as a visitor has as many of both as it likes.
+// Other failures have weaker effects. They mark the server as failing, which is logged but does not
+// change which requests it gets. They bring the next probe forward. They count among the failures
+// in a row after which one proof is enough. From then on, a GET that the server answers with an
+// error is also sent to another server, which proves where the fault lies.
+//
+// Some failures can't be compared and prove nothing: the request has a body or is not safe, retries
+// are disabled or their budget is spent, the response fails in its body, or the connection carried
+// several requests and any of them may have ended it. Counting failures by key or by client would
+// not help, as an attacker can use as many of both as it likes.
 
-// lapse is a failure of a server that proves nothing yet.
+// unprovenFailure is a failure that may be the server's or the request's fault.
 type unprovenFailure struct {
 	b    *backend
 	at   time.Time
-	hung bool // it answered nobody all the time
+	hung bool // the server answered no request meanwhile
 }
 
-// isBefore reports whether a request failed before the server had anything of it. A server may have
-// a certificate for some names only, so that the name must not be the client's choice.
+// failedBeforeRequest reports whether the attempt failed before the server received anything that
+// the client controls. If the client chooses the SNI, a failed TLS handshake may be its fault.
 func (b *backend) failedBeforeRequest(err error, sent bool) bool {
 	return !sent && (isDial(err) || b.tlsName != "")
 }
 
-// better reports whether a response shows that there is nothing wrong with its request.
+// requestIsFine reports whether resp shows that the request itself is fine.
 func requestIsFine(resp *http.Response) bool {
 	s := resp.StatusCode
 	return s < http.StatusBadRequest || s == http.StatusNotFound || s == http.StatusGone
 }
 
-// streamError is the type of net/http by which one stream of HTTP/2 ended, and not its connection.
-// Its fields are what errors.As goes by.
+// streamError mirrors the unexported error of net/http for an HTTP/2 stream that was reset while
+// its connection continues. errors.As matches by these fields.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -50,13 +53,13 @@ type streamError struct {
 
 func (e streamError) Error() string { return "stream error" }
 
-// isOwn reports whether a failure is of the request alone, and not of others on its connection. The
-// caller holds mu.
+// isAttributable reports whether err was caused by this request alone and not by another request on
+// the same connection. The caller holds mu.
 func (pl *place) isAttributable(err error) bool {
 	return pl.conn == nil || !pl.conn.wasShared || IsTimeout(err) || errors.As(err, new(streamError))
 }
 
-// use notes the connection that a request is sent on. The caller holds mu.
+// attach records the HTTP/2 connection that carries the request. The caller holds mu.
 func (pl *place) attach(c *conn) {
 	pl.detach()
 	if c == nil || !c.http2 || pl.released {
@@ -68,7 +71,7 @@ func (pl *place) attach(c *conn) {
 	}
 }
 
-// leave notes that the connection has the request no more. The caller holds mu.
+// detach records that the connection no longer carries the request. The caller holds mu.
 func (pl *place) detach() {
 	if c := pl.conn; c != nil {
 		pl.conn = nil
@@ -78,27 +81,27 @@ func (pl *place) detach() {
 	}
 }
 
-// isDoubted reports whether it is time to ask another server what this one failed. The caller holds
-// mu.
+// needsProof reports whether b has failed so often that another server must get the request too.
+// The caller holds mu.
 func (p *Pool) needsProof(b *backend) bool {
 	return b.failures >= failureLimit && !b.ejected && !p.isLast(b)
 }
 
-// compare takes the failures of a request with which another server did better.
+// confirmFailures records that another server answered well the request that caused these failures.
 func (p *Pool) confirmFailures(failures []*unprovenFailure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, f := range failures {
-		if f.at.After(f.b.ejectedAt) { // else it counted then
+		if f.at.After(f.b.ejectedAt) { // an earlier failure is already counted in that ejection
 			p.confirmFailure(f.b, now, f.hung)
 			p.logChange(f.b, now)
 		}
 	}
 }
 
-// prove takes that a failure was a server's own. If it is one too many in a row, or if the server
-// hangs, it ejects the server, unless it is the last one. The caller holds mu.
+// confirmFailure records that a failure is proven to be the fault of b. It ejects b if the failures
+// in a row reached failureLimit or if b hangs, unless b is the last server. The caller holds mu.
 func (p *Pool) confirmFailure(b *backend, now time.Time, hangs bool) {
 	if p.closed || b.ejected || p.isLast(b) || b.failures < failureLimit && (!hangs || b.failures == 0) {
 		return

@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// ErrBusy says that every server of a pool has as much to do as it may, and the queue was full or
-// the wait too long. An edge answers with 503.
+// ErrBusy means that all servers are at their limits and that the queue is full or the wait was too
+// long. An edge answers with 503.
 var ErrBusy = errors.New("origin busy")
 
-// ErrDown says that no server of a pool takes connections; it comes with what the last failure was.
+// ErrDown means that no server takes connections. The error that wraps it also wraps the last
+// failure.
 var ErrDown = errors.New("no origin server takes connections")
 
-// waiter is a request in the queue.
 type waiter struct {
 	ask     *Ask
-	granted chan *place // the place that it has, or nil if there is none any more; holds one
+	granted chan *place // receives the place, or nil if no server is left; capacity 1
 }
 
-// acquire takes a place at a server for a first attempt, and waits for one if it must. The caller
-// gives it back with release.
+// acquire reserves a place at a server for the first attempt of a request. It waits in the queue if
+// it must. The caller releases the place.
 func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	p.mu.Lock()
 	now := time.Now()
 	p.budget.request(now)
 	pl, has := p.take(now, a, 0)
-	if pl != nil || has == free {
+	if pl != nil || has == roomFree {
 		err := p.downError(pl)
 		p.mu.Unlock()
 		return pl, err
@@ -60,21 +60,21 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	if i := slices.Index(p.queue, w); i >= 0 {
 		p.queue = slices.Delete(p.queue, i, i+1)
 		p.countWaiter(w, -1)
-		if _, has := p.pick(time.Now(), a, 0); has == shareUsed && errors.Is(err, ErrBusy) {
+		if _, has := p.pick(time.Now(), a, 0); has == roomShareUsed && errors.Is(err, ErrBusy) {
 			return nil, p.countLimited(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
 		}
 		p.refused++
 		return nil, err
 	}
-	pl = <-w.granted // it came at the last moment
+	pl = <-w.granted // serveQueue granted it just before the timeout
 	return pl, p.downError(pl)
 }
 
-// mayWait says why a request for which there is no room may not wait for some; nil if it may. The
+// mayWait returns nil if the request may enter the queue, or the error to return to the caller. The
 // caller holds mu.
 func (p *Pool) mayWait(a *Ask, has room) error {
 	switch {
-	case a.Shared && has == shareUsed, p.clients.isFull(a.Client, p.Queue):
+	case a.Shared && has == roomShareUsed, p.clients.isFull(a.Client, p.Queue):
 		return p.countLimited(ErrShare)
 	case len(p.queue) >= p.Queue, a.Streams && p.streams >= streamLimit(p.Queue):
 		p.refused++
@@ -83,14 +83,14 @@ func (p *Pool) mayWait(a *Ask, has room) error {
 	return nil
 }
 
-// limit counts a request that failed because its client had its share, and returns err. The caller
-// holds mu.
+// countLimited counts a request that failed because its client had used its share. It returns err.
+// The caller holds mu.
 func (p *Pool) countLimited(err error) error {
 	p.limited++
 	return err
 }
 
-// countWaiter adds n to what is counted of a waiter's kind. The caller holds mu.
+// countWaiter adds n to the counters of waiting requests for w. The caller holds mu.
 func (p *Pool) countWaiter(w *waiter, n int) {
 	p.clients.add(w.ask.Client, n)
 	if w.ask.Streams {
@@ -98,7 +98,7 @@ func (p *Pool) countWaiter(w *waiter, n int) {
 	}
 }
 
-// downError is the error of a pick that found a place, or nothing. The caller holds mu.
+// downError returns nil if pl is a place, else ErrDown with the last failure. The caller holds mu.
 func (p *Pool) downError(pl *place) error {
 	switch {
 	case pl != nil:
@@ -109,21 +109,21 @@ func (p *Pool) downError(pl *place) error {
 	return ErrDown
 }
 
-// take picks a server and takes a place at it. The caller holds mu.
+// take picks a server and reserves a place at it. The caller holds mu.
 func (p *Pool) take(now time.Time, a *Ask, tried uint64) (*place, room) {
 	b, has := p.pick(now, a, tried)
 	switch {
 	case b == nil:
 		return nil, has
 	case b.Self:
-		return &place{b: b}, free
+		return &place{b: b}, roomFree
 	}
-	return p.occupy(b, a, now), free
+	return p.occupy(b, a, now), roomFree
 }
 
-// grant serves the queue as long as there is room: first come first served, but for those whose
-// client has its share and for those that stream, which may have to let others go first. The caller
-// holds mu.
+// serveQueue grants places to waiting requests, first come, first served. A request passes those
+// before it that may not have a place yet because their client has used its share or because they
+// may be held open by a client. The caller holds mu.
 func (p *Pool) serveQueue(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {
@@ -134,13 +134,13 @@ func (p *Pool) serveQueue(now time.Time) {
 		}
 		pl, has := p.take(now, w.ask, 0)
 		switch {
-		case pl != nil, has == free:
+		case pl != nil, has == roomFree:
 			p.queue = slices.Delete(p.queue, i, i+1)
 			p.countWaiter(w, -1)
 			w.granted <- pl
-		case has == full && !w.ask.Streams:
-			return // for nobody else either
-		case has == full && !w.ask.upgrade:
+		case has == roomFull && !w.ask.Streams:
+			return // no request behind this one can have a place either
+		case has == roomFull && !w.ask.upgrade:
 			streamsFull = true
 			i++
 		default:

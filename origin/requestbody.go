@@ -12,63 +12,64 @@ import (
 	"time"
 )
 
-// RequestError is the failure of a Fetch that is no server's: the request could not be read from
-// the client, or can't be sent. It counts for nothing of how a server looks, and nobody is asked
-// again.
+// RequestError is a failure of Fetch that the request caused: its body could not be read from the
+// client, or it can't be sent. It does not affect the health of servers, and the request is not
+// retried.
 type RequestError struct{ Err error }
 
 func (e *RequestError) Error() string { return "request: " + e.Err.Error() }
 
-// Unwrap returns what is wrong with the request.
+// Unwrap returns the underlying error.
 func (e *RequestError) Unwrap() error { return e.Err }
 
 var (
-	// ErrFields is in a RequestError where a server announced that it does not take as many header
-	// fields.
+	// ErrFields is wrapped by a RequestError if the request's header exceeds the limit that the
+	// server announced over HTTP/2.
 	ErrFields = errors.New("the origin does not take a header block of this size")
-	// errWaited is in a RequestError where the server did not wait longer for the client.
+	// errSlowClient is wrapped by a RequestError if the server gave up waiting for the client's
+	// body.
 	errSlowClient = &timeoutError{"the origin ended the connection before the client had sent the body"}
 )
 
-// continueWait is how long a server may take to say that it wants the body of a client that waits
-// to be told (RFC 9110, 10.1.1). Some never say it.
+// continueWait is how long a request with "Expect: 100-continue" waits for the server's 100 (RFC
+// 9110, section 10.1.1). Some servers never send it.
 const continueWait = time.Second
 
-// errUnwanted ends a body that a server did not want.
+// errUnwanted ends a request's body after the server has responded without it.
 var errUnwanted = errors.New("the origin answered without the body")
 
-// clientWait is how long a body may be waited for in all before it is the client's fault that the
-// server gives up, however it does.
+// clientGrace is how long a request may wait for its client in total. After that, any failure while
+// the body is being sent is the client's fault.
 const clientGrace = time.Second
 
-// sending is a request's body on its way to a server. It tells whose fault a failure is: until the
-// body ends it is the client that has to go on sending, and the server that has to go on taking.
+// requestBody wraps the body of a request on its way to a server. It decides who is at fault if the
+// request fails: the client has to send in time, and the server has to accept in time.
 type requestBody struct {
 	io.ReadCloser
 	pool     *Pool
 	place    *place
-	declared int64 // Content-Length; -1 without
+	declared int64 // Content-Length; -1 if there is none
 	read     int64
-	timer    *time.Timer // for the server
-	stalled  atomic.Bool // the server took nothing for too long
-	started  atomic.Bool // it was read
+	timer    *time.Timer // limits the time between two reads, which the server spends
+	stalled  atomic.Bool // the server accepted no data for too long
+	started  atomic.Bool // Read was called
 	closed   atomic.Bool
 	readErr  atomic.Pointer[error]
 
-	ctx             context.Context // of the attempt, which ends with the response
-	expectsContinue bool            // the client waits to be told, and was not
-	wanted          chan struct{}   // gets one when the server wants the body
-	answered        chan struct{}   // closed when there is an answer, or none will come
+	ctx             context.Context // of the attempt; ends with the response
+	expectsContinue bool            // the client is waiting for a 100 response
+	wanted          chan struct{}   // receives a value when the server wants the body
+	answered        chan struct{}   // closed when the round trip ends
 
 	mu           sync.Mutex
-	clientTime   time.Duration // for the client
-	readingSince time.Time     // since when it is waited for; zero if it is not
-	complete     bool          // it has sent all
+	clientTime   time.Duration // total time spent waiting for the client
+	readingSince time.Time     // start of the current Read; zero between reads
+	complete     bool          // the client has sent the whole body
 }
 
-// watchSending puts itself in the place of a request's body, if there is one. Where a server takes
-// nothing for too long, as by HTTP/2 when it gives no window, it cancels. How long the client takes
-// to send is not the server's fault.
+// watchRequestBody wraps the body of r, if it has one. It cancels the attempt if the server accepts
+// no data for BetweenBytesTimeout, as when HTTP/2 flow control stalls. Time that the client takes
+// does not count.
 func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.CancelCauseFunc) *requestBody {
 	s := &requestBody{ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(), wanted: make(chan struct{}, 1), answered: make(chan struct{})}
 	if r.Body == nil || r.Body == http.NoBody {
@@ -88,7 +89,8 @@ func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.Cance
 	return s
 }
 
-// again lets the transport send the body on another connection if it wrote nothing on the first.
+// reopen implements http.Request.GetBody. It lets the transport send the body on another connection
+// if nothing of it was read for the first one.
 func (s *requestBody) reopen() (io.ReadCloser, error) {
 	if s.started.Load() {
 		return nil, errors.New("the body was read already")
@@ -97,7 +99,7 @@ func (s *requestBody) reopen() (io.ReadCloser, error) {
 	return s, nil
 }
 
-// want notes that the server wants the body.
+// wantBody records that the server sent 100 Continue.
 func (s *requestBody) wantBody() {
 	select {
 	case s.wanted <- struct{}{}:
@@ -105,9 +107,9 @@ func (s *requestBody) wantBody() {
 	}
 }
 
-// await waits until the server wants the body, or has not said for long whether it does. After an
-// answer that came before, nobody is to tell the client to send the body. It waits for the end of
-// that answer then, as a transport ends its connection when it can't read a body.
+// awaitContinue waits until the server wants the body, or for at most continueWait. If the response
+// comes first, the client must not be asked to send its body. awaitContinue then waits for the end
+// of the response, because the transport closes the connection when reading a body fails.
 func (s *requestBody) awaitContinue() error {
 	t := time.NewTimer(continueWait)
 	defer t.Stop()
@@ -123,7 +125,7 @@ func (s *requestBody) awaitContinue() error {
 	return errUnwanted
 }
 
-// Read reads on. The time until the next Read is the server's.
+// Read implements io.Reader. The time until the next Read counts as the server's.
 func (s *requestBody) Read(b []byte) (int, error) {
 	s.timer.Stop()
 	s.started.Store(true)
@@ -158,20 +160,20 @@ func (s *requestBody) Read(b []byte) (int, error) {
 		s.pool.mu.Lock()
 		s.place.awaitResponse(time.Now())
 		s.pool.mu.Unlock()
-	case !s.closed.Load(): // else the server ended it
+	case !s.closed.Load(): // otherwise the server ended it
 		s.readErr.Store(&err)
 	}
 	return n, err
 }
 
-// Close ends the body.
+// Close implements io.Closer.
 func (s *requestBody) Close() error {
 	s.closed.Store(true)
 	s.timer.Stop()
 	return s.ReadCloser.Close()
 }
 
-// end ends the watch: there is an answer, or none will come.
+// stopWatch ends the watch after the round trip.
 func (s *requestBody) stopWatch() {
 	close(s.answered)
 	if s.timer != nil {
@@ -179,12 +181,13 @@ func (s *requestBody) stopWatch() {
 	}
 }
 
-// fault is what the client did wrong with the body; nil if it did nothing wrong.
+// clientFault returns a RequestError if the client failed to send the body or was too slow, else
+// nil.
 func (s *requestBody) clientFault() error {
 	if err := s.readErr.Load(); err != nil {
 		return &RequestError{*err}
 	}
-	if s.timer == nil { // there is none
+	if s.timer == nil { // the request has no body
 		return nil
 	}
 	s.mu.Lock()
@@ -199,13 +202,15 @@ func (s *requestBody) clientFault() error {
 	return &RequestError{errSlowClient}
 }
 
-// requestFault is what is wrong with a request whose round trip failed; nil if it is the server's
-// failure. asked is whether the transport had anything to do with the server.
+// requestFault returns a RequestError if a round trip failed because of the request, or nil if it
+// is the server's failure. reachedTransport is false if the transport rejected the request before
+// it looked for a connection.
 func requestFault(err error, reachedTransport bool, reqBody *requestBody) error {
 	switch {
-	case !reachedTransport: // it does not send such a request
+	case !reachedTransport: // the transport rejects such requests
 		return &RequestError{err}
-	case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"): // which net/http does not export
+	// net/http does not export this error
+	case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"):
 		return &RequestError{ErrFields}
 	}
 	return reqBody.clientFault()

@@ -14,30 +14,31 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// What an answer's TTL is taken as: /etc/hosts has none, and a TTL of 0 must not make a storm.
+// Limits of a TTL. Entries of /etc/hosts have none, and a TTL of 0 must not cause a query for each
+// request.
 const (
 	defaultTTL = 30 * time.Second
 	minTTL     = time.Second
 	maxTTL     = time.Hour
-	retryTTL   = 5 * time.Second // after a failure
+	retryTTL   = 5 * time.Second // after a failed lookup
 )
 
-// names are the addresses of a server's name, which are asked for again when the TTL of the answer
-// is over. What was known stays in use as long as nobody answers.
+// resolver keeps the addresses of a server's name. It re-resolves the name when the TTL expires. If
+// a lookup fails, it keeps the previous addresses.
 type resolver struct {
 	host       string
 	nameserver string
 	log        *slog.Logger
 	onChange   func()        // called when the addresses change
-	ready      chan struct{} // closed once there was an answer or a failure
+	ready      chan struct{} // closed after the first lookup
 
 	mu    sync.Mutex
 	addrs []netip.Addr
 	err   error
-	next  int // of addrs, which are used in turn
+	next  int // index into addrs, for round-robin
 }
 
-// refresh keeps the addresses until ctx ends.
+// refresh re-resolves the name until ctx ends.
 func (n *resolver) refresh(ctx context.Context) {
 	for first := true; ; first = false {
 		addrs, ttl, err := n.lookup(ctx)
@@ -70,8 +71,8 @@ func (n *resolver) refresh(ctx context.Context) {
 	}
 }
 
-// addresses returns the addresses of the name in the order in which to try them: another one first
-// each time.
+// addresses returns the addresses in the order in which to try them. Each call starts with the next
+// address. It waits for the first lookup.
 func (n *resolver) addresses(ctx context.Context) ([]netip.Addr, error) {
 	select {
 	case <-n.ready:
@@ -87,7 +88,7 @@ func (n *resolver) addresses(ctx context.Context) ([]netip.Addr, error) {
 	return interleave(slices.Concat(n.addrs[n.next:], n.addrs[:n.next])), nil
 }
 
-// interleave orders addresses so that the families take turns, IPv6 first (RFC 8305, 4).
+// interleave orders addrs so that address families alternate, IPv6 first (RFC 8305, section 4).
 func interleave(addrs []netip.Addr) []netip.Addr {
 	var six, four, out []netip.Addr
 	for _, a := range addrs {
@@ -104,8 +105,8 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// lookup asks the system's resolver, /etc/hosts included, and reads the TTL off the messages on
-// their way.
+// lookup resolves the name with Go's resolver, which also reads /etc/hosts. It takes the TTL from
+// the DNS messages as they pass.
 func (n *resolver) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -133,7 +134,7 @@ func (n *resolver) lookup(ctx context.Context) (addrs []netip.Addr, ttl time.Dur
 	return addrs, seenTTL.ttl(), nil
 }
 
-// ttls is the smallest TTL of the answers that came.
+// minTTLSeen is the smallest TTL in the DNS answers seen.
 type minTTLSeen struct {
 	mu  sync.Mutex
 	any bool
@@ -149,7 +150,8 @@ func (t *minTTLSeen) ttl() time.Duration {
 	return min(max(t.min, minTTL), maxTTL)
 }
 
-// see reads a message. What can't be parsed is the resolver's to complain of.
+// observe records the TTLs of a DNS message. It ignores messages that it can't parse; the resolver
+// reports those.
 func (t *minTTLSeen) observe(msg []byte) {
 	var p dnsmessage.Parser
 	if _, err := p.Start(msg); err != nil {
@@ -172,13 +174,13 @@ func (t *minTTLSeen) observe(msg []byte) {
 	}
 }
 
-// datagrams is a UDP connection to a name server.
+// udpConn is a UDP connection to a DNS server that observes TTLs.
 type udpConn struct {
-	*net.UDPConn // the resolver tells UDP from TCP by net.PacketConn
+	*net.UDPConn // the resolver uses net.PacketConn to tell UDP from TCP
 	seenTTL      *minTTLSeen
 }
 
-// Read reads a message.
+// Read reads one message.
 func (d *udpConn) Read(b []byte) (int, error) {
 	n, err := d.UDPConn.Read(b)
 	if err == nil {
@@ -187,15 +189,15 @@ func (d *udpConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// stream is a TCP connection to a name server. The resolver reads a message's two bytes of length,
-// and then the message.
+// tcpConn is a TCP connection to a DNS server that observes TTLs. The resolver reads the two bytes
+// of the length first, then the message.
 type tcpConn struct {
 	net.Conn
 	seenTTL *minTTLSeen
 	msg     []byte
 }
 
-// Read reads a part of a message.
+// Read reads a part of a message. It observes the message once it is complete.
 func (s *tcpConn) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	s.msg = append(s.msg, b[:n]...)
@@ -206,10 +208,12 @@ func (s *tcpConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// attemptDelay is how long an address has before the next one is tried beside it (RFC 8305, 5).
+// attemptDelay is how long dialAll waits for an address before it also tries the next one (RFC
+// 8305, section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// dialAll connects to the first of several addresses that takes the connection (RFC 8305).
+// dialAll connects to the first address that accepts (RFC 8305). It tries further addresses in
+// parallel while the first ones don't answer.
 func dialAll(ctx context.Context, network string, addrs []netip.Addr, port string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -241,7 +245,7 @@ func dialAll(ctx context.Context, network string, addrs []netip.Addr, port strin
 		case d := <-results:
 			pending--
 			if d.err == nil {
-				go func() { // the others end with the context
+				go func() { // the other attempts end with ctx
 					for range pending {
 						if d := <-results; d.conn != nil {
 							d.conn.Close()

@@ -10,35 +10,35 @@ import (
 	"time"
 )
 
-// errStalled says that a server sent nothing more of a body in time.
+// errStalled means that a server sent or accepted no data of a body within BetweenBytesTimeout.
 var errStalled = &timeoutError{"the origin stopped sending the body"}
 
-// timeoutError is one that IsTimeout knows.
+// timeoutError is an error that IsTimeout recognizes.
 type timeoutError struct{ text string }
 
 func (e *timeoutError) Error() string { return e.text }
 
-// Timeout is true.
+// Timeout marks the error as a timeout, as in net.Error.
 func (e *timeoutError) Timeout() bool { return true }
 
-// body is a response's body that gives back the place at its server when it ends, and that ends
-// when the server sends nothing for too long.
+// responseBody is the body of a response. It releases the place at the server when it ends. It
+// fails with errStalled if the server sends nothing for BetweenBytesTimeout.
 type responseBody struct {
 	io.ReadCloser
 	pool       *Pool
 	place      *place
-	reqBody    *requestBody    // the request's body, which may not have ended
+	reqBody    *requestBody    // the request's body, which may still be under way
 	ctx        context.Context // of the attempt
-	sentAt     time.Time       // when the request was
-	successful bool            // the status is none of a failure, so that the end of the body is a success
+	sentAt     time.Time       // when the request was sent
+	successful bool            // the status is not a failure, so reading to the end counts as success
 	timer      *time.Timer
 	stalled    atomic.Bool
 	closed     atomic.Bool
 	finish     func()
 }
 
-// newBody wraps the body of a response from b. That of an upgrade is a connection, which may be
-// silent for as long as it likes.
+// newBody wraps the body of a response from the server of pl. The body of a 101 response is a
+// connection and has no timeout.
 func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, reqBody *requestBody, sent time.Time) io.ReadCloser {
 	y := &responseBody{ReadCloser: resp.Body, pool: p, place: pl, reqBody: reqBody, ctx: ctx, sentAt: sent, successful: !isFailure(resp.StatusCode) || p.Relays}
 	y.finish = sync.OnceFunc(func() {
@@ -56,8 +56,8 @@ func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp
 	return y
 }
 
-// Read reads on; the wait for the next bytes is bounded, but not the time that the caller takes
-// with them.
+// Read implements io.Reader. BetweenBytesTimeout limits the wait for data, but not the time between
+// two calls.
 func (y *responseBody) Read(b []byte) (int, error) {
 	y.timer.Reset(y.pool.BetweenBytesTimeout)
 	n, err := y.ReadCloser.Read(b)
@@ -74,9 +74,9 @@ func (y *responseBody) Read(b []byte) (int, error) {
 		if y.successful {
 			y.pool.succeeded(y.place.b, y.sentAt, time.Now())
 		}
-	case y.pool.Relays: // it may have been the origin that failed
-	case y.reqBody.clientFault() != nil: // with the request the response ends
-	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // or it is the caller who ended it
+	case y.pool.Relays: // the origin may have failed, not the edge
+	case y.reqBody.clientFault() != nil: // the request failed, which ended the response
+	case !y.closed.Load() && (y.stalled.Load() || y.ctx.Err() == nil): // unless the caller ended it
 		y.pool.failed(y.place.b, time.Now(), err, false, false, false)
 	}
 	y.pool.mu.Unlock()
@@ -84,7 +84,7 @@ func (y *responseBody) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the body.
+// Close implements io.Closer. It releases the place at the server.
 func (y *responseBody) Close() error {
 	y.closed.Store(true)
 	err := y.ReadCloser.Close()
@@ -92,13 +92,13 @@ func (y *responseBody) Close() error {
 	return err
 }
 
-// upgraded is the connection of a 101.
+// upgraded is the connection of a 101 response.
 type upgraded struct {
 	io.ReadWriteCloser
 	finish func()
 }
 
-// CloseWrite ends the sending side.
+// CloseWrite shuts down the writing side of the connection.
 func (u *upgraded) CloseWrite() error {
 	if w, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -106,7 +106,7 @@ func (u *upgraded) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Close ends the connection.
+// Close closes the connection and releases the place at the server.
 func (u *upgraded) Close() error {
 	err := u.ReadWriteCloser.Close()
 	u.finish()

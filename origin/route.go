@@ -9,30 +9,30 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Stage is a tier on the way from a client to an origin. A request only ever goes on to a later
-// one, so that edges never wait for each other in a circle.
+// Stage is a tier between a client and an origin. A request only moves on to later stages, so edges
+// never wait for each other in a cycle.
 type Stage int
 
-// The stages in their order.
+// The stages in order.
 const (
 	ToOwner  Stage = iota // the edge of the region that owns the key
-	ToShield              // the edge that all others ask
+	ToShield              // the edge that fetches for all regions
 	ToOrigin              // a server of the pool
 )
 
 const (
-	// TierField tells an edge, on its listener for peers alone, at which stage it has to go on:
-	// "shield" or "origin".
+	// TierField tells an edge the stage at which to continue: "shield" or "origin". It is valid
+	// only on the listener for peers.
 	TierField = "Kaiku-Tier"
-	// PurgesField tells an edge which purges its answer has to know of, and in an answer which ones
-	// that knows of. Edges alone send it to each other.
+	// PurgesField carries purge positions between edges: in a request those that the response must
+	// reflect, in a response those that it does reflect.
 	PurgesField = "Kaiku-Purges"
-	// FailedField marks an error that an edge made itself because it got no answer or refused the
-	// request, with the reason. Peers see it alone.
+	// FailedField marks an error response that an edge generated itself because it got no response
+	// or refused the request. Its value is the reason. Only peers get it.
 	FailedField = "Kaiku-Failed"
 )
 
-// ParseStage reads a TierField.
+// ParseStage parses the value of a TierField. Unknown values mean ToOwner.
 func ParseStage(s string) Stage {
 	switch s {
 	case "shield":
@@ -43,14 +43,18 @@ func ParseStage(s string) Stage {
 	return ToOwner
 }
 
-// Route is the way to the origin of a site. The pools are started and closed by whoever made them.
+// Route leads from an edge to the origin of a site. It does not start or close its pools.
 type Route struct {
-	Ring   *Pool // the edges of the region, the own one included, in the Hash balance; nil means that there is none but this, or that it is the shield
-	Shield *Pool // the edge that misses go through; nil means none, or that it is this one
+	// Ring has the edges of the region, this one included, balanced by Hash. It is nil if there is
+	// no other edge or this one is the shield.
+	Ring *Pool
+	// Shield has the edge that misses go through. It is nil if there is none or it is this edge.
+	Shield *Pool
 	Origin *Pool
 }
 
-// Stage returns where a request goes on for a key that came to be fetched at stage came.
+// Stage returns the stage at which a request for key continues. from is the stage at which this
+// edge received it.
 func (r *Route) Stage(key string, from Stage) Stage {
 	if from == ToOwner && (r.Ring == nil || r.Ring.ownsKey(key)) {
 		from = ToShield
@@ -61,7 +65,7 @@ func (r *Route) Stage(key string, from Stage) Stage {
 	return from
 }
 
-// ownsSelf reports whether a pick for the key falls on the caller.
+// ownsKey reports whether the caller itself owns key in a ring, or no other edge is up to own it.
 func (p *Pool) ownsKey(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,11 +73,13 @@ func (p *Pool) ownsKey(key string) bool {
 	return b == nil || b.Self
 }
 
-// Fetch sends a request on at a stage. An edge that can't be reached, or that says it has no way to
-// the origin itself, is passed over. It is Pool.Fetch for the rest.
+// Fetch sends req to the pool of a stage. It skips an edge that can't be reached, or that itself
+// got no response from the origin. Requests that may not be repeated go to the origin directly. A
+// timeout or a busy origin that an edge reports is returned as an error at once. Otherwise Fetch
+// works like Pool.Fetch.
 func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, error) {
 	if !retryable(req) {
-		stage = ToOrigin // what must not be sent twice has one way only
+		stage = ToOrigin // each further hop could repeat it
 	}
 	for _, tier := range []struct {
 		stage Stage
@@ -95,7 +101,7 @@ func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, er
 			return resp, nil
 		}
 		resp.Body.Close()
-		switch resp.StatusCode { // what would only take as long again is not asked for again
+		switch resp.StatusCode { // asking the origin again would only take as long again
 		case http.StatusServiceUnavailable:
 			return nil, fmt.Errorf("%w, says another edge", ErrBusy)
 		case http.StatusGatewayTimeout:
@@ -104,7 +110,7 @@ func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, er
 	}
 	resp, err := r.Origin.Fetch(req, a)
 	if err == nil {
-		delete(resp.Header, PurgesField) // an origin has no say in it
+		delete(resp.Header, PurgesField) // only edges may set it
 	}
 	return resp, err
 }

@@ -13,53 +13,54 @@ import (
 )
 
 // Some servers close each connection after its response, so that each request waits for a new one:
-// a round trip, and with TLS one or two more. For such a server connections are opened in advance,
-// as many as were needed in about the time that it takes to open two, or as the last burst needed.
-// What comes in bursts, as the objects of a page, then finds connections that are open, or nearly.
+// one round trip, and one or two more with TLS. For such a server the pool opens connections in
+// advance: as many as were needed in about twice the time that opening one takes, or as many as the
+// last burst needed. A burst, such as the objects of a page, then finds connections that are open
+// or nearly open.
 
 const (
-	// maxSpares is how many connections to a server may be open in advance, or on their way.
+	// maxSpares is the maximum number of spare connections to a server, open or being opened.
 	maxSpares = 64
-	// worthSpares is how long opening a connection has to take. Below, there is little to win, and
-	// a server that serves one connection at a time would wait for one that nobody uses.
+	// worthSpares is how long opening a connection must take for spares to be worth it. They would
+	// hurt a server that handles one connection at a time.
 	worthSpares = 5 * time.Millisecond
-	// minSpareWindow is how long ago a connection was needed that counts, at least.
+	// minSpareWindow is the minimum time for which a need for a connection counts.
 	minSpareWindow = 100 * time.Millisecond
-	// burstMemory is for how long a burst tells what the next one will need.
+	// burstMemory is how long the size of a burst predicts the next one.
 	burstMemory = time.Minute
-	// minSpareLife is for how long at least one may be open before it is given up.
+	// minSpareLife is the minimum time for which an unused spare connection is kept.
 	minSpareLife = time.Second
 )
 
-// spareConn is a connection that is open in advance, or on its way.
+// spareConn is a connection that is open in advance or being opened.
 type spareConn struct {
 	addr   string
-	opened chan struct{} // closed when conn is there, or nil as it can't be had
+	opened chan struct{} // closed when conn is set, or nil because opening failed
 	conn   net.Conn
 	expiry *time.Timer
 }
 
-// spares are those of a server.
+// spares are the spare connections to one server.
 type spares struct {
 	mu               sync.Mutex
-	connectionCloses bool // the last response said that its connection ends
+	connectionCloses bool // the last response ended its connection
 	closed           bool
-	list             []*spareConn         // the oldest first
-	needed           [maxSpares]time.Time // when connections were, a ring
-	next             int                  // of needed
-	last             time.Time            // when the last one was
-	peak             int                  // the most that counted at a time in the burst that is under way
-	previousPeak     int                  // and in those before, half as much for each since
-	setupTime        time.Duration        // what opening one takes, a moving mean
+	list             []*spareConn         // oldest first
+	needed           [maxSpares]time.Time // ring buffer of the times when connections were needed
+	next             int                  // index into needed
+	last             time.Time            // time of the latest need
+	peak             int                  // the highest number of recent needs in the current burst
+	previousPeak     int                  // the same for earlier bursts; halved with each burst
+	setupTime        time.Duration        // time to open a connection, exponentially weighted moving average
 }
 
-// window is for how long a need of a connection counts: twice what opening one takes. The caller
-// holds mu.
+// window returns for how long a need counts: twice the time to open a connection, at least
+// minSpareWindow. The caller holds mu.
 func (s *spares) window() time.Duration {
 	return max(2*s.setupTime, minSpareWindow)
 }
 
-// counts is how many needs count. The caller holds mu.
+// recentNeeds returns the number of needs within the window. The caller holds mu.
 func (s *spares) recentNeeds(now time.Time) (n int) {
 	for _, at := range s.needed {
 		if now.Sub(at) < s.window() {
@@ -69,8 +70,8 @@ func (s *spares) recentNeeds(now time.Time) (n int) {
 	return n
 }
 
-// want is how many are to be there: as many as were needed lately, or as the burst before needed,
-// as a page that has begun will have objects. The caller holds mu.
+// target returns the number of spares to have: the recent needs, or the size of the previous burst
+// if that is more. The caller holds mu.
 func (s *spares) target(now time.Time) int {
 	n := s.recentNeeds(now)
 	if !s.connectionCloses || s.closed || s.setupTime < worthSpares || n == 0 {
@@ -79,7 +80,7 @@ func (s *spares) target(now time.Time) int {
 	return max(n, s.previousPeak)
 }
 
-// learn takes whether the connection of a response ends with it.
+// learnClose records whether a response ends its connection. If it does not, all spares are closed.
 func (s *spares) learnClose(resp *http.Response) {
 	connectionCloses := resp.Close && resp.ProtoMajor == 1
 	s.mu.Lock()
@@ -89,7 +90,7 @@ func (s *spares) learnClose(resp *http.Response) {
 	}
 }
 
-// took takes how long it took to open a connection.
+// recordSetup records how long opening a connection took.
 func (s *spares) recordSetup(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +100,7 @@ func (s *spares) recordSetup(d time.Duration) {
 	s.setupTime += (d - s.setupTime) / 8
 }
 
-// drop gives up one spare, or all if it is nil. The caller holds mu.
+// discard closes one spare, or all if only is nil. The caller holds mu.
 func (s *spares) discard(only *spareConn) {
 	s.list = slices.DeleteFunc(s.list, func(o *spareConn) bool {
 		if only != nil && o != only {
@@ -110,7 +111,7 @@ func (s *spares) discard(only *spareConn) {
 	})
 }
 
-// end closes a spare, once it is there.
+// end closes the connection, in the background if it is still being opened.
 func (o *spareConn) end() {
 	o.expiry.Stop()
 	select {
@@ -119,7 +120,7 @@ func (o *spareConn) end() {
 			_ = o.conn.Close()
 		}
 	default:
-		go func() { // ends when the connection is there or can't be had, within the time limits for that
+		go func() { // ends when opening succeeds or times out
 			<-o.opened
 			if o.conn != nil {
 				_ = o.conn.Close()
@@ -128,7 +129,7 @@ func (o *spareConn) end() {
 	}
 }
 
-// close ends all spares, and has no more of them.
+// close closes all spares and prevents new ones.
 func (s *spares) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +137,7 @@ func (s *spares) close() {
 	s.discard(nil)
 }
 
-// take takes the oldest spare to an address; nil if there is none.
+// take removes and returns the oldest spare to addr, or nil.
 func (s *spares) take(addr string) *spareConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +151,7 @@ func (s *spares) take(addr string) *spareConn {
 	return o
 }
 
-// need notes that a connection is needed.
+// need records that a connection is needed.
 func (s *spares) need(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +166,7 @@ func (s *spares) need(now time.Time) {
 	s.peak = max(s.peak, s.recentNeeds(now))
 }
 
-// trim ends the oldest spares beyond limit.
+// trim closes the oldest spares beyond limit.
 func (s *spares) trim(limit int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,8 +175,8 @@ func (s *spares) trim(limit int) {
 	}
 }
 
-// add makes place for a spare, or returns nil if there are enough. It is given up if nobody needs
-// it.
+// add returns a new spare for the caller to open, or nil if there are enough. The spare closes
+// itself if nobody takes it.
 func (s *spares) add(addr string, limit int) *spareConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,8 +193,8 @@ func (s *spares) add(addr string, limit int) *spareConn {
 	return o
 }
 
-// connect gives a request a connection to a server: a spare one, if there is any. Each that is
-// needed lets others be opened in advance.
+// connect returns a connection for a request: a spare if there is one, else a new one. It also
+// refills the spares.
 func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
 	s := &b.spares
 	s.need(time.Now())
@@ -205,8 +206,8 @@ func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, co
 	return p.open(ctx, b, network, addr, conf)
 }
 
-// taken takes a connection that is open in advance, or waits for one that is on its way; nil if
-// there is none.
+// takeOpen returns a spare connection to addr, waiting for one that is being opened. It returns nil
+// if there is none.
 func (s *spares) takeOpen(ctx context.Context, addr string) net.Conn {
 	for o := s.take(addr); o != nil; o = s.take(addr) {
 		select {
@@ -234,15 +235,17 @@ func (p *Pool) addSpares(b *backend, network, addr string, conf *tls.Config) {
 	p.mu.Unlock()
 	b.spares.trim(limit)
 	for o := b.spares.add(addr, limit); o != nil; o = b.spares.add(addr, limit) {
-		go func() { // ends within the time limits of a connection
+		go func() { // ends when opening succeeds or times out
 			defer close(o.opened)
-			o.conn, _ = p.open(context.Background(), b, network, addr, conf) // whoever needs it opens another one, and tells
+			// A request that needs the connection opens another one and reports the error.
+			o.conn, _ = p.open(context.Background(), b, network, addr, conf)
 		}()
 	}
 }
 
-// isOpen reports whether a server has not closed a connection that nothing was sent on yet.
+// isOpen reports whether the server still keeps an unused connection open.
 func isOpen(c net.Conn) bool {
 	own := connOf(c)
-	return own == nil || hasNoEvents(own, unix.POLLRDHUP) // which shows behind data too, as tickets of TLS are
+	// POLLRDHUP is reported even if unread data, such as TLS session tickets, comes first
+	return own == nil || hasNoEvents(own, unix.POLLRDHUP)
 }

@@ -5,42 +5,42 @@ import (
 	"time"
 )
 
-// Status is how a pool is.
+// Status is the state of a pool.
 type Status struct {
 	Site    string         `json:"site"`
-	Panic   bool           `json:"panic,omitempty"` // most servers look unhealthy, so all are used
+	Panic   bool           `json:"panic,omitempty"` // most servers are unhealthy, so all are used
 	Waiting int            `json:"waiting"`         // requests in the queue
-	Refused uint64         `json:"refused"`         // requests that found it full or waited in vain
-	Limited uint64         `json:"limited"`         // requests refused because their client had its share
-	Faults  uint64         `json:"client_faults"`   // requests that failed by the fault of their clients
+	Refused uint64         `json:"refused"`         // requests that found it full or timed out in it
+	Limited uint64         `json:"limited"`         // requests refused because their client had used its share
+	Faults  uint64         `json:"client_faults"`   // requests that failed because of their client
 	Retries uint64         `json:"retries"`
 	Hedges  uint64         `json:"hedges"`
 	Servers []ServerStatus `json:"servers"`
 }
 
-// ServerStatus is how a server is.
+// ServerStatus is the state of a server.
 type ServerStatus struct {
-	Server      string  `json:"server"` // scheme, host and port
+	Server      string  `json:"server"` // scheme, host and port, or the name of an edge
 	State       string  `json:"state"`  // up, slow-start, failing, ejected, unhealthy or self
 	Why         string  `json:"why,omitempty"`
 	Backup      bool    `json:"backup,omitempty"`
 	Weight      int     `json:"weight"`
-	Share       float64 `json:"share"`     // of its weight that it has now, 0.1 to 1; less than 1 in slow start
-	InFlight    int     `json:"in_flight"` // requests; those whose response goes straight to a client among them
+	Share       float64 `json:"share"`     // current fraction of the weight, 0.1 to 1; less than 1 during slow start
+	InFlight    int     `json:"in_flight"` // requests, Streams included
 	Streams     int     `json:"streams"`
 	Tunnels     int     `json:"tunnels"`
-	Connections int     `json:"connections"` // open
-	// LastFailure is of a request or a probe, whatever came after it.
+	Connections int     `json:"connections"` // open connections
+	// LastFailure is the last failed request or probe, even if the server has recovered since.
 	LastFailure *Failure `json:"last_failure,omitempty"`
 	Counts
 }
 
-// Up reports whether nothing is known to be wrong with the server.
+// Up reports whether the server is neither unhealthy nor ejected nor failing.
 func (s *ServerStatus) Up() bool {
 	return s.State != "unhealthy" && s.State != "ejected" && s.State != "failing"
 }
 
-// Status returns how the pool is now.
+// Status returns the current state of the pool.
 func (p *Pool) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()

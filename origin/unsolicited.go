@@ -10,34 +10,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A server may send more than a response: by mistake, or to have the rest taken for the answer to
+// A server may send more data than its response, by mistake or to pass it off as the response to
 // the next request on the connection, which may be another client's. The transport closes an idle
-// connection on which something comes. But a request that takes the connection just when its last
-// response ended may be earlier than the look at what is left in the transport's buffer. So a
-// request that takes a connection over HTTP/1 which had another one waits until the transport reads
-// on, as it does when its buffer is empty; looks whether the socket has anything; and until its
-// first byte is written, nothing may come. What a server sends after that can't be told from an
-// answer.
+// connection on which data arrives. But a new request may take the connection before the transport
+// has looked at the rest of its read buffer.
+//
+// So a request on a used HTTP/1 connection waits until the transport calls Read again, which it
+// does once its buffer is empty. Then it checks the socket for data. Data that arrives before the
+// first byte of the request is written ends the connection. Data that arrives after that can't be
+// told from a response.
 
-// errUnasked is the failure of a connection on which a server sent something before it was asked.
+// errUnsolicited means that a server sent data before a request was written.
 var errUnsolicited = errors.New("the server sent something that was not asked for")
 
-// unaskedWait is for how long the transport may take to read on.
+// drainWait is how long the transport may take to call Read again.
 const drainWait = time.Second
 
-// http1Conn is a connection over HTTP/1 as the transport has it, above TLS.
+// http1Conn is an HTTP/1 connection as the transport sees it, above TLS.
 type http1Conn struct {
 	net.Conn
 	raw *conn // below TLS
 
-	mu          sync.Mutex
-	reading     bool          // the transport has nothing left, and waits for more
-	closed      bool          // or it has closed the connection
-	changed     chan struct{} // closed when one of them comes true; nil if nobody waits
-	unsolicited bool          // a request has the connection, and wrote nothing yet
+	mu      sync.Mutex
+	reading bool          // the transport has emptied its buffer and waits in Read
+	closed  bool          // the transport has closed the connection
+	changed chan struct{} // closed when reading or closed becomes true; nil if nobody waits
+	claimed bool          // a request has claimed the connection and written nothing yet
 }
 
-// Read reads on.
+// Read implements io.Reader. It fails if data arrives between isClean and the first Write.
 func (c *http1Conn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	c.reading = true
@@ -47,22 +48,22 @@ func (c *http1Conn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = false
-	if n > 0 && c.unsolicited {
+	if n > 0 && c.claimed {
 		c.raw.retired.Store(true)
 		return 0, errUnsolicited
 	}
 	return n, err
 }
 
-// Write writes. From then on the server may answer.
+// Write implements io.Writer. From the first Write on, data from the server is a response.
 func (c *http1Conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	c.unsolicited = false
+	c.claimed = false
 	c.mu.Unlock()
 	return c.Conn.Write(b)
 }
 
-// Close closes the connection.
+// Close implements io.Closer.
 func (c *http1Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -71,7 +72,7 @@ func (c *http1Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite ends the sending side of an upgraded connection.
+// CloseWrite shuts down the writing side of an upgraded connection.
 func (c *http1Conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -79,7 +80,7 @@ func (c *http1Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// move tells who waits. The caller holds mu.
+// notify wakes the goroutine that waits in isClean. The caller holds mu.
 func (c *http1Conn) notify() {
 	if c.changed != nil {
 		close(c.changed)
@@ -87,15 +88,16 @@ func (c *http1Conn) notify() {
 	}
 }
 
-// next reports whether the connection may have a further request: nothing is left of what the
-// server sent. A request that has a closed one is sent on another by the transport.
+// isClean reports whether no unread data is left on the connection, so that a further request may
+// use it. It waits up to drainWait. If the transport has closed the connection, the transport sends
+// the request on another one.
 func (c *http1Conn) isClean() bool {
 	t := time.NewTimer(drainWait)
 	defer t.Stop()
 	for {
 		c.mu.Lock()
 		if c.reading || c.closed {
-			c.unsolicited = true
+			c.claimed = true
 			c.mu.Unlock()
 			return hasNoEvents(c.raw, unix.POLLIN|unix.POLLRDHUP)
 		}
@@ -112,7 +114,7 @@ func (c *http1Conn) isClean() bool {
 	}
 }
 
-// isQuiet reports whether none of some events of poll(2) is there for a connection.
+// hasNoEvents reports whether poll(2) shows none of the given events for c.
 func hasNoEvents(c *conn, events int16) bool {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {
