@@ -15,10 +15,11 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// refused is what a connection that nobody takes ends with.
+// errRefused is a refused connection.
 var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
 
-// still is a pool of servers a, b, c and so on that nothing is sent to.
+// newIdlePool returns a pool of servers a, b, c and so on with the given weights. No test sends
+// requests to them.
 func newIdlePool(t testing.TB, p *Pool, weights ...int) *Pool {
 	t.Helper()
 	for i, w := range weights {
@@ -28,7 +29,7 @@ func newIdlePool(t testing.TB, p *Pool, weights ...int) *Pool {
 	return startPool(t, p)
 }
 
-// name is the letter of the server of a place, "" of none.
+// serverLetter returns the letter of the server of pl, or "" if pl is nil.
 func serverLetter(pl *place) string {
 	if pl == nil {
 		return ""
@@ -36,7 +37,7 @@ func serverLetter(pl *place) string {
 	return string(rune('a' + pl.b.index))
 }
 
-// picks makes picks that end at once, and returns the servers in their order.
+// pickSequence takes and releases n places, and returns the letters of their servers in order.
 func pickSequence(p *Pool, now time.Time, n int) string {
 	var out strings.Builder
 	for range n {
@@ -56,8 +57,8 @@ func TestSharesAreByWeight(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		balance      Balance
-		keepRequests bool // no request ends
-		exact        bool // it is not left to chance
+		keepRequests bool // places are not released
+		exact        bool // the outcome is deterministic
 	}{
 		{"round-robin", RoundRobin, false, true},
 		{"round-robin, held", RoundRobin, true, true},
@@ -91,8 +92,8 @@ func TestSharesAreByWeight(t *testing.T) {
 					share := float64(max(1, w)) / float64(sum)
 					want := total * share
 					off := math.Abs(float64(got[i]) - want)
-					// Chance alone is off by more than six of its standard deviations once in 500
-					// million times.
+					// Random counts deviate by more than six standard deviations about once in 500
+					// million runs.
 					if off > 0.02*total || off > 0.02*want && (c.exact || off > 6*math.Sqrt(want*(1-share))) {
 						t.Errorf("weight %d: %d picks, want %.0f", w, got[i], want)
 					}
@@ -107,7 +108,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 		weights []int
 		want    string
 	}{
-		{[]int{5, 1, 1}, "aabacaaaabacaa"}, // as nginx has it
+		{[]int{5, 1, 1}, "aabacaaaabacaa"}, // the order that nginx produces
 		{[]int{1, 1, 1}, "abcabc"},
 		{[]int{2, 1}, "abaaba"},
 		{[]int{1}, "aaa"},
@@ -118,7 +119,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 	}
 }
 
-// A retry costs its server one turn, and no other server any.
+// A retry takes one turn of the server that gets it and no turn of any other server.
 func TestRetryTakesOneTurn(t *testing.T) {
 	p := newIdlePool(t, &Pool{Retries: 1}, 1, 1, 1)
 	first := pickSequence(p, time.Now(), 1)
@@ -137,7 +138,7 @@ func TestRetryTakesOneTurn(t *testing.T) {
 	}
 }
 
-// A server that joins takes its own share of the keys, and nothing else moves.
+// A new server takes its share of the keys, and no key moves between the old servers.
 func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
 	const keys = 20_000
 	owners := func(n int) []int {
@@ -178,7 +179,7 @@ func TestSlowStart(t *testing.T) {
 		p.all[1].recoveredAt = back
 		for _, c := range []struct {
 			after time.Duration
-			want  float64 // of the picks
+			want  float64 // share of the picks
 		}{{0, 0.1 / 1.1}, {slow / 2, 0.5 / 1.5}, {slow, 0.5}, {time.Hour, 0.5}} {
 			n := strings.Count(pickSequence(p, back.Add(c.after), total), "b")
 			if got := float64(n) / total; math.Abs(got-c.want) > 0.03 {
@@ -186,13 +187,14 @@ func TestSlowStart(t *testing.T) {
 			}
 		}
 	}
-	// A server that was never gone has all of its share.
+	// A server that has always been up has its full weight.
 	if got := pickSequence(newIdlePool(t, &Pool{SlowStart: slow}, 1, 1), time.Now(), 4); got != "abab" {
 		t.Errorf("at the beginning: %s", got)
 	}
 }
 
-// look makes servers look so: "" is up.
+// setStates sets the state of each server: "" is up, "bad" is down, "refuses" is down and takes no
+// connections.
 func setStates(p *Pool, states ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,9 +211,9 @@ func TestWhoIsUsed(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		primaries int
-		states    []string // backups come last
+		states    []string // primaries first, then backups
 		backups   int
-		want      string // of six picks
+		want      string // six picks
 		panics    bool
 	}{
 		{"all are up", 3, nil, 0, "abcabc", false},
@@ -219,7 +221,7 @@ func TestWhoIsUsed(t *testing.T) {
 		{"most are unhealthy", 3, []string{"", "bad", "bad"}, 0, "abcabc", true},
 		{"all are unhealthy", 3, []string{"bad", "bad", "bad"}, 0, "abcabc", true},
 		{"half are unhealthy", 2, []string{"bad", ""}, 0, "bbbbbb", false},
-		// That a server takes no connections is no matter of opinion.
+		// A server that takes no connections is not used in panic mode.
 		{"most refuse", 3, []string{"", "refuses", "refuses"}, 0, "aaaaaa", true},
 		{"one refuses, another is unhealthy", 3, []string{"", "refuses", "bad"}, 0, "acacac", true},
 		{"backups are spared", 1, nil, 1, "aaaaaa", false},
@@ -242,7 +244,7 @@ func TestWhoIsUsed(t *testing.T) {
 			if got := pickSequence(p, time.Now(), 6); got != c.want || p.Status().Panic != c.panics {
 				t.Errorf("%s, panic %v; want %s, %v", got, p.Status().Panic, c.want, c.panics)
 			}
-			// And back again, whoever had to help.
+			// When all servers are up again, the primaries share the requests as before.
 			setStates(p, make([]string, len(p.Servers))...)
 			for _, b := range p.all {
 				b.current = 0
@@ -255,13 +257,12 @@ func TestWhoIsUsed(t *testing.T) {
 	}
 }
 
-// A server that answers nothing though it is asked is passed over until it does, but used if there
-// is no other.
+// A silent server is passed over until it answers, but is used if there is no other.
 func TestSilentServerIsPassedOver(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
-	first, _ := p.take(now, &Ask{}, 0) // which doesn't end
+	first, _ := p.take(now, &Ask{}, 0) // is not released
 	p.mu.Unlock()
 	if serverLetter(first) != "a" {
 		t.Fatalf("%s is first", serverLetter(first))
@@ -279,19 +280,19 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 		t.Errorf("with the other unhealthy: %s", got)
 	}
 	setStates(p, "", "")
-	b.lastHeardAt = later // it answered another one
+	b.lastHeardAt = later // it answered another request
 	if got := pickSequence(p, later, 8); !strings.Contains(got, "a") {
 		t.Errorf("after an answer: %s", got)
 	}
-	p.Relays = true // its origin may be what is slow
+	p.Relays = true // the edge's origin may be slow
 	b.lastHeardAt = now
 	if got := pickSequence(p, later, 8); !strings.Contains(got, "a") {
 		t.Errorf("an edge: %s", got)
 	}
 }
 
-// Of servers that take no connections each gets one request at a time, which finds out whether that
-// is still so. All others fail at once.
+// A server that takes no connections gets one trial request at a time. All other requests fail at
+// once.
 func TestTrials(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	setStates(p, "refuses", "refuses")
@@ -314,8 +315,8 @@ func TestTrials(t *testing.T) {
 	}
 }
 
-// The same with requests: while all refuse, a burst makes few connections, and once one is there
-// again it is used at once.
+// While all servers refuse connections, requests fail. Once a server accepts one, it gets requests
+// at once.
 func TestDownAndBack(t *testing.T) {
 	up := newServer(t, "up")
 	open := make(chan struct{})
@@ -337,7 +338,7 @@ func TestDownAndBack(t *testing.T) {
 		got, err := fetchBody(t, p, request(t, http.MethodGet, "/", ""))
 		return err == nil && got == "up"
 	})
-	// From now on it is known which one to ask.
+	// The pool now knows which server is up.
 	for range 5 {
 		if _, err := fetchBody(t, p, request(t, http.MethodGet, "/", "")); err != nil {
 			t.Errorf("afterwards: %v", err)
@@ -346,7 +347,6 @@ func TestDownAndBack(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// BenchmarkPick is a pick as Fetch makes it.
 func BenchmarkPick(b *testing.B) {
 	for balance, text := range []string{"round-robin", "least-requests", "random", "hash"} {
 		for _, n := range []int{3, 10} {

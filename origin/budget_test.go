@@ -10,7 +10,7 @@ func TestBudget(t *testing.T) {
 	type step struct {
 		at              time.Duration
 		requests, takes int
-		want            int // retries that it allows of those
+		want            int // retries that take allows
 	}
 	for _, c := range []struct {
 		name  string
@@ -48,7 +48,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// When everything fails, retries add a fifth to the load and no more.
+// When every request fails, retries add at most a fifth to the load.
 func TestRetriesStayWithinTheBudget(t *testing.T) {
 	const total = 1000
 	p := &Pool{Retries: 2, Log: discardLog}
@@ -76,13 +76,13 @@ func TestRetriesStayWithinTheBudget(t *testing.T) {
 	}
 }
 
-// What reached no server costs no budget: however many are down, each request gets to the one that
+// Retries of requests that reached no server need no budget: each request reaches the server that
 // is up.
 func TestUnsentRequestsCostNoBudget(t *testing.T) {
 	up := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, up.URL)}, Retries: 2, Log: discardLog})
 	p.mu.Lock()
-	for p.budget.request(time.Now()); p.budget.take(time.Now()); { // spent
+	for p.budget.request(time.Now()); p.budget.take(time.Now()); { // spends the budget
 	}
 	p.mu.Unlock()
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A server that closes a connection before the transport reads from it, as before the first bytes
-// of HTTP/2 are sent, keeps nobody waiting.
+// If a server closes a connection before the transport has begun to read, as before the first bytes
+// of HTTP/2, a failed write returns at once.
 func TestClosedBeforeAnybodyReads(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -23,7 +23,7 @@ func TestClosedBeforeAnybodyReads(t *testing.T) {
 				return
 			}
 			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}).Handshake()
-			_ = c.(*net.TCPConn).SetLinger(0) // the client's next write is refused
+			_ = c.(*net.TCPConn).SetLinger(0) // closes with a reset, so that the client's next write fails
 			_ = c.Close()
 		}
 	}()

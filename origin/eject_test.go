@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// errSlow is what a server that does not answer in time ends a request with.
+// errSlow is a timeout.
 var errSlow = &timeoutError{"too slow"}
 
-// fail takes failures of a server that are known to be its own, each with no answer of it before.
+// failOften records n failures that are proven to be the server's own, with no response in between.
 func failOften(p *Pool, b *backend, now time.Time, err error, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -32,7 +32,7 @@ func TestEjection(t *testing.T) {
 		now := time.Now()
 		p.succeeded(b, now, now)
 	}
-	late := func(p *Pool, b *backend) { // of a request that was sent before
+	late := func(p *Pool, b *backend) { // success of a request sent before the failures
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.succeeded(b, b.ejectedAt.Add(-time.Second), time.Now())
@@ -40,7 +40,7 @@ func TestEjection(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(p *Pool, b *backend)
-		want bool // it is ejected
+		want bool // ejected
 	}{
 		{"two refused connections", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errRefused, 2) }, false},
 		{"three refused connections", func(p *Pool, b *backend) { failOften(p, b, time.Now(), errRefused, 3) }, true},
@@ -111,7 +111,8 @@ func TestPauses(t *testing.T) {
 				b.readmitTimer.Stop()
 				return b.ejectedFor
 			}
-			for _, want := range []time.Duration{c.first, 2 * c.first, 4 * c.first, 8 * c.first} { // it flaps
+			// Ejections that follow soon, as of a server that flaps.
+			for _, want := range []time.Duration{c.first, 2 * c.first, 4 * c.first, 8 * c.first} {
 				if got := eject(b.recoveredAt); got != want {
 					t.Errorf("a pause of %v, want %v", got, want)
 				}
@@ -135,15 +136,17 @@ func TestPauses(t *testing.T) {
 	}
 }
 
-// The pause of an ejection ends by itself.
+// An ejection ends by itself.
 func TestBackAfterThePause(t *testing.T) {
 	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
-	p.Health = &Health{Interval: 10 * time.Millisecond} // is the first pause
+	p.Health = &Health{Interval: 10 * time.Millisecond} // the duration of the first ejection
 	failOften(p, p.all[0], time.Now(), errStatus, failureLimit)
-	eventually(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" }) // of which none has succeeded yet
+	// No request has succeeded since.
+	eventually(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" })
 }
 
-// A server that answers others is slow for one page only; one that answers nothing hangs.
+// A timeout of a server that answers other requests means a slow page. A timeout of a server that
+// answers nothing means that it hangs.
 func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 	t.Parallel()
 	for _, answers := range []bool{false, true} {
@@ -156,7 +159,7 @@ func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 		}))
 		defer s.Close()
 		other := newServer(t, "other")
-		// Nothing but the server under test is picked first.
+		// The other server is a backup, so that the server under test is always picked first.
 		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, other.URL))}, Retries: 1, FirstByteTimeout: 2 * time.Second, Log: discardLog})
 		var work sync.WaitGroup
 		work.Go(func() {
@@ -177,7 +180,7 @@ func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 	}
 }
 
-// Who goes away is no failure of the server.
+// A request that its client cancels is no failure of the server.
 func TestCancellationIsNoFailure(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/body" {
@@ -220,7 +223,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// hole is a server that takes connections and reads, and never answers.
+// newBlackHole starts a server that accepts connections and reads, but never responds.
 func newBlackHole(t *testing.T) (url string, requests *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -247,7 +250,7 @@ func newBlackHole(t *testing.T) (url string, requests *atomic.Int64) {
 	return "http://" + l.Addr().String(), requests
 }
 
-// One request finds out that a server hangs, and even it gets its answer elsewhere.
+// One request detects a server that hangs, and is answered by another server.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	u, asked := newBlackHole(t)
@@ -267,7 +270,7 @@ func TestBlackHole(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// A server that is killed in the middle of it costs no request.
+// No request fails when a server is killed under load.
 func TestKilledUnderLoad(t *testing.T) {
 	const workers, each = 50, 40
 	var servers []*testServer

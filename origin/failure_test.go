@@ -21,7 +21,7 @@ import (
 	"unicode/utf8"
 )
 
-// selfSigned makes a certificate that is its own authority.
+// selfSigned returns a self-signed certificate and a pool that trusts it.
 func selfSigned(t *testing.T, until time.Time, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,7 +42,7 @@ func selfSigned(t *testing.T, until time.Time, names ...string) (tls.Certificate
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
 }
 
-// secureServer serves TLS by a configuration and answers everything with nothing.
+// secureServer starts a TLS server with the given configuration. Its responses are empty.
 func secureServer(t *testing.T, conf *tls.Config) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -53,7 +53,7 @@ func secureServer(t *testing.T, conf *tls.Config) string {
 	return s.Listener.Addr().String()
 }
 
-// speaks takes connections, reads a little and does something with them.
+// newRawServer accepts connections, reads once from each and calls do.
 func newRawServer(t *testing.T, do func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,7 +77,7 @@ func newRawServer(t *testing.T, do func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// Each failure tells what to do about it, with the key of the fleet file that has to do with it.
+// Each kind of failure has a hint that names the right key of the fleet file.
 func TestHints(t *testing.T) {
 	good, roots := selfSigned(t, time.Now().Add(time.Hour), "origin.test", "*.pages.test")
 	ended, endedRoots := selfSigned(t, time.Now().Add(-time.Hour), "origin.test")
@@ -103,7 +103,7 @@ func TestHints(t *testing.T) {
 	failing := httptest.NewServer(http.HandlerFunc(bad))
 	defer failing.Close()
 	for _, c := range []struct {
-		name, server, at string // what stands in the fleet file, and where it really is
+		name, server, at string // the URL in the fleet file, and the address that is really dialled
 		pool             *Pool
 		want             []string
 	}{
@@ -151,7 +151,7 @@ func TestHints(t *testing.T) {
 					t.Errorf("no %q in the hint %q, of %q", want, last.Hint, last.Error)
 				}
 			}
-			if err != nil { // not so for an answer, even a bad one
+			if err != nil { // only a failed round trip has an error
 				if f := FailureOf(err, began); f.Hint != last.Hint || f.Reason != last.Reason {
 					t.Errorf("the request's failure is %+v, the server's %+v", f, last)
 				}
@@ -160,7 +160,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// What a server writes into an error does not make it long, nor more than a line.
+// The text of an error stays short and on one line, whatever the server sends.
 func TestErrorTextIsBounded(t *testing.T) {
 	long := "HTTP/1.1 \x1b[31m" + strings.Repeat("ü", 100_000) + "\r\n"
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: discardLog})
@@ -175,7 +175,7 @@ func TestErrorTextIsBounded(t *testing.T) {
 	}
 }
 
-// A request that waited in vain for a server with room, and one that no server took.
+// The errors of a pool are described too: the queue timed out, or no server takes connections.
 func TestFailureOfPool(t *testing.T) {
 	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" || !strings.Contains(f.Hint, "origin.max_requests") {
 		t.Errorf("busy: %+v", f)

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// A server whose probes are good but that fails what clients ask is ejected for longer each time it
-// comes back, unless it was well for long.
+// A server whose probes succeed but whose requests fail is ejected for longer each time it comes
+// back, until it was stable for long.
 func TestFlapping(t *testing.T) {
 	t.Parallel()
 	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 	h := Health{Interval: time.Minute}.withDefaults()
-	p.Health = &h // after Start, so that no probe is sent
+	p.Health = &h // set after Start, so that no probes run
 	b := p.all[0]
 	since := func() time.Time {
 		p.mu.Lock()

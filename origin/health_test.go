@@ -47,7 +47,7 @@ func TestProbeOutcome(t *testing.T) {
 		good   bool
 	}{
 		{Health{}, true},
-		{Health{Path: "/redirect"}, true}, // it is not followed
+		{Health{Path: "/redirect"}, true}, // redirects are not followed
 		{Health{Path: "/missing"}, false},
 		{Health{Path: "/error"}, false},
 		{Health{Path: "/teapot", Status: 418}, true},
@@ -57,13 +57,13 @@ func TestProbeOutcome(t *testing.T) {
 		{Health{Match: "Ready"}, false},
 		{Health{Path: "/?a=b", Match: "ready a=b"}, true},
 		{Health{Path: "/error", Match: ""}, false},
-		{Health{Path: "/large", Match: "ready"}, false}, // what comes after 64 KiB is not read
+		{Health{Path: "/large", Match: "ready"}, false}, // only the first 64 KiB are read
 		{Health{Path: "/large", Match: "xxx"}, true},
 		{Health{Path: "/cut", Match: "ready"}, false},
 		{Health{Path: "/slow", Timeout: 20 * time.Millisecond}, false},
 	} {
 		h := c.health.withDefaults()
-		// The pool is not told of the probes, so that it makes none but this.
+		// The pool has no Health, so the only probe is the one that the test sends.
 		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
 		p.Health = &h
 		if _, err := p.probeOnce(t.Context(), p.all[0], p.all[0].transport.Load()); (err == nil) != c.good {
@@ -72,7 +72,7 @@ func TestProbeOutcome(t *testing.T) {
 	}
 }
 
-// state waits until a server looks a way, at the time of a probe or later.
+// wantState waits until a server has the state want.
 func wantState(t *testing.T, p *Pool, server int, want string) {
 	t.Helper()
 	eventually(t, "the server is "+want, func() bool {
@@ -100,8 +100,7 @@ func TestProbesVerifyTLS(t *testing.T) {
 	}
 }
 
-// A server that comes and goes is found out by probes alone, and said to be in slow start
-// afterwards.
+// Probes alone find that a server is down and that it is back. It is in slow start afterwards.
 func TestProbesFindOut(t *testing.T) {
 	var status atomic.Int64
 	status.Store(200)
@@ -133,7 +132,7 @@ func TestProbesFindOut(t *testing.T) {
 func TestHysteresis(t *testing.T) {
 	for _, c := range []struct {
 		unhealthyAfter, healthyAfter int
-		probes, want                 string // x is a bad one; what it looks like after each
+		probes, want                 string // probes: "x" is a failed one; want: "x" is down after it
 	}{
 		{3, 2, "xxx..", "..xx."},
 		{3, 2, "xx.xx.xxx", "........x"},
@@ -144,7 +143,7 @@ func TestHysteresis(t *testing.T) {
 	} {
 		p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 		h := Health{UnhealthyAfter: c.unhealthyAfter, HealthyAfter: c.healthyAfter}.withDefaults()
-		p.Health = &h // after Start, so that none is sent
+		p.Health = &h // set after Start, so that no probes run
 		got := ""
 		for _, probe := range c.probes {
 			err := error(nil)

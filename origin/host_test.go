@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What a server is sent as Host and as SNI, by a request and by a probe, for each way to say it.
+// Requests and probes have the right Host and SNI for each configuration.
 func TestHostAndTLSName(t *testing.T) {
 	type seen struct{ host, sni string }
 	requests, probes := make(chan seen, 1), make(chan seen, 1)
@@ -32,9 +32,9 @@ func TestHostAndTLSName(t *testing.T) {
 	defer secure.Close()
 	for _, c := range []struct {
 		name, url, host, sni string
-		edges                bool // the servers are other edges
+		edges                bool // the servers are edges
 		want                 seen
-		probed               string // Host of probes, if it is another one
+		probed               string // Host of probes if it differs
 	}{
 		{name: "https, a name", url: "https://origin.test", want: seen{"origin.test", "origin.test"}},
 		{name: "https, a name and the usual port", url: "https://origin.test:443", want: seen{"origin.test", "origin.test"}},
@@ -69,7 +69,7 @@ func TestHostAndTLSName(t *testing.T) {
 			}
 			p := startPool(t, &Pool{Servers: []Server{server}, Host: c.host, SNI: c.sni, Relays: c.edges,
 				Health: &Health{Path: "/health", Host: "probe.example", Interval: time.Hour, Timeout: time.Minute},
-				TLS:    &tls.Config{InsecureSkipVerify: true}, // TestTLSName is about that
+				TLS:    &tls.Config{InsecureSkipVerify: true}, // TestTLSName tests verification
 				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 					return (&net.Dialer{}).DialContext(ctx, network, to.Listener.Addr().String())
 				}})
@@ -77,7 +77,7 @@ func TestHostAndTLSName(t *testing.T) {
 			if c.probed != "" {
 				probed.host = c.probed
 			}
-			if c.want.sni == "www.example" { // it is the Host that is sent
+			if c.want.sni == "www.example" { // the Host of the request
 				probed.sni = probed.host
 			}
 			if got := <-probes; got != probed {

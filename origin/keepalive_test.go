@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// hinting is a server of HTTP/1.1, plain or over TLS, whose responses have Keep-Alive. It ends a
-// connection at a second request, as one does that closes it while the request is on its way,
-// unless it keeps them.
+// keepAliveServer is an HTTP/1.1 server, with or without TLS, whose responses have a Keep-Alive
+// field. Unless keepsOpen is set, it closes a connection when a second request arrives, like a
+// server whose idle timeout expires at that moment.
 type keepAliveServer struct {
 	url         string
 	tls         *tls.Config
@@ -34,7 +34,7 @@ func (s *keepAliveServer) start(t *testing.T, secure bool) {
 	t.Cleanup(func() { l.Close() })
 	s.url = "http://" + l.Addr().String()
 	if secure {
-		h := httptest.NewTLSServer(nil) // for its certificate
+		h := httptest.NewTLSServer(nil) // provides a certificate
 		t.Cleanup(h.Close)
 		roots := x509.NewCertPool()
 		roots.AddCert(h.Certificate())
@@ -71,14 +71,14 @@ func (s *keepAliveServer) serve(c net.Conn) {
 	}
 }
 
-// A connection that was idle for nearly as long as its server allows gets no further request, so
-// that one that may not be sent twice is not lost. Others are used again.
+// A connection that was idle for almost as long as its server allows gets no further request, so
+// that a POST is not lost. Other connections are reused.
 func TestKeepAliveHint(t *testing.T) {
 	for _, c := range []struct {
 		name, hint string
 		keeps      bool
 		idle       time.Duration
-		reused     bool // the connection is used again
+		reused     bool // the connection is reused
 	}{
 		{"the time is nearly over", "Keep-Alive: timeout=1\r\n", false, 510 * time.Millisecond, false},
 		{"no time at all", "Keep-Alive: timeout=0\r\n", false, 0, false},
@@ -102,7 +102,7 @@ func TestKeepAliveHint(t *testing.T) {
 						if got, err := fetchBody(t, p, r); err != nil || got != "ok" {
 							t.Fatalf("got %q, %v", got, err)
 						}
-						time.Sleep(c.idle) // or longer
+						time.Sleep(c.idle) // lets the connection become idle for at least this long
 					}
 					if n := s.connections.Load(); (n < 3) != c.reused || s.requests.Load() != 3 {
 						t.Errorf("%d requests on %d connections", s.requests.Load(), n)

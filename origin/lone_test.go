@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lines is a log that can be read while it is written.
+// logBuffer is a log that can be read while it is being written.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -25,7 +25,7 @@ func (l *logBuffer) Write(b []byte) (int, error) {
 	return l.buf.Write(b)
 }
 
-// count is how many lines have a text.
+// count returns the number of occurrences of text.
 func (l *logBuffer) count(text string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,8 +38,8 @@ func (l *logBuffer) count(text string) int {
 	return n
 }
 
-// A lone server that takes no connections is told of as down, with why, and the first request after
-// it is back gets its answer and ends that. The log has a line for each.
+// A lone server that takes no connections is logged as down, with the reason. The first request
+// that reaches it again is answered and ends that state. The log has one line for each change.
 func TestLoneServerThatRefuses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,8 +78,8 @@ func TestLoneServerThatRefuses(t *testing.T) {
 	}
 }
 
-// As soon as it answers again it gets all requests, not one at a time until the end of the first
-// body.
+// As soon as the server answers again, it gets all requests, not only one until the end of the
+// first body.
 func TestLoneServerBackWithALongBody(t *testing.T) {
 	hold := make(chan struct{})
 	held := make(chan struct{}, 1)
@@ -120,8 +120,7 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 	}
 }
 
-// A lone server that answers with errors is told of as down too, but its answers are passed on, all
-// of them.
+// A lone server that answers with errors is logged as down, but all its responses are passed on.
 func TestLoneServerThatErrs(t *testing.T) {
 	var status, asked atomic.Int64
 	status.Store(500)
@@ -141,7 +140,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 	if st := p.Status().Servers[0]; st.State != "failing" || !strings.Contains(st.Why, "500") || asked.Load() != 10 {
 		t.Errorf("asked %d times: %+v", asked.Load(), st)
 	}
-	status.Store(404) // is an answer
+	status.Store(404) // a 404 is not a failure
 	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +149,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 	}
 }
 
-// What ends the state of a server whose requests failed, and what doesn't.
+// A success of a request sent after the failures ends the state "failing"; other events do not.
 func TestFailing(t *testing.T) {
 	later := func(p *Pool, b *backend) {
 		p.mu.Lock()
@@ -183,7 +182,7 @@ func TestFailing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 			h := Health{}.withDefaults()
-			p.Health = &h // after Start, so that no probe is sent
+			p.Health = &h // set after Start, so that no probes run
 			failOften(p, p.all[1], time.Now(), errStatus, failureLimit)
 			failOften(p, p.all[0], time.Now(), c.err, failureLimit-1)
 			if st := p.Status().Servers[0].State; st != "up" {
@@ -201,8 +200,8 @@ func TestFailing(t *testing.T) {
 	}
 }
 
-// One that fails nearly every request changes with each, but does not fill the log, and the log has
-// the last word in the end.
+// A server that alternates between failure and success does not flood the log, and the last line of
+// the log shows its final state.
 func TestFlappingIsNotToldForEver(t *testing.T) {
 	var log logBuffer
 	p := newIdlePool(t, &Pool{Log: slog.New(slog.NewTextHandler(&log, nil))}, 1)

@@ -27,8 +27,8 @@ func TestLimitsOfAClient(t *testing.T) {
 	}
 }
 
-// fill takes places until there is none for such a request, and returns how many there were, and
-// why there is no other.
+// fillPlaces takes places for requests like a until none is free. It returns them and the reason
+// why no further one is free.
 func fillPlaces(p *Pool, a Ask) (places []*place, has room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,7 +42,7 @@ func fillPlaces(p *Pool, a Ask) (places []*place, has room) {
 	return places, roomFree
 }
 
-// Nobody has all places but for what the cache fetches for many.
+// No client and no kind of request can take all places.
 func TestPlaces(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -82,7 +82,8 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// A client that has its share waits for its own requests, and nobody waits for it.
+// A client that has used its share waits for its own requests to end, and does not delay other
+// clients.
 func TestWaitingForTheOwnShare(t *testing.T) {
 	s := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute, Log: discardLog})
@@ -132,7 +133,7 @@ func TestWaitingInVainForTheOwnShare(t *testing.T) {
 	}
 }
 
-// The queue is shared as the places are.
+// The queue is shared out like the places.
 func TestQueueIsShared(t *testing.T) {
 	p := newIdlePool(t, &Pool{MaxRequests: 1, Queue: 64, QueueTimeout: time.Minute, Log: discardLog}, 1)
 	first, _ := fillPlaces(p, Ask{})
@@ -143,7 +144,7 @@ func TestQueueIsShared(t *testing.T) {
 		name string
 		ask  Ask
 		n    int
-		want error // of one more
+		want error // error of one more request
 	}{
 		{"one client", Ask{Client: alice, Streams: true}, 16, ErrShare},
 		{"what streams", Ask{Streams: true}, 48 - 16, ErrBusy},
@@ -174,7 +175,7 @@ func TestQueueIsShared(t *testing.T) {
 	p.release(first[0])
 }
 
-// Who may not have a place yet lets those go first who may.
+// A request that may not have a place yet lets later requests pass that may.
 func TestQueueLetsOthersGoFirst(t *testing.T) {
 	p := newIdlePool(t, &Pool{MaxRequests: 8, QueueTimeout: time.Minute, Log: discardLog}, 1)
 	streams, _ := fillPlaces(p, Ask{Streams: true})
@@ -206,7 +207,8 @@ func TestQueueLetsOthersGoFirst(t *testing.T) {
 	}
 }
 
-// A response that can't be stored counts among those that stream; there is no room for too many.
+// An uncacheable response counts among those that a client can hold open. Stream reports when there
+// are too many.
 func TestStream(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "body") }))
 	defer s.Close()
@@ -220,14 +222,14 @@ func TestStream(t *testing.T) {
 		if ok := Stream(resp.Body); ok != (n < 3) {
 			t.Errorf("number %d: room %v", n+1, ok)
 		}
-		Stream(resp.Body) // counts once
+		Stream(resp.Body) // counts only once
 		if got := p.Status().Servers[0].Streams; got != n+1 {
 			t.Errorf("%d stream, want %d", got, n+1)
 		}
 	}
 }
 
-// Tunnels that are there hold no place of requests, and there are only so many of them.
+// Established tunnels use no place of requests. They have a limit of their own.
 func TestTunnels(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" || r.URL.Path == "/no" {
@@ -255,7 +257,8 @@ func TestTunnels(t *testing.T) {
 		}
 		want := 4
 		if connections > 0 {
-			want = streamLimit(connections) // each has a connection, of which the last are for fetches
+			// Each tunnel has a connection, and the last quarter of those is for fetches.
+			want = streamLimit(connections)
 		}
 		var tunnels []*http.Response
 		for range want {

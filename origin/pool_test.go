@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// server is an origin on loopback that counts what it is asked.
+// testServer is an origin on loopback that counts requests.
 type testServer struct {
 	*httptest.Server
 	requests atomic.Int64
 }
 
-// newServer starts a server that answers with its name.
+// newServer starts a server whose responses are its name.
 func newServer(t *testing.T, name string) *testServer {
 	t.Helper()
 	s := &testServer{}
@@ -34,7 +34,7 @@ func newServer(t *testing.T, name string) *testServer {
 	return s
 }
 
-// down is the URL of a port that nothing listens on.
+// closedURL returns the URL of a port that nothing listens on.
 func closedURL(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,7 +73,7 @@ func startPool(t testing.TB, p *Pool) *Pool {
 	return p
 }
 
-// request is one as an edge makes it.
+// request returns a request like those that an edge sends.
 func request(t *testing.T, method, path, body string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
@@ -87,7 +87,7 @@ func request(t *testing.T, method, path, body string) *http.Request {
 	return r
 }
 
-// ask returns who answered.
+// fetchBody sends r and returns the body of the response.
 func fetchBody(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	t.Helper()
 	resp, err := p.Fetch(r, Ask{})
@@ -102,7 +102,7 @@ func fetchBody(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	return string(b), nil
 }
 
-// until waits for something to come true.
+// eventually waits until cond returns true.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -114,7 +114,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// noPlaceTaken waits until all places at the servers are given back.
+// noPlaceTaken waits until all places at the servers are free.
 func noPlaceTaken(t *testing.T, p *Pool) {
 	t.Helper()
 	eventually(t, "all places are given back", func() bool {
@@ -139,7 +139,7 @@ func TestRetries(t *testing.T) {
 		name     string
 		method   string
 		body     string
-		downs    int // servers that are down, before the one that is up
+		downs    int // number of servers that are down, before the one that is up
 		retries  int
 		answered bool
 	}{
@@ -150,8 +150,7 @@ func TestRetries(t *testing.T) {
 		{"more retries than servers", "GET", "", 1, 9, true},
 		{"HEAD", "HEAD", "", 1, 1, true},
 		{"OPTIONS", "OPTIONS", "", 1, 1, true},
-		// What found no connection was not sent at all, so that it may go to another server
-		// whatever it is.
+		// If there was no connection, nothing was sent, so any request may go to another server.
 		{"POST", "POST", "", 1, 2, true},
 		{"POST with a body", "POST", "x", 1, 2, true},
 		{"PATCH", "PATCH", "x", 2, 2, true},
@@ -177,8 +176,8 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// A server that takes the request and then says nothing is like one that is down, for a GET; a POST
-// may have had its effect.
+// If a server takes a request and then does not respond, a GET goes to another server. A POST does
+// not, as it may have had an effect.
 func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	var asked atomic.Int64
 	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -201,7 +200,7 @@ func TestRetryAfterTheRequestWasSent(t *testing.T) {
 	}
 }
 
-// answering starts a server that answers with a status, and its name.
+// newStatusServer starts a server that responds with a status and its name.
 func newStatusServer(t *testing.T, status int, name string) *testServer {
 	t.Helper()
 	s := &testServer{}
@@ -214,8 +213,8 @@ func newStatusServer(t *testing.T, status int, name string) *testServer {
 	return s
 }
 
-// What a server says of itself, that it can't at the moment, is worth another one; any other answer
-// is an answer, and so is all that a POST gets.
+// A status that means that the server is unable to respond now makes a GET go to another server.
+// All other statuses, and all responses to a POST, are returned.
 func TestRetryOfAnError(t *testing.T) {
 	for _, c := range []struct {
 		method  string
@@ -243,8 +242,8 @@ func TestRetryOfAnError(t *testing.T) {
 	}
 }
 
-// If no server does better, the last answer is the one that the client gets, with its body, and an
-// answer is better than none.
+// If no server does better, the client gets the last error response with its body. A response is
+// preferred to an error.
 func TestErrorOfAllServers(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -309,7 +308,7 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// A server with a weight is one server to retry, not several.
+// A server with a large weight counts as one server for retries.
 func TestRetryOfAWeightedServer(t *testing.T) {
 	up := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{withWeight(serverAt(t, closedURL(t)), 5), serverAt(t, up.URL)}, Retries: 1})

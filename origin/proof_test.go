@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// failing answers paths by the ways in which a server fails.
+// failByPath fails in the way that the path names.
 func failByPath(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/reset":
@@ -34,7 +34,7 @@ func failByPath(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ejections is how often servers of a pool were ejected.
+// ejections returns the number of ejections of all servers.
 func ejections(p *Pool) (n uint64) {
 	for _, s := range p.Status().Servers {
 		n += s.Ejections
@@ -42,7 +42,7 @@ func ejections(p *Pool) (n uint64) {
 	return n
 }
 
-// What all servers fail ejects none of them, however often and however it is asked for.
+// A request that all servers fail ejects none of them, however often it is sent.
 func TestRequestThatAllFail(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -84,7 +84,7 @@ func TestRequestThatAllFail(t *testing.T) {
 	}
 }
 
-// A server that fails what others don't is ejected, and clients notice two errors at most.
+// A server that fails requests which others answer is ejected. Clients see at most two errors.
 func TestServerThatFailsAlone(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"/reset", "/500", "/503", "/slow"} {
@@ -114,7 +114,8 @@ func TestServerThatFailsAlone(t *testing.T) {
 	}
 }
 
-// Of the requests that end with a connection of HTTP/2, any may be the one that ended it.
+// If an HTTP/2 connection ends with several requests on it, none of them counts as proof, since any
+// of them may have ended it.
 func TestRequestThatEndsAConnection(t *testing.T) {
 	t.Parallel()
 	type connKey struct{}
@@ -126,7 +127,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 			switch {
 			case r.Method == "POST":
 				_ = r.Context().Value(connKey{}).(net.Conn).Close()
-			case holds.CompareAndSwap(round.Load()-1, round.Load()): // only when it comes first
+			case holds.CompareAndSwap(round.Load()-1, round.Load()): // only the first of the attempts in this round
 				held <- struct{}{}
 			default:
 				return
@@ -139,7 +140,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 		defer s.Close()
 		p.Servers = append(p.Servers, serverAt(t, s.URL))
 		p.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
-		p.TLS.RootCAs.AddCert(s.Certificate()) // all have the same
+		p.TLS.RootCAs.AddCert(s.Certificate()) // all test servers have the same certificate
 	}
 	startPool(t, p)
 	for range 2 * failureLimit {
@@ -166,7 +167,8 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// A server that has no certificate for a name that a client chose takes connections all the same.
+// If a server has no certificate for a name that the client chose, the server still counts as
+// taking connections.
 func TestNameThatAClientChose(t *testing.T) {
 	t.Parallel()
 	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
@@ -200,7 +202,7 @@ func TestNameThatAClientChose(t *testing.T) {
 	}
 }
 
-// What proves nothing has a server probed before it is time.
+// Failures that prove nothing bring the next probe forward.
 func TestFailuresHurryProbes(t *testing.T) {
 	t.Parallel()
 	p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)

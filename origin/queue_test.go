@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// taken is a pool whose only place is taken, by a response whose body is not read yet.
+// newFullPool returns a pool whose only place is taken by a response whose body is not read yet.
 func newFullPool(t *testing.T, p *Pool) (*Pool, *http.Response) {
 	t.Helper()
 	s := newServer(t, "up")
@@ -32,7 +32,7 @@ func waitForQueue(t *testing.T, p *Pool, n int) {
 	eventually(t, strconv.Itoa(n)+" requests wait", func() bool { return p.Status().Waiting == n })
 }
 
-// The place goes to who waited longest, and only when it is free.
+// A free place goes to the request that waited longest.
 func TestQueueIsFirstComeFirstServed(t *testing.T) {
 	p, first := newFullPool(t, &Pool{QueueTimeout: time.Minute})
 	const n = 5
@@ -73,7 +73,7 @@ func TestQueueIsBounded(t *testing.T) {
 		got <- err
 	}()
 	waitForQueue(t, p, 1)
-	// Had this one to wait, the test would for a minute.
+	// If this request had to wait, it would wait for a minute.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if _, err := fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)); !errors.Is(err, ErrBusy) || Reason(err) != "origin-busy" || IsTimeout(err) {
@@ -116,8 +116,8 @@ func TestLeavingTheQueue(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// Who waits for a server that is found to be down waits no longer, nor does who waits when another
-// comes back.
+// A request that waits for a server that goes down fails, and one that waits is served when another
+// server comes back.
 func TestQueueFollowsTheServers(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -149,7 +149,7 @@ func TestQueueFollowsTheServers(t *testing.T) {
 	}
 }
 
-// A place is given back however a request ends, and no sooner.
+// A place is released at the end of a request, however it ends, and not before.
 func TestPlacesAreGivenBack(t *testing.T) {
 	release := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

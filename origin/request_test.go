@@ -30,7 +30,7 @@ func TestRequestAsSent(t *testing.T) {
 		{"two slashes", "", "", &url.URL{Path: "//a//b"}, "//a//b", "www.example"},
 		{"bytes that url would encode", "", "", &url.URL{Opaque: "/a|b", RawQuery: "c"}, "/a|b?c", "www.example"},
 		{"a host of its own", "", "origin.example:8443", &url.URL{Path: "/a"}, "/a", "origin.example:8443"},
-		// Of a server's URL only scheme, host and port count.
+		// Only scheme, host and port of a server's URL are used.
 		{"a server with a path", "/base?q#f", "", &url.URL{Path: "/a", RawQuery: "x"}, "/a?x", "www.example"},
 		{"a request for another server", "", "", &url.URL{Scheme: "https", Host: "192.0.2.1", Path: "/a"}, "/a", "www.example"},
 	} {
@@ -54,7 +54,7 @@ func TestRequestAsSent(t *testing.T) {
 	}
 }
 
-// Bodies are passed on as they are, and none is asked for compressed.
+// The pool asks for no compression and passes bodies on unchanged.
 func TestNoCompression(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v, ok := r.Header["Accept-Encoding"]; ok {
@@ -92,7 +92,7 @@ func TestTimeouts(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	// A listener that takes connections and never speaks TLS.
+	// This listener accepts connections but never does a TLS handshake.
 	mute, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestReason(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Read(make([]byte, 1024)) // it would be nobody's answer before the request
+			_, _ = conn.Read(make([]byte, 1024)) // data sent before the request would not count as a response
 			_, _ = io.WriteString(conn, "220 mail.example ESMTP\r\n")
 			conn.Close()
 		}
@@ -156,7 +156,7 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// Over TLS, Host is the name that is asked for and verified.
+// Over TLS, the Host is the SNI and the name to verify.
 func TestTLSName(t *testing.T) {
 	names := make(chan string, 1)
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -170,7 +170,7 @@ func TestTLSName(t *testing.T) {
 	for host, want := range map[string]string{"": "www.example", "origin.example": "origin.example", "origin.example:8443": "origin.example"} {
 		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host})
 		_, err := fetchBody(t, p, request(t, "GET", "/", ""))
-		if Reason(err) != "tls-certificate-error" { // the server's is of a test
+		if Reason(err) != "tls-certificate-error" { // the certificate is from httptest
 			t.Errorf("Host %q: reason %q of %v", host, Reason(err), err)
 		}
 		if got := <-names; got != want {
@@ -179,7 +179,7 @@ func TestTLSName(t *testing.T) {
 	}
 }
 
-// A server on another port than its scheme's, and names in brackets.
+// Ports other than the scheme's default are kept, and IPv6 addresses are in brackets.
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
 		"http://a.example": "a.example:80", "https://a.example": "a.example:443", "http://a.example:8080": "a.example:8080",

@@ -16,7 +16,7 @@ import (
 
 var errBody = errors.New("malformed chunked encoding")
 
-// broken is a request's body that fails after its first bytes.
+// brokenBody returns a request body that fails after its first bytes.
 func brokenBody(err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) { return 0, err })))
 }
@@ -25,7 +25,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// wantNoBlame fails the test if a server failed anything, or anything was sent again.
+// wantNoFailures fails the test if any server has a failure or any request was retried.
 func wantNoFailures(t *testing.T, p *Pool) {
 	t.Helper()
 	noPlaceTaken(t, p)
@@ -40,8 +40,7 @@ func wantNoFailures(t *testing.T, p *Pool) {
 	}
 }
 
-// serve starts a server, over TLS and with HTTP/2 or without, that takes header blocks of so many
-// bytes.
+// serve starts a TLS server, with or without HTTP/2, that accepts headers of up to maxHeader bytes.
 func serve(t *testing.T, h http.HandlerFunc, http2 bool, maxHeader int) (string, *tls.Config) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -57,8 +56,7 @@ func serve(t *testing.T, h http.HandlerFunc, http2 bool, maxHeader int) (string,
 	return s.URL, &tls.Config{RootCAs: roots}
 }
 
-// A request that can't be read or sent is no failure of a server, whatever is wrong with it, and is
-// not sent again.
+// A request that can't be read or sent is no failure of the server and is not retried.
 func TestRequestIsAtFault(t *testing.T) {
 	read := func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
 	fails := func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +68,7 @@ func TestRequestIsAtFault(t *testing.T) {
 		name    string
 		handler http.HandlerFunc
 		change  func(r *http.Request)
-		want    error // that the error wraps
+		want    error // the error that the result wraps
 	}{
 		{"the body can't be read", read, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
 		{"the body can't be read, and the server says that it failed", fails, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
@@ -96,7 +94,7 @@ func TestRequestIsAtFault(t *testing.T) {
 					_, err := fetchBody(t, p, r)
 					if err == nil && c.name == "the body is too long" {
 						answered++
-						continue // the server answered before that was found out
+						continue // the server responded before the body failed
 					}
 					if !errors.As(err, new(*RequestError)) || Reason(err) != "client-error" || c.want != nil && !errors.Is(err, c.want) {
 						t.Errorf("error %v, reason %q", err, Reason(err))
@@ -111,11 +109,11 @@ func TestRequestIsAtFault(t *testing.T) {
 	}
 }
 
-// A header block that a server does not take by HTTP/2 is no failure of the server.
+// A header that is too large for the server's HTTP/2 limit is no failure of the server.
 func TestTooManyFields(t *testing.T) {
 	url, conf := serve(t, func(http.ResponseWriter, *http.Request) {}, true, 8<<10)
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), serverAt(t, url)}, Retries: 2, TLS: conf, SNI: "example.com", Log: discardLog})
-	for range 2 { // from here on the limits are known
+	for range 2 { // the server's limits are known now
 		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
 		}
@@ -130,8 +128,8 @@ func TestTooManyFields(t *testing.T) {
 	wantNoFailures(t, p)
 }
 
-// A server that answers before it has the request is not at fault for the end of its response when
-// the request ends with an error.
+// If a server responds early and the request's body then fails, the failed response is not the
+// server's fault.
 func TestRequestEndsInTheResponse(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		url, conf := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -164,7 +162,7 @@ func TestRequestEndsInTheResponse(t *testing.T) {
 	}
 }
 
-// A server that gives up a client which takes its time does not fail.
+// A server that closes the connection of a slow client has not failed.
 func TestServerThatDoesNotWait(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -203,16 +201,17 @@ func TestServerThatDoesNotWait(t *testing.T) {
 					}
 					body.Close()
 				})
-				sent.Go(func() { _, _ = io.WriteString(client, "hello") }) // returns when that is read
+				sent.Go(func() { _, _ = io.WriteString(client, "hello") }) // returns when the server has read it
 				work.Go(func() {
 					<-end
 					for _, err := io.WriteString(client, "more"); err == nil; _, err = io.WriteString(client, "more") {
-						<-time.After(10 * time.Millisecond) // not all of the body while the server ends it
+						// Lets the server close the connection before the whole body is sent.
+						<-time.After(10 * time.Millisecond)
 					}
 				})
 			}
 			sent.Wait()
-			<-time.After(clientGrace + clientGrace/4) // is what is tested
+			<-time.After(clientGrace + clientGrace/4) // longer than clientGrace
 			close(end)
 			work.Wait()
 			wantNoFailures(t, p)
@@ -220,7 +219,7 @@ func TestServerThatDoesNotWait(t *testing.T) {
 	}
 }
 
-// A client that takes its time with a request is not taken for a server that takes it.
+// A request that its client sends slowly does not make the server silent.
 func TestSlowRequestIsNoSilence(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
@@ -239,7 +238,7 @@ func TestSlowRequestIsNoSilence(t *testing.T) {
 	}
 }
 
-// How long a client takes with its request is no part of how long the server takes to answer.
+// The time that a client takes to send its request is not part of the server's latency.
 func TestSlowRequestIsNoLatency(t *testing.T) {
 	s := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
@@ -249,7 +248,7 @@ func TestSlowRequestIsNoLatency(t *testing.T) {
 	const pause = 300 * time.Millisecond
 	go func() {
 		_, _ = io.WriteString(client, "hello")
-		<-time.After(pause) // is what is tested
+		<-time.After(pause) // the client's pause
 		client.Close()
 	}()
 	if _, err := fetchBody(t, p, r); err != nil {
@@ -262,15 +261,15 @@ func TestSlowRequestIsNoLatency(t *testing.T) {
 	}
 }
 
-// Who leaves a server that keeps everybody waiting says nothing about it but that: others are asked
-// first for a while, or until it answers.
+// When a client gives up waiting for a silent server, other servers are preferred for a while or
+// until the server answers. It has no other effect on the server.
 func TestLeavingASilentServer(t *testing.T) {
 	u, asked := newBlackHole(t)
 	other := newServer(t, "other")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, FirstByteTimeout: time.Minute, Log: discardLog})
 	ctx, leave := context.WithCancel(t.Context())
 	var work sync.WaitGroup
-	for range 2 { // of which one goes to each
+	for range 2 { // one for each server
 		work.Go(func() { _, _ = fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)) })
 	}
 	eventually(t, "it is silent", func() bool {
@@ -294,7 +293,7 @@ func TestLeavingASilentServer(t *testing.T) {
 	}
 }
 
-// Statuses by which a server says that it can't do what the client wants are no failures.
+// Some 5xx statuses mean that the server does not support the request. They are no failures.
 func TestStatusesOfRequests(t *testing.T) {
 	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false, 507: true, 508: false, 510: false, 520: true} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
@@ -309,8 +308,7 @@ func TestStatusesOfRequests(t *testing.T) {
 	}
 }
 
-// A client that takes its time with the request that finds out whether a server takes connections
-// again keeps nobody else from that server.
+// A trial request that its client sends slowly does not keep other requests from the server.
 func TestSlowRequestOnTrial(t *testing.T) {
 	s := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
@@ -324,7 +322,7 @@ func TestSlowRequestOnTrial(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	_, _ = io.WriteString(client, "hello") // it is connected when that is read
+	_, _ = io.WriteString(client, "hello") // returns once the connection is open and the server has read it
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -18,15 +18,15 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameserver is a name server on loopback that knows one name, origin.example.
+// nameserver is a DNS server on loopback that knows one name, origin.example.
 type nameserver struct {
 	addr string
 
 	mu        sync.Mutex
-	ttl       uint32 // of the last address; those before have a second more each
+	ttl       uint32 // of the last address; each one before it has a second more
 	addrs     []string
-	servfail  bool // SERVFAIL is all it says
-	truncated bool // but not by TCP
+	servfail  bool // answers with SERVFAIL
+	truncated bool // truncates answers over UDP
 }
 
 func newNameserver(t *testing.T, ttl uint32, addrs ...string) *nameserver {
@@ -34,7 +34,7 @@ func newNameserver(t *testing.T, ttl uint32, addrs ...string) *nameserver {
 	s := &nameserver{ttl: ttl, addrs: addrs}
 	var l net.Listener
 	var c net.PacketConn
-	for range 20 { // the port has to be free for both
+	for range 20 { // the port must be free for both UDP and TCP
 		var err error
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func newNameserver(t *testing.T, ttl uint32, addrs ...string) *nameserver {
 	return s
 }
 
-// set changes what it answers.
+// set changes the answers.
 func (s *nameserver) set(f func(*nameserver)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +126,8 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 	return b
 }
 
-// twins starts a server on 127.0.0.1 and 127.0.0.2, with the same port, that answers with the
-// address it was asked at.
+// newTwinServers starts two servers with the same port, on 127.0.0.1 and 127.0.0.2. Their responses
+// are the address that was dialled.
 func newTwinServers(t *testing.T) (port string) {
 	t.Helper()
 	var a, b net.Listener
@@ -173,14 +173,14 @@ func TestAllAddressesOfAName(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[got]++
-		p.all[0].transport.Load().CloseIdleConnections() // the next one is to the next address
+		p.all[0].transport.Load().CloseIdleConnections() // the next connection goes to the next address
 	}
 	if seen["127.0.0.1"] == 0 || seen["127.0.0.2"] == 0 {
 		t.Errorf("answers of %v", seen)
 	}
 }
 
-// An address where nobody is costs a request nothing.
+// A dead address of a name does not delay or fail a request.
 func TestDeadAddressOfAName(t *testing.T) {
 	port := newTwinServers(t)
 	p := newNamedPool(t, newNameserver(t, 300, "127.0.0.2", "127.0.0.3"), port)
@@ -196,8 +196,8 @@ func TestDeadAddressOfAName(t *testing.T) {
 	}
 }
 
-// A name that has another address is followed there at the TTL, though connections to the old one
-// are idle; while nobody answers what is known stays.
+// When a name gets another address, requests follow it after the TTL, even if connections to the
+// old address are idle. If the DNS server fails, the known addresses stay in use.
 func TestNameThatMoves(t *testing.T) {
 	port := newTwinServers(t)
 	ns := newNameserver(t, 1, "127.0.0.1")
@@ -235,7 +235,7 @@ func TestNameThatIsNot(t *testing.T) {
 	}
 }
 
-// Close does not wait for a name server that says nothing.
+// Close does not wait for a DNS server that does not answer.
 func TestCloseWhileANameIsAskedFor(t *testing.T) {
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -253,7 +253,7 @@ func TestCloseWhileANameIsAskedFor(t *testing.T) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(8 * time.Second): // the lookup itself would take ten
+	case <-time.After(8 * time.Second): // the lookup itself times out after ten
 		t.Error("it waits")
 	}
 }
@@ -339,7 +339,7 @@ func FuzzTTLs(f *testing.F) {
 		if m.Unpack(msg) != nil {
 			return
 		}
-		whole, err := m.Pack() // lengths of what is inside may be wrong before
+		whole, err := m.Pack() // packing fixes lengths inside the message
 		if err != nil {
 			return
 		}

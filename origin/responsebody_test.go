@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A body that goes on in time is no matter how long it takes; one that stalls is cut, and counts as
-// a timeout.
+// A body may take any time as long as data keeps coming. A stalled body ends with an error that
+// counts as a timeout.
 func TestStalledBody(t *testing.T) {
 	gone := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -33,14 +33,14 @@ func TestStalledBody(t *testing.T) {
 	if string(got) != "begin" || !IsTimeout(err) || Reason(err) != "timeout" {
 		t.Errorf("%q, error %v, reason %q", got, err, Reason(err))
 	}
-	<-gone // the server is told
+	<-gone // the connection to the server is closed
 	if f := p.Status().Servers[0].Failures; f["timeout"] != 1 {
 		t.Errorf("failures %v", f)
 	}
 	noPlaceTaken(t, p)
 }
 
-// The time that a reader takes is not the server's.
+// Time that the reader of a body takes does not count as the server's.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	const stall = 200 * time.Millisecond
@@ -55,7 +55,7 @@ func TestSlowReader(t *testing.T) {
 	defer resp.Body.Close()
 	var got strings.Builder
 	for range 4 {
-		pause := time.NewTimer(2 * stall) // is what is tested, and not waited for
+		pause := time.NewTimer(2 * stall) // longer than BetweenBytesTimeout, which is the point of the test
 		<-pause.C
 		if _, err := io.CopyN(&got, resp.Body, int64(len(body)/4)); err != nil {
 			t.Fatalf("after %d bytes: %v", got.Len(), err)
@@ -66,7 +66,7 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// A body that the caller closes is no failure of the server, even while another goroutine reads.
+// A body that the caller closes is no failure of the server, even if another goroutine is reading.
 func TestCloseWhileReading(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
@@ -96,7 +96,7 @@ func TestCloseWhileReading(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// A server that takes nothing of a request's body does not hold it for ever.
+// A server that does not read the request's body does not block the request for ever.
 func TestStalledUpload(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -129,17 +129,18 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// The body of a request arrives whole at the server that takes it, whatever was tried before.
+// The body of a request arrives complete at the server that accepts it, even after failed attempts
+// to connect to others.
 func TestUploadAfterAServerThatIsDown(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body) // before the answer begins, or the server drops the rest
+		b, _ := io.ReadAll(r.Body) // net/http drops the rest of the request's body when the response begins
 		_, _ = w.Write(b)
 	}))
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, s.URL)}, Retries: 2, Log: discardLog})
 	body := strings.Repeat("x", 1<<20)
 	r := request(t, "POST", "/", body)
-	pr, pw := io.Pipe() // can't be read once it is closed, as that of a client can't
+	pr, pw := io.Pipe() // like a client's body, a pipe can't be read after Close
 	go func() {
 		_, _ = io.WriteString(pw, body)
 		pw.Close()
@@ -150,8 +151,8 @@ func TestUploadAfterAServerThatIsDown(t *testing.T) {
 	}
 }
 
-// slowly starts a server that says when it is asked, and answers once it is let; ended tells that
-// its request's context ended.
+// newSlowServer starts a server that sends to requested for each request and responds once release
+// is closed. It sends to canceled when a request's context ends.
 func newSlowServer(t *testing.T) (url string, requested chan struct{}, release chan struct{}, canceled chan struct{}) {
 	t.Helper()
 	requested, release, canceled = make(chan struct{}, 100), make(chan struct{}), make(chan struct{}, 100)
@@ -175,7 +176,7 @@ func TestHedge(t *testing.T) {
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "fast" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	<-ended // nobody waits for the slow one
+	<-ended // the slow attempt is canceled
 	noPlaceTaken(t, p)
 	st := p.Status()
 	if st.Hedges != 1 || st.Retries != 0 || len(st.Servers[0].Failures) != 0 {
@@ -183,7 +184,7 @@ func TestHedge(t *testing.T) {
 	}
 }
 
-// The first server may still be the faster one.
+// The first server may still respond first.
 func TestHedgeThatLoses(t *testing.T) {
 	u, _, let, _ := newSlowServer(t)
 	u2, asked2, _, ended2 := newSlowServer(t)
@@ -199,8 +200,8 @@ func TestHedgeThatLoses(t *testing.T) {
 	noPlaceTaken(t, p)
 }
 
-// A hedge that fails costs nothing: the first answer still comes. One of a server that can't now is
-// kept for the case that none does better.
+// A failed hedge does no harm: the first server's response is still used. A 503 of the second
+// server is kept in case the first one does no better.
 func TestHedgeThatFails(t *testing.T) {
 	for _, second := range []string{closedURL(t), newStatusServer(t, 503, "no").URL} {
 		u, asked, let, _ := newSlowServer(t)
@@ -217,8 +218,8 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 }
 
-// Nothing is sent to a second server that may not be sent twice, nor without Hedge, nor without
-// retries or a budget for them.
+// No hedge is sent for a request that may not be repeated, without Hedge, without retries, or with
+// a spent budget.
 func TestNoHedge(t *testing.T) {
 	for _, c := range []struct {
 		method, body string
@@ -236,7 +237,7 @@ func TestNoHedge(t *testing.T) {
 			if c.spent {
 				p.mu.Lock()
 				now := time.Now()
-				for range budgetSeconds { // of the seconds to come, so that it lasts
+				for range budgetSeconds { // fill the coming seconds too, so that the budget stays spent
 					_, n := p.budget.slot(now)
 					*n = 1000
 					now = now.Add(time.Second)
@@ -246,7 +247,7 @@ func TestNoHedge(t *testing.T) {
 			var answered atomic.Bool
 			go func() {
 				<-asked
-				time.AfterFunc(50*time.Millisecond, func() { // many times Hedge
+				time.AfterFunc(50*time.Millisecond, func() { // much longer than Hedge
 					answered.Store(true)
 					close(let)
 				})

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A server that was killed and is back gets requests again after two good probes, which are two
-// intervals at most, and begins slowly.
+// A server that was killed and restarted gets requests again after two good probes, within two
+// intervals, and begins with slow start.
 func TestReturn(t *testing.T) {
 	other := newServer(t, "other")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +47,7 @@ func TestReturn(t *testing.T) {
 		}
 		return probesBefore.Load() > 0
 	})
-	if n := probesBefore.Load(); n < 2 || n > 3 { // the third may overtake the request
+	if n := probesBefore.Load(); n < 2 || n > 3 { // the third probe may arrive before the request
 		t.Errorf("it got a request after %d good probes, want 2", n)
 	}
 	if s := state(); s.State != "slow-start" || s.Share > 0.11 {

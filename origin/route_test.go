@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// tier is an edge, or the origin, that writes down who was asked and with which TierField.
+// tier configures a test server that stands for an edge or the origin.
 type tier struct {
 	name, failed string
-	status       int // 0 means 200, and -1 that it is down
+	status       int // 0 means 200; -1 means that the server is down
 }
 
-// way starts a route through the tiers given, each of which may be missing, and returns what is
-// asked on it.
+// newRoute starts a route through the given tiers; nil leaves a tier out. The returned function
+// lists the servers that got a request, each with its TierField.
 func newRoute(t *testing.T, ring, shield []tier) (*Route, func() string) {
 	t.Helper()
 	saw := make(chan string, 100)
@@ -66,7 +66,7 @@ func TestRoute(t *testing.T) {
 		name         string
 		ring, shield []tier
 		came, stage  Stage
-		want         string // who is asked
+		want         string // the servers that get a request
 		answer       string
 	}{
 		{"through all", owner, shield, ToOwner, ToOwner, "owner=shield", "owner"},
@@ -84,7 +84,7 @@ func TestRoute(t *testing.T) {
 		{"the owner saw it before", answers(508, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
 		{"the owner reaches nobody", answers(502, "connect-failed"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
 		{"nor does the shield", answers(502, "x"), []tier{{"shield", "x", 502}}, ToOwner, ToOwner, "owner=shield shield=origin origin", "origin"},
-		// These are of the origin, or not worth another wait.
+		// These statuses come from the origin or are not worth another wait.
 		{"502 of the origin", answers(502, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"500 of the origin", answers(500, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"503 of the origin", answers(503, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
@@ -120,8 +120,8 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// An edge that says that the origin is slow or busy has said it all: the asking edge treats it as
-// its own finding, so that it may serve what is stale.
+// If an edge reports that the origin is slow or busy, Fetch returns that as an error without asking
+// the next tier, so that the caller may serve a stale response.
 func TestRouteOfWhoSaysNo(t *testing.T) {
 	for status, is := range map[int]func(error) bool{
 		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
@@ -135,7 +135,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 	}
 }
 
-// What must not be sent twice goes to the origin alone.
+// A request that may not be repeated goes to the origin directly.
 func TestRouteOfAPost(t *testing.T) {
 	route, saw := newRoute(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
 	resp, err := route.Fetch(request(t, "POST", "/", "x"), Ask{Key: "key"}, ToOwner)
@@ -148,7 +148,7 @@ func TestRouteOfAPost(t *testing.T) {
 	}
 }
 
-// Each edge of a ring finds the same owner for a key, and the owner that it is one itself.
+// All edges of a ring agree on the owner of a key, and the owner knows that it is the owner.
 func TestRingAgrees(t *testing.T) {
 	const edges = 3
 	rings := make([]*Pool, edges)
@@ -180,16 +180,16 @@ func TestRingAgrees(t *testing.T) {
 			t.Errorf("edge %d owns %d of 300 keys", i, n)
 		}
 	}
-	// The keys of an edge that is down have other owners, and when all others are, there is none
-	// but this one.
+	// The keys of an edge that is down get other owners. If all other edges are down, this edge
+	// owns all keys.
 	setStates(rings[0], "", "refuses", "bad")
 	if stage := (&Route{Ring: rings[0], Shield: shield}).Stage("any", ToOwner); stage != ToShield {
 		t.Errorf("alone in the ring: stage %d", stage)
 	}
 }
 
-// What an edge answers is of the origin, which another edge of the same tier would only ask again;
-// and it is no failure of the edge's.
+// A 5xx response of an edge comes from the origin. It is not retried at another edge of the same
+// tier and is no failure of the edge.
 func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
 	route, saw := newRoute(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
 	for i := range 6 {
@@ -209,7 +209,7 @@ func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
 	}
 }
 
-// Who is gone is not asked for at the next tier.
+// A canceled request does not go to the next tier.
 func TestRouteOfWhoIsGone(t *testing.T) {
 	reached := make(chan struct{}, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

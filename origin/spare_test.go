@@ -16,17 +16,18 @@ import (
 	"time"
 )
 
-// closing is a server that ends each connection after its response, some milliseconds away.
+// closingServer is a server that closes each connection after its response. Connecting to it takes
+// some milliseconds.
 type closingServer struct {
 	url       string
 	tls       *tls.Config
-	keepsOpen bool // it does not
+	keepsOpen bool // keeps connections open instead
 
 	mu          sync.Mutex
 	open        map[net.Conn]bool
-	maxOpen     int // that were open at a time
+	maxOpen     int // maximum of len(open)
 	requests    int
-	unreachable atomic.Bool // no connection can be made
+	unreachable atomic.Bool // dials block
 	dials       atomic.Int64
 }
 
@@ -37,7 +38,7 @@ func startClosing(t *testing.T, secure bool) *closingServer {
 	}
 	s := &closingServer{url: "http://" + l.Addr().String(), open: map[net.Conn]bool{}}
 	if secure {
-		h := httptest.NewTLSServer(nil) // for its certificate
+		h := httptest.NewTLSServer(nil) // provides a certificate
 		t.Cleanup(h.Close)
 		roots := x509.NewCertPool()
 		roots.AddCert(h.Certificate())
@@ -83,14 +84,14 @@ func (s *closingServer) serve(c net.Conn) {
 			continue
 		}
 		s.mu.Lock()
-		delete(s.open, c) // before the pool knows that the connection ends
+		delete(s.open, c) // before the pool learns that the connection ends
 		s.mu.Unlock()
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
 		return
 	}
 }
 
-// pool starts a pool of the server.
+// pool starts a pool of this server.
 func (s *closingServer) pool(t *testing.T, connections int) *Pool {
 	return startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog, MaxConnections: connections,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -99,12 +100,12 @@ func (s *closingServer) pool(t *testing.T, connections int) *Pool {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			time.Sleep(2 * worthSpares) // or longer
+			time.Sleep(2 * worthSpares) // makes connecting take long enough for spares
 			return (&net.Dialer{}).DialContext(ctx, network, addr)
 		}})
 }
 
-// get asks for a path n times at the same time.
+// get sends n requests for path concurrently.
 func (s *closingServer) get(t *testing.T, p *Pool, method, path string, n int) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -122,7 +123,7 @@ func (s *closingServer) get(t *testing.T, p *Pool, method, path string, n int) {
 	all.Wait()
 }
 
-// ready counts the spares that are open.
+// openSpares returns the number of open spares.
 func openSpares(p *Pool) int {
 	s := &p.all[0].spares
 	s.mu.Lock()
@@ -138,7 +139,7 @@ func openSpares(p *Pool) int {
 	return n
 }
 
-// stay has a pool take connections as needed for a while, however slow the machine is.
+// keepSpares makes spares last for the whole test, however slow the machine is.
 func keepSpares(p *Pool) {
 	s := &p.all[0].spares
 	s.mu.Lock()
@@ -146,8 +147,8 @@ func keepSpares(p *Pool) {
 	s.setupTime = time.Hour
 }
 
-// For a server that ends each connection others are opened in advance, as many as were needed
-// lately. Requests get those, so that they need not wait for a connection.
+// For a server that closes its connections, the pool opens connections in advance, as many as were
+// needed lately. Requests use them and need not wait.
 func TestSpares(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		for _, method := range []string{"GET", "POST"} {
@@ -166,7 +167,7 @@ func TestSpares(t *testing.T) {
 	}
 }
 
-// A server that keeps its connections gets none in advance.
+// A server that keeps its connections open gets no spares.
 func TestNoSparesWhereConnectionsStay(t *testing.T) {
 	s := startClosing(t, false)
 	s.keepsOpen = true
@@ -181,7 +182,7 @@ func TestNoSparesWhereConnectionsStay(t *testing.T) {
 	}
 }
 
-// With those in advance, a server has no more connections than it may have.
+// Spares and used connections together stay within MaxConnections.
 func TestSparesWithinMaxConnections(t *testing.T) {
 	s := startClosing(t, false)
 	p := s.pool(t, 4)
@@ -197,7 +198,7 @@ func TestSparesWithinMaxConnections(t *testing.T) {
 	}
 }
 
-// One that the server has closed meanwhile loses no request.
+// A spare that the server has closed does not make a request fail.
 func TestSpareThatTheServerClosed(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("TLS %t", secure), func(t *testing.T) {
@@ -232,7 +233,7 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 	}
 }
 
-// Those that nobody needs end by themselves, and all end with the pool.
+// Unused spares close by themselves, and all close with the pool.
 func TestSparesEnd(t *testing.T) {
 	connections := func(p *Pool) int { return p.Status().Servers[0].Connections }
 	s := startClosing(t, false)
@@ -247,8 +248,8 @@ func TestSparesEnd(t *testing.T) {
 	eventually(t, "there are none after the end", func() bool { return connections(p) == 0 })
 }
 
-// The begin of a burst has as many opened as the burst before needed, and half as many after each
-// that needed fewer. What was needed more than a minute ago says nothing.
+// When a burst begins, the pool opens as many spares as the previous burst needed, and half as many
+// after each smaller burst. After a minute the previous bursts are forgotten.
 func TestSparesOfBursts(t *testing.T) {
 	s := &spares{connectionCloses: true, setupTime: 100 * time.Millisecond}
 	now := time.Now()

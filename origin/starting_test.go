@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// An edge of the fleet that starts along with this one is told of as down if it does not come; one
-// that was there, and an origin server, at once.
+// An edge that starts at the same time as this one is logged as down only if it does not come up.
+// An edge that was up before, and an origin server, are logged at once.
 func TestEdgesThatStart(t *testing.T) {
 	down := errors.New("connection refused")
 	for _, c := range []struct {
 		name        string
 		relays      bool
 		seen        bool
-		early, late int // lines within the start, and after it
+		early, late int // log lines within startGrace, and in total after it
 	}{
 		{"an edge that was never there", true, false, 0, 1},
 		{"an edge that was there", true, true, 1, 1},
@@ -23,7 +23,8 @@ func TestEdgesThatStart(t *testing.T) {
 	} {
 		var log logBuffer
 		p := newIdlePool(t, &Pool{Relays: c.relays, Log: slog.New(slog.NewTextHandler(&log, nil))}, 1, 1)
-		p.Health = &Health{Interval: time.Hour, UnhealthyAfter: 1, HealthyAfter: 1} // after the start: only this test probes
+		// Set after Start, so that only this test probes.
+		p.Health = &Health{Interval: time.Hour, UnhealthyAfter: 1, HealthyAfter: 1}
 		at := p.started.Add(time.Second)
 		if c.seen {
 			p.recordProbe(p.all[0], at, nil, false)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// surplus is a server that sends what nobody asked for after each response.
+// newSurplusServer starts a server that sends extra data after each response.
 func newSurplusServer(t *testing.T, response string, conf *tls.Config) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +44,8 @@ func newSurplusServer(t *testing.T, response string, conf *tls.Config) string {
 	return l.Addr().String()
 }
 
-// What a server sends after a response is nobody's answer, and ends the connection.
+// Data that a server sends after a response is never taken for another response, and ends the
+// connection.
 func TestSurplusIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
@@ -95,8 +96,8 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 	}
 }
 
-// What comes between the look at a connection and the first byte of a request ends the connection,
-// and nothing is sent on it.
+// Data that arrives between the check of a connection and the first byte of the request ends the
+// connection, and nothing is sent on it.
 func TestSurplusBeforeTheRequest(t *testing.T) {
 	t.Parallel()
 	p := newIdlePool(t, &Pool{Log: discardLog}, 1)
