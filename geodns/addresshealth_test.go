@@ -15,7 +15,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// healthOn answers probes on addresses of this machine, all at one port, which it gives.
+// healthOn answers health probes at the given addresses of this machine, all on one port. It
+// returns the port.
 func healthOn(t *testing.T, hosts ...string) (port string) {
 	t.Helper()
 	for tries := 0; ; tries++ {
@@ -27,7 +28,7 @@ func healthOn(t *testing.T, hosts ...string) (port string) {
 				t.Fatal(err)
 			}
 			if err != nil {
-				break // another program has the port there
+				break // another program has the port at this address
 			}
 			_, port, _ = net.SplitHostPort(l.Addr().String())
 			opened = append(opened, l)
@@ -47,7 +48,7 @@ func healthOn(t *testing.T, hosts ...string) (port string) {
 	}
 }
 
-// addressFleet has a near node with some addresses, and a far one with others, which is well.
+// addressFleet returns a configuration with a near node that is probed and a far node that isn't.
 func addressFleet(t *testing.T, port string, near, far []string) Config {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{
@@ -60,8 +61,8 @@ func addressFleet(t *testing.T, port string, near, far []string) Config {
 	return cfg
 }
 
-// answersOf are what a name server says of www.example.com: its addresses, and the hints of its
-// HTTPS record.
+// answersOf returns the addresses of www.example.com and the hints of its HTTPS record, in one
+// line.
 func answersOf(t *testing.T, s *Server) string {
 	t.Helper()
 	var out []string
@@ -84,8 +85,8 @@ func answersOf(t *testing.T, s *Server) string {
 	return strings.Join(out, " ")
 }
 
-// Each address is probed, and one that is dead is not answered, as long as others of its node are
-// well.
+// Each address is probed. A dead address is not answered as long as another address of its node is
+// alive.
 func TestDeadAddressIsNotAnswered(t *testing.T) {
 	far := []string{"198.51.100.20", "2001:db8:2::20"}
 	for _, test := range []struct {
@@ -116,8 +117,8 @@ func TestDeadAddressIsNotAnswered(t *testing.T) {
 	}
 }
 
-// With one node alone, a dead family is not answered, and all addresses are when all are dead: they
-// may be up.
+// If there is only one node, a dead address family is not answered. If all addresses are dead, all
+// are answered, because they may be up.
 func TestDeadAddressOfTheOnlyNode(t *testing.T) {
 	for up, want := range map[string]string{
 		"127.0.0.1": "127.0.0.1 ipv4hint=127.0.0.1",
@@ -133,7 +134,7 @@ func TestDeadAddressOfTheOnlyNode(t *testing.T) {
 	}
 }
 
-// An address that comes back is answered again, and the log tells of both.
+// An address that comes back is answered again.
 func TestDeadAddressComesBack(t *testing.T) {
 	log := &watch{wrote: make(chan struct{}, 1)}
 	s := &Server{Log: slog.New(slog.NewTextHandler(log, nil))}
@@ -158,8 +159,8 @@ func TestDeadAddressComesBack(t *testing.T) {
 	}
 }
 
-// A machine without IPv6 knows nothing of addresses of IPv6: they follow their node's others. The
-// test runs itself in a network namespace that has nothing but loopback.
+// A machine without IPv6 knows nothing about IPv6 addresses, so they follow the other addresses of
+// their node. The test runs itself in a network namespace that has only a loopback interface.
 func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 	const inside = "KAIKU_TEST_NO_ROUTE"
 	if os.Getenv(inside) == "" {
@@ -184,7 +185,7 @@ func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 	for _, near := range [][]string{{"127.0.0.1", six}, {six, "127.0.0.1"}} {
 		for up, want := range map[string]string{
 			"127.0.0.1": "127.0.0.1 " + six + " ipv4hint=127.0.0.1 ipv6hint=" + six,
-			"127.0.0.3": "198.51.100.20", // IPv4 is dead, and so is the node
+			"127.0.0.3": "198.51.100.20", // IPv4 is dead, so the node is dead
 		} {
 			s := new(Server)
 			cfg := addressFleet(t, healthOn(t, up), near, []string{"198.51.100.20"})
@@ -194,8 +195,8 @@ func TestFamilyWithoutRouteSaysNothing(t *testing.T) {
 			}
 		}
 	}
-	// With nothing but such addresses, nothing is known, and the node is answered as one without
-	// probes.
+	// If a node has only addresses without a route, nothing is known about it. It is answered like
+	// a node without probes.
 	s := new(Server)
 	serve(t, s, addressFleet(t, "80", []string{six}, []string{"198.51.100.20", "2001:db8:2::20"}))
 	if got := answersOf(t, s); !strings.Contains(got, six) || !s.Healthy()["hel1"] {

@@ -7,21 +7,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// addressSet is the addresses of a node, of one family, of which some may be dead.
+// addressSet holds a node's addresses of one family. Some of them may be dead.
 type addressSet struct {
-	node  *nodeState
-	full  *rrset      // with all of them
-	of    []*endpoint // of each address; nil where the node is probed at one place for all
-	alive atomic.Pointer[partOfSet]
+	node *nodeState
+	full *rrset // all addresses
+	// The endpoint of each address. It is nil if the node is not probed at each of its addresses.
+	endpoints []*endpoint
+	subset    atomic.Pointer[addressSubset]
 }
 
-// partOfSet is an RRset with some of the addresses, by the bits of mask.
-type partOfSet struct {
+// addressSubset is an RRset of only those addresses whose bit in mask is set.
+type addressSubset struct {
 	mask uint64
 	set  *rrset
 }
 
-// addressSets makes an A and an AAAA RRset of a node's addresses, as far as there are any.
+// addressSets returns the A and the AAAA RRset of a node's addresses. A family without addresses is
+// nil.
 func addressSets(addrs []netip.Addr, ttl uint32, node *nodeState) (four, six *addressSet) {
 	for i, addr := range addrs {
 		addr = addr.Unmap()
@@ -34,20 +36,21 @@ func addressSets(addrs []netip.Addr, ttl uint32, node *nodeState) (four, six *ad
 		}
 		(*set).full.data = append((*set).full.data, string(addr.AsSlice()))
 		if len(node.endpoints) == len(addrs) && node.endpoints[i].addr.IsValid() {
-			(*set).of = append((*set).of, node.endpoints[i])
+			(*set).endpoints = append((*set).endpoints, node.endpoints[i])
 		}
 	}
 	return four, six
 }
 
-// mask has a bit for each address that answers. Of a node that is down as a whole any may be tried.
+// mask returns a bit mask of the addresses that answer: bit i stands for address i. If the whole
+// node is down, all bits are set, because any of its addresses may be worth a try.
 func (a *addressSet) mask() uint64 {
-	all := uint64(1)<<len(a.full.data) - 1 // maxAddresses is the number of bits
-	if a.of == nil || !a.node.isHealthy() {
+	all := uint64(1)<<len(a.full.data) - 1 // at most maxAddresses (64) bits
+	if a.endpoints == nil || !a.node.isHealthy() {
 		return all
 	}
 	mask := all
-	for i, e := range a.of {
+	for i, e := range a.endpoints {
 		if e.isDead() {
 			mask &^= 1 << i
 		}
@@ -55,17 +58,17 @@ func (a *addressSet) mask() uint64 {
 	return mask
 }
 
-// isDead reports whether no address answers, though others of the node do.
+// isDead reports whether the node is healthy and yet none of these addresses answers.
 func (a *addressSet) isDead() bool { return a.mask() == 0 }
 
-// now is the RRset of the addresses that answer, or of all if none does.
+// now returns the RRset of the addresses that answer, or of all addresses if none answers.
 func (a *addressSet) now() *rrset {
 	mask := a.mask()
 	if mask == 0 || mask == uint64(1)<<len(a.full.data)-1 {
 		return a.full
 	}
-	if part := a.alive.Load(); part != nil && part.mask == mask {
-		return part.set
+	if cached := a.subset.Load(); cached != nil && cached.mask == mask {
+		return cached.set
 	}
 	set := *a.full
 	set.data = nil
@@ -74,6 +77,6 @@ func (a *addressSet) now() *rrset {
 			set.data = append(set.data, data)
 		}
 	}
-	a.alive.Store(&partOfSet{mask, &set})
+	a.subset.Store(&addressSubset{mask, &set})
 	return &set
 }

@@ -9,29 +9,30 @@ import (
 	"github.com/miekg/dns"
 )
 
-// worker answers queries one after the other, for one goroutine. What it needs for that it keeps,
-// so that the common answers are made without allocating. Its answers are those that a new one
-// would give.
+// worker answers queries, one at a time, for one goroutine. It keeps its buffers between queries,
+// so that common answers need no allocation. A kept buffer never changes an answer.
 type worker struct {
 	server   *Server
 	query    query
 	resolver resolver
 	packer   packer
-	tally    tally  // of what was answered since its last flush, which is to be before it is sent
-	clock    uint64 // the limiter's time of the batch; 0 where each query has its own
+	// Counts since the last flush. The worker's user flushes it before sending the responses.
+	tally tally
+	// The limiter's clock for the current batch. 0 means that each query reads the clock.
+	clock uint64
 }
 
-// newWorker makes the worker of a goroutine that answers many queries: it remembers what it has
-// chosen.
+// newWorker returns a worker for a goroutine that answers many queries. It has a memo of its
+// choices.
 func newWorker(s *Server) *worker {
 	w := &worker{server: s}
 	w.resolver.memo = new(memo)
 	return w
 }
 
-// answer maps a query to its response, or to nil where it must be dropped. It does no I/O, and may
-// be called from any goroutine once there is a configuration. buf is space for the response, which
-// is made anew where it is too small.
+// answer returns the response to a query, or nil if the query must be dropped. It does no I/O. Any
+// goroutine may call it once a configuration is loaded. answer writes the response into buf if buf
+// is large enough, and allocates otherwise.
 func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
 	var sess *session
 	if tcp {
@@ -40,7 +41,7 @@ func (s *Server) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	return s.respond(req, from, sess, buf)
 }
 
-// respond is answer for a connection, which may be used for more queries; without one it is over
+// respond is like answer, for a query of a TCP connection with the state sess. A nil sess means
 // UDP.
 func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) []byte {
 	w, _ := s.workers.Get().(*worker)
@@ -52,7 +53,7 @@ func (s *Server) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	return w.respond(req, from, sess, buf)
 }
 
-// answer is Server.answer. The response does not refer to req, which may be used again.
+// answer is like Server.answer. The response doesn't refer to req, so the caller may reuse req.
 func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) []byte {
 	var sess *session
 	if tcp {
@@ -61,7 +62,8 @@ func (w *worker) answer(req []byte, from netip.AddrPort, tcp bool, buf []byte) [
 	return w.respond(req, from, sess, buf)
 }
 
-// respond is Server.respond. A query that makes it panic gets no response, and the server goes on.
+// respond is like Server.respond. If a query makes it panic, that query gets no response and the
+// server goes on.
 func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []byte) (resp []byte) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -82,8 +84,8 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	}
 	r.snapshot, r.q, r.from = s.current.Load(), q, from.Addr().Unmap()
 	if r.memo != nil {
-		// Before any state of a node is read: what is chosen by one that changes meanwhile must be
-		// void with the next query.
+		// Read the epoch before any node's state. If a state changes during this query, the next
+		// query then discards what this one chose.
 		r.memo.follow(r.snapshot.generation, s.epoch.Load())
 	}
 	proven := r.reply(s)
@@ -95,7 +97,7 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	if tcp || proven || !w.limited() {
 		out = r.pack(&w.packer, q, q.limit(tcp), tcp, buf)
 		if !tcp && !proven && len(out) > amplification*len(req) {
-			out = w.dampen(len(req), out)
+			out = w.limitExcess(len(req), out)
 		}
 	}
 	if out != nil {
@@ -104,12 +106,12 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 			s.QueryLog.write(r.line(began, from, tcp, len(out)))
 		}
 	}
-	r.snapshot = nil // that of before a Reload need not stay until the next query
+	r.snapshot = nil // don't keep the old configuration alive until the next query
 	r.response.reset()
 	return out
 }
 
-// forget drops what the worker was in the middle of.
+// forget resets the worker after a panic.
 func (w *worker) forget() {
 	before := w.resolver.memo
 	w.query, w.resolver, w.packer = query{}, resolver{}, packer{}
@@ -118,7 +120,7 @@ func (w *worker) forget() {
 	}
 }
 
-// panicked logs and counts a panic, which a query has caused.
+// panicked logs and counts a panic that a query caused.
 func (s *Server) panicked(p any, req []byte, from netip.AddrPort) {
 	if s.metrics != nil {
 		s.metrics.panics.Inc()
@@ -126,14 +128,14 @@ func (s *Server) panicked(p any, req []byte, from netip.AddrPort) {
 	s.log().Error("geodns: panic in an answer: this is a fault of Kaiku; please report it", "client", from, "query", fmt.Sprintf("%x", req), "panic", p, "stack", string(debug.Stack()))
 }
 
-// decide fills the response to what was parsed with an rcode.
+// decide fills in the response. rcode is the result of parsing the query.
 func (w *worker) decide(rcode int, proven bool) {
 	q, r := &w.query, &w.resolver
 	r.rcode = rcode
 	switch {
 	case rcode != dns.RcodeSuccess:
 	case len(q.question) == 0:
-		// Only a cookie is asked for, or shown to be confirmed (RFC 7873 section 5.4).
+		// The client asks only for a cookie, or has its cookie checked (RFC 7873 section 5.4).
 		if len(q.cookie) > clientCookie && !proven {
 			r.rcode = dns.RcodeBadCookie
 		}
@@ -144,12 +146,12 @@ func (w *worker) decide(rcode int, proven bool) {
 	}
 }
 
-// count counts a response.
+// count counts a response in the metrics.
 func (w *worker) count(tcp bool) {
 	r, m := &w.resolver, w.server.metrics
 	w.tally.inc(m.query(w.query.qtype, r.rcode, tcp))
 	if r.zone != nil {
-		w.tally.inc(r.snapshot.asked[r.zone])
+		w.tally.inc(r.snapshot.zoneQueries[r.zone])
 	}
 	for _, c := range r.served {
 		w.tally.inc(m.answeredBy(c.node))
@@ -159,17 +161,18 @@ func (w *worker) count(tcp bool) {
 	}
 }
 
-// limited holds a response over UDP to the rate limit; true where it must not be sent.
+// limited applies the rate limit to a response over UDP. It reports whether the response must be
+// dropped.
 func (w *worker) limited() bool {
 	s, r := w.server, &w.resolver
 	if r.rates.exempts(r.from) {
 		return false
 	}
 	kind, about := r.kind()
-	return w.hold(s.limiter.take(w.now(), r.rates, kind, about, r.from)) == drop
+	return w.enforce(s.limiter.take(w.now(), r.rates, kind, about, r.from)) == drop
 }
 
-// now is the limiter's time.
+// now returns the limiter's clock.
 func (w *worker) now() uint64 {
 	if w.clock != 0 {
 		return w.clock
@@ -177,8 +180,9 @@ func (w *worker) now() uint64 {
 	return w.server.limiter.now()
 }
 
-// hold does what the limiter has decided, but for leaving the response out.
-func (w *worker) hold(v verdict) verdict {
+// enforce carries out the limiter's verdict, except for the drop itself, which is left to the
+// caller.
+func (w *worker) enforce(v verdict) verdict {
 	switch v {
 	case drop:
 		w.server.metrics.dropped.Inc()
@@ -189,15 +193,15 @@ func (w *worker) hold(v verdict) verdict {
 	return v
 }
 
-// dampen holds what is much longer than its query, of a number of octets, to the rate limit,
-// whatever it is about: of names with long records there may be many. It gives what is to be sent,
-// nil if nothing is.
-func (w *worker) dampen(asked int, out []byte) []byte {
+// limitExcess applies the rate limit to a response that is much longer than its query, which has
+// queryLen octets. This limit counts all names together, because a zone may have many names with
+// long records. limitExcess returns the response to send, or nil to send none.
+func (w *worker) limitExcess(queryLen int, out []byte) []byte {
 	r := &w.resolver
 	if r.rates.responses == 0 || r.rates.exempts(r.from) {
 		return out
 	}
-	switch w.hold(w.server.limiter.takeExcess(w.now(), r.rates, len(out)-amplification*asked, r.from)) {
+	switch w.enforce(w.server.limiter.takeExcess(w.now(), r.rates, len(out)-amplification*queryLen, r.from)) {
 	case drop:
 		return nil
 	case slip:
@@ -206,8 +210,8 @@ func (w *worker) dampen(asked int, out []byte) []byte {
 	return out
 }
 
-// reply fills what is said in options that were asked for. proven means that the client has shown
-// with a cookie that it gets what is sent to its address.
+// reply sets NSID and the cookie if the query asked for them. proven means that the client's cookie
+// shows that the client receives packets at its source address.
 func (r *resolver) reply(s *Server) (proven bool) {
 	if r.q.nsid {
 		r.nsid = s.Identity
@@ -218,8 +222,9 @@ func (r *resolver) reply(s *Server) (proven bool) {
 	return proven
 }
 
-// keepOpen answers a client that asks for how long its connection stays open. A client must not say
-// a time itself (RFC 7828 section 3.2.1), and over UDP the option is ignored (section 3.3.1).
+// keepOpen answers the client's question how long the connection stays open. A client must not send
+// a time itself (RFC 7828 section 3.2.1). Over UDP the option is ignored (section 3.3.1), so
+// keepOpen is called for TCP only.
 func (r *resolver) keepOpen(sess *session) (rcode int) {
 	if len(r.q.keepalive) > 0 {
 		return dns.RcodeFormatError
@@ -229,7 +234,7 @@ func (r *resolver) keepOpen(sess *session) (rcode int) {
 	return dns.RcodeSuccess
 }
 
-// limit is the longest response that the client takes.
+// limit returns the size in octets of the longest response that the client accepts.
 func (q *query) limit(tcp bool) int {
 	switch {
 	case tcp:

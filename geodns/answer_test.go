@@ -61,7 +61,7 @@ $TTL 60
 www IN A 192.0.2.66
 `
 
-// testChild is a zone whose parent is served too.
+// testChild is a zone whose parent zone is served too.
 const testChild = `
 $ORIGIN child.example.net.
 $TTL 60
@@ -140,7 +140,7 @@ var (
 	nowhere    = netip.MustParseAddrPort("192.168.1.1:5353")
 )
 
-// question makes a query of "name type" or "name type class".
+// question returns a query for "name type" or "name type class".
 func question(s string) *dns.Msg {
 	f := strings.Fields(s)
 	m := new(dns.Msg)
@@ -152,16 +152,16 @@ func question(s string) *dns.Msg {
 	return m
 }
 
-func ask(t testing.TB, s *Server, m *dns.Msg, from netip.AddrPort, tcp bool) *dns.Msg {
+func mustAnswer(t testing.TB, s *Server, m *dns.Msg, from netip.AddrPort, tcp bool) *dns.Msg {
 	t.Helper()
 	req, err := m.Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return askRaw(t, s, req, from, tcp)
+	return mustAnswerRaw(t, s, req, from, tcp)
 }
 
-func askRaw(t testing.TB, s *Server, req []byte, from netip.AddrPort, tcp bool) *dns.Msg {
+func mustAnswerRaw(t testing.TB, s *Server, req []byte, from netip.AddrPort, tcp bool) *dns.Msg {
 	t.Helper()
 	out := s.answer(req, from, tcp, nil)
 	if out == nil {
@@ -197,8 +197,9 @@ func wantRRs(t testing.TB, section string, got []dns.RR, want ...string) {
 	}
 }
 
-// FuzzAnswer gives packets to a server. Its answers are those that a packet may get, and never
-// longer than the client takes. No rate limit: an answer must not hang on the packets before it.
+// FuzzAnswer sends packets to a server. Each must be answered or dropped by the rules, and no
+// answer may be longer than the client accepts. There is no rate limit, so no answer depends on
+// earlier packets.
 func FuzzAnswer(f *testing.F) {
 	cfg := testConfig(f)
 	cfg.RateLimit.Responses = -1
@@ -240,16 +241,15 @@ func FuzzAnswer(f *testing.F) {
 		if !resp.Response || out[0] != req[0] || out[1] != req[1] {
 			t.Errorf("header is %v", resp.MsgHdr)
 		}
-		// What miekg/dns makes of the query, where it parses it, is another opinion on what the
-		// client takes.
-		asked := new(dns.Msg)
-		understood := asked.Unpack(req) == nil
+		// If miekg/dns can parse the query too, its view of what the client accepts is the limit.
+		parsed := new(dns.Msg)
+		understood := parsed.Unpack(req) == nil
 		limit := 512
 		switch opt := resp.IsEdns0(); {
 		case tcp:
 			limit = dns.MaxMsgSize
-		case opt != nil && understood && asked.IsEdns0() != nil:
-			limit = min(1232, max(512, int(asked.IsEdns0().UDPSize())))
+		case opt != nil && understood && parsed.IsEdns0() != nil:
+			limit = min(1232, max(512, int(parsed.IsEdns0().UDPSize())))
 		case opt != nil:
 			limit = 1232
 		}
@@ -259,13 +259,13 @@ func FuzzAnswer(f *testing.F) {
 		if resp.Truncated && (tcp || len(resp.Answer)+len(resp.Ns) > 0) {
 			t.Errorf("truncated: %v", resp)
 		}
-		checkOPT(t, asked, understood, resp, tcp)
+		checkOPT(t, parsed, understood, resp, tcp)
 	})
 }
 
-// checkOPT holds that a response has one OPT where the query had one, and each option once, and
-// only those asked for.
-func checkOPT(t *testing.T, asked *dns.Msg, understood bool, resp *dns.Msg, tcp bool) {
+// checkOPT checks that a response has at most one OPT record and no repeated option, and that the
+// query had the same.
+func checkOPT(t *testing.T, query *dns.Msg, understood bool, resp *dns.Msg, tcp bool) {
 	t.Helper()
 	opts := 0
 	for _, rr := range resp.Extra {
@@ -273,13 +273,13 @@ func checkOPT(t *testing.T, asked *dns.Msg, understood bool, resp *dns.Msg, tcp 
 			opts++
 		}
 	}
-	if opts > 1 || understood && opts == 1 && asked.IsEdns0() == nil {
+	if opts > 1 || understood && opts == 1 && query.IsEdns0() == nil {
 		t.Errorf("%d OPT", opts)
 	}
 	codes := optionCodes(resp)
 	for i, code := range codes {
-		if slices.Contains(codes[:i], code) || understood && !slices.Contains(optionCodes(asked), code) {
-			t.Errorf("options are %v, asked with %v", codes, optionCodes(asked))
+		if slices.Contains(codes[:i], code) || understood && !slices.Contains(optionCodes(query), code) {
+			t.Errorf("options are %v, asked with %v", codes, optionCodes(query))
 		}
 		if code == optionKeepalive && !tcp {
 			t.Error("keepalive over UDP")

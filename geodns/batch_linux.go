@@ -11,45 +11,47 @@ import (
 )
 
 const (
-	// batchSize is how many packets one system call takes at most. Beyond some dozens the call
-	// itself no longer counts.
+	// batchSize is the number of packets per system call. Beyond a few dozen, the cost of the call
+	// itself no longer matters.
 	batchSize = 64
-	// requestSize is what a packet may have: more than we say that we take (ednsUDPSize), as much
-	// as goes over Ethernet in one piece. A longer one is cut, does not parse, and is answered with
-	// FORMERR. It is no power of two: packets a power of two apart would push each other out of the
-	// processor's caches.
+	// requestSize is the size of a packet buffer in octets. It is more than the size that the
+	// server announces (ednsUDPSize), and as much as fits one Ethernet frame. The kernel truncates
+	// a longer packet, which then doesn't parse and gets FORMERR. requestSize is not a power of
+	// two, because packets a power of two apart would evict each other from the CPU's caches.
 	requestSize = 1472
-	controlSize = 128 // two pktinfo messages, an IPv4 and an IPv6 one, take 72
+	controlSize = 128 // one pktinfo message of IPv4 and one of IPv6 take 72 octets
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys lacks.
+// mmsghdr is the struct mmsghdr of recvmmsg(2), which x/sys doesn't have.
 type mmsghdr struct {
 	unix.Msghdr
 	len uint32
 }
 
-// batch reads packets of a socket and sends the responses, many with one system call and without
-// allocating. It calls the kernel itself: x/net's ReadBatch makes a net.Addr of each packet's
-// sender, for WriteBatch to read again. It belongs to one goroutine.
+// batch reads many packets of a socket with one system call, and sends their responses with
+// another. It doesn't allocate. It makes the system calls itself, because ReadBatch of x/net
+// allocates a net.Addr for each sender. One goroutine at a time may use a batch.
 type batch struct {
 	raw syscall.RawConn
 
-	// Of each packet: what was received, and the space for its response, which is sent to the same
-	// name with the same control message.
-	in       [batchSize]mmsghdr
-	vecs     [batchSize]unix.Iovec
-	controls [batchSize][controlSize]byte     // after what holds pointers, and so aligned as a cmsghdr has to be
-	names    [batchSize]unix.RawSockaddrInet6 // the longest that there is here; an IPv4 one has room in it
+	// For each packet: the request, and the space for its response. The response goes to the
+	// sender's address (in names) with the request's control message.
+	in   [batchSize]mmsghdr
+	vecs [batchSize]unix.Iovec
+	// The fields before controls hold pointers, so controls is aligned as a cmsghdr must be.
+	controls [batchSize][controlSize]byte
+	// The longest type of address that occurs here. An IPv4 address fits into it.
+	names    [batchSize]unix.RawSockaddrInet6
 	requests [batchSize][requestSize]byte
 	spaces   [batchSize][ednsUDPSize]byte
 	received int
 
-	// Of each response, without gaps.
+	// The responses to send, without gaps.
 	out           [batchSize]mmsghdr
 	outVecs       [batchSize]unix.Iovec
 	pending, sent int
 
-	// What RawConn calls, made once, and what the system calls in it gave.
+	// The functions that RawConn calls, made once, and the result of their last system call.
 	recv, transmit func(fd uintptr) (done bool)
 	n              int
 	errno          syscall.Errno
@@ -72,8 +74,8 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 		b.out[i].Iov = &b.outVecs[i]
 		b.out[i].SetIovlen(1)
 	}
-	// Raw system calls: neither waits, and the runtime, told of a call, would wake its watchdog
-	// thread for each batch that comes when nothing else is to do.
+	// The calls are raw system calls. They don't block. An ordinary system call would tell the
+	// runtime, which would wake its monitor thread for each batch that arrives at an idle server.
 	b.recv = func(fd uintptr) bool {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in)), batchSize, unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
@@ -87,9 +89,9 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 	return b, nil
 }
 
-// receive waits for packets and tells how many came.
+// receive waits for packets and returns how many it received.
 func (b *batch) receive() (int, error) {
-	// The kernel writes the lengths of what it has written.
+	// The kernel has overwritten the lengths, so set them again.
 	for i := range b.received {
 		b.in[i].Namelen = unix.SizeofSockaddrInet6
 		b.in[i].SetControllen(controlSize)
@@ -105,8 +107,8 @@ func (b *batch) receive() (int, error) {
 	return b.n, nil
 }
 
-// request gives a packet, good until the next receive, and where it came from: without the zone of
-// a link-local address, which nothing here asks for.
+// request returns packet i and its source address. The packet is valid until the next receive. The
+// address has no zone, even if it is link-local, because nothing here uses the zone.
 func (b *batch) request(i int) ([]byte, netip.AddrPort) {
 	name := &b.names[i]
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
@@ -117,10 +119,11 @@ func (b *batch) request(i int) ([]byte, netip.AddrPort) {
 	return b.requests[i][:b.in[i].len], netip.AddrPortFrom(addr, port)
 }
 
-// space is the room for a packet's response.
+// space returns the buffer for the response to packet i.
 func (b *batch) space(i int) []byte { return b.spaces[i][:] }
 
-// respond has a packet answered with the next send. resp is left as it is until then.
+// respond queues resp as the response to packet i for the next send. The caller must not change
+// resp before that.
 func (b *batch) respond(i int, resp []byte) {
 	in, out := &b.in[i], &b.out[b.pending]
 	b.outVecs[b.pending].Base = &resp[0]
@@ -134,11 +137,12 @@ func (b *batch) respond(i int, resp []byte) {
 	b.pending++
 }
 
-// send sends the responses. An error is about one of them, and the client's network: it asks again.
+// send sends the queued responses. An error concerns one response, and usually the client's
+// network. send skips that response, and the client asks again.
 func (b *batch) send() {
 	for b.sent = 0; b.sent < b.pending; {
 		if b.raw.Write(b.transmit) != nil {
-			break // closed
+			break // the socket is closed
 		}
 		if b.errno == 0 {
 			b.sent += b.n
@@ -149,10 +153,10 @@ func (b *batch) send() {
 	b.pending, b.sent = 0, 0
 }
 
-// replyFrom makes of the control messages that a packet came with those that send the response from
-// where the packet went to. The kernel takes them in the form that it gives them in (ip(7),
-// ipv6(7)); but the interface is named only where the address needs it: routing may answer through
-// another.
+// replyFrom edits the control messages of a request in place, so that the response is sent from the
+// address that the request was sent to. The kernel accepts the messages in the form in which it
+// delivers them (ip(7), ipv6(7)). replyFrom clears the interface unless the address is link-local,
+// because the route back may use another interface.
 func replyFrom(oob []byte) {
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))

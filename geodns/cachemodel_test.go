@@ -15,17 +15,18 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ecsCache is the cache of a resolver that sends Client Subnets (RFC 7871 section 7.3), at one name
-// and type. It is as ready to answer from it as the RFC allows, and more so: a client's network
-// that is wider than the scope finds what was said of the addresses at its beginning.
+// ecsCache models the cache of a resolver that sends Client Subnets (RFC 7871 section 7.3), for one
+// name and type. It answers from the cache whenever the RFC allows it. It even does so for a client
+// network wider than a scope, if the network's first address is within that scope.
 type ecsCache struct {
-	everyone *cached                 // scope 0: for all networks, of both families
-	hidden   *cached                 // source 0: for queries with source 0 alone (section 7.3.1)
-	scopes   map[netip.Prefix]cached // by address and scope
-	asked    map[netip.Prefix]cached // of scopes longer than their source, for the same network again
+	everyone *cached                 // scope 0: for all networks of both families
+	hidden   *cached                 // source 0: only for queries with source 0 (section 7.3.1)
+	scopes   map[netip.Prefix]cached // by the prefix of the address that is as long as the scope
+	// Answers whose scope is longer than their source, for queries from exactly the same network.
+	exact map[netip.Prefix]cached
 }
 
-// cached is an answer, and what it was an answer to.
+// cached is an answer, and the client network and scope that it is for.
 type cached struct {
 	answer string
 	query  netip.Prefix
@@ -48,7 +49,7 @@ func (c *ecsCache) find(client netip.Prefix) (hit cached, ok bool) {
 			return hit, true
 		}
 	}
-	hit, ok = c.asked[client]
+	hit, ok = c.exact[client]
 	return hit, ok
 }
 
@@ -61,17 +62,17 @@ func (c *ecsCache) add(a cached) {
 	default:
 		network, err := a.query.Addr().Prefix(a.scope)
 		if err != nil {
-			panic(err) // checked where it came from
+			panic(err) // the caller has checked the scope
 		}
 		c.scopes[network] = a
 		if a.scope > a.query.Bits() {
-			c.asked[a.query] = a
+			c.exact[a.query] = a
 		}
 	}
 }
 
-// overlap gives two answers one of whose networks holds the other (section 7.2.1), if there are
-// any.
+// overlap returns two answers, the network of one within that of the other (section 7.2.1), if
+// there are any.
 func (c *ecsCache) overlap() (wide, narrow cached, found bool) {
 	if c.everyone != nil && len(c.scopes) > 0 {
 		for _, a := range c.scopes {
@@ -87,7 +88,8 @@ func (c *ecsCache) overlap() (wide, narrow cached, found bool) {
 	return wide, narrow, false
 }
 
-// modelNodes are edges of regions of one to three nodes; two of the nodes have one family only.
+// modelNodes returns nodes in regions of one to three nodes. Two of the nodes have only one address
+// family.
 func modelNodes() []Node {
 	var all []Node
 	add := func(name, region string, place Place, weight int, addresses ...string) {
@@ -115,7 +117,8 @@ var modelEdges = []EdgeName{
 	{Name: "example.com", Answers: 3},
 }
 
-// modelQuestions are asked for; those with static are answered to everybody alike.
+// modelQuestions are the questions of the test. If static is set, all clients must get the same
+// answer.
 var modelQuestions = []struct {
 	question string
 	static   bool
@@ -137,14 +140,14 @@ var modelQuestions = []struct {
 	{"x.dev.example.com. A", true},
 	{"example.com. MX", true},
 	{"host.old.example.com. A", true},
-	{"www.example.com. CAA", true},    // no data at an edge name
-	{"mail.example.com. TXT", true},   // no data
+	{"www.example.com. CAA", true},    // the edge name has no such record
+	{"mail.example.com. TXT", true},   // no such record
 	{"none.example.com. A", true},     // no such name
 	{"host.sub.example.com. A", true}, // a delegation
-	{"example.org. A", true},          // not ours
+	{"example.org. A", true},          // not one of the server's zones
 }
 
-// nested makes a table of networks with others in them, to some depth.
+// nested returns a table of networks, many of them nested several levels deep.
 func nested(rnd *rand.Rand) map[netip.Prefix]Place {
 	table := make(map[netip.Prefix]Place)
 	place := func() Place { return Place{rnd.Float64()*150 - 70, rnd.Float64()*360 - 180} }
@@ -168,12 +171,12 @@ func randomAddr(rnd *rand.Rand, four bool) netip.Addr {
 	if four {
 		return netip.AddrFrom4([4]byte(b[:4]))
 	}
-	b[0], b[1] = 0x20+b[0]&1*0x04, b[1]&3 // 2000::/8 and 2400::/8, where there is somebody
+	b[0], b[1] = 0x20+b[0]&1*0x04, b[1]&3 // in 2000::/8 or 2400::/8, where addresses are in use
 	return netip.AddrFrom16(b)
 }
 
-// randomClient is the network of a client as a resolver sends it: near what the table tells apart,
-// in a well-known network, or anywhere.
+// randomClient returns a client network as a resolver sends it: near a network of the table, in a
+// well-known network, or anywhere.
 func randomClient(rnd *rand.Rand, near []netip.Prefix) netip.Prefix {
 	var addr netip.Addr
 	switch rnd.IntN(10) {
@@ -181,9 +184,9 @@ func randomClient(rnd *rand.Rand, near []netip.Prefix) netip.Prefix {
 		addr = randomAddr(rnd, true)
 	case 1:
 		addr = randomAddr(rnd, false)
-	case 2: // IPv4 in IPv6: no resolver should
+	case 2: // an IPv4-mapped address, which no resolver should send
 		addr = netip.AddrFrom16(randomAddr(rnd, true).As16())
-	default: // some of the bits beyond the prefix, or the last of them, differ
+	default: // some bits around the end of the prefix differ
 		in := near[rnd.IntN(len(near))]
 		b := in.Addr().AsSlice()
 		noise := randomAddr(rnd, in.Addr().Is4()).AsSlice()
@@ -200,8 +203,9 @@ func randomClient(rnd *rand.Rand, near []netip.Prefix) netip.Prefix {
 	return client
 }
 
-// askFor asks as a resolver does for a client, and gives all that must be the same.
-func askFor(t *testing.T, s *Server, q string, client netip.Prefix, resolver netip.Addr) cached {
+// answerFor asks the server as a resolver does for a client. It returns the parts of the answer
+// that must be the same for all clients that share it.
+func answerFor(t *testing.T, s *Server, q string, client netip.Prefix, resolver netip.Addr) cached {
 	t.Helper()
 	family := byte(1)
 	if client.Addr().Is6() {
@@ -211,7 +215,7 @@ func askFor(t *testing.T, s *Server, q string, client netip.Prefix, resolver net
 	m.SetEdns0(1232, false)
 	data := append([]byte{0, family, byte(client.Bits()), 0}, client.Addr().AsSlice()[:(client.Bits()+7)/8]...)
 	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: optionECS, Data: data}}
-	resp := ask(t, s, m, netip.AddrPortFrom(resolver, 53), true)
+	resp := mustAnswer(t, s, m, netip.AddrPortFrom(resolver, 53), true)
 	var b strings.Builder
 	fmt.Fprintln(&b, dns.RcodeToString[resp.Rcode], resp.Authoritative)
 	for _, rr := range append(resp.Answer, resp.Ns...) {
@@ -232,8 +236,9 @@ func askFor(t *testing.T, s *Server, q string, client netip.Prefix, resolver net
 	return out
 }
 
-// TestCacheModel puts the cache of a resolver in front of the server, and asks it for many clients:
-// none gets from it what the server would not have said to it (RFC 7871 sections 7.2.1 and 7.3).
+// TestCacheModel puts the model of a resolver's cache in front of the server and sends it queries
+// of many clients. No client may get an answer from the cache that the server would not have given
+// it (RFC 7871 sections 7.2.1 and 7.3).
 func TestCacheModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7871, 6))
 	hits, misses := 0, 0
@@ -241,9 +246,9 @@ func TestCacheModel(t *testing.T) {
 		cfg := testConfig(t)
 		cfg.Nodes, cfg.Edges, cfg.Locate = modelNodes(), modelEdges, nested(rnd)
 		switch round {
-		case 0: // the embedded table alone
+		case 0: // only the embedded table
 			cfg.Locate = nil
-		case 1: // one family whole, and the other not at all
+		case 1: // all of one family in a single network, nothing of the other
 			cfg.Locate = map[netip.Prefix]Place{netip.MustParsePrefix("0.0.0.0/0"): tokyo}
 		case 2:
 			cfg.Locate[netip.MustParsePrefix("0.0.0.0/0")] = newYork
@@ -264,7 +269,7 @@ func TestCacheModel(t *testing.T) {
 	}
 }
 
-// modelRound asks under some states of the nodes, with a cache that is empty at first for each.
+// modelRound tests some random states of the nodes, each with empty caches.
 func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (hits, misses int) {
 	t.Helper()
 	resolvers := addrs("193.166.4.1", "128.112.1.1", "2001:200::53")
@@ -282,19 +287,20 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 		for range 1500 {
 			q := modelQuestions[rnd.IntN(len(modelQuestions))]
 			client := randomClient(rnd, near)
-			direct := askFor(t, s, q.question, client, resolver)
+			direct := answerFor(t, s, q.question, client, resolver)
 			if q.static && direct.scope != 0 {
 				t.Fatalf("%s for %v: scope %d", q.question, client, direct.scope)
 			}
-			known := s.current.Load().locator.find(client.Addr(), new(Place)).place != nil // else the resolver's place counts
+			// If the client's place is unknown, the answer depends on the resolver's place.
+			known := s.current.Load().locator.find(client.Addr(), new(Place)).place != nil
 			if client.Bits() > 0 && known && rnd.IntN(8) == 0 {
-				if elsewhere := askFor(t, s, q.question, client, resolvers[rnd.IntN(len(resolvers))]); elsewhere != direct {
+				if elsewhere := answerFor(t, s, q.question, client, resolvers[rnd.IntN(len(resolvers))]); elsewhere != direct {
 					t.Fatalf("%s for %v: the resolver's own address counts:\n%+v\n%+v", q.question, client, direct, elsewhere)
 				}
 			}
 			cache := caches[q.question]
 			if cache == nil {
-				cache = &ecsCache{scopes: make(map[netip.Prefix]cached), asked: make(map[netip.Prefix]cached)}
+				cache = &ecsCache{scopes: make(map[netip.Prefix]cached), exact: make(map[netip.Prefix]cached)}
 				caches[q.question] = cache
 			}
 			if hit, ok := cache.find(client); ok {
@@ -307,7 +313,7 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 					continue
 				}
 			}
-			misses++ // or another resolver of the same cache was faster
+			misses++ // as if another resolver that shares the cache had asked first
 			cache.add(direct)
 		}
 		for q, cache := range caches {

@@ -6,22 +6,23 @@ import (
 	"strings"
 )
 
-// centroidTable has a line for each country: its ISO 3166-1 alpha-2 code, and the latitude and
+// centroidTable has one line per country: its ISO 3166-1 alpha-2 code, and the latitude and
 // longitude of the centre of its population, in degrees.
 //
 // The author estimated the centres from general knowledge of where each country's people and
-// networks are. They are not the middles of areas: the middle of Russia is in Siberia, and its
-// users are around Moscow. An error of a few hundred kilometres is small beside the distance
-// between two edges. Config.GeoIP and Config.Locate are more precise. The table has every code that
-// the embedded network table returns, and XK. ZZ, which means no country, has no place.
+// networks are. They are not the centres of areas: the centre of Russia's area is in Siberia, but
+// its users are around Moscow. An error of a few hundred kilometres is small compared with the
+// distance between two edges. Config.GeoIP and Config.Locate are more precise. The table has XK and
+// every code that the embedded network table returns, except ZZ, which means that there is no
+// country.
 //
 //go:embed centroids.txt
 var centroidTable string
 
-// countries has the centre of each country's population by its ISO 3166-1 alpha-2 code.
+// countries maps an ISO 3166-1 alpha-2 code to the centre of the country's population.
 type countries map[string]Place
 
-// centroids reads centroidTable.
+// centroids parses centroidTable.
 func centroids() countries {
 	table := countries{}
 	for line := range strings.Lines(centroidTable) {

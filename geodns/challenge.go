@@ -7,23 +7,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Bounds of what SetChallenges takes.
+// Bounds of the records that SetChallenges accepts.
 const (
 	maxChallenges = 1000 // names
-	maxValues     = 32   // at a name
-	maxText       = 255  // octets of a value: one string (RFC 1035 section 3.3)
+	maxValues     = 32   // values per name
+	maxText       = 255  // octets per value, which is one string (RFC 1035 section 3.3)
 )
 
-// SetChallenges makes some values TXT records at their names, beside what the zones have there,
-// with TTL 0: they are the answers to a certificate authority's challenges (RFC 8555 section 8.4).
-// They take the place of those of the call before. When it returns each later query is answered
-// from them, over UDP and TCP. It may be called at any time, from any goroutine; Reload keeps them.
+// SetChallenges serves records, a list of values for each name, as TXT records with TTL 0, in
+// addition to the zones' own records. They are the answers to a certificate authority's challenges
+// (RFC 8555 section 8.4). Each call replaces the records of the previous one. Once it has returned,
+// every later query over UDP or TCP sees the new records. SetChallenges may be called at any time,
+// from any goroutine. Reload keeps the records.
 //
-// A name may have a dot at its end, and upper case. It exists then, also for wildcards and as an
-// empty non-terminal above it, but what a wildcard answers for the names above it and beside it
-// stays. A CNAME of the zone at the name stays, and is what is answered. Names that are in no zone,
-// or below a delegation or a DNAME, change nothing. What is malformed, a wildcard, or more than
-// 1000 names, 32 values at a name and 255 octets a value, is left out, with a warning.
+// A name may end in a dot, and may have upper case letters. A name with a challenge exists, and its
+// ancestors exist as empty non-terminals. What a wildcard answers for those ancestors and their
+// other descendants doesn't change. If the zone has a CNAME at the name, the CNAME stays and is the
+// answer. Names outside of all zones, and names below a delegation or a DNAME, have no effect.
+// SetChallenges omits malformed names, wildcards and empty values, and everything beyond 1000
+// names, 32 values per name and 255 octets per value. It logs a warning with the number of
+// omissions.
 func (s *Server) SetChallenges(records map[string][]string) {
 	made, omitted := newChallenges(records)
 	if omitted > 0 {
@@ -34,15 +37,17 @@ func (s *Server) SetChallenges(records map[string][]string) {
 	s.challenges = made
 	before := s.current.Load()
 	if before == nil {
-		return // Reload does the rest
+		return // the first Reload adds them
 	}
-	snap := *before // but for the zones all of it is the same, and so what was chosen for clients holds
+	// Only the zones change. The generation stays, so what workers have chosen for clients stays
+	// valid.
+	snap := *before
 	snap.zones = snap.challenged(made)
 	s.metrics.zoneCounters(&snap, before)
 	s.current.Store(&snap)
 }
 
-// newChallenges makes TXT records, and counts what was left out.
+// newChallenges builds the TXT RRsets by name. It returns how many names and values it omitted.
 func newChallenges(records map[string][]string) (made map[name]*rrset, omitted int) {
 	made = make(map[name]*rrset, min(len(records), maxChallenges))
 	for _, owner := range slices.Sorted(maps.Keys(records)) {
@@ -69,14 +74,15 @@ func newChallenges(records map[string][]string) (made map[name]*rrset, omitted i
 	return made, omitted
 }
 
-// add adds a record, unless it is there (RFC 2181 section 5). It is for sets that are being made.
+// add appends a record unless the RRset has it already (RFC 2181 section 5). Only code that is
+// still building the RRset may call it.
 func (s *rrset) add(data string) {
 	if !slices.Contains(s.data, data) {
 		s.data = append(s.data, data)
 	}
 }
 
-// challenged gives the zones with challenges.
+// challenged returns the zones with the challenge records added.
 func (s *snapshot) challenged(records map[name]*rrset) map[name]*Zone {
 	plain := snapshot{zones: s.plain}
 	byZone := make(map[*Zone]map[name]*rrset)
@@ -100,40 +106,40 @@ func (s *snapshot) challenged(records map[name]*rrset) map[name]*Zone {
 	return zones
 }
 
-// withChallenges gives a zone that has TXT records too. The zone itself is left as it is, and
-// shares all nodes but those of the records and the empty non-terminals above them, so that a large
-// zone costs no more than a small one.
+// withChallenges returns a copy of the zone with the given TXT records added. The copy shares all
+// nodes with the zone, except those of the records and of the empty non-terminals above them. A
+// challenge in a large zone therefore costs no more than one in a small zone.
 func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
 	served := z.overlaid()
 	for n, set := range records {
 		found, at := z.lookup(n, false)
 		switch {
 		case found == delegation, found == redirect:
-			continue // no data of ours
+			continue // the zone has no authority there
 		case found == exact && at.set(dns.TypeCNAME) != nil:
-			continue // a CNAME is alone (RFC 1034 section 3.6.2)
+			continue // a CNAME has no other data beside it (RFC 1034 section 3.6.2)
 		case found == exact:
-			served.over[n] = at.withTXT(set)
+			served.overlay[n] = at.withTXT(set)
 			continue
 		}
 		made := served.ensure(n, at)
 		made.sets, made.covered = []rrset{*set}, nil
 	}
-	if changed := served.over[z.origin]; changed != nil {
+	if changed := served.overlay[z.origin]; changed != nil {
 		served.apex = changed
 	}
 	return served
 }
 
-// ensure gives the node of a name that the zone does not have, made with those above it if need be.
-// covered is the wildcard that covers it, nil if none does: to take a name away from it that is
-// there for a challenge's sake alone, and all others below that, would take sites away from their
-// clients while a certificate is ordered.
+// ensure returns the node of a name that the zone lacks. It creates the node and any missing
+// ancestors. covered is the wildcard that covers the name, or nil. The wildcard goes on answering
+// for names that exist only because of a challenge. Otherwise an order for a certificate would take
+// sites away from their clients.
 func (z *Zone) ensure(n name, covered *node) *node {
-	made := z.over[n]
+	made := z.overlay[n]
 	if made == nil {
 		made = &node{name: n, wild: covered, covered: covered}
-		z.over[n] = made
+		z.overlay[n] = made
 		if above := n.parent(); z.at(above) == nil {
 			z.ensure(above, covered)
 		}
@@ -141,8 +147,8 @@ func (z *Zone) ensure(n name, covered *node) *node {
 	return made
 }
 
-// withTXT gives a node that has some TXT records more. All of its have their TTL (RFC 2181 section
-// 5.2).
+// withTXT returns a copy of the node with the given TXT records added. All TXT records of the node
+// get the TTL of set (RFC 2181 section 5.2).
 func (at *node) withTXT(set *rrset) *node {
 	same := *at
 	same.sets = slices.Clone(at.sets)
@@ -165,6 +171,6 @@ func (at *node) withTXT(set *rrset) *node {
 	return &same
 }
 
-// txtSize is what a record takes in a message, its owner compressed, or not as in a zone that is
-// checked.
+// txtSize returns an upper bound for the size of a record in a message, in octets. The zone parser
+// sums up sizes with uncompressed owners too.
 func txtSize(data string) int { return maxName + 10 + len(data) }

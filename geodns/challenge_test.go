@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// challengeConfig is testConfig with wildcard edge names, and a zone whose apex is a challenge's
-// name.
+// challengeConfig returns testConfig with a wildcard edge name, and with a zone whose apex is the
+// name of a challenge.
 func challengeConfig(t testing.TB) Config {
 	cfg := testConfig(t)
 	cfg.RateLimit.Responses = -1
@@ -35,17 +35,17 @@ const (
 
 var someChallenges = map[string][]string{
 	"_acme-challenge.www.example.com":        {"a"},      // below an edge name
-	"www.example.com":                        {"e"},      // an edge name, which has TXT too
-	"two.example.com":                        {"t"},      // an edge name that has nothing else
-	"_ACME-Challenge.Example.COM.":           {"z", "y"}, // upper case, a dot
-	"_acme-challenge.static.example.com":     {"a", "b"}, // beside the zone's
+	"www.example.com":                        {"e"},      // an edge name that has TXT records too
+	"two.example.com":                        {"t"},      // an edge name without other records
+	"_ACME-Challenge.Example.COM.":           {"z", "y"}, // upper case, a final dot
+	"_acme-challenge.static.example.com":     {"a", "b"}, // beside TXT records of the zone
 	"_acme-challenge.cname.example.com":      {"c"},      // beside a CNAME
 	"x.acme.example.net":                     {"followed"},
-	"_acme-challenge.new.example.com":        {"n"}, // where there is nothing
+	"_acme-challenge.new.example.com":        {"n"}, // where nothing exists
 	"_acme-challenge.site.star.example.org":  {"s"}, // below a name that a wildcard answers for
 	"_acme-challenge.star.example.org":       {"w"},
-	"_acme-challenge.foo.dev.example.com":    {"d"}, // the same of a static wildcard
-	"_acme-challenge.foo.ent2.example.com":   {"d"}, // and one that is a CNAME
+	"_acme-challenge.foo.dev.example.com":    {"d"}, // below a name that a static wildcard answers for
+	"_acme-challenge.foo.ent2.example.com":   {"d"}, // the same, and the wildcard has a CNAME
 	"q._acme-challenge.new.example.com":      {"q"}, // below another challenge
 	"_acme-challenge.apex.example.net":       {"p"}, // an apex
 	"_acme-challenge.sub.example.com":        {"delegated"},
@@ -87,7 +87,7 @@ func TestChallenges(t *testing.T) {
 		t.Run(name, func(t *testing.T) { testChallenges(t, set()) })
 	}
 
-	// What is not a challenge's is as without.
+	// Answers that don't concern a challenge are the same as without challenges.
 	all := slices.Clone(workerQuestions)
 	for _, q := range []string{"site.star A", "site.star HTTPS", "site.star TXT", "site.star ANY", "x.site.star A", "y.x.site.star A", "star A", "star TXT"} {
 		all = append(all, strings.Replace(q, " ", ".example.org. ", 1))
@@ -105,7 +105,7 @@ func TestChallenges(t *testing.T) {
 		}
 	}
 
-	// When they are gone, all is.
+	// When the challenges are removed, all answers are as before.
 	after.SetChallenges(nil)
 	for owner := range someChallenges {
 		if _, err := nameOf(owner); err != nil {
@@ -128,58 +128,59 @@ func TestChallenges(t *testing.T) {
 
 func testChallenges(t *testing.T, s *Server) {
 	for _, test := range []struct {
-		ask    string
+		query  string
 		rcode  int
 		answer []string
 		ns     []string
 	}{
-		{ask: "_acme-challenge.www.example.com. TXT", answer: []string{`_acme-challenge.www.example.com. 0 IN TXT "a"`}},
-		{ask: "_acme-challenge.www.example.com. A", ns: []string{soaCom}},
-		{ask: "www.example.com. TXT", answer: []string{`www.example.com. 0 IN TXT "an edge name with other data"`, `www.example.com. 0 IN TXT "e"`}},
-		{ask: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
-		{ask: "two.example.com. TXT", answer: []string{`two.example.com. 0 IN TXT "t"`}},
-		{ask: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
-		{ask: "_acme-challenge.example.com. TXT", answer: []string{`_acme-challenge.example.com. 0 IN TXT "y"`, `_acme-challenge.example.com. 0 IN TXT "z"`}},
-		{ask: "_aCmE-challenge.EXAMPLE.com. TXT", answer: []string{`_aCmE-challenge.EXAMPLE.com. 0 IN TXT "y"`, `_aCmE-challenge.EXAMPLE.com. 0 IN TXT "z"`}},
-		{ask: "_acme-challenge.example.com. CAA", ns: []string{soaCom}},
-		{ask: "_acme-challenge.example.com. ANY", answer: []string{`_acme-challenge.example.com. 3600 IN HINFO "RFC8482" ""`}},
-		{ask: "x._acme-challenge.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "_acme-challenge.www.example.com. TXT", answer: []string{`_acme-challenge.www.example.com. 0 IN TXT "a"`}},
+		{query: "_acme-challenge.www.example.com. A", ns: []string{soaCom}},
+		{query: "www.example.com. TXT", answer: []string{`www.example.com. 0 IN TXT "an edge name with other data"`, `www.example.com. 0 IN TXT "e"`}},
+		{query: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
+		{query: "two.example.com. TXT", answer: []string{`two.example.com. 0 IN TXT "t"`}},
+		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
+		{query: "_acme-challenge.example.com. TXT", answer: []string{`_acme-challenge.example.com. 0 IN TXT "y"`, `_acme-challenge.example.com. 0 IN TXT "z"`}},
+		{query: "_aCmE-challenge.EXAMPLE.com. TXT", answer: []string{`_aCmE-challenge.EXAMPLE.com. 0 IN TXT "y"`, `_aCmE-challenge.EXAMPLE.com. 0 IN TXT "z"`}},
+		{query: "_acme-challenge.example.com. CAA", ns: []string{soaCom}},
+		{query: "_acme-challenge.example.com. ANY", answer: []string{`_acme-challenge.example.com. 3600 IN HINFO "RFC8482" ""`}},
+		{query: "x._acme-challenge.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
 		{
-			ask: "_acme-challenge.static.example.com. TXT",
+			query: "_acme-challenge.static.example.com. TXT",
 			answer: []string{`_acme-challenge.static.example.com. 0 IN TXT "one of the zone"`, `_acme-challenge.static.example.com. 0 IN TXT "b"`,
 				`_acme-challenge.static.example.com. 0 IN TXT "a"`},
 		},
 		{
-			ask:    "_acme-challenge.cname.example.com. TXT",
+			query:  "_acme-challenge.cname.example.com. TXT",
 			answer: []string{"_acme-challenge.cname.example.com. 60 IN CNAME x.acme.example.net.", `x.acme.example.net. 0 IN TXT "followed"`},
 		},
-		{ask: "acme.example.net. TXT", ns: []string{soaNet}},
-		{ask: "_acme-challenge.new.example.com. TXT", answer: []string{`_acme-challenge.new.example.com. 0 IN TXT "n"`}},
+		{query: "acme.example.net. TXT", ns: []string{soaNet}},
+		{query: "_acme-challenge.new.example.com. TXT", answer: []string{`_acme-challenge.new.example.com. 0 IN TXT "n"`}},
 		{
-			ask: "_acme-challenge.old.example.com. TXT", // by way of the DNAME, which the challenge below it does not change
+			// The answer goes through the DNAME. The challenge below it changes nothing.
+			query: "_acme-challenge.old.example.com. TXT",
 			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "_acme-challenge.old.example.com. 3600 IN CNAME _acme-challenge.new.example.com.",
 				`_acme-challenge.new.example.com. 0 IN TXT "n"`},
 		},
-		{ask: "new.example.com. TXT", ns: []string{soaCom}},
-		{ask: "new.example.com. ANY", ns: []string{soaCom}},
-		{ask: "x.new.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{ask: "q._acme-challenge.new.example.com. TXT", answer: []string{`q._acme-challenge.new.example.com. 0 IN TXT "q"`}},
-		{ask: "_acme-challenge.site.star.example.org. TXT", answer: []string{`_acme-challenge.site.star.example.org. 0 IN TXT "s"`}},
-		{ask: "_acme-challenge.site.star.example.org. A", ns: []string{soaStar}},
-		{ask: "_acme-challenge.star.example.org. TXT", answer: []string{`_acme-challenge.star.example.org. 0 IN TXT "w"`}},
-		{ask: "_acme-challenge.star.example.org. A", ns: []string{soaStar}},
-		{ask: "site.star.example.org. A", answer: []string{"site.star.example.org. 30 IN A 203.0.113.10"}},
-		{ask: "x.site.star.example.org. A", answer: []string{"x.site.star.example.org. 30 IN A 203.0.113.10"}},
-		{ask: "site.star.example.org. TXT", ns: []string{soaStar}},
-		{ask: "_acme-challenge.foo.dev.example.com. TXT", answer: []string{`_acme-challenge.foo.dev.example.com. 0 IN TXT "d"`}},
-		{ask: "_acme-challenge.foo.ent2.example.com. TXT", answer: []string{`_acme-challenge.foo.ent2.example.com. 0 IN TXT "d"`}},
-		{ask: "foo.ent2.example.com. CNAME", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com."}},
-		{ask: "_acme-challenge.apex.example.net. TXT", answer: []string{`_acme-challenge.apex.example.net. 0 IN TXT "p"`}},
-		{ask: "_acme-challenge.apex.example.net. A", answer: []string{"_acme-challenge.apex.example.net. 60 IN A 192.0.2.67"}},
-		{ask: "_acme-challenge.apex.example.net. AAAA", ns: []string{soaApex}},
+		{query: "new.example.com. TXT", ns: []string{soaCom}},
+		{query: "new.example.com. ANY", ns: []string{soaCom}},
+		{query: "x.new.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "q._acme-challenge.new.example.com. TXT", answer: []string{`q._acme-challenge.new.example.com. 0 IN TXT "q"`}},
+		{query: "_acme-challenge.site.star.example.org. TXT", answer: []string{`_acme-challenge.site.star.example.org. 0 IN TXT "s"`}},
+		{query: "_acme-challenge.site.star.example.org. A", ns: []string{soaStar}},
+		{query: "_acme-challenge.star.example.org. TXT", answer: []string{`_acme-challenge.star.example.org. 0 IN TXT "w"`}},
+		{query: "_acme-challenge.star.example.org. A", ns: []string{soaStar}},
+		{query: "site.star.example.org. A", answer: []string{"site.star.example.org. 30 IN A 203.0.113.10"}},
+		{query: "x.site.star.example.org. A", answer: []string{"x.site.star.example.org. 30 IN A 203.0.113.10"}},
+		{query: "site.star.example.org. TXT", ns: []string{soaStar}},
+		{query: "_acme-challenge.foo.dev.example.com. TXT", answer: []string{`_acme-challenge.foo.dev.example.com. 0 IN TXT "d"`}},
+		{query: "_acme-challenge.foo.ent2.example.com. TXT", answer: []string{`_acme-challenge.foo.ent2.example.com. 0 IN TXT "d"`}},
+		{query: "foo.ent2.example.com. CNAME", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com."}},
+		{query: "_acme-challenge.apex.example.net. TXT", answer: []string{`_acme-challenge.apex.example.net. 0 IN TXT "p"`}},
+		{query: "_acme-challenge.apex.example.net. A", answer: []string{"_acme-challenge.apex.example.net. 60 IN A 192.0.2.67"}},
+		{query: "_acme-challenge.apex.example.net. AAAA", ns: []string{soaApex}},
 	} {
-		t.Run(test.ask, func(t *testing.T) {
-			resp := ask(t, s, question(test.ask), inHelsinki, true)
+		t.Run(test.query, func(t *testing.T) {
+			resp := mustAnswer(t, s, question(test.query), inHelsinki, true)
 			if resp.Rcode != test.rcode || !resp.Authoritative || resp.Truncated {
 				t.Errorf("header is %v, want rcode %s", resp.MsgHdr, dns.RcodeToString[test.rcode])
 			}
@@ -189,8 +190,8 @@ func testChallenges(t *testing.T, s *Server) {
 	}
 }
 
-// TestChallengesServed changes what a running server answers: each query that is sent after
-// SetChallenges has returned sees it.
+// TestChallengesServed changes the challenges of a running server. Each query that is sent after
+// SetChallenges has returned must see the change.
 func TestChallengesServed(t *testing.T) {
 	s := new(Server)
 	serve(t, s, challengeConfig(t))
@@ -210,7 +211,7 @@ func TestChallengesServed(t *testing.T) {
 	}
 }
 
-// TestChallengesBounded gives more than is taken.
+// TestChallengesBounded passes more challenges than SetChallenges accepts.
 func TestChallengesBounded(t *testing.T) {
 	s := newServer(t, challengeConfig(t))
 	s.Log = slog.New(slog.DiscardHandler)
@@ -223,14 +224,14 @@ func TestChallengesBounded(t *testing.T) {
 	}
 	s.SetChallenges(many)
 	for q, want := range map[string]int{"a": maxValues, "n0000": 1, "n0998": 1, "n0999": 0} {
-		resp := ask(t, s, question("_acme-challenge."+q+".example.com. TXT"), inHelsinki, true)
+		resp := mustAnswer(t, s, question("_acme-challenge."+q+".example.com. TXT"), inHelsinki, true)
 		if len(resp.Answer) != want || resp.Rcode == dns.RcodeServerFailure {
 			t.Errorf("%s has %d values, want %d: %v", q, len(resp.Answer), want, resp.MsgHdr)
 		}
 	}
 }
 
-// TestChallengesAllocate nothing, as edge names, which go on being remembered.
+// Answers to challenges don't allocate. Edge names are still remembered, and don't allocate either.
 func TestChallengesAllocate(t *testing.T) {
 	s := newServer(t, workerConfig(t))
 	s.Log = slog.New(slog.DiscardHandler)
@@ -239,14 +240,14 @@ func TestChallengesAllocate(t *testing.T) {
 	round := w.resolver.memo.round
 	for _, q := range append([]string{"_acme-challenge.www.example.com. TXT"}, workerQuestions[:10]...) {
 		req := packet(t, q, "10.20.30.0/24")
-		w.answer(req, inHelsinki, false, buf) // makes the counters
+		w.answer(req, inHelsinki, false, buf) // creates the counters
 		if n := testing.AllocsPerRun(50, func() { w.answer(req, inHelsinki, false, buf) }); n != 0 {
 			t.Errorf("%s: %v allocations", q, n)
 		}
 	}
 	s.SetChallenges(nil)
 	w.answer(packet(t, "www.example.com. A", ""), inHelsinki, false, buf)
-	if after := w.resolver.memo.round; after != round+1 { // the first answer began one
+	if after := w.resolver.memo.round; after != round+1 { // the first answer has started a round
 		t.Errorf("round %d after %d: challenges void what was chosen", after, round)
 	}
 }

@@ -2,8 +2,8 @@ package geodns
 
 import "github.com/miekg/dns"
 
-// Names of class CHAOS that servers describe themselves with: those of RFC 4892, and the older ones
-// of BIND.
+// Names of class CHAOS by which a server describes itself: those of RFC 4892, and BIND's older
+// ones.
 const (
 	idServer      name = "\x02id\x06server\x00"
 	hostnameBind  name = "\x08hostname\x04bind\x00"
@@ -11,12 +11,13 @@ const (
 	versionBind   name = "\x07version\x04bind\x00"
 )
 
-// software is what we call ourselves: an operator is helped by the name, an attacker by the
-// version.
+// software is the answer to version queries. The name helps an operator. A version would help an
+// attacker.
 const software = "kaiku"
 
-// chaos answers the class CHAOS: TXT of a few names, of TTL 0; all else is refused, which an unset
-// identity is too (RFC 4892 section 2: an administrator may not want to tell).
+// chaos answers queries of class CHAOS: TXT records with TTL 0 for the names above. It refuses
+// everything else. It also refuses queries for the identity if none is configured (RFC 4892 section
+// 2 leaves that to the administrator).
 func (r *resolver) chaos(identity string) {
 	text := ""
 	switch r.q.qname {

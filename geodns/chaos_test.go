@@ -8,8 +8,8 @@ import (
 
 func TestChaos(t *testing.T) {
 	for _, test := range []struct {
-		identity, ask string
-		want          string // "" is REFUSED
+		identity, query string
+		want            string // "" means REFUSED
 	}{
 		{"ns1.hel", "id.server. TXT CH", `id.server. 0 CH TXT "ns1.hel"`},
 		{"ns1.hel", "ID.Server. TXT CH", `ID.Server. 0 CH TXT "ns1.hel"`},
@@ -24,12 +24,12 @@ func TestChaos(t *testing.T) {
 		{"ns1.hel", "id.server. TXT IN", ""},
 		{"ns1.hel", "id.server. TXT HS", ""},
 	} {
-		t.Run(test.identity+" "+test.ask, func(t *testing.T) {
+		t.Run(test.identity+" "+test.query, func(t *testing.T) {
 			s := &Server{Identity: test.identity}
 			if err := s.Reload(testConfig(t)); err != nil {
 				t.Fatal(err)
 			}
-			resp := ask(t, s, question(test.ask), nowhere, false)
+			resp := mustAnswer(t, s, question(test.query), nowhere, false)
 			if test.want == "" {
 				if resp.Rcode != dns.RcodeRefused || len(resp.Answer) != 0 {
 					t.Errorf("response is %v", resp)

@@ -8,64 +8,63 @@ import (
 	"slices"
 )
 
-// option is a node that may be chosen, as it is now.
+// option is a node that may be chosen, with its current state.
 type option struct {
 	place  Place
-	group  int // nodes of one place have the same; from groupsOf
+	group  int // group number from groupsOf; nodes at one place have the same
 	weight float64
-	id     uint64 // a hash of its name
-	lacks  bool   // it has no address of the family that is asked for
+	id     uint64 // hash of the node's name
+	lacks  bool   // the node has no address of the family in question
 	state
 }
 
-// state is what is known of a node at a moment.
+// state is what the server knows about a node at one moment.
 type state struct {
 	standing standing
-	shed     float64 // 0 to 1: how much of what it could get is to go elsewhere
+	shed     float64 // 0 to 1: the share of the node's clients to send elsewhere
 }
 
-// standing orders nodes by what may be expected of them.
+// standing ranks nodes by how well they can be expected to serve a client. Lower is better.
 type standing int
 
 const (
-	good standing = iota // healthy, and nothing speaks against it
-	away                 // healthy, but it drains, or has not yet heard of all purges
-	down                 // its probes fail
+	good     standing = iota // healthy, and neither draining nor stale
+	degraded                 // healthy, but draining or behind with purges
+	down                     // its probes fail
 )
 
-// ranked is a node that was chosen.
+// ranked is a chosen node and what decided its rank.
 type ranked struct {
 	index    int
-	distance float64 // km; 0 where the client's place is not known
+	distance float64 // km; 0 if the client's place is unknown
 	group    int
-	near     float64 // distance of the nearest node of its group
-	first    int     // index of the first node of its group
-	score    float64 // of rendezvous hashing
+	near     float64 // km to the nearest node of its group
+	first    int     // lowest index of a node of its group
+	score    float64 // score of rendezvous hashing; 0 if it was not needed
 }
 
-// choose orders nodes for a client at a place, or at none that is known, for an answer of n of
-// them. client is a hash of the client's network. It is the whole of the choice of an edge, and a
-// pure function.
+// choose ranks the nodes for a client at a place, for an answer with n nodes. A nil at means that
+// the place is unknown. client is a hash of the client's network. choose is a pure function, and
+// all of the decision is in it. It appends the ranked nodes to order.
 //
-// Only nodes of the best standing that there is are chosen. They come by the distance of their
-// group, nearest first, and groups without a place of the client in the order given. Within a group
-// the client's network decides, by rendezvous hashing with weights (Thaler and Ravishankar 1998;
-// Schindelhauer and Schomaker 2005), so that each client keeps its node and a node that is lost
-// moves only its own clients; byClient says that it did decide what the n are. A node that sheds
-// counts for less in its group; a group that sheds more than the next one loses the clients to it
-// for which the way is least longer.
+// Only nodes of the best standing found are ranked. Groups are ranked by the distance of their
+// nearest node, nearest first. If the client's place is unknown, groups keep the configured order.
+// Within a group, weighted rendezvous hashing of the client's network decides (Thaler and
+// Ravishankar 1998; Schindelhauer and Schomaker 2005). Each client therefore keeps its node, and
+// only the clients of a lost node move. byClient reports whether this hashing decided which nodes
+// are among the first n. A node that sheds counts for less in its group. A group that sheds more
+// than the next group loses clients to it, first those whose distance grows least.
 //
-// A node that lacks the family is not chosen, and neither is one of a worse standing, or one that
-// is much farther away: better no address of the family, so that clients use the other one, than
-// one that they prefer though it is far. See muchFarther.
-//
-// order is appended to.
+// A node that lacks the address family is not ranked. Its standing still counts: nodes of a worse
+// standing than it are not ranked either. The same holds for groups that are more than muchFarther
+// km farther away than the nearest such node. No address of the family makes clients use the other
+// family, which is better than a distant address that they would prefer.
 func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ []ranked, best standing, byClient bool) {
 	best = down
 	for i := range nodes {
 		best = min(best, nodes[i].standing)
 	}
-	lacking := math.Inf(1) // how far the nearest is that lacks the family
+	lacking := math.Inf(1) // distance of the nearest node that lacks the family
 	for i := range nodes {
 		if nodes[i].standing != best {
 			continue
@@ -96,7 +95,7 @@ func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ 
 	moveShed(at, nodes, order)
 	for begin := 0; begin < len(order) && begin < n; {
 		end := begin + groupLen(order[begin:])
-		if end > n && end-begin > 1 { // else all of the group are answered, to everybody alike
+		if end > n && end-begin > 1 { // else all of the group are answered
 			byClient = true
 			rendezvous(client, nodes, order[begin:end])
 		}
@@ -105,18 +104,18 @@ func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ 
 	return order, best, byClient
 }
 
-// muchFarther is how many km a client's way may be longer for an address of IPv6, where the nearest
-// node has none. Clients with both families prefer IPv6 whenever it answers (RFC 8305), however far
-// it is, so that an answer to AAAA decides where nearly all of them go. A round trip over 1,000 km
-// takes 10 ms in fibre and about 15 as cables go, of which a first page takes three or four; below
-// that distance the table of countries can't tell places apart anyway. A client without IPv4 then
-// depends on its network's NAT64, as it does for all sites without IPv6.
+// muchFarther is how many km farther a node with IPv6 may be than the nearest node without. Clients
+// with both families prefer IPv6 whenever it answers (RFC 8305), at any distance, so the answer to
+// AAAA decides where nearly all of them go. A round trip over 1,000 km takes 10 ms in a straight
+// fibre and about 15 ms along real cables. A first page needs three or four round trips. Below
+// 1,000 km the table of countries can't tell places apart anyway. A client without IPv4 then
+// depends on its network's NAT64, as it does for every site without IPv6.
 //
-// A is never left out so: many clients have IPv4 alone, and those with both come to the near node
-// by IPv6.
+// A records are never left out in this way. Many clients have only IPv4, and those with both
+// families reach the near node over IPv6.
 const muchFarther = 1000
 
-// groupLen is how many nodes the first group has.
+// groupLen returns the number of nodes in the first group of order.
 func groupLen(order []ranked) int {
 	n := 1
 	for n < len(order) && order[n].group == order[0].group {
@@ -125,18 +124,18 @@ func groupLen(order []ranked) int {
 	return n
 }
 
-// rendezvous orders the nodes of a group for a client.
+// rendezvous sorts the nodes of a group for a client, best first.
 func rendezvous(client uint64, nodes []option, group []ranked) {
 	for i := range group {
 		o := &nodes[group[i].index]
-		u := (float64(mix(client^o.id)>>11) + 0.5) / (1 << 53) // in (0, 1)
+		u := (float64(mix(client^o.id)>>11) + 0.5) / (1 << 53) // in the open interval (0, 1)
 		group[i].score = o.weight * max(1-o.shed, 0.001) / -math.Log(u)
 	}
 	slices.SortFunc(group, func(a, b ranked) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.index, b.index)) })
 }
 
-// moveShed puts the second group before the first where the first sheds more, for clients that lose
-// little by it: those for which the distances differ least.
+// moveShed swaps the first two groups for some clients if the first group sheds more than the
+// second. These are the clients for which the two distances differ least, because they lose least.
 func moveShed(at *Place, nodes []option, order []ranked) {
 	if at == nil || len(order) == 0 {
 		return
@@ -154,7 +153,7 @@ func moveShed(at *Place, nodes []option, order []ranked) {
 	}
 }
 
-// shedOf is what a group sheds: the mean of its nodes', by weight.
+// shedOf returns how much a group sheds: the mean over its nodes, weighted by weight.
 func shedOf(nodes []option, group []ranked) float64 {
 	var shed, weight float64
 	for _, r := range group {
@@ -164,11 +163,12 @@ func shedOf(nodes []option, group []ranked) float64 {
 	return shed / weight
 }
 
-// onePlace is how near nodes are of one place, in km.
+// onePlace is the distance in km up to which two nodes count as being at one place.
 const onePlace = 100
 
-// groupsOf gives each node the number of its group: nodes of the same region, or within onePlace of
-// each other, are of one, and so are their neighbours'.
+// groupsOf returns the group number of each node. Two nodes are in one group if they have the same
+// region or are within onePlace of each other. The relation is transitive: a neighbour's neighbours
+// are in the group too.
 func groupsOf(nodes []Node) []int {
 	groups := make([]int, len(nodes))
 	for i := range groups {
@@ -189,15 +189,16 @@ func groupsOf(nodes []Node) []int {
 	return groups
 }
 
-// Networks of clients that are told apart when nodes of one place share them: what one user's
-// provider or office has, and what resolvers send (RFC 7871, 11.1).
+// Prefix lengths of client networks, which are told apart when the nodes of a group share clients.
+// They are what a provider gives to one customer or office, and what resolvers send (RFC 7871
+// section 11.1).
 const (
 	clientBits4 = 24
 	clientBits6 = 48
 )
 
-// clientNetwork is the length of the prefix of an address that names its network, and a hash of
-// that.
+// clientNetwork returns the prefix length of the client network that addr is in, and a hash of that
+// network. Both are 0 if addr is not valid.
 func clientNetwork(addr netip.Addr) (bits int, hash uint64) {
 	if !addr.IsValid() {
 		return 0, 0
@@ -210,7 +211,7 @@ func clientNetwork(addr netip.Addr) (bits int, hash uint64) {
 	return clientBits6, mix(binary.BigEndian.Uint64(b[:8]) >> 16)
 }
 
-// mix spreads the bits of x over all of the result (the finaliser of SplitMix64).
+// mix spreads the bits of x over all bits of the result. It is the finaliser of SplitMix64.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// chord is a measure of distance found another way: straight through the Earth.
+// chord measures the distance in another way, straight through the Earth.
 func chord(a, b Place) float64 {
 	vector := func(p Place) [3]float64 {
 		lat, lon := p.Lat*math.Pi/180, p.Lon*math.Pi/180
@@ -21,7 +21,7 @@ func chord(a, b Place) float64 {
 	return math.Sqrt((u[0]-v[0])*(u[0]-v[0]) + (u[1]-v[1])*(u[1]-v[1]) + (u[2]-v[2])*(u[2]-v[2]))
 }
 
-// at makes an option of a place, of a group of its own.
+// at returns an option at a place, in the group i.
 func at(i int, p Place) option { return option{place: p, group: i, weight: 1, id: mix(uint64(i + 1))} }
 
 func TestChooseNearest(t *testing.T) {
@@ -67,7 +67,7 @@ func TestChooseWithoutPlace(t *testing.T) {
 	if len(order) != 2 || order[0].index != 0 || order[1].index != 2 {
 		t.Errorf("order is %v", order)
 	}
-	// Equally far, and not of one place: as configured.
+	// Nodes at the same distance in different groups keep the configured order.
 	order, _, _ = choose(&helsinki, 7, []option{at(0, tokyo), at(1, newYork), at(2, tokyo), at(3, newYork)}, 1, nil)
 	if order[0].index != 1 || order[1].index != 3 || order[2].index != 0 || order[3].index != 2 {
 		t.Errorf("order is %v", order)
@@ -77,8 +77,7 @@ func TestChooseWithoutPlace(t *testing.T) {
 	}
 }
 
-// Nodes of one place share their clients by weight; one that is lost moves only its own, and one
-// that comes takes only its share.
+// Nodes of a group share their clients by weight. If a node is lost, only its own clients move.
 func TestSharing(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, Place{60.2, 24.9}), at(0, Place{60.1, 25}), at(3, tokyo)}
 	for i := range nodes {
@@ -111,16 +110,17 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// A node that lacks the family leaves its clients to others of it only if these are not much
-// farther, and as well.
+// The clients of a node that lacks the address family get another node only if that is about as
+// good: not much farther away, and of no worse standing.
 func TestChooseWithoutTheFamily(t *testing.T) {
-	near := func(km float64) Place { return Place{helsinki.Lat - km/111.2, helsinki.Lon} } // south of Helsinki
+	// South of Helsinki.
+	near := func(km float64) Place { return Place{helsinki.Lat - km/111.2, helsinki.Lon} }
 	for _, c := range []struct {
 		name     string
 		at       *Place
-		lacks    []float64 // km from Helsinki
+		lacks    []float64 // distances in km from Helsinki
 		has      []float64
-		down     string // which of the two are down
+		down     string // which of lacks and has are down
 		answers  int
 		want     string
 		standing standing
@@ -161,8 +161,8 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 	}
 }
 
-// All nodes of a place are answered: then nothing hangs on the client's network, and the scope need
-// not be narrow.
+// If all nodes of a group are answered, the answer doesn't depend on the client's network, and its
+// scope need not be narrow.
 func TestWholePlace(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, helsinki), at(2, tokyo)}
 	for n, want := range map[int]bool{1: true, 2: false, 3: false} {
@@ -172,11 +172,11 @@ func TestWholePlace(t *testing.T) {
 	}
 }
 
-// A place that sheds loses a growing part of its clients, the farthest first, to the next, and
-// never to one that sheds as much.
+// A place that sheds more loses more clients to the next place, the farthest first. It loses none
+// to a place that sheds as much.
 func TestShed(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
-	clients := make([]Place, 5000) // between the two nodes, nearer to Helsinki
+	clients := make([]Place, 5000) // between the two nodes, west of Helsinki
 	for i := range clients {
 		clients[i] = Place{60.17, 24.94 - random.Float64()*45}
 	}
@@ -210,7 +210,7 @@ func TestShed(t *testing.T) {
 	if n, _ := moved(0.8, 0.8); n != 0 {
 		t.Errorf("%d clients move to a place that has as much to do", n)
 	}
-	// Within a place it is the share that falls.
+	// Within a group, the node's share of the clients falls.
 	nodes := []option{at(0, helsinki), at(0, helsinki)}
 	nodes[1].id, nodes[1].shed = 77, 0.75
 	got := 0
@@ -223,17 +223,17 @@ func TestShed(t *testing.T) {
 	}
 }
 
-// A load that answers what is shed, late, comes to rest instead of swinging.
+// If the load follows what is shed with a delay, it settles instead of oscillating.
 func TestShedComesToRest(t *testing.T) {
 	shed := 0.0
 	var sheds []float64
-	const delay = 30 // seconds until resolvers have forgotten
+	const delay = 30 // seconds until cached answers have expired
 	for second := range 3600 {
 		seen := 0.0
 		if second >= delay {
 			seen = sheds[second-delay]
 		}
-		load := min(1, 1.3*(1-seen)) // it could have 1.3 of what it can do
+		load := min(1, 1.3*(1-seen)) // the demand is 1.3 times the capacity
 		shed = nextShed(shed, load, time.Second)
 		sheds = append(sheds, shed)
 	}
@@ -250,7 +250,7 @@ func TestShedComesToRest(t *testing.T) {
 func TestGroups(t *testing.T) {
 	nodes := []Node{
 		{Place: helsinki}, {Place: Place{60.5, 25}}, {Place: tokyo, Region: "asia"}, {Place: newYork, Region: "us"}, {Place: Place{39, -77.5}, Region: "us"},
-		{Place: Place{35.2, 139.5}}, // near Tokyo, without a region
+		{Place: Place{35.2, 139.5}}, // near Tokyo, and in no region
 	}
 	if got := fmt.Sprint(groupsOf(nodes)); got != "[0 0 2 3 3 2]" {
 		t.Errorf("groups are %s", got)

@@ -14,53 +14,65 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config is all that a Server answers from.
+// Config is everything that a Server answers from.
 type Config struct {
-	Zones  []*Zone // at least one
-	Edges  []EdgeName
-	Nodes  []Node
-	Locate map[netip.Prefix]Place // networks whose place is known; the longest prefix counts, before any database
-	GeoIP  string                 // path of an mmdb with countries or cities; "" is the embedded table of countries alone
-	// GeoIPCopy is the path of a copy of one that was good: where GeoIP can't be used, the database
-	// in use is used on, or else the copy. "" is none, and makes that an error.
+	Zones []*Zone // at least one
+	Edges []EdgeName
+	Nodes []Node
+	// Locate gives the places of networks. The longest matching prefix wins. Locate takes
+	// precedence over every database.
+	Locate map[netip.Prefix]Place
+	// GeoIP is the path of an mmdb file with countries or cities. "" means to use only the embedded
+	// table of countries.
+	GeoIP string
+	// GeoIPCopy is the path of a copy of a good GeoIP file. If GeoIP can't be used, the server
+	// keeps the database that it has open, or else opens the copy. "" means that there is no copy,
+	// and makes an unusable GeoIP an error.
 	GeoIPCopy string
 	Health    Health
 
 	RateLimit RateLimit
 }
 
-// Node is a machine that edge names may be answered with.
+// Node is a machine whose addresses edge names may be answered with.
 type Node struct {
-	Name      string // unique, not empty
-	Region    string // nodes of one region share their clients; "" is a region of its own
+	Name string // unique, not empty
+	// Nodes of one region share their clients. "" puts the node into no region.
+	Region    string
 	Place     Place
-	Weight    int          // its share among the nodes of one place; 0 is 1
-	Out       bool         // it is taken out: probed, but in no answer
-	Addresses []netip.Addr // at least one, IPv4 or IPv6
-	ALPN      []string     // what it speaks over TLS on port 443, best first, as "h3", "h2"; empty is no TLS, and no HTTPS record
-	// Probe is an http or https URL whose answer 200 means healthy; "" is not probed, and taken as
-	// healthy. If its host is one of Addresses, each of them is probed in its place, and one whose
-	// own probes fail is not answered.
-	Probe     string
-	ProbeHost string // Host header of the probe, and its TLS server name; "" is the URL's
+	Weight    int          // relative share of clients among the nodes at one place; 0 means 1
+	Out       bool         // the node is probed, but is in no answer
+	Addresses []netip.Addr // at least one and at most 64, IPv4 or IPv6
+	// ALPN lists the protocols that the node speaks over TLS on port 443, best first, such as "h3"
+	// and "h2". If it is empty, the node doesn't speak TLS, and has no HTTPS record.
+	ALPN []string
+	// Probe is an http or https URL. A response with status 200 means that the node is healthy. A
+	// node with an empty Probe isn't probed and counts as healthy. If the URL's host is one of
+	// Addresses, every address is probed, and addresses whose own probes fail are left out of
+	// answers.
+	Probe string
+	// ProbeHost is the Host header and TLS server name of the probe. "" means the URL's host.
+	ProbeHost string
 }
 
 // EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the
-// zones, which may have other data there, but no CNAME and no addresses. It may be the zone's apex,
-// or a wildcard.
+// zones, outside of their delegations. The zone may have other data at the name, but no CNAME, A or
+// AAAA. The name may be the zone's apex or a wildcard.
 type EdgeName struct {
-	Name    string        // absolute, with or without the dot at its end
-	Nodes   []string      // names of nodes; empty is every node of Config.Nodes; their order counts for clients of no known place
-	Answers int           // how many nodes are answered; 0 is 1
-	TTL     time.Duration // of the addresses, rounded up to a second; 0 is 30s
+	Name string // absolute, with or without a final dot
+	// Nodes are names of nodes. Empty means all of Config.Nodes. Their order decides for clients
+	// whose place is unknown.
+	Nodes   []string
+	Answers int           // number of nodes in an answer; 0 means 1
+	TTL     time.Duration // TTL of the address records, rounded up to a second; 0 means 30s
 }
 
-// Health is how nodes are probed.
+// Health configures the probes of nodes.
 type Health struct {
-	Interval       time.Duration // from one probe of a node to the next, ±10 %; 0 is 2s
-	Timeout        time.Duration // of a probe; 0 is 1s
-	UnhealthyAfter int           // failed probes in a row that make a healthy node unhealthy; 0 is 2
-	HealthyAfter   int           // good probes in a row that make an unhealthy node healthy; 0 is 2
+	Interval       time.Duration // between two probes of a node, ±10 %; 0 means 2s
+	Timeout        time.Duration // time limit of one probe; 0 means 1s
+	UnhealthyAfter int           // consecutive failures until a node is unhealthy; 0 means 2
+	HealthyAfter   int           // consecutive successes until it is healthy again; 0 means 2
 }
 
 func (h Health) withDefaults() Health {
@@ -79,8 +91,8 @@ func (h Health) withDefaults() Health {
 	return h
 }
 
-// check finds all that is wrong with the configuration as such; what hangs on zones is found by
-// newSnapshot.
+// check returns all errors of the configuration that don't depend on the zones' contents.
+// newSnapshot finds the others.
 func (cfg *Config) check() error {
 	var errs []error
 	if len(cfg.Zones) == 0 {
@@ -155,11 +167,11 @@ func (n *Node) check() error {
 	return errors.Join(errs...)
 }
 
-// maxAddresses is how many addresses a node may have.
+// maxAddresses is the maximum number of addresses of a node.
 const maxAddresses = 64
 
-// probed are the addresses that the node is probed at; one that is not valid stands for the host of
-// the URL.
+// probed returns the addresses at which the node is probed. An invalid address stands for the URL's
+// host.
 func (n *Node) probed() []netip.Addr {
 	if n.Probe == "" {
 		return nil
@@ -172,7 +184,7 @@ func (n *Node) probed() []netip.Addr {
 	return []netip.Addr{{}}
 }
 
-// probeOf is the URL to probe an address at.
+// probeOf returns the URL for probing addr.
 func (n *Node) probeOf(addr netip.Addr) string {
 	u, err := url.Parse(n.Probe)
 	if err != nil || !addr.IsValid() {
@@ -217,8 +229,8 @@ func (e *EdgeName) check(cfg *Config, nodes map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// choose gives the nodes of the edge name, which has been checked, in the order that it lists them
-// in.
+// choose returns the nodes of the edge name, in the order in which it lists them. The edge name
+// must have passed check.
 func (e *EdgeName) choose(all []Node) []Node {
 	if len(e.Nodes) == 0 {
 		return all
@@ -230,35 +242,36 @@ func (e *EdgeName) choose(all []Node) []Node {
 	return nodes
 }
 
-// snapshot is a validated Config in the form that queries are answered from. It does not change,
-// but for the states of nodes.
+// snapshot is a validated Config in the form that queries are answered from. It is immutable,
+// except for the states of nodes.
 type snapshot struct {
-	generation uint64 // another in each configuration of a server
+	generation uint64 // differs between the configurations of a server
 
 	zones   map[name]*Zone
-	plain   map[name]*Zone // zones without challenges
+	plain   map[name]*Zone // the zones without challenges
 	edges   []*edge
 	locator *locator
-	// geoipFault is why the database in use is not the one of the configuration; nil if it is.
+	// geoipFault says why the open database is not the configured one. It is nil if the configured
+	// one is open.
 	geoipFault error
 	health     Health
 	rates      rates
 	nodes      []Node
 	states     map[string]*nodeState // by node name
 
-	numbers familyNumbers
-	asked   map[*Zone]*prometheus.Counter // queries of each zone
+	familyIDs   familyIDs
+	zoneQueries map[*Zone]*prometheus.Counter // counter of queries per zone
 }
 
-// newSnapshot validates and builds. States are those known of nodes before; those of new nodes are
-// added.
+// newSnapshot validates cfg and builds its snapshot. It takes over the states of nodes from before,
+// and creates those of new nodes.
 func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	snap := &snapshot{
 		zones: make(map[name]*Zone), health: cfg.Health.withDefaults(),
-		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState), numbers: make(familyNumbers),
+		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState), familyIDs: make(familyIDs),
 	}
 	if before != nil {
 		snap.generation = before.generation + 1
@@ -298,7 +311,7 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 	return snap, nil
 }
 
-// addEdges puts the edge names into the zones, where they must be able to stand.
+// addEdges adds the edge names to their zones, and returns an error for each that can't be there.
 func (s *snapshot) addEdges(cfg Config) error {
 	var errs []error
 	byZone := make(map[name][]*edge)
@@ -319,7 +332,7 @@ func (s *snapshot) addEdges(cfg Config) error {
 		seen[n] = true
 		made := newEdge(n, e, e.choose(cfg.Nodes), s.states)
 		for rrtype, f := range made.families {
-			f.id = s.numbers.of(made, f, rrtype)
+			f.id = s.familyIDs.id(made, f, rrtype)
 		}
 		s.edges = append(s.edges, made)
 		byZone[zone.origin] = append(byZone[zone.origin], made)
@@ -330,7 +343,8 @@ func (s *snapshot) addEdges(cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// Misfits tells, by the names of zones, why an edge name that should be in one can't stand there.
+// Misfits returns, by zone name, an error that says why an edge name of the zone can't be there.
+// Zones without such an edge name are not in the map.
 func Misfits(zones []*Zone, edges []EdgeName) map[string]error {
 	snap := &snapshot{zones: make(map[name]*Zone)}
 	for _, z := range zones {
@@ -351,7 +365,7 @@ func Misfits(zones []*Zone, edges []EdgeName) map[string]error {
 	return misfits
 }
 
-// fits tells why an edge name cannot stand where it is in the zone.
+// fits returns an error if an edge name n can't be in the zone.
 func fits(zone *Zone, n name) error {
 	if zone == nil {
 		return errors.New("in none of the zones")
@@ -370,20 +384,20 @@ func fits(zone *Zone, n name) error {
 	return nil
 }
 
-// zoneFor gives the closest zone above a name. For DS that is the parent's, at the apex of a zone
-// whose parent is served too (RFC 4035 section 3.1.4.1).
+// zoneFor returns the closest enclosing zone of a name, or nil. For a DS query at the apex of a
+// zone it returns the parent zone if that is served too (RFC 4035 section 3.1.4.1).
 func (s *snapshot) zoneFor(n name, ds bool) *Zone {
-	var own *Zone
+	var child *Zone
 	for m := n; m != ""; m = m.parent() {
 		if z := s.zones[m]; z != nil {
 			if !ds || m != n {
 				return z
 			}
-			own = z
+			child = z
 		}
 		if m.isRoot() {
 			break
 		}
 	}
-	return own
+	return child
 }

@@ -99,12 +99,12 @@ func TestReloadSwaps(t *testing.T) {
 	if err := s.Reload(cfg); err != nil {
 		t.Fatal(err)
 	}
-	wantRRs(t, "answer", ask(t, s, question("mail.example.com. A"), nowhere, false).Answer, "mail.example.com. 3600 IN A 192.0.2.100")
-	wantRRs(t, "answer", ask(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 2 IN A 198.51.100.20")
-	if resp := ask(t, s, question("two.example.com. A"), inHelsinki, false); resp.Rcode != dns.RcodeNameError {
+	wantRRs(t, "answer", mustAnswer(t, s, question("mail.example.com. A"), nowhere, false).Answer, "mail.example.com. 3600 IN A 192.0.2.100")
+	wantRRs(t, "answer", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 2 IN A 198.51.100.20")
+	if resp := mustAnswer(t, s, question("two.example.com. A"), inHelsinki, false); resp.Rcode != dns.RcodeNameError {
 		t.Errorf("a name that is gone gets %v", resp)
 	}
-	// Zones are shared by configurations: edge names of one must not be seen in another.
+	// Configurations share zones, so an edge name of one must not appear in another.
 	if cfg.Zones[0].nodes["\x03two\x07example\x03com\x00"] != nil {
 		t.Error("the edge name is in the zone")
 	}

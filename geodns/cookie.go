@@ -11,8 +11,8 @@ import (
 	"github.com/dchest/siphash"
 )
 
-// Lengths of the parts of a COOKIE option (RFC 7873 section 4), and of the server cookie that we
-// make (RFC 9018 section 4).
+// Lengths in octets of the parts of a COOKIE option (RFC 7873 section 4) and of this server's
+// cookies (RFC 9018 section 4).
 const (
 	clientCookie    = 8
 	minServerCookie = 8
@@ -21,22 +21,22 @@ const (
 	ourCookie       = clientCookie + ourServerCookie
 )
 
-// How long a server cookie is good (RFC 9018 section 4.3).
+// Times from RFC 9018 section 4.3 for the timestamp of a server cookie.
 const (
-	cookieAge   = time.Hour        // older ones are not taken
-	cookieAhead = 5 * time.Minute  // from servers whose clock is before ours
-	cookieRenew = 30 * time.Minute // older ones are taken, and answered with a new one
+	cookieAge   = time.Hour        // a cookie that is older is not accepted
+	cookieAhead = 5 * time.Minute  // a server whose clock is fast may have made it
+	cookieRenew = 30 * time.Minute // a cookie that is older is accepted, and replaced by a new one
 )
 
-// cookies makes and checks the server cookies of RFC 9018. All servers with one secret make the
-// same, so that a client may go from one to another of a name, or of an anycast address. The first
-// key makes them, and those of all are good, so that the servers can get another secret one after
-// the other (RFC 9018 section 5).
+// cookies makes and checks server cookies (RFC 9018). All servers with the same secret make the
+// same cookies, so a client may use any server of a name or of an anycast address. The first key
+// makes new cookies. Cookies of all keys are accepted, so that the servers can change to another
+// secret one after the other (RFC 9018 section 5).
 type cookies []cookieKey
 
 type cookieKey struct{ k0, k1 uint64 }
 
-// newCookies takes the secrets. Without any there is a random one.
+// newCookies returns the cookies made with the given secrets. Without secrets it uses a random one.
 func newCookies(secrets [][16]byte) cookies {
 	if len(secrets) == 0 {
 		secrets = make([][16]byte, 1)
@@ -49,43 +49,45 @@ func newCookies(secrets [][16]byte) cookies {
 	return c
 }
 
-// cookieFits tells whether an option's data is a client cookie, alone or with a server cookie of a
-// length that some server may make. All else is FORMERR (RFC 7873 section 5.2.2).
+// cookieFits reports whether b is the data of a well-formed COOKIE option: a client cookie alone,
+// or with a server cookie of a permitted length. Anything else gets FORMERR (RFC 7873 section
+// 5.2.2).
 func cookieFits(b []byte) bool {
 	server := len(b) - clientCookie
 	return server == 0 || minServerCookie <= server && server <= maxServerCookie
 }
 
-// reply gives the option that answers one that fits. proven means that its server cookie is ours:
-// the client has got a packet at its address within the hour (RFC 7873 section 5.2.5).
-func (c cookies) reply(asked []byte, client netip.Addr, now time.Time) (reply [ourCookie]byte, proven bool) {
-	if len(asked) == ourCookie && asked[clientCookie] == 1 {
-		stamp := binary.BigEndian.Uint32(asked[clientCookie+4:])
-		// Serial number arithmetic (RFC 1982), as RFC 9018 section 4.3 wants it: the time wraps in
-		// 2106.
+// reply returns the COOKIE option that answers a well-formed one. proven means that the option has
+// a valid server cookie of this fleet: the client has received a packet at its address within the
+// last hour (RFC 7873 section 5.2.5).
+func (c cookies) reply(option []byte, client netip.Addr, now time.Time) (reply [ourCookie]byte, proven bool) {
+	if len(option) == ourCookie && option[clientCookie] == 1 {
+		stamp := binary.BigEndian.Uint32(option[clientCookie+4:])
+		// RFC 9018 section 4.3 requires serial number arithmetic (RFC 1982), because the timestamp
+		// wraps in 2106.
 		age := time.Duration(int32(uint32(now.Unix())-stamp)) * time.Second
-		by := -1
+		keyIndex := -1
 		if -cookieAhead <= age && age <= cookieAge {
-			by = slices.IndexFunc(c, func(k cookieKey) bool {
-				sum := k.sum(asked[:clientCookie+8], client)
-				return subtle.ConstantTimeCompare(sum[:], asked[clientCookie+8:]) == 1
+			keyIndex = slices.IndexFunc(c, func(k cookieKey) bool {
+				sum := k.sum(option[:clientCookie+8], client)
+				return subtle.ConstantTimeCompare(sum[:], option[clientCookie+8:]) == 1
 			})
 		}
-		if by == 0 && age <= cookieRenew {
-			return [ourCookie]byte(asked), true
+		if keyIndex == 0 && age <= cookieRenew {
+			return [ourCookie]byte(option), true
 		}
-		proven = by >= 0
+		proven = keyIndex >= 0
 	}
-	copy(reply[:], asked[:clientCookie])
-	reply[clientCookie] = 1 // version; three octets are reserved
+	copy(reply[:], option[:clientCookie])
+	reply[clientCookie] = 1 // version; the three octets after it are reserved
 	binary.BigEndian.PutUint32(reply[clientCookie+4:], uint32(now.Unix()))
 	sum := c[0].sum(reply[:clientCookie+8], client)
 	copy(reply[clientCookie+8:], sum[:])
 	return reply, proven
 }
 
-// sum is the hash of a server cookie (RFC 9018 section 4.4): of all that stands before it, and of
-// the client's address.
+// sum returns the hash part of a server cookie (RFC 9018 section 4.4). head is what precedes the
+// hash. client is the client's address.
 func (k cookieKey) sum(head []byte, client netip.Addr) (sum [8]byte) {
 	var in [clientCookie + 8 + 16]byte
 	n := copy(in[:], head)

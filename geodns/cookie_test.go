@@ -22,82 +22,83 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// TestCookieVectors holds the examples of RFC 9018 appendix A.
+// TestCookieVectors checks the examples of RFC 9018 appendix A.
 func TestCookieVectors(t *testing.T) {
 	const (
 		secret  = "e5e973e5a6b2a43f48e7dc849e37bfcf"
-		before  = "dd3bdf9344b678b185a6f5cb60fca715" // of A.4, rolled over to
+		before  = "dd3bdf9344b678b185a6f5cb60fca715" // the old secret of A.4
 		after   = "445536bcd2513298075a5d379663c962"
 		client6 = "2001:db8:220:1:59de:d0f4:8769:82b8"
 	)
 	for _, test := range []struct {
-		name, secret, client, asked string
-		now                         uint32
-		proven                      bool
-		want                        string // "" is another than was asked with
+		name, secret, client, option string
+		now                          uint32
+		proven                       bool
+		// "" means any cookie other than option.
+		want string
 	}{
-		{name: "A.1 a new one", secret: secret, client: "198.51.100.100", asked: "2464c4abcf10c957", now: 0x5cf79f11,
+		{name: "A.1 a new one", secret: secret, client: "198.51.100.100", option: "2464c4abcf10c957", now: 0x5cf79f11,
 			want: "2464c4abcf10c957010000005cf79f111f8130c3eee29480"},
-		{name: "A.2 a renewed one", secret: secret, client: "198.51.100.100", asked: "2464c4abcf10c957010000005cf79f111f8130c3eee29480",
+		{name: "A.2 a renewed one", secret: secret, client: "198.51.100.100", option: "2464c4abcf10c957010000005cf79f111f8130c3eee29480",
 			now: 0x5cf7a871, proven: true, want: "2464c4abcf10c957010000005cf7a871d4a564a1442aca77"},
-		{name: "A.3 reserved octets", secret: secret, client: "203.0.113.203", asked: "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5",
+		{name: "A.3 reserved octets", secret: secret, client: "203.0.113.203", option: "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5",
 			now: 0x5cf78f71 + 3600, proven: true},
-		{name: "A.4 before the rollover", secret: before, client: client6, asked: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
+		{name: "A.4 before the rollover", secret: before, client: client6, option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
 			now: 0x5cf7c579 + 60, proven: true, want: "22681ab97d52c298010000005cf7c57926556bd0934c72f8"},
-		{name: "A.4 after the rollover", secret: after, client: client6, asked: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
+		{name: "A.4 after the rollover", secret: after, client: client6, option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
 			now: 0x5cf7c609, want: "22681ab97d52c298010000005cf7c609a6bb79d16625507a"},
 	} {
 		c := newCookies([][16]byte{[16]byte(unhex(t, test.secret))})
-		asked := unhex(t, test.asked)
-		reply, proven := c.reply(asked, netip.MustParseAddr(test.client), time.Unix(int64(test.now), 0))
+		option := unhex(t, test.option)
+		reply, proven := c.reply(option, netip.MustParseAddr(test.client), time.Unix(int64(test.now), 0))
 		got := hex.EncodeToString(reply[:])
-		if proven != test.proven || test.want != "" && got != test.want || test.want == "" && got == test.asked {
+		if proven != test.proven || test.want != "" && got != test.want || test.want == "" && got == test.option {
 			t.Errorf("%s: is %s, proven %v", test.name, got, proven)
 		}
 	}
 }
 
-// TestCookieValidity holds RFC 9018 section 4.3, and what a cookie is bound to.
+// TestCookieValidity checks RFC 9018 section 4.3, and what a cookie depends on.
 func TestCookieValidity(t *testing.T) {
 	c, other := newCookies([][16]byte{{1}}), newCookies(nil)
 	client := netip.MustParseAddr("192.0.2.1")
-	made := time.Unix(1<<32-1000, 0) // serial numbers wrap within the test
+	made := time.Unix(1<<32-1000, 0) // the timestamp wraps during the test
 	fresh, _ := c.reply(unhex(t, "0102030405060708"), client, made)
 	change := func(at int) []byte { b := slices.Clone(fresh[:]); b[at] ^= 1; return b }
 	for _, test := range []struct {
 		name           string
 		cookies        cookies
-		asked          []byte
+		option         []byte
 		from           string
 		after          time.Duration
 		proven, renews bool
 	}{
-		{name: "at once", cookies: c, asked: fresh[:], from: "192.0.2.1", proven: true},
-		{name: "30 minutes", cookies: c, asked: fresh[:], from: "192.0.2.1", after: 30 * time.Minute, proven: true},
-		{name: "over 30 minutes", cookies: c, asked: fresh[:], from: "192.0.2.1", after: 30*time.Minute + time.Second, proven: true, renews: true},
-		{name: "an hour", cookies: c, asked: fresh[:], from: "192.0.2.1", after: time.Hour, proven: true, renews: true},
-		{name: "over an hour", cookies: c, asked: fresh[:], from: "192.0.2.1", after: time.Hour + time.Second, renews: true},
-		{name: "5 minutes ahead", cookies: c, asked: fresh[:], from: "192.0.2.1", after: -5 * time.Minute, proven: true},
-		{name: "over 5 minutes ahead", cookies: c, asked: fresh[:], from: "192.0.2.1", after: -5*time.Minute - time.Second, renews: true},
-		{name: "another client", cookies: c, asked: fresh[:], from: "192.0.2.2", renews: true},
-		{name: "another secret", cookies: other, asked: fresh[:], from: "192.0.2.1", renews: true},
-		{name: "another client cookie", cookies: c, asked: change(0), from: "192.0.2.1", renews: true},
-		{name: "another version", cookies: c, asked: change(8), from: "192.0.2.1", renews: true},
-		{name: "another reserved", cookies: c, asked: change(9), from: "192.0.2.1", renews: true},
-		{name: "another time", cookies: c, asked: change(15), from: "192.0.2.1", renews: true},
-		{name: "another hash", cookies: c, asked: change(23), from: "192.0.2.1", renews: true},
-		{name: "a longer one", cookies: c, asked: append(slices.Clone(fresh[:]), 0), from: "192.0.2.1", renews: true},
-		{name: "a client cookie alone", cookies: c, asked: fresh[:8], from: "192.0.2.1", renews: true},
+		{name: "at once", cookies: c, option: fresh[:], from: "192.0.2.1", proven: true},
+		{name: "30 minutes", cookies: c, option: fresh[:], from: "192.0.2.1", after: 30 * time.Minute, proven: true},
+		{name: "over 30 minutes", cookies: c, option: fresh[:], from: "192.0.2.1", after: 30*time.Minute + time.Second, proven: true, renews: true},
+		{name: "an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour, proven: true, renews: true},
+		{name: "over an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour + time.Second, renews: true},
+		{name: "5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1", after: -5 * time.Minute, proven: true},
+		{name: "over 5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1", after: -5*time.Minute - time.Second, renews: true},
+		{name: "another client", cookies: c, option: fresh[:], from: "192.0.2.2", renews: true},
+		{name: "another secret", cookies: other, option: fresh[:], from: "192.0.2.1", renews: true},
+		{name: "another client cookie", cookies: c, option: change(0), from: "192.0.2.1", renews: true},
+		{name: "another version", cookies: c, option: change(8), from: "192.0.2.1", renews: true},
+		{name: "another reserved", cookies: c, option: change(9), from: "192.0.2.1", renews: true},
+		{name: "another time", cookies: c, option: change(15), from: "192.0.2.1", renews: true},
+		{name: "another hash", cookies: c, option: change(23), from: "192.0.2.1", renews: true},
+		{name: "a longer one", cookies: c, option: append(slices.Clone(fresh[:]), 0), from: "192.0.2.1", renews: true},
+		{name: "a client cookie alone", cookies: c, option: fresh[:8], from: "192.0.2.1", renews: true},
 	} {
 		from, now := netip.MustParseAddr(test.from), made.Add(test.after)
-		reply, proven := test.cookies.reply(test.asked, from, now)
+		reply, proven := test.cookies.reply(test.option, from, now)
 		if proven != test.proven {
 			t.Errorf("%s: proven %v", test.name, proven)
 		}
-		if renewed := !slices.Equal(reply[:], test.asked); renewed != test.renews {
-			t.Errorf("%s: %x is answered with %x", test.name, test.asked, reply)
+		if renewed := !slices.Equal(reply[:], test.option); renewed != test.renews {
+			t.Errorf("%s: %x is answered with %x", test.name, test.option, reply)
 		}
-		if _, proven := test.cookies.reply(reply[:], from, now); !proven || !slices.Equal(reply[:8], test.asked[:8]) {
+		if _, proven := test.cookies.reply(reply[:], from, now); !proven || !slices.Equal(reply[:8], test.option[:8]) {
 			t.Errorf("%s: is answered with %x, which is not good", test.name, reply)
 		}
 	}
@@ -106,8 +107,8 @@ func TestCookieValidity(t *testing.T) {
 	}
 }
 
-// TestCookieRollover changes the secret (RFC 9018 section 5): the cookies of before are good, and
-// are answered with new ones.
+// TestCookieRollover changes the secret (RFC 9018 section 5). Cookies of the old secret are
+// accepted and replaced.
 func TestCookieRollover(t *testing.T) {
 	before, both, after := newCookies([][16]byte{{1}}), newCookies([][16]byte{{2}, {1}}), newCookies([][16]byte{{2}})
 	client, now := netip.MustParseAddr("192.0.2.1"), time.Unix(1<<31, 0)
@@ -127,7 +128,7 @@ func TestCookieRollover(t *testing.T) {
 	}
 }
 
-// cookieOf gives the cookie of a response.
+// cookieOf returns the cookie of a response.
 func cookieOf(t testing.TB, m *dns.Msg) []byte {
 	t.Helper()
 	for _, o := range m.IsEdns0().Option {
@@ -138,7 +139,7 @@ func cookieOf(t testing.TB, m *dns.Msg) []byte {
 	return nil
 }
 
-// TestCookie asks with cookies (RFC 7873 section 5.2).
+// TestCookie sends queries with cookies (RFC 7873 section 5.2).
 func TestCookie(t *testing.T) {
 	const client = "0102030405060708"
 	for _, test := range []struct {
@@ -156,7 +157,7 @@ func TestCookie(t *testing.T) {
 		{name: "41 octets", option: client + strings.Repeat("00", 33), rcode: dns.RcodeFormatError},
 	} {
 		s := newServer(t, testConfig(t))
-		resp := ask(t, s, withOptions(t, "mail.example.com. A", "cookie:"+test.option, "cookie:ffffffffffffffff"), nowhere, false)
+		resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+test.option, "cookie:ffffffffffffffff"), nowhere, false)
 		got := cookieOf(t, resp)
 		if resp.Rcode != test.rcode {
 			t.Errorf("%s: response is %v", test.name, resp)
@@ -174,7 +175,7 @@ func TestCookie(t *testing.T) {
 	}
 }
 
-// TestCookieFleet goes with the cookie of one server to another.
+// TestCookieFleet checks that servers with the same secret make the same cookie.
 func TestCookieFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got [3][]byte
@@ -183,7 +184,7 @@ func TestCookieFleet(t *testing.T) {
 			if err := s.Reload(testConfig(t)); err != nil {
 				t.Fatal(err)
 			}
-			got[i] = cookieOf(t, ask(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false))
+			got[i] = cookieOf(t, mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false))
 		}
 		if !slices.Equal(got[0], got[1]) || slices.Equal(got[0], got[2]) {
 			t.Errorf("cookies are %x", got)
@@ -191,13 +192,13 @@ func TestCookieFleet(t *testing.T) {
 	})
 }
 
-// TestCookieAlone asks with no question (RFC 7873 section 5.4).
+// TestCookieAlone sends queries without a question (RFC 7873 section 5.4).
 func TestCookieAlone(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	alone := func(options ...string) *dns.Msg {
 		m := withOptions(t, "example.com. A", options...)
 		m.Question = nil
-		return ask(t, s, m, nowhere, false)
+		return mustAnswer(t, s, m, nowhere, false)
 	}
 	resp := alone("cookie:0102030405060708")
 	good := cookieOf(t, resp)

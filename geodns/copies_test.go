@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A geoip database that is damaged is replaced by the one in use, or else by a copy, and taken
-// again once it is good.
+// If a geoip database is damaged, the server keeps the open one, or else uses the copy. Once the
+// database is repaired, the server uses it again.
 func TestGeoIPCopy(t *testing.T) {
 	good, err := os.ReadFile("testdata/finland.mmdb")
 	if err != nil {
@@ -37,8 +37,8 @@ func TestGeoIPCopy(t *testing.T) {
 		if err := s.GeoIPFault(); (err != nil) != faulty || faulty && !strings.Contains(err.Error(), cfg.GeoIP) {
 			t.Errorf("%s: the fault is %v", step, err)
 		}
-		var own Place
-		if at := s.current.Load().locator.find(netip.MustParseAddr("203.0.113.9"), &own); at.source != "geoip" || at.country != "FI" {
+		var buf Place
+		if at := s.current.Load().locator.find(netip.MustParseAddr("203.0.113.9"), &buf); at.source != "geoip" || at.country != "FI" {
 			t.Errorf("%s: 203.0.113.9 is %+v", step, at)
 		}
 	}
@@ -52,7 +52,7 @@ func TestGeoIPCopy(t *testing.T) {
 	inFinland("damaged while it runs", true)
 }
 
-// Misfits tells the zone of an edge name that can't stand in it, and of no other.
+// Misfits reports the zone of an edge name that can't be there, and no other zone.
 func TestMisfits(t *testing.T) {
 	zones := []*Zone{
 		mustZone(t, head+"www A 192.0.2.1\nsub NS ns.example.org.\n", "example.com"),

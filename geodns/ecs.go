@@ -7,21 +7,24 @@ import (
 	"net/netip"
 )
 
-// ecs is an EDNS Client Subnet option as a query carries it (RFC 7871 section 6).
+// ecs is the EDNS Client Subnet option of a query (RFC 7871 section 6).
 type ecs struct {
-	raw    []byte     // the option's data, echoed with the scope set; nil where there is no option
-	addr   netip.Addr // the address, zeros after source bits; not valid for family 0
-	source int        // SOURCE PREFIX-LENGTH; 0 asks that no address be used (section 7.1.2)
+	// The option's data. The response repeats it with the scope filled in. It is nil if the query
+	// has no such option.
+	raw []byte
+	// The address. All bits after the first source bits are 0. It is invalid for family 0.
+	addr netip.Addr
+	// SOURCE PREFIX-LENGTH. 0 asks the server to use no address (section 7.1.2).
+	source int
 }
 
-// parseECS reads the option's data, as strictly as section 6 asks for: a malformed option is
-// answered with FORMERR "as a signal to the software developer making the request to fix their
-// implementation".
+// parseECS parses the option's data as strictly as section 6 demands. A malformed option gets
+// FORMERR "as a signal to the software developer making the request to fix their implementation".
 //
-// Section 6 defines the address for families 1 and 2 only. The address of another family cannot be
-// checked, nor can the answer be made for it, so it is an error too, as it is in BIND and Knot DNS.
-// Family 0 is let through where it carries no address: some stubs say "do not use my address" that
-// way.
+// Section 6 defines addresses only for families 1 and 2. An address of another family can't be
+// checked, and no answer can be chosen for it. It is therefore an error, as in BIND and Knot DNS.
+// Family 0 without an address is accepted, because some stub resolvers use it to say "do not use my
+// address".
 func parseECS(b []byte) (ecs, error) {
 	if len(b) < 4 {
 		return ecs{}, fmt.Errorf("client subnet: %d octets, want at least 4", len(b))
@@ -62,8 +65,8 @@ func parseECS(b []byte) (ecs, error) {
 	return e, nil
 }
 
-// appendTo appends the whole option for a response: family, source and address as in the query
-// (section 7.2.1), and scope.
+// appendTo appends the option for the response. Family, source and address are those of the query
+// (section 7.2.1).
 func (e ecs) appendTo(b []byte, scope int) []byte {
 	b = appendOption(b, optionECS, len(e.raw))
 	at := len(b)

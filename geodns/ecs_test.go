@@ -60,7 +60,7 @@ func FuzzECS(f *testing.F) {
 			return
 		}
 		if e.source > 0 {
-			// What is accepted is a network, written the one way that it can be.
+			// An accepted subnet is a network in its only valid encoding.
 			prefix, err := e.addr.Prefix(e.source)
 			if err != nil || prefix.Addr() != e.addr {
 				t.Fatalf("%x is %v/%d", b, e.addr, e.source)
@@ -77,13 +77,13 @@ func FuzzECS(f *testing.F) {
 	})
 }
 
-// TestECSMapped asks for an IPv4 client in the clothes of IPv6: the scope is one of IPv6, and no
-// client of IPv6 is in it.
+// TestECSMapped asks for an IPv4 client in an IPv6 subnet option. The scope is that of an IPv6
+// network, and contains only IPv4-mapped addresses.
 func TestECSMapped(t *testing.T) {
 	s := newServer(t, testConfig(t))
-	resp := ask(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"), nowhere, false)
+	resp := mustAnswer(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"), nowhere, false)
 	wantRRs(t, "answer", resp.Answer, "www.example.com. 30 IN A 198.51.100.20")
-	plain := ask(t, s, withOptions(t, "www.example.com. A", "ecs:000118000a1401"), nowhere, false)
+	plain := mustAnswer(t, s, withOptions(t, "www.example.com. A", "ecs:000118000a1401"), nowhere, false)
 	scope := func(m *dns.Msg) int { return int(m.IsEdns0().Option[0].(*dns.EDNS0_SUBNET).SourceScope) }
 	if scope(plain) == 0 || scope(resp) != 96+scope(plain) {
 		t.Errorf("scope is %d, that of IPv4 is %d", scope(resp), scope(plain))

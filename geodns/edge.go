@@ -12,62 +12,69 @@ import (
 	"github.com/miekg/dns"
 )
 
-// edge is an edge name as it is served.
+// edge is an edge name in the form that queries are answered from.
 type edge struct {
 	name     name
 	answers  int
-	nodes    []*nodeState // that may be answered, in the order configured
-	out      []Node       // that are taken out
-	fixed    []option     // of nodes, without their states
+	nodes    []*nodeState // the nodes that may be answered, in the configured order
+	out      []Node       // the nodes that are taken out
+	fixed    []option     // the constant half of nodes' options, without their states
 	families map[uint16]*family
-	allDown  bool // no node is healthy: what was last logged; guarded by Server.mu, as is wasUp
-	wasUp    bool // a node was healthy once
+	// Whether no node was healthy when that was last logged. Guarded by Server.mu, like wasUp.
+	allDown bool
+	wasUp   bool // some node has been healthy before
 }
 
-// family is the nodes of an edge name that have addresses of one family, or that speak TLS. That of
-// AAAA has all nodes, of which some lack addresses: these tell whether an address of the others is
-// worth having (muchFarther).
+// family holds the candidates of an edge name for one record type: the nodes with IPv4 addresses
+// for A, those that speak TLS for HTTPS, and all nodes for AAAA. A node without IPv6 is a candidate
+// for AAAA because it decides whether a more distant node's IPv6 address is worth answering (see
+// muchFarther).
 type family struct {
-	id         uint32 // in the snapshot, the same for those that are chosen from alike
+	// Unique in the snapshot, except that families with the same candidates and rules share an id.
+	id         uint32
 	candidates []*candidate
-	fixed      []option // of candidates
+	fixed      []option // the constant half of candidates' options
 }
 
-// familyNumbers numbers families, by all that resolver.pickFor takes from one: names that are
-// answered with the same nodes share what is remembered of clients, and A with AAAA and HTTPS.
-type familyNumbers map[string]uint32
+// familyIDs assigns ids to families. The key describes everything that resolver.pickFor uses of
+// a family. Edge names with the same nodes therefore share the entries of a memo, and so do A, AAAA
+// and HTTPS where possible.
+type familyIDs map[string]uint32
 
-func (n familyNumbers) of(e *edge, f *family, rrtype uint16) uint32 {
+func (n familyIDs) id(e *edge, f *family, rrtype uint16) uint32 {
 	var key strings.Builder
 	fmt.Fprint(&key, e.answers)
 	for i, c := range f.candidates {
 		fmt.Fprintf(&key, " %q %+v", c.node.name, f.fixed[i])
 		if len(c.node.endpoints) > 1 {
-			fmt.Fprint(&key, " ", rrtype) // the addresses of one family may be well and those of the other not
+			// One family's addresses may be dead while the other's are well.
+			fmt.Fprint(&key, " ", rrtype)
 		}
 	}
-	number, ok := n[key.String()]
+	id, ok := n[key.String()]
 	if !ok {
-		number = uint32(len(n))
-		n[key.String()] = number
+		id = uint32(len(n))
+		n[key.String()] = id
 	}
-	return number
+	return id
 }
 
-// candidate is a node that may be answered.
+// candidate is a node that may be answered for one record type.
 type candidate struct {
 	node *nodeState
-	set  *addressSet // its addresses of the family; nil if it lacks them, and for HTTPS
+	// Its addresses of the family. It is nil for HTTPS, and if the node has no address of the
+	// family.
+	set *addressSet
 
-	// For HTTPS.
+	// For HTTPS only.
 	ttl       uint32
 	alpn      []string
-	four, six *addressSet // nil where the node has none
+	four, six *addressSet // nil if the node has none
 }
 
-// now fills in what is known of a candidate at the moment. One whose addresses of the family are
-// dead, though the node is not, is no better than one that is down, but for IPv6: clients then have
-// IPv4, as with a node that lacks the family.
+// now sets the current state in o. If the node is healthy but its addresses of the family are dead,
+// an A candidate counts as down. An AAAA candidate then counts as a node without IPv6, and its
+// clients use IPv4.
 func (c *candidate) now(o *option) {
 	o.state = c.node.now()
 	switch {
@@ -79,7 +86,8 @@ func (c *candidate) now(o *option) {
 	}
 }
 
-// newEdge takes what was validated, the edge name's nodes, and the states of all nodes.
+// newEdge builds an edge name from its validated configuration. nodes are the edge name's nodes.
+// states are the states of all nodes.
 func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *edge {
 	e := &edge{name: n, answers: max(1, cfg.Answers), families: make(map[uint16]*family)}
 	ttl := cfg.TTL
@@ -99,15 +107,15 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)), id: xxhash.Sum64String(node.Name)}
 		e.nodes = append(e.nodes, states[node.Name])
 		e.fixed = append(e.fixed, o)
-		four, sixth := addressSets(node.Addresses, seconds, states[node.Name])
+		four, six := addressSets(node.Addresses, seconds, states[node.Name])
 		if four != nil {
 			e.add(dns.TypeA, &candidate{node: states[node.Name], set: four}, o)
 		}
-		six := o
-		six.lacks = sixth == nil
-		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: sixth}, six)
+		aaaaOption := o
+		aaaaOption.lacks = six == nil
+		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: six}, aaaaOption)
 		if len(node.ALPN) > 0 {
-			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], ttl: seconds, alpn: node.ALPN, four: four, six: sixth}, o)
+			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], ttl: seconds, alpn: node.ALPN, four: four, six: six}, o)
 		}
 	}
 	if f := e.families[dns.TypeAAAA]; f != nil && !slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
@@ -116,7 +124,8 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 	return e
 }
 
-// partial reports whether some nodes lack addresses of the family, or have none that answers.
+// partial reports whether some candidate has no address of the family, or none that answers. A nil
+// family is not partial.
 func (f *family) partial() bool {
 	if f == nil {
 		return false
@@ -129,14 +138,14 @@ func (f *family) partial() bool {
 	return false
 }
 
-// lacks reports whether a candidate has no address of the family that answers.
+// lacks reports whether candidate i has no address of the family, or none that answers.
 func (f *family) lacks(i int) bool {
 	o := f.fixed[i]
 	f.candidates[i].now(&o)
 	return o.lacks
 }
 
-// add makes a node one of those that are answered to a type.
+// add adds a candidate to the family of rrtype.
 func (e *edge) add(rrtype uint16, c *candidate, o option) {
 	f := e.families[rrtype]
 	if f == nil {
@@ -147,8 +156,8 @@ func (e *edge) add(rrtype uint16, c *candidate, o option) {
 	f.fixed = append(f.fixed, o)
 }
 
-// checkDown reports whether no node is healthy. A node that was not probed yet may turn out either
-// way, so that with one there is no news.
+// checkDown reports whether no node is healthy. As long as some node has not been probed yet and
+// none is healthy, it returns what was last logged.
 func (e *edge) checkDown() bool {
 	for _, state := range e.nodes {
 		if state.isHealthy() {
@@ -162,7 +171,7 @@ func (e *edge) checkDown() bool {
 	return true
 }
 
-// inherit goes on with what was logged of the same name.
+// inherit copies what was logged about the same edge name from the previous snapshot.
 func (e *edge) inherit(before *snapshot) {
 	if before == nil {
 		return
@@ -174,12 +183,14 @@ func (e *edge) inherit(before *snapshot) {
 	}
 }
 
-// edge answers with the nearest healthy nodes; false where none that is chosen for the client has
-// an address of the family asked for.
+// edge answers from an edge name. It returns false if no node chosen for the client has an address
+// of the requested family.
 func (r *resolver) edge(e *edge, owner string) bool {
 	f := e.families[r.q.qtype]
 	if f == nil || r.q.qtype == dns.TypeHTTPS && slices.ContainsFunc(e.nodes, (*nodeState).plain) {
-		return false // the record would have browsers give up plain HTTP (RFC 9460, 9.5), for all that share the answer
+		// An HTTPS record makes browsers give up plain HTTP (RFC 9460 section 9.5), for every
+		// client that shares the answer.
+		return false
 	}
 	picked, bits, allDown := r.pick(e, f)
 	for _, p := range picked {
@@ -190,34 +201,35 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		}
 	}
 	if r.q.qtype == dns.TypeHTTPS {
-		r.hintSix = append(r.hintSix[:0], r.served...)
+		r.ipv6Hints = append(r.ipv6Hints[:0], r.served...)
 		if six := e.families[dns.TypeAAAA]; six.partial() {
-			bits = max(bits, r.keepSix(e, six))
+			bits = max(bits, r.keepIPv6Hints(e, six))
 		}
-		r.answer = append(r.answer, owned{owner, r.https.of(r.served, r.hintSix)})
+		r.answer = append(r.answer, owned{owner, r.https.build(r.served, r.ipv6Hints)})
 	}
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {
 		r.scope = bits
 		if bits > 0 && r.q.subnet.addr.Is4In6() {
-			r.scope += 96 // bits are those of the IPv4 address
+			r.scope += 96 // bits counts from the start of the IPv4 address
 		}
 	}
 	return len(picked) > 0
 }
 
-// keepSix leaves those nodes in hintSix that AAAA is answered with too, so that the record and the
-// addresses send clients the same way. It tells, as pick, for how long a prefix that holds.
-func (r *resolver) keepSix(e *edge, six *family) (bits int) {
+// keepIPv6Hints removes from ipv6Hints the nodes that an answer to AAAA would not have. The hints
+// and the addresses then send clients to the same nodes. Like pick, it returns the prefix length
+// for which this holds.
+func (r *resolver) keepIPv6Hints(e *edge, six *family) (bits int) {
 	picked, bits, _ := r.pick(e, six)
-	r.hintSix = slices.DeleteFunc(r.hintSix, func(c *candidate) bool {
+	r.ipv6Hints = slices.DeleteFunc(r.ipv6Hints, func(c *candidate) bool {
 		return !slices.ContainsFunc(picked, func(p ranked) bool { return six.candidates[p.index].node == c.node })
 	})
 	return bits
 }
 
-// pick chooses the nodes to answer with, and tells for how long a prefix of the client's address
-// the choice holds. The nodes are good until the next pick.
+// pick chooses the nodes to answer with. bits is the length of the client's prefix for which the
+// choice holds. picked is valid until the next pick.
 func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown bool) {
 	addr := r.client()
 	if r.memo != nil && addr.IsValid() {
@@ -227,33 +239,34 @@ func (r *resolver) pick(e *edge, f *family) (picked []ranked, bits int, allDown 
 	return picked, bits, allDown
 }
 
-// pickFor is pick for an address. All addresses of the same network that share so many bits as
-// within are given the same; more than an address has means that the resolver's own address counted
-// too.
+// pickFor is like pick, for the client address addr. All addresses of addr's client network that
+// share its first within bits get the same nodes. If within is more than an address has bits, the
+// choice depends on the resolver's own address too.
 //
-// A client subnet that no source has a place for, as those of private networks, says nothing about
-// the client: its resolver is then the best guess. The choice holds for all of what has no place.
+// No source may have a place for a client subnet, such as one of a private network. The resolver's
+// address is then the best guess for the client's place. Such a choice holds for the whole prefix
+// that has no place.
 func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked, bits, within int, allDown bool) {
-	best, of, lacking := down, 0, false // of the best standing that there is
+	best, count, lacking := down, 0, false // count is that of nodes of the best standing so far
 	r.options = append(r.options[:0], f.fixed...)
 	for i := range r.options {
 		o := &r.options[i]
 		f.candidates[i].now(o)
 		if o.standing < best {
-			best, of, lacking = o.standing, 0, false
+			best, count, lacking = o.standing, 0, false
 		}
 		if o.standing == best {
-			of++
+			count++
 			lacking = lacking || o.lacks
 		}
 	}
-	if of <= e.answers && !lacking { // everyone gets the same, in the same order
-		r.order, _, _ = choose(nil, 0, r.options, of, r.order[:0])
+	if count <= e.answers && !lacking { // every client gets the same nodes in the same order
+		r.order, _, _ = choose(nil, 0, r.options, count, r.order[:0])
 		return r.order, 0, 0, best == down
 	}
 	where := r.locator.find(addr, &r.place)
-	// Scope 0 is for all networks of both families (RFC 7871 section 7.3.1), a place of all of one
-	// is not.
+	// Scope 0 would cover all networks of both families (RFC 7871 section 7.3.1). A place that
+	// holds for a whole family doesn't cover the other one.
 	bits, within = max(1, where.bits), where.bits
 	byResolver := where.place == nil && addr != r.from
 	if byResolver {
@@ -269,8 +282,9 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 	return order[:min(len(order), e.answers)], bits, within, best == down
 }
 
-// client is the address that an answer is chosen for. Source prefix 0 asks that the client's
-// address not be used (RFC 7871 section 7.1.2): the resolver's is, as without.
+// client returns the address that an answer is chosen for. SOURCE PREFIX-LENGTH 0 asks the server
+// not to use the client's address (RFC 7871 section 7.1.2). The resolver's address is used then, as
+// for a query without a client subnet.
 func (r *resolver) client() netip.Addr {
 	if r.q.subnet.source > 0 {
 		return r.q.subnet.addr.Unmap()

@@ -14,18 +14,19 @@ func TestAnswerByPlace(t *testing.T) {
 	for from, want := range map[netip.AddrPort]string{
 		inHelsinki:                              "203.0.113.10",
 		inNewYork:                               "198.51.100.20",
-		inTokyo:                                 "203.0.113.10", // 7800 km; New York is 10,850
-		nowhere:                                 "203.0.113.10", // the first that is configured
+		inTokyo:                                 "203.0.113.10", // 7,800 km; New York is 10,850 km away
+		nowhere:                                 "203.0.113.10", // the first in Config.Nodes
 		netip.MustParseAddrPort("[fd00::1]:53"): "198.51.100.20",
 		netip.MustParseAddrPort("[::ffff:10.20.1.1]:53"): "198.51.100.20",
 		netip.MustParseAddrPort("193.166.3.2:53"):        "203.0.113.10",
 		netip.MustParseAddrPort("128.112.136.1:53"):      "198.51.100.20",
 	} {
-		resp := ask(t, s, question("www.example.com. A"), from, false)
+		resp := mustAnswer(t, s, question("www.example.com. A"), from, false)
 		wantRRs(t, "answer to "+from.String(), resp.Answer, "www.example.com. 30 IN A "+want)
 	}
-	resp := ask(t, s, question("deep.edge.example.com. A"), nowhere, false)
-	wantRRs(t, "answer", resp.Answer, "deep.edge.example.com. 30 IN A 198.51.100.20") // the first that it lists
+	resp := mustAnswer(t, s, question("deep.edge.example.com. A"), nowhere, false)
+	// The first in EdgeName.Nodes.
+	wantRRs(t, "answer", resp.Answer, "deep.edge.example.com. 30 IN A 198.51.100.20")
 }
 
 func TestAnswerSubnet(t *testing.T) {
@@ -34,22 +35,22 @@ func TestAnswerSubnet(t *testing.T) {
 	for _, test := range []struct {
 		subnet, name, want string
 		scope              int
-		min                int // where scope is -1: any from here on
+		min                int // if scope is -1, the scope must be at least min
 	}{
-		{subnet: "10.1.0.0/16", want: hel, scope: 12},  // up to where 10.20.0.0/16 begins
-		{subnet: "10.20.7.0/24", want: nyc, scope: 16}, //
-		{subnet: "10.16.0.0/13", want: hel, scope: 14}, // longer than the source: 10.20.0.0/16 is within it
-		{subnet: "10.128.0.0/9", want: hel, scope: 9},  //
-		{subnet: "fd00::/48", want: nyc, scope: 8},     //
+		{subnet: "10.1.0.0/16", want: hel, scope: 12}, // up to the start of 10.20.0.0/16
+		{subnet: "10.20.7.0/24", want: nyc, scope: 16},
+		{subnet: "10.16.0.0/13", want: hel, scope: 14}, // 10.20.0.0/16 is within the source
+		{subnet: "10.128.0.0/9", want: hel, scope: 9},
+		{subnet: "fd00::/48", want: nyc, scope: 8},
 		{subnet: "193.166.0.0/16", want: hel, scope: -1, min: 8},
 		{subnet: "130.233.0.0/16", want: hel, scope: -1, min: 8},
 		{subnet: "128.112.0.0/16", want: nyc, scope: -1, min: 8},
 		{subnet: "8.8.8.0/24", want: nyc, scope: -1, min: 8},
 		{subnet: "2001:708::/32", want: hel, scope: -1, min: 16},
-		{subnet: "0.0.0.0/0", want: nyc, scope: 0}, // the resolver's own place, which is New York
+		{subnet: "0.0.0.0/0", want: nyc, scope: 0}, // the place of the resolver, New York
 		{subnet: "::/0", want: nyc, scope: 0},
 		{subnet: "10.1.0.0/16", name: "toedge.example.com.", want: hel, scope: 12},
-		{subnet: "10.1.0.0/16", name: "one.example.com.", want: "192.0.2.40", scope: 0}, // one node: for everyone
+		{subnet: "10.1.0.0/16", name: "one.example.com.", want: "192.0.2.40", scope: 0}, // one node
 		{subnet: "10.1.0.0/16", name: "mail.example.com.", want: "192.0.2.99", scope: 0},
 		{subnet: "10.1.0.0/16", name: "nowhere.example.com.", scope: 0},
 		{subnet: "10.1.0.0/16", name: "x.sub.example.com.", scope: 0},
@@ -69,7 +70,7 @@ func TestAnswerSubnet(t *testing.T) {
 				sent.Family = 2
 			}
 			m.IsEdns0().Option = append(m.IsEdns0().Option, sent)
-			resp := ask(t, s, m, inNewYork, false)
+			resp := mustAnswer(t, s, m, inNewYork, false)
 			var got *dns.EDNS0_SUBNET
 			for _, o := range resp.IsEdns0().Option {
 				got = o.(*dns.EDNS0_SUBNET)
@@ -94,8 +95,8 @@ func TestAnswerSubnet(t *testing.T) {
 	}
 }
 
-// TestScopeHolds asks about addresses across the scope of an answer, which must all get that
-// answer.
+// TestScopeHolds checks that the first and the last address in a scope have the same location as
+// the address that was asked about.
 func TestScopeHolds(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	l := s.current.Load().locator
@@ -111,7 +112,8 @@ func TestScopeHolds(t *testing.T) {
 	}
 }
 
-// TestWildcardEdge answers for all names that do not exist, and those alone (RFC 4592).
+// TestWildcardEdge checks that a wildcard edge name answers for all names that don't exist, and for
+// no others (RFC 4592).
 func TestWildcardEdge(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes[0].ALPN = []string{"h2"}
@@ -123,18 +125,18 @@ func TestWildcardEdge(t *testing.T) {
 		"a.b.shop.example.com. A":    "a.b.shop.example.com. 7 IN A 203.0.113.10",
 		"*.example.com. A":           "*.example.com. 7 IN A 203.0.113.10",
 		"shop.example.com. HTTPS":    `shop.example.com. 7 IN HTTPS 1 . alpn="h2" ipv4hint="203.0.113.10" ipv6hint="2001:db8:1::10"`,
-		"shop.example.com. TXT":      "",                                         // there is none
+		"shop.example.com. TXT":      "",                                         // no such record
 		"www.example.com. A":         "www.example.com. 30 IN A 203.0.113.10",    // an edge name of its own
 		"mail.example.com. A":        mail[0],                                    // static
-		"mail.example.com. AAAA":     "",                                         // exists, and has none
-		"x.mail.example.com. A":      "",                                         // below a name that exists
+		"mail.example.com. AAAA":     "",                                         // exists
+		"x.mail.example.com. A":      "",                                         // below an existing name
 		"ent.example.com. A":         "",                                         // an empty non-terminal
 		"x.dev.example.com. A":       "x.dev.example.com. 3600 IN A 192.0.2.98",  // a closer wildcard
 		"x.wild.example.com. A":      "x.wild.example.com. 30 IN A 203.0.113.10", // the same
 		"example.com. A":             "example.com. 30 IN A 203.0.113.10",        // not below itself
-		"_acme-challenge.foo.org. A": "",                                         // elsewhere
+		"_acme-challenge.foo.org. A": "",                                         // in another zone
 	} {
-		resp := ask(t, s, question(q), inHelsinki, true)
+		resp := mustAnswer(t, s, question(q), inHelsinki, true)
 		if want == "" {
 			wantRRs(t, q, resp.Answer)
 		} else {
@@ -147,8 +149,8 @@ func TestWildcardEdge(t *testing.T) {
 	}
 }
 
-// A name has no HTTPS record while one of its edges says that it has no certificates: browsers that
-// see the record give up plain HTTP.
+// A name has no HTTPS record while one of its nodes reports that it has no certificates. A browser
+// that sees the record gives up plain HTTP.
 func TestHTTPSRecordWaits(t *testing.T) {
 	cfg := testConfig(t)
 	for i := range cfg.Nodes {
@@ -161,23 +163,24 @@ func TestHTTPSRecordWaits(t *testing.T) {
 		want    []string
 	}{
 		{nil, []string{record}},
-		{map[string]Report{"nyc1": {Plain: true}}, nil}, // which Helsinki doesn't get, but may soon
+		{map[string]Report{"nyc1": {Plain: true}}, nil}, // not the node for Helsinki now, but it may be soon
 		{map[string]Report{"nyc1": {}, "tyo1": {Plain: true}}, []string{record}},
 	} {
 		s.Registry = func() map[string]Report { return c.reports }
-		s.askRegistry(time.Second)
-		resp := ask(t, s, question("www.example.com. HTTPS"), inHelsinki, false)
+		s.pollRegistry(time.Second)
+		resp := mustAnswer(t, s, question("www.example.com. HTTPS"), inHelsinki, false)
 		wantRRs(t, "HTTPS", resp.Answer, c.want...)
 		if len(c.want) == 0 && len(resp.Ns) != 1 {
 			t.Errorf("no SOA with the answer that there is none: %v", resp)
 		}
-		wantRRs(t, "A", ask(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 30 IN A 203.0.113.10")
+		wantRRs(t, "A", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 30 IN A 203.0.113.10")
 	}
 }
 
-// A client in Finland, whose nearest edge has no IPv6, is not sent to New York by AAAA: it goes to
-// Helsinki by IPv4. One in New York, and any other whose nearest edge has IPv6, gets that; so do
-// all once the edge without it is down. The HTTPS record has the same addresses.
+// A client in Finland, whose nearest node has no IPv6, gets no AAAA record and so isn't sent to New
+// York. It reaches Helsinki over IPv4. A client whose nearest node has IPv6 gets its AAAA record.
+// If the node without IPv6 is down, all clients get AAAA records. The HTTPS record has the same
+// addresses.
 func TestPartialIPv6(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{
@@ -206,7 +209,7 @@ func TestPartialIPv6(t *testing.T) {
 	} {
 		setPhase(s, c.phases)
 		get := func(rrtype string) string {
-			resp := ask(t, s, question(c.name+".example.com. "+rrtype), c.from, false)
+			resp := mustAnswer(t, s, question(c.name+".example.com. "+rrtype), c.from, false)
 			if len(resp.Answer) == 0 && (resp.Rcode != dns.RcodeSuccess || len(resp.Ns) != 1) {
 				t.Errorf("%s %s: no address, and not for sure: %v", c.name, rrtype, resp)
 			}

@@ -10,8 +10,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Leads reports whether a name leads anywhere by the configuration: it has addresses or an alias,
-// is an edge name, or is below a delegation. A name in none of the zones doesn't.
+// Leads reports whether the configuration makes a name lead somewhere: the name is an edge name,
+// has an A, AAAA or CNAME record, or is below a delegation or a DNAME. It returns false for a name
+// in none of the zones.
 func (s *Server) Leads(host string) bool {
 	snap := s.current.Load()
 	n, err := nameOf(host)
@@ -32,43 +33,50 @@ func (s *Server) Leads(host string) bool {
 	}
 }
 
-// Explanation tells what a client would be answered for an edge name, and why.
+// Explanation says how an edge name is answered for a client, and why.
 type Explanation struct {
-	Name    string       // the edge name: a wildcard where one covers the name asked about
-	Zone    string       // the zone that it is in
-	Client  netip.Addr   //
-	Place   *Place       // where the client is; nil where no source knows
-	Source  string       // "locate", "geoip" or "countries"; "" where no source knows
-	Country string       // ISO 3166-1 alpha-2, where the source went by country
-	Network netip.Prefix // of the client, all of which is there
-	Sharing netip.Prefix // of the client, by which nodes of one place share their clients
-	Scope   int          // of an answer to A, or to AAAA where there are no IPv4 addresses, for a query with the whole address
-	Answers int          // how many nodes are answered
-	IPv6    string       // what becomes of AAAA, where some of the nodes have no IPv6 address; else ""
-	Nodes   []Explained  // the name's nodes: those that may be answered in their order, then the others
+	Name    string // the edge name, or the wildcard that covers the requested name
+	Zone    string // the zone that the name is in
+	Client  netip.Addr
+	Place   *Place       // where the client is; nil if no source knows
+	Source  string       // "locate", "geoip" or "countries"; "" if no source knows
+	Country string       // ISO 3166-1 alpha-2, if the source only knew the country
+	Network netip.Prefix // the client's network for which Place holds
+	Sharing netip.Prefix // the client's network by which the nodes of a group share clients
+	// Scope is the scope of the answer to a query with the client's whole address. The query is for
+	// A, or for AAAA if no node has an IPv4 address.
+	Scope   int
+	Answers int    // number of nodes in an answer
+	IPv6    string // how AAAA is answered, if some nodes have no IPv6; else ""
+	// Nodes are the name's nodes: first those that may be answered, in their order, then the
+	// others.
+	Nodes []Explained
 }
 
 // Explained is a node of an Explanation.
 type Explained struct {
 	Node     string
-	Distance float64 // km; 0 where the client's place is not known
+	Distance float64 // km; 0 if the client's place is unknown
 	Region   string
 	Place    Place
-	Group    string  // the first of the nodes that are of one place with it
-	Weight   float64 // its share among those
-	Healthy  bool    // false also of a node that is probed and was not yet
-	Dead     string  // addresses that don't answer, separated by spaces, of a node that does at others
+	Group    string  // the first node of its group; nodes at one place are a group
+	Weight   float64 // its share of the group's clients, relative to the others
+	Healthy  bool    // false also for a node that hasn't been probed yet
+	// Dead lists the addresses that don't answer, separated by spaces. It is empty if the whole
+	// node is down.
+	Dead     string
 	Draining bool
 	Stale    bool
-	Load     float64 // 0 to 1, as the registry has it
-	Shed     float64 // 0 to 1: how much of what it could get is to go elsewhere
-	A, AAAA  bool    // whether the node is in the answer to each
-	Reason   string  // why it stands where it stands
+	Load     float64 // 0 to 1, as in the registry
+	Shed     float64 // 0 to 1: the share of its clients to send elsewhere
+	A, AAAA  bool    // whether the node is in the answer to A and to AAAA
+	Reason   string  // why the node has this rank
 }
 
-// Explain explains the answer to a client whose subnet is known: that is, to one that asks from
-// client, or through a resolver that sends all of its address. Without Serve no node that is probed
-// counts as healthy. It is an error if there is no configuration, or the name is no edge name.
+// Explain explains how edgeName is answered for a client whose whole address is known: one that
+// asks the server directly, or through a resolver that sends its whole address. Unless Serve or
+// Probe has probed the nodes, no node with a probe counts as healthy. Explain returns an error if
+// there is no configuration, or if edgeName is no edge name and no wildcard covers it.
 func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, error) {
 	snap := s.current.Load()
 	if snap == nil {
@@ -102,7 +110,7 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 			_, x.Scope, _ = r.pick(e, f)
 		}
 	}
-	x.IPv6 = e.explainSix(where.place, answered[dns.TypeAAAA])
+	x.IPv6 = e.explainIPv6(where.place, answered[dns.TypeAAAA])
 	x.Nodes = append(e.explainRanked(where.place, hash), e.explainWeightless(where.place, snap)...)
 	for i := range x.Nodes {
 		node := &x.Nodes[i]
@@ -120,7 +128,7 @@ func (s *Server) Explain(edgeName string, client netip.Addr) (*Explanation, erro
 	return x, nil
 }
 
-// edgeOf returns the edge name that a name is or that its wildcard is, and its zone.
+// edgeOf returns the edge name at edgeName, or the wildcard edge name that covers it, and its zone.
 func (s *snapshot) edgeOf(edgeName string) (*Zone, *edge, error) {
 	n, err := nameOf(edgeName)
 	if err != nil {
@@ -137,8 +145,8 @@ func (s *snapshot) edgeOf(edgeName string) (*Zone, *edge, error) {
 	return zone, at.edge, nil
 }
 
-// explainRanked explains the nodes that may be in an answer, in their order for a place, and then
-// those that their state keeps out of it.
+// explainRanked explains the ranked nodes in their order for a client, and after them the nodes
+// that are left out because of their standing.
 func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 	options := make([]option, len(e.nodes))
 	for i, node := range e.nodes {
@@ -159,7 +167,7 @@ func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 			p.distance = at.Distance(o.place)
 		}
 		why := "unhealthy, and others are not"
-		if o.standing == away {
+		if o.standing == degraded {
 			why = "draining or behind with purges, and others are not"
 		}
 		out = append(out, e.explain(options, p, why))
@@ -167,7 +175,7 @@ func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 	return out
 }
 
-// explainWeightless explains the nodes that the fleet file gives a weight of 0.
+// explainWeightless explains the nodes that have weight 0 in the fleet file.
 func (e *edge) explainWeightless(at *Place, snap *snapshot) []Explained {
 	var all []Explained
 	for _, node := range e.out {
@@ -180,22 +188,22 @@ func (e *edge) explainWeightless(at *Place, snap *snapshot) []Explained {
 	return all
 }
 
-// explainSix tells why AAAA is answered as it is for a place, with the nodes given, where some
-// nodes lack addresses of IPv6.
-func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
+// explainIPv6 says how AAAA is answered for a client at a place, and why. answered is the set of
+// nodes in the answer. explainIPv6 returns "" if every node has an IPv6 address that answers.
+func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	f := e.families[dns.TypeAAAA]
 	if !f.partial() {
 		return ""
 	}
-	best, bestSix := down, down
+	best, bestIPv6 := down, down
 	for i, c := range f.candidates {
 		standing := c.node.now().standing
 		best = min(best, standing)
 		if !f.lacks(i) {
-			bestSix = min(bestSix, standing)
+			bestIPv6 = min(bestIPv6, standing)
 		}
 	}
-	if bestSix > best {
+	if bestIPv6 > best {
 		return "no AAAA: no edge with IPv6 is as well as those without"
 	}
 	if at == nil {
@@ -222,7 +230,7 @@ func (e *edge) explainSix(at *Place, answered map[*nodeState]bool) string {
 	}
 }
 
-// explain tells of one node.
+// explain returns the explanation of one node.
 func (e *edge) explain(options []option, p ranked, why string) Explained {
 	o, node := options[p.index], e.nodes[p.index]
 	x := Explained{Node: node.name, Distance: p.distance, Place: o.place, Weight: o.weight, Healthy: node.isHealthy(), Shed: o.shed, Reason: why}
@@ -245,7 +253,7 @@ func (e *edge) explain(options []option, p ranked, why string) Explained {
 	return x
 }
 
-// reason tells why a node is the i-th.
+// reason says why a node is number i in order.
 func reason(at *Place, order []ranked, i int, best standing) string {
 	p, why := order[i], ""
 	switch {
@@ -266,7 +274,7 @@ func reason(at *Place, order []ranked, i int, best standing) string {
 	switch best {
 	case down:
 		why += "; no node is healthy, so all are taken"
-	case away:
+	case degraded:
 		why += "; all healthy nodes are draining or behind with purges"
 	}
 	return why

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestWellKnownNetworks holds the embedded table to networks whose country is known from elsewhere.
-// It looks at both ends of each and at addresses between.
+// TestWellKnownNetworks checks the embedded table against networks whose country is known from
+// elsewhere. It checks both ends of each network and addresses between.
 func TestWellKnownNetworks(t *testing.T) {
-	const near = 1500 // km from the country's centroid
+	const near = 1500 // km from the country's entry in the table of countries
 	wellKnown, err := os.ReadFile("testdata/networks.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -55,13 +55,13 @@ func TestWellKnownNetworks(t *testing.T) {
 	}
 }
 
-// spread gives the ends of a network and 16 addresses between.
+// spread returns the first and the last address of a network and 16 addresses between.
 func spread(prefix netip.Prefix) []netip.Addr {
 	first, last := ends(prefix.Addr(), prefix.Bits())
 	all := []netip.Addr{first, last}
 	for i := range 16 {
 		b := first.AsSlice()
-		for j := range 4 { // the next four bits take every value
+		for j := range 4 { // the next four bits take all values
 			if at := prefix.Bits() + j; at < len(b)*8 {
 				b[at/8] |= byte(i>>j&1) << (7 - at%8)
 			}
@@ -72,8 +72,8 @@ func spread(prefix netip.Prefix) []netip.Addr {
 	return all
 }
 
-// TestCentroidsWherePeopleLive holds the table of centroids, where a country's middle and its
-// people are far apart, to cities between which most of its people live.
+// TestCentroidsWherePeopleLive checks the centres of countries whose area and population have
+// different centres. Most people of each country live around the given city.
 func TestCentroidsWherePeopleLive(t *testing.T) {
 	for _, test := range []struct {
 		country string

@@ -10,67 +10,70 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// nodeState is what is known of a node's health. It outlives the configurations that the node is
-// in.
+// nodeState is what the server knows about a node's health. It outlives the configurations that
+// have the node.
 type nodeState struct {
-	name      string
-	endpoints []*endpoint            // that are probed; none is taken as healthy; does not change
-	report    atomic.Pointer[Report] // nil without a registry
-	shed      atomic.Uint64          // of state, as the bits of a float64
+	name string
+	// The endpoints to probe; immutable. A node without any counts as healthy.
+	endpoints []*endpoint
+	// The last report of the registry, or nil.
+	report atomic.Pointer[Report]
+	shed   atomic.Uint64 // state.shed, as the bits of a float64
 
-	answered atomic.Pointer[prometheus.Counter] // of metrics.answered, with the first answer
+	// The node's counter of metrics.answered. It is set with the first answer.
+	answered atomic.Pointer[prometheus.Counter]
 
-	phase int32 // that was last reported; guarded by Server.mu, as all below
-	wasUp bool  // it was healthy once
-	told  bool  // it was warned of
+	// The last reported phase. Guarded by Server.mu, like the fields below.
+	phase  int32
+	wasUp  bool // the node has been healthy before
+	warned bool // a warning about the node has been logged
 }
 
-// endpoint is what a prober asks: an address of a node, or the one place that tells about all of
-// them.
+// endpoint is what a prober probes: one address of a node, or one URL that stands for all of them.
 type endpoint struct {
 	node  *nodeState
-	addr  netip.Addr // not valid: all of the node's addresses
+	addr  netip.Addr // invalid if the endpoint stands for all addresses of the node
 	phase atomic.Int32
 
-	wasUp, told bool // as of nodeState
+	wasUp, warned bool // like nodeState's
 }
 
-// Report is what the registry of the fleet says of a node. The zero value says nothing.
+// Report is what the fleet's registry says about a node. The zero value says nothing.
 type Report struct {
-	Draining bool    // it is to get no new clients
-	Stale    bool    // it has not heard of all purges, or was not heard of for long
-	Load     float64 // 0 to 1, of its capacity
-	Plain    bool    // it does not yet speak its ALPN, as it has no certificates
+	Draining bool    // the node must get no new clients
+	Stale    bool    // the node is behind with purges, or hasn't been heard of for long
+	Load     float64 // the node's load, 0 to 1 of its capacity
+	Plain    bool    // the node has no certificates yet and doesn't speak its ALPN
 }
 
-// plain reports whether a node was reported as not speaking TLS.
+// plain reports whether the registry says that the node doesn't speak TLS.
 func (s *nodeState) plain() bool {
 	r := s.report.Load()
 	return r != nil && r.Plain
 }
 
-// now is the node's state.
+// now returns the node's current state.
 func (s *nodeState) now() state {
 	st := state{shed: math.Float64frombits(s.shed.Load())}
 	switch r := s.report.Load(); {
 	case !s.isHealthy():
 		st.standing = down
 	case r != nil && (r.Draining || r.Stale):
-		st.standing = away
+		st.standing = degraded
 	}
 	return st
 }
 
-// A node begins to shed above shedAbove of its capacity and takes clients back below shedBelow. In
-// between nothing changes, and each step is small: what resolvers have cached goes on for a TTL, so
-// that the load answers late, and a quick hand would swing.
+// A node begins to shed clients above a load of shedAbove, and takes them back below shedBelow.
+// Nothing changes between the two. Each step is small, because resolvers cache answers for a TTL:
+// the load reacts late, and large steps would make it oscillate.
 const (
 	shedAbove = 0.9
 	shedBelow = 0.7
-	shedTime  = 2 * time.Minute // from nothing to everything at a load of 1
+	shedTime  = 2 * time.Minute // time from shedding nothing to shedding everything at a load of 1
 )
 
-// nextShed is how much a node sheds after some time at a load.
+// nextShed returns how much a node sheds after it had the given load for the time passed.
 func nextShed(shed, load float64, passed time.Duration) float64 {
 	step := float64(passed) / float64(shedTime)
 	switch {
@@ -82,39 +85,42 @@ func nextShed(shed, load float64, passed time.Duration) float64 {
 	return shed
 }
 
-// take takes a report, some time after the last, and tells whether the state is another now.
-func (s *nodeState) take(r Report, passed time.Duration) (changed bool) {
+// applyReport applies a report. passed is the time since the last report. It returns whether the
+// node's state has changed.
+func (s *nodeState) applyReport(r Report, passed time.Duration) (changed bool) {
 	before, plain := s.now(), s.plain()
 	s.report.Store(&r)
 	s.shed.Store(math.Float64bits(nextShed(before.shed, r.Load, passed)))
 	return s.now() != before || r.Plain != plain
 }
 
-// Phases of an endpoint. A node of which none was probed yet is not answered, unless no other is
-// healthy either.
+// Phases of an endpoint. A node is not answered before one of its endpoints has been probed, unless
+// no other node is healthy either.
 const (
 	unknown int32 = iota
 	healthy
 	unhealthy
-	unroutable // this machine has no route to it, as of IPv6 where it has none: nothing is known
+	// This machine has no route to the endpoint, such as to an IPv6 address when it has no IPv6.
+	// The endpoint's health is unknown.
+	unroutable
 )
 
-// isHealthy reports whether one of the node's endpoints answers. Those that this machine has no
-// route to say nothing.
+// isHealthy reports whether some endpoint of the node answers. It ignores endpoints to which this
+// machine has no route. A node whose endpoints are all ignored counts as healthy.
 func (s *nodeState) isHealthy() bool {
-	says := false
+	known := false
 	for _, e := range s.endpoints {
 		switch e.phase.Load() {
 		case healthy:
 			return true
 		case unknown, unhealthy:
-			says = true
+			known = true
 		}
 	}
-	return !says
+	return !known
 }
 
-// nowPhase is the phase of the node as a whole.
+// nowPhase returns the phase of the node as a whole.
 func (s *nodeState) nowPhase() int32 {
 	if s.isHealthy() {
 		return healthy
@@ -127,14 +133,15 @@ func (s *nodeState) nowPhase() int32 {
 	return unhealthy
 }
 
-// isDead reports whether an address is not to be answered, though the node is healthy.
+// isDead reports whether the address must not be answered even though the node is healthy.
 func (e *endpoint) isDead() bool {
 	phase := e.phase.Load()
 	return phase == unhealthy || phase == unknown
 }
 
-// newNodeState goes on with the state of a node of that name, if it was probed before and still is:
-// an address or a URL that has changed is no reason to forget whether the machine was up.
+// newNodeState returns the state of a node, taking over what is known from the previous snapshot.
+// Changed addresses or a changed URL don't reset the node's health. A node that wasn't probed
+// before, or isn't probed any more, starts afresh.
 func newNodeState(node Node, before *snapshot) *nodeState {
 	made := &nodeState{name: node.Name}
 	for _, addr := range node.probed() {
@@ -150,7 +157,7 @@ func newNodeState(node Node, before *snapshot) *nodeState {
 	if slices.EqualFunc(old.endpoints, made.endpoints, func(a, b *endpoint) bool { return a.addr == b.addr }) {
 		return old
 	}
-	made.phase, made.wasUp, made.told = old.phase, old.wasUp, old.told
+	made.phase, made.wasUp, made.warned = old.phase, old.wasUp, old.warned
 	made.report.Store(old.report.Load())
 	made.shed.Store(old.shed.Load())
 	made.answered.Store(old.answered.Load())
@@ -159,21 +166,21 @@ func newNodeState(node Node, before *snapshot) *nodeState {
 		for _, same := range old.endpoints {
 			if same.addr == e.addr {
 				e.phase.Store(same.phase.Load())
-				e.wasUp, e.told = same.wasUp, same.told
+				e.wasUp, e.warned = same.wasUp, same.warned
 			}
 		}
 	}
 	return made
 }
 
-// hysteresis keeps one lost probe, or one lucky one, from moving traffic.
+// hysteresis keeps a single lost or lucky probe from moving traffic.
 type hysteresis struct {
 	phase  int32
-	streak int // results in a row that speak against the phase
+	streak int // consecutive results that contradict the phase
 }
 
-// observe takes the result of a probe and tells whether the phase has changed with it. The first
-// result decides alone.
+// observe takes the result of a probe. It reports whether the phase has changed. The first result
+// sets the phase at once.
 func (h *hysteresis) observe(ok bool, cfg Health) (changed bool) {
 	to, after := unhealthy, cfg.UnhealthyAfter
 	if ok {

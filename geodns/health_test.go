@@ -5,8 +5,8 @@ import "testing"
 func TestHysteresis(t *testing.T) {
 	cfg := Health{UnhealthyAfter: 3, HealthyAfter: 2}
 	for _, test := range []struct {
-		results string // + and - of probes
-		phases  string // h and u after each; upper case where it has changed
+		results string // + is a good probe, - a failed one
+		phases  string // phase after each probe, h or u; upper case if it has changed
 	}{
 		{"+", "H"},
 		{"-", "U"},
@@ -32,14 +32,14 @@ func TestHysteresis(t *testing.T) {
 	}
 }
 
-// setPhase makes the state of nodes for tests that have no probes.
+// setPhase sets the phase of nodes by name, for tests without probes.
 func setPhase(s *Server, phases map[string]int32) {
 	for name, phase := range phases {
 		s.current.Load().states[name].set(phase)
 	}
 }
 
-// set gives all endpoints of a node a phase.
+// set sets the phase of all endpoints of a node.
 func (s *nodeState) set(phase int32) {
 	for _, e := range s.endpoints {
 		e.phase.Store(phase)
@@ -64,13 +64,14 @@ func TestAnswerByHealth(t *testing.T) {
 		{unhealthy, unhealthy, unhealthy, "two A", []string{"203.0.113.10", "198.51.100.20"}},
 		{unhealthy, unhealthy, healthy, "two A", []string{"192.0.2.40", "192.0.2.41"}},
 		{healthy, unhealthy, healthy, "two A", []string{"203.0.113.10", "192.0.2.40", "192.0.2.41"}},
-		// A healthy node without IPv6 is better than two that are down: clients come to it by IPv4.
+		// One healthy node without IPv6 is better than two nodes that are down. Clients reach it
+		// over IPv4.
 		{unhealthy, unhealthy, healthy, "two AAAA", nil},
 		{unhealthy, unhealthy, unhealthy, "two AAAA", []string{"2001:db8:1::10", "2001:db8:2::20"}},
 		{unhealthy, healthy, healthy, "two AAAA", []string{"2001:db8:2::20"}},
 	} {
 		setPhase(s, map[string]int32{"hel1": test.hel, "nyc1": test.nyc, "tyo1": test.tyo})
-		resp := ask(t, s, question(test.name[:3]+".example.com."+test.name[3:]), inHelsinki, false)
+		resp := mustAnswer(t, s, question(test.name[:3]+".example.com."+test.name[3:]), inHelsinki, false)
 		var want []string
 		ttl := map[string]string{"www": " 30 IN", "two": " 5 IN"}[test.name[:3]]
 		for _, addr := range test.want {

@@ -15,17 +15,18 @@ const (
 	svcIPv6Hint = 6
 )
 
-// httpsRecord is the one HTTPS record of an answer, and the space that it is made in.
+// httpsRecord holds the only HTTPS record of an answer, and its buffers.
 type httpsRecord struct {
 	set  rrset
 	data [1]string
 	wire []byte
 }
 
-// of makes the record of the nodes that are answered (RFC 9460): the name itself is the target, the
-// protocols are those that all of them speak beside HTTP/1.1, which is always meant, and the hints
-// are their addresses, of IPv6 those of six. It is good until the next is made.
-func (h *httpsRecord) of(nodes, six []*candidate) *rrset {
+// build returns an RRset with the HTTPS record for the answered nodes (RFC 9460). The target is the
+// owner name itself. ALPN lists the protocols that all nodes speak, except HTTP/1.1, which is
+// implied. The hints are the nodes' IPv4 addresses and the IPv6 addresses of six. The RRset is
+// valid until the next call.
+func (h *httpsRecord) build(nodes, six []*candidate) *rrset {
 	h.wire = append(h.wire[:0], 0, 1, 0) // priority 1, target "."
 	h.param(svcALPN, func(b []byte) []byte {
 		for _, protocol := range nodes[0].alpn {
@@ -53,7 +54,7 @@ func (h *httpsRecord) of(nodes, six []*candidate) *rrset {
 	return &h.set
 }
 
-// param appends a parameter, unless its value is empty.
+// param appends a parameter unless its value is empty.
 func (h *httpsRecord) param(key uint16, value func([]byte) []byte) {
 	before := len(h.wire)
 	h.wire = binary.BigEndian.AppendUint16(h.wire, key)

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Listen binds the addresses for UDP and TCP, all or none. An error tells what to do where a port
-// is in use or not permitted.
+// Listen binds all addresses for UDP and TCP, or none of them. If a port is in use or not
+// permitted, the error says what to do about it.
 func (s *Server) Listen(ctx context.Context) error {
 	for i, addr := range append([]string{cmp.Or(s.Addr, ":53")}, s.More...) {
 		if err := s.listen(ctx, addr); err != nil {
@@ -30,7 +30,8 @@ func (s *Server) listen(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("geodns: listen on %q: want host:port: %w", addr, err)
 	}
-	// A port that is free for UDP may be taken for TCP: with any port asked for, another is tried.
+	// With port 0, the port that the system chose for UDP may be in use for TCP. Then another is
+	// tried.
 	for tries := 1; ; tries++ {
 		err = s.bind(ctx, addr)
 		if err == nil || port != "0" || tries == 20 || !errors.Is(err, syscall.EADDRINUSE) {
@@ -51,14 +52,14 @@ func (s *Server) listen(ctx context.Context, addr string) error {
 	return nil
 }
 
-// bind binds TCP to the port that UDP got.
+// bind binds UDP, and TCP to the port that UDP got.
 func (s *Server) bind(ctx context.Context, addr string) error {
 	udp, err := listenUDP(ctx, addr)
 	if err != nil {
 		return err
 	}
-	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it
-	// was given.
+	// The host is as configured, so that "localhost" or "" resolves the same way for TCP. The port
+	// is the one that UDP got.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(udp.LocalAddr().String())
 	bindTCP := s.ListenTCP
@@ -72,7 +73,7 @@ func (s *Server) bind(ctx context.Context, addr string) error {
 		return errors.Join(err, udp.Close())
 	}
 	for _, conn := range udp {
-		if err := wantDestination(conn); err != nil {
+		if err := reportDestination(conn); err != nil {
 			return errors.Join(fmt.Errorf("udp %s: %w", addr, err), udp.Close(), listener.Close())
 		}
 	}

@@ -12,28 +12,29 @@ import (
 	"github.com/phuslu/iploc"
 )
 
-// locator tells where an address is: first from the operator's table, then from the operator's
-// database, then from the table of countries that is compiled in. It does not change.
+// locator finds the place of an address. It asks the operator's table first, then the operator's
+// database, then the embedded table of countries. It is immutable.
 type locator struct {
 	known     *networks
-	db        *database // nil without one
+	db        *database // nil if there is none
 	countries countries
 }
 
-// location is where an address is.
+// location is the place of an address.
 type location struct {
-	place   *Place // nil where no source knows
-	bits    int    // every address that shares so many leading bits has the same place, from the same source
-	source  string // "locate", "geoip", "countries"; "" where no source knows
-	country string // ISO 3166-1 alpha-2, where the source is by country
+	place *Place // nil if no source knows
+	// Every address that shares the first bits has the same place from the same source.
+	bits    int
+	source  string // "locate", "geoip" or "countries"; "" if no source knows
+	country string // ISO 3166-1 alpha-2, if the source only knew the country
 }
 
-// find looks an address up. own is space for the place, which may be used again when the location
-// no longer is.
-func (l *locator) find(addr netip.Addr, own *Place) location {
+// find returns the location of addr. It may store the place in buf. The caller may reuse buf once
+// it no longer uses the location.
+func (l *locator) find(addr netip.Addr, buf *Place) location {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
-		return location{} // such as a subnet of family 0, which has source prefix 0 too
+		return location{} // for example a subnet of family 0
 	}
 	place, apart := l.known.find(addr)
 	if place != nil {
@@ -41,19 +42,19 @@ func (l *locator) find(addr netip.Addr, own *Place) location {
 	}
 	found := location{bits: apart}
 	if l.db != nil {
-		at := l.db.find(addr, l.countries, own)
+		at := l.db.find(addr, l.countries, buf)
 		at.bits = max(at.bits, found.bits)
 		if at.place != nil {
 			return at
 		}
 		found = at
 	}
-	at := l.countries.find(addr, own)
+	at := l.countries.find(addr, buf)
 	at.bits = max(at.bits, found.bits)
 	return at
 }
 
-// networks is a binary trie of prefixes, one root a family.
+// networks is a binary trie of prefixes with one root per family.
 type networks struct {
 	roots [2]*branch // IPv4, IPv6
 }
@@ -65,7 +66,8 @@ type branch struct {
 
 func newNetworks(table map[netip.Prefix]Place) (*networks, error) {
 	n := new(networks)
-	// IPv4 addresses in IPv6 are looked up as IPv4 ones: no other network may hold them.
+	// Addresses in ::ffff:0:0/96 are looked up as IPv4. This branch keeps every prefix that find
+	// reports for an IPv6 address out of that range.
 	n.branch(netip.PrefixFrom(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff}), 96))
 	for prefix, place := range table {
 		if err := place.check(); err != nil {
@@ -82,7 +84,7 @@ func newNetworks(table map[netip.Prefix]Place) (*networks, error) {
 	return n, nil
 }
 
-// branch finds or makes the branch of a network.
+// branch returns the branch of a prefix. It creates missing branches.
 func (n *networks) branch(prefix netip.Prefix) *branch {
 	at := n.root(prefix.Addr())
 	if *at == nil {
@@ -106,8 +108,9 @@ func (n *networks) root(addr netip.Addr) **branch {
 	return &n.roots[1]
 }
 
-// find gives the place of the longest prefix that holds addr, if any does, and the length of the
-// shortest prefix of addr that lies in the same networks as addr does and overlaps no others.
+// find returns the place of the longest prefix that contains addr, or nil. apart is the length of
+// the shortest prefix of addr that lies in the same networks of the table as addr and overlaps no
+// others.
 func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 	here, bits := *n.root(addr), addr.AsSlice()
 	for here != nil {
@@ -117,7 +120,7 @@ func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 		if here.child == [2]*branch{} {
 			return place, apart
 		}
-		// Something more specific begins here, on our side or on the other.
+		// A longer prefix of the table starts here, on addr's side or on the other side.
 		here = here.child[bit(bits, apart)]
 		apart++
 	}
@@ -126,14 +129,15 @@ func (n *networks) find(addr netip.Addr) (place *Place, apart int) {
 
 func bit(b []byte, i int) int { return int(b[i/8]>>(7-i%8)) & 1 }
 
-// find looks into the embedded table of networks, whose entries are ranges. The package tells the
-// country only, but as a substring of its one long string of countries, one for each range: two
-// addresses are in the same range if and only if their countries are at the same place in memory.
-// The ranges being in order, a prefix lies in one range if its first and last address do.
-func (c countries) find(addr netip.Addr, own *Place) location {
+// find looks addr up in the embedded table, whose entries are ranges of addresses. The iploc
+// package returns only the country, but always as a substring of one long string that has one
+// country per range. Two addresses are therefore in the same range if and only if their countries
+// are at the same place in memory. The ranges are sorted, so a prefix lies in one range if its
+// first and its last address do.
+func (c countries) find(addr netip.Addr, buf *Place) location {
 	country := iploc.IPCountry(addr)
 	if country == "" {
-		return location{bits: addr.BitLen()} // only with the environment's IPLOC_IPV4ONLY
+		return location{bits: addr.BitLen()} // only with IPLOC_IPV4ONLY in the environment
 	}
 	entry := unsafe.StringData(country)
 	shortest, longest := 0, addr.BitLen()
@@ -148,13 +152,13 @@ func (c countries) find(addr netip.Addr, own *Place) location {
 	}
 	at := location{bits: longest}
 	if place, ok := c[country]; ok {
-		*own = place
-		at.place, at.country, at.source = own, country, "countries"
+		*buf = place
+		at.place, at.country, at.source = buf, country, "countries"
 	}
 	return at
 }
 
-// ends gives the first and the last address that share the leading bits of addr.
+// ends returns the first and the last address that share the leading bits of addr.
 func ends(addr netip.Addr, bits int) (first, last netip.Addr) {
 	lo, hi := addr.AsSlice(), addr.AsSlice()
 	for i := bits; i < addr.BitLen(); i++ {
@@ -167,15 +171,15 @@ func ends(addr netip.Addr, bits int) (first, last netip.Addr) {
 	return first, last
 }
 
-// database is the operator's mmdb. It is read into memory and not mapped: a file that is written
-// over in place, as scp does, would end the process with SIGBUS.
+// database is the operator's mmdb file. It is read into memory, not mapped. If a mapped file is
+// overwritten in place, as scp does, the process dies of SIGBUS.
 type database struct {
 	reader *maxminddb.Reader
 	path   string
 	info   os.FileInfo
 }
 
-// openDatabase opens the file, unless it is the one that is open already.
+// openDatabase opens the file at path. It returns open if that is the same unchanged file.
 func openDatabase(path string, open *database) (*database, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -185,7 +189,8 @@ func openDatabase(path string, open *database) (*database, error) {
 		open.info.Size() == info.Size() && open.info.ModTime().Equal(info.ModTime()) {
 		return open, nil
 	}
-	// What was read before and is no longer used would otherwise stay until the heap has doubled.
+	// Return unused memory to the system first. Otherwise garbage of an earlier database would stay
+	// until the heap has doubled.
 	debug.FreeOSMemory()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -203,14 +208,14 @@ func openDatabase(path string, open *database) (*database, error) {
 	return db, nil
 }
 
-// CheckGeoIP tells what is wrong with a geoip database.
+// CheckGeoIP returns an error if the file at path is not a usable geoip database.
 func CheckGeoIP(path string) error {
 	_, err := openDatabase(path, nil)
 	return err
 }
 
-// hasPlaces reports whether a database tells where networks are. One of countries or cities does so
-// in its first networks; one of operators, or of kinds of connections, nowhere.
+// hasPlaces reports whether the database has places of networks. A database of countries or cities
+// has them among its first networks. A database of operators or kinds of connections has none.
 func (d *database) hasPlaces() bool {
 	seen, c := 0, centroids()
 	for result := range d.reader.Networks() {
@@ -221,32 +226,34 @@ func (d *database) hasPlaces() bool {
 			break
 		}
 	}
-	return seen == 0 // an empty one is as good as none
+	return seen == 0 // an empty database is harmless
 }
 
-// find looks an address up. A record that cannot be read is as good as none: the next source
-// answers.
-func (d *database) find(addr netip.Addr, c countries, own *Place) location {
+// find returns the location of addr. A record that can't be decoded counts as missing, so that the
+// next source is asked.
+func (d *database) find(addr netip.Addr, c countries, buf *Place) location {
 	result := d.reader.Lookup(addr)
 	at := location{source: "geoip"}
 	if prefix := result.Prefix(); result.Err() == nil && prefix.Addr().Is4() == addr.Is4() {
-		at.bits = prefix.Bits() // an IPv4 address may fall out of an IPv6 tree above ::/96: then no IPv4 address is in it
+		// The lookup of an IPv4 address may leave an IPv6 tree above ::/96. The tree then has no
+		// IPv4 addresses at all.
+		at.bits = prefix.Bits()
 	}
 	if !result.Found() {
 		return at
 	}
-	at.place, at.country = placeOf(result, c, own)
+	at.place, at.country = placeOf(result, c, buf)
 	return at
 }
 
-// placeOf is the place of a record, in own, and its country where the place is that of one; nil
-// where it has neither.
-func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, country string) {
+// placeOf returns the place of a record, stored in buf. If the place is the centre of a country, it
+// returns the country too. It returns nil if the record has neither a location nor a known country.
+func placeOf(result maxminddb.Result, c countries, buf *Place) (at *Place, country string) {
 	lat, ok1 := number(result, paths("location", "latitude"), paths("latitude"))
 	lon, ok2 := number(result, paths("location", "longitude"), paths("longitude"))
 	if place := (Place{lat, lon}); ok1 && ok2 && place.check() == nil {
-		*own = place
-		return own, ""
+		*buf = place
+		return buf, ""
 	}
 	for _, path := range [][]any{
 		paths("country", "iso_code"), paths("country_code"), paths("registered_country", "iso_code"), paths("country"),
@@ -257,8 +264,8 @@ func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, count
 		}
 		if code, ok := code.(string); ok {
 			if place, ok := c[code]; ok {
-				*own = place
-				return own, code
+				*buf = place
+				return buf, code
 			}
 		}
 	}
@@ -267,8 +274,8 @@ func placeOf(result maxminddb.Result, c countries, own *Place) (at *Place, count
 
 func paths(p ...any) []any { return p }
 
-// number reads the first of the paths that leads to a number, or to a string with one, as some
-// databases have it.
+// number returns the number at the first path that leads to one. Some databases store numbers as
+// strings.
 func number(result maxminddb.Result, of ...[]any) (float64, bool) {
 	for _, path := range of {
 		var v any
@@ -278,7 +285,7 @@ func number(result maxminddb.Result, of ...[]any) (float64, bool) {
 		if v == nil {
 			continue // no such path
 		}
-		// Whatever width of number it is, or a string.
+		// The value may be a string, or a number of any width.
 		if f, err := strconv.ParseFloat(fmt.Sprint(v), 64); err == nil {
 			return f, true
 		}

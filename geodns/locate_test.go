@@ -63,7 +63,8 @@ func TestNetworks(t *testing.T) {
 	if place, apart := everywhere.find(netip.MustParseAddr("192.0.2.1")); place == nil || apart != 0 {
 		t.Errorf("of 0.0.0.0/0: %v, %d", place, apart)
 	}
-	if place, apart := everywhere.find(netip.MustParseAddr("::1")); place != nil || apart != 81 { // apart from ::ffff:0.0.0.0/96
+	// The prefix is just long enough to exclude ::ffff:0:0/96.
+	if place, apart := everywhere.find(netip.MustParseAddr("::1")); place != nil || apart != 81 {
 		t.Errorf("of 0.0.0.0/0, IPv6: %v, %d", place, apart)
 	}
 }
@@ -98,9 +99,8 @@ func TestFindCountry(t *testing.T) {
 	}
 }
 
-// TestFindCountryNetwork checks by the public function that the network found is of one country,
-// and that the one around it is not: it reaches into another range, whose country differs, for the
-// table merges ranges of one country.
+// TestFindCountryNetwork checks with the public function that the network found is all in one
+// country. Every longer prefix must be too.
 func TestFindCountryNetwork(t *testing.T) {
 	table := centroids()
 	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:708::1", "::"} {
@@ -122,7 +122,7 @@ func TestFindCountryNetwork(t *testing.T) {
 	}
 }
 
-// TestCentroids looks every country up that the embedded table may return.
+// TestCentroids checks that every country in the embedded table has a place.
 func TestCentroids(t *testing.T) {
 	seen := make(map[string]bool)
 	for addr := uint32(0); addr < 0xffff_0000; addr += 0x1_0000 / 4 {
@@ -184,7 +184,7 @@ func TestDatabase(t *testing.T) {
 		}
 	}
 
-	// The operator's database comes before the countries, and these where it knows nothing.
+	// The operator's database takes precedence over the countries, except where it has no place.
 	known, err := newNetworks(map[netip.Prefix]Place{netip.MustParsePrefix("203.0.113.128/25"): tokyo})
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestDatabase(t *testing.T) {
 	}
 }
 
-// A database that tells of no place, as GeoLite2-ASN, is refused by its name.
+// A database without places, such as GeoLite2-ASN, is rejected, and the error names its type.
 func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "GeoLite2-ASN.mmdb")
 	writeMMDB(t, path, map[string]any{
@@ -232,14 +232,13 @@ func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
 	}
 }
 
-// mmdbMap is keys and values by turns.
+// mmdbMap holds keys and values alternately.
 type mmdbMap []any
 
-// writeMMDB writes a MaxMind DB of IPv4 networks, by the format's version 2.0, with records of 32
-// bits.
+// writeMMDB writes a MaxMind DB (format version 2.0) of IPv4 networks, with 32-bit records.
 func writeMMDB(t *testing.T, path string, networks map[string]any) {
 	t.Helper()
-	const data = 1 << 24 // stands for "data at", until the tree's size is known
+	const data = 1 << 24 // marks offsets into the data section until the size of the tree is known
 	nodes := [][2]uint32{{}}
 	var section bytes.Buffer
 	for network, record := range networks {

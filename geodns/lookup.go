@@ -9,7 +9,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Serial asks a name server at host:port for the serial of a zone that it is to have.
+// Serial asks the name server at host:port for the SOA serial of a zone. It returns an error if the
+// server doesn't answer with authority.
 func Serial(ctx context.Context, server, zone string) (uint32, error) {
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA)
 	q.RecursionDesired = false
@@ -25,13 +26,14 @@ func Serial(ctx context.Context, server, zone string) (uint32, error) {
 	return 0, fmt.Errorf("name server %s does not have %s: %s", server, zone, dns.RcodeToString[resp.Rcode])
 }
 
-// lookupTries is how often Lookup asks over UDP, which may lose packets.
+// lookupTries is how many times Lookup sends its query over UDP, which may lose packets.
 const lookupTries = 5
 
-// Lookup asks a name server at host:port for the IPv4 addresses of a name as a resolver does for a
-// client of a network: with its Client Subnet (RFC 7871). It waits 2 s for an answer, and asks 5
-// times at most. What is truncated, as it is where a server limits the rate of its responses, it
-// asks for over TCP (RFC 7766 section 5).
+// Lookup asks the name server at host:port for the IPv4 addresses of a name. It sends the network
+// client as the Client Subnet (RFC 7871), as a resolver would. It sends the query at most 5 times,
+// and waits 2 s for each answer. If the answer is truncated, as a server with a rate limit may
+// truncate it, Lookup retries over TCP (RFC 7766 section 5). It returns an error if the answer has
+// no IPv4 address.
 func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]netip.Addr, error) {
 	family := uint16(1)
 	if client.Addr().Is6() {

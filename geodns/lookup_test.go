@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestLookupLimited asks a server that answers one query a second over UDP.
+// TestLookupLimited queries a server that answers one query per second over UDP.
 func TestLookupLimited(t *testing.T) {
 	s := new(Server)
 	cfg := testConfig(t)

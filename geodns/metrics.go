@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are made and registered once, with the first configuration.
+// metrics are created and registered once, with the first configuration.
 type metrics struct {
 	queries      *prometheus.CounterVec
 	answered     *prometheus.CounterVec
@@ -23,9 +23,9 @@ type metrics struct {
 	addresses    *prometheus.GaugeVec
 
 	limited          *prometheus.CounterVec
-	dropped, slipped prometheus.Counter // of limited
-	// Those of queries that have been counted: finding one by its labels takes as long as all else
-	// of an answer.
+	dropped, slipped prometheus.Counter // counters of limited
+	// Counters of queries that were counted before. Looking a counter up by its labels costs as
+	// much as the rest of an answer.
 	byLabels [2][labelledTypes][labelledRcodes]atomic.Pointer[prometheus.Counter]
 }
 
@@ -78,7 +78,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {
-				reg.Unregister(mine) // so that Reload can be tried again
+				reg.Unregister(mine) // so that Reload can be retried
 			}
 			return nil, fmt.Errorf("geodns: register metrics: %w", err)
 		}
@@ -86,13 +86,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// query is the counter of a response.
+// query returns the counter for a response.
 func (m *metrics) query(qtype uint16, rcode int, tcp bool) *prometheus.Counter {
-	known, transport := &m.byLabels[0], "udp"
+	counters, transport := &m.byLabels[0], "udp"
 	if tcp {
-		known, transport = &m.byLabels[1], "tcp"
+		counters, transport = &m.byLabels[1], "tcp"
 	}
-	cell := &known[typeIndex(qtype)][min(rcode, labelledRcodes-1)]
+	cell := &counters[typeIndex(qtype)][min(rcode, labelledRcodes-1)]
 	counter := cell.Load()
 	if counter == nil {
 		made := m.queries.WithLabelValues(typeLabel(qtype), dns.RcodeToString[rcode], transport)
@@ -102,7 +102,7 @@ func (m *metrics) query(qtype uint16, rcode int, tcp bool) *prometheus.Counter {
 	return counter
 }
 
-// answeredBy is the counter of answers with a node.
+// answeredBy returns the counter of answers that have the node.
 func (m *metrics) answeredBy(state *nodeState) *prometheus.Counter {
 	counter := state.answered.Load()
 	if counter == nil {
@@ -113,8 +113,9 @@ func (m *metrics) answeredBy(state *nodeState) *prometheus.Counter {
 	return counter
 }
 
-// tally counts for one goroutine, so that the counters, which all write to, are written to once a
-// batch and not once a query: between cores each such write takes as long as half of an answer.
+// tally collects counts of one goroutine. The shared counters are then written once per batch, not
+// once per query. With several cores, each write to a shared counter costs half as much as an
+// answer.
 type tally struct {
 	counts [16]struct {
 		counter *prometheus.Counter
@@ -137,22 +138,22 @@ func (t *tally) inc(counter *prometheus.Counter) {
 	t.used++
 }
 
-// flush adds what was counted.
+// flush adds the counts to the counters.
 func (t *tally) flush() {
 	for i := range t.counts[:t.used] {
 		(*t.counts[i].counter).Add(float64(t.counts[i].n))
-		t.counts[i].counter = nil // a node that has left is not held
+		t.counts[i].counter = nil // don't keep a removed node's counter alive
 	}
 	t.used = 0
 }
 
 const (
 	labelledTypes  = int(dns.TypeHTTPS) + 1 + int(dns.TypeCAA-dns.TypeIXFR) + 1 + 1
-	labelledRcodes = dns.RcodeBadCookie + 1 // the highest that we answer with
+	labelledRcodes = dns.RcodeBadCookie + 1 // the highest rcode that the server uses
 )
 
-// typeIndex numbers types such that those of one number have one label: the common ones of low
-// numbers, the few that have a label from IXFR to CAA, and all others.
+// typeIndex maps query types to small numbers. Types with the same number have the same label. The
+// common types have low numbers, types from IXFR to CAA follow, and all others share the last one.
 func typeIndex(qtype uint16) int {
 	switch {
 	case qtype <= dns.TypeHTTPS:
@@ -163,7 +164,8 @@ func typeIndex(qtype uint16) int {
 	return labelledTypes - 1
 }
 
-// typeLabel bounds the values of the label: a client may ask for any of 65536 types.
+// typeLabel returns the type's label. It bounds the number of labels, because a client may ask for
+// any of 65536 types.
 func typeLabel(qtype uint16) string {
 	switch qtype {
 	case dns.TypeA, dns.TypeAAAA, dns.TypeANY, dns.TypeAXFR, dns.TypeCAA, dns.TypeCNAME, dns.TypeDNAME, dns.TypeDNSKEY,
@@ -174,7 +176,7 @@ func typeLabel(qtype uint16) string {
 	return "other"
 }
 
-// nodes sets the gauge of every node, and forgets nodes that are gone.
+// nodes sets the gauges of all nodes, and removes the metrics of nodes that are gone.
 func (m *metrics) nodes(now, before *snapshot) {
 	if before != nil {
 		for name := range before.states {
@@ -189,13 +191,14 @@ func (m *metrics) nodes(now, before *snapshot) {
 	}
 	for name, state := range now.states {
 		if before != nil && before.states[name] != state {
-			m.addresses.DeletePartialMatch(prometheus.Labels{"node": name}) // it may have others now
+			// The node may have other addresses now.
+			m.addresses.DeletePartialMatch(prometheus.Labels{"node": name})
 		}
 		m.node(state)
 	}
 }
 
-// zoneCounters sets the counter of each zone, and forgets zones that are gone.
+// zoneCounters sets the counter of each zone, and removes the counters of zones that are gone.
 func (m *metrics) zoneCounters(now, before *snapshot) {
 	if before != nil {
 		for origin, z := range before.zones {
@@ -204,10 +207,10 @@ func (m *metrics) zoneCounters(now, before *snapshot) {
 			}
 		}
 	}
-	now.asked = make(map[*Zone]*prometheus.Counter, len(now.zones))
+	now.zoneQueries = make(map[*Zone]*prometheus.Counter, len(now.zones))
 	for _, z := range now.zones {
 		counter := m.zones.WithLabelValues(z.Name())
-		now.asked[z] = &counter
+		now.zoneQueries[z] = &counter
 	}
 }
 

@@ -6,16 +6,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// name is a domain name in wire form, lower case and uncompressed: "\x03www\x07example\x03com\x00".
-// It is what maps are keyed with, so that a name can be looked up from the bytes of a packet, and
-// its ancestors are its suffixes.
+// name is a domain name in wire format, in lower case and uncompressed:
+// "\x03www\x07example\x03com\x00". Maps have it as their key, so a name can be looked up from the
+// bytes of a packet. The ancestors of a name are suffixes of it.
 type name string
 
-// maxName is the longest name in wire form (RFC 1035 section 2.3.4).
+// maxName is the maximum length of a name in wire format, in octets (RFC 1035 section 2.3.4).
 const maxName = 255
 
-// nameOf reads a name in presentation form. It is taken as absolute, with or without the dot at its
-// end.
+// nameOf parses a name in presentation format. The name is absolute, with or without a final dot.
+// nameOf returns an error if s is not a domain name.
 func nameOf(s string) (name, error) {
 	var wire [maxName + 1]byte
 	n, err := dns.PackDomainName(dns.Fqdn(s), wire[:], 0, nil, false)
@@ -25,14 +25,14 @@ func nameOf(s string) (name, error) {
 	return lowerName(wire[:n]), nil
 }
 
-// lowerName lower-cases in place, and copies.
+// lowerName converts wire to lower case in place, and returns a copy.
 func lowerName(wire []byte) name {
 	toLower(wire)
 	return name(wire)
 }
 
-// toLower lower-cases in place. The octets that hold a label's length are at most 63 and so never a
-// letter.
+// toLower converts a name to lower case in place. A length octet is at most 63, so it is never
+// taken for a letter.
 func toLower(wire []byte) {
 	for i, c := range wire {
 		if 'A' <= c && c <= 'Z' {
@@ -41,7 +41,7 @@ func toLower(wire []byte) {
 	}
 }
 
-// parent is the name without its first label; the root is its own parent.
+// parent returns the name without its first label. The root is its own parent.
 func (n name) parent() name {
 	if n.isRoot() {
 		return n
@@ -51,10 +51,10 @@ func (n name) parent() name {
 
 func (n name) isRoot() bool { return len(n) <= 1 }
 
-// isWildcard tells whether the first label is an asterisk (RFC 4592 section 2.1.1).
+// isWildcard reports whether the first label is an asterisk (RFC 4592 section 2.1.1).
 func (n name) isWildcard() bool { return len(n) > 1 && n[0] == 1 && n[1] == '*' }
 
-// within tells whether the name is ancestor or lies below it.
+// within reports whether n is ancestor, or is below it.
 func (n name) within(ancestor name) bool {
 	for len(n) > len(ancestor) {
 		n = n.parent()
@@ -62,7 +62,7 @@ func (n name) within(ancestor name) bool {
 	return n == ancestor
 }
 
-// String gives the presentation form.
+// String returns the name in presentation format.
 func (n name) String() string {
 	s, _, err := dns.UnpackDomainName([]byte(n), 0)
 	if err != nil {

@@ -8,18 +8,21 @@ import (
 	"github.com/miekg/dns"
 )
 
-// NameServer is one that a zone names for itself.
+// NameServer is a name server listed in a zone's own NS records.
 type NameServer struct {
-	Name   string // without the dot at its end
-	Line   int    // of the NS record, as Zone.At counts
-	Inside bool   // the zone has the name, and is to have its addresses
-	// Addrs are its addresses by the zone, which the zone above needs as glue; none if its name is
-	// in another zone.
-	Addrs     []netip.Addr
-	AddrLines []int // of the records, for each address that of the first of its type
+	Name string // without the final dot
+	Line int    // line of the NS record, as in Zone.At
+	// Inside means that the name is in the zone, which must have its addresses.
+	Inside bool
+	// Addrs are the name server's addresses in this zone. The parent zone needs them as glue. Addrs
+	// is empty if the name is in another zone.
+	Addrs []netip.Addr
+	// AddrLines has a line for each address: that of the first record of its name and type.
+	AddrLines []int
 }
 
-// NameServers are those of the zone's own NS records.
+// NameServers returns the zone's name servers, sorted by name. An NS record that points to the root
+// is left out.
 func (z *Zone) NameServers() []NameServer {
 	set := z.apex.set(dns.TypeNS)
 	if set == nil {
@@ -29,7 +32,7 @@ func (z *Zone) NameServers() []NameServer {
 	for i := range set.data {
 		target := set.target(i)
 		if target.isRoot() {
-			continue // which is no target
+			continue // the root is not a host
 		}
 		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: int(z.nsLines[i]), Inside: target.within(z.origin)}
 		if at := z.nodes[target]; at != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aloneOnLoopback has a command run in a network namespace of its own; false where there is no such
-// thing.
+// aloneOnLoopback makes cmd run in a network namespace of its own. It returns false if the system
+// has none.
 func aloneOnLoopback(cmd *exec.Cmd) bool {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
@@ -19,7 +19,7 @@ func aloneOnLoopback(cmd *exec.Cmd) bool {
 	return true
 }
 
-// loopbackUp brings lo up, which a new namespace has down.
+// loopbackUp brings lo up, which is down in a new namespace.
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// askSubnet asks over UDP from an address of loopback, with a client subnet, and gives the first
-// address of the answer and the subnet that came back.
-func askSubnet(t *testing.T, s *Server, from, q, subnet string) (addr string, got *dns.EDNS0_SUBNET) {
+// exchangeSubnet sends a query over UDP from a loopback address, with a client subnet. It returns
+// the first address of the answer and the client subnet of the response.
+func exchangeSubnet(t *testing.T, s *Server, from, q, subnet string) (addr string, got *dns.EDNS0_SUBNET) {
 	t.Helper()
 	prefix := netip.MustParsePrefix(subnet)
 	m := question(q)
@@ -41,8 +41,8 @@ func askSubnet(t *testing.T, s *Server, from, q, subnet string) (addr string, go
 	return addr, got
 }
 
-// A client subnet that names no place has the resolver's own, and the answer is for no more than
-// the networks without a place.
+// If a client subnet has no known place, the resolver's place is used. The scope then covers only
+// networks without a place.
 func TestSubnetWithoutPlaceHasTheResolvers(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Locate = map[netip.Prefix]Place{
@@ -59,25 +59,25 @@ func TestSubnetWithoutPlaceHasTheResolvers(t *testing.T) {
 		scope                             int
 	}{
 		{"192.168.7.0/24", nyc, hel, 16},
-		{"10.0.0.0/8", nyc, hel, 12}, // up to where 10.20.0.0/16 begins
+		{"10.0.0.0/8", nyc, hel, 12}, // up to the start of 10.20.0.0/16
 		{"10.128.1.0/24", nyc, hel, 9},
 		{"172.16.1.0/24", nyc, hel, 12},
 		{"100.64.1.0/24", nyc, hel, 10},
 		{"169.254.1.0/24", nyc, hel, 16},
 		{"127.7.0.0/24", nyc, hel, 14},
 		{"192.0.2.0/24", nyc, hel, 24},
-		{"fc00::/48", nyc, hel, 8}, // fd00::/8 is known
+		{"fc00::/48", nyc, hel, 8}, // fd00::/8 is in Config.Locate
 		{"fe80::/64", nyc, hel, 7},
-		{"::1/128", nyc, hel, 81}, // apart from the IPv4 addresses in IPv6
-		// What locate has, and what the table of countries has, counts.
+		{"::1/128", nyc, hel, 81}, // up to ::ffff:0:0/96
+		// Places from Config.Locate and from the table of countries are used.
 		{"10.20.7.0/24", tyo, tyo, 16},
 		{"fd00:7::/48", hel, hel, 8},
 		{"128.112.0.0/16", nyc, nyc, -1},
 		{"193.166.0.0/16", hel, hel, -1},
 	} {
-		for range 2 { // the second time a choice may be remembered
+		for range 2 { // the second time, the choice may be remembered
 			for from, want := range map[string]string{"127.0.0.1": test.fromNewYork, "127.0.1.1": test.fromHelsinki} {
-				got, subnet := askSubnet(t, s, from, "example.com. A", test.subnet)
+				got, subnet := exchangeSubnet(t, s, from, "example.com. A", test.subnet)
 				if got != want || test.scope >= 0 && int(subnet.SourceScope) != test.scope {
 					t.Errorf("%s by %s: %s with scope %d, want %s with %d", test.subnet, from, got, subnet.SourceScope, want, test.scope)
 				}

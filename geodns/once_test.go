@@ -6,7 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// RFC 2181, 5: a response has an RRset once, however often a chain comes to it.
+// A response has each RRset once, however often a chain of aliases leads to it (RFC 2181 section
+// 5).
 func TestEachRRsetIsInAnAnswerOnce(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Zones = append(cfg.Zones, mustZone(t, `
@@ -57,7 +58,7 @@ b.t   IN DNAME twist
 	}
 }
 
-// A node that is taken out is in no answer, to nobody, and comes back with the next configuration.
+// A node that is taken out is in no answer. It is back with the next configuration.
 func TestNodeTakenOutIsNotAnswered(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes[0].Out = true

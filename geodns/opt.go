@@ -7,7 +7,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The options that are understood. All others are ignored, and not echoed (RFC 6891 section 6.1.2).
+// The options that the server understands. It ignores all others, and doesn't echo them (RFC 6891
+// section 6.1.2).
 const (
 	optionNSID      = 3  // RFC 5001
 	optionECS       = 8  // RFC 7871
@@ -15,22 +16,24 @@ const (
 	optionKeepalive = 11 // RFC 7828
 )
 
-// maxIdentity is the longest Server.Identity, so that an OPT with all options fits into the
-// smallest response.
+// maxIdentity is the maximum length of Server.Identity in octets. With it, an OPT record with all
+// options fits into the smallest response.
 const maxIdentity = 128
 
-// maxOPT is the longest OPT record of a response over UDP: the fixed part, a client subnet of IPv6,
-// NSID and a cookie.
+// maxOPT is the maximum size in octets of an OPT record in a response over UDP: the fixed part, an
+// IPv6 client subnet, NSID and a cookie.
 const maxOPT = 11 + 24 + 4 + maxIdentity + 4 + ourCookie
 
-// finish reads the OPT, if there is one. An error found before is the answer, but for a version
-// that we don't speak: in a message of that version nothing else is known to be wrong.
+// finish parses the OPT record, if there is one. It returns rcode if that is already an error. The
+// exception is an unknown EDNS version, which takes precedence: nothing else is known about a
+// message of that version.
 func (q *query) finish(opt []byte, rcode int) int {
 	if opt == nil {
 		return rcode
 	}
 	q.edns = true
-	q.udpSize = max(plainSize, int(binary.BigEndian.Uint16(opt[2:]))) // RFC 6891 section 6.2.3: less is taken as 512
+	// RFC 6891 section 6.2.3: values below 512 count as 512.
+	q.udpSize = max(plainSize, int(binary.BigEndian.Uint16(opt[2:])))
 	q.do = opt[6]&0x80 != 0
 	if rcode != dns.RcodeSuccess {
 		return rcode
@@ -54,14 +57,15 @@ func (q *query) finish(opt []byte, rcode int) int {
 	return dns.RcodeSuccess
 }
 
-// option takes one option; false where it is malformed. Of two with one code the first counts.
+// option parses one option. It returns false if the option is malformed. If an option is repeated,
+// the first one counts.
 func (q *query) option(code uint16, data []byte) bool {
 	switch code {
 	case optionNSID:
-		q.nsid = true // what a client may have put into it means nothing (RFC 5001 section 2.1)
+		q.nsid = true // the option's data has no meaning in a query (RFC 5001 section 2.1)
 	case optionECS:
 		if q.subnet.raw != nil {
-			return true // RFC 7871 is silent on a second one
+			return true // RFC 7871 doesn't say what a second one means
 		}
 		subnet, err := parseECS(data)
 		if err != nil {
@@ -70,7 +74,7 @@ func (q *query) option(code uint16, data []byte) bool {
 		q.subnet = subnet
 	case optionCookie:
 		if q.cookie != nil {
-			return true // RFC 7873 section 5: all but the first are ignored
+			return true // all but the first are ignored (RFC 7873 section 5)
 		}
 		if !cookieFits(data) {
 			return false
@@ -82,7 +86,7 @@ func (q *query) option(code uint16, data []byte) bool {
 	return true
 }
 
-// optLen is the space that appendOPT takes.
+// optLen returns the size in octets of the record that appendOPT appends.
 func (r *response) optLen(q *query) int {
 	if !q.edns {
 		return 0
@@ -103,8 +107,8 @@ func (r *response) optLen(q *query) int {
 	return n
 }
 
-// appendOPT appends our OPT record. DO is copied (RFC 3225 section 3); the zones are not signed. An
-// option is there only where the query had it.
+// appendOPT appends the server's OPT record. It copies DO from the query (RFC 3225 section 3),
+// although the zones are not signed. It adds only options that the query had.
 func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	b = append(b, 0, 0, byte(dns.TypeOPT))
 	b = binary.BigEndian.AppendUint16(b, ednsUDPSize)
@@ -131,7 +135,7 @@ func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	return b
 }
 
-// appendOption appends the head of an option.
+// appendOption appends the code and the length of an option.
 func appendOption(b []byte, code, size int) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(code))
 	return binary.BigEndian.AppendUint16(b, uint16(size))

@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// withOptions makes a query with an OPT of the options, each "code:hex".
+// withOptions returns a query with the given EDNS options, each as "code:hex".
 func withOptions(t testing.TB, q string, options ...string) *dns.Msg {
 	t.Helper()
 	m := question(q)
@@ -29,7 +29,7 @@ func withOptions(t testing.TB, q string, options ...string) *dns.Msg {
 	return m
 }
 
-// optionCodes lists the options of a response.
+// optionCodes returns the codes of a message's options.
 func optionCodes(m *dns.Msg) (codes []uint16) {
 	if opt := m.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
@@ -39,28 +39,28 @@ func optionCodes(m *dns.Msg) (codes []uint16) {
 	return codes
 }
 
-// TestNSID holds RFC 5001: the identity is given to those that ask, with every rcode, and only
-// where there is one.
+// TestNSID checks RFC 5001: every response to a query with NSID has the identity, if there is one,
+// with any rcode.
 func TestNSID(t *testing.T) {
 	for _, test := range []struct {
-		name, identity, ask string
-		options             []string
-		want                string
+		name, identity, query string
+		options               []string
+		want                  string
 	}{
-		{name: "asked", identity: "ns1.hel", ask: "mail.example.com. A", options: []string{"nsid:"}, want: "ns1.hel"},
-		{name: "with a payload", identity: "ns1.hel", ask: "mail.example.com. A", options: []string{"nsid:616263"}, want: "ns1.hel"},
-		{name: "twice", identity: "ns1.hel", ask: "mail.example.com. A", options: []string{"nsid:", "nsid:"}, want: "ns1.hel"},
-		{name: "REFUSED", identity: "ns1.hel", ask: "example.org. A", options: []string{"nsid:"}, want: "ns1.hel"},
-		{name: "FORMERR", identity: "ns1.hel", ask: "mail.example.com. A", options: []string{"nsid:", "ecs:0001"}, want: "ns1.hel"},
-		{name: "not asked", identity: "ns1.hel", ask: "mail.example.com. A", options: []string{"unknown:"}},
-		{name: "no identity", ask: "mail.example.com. A", options: []string{"nsid:"}},
+		{name: "asked", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:"}, want: "ns1.hel"},
+		{name: "with a payload", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:616263"}, want: "ns1.hel"},
+		{name: "twice", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "nsid:"}, want: "ns1.hel"},
+		{name: "REFUSED", identity: "ns1.hel", query: "example.org. A", options: []string{"nsid:"}, want: "ns1.hel"},
+		{name: "FORMERR", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "ecs:0001"}, want: "ns1.hel"},
+		{name: "not asked", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"unknown:"}},
+		{name: "no identity", query: "mail.example.com. A", options: []string{"nsid:"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &Server{Identity: test.identity}
 			if err := s.Reload(testConfig(t)); err != nil {
 				t.Fatal(err)
 			}
-			resp := ask(t, s, withOptions(t, test.ask, test.options...), nowhere, false)
+			resp := mustAnswer(t, s, withOptions(t, test.query, test.options...), nowhere, false)
 			got := ""
 			for _, o := range resp.IsEdns0().Option {
 				if nsid, ok := o.(*dns.EDNS0_NSID); ok {
@@ -78,32 +78,31 @@ func TestNSID(t *testing.T) {
 	}
 }
 
-// TestOptionsIgnored holds RFC 6891 section 6.1.2: what is not understood does not matter, and is
-// not echoed.
+// TestOptionsIgnored checks RFC 6891 section 6.1.2: unknown options are ignored and not echoed.
 func TestOptionsIgnored(t *testing.T) {
 	s := newServer(t, testConfig(t))
-	resp := ask(t, s, withOptions(t, "mail.example.com. A", "unknown:010203", "ecs:00011800c00002", "unknown:"), nowhere, false)
+	resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "unknown:010203", "ecs:00011800c00002", "unknown:"), nowhere, false)
 	wantRRs(t, "answer", resp.Answer, mail...)
 	if got := optionCodes(resp); !slices.Equal(got, []uint16{optionECS}) {
 		t.Errorf("options are %v", got)
 	}
 }
 
-// TestUDPSizeLow holds RFC 6891 section 6.2.3: a size below 512 is taken as 512, which this answer
-// is near to.
+// TestUDPSizeLow checks RFC 6891 section 6.2.3: a size below 512 counts as 512. The answer is
+// almost that long.
 func TestUDPSizeLow(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Zones[0] = mustZone(t, testZone+"txt IN TXT "+strings.Repeat("x", 230)+" "+strings.Repeat("y", 180)+"\n", "example.com")
 	s := newServer(t, cfg)
 	m := question("txt.example.com. TXT")
 	m.SetEdns0(0, false)
-	if resp := ask(t, s, m, nowhere, false); resp.Truncated || len(resp.Answer) != 1 {
+	if resp := mustAnswer(t, s, m, nowhere, false); resp.Truncated || len(resp.Answer) != 1 {
 		t.Errorf("response is %v", resp)
 	}
 }
 
-// TestOPTFits fills the smallest response with the longest question and all options: pack has no
-// way to fail.
+// TestOPTFits fills the smallest response with the longest question and all options, because pack
+// can't fail.
 func TestOPTFits(t *testing.T) {
 	s := &Server{Identity: strings.Repeat("i", maxIdentity)}
 	if err := s.Reload(testConfig(t)); err != nil {
@@ -117,7 +116,7 @@ func TestOPTFits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp := askRaw(t, s, req, nowhere, false)
+	resp := mustAnswerRaw(t, s, req, nowhere, false)
 	if len(m.Question[0].Name) != 254 || resp.Rcode != dns.RcodeNameError || len(optionCodes(resp)) != len(allOptions) {
 		t.Errorf("response is %v", resp)
 	}
@@ -129,5 +128,5 @@ func TestOPTFits(t *testing.T) {
 	}
 }
 
-// allOptions is each option that is answered over UDP, as long as can be.
+// allOptions has every option that is answered over UDP, at its maximum length.
 var allOptions = []string{"nsid:", "ecs:00028000" + "20010db8000000000000000000000001", "cookie:0102030405060708"}

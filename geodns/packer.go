@@ -7,29 +7,29 @@ import (
 	"github.com/miekg/dns"
 )
 
-// packer writes a message into a buffer that ends where the message must. It may be used for one
-// message after the other.
+// packer writes a message into a buffer. The length of the buffer bounds the message. A packer may
+// be reused for further messages.
 type packer struct {
 	buf   []byte
 	off   int
-	class uint16 // of every record; 0 is IN
+	class uint16 // class of every record; 0 means IN
 
-	// Names written, for compression (RFC 1035 section 4.1.4). Few enough to be searched one by
-	// one; names beyond them are written out.
+	// Names already written, for compression (RFC 1035 section 4.1.4). They are few enough for a
+	// linear search. Once the table is full, further names are not remembered.
 	names [40]struct {
 		suffix string
 		off    int
 	}
-	known int
+	numNames int
 }
 
-// set writes an RRset whole, or returns false and leaves the message as it was, but for names that
-// must not be pointed at: only a new message may follow.
+// set writes all records of an RRset. If they don't fit it returns false and resets off. It then
+// forgets all names, so only a new message may be written after that.
 func (p *packer) set(set owned) bool {
 	before := p.off
 	for _, data := range set.data {
 		if !p.record(set, data) {
-			p.off, p.known = before, 0
+			p.off, p.numNames = before, 0
 			return false
 		}
 	}
@@ -53,7 +53,7 @@ func (p *packer) record(set owned, data string) bool {
 	return true
 }
 
-// data writes the data of a record, its names compressed where they may be.
+// data writes the data of a record. It compresses names where that is allowed.
 func (p *packer) data(rrtype uint16, data string) bool {
 	at, count := names(rrtype)
 	if at > 0 {
@@ -80,7 +80,7 @@ func (p *packer) raw(text string) bool {
 	return true
 }
 
-// nameLen is the length of the name, in wire form and whole, that data begins with.
+// nameLen returns the length in octets of the uncompressed name at the start of data.
 func nameLen(data string) int {
 	at := 0
 	for data[at] != 0 {
@@ -89,8 +89,8 @@ func nameLen(data string) int {
 	return at + 1
 }
 
-// name writes a name in wire form, with a pointer where its end has been written before, in the
-// same case: a name is shown as it was written.
+// name writes a name. It ends the name with a pointer if the rest has been written before, in the
+// same case. The client therefore sees names in the case of their source.
 func (p *packer) name(n string) bool {
 	for n != "\x00" {
 		if at, ok := p.find(n); ok {
@@ -105,9 +105,9 @@ func (p *packer) name(n string) bool {
 		if len(p.buf)-p.off < label {
 			return false
 		}
-		if p.known < len(p.names) && p.off < 0x4000 {
-			p.names[p.known].suffix, p.names[p.known].off = n, p.off
-			p.known++
+		if p.numNames < len(p.names) && p.off < 0x4000 {
+			p.names[p.numNames].suffix, p.names[p.numNames].off = n, p.off
+			p.numNames++
 		}
 		p.off += copy(p.buf[p.off:], n[:label])
 		n = n[label:]
@@ -121,7 +121,7 @@ func (p *packer) name(n string) bool {
 }
 
 func (p *packer) find(suffix string) (off int, ok bool) {
-	for _, seen := range p.names[:p.known] {
+	for _, seen := range p.names[:p.numNames] {
 		if seen.suffix == suffix {
 			return seen.off, true
 		}

@@ -6,12 +6,12 @@ import (
 	"net/netip"
 )
 
-// Place is a point on the Earth, in degrees: latitude −90 to 90, north positive, and longitude −180
-// to 180, east positive.
+// Place is a point on the Earth. Lat is its latitude in degrees, -90 to 90, north positive. Lon is
+// its longitude in degrees, -180 to 180, east positive.
 type Place struct{ Lat, Lon float64 }
 
-// check tells what is wrong with a place. NaN compares false with everything, hence the form of the
-// conditions.
+// check returns an error if the place is out of range. The conditions are written so that NaN,
+// which compares false with everything, is an error.
 func (p Place) check() error {
 	if !(p.Lat >= -90 && p.Lat <= 90) || !(p.Lon >= -180 && p.Lon <= 180) {
 		return fmt.Errorf("place %v, %v: latitude goes from -90 to 90, longitude from -180 to 180", p.Lat, p.Lon)
@@ -19,11 +19,12 @@ func (p Place) check() error {
 	return nil
 }
 
-// earthRadius is the mean radius in km. The Earth is no sphere: distances are right to 0.5 %.
+// earthRadius is the mean radius of the Earth in km. The Earth is not a sphere, so distances have
+// an error of up to 0.5 %.
 const earthRadius = 6371.0088
 
-// Distance is the length of the great circle between two places in km, by the haversine formula,
-// which is exact for near places where the plain cosine is not.
+// Distance returns the great-circle distance between two places in km. It uses the haversine
+// formula, which stays precise for short distances.
 func (p Place) Distance(q Place) float64 {
 	const rad = math.Pi / 180
 	sinLat := math.Sin((q.Lat - p.Lat) * rad / 2)
@@ -32,8 +33,9 @@ func (p Place) Distance(q Place) float64 {
 	return 2 * earthRadius * math.Asin(math.Min(1, math.Sqrt(h)))
 }
 
-// Country is where the embedded table has an address: the ISO 3166-1 alpha-2 code of the country,
-// and where its people live. ok is false where the table has no country for it.
+// Country returns the country of an address in the embedded table, as an ISO 3166-1 alpha-2 code,
+// and the centre of the country's population. ok is false if the table has no country for the
+// address.
 func Country(addr netip.Addr) (code string, at Place, ok bool) {
 	if !addr.IsValid() {
 		return "", at, false

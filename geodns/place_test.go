@@ -8,7 +8,7 @@ import (
 func TestDistance(t *testing.T) {
 	for _, test := range []struct {
 		a, b Place
-		km   float64 // as geographers have it, on a sphere
+		km   float64 // as published, on a sphere
 	}{
 		{helsinki, helsinki, 0},
 		{helsinki, newYork, 6620},

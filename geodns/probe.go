@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// target is what a prober needs to know of a node. A prober is replaced when it changes, and only
-// then.
+// target is what a prober needs to know about an endpoint. When it changes, the prober is replaced.
 type target struct {
 	url, host string
 	health    Health
 }
 
-// prober asks one endpoint for its health, again and again.
+// prober probes one endpoint again and again.
 type prober struct {
 	target   target
 	endpoint *endpoint
-	check    func(ctx context.Context) error // one probe; nil is healthy, errNoRoute says nothing
+	// check makes one probe. nil means healthy. errNoRoute means that nothing is known.
+	check func(ctx context.Context) error
 
-	// report is called after each probe, from the prober's goroutine. changed tells that the
-	// endpoint's phase is another now.
+	// report is called after each probe, in the prober's goroutine. changed means that the
+	// endpoint's phase has changed.
 	report func(e *endpoint, changed bool, took time.Duration, err error)
 
 	stop  context.CancelFunc
@@ -37,7 +37,7 @@ type prober struct {
 	done  chan struct{} // closed when the prober has ended
 }
 
-// run probes until ctx ends.
+// run probes until ctx is done.
 func (p *prober) run(ctx context.Context) {
 	defer close(p.done)
 	memory := hysteresis{phase: p.endpoint.phase.Load()}
@@ -54,7 +54,7 @@ func (p *prober) run(ctx context.Context) {
 		}
 		began := time.Now()
 		err := p.once(ctx)
-		if ctx.Err() == nil { // a probe that was cut short says nothing
+		if ctx.Err() == nil { // an interrupted probe has no result
 			before := memory.phase
 			if errors.Is(err, errNoRoute) {
 				memory = hysteresis{phase: unroutable}
@@ -77,14 +77,14 @@ func (p *prober) once(ctx context.Context) error {
 	return p.check(ctx)
 }
 
-// jitter is d ±10 %, so that the servers of a fleet don't probe a node all at once.
+// jitter returns d ±10 %, so that the servers of a fleet don't all probe a node at the same time.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
-// httpCheck makes the probe of a target. Each goes over a connection of its own: a node that can
-// only serve the connections it has is not healthy. Neither a proxy nor a redirect is followed, for
-// those would tell of another machine.
+// httpCheck returns the probe of a target. Each probe opens a new connection, because a node that
+// can't accept new connections is not healthy. Probes use no proxy and follow no redirect, because
+// the answer would come from another machine.
 func httpCheck(t target) func(context.Context) error {
 	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if t.host != "" {
@@ -121,12 +121,13 @@ func httpCheck(t target) func(context.Context) error {
 	}
 }
 
-// errNoRoute is what a probe ends with that could not even be sent.
+// errNoRoute is the error of a probe that could not be sent.
 var errNoRoute = errors.New("this machine has no route")
 
-// noRoute reports whether this machine has no route to the address of a URL, as to one of IPv6
-// where it has none of its own. The kernel tells that of a UDP socket without sending anything. An
-// error of a TCP connection would not do: it may come from a router near the node.
+// noRoute reports whether this machine has no route to the URL's address. That is so for an IPv6
+// address if the machine has no IPv6. Connecting a UDP socket asks the kernel without sending a
+// packet. The error of a TCP connection would not do, because it may come from a router near the
+// node.
 func noRoute(ctx context.Context, u *url.URL) bool {
 	addr, err := netip.ParseAddr(u.Hostname())
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// oneEndpoint is that of a node that is probed at one place.
+// oneEndpoint returns the endpoint of a node that is probed at one URL.
 func oneEndpoint(name string) *endpoint {
 	node := &nodeState{name: name}
 	node.endpoints = []*endpoint{{node: node}}
@@ -29,7 +29,7 @@ func TestProberTiming(t *testing.T) {
 			check: func(ctx context.Context) error {
 				began = append(began, time.Now())
 				switch len(began) {
-				case 2: // hangs
+				case 2: // hangs until the timeout
 					<-ctx.Done()
 					return ctx.Err()
 				case 3:
@@ -81,8 +81,8 @@ func TestProberTiming(t *testing.T) {
 	})
 }
 
-// TestProberCut ends a prober in its first probe: whoever waits for it goes on, and the node keeps
-// the phase that it had.
+// TestProberCut stops a prober during its first probe. Those who wait for the probe continue, and
+// the node keeps its phase.
 func TestProberCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -127,7 +127,7 @@ func TestHTTPCheck(t *testing.T) {
 		t.Error("a server that is gone is healthy")
 	}
 
-	// One that takes connections and says nothing.
+	// A server that accepts connections and sends nothing.
 	mute, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

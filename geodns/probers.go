@@ -5,13 +5,14 @@ import (
 	"net/netip"
 )
 
-// probers are the probers of the running configuration. They belong to the goroutine of Serve.
+// probers holds the probers of the current configuration. Only the goroutine of Serve uses it.
 type probers struct {
 	server  *Server
 	running map[probeKey]*prober
 }
 
-// probeKey is what a prober is known by: the node, and its address where each is probed.
+// probeKey identifies a prober. addr is invalid if the node is probed at one URL for all its
+// addresses.
 type probeKey struct {
 	node string
 	addr netip.Addr
@@ -21,7 +22,7 @@ func newProbers(s *Server) *probers {
 	return &probers{server: s, running: make(map[probeKey]*prober)}
 }
 
-// follow starts, replaces and ends probers until they are those of the current configuration.
+// follow starts, replaces and stops probers until they match the current configuration.
 func (ps *probers) follow(ctx context.Context) {
 	snap := ps.server.current.Load()
 	wanted := make(map[probeKey]target)
@@ -36,7 +37,7 @@ func (ps *probers) follow(ctx context.Context) {
 	for key, p := range ps.running {
 		if t, ok := wanted[key]; !ok || t != p.target || p.endpoint != endpoints[key] {
 			p.stop()
-			<-p.done // two probers must not write one state
+			<-p.done // two probers must not write to one endpoint
 			delete(ps.running, key)
 		}
 	}
@@ -50,30 +51,31 @@ func (ps *probers) follow(ctx context.Context) {
 func (ps *probers) start(ctx context.Context, t target, e *endpoint) *prober {
 	ctx, stop := context.WithCancel(ctx)
 	p := &prober{
-		target: t, endpoint: e, check: httpCheck(t), report: ps.server.reported,
+		target: t, endpoint: e, check: httpCheck(t), report: ps.server.handleProbe,
 		stop: stop, first: make(chan struct{}), done: make(chan struct{}),
 	}
 	go p.run(ctx)
 	return p
 }
 
-// firstRound waits until each has probed once, which takes no longer than the timeout.
+// firstRound waits until every endpoint has been probed once, which takes at most the timeout of a
+// probe.
 func (ps *probers) firstRound() {
 	for _, p := range ps.running {
 		<-p.first
 	}
 }
 
-// wait waits for all to end, after their context has.
+// wait waits until all probers have ended. The caller has cancelled their context.
 func (ps *probers) wait() {
 	for _, p := range ps.running {
 		<-p.done
-		p.stop() // frees the context
+		p.stop() // release the context
 	}
 }
 
-// Probe probes each node once and returns when all have answered or their time is over. It is for
-// who explains without serving.
+// Probe probes each node once. It returns when all probes have ended, by a result or by their
+// timeout. It is for callers that use Explain without Serve.
 func (s *Server) Probe(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -9,40 +9,46 @@ import (
 )
 
 const (
-	headerLen   = 12
-	ednsUDPSize = 1232 // what we say that we take, and the most we send over UDP: no path fragments it (DNS flag day 2020)
-	plainSize   = 512  // RFC 1035 section 2.3.4
+	headerLen = 12
+	// The payload size that the server announces, and its maximum over UDP. Packets of this size
+	// are not fragmented (DNS flag day 2020).
+	ednsUDPSize = 1232
+	plainSize   = 512 // RFC 1035 section 2.3.4
 )
 
-// query is what a response depends on.
+// query is a parsed query: everything that a response depends on.
 type query struct {
-	header   [headerLen]byte
-	question []byte // as it came, the case of its name kept (0x20); empty where there is not one question
-	qname    name   // its bytes are in lower: of the query, and no longer good when the query is parsed again
-	lower    []byte // may be kept from query to query
-	qtype    uint16
-	qclass   uint16
+	header [headerLen]byte
+	// The question as received. The case of its name is kept (0x20). It is empty unless there is
+	// exactly one question.
+	question []byte
+	// The name in lower case. Its bytes are in lower, so it is valid until the next parse.
+	qname  name
+	lower  []byte // buffer, reused for the next query
+	qtype  uint16
+	qclass uint16
 
 	edns    bool
-	udpSize int // what the client takes, at least 512
+	udpSize int // size that the client accepts, at least 512
 	do      bool
 	subnet  ecs
-	nsid    bool   // the client wants to know which server answers (RFC 5001)
-	cookie  []byte // of 8, or 16 to 40 octets; nil where there is none
+	nsid    bool   // the client asks which server answers (RFC 5001)
+	cookie  []byte // 8, or 16 to 40 octets; nil if there is none
 
-	tsig *dns.TSIG // nil where the query is not signed
+	tsig *dns.TSIG // nil if the query is not signed
 
-	keepalive []byte // nil where the client does not ask for how long the connection stays open
+	// nil if the client doesn't ask how long the connection stays open.
+	keepalive []byte
 }
 
 var errMessage = errors.New("malformed message")
 
-// parse reads a packet. ok is false where it must not be answered: shorter than a header, there
-// being no id to answer to, or a response, which must not be answered lest two servers talk
-// forever. A rcode other than NOERROR is the answer.
+// parse parses a packet. ok is false if the packet must not be answered: it is shorter than a
+// header, so it has no ID, or it is a response, and answering responses could make two servers talk
+// forever. If rcode is not NOERROR, it is the response's rcode.
 //
-// What was understood before an error is in the query, so that an error is answered with the
-// question and an OPT.
+// When parse fails it keeps what it has parsed so far, so that the error response can have the
+// question and an OPT record.
 func (q *query) parse(req []byte) (rcode int, ok bool) {
 	*q = query{lower: q.lower}
 	if len(req) < headerLen || req[2]&0x80 != 0 {
@@ -50,8 +56,8 @@ func (q *query) parse(req []byte) (rcode int, ok bool) {
 	}
 	copy(q.header[:], req)
 	rcode = q.parseSections(req)
-	// The form of a message is that of its opcode; only a foreign EDNS version and a signature come
-	// before.
+	// Other opcodes may have another message format, so NOTIMP replaces most errors. Only an
+	// unknown EDNS version and a signature come first.
 	if q.opcode() != dns.OpcodeQuery && rcode != dns.RcodeBadVers && rcode != dns.RcodeNotAuth {
 		rcode = dns.RcodeNotImplemented
 	}
@@ -62,8 +68,8 @@ func (q *query) opcode() int { return int(q.header[2]>>3) & 0xf }
 func (q *query) rd() bool    { return q.header[2]&0x01 != 0 }
 func (q *query) cd() bool    { return q.header[3]&0x10 != 0 }
 
-// parseSections walks the whole message: an OPT may stand anywhere in the additional section, and
-// what does not parse to its last octet is FORMERR.
+// parseSections parses the whole message. An OPT record may be anywhere in the additional section.
+// A message with octets after its last record is malformed.
 func (q *query) parseSections(req []byte) (rcode int) {
 	questions := int(binary.BigEndian.Uint16(req[4:]))
 	off := headerLen
@@ -79,7 +85,7 @@ func (q *query) parseSections(req []byte) (rcode int) {
 		off = end + 4
 	}
 
-	var opt []byte // the whole record after its owner
+	var opt []byte // the record without its owner
 	for section := 1; section <= 3; section++ {
 		records := binary.BigEndian.Uint16(req[4+2*section:])
 		for i := range records {
@@ -92,7 +98,8 @@ func (q *query) parseSections(req []byte) (rcode int) {
 				return q.finish(opt, dns.RcodeFormatError)
 			}
 			if binary.BigEndian.Uint16(req[end:]) == dns.TypeOPT {
-				// RFC 6891 section 6.1.1: one, in the additional section; 6.1.2: the root owns it.
+				// RFC 6891: there is one at most, in the additional section (section 6.1.1), and
+				// its owner is the root (section 6.1.2).
 				if section != 3 || opt != nil || end != off+1 {
 					return q.finish(opt, dns.RcodeFormatError)
 				}
@@ -113,7 +120,7 @@ func (q *query) parseSections(req []byte) (rcode int) {
 	if q.tsig != nil && rcode == dns.RcodeSuccess {
 		return dns.RcodeNotAuth
 	}
-	// Without a question a client may ask for a server cookie alone (RFC 7873 section 5.4).
+	// Without a question, a client may ask for a server cookie alone (RFC 7873 section 5.4).
 	if questions == 0 && q.cookie == nil && rcode == dns.RcodeSuccess {
 		rcode = dns.RcodeFormatError
 	}
@@ -130,8 +137,9 @@ func (q *query) setQuestion(b []byte) {
 	q.qclass = binary.BigEndian.Uint16(b[at+2:])
 }
 
-// skipName gives the offset after the name at off. A pointer ends a name; the question, the first
-// name of a message, has nothing to point at.
+// skipName returns the offset after the name at off. A compression pointer ends a name. pointers
+// says whether they are allowed. The question is the first name of a message and has nothing to
+// point at.
 func skipName(b []byte, off int, pointers bool) (int, error) {
 	for start := off; off < len(b) && off-start < maxName; {
 		switch c := int(b[off]); {

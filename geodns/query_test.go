@@ -10,7 +10,7 @@ import (
 func TestQueryEDNS(t *testing.T) {
 	s := newServer(t, testConfig(t))
 
-	resp := ask(t, s, question("mail.example.com. A"), nowhere, false)
+	resp := mustAnswer(t, s, question("mail.example.com. A"), nowhere, false)
 	if resp.IsEdns0() != nil {
 		t.Error("an OPT that was not asked for")
 	}
@@ -19,7 +19,7 @@ func TestQueryEDNS(t *testing.T) {
 	m.RecursionDesired, m.CheckingDisabled = true, true
 	m.SetEdns0(4096, true)
 	m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1, 2, 3}})
-	resp = ask(t, s, m, nowhere, false)
+	resp = mustAnswer(t, s, m, nowhere, false)
 	opt := resp.IsEdns0()
 	if opt == nil || opt.UDPSize() != 1232 || !opt.Do() || len(opt.Option) != 0 || opt.Version() != 0 {
 		t.Errorf("OPT is %v", opt)
@@ -32,7 +32,7 @@ func TestQueryEDNS(t *testing.T) {
 	m = question("mail.example.com. A")
 	m.SetEdns0(4096, false)
 	m.IsEdns0().SetVersion(1)
-	resp = ask(t, s, m, nowhere, false)
+	resp = mustAnswer(t, s, m, nowhere, false)
 	if resp.Rcode != dns.RcodeBadVers || resp.IsEdns0() == nil || resp.IsEdns0().Version() != 0 || len(resp.Answer) != 0 {
 		t.Errorf("version 1 gets %v", resp)
 	}
@@ -40,14 +40,14 @@ func TestQueryEDNS(t *testing.T) {
 	m = question("mail.example.com. A")
 	m.SetEdns0(4096, false)
 	m.SetEdns0(4096, false)
-	if resp = ask(t, s, m, nowhere, false); resp.Rcode != dns.RcodeFormatError {
+	if resp = mustAnswer(t, s, m, nowhere, false); resp.Rcode != dns.RcodeFormatError {
 		t.Errorf("two OPT get %v", resp)
 	}
 
 	for _, opcode := range []int{dns.OpcodeIQuery, dns.OpcodeStatus, dns.OpcodeNotify, dns.OpcodeUpdate, 15} {
 		m = question("example.com. SOA")
 		m.Opcode = opcode
-		if resp = ask(t, s, m, nowhere, false); resp.Rcode != dns.RcodeNotImplemented || resp.Opcode != opcode {
+		if resp = mustAnswer(t, s, m, nowhere, false); resp.Rcode != dns.RcodeNotImplemented || resp.Opcode != opcode {
 			t.Errorf("opcode %d gets %v", opcode, resp)
 		}
 	}
@@ -79,7 +79,7 @@ func TestQueryMalformed(t *testing.T) {
 			return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 8, 0, 8, 0, 4, 0, 1, 24, 0)
 		}),
 	} {
-		resp := askRaw(t, s, req, nowhere, false)
+		resp := mustAnswerRaw(t, s, req, nowhere, false)
 		if resp.Rcode != dns.RcodeFormatError || len(resp.Answer)+len(resp.Ns) != 0 || resp.Id != 4711 {
 			t.Errorf("%s gets %v", name, resp)
 		}

@@ -11,15 +11,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// QueryLog writes a sample of the queries, a JSON object a line.
+// QueryLog logs a sample of the queries, as one record per query.
 type QueryLog struct {
-	Log    slog.Handler // where lines go, such as a slog.JSONHandler
-	Sample float64      // the part of queries that are logged, 0 to 1; 0 is 1
+	Log    slog.Handler // for example a slog.JSONHandler
+	Sample float64      // share of the queries to log, 0 to 1; 0 means 1
 
-	lines chan logged // made by Serve
+	lines chan logged // created by the first Reload
 }
 
-// logged is a line before it is written.
+// logged is a query that waits to be logged.
 type logged struct {
 	at     time.Time
 	took   time.Duration
@@ -28,22 +28,22 @@ type logged struct {
 	name   name
 	qtype  uint16
 	rcode  int
-	subnet netip.Prefix // of the client subnet; not valid without one
+	subnet netip.Prefix // the client subnet; invalid if there is none
 	scope  int
 	nodes  []string
 	size   int
 }
 
-// maxLogged is how many lines wait for the writer; more are left out, so that a slow disk never
-// slows an answer.
+// maxLogged is how many queries may wait to be logged. Further ones are not logged, so that a slow
+// disk never delays an answer.
 const maxLogged = 4096
 
-// samples reports whether the next query is to be logged.
+// samples reports whether to log the next query. It is false for a nil QueryLog.
 func (l *QueryLog) samples() bool {
 	return l != nil && (l.Sample == 0 || l.Sample >= 1 || rand.Float64() < l.Sample)
 }
 
-// write queues a line, or leaves it out.
+// write queues a line, or drops it if the queue is full.
 func (l *QueryLog) write(line logged) {
 	select {
 	case l.lines <- line:
@@ -51,7 +51,7 @@ func (l *QueryLog) write(line logged) {
 	}
 }
 
-// line is what is logged of a response.
+// line returns the log line for a response.
 func (r *resolver) line(began time.Time, from netip.AddrPort, tcp bool, size int) logged {
 	l := logged{at: began, took: time.Since(began), from: from, tcp: tcp, name: r.q.qname, qtype: r.q.qtype, rcode: r.rcode, scope: r.scope, size: size}
 	if s := r.q.subnet; s.raw != nil && s.addr.IsValid() {
@@ -63,12 +63,12 @@ func (r *resolver) line(began time.Time, from netip.AddrPort, tcp bool, size int
 	return l
 }
 
-// run writes lines until ctx ends.
+// run writes the queued lines until ctx is done.
 func (l *QueryLog) run(ctx context.Context) {
 	for {
 		select {
 		case line := <-l.lines:
-			_ = l.Log.Handle(ctx, line.record()) // there is nobody to tell that the log can't be written
+			_ = l.Log.Handle(ctx, line.record()) // there is nowhere to report an error
 		case <-ctx.Done():
 			return
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Every query that is sampled is a line of JSON; a writer that is slow costs lines, and no answer
-// waits for it.
+// Every sampled query is logged as one line of JSON. If the writer is slow, lines are dropped and
+// no answer waits.
 func TestQueryLog(t *testing.T) {
 	out, in := io.Pipe()
 	s := &Server{Log: slog.New(slog.DiscardHandler), QueryLog: &QueryLog{Log: slog.NewJSONHandler(in, nil)}}
@@ -30,7 +30,7 @@ func TestQueryLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 * maxLogged { // nobody writes yet: more than fit are left out
+	for range 2 * maxLogged { // nothing reads the lines yet, so half of them are dropped
 		if s.answer(packet, from, false, nil) == nil {
 			t.Fatal("no answer")
 		}

@@ -7,18 +7,20 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Reference is a record of a zone that names a host. Names are in lower case, without the dot at
-// their end; the root is "".
+// Reference is a record that refers to a host. Names are in lower case and without the final dot.
+// The root is "".
 type Reference struct {
 	Owner  string
 	Type   string // NS, MX, SRV, CNAME, DNAME or PTR
 	Target string
-	Line   int  // of the first record of its name and type, as Zone.At counts
-	Cut    bool // it is an NS record that delegates
+	// Line is the line of the first record of this name and type, as in Zone.At.
+	Line int
+	Cut  bool // it is an NS record of a delegation
 }
 
-// References are the records of a zone that name hosts, in no order, those of one name and type in
-// one row. What is below a delegation is of no consequence, and left out.
+// References returns the zone's records that refer to hosts, in no order. Records of one name and
+// type come one after the other. Records below a delegation are left out, because they have no
+// effect.
 func (z *Zone) References() iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for n, at := range z.nodes {
@@ -50,7 +52,7 @@ func refers(rrtype uint16) bool {
 	return false
 }
 
-// referred is the name in the data of a type that refers.
+// referred returns the name in the data of a record whose type refers to hosts.
 func referred(rrtype uint16, data string) string {
 	switch rrtype {
 	case dns.TypeMX:
@@ -63,18 +65,19 @@ func referred(rrtype uint16, data string) string {
 
 func plainName(n name) string { return strings.TrimSuffix(n.String(), ".") }
 
-// Found is what a zone has at a name.
+// Found says what a zone has at a name.
 type Found int
 
 const (
-	NoName    Found = iota // there is no such name, nor a wildcard that covers it
-	NoAddress              // there is, without addresses
-	Addressed              // there are addresses, be it as glue below a delegation
-	Alias                  // there is a CNAME, or a DNAME above
-	Elsewhere              // it is below a delegation, whose zone has it
+	NoName    Found = iota // the name doesn't exist, and no wildcard covers it
+	NoAddress              // the name exists and has no address
+	Addressed              // the name has addresses, possibly as glue below a delegation
+	Alias                  // the name has a CNAME, or is below a DNAME
+	Elsewhere              // the name is below a delegation, so another zone has it
 )
 
-// Find tells what the zone has at a name of its own, edge names apart.
+// Find reports what the zone has at host. It ignores edge names. A name outside of the zone is
+// NoName.
 func (z *Zone) Find(host string) Found {
 	n, err := nameOf(host)
 	if err != nil || !n.within(z.origin) {
@@ -99,8 +102,8 @@ func (z *Zone) Find(host string) Found {
 	return NoAddress
 }
 
-// Signed finds the first record that DNSSEC puts into a signed zone. Line 0 means that there is
-// none.
+// Signed returns the type and line of the first record of a type that DNSSEC adds to signed zones.
+// line is 0 if there is none.
 func (z *Zone) Signed() (rrtype string, line int) {
 	for _, at := range z.nodes {
 		for i := range at.sets {
@@ -115,7 +118,7 @@ func (z *Zone) Signed() (rrtype string, line int) {
 	return rrtype, line
 }
 
-// Serial is that of the SOA record, and the record's line.
+// Serial returns the serial of the SOA record, and the record's line as in Zone.At.
 func (z *Zone) Serial() (serial uint32, line int) {
 	return z.serial(), int(z.apex.set(dns.TypeSOA).line)
 }

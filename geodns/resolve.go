@@ -7,26 +7,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxChain bounds a chain of CNAMEs; what was found of a longer one is given, as for one that
-// leaves our zones.
+// maxChain is the maximum length of a chain of CNAMEs. The answer to a longer chain has the first
+// maxChain names, as if the chain left the server's zones there.
 const maxChain = 16
 
-// resolver is the work on one query, with what is kept for the next one's.
+// resolver resolves one query after the other. It keeps its buffers between queries.
 type resolver struct {
 	*snapshot
 	q    *query
 	from netip.Addr
 	response
 
-	place   Place // space for the client's
-	options []option
-	order   []ranked
-	https   httpsRecord
-	hintSix []*candidate // whose addresses of IPv6 an HTTPS record has
-	memo    *memo        // nil remembers nothing
+	place     Place // buffer for the client's place
+	options   []option
+	order     []ranked
+	https     httpsRecord
+	ipv6Hints []*candidate // nodes in the IPv6 hints of an HTTPS record
+	memo      *memo        // nil to remember nothing
 }
 
-// resolve fills the response (RFC 1034 section 4.3.2).
+// resolve fills in the response (RFC 1034 section 4.3.2).
 func (r *resolver) resolve() {
 	switch {
 	case r.q.qclass != dns.ClassINET:
@@ -39,7 +39,8 @@ func (r *resolver) resolve() {
 		r.rcode = dns.RcodeNotImplemented
 		return
 	case r.q.qtype == dns.TypeNone || r.q.qtype == dns.TypeOPT || r.q.qtype == dns.TypeTSIG || r.q.qtype == dns.TypeNXNAME:
-		r.rcode = dns.RcodeFormatError // no type that a name can have; NXNAME: RFC 9824 section 3.5
+		// Names can't have these types. For NXNAME see RFC 9824 section 3.5.
+		r.rcode = dns.RcodeFormatError
 		return
 	}
 	zone := r.zoneFor(r.q.qname, r.q.qtype == dns.TypeDS)
@@ -51,11 +52,12 @@ func (r *resolver) resolve() {
 	r.chase(zone, r.q.qname, r.q.owner())
 }
 
-// chase answers for a name, given also as owner in the case that it is shown in, and for the names
-// that aliases lead to, as long as they are in a zone of ours. The owner of an answer is the name
-// that was asked for: that of a wildcard is never shown (RFC 4592 section 2.2.1), and one in the
-// case of the question compresses to a pointer at it. Rcode and authority are those of the last one
-// (RFC 6604 section 3), AA is about the first.
+// chase answers for the name n, and for the names that aliases lead to as long as they are in a
+// zone of the server. owner is n in the case of the question, or of the alias's target. Records are
+// answered with that owner. The name of a wildcard is therefore never in an answer (RFC 4592
+// section 2.2.1), and an owner in the question's case can be compressed to a pointer. The rcode and
+// the authority section are those of the last name (RFC 6604 section 3). AA is about the first
+// name.
 func (r *resolver) chase(zone *Zone, n name, owner string) {
 	seen := make([]name, 0, 4)
 	for zone != nil && len(seen) < maxChain && !slices.Contains(seen, n) {
@@ -85,8 +87,8 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 	}
 }
 
-// data answers from a node, whose name or wildcard matched owner. It returns the name to go on
-// with, if there is an alias.
+// data answers from the node that matched owner, which may be a wildcard. If the node has an alias
+// to follow, data returns its target, else "".
 func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	qtype := r.q.qtype
 	if alias := at.set(dns.TypeCNAME); alias != nil {
@@ -113,18 +115,19 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	return ""
 }
 
-// add adds an RRset to the answer, unless a chain has come to it before: a response has an RRset
-// once (RFC 2181 section 5).
+// add adds an RRset to the answer, unless the answer has it already. A response has each RRset once
+// (RFC 2181 section 5), even if a chain comes to it again.
 func (r *resolver) add(owner string, set *rrset) {
-	for _, have := range r.answer {
-		if have.rrset == set && lowerName([]byte(have.owner)) == lowerName([]byte(owner)) {
+	for _, old := range r.answer {
+		if old.rrset == set && lowerName([]byte(old.owner)) == lowerName([]byte(owner)) {
 			return
 		}
 	}
 	r.answer = append(r.answer, owned{owner, set})
 }
 
-// any gives the HINFO of RFC 8482 section 4.2, unless the name has one of its own.
+// any answers ANY with the HINFO record of RFC 8482 section 4.2. If the name has HINFO records of
+// its own, any answers with those.
 func (r *resolver) any(at *node, owner string) {
 	if set := at.set(dns.TypeHINFO); set != nil {
 		r.answer = append(r.answer, owned{owner, set})
@@ -135,15 +138,15 @@ func (r *resolver) any(at *node, owner string) {
 	}})
 }
 
-// redirect answers from a DNAME above the name: the DNAME, and a CNAME made from it (RFC 6672
-// section 3.1).
+// redirect answers a name below a DNAME, with the DNAME and the CNAME that is synthesized from it
+// (RFC 6672 section 3.1). It returns the CNAME's target to follow, or "".
 func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 	dname := at.set(dns.TypeDNAME)
 	r.add(at.owner, dname)
-	// What of the name lies below the DNAME stays; lower case or not, a name has one length.
+	// Keep the labels below the DNAME. Names of different case have the same length.
 	next = owner[:len(n)-len(at.name)] + dname.data[0]
 	if len(next) > maxName {
-		r.rcode = dns.RcodeYXDomain // section 2.2
+		r.rcode = dns.RcodeYXDomain // RFC 6672 section 2.2
 		return ""
 	}
 	r.answer = append(r.answer, owned{owner, &rrset{
@@ -155,11 +158,12 @@ func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 	return next
 }
 
-// refer points at the servers of a zone cut, with every address of theirs that the zone has.
+// refer answers with a referral: the NS records of the zone cut, and all addresses that the zone
+// has of their hosts.
 func (r *resolver) refer(zone *Zone, cut *node) {
 	ns := cut.set(dns.TypeNS)
 	r.authority = append(r.authority, owned{cut.owner, ns})
-	// Required glue goes first, so that it is not what is left out.
+	// Required glue comes first, so that it is left out last.
 	for _, required := range []bool{true, false} {
 		for i := range ns.data {
 			if target := ns.target(i); target.within(cut.name) == required {
@@ -169,15 +173,15 @@ func (r *resolver) refer(zone *Zone, cut *node) {
 	}
 }
 
-// addresses adds the addresses of the hosts that an answer names.
+// addresses adds the addresses of the hosts that the records of an answer refer to.
 func (r *resolver) addresses(set *rrset) {
 	for i := range set.data {
 		target := set.target(i)
 		if target == "" {
-			return // no type that names hosts
+			return // the type doesn't refer to hosts
 		}
 		if target.isRoot() {
-			continue // no host
+			continue // the root is not a host
 		}
 		zone := r.zoneFor(target, false)
 		if zone == nil {
@@ -192,8 +196,9 @@ func (r *resolver) addresses(set *rrset) {
 	}
 }
 
-// host adds the static addresses of a node. An edge name has none: an address that is chosen for a
-// client must not be cached for others, and the scope of this answer may be 0.
+// host adds a node's static addresses to the additional section. It never adds addresses of an edge
+// name: they are chosen for one client, but this answer may have scope 0, and resolvers would cache
+// them for others.
 func (r *resolver) host(at *node, required bool) {
 	if at == nil {
 		return

@@ -22,151 +22,152 @@ var (
 func TestResolve(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	for _, test := range []struct {
-		ask    string
+		query  string
 		rcode  int
 		noAA   bool
 		answer []string
 		ns     []string
 		extra  []string
 	}{
-		{ask: "mail.example.com. A", answer: mail},
-		{ask: "mail.example.com. AAAA", ns: []string{soaCom}},
-		{ask: "nowhere.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{ask: "x.mail.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{ask: "example.com. SOA", answer: []string{strings.Replace(soaCom, " 300", " 3600", 1)}},
+		{query: "mail.example.com. A", answer: mail},
+		{query: "mail.example.com. AAAA", ns: []string{soaCom}},
+		{query: "nowhere.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "x.mail.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "example.com. SOA", answer: []string{strings.Replace(soaCom, " 300", " 3600", 1)}},
 		{
-			ask:    "example.com. NS",
+			query:  "example.com. NS",
 			answer: []string{"example.com. 3600 IN NS ns1.example.com.", "example.com. 3600 IN NS ns2.example.com."},
 			extra:  append(ns1[:2:2], "ns2.example.com. 3600 IN A 192.0.2.30"),
 		},
-		{ask: "example.com. MX", answer: []string{"example.com. 3600 IN MX 10 mail.example.com."}, extra: mail},
+		{query: "example.com. MX", answer: []string{"example.com. 3600 IN MX 10 mail.example.com."}, extra: mail},
 		{
-			ask:    "_sip._tcp.example.com. SRV",
+			query:  "_sip._tcp.example.com. SRV",
 			answer: []string{"_sip._tcp.example.com. 3600 IN SRV 10 5 5060 mail.example.com."}, extra: mail,
 		},
 
 		// Empty non-terminals (RFC 8020) and wildcards (RFC 4592).
-		{ask: "b.ent.example.com. A", ns: []string{soaCom}},
-		{ask: "ent.example.com. ANY", ns: []string{soaCom}},
-		{ask: "_tcp.example.com. SRV", ns: []string{soaCom}},
-		{ask: "foo.dev.example.com. A", answer: []string{"foo.dev.example.com. 3600 IN A 192.0.2.98"}},
-		{ask: "foo.bar.dev.example.com. A", answer: []string{"foo.bar.dev.example.com. 3600 IN A 192.0.2.98"}},
-		{ask: "*.dev.example.com. A", answer: []string{"*.dev.example.com. 3600 IN A 192.0.2.98"}},
-		{ask: "dev.example.com. A", ns: []string{soaCom}},
-		{ask: "foo.dev.example.com. TXT", ns: []string{soaCom}},
-		{ask: "y.dev.example.com. A", ns: []string{soaCom}},
-		{ask: "z.y.dev.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{ask: "foo.dev.example.com. MX", answer: []string{"foo.dev.example.com. 3600 IN MX 10 mail.example.com."}, extra: mail},
-		{ask: "foo.ent2.example.com. A", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com.", mail[0]}},
-		{ask: "foo.star.example.com. TXT", ns: []string{soaCom}},
-		{ask: "b.foo.star.example.com. TXT", ns: []string{soaCom}},
+		{query: "b.ent.example.com. A", ns: []string{soaCom}},
+		{query: "ent.example.com. ANY", ns: []string{soaCom}},
+		{query: "_tcp.example.com. SRV", ns: []string{soaCom}},
+		{query: "foo.dev.example.com. A", answer: []string{"foo.dev.example.com. 3600 IN A 192.0.2.98"}},
+		{query: "foo.bar.dev.example.com. A", answer: []string{"foo.bar.dev.example.com. 3600 IN A 192.0.2.98"}},
+		{query: "*.dev.example.com. A", answer: []string{"*.dev.example.com. 3600 IN A 192.0.2.98"}},
+		{query: "dev.example.com. A", ns: []string{soaCom}},
+		{query: "foo.dev.example.com. TXT", ns: []string{soaCom}},
+		{query: "y.dev.example.com. A", ns: []string{soaCom}},
+		{query: "z.y.dev.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "foo.dev.example.com. MX", answer: []string{"foo.dev.example.com. 3600 IN MX 10 mail.example.com."}, extra: mail},
+		{query: "foo.ent2.example.com. A", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com.", mail[0]}},
+		{query: "foo.star.example.com. TXT", ns: []string{soaCom}},
+		{query: "b.foo.star.example.com. TXT", ns: []string{soaCom}},
 
 		// Aliases.
 		{
-			ask:    "alias.example.com. A",
+			query:  "alias.example.com. A",
 			answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com.", "alias2.example.com. 600 IN CNAME mail.example.com.", mail[0]},
 		},
-		{ask: "alias.example.com. CNAME", answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com."}},
-		{ask: "alias2.example.com. TXT", answer: []string{"alias2.example.com. 600 IN CNAME mail.example.com."}, ns: []string{soaCom}},
-		{ask: "out.example.com. A", answer: []string{"out.example.com. 3600 IN CNAME www.example.org."}},
+		{query: "alias.example.com. CNAME", answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com."}},
+		{query: "alias2.example.com. TXT", answer: []string{"alias2.example.com. 600 IN CNAME mail.example.com."}, ns: []string{soaCom}},
+		{query: "out.example.com. A", answer: []string{"out.example.com. 3600 IN CNAME www.example.org."}},
 		{
-			ask: "dangling.example.com. A", rcode: dns.RcodeNameError,
+			query: "dangling.example.com. A", rcode: dns.RcodeNameError,
 			answer: []string{"dangling.example.com. 3600 IN CNAME nowhere.example.com."}, ns: []string{soaCom},
 		},
 		{
-			ask:    "other.example.com. A",
+			query:  "other.example.com. A",
 			answer: []string{"other.example.com. 3600 IN CNAME www.example.net.", "www.example.net. 60 IN A 192.0.2.66"},
 		},
 		{
-			ask:    "other.example.com. AAAA",
+			query:  "other.example.com. AAAA",
 			answer: []string{"other.example.com. 3600 IN CNAME www.example.net."}, ns: []string{soaNet},
 		},
 		{
-			ask:    "loop1.example.com. A",
+			query:  "loop1.example.com. A",
 			answer: []string{"loop1.example.com. 3600 IN CNAME loop2.example.com.", "loop2.example.com. 3600 IN CNAME loop1.example.com."},
 		},
 		{
-			ask:    "intocut.example.com. A",
+			query:  "intocut.example.com. A",
 			answer: []string{"intocut.example.com. 3600 IN CNAME host.sub.example.com."}, ns: subNS, extra: subAdd,
 		},
 
-		// Delegations.
-		{ask: "sub.example.com. A", noAA: true, ns: subNS, extra: subAdd},
-		{ask: "sub.example.com. NS", noAA: true, ns: subNS, extra: subAdd},
-		{ask: "deep.sub.example.com. TXT", noAA: true, ns: subNS, extra: subAdd},
-		{ask: "ns.sub.example.com. A", noAA: true, ns: subNS, extra: subAdd},
-		{ask: "x.sub.example.com. DS", noAA: true, ns: subNS, extra: subAdd},
-		{ask: "sub.example.com. DS", answer: []string{"sub.example.com. 3600 IN DS 12345 8 2 0000000000000000000000000000000000000000000000000000000000000000"}},
-		{ask: "sib.example.com. DS", ns: []string{soaCom}},
-		{ask: "child.example.net. A", answer: []string{"child.example.net. 60 IN A 192.0.2.67"}},
-		{ask: "child.example.net. DS", rcode: dns.RcodeNameError, ns: []string{soaNet}}, // the parent forgot its NS
-		{ask: "example.net. DS", ns: []string{soaNet}},
+		// Delegations and DS.
+		{query: "sub.example.com. A", noAA: true, ns: subNS, extra: subAdd},
+		{query: "sub.example.com. NS", noAA: true, ns: subNS, extra: subAdd},
+		{query: "deep.sub.example.com. TXT", noAA: true, ns: subNS, extra: subAdd},
+		{query: "ns.sub.example.com. A", noAA: true, ns: subNS, extra: subAdd},
+		{query: "x.sub.example.com. DS", noAA: true, ns: subNS, extra: subAdd},
+		{query: "sub.example.com. DS", answer: []string{"sub.example.com. 3600 IN DS 12345 8 2 0000000000000000000000000000000000000000000000000000000000000000"}},
+		{query: "sib.example.com. DS", ns: []string{soaCom}},
+		{query: "child.example.net. A", answer: []string{"child.example.net. 60 IN A 192.0.2.67"}},
+		// The parent zone lacks the child's NS records.
+		{query: "child.example.net. DS", rcode: dns.RcodeNameError, ns: []string{soaNet}},
+		{query: "example.net. DS", ns: []string{soaNet}},
 
 		// DNAME (RFC 6672).
 		{
-			ask:    "host.old.example.com. A",
+			query:  "host.old.example.com. A",
 			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "host.old.example.com. 3600 IN CNAME host.new.example.com.", "host.new.example.com. 3600 IN A 192.0.2.55"},
 		},
 		{
-			ask:    "host.old.example.com. CNAME",
+			query:  "host.old.example.com. CNAME",
 			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "host.old.example.com. 3600 IN CNAME host.new.example.com."},
 		},
 		{
-			ask: "x.host.old.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom},
+			query: "x.host.old.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom},
 			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "x.host.old.example.com. 3600 IN CNAME x.host.new.example.com."},
 		},
 		{
-			ask:    "a.far.example.com. A",
+			query:  "a.far.example.com. A",
 			answer: []string{"far.example.com. 3600 IN DNAME longer.example.org.", "a.far.example.com. 3600 IN CNAME a.longer.example.org."},
 		},
-		{ask: "old.example.com. DNAME", answer: []string{"old.example.com. 3600 IN DNAME new.example.com."}},
-		{ask: "old.example.com. A", ns: []string{soaCom}},
+		{query: "old.example.com. DNAME", answer: []string{"old.example.com. 3600 IN DNAME new.example.com."}},
+		{query: "old.example.com. A", ns: []string{soaCom}},
 		{
-			ask:    "1234567." + strings.Repeat("123456789.", 23) + "far.example.com. A",
+			query:  "1234567." + strings.Repeat("123456789.", 23) + "far.example.com. A",
 			rcode:  dns.RcodeYXDomain,
 			answer: []string{"far.example.com. 3600 IN DNAME longer.example.org."},
 		},
 
 		// ANY (RFC 8482).
-		{ask: "mail.example.com. ANY", answer: []string{`mail.example.com. 3600 IN HINFO "RFC8482" ""`}},
-		{ask: "one.example.com. ANY", answer: []string{`one.example.com. 3600 IN HINFO "RFC8482" ""`}},
-		{ask: "hinfo.example.com. ANY", answer: []string{`hinfo.example.com. 3600 IN HINFO "PDP-10" "ITS"`}},
-		{ask: "alias.example.com. ANY", answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com."}},
-		{ask: "nowhere.example.com. ANY", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "mail.example.com. ANY", answer: []string{`mail.example.com. 3600 IN HINFO "RFC8482" ""`}},
+		{query: "one.example.com. ANY", answer: []string{`one.example.com. 3600 IN HINFO "RFC8482" ""`}},
+		{query: "hinfo.example.com. ANY", answer: []string{`hinfo.example.com. 3600 IN HINFO "PDP-10" "ITS"`}},
+		{query: "alias.example.com. ANY", answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com."}},
+		{query: "nowhere.example.com. ANY", rcode: dns.RcodeNameError, ns: []string{soaCom}},
 
-		// Not ours.
-		{ask: "example.org. A", rcode: dns.RcodeRefused, noAA: true},
-		{ask: ". NS", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "com. NS", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "notexample.com. A", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "example.com. AXFR", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "example.com. IXFR", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "authors.bind. TXT CH", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "mail.example.com. A ANY", rcode: dns.RcodeRefused, noAA: true},
-		{ask: "mail.example.com. OPT", rcode: dns.RcodeFormatError, noAA: true},
-		{ask: "mail.example.com. MAILA", rcode: dns.RcodeNotImplemented, noAA: true},
+		// Refused or not possible.
+		{query: "example.org. A", rcode: dns.RcodeRefused, noAA: true},
+		{query: ". NS", rcode: dns.RcodeRefused, noAA: true},
+		{query: "com. NS", rcode: dns.RcodeRefused, noAA: true},
+		{query: "notexample.com. A", rcode: dns.RcodeRefused, noAA: true},
+		{query: "example.com. AXFR", rcode: dns.RcodeRefused, noAA: true},
+		{query: "example.com. IXFR", rcode: dns.RcodeRefused, noAA: true},
+		{query: "authors.bind. TXT CH", rcode: dns.RcodeRefused, noAA: true},
+		{query: "mail.example.com. A ANY", rcode: dns.RcodeRefused, noAA: true},
+		{query: "mail.example.com. OPT", rcode: dns.RcodeFormatError, noAA: true},
+		{query: "mail.example.com. MAILA", rcode: dns.RcodeNotImplemented, noAA: true},
 
 		// Edge names.
-		{ask: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
-		{ask: "www.example.com. AAAA", answer: []string{"www.example.com. 30 IN AAAA 2001:db8:1::10"}},
-		{ask: "www.example.com. TXT", answer: []string{`www.example.com. 3600 IN TXT "an edge name with other data"`}},
-		{ask: "www.example.com. MX", ns: []string{soaCom}},
-		{ask: "x.www.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{ask: "example.com. A", answer: []string{"example.com. 30 IN A 203.0.113.10"}},
-		{ask: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
-		{ask: "one.example.com. A", answer: []string{"one.example.com. 30 IN A 192.0.2.40", "one.example.com. 30 IN A 192.0.2.41"}},
-		{ask: "one.example.com. AAAA", ns: []string{soaCom}},
-		{ask: "edge.example.com. A", ns: []string{soaCom}},
-		{ask: "deep.edge.example.com. A", answer: []string{"deep.edge.example.com. 30 IN A 203.0.113.10"}},
-		{ask: "x.wild.example.com. A", answer: []string{"x.wild.example.com. 30 IN A 203.0.113.10"}},
-		{ask: "wild.example.com. A", ns: []string{soaCom}},
+		{query: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
+		{query: "www.example.com. AAAA", answer: []string{"www.example.com. 30 IN AAAA 2001:db8:1::10"}},
+		{query: "www.example.com. TXT", answer: []string{`www.example.com. 3600 IN TXT "an edge name with other data"`}},
+		{query: "www.example.com. MX", ns: []string{soaCom}},
+		{query: "x.www.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
+		{query: "example.com. A", answer: []string{"example.com. 30 IN A 203.0.113.10"}},
+		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
+		{query: "one.example.com. A", answer: []string{"one.example.com. 30 IN A 192.0.2.40", "one.example.com. 30 IN A 192.0.2.41"}},
+		{query: "one.example.com. AAAA", ns: []string{soaCom}},
+		{query: "edge.example.com. A", ns: []string{soaCom}},
+		{query: "deep.edge.example.com. A", answer: []string{"deep.edge.example.com. 30 IN A 203.0.113.10"}},
+		{query: "x.wild.example.com. A", answer: []string{"x.wild.example.com. 30 IN A 203.0.113.10"}},
+		{query: "wild.example.com. A", ns: []string{soaCom}},
 		{
-			ask:    "toedge.example.com. A",
+			query:  "toedge.example.com. A",
 			answer: []string{"toedge.example.com. 3600 IN CNAME www.example.com.", "www.example.com. 30 IN A 203.0.113.10"},
 		},
 	} {
-		t.Run(test.ask, func(t *testing.T) {
-			resp := ask(t, s, question(test.ask), inHelsinki, true)
+		t.Run(test.query, func(t *testing.T) {
+			resp := mustAnswer(t, s, question(test.query), inHelsinki, true)
 			if resp.Rcode != test.rcode || resp.Authoritative == test.noAA || resp.Truncated || resp.Id != 4711 {
 				t.Errorf("header is %v, want rcode %s, aa %v", resp.MsgHdr, dns.RcodeToString[test.rcode], !test.noAA)
 			}

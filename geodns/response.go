@@ -9,27 +9,30 @@ import (
 	"github.com/miekg/dns"
 )
 
-// response is what is to be said, before it is known whether it fits.
+// response is the content of a response, before it is known whether all of it fits.
 type response struct {
 	rcode      int
 	aa         bool
 	answer     []owned
 	authority  []owned
 	additional []extra
-	zone       *Zone  // that the name asked for is in; nil if it is in none
-	truncated  bool   // says TC, whether or not it fits
-	subject    name   // of the zone data that the answer begins with: that of a wildcard, not what was asked for
-	scope      int    // of the client subnet
-	nsid       string // who answers; "" is not said
-	cookie     [ourCookie]byte
-	keepalive  time.Duration // for how long the connection stays open; 0 is not said
-	served     []*candidate  // nodes of an edge name that are in the answer
-	allDown    bool          // of which none is healthy
+	zone       *Zone // the zone of the requested name; nil if there is none
+	truncated  bool  // set TC even if everything fits
+	// The name in the zone that the answer begins with. For a name below a wildcard it is the
+	// wildcard.
+	subject name
+	scope   int    // scope of the client subnet, in bits
+	nsid    string // the server's identity; "" to leave it out
+	cookie  [ourCookie]byte
+	// How long the connection stays open; 0 to leave it out.
+	keepalive time.Duration
+	served    []*candidate // nodes in the answer of an edge name
+	allDown   bool         // no node of the edge name is healthy
 }
 
-// reset empties the response, whose slices are used again.
+// reset empties the response. It keeps the slices for reuse.
 func (r *response) reset() {
-	clear(r.answer) // what they point at need not stay
+	clear(r.answer) // don't keep what the elements point to alive
 	clear(r.authority)
 	clear(r.additional)
 	clear(r.served)
@@ -39,18 +42,19 @@ func (r *response) reset() {
 // extra is an RRset of the additional section.
 type extra struct {
 	owned
-	required bool // glue without which a referral leads nowhere: no room for it means TC (RFC 9471)
+	// Glue without which the referral is useless. If it doesn't fit, TC is set (RFC 9471).
+	required bool
 }
 
-// pack writes the response into buf, whose capacity it may use, growing it where that is less than
-// limit. It always fits: a header, a question and an OPT with all options take at most
-// 12+259+maxOPT octets, and no limit is below 512.
+// pack writes the response into buf, or into a new buffer if the capacity of buf is less than
+// limit. The minimal response always fits: a header, a question and an OPT record with all options
+// take at most 12+259+maxOPT octets, and limit is at least 512.
 func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []byte {
 	if cap(buf) < limit {
 		buf = make([]byte, limit)
 	}
 	buf = buf[:limit]
-	p.buf, p.off, p.known, p.class = buf[:limit-r.optLen(q)], headerLen, 0, q.qclass
+	p.buf, p.off, p.numNames, p.class = buf[:limit-r.optLen(q)], headerLen, 0, q.qclass
 	copy(buf, q.header[:2])
 	if len(q.question) > 0 {
 		p.name(q.owner())
@@ -63,7 +67,8 @@ func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []
 	if !fits {
 		p.off, counts = questionEnd, [3]int{}
 		if tcp {
-			rcode, aa = dns.RcodeServerFailure, false // more than a message can hold, and nowhere to send the client
+			// A TCP message can't hold the answer, and there is no other transport to try.
+			rcode, aa = dns.RcodeServerFailure, false
 		} else {
 			tc = true
 		}
@@ -83,8 +88,8 @@ func (r *response) pack(p *packer, q *query, limit int, tcp bool, buf []byte) []
 	return out
 }
 
-// packSections writes the sections and counts their records; fits is false where the client must
-// ask again over TCP.
+// packSections writes the three sections and counts their records. fits is false if the response
+// must be replaced by an empty one, because a necessary record doesn't fit.
 func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
 	for i, section := range [...][]owned{r.answer, r.authority} {
 		for _, set := range section {
@@ -99,7 +104,7 @@ func (r *response) packSections(p *packer) (counts [3]int, fits bool) {
 			counts[2] += len(e.data)
 			continue
 		}
-		// The first that does not fit ends the section; those with required glue come first.
+		// The first RRset that doesn't fit ends the section. Required glue is at the front.
 		if slices.ContainsFunc(r.additional[i:], func(e extra) bool { return e.required }) {
 			return counts, false
 		}
@@ -118,7 +123,7 @@ func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
 	set(aa, 1<<10)
 	set(tc, 1<<9)
 	set(q.rd(), 1<<8)
-	set(q.cd(), 1<<4) // RFC 4035 section 3.1.6: copied
+	set(q.cd(), 1<<4) // copied from the query (RFC 4035 section 3.1.6)
 	binary.BigEndian.PutUint16(b[2:], flags)
 	binary.BigEndian.PutUint16(b[4:], 0)
 	if len(q.question) > 0 {
@@ -129,6 +134,6 @@ func putHeader(b []byte, q *query, rcode int, aa, tc bool, counts [3]int) {
 	}
 }
 
-// owner is the name asked about, in wire form, in the case that it was asked in. Its bytes are the
-// packet's, and good for as long as that is.
+// owner returns the question's name in wire format, in the case of the question. Its bytes are
+// those of the packet, and are valid as long as the packet is.
 func (q *query) owner() string { return unsafe.String(&q.question[0], len(q.question)-4) }

@@ -22,27 +22,27 @@ func TestResponseLimit(t *testing.T) {
 	cfg.Zones[0] = mustZone(t, zone.String(), "example.com")
 	s := newServer(t, cfg)
 	for _, test := range []struct {
-		ask     string
-		size    int // 0 without EDNS
+		query   string
+		size    int // 0 means no EDNS
 		tcp     bool
 		tc      bool
 		answers int
 	}{
-		{ask: "many.example.com. A", tc: true},
-		{ask: "many.example.com. A", size: 256, tc: true}, // taken as 512
-		{ask: "many.example.com. A", size: 600, tc: true},
-		{ask: "many.example.com. A", size: 1232, answers: 40},
-		{ask: "many.example.com. A", size: 65535, answers: 40},
-		{ask: "many.example.com. A", tcp: true, answers: 40},
-		{ask: "mx.example.com. MX", answers: 10}, // the addresses are left out, and no TC said
-		{ask: "mx.example.com. MX", size: 1232, answers: 10},
-		{ask: "x.cut.example.com. A", tc: true}, // glue is not left out: RFC 9471
-		{ask: "x.cut.example.com. A", tcp: true},
-		{ask: "huge.example.com. TXT", size: 65535, tc: true},
-		{ask: "huge.example.com. TXT", tcp: true, answers: 40},
+		{query: "many.example.com. A", tc: true},
+		{query: "many.example.com. A", size: 256, tc: true}, // counts as 512
+		{query: "many.example.com. A", size: 600, tc: true},
+		{query: "many.example.com. A", size: 1232, answers: 40},
+		{query: "many.example.com. A", size: 65535, answers: 40},
+		{query: "many.example.com. A", tcp: true, answers: 40},
+		{query: "mx.example.com. MX", answers: 10}, // no additional records, and no TC
+		{query: "mx.example.com. MX", size: 1232, answers: 10},
+		{query: "x.cut.example.com. A", tc: true}, // required glue is never left out (RFC 9471)
+		{query: "x.cut.example.com. A", tcp: true},
+		{query: "huge.example.com. TXT", size: 65535, tc: true},
+		{query: "huge.example.com. TXT", tcp: true, answers: 40},
 	} {
-		t.Run(fmt.Sprint(test.ask, test.size, test.tcp), func(t *testing.T) {
-			m := question(test.ask)
+		t.Run(fmt.Sprint(test.query, test.size, test.tcp), func(t *testing.T) {
+			m := question(test.query)
 			if test.size > 0 {
 				m.SetEdns0(uint16(test.size), false)
 			}
@@ -54,7 +54,7 @@ func TestResponseLimit(t *testing.T) {
 			if out := s.answer(req, nowhere, test.tcp, nil); len(out) > limit {
 				t.Errorf("response has %d octets, want at most %d", len(out), limit)
 			}
-			resp := askRaw(t, s, req, nowhere, test.tcp)
+			resp := mustAnswerRaw(t, s, req, nowhere, test.tcp)
 			if resp.Truncated != test.tc || resp.Rcode != dns.RcodeSuccess || len(resp.Answer) != test.answers {
 				t.Errorf("tc %v with %d answers, want %v, %d", resp.Truncated, len(resp.Answer), test.tc, test.answers)
 			}
@@ -65,8 +65,9 @@ func TestResponseLimit(t *testing.T) {
 	}
 }
 
-// TestResponseWholeRRsets asks with every size that a client may say: a response is never longer,
-// or than 1232 octets, and an RRset is in it whole or not at all (RFC 2181 section 9).
+// TestResponseWholeRRsets sends queries with every UDP size up to 1500. A response is never longer
+// than the size allows or than 1232 octets. It has each RRset whole or not at all (RFC 2181 section
+// 9).
 func TestResponseWholeRRsets(t *testing.T) {
 	var zone strings.Builder
 	zone.WriteString(testZone)
@@ -82,7 +83,7 @@ func TestResponseWholeRRsets(t *testing.T) {
 	cfg.RateLimit.Responses = -1
 	s := newServer(t, cfg)
 	for _, q := range []string{"mx.example.com. MX", "x.cut.example.com. A", "host-1.example.com. A"} {
-		whole := rrsets(ask(t, s, question(q), nowhere, true))
+		whole := rrsets(mustAnswer(t, s, question(q), nowhere, true))
 		seen := make(map[string]bool)
 		for size := range 1500 {
 			m := question(q)
@@ -97,7 +98,7 @@ func TestResponseWholeRRsets(t *testing.T) {
 			if limit := min(max(size, 512), 1232); len(out) > limit {
 				t.Fatalf("%s: %d octets for a client that takes %d", q, len(out), size)
 			}
-			resp := askRaw(t, s, req, nowhere, false)
+			resp := mustAnswerRaw(t, s, req, nowhere, false)
 			for key, n := range rrsets(resp) {
 				if n != whole[key] {
 					t.Fatalf("%s with size %d: %d records of %s, want %d", q, size, n, key, whole[key])
@@ -114,7 +115,7 @@ func TestResponseWholeRRsets(t *testing.T) {
 	}
 }
 
-// rrsets counts the records of each RRset.
+// rrsets counts the records of each RRset in a message.
 func rrsets(m *dns.Msg) map[string]int {
 	sets := make(map[string]int)
 	for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {

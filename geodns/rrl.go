@@ -12,30 +12,34 @@ import (
 	"github.com/miekg/dns"
 )
 
-// RateLimit is how many responses a client network (a /24 of IPv4, a /56 of IPv6) is sent over UDP.
-// Whoever asks with the forged address of somebody else has us flood them: what is over the limit
-// is not sent. It is the source address of a packet that counts, which is what is forged, never its
-// client subnet. Clients that have shown with a cookie (RFC 7873) that they get what is sent to
-// their address are not limited, nor are those that come over TCP.
+// RateLimit limits the responses over UDP to each client network, a /24 of IPv4 or a /56 of IPv6. A
+// sender of queries with a forged source address would otherwise use the server to flood the owner
+// of that address. Responses over the limit are not sent. The client network is that of the
+// packet's source address, which is what is forged, and never that of the client subnet. Clients
+// over TCP are not limited, nor are clients whose cookie (RFC 7873) proves that they receive
+// packets at their source address.
 type RateLimit struct {
-	// Responses is how many answers a second of one name of a zone, or referrals; 0 is 1000, a
-	// million the most. Negative is no limit at all, for errors neither. Of all names together it
-	// is 512 times as many octets a second by which responses are longer than three times their
-	// queries: 500 KiB of them.
+	// Responses is the limit of answers per second about one name of a zone, and of referrals per
+	// second. 0 means 1000. The maximum is a million. A negative value removes all limits,
+	// including Errors. Responses also bounds long responses to all names together: a client
+	// network gets at most 512 × Responses octets per second beyond three times the lengths of its
+	// queries. That is 500 KiB per second by default.
 	Responses int
-	// Errors is how many negative answers a second of one zone, or of one error; 0 is 200, a
-	// million the most. Negative is no limit for them.
+	// Errors is the limit of negative answers per second about one zone, and of responses per
+	// second with one error. 0 means 200. The maximum is a million. A negative value removes this
+	// limit.
 	Errors int
-	// Slip is the number of responses over the limit of which one is sent, empty, so that a real
-	// client comes back over TCP: 0 is 2, so that every other is, 255 the most. Negative is none.
+	// Slip says that one in so many responses over the limit is sent as an empty response, so that
+	// a real client retries over TCP. 0 means 2. The maximum is 255. A negative value means none.
 	Slip int
-	// Exempt are networks that are not limited. nil is loopback and all that is private: nobody out
-	// there can be flooded with an address of these, and tests and monitoring have them. Empty is
-	// none.
+	// Exempt lists networks that are not limited. nil means the loopback, private and link-local
+	// networks: their addresses can't be used to flood anybody on the Internet, and tests and
+	// monitoring use them. An empty list means none.
 	Exempt []netip.Prefix
 }
 
-// privateNetworks are those of RFC 1918, RFC 4193, RFC 6598, and the link-local and loopback ones.
+// privateNetworks returns the networks of RFC 1918, RFC 4193 and RFC 6598, and the link-local and
+// loopback networks.
 func privateNetworks() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"} {
@@ -54,20 +58,20 @@ func (r RateLimit) check() error {
 	return nil
 }
 
-// Time is counted in ticks of 100 ns: a bucket's 56 bits of them are 228 years.
+// Time is counted in ticks of 100 ns. The 56 bits of a bucket are enough for 228 years.
 const (
 	tick   = 100 * time.Nanosecond
 	second = uint64(time.Second / tick)
 )
 
-// rates is a RateLimit as it is worked with.
+// rates is a RateLimit in the form that the limiter uses.
 type rates struct {
-	responses, errors uint64 // ticks that one of them takes; 0 is no limit
-	slip              uint64 // 0 is none
+	responses, errors uint64 // ticks per response; 0 means no limit
+	slip              uint64 // 0 means none
 	exempt            []netip.Prefix
 }
 
-// exempts tells whether a client is not limited.
+// exempts reports whether the client is not limited.
 func (r *rates) exempts(client netip.Addr) bool {
 	for _, p := range r.exempt {
 		if p.Contains(client) {
@@ -100,21 +104,24 @@ func (r RateLimit) rates() rates {
 	return made
 }
 
-// answerKind is what of responses is limited together.
+// answerKind is a kind of response. Responses of one kind about one subject share a limit.
 type answerKind uint16
 
 const (
-	positive answerKind = iota // by name of the zone: the wildcard's, not what was asked for, of which there is no end
-	negative                   // NXDOMAIN and NODATA, by zone
-	referral                   // all of them
-	failure                    // plus the rcode: all of one
+	// By name in the zone. Names below a wildcard count as the wildcard, because there are
+	// infinitely many.
+	positive answerKind = iota
+	negative            // NXDOMAIN and NODATA, by zone
+	referral            // all referrals together
+	failure             // plus the rcode: all responses with that rcode together
 
-	amplified answerKind = 1 << 15 // what is longer than amplification allows, whatever it is
+	amplified answerKind = 1 << 15 // all responses that are longer than amplification allows
 )
 
 const (
 	// amplification is how many times as long as its query a response may be without counting as
-	// amplified, as in RFC 9000 section 8.1: most responses with addresses are no longer.
+	// amplified. The value is that of RFC 9000 section 8.1. Most responses with addresses are
+	// shorter.
 	amplification = 3
 	// excessUnit is how many octets beyond that count as one response.
 	excessUnit = 512
@@ -124,17 +131,19 @@ type verdict int
 
 const (
 	send verdict = iota
-	slip         // say that it must be asked for in another way
+	slip         // send an empty response that makes the client retry in another way
 	drop
 )
 
-// limiter is a table of token buckets. Its size is fixed, so that no flood costs memory: a network
-// and kind may share a bucket with another. Which do is a secret; two that are both near their
-// limits are few among so many, and what is over a limit that is shared by chance still slips.
+// limiter is a table of token buckets of fixed size, so that no flood makes it grow. Two pairs of
+// network and kind may share a bucket. Which ones do is secret. Sharing rarely matters, because it
+// takes two that are near their limits. Some of the responses over a limit that is shared by chance
+// still slip.
 //
-// A bucket is one word, changed by compare-and-swap, so that goroutines don't wait for each other:
-// above, when it will be full again (the generic cell rate algorithm: a full one holds a second's
-// worth), below, 8 bits of how many were not sent since the last that slipped.
+// A bucket is one word that is changed by compare-and-swap, so that goroutines don't wait for each
+// other. Its upper 56 bits are the time when the bucket will be full again (the generic cell rate
+// algorithm). A full bucket holds the responses of one second. Its lower 8 bits count the responses
+// that were not sent since the last one that slipped.
 type limiter struct {
 	start   time.Time
 	k0, k1  uint64
@@ -145,11 +154,12 @@ func newLimiter() *limiter {
 	return &limiter{start: time.Now(), k0: rand.Uint64(), k1: rand.Uint64()}
 }
 
-// now is the time in ticks. Reading the clock costs more than all else here: a batch of packets may
-// share one.
+// now returns the time in ticks. Reading the clock costs more than the rest of the limiter, so the
+// packets of a batch may share one reading.
 func (l *limiter) now() uint64 { return uint64(time.Since(l.start) / tick) }
 
-// take decides about a response of a kind, and about which name or zone, to a client.
+// take decides about a response of the given kind to a client. about is the name or zone that it is
+// about.
 func (l *limiter) take(now uint64, r rates, kind answerKind, about string, client netip.Addr) verdict {
 	apiece := r.responses
 	if kind == negative || kind >= failure {
@@ -162,23 +172,23 @@ func (l *limiter) take(now uint64, r rates, kind answerKind, about string, clien
 	return admit(bucket, now, apiece, r.slip)
 }
 
-// takeExcess decides about a response that is longer than amplification allows, by a number of
-// octets. A client network gets excessUnit times RateLimit.Responses of them a second, of all names
+// takeExcess decides about a response that is excess octets longer than amplification allows. A
+// client network gets excessUnit × RateLimit.Responses such octets per second, of all names
 // together.
 func (l *limiter) takeExcess(now uint64, r rates, excess int, client netip.Addr) verdict {
 	bucket := &l.buckets[l.hash(amplified, "", client)%uint64(len(l.buckets))]
 	return admit(bucket, now, r.responses*uint64(excess)/excessUnit, r.slip)
 }
 
-// hash is keyed where a client could choose what goes in: of names there are only those of our
-// zones.
+// hash returns the hash of a bucket. It is keyed against clients that choose their address and the
+// kind. about needs no key, because it is always a name of the server's zones.
 func (l *limiter) hash(kind answerKind, about string, client netip.Addr) uint64 {
 	hi, lo := bits.Mul64(networkOf(client)^l.k0, xxhash.Sum64String(about)+uint64(kind)^l.k1)
 	hi, lo = bits.Mul64(hi^l.k1, lo^l.k0)
 	return hi ^ lo
 }
 
-// admit takes one from a bucket, if it is there.
+// admit takes the cost of one response, apiece ticks, from a bucket if the bucket has enough.
 func admit(bucket *atomic.Uint64, now, apiece, slips uint64) verdict {
 	for {
 		old := bucket.Load()
@@ -203,7 +213,7 @@ func admit(bucket *atomic.Uint64, now, apiece, slips uint64) verdict {
 	}
 }
 
-// kind tells what the response counts as, and what it is about.
+// kind returns what kind of response it is and what it is about, for the rate limit.
 func (r *resolver) kind() (kind answerKind, about string) {
 	switch {
 	case len(r.answer) > 0:
@@ -216,9 +226,9 @@ func (r *resolver) kind() (kind answerKind, about string) {
 	return failure + answerKind(r.rcode), ""
 }
 
-// withhold makes the response one that sends the client to where it can show that it is real: over
-// TCP, or, where it knows of cookies, back here with the one that it is given (RFC 7873 section
-// 5.2.3). But for that it is no longer than the query.
+// withhold empties the response and makes it tell the client how to prove its address: by retrying
+// over TCP, or, if the client sent a cookie, by returning the new cookie (RFC 7873 section 5.2.3).
+// The response is no longer than the query except for the cookie.
 func (r *resolver) withhold() {
 	r.answer, r.authority, r.additional = r.answer[:0], r.authority[:0], r.additional[:0]
 	r.served, r.allDown, r.scope = r.served[:0], false, 0

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// limitedServer has a limiter whose buckets are the same in each run.
+// limitedServer returns a server with a rate limit. Its limiter uses the same buckets in every run.
 func limitedServer(t testing.TB, limit RateLimit) *Server {
 	t.Helper()
 	cfg := testConfig(t)
@@ -32,11 +32,10 @@ func limitedServer(t testing.TB, limit RateLimit) *Server {
 	return s
 }
 
-// outcomes is how a number of queries was answered.
+// outcomes counts how queries were answered.
 type outcomes struct{ sent, slipped, dropped int }
 
-// flood asks a number of times in one moment, with %d in the question, if it is there, another each
-// time.
+// flood sends n queries at once. A %d in the question is replaced by the number of the query.
 func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...string) (got outcomes) {
 	t.Helper()
 	for i := range n {
@@ -69,7 +68,8 @@ func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...
 	return got
 }
 
-// TestRateLimitKinds floods with one kind of question, and then with another, from another address.
+// TestRateLimitKinds floods the server with one question, and then sends another one, perhaps from
+// another address. The table says whether the two share a limit.
 func TestRateLimitKinds(t *testing.T) {
 	const here, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
 	full, fullErrors := outcomes{200, 50, 50}, outcomes{50, 50, 50}
@@ -77,7 +77,7 @@ func TestRateLimitKinds(t *testing.T) {
 		name        string
 		first       string
 		want        outcomes
-		then, from  string // 10 of them
+		then, from  string // sent 10 times
 		independent bool
 	}{
 		{"a name", "mail.example.com. A", full, "mail.example.com. A", here, false},
@@ -120,9 +120,8 @@ func TestRateLimitKinds(t *testing.T) {
 	}
 }
 
-// Long responses are limited together, of however many names they are, or each name would add to
-// what one victim is sent. Short ones don't count, nor do those over TCP and to clients with a
-// cookie.
+// Long responses share one limit, however many names they are about. Otherwise each name would add
+// to what one victim receives. Short responses don't count, nor do those over TCP.
 func TestRateLimitAmplification(t *testing.T) {
 	const victim, neighbour, elsewhere = "192.0.2.1", "192.0.2.254", "192.0.3.1"
 	synctest.Test(t, func(t *testing.T) {
@@ -162,11 +161,11 @@ func TestRateLimitAmplification(t *testing.T) {
 	})
 }
 
-// TestRateLimitConfig holds what the numbers of a RateLimit mean.
+// TestRateLimitConfig checks the meaning of the fields of RateLimit.
 func TestRateLimitConfig(t *testing.T) {
 	for _, test := range []struct {
 		limit             RateLimit
-		answers, negative outcomes // of 100
+		answers, negative outcomes // of 100 queries
 	}{
 		{RateLimit{Responses: 10, Errors: 5}, outcomes{10, 45, 45}, outcomes{5, 47, 48}},
 		{RateLimit{Responses: 10, Errors: 5, Slip: 1}, outcomes{10, 90, 0}, outcomes{5, 95, 0}},
@@ -195,8 +194,8 @@ func TestRateLimitConfig(t *testing.T) {
 	}
 }
 
-// TestRateLimitTime floods for a while: what is sent is a second's worth, and the rate from then
-// on.
+// TestRateLimitTime floods for 5 s. The server sends one second's worth of responses, and then
+// responses at the configured rate.
 func TestRateLimitTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := limitedServer(t, RateLimit{Responses: 100})
@@ -208,8 +207,7 @@ func TestRateLimitTime(t *testing.T) {
 		if sent != 100+499 {
 			t.Errorf("%d responses in 5s", sent)
 		}
-		// A bucket does not hold more than a second's worth, and a change of the rate is taken
-		// over.
+		// A bucket never holds more than one second's worth. A new rate takes effect.
 		time.Sleep(time.Hour)
 		if got := flood(t, s, 200, "mail.example.com. A", "192.0.2.1", false).sent; got != 100 {
 			t.Errorf("%d responses after an hour", got)
@@ -226,55 +224,58 @@ func TestRateLimitTime(t *testing.T) {
 	})
 }
 
-// TestRateLimitClients holds who is one client, and who is exempt.
+// TestRateLimitClients checks which addresses count as one client, and which clients are exempt.
 func TestRateLimitClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := limitedServer(t, RateLimit{Responses: 10})
-		ask := func(want outcomes, from string, tcp bool, options ...string) {
+		flooded := func(want outcomes, from string, tcp bool, options ...string) {
 			t.Helper()
 			if got := flood(t, s, 10, "mail.example.com. A", from, tcp, options...); got != want {
 				t.Errorf("from %s with %v: %+v, want %+v", from, options, got, want)
 			}
 		}
 		all, none := outcomes{sent: 10}, outcomes{slipped: 5, dropped: 5}
-		ask(all, "2001:db8:0:aa00::1", false)
-		ask(none, "2001:db8:0:aaff:1::1", false) // the same /56
-		ask(all, "2001:db8:0:ab00::1", false)
-		ask(all, "127.0.0.1", false)
-		ask(none, "127.0.0.1", false) // loopback is nothing special
-		ask(all, "192.0.2.1", false)
-		ask(none, "::ffff:192.0.2.1", false) // as a socket for both families says it
+		flooded(all, "2001:db8:0:aa00::1", false)
+		flooded(none, "2001:db8:0:aaff:1::1", false) // in the same /56
+		flooded(all, "2001:db8:0:ab00::1", false)
+		flooded(all, "127.0.0.1", false)
+		flooded(none, "127.0.0.1", false) // loopback is not exempt here
+		flooded(all, "192.0.2.1", false)
+		flooded(none, "::ffff:192.0.2.1", false) // as seen by a dual-stack socket
 
-		// The client subnet does not matter: who forges addresses would choose it too.
+		// The client subnet makes no difference. Whoever forges the source address could choose the
+		// subnet too.
 		for i := range 10 {
-			ask(none, "192.0.2.1", false, fmt.Sprintf("ecs:000118000a01%02x", i))
+			flooded(none, "192.0.2.1", false, fmt.Sprintf("ecs:000118000a01%02x", i))
 		}
-		ask(all, "192.0.2.1", true)
-		ask(none, "192.0.2.1", false, "nsid:")
-		ask(none, "192.0.2.1", false, "cookie:0102030405060708")
+		flooded(all, "192.0.2.1", true)
+		flooded(none, "192.0.2.1", false, "nsid:")
+		flooded(none, "192.0.2.1", false, "cookie:0102030405060708")
 
 		good, _ := s.cookies.reply(unhex(t, "0102030405060708"), netip.MustParseAddr("192.0.2.1"), time.Now())
-		ask(all, "192.0.2.1", false, "cookie:"+hex.EncodeToString(good[:]))
-		ask(none, "192.0.2.2", false, "cookie:"+hex.EncodeToString(good[:])) // of another
+		flooded(all, "192.0.2.1", false, "cookie:"+hex.EncodeToString(good[:]))
+		// This cookie was made for another address.
+		flooded(none, "192.0.2.2", false, "cookie:"+hex.EncodeToString(good[:]))
 	})
 }
 
-// TestRateLimitCookie is told BADCOOKIE with a cookie, and is served with that.
+// TestRateLimitCookie checks that a client over the limit gets BADCOOKIE with a cookie, and answers
+// when it sends that.
 func TestRateLimitCookie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := limitedServer(t, RateLimit{Responses: 1, Slip: 1})
-		resp := ask(t, s, question("mail.example.com. A"), nowhere, false)
+		resp := mustAnswer(t, s, question("mail.example.com. A"), nowhere, false)
 		wantRRs(t, "answer", resp.Answer, mail...)
-		resp = ask(t, s, question("mail.example.com. A"), nowhere, false)
+		resp = mustAnswer(t, s, question("mail.example.com. A"), nowhere, false)
 		if !resp.Truncated || resp.Rcode != dns.RcodeSuccess || !resp.Authoritative || len(resp.Answer)+len(resp.Extra) > 0 {
 			t.Errorf("response is %v", resp)
 		}
-		resp = ask(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false)
+		resp = mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false)
 		if resp.Rcode != dns.RcodeBadCookie || resp.Truncated || len(resp.Answer) > 0 {
 			t.Errorf("response is %v", resp)
 		}
 		for range 10 {
-			resp = ask(t, s, withOptions(t, "mail.example.com. A", "cookie:"+hex.EncodeToString(cookieOf(t, resp))), nowhere, false)
+			resp = mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+hex.EncodeToString(cookieOf(t, resp))), nowhere, false)
 			wantRRs(t, "answer", resp.Answer, mail...)
 		}
 	})
@@ -309,8 +310,8 @@ kaiku_dns_rate_limited_total{action="slipped"} 20
 	})
 }
 
-// TestRateLimitConcurrent takes from one bucket in several goroutines: none takes what another has
-// taken.
+// TestRateLimitConcurrent takes from one bucket in several goroutines. In total they get no more
+// than one would.
 func TestRateLimitConcurrent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, r := newLimiter(), RateLimit{Responses: 1000, Slip: 4}.rates()
@@ -330,8 +331,8 @@ func TestRateLimitConcurrent(t *testing.T) {
 	})
 }
 
-// TestRateLimitMemory floods from a million networks: the table does not grow, and what is sent to
-// each is not held up by the others but where buckets are shared.
+// TestRateLimitMemory sends a query from each of a million networks. The table must not grow, and
+// no network may be limited because of the others.
 func TestRateLimitMemory(t *testing.T) {
 	l, r := newLimiter(), RateLimit{Responses: 200, Errors: 50}.rates()
 	addr := [4]byte{10}
@@ -390,7 +391,7 @@ func BenchmarkRateLimit(b *testing.B) {
 				now := l.now()
 				for i := uint32(1); pb.Next(); i++ {
 					if i%8 == 0 {
-						now = l.now() // as a small batch does
+						now = l.now() // as in a small batch
 					}
 					n := i * 2654435761 & c.mask
 					l.take(now, r, positive, "\x03www\x07example\x03com\x00", netip.AddrFrom4([4]byte{byte(n >> 16), byte(n >> 8), byte(n), 1}))
@@ -400,7 +401,7 @@ func BenchmarkRateLimit(b *testing.B) {
 	}
 }
 
-// Unless it is said otherwise, who asks from a network that nobody out there has is not limited.
+// By default, clients in loopback and private networks are exempt.
 func TestRateLimitExempt(t *testing.T) {
 	for limit, want := range map[string]map[string]bool{
 		"by default":  {"127.0.0.1": true, "10.1.2.3": true, "192.168.7.7": true, "fd00::1": true, "192.0.2.1": false, "2001:db8::1": false},

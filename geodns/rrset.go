@@ -2,18 +2,19 @@ package geodns
 
 import "github.com/miekg/dns"
 
-// rrset is the records of one type at one name, in the form that they are sent in. It does not
-// change once its zone is made. Large zones have millions: it is kept small.
+// rrset holds the records of one type at one name, in wire format. It is immutable once its zone is
+// complete. It is small because large zones have millions of them.
 type rrset struct {
 	rrtype uint16
-	ttl    uint32   // one for all (RFC 2181 section 5.2)
-	line   int32    // of the first record, as Zone.At counts
-	size   uint32   // of all records in octets, uncompressed
-	data   []string // of each record, in wire form, names in the case that they were written in
+	ttl    uint32 // the same for all records (RFC 2181 section 5.2)
+	line   int32  // line of the first record, as in Zone.At
+	size   uint32 // total size of the records in octets, uncompressed
+	// Rdata of each record in wire format. Names keep the case of the master file.
+	data []string
 }
 
-// names tells where names begin in the data of a type, and how many there are: only those of RFC
-// 1035 may be compressed (RFC 3597 section 4).
+// names returns where names start in the rdata of a type, and how many there are. It covers only
+// the types of RFC 1035, because names of other types must not be compressed (RFC 3597 section 4).
 func names(rrtype uint16) (at, count int) {
 	switch rrtype {
 	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR:
@@ -26,8 +27,9 @@ func names(rrtype uint16) (at, count int) {
 	return 0, 0
 }
 
-// target is the host, of NS, MX and SRV, whose addresses go into the additional section; the root
-// is none.
+// target returns the host of record i for NS, MX and SRV, whose addresses belong into the
+// additional section. It returns "" for other types. The root as target means that there is no
+// host.
 func (s *rrset) target(i int) name {
 	switch s.rrtype {
 	case dns.TypeNS:
@@ -40,7 +42,7 @@ func (s *rrset) target(i int) name {
 	return ""
 }
 
-// lowered is a name in lower case, a copy only if it has to be.
+// lowered returns a name in lower case. It copies the name only if it has upper case letters.
 func lowered(wire string) name {
 	for i := range len(wire) {
 		if c := wire[i]; 'A' <= c && c <= 'Z' {
@@ -50,14 +52,14 @@ func lowered(wire string) name {
 	return name(wire)
 }
 
-// withTTL is the set with another TTL.
+// withTTL returns a copy of the RRset with another TTL.
 func (s *rrset) withTTL(ttl uint32) *rrset {
 	other := *s
 	other.ttl = ttl
 	return &other
 }
 
-// owned is an RRset of a message: with its owner, in wire form and in the case to be shown.
+// owned is an RRset with its owner, in wire format and in the case to show.
 type owned struct {
 	owner string
 	*rrset

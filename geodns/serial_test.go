@@ -20,7 +20,7 @@ func TestSerialBackwards(t *testing.T) {
 		warns    bool
 	}{
 		{"2026112301", "2026112302", false}, {"2026112302", "2026112301", true}, {"7", "7", false},
-		{"4294967295", "1", false}, // RFC 1982: it went round
+		{"4294967295", "1", false}, // the serial wraps (RFC 1982)
 		{"1", "4294967295", true},
 	} {
 		var log bytes.Buffer

@@ -15,53 +15,62 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Server is an authoritative DNS server. Its fields are set before any method is called: first
-// Reload, then Listen, then Serve.
+// Server is an authoritative DNS server. Set its fields before calling any method. Call Reload
+// first, then Listen, then Serve.
 type Server struct {
-	Addr       string                // host:port, bound for UDP and TCP; "" is ":53"; port 0 is any that is free for both
-	More       []string              // more addresses of the kind
-	Log        *slog.Logger          // nil is slog.Default()
-	Registerer prometheus.Registerer // nil is no metrics
-	Identity   string                // what NSID (RFC 5001) and CHAOS id.server say, at most 128 octets; "" is neither
-	// CookieSecrets are what server cookies are made with (RFC 9018): the first makes them, and
-	// those of all are good. All servers that a client may take for one must have the same. None is
-	// a random one, made with the first configuration.
+	// Addr is the host:port to bind for UDP and TCP. "" means ":53". Port 0 means any port that is
+	// free for both.
+	Addr       string
+	More       []string              // further addresses like Addr
+	Log        *slog.Logger          // nil means slog.Default()
+	Registerer prometheus.Registerer // nil means no metrics
+	// Identity is the answer to NSID (RFC 5001) and to CHAOS id.server, at most 128 octets. ""
+	// means no answer.
+	Identity string
+	// CookieSecrets are the secrets of server cookies (RFC 9018). The first secret makes new
+	// cookies. Cookies of all secrets are accepted. Servers that a client may take for one another
+	// must have the same secrets. If there are none, the first configuration makes a random one.
 	CookieSecrets [][16]byte
-	// Registry tells what the fleet's registry says of its nodes, by name; it is asked every second
-	// and must not wait. What it says of a node stays until it says something else. nil is no
-	// registry.
+	// Registry returns what the fleet's registry says about nodes, by name. It is called every
+	// second and must not block. A report stays in effect until there is another one about the
+	// node. nil means that there is no registry.
 	Registry func() map[string]Report
 
-	QueryLog *QueryLog // nil is none
+	QueryLog *QueryLog // nil means no query log
 
-	// ListenTCP binds the TCP listener, or returns one that is bound already, a *net.TCPListener;
-	// nil is net.ListenConfig.
+	// ListenTCP binds the TCP listener, or returns one that is already bound. The listener must be
+	// a *net.TCPListener. nil means to use net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	current atomic.Pointer[snapshot]
-	epoch   atomic.Uint64 // increased after each change of what is known of a node: what was chosen before may be no more
-	workers sync.Pool     // of *worker, for those who answer now and then
-	changed chan struct{} // made with the first configuration; tells Serve to look at the nodes again
+	// The epoch increases after each change of a node's state, which invalidates remembered
+	// choices.
+	epoch atomic.Uint64
+	// Workers for callers that answer only now and then, as *worker.
+	workers sync.Pool
+	// Makes Serve look at the nodes again. Created by the first Reload.
+	changed chan struct{}
 
-	mu      sync.Mutex // guards the order of changes: of current, and of what is logged and counted of nodes
-	metrics *metrics   // set with the first configuration
-	cookies cookies    // set with the first configuration
-	limiter *limiter   // set with the first configuration
+	// mu guards the order of changes to current, and what is logged and counted about nodes.
+	mu      sync.Mutex
+	metrics *metrics // set by the first Reload
+	cookies cookies  // set by the first Reload
+	limiter *limiter // set by the first Reload
 
-	challenges map[name]*rrset // guarded by mu, as all above
+	challenges map[name]*rrset // guarded by mu
 
-	began time.Time // when it began to serve; guarded by mu
+	began time.Time // when Serve began; guarded by mu
 
-	tcpLimits tcpLimits // the zero value is the usual ones
+	tcpLimits tcpLimits // the zero value means defaultTCPLimits
 
 	udp sockets
 	tcp listeners
 }
 
-// Reload validates a configuration and, if it is good, answers from it from then on, whole. The
-// first call configures the server, and must succeed before Serve. A call that fails changes
-// nothing; its error tells all that was found wrong. Probes of nodes that have not changed go on,
-// and every node that stays keeps its state. The Config's contents must not be changed afterwards.
+// Reload validates a configuration and replaces the current one as a whole. The first call must
+// succeed before Serve. If a call fails, nothing changes, and its error has everything that is
+// wrong with the configuration. Nodes that stay keep their state, and the probes of unchanged nodes
+// continue. The caller must not change the Config's contents afterwards.
 func (s *Server) Reload(cfg Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,17 +104,17 @@ func (s *Server) Reload(cfg Config) error {
 	s.checkEdges(snap)
 	select {
 	case s.changed <- struct{}{}:
-	default: // told already
+	default: // Serve is already notified
 	}
 	if db := snap.locator.db; db != nil && (before == nil || before.locator.db != db) {
 		before = nil
-		debug.FreeOSMemory() // the database of before is as large as all else together
+		debug.FreeOSMemory() // the old database may take as much memory as everything else
 	}
 	return nil
 }
 
-// checkSerials warns of serials that go backwards: secondaries and whoever compares copies would
-// not take the zone (RFC 1982).
+// checkSerials logs a warning for each zone whose serial went backwards (RFC 1982). Secondaries and
+// tools that compare copies would ignore such a zone.
 func (s *Server) checkSerials(now, before *snapshot) {
 	if before == nil {
 		return
@@ -117,9 +126,9 @@ func (s *Server) checkSerials(now, before *snapshot) {
 	}
 }
 
-// Serve probes and answers until ctx ends, which is no error. It answers nothing before each node
-// was probed once, or has had the time to answer. When it returns the sockets are closed and every
-// goroutine that it started has ended.
+// Serve probes the nodes and answers queries until ctx is done, which is not an error. It answers
+// no query before each node has been probed once or its first probe has timed out. When Serve
+// returns, the sockets are closed and every goroutine that it started has ended.
 func (s *Server) Serve(ctx context.Context) error {
 	if s.udp == nil {
 		return errors.New("geodns: Serve without Listen")
@@ -131,15 +140,15 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer cancel()
 	probers := newProbers(s)
 	defer probers.wait()
-	defer cancel() // before the wait
+	defer cancel() // before wait
 
 	s.mu.Lock()
 	s.began = time.Now()
 	s.mu.Unlock()
-	<-s.changed // what the first configuration has put there, or a later one
+	<-s.changed // the notification of the first Reload, or of a later one
 	probers.follow(ctx)
 	probers.firstRound()
-	s.askRegistry(0)
+	s.pollRegistry(0)
 
 	var listeners sync.WaitGroup
 	failed := make(chan error, 2)
@@ -158,7 +167,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		case <-s.changed:
 			probers.follow(ctx)
 		case <-tick.C:
-			s.askRegistry(registryInterval)
+			s.pollRegistry(registryInterval)
 		case err = <-failed:
 			running = false
 		case <-ctx.Done():
@@ -171,11 +180,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// registryInterval is how often the registry is asked.
+// registryInterval is the time between two polls of the registry.
 const registryInterval = time.Second
 
-// askRegistry takes what the registry says, some time after it was asked last.
-func (s *Server) askRegistry(passed time.Duration) {
+// pollRegistry applies the registry's reports. passed is the time since the last poll.
+func (s *Server) pollRegistry(passed time.Duration) {
 	if s.Registry == nil {
 		return
 	}
@@ -183,15 +192,15 @@ func (s *Server) askRegistry(passed time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, state := range s.current.Load().states {
-		if r, ok := reports[name]; ok && state.take(r, passed) {
+		if r, ok := reports[name]; ok && state.applyReport(r, passed) {
 			s.epoch.Add(1)
 			s.metrics.node(state)
 		}
 	}
 }
 
-// Healthy tells of every node whether it is answered as a healthy one: it is not probed, or its
-// probes succeed.
+// Healthy returns for every node whether it is answered as healthy: its probes succeed, or it has
+// none.
 func (s *Server) Healthy() map[string]bool {
 	all := make(map[string]bool)
 	if snap := s.current.Load(); snap != nil {
@@ -202,8 +211,8 @@ func (s *Server) Healthy() map[string]bool {
 	return all
 }
 
-// GeoIPFault tells why the geoip database in use is not that of the configuration, but the one of
-// before or its copy; nil if it is.
+// GeoIPFault returns why the server uses an older geoip database or the copy instead of the
+// configured file. It returns nil if it uses the configured file.
 func (s *Server) GeoIPFault() error {
 	if snap := s.current.Load(); snap != nil {
 		return snap.geoipFault
@@ -211,7 +220,8 @@ func (s *Server) GeoIPFault() error {
 	return nil
 }
 
-// LocalAddr is the address that is bound, after Listen: the first of several.
+// LocalAddr returns the bound address after Listen, the first one if there are several. Before
+// Listen it returns an invalid address.
 func (s *Server) LocalAddr() netip.AddrPort {
 	if s.udp == nil {
 		return netip.AddrPort{}
@@ -226,8 +236,8 @@ func (s *Server) log() *slog.Logger {
 	return slog.Default()
 }
 
-// reported takes the result of a probe: it counts, and logs what has changed.
-func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err error) {
+// handleProbe takes the result of a probe. It updates the metrics, and logs changes.
+func (s *Server) handleProbe(e *endpoint, changed bool, took time.Duration, err error) {
 	if changed {
 		s.epoch.Add(1)
 	}
@@ -235,7 +245,7 @@ func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err err
 	defer s.mu.Unlock()
 	snap, state := s.current.Load(), e.node
 	if snap.states[state.name] != state {
-		return // the node has left meanwhile
+		return // the node has been removed meanwhile
 	}
 	s.metrics.probe.WithLabelValues(state.name).Observe(took.Seconds())
 	result := "ok"
@@ -251,7 +261,7 @@ func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err err
 	}
 	s.logAddress(e, changed, err)
 	if result == "no_route" {
-		err = nil // it says nothing of the node
+		err = nil // it says nothing about the node
 	}
 	phase := state.nowPhase()
 	changed = phase != state.phase
@@ -262,10 +272,10 @@ func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err err
 		if phase != healthy {
 			return
 		}
-		state.wasUp, state.told = true, false
+		state.wasUp, state.warned = true, false
 		s.log().Info("geodns: node is healthy", "node", state.name)
-	case ill && !state.told && err != nil && (state.wasUp || !s.starting()):
-		state.told = true
+	case ill && !state.warned && err != nil && (state.wasUp || !s.starting()):
+		state.warned = true
 		s.log().Warn("geodns: node is unhealthy", "node", state.name, "err", err)
 	case changed:
 		s.log().Info("geodns: node is not healthy yet", "node", state.name, "err", err)
@@ -275,33 +285,33 @@ func (s *Server) reported(e *endpoint, changed bool, took time.Duration, err err
 	s.checkEdges(snap)
 }
 
-// logAddress logs what has become of one of several addresses of a node. s.mu is held.
+// logAddress logs changes of one of several addresses of a node. The caller holds s.mu.
 func (s *Server) logAddress(e *endpoint, changed bool, err error) {
 	if len(e.node.endpoints) < 2 {
-		return // what is logged of the node says it
+		return // the log of the node says it all
 	}
 	switch phase := e.phase.Load(); {
-	case phase == healthy && e.told:
+	case phase == healthy && e.warned:
 		s.log().Info("geodns: an address of a node answers again", "node", e.node.name, "address", e.addr)
 	case phase == unroutable && changed:
 		s.log().Info("geodns: no route to an address of a node: its others tell its health", "node", e.node.name, "address", e.addr)
-	case phase == unhealthy && !e.told && err != nil && e.node.isHealthy() && (e.wasUp || !s.starting()):
-		e.told = true
+	case phase == unhealthy && !e.warned && err != nil && e.node.isHealthy() && (e.wasUp || !s.starting()):
+		e.warned = true
 		s.log().Warn("geodns: an address of a node does not answer, and is left out of answers", "node", e.node.name, "address", e.addr, "err", err)
 	}
 	if e.phase.Load() == healthy {
-		e.wasUp, e.told = true, false
+		e.wasUp, e.warned = true, false
 	}
 }
 
-// startTime is how long the nodes of a fleet may take to start along with this server. One that was
-// not healthy before is warned of after that.
+// startTime is how long the nodes of a fleet may take to start along with this server. Only after
+// that does the server log a warning about a node that has never been healthy.
 const startTime = 20 * time.Second
 
 func (s *Server) starting() bool { return time.Since(s.began) < startTime }
 
-// checkEdges logs which edge names have lost their last healthy node, or have one again. s.mu is
-// held.
+// checkEdges logs which edge names have lost their last healthy node, and which have a healthy node
+// again. The caller holds s.mu.
 func (s *Server) checkEdges(snap *snapshot) {
 	for _, e := range snap.edges {
 		switch down := e.checkDown(); {

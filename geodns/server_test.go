@@ -22,7 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// serve runs a server on loopback until the test ends, and checks that it ends well.
+// serve runs a server on loopback until the test ends. It checks that Serve returns no error.
 func serve(t *testing.T, s *Server, cfg Config) {
 	t.Helper()
 	if s.Addr == "" {
@@ -48,7 +48,7 @@ func serve(t *testing.T, s *Server, cfg Config) {
 	})
 }
 
-// exchange asks over the network.
+// exchange sends a query over the network and returns the response.
 func exchange(t *testing.T, network, addr, q string) *dns.Msg {
 	t.Helper()
 	m := question(q)
@@ -70,8 +70,9 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestServeWildcard asks a server bound to every address at one that is not the kernel's first
-// choice to answer from. The client's socket is connected: it takes a response from there only.
+// TestServeWildcard queries a server that is bound to all addresses, at an address that the kernel
+// wouldn't choose as the source of a response. The client's socket is connected, so it only
+// receives a response from that address.
 func TestServeWildcard(t *testing.T) {
 	for _, addr := range []string{":0", "0.0.0.0:0"} {
 		s := &Server{Addr: addr}
@@ -106,7 +107,7 @@ func TestServeTCPPipelined(t *testing.T) {
 		all = binary.BigEndian.AppendUint16(all, uint16(len(req)))
 		all = append(all, req...)
 	}
-	// All but an octet of the last: those before it must be answered all the same.
+	// Send everything except the last octet. The queries before it must be answered anyway.
 	if _, err := conn.Write(all[:len(all)-1]); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestServeTCPPipelined(t *testing.T) {
 	}
 	read(99)
 
-	// What is not a query ends the connection.
+	// A message that is not a query ends the connection.
 	if _, err := conn.Write([]byte{0, 3, 'G', 'E', 'T'}); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func TestServeTCPPipelined(t *testing.T) {
 	}
 }
 
-// TestServeEnds ends a server that has an idle connection.
+// TestServeEnds stops a server that has an idle connection.
 func TestServeEnds(t *testing.T) {
 	s := &Server{Addr: "127.0.0.1:0"}
 	if err := s.Reload(testConfig(t)); err != nil {
@@ -213,7 +214,7 @@ func TestListenInUse(t *testing.T) {
 	}
 }
 
-// watch is a log that lets a test wait for a line.
+// watch collects log lines and lets a test wait for one.
 type watch struct {
 	mu    sync.Mutex // guards lines
 	lines bytes.Buffer
@@ -247,7 +248,7 @@ func (w *watch) wait(t *testing.T, s string, times int) {
 	}
 }
 
-// TestHealthTransition stops a real server, and looks at all that follows.
+// TestHealthTransition stops real HTTP servers and checks the answers, the log and the metrics.
 func TestHealthTransition(t *testing.T) {
 	up := func() *httptest.Server { return httptest.NewServer(http.NotFoundHandler()) }
 	hel, nyc := up(), up()
@@ -266,7 +267,7 @@ func TestHealthTransition(t *testing.T) {
 	cfg.Locate[netip.MustParsePrefix("127.0.0.0/8")] = helsinki
 	serve(t, s, cfg)
 
-	// The first answer is after the first round of probes.
+	// The server answers only after the first round of probes.
 	addr := s.LocalAddr().String()
 	wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
 	if got := s.Healthy(); !got["hel1"] || !got["nyc1"] {
@@ -289,8 +290,8 @@ func TestHealthTransition(t *testing.T) {
 		t.Errorf("%d lines for one transition", n)
 	}
 
-	// A node that comes back at another URL; the other keeps its state, and the metrics are
-	// registered once.
+	// One node comes back at another URL. The other node keeps its state, and the metrics stay
+	// registered.
 	back := up()
 	back.Config.Handler = ok
 	defer back.Close()
@@ -346,7 +347,8 @@ func TestMetricsTwice(t *testing.T) {
 	}
 }
 
-// TestReloadWhileServing swaps configurations under load: for the race detector.
+// TestReloadWhileServing replaces the configuration while queries are answered. It is for the race
+// detector.
 func TestReloadWhileServing(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer up.Close()
@@ -377,12 +379,14 @@ func TestReloadWhileServing(t *testing.T) {
 	done.Wait()
 }
 
-// Nodes that were never healthy are not warned of while a fleet starts, but once that lasts.
+// While a fleet starts, there is no warning about a node that has never been healthy. There is one
+// after startTime.
 func TestNodesThatStart(t *testing.T) {
 	log := &watch{wrote: make(chan struct{}, 1)}
 	s := &Server{Log: slog.New(slog.NewTextHandler(log, nil))}
 	cfg := testConfig(t)
-	cfg.Nodes[0].Probe, cfg.Nodes[1].Probe = "http://127.0.0.1:1/", "http://127.0.0.1:1/" // never asked: there is no Serve
+	// Without Serve, nothing probes these URLs.
+	cfg.Nodes[0].Probe, cfg.Nodes[1].Probe = "http://127.0.0.1:1/", "http://127.0.0.1:1/"
 	cfg.Edges = cfg.Edges[:1]
 	if err := s.Reload(cfg); err != nil {
 		t.Fatal(err)
@@ -392,10 +396,10 @@ func TestNodesThatStart(t *testing.T) {
 		for _, n := range cfg.Nodes[:2] {
 			state := s.current.Load().states[n.Name]
 			state.set(unhealthy)
-			s.reported(state.endpoints[0], before != unhealthy, time.Millisecond, down)
+			s.handleProbe(state.endpoints[0], before != unhealthy, time.Millisecond, down)
 		}
 	}
-	told := func(when string, infos, warnings, errs int) {
+	checkLog := func(when string, infos, warnings, errs int) {
 		t.Helper()
 		if i, w, e := log.count("not healthy yet"), log.count("node is unhealthy"), log.count("no node of an edge name"); i != infos || w != warnings || e != errs {
 			t.Errorf("%s: %d infos, %d warnings, %d errors:\n%s", when, i, w, e, log.lines.String())
@@ -404,15 +408,15 @@ func TestNodesThatStart(t *testing.T) {
 	s.began = time.Now()
 	probe(unknown)
 	probe(unhealthy)
-	told("while the fleet starts", 2, 0, 0)
+	checkLog("while the fleet starts", 2, 0, 0)
 	s.began = time.Now().Add(-startTime)
 	probe(unhealthy)
 	probe(unhealthy)
-	told("after that", 2, 2, 1)
+	checkLog("after that", 2, 2, 1)
 }
 
-// A query that makes the server panic gets no response, is logged as an error with its stack, and
-// the next one is answered.
+// A query that makes the server panic gets no response. The server logs an error with the stack,
+// and answers the next query.
 func TestPanics(t *testing.T) {
 	var log bytes.Buffer
 	reg := prometheus.NewRegistry()
@@ -422,7 +426,7 @@ func TestPanics(t *testing.T) {
 	}
 	for name, w := range map[string]*worker{"with a memory": newWorker(s), "without": {server: s}} {
 		before := s.current.Load()
-		s.current.Store(nil) // which can't be
+		s.current.Store(nil) // makes the next answer panic
 		req, err := question("www.example.com. A").Pack()
 		if err != nil {
 			t.Fatal(err)
@@ -443,8 +447,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// A server of several addresses answers at each, over UDP from the address that was asked, and over
-// TCP.
+// A server with several addresses answers at each of them, over UDP and TCP. A response over UDP
+// comes from the address of its query.
 func TestListenOnSeveralAddresses(t *testing.T) {
 	s := &Server{Addr: "127.0.0.1:0", More: []string{"127.0.0.2:0", "[::1]:0"}}
 	serve(t, s, testConfig(t))

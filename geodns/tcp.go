@@ -15,10 +15,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// listeners are the TCP listeners of a server, one an address.
+// listeners are the TCP listeners of a server, one per address.
 type listeners []*net.TCPListener
 
-// Close closes all of them.
+// Close closes all listeners.
 func (l listeners) Close() error {
 	var errs []error
 	for _, listener := range l {
@@ -27,7 +27,8 @@ func (l listeners) Close() error {
 	return errors.Join(errs...)
 }
 
-// serveTCP answers connections until the listeners are closed, and then ends those there are.
+// serveTCP accepts and answers connections until the listeners are closed. Then it ends the open
+// connections and waits for them.
 func (s *Server) serveTCP(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -43,7 +44,7 @@ func (s *Server) serveTCP(ctx context.Context) error {
 	for i, listener := range s.tcp {
 		accepting.Go(func() {
 			if errs[i] = s.accept(ctx, listener, conns, &running); errs[i] != nil {
-				_ = s.tcp.Close() // the others end too
+				_ = s.tcp.Close() // ends the other accept loops
 			}
 		})
 	}
@@ -51,7 +52,8 @@ func (s *Server) serveTCP(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// accept has the connections of a listener answered until it is closed.
+// accept accepts the connections of a listener and starts a goroutine for each, until the listener
+// is closed.
 func (s *Server) accept(ctx context.Context, listener *net.TCPListener, conns *tcpConns, running *sync.WaitGroup) error {
 	for {
 		accepted, err := listener.AcceptTCP()
@@ -75,11 +77,11 @@ func (s *Server) accept(ctx context.Context, listener *net.TCPListener, conns *t
 	}
 }
 
-// retryAccept waits a little after an error that passes, such as too many open files or a
-// connection that was gone before it was accepted.
+// retryAccept reports whether err is temporary, such as too many open files or a connection that
+// was aborted before it was accepted. It then waits 10 ms.
 func retryAccept(ctx context.Context, err error) bool {
-	var passing interface{ Temporary() bool }
-	if !errors.As(err, &passing) || !passing.Temporary() {
+	var temporary interface{ Temporary() bool }
+	if !errors.As(err, &temporary) || !temporary.Temporary() {
 		return false
 	}
 	select {
@@ -89,15 +91,16 @@ func retryAccept(ctx context.Context, err error) bool {
 	return true
 }
 
-// session is what the queries of one connection have in common.
+// session is the state of one TCP connection.
 type session struct {
-	limits    tcpLimits
-	busy      bool // there are many connections
-	keepalive bool // the client has asked for how long the connection stays open
+	limits tcpLimits
+	busy   bool // there are many connections
+	// The client has asked how long the connection stays open.
+	keepalive bool
 }
 
-// timeout is for how long the connection stays open without a query: what clients are told, and
-// what is done.
+// timeout returns how long the connection may stay open without a query. It is the time that
+// clients are told and the time that is enforced.
 func (s *session) timeout() time.Duration {
 	switch {
 	case s.busy:
@@ -108,13 +111,13 @@ func (s *session) timeout() time.Duration {
 	return s.limits.idle
 }
 
-// serveConn answers the queries of a connection one after the other, which bounds what is in
-// flight; queries that came together are answered in one write (RFC 7766 section 6.2.1.1). An
-// answer is computed without waiting for anything, so that none is held up by one before it, and
-// there is nothing to gain from giving them in another order (section 7).
+// serveConn answers the queries of a connection one after the other, which bounds the work in
+// progress. It answers queries that arrived together in one write (RFC 7766 section 6.2.1.1).
+// Answering a query never blocks, so no query holds up the next, and out-of-order responses
+// (section 7) would gain nothing.
 //
-// A connection may be used for as long as the client likes, unless there are many: then those that
-// have had their time make room for others, between two queries.
+// A client may use a connection as long as it likes, unless there are many connections. Then
+// serveConn closes a connection that has had its time, between two queries.
 func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPort, conns *tcpConns) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -124,11 +127,11 @@ func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPo
 	sess := session{limits: conns.limits, busy: conns.crowded()}
 	var req, buf []byte
 	for {
-		// One deadline for a whole query: one that comes by the octet ends like one that doesn't
-		// come.
+		// One deadline applies to a whole query. A query that arrives octet by octet doesn't extend
+		// it.
 		_ = conn.SetDeadline(time.Now().Add(sess.timeout()))
 		if ctx.Err() != nil {
-			return // the deadline of stop may have been overwritten
+			return // SetDeadline may have overwritten the deadline set by stop
 		}
 		var err error
 		if req, err = readMessage(in, req); err != nil {
@@ -142,8 +145,8 @@ func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPo
 		resp := s.respond(req, from, &sess, buf)
 		s.metrics.seconds.Observe(time.Since(began).Seconds())
 		if resp == nil {
-			_ = out.Flush() // of those before
-			return          // not a query: whoever it is, they don't speak DNS
+			_ = out.Flush() // the responses to earlier queries
+			return          // not a query, so the client doesn't speak DNS
 		}
 		var length [2]byte
 		binary.BigEndian.PutUint16(length[:], uint16(len(resp)))
@@ -158,7 +161,7 @@ func (s *Server) serveConn(ctx context.Context, conn *tcpConn, from netip.AddrPo
 	}
 }
 
-// hasMessage tells whether a whole message can be read without waiting.
+// hasMessage reports whether a whole message can be read without blocking.
 func hasMessage(in *bufio.Reader) bool {
 	if in.Buffered() < 2 {
 		return false
@@ -167,8 +170,8 @@ func hasMessage(in *bufio.Reader) bool {
 	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(length))
 }
 
-// readMessage reads a message with its length before it (RFC 1035 section 4.2.2), into buf if it is
-// large enough.
+// readMessage reads a message and the length in front of it (RFC 1035 section 4.2.2). It uses buf
+// if buf is large enough.
 func readMessage(in *bufio.Reader, buf []byte) ([]byte, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(in, length[:]); err != nil {

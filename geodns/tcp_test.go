@@ -18,14 +18,15 @@ import (
 
 var usual = defaultTCPLimits()
 
-// TestKeepalive holds RFC 7828: only over TCP, only for those that ask.
+// TestKeepalive checks RFC 7828: the option is in responses over TCP only, and only if the query
+// has it.
 func TestKeepalive(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	for _, test := range []struct {
 		name, option string
 		tcp          bool
 		rcode        int
-		want         uint16 // units of 100 ms; 0 is no option
+		want         uint16 // in units of 100 ms; 0 means no option
 	}{
 		{name: "TCP", option: "keepalive:", tcp: true, want: 300},
 		{name: "TCP, not asked", option: "nsid:", tcp: true},
@@ -34,7 +35,7 @@ func TestKeepalive(t *testing.T) {
 		{name: "UDP", option: "keepalive:"},
 		{name: "UDP, with a time", option: "keepalive:0064"},
 	} {
-		resp := ask(t, s, withOptions(t, "mail.example.com. A", test.option), nowhere, test.tcp)
+		resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", test.option), nowhere, test.tcp)
 		if resp.Rcode != test.rcode || (len(resp.Answer) == 1) != (test.rcode == 0) {
 			t.Errorf("%s: response is %v", test.name, resp)
 		}
@@ -53,7 +54,7 @@ func keepaliveOf(m *dns.Msg) uint16 {
 	return 0
 }
 
-// tcpServer serves one end of a connection, in the bubble of the test, and gives the other.
+// tcpServer serves one end of a connection in the test's bubble and returns the other end.
 func tcpServer(t *testing.T, s *Server, busy bool) *dns.Conn {
 	client, server := net.Pipe()
 	done := make(chan struct{})
@@ -71,30 +72,30 @@ func tcpServer(t *testing.T, s *Server, busy bool) *dns.Conn {
 	return &dns.Conn{Conn: client}
 }
 
-// openFor tells for how long the server leaves the connection open.
+// openFor returns how long the server keeps the connection open.
 func openFor(t *testing.T, conn net.Conn) time.Duration {
 	t.Helper()
-	asked := time.Now()
+	start := time.Now()
 	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatalf("read %d octets, %v", n, err)
 	}
-	return time.Since(asked)
+	return time.Since(start)
 }
 
-// TestTCPTimeouts leaves connections idle.
+// TestTCPTimeouts checks how long the server keeps idle connections open.
 func TestTCPTimeouts(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		option string // of a query before; "" is none
-		busy   bool
-		told   uint16
-		want   time.Duration
+		name      string
+		option    string // option of a query before; "" means no query
+		busy      bool
+		keepalive uint16
+		want      time.Duration
 	}{
 		{name: "no query", want: usual.idle},
 		{name: "a query", option: "nsid:", want: usual.idle},
-		{name: "keepalive", option: "keepalive:", told: 300, want: usual.keepalive},
+		{name: "keepalive", option: "keepalive:", keepalive: 300, want: usual.keepalive},
 		{name: "no query, busy", busy: true, want: usual.busy},
-		{name: "keepalive, busy", option: "keepalive:", busy: true, told: 10, want: usual.busy},
+		{name: "keepalive, busy", option: "keepalive:", busy: true, keepalive: 10, want: usual.busy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -104,7 +105,7 @@ func TestTCPTimeouts(t *testing.T) {
 						t.Fatal(err)
 					}
 					resp, err := conn.ReadMsg()
-					if err != nil || keepaliveOf(resp) != test.told {
+					if err != nil || keepaliveOf(resp) != test.keepalive {
 						t.Fatalf("response is %v, %v", resp, err)
 					}
 				}
@@ -116,8 +117,7 @@ func TestTCPTimeouts(t *testing.T) {
 	}
 }
 
-// TestTCPSlow sends a query by the octet: it has the time of one query, however often something
-// comes.
+// TestTCPSlow sends a query octet by octet. The timeout of one query applies to all of it.
 func TestTCPSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn := tcpServer(t, newServer(t, testConfig(t)), false)
@@ -131,7 +131,8 @@ func TestTCPSlow(t *testing.T) {
 	})
 }
 
-// TestTCPBusyAge uses a connection all the time: for ever, unless there are many.
+// TestTCPBusyAge uses a connection all the time. It stays open forever, unless there are many
+// connections.
 func TestTCPBusyAge(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -153,10 +154,11 @@ func TestTCPBusyAge(t *testing.T) {
 	}
 }
 
-// patient are limits that a test reaches with few connections, and whose times no test reaches.
+// patient are limits that few connections reach, with timeouts that no test reaches.
 var patient = tcpLimits{total: 16, network: 6, heavy: 3, idle: time.Hour, keepalive: time.Hour, busy: time.Hour, age: time.Hour}
 
-// tcpClient is a connection from an address of loopback, that is of one of its networks.
+// tcpClient is a connection from a loopback address. The address decides to which client network it
+// belongs.
 type tcpClient struct {
 	*dns.Conn
 	t *testing.T
@@ -174,7 +176,8 @@ func dialFrom(t *testing.T, s *Server, from string) tcpClient {
 	return tcpClient{&dns.Conn{Conn: conn}, t}
 }
 
-// served asks, and reports whether it is answered: if not, the connection is closed.
+// served sends a query and reports whether it is answered. If it isn't, the server has closed the
+// connection.
 func (c tcpClient) served() bool {
 	c.t.Helper()
 	if c.WriteMsg(question("mail.example.com. A")) != nil {
@@ -187,7 +190,8 @@ func (c tcpClient) served() bool {
 	return err == nil && len(resp.Answer) == 1
 }
 
-// closed waits until the server has closed a connection that it was asked nothing on.
+// closed waits until the server has closed the connection, and fails the test if it receives
+// something instead.
 func (c tcpClient) closed() {
 	c.t.Helper()
 	if n, err := c.Conn.Conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -195,8 +199,8 @@ func (c tcpClient) closed() {
 	}
 }
 
-// A network that has all connections that it may loses the one that was idle for longest, and no
-// other network does.
+// If a network is at its limit, a new connection from it closes its own longest idle connection.
+// Other networks lose nothing.
 func TestTCPNetworkAtItsLimitLosesItsLongestIdle(t *testing.T) {
 	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
@@ -204,28 +208,29 @@ func TestTCPNetworkAtItsLimitLosesItsLongestIdle(t *testing.T) {
 	if !other.served() {
 		t.Fatal("the first connection is not served")
 	}
-	var own []tcpClient
+	var conns []tcpClient
 	for i := range patient.network {
-		own = append(own, dialFrom(t, s, []string{"127.0.0.1", "127.0.0.77"}[i%2]))
-		if !own[i].served() {
+		conns = append(conns, dialFrom(t, s, []string{"127.0.0.1", "127.0.0.77"}[i%2]))
+		if !conns[i].served() {
 			t.Fatalf("connection %d is closed", i)
 		}
 	}
-	if !own[0].served() { // own[1] is idle for longest now
+	if !conns[0].served() { // now conns[1] is the longest idle
 		t.Fatal("a second query is not answered")
 	}
 	if !dialFrom(t, s, "127.0.0.2").served() {
 		t.Error("one more is not served")
 	}
-	own[1].closed()
-	for i, conn := range append(own[2:], own[0], other) {
+	conns[1].closed()
+	for i, conn := range append(conns[2:], conns[0], other) {
 		if !conn.served() {
 			t.Errorf("connection %d is closed too", i)
 		}
 	}
 }
 
-// Where all connections are taken by those that ask nothing, a new one is served at once.
+// If all connections are taken by clients that send no queries, a new client is still served at
+// once.
 func TestTCPFloodOfIdleConnectionsMakesRoom(t *testing.T) {
 	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
@@ -240,7 +245,7 @@ func TestTCPFloodOfIdleConnectionsMakesRoom(t *testing.T) {
 	if !honest.served() {
 		t.Fatal("an honest client is not served")
 	}
-	for i := range patient.total - 1 { // by then honest is idle for longest
+	for i := range patient.total - 1 { // now honest is the longest idle
 		flood(fmt.Sprintf("127.2.%d.1", i))
 	}
 	for _, conn := range idle[:3*patient.total] {
@@ -251,8 +256,8 @@ func TestTCPFloodOfIdleConnectionsMakesRoom(t *testing.T) {
 	}
 }
 
-// A few networks that hold many connections, and use them, lose theirs before others that are idle
-// for longer.
+// If a few networks hold many connections and use them, they lose theirs before other networks lose
+// connections that have been idle for longer.
 func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
 	s := &Server{tcpLimits: patient}
 	serve(t, s, testConfig(t))
@@ -263,7 +268,7 @@ func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
 			t.Fatal("not served")
 		}
 	}
-	for i := range 8 { // four of each network
+	for i := range 8 { // four per network
 		heavy = append(heavy, dialFrom(t, s, fmt.Sprintf("127.2.%d.1", i%2)))
 		if !heavy[i].served() {
 			t.Fatal("not served")
@@ -282,8 +287,8 @@ func TestTCPFloodOfFewNetworksIsShedFirst(t *testing.T) {
 	}
 }
 
-// TestTCPMalformed holds that what has an id is answered, and what is no query ends the connection,
-// with what came before answered all the same.
+// TestTCPMalformed checks that a malformed message with an ID is answered, and that a message that
+// is not a query ends the connection. The queries before it are answered.
 func TestTCPMalformed(t *testing.T) {
 	s := new(Server)
 	serve(t, s, testConfig(t))

@@ -9,14 +9,17 @@ import (
 
 // tcpLimits bounds the TCP connections of a server.
 type tcpLimits struct {
-	total   int // connections at a time
-	network int // of one client network
-	heavy   int // a network that has more than so many loses one of its own first
+	total   int // open connections
+	network int // open connections per client network
+	// A network with more connections than this is the first to lose one.
+	heavy int
 
-	idle      time.Duration // for a query to come whole (RFC 7766 section 6.2.3: on the order of seconds)
-	keepalive time.Duration // the same, for clients that ask how long it is (RFC 7828)
-	busy      time.Duration // the same, when half of the connections are taken
-	age       time.Duration // for how long a connection may be used at all, when half of them are taken
+	// Time for a whole query to arrive. RFC 7766 section 6.2.3 recommends a few seconds.
+	idle      time.Duration
+	keepalive time.Duration // like idle, for clients that ask for the time (RFC 7828)
+	busy      time.Duration // like idle, while half of the connections are taken
+	// Maximum age of a connection while half of the connections are taken.
+	age time.Duration
 }
 
 func defaultTCPLimits() tcpLimits {
@@ -24,49 +27,49 @@ func defaultTCPLimits() tcpLimits {
 		idle: 10 * time.Second, keepalive: 30 * time.Second, busy: time.Second, age: 30 * time.Second}
 }
 
-// tcpConns are the connections that are open. There is always room for one more: the one that has
-// been idle for longest makes it, since its last query or since it was opened. A flood of
-// connections that ask nothing so costs no honest client its turn.
+// tcpConns are the open connections. There is always room for one more, because the longest idle
+// connection is closed to make room. Idle time counts from a connection's last query, or from its
+// opening. A flood of connections without queries therefore takes no honest client's turn.
 //
-// A network that is at its limit makes the room itself. Where there are too many in all, that is
-// the network with the most, if it has many: connections that look busy come from few networks. If
-// none has many, the longest idle one of all goes.
+// A network at its limit makes room with a connection of its own. If there are too many connections
+// in total, the network with the most makes room, if it has more than tcpLimits.heavy: connections
+// that look busy come from few networks. Otherwise the longest idle connection of all is closed.
 type tcpConns struct {
 	limits tcpLimits
 
-	mu       sync.Mutex // guards all below
-	clock    uint64     // increased with each query and each connection
+	mu       sync.Mutex // guards the fields below
+	clock    uint64     // increases with each query and each connection
 	open     int
-	networks map[uint64]*list.List // of *tcpConn, the longest idle in front
+	networks map[uint64]*list.List // lists of *tcpConn, the longest idle in front
 }
 
-// tcpConn is a connection of a client network.
+// tcpConn is a connection and the client network that it comes from.
 type tcpConn struct {
 	net.Conn
 	network uint64
-	since   uint64        // the clock at its last query; guarded by tcpConns.mu, as is at
-	at      *list.Element // nil when it no longer counts
+	since   uint64        // clock at its last query; guarded by tcpConns.mu, like at
+	at      *list.Element // nil once the connection is removed
 }
 
 func newTCPConns(limits tcpLimits) *tcpConns {
 	return &tcpConns{limits: limits, networks: make(map[uint64]*list.List)}
 }
 
-// enter takes a connection in. It reports whether another was closed for it.
+// enter adds a connection. shed reports whether another one was closed to make room.
 func (t *tcpConns) enter(conn net.Conn, network uint64) (c *tcpConn, shed bool) {
 	c = &tcpConn{Conn: conn, network: network}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var victim *tcpConn
-	switch own := t.networks[network]; {
-	case own != nil && own.Len() >= t.limits.network:
-		victim = longestIdle(own)
+	switch conns := t.networks[network]; {
+	case conns != nil && conns.Len() >= t.limits.network:
+		victim = longestIdle(conns)
 	case t.open >= t.limits.total:
 		victim = t.victim()
 	}
 	if victim != nil {
 		t.remove(victim)
-		_ = victim.Close() // its goroutine ends
+		_ = victim.Close() // ends its goroutine
 	}
 	if t.networks[network] == nil {
 		t.networks[network] = list.New()
@@ -78,7 +81,7 @@ func (t *tcpConns) enter(conn net.Conn, network uint64) (c *tcpConn, shed bool) 
 	return c, victim != nil
 }
 
-// victim is the connection that makes room.
+// victim returns the connection to close when there are too many in total.
 func (t *tcpConns) victim() *tcpConn {
 	var idle, heavy *tcpConn
 	most := t.limits.heavy
@@ -99,7 +102,7 @@ func (t *tcpConns) victim() *tcpConn {
 
 func longestIdle(conns *list.List) *tcpConn { return conns.Front().Value.(*tcpConn) }
 
-// active notes that a query has come, and reports whether there are many connections.
+// active records that a query has arrived on c. It reports whether there are many connections.
 func (t *tcpConns) active(c *tcpConn) (crowded bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -111,7 +114,7 @@ func (t *tcpConns) active(c *tcpConn) (crowded bool) {
 	return t.open > t.limits.total/2
 }
 
-// leave no longer counts a connection.
+// leave removes a connection.
 func (t *tcpConns) leave(c *tcpConn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -6,9 +6,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// signed reads the TSIG record at off; false where it is malformed. The server has no keys, so that
-// every signature is by one that it does not know: the answer is NOTAUTH, and a TSIG record that
-// says BADKEY (RFC 8945 section 5.2.1).
+// signed parses the TSIG record at off. It returns false if the record is malformed. The server has
+// no keys, so every key is unknown to it. It answers with NOTAUTH and a TSIG record that says
+// BADKEY (RFC 8945 section 5.2.1).
 func (q *query) signed(req []byte, off int) bool {
 	rr, end, err := dns.UnpackRR(req, off)
 	if err != nil {
@@ -18,8 +18,8 @@ func (q *query) signed(req []byte, off int) bool {
 	if !ok {
 		return false
 	}
-	// The library takes a record that ends early. Whole ones are as long again, but for the owner,
-	// which may be compressed.
+	// The library accepts a record that ends early. Packing a complete record again gives the same
+	// length, except for the owner, which may have been compressed.
 	_, owner, err := dns.UnpackDomainName(req, off)
 	if err != nil {
 		return false
@@ -33,9 +33,9 @@ func (q *query) signed(req []byte, off int) bool {
 	return true
 }
 
-// packTSIG is the record in wire form, or nil.
+// packTSIG returns the record in wire format, or nil if it can't be packed.
 func packTSIG(t *dns.TSIG) []byte {
-	record := make([]byte, dns.Len(t)+16) // as in rewire
+	record := make([]byte, dns.Len(t)+16) // dns.Len may be too low
 	end, err := dns.PackRR(t, record, 0, nil, false)
 	if err != nil {
 		return nil
@@ -44,8 +44,8 @@ func packTSIG(t *dns.TSIG) []byte {
 }
 
 // appendBadKey appends the TSIG record of the response, which is not signed (RFC 8945 section
-// 5.3.2). One that does not fit, as may be with names of hundreds of octets in a response of 512,
-// is left out.
+// 5.3.2). If the record doesn't fit, it is left out. That can happen with names of hundreds of
+// octets in a response of 512 octets.
 func (q *query) appendBadKey(b []byte, limit int) (_ []byte, added bool) {
 	t := *q.tsig
 	t.Hdr.Class, t.Hdr.Ttl = dns.ClassANY, 0

@@ -8,8 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// signedQuery is a query with a signature by a key that the server doesn't have, of which it has
-// none.
+// signedQuery returns m in wire format, signed with a key that the server doesn't have.
 func signedQuery(t *testing.T, m *dns.Msg, key string) []byte {
 	t.Helper()
 	m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
@@ -20,8 +19,8 @@ func signedQuery(t *testing.T, m *dns.Msg, key string) []byte {
 	return wire
 }
 
-// RFC 8945, 5.2.1: an unknown key is NOTAUTH, with BADKEY in a TSIG record that is not signed,
-// whatever was asked.
+// Any query signed with an unknown key gets NOTAUTH, and BADKEY in a TSIG record that is not signed
+// (RFC 8945 section 5.2.1).
 func TestUnknownKeyIsBadKey(t *testing.T) {
 	s := new(Server)
 	serve(t, s, testConfig(t))
@@ -63,7 +62,7 @@ func TestUnknownKeyIsBadKey(t *testing.T) {
 	}
 }
 
-// A TSIG record stands last, and alone.
+// A TSIG record must be the last record, and there must be only one.
 func TestTSIGOutOfPlaceIsFormErr(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	wire := signedQuery(t, question("example.com. SOA"), "key.example.")
@@ -75,23 +74,23 @@ func TestTSIGOutOfPlaceIsFormErr(t *testing.T) {
 	answer := append([]byte(nil), wire...)
 	answer[7], answer[11] = 1, 0
 	cut := append([]byte(nil), wire...)
-	cut[12+17+13+9]-- // its length
+	cut[12+17+13+9]-- // the length of its data
 	cut = cut[:len(cut)-1]
 	empty := append([]byte(nil), wire[:12+17+13+10]...)
 	empty[12+17+13+8], empty[12+17+13+9] = 0, 0
 	for name, req := range map[string][]byte{"empty": empty, "twice": twice, "before the OPT": before, "in the answer": answer, "cut": cut} {
-		if resp := askRaw(t, s, req, nowhere, false); resp.Rcode != dns.RcodeFormatError || resp.IsTsig() != nil {
+		if resp := mustAnswerRaw(t, s, req, nowhere, false); resp.Rcode != dns.RcodeFormatError || resp.IsTsig() != nil {
 			t.Errorf("%s gets %v", name, resp)
 		}
 	}
 }
 
-// The response is within 512 octets, with names of any length.
+// A response with BADKEY fits into 512 octets, however long its names are.
 func TestBadKeyWithLongNamesFits(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	long := strings.Repeat(strings.Repeat("k", 61)+".", 4)
 	m := question(long[:186] + "example.com. A")
-	resp := askRaw(t, s, signedQuery(t, m, long), nowhere, false)
+	resp := mustAnswerRaw(t, s, signedQuery(t, m, long), nowhere, false)
 	if resp.Rcode != dns.RcodeNotAuth || resp.Len() > 512 {
 		t.Errorf("response has %d octets: %v", resp.Len(), resp)
 	}

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// sockets are the UDP sockets of a server: of each address and port one a core, where the system
-// spreads packets over them, else one.
+// sockets are the UDP sockets of a server. For each address there is one socket per core if the
+// system distributes packets over them, else one socket.
 type sockets []*net.UDPConn
 
-// Close closes all of them.
+// Close closes all sockets.
 func (s sockets) Close() error {
 	var errs []error
 	for _, conn := range s {
@@ -24,7 +24,7 @@ func (s sockets) Close() error {
 	return errors.Join(errs...)
 }
 
-// LocalAddr is the address that the first is bound to.
+// LocalAddr returns the address of the first socket.
 func (s sockets) LocalAddr() net.Addr { return s[0].LocalAddr() }
 
 // serveUDP answers packets until the sockets are closed.
@@ -35,7 +35,7 @@ func (s *Server) serveUDP() error {
 	for i, conn := range conns {
 		readers.Go(func() {
 			if errs[i] = s.readUDP(conn); errs[i] != nil {
-				_ = s.udp.Close() // the others end too
+				_ = s.udp.Close() // ends the other readers
 			}
 		})
 	}
@@ -43,12 +43,13 @@ func (s *Server) serveUDP() error {
 	return errors.Join(errs...)
 }
 
-// passing tells errors that are about one packet, or a moment, from those that every read will end
-// with.
-func passing(err error) bool {
+// transient reports whether a read error is about a single packet or will pass. Other errors end
+// the reader, because every read would return them.
+func transient(err error) bool {
 	for _, errno := range []syscall.Errno{
-		syscall.EINTR, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM, // of the kernel
-		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, // ICMP about an earlier response
+		syscall.EINTR, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM, // short of resources
+		// ICMP errors about an earlier response.
+		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN,
 	} {
 		if errors.Is(err, errno) {
 			return true
@@ -57,13 +58,15 @@ func passing(err error) bool {
 	return false
 }
 
-// wantDestination makes a socket that is bound to every address tell which one a packet came to.
-// The response must come from that one: a client drops it otherwise.
-func wantDestination(conn *net.UDPConn) error {
+// reportDestination makes the kernel report the destination address of each packet, if the socket
+// is bound to all addresses. The response must come from that address, because clients drop it
+// otherwise.
+func reportDestination(conn *net.UDPConn) error {
 	if !conn.LocalAddr().(*net.UDPAddr).IP.IsUnspecified() {
 		return nil
 	}
-	// Which of the two works depends on the family; a socket for both takes both.
+	// One of the two calls fails if the socket has only the other family. A dual-stack socket
+	// accepts both.
 	err6 := ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
 	err4 := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
 	if err6 != nil && err4 != nil {

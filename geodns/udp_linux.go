@@ -12,12 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenUDP binds a socket a core, over which the kernel spreads packets by the addresses and ports
-// that they come from and go to (SO_REUSEPORT), so that what answers one core's packets shares
-// nothing with the others.
+// listenUDP binds one socket per core. The kernel distributes packets over them by their source and
+// destination (SO_REUSEPORT), so that the goroutines of different sockets share nothing.
 //
-// The first is bound without that, or it would share a port with another server of the same user,
-// which then would get part of the packets.
+// The first socket is bound without SO_REUSEPORT. Otherwise binding would succeed while another
+// server of the same user has the port, and that server would get a share of the packets.
 func listenUDP(ctx context.Context, addr string) (all sockets, err error) {
 	defer func() {
 		if err != nil {
@@ -38,8 +37,8 @@ func listenUDP(ctx context.Context, addr string) (all sockets, err error) {
 	if err != nil {
 		return all, err
 	}
-	// The address as it was asked for, so that "localhost" or "" resolves alike, and the port as it
-	// was given.
+	// The host is as configured, so that "localhost" or "" resolves the same way again. The port is
+	// the one that the first socket got.
 	host, _, _ := net.SplitHostPort(addr)
 	_, port, _ := net.SplitHostPort(first.LocalAddr().String())
 	lc.Control = reusePort
@@ -60,7 +59,7 @@ func reusePort(_, _ string, c syscall.RawConn) error {
 	}), err)
 }
 
-// perReader gives the socket of each goroutine that reads: each has its own.
+// perReader returns the socket of each reader goroutine. Each reader has its own.
 func (s sockets) perReader() []*net.UDPConn { return s }
 
 func (s *Server) readUDP(conn *net.UDPConn) error {
@@ -75,7 +74,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 			return nil
 		}
 		if err != nil {
-			if passing(err) {
+			if transient(err) {
 				continue
 			}
 			return fmt.Errorf("geodns: read udp: %w", err)
@@ -85,7 +84,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 		for i := range n {
 			req, from := b.request(i)
 			if from.Port() == 0 {
-				continue // nowhere to answer to
+				continue // there is no port to answer to
 			}
 			if out := w.answer(req, from, false, b.space(i)); out != nil {
 				b.respond(i, out)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// listenUDP binds one socket: not every system spreads packets over more.
+// listenUDP binds one socket, because not every system distributes packets over several.
 func listenUDP(ctx context.Context, addr string) (sockets, error) {
 	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", addr)
@@ -24,8 +24,8 @@ func listenUDP(ctx context.Context, addr string) (sockets, error) {
 	return sockets{conn.(*net.UDPConn)}, nil
 }
 
-// perReader gives the socket of each goroutine that reads: a few read each, and the kernel hands
-// each packet to one of them.
+// perReader returns the socket of each reader goroutine. All readers share a socket, and the kernel
+// gives each packet to one of them.
 func (s sockets) perReader() []*net.UDPConn {
 	var conns []*net.UDPConn
 	for range runtime.GOMAXPROCS(0) {
@@ -45,26 +45,27 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 			return nil
 		}
 		if err != nil {
-			if passing(err) {
+			if transient(err) {
 				continue
 			}
 			return fmt.Errorf("geodns: read udp: %w", err)
 		}
 		if from.Port() == 0 {
-			continue // nowhere to answer to
+			continue // there is no port to answer to
 		}
 		began := time.Now()
 		if out := w.answer(req[:n], from, false, buf); out != nil {
 			w.tally.flush()
-			// An error here is the client's network: it asks again.
+			// An error here concerns the client's network. The client asks again.
 			_, _, _ = conn.WriteMsgUDPAddrPort(out, replyFrom(oob[:oobLen]), from)
 			s.metrics.seconds.Observe(time.Since(began).Seconds())
 		}
 	}
 }
 
-// replyFrom makes the control message that sends a response from where the query went. The
-// interface is named only where the address needs it: routing may answer through another.
+// replyFrom returns the control message that sends a response from the address that the query was
+// sent to. The message names the interface only for a link-local address, because the route back
+// may use another interface.
 func replyFrom(oob []byte) []byte {
 	if len(oob) == 0 {
 		return nil

@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// workerConfig is testConfig with nodes of one place, TLS, and networks more specific than those
-// that choices are remembered for.
+// workerConfig returns testConfig with several nodes at one place, with ALPN, and with networks
+// that are smaller than the client networks of a memo.
 func workerConfig(t testing.TB) Config {
 	cfg := testConfig(t)
 	cfg.RateLimit.Responses = -1
@@ -29,7 +29,7 @@ func workerConfig(t testing.TB) Config {
 	return cfg
 }
 
-// packet packs a question with a client subnet, or with no OPT where subnet is "".
+// packet packs a query with a client subnet. If subnet is "", the query has no OPT record.
 func packet(t testing.TB, q, subnet string) []byte {
 	t.Helper()
 	m := question(q)
@@ -58,7 +58,8 @@ var (
 		"mail.example.com. A", "sub.example.com. A", "host.old.example.com. A", "none.example.com. A", "example.com. MX", "example.com. ANY", "x.y.z. AXFR CH"}
 )
 
-// change makes another state of the server, one of a few, in each of the ways that there are.
+// change changes the server's state in one of the ways that exist: a report, the phase of an
+// endpoint, or the configuration. how selects the way and the node.
 func change(t testing.TB, s *Server, cfg *Config, how byte) {
 	states := s.current.Load().states
 	switch name := cfg.Nodes[int(how>>2)%len(cfg.Nodes)].Name; how & 3 {
@@ -66,7 +67,7 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 		state := states[name]
 		r := Report{Draining: state.report.Load() == nil || !state.report.Load().Draining, Load: 1}
 		s.Registry = func() map[string]Report { return map[string]Report{name: r} }
-		s.askRegistry(30 * time.Second)
+		s.pollRegistry(30 * time.Second)
 	case 2:
 		endpoints := states[name].endpoints
 		e := endpoints[int(how>>5)%len(endpoints)]
@@ -76,7 +77,7 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 			to = healthy
 		}
 		e.phase.Store(to)
-		s.reported(e, before != to, time.Millisecond, nil)
+		s.handleProbe(e, before != to, time.Millisecond, nil)
 	case 3:
 		cfg.Edges[0].Nodes = []string{cfg.Edges[0].Nodes[1], cfg.Edges[0].Nodes[0]}
 		cfg.Nodes[0].Weight++
@@ -88,13 +89,13 @@ func change(t testing.TB, s *Server, cfg *Config, how byte) {
 	}
 }
 
-// FuzzSamePath gives each packet to a worker that has answered others and remembers what it chose,
-// while what is known of the nodes changes, and to a new one that remembers nothing. They must say
-// the same.
+// FuzzSamePath sends each packet to a worker with a memo, and to a new worker without one, while
+// the states of nodes change. Their answers must be the same.
 func FuzzSamePath(f *testing.F) {
 	cfg := workerConfig(f)
 	for i := range cfg.Nodes {
-		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
+		// Without Serve, nothing probes this URL.
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/"
 	}
 	s := newServer(f, cfg)
 	s.Log = slog.New(slog.DiscardHandler)
@@ -115,9 +116,9 @@ func FuzzSamePath(f *testing.F) {
 		change(t, s, &cfg, how)
 		kept := bytes.Clone(req)
 		want := freshAnswer(s, req, netip.AddrPortFrom(addr, 53), tcp)
-		for range 2 { // the second from what is remembered
+		for range 2 { // the second answer comes from the memo
 			got := worker.answer(req, netip.AddrPortFrom(addr, 53), tcp, buf)
-			if !bytes.Equal(got, want) { // a cookie tells the second, which may have gone by
+			if !bytes.Equal(got, want) { // a cookie has the time in seconds, which may have changed
 				want = freshAnswer(s, req, netip.AddrPortFrom(addr, 53), tcp)
 				got = worker.answer(req, netip.AddrPortFrom(addr, 53), tcp, buf)
 			}
@@ -136,12 +137,13 @@ func freshAnswer(s *Server, req []byte, from netip.AddrPort, tcp bool) []byte {
 	return bytes.Clone(w.answer(req, from, tcp, nil))
 }
 
-// TestMemo asks for many clients in turn, so that slots are shared and networks are split, under
-// every kind of change.
+// TestMemo sends queries of many clients, so that slots are shared and client networks are split.
+// It makes every kind of change in between.
 func TestMemo(t *testing.T) {
 	cfg := workerConfig(t)
 	for i := range cfg.Nodes {
-		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
+		// Without Serve, nothing probes this URL.
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/"
 	}
 	s := newServer(t, cfg)
 	s.Log = slog.New(slog.DiscardHandler)
@@ -175,11 +177,12 @@ func TestMemoRoundsEnd(t *testing.T) {
 	}
 }
 
-// TestAnswerAllocates nothing for edge names, whether the choice is remembered or made.
+// Answers for edge names don't allocate, with or without a memo.
 func TestAnswerAllocates(t *testing.T) {
 	cfg := workerConfig(t)
 	for i := range cfg.Nodes {
-		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/" // never asked: there is no Serve
+		// Without Serve, nothing probes this URL.
+		cfg.Nodes[i].Probe = "http://" + cfg.Nodes[i].Addresses[0].String() + "/"
 	}
 	s := newServer(t, cfg)
 	for _, state := range s.current.Load().states {
@@ -191,7 +194,7 @@ func TestAnswerAllocates(t *testing.T) {
 		for _, q := range workerQuestions[:10] {
 			for _, subnet := range workerSubnets {
 				req := packet(t, q, subnet)
-				w.answer(req, inHelsinki, false, buf) // makes the counters
+				w.answer(req, inHelsinki, false, buf) // creates the counters
 				if n := testing.AllocsPerRun(50, func() { w.answer(req, inHelsinki, false, buf) }); n != 0 {
 					t.Errorf("%s: %s with subnet %q: %v allocations", name, q, subnet, n)
 				}
@@ -200,7 +203,7 @@ func TestAnswerAllocates(t *testing.T) {
 	}
 }
 
-// BenchmarkAnswer answers for an edge name with a client subnet.
+// BenchmarkAnswer measures answers to queries with a client subnet.
 func BenchmarkAnswer(b *testing.B) {
 	s := newServer(b, workerConfig(b))
 	for _, q := range []string{"www.example.com. A", "all.example.com. A", "all.example.com. HTTPS", "mail.example.com. A"} {
@@ -222,15 +225,15 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
-// BenchmarkFind looks into the embedded table.
+// BenchmarkFind measures looking up the place of an address.
 func BenchmarkFind(b *testing.B) {
 	l := newServer(b, workerConfig(b)).current.Load().locator
 	for _, addr := range addrs("193.166.3.2", "8.8.8.8", "10.20.30.7", "2001:708::1") {
 		b.Run(addr.String(), func(b *testing.B) {
 			b.ReportAllocs()
-			var own Place
+			var buf Place
 			for range b.N {
-				l.find(addr, &own)
+				l.find(addr, &buf)
 			}
 		})
 	}

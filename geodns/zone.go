@@ -7,32 +7,36 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Zone is the static data of a zone, as ReadZone made it. It does not change.
+// Zone is the static data of a zone, as returned by ReadZone. It is immutable.
 type Zone struct {
 	origin name
 	apex   *node
-	nodes  map[name]*node // every name with data, and every empty non-terminal above one
-	over   map[name]*node // edge names and challenges: in place of those of nodes, or beside them; nil without any
-	soa    owned          // for negative answers: the SOA with the TTL of RFC 2308 section 5
+	nodes  map[name]*node // every name with records, and every empty non-terminal
+	// Nodes with edge names and challenges. They replace or complement those of nodes. nil if there
+	// are none.
+	overlay map[name]*node
+	// The SOA record of negative answers, with the TTL of RFC 2308 section 5.
+	soa owned
 
-	files   []zoneFile // that it was read from
-	nsLines []int32    // of the apex's NS records
+	files   []zoneFile // the files it was read from
+	nsLines []int32    // lines of the apex's NS records
 }
 
-// Name is the zone's name, with the dot at its end, in lower case.
+// Name returns the zone's name in lower case, with the final dot.
 func (z *Zone) Name() string { return z.origin.String() }
 
-// serial is that of the SOA, or 0 without one.
+// serial returns the serial of the SOA record, or 0 if there is none.
 func (z *Zone) serial() uint32 {
 	soa := z.apex.set(dns.TypeSOA)
 	if soa == nil {
 		return 0
 	}
-	data := soa.data[0] // ends with five numbers, of which the serial is the first (RFC 1035 section 3.3.13)
+	// The data ends with five 32-bit numbers. The serial is the first (RFC 1035 section 3.3.13).
+	data := soa.data[0]
 	return binary.BigEndian.Uint32([]byte(data[len(data)-20:]))
 }
 
-// finish makes what negative answers have.
+// finish sets the SOA record of negative answers.
 func (z *Zone) finish() {
 	if soa := z.apex.set(dns.TypeSOA); soa != nil {
 		data := soa.data[0]
@@ -41,18 +45,22 @@ func (z *Zone) finish() {
 	}
 }
 
-// node is a name of a zone.
+// node is a name of a zone with its records.
 type node struct {
 	name  name
-	owner string  // the name as the file writes it, where it has data
-	sets  []rrset // one of each type; none in an empty non-terminal
-	wild  *node   // "*" below this name: the source of synthesis of RFC 4592 section 3.3.1
-	edge  *edge
+	owner string  // the name in the case of the file, if it has records
+	sets  []rrset // one per type; none in an empty non-terminal
+	// The node of "*" below this name, or nil. It is the source of synthesis of RFC 4592 section
+	// 3.3.1.
+	wild *node
+	edge *edge
 
-	covered *node // the wildcard that answers for this name, which is there for a challenge below it alone; else nil
+	// The wildcard that answers for this name, if the name exists only because of a challenge at it
+	// or below it. Otherwise nil.
+	covered *node
 }
 
-// set is the records of a type, or nil.
+// set returns the RRset of a type, or nil.
 func (at *node) set(rrtype uint16) *rrset {
 	for i := range at.sets {
 		if at.sets[i].rrtype == rrtype {
@@ -62,18 +70,19 @@ func (at *node) set(rrtype uint16) *rrset {
 	return nil
 }
 
-// at is the node of a name, or nil.
+// at returns the node of a name, or nil.
 func (z *Zone) at(n name) *node {
-	if z.over != nil {
-		if changed := z.over[n]; changed != nil {
+	if z.overlay != nil {
+		if changed := z.overlay[n]; changed != nil {
 			return changed
 		}
 	}
 	return z.nodes[n]
 }
 
-// Address finds what gives a name of the zone addresses: the type of its CNAME, A or AAAA records,
-// and the line of the first of them, as At counts. Line 0 means that there is none.
+// Address returns the type of the records that give the name addresses in the zone: CNAME, A or
+// AAAA, in this order. line is the line of the first of them, as in Zone.At. line is 0 if there are
+// none.
 func (z *Zone) Address(owner string) (rrtype string, line int) {
 	n, err := nameOf(owner)
 	if err != nil {
@@ -96,67 +105,68 @@ func (at *node) address() *rrset {
 	return nil
 }
 
-// overlaid is a copy of the zone that may be given other nodes. It shares those of the zone, so
-// that a large zone costs no more than a small one.
+// overlaid returns a copy of the zone with an overlay, to which nodes can be added. The copy shares
+// the zone's nodes, so that a copy of a large zone costs no more than one of a small zone.
 func (z *Zone) overlaid() *Zone {
 	served := *z
-	served.over = maps.Clone(z.over)
-	if served.over == nil {
-		served.over = make(map[name]*node)
+	served.overlay = maps.Clone(z.overlay)
+	if served.overlay == nil {
+		served.overlay = make(map[name]*node)
 	}
 	return &served
 }
 
-// own is the node of a name in an overlaid zone, which may be changed: a copy, or one made with the
-// empty non-terminals above it.
-func (z *Zone) own(n name) *node {
-	if own := z.over[n]; own != nil {
-		return own
+// editable returns a node of an overlaid zone that may be changed. The node is in the overlay
+// already, or is a copy of the zone's node, or is new. It creates missing empty non-terminals.
+func (z *Zone) editable(n name) *node {
+	if at := z.overlay[n]; at != nil {
+		return at
 	}
 	made := &node{name: n}
 	if shared := z.nodes[n]; shared != nil {
 		*made = *shared
 	} else if n != z.origin {
-		z.own(n.parent())
+		z.editable(n.parent())
 	}
-	z.over[n] = made
+	z.overlay[n] = made
 	switch {
 	case n == z.origin:
 		z.apex = made
 	case n.isWildcard():
-		z.own(n.parent()).wild = made
+		z.editable(n.parent()).wild = made
 	}
 	return made
 }
 
-// withEdges gives a zone that has edge names too. The zone itself is left as it is: another
-// configuration may share it.
+// withEdges returns a copy of the zone with the given edge names. The zone itself doesn't change,
+// because another configuration may share it.
 func (z *Zone) withEdges(edges []*edge) *Zone {
 	if len(edges) == 0 {
 		return z
 	}
 	served := z.overlaid()
 	for _, e := range edges {
-		served.own(e.name).edge = e
+		served.editable(e.name).edge = e
 	}
 	return served
 }
 
-// outcome is what RFC 1034 section 4.3.2 step 3 ends with.
+// outcome is the result of a lookup (RFC 1034 section 4.3.2 step 3).
 type outcome int
 
 const (
-	exact      outcome = iota // the node of the name
-	wildcard                  // the wildcard node that covers the name
-	missing                   // NXDOMAIN
-	delegation                // the node of the zone cut
-	redirect                  // the node of the DNAME above the name
+	exact      outcome = iota // with the node of the name
+	wildcard                  // with the wildcard node that covers the name
+	missing                   // NXDOMAIN, without a node
+	delegation                // with the node of the zone cut
+	redirect                  // with the node of the DNAME above the name
 )
 
-// lookup walks from the apex down to n, which must lie in the zone. At the cut itself the parent
-// answers for DS (RFC 4035 section 3.1.4.1), so ds makes a cut at n ordinary data.
+// lookup walks from the apex down to n, which must be in the zone. For a DS query at a zone cut,
+// the parent zone answers (RFC 4035 section 3.1.4.1). ds therefore makes lookup treat a cut at n
+// itself as ordinary data.
 func (z *Zone) lookup(n name, ds bool) (outcome, *node) {
-	var below [maxName / 2]name // the names from n up to the one below the apex
+	var below [maxName / 2]name // the names from n up to the child of the apex
 	depth := 0
 	for m := n; len(m) > len(z.origin); m = m.parent() {
 		below[depth] = m

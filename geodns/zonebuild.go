@@ -2,38 +2,38 @@ package geodns
 
 import "unsafe"
 
-// zoneSpace is where the parts of a zone are put while it is read, close together: one zone may
-// have millions of them.
-type zoneSpace struct {
+// zoneArena allocates what a zone consists of, close together in memory, while the zone is read. A
+// zone may have millions of records.
+type zoneArena struct {
 	text  []byte
-	nodes pieces[node]
-	sets  pieces[rrset]
-	data  pieces[string]
+	nodes chunks[node]
+	sets  chunks[rrset]
+	data  chunks[string]
 }
 
-// keep copies octets, to stay.
-func (s *zoneSpace) keep(b []byte) string {
+// keep returns a permanent copy of b.
+func (s *zoneArena) keep(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
 	if len(s.text)+len(b) > cap(s.text) {
-		s.text = make([]byte, 0, max(len(b), nextPiece(cap(s.text), 256, 64<<10)))
+		s.text = make([]byte, 0, max(len(b), nextChunk(cap(s.text), 256, 64<<10)))
 	}
 	from := len(s.text)
 	s.text = append(s.text, b...)
 	return unsafe.String(&s.text[from], len(b))
 }
 
-// pieces hands out slices of one element, of pieces of memory that are small for a small zone and
-// few for a large one.
-type pieces[T any] struct {
+// chunks allocates slices of one element. It takes them from larger chunks of memory. The chunks of
+// a small zone are small, and a large zone has few.
+type chunks[T any] struct {
 	free []T
-	size int // of the last piece
+	size int // number of elements of the last chunk
 }
 
-func (p *pieces[T]) one() []T {
+func (p *chunks[T]) one() []T {
 	if len(p.free) == 0 {
-		p.size = nextPiece(p.size, 4, 1024)
+		p.size = nextChunk(p.size, 4, 1024)
 		p.free = make([]T, p.size)
 	}
 	made := p.free[:1:1]
@@ -41,19 +41,19 @@ func (p *pieces[T]) one() []T {
 	return made
 }
 
-func nextPiece(last, least, most int) int { return min(max(2*last, least), most) }
+func nextChunk(last, least, most int) int { return min(max(2*last, least), most) }
 
-// node gives the node of a name in lower case, made with the empty non-terminals above it if need
-// be.
+// node returns the node of a name in lower case. It creates the node and any missing empty
+// non-terminals above it.
 func (p *zoneParser) node(n name) *node {
 	if found := p.zone.nodes[n]; found != nil {
 		return found
 	}
-	return p.newNode(name(p.space.keep([]byte(n))))
+	return p.newNode(name(p.arena.keep([]byte(n))))
 }
 
 func (p *zoneParser) newNode(n name) *node {
-	made := &p.space.nodes.one()[0]
+	made := &p.arena.nodes.one()[0]
 	made.name = n
 	p.zone.nodes[n] = made
 	if n != p.zone.origin {
@@ -68,10 +68,10 @@ func (p *zoneParser) newNode(n name) *node {
 	return made
 }
 
-// newSet adds an RRset without records to a node.
+// newSet adds an empty RRset to a node.
 func (p *zoneParser) newSet(at *node, rrtype uint16, ttl uint32, line int) *rrset {
 	if at.sets == nil {
-		at.sets = p.space.sets.one()
+		at.sets = p.arena.sets.one()
 	} else {
 		at.sets = append(at.sets, rrset{})
 	}
@@ -80,11 +80,11 @@ func (p *zoneParser) newSet(at *node, rrtype uint16, ttl uint32, line int) *rrse
 	return set
 }
 
-// put adds a record to a set.
+// put adds a record to an RRset.
 func (p *zoneParser) put(set *rrset, data []byte) {
-	kept := p.space.keep(data)
+	kept := p.arena.keep(data)
 	if set.data == nil {
-		set.data = p.space.data.one()
+		set.data = p.arena.data.one()
 		set.data[0] = kept
 		return
 	}

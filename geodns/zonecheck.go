@@ -9,12 +9,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxSet is the most that an RRset may take: with room for a question and an OPT it must fit a
-// message over TCP.
+// maxSet is the maximum size of an RRset in octets. With a question and an OPT record it must fit
+// into a message over TCP.
 const maxSet = 60000
 
-// record is one of an entry: its owner in wire form, also in lower case, and its data in wire form.
-// Their bytes are used again for the next.
+// record is a record of an entry. owner is in wire format, and lower is owner in lower case. data
+// is in wire format. The next record reuses their bytes.
 type record struct {
 	owner, lower []byte
 	rrtype       uint16
@@ -22,7 +22,8 @@ type record struct {
 	data         []byte
 }
 
-// add puts a record into its RRset, if it may stand there beside what came before it.
+// add adds a record to its RRset. It fails if the record is not allowed there, or not allowed
+// beside earlier records.
 func (p *zoneParser) add(e *entry, rr record) bool {
 	owner, rrtype := name(unsafe.String(&rr.lower[0], len(rr.lower))), rr.rrtype
 	fail := func(format string, args ...any) bool {
@@ -50,7 +51,7 @@ func (p *zoneParser) add(e *entry, rr record) bool {
 		return fail("a second %s at %s; the first is on %s", dns.Type(rrtype), name(rr.owner), p.where(set.line, e))
 	}
 	if p.duplicate(at, set, rr.data) {
-		return true // RFC 2181 section 5: suppressed
+		return true // duplicates are dropped (RFC 2181 section 5)
 	}
 	set.ttl = min(set.ttl, rr.ttl)
 	if set.size += uint32(len(rr.owner) + 10 + len(rr.data)); set.size > maxSet {
@@ -62,7 +63,7 @@ func (p *zoneParser) add(e *entry, rr record) bool {
 	case string(rr.owner) == string(at.name):
 		at.owner = string(at.name)
 	default:
-		at.owner = p.space.keep(rr.owner)
+		at.owner = p.arena.keep(rr.owner)
 	}
 	p.dnames = p.dnames || rrtype == dns.TypeDNAME
 	if rrtype == dns.TypeNS && at == p.zone.apex {
@@ -71,7 +72,7 @@ func (p *zoneParser) add(e *entry, rr record) bool {
 	return true
 }
 
-// where tells of a line, and of its file if that is another than the entry's.
+// where describes a line for a message. It adds the file if that is not the entry's file.
 func (p *zoneParser) where(line int32, e *entry) string {
 	f := fileAt(p.files, int(line))
 	at := fmt.Sprintf("line %d", int(line)-f.first+1)
@@ -81,46 +82,47 @@ func (p *zoneParser) where(line int32, e *entry) string {
 	return at
 }
 
-// manyRecords is from how many records of a set on they are looked up by their data.
-const manyRecords = 32
+// indexThreshold is the number of records from which on a set has an index of their data.
+const indexThreshold = 32
 
-// manyOf is a set of so many.
-type manyOf struct {
+// setKey identifies an RRset.
+type setKey struct {
 	at     *node
 	rrtype uint16
 }
 
-// duplicate reports whether a set has a record already, names compared without case.
+// duplicate reports whether the RRset has the record already. Names are compared without regard to
+// case.
 func (p *zoneParser) duplicate(at *node, set *rrset, data []byte) bool {
 	n := len(set.data)
 	if n == 0 {
 		return false
 	}
 	key := canonical(set.rrtype, data)
-	if n < manyRecords {
+	if n < indexThreshold {
 		return slices.ContainsFunc(set.data, func(old string) bool {
 			return len(old) == len(data) && canonical(set.rrtype, []byte(old)) == key
 		})
 	}
-	of := manyOf{at, set.rrtype}
-	seen := p.many[of]
+	id := setKey{at, set.rrtype}
+	seen := p.indexes[id]
 	if seen == nil {
 		seen = make(map[string]bool)
 		for _, old := range set.data {
 			seen[canonical(set.rrtype, []byte(old))] = true
 		}
-		if p.many == nil {
-			p.many = make(map[manyOf]map[string]bool)
+		if p.indexes == nil {
+			p.indexes = make(map[setKey]map[string]bool)
 		}
-		p.many[of] = seen
+		p.indexes[id] = seen
 	}
 	was := seen[key]
 	seen[key] = true
 	return was
 }
 
-// canonical is data with the names in it in lower case (RFC 4034 section 6.2), so far as that is
-// told without reading all of it.
+// canonical returns rdata with its names in lower case (RFC 4034 section 6.2). It covers the types
+// whose names can be found without parsing all of the rdata.
 func canonical(rrtype uint16, data []byte) string {
 	from, to := 0, len(data)
 	switch rrtype {
@@ -140,9 +142,9 @@ func canonical(rrtype uint16, data []byte) string {
 	return string(same)
 }
 
-// conflict finds what a type may not stand beside: a CNAME stands alone (RFC 1034 section 3.6.2),
-// but for what DNSSEC puts there (RFC 4034 section 3 and 4), and a DNAME is at no zone cut (RFC
-// 6672 section 2.3).
+// conflict returns an RRset of the node that must not be beside a type, or nil. A CNAME must be
+// alone (RFC 1034 section 3.6.2), except for DNSSEC records (RFC 4034 sections 3 and 4). A DNAME
+// must not be at a zone cut (RFC 6672 section 2.3).
 func (at *node) conflict(z *Zone, rrtype uint16) *rrset {
 	for i := range at.sets {
 		other := at.sets[i].rrtype
@@ -161,7 +163,8 @@ func dnssec(rrtype uint16) bool {
 	return rrtype == dns.TypeRRSIG || rrtype == dns.TypeNSEC || rrtype == dns.TypeKEY
 }
 
-// check looks at the zone as a whole. What is missing is not told of a file that did not all parse.
+// check checks the zone as a whole. If an entry didn't parse, check doesn't report missing records,
+// because the entry may have them.
 func (p *zoneParser) check() {
 	if p.dnames {
 		p.checkBelow()
@@ -177,7 +180,7 @@ func (p *zoneParser) check() {
 	}
 }
 
-// checkBelow finds data below a DNAME (RFC 6672 section 2.4).
+// checkBelow reports names with records below a DNAME (RFC 6672 section 2.4).
 func (p *zoneParser) checkBelow() {
 	for owner, at := range p.zone.nodes {
 		for n := owner; n != p.zone.origin && len(at.sets) > 0; {

@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// forms are what the data of a type is made of.
+// forms describes the rdata of each type, for messages.
 var forms = map[string]string{
 	"A": "an IPv4 address", "AAAA": "an IPv6 address",
 	"CNAME": "one name", "DNAME": "one name", "NS": "one name", "PTR": "one name",
@@ -26,8 +26,9 @@ var forms = map[string]string{
 	"SVCB":  "a priority, a name and parameters, as 1 . alpn=h3,h2",
 }
 
-// noTypes are words that other name servers, or their pages, have in the place of a type.
-var noTypes = map[string]string{
+// pseudoTypes maps words that other name servers or their web pages use like types to what to write
+// instead.
+var pseudoTypes = map[string]string{
 	"ALIAS": noAlias, "ANAME": noAlias, "FLATTEN": noAlias,
 	"URL": noRedirect, "REDIRECT": noRedirect, "FORWARD": noRedirect, "FRAME": noRedirect,
 }
@@ -39,8 +40,9 @@ const (
 
 var ttlRE = regexp.MustCompile(`^(?i)(\d+[smhdw]?)+$`)
 
-// explain tells what is wrong with a record that the library has refused: where, if that is known
-// by the word, and its type, if that is known.
+// explain finds what is wrong with an entry that the library has rejected. It returns the wrong
+// word with a message, or only a message, or only the record's type if everything up to the type is
+// right.
 func (e *entry) explain() (wrong *word, msg, rrtype string) {
 	words := e.words()
 	if e.owner() != "" && len(words) > 0 {
@@ -68,8 +70,8 @@ func (e *entry) explain() (wrong *word, msg, rrtype string) {
 				return nil, "", upper
 			}
 			return &w, fmt.Sprintf("%s is no type: want TYPE0 to TYPE65535", upper), ""
-		case noTypes[upper] != "":
-			return &w, fmt.Sprintf("%s is no type that DNS has: %s", upper, noTypes[upper]), ""
+		case pseudoTypes[upper] != "":
+			return &w, fmt.Sprintf("%s is no type that DNS has: %s", upper, pseudoTypes[upper]), ""
 		default:
 			return &w, fmt.Sprintf("%q is no type of record that is known, and no TTL or class: want NAME TTL TYPE DATA, as www 3600 A 192.0.2.1", w.text), ""
 		}
@@ -77,9 +79,9 @@ func (e *entry) explain() (wrong *word, msg, rrtype string) {
 	return nil, "the line ends before the type of the record: want NAME TTL TYPE DATA, as www 3600 A 192.0.2.1", ""
 }
 
-// say is what an error of the library says, by the type of the record; token is where it was found,
-// "" for the end of the line.
-func say(rrtype, msg, token string) string {
+// libraryMessage returns the message for an error of the library. rrtype is the record's type.
+// token is where the error was found, or "" at the end of the line.
+func libraryMessage(rrtype, msg, token string) string {
 	form := forms[rrtype]
 	switch {
 	case token == "" && form != "":
@@ -98,7 +100,7 @@ func say(rrtype, msg, token string) string {
 	return fmt.Sprintf("%s wants %s: %q does not fit", rrtype, form, token)
 }
 
-// failWord tells of a word of an entry.
+// failWord reports an error at a word of an entry.
 func (p *zoneParser) failWord(e *entry, w *word, msg string) {
 	before := e.text[:w.at]
 	p.fail(e.line+strings.Count(before, "\n"), w.at-strings.LastIndexByte(before, '\n'), msg)

@@ -11,17 +11,18 @@ import (
 
 const maxErrors = 20
 
-// ZoneError is something wrong in a master file.
+// ZoneError is an error in a master file.
 type ZoneError struct {
 	File      string
 	Line, Col int    // from 1; Col counts bytes
-	Text      string // the source line
+	Text      string // the line
 	Msg       string
 }
 
 func (e ZoneError) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, e.Msg) }
 
-// ParseZone is ReadZone for a zone that has one file, and may not include others.
+// ParseZone is like ReadZone, for a zone in a single file without $INCLUDE. file is the name for
+// errors.
 func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
 	included := false
 	return ReadZone(origin, file, func(string) (string, error) {
@@ -35,14 +36,14 @@ func ParseZone(r io.Reader, origin, file string) (*Zone, []ZoneError) {
 }
 
 // ReadZone reads a zone from a master file (RFC 1035 section 5, with $TTL, $INCLUDE and $GENERATE).
-// The origin is the zone's name, and what the file's relative names are below until it says
-// otherwise. read gives the text of the file, and of those that it includes, by their names as they
-// stand in $INCLUDE; errors carry these names.
+// origin is the name of the zone, and the initial $ORIGIN of the file. read returns the text of a
+// file. ReadZone calls it with the name file, and with names as they are in $INCLUDE directives.
+// Errors have the same names.
 //
-// It returns a zone, or all that is wrong with it, in the order of the files, up to 20 errors: what
-// does not parse, and what no zone may have: no SOA or NS at the apex, or two SOAs; records outside
-// of the zone; a CNAME beside other data, or two; names below a DNAME. Below a delegation any
-// record is taken, and of no consequence unless it is glue.
+// ReadZone returns either a zone or its errors, at most 20, in the order of the files. Apart from
+// syntax errors, these are faults that no zone may have: no SOA or NS record at the apex, two SOA
+// records, records outside of the zone, a CNAME beside other data or a second CNAME, and names
+// below a DNAME. Below a delegation any record is accepted, and has no effect unless it is glue.
 func ReadZone(origin, file string, read func(file string) (string, error)) (*Zone, []ZoneError) {
 	p := &zoneParser{read: read}
 	main, err := p.open(file)
@@ -68,22 +69,22 @@ func ReadZone(origin, file string, read func(file string) (string, error)) (*Zon
 	return p.zone, nil
 }
 
-// begin makes the zone, which is empty.
+// begin creates an empty zone.
 func (p *zoneParser) begin(origin name) {
 	p.zone = &Zone{origin: origin, nodes: make(map[name]*node)}
 	p.zone.apex = p.node(origin)
 	p.setOrigin(origin.String())
 }
 
-// zoneFile is a file of a zone. The lines of all of them are counted on, so that one number tells
-// of a line.
+// zoneFile is a file of a zone. Line numbers run on from one file to the next, so that a single
+// number identifies a line.
 type zoneFile struct {
 	name  string
 	first int    // number of its first line, from 1
-	text  string // while it is read
+	text  string // the text, while the zone is read
 }
 
-// At tells the file of a line that the zone tells of, and the line in it.
+// At returns the file of a line number of this zone, and the line number in that file, from 1.
 func (z *Zone) At(line int) (file string, at int) {
 	f := fileAt(z.files, line)
 	return f.name, line - f.first + 1
@@ -97,7 +98,7 @@ func fileAt(files []zoneFile, line int) *zoneFile {
 	return &files[max(0, i)]
 }
 
-// line is the text of a line, without its end.
+// line returns the text of a line without its line ending.
 func (f *zoneFile) line(n int) string {
 	rest := f.text
 	for ; n > f.first; n-- {
@@ -107,7 +108,7 @@ func (f *zoneFile) line(n int) string {
 	return strings.TrimRight(text, "\r")
 }
 
-// open reads a file, which is counted even if it can't be read.
+// open reads a file. A file that can't be read takes up a line number too.
 func (p *zoneParser) open(file string) (*zoneFile, error) {
 	f := zoneFile{name: file, first: 1}
 	if n := len(p.files); n > 0 {
@@ -134,14 +135,14 @@ func (p *zoneParser) entries(f *zoneFile) {
 	}
 }
 
-// Bounds of what a zone may include.
+// Limits of $INCLUDE.
 const (
 	maxDepth = 10
 	maxFiles = 1000
 )
 
-// include reads another file in the place of a directive. What it says of the origin and the owner
-// ends with it (RFC 1035 section 5.1).
+// include reads the file of an $INCLUDE directive. When the file ends, the origin and the last
+// owner are restored (RFC 1035 section 5.1).
 func (p *zoneParser) include(e *entry) {
 	f := e.fields()
 	if len(f) != 2 && len(f) != 3 {
@@ -155,7 +156,7 @@ func (p *zoneParser) include(e *entry) {
 	}
 	origin := p.origin
 	if len(f) == 3 {
-		rr := p.one(e, f[2]+" 0 IN A 0.0.0.0\n")
+		rr := p.parseOne(e, f[2]+" 0 IN A 0.0.0.0\n")
 		if rr == nil {
 			return
 		}
@@ -168,18 +169,19 @@ func (p *zoneParser) include(e *entry) {
 		p.broken = true
 		return
 	}
-	before, owner, lower, unowned := p.origin, slices.Clone(p.owner), slices.Clone(p.lower), p.unowned
+	before, owner, lower, badOwner := p.origin, slices.Clone(p.owner), slices.Clone(p.lower), p.badOwner
 	p.depth++
 	p.setOrigin(origin)
 	p.entries(included)
 	p.setOrigin(before)
 	p.depth--
-	p.owner, p.lower, p.unowned = owner, lower, unowned
+	p.owner, p.lower, p.badOwner = owner, lower, badOwner
 }
 
-// zoneFault is an error while the rest is read.
+// zoneFault is an error while the zone is read.
 type zoneFault struct {
-	line, col int // col 0 is where the line's text begins
+	// col 0 means the first column of the line that is not blank.
+	line, col int
 	msg       string
 }
 
@@ -189,7 +191,7 @@ func (p *zoneParser) fail(line, col int, msg string) {
 	p.errs = append(p.errs, zoneFault{line, col, msg})
 }
 
-// sorted gives the errors that come first.
+// sorted returns the first maxErrors errors, in the order of the files.
 func (p *zoneParser) sorted() []ZoneError {
 	slices.SortStableFunc(p.errs, func(a, b zoneFault) int {
 		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.col, b.col), cmp.Compare(a.msg, b.msg))

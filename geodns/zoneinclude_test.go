@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// readFiles reads a zone of some files, the first of which is db.
+// readFiles reads a zone from files by name. The main file is db.
 func readFiles(files map[string]string) (*Zone, []ZoneError) {
 	return ReadZone("example.com", "db", func(name string) (string, error) {
 		text, ok := files[name]
@@ -18,8 +18,8 @@ func readFiles(files map[string]string) (*Zone, []ZoneError) {
 	})
 }
 
-// What is included has the origin and the owner of its place, or the origin that is given, and
-// changes neither; a TTL goes on.
+// An included file starts with the origin and the owner at its $INCLUDE, or with the origin given
+// there. It changes neither for the including file. Its $TTL stays in effect.
 func TestInclude(t *testing.T) {
 	z, errs := readFiles(map[string]string{
 		"db":          head + "a A 192.0.2.1\n$INCLUDE one.inc\n  A 192.0.2.3\n$INCLUDE \"sub/two.inc\" sub ; comment\nd A 192.0.2.6\n",
@@ -82,8 +82,8 @@ func TestIncludeErrors(t *testing.T) {
 	}
 }
 
-// FuzzInclude has files that include each other and themselves: reading ends, and tells positions
-// that there are.
+// FuzzInclude reads files that include each other and themselves. Reading must end, and errors must
+// have positions that exist.
 func FuzzInclude(f *testing.F) {
 	f.Add(head+"$INCLUDE a\n$INCLUDE b x\n", "$INCLUDE b\n", "$INCLUDE a\n")
 	f.Add(head+"$INCLUDE a .\n", "@ A 192.0.2.1\n $INCLUDE", "")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// largeZone is the text of a zone of n records, as they are mostly written.
+// largeZone returns the text of a zone with n typical records.
 func largeZone(n int) string {
 	var b strings.Builder
 	b.WriteString(head)
@@ -28,8 +28,8 @@ func largeZone(n int) string {
 	return b.String()
 }
 
-// TestLargeZone has bounds for what a zone takes by record: memory while it is read, and memory
-// while it is served, edge names included.
+// TestLargeZone bounds the memory per record: what is allocated while a zone is read, and what is
+// held while it is served with an edge name.
 func TestLargeZone(t *testing.T) {
 	const n = 40_000
 	text := largeZone(n)
@@ -47,25 +47,26 @@ func TestLargeZone(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&served)
 	for _, name := range []string{"host39990.example.com.", "www.example.com."} {
-		if m := ask(t, s, question(name+" A"), nowhere, true); len(m.Answer) != 1 {
+		if m := mustAnswer(t, s, question(name+" A"), nowhere, true); len(m.Answer) != 1 {
 			t.Errorf("%s is answered with %v", name, m)
 		}
 	}
 	for _, test := range []struct {
-		what      string
-		have, max uint64
+		what     string
+		got, max uint64
 	}{
 		{"bytes allocated while reading", (read.TotalAlloc - before.TotalAlloc) / n, 700},
 		{"objects allocated while reading", (read.Mallocs - before.Mallocs) / n, 3},
 		{"bytes held", (served.HeapAlloc - before.HeapAlloc) / n, 220},
 	} {
-		if test.have > test.max {
-			t.Errorf("%s: %d a record, want at most %d", test.what, test.have, test.max)
+		if test.got > test.max {
+			t.Errorf("%s: %d a record, want at most %d", test.what, test.got, test.max)
 		}
 	}
 }
 
-// BenchmarkParseZone reads a zone of a hundred thousand records, and tells what it holds in memory.
+// BenchmarkParseZone reads a zone of 100,000 records. It reports the memory that the zone holds per
+// record.
 func BenchmarkParseZone(b *testing.B) {
 	text := largeZone(100_000)
 	var before, after runtime.MemStats

@@ -11,43 +11,49 @@ import (
 )
 
 const (
-	maxGenerated = 1 << 16 // records that the $GENERATE directives of a zone may make together
+	maxGenerated = 1 << 16 // maximum number of records from all $GENERATE directives of a zone
 	maxTTL       = 1<<31 - 1
 )
 
-// zoneParser is the state between entries. Of lines it has the numbers that Zone.At takes.
+// zoneParser parses a zone. It holds the state that entries pass on to the next. Its line numbers
+// are those of Zone.At.
 type zoneParser struct {
-	read   func(file string) (string, error)
-	files  []zoneFile
-	zone   *Zone // that is made
-	space  zoneSpace
-	errs   []zoneFault
-	broken bool // an entry did not parse, and so what is missing may be in it
-	dnames bool // there are some
+	read  func(file string) (string, error)
+	files []zoneFile
+	zone  *Zone // the zone that is built
+	arena zoneArena
+	errs  []zoneFault
+	// Some entry didn't parse, and missing records may be in it.
+	broken bool
+	dnames bool // the zone has DNAME records
 
-	origin     string // as text
+	origin     string // in presentation format
 	originWire []byte
-	owner      []byte // of the last record, in wire form; empty where there is none, or it did not parse
-	lower      []byte // the same in lower case
-	unowned    bool   // owner did not parse: records that go on with it are not to blame
-	ttl        uint32 // $TTL, or else the last one given (RFC 1035 section 5.1)
-	hasTTL     bool
-	fixed      bool // ttl is of a $TTL (RFC 2308 section 4)
+	// Owner of the last record, in wire format. It is empty if there is none or it didn't parse.
+	owner []byte
+	lower []byte // owner in lower case
+	// The last owner didn't parse. Records that continue it are skipped without an error.
+	badOwner         bool
+	ttl              uint32 // $TTL, or else the last TTL given (RFC 1035 section 5.1)
+	hasTTL           bool
+	ttlFromDirective bool // ttl is from a $TTL directive (RFC 2308 section 4)
 
 	generated int
-	params    []svcParam // of the record that is read, beside those that the library reads
-	depth     int        // of the file in those that include it
-	data      []byte     // space for that of a record
+	// Parameters of the current SVCB or HTTPS record that the library can't parse.
+	params []svcParam
+	depth  int    // depth of nested $INCLUDE directives
+	data   []byte // buffer for the data of a record
 
-	many map[manyOf]map[string]bool // the records of large sets
+	indexes map[setKey]map[string]bool // the records of large RRsets, by their data
 }
 
-// noTTL stands for a TTL that a record leaves out. RFC 2181 section 8 makes it no TTL.
+// noTTL stands for the TTL of a record that gives none. It can't be a real TTL (RFC 2181 section
+// 8).
 const noTTL = 1<<32 - 1
 
-// entry reads one entry. Each goes to a parser of its own, for dns.ZoneParser ends with its first
-// error and tells no positions of what is right; what carries over from one entry to the next is
-// kept here.
+// entry parses one entry. Each entry gets a dns.ZoneParser of its own, because that type stops at
+// its first error and gives no positions of correct records. zoneParser itself keeps what carries
+// over from one entry to the next.
 func (p *zoneParser) entry(e *entry) {
 	if e.err != nil {
 		p.broken = true
@@ -67,16 +73,17 @@ func (p *zoneParser) entry(e *entry) {
 	}
 	switch strings.ToUpper(owner) {
 	case "$ORIGIN":
-		// Read as an owner: the library takes a name like "a" for a type here.
+		// Parse the name as an owner. In this directive the library takes a name like "a" for a
+		// type.
 		if f := e.fields(); len(f) != 2 {
 			p.failAt(e, "$ORIGIN wants one name")
-		} else if rr := p.one(e, f[1]+" 0 IN A 0.0.0.0\n"); rr != nil {
+		} else if rr := p.parseOne(e, f[1]+" 0 IN A 0.0.0.0\n"); rr != nil {
 			p.setOrigin(rr.Header().Name)
 		}
 	case "$TTL":
-		if rr := p.one(e, e.text+"@ IN A 0.0.0.0\n"); rr != nil {
+		if rr := p.parseOne(e, e.text+"@ IN A 0.0.0.0\n"); rr != nil {
 			p.setTTL(e, rr.Header().Ttl)
-			p.fixed = true
+			p.ttlFromDirective = true
 		}
 	case "$GENERATE":
 		p.generate(e)
@@ -87,11 +94,11 @@ func (p *zoneParser) entry(e *entry) {
 	}
 }
 
-// generate lets the library count; but it would give the records a TTL of its own where the
-// directive has none.
+// generate has the library expand a $GENERATE directive. It inserts the TTL if the directive has
+// none, because the library would use a default of its own.
 func (p *zoneParser) generate(e *entry) {
 	w := e.words()
-	at, hasTTL := 3, false // of the type
+	at, hasTTL := 3, false // index of the type
 	for ; at < len(w) && (w[at].text[0] >= '0' && w[at].text[0] <= '9' || isClass(w[at].text)); at++ {
 		hasTTL = hasTTL || !isClass(w[at].text)
 	}
@@ -103,7 +110,7 @@ func (p *zoneParser) generate(e *entry) {
 		p.failAt(e, "record without a TTL; write $TTL above it")
 		return
 	}
-	// A quoted word is what is in it, but for strings.
+	// Quotes around a word don't belong to it, except around strings.
 	plain := func(w word) string { return strings.Trim(w.text, `"`) }
 	text := "$GENERATE " + plain(w[1]) + " " + plain(w[2])
 	if !hasTTL {
@@ -130,7 +137,8 @@ func isClass(s string) bool {
 	return ok
 }
 
-// records reads what text, that of the entry, says: one record, or what a $GENERATE makes.
+// records parses text, which is the entry's text or an equivalent of it. It has one record, or the
+// records of a $GENERATE directive.
 func (p *zoneParser) records(e *entry, text string) {
 	p.params = nil
 	if _, _, rrtype := e.explain(); rrtype == "HTTPS" || rrtype == "SVCB" {
@@ -154,13 +162,14 @@ func (p *zoneParser) records(e *entry, text string) {
 	}
 }
 
-// record takes what the library read; false ends the entry.
+// record adds a record that the library has parsed. It returns false if the rest of the entry must
+// be skipped.
 func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	h := rr.Header()
 	switch {
 	case h.Name != "":
 		p.setName(h.Name)
-	case p.unowned:
+	case p.badOwner:
 		return false
 	case len(p.owner) == 0:
 		p.failAt(e, "record without an owner: the first of a file must name one")
@@ -175,8 +184,8 @@ func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	if !ok {
 		return false
 	}
-	// Some of what the library takes has no wire form.
-	data, err := rewire(rr)
+	// The library accepts some records that have no wire format.
+	data, err := wireData(rr)
 	if form := forms[dns.Type(h.Rrtype).String()]; err != nil && form != "" {
 		err = fmt.Errorf("want %s: %w", form, err)
 	}
@@ -191,7 +200,7 @@ func (p *zoneParser) record(e *entry, rr dns.RR) bool {
 	return p.add(e, record{p.owner, p.lower, h.Rrtype, ttl, data})
 }
 
-// ttlOf is the TTL of a record that has given one, or noTTL.
+// ttlOf returns the TTL of a record. given is the TTL in the record, or noTTL.
 func (p *zoneParser) ttlOf(e *entry, given uint32) (ttl uint32, ok bool) {
 	switch {
 	case given == noTTL && !p.hasTTL:
@@ -200,7 +209,7 @@ func (p *zoneParser) ttlOf(e *entry, given uint32) (ttl uint32, ok bool) {
 		return 0, false
 	case given == noTTL:
 		return p.ttl, true
-	case !p.fixed:
+	case !p.ttlFromDirective:
 		p.setTTL(e, given)
 	case given > maxTTL:
 		p.failAt(e, "TTL above 2147483647 (RFC 2181 section 8)")
@@ -208,11 +217,11 @@ func (p *zoneParser) ttlOf(e *entry, given uint32) (ttl uint32, ok bool) {
 	return given, true
 }
 
-// setName makes a name, absolute and read by the library, the owner.
+// setName makes an absolute name that the library has parsed the current owner.
 func (p *zoneParser) setName(presentation string) {
 	var wire [maxName + 1]byte
 	n, err := dns.PackDomainName(presentation, wire[:], 0, nil, false)
-	if p.unowned = err != nil || n > maxName; p.unowned {
+	if p.badOwner = err != nil || n > maxName; p.badOwner {
 		p.owner = p.owner[:0]
 		return
 	}
@@ -235,9 +244,10 @@ func (p *zoneParser) setTTL(e *entry, ttl uint32) {
 	p.ttl, p.hasTTL = ttl, true
 }
 
-// rewire gives the data of a record in wire form: packed, unpacked, and packed.
-func rewire(rr dns.RR) ([]byte, error) {
-	const header = 11 // with the root as owner
+// wireData returns the record's rdata in wire format. It packs, unpacks and packs the record again,
+// to find data that only looks valid.
+func wireData(rr dns.RR) ([]byte, error) {
+	const header = 11 // octets of a record header whose owner is the root
 	rr.Header().Name = "."
 	buf := make([]byte, 512)
 	for {
@@ -260,15 +270,15 @@ func rewire(rr dns.RR) ([]byte, error) {
 }
 
 func (p *zoneParser) parser(text string) *dns.ZoneParser {
-	// The empty line keeps the library from taking a type without data at the end for a dynamic
-	// update.
+	// The empty line makes the library report a type without data at the end. It would take that
+	// for a dynamic update otherwise.
 	zp := dns.NewZoneParser(strings.NewReader(text+"\n"), p.origin, "")
 	zp.SetDefaultTTL(noTTL)
 	return zp
 }
 
-// one reads a text that holds one record, or reports what is wrong with the entry.
-func (p *zoneParser) one(e *entry, text string) dns.RR {
+// parseOne parses a text with a single record. On an error it reports the error and returns nil.
+func (p *zoneParser) parseOne(e *entry, text string) dns.RR {
 	zp := p.parser(text)
 	rr, _ := zp.Next()
 	if err := zp.Err(); err != nil {
@@ -278,22 +288,23 @@ func (p *zoneParser) one(e *entry, text string) dns.RR {
 	return rr
 }
 
-// setOwner notes the owner of an entry that did not parse: records after it may go on with it.
+// setOwner sets the current owner from an entry that didn't parse, because later records may
+// continue it.
 func (p *zoneParser) setOwner(e *entry) {
 	owner := e.owner()
 	if owner == "" || owner[0] == '$' {
 		return
 	}
 	rr, _ := p.parser(owner + " 0 IN A 0.0.0.0\n").Next()
-	if p.unowned = rr == nil; !p.unowned {
+	if p.badOwner = rr == nil; !p.badOwner {
 		p.setName(rr.Header().Name)
 	}
 }
 
-// atLine finds the position in a message of the library, which has no other way to tell it.
+// atLine parses the position in an error message of the library, which gives it in no other way.
 var atLine = regexp.MustCompile(`^dns: (.*) at line: (\d+):(\d+)$`)
 
-// syntax reports an error of the library, whose lines count from the first of the entry.
+// syntax reports an error of the library. The library counts lines from the start of the entry.
 func (p *zoneParser) syntax(e *entry, err error) {
 	p.broken = true
 	rrtype := ""
@@ -317,21 +328,24 @@ func (p *zoneParser) syntax(e *entry, err error) {
 	col, _ := strconv.Atoi(m[3])
 	line += e.line - 1
 	if last := e.line + strings.Count(e.text, "\n") - 1; line > last {
-		line, col = last, len(fileAt(p.files, last).line(last))+1 // the library has read into the line that it was given more
+		// The library has read on into the empty line that parser added.
+		line, col = last, len(fileAt(p.files, last).line(last))+1
 	}
 	msg, token, _ := strings.Cut(m[1], ": \"")
 	if token = strings.TrimSuffix(token, `"`); token == "" || token == `\n` {
-		p.fail(line, max(1, col), say(rrtype, msg, ""))
+		p.fail(line, max(1, col), libraryMessage(rrtype, msg, ""))
 		return
 	}
-	p.fail(line, p.column(line, col, token), say(rrtype, msg, token))
+	p.fail(line, p.column(line, col, token), libraryMessage(rrtype, msg, token))
 }
 
-// column finds where a token begins, which the library saw end at col or just before.
+// column returns the column where a token begins. The library gives col, where the token ends or
+// one column later.
 func (p *zoneParser) column(line, col int, token string) int {
 	text := fileAt(p.files, line).line(line)
 	if at := strings.LastIndex(text[:min(len(text), col)], token); at >= 0 {
 		return at + 1
 	}
-	return 1 + max(0, strings.Index(text, token)) // what the library was given is not quite the line
+	// The text that the library parsed may differ a little from the line.
+	return 1 + max(0, strings.Index(text, token))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// head is what a zone must have; records of a test begin on line 4.
+// head has what every zone must have. A test's own records start on line 4.
 const head = "$TTL 3600\n@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ IN NS ns1\n"
 
 func TestParseZone(t *testing.T) {
@@ -40,7 +40,7 @@ a.b.ent IN TXT "below an empty non-terminal"`, "example.com")
 	}
 }
 
-// records lists a zone's records, sorted.
+// records returns the zone's records as text, sorted.
 func records(t *testing.T, z *Zone) (all []string) {
 	t.Helper()
 	for _, n := range z.nodes {
@@ -62,7 +62,7 @@ func records(t *testing.T, z *Zone) (all []string) {
 func TestParseZoneForms(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
-		want       []string // beside the SOA and NS
+		want       []string // without the SOA and NS records
 	}{
 		{"owner carried over", "a IN A 192.0.2.1\n IN A 192.0.2.2\n\tTXT x\n", []string{
 			"a.example.com. 3600 IN A 192.0.2.1", "a.example.com. 3600 IN A 192.0.2.2", `a.example.com. 3600 IN TXT "x"`,
@@ -118,7 +118,7 @@ func TestParseZoneForms(t *testing.T) {
 
 func TestParseZoneErrors(t *testing.T) {
 	for _, test := range []struct {
-		name, text string // after head, but for what begins with "all:"
+		name, text string // appended to head unless it starts with "all:"
 		want       []string
 	}{
 		{"nothing", "all:", []string{"1:1: no NS at example.com.", "1:1: no SOA at example.com."}},
@@ -233,7 +233,7 @@ func FuzzParseZone(f *testing.F) {
 	f.Add("\v\n\\\n$\n(\n)")
 	f.Add(head + "a HTTPS 1 . key1=\"\\002h2\" key3=\\001\\187 mandatory=alpn\nb SVCB 1 . alpn= key0=\nc ALIAS d\n$GENERATE 1-2 a$ TXT \"; $\"\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		// One line may make 65536 records: slow, and not what is looked for.
+		// One line may make 65536 records, which is slow and not what this test looks for.
 		if strings.Contains(strings.ToUpper(text), "GENERATE") && regexp.MustCompile(`\d{3}`).MatchString(text) {
 			return
 		}
@@ -250,20 +250,20 @@ func FuzzParseZone(f *testing.F) {
 		if z == nil {
 			return
 		}
-		// What was taken can be served.
+		// A zone that was accepted can be served.
 		s := newServer(t, Config{Zones: []*Zone{z}})
 		for n, at := range z.nodes {
 			for _, set := range at.sets {
 				m := question(fmt.Sprintf("%s NONE", n))
 				m.Question[0].Qtype = set.rrtype
-				ask(t, s, m, nowhere, true)
+				mustAnswer(t, s, m, nowhere, true)
 			}
 		}
 	})
 }
 
-// FuzzPlain reads entries with the parser of plain ones where it takes them, and with the library
-// alone: the zones are the same.
+// FuzzPlain parses entries with plain where possible, and with the library only. The resulting
+// zones must be the same.
 func FuzzPlain(f *testing.F) {
 	f.Add(largeZone(20))
 	f.Add(head + "a 60 IN SRV 1 2 3 b\n  IN 5 PTR c.\n* TXT a \"b c\" ;d\nin A 192.0.2.1\n@ NS @\n$ORIGIN x.\ny MX 65535 .\n")
@@ -294,7 +294,7 @@ func FuzzPlain(f *testing.F) {
 			} else {
 				library.records(&e, e.text)
 			}
-			if string(plain.owner) != string(library.owner) || string(plain.lower) != string(library.lower) || plain.unowned != library.unowned ||
+			if string(plain.owner) != string(library.owner) || string(plain.lower) != string(library.lower) || plain.badOwner != library.badOwner ||
 				plain.ttl != library.ttl || plain.hasTTL != library.hasTTL || plain.broken != library.broken || !slices.Equal(plain.errs, library.errs) {
 				t.Fatalf("after %q\n%q %q %v\n%q %q %v", e.text, plain.owner, plain.lower, plain.errs, library.owner, library.lower, library.errs)
 			}
@@ -312,7 +312,7 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-// TestEntries checks the splitting on a text that no library has a say in.
+// TestEntries checks how a file is split into entries.
 func TestEntries(t *testing.T) {
 	s := scanner{rest: "a b ; c\n\n ( d\n e )\n\"x;(\" f\n; g\n\\\" h", line: 1}
 	var text []string

@@ -8,10 +8,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// plain reads an entry that is a record of a common type in its plainest form, as nearly all of
-// large zones are: on one line, without escapes, parentheses and units of time. It is for speed
-// alone: of what it does not take it reports false and changes nothing, and what it takes has the
-// meaning that the library gives it (FuzzPlain).
+// plain parses a record of a common type in its simplest form: on one line, without escapes,
+// parentheses or units of time. Nearly all records of large zones have this form. plain only exists
+// for speed. It returns false and changes nothing if it can't parse the entry. What it parses has
+// the same meaning as with the library (FuzzPlain).
 func (p *zoneParser) plain(e *entry) bool {
 	w := words{rest: strings.TrimRight(e.text, " \t\r\n")}
 	var space [2 * (maxName + 1)]byte
@@ -20,7 +20,7 @@ func (p *zoneParser) plain(e *entry) bool {
 		owner = p.wireName(space[:0:maxName], w.next())
 		lower = append(space[maxName+1:maxName+1], owner...)
 		toLower(lower)
-	} else if p.unowned {
+	} else if p.badOwner {
 		return false
 	}
 	if len(owner) == 0 {
@@ -35,13 +35,13 @@ func (p *zoneParser) plain(e *entry) bool {
 		return false
 	}
 	p.data = data
-	p.owner, p.lower, p.unowned = append(p.owner[:0], owner...), append(p.lower[:0], lower...), false
+	p.owner, p.lower, p.badOwner = append(p.owner[:0], owner...), append(p.lower[:0], lower...), false
 	ttl, _ = p.ttlOf(e, ttl)
 	p.add(e, record{p.owner, p.lower, rrtype, ttl, data})
 	return true
 }
 
-// plainTypes are those that plain takes.
+// plainType returns the type named by word if plain can parse that type, else TypeNone.
 func plainType(word string) uint16 {
 	switch word {
 	case "A", "a":
@@ -66,10 +66,11 @@ func plainType(word string) uint16 {
 	return dns.TypeNone
 }
 
-// words are those of a line.
+// words splits a line into words.
 type words struct{ rest string }
 
-// next is the next word; "" at the end, at a comment, and of what is not plain.
+// next returns the next word. It returns "" at the end, at a comment, and at a word that is not in
+// the simplest form.
 func (w *words) next() string {
 	w.rest = strings.TrimLeft(w.rest, " \t")
 	n := 0
@@ -84,13 +85,13 @@ func (w *words) next() string {
 	return word
 }
 
-// end reports whether there is nothing more than a comment.
+// end reports whether nothing but a comment is left.
 func (w *words) end() bool {
 	rest := strings.TrimLeft(w.rest, " \t")
 	return rest == "" || rest[0] == ';' && len(rest) < len(w.rest)
 }
 
-// header reads the TTL and the class, in any order, and the type.
+// header parses the TTL and the class, in either order, and then the type.
 func (w *words) header() (ttl uint32, rrtype uint16, ok bool) {
 	ttl = noTTL
 	hasClass := false
@@ -131,7 +132,7 @@ func number32(word string) (n uint32, ok bool) {
 	return uint32(sum), sum < 1<<32
 }
 
-// plainData appends the data of a record.
+// plainData appends the rdata of a record.
 func (p *zoneParser) plainData(w *words, rrtype uint16, data []byte) ([]byte, bool) {
 	numbers := 0
 	switch rrtype {
@@ -162,7 +163,7 @@ func (p *zoneParser) plainData(w *words, rrtype uint16, data []byte) ([]byte, bo
 	return data, len(data) > from
 }
 
-// texts appends the strings of a TXT record, of letters that mean themselves.
+// texts appends the strings of a TXT record. They must have no escapes.
 func (w *words) texts(data []byte) ([]byte, bool) {
 	from := len(data)
 	for !w.end() {
@@ -188,7 +189,8 @@ func (w *words) texts(data []byte) ([]byte, bool) {
 	return data, len(data) > from
 }
 
-// wireName appends a name in wire form, or returns nil if it is not plain or too long.
+// wireName appends a name in wire format. It returns nil if the name is too long or not in the
+// simplest form.
 func (p *zoneParser) wireName(wire []byte, word string) []byte {
 	switch word {
 	case "":

@@ -5,38 +5,37 @@ import (
 	"strings"
 )
 
-// entry is one entry of a master file: a directive, or a record with its parentheses, from its
-// first line to its last.
+// entry is an entry of a master file: a directive, or a record with all lines of its parentheses.
 type entry struct {
-	text string // with a newline at its end
-	line int    // of its first character, from 1
+	text string // with a final newline
+	line int    // line number of its first character, from 1
 	err  *entryError
 }
 
-// entryError is what keeps an entry from being told from the next.
+// entryError is an error that makes it unclear where an entry ends.
 type entryError struct {
 	line, col int
 	msg       string
 }
 
-// scanner splits a master file into entries (RFC 1035 section 5.1), so that an error in one does
-// not hide those in the next.
+// scanner splits a master file into entries (RFC 1035 section 5.1). An error in one entry then
+// doesn't hide errors in later entries.
 type scanner struct {
 	rest string
 	line int
 }
 
-// next reads up to the newline that ends an entry: one outside of parentheses. A newline within
-// quotes ends it as well, with an error, or else one forgotten quote would swallow the file. An
-// entry is found unless there is nothing but blanks and comments.
+// next returns the next entry. An entry ends at a newline outside of parentheses. A newline within
+// quotes is an error and ends the entry too, because otherwise one forgotten quote would swallow
+// the rest of the file. found is false if there were only blanks and comments.
 func (s *scanner) next() (e entry, found bool) {
 	e.line = s.line
 	var (
 		quoted, comment  bool
-		open             []entryError // parentheses
+		open             []entryError // open parentheses
 		quoteCol         int
 		col, i, lineFrom int
-		octet            *entryError // which is told where nothing else is wrong
+		octet            *entryError // an escape above 255; reported only if nothing else is wrong
 	)
 	defer func() {
 		if e.err == nil {
@@ -100,16 +99,16 @@ func (s *scanner) next() (e entry, found bool) {
 	return e, found
 }
 
-// fields are the words of the entry's first line, its comment left out: enough for a directive or
-// an owner.
+// fields returns the words of the entry's first line without its comment. That is enough for a
+// directive or an owner.
 func (e *entry) fields() []string {
 	line, _, _ := strings.Cut(e.text, "\n")
 	line, _, _ = strings.Cut(line, ";")
 	return strings.Fields(line)
 }
 
-// owner is the name that the entry begins with; "" where it begins with a blank and so goes on with
-// the last one.
+// owner returns the name at the start of the entry. It returns "" if the entry begins with a blank
+// and so continues the last owner.
 func (e *entry) owner() string {
 	if e.text[0] == ' ' || e.text[0] == '\t' || e.text[0] == '(' {
 		return ""

@@ -17,7 +17,7 @@ type svcParam struct {
 	value []byte
 }
 
-// Keys of service parameters beside those of HTTPS answers.
+// Keys of further service parameters, which only zone files have.
 const (
 	svcMandatory     = 0
 	svcNoDefaultALPN = 2
@@ -27,7 +27,8 @@ const (
 	svcOHTTP         = 8
 )
 
-// svcParams takes the data of a record apart, which has them in the order of their keys.
+// svcParams splits the data of an SVCB or HTTPS record into the head (priority and target) and the
+// parameters, in the order of the data.
 func svcParams(data []byte) (head []byte, params []svcParam, err error) {
 	if len(data) < 3 {
 		return nil, nil, errors.New("data is not valid")
@@ -48,8 +49,8 @@ func svcParams(data []byte) (head []byte, params []svcParam, err error) {
 	return head, params, nil
 }
 
-// checkSVCB finds parameters that clients would have to take the record for malformed for (RFC 9460
-// section 2.2, 7 and 8).
+// checkSVCB returns an error if clients would have to treat the record as malformed (RFC 9460
+// sections 2.2, 7 and 8). params are sorted by key.
 func checkSVCB(params []svcParam) error {
 	has := func(key uint16) bool {
 		return slices.ContainsFunc(params, func(p svcParam) bool { return p.key == key })
@@ -92,8 +93,9 @@ func checkSVCB(params []svcParam) error {
 
 func svcKey(key uint16) string { return dns.SVCBKey(key).String() }
 
-// checkMandatory holds mandatory to RFC 9460 section 8: each key once, in order, itself not, and
-// all of them there.
+// checkMandatory checks the value of the parameter mandatory (RFC 9460 section 8). The listed keys
+// must be in order and unique. They must not include mandatory itself. The record must have all of
+// them.
 func checkMandatory(value []byte, has func(uint16) bool) error {
 	if len(value) == 0 || len(value)%2 != 0 {
 		return errors.New("the parameter mandatory wants keys, as mandatory=alpn,port (RFC 9460 section 8)")
@@ -123,8 +125,9 @@ func validALPN(value []byte) bool {
 	return len(value) > 0
 }
 
-// numbered takes out of an entry the parameters that are given by number and that have a name, as
-// key1="\002h2", which the library refuses (RFC 9460 section 2.1). What is left has the same lines.
+// numbered extracts from an entry the parameters that have a name but are given by number, such as
+// key1="\002h2" (RFC 9460 section 2.1), because the library rejects them. rest has the same number
+// of lines as the entry.
 func numbered(e *entry) (rest string, params []svcParam) {
 	var out strings.Builder
 	done := 0
@@ -142,7 +145,8 @@ func numbered(e *entry) (rest string, params []svcParam) {
 	return out.String() + e.text[done:], params
 }
 
-// svcbData checks the data of an SVCB or HTTPS record, with what else its entry gives.
+// svcbData returns the data of an SVCB or HTTPS record with the parameters more added. It returns
+// an error if the result is not valid.
 func svcbData(data []byte, more []svcParam) ([]byte, error) {
 	head, params, err := svcParams(data)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 func TestSVCB(t *testing.T) {
 	for _, test := range []struct {
-		params, want string // what is served, or "!" and what is wrong
+		params, want string // the record, or "!" and an error
 	}{
 		{"alpn=h3,h2", `alpn="h3,h2"`},
 		{"", ""},
@@ -59,7 +59,7 @@ func TestSVCB(t *testing.T) {
 			}
 		}
 	}
-	// Text that looks like a parameter is none.
+	// Text that looks like a parameter isn't one.
 	z, errs := readFiles(map[string]string{"db": head + "a TXT HTTPS key1=x\n"})
 	if len(errs) > 0 || !slices.Contains(records(t, z), `a.example.com. 3600 IN TXT "HTTPS" "key1=x"`) {
 		t.Errorf("records are %v, errors %v", z, errs)

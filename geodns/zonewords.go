@@ -2,13 +2,13 @@ package geodns
 
 import "strings"
 
-// word is one of an entry: what stands between blanks, a string with its quotes.
+// word is a word of an entry. Words are separated by blanks. A quoted string includes its quotes.
 type word struct {
 	text string
-	at   int // where it begins in the entry
+	at   int // offset in the entry's text
 }
 
-// words splits an entry, its parentheses and comments left out.
+// words returns the words of an entry, without parentheses and comments.
 func (e *entry) words() (all []word) {
 	begin, quoted := -1, false
 	end := func(i int) {
@@ -24,7 +24,7 @@ func (e *entry) words() (all []word) {
 		} else if !quoted && strings.IndexByte(" \t\r\n();", c) >= 0 {
 			end(i)
 			if c == ';' {
-				i += strings.IndexByte(e.text[i:], '\n') // an entry ends with one
+				i += strings.IndexByte(e.text[i:], '\n') // every entry ends with a newline
 			}
 			continue
 		}
@@ -39,8 +39,8 @@ func (e *entry) words() (all []word) {
 	return all
 }
 
-// unescaped gives the octets that a word stands for: without quotes, and with what escapes mean
-// (RFC 1035 section 5.1).
+// unescaped returns the octets that a word stands for. It removes quotes and decodes escapes (RFC
+// 1035 section 5.1).
 func unescaped(text string) []byte {
 	out := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
@@ -61,7 +61,7 @@ func unescaped(text string) []byte {
 	return out
 }
 
-// decimal reads the three digits of an escape. They may say more than an octet holds.
+// decimal parses the three digits of an escape. The result may be more than 255.
 func decimal(text string) (n int, ok bool) {
 	if len(text) < 3 {
 		return 0, false
