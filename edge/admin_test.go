@@ -50,7 +50,7 @@ func TestStatus(t *testing.T) {
 func TestUnknownNames(t *testing.T) {
 	e := newTagged(t, func(s *Server, _ *Site) {
 		s.Fleet = oneNode{}
-		s.SetTokens([]Token{full("all"), {"www", Scopes(), []string{"www"}}})
+		s.SetTokens([]Token{full("all"), {Secret: "www", Scopes: Scopes(), Sites: []string{"www"}}})
 	})
 	hosts := "no site has the host other.example: the hosts are static.example, www.example"
 	for _, c := range []struct {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // Admin is the admin listener of a node that is no edge: it takes purges and drains for the fleet,
@@ -19,12 +21,10 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 	if s.Log == nil {
 		s.Log = slog.Default()
 	}
-	if !s.hasTokens() && !IsLoopback(s.Admin) {
+	if !s.tokens.Any() && !IsLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
-	if s.sites.Load() == nil {
-		s.SetSites(nil)
-	}
+	s.makePurger()
 	s.started = time.Now()
 	if err := s.Registry.Register(s.panicCounter()); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (a Admin) Serve(ctx context.Context) error {
 func (s *Server) needsStore(serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if s.Store == nil {
-			writeJSON(w, http.StatusNotFound, errorResponse{"this node is no edge: ask one that is"})
+			purge.Fail(w, http.StatusNotFound, "this node is no edge: ask one that is")
 			return
 		}
 		serve(w, r)

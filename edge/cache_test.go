@@ -41,14 +41,6 @@ func TestNotesAreForgotten(t *testing.T) {
 	}
 }
 
-func TestTagsOf(t *testing.T) {
-	h := http.Header{"Surrogate-Key": {"a  b", " c "}, "Cache-Tag": {"d e,f", " ,g,"}, "Cache-Groups": {`"h", "i j"`}}
-	if got, want := tagsOf(h, &Site{Hosts: []string{"www.example"}}, httpcache.Target{Secure: true, Host: "www.example"}), []string{"\x00host www.example", "a", "b", "c", "d e", "f", "g",
-		"\x00group https://www.example h", "\x00group https://www.example i j"}; !slices.Equal(got, want) {
-		t.Errorf("tags are %q, want %q", got, want)
-	}
-}
-
 // A response has so many fragments at most, and its record is small, however long its URL is.
 func TestFragmentsAreBounded(t *testing.T) {
 	e := newEdge(t, static("", "Cache-Control: max-age=1000"))

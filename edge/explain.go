@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -48,15 +49,15 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	raw := r.URL.Query().Get("url")
 	t, err := httpcache.ParseURL(raw)
 	if err != nil {
-		writeJSON(w, http.StatusBadRequest, errorResponse{err.Error()})
+		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	site, _ := s.sites.Load().find(t.Host)
+	site, _ := s.sites.Now().Find(t.Host)
 	if site == nil {
-		writeJSON(w, http.StatusNotFound, errorResponse{s.sites.Load().unknown(t.Host).Error()})
+		purge.Fail(w, http.StatusNotFound, s.sites.Now().Unknown(t.Host).Error())
 		return
 	}
-	key := site.reduce(t).Key()
+	key := site.Reduce(t).Key()
 	e := Explanation{URL: raw, Key: string(key), Objects: s.explain(site, key)}
 	e.LastFailure = s.failures.get(e.Key)
 	e.Servers = site.Origin.Origin.Status().Servers
@@ -70,7 +71,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 				"(HEAD stores nothing; name the URL as the client asks for it, Host and port included)"
 		}
 	}
-	writeJSON(w, http.StatusOK, e)
+	purge.WriteJSON(w, http.StatusOK, e)
 }
 
 func (s *Server) explain(site *Site, key httpcache.Key) []Explained {

@@ -14,7 +14,7 @@ import (
 // used.
 func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
-	if have != nil && (!s.trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
+	if have != nil && (!s.purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
 		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
 	}
 	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -146,7 +147,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		part, whole, _ = httpcache.ParseContentRange(answer.Header)
 		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
 	}
-	if limit := t.site.maxObject(s.Store); storable && resp.ContentLength > limit {
+	if limit := t.site.LargestObject(s.Store); storable && resp.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
@@ -211,7 +212,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 		s.forgetURL(t.born.url, t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
 		shared = false
 	case shared:
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, tagsOf(updated.Header, t.site, t.target)); err == nil {
+		if stored, err := s.cache.update(e, updated, f.header.Epoch, purge.TagsOf(updated.Header, t.site, t.target)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
@@ -288,7 +289,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 		answer.Header.Set("Vary", "Accept-Encoding") // of such a server, the variant without coding
 	}
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
-	b.tags = tagsOf(answer.Header, t.site, t.target)
+	b.tags = purge.TagsOf(answer.Header, t.site, t.target)
 	private := t.site.Policy.RemoveOwn(answer)
 	key := b.key()
 	if fragment {
@@ -303,7 +304,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 			readers: map[*follower]struct{}{}}
 	})
 
-	if err := f.readFrom(t.request.Context(), resp.Body, t.site.maxObject(s.Store)); err != nil {
+	if err := f.readFrom(t.request.Context(), resp.Body, t.site.LargestObject(s.Store)); err != nil {
 		return fmt.Errorf("read %s: %w", f.key.Key, err)
 	}
 	size := f.size

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -73,7 +74,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			f.change(func() { f.keep = true }) // for those who come next
-			if !s.trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
+			if !s.purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
 				return false // what is stored won't do any more
 			}
 			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
@@ -151,7 +152,7 @@ func (x *exchange) likelyTags(have *entry) []string {
 	if have != nil {
 		return have.object.Tags()
 	}
-	return tagsOf(http.Header{}, x.site, x.target)
+	return purge.TagsOf(http.Header{}, x.site, x.target)
 }
 
 // cannotShare reports whether others who ask for the same are not to wait for what comes of a

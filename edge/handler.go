@@ -72,7 +72,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(w,
 
 // servePeer answers one request of another edge.
 func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
-	if !s.knowsPurges(r.Context(), r.Header) {
+	if !s.purger.Await(r.Context(), r.Header) {
 		s.behind(w)
 		return
 	}
@@ -162,17 +162,17 @@ func (s *Server) serve(x *exchange) {
 	if r.TLS == nil && !x.peer && s.Certificates.AnswerChallenge(w, r, x.asked.Host) {
 		return
 	}
-	x.site, _ = s.sites.Load().find(x.asked.Host)
+	x.site, _ = s.sites.Now().Find(x.asked.Host)
 	if status, why := s.mayServe(x); status != 0 {
 		s.refuse(x, status, why)
 		return
 	}
 	w.site = x.site.Name
 	s.setHSTS(x)
-	x.target = x.site.reduce(x.asked)
+	x.target = x.site.Reduce(x.asked)
 	x.key = x.target.Key()
-	if s.isPurge(x) {
-		s.servePurgeAtEdge(x)
+	if !x.peer && s.purger.IsPurge(r) {
+		s.purger.ServeAtEdge(w, r, x.asked, x.site)
 		return
 	}
 	x.cleanFields()
@@ -195,7 +195,7 @@ func (s *Server) serveHealth(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Cache-Control", "no-store")
 	status, text := http.StatusOK, "ok\n"
-	if !s.trusts() {
+	if !s.purger.Trusts() {
 		status, text = http.StatusServiceUnavailable, "behind with purges\n"
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
@@ -213,7 +213,7 @@ func (s *Server) mayServe(x *exchange) (status int, why string) {
 	switch {
 	case x.site == nil:
 		return http.StatusMisdirectedRequest, "no site has this host"
-	case x.r.TLS != nil && !x.peer && !s.sites.Load().reachedBy(x.r.TLS.ServerName, x.site):
+	case x.r.TLS != nil && !x.peer && !s.sites.Now().ReachedBy(x.r.TLS.ServerName, x.site):
 		return http.StatusMisdirectedRequest, "the TLS connection was made to another site"
 	case x.r.URL.Scheme == "https" && x.r.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"
@@ -292,9 +292,9 @@ func (s *Server) lookup(x *exchange) {
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
 		switch {
-		case !s.trusts() || e.object.Doubtful: // a purge of it may not have come here
+		case !s.purger.Trusts() || e.object.Doubtful: // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
-		case s.cutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached && x.r.Method != http.MethodHead: // nor here, but who may ask nobody goes on with what there is
+		case s.purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached && x.r.Method != http.MethodHead: // nor here, but who may ask nobody goes on with what there is
 			if x.site.Origin.Origin.Answers() {
 				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
 			} else {
@@ -349,4 +349,11 @@ func (s *Server) miss(x *exchange, directives httpcache.Directives, own httpcach
 		return s.follow(x, nil, httpcache.Decision{}, own, forward)
 	}
 	return true
+}
+
+// behind answers a peer that knows of purges that have not come here yet; it goes on to the next
+// tier.
+func (s *Server) behind(w http.ResponseWriter) {
+	w.Header().Set(origin.FailedField, "behind-with-purges")
+	w.WriteHeader(http.StatusBadGateway)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -28,7 +29,7 @@ type laneHit struct {
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
 type laneSite struct {
-	sites  *sites
+	sites  *site.Set
 	named  string // the Host field
 	site   *Site  // nil if the lane can't answer for it
 	origin string // scheme and authority
@@ -36,7 +37,7 @@ type laneSite struct {
 
 // laneSite finds the site of a Host field, on a connection with a TLS server name.
 func (s *Server) laneSite(host []byte, secure bool, serverName string, last *laneSite) *laneSite {
-	now := s.sites.Load()
+	now := s.sites.Now()
 	if last.sites == now && last.named == string(host) {
 		return last
 	}
@@ -46,8 +47,8 @@ func (s *Server) laneSite(host []byte, secure bool, serverName string, last *lan
 	if t.Host, t.Port, ok = httpcache.ParseAuthority(last.named, secure); !ok {
 		return last
 	}
-	site, _ := now.find(t.Host)
-	if site != nil && !now.reachedBy(serverName, site) {
+	site, _ := now.Find(t.Host)
+	if site != nil && !now.ReachedBy(serverName, site) {
 		site = nil // the ordinary path refuses it
 	}
 	if site != nil && !secure && site.Redirect && s.https != nil {
@@ -60,12 +61,12 @@ func (s *Server) laneSite(host []byte, secure bool, serverName string, last *lan
 // findHit finds what answers a request at once, and the key of its URI; nil if that is for the
 // ordinary path to find out. What it decides is what lookup decides for such a request.
 func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, httpcache.Key) {
-	if at.site == nil || !s.trusts() || s.cutOff() {
+	if at.site == nil || !s.purger.Trusts() || s.purger.CutOff() {
 		return nil, ""
 	}
 	var key httpcache.Key
 	if i := bytes.IndexByte(q.target, '?'); i >= 0 && len(at.site.IgnoreQuery) > 0 {
-		key = httpcache.KeyOf(at.origin, string(q.target[:i])+at.site.reduceQuery(string(q.target[i:])))
+		key = httpcache.KeyOf(at.origin, string(q.target[:i])+at.site.ReduceQuery(string(q.target[i:])))
 	} else {
 		key = httpcache.KeyOf(at.origin, string(q.target))
 	}

@@ -96,33 +96,6 @@ func TestLongPurgesAreRefused(t *testing.T) {
 	}
 }
 
-// The parts of a large purge are small, and together are the purge.
-func TestSplitPurge(t *testing.T) {
-	p := PurgeRequest{All: true, Soft: true, Hosts: []string{"h"}, Prefixes: []string{"p"}}
-	for range 100 {
-		p.Tags = append(p.Tags, strings.Repeat("t", 10_000))
-		p.URLs = append(p.URLs, strings.Repeat("u", 10_000))
-	}
-	var all PurgeRequest
-	for i, part := range p.Split() {
-		if n := len(entryOf(t, part)); n > maxEntry+100 {
-			t.Errorf("part %d has %d bytes", i, n)
-		}
-		if !part.Soft {
-			t.Errorf("part %d is a hard purge", i)
-		}
-		all.All, all.Soft = all.All || part.All, true
-		all.URLs, all.Tags = append(all.URLs, part.URLs...), append(all.Tags, part.Tags...)
-		all.Prefixes, all.Hosts = append(all.Prefixes, part.Prefixes...), append(all.Hosts, part.Hosts...)
-	}
-	if entryOf(t, all) != entryOf(t, p) {
-		t.Error("the parts are another purge")
-	}
-	if n := len(PurgeRequest{All: true}.Split()); n != 1 {
-		t.Errorf("a purge of everything has %d parts", n)
-	}
-}
-
 // Whatever is in the log, an edge goes on following.
 func FuzzLogged(f *testing.F) {
 	f.Add("", []byte(`{"urls":["http://www.example/a"],"tags":["t"],"hosts":["www.example"],"soft":true}`))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -135,22 +136,22 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	e := newEdge(t, static("x"))
 	d := openDocument(t, e)
 	seen := map[string]bool{}
-	for _, r := range e.routes() {
-		if r.method == "PURGE" {
+	for _, r := range e.endpoints() {
+		if r.Method == "PURGE" {
 			continue // which OpenAPI can't say
 		}
-		op, ok := d.Paths[r.path][strings.ToLower(r.method)]
-		if !ok || op.Scope != r.scope {
-			t.Errorf("%s %s with the scope %q: documented %v, with %q", r.method, r.path, r.scope, ok, op.Scope)
+		op, ok := d.Paths[r.Path][strings.ToLower(r.Method)]
+		if !ok || op.Scope != r.Scope {
+			t.Errorf("%s %s with the scope %q: documented %v, with %q", r.Method, r.Path, r.Scope, ok, op.Scope)
 		}
-		for part := range strings.SplitSeq(r.path, "/") {
+		for part := range strings.SplitSeq(r.Path, "/") {
 			if name, ok := strings.CutPrefix(part, "{"); ok && !slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool {
 				return p.In == "path" && p.Name+"}" == name
 			}) {
-				t.Errorf("%s: {%s is not documented", r.path, name)
+				t.Errorf("%s: {%s is not documented", r.Path, name)
 			}
 		}
-		seen[strings.ToLower(r.method)+r.path] = true
+		seen[strings.ToLower(r.Method)+r.Path] = true
 	}
 	for path, ops := range d.Paths {
 		for method := range ops {
@@ -165,11 +166,11 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 func TestOpenAPIHasEveryField(t *testing.T) {
 	d := openDocument(t, newEdge(t, static("x")))
 	for name, v := range map[string]any{
-		"Error": errorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
+		"Error": purge.ErrorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
 		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
 		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": certs.Status{},
-		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": fastlyDone{},
-		"CloudflarePurge": cloudflarePurge{}, "CloudflareAnswer": cloudflareAnswer{}, "CloudflareError": cloudflareError{}, "CloudflareResult": cloudflareResult{},
+		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": purge.FastlyResponse{},
+		"CloudflarePurge": purge.CloudflareRequest{}, "CloudflareAnswer": purge.CloudflareResponse{}, "CloudflareError": purge.CloudflareError{}, "CloudflareResult": purge.CloudflareResult{},
 	} {
 		s := d.Components.Schemas[name]
 		properties, _ := s["properties"].(map[string]any)

@@ -11,7 +11,7 @@ import (
 // origins tells how the pools of all sites are, and the tiers of edges before them, each once.
 func (s *Server) origins() []origin.Status {
 	var pools []*origin.Pool
-	for _, site := range s.sites.Load().list {
+	for _, site := range s.sites.Now().List {
 		for _, p := range []*origin.Pool{site.Origin.Origin, site.Origin.Ring, site.Origin.Shield} {
 			if p != nil && !slices.Contains(pools, p) {
 				pools = append(pools, p)

@@ -61,7 +61,7 @@ func (o *outages) has(site string, now time.Time) bool {
 // outages lists those that go on, by site.
 func (s *Server) listOutages(now time.Time) []Outage {
 	var out []Outage
-	for _, site := range s.sites.Load().list {
+	for _, site := range s.sites.Now().List {
 		if !s.outages.has(site.Name, now) {
 			continue
 		}

@@ -129,22 +129,3 @@ func TestHeadAfterSoftPurge(t *testing.T) {
 		}
 	}
 }
-
-// FuzzPosition holds what an edge reads of another's place in the log to what that wrote.
-func FuzzPosition(f *testing.F) {
-	for _, s := range []string{"1 2", "18446744073709551615 0", "", "1", "1 2 3", "-1 2", " 1 2"} {
-		f.Add(s, "7")
-		f.Add(s, "")
-	}
-	f.Fuzz(func(t *testing.T, s, mark string) {
-		p, err := purgesOf(http.Header{purgesField: {s}, purgesMarkField: {mark}})
-		if err != nil {
-			return
-		}
-		h := http.Header{}
-		writePurges(h, p)
-		if back, err := purgesOf(h); err != nil || back != p {
-			t.Errorf("%q, %q is read as %v, and that as %v", s, mark, p, back)
-		}
-	})
-}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 var errPanic = errors.New("a fault of the edge itself, which its log tells of")
@@ -49,7 +50,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 				panic(p)
 			} else if p != nil {
 				s.panicked("the admin API", p, "method", r.Method, "path", r.URL.Path)
-				writeJSON(w, http.StatusInternalServerError, errorResponse{errPanic.Error()})
+				purge.Fail(w, http.StatusInternalServerError, errPanic.Error())
 			}
 		}()
 		if r.Body != http.NoBody {

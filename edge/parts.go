@@ -49,7 +49,7 @@ func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.
 	}
 	want := ranges[0]
 	if size == noSize && want.Start >= noSize/2 { // it counts from the end
-		if want.Length <= x.site.slice() {
+		if want.Length <= x.site.SliceSize() {
 			slice = httpcache.Range{Start: -want.Length, Length: want.Length}
 		} else {
 			want = httpcache.Range{Start: 0, Length: 1} // which tells where that is
@@ -58,7 +58,7 @@ func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.
 	if slice.Length == 0 {
 		slice = s.sliceFor(x, nil, want, limit)
 	}
-	if s.flights.reaches(flightKey{own, stage}, slice.Start, x.site.slice()) {
+	if s.flights.reaches(flightKey{own, stage}, slice.Start, x.site.SliceSize()) {
 		return httpcache.Range{}, asWhole
 	}
 	return slice, asSlice
@@ -70,7 +70,7 @@ func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, 
 	if len(ranges) == 0 {
 		return asAsked
 	}
-	near, start := x.site.slice(), ranges[0].Start
+	near, start := x.site.SliceSize(), ranges[0].Start
 	if s.flights.reaches(key, start, near) {
 		return asWhole
 	}
@@ -86,7 +86,7 @@ func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, 
 // sliceFor returns the slice to ask for when want is lacking of a representation of which there are
 // fragments. limit is its size, or 0 if that isn't known.
 func (s *Server) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range, limit int64) httpcache.Range {
-	slice := x.site.slice()
+	slice := x.site.SliceSize()
 	want.Length = min(want.Length, slice)
 	if !x.peer {
 		if toEnd(x.r.Header) {

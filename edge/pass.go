@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -40,7 +41,7 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 	s.via(h, r.ProtoMajor, r.ProtoMinor)
 	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
 	delete(h, origin.TierField)
-	s.setPurges(h)
+	s.purger.SetPosition(h)
 	if x.peer {
 		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} { // ReverseProxy takes them away
 			if v, ok := r.Header[name]; ok {
@@ -208,7 +209,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 	var err error
 	if same {
-		_, err = s.cache.update(have, updated, epoch, tagsOf(updated.Header, x.site, x.target))
+		_, err = s.cache.update(have, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
 	} else {
 		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
@@ -241,7 +242,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		}
 		if u, err := base.Parse(v); err == nil {
 			if t, err := httpcache.ParseURL(u.String()); err == nil && t.Origin() == x.target.Origin() {
-				changed = append(changed, x.site.reduce(t))
+				changed = append(changed, x.site.Reduce(t))
 			}
 		}
 	}
@@ -257,7 +258,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 		}
 	}
 	for _, g := range httpcache.Groups(resp.Header["Cache-Group-Invalidation"]) {
-		p.Tags = append(p.Tags, groupTag(g, x.target.Origin()))
+		p.Tags = append(p.Tags, purge.GroupTag(g, x.target.Origin()))
 	}
 	if len(p.URLs)+len(p.Tags) == 0 {
 		return

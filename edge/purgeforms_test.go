@@ -70,7 +70,7 @@ func TestPurgeInFastlyForm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newTagged(t, func(s *Server, _ *Site) {
-				s.SetTokens([]Token{{"www", []string{ScopePurge}, []string{"www"}}, full("secret")})
+				s.SetTokens([]Token{{Secret: "www", Scopes: []string{ScopePurge}, Sites: []string{"www"}}, full("secret")})
 			})
 			method, target, _ := strings.Cut(c.request, " ")
 			if strings.HasPrefix(target, "http://") { // a proxy's form
@@ -142,7 +142,7 @@ func TestPurgeInCloudflareForm(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newTagged(t, func(s *Server, _ *Site) {
-				s.SetTokens([]Token{{"r", []string{ScopeRead}, nil}, full("secret")})
+				s.SetTokens([]Token{{Secret: "r", Scopes: []string{ScopeRead}}, full("secret")})
 			})
 			if c.field == "" {
 				c.field = "Authorization: Bearer secret"

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // errFraming is the error of a response whose end the origin and the edge may see in different
@@ -28,7 +30,7 @@ func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.S
 	if err != nil {
 		return nil, false, err
 	}
-	covered = lacksPurges(r.Header, resp.Header)
+	covered = purge.Lacks(r.Header, resp.Header)
 	err = cleanResponse(resp)
 	if resp.StatusCode < 100 { // net/http takes it, and can't send it
 		err = fmt.Errorf("the origin answered with the status %03d, which is none (RFC 9110, 15)", resp.StatusCode)
@@ -122,4 +124,32 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 		deleteOwn(b.resp.Trailer)
 	}
 	return n, err
+}
+
+// edgeFields are the fields of a response that are for the edge alone: tags for purges, directives,
+// and other ways to the origin (RFC 7838), which are no way to the edge. They are stored, and
+// clients don't see them.
+var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
+
+// hideEdgeFields removes them from a response, unless it is for another edge.
+func (x *exchange) hideEdgeFields(h http.Header) {
+	if x.peer {
+		return
+	}
+	for _, name := range edgeFields {
+		delete(h, name)
+	}
+}
+
+// tellPurges notes in an answer to a peer up to where purges don't cover it. The peer stores only
+// what none covers that it has applied itself.
+func (s *Server) tellPurges(x *exchange, h http.Header) {
+	if !x.peer || s.Purges == nil {
+		return
+	}
+	p := x.position
+	if x.covered {
+		p = storage.Position{}
+	}
+	purge.WritePosition(h, p)
 }

@@ -26,6 +26,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -62,15 +64,13 @@ type Server struct {
 	// nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
-	panics atomic.Uint64
-	// notUnderstood counts purges of the log that this edge could not read or apply as they are.
-	notUnderstood atomic.Uint64
-	sites         atomic.Pointer[sites]
-	tokens        atomic.Pointer[[]Token]
-	purgeWaits    purgeWaits
-	cache         *cache
-	flights       *flights
-	metrics       *metrics
+	panics  atomic.Uint64
+	sites   site.Table
+	tokens  purge.Tokens
+	purger  *purge.Purger
+	cache   *cache
+	flights *flights
+	metrics *metrics
 	// refusals are the kinds of refused requests that were logged lately.
 	refusals notes
 	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
@@ -102,7 +102,7 @@ type Server struct {
 
 // SetSites replaces what the edge serves. The origins are started already; those of before are the
 // caller's to close.
-func (s *Server) SetSites(list []*Site) { s.sites.Store(newSites(list)) }
+func (s *Server) SetSites(list []*Site) { s.sites.Set(list) }
 
 // Listen binds the listeners.
 func (s *Server) Listen(ctx context.Context) error {
@@ -119,15 +119,13 @@ func (s *Server) Listen(ctx context.Context) error {
 		s.HTTP = ":8080"
 	}
 	s.started = time.Now()
-	if s.Admin != "" && !s.hasTokens() && !IsLoopback(s.Admin) {
+	if s.Admin != "" && !s.tokens.Any() && !IsLoopback(s.Admin) {
 		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
 	}
 	if s.HTTPS != "" && s.Certificates == nil {
 		return fmt.Errorf("edge listener on %s: TLS needs certificates", s.HTTPS)
 	}
-	if s.sites.Load() == nil {
-		s.SetSites(nil)
-	}
+	s.makePurger()
 	var err error
 	if s.metrics, err = newMetrics(s.Registry, s.Store, s.origins); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -142,7 +140,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err := s.Registry.Register(s.panicCounter()); err != nil {
 		return err
 	}
-	if err := s.Registry.Register(s.notUnderstoodCounter()); err != nil {
+	if err := s.Registry.Register(s.purger.NotUnderstood()); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	if err := s.Registry.Register(s.conns); err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // fuzzing is the TB of an edge that a fuzz target asks: in the target, those of F must not be used.
@@ -129,7 +130,7 @@ func checkAnswer(t *testing.T, q rawRequest, a answer) {
 		t.Errorf("%+v is answered as one with X-Vary: %q", q, got.Value)
 	}
 	for name := range got.Header {
-		if impersonates(name) && !edgeWrites[name] && name != purgesField && name != purgesMarkField {
+		if impersonates(name) && !edgeWrites[name] && name != purge.PositionField && name != purge.MarkField {
 			t.Errorf("%+v: the origin sees %s", q, name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 const (
@@ -42,12 +43,12 @@ type WarmFailure struct {
 
 // serveWarm fetches URLs as if clients had asked for them. It ends with the request.
 func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
-	if !isJSON(r.Header) { // see servePurge
-		failNative(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json")
+	if !purge.IsJSON(r.Header) { // see servePurge
+		purge.Fail(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json")
 		return
 	}
 	var req WarmRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPurgeBody))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, purge.MaxBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(&req)
 	switch {
@@ -61,7 +62,7 @@ func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
 		err = fmt.Errorf("warm: want a rate of 1 to %d a second, not %d", maxWarmRate, req.Rate)
 	}
 	if err != nil {
-		failNative(w, http.StatusBadRequest, err.Error())
+		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	for _, raw := range req.URLs {
@@ -69,15 +70,16 @@ func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			continue // told as the others that fail
 		}
-		if err := s.mayTouch(grantOf(r.Context()), t.Host); err != nil {
-			failNative(w, http.StatusForbidden, err.Error())
+		of, _ := s.sites.Now().Find(t.Host)
+		if err := purge.GrantOf(r.Context()).MayTouch(of, t.Host); err != nil {
+			purge.Fail(w, http.StatusForbidden, err.Error())
 			return
 		}
 	}
 	if req.Rate == 0 {
 		req.Rate = defaultWarmRate
 	}
-	writeJSON(w, http.StatusOK, s.warm(r.Context(), req, r.RemoteAddr))
+	purge.WriteJSON(w, http.StatusOK, s.warm(r.Context(), req, r.RemoteAddr))
 }
 
 // warm fetches until all is done or ctx ends. client is whom origins are told of.
@@ -154,7 +156,7 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case x.w.status == http.StatusMisdirectedRequest && x.site == nil:
-		return s.sites.Load().unknown(t.Host)
+		return s.sites.Now().Unknown(t.Host)
 	case x.w.status >= 400:
 		return fmt.Errorf("answered with %d", x.w.status)
 	case st.Hit, st.Stored:

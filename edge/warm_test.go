@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 func (e *testEdge) warmed(body string, fields ...string) (WarmResponse, answer) {
@@ -93,7 +95,7 @@ func TestWarmIsBounded(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "x")
 	}, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{{"t", []string{ScopeWarm}, []string{"www"}}, {"p", []string{ScopePurge}, nil}})
+		s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeWarm}, Sites: []string{"www"}}, {Secret: "p", Scopes: []string{ScopePurge}}})
 	})
 	token := "Authorization: Bearer t"
 	var list []string
@@ -111,7 +113,7 @@ func TestWarmIsBounded(t *testing.T) {
 	for body, want := range map[string]int{
 		`{"urls":[]}`: 400, `{`: 400, `{"urls":["http://www.example/"],"rate":1001}`: 400, `{"urls":["http://www.example/"],"rate":-1}`: 400,
 		`{"urls":["http://other.example/"]}`: 403, `{"url":["http://www.example/"]}`: 400,
-		`{"urls":["` + strings.Repeat("a", maxPurgeBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`, maxWarmURLs) + `"a"]}`: 400,
+		`{"urls":["` + strings.Repeat("a", purge.MaxBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`, maxWarmURLs) + `"a"]}`: 400,
 	} {
 		if _, got := e.warmed(body, token); got.status != want {
 			t.Errorf("%.60s: %d, %s", body, got.status, got.body)

@@ -14,7 +14,9 @@ const module = "github.com/kaiku-cdn/kaiku/"
 var allowed = map[string][]string{
 	"cmd/kaiku/config":    {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "fleet", "geodns"},
 	"cmd/kaiku/words":     {},
-	"edge":                {"edge/certs", "edge/httpcache", "origin", "storage"},
+	"edge":                {"edge/certs", "edge/httpcache", "edge/purge", "edge/site", "origin", "storage"},
+	"edge/purge":          {"edge/httpcache", "edge/site", "origin", "storage"},
+	"edge/site":           {"edge/httpcache", "origin", "storage"},
 	"edge/certs":          {},
 	"edge/front/http2":    {},
 	"edge/httpcache":      {},

@@ -1,4 +1,4 @@
-package edge
+package purge
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // On the listener for clients an edge takes purges in the form that Varnish's users have made a
@@ -27,62 +28,62 @@ import (
 // Expressions are not matched with what is stored: they become exact tags, URLs, prefixes and
 // hosts, or the request is refused.
 
-// isPurge reports whether a request of a client is one to purge.
-func (s *Server) isPurge(x *exchange) bool {
-	switch x.r.Method {
+// IsPurge reports whether a request of a client is one to purge.
+func (p *Purger) IsPurge(r *http.Request) bool {
+	switch r.Method {
 	case "PURGE", "PURGEKEYS", "BAN":
-		return !x.peer && (s.hasTokens() || len(s.PurgeFrom) > 0)
+		return p.Tokens.Any() || len(p.From) > 0
 	}
 	return false
 }
 
 // grantAtEdge is what a client may do that sends PURGE or BAN.
-func (s *Server) grantAtEdge(r *http.Request) *grant {
-	if ip, err := netip.ParseAddr(clientIP(r)); err == nil {
-		for _, network := range s.PurgeFrom {
-			if network.Contains(ip.Unmap().WithZone("")) {
-				return &grant{scopes: []string{ScopePurge}}
+func (p *Purger) grantAtEdge(r *http.Request) *Grant {
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		for _, network := range p.From {
+			if network.Contains(from.Addr().Unmap().WithZone("")) {
+				return &Grant{scopes: []string{ScopePurge}}
 			}
 		}
 	}
-	if s.hasTokens() {
-		if g := s.grant(secretOf(r.Header)); g != nil {
+	if p.Tokens.Any() {
+		if g := p.Tokens.grant(secretOf(r.Header)); g != nil {
 			return g
 		}
 	}
-	return &grant{scopes: []string{}}
+	return &Grant{scopes: []string{}}
 }
 
-// servePurgeAtEdge answers PURGE and BAN.
-func (s *Server) servePurgeAtEdge(x *exchange) {
+// ServeAtEdge answers PURGE and BAN of a client, for a target that is of a site.
+func (p *Purger) ServeAtEdge(w http.ResponseWriter, r *http.Request, target httpcache.Target, of *site.Site) {
 	answer := func(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(text + "\n"))
 	}
-	g := s.grantAtEdge(x.r)
+	g := p.grantAtEdge(r)
 	if !g.has(ScopePurge) {
-		s.tellRefusal(x.r, http.StatusForbidden, "a purge from a client that may not: edge.purge_from and tokens name who may")
-		answer(x.w, http.StatusForbidden, "Not allowed: purges are for the networks of edge.purge_from, and with Authorization: Bearer for tokens with the scope purge")
+		p.Refused(r, http.StatusForbidden, "a purge from a client that may not: edge.purge_from and tokens name who may")
+		answer(w, http.StatusForbidden, "Not allowed: purges are for the networks of edge.purge_from, and with Authorization: Bearer for tokens with the scope purge")
 		return
 	}
-	req, err := s.purgeOfRequest(x)
+	req, err := p.atEdge(r, target, of)
 	if err != nil {
-		answer(x.w, http.StatusBadRequest, err.Error())
+		answer(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if _, status, err := s.purgeFor(withGrant(x.r, g).Context(), req); err != nil {
-		failPurge(x.w, answer, status, err)
+	if _, err := p.purge(withGrant(r, g).Context(), req, nil); err != nil {
+		failPurge(w, answer, err)
 		return
 	}
-	answer(x.w, http.StatusOK, "Purged")
+	answer(w, http.StatusOK, "Purged")
 }
 
-// purgeOfRequest is what a PURGE or BAN asks for.
-func (s *Server) purgeOfRequest(x *exchange) (PurgeRequest, error) {
-	h := x.r.Header
-	req := PurgeRequest{Soft: h.Get("Fastly-Soft-Purge") == "1"}
+// atEdge is what a PURGE or BAN asks for.
+func (p *Purger) atEdge(r *http.Request, target httpcache.Target, of *site.Site) (Request, error) {
+	h := r.Header
+	req := Request{Soft: h.Get("Fastly-Soft-Purge") == "1"}
 	if len(h["X-Pool"]) > 0 {
 		return req, errors.New("X-Pool can't be expressed: purge by tags")
 	}
@@ -90,43 +91,34 @@ func (s *Server) purgeOfRequest(x *exchange) (PurgeRequest, error) {
 	switch {
 	case err != nil:
 		return req, err
-	case named && (x.restricts("X-Url") || x.restricts("X-Host")):
+	case named && (restricts(h, "X-Url") || restricts(h, "X-Host")):
 		return req, errors.New("tags of some URLs or hosts alone can't be expressed: leave X-Url and X-Host out, or .*")
-	case x.restricts("X-Content-Type"):
+	case restricts(h, "X-Content-Type"):
 		return req, errors.New("X-Content-Type can't be expressed: purge by URL or by tags")
 	case req.All:
 		// The pattern says everything; what is the edge's for other sites is not of the application
 		// that sent it.
 		req.All = false
-		s.addSite(x.site, &req)
+		req.addSite(of)
 	case !named:
-		return s.purgeOfURL(x, req)
+		return p.ofURL(r, target, req)
 	}
 	return req, nil
 }
 
 // restricts reports whether a request has a pattern that doesn't match everything.
-func (x *exchange) restricts(name string) bool {
-	v, ok := x.r.Header[name]
+func restricts(h http.Header, name string) bool {
+	v, ok := h[name]
 	return ok && (len(v) != 1 || !matchesAll(v[0]))
 }
 
-// addSite adds all hosts of a site to a purge.
-func (s *Server) addSite(site *Site, req *PurgeRequest) {
-	if len(site.Hosts) == 0 {
-		req.All = true // it is the only site
-		return
-	}
-	req.Hosts = append(req.Hosts, site.Hosts...)
-}
-
-// purgeOfURL is what a PURGE or BAN without tags asks for.
-func (s *Server) purgeOfURL(x *exchange, req PurgeRequest) (PurgeRequest, error) {
-	h, pattern := x.r.Header, x.asked.RequestURI()
-	hosts := []string{x.asked.Host}
+// ofURL is what a PURGE or BAN without tags asks for.
+func (p *Purger) ofURL(r *http.Request, target httpcache.Target, req Request) (Request, error) {
+	h, pattern := r.Header, target.RequestURI()
+	hosts := []string{target.Host}
 	var err error
 	if v, ok := h["X-Host"]; ok {
-		if hosts, err = s.hostsMatching(v[0], &req); err != nil {
+		if hosts, err = hostsMatching(v[0], p.Sites.Now()); err != nil {
 			return req, err
 		}
 	}
@@ -134,7 +126,7 @@ func (s *Server) purgeOfURL(x *exchange, req PurgeRequest) (PurgeRequest, error)
 	switch how := strings.ToLower(h.Get("X-Purge-Method")); {
 	case byHeader:
 		pattern = h.Get("X-Url")
-	case how == "regex", x.r.Method == "BAN" && how == "" && strings.HasSuffix(pattern, ".*"):
+	case how == "regex", r.Method == "BAN" && how == "" && strings.HasSuffix(pattern, ".*"):
 	case !strings.HasPrefix(pattern, "/"):
 		return req, errors.New("want a path that begins with /")
 	case how == "", how == "exact", how == "default":
@@ -164,9 +156,8 @@ func (s *Server) purgeOfURL(x *exchange, req PurgeRequest) (PurgeRequest, error)
 
 // hostsMatching are the hosts of the edge's sites that an expression matches. On an edge for any
 // host it has to be a list.
-func (s *Server) hostsMatching(pattern string, req *PurgeRequest) ([]string, error) {
-	sites := s.sites.Load()
-	if sites.any != nil {
+func hostsMatching(pattern string, sites *site.Set) ([]string, error) {
+	if sites.AnyHost() {
 		if matchesAll(pattern) {
 			return nil, errors.New("X-Host: this edge has no list of hosts that .* could stand for: name one")
 		}
@@ -186,8 +177,8 @@ func (s *Server) hostsMatching(pattern string, req *PurgeRequest) ([]string, err
 		return nil, fmt.Errorf("X-Host %q is not an expression that is understood: %w", pattern, err)
 	}
 	var hosts []string
-	for _, site := range sites.list {
-		for _, h := range site.Hosts {
+	for _, of := range sites.List {
+		for _, h := range of.Hosts {
 			if re.MatchString(h) {
 				hosts = append(hosts, h)
 			}

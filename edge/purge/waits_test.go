@@ -1,15 +1,20 @@
-package edge
+package purge
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // waitsLong is a node that never has applied a purge, and tells of each that waits.
 type waitsLong struct {
-	oneNode
 	waits chan struct{}
 }
 
@@ -30,14 +35,14 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 	t.Parallel()
 	node := waitsLong{waits: make(chan struct{})}
 	tokens := []Token{full("a"), full("b"), full("c"), full("d"), full("e")}
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) {
-		s.Fleet = node
-		s.SetTokens(tokens)
-	})
+	p := &Purger{Node: "hel1", Store: openStore(t), Sites: new(site.Table), Fleet: node, Tokens: new(Tokens), Log: slog.New(slog.DiscardHandler)}
+	p.Tokens.Set(tokens)
+	api := httptest.NewServer(p.Tokens.Authorize(p.Endpoints()[0]))
+	defer api.Close()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	purge := func(ctx context.Context, token, query string) (status int, retry string) {
-		r, err := http.NewRequestWithContext(ctx, "POST", "http://"+e.AdminAddr().String()+"/v1/purge"+query, strings.NewReader(`{"tags":["x"]}`))
+		r, err := http.NewRequestWithContext(ctx, "POST", api.URL+"/v1/purge"+query, strings.NewReader(`{"tags":["x"]}`))
 		if err != nil {
 			t.Error(err)
 			return 0, ""
@@ -51,15 +56,15 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 		return resp.StatusCode, resp.Header.Get("Retry-After")
 	}
 	for i, token := range tokens {
-		for range maxPurgeWaitsEach {
-			if i == maxPurgeWaits/maxPurgeWaitsEach {
+		for range maxWaitsEach {
+			if i == maxWaits/maxWaitsEach {
 				break
 			}
 			go purge(ctx, token.Secret, "?wait=all&limit=5m")
 			<-node.waits
 		}
-		before := e.Store.Epoch()
-		if status, retry := purge(ctx, token.Secret, "?wait=all&limit=100ms"); status != http.StatusServiceUnavailable || retry == "" || e.Store.Epoch() != before {
+		before := p.Store.Epoch()
+		if status, retry := purge(ctx, token.Secret, "?wait=all&limit=100ms"); status != http.StatusServiceUnavailable || retry == "" || p.Store.Epoch() != before {
 			t.Errorf("token %s, one more: %d, Retry-After %q", token.Secret, status, retry)
 		}
 		if status, _ := purge(ctx, token.Secret, ""); status != http.StatusOK {
@@ -68,8 +73,19 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 	}
 	leave()
 	until(t, "all have left", func() bool {
-		e.purgeWaits.mu.Lock()
-		defer e.purgeWaits.mu.Unlock()
-		return e.purgeWaits.all == 0 && len(e.purgeWaits.of) == 0
+		p.waits.mu.Lock()
+		defer p.waits.mu.Unlock()
+		return p.waits.all == 0 && len(p.waits.of) == 0
 	})
+}
+
+func full(secret string) Token { return Token{Secret: secret, Scopes: Scopes()} }
+
+func until(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
 }

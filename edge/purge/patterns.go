@@ -1,4 +1,4 @@
-package edge
+package purge
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 // tagsToPurge adds the tags that a PURGE or BAN names to a purge, and reports whether there are
 // fields that name any. A pattern of everything sets All.
-func tagsToPurge(h http.Header, req *PurgeRequest) (named bool, err error) {
+func tagsToPurge(h http.Header, req *Request) (named bool, err error) {
 	hard, soft := false, false
 	for _, f := range []struct {
 		name  string

@@ -1,4 +1,4 @@
-package edge
+package purge
 
 import (
 	"fmt"
@@ -10,26 +10,26 @@ import (
 // bounded, and no token has all of the places. One for which there is none is refused before it has
 // purged anything, so that it can be sent again as it is.
 const (
-	maxPurgeWaits     = 256
-	maxPurgeWaitsEach = maxPurgeWaits / 4 // of one token
+	maxWaits     = 256
+	maxWaitsEach = maxWaits / 4 // of one token
 )
 
-// purgeWaits counts the requests that wait, in all and by what their tokens are known by.
-type purgeWaits struct {
+// waits counts the requests that wait, in all and by what their tokens are known by.
+type waits struct {
 	mu  sync.Mutex
 	all int
 	of  map[[32]byte]int
 }
 
 // begin counts one more, and returns what takes it back, or why there may be none.
-func (p *purgeWaits) begin(g *grant) (end func(), err error) {
+func (p *waits) begin(g *Grant) (end func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.all >= maxPurgeWaits:
-		return nil, fmt.Errorf("%d requests wait for all edges already", p.all)
-	case p.of[g.token] >= maxPurgeWaitsEach:
-		return nil, fmt.Errorf("%d requests with this token wait for all edges already", p.of[g.token])
+	case p.all >= maxWaits:
+		return nil, &tooManyError{fmt.Errorf("%d requests wait for all edges already", p.all)}
+	case p.of[g.token] >= maxWaitsEach:
+		return nil, &tooManyError{fmt.Errorf("%d requests with this token wait for all edges already", p.of[g.token])}
 	}
 	if p.of == nil {
 		p.of = map[[32]byte]int{}
@@ -45,3 +45,6 @@ func (p *purgeWaits) begin(g *grant) (end func(), err error) {
 		}
 	}), nil
 }
+
+// tooManyError says that a purge is refused because too many wait.
+type tooManyError struct{ error }

@@ -1,0 +1,75 @@
+package purge
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// everything makes all that is stored stale: purges of it may have been missed.
+func everything() storage.Purge { return storage.Purge{All: true, Soft: true, Doubt: true} }
+
+// Doubt makes everything that is stored stale: purges of it may have been missed.
+func (p *Purger) Doubt(now storage.Position) error {
+	return p.Store.Apply([]storage.Purge{everything()}, now)
+}
+
+// Apply applies purges of the log. What is not understood, as that of a newer version, makes
+// everything stale.
+func (p *Purger) Apply(entries []Logged, after storage.Position) error {
+	sites := p.Sites.Now()
+	purges := make([]storage.Purge, len(entries))
+	for i, l := range entries {
+		purges[i] = p.effect(l, sites)
+	}
+	return p.Store.Apply(purges, after)
+}
+
+// effect is what an entry of the log does here.
+func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
+	if l.Lost {
+		p.Log.Warn("the purge log lost purges that were acknowledged, which this edge may lack: everything becomes stale")
+		return everything()
+	}
+	parsed, err := Parse(l.Request, sites)
+	limited := l.Site != ""
+	switch {
+	case limited && parsed.exceeds(l.Site) && sites.Named(l.Site) == nil:
+		// Who made it has another fleet file, as when a site is renamed. It may not purge what is of
+		// other sites here, and could mean what is not.
+		p.notUnderstood.Add(1)
+		p.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", l.Site)
+		return everything()
+	case limited && parsed.exceeds(l.Site):
+		p.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site", l.Site)
+		return storage.Purge{}
+	case err != nil && limited:
+		p.notUnderstood.Add(1)
+		p.Log.Error("a purge of the log is not understood: its site is purged", "site", l.Site, "error", err)
+		return ofSite(l.Site, sites)
+	case err != nil:
+		p.notUnderstood.Add(1)
+		p.Log.Error("a purge of the log is not understood: everything becomes stale", "error", err)
+		return everything()
+	}
+	return parsed.Store
+}
+
+// ofSite is a purge of all hosts of a site.
+func ofSite(name string, sites *site.Set) storage.Purge {
+	var p storage.Purge
+	if of := sites.Named(name); of != nil {
+		for _, h := range of.Hosts {
+			p.Tags = append(p.Tags, hostTag(h))
+		}
+	}
+	return p
+}
+
+// NotUnderstood is the metric of purges of the log that made more stale than they were of.
+func (p *Purger) NotUnderstood() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kaiku_edge_purges_not_understood_total",
+		Help: "Purges of the log that could not be applied as they were, so that everything, or everything of their site, became stale."},
+		func() float64 { return float64(p.notUnderstood.Load()) })
+}

@@ -1,0 +1,95 @@
+package purge
+
+import (
+	"encoding/json"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
+
+// Endpoint is one thing that the admin listener answers.
+type Endpoint struct {
+	Method, Path string
+	Scope        string // that a token needs; "" means any
+	Serve        http.HandlerFunc
+	Fail         Failure // the form of errors that its clients read
+}
+
+// Failure writes an error in the form of one API.
+type Failure func(w http.ResponseWriter, status int, text string)
+
+// Endpoints are those of the APIs for purges. PURGE stands for any path.
+func (p *Purger) Endpoints() []Endpoint {
+	return []Endpoint{
+		{"POST", "/v1/purge", ScopePurge, p.serveNative, Fail},
+		{"GET", "/v1/purges/{sequence}", ScopeRead, p.serveProgress, Fail},
+		{"POST", "/service/{id}/purge/{key}", ScopePurge, p.serveFastlyKey, failFastly},
+		{"POST", "/service/{id}/purge", ScopePurge, p.serveFastlyKeys, failFastly},
+		{"POST", "/service/{id}/purge_all", ScopePurge, p.serveFastlyAll, failFastly},
+		{"POST", FastlyURLs + "{url}", ScopePurge, p.serveFastlyURL, failFastly},
+		{"PURGE", "/", ScopePurge, p.serveFastlyURL, failFastly},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", ScopePurge, p.serveCloudflare, failCloudflare},
+	}
+}
+
+// ErrorResponse is the body of every error of Kaiku's own API.
+type ErrorResponse struct {
+	Error string `json:"error"`
+}
+
+// Fail writes an error as Kaiku's own API has it.
+func Fail(w http.ResponseWriter, status int, text string) {
+	WriteJSON(w, status, ErrorResponse{text})
+}
+
+// WriteJSON answers with v.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone if it fails
+}
+
+// IsJSON reports whether a request has a body of JSON. A browser can't send this type to another
+// site without asking first, so that no web page purges through its visitor.
+func IsJSON(h http.Header) bool {
+	t, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return t == "application/json"
+}
+
+// Authorize lets those pass whose token is good for an endpoint: everybody if there are no tokens,
+// when the node is reached from this machine alone.
+func (t *Tokens) Authorize(to Endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g := &Grant{}
+		if t.Any() {
+			g = t.grant(secretOf(r.Header))
+		} else if !isAddress(r.Host) {
+			to.Fail(w, http.StatusMisdirectedRequest, "without a token this listener is asked by its address, not by a name")
+			return
+		}
+		switch {
+		case g == nil:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="kaiku"`)
+			why := "want Authorization: Bearer with the admin token"
+			if secretOf(r.Header) != "" {
+				why = "the token is none that this node accepts: it is wrong, or was replaced"
+			}
+			to.Fail(w, http.StatusUnauthorized, why)
+		case !g.has(to.Scope):
+			to.Fail(w, http.StatusForbidden, "this token has not the scope "+to.Scope)
+		default:
+			to.Serve(w, withGrant(r, g))
+		}
+	})
+}
+
+// isAddress reports whether a Host is an address or localhost. A web page that has its own name
+// lead to this machine could else speak to the listener as one of its own.
+func isAddress(host string) bool {
+	name := site.CanonicalHost(host)
+	_, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil || name == "localhost"
+}

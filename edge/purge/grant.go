@@ -1,0 +1,66 @@
+package purge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
+
+// Grant is what a client may do.
+type Grant struct {
+	token  [32]byte // hash of the secret; zero where there are no tokens
+	scopes []string // nil means all
+	sites  []string // nil means all
+}
+
+func (g *Grant) has(scope string) bool {
+	return scope == "" || g.scopes == nil || slices.Contains(g.scopes, scope)
+}
+
+// grantKey is the key of a context's grant.
+type grantKey struct{}
+
+// GrantOf is the grant of the client whose request has this context. One that nobody gave is one of
+// nothing.
+func GrantOf(ctx context.Context) *Grant {
+	if g, ok := ctx.Value(grantKey{}).(*Grant); ok {
+		return g
+	}
+	return &Grant{scopes: []string{}, sites: []string{}}
+}
+
+func withGrant(r *http.Request, g *Grant) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), grantKey{}, g))
+}
+
+// mayPurge returns why a client may not make a purge.
+func (g *Grant) mayPurge(p *Purge) error {
+	switch {
+	case !g.has(ScopePurge):
+		return errors.New("this token has not the scope " + ScopePurge)
+	case g.sites == nil:
+		return nil
+	case p.All:
+		return errors.New("this token is for some sites, so it can't purge all: name hosts")
+	case len(p.Tags) > 0:
+		return errors.New("this token is for some sites, so it can't purge tags, which are of no site: name URLs, prefixes or hosts")
+	}
+	for _, n := range p.named {
+		if err := g.MayTouch(n.site, n.host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MayTouch returns why a client may do nothing to a host, which is of a site, or of none.
+func (g *Grant) MayTouch(of *site.Site, host string) error {
+	if g.sites == nil || of != nil && slices.Contains(g.sites, of.Name) {
+		return nil
+	}
+	return fmt.Errorf("this token is not for the site of %s: it is for %s", host, site.Listed(g.sites))
+}

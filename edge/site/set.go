@@ -1,0 +1,145 @@
+package site
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// Set is the sites of an edge, found by host.
+type Set struct {
+	List   []*Site
+	byHost map[string]*Site
+	any    *Site // of any host; nil if there is none
+}
+
+// NewSet makes a set of sites.
+func NewSet(list []*Site) *Set {
+	s := &Set{List: list, byHost: map[string]*Site{}}
+	for _, site := range list {
+		if len(site.Hosts) == 0 {
+			s.any = site
+		}
+		for _, h := range site.Hosts {
+			s.byHost[h] = site
+		}
+	}
+	return s
+}
+
+// Find returns the site of a Host field and the host in the form that keys have, or nil.
+func (s *Set) Find(host string) (*Site, string) {
+	host = CanonicalHost(host)
+	if site := s.byHost[host]; site != nil {
+		return site, host
+	}
+	if site := s.byHost[WildcardOf(host)]; site != nil {
+		return site, host
+	}
+	if host == "" {
+		return nil, ""
+	}
+	return s.any, host
+}
+
+// Has reports whether a host is of a site.
+func (s *Set) Has(site *Site, host string) bool {
+	found, _ := s.Find(host)
+	return found == site
+}
+
+// ReachedBy reports whether a TLS connection that was made with a server name may ask for a site:
+// the name is one of the site's hosts, or the client gave none. Browsers use one connection for
+// several hosts of its certificate; what may be asked for is not to depend on which certificate
+// that is.
+func (s *Set) ReachedBy(serverName string, site *Site) bool {
+	return serverName == "" || s.Has(site, serverName)
+}
+
+// UnknownHostError is the error of a host that no site has.
+type UnknownHostError struct {
+	host  string
+	known []string
+}
+
+// Error names the host and those that there are.
+func (e *UnknownHostError) Error() string {
+	return fmt.Sprintf("no site has the host %s: the hosts are %s", e.host, Listed(e.known))
+}
+
+// Unknown is the error of a host that no site of the set has.
+func (s *Set) Unknown(host string) error {
+	return &UnknownHostError{host, slices.Sorted(maps.Keys(s.byHost))}
+}
+
+// AnyHost reports whether one of the sites answers for any host.
+func (s *Set) AnyHost() bool { return s.any != nil }
+
+// Named returns the site of a name, or nil.
+func (s *Set) Named(name string) *Site {
+	for _, site := range s.List {
+		if site.Name == name {
+			return site
+		}
+	}
+	return nil
+}
+
+// Sum tells the names of the sites and their hosts from others: edges with another sum may take a
+// purge of one site for one of another.
+func (s *Set) Sum() string {
+	var lines []string
+	for _, site := range s.List {
+		lines = append(lines, fmt.Sprintf("%q %q\n", site.Name, slices.Sorted(slices.Values(site.Hosts))))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Table holds the sites that an edge serves now. They are replaced as a whole, while it serves. The
+// zero value has none.
+type Table struct{ now atomic.Pointer[Set] }
+
+// Set replaces the sites.
+func (t *Table) Set(list []*Site) { t.now.Store(NewSet(list)) }
+
+// Now returns the sites. It does not change: what belongs together is looked up in one.
+func (t *Table) Now() *Set {
+	if s := t.now.Load(); s != nil {
+		return s
+	}
+	return &Set{}
+}
+
+// maxListed is how many names an error lists.
+const maxListed = 30
+
+// Listed lists names for an error.
+func Listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	if more := len(names) - maxListed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
+// WildcardOf is the wildcard that a host is below.
+func WildcardOf(host string) string {
+	_, parent, _ := strings.Cut(host, ".")
+	return "*." + parent
+}
+
+// CanonicalHost lowers a host, and cuts its port and a trailing dot.
+func CanonicalHost(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
