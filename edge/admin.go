@@ -37,14 +37,6 @@ type Status struct {
 	Faults []string `json:"faults,omitempty"`
 }
 
-// Traffic is what the edge answered for its sites since it started, to clients and to other edges.
-type Traffic struct {
-	Requests uint64 `json:"requests"`
-	Hits     uint64 `json:"hits"`   // answered with what was stored, fresh or stale
-	Errors   uint64 `json:"errors"` // answered with 500 to 599
-	Bytes    uint64 `json:"bytes"`  // of bodies
-}
-
 // endpoints are all that the admin listener answers. The OpenAPI document has each of them.
 func (s *Server) endpoints() []purge.Endpoint {
 	return append([]purge.Endpoint{
@@ -100,8 +92,8 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	st := Status{Name: s.Name, Version: s.Version, Started: s.started}
 	if s.Store != nil {
-		st.Store, st.Origins, st.Traffic = s.Store.Stats(), s.origins(), s.metrics.traffic()
-		st.Traffic.Bytes = s.Sent()
+		st.Store, st.Origins, st.Traffic = s.Store.Stats(), s.origins(), s.front.Metrics.Traffic()
+		st.Traffic.Bytes = s.front.Sent()
 		st.Outages = s.listOutages(time.Now())
 	}
 	if s.HTTPS != "" {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // alikeRequests are the requests of TestProtocolsAnswerAlike.
@@ -147,7 +149,7 @@ func alikeFieldsOf() (list []alikeRequest) {
 		list = append(list, q)
 	}
 	many := alikePlain("GET", "private", 431).with("many fields", func(*alikeRequest) {})
-	for range maxFields + 1 {
+	for range front.MaxFields + 1 {
 		many.fields = append(many.fields, rawField("x-own", "1"))
 	}
 	huge := alikePlain("GET", "private", 431).with("a huge field", func(q *alikeRequest) { q.bare = true })
@@ -185,7 +187,7 @@ func alikeTargets() (list []alikeRequest) {
 		{"GET", "www.example", "*", 400},
 		{"OPTIONS", "www.example", "*", 204},
 		{"OPTIONS", "other.example", "*", 421},
-		{"GET", "www.example", "/" + strings.Repeat("x", maxURL) + "{p}", 414},
+		{"GET", "www.example", "/" + strings.Repeat("x", front.MaxURL) + "{p}", 414},
 		{"GET", "www.example", healthPath, 200},
 		{"HEAD", "www.example", healthPath, 200},
 		{"GE T", "www.example", "/fresh/{p}", 400},

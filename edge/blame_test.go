@@ -106,7 +106,7 @@ func TestClientsFaultIsNotTheOrigins(t *testing.T) {
 							t.Errorf("answered with %d, want %d", got, f.want)
 						}
 					}
-					until(t, "all requests are over", func() bool { return e.active.Load() == 0 })
+					until(t, "all requests are over", func() bool { return e.front.Active() == 0 })
 					e.wantNoBlame(t)
 				})
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -40,11 +41,11 @@ type cache struct {
 	seed  maphash.Seed
 	locks [64]sync.Mutex // of records that are read, changed and written, by key
 
-	pass    notes // why the last response of a key was not stored
-	erred   notes // keys whose last answer was a server error
-	slow    notes // keys whose last fetch kept its client waiting, and failed
-	noRange notes // keys whose origin ignores Range
-	changed notes // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
+	pass    ttlset.Set // why the last response of a key was not stored
+	erred   ttlset.Set // keys whose last answer was a server error
+	slow    ttlset.Set // keys whose last fetch kept its client waiting, and failed
+	noRange ttlset.Set // keys whose origin ignores Range
+	changed ttlset.Set // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
 }
 
 func newCache(store *storage.Store) *cache {

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,32 +12,6 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
-
-func TestNotesAreForgotten(t *testing.T) {
-	var n notes
-	now := time.Unix(1_000_000, 0)
-	n.set("a", "why", now)
-	for _, w := range []struct {
-		key   string
-		after time.Duration
-		want  string
-	}{{"a", 0, "why"}, {"b", 0, ""}, {"a", noteTime, "why"}, {"a", noteTime + 1, ""}, {"a", 0, ""}} {
-		if got := n.get(w.key, now.Add(w.after)); got != w.want {
-			t.Errorf("%s after %v: %q, want %q", w.key, w.after, got, w.want)
-		}
-	}
-	n.set("a", "why", now)
-	n.set("a", "", now)
-	if n.get("a", now) != "" {
-		t.Error("what was taken back is still remembered")
-	}
-	for i := range maxNotes + 100 {
-		n.set(strconv.Itoa(i), "why", now)
-	}
-	if got := len(n.m); got > maxNotes {
-		t.Errorf("%d keys are remembered, want at most %d", got, maxNotes)
-	}
-}
 
 // A response has so many fragments at most, and its record is small, however long its URL is.
 func TestFragmentsAreBounded(t *testing.T) {
@@ -151,26 +123,5 @@ func TestOldStore(t *testing.T) {
 		if a := e.get(path); !a.isHit() || a.body != "new" {
 			t.Errorf("%s afterwards: %+v", path, a)
 		}
-	}
-}
-
-// What is remembered of keys that clients choose has a bound in bytes.
-func TestNotesAreBounded(t *testing.T) {
-	var n notes
-	now := time.Now()
-	long := strings.Repeat("k", 8<<10)
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for i := range maxNotes + 1000 {
-		n.set(long+strconv.Itoa(i), "why", now)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if grew := int64(after.HeapAlloc) - int64(before.HeapAlloc); grew > 16<<20 {
-		t.Errorf("%d notes take %d bytes", maxNotes, grew)
-	}
-	if n.get(long+strconv.Itoa(maxNotes+999), now) != "why" || n.get(long, now) != "" {
-		t.Error("notes are mixed up")
 	}
 }

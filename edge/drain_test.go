@@ -120,7 +120,7 @@ func TestDrainCuts(t *testing.T) {
 	if _, err := io.Copy(io.Discard, r); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the tunnel: %v", err)
 	}
-	if e.active.Load() != 0 {
+	if e.front.Active() != 0 {
 		t.Error("something is still under way")
 	}
 }

@@ -62,7 +62,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	e.LastFailure = s.failures.get(e.Key)
 	e.Servers = site.Origin.Origin.Status().Servers
 	if len(e.Objects) == 0 {
-		e.WhyNot = s.cache.pass.get(e.Key, time.Now())
+		e.WhyNot = s.cache.pass.Get(e.Key, time.Now())
 		switch {
 		case e.LastFailure != nil: // what was known of an answer is forgotten when one comes
 			e.WhyNot = "the origin failed when it was asked last"

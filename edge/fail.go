@@ -3,7 +3,6 @@ package edge
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
@@ -32,7 +31,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 				status = http.StatusBadGateway // the peer may have another way
 			}
 		}
-		s.fail(x, status, st)
+		x.w.Fail(status, st)
 		return
 	}
 	s.failUpstream(x, err, st)
@@ -67,7 +66,7 @@ func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
 	if x.peer && se == nil {
 		x.w.Header().Set(origin.FailedField, st.Detail)
 	}
-	s.fail(x, status, st)
+	x.w.Fail(status, st)
 }
 
 // clientFault is the status of a failure that is the fault of the client; 0 if it is not.
@@ -85,25 +84,11 @@ func clientFault(err error) int {
 	return http.StatusBadRequest
 }
 
-// fail answers with an error of the edge's own.
-func (s *Server) fail(x *exchange, status int, st httpcache.Status) {
-	h := x.w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	s.setStatus(h, nil, st)
-	text := http.StatusText(status) + ": " + st.Detail + "\n"
-	h.Set("Content-Length", strconv.Itoa(len(text)))
-	x.w.WriteHeader(status)
-	if x.r.Method != http.MethodHead {
-		_, _ = x.w.Write([]byte(text))
-	}
-}
-
 // originError is the reason of a failure that is an origin's own answer.
 const originError = "origin-error"
 
 // fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's
-// fault. The log gets one line of a site and a reason in noteTime, as a server that is down fails
+// fault. The log gets one line of a site and a reason in ttlset.TTL, as a server that is down fails
 // all that is asked.
 func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err error) {
 	if clientFault(err) != 0 {
@@ -116,10 +101,10 @@ func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err erro
 	}
 	s.failures.set(string(key), f)
 	kind := site.Name + " " + f.Reason
-	if s.toldFailures.get(kind, now) != "" {
+	if s.toldFailures.Get(kind, now) != "" {
 		return
 	}
-	s.toldFailures.set(kind, "told", now)
+	s.toldFailures.Put(kind, "told", now)
 	attrs := []any{"site", site.Name, "url", url, "reason", f.Reason, "error", f.Error}
 	if f.Hint != "" {
 		attrs = append(attrs, "hint", f.Hint)
@@ -130,7 +115,7 @@ func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err erro
 // fetchAnswered remembers what an origin answered for a key, if that is an error.
 func (s *Server) fetchAnswered(site *Site, key httpcache.Key, status int) {
 	s.outages.end(site.Name)
-	s.cache.slow.set(string(key), "", time.Now())
+	s.cache.slow.Put(string(key), "", time.Now())
 	if status < 500 {
 		s.failures.forget(string(key))
 		return

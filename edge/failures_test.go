@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/kaiku-cdn/kaiku/origin"
 )
@@ -112,7 +111,7 @@ func TestClientThatLeavesIsNoFailure(t *testing.T) {
 		cancel()
 		<-gone
 		<-done
-		until(t, "the request is over", func() bool { return e.active.Load() == 0 })
+		until(t, "the request is over", func() bool { return e.front.Active() == 0 })
 		e.work.Wait()
 		if f := e.failures.get(authorityOf("www.example") + "/"); f != nil {
 			t.Errorf("%s: %+v", method, f)
@@ -175,11 +174,7 @@ func TestFailuresAreLoggedOnce(t *testing.T) {
 	if n := log.count("origin failed"); n != 1 || log.count("hint=") != 1 || log.count("reason=connection-error") != 1 {
 		t.Errorf("%d lines:\n%s", n, &log.buf)
 	}
-	e.toldFailures.mu.Lock()
-	for hash := range e.toldFailures.m {
-		e.toldFailures.m[hash] = note{time.Now().Add(-time.Second), "told"} // two minutes later
-	}
-	e.toldFailures.mu.Unlock()
+	e.toldFailures.Reset() // as two minutes later
 	e.get("/")
 	if n := log.count("origin failed"); n != 2 {
 		t.Errorf("%d lines", n)

@@ -103,7 +103,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if resp.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
 		erred = "an error"
 	}
-	s.cache.erred.set(string(t.born.uri), erred, answer.ResponseTime)
+	s.cache.erred.Put(string(t.born.uri), erred, answer.ResponseTime)
 	f.change(func() { f.fwdStatus, f.covered = resp.StatusCode, covered })
 	switch {
 	case resp.StatusCode < 200:
@@ -151,7 +151,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
-		s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
+		s.cache.pass.Put(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
 		s.supersede(t, answer)
@@ -166,7 +166,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		delete(answer.Header, "Set-Cookie")
 	}
 	if ranged && resp.StatusCode == http.StatusOK {
-		s.cache.noRange.set(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
+		s.cache.noRange.Put(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
 		s.flights.whole(f)
 	}
 	if partial && part.Length != whole && answer.StrongValidator() == "" {
@@ -219,7 +219,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 		}
 	default:
 		if len(t.client["Authorization"]) == 0 {
-			s.cache.pass.set(string(t.born.uri), why, answer.ResponseTime)
+			s.cache.pass.Put(string(t.born.uri), why, answer.ResponseTime)
 		}
 		if ok, _ := t.site.Policy.Storable(nil, updated); !ok { // to no request at all
 			s.supersede(t, updated)
@@ -319,7 +319,7 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	switch {
 	case f.covered: // it is for those who wait
 	case f.unstored:
-		s.cache.pass.set(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
+		s.cache.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
 		e, err = s.cache.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
 	default:

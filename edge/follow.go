@@ -16,7 +16,7 @@ import (
 // request has to be looked up again.
 func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
 	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
-	passes := s.cache.pass.get(string(x.key), time.Now()) != ""
+	passes := s.cache.pass.Get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
 	if !passes {
 		stage = x.site.Origin.Stage(string(x.key), x.came)
@@ -133,7 +133,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 		if !s.serveFlight(x, f, b, st) {
 			return false // it needs more than can be joined to this
 		}
-		if x.w.status == http.StatusNotModified { // the client has it already; others may want it
+		if x.w.Status() == http.StatusNotModified { // the client has it already; others may want it
 			s.flights.readers.add(x.key, block, 0)
 		}
 		return true
@@ -160,7 +160,7 @@ func (x *exchange) likelyTags(have *entry) []string {
 // is stored that shows that these don't matter, or the last answer was an error. They would wait
 // one after the other.
 func (s *Server) cannotShare(x *exchange, have *entry) bool {
-	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.cache.erred.get(string(x.key), time.Now()) != ""
+	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.cache.erred.Get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).
@@ -221,7 +221,7 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
-	if stage != origin.ToOrigin && s.cache.changed.get(x.target.URL(), time.Now()) != "" {
+	if stage != origin.ToOrigin && s.cache.changed.Get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
 	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open}, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,

@@ -1,13 +1,13 @@
 package edge
 
 import (
-	"cmp"
 	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -18,7 +18,7 @@ const healthPath = "/.kaiku/health"
 
 // exchange is one request on its way through the edge.
 type exchange struct {
-	w    *recorder
+	w    *front.Exchange
 	r    *http.Request
 	site *Site
 	// asked is what the client asked for, and target what of that the site doesn't ignore. The key
@@ -50,9 +50,6 @@ type exchange struct {
 	counts    bool
 	accounted int64
 	asAsked   bool
-	// open says that the body of a request over HTTP/2 or HTTP/3 had not ended when it was taken as
-	// one without a body.
-	open bool
 	// held are flights that the request found on its way and will join.
 	held []*flight
 	// hasty says that what is stored will do if the origin does not confirm it within hastyTime.
@@ -67,88 +64,45 @@ func (x *exchange) born(epoch uint64) born {
 	return born{uri: x.key, url: x.target.URL(), epoch: epoch}
 }
 
-// ServeHTTP answers one request of a client.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(w, &exchange{r: r}) }
-
-// servePeer answers one request of another edge.
-func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
-	if !s.purger.Await(r.Context(), r.Header) {
-		s.behind(w)
-		return
-	}
-	s.answer(w, &exchange{r: r, peer: true, came: origin.ParseStage(r.Header.Get(origin.TierField)), position: s.Store.Position()})
+// client is the address of the client; it is not valid if that is not known.
+func (x *exchange) client() netip.Addr {
+	from, _ := netip.ParseAddrPort(x.r.RemoteAddr)
+	return from.Addr()
 }
 
-func (s *Server) answer(w http.ResponseWriter, x *exchange) {
-	r := x.r
-	from, _ := r.Context().Value(clientKey{}).(*client)
-	load, status, why := s.conns.underWay.begin(from, from.ask(r))
-	defer s.conns.underWay.end(from, load)
-	s.conns.arrived(from)
-	if from != nil {
-		from.handling.Store(true)
+// network is what the requests of a client to origins are counted by; zero if they are not. Those
+// of a peer are counted where its clients are.
+func (x *exchange) network() netip.Prefix {
+	if x.peer {
+		return netip.Prefix{}
 	}
-	rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), sent: &s.sent, senders: &s.senders, client: from, piece: sendPiece, tunnel: s.newTunnel}
-	if r.ProtoMajor == 1 {
-		rec.piece = chunk // the line is its own
+	network, _ := front.NetworkOf(x.client())
+	return network
+}
+
+// handler answers what comes from clients and other edges.
+type handler struct{ *Server }
+
+// Answer answers a request.
+func (h handler) Answer(on *front.Exchange) {
+	x := &exchange{w: on, r: on.Request, asked: on.Target, peer: on.Peer}
+	if x.peer {
+		x.came, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), h.Store.Position()
 	}
-	over := false
-	defer func() {
-		if over && rec.body != nil {
-			rec.linger() // when the request is counted and logged
-		}
-	}()
-	s.active.Add(1)
-	defer s.active.Add(-1)
-	if r.ProtoMajor == 3 {
-		s.activeQUIC.Add(1)
-		defer s.activeQUIC.Add(-1)
-		s.conns.begin(from)
-		defer s.conns.finish(from)
+	h.serve(x)
+}
+
+// admitPeer reports whether another edge is answered: not while this one lacks purges that the other
+// has applied.
+func (s *Server) admitPeer(w http.ResponseWriter, r *http.Request) bool {
+	if s.purger.Await(r.Context(), r.Header) {
+		return true
 	}
-	began := time.Now()
-	defer func() {
-		s.metrics.observe(rec, began)
-		if !x.peer {
-			s.logAccess(rec, r, began)
-		}
-	}()
-	defer rec.end(cmp.Or(s.lastWrite, sendTimeout))
-	defer from.answered(r, rec, s.conns.flooding)
-	rec.plain, rec.unsized = r.TLS == nil && !x.peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
-	if r.TLS != nil && r.ProtoMajor < 3 && !x.peer {
-		rec.fields = s.altSvc
-	}
-	x.w = rec
-	if status == 0 {
-		status, why = x.parse()
-	}
-	unread := s.findBody(x, from, status != 0)
-	if rec.body != nil {
-		defer rec.body.answered()
-	}
-	if status == 0 && unread == nil {
-		var release func()
-		release, status, why = s.park(x, from)
-		defer release()
-	}
-	if unread != nil {
-		status, why = unreadable(unread)
-	}
-	if status != 0 {
-		s.refuse(x, status, why)
-		over = unread == nil
-		return
-	}
-	s.serve(x)
-	if rec.status == 0 && !rec.hijacked {
-		panic(http.ErrAbortHandler) // or net/http answers with a 200 that nobody sent
-	}
-	over = true
+	s.behind(w)
+	return false
 }
 
 func (s *Server) serve(x *exchange) {
-	defer s.recovered(x)
 	w, r := x.w, x.r
 	if x.asked.Path == healthPath {
 		s.serveHealth(w)
@@ -164,10 +118,10 @@ func (s *Server) serve(x *exchange) {
 	}
 	x.site, _ = s.sites.Now().Find(x.asked.Host)
 	if status, why := s.mayServe(x); status != 0 {
-		s.refuse(x, status, why)
+		w.Refuse(status, why)
 		return
 	}
-	w.site = x.site.Name
+	w.SetSite(x.site.Name)
 	s.setHSTS(x)
 	x.target = x.site.Reduce(x.asked)
 	x.key = x.target.Key()
@@ -219,51 +173,10 @@ func (s *Server) mayServe(x *exchange) (status int, why string) {
 		return http.StatusMisdirectedRequest, "https over a plain connection"
 	case s.loops(x.r.Header):
 		return http.StatusLoopDetected, "the request was here before: the origin of the site, or a proxy before it, leads back to this edge"
-	case fields > maxFields:
+	case fields > front.MaxFields:
 		return http.StatusRequestHeaderFieldsTooLarge, "too many header fields"
 	}
 	return 0, ""
-}
-
-// refuse answers a request that is not served.
-func (s *Server) refuse(x *exchange, status int, why string) {
-	s.tellRefusal(x.r, status, why)
-	if x.peer {
-		x.w.Header().Set(origin.FailedField, "refused")
-	}
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
-		x.w.Header().Set("Retry-After", "1")
-	}
-	s.fail(x, status, httpcache.Status{Detail: why})
-}
-
-// tellRefusal logs the first refusal of a kind in a while.
-func (s *Server) tellRefusal(r *http.Request, status int, why string) {
-	now := time.Now()
-	if s.refusals.get(why, now) != "" {
-		return
-	}
-	s.refusals.set(why, "told", now)
-	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
-}
-
-// secure reports whether the client's request came over TLS. A peer tells.
-func (x *exchange) secure() bool {
-	if x.peer {
-		return x.r.Header.Get("X-Forwarded-Proto") == "https"
-	}
-	return x.r.TLS != nil
-}
-
-// network is what the requests of a client to origins are counted by; zero if they are not. Those
-// of a peer are counted where its clients are.
-func (x *exchange) network() netip.Prefix {
-	if x.peer {
-		return netip.Prefix{}
-	}
-	from, _ := netip.ParseAddrPort(x.r.RemoteAddr)
-	network, _ := networkOf(from.Addr())
-	return network
 }
 
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground
@@ -321,7 +234,7 @@ func (s *Server) lookup(x *exchange) {
 		default:
 			switch {
 			case directives.OnlyIfCached:
-				s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
+				x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
 				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
@@ -342,7 +255,7 @@ func (s *Server) miss(x *exchange, directives httpcache.Directives, own httpcach
 	}
 	switch {
 	case directives.OnlyIfCached:
-		s.fail(x, http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
+		x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 	case x.r.Method == http.MethodHead, directives.NoStore:
 		s.pass(x, forward)
 	default:

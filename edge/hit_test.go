@@ -175,7 +175,7 @@ func TestOnlyIfCachedAndNoStore(t *testing.T) {
 	}
 	e.wantHits(0)
 	e.get("/a", "Cache-Control: no-store").wants(t, 200, "x")
-	if e.cache.pass.get(authorityOf("www.example")+"/a", time.Now()) != "" {
+	if e.cache.pass.Get(authorityOf("www.example")+"/a", time.Now()) != "" {
 		t.Error("a request with no-store makes others not wait for each other")
 	}
 	if got := e.get("/a"); got.isHit() {

@@ -209,7 +209,7 @@ func TestHTTP2Floods(t *testing.T) {
 			}
 			t.Logf("ended after %d; an honest client was served %d times", sent, served.Load())
 			a.conn.Close()
-			until(t, "nothing of it is under way", func() bool { return e.active.Load() == 0 })
+			until(t, "nothing of it is under way", func() bool { return e.front.Active() == 0 })
 		})
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // socket is a UDP socket of the test's.
@@ -85,8 +86,8 @@ func TestRetryUnderLoad(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x"), 1)
 	proves := false
-	for i := 0; i < 10*newQUICBurst && !proves; i++ { // the burst grows again meanwhile
-		proves = e.quic.transport.VerifySourceAddress(&net.UDPAddr{IP: net.IPv4(203, 0, 113, byte(1+i%250))})
+	for i := 0; i < 10*front.NewQUICBurst && !proves; i++ { // the burst grows again meanwhile
+		proves = e.front.MustProve(&net.UDPAddr{IP: net.IPv4(203, 0, 113, byte(1+i%250))})
 	}
 	if !proves {
 		t.Error("no Retry after the burst")
@@ -96,49 +97,6 @@ func TestRetryUnderLoad(t *testing.T) {
 		t.Fatalf("a client that proves its address: %v", err)
 	}
 	_ = c.CloseWithError(0, "")
-}
-
-// Places of connections are limited in all and by network, given back, and taken from who is idle.
-func TestConnections(t *testing.T) {
-	c := newConns(3, 2, slog.New(slog.DiscardHandler))
-	from := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
-	take := func(a net.Addr, want bool) func() {
-		t.Helper()
-		release, ok := c.take(a)
-		if ok != want {
-			t.Fatalf("%v: %v, want %v", a, ok, want)
-		}
-		return release
-	}
-	first := take(from("2001:db8::1"), true)
-	take(from("2001:db8::2"), true)
-	take(from("2001:db8::3"), false) // of the same /64
-	first()
-	first() // twice is once
-	take(from("2001:db8::3"), true)
-	take(from("203.0.113.1"), true)
-	take(from("203.0.113.2"), false) // all places are taken
-	var cut atomic.Int64
-	idle := &client{cut: func() error { cut.Add(1); return nil }}
-	c.follow(idle)
-	take(from("203.0.113.2"), true)
-	if cut.Load() != 1 {
-		t.Error("the idle connection was not closed for the new one")
-	}
-	busy := &client{cut: idle.cut}
-	c.follow(busy)
-	c.begin(busy)
-	take(from("203.0.113.3"), false)
-	c.expire(time.Now().Add(time.Hour))
-	c.finish(busy)
-	c.expire(time.Now().Add(idleTimeout))
-	if cut.Load() != 1 {
-		t.Error("a connection was cut that had something under way, or a moment ago")
-	}
-	c.expire(time.Now().Add(idleTimeout + headerTimeout))
-	if cut.Load() != 2 {
-		t.Error("a connection that has asked for nothing for long is still there")
-	}
 }
 
 // A client that opens streams and does not finish its header block is given up; so is one that
@@ -158,12 +116,10 @@ func TestHTTP3Abuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := func() bool {
-		e.conns.mu.Lock()
-		defer e.conns.mu.Unlock()
-		return e.conns.idle.Len() == 1
+		return e.front.Idle() == 1
 	}
 	until(t, "the connection counts as idle", idle)
-	e.conns.expire(time.Now().Add(idleTimeout + headerTimeout))
+	e.front.Expire(time.Now().Add(front.IdleTimeout + front.HeaderTimeout))
 	select {
 	case <-c.Context().Done():
 	case <-time.After(30 * time.Second):
@@ -181,19 +137,19 @@ func TestHTTP3Abuse(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
-		before := e.active.Load()
+		before := e.front.Active()
 		go func() {
 			_, err := h.RoundTrip(r)
 			done <- err
 		}()
-		until(t, "the request is under way, or the connection gone", func() bool { return e.active.Load() > before || c.Context().Err() != nil })
+		until(t, "the request is under way, or the connection gone", func() bool { return e.front.Active() > before || c.Context().Err() != nil })
 		takeBack()
 		<-done
 		if c.Context().Err() != nil {
 			break
 		}
-		until(t, "it is taken back", func() bool { return e.active.Load() == 0 || c.Context().Err() != nil })
-		if i > 10*resetsFree {
+		until(t, "it is taken back", func() bool { return e.front.Active() == 0 || c.Context().Err() != nil })
+		if i > 10*front.ResetsFree {
 			t.Fatal("requests are taken back without end")
 		}
 	}

@@ -186,10 +186,10 @@ func TestLaneCountsWhatIsSent(t *testing.T) {
 		before := e.Sent()
 		conn := e.dialRaw(t, false)
 		_, _ = io.WriteString(conn, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 150))
-		until(t, "it waits", func() bool { return e.senders.len() == 1 })
+		until(t, "it waits", func() bool { return e.front.Waiting() == 1 })
 		_ = conn.(*net.TCPConn).SetLinger(0)
 		conn.Close()
-		until(t, "it is over", func() bool { return e.active.Load() == 0 && e.senders.len() == 0 })
+		until(t, "it is over", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
 		part = (e.Sent() - before) % size
 	}
 	if part == 0 {
@@ -225,57 +225,6 @@ func TestLaneLeavesNothingOpen(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 			t.Errorf("connection %d is open after the edge has ended: %v", i, err)
 		}
-	}
-}
-
-// A connection that net/http closes while the lane answers on it, which it does inside of a read,
-// is closed when that read is over. The edge would wait for it otherwise when it ends.
-func TestLaneClosedWhileItAnswers(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newEdge(t, static("x"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := &laneConn{clientConn: &clientConn{Conn: conn, conns: e.conns, release: func() {}}, lane: e.newLane(l, nil)}
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &handed{Conn: own.clientConn, own: own}
-	over := make(chan bool)
-	go func() {
-		going := true
-		_ = raw.Read(func(uintptr) bool {
-			h.begin()
-			_ = h.close()
-			going = h.end()
-			return true
-		})
-		over <- going
-	}()
-	select {
-	case going := <-over:
-		if going {
-			t.Error("the lane goes on with a connection that is closed")
-		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("the read waits for itself")
-	}
-	_ = h.close()
-	_ = client.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the client reads %v", err)
 	}
 }
 

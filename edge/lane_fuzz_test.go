@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // What the lane takes for a whole request is one for net/http too, the same, and has no body.
@@ -18,9 +20,9 @@ func FuzzLaneRequest(f *testing.F) {
 	}
 	f.Add([]byte("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var q ask
-		n, kind := q.read(b)
-		if kind == askRaw {
+		var q front.Request
+		n, kind := q.Read(b)
+		if kind == front.Raw {
 			return
 		}
 		src := bytes.NewReader(b[:n])
@@ -33,13 +35,13 @@ func FuzzLaneRequest(f *testing.F) {
 			t.Fatalf("there is more: %q", rest)
 		}
 		method := "GET"
-		if q.head {
+		if q.Head {
 			method = "HEAD"
 		}
-		if want.Method != method || want.RequestURI != string(q.target) || want.Host != string(q.host) || want.ProtoMajor != 1 || want.ProtoMinor != 1 {
-			t.Errorf("%s %s %s, and net/http has %s %s %s", method, q.target, q.host, want.Method, want.RequestURI, want.Host)
+		if want.Method != method || want.RequestURI != string(q.Target) || want.Host != string(q.Host) || want.ProtoMajor != 1 || want.ProtoMinor != 1 {
+			t.Errorf("%s %s %s, and net/http has %s %s %s", method, q.Target, q.Host, want.Method, want.RequestURI, want.Host)
 		}
-		if kind == askOther {
+		if kind == front.Whole {
 			return
 		}
 		for _, name := range []string{"Connection", "Range", "If-Range", "If-Match", "If-Unmodified-Since", "Cache-Control", "Pragma", "Cdn-Loop", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Max-Forwards"} {
@@ -49,7 +51,7 @@ func FuzzLaneRequest(f *testing.F) {
 		}
 		have := http.Header{}
 		for name := range want.Header {
-			q.copyTo(have, name)
+			q.CopyTo(have, name)
 			if strings.Join(have[name], "\n") != strings.Join(want.Header[name], "\n") {
 				t.Errorf("%s is %q, and net/http has %q", name, have[name], want.Header[name])
 			}

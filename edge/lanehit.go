@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -22,9 +23,9 @@ type laneHit struct {
 	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
 	initial  time.Duration
 	lifetime time.Duration
-	full     *counters
-	unsent   *counters // of a 304
-	notHead  []byte    // what head is to a 304
+	full     *front.Counters
+	unsent   *front.Counters // of a 304
+	notHead  []byte          // what head is to a 304
 }
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
@@ -35,112 +36,120 @@ type laneSite struct {
 	origin string // scheme and authority
 }
 
-// laneSite finds the site of a Host field, on a connection with a TLS server name.
-func (s *Server) laneSite(host []byte, secure bool, serverName string, last *laneSite) *laneSite {
+// hits is what the hit lane answers with.
+type hits struct{ *Server }
+
+// siteOf finds the site of a Host field, or what is remembered of the last one of its connection.
+func (s hits) siteOf(host []byte, c *front.Conn) *laneSite {
 	now := s.sites.Now()
-	if last.sites == now && last.named == string(host) {
+	last, _ := c.Memo.(*laneSite)
+	if last != nil && last.sites == now && last.named == string(host) {
 		return last
 	}
-	*last = laneSite{sites: now, named: string(host)}
-	t := httpcache.Target{Secure: secure}
+	at := &laneSite{sites: now, named: string(host)}
+	c.Memo = at
+	t := httpcache.Target{Secure: c.Secure}
 	var ok bool
-	if t.Host, t.Port, ok = httpcache.ParseAuthority(last.named, secure); !ok {
-		return last
+	if t.Host, t.Port, ok = httpcache.ParseAuthority(at.named, c.Secure); !ok {
+		return at
 	}
 	site, _ := now.Find(t.Host)
-	if site != nil && !now.ReachedBy(serverName, site) {
+	if site != nil && !now.ReachedBy(c.ServerName, site) {
 		site = nil // the ordinary path refuses it
 	}
-	if site != nil && !secure && site.Redirect && s.https != nil {
+	if site != nil && !c.Secure && site.Redirect && s.HTTPS != "" {
 		site = nil // it may be sent to https
 	}
-	last.site, last.origin = site, t.Origin()
-	return last
+	at.site, at.origin = site, t.Origin()
+	return at
 }
 
-// findHit finds what answers a request at once, and the key of its URI; nil if that is for the
-// ordinary path to find out. What it decides is what lookup decides for such a request.
-func (s *Server) findHit(q *ask, at *laneSite, secure bool, now time.Time) (*laneHit, httpcache.Key) {
+// Find finds what answers a request at once, and nothing if that is for the ordinary path to find
+// out. What it decides is what lookup decides for such a request.
+func (s hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit) bool {
+	at := s.siteOf(q.Host, c)
 	if at.site == nil || !s.purger.Trusts() || s.purger.CutOff() {
-		return nil, ""
+		return false
 	}
 	var key httpcache.Key
-	if i := bytes.IndexByte(q.target, '?'); i >= 0 && len(at.site.IgnoreQuery) > 0 {
-		key = httpcache.KeyOf(at.origin, string(q.target[:i])+at.site.ReduceQuery(string(q.target[i:])))
+	if i := bytes.IndexByte(q.Target, '?'); i >= 0 && len(at.site.IgnoreQuery) > 0 {
+		key = httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:])))
 	} else {
-		key = httpcache.KeyOf(at.origin, string(q.target))
+		key = httpcache.KeyOf(at.origin, string(q.Target))
 	}
-	o := s.Store.Hot(string(key))
-	if o == nil {
-		return nil, ""
+	first := s.Store.Hot(string(key))
+	if first == nil {
+		return false
 	}
-	first := o
+	o := first
 	r := recordOf(o)
 	if r.variants != nil {
-		v := httpcache.Select(r.variants, q.header(r.variants))
+		v := httpcache.Select(r.variants, selecting(q, r.variants))
 		if v == nil {
-			return nil, ""
+			return false
 		}
 		if o = s.Store.Hot(string(v.Key)); o == nil {
-			return nil, ""
+			return false
 		}
 		r = recordOf(o)
 	}
+	h := s.rendered(r, o, at.site, c.Secure)
+	if h == nil {
+		return false
+	}
+	if _, ttl := h.fresh(now); ttl <= 0 {
+		return false
+	}
+	first.Hit()
+	if o != first {
+		o.Hit()
+	}
+	h.fill(q, to, s.Name, key, now)
+	return true
+}
+
+// rendered is a response as it is sent to the clients of a site that come by TLS, or by plain HTTP;
+// nil if it is not one for the lane.
+func (s hits) rendered(r *record, o *storage.Object, site *Site, secure bool) *laneHit {
 	if r.response == nil {
-		return nil, ""
+		return nil
 	}
 	way := &r.hits[0]
 	if secure {
 		way = &r.hits[1]
 	}
 	h := way.Load()
-	if h == nil || h.site != at.site {
-		if h = s.newLaneHit(&entry{o, *r.response}, at.site, secure); h == nil {
-			return nil, ""
-		}
-		way.Store(h)
-	}
-	if _, ttl := h.fresh(now); ttl <= 0 {
-		return nil, ""
-	}
-	first.Hit()
-	if o != first {
-		o.Hit()
-	}
-	return h, key
-}
-
-// header has the fields that variants are selected by.
-func (q *ask) header(variants []httpcache.Variant) http.Header {
-	h := http.Header{}
-	for _, v := range variants {
-		for _, f := range v.Fields {
-			q.copyTo(h, f.Name)
+	if h == nil || h.site != site {
+		if h = s.newLaneHit(&entry{o, *r.response}, site, secure); h != nil {
+			way.Store(h)
 		}
 	}
 	return h
 }
 
-// copyTo copies the lines of a field, whose name is in canonical form.
-func (q *ask) copyTo(h http.Header, name string) {
-	if h[name] != nil {
+// fill makes the answer to a request.
+func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcache.Key, now time.Time) {
+	notModified := h.notModified(q)
+	to.Head = h.appendHead(to.Head, notModified, name, key, now)
+	to.Body, to.Status, to.Site, to.Counters = nil, http.StatusNotModified, h.site.Name, h.unsent
+	if notModified {
 		return
 	}
-	for _, f := range q.fields[:q.count] {
-		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
-			h[name] = append(h[name], string(f.value))
-		}
+	to.Status, to.Counters = http.StatusOK, h.full
+	if !q.Head {
+		to.Body = h.entry.object.Body()
 	}
 }
 
-// first is the first line of a field, whose name is in any form.
-func (q *ask) first(name string) string {
-	for _, f := range q.fields[:q.count] {
-		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
-			return string(f.value)
+// selecting has the fields that variants are selected by.
+func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
+	h := http.Header{}
+	for _, v := range variants {
+		for _, f := range v.Fields {
+			q.CopyTo(h, f.Name)
 		}
 	}
-	return ""
+	return h
 }
 
 // newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
@@ -164,7 +173,7 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	if !secure {
 		delete(fields, "Strict-Transport-Security")
 	} else {
-		for name, lines := range s.altSvc {
+		for name, lines := range s.front.AltSvc() {
 			fields[name] = lines
 		}
 		if site.HSTS != "" {
@@ -178,11 +187,11 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 		return slices.Clip(b.Bytes())
 	}
 	whole := []httpcache.Range{{Length: e.length()}}
-	hit := (&recorder{cache: httpcache.Status{Hit: true, TTL: 1}}).outcome()
+	hit := front.Outcome(httpcache.Status{Hit: true, TTL: 1})
 	setPart(fields, http.StatusOK, whole, e.length())
-	h.head, h.full = render(http.StatusOK), s.metrics.counters(site.Name, http.StatusOK, hit)
+	h.head, h.full = render(http.StatusOK), s.front.Metrics.Counters(site.Name, http.StatusOK, hit)
 	setPart(fields, http.StatusNotModified, whole, e.length())
-	h.notHead, h.unsent = render(http.StatusNotModified), s.metrics.counters(site.Name, http.StatusNotModified, hit)
+	h.notHead, h.unsent = render(http.StatusNotModified), s.front.Metrics.Counters(site.Name, http.StatusNotModified, hit)
 	return h
 }
 
@@ -193,13 +202,13 @@ func (h *laneHit) fresh(now time.Time) (age, ttl time.Duration) {
 }
 
 // notModified reports whether the answer to a conditional request is 304.
-func (h *laneHit) notModified(q *ask) bool {
-	if !q.conditional {
+func (h *laneHit) notModified(q *front.Request) bool {
+	if !q.Conditional {
 		return false
 	}
 	conditions := http.Header{}
-	q.copyTo(conditions, "If-None-Match")
-	q.copyTo(conditions, "If-Modified-Since")
+	q.CopyTo(conditions, "If-None-Match")
+	q.CopyTo(conditions, "If-Modified-Since")
 	return h.entry.NotModified(conditions)
 }
 

@@ -4,11 +4,10 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // A client that takes its request back while the edge waits for more of its body: what reads the
@@ -25,7 +24,7 @@ func TestBodyTakenBack(t *testing.T) {
 			for range 3 {
 				client := e.newClientOf(protocol)
 				var clients sync.WaitGroup
-				const at = resetsFree / 2
+				const at = front.ResetsFree / 2
 				ctx, takeBack := context.WithCancel(t.Context())
 				for range at {
 					body, sending := io.Pipe()
@@ -62,35 +61,5 @@ func TestBodyTakenBack(t *testing.T) {
 				t.Errorf("then: %s", resp.Status)
 			}
 		})
-	}
-}
-
-// deadlines is a ResponseWriter that counts the read deadlines that are set.
-type deadlines struct {
-	http.ResponseWriter
-	set int
-}
-
-func (d *deadlines) SetReadDeadline(time.Time) error {
-	d.set++
-	return nil
-}
-
-// What reads a body after its request was answered sets no deadlines: the controller is not the
-// request's any more.
-func TestBodyReadAfterAnswer(t *testing.T) {
-	w := &deadlines{}
-	_, b := (&Server{}).watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w))
-	w.set = 0
-	if _, err := b.Read(make([]byte, 1)); err != nil || w.set != 1 {
-		t.Fatalf("%d deadlines before the answer, %v", w.set, err)
-	}
-	b.answered()
-	w.set = 0
-	if rest, err := io.ReadAll(b); err != nil || string(rest) != "ody" {
-		t.Errorf("read %q, %v", rest, err)
-	}
-	if err := b.Close(); err != nil || w.set != 0 {
-		t.Errorf("%d deadlines after the answer, %v", w.set, err)
 	}
 }

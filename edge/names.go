@@ -2,8 +2,10 @@ package edge
 
 import (
 	"context"
+	"net/http"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -18,6 +20,8 @@ type (
 	PurgeLog      = purge.Log
 	Progress      = purge.Progress
 	Logged        = purge.Logged
+	AccessLog     = front.AccessLog
+	Traffic       = front.Traffic
 )
 
 // What a token may be for; see package purge.
@@ -60,7 +64,7 @@ func (s *Server) Doubt(now storage.Position) error { return s.purger.Doubt(now) 
 // makePurger makes what purges on this node.
 func (s *Server) makePurger() {
 	s.purger = &purge.Purger{Node: s.Name, Sites: &s.sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet, Tokens: &s.tokens, From: s.PurgeFrom, Log: s.Log,
-		Refused: s.tellRefusal}
+		Refused: func(r *http.Request, status int, why string) { s.front.LogRefusal(r, status, why) }}
 }
 
 // Fleet is what an edge knows of the other nodes.

@@ -153,7 +153,7 @@ func TestErrorsAreNoReasonToPass(t *testing.T) {
 	if a := e.get("/a"); a.status != http.StatusServiceUnavailable {
 		t.Fatalf("status %d", a.status)
 	}
-	if why := e.cache.pass.get(authorityOf("www.example")+"/a", time.Now()); why != "" {
+	if why := e.cache.pass.Get(authorityOf("www.example")+"/a", time.Now()); why != "" {
 		t.Errorf("the key is remembered as %q", why)
 	}
 	bad = false

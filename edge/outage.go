@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -37,7 +38,7 @@ func (o *outages) begin(site string, f origin.Failure) {
 		o.bySite = map[string]Outage{}
 	}
 	since := f.At
-	if old, ok := o.bySite[site]; ok && f.At.Sub(old.Last.At) < noteTime {
+	if old, ok := o.bySite[site]; ok && f.At.Sub(old.Last.At) < ttlset.TTL {
 		since = old.Since
 	}
 	o.bySite[site] = Outage{site, since, f}
@@ -55,7 +56,7 @@ func (o *outages) has(site string, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	out, ok := o.bySite[site]
-	return ok && now.Sub(out.Last.At) < noteTime
+	return ok && now.Sub(out.Last.At) < ttlset.TTL
 }
 
 // outages lists those that go on, by site.
@@ -88,11 +89,11 @@ func (s *Server) waitedInVain(site *Site, key httpcache.Key, err error, waited t
 	switch {
 	case clientFault(err) != 0:
 	case waited < slowFailure && !origin.IsTimeout(err):
-		s.cache.slow.set(string(key), "", f.At)
+		s.cache.slow.Put(string(key), "", f.At)
 	case errors.As(err, new(*statusError)):
-		s.cache.slow.set(string(key), slowError, f.At)
+		s.cache.slow.Put(string(key), slowError, f.At)
 	default:
-		s.cache.slow.set(string(key), slowSilent, f.At)
+		s.cache.slow.Put(string(key), slowSilent, f.At)
 		s.outages.begin(site.Name, f)
 	}
 }
@@ -104,7 +105,7 @@ func (s *Server) isFailing(x *exchange, d httpcache.Decision) bool {
 		return false
 	}
 	now := time.Now()
-	switch s.cache.slow.get(string(x.key), now) {
+	switch s.cache.slow.Get(string(x.key), now) {
 	case slowError:
 		return d.StaleIfError
 	case slowSilent:

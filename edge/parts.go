@@ -27,7 +27,7 @@ const noSize = int64(1) << 60
 // which slice. A slice that counts from the end has a negative start.
 func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
-	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.get(string(x.key), now) != "" {
+	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.Get(string(x.key), now) != "" {
 		return slice, asWhole
 	}
 	limit := int64(0)
@@ -117,7 +117,7 @@ func toEnd(h http.Header) bool {
 
 // account counts what a client was sent of an object of which ranges are asked for.
 func (s *Server) account(x *exchange) {
-	n := x.w.bytes - x.accounted
+	n := x.w.Sent() - x.accounted
 	if !x.counts || n == 0 {
 		return
 	}

@@ -50,8 +50,8 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 		}
 		return
 	}
-	ip, proto := clientIP(r), "http"
-	if x.secure() {
+	ip, proto := x.client().String(), "http"
+	if x.w.Secure() {
 		proto = "https"
 	}
 	node := ip
@@ -132,7 +132,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 	p := &httputil.ReverseProxy{
 		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			sent = true
-			x.w.body.proceedBy(r)
+			x.w.ProceedBy(r)
 			return ask(r)
 		}),
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -162,12 +162,12 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 				s.fetchAnswered(x.site, x.key, resp.StatusCode)
 				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 			}
-			x.w.cache = st
+			x.w.SetCache(st)
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			switch {
-			case x.w.hijacked:
+			case x.w.Hijacked():
 				return // the client left with the connection
 			case !sent:
 				err = &origin.RequestError{Err: err} // it can't be passed on
@@ -211,7 +211,7 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	if same {
 		_, err = s.cache.update(have, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
 	} else {
-		s.cache.changed.set(x.target.URL(), "HEAD", time.Now())
+		s.cache.changed.Put(x.target.URL(), "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
 	}
 	if err != nil && !errors.Is(err, storage.ErrOvertaken) {
@@ -251,7 +251,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	for _, t := range changed {
 		u := t.URL()
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
-			s.cache.changed.set(u, x.r.Method, time.Now())
+			s.cache.changed.Put(u, x.r.Method, time.Now())
 		} // a record is only worth its room where there is something that it makes gone
 		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) {
 			p.URLs, keys = append(p.URLs, u), append(keys, string(k))

@@ -205,7 +205,7 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store}
 	if err := other.Listen(t.Context()); err == nil {
 		t.Error("an admin listener on every address starts without a token")
-		_ = other.http.Close()
+		_ = other.front.Close()
 		_ = other.admin.Close()
 	}
 }

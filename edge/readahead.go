@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 )
 
 // How much is asked of an origin for a range of what is not stored.
@@ -99,7 +100,7 @@ func (t *readers) cameFrom(key httpcache.Key, server int) {
 
 // cantJoin remembers for a while that the parts of a representation of size bytes can't be joined.
 func (t *readers) cantJoin(key httpcache.Key, size int64, now time.Time) {
-	t.change(key, func(r *reads) { r.size, r.until = size, now.Add(noteTime) })
+	t.change(key, func(r *reads) { r.size, r.until = size, now.Add(ttlset.TTL) })
 }
 
 // unjoinable is the size of a representation whose parts can't be joined; 0 if nothing says so.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 )
 
 // TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
@@ -294,7 +295,7 @@ func TestReadersAreForgotten(t *testing.T) {
 	}
 	now := time.Now()
 	all.cantJoin("a", 10, now)
-	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(noteTime+1)) != 0 || all.get("b").unjoinable(now) != 0 {
+	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(ttlset.TTL+1)) != 0 || all.get("b").unjoinable(now) != 0 {
 		t.Error("what can't be joined is not known, or for too long")
 	}
 }

@@ -85,7 +85,7 @@ func (s *Server) respond(x *exchange, a reply) error {
 	if a.age {
 		h["Age"] = []string{strconv.FormatInt(int64(a.stored.Age(time.Now())/time.Second), 10)}
 	}
-	x.w.cache = a.status
+	x.w.SetCache(a.status)
 	heads := setPart(h, status, parts, a.size)
 	x.w.WriteHeader(status)
 	if bodyless {

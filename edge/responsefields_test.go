@@ -97,7 +97,7 @@ func TestMalformedResponses(t *testing.T) {
 			}
 		}
 	}
-	if n := e.panics.Load(); n > 0 {
+	if n := e.panics.Count(); n > 0 {
 		t.Errorf("%d panics", n)
 	}
 	if protocol() != "" {

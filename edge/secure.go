@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,23 +12,18 @@ func (s *Server) setHSTS(x *exchange) {
 	if x.peer || x.r.TLS == nil || x.site.HSTS == "" {
 		return
 	}
-	fields := maps.Clone(x.w.fields)
-	if fields == nil {
-		fields = http.Header{}
-	}
-	fields["Strict-Transport-Security"] = []string{x.site.HSTS}
-	x.w.fields = fields
+	x.w.SetField("Strict-Transport-Security", x.site.HSTS)
 }
 
 // sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there
 // is a certificate: a fleet whose certificates are still to come goes on without. It reports
 // whether it did.
 func (s *Server) sendToSecure(x *exchange) bool {
-	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.https == nil || !s.Certificates.Has(x.asked.Host) {
+	if x.peer || x.r.TLS != nil || !x.site.Redirect || s.HTTPS == "" || !s.Certificates.Has(x.asked.Host) {
 		return false
 	}
 	to := x.asked.Host
-	if port := s.https.Addr().(*net.TCPAddr).Port; port != 443 {
+	if port := s.front.SecureAddr().(*net.TCPAddr).Port; port != 443 {
 		to += ":" + strconv.Itoa(port)
 	}
 	h := x.w.Header()

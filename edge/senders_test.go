@@ -16,18 +16,12 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// len is how many writes are under way, those that were given up among them.
-func (s *senders) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.waiting.Len() + s.givenUp.Len()
-}
-
 // few lets so many writes wait before slow ones are given up.
-func few(n int) func(*Server, *Site) { return func(s *Server, _ *Site) { s.senders.limit = n } }
+func few(n int) func(*Server, *Site) { return func(s *Server, _ *Site) { s.maxWaiting = n } }
 
 // stall has a client ask n times for what it does not take.
 func (e *testEdge) stall(path string, n int) *attacker {
@@ -61,13 +55,13 @@ func TestStalledClients(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 32<<10), "Cache-Control: max-age=1000"), 1)
 	e.stall("/a", 50)
-	until(t, "all wait to write", func() bool { return e.senders.len() == 50 })
-	e.senders.expire(time.Now().Add(sendTimeout - time.Minute/2))
-	if n := e.senders.len(); n != 50 {
+	until(t, "all wait to write", func() bool { return e.front.Waiting() == 50 })
+	e.front.Expire(time.Now().Add(front.SendTimeout - time.Minute/2))
+	if n := e.front.Waiting(); n != 50 {
 		t.Errorf("%d wait before their time is over", n)
 	}
-	e.senders.expire(time.Now().Add(sendTimeout))
-	until(t, "they are given up", func() bool { return e.active.Load() == 0 })
+	e.front.Expire(time.Now().Add(front.SendTimeout))
+	until(t, "they are given up", func() bool { return e.front.Active() == 0 })
 }
 
 // Slow readers of large bodies hold a buffer each; when there are too many, those who have taken
@@ -80,16 +74,16 @@ func TestSlowReaders(t *testing.T) {
 	e.settle()
 	before := heap()
 	e.stall("/large", slow)
-	until(t, "all wait to write", func() bool { return e.senders.len() == slow })
+	until(t, "all wait to write", func() bool { return e.front.Waiting() == slow })
 	if grown := heap() - before; grown > slow*(512<<10) {
 		t.Errorf("the heap grew by %d KiB for each slow reader", grown/slow>>10)
 	}
 	e.wantWhole("/large", size)
-	e.senders.expire(time.Now().Add(slowSend))
-	until(t, "those over the limit are given up", func() bool { return e.senders.len() == most })
+	e.front.Expire(time.Now().Add(front.SlowSend))
+	until(t, "those over the limit are given up", func() bool { return e.front.Waiting() == most })
 	e.wantWhole("/large", size)
-	e.senders.expire(time.Now().Add(sendTimeout))
-	until(t, "all are given up", func() bool { return e.active.Load() == 0 })
+	e.front.Expire(time.Now().Add(front.SendTimeout))
+	until(t, "all are given up", func() bool { return e.front.Active() == 0 })
 }
 
 // A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are
@@ -106,14 +100,14 @@ func TestStuckConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, "all wait to write", func() bool { return e.senders.len() == 20 })
+	until(t, "all wait to write", func() bool { return e.front.Waiting() == 20 })
 	begun := time.Now()
-	e.senders.expire(begun.Add(sendTimeout))
-	if e.active.Load() == 0 {
+	e.front.Expire(begun.Add(front.SendTimeout))
+	if e.front.Active() == 0 {
 		t.Fatal("the connection still takes something, so that this shows nothing")
 	}
-	e.senders.expire(begun.Add(sendTimeout + slowSend + time.Second))
-	until(t, "it is gone", func() bool { return e.active.Load() == 0 && e.senders.len() == 0 })
+	e.front.Expire(begun.Add(front.SendTimeout + front.SlowSend + time.Second))
+	until(t, "it is gone", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
 }
 
 // However many requests stall, no more than a number wait: the connection of the oldest is ended.
@@ -122,9 +116,9 @@ func TestTooManySenders(t *testing.T) {
 	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1, few(8))
 	e.wantWhole("/a", 1<<20)
 	first := e.stall("/a", 20)
-	until(t, "the first wait", func() bool { return e.senders.len() == 20 })
+	until(t, "the first wait", func() bool { return e.front.Waiting() == 20 })
 	e.stall("/a", 20)
-	until(t, "only the others wait", func() bool { return e.active.Load() == 20 && e.senders.len() == 20 })
+	until(t, "only the others wait", func() bool { return e.front.Active() == 20 && e.front.Waiting() == 20 })
 	if _, err := first.conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the first connection is still there")
 	}
@@ -146,7 +140,7 @@ func TestPieces(t *testing.T) {
 	if _, err := a.ask("/a"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "three pieces are sent of what the window lets through", func() bool { return e.Sent()-before == 3*sendPiece })
+	until(t, "three pieces are sent of what the window lets through", func() bool { return e.Sent()-before == 3*front.SendPiece })
 }
 
 // What holds more than others counts as more of them.
@@ -172,11 +166,11 @@ func TestHeavySenders(t *testing.T) {
 		}
 	}
 	ask(first)
-	until(t, "the first waits", func() bool { return e.senders.len() == 1 })
+	until(t, "the first waits", func() bool { return e.front.Waiting() == 1 })
 	for range 3 { // of a weight of 17 each, and there may be 36
 		ask(e.dialRaw(t, false))
 	}
-	until(t, "two wait", func() bool { return e.active.Load() == 2 && e.senders.len() == 2 })
+	until(t, "two wait", func() bool { return e.front.Active() == 2 && e.front.Waiting() == 2 })
 	if n, err := io.Copy(io.Discard, first); errors.Is(err, os.ErrDeadlineExceeded) || n >= 8*4<<20 {
 		t.Errorf("the first connection is still there: %d bytes, %v", n, err)
 	}
@@ -192,55 +186,17 @@ func TestTakenBack(t *testing.T) {
 	go a.drain()
 	for i := range 190 {
 		id, err := a.ask(fmt.Sprintf("/%d", i))
-		until(t, "it has come", func() bool { return e.active.Load() == 1 })
+		until(t, "it has come", func() bool { return e.front.Active() == 1 })
 		if err == nil {
 			err = a.WriteRSTStream(id, http2.ErrCodeCancel)
 		}
 		if err != nil {
 			t.Fatalf("after %d: %v", i, err)
 		}
-		until(t, "it is taken back", func() bool { return e.active.Load() == 0 })
+		until(t, "it is taken back", func() bool { return e.front.Active() == 0 })
 	}
 	if n := counted(t, e, "kaiku_edge_connections_flooding_total"); n != 0 {
 		t.Error("the client counts as a flood")
-	}
-}
-
-// A connection that never asked for anything does not hold the end for long; one that is about to
-// ask is waited for.
-func TestFreshConnections(t *testing.T) {
-	plainOnly(t, "it has clients of its own")
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.NoHitLane = true }) // which has rules of its own
-	dial := func() net.Conn {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", e.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
-	quiet, asks := dial(), dial()
-	var fresh map[*clientConn]int64
-	until(t, "both are known", func() bool { fresh = e.conns.closeFresh(nil); return len(fresh) == 2 })
-	begin := "GET /a HTTP/1.1\r\n"
-	fmt.Fprint(asks, begin)
-	until(t, "the first line has come", func() bool {
-		e.conns.mu.Lock()
-		defer e.conns.mu.Unlock()
-		for own := range fresh {
-			if own.read.Load() == int64(len(begin)) {
-				return true
-			}
-		}
-		return false
-	})
-	e.conns.closeFresh(fresh)
-	if _, err := quiet.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection that asks for nothing is still there")
-	}
-	fmt.Fprint(asks, "Host: www.example\r\nConnection: close\r\n\r\n")
-	if b, err := io.ReadAll(asks); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
-		t.Errorf("%q, %v", b, err)
 	}
 }
 
@@ -299,7 +255,7 @@ func TestSmallResponsesThatNobodyReads(t *testing.T) {
 					}
 				}()
 				until(t, "the connection is ended", func() bool {
-					e.senders.expire(time.Now().Add(sendTimeout + slowSend)) // what waits in a handler is not what this is about
+					e.front.Expire(time.Now().Add(front.SendTimeout + front.SlowSend)) // what waits in a handler is not what this is about
 					return len(ended) > 0
 				})
 			})

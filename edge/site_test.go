@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // What identifies a resource is left as it is: the origin sees the bytes that the client sent, and
@@ -122,13 +124,13 @@ func TestSetSites(t *testing.T) {
 
 func TestSizeLimits(t *testing.T) {
 	e := newEdge(t, static("x"))
-	at := "/" + strings.Repeat("a", maxURL-1)
+	at := "/" + strings.Repeat("a", front.MaxURL-1)
 	e.get(at).wants(t, 200, "x")
 	if got := e.get(at + "a"); got.status != 414 {
-		t.Errorf("a target of %d bytes: %d", maxURL+1, got.status)
+		t.Errorf("a target of %d bytes: %d", front.MaxURL+1, got.status)
 	}
-	if got := e.raw("GET / HTTP/1.1\r\nHost: www.example\r\nX-Large: " + strings.Repeat("a", 2*maxHeaderBytes) + "\r\n\r\n"); got.status != 431 {
-		t.Errorf("a header block of %d bytes: %d", 2*maxHeaderBytes, got.status)
+	if got := e.raw("GET / HTTP/1.1\r\nHost: www.example\r\nX-Large: " + strings.Repeat("a", 2*front.MaxHeaderBytes) + "\r\n\r\n"); got.status != 431 {
+		t.Errorf("a header block of %d bytes: %d", 2*front.MaxHeaderBytes, got.status)
 	}
 	e.wantHits(1)
 }

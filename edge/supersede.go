@@ -21,7 +21,7 @@ func (s *Server) supersede(t *fetch, answer *httpcache.Stored) {
 		return
 	}
 	if t.stage == origin.ToOrigin && (t.site.Origin.Ring != nil || t.site.Origin.Shield != nil) {
-		s.cache.changed.set(t.born.url, "superseded", time.Now()) // other edges did not see the answer
+		s.cache.changed.Put(t.born.url, "superseded", time.Now()) // other edges did not see the answer
 	}
 	s.forgetURL(t.born.url, e.object.Key())
 }

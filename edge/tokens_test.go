@@ -75,7 +75,7 @@ func TestTokenAloneCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.cancel()
-	_ = other.http.Close()
+	_ = other.front.Close()
 	_ = other.admin.Close()
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
 // A client network that has very many requests under way, each large from a few bytes, takes
@@ -30,12 +32,12 @@ func TestRequestsUnderWay(t *testing.T) {
 	for i := range cookies {
 		cookies[i] = hpack.HeaderField{Name: "cookie", Value: strings.Repeat("a", 3900)}
 	}
-	const conns, load = 10, 1 + 15*3900/fieldsOfOne
-	const fit = maxOfNetwork / load
+	const conns, load = 10, 1 + 15*3900/front.FieldsOfOne
+	const fit = front.MaxOfNetwork / load
 	for range conns {
 		a := e.attack()
 		go a.drain()
-		for range maxStreams {
+		for range front.MaxStreams {
 			id := a.next
 			a.next += 2
 			block := bytes.Clone(a.headers("GET", "/a", cookies...)) // whose end of the stream never comes
@@ -45,7 +47,7 @@ func TestRequestsUnderWay(t *testing.T) {
 		}
 	}
 	until(t, "the rest is refused", func() bool {
-		return e.active.Load() == fit && e.conns.underWay.load.Load() == fit*load && counted(t, e, "kaiku_edge_requests_limited_total") == conns*maxStreams-fit
+		return e.front.Active() == fit && e.front.Load() == fit*load && counted(t, e, "kaiku_edge_requests_limited_total") == conns*front.MaxStreams-fit
 	})
 	if grown := heap() - before; grown > 100<<20 {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
@@ -70,30 +72,5 @@ func TestRequestsUnderWay(t *testing.T) {
 	}
 	if status := get(2); status != http.StatusOK {
 		t.Errorf("another network gets %d", status)
-	}
-}
-
-// All clients together have no more than the edge may have, and what was refused or is over counts
-// no longer.
-func TestRequestsUnderWayInAll(t *testing.T) {
-	u := newUnderWay()
-	var loads []int64
-	for range maxUnderWay {
-		load, status, _ := u.begin(nil, 100)
-		if status != 0 {
-			t.Fatalf("%d after %d requests", status, len(loads))
-		}
-		loads = append(loads, load)
-	}
-	load, status, _ := u.begin(&client{share: &share{}}, 100)
-	if status != http.StatusServiceUnavailable {
-		t.Errorf("one too many gets %d", status)
-	}
-	u.end(&client{share: &share{}}, load)
-	for _, load := range loads {
-		u.end(nil, load)
-	}
-	if n := u.load.Load(); n != 0 {
-		t.Errorf("%d are left", n)
 	}
 }

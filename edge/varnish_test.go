@@ -123,9 +123,15 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 		{"a wrong token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a", []string{"Authorization: Bearer u"}, 403, false},
 		{"the token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
 		{"a token to read", func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeRead}}}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
-		{"a token of the site", func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
-		{"a token of another site", func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"x"}}}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
-		{"tags with a token of the site", func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}}) }, "PURGE /",
+		{"a token of the site", func(s *Server, _ *Site) {
+			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}})
+		}, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
+		{"a token of another site", func(s *Server, _ *Site) {
+			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"x"}}})
+		}, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
+		{"tags with a token of the site", func(s *Server, _ *Site) {
+			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}})
+		}, "PURGE /",
 			[]string{"Authorization: Bearer t", "xkey-purge: a"}, 403, false},
 		{"other methods go on", purgeFromLoopback, "LINK /a", nil, 200, true},
 	} {

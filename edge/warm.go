@@ -142,7 +142,6 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 		r.Header.Set("Accept-Encoding", "gzip, deflate, br, zstd")
 		r.TLS = &tls.ConnectionState{} // its key is that of requests over TLS
 	}
-	x := &exchange{r: r}
 	defer func() {
 		switch v := recover(); {
 		case v == http.ErrAbortHandler: // what net/http is told when a response can't go on
@@ -151,18 +150,19 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 			panic(v)
 		}
 	}()
-	s.answer(discard{http.Header{}}, x)
-	switch st := x.w.cache; {
+	x := s.front.Do(discard{http.Header{}}, r)
+	of, _ := s.sites.Now().Find(t.Host)
+	switch st := x.Cache(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case x.w.status == http.StatusMisdirectedRequest && x.site == nil:
+	case x.Status() == http.StatusMisdirectedRequest && of == nil:
 		return s.sites.Now().Unknown(t.Host)
-	case x.w.status >= 400:
-		return fmt.Errorf("answered with %d", x.w.status)
+	case x.Status() >= 400:
+		return fmt.Errorf("answered with %d", x.Status())
 	case st.Hit, st.Stored:
 		return nil
 	}
-	why := s.cache.pass.get(string(x.key), time.Now())
+	why := s.cache.pass.Get(string(of.Reduce(t).Key()), time.Now())
 	if why == "" {
 		why = "it can't be"
 	}

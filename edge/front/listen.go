@@ -1,0 +1,103 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may
+// be taken for the other.
+func (s *Server) bindSecure(ctx context.Context, bind func(context.Context, string) (net.Listener, error)) error {
+	for try := 0; ; try++ {
+		l, err := bind(ctx, s.HTTPS)
+		if err != nil {
+			return err
+		}
+		q, err := s.listenQUIC(ctx, l.Addr())
+		if err == nil {
+			s.https, s.quic = l, q
+			return nil
+		}
+		err = errors.Join(fmt.Errorf("UDP, for HTTP/3: %w", err), l.Close())
+		if _, port, _ := net.SplitHostPort(s.HTTPS); port != "0" || try == 10 {
+			return err
+		}
+	}
+}
+
+// Close gives back what Listen bound. It is for who does not get to Serve.
+func (s *Server) Close() error {
+	var err error
+	for _, l := range []net.Listener{s.http, s.https, s.peer} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	if s.quic != nil {
+		err = errors.Join(err, s.quic.close())
+	}
+	return err
+}
+
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+}
+
+// HintInUse adds to the error of an address that is taken which keys and flags change it.
+func HintInUse(err error, keys string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: choose another address (%s), or stop what has this one", err, keys)
+	}
+	return err
+}
+
+// Addr is the address of the listener for clients, after Listen.
+func (s *Server) Addr() net.Addr { return s.http.Addr() }
+
+// SecureAddr is the address of the listener for clients over TLS, after Listen; nil without one.
+func (s *Server) SecureAddr() net.Addr {
+	if s.https == nil {
+		return nil
+	}
+	return s.https.Addr()
+}
+
+// PeerAddr is the address of the listener for other edges, after Listen.
+func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
+
+// AltSvc is the field that tells clients over TLS of HTTP/3, after Listen; nil where there is none.
+func (s *Server) AltSvc() http.Header { return s.altSvc }
+
+// Sent is how many bytes of bodies were sent to clients and peers.
+func (s *Server) Sent() uint64 { return s.sent.Load() }
+
+// Active is how many requests are under way, and tunnels.
+func (s *Server) Active() int64 { return s.active.Load() }
+
+// Waiting is how many writes wait for their clients, those that were given up among them.
+func (s *Server) Waiting() int { return s.senders.len() }
+
+// Idle is how many connections ask for nothing.
+func (s *Server) Idle() int {
+	s.conns.mu.Lock()
+	defer s.conns.mu.Unlock()
+	return s.conns.idle.Len()
+}
+
+// Load is what the requests under way count as: large ones count as several.
+func (s *Server) Load() int64 { return s.conns.underWay.load.Load() }
+
+// Parked is how many bytes of bodies clients may send before they are read.
+func (s *Server) Parked() int64 { return s.conns.underWay.parked.Load() }
+
+// Expire gives up writes and connections that have waited too long by some time. Serve does so all
+// the time.
+func (s *Server) Expire(now time.Time) {
+	s.senders.expire(now)
+	s.conns.expire(now)
+}

@@ -1,0 +1,192 @@
+package front
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// A request is the same message over HTTP/1.1, HTTP/2 and HTTP/3 (RFC 9110, 6). What the libraries
+// leave open, or decide each in its own way, is decided here, before anything else is done with a
+// request: its target, its length, and whether it has a body.
+
+// endTimeout is how long the first byte of a body, or its end, is waited for where a header block
+// does not tell whether there is one: in HTTP/2 and HTTP/3 the end is said apart, mostly together
+// with the header block. net/http waits as long when it sends a request on.
+const endTimeout = 200 * time.Millisecond
+
+// parse checks a request. It returns the status that it is refused with, and why; 0 if it is not.
+func (x *Exchange) parse() (status int, why string) {
+	switch {
+	case x.Request.Method == http.MethodConnect:
+		return http.StatusMethodNotAllowed, "not a forward proxy"
+	case len(x.Request.RequestURI) > MaxURL:
+		return http.StatusRequestURITooLong, "request target too long"
+	case x.client != nil && x.client.fields.refuses(x.Request.Body):
+		return http.StatusBadRequest, "malformed :scheme or Content-Length: want http or https, and a number or no such field"
+	}
+	var err error
+	if x.Target, err = httpcache.ParseTarget(x.Request, x.Secure()); err == nil {
+		err = httpcache.CheckLength(x.Request)
+	}
+	if err != nil {
+		return http.StatusBadRequest, err.Error()
+	}
+	if expect := x.Request.Header["Expect"]; len(expect) > 0 && !httpcache.ListHas(expect, continues) {
+		return http.StatusExpectationFailed, unknownExpectation // as net/http does (RFC 9110, 10.1.1)
+	}
+	return 0, ""
+}
+
+const unknownExpectation = "unknown expectation"
+
+// findBody finds out whether a request has a body, where its header block does not tell. A request
+// without one has http.NoBody and a length of 0 then. An error is the client's. Nothing is waited
+// for if the request is refused.
+func (s *Server) findBody(x *Exchange, from *client, refused bool) error {
+	r := x.Request
+	if r.ProtoMajor == 2 && r.ContentLength == 0 && r.Header["Content-Length"] == nil {
+		r.Body = http.NoBody // Go's HTTP/2 says so of a stream that has ended
+	}
+	if !refused && r.ProtoMajor > 1 && r.Body != http.NoBody && (r.ContentLength == 0 || r.ContentLength < 0 && cached(r.Method)) {
+		if err := x.awaitEnd(s.endTimeout()); err != nil {
+			return err
+		}
+	}
+	if r.Body == http.NoBody {
+		return nil
+	}
+	body := r.Body
+	r, x.body = watchBody(r, from, x.control, cmp.Or(s.BodyTimeout, BodyTimeout))
+	x.body.slow = s.Metrics.slowBodies
+	setExpectation(x, r, body)
+	x.Request = r
+	switch {
+	case refused, r.ContentLength >= 0:
+		return nil
+	case r.ProtoMajor == 1 && seldomBody(r.Method):
+		return x.readFirst()
+	case r.ProtoMajor > 1 && !cached(r.Method) && r.Header["Expect"] == nil: // or its client is told to send a body before the origin wants it
+		return x.awaitBody(s.endTimeout())
+	}
+	return nil
+}
+
+func (s *Server) endTimeout() time.Duration {
+	return cmp.Or(s.EndTimeout, endTimeout)
+}
+
+// cached reports whether a method is one that the cache answers. A body does not change what such a
+// request means (RFC 9110, 9.3.1).
+func cached(method string) bool { return method == http.MethodGet || method == http.MethodHead }
+
+// seldomBody reports whether most requests of a method have no body.
+func seldomBody(method string) bool {
+	return cached(method) || method == http.MethodDelete || method == http.MethodOptions || method == http.MethodTrace
+}
+
+// awaitEnd waits for the end of a body that most likely is empty, or its first byte. If neither
+// comes in time the request goes on without a body, and what comes later is not read.
+func (x *Exchange) awaitEnd(timeout time.Duration) error {
+	_ = x.control.SetReadDeadline(time.Now().Add(timeout)) // a connection without deadlines has none to overrun
+	err := x.readFirst()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		x.Request.Body, x.Request.ContentLength = http.NoBody, 0
+		x.open = true
+		return nil
+	}
+	return err
+}
+
+// readFirst reads the first byte of a body, which may be empty.
+func (x *Exchange) readFirst() error {
+	r := x.Request
+	var p [1]byte
+	n, err := io.ReadFull(r.Body, p[:])
+	if errors.Is(err, io.EOF) {
+		r.Body, r.ContentLength = http.NoBody, 0
+		return nil
+	}
+	if n > 0 {
+		r.Body = &begunBody{r.Body, io.MultiReader(bytes.NewReader(p[:n]), r.Body)}
+	}
+	return err
+}
+
+// begunBody is a body of which the first byte was read already.
+type begunBody struct {
+	io.Closer
+	io.Reader
+}
+
+// awaitBody waits for the first bytes of a body, or its end. If neither comes in time the request
+// goes on with a body: who waits for the answer before sending any has to get it.
+func (x *Exchange) awaitBody(timeout time.Duration) error {
+	b := &awaitedBody{ReadCloser: x.Request.Body, came: make(chan struct{})}
+	go b.await()
+	wait := time.NewTimer(timeout)
+	defer wait.Stop()
+	select {
+	case <-b.came:
+	case <-wait.C:
+		x.Request.Body = b
+		return nil
+	}
+	if b.n == 0 && b.err == io.EOF {
+		x.Request.Body, x.Request.ContentLength = http.NoBody, 0
+		return nil
+	}
+	x.Request.Body = b
+	if b.n == 0 {
+		return b.err
+	}
+	return nil
+}
+
+// awaitedBody is a body whose first bytes are read in a goroutine of their own, which ends when
+// they come, or with the request.
+type awaitedBody struct {
+	io.ReadCloser
+	came  chan struct{} // closed when what follows is there
+	first [512]byte
+	from  int // of first, what is left of n
+	n     int
+	err   error
+}
+
+func (b *awaitedBody) await() {
+	defer close(b.came)
+	for b.n == 0 && b.err == nil {
+		b.n, b.err = b.ReadCloser.Read(b.first[:])
+	}
+}
+
+// Read returns the first bytes, and then reads on.
+func (b *awaitedBody) Read(p []byte) (int, error) {
+	<-b.came
+	switch {
+	case b.from < b.n:
+		n := copy(p, b.first[b.from:b.n])
+		b.from += n
+		return n, nil
+	case b.err != nil:
+		return 0, b.err
+	}
+	return b.ReadCloser.Read(p)
+}
+
+// unreadable returns the status that a request is refused with whose body can't be read, and why.
+func unreadable(err error) (status int, why string) {
+	status = http.StatusBadRequest
+	if origin.IsTimeout(err) {
+		status = http.StatusRequestTimeout
+	}
+	return status, "the body can't be read"
+}

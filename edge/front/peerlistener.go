@@ -1,0 +1,179 @@
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+const (
+	// maxPeerConns is how many connections one other edge may have. One more ends the oldest, as
+	// that may be of before an outage.
+	maxPeerConns = 8
+	// maxPeerStreams is how many requests may be under way on one of them.
+	maxPeerStreams = 1000
+	// maxPeerEarly is how many connections of one address, or IPv6 /64, may be in their handshake,
+	// and maxPeerWaiting how many of all: anybody may find the port.
+	maxPeerEarly   = 64
+	maxPeerWaiting = 1024
+)
+
+// peerListener makes the TLS connections of other edges, and bounds how many there are.
+type peerListener struct {
+	net.Listener
+	conf  *tls.Config
+	ctx   context.Context // ends with Close
+	end   context.CancelFunc
+	ready chan accepted
+	work  sync.WaitGroup
+
+	mu      sync.Mutex
+	early   map[netip.Prefix]int // connections in their handshake, by network
+	waiting int                  // all of these
+	nodes   map[string][]net.Conn
+}
+
+// accepted is what Accept returns.
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+func newPeerListener(l net.Listener, conf *tls.Config) *peerListener {
+	p := &peerListener{Listener: l, conf: conf, ready: make(chan accepted), early: map[netip.Prefix]int{}, nodes: map[string][]net.Conn{}}
+	p.ctx, p.end = context.WithCancel(context.Background())
+	p.work.Go(p.serve)
+	return p
+}
+
+// Accept returns the next connection whose handshake is over.
+func (p *peerListener) Accept() (net.Conn, error) {
+	select {
+	case a := <-p.ready:
+		return a.conn, a.err
+	case <-p.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends the listener and the handshakes, and waits for them.
+func (p *peerListener) Close() error {
+	p.end()
+	err := p.Listener.Close()
+	p.work.Wait()
+	return err
+}
+
+func (p *peerListener) serve() {
+	for p.ctx.Err() == nil {
+		c, err := p.Listener.Accept()
+		if err != nil {
+			p.give(accepted{err: err})
+			continue
+		}
+		network := peerNetwork(c.RemoteAddr())
+		if !p.begin(network) {
+			c.Close()
+			continue
+		}
+		p.work.Go(func() {
+			a := p.shake(c)
+			p.settled(network)
+			if a.conn != nil && !p.give(a) {
+				a.conn.Close()
+			}
+		})
+	}
+}
+
+// give has Accept return something.
+func (p *peerListener) give(a accepted) bool {
+	select {
+	case p.ready <- a:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// shake makes the TLS connection, which is none if the other side is no edge.
+func (p *peerListener) shake(c net.Conn) accepted {
+	ctx, cancel := context.WithTimeout(p.ctx, HeaderTimeout)
+	defer cancel()
+	peer := &peerConn{Conn: c, listener: p}
+	secure := tls.Server(peer, p.conf)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		secure.Close()
+		return accepted{}
+	}
+	if certs := secure.ConnectionState().PeerCertificates; len(certs) > 0 {
+		peer.node = certs[0].Subject.CommonName
+	}
+	p.join(peer)
+	return accepted{conn: secure}
+}
+
+// peerNetwork is what connections in their handshake are counted by.
+func peerNetwork(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	network, _ := ip.Prefix(min(ip.BitLen(), 64))
+	return network
+}
+
+func (p *peerListener) begin(network netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting >= maxPeerWaiting || p.early[network] >= maxPeerEarly {
+		return false
+	}
+	p.early[network]++
+	p.waiting++
+	return true
+}
+
+// settled notes the end of a handshake.
+func (p *peerListener) settled(network netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting--
+	if p.early[network]--; p.early[network] == 0 {
+		delete(p.early, network)
+	}
+}
+
+// join notes a connection of an edge, and ends the oldest if there are too many.
+func (p *peerListener) join(c *peerConn) {
+	p.mu.Lock()
+	list := append(p.nodes[c.node], c)
+	p.nodes[c.node] = list
+	p.mu.Unlock()
+	if len(list) > maxPeerConns {
+		list[0].Close()
+	}
+}
+
+// peerConn is the connection of another edge.
+type peerConn struct {
+	net.Conn
+	listener *peerListener
+	node     string
+}
+
+// Close ends the connection.
+func (c *peerConn) Close() error {
+	p := c.listener
+	p.mu.Lock()
+	list := slices.DeleteFunc(slices.Clone(p.nodes[c.node]), func(other net.Conn) bool { return other == c })
+	if p.nodes[c.node] = list; len(list) == 0 {
+		delete(p.nodes, c.node)
+	}
+	p.mu.Unlock()
+	return c.Conn.Close()
+}

@@ -1,0 +1,168 @@
+package front
+
+import (
+	"cmp"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// ServeHTTP answers one request of a client.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Do(w, r) }
+
+// Do answers a request as one of a client, whoever made it, and returns how.
+func (s *Server) Do(w http.ResponseWriter, r *http.Request) *Exchange {
+	x := &Exchange{Request: r}
+	s.serve(w, x)
+	return x
+}
+
+// servePeer answers one request of another edge.
+func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
+	if s.AdmitPeer(w, r) {
+		s.serve(w, &Exchange{Request: r, Peer: true})
+	}
+}
+
+// serve has a request answered: it counts and logs it, finds out what it is for and whether it has a
+// body, and bounds what it may hold meanwhile.
+func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
+	r := x.Request
+	from, _ := r.Context().Value(clientKey{}).(*client)
+	load, status, why := s.conns.underWay.begin(from, from.ask(r))
+	defer s.conns.underWay.end(from, load)
+	s.conns.arrived(from)
+	if from != nil {
+		from.handling.Store(true)
+	}
+	x.prepare(s, w, from)
+	over := false
+	defer func() {
+		if over && x.body != nil {
+			x.linger() // when the request is counted and logged
+		}
+	}()
+	s.active.Add(1)
+	defer s.active.Add(-1)
+	if r.ProtoMajor == 3 {
+		s.activeQUIC.Add(1)
+		defer s.activeQUIC.Add(-1)
+		s.conns.begin(from)
+		defer s.conns.finish(from)
+	}
+	began := time.Now()
+	defer func() {
+		s.Metrics.observe(x, began)
+		if !x.Peer {
+			s.logAccess(x, r, began)
+		}
+	}()
+	defer x.end(cmp.Or(s.SendTimeout, SendTimeout))
+	defer from.answered(r, x, s.conns.flooding)
+	if status == 0 {
+		status, why = x.parse()
+	}
+	unread := s.findBody(x, from, status != 0)
+	if x.body != nil {
+		defer x.body.answered()
+	}
+	if status == 0 && unread == nil {
+		var release func()
+		release, status, why = s.park(x, from)
+		defer release()
+	}
+	if unread != nil {
+		status, why = unreadable(unread)
+	}
+	if status != 0 {
+		x.Refuse(status, why)
+		over = unread == nil
+		return
+	}
+	s.answer(x)
+	if x.status == 0 && !x.hijacked {
+		panic(http.ErrAbortHandler) // or net/http answers with a 200 that nobody sent
+	}
+	over = true
+}
+
+// prepare readies the answer to a request of a client, which may be nil.
+func (x *Exchange) prepare(s *Server, w http.ResponseWriter, from *client) {
+	r := x.Request
+	x.ResponseWriter, x.server, x.control = w, s, http.NewResponseController(w)
+	x.sent, x.senders, x.client, x.piece, x.tunnel = &s.sent, &s.senders, from, SendPiece, s.newTunnel
+	if r.ProtoMajor == 1 {
+		x.piece = chunk // the line is its own
+	}
+	x.plain, x.unsized = r.TLS == nil && !x.Peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
+	if r.TLS != nil && r.ProtoMajor < 3 && !x.Peer {
+		x.fields = s.altSvc
+	}
+}
+
+// answer has the handler answer. A panic ends the request alone.
+func (s *Server) answer(x *Exchange) {
+	defer s.recovered(x)
+	s.Handler.Answer(x)
+}
+
+// recovered is deferred by what answers a request. A request that panics gets 500, or is cut off if
+// its response has begun. http.ErrAbortHandler is how handlers cut a response off, and no fault.
+func (s *Server) recovered(x *Exchange) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if !x.Request.ProtoAtLeast(1, 1) { // its client takes the end of the connection for the end of the response
+		if from, _ := x.Request.Context().Value(clientKey{}).(*client); from != nil && from.reset != nil {
+			defer from.reset()
+		}
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	s.Panics.Caught("a request", p, "method", x.Request.Method, "host", x.Request.Host, "target", x.Request.RequestURI, "client", clientIP(x.Request))
+	if x.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	x.Fail(http.StatusInternalServerError, httpcache.Status{Detail: "internal-error"})
+}
+
+// Refuse answers a request that is not served.
+func (x *Exchange) Refuse(status int, why string) {
+	x.server.LogRefusal(x.Request, status, why)
+	if x.Peer {
+		x.Header().Set(origin.FailedField, "refused")
+	}
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		x.Header().Set("Retry-After", "1")
+	}
+	x.Fail(status, httpcache.Status{Detail: why})
+}
+
+// LogRefusal logs the first refusal of a kind in a while.
+func (s *Server) LogRefusal(r *http.Request, status int, why string) {
+	now := time.Now()
+	if s.refusals.Get(why, now) != "" {
+		return
+	}
+	s.refusals.Put(why, "told", now)
+	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
+}
+
+// Fail answers with an error of the edge's own.
+func (x *Exchange) Fail(status int, st httpcache.Status) {
+	h := x.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h["Cache-Status"] = []string{string(st.Append(nil, x.server.Name))}
+	text := http.StatusText(status) + ": " + st.Detail + "\n"
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	x.WriteHeader(status)
+	if x.Request.Method != http.MethodHead {
+		_, _ = x.Write([]byte(text))
+	}
+}

@@ -1,0 +1,176 @@
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/kaiku-cdn/kaiku/edge/ttlset"
+)
+
+// Server is the listeners of an edge for clients and for other edges. The fields are set before
+// Listen and not changed after.
+type Server struct {
+	Name    string      // in Cache-Status of errors that are found here
+	HTTP    string      // address of the listener for clients
+	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
+	Peer    string      // address of the listener for other edges of the fleet; "" means none
+	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
+
+	// Handler answers what is asked for, and AdmitPeer reports whether a request of another edge is
+	// to be answered at all; where not, it has said so.
+	Handler   Handler
+	AdmitPeer func(w http.ResponseWriter, r *http.Request) bool
+	Ready     Ready // what the hit lane answers with; nil means that there is no hit lane
+
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
+	Challenges     []string                                             // protocols of TLS that end with the handshake, which GetCertificate answers
+	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
+	// derived from them, so that what one edge gave is good at all: the first makes them, and
+	// tickets of all are accepted. There is one at least.
+	Secrets        [][32]byte
+	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
+	MaxWaiting     int           // writes that may wait for their clients before slow ones are given up; 0 means 1,024
+	DrainTimeout   time.Duration // for what is under way when Serve ends; 0 means 30 s
+	BodyTimeout    time.Duration // that a request's body may be waited for; 0 means a minute
+	EndTimeout     time.Duration // for the first byte or the end of a body that nothing tells of; 0 means 200 ms
+	TunnelIdle     time.Duration // of a tunnel; 0 means 10 minutes
+	SendTimeout    time.Duration // for what is not sent when the handler returns; 0 means a minute
+	Registry       prometheus.Registerer
+	Metrics        *Metrics // made by Listen
+	Panics         *Panics
+	Log            *slog.Logger
+	AccessLog      *AccessLog // nil means none
+
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
+	// nil means net.ListenConfig.
+	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
+
+	// refusals are the kinds of refused requests that were logged lately.
+	refusals ttlset.Set
+
+	sent       atomic.Uint64 // bytes of bodies
+	active     atomic.Int64  // requests under way, and tunnels
+	activeQUIC atomic.Int64  // those of HTTP/3
+	conns      *conns
+	senders    senders
+
+	http, https, peer net.Listener // nil for what there is none of
+	quic              *quicListener
+	unproven          *rate.Limiter // QUIC connections that begin without a proof of their address
+	altSvc            http.Header   // the field that tells of HTTP/3 (RFC 7838)
+}
+
+// Handler answers requests.
+type Handler interface {
+	// Answer answers a request whose target was checked, and of which it is known whether it has a
+	// body. It panics with http.ErrAbortHandler to cut a response off.
+	Answer(x *Exchange)
+}
+
+// Listen binds the listeners.
+func (s *Server) Listen(ctx context.Context) error {
+	var err error
+	if s.Metrics, err = newMetrics(s.Registry); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	if err := s.AccessLog.start(s.Registry); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	s.senders.slow, s.senders.limit = s.Metrics.slowWrites, s.MaxWaiting
+	s.unproven = rate.NewLimiter(newQUIC, NewQUICBurst)
+	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
+	if err := s.Registry.Register(s.conns); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	if err := s.bind(ctx); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
+}
+
+// bind binds the addresses.
+func (s *Server) bind(ctx context.Context) (err error) {
+	bindTCP := s.ListenTCP
+	if bindTCP == nil {
+		bindTCP = listen
+	}
+	if s.http, err = bindTCP(ctx, s.HTTP); err != nil {
+		return fmt.Errorf("edge listener: %w", HintInUse(err, "--listen, or edge.http"))
+	}
+	if s.Peer != "" {
+		if s.peer, err = listen(ctx, s.Peer); err != nil {
+			return fmt.Errorf("listener for peers: %w", HintInUse(err, "edge.peer"))
+		}
+	}
+	if s.HTTPS == "" {
+		return nil
+	}
+	if err := s.bindSecure(ctx, bindTCP); err != nil {
+		return fmt.Errorf("edge listener for TLS: %w", HintInUse(err, "edge.https"))
+	}
+	s.altSvc = http.Header{"Alt-Svc": {fmt.Sprintf(`h3=":%d"; ma=86400`, s.https.Addr().(*net.TCPAddr).Port)}}
+	return nil
+}
+
+// Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
+// Clients that come by TLS wait until secure is closed, which is when there are certificates.
+func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var rest sync.WaitGroup
+	defer rest.Wait()
+	defer stop()
+	rest.Go(func() { s.senders.serve(background) })
+	rest.Go(func() { s.conns.serve(background) })
+	if s.AccessLog != nil {
+		rest.Go(func() { s.AccessLog.run(background) })
+	}
+
+	var servers []server
+	failed := make(chan error, 6)
+	// ahead has the hit lane of a listener go ahead of an http.Server.
+	ahead := func(l net.Listener, conf *tls.Config) {
+		h, lane := s.newClientHTTP(), s.newLane(s.conns.listener(l), conf)
+		servers = append(servers, &laneServer{h, lane})
+		go func() { failed <- lane.serve() }()
+		go func() { failed <- h.Serve(lane) }()
+	}
+	ahead(s.http, nil)
+	if s.https != nil {
+		conf := s.clientTLS(append([]string{"h2", "http/1.1"}, s.Challenges...)...)
+		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
+		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
+		<-secure // connections that come meanwhile wait
+		ahead(s.https, conf)
+		h3 := s.newHTTP3()
+		servers = append(servers, &http3Server{Server: h3, active: &s.activeQUIC})
+		if err := s.quic.listen(); err != nil {
+			failed <- fmt.Errorf("edge listener for HTTP/3: %w", err)
+		} else {
+			go func() { failed <- h3.ServeListener(s.quic.listener) }()
+		}
+	}
+	if s.peer != nil {
+		h := NewHTTP(http.HandlerFunc(s.servePeer), s.Log)
+		h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxPeerStreams}
+		servers = append(servers, h)
+		go func() { failed <- h.Serve(newPeerListener(s.peer, s.PeerTLS)) }()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, s.drain(context.WithoutCancel(ctx), servers))
+}
