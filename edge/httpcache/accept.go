@@ -5,32 +5,34 @@ import (
 	"strings"
 )
 
-// Codings reduces the lines of Accept-Encoding to the content codings that servers use, of those
-// that a client accepts, in one order: "br, gzip, zstd". Weights are left out but for 0, and
-// deflate counts only where nothing better is accepted. "identity" stands for none. So there are 36
-// values, however many clients make up, and what a response is selected by is what the origin is
-// sent. Varnish, Fastly and others reduce it too.
+// Codings normalizes the lines of Accept-Encoding. It returns the accepted content codings that
+// servers use, in a fixed order, such as "br, gzip, zstd", or "identity" if there are none. Weights
+// are dropped, except that a coding with weight 0 is not accepted. deflate is kept only if no
+// better coding is accepted.
+//
+// So there are at most 36 values, whatever clients send. A variant is selected by the same value
+// that the origin receives. Varnish and Fastly normalize the field in a similar way.
 func Codings(lines []string) string {
-	const br, gzip, zstd, deflate, any = 0, 3, 4, 5, 6 // places in:
+	const br, gzip, zstd, deflate, wildcard = 0, 3, 4, 5, 6 // indices into known:
 	known := [...]string{"br", "dcb", "dcz", "gzip", "zstd", "deflate", "*"}
-	var told, accepted [len(known)]bool
+	var listed, accepted [len(known)]bool
 	for _, m := range splitList(lines) {
 		name, params, has := cut(m, ';')
-		if len(name) > 2 && equalFold(name[:2], "x-") { // x-gzip (RFC 9110, 8.4.1.3)
+		if len(name) > 2 && equalFold(name[:2], "x-") { // x-gzip means gzip (RFC 9110, section 8.4.1.3)
 			name = name[2:]
 		}
 		for i, c := range known {
 			if equalFold(name, c) {
 				key, value, _ := cut(params, '=')
 				weight, ok := parseWeight(value)
-				told[i], accepted[i] = true, !has || !equalFold(key, "q") || !ok || weight > 0
+				listed[i], accepted[i] = true, !has || !equalFold(key, "q") || !ok || weight > 0
 			}
 		}
 	}
-	if accepted[any] && !told[gzip] {
+	if accepted[wildcard] && !listed[gzip] {
 		accepted[gzip] = true
 	}
-	accepted[any] = false
+	accepted[wildcard] = false
 	accepted[deflate] = accepted[deflate] && !accepted[br] && !accepted[gzip] && !accepted[zstd]
 	out := make([]byte, 0, 32)
 	for i, c := range known {
@@ -48,8 +50,8 @@ func Codings(lines []string) string {
 	return string(out)
 }
 
-// bestLanguage is the language that the lines of Accept-Language give the highest weight; "" if
-// there is not a single one.
+// bestLanguage returns the language that Accept-Language gives the highest weight, or "" if several
+// languages share that weight, there is none, or the value is malformed.
 func bestLanguage(lines []string) string {
 	best, most := "", 0
 	for _, m := range splitList(lines) {
@@ -72,13 +74,13 @@ func bestLanguage(lines []string) string {
 	return best
 }
 
-// normaliseAccept brings the lines of Accept-Language to one form for all that mean the same:
-// members in lower case, sorted by weight and name, weights written in one way (RFC 9110, 12.4.2).
-// A value that does not parse comes back as normalise has it.
+// normaliseAccept returns one form for all values of Accept-Language with the same meaning: members
+// in lower case, sorted by weight and name, with weights in one format (RFC 9110, section 12.4.2).
+// It returns normalise(lines) if the value does not parse.
 func normaliseAccept(lines []string) string {
 	type member struct {
 		name   string
-		weight int // thousandths
+		weight int // in thousandths
 	}
 	var list []member
 	for _, m := range splitList(lines) {
@@ -115,7 +117,7 @@ func normaliseAccept(lines []string) string {
 	return string(b)
 }
 
-// parseWeight parses a qvalue, in thousandths (RFC 9110, 12.4.2).
+// parseWeight parses a qvalue (RFC 9110, section 12.4.2). The result is in thousandths.
 func parseWeight(s string) (int, bool) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	if whole != "0" && whole != "1" || len(fraction) > 3 {

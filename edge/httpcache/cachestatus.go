@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// Status is this cache's member of a Cache-Status field (RFC 9211).
+// Status is this cache's member of the Cache-Status header (RFC 9211).
 type Status struct {
 	Hit       bool
-	Forward   string // fwd: why the request went on; "" with Hit
+	Forward   string // fwd: why the request was forwarded; "" if Hit
 	FwdStatus int    // status of the next hop's response; 0 if there was none
 	Stored    bool   // the response was stored
-	Collapsed bool   // the request waited for another one's
+	Collapsed bool   // the request waited for the response to another one
 	TTL       time.Duration
 	HasTTL    bool
 	Key       Key
 	Detail    string // a token or any text
 }
 
-// Append writes the member, for the cache called name.
+// Append appends the member to b. name is the name of the cache.
 func (s Status) Append(b []byte, name string) []byte {
 	b = append(b, name...)
 	if s.Hit {
@@ -48,7 +48,8 @@ func (s Status) Append(b []byte, name string) []byte {
 	}
 	if s.Detail != "" {
 		b = append(b, "; detail="...)
-		if c := s.Detail[0]; IsToken(s.Detail) && (c == '*' || 'a' <= c|0x20 && c|0x20 <= 'z') { // RFC 9651, 3.3.4
+		// RFC 9651, section 3.3.4.
+		if c := s.Detail[0]; IsToken(s.Detail) && (c == '*' || 'a' <= c|0x20 && c|0x20 <= 'z') {
 			b = append(b, s.Detail...)
 		} else {
 			b = appendSFString(b, s.Detail)
@@ -57,7 +58,7 @@ func (s Status) Append(b []byte, name string) []byte {
 	return b
 }
 
-// floorSeconds rounds down, so that half a second past is -1 and not fresh.
+// floorSeconds rounds down, so that half a second of staleness is -1 and not 0.
 func floorSeconds(d time.Duration) int64 {
 	n := int64(d / time.Second)
 	if d < 0 && d%time.Second != 0 {
@@ -66,7 +67,8 @@ func floorSeconds(d time.Duration) int64 {
 	return n
 }
 
-// appendSFString writes a String of RFC 9651, 3.3.3; bytes that it can't hold become "?".
+// appendSFString appends a String (RFC 9651, section 3.3.3). Bytes that a String can't hold become
+// "?".
 func appendSFString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// RFC 9211; values in the syntax of RFC 9651.
+// RFC 9211, with values as in RFC 9651.
 func TestStatusAppend(t *testing.T) {
 	for _, c := range []struct {
 		s    Status
@@ -16,18 +16,18 @@ func TestStatusAppend(t *testing.T) {
 		{Status{Hit: true, TTL: 30 * time.Second, HasTTL: true, Key: "http://a/b"}, `kaiku; hit; ttl=30; key="http://a/b"`},
 		{Status{Forward: "uri-miss", FwdStatus: 200, Stored: true, Collapsed: true}, "kaiku; fwd=uri-miss; fwd-status=200; stored; collapsed"},
 		{Status{Forward: "stale", FwdStatus: 304, HasTTL: true}, "kaiku; fwd=stale; fwd-status=304; ttl=0"},
-		// A TTL is rounded down, so that what is stale never looks fresh.
+		// A TTL is rounded down, so that a stale response never looks fresh.
 		{Status{Hit: true, HasTTL: true, TTL: 1999 * time.Millisecond}, "kaiku; hit; ttl=1"},
 		{Status{Hit: true, HasTTL: true, TTL: -1}, "kaiku; hit; ttl=-1"},
 		{Status{Hit: true, HasTTL: true, TTL: -time.Second}, "kaiku; hit; ttl=-1"},
 		{Status{Hit: true, HasTTL: true, TTL: -1001 * time.Millisecond}, "kaiku; hit; ttl=-2"},
-		// A detail is a Token where it can be, else a String.
+		// A detail is a Token if possible, else a String.
 		{Status{Forward: "miss", Detail: "timeout"}, "kaiku; fwd=miss; detail=timeout"},
 		{Status{Forward: "miss", Detail: "connect-failed"}, "kaiku; fwd=miss; detail=connect-failed"},
 		{Status{Detail: "two words"}, `kaiku; detail="two words"`},
 		{Status{Detail: "503"}, `kaiku; detail="503"`},
 		{Status{Detail: "-x"}, `kaiku; detail="-x"`},
-		{Status{Detail: "_x"}, `kaiku; detail="_x"`}, // a tchar, but no Token begins with it
+		{Status{Detail: "_x"}, `kaiku; detail="_x"`}, // a tchar, but a Token can't begin with it
 		{Status{Detail: "!"}, `kaiku; detail="!"`},
 		{Status{Detail: "*x"}, "kaiku; detail=*x"},
 		// Strings.

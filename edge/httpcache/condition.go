@@ -8,8 +8,8 @@ import (
 
 func equalFold(a, b string) bool { return strings.EqualFold(a, b) }
 
-// entityTag is an entity tag (RFC 9110, 8.8.3). opaque holds the quotes if there were any; tags
-// without them are compared as they are.
+// entityTag is an entity tag (RFC 9110, section 8.8.3). opaque includes the quotes, if there were
+// any. A tag without quotes is compared as it is.
 type entityTag struct {
 	weak   bool
 	opaque string
@@ -23,8 +23,9 @@ func parseETag(s string) entityTag {
 	return entityTag{false, s}
 }
 
-// splitTags splits the lines of a list of entity tags. A backslash escapes nothing in them (RFC
-// 9110, 8.8.3); what has no quotes, or no end, goes up to the next comma.
+// splitTags splits the lines of a list of entity tags. A backslash does not escape anything in a
+// tag (RFC 9110, section 8.8.3). A tag without quotes, or with no closing quote, ends at the next
+// comma.
 func splitTags(lines []string) []string {
 	var out []string
 	for _, line := range lines {
@@ -51,12 +52,12 @@ func splitTags(lines []string) []string {
 	return out
 }
 
-// matchStrong and matchWeak are the two comparisons of RFC 9110, 8.8.3.2.
+// matchStrong and matchWeak implement the comparisons of RFC 9110, section 8.8.3.2.
 func (a entityTag) matchStrong(b entityTag) bool { return !a.weak && !b.weak && a.opaque == b.opaque }
 func (a entityTag) matchWeak(b entityTag) bool   { return a.opaque == b.opaque }
 
-// NotModified reports whether a conditional GET or HEAD is answered with 304 from this response
-// (RFC 9111, 4.3.2; RFC 9110, 13.2.2). Preconditions count only where the answer without them would
+// NotModified reports whether the response to a conditional GET or HEAD is a 304 (RFC 9111, section
+// 4.3.2; RFC 9110, section 13.2.2). It returns false unless the response without conditions would
 // be a 200.
 func (s *Stored) NotModified(request http.Header) bool {
 	if s.Status != http.StatusOK {
@@ -86,8 +87,8 @@ func (s *Stored) NotModified(request http.Header) bool {
 	return !modified.After(since)
 }
 
-// IfRange reports whether a Range field is to be heeded (RFC 9110, 13.1.5): there is no If-Range,
-// or it is the strong validator of this response.
+// IfRange reports whether the Range field of a request applies (RFC 9110, section 13.1.5): there is
+// no If-Range, or it is the strong validator of this response.
 func (s *Stored) IfRange(request http.Header) bool {
 	lines := request["If-Range"]
 	if len(lines) == 0 {
@@ -102,13 +103,13 @@ func (s *Stored) IfRange(request http.Header) bool {
 		return have != "" && parseETag(v).matchStrong(parseETag(have))
 	}
 	t, ok := ParseDate(v, s.ResponseTime)
-	// A Last-Modified is strong if it is a second or more before Date (RFC 9110, 8.8.2.2).
+	// Last-Modified is strong if it is at least a second before Date (RFC 9110, section 8.8.2.2).
 	lm := s.LastModified()
 	return ok && !lm.IsZero() && t.Equal(lm) && s.Date().Sub(lm) >= time.Second
 }
 
-// SetValidators makes a request one that validates this response (RFC 9111, 4.3.1), in place of the
-// client's own conditions. It reports whether there is anything to validate with.
+// SetValidators replaces the client's conditions in request by conditions that validate this
+// response (RFC 9111, section 4.3.1). It returns false if the response has no validator.
 func (s *Stored) SetValidators(request http.Header) bool {
 	RemoveConditions(request)
 	if etag := s.Header.Get("Etag"); etag != "" {
@@ -120,16 +121,17 @@ func (s *Stored) SetValidators(request http.Header) bool {
 	return len(request["If-None-Match"])+len(request["If-Modified-Since"]) > 0
 }
 
-// RemoveConditions removes everything that makes a request conditional or partial.
+// RemoveConditions removes all fields that make a request conditional or partial.
 func RemoveConditions(request http.Header) {
 	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
 		delete(request, name)
 	}
 }
 
-// Confirms reports whether a 304 validates this response (RFC 9111, 4.3.4): a validator in it must
-// be the stored one; without any, the request had the stored ones, so it does. Tags are compared
-// weakly, as servers that weaken the tag of a compressed 200 don't weaken that of a 304.
+// Confirms reports whether a 304 validates this response (RFC 9111, section 4.3.4). A validator in
+// the 304 must equal the stored one. A 304 without validators confirms the response, because the
+// request had the stored ones. Tags are compared weakly: some servers weaken the tag of a
+// compressed 200 but not that of a 304.
 func (s *Stored) Confirms(notModified http.Header) bool {
 	etag, have := notModified.Get("Etag"), s.Header.Get("Etag")
 	if etag != "" && have != "" {
@@ -142,12 +144,12 @@ func (s *Stored) Confirms(notModified http.Header) bool {
 	return etag == ""
 }
 
-// Update returns the response as a 304, or the header of another part of it, changes it (RFC 9111,
-// 3.2): every field of the newer one replaces the stored one, but for those that say what the
-// stored bytes are, which a message without them can't change.
+// Update returns the response with the fields of a 304, or of another range of the same
+// representation (RFC 9111, section 3.2). Each field of notModified replaces the stored one, except
+// fields that describe the stored body.
 func (s *Stored) Update(notModified http.Header, requestTime, responseTime time.Time) *Stored {
 	h := s.Header.Clone()
-	// What came with the 304 itself decides; an Age of before would make it old again.
+	// The Age of the 304 counts. A previous Age would make the response old again.
 	delete(h, "Age")
 	for name, lines := range notModified {
 		switch name {

@@ -35,7 +35,7 @@ func TestNotModified(t *testing.T) {
 		{"a backslash in the tag", response(200, `Etag: "a\"`), []string{`If-None-Match: "a\"`}, true},
 		{"a backslash in another tag", tagged, []string{`If-None-Match: "a\", "x"`}, true},
 
-		// RFC 9110, 13.1.3: If-None-Match goes before If-Modified-Since.
+		// RFC 9110, section 13.1.3: If-None-Match takes precedence over If-Modified-Since.
 		{"another tag, not modified since", tagged, []string{`If-None-Match: "y"`, "If-Modified-Since: " + at(0)}, false},
 		{"the tag, modified since", tagged, []string{`If-None-Match: "x"`, "If-Modified-Since: " + at(-2*time.Hour)}, true},
 
@@ -44,13 +44,13 @@ func TestNotModified(t *testing.T) {
 		{"modified since", tagged, []string{"If-Modified-Since: " + at(-time.Hour-time.Second)}, false},
 		{"since an invalid date", tagged, []string{"If-Modified-Since: " + now.Format(time.RFC3339)}, false},
 		{"since two dates", tagged, []string{"If-Modified-Since: " + at(0), "If-Modified-Since: " + at(0)}, false},
-		// RFC 9111, 4.3.2: Date, or else the time of arrival, in place of Last-Modified.
+		// RFC 9111, section 4.3.2: without Last-Modified, Date or the time of arrival is used.
 		{"not modified since Date", dated, []string{"If-Modified-Since: " + at(-time.Minute)}, true},
 		{"modified since before Date", dated, []string{"If-Modified-Since: " + at(-time.Minute-time.Second)}, false},
 		{"not modified since it came", response(200), []string{"If-Modified-Since: " + at(0)}, true},
 		{"modified since before it came", response(200), []string{"If-Modified-Since: " + at(-time.Second)}, false},
 
-		// RFC 9110, 13.2.1: only where the answer would be a success.
+		// RFC 9110, section 13.2.1: only if the response would be successful.
 		{"the tag of a 404", response(404, `Etag: "x"`), []string{`If-None-Match: "x"`}, false},
 		{"a 301, not modified since", response(301, "Last-Modified: "+at(-time.Hour)), []string{"If-Modified-Since: " + at(0)}, false},
 	} {
@@ -62,7 +62,7 @@ func TestNotModified(t *testing.T) {
 	}
 }
 
-// RFC 9110, 13.1.5.
+// RFC 9110, section 13.1.5.
 func TestIfRange(t *testing.T) {
 	lm := at(-time.Hour)
 	strong := response(200, `Etag: "x"`, "Last-Modified: "+lm, "Date: "+at(0))
@@ -88,7 +88,7 @@ func TestIfRange(t *testing.T) {
 		{"a later date", strong, []string{"If-Range: " + at(0)}, false},
 		{"an invalid date", strong, []string{"If-Range: yesterday"}, false},
 		{"a date, without Last-Modified", response(200, "Date: "+at(0)), []string{"If-Range: " + at(0)}, false},
-		// RFC 9110, 8.8.2.2: a Last-Modified in the second of Date is weak.
+		// RFC 9110, section 8.8.2.2: a Last-Modified in the same second as Date is weak.
 		{"the date, a second before Date", response(200, "Last-Modified: "+at(-time.Second), "Date: "+at(0)), []string{"If-Range: " + at(-time.Second)}, true},
 		{"the date, at Date", response(200, "Last-Modified: "+at(0), "Date: "+at(0)), []string{"If-Range: " + at(0)}, false},
 		{"the date, after Date", response(200, "Last-Modified: "+at(time.Hour), "Date: "+at(0)), []string{"If-Range: " + at(time.Hour)}, false},
@@ -101,7 +101,7 @@ func TestIfRange(t *testing.T) {
 	}
 }
 
-// RFC 9111, 4.3.1.
+// RFC 9111, section 4.3.1.
 func TestSetValidators(t *testing.T) {
 	lm := at(-time.Hour)
 	clients := []string{`If-None-Match: "client"`, "If-Modified-Since: " + at(0), `If-Match: "m"`, "If-Unmodified-Since: " + at(0), `If-Range: "r"`, "Range: bytes=0-0"}
@@ -126,7 +126,7 @@ func TestSetValidators(t *testing.T) {
 	}
 }
 
-// RFC 9111, 4.3.4.
+// RFC 9111, section 4.3.4.
 func TestConfirms(t *testing.T) {
 	lm := at(-time.Hour)
 	for _, c := range []struct {
@@ -157,7 +157,7 @@ func TestConfirms(t *testing.T) {
 	}
 }
 
-// RFC 9111, 3.2.
+// RFC 9111, section 3.2.
 func TestUpdate(t *testing.T) {
 	s := response(200, `Etag: "x"`, "Age: 100", "Date: "+at(-time.Hour), "Cache-Control: max-age=60", "Content-Type: text/css", "Content-Length: 5",
 		"Content-Encoding: gzip", "X-Multi: 1", "X-Multi: 2", "X-Kept: k")

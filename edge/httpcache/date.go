@@ -11,19 +11,19 @@ var (
 	months    = []string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
 )
 
-// ParseDate parses an HTTP-date in any of its three formats (RFC 9110, 5.6.7). Letters are matched
-// in either case, a zone other than GMT makes the date invalid (RFC 9111, 4.2). A two-digit year
-// that would be more than 50 years after now is one of the century before.
+// ParseDate parses an HTTP-date in any of its three formats (RFC 9110, section 5.6.7). Names are
+// matched case-insensitively. A zone other than GMT makes the date invalid (RFC 9111, section 4.2).
+// A two-digit year that appears to be more than 50 years after now is in the previous century.
 func ParseDate(s string, now time.Time) (time.Time, bool) {
 	s = strings.ToLower(trimOWS(s))
 	day, rest, ok := strings.Cut(s, ", ")
 	switch {
-	case ok && oneOf(shortDays, day) > 0: // sun, 06 nov 1994 08:49:37 gmt
+	case ok && indexOf(shortDays, day) > 0: // sun, 06 nov 1994 08:49:37 gmt
 		if len(rest) != len("06 nov 1994 08:49:37 gmt") || rest[2] != ' ' || rest[6] != ' ' || rest[11] != ' ' || rest[20:] != " gmt" {
 			return time.Time{}, false
 		}
 		return makeDate(rest[7:11], rest[3:6], rest[:2], rest[12:20])
-	case ok && oneOf(longDays, day) > 0: // sunday, 06-nov-94 08:49:37 gmt
+	case ok && indexOf(longDays, day) > 0: // sunday, 06-nov-94 08:49:37 gmt
 		if len(rest) != len("06-nov-94 08:49:37 gmt") || rest[2] != '-' || rest[6] != '-' || rest[9] != ' ' || rest[18:] != " gmt" {
 			return time.Time{}, false
 		}
@@ -38,7 +38,7 @@ func ParseDate(s string, now time.Time) (time.Time, bool) {
 		}
 		return t, true
 	case !ok: // sun nov  6 08:49:37 1994
-		if len(s) != len("sun nov  6 08:49:37 1994") || s[3] != ' ' || s[7] != ' ' || s[10] != ' ' || s[19] != ' ' || oneOf(shortDays, s[:3]) == 0 {
+		if len(s) != len("sun nov  6 08:49:37 1994") || s[3] != ' ' || s[7] != ' ' || s[10] != ' ' || s[19] != ' ' || indexOf(shortDays, s[:3]) == 0 {
 			return time.Time{}, false
 		}
 		d := s[8:10]
@@ -50,8 +50,8 @@ func ParseDate(s string, now time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// oneOf returns the place of s in names, from 1 on, or 0.
-func oneOf(names []string, s string) int {
+// indexOf returns the index of s in names, counted from 1, or 0 if s is not in it.
+func indexOf(names []string, s string) int {
 	for i, n := range names {
 		if n == s {
 			return i + 1
@@ -73,12 +73,12 @@ func makeDate(year, month, day, clock string) (time.Time, bool) {
 		}
 		return n
 	}
-	y, m, d := num(year), oneOf(months, month), num(day)
+	y, m, d := num(year), indexOf(months, month), num(day)
 	h, mi, sec := num(clock[:2]), num(clock[3:5]), num(clock[6:])
 	if !ok || m == 0 || d == 0 || h > 23 || mi > 59 || sec > 60 {
 		return time.Time{}, false
 	}
-	if time.Date(y, time.Month(m), d, 0, 0, 0, 0, time.UTC).Day() != d { // 31 February
+	if time.Date(y, time.Month(m), d, 0, 0, 0, 0, time.UTC).Day() != d { // such as 31 February
 		return time.Time{}, false
 	}
 	return time.Date(y, time.Month(m), d, h, mi, sec, 0, time.UTC), true

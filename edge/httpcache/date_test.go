@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// now is when the tests of this package take place.
+// now is the current time in the tests of this package.
 var now = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
 func TestParseDate(t *testing.T) {
@@ -15,13 +15,13 @@ func TestParseDate(t *testing.T) {
 		s    string
 		want time.Time
 	}{
-		// RFC 9110, 5.6.7: the three formats.
+		// RFC 9110, section 5.6.7: the three formats.
 		{"Sun, 06 Nov 1994 08:49:37 GMT", rfc},
 		{"Sunday, 06-Nov-94 08:49:37 GMT", rfc},
 		{"Sun Nov  6 08:49:37 1994", rfc},
 		{"Sun Nov 06 08:49:37 1994", rfc},
 		{" \tSun, 06 Nov 1994 08:49:37 GMT ", rfc},
-		// RFC 9111, 4.2: in any case.
+		// RFC 9111, section 4.2: case-insensitive.
 		{"sun, 06 nov 1994 08:49:37 gmt", rfc},
 		{"SUNDAY, 06-NOV-94 08:49:37 GMT", rfc},
 		{"sUN nOV  6 08:49:37 1994", rfc},
@@ -50,14 +50,14 @@ func TestParseDate(t *testing.T) {
 func TestParseDateInvalid(t *testing.T) {
 	for _, s := range []string{
 		"", "0", "-1", "never", "1994-11-06T08:49:37Z", "784111777", ",", ", ",
-		// RFC 9111, 4.2: no other zone.
+		// RFC 9111, section 4.2: no zone but GMT.
 		"Sun, 06 Nov 1994 08:49:37 UTC",
 		"Sun, 06 Nov 1994 08:49:37 EST",
 		"Sun, 06 Nov 1994 08:49:37 +0000",
 		"Sun, 06 Nov 1994 08:49:37",
 		"Sunday, 06-Nov-94 08:49:37 PST",
 		"Sun Nov  6 08:49:37 1994 GMT",
-		// Forms that are none.
+		// Invalid formats.
 		"Sun, 6 Nov 1994 08:49:37 GMT",
 		"Sun,  6 Nov 1994 08:49:37 GMT",
 		"Sun, 06-Nov-1994 08:49:37 GMT",
@@ -79,7 +79,7 @@ func TestParseDateInvalid(t *testing.T) {
 		"Sun, -6 Nov 1994 08:49:37 GMT",
 		"Sun, 06 Nov +994 08:49:37 GMT",
 		"Sun Nov  6 08:49:37 94",
-		// Days and times that there are not.
+		// Days and times that don't exist.
 		"Sun, 00 Nov 1994 08:49:37 GMT",
 		"Sun, 31 Nov 1994 08:49:37 GMT",
 		"Sun, 30 Feb 1994 08:49:37 GMT",
@@ -115,7 +115,7 @@ func FuzzDate(f *testing.F) {
 				t.Errorf("ParseDate(%q) = %v, which as a date is %v, %v", s, got, again, ok)
 			}
 		}
-		// The standard library takes more forms; the IMF-fixdate is what it writes.
+		// net/http accepts more formats. It writes IMF-fixdate, which ParseDate must accept.
 		if err == nil && want.UTC().Format(http.TimeFormat) == s && (!ok || !got.Equal(want)) {
 			t.Errorf("ParseDate(%q) = %v, %v, want %v", s, got, ok, want)
 		}

@@ -7,40 +7,42 @@ import (
 	"time"
 )
 
-// staleIfDown is how long after its freshness a response may be used while the origin can't be
-// reached, where nothing is said.
+// staleIfDown is how long a stale response may be used while the origin is unreachable, if neither
+// the response nor the site says.
 const staleIfDown = 24 * time.Hour
 
 // Action is what a cache does with a stored response.
 type Action int
 
 const (
-	// Serve uses the response as it is: it is fresh, or the client takes a stale one.
+	// Serve uses the response without contacting the origin. It is fresh, or the client accepts it
+	// stale.
 	Serve Action = iota
-	// ServeStale uses the response and validates it in the background (RFC 5861, 3).
+	// ServeStale uses the stale response and revalidates it in the background (RFC 5861, section
+	// 3).
 	ServeStale
-	// Validate asks the origin first.
+	// Validate revalidates the response before it is used.
 	Validate
 )
 
-// Decision is the outcome of Decide.
+// Decision is the result of Decide.
 type Decision struct {
 	Action Action
 	Age    time.Duration // current age
-	TTL    time.Duration // remaining freshness; negative when stale
-	// Forward is the fwd parameter of Cache-Status (RFC 9211, 2.2) for Validate and ServeStale:
-	// "stale" or "request".
+	TTL    time.Duration // remaining freshness lifetime; not positive if the response is stale
+	// Forward is the fwd parameter of Cache-Status (RFC 9211, section 2.2) for Validate and
+	// ServeStale: "stale" or "request".
 	Forward string
-	// StaleIfError is whether the response may be used if the origin answers with an error now (RFC
-	// 5861, 4).
+	// StaleIfError reports whether the response may be used if the origin responds with an error
+	// (RFC 5861, section 4).
 	StaleIfError bool
-	// StaleIfDown is whether it may be used if the origin does not answer (RFC 9111, 4.2.4):
-	// nothing forbids it, and it was fresh a day ago.
+	// StaleIfDown reports whether the response may be used if the origin does not respond (RFC
+	// 9111, section 4.2.4). Without other rules that is a day after it became stale.
 	StaleIfDown bool
 }
 
-// RequestDirectives returns the directives of a request; Pragma: no-cache counts where there is no
-// Cache-Control (RFC 9111, 5.4).
+// RequestDirectives returns the cache directives of a request. Pragma: no-cache counts only without
+// Cache-Control (RFC 9111, section 5.4).
 func RequestDirectives(h http.Header) Directives {
 	d := ParseCacheControl(h["Cache-Control"])
 	if !d.Present {
@@ -53,8 +55,8 @@ func RequestDirectives(h http.Header) Directives {
 	return d
 }
 
-// Decide says how a stored response that matches the request may be used now (RFC 9111, 4). purged
-// says that a soft purge made it stale.
+// Decide reports how a stored response that matches the request may be used now (RFC 9111, section
+// 4). purged means that a soft purge has made it stale.
 func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
 	cc, targeted := ResponseDirectives(s.Header)
 	lifetime := s.lifetime(p, cc, targeted)
@@ -66,16 +68,16 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	staleness := -d.TTL
 	fresh := d.TTL > 0
 
-	// s-maxage has the meaning of proxy-revalidate in it (RFC 9111, 5.2.2.10), which forbids what
-	// nobody asked for; a window that the origin itself gives is taken at its word, as caches with
-	// both in one response do.
-	never := cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate
-	window := func(own Seconds, site time.Duration) time.Duration {
+	// s-maxage implies proxy-revalidate (RFC 9111, section 5.2.2.10), so it disables stale windows
+	// that the site configured. If the response itself has both s-maxage and a stale window, the
+	// window applies, as in other caches.
+	mayNotBeStale := cc.NoCache || cc.MustRevalidate || cc.ProxyRevalidate
+	window := func(directive Seconds, site time.Duration) time.Duration {
 		switch {
-		case never:
+		case mayNotBeStale:
 			return -1
-		case own.Set:
-			return own.D
+		case directive.Set:
+			return directive.D
 		case cc.SMaxAge.Set || lifetime.D == 0:
 			return -1
 		}
@@ -97,9 +99,10 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 		d.Action, d.Forward = Validate, "stale"
 	case fresh:
 		d.Action = Serve
-	case !never && !cc.SMaxAge.Set && !purged && (req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
+	case !mayNotBeStale && !cc.SMaxAge.Set && !purged && (req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
 		d.Action = Serve
-	case (req.MaxAge.Set || req.MinFresh.Set) && !req.MaxStaleAny && !req.MaxStale.Set: // the client wants nothing stale (RFC 9111, 5.2.1.1)
+	// The client excludes stale responses (RFC 9111, section 5.2.1.1).
+	case (req.MaxAge.Set || req.MinFresh.Set) && !req.MaxStaleAny && !req.MaxStale.Set:
 		d.Action, d.Forward = Validate, "request"
 	case swr > 0 && staleness <= swr:
 		d.Action, d.Forward = ServeStale, "stale"
@@ -109,8 +112,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 	return d
 }
 
-// Storable reports whether a response may be kept (RFC 9111, 3), and if not, why, with the section.
-// The status is final; what it is a response to is a GET.
+// Storable reports whether a response to a GET may be stored (RFC 9111, section 3). If not, why is
+// the reason, with the section of the RFC.
 func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	cc, targeted := ResponseDirectives(s.Header)
 	req := ParseCacheControl(request["Cache-Control"])
@@ -120,7 +123,7 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "interim response"
 	case s.Status == 304:
 		return false, "not modified, without a stored response (RFC 9111, 4.3.3)"
-	case s.Status == 206 && !s.isPart():
+	case s.Status == 206 && !s.hasContentRange():
 		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
 	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed, s.Status == http.StatusExpectationFailed:
 		return false, "an answer to fields of one request, which others don't have (RFC 9110, 15.5)"
@@ -170,9 +173,9 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 	return true, ""
 }
 
-// Supersedes reports whether an answer shows that what is stored for the request is no longer good,
-// whether or not the answer may be stored itself (RFC 9111, 4.3.3). A server error does not, and
-// nor does a status that speaks of one request alone: of its fields, its size or its client.
+// Supersedes reports whether the response shows that the stored response for the same request is
+// outdated, even if this one can't be stored (RFC 9111, section 4.3.3). Server errors don't, nor do
+// statuses about a single request: its fields, its size or its client.
 func (s *Stored) Supersedes() bool {
 	switch s.Status {
 	case http.StatusNotModified, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
@@ -185,14 +188,14 @@ func (s *Stored) Supersedes() bool {
 	return s.Status >= 200 && s.Status < 500
 }
 
-// isEventStream reports whether the content is for an EventSource.
+// isEventStream reports whether the body is for an EventSource.
 func (s *Stored) isEventStream() bool {
 	kind, _, _ := cut(s.Header.Get("Content-Type"), ';')
 	return equalFold(kind, "text/event-stream")
 }
 
-// isPart reports whether a 206 tells which part it is.
-func (s *Stored) isPart() bool {
+// hasContentRange reports whether a 206 has a valid Content-Range with a known length.
+func (s *Stored) hasContentRange() bool {
 	_, _, ok := ParseContentRange(s.Header)
 	return ok
 }
@@ -201,31 +204,31 @@ func (s *Stored) hasValidator() bool {
 	return s.Header.Get("Etag") != "" || !s.LastModified().IsZero()
 }
 
-// RemoveOwn removes from a response what is for the client that asked alone, and returns it: the
-// fields that private="..." names (RFC 9111, 5.2.2.7), and cookies, unless the site has them
-// stored. A response that says no-cache="Set-Cookie" is stored, and its cookie is of one client all
-// the same.
+// RemoveOwn removes from the response all fields that only the requesting client may get, and
+// returns them: the fields that private="..." names (RFC 9111, section 5.2.2.7), and cookies unless
+// the site stores them. A response with no-cache="Set-Cookie" is stored, but its cookie is still
+// for one client.
 func (p Policy) RemoveOwn(s *Stored) http.Header {
 	cc, _ := ResponseDirectives(s.Header)
 	names := cc.PrivateFields
 	if p.SetCookie != StoreSetCookie {
 		names = append(slices.Clip(names), "Set-Cookie")
 	}
-	var own http.Header
+	var removed http.Header
 	for _, name := range names {
 		if lines, ok := s.Header[name]; ok {
-			if own == nil {
-				own = http.Header{}
+			if removed == nil {
+				removed = http.Header{}
 			}
-			own[name] = lines
+			removed[name] = lines
 			delete(s.Header, name)
 		}
 	}
-	return own
+	return removed
 }
 
-// Unvalidated returns the names of the fields that no-cache="..." keeps from being used without
-// validation (RFC 9111, 5.2.2.4).
+// Unvalidated returns the names in no-cache="...". These fields may not be used without validation
+// (RFC 9111, section 5.2.2.4).
 func (s *Stored) Unvalidated() []string {
 	cc, _ := ResponseDirectives(s.Header)
 	return cc.NoCacheFields

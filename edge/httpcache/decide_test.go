@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// RFC 9111, 4.2 and 5.2; RFC 5861, 3.
+// RFC 9111, sections 4.2 and 5.2; RFC 5861, section 3.
 func TestDecide(t *testing.T) {
 	const s = time.Second
 	site := Policy{StaleWhileRevalidate: 20 * s, StaleIfError: 20 * s}
@@ -14,7 +14,7 @@ func TestDecide(t *testing.T) {
 		policy   Policy
 		request  string // Cache-Control
 		response string // Cache-Control
-		after    int    // seconds
+		after    int    // seconds after the response
 		want     Action
 		forward  string
 	}{
@@ -48,7 +48,7 @@ func TestDecide(t *testing.T) {
 		{"request no-cache", Policy{}, "no-cache", "max-age=60", 0, Validate, "request"},
 		{"request no-cache, immutable", Policy{}, "no-cache", "max-age=60, immutable", 0, Validate, "request"},
 
-		// RFC 5861, 3
+		// RFC 5861, section 3.
 		{"stale-while-revalidate", Policy{}, "", "max-age=60, stale-while-revalidate=30", 90, ServeStale, "stale"},
 		{"stale-while-revalidate, over", Policy{}, "", "max-age=60, stale-while-revalidate=30", 91, Validate, "stale"},
 		{"stale-while-revalidate, fresh", Policy{}, "", "max-age=60, stale-while-revalidate=30", 59, Serve, ""},
@@ -106,7 +106,7 @@ func TestDecidePurged(t *testing.T) {
 	}
 }
 
-// RFC 5861, 4; RFC 9111, 4.2.4.
+// RFC 5861, section 4; RFC 9111, section 4.2.4.
 func TestDecideStaleIfError(t *testing.T) {
 	site := Policy{StaleIfError: 20 * time.Second}
 	for _, c := range []struct {
@@ -128,11 +128,11 @@ func TestDecideStaleIfError(t *testing.T) {
 		{"proxy-revalidate", site, "", "max-age=60, proxy-revalidate", 61, false},
 		{"s-maxage", site, "", "s-maxage=60", 61, false},
 		{"s-maxage and stale-if-error", Policy{}, "", "s-maxage=60, stale-if-error=30", 61, true},
-		// 5.2.2.4: never without a successful validation, fresh or not.
+		// 5.2.2.4: no-cache always needs a successful validation, even for a fresh response.
 		{"no-cache, stale", site, "", "max-age=60, no-cache", 61, false},
 		{"no-cache, fresh", site, "", "max-age=60, no-cache", 0, false},
 		{"no-cache and stale-if-error, fresh", Policy{}, "", "max-age=60, no-cache, stale-if-error=30", 0, false},
-		// It is not even stale.
+		// The stored response is still fresh.
 		{"request no-cache, fresh", Policy{}, "no-cache", "max-age=60", 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// Seconds is a directive's argument.
+// Seconds is the argument of a directive.
 type Seconds struct {
-	Set   bool // the directive is there
-	Valid bool // and its argument is delta-seconds
+	Set   bool // the directive is present
+	Valid bool // the argument is valid delta-seconds
 	D     time.Duration
 }
 
-// Directives are those of Cache-Control (RFC 9111, 5.2; RFC 5861; RFC 8246), of a request or a
-// response.
+// Directives are the Cache-Control directives of a request or a response (RFC 9111, section 5.2;
+// RFC 5861; RFC 8246).
 type Directives struct {
-	Present bool // there is a Cache-Control field at all
+	Present bool // there is a Cache-Control field
 
 	NoStore, NoTransform, Public, MustRevalidate, ProxyRevalidate, MustUnderstand, OnlyIfCached bool
 
 	NoCache, Private             bool     // without an argument
-	NoCacheFields, PrivateFields []string // with one: the canonical names of the fields that it covers
+	NoCacheFields, PrivateFields []string // canonical names of the fields in the argument
 
 	MaxAge, SMaxAge, MinFresh, MaxStale, StaleWhileRevalidate, StaleIfError Seconds
-	// MaxStaleAny says that max-stale has no argument: any staleness will do.
+	// MaxStaleAny means max-stale without an argument: any staleness is accepted.
 	MaxStaleAny bool
 }
 
-// ParseCacheControl parses the lines of a Cache-Control field. Unknown directives are ignored. Of a
-// directive that is repeated the first counts (RFC 9111, 4.2.1). What restricts a cache is honoured
-// in any form, however odd its argument; what permits something only in the right one.
+// ParseCacheControl parses the lines of a Cache-Control field. It ignores unknown directives. The
+// first of several equal directives counts (RFC 9111, section 4.2.1). Directives that restrict a
+// cache are honoured even if their argument is malformed; directives that permit something are not.
 func ParseCacheControl(lines []string) Directives {
 	d := Directives{Present: len(lines) > 0}
 	for _, m := range splitList(lines) {
@@ -41,7 +41,7 @@ func ParseCacheControl(lines []string) Directives {
 	return d
 }
 
-// set takes one directive. clean says that there is no whitespace around "=", which the grammar
+// set sets one directive. clean means that there is no whitespace around "=", which the grammar
 // does not allow.
 func (d *Directives) set(name, arg string, hasArg, clean bool) {
 	switch name {
@@ -58,7 +58,8 @@ func (d *Directives) set(name, arg string, hasArg, clean bool) {
 	case "proxy-revalidate":
 		d.ProxyRevalidate = true
 	case "must-understand":
-		d.MustUnderstand = d.MustUnderstand || !hasArg // it lifts no-store, which stands beside it for those that don't know it
+		// It overrides no-store, which is there for caches that don't know must-understand.
+		d.MustUnderstand = d.MustUnderstand || !hasArg
 	case "only-if-cached":
 		d.OnlyIfCached = true
 	case "public":
@@ -81,7 +82,7 @@ func (d *Directives) set(name, arg string, hasArg, clean bool) {
 	}
 }
 
-// take sets s, unless it is set already. Arguments may be quoted (RFC 9111, 5.2).
+// take sets s unless it is already set. The argument may be quoted (RFC 9111, section 5.2).
 func (s *Seconds) take(arg string, clean bool) {
 	if s.Set {
 		return
@@ -96,8 +97,8 @@ func (s *Seconds) take(arg string, clean bool) {
 	}
 }
 
-// fieldNames takes the argument of no-cache or private. One that names no field, or something that
-// can't be a field, makes the directive cover the whole response.
+// fieldNames parses the argument of no-cache or private. If it names no field, or contains an
+// invalid name, the directive covers the whole response.
 func fieldNames(arg string, all bool, names []string) (bool, []string) {
 	list := arg
 	if q, ok := unquote(arg); ok {

@@ -12,7 +12,7 @@ func seconds(n int) Seconds {
 	return Seconds{Set: true, Valid: true, D: time.Duration(n) * time.Second}
 }
 
-// invalid is a directive that is there, but whose argument says nothing.
+// invalid is a directive with an invalid argument.
 var invalid = Seconds{Set: true}
 
 func TestParseCacheControl(t *testing.T) {
@@ -34,7 +34,7 @@ func TestParseCacheControl(t *testing.T) {
 		{"unknown ones", []string{`community="UCI", x=1, max-age=7, max-agent=9, xmax-age=9`}, Directives{MaxAge: seconds(7)}},
 		{"max-stale alone", []string{"max-stale"}, Directives{MaxStaleAny: true}},
 
-		// RFC 9111, 4.2.1: of a repeated one the first counts.
+		// RFC 9111, section 4.2.1: the first of repeated directives counts.
 		{"repeated", []string{"max-age=1, max-age=2"}, Directives{MaxAge: seconds(1)}},
 		{"repeated over lines", []string{"max-age=9", "max-age=2"}, Directives{MaxAge: seconds(9)}},
 		{"repeated, the first invalid", []string{"max-age=x, max-age=2"}, Directives{MaxAge: invalid}},
@@ -53,12 +53,13 @@ func TestParseCacheControl(t *testing.T) {
 		{"two numbers", []string{"max-age=1 0"}, Directives{MaxAge: invalid}},
 		{"semicolon", []string{"max-age=1;x"}, Directives{MaxAge: invalid}},
 		{"leading zeros", []string{"max-age=007"}, Directives{MaxAge: seconds(7)}},
-		// RFC 9111, 1.2.2: what can't be represented counts as 2^31.
+		// RFC 9111, section 1.2.2: values that can't be represented become 2^31.
 		{"2^31", []string{"max-age=2147483648"}, Directives{MaxAge: seconds(1 << 31)}},
 		{"huge", []string{"max-age=99999999999999999999999999999999"}, Directives{MaxAge: seconds(1 << 31)}},
 		{"2^64", []string{"max-age=18446744073709551616"}, Directives{MaxAge: seconds(1 << 31)}},
 
-		// The grammar has no whitespace around "=": what permits is not taken, what restricts is.
+		// The grammar allows no whitespace around "=". Restrictions are honoured anyway,
+		// permissions are not.
 		{"space before =", []string{"max-age =7"}, Directives{MaxAge: invalid}},
 		{"space after =", []string{"max-age= 7"}, Directives{MaxAge: invalid}},
 		{"no-store with an argument", []string{"no-store=0"}, Directives{NoStore: true}},
@@ -66,7 +67,7 @@ func TestParseCacheControl(t *testing.T) {
 		{"must-revalidate with an argument", []string{`must-revalidate="x"`}, Directives{MustRevalidate: true}},
 		{"public with an argument", []string{"public=1"}, Directives{}},
 
-		// Quotes that are never closed hide nothing.
+		// An unclosed quote does not hide what follows.
 		{"unclosed quote", []string{`x="y, no-store`}, Directives{NoStore: true}},
 		{"unclosed quote after another", []string{`x="y", z="w, private`}, Directives{Private: true}},
 		{"unclosed after an escape", []string{`x="y\", no-store`}, Directives{NoStore: true}},
@@ -105,7 +106,7 @@ func TestRequestDirectives(t *testing.T) {
 		{http.Header{"Pragma": {"no-cache"}}, true},
 		{http.Header{"Pragma": {"x, No-Cache"}}, true},
 		{http.Header{"Pragma": {"x"}}, false},
-		// RFC 9111, 5.4: Pragma counts for nothing beside Cache-Control.
+		// RFC 9111, section 5.4: Cache-Control disables Pragma.
 		{http.Header{"Pragma": {"no-cache"}, "Cache-Control": {"max-age=10"}}, false},
 		{http.Header{"Cache-Control": {"no-cache"}}, true},
 	} {
@@ -140,8 +141,8 @@ func FuzzCacheControl(f *testing.F) {
 		if d.Public && !strings.Contains(strings.ToLower(field), "public") {
 			t.Errorf("%q permits what it doesn't name", field)
 		}
-		// What restricts, as a clean member of the list, is found whatever stands on other lines or
-		// before it.
+		// A restriction that is a well-formed list member is found, whatever precedes it or is on
+		// other lines.
 		for _, lines := range [][]string{{field, "no-store"}, {"no-store", field}, {"no-store, " + field}} {
 			if !ParseCacheControl(lines).NoStore {
 				t.Errorf("no-store is not seen in %q", lines)

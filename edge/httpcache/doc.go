@@ -1,11 +1,11 @@
-// Package httpcache holds the decisions of a shared HTTP cache: RFC 9111, the parts of RFC 9110
-// that a cache evaluates, RFC 5861, RFC 8246 and RFC 9211. Everything here is a pure function of
-// parsed fields and a time that the caller passes in; there is no I/O and no clock.
+// Package httpcache makes the decisions of a shared HTTP cache: RFC 9111, the parts of RFC 9110
+// that a cache evaluates, RFC 5861, RFC 8246, RFC 9211 and RFC 9213. All functions are pure. They
+// take parsed fields and the current time as arguments, do no I/O and read no clock.
 //
-// A request is answered so: Decide reports whether a Stored response may be used as it is, may be
-// used while it is validated, or must be validated first; Precondition and ParseRanges say which
-// part of it answers the request; Storable reports whether what an origin sent may be kept.
+// For a request, Decide reports whether a Stored response may be used as it is, may be used while
+// it is revalidated, or must be validated first. NotModified and ParseRanges determine which part
+// of it is sent. Storable reports whether a response of the origin may be stored.
 //
-// What a request is for is a Target, and what a response is stored by is its Key: both are values
-// that text from outside is parsed into once.
+// Target identifies what a request is for, and Key identifies a response in the store. Input from
+// outside is parsed into these values once.
 package httpcache

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// maxDelta is what a delta-seconds that is too large to represent counts as (RFC 9111, 1.2.2).
+// maxDelta replaces delta-seconds that are too large to represent (RFC 9111, section 1.2.2).
 const maxDelta = 1 << 31
 
-// parseDelta parses delta-seconds: digits and nothing else (RFC 9111, 1.2.2).
+// parseDelta parses delta-seconds, which consist of digits only (RFC 9111, section 1.2.2).
 func parseDelta(s string) (time.Duration, bool) {
 	if s == "" {
 		return 0, false
@@ -27,10 +27,10 @@ func parseDelta(s string) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, true
 }
 
-// trimOWS removes optional whitespace (RFC 9110, 5.6.3) from both ends.
+// trimOWS trims optional whitespace (RFC 9110, section 5.6.3) from both ends.
 func trimOWS(s string) string { return strings.Trim(s, " \t") }
 
-// IsToken reports whether s is a token (RFC 9110, 5.6.2).
+// IsToken reports whether s is a token (RFC 9110, section 5.6.2).
 func IsToken(s string) bool {
 	for i := range len(s) {
 		if !isTokenByte(s[i]) {
@@ -50,8 +50,9 @@ func isTokenByte(c byte) bool {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// splitList splits field lines into their list members (RFC 9110, 5.6.1): commas inside quoted strings don't count, empty members
-// are left out. A quote that is never closed is an ordinary byte, so that nothing hides behind it.
+// splitList splits field lines into list members (RFC 9110, section 5.6.1). It ignores commas
+// inside quoted strings and drops empty members. A quote that is never closed is an ordinary byte,
+// so nothing can hide behind it.
 func splitList(lines []string) []string {
 	var out []string
 	add := func(m string) {
@@ -83,7 +84,7 @@ func splitList(lines []string) []string {
 	return out
 }
 
-// ListHas reports whether a list has a member, in any case.
+// ListHas reports whether a list has the given member, ignoring case.
 func ListHas(lines []string, member string) bool {
 	if len(lines) == 1 && equalFold(lines[0], member) {
 		return true
@@ -96,7 +97,7 @@ func ListHas(lines []string, member string) bool {
 	return false
 }
 
-// unquote returns the text of a quoted-string (RFC 9110, 5.6.4) that is all of s.
+// unquote returns the text of s if s is exactly one quoted-string (RFC 9110, section 5.6.4).
 func unquote(s string) (string, bool) {
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
 		return "", false
@@ -120,7 +121,8 @@ func unquote(s string) (string, bool) {
 	return string(b), true
 }
 
-// isHopByHop reports whether a field says something about one connection only (RFC 9110, 7.6.1; RFC 9111, 3.1).
+// isHopByHop reports whether a field is meant for a single connection (RFC 9110, section 7.6.1; RFC
+// 9111, section 3.1).
 func isHopByHop(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
@@ -130,16 +132,16 @@ func isHopByHop(name string) bool {
 	return false
 }
 
-// endToEnd are fields that Connection can't name, because they are for all recipients (RFC 9110, 7.6.1): a peer that does so wants a cache to forget what it is
-// told.
+// endToEnd are fields that Connection must not name, because they are for all recipients (RFC 9110,
+// section 7.6.1). A peer that names them would make the cache drop its instructions.
 var endToEnd = map[string]bool{
 	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Cdn-Loop": true, "Surrogate-Control": true, "Content-Encoding": true,
 	"Content-Length": true, "Content-Range": true, "Content-Type": true, "Cookie": true, "Date": true, "Etag": true, "Expires": true, "Host": true,
 	"Last-Modified": true, "Pragma": true, "Range": true, "Set-Cookie": true, "Vary": true, "Via": true,
 }
 
-// RemoveHopByHop removes the fields that are not to be forwarded or stored: the hop-by-hop ones and those that Connection names
-// (RFC 9110, 7.6.1).
+// RemoveHopByHop removes the fields that must not be forwarded or stored: hop-by-hop fields, and
+// those that Connection names (RFC 9110, section 7.6.1).
 func RemoveHopByHop(h http.Header) {
 	for _, name := range splitList(h["Connection"]) {
 		if name = http.CanonicalHeaderKey(name); !endToEnd[name] {

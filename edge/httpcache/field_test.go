@@ -21,7 +21,7 @@ func TestSplitList(t *testing.T) {
 		{[]string{`a="x,y",b`}, []string{`a="x,y"`, "b"}},
 		{[]string{`a="x\",y",b`}, []string{`a="x\",y"`, "b"}},
 		{[]string{`a="x\\",b`}, []string{`a="x\\"`, "b"}},
-		// A quote that is not closed hides nothing, nor does it reach into the next line.
+		// An unclosed quote hides nothing and does not extend into the next line.
 		{[]string{`a="x,b`, "c,d"}, []string{`a="x`, "b", "c", "d"}},
 		{[]string{`a="x\`, "b"}, []string{`a="x\`, "b"}},
 		{[]string{`a="x\,b`}, []string{`a="x\`, "b"}},

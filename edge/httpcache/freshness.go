@@ -6,56 +6,58 @@ import (
 	"time"
 )
 
-// heuristicFraction is the share of the time since Last-Modified that a response counts as fresh
-// where nothing else is said: the 10 % that RFC 9111, 4.2.2 names as typical.
+// heuristicFraction is the divisor for heuristic freshness: a response is fresh for a tenth of the
+// time since Last-Modified. RFC 9111, section 4.2.2 calls 10 % typical.
 const heuristicFraction = 10
 
-// heuristicLimit bounds what is guessed.
+// heuristicLimit is the maximum heuristic freshness lifetime.
 const heuristicLimit = 24 * time.Hour
 
-// Policy is what a site says where responses don't.
+// Policy has a site's defaults for responses that don't decide themselves.
 type Policy struct {
-	DefaultTTL           time.Duration // freshness lifetime of a response that gives none; 0 leaves it to the heuristic of RFC 9111, 4.2.2
-	StaleWhileRevalidate time.Duration // where the response has no such directive
-	StaleIfError         time.Duration // where the response has no such directive
-	SetCookie            SetCookie     // what becomes of responses that set cookies
+	// Freshness lifetime if the response has none; 0 means the heuristic of RFC 9111, section
+	// 4.2.2.
+	DefaultTTL           time.Duration
+	StaleWhileRevalidate time.Duration // if the response has no such directive
+	StaleIfError         time.Duration // if the response has no such directive
+	SetCookie            SetCookie     // treatment of responses that set cookies
 }
 
-// SetCookie is what becomes of a response with Set-Cookie that could be stored. RFC 9111, 7.3
-// leaves it to caches. A cookie is mostly of one client, and who forgets that hands sessions
-// around.
+// SetCookie says how responses with Set-Cookie are treated that could otherwise be stored. RFC
+// 9111, section 7.3 leaves that to the cache. A cookie usually belongs to one client. If it were
+// served to others, they would share a session.
 type SetCookie string
 
 const (
-	PassSetCookie  SetCookie = ""      // it is not stored, as in nginx, Varnish and Fastly
-	StripSetCookie SetCookie = "strip" // it is stored and served without its cookies
-	StoreSetCookie SetCookie = "store" // it is stored and served with its cookies
+	PassSetCookie  SetCookie = ""      // not stored, as in nginx, Varnish and Fastly
+	StripSetCookie SetCookie = "strip" // stored and served without cookies
+	StoreSetCookie SetCookie = "store" // stored and served with cookies
 )
 
-// StripCookies removes the cookies from a response that freshens a stored one, as that is served to
-// others too, unless the site wants cookies to be stored.
+// StripCookies removes the cookies from a response that updates a stored one, unless the site
+// stores cookies. The stored response is served to other clients too.
 func (p Policy) StripCookies(h http.Header) {
 	if p.SetCookie != StoreSetCookie {
 		delete(h, "Set-Cookie")
 	}
 }
 
-// setsCookie reports whether a response sets a cookie for all to whom it is served. One that says
-// private="Set-Cookie" or no-cache="Set-Cookie" has told what is to become of it.
+// setsCookie reports whether a response sets a cookie for every client that gets it. It does not if
+// private="Set-Cookie" or no-cache="Set-Cookie" says otherwise.
 func setsCookie(s *Stored, cc Directives) bool {
 	return len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(cc.PrivateFields, "Set-Cookie") && !slices.Contains(cc.NoCacheFields, "Set-Cookie")
 }
 
-// Stored is a response as it is kept, and what Age needs to know of how it came.
+// Stored is a stored response with the times that its age is computed from.
 type Stored struct {
 	Status int
 	Header http.Header // without hop-by-hop fields
-	// RequestTime and ResponseTime are the clock's values when the request was made and when the
-	// header block came (RFC 9111, 4.2.3).
+	// RequestTime is when the request was sent and ResponseTime when the response header was
+	// received (RFC 9111, section 4.2.3).
 	RequestTime, ResponseTime time.Time
 }
 
-// heuristicStatus are the status codes that are heuristically cacheable (RFC 9110, 15.1).
+// heuristicStatus reports whether a status is heuristically cacheable (RFC 9110, section 15.1).
 func heuristicStatus(status int) bool {
 	switch status {
 	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501:
@@ -64,8 +66,8 @@ func heuristicStatus(status int) bool {
 	return false
 }
 
-// Date returns the Date field's value, or when the response came if there is none that is valid
-// (RFC 9110, 6.6.1).
+// Date returns the value of the Date field, or ResponseTime if the field is missing or invalid (RFC
+// 9110, section 6.6.1).
 func (s *Stored) Date() time.Time {
 	if v := s.Header["Date"]; len(v) > 0 {
 		if t, ok := ParseDate(v[0], s.ResponseTime); ok {
@@ -75,7 +77,8 @@ func (s *Stored) Date() time.Time {
 	return s.ResponseTime
 }
 
-// LastModified returns the field's value; the zero time if there is none that is valid.
+// LastModified returns the value of the Last-Modified field, or the zero time if it is missing or
+// invalid.
 func (s *Stored) LastModified() time.Time {
 	if v := s.Header["Last-Modified"]; len(v) > 0 {
 		if t, ok := ParseDate(v[0], s.ResponseTime); ok {
@@ -85,24 +88,24 @@ func (s *Stored) LastModified() time.Time {
 	return time.Time{}
 }
 
-// Lifetime is a freshness lifetime, and where it comes from.
+// Lifetime is a freshness lifetime and its source.
 type Lifetime struct {
 	D time.Duration
-	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". A directive may
-	// stand in a targeted field.
+	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". The directive
+	// may come from a targeted field.
 	Source string
-	// Explicit says that the response itself gave it.
+	// Explicit means that the response itself specifies the lifetime.
 	Explicit bool
 }
 
-// Lifetime computes how long the response is fresh (RFC 9111, 4.2.1 and 4.2.2), for a shared cache.
-// Invalid freshness information makes it stale, as 4.2.1 encourages.
+// Lifetime returns the freshness lifetime for a shared cache (RFC 9111, sections 4.2.1 and 4.2.2).
+// Invalid freshness information means a lifetime of 0, as section 4.2.1 encourages.
 func (s *Stored) Lifetime(p Policy) Lifetime {
 	cc, targeted := ResponseDirectives(s.Header)
 	return s.lifetime(p, cc, targeted)
 }
 
-// lifetime is Lifetime of a response with these directives.
+// lifetime is Lifetime for directives that are already parsed.
 func (s *Stored) lifetime(p Policy, cc Directives, targeted bool) Lifetime {
 	switch {
 	case cc.SMaxAge.Set:
@@ -111,7 +114,7 @@ func (s *Stored) lifetime(p Policy, cc Directives, targeted bool) Lifetime {
 		return Lifetime{cc.MaxAge.D, "max-age", true}
 	}
 	if v := s.Header["Expires"]; len(v) > 0 && !targeted {
-		// An invalid date, "0" above all, is in the past (RFC 9111, 5.3).
+		// An invalid date, such as "0", is in the past (RFC 9111, section 5.3).
 		t, ok := ParseDate(v[0], s.ResponseTime)
 		if !ok {
 			return Lifetime{0, "Expires", true}
@@ -132,15 +135,15 @@ func (s *Stored) lifetime(p Policy, cc Directives, targeted bool) Lifetime {
 	return Lifetime{}
 }
 
-// Age is the current age (RFC 9111, 4.2.3).
+// Age returns the current age (RFC 9111, section 4.2.3).
 func (s *Stored) Age(now time.Time) time.Duration {
 	apparent := max(0, s.ResponseTime.Sub(s.Date()))
 	corrected := ageValue(s.Header["Age"]) + s.ResponseTime.Sub(s.RequestTime)
 	return max(0, max(apparent, corrected)+now.Sub(s.ResponseTime))
 }
 
-// ageValue parses a received Age: the first member of a list counts, and what is not delta-seconds
-// is ignored (RFC 9111, 5.1).
+// ageValue parses a received Age field. It uses the first member of a list and ignores invalid
+// delta-seconds (RFC 9111, section 5.1).
 func ageValue(lines []string) time.Duration {
 	members := splitList(lines)
 	if len(members) == 0 {

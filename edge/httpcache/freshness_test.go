@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// header makes a field set of "Name: value" lines, and of several of one name.
+// header returns a header with the given "Name: value" lines. A name may occur several times.
 func header(lines ...string) http.Header {
 	h := http.Header{}
 	for _, l := range lines {
@@ -21,12 +21,12 @@ func header(lines ...string) http.Header {
 	return h
 }
 
-// response is one that came at now, at once.
+// response returns a response that was requested and received at now.
 func response(status int, lines ...string) *Stored {
 	return &Stored{Status: status, Header: header(lines...), RequestTime: now, ResponseTime: now}
 }
 
-// at is a date relative to now.
+// at formats the date now + d.
 func at(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
 
 func TestLifetime(t *testing.T) {
@@ -37,7 +37,7 @@ func TestLifetime(t *testing.T) {
 		s      *Stored
 		want   Lifetime
 	}{
-		// RFC 9111, 4.2.1: s-maxage, then max-age, then Expires.
+		// RFC 9111, section 4.2.1: s-maxage, then max-age, then Expires.
 		{"s-maxage first", Policy{}, response(200, "Cache-Control: max-age=1, s-maxage=2", "Expires: "+at(hour)), Lifetime{2 * time.Second, "s-maxage", true}},
 		{"max-age before Expires", Policy{}, response(200, "Cache-Control: max-age=1", "Expires: "+at(hour)), Lifetime{time.Second, "max-age", true}},
 		{"Expires less Date", Policy{}, response(200, "Date: "+at(-hour), "Expires: "+at(hour)), Lifetime{2 * hour, "Expires", true}},
@@ -48,15 +48,15 @@ func TestLifetime(t *testing.T) {
 		{"Expires: 0", Policy{}, response(200, "Expires: 0"), Lifetime{0, "Expires", true}},
 		{"Expires twice", Policy{}, response(200, "Expires: "+at(hour), "Expires: "+at(2*hour)), Lifetime{hour, "Expires", true}},
 		{"max-age repeated", Policy{}, response(200, "Cache-Control: max-age=5, max-age=9"), Lifetime{5 * time.Second, "max-age", true}},
-		// Invalid freshness information makes it stale, whatever comes after.
+		// Invalid freshness information makes the response stale; later sources are not used.
 		{"max-age invalid", Policy{DefaultTTL: hour}, response(200, "Cache-Control: max-age=x", "Expires: "+at(hour)), Lifetime{0, "max-age", true}},
 		{"s-maxage invalid", Policy{}, response(200, "Cache-Control: s-maxage=-1, max-age=60"), Lifetime{0, "s-maxage", true}},
 		{"Expires invalid", Policy{DefaultTTL: hour}, response(200, "Expires: soon"), Lifetime{0, "Expires", true}},
-		// Explicit freshness counts for every status.
+		// Explicit freshness applies to every status.
 		{"max-age of a 302", Policy{}, response(302, "Cache-Control: max-age=1"), Lifetime{time.Second, "max-age", true}},
 		{"max-age of an unknown status", Policy{}, response(599, "Cache-Control: max-age=1"), Lifetime{time.Second, "max-age", true}},
 
-		// RFC 9111, 4.2.2: a guess only where nothing is said.
+		// RFC 9111, section 4.2.2: the heuristic applies only without explicit freshness.
 		{"heuristic", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10*hour)), Lifetime{hour, "heuristic", false}},
 		{"heuristic, bounded", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10000*hour)), Lifetime{24 * hour, "heuristic", false}},
 		{"heuristic, from the future", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(hour)), Lifetime{}},
@@ -76,12 +76,12 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
-// RFC 9110, 15.1.
+// RFC 9110, section 15.1.
 func TestHeuristicStatus(t *testing.T) {
 	cacheable := map[int]bool{200: true, 203: true, 204: true, 300: true, 301: true, 308: true, 404: true, 405: true, 410: true, 414: true, 501: true}
 	for status := 200; status < 600; status++ {
 		if status == 206 {
-			continue // never stored here
+			continue // Storable rejects these
 		}
 		got := response(status).Lifetime(Policy{DefaultTTL: time.Hour}).D > 0
 		if got != cacheable[status] {
@@ -90,12 +90,12 @@ func TestHeuristicStatus(t *testing.T) {
 	}
 }
 
-// RFC 9111, 4.2.3.
+// RFC 9111, section 4.2.3.
 func TestAge(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct {
 		name     string
-		delay    time.Duration // between request and response
+		delay    time.Duration // from request to response
 		resident time.Duration
 		lines    []string
 		want     time.Duration
@@ -111,7 +111,7 @@ func TestAge(t *testing.T) {
 		{"Age and delay are more than apparent", 3 * s, 0, []string{"Date: " + at(-12*s), "Age: 10"}, 13 * s},
 		{"Date in the future", 0, 5 * s, []string{"Date: " + at(time.Hour)}, 5 * s},
 		{"Date invalid", 0, 5 * s, []string{"Date: x"}, 5 * s},
-		// RFC 9111, 5.1.
+		// RFC 9111, section 5.1.
 		{"Age as a list", 0, 0, []string{"Age: 10, 99"}, 10 * s},
 		{"Age twice", 0, 0, []string{"Age: 10", "Age: 99"}, 10 * s},
 		{"Age negative", 0, 0, []string{"Age: -10"}, 0},

@@ -2,11 +2,12 @@ package httpcache
 
 import "github.com/dunglas/httpsfv"
 
-// maxGroups bounds the groups of one response; RFC 9875, 2 asks for 32 at least.
+// maxGroups is the maximum number of groups of a response. RFC 9875, section 2 requires at least
+// 32.
 const maxGroups = 128
 
-// Groups parses Cache-Groups or Cache-Group-Invalidation (RFC 9875): a List of Strings. A field
-// that does not parse, or has another type in it, names none.
+// Groups parses Cache-Groups or Cache-Group-Invalidation (RFC 9875), which is a List of Strings. It
+// returns nil if the field does not parse or has a member of another type.
 func Groups(lines []string) []string {
 	list, err := httpsfv.UnmarshalList(lines)
 	if err != nil || len(list) > maxGroups {

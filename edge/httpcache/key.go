@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// Key is what the store knows a response, or a part of one, by. It is the URI of its target; "#",
-// which no target has, and what follows it tell variants and fragments of that URI from the
-// response itself:
+// Key identifies a response, or a fragment of one, in the store. It is the URI of the target,
+// followed by a suffix for a variant or fragment. A suffix begins with "#", which no target
+// contains:
 //
 //	https://www.example.com/a?b
 //	https://www.example.com/a?b#variant=0f3c…
 //	https://www.example.com/a?b#variant=0f3c…#fragment=52a1…@8388608
 //
-// Two targets never have the same key, nor do two variants or fragments.
+// Different targets, variants and fragments have different keys.
 type Key string
 
 const (
@@ -24,10 +24,10 @@ const (
 	fragmentMark = "#fragment="
 )
 
-// KeyOf is the key of a target in parts, as Target.Origin and Target.RequestURI have them.
+// KeyOf returns the key of a target from the results of Target.Origin and Target.RequestURI.
 func KeyOf(origin, requestURI string) Key { return Key(origin + requestURI) }
 
-// Variant is the key of the response that a request with these fields selects.
+// Variant returns the key of the variant that a request with these fields selects.
 func (k Key) Variant(fields []VaryField) Key {
 	h := sha256.New()
 	for _, f := range fields {
@@ -41,19 +41,19 @@ func (k Key) Variant(fields []VaryField) Key {
 	return k + variantMark + Key(hex.EncodeToString(h.Sum(nil)[:16]))
 }
 
-// Fragment is the key of the fragment of a response that begins at start. The validator is part of
-// it, so that fragments of different representations are never taken for each other.
+// Fragment returns the key of the fragment that begins at start. The key depends on the validator,
+// so that fragments of different representations are never mixed.
 func (k Key) Fragment(validator string, start int64) Key {
 	h := sha256.Sum256([]byte(validator))
 	return k + fragmentMark + Key(hex.EncodeToString(h[:16])+"@"+strconv.FormatInt(start, 10))
 }
 
-// HasFragment reports whether a key is that of a fragment of the response with the key k.
+// HasFragment reports whether fragment is the key of a fragment of the response with key k.
 func (k Key) HasFragment(fragment Key) bool {
 	return strings.HasPrefix(string(fragment), string(k)+fragmentMark)
 }
 
-// appendText appends a text so that nothing that follows can be taken for a part of it.
+// appendText appends s with its length, so that what follows can't be mistaken for a part of it.
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

@@ -6,13 +6,13 @@ import (
 	"strconv"
 )
 
-// ErrLength is what is wrong with a request whose Content-Length is malformed, says two things, or
-// is not that of its body. It is answered with 400.
+// ErrLength means that the Content-Length of a request is malformed, contradicts itself or differs
+// from the length of the body. The response is 400.
 var ErrLength = errors.New("malformed Content-Length: want the number of the body's bytes, once")
 
-// CheckLength returns ErrLength if what a request says of its length can't be (RFC 9110, 8.6; RFC
-// 9113, 8.1.1). A field that is there twice, and the same, says one thing. Go's servers of HTTP/1.1
-// have refused all that already, quic-go most, and Go's of HTTP/2 nothing.
+// CheckLength returns ErrLength if the Content-Length of a request is invalid (RFC 9110, section
+// 8.6; RFC 9113, section 8.1.1). Repeated equal values are valid. Go's HTTP/1.1 server rejects all
+// invalid values itself, quic-go most of them, and Go's HTTP/2 server none.
 func CheckLength(r *http.Request) error {
 	lines := r.Header["Content-Length"]
 	for i, line := range lines {
@@ -20,7 +20,8 @@ func CheckLength(r *http.Request) error {
 		if err != nil || line != lines[0] {
 			return ErrLength
 		}
-		if i == 0 && r.ContentLength >= 0 && n != uint64(r.ContentLength) { // of a stream of HTTP/2 that ends with the header block
+		// An HTTP/2 stream that ends with its header.
+		if i == 0 && r.ContentLength >= 0 && n != uint64(r.ContentLength) {
 			return ErrLength
 		}
 	}

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Fragment is a part of a representation that is stored: Length bytes from Start on, under Key.
+// Fragment is a stored range of a representation. Its bytes are stored under Key.
 type Fragment struct {
 	Range
 	Key Key
 }
 
-// ParseContentRange parses the Content-Range of a 206 whose complete length is known (RFC 9110,
-// 14.4).
+// ParseContentRange parses the Content-Range of a 206 (RFC 9110, section 14.4). ok is false if the
+// complete length is unknown.
 func ParseContentRange(h http.Header) (part Range, size int64, ok bool) {
 	lines := h["Content-Range"]
 	if len(lines) != 1 {
@@ -32,8 +32,8 @@ func ParseContentRange(h http.Header) (part Range, size int64, ok bool) {
 	return Range{a, b - a + 1}, size, true
 }
 
-// StrongValidator returns what ties the parts of a representation together (RFC 9110, 8.8.1 and
-// 15.3.7.3): a strong entity tag, or a Last-Modified that is strong; "" if there is neither.
+// StrongValidator returns the validator by which ranges of a representation may be combined (RFC
+// 9110, sections 8.8.1 and 15.3.7.3): a strong entity tag, else a strong Last-Modified, else "".
 func (s *Stored) StrongValidator() string {
 	if etag := s.Header.Get("Etag"); etag != "" {
 		if parseETag(etag).weak {
@@ -47,20 +47,21 @@ func (s *Stored) StrongValidator() string {
 	return ""
 }
 
-// Piece is a part of an answer: from a fragment, or, with an empty Key, from the origin.
+// Piece is a range of a response body. It comes from a fragment, or from the origin if Key is "".
 type Piece struct {
 	Range
 	Key   Key
-	Begin int64 // of the fragment
+	Begin int64 // where the fragment begins
 }
 
-// Plan divides a wanted part into what fragments have and what they lack, in order.
+// Plan splits the range want into pieces that fragments have and pieces that must be fetched, in
+// order.
 func Plan(fragments []Fragment, want Range) []Piece {
 	var out []Piece
 	at, end := want.Start, want.Start+want.Length
 	for at < end {
-		var best *Fragment // the one that goes furthest from here
-		next := end        // where the next one begins
+		var best *Fragment // the fragment that extends furthest from at
+		next := end        // start of the next fragment
 		for i := range fragments {
 			f := &fragments[i]
 			switch {
@@ -84,10 +85,10 @@ func Plan(fragments []Fragment, want Range) []Piece {
 	return out
 }
 
-// Slice returns what to ask an origin for when the bytes of want are lacking: these, rounded to
-// whole blocks, as far as they are in the slice that the first of them is in and not in fragments.
-// limit is the size of the representation, or 0 if that isn't known. A block is not larger than a
-// slice.
+// Slice returns the range to request from the origin when the first bytes of want are missing. It
+// is want, extended to whole blocks, but limited to the slice in which want begins and to the gap
+// between fragments. limit is the size of the representation, or 0 if it is unknown. block must not
+// exceed slice.
 func Slice(fragments []Fragment, want Range, block, slice, limit int64) Range {
 	base := want.Start / slice * slice
 	begin := base + (want.Start-base)/block*block
@@ -105,8 +106,7 @@ func Slice(fragments []Fragment, want Range, block, slice, limit int64) Range {
 	return Range{begin, end - begin}
 }
 
-// AddFragment returns the fragments with f, and without those that lie inside it, ordered by their
-// begin.
+// AddFragment returns fragments with f added and without those that lie inside f, sorted by start.
 func AddFragment(fragments []Fragment, f Fragment) []Fragment {
 	out := slices.DeleteFunc(slices.Clone(fragments), func(o Fragment) bool {
 		return o.Start >= f.Start && o.Start+o.Length <= f.Start+f.Length

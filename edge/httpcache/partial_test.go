@@ -53,8 +53,8 @@ func TestSlice(t *testing.T) {
 	}
 }
 
-// FuzzPlan checks that a plan covers what is wanted, in order and without a gap, and uses fragments
-// only inside their bounds.
+// FuzzPlan checks that a plan covers the wanted range in order and without gaps, and stays within
+// the bounds of the fragments.
 func FuzzPlan(f *testing.F) {
 	f.Add(int64(10), int64(10), int64(15), int64(10), int64(0), int64(50))
 	f.Fuzz(func(t *testing.T, a, an, b, bn, w, wn int64) {

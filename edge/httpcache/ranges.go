@@ -2,16 +2,16 @@ package httpcache
 
 import "strings"
 
-// Range is a part of a body: Length bytes from Start on, both within its size.
+// Range is a range of Length bytes of a body, beginning at Start.
 type Range struct{ Start, Length int64 }
 
-// maxRanges bounds the ranges of one request; a request with more is answered whole (RFC 9110, 14.2
-// lets a server ignore Range).
+// maxRanges is the maximum number of ranges of a request. A request with more gets the whole body,
+// as RFC 9110, section 14.2 allows.
 const maxRanges = 16
 
-// ParseRanges parses a Range field for a body of size bytes (RFC 9110, 14.1.2 and 14.2). ok is
-// false for a field that is to be ignored: another unit, a wrong form, too many ranges. An empty
-// list with ok says that none can be satisfied: 416.
+// ParseRanges parses a Range field for a body of size bytes (RFC 9110, sections 14.1.2 and 14.2).
+// ok is false if the field must be ignored: its unit is unknown, it is malformed or it has too many
+// ranges. If ok is true and there are no ranges, none can be satisfied and the response is 416.
 func ParseRanges(field string, size int64) (ranges []Range, ok bool) {
 	unit, set, found := strings.Cut(field, "=")
 	if !found || !equalFold(trimOWS(unit), "bytes") {
@@ -32,7 +32,7 @@ func ParseRanges(field string, size int64) (ranges []Range, ok bool) {
 		from, fromOK := parsePosition(first)
 		to, toOK := parsePosition(last)
 		switch {
-		case first == "" && toOK: // the last bytes
+		case first == "" && toOK: // a suffix range: the last bytes
 			if n := min(to, size); n > 0 {
 				ranges = append(ranges, Range{size - n, n})
 			}
@@ -51,7 +51,8 @@ func ParseRanges(field string, size int64) (ranges []Range, ok bool) {
 	return ranges, specs > 0
 }
 
-// parsePosition parses digits; what is too large to represent is past the end of any body.
+// parsePosition parses a decimal number. A number that is too large to represent becomes a position
+// past the end of any body.
 func parsePosition(s string) (int64, bool) {
 	const limit = 1 << 62
 	var n int64

@@ -36,7 +36,7 @@ func TestParseRanges(t *testing.T) {
 		{"bytes=99999999999999999999999999-", true, nil},
 		{"bytes=18446744073709551616-18446744073709551617", true, nil},
 		{"bytes=-99999999999999999999999999", true, []Range{{0, 100}}},
-		// Several, as they stand; what can't be satisfied is left out.
+		// Several ranges keep their order. Unsatisfiable ones are left out.
 		{"bytes=0-9,20-29", true, []Range{{0, 10}, {20, 10}}},
 		{"bytes=20-29,0-9,-5", true, []Range{{20, 10}, {0, 10}, {95, 5}}},
 		{"bytes=0-50,25-75", true, []Range{{0, 51}, {25, 51}}},
@@ -44,10 +44,10 @@ func TestParseRanges(t *testing.T) {
 		{"bytes=200-,300-", true, nil},
 		{"bytes= 0-9 ,\t20-29", true, []Range{{0, 10}, {20, 10}}},
 		{"bytes=,0-9,,", true, []Range{{0, 10}}},
-		// RFC 9110, 14.1: units are matched in either case.
+		// RFC 9110, section 14.1: units are case-insensitive.
 		{"BYTES=0-9", true, []Range{{0, 10}}},
 
-		// To be ignored.
+		// Fields that must be ignored.
 		{"", false, nil},
 		{"bytes", false, nil},
 		{"bytes=", false, nil},
@@ -109,8 +109,7 @@ func FuzzRange(f *testing.F) {
 			}
 			specs = append(specs, fmt.Sprintf("%d-%d", r.Start, r.Start+r.Length-1))
 		}
-		// Positions from 2^58 on count as past any body, so that only a body that large would
-		// notice.
+		// Positions from 2^58 on count as past the end, which only matters for a body of that size.
 		if len(ranges) > 0 && size < 1<<58 {
 			if again, ok := ParseRanges("bytes="+strings.Join(specs, ","), size); !ok || !slices.Equal(again, ranges) {
 				t.Errorf("ParseRanges(%q, %d) = %v, and those again %v, %v", field, size, ranges, again, ok)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// RFC 9111, 3 and what it refers to.
+// RFC 9111, section 3, and the sections that it refers to.
 func TestStorable(t *testing.T) {
 	const etag = `Etag: "x"`
 	none := http.Header{}
@@ -42,14 +42,14 @@ func TestStorable(t *testing.T) {
 		{"private for what is no field", none, response(200, `Cache-Control: private="a b", max-age=60`), "private"},
 		{"no-cache with a validator", none, response(200, "Cache-Control: no-cache", etag), ""},
 
-		// RFC 9111, 5.2.2.3.
+		// RFC 9111, section 5.2.2.3.
 		{"must-understand, known status", none, response(200, "Cache-Control: must-understand, no-store, max-age=60"), ""},
 		{"must-understand, unknown status", none, response(299, "Cache-Control: must-understand, max-age=60"), "must-understand"},
 		{"must-understand, unknown status, no-store", none, response(299, "Cache-Control: must-understand, no-store, max-age=60"), "must-understand"},
 		{"must-understand with an argument permits nothing", none, response(200, "Cache-Control: must-understand=0, no-store, max-age=60"), "no-store"},
 		{"must-understand and private", none, response(200, "Cache-Control: must-understand, private, max-age=60"), "private"},
 
-		// RFC 9111, 3.5.
+		// RFC 9111, section 3.5.
 		{"Authorization", auth, response(200, "Cache-Control: max-age=60", etag), "Authorization"},
 		{"Authorization, heuristic", auth, response(200, "Last-Modified: "+at(-time.Hour)), "Authorization"},
 		{"Authorization, no-cache", auth, response(200, "Cache-Control: no-cache", etag), "Authorization"},
@@ -87,8 +87,8 @@ func TestStorable(t *testing.T) {
 		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"), "private"},
 		{"part, no-store", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: no-store, max-age=60"), "no-store"},
 		{"part", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: max-age=60"), ""},
-		{"Vary by too many fields", none, response(200, "Cache-Control: max-age=60", "Vary: "+manyNames(33)), "Vary names more than 32"},
-		{"Vary by many fields, some of them twice", none, response(200, "Cache-Control: max-age=60", "Vary: "+manyNames(32), "Vary: "+manyNames(32)), ""},
+		{"Vary by too many fields", none, response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(33)), "Vary names more than 32"},
+		{"Vary by many fields, some of them twice", none, response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(32), "Vary: "+fieldNameList(32)), ""},
 		{"Vary by the address", none, response(200, "Cache-Control: max-age=60", "Vary: X-Forwarded-For"), "Vary"},
 		{"status 600", none, response(600, "Cache-Control: max-age=60"), "a status that is none"},
 		{"not quite stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 59"), ""},
@@ -113,8 +113,8 @@ func TestStorable(t *testing.T) {
 	}
 }
 
-// manyNames is a list of n names of fields.
-func manyNames(n int) string {
+// fieldNameList returns a list of n field names.
+func fieldNameList(n int) string {
 	names := make([]string, n)
 	for i := range names {
 		names[i] = fmt.Sprintf("X-%d", i)
@@ -122,7 +122,7 @@ func manyNames(n int) string {
 	return strings.Join(names, ", ")
 }
 
-// RFC 9111, 5.2.2.4 and 5.2.2.7: the forms that name fields.
+// RFC 9111, sections 5.2.2.4 and 5.2.2.7: the forms with field names.
 func TestFieldsOfDirectives(t *testing.T) {
 	s := response(200, `Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "Set-Cookie: a=b", "X-User: u", "X-Price: 1", "X-Other: o")
 	Policy{}.RemoveOwn(s)

@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// Target is the URI that a request is for (RFC 9110, 7.1). Requests to origins, the keys of the
-// store and what purges name are made of it, so that they can't disagree. The zero value is no
+// Target is the URI of a request (RFC 9110, section 7.1). Requests to origins, keys of the store
+// and URLs of purges are all derived from it, so they can't disagree. The zero value is not a valid
 // target.
 //
-// Path and Query are as they were sent. They hold no space, control character or "#".
+// Path and Query are as the client sent them. They contain no spaces, control characters or "#".
 type Target struct {
 	Secure bool   // https
-	Host   string // in lower case, without the final dot; an IPv6 address is in brackets
-	Port   string // "" if it is the default of the scheme
-	Path   string // begins with "/"; "*" for OPTIONS of the whole server
-	Query  string // begins with "?"; "" if there is none
+	Host   string // lower case, without final dot; an IPv6 address is in brackets
+	Port   string // "" means the default port of the scheme
+	Path   string // begins with "/"; or "*" for OPTIONS *
+	Query  string // begins with "?"; "" means no query
 }
 
-// What is wrong with a request whose target can't be used. Each of them is answered with 400.
+// Errors of requests with an invalid target. The response is 400.
 var (
 	ErrMethod    = errors.New("malformed method: want a token")
 	ErrAuthority = errors.New("malformed Host: want a name or an address, and maybe a port")
@@ -31,9 +31,10 @@ var (
 		"without spaces, control characters, # and user names")
 )
 
-// ParseTarget returns the target of a request as a server got it; secure reports whether it is for
-// https. Only an origin-form is taken, an absolute-form of http or https over HTTP/1, and "*" with
-// OPTIONS (RFC 9112, 3.2). A request of HTTP/1.0 may name no host: that of its target is "" then.
+// ParseTarget returns the target of a request that a server received. secure means https.
+// ParseTarget accepts origin-form, absolute-form with http or https over HTTP/1, and "*" with
+// OPTIONS (RFC 9112, section 3.2). A request over HTTP/1.0 may have no host; the host of its target
+// is then "".
 func ParseTarget(r *http.Request, secure bool) (Target, error) {
 	t := Target{Secure: secure}
 	if !IsToken(r.Method) {
@@ -51,8 +52,8 @@ func ParseTarget(r *http.Request, secure bool) (Target, error) {
 			return t, ErrTarget
 		}
 	}
-	// HTTP/2 and HTTP/3 may have both fields, which must have the same value (RFC 9113, 8.3.1; RFC
-	// 9114, 4.3.1).
+	// HTTP/2 and HTTP/3 requests may have both :authority and Host, which must be equal (RFC 9113,
+	// section 8.3.1; RFC 9114, section 4.3.1).
 	if lines := r.Header["Host"]; len(lines) > 1 || len(lines) == 1 && lines[0] != authority {
 		return t, ErrAuthority
 	}
@@ -69,8 +70,8 @@ func ParseTarget(r *http.Request, secure bool) (Target, error) {
 	return t, nil
 }
 
-// ParseURL returns the target that an absolute URL names. A fragment and a user name are left out.
-// Spaces and other bytes that no request can have are encoded, as browsers do it.
+// ParseURL returns the target of an absolute URL. It drops a fragment and user information. Like
+// browsers, it percent-encodes spaces and other bytes that a request can't contain.
 func ParseURL(raw string) (Target, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -93,10 +94,10 @@ func ParseURL(raw string) (Target, error) {
 	return t, nil
 }
 
-// ErrNotAbsolute is the error of a URL that is not absolute, or of another scheme.
+// ErrNotAbsolute means that a URL is not absolute or has another scheme.
 var ErrNotAbsolute = errors.New("want an absolute URL, http:// or https:// and a host")
 
-// cutAbsolute cuts an http or https URL at the end of its authority. An empty path becomes "/".
+// cutAbsolute splits an http or https URL after its authority. An empty path becomes "/".
 func cutAbsolute(raw string) (authority, rest string, ok bool) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok || !equalFold(scheme, "http") && !equalFold(scheme, "https") {
@@ -113,8 +114,8 @@ func cutAbsolute(raw string) (authority, rest string, ok bool) {
 	return authority, rest, authority != ""
 }
 
-// ParseAuthority returns the canonical form of a Host field (RFC 9110, 7.2) of http, or of https if
-// secure. It reports false if that does not name a host: a name, an IPv4 address, or an IPv6
+// ParseAuthority returns the canonical form of a Host field (RFC 9110, section 7.2) for http, or
+// for https if secure is set. ok is false unless the host is a name, an IPv4 address or an IPv6
 // address in brackets.
 func ParseAuthority(authority string, secure bool) (host, port string, ok bool) {
 	host = authority
@@ -139,7 +140,7 @@ func ParseAuthority(authority string, secure bool) (host, port string, ok bool) 
 	return host, port, isHostName(host)
 }
 
-// maxHost bounds the bytes of a host; DNS has 253.
+// maxHost is the maximum length of a host in bytes. DNS allows 253.
 const maxHost = 255
 
 func isHostName(host string) bool {
@@ -160,9 +161,9 @@ func isHostName(host string) bool {
 	return last != '.'
 }
 
-// isTarget reports whether the path and query of a request can be used. Beside the bytes of RFC
-// 3986 it takes those that browsers and curl send as they are, such as "|", "^", "[", `"` and what
-// is not ASCII: they have one meaning in a request line.
+// isTarget reports whether a path and query are acceptable. Besides the characters of RFC 3986 it
+// accepts those that browsers and curl send unencoded, such as "|", "^", "[", `"` and non-ASCII
+// bytes. They are unambiguous in a request line.
 func isTarget(s string) bool {
 	for i := range len(s) {
 		if !isTargetByte(s[i]) {
@@ -174,8 +175,8 @@ func isTarget(s string) bool {
 
 func isTargetByte(c byte) bool { return c > ' ' && c != '#' && c != 0x7f }
 
-// isPath reports whether a path has only bytes of RFC 3986, and brackets. One that begins with "//"
-// has to, or net/http could not send it as it is.
+// isPath reports whether a path contains only characters of RFC 3986 and brackets. A path that
+// begins with "//" must, or net/http could not send it unchanged.
 func isPath(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c >= 0x80 || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
@@ -185,7 +186,7 @@ func isPath(s string) bool {
 	return true
 }
 
-// escape encodes the bytes that no target has.
+// escape percent-encodes the bytes that a target can't contain.
 func escape(s string) string {
 	if isTarget(s) {
 		return s
@@ -209,7 +210,7 @@ func (t *Target) split(rest string) {
 	}
 }
 
-// Authority is the host, with the port unless that is the default: the value of Host.
+// Authority returns the host, and the port unless it is the default. This is the value of Host.
 func (t Target) Authority() string {
 	if t.Port == "" {
 		return t.Host
@@ -217,10 +218,10 @@ func (t Target) Authority() string {
 	return t.Host + ":" + t.Port
 }
 
-// Origin is the scheme and authority (RFC 9110, 4.3.1).
+// Origin returns the scheme and authority (RFC 9110, section 4.3.1).
 func (t Target) Origin() string { return t.Scheme() + "://" + t.Authority() }
 
-// Scheme is "http" or "https".
+// Scheme returns "http" or "https".
 func (t Target) Scheme() string {
 	if t.Secure {
 		return "https"
@@ -228,28 +229,28 @@ func (t Target) Scheme() string {
 	return "http"
 }
 
-// RequestURI is the path and query, as in the request line of the origin-form.
+// RequestURI returns the path and query, as in the request line.
 func (t Target) RequestURI() string { return t.Path + t.Query }
 
-// URL is what purges know the target by: host, path and query. They tell neither schemes nor ports
-// apart.
+// URL returns the form that purges use: host, path and query. It has no scheme and no port, so a
+// purge covers all of them.
 func (t Target) URL() string { return t.Host + t.Path + t.Query }
 
-// String is the target as an absolute URL.
+// String returns the target as an absolute URL.
 func (t Target) String() string { return t.Origin() + t.RequestURI() }
 
-// Key is what the store knows the response by.
+// Key returns the key of the response in the store.
 func (t Target) Key() Key { return Key(t.String()) }
 
-// RequestURL is the URL of an http.Request that is sent with just this path and query. Its scheme
-// and host are for whoever knows the server.
+// RequestURL returns a URL for an http.Request that is sent with exactly this path and query. The
+// caller sets scheme and host.
 func (t Target) RequestURL() *url.URL {
 	u := &url.URL{Path: t.Path, RawPath: t.Path, RawQuery: strings.TrimPrefix(t.Query, "?"), ForceQuery: t.Query == "?"}
 	if decoded, err := url.PathUnescape(t.Path); err == nil {
 		u.Path = decoded
 	}
 	if u.EscapedPath() != t.Path && !strings.HasPrefix(t.Path, "//") {
-		u.Opaque = t.Path // bytes that url would encode
+		u.Opaque = t.Path // contains bytes that url.URL would encode
 	}
 	return u
 }

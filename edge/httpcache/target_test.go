@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// request is what a server makes of a request with these fields.
+// request returns a request as a server of the given HTTP version receives it.
 func request(proto int, method, host, target string) *http.Request {
 	return &http.Request{Method: method, Host: host, RequestURI: target, ProtoMajor: proto, ProtoMinor: proto & 1, Header: http.Header{}}
 }
@@ -19,7 +19,7 @@ func TestParseTarget(t *testing.T) {
 		proto                int
 		method, host, target string
 		secure               bool
-		want                 string // the key; "" means that it is refused
+		want                 string // the key; "" means that the request is refused
 	}{
 		{1, "GET", "www.example", "/", false, "http://www.example/"},
 		{1, "GET", "WWW.Example.:80", "/a?b", false, "http://www.example/a?b"},
@@ -59,7 +59,8 @@ func TestParseTarget(t *testing.T) {
 		{1, "GET", "www.example", "http://u:p@www.example/x", false, ""},
 		{1, "GET", "www.example", "http://www.example:x/", false, ""},
 		{1, "GET", "www.example", "http://www.example/a#b", false, ""},
-		{2, "GET", "www.example", "http://www.example/a", true, ""}, // there is no absolute-form (RFC 9113, 8.3.1)
+		// No absolute-form in HTTP/2 (RFC 9113, section 8.3.1).
+		{2, "GET", "www.example", "http://www.example/a", true, ""},
 		{1, "GET", "www.example", "/a#b", false, ""},
 		{1, "GET", "www.example", "/a?b#c", false, ""},
 		{2, "GET", "www.example", "/a b", true, ""},
@@ -110,7 +111,7 @@ func TestParseTarget(t *testing.T) {
 	}
 	r = request(1, "GET", "", "/")
 	r.ProtoMinor = 0
-	if got, err := ParseTarget(r, false); err != nil || got.Key() != "http:///" { // no site has this host
+	if got, err := ParseTarget(r, false); err != nil || got.Key() != "http:///" { // no site has the empty host
 		t.Errorf("HTTP/1.0 without a host: %q, %v", got.Key(), err)
 	}
 }
@@ -118,7 +119,7 @@ func TestParseTarget(t *testing.T) {
 func TestCheckLength(t *testing.T) {
 	for _, c := range []struct {
 		lines  []string
-		length int64 // as the server has it
+		length int64 // http.Request.ContentLength
 		ok     bool
 	}{
 		{nil, 0, true}, {nil, -1, true}, {nil, 5, true}, {[]string{"0"}, 0, true}, {[]string{"5"}, 5, true}, {[]string{"5", "5"}, 5, true}, {[]string{"005"}, 5, true},
@@ -199,8 +200,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// FuzzTarget holds that no two different targets share a key, whatever it is of, and that an origin
-// reads what was asked for.
+// FuzzTarget checks that different targets have different keys, and that an origin receives exactly
+// the target.
 func FuzzTarget(f *testing.F) {
 	add := func(target, host, other, otherHost string) {
 		f.Add(1, false, "GET", host, target, true, otherHost, other, "x", int64(0))
@@ -249,14 +250,14 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// checkRequest sends a request for a target to an origin over HTTP/1.1, which reads it.
+// checkRequest sends a request for a to an origin over HTTP/1.1 and checks what the origin reads.
 func checkRequest(t *testing.T, method string, a Target) {
 	t.Helper()
 	if a.Host == "" || a.Path == "*" {
-		return // never sent
+		return // ParseTarget rejects it, so it is never sent
 	}
 	if _, err := url.ParseRequestURI(a.RequestURI()); err != nil {
-		return // a server refuses it before it makes a request
+		return // servers reject it before they create a request
 	}
 	out := &http.Request{Method: method, URL: a.RequestURL(), Host: a.Authority(), Header: http.Header{}}
 	out.URL.Scheme, out.URL.Host = "http", "127.0.0.1:8000"

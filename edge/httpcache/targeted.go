@@ -7,12 +7,12 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// ResponseDirectives returns the directives that a response has for this cache, and whether they
-// come from a field that is meant for caches like it: then Cache-Control, Expires and Pragma say
-// nothing (RFC 9213, 2.2). CDN-Cache-Control comes first; Surrogate-Control, which is older, next.
+// ResponseDirectives returns the directives of a response that apply to this cache. If they come
+// from a targeted field, targeted is true and Cache-Control, Expires and Pragma must be ignored
+// (RFC 9213, section 2.2). CDN-Cache-Control has priority over the older Surrogate-Control.
 func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 	if lines := h["Cdn-Cache-Control"]; len(lines) > 0 {
-		// A field that does not parse, or is empty, is as if it were not there (RFC 9213, 2.1).
+		// A field that is empty or does not parse is ignored (RFC 9213, section 2.1).
 		if dict, err := httpsfv.UnmarshalDictionary(lines); err == nil && len(dict.Names()) > 0 {
 			return fromDictionary(dict), true
 		}
@@ -25,11 +25,12 @@ func ResponseDirectives(h http.Header) (d Directives, targeted bool) {
 	return ParseCacheControl(h["Cache-Control"]), false
 }
 
-// fromDictionary takes the directives of a targeted field. Those of another type than the directive
-// has are ignored; parameters always are (RFC 9213, 2.1).
+// fromDictionary returns the directives of a targeted field. It ignores directives with a value of
+// the wrong type, and all parameters (RFC 9213, section 2.1).
 func fromDictionary(dict *httpsfv.Dictionary) Directives {
 	d := Directives{Present: true}
-	// value is what a directive has, an inner list included; nil if the directive is not there.
+	// value returns the value of a directive, which may be an inner list, or nil if the directive
+	// is missing.
 	value := func(name string) any {
 		m, _ := dict.Get(name)
 		if item, ok := m.(httpsfv.Item); ok {
@@ -48,8 +49,8 @@ func fromDictionary(dict *httpsfv.Dictionary) Directives {
 		}
 		return Seconds{Set: true, Valid: true, D: time.Duration(min(n, maxDelta)) * time.Second}
 	}
-	// no-cache and private may have field names as a String, which cover those alone. An inner list
-	// is taken to cover all.
+	// no-cache and private may have field names as a String and then cover only these. An inner
+	// list counts as covering the whole response.
 	names := func(name string) (bool, []string) {
 		switch v := value(name).(type) {
 		case string:
@@ -69,9 +70,9 @@ func fromDictionary(dict *httpsfv.Dictionary) Directives {
 	return d
 }
 
-// parseSurrogate parses Surrogate-Control (W3C note "Edge Architecture Specification", 2.2):
-// max-age may be followed by "+" and a time to serve stale; a parameter targets a directive at one
-// surrogate, and leaves it out here.
+// parseSurrogate parses Surrogate-Control (W3C note "Edge Architecture Specification", section
+// 2.2). max-age may be followed by "+" and a time to serve stale. A directive with a parameter is
+// for another surrogate and is ignored.
 func parseSurrogate(lines []string) Directives {
 	d := Directives{Present: true}
 	for _, m := range splitList(lines) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// VaryField is a request field that a response was chosen by, with its normalised value.
+// VaryField is a request field that selects a variant, with its normalized value.
 type VaryField struct {
 	Name    string // canonical
 	Value   string
@@ -17,17 +17,17 @@ type VaryField struct {
 
 // Variant is one of the responses stored for a URI.
 type Variant struct {
-	Key    Key // what the store knows it by
+	Key    Key // key in the store
 	Fields []VaryField
 	Date   time.Time
-	// Language is the response's Content-Language.
+	// Language is the Content-Language of the response.
 	Language string
 }
 
-// maxVary bounds the fields that a stored response may vary by. Each look-up compares all of them.
+// maxVary is the maximum number of fields in Vary. Each look-up compares all of them.
 const maxVary = 32
 
-// VaryFields takes from a request the fields that a response's Vary names (RFC 9111, 4.1).
+// VaryFields returns the fields of a request that Vary names (RFC 9111, section 4.1).
 func VaryFields(vary []string, request http.Header) []VaryField {
 	var out []VaryField
 	for _, name := range varyNames(vary) {
@@ -36,7 +36,7 @@ func VaryFields(vary []string, request http.Header) []VaryField {
 	return out
 }
 
-// varyNames are the names in Vary, each once and in order.
+// varyNames returns the names in Vary, sorted and without duplicates.
 func varyNames(vary []string) []string {
 	names := splitList(vary)
 	for i, m := range names {
@@ -46,9 +46,9 @@ func varyNames(vary []string) []string {
 	return slices.Compact(names)
 }
 
-// VaryByCoding has a response whose content is coded vary by Accept-Encoding, if it does not say
-// so: it can't be read by a client that takes no such coding. Servers that compress, and leave Vary
-// out, are common (nginx without gzip_vary).
+// VaryByCoding adds Accept-Encoding to Vary if the body has a content coding. Clients that don't
+// accept the coding can't decode the body. Some servers compress without setting Vary, such as
+// nginx without gzip_vary.
 func (s *Stored) VaryByCoding() {
 	if c := s.Header.Get("Content-Encoding"); c == "" || equalFold(c, "identity") {
 		return
@@ -61,16 +61,16 @@ func (s *Stored) VaryByCoding() {
 	s.Header["Vary"] = append(slices.Clip(s.Header["Vary"]), "Accept-Encoding")
 }
 
-// unsent are fields that a fetch for the store is sent without, or with values of the cache's own.
-var unsent = map[string]bool{
+// notForwarded are fields that a fetch for the store never passes on from the client.
+var notForwarded = map[string]bool{
 	"If-Match": true, "If-Modified-Since": true, "If-None-Match": true, "If-Range": true, "If-Unmodified-Since": true, "Range": true,
 }
 
-// varyField takes one field from a request as the origin sees it.
+// varyField returns one field of a request as the origin sees it.
 func varyField(name string, request http.Header) VaryField {
 	lines, ok := request[name]
 	switch {
-	case unsent[name]:
+	case notForwarded[name]:
 		return VaryField{Name: name}
 	case name == "Accept-Encoding":
 		if ok {
@@ -78,42 +78,42 @@ func varyField(name string, request http.Header) VaryField {
 		}
 		return VaryField{Name: name}
 	case name == "Accept-Language":
-		return VaryField{Name: name, Value: short(normaliseAccept(lines)), Present: ok}
-	case isList[name]:
-		return VaryField{Name: name, Value: short(normalise(lines)), Present: ok}
+		return VaryField{Name: name, Value: abbreviate(normaliseAccept(lines)), Present: ok}
+	case listFields[name]:
+		return VaryField{Name: name, Value: abbreviate(normalise(lines)), Present: ok}
 	}
-	return VaryField{Name: name, Value: short(strings.Join(lines, "\n")), Present: ok} // no value has that in it
+	// No value contains a line feed.
+	return VaryField{Name: name, Value: abbreviate(strings.Join(lines, "\n")), Present: ok}
 }
 
-// longValue is the length from which a hash stands for a value, in bytes. The record of a URI has
-// the values of all its variants, and clients choose them.
-const longValue = 64
+// hashedFrom is the length in bytes from which a hash replaces a value. The record of a URI
+// contains the values of all its variants, and clients choose the values.
+const hashedFrom = 64
 
-// short returns a value, or what stands for a long one. It begins with NUL, which no value has in
-// it, so that no other value is taken for it.
-func short(value string) string {
-	if len(value) < longValue {
+// abbreviate returns a value, or a NUL and a hash if the value is long. No field value contains
+// NUL, so a hash is never equal to another value.
+func abbreviate(value string) string {
+	if len(value) < hashedFrom {
 		return value
 	}
 	h := sha256.Sum256([]byte(value))
 	return "\x00" + string(h[:16])
 }
 
-// isList has the request fields that are lists (RFC 9110, 5.6.1), and that responses vary by.
-// Whitespace between the members, empty members and the division into lines mean nothing in them;
-// in other fields they may.
-var isList = map[string]bool{
+// listFields are request fields that responses vary by and whose value is a list (RFC 9110, section
+// 5.6.1). In a list, whitespace between members, empty members and the division into lines have no
+// meaning.
+var listFields = map[string]bool{
 	"Accept": true, "Accept-Charset": true, "Access-Control-Request-Headers": true, "Prefer": true,
 	"Sec-Ch-Ua": true, "Sec-Ch-Ua-Form-Factors": true, "Sec-Ch-Ua-Full-Version-List": true,
 }
 
-// normalise joins the members of the lines of a list, without the whitespace between them (RFC
-// 9111, 4.1).
+// normalise joins the members of a list without whitespace (RFC 9111, section 4.1).
 func normalise(lines []string) string {
 	return strings.Join(splitList(lines), ",")
 }
 
-// Matches reports whether a request selects this variant: all its fields match.
+// Matches reports whether a request selects this variant, which means that all its fields match.
 func (v *Variant) Matches(request http.Header) bool {
 	return v.matches(&requestFields{header: request})
 }
@@ -127,7 +127,7 @@ func (v *Variant) matches(request *requestFields) bool {
 	return true
 }
 
-// requestFields are the fields of a request, each read once.
+// requestFields caches the normalized fields of a request.
 type requestFields struct {
 	header http.Header
 	read   []VaryField
@@ -144,8 +144,9 @@ func (r *requestFields) get(name string) VaryField {
 	return f
 }
 
-// Select returns the newest variant that a request selects (RFC 9111, 4.1), or nil. Of one Date,
-// the one that was added last is newer.
+// Select returns the newest variant that a request selects (RFC 9111, section 4.1), or nil. If
+// several have the same Date, the one that was added last is the newest. If none matches exactly,
+// Select chooses by Speaks.
 func Select(variants []Variant, request http.Header) *Variant {
 	var best *Variant
 	fields := requestFields{header: request}
@@ -167,9 +168,8 @@ func Select(variants []Variant, request http.Header) *Variant {
 	return best
 }
 
-// Speaks reports whether a variant that a request does not select by the letter is in the language
-// that its client wants before all others, and matches in all other fields: of what the origin has,
-// it would be chosen (RFC 9111, 4.1).
+// Speaks reports whether a variant has the language that the client prefers and matches in all
+// other fields. The origin would probably select it too (RFC 9111, section 4.1).
 func (v *Variant) Speaks(request http.Header) bool {
 	return v.speaks(&requestFields{header: request})
 }
@@ -189,8 +189,9 @@ func (v *Variant) speaks(request *requestFields) bool {
 	return chosen
 }
 
-// AddVariant returns the variants with v in place of the one with its fields, and at most limit of
-// them. The oldest goes of those that nobody uses, and else the oldest of all.
+// AddVariant returns variants with v added. v replaces a variant with the same fields. If there
+// would be more than limit variants, the oldest one that is not used is dropped, or else the oldest
+// of all.
 func AddVariant(variants []Variant, v Variant, limit int, used func(Key) bool) []Variant {
 	out := slices.DeleteFunc(slices.Clone(variants), func(o Variant) bool { return slices.Equal(o.Fields, v.Fields) })
 	for len(out) >= limit {

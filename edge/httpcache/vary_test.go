@@ -24,7 +24,7 @@ func TestVaryFields(t *testing.T) {
 	}
 }
 
-// RFC 9111, 4.1.
+// RFC 9111, section 4.1.
 func TestVariantMatches(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -112,9 +112,9 @@ func TestAddVariant(t *testing.T) {
 	used := ""
 	for _, v := range []struct{ add, want, used string }{
 		{"a", "a", ""}, {"b", "a b", ""}, {"c", "a b c", ""},
-		{"a", "b c a", ""},  // in place of the one with its fields
-		{"d", "c a d", ""},  // the oldest goes
-		{"e", "c d e", "c"}, // of those that nobody uses
+		{"a", "b c a", ""},  // replaces the variant with the same fields
+		{"d", "c a d", ""},  // the oldest is dropped
+		{"e", "c d e", "c"}, // the oldest unused one is dropped
 		{"f", "d e f", "c d e"},
 	} {
 		used = v.used
@@ -183,7 +183,7 @@ func TestCodings(t *testing.T) {
 	}
 }
 
-// However many values clients make up, there are few to select by.
+// Clients can't cause more than a few normalized values.
 func FuzzCodings(f *testing.F) {
 	f.Add("gzip, br;q=0.1")
 	f.Fuzz(func(t *testing.T, in string) {
@@ -194,12 +194,12 @@ func FuzzCodings(f *testing.F) {
 	})
 }
 
-// A hash stands for a long value, and nothing that a client can send is taken for it.
+// A hash replaces a long value, and no value that a client can send equals it.
 func TestLongVaryValues(t *testing.T) {
 	long := strings.Repeat("c", 8<<10)
 	fields := VaryFields([]string{"Cookie, Accept-Language, X-Kind"}, http.Header{"Cookie": {long}, "Accept-Language": {long}, "X-Kind": {long}})
 	for _, f := range fields {
-		if len(f.Value) >= longValue || f.Value[0] != 0 {
+		if len(f.Value) >= hashedFrom || f.Value[0] != 0 {
 			t.Errorf("%s: %q", f.Name, f.Value)
 		}
 	}
