@@ -36,6 +36,7 @@ type Client struct {
 	anew     atomic.Pointer[chan struct{}] // see connected
 	calls    sync.RWMutex                  // see hold
 	received atomic.Uint64                 // bytes, of all connections
+	registry atomic.Pointer[Registry]      // of the node; nil before it is served
 	ctx      context.Context               // ends with the client
 	end      context.CancelFunc
 	work     sync.WaitGroup
@@ -203,19 +204,27 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 // position is where the log ends, with all purges that were acknowledged before the call, and the
 // first sequence that it still has. It fails without a majority of the control nodes.
 func (c *Client) position(ctx context.Context) (last Position, first uint64, err error) {
+	last, first, _, err = c.positionAnd(ctx, nil)
+	return last, first, err
+}
+
+// positionAnd is position, with what the node adds to its question. taken is true if the control
+// node has taken the beat.
+func (c *Client) positionAnd(ctx context.Context, q *endQuestion) (last Position, first uint64, taken bool, err error) {
 	if !c.conn.IsConnected() {
-		return Position{}, 0, errNoControl
+		return Position{}, 0, false, errNoControl
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	end, err := askEnd(ctx, c.conn)
+	end, err := askEnd(ctx, c.conn, q)
 	if errors.Is(err, nats.ErrNoResponders) {
-		return c.positionOfLeader(ctx)
+		last, first, err = c.positionOfLeader(ctx)
+		return last, first, false, err
 	}
 	if err != nil {
-		return Position{}, 0, fmt.Errorf("ask for the end of the purge log: %w", err)
+		return Position{}, 0, false, fmt.Errorf("ask for the end of the purge log: %w", err)
 	}
-	return Position{end.Log, end.Last, end.Mark}, end.First, nil
+	return Position{end.Log, end.Last, end.Mark}, end.First, end.Taken, nil
 }
 
 // positionOfLeader asks a control plane of an earlier version: the node that takes itself for the

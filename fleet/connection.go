@@ -304,7 +304,7 @@ func (c *Client) reaches(ctx context.Context, i int) bool {
 func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool {
 	asking, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	_, err := askEnd(asking, conn)
+	_, err := askEnd(asking, conn, nil)
 	if errors.Is(err, nats.ErrNoResponders) { // an earlier version
 		return hasLog(ctx, js)
 	}

@@ -64,6 +64,7 @@ type Control struct {
 	noSync   bool                   // for benchmarks that fill the log first
 	floor    atomic.Int64           // for tests: in place of the one that Room takes
 	rooms    rooms
+	beats    atomic.Pointer[beats]       // nil while this node does not serve
 	failed   atomic.Pointer[atomic.Bool] // of the server: it could not write something
 	older    bool                        // for tests: as a version that tells nothing of the registry
 	onStep   func(string)

@@ -234,7 +234,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 		}
 		f.tellForgot(ctx)
 		a := answer{had: f.Applied().Seq, asked: time.Now(), received: f.Client.received.Load()}
-		a.at, _, a.err = f.Client.position(ctx)
+		a.at, _, a.err = f.Client.positionWithBeat(ctx)
 		select {
 		case answers <- a:
 		case <-ctx.Done():

@@ -37,7 +37,10 @@ type frames struct {
 	// is never.
 	refuse func() (why string)
 	answer func(reply, why string)
-	buf    []byte
+	// beat takes a beat of the node, and tell sends an answer; nil is never.
+	beat func(beat) bool
+	tell func(reply string, b []byte)
+	buf  []byte
 }
 
 const (
@@ -169,6 +172,9 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 		stream, name, _ := strings.Cut(rest, ".")
 		f.has.remove(stream, name)
 	}
+	if subject == endSubject && sizes == 1 && size > 0 {
+		return f.question(reply, size)
+	}
 	head := 0
 	if sizes == 2 {
 		if head, err = f.size(words[len(words)-2], min(size, maxHeader)); err != nil {
@@ -194,6 +200,37 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 		}
 	}
 	if _, err := io.CopyN(f.to, f.from, int64(size-head)); err != nil {
+		return err
+	}
+	return f.end()
+}
+
+// question takes what a node adds to its question for the end of the log, of which it passes on
+// what came of it. What can't be read is as if it were not there.
+func (f *frames) question(reply string, size int) error {
+	b, err := f.read(size)
+	if err != nil {
+		return err
+	}
+	q, err := parseEndQuestion(b)
+	if err != nil || q.Beat == nil {
+		q = endQuestion{}
+	}
+	taken := q.Beat != nil && f.beat != nil && f.beat(*q.Beat)
+	if q.Alone {
+		if reply != "" && f.tell != nil {
+			b, err := json.Marshal(logEnd{Taken: taken})
+			if err != nil {
+				return err
+			}
+			f.tell(reply, b)
+		}
+		return f.drop()
+	}
+	if b, err = json.Marshal(endQuestion{Taken: taken}); err != nil {
+		return err
+	}
+	if err := f.write(fmt.Appendf(nil, "PUB %s %s %d\r\n%s", endSubject, reply, len(b), b)); err != nil {
 		return err
 	}
 	return f.end()

@@ -36,7 +36,10 @@ const (
 	// endTime bounds a read of a majority.
 	endTime = 2 * time.Second
 	// endEvery is the time from one read to the next, which has all who asked meanwhile share one.
-	endEvery = 50 * time.Millisecond
+	// It is longer by endEach for each of those who shared the last one, up to endSeldom.
+	endEvery  = 50 * time.Millisecond
+	endEach   = 5 * time.Millisecond
+	endSeldom = 250 * time.Millisecond
 	// maxAsking bounds the nodes that wait for the same read. A node asks once at a time.
 	maxAsking = maxGateConns
 	// settlePoll is how often a copy looks whether it has applied what it has on disk.
@@ -55,6 +58,7 @@ type logEnd struct {
 	Last  uint64 `json:"last"`
 	Mark  uint64 `json:"mark,omitempty"`  // of the last entry, see markOf
 	Error string `json:"error,omitempty"` // why there is none
+	Taken bool   `json:"taken,omitempty"` // see endQuestion
 }
 
 // copyState is how far one copy of the log is.
@@ -66,10 +70,17 @@ type copyState struct {
 	logEnd
 }
 
-// askEnd asks for the end of the log by a connection. It fails with nats.ErrNoResponders if the
+// askEnd asks for the end of the log by a connection. q is what the node adds; nil is nothing. It fails with nats.ErrNoResponders if the
 // control nodes run an earlier version, or are about to start or stop.
-func askEnd(ctx context.Context, conn *nats.Conn) (logEnd, error) {
-	m, err := conn.RequestWithContext(ctx, endSubject, nil)
+func askEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
+	var b []byte
+	if q != nil {
+		var err error
+		if b, err = json.Marshal(q); err != nil {
+			return logEnd{}, err
+		}
+	}
+	m, err := conn.RequestWithContext(ctx, endSubject, b)
 	if err != nil {
 		return logEnd{}, err
 	}
@@ -207,12 +218,14 @@ func (r *logReader) serveEnds(ctx context.Context) {
 		case m := <-r.asking:
 			asked = drain(m, r.asking)
 		}
-		pause.Reset(endEvery)
+		pause.Reset(min(endEvery+time.Duration(len(asked)-1)*endEach, endSeldom))
 		end, err := r.read(ctx)
 		if err != nil {
 			end.Error = err.Error()
 		}
 		for _, m := range asked {
+			var q endQuestion
+			end.Taken = len(m.Data) > 0 && json.Unmarshal(m.Data, &q) == nil && q.Taken // by the gate
 			r.answer(m, end)
 		}
 	}

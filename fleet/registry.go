@@ -39,8 +39,10 @@ type Lease struct {
 	// ChallengeFollower's Applied.
 	Challenges Position  `json:"challenges,omitzero"`
 	Renewed    time.Time `json:"renewed"` // by the node's own clock
-	Draining   bool      `json:"draining"`
-	Live       bool      `json:"live"` // heard of within LeaseTime; as the reader has it
+	// Beats says that the node counts beats, as versions before them don't.
+	Beats    bool `json:"beats,omitempty"`
+	Draining bool `json:"draining"`
+	Live     bool `json:"live"` // heard of within LeaseTime; as the reader has it
 	// Sure says that the lease was seen to be renewed, and by one process alone: what it says of
 	// Applied counts; as the reader has it.
 	Sure bool `json:"sure,omitempty"`
@@ -70,6 +72,8 @@ type Registry struct {
 	OnDemand bool
 
 	demand   demand
+	saying   sync.Mutex // held while Self is called
+	calm     calm
 	mu       sync.Mutex
 	leases   map[string]seen
 	drains   map[string]bool
@@ -77,6 +81,8 @@ type Registry struct {
 	since    time.Time // when it came in touch after it had not been
 	watchers []chan struct{}
 	news     chan struct{} // of the node itself; made with mu held
+	watches  uint64        // how many began
+	catching bool          // what was there as the watch began has not come yet
 
 	asking sync.Mutex // held while the control plane is asked for the end of the log; guards what follows
 	asked  time.Time
@@ -91,7 +97,10 @@ const frozen = time.Hour
 // seen is a lease and when it came.
 type seen struct {
 	Lease
-	at time.Time
+	at      time.Time
+	written time.Time // Renewed as the lease itself has it
+	n       uint64    // of the last beat
+	watch   uint64    // by which the lease itself came
 	// before is the process that had the node's name before the one that has it now, and back is
 	// when that was last one that had had it before.
 	before string
@@ -100,7 +109,7 @@ type seen struct {
 
 // next is what is known after another lease of the node.
 func (s seen) next(l Lease, at time.Time) seen {
-	n := seen{Lease: l, at: at, before: s.before, back: s.back}
+	n := seen{Lease: l, at: at, written: l.Renewed, before: s.before, back: s.back}
 	n.Sure = !s.Renewed.IsZero() // or it may be one that nobody renews
 	if l.Process != s.Process {
 		if l.Process == s.before && l.Process != "" {
@@ -113,6 +122,7 @@ func (s seen) next(l Lease, at time.Time) seen {
 
 // Serve keeps the lease and watches until ctx ends, which takes the lease back.
 func (r *Registry) Serve(ctx context.Context) error {
+	r.Client.registry.Store(r)
 	out := outage{log: r.Client.Log, what: "registry: out of touch; what was known of other nodes stays"}
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -162,6 +172,7 @@ func (r *Registry) changed() chan struct{} {
 // watch renews and watches until something fails.
 func (r *Registry) watch(ctx context.Context) error {
 	anew, live := r.Client.connected(), r.live()
+	r.hasWritten(Lease{})
 	_, leases, drains, err := r.Client.ready(ctx)
 	if err != nil {
 		return err
@@ -190,6 +201,7 @@ func (r *Registry) watch(ctx context.Context) error {
 	r.Renew()                  // at once
 	for {
 		changed := r.changed()
+		change := false
 		if pause != nil {
 			changed = nil
 		}
@@ -219,12 +231,13 @@ func (r *Registry) watch(ctx context.Context) error {
 			continue
 		case <-tick.C:
 		case <-changed:
+			change = true
 		}
 		began := time.Now()
-		err := r.renew(ctx, leases)
-		// Purges may come by the hundred a second, to all edges: the more there is to do, the rarer
-		// they say so.
-		pause = time.After(min(renewPauses*time.Since(began), renewEvery))
+		pauses, err := r.say(ctx, leases, change)
+		if change {
+			pause = time.After(min(pauses*time.Since(began), renewEvery))
+		}
 		if err != nil {
 			if misses++; misses == 3 {
 				return err
@@ -233,6 +246,15 @@ func (r *Registry) watch(ctx context.Context) error {
 		}
 		misses = 0
 	}
+}
+
+// say says that the node is there, or that something has changed. pauses is how many times as long
+// as that took no change is to be told: purges may come by the hundred a second, to all edges.
+func (r *Registry) say(ctx context.Context, leases jetstream.KeyValue, change bool) (pauses time.Duration, err error) {
+	if change && r.beatAlone(ctx) || !change && r.beats() {
+		return 1, nil
+	}
+	return renewPauses, r.renew(ctx, leases)
 }
 
 // live are the nodes of which it was heard by a watch.
@@ -249,6 +271,8 @@ func (r *Registry) live() map[string]bool {
 func (r *Registry) resume(live map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.watches++
+	r.catching = true
 	for name, s := range r.leases {
 		if live[name] {
 			s.at = time.Now()
@@ -271,8 +295,7 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 		}
 		return err
 	}
-	l := r.Self()
-	l.Node, l.Renewed = r.Client.Node, now
+	l := r.self(now)
 	if err := r.put(ctx, leases, l); err != nil {
 		return err
 	}
@@ -303,29 +326,30 @@ func (r *Registry) touch(now time.Time) {
 
 // take notes the lease of a node. news is false if it was known.
 func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
-	if e == nil { // all that was there has come
-		return false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if e == nil { // all that was there has come
+		r.catching = false
+		return false
+	}
 	if r.leases == nil {
 		r.leases = map[string]seen{}
 	}
 	var l Lease
 	switch {
+	case isBeats(e):
+		news = r.takeBeats(e)
 	case e.Operation() != jetstream.KeyValuePut:
 		delete(r.leases, e.Key())
 		news = true
 	case json.Unmarshal(e.Value(), &l) == nil && l.Node == e.Key():
 		at := time.Now()
 		old, ok := r.leases[e.Key()]
-		news = !ok || !old.Renewed.Equal(l.Renewed)
-		if !news {
-			l.Sure = old.Sure
-			old.Lease = l // the same one, as a watch that begins anew gives it: its node was not heard of again
-		} else {
+		news = !ok || !old.written.Equal(l.Renewed)
+		if news { // else a watch that begins anew gives it: its node was not heard of again
 			old = old.next(l, at)
 		}
+		old.watch = r.watches
 		r.leases[e.Key()] = old
 	}
 	r.tell()

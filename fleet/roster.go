@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -69,6 +70,7 @@ type roster struct {
 	js      jetstream.JetStream
 	id      string
 	table   *Registry // fed by follow
+	beats   *beats    // that this control node hears
 	asking  chan *nats.Msg
 
 	version uint64
@@ -90,6 +92,7 @@ func (c *Control) newRoster() (*roster, error) {
 	r := &roster{control: c, id: rand.Text(), table: &Registry{}, asking: make(chan *nats.Msg, maxAsking),
 		entries: map[string]rosterEntry{}, gone: map[string]uint64{}}
 	var err error
+	r.beats = newBeats(c, r.table)
 	r.conn, r.js, err = inside(c.nats(), userFleet, c.secret)
 	return r, err
 }
@@ -100,12 +103,13 @@ func (r *roster) serve(ctx context.Context) error {
 	news, stop := r.table.listen()
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.follow(ctx)
-	}()
-	defer func() { cancel(); <-done }()
+	var work sync.WaitGroup
+	work.Go(func() { r.follow(ctx) })
+	work.Go(func() { r.beats.serve(ctx, r.js) })
+	r.control.beats.Store(r.beats)
+	defer work.Wait()
+	defer cancel()
+	defer r.control.beats.Store(nil)
 	// NATS prefers the control node that the asking node is connected to.
 	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.asking); err != nil {
 		return fmt.Errorf("tell of the registry: %w", err)
@@ -188,6 +192,9 @@ func (r *roster) watch(ctx context.Context) error {
 			}
 			if r.table.take(e) {
 				r.table.touch(time.Now())
+				if e.Key() == beatsPrefix+r.control.Node {
+					r.beats.cameBack()
+				}
 				silence.Reset(rosterSilence)
 			}
 		case e, ok := <-flags.Updates():
@@ -238,6 +245,11 @@ func (l Lease) sameAs(other Lease) bool {
 		return l.Live == other.Live && l.Draining == other.Draining && l.Sure == other.Sure
 	}
 	l.Renewed, other.Renewed = time.Time{}, time.Time{}
+	return l.same(other)
+}
+
+// same reports whether two leases say the same.
+func (l Lease) same(other Lease) bool {
 	a, err := json.Marshal(l)
 	b, err2 := json.Marshal(other)
 	return err == nil && err2 == nil && bytes.Equal(a, b)
