@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -89,16 +89,16 @@ func (f *secureFleet) run(name string) (stop func()) {
 		f.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	p, err := newNode(f.config, name, fleet.Node(name).Roles, overrides{listen: listenOn(f.dns[name])}, log)
+	p, err := node.New(f.config, name, fleet.Node(name).Roles, node.Overrides{Listen: listenOn(f.dns[name])}, log)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if p.edge != nil {
-		p.edge.Certificates.ACME.Every = 500 * time.Millisecond
+	if p.Edge != nil {
+		p.Edge.Certificates.ACME.Every = 500 * time.Millisecond
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- runParts(ctx, p.parts...) }()
+	go func() { done <- p.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // defaultAdmin is the admin listener of an edge that has no fleet file.

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/goccy/go-yaml"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // deployDir has what is not Go.

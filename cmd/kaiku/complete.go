@@ -4,9 +4,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // completion completes words of a command line by the fleet file that it names, or that is here.

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -47,13 +47,13 @@ func runNode(t *testing.T, fleetFile, name string) (stop func()) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := newNode(fleetFile, name, f.Node(name).Roles, overrides{}, log)
+	p, err := node.New(fleetFile, name, f.Node(name).Roles, node.Overrides{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- runParts(ctx, p.parts...) }()
+	go func() { done <- p.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -197,27 +197,4 @@ func (o *countingOrigin) count(path string) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.asked[path]
-}
-
-func TestLoad(t *testing.T) {
-	sent := uint64(0)
-	l := &load{sent: func() uint64 { return sent }, capacity: 1000}
-	at := time.Now()
-	l.now(at)
-	for range 120 { // half of the capacity for two minutes
-		sent += 500
-		at = at.Add(time.Second)
-		l.now(at)
-	}
-	if got := l.now(at); got < 0.49 || got > 0.51 {
-		t.Errorf("the load is %.2f, want 0.5", got)
-	}
-	for range 120 {
-		sent += 5000
-		at = at.Add(time.Second)
-		l.now(at)
-	}
-	if got := l.now(at); got != 1 {
-		t.Errorf("the load is %.2f, want 1", got)
-	}
 }

@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 

@@ -16,10 +16,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -259,12 +259,12 @@ func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Co
 			return err
 		}
 	}
-	err := runParts(ctx,
+	err := node.Run(ctx,
 		httpPart{d.origin, d.site},
 		&relay{listener: d.far, dial: oceanDial(oneWay(helsinki, virginia)), to: d.origin.Addr().String()},
 		httpPart{d.control, d.controlHandler(ctx)},
 		d.dns,
-		servePart(func(ctx context.Context) error {
+		node.PartFunc(func(ctx context.Context) error {
 			if err := ready(ctx); err != nil {
 				return err
 			}
@@ -285,19 +285,10 @@ func (d *demo) start(ctx context.Context, n *demoNode) error {
 	if n.stop != nil {
 		return nil
 	}
-	node := d.fleet.Node(n.Name)
-	sites, err := (&siteMaker{fleet: d.fleet, node: node, dial: oceanDial(oneWay(n.place, virginia)), log: d.log}).make()
+	e, err := node.Standalone(d.fleet, d.fleet.Node(n.Name), oceanDial(oneWay(n.place, virginia)), d.log)
 	if err != nil {
 		return err
 	}
-	conf := d.fleet.EdgeOf(node)
-	conf.Peer = "" // the two have no need of each other
-	e, err := newEdge(conf, n.Name, newRegistry(), d.log)
-	if err != nil {
-		sites.close(siteSet{})
-		return err
-	}
-	e.setSites(sites)
 	if err := e.Listen(ctx); err != nil {
 		return err
 	}

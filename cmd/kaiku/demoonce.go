@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -122,7 +123,7 @@ func (d *demo) nodeAt(addr netip.Addr) *demoNode {
 
 // firstByte gets a path over a new connection and returns the time from began to the first byte of
 // the body.
-func firstByte(ctx context.Context, dial dialer, addr, path string, began time.Time) (time.Duration, string, error) {
+func firstByte(ctx context.Context, dial node.Dialer, addr, path string, began time.Time) (time.Duration, string, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, addr) }}
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+demoHost+path, nil)

@@ -16,10 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"

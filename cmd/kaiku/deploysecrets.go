@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )

@@ -8,10 +8,9 @@ import (
 	"net/netip"
 	"text/tabwriter"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 func healthCommand(etc string) *cobra.Command {

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // firstFiles are the first files of a fleet.

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
@@ -35,7 +35,7 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	tell := func(format string, a ...any) { fmt.Fprintf(out, "  "+format+"\n", a...) }
 	site := &config.Site{Name: "www", Hosts: f.hosts(), Origin: config.Origin{Servers: []config.OriginServer{{URL: f.Origin}},
 		ConnectTimeout: config.Duration(5 * time.Second), FirstByteTimeout: config.Duration(8 * time.Second), BetweenBytesTimeout: config.Duration(5 * time.Second)}}
-	pool, err := originPool(new(config.Fleet), site)
+	pool, err := node.OriginPool(new(config.Fleet), site)
 	if err == nil {
 		pool.Log = slog.New(slog.DiscardHandler)
 		err = pool.Start()

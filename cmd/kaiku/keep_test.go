@@ -16,6 +16,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -27,7 +28,7 @@ type keeping struct {
 	dir        string
 	dns, admin string
 	log        *logLines
-	p          *nodeProcess
+	p          *node.Process
 }
 
 func newKeeping(t *testing.T) *keeping {
@@ -64,14 +65,14 @@ func (k *keeping) zone(name, records string) {
 func (k *keeping) start(copies bool) (stop func()) {
 	k.t.Helper()
 	k.log = new(logLines)
-	p, err := newNode(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, overrides{}, slog.New(slog.NewTextHandler(k.log, nil)))
+	p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{}, slog.New(slog.NewTextHandler(k.log, nil)))
 	if err != nil {
 		k.t.Fatalf("start: %v", err)
 	}
 	k.p = p
 	ctx, cancel := context.WithCancel(k.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- p.run(ctx) }()
+	go func() { done <- p.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -152,7 +153,7 @@ func TestStartWithDamagedFiles(t *testing.T) {
 	k.zone("b", "www A 192.0.2.3\n")
 	stop = k.start(true)
 	k.wants("damaged", map[string]string{"www.a.example": "192.0.2.1", "www.b.example": "192.0.2.3"}, "zone a.example is answered from its last good copy, of 2", "the geoip database is the last good copy")
-	if got := k.p.status(); !strings.Contains(got, "did not take") || !strings.Contains(got, "parts/www.inc:2:1") {
+	if got := k.p.Status(); !strings.Contains(got, "did not take") || !strings.Contains(got, "parts/www.inc:2:1") {
 		t.Errorf("systemd is told %s", got)
 	}
 	k.write("zones/parts/www.inc", "www A 192.0.2.4\n")
@@ -194,7 +195,7 @@ func TestStartWithoutCopies(t *testing.T) {
 	}
 	k.write("zones/a.zone", "no zone")
 	k.write("zones/b.zone", "no zone")
-	if _, err := newNode(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, overrides{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "a.zone:1:") || !strings.Contains(err.Error(), "b.zone:1:") {
+	if _, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "a.zone:1:") || !strings.Contains(err.Error(), "b.zone:1:") {
 		t.Errorf("with no zone at all the error is %v", err)
 	}
 }

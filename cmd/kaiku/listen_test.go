@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -31,13 +31,13 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 	} {
 		t.Run(name, func(t *testing.T) {
 			k.write("fleet.yaml", strings.Replace(text, "LISTEN", c.file, 1))
-			p, err := newNode(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, overrides{listen: c.flags}, slog.New(slog.DiscardHandler))
+			p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{Listen: c.flags}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- p.run(ctx) }()
+			go func() { done <- p.Run(ctx) }()
 			for _, addr := range []string{first, second} {
 				until(t, addr+" answers", func() bool { return askSOA(ctx, (&net.Dialer{}).DialContext, addr, "a.example") == nil })
 			}

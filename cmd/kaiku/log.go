@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // newLog is the log of a process: lines of text from Info on, unless its settings say otherwise.

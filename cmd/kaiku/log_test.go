@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // What the journal gets begins with its priority and has no time; each is a line in one piece.
@@ -69,18 +69,18 @@ func TestLogSettings(t *testing.T) {
 	if got := say(); got != info+err {
 		t.Errorf("at first: %q", got)
 	}
-	applyLog(log, config.LogSettings{Level: "error"})
+	log.Handler().(*logHandler).Configure(config.LogSettings{Level: "error"})
 	if got := say(); got != err {
 		t.Errorf("from error on: %q", got)
 	}
-	applyLog(log, config.LogSettings{Level: "debug", Format: "json"})
+	log.Handler().(*logHandler).Configure(config.LogSettings{Level: "debug", Format: "json"})
 	if got, want := say(), `{"level":"DEBUG","msg":"d","part":"x"}`+"\n"; !strings.HasPrefix(got, want) {
 		t.Errorf("as JSON: %q", got)
 	}
 	if err := setLevel(log, "warn"); err != nil {
 		t.Fatal(err)
 	}
-	applyLog(log, config.LogSettings{Level: "debug"})
+	log.Handler().(*logHandler).Configure(config.LogSettings{Level: "debug"})
 	if got := say(); got != err {
 		t.Errorf("with --log-level: %q", got)
 	}

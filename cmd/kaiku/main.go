@@ -9,14 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
 func main() {
@@ -66,7 +66,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	tell := root.Flags().Bool("version", false, "print the version")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *tell {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", version())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", node.Version())
 			return err
 		}
 		return cmd.Help()
@@ -137,24 +137,10 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", version())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", node.Version())
 			return err
 		},
 	}
-}
-
-// version is the module's version, or the commit that it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
 }
 
 func configFlag(cmd *cobra.Command, config *string) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 )
 
 // This file simulates distance: the demo's connections between places take the time that light in
@@ -35,7 +37,7 @@ func oneWay(a, b spot) time.Duration {
 }
 
 // oceanDial dials what is delay away: the handshake takes a round trip, and all bytes take delay.
-func oceanDial(delay time.Duration) dialer {
+func oceanDial(delay time.Duration) node.Dialer {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		if err != nil {
@@ -146,7 +148,7 @@ func (d *delayedConn) Close() error {
 // looks like.
 type relay struct {
 	listener net.Listener
-	dial     dialer
+	dial     node.Dialer
 	to       string
 }
 

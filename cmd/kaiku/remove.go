@@ -10,11 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )

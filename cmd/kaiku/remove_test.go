@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
@@ -39,18 +39,18 @@ nodes:
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	start := func(name string) (*nodeProcess, func()) {
+	start := func(name string) (*node.Process, func()) {
 		f, _, err := config.Load(fleetFile)
 		if err != nil {
 			b.Fatal(err)
 		}
-		p, err := newNode(fleetFile, name, f.Node(name).Roles, overrides{}, log)
+		p, err := node.New(fleetFile, name, f.Node(name).Roles, node.Overrides{}, log)
 		if err != nil {
 			b.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- runParts(ctx, p.parts...) }()
+		go func() { done <- p.Run(ctx) }()
 		return p, func() {
 			cancel()
 			if err := <-done; err != nil {
@@ -61,7 +61,7 @@ nodes:
 	_, stopControl := start("c1")
 	defer stopControl()
 	p, stop := start("hel1")
-	until(b, "the edge is in touch", func() bool { return p.edge.Purges.InTouch() })
+	until(b, "the edge is in touch", func() bool { return p.Edge.Purges.InTouch() })
 	stop()
 
 	key, err := fleet.NewKey([]byte(strings.Repeat("secret", 8)))
@@ -103,9 +103,9 @@ nodes:
 
 	b.ResetTimer()
 	p, stop = start("hel1")
-	until(b, "the edge has caught up", func() bool { return p.edge.Purges.InTouch() })
+	until(b, "the edge has caught up", func() bool { return p.Edge.Purges.InTouch() })
 	b.StopTimer()
-	if got := p.edge.store.Position().Seq; got != purges {
+	if got := p.Edge.Store.Position().Seq; got != purges {
 		b.Errorf("it trusts what it has at %d of %d", got, purges)
 	}
 	stop()

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -117,13 +117,13 @@ func (f *rotatedFleet) start(n *rotatedNode) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	p, err := newNode(filepath.Join(n.dir, "fleet.yaml"), n.name, file.Node(n.name).Roles, overrides{}, log)
+	p, err := node.New(filepath.Join(n.dir, "fleet.yaml"), n.name, file.Node(n.name).Roles, node.Overrides{}, log)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- runParts(ctx, append([]part{reloader{p}}, p.parts...)...) }()
+	go func() { ended <- p.Run(ctx) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -81,13 +81,13 @@ nodes:
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newNode(filepath.Join(dir, "fleet.yaml"), name, f.Node(name).Roles, overrides{listen: listenOn(dns[name])}, log)
+		p, err := node.New(filepath.Join(dir, "fleet.yaml"), name, f.Node(name).Roles, node.Overrides{Listen: listenOn(dns[name])}, log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- runParts(ctx, p.parts...) }()
+		go func() { done <- p.Run(ctx) }()
 		t.Cleanup(func() {
 			cancel()
 			if err := <-done; err != nil {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/fleet"

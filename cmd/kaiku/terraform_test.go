@@ -12,9 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/goccy/go-yaml"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // A machine that cloud-init makes has what `kaiku deploy` gives it. Terraform renders the template;

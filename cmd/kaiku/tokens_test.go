@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -36,13 +36,13 @@ edge: { http: "127.0.0.1:0", admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 secrets: { admin_token: admin.token, tokens: [{ file: watch.token, scopes: [read] }] }
 nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 `, admin, filepath.Join(dir, "data")))
-	p, err := newNode(fleetFile, "hel1", []string{config.RoleEdge}, overrides{}, slog.New(slog.NewTextHandler(log, nil)))
+	p, err := node.New(fleetFile, "hel1", []string{config.RoleEdge}, node.Overrides{}, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- runParts(ctx, append([]part{reloader{p}}, p.parts...)...) }()
+	go func() { ended <- p.Run(ctx) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {

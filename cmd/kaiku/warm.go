@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/spf13/cobra"
 
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/geodns"

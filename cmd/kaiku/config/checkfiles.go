@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 

@@ -11,10 +11,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
 // yamlDoc decodes a document into a struct and remembers where everything stands. Unlike

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"os"
@@ -14,7 +14,7 @@ import (
 func TestStampIsLinear(t *testing.T) {
 	dir := t.TempDir()
 	allocated := func(files int) uint64 {
-		r := reloader{&nodeProcess{config: filepath.Join(dir, "fleet.yaml")}}
+		r := reloader{&Process{config: filepath.Join(dir, "fleet.yaml")}}
 		for i := range files {
 			file := filepath.Join(dir, strconv.Itoa(i)+".zone")
 			if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -37,7 +37,7 @@ func TestStampIsLinear(t *testing.T) {
 func TestStampSeesChanges(t *testing.T) {
 	dir := t.TempDir()
 	config, zone := filepath.Join(dir, "fleet.yaml"), filepath.Join(dir, "zone")
-	r := reloader{&nodeProcess{config: config, files: []string{zone}}}
+	r := reloader{&Process{config: config, files: []string{zone}}}
 	seen := r.stamp()
 	for i, change := range []func() error{
 		func() error { return os.WriteFile(config, []byte("x"), 0o600) },

@@ -1,8 +1,9 @@
-package main
+package node
 
 import (
 	"bytes"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func TestEdgeLargerThanTheMachine(t *testing.T) {
 	if fileSystem(data) == 0 {
 		t.Error("the file system of a folder that is not there yet has no size")
 	}
-	_, err := command(t, "edge", "--origin", "http://127.0.0.1:1", "--memory", "100T", "--data", data)
+	_, err := ForOrigin(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, "", config.Edge{Memory: 100 << 40, Data: data}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "edge.memory is 100TiB, and this machine has") {
 		t.Errorf("%v", err)
 	}

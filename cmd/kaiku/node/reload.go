@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 )
 
 // reload takes the fleet file as it is now, or leaves everything as it was. What can't change while
 // the process runs is told.
-func (p *nodeProcess) reload() error {
+func (p *Process) reload() error {
 	f, zones, err := config.LoadNode(p.config, p.keep)
 	if err != nil {
 		return err
@@ -31,32 +30,32 @@ func (p *nodeProcess) reload() error {
 	}
 	f.LogWarnings(p.log)
 	var sites siteSet
-	if p.edge != nil {
+	if p.Edge != nil {
 		if sites, err = p.makeSites(f); err != nil {
 			return err
 		}
-		if c := p.edge.Certificates; c != nil {
+		if c := p.Edge.Certificates; c != nil {
 			if err := setCertificates(f, c); err != nil {
-				sites.close(p.edge.sites)
+				sites.close(p.Edge.sites)
 				return err
 			}
 		}
 	}
 	if p.dns != nil {
 		if err := p.dns.Reload(f.GeoDNSConfig(zones)); err != nil { // refused by check already
-			if p.edge != nil {
-				sites.close(p.edge.sites)
+			if p.Edge != nil {
+				sites.close(p.Edge.sites)
 			}
 			return err
 		}
 		p.keep.Commit(p.dns)
 	}
-	if p.edge != nil {
-		p.edge.setSites(sites)
+	if p.Edge != nil {
+		p.Edge.setSites(sites)
 	}
 	if p.admin != nil {
 		p.admin.SetTokens(tokens)
-		if p.edge == nil {
+		if p.Edge == nil {
 			p.admin.SetSites(namedSites(f))
 		}
 	}
@@ -89,7 +88,7 @@ func fixedBy(f *config.Fleet, name string) map[string]string {
 }
 
 // reloader reloads at SIGHUP, or when the fleet file or a zone file changed.
-type reloader struct{ *nodeProcess } // its goroutine alone reads and writes files once it serves
+type reloader struct{ *Process } // its goroutine alone reads and writes files once it serves
 
 // Listen does nothing.
 func (reloader) Listen(context.Context) error { return nil }
@@ -123,7 +122,7 @@ func (r reloader) Serve(ctx context.Context) error {
 		}
 		seen = r.stamp()
 		err := r.reload()
-		status := r.status()
+		status := r.Status()
 		if err != nil {
 			r.log.Error("the fleet file was not taken; running on with what was there before", "error", err)
 			text, _ := os.ReadFile(r.config) // if it isn't there, that is the error

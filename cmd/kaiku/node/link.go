@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"cmp"
@@ -14,9 +14,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -30,7 +27,7 @@ type link struct {
 	follower *fleet.Follower // of an edge
 	// challenges are what a name server answers to certificate authorities.
 	challenges *fleet.ChallengeFollower
-	more       []servePart    // what else goes on as long as the link does
+	more       []PartFunc     // what else goes on as long as the link does
 	load       *load          // of an edge
 	control    *fleet.Control // of a control node
 	started    time.Time
@@ -38,29 +35,6 @@ type link struct {
 	allowed    []string      // the only sites that the node may purge; none is no limit
 	sitesSum   func() string // of the node's fleet file, see edge.Server
 	secure     func() bool   // whether an edge has certificates for all its hosts
-}
-
-// newControl makes a node's part of the control plane.
-func newControl(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
-	if key == nil {
-		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, as with `openssl rand -base64 32`", n.Name)
-	}
-	conf, err := key.TLS(n.Name, n.Roles...)
-	if err != nil {
-		return nil, err
-	}
-	c := f.ControlOf(n)
-	out := &fleet.Control{Node: n.Name, Addr: c.Listen, Cluster: c.Cluster, Dir: f.Path(c.Data), TLS: conf, Log: log}
-	clients, cluster := f.ControlAddresses()
-	for name, addr := range cluster {
-		if name != n.Name {
-			out.Peers, out.Others = append(out.Peers, addr), append(out.Others, clients[name])
-		}
-		if name < n.Name {
-			out.Turn++
-		}
-	}
-	return out, nil
 }
 
 // nearestFirst are the addresses of the control nodes, the nearest to a node first: what it is told
@@ -94,7 +68,7 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.NodeNames()}
 	l.allowed = allowedSites(f, n, l.client, log)
 	l.client.Servers = nearestFirst(f, n, clients)
-	lease := fleet.Lease{Version: version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
+	lease := fleet.Lease{Version: Version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
 	if len(n.Addresses) > 0 {
 		lease.Address = n.Addresses[0].String()
 	}
@@ -122,8 +96,8 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 }
 
 // follow makes an edge follow the log of purges.
-func (l *link) follow(e *edgeNode, conf config.Edge) {
-	at := e.store.Position()
+func (l *link) follow(e *Edge, conf config.Edge) {
+	at := e.Store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.secure, l.sitesSum = e.Secure, e.SitesSum
 	l.registry.MaxDisconnected = time.Duration(conf.MaxDisconnected)
@@ -153,9 +127,9 @@ func (l *link) Listen(context.Context) error { return l.client.Dial() }
 // Serve follows the log and keeps the lease until ctx ends.
 func (l *link) Serve(ctx context.Context) error {
 	defer l.client.Close()
-	parts := []part{servePart(l.registry.Serve)}
+	parts := []Part{PartFunc(l.registry.Serve)}
 	if l.follower != nil {
-		parts = append(parts, servePart(l.follower.Serve))
+		parts = append(parts, PartFunc(l.follower.Serve))
 	}
 	for _, p := range l.more {
 		parts = append(parts, p)
@@ -168,33 +142,6 @@ func (l *link) answerChallenges(s *geodns.Server) {
 	l.challenges = &fleet.ChallengeFollower{Client: l.client, Set: s.SetChallenges, Changed: l.registry.Renew}
 	l.more = append(l.more, l.challenges.Serve)
 }
-
-// dnsPart is a name server that knows the challenges before it answers, if the control plane is
-// there: its lease of before a restart may still say that it does.
-type dnsPart struct {
-	*geodns.Server
-	link *link
-}
-
-// firstChallenges is how long a name server waits for them.
-const firstChallenges = time.Second
-
-// Serve answers until ctx ends.
-func (n dnsPart) Serve(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, firstChallenges)
-	_ = n.link.challenges.Wait(wait) // without the control plane it answers all else
-	cancel()
-	return n.Server.Serve(ctx)
-}
-
-// servePart is a part that has nothing to listen on.
-type servePart func(ctx context.Context) error
-
-// Listen does nothing.
-func (servePart) Listen(context.Context) error { return nil }
-
-// Serve calls the function.
-func (f servePart) Serve(ctx context.Context) error { return f(ctx) }
 
 // reports is what name servers hear of edges.
 func (l *link) reports() map[string]geodns.Report {
@@ -367,32 +314,4 @@ func (l *load) now(at time.Time) float64 {
 	}
 	l.at, l.before = at, sent
 	return min(1, l.mean)
-}
-
-// adminOnly makes the server of the admin listener of a node that is no edge. ties may be nil.
-func adminOnly(f *config.Fleet, n *config.Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server, error) {
-	tokens, err := f.Tokens(n.Admin)
-	if err != nil {
-		return nil, err
-	}
-	s := &edge.Server{Name: n.Name, Version: version(), Admin: n.Admin, Registry: reg, Log: log}
-	s.SetTokens(tokens)
-	if ties != nil {
-		s.Purges, s.Fleet = purgeLog{ties}, others{ties}
-	}
-	if ties != nil {
-		ties.sitesSum = s.SitesSum
-	}
-	s.SetSites(namedSites(f))
-	return s, nil
-}
-
-// namedSites are the sites with nothing but their hosts, so that tokens and credentials that are
-// limited to some know these.
-func namedSites(f *config.Fleet) []*edge.Site {
-	var sites []*edge.Site
-	for _, site := range f.Sites {
-		sites = append(sites, &edge.Site{Name: site.Name, Hosts: config.LowerHosts(site.Hosts)})
-	}
-	return sites
 }

@@ -1,7 +1,8 @@
-package main
+package node
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,7 +18,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -34,7 +35,7 @@ type siteMaker struct {
 	fleet *config.Fleet
 	node  *config.Node
 	peers *tls.Config // how the edges of the fleet speak to each other; nil means not at all
-	dial  dialer      // to origins; nil is the ordinary one
+	dial  Dialer      // to origins; nil is the ordinary one
 	log   *slog.Logger
 	// before is what there is already: a pool that would be made from the same stays, with what it
 	// knows and its connections.
@@ -76,7 +77,7 @@ func (m *siteMaker) site(s *config.Site) error {
 		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
 	}
 	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.Value()
-	pool, err := originPool(m.fleet, s)
+	pool, err := OriginPool(m.fleet, s)
 	if err != nil {
 		return err
 	}
@@ -243,8 +244,8 @@ func retriesOf(o *config.Origin) int {
 	return *o.Retries
 }
 
-// originPool is the pool of a site's servers.
-func originPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
+// OriginPool is the pool of a site's servers.
+func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	o := &s.Origin
 	balance, err := origin.ParseBalance(o.Balance)
 	if err != nil {
@@ -291,3 +292,6 @@ func originPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	}
 	return p, nil
 }
+
+// Dialer connects to an origin; nil is the ordinary one.
+type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"bytes"
@@ -43,9 +43,9 @@ nodes:
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := newNode(fleetFile, c.node, f.Node(c.node).Roles, overrides{}, slog.New(slog.DiscardHandler))
+			p, err := New(fleetFile, c.node, f.Node(c.node).Roles, Overrides{}, slog.New(slog.DiscardHandler))
 			if err == nil {
-				if err := p.close(); err != nil {
+				if err := p.Close(); err != nil {
 					t.Error(err)
 				}
 			}
@@ -64,11 +64,11 @@ func TestNodesLogWarnings(t *testing.T) {
 		"edge: { disk: 64MiB, memory: 8MiB, data: " + filepath.Join(dir, "data") + " }\nsecrets: { tokens: [] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
 		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.72\n"})
 	var log bytes.Buffer
-	p, err := newNode(fleetFile, "hel1", []string{config.RoleEdge}, overrides{}, slog.New(slog.NewTextHandler(&log, nil)))
+	p, err := New(fleetFile, "hel1", []string{config.RoleEdge}, Overrides{}, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.close(); err != nil {
+	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
 	if want := `level=WARN msg="the fleet file: geodns.zones: no node has the role geodns, so that nobody answers" at=` + fleetFile + ":5:11\n"; !strings.Contains(log.String(), want) {

@@ -1,8 +1,9 @@
-package main
+package node
 
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
@@ -30,5 +31,28 @@ func TestMayPurge(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	sent := uint64(0)
+	l := &load{sent: func() uint64 { return sent }, capacity: 1000}
+	at := time.Now()
+	l.now(at)
+	for range 120 { // half of the capacity for two minutes
+		sent += 500
+		at = at.Add(time.Second)
+		l.now(at)
+	}
+	if got := l.now(at); got < 0.49 || got > 0.51 {
+		t.Errorf("the load is %.2f, want 0.5", got)
+	}
+	for range 120 {
+		sent += 5000
+		at = at.Add(time.Second)
+		l.now(at)
+	}
+	if got := l.now(at); got != 1 {
+		t.Errorf("the load is %.2f, want 1", got)
 	}
 }

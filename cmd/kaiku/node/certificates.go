@@ -1,11 +1,10 @@
-package main
+package node
 
 import (
 	"context"
 	"path/filepath"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )

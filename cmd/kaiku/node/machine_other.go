@@ -1,6 +1,6 @@
 //go:build !linux
 
-package main
+package node
 
 import "github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 

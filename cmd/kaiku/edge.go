@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
+	"github.com/kaiku-cdn/kaiku/edge"
+)
+
+func edgeCommand(log *slog.Logger) *cobra.Command {
+	var fleetFile, nodeName, originURL, host string
+	var over node.Overrides
+	cmd := &cobra.Command{
+		Use:   "edge --origin URL | edge --config fleet.yaml --node NAME",
+		Short: "Run an edge: for one origin, or for a node of the fleet",
+		Long: `Run an edge.
+
+With --origin it needs no file: it answers every host and fetches what is missing from that origin.
+An https origin that is given by name is sent that name as Host and in TLS; --host says otherwise.
+With --config and --node it is that node's edge; other flags come before what the file says.`,
+		Args: usage(noArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if originURL != "" && fleetFile != "" {
+				return usageError{errors.New("give --origin or --config, not both: with --config the origin is in the fleet file")}
+			}
+			if originURL == "" && fleetFile == "" {
+				return usageError{errors.New("an edge needs --origin URL, or --config fleet.yaml and --node NAME; see kaiku edge --help")}
+			}
+			if host != "" && (fleetFile != "" || !config.IsHost(host)) {
+				return usageError{fmt.Errorf("--host %s: want a name, or client, together with --origin; in a fleet file it is the site's origin.host", host)}
+			}
+			if err := checkAddresses(over); err != nil {
+				return err
+			}
+			if over.Edge.Disk != 0 && over.Edge.Disk < config.MinDisk {
+				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.Edge.Disk, config.Size(config.MinDisk))}
+			}
+			if fleetFile != "" {
+				p, err := node.New(fleetFile, nodeName, []string{config.RoleEdge}, over, log)
+				if err != nil {
+					return err
+				}
+				return p.Run(cmd.Context())
+			}
+			var o config.OriginURL
+			if err := o.UnmarshalText([]byte(originURL)); err != nil {
+				return usageError{fmt.Errorf("--origin: %w", err)}
+			}
+			if over.Edge.Admin != "" && !edge.IsLoopback(over.Edge.Admin) {
+				return usageError{fmt.Errorf("--admin %s: an address other than loopback needs a token, and a token needs a fleet file (secrets.admin_token): give one of 127.0.0.1, or --config", over.Edge.Admin)}
+			}
+			n, err := node.ForOrigin(o.URL, host, over.Edge, log)
+			if err != nil {
+				return err
+			}
+			return node.Run(cmd.Context(), n)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&fleetFile, "config", "", "`FILE` that describes the fleet")
+	fl.StringVar(&nodeName, "node", "", "this node's `NAME`")
+	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
+	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for what the client asked for (default the name of an https origin, else client)")
+	fl.StringVar(&over.Edge.HTTP, "listen", "", "`ADDRESS` for clients (default :8080, or edge.http of the fleet file)")
+	fl.StringVar(&over.Edge.Admin, "admin", "", "`ADDRESS` for purges and metrics (default 127.0.0.1:9080)")
+	fl.StringVar(&over.Edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data here, or edge.data of the fleet file)")
+	fl.Var(&over.Edge.Disk, "disk", "budget of the cache on disk, or edge.disk of the fleet file")
+	fl.Var(&over.Edge.Memory, "memory", "budget of the cache in RAM, or edge.memory of the fleet file")
+	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = config.EdgeDefaults().Disk.String(), config.EdgeDefaults().Memory.String()
+	return cmd
+}
+
+// checkAddresses finds flags that are no addresses.
+func checkAddresses(o node.Overrides) error {
+	flags := []struct{ flag, addr string }{{"--listen", o.Edge.HTTP}, {"--admin", o.Edge.Admin}}
+	for _, addr := range o.Listen {
+		flags = append(flags, struct{ flag, addr string }{"--listen", addr})
+	}
+	for _, f := range flags {
+		if err := config.CheckListen(f.addr); err != nil {
+			return usageError{fmt.Errorf("%s: %w", f.flag, err)}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/fleet"
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// builder makes the parts of a node, one for each of its roles.
+type builder struct {
+	*Process
+	fleet *config.Fleet
+	node  *config.Node
+	zones []*geodns.Zone
+	over  Overrides
+	key   *fleet.Key // nil if the fleet has none
+	ties  *link      // to the control plane; nil without one
+	reg   *prometheus.Registry
+}
+
+// New makes the parts of a node for some of its roles; nil means all of them. Nothing listens
+// yet. After an error nothing stays open.
+func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logger) (*Process, error) {
+	keep := config.NewKeeper(name, roles, log)
+	f, zones, err := config.LoadNode(fleetFile, keep)
+	if err != nil {
+		return nil, err
+	}
+	n, err := f.WantNode("--node", name)
+	if err != nil {
+		return nil, err
+	}
+	applyLog(log, f.Log)
+	f.LogWarnings(log)
+	b := &builder{fleet: f, node: n, zones: zones, over: over, reg: newRegistry()}
+	if b.key, err = keyIfNeeded(f, n, log); err != nil {
+		return nil, err
+	}
+	if b.ties, err = newLink(f, n, b.key, log); err != nil {
+		return nil, err
+	}
+	if b.ties != nil {
+		b.reg.MustRegister(fleetCollector{b.ties})
+	}
+	if roles == nil {
+		roles = n.Roles
+	}
+	b.Process = &Process{config: fleetFile, name: name, log: log, keep: keep, files: f.Watched(), fixed: fixedBy(f, name), taken: f.Sum()}
+	for _, role := range roles {
+		if !n.Has(role) {
+			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
+		}
+	}
+	if err := b.build(roles); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b.Process, nil
+}
+
+func (b *builder) build(roles []string) error {
+	add := map[string]func() error{config.RoleEdge: b.addEdge, config.RoleGeoDNS: b.addGeoDNS, config.RoleControl: b.addControl}
+	for _, role := range roles {
+		if err := add[role](); err != nil {
+			return err
+		}
+	}
+	if b.Edge == nil && b.node.Admin != "" {
+		admin, err := adminOnly(b.fleet, b.node, b.ties, b.reg, b.log)
+		if err != nil {
+			return err
+		}
+		b.admin = admin
+		b.parts = append(b.parts, edge.Admin{Server: admin})
+	}
+	if b.admin != nil {
+		b.admin.Faults = b.keep.Faults
+	}
+	if b.ties != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
+		b.parts = append(b.parts, b.ties)
+	}
+	return nil
+}
+
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+// applyLog sets the log of a process as a fleet file says. A log that is not the process's own
+// stays as it is.
+func applyLog(log *slog.Logger, to config.LogSettings) {
+	if h, ok := log.Handler().(interface{ Configure(config.LogSettings) }); ok {
+		h.Configure(to)
+	}
+}

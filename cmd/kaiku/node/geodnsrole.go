@@ -1,0 +1,71 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/geodns"
+)
+
+// addGeoDNS makes the name server.
+func (b *builder) addGeoDNS() error {
+	listen := b.over.Listen
+	if len(listen) == 0 {
+		listen = b.fleet.DNSListen()
+	}
+	dns := &geodns.Server{Addr: listen[0], More: listen[1:], Log: b.log, Registerer: b.reg, Identity: b.name}
+	if b.key != nil { // so that a cookie of one server is good at all of them
+		var err error
+		if dns.CookieSecrets, err = b.key.CookieSecrets(); err != nil {
+			return err
+		}
+	}
+	if l := b.fleet.GeoDNS.QueryLog; l != nil {
+		out, err := openLog(b.fleet, "query log", l)
+		if err != nil {
+			return err
+		}
+		dns.QueryLog = &geodns.QueryLog{Log: slog.NewJSONHandler(out, nil), Sample: l.Sample}
+	}
+	if b.ties != nil {
+		dns.Registry = b.ties.reports
+		b.ties.answerChallenges(dns)
+	}
+	if err := dns.Reload(b.fleet.GeoDNSConfig(b.zones)); err != nil {
+		return fmt.Errorf("geodns: %w", err)
+	}
+	b.dns = dns
+	keep := b.keep
+	keep.Commit(dns)
+	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kaiku_dns_unusable_files",
+		Help: "Zones and geoip databases that can't be used, in whose place their last good copy is, or nothing."},
+		func() float64 { return float64(len(keep.Faults())) }))
+	if b.ties != nil {
+		b.parts = append(b.parts, dnsPart{dns, b.ties})
+	} else {
+		b.parts = append(b.parts, dns)
+	}
+	return nil
+}
+
+// dnsPart is a name server that knows the challenges before it answers, if the control plane is
+// there: its lease of before a restart may still say that it does.
+type dnsPart struct {
+	*geodns.Server
+	link *link
+}
+
+// firstChallenges is how long a name server waits for them.
+const firstChallenges = time.Second
+
+// Serve answers until ctx ends.
+func (n dnsPart) Serve(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, firstChallenges)
+	_ = n.link.challenges.Wait(wait) // without the control plane it answers all else
+	cancel()
+	return n.Server.Serve(ctx)
+}
