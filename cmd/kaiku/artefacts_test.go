@@ -128,6 +128,40 @@ func TestMakeAndGoTestInDocuments(t *testing.T) {
 	}
 }
 
+// The files that ARCHITECTURE.md tells a reader to open are in the folder of their row or below it.
+func TestFilesInDocuments(t *testing.T) {
+	quoted := regexp.MustCompile("`([a-z/]+(?:\\.(?:go|json))?)`")
+	_, table, _ := strings.Cut(readFile(t, "../../ARCHITECTURE.md"), "| to change | folder | files |\n")
+	seen := 0
+	for row := range strings.Lines(table) {
+		if strings.HasPrefix(row, "|--") {
+			continue
+		}
+		cells := strings.Split(row, " | ")
+		if len(cells) != 3 {
+			break
+		}
+		below := map[string]bool{}
+		for _, folder := range quoted.FindAllStringSubmatch(cells[1], -1) {
+			if err := filepath.WalkDir(filepath.Join("../..", folder[1]), func(path string, _ os.DirEntry, err error) error {
+				below[filepath.Base(path)] = true
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, file := range quoted.FindAllStringSubmatch(cells[2], -1) {
+			seen++
+			if !below[file[1]] {
+				t.Errorf("ARCHITECTURE.md: %s has no file %s", cells[1], file[1])
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("only %d files were found", seen)
+	}
+}
+
 // There is no Docker engine on a test machine, so the image is not built and nothing is started:
 // what the files say is compared with what is in the tree.
 func TestDockerFiles(t *testing.T) {
