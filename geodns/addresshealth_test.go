@@ -40,7 +40,8 @@ func healthOn(t *testing.T, hosts ...string) (port string) {
 			continue
 		}
 		for _, l := range opened {
-			server := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}}
+			server := &httptest.Server{Listener: l,
+				Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}}
 			server.Start()
 			t.Cleanup(server.Close)
 		}
@@ -52,7 +53,8 @@ func healthOn(t *testing.T, hosts ...string) (port string) {
 func addressFleet(t *testing.T, port string, near, far []string) Config {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{
-		{Name: "hel1", Place: helsinki, Addresses: addrs(near...), Probe: "http://" + net.JoinHostPort(near[0], port) + "/", ALPN: []string{"h2"}},
+		{Name: "hel1", Place: helsinki, Addresses: addrs(near...), Probe: "http://" + net.JoinHostPort(near[0], port) +
+			"/", ALPN: []string{"h2"}},
 		{Name: "nyc1", Place: newYork, Addresses: addrs(far...), ALPN: []string{"h2"}},
 	}
 	cfg.Edges = []EdgeName{{Name: "www.example.com"}}
@@ -96,13 +98,18 @@ func TestDeadAddressIsNotAnswered(t *testing.T) {
 		want  string
 		alive bool
 	}{
-		{"both are well", []string{"127.0.0.1", "::1"}, []string{"127.0.0.1", "::1"}, "127.0.0.1 ::1 ipv4hint=127.0.0.1 ipv6hint=::1", true},
+		{"both are well", []string{"127.0.0.1", "::1"}, []string{"127.0.0.1", "::1"},
+			"127.0.0.1 ::1 ipv4hint=127.0.0.1 ipv6hint=::1", true},
 		{"IPv6 is dead", []string{"127.0.0.1"}, []string{"127.0.0.1", "::1"}, "127.0.0.1 ipv4hint=127.0.0.1", true},
-		{"IPv6 is dead, and the first", []string{"127.0.0.1"}, []string{"::1", "127.0.0.1"}, "127.0.0.1 ipv4hint=127.0.0.1", true},
+		{"IPv6 is dead, and the first", []string{"127.0.0.1"}, []string{"::1", "127.0.0.1"},
+			"127.0.0.1 ipv4hint=127.0.0.1", true},
 		{"IPv4 is dead", []string{"::1"}, []string{"127.0.0.1", "::1"}, "198.51.100.20 ::1 ipv6hint=::1", true},
-		{"one of two is dead", []string{"127.0.0.1"}, []string{"127.0.0.1", "127.0.0.2", "::1"}, "127.0.0.1 ipv4hint=127.0.0.1", true},
-		{"the other of two is dead", []string{"127.0.0.2", "::1"}, []string{"127.0.0.1", "127.0.0.2", "::1"}, "127.0.0.2 ::1 ipv4hint=127.0.0.2 ipv6hint=::1", true},
-		{"all are dead", []string{"127.0.0.3"}, []string{"127.0.0.1", "::1"}, "198.51.100.20 2001:db8:2::20 ipv4hint=198.51.100.20 ipv6hint=2001:db8:2::20", false},
+		{"one of two is dead", []string{"127.0.0.1"}, []string{"127.0.0.1", "127.0.0.2", "::1"},
+			"127.0.0.1 ipv4hint=127.0.0.1", true},
+		{"the other of two is dead", []string{"127.0.0.2", "::1"}, []string{"127.0.0.1", "127.0.0.2", "::1"},
+			"127.0.0.2 ::1 ipv4hint=127.0.0.2 ipv6hint=::1", true},
+		{"all are dead", []string{"127.0.0.3"}, []string{"127.0.0.1", "::1"},
+			"198.51.100.20 2001:db8:2::20 ipv4hint=198.51.100.20 ipv6hint=2001:db8:2::20", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := new(Server)

@@ -125,7 +125,8 @@ func (s *Server) panicked(p any, req []byte, from netip.AddrPort) {
 	if s.metrics != nil {
 		s.metrics.panics.Inc()
 	}
-	s.log().Error("geodns: panic in an answer: this is a fault of Kaiku; please report it", "client", from, "query", fmt.Sprintf("%x", req), "panic", p, "stack", string(debug.Stack()))
+	s.log().Error("geodns: panic in an answer: this is a fault of Kaiku; please report it",
+		"client", from, "query", fmt.Sprintf("%x", req), "panic", p, "stack", string(debug.Stack()))
 }
 
 // decide fills in the response. rcode is the result of parsing the query.

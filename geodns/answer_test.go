@@ -208,13 +208,15 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, q := range []string{
-		"www.example.com. A", "foo.dev.example.com. MX", "host.old.example.com. A", "sub.example.com. DS", ". ANY", "x.y.z. AXFR CH",
+		"www.example.com. A", "foo.dev.example.com. MX", "host.old.example.com. A", "sub.example.com. DS", ". ANY",
+		"x.y.z. AXFR CH",
 		"id.server. TXT CH", "www.example.com. HTTPS", "nowhere.mail.example.com. A",
 	} {
 		m := question(q)
 		req, _ := m.Pack()
 		f.Add(req, false)
-		m = withOptions(f, q, "ecs:000118000a0102", "nsid:", "keepalive:", "cookie:0102030405060708010000005cf79f111f8130c3eee29480", "unknown:01")
+		m = withOptions(f, q, "ecs:000118000a0102", "nsid:", "keepalive:",
+			"cookie:0102030405060708010000005cf79f111f8130c3eee29480", "unknown:01")
 		req, _ = m.Pack()
 		f.Add(req, true)
 		f.Add(req, false)

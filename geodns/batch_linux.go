@@ -77,12 +77,14 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 	// The calls are raw system calls. They don't block. An ordinary system call would tell the
 	// runtime, which would wake its monitor thread for each batch that arrives at an idle server.
 	b.recv = func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in)), batchSize,
+			unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
 		return errno != unix.EAGAIN
 	}
 	b.transmit = func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.pending-b.sent), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])),
+			uintptr(b.pending-b.sent), unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
 		return errno != unix.EAGAIN
 	}

@@ -294,8 +294,10 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 			// If the client's place is unknown, the answer depends on the resolver's place.
 			known := s.current.Load().locator.find(client.Addr(), new(Place)).place != nil
 			if client.Bits() > 0 && known && rnd.IntN(8) == 0 {
-				if elsewhere := answerFor(t, s, q.question, client, resolvers[rnd.IntN(len(resolvers))]); elsewhere != direct {
-					t.Fatalf("%s for %v: the resolver's own address counts:\n%+v\n%+v", q.question, client, direct, elsewhere)
+				if elsewhere := answerFor(t, s, q.question, client,
+					resolvers[rnd.IntN(len(resolvers))]); elsewhere != direct {
+					t.Fatalf("%s for %v: the resolver's own address counts:\n%+v\n%+v", q.question, client, direct,
+						elsewhere)
 				}
 			}
 			cache := caches[q.question]
@@ -306,7 +308,8 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 			if hit, ok := cache.find(client); ok {
 				hits++
 				if hit.answer != direct.answer {
-					t.Fatalf("%s for %v: the cache says, of %v scope %d,\n%sbut the server, scope %d,\n%s", q.question, client,
+					t.Fatalf("%s for %v: the cache says, of %v scope %d,\n%sbut the server, scope %d,\n%s", q.question,
+						client,
 						hit.query, hit.scope, hit.answer, direct.scope, direct.answer)
 				}
 				if rnd.IntN(4) > 0 {
@@ -318,7 +321,8 @@ func modelRound(t *testing.T, s *Server, rnd *rand.Rand, near []netip.Prefix) (h
 		}
 		for q, cache := range caches {
 			if wide, narrow, found := cache.overlap(); found {
-				t.Fatalf("%s: %v has scope %d, and in it %v has %d", q, wide.query, wide.scope, narrow.query, narrow.scope)
+				t.Fatalf("%s: %v has scope %d, and in it %v has %d", q, wide.query, wide.scope, narrow.query,
+					narrow.scope)
 			}
 		}
 	}

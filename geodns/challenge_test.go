@@ -22,8 +22,10 @@ _acme-challenge.static IN TXT "b"
 _acme-challenge.cname 60 IN CNAME x.acme.example.net.
 `
 	cfg.Zones[0] = mustZone(t, testZone+static, "example.com")
-	cfg.Zones = append(cfg.Zones, mustZone(t, strings.ReplaceAll(testChild, "$ORIGIN child", "$ORIGIN _acme-challenge.apex"), "_acme-challenge.apex.example.net"),
-		mustZone(t, strings.ReplaceAll(testChild, "$ORIGIN child.example.net", "$ORIGIN star.example.org"), "star.example.org"))
+	cfg.Zones = append(cfg.Zones, mustZone(t, strings.ReplaceAll(testChild, "$ORIGIN child",
+		"$ORIGIN _acme-challenge.apex"), "_acme-challenge.apex.example.net"),
+		mustZone(t, strings.ReplaceAll(testChild, "$ORIGIN child.example.net", "$ORIGIN star.example.org"),
+			"star.example.org"))
 	cfg.Edges = append(cfg.Edges, EdgeName{Name: "*.star.example.org", Nodes: []string{"hel1", "nyc1"}})
 	return cfg
 }
@@ -89,17 +91,20 @@ func TestChallenges(t *testing.T) {
 
 	// Answers that don't concern a challenge are the same as without challenges.
 	all := slices.Clone(workerQuestions)
-	for _, q := range []string{"site.star A", "site.star HTTPS", "site.star TXT", "site.star ANY", "x.site.star A", "y.x.site.star A", "star A", "star TXT"} {
+	for _, q := range []string{"site.star A", "site.star HTTPS", "site.star TXT", "site.star ANY", "x.site.star A",
+		"y.x.site.star A", "star A", "star TXT"} {
 		all = append(all, strings.Replace(q, " ", ".example.org. ", 1))
 	}
-	for _, q := range []string{"foo.dev A", "foo.dev MX", "foo.dev TXT", "x.foo.dev A", "dev A", "foo.ent2 A", "x.foo.ent2 CNAME", "sub TXT", "_acme-challenge.sub TXT", "x.far TXT",
+	for _, q := range []string{"foo.dev A", "foo.dev MX", "foo.dev TXT", "x.foo.dev A", "dev A", "foo.ent2 A",
+		"x.foo.ent2 CNAME", "sub TXT", "_acme-challenge.sub TXT", "x.far TXT",
 		"empty A", "*.dev TXT", "nowhere TXT", "two AAAA", "www HTTPS", "x.www A"} {
 		all = append(all, strings.Replace(q, " ", ".example.com. ", 1))
 	}
 	for _, q := range all {
 		for _, subnet := range []string{"", "10.20.30.0/24"} {
 			req := packet(t, q, subnet)
-			if got, want := freshAnswer(after, req, inTokyo, true), freshAnswer(before, req, inTokyo, true); !bytes.Equal(got, want) {
+			if got, want := freshAnswer(after, req, inTokyo, true),
+				freshAnswer(before, req, inTokyo, true); !bytes.Equal(got, want) {
 				t.Errorf("%s for %q is %x, without challenges %x", q, subnet, got, want)
 			}
 		}
@@ -117,7 +122,8 @@ func TestChallenges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := freshAnswer(after, req, inTokyo, true), freshAnswer(before, req, inTokyo, true); !bytes.Equal(got, want) {
+		if got, want := freshAnswer(after, req, inTokyo, true),
+			freshAnswer(before, req, inTokyo, true); !bytes.Equal(got, want) {
 			t.Errorf("%s is %x after all challenges are gone, before %x", owner, got, want)
 		}
 	}
@@ -133,50 +139,68 @@ func testChallenges(t *testing.T, s *Server) {
 		answer []string
 		ns     []string
 	}{
-		{query: "_acme-challenge.www.example.com. TXT", answer: []string{`_acme-challenge.www.example.com. 0 IN TXT "a"`}},
+		{query: "_acme-challenge.www.example.com. TXT",
+			answer: []string{`_acme-challenge.www.example.com. 0 IN TXT "a"`}},
 		{query: "_acme-challenge.www.example.com. A", ns: []string{soaCom}},
-		{query: "www.example.com. TXT", answer: []string{`www.example.com. 0 IN TXT "an edge name with other data"`, `www.example.com. 0 IN TXT "e"`}},
+		{query: "www.example.com. TXT", answer: []string{`www.example.com. 0 IN TXT "an edge name with other data"`,
+			`www.example.com. 0 IN TXT "e"`}},
 		{query: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
 		{query: "two.example.com. TXT", answer: []string{`two.example.com. 0 IN TXT "t"`}},
-		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
-		{query: "_acme-challenge.example.com. TXT", answer: []string{`_acme-challenge.example.com. 0 IN TXT "y"`, `_acme-challenge.example.com. 0 IN TXT "z"`}},
-		{query: "_aCmE-challenge.EXAMPLE.com. TXT", answer: []string{`_aCmE-challenge.EXAMPLE.com. 0 IN TXT "y"`, `_aCmE-challenge.EXAMPLE.com. 0 IN TXT "z"`}},
+		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10",
+			"two.example.com. 5 IN A 198.51.100.20"}},
+		{query: "_acme-challenge.example.com. TXT", answer: []string{`_acme-challenge.example.com. 0 IN TXT "y"`,
+			`_acme-challenge.example.com. 0 IN TXT "z"`}},
+		{query: "_aCmE-challenge.EXAMPLE.com. TXT", answer: []string{`_aCmE-challenge.EXAMPLE.com. 0 IN TXT "y"`,
+			`_aCmE-challenge.EXAMPLE.com. 0 IN TXT "z"`}},
 		{query: "_acme-challenge.example.com. CAA", ns: []string{soaCom}},
-		{query: "_acme-challenge.example.com. ANY", answer: []string{`_acme-challenge.example.com. 3600 IN HINFO "RFC8482" ""`}},
+		{query: "_acme-challenge.example.com. ANY",
+			answer: []string{`_acme-challenge.example.com. 3600 IN HINFO "RFC8482" ""`}},
 		{query: "x._acme-challenge.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
 		{
 			query: "_acme-challenge.static.example.com. TXT",
-			answer: []string{`_acme-challenge.static.example.com. 0 IN TXT "one of the zone"`, `_acme-challenge.static.example.com. 0 IN TXT "b"`,
+			answer: []string{`_acme-challenge.static.example.com. 0 IN TXT "one of the zone"`,
+				`_acme-challenge.static.example.com. 0 IN TXT "b"`,
 				`_acme-challenge.static.example.com. 0 IN TXT "a"`},
 		},
 		{
-			query:  "_acme-challenge.cname.example.com. TXT",
-			answer: []string{"_acme-challenge.cname.example.com. 60 IN CNAME x.acme.example.net.", `x.acme.example.net. 0 IN TXT "followed"`},
+			query: "_acme-challenge.cname.example.com. TXT",
+			answer: []string{"_acme-challenge.cname.example.com. 60 IN CNAME x.acme.example.net.",
+				`x.acme.example.net. 0 IN TXT "followed"`},
 		},
 		{query: "acme.example.net. TXT", ns: []string{soaNet}},
-		{query: "_acme-challenge.new.example.com. TXT", answer: []string{`_acme-challenge.new.example.com. 0 IN TXT "n"`}},
+		{query: "_acme-challenge.new.example.com. TXT",
+			answer: []string{`_acme-challenge.new.example.com. 0 IN TXT "n"`}},
 		{
 			// The answer goes through the DNAME. The challenge below it changes nothing.
 			query: "_acme-challenge.old.example.com. TXT",
-			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "_acme-challenge.old.example.com. 3600 IN CNAME _acme-challenge.new.example.com.",
+			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.",
+				"_acme-challenge.old.example.com. 3600 IN CNAME _acme-challenge.new.example.com.",
 				`_acme-challenge.new.example.com. 0 IN TXT "n"`},
 		},
 		{query: "new.example.com. TXT", ns: []string{soaCom}},
 		{query: "new.example.com. ANY", ns: []string{soaCom}},
 		{query: "x.new.example.com. TXT", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{query: "q._acme-challenge.new.example.com. TXT", answer: []string{`q._acme-challenge.new.example.com. 0 IN TXT "q"`}},
-		{query: "_acme-challenge.site.star.example.org. TXT", answer: []string{`_acme-challenge.site.star.example.org. 0 IN TXT "s"`}},
+		{query: "q._acme-challenge.new.example.com. TXT",
+			answer: []string{`q._acme-challenge.new.example.com. 0 IN TXT "q"`}},
+		{query: "_acme-challenge.site.star.example.org. TXT",
+			answer: []string{`_acme-challenge.site.star.example.org. 0 IN TXT "s"`}},
 		{query: "_acme-challenge.site.star.example.org. A", ns: []string{soaStar}},
-		{query: "_acme-challenge.star.example.org. TXT", answer: []string{`_acme-challenge.star.example.org. 0 IN TXT "w"`}},
+		{query: "_acme-challenge.star.example.org. TXT",
+			answer: []string{`_acme-challenge.star.example.org. 0 IN TXT "w"`}},
 		{query: "_acme-challenge.star.example.org. A", ns: []string{soaStar}},
 		{query: "site.star.example.org. A", answer: []string{"site.star.example.org. 30 IN A 203.0.113.10"}},
 		{query: "x.site.star.example.org. A", answer: []string{"x.site.star.example.org. 30 IN A 203.0.113.10"}},
 		{query: "site.star.example.org. TXT", ns: []string{soaStar}},
-		{query: "_acme-challenge.foo.dev.example.com. TXT", answer: []string{`_acme-challenge.foo.dev.example.com. 0 IN TXT "d"`}},
-		{query: "_acme-challenge.foo.ent2.example.com. TXT", answer: []string{`_acme-challenge.foo.ent2.example.com. 0 IN TXT "d"`}},
-		{query: "foo.ent2.example.com. CNAME", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com."}},
-		{query: "_acme-challenge.apex.example.net. TXT", answer: []string{`_acme-challenge.apex.example.net. 0 IN TXT "p"`}},
-		{query: "_acme-challenge.apex.example.net. A", answer: []string{"_acme-challenge.apex.example.net. 60 IN A 192.0.2.67"}},
+		{query: "_acme-challenge.foo.dev.example.com. TXT",
+			answer: []string{`_acme-challenge.foo.dev.example.com. 0 IN TXT "d"`}},
+		{query: "_acme-challenge.foo.ent2.example.com. TXT",
+			answer: []string{`_acme-challenge.foo.ent2.example.com. 0 IN TXT "d"`}},
+		{query: "foo.ent2.example.com. CNAME",
+			answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com."}},
+		{query: "_acme-challenge.apex.example.net. TXT",
+			answer: []string{`_acme-challenge.apex.example.net. 0 IN TXT "p"`}},
+		{query: "_acme-challenge.apex.example.net. A",
+			answer: []string{"_acme-challenge.apex.example.net. 60 IN A 192.0.2.67"}},
 		{query: "_acme-challenge.apex.example.net. AAAA", ns: []string{soaApex}},
 	} {
 		t.Run(test.query, func(t *testing.T) {
@@ -206,7 +230,8 @@ func TestChallengesServed(t *testing.T) {
 		}
 	}
 	s.SetChallenges(nil)
-	if resp := exchange(t, "udp", s.LocalAddr().String(), "_acme-challenge.www.example.com. TXT"); resp.Rcode != dns.RcodeNameError {
+	if resp := exchange(t, "udp", s.LocalAddr().String(),
+		"_acme-challenge.www.example.com. TXT"); resp.Rcode != dns.RcodeNameError {
 		t.Errorf("after all challenges are gone: %v", resp)
 	}
 }
@@ -220,7 +245,8 @@ func TestChallengesBounded(t *testing.T) {
 		many[fmt.Sprintf("_acme-challenge.n%04d.example.com", i)] = []string{"v"}
 	}
 	for i := range maxValues + 10 {
-		many["_acme-challenge.a.example.com"] = append(many["_acme-challenge.a.example.com"], strings.Repeat("v", maxText-3)+fmt.Sprint(100+i))
+		many["_acme-challenge.a.example.com"] = append(many["_acme-challenge.a.example.com"],
+			strings.Repeat("v", maxText-3)+fmt.Sprint(100+i))
 	}
 	s.SetChallenges(many)
 	for q, want := range map[string]int{"a": maxValues, "n0000": 1, "n0998": 1, "n0999": 0} {

@@ -59,7 +59,9 @@ type ranked struct {
 // standing than it are not ranked either. The same holds for groups that are more than muchFarther
 // km farther away than the nearest such node. No address of the family makes clients use the other
 // family, which is better than a distant address that they would prefer.
-func choose(at *Place, client uint64, nodes []option, n int, order []ranked) (_ []ranked, best standing, byClient bool) {
+func choose(
+	at *Place, client uint64, nodes []option, n int, order []ranked,
+) (_ []ranked, best standing, byClient bool) {
 	best = down
 	for i := range nodes {
 		best = min(best, nodes[i].standing)
@@ -131,7 +133,9 @@ func rendezvous(client uint64, nodes []option, group []ranked) {
 		u := (float64(mix(client^o.id)>>11) + 0.5) / (1 << 53) // in the open interval (0, 1)
 		group[i].score = o.weight * max(1-o.shed, 0.001) / -math.Log(u)
 	}
-	slices.SortFunc(group, func(a, b ranked) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.index, b.index)) })
+	slices.SortFunc(group, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.index, b.index))
+	})
 }
 
 // moveShed swaps the first two groups for some clients if the first group sheds more than the
@@ -176,7 +180,8 @@ func groupsOf(nodes []Node) []int {
 	}
 	for i := range nodes {
 		for j := range i {
-			same := nodes[i].Region != "" && nodes[i].Region == nodes[j].Region || nodes[i].Place.Distance(nodes[j].Place) <= onePlace
+			same := nodes[i].Region != "" && nodes[i].Region == nodes[j].Region ||
+				nodes[i].Place.Distance(nodes[j].Place) <= onePlace
 			if from, to := groups[i], groups[j]; same && from != to {
 				for k := range groups {
 					if groups[k] == from {

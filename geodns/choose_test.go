@@ -146,7 +146,8 @@ func TestChooseWithoutTheFamily(t *testing.T) {
 			nodes, km = append(nodes, at(len(nodes), near(k))), append(km, k)
 		}
 		for i := range nodes {
-			if nodes[i].lacks && strings.Contains(c.down, "lacks") || !nodes[i].lacks && strings.Contains(c.down, "has") {
+			if nodes[i].lacks && strings.Contains(c.down, "lacks") || !nodes[i].lacks &&
+				strings.Contains(c.down, "has") {
 				nodes[i].standing = down
 			}
 		}
@@ -197,7 +198,8 @@ func TestShed(t *testing.T) {
 	for shed := 0.0; shed <= 1; shed += 0.1 {
 		n, nearest := moved(shed, 0)
 		if n < last || nearest > lastNearest {
-			t.Errorf("at %.1f %d clients move, the nearest from %.0f km; a step before %d, %.0f km", shed, n, nearest, last, lastNearest)
+			t.Errorf("at %.1f %d clients move, the nearest from %.0f km; a step before %d, %.0f km", shed, n, nearest,
+				last, lastNearest)
 		}
 		last, lastNearest = n, nearest
 	}
@@ -249,7 +251,8 @@ func TestShedComesToRest(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	nodes := []Node{
-		{Place: helsinki}, {Place: Place{60.5, 25}}, {Place: tokyo, Region: "asia"}, {Place: newYork, Region: "us"}, {Place: Place{39, -77.5}, Region: "us"},
+		{Place: helsinki}, {Place: Place{60.5, 25}}, {Place: tokyo, Region: "asia"}, {Place: newYork, Region: "us"},
+		{Place: Place{39, -77.5}, Region: "us"},
 		{Place: Place{35.2, 139.5}}, // near Tokyo, and in no region
 	}
 	if got := fmt.Sprint(groupsOf(nodes)); got != "[0 0 2 3 3 2]" {

@@ -23,14 +23,17 @@ func TestReloadRefuses(t *testing.T) {
 		want   []string
 	}{
 		{"no zone", func(cfg *Config) { cfg.Zones = nil }, []string{"no zone"}},
-		{"zone twice", func(cfg *Config) { cfg.Zones = append(cfg.Zones, cfg.Zones[0]) }, []string{"zone example.com.: given twice"}},
-		{"node twice", func(cfg *Config) { cfg.Nodes = append(cfg.Nodes, cfg.Nodes[0]) }, []string{"node hel1: given twice"}},
+		{"zone twice", func(cfg *Config) { cfg.Zones = append(cfg.Zones, cfg.Zones[0]) },
+			[]string{"zone example.com.: given twice"}},
+		{"node twice", func(cfg *Config) { cfg.Nodes = append(cfg.Nodes, cfg.Nodes[0]) },
+			[]string{"node hel1: given twice"}},
 		{"bad node", func(cfg *Config) {
 			cfg.Nodes = append(cfg.Nodes, Node{
 				Name: "bad", Place: Place{200, 0}, Addresses: []netip.Addr{{}}, Probe: "ftp://x/",
 			})
 		}, []string{"node bad: place 200", "node bad: invalid IP", "node bad: probe ftp://x/"}},
-		{"no address", func(cfg *Config) { cfg.Nodes = append(cfg.Nodes, Node{Name: "none"}) }, []string{"node none: no address"}},
+		{"no address", func(cfg *Config) { cfg.Nodes = append(cfg.Nodes, Node{Name: "none"}) },
+			[]string{"node none: no address"}},
 		{"health", func(cfg *Config) { cfg.Health.Timeout = -1 }, []string{"health: "}},
 		{"all at once", func(cfg *Config) {
 			cfg.Edges = append(
@@ -57,7 +60,8 @@ func TestReloadRefuses(t *testing.T) {
 		{"unknown node", func(cfg *Config) {
 			cfg.Edges[0].Nodes = []string{"hel1", "fra1", "hel1"}
 		}, []string{"edge name www.example.com.: unknown node fra1", "node hel1 given twice"}},
-		{"no nodes", func(cfg *Config) { cfg.Nodes, cfg.Edges = nil, cfg.Edges[2:3] }, []string{"edge name example.com: no nodes to answer with"}},
+		{"no nodes", func(cfg *Config) { cfg.Nodes, cfg.Edges = nil, cfg.Edges[2:3] },
+			[]string{"edge name example.com: no nodes to answer with"}},
 		{"answers and TTL", func(cfg *Config) {
 			cfg.Edges[0].Answers, cfg.Edges[0].TTL = -1, -1
 		}, []string{"-1 answers", "TTL -1ns"}},
@@ -99,8 +103,10 @@ func TestReloadSwaps(t *testing.T) {
 	if err := s.Reload(cfg); err != nil {
 		t.Fatal(err)
 	}
-	wantRRs(t, "answer", mustAnswer(t, s, question("mail.example.com. A"), nowhere, false).Answer, "mail.example.com. 3600 IN A 192.0.2.100")
-	wantRRs(t, "answer", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 2 IN A 198.51.100.20")
+	wantRRs(t, "answer", mustAnswer(t, s, question("mail.example.com. A"), nowhere, false).Answer,
+		"mail.example.com. 3600 IN A 192.0.2.100")
+	wantRRs(t, "answer", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer,
+		"www.example.com. 2 IN A 198.51.100.20")
 	if resp := mustAnswer(t, s, question("two.example.com. A"), inHelsinki, false); resp.Rcode != dns.RcodeNameError {
 		t.Errorf("a name that is gone gets %v", resp)
 	}
@@ -130,7 +136,8 @@ func TestExplain(t *testing.T) {
 			t.Errorf("node %d is %+v, want %+v", i, n, want[i])
 		}
 	}
-	if x, err = s.Explain("a.wild.example.com", netip.MustParseAddr("193.166.3.2")); err != nil || x.Country != "FI" || x.Name != "*.wild.example.com." {
+	if x, err = s.Explain("a.wild.example.com", netip.MustParseAddr("193.166.3.2")); err != nil || x.Country != "FI" ||
+		x.Name != "*.wild.example.com." {
 		t.Errorf("explanation is %+v, %v", x, err)
 	}
 	for _, n := range []string{"mail.example.com", "nowhere.example.com", "example.org", "a..b"} {

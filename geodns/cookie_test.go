@@ -39,14 +39,18 @@ func TestCookieVectors(t *testing.T) {
 	}{
 		{name: "A.1 a new one", secret: secret, client: "198.51.100.100", option: "2464c4abcf10c957", now: 0x5cf79f11,
 			want: "2464c4abcf10c957010000005cf79f111f8130c3eee29480"},
-		{name: "A.2 a renewed one", secret: secret, client: "198.51.100.100", option: "2464c4abcf10c957010000005cf79f111f8130c3eee29480",
-			now: 0x5cf7a871, proven: true, want: "2464c4abcf10c957010000005cf7a871d4a564a1442aca77"},
-		{name: "A.3 reserved octets", secret: secret, client: "203.0.113.203", option: "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5",
-			now: 0x5cf78f71 + 3600, proven: true},
-		{name: "A.4 before the rollover", secret: before, client: client6, option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
-			now: 0x5cf7c579 + 60, proven: true, want: "22681ab97d52c298010000005cf7c57926556bd0934c72f8"},
-		{name: "A.4 after the rollover", secret: after, client: client6, option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
-			now: 0x5cf7c609, want: "22681ab97d52c298010000005cf7c609a6bb79d16625507a"},
+		{name: "A.2 a renewed one", secret: secret, client: "198.51.100.100",
+			option: "2464c4abcf10c957010000005cf79f111f8130c3eee29480",
+			now:    0x5cf7a871, proven: true, want: "2464c4abcf10c957010000005cf7a871d4a564a1442aca77"},
+		{name: "A.3 reserved octets", secret: secret, client: "203.0.113.203",
+			option: "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5",
+			now:    0x5cf78f71 + 3600, proven: true},
+		{name: "A.4 before the rollover", secret: before, client: client6,
+			option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
+			now:    0x5cf7c579 + 60, proven: true, want: "22681ab97d52c298010000005cf7c57926556bd0934c72f8"},
+		{name: "A.4 after the rollover", secret: after, client: client6,
+			option: "22681ab97d52c298010000005cf7c57926556bd0934c72f8",
+			now:    0x5cf7c609, want: "22681ab97d52c298010000005cf7c609a6bb79d16625507a"},
 	} {
 		c := newCookies([][16]byte{[16]byte(unhex(t, test.secret))})
 		option := unhex(t, test.option)
@@ -75,11 +79,16 @@ func TestCookieValidity(t *testing.T) {
 	}{
 		{name: "at once", cookies: c, option: fresh[:], from: "192.0.2.1", proven: true},
 		{name: "30 minutes", cookies: c, option: fresh[:], from: "192.0.2.1", after: 30 * time.Minute, proven: true},
-		{name: "over 30 minutes", cookies: c, option: fresh[:], from: "192.0.2.1", after: 30*time.Minute + time.Second, proven: true, renews: true},
-		{name: "an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour, proven: true, renews: true},
-		{name: "over an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour + time.Second, renews: true},
-		{name: "5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1", after: -5 * time.Minute, proven: true},
-		{name: "over 5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1", after: -5*time.Minute - time.Second, renews: true},
+		{name: "over 30 minutes", cookies: c, option: fresh[:], from: "192.0.2.1", after: 30*time.Minute + time.Second,
+			proven: true, renews: true},
+		{name: "an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour, proven: true,
+			renews: true},
+		{name: "over an hour", cookies: c, option: fresh[:], from: "192.0.2.1", after: time.Hour + time.Second,
+			renews: true},
+		{name: "5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1", after: -5 * time.Minute,
+			proven: true},
+		{name: "over 5 minutes ahead", cookies: c, option: fresh[:], from: "192.0.2.1",
+			after: -5*time.Minute - time.Second, renews: true},
 		{name: "another client", cookies: c, option: fresh[:], from: "192.0.2.2", renews: true},
 		{name: "another secret", cookies: other, option: fresh[:], from: "192.0.2.1", renews: true},
 		{name: "another client cookie", cookies: c, option: change(0), from: "192.0.2.1", renews: true},
@@ -157,7 +166,8 @@ func TestCookie(t *testing.T) {
 		{name: "41 octets", option: client + strings.Repeat("00", 33), rcode: dns.RcodeFormatError},
 	} {
 		s := newServer(t, testConfig(t))
-		resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+test.option, "cookie:ffffffffffffffff"), nowhere, false)
+		resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+test.option,
+			"cookie:ffffffffffffffff"), nowhere, false)
 		got := cookieOf(t, resp)
 		if resp.Rcode != test.rcode {
 			t.Errorf("%s: response is %v", test.name, resp)
@@ -169,7 +179,8 @@ func TestCookie(t *testing.T) {
 			continue
 		}
 		wantRRs(t, test.name, resp.Answer, mail...)
-		if _, proven := s.cookies.reply(got, nowhere.Addr(), time.Now()); !proven || hex.EncodeToString(got[:8]) != client {
+		if _, proven := s.cookies.reply(got, nowhere.Addr(), time.Now()); !proven ||
+			hex.EncodeToString(got[:8]) != client {
 			t.Errorf("%s: cookie is %x", test.name, got)
 		}
 	}
@@ -184,7 +195,8 @@ func TestCookieFleet(t *testing.T) {
 			if err := s.Reload(testConfig(t)); err != nil {
 				t.Fatal(err)
 			}
-			got[i] = cookieOf(t, mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false))
+			got[i] = cookieOf(t, mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"),
+				nowhere, false))
 		}
 		if !slices.Equal(got[0], got[1]) || slices.Equal(got[0], got[2]) {
 			t.Errorf("cookies are %x", got)
@@ -202,16 +214,19 @@ func TestCookieAlone(t *testing.T) {
 	}
 	resp := alone("cookie:0102030405060708")
 	good := cookieOf(t, resp)
-	if resp.Rcode != dns.RcodeSuccess || resp.Authoritative || len(resp.Question) != 0 || binary.BigEndian.Uint64(good) != 0x0102030405060708 {
+	if resp.Rcode != dns.RcodeSuccess || resp.Authoritative || len(resp.Question) != 0 ||
+		binary.BigEndian.Uint64(good) != 0x0102030405060708 {
 		t.Errorf("response is %v", resp)
 	}
-	if resp = alone("cookie:" + hex.EncodeToString(good)); resp.Rcode != dns.RcodeSuccess || !slices.Equal(cookieOf(t, resp), good) {
+	if resp = alone("cookie:" + hex.EncodeToString(good)); resp.Rcode != dns.RcodeSuccess ||
+		!slices.Equal(cookieOf(t, resp), good) {
 		t.Errorf("a good cookie gets %v", resp)
 	}
 	bad := slices.Clone(good)
 	bad[20] ^= 1
 	resp = alone("cookie:" + hex.EncodeToString(bad))
-	if _, proven := s.cookies.reply(cookieOf(t, resp), nowhere.Addr(), time.Now()); resp.Rcode != dns.RcodeBadCookie || !proven {
+	if _, proven := s.cookies.reply(cookieOf(t, resp), nowhere.Addr(), time.Now()); resp.Rcode != dns.RcodeBadCookie ||
+		!proven {
 		t.Errorf("a bad cookie gets %v", resp)
 	}
 	if resp = alone("nsid:"); resp.Rcode != dns.RcodeFormatError {

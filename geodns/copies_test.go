@@ -38,7 +38,8 @@ func TestGeoIPCopy(t *testing.T) {
 			t.Errorf("%s: the fault is %v", step, err)
 		}
 		var buf Place
-		if at := s.current.Load().locator.find(netip.MustParseAddr("203.0.113.9"), &buf); at.source != "geoip" || at.country != "FI" {
+		if at := s.current.Load().locator.find(netip.MustParseAddr("203.0.113.9"), &buf); at.source != "geoip" ||
+			at.country != "FI" {
 			t.Errorf("%s: 203.0.113.9 is %+v", step, at)
 		}
 	}

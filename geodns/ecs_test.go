@@ -20,8 +20,10 @@ func TestParseECS(t *testing.T) {
 		{name: "IPv4 /32", data: []byte{0, 1, 32, 0, 192, 0, 2, 1}, addr: "192.0.2.1", source: 32},
 		{name: "IPv4 /20", data: []byte{0, 1, 20, 0, 192, 0, 0xf0}, addr: "192.0.240.0", source: 20},
 		{name: "IPv4 /0", data: []byte{0, 1, 0, 0}, addr: "0.0.0.0"},
-		{name: "IPv6 /56", data: []byte{0, 2, 56, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0xab}, addr: "2001:db8:0:ab00::", source: 56},
-		{name: "IPv6 /128", data: append([]byte{0, 2, 128, 0}, netip.MustParseAddr("2001:db8::1").AsSlice()...), addr: "2001:db8::1", source: 128},
+		{name: "IPv6 /56", data: []byte{0, 2, 56, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0xab}, addr: "2001:db8:0:ab00::",
+			source: 56},
+		{name: "IPv6 /128", data: append([]byte{0, 2, 128, 0}, netip.MustParseAddr("2001:db8::1").AsSlice()...),
+			addr: "2001:db8::1", source: 128},
 		{name: "IPv6 /0", data: []byte{0, 2, 0, 0}, addr: "::"},
 		{name: "no family, no address", data: []byte{0, 0, 0, 0}, addr: "invalid IP"},
 
@@ -81,7 +83,8 @@ func FuzzECS(f *testing.F) {
 // network, and contains only IPv4-mapped addresses.
 func TestECSMapped(t *testing.T) {
 	s := newServer(t, testConfig(t))
-	resp := mustAnswer(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"), nowhere, false)
+	resp := mustAnswer(t, s, withOptions(t, "www.example.com. A", "ecs:00027800"+"00000000000000000000ffff0a1401"),
+		nowhere, false)
 	wantRRs(t, "answer", resp.Answer, "www.example.com. 30 IN A 198.51.100.20")
 	plain := mustAnswer(t, s, withOptions(t, "www.example.com. A", "ecs:000118000a1401"), nowhere, false)
 	scope := func(m *dns.Msg) int { return int(m.IsEdns0().Option[0].(*dns.EDNS0_SUBNET).SourceScope) }

@@ -104,7 +104,8 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 	nodes = slices.DeleteFunc(slices.Clone(nodes), isOut)
 	groups := groupsOf(nodes)
 	for i, node := range nodes {
-		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)), id: xxhash.Sum64String(node.Name)}
+		o := option{place: node.Place, group: groups[i], weight: float64(max(1, node.Weight)),
+			id: xxhash.Sum64String(node.Name)}
 		e.nodes = append(e.nodes, states[node.Name])
 		e.fixed = append(e.fixed, o)
 		four, six := addressSets(node.Addresses, seconds, states[node.Name])
@@ -115,10 +116,12 @@ func newEdge(n name, cfg EdgeName, nodes []Node, states map[string]*nodeState) *
 		aaaaOption.lacks = six == nil
 		e.add(dns.TypeAAAA, &candidate{node: states[node.Name], set: six}, aaaaOption)
 		if len(node.ALPN) > 0 {
-			e.add(dns.TypeHTTPS, &candidate{node: states[node.Name], ttl: seconds, alpn: node.ALPN, four: four, six: six}, o)
+			e.add(dns.TypeHTTPS,
+				&candidate{node: states[node.Name], ttl: seconds, alpn: node.ALPN, four: four, six: six}, o)
 		}
 	}
-	if f := e.families[dns.TypeAAAA]; f != nil && !slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
+	if f := e.families[dns.TypeAAAA]; f != nil &&
+		!slices.ContainsFunc(f.fixed, func(o option) bool { return !o.lacks }) {
 		delete(e.families, dns.TypeAAAA)
 	}
 	return e

@@ -75,7 +75,8 @@ func TestAnswerSubnet(t *testing.T) {
 			for _, o := range resp.IsEdns0().Option {
 				got = o.(*dns.EDNS0_SUBNET)
 			}
-			if got == nil || got.Family != sent.Family || got.SourceNetmask != sent.SourceNetmask || !got.Address.Equal(sent.Address) {
+			if got == nil || got.Family != sent.Family || got.SourceNetmask != sent.SourceNetmask ||
+				!got.Address.Equal(sent.Address) {
 				t.Fatalf("subnet is %v, want %v", got, sent)
 			}
 			if scope := int(got.SourceScope); scope != test.scope && (test.scope >= 0 || scope < test.min) {
@@ -100,7 +101,8 @@ func TestAnswerSubnet(t *testing.T) {
 func TestScopeHolds(t *testing.T) {
 	s := newServer(t, testConfig(t))
 	l := s.current.Load().locator
-	for _, a := range []string{"10.21.0.0", "9.255.255.255", "193.166.3.2", "8.8.8.8", "1.1.1.1", "172.32.0.1", "2001:708::1", "fc00::1"} {
+	for _, a := range []string{"10.21.0.0", "9.255.255.255", "193.166.3.2", "8.8.8.8", "1.1.1.1", "172.32.0.1",
+		"2001:708::1", "fc00::1"} {
 		at := l.find(netip.MustParseAddr(a), new(Place))
 		first, last := ends(netip.MustParseAddr(a), at.bits)
 		for _, end := range []netip.Addr{first, last} {
@@ -173,7 +175,8 @@ func TestHTTPSRecordWaits(t *testing.T) {
 		if len(c.want) == 0 && len(resp.Ns) != 1 {
 			t.Errorf("no SOA with the answer that there is none: %v", resp)
 		}
-		wantRRs(t, "A", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer, "www.example.com. 30 IN A 203.0.113.10")
+		wantRRs(t, "A", mustAnswer(t, s, question("www.example.com. A"), inHelsinki, false).Answer,
+			"www.example.com. 30 IN A 203.0.113.10")
 	}
 }
 
@@ -184,11 +187,14 @@ func TestHTTPSRecordWaits(t *testing.T) {
 func TestPartialIPv6(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Nodes = []Node{
-		{Name: "hel1", Place: helsinki, Addresses: addrs("203.0.113.10"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
-		{Name: "nyc1", Place: newYork, Addresses: addrs("198.51.100.20", "2001:db8:2::20"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
+		{Name: "hel1", Place: helsinki, Addresses: addrs("203.0.113.10"), ALPN: []string{"h2"},
+			Probe: "http://192.0.2.1/"},
+		{Name: "nyc1", Place: newYork, Addresses: addrs("198.51.100.20", "2001:db8:2::20"), ALPN: []string{"h2"},
+			Probe: "http://192.0.2.1/"},
 		{Name: "tyo1", Place: tokyo, Addresses: addrs("192.0.2.40"), ALPN: []string{"h2"}, Probe: "http://192.0.2.1/"},
 	}
-	cfg.Edges = []EdgeName{{Name: "www.example.com", TTL: 30e9}, {Name: "two.example.com", Answers: 2, TTL: 30e9}, {Name: "none.example.com", Nodes: []string{"hel1", "tyo1"}}}
+	cfg.Edges = []EdgeName{{Name: "www.example.com", TTL: 30e9}, {Name: "two.example.com", Answers: 2, TTL: 30e9},
+		{Name: "none.example.com", Nodes: []string{"hel1", "tyo1"}}}
 	s := newServer(t, cfg)
 	type phases map[string]int32
 	all := phases{"hel1": healthy, "nyc1": healthy, "tyo1": healthy}
@@ -199,12 +205,16 @@ func TestPartialIPv6(t *testing.T) {
 		phases             phases
 		a, aaaa, hint, why string
 	}{
-		{inHelsinki, "www", all, hel, "", "", "no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+		{inHelsinki, "www", all, hel, "", "",
+			"no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
 		{inNewYork, "www", all, nyc, six, six, "the nearest edge has it"},
-		{inHelsinki, "two", all, hel + " " + nyc, "", "", "no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
+		{inHelsinki, "two", all, hel + " " + nyc, "", "",
+			"no AAAA: hel1 has no IPv6, and nyc1, the nearest that has, is 6619 km farther (1000 at most), so that clients use IPv4"},
 		{inNewYork, "two", all, nyc + " " + hel, six, six, "the nearest edge has it"},
-		{inHelsinki, "www", phases{"hel1": unhealthy, "nyc1": healthy, "tyo1": unhealthy}, nyc, six, six, "the nearest edge has it"},
-		{inNewYork, "www", phases{"hel1": healthy, "nyc1": unhealthy, "tyo1": healthy}, hel, "", "", "no AAAA: no edge with IPv6 is as well as those without"},
+		{inHelsinki, "www", phases{"hel1": unhealthy, "nyc1": healthy, "tyo1": unhealthy}, nyc, six, six,
+			"the nearest edge has it"},
+		{inNewYork, "www", phases{"hel1": healthy, "nyc1": unhealthy, "tyo1": healthy}, hel, "", "",
+			"no AAAA: no edge with IPv6 is as well as those without"},
 		{inHelsinki, "none", all, hel, "", "", ""},
 	} {
 		setPhase(s, c.phases)
@@ -222,7 +232,8 @@ func TestPartialIPv6(t *testing.T) {
 		if a, aaaa := get("A"), get("AAAA"); a != c.a || aaaa != c.aaaa {
 			t.Errorf("%s from %v, %v: A %q, AAAA %q, want %q, %q", c.name, c.from, c.phases, a, aaaa, c.a, c.aaaa)
 		}
-		if record := get("HTTPS"); strings.Contains(record, "ipv6hint") != (c.hint != "") || !strings.Contains(record, c.hint) || !strings.Contains(record, strings.ReplaceAll(c.a, " ", ",")) {
+		if record := get("HTTPS"); strings.Contains(record, "ipv6hint") != (c.hint != "") ||
+			!strings.Contains(record, c.hint) || !strings.Contains(record, strings.ReplaceAll(c.a, " ", ",")) {
 			t.Errorf("%s from %v, %v: HTTPS %q", c.name, c.from, c.phases, record)
 		}
 		if x, err := s.Explain(c.name+".example.com", c.from.Addr()); err != nil || x.IPv6 != c.why {

@@ -179,7 +179,8 @@ func (e *edge) explainRanked(at *Place, hash uint64) []Explained {
 func (e *edge) explainWeightless(at *Place, snap *snapshot) []Explained {
 	var all []Explained
 	for _, node := range e.out {
-		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(), Reason: "taken out, by its weight of 0"}
+		out := Explained{Node: node.Name, Place: node.Place, Healthy: snap.states[node.Name].isHealthy(),
+			Reason: "taken out, by its weight of 0"}
 		if at != nil {
 			out.Distance = at.Distance(node.Place)
 		}
@@ -226,14 +227,16 @@ func (e *edge) explainIPv6(at *Place, answered map[*nodeState]bool) string {
 	case len(answered) == 0:
 		return fmt.Sprintf("no AAAA: %s has no IPv6, and %s, the nearest that has, is %.0f km farther (%d at most), so that clients use IPv4", without, with, away-lacking, muchFarther)
 	default:
-		return fmt.Sprintf("%s has no IPv6; %s, the nearest that has, is %.0f km farther (%d at most) and is answered", without, with, away-lacking, muchFarther)
+		return fmt.Sprintf("%s has no IPv6; %s, the nearest that has, is %.0f km farther (%d at most) and is answered",
+			without, with, away-lacking, muchFarther)
 	}
 }
 
 // explain returns the explanation of one node.
 func (e *edge) explain(options []option, p ranked, why string) Explained {
 	o, node := options[p.index], e.nodes[p.index]
-	x := Explained{Node: node.name, Distance: p.distance, Place: o.place, Weight: o.weight, Healthy: node.isHealthy(), Shed: o.shed, Reason: why}
+	x := Explained{Node: node.name, Distance: p.distance, Place: o.place, Weight: o.weight, Healthy: node.isHealthy(),
+		Shed: o.shed, Reason: why}
 	if x.Healthy {
 		for _, e := range node.endpoints {
 			if e.isDead() {

@@ -70,7 +70,8 @@ func TestNetworks(t *testing.T) {
 }
 
 func TestNetworksRefused(t *testing.T) {
-	for _, prefix := range []netip.Prefix{{}, netip.MustParsePrefix("10.0.0.1/8"), netip.MustParsePrefix("::ffff:10.0.0.0/104")} {
+	for _, prefix := range []netip.Prefix{{}, netip.MustParsePrefix("10.0.0.1/8"),
+		netip.MustParsePrefix("::ffff:10.0.0.0/104")} {
 		if _, err := newNetworks(map[netip.Prefix]Place{prefix: helsinki}); err == nil {
 			t.Errorf("%v is taken", prefix)
 		}
@@ -85,7 +86,8 @@ func TestNetworksRefused(t *testing.T) {
 func TestFindCountry(t *testing.T) {
 	table := centroids()
 	for network, want := range map[string]string{
-		"193.166.0.0": "FI", "130.233.0.0": "FI", "128.112.0.0": "US", "8.8.8.0": "US", "2001:708::": "FI", "2001:200::": "JP",
+		"193.166.0.0": "FI", "130.233.0.0": "FI", "128.112.0.0": "US", "8.8.8.0": "US", "2001:708::": "FI",
+		"2001:200::": "JP",
 	} {
 		at := table.find(netip.MustParseAddr(network), new(Place))
 		if at.country != want || at.place == nil || at.source != "countries" {
@@ -103,7 +105,8 @@ func TestFindCountry(t *testing.T) {
 // country. Every longer prefix must be too.
 func TestFindCountryNetwork(t *testing.T) {
 	table := centroids()
-	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:708::1", "::"} {
+	for _, a := range []string{"8.8.8.8", "193.166.3.2", "130.233.1.1", "1.0.0.1", "203.0.113.7", "0.0.0.0",
+		"255.255.255.255", "2001:708::1", "::"} {
 		addr := netip.MustParseAddr(a)
 		at := table.find(addr, new(Place))
 		country := iploc.IPCountry(addr)
@@ -147,7 +150,8 @@ func TestCentroids(t *testing.T) {
 func TestDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "places.mmdb")
 	writeMMDB(t, path, map[string]any{
-		"203.0.113.0/24":  mmdbMap{"location", mmdbMap{"latitude", 60.17, "longitude", 24.94}, "country", mmdbMap{"iso_code", "FI"}},
+		"203.0.113.0/24": mmdbMap{"location", mmdbMap{"latitude", 60.17, "longitude", 24.94}, "country",
+			mmdbMap{"iso_code", "FI"}},
 		"198.51.100.0/25": mmdbMap{"country_code", "US", "latitude", "40.71", "longitude", "-74.01"},
 		"192.0.2.0/24":    mmdbMap{"country", mmdbMap{"iso_code", "JP"}},
 		"100.64.0.0/10":   mmdbMap{"country_code", "JP"},
@@ -179,7 +183,8 @@ func TestDatabase(t *testing.T) {
 		{"2001:db8::1", nil, 0},
 	} {
 		at := db.find(netip.MustParseAddr(test.addr), centroids(), new(Place))
-		if at.bits != test.bits || (at.place == nil) != (test.place == nil) || at.place != nil && *at.place != *test.place {
+		if at.bits != test.bits || (at.place == nil) != (test.place == nil) || at.place != nil &&
+			*at.place != *test.place {
 			t.Errorf("%s is %v, %+v, want %v, /%d", test.addr, at.place, at, test.place, test.bits)
 		}
 	}
@@ -194,7 +199,8 @@ func TestDatabase(t *testing.T) {
 		"203.0.113.9":   {place: &helsinki, bits: 25, source: "geoip"},
 		"203.0.113.200": {place: &tokyo, bits: 25, source: "locate"},
 	} {
-		if at := l.find(netip.MustParseAddr(addr), new(Place)); *at.place != *want.place || at.bits != want.bits || at.source != want.source {
+		if at := l.find(netip.MustParseAddr(addr), new(Place)); *at.place != *want.place || at.bits != want.bits ||
+			at.source != want.source {
 			t.Errorf("%s is %+v, want %+v", addr, at, want)
 		}
 	}
@@ -227,7 +233,8 @@ func TestDatabaseWithoutPlacesIsRefused(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.GeoIP = path
 	err := new(Server).Reload(cfg)
-	if err == nil || !strings.Contains(err.Error(), path+": it is a GeoLite2-ASN, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country") {
+	if err == nil || !strings.Contains(err.Error(),
+		path+": it is a GeoLite2-ASN, whose networks have neither a country nor a location: want a database of countries or cities, such as GeoLite2-Country") {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -272,7 +279,8 @@ func writeMMDB(t *testing.T, path string, networks map[string]any) {
 	file = append(file, section.Bytes()...)
 	file = append(file, "\xab\xcd\xefMaxMind.com"...)
 	file = append(file, mmdbValue(t, mmdbMap{
-		"node_count", uint32(len(nodes)), "record_size", uint16(32), "ip_version", uint16(4), "database_type", cmp.Or(strings.TrimSuffix(filepath.Base(path), ".mmdb"), "test"),
+		"node_count", uint32(len(nodes)), "record_size", uint16(32), "ip_version", uint16(4), "database_type",
+		cmp.Or(strings.TrimSuffix(filepath.Base(path), ".mmdb"), "test"),
 		"languages", []any{}, "binary_format_major_version", uint16(2), "binary_format_minor_version", uint16(0),
 		"build_epoch", uint64(1), "description", mmdbMap{},
 	})...)

@@ -45,7 +45,8 @@ func Lookup(ctx context.Context, server, name string, client netip.Prefix) ([]ne
 	var resp *dns.Msg
 	var err error
 	for range lookupTries {
-		if resp, _, err = (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server); err == nil || ctx.Err() != nil {
+		resp, _, err = (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server)
+		if err == nil || ctx.Err() != nil {
 			break
 		}
 	}

@@ -13,7 +13,8 @@ func TestLookupLimited(t *testing.T) {
 	cfg.RateLimit = RateLimit{Responses: 1, Slip: 1, Exempt: []netip.Prefix{}}
 	serve(t, s, cfg)
 	for range 20 {
-		got, err := Lookup(t.Context(), s.LocalAddr().String(), "www.example.com", netip.MustParsePrefix("10.20.0.0/24"))
+		got, err := Lookup(t.Context(), s.LocalAddr().String(), "www.example.com",
+			netip.MustParsePrefix("10.20.0.0/24"))
 		if err != nil || !slices.Equal(got, addrs("198.51.100.20")) {
 			t.Fatalf("addresses are %v, %v", got, err)
 		}

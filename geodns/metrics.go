@@ -41,7 +41,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "kaiku_dns_node_healthy", Help: "1 where the node's health probes succeed, or it has none.",
 		}, []string{"node"}),
 		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "kaiku_dns_address_healthy", Help: "1 where the health probes of an address succeed; no value where this server has no route to it.",
+			Name: "kaiku_dns_address_healthy",
+			Help: "1 where the health probes of an address succeed; no value where this server has no route to it.",
 		}, []string{"node", "address"}),
 		allUnhealthy: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kaiku_dns_all_unhealthy_total", Help: "Answers for edge names none of whose nodes was healthy.",
@@ -51,13 +52,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.005, .01, .025, .05, .1, .2, .3, .5, 1, 2, 5},
 		}, []string{"node"}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kaiku_dns_probes_total", Help: "Health probes of a node from this server, by result: ok, failed or no_route.",
+			Name: "kaiku_dns_probes_total",
+			Help: "Health probes of a node from this server, by result: ok, failed or no_route.",
 		}, []string{"node", "result"}),
 		zones: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kaiku_dns_zone_queries_total", Help: "DNS queries for a name of a zone.",
 		}, []string{"zone"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kaiku_dns_answer_seconds", Help: "Time from a query read to its response sent; of a batch of packets the mean, once.",
+			Name:    "kaiku_dns_answer_seconds",
+			Help:    "Time from a query read to its response sent; of a batch of packets the mean, once.",
 			Buckets: []float64{1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2},
 		}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -74,7 +77,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones, m.seconds, m.probes, m.panics, m.shed, m.addresses}
+	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones,
+		m.seconds, m.probes, m.panics, m.shed, m.addresses}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {

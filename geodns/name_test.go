@@ -30,7 +30,8 @@ func TestName(t *testing.T) {
 	if !within("a.example.com", "example.com") || !within("example.com", "example.com") || !within("com", ".") {
 		t.Error("within denies")
 	}
-	if within("com", "example.com") || within("notexample.com", "example.com") || within("a.example.net", "example.com") {
+	if within("com", "example.com") || within("notexample.com", "example.com") ||
+		within("a.example.net", "example.com") {
 		t.Error("within takes what is not")
 	}
 }

@@ -34,7 +34,8 @@ func (z *Zone) NameServers() []NameServer {
 		if target.isRoot() {
 			continue // the root is not a host
 		}
-		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: int(z.nsLines[i]), Inside: target.within(z.origin)}
+		ns := NameServer{Name: strings.TrimSuffix(target.String(), "."), Line: int(z.nsLines[i]),
+			Inside: target.within(z.origin)}
 		if at := z.nodes[target]; at != nil {
 			for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 				if addrs := at.set(rrtype); addrs != nil {

@@ -15,7 +15,8 @@ func exchangeSubnet(t *testing.T, s *Server, from, q, subnet string) (addr strin
 	prefix := netip.MustParsePrefix(subnet)
 	m := question(q)
 	m.SetEdns0(1232, false)
-	sent := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(prefix.Bits()), Address: prefix.Addr().AsSlice()}
+	sent := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(prefix.Bits()),
+		Address: prefix.Addr().AsSlice()}
 	if prefix.Addr().Is6() {
 		sent.Family = 2
 	}
@@ -79,7 +80,8 @@ func TestSubnetWithoutPlaceHasTheResolvers(t *testing.T) {
 			for from, want := range map[string]string{"127.0.0.1": test.fromNewYork, "127.0.1.1": test.fromHelsinki} {
 				got, subnet := exchangeSubnet(t, s, from, "example.com. A", test.subnet)
 				if got != want || test.scope >= 0 && int(subnet.SourceScope) != test.scope {
-					t.Errorf("%s by %s: %s with scope %d, want %s with %d", test.subnet, from, got, subnet.SourceScope, want, test.scope)
+					t.Errorf("%s by %s: %s with scope %d, want %s with %d", test.subnet, from, got, subnet.SourceScope,
+						want, test.scope)
 				}
 			}
 		}

@@ -78,7 +78,8 @@ func TestNodeTakenOutIsNotAnswered(t *testing.T) {
 	if err := s.Reload(back); err != nil {
 		t.Fatal(err)
 	}
-	wantRRs(t, "back", exchange(t, "udp", s.LocalAddr().String(), "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
+	wantRRs(t, "back", exchange(t, "udp", s.LocalAddr().String(), "www.example.com. A").Answer,
+		"www.example.com. 30 IN A 203.0.113.10")
 	nothing := testConfig(t)
 	nothing.Nodes[0].Out, nothing.Nodes[1].Out = true, true
 	if err := s.Reload(nothing); err == nil {

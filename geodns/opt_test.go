@@ -20,7 +20,8 @@ func withOptions(t testing.TB, q string, options ...string) *dns.Msg {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "cookie": optionCookie, "keepalive": optionKeepalive, "unknown": 65001}[code]
+		n, ok := map[string]uint16{"nsid": optionNSID, "ecs": optionECS, "cookie": optionCookie,
+			"keepalive": optionKeepalive, "unknown": 65001}[code]
 		if !ok {
 			t.Fatalf("no option %s", code)
 		}
@@ -48,10 +49,13 @@ func TestNSID(t *testing.T) {
 		want                  string
 	}{
 		{name: "asked", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:"}, want: "ns1.hel"},
-		{name: "with a payload", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:616263"}, want: "ns1.hel"},
-		{name: "twice", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "nsid:"}, want: "ns1.hel"},
+		{name: "with a payload", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:616263"},
+			want: "ns1.hel"},
+		{name: "twice", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "nsid:"},
+			want: "ns1.hel"},
 		{name: "REFUSED", identity: "ns1.hel", query: "example.org. A", options: []string{"nsid:"}, want: "ns1.hel"},
-		{name: "FORMERR", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "ecs:0001"}, want: "ns1.hel"},
+		{name: "FORMERR", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"nsid:", "ecs:0001"},
+			want: "ns1.hel"},
 		{name: "not asked", identity: "ns1.hel", query: "mail.example.com. A", options: []string{"unknown:"}},
 		{name: "no identity", query: "mail.example.com. A", options: []string{"nsid:"}},
 	} {
@@ -81,7 +85,8 @@ func TestNSID(t *testing.T) {
 // TestOptionsIgnored checks RFC 6891 section 6.1.2: unknown options are ignored and not echoed.
 func TestOptionsIgnored(t *testing.T) {
 	s := newServer(t, testConfig(t))
-	resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "unknown:010203", "ecs:00011800c00002", "unknown:"), nowhere, false)
+	resp := mustAnswer(t, s, withOptions(t, "mail.example.com. A", "unknown:010203", "ecs:00011800c00002", "unknown:"),
+		nowhere, false)
 	wantRRs(t, "answer", resp.Answer, mail...)
 	if got := optionCodes(resp); !slices.Equal(got, []uint16{optionECS}) {
 		t.Errorf("options are %v", got)
@@ -92,7 +97,8 @@ func TestOptionsIgnored(t *testing.T) {
 // almost that long.
 func TestUDPSizeLow(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.Zones[0] = mustZone(t, testZone+"txt IN TXT "+strings.Repeat("x", 230)+" "+strings.Repeat("y", 180)+"\n", "example.com")
+	cfg.Zones[0] = mustZone(t, testZone+"txt IN TXT "+strings.Repeat("x", 230)+" "+strings.Repeat("y", 180)+"\n",
+		"example.com")
 	s := newServer(t, cfg)
 	m := question("txt.example.com. TXT")
 	m.SetEdns0(0, false)

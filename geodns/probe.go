@@ -138,7 +138,8 @@ func noRoute(ctx context.Context, u *url.URL) bool {
 		_ = conn.Close()
 		return false
 	}
-	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT} {
+	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL,
+		syscall.EAFNOSUPPORT} {
 		if errors.Is(err, errno) {
 			return true
 		}

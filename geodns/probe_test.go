@@ -110,8 +110,14 @@ func TestHTTPCheck(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) { host = r.Host })
 	mux.HandleFunc("/created", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusCreated) })
-	mux.HandleFunc("/down", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
-	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) })
+	mux.HandleFunc("/down", func(w http.ResponseWriter,
+		r *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/ok",
+			http.StatusFound)
+	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	for path, good := range map[string]bool{"/ok": true, "/created": false, "/down": false, "/moved": false} {
@@ -119,7 +125,8 @@ func TestHTTPCheck(t *testing.T) {
 			t.Errorf("%s gives %v", path, err)
 		}
 	}
-	if err := httpCheck(target{url: server.URL + "/ok", host: "www.example.com"})(t.Context()); err != nil || host != "www.example.com" {
+	if err := httpCheck(target{url: server.URL + "/ok", host: "www.example.com"})(t.Context()); err != nil ||
+		host != "www.example.com" {
 		t.Errorf("host is %s, %v", host, err)
 	}
 	server.Close()

@@ -33,7 +33,8 @@ func TestQueryEDNS(t *testing.T) {
 	m.SetEdns0(4096, false)
 	m.IsEdns0().SetVersion(1)
 	resp = mustAnswer(t, s, m, nowhere, false)
-	if resp.Rcode != dns.RcodeBadVers || resp.IsEdns0() == nil || resp.IsEdns0().Version() != 0 || len(resp.Answer) != 0 {
+	if resp.Rcode != dns.RcodeBadVers || resp.IsEdns0() == nil || resp.IsEdns0().Version() != 0 ||
+		len(resp.Answer) != 0 {
 		t.Errorf("version 1 gets %v", resp)
 	}
 
@@ -69,11 +70,31 @@ func TestQueryMalformed(t *testing.T) {
 		"reserved label":     change(func(b []byte) []byte { b[12] = 0x40; return b }),
 		"garbage at the end": append(slices.Clone(good), 0),
 		"missing record":     change(func(b []byte) []byte { b[11] = 1; return b }),
-		"cut record":         change(func(b []byte) []byte { b[11] = 1; return append(b, 0, 0, 41, 0, 0, 0, 0, 0, 0, 0, 4, 1) }),
-		"OPT with a name":    change(func(b []byte) []byte { b[11] = 1; return append(b, 1, 'x', 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0) }),
-		"OPT as an answer":   change(func(b []byte) []byte { b[7] = 1; return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0) }),
-		"cut option":         change(func(b []byte) []byte { b[11] = 1; return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 3, 0, 9, 0) }),
-		"long option":        change(func(b []byte) []byte { b[11] = 1; return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1) }),
+		"cut record": change(func(b []byte) []byte {
+			b[11] = 1
+			return append(b, 0, 0, 41, 0, 0, 0, 0, 0, 0, 0,
+				4, 1)
+		}),
+		"OPT with a name": change(func(b []byte) []byte {
+			b[11] = 1
+			return append(b, 1, 'x', 0, 0, 41, 16, 0, 0, 0, 0,
+				0, 0, 0)
+		}),
+		"OPT as an answer": change(func(b []byte) []byte {
+			b[7] = 1
+			return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0,
+				0)
+		}),
+		"cut option": change(func(b []byte) []byte {
+			b[11] = 1
+			return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 3, 0,
+				9, 0)
+		}),
+		"long option": change(func(b []byte) []byte {
+			b[11] = 1
+			return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 4, 0,
+				9, 0, 1)
+		}),
 		"bad subnet": change(func(b []byte) []byte {
 			b[11] = 1
 			return append(b, 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 8, 0, 8, 0, 4, 0, 1, 24, 0)

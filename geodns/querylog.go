@@ -53,7 +53,8 @@ func (l *QueryLog) write(line logged) {
 
 // line returns the log line for a response.
 func (r *resolver) line(began time.Time, from netip.AddrPort, tcp bool, size int) logged {
-	l := logged{at: began, took: time.Since(began), from: from, tcp: tcp, name: r.q.qname, qtype: r.q.qtype, rcode: r.rcode, scope: r.scope, size: size}
+	l := logged{at: began, took: time.Since(began), from: from, tcp: tcp, name: r.q.qname, qtype: r.q.qtype,
+		rcode: r.rcode, scope: r.scope, size: size}
 	if s := r.q.subnet; s.raw != nil && s.addr.IsValid() {
 		l.subnet = netip.PrefixFrom(s.addr, s.source)
 	}
@@ -90,8 +91,10 @@ func (line *logged) record() slog.Record {
 		rcode = strconv.Itoa(line.rcode)
 	}
 	r.AddAttrs(
-		slog.String("client", line.from.Addr().Unmap().String()), slog.String("transport", transport), slog.String("name", line.name.String()),
-		slog.String("type", qtype), slog.String("rcode", rcode), slog.Int("bytes", line.size), slog.Int64("microseconds", line.took.Microseconds()),
+		slog.String("client", line.from.Addr().Unmap().String()), slog.String("transport", transport),
+		slog.String("name", line.name.String()),
+		slog.String("type", qtype), slog.String("rcode", rcode), slog.Int("bytes", line.size),
+		slog.Int64("microseconds", line.took.Microseconds()),
 	)
 	if line.subnet.IsValid() {
 		r.AddAttrs(slog.String("subnet", line.subnet.String()), slog.Int("scope", line.scope))

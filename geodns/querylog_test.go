@@ -24,8 +24,9 @@ func TestQueryLog(t *testing.T) {
 	}
 	from := netip.MustParseAddrPort("192.0.2.7:5353")
 	q := new(dns.Msg).SetQuestion("one.Example.com.", dns.TypeA).SetEdns0(1232, false)
-	q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24,
-		Address: []byte{10, 1, 1, 0}})
+	q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1,
+		SourceNetmask: 24,
+		Address:       []byte{10, 1, 1, 0}})
 	packet, err := q.Pack()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +50,8 @@ func TestQueryLog(t *testing.T) {
 	if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
 		t.Fatalf("%s: %v", lines.Text(), err)
 	}
-	for key, want := range map[string]any{"client": "192.0.2.7", "transport": "udp", "name": "one.example.com.", "type": "A", "rcode": "NOERROR", "subnet": "10.1.1.0/24"} {
+	for key, want := range map[string]any{"client": "192.0.2.7", "transport": "udp", "name": "one.example.com.",
+		"type": "A", "rcode": "NOERROR", "subnet": "10.1.1.0/24"} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %v", key, got[key], want)
 		}

@@ -32,7 +32,8 @@ func (z *Zone) References() iter.Seq[Reference] {
 				if found, where := z.lookup(n, false); found == delegation && where.name != n {
 					break
 				}
-				ref := Reference{Owner: plainName(n), Type: dns.Type(set.rrtype).String(), Line: int(set.line), Cut: set.rrtype == dns.TypeNS && n != z.origin}
+				ref := Reference{Owner: plainName(n), Type: dns.Type(set.rrtype).String(), Line: int(set.line),
+					Cut: set.rrtype == dns.TypeNS && n != z.origin}
 				for _, data := range set.data {
 					ref.Target = plainName(lowered(referred(set.rrtype, data)))
 					if !yield(ref) {

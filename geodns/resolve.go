@@ -38,7 +38,8 @@ func (r *resolver) resolve() {
 	case r.q.qtype == dns.TypeMAILB || r.q.qtype == dns.TypeMAILA:
 		r.rcode = dns.RcodeNotImplemented
 		return
-	case r.q.qtype == dns.TypeNone || r.q.qtype == dns.TypeOPT || r.q.qtype == dns.TypeTSIG || r.q.qtype == dns.TypeNXNAME:
+	case r.q.qtype == dns.TypeNone || r.q.qtype == dns.TypeOPT || r.q.qtype == dns.TypeTSIG ||
+		r.q.qtype == dns.TypeNXNAME:
 		// Names can't have these types. For NXNAME see RFC 9824 section 3.5.
 		r.rcode = dns.RcodeFormatError
 		return
@@ -103,7 +104,8 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 		r.any(at, owner)
 		return ""
 	}
-	if at.edge != nil && at.set(qtype) == nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeHTTPS) && r.edge(at.edge, owner) {
+	if at.edge != nil && at.set(qtype) == nil &&
+		(qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeHTTPS) && r.edge(at.edge, owner) {
 		return ""
 	}
 	if set := at.set(qtype); set != nil {

@@ -13,10 +13,12 @@ const (
 )
 
 var (
-	ns1    = []string{"ns1.example.com. 3600 IN A 198.51.100.20", "ns1.example.com. 3600 IN AAAA 2001:db8:2::20"}
-	mail   = []string{"mail.example.com. 3600 IN A 192.0.2.99"}
-	subNS  = []string{"sub.example.com. 3600 IN NS ns.sub.example.com.", "sub.example.com. 3600 IN NS ns1.example.com.", "sub.example.com. 3600 IN NS ns.sib.example.com.", "sub.example.com. 3600 IN NS ns.example.org."}
-	subAdd = []string{"ns.sub.example.com. 3600 IN A 192.0.2.77", ns1[0], ns1[1], "ns.sib.example.com. 3600 IN A 192.0.2.78"}
+	ns1   = []string{"ns1.example.com. 3600 IN A 198.51.100.20", "ns1.example.com. 3600 IN AAAA 2001:db8:2::20"}
+	mail  = []string{"mail.example.com. 3600 IN A 192.0.2.99"}
+	subNS = []string{"sub.example.com. 3600 IN NS ns.sub.example.com.", "sub.example.com. 3600 IN NS ns1.example.com.",
+		"sub.example.com. 3600 IN NS ns.sib.example.com.", "sub.example.com. 3600 IN NS ns.example.org."}
+	subAdd = []string{"ns.sub.example.com. 3600 IN A 192.0.2.77", ns1[0], ns1[1],
+		"ns.sib.example.com. 3600 IN A 192.0.2.78"}
 )
 
 func TestResolve(t *testing.T) {
@@ -56,34 +58,40 @@ func TestResolve(t *testing.T) {
 		{query: "foo.dev.example.com. TXT", ns: []string{soaCom}},
 		{query: "y.dev.example.com. A", ns: []string{soaCom}},
 		{query: "z.y.dev.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
-		{query: "foo.dev.example.com. MX", answer: []string{"foo.dev.example.com. 3600 IN MX 10 mail.example.com."}, extra: mail},
-		{query: "foo.ent2.example.com. A", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com.", mail[0]}},
+		{query: "foo.dev.example.com. MX", answer: []string{"foo.dev.example.com. 3600 IN MX 10 mail.example.com."},
+			extra: mail},
+		{query: "foo.ent2.example.com. A", answer: []string{"foo.ent2.example.com. 3600 IN CNAME mail.example.com.",
+			mail[0]}},
 		{query: "foo.star.example.com. TXT", ns: []string{soaCom}},
 		{query: "b.foo.star.example.com. TXT", ns: []string{soaCom}},
 
 		// Aliases.
 		{
-			query:  "alias.example.com. A",
-			answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com.", "alias2.example.com. 600 IN CNAME mail.example.com.", mail[0]},
+			query: "alias.example.com. A",
+			answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com.",
+				"alias2.example.com. 600 IN CNAME mail.example.com.", mail[0]},
 		},
 		{query: "alias.example.com. CNAME", answer: []string{"alias.example.com. 3600 IN CNAME alias2.example.com."}},
-		{query: "alias2.example.com. TXT", answer: []string{"alias2.example.com. 600 IN CNAME mail.example.com."}, ns: []string{soaCom}},
+		{query: "alias2.example.com. TXT", answer: []string{"alias2.example.com. 600 IN CNAME mail.example.com."},
+			ns: []string{soaCom}},
 		{query: "out.example.com. A", answer: []string{"out.example.com. 3600 IN CNAME www.example.org."}},
 		{
 			query: "dangling.example.com. A", rcode: dns.RcodeNameError,
 			answer: []string{"dangling.example.com. 3600 IN CNAME nowhere.example.com."}, ns: []string{soaCom},
 		},
 		{
-			query:  "other.example.com. A",
-			answer: []string{"other.example.com. 3600 IN CNAME www.example.net.", "www.example.net. 60 IN A 192.0.2.66"},
+			query: "other.example.com. A",
+			answer: []string{"other.example.com. 3600 IN CNAME www.example.net.",
+				"www.example.net. 60 IN A 192.0.2.66"},
 		},
 		{
 			query:  "other.example.com. AAAA",
 			answer: []string{"other.example.com. 3600 IN CNAME www.example.net."}, ns: []string{soaNet},
 		},
 		{
-			query:  "loop1.example.com. A",
-			answer: []string{"loop1.example.com. 3600 IN CNAME loop2.example.com.", "loop2.example.com. 3600 IN CNAME loop1.example.com."},
+			query: "loop1.example.com. A",
+			answer: []string{"loop1.example.com. 3600 IN CNAME loop2.example.com.",
+				"loop2.example.com. 3600 IN CNAME loop1.example.com."},
 		},
 		{
 			query:  "intocut.example.com. A",
@@ -105,20 +113,25 @@ func TestResolve(t *testing.T) {
 
 		// DNAME (RFC 6672).
 		{
-			query:  "host.old.example.com. A",
-			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "host.old.example.com. 3600 IN CNAME host.new.example.com.", "host.new.example.com. 3600 IN A 192.0.2.55"},
+			query: "host.old.example.com. A",
+			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.",
+				"host.old.example.com. 3600 IN CNAME host.new.example.com.",
+				"host.new.example.com. 3600 IN A 192.0.2.55"},
 		},
 		{
-			query:  "host.old.example.com. CNAME",
-			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "host.old.example.com. 3600 IN CNAME host.new.example.com."},
+			query: "host.old.example.com. CNAME",
+			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.",
+				"host.old.example.com. 3600 IN CNAME host.new.example.com."},
 		},
 		{
 			query: "x.host.old.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom},
-			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.", "x.host.old.example.com. 3600 IN CNAME x.host.new.example.com."},
+			answer: []string{"old.example.com. 3600 IN DNAME new.example.com.",
+				"x.host.old.example.com. 3600 IN CNAME x.host.new.example.com."},
 		},
 		{
-			query:  "a.far.example.com. A",
-			answer: []string{"far.example.com. 3600 IN DNAME longer.example.org.", "a.far.example.com. 3600 IN CNAME a.longer.example.org."},
+			query: "a.far.example.com. A",
+			answer: []string{"far.example.com. 3600 IN DNAME longer.example.org.",
+				"a.far.example.com. 3600 IN CNAME a.longer.example.org."},
 		},
 		{query: "old.example.com. DNAME", answer: []string{"old.example.com. 3600 IN DNAME new.example.com."}},
 		{query: "old.example.com. A", ns: []string{soaCom}},
@@ -154,16 +167,19 @@ func TestResolve(t *testing.T) {
 		{query: "www.example.com. MX", ns: []string{soaCom}},
 		{query: "x.www.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
 		{query: "example.com. A", answer: []string{"example.com. 30 IN A 203.0.113.10"}},
-		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10", "two.example.com. 5 IN A 198.51.100.20"}},
-		{query: "one.example.com. A", answer: []string{"one.example.com. 30 IN A 192.0.2.40", "one.example.com. 30 IN A 192.0.2.41"}},
+		{query: "two.example.com. A", answer: []string{"two.example.com. 5 IN A 203.0.113.10",
+			"two.example.com. 5 IN A 198.51.100.20"}},
+		{query: "one.example.com. A", answer: []string{"one.example.com. 30 IN A 192.0.2.40",
+			"one.example.com. 30 IN A 192.0.2.41"}},
 		{query: "one.example.com. AAAA", ns: []string{soaCom}},
 		{query: "edge.example.com. A", ns: []string{soaCom}},
 		{query: "deep.edge.example.com. A", answer: []string{"deep.edge.example.com. 30 IN A 203.0.113.10"}},
 		{query: "x.wild.example.com. A", answer: []string{"x.wild.example.com. 30 IN A 203.0.113.10"}},
 		{query: "wild.example.com. A", ns: []string{soaCom}},
 		{
-			query:  "toedge.example.com. A",
-			answer: []string{"toedge.example.com. 3600 IN CNAME www.example.com.", "www.example.com. 30 IN A 203.0.113.10"},
+			query: "toedge.example.com. A",
+			answer: []string{"toedge.example.com. 3600 IN CNAME www.example.com.",
+				"www.example.com. 30 IN A 203.0.113.10"},
 		},
 	} {
 		t.Run(test.query, func(t *testing.T) {

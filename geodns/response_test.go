@@ -15,7 +15,8 @@ func TestResponseLimit(t *testing.T) {
 		fmt.Fprintf(&zone, "many IN A 192.0.2.%d\n", i)
 		fmt.Fprintf(&zone, "mx IN MX 10 host-with-a-long-name-%d\n", i%10)
 		fmt.Fprintf(&zone, "host-with-a-long-name-%d IN AAAA 2001:db8::%d\n", i%10, i+1)
-		fmt.Fprintf(&zone, "cut IN NS a-name-server-%d.cut\na-name-server-%d.cut IN AAAA 2001:db8::%d\n", i%12, i%12, i+1)
+		fmt.Fprintf(&zone, "cut IN NS a-name-server-%d.cut\na-name-server-%d.cut IN AAAA 2001:db8::%d\n", i%12, i%12,
+			i+1)
 		fmt.Fprintf(&zone, "huge IN TXT %s\n", strings.Repeat(fmt.Sprintf("%0255d ", i), 5))
 	}
 	cfg := testConfig(t)

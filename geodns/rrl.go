@@ -42,7 +42,8 @@ type RateLimit struct {
 // loopback networks.
 func privateNetworks() []netip.Prefix {
 	var out []netip.Prefix
-	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"} {
+	for _, p := range []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
+		"100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"} {
 		out = append(out, netip.MustParsePrefix(p))
 	}
 	return out

@@ -61,7 +61,8 @@ func flood(t testing.TB, s *Server, n int, q, from string, tcp bool, options ...
 			continue
 		}
 		got.slipped++
-		if len(resp.Answer)+len(resp.Ns) > 0 || len(resp.Extra) != 1 || len(out) > len(req)+ourServerCookie || len(resp.Question) != 1 {
+		if len(resp.Answer)+len(resp.Ns) > 0 || len(resp.Extra) != 1 || len(out) > len(req)+ourServerCookie ||
+			len(resp.Question) != 1 {
 			t.Fatalf("slipped: %v", resp)
 		}
 	}
@@ -151,8 +152,9 @@ func TestRateLimitAmplification(t *testing.T) {
 			t.Errorf("a neighbour: %+v", got)
 		}
 		for what, got := range map[string]outcomes{
-			"short": flood(t, s, 90, "short.long.example. A", victim, false), "another network": flood(t, s, 20, "t%d.long.example. TXT", elsewhere, false),
-			"TCP": flood(t, s, 100, "t%d.long.example. TXT", victim, true),
+			"short":           flood(t, s, 90, "short.long.example. A", victim, false),
+			"another network": flood(t, s, 20, "t%d.long.example. TXT", elsewhere, false),
+			"TCP":             flood(t, s, 100, "t%d.long.example. TXT", victim, true),
 		} {
 			if got.slipped+got.dropped > 0 {
 				t.Errorf("%s: %+v", what, got)
@@ -267,7 +269,8 @@ func TestRateLimitCookie(t *testing.T) {
 		resp := mustAnswer(t, s, question("mail.example.com. A"), nowhere, false)
 		wantRRs(t, "answer", resp.Answer, mail...)
 		resp = mustAnswer(t, s, question("mail.example.com. A"), nowhere, false)
-		if !resp.Truncated || resp.Rcode != dns.RcodeSuccess || !resp.Authoritative || len(resp.Answer)+len(resp.Extra) > 0 {
+		if !resp.Truncated || resp.Rcode != dns.RcodeSuccess || !resp.Authoritative || len(resp.Answer)+
+			len(resp.Extra) > 0 {
 			t.Errorf("response is %v", resp)
 		}
 		resp = mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:0102030405060708"), nowhere, false)
@@ -275,7 +278,8 @@ func TestRateLimitCookie(t *testing.T) {
 			t.Errorf("response is %v", resp)
 		}
 		for range 10 {
-			resp = mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+hex.EncodeToString(cookieOf(t, resp))), nowhere, false)
+			resp = mustAnswer(t, s, withOptions(t, "mail.example.com. A", "cookie:"+
+				hex.EncodeToString(cookieOf(t, resp))), nowhere, false)
 			wantRRs(t, "answer", resp.Answer, mail...)
 		}
 	})
@@ -394,7 +398,8 @@ func BenchmarkRateLimit(b *testing.B) {
 						now = l.now() // as in a small batch
 					}
 					n := i * 2654435761 & c.mask
-					l.take(now, r, positive, "\x03www\x07example\x03com\x00", netip.AddrFrom4([4]byte{byte(n >> 16), byte(n >> 8), byte(n), 1}))
+					l.take(now, r, positive, "\x03www\x07example\x03com\x00",
+						netip.AddrFrom4([4]byte{byte(n >> 16), byte(n >> 8), byte(n), 1}))
 				}
 			})
 		})
@@ -404,11 +409,13 @@ func BenchmarkRateLimit(b *testing.B) {
 // By default, clients in loopback and private networks are exempt.
 func TestRateLimitExempt(t *testing.T) {
 	for limit, want := range map[string]map[string]bool{
-		"by default":  {"127.0.0.1": true, "10.1.2.3": true, "192.168.7.7": true, "fd00::1": true, "192.0.2.1": false, "2001:db8::1": false},
+		"by default": {"127.0.0.1": true, "10.1.2.3": true, "192.168.7.7": true, "fd00::1": true, "192.0.2.1": false,
+			"2001:db8::1": false},
 		"of none":     {"127.0.0.1": false, "10.1.2.3": false, "192.0.2.1": false},
 		"of a friend": {"127.0.0.1": false, "192.0.2.1": true},
 	} {
-		exempt := map[string][]netip.Prefix{"of none": {}, "of a friend": {netip.MustParsePrefix("192.0.2.0/24")}}[limit]
+		exempt := map[string][]netip.Prefix{"of none": {},
+			"of a friend": {netip.MustParsePrefix("192.0.2.0/24")}}[limit]
 		r := RateLimit{Exempt: exempt}.rates()
 		for client, is := range want {
 			if r.exempts(netip.MustParseAddr(client)) != is {

@@ -9,7 +9,8 @@ import (
 
 func TestSerialBackwards(t *testing.T) {
 	zone := func(serial string) *Zone {
-		z, errs := ParseZone(strings.NewReader("@ 60 IN SOA ns1 hostmaster "+serial+" 1 2 3 4\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.1\n"), "example.com", "zone")
+		z, errs := ParseZone(strings.NewReader("@ 60 IN SOA ns1 hostmaster "+serial+
+			" 1 2 3 4\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.1\n"), "example.com", "zone")
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}

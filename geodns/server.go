@@ -121,7 +121,8 @@ func (s *Server) checkSerials(now, before *snapshot) {
 	}
 	for origin, z := range now.zones {
 		if old := before.zones[origin]; old != nil && int32(z.serial()-old.serial()) < 0 {
-			s.log().Warn("geodns: a zone's serial went backwards", "zone", z.Name(), "serial", z.serial(), "before", old.serial())
+			s.log().Warn("geodns: a zone's serial went backwards",
+				"zone", z.Name(), "serial", z.serial(), "before", old.serial())
 		}
 	}
 }
@@ -294,10 +295,12 @@ func (s *Server) logAddress(e *endpoint, changed bool, err error) {
 	case phase == healthy && e.warned:
 		s.log().Info("geodns: an address of a node answers again", "node", e.node.name, "address", e.addr)
 	case phase == unroutable && changed:
-		s.log().Info("geodns: no route to an address of a node: its others tell its health", "node", e.node.name, "address", e.addr)
+		s.log().Info("geodns: no route to an address of a node: its others tell its health",
+			"node", e.node.name, "address", e.addr)
 	case phase == unhealthy && !e.warned && err != nil && e.node.isHealthy() && (e.wasUp || !s.starting()):
 		e.warned = true
-		s.log().Warn("geodns: an address of a node does not answer, and is left out of answers", "node", e.node.name, "address", e.addr, "err", err)
+		s.log().Warn("geodns: an address of a node does not answer, and is left out of answers",
+			"node", e.node.name, "address", e.addr, "err", err)
 	}
 	if e.phase.Load() == healthy {
 		e.wasUp, e.warned = true, false
@@ -317,7 +320,8 @@ func (s *Server) checkEdges(snap *snapshot) {
 		switch down := e.checkDown(); {
 		case down && !e.allDown && (e.wasUp || !s.starting()):
 			e.allDown = true
-			s.log().Error("geodns: no node of an edge name is healthy, answering with unhealthy ones", "name", e.name.String())
+			s.log().Error("geodns: no node of an edge name is healthy, answering with unhealthy ones",
+				"name", e.name.String())
 		case !down && e.allDown:
 			e.allDown = false
 			s.log().Info("geodns: an edge name has a healthy node again", "name", e.name.String())

@@ -200,13 +200,15 @@ func TestListenInUse(t *testing.T) {
 	defer tcp.Close()
 	for _, addr := range []string{udp.LocalAddr().String(), tcp.Addr().String()} {
 		err := (&Server{Addr: addr}).Listen(t.Context())
-		if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "address already in use") ||
+		if err == nil || !strings.Contains(err.Error(), addr) ||
+			!strings.Contains(err.Error(), "address already in use") ||
 			!strings.Contains(err.Error(), "stop it, or listen on another address") {
 			t.Errorf("error is %v", err)
 		}
 	}
 	for addr, want := range map[string]string{
-		"127.0.0.1": `"127.0.0.1": want host:port`, "127.0.0.1:x": "unknown port", "192.0.2.1:0": "this machine does not have the address 192.0.2.1",
+		"127.0.0.1": `"127.0.0.1": want host:port`, "127.0.0.1:x": "unknown port",
+		"192.0.2.1:0": "this machine does not have the address 192.0.2.1",
 	} {
 		if err := (&Server{Addr: addr}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error is %v", addr, err)
@@ -279,12 +281,14 @@ func TestHealthTransition(t *testing.T) {
 
 	hel.Close()
 	log.wait(t, "node is unhealthy", 1)
-	wantRRs(t, "answer", exchange(t, "tcp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 198.51.100.20")
+	wantRRs(t, "answer", exchange(t, "tcp", addr, "www.example.com. A").Answer,
+		"www.example.com. 30 IN A 198.51.100.20")
 
 	nyc.Close()
 	log.wait(t, "no node of an edge name is healthy", 1)
 	for range 3 {
-		wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 203.0.113.10")
+		wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer,
+			"www.example.com. 30 IN A 203.0.113.10")
 	}
 	if n := log.count("no node of an edge name is healthy"); n != 1 {
 		t.Errorf("%d lines for one transition", n)
@@ -301,7 +305,8 @@ func TestHealthTransition(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.wait(t, "an edge name has a healthy node again", 1)
-	wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer, "www.example.com. 30 IN A 198.51.100.20")
+	wantRRs(t, "answer", exchange(t, "udp", addr, "www.example.com. A").Answer,
+		"www.example.com. 30 IN A 198.51.100.20")
 	if got := s.Healthy(); got["hel1"] || !got["nyc1"] || len(got) != 2 {
 		t.Errorf("healthy are %v", got)
 	}
@@ -401,7 +406,8 @@ func TestNodesThatStart(t *testing.T) {
 	}
 	checkLog := func(when string, infos, warnings, errs int) {
 		t.Helper()
-		if i, w, e := log.count("not healthy yet"), log.count("node is unhealthy"), log.count("no node of an edge name"); i != infos || w != warnings || e != errs {
+		if i, w, e := log.count("not healthy yet"), log.count("node is unhealthy"),
+			log.count("no node of an edge name"); i != infos || w != warnings || e != errs {
 			t.Errorf("%s: %d infos, %d warnings, %d errors:\n%s", when, i, w, e, log.lines.String())
 		}
 	}
@@ -457,7 +463,8 @@ func TestListenOnSeveralAddresses(t *testing.T) {
 	}
 	for _, l := range s.tcp {
 		for _, network := range []string{"udp", "tcp"} {
-			resp, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(question("ns1.example.com. A"), l.Addr().String())
+			resp, _, err := (&dns.Client{Net: network,
+				Timeout: 10 * time.Second}).Exchange(question("ns1.example.com. A"), l.Addr().String())
 			if err != nil || len(resp.Answer) != 1 {
 				t.Errorf("%s of %s: %v, %v", network, l.Addr(), resp, err)
 			}
@@ -473,7 +480,8 @@ func TestListenOnAllOrNone(t *testing.T) {
 	}
 	defer taken.Close()
 	first := freeport.Addr(t)
-	if err := (&Server{Addr: first, More: []string{taken.Addr().String()}}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
+	if err := (&Server{Addr: first, More: []string{taken.Addr().String()}}).Listen(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), taken.Addr().String()) {
 		t.Fatalf("error is %v", err)
 	}
 	s := &Server{Addr: first}

@@ -54,7 +54,9 @@ func (s *Server) serveTCP(ctx context.Context) error {
 
 // accept accepts the connections of a listener and starts a goroutine for each, until the listener
 // is closed.
-func (s *Server) accept(ctx context.Context, listener *net.TCPListener, conns *tcpConns, running *sync.WaitGroup) error {
+func (s *Server) accept(
+	ctx context.Context, listener *net.TCPListener, conns *tcpConns, running *sync.WaitGroup,
+) error {
 	for {
 		accepted, err := listener.AcceptTCP()
 		switch {

@@ -39,7 +39,8 @@ func TestKeepalive(t *testing.T) {
 		if resp.Rcode != test.rcode || (len(resp.Answer) == 1) != (test.rcode == 0) {
 			t.Errorf("%s: response is %v", test.name, resp)
 		}
-		if got := keepaliveOf(resp); got != test.want || (got == 0) != !slices.Contains(optionCodes(resp), optionKeepalive) {
+		if got := keepaliveOf(resp); got != test.want || (got == 0) != !slices.Contains(optionCodes(resp),
+			optionKeepalive) {
 			t.Errorf("%s: keepalive is %d, want %d", test.name, got, test.want)
 		}
 	}
@@ -155,7 +156,8 @@ func TestTCPBusyAge(t *testing.T) {
 }
 
 // patient are limits that few connections reach, with timeouts that no test reaches.
-var patient = tcpLimits{total: 16, network: 6, heavy: 3, idle: time.Hour, keepalive: time.Hour, busy: time.Hour, age: time.Hour}
+var patient = tcpLimits{total: 16, network: 6, heavy: 3, idle: time.Hour, keepalive: time.Hour, busy: time.Hour,
+	age: time.Hour}
 
 // tcpClient is a connection from a loopback address. The address decides to which client network it
 // belongs.
@@ -303,9 +305,11 @@ func TestTCPMalformed(t *testing.T) {
 		sent   []byte
 		rcodes []int
 	}{
-		"cut":            {sent: slices.Concat(frame(good[:20]), frame(good)), rcodes: []int{dns.RcodeFormatError, dns.RcodeSuccess}},
-		"no id":          {sent: slices.Concat(frame(good), frame(good[:11])), rcodes: []int{dns.RcodeSuccess}},
-		"response":       {sent: slices.Concat(frame(good), frame(response), frame(good)), rcodes: []int{dns.RcodeSuccess}},
+		"cut": {sent: slices.Concat(frame(good[:20]), frame(good)),
+			rcodes: []int{dns.RcodeFormatError, dns.RcodeSuccess}},
+		"no id": {sent: slices.Concat(frame(good), frame(good[:11])), rcodes: []int{dns.RcodeSuccess}},
+		"response": {sent: slices.Concat(frame(good), frame(response), frame(good)),
+			rcodes: []int{dns.RcodeSuccess}},
 		"nothing":        {sent: []byte{0, 0}},
 		"response alone": {sent: frame(response)},
 	} {

@@ -49,12 +49,14 @@ func TestUnknownKeyIsBadKey(t *testing.T) {
 				t.Fatalf("%s over %s: %v", name, network, err)
 			}
 			tsig := resp.IsTsig()
-			if resp.Rcode != dns.RcodeNotAuth || len(resp.Answer)+len(resp.Ns) != 0 || resp.Opcode != m.Opcode || resp.Authoritative ||
+			if resp.Rcode != dns.RcodeNotAuth || len(resp.Answer)+len(resp.Ns) != 0 || resp.Opcode != m.Opcode ||
+				resp.Authoritative ||
 				tsig == nil || (resp.IsEdns0() != nil) != edns {
 				t.Errorf("%s over %s gets %v", name, network, resp)
 				continue
 			}
-			if tsig.Error != dns.RcodeBadKey || tsig.MACSize != 0 || tsig.Hdr.Name != "transfer.example.com." || tsig.Algorithm != dns.HmacSHA256 ||
+			if tsig.Error != dns.RcodeBadKey || tsig.MACSize != 0 || tsig.Hdr.Name != "transfer.example.com." ||
+				tsig.Algorithm != dns.HmacSHA256 ||
 				tsig.OrigId != m.Id || tsig.Hdr.Class != dns.ClassANY || tsig.Hdr.Ttl != 0 {
 				t.Errorf("%s over %s: TSIG is %v", name, network, tsig)
 			}
@@ -78,8 +80,10 @@ func TestTSIGOutOfPlaceIsFormErr(t *testing.T) {
 	cut = cut[:len(cut)-1]
 	empty := append([]byte(nil), wire[:12+17+13+10]...)
 	empty[12+17+13+8], empty[12+17+13+9] = 0, 0
-	for name, req := range map[string][]byte{"empty": empty, "twice": twice, "before the OPT": before, "in the answer": answer, "cut": cut} {
-		if resp := mustAnswerRaw(t, s, req, nowhere, false); resp.Rcode != dns.RcodeFormatError || resp.IsTsig() != nil {
+	for name, req := range map[string][]byte{"empty": empty, "twice": twice, "before the OPT": before,
+		"in the answer": answer, "cut": cut} {
+		if resp := mustAnswerRaw(t, s, req, nowhere, false); resp.Rcode != dns.RcodeFormatError ||
+			resp.IsTsig() != nil {
 			t.Errorf("%s gets %v", name, resp)
 		}
 	}

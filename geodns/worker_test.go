@@ -51,11 +51,16 @@ func packet(t testing.TB, q, subnet string) []byte {
 }
 
 var (
-	workerSubnets = []string{"", "0.0.0.0/0", "10.20.30.0/24", "10.20.30.128/25", "10.20.30.7/32", "10.20.30.8/32", "10.1.0.0/16", "10.0.0.0/7",
-		"193.166.3.0/24", "8.8.8.0/24", "::/0", "fd00::/48", "fd00:0:0:1::/64", "fd00:0:0:1::7/128", "fd00:0:0:1::8/128", "2001:708::/56"}
-	workerQuestions = []string{"www.example.com. A", "wWw.example.com. AAAA", "all.example.com. A", "all.example.com. AAAA", "all.example.com. HTTPS",
-		"all2.example.com. A", "all2.example.com. HTTPS", "many.example.com. A", "example.com. HTTPS", "x.wild.example.com. A", "toedge.example.com. A",
-		"mail.example.com. A", "sub.example.com. A", "host.old.example.com. A", "none.example.com. A", "example.com. MX", "example.com. ANY", "x.y.z. AXFR CH"}
+	workerSubnets = []string{"", "0.0.0.0/0", "10.20.30.0/24", "10.20.30.128/25", "10.20.30.7/32", "10.20.30.8/32",
+		"10.1.0.0/16", "10.0.0.0/7",
+		"193.166.3.0/24", "8.8.8.0/24", "::/0", "fd00::/48", "fd00:0:0:1::/64", "fd00:0:0:1::7/128",
+		"fd00:0:0:1::8/128", "2001:708::/56"}
+	workerQuestions = []string{"www.example.com. A", "wWw.example.com. AAAA", "all.example.com. A",
+		"all.example.com. AAAA", "all.example.com. HTTPS",
+		"all2.example.com. A", "all2.example.com. HTTPS", "many.example.com. A", "example.com. HTTPS",
+		"x.wild.example.com. A", "toedge.example.com. A",
+		"mail.example.com. A", "sub.example.com. A", "host.old.example.com. A", "none.example.com. A",
+		"example.com. MX", "example.com. ANY", "x.y.z. AXFR CH"}
 )
 
 // change changes the server's state in one of the ways that exist: a report, the phase of an
@@ -158,7 +163,8 @@ func TestMemo(t *testing.T) {
 					subnet = fmt.Sprintf("fd00:0:0:1::%x/128", i)
 				}
 				req := packet(t, q, subnet)
-				if got, want := w.answer(req, inTokyo, false, buf), freshAnswer(s, req, inTokyo, false); !bytes.Equal(got, want) {
+				if got, want := w.answer(req, inTokyo, false, buf),
+					freshAnswer(s, req, inTokyo, false); !bytes.Equal(got, want) {
 					t.Fatalf("round %d: %s for %s is %x, want %x", round, q, subnet, got, want)
 				}
 			}
@@ -206,8 +212,10 @@ func TestAnswerAllocates(t *testing.T) {
 // BenchmarkAnswer measures answers to queries with a client subnet.
 func BenchmarkAnswer(b *testing.B) {
 	s := newServer(b, workerConfig(b))
-	for _, q := range []string{"www.example.com. A", "all.example.com. A", "all.example.com. HTTPS", "mail.example.com. A"} {
-		for name, w := range map[string]func() *worker{"memo": func() *worker { return newWorker(s) }, "no memo": func() *worker { return &worker{server: s} }} {
+	for _, q := range []string{"www.example.com. A", "all.example.com. A", "all.example.com. HTTPS",
+		"mail.example.com. A"} {
+		for name, w := range map[string]func() *worker{"memo": func() *worker { return newWorker(s) },
+			"no memo": func() *worker { return &worker{server: s} }} {
 			b.Run(q+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
 				var reqs [][]byte

@@ -44,7 +44,8 @@ func (p *zoneParser) add(e *entry, rr record) bool {
 	set := at.set(rrtype)
 	if set == nil {
 		if other := at.conflict(p.zone, rrtype); other != nil {
-			return fail("%s beside the %s of %s at %s", dns.Type(rrtype), dns.Type(other.rrtype), p.where(other.line, e), owner)
+			return fail("%s beside the %s of %s at %s", dns.Type(rrtype), dns.Type(other.rrtype),
+				p.where(other.line, e), owner)
 		}
 		set = p.newSet(at, rrtype, rr.ttl, e.line)
 	} else if rrtype == dns.TypeSOA || rrtype == dns.TypeCNAME || rrtype == dns.TypeDNAME {
@@ -126,7 +127,8 @@ func (p *zoneParser) duplicate(at *node, set *rrset, data []byte) bool {
 func canonical(rrtype uint16, data []byte) string {
 	from, to := 0, len(data)
 	switch rrtype {
-	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR, dns.TypeDNAME, dns.TypeRP, dns.TypeMINFO, dns.TypeMB, dns.TypeMG, dns.TypeMR:
+	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR, dns.TypeDNAME, dns.TypeRP, dns.TypeMINFO, dns.TypeMB, dns.TypeMG,
+		dns.TypeMR:
 	case dns.TypeMX, dns.TypeAFSDB, dns.TypeRT, dns.TypeKX:
 		from = 2
 	case dns.TypeSRV:
@@ -173,7 +175,8 @@ func (p *zoneParser) check() {
 		return
 	}
 	if p.zone.apex.set(dns.TypeSOA) == nil {
-		p.fail(1, 1, fmt.Sprintf("no SOA at %s; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300", p.zone.origin))
+		p.fail(1, 1, fmt.Sprintf("no SOA at %s; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300",
+			p.zone.origin))
 	}
 	if p.zone.apex.set(dns.TypeNS) == nil {
 		p.fail(1, 1, fmt.Sprintf("no NS at %s; add a line for each name server, with its A or AAAA record: @ 3600 IN NS ns1", p.zone.origin))

@@ -91,7 +91,8 @@ func (z *Zone) At(line int) (file string, at int) {
 }
 
 func fileAt(files []zoneFile, line int) *zoneFile {
-	i, found := slices.BinarySearchFunc(files, line, func(f zoneFile, line int) int { return cmp.Compare(f.first, line) })
+	i, found := slices.BinarySearchFunc(files, line,
+		func(f zoneFile, line int) int { return cmp.Compare(f.first, line) })
 	if !found {
 		i--
 	}

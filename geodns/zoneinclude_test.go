@@ -54,16 +54,23 @@ func TestIncludeErrors(t *testing.T) {
 		files map[string]string
 		want  []string
 	}{
-		{"missing", map[string]string{"db": head + "$INCLUDE x\na A y\n"}, []string{"db:4:1: include x: no such file", `db:5:5: A wants an IPv4 address: "y" does not fit`}},
-		{"within", map[string]string{"db": head + "a CNAME b\n$INCLUDE x\nc A y\n", "x": "\n\na A 192.0.2.1\nb A z\n"}, []string{
-			`db:6:5: A wants an IPv4 address: "y" does not fit`, "x:3:1: A beside the CNAME of line 4 of db at a.example.com.", `x:4:5: A wants an IPv4 address: "z" does not fit`,
-		}},
-		{"itself", map[string]string{"db": head + "$INCLUDE x\n", "x": "a A 192.0.2.1\n$INCLUDE x\n"}, []string{"x:2:1: $INCLUDE goes deeper than 10 files"}},
+		{"missing", map[string]string{"db": head + "$INCLUDE x\na A y\n"},
+			[]string{"db:4:1: include x: no such file", `db:5:5: A wants an IPv4 address: "y" does not fit`}},
+		{"within", map[string]string{"db": head + "a CNAME b\n$INCLUDE x\nc A y\n", "x": "\n\na A 192.0.2.1\nb A z\n"},
+			[]string{
+				`db:6:5: A wants an IPv4 address: "y" does not fit`,
+				"x:3:1: A beside the CNAME of line 4 of db at a.example.com.",
+				`x:4:5: A wants an IPv4 address: "z" does not fit`,
+			}},
+		{"itself", map[string]string{"db": head + "$INCLUDE x\n", "x": "a A 192.0.2.1\n$INCLUDE x\n"},
+			[]string{"x:2:1: $INCLUDE goes deeper than 10 files"}},
 		{"without a file", map[string]string{"db": head + "$INCLUDE\n$INCLUDE a b c\n"}, []string{
 			"db:4:1: $INCLUDE wants a file of the zone's folder", "db:5:1: $INCLUDE wants a file of the zone's folder",
 		}},
-		{"bad origin", map[string]string{"db": head + "$INCLUDE x a..b\n", "x": ""}, []string{`db:4:12: bad owner name: "a..b"`}},
-		{"no SOA", map[string]string{"db": "$INCLUDE x\n", "x": "$TTL 60\n@ NS ns1\n"}, []string{"db:1:1: no SOA at example.com."}},
+		{"bad origin", map[string]string{"db": head + "$INCLUDE x a..b\n", "x": ""},
+			[]string{`db:4:12: bad owner name: "a..b"`}},
+		{"no SOA", map[string]string{"db": "$INCLUDE x\n", "x": "$TTL 60\n@ NS ns1\n"},
+			[]string{"db:1:1: no SOA at example.com."}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, errs := readFiles(test.files)

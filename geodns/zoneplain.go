@@ -139,7 +139,8 @@ func (p *zoneParser) plainData(w *words, rrtype uint16, data []byte) ([]byte, bo
 	case dns.TypeA, dns.TypeAAAA:
 		word := w.next()
 		addr, err := netip.ParseAddr(word)
-		if err != nil || addr.Zone() != "" || addr.Is4() != (rrtype == dns.TypeA) || addr.Is6() && strings.Contains(word, ".") {
+		if err != nil || addr.Zone() != "" || addr.Is4() != (rrtype == dns.TypeA) ||
+			addr.Is6() && strings.Contains(word, ".") {
 			return nil, false
 		}
 		return append(data, addr.AsSlice()...), true
@@ -172,7 +173,8 @@ func (w *words) texts(data []byte) ([]byte, bool) {
 			text = w.next()
 		} else {
 			var closed bool
-			if text, w.rest, closed = strings.Cut(w.rest[1:], `"`); !closed || w.rest != "" && w.rest[0] != ' ' && w.rest[0] != '\t' {
+			if text, w.rest, closed = strings.Cut(w.rest[1:], `"`); !closed ||
+				w.rest != "" && w.rest[0] != ' ' && w.rest[0] != '\t' {
 				return nil, false
 			}
 		}
@@ -207,7 +209,8 @@ func (p *zoneParser) wireName(wire []byte, word string) []byte {
 		}
 		for i := range len(label) {
 			switch c := label[i]; {
-			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '*', c == '/':
+			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '*',
+				c == '/':
 			default:
 				return nil
 			}

@@ -64,7 +64,8 @@ func (s *scanner) next() (e entry, found bool) {
 		case c == '\\':
 			found = true
 			if n, ok := decimal(s.rest[i+1:]); ok && n > 255 && octet == nil {
-				octet = &entryError{s.line, col, fmt.Sprintf("%s is no octet: want \\000 to \\255 (RFC 1035 section 5.1)", s.rest[i:i+4])}
+				octet = &entryError{s.line, col,
+					fmt.Sprintf("%s is no octet: want \\000 to \\255 (RFC 1035 section 5.1)", s.rest[i:i+4])}
 			}
 			if i+1 < len(s.rest) && s.rest[i+1] != '\n' {
 				i++

@@ -106,9 +106,11 @@ func checkMandatory(value []byte, has func(uint16) bool) error {
 		case key == svcMandatory:
 			return errors.New("the parameter mandatory lists itself (RFC 9460 section 8)")
 		case i > 0 && key <= binary.BigEndian.Uint16(value[i-2:]):
-			return fmt.Errorf("the parameter mandatory lists %s twice, or out of order (RFC 9460 section 8)", svcKey(key))
+			return fmt.Errorf("the parameter mandatory lists %s twice, or out of order (RFC 9460 section 8)",
+				svcKey(key))
 		case !has(key):
-			return fmt.Errorf("the parameter mandatory lists %s, which the record does not have (RFC 9460 section 8)", svcKey(key))
+			return fmt.Errorf("the parameter mandatory lists %s, which the record does not have (RFC 9460 section 8)",
+				svcKey(key))
 		}
 	}
 	return nil

@@ -54,7 +54,8 @@ func TestSVCB(t *testing.T) {
 			case refused:
 			case len(errs) > 0:
 				t.Errorf("%s %s: %v", rrtype, test.params, errs)
-			case !slices.Contains(records(t, z), strings.TrimSuffix("a.example.com. 3600 IN "+rrtype+" 1 . "+test.want, " ")):
+			case !slices.Contains(records(t, z), strings.TrimSuffix("a.example.com. 3600 IN "+rrtype+" 1 . "+test.want,
+				" ")):
 				t.Errorf("%s %s: records are %v, want %s", rrtype, test.params, records(t, z), test.want)
 			}
 		}
