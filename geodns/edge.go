@@ -267,14 +267,14 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		r.order, _, _ = choose(nil, 0, r.options, count, r.order[:0])
 		return r.order, 0, 0, best == down
 	}
-	where := r.locator.find(addr, &r.place)
+	where := r.locate(addr)
 	// Scope 0 would cover all networks of both families (RFC 7871 section 7.3.1). A place that
 	// holds for a whole family doesn't cover the other one.
 	bits, within = max(1, where.bits), where.bits
 	byResolver := where.place == nil && addr != r.from
 	if byResolver {
 		addr, within = r.from, math.MaxInt
-		where = r.locator.find(addr, &r.place)
+		where = r.locate(addr)
 	}
 	network, hash := clientNetwork(addr)
 	order, best, byClient := choose(where.place, hash, r.options, e.answers, r.order[:0])
@@ -283,6 +283,15 @@ func (r *resolver) pickFor(e *edge, f *family, addr netip.Addr) (picked []ranked
 		bits = max(bits, network)
 	}
 	return order[:min(len(order), e.answers)], bits, within, best == down
+}
+
+// locate returns the location of addr. It keeps the last one, because an answer to HTTPS takes two
+// choices for the same client.
+func (r *resolver) locate(addr netip.Addr) location {
+	if addr != r.locatedAddr {
+		r.located, r.locatedAddr = r.locator.find(addr, &r.place), addr
+	}
+	return r.located
 }
 
 // client returns the address that an answer is chosen for. SOURCE PREFIX-LENGTH 0 asks the server

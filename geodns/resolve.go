@@ -18,7 +18,10 @@ type resolver struct {
 	from netip.Addr
 	response
 
-	place     Place // buffer for the client's place
+	located     location   // result of the last locate
+	locatedAddr netip.Addr // its address; invalid before the first locate of a query
+	place       Place      // buffer for the place of located
+
 	options   []option
 	order     []ranked
 	https     httpsRecord
