@@ -36,10 +36,10 @@ func OpenBinary(path string) (*Binary, error) {
 	b := &Binary{Path: path}
 	program, err := elf.NewFile(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no program for Linux: build one with GOOS=linux make build, and give it by --binary", path)
+		return nil, fmt.Errorf("%s is not a Linux program: build one with GOOS=linux make build, and give it with --binary", path)
 	}
 	if b.Machine = machines[program.Machine]; b.Machine == "" {
-		return nil, fmt.Errorf("%s is for %s, which is not known here", path, program.Machine)
+		return nil, fmt.Errorf("%s is for %s, a processor that Kaiku does not support", path, program.Machine)
 	}
 	if program.Section(".interp") != nil {
 		return nil, fmt.Errorf("%s is not static, and may miss its libraries on a node: build it with CGO_ENABLED=0, as make build does", path)

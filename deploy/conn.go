@@ -109,7 +109,7 @@ func findRoot(ctx context.Context, client *ssh.Client) (string, error) {
 	}
 	if _, err := run(ctx, client, "sudo -n true", nil); err != nil {
 		if errors.As(err, new(*ScriptError)) {
-			return "", errDenied{fmt.Errorf("%s is not root there and may not use sudo without a password: %w", client.User(), err)}
+			return "", errDenied{fmt.Errorf("the user %s is not root on the machine, and may not use sudo without a password: %w", client.User(), err)}
 		}
 		return "", err
 	}

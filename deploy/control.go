@@ -69,9 +69,9 @@ func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPl
 	p.carries = !members.Grouped && kept > 0 && len(p.To) > 1
 	if kept == 0 {
 		p.Removes = nil
-		p.Loses = fmt.Sprintf("no control node of the fleet file has it: to keep it, deploy with %s beside the new ones, and without later", strings.Join(p.From, ", "))
+		p.Loses = fmt.Sprintf("no control node of the fleet file has the log: to keep it, deploy with %s beside the new ones first, and remove the old ones later", strings.Join(p.From, ", "))
 	} else if old := earlier(plans); p.carries && len(old) > 0 {
-		p.Loses = fmt.Sprintf("edges of an earlier version (%s) take the log for another one when it is carried over: to avoid that, deploy the new version first and change control nodes later", strings.Join(old, ", "))
+		p.Loses = fmt.Sprintf("edges of an earlier version (%s) would take the log for a new one when the control nodes change: to avoid that, deploy the new version first and change control nodes later", strings.Join(old, ", "))
 	}
 	return p, nil
 }

@@ -104,7 +104,7 @@ func (d *Deploy) check() error {
 	}
 	for _, n := range d.selected() {
 		if n.SSH == "" {
-			return fmt.Errorf("node %s has no ssh: say how it is reached, as root@203.0.113.10", n.Name)
+			return fmt.Errorf("node %s has no ssh: give the address of its SSH server, such as root@203.0.113.10", n.Name)
 		}
 	}
 	return nil

@@ -188,7 +188,7 @@ func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *s
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err())
 		case strings.Contains(err.Error(), "unable to authenticate"): // x/crypto has no error of its own for it
-			return nil, errDenied{fmt.Errorf("%s@%s takes none of the keys: %w", h.user, h.addr(), err)}
+			return nil, errDenied{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}
 		}
 		return nil, fmt.Errorf("%s: %w", h.addr(), err)
 	}

@@ -157,7 +157,7 @@ func (d *Deploy) binaryFor(st *state) (*Binary, error) {
 		}
 		machines = append(machines, b.Machine)
 	}
-	return nil, fmt.Errorf("its processor is %s, and the binary is for %s: give one for it by --binary, which may be repeated or name a folder", st.machine, strings.Join(machines, " and "))
+	return nil, fmt.Errorf("its processor is %s, but the binary is for %s: give a binary for %[1]s with --binary, which you may repeat, or which may name a folder", st.machine, strings.Join(machines, " and "))
 }
 
 // process says what the process needs.

@@ -20,8 +20,8 @@ func TestBusyPort(t *testing.T) {
 		"tcp LISTEN 0 5 [fe80::1]%eth0:22 [::]:*\n"+
 		"tcp LISTEN 0 5 *:8080 *:* users:((\"other\",pid=1000,fd=3))\n")
 	_, err := f.Plan(t.Context())
-	want := "node hel1: nginx (pid 813), nginx (pid 812) listens on *:80/tcp, which edge.http is to have: stop it (systemctl status 813 tells its unit), or change edge.http\n" +
-		"caddy (pid 900) listens on *:443/udp, which edge.https is to have: stop it (systemctl status 900 tells its unit), or change edge.https"
+	want := "node hel1: nginx (pid 813), nginx (pid 812) listens on *:80/tcp, which edge.http needs: stop it (systemctl status 813 tells its unit), or change edge.http\n" +
+		"caddy (pid 900) listens on *:443/udp, which edge.https needs: stop it (systemctl status 900 tells its unit), or change edge.https"
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is\n%v\nwant\n%s", err, want)
 	}
@@ -72,7 +72,7 @@ func TestStubIsNotBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := &Node{Service: Service{Listen: []string{":53"}, Binds: []Bind{{"tcp", ":53", "geodns.listen"}, {"udp", ":53", "geodns.listen"}, {"tcp", ":54", "x"}}}}
-		if err := st.busy(n); (err != nil) != want || err != nil && !strings.Contains(err.Error(), "is to have") {
+		if err := st.busy(n); (err != nil) != want || err != nil && !strings.Contains(err.Error(), " needs: ") {
 			t.Errorf("%s: %v", line, err)
 		}
 	}

@@ -228,7 +228,7 @@ func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 	defer d.waits(group[0].Node, "asking the control plane whether it goes on without it").end()
 	// A node that becomes a control node runs no part of it yet.
 	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil && !errors.Is(err, ErrNoControl) {
-		return fmt.Errorf("node %s was left alone, as the control plane needs it: %w", group[0].Node, err)
+		return fmt.Errorf("node %s was not changed, because the control plane needs it: %w", group[0].Node, err)
 	}
 	return nil
 }

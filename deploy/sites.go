@@ -121,7 +121,7 @@ func (d *Deploy) blame(ctx context.Context, p *NodePlan, why error) error {
 	if _, failed, err := d.askSites(ctx, p, p.worse); err != nil || len(failed) == 0 {
 		return why
 	}
-	return fmt.Errorf("%w\nit is not well with what the node had before either, so that this deploy is not the reason: once it is well, or if it stays so, deploy again", why)
+	return fmt.Errorf("%w\nthe site is not well with the node's previous version either, so this deploy is not the cause: deploy again, once the site is well or if it stays so", why)
 }
 
 // finally asks each edge of the plan for each site, and returns an error if one that the deploy
@@ -152,7 +152,7 @@ func (d *Deploy) finally(ctx context.Context, p *Plan, report *Report) error {
 		}
 	}
 	if len(failed) > 0 {
-		errs = append(errs, fmt.Errorf("the nodes run what they shall, but these sites are not well: %s; see the report for the reason", strings.Join(failed, ", ")))
+		errs = append(errs, fmt.Errorf("all nodes run the new version, but these sites are not well: %s; the report has the reasons", strings.Join(failed, ", ")))
 	}
 	return errors.Join(errs...)
 }

@@ -109,21 +109,21 @@ func (e *ServerError) Hint() string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr, e.p.configKey("origin.servers"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return fmt.Sprintf("this machine has no way to %s: check the host in %s, and the firewalls between", addr, e.p.configKey("origin.servers"))
+		return fmt.Sprintf("this machine has no route to %s: check the host in %s, and the firewalls on the way", addr, e.p.configKey("origin.servers"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Sprintf("%s ended the connection before its answer: look at its log", server)
+		return fmt.Sprintf("%s closed the connection before it answered: look at its log", server)
 	case errors.Is(err, errStatus):
-		return fmt.Sprintf("%s itself answers so: look at its log", server)
+		return fmt.Sprintf("%s itself sends this answer: look at its log", server)
 	case errors.Is(err, errProbe):
-		return fmt.Sprintf("%s answers, but not as %s wants it: check its path, status and match", server, e.p.configKey("origin.health"))
+		return fmt.Sprintf("%s answers, but fails the health check: check path, status and match of %s", server, e.p.configKey("origin.health"))
 	case errors.Is(err, errStalled):
-		return fmt.Sprintf("%s began a body and sent nothing more for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
+		return fmt.Sprintf("%s sent a part of a body, then nothing for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
-		return fmt.Sprintf("%s took no connection within %v (%s): check the host and port in %s, and the firewalls between", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
+		return fmt.Sprintf("%s accepted no connection within %v (%s): check the host and port in %s, and the firewalls on the way", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
 	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // only probes have a deadline
-		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls between", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
+		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls on the way", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
 	case IsTimeout(err):
-		return fmt.Sprintf("%s took the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
+		return fmt.Sprintf("%s accepted the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
 	}
 	return ""
 }
@@ -139,9 +139,9 @@ func (e *ServerError) hintTLS() string {
 	case errors.As(err, &name):
 		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), sanitize(name.Host), e.nameHint())
 	case errors.As(err, &authority):
-		return fmt.Sprintf("no authority that this machine trusts signed the certificate of %s: name its authority's file in %s, or let the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
+		return fmt.Sprintf("the certificate of %s is signed by no CA that this machine trusts: put the file of its CA into %s, or make the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return fmt.Sprintf("the certificate of %s is good from %s to %s: renew it, and check this machine's clock", server,
+		return fmt.Sprintf("the certificate of %s is valid from %s to %s: renew it, and check this machine's clock", server,
 			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.configKey("origin.servers"))
@@ -152,9 +152,9 @@ func (e *ServerError) hintTLS() string {
 	}
 	switch tlsAlert(e.Err) {
 	case "tls: bad certificate", "tls: unknown certificate authority", "tls: certificate required":
-		return fmt.Sprintf("%s wants another client certificate than it got: check %s", server, e.p.configKey("origin.client_certificate"))
+		return fmt.Sprintf("%s rejects the client certificate: check %s", server, e.p.configKey("origin.client_certificate"))
 	case "tls: unrecognized name", "tls: handshake failure":
-		return fmt.Sprintf("%s refuses the handshake, perhaps because it has no certificate for the name that it was asked for: %s", server, e.nameHint())
+		return fmt.Sprintf("%s refuses the TLS handshake, perhaps because it has no certificate for the name that the edge sent: %s", server, e.nameHint())
 	}
 	return ""
 }

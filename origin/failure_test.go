@@ -113,8 +113,8 @@ func TestHints(t *testing.T) {
 		{"certificate for another name than the client's host", "https://192.0.2.1", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
 		{"certificate for many names", "https://www.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}), &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
 		{"unknown authority", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"origin.ca"}},
-		{"certificate that ended", "https://origin.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{ended}}), &Pool{TLS: &tls.Config{RootCAs: endedRoots}}, []string{"is good from", "renew it"}},
-		{"no certificate for the name", "https://origin.test", none, &Pool{}, []string{"refuses the handshake", "origin.sni"}},
+		{"certificate that ended", "https://origin.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{ended}}), &Pool{TLS: &tls.Config{RootCAs: endedRoots}}, []string{"is valid from", "renew it"}},
+		{"no certificate for the name", "https://origin.test", none, &Pool{}, []string{"refuses the TLS handshake", "origin.sni"}},
 		{"a client certificate is wanted", "https://origin.test", wantsClient, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"origin.client_certificate"}},
 		{"plain HTTP for https", "https://origin.test", plain.Listener.Addr().String(), &Pool{}, []string{"speaks plain HTTP", "http://"}},
 		{"something else for https", "https://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{}, []string{"does not speak TLS", "port"}},
@@ -126,10 +126,10 @@ func TestHints(t *testing.T) {
 			[]string{"--host names another", "origin.sni of a fleet file"}},
 		{"no such name", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})}, []string{"origin.test has no address", "origin.servers"}},
 		{"no resolver", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver", "resolv.conf"}},
-		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"took no connection within 5s", "origin.connect_timeout", "firewall"}},
+		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"accepted no connection within 5s", "origin.connect_timeout", "firewall"}},
 		{"no answer", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms", "origin.first_byte_timeout"}},
-		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{}, []string{"ended the connection before its answer"}},
-		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{}, []string{"itself answers so"}},
+		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{}, []string{"closed the connection before it answered"}},
+		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{}, []string{"itself sends this answer"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := c.pool

@@ -35,10 +35,10 @@ type adminAPI struct {
 
 func (a *adminAPI) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&a.config, "config", "", "fleet `FILE`, whose nodes are reached over SSH (default: this machine is a node, and has "+a.etc+"/fleet.yaml)")
-	fl.StringVar(&a.url, "admin", "", "`URL` of an admin listener (default "+defaultAdmin+" where there is no fleet file)")
+	fl.StringVar(&a.config, "config", "", "fleet `FILE`: connect to its nodes over SSH (default: connect to this machine, with "+a.etc+"/fleet.yaml)")
+	fl.StringVar(&a.url, "admin", "", "`URL` of an admin listener (default "+defaultAdmin+" if there is no fleet file)")
 	fl.StringVar(&a.tokenFile, "token-file", "", "`FILE` with the admin token (default secrets.admin_token of the fleet file)")
-	fl.BoolVar(&a.verbose, "verbose", false, "tell which node answers, and which do not")
+	fl.BoolVar(&a.verbose, "verbose", false, "print which node answers, and which don't")
 }
 
 // nodeFlag is for commands where it matters which node answers.

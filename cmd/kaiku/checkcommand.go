@@ -16,11 +16,12 @@ func checkCommand() *cobra.Command {
 	var offline bool
 	cmd := &cobra.Command{
 		Use:   "check [FILE | --config FILE]",
-		Short: "Tell everything that is wrong with a fleet file and its zones",
-		Long: `Tell everything that is wrong with a fleet file and its zones, each thing with its line.
+		Short: "Check a fleet file and its zones",
+		Long: `Check a fleet file and its zones, and print every error with its line.
 
-What works but is hardly meant is a warning: it does not make check fail, and nodes log it when they start.
-The fleet's name servers are asked for the serials of their zones, to find those that would go backwards.`,
+Check prints a warning for what works but is probably a mistake. A warning doesn't make check
+fail, and nodes log it when they start. Check also queries the fleet's name servers for the
+serials of their zones, and reports a serial that would go backwards.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileArgument(cmd, args, &fleetFile); err != nil {
@@ -47,7 +48,7 @@ The fleet's name servers are asked for the serials of their zones, to find those
 		},
 	}
 	configFlag(cmd, &fleetFile)
-	cmd.Flags().BoolVar(&offline, "offline", false, "don't ask the fleet's name servers for the serials of their zones")
+	cmd.Flags().BoolVar(&offline, "offline", false, "don't query the fleet's name servers for the serials of their zones")
 	return cmd
 }
 

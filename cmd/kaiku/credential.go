@@ -15,9 +15,12 @@ func credentialCommand() *cobra.Command {
 	var fleetFile, node, out string
 	cmd := &cobra.Command{
 		Use:   "credential --config fleet.yaml --node NAME --out FILE",
-		Short: "Make what one node can have in place of the fleet key",
-		Long: `Make what one node can have in place of the fleet key, at the path of secrets.fleet_key: a certificate with the node's name and roles. Who steals it
-is that node and no other, and may purge no sites but those that the fleet file gives the node (nodes.NAME.sites; none means all).`,
+		Short: "Make a credential that one node uses instead of the fleet key",
+		Long: `Make a credential that one node uses instead of the fleet key.
+
+Put it on the node at the path of secrets.fleet_key. It is a certificate with the node's name and
+roles. Whoever steals it can act as that node only. It may purge only the sites that the fleet
+file gives the node (nodes.NAME.sites; none means all).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := config.Load(fleetFile)

@@ -100,7 +100,7 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the whole story on loopback: an origin in the US, edges hel1 and nyc1, GeoDNS",
+		Short: "Run a demo on loopback: an origin in the US, the edges hel1 and nyc1, and a name server",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			dir, err := os.MkdirTemp("", "kaiku-demo-")
@@ -121,7 +121,7 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 			return d.run(cmd.Context(), cmd.OutOrStdout(), func(context.Context) error { return nil })
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "ask as a Finnish and as a US client, print what they got, and end")
+	cmd.Flags().BoolVar(&once, "once", false, "request a page as a client in Finland and as one in the US, print the results, and exit")
 	return cmd
 }
 

@@ -37,12 +37,17 @@ func deployCommand() *cobra.Command {
 	var fl deployFlags
 	cmd := &cobra.Command{
 		Use:   "deploy [FILE | --config FILE]",
-		Short: "Bring machines to what the fleet file says, over SSH, without losing a request",
-		Long: `Bring machines with Debian or Ubuntu to what the fleet file says, over SSH: the first time, and for each new version or configuration.
+		Short: "Install and update the nodes of a fleet over SSH, without losing a request",
+		Long: `Install and update the nodes of a fleet over SSH: the first time, and for each new version or
+configuration. Nodes are machines with Debian or Ubuntu.
 
-It reads what is on all nodes, prints what it will do, and does it: control nodes and name servers one at a time, then edges in batches, each drained before
-it is restarted. Control nodes that are new join, and those that the fleet file does not have any more are taken out, with the log of purges kept. A node that
-is not healthy after that gets back what it had, and the deploy stops. With Ctrl-C, the nodes at hand are finished first.`,
+Deploy reads the state of all nodes, prints what it will do, and does it. It changes control nodes
+and name servers one at a time, then edges in batches. It drains each node before it restarts it.
+New control nodes join the control plane. Control nodes that the fleet file no longer has are taken
+out. The log of purges is kept.
+
+If a node isn't healthy afterwards, deploy puts back what the node had before, and stops. After
+Ctrl-C, deploy finishes the nodes that it is changing and stops.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fileArgument(cmd, args, &fl.config); err != nil {
@@ -54,8 +59,8 @@ is not healthy after that gets back what it had, and the deploy stops. With Ctrl
 	fl.flags(cmd)
 	f := cmd.Flags()
 	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
-	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
-	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false, "go on where edges will take everything that they have as stale, as they lose the log of purges")
+	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
+	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false, "deploy even if the log of purges is lost; edges then mark everything that they have as stale")
 	return cmd
 }
 
@@ -63,13 +68,13 @@ is not healthy after that gets back what it had, and the deploy stops. With Ctrl
 func (fl *deployFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	configFlag(cmd, &fl.config)
-	f.BoolVar(&fl.asJSON, "json", false, "print the plan, and what became of it, as JSON")
+	f.BoolVar(&fl.asJSON, "json", false, "print the plan and its result as JSON")
 	f.StringVar(&fl.batch, "batch", "25%", "`PART` of the edges that may be out of service at a time")
-	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
-	f.StringArrayVar(&fl.binaries, "binary", nil, "`FILE` of the program for the nodes, or a folder that has it; may be repeated, for several kinds of processors (default this one)")
-	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names, and 5s)")
-	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node has to become healthy")
-	f.DurationVar(&fl.every, "health-every", time.Second, "how often its health is asked for")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "accept host keys that known_hosts doesn't have, without asking")
+	f.StringArrayVar(&fl.binaries, "binary", nil, "program `FILE` for the nodes, or a folder with such files; repeat it for several kinds of processors (default this program)")
+	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names plus 5s)")
+	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node may take to become healthy")
+	f.DurationVar(&fl.every, "health-every", time.Second, "how often to check the health of a node")
 }
 
 func (fl *deployFlags) run(cmd *cobra.Command) error {

@@ -226,7 +226,7 @@ func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, h
 		text = fmt.Sprintf("what it has stored is served, but a request that has to go to the origin is answered with %d: its origin %s", status, originNames(p.site))
 	}
 	if lines := header.Values("Cache-Status"); len(lines) == 0 || !strings.Contains(lines[len(lines)-1], "detail=") {
-		return fmt.Sprintf("%s itself answers so: %.200q", text, bytes.TrimSpace(body))
+		return fmt.Sprintf("%s itself sends this answer: %.200q", text, bytes.TrimSpace(body))
 	}
 	var e edge.Explanation
 	query := "/v1/explain?url=" + url.QueryEscape(a.URL)

@@ -71,7 +71,7 @@ func TestDeployAsksForSites(t *testing.T) {
 	if a := got["good"]; a.URL != "http://www.good.example:"+port+"/" || a.Status != 200 || a.Cache != "hit" || !a.Well() {
 		t.Errorf("a good origin: %+v", a)
 	}
-	if a := got["sick"]; a.Well() || a.Status != 500 || !strings.Contains(a.Error, `itself answers so: "the database is away"`) {
+	if a := got["sick"]; a.Well() || a.Status != 500 || !strings.Contains(a.Error, `itself sends this answer: "the database is away"`) {
 		t.Errorf("an origin that is sick: %+v", a)
 	}
 	if a := got["dead"]; a.Well() || a.Status != 502 || !strings.Contains(a.Error, "connection refused") || !strings.Contains(a.Error, "check that the server runs, and the host and port in origin.servers") {

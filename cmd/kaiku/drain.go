@@ -12,9 +12,9 @@ import (
 // drainCommand makes `kaiku drain` or, without drain, `kaiku undrain`.
 func drainCommand(etc string, drain bool) *cobra.Command {
 	api := adminAPI{etc: etc}
-	name, short, method := "drain", "Give a node no new clients, until undrain", "PUT"
+	name, short, method := "drain", "Send no new clients to a node, until undrain", "PUT"
 	if !drain {
-		name, short, method = "undrain", "Give a drained node clients again", "DELETE"
+		name, short, method = "undrain", "Send clients to a drained node again", "DELETE"
 	}
 	cmd := &cobra.Command{
 		Use:   name + " NODE",
@@ -36,7 +36,7 @@ func drainCommand(etc string, drain bool) *cobra.Command {
 			if _, err := api.call(cmd, method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know within seconds, resolvers when the TTL is over\n", args[0], name)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know it within seconds, resolvers when the TTL expires\n", args[0], name)
 			return err
 		},
 	}

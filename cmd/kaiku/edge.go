@@ -20,9 +20,9 @@ func edgeCommand(log *slog.Logger) *cobra.Command {
 		Short: "Run an edge: for one origin, or for a node of the fleet",
 		Long: `Run an edge.
 
-With --origin it needs no file: it answers every host and fetches what is missing from that origin.
-An https origin that is given by name is sent that name as Host and in TLS; --host says otherwise.
-With --config and --node it is that node's edge; other flags come before what the file says.`,
+With --origin, the edge needs no file: it answers every host and fetches misses from that origin. To
+an https origin with a name, it sends that name as Host and in TLS, unless --host gives another.
+With --config and --node, it is that node's edge; other flags override the file.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if originURL != "" && fleetFile != "" {
@@ -65,12 +65,12 @@ With --config and --node it is that node's edge; other flags come before what th
 	fl.StringVar(&fleetFile, "config", "", "`FILE` that describes the fleet")
 	fl.StringVar(&nodeName, "node", "", "this node's `NAME`")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
-	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for what the client asked for (default the name of an https origin, else client)")
+	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for the client's Host (default the name of an https origin, else client)")
 	fl.StringVar(&over.Edge.HTTP, "listen", "", "`ADDRESS` for clients (default :8080, or edge.http of the fleet file)")
 	fl.StringVar(&over.Edge.Admin, "admin", "", "`ADDRESS` for purges and metrics (default 127.0.0.1:9080)")
-	fl.StringVar(&over.Edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data here, or edge.data of the fleet file)")
-	fl.Var(&over.Edge.Disk, "disk", "budget of the cache on disk, or edge.disk of the fleet file")
-	fl.Var(&over.Edge.Memory, "memory", "budget of the cache in RAM, or edge.memory of the fleet file")
+	fl.StringVar(&over.Edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data in the current folder, or edge.data of the fleet file)")
+	fl.Var(&over.Edge.Disk, "disk", "size of the cache on disk, or edge.disk of the fleet file")
+	fl.Var(&over.Edge.Memory, "memory", "size of the cache in RAM, or edge.memory of the fleet file")
 	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = config.EdgeDefaults().Disk.String(), config.EdgeDefaults().Memory.String()
 	return cmd
 }

@@ -18,7 +18,7 @@ import (
 func explainCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain",
-		Short: "Tell why something is answered as it is",
+		Short: "Explain how an edge or a name server answers",
 		Args:  usage(noArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -31,7 +31,7 @@ func explainHTTPCommand(etc string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "http URL",
-		Short: "Tell what an edge has of a URL: freshness and where it comes from, or why it is not stored",
+		Short: "Explain whether an edge has a URL in its cache, for how long, and why",
 		Args:  usage(wants("URL")),
 
 		ValidArgsFunction: completeURLs(etc),
@@ -51,7 +51,7 @@ func explainHTTPCommand(etc string) *cobra.Command {
 		},
 	}
 	api.flags(cmd)
-	api.nodeFlag(cmd, "`EDGE` that is asked (default the first one that answers)")
+	api.nodeFlag(cmd, "`EDGE` to ask (default the first one that answers)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

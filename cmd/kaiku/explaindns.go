@@ -19,11 +19,12 @@ func explainDNSCommand(etc string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "dns NAME --client IP",
-		Short: "Tell which edges a client would be answered for a name, and why",
-		Long: `Tell which edges a client would be answered for a name, and why.
+		Short: "Explain which edges a client gets for a name, and why",
+		Long: `Explain which edges a client gets for a name, and why.
 
-It reads the fleet file, probes each edge once from here, and chooses as a name server does. What the name servers themselves
-see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
+The command reads the fleet file, probes each edge once from this machine, and chooses as a name
+server does. The name servers may see another state of the edges than this machine: their metric
+kaiku_dns_node_healthy shows it.`,
 		Args: usage(wants("NAME")),
 
 		ValidArgsFunction: completeHosts(etc, "", ""),
@@ -55,7 +56,7 @@ see of the edges may differ: their metrics tell (kaiku_dns_node_healthy).`,
 		},
 	}
 	configFlag(cmd, &fleetFile)
-	cmd.Flags().StringVar(&client, "client", "", "`IP` address of the client, or of its resolver if that sends no client subnet")
+	cmd.Flags().StringVar(&client, "client", "", "`IP` address of the client, or of its resolver if the resolver sends no client subnet")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -13,7 +13,7 @@ func healthCommand(etc string) *cobra.Command {
 	var fleetFile, node string
 	cmd := &cobra.Command{
 		Use:   "health --config fleet.yaml --node NAME",
-		Short: "Ask the node on this machine whether it does all that its roles ask of it, as deploy does; exit code 1 if not",
+		Short: "Check the health of the node on this machine as deploy does; exit code 1 if it isn't healthy",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("config") {

@@ -38,15 +38,20 @@ func initCommand() *cobra.Command {
 	var noCheck bool
 	cmd := &cobra.Command{
 		Use:   "init --domain example.com --origin https://origin.example.net --node hel1=203.0.113.10@Helsinki …",
-		Short: "Write the first fleet.yaml, its zone, fleet key and admin token; asks for what is not given",
-		Long: `Write the first fleet.yaml, its zone, fleet key and admin token, into a folder that has none of them yet.
+		Short: "Write the first fleet.yaml, its zone, fleet key and admin token; ask for missing values",
+		Long: `Write the first fleet.yaml, its zone, fleet key and admin token, into a folder that has none of
+them yet. Init asks for values that no flag gives.
 
-The first node, or the first three, get the role control, the first two geodns, all of them edge. What is not given by flags is asked for.
+All nodes get the role edge. The first two also get geodns. The first three also get control, or
+only the first if there are fewer than three.
 
-A node is NAME=IP[,IP]@PLACE: its addresses, of IPv4 and of IPv6, and where it is, as LATITUDE,LONGITUDE or the name of a large city. Without @PLACE
-it is taken to be where the people of its address's country live.
+A node is NAME=IP[,IP]@PLACE: its IPv4 or IPv6 address, or both, and its place, as
+LATITUDE,LONGITUDE or the name of a large city. Without @PLACE, init places the node where most
+people live in the country of its address.
 
-The files are checked as kaiku check does. The origin is asked once for its page / and a file of that, as an edge would, and what it answers is told: its certificate, redirects, and what will be cached for how long.`,
+Init checks the files as kaiku check does. It requests the origin's page / and one file of that
+page, as an edge would. It prints the state of the certificate, redirects, and what will be cached
+for how long.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
@@ -70,12 +75,12 @@ The files are checked as kaiku check does. The origin is asked once for its page
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&domain, "domain", "", "`DOMAIN` that the name servers answer for; the site is www below it, and the domain itself")
+	fl.StringVar(&domain, "domain", "", "`DOMAIN` of the fleet; the site is www.DOMAIN and DOMAIN itself")
 	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
-	fl.StringVar(&email, "email", "", "`ADDRESS` of an account at Let's Encrypt, for certificates; none means no TLS")
-	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP[,IP]@PLACE`, as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
+	fl.StringVar(&email, "email", "", "email `ADDRESS` for an account at Let's Encrypt; without it there is no TLS")
+	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP[,IP]@PLACE`, such as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "`FOLDER` to write to")
-	fl.BoolVar(&noCheck, "no-origin-check", false, "don't ask the origin anything")
+	fl.BoolVar(&noCheck, "no-origin-check", false, "don't send requests to the origin")
 	return cmd
 }
 

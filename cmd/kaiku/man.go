@@ -11,7 +11,7 @@ import (
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
-		Short:  "Write manual pages into a folder, which must be there",
+		Short:  "Write manual pages into a folder that exists",
 		Hidden: true,
 		Args:   usage(wants("DIR")),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -26,7 +26,8 @@ func purgeCommand(etc string) *cobra.Command {
 		Short: "Remove cached content, or make it stale with --soft",
 		Long: `Remove cached content, or make it stale with --soft.
 
-A URL is purged exactly as it is written, and a prefix is the beginning of URLs: * stands for nothing. For all below a path, use --prefix with that path.`,
+A URL is purged exactly as you write it, and a prefix matches every URL that begins with it. *
+has no special meaning: to purge everything below a path, use --prefix with that path.`,
 		Example: `  kaiku purge https://www.example.com/style.css
   kaiku purge --tag product-17 --tag front-page
   kaiku purge --prefix https://www.example.com/img/ --soft`,
@@ -71,12 +72,12 @@ A URL is purged exactly as it is written, and a prefix is the beginning of URLs:
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&req.Tags, "tag", nil, "what carries this `TAG` (may be repeated)")
-	fl.StringArrayVar(&req.Prefixes, "prefix", nil, "what has a URL that begins with this `URL` (may be repeated)")
-	fl.StringArrayVar(&req.Hosts, "host", nil, "what is of this `HOST` (may be repeated)")
-	fl.BoolVar(&req.All, "all", false, "everything")
-	fl.BoolVar(&req.Soft, "soft", false, "make it stale: it is served again once the origin has confirmed it")
-	fl.BoolVar(&wait, "wait", false, "wait until every edge has applied it, and print how long each took")
+	fl.StringArrayVar(&req.Tags, "tag", nil, "purge content with this `TAG` (may be repeated)")
+	fl.StringArrayVar(&req.Prefixes, "prefix", nil, "purge every URL that begins with this `URL` (may be repeated)")
+	fl.StringArrayVar(&req.Hosts, "host", nil, "purge everything of this `HOST` (may be repeated)")
+	fl.BoolVar(&req.All, "all", false, "purge everything")
+	fl.BoolVar(&req.Soft, "soft", false, "mark the content stale; edges revalidate it with the origin")
+	fl.BoolVar(&wait, "wait", false, "wait until every edge has applied the purge, and print how long each took")
 	fl.DurationVar(&limit, "limit", 10*time.Second, "how long --wait waits, at most 5m")
 	api.flags(cmd)
 	fl.BoolVar(&asJSON, "json", false, "print JSON")

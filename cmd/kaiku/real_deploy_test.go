@@ -38,7 +38,7 @@ func TestRealDeploy(t *testing.T) {
 			t.Fatalf("nothing is in the way: %v\n%s", err, out)
 		}
 		w.ssh(t, "n2", `printf 'pid /run/other.pid; events {} http { server { listen 80; } }' >/tmp/other.conf; nginx -c /tmp/other.conf >/dev/null 2>&1 </dev/null`)
-		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") || !strings.Contains(out, " listens on *:80/tcp, which edge.http is to have: stop it") {
+		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") || !strings.Contains(out, " listens on *:80/tcp, which edge.http needs: stop it") {
 			t.Errorf("nginx has the port: %v\n%s", err, out)
 		}
 		w.ssh(t, "n2", `kill "$(cat /run/other.pid)"; while ss -Hlnt | grep ':80 '; do sleep 0.1; done`)

@@ -29,22 +29,24 @@ func removeCommand() *cobra.Command {
 	var fl removeFlags
 	cmd := &cobra.Command{
 		Use:   "remove NODE --config fleet.yaml",
-		Short: "Take a node out of the fleet: drain and stop it, and delete what deploys and it itself put on its machine",
-		Long: `Take a node out of the fleet: drain and stop it, and delete what deploys and it itself put on its machine.
+		Short: "Remove a node from the fleet: drain it, stop it, and delete its files from the machine",
+		Long: `Remove a node from the fleet: drain it, stop it, and delete its files from the machine.
 
-It prints what it will do, asks, and does it: drain the node, wait for resolvers, stop it, delete its data, secrets, units and programs, and have the control plane forget
-it. The fleet file may still have the node, or not any more; then --ssh tells how its machine is reached. A machine that is lost is forgotten with --lost.`,
+Remove prints what it will do, asks, and does it. It drains the node and waits until resolvers have
+forgotten it. Then it stops the node, deletes its data, secrets, units and programs, and makes the
+control plane forget the node. You may remove a node before or after you delete it from the fleet
+file; after that, --ssh gives the machine. If the machine is lost, use --lost.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return fl.run(cmd, args[0]) },
 	}
 	f := cmd.Flags()
 	configFlag(cmd, &fl.config)
-	f.StringVar(&fl.ssh, "ssh", "", "`[USER@]HOST[:PORT]` of its machine (default what the fleet file says)")
-	f.BoolVar(&fl.lost, "lost", false, "the machine can't be reached and will not come back: only forget it")
-	f.BoolVar(&fl.dryRun, "dry-run", false, "print what would be done, and do nothing")
-	f.BoolVar(&fl.yes, "yes", false, "ask nothing")
-	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "take the host keys of machines that known_hosts does not have")
-	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after the drain (default the longest TTL of edge names, and 5s)")
+	f.StringVar(&fl.ssh, "ssh", "", "`[USER@]HOST[:PORT]` of the machine (default from the fleet file)")
+	f.BoolVar(&fl.lost, "lost", false, "the machine is lost and won't come back: only make the control plane forget the node")
+	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
+	f.BoolVar(&fl.yes, "yes", false, "don't ask")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "accept host keys that known_hosts doesn't have, without asking")
+	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after the drain (default the longest TTL of edge names plus 5s)")
 	return cmd
 }
 

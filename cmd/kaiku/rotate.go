@@ -20,11 +20,13 @@ import (
 func rotateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Replace a secret of the fleet by a new one, without losing a request",
-		Long: `Replace a secret of the fleet by a new one, without losing a request.
+		Short: "Replace a secret of the fleet, without losing a request",
+		Long: `Replace a secret of the fleet, without losing a request.
 
-The new secret is made here and goes into the file that fleet.yaml names, beside the old one. Deploys bring that file to the nodes, which accept both, and then one
-without the old secret. A rotation that was stopped goes on where it was when the command is run again: the file says how far it is.`,
+Rotate makes the new secret on this machine and writes it into the secret's file, beside the old
+one. It deploys that file, and nodes accept both secrets. In the end it deploys the file without the
+old secret. If a rotation stops, run the command again: the file shows how far the rotation is, and
+the command continues there.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -36,11 +38,12 @@ func rotateKeyCommand() *cobra.Command {
 	var r rotator
 	cmd := &cobra.Command{
 		Use:   "fleet-key --config fleet.yaml",
-		Short: "Replace the fleet key, by three deploys that restart each node",
-		Long: `Replace the fleet key, by three deploys that restart each node, drained and one after the other as ever.
+		Short: "Replace the fleet key in three deploys that restart each node",
+		Long: `Replace the fleet key in three deploys. Each deploy drains and restarts the nodes as usual.
 
-After the first, nodes accept the old key and the new one; after the second they use the new one; after the third they refuse the old one. Credentials of nodes, which
-a deploy leaves alone, have to be made again after the first (kaiku credential).`,
+After the first deploy, nodes accept the old key and the new one. After the second, they use the new
+one. After the third, they refuse the old one. Deploys don't change the credentials of nodes: make
+them again after the first deploy (kaiku credential).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return r.run(cmd, "fleet key", func(f *config.Fleet) (string, error) { return f.Secrets.FleetKey, nil })
@@ -55,11 +58,12 @@ func rotateTokenCommand() *cobra.Command {
 	var r rotator
 	cmd := &cobra.Command{
 		Use:   "admin-token --config fleet.yaml",
-		Short: "Replace the admin token, by two deploys that restart nothing",
-		Long: `Replace the admin token, by two deploys that restart nothing.
+		Short: "Replace the admin token in two deploys that restart nothing",
+		Long: `Replace the admin token in two deploys that restart nothing.
 
-After the first, nodes accept the old token and the new one; after the second they refuse the old one. On a terminal it asks before the second, so that whoever has the
-old token can be given the new one.`,
+After the first deploy, nodes accept the old token and the new one. After the second, they refuse
+the old one. On a terminal, rotate asks before the second deploy, so that you can give the new token
+to everybody who has the old one.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return r.run(cmd, "admin token", func(f *config.Fleet) (string, error) { return f.Secrets.AdminToken, nil })
@@ -73,7 +77,7 @@ func rotateOtherCommand() *cobra.Command {
 	var r rotator
 	cmd := &cobra.Command{
 		Use:   "token FILE --config fleet.yaml",
-		Short: "Replace a token of secrets.tokens, by two deploys that restart nothing",
+		Short: "Replace a token of secrets.tokens in two deploys that restart nothing",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.run(cmd, "token "+args[0], func(f *config.Fleet) (string, error) {
@@ -102,8 +106,8 @@ type rotator struct {
 func (r *rotator) flags(cmd *cobra.Command) {
 	r.deployFlags.flags(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&r.step, "step", false, "do the next step only; the same command goes on with the one after")
-	f.BoolVar(&r.yes, "yes", false, "ask nothing")
+	f.BoolVar(&r.step, "step", false, "do the next step only; run the command again for the step after it")
+	f.BoolVar(&r.yes, "yes", false, "don't ask")
 }
 
 // run replaces the secret whose file fleet.yaml names.

@@ -12,7 +12,7 @@ func serveCommand(log *slog.Logger) *cobra.Command {
 	var fleetFile, nodeName string
 	cmd := &cobra.Command{
 		Use:   "serve --config fleet.yaml --node NAME",
-		Short: "Run every role that a node has",
+		Short: "Run a node with all its roles",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := node.New(fleetFile, nodeName, nil, node.Overrides{}, log)

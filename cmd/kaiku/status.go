@@ -26,14 +26,16 @@ func statusCommand(etc string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show how the fleet is: what is wrong, traffic, origins, certificates, purges",
-		Long: `Show how the fleet is.
+		Short: "Show the state of the fleet: problems, traffic, origins, certificates, purges",
+		Long: `Show the state of the fleet.
 
-What is wrong comes first. Then come the nodes, as the control plane knows them, and the edges: what they answered since they started, to clients and to other edges, with
-the part of it that was stored already (hits), and the part that failed with 500 to 599 (errors).
+Problems come first. Then come the nodes, as the control plane knows them, and the edges. For each
+edge, the table has the requests of clients and of other edges since the edge started, the part of
+them that were hits, and the part that failed with 500 to 599 (errors).
 
-With --config all nodes are asked, over SSH. On a node, that node is asked, and tells of the others what the control plane knows. One edge is shown with its store and its origin
-servers; with --verbose every edge is.`,
+With --config, status asks all nodes over SSH. On a node, it asks that node, which also reports what
+the control plane knows of the others. If it shows a single edge, it also shows the edge's store and
+origin servers; --verbose shows these for every edge.`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nodes, err := api.open(cmd)
@@ -68,7 +70,7 @@ servers; with --verbose every edge is.`,
 		},
 	}
 	api.flags(cmd)
-	api.nodeFlag(cmd, "`NODE` that is asked (default all, with --config)")
+	api.nodeFlag(cmd, "`NODE` to ask (default all, with --config)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -31,7 +31,7 @@ func unitsCommand() *cobra.Command {
 	var forPackage bool
 	cmd := &cobra.Command{
 		Use:   "units --config fleet.yaml --node NAME [--root DIR]",
-		Short: "Print the units of systemd and the kernel's settings that deploy gives a node, or write them",
+		Short: "Print or write the systemd units and kernel settings that deploy installs on a node",
 		Args:  usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			files, err := unitsOf(config, node, forPackage)
@@ -53,8 +53,8 @@ func unitsCommand() *cobra.Command {
 	}
 	configFlag(cmd, &config)
 	nodeFlag(cmd, &node)
-	cmd.Flags().StringVar(&root, "root", "", "write them to their places below this `FOLDER`: / is this machine")
-	cmd.Flags().BoolVar(&forPackage, "package", false, "those of a package, for any node")
+	cmd.Flags().StringVar(&root, "root", "", "write the files below this `FOLDER` instead of printing them; / installs them on this machine")
+	cmd.Flags().BoolVar(&forPackage, "package", false, "the files of a package, for any node")
 	_ = cmd.Flags().MarkHidden("package")
 	return cmd
 }

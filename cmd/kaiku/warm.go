@@ -23,7 +23,8 @@ func warmCommand(etc string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "warm URL… | --sitemap URL",
 		Short: "Fetch content into edges before clients ask for it",
-		Long:  `Fetch content into edges before clients ask for it: with --config into all of the fleet, on a node into that one.`,
+		Long: `Fetch content into edges before clients ask for it: with --config into all edges of the fleet, on a
+node into that edge.`,
 		Example: `  kaiku warm https://www.example.com/ https://www.example.com/style.css
   kaiku warm --sitemap https://www.example.com/sitemap.xml --rate 50
   kaiku warm --config fleet.yaml --node hel1 https://www.example.com/`,
@@ -53,10 +54,10 @@ func warmCommand(etc string) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&sitemapURL, "sitemap", "", "what a sitemap at this `URL` names, or an index of sitemaps")
-	fl.IntVar(&req.Rate, "rate", 10, "URLs a second of each edge, at most 1000")
+	fl.StringVar(&sitemapURL, "sitemap", "", "warm all URLs of the sitemap, or of the index of sitemaps, at this `URL`")
+	fl.IntVar(&req.Rate, "rate", 10, "URLs a second for each edge, at most 1000")
 	api.flags(cmd)
-	api.nodeFlag(cmd, "`EDGE` that is warmed (default all, with --config)")
+	api.nodeFlag(cmd, "`EDGE` to warm (default all, with --config)")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
