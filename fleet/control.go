@@ -240,7 +240,8 @@ func (c *Control) serveOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve, "the registry": all.serve, "full disks": c.watchRoom}
+	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve, "the registry": all.serve, "full disks": c.watchRoom,
+		"elections": c.elect}
 	if c.older {
 		delete(answers, "the registry")
 	}

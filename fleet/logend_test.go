@@ -160,6 +160,9 @@ func TestCutOffLeader(t *testing.T) {
 	for _, bucket := range []string{leaseBucket, drainBucket, challengeBucket} {
 		leadStream(t, lead, "KV_"+bucket)
 	}
+	until(t, "all groups have a leader, so that none asks for votes", func() bool {
+		return campaign(lead.nats(), server.DEFAULT_GLOBAL_ACCOUNT) == 0
+	})
 	cut(at, true)
 	seq := appendPurge(t, purger, 2)
 	acknowledged := time.Now()
@@ -193,6 +196,9 @@ func TestCutOffLeader(t *testing.T) {
 			t.Errorf("%s takes what it knows of other nodes for true %v after the cut", r.Client.Node, touched.Sub(acknowledged))
 		}
 	}
+	until(t, "groups that lost their leader ask for votes", func() bool {
+		return campaign(lead.nats(), server.DEFAULT_GLOBAL_ACCOUNT) > 0
+	})
 	cut(at, false)
 	until(t, "the edge is in touch again", edge.InTouch)
 	if have := edge.Applied().Seq; have < seq {
