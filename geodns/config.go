@@ -56,20 +56,22 @@ type Node struct {
 }
 
 // EdgeName is a name that is answered with the nearest healthy nodes. It must lie in one of the
-// zones, outside of their delegations. The zone may have other data at the name, but no CNAME, A or
-// AAAA. The name may be the zone's apex or a wildcard.
+// zones, and not below a delegation or a DNAME. The zone may have other data at the name, but no
+// CNAME, A or AAAA. The name may be the zone's apex or a wildcard.
 type EdgeName struct {
 	Name string // absolute, with or without a final dot
 	// Nodes are names of nodes. Empty means all of Config.Nodes. Their order decides for clients
 	// whose place is unknown.
 	Nodes   []string
-	Answers int           // number of nodes in an answer; 0 means 1
-	TTL     time.Duration // TTL of the address records, rounded up to a second; 0 means 30s
+	Answers int // number of nodes in an answer; 0 means 1
+	// TTL is that of the address records, at most 2147483647 s. It is rounded up to a second. 0
+	// means 30 s.
+	TTL time.Duration
 }
 
 // Health configures the probes of nodes.
 type Health struct {
-	Interval       time.Duration // between two probes of a node, ±10 %; 0 means 2s
+	Interval       time.Duration // from the end of a probe to the next one, ±10 %; 0 means 2s
 	Timeout        time.Duration // time limit of one probe; 0 means 1s
 	UnhealthyAfter int           // consecutive failures until a node is unhealthy; 0 means 2
 	HealthyAfter   int           // consecutive successes until it is healthy again; 0 means 2

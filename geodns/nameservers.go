@@ -11,7 +11,7 @@ import (
 // NameServer is a name server listed in a zone's own NS records.
 type NameServer struct {
 	Name string // without the final dot
-	Line int    // line of the NS record, as in Zone.At
+	Line int    // line of the NS record, from 1, as in Zone.At
 	// Inside means that the name is in the zone, which must have its addresses.
 	Inside bool
 	// Addrs are the name server's addresses in this zone. The parent zone needs them as glue. Addrs

@@ -13,7 +13,7 @@ type Reference struct {
 	Owner  string
 	Type   string // NS, MX, SRV, CNAME, DNAME or PTR
 	Target string
-	// Line is the line of the first record of this name and type, as in Zone.At.
+	// Line is the line of the first record of this name and type, from 1, as in Zone.At.
 	Line int
 	Cut  bool // it is an NS record of a delegation
 }
