@@ -28,9 +28,9 @@
 //	'c' id fill chunk   chunk number chunk (4 bytes) of the body written by fill (8 random bytes), 256 KiB each but the last
 //
 // Every value is length (4 bytes, of data), four CRC-32C (4 bytes each: of the record's key, the
-// length, the number of a part of 64 KiB, and that part), data. The sums of what is read are
-// checked on each read: Badger logs a failed read and returns an empty value without an error. The
-// metadata is written last, so an object exists only when it is whole. Its data is, with varints as
+// length, the number of a part of 64 KiB, and that part), data. The sums are checked as Bodies has
+// it: Badger logs a failed read and returns an empty value without an error. The metadata is
+// written last, so an object exists only when it is whole. Its data is, with varints as
 // in encoding/binary and texts as a uvarint of their length and their bytes:
 //
 //	version (1 byte, 1), fill (8 bytes), size (uvarint), stored (varint, ns since 1970), epoch (uvarint), key (text), URL (text),
@@ -45,12 +45,32 @@
 // soft purge (8 bytes each). The record s holds the newest sequence, f the newest one of a record
 // that was forgotten.
 //
+// # Bodies
+//
+// A Reader doesn't copy a chunk of at least 16 KiB: it finds where the chunk lies in a value log of
+// Badger's (values.go), which is opened a second time, and sends it from there by sendfile(2), shows
+// it as it is mapped, or reads it from there. Badger never changes what it has appended, so that this holds for the
+// open segment too.
+//
+// A chunk is checked as a whole when it is first used after its segment was opened, and not again
+// while it is known to be right: one bit a chunk. What was damaged before the first use is never
+// sent. The scrubber checks those chunks again, 8 MiB a second, as far as the page cache has them;
+// of the others it forgets that they were checked, so that they are when they next come from the
+// disk. So what is damaged later, in memory or on the disk, may be sent until the scrubber has come
+// round. Metadata, chunks below 16 KiB, and what is copied to the RAM tier or written again are
+// checked on each read.
+//
+// A Reader keeps the segments that it reads of: one that is dropped meanwhile is renamed, and
+// removed when its last Reader is closed. Two such segments are kept at most, beyond the budget,
+// and none below the free-space floor: Readers of others end with an error at their next chunk.
+//
 // # Guarantees
 //
-// The allocated bytes of the folder never exceed the budget by more than a segment. An object that
-// was committed before a kill -9 is there after it: written bytes are in the page cache at once,
-// and on the disk after the sync of each second. An acknowledged purge is on the disk. Below the
-// free-space floor nothing is written, and a segment is given back each second.
+// The allocated bytes of the folder never exceed the budget by more than a segment, and two that
+// are still read. An object that was committed before a kill -9 is there after it: written bytes
+// are in the page cache at once, and on the disk after the sync of each second. An acknowledged
+// purge is on the disk. Below the free-space floor nothing is written, and a segment is given back
+// each second.
 //
 // A segment that does not open is deleted, with one log line. Its tables are checked first, because
 // Badger ends the process on a damaged footer; should it end all the same, the file opening, which

@@ -81,7 +81,7 @@ func TestSegmentThatComesBack(t *testing.T) {
 	if _, err := s.Purge(Purge{URLs: []string{"/a"}}); err != nil {
 		t.Fatal(err)
 	}
-	s.remove(s.segment(o.Segment()))
+	s.remove(s.segment(o.Segment()), true)
 	for c := range classes {
 		if err := s.begin(c); err != nil {
 			t.Fatal(err)

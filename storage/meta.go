@@ -41,8 +41,11 @@ func metaKey(id objectID) []byte {
 	return append([]byte{'m'}, id[:]...)
 }
 
+// chunkKeySize is the length of what chunkKey returns.
+const chunkKeySize = 1 + 16 + 8 + 4
+
 func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
-	k := make([]byte, 0, 1+16+8+4)
+	k := make([]byte, 0, chunkKeySize)
 	k = append(k, 'c')
 	k = append(k, id[:]...)
 	k = binary.BigEndian.AppendUint64(k, fill)

@@ -2,8 +2,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,9 +18,10 @@ type Object struct {
 	store *Store
 	meta  *meta
 	place place
-	slot  uint64        // of an object of the RAM tier
-	body  []byte        // the whole body of an object of the RAM tier, else nil
-	memo  *atomic.Value // of an object of the RAM tier, with body or without, else nil
+	slot  uint64          // of an object of the RAM tier
+	body  []byte          // the whole body of an object of the RAM tier, else nil
+	memo  *atomic.Value   // of an object of the RAM tier, with body or without, else nil
+	spots []atomic.Uint64 // of an object of the RAM tier without its body: where its chunks were found
 }
 
 // Key is what the object was stored under.
@@ -75,78 +74,6 @@ func (o *Object) Body() []byte { return o.body }
 
 // Hit counts a hit, for an object that Hot returned.
 func (o *Object) Hit() { o.store.index.hit(o.slot) }
-
-// Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is
-// read and checked before it returns: on an error the object is gone from the store and nothing was
-// sent to anybody yet.
-func (o *Object) Open(off, n int64) (*Reader, error) {
-	if off < 0 || n < 0 || off+n > o.meta.size {
-		return nil, fmt.Errorf("range %d+%d of an object of %d bytes", off, n, o.meta.size)
-	}
-	r := &Reader{o: o, off: off, left: n}
-	if o.body != nil || n == 0 {
-		return r, nil
-	}
-	r.buf = buffers.Get().(*buffer)
-	if err := r.next(); err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
-}
-
-// Reader streams a part of an object's body. It is for one goroutine.
-type Reader struct {
-	o    *Object
-	off  int64 // of the byte after have
-	left int64 // bytes after have
-	buf  *buffer
-	have []byte // read and checked, not yet returned
-}
-
-// next reads the chunk at off into have.
-func (r *Reader) next() error {
-	chunk := uint32(r.off / chunkSize)
-	from := int(r.off % chunkSize)
-	n, err := r.o.readChunk(chunk, from, r.buf[:min(r.left, chunkSize)])
-	if err != nil {
-		return err
-	}
-	r.have = r.buf[:n]
-	r.off += int64(n)
-	r.left -= int64(n)
-	return nil
-}
-
-// WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A
-// damaged chunk ends it with an error.
-func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	if r.o.body != nil {
-		n, err := w.Write(r.o.body[r.off : r.off+r.left])
-		r.off, r.left = r.off+int64(n), r.left-int64(n)
-		return int64(n), err
-	}
-	var total int64
-	for {
-		n, err := w.Write(r.have)
-		total += int64(n)
-		r.have = r.have[n:]
-		if err != nil || r.left == 0 {
-			return total, err
-		}
-		if err := r.next(); err != nil {
-			return total, err
-		}
-	}
-}
-
-// Close gives the buffer back; the Reader is not used after it.
-func (r *Reader) Close() {
-	if r.buf != nil {
-		buffers.Put(r.buf)
-		r.buf, r.have = nil, nil
-	}
-}
 
 // readChunk copies from a chunk into p and forgets the object if the chunk is not there or damaged.
 func (o *Object) readChunk(chunk uint32, from int, p []byte) (int, error) {

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"unsafe"
@@ -10,24 +11,41 @@ import (
 
 // populate has the kernel bring a mapped value into memory before it is touched. A page fault holds
 // the processor of the scheduler while the disk works, so that hits from RAM wait behind cold
-// reads; a system call gives it to others. An old kernel refuses, and faults do the work.
-func populate(v []byte) {
+// reads; a system call gives it to others. An old kernel refuses, and faults do the work. It returns
+// an error if the disk can't be read.
+func populate(v []byte) error {
 	const populateRead = 22 // MADV_POPULATE_READ, Linux 5.14
-	page := os.Getpagesize()
-	if len(v) < 4*page {
-		return
+	if len(v) < 4*os.Getpagesize() {
+		return nil
 	}
-	begin := uintptr(unsafe.Pointer(unsafe.SliceData(v)))
-	skip := int(begin % uintptr(page)) // of the first page, which is before v
-	whole := unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(v)), -skip)), skip+len(v))
 	// What the page cache has costs no wait: to ask is cheaper than to populate again what is
 	// mapped already.
-	var resident [1 + (valueHeader+chunkSize)/4096 + 1]byte
-	if pages := (len(whole) + page - 1) / page; pages <= len(resident) {
-		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)), uintptr(unsafe.Pointer(&resident)))
-		if errno == 0 && !slices.ContainsFunc(resident[:pages], func(r byte) bool { return r&1 == 0 }) {
-			return
-		}
+	pages := wholePages(v)
+	if resident(pages) {
+		return nil
 	}
-	_ = unix.Madvise(whole, populateRead)
+	if err := unix.Madvise(pages, populateRead); err == unix.EFAULT || err == unix.EHWPOISON {
+		return fmt.Errorf("read a mapped value: %w", err)
+	}
+	return nil
+}
+
+// wholePages is v from the beginning of its first page on.
+func wholePages(v []byte) []byte {
+	first := unsafe.Pointer(unsafe.SliceData(v))
+	skip := int(uintptr(first) % uintptr(os.Getpagesize()))
+	return unsafe.Slice((*byte)(unsafe.Add(first, -skip)), skip+len(v))
+}
+
+// resident reports whether the page cache has all of a mapped value, which begins with a page.
+func resident(whole []byte) bool {
+	var in [1 + (valueHeader+chunkSize)/4096 + 1]byte
+	page := os.Getpagesize()
+	pages := (len(whole) + page - 1) / page
+	if pages > len(in) {
+		return false
+	}
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)),
+		uintptr(unsafe.Pointer(&in)))
+	return errno == 0 && !slices.ContainsFunc(in[:pages], func(r byte) bool { return r&1 == 0 })
 }

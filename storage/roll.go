@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -180,12 +181,12 @@ func (s *Store) sealAll() {
 	s.mu.RUnlock()
 	for _, g := range todo {
 		if s.checkFloor() {
-			s.remove(g) // to close it takes room
+			s.remove(g, false) // to close it takes room
 			continue
 		}
 		if err := g.seal(); err != nil {
 			s.opt.Log.Warn("segment can't be sealed and is dropped", "segment", g.id, "error", err)
-			s.remove(g)
+			s.remove(g, true)
 		}
 	}
 }
@@ -246,19 +247,50 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 			s.ghostMu.Unlock()
 		}
 	}
-	s.remove(g)
+	s.remove(g, rewrite)
 }
 
-// remove forgets a segment and what is left in it.
-func (s *Store) remove(g *segment) {
+// heldSegments is how many segments that were dropped are kept for those that read them. Clients
+// read as slowly as they like.
+const heldSegments = 2
+
+// remove forgets a segment and what is left in it. With keep, those that read it go on.
+func (s *Store) remove(g *segment, keep bool) {
 	s.counts.evicted.Add(uint64(s.index.forget(g.id)))
 	s.counts.dropped.Add(1)
-	if err := g.drop(); err != nil {
-		s.opt.Log.Warn("segment can't be removed", "segment", g.id, "error", err)
-	}
 	s.mu.Lock()
-	delete(s.segments, g.id) // not before its room is free, which used counts
+	s.held = append(s.held, g)
 	s.mu.Unlock()
+	g.drop(keep, func(err error) {
+		if err != nil {
+			s.opt.Log.Warn("segment can't be removed", "segment", g.id, "error", err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.held = slices.DeleteFunc(s.held, func(h *segment) bool { return h == g })
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.segments, g.id) // not before its room is free, which used counts
+	limit := heldSegments
+	if !keep {
+		limit = 0
+	}
+	for _, h := range s.held[:max(0, len(s.held)-limit)] {
+		h.revoked.Store(true)
+	}
+}
+
+// segmentFrom returns the segment with the lowest number from a number on; nil if there is none.
+func (s *Store) segmentFrom(id uint32) (first *segment) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, g := range s.segments {
+		if g.id >= id && (first == nil || g.id < first.id) {
+			first = g
+		}
+	}
+	return first
 }
 
 // current returns the metadata that the index has for an object, and its version.

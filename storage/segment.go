@@ -42,6 +42,15 @@ type segment struct {
 	lowering sync.Mutex    // held while epoch is lowered
 	epoch    atomic.Uint64 // the lowest of its objects: purges up to it can't matter to them
 
+	files valueFiles
+
+	pinMu   sync.Mutex  // guards what follows but for revoked
+	pins    int         // Readers that use it
+	closed  bool        // but for its value logs
+	dropped bool        // it goes with the last of them
+	onGone  func(error) // is called then
+	revoked atomic.Bool // they are to end
+
 	// mu guards db. It is held shared by each read and write and alone to seal or drop, because a
 	// read of a closed Badger hangs.
 	mu sync.RWMutex
@@ -84,7 +93,7 @@ func openSegment(id uint32, c class, dir string, size int64, log *slog.Logger) (
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	g := &segment{id: id, class: c, dir: dir, log: log}
+	g := &segment{id: id, class: c, dir: dir, log: log, files: valueFiles{dir: dir}}
 	g.epoch.Store(math.MaxUint64)
 	if b, err := os.ReadFile(filepath.Join(dir, epochName)); err == nil {
 		var epoch uint64 // a file that does not say holds all purges back
@@ -138,26 +147,80 @@ func (g *segment) seal() error {
 	return g.measure()
 }
 
+// close closes the segment. Its value logs stay open as long as a Reader has it pinned.
 func (g *segment) close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.db == nil {
-		return nil
+	var err error
+	if g.db != nil {
+		err = g.db.Close()
+		g.db = nil
 	}
-	err := g.db.Close()
-	g.db = nil
+	g.pinMu.Lock()
+	defer g.pinMu.Unlock()
+	g.closed = true
+	if g.pins == 0 {
+		err = errors.Join(err, g.files.close())
+	}
 	return err
 }
 
-// drop closes the segment and removes its folder. The folder is renamed first, so that a crash
-// midway leaves no half segment.
-func (g *segment) drop() error {
-	err := g.close()
-	gone := g.dir + ".dropped"
-	if e := os.Rename(g.dir, gone); e != nil {
-		return errors.Join(err, e)
+// pin keeps the segment until unpin. It reports false if it is dropped or closed.
+func (g *segment) pin() bool {
+	g.pinMu.Lock()
+	defer g.pinMu.Unlock()
+	if g.dropped || g.closed {
+		return false
 	}
-	return errors.Join(err, os.RemoveAll(gone))
+	g.pins++
+	return true
+}
+
+// unpin ends that. The last one removes a segment that was dropped.
+func (g *segment) unpin() {
+	g.pinMu.Lock()
+	g.pins--
+	last, gone := g.pins == 0 && (g.dropped || g.closed), g.onGone
+	g.pinMu.Unlock()
+	switch {
+	case !last:
+	case gone != nil:
+		gone(g.removeFolder())
+	default:
+		_ = g.files.close() // they were read only
+	}
+}
+
+// drop takes the segment out of use, and calls gone when its folder is removed. With keep, that
+// waits for the Readers that have a sealed segment pinned. The folder is renamed first, so that a
+// crash midway leaves no half segment.
+func (g *segment) drop(keep bool, gone func(error)) {
+	g.pinMu.Lock()
+	g.dropped = true // nobody pins it any more
+	held := g.pins > 0
+	g.pinMu.Unlock()
+	var err error
+	if !held || !keep || !g.isSealed() {
+		g.revoked.Store(true)
+		err = g.close()
+	}
+	to := g.dir + ".dropped"
+	err = errors.Join(err, os.Rename(g.dir, to))
+	g.files.move(to)
+	g.pinMu.Lock()
+	if held = g.pins > 0; held {
+		g.onGone = func(e error) { gone(errors.Join(err, e)) }
+	}
+	g.pinMu.Unlock()
+	if !held {
+		gone(errors.Join(err, g.removeFolder()))
+	}
+}
+
+// removeFolder closes a segment that was dropped, and removes its folder.
+func (g *segment) removeFolder() error {
+	_ = g.close() // a Badger that is open yet is read-only, and does not find its folder
+	return os.RemoveAll(g.dir + ".dropped")
 }
 
 func (g *segment) sync() error {
@@ -224,7 +287,9 @@ func (g *segment) value(key []byte, use func(v []byte, version uint64) error) (e
 		return fmt.Errorf("segment %d: %w", g.id, err)
 	}
 	return item.Value(func(v []byte) error {
-		populate(v)
+		if err := populate(v); err != nil {
+			return fmt.Errorf("segment %d: %w: %w", g.id, err, errDamaged)
+		}
 		if err := use(v, item.Version()); err != nil {
 			return fmt.Errorf("segment %d: %w", g.id, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,7 @@ type Store struct {
 	// mu guards what follows; segments have locks of their own.
 	mu       sync.RWMutex
 	segments map[uint32]*segment
+	held     []*segment // dropped, and still read; the oldest first
 	open     [classes]*segment
 	lastID   uint32
 	round    chan struct{} // closed, and replaced, when the keeper has looked
@@ -95,6 +97,7 @@ func Open(opt Options) (*Store, error) {
 	s.base, s.stop = context.WithCancel(context.Background())
 	s.work.Go(func() { s.syncLoop(s.base) })
 	s.work.Go(func() { s.keep(s.base) })
+	s.work.Go(func() { s.scrubLoop(s.base) })
 	s.wake()
 	return s, nil
 }
@@ -107,7 +110,7 @@ func (s *Store) start() error {
 		ram, err := otter.New(&otter.Options[string, *Object]{
 			MaximumWeight: uint64(s.opt.Memory),
 			Weigher: func(k string, o *Object) uint32 {
-				return uint32(len(o.body) + 6*len(o.meta.data) + 2*len(k) + 512) // its user keeps what it made of the data with it
+				return uint32(len(o.body) + 8*len(o.spots) + 6*len(o.meta.data) + 2*len(k) + 512) // its user keeps what it made of the data with it
 			},
 		})
 		if err != nil {
@@ -149,6 +152,12 @@ func (s *Store) Close() error {
 
 func (s *Store) release() error {
 	var errs []error
+	s.mu.Lock()
+	held := slices.Clone(s.held)
+	s.mu.Unlock()
+	for _, g := range held {
+		_ = g.close() // as in removeFolder
+	}
 	for _, g := range s.segments {
 		if !g.isSealed() && s.checkFloor() {
 			continue // to close it takes room; the next start takes it as after a crash
@@ -266,7 +275,7 @@ func (s *Store) Get(key string) *Object {
 		return nil
 	}
 	if stale {
-		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo}
+		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo, spots: o.spots}
 	}
 	return o
 }
@@ -308,10 +317,18 @@ func (s *Store) cached(key string, p place) *Object {
 	return nil
 }
 
+// maxCopied is the size in bytes of the largest body of the RAM tier where bodies can be sent from
+// their files. A larger one costs less from there, as nothing is copied, and the page cache has it.
+const maxCopied = 64 << 10
+
 // maxInRAM is the size in bytes of the largest body of the RAM tier: a small part of it, so that
 // none makes many others go.
 func (s *Store) maxInRAM() int64 {
-	return max(min(chunkSize, s.opt.Memory/64), min(8<<20, s.opt.Memory/256))
+	limit := max(min(chunkSize, s.opt.Memory/64), min(8<<20, s.opt.Memory/256))
+	if canPlace {
+		limit = min(limit, maxCopied)
+	}
+	return limit
 }
 
 // ramHits is how often an object is hit before it goes to the RAM tier.
@@ -355,6 +372,8 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 			}
 		}
 		o.body = body
+	} else {
+		o.spots = make([]atomic.Uint64, (o.meta.size+chunkSize-1)/chunkSize)
 	}
 	o.memo, o.slot = new(atomic.Value), id.slot()
 	s.ram.Set(key, o)
