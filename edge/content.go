@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -39,6 +40,9 @@ func (c *objectContent) open(_ context.Context, part httpcache.Range) (err error
 }
 
 func (c *objectContent) copyTo(_ context.Context, w http.ResponseWriter) error {
+	if x, ok := w.(*front.Exchange); ok {
+		return x.SendBody(c.body)
+	}
 	_, err := c.body.WriteTo(w)
 	return err
 }

@@ -25,7 +25,9 @@ type laneHit struct {
 	lifetime time.Duration
 	full     *front.Counters
 	unsent   *front.Counters // of a 304
+	partial  *front.Counters // of a 206
 	notHead  []byte          // what head is to a 304
+	partHead []byte          // what head is to a 206, but for the fields that say which part
 }
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
@@ -100,11 +102,13 @@ func (s hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit
 	if _, ttl := h.fresh(now); ttl <= 0 {
 		return false
 	}
+	if !h.fill(q, to, s.Name, key, now) {
+		return false
+	}
 	first.Hit()
 	if o != first {
 		o.Hit()
 	}
-	h.fill(q, to, s.Name, key, now)
 	return true
 }
 
@@ -127,18 +131,54 @@ func (s hits) rendered(r *record, o *storage.Object, site *Site, secure bool) *l
 	return h
 }
 
-// fill makes the answer to a request.
-func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcache.Key, now time.Time) {
-	notModified := h.notModified(q)
-	to.Head = h.appendHead(to.Head, notModified, name, key, now)
-	to.Body, to.Status, to.Site, to.Counters = nil, http.StatusNotModified, h.site.Name, h.unsent
-	if notModified {
-		return
+// fill makes the answer to a request. It reports false if that is for net/http: the body is gone,
+// or several ranges are asked for, or none that there is.
+func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcache.Key, now time.Time) bool {
+	o := h.entry.object
+	to.Body, to.File, to.Site = nil, nil, h.site.Name
+	part := httpcache.Range{Length: o.Size()}
+	switch {
+	case h.notModified(q):
+		to.Status, to.Counters = http.StatusNotModified, h.unsent
+		to.Head = append(to.Head, h.notHead...)
+	case q.Range != nil && !q.Head:
+		ranges, ok := httpcache.ParseRanges(string(q.Range), o.Size())
+		if !ok || len(ranges) != 1 {
+			return false
+		}
+		part = ranges[0]
+		to.Status, to.Counters = http.StatusPartialContent, h.partial
+		to.Head = appendPart(append(to.Head, h.partHead...), part, o.Size())
+	default:
+		to.Status, to.Counters = http.StatusOK, h.full
+		to.Head = append(to.Head, h.head...)
 	}
-	to.Status, to.Counters = http.StatusOK, h.full
-	if !q.Head {
-		to.Body = h.entry.object.Body()
+	to.Head = h.appendChanging(to.Head, name, key, now)
+	switch body := o.Body(); {
+	case q.Head || to.Status == http.StatusNotModified:
+	case body != nil:
+		to.Body = body[part.Start : part.Start+part.Length]
+	default:
+		r, err := o.Open(part.Start, part.Length)
+		if err != nil {
+			return false
+		}
+		to.File = r
 	}
+	return true
+}
+
+// appendPart appends the fields that a 206 has beside those of a 200.
+func appendPart(b []byte, part httpcache.Range, size int64) []byte {
+	b = append(b, "Content-Range: bytes "...)
+	b = strconv.AppendInt(b, part.Start, 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, part.Start+part.Length-1, 10)
+	b = append(b, '/')
+	b = strconv.AppendInt(b, size, 10)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, part.Length, 10)
+	return append(b, "\r\n"...)
 }
 
 // selecting has the fields that variants are selected by.
@@ -155,7 +195,7 @@ func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 // newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
 // they are until they are stale.
 func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
-	if e.Status != http.StatusOK || e.size >= 0 || e.object.Body() == nil || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
+	if e.Status != http.StatusOK || e.size >= 0 || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
 	}
 	h := &laneHit{site: site, entry: e, initial: e.Age(e.ResponseTime), undated: e.Header["Date"] == nil}
@@ -190,6 +230,8 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	hit := front.Outcome(httpcache.Status{Hit: true, TTL: 1})
 	setPart(fields, http.StatusOK, whole, e.length())
 	h.head, h.full = render(http.StatusOK), s.front.Metrics.Counters(site.Name, http.StatusOK, hit)
+	delete(fields, "Content-Length")
+	h.partHead, h.partial = render(http.StatusPartialContent), s.front.Metrics.Counters(site.Name, http.StatusPartialContent, hit)
 	setPart(fields, http.StatusNotModified, whole, e.length())
 	h.notHead, h.unsent = render(http.StatusNotModified), s.front.Metrics.Counters(site.Name, http.StatusNotModified, hit)
 	return h
@@ -212,13 +254,8 @@ func (h *laneHit) notModified(q *front.Request) bool {
 	return h.entry.NotModified(conditions)
 }
 
-// appendHead appends the header block of an answer.
-func (h *laneHit) appendHead(b []byte, notModified bool, name string, key httpcache.Key, now time.Time) []byte {
-	if notModified {
-		b = append(b, h.notHead...)
-	} else {
-		b = append(b, h.head...)
-	}
+// appendChanging appends what a header block ends with: the fields that change.
+func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now time.Time) []byte {
 	age, ttl := h.fresh(now)
 	b = append(b, "Age: "...)
 	b = strconv.AppendInt(b, int64(age/time.Second), 10)

@@ -3,13 +3,11 @@ package edge
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +15,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
-	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // few lets so many writes wait before slow ones are given up.
@@ -141,39 +138,6 @@ func TestPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "three pieces are sent of what the window lets through", func() bool { return e.Sent()-before == 3*front.SendPiece })
-}
-
-// What holds more than others counts as more of them.
-func TestHeavySenders(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newSecure(t, static(strings.Repeat("x", 4<<20), "Cache-Control: max-age=1000"), 1, few(9), func(s *Server, _ *Site) {
-		var err error
-		if s.Store, err = storage.Open(storage.Options{Dir: t.TempDir(), Disk: 256 << 20, Memory: 2 << 30, Floor: 1, Log: s.Log}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Store.Close() })
-	})
-	for range 3 {
-		if got := e.exchange(t, []byte("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n"), false, true); len(got) < 4<<20 { // it is in the RAM tier then, and a write is of all of it
-			t.Fatalf("%d bytes", len(got))
-		}
-	}
-	first := e.dialRaw(t, false)
-	ask := func(to net.Conn) {
-		t.Helper()
-		if _, err := io.WriteString(to, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 8)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ask(first)
-	until(t, "the first waits", func() bool { return e.front.Waiting() == 1 })
-	for range 3 { // of a weight of 17 each, and there may be 36
-		ask(e.dialRaw(t, false))
-	}
-	until(t, "two wait", func() bool { return e.front.Active() == 2 && e.front.Waiting() == 2 })
-	if n, err := io.Copy(io.Discard, first); errors.Is(err, os.ErrDeadlineExceeded) || n >= 8*4<<20 {
-		t.Errorf("the first connection is still there: %d bytes, %v", n, err)
-	}
 }
 
 // A user who scrolls a map takes many requests back, more than half of all, and is no flood.

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The hit lane answers plain requests for what is in the RAM tier by itself, over HTTP/1.1, plain
+// The hit lane answers plain requests for what is ready to be sent by itself, over HTTP/1.1, plain
 // and over TLS: they are most of the work of an edge, and net/http takes longer for each than all
 // the rest.
 //

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -338,10 +337,10 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, Kind, error) {
 		c.requests.Add(1)
 		c.credit.Add(int64(requestFree + 2*n))
 		if !c.visited.begin() {
+			hit.close()
 			return nil, Raw, net.ErrClosed
 		}
-		sent, err := c.send(hit.Head, hit.Body)
-		hit.Body = nil
+		sent, err := c.send(hit)
 		if !c.visited.end() {
 			err = net.ErrClosed
 		}
@@ -358,11 +357,23 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, Kind, error) {
 }
 
 // send writes an answer. It returns how many bytes of the body it wrote.
-func (c *laneConn) send(head, body []byte) (int, error) {
-	if c.tls != nil {
-		return c.sendTLS(head, body)
+func (c *laneConn) send(hit *Hit) (int, error) {
+	defer hit.close()
+	switch {
+	case hit.File != nil:
+		return c.sendFile(hit.Head, hit.File)
+	case c.tls != nil:
+		return c.sendTLS(hit.Head, hit.Body)
 	}
-	return c.sendTCP(head, body)
+	return c.sendTCP(hit.Head, hit.Body)
+}
+
+// close ends the use of the body.
+func (h *Hit) close() {
+	if h.File != nil {
+		h.File.Close()
+	}
+	h.Body, h.File = nil, nil
 }
 
 // sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as
@@ -407,12 +418,9 @@ func (c *laneConn) sendTLS(head, body []byte) (int, error) {
 // wait writes p, a part of what is held in memory so long, which the client may take its time for;
 // it is no idle connection meanwhile.
 func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
-	s := c.lane.server
 	c.busy.Store(true)
 	defer c.busy.Store(false)
-	w := laneWriter{conn}
-	r := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders, client: &c.client, piece: chunk, holds: held}
-	return r.Write(p)
+	return c.waiter(conn, held).Write(p)
 }
 
 // laneWriter is what senders see of a connection of the lane.

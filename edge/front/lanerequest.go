@@ -14,7 +14,7 @@ import (
 // The target does not go on with "/", "." or "%", which may be an authority, the edge's own paths,
 // or either of them encoded. There is one Host field, of letters, digits, "-", "." and ":". A
 // Connection field says keep-alive. Of the fields that say how a request is to be answered there is
-// none but those of conditions; see fieldUse.
+// none but those of conditions, and one Range; see fieldUse.
 
 // Kind is what the lane can do with the bytes that it has.
 type Kind int
@@ -32,7 +32,8 @@ const maxLaneFields = 40
 type Request struct {
 	Head         bool // the method is HEAD
 	Target, Host []byte
-	Conditional  bool // it has If-None-Match or If-Modified-Since
+	Conditional  bool   // it has If-None-Match or If-Modified-Since
+	Range        []byte // the Range field; nil without
 	fields       [maxLaneFields]laneField
 	count        int
 }
@@ -87,6 +88,11 @@ func (q *Request) Read(b []byte) (int, Kind) {
 			kind = Whole
 		case useCondition:
 			q.Conditional = true
+		case useRange:
+			if q.Range != nil || len(value) == 0 {
+				kind = Whole
+			}
+			q.Range = value
 		}
 		if q.count == len(q.fields) {
 			kind = Whole
@@ -145,6 +151,7 @@ const (
 	useHost                       // names the site
 	useConnection                 // may end the connection
 	useCondition                  // the answer may be 304
+	useRange                      // the answer may be a part
 	useOther                      // changes the answer in ways that the lane does not know
 	useBody                       // there may be a body, or another protocol comes
 )
@@ -169,7 +176,9 @@ func useOf(name []byte) fieldUse {
 		return useConnection
 	case "if-none-match", "if-modified-since":
 		return useCondition
-	case "cache-control", "pragma", "range", "if-range", "if-match", "if-unmodified-since", "cdn-loop", "authorization", "via", "max-forwards", "kaiku-purges", "te":
+	case "range":
+		return useRange
+	case "cache-control", "pragma", "if-range", "if-match", "if-unmodified-since", "cdn-loop", "authorization", "via", "max-forwards", "kaiku-purges", "te":
 		return useOther
 	case "content-length", "transfer-encoding", "trailer", "upgrade", "expect", "proxy-connection", "keep-alive", "http2-settings":
 		return useBody
