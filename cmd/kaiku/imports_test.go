@@ -13,6 +13,7 @@ const module = "github.com/kaiku-cdn/kaiku/"
 // allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
 	"cmd/kaiku/config":    {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "fleet", "geodns"},
+	"cmd/kaiku/demo":      {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
 	"cmd/kaiku/node":      {"cmd/kaiku/config", "deploy", "edge", "edge/certs", "edge/httpcache", "fleet", "geodns", "origin", "storage"},
 	"cmd/kaiku/words":     {},
 	"edge":                {"edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/site", "edge/ttlset", "origin", "storage"},

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/demo"
 )
 
 // page has pictures, CSS, script and a video that the script seeks in; then it sends what the
@@ -163,7 +165,7 @@ func TestRealDemoPage(t *testing.T) {
 		Paper               string
 	}
 	results := make(chan result, 1)
-	site := newDemoSite()
+	site := demo.NewSite()
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/result":

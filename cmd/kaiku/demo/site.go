@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -17,12 +17,12 @@ import (
 	"time"
 )
 
-//go:embed demosite
-var demoFiles embed.FS
+//go:embed site
+var files embed.FS
 
-// demoSite is the demo's origin: a page with a style sheet, a script, pictures and a recording as
+// Site is the demo's origin: a page with a style sheet, a script, pictures and a recording as
 // large as a video.
-type demoSite struct {
+type Site struct {
 	began time.Time
 	mux   *http.ServeMux
 	asked atomic.Int64 // requests
@@ -31,10 +31,11 @@ type demoSite struct {
 	paths map[string]int // requests by path
 }
 
-func newDemoSite() *demoSite {
-	s := &demoSite{began: time.Now().Truncate(time.Second), mux: http.NewServeMux(), paths: map[string]int{}}
+// NewSite makes the site, whose files all date from now.
+func NewSite() *Site {
+	s := &Site{began: time.Now().Truncate(time.Second), mux: http.NewServeMux(), paths: map[string]int{}}
 	for path, file := range map[string]string{"/{$}": "index.html", "/style.css": "style.css", "/app.js": "app.js"} {
-		b, err := demoFiles.ReadFile("demosite/" + file)
+		b, err := files.ReadFile("site/" + file)
 		if err != nil {
 			panic(err) // it is in the binary
 		}
@@ -48,7 +49,7 @@ func newDemoSite() *demoSite {
 	return s
 }
 
-func (s *demoSite) serve(path, file, cacheControl string, open func() io.ReadSeeker) {
+func (s *Site) serve(path, file, cacheControl string, open func() io.ReadSeeker) {
 	s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", cacheControl)
 		w.Header().Set("ETag", fmt.Sprintf(`"%s-%d"`, file, s.began.Unix()))
@@ -58,7 +59,7 @@ func (s *demoSite) serve(path, file, cacheControl string, open func() io.ReadSee
 }
 
 // ServeHTTP answers as the origin.
-func (s *demoSite) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
 	s.mu.Lock()
 	if len(s.paths) < 1000 {
@@ -69,7 +70,7 @@ func (s *demoSite) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // count tells how often a path was asked for.
-func (s *demoSite) count(path string) int {
+func (s *Site) count(path string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.paths[path]

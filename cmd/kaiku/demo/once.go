@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -87,7 +87,7 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 	before := d.site.count(path)
 	for i := range out.cache {
 		began := time.Now()
-		addrs, err := geodns.Lookup(ctx, d.dnsAddr, demoHost, netip.MustParsePrefix(v.network))
+		addrs, err := geodns.Lookup(ctx, d.dnsAddr, siteHost, netip.MustParsePrefix(v.network))
 		if err != nil {
 			return out, err
 		}
@@ -112,7 +112,7 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 	return out, err
 }
 
-func (d *demo) nodeAt(addr netip.Addr) *demoNode {
+func (d *demo) nodeAt(addr netip.Addr) *edgeNode {
 	for _, n := range d.nodes {
 		if n.Address == addr.String() {
 			return n
@@ -126,7 +126,7 @@ func (d *demo) nodeAt(addr netip.Addr) *demoNode {
 func firstByte(ctx context.Context, dial node.Dialer, addr, path string, began time.Time) (time.Duration, string, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, addr) }}
 	defer transport.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+demoHost+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+siteHost+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

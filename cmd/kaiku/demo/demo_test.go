@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 // TestTheWholeStory boots the demo on free ports and plays the Finnish and the US client.
 func TestTheWholeStory(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	d, err := newDemo(t.Context(), t.TempDir(), &demoPorts{}, log)
+	d, err := newDemo(t.Context(), t.TempDir(), &ports{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,13 +56,15 @@ func playClients(ctx context.Context, t *testing.T, d *demo) {
 	}
 }
 
-// playPurge purges at hel1 by the command line: that edge alone asks the origin again.
+// playPurge purges at hel1: that edge alone asks the origin again.
 func playPurge(ctx context.Context, t *testing.T, d *demo) {
 	hel := d.nodes["hel1"]
-	var out bytes.Buffer
-	args := []string{"purge", "--admin", "http://" + hel.Admin, "http://www.example.com/img/dawn.png"}
-	if err := run(ctx, args, &out, io.Discard); err != nil {
-		t.Fatalf("purge: %v", err)
+	resp, err := http.Post("http://"+hel.Admin+"/v1/purge", "application/json", strings.NewReader(`{"urls": ["http://www.example.com/img/dawn.png"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != http.StatusOK {
+		t.Fatalf("purge: %s", resp.Status)
 	}
 	for node, want := range map[string]string{"hel1": "fwd=uri-miss", "nyc1": "hit"} {
 		_, got, err := firstByte(ctx, (&net.Dialer{}).DialContext, d.nodes[node].HTTP, "/img/dawn.png", time.Now())
@@ -87,7 +89,7 @@ func playLostEdge(ctx context.Context, t *testing.T, d *demo) {
 			t.Fatalf("%s: %s", step.do, resp.Status)
 		}
 		for {
-			addrs, err := geodns.Lookup(ctx, d.dnsAddr, demoHost, netip.MustParsePrefix(finnishNetwork))
+			addrs, err := geodns.Lookup(ctx, d.dnsAddr, siteHost, netip.MustParsePrefix(finnishNetwork))
 			if err != nil {
 				t.Fatal(err)
 			}
