@@ -13,9 +13,10 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// signers are the keys to try, in this order: those of the agent that ssh_config names a file of,
-// key files, the other keys of the agent. Servers end a connection after some wrong ones. close
-// ends the connection to the agent.
+// signers returns the keys to try, in this order: keys of the agent that ssh_config names a file
+// of, key files, other keys of the agent. The order matters because servers close a connection
+// after a few wrong keys. A key file with a passphrase is used only if there is no other key. close
+// closes the connection to the agent.
 func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	close = func() {}
 	var agents []ssh.Signer
@@ -31,7 +32,7 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 		}
 	}
 	var files []ssh.Signer
-	var locked []string // key files that a passphrase is needed for
+	var locked []string // key files with a passphrase
 	for _, name := range h.identities {
 		if public := publicKey(name); public != nil {
 			if i := slices.IndexFunc(agents, func(s ssh.Signer) bool { return bytes.Equal(s.PublicKey().Marshal(), public.Marshal()) }); i >= 0 {
@@ -56,7 +57,7 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	if !h.identitiesOnly {
 		out = append(out, agents...)
 	}
-	if len(out) == 0 && d.Ask != nil { // nobody is asked for what isn't needed
+	if len(out) == 0 && d.Ask != nil { // asks for a passphrase only if it is needed
 		for _, name := range locked {
 			s, err := d.unlock(name)
 			if err != nil {
@@ -76,7 +77,7 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	return out, close, nil
 }
 
-// publicKey is the public part of a key file, from the file beside it; nil if that can't be told.
+// publicKey returns the public key in the .pub file beside a key file, or nil if it can't be read.
 func publicKey(name string) ssh.PublicKey {
 	b, err := os.ReadFile(name + ".pub")
 	if err != nil {
@@ -97,7 +98,7 @@ func readKey(name string) (ssh.Signer, error) {
 	return ssh.ParsePrivateKey(b)
 }
 
-// unlock reads a key file with the passphrase that it asks for, once for all connections.
+// unlock reads a key file with its passphrase. It asks the operator once, for all connections.
 func (d *Dialer) unlock(name string) (ssh.Signer, error) {
 	d.asking.Lock()
 	defer d.asking.Unlock()

@@ -15,18 +15,19 @@ import (
 	"strings"
 )
 
-// Binary is the program that nodes get.
+// Binary is a kaiku program to install on nodes.
 type Binary struct {
-	Path    string // here
-	SHA256  string // in hexadecimal
+	Path    string // local path
+	SHA256  string // hexadecimal
 	Size    int64
-	Machine string // what `uname -m` says where it runs; "" is not checked
+	Machine string // what `uname -m` prints on a machine that can run it; "" disables the check
 }
 
-// machines are the names that uname has for what ELF files are for.
+// machines maps ELF machine types to the names that uname prints.
 var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64", elf.EM_RISCV: "riscv64", elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x"}
 
-// OpenBinary reads what is needed to know of a program. It fails for one that doesn't run on Linux.
+// OpenBinary reads the checksum, size and machine of a program. It returns an error if the program
+// is not a Linux executable.
 func OpenBinary(path string) (*Binary, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -55,8 +56,8 @@ func OpenBinary(path string) (*Binary, error) {
 	return b, nil
 }
 
-// build is what a program says of the source that it was built from; "" if it says nothing.
-func build(file string) string {
+// buildRevision returns the source revision that is recorded in a program, or "" if there is none.
+func buildRevision(file string) string {
 	info, err := buildinfo.ReadFile(file)
 	if err != nil {
 		return ""
@@ -69,15 +70,16 @@ func build(file string) string {
 	return info.Main.Version
 }
 
-// inFolder matches the names of programs in a folder: as make build and make release call them, and
-// an archive of a release. Beside them may be packages, checksums and other things.
-var inFolder = regexp.MustCompile(`^kaiku$|^kaiku-linux-([a-z0-9]+)$|^kaiku_[^_]+_(?:linux_)?([a-z0-9]+)$`)
+// binaryName matches the names of programs in a folder, as `make build`, `make release` and a
+// release archive name them. Other files in the folder, such as packages and checksums, are
+// ignored.
+var binaryName = regexp.MustCompile(`^kaiku$|^kaiku-linux-([a-z0-9]+)$|^kaiku_[^_]+_(?:linux_)?([a-z0-9]+)$`)
 
-// architectures are Go's names of what uname calls machines.
+// architectures maps Go's names of architectures to the names that uname prints.
 var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
-// OpenBinaries opens programs, of which there may be one for each kind of machine. A path may be a
-// folder that has some.
+// OpenBinaries opens programs, at most one for each kind of machine. A path may be a folder that
+// contains programs.
 func OpenBinaries(paths ...string) ([]*Binary, error) {
 	var out []*Binary
 	builds := map[*Binary]string{}
@@ -93,11 +95,11 @@ func OpenBinaries(paths ...string) ([]*Binary, error) {
 			if o.Machine == b.Machine {
 				return fmt.Errorf("%s and %s are both for %s: give one of them", o.Path, b.Path, b.Machine)
 			}
-			if x, y := builds[o], build(path); x != y && x != "" && y != "" {
+			if x, y := builds[o], buildRevision(path); x != y && x != "" && y != "" {
 				return fmt.Errorf("%s and %s are of different versions: %s and %s", o.Path, b.Path, x, y)
 			}
 		}
-		out, builds[b] = append(out, b), build(path)
+		out, builds[b] = append(out, b), buildRevision(path)
 		return nil
 	}
 	for _, path := range paths {
@@ -111,7 +113,7 @@ func OpenBinaries(paths ...string) ([]*Binary, error) {
 			}
 			continue
 		}
-		files, err := programs(path)
+		files, err := findPrograms(path)
 		if err != nil {
 			return nil, err
 		}
@@ -124,15 +126,16 @@ func OpenBinaries(paths ...string) ([]*Binary, error) {
 	return out, nil
 }
 
-// programs finds the programs of a folder, each for the machine that its name tells of.
-func programs(folder string) ([]string, error) {
+// findPrograms returns the paths of the programs in a folder. If a name contains an architecture,
+// the ELF header must match it.
+func findPrograms(folder string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
 	for _, e := range entries {
-		name := inFolder.FindStringSubmatch(e.Name())
+		name := binaryName.FindStringSubmatch(e.Name())
 		path := filepath.Join(folder, e.Name())
 		if info, err := os.Stat(path); name == nil || err != nil || !info.Mode().IsRegular() {
 			continue
@@ -154,20 +157,20 @@ func programs(folder string) ([]string, error) {
 	return out, nil
 }
 
-// Version is what nodes keep it by: the begin of its checksum.
+// Version returns the name of the version's folder on nodes: the first 16 digits of the checksum.
 func (b *Binary) Version() string { return b.SHA256[:16] }
 
-// upload brings the binary to a node, unless it is there. What was sent of it before, in this
-// deploy or another, is not sent again.
-func (b *Binary) upload(ctx context.Context, c *Conn, w *waiting) error {
+// upload copies the binary to a node unless the node has it. It continues an upload that was
+// interrupted, even in another deploy.
+func (b *Binary) upload(ctx context.Context, c *Conn, w *progress) error {
 	f, err := os.Open(b.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	size := strconv.FormatInt(b.Size, 10)
-	return c.again(ctx, func() error {
-		out, err := c.once(ctx, script("part"), []string{b.Version(), b.SHA256, size}, nil)
+	return c.retry(ctx, func() error {
+		out, err := c.runOnce(ctx, script("part"), []string{b.Version(), b.SHA256, size}, nil)
 		if err != nil {
 			return err
 		}
@@ -176,12 +179,12 @@ func (b *Binary) upload(ctx context.Context, c *Conn, w *waiting) error {
 			return err
 		}
 		args := []string{b.Version(), b.SHA256, strconv.FormatInt(at, 10), size}
-		_, err = c.once(ctx, script("append"), args, &sending{from: io.NewSectionReader(f, at, b.Size-at), sent: at, size: b.Size, w: w})
+		_, err = c.runOnce(ctx, script("append"), args, &uploadReader{from: io.NewSectionReader(f, at, b.Size-at), sent: at, size: b.Size, progress: w})
 		return err
 	})
 }
 
-// parsePart reads what part.sh wrote.
+// parsePart parses the output of part.sh.
 func parsePart(out []byte, size int64) (at int64, have bool, err error) {
 	text := strings.TrimSpace(string(out))
 	if text == "have" {
@@ -189,7 +192,7 @@ func parsePart(out []byte, size int64) (at int64, have bool, err error) {
 	}
 	at, err = strconv.ParseInt(text, 10, 64)
 	if err != nil || at < 0 || at > size {
-		return 0, false, errDenied{fmt.Errorf("the node said %.100q: want how much of the binary is there", text)}
+		return 0, false, permanentError{fmt.Errorf("the node said %.100q: want how much of the binary is there", text)}
 	}
 	return at, false, nil
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// forMachine is the test program with a header that says that it is for another kind of machine.
+// forMachine returns the test program with the ELF header of another kind of machine.
 func forMachine(t *testing.T, m elf.Machine) []byte {
 	t.Helper()
 	text, err := os.ReadFile(testBinary(t, "one").Path)
@@ -23,7 +23,7 @@ func forMachine(t *testing.T, m elf.Machine) []byte {
 	return text
 }
 
-// writeAll writes files into a new folder.
+// writeAll writes files into a new folder and returns its path.
 func writeAll(t *testing.T, files map[string][]byte) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,7 +68,7 @@ func TestOpenBinaries(t *testing.T) {
 	if _, err := opened(writeAll(t, map[string][]byte{"kaiku-linux-arm64": amd64})); err == nil || !strings.Contains(err.Error(), "kaiku-linux-arm64 is a program for x86_64: want one for aarch64") {
 		t.Errorf("a name that is wrong: %v", err)
 	}
-	if of := build(dir + "/a"); strings.Contains(of, " ") { // it has a revision
+	if of := buildRevision(dir + "/a"); strings.Contains(of, " ") { // the revision
 		_, revision, _ := strings.Cut(of, " ")
 		other := bytes.ReplaceAll(arm64, []byte("vcs.revision="+revision), []byte("vcs.revision="+strings.Repeat("0", len(revision))))
 		if _, err := opened(dir+"/a", writeAll(t, map[string][]byte{"kaiku": other})); err == nil || !strings.Contains(err.Error(), "are of different versions") {

@@ -14,28 +14,28 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Conn is a connection to a machine that is made anew when it was lost. It may be used by several
-// goroutines.
+// Conn is an SSH connection to a machine. It reconnects when the connection is lost. Its methods
+// are safe for concurrent use.
 type Conn struct {
-	dialer *Dialer
-	target string
-	node   string            // what messages call the machine; "" is the target
-	note   func(text string) // gets a line when something is tried again; nil means nobody
+	dialer  *Dialer
+	target  string
+	node    string            // the machine's name in messages; "" means target
+	onRetry func(text string) // called with a message before each retry; nil means never
 
-	mu   sync.Mutex
-	now  *ssh.Client // nil before the first, and after Close
-	made bool        // there was a connection
-	dead chan struct{}
-	sudo string // what root's commands begin with; known once there was a connection
+	mu        sync.Mutex
+	active    *ssh.Client // nil before the first connection and after Close
+	connected bool        // a connection has succeeded before
+	dead      chan struct{}
+	sudo      string // prefix of commands that run as root; set by the first connection
 }
 
-// ScriptError is a script that ran on a machine and failed.
+// ScriptError is the failure of a script that ran on a machine.
 type ScriptError struct {
-	Status int    // 0 if a signal ended it
-	Stderr string // the last of it
+	Status int    // exit status; 0 if the script was killed by a signal
+	Stderr string // the last lines
 }
 
-// Error is what the script said.
+// Error returns what the script wrote to standard error.
 func (e *ScriptError) Error() string {
 	if e.Stderr == "" {
 		return fmt.Sprintf("exit status %d", e.Status)
@@ -43,40 +43,40 @@ func (e *ScriptError) Error() string {
 	return e.Stderr
 }
 
-// tryAgain is the exit status of a script that another try may help (EX_TEMPFAIL).
-const tryAgain = 75
+// exitTempFail is the exit status of a script that may succeed if it is run again (EX_TEMPFAIL).
+const exitTempFail = 75
 
-// runTime bounds a script and what it takes to run it again. A restart takes 3 minutes at most by
-// what the unit says.
-const runTime = 6 * time.Minute
+// runTimeout limits a script including retries. A restart takes at most 3 minutes because of the
+// limits in the unit.
+const runTimeout = 6 * time.Minute
 
-// maxOutput bounds what is kept of a script's output, in bytes.
+// maxOutput is the maximum length of a script's output that is kept, in bytes.
 const maxOutput = 16 << 20
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.now == nil {
+	if c.active == nil {
 		return nil
 	}
-	err := c.now.Close()
-	c.now = nil
+	err := c.active.Close()
+	c.active = nil
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
 }
 
-// client returns the connection that there is, or makes one.
+// client returns the active connection, or opens one.
 func (c *Conn) client(ctx context.Context) (*ssh.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.now != nil {
+	if c.active != nil {
 		select {
 		case <-c.dead:
 		default:
-			return c.now, nil
+			return c.active, nil
 		}
 	}
 	client, err := c.dialer.connect(ctx, c.node, c.target)
@@ -94,11 +94,12 @@ func (c *Conn) client(ctx context.Context) (*ssh.Client, error) {
 		_ = client.Wait()
 		close(dead)
 	}()
-	c.now, c.dead, c.made = client, dead, true
+	c.active, c.dead, c.connected = client, dead, true
 	return client, nil
 }
 
-// findRoot finds out how commands are run as root.
+// findRoot returns the prefix of commands that run as root. It returns an error if the user is not
+// root and may not use sudo without a password.
 func findRoot(ctx context.Context, client *ssh.Client) (string, error) {
 	out, err := run(ctx, client, "id -u", nil)
 	if err != nil {
@@ -109,38 +110,38 @@ func findRoot(ctx context.Context, client *ssh.Client) (string, error) {
 	}
 	if _, err := run(ctx, client, "sudo -n true", nil); err != nil {
 		if errors.As(err, new(*ScriptError)) {
-			return "", errDenied{fmt.Errorf("the user %s is not root on the machine, and may not use sudo without a password: %w", client.User(), err)}
+			return "", permanentError{fmt.Errorf("the user %s is not root on the machine, and may not use sudo without a password: %w", client.User(), err)}
 		}
 		return "", err
 	}
 	return "exec sudo -n", nil
 }
 
-// Run runs a shell script as root and returns what it wrote to standard output. If the connection
-// is lost, it is run again from its begin. What it is given on standard input is the only place for
-// secrets.
+// Run runs a shell script as root and returns its standard output. If the connection is lost, Run
+// reconnects and runs the script again from the start. Secrets must be passed on standard input,
+// because arguments are visible to other users of the machine.
 func (c *Conn) Run(ctx context.Context, script string, args []string, stdin []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, runTime)
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
 	var out []byte
-	err := c.again(ctx, func() (err error) {
-		out, err = c.once(ctx, script, args, bytes.NewReader(stdin))
+	err := c.retry(ctx, func() (err error) {
+		out, err = c.runOnce(ctx, script, args, bytes.NewReader(stdin))
 		return err
 	})
 	return out, err
 }
 
-// again does something until it is done, or fails for another reason than a lost connection. A
-// machine that was never reached is not tried again: TCP has done that.
-func (c *Conn) again(ctx context.Context, do func() error) error {
+// retry calls do until it succeeds or fails for a reason other than a lost connection. It does not
+// retry a machine that could never be reached, because TCP has already retried.
+func (c *Conn) retry(ctx context.Context, do func() error) error {
 	retries, pause := first(c.dialer.Retries, 5), first(c.dialer.Pause, time.Second)
 	for try := 1; ; try++ {
 		err := do()
 		var failed *ScriptError
-		if err == nil || errors.As(err, &failed) && failed.Status != tryAgain || errors.As(err, new(errDenied)) {
+		if err == nil || errors.As(err, &failed) && failed.Status != exitTempFail || errors.As(err, new(permanentError)) {
 			return err
 		}
-		if errors.As(err, new(*unreachableError)) && !c.reached() {
+		if errors.As(err, new(*unreachableError)) && !c.wasConnected() {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -149,8 +150,8 @@ func (c *Conn) again(ctx context.Context, do func() error) error {
 		if try > retries {
 			return fmt.Errorf("%d tries failed, the last one: %w", try, err)
 		}
-		if c.note != nil {
-			c.note(fmt.Sprintf("%v; trying again (%d of %d)", err, try, retries))
+		if c.onRetry != nil {
+			c.onRetry(fmt.Sprintf("%v; trying again (%d of %d)", err, try, retries))
 		}
 		select {
 		case <-ctx.Done():
@@ -160,15 +161,15 @@ func (c *Conn) again(ctx context.Context, do func() error) error {
 	}
 }
 
-// reached reports whether there was a connection before.
-func (c *Conn) reached() bool {
+// wasConnected reports whether a connection has succeeded before.
+func (c *Conn) wasConnected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.made
+	return c.connected
 }
 
-// once runs a script on the connection that there is.
-func (c *Conn) once(ctx context.Context, script string, args []string, stdin io.Reader) ([]byte, error) {
+// runOnce runs a script on the active connection.
+func (c *Conn) runOnce(ctx context.Context, script string, args []string, stdin io.Reader) ([]byte, error) {
 	client, err := c.client(ctx)
 	if err != nil {
 		return nil, err
@@ -181,17 +182,17 @@ func (c *Conn) once(ctx context.Context, script string, args []string, stdin io.
 	return run(ctx, client, cmd.String(), stdin)
 }
 
-// quote makes a text one word of a shell.
+// quote quotes a string as one word for a shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// run runs one command. Any error that is no *ScriptError is of the connection, or of ctx.
+// run runs one command. An error other than a *ScriptError concerns the connection or ctx.
 func run(ctx context.Context, client *ssh.Client, command string, stdin io.Reader) ([]byte, error) {
 	s, err := client.NewSession()
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	out, errs := limited{max: maxOutput}, tail{max: 4 << 10}
+	out, errs := headBuffer{max: maxOutput}, tailBuffer{max: 4 << 10}
 	s.Stdin, s.Stdout, s.Stderr = stdin, &out, &errs
 	ended := make(chan error, 1)
 	if err := s.Start(command); err != nil {
@@ -216,7 +217,7 @@ func run(ctx context.Context, client *ssh.Client, command string, stdin io.Reade
 	return out.b, nil
 }
 
-// DialContext connects from the machine to an address that it can reach.
+// DialContext connects to addr from the machine, through the SSH connection.
 func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	client, err := c.client(ctx)
 	if err != nil {
@@ -225,15 +226,16 @@ func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn,
 	return client.DialContext(ctx, network, addr)
 }
 
-// limited keeps the begin of what is written. It never fails, so that the writer's pipe doesn't.
-type limited struct {
+// headBuffer keeps the beginning of what is written. Write never fails, so that the writer does not
+// get a broken pipe.
+type headBuffer struct {
 	b    []byte
 	max  int
 	over bool
 }
 
-// Write keeps what there is room for.
-func (l *limited) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (l *headBuffer) Write(p []byte) (int, error) {
 	if room := l.max - len(l.b); len(p) > room {
 		l.b, l.over = append(l.b, p[:room]...), true
 	} else {
@@ -242,14 +244,14 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// tail keeps the end of what is written.
-type tail struct {
+// tailBuffer keeps the end of what is written.
+type tailBuffer struct {
 	b   []byte
 	max int
 }
 
-// Write keeps the last bytes.
-func (t *tail) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (t *tailBuffer) Write(p []byte) (int, error) {
 	t.b = append(t.b, p...)
 	if over := len(t.b) - t.max; over > 0 {
 		t.b = append(t.b[:0], t.b[over:]...)

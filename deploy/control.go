@@ -12,23 +12,24 @@ import (
 // Members are the nodes that form the control plane.
 type Members struct {
 	Names   []string
-	Grouped bool // it is not one that has always been alone
+	Grouped bool // the control plane is a cluster, not a single node that was always alone
 }
 
-// ControlPlan is what becomes of the control plane. Its log of purges is kept as long as a majority
-// of the members is there at each step: one after the other is restarted, then new ones join, then
-// old ones are taken out.
+// ControlPlan is the planned change of the control plane. The log of purges survives as long as a
+// majority of the members is up at each step. So members are restarted one after the other, then
+// new members join, then old ones are removed.
 type ControlPlan struct {
-	From    []string `json:"from"`              // members now
+	From    []string `json:"from"`              // current members
 	To      []string `json:"to"`                // control nodes of the fleet file
-	Removes []string `json:"removes,omitempty"` // members that are to be taken out
-	Loses   string   `json:"loses,omitempty"`   // why edges take everything that they have as stale; "" is that they don't
+	Removes []string `json:"removes,omitempty"` // members to remove
+	// Why the log is lost and all stored responses become stale; "" if it is kept.
+	Loses string `json:"loses,omitempty"`
 
-	carries bool // the log is carried over into a group
+	migratesLog bool // the log of a single node is copied into a cluster
 }
 
-// planControl asks who forms the control plane. It returns nil if nobody knows, as before the first
-// deploy, or if too few members run.
+// planControl asks the nodes for the members of the control plane. It returns nil if no node knows
+// them, as before the first deploy or without a quorum.
 func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPlan, error) {
 	p := &ControlPlan{}
 	for i := range d.Nodes {
@@ -45,7 +46,7 @@ func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPl
 		case !n.state.active:
 		case n.node.Phase == Control:
 			control = append(control, n)
-		default: // may have been one
+		default: // may have been a control node
 			rest = append(rest, n)
 		}
 	}
@@ -66,18 +67,18 @@ func (d *Deploy) planControl(ctx context.Context, plans []*NodePlan) (*ControlPl
 			p.Removes = append(p.Removes, n)
 		}
 	}
-	p.carries = !members.Grouped && kept > 0 && len(p.To) > 1
+	p.migratesLog = !members.Grouped && kept > 0 && len(p.To) > 1
 	if kept == 0 {
 		p.Removes = nil
 		p.Loses = fmt.Sprintf("no control node of the fleet file has the log: to keep it, deploy with %s beside the new ones first, and remove the old ones later", strings.Join(p.From, ", "))
-	} else if old := earlier(plans); p.carries && len(old) > 0 {
+	} else if old := outdatedEdges(plans); p.migratesLog && len(old) > 0 {
 		p.Loses = fmt.Sprintf("edges of an earlier version (%s) would take the log for a new one when the control nodes change: to avoid that, deploy the new version first and change control nodes later", strings.Join(old, ", "))
 	}
 	return p, nil
 }
 
-// earlier are the edges that run another version than they are to.
-func earlier(plans []*NodePlan) []string {
+// outdatedEdges returns the edges that run another version than the deploy installs.
+func outdatedEdges(plans []*NodePlan) []string {
 	var out []string
 	for _, n := range plans {
 		if n.node.Edge && n.state.running != "" && n.state.running != n.Version {
@@ -87,21 +88,22 @@ func earlier(plans []*NodePlan) []string {
 	return out
 }
 
-// members asks nodes; nil if none of them knows.
+// members asks the nodes for the members of the control plane. It returns nil if no node knows
+// them.
 func (d *Deploy) members(ctx context.Context, plans []*NodePlan) (*Members, error) {
 	answers, errs := make([]*Members, len(plans)), make([]error, len(plans))
-	each(plans, func(i int, n *NodePlan) {
+	forEach(plans, func(i int, n *NodePlan) {
 		c, err := d.conn(ctx, n.node)
 		if err != nil {
 			errs[i] = err
 			return
 		}
-		defer d.waits(n.Node, "asking who the control nodes are").end()
+		defer d.startProgress(n.Node, "asking who the control nodes are").stop()
 		m, err := d.Fleet.Members(ctx, n.Node, c.DialContext)
 		if err == nil {
 			answers[i] = &m
 		} else if !errors.Is(err, ErrNoControl) {
-			d.say("%s: does not tell who the control nodes are: %v", n.Node, err)
+			d.logf("%s: does not tell who the control nodes are: %v", n.Node, err)
 		}
 	})
 	var out *Members
@@ -119,7 +121,7 @@ func (d *Deploy) members(ctx context.Context, plans []*NodePlan) (*Members, erro
 	return out, errors.Join(errs...)
 }
 
-// write writes what becomes of it, if it changes.
+// write writes the plan for people, if the control plane changes.
 func (p *ControlPlan) write(b *strings.Builder) {
 	if slices.Equal(p.From, p.To) {
 		return
@@ -130,7 +132,7 @@ func (p *ControlPlan) write(b *strings.Builder) {
 	} else {
 		b.WriteString("  the log of purges is kept\n")
 	}
-	if p.carries {
+	if p.migratesLog {
 		b.WriteString("  purges wait for some seconds, once, while it is carried over\n")
 	}
 	for _, n := range p.Removes {
@@ -138,8 +140,8 @@ func (p *ControlPlan) write(b *strings.Builder) {
 	}
 }
 
-// order puts control nodes into the order of their turns: members that don't run, as the others
-// need them, then members, then new ones.
+// order sorts control nodes: first members that are down, because the others need them for a
+// quorum, then other members, then new nodes.
 func (p *ControlPlan) order(nodes []*NodePlan) {
 	if p == nil {
 		return
@@ -156,13 +158,13 @@ func (p *ControlPlan) order(nodes []*NodePlan) {
 	slices.SortStableFunc(nodes, func(a, b *NodePlan) int { return turn(a) - turn(b) })
 }
 
-// removeMembers takes those out of the control plane that the fleet file does not have.
+// removeMembers removes the members that are not in the fleet file from the control plane.
 func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 	if p == nil || len(p.Removes) == 0 {
 		return nil
 	}
 	i := slices.IndexFunc(d.Nodes, func(n Node) bool { return slices.Contains(p.From, n.Name) && slices.Contains(p.To, n.Name) })
-	by := &d.Nodes[i] // there is one, or nothing is to be removed
+	by := &d.Nodes[i] // another member that can remove it, or nothing to remove
 	c, err := d.conn(ctx, by)
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 		if err := d.removeMember(ctx, by.Name, c, name); err != nil {
 			return err
 		}
-		d.say("%s: taken out of the control plane", name)
+		d.logf("%s: taken out of the control plane", name)
 	}
 	return nil
 }
@@ -179,6 +181,6 @@ func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 func (d *Deploy) removeMember(ctx context.Context, by string, c *Conn, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
 	defer cancel()
-	defer d.waits(name, "taken out of the control plane").end()
+	defer d.startProgress(name, "taken out of the control plane").stop()
 	return d.Fleet.Remove(ctx, by, c.DialContext, name)
 }

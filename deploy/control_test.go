@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// setControl makes some nodes control nodes, and no edges.
+// setControl makes the named nodes control nodes without the edge role.
 func (f *testFleet) setControl(names ...string) {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
@@ -38,7 +38,7 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 		}
 		return planText(p), turns
 	}
-	// The member is first, then new ones, and the edge, which was in the way of nobody, is drained.
+	// The member comes first, then the new ones. The edge is drained.
 	text, turns := roll("a: 2\n", "a1", "c1", "c2")
 	if want := []string{"c1 spare", "a1 spare", "c2 spare", "e1 drain", "e1 undrain"}; !slices.Equal(turns, want) {
 		t.Errorf("turns %q, want %q", turns, want)
@@ -53,7 +53,7 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 		t.Errorf("there is something to do:\n%s", planText(p))
 	}
 
-	// Those that go are taken out before they are restarted as edges.
+	// Former members are removed from the control plane before they are restarted as edges.
 	text, turns = roll("a: 3\n", "c1")
 	want := []string{"c1 spare", "a1 removed, asked c1", "c2 removed, asked c1"}
 	if len(turns) < 4 || !slices.Equal(turns[:3], want) || !strings.Contains(strings.Join(turns[3:], ","), "c2 drain") {
@@ -63,7 +63,7 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 		t.Errorf("the plan:\n%s", text)
 	}
 
-	// What a deploy that was cut left is done by the next.
+	// The next deploy finishes what an interrupted one left.
 	f.members, f.events = []string{"c1", "c9"}, nil
 	if p, _ := f.deploy(t); p.Nothing() || !slices.Equal(f.events, []string{"c9 removed, asked c1"}) {
 		t.Errorf("events %q\n%s", f.events, planText(p))
@@ -101,11 +101,11 @@ func TestLogIsLost(t *testing.T) {
 	}
 }
 
-// split is a fleet each of whose nodes is a control plane of its own.
-type split struct{ *testFleet }
+// splitFleet is a fleet whose nodes each form a control plane of their own.
+type splitFleet struct{ *testFleet }
 
-// Members are the node alone.
-func (split) Members(_ context.Context, node string, _ DialFunc) (Members, error) {
+// Members returns only the node itself.
+func (splitFleet) Members(_ context.Context, node string, _ DialFunc) (Members, error) {
 	return Members{Names: []string{node}}, nil
 }
 
@@ -113,7 +113,7 @@ func TestTwoControlPlanes(t *testing.T) {
 	f := newTestFleet(t, "c1", "c2")
 	f.setControl("c1", "c2")
 	f.deploy(t)
-	f.Fleet = split{f}
+	f.Fleet = splitFleet{f}
 	if _, err := f.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "there are two control planes") {
 		t.Errorf("%v", err)
 	}

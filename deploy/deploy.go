@@ -12,79 +12,82 @@ import (
 	"time"
 )
 
-// Phase is when a node's turn is: that of its role that comes first.
+// Phase is the step of a rollout in which a node is changed: the first of those that its roles
+// belong to.
 type Phase int
 
-// In this order.
+// The phases in order.
 const (
 	Control Phase = iota
 	NameServer
 	Edge
 )
 
-// Node is a machine as it shall be.
+// Node is the desired state of a machine.
 type Node struct {
 	Name   string
 	SSH    string // [user@]host[:port]
 	Phase  Phase
-	Edge   bool   // it is drained before it is restarted
-	Region string // of an edge; "" is one of its own
+	Edge   bool   // drained before a restart
+	Region string // of an edge; "" means a region of its own
 	Files  []File
 	Service
 }
 
-// DialFunc connects from a node to an address that it can reach.
+// DialFunc connects to addr from a node.
 type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Fleet is the running fleet as a node's own listeners tell of it.
+// Fleet queries and controls the running fleet through the listeners of its nodes.
 type Fleet interface {
-	// Healthy returns nil if a node does all that its roles ask of it.
+	// Healthy returns nil if a node works in all its roles.
 	Healthy(ctx context.Context, node string, dial DialFunc) error
-	// Spare returns nil if the control plane goes on without a node: dial is of that node.
-	// ErrNoControl says that it does not run a part of it yet.
+	// Spare returns nil if the control plane keeps its quorum without a node. dial connects from
+	// that node. Spare returns ErrNoControl if the node is not part of the control plane yet.
 	Spare(ctx context.Context, node string, dial DialFunc) error
-	// Sites asks a node's edge for each site, as a client does, and for each whether its origin
-	// answers. Sites that the node does not have are left out.
+	// Sites sends a request for each site to a node's edge, as a client would, and checks whether
+	// its origin responds. It leaves out sites that the node does not have.
 	Sites(ctx context.Context, node string, dial DialFunc) []SiteAnswer
-	// Members are the nodes that form the control plane, as one of them tells: dial is of that
-	// node. ErrNoControl says that it runs no part of it.
+	// Members returns the members of the control plane as one of them reports them. dial connects
+	// from that node. Members returns ErrNoControl if the node is not a member.
 	Members(ctx context.Context, node string, dial DialFunc) (Members, error)
-	// Remove takes a node out of the control plane, as a member is asked to: dial is of that
-	// member. It returns when those that stay have all of the log.
+	// Remove removes node from the control plane through another member. dial connects from that
+	// member. Remove returns when the remaining members have the whole log.
 	Remove(ctx context.Context, member string, dial DialFunc, node string) error
-	// Drain marks a node to get no new clients, or takes that back; changed is false if it was so
-	// before. ErrNoDrain says that there is nothing to tell others by.
+	// Drain drains or undrains a node. changed is false if the node was in that state already.
+	// Drain returns ErrNoDrain if the fleet has no control plane.
 	Drain(ctx context.Context, node string, dial DialFunc, drain bool) (changed bool, err error)
 }
 
-// ErrNoDrain says that a fleet has no control plane, so that name servers can't be told of a drain.
+// ErrNoDrain means that the fleet has no control plane, so name servers can't be told to drain a
+// node.
 var ErrNoDrain = errors.New("no control plane to tell name servers of a drain")
 
-// ErrRefused says that a node refused what it was asked, for a reason that does not go away by
-// waiting: nothing was changed.
+// ErrRefused means that a node refused a request for a reason that does not pass by waiting.
+// Nothing was changed.
 var ErrRefused = errors.New("refused")
 
-// ErrNoControl says that a node is no control node yet.
+// ErrNoControl means that a node is not a control node yet.
 var ErrNoControl = errors.New("no control server answers there")
 
-// Deploy brings nodes to what they shall be. Fields are not changed after the first call.
+// Deploy brings nodes to their desired state. Its fields must not change after the first call of a
+// method.
 type Deploy struct {
-	Nodes []Node   // the whole fleet
-	Only  []string // names of those to deploy to; nil means all
-	// Binaries are the program, for each kind of machine that there is among the nodes.
+	Nodes []Node   // all nodes of the fleet
+	Only  []string // names of the nodes to deploy to; nil means all
+	// Binaries are the programs to install, one for each kind of machine in the fleet.
 	Binaries []*Binary
 	Dialer   *Dialer
 	Fleet    Fleet
-	// Batch is how many percent of all edges may be out of service at a time, at least one of them;
-	// 0 means 25.
+	// Batch is how many percent of all edges may be out of service at the same time, but at least
+	// one edge. 0 means 25.
 	Batch int
-	// Settle is how long resolvers may go on sending clients to an edge after it is drained.
+	// Settle is how long resolvers may send clients to an edge after it was drained.
 	Settle time.Duration
-	// Limit is how long a node has to become healthy; 0 means 2 minutes. Every is the pause between
-	// looks; 0 means 1 s.
+	// Limit is how long a node may take to become healthy; 0 means 2 min. Every is the interval of
+	// the health checks; 0 means 1 s.
 	Limit, Every time.Duration
-	// Out gets a line for each thing that was done; nil means nobody. Tell is how often a long step
-	// says there what it waits for; 0 means 5 s.
+	// Out receives a line for each step; nil disables that. Tell is the interval of messages about
+	// a step that takes long; 0 means 5 s.
 	Out  io.Writer
 	Tell time.Duration
 
@@ -92,7 +95,7 @@ type Deploy struct {
 	conns map[string]*Conn
 }
 
-// check finds what makes no sense.
+// check returns an error if the fields contradict each other.
 func (d *Deploy) check() error {
 	if len(d.Binaries) == 0 {
 		return errors.New("a deploy needs a binary")
@@ -110,7 +113,7 @@ func (d *Deploy) check() error {
 	return nil
 }
 
-// selected are the nodes to deploy to.
+// selected returns the nodes to deploy to.
 func (d *Deploy) selected() []*Node {
 	var out []*Node
 	for i := range d.Nodes {
@@ -129,8 +132,8 @@ func (d *Deploy) conn(ctx context.Context, n *Node) (*Conn, error) {
 	if c != nil {
 		return c, nil
 	}
-	c = &Conn{dialer: d.Dialer, target: n.SSH, node: n.Name, note: func(text string) { d.say("%s: %s", n.Name, text) }}
-	if err := c.again(ctx, func() error { _, err := c.client(ctx); return err }); err != nil {
+	c = &Conn{dialer: d.Dialer, target: n.SSH, node: n.Name, onRetry: func(text string) { d.logf("%s: %s", n.Name, text) }}
+	if err := c.retry(ctx, func() error { _, err := c.client(ctx); return err }); err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
@@ -142,7 +145,7 @@ func (d *Deploy) conn(ctx context.Context, n *Node) (*Conn, error) {
 	return c, nil
 }
 
-// Close ends the connections.
+// Close closes all connections.
 func (d *Deploy) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -154,8 +157,8 @@ func (d *Deploy) Close() error {
 	return err
 }
 
-// say tells of what was done.
-func (d *Deploy) say(format string, a ...any) {
+// logf writes a line to Out.
+func (d *Deploy) logf(format string, a ...any) {
 	if d.Out == nil {
 		return
 	}
@@ -164,13 +167,13 @@ func (d *Deploy) say(format string, a ...any) {
 	fmt.Fprintf(d.Out, format+"\n", a...)
 }
 
-// atOnce bounds what is done at several nodes at the same time.
-const atOnce = 16
+// maxParallel is the maximum number of nodes that are handled at the same time.
+const maxParallel = 16
 
-// each does something for all of a list, several at a time.
-func each[T any](list []T, do func(i int, v T)) {
+// forEach calls do for all elements of list, up to maxParallel at a time.
+func forEach[T any](list []T, do func(i int, v T)) {
 	var all sync.WaitGroup
-	room := make(chan struct{}, atOnce)
+	room := make(chan struct{}, maxParallel)
 	for i, v := range list {
 		room <- struct{}{}
 		all.Go(func() {
@@ -181,19 +184,20 @@ func each[T any](list []T, do func(i int, v T)) {
 	all.Wait()
 }
 
-// prepare brings everything to the nodes, aside. If that fails at one, nothing is changed at any.
+// prepare uploads the binary and the files to all nodes and stages them. If it fails for one node,
+// no node is changed.
 func (d *Deploy) prepare(ctx context.Context, plans []*NodePlan) error {
 	errs := make([]error, len(plans))
-	each(plans, func(i int, p *NodePlan) {
+	forEach(plans, func(i int, p *NodePlan) {
 		if err := d.prepareNode(ctx, p); err != nil {
 			errs[i] = fmt.Errorf("node %s: %w", p.Node, err)
 			return
 		}
-		d.say("%s: ready", p.Node)
+		d.logf("%s: ready", p.Node)
 	})
 	err := errors.Join(errs...)
 	if err != nil {
-		d.clear(ctx, plans)
+		d.clearStaged(ctx, plans)
 	}
 	return err
 }
@@ -203,15 +207,15 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 	if err != nil {
 		return err
 	}
-	w := d.waits(p.Node, "laying files aside")
-	defer w.end()
+	w := d.startProgress(p.Node, "laying files aside")
+	defer w.stop()
 	if p.Upload > 0 {
 		if err := p.binary.upload(ctx, c, w); err != nil {
 			return fmt.Errorf("upload the binary: %w", err)
 		}
-		w.now("laying files aside")
+		w.update("laying files aside")
 	}
-	files, err := pack(p.files, p.removed, p.node.Writable)
+	files, err := packFiles(p.files, p.removed, p.node.Writable)
 	if err != nil {
 		return err
 	}
@@ -221,19 +225,19 @@ func (d *Deploy) prepareNode(ctx context.Context, p *NodePlan) error {
 	return nil
 }
 
-// clear forgets what was laid aside at nodes that won't be activated. A node that can't be reached
-// keeps it, for root alone, until the next deploy.
-func (d *Deploy) clear(ctx context.Context, plans []*NodePlan) {
+// clearStaged deletes the staged files on nodes that won't be activated. A node that can't be
+// reached keeps them until the next deploy; only root can read them.
+func (d *Deploy) clearStaged(ctx context.Context, plans []*NodePlan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	each(plans, func(_ int, p *NodePlan) {
+	forEach(plans, func(_ int, p *NodePlan) {
 		if c, err := d.conn(ctx, p.node); err == nil {
 			_, _ = c.Run(ctx, script("clear"), nil, nil)
 		}
 	})
 }
 
-// activate makes a node take what was laid aside.
+// activate puts the staged files of a node in place and restarts or reloads the process.
 func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 	process, sockets := "none", ""
 	switch p.Process {
@@ -245,36 +249,36 @@ func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 	if p.sockets {
 		sockets = "sockets"
 	}
-	defer d.waits(p.Node, "%s: the old process finishes its requests, and the new one says when it is ready", doing(p.Process)).end()
+	defer d.startProgress(p.Node, "%s: the old process finishes its requests, and the new one says when it is ready", gerund(p.Process)).stop()
 	_, err := c.Run(ctx, script("activate"), []string{p.Version, process, sockets}, nil)
 	return err
 }
 
-// doing is what is done to a process, as a word for what is under way.
-func doing(process string) string {
+// gerund returns the word for an action on the process that is under way, such as "restarting".
+func gerund(process string) string {
 	return first(process, "chang") + "ing"
 }
 
-// healthy waits until a node runs a version with a fleet file, of which sum is that, and is well,
-// twice in a row as a process that ends again and again may look well once. If time runs out, the
-// error tells the last reason that was another one than that.
-func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version, sum string) error {
+// waitHealthy waits until a node runs version with the fleet file that has the checksum sum, and is
+// healthy in two checks in a row. A process that keeps crashing may pass a single check. After a
+// timeout, the error has the last reason that is not itself a timeout.
+func (d *Deploy) waitHealthy(ctx context.Context, c *Conn, node, version, sum string) error {
 	limit := first(d.Limit, 2*time.Minute)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	w := d.waits(node, "asking for its health")
-	defer w.end()
+	w := d.startProgress(node, "asking for its health")
+	defer w.stop()
 	well, refusals := 0, 0
 	var reason error
 	for {
-		err := d.look(ctx, c, node, version, sum)
+		err := d.checkHealth(ctx, c, node, version, sum)
 		if err != nil && (reason == nil || !isTimeout(err)) {
 			reason = err
-			w.now("waiting for it to be well: %v", err)
+			w.update("waiting for it to be well: %v", err)
 		}
 		if !errors.Is(err, ErrRefused) {
 			refusals = 0
-		} else if refusals++; refusals == 3 { // the first may be from before a reload
+		} else if refusals++; refusals == 3 { // the first may come from before the reload
 			return err
 		}
 		if err == nil && ctx.Err() == nil {
@@ -295,12 +299,12 @@ func (d *Deploy) healthy(ctx context.Context, c *Conn, node, version, sum string
 	}
 }
 
-// isTimeout reports whether an error is only that time ran out.
+// isTimeout reports whether err only means that ctx ended.
 func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-func (d *Deploy) look(ctx context.Context, c *Conn, node, version, sum string) error {
+func (d *Deploy) checkHealth(ctx context.Context, c *Conn, node, version, sum string) error {
 	out, err := c.Run(ctx, script("status"), nil, nil)
 	if err != nil {
 		return err
@@ -309,7 +313,7 @@ func (d *Deploy) look(ctx context.Context, c *Conn, node, version, sum string) e
 	if running != version {
 		return fmt.Errorf("it runs %.40q, not %s", running, version)
 	}
-	if err := runs(status, sum); err != nil {
+	if err := checkStatus(status, sum); err != nil {
 		return err
 	}
 	return d.Fleet.Healthy(ctx, node, c.DialContext)

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// testFleet is a fleet of test nodes and the deploy to it. It is the Fleet, too: nodes are asked on
-// the listener of their process, and it notes drains.
+// testFleet is a fleet of test nodes and the Deploy for it. It implements Fleet: it asks the
+// processes of the nodes and records drains.
 type testFleet struct {
 	*Deploy
 	operator ssh.PublicKey
@@ -34,7 +34,7 @@ type testFleet struct {
 	onDrain  func(node string, drain bool)
 	members  []string // of the control plane
 	grouped  bool
-	onSites  func(node string) []SiteAnswer // nil has no sites
+	onSites  func(node string) []SiteAnswer // nil means no sites
 }
 
 func newTestFleet(t *testing.T, names ...string) *testFleet {
@@ -59,7 +59,7 @@ var built struct {
 	err  error
 }
 
-// testBinary is the program of testdata/kaiku with something behind its end, which makes it another
+// testBinary returns the program of testdata/kaiku with end appended, which makes it a different
 // version.
 func testBinary(t *testing.T, end string) *Binary {
 	t.Helper()
@@ -87,7 +87,7 @@ func testBinary(t *testing.T, end string) *Binary {
 	return b
 }
 
-// Healthy asks the process of the node, through its SSH connection.
+// Healthy asks the process of the node through its SSH connection.
 func (f *testFleet) Healthy(ctx context.Context, node string, dial DialFunc) error {
 	c, err := dial(ctx, "tcp", f.nodes[node].read("/run/ready"))
 	if err != nil {
@@ -102,8 +102,7 @@ func (f *testFleet) Healthy(ctx context.Context, node string, dial DialFunc) err
 	return err
 }
 
-// Spare says that the control plane goes on without any, and that a node that is no member of it
-// runs no part of it.
+// Spare returns ErrNoControl for a node that is not a member of the control plane, else nil.
 func (f *testFleet) Spare(_ context.Context, node string, _ DialFunc) error {
 	f.event(node, "spare", nil)
 	f.mu.Lock()
@@ -114,7 +113,7 @@ func (f *testFleet) Spare(_ context.Context, node string, _ DialFunc) error {
 	return nil
 }
 
-// Sites returns what a test says.
+// Sites returns what onSites returns.
 func (f *testFleet) Sites(_ context.Context, node string, _ DialFunc) []SiteAnswer {
 	if f.onSites == nil {
 		return nil
@@ -123,7 +122,7 @@ func (f *testFleet) Sites(_ context.Context, node string, _ DialFunc) []SiteAnsw
 	return f.onSites(node)
 }
 
-// Members tells of those of members, by any that is one.
+// Members returns members if node is one of them.
 func (f *testFleet) Members(_ context.Context, node string, _ DialFunc) (Members, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,7 +141,7 @@ func (f *testFleet) Remove(_ context.Context, member string, _ DialFunc, node st
 	return nil
 }
 
-// Drain notes it.
+// Drain records the drain.
 func (f *testFleet) Drain(_ context.Context, node string, _ DialFunc, drain bool) (bool, error) {
 	what := "undrain"
 	if drain {
@@ -182,17 +181,17 @@ func (f *testFleet) drained() []string {
 	return out
 }
 
-// deploy plans and applies; it fails the test if that fails.
+// deploy plans and applies, and fails the test if that fails.
 func (f *testFleet) deploy(t *testing.T) (*Plan, *Report) {
 	t.Helper()
-	p, r, err := f.try(t.Context())
+	p, r, err := f.tryDeploy(t.Context())
 	if err != nil {
 		t.Fatalf("deploy: %v\n%s", err, f.out.String())
 	}
 	return p, r
 }
 
-func (f *testFleet) try(ctx context.Context) (*Plan, *Report, error) {
+func (f *testFleet) tryDeploy(ctx context.Context) (*Plan, *Report, error) {
 	p, err := f.Plan(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -246,7 +245,7 @@ func TestFirstAndSecondDeploy(t *testing.T) {
 	}
 }
 
-// stripRun leaves out the notes of stand-ins.
+// stripRun removes the files of the stand-ins from a listing.
 func stripRun(tree string) string {
 	var out strings.Builder
 	for line := range strings.Lines(tree) {
@@ -283,7 +282,7 @@ func TestChangedConfig(t *testing.T) {
 		t.Errorf("events %q, want %q", f.events, want)
 	}
 
-	// What the process takes by itself doesn't restart it.
+	// A change that the process can reload does not restart it.
 	pid = n.pid()
 	f.Nodes[0].Files[0].Data = []byte("a: 1\nb: 4\n")
 	f.Nodes[0].Files[0].Effect = func(before []byte) Effect {
@@ -332,7 +331,7 @@ func TestFailedHealthIsPutBack(t *testing.T) {
 			}
 			good := f.Binaries[0].Version()
 			sicken(t, f)
-			_, r, err := f.try(t.Context())
+			_, r, err := f.tryDeploy(t.Context())
 			if !errors.Is(err, errStopped) {
 				t.Fatalf("the deploy ended with %v", err)
 			}
@@ -369,7 +368,7 @@ func TestFirstDeployPutBackLeavesNothing(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	f.Limit = 300 * time.Millisecond
 	f.Binaries = []*Binary{testBinary(t, "sick")}
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || r.Nodes[0].Outcome != "put back" {
 		t.Fatalf("%v, %+v", err, r)
 	}
@@ -387,7 +386,7 @@ func TestConnectionLostIsResumed(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := n.received.Load()
-	n.cut.Store(start + f.Binaries[0].Size/2)
+	n.cutAfter.Store(start + f.Binaries[0].Size/2)
 	if _, err := f.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -400,19 +399,19 @@ func TestConnectionLostIsResumed(t *testing.T) {
 	}
 }
 
-// A connection that is lost at any command, not only in the upload, changes nothing of the outcome.
+// Losing the connection during any script does not change the outcome.
 func TestConnectionLostAtEachScript(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
 	f.deploy(t)
 	for i := range 6 {
 		setConfig(f, fmt.Sprintf("a: %d\n", i))
-		n.cut.Store(n.received.Load() + int64(4000*i+1))
+		n.cutAfter.Store(n.received.Load() + int64(4000*i+1))
 		f.deploy(t)
 		if got := n.read("/etc/kaiku/fleet.yaml"); got != fmt.Sprintf("a: %d\n", i) {
 			t.Fatalf("cut after %d bytes: the file is %q", 4000*i+1, got)
 		}
-		n.cut.Store(0)
+		n.cutAfter.Store(0)
 		if p, _ := f.deploy(t); !p.Nothing() {
 			t.Fatalf("cut after %d bytes: there is more to do:\n%s", 4000*i+1, planText(p))
 		}
@@ -423,14 +422,14 @@ func TestDiskFull(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	n := f.nodes["hel1"]
 	n.write(t, "/run/free", "1000\n")
-	_, _, err := f.try(t.Context())
+	_, _, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "node hel1: its disk is full") {
 		t.Errorf("a full disk: %v", err)
 	}
-	// It may also get full while something is written; a limit of file sizes fails the same way.
+	// The disk may also fill up during a write. A limit on file sizes causes the same failure.
 	n.write(t, "/run/free", "10000000\n")
-	n.limit.Store(1000)
-	_, _, err = f.try(t.Context())
+	n.fileSizeLimit.Store(1000)
+	_, _, err = f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "the node is as it was") {
 		t.Errorf("a disk that gets full: %v", err)
 	}

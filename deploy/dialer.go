@@ -15,52 +15,51 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Dialer connects to machines over SSH as the operator's ssh would. The zero value asks nobody and
-// takes no unknown host key.
+// Dialer connects to machines over SSH as the operator's ssh command would. The zero value asks no
+// questions and rejects unknown host keys.
 type Dialer struct {
-	// Home is where .ssh is; "" means the user's.
+	// Home is the folder that contains .ssh; "" means the user's home.
 	Home string
-	// Agent is the socket of the SSH agent; "" means none.
+	// Agent is the path of the SSH agent's socket; "" means no agent.
 	Agent string
-	// AcceptNew takes keys of machines that known_hosts doesn't have, and notes them there. A
-	// changed key is refused all the same.
+	// AcceptNew accepts host keys of machines that are not in known_hosts and adds them. A changed
+	// key is always rejected.
 	AcceptNew bool
-	// Ask asks the operator; what is typed is not shown if it is hidden. nil means that there is
-	// nobody to ask.
+	// Ask asks the operator a question. If hidden is set, the answer is not echoed. nil means that
+	// there is nobody to ask.
 	Ask func(question string, hidden bool) (string, error)
-	// Timeout is for a connection, with all that it takes until commands can be run; 0 means 20 s.
+	// Timeout limits the time until a connection can run commands; 0 means 20 s.
 	Timeout time.Duration
-	// Keepalive is how often a machine has to answer, and for how long it may be silent; 0 means 15
-	// s.
+	// Keepalive is the interval of keepalive requests and how long a reply may take; 0 means 15 s.
 	Keepalive time.Duration
-	// Retries is how often a lost connection is made anew for one thing that is to be done; 0 means
-	// 5. Pause is how long the first one waits, the others a multiple of it; 0 means 1 s.
+	// Retries is how often an operation is retried after a lost connection; 0 means 5. Pause is the
+	// wait before the first retry, and n times Pause before the nth; 0 means 1 s.
 	Retries int
 	Pause   time.Duration
 
 	asking           sync.Mutex // one question at a time
 	taken            map[string]string
 	unlocked         map[string]ssh.Signer
-	globalKnownHosts []string // empty unless the files of the system are read
+	globalKnownHosts []string // empty unless system files are read
 }
 
-// FromSystem makes a dialer for who runs this program: the agent of SSH_AUTH_SOCK, and the system's
-// known_hosts.
+// FromSystem returns a Dialer for the current user, with the agent of SSH_AUTH_SOCK and the
+// system's known_hosts.
 func FromSystem() *Dialer {
 	return &Dialer{Agent: os.Getenv("SSH_AUTH_SOCK"), globalKnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
 }
 
-// maxJumps bounds the machines on the way, should they go in a circle.
+// maxJumps limits the number of jump hosts, in case they form a cycle.
 const maxJumps = 8
 
-// errDenied are failures that another try does not change.
-type errDenied struct{ error }
+// permanentError is a failure that a retry would not change.
+type permanentError struct{ error }
 
-// Unwrap returns the failure.
-func (e errDenied) Unwrap() error { return e.error }
+// Unwrap returns the underlying error.
+func (e permanentError) Unwrap() error { return e.error }
 
-// Dial connects to [user@]host[:port], where host may be one of ~/.ssh/config. node is what the
-// operator calls the machine, for questions; "" is nothing.
+// Dial connects to [user@]host[:port]. host may be an alias in ~/.ssh/config. node is the machine's
+// name in questions and messages; it may be "".
 func (d *Dialer) Dial(ctx context.Context, node, target string) (*Conn, error) {
 	c := &Conn{dialer: d, target: target, node: node}
 	if _, err := c.client(ctx); err != nil {
@@ -76,13 +75,13 @@ func (d *Dialer) home() (string, error) {
 	return os.UserHomeDir()
 }
 
-// unreachableError is a machine at whose address nothing takes a connection.
+// unreachableError means that no TCP connection to a machine could be made.
 type unreachableError struct {
 	addr string
 	err  error
 }
 
-// Error tells what may be wrong.
+// Error says what the cause may be.
 func (e *unreachableError) Error() string {
 	hint := "is the address right, and is the machine up?"
 	var timeout net.Error
@@ -95,11 +94,11 @@ func (e *unreachableError) Error() string {
 	return fmt.Sprintf("can't connect to %s: %v: %s", e.addr, e.err, hint)
 }
 
-// Unwrap returns what the network said.
+// Unwrap returns the network error.
 func (e *unreachableError) Unwrap() error { return e.err }
 
-// connect makes one connection, by the way of its jumps. node is what the operator calls the
-// machine.
+// connect opens one connection to target, through its jump hosts. node is the machine's name for
+// the operator.
 func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client, error) {
 	home, err := d.home()
 	if err != nil {
@@ -111,33 +110,33 @@ func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client,
 	}
 	config, err := readSSHConfig(files...)
 	if err != nil {
-		return nil, errDenied{err}
+		return nil, permanentError{err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, first(d.Timeout, 20*time.Second))
 	defer cancel()
-	return d.through(ctx, config, home, node, target, 0)
+	return d.connectVia(ctx, config, home, node, target, 0)
 }
 
-// through connects to a machine by the way of its jumps.
-func (d *Dialer) through(ctx context.Context, config sshConfig, home, node, target string, depth int) (*ssh.Client, error) {
+// connectVia opens a connection to target through its jump hosts.
+func (d *Dialer) connectVia(ctx context.Context, config sshConfig, home, node, target string, depth int) (*ssh.Client, error) {
 	h, err := config.resolve(target, home)
 	if err != nil {
-		return nil, errDenied{err}
+		return nil, permanentError{err}
 	}
 	h.node = node
 	if depth > maxJumps || len(h.jumps) > maxJumps {
-		return nil, errDenied{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?", target, maxJumps)}
+		return nil, permanentError{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?", target, maxJumps)}
 	}
 	var before *ssh.Client
 	for i, j := range h.jumps {
 		var next *ssh.Client
 		if i == 0 {
-			next, err = d.through(ctx, config, home, "jump host "+j, j, depth+1)
+			next, err = d.connectVia(ctx, config, home, "jump host "+j, j, depth+1)
 		} else {
 			var hop host
 			if hop, err = config.resolve(j, home); err == nil {
 				hop.node = "jump host " + j
-				next, err = d.hop(ctx, hop, before)
+				next, err = d.connectHop(ctx, hop, before)
 			}
 		}
 		if err != nil {
@@ -145,27 +144,26 @@ func (d *Dialer) through(ctx context.Context, config sshConfig, home, node, targ
 		}
 		before = next
 	}
-	return d.hop(ctx, h, before)
+	return d.connectHop(ctx, h, before)
 }
 
-// hop connects to a machine, from another one unless that is nil. If it fails, the one before is
-// closed.
-func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *ssh.Client, err error) {
+// connectHop opens a connection to h, through via unless that is nil. It closes via if it fails.
+func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (client *ssh.Client, err error) {
 	defer func() {
-		if err != nil && before != nil {
-			before.Close()
+		if err != nil && via != nil {
+			via.Close()
 		}
 	}()
-	check, algorithms, err := d.hostKeys(h)
+	check, algorithms, err := d.hostKeyCheck(h)
 	if err != nil {
-		return nil, errDenied{err}
+		return nil, permanentError{err}
 	}
 	keys, closeAgent, err := d.signers(h)
 	if err != nil {
-		return nil, errDenied{err}
+		return nil, permanentError{err}
 	}
 	defer closeAgent()
-	conn, err := d.dialTCP(ctx, h, before)
+	conn, err := d.dialTCP(ctx, h, via)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +173,7 @@ func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *s
 			denied = check(addr, remote, key)
 			return denied
 		}}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) // a channel through another machine has no deadlines
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // a channel through via has no deadlines
 	c, channels, requests, err := ssh.NewClientConn(conn, h.addr(), conf)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -183,35 +181,35 @@ func (d *Dialer) hop(ctx context.Context, h host, before *ssh.Client) (client *s
 	if err != nil {
 		conn.Close()
 		switch {
-		case denied != nil: // ssh.NewClientConn hides it
-			return nil, errDenied{fmt.Errorf("%s: %w", h.addr(), denied)}
+		case denied != nil: // ssh.NewClientConn does not wrap it
+			return nil, permanentError{fmt.Errorf("%s: %w", h.addr(), denied)}
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err())
-		case strings.Contains(err.Error(), "unable to authenticate"): // x/crypto has no error of its own for it
-			return nil, errDenied{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}
+		case strings.Contains(err.Error(), "unable to authenticate"): // x/crypto/ssh has no error value for it
+			return nil, permanentError{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}
 		}
 		return nil, fmt.Errorf("%s: %w", h.addr(), err)
 	}
 	client = ssh.NewClient(c, channels, requests)
-	go d.keepAlive(client, before)
+	go d.keepAlive(client, via)
 	return client, nil
 }
 
-// dialTCP connects to a machine's SSH server, from another machine unless that is nil.
-func (d *Dialer) dialTCP(ctx context.Context, h host, before *ssh.Client) (net.Conn, error) {
-	if before != nil {
-		conn, err := before.DialContext(ctx, "tcp", h.addr())
+// dialTCP connects to a machine's SSH port, through via unless that is nil.
+func (d *Dialer) dialTCP(ctx context.Context, h host, via *ssh.Client) (net.Conn, error) {
+	if via != nil {
+		conn, err := via.DialContext(ctx, "tcp", h.addr())
 		if errors.As(err, new(*ssh.OpenChannelError)) {
 			return nil, &unreachableError{h.addr(), err}
 		}
 		return conn, err
 	}
-	// Half of the time, so that there is some for all else.
+	// Half of the timeout leaves time for the SSH handshake.
 	dialer := net.Dialer{Timeout: first(d.Timeout, 20*time.Second) / 2, KeepAlive: 15 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", h.addr())
 	if err != nil && ctx.Err() == nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Err != nil { // without the addresses, which are told beside it
+		if errors.As(err, &op) && op.Err != nil { // drops the addresses, which the message already has
 			err = op.Err
 		}
 		return nil, &unreachableError{h.addr(), err}
@@ -219,14 +217,14 @@ func (d *Dialer) dialTCP(ctx context.Context, h host, before *ssh.Client) (net.C
 	return conn, err
 }
 
-// keepAlive asks a machine for a sign of life until the connection ends, and ends it if none comes.
-// It ends the connection before it on the way, too.
-func (d *Dialer) keepAlive(client, before *ssh.Client) {
+// keepAlive sends keepalive requests until the connection ends. It closes the connection, and via,
+// if no reply comes.
+func (d *Dialer) keepAlive(client, via *ssh.Client) {
 	ended := make(chan struct{})
 	go func() {
 		_ = client.Wait()
-		if before != nil {
-			before.Close()
+		if via != nil {
+			via.Close()
 		}
 		close(ended)
 	}()

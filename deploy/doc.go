@@ -1,51 +1,59 @@
-// Package deploy brings machines with Debian or Ubuntu to a running fleet, and later to another
-// version or configuration, over SSH. Nothing has to be on them but OpenSSH's server, systemd and
+// Package deploy turns machines with Debian or Ubuntu into a running fleet over SSH, and later
+// brings them to another version or configuration. The machines need OpenSSH's server, systemd and
 // what every Debian has.
 //
-// What a node gets:
+// A node gets these files:
 //
-//	/usr/local/lib/kaiku/VERSION/kaiku   the binary, by the begin of its SHA-256; the one that runs and the one before it
-//	/usr/local/bin/kaiku                 a symbolic link to the first
-//	/etc/kaiku/                          fleet.yaml and what it names; secrets have mode 0600 and belong to the user kaiku
-//	/etc/kaiku/node                      the name of the node, by which commands that are run there find it
-//	/etc/kaiku/.deployed                 the paths of all files that deploy put there, so that it also removes them
-//	/etc/kaiku/.next/                    files on their way, while a deploy runs
-//	/etc/kaiku/.before/                  what a deploy replaced, until the node is known to be well with the new
-//	/etc/systemd/system/kaiku.service    and kaiku.socket, which holds the listeners of TCP: connections wait there while the process is restarted
-//	/usr/share/bash-completion/completions/kaiku
+//	/usr/local/lib/kaiku/VERSION/kaiku  the binary, by the start of its SHA-256
+//	/usr/local/bin/kaiku                symbolic link to the binary that runs
+//	/etc/kaiku/                         fleet.yaml and the files that it names
+//	/etc/kaiku/node                     the node's name, for commands that are run on it
+//	/etc/kaiku/.deployed                paths of all files that deploy installed
+//	/etc/kaiku/.next/                   staged files, while a deploy runs
+//	/etc/kaiku/.before/                 the files that a deploy replaced
+//	/etc/systemd/system/kaiku.service
+//	/etc/systemd/system/kaiku.socket    holds the TCP listeners
 //	/etc/sysctl.d/60-kaiku.conf
-//	/etc/systemd/resolved.conf.d/kaiku.conf    on name servers: systemd-resolved gives up its listener on port 53, and /etc/resolv.conf names what it asks itself
+//	/etc/systemd/resolved.conf.d/kaiku.conf
+//	/usr/share/bash-completion/completions/kaiku
 //
-// A deploy goes through these steps:
+// The previous version of the binary stays installed. Secrets have mode 0600 and owner kaiku. A
+// deploy deletes .before once the node is healthy with the new files. Because kaiku.socket holds
+// the TCP listeners, connections wait while the process is restarted. On name servers, the file in
+// resolved.conf.d makes systemd-resolved release port 53, and /etc/resolv.conf names the upstream
+// resolvers of systemd-resolved.
 //
-//	read      what is on every node
-//	plan      what is to be done; with nothing to do, nothing is
-//	prepare   all nodes at once get the binary and the files, aside; whatever fails here leaves all as it was
-//	roll      control nodes, name servers and edges, in this order and few at a time:
+// A deploy has these steps:
+//
+//	read      reads the state of every node
+//	plan      compares it with the desired state; ends if there is nothing to do
+//	prepare   uploads the binary and stages the files on all nodes; a failure here changes nothing
+//	roll      changes control nodes, then name servers, then edges, a few at a time:
 //	          drain, wait for resolvers, activate, wait for health, undrain
-//	          a node that is not well gets what it had before, and the rollout ends
-//	          of control nodes, members of the running control plane come first, then new ones; then members that the fleet file does not have are taken out
 //
-// A removal (Remover) drains a node, stops it, deletes what .deployed lists and what the process
-// wrote, and has the control plane forget it.
+// If a node is not healthy after the change, its previous version and files are restored and the
+// rollout stops. Among control nodes, members of the running control plane come first, then new
+// ones. Members that are not in the fleet file are removed last.
 //
-// What runs on the nodes are the shell scripts in the folder node, as root or by sudo -n. They say
-// everything that they found on standard output, take data on standard input, and may be run again
-// at any point: a connection that is lost is made anew, and the script is run again. A deploy that
-// ended midway is no state of its own: the next one reads what is there, and /etc/kaiku/.before
-// still has what was known to work.
+// A removal (Remover) drains a node, stops it, deletes the files that .deployed lists and those
+// that the process wrote, and removes the node from the control plane.
 //
-// # What a deploy takes for well
+// The shell scripts in the folder node run on the nodes, as root or with sudo -n. They print all
+// results to standard output, read data from standard input, and can be run again after any
+// interruption: if a connection is lost, deploy reconnects and runs the script again. An
+// interrupted deploy needs no repair: the next one reads the actual state, and /etc/kaiku/.before
+// still has the last files that worked.
 //
-// A node is well when its process runs the new version with the new fleet file and does what its
-// roles ask of it, and when no site is worse through its edge than before its turn. The process
-// tells systemd which file it has taken (STATUS=, taken.go), because a reload ends before the file
-// is read.
+// # When a node is healthy
 //
-// An edge is asked for each site as by a client. It is asked once more with a condition that only
-// an origin can evaluate (If-Unmodified-Since): that request passes all caches and all other edges,
-// which may have another configuration yet, and nothing of it is stored.
+// A node is healthy when three conditions hold: its process runs the new version with the new fleet
+// file, it works in all its roles, and no site is worse through its edge than before the change.
+// The process reports the fleet file that it runs to systemd (STATUS=, taken.go), because a reload
+// ends before the file is read.
 //
-// A site that was not well before the deploy stops nothing. A site that is new and not well is
-// reported.
+// For each site, the edge gets one request like a client's. It gets a second one with a condition
+// that only an origin can evaluate (If-Unmodified-Since). That request passes all caches and all
+// other edges, which may still have the old configuration, and its response is not stored.
+//
+// A site that already failed before the deploy does not stop it. A new site that fails is reported.
 package deploy

@@ -17,30 +17,30 @@ import (
 	"unicode"
 )
 
-// Effect is what the process needs to take a changed file.
+// Effect is what the process must do to use a changed file.
 type Effect int
 
-// From the most to the least.
+// From the largest effect to the smallest.
 const (
-	Restart Effect = iota // the zero value, as it is never wrong
+	Restart Effect = iota // the zero value, because it is always sufficient
 	Reload
 	None
 )
 
-// String is what the plan says.
+// String returns the word that the plan shows.
 func (e Effect) String() string { return [...]string{"restart", "reload", "none"}[e] }
 
-// File is a file on a node.
+// File is a file to install on a node.
 type File struct {
 	Path   string // absolute
 	Data   []byte
-	Secret bool // mode 0600 and of the user kaiku; never shown
-	// Effect is what a change from before needs; nil is Restart. before is nil for a file that was
-	// not there.
+	Secret bool // mode 0600, owner kaiku; the contents are never shown
+	// Effect returns the effect of replacing the contents before, which is nil if the file is new.
+	// A nil Effect means Restart.
 	Effect func(before []byte) Effect
-	// Replace is asked whether it replaces the file that a node has, if that is another one. An
-	// error refuses the deploy. nil replaces it; of a secret, before is only read from the node for
-	// Replace.
+	// Replace reports whether to replace the contents before if they differ. An error stops the
+	// deploy. A nil Replace always replaces. The contents of a secret are read from the node only
+	// if Replace is set.
 	Replace func(before []byte) (bool, error)
 }
 
@@ -56,13 +56,13 @@ func (f *File) mode() uint32 {
 	return 0o644
 }
 
-// isText reports whether a diff of the file is of use.
+// isText reports whether a diff of the file is useful.
 func (f *File) isText() bool {
 	return !f.Secret && len(f.Data) < 1<<20 && !bytes.ContainsRune(f.Data, 0)
 }
 
-// CheckPath refuses paths that scripts on the node, or lists of lines, could take for something
-// else.
+// CheckPath returns an error for a path that would be ambiguous in a script's arguments or in a
+// list of lines.
 func CheckPath(p string) error {
 	ok := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+@ ", c)
@@ -86,11 +86,11 @@ const (
 	stubFile    = "/etc/systemd/resolved.conf.d/kaiku.conf"
 )
 
-// noStub keeps systemd-resolved off 127.0.0.53:53 and 127.0.0.54:53, which would keep a name server
-// off port 53 of all addresses.
+// noStub makes systemd-resolved release 127.0.0.53:53 and 127.0.0.54:53. With these in use, a name
+// server can't listen on port 53 of all addresses.
 const noStub = "[Resolve]\nDNSStubListener=no\n"
 
-// needsPort53 reports whether a node listens where systemd-resolved would.
+// needsPort53 reports whether the node listens on an address that conflicts with systemd-resolved.
 func (s Service) needsPort53() bool {
 	return slices.ContainsFunc(s.Listen, func(l string) bool {
 		a, err := net.ResolveTCPAddr("tcp", l)
@@ -101,27 +101,27 @@ func (s Service) needsPort53() bool {
 	})
 }
 
-// Service is what systemd is told of a node.
+// Service configures the systemd units of a node.
 type Service struct {
-	// Listen are TCP addresses that systemd listens on, as :80 or 192.0.2.1:80.
+	// Listen are the TCP addresses that systemd listens on, such as ":80" or "192.0.2.1:80".
 	Listen []string
-	// Binds are all addresses that the node listens on: a program that has one of them is found
-	// before anything is changed.
+	// Binds are all addresses that the node listens on. A deploy fails before it changes anything
+	// if another program uses one.
 	Binds []Bind
-	// Memory is the most that the process may use, in bytes; 0 is not limited.
+	// Memory is the memory limit of the process in bytes; 0 means no limit.
 	Memory int64
-	// Drain is how long requests under way may take at the end; 0 is 30 s.
+	// Drain is how long requests may take to finish when the process stops; 0 means 30 s.
 	Drain time.Duration
-	// Writable are folders beside /var/lib/kaiku and /var/log/kaiku that the process writes to.
-	// Deploy makes those that are not there.
+	// Writable are the folders that the process writes to, besides /var/lib/kaiku and
+	// /var/log/kaiku. Deploy creates missing ones.
 	Writable []string
-	// Program is the path of the binary; "" is /usr/local/bin/kaiku.
+	// Program is the path of the binary; "" means /usr/local/bin/kaiku.
 	Program string
-	// Environment is a file of variables for the process; "" is none.
+	// Environment is a file of environment variables for the process; "" means none.
 	Environment string
 }
 
-// StopSeconds is how long systemd waits for the end of the process.
+// StopSeconds returns how long systemd waits for the process to stop, in seconds.
 func (n *Node) StopSeconds() int {
 	drain := n.Service.Drain
 	if drain == 0 {
@@ -130,11 +130,12 @@ func (n *Node) StopSeconds() int {
 	return int((drain + 15*time.Second) / time.Second)
 }
 
-// MemoryLimit is what Go is told to stay below: room for what Go doesn't count.
+// MemoryLimit returns the value for GOMEMLIMIT in bytes: 80 % of Memory, as Go does not count all
+// memory of the process.
 func (n *Node) MemoryLimit() int64 { return n.Service.Memory / 10 * 8 }
 
-// all are the files of a node: its own, and those that every node has.
-func (n *Node) all() ([]*File, error) {
+// allFiles returns the node's own files and those that every node has.
+func (n *Node) allFiles() ([]*File, error) {
 	out := make([]*File, 0, len(n.Files)+4)
 	for i := range n.Files {
 		out = append(out, &n.Files[i])
@@ -168,10 +169,9 @@ func (n *Node) all() ([]*File, error) {
 	return out, nil
 }
 
-// Units are the files of systemd and of the kernel's settings, as the node gets them:
-// kaiku.service, 60-kaiku.conf, kaiku.socket if it listens, and, on a name server, what keeps
-// systemd-resolved off its port. That one is there whether systemd-resolved runs or not: it may be
-// installed later.
+// Units returns the files for systemd and sysctl: kaiku.service, 60-kaiku.conf, kaiku.socket if
+// systemd listens, and, on a name server, the file that makes systemd-resolved release its port.
+// The last one is installed even without systemd-resolved, in case that is installed later.
 func (n *Node) Units() ([]File, error) {
 	units := []struct{ name, path string }{{"kaiku.service", serviceUnit}, {"60-kaiku.conf", sysctlFile}}
 	if len(n.Service.Listen) > 0 {
@@ -201,8 +201,8 @@ func (n *Node) Units() ([]File, error) {
 	return out, nil
 }
 
-// unitValues are what stands in units in place of the words in braces. Those at the begin of a line
-// are whole lines, or none.
+// unitValues returns the values for the words in braces in the unit templates. A word at the
+// beginning of a line stands for whole lines, or for none.
 func (n *Node) unitValues() *strings.Replacer {
 	var node, socket, environment, writable, memory, listen string
 	if n.Environment == "" {
@@ -215,7 +215,7 @@ func (n *Node) unitValues() *strings.Replacer {
 	}
 	for _, l := range n.Listen {
 		if host, port, err := net.SplitHostPort(l); err == nil && host == "" {
-			l = port // which systemd takes for all addresses of both families
+			l = port // systemd reads a bare port as all addresses of both families
 		}
 		listen += "ListenStream=" + l + "\n"
 	}
@@ -229,8 +229,9 @@ func (n *Node) unitValues() *strings.Replacer {
 		"{{stop}}", strconv.Itoa(n.StopSeconds()), "{{writable}}", writable, "{{memory}}", memory, "{{listen}}", listen)
 }
 
-// pack makes what stage.sh takes: the files to lay aside, and the lists of what to do with them.
-func pack(files []*File, removed, folders []string) ([]byte, error) {
+// packFiles returns the input of stage.sh: a tar of the files to stage, and the lists of what to do
+// with them.
+func packFiles(files []*File, removed, folders []string) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	add := func(name string, mode uint32, data []byte) error {

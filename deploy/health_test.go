@@ -10,28 +10,29 @@ import (
 	"time"
 )
 
-// lookedAt is a fleet whose health is what a func says.
-type lookedAt struct {
+// healthFunc is a fleet whose health is the result of a function.
+type healthFunc struct {
 	*testFleet
-	look func(ctx context.Context) error
+	check func(ctx context.Context) error
 }
 
-// Healthy asks the func.
-func (l lookedAt) Healthy(ctx context.Context, _ string, _ DialFunc) error { return l.look(ctx) }
+// Healthy calls the function.
+func (l healthFunc) Healthy(ctx context.Context, _ string, _ DialFunc) error { return l.check(ctx) }
 
-// The reason why a node is not well is told, also when the last look at it was ended by the limit.
+// The error has the reason why a node is not healthy, even if the last check was ended by the
+// timeout.
 func TestHealthReason(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	f.Limit = 5 * time.Second
 	looks := 0
-	f.Deploy.Fleet = lookedAt{f, func(ctx context.Context) error {
+	f.Deploy.Fleet = healthFunc{f, func(ctx context.Context) error {
 		if looks++; looks < 3 {
 			return errors.New("the cache is on fire")
 		}
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "not healthy within 5s: the cache is on fire") {
 		t.Errorf("%v", err)
 	}
@@ -39,43 +40,43 @@ func TestHealthReason(t *testing.T) {
 		t.Errorf("%+v", r.Nodes)
 	}
 
-	// One look that never ended has no other reason than that.
-	f.Deploy.Fleet = lookedAt{f, func(ctx context.Context) error {
+	// If a check never returned, the timeout itself is the reason.
+	f.Deploy.Fleet = healthFunc{f, func(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	if _, _, err := f.try(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := f.tryDeploy(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 }
 
-// What is refused is not tried for long: it ends the wait for health at once.
+// A refusal ends the wait for health early.
 func TestHealthRefused(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	f.Limit = time.Hour
-	f.Deploy.Fleet = lookedAt{f, func(context.Context) error { return fmt.Errorf("%w: 401", ErrRefused) }}
-	_, r, err := f.try(t.Context())
+	f.Deploy.Fleet = healthFunc{f, func(context.Context) error { return fmt.Errorf("%w: 401", ErrRefused) }}
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "node hel1: refused: 401") || r.Nodes[0].Outcome != "put back" {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
 
-// refusing is a fleet that refuses drains.
-type refusing struct{ *testFleet }
+// refusingFleet is a fleet that refuses to drain.
+type refusingFleet struct{ *testFleet }
 
-// Drain refuses.
-func (r refusing) Drain(_ context.Context, node string, _ DialFunc, _ bool) (bool, error) {
+// Drain returns ErrRefused.
+func (r refusingFleet) Drain(_ context.Context, node string, _ DialFunc, _ bool) (bool, error) {
 	return false, fmt.Errorf("%w: 401", ErrRefused)
 }
 
-// A drain that was refused is not told of as one that was done, and is not taken back.
+// A drain that was refused is not reported as done and is not undone.
 func TestDrainRefused(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.deploy(t)
 	setConfig(f, "c: 1\n")
-	f.Limit, f.Deploy.Fleet = time.Hour, refusing{f}
+	f.Limit, f.Deploy.Fleet = time.Hour, refusingFleet{f}
 	f.out.Reset()
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.HasSuffix(err.Error(), "drain hel1: refused: 401") {
 		t.Errorf("the error is %v", err)
 	}
@@ -89,18 +90,18 @@ func TestDrainRefused(t *testing.T) {
 	}
 }
 
-// What is told of the log is of this start: not of an attempt before, and not what the old process
-// says.
+// The log in an error contains only lines of the current start, not of earlier starts or of the old
+// process.
 func TestLogOfThisStart(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
 	setConfig(f, "broken: first\n")
-	if _, _, err := f.try(t.Context()); err == nil || !strings.Contains(err.Error(), "the end of its log:\nfleet.yaml is broken") {
+	if _, _, err := f.tryDeploy(t.Context()); err == nil || !strings.Contains(err.Error(), "the end of its log:\nfleet.yaml is broken") {
 		t.Fatalf("the first attempt: %v", err)
 	}
 	n.write(t, "/run/busy", "")
 	setConfig(f, "fine: 1\n")
-	if _, _, err := f.try(t.Context()); err == nil || !strings.Contains(err.Error(), "Failed to listen") || strings.Contains(err.Error(), "broken") {
+	if _, _, err := f.tryDeploy(t.Context()); err == nil || !strings.Contains(err.Error(), "Failed to listen") || strings.Contains(err.Error(), "broken") {
 		t.Errorf("an attempt that starts nothing: %v", err)
 	}
 	if err := os.Remove(n.root + "/run/busy"); err != nil {
@@ -108,7 +109,7 @@ func TestLogOfThisStart(t *testing.T) {
 	}
 	f.deploy(t)
 	setConfig(f, "broken: again\n")
-	_, _, err := f.try(t.Context())
+	_, _, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.HasSuffix(err.Error(), "the end of its log:\nfleet.yaml is broken") {
 		t.Errorf("an attempt that replaces a process: %v", err)
 	}

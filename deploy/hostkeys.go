@@ -14,17 +14,17 @@ import (
 	xknownhosts "golang.org/x/crypto/ssh/knownhosts"
 )
 
-// ErrHostKeyChanged says that a machine showed another key than known_hosts has.
+// ErrHostKeyChanged means that a machine's host key differs from the one in known_hosts.
 var ErrHostKeyChanged = errors.New("the host key changed")
 
-// ErrHostKeyUnknown says that known_hosts has no key of a machine, and nobody took the one that it
-// showed.
+// ErrHostKeyUnknown means that known_hosts has no key of the machine and that its key was not
+// accepted.
 var ErrHostKeyUnknown = errors.New("the host key is unknown")
 
-// hostKeys makes the check of a machine's key, and the algorithms to ask it for: those that
-// known_hosts has keys of, or a machine with several keys could show one that is not there and look
-// like another machine.
-func (d *Dialer) hostKeys(h host) (ssh.HostKeyCallback, []string, error) {
+// hostKeyCheck returns the callback that verifies a machine's host key, and the key algorithms to
+// request. It requests the algorithms of keys in known_hosts. Otherwise a machine with several keys
+// could present one that is not there, and would look like another machine.
+func (d *Dialer) hostKeyCheck(h host) (ssh.HostKeyCallback, []string, error) {
 	var files []string
 	for _, f := range append(h.knownHosts, d.globalKnownHosts...) {
 		if _, err := os.Stat(f); err == nil {
@@ -44,16 +44,16 @@ func (d *Dialer) hostKeys(h host) (ssh.HostKeyCallback, []string, error) {
 		case err == nil:
 			return nil
 		case knownhosts.IsHostKeyChanged(err):
-			return changedKey(addr, key, err)
+			return changedKeyError(addr, key, err)
 		case knownhosts.IsHostUnknown(err):
-			return d.newKey(h, addr, remote, key)
+			return d.acceptHostKey(h, addr, remote, key)
 		}
 		return err
 	}, known.HostKeyAlgorithms(h.addr()), nil
 }
 
-// changedKey tells both keys and where the known one stands.
-func changedKey(addr string, key ssh.PublicKey, err error) error {
+// changedKeyError returns an error with both keys and the position of the known one.
+func changedKeyError(addr string, key ssh.PublicKey, err error) error {
 	var changed *xknownhosts.KeyError
 	if !errors.As(err, &changed) {
 		return err
@@ -66,8 +66,8 @@ func changedKey(addr string, key ssh.PublicKey, err error) error {
 		ErrHostKeyChanged, addr, key.Type(), ssh.FingerprintSHA256(key), strings.Join(known, ", "))
 }
 
-// newKey takes the key of a machine that was never seen, if the operator says so, and notes it.
-func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey) error {
+// acceptHostKey adds the key of an unknown machine to known_hosts if the operator accepts it.
+func (d *Dialer) acceptHostKey(h host, addr string, remote net.Addr, key ssh.PublicKey) error {
 	d.asking.Lock() // one question at a time; also guards the file
 	defer d.asking.Unlock()
 	is := fmt.Sprintf("%s %s", key.Type(), ssh.FingerprintSHA256(key))
@@ -78,20 +78,20 @@ func (d *Dialer) newKey(h host, addr string, remote net.Addr, key ssh.PublicKey)
 	switch d.taken[addr] {
 	case "":
 	case is:
-		return nil // by another connection meanwhile
-	default: // where known_hosts is no file, that one was not noted
+		return nil // added by another connection in the meantime
+	default: // known_hosts may be a device such as /dev/null, which keeps nothing
 		return fmt.Errorf("%w: %s shows %s, and showed %s before: somebody may be in between", ErrHostKeyChanged, who, is, d.taken[addr])
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {
 			return fmt.Errorf("%w: %s shows %s: compare it with what `%s` prints on the machine, and connect once with ssh, or run kaiku deploy with --accept-new-host-keys",
-				ErrHostKeyUnknown, who, is, printKey(key))
+				ErrHostKeyUnknown, who, is, showKeyCommand(key))
 		}
 		answer, err := d.Ask(fmt.Sprintf(`%s is not in known_hosts yet. It shows this host key:
     %s
 Compare it with what the machine itself prints, on the console that your provider has for it:
     %s
-Are they the same (yes/no)? `, who, is, printKey(key)), false)
+Are they the same (yes/no)? `, who, is, showKeyCommand(key)), false)
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrHostKeyUnknown, who, err)
 		}
@@ -111,8 +111,8 @@ Are they the same (yes/no)? `, who, is, printKey(key)), false)
 	return nil
 }
 
-// printKey is the command that prints a machine's key where Debian has it.
-func printKey(key ssh.PublicKey) string {
+// showKeyCommand returns the command that shows a machine's host key on Debian.
+func showKeyCommand(key ssh.PublicKey) string {
 	kind := strings.TrimPrefix(key.Type(), "ssh-")
 	if strings.HasPrefix(kind, "ecdsa-") {
 		kind = "ecdsa"
@@ -128,7 +128,7 @@ func appendKnownHost(file, addr string, remote net.Addr, key ssh.PublicKey) erro
 	if err != nil {
 		return err
 	}
-	// A last line without an end would swallow the new one.
+	// If the last line has no line feed, the new one would be appended to it.
 	if info, err := f.Stat(); err == nil && info.Size() > 0 {
 		last := make([]byte, 1)
 		if _, err := f.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {

@@ -24,17 +24,17 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// testNode is a machine: a folder that stands for /, an SSH server in this process, and programs in
-// testdata/bin that stand for those that take root or systemd.
+// testNode is a machine: a folder in place of /, an SSH server in this process, and stand-ins in
+// testdata/bin for programs that need root or systemd.
 type testNode struct {
 	name, root, addr string
-	bin              string        // of the stand-ins
-	takes            ssh.PublicKey // of the operator
-	limit            atomic.Int64  // of a file's size, in blocks of 512 bytes; 0 is none
-	shut             func()        // ends the SSH server and its connections
+	bin              string        // folder of the stand-ins
+	authorizedKey    ssh.PublicKey // the operator's key
+	fileSizeLimit    atomic.Int64  // maximum file size in blocks of 512 bytes; 0 means no limit
+	shutdown         func()        // stops the SSH server and closes its connections
 
-	serial atomic.Bool // a connection is only served once the one before has ended, with its commands
-	one    sync.Mutex  // for that
+	serial   atomic.Bool // a connection is served only after the previous one and its commands have ended
+	serialMu sync.Mutex  // for serial
 
 	mu       sync.Mutex
 	key      ssh.Signer
@@ -42,7 +42,7 @@ type testNode struct {
 	conns    int
 
 	received atomic.Int64
-	cut      atomic.Int64 // ends the connection that got so many bytes; 0 never
+	cutAfter atomic.Int64 // closes a connection after this many bytes; 0 means never
 }
 
 func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
@@ -51,7 +51,7 @@ func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNode{name: name, root: t.TempDir(), bin: bin, takes: operator, key: newKey(t)}
+	n := &testNode{name: name, root: t.TempDir(), bin: bin, authorizedKey: operator, key: newKey(t)}
 	for _, dir := range []string{"run/systemd/system", "run/lock", "etc"} {
 		if err := os.MkdirAll(filepath.Join(n.root, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -64,7 +64,7 @@ func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
 	n.addr = l.Addr().String()
 	var all sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
-	n.shut = func() {
+	n.shutdown = func() {
 		cancel()
 		l.Close()
 		all.Wait()
@@ -79,7 +79,7 @@ func newTestNode(t *testing.T, name string, operator ssh.PublicKey) *testNode {
 		}
 	})
 	t.Cleanup(func() {
-		n.shut()
+		n.shutdown()
 		if pid := n.pid(); pid > 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -100,7 +100,7 @@ func newKey(t *testing.T) ssh.Signer {
 	return s
 }
 
-// writeKey writes a new private key and returns its public part.
+// writeKey writes a new private key to a file and returns its public key.
 func writeKey(t *testing.T, file string) ssh.PublicKey {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -121,17 +121,17 @@ func writeKey(t *testing.T, file string) ssh.PublicKey {
 	return key
 }
 
-// countedConn counts what comes, and ends when that is too much.
+// countedConn counts the bytes read and closes the connection at a limit.
 type countedConn struct {
 	net.Conn
 	n *testNode
 }
 
-// Read reads.
+// Read implements io.Reader.
 func (c countedConn) Read(p []byte) (int, error) {
 	got, err := c.Conn.Read(p)
-	if total, at := c.n.received.Add(int64(got)), c.n.cut.Load(); at > 0 && total >= at {
-		c.n.cut.Store(0)
+	if total, at := c.n.received.Add(int64(got)), c.n.cutAfter.Load(); at > 0 && total >= at {
+		c.n.cutAfter.Store(0)
 		c.Close()
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -142,13 +142,13 @@ func (n *testNode) serve(ctx context.Context, raw net.Conn) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	defer raw.Close()
 	if n.serial.Load() {
-		n.one.Lock()
-		defer n.one.Unlock()
+		n.serialMu.Lock()
+		defer n.serialMu.Unlock()
 	}
 	n.mu.Lock()
 	n.conns++
 	conf := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if !bytes.Equal(key.Marshal(), n.takes.Marshal()) {
+		if !bytes.Equal(key.Marshal(), n.authorizedKey.Marshal()) {
 			return nil, errors.New("unknown key")
 		}
 		return nil, nil
@@ -179,7 +179,7 @@ func (n *testNode) serve(ctx context.Context, raw net.Conn) {
 	}
 }
 
-// session runs the one command of a session with a real sh.
+// session runs the command of a session with a real sh.
 func (n *testNode) session(new ssh.NewChannel) {
 	ch, requests, err := new.Accept()
 	if err != nil {
@@ -196,7 +196,7 @@ func (n *testNode) session(new ssh.NewChannel) {
 		n.mu.Lock()
 		n.commands = append(n.commands, command)
 		n.mu.Unlock()
-		if limit := n.limit.Load(); limit > 0 {
+		if limit := n.fileSizeLimit.Load(); limit > 0 {
 			command = fmt.Sprintf("ulimit -f %d; trap '' XFSZ; %s", limit, command)
 		}
 		cmd := exec.Command("sh", "-c", command)
@@ -209,7 +209,7 @@ func (n *testNode) session(new ssh.NewChannel) {
 		if err := cmd.Start(); err != nil {
 			return
 		}
-		go func() { // not waited for, as who runs it may not read all
+		go func() { // not waited for, because the command may not read everything
 			_, _ = io.Copy(in, ch)
 			in.Close()
 		}()
@@ -251,20 +251,20 @@ func forward(new ssh.NewChannel) {
 	ch.Close()
 }
 
-// connections is how many were made.
+// connections returns how many connections were made.
 func (n *testNode) connections() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.conns
 }
 
-// pid is the process that the stand-in for systemd runs; 0 if there is none.
+// pid returns the process ID that the stand-in for systemd runs, or 0.
 func (n *testNode) pid() int {
 	pid, _ := strconv.Atoi(strings.TrimSpace(n.read("/run/pid")))
 	return pid
 }
 
-// read returns a file of the node; "" if it isn't there.
+// read returns the contents of a file of the node, or "" if it does not exist.
 func (n *testNode) read(path string) string {
 	b, _ := os.ReadFile(n.root + path)
 	return string(b)
@@ -277,20 +277,20 @@ func (n *testNode) write(t *testing.T, path, text string) {
 	}
 }
 
-// running is the version that runs.
+// running returns the version that runs.
 func (n *testNode) running() string {
 	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", n.pid()))
 	return filepath.Base(filepath.Dir(exe))
 }
 
-// allCommands are the commands that were run.
+// allCommands returns all commands that were run.
 func (n *testNode) allCommands() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return strings.Join(n.commands, "\n")
 }
 
-// tree are all files below a folder, with what is in them.
+// tree returns all files below a folder with their contents.
 func (n *testNode) tree(t *testing.T, dir string) string {
 	t.Helper()
 	var out strings.Builder

@@ -11,41 +11,41 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 )
 
-// Plan is what a deploy would do.
+// Plan is the list of changes that a deploy would make.
 type Plan struct {
 	Nodes []*NodePlan `json:"nodes"`
-	// Control is what becomes of the control plane; nil if nobody knows what it is now.
+	// Control is the planned change of the control plane; nil if its current state is unknown.
 	Control *ControlPlan `json:"control,omitempty"`
 }
 
-// NodePlan is what a deploy would do at one node.
+// NodePlan is the list of changes at one node.
 type NodePlan struct {
 	Node    string   `json:"node"`
-	Version string   `json:"version"`           // of the binary, that it is to have
-	From    string   `json:"from,omitempty"`    // that it has
-	Upload  int64    `json:"upload,omitempty"`  // bytes of the binary that have to be sent at most
-	Files   []Change `json:"files,omitempty"`   // that are to be written or removed
-	Process string   `json:"process,omitempty"` // start, restart or reload; "" leaves it alone
-	Why     []string `json:"why,omitempty"`     // reasons beside the binary and the files
+	Version string   `json:"version"`           // desired version of the binary
+	From    string   `json:"from,omitempty"`    // current version
+	Upload  int64    `json:"upload,omitempty"`  // maximum number of bytes to upload
+	Files   []Change `json:"files,omitempty"`   // files to write or remove
+	Process string   `json:"process,omitempty"` // start, restart or reload; "" means no action
+	Why     []string `json:"why,omitempty"`     // reasons besides the binary and the files
 
 	node    *Node
 	state   *state
 	binary  *Binary
-	files   []*File // to be written
+	files   []*File // to write
 	removed []string
-	sockets bool                  // its listeners change
-	sites   map[string]SiteAnswer // before its turn, by name; nil if they were not asked for
+	sockets bool                  // the listeners of kaiku.socket change
+	sites   map[string]SiteAnswer // state of the sites before the change, by name; nil if unknown
 }
 
-// Change is what happens to a file.
+// Change is the change of a file.
 type Change struct {
 	Path   string `json:"path"`
-	What   string `json:"what"`           // install, change, remove
-	Secret bool   `json:"secret"`         // and so it has no diff
-	Diff   string `json:"diff,omitempty"` // unified; of text that is no secret
+	What   string `json:"what"`           // install, change or remove
+	Secret bool   `json:"secret"`         // a secret has no Diff
+	Diff   string `json:"diff,omitempty"` // unified diff; only for text
 }
 
-// fleetSum is that of the fleet file that the node is to run; "" if it gets none.
+// fleetSum returns the checksum of the new fleet file, or "" if the node gets none.
 func (p *NodePlan) fleetSum() string {
 	for i := range p.node.Files {
 		if f := &p.node.Files[i]; f.Path == fleetFile {
@@ -55,10 +55,10 @@ func (p *NodePlan) fleetSum() string {
 	return ""
 }
 
-// Nothing reports whether the node is as it should be.
+// Nothing reports whether the node has its desired state.
 func (p *NodePlan) Nothing() bool { return p.Process == "" && len(p.Files) == 0 && p.Upload == 0 }
 
-// Nothing reports whether all nodes are as they should be.
+// Nothing reports whether all nodes have their desired state.
 func (p *Plan) Nothing() bool {
 	if p.Control != nil && len(p.Control.Removes) > 0 {
 		return false
@@ -66,16 +66,16 @@ func (p *Plan) Nothing() bool {
 	return !slices.ContainsFunc(p.Nodes, func(n *NodePlan) bool { return !n.Nothing() })
 }
 
-// planNode reads a node and says what is to be done there.
+// planNode reads the state of a node and returns the changes to make.
 func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
-	w := d.waits(n.Name, "connecting to %s", n.SSH)
-	defer w.end()
+	w := d.startProgress(n.Name, "connecting to %s", n.SSH)
+	defer w.stop()
 	c, err := d.conn(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	w.now("reading what is on it")
-	files, err := n.all()
+	w.update("reading what is on it")
+	files, err := n.allFiles()
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +141,14 @@ func (d *Deploy) planNode(ctx context.Context, n *Node) (*NodePlan, error) {
 			}
 		}
 	}
-	if err := errors.Join(st.usable(need), st.busy(n)); err != nil {
+	if err := errors.Join(st.checkUsable(need), st.checkPorts(n)); err != nil {
 		return nil, err
 	}
 	p.process(effect)
 	return p, nil
 }
 
-// binaryFor is the program for a node.
+// binaryFor returns the binary for the node's kind of machine.
 func (d *Deploy) binaryFor(st *state) (*Binary, error) {
 	var machines []string
 	for _, b := range d.Binaries {
@@ -160,7 +160,7 @@ func (d *Deploy) binaryFor(st *state) (*Binary, error) {
 	return nil, fmt.Errorf("its processor is %s, but the binary is for %s: give a binary for %[1]s with --binary, which you may repeat, or which may name a folder", st.machine, strings.Join(machines, " and "))
 }
 
-// process says what the process needs.
+// process sets the action on the process for the largest effect of the changed files.
 func (p *NodePlan) process(effect Effect) {
 	st := p.state
 	switch {
@@ -224,8 +224,8 @@ func (p *NodePlan) write(b *strings.Builder) {
 	}
 }
 
-// Plan reads all nodes that are to be deployed to. The plan is whole, or there is none: the error
-// tells of each node that can't be deployed to.
+// Plan reads the state of all selected nodes and returns the changes to make. If it fails for any
+// node, it returns no plan and an error that lists each of them.
 func (d *Deploy) Plan(ctx context.Context) (*Plan, error) {
 	if err := d.check(); err != nil {
 		return nil, err
@@ -233,7 +233,7 @@ func (d *Deploy) Plan(ctx context.Context) (*Plan, error) {
 	p := &Plan{}
 	nodes := d.selected()
 	plans, errs := make([]*NodePlan, len(nodes)), make([]error, len(nodes))
-	each(nodes, func(i int, n *Node) {
+	forEach(nodes, func(i int, n *Node) {
 		if plans[i], errs[i] = d.planNode(ctx, n); errs[i] != nil {
 			errs[i] = fmt.Errorf("node %s: %w", n.Name, errs[i])
 		}

@@ -11,34 +11,34 @@ import (
 	"strings"
 )
 
-// Bind is an address that the process of a node listens on, or systemd for it.
+// Bind is an address that a node's process listens on, or systemd on its behalf.
 type Bind struct {
 	Network string // tcp or udp
-	Addr    string // as :80 or 192.0.2.1:80
-	Key     string // that gives the address in the fleet file
+	Addr    string // such as :80 or 192.0.2.1:80
+	Key     string // key of the address in the fleet file
 }
 
-// socket is a listener that is on a node.
+// socket is a listening socket of a node.
 type socket struct {
 	network string
-	addr    netip.Addr // not valid for all addresses
+	addr    netip.Addr // invalid means all addresses
 	port    uint16
-	owners  []owner // none if they are not known
+	owners  []owner // empty if unknown
 }
 
-// owner is a process that has a socket.
+// owner is a process that has a socket open.
 type owner struct {
 	name string
 	pid  int
 }
 
-// ownerRE matches a process in the last column of ss -p, as ("nginx",pid=812,fd=6).
+// ownerRE matches a process in the last column of ss -p, such as ("nginx",pid=812,fd=6).
 var ownerRE = regexp.MustCompile(`\("((?:[^"\\]|\\.){0,64})",pid=(\d{1,9}),fd=\d+\)`)
 
-// interfaceRE matches the interface of an address, as in 127.0.0.53%lo:53.
+// interfaceRE matches the interface in an address such as 127.0.0.53%lo:53.
 var interfaceRE = regexp.MustCompile(`%[^:\]]*`)
 
-// parseSocket reads a line of ss -Hlntup.
+// parseSocket parses a line of ss -Hlntup.
 func parseSocket(line string) (socket, error) {
 	f := strings.Fields(line)
 	if len(f) < 6 || f[0] != "tcp" && f[0] != "udp" {
@@ -54,7 +54,7 @@ func parseSocket(line string) (socket, error) {
 		return socket{}, err
 	}
 	s.port = uint16(n)
-	if host != "*" { // all addresses of both families
+	if host != "*" { // "*" means all addresses of both families
 		if s.addr, err = netip.ParseAddr(host); err != nil {
 			return socket{}, err
 		}
@@ -63,7 +63,7 @@ func parseSocket(line string) (socket, error) {
 		}
 	}
 	for _, m := range ownerRE.FindAllStringSubmatch(line, 64) {
-		pid, _ := strconv.Atoi(m[2]) // of nine digits at most
+		pid, _ := strconv.Atoi(m[2]) // ownerRE allows at most nine digits
 		if o := (owner{m[1], pid}); !slices.Contains(s.owners, o) {
 			s.owners = append(s.owners, o)
 		}
@@ -71,7 +71,7 @@ func parseSocket(line string) (socket, error) {
 	return s, nil
 }
 
-// String is the address for people.
+// String returns the address for people.
 func (s socket) String() string {
 	host := "*"
 	if s.addr.IsValid() {
@@ -80,8 +80,8 @@ func (s socket) String() string {
 	return net.JoinHostPort(host, strconv.Itoa(int(s.port))) + "/" + s.network
 }
 
-// holder is who has the socket, for people.
-func (s socket) holder() string {
+// ownerNames returns the processes that own the socket, for people.
+func (s socket) ownerNames() string {
 	var out []string
 	for _, o := range s.owners {
 		out = append(out, fmt.Sprintf("%s (pid %d)", o.name, o.pid))
@@ -92,8 +92,8 @@ func (s socket) holder() string {
 	return strings.Join(out[:min(len(out), 3)], ", ")
 }
 
-// inTheWay reports whether a node can't bind an address because of the socket.
-func (s socket) inTheWay(b Bind) bool {
+// conflicts reports whether the socket prevents a node from binding an address.
+func (s socket) conflicts(b Bind) bool {
 	host, port, err := net.SplitHostPort(b.Addr)
 	if err != nil {
 		return false
@@ -109,13 +109,13 @@ func (s socket) inTheWay(b Bind) bool {
 	return err != nil || want.IsUnspecified() || !s.addr.IsValid() || s.addr == want.Unmap()
 }
 
-// busy are the addresses of a node that another program has.
-func (st *state) busy(n *Node) error {
+// checkPorts returns an error if another program uses an address of the node.
+func (st *state) checkPorts(n *Node) error {
 	var errs []error
 	told := map[string]bool{}
 	for _, b := range n.Binds {
 		for _, s := range st.sockets {
-			if !s.inTheWay(b) || st.own(s) || n.needsPort53() && s.isStub() || told[s.String()] {
+			if !s.conflicts(b) || st.isOwn(s) || n.needsPort53() && s.isStub() || told[s.String()] {
 				continue
 			}
 			told[s.String()] = true
@@ -123,14 +123,14 @@ func (st *state) busy(n *Node) error {
 			if len(s.owners) > 0 {
 				mend = fmt.Sprintf("stop it (systemctl status %d tells its unit)", s.owners[0].pid)
 			}
-			errs = append(errs, fmt.Errorf("%s listens on %s, which %s needs: %s, or change %s", s.holder(), s, b.Key, mend, b.Key))
+			errs = append(errs, fmt.Errorf("%s listens on %s, which %s needs: %s, or change %s", s.ownerNames(), s, b.Key, mend, b.Key))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// own reports whether a socket is that of the running kaiku.service, or of its kaiku.socket.
-func (st *state) own(s socket) bool {
+// isOwn reports whether a socket belongs to the running kaiku.service or to its kaiku.socket.
+func (st *state) isOwn(s socket) bool {
 	if slices.ContainsFunc(s.owners, func(o owner) bool { return o.pid == st.pid }) {
 		return true
 	}
@@ -139,11 +139,11 @@ func (st *state) own(s socket) bool {
 			if !strings.Contains(l, ":") {
 				l = ":" + l
 			}
-			return s.inTheWay(Bind{Network: "tcp", Addr: l})
+			return s.conflicts(Bind{Network: "tcp", Addr: l})
 		})
 }
 
-// isStub reports whether a socket is that of systemd-resolved, which a deploy has give it up.
+// isStub reports whether a socket belongs to systemd-resolved, which releases it during a deploy.
 func (s socket) isStub() bool {
 	return (s.addr == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || s.addr == netip.AddrFrom4([4]byte{127, 0, 0, 54})) &&
 		slices.ContainsFunc(s.owners, func(o owner) bool { return strings.HasPrefix(o.name, "systemd-resolve") })

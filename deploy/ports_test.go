@@ -8,7 +8,7 @@ import (
 
 const nginxSocket = `tcp   LISTEN 0      511          0.0.0.0:80         0.0.0.0:*    users:(("nginx",pid=813,fd=6),("nginx",pid=812,fd=6))`
 
-// A port that another program has is told of before anything is changed, with the program.
+// A port that another program uses is reported with that program before anything is changed.
 func TestBusyPort(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	for i := range f.Nodes {
@@ -29,7 +29,7 @@ func TestBusyPort(t *testing.T) {
 		t.Errorf("something was changed:\n%s", got)
 	}
 
-	// What a node has by itself is in nobody's way.
+	// Sockets that every machine has don't conflict.
 	n.write(t, "/run/sockets", "")
 	f.deploy(t)
 	n.write(t, "/run/sockets", fmt.Sprintf("tcp LISTEN 0 5 *:80 *:* users:((\"kaiku\",pid=%d,fd=3),(\"systemd\",pid=1,fd=9))\nudp UNCONN 0 0 *:443 *:* users:((\"kaiku\",pid=%[1]d,fd=3))\n", n.pid()))
@@ -52,19 +52,19 @@ func TestInTheWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.inTheWay(Bind{Network: c.network, Addr: c.want}); got != c.is {
+		if got := s.conflicts(Bind{Network: c.network, Addr: c.want}); got != c.is {
 			t.Errorf("%s %s with %s: %v", c.network, c.want, c.there, got)
 		}
 	}
 }
 
-// What a deploy takes from systemd-resolved, and what kaiku.socket has, is in nobody's way.
+// Sockets that systemd-resolved releases, and those of kaiku.socket, don't conflict.
 func TestStubIsNotBusy(t *testing.T) {
 	for line, want := range map[string]bool{
 		`udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:(("systemd-resolve",pid=300,fd=13))`: false,
 		`udp UNCONN 0 0 127.0.0.1:53 0.0.0.0:* users:(("dnsmasq",pid=300,fd=13))`:             true,
 		`tcp LISTEN 0 5 *:53 *:* users:(("systemd",pid=1,fd=13))`:                             false, // of kaiku.socket
-		`tcp LISTEN 0 5 *:54 *:* users:(("systemd",pid=1,fd=13))`:                             true,  // of another one
+		`tcp LISTEN 0 5 *:54 *:* users:(("systemd",pid=1,fd=13))`:                             true,  // of another unit
 		`tcp LISTEN 0 5 *:53 *:*`: true,
 	} {
 		st, err := parseState([]byte("kernel Linux\npid 0\nlistens 53\nsocket " + line + "\nend\n"))
@@ -72,7 +72,7 @@ func TestStubIsNotBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := &Node{Service: Service{Listen: []string{":53"}, Binds: []Bind{{"tcp", ":53", "geodns.listen"}, {"udp", ":53", "geodns.listen"}, {"tcp", ":54", "x"}}}}
-		if err := st.busy(n); (err != nil) != want || err != nil && !strings.Contains(err.Error(), " needs: ") {
+		if err := st.checkPorts(n); (err != nil) != want || err != nil && !strings.Contains(err.Error(), " needs: ") {
 			t.Errorf("%s: %v", line, err)
 		}
 	}

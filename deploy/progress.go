@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// waiting is a long step that says every few seconds what it waits for.
-type waiting struct {
+// progress prints at intervals what a long step is waiting for.
+type progress struct {
 	mu    sync.Mutex
 	text  string
 	quit  chan struct{}
 	ended sync.WaitGroup
 }
 
-// waits begins a step of a node, which is named as "restarting"; end ends it.
-func (d *Deploy) waits(node, format string, a ...any) *waiting {
-	w := &waiting{quit: make(chan struct{})}
-	w.now(format, a...)
+// startProgress begins a step of a node. The text describes it, such as "restarting". Call stop at
+// its end.
+func (d *Deploy) startProgress(node, format string, a ...any) *progress {
+	w := &progress{quit: make(chan struct{})}
+	w.update(format, a...)
 	began := time.Now()
 	w.ended.Go(func() {
 		tick := time.NewTicker(first(d.Tell, 5*time.Second))
@@ -32,36 +33,36 @@ func (d *Deploy) waits(node, format string, a ...any) *waiting {
 			w.mu.Lock()
 			text := w.text
 			w.mu.Unlock()
-			d.say("%s: still %s (%v)", node, text, time.Since(began).Round(time.Second))
+			d.logf("%s: still %s (%v)", node, text, time.Since(began).Round(time.Second))
 		}
 	})
 	return w
 }
 
-// now says what is waited for from now on.
-func (w *waiting) now(format string, a ...any) {
+// update changes the text.
+func (w *progress) update(format string, a ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text = fmt.Sprintf(format, a...)
 }
 
-// end ends the step.
-func (w *waiting) end() {
+// stop ends the step.
+func (w *progress) stop() {
 	close(w.quit)
 	w.ended.Wait()
 }
 
-// sending is an upload, which says how far it is.
-type sending struct {
+// uploadReader reads the data of an upload and updates its progress.
+type uploadReader struct {
 	from       io.Reader
 	sent, size int64
-	w          *waiting
+	progress   *progress
 }
 
-// Read reads what is sent next.
-func (s *sending) Read(p []byte) (int, error) {
+// Read implements io.Reader.
+func (s *uploadReader) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
 	s.sent += int64(n)
-	s.w.now("uploading the binary, %d of %d MiB", s.sent>>20, s.size>>20)
+	s.progress.update("uploading the binary, %d of %d MiB", s.sent>>20, s.size>>20)
 	return n, err
 }

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// watched is what a deploy prints, and tells when there is something in it.
-type watched struct {
+// watchedOutput keeps what a deploy prints and signals each write.
+type watchedOutput struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	news chan struct{}
 }
 
-// Write keeps it.
-func (w *watched) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (w *watchedOutput) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	select {
@@ -29,8 +29,8 @@ func (w *watched) Write(p []byte) (int, error) {
 	return w.text.Write(p)
 }
 
-// wait waits until a text was printed.
-func (w *watched) wait(ctx context.Context, want string) error {
+// wait waits until want was printed.
+func (w *watchedOutput) wait(ctx context.Context, want string) error {
 	for {
 		w.mu.Lock()
 		found := strings.Contains(w.text.String(), want)
@@ -46,13 +46,13 @@ func (w *watched) wait(ctx context.Context, want string) error {
 	}
 }
 
-// A step that takes long says again and again what it waits for.
+// A long step prints at intervals what it is waiting for.
 func TestProgress(t *testing.T) {
 	f := newTestFleet(t, "hel1")
-	out := &watched{news: make(chan struct{}, 1)}
+	out := &watchedOutput{news: make(chan struct{}, 1)}
 	f.Out, f.Tell = out, time.Millisecond
 	looks := 0
-	f.Deploy.Fleet = lookedAt{f, func(ctx context.Context) error {
+	f.Deploy.Fleet = healthFunc{f, func(ctx context.Context) error {
 		if looks++; looks == 1 {
 			return errors.New("the cache is cold")
 		}
@@ -66,30 +66,30 @@ func TestProgress(t *testing.T) {
 		_ = out.wait(t.Context(), "hel1: still waiting for resolvers, 1h0m0s in all (")
 		cancel()
 	}()
-	if _, _, err := f.try(ctx); !errors.Is(err, context.Canceled) {
+	if _, _, err := f.tryDeploy(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
 
-// An upload says how much of it is there.
+// An upload prints how many bytes it has sent.
 func TestProgressOfUpload(t *testing.T) {
-	out := &watched{news: make(chan struct{}, 1)}
+	out := &watchedOutput{news: make(chan struct{}, 1)}
 	d := &Deploy{Out: out, Tell: time.Millisecond}
-	w := d.waits("hel1", "beginning")
-	s := &sending{from: io.LimitReader(zeros{}, 5<<20), size: 9 << 20, w: w}
+	w := d.startProgress("hel1", "beginning")
+	s := &uploadReader{from: io.LimitReader(zeros{}, 5<<20), size: 9 << 20, progress: w}
 	if _, err := io.Copy(io.Discard, s); err != nil {
 		t.Error(err)
 	}
 	if err := out.wait(t.Context(), "hel1: still uploading the binary, 5 of 9 MiB ("); err != nil {
 		t.Error(err)
 	}
-	w.end()
+	w.stop()
 }
 
-// zeros are without end.
+// zeros is an endless io.Reader.
 type zeros struct{}
 
-// Read reads some.
+// Read implements io.Reader.
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil

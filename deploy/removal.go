@@ -12,52 +12,53 @@ import (
 	"time"
 )
 
-// Registry is what the control plane knows of the node that is to be removed.
+// Registry is the control plane's record of the node to remove.
 type Registry interface {
-	// Look tells of the node; watch waits until it is clear whether the node is live.
+	// Look returns the state of the node. If watch is set, it waits until it is certain whether the
+	// node is live.
 	Look(ctx context.Context, watch bool) (Registered, error)
-	// Drain marks the node to get no new clients, or takes that back.
+	// Drain drains or undrains the node.
 	Drain(ctx context.Context, drain bool) error
-	// Forget makes it one that was never there.
+	// Forget deletes the record of the node.
 	Forget(ctx context.Context) error
 }
 
-// Registered is how a node is by the registry.
+// Registered is the state of a node in the registry.
 type Registered struct {
 	Known bool
-	Live  bool // it was heard of meanwhile
+	Live  bool // the node has sent a heartbeat
 	Edge  bool
-	Drain bool // it is drained already
+	Drain bool // the node is already drained
 }
 
-// Remover takes a node out of the fleet.
+// Remover removes a node from the fleet.
 type Remover struct {
-	*Deploy           // of which it needs Dialer, Settle, Limit and Out
-	Target   Node     // Name and SSH
+	*Deploy           // uses only Dialer, Settle, Limit and Out
+	Target   Node     // uses only Name and SSH
 	Lost     bool     // the machine can't be reached
 	Registry Registry // nil if the fleet has no control plane
-	// Notice is how long name servers may take to find that the node is down; 0 if they don't ask
-	// it.
+	// Notice is how long name servers may take to notice that the node is down; 0 if they don't
+	// check it.
 	Notice time.Duration
 }
 
-// Removal is what is to be done.
+// Removal is the plan of a removal.
 type Removal struct {
 	Node     string
-	SSH      string // "" for a machine that is lost
+	SSH      string // "" if the machine is lost
 	Drain    bool
 	Stop     bool
-	Files    []string // that a deploy put there
-	Secrets  []string // of these
-	Programs []string // folders
+	Files    []string // installed by deploys
+	Secrets  []string // the secrets among Files
+	Programs []string // folders of installed versions
 	Written  []string // folders that the process wrote to
-	Kept     []string // files in /etc/kaiku that no deploy put there
+	Kept     []string // files in /etc/kaiku that deploys did not install
 	Forget   bool
 
 	was Registered
 }
 
-// Nothing reports whether nothing is left to be done.
+// Nothing reports whether there is nothing to remove.
 func (r *Removal) Nothing() bool {
 	return !r.Stop && !r.Forget && len(r.Files)+len(r.Programs)+len(r.Written) == 0
 }
@@ -99,13 +100,13 @@ func (r *Removal) WriteTo(out io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// Plan finds out what there is to be removed.
+// Plan returns what has to be removed.
 func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
 	r := &Removal{Node: m.Target.Name}
 	if m.Registry != nil {
-		w := m.waits(r.Node, "asking the control plane for it")
+		w := m.startProgress(r.Node, "asking the control plane for it")
 		was, err := m.Registry.Look(ctx, m.Lost)
-		w.end()
+		w.stop()
 		if err != nil {
 			return nil, fmt.Errorf("ask the control plane for node %s: %w", r.Node, err)
 		}
@@ -118,13 +119,13 @@ func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
 		return r, nil
 	}
 	r.SSH = m.Target.SSH
-	w := m.waits(r.Node, "connecting to %s", r.SSH)
-	defer w.end()
+	w := m.startProgress(r.Node, "connecting to %s", r.SSH)
+	defer w.stop()
 	c, err := m.conn(ctx, &m.Target)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", r.Node, err)
 	}
-	w.now("reading what is on it")
+	w.update("reading what is on it")
 	out, err := c.Run(ctx, script("about"), nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: read what is there: %w", r.Node, err)
@@ -140,7 +141,7 @@ func (m *Remover) Plan(ctx context.Context) (*Removal, error) {
 	return r, nil
 }
 
-// parse reads what about.sh wrote.
+// parse parses the output of about.sh.
 func (r *Removal) parse(out []byte) (name string, err error) {
 	ended := false
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
@@ -192,8 +193,8 @@ func (r *Removal) parse(out []byte) (name string, err error) {
 	return name, nil
 }
 
-// Apply does what the plan says. When ctx ends before the node is stopped, it gets its clients
-// back; after that, the removal comes to its end.
+// Apply carries out the plan. If ctx ends before the node is stopped, Apply undrains the node.
+// After that point, Apply finishes the removal.
 func (m *Remover) Apply(ctx context.Context, r *Removal) error {
 	if r.Drain && !r.was.Drain {
 		if err := m.drainTarget(ctx); err != nil {
@@ -208,22 +209,22 @@ func (m *Remover) Apply(ctx context.Context, r *Removal) error {
 	if !r.Forget {
 		return nil
 	}
-	if r.Drain && m.Notice > 0 { // or they might take it for one that is up again
-		m.say("%s: waiting %v until name servers have found that it is down", r.Node, m.Notice)
-		w := m.waits(r.Node, "waiting for name servers, %v in all", m.Notice)
+	if r.Drain && m.Notice > 0 { // otherwise they might send clients to the node again
+		m.logf("%s: waiting %v until name servers have found that it is down", r.Node, m.Notice)
+		w := m.startProgress(r.Node, "waiting for name servers, %v in all", m.Notice)
 		time.Sleep(m.Notice)
-		w.end()
+		w.stop()
 	}
 	return m.forget(context.WithoutCancel(ctx), r)
 }
 
-// drainTarget takes the node's clients.
+// drainTarget drains the node.
 func (m *Remover) drainTarget(ctx context.Context) error {
 	name := m.Target.Name
 	if err := m.Registry.Drain(ctx, true); err != nil {
 		return fmt.Errorf("drain %s: %w", name, err)
 	}
-	m.say("%s: drained", name)
+	m.logf("%s: drained", name)
 	err := m.settle(ctx, name)
 	if err == nil {
 		return nil
@@ -233,39 +234,39 @@ func (m *Remover) drainTarget(ctx context.Context) error {
 	if undone := m.Registry.Drain(undo, false); undone != nil {
 		return errors.Join(err, fmt.Errorf("undrain %s: %w; it may get no clients until kaiku undrain %s", name, undone, name))
 	}
-	m.say("%s: undrained; nothing was removed", name)
+	m.logf("%s: undrained; nothing was removed", name)
 	return err
 }
 
-// wipe stops the node and removes what is on it.
+// wipe stops the node and deletes its files.
 func (m *Remover) wipe(ctx context.Context, r *Removal) error {
 	c, err := m.conn(ctx, &m.Target)
 	if err != nil {
 		return fmt.Errorf("node %s: %w", r.Node, err)
 	}
-	m.say("%s: stopping and removing", r.Node)
-	w := m.waits(r.Node, "stopping and removing: it finishes its requests, and its cache is deleted")
-	defer w.end()
+	m.logf("%s: stopping and removing", r.Node)
+	w := m.startProgress(r.Node, "stopping and removing: it finishes its requests, and its cache is deleted")
+	defer w.stop()
 	if _, err := c.Run(ctx, script("remove"), r.Written, nil); err != nil {
 		return fmt.Errorf("node %s: remove what is there: %w; run this again", r.Node, err)
 	}
-	m.say("%s: removed", r.Node)
+	m.logf("%s: removed", r.Node)
 	return nil
 }
 
-// forget takes the node out of the registry, and makes sure that it stays out.
+// forget removes the node from the registry and checks that it does not come back.
 func (m *Remover) forget(ctx context.Context, r *Removal) error {
 	ctx, cancel := context.WithTimeout(ctx, first(m.Limit, 2*time.Minute))
 	defer cancel()
-	w := m.waits(r.Node, "taking it out of the registry")
-	defer w.end()
+	w := m.startProgress(r.Node, "taking it out of the registry")
+	defer w.stop()
 	for {
 		err := m.Registry.Forget(ctx)
 		if err == nil {
-			m.say("%s: forgotten", r.Node)
+			m.logf("%s: forgotten", r.Node)
 			return nil
 		}
-		w.now("taking it out of the registry: %v", err)
+		w.update("taking it out of the registry: %v", err)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("forget node %s: %w; run this again with --lost", r.Node, err)

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// testRegistry knows one node, and notes what it is told.
+// testRegistry knows one node and records all calls.
 type testRegistry struct {
 	Registered
 	events  []string
 	onDrain func()
 }
 
-// Look tells of the node.
+// Look returns the state of the node.
 func (r *testRegistry) Look(context.Context, bool) (Registered, error) { return r.Registered, nil }
 
-// Drain notes it.
+// Drain records the call.
 func (r *testRegistry) Drain(_ context.Context, drain bool) error {
 	r.Registered.Drain = drain
 	if drain {
@@ -34,7 +34,7 @@ func (r *testRegistry) Drain(_ context.Context, drain bool) error {
 	return nil
 }
 
-// Forget notes it.
+// Forget records the call.
 func (r *testRegistry) Forget(context.Context) error {
 	r.events, r.Registered = append(r.events, "forget"), Registered{}
 	return nil
@@ -50,8 +50,8 @@ func removalText(r *Removal) string {
 	return b.String()
 }
 
-// What a deploy put on a machine, and what its process wrote, goes; the machine is as it was, and
-// keeps what is not of Kaiku.
+// A removal deletes what deploys installed and what the process wrote. The machine is as it was
+// before, and keeps files that are not Kaiku's.
 func TestRemove(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -65,8 +65,8 @@ func TestRemove(t *testing.T) {
 	for _, file := range []string{"/srv/my cache/segments/1", "/var/lib/kaiku/control/log", "/var/log/kaiku/access.json"} {
 		n.write(t, file, "of the process")
 	}
-	// Where the test runs, all files belong to one account: those in the shared folder are made to
-	// look as if they did not.
+	// In this test all files belong to one user. The files in the shared folder are made to look as
+	// if they belonged to another.
 	if err := os.Rename(n.root+"/srv/shared", n.root+"/srv/elsewhere"); err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +113,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// A removal that is interrupted before the node is stopped changes nothing; one that loses its
-// connection goes on.
+// A removal that is interrupted before the node is stopped changes nothing. One that loses its
+// connection continues.
 func TestRemoveInterrupted(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -133,7 +133,7 @@ func TestRemoveInterrupted(t *testing.T) {
 		t.Errorf("interrupted: %v, %q", err, r.events)
 	}
 	f.Settle = time.Millisecond
-	n.cut.Store(n.received.Load() + 100)
+	n.cutAfter.Store(n.received.Load() + 100)
 	if err := m.Apply(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestRemoveInterrupted(t *testing.T) {
 	}
 }
 
-// The name is that of the machine, or nothing is removed.
+// Nothing is removed if the machine has another node name.
 func TestRemoveWrongMachine(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.deploy(t)
@@ -154,7 +154,8 @@ func TestRemoveWrongMachine(t *testing.T) {
 	}
 }
 
-// A machine that is lost is not connected to; one that is heard of is not lost.
+// The removal of a lost machine does not connect to it. A machine that sends heartbeats is not
+// lost.
 func TestRemoveLost(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	r := &testRegistry{Registered: Registered{Known: true, Edge: true, Live: true}}
@@ -180,7 +181,7 @@ func FuzzParseRemoval(f *testing.F) {
 		if _, err := r.parse(b); err != nil {
 			return
 		}
-		for _, dir := range r.Written { // they are arguments of the script that deletes
+		for _, dir := range r.Written { // these are arguments of the script that deletes
 			if CheckPath(strings.TrimSuffix(dir, "/")) != nil || bytes.ContainsRune([]byte(dir), '\n') {
 				t.Errorf("%q would be deleted from", dir)
 			}

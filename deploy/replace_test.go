@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A file may be kept as the node has it, and may refuse the deploy; what the node has of a secret
-// is not shown.
+// Replace can keep a file as it is or refuse the deploy. The node's contents of a secret are not
+// shown.
 func TestReplace(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.deploy(t)

@@ -9,7 +9,7 @@ import (
 
 const stubLink, upstreamLink = "../run/systemd/resolve/stub-resolv.conf", "../run/systemd/resolve/resolv.conf"
 
-// withResolved gives a node systemd-resolved as Ubuntu has it.
+// withResolved adds systemd-resolved to a node, configured as on Ubuntu.
 func (n *testNode) withResolved(t *testing.T) {
 	t.Helper()
 	n.write(t, "/run/resolved", "")
@@ -29,8 +29,8 @@ func (n *testNode) resolvConf(t *testing.T) string {
 	return to
 }
 
-// A name server takes port 53 from systemd-resolved, before it listens there; what can't be done is
-// put back.
+// A deploy makes systemd-resolved release port 53 before a name server listens on it. If that
+// fails, the change is undone.
 func TestResolvedGivesUpItsPort(t *testing.T) {
 	f := newTestFleet(t, "ns1", "hel1")
 	n, other := f.nodes["ns1"], f.nodes["hel1"]
@@ -39,7 +39,7 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 		n.withResolved(t)
 	}
 	setConfig(f, "broken: true\n")
-	if _, _, err := f.try(t.Context()); err == nil {
+	if _, _, err := f.tryDeploy(t.Context()); err == nil {
 		t.Fatal("a process that ends at once is well")
 	}
 	if to := n.resolvConf(t); to != stubLink || n.read(stubFile) != "" {
@@ -69,7 +69,7 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 		t.Errorf("a second deploy has something to do:\n%s", planText(p))
 	}
 
-	// It is a name server no more: systemd-resolved may listen again.
+	// The node is no name server any more, so systemd-resolved may listen again.
 	f.Nodes[0].Service.Listen = []string{":80"}
 	n.write(t, "/run/systemctl.log", "")
 	f.deploy(t)
@@ -78,7 +78,7 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 	}
 }
 
-// Without systemd-resolved, nothing is done about it.
+// Without systemd-resolved, nothing of it is changed.
 func TestNoResolved(t *testing.T) {
 	f := newTestFleet(t, "ns1")
 	n := f.nodes["ns1"]

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Report is what is where after a deploy.
+// Report is the state of the nodes after a deploy.
 type Report struct {
 	Nodes []NodeReport `json:"nodes"`
 	Sites []SiteAnswer `json:"sites,omitempty"` // through each edge, at the end
 }
 
-// NodeReport is what became of a node.
+// NodeReport is the outcome for one node.
 type NodeReport struct {
 	Node    string `json:"node"`
 	Outcome string `json:"outcome"` // unchanged, done, put back, untouched or unknown
@@ -43,13 +43,12 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, first(a.Cache, "-"), strings.Join(slices.DeleteFunc([]string{a.URL, a.Error, a.Note}, func(s string) bool { return s == "" }), ": "))
 	}
-	_ = w.Flush() // to memory
+	_ = w.Flush() // writes to memory
 	n, err := io.WriteString(out, b.String())
 	return int64(n), err
 }
 
-// groups are the nodes that have something to be done, in the order of their turns. Those of a
-// group have theirs at the same time.
+// groups returns the nodes to change, in order. The nodes of a group are changed at the same time.
 func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 	var out [][]*NodePlan
 	var phases [3][]*NodePlan
@@ -60,7 +59,7 @@ func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 	}
 	p.Control.order(phases[Control])
 	if quorumless && len(phases[Control]) > 0 {
-		out = append(out, phases[Control]) // each waits for the others, which then are its quorum
+		out = append(out, phases[Control]) // each node waits for the others, which form its quorum
 		phases[Control] = nil
 	}
 	for _, list := range phases[:Edge] {
@@ -71,8 +70,8 @@ func (d *Deploy) groups(p *Plan, quorumless bool) [][]*NodePlan {
 	return append(out, d.batches(phases[Edge])...)
 }
 
-// noQuorum reports whether too few control nodes run as that there is something to protect.
-func (d *Deploy) noQuorum(ctx context.Context, p *Plan) bool {
+// lacksQuorum reports whether so few control nodes run that there is no quorum to protect.
+func (d *Deploy) lacksQuorum(ctx context.Context, p *Plan) bool {
 	all, down := 0, 0
 	for i := range d.Nodes {
 		if d.Nodes[i].Phase == Control {
@@ -92,8 +91,8 @@ func (d *Deploy) noQuorum(ctx context.Context, p *Plan) bool {
 	return all > 0 && all-down < all/2+1
 }
 
-// batches puts edges together: at most so many, never all edges, and never all of a region that has
-// several.
+// batches divides edges into groups. A group has at most Batch percent of all edges, never all
+// edges, and never all edges of a region that has several.
 func (d *Deploy) batches(edges []*NodePlan) [][]*NodePlan {
 	all, regions := 0, map[string]int{}
 	for i := range d.Nodes {
@@ -121,12 +120,12 @@ func (d *Deploy) batches(edges []*NodePlan) [][]*NodePlan {
 	return out
 }
 
-// errStopped says that a rollout ended before its end.
+// errStopped means that a rollout stopped before its end.
 var errStopped = errors.New("the rollout stopped")
 
-// Apply does what the plan says. The report is whole in any case. When ctx ends, the nodes that are
-// being changed come to their end, those that are drained for it get their clients back, and no
-// other begins.
+// Apply carries out the plan. It returns a complete report even if it fails. If ctx ends, Apply
+// finishes the nodes that are being changed, undrains those that are drained, and changes no
+// others.
 func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	report := &Report{}
 	at := map[string]*NodeReport{}
@@ -143,16 +142,16 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	if err := d.prepare(ctx, work); err != nil {
 		return report, err
 	}
-	groups := d.groups(p, p.Control == nil && d.noQuorum(ctx, p))
+	groups := d.groups(p, p.Control == nil && d.lacksQuorum(ctx, p))
 	removed := false
 	for i, group := range groups {
 		err := ctx.Err()
-		if err == nil && !removed && group[0].node.Phase != Control { // before others are restarted that may have been members
+		if err == nil && !removed && group[0].node.Phase != Control { // before other former members are restarted
 			err = d.removeMembers(ctx, p.Control)
 			removed = err == nil
 		}
 		if err == nil {
-			err = d.group(ctx, group, at)
+			err = d.applyGroup(ctx, group, at)
 		}
 		if err != nil {
 			var left []*NodePlan
@@ -163,7 +162,7 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 					}
 				}
 			}
-			d.clear(ctx, left)
+			d.clearStaged(ctx, left)
 			return report, fmt.Errorf("%w: %w", errStopped, err)
 		}
 	}
@@ -172,26 +171,26 @@ func (d *Deploy) Apply(ctx context.Context, p *Plan) (*Report, error) {
 			return report, fmt.Errorf("%w: %w", errStopped, err)
 		}
 	}
-	return report, d.finally(ctx, p, report)
+	return report, d.finalCheck(ctx, p, report)
 }
 
-// group does nodes whose turn it is.
-func (d *Deploy) group(ctx context.Context, group []*NodePlan, at map[string]*NodeReport) error {
-	if err := d.spare(ctx, group); err != nil {
+// applyGroup changes the nodes of one group.
+func (d *Deploy) applyGroup(ctx context.Context, group []*NodePlan, at map[string]*NodeReport) error {
+	if err := d.checkSpare(ctx, group); err != nil {
 		return err
 	}
-	each(group, func(_ int, p *NodePlan) { d.before(ctx, p) })
+	forEach(group, func(_ int, p *NodePlan) { d.recordSites(ctx, p) })
 	drained, err := d.drain(ctx, group)
 	if err == nil && len(drained) > 0 {
 		err = d.settle(ctx, strings.Join(names(drained), ", "))
 	}
-	// From here on what was begun is finished, or put back.
+	// From here on, changes are finished or undone even if ctx ends.
 	hold := context.WithoutCancel(ctx)
 	if err != nil {
 		return errors.Join(err, d.undrain(hold, drained))
 	}
 	errs := make([]error, len(group))
-	each(group, func(i int, p *NodePlan) { errs[i] = d.change(hold, p, at[p.Node]) })
+	forEach(group, func(i int, p *NodePlan) { errs[i] = d.changeNode(hold, p, at[p.Node]) })
 	var serving []*NodePlan
 	for _, p := range drained {
 		if at[p.Node].Outcome == "unknown" {
@@ -203,11 +202,11 @@ func (d *Deploy) group(ctx context.Context, group []*NodePlan, at map[string]*No
 	return errors.Join(errors.Join(errs...), d.undrain(hold, serving))
 }
 
-// settle waits until resolvers send no clients any more to nodes that were drained.
+// settle waits until resolvers send no more clients to drained nodes.
 func (d *Deploy) settle(ctx context.Context, nodes string) error {
-	d.say("%s: waiting %v for resolvers to forget it", nodes, d.Settle)
-	w := d.waits(nodes, "waiting for resolvers, %v in all", d.Settle)
-	defer w.end()
+	d.logf("%s: waiting %v for resolvers to forget it", nodes, d.Settle)
+	w := d.startProgress(nodes, "waiting for resolvers, %v in all", d.Settle)
+	defer w.stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -216,8 +215,9 @@ func (d *Deploy) settle(ctx context.Context, nodes string) error {
 	}
 }
 
-// spare makes sure that the control plane goes on without the node whose turn it is.
-func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
+// checkSpare returns an error if the control plane would lose its quorum without the node to
+// restart.
+func (d *Deploy) checkSpare(ctx context.Context, group []*NodePlan) error {
 	if len(group) != 1 || group[0].node.Phase != Control || group[0].Process != "restart" {
 		return nil
 	}
@@ -225,19 +225,19 @@ func (d *Deploy) spare(ctx context.Context, group []*NodePlan) error {
 	if err != nil {
 		return err
 	}
-	defer d.waits(group[0].Node, "asking the control plane whether it goes on without it").end()
-	// A node that becomes a control node runs no part of it yet.
+	defer d.startProgress(group[0].Node, "asking the control plane whether it goes on without it").stop()
+	// A node that is becoming a control node is not part of the control plane yet.
 	if err := d.Fleet.Spare(ctx, group[0].Node, c.DialContext); err != nil && !errors.Is(err, ErrNoControl) {
 		return fmt.Errorf("node %s was not changed, because the control plane needs it: %w", group[0].Node, err)
 	}
 	return nil
 }
 
-// drain takes the clients of edges that will be restarted; what it returns is to be undrained, also
-// when it fails.
+// drain drains the edges that will be restarted. The caller must undrain those that it returns,
+// even after an error.
 func (d *Deploy) drain(ctx context.Context, group []*NodePlan) (drained []*NodePlan, err error) {
 	if len(group) > 1 && group[0].node.Phase == Control {
-		return nil, nil // there is no control plane to tell name servers by
+		return nil, nil // without a control plane, name servers can't be told
 	}
 	for _, p := range group {
 		if !p.node.Edge || !p.state.active || p.Process != "restart" {
@@ -250,41 +250,41 @@ func (d *Deploy) drain(ctx context.Context, group []*NodePlan) (drained []*NodeP
 		changed, err := d.Fleet.Drain(ctx, p.Node, c.DialContext, true)
 		switch {
 		case errors.Is(err, ErrNoDrain):
-			d.say("%s: not drained: %v", p.Node, err)
+			d.logf("%s: not drained: %v", p.Node, err)
 		case errors.Is(err, ErrRefused):
 			return drained, fmt.Errorf("drain %s: %w", p.Node, err)
 		case err != nil:
-			// It may be marked all the same, if the answer was lost.
+			// The node may be drained even though the response was lost.
 			return append(drained, p), fmt.Errorf("drain %s: %w", p.Node, err)
 		case !changed:
-			d.say("%s: was drained already and stays so", p.Node)
+			d.logf("%s: was drained already and stays so", p.Node)
 		default:
-			d.say("%s: drained", p.Node)
+			d.logf("%s: drained", p.Node)
 			drained = append(drained, p)
 		}
 	}
 	return drained, nil
 }
 
-// undrain gives edges their clients back.
+// undrain undrains edges.
 func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 	errs := make([]error, len(list))
-	each(list, func(i int, p *NodePlan) {
+	forEach(list, func(i int, p *NodePlan) {
 		if err := d.undrainNode(ctx, p); err != nil {
 			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but may get no clients until kaiku undrain %s", p.Node, err, p.Node)
 			return
 		}
-		d.say("%s: undrained", p.Node)
+		d.logf("%s: undrained", p.Node)
 	})
 	return errors.Join(errs...)
 }
 
-// undrainNode tries until the limit: the control plane may be electing.
+// undrainNode retries until Limit, as the control plane may be electing a leader.
 func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
 	defer cancel()
-	w := d.waits(p.Node, "taking back its drain")
-	defer w.end()
+	w := d.startProgress(p.Node, "taking back its drain")
+	defer w.stop()
 	for {
 		c, err := d.conn(ctx, p.node)
 		if err == nil {
@@ -296,7 +296,7 @@ func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 		if errors.Is(err, ErrRefused) {
 			return err
 		}
-		w.now("taking back its drain: %v", err)
+		w.update("taking back its drain: %v", err)
 		select {
 		case <-ctx.Done():
 			return err
@@ -305,38 +305,39 @@ func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 	}
 }
 
-// change changes one node, or puts back what it had.
-func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) error {
+// changeNode changes one node. If the node does not become healthy, it restores the previous
+// version and files.
+func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport) error {
 	c, err := d.conn(ctx, p.node)
 	if err != nil {
 		return err
 	}
-	d.say("%s: %s", p.Node, doing(p.Process))
+	d.logf("%s: %s", p.Node, gerund(p.Process))
 	report.Outcome, report.Note = "unknown", "the connection was lost while it was changed: run the deploy again"
 	err = d.activate(ctx, c, p)
 	if err == nil {
-		err = d.healthy(ctx, c, p.Node, p.Version, p.fleetSum())
+		err = d.waitHealthy(ctx, c, p.Node, p.Version, p.fleetSum())
 	}
 	if err == nil {
-		err = d.asBefore(ctx, p)
+		err = d.checkNotWorse(ctx, p)
 	}
 	if err == nil {
 		if _, err := c.Run(ctx, script("done"), nil, nil); err != nil {
 			return fmt.Errorf("node %s: clean up: %w", p.Node, err)
 		}
 		report.Outcome, report.Version, report.Note = "done", p.Version, ""
-		d.say("%s: %sed and well with %s", p.Node, first(p.Process, "chang"), p.Version)
+		d.logf("%s: %sed and well with %s", p.Node, first(p.Process, "chang"), p.Version)
 		return nil
 	}
 	why := fmt.Errorf("node %s: %w", p.Node, err)
-	d.say("%v; putting back what it had", why)
+	d.logf("%v; putting back what it had", why)
 	var sites *sitesError
 	if log, _ := c.Run(ctx, script("log"), nil, nil); len(log) > 0 && !errors.As(err, &sites) {
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
 	}
-	w := d.waits(p.Node, "putting back what it had")
+	w := d.startProgress(p.Node, "putting back what it had")
 	_, err = c.Run(ctx, script("back"), []string{first(p.Process, "restart")}, nil)
-	w.end()
+	w.stop()
 	if err != nil {
 		report.Note = "it failed, and so did putting back what it had"
 		return errors.Join(why, fmt.Errorf("node %s: put back what it had: %w", p.Node, err))
@@ -345,11 +346,11 @@ func (d *Deploy) change(ctx context.Context, p *NodePlan, report *NodeReport) er
 	if p.From == "" {
 		return why
 	}
-	if err := d.healthy(ctx, c, p.Node, p.From, p.state.fleetSum()); err != nil {
+	if err := d.waitHealthy(ctx, c, p.Node, p.From, p.state.fleetSum()); err != nil {
 		report.Outcome, report.Note = "unknown", "it has what it had, and is not well with it"
 		return errors.Join(why, fmt.Errorf("node %s, put back: %w", p.Node, err))
 	}
-	return d.blame(ctx, p, why)
+	return d.attributeFailure(ctx, p, why)
 }
 
 func names(list []*NodePlan) []string {

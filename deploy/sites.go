@@ -8,21 +8,22 @@ import (
 	"time"
 )
 
-// SiteAnswer is what a client gets of a site from a node's edge, on its public listeners.
+// SiteAnswer is the response to a client's request for a site, through the public listeners of a
+// node's edge.
 type SiteAnswer struct {
 	Node   string `json:"node"`
 	Site   string `json:"site"`
 	URL    string `json:"url"`
-	Status int    `json:"status,omitempty"` // 0 if there was no answer
+	Status int    `json:"status,omitempty"` // 0 if there was no response
 	Cache  string `json:"cache,omitempty"`  // hit, miss, stale or pass
-	Error  string `json:"error,omitempty"`  // why it is not well, and what to do about it; "" if it is well
-	Note   string `json:"note,omitempty"`   // what else there is to know
+	Error  string `json:"error,omitempty"`  // what is wrong and how to fix it; "" if the site works
+	Note   string `json:"note,omitempty"`   // additional information
 }
 
-// Well reports whether the edge answers, and gets answers of the site's origin.
+// Well reports whether the edge responds and reaches the site's origin.
 func (a SiteAnswer) Well() bool { return a.Error == "" }
 
-// String tells of the answer in one line.
+// String returns a description on one line.
 func (a SiteAnswer) String() string {
 	status := "nothing"
 	if a.Status != 0 {
@@ -35,24 +36,25 @@ func (a SiteAnswer) String() string {
 	return text
 }
 
-// siteTries is how often a site that is not well is asked for: the first request after a start may
-// fail.
+// siteTries is how often a site is checked before it counts as failed. The first request after a
+// start may fail.
 const siteTries = 3
 
-// askSites asks a node for its sites until none of those that matter fails, a few times.
-func (d *Deploy) askSites(ctx context.Context, p *NodePlan, matters func(SiteAnswer) bool) (all, failed []SiteAnswer, err error) {
+// checkSites checks the sites through a node. It repeats that, up to siteTries times, while sites
+// fail for which matters returns true.
+func (d *Deploy) checkSites(ctx context.Context, p *NodePlan, matters func(SiteAnswer) bool) (all, failed []SiteAnswer, err error) {
 	c, err := d.conn(ctx, p.node)
 	if err != nil {
 		return nil, nil, err
 	}
-	w := d.waits(p.Node, "asking for its sites")
-	defer w.end()
+	w := d.startProgress(p.Node, "asking for its sites")
+	defer w.stop()
 	for try := 1; ; try++ {
 		all, failed = d.Fleet.Sites(ctx, p.Node, c.DialContext), nil
 		for _, a := range all {
 			if !a.Well() && matters(a) {
 				failed = append(failed, a)
-				w.now("asking for its sites: %v", a)
+				w.update("asking for its sites: %v", a)
 			}
 		}
 		if len(failed) == 0 || try == siteTries {
@@ -66,15 +68,15 @@ func (d *Deploy) askSites(ctx context.Context, p *NodePlan, matters func(SiteAns
 	}
 }
 
-// before notes how the sites are at an edge that is going to be changed.
-func (d *Deploy) before(ctx context.Context, p *NodePlan) {
+// recordSites records the state of the sites at an edge before it is changed.
+func (d *Deploy) recordSites(ctx context.Context, p *NodePlan) {
 	p.sites = nil
 	if !p.node.Edge || !p.state.active || p.Process == "" {
 		return
 	}
-	all, _, err := d.askSites(ctx, p, func(SiteAnswer) bool { return false })
+	all, _, err := d.checkSites(ctx, p, func(SiteAnswer) bool { return false })
 	if err != nil {
-		return // whatever is wrong with the connection, who changes the node will hear of it
+		return // changing the node will report the failed connection
 	}
 	p.sites = map[string]SiteAnswer{}
 	for _, a := range all {
@@ -82,16 +84,16 @@ func (d *Deploy) before(ctx context.Context, p *NodePlan) {
 	}
 }
 
-// worse reports whether a site was well at the node before it was changed.
-func (p *NodePlan) worse(a SiteAnswer) bool {
+// wasWell reports whether a site worked through this node before the change.
+func (p *NodePlan) wasWell(a SiteAnswer) bool {
 	was, known := p.sites[a.Site]
 	return known && was.Well()
 }
 
-// sitesError is a node whose sites are not well any more after it was changed.
+// sitesError means that sites which worked before a change don't work after it.
 type sitesError struct{ failed []SiteAnswer }
 
-// Error tells of each.
+// Error lists the sites.
 func (e *sitesError) Error() string {
 	var out []string
 	for _, a := range e.failed {
@@ -100,52 +102,54 @@ func (e *sitesError) Error() string {
 	return strings.Join(out, "\n") + "\nbefore this deploy it was well"
 }
 
-// asBefore makes sure that the sites that were well before a node was changed still are.
-func (d *Deploy) asBefore(ctx context.Context, p *NodePlan) error {
+// checkNotWorse returns an error if a site that worked before the change fails now.
+func (d *Deploy) checkNotWorse(ctx context.Context, p *NodePlan) error {
 	if p.sites == nil {
 		return nil
 	}
-	_, failed, err := d.askSites(ctx, p, p.worse)
+	_, failed, err := d.checkSites(ctx, p, p.wasWell)
 	if err == nil && len(failed) > 0 {
 		err = &sitesError{failed}
 	}
 	return err
 }
 
-// blame finds out whether sites fail with what a node had before, too.
-func (d *Deploy) blame(ctx context.Context, p *NodePlan, why error) error {
+// attributeFailure checks whether the sites also fail with the restored configuration, and adds
+// that to the error.
+func (d *Deploy) attributeFailure(ctx context.Context, p *NodePlan, why error) error {
 	var sites *sitesError
 	if !errors.As(why, &sites) {
 		return why
 	}
-	if _, failed, err := d.askSites(ctx, p, p.worse); err != nil || len(failed) == 0 {
+	if _, failed, err := d.checkSites(ctx, p, p.wasWell); err != nil || len(failed) == 0 {
 		return why
 	}
 	return fmt.Errorf("%w\nthe site is not well with the node's previous version either, so this deploy is not the cause: deploy again, once the site is well or if it stays so", why)
 }
 
-// finally asks each edge of the plan for each site, and returns an error if one that the deploy
-// brought is not well. What was not well before is no error of the deploy.
-func (d *Deploy) finally(ctx context.Context, p *Plan, report *Report) error {
+// finalCheck checks all sites through each edge of the plan and adds the results to the report. It
+// returns an error if sites fail that this deploy added or broke. Sites that failed before are only
+// reported.
+func (d *Deploy) finalCheck(ctx context.Context, p *Plan, report *Report) error {
 	answers, errs := make([][]SiteAnswer, len(p.Nodes)), make([]error, len(p.Nodes))
-	brought := func(n *NodePlan, a SiteAnswer) bool {
+	caused := func(n *NodePlan, a SiteAnswer) bool {
 		_, known := n.sites[a.Site]
-		return n.Process != "" && (!known || n.worse(a))
+		return n.Process != "" && (!known || n.wasWell(a))
 	}
-	each(p.Nodes, func(i int, n *NodePlan) {
+	forEach(p.Nodes, func(i int, n *NodePlan) {
 		if !n.node.Edge {
 			return
 		}
-		all, _, err := d.askSites(ctx, n, func(a SiteAnswer) bool { return brought(n, a) })
+		all, _, err := d.checkSites(ctx, n, func(a SiteAnswer) bool { return caused(n, a) })
 		answers[i], errs[i] = all, err
 	})
 	var failed []string
 	for i, n := range p.Nodes {
 		for _, a := range answers[i] {
-			if !a.Well() && !brought(n, a) {
+			if !a.Well() && !caused(n, a) {
 				a.Note = strings.TrimPrefix(a.Note+"; as before this deploy", "; ")
 			}
-			if !a.Well() && brought(n, a) {
+			if !a.Well() && caused(n, a) {
 				failed = append(failed, a.Site+" at "+a.Node)
 			}
 			report.Sites = append(report.Sites, a)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// withSites gives each node the site www, of which the origin is dead with a fleet file that says
-// so, or while dead returns true.
+// withSites gives each node the site www. Its origin is dead if the fleet file contains "wrong port"
+// or dead returns true.
 func withSites(f *testFleet, dead func(node string) bool) {
 	f.onSites = func(node string) []SiteAnswer {
 		a := SiteAnswer{Node: node, Site: "www", URL: "https://www.example.com/", Status: 200, Cache: "miss"}
@@ -30,8 +30,8 @@ func reportText(r *Report) string {
 	return b.String()
 }
 
-// A site that is not well any more with the new configuration is a reason to put the old one back,
-// before clients come to the node again.
+// If a site fails with the new configuration, the old one is restored before the node gets clients
+// again.
 func TestWrongOriginIsPutBack(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(string) bool { return false })
@@ -42,7 +42,7 @@ func TestWrongOriginIsPutBack(t *testing.T) {
 	before := f.nodes["hel1"].read("/etc/kaiku/fleet.yaml")
 	setConfig(f, "wrong port: 1\n")
 	f.events = nil
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if !errors.Is(err, errStopped) || r.Nodes[0].Outcome != "put back" || r.Nodes[1].Outcome != "untouched" || f.nodes["hel1"].read("/etc/kaiku/fleet.yaml") != before {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
@@ -55,8 +55,8 @@ func TestWrongOriginIsPutBack(t *testing.T) {
 	}
 }
 
-// An origin that goes away by itself while a node is changed ends the deploy once, as the reason
-// can't be told, but never the next one.
+// If an origin dies by itself during a change, the deploy stops once, because the cause is not
+// known. The next deploy does not stop.
 func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	dead := false
@@ -64,7 +64,7 @@ func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	f.deploy(t)
 	setConfig(f, "fine: 1\n")
 	f.onDrain = func(string, bool) { dead = true }
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if r.Nodes[0].Outcome != "put back" || err == nil || !strings.Contains(err.Error(), "not well with what the node had before either") {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
@@ -74,17 +74,17 @@ func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	}
 }
 
-// What was never well stays, and is told of as an error.
+// A new site that fails stays installed and is reported as an error.
 func TestSitesThatAreNew(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(node string) bool { return node == "nyc1" })
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "these sites are not well: www at nyc1;") || r.Nodes[1].Outcome != "done" {
 		t.Errorf("the first deploy: %v, %+v", err, r.Nodes)
 	}
 	withSites(f, func(string) bool { return false })
 	setConfig(f, "new site: 1\n")
-	_, r, err = f.try(t.Context())
+	_, r, err = f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "these sites are not well: new at hel1, new at nyc1;") || r.Nodes[0].Outcome != "done" {
 		t.Errorf("a site is added: %v, %+v", err, r.Nodes)
 	}

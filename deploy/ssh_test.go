@@ -25,7 +25,7 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 	n.mu.Unlock()
 	f.Close()
 	setConfig(f, "c: 1\n")
-	_, _, err := f.try(t.Context()) // AcceptNew is set, and doesn't matter
+	_, _, err := f.tryDeploy(t.Context()) // AcceptNew is set but does not apply to changed keys
 	if !errors.Is(err, ErrHostKeyChanged) {
 		t.Fatalf("a changed key: %v", err)
 	}
@@ -40,7 +40,7 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 	}
 }
 
-// Where known_hosts keeps nothing, a machine still shows one key as long as a deploy lasts.
+// Even if known_hosts keeps nothing, a machine must present the same key throughout a deploy.
 func TestHostKeyChangedMeanwhile(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -53,7 +53,7 @@ func TestHostKeyChangedMeanwhile(t *testing.T) {
 	n.mu.Unlock()
 	f.Close()
 	setConfig(f, "c: 1\n")
-	if _, _, err := f.try(t.Context()); !errors.Is(err, ErrHostKeyChanged) {
+	if _, _, err := f.tryDeploy(t.Context()); !errors.Is(err, ErrHostKeyChanged) {
 		t.Errorf("another key: %v", err)
 	}
 }
@@ -96,15 +96,15 @@ func TestHostKeyUnknown(t *testing.T) {
 	}
 }
 
-// A machine that is down is told of as such, and at once: no connection was lost, and none is tried
-// again.
+// A machine that is down is reported at once as such. No connection was lost, so there are no
+// retries.
 func TestMachineDown(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // nothing listens there now
+	l.Close() // nothing listens there any more
 	f.Nodes[0].SSH = "root@" + l.Addr().String()
 	f.Dialer.Pause = time.Hour
 	_, err = f.Plan(t.Context())
@@ -116,7 +116,7 @@ func TestMachineDown(t *testing.T) {
 	}
 }
 
-// What is told of a connection that is lost for good are the tries that were made.
+// After a lasting loss of the connection, the error has the number of tries.
 func TestConnectionLostForGood(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -125,7 +125,7 @@ func TestConnectionLostForGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.shut()
+	n.shutdown()
 	_, err = f.Apply(t.Context(), p)
 	if err == nil || !strings.Contains(err.Error(), "node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {
 		t.Errorf("the error is %v", err)
@@ -198,8 +198,7 @@ func TestSplitTarget(t *testing.T) {
 	}
 }
 
-// Ctrl-C while resolvers are waited for: nothing is changed, and the drained edge gets its clients
-// back.
+// Interrupt during the wait for resolvers: nothing is changed and the drained edge is undrained.
 func TestInterrupted(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.deploy(t)
@@ -207,7 +206,7 @@ func TestInterrupted(t *testing.T) {
 	f.Settle = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	f.onDrain = func(string, bool) { cancel() }
-	_, r, err := f.try(ctx)
+	_, r, err := f.tryDeploy(ctx)
 	if !errors.Is(err, context.Canceled) || len(f.drained()) > 0 {
 		t.Errorf("%v; %q stay drained", err, f.drained())
 	}
@@ -217,7 +216,7 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 
-	// While a node is restarted: that is finished.
+	// Interrupt during a restart: the restart is finished.
 	f.Settle, f.onDrain = time.Millisecond, nil
 	ctx, cancel = context.WithCancel(t.Context())
 	p, err := f.Plan(t.Context())
@@ -231,13 +230,13 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// onHealth does something when health is asked for.
+// onHealth calls a function before each health check.
 type onHealth struct {
 	*testFleet
 	do func()
 }
 
-// Healthy does it and asks.
+// Healthy calls the function and then checks the node.
 func (h onHealth) Healthy(ctx context.Context, node string, dial DialFunc) error {
 	h.do()
 	return h.testFleet.Healthy(ctx, node, dial)

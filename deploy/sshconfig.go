@@ -15,23 +15,23 @@ import (
 	"github.com/kevinburke/ssh_config"
 )
 
-// host is how a machine is reached, by what the operator wrote and ssh_config.
+// host describes how to reach a machine, according to the fleet file and ssh_config.
 type host struct {
-	node             string // what the operator calls it; "" is nothing
+	node             string // the operator's name of the machine; may be ""
 	user, name, port string
 	identities       []string // key files
 	identitiesOnly   bool
 	knownHosts       []string
-	jumps            []string // machines on the way, the first one first
+	jumps            []string // jump hosts in order
 }
 
-// addr is the address as known_hosts has it, too.
+// addr returns the address, in the form that known_hosts uses.
 func (h host) addr() string { return net.JoinHostPort(h.name, h.port) }
 
-// sshConfig are the files of settings, the user's first.
+// sshConfig is the list of ssh_config files, the user's first.
 type sshConfig []*ssh_config.Config
 
-// readSSHConfig reads the files that are there.
+// readSSHConfig reads the files. It skips missing ones.
 func readSSHConfig(files ...string) (sshConfig, error) {
 	var out sshConfig
 	for _, name := range files {
@@ -52,7 +52,7 @@ func readSSHConfig(files ...string) (sshConfig, error) {
 	return out, nil
 }
 
-// get returns the first value that the files give, as OpenSSH does.
+// get returns the first value of a key, as OpenSSH does.
 func (c sshConfig) get(alias, key string) (string, error) {
 	for _, f := range c {
 		if v, err := f.Get(alias, key); err != nil || v != "" {
@@ -62,8 +62,8 @@ func (c sshConfig) get(alias, key string) (string, error) {
 	return "", nil
 }
 
-// all returns every value, of a key that may be there more than once.
-func (c sshConfig) all(alias, key string) ([]string, error) {
+// getAll returns all values of a key that may occur several times.
+func (c sshConfig) getAll(alias, key string) ([]string, error) {
 	var out []string
 	for _, f := range c {
 		v, err := f.GetAll(alias, key)
@@ -75,7 +75,7 @@ func (c sshConfig) all(alias, key string) ([]string, error) {
 	return out, nil
 }
 
-// splitTarget takes [user@]host[:port] or ssh://[user@]host[:port] apart.
+// splitTarget splits [user@]host[:port] or ssh://[user@]host[:port].
 func splitTarget(target string) (user, name, port string, err error) {
 	if rest, ok := strings.CutPrefix(target, "ssh://"); ok {
 		u, err := url.Parse(target)
@@ -104,7 +104,7 @@ func splitTarget(target string) (user, name, port string, err error) {
 	return user, name, port, nil
 }
 
-// CheckSSH tells what is wrong with the SSH address of a node.
+// CheckSSH returns an error if the SSH address of a node is invalid.
 func CheckSSH(target string) error {
 	_, _, port, err := splitTarget(target)
 	if n, e := strconv.Atoi(port); err == nil && port != "" && (e != nil || n < 1 || n > 65535) {
@@ -113,7 +113,7 @@ func CheckSSH(target string) error {
 	return err
 }
 
-// resolve finds out how a machine is reached. home is the folder that ~ stands for.
+// resolve returns how to reach target. home replaces ~ in paths.
 func (c sshConfig) resolve(target, home string) (host, error) {
 	u, alias, port, err := splitTarget(target)
 	if err != nil {
@@ -133,7 +133,7 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 		}
 		return path
 	}
-	identities, err := c.all(alias, "IdentityFile")
+	identities, err := c.getAll(alias, "IdentityFile")
 	failed = append(failed, err)
 	for _, f := range identities {
 		h.identities = append(h.identities, expand(f))
@@ -160,7 +160,7 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 	return h, nil
 }
 
-// localUser is who runs this program.
+// localUser returns the name of the current user.
 func localUser() string {
 	if u, err := user.Current(); err == nil {
 		return u.Username

@@ -10,33 +10,33 @@ import (
 	"strings"
 )
 
-// state is what a node said that is on it.
+// state is the state of a node as read.sh reports it.
 type state struct {
 	kernel, machine string
 	systemd         bool
-	lacks           []string // programs
-	free            int64    // bytes where binaries go
-	current         string   // version that the link is to; "" if there is none
-	running         string   // version of the process; "" if none runs
+	missing         []string // required programs that are missing
+	free            int64    // free bytes where binaries are installed
+	current         string   // version that the symbolic link points to; "" if there is none
+	running         string   // version of the process; "" if it does not run
 	versions        []string
-	binaries        map[string]string // SHA-256 by version, of those that are wanted and there
-	unfinished      bool              // a deploy did not come to its end
+	binaries        map[string]string // SHA-256 by version, of the requested versions that the node has
+	unfinished      bool              // a deploy was interrupted
 	active          bool
 	enabled         bool
-	pid             int                 // of the process; 0 if none runs
-	listens         []string            // what kaiku.socket listens on, as its unit has it
-	sockets         []socket            // all listeners; none if the node can't tell
-	deployed        []string            // paths that a deploy put there
+	pid             int                 // of the process; 0 if it does not run
+	listens         []string            // addresses in the unit kaiku.socket
+	sockets         []socket            // all listening sockets; empty if unknown
+	deployed        []string            // paths of the files that deploys installed
 	files           map[string]fileInfo // by path
 }
 
-// fileInfo is what is known of a file on a node.
+// fileInfo describes a file on a node.
 type fileInfo struct {
 	mode uint32
 	sum  string // SHA-256 in hexadecimal
 }
 
-// readState asks a node what is on it, about some paths and binaries.
+// readState reads the state of a node, for the given binaries and paths.
 func readState(ctx context.Context, c *Conn, binaries []*Binary, paths []string) (*state, error) {
 	var versions []string
 	for _, b := range binaries {
@@ -49,7 +49,7 @@ func readState(ctx context.Context, c *Conn, binaries []*Binary, paths []string)
 	return parseState(out)
 }
 
-// parseState reads what read.sh wrote.
+// parseState parses the output of read.sh.
 func parseState(out []byte) (*state, error) {
 	st := &state{files: map[string]fileInfo{}, binaries: map[string]string{}}
 	ended := false
@@ -67,7 +67,7 @@ func parseState(out []byte) (*state, error) {
 		case "systemd":
 			st.systemd = true
 		case "lacks":
-			st.lacks = append(st.lacks, value)
+			st.missing = append(st.missing, value)
 		case "free":
 			st.free, err = strconv.ParseInt(value, 10, 64)
 			if st.free < 0 || st.free > 1<<52 {
@@ -90,7 +90,7 @@ func parseState(out []byte) (*state, error) {
 		case "listens":
 			st.listens = append(st.listens, value)
 		case "socket":
-			if s, err := parseSocket(value); err == nil { // what ss may say beside is of no use here
+			if s, err := parseSocket(value); err == nil { // other output of ss is ignored
 				st.sockets = append(st.sockets, s)
 			}
 		case "active":
@@ -98,11 +98,11 @@ func parseState(out []byte) (*state, error) {
 		case "enabled":
 			st.enabled = value == "enabled"
 		case "deployed":
-			if err = CheckPath(value); err == nil { // it may be removed
+			if err = CheckPath(value); err == nil { // the path may be deleted later
 				st.deployed = append(st.deployed, value)
 			}
 		case "file":
-			err = st.file(value)
+			err = st.parseFile(value)
 		case "end":
 			ended = true
 		default:
@@ -118,7 +118,7 @@ func parseState(out []byte) (*state, error) {
 	return st, nil
 }
 
-// fleetSum is that of the fleet file that is there; "" if none is.
+// fleetSum returns the checksum of the current fleet file, or "" if there is none.
 func (st *state) fleetSum() string {
 	if f, ok := st.files[fleetFile]; ok {
 		return f.sum[:16]
@@ -126,8 +126,8 @@ func (st *state) fleetSum() string {
 	return ""
 }
 
-// file takes "MODE SUM PATH".
-func (st *state) file(line string) error {
+// parseFile parses "MODE SUM PATH".
+func (st *state) parseFile(line string) error {
 	mode, rest, _ := strings.Cut(line, " ")
 	sum, path, _ := strings.Cut(rest, " ")
 	m, err := strconv.ParseUint(mode, 8, 12)
@@ -141,9 +141,9 @@ func (st *state) file(line string) error {
 	return CheckPath(path)
 }
 
-// usable tells why a node can't be deployed to, by what it is and for a binary that needs so many
-// bytes; nil if it can.
-func (st *state) usable(need int64) error {
+// checkUsable returns an error if the node can't be deployed to. need is the size of the binary in
+// bytes.
+func (st *state) checkUsable(need int64) error {
 	var errs []error
 	if st.kernel != "Linux" {
 		errs = append(errs, fmt.Errorf("it runs %s: want Linux", st.kernel))
@@ -151,14 +151,14 @@ func (st *state) usable(need int64) error {
 	if !st.systemd {
 		errs = append(errs, errors.New("systemd does not run there: want Debian or Ubuntu on a machine of its own, no container"))
 	}
-	if len(st.lacks) > 0 {
-		errs = append(errs, fmt.Errorf("it lacks %s", strings.Join(st.lacks, ", ")))
+	if len(st.missing) > 0 {
+		errs = append(errs, fmt.Errorf("it lacks %s", strings.Join(st.missing, ", ")))
 	}
-	if need += spare; need > spare && st.free < need {
+	if need += minFreeDisk; need > minFreeDisk && st.free < need {
 		errs = append(errs, fmt.Errorf("its disk is full: /usr/local/lib/kaiku has %d MiB free, and %d MiB are needed; nothing was changed", st.free>>20, need>>20))
 	}
 	return errors.Join(errs...)
 }
 
-// spare is what stays free on a node's disk.
-const spare = 16 << 20
+// minFreeDisk is how many bytes must stay free on a node's disk.
+const minFreeDisk = 16 << 20

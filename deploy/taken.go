@@ -7,41 +7,43 @@ import (
 	"strings"
 )
 
-// What a node runs is what its process tells systemd, which `systemctl status` shows, and a deploy
-// reads: that it runs the fleet file with a sum, and with which one it does not. A version that
-// tells nothing is taken at its word.
+// A process reports the fleet file that it runs, and a newer one that it rejected, to systemd
+// (STATUS=). `systemctl status` shows the report and a deploy reads it. A version that reports
+// nothing is assumed to run the current file.
 const (
-	runsFile  = "runs the fleet file "
-	tookNot   = "; it did not take "
-	fleetFile = etc + "/fleet.yaml"
+	runsPrefix     = "runs the fleet file "
+	rejectedPrefix = "; it did not take "
+	fleetFile      = etc + "/fleet.yaml"
 )
 
-// FleetSum is what a fleet file is told of by: the begin of its checksum.
+// FleetSum returns the identifier of a fleet file: the first 16 digits of its SHA-256.
 func FleetSum(text []byte) string {
 	s := sha256.Sum256(text)
 	return hex.EncodeToString(s[:8])
 }
 
-// Taken is what a process tells systemd that runs a fleet file.
-func Taken(sum string) string { return runsFile + sum }
+// Taken returns the status of a process that runs a fleet file.
+func Taken(sum string) string { return runsPrefix + sum }
 
-// NotTaken is what a process tells systemd that goes on with a fleet file, as it can't take another
+// NotTaken returns the status of a process that rejected a new fleet file and still runs the old
 // one.
 func NotTaken(runs, sum string, err error) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
-	return fmt.Sprintf("%s%s%s%s: %.300s", runsFile, runs, tookNot, sum, line)
+	return fmt.Sprintf("%s%s%s%s: %.300s", runsPrefix, runs, rejectedPrefix, sum, line)
 }
 
-// runs returns nil if a process runs a fleet file, by what it told systemd.
-func runs(status, sum string) error {
-	rest, tells := strings.CutPrefix(status, runsFile)
+// checkStatus returns nil if the status of a process says that it runs the fleet file with the
+// checksum sum.
+func checkStatus(status, sum string) error {
+	rest, tells := strings.CutPrefix(status, runsPrefix)
 	if !tells || sum == "" {
 		return nil
 	}
-	if _, why, not := strings.Cut(rest, tookNot+sum+": "); not { // also if a file that it names is another one alone
+	// Also if only a file that fleet.yaml names has changed.
+	if _, why, not := strings.Cut(rest, rejectedPrefix+sum+": "); not {
 		return fmt.Errorf("%w: it did not take the new fleet file: %s", ErrRefused, why)
 	}
-	if after, is := strings.CutPrefix(rest, sum); is && (after == "" || strings.HasPrefix(after, tookNot)) {
+	if after, is := strings.CutPrefix(rest, sum); is && (after == "" || strings.HasPrefix(after, rejectedPrefix)) {
 		return nil
 	}
 	return fmt.Errorf("it has not taken the new fleet file yet")

@@ -12,7 +12,7 @@ import (
 func TestRuns(t *testing.T) {
 	for _, c := range []struct {
 		status, sum string
-		err         string // "" is none
+		err         string // "" means no error
 	}{
 		{"", "a1", ""}, {"runs something", "a1", ""}, {Taken("a1"), "a1", ""}, {Taken("a1"), "", ""},
 		{Taken("b2"), "a1", "it has not taken the new fleet file yet"},
@@ -22,13 +22,13 @@ func TestRuns(t *testing.T) {
 		{NotTaken("a1", "c3", errors.New("line 3")), "a1", ""},
 		{NotTaken("a1", "a1", errors.New("no token")), "a1", "refused: it did not take the new fleet file: no token"},
 	} {
-		if err := runs(c.status, c.sum); (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
+		if err := checkStatus(c.status, c.sum); (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
 			t.Errorf("%q, %s: %v, want %s", c.status, c.sum, err, c.err)
 		}
 	}
 }
 
-// A node is not well with a fleet file that its process did not take, or has not taken yet.
+// A node is not healthy while its process has not taken the new fleet file or has rejected it.
 func TestReloadIsWaitedFor(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -37,7 +37,7 @@ func TestReloadIsWaitedFor(t *testing.T) {
 	}
 	f.deploy(t)
 	pid, before := n.pid(), n.read("/etc/kaiku/fleet.yaml")
-	out := &watched{news: make(chan struct{}, 1)}
+	out := &watchedOutput{news: make(chan struct{}, 1)}
 	f.Out, f.Tell = out, time.Millisecond
 	setConfig(f, "slow: 1\nsick: 1\n")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -46,7 +46,7 @@ func TestReloadIsWaitedFor(t *testing.T) {
 		err := out.wait(ctx, "hel1: still waiting for it to be well: it has not taken the new fleet file yet (")
 		waited <- errors.Join(err, os.WriteFile(n.root+"/run/go", nil, 0o600))
 	}()
-	if _, r, err := f.try(t.Context()); err == nil || r.Nodes[0].Outcome != "put back" || !strings.Contains(err.Error(), `it says "sick"`) {
+	if _, r, err := f.tryDeploy(t.Context()); err == nil || r.Nodes[0].Outcome != "put back" || !strings.Contains(err.Error(), `it says "sick"`) {
 		t.Fatalf("a file with which it is sick: %v, %+v", err, r)
 	}
 	cancel()
@@ -55,7 +55,7 @@ func TestReloadIsWaitedFor(t *testing.T) {
 	}
 	f.Limit = time.Hour
 	setConfig(f, "broken: 1\n")
-	_, r, err := f.try(t.Context())
+	_, r, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "node hel1: refused: it did not take the new fleet file: fleet.yaml is broken") || r.Nodes[0].Outcome != "put back" {
 		t.Errorf("a file that it can't take: %v, %+v", err, r)
 	}

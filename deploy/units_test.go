@@ -16,7 +16,7 @@ func TestUnits(t *testing.T) {
 		t.Skip("no systemd-analyze here")
 	}
 	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30, Writable: []string{"/srv/cache", "/srv/my cache"}}}
-	files, err := n.all()
+	files, err := n.allFiles()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestUnits(t *testing.T) {
 	var units []string
 	for _, f := range files {
 		if strings.HasPrefix(f.Path, "/etc/systemd/") {
-			// verify wants the program to be there.
+			// systemd-analyze verify requires an existing program.
 			text := strings.ReplaceAll(string(f.Data), "/usr/local/bin/kaiku", "/bin/true")
 			units = append(units, filepath.Join(dir, filepath.Base(f.Path)))
 			if err := os.WriteFile(units[len(units)-1], []byte(text), 0o644); err != nil {
@@ -47,8 +47,8 @@ func TestUnits(t *testing.T) {
 	t.Logf("exposure level %s", score[1])
 }
 
-// The process writes its logs to a folder that systemd makes, and to others that a deploy makes, as
-// it may make none itself.
+// The process writes its logs to folders that systemd or a deploy creates, because it may not
+// create any itself.
 func TestWritableFolders(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
@@ -70,7 +70,7 @@ func TestWritableFolders(t *testing.T) {
 	}
 }
 
-// Nothing that a unit is made of brings a line of its own.
+// No value in a unit can add a line to it.
 func TestUnitsAreRefused(t *testing.T) {
 	const evil = "x\nExecStartPre=/bin/sh"
 	for what, n := range map[string]Node{"name": {Name: evil}, "listener": {Name: "a", Service: Service{Listen: []string{evil}}}, "folder": {Name: "a", Service: Service{Writable: []string{evil}}},
@@ -81,11 +81,11 @@ func TestUnitsAreRefused(t *testing.T) {
 	}
 }
 
-// What sysctl complains of is no reason for anything: neither a failure, nor told beside one.
+// Complaints of sysctl are not a failure and are not part of the error of one.
 func TestSysctlComplaints(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	setConfig(f, "broken: true\n")
-	_, _, err := f.try(t.Context())
+	_, _, err := f.tryDeploy(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "Job for kaiku.service failed") {
 		t.Errorf("a process that ends at once: %v", err)
 	}

@@ -1,4 +1,5 @@
-# Tells what is on the node of what a deploy puts there, and what its process wrote. Says "end" last.
+# Prints the files that deploys installed on the node and the folders that its process wrote to.
+# The last line is "end".
 unit=$root/etc/systemd/system/kaiku.service
 if [ -f "$unit" ]; then
   sed -n 's/^ExecStart=.* --node \([^ ]*\)$/name \1/p' "$unit"

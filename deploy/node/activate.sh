@@ -1,7 +1,9 @@
-# Puts what was laid aside in its place, keeping what was there. $1 is the version, $2 what the process needs: restart, reload or none; $3 is "sockets" if these change.
+# Puts the staged files in place and keeps the previous ones.
+# $1 is the version. $2 is the action on the process: restart, reload or none. $3 is "sockets" if
+# the listeners change.
 lock
 [ -f "$next/.files" ] || fail "nothing is laid aside"
-# Of a deploy that did not come to its end, what was before that one is kept: it is what is known to have worked.
+# After an interrupted deploy, the files from before that deploy are kept, because they worked.
 if [ ! -d "$before" ]; then
   rm -rf "$before.new"
   mkdir -m 700 "$before.new"
@@ -27,7 +29,7 @@ while IFS= read -r path; do
   keep "$path"
   rm -f "$root$path"
 done <"$next/.removed"
-# Folders that the process writes to: it may not make them itself, and systemd leaves out those that are not there.
+# The process may not create the folders that it writes to, and systemd skips missing ones.
 while IFS= read -r path; do
   mkdir -p "$root$path"
   if [ -z "$(ls -A "$root$path")" ]; then
@@ -39,7 +41,8 @@ if [ "$(readlink "$link" || :)" != "../lib/kaiku/$1/kaiku" ]; then
   point "../lib/kaiku/$1/kaiku"
 fi
 if grep -qxF /etc/sysctl.d/60-kaiku.conf "$next/.files"; then
-  # A kernel may lack some, and a container may not set them: Kaiku runs without, and the reason of a failure is not to be looked for among complaints of that.
+  # A kernel may lack some settings, and a container may not change them. Kaiku works without them,
+  # so sysctl's messages are dropped.
   sysctl -q -p "$root/etc/sysctl.d/60-kaiku.conf" >/dev/null 2>&1 || :
 fi
 if grep -qxF "$stub" "$next/.files" "$next/.removed"; then
@@ -54,7 +57,7 @@ if grep -qxF "$stub" "$next/.files" "$next/.removed"; then
   restub # before Kaiku listens on the port
 fi
 systemctl daemon-reload
-# For log.sh, which tells what the process says from here on.
+# log.sh prints only what is logged after this time.
 echo "$(date +%s.%N) $(systemctl show -p InvocationID --value kaiku.service 2>/dev/null || :)" >"$before/.started"
 sockets=
 if [ -f "$root/etc/systemd/system/kaiku.socket" ]; then

@@ -1,9 +1,11 @@
-# Takes bytes of the version $1 with the checksum $2 from the offset $3 on, and puts it in its place when all $4 are there.
+# Appends standard input to the upload of version $1 with the checksum $2. $3 is the offset of the
+# input. When all $4 bytes are there, the binary is put in place.
 lock
 part=$lib/.$2.part
 [ -f "$part" ] || : >"$part"
 [ "$(stat -c %s "$part")" = "$3" ] || again "the upload is not where it was left"
-# What was taken stays for the next try if the connection ends; a disk that is full keeps nothing.
+# If the connection ends, the bytes received so far stay for the next try. If the disk is full, the
+# upload is deleted.
 cat >>"$part" || {
   rm -f "$part"
   fail "can't write to $lib: the node is as it was"

@@ -1,4 +1,5 @@
-# Puts back what was there before the deploy. $1 is how the process takes it: restart or reload.
+# Restores the version and files from before the deploy. $1 is the action on the process: restart
+# or reload.
 lock
 if [ ! -d "$before" ]; then
   exit

@@ -1,3 +1,3 @@
-# Forgets what was laid aside.
+# Deletes the staged files.
 lock
 rm -rf "$next" "$next".*

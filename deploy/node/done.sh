@@ -1,4 +1,5 @@
-# The node is well with what it has: keeps the version that runs and the one before, and forgets the rest.
+# Ends a deploy after the node became healthy. Keeps the running version and the previous one, and
+# deletes everything else that the deploy left.
 lock
 now=$(readlink "$link")
 old=

@@ -1,4 +1,4 @@
-# Begins every script. KAIKU_ROOT is for tests: a folder that stands for /.
+# This file is prepended to every script. Tests set KAIKU_ROOT to a folder to use in place of /.
 set -eu
 export LC_ALL=C
 umask 022
@@ -16,13 +16,13 @@ fail() {
   exit 1
 }
 
-# again fails with what says that another try may help.
+# again exits with EX_TEMPFAIL, which tells the caller to run the script again.
 again() {
   echo "$*" >&2
   exit 75
 }
 
-# A script that lost its operator may still be running when the next one comes.
+# lock waits for other scripts. A script whose connection was lost may still be running.
 lock() {
   mkdir -p "$lib"
   exec 9>"$lib/.lock"
@@ -35,7 +35,7 @@ sum() {
   echo "${s%% *}"
 }
 
-# relink makes $2 a link to $1, in one step.
+# relink atomically makes $2 a symbolic link to $1.
 relink() {
   mkdir -p "${2%/*}"
   rm -f "$2.new"
@@ -43,19 +43,19 @@ relink() {
   mv -fT "$2.new" "$2"
 }
 
-# point makes the link to a version, as "../lib/kaiku/VERSION/kaiku".
+# point links to a version; $1 is "../lib/kaiku/VERSION/kaiku".
 point() {
   relink "$1" "$link"
 }
 
-# restub has systemd-resolved take a changed setting of its listener, where it runs.
+# restub restarts systemd-resolved, if it runs, so that it reads its listener setting.
 restub() {
   if systemctl is-active -q systemd-resolved.service; then
     systemctl restart systemd-resolved.service
   fi
 }
 
-# place puts a file where it belongs, in one step.
+# place atomically replaces the file $2 by a copy of $1.
 place() {
   mkdir -p "$(dirname "$2")"
   rm -f "$2.kaiku-new"

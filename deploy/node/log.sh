@@ -1,4 +1,5 @@
-# Prints the end of the log, for a report: what was said since the start that activate.sh made, but not by the process that ran before.
+# Prints the end of the log for a report: lines since activate.sh started the process, but not
+# those of the old process.
 since= old=
 if [ -f "$before/.started" ]; then
   read -r since old <"$before/.started" || :

@@ -1,4 +1,5 @@
-# Says "have" if the version $1 with the checksum $2 is there, else how many of its $3 bytes are.
+# Prints "have" if the version $1 with the checksum $2 is there, else how many of its $3 bytes have
+# been uploaded.
 lock
 if [ -f "$lib/$1/kaiku" ] && [ "$(sum "$lib/$1/kaiku")" = "$2" ]; then
   echo have

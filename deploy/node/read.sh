@@ -1,4 +1,5 @@
-# Tells what is on the node. $1 are versions that are wanted, one or more, the others are paths. Says "end" last, so that a part is not taken for all.
+# Prints the state of the node. $1 is a list of versions to look for, the other arguments are
+# paths. The last line is "end", so that truncated output is detected.
 versions=$1
 shift
 echo "kernel $(uname -s)"

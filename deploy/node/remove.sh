@@ -1,5 +1,6 @@
-# Takes from the node what a deploy put there, and what its process wrote. The arguments are folders that the process wrote to. It may be run again: what tells what there
-# is goes last.
+# Deletes what deploys installed on the node and what its process wrote. The arguments are the
+# folders that the process wrote to. The script can be run again, because it deletes .deployed
+# last.
 lock
 systemctl disable -q --now kaiku.socket kaiku.service 2>/dev/null || :
 if systemctl is-active -q kaiku.service; then

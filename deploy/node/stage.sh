@@ -1,6 +1,7 @@
-# Takes a tar of files on standard input and lays them aside. It has the files by their paths, and these lists: .sums as sha256sum has them, .files, .secrets, .removed,
-# .folders.
-# What comes is whole before anything is touched: a script whose operator is gone may run after the one that took its place.
+# Stages the files of a tar on standard input. The tar has the files under their paths, and these
+# lists: .sums in the format of sha256sum, .files, .secrets, .removed and .folders.
+# The whole input is read before the lock is taken: a script whose connection was lost may still
+# run after its replacement.
 aside=$etc/.next.$$
 mkdir -p "$etc"
 mkdir -m 700 "$aside"

@@ -1,4 +1,5 @@
-# Says which version runs, and in a second line what the process tells of itself; fails if none runs.
+# Prints the running version and, on a second line, the status that the process reports to systemd.
+# Fails if the process does not run.
 state=$(systemctl is-active kaiku.service || :)
 [ "$state" = active ] || fail "kaiku.service is $state"
 pid=$(systemctl show -p MainPID --value kaiku.service)

@@ -1,4 +1,5 @@
-# Renders cloud-init's user data for the nodes of a fleet. It needs no provider: give what it outputs to the machines of whichever you use.
+# Renders cloud-init user data for the nodes of a fleet. It needs no provider. Pass its output to
+# the machines of any provider.
 
 terraform {
   required_version = ">= 1.4"

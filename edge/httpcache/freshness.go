@@ -15,8 +15,8 @@ const heuristicLimit = 24 * time.Hour
 
 // Policy has a site's defaults for responses that don't decide themselves.
 type Policy struct {
-	// Freshness lifetime if the response has none; 0 means the heuristic of RFC 9111, section
-	// 4.2.2.
+	// DefaultTTL is the freshness lifetime of a response that has none. 0 means the heuristic of
+	// RFC 9111, section 4.2.2.
 	DefaultTTL           time.Duration
 	StaleWhileRevalidate time.Duration // if the response has no such directive
 	StaleIfError         time.Duration // if the response has no such directive

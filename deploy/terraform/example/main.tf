@@ -5,7 +5,7 @@
 #   terraform apply -var binary_url=https://files.example.net/kaiku -var binary_sha256=$(sha256sum bin/kaiku | cut -d ' ' -f 1)
 #   terraform output -json user_data
 #
-# What a provider makes machines of it with, as it is written for one of them (Hetzner Cloud's hcloud_server):
+# A provider creates machines from the user data. For Hetzner Cloud:
 #
 #   resource "hcloud_server" "node" {
 #     for_each    = { hel1 = "hel1", nyc1 = "ash" }
@@ -16,7 +16,8 @@
 #     user_data   = module.fleet.user_data[each.key]
 #   }
 #
-# Addresses stand in the fleet file, so reserve them first (hcloud_primary_ip), and give them to the machines.
+# The fleet file contains the addresses. So reserve them first (hcloud_primary_ip) and assign them
+# to the machines.
 
 terraform {
   required_version = ">= 1.4"

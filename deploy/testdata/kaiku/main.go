@@ -1,4 +1,5 @@
-// Command kaiku stands for the real one in tests of deploys: its process, its listener, that it takes a fleet file, and that it may be sick.
+// Command kaiku stands in for the real one in tests of deploys: it has a process, a listener, a
+// fleet file to take, and can be made unhealthy.
 package main
 
 import (
@@ -24,15 +25,16 @@ func main() {
 	os.Exit(1)
 }
 
-// process answers each connection with what it has for an answer.
+// process answers each connection with its state.
 type process struct {
 	root   string
-	sick   bool // the binary's end has that word
+	sick   bool // the binary ends with the word sick
 	answer atomic.Pointer[string]
 }
 
-// take takes the fleet file, and returns its sum. With the word broken in it, it doesn't; with sick, it is; with slow, it waits for
-// a file.
+// take reads the fleet file and returns its checksum. Words in the file change what happens: with
+// "broken", take rejects the file; with "sick", the process is unhealthy; with "slow", take waits
+// for a file.
 func (p *process) take() (sum string, err error) {
 	conf, err := os.ReadFile(filepath.Join(p.root, "etc/kaiku/fleet.yaml"))
 	if err != nil {
@@ -55,13 +57,13 @@ func (p *process) take() (sum string, err error) {
 	return deploy.FleetSum(conf), nil
 }
 
-// note writes a file in one step.
+// note replaces a file in one step.
 func (p *process) note(name, text string) error {
 	file := filepath.Join(p.root, "run", name)
 	return errors.Join(os.WriteFile(file+".new", []byte(text), 0o600), os.Rename(file+".new", file))
 }
 
-// serve notes its address as that it is ready.
+// serve writes its address to a file to signal that it is ready.
 func serve(root string) error {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
