@@ -172,11 +172,17 @@ func (p *Pool) newConn(c net.Conn, b *backend) *conn {
 	b.counts.Connections++
 	p.mu.Unlock()
 	unread := make(chan struct{})
-	return &conn{Conn: c, writeTimeout: p.BetweenBytesTimeout, readEnded: unread, endRead: sync.OnceFunc(func() { close(unread) }), uncount: sync.OnceFunc(func() {
-		p.mu.Lock()
-		b.connections--
-		p.mu.Unlock()
-	})}
+	return &conn{
+		Conn:         c,
+		writeTimeout: p.BetweenBytesTimeout,
+		readEnded:    unread,
+		endRead:      sync.OnceFunc(func() { close(unread) }),
+		uncount: sync.OnceFunc(func() {
+			p.mu.Lock()
+			b.connections--
+			p.mu.Unlock()
+		}),
+	}
 }
 
 // Read implements io.Reader. The first Read after the handshake moves the connection to connRead.

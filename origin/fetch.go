@@ -40,7 +40,9 @@ func (p *Pool) retryElsewhere(a *Ask, res result) bool {
 		return false
 	}
 	s := res.resp.StatusCode
-	return res.needsProof || s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout || a.Accept != nil && !a.Accept(res.resp)
+	return res.needsProof ||
+		s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout ||
+		a.Accept != nil && !a.Accept(res.resp)
 }
 
 // discard closes the body of a response that is not used.
@@ -280,7 +282,9 @@ func (p *Pool) roundTripFailed(ctx context.Context, pl *place, err, fault error,
 // roundTripDone records the header of a response. If the status means failure, it returns the
 // failure for comparison, as roundTripFailed does, and whether another server must get the request
 // too.
-func (p *Pool) roundTripDone(pl *place, reqBody *requestBody, resp *http.Response, began time.Time) (unproven *unprovenFailure, needsProof bool) {
+func (p *Pool) roundTripDone(
+	pl *place, reqBody *requestBody, resp *http.Response, began time.Time,
+) (unproven *unprovenFailure, needsProof bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, b := time.Now(), pl.b

@@ -106,9 +106,13 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTr
 		host = b.URL.Host
 	}
 	connected := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
-	r := (&http.Request{Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	})
+	r := (&http.Request{
+		Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
 	resp, err := transport.RoundTrip(p.request(r, b))
 	if err != nil {
 		return refuses(err, connected), err
@@ -317,7 +321,8 @@ func (p *Pool) stateChanged(b *backend, wasUp bool, now time.Time) {
 		if primaries == 1 {
 			// logChange logs the state of the only server
 		} else if panics {
-			p.Log.Warn("most origin servers look unhealthy: all that take connections are used", "site", p.Name, "healthy", up, "servers", primaries)
+			p.Log.Warn("most origin servers look unhealthy: all that take connections are used",
+				"site", p.Name, "healthy", up, "servers", primaries)
 		} else {
 			p.Log.Info("enough origin servers look healthy again", "site", p.Name, "healthy", up, "servers", primaries)
 		}
@@ -358,7 +363,8 @@ func (p *Pool) logChange(b *backend, now time.Time) {
 	b.logged.unhealthy = ill
 	b.logged.lines++
 	if !ill {
-		p.Log.Info("origin server is up again", "site", p.Name, "server", b.label(), "after", now.Sub(b.unhealthySince).Round(time.Millisecond))
+		p.Log.Info("origin server is up again", "site", p.Name, "server", b.label(),
+			"after", now.Sub(b.unhealthySince).Round(time.Millisecond))
 		return
 	}
 	f := p.lastFailure(b)

@@ -87,11 +87,15 @@ func (b *backend) room(p *Pool, a *Ask) room {
 	// Over HTTP/1 each request and each tunnel needs a connection.
 	connections := p.MaxConnections > 0 && !b.http2
 	switch {
-	case b.inFlight >= p.MaxRequests, a.Streams && b.streams >= streamLimit(p.MaxRequests), a.upgrade && b.tunnels >= p.MaxRequests,
-		connections && (b.inFlight+b.tunnels >= p.MaxConnections || a.Streams && b.streams+b.tunnels >= streamLimit(p.MaxConnections)):
+	case b.inFlight >= p.MaxRequests,
+		a.Streams && b.streams >= streamLimit(p.MaxRequests),
+		a.upgrade && b.tunnels >= p.MaxRequests,
+		connections && (b.inFlight+b.tunnels >= p.MaxConnections ||
+			a.Streams && b.streams+b.tunnels >= streamLimit(p.MaxConnections)):
 		return roomFull
 	case b.clients.isFull(a.Client, p.MaxRequests), a.upgrade && b.tunnelClients.isFull(a.Client, p.MaxRequests),
-		connections && a.Client.IsValid() && b.clients[a.Client]+b.tunnelClients[a.Client] >= clientLimit(p.MaxConnections):
+		connections && a.Client.IsValid() &&
+			b.clients[a.Client]+b.tunnelClients[a.Client] >= clientLimit(p.MaxConnections):
 		return roomShareUsed
 	}
 	return roomFree

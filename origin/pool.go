@@ -118,9 +118,19 @@ func (p *Pool) Start() error {
 		if s.URL == nil || s.URL.Host == "" || s.URL.Scheme != "http" && s.URL.Scheme != "https" {
 			return fmt.Errorf("origin server %q: want http://host[:port] or https://host[:port]", s.URL)
 		}
-		p.all = append(p.all, &backend{Server: s, index: i, addr: address(s.URL), host: p.hostFor(s), tlsName: p.tlsNameFor(s),
-			weight: float64(max(1, s.Weight)), hash: xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
-			probeSoon: make(chan struct{}, 1), clients: tally{}, tunnelClients: tally{}, counts: Counts{Failures: map[string]uint64{}}})
+		p.all = append(p.all, &backend{
+			Server:        s,
+			index:         i,
+			addr:          address(s.URL),
+			host:          p.hostFor(s),
+			tlsName:       p.tlsNameFor(s),
+			weight:        float64(max(1, s.Weight)),
+			hash:          xxhash.Sum64String(s.URL.Scheme + "://" + s.URL.Host + s.ServerName),
+			probeSoon:     make(chan struct{}, 1),
+			clients:       tally{},
+			tunnelClients: tally{},
+			counts:        Counts{Failures: map[string]uint64{}},
+		})
 	}
 	p.clients = tally{}
 	ctx, cancel := context.WithCancel(context.Background())

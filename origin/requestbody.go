@@ -71,7 +71,10 @@ type requestBody struct {
 // no data for BetweenBytesTimeout, as when HTTP/2 flow control stalls. Time that the client takes
 // does not count.
 func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.CancelCauseFunc) *requestBody {
-	s := &requestBody{ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(), wanted: make(chan struct{}, 1), answered: make(chan struct{})}
+	s := &requestBody{
+		ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(),
+		wanted: make(chan struct{}, 1), answered: make(chan struct{}),
+	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return s
 	}

@@ -39,8 +39,14 @@ type responseBody struct {
 
 // newBody wraps the body of a response from the server of pl. The body of a 101 response is a
 // connection and has no timeout.
-func (p *Pool) newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, pl *place, reqBody *requestBody, sent time.Time) io.ReadCloser {
-	y := &responseBody{ReadCloser: resp.Body, pool: p, place: pl, reqBody: reqBody, ctx: ctx, sentAt: sent, successful: !isFailure(resp.StatusCode) || p.Relays}
+func (p *Pool) newBody(
+	ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response,
+	pl *place, reqBody *requestBody, sent time.Time,
+) io.ReadCloser {
+	y := &responseBody{
+		ReadCloser: resp.Body, pool: p, place: pl, reqBody: reqBody, ctx: ctx, sentAt: sent,
+		successful: !isFailure(resp.StatusCode) || p.Relays,
+	}
 	y.finish = sync.OnceFunc(func() {
 		cancel(nil)
 		p.release(pl)

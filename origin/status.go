@@ -45,11 +45,16 @@ func (p *Pool) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	st := Status{Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Limited: p.limited, Faults: p.clientFaults, Retries: p.retries, Hedges: p.hedges}
+	st := Status{
+		Site: p.Name, Panic: p.panic, Waiting: len(p.queue), Refused: p.refused, Limited: p.limited,
+		Faults: p.clientFaults, Retries: p.retries, Hedges: p.hedges,
+	}
 	for _, b := range p.all {
 		weight := max(1, b.Weight)
-		s := ServerStatus{Server: b.label(), Backup: b.Backup, Weight: weight,
-			Share: b.share(now, p.SlowStart) / float64(weight), InFlight: b.inFlight, Streams: b.streams, Tunnels: b.tunnels, Connections: b.connections, Counts: b.counts}
+		s := ServerStatus{
+			Server: b.label(), Backup: b.Backup, Weight: weight, Share: b.share(now, p.SlowStart) / float64(weight),
+			InFlight: b.inFlight, Streams: b.streams, Tunnels: b.tunnels, Connections: b.connections, Counts: b.counts,
+		}
 		s.Failures = maps.Clone(b.counts.Failures)
 		s.State = b.state(s.Share)
 		if b.lastErr != nil {
