@@ -23,9 +23,9 @@ import (
 
 // The places of the demo, and networks of public addresses that are there.
 var (
-	helsinki = spot{"Helsinki", 60.17, 24.94}
-	newYork  = spot{"New York", 40.71, -74.01}
-	virginia = spot{"Virginia", 39.04, -77.49}
+	helsinki = spot{"Helsinki", geodns.Place{Lat: 60.17, Lon: 24.94}}
+	newYork  = spot{"New York", geodns.Place{Lat: 40.71, Lon: -74.01}}
+	virginia = spot{"Virginia", geodns.Place{Lat: 39.04, Lon: -77.49}}
 )
 
 const (
@@ -185,7 +185,7 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 			hosts += quoted
 		}
 		nodes += fmt.Sprintf("  %s:\n    roles: [edge]\n    location: [%v, %v]\n    addresses: [%s]\n    edge: { http: %q, admin: %q, data: %s }\n",
-			x.Name, n.place.lat, n.place.lon, x.Address, x.HTTP, x.Admin, x.Data)
+			x.Name, n.place.Lat, n.place.Lon, x.Address, x.HTTP, x.Admin, x.Data)
 	}
 	fleet := strings.NewReplacer("{{hosts}}", hosts, "{{origin}}", d.origin.Addr().String(), "{{nodes}}", nodes, "{{dns}}", d.dnsAddr).Replace(fleetFile)
 	file := filepath.Join(dir, "fleet.yaml")

@@ -3,13 +3,13 @@ package demo
 import (
 	"context"
 	"io"
-	"math"
 	"net"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
+	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
 // This file simulates distance: the demo's connections between places take the time that light in
@@ -17,23 +17,18 @@ import (
 
 // spot is a place of the demo.
 type spot struct {
-	name     string
-	lat, lon float64
+	name string
+	geodns.Place
 }
 
 const (
-	earthRadius = 6371.0 // km
-	fibreSpeed  = 200.0  // km per millisecond: light in glass, two thirds of that in vacuum
-	detour      = 1.5    // cables don't follow great circles; public figures between large cities lie around this factor
+	fibreSpeed = 200.0 // km per millisecond: light in glass, two thirds of that in vacuum
+	detour     = 1.5   // cables don't follow great circles; public figures between large cities lie around this factor
 )
 
 // oneWay is the time that a packet takes from one spot to another.
 func oneWay(a, b spot) time.Duration {
-	rad := func(deg float64) float64 { return deg * math.Pi / 180 }
-	sin := func(x float64) float64 { return math.Sin(x) * math.Sin(x) }
-	h := sin(rad(b.lat-a.lat)/2) + math.Cos(rad(a.lat))*math.Cos(rad(b.lat))*sin(rad(b.lon-a.lon)/2)
-	km := 2 * earthRadius * math.Asin(math.Sqrt(h))
-	return time.Duration(km * detour / fibreSpeed * float64(time.Millisecond))
+	return time.Duration(a.Distance(b.Place) * detour / fibreSpeed * float64(time.Millisecond))
 }
 
 // oceanDial dials what is delay away: the handshake takes a round trip, and all bytes take delay.
