@@ -129,7 +129,7 @@ func (n *adminNode) unreached(err error) error {
 	}
 	switch {
 	case n.ssh != "":
-		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? (kaiku health tells, on the node)", n.host(), err)
+		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? Run kaiku health on the node", n.host(), err)
 	case n.name != "":
 		return fmt.Errorf("its admin listener on %s: %w: does kaiku run here? (systemctl status kaiku)", n.host(), err)
 	}

@@ -19,8 +19,8 @@ func credentialCommand() *cobra.Command {
 		Long: `Make a credential that one node uses instead of the fleet key.
 
 Put it on the node at the path of secrets.fleet_key. It is a certificate with the node's name and
-roles. Whoever steals it can act as that node only. It may purge only the sites that the fleet
-file gives the node (nodes.NAME.sites; none means all).`,
+roles. Whoever steals it can act as that node only. With it, the node may purge only the sites that
+the fleet file gives it (nodes.NAME.sites; none means all).`,
 		Args: usage(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := config.Load(fleetFile)

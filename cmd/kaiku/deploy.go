@@ -185,7 +185,7 @@ func (fl *deployFlags) mayLose(d *deploy.Deploy, plan *deploy.Plan) error {
 			return nil
 		}
 	}
-	return errors.New("nothing was done, as edges would take everything that they have as stale: see the plan, or give --lose-purge-log")
+	return errors.New("nothing was changed, because edges would mark everything that they have as stale: see the plan, or give --lose-purge-log")
 }
 
 // print prints a plan or a report.

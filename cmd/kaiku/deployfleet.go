@@ -126,7 +126,7 @@ func (d *deployFleet) refused(status int, body []byte) error {
 	token := d.fleet.Secrets.AdminToken
 	switch {
 	case status == http.StatusUnauthorized && d.tokens == nil:
-		return fmt.Errorf("%w: %w: this node has a token, and there is none here: set secrets.admin_token to a file that has it", deploy.ErrRefused, err)
+		return fmt.Errorf("%w: %w: the node wants a token, but this machine has none: set secrets.admin_token to a file with the token", deploy.ErrRefused, err)
 	case status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: %w: no token in %s is one that this node's process has; put that one there, or restart kaiku.service there", deploy.ErrRefused, err, token)
 	case status == http.StatusForbidden:

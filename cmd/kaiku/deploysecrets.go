@@ -54,7 +54,7 @@ func (d *deployFleet) guardSecrets(nodes []deploy.Node, only []string) {
 					}
 					replace, err := d.replacesKey(n.Name, f.Data, before)
 					if err == nil && replace && only != nil {
-						err = errors.New("a deploy that changes the fleet key is for all nodes, as they know each other by it: leave --only out")
+						err = errors.New("a deploy that changes the fleet key must include all nodes, because they recognise each other by it: leave --only out")
 					}
 					return replace, err
 				}

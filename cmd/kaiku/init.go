@@ -46,8 +46,8 @@ All nodes get the role edge. The first two also get geodns. The first three also
 only the first if there are fewer than three.
 
 A node is NAME=IP[,IP]@PLACE: its IPv4 or IPv6 address, or both, and its place, as
-LATITUDE,LONGITUDE or the name of a large city. Without @PLACE, init places the node where most
-people live in the country of its address.
+LATITUDE,LONGITUDE or the name of a large city. Without @PLACE, init takes the centre of population
+of the country that the address is in.
 
 Init checks the files as kaiku check does. It requests the origin's page / and one file of that
 page, as an edge would. It prints the state of the certificate, redirects, and what will be cached

@@ -156,7 +156,7 @@ func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, ov
 	case a.edges:
 		return nil, usageError{fmt.Errorf("%s is no edge: ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
 	}
-	return nil, usageError{fmt.Errorf("%s has no admin listener: give it one by `admin:` in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
+	return nil, usageError{fmt.Errorf("%s has no admin listener: set `admin` of the node in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
 }
 
 // adminOf is the address of a node's admin listener; "" if it has none.

@@ -129,7 +129,7 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 		}) {
 			return nil
 		}
-		return fmt.Errorf("no node gets %s by a deploy, as it is not in %s there or not needed: replace it by hand; see docs/deploy.md", named, config.NodeDir)
+		return fmt.Errorf("a deploy installs %s on no node, because it is not in %s there or no node needs it: replace it by hand; see docs/deploy.md", named, config.NodeDir)
 	}); err != nil {
 		return err
 	}

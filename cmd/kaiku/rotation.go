@@ -166,7 +166,7 @@ func readRotated(file string, steps int) (*rotated, error) {
 	case s.step == 0:
 		return nil, fmt.Errorf("%s has %d secrets, which no kaiku rotate wrote: finish by hand what was begun by hand, until one is left; see docs/deploy.md", file, len(secrets))
 	case len(secrets) != 2:
-		return nil, fmt.Errorf("%s has %d secrets in the middle of a rotation, and not two: put back what kaiku rotate wrote", file, len(secrets))
+		return nil, fmt.Errorf("%s has %d secrets in the middle of a rotation, instead of two: restore the file that kaiku rotate wrote", file, len(secrets))
 	case s.step == 1:
 		s.old, s.new = secrets[0], secrets[1]
 	default:

@@ -70,7 +70,7 @@ func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
 	add := func(secrets []string, file string, scopes, sites []string) error {
 		for _, s := range secrets {
 			if seen[s] {
-				return fmt.Errorf("a token in %s is in that file or another one too: each needs to be one of its own", file)
+				return fmt.Errorf("a token in %s stands twice, in that file or in another one: make every token different", file)
 			}
 			seen[s] = true
 			out = append(out, edge.Token{Secret: s, Scopes: scopes, Sites: sites})
