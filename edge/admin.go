@@ -94,7 +94,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	if s.Store != nil {
 		st.Store, st.Origins, st.Traffic = s.Store.Stats(), s.origins(), s.front.Metrics.Traffic()
 		st.Traffic.Bytes = s.front.Sent()
-		st.Outages = s.listOutages(time.Now())
+		st.Outages = s.cache.Outages(time.Now())
 	}
 	if s.HTTPS != "" {
 		st.Certificates = s.Certificates.Status(time.Now())

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -53,9 +54,7 @@ func TestCutOffGivesUp(t *testing.T) {
 	close(ask)
 	<-said
 	until(t, "the flight has landed", func() bool {
-		e.flights.mu.Lock()
-		defer e.flights.mu.Unlock()
-		return len(e.flights.byKey) == 0
+		return e.cache.UnderWay().Flights == 0
 	})
 	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(len(body)) {
 		t.Errorf("%d bytes, %v", n, err)
@@ -94,7 +93,7 @@ func TestCutOffPurgedMeanwhile(t *testing.T) {
 	select {
 	case a := <-got:
 		t.Errorf("got %d before the origin answered: %s", a.status, a.header.Get("Cache-Status"))
-	case <-time.After(hastyTime + time.Second/2):
+	case <-time.After(cache.ServeStaleAfter + time.Second/2):
 	}
 	close(ask)
 	if a := <-got; a.status != 200 {

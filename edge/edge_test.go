@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
-	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -280,9 +278,7 @@ func (e *testEdge) get(path string, fields ...string) answer {
 func (e *testEdge) settle() {
 	e.t.Helper()
 	until(e.t, "all flights have landed", func() bool {
-		e.flights.mu.Lock()
-		defer e.flights.mu.Unlock()
-		return len(e.flights.byKey)+len(e.flights.slices) == 0
+		return e.cache.UnderWay().Flights == 0
 	})
 }
 
@@ -345,19 +341,7 @@ func until(t testing.TB, what string, cond func() bool) {
 
 // followers counts the requests that follow flights.
 func (e *testEdge) followers() int {
-	e.flights.mu.Lock()
-	defer e.flights.mu.Unlock()
-	n := 0
-	all := slices.Collect(maps.Values(e.flights.byKey))
-	for _, of := range e.flights.slices {
-		all = append(all, of...)
-	}
-	for _, f := range all {
-		f.mu.Lock()
-		n += f.followers
-		f.mu.Unlock()
-	}
-	return n
+	return e.cache.UnderWay().Followers
 }
 
 // static answers everything alike.

@@ -2,47 +2,10 @@ package edge
 
 import (
 	"net/http"
-	"strings"
-	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
-	"github.com/kaiku-cdn/kaiku/origin"
 )
-
-// Explanation is the answer to GET /v1/explain: what the edge knows of a URL.
-type Explanation struct {
-	URL     string      `json:"url"`
-	Key     string      `json:"key"`
-	Objects []Explained `json:"objects"` // several if the URL has variants
-	// WhyNot says, where nothing is stored, why.
-	WhyNot string `json:"why_not,omitempty"`
-	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others
-	// failed since.
-	LastFailure *origin.Failure `json:"last_failure,omitempty"`
-	// Servers are those that misses of the site are fetched from.
-	Servers []origin.ServerStatus `json:"servers"`
-}
-
-// Explained is one stored response. Durations are in seconds.
-type Explained struct {
-	Key       string            `json:"key"`
-	Variant   map[string]string `json:"variant,omitempty"` // request fields that select it, normalised
-	Status    int               `json:"status"`
-	Size      int64             `json:"size"`             // bytes of the representation
-	Have      int64             `json:"have"`             // bytes of it that are stored
-	Stored    time.Time         `json:"stored"`           // or its metadata updated
-	Age       int64             `json:"age"`              // RFC 9111, 4.2.3
-	Lifetime  int64             `json:"lifetime"`         // freshness lifetime
-	Source    string            `json:"source,omitempty"` // what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
-	Hint      string            `json:"hint,omitempty"`   // how to have a lifetime, where it has none
-	TTL       int64             `json:"ttl"`              // negative once stale
-	Purged    bool              `json:"purged,omitempty"` // by a soft purge
-	Validator string            `json:"validator,omitempty"`
-	Tags      []string          `json:"tags,omitempty"`
-	Segment   uint32            `json:"segment"`
-	Memory    bool              `json:"memory"` // in the RAM tier
-}
 
 // serveExplain answers for the url of the query.
 func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
@@ -52,80 +15,10 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	site, _ := s.sites.Now().Find(t.Host)
-	if site == nil {
+	of, _ := s.sites.Now().Find(t.Host)
+	if of == nil {
 		purge.Fail(w, http.StatusNotFound, s.sites.Now().Unknown(t.Host).Error())
 		return
 	}
-	key := site.Reduce(t).Key()
-	e := Explanation{URL: raw, Key: string(key), Objects: s.explain(site, key)}
-	e.LastFailure = s.failures.get(e.Key)
-	e.Servers = site.Origin.Origin.Status().Servers
-	if len(e.Objects) == 0 {
-		e.WhyNot = s.cache.pass.Get(e.Key, time.Now())
-		switch {
-		case e.LastFailure != nil: // what was known of an answer is forgotten when one comes
-			e.WhyNot = "the origin failed when it was asked last"
-		case e.WhyNot == "":
-			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted " +
-				"(HEAD stores nothing; name the URL as the client asks for it, Host and port included)"
-		}
-	}
-	purge.WriteJSON(w, http.StatusOK, e)
-}
-
-func (s *Server) explain(site *Site, key httpcache.Key) []Explained {
-	o := s.Store.Get(string(key))
-	if o == nil {
-		return nil
-	}
-	if !isVariants(o.Data()) {
-		return s.explainEntry(site, s.cache.open(o), nil)
-	}
-	variants, _ := decodeVariants(key, o.Data()) // a malformed list has none
-	var out []Explained
-	for _, v := range variants {
-		if o := s.Store.Get(string(v.Key)); o != nil {
-			out = append(out, s.explainEntry(site, s.cache.open(o), v.Fields)...)
-		}
-	}
-	return out
-}
-
-func (s *Server) explainEntry(site *Site, e *entry, fields []httpcache.VaryField) []Explained {
-	if e == nil {
-		return nil
-	}
-	d := site.Policy.Decide(httpcache.Directives{}, e.Stored, e.object.Stale, time.Now())
-	lifetime := e.Lifetime(site.Policy)
-	x := Explained{
-		Key: e.object.Key(), Status: e.Status, Size: e.length(), Have: e.object.Size(), Stored: e.object.Stored(),
-		Age: int64(d.Age / time.Second), Lifetime: int64(lifetime.D / time.Second), Source: lifetime.Source,
-		Hint: lifetimeHint(e, lifetime), TTL: int64(d.TTL / time.Second), Purged: e.object.Stale, Validator: e.StrongValidator(),
-		Segment: e.object.Segment(), Memory: e.object.InMemory(),
-	}
-	for _, f := range e.fragments {
-		x.Have += f.Length
-	}
-	for _, t := range e.object.Tags() {
-		if !strings.HasPrefix(t, "\x00") {
-			x.Tags = append(x.Tags, t)
-		}
-	}
-	for _, f := range fields {
-		if x.Variant == nil {
-			x.Variant = map[string]string{}
-		}
-		x.Variant[f.Name] = f.Value
-	}
-	return []Explained{x}
-}
-
-// lifetimeHint tells how a response can be given a lifetime, if nobody gave it one and what is
-// guessed is next to nothing.
-func lifetimeHint(e *entry, l httpcache.Lifetime) string {
-	if cc, _ := httpcache.ResponseDirectives(e.Header); l.Explicit || l.D >= time.Second || cc.NoCache {
-		return ""
-	}
-	return "let the origin send Cache-Control: max-age=…, or set cache.default_ttl of the site in a fleet file"
+	purge.WriteJSON(w, http.StatusOK, s.cache.Explain(raw, t, of))
 }

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
 // explainURL returns what the edge explains of a path of www.example.
@@ -112,34 +112,9 @@ func TestClientThatLeavesIsNoFailure(t *testing.T) {
 		<-gone
 		<-done
 		until(t, "the request is over", func() bool { return e.front.Active() == 0 })
-		e.work.Wait()
-		if f := e.failures.get(authorityOf("www.example") + "/"); f != nil {
+		until(t, "its fetch is over", func() bool { return e.cache.UnderWay().URLs == 0 })
+		if f := e.cache.LastFailure(httpcache.Key(authorityOf("www.example") + "/")); f != nil {
 			t.Errorf("%s: %+v", method, f)
-		}
-	}
-}
-
-// However many keys fail, some are remembered.
-func TestFailuresAreBounded(t *testing.T) {
-	var f failures
-	if f.get("a") != nil {
-		t.Error("something is known of a key at first")
-	}
-	f.forget("a")
-	for i := range 10 * maxFailures {
-		f.set(fmt.Sprint(i), origin.Failure{Error: fmt.Sprint(i)})
-		f.set(fmt.Sprint(i), origin.Failure{Error: fmt.Sprint(i, " again")})
-		if i%3 == 0 {
-			f.forget(fmt.Sprint(i))
-		}
-	}
-	if len(f.slots) > maxFailures || len(f.byKey) > maxFailures {
-		t.Errorf("%d failures of %d keys", len(f.slots), len(f.byKey))
-	}
-	for i := range 10 * maxFailures {
-		got := f.get(fmt.Sprint(i))
-		if late := i >= 9*maxFailures && i%3 != 0; late != (got != nil) || got != nil && got.Error != fmt.Sprint(i, " again") {
-			t.Fatalf("of key %d: %+v", i, got)
 		}
 	}
 }
@@ -174,7 +149,7 @@ func TestFailuresAreLoggedOnce(t *testing.T) {
 	if n := log.count("origin failed"); n != 1 || log.count("hint=") != 1 || log.count("reason=connection-error") != 1 {
 		t.Errorf("%d lines:\n%s", n, &log.buf)
 	}
-	e.toldFailures.Reset() // as two minutes later
+	e.cache.Forget() // as two minutes later
 	e.get("/")
 	if n := log.count("origin failed"); n != 2 {
 		t.Errorf("%d lines", n)

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // gated answers in steps: each part of the body is sent when the test says go, or when its channel
@@ -383,33 +381,5 @@ func TestStalledBody(t *testing.T) {
 	e.settle()
 	if e.Store.Get(authorityOf("www.example")+"/a") != nil {
 		t.Error("a part was stored as the whole")
-	}
-}
-
-// The last bytes of a body of known length are not shown before it is stored: not even to a
-// follower that reads when the writer has them.
-func TestLastBytesWaitForTheStore(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
-	w := e.Store.Create(storage.Header{Key: "k", URL: "k"})
-	defer w.Close()
-	f := e.flights.alone(flightKey{Key: "k"}, storage.Header{Key: "k"})
-	defer f.hold.Release()
-	f.change(func() {
-		f.phase, f.body = streaming, body{length: 10, whole: 10, writer: w, readers: map[*follower]struct{}{}}
-	})
-	r := f.follow(0)
-	defer r.unfollow()
-	for _, part := range []string{"01234", "56789"} {
-		if err := f.append(t.Context(), []byte(part)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	p := make([]byte, 100)
-	if n, caughtUp, err := r.read(t.Context(), p); n != 5 || !caughtUp || err != nil {
-		t.Errorf("before it is stored: %q, caught up %v, error %v", p[:n], caughtUp, err)
-	}
-	f.change(func() { f.phase, f.size = done, 10 })
-	if n, _, err := r.read(t.Context(), p); string(p[:n]) != "56789" || err != nil {
-		t.Errorf("after: %q, error %v", p[:n], err)
 	}
 }

@@ -370,7 +370,7 @@ func TestShareOfAClient(t *testing.T) {
 	}
 	close(release)
 	work.Wait()
-	if len(e.failures.byKey) != 0 {
-		t.Errorf("there are failures of the origin: %v", e.failures.slots)
+	if e.cache.Failing() != 0 {
+		t.Errorf("there are failures of the origin: %d", e.cache.Failing())
 	}
 }

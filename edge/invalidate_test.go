@@ -193,7 +193,7 @@ func TestInvalidationDuringOtherFills(t *testing.T) {
 			close(goOn)
 			<-first
 			e.settle()
-			until(t, "what was fetched is stored or not", func() bool { return !e.flights.has("www.example/a") })
+			until(t, "what was fetched is stored or not", func() bool { return e.cache.UnderWay().URLs == 0 })
 			e.get("/a").wants(t, 200, "new")
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
@@ -21,6 +22,9 @@ type (
 	Progress      = purge.Progress
 	Logged        = purge.Logged
 	AccessLog     = front.AccessLog
+	Explanation   = cache.Explanation
+	Explained     = cache.Explained
+	Outage        = cache.Outage
 	Traffic       = front.Traffic
 )
 
@@ -45,6 +49,9 @@ func Scopes() []string { return purge.Scopes() }
 
 // ParseLogged reads an entry of the log; see package purge.
 func ParseLogged(site string, entry []byte) Logged { return purge.ParseLogged(site, entry) }
+
+// CheckPassField returns why a field can't be one of Site.PassFields; see package cache.
+func CheckPassField(name string) error { return cache.CheckPassField(name) }
 
 // SitesSum tells the sites from others; see site.Set.
 func (s *Server) SitesSum() string { return s.sites.Now().Sum() }

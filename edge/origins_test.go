@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -153,7 +154,7 @@ func TestErrorsAreNoReasonToPass(t *testing.T) {
 	if a := e.get("/a"); a.status != http.StatusServiceUnavailable {
 		t.Fatalf("status %d", a.status)
 	}
-	if why := e.cache.pass.Get(authorityOf("www.example")+"/a", time.Now()); why != "" {
+	if why := e.cache.WhyNot(httpcache.Key(authorityOf("www.example") + "/a")); why != "" {
 		t.Errorf("the key is remembered as %q", why)
 	}
 	bad = false

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 )
 
 // hanging is an origin that answers with some fields until it hangs.
@@ -68,7 +70,7 @@ func (e *testEdge) status() (st Status) {
 // once, while one request for each URL goes on asking.
 func TestOriginThatHangs(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = slowFailure + 100*time.Millisecond })
+	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond })
 	for _, path := range []string{"/a", "/b"} {
 		e.get(path).wants(t, 200, "old")
 	}
@@ -110,7 +112,7 @@ func TestOriginThatHangs(t *testing.T) {
 // Clients that have no patience teach too.
 func TestOriginThatHangsForTheImpatient(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = slowFailure + 100*time.Millisecond })
+	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond })
 	e.get("/a").wants(t, 200, "old")
 	h.hangs.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -124,7 +126,7 @@ func TestOriginThatHangsForTheImpatient(t *testing.T) {
 	until(t, "the origin is asked", func() bool { return h.asked.Load() == 1 })
 	cancel()
 	<-left
-	until(t, "it is known that the origin hangs", func() bool { return e.outages.has("www", time.Now()) })
+	until(t, "it is known that the origin hangs", func() bool { return len(e.cache.Outages(time.Now())) > 0 })
 	if got := e.do(e.request("GET", "/a", "")); !got.isHit() || got.cacheStatus()["detail"] != "stale-if-error" {
 		t.Errorf("%d, %v", got.status, got.cacheStatus())
 	}
@@ -154,7 +156,7 @@ func TestNoMemoryOfFailure(t *testing.T) {
 				}
 				setFields(w.Header(), []string{"Cache-Control: " + c.cc, "Age: 2", `Etag: "1"`})
 				_, _ = io.WriteString(w, "old")
-			}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = slowFailure / 2 })
+			}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure / 2 })
 			e.get("/a").wants(t, 200, "old")
 			bad.Store(true)
 			for range 3 {
@@ -173,7 +175,7 @@ func TestErrorThatTakesItsTime(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if bad.Load() {
 			if r.URL.Path == "/a" {
-				time.Sleep(slowFailure) // is what the edge takes for long
+				time.Sleep(cache.SlowFailure) // is what the edge takes for long
 			}
 			w.WriteHeader(http.StatusInternalServerError)
 			return

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/edge/httpcache"
-	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -252,15 +250,7 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	if inBody {
 		close(header)
 		until(t, "the body comes", func() bool {
-			e.flights.mu.Lock()
-			defer e.flights.mu.Unlock()
-			f := e.flights.byKey[flightKey{httpcache.KeyOf(authorityOf("www.example"), "/a"), origin.ToOrigin}]
-			if f == nil {
-				return false
-			}
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return f.phase == streaming && f.size > 0
+			return e.cache.UnderWay().Bytes > 0
 		})
 	}
 	if got := e.purge(purge); got.status != 200 {

@@ -12,8 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge/httpcache"
-	"github.com/kaiku-cdn/kaiku/edge/ttlset"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 )
 
 // TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
@@ -35,7 +34,7 @@ func TestSmallRangesCostLittle(t *testing.T) {
 				if a.err != nil || a.status != http.StatusPartialContent {
 					t.Fatalf("%d, %v", a.status, a.err)
 				}
-				if n, asked := sent.Load(), int64(i+1)*c.asked; n > readAhead*asked+int64(i+1)*2*block {
+				if n, asked := sent.Load(), int64(i+1)*c.asked; n > cache.ReadAhead*asked+int64(i+1)*2*cache.Block {
 					t.Fatalf("the origin sent %d bytes for %d that were asked for", n, asked)
 				}
 			}
@@ -54,7 +53,7 @@ func TestReadersThatReadLittleCostLittle(t *testing.T) {
 		before := sent.Load()
 		e.get("/film", fmt.Sprintf("Range: bytes=%d-%d", at, at))
 		at += sent.Load() - before
-		if n := sent.Load(); n > int64(i+1)*block {
+		if n := sent.Load(); n > int64(i+1)*cache.Block {
 			t.Fatalf("the origin sent %d bytes for %d", n, i+1)
 		}
 	}
@@ -121,7 +120,7 @@ func TestReadersShareSlices(t *testing.T) {
 }
 
 // TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for
-// ends, before the header block and after it, unless clients have read enough of the object.
+// ends, before the header cache.Block and after it, unless clients have read enough of the object.
 func TestAbandonedSliceEnds(t *testing.T) {
 	const size = int64(1) << 30
 	for _, c := range []struct {
@@ -134,8 +133,8 @@ func TestAbandonedSliceEnds(t *testing.T) {
 	}{
 		{"before the header block", true, false, "bytes=0-8388607", 0, false},
 		{"begun", false, false, "bytes=0-8388607", 8_000_000, false},
-		{"a block lacks", false, false, "bytes=0-99999", 2*block - 1000, false},
-		{"less than a block lacks", false, false, "bytes=0-0", block - 1, true},
+		{"a cache.Block lacks", false, false, "bytes=0-99999", 2*cache.Block - 1000, false},
+		{"less than a cache.Block lacks", false, false, "bytes=0-0", cache.Block - 1, true},
 		{"half of it is there", false, false, "bytes=0-8388607", 4_000_000, true},
 		{"much was read", false, true, "bytes=33554432-33554441", 8<<20 - 1000, true},
 	} {
@@ -248,9 +247,7 @@ func TestNotModifiedCostsLittle(t *testing.T) {
 	goesOn := func(path string) bool {
 		e.do(e.request("GET", path, "", "If-None-Match: *")).wants(t, http.StatusNotModified, "")
 		until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
-		e.flights.mu.Lock()
-		defer e.flights.mu.Unlock()
-		return len(e.flights.byKey) > 0
+		return e.cache.UnderWay().Flights > 0
 	}
 	for i := range 5 {
 		if goesOn("/film?" + strconv.Itoa(i)) {
@@ -271,33 +268,7 @@ func TestNotModifiedCostsLittle(t *testing.T) {
 
 // filled is how many bytes have come of a slice.
 func (e *testEdge) filled() int64 {
-	e.flights.mu.Lock()
-	defer e.flights.mu.Unlock()
-	for _, of := range e.flights.slices {
-		for _, f := range of {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return f.size
-		}
-	}
-	return 0
-}
-
-// TestReadersAreForgotten fills what is known of readers with keys.
-func TestReadersAreForgotten(t *testing.T) {
-	var all readers
-	for i := range maxReads + 1000 {
-		all.add(httpcache.Key(strconv.Itoa(i)), 1, 0)
-	}
-	all.add(httpcache.Key(strconv.Itoa(maxReads+999)), 1, 0)
-	if got := all.get(httpcache.Key(strconv.Itoa(maxReads + 999))).sent; got != 2 || len(all.m) > maxReads {
-		t.Errorf("%d keys are known, and of the last %d bytes", len(all.m), got)
-	}
-	now := time.Now()
-	all.cantJoin("a", 10, now)
-	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(ttlset.TTL+1)) != 0 || all.get("b").unjoinable(now) != 0 {
-		t.Error("what can't be joined is not known, or for too long")
-	}
+	return e.cache.UnderWay().Bytes
 }
 
 // TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is

@@ -23,11 +23,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
-	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -70,26 +70,16 @@ type Server struct {
 	front  *front.Server
 	panics *front.Panics
 
-	cache   *cache
-	flights *flights
-	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
-	failures     failures
-	toldFailures ttlset.Set
-	outages      outages
+	cache *cache.Cache
+	hits  *cache.Hits // nil without a hit lane
 
 	started time.Time
-
-	// loopID tells this edge from every other one in the field CDN-Loop.
-	loopID string
 
 	// 0 means the constants of package front.
 	bodyTimeout, bodyEnd, tunnelIdle, lastWrite time.Duration
 	maxWaiting                                  int
 
-	admin  net.Listener    // nil without one
-	base   context.Context // of flights
-	cancel context.CancelFunc
-	work   sync.WaitGroup // flights
+	admin net.Listener // nil without one
 }
 
 // SetSites replaces what the edge serves. The origins are started already; those of before are the
@@ -109,8 +99,8 @@ func (s *Server) Listen(ctx context.Context) error {
 	s.panics = &front.Panics{Log: s.Log}
 	s.makePurger()
 	s.makeFront()
-	s.cache = newCache(s.Store)
-	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}, slices: map[sliceKey][]*flight{}}
+	s.cache = &cache.Cache{Name: s.Name, Store: s.Store, Sites: &s.sites, Purger: s.purger, Panics: s.panics, Log: s.Log}
+	s.makeHits()
 	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{s.origins}, s.panics.Collector(), s.purger.NotUnderstood()} {
 		if err := s.Registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -119,11 +109,13 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err := s.front.Listen(ctx); err != nil {
 		return err
 	}
+	if s.hits != nil {
+		s.hits.Metrics, s.hits.AltSvc = s.front.Metrics, s.front.AltSvc()
+	}
 	if err := s.bind(ctx); err != nil {
 		return errors.Join(err, s.front.Close())
 	}
-	s.loopID = "id=" + rand.Text()
-	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.cache.Start(ctx)
 	return nil
 }
 
@@ -150,11 +142,16 @@ func (s *Server) makeFront() {
 		BodyTimeout: s.bodyTimeout, EndTimeout: s.bodyEnd, TunnelIdle: s.tunnelIdle, SendTimeout: s.lastWrite,
 		Registry: s.Registry, Panics: s.panics, Log: s.Log, AccessLog: s.AccessLog, ListenTCP: s.ListenTCP,
 	}
-	if !s.NoHitLane {
-		s.front.Ready = hits{s}
-	}
 	if s.Certificates != nil {
 		s.front.GetCertificate, s.front.Challenges = s.Certificates.Get, []string{certs.ALPN}
+	}
+}
+
+// makeHits has the hit lane answer from the cache.
+func (s *Server) makeHits() {
+	if !s.NoHitLane {
+		s.hits = &cache.Hits{Cache: s.cache, Secure: s.HTTPS != ""}
+		s.front.Ready = s.hits
 	}
 }
 
@@ -192,8 +189,7 @@ func (s *Server) Sent() uint64 { return s.front.Sent() }
 
 // Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
 func (s *Server) Serve(ctx context.Context) error {
-	defer s.work.Wait()
-	defer s.cancel()
+	defer s.cache.Stop()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var rest sync.WaitGroup
 	defer rest.Wait()

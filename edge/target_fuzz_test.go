@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
@@ -130,8 +131,11 @@ func checkAnswer(t *testing.T, q rawRequest, a answer) {
 		t.Errorf("%+v is answered as one with X-Vary: %q", q, got.Value)
 	}
 	for name := range got.Header {
-		if impersonates(name) && !edgeWrites[name] && name != purge.PositionField && name != purge.MarkField {
+		if cache.Impersonates(name) && !forwarded[name] && name != purge.PositionField && name != purge.MarkField {
 			t.Errorf("%+v: the origin sees %s", q, name)
 		}
 	}
 }
+
+// forwarded are the fields that the edge writes itself.
+var forwarded = map[string]bool{"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}

@@ -74,7 +74,7 @@ func TestTokenAloneCloses(t *testing.T) {
 	if err := other.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	other.cancel()
+	other.cache.Stop()
 	_ = other.front.Close()
 	_ = other.admin.Close()
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -65,7 +66,7 @@ func TestLittleOfWhatCantBeJoined(t *testing.T) {
 		if a.err != nil || a.status != http.StatusPartialContent || i > 0 && a.isHit() {
 			t.Errorf("%s: %d, %v, %v", r, a.status, a.header, a.err)
 		}
-		if n := sent.Load() - before; n > int64(len(a.body))+block {
+		if n := sent.Load() - before; n > int64(len(a.body))+cache.Block {
 			t.Errorf("%s: the origin sent %d bytes for %d", r, n, len(a.body))
 		}
 	}
@@ -156,7 +157,7 @@ func TestServerThatMatchesIsFound(t *testing.T) {
 	for i := range 6 {
 		e.get("/film"+strconv.Itoa(i), "Range: bytes=0-499999").wantOne(t, "the begin")
 	}
-	e.flights.readers.m = nil
+	e.cache.Forget()
 	for i := range 3 {
 		path := "/film" + strconv.Itoa(i)
 		e.get(path, "Range: bytes=500000-749999").wantOne(t, "the rest")

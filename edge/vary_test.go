@@ -4,9 +4,6 @@ import (
 	"io"
 	"net/http"
 	"testing"
-
-	"github.com/kaiku-cdn/kaiku/edge/httpcache"
-	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 func TestVary(t *testing.T) {
@@ -105,23 +102,6 @@ func TestVaryChanges(t *testing.T) {
 		e.get("/a", "Accept-Language: fi", "Accept: b").wants(t, 200, "fi a") // does not vary by it
 	}
 	e.wantHits(3)
-}
-
-// A flight that ends at once, because what its leader wants is stored meanwhile, is not for those
-// who joined it and select another variant.
-func TestVaryLandedMeanwhile(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Vary: Accept-Language"))
-	e.get("/a", "Accept-Language: fi").wants(t, 200, "x")
-	fi := http.Header{"Accept-Language": {"fi"}}
-	target := httpcache.Target{Secure: protocol() != "", Host: "www.example", Path: "/a"}
-	x := &exchange{r: &http.Request{Header: fi}, site: e.site, target: target, key: target.Key()}
-	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()}, nil)
-	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
-		t.Fatalf("leads %v, phase %v", leads, f.phase)
-	}
-	if f.entry != nil || f.stored != nil {
-		t.Error("the flight has an answer for all that joined it")
-	}
 }
 
 // TestVaryThatChanges has a validation say that a response varies by more than was known: it is not

@@ -162,7 +162,7 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	case st.Hit, st.Stored:
 		return nil
 	}
-	why := s.cache.pass.Get(string(of.Reduce(t).Key()), time.Now())
+	why := s.cache.WhyNot(of.Reduce(t).Key())
 	if why == "" {
 		why = "it can't be"
 	}

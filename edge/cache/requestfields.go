@@ -1,7 +1,8 @@
-package edge
+package cache
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,6 +49,12 @@ var impersonatingPrefixes = []string{
 	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-React-Router-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
 }
 
+// Impersonating are the names of the fields that don't pass from clients, in canonical form, and what
+// names of others begin with.
+func Impersonating() (names, prefixes []string) {
+	return slices.Sorted(maps.Keys(impersonating)), slices.Clone(impersonatingPrefixes)
+}
+
 // edgeWrites are the fields that the edge writes itself, so that no site can let them pass.
 var edgeWrites = set("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
 
@@ -59,9 +66,9 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
-// impersonates reports whether a field of a client doesn't pass to origins. The name is in
+// Impersonates reports whether a field of a client doesn't pass to origins. The name is in
 // canonical form.
-func impersonates(name string) bool {
+func Impersonates(name string) bool {
 	switch name {
 	case "":
 		return true
@@ -97,7 +104,7 @@ func CheckPassField(name string) error {
 		return fmt.Errorf("%q is no name of a header field", name)
 	case edgeWrites[canonical], strings.HasPrefix(canonical, "Kaiku-"):
 		return fmt.Errorf("the edge writes %s itself", canonical)
-	case !impersonates(canonical):
+	case !Impersonates(canonical):
 		return fmt.Errorf("%s passes anyway", canonical)
 	}
 	return nil
@@ -124,7 +131,7 @@ func (x *exchange) cleanFields() {
 		h["Accept-Encoding"] = []string{httpcache.Codings(lines)}
 	}
 	for name := range h {
-		if impersonates(name) && !slices.Contains(x.site.PassFields, name) {
+		if Impersonates(name) && !slices.Contains(x.site.PassFields, name) {
 			delete(h, name)
 		}
 	}

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"context"
@@ -114,7 +114,7 @@ func (c *flightContent) close() {
 // fragmentContent is a representation of which fragments are stored. What lacks is fetched slice by
 // slice, when its turn comes.
 type fragmentContent struct {
-	server *Server
+	server *Cache
 	x      *exchange
 	key    httpcache.Key // of the response
 	response
@@ -207,7 +207,7 @@ func (c *fragmentContent) lacks(at int64) bool {
 	if o == nil || isVariants(o.Data()) {
 		return true
 	}
-	e := c.server.cache.open(o)
+	e := c.server.objects.open(o)
 	if e == nil || e.size != c.size || e.StrongValidator() != c.StrongValidator() {
 		return true
 	}

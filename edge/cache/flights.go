@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"slices"
@@ -156,7 +156,7 @@ func (fs *flights) pays(f *flight) bool {
 		return false
 	}
 	lacks := f.length - f.size
-	return f.size >= lacks || f.reads != "" && (lacks <= block || fs.readers.get(f.reads).earned() >= 0)
+	return f.size >= lacks || f.reads != "" && (lacks <= Block || fs.readers.get(f.reads).earned() >= 0)
 }
 
 // drop ends a flight before it has begun. All that wait for it look up again.

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"crypto/rand"
@@ -13,13 +13,13 @@ import (
 )
 
 // setStatus adds this edge's member to the Cache-Status that upstream had.
-func (s *Server) setStatus(h http.Header, upstream []string, st httpcache.Status) {
+func (s *Cache) setStatus(h http.Header, upstream []string, st httpcache.Status) {
 	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(nil, s.Name)))
 }
 
 // via adds this edge to the Via field of a message that came with a version of HTTP (RFC 9110,
 // 7.6.3).
-func (s *Server) via(h http.Header, major, minor int) {
+func (s *Cache) via(h http.Header, major, minor int) {
 	version := strconv.Itoa(major)
 	if major < 2 {
 		version += "." + strconv.Itoa(minor)
@@ -50,7 +50,7 @@ type reply struct {
 // respond sends what of the representation the request asks for. It returns an error, with nothing
 // sent, if the body can't be read. An error on the way ends the connection, so that the client
 // never takes a part for the whole.
-func (s *Server) respond(x *exchange, a reply) error {
+func (s *Cache) respond(x *exchange, a reply) error {
 	parts, status := selectParts(x.r, a.stored, a.size)
 	bodyless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent ||
 		status == http.StatusRequestedRangeNotSatisfiable || a.size == 0
@@ -188,7 +188,7 @@ func contentRange(part httpcache.Range, size int64) string {
 
 // serveEntry answers from the store. It reports false, with nothing sent, if the body is not there
 // any more.
-func (s *Server) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
+func (s *Cache) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
 	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
 	x.covered = e.object.Stale
 	if e.size < 0 {
@@ -232,7 +232,7 @@ func (e *entry) covers(r *http.Request) bool {
 
 // serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if
 // the request needs more of the representation than can be joined to that.
-func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
+func (s *Cache) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
 	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {
 		a.without = b.stored.Unvalidated()
@@ -250,7 +250,7 @@ func (s *Server) serveFlight(x *exchange, f *flight, b body, st httpcache.Status
 		}
 	}
 	c := &fragmentContent{server: s, x: x, key: b.born.key(), response: r, flight: f}
-	if e, _ := s.cache.find(x.key, x.r.Header); e != nil && e.size == r.size && e.StrongValidator() == r.StrongValidator() {
+	if e, _ := s.objects.find(x.key, x.r.Header); e != nil && e.size == r.size && e.StrongValidator() == r.StrongValidator() {
 		c.fragments = e.fragments
 	}
 	a.content = c

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"time"
@@ -11,24 +11,24 @@ import (
 // supersede removes what was stored for a request when the origin was asked, if the answer, which
 // is not stored itself, shows that it is no longer good. It would come back otherwise: while it is
 // fresh, in its stale-while-revalidate window, or when the origin is down.
-func (s *Server) supersede(t *fetch, answer *httpcache.Stored) {
+func (s *Cache) supersede(t *fetch, answer *httpcache.Stored) {
 	if !answer.Supersedes() {
 		return
 	}
 	// What was stored meanwhile may be newer than the answer.
-	e, _ := s.cache.find(t.born.uri, t.client)
+	e, _ := s.objects.find(t.born.uri, t.client)
 	if e == nil || e.ResponseTime.After(answer.RequestTime) {
 		return
 	}
 	if t.stage == origin.ToOrigin && (t.site.Origin.Ring != nil || t.site.Origin.Shield != nil) {
-		s.cache.changed.Put(t.born.url, "superseded", time.Now()) // other edges did not see the answer
+		s.objects.changed.Put(t.born.url, "superseded", time.Now()) // other edges did not see the answer
 	}
 	s.forgetURL(t.born.url, e.object.Key())
 }
 
 // forgetURL removes all that is stored for a URL, or at least the object with a key, for good:
 // after a restart too.
-func (s *Server) forgetURL(url, key string) {
+func (s *Cache) forgetURL(url, key string) {
 	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}, key); err != nil {
 		s.Log.Warn("a stored response that is no longer good can't be removed", "url", url, "error", err)
 	}

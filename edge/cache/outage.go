@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"errors"
@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// slowFailure is how long a fetch that fails keeps its client waiting before that is remembered.
+// SlowFailure is how long a fetch that fails keeps its client waiting before that is remembered.
 // One that fails sooner costs its client nothing, and finds out soonest that the origin is back.
-const slowFailure = time.Second
+const SlowFailure = time.Second
 
 // Outage is a site whose origin did not answer when it was asked last, and kept clients waiting.
 type Outage struct {
@@ -59,10 +60,10 @@ func (o *outages) has(site string, now time.Time) bool {
 	return ok && now.Sub(out.Last.At) < ttlset.TTL
 }
 
-// outages lists those that go on, by site.
-func (s *Server) listOutages(now time.Time) []Outage {
+// Outages lists those that go on, by site.
+func (s *Cache) Outages(now time.Time) []Outage {
 	var out []Outage
-	for _, site := range s.sites.Now().List {
+	for _, site := range s.Sites.Now().List {
 		if !s.outages.has(site.Name, now) {
 			continue
 		}
@@ -84,28 +85,28 @@ const (
 
 // waitedInVain remembers a fetch that kept its client waiting and failed, so that those who come
 // next need not wait for the same.
-func (s *Server) waitedInVain(site *Site, key httpcache.Key, err error, waited time.Duration) {
+func (s *Cache) waitedInVain(site *site.Site, key httpcache.Key, err error, waited time.Duration) {
 	f := origin.FailureOf(err, time.Now())
 	switch {
 	case clientFault(err) != 0:
-	case waited < slowFailure && !origin.IsTimeout(err):
-		s.cache.slow.Put(string(key), "", f.At)
+	case waited < SlowFailure && !origin.IsTimeout(err):
+		s.objects.slow.Put(string(key), "", f.At)
 	case errors.As(err, new(*statusError)):
-		s.cache.slow.Put(string(key), slowError, f.At)
+		s.objects.slow.Put(string(key), slowError, f.At)
 	default:
-		s.cache.slow.Put(string(key), slowSilent, f.At)
+		s.objects.slow.Put(string(key), slowSilent, f.At)
 		s.outages.begin(site.Name, f)
 	}
 }
 
 // isFailing reports whether the origin is known to keep who asks for this waiting, and to fail
 // then, and what is stored may be used in place of that. One request goes on asking.
-func (s *Server) isFailing(x *exchange, d httpcache.Decision) bool {
+func (s *Cache) isFailing(x *exchange, d httpcache.Decision) bool {
 	if !d.StaleIfDown {
 		return false
 	}
 	now := time.Now()
-	switch s.cache.slow.Get(string(x.key), now) {
+	switch s.objects.slow.Get(string(x.key), now) {
 	case slowError:
 		return d.StaleIfError
 	case slowSilent:

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"hash/maphash"
@@ -14,7 +14,7 @@ import (
 // A client says little of how much it is going to read: a player asks for one byte, or for all up
 // to the end, and leaves. So what is asked for is what the client asked for, in whole blocks, and
 // what clients have read of the same object before decides how much more. Whoever reads on soon
-// gets large slices, and the origin never sends more than readAhead times what clients were sent,
+// gets large slices, and the origin never sends more than ReadAhead times what clients were sent,
 // and a block or two for each request. A range that goes to the end counts as openLength bytes.
 //
 // A client that is answered with 304 has read nothing, though the whole is on its way. It counts as
@@ -23,9 +23,9 @@ import (
 // Only the edge that the client speaks to reads ahead. The owner and the shield ask for what they
 // are asked for, so that tiers don't multiply it.
 const (
-	block      = 64 << 10  // slices begin and end at multiples of it
+	Block      = 64 << 10  // slices begin and end at multiples of it
 	openLength = 256 << 10 // that a range up to the end is taken to be for
-	readAhead  = 4
+	ReadAhead  = 4
 )
 
 // maxReads is how many keys a readers remembers, in some 5 MB.
@@ -52,7 +52,7 @@ type reads struct {
 
 // earned is how many bytes may be asked for beyond what clients want; it is negative if more were
 // than were read.
-func (r reads) earned() int64 { return readAhead*r.sent - r.fetched }
+func (r reads) earned() int64 { return ReadAhead*r.sent - r.fetched }
 
 // get returns what is known of a key.
 func (t *readers) get(key httpcache.Key) reads {
@@ -109,4 +109,11 @@ func (r reads) unjoinable(now time.Time) int64 {
 		return 0
 	}
 	return r.size
+}
+
+// reset forgets all.
+func (t *readers) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.m)
 }

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"context"
@@ -14,12 +14,13 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // fetch is what a flight asks of an origin.
 type fetch struct {
-	site    *Site
+	site    *site.Site
 	ask     origin.Ask
 	born    born // of what is stored; its fields and tags are known once the answer is
 	target  httpcache.Target
@@ -44,11 +45,14 @@ func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", 
 // what is stored here.
 var errCovered = errors.New("another edge has only what a soft purge covers, as the origin fails")
 
+// errPanic is what a fetch fails with that panics.
+var errPanic = errors.New("a fault of the edge itself, which its log tells of")
+
 // errChanged says that an origin sent a part of another representation than the one that is served.
 var errChanged = errors.New("the origin's representation changed")
 
 // start flies f in a goroutine of the server's.
-func (s *Server) start(f *flight, t *fetch) {
+func (s *Cache) start(f *flight, t *fetch) {
 	s.flights.begin(t.born.url)
 	s.work.Go(func() {
 		defer s.flights.end(t.born.url)
@@ -73,6 +77,17 @@ func (s *Server) start(f *flight, t *fetch) {
 	})
 }
 
+// flySafely is fly, of which a panic is an error like others.
+func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Panics.Caught("a fetch", p, "key", f.key)
+			err = errPanic
+		}
+	}()
+	return s.fly(f, t)
+}
+
 // trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110,
 // 15.2).
 func (f *flight) trace(ctx context.Context) context.Context {
@@ -90,7 +105,7 @@ func (f *flight) trace(ctx context.Context) context.Context {
 }
 
 // fly asks the origin and stores what comes. The flight has landed when it returns nil.
-func (s *Server) fly(f *flight, t *fetch) error {
+func (s *Cache) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
 	asked := time.Now()
 	resp, covered, err := s.fetch(t.site, t.request, t.ask, t.stage)
@@ -103,7 +118,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 	if resp.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
 		erred = "an error"
 	}
-	s.cache.erred.Put(string(t.born.uri), erred, answer.ResponseTime)
+	s.objects.erred.Put(string(t.born.uri), erred, answer.ResponseTime)
 	f.change(func() { f.fwdStatus, f.covered = resp.StatusCode, covered })
 	switch {
 	case resp.StatusCode < 200:
@@ -151,7 +166,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
-		s.cache.pass.Put(string(t.born.uri), why, answer.ResponseTime)
+		s.objects.pass.Put(string(t.born.uri), why, answer.ResponseTime)
 	}
 	if !storable {
 		s.supersede(t, answer)
@@ -166,7 +181,7 @@ func (s *Server) fly(f *flight, t *fetch) error {
 		delete(answer.Header, "Set-Cookie")
 	}
 	if ranged && resp.StatusCode == http.StatusOK {
-		s.cache.noRange.Put(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
+		s.objects.noRange.Put(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
 		s.flights.whole(f)
 	}
 	if partial && part.Length != whole && answer.StrongValidator() == "" {
@@ -186,7 +201,7 @@ func isServerError(status int) bool {
 }
 
 // decline leaves the response to the leader, if that still follows.
-func (s *Server) decline(f *flight, resp *http.Response) {
+func (s *Cache) decline(f *flight, resp *http.Response) {
 	s.flights.land(f)
 	f.change(func() {
 		f.phase = declined
@@ -200,7 +215,7 @@ func (s *Server) decline(f *flight, resp *http.Response) {
 }
 
 // confirm freshens the stored response with a 304.
-func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
+func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	t.site.Policy.StripCookies(answer.Header)
 	updated := t.have.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
 	t.site.Policy.RemoveOwn(updated)
@@ -212,14 +227,14 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 		s.forgetURL(t.born.url, t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
 		shared = false
 	case shared:
-		if stored, err := s.cache.update(e, updated, f.header.Epoch, purge.TagsOf(updated.Header, t.site, t.target)); err == nil {
+		if stored, err := s.objects.update(e, updated, f.header.Epoch, purge.TagsOf(updated.Header, t.site, t.target)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
 		}
 	default:
 		if len(t.client["Authorization"]) == 0 {
-			s.cache.pass.Put(string(t.born.uri), why, answer.ResponseTime)
+			s.objects.pass.Put(string(t.born.uri), why, answer.ResponseTime)
 		}
 		if ok, _ := t.site.Policy.Storable(nil, updated); !ok { // to no request at all
 			s.supersede(t, updated)
@@ -231,7 +246,7 @@ func (s *Server) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 
 // setSlice has a fetch ask for a slice of a representation of size bytes, or 0 if that isn't known.
 // It asks the server that the last slice came from first, as others may have another version.
-func (s *Server) setSlice(t *fetch, slice httpcache.Range, size int64) {
+func (s *Cache) setSlice(t *fetch, slice httpcache.Range, size int64) {
 	setRange(t.request.Header, slice, size)
 	t.ask.Prefer = s.flights.readers.get(t.born.uri).server
 }
@@ -255,7 +270,7 @@ func (t *fetch) accepts(resp *http.Response) bool {
 }
 
 // fillPart is fill for a slice of a representation of which there are fragments.
-func (s *Server) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
+func (s *Cache) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
 	t.site.Policy.StripCookies(answer.Header) // it becomes a part of what is stored for all
 	part, whole, ok := httpcache.ParseContentRange(answer.Header)
 	if shared, _ := t.site.Policy.Storable(t.client, answer); !shared {
@@ -281,11 +296,11 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 
 // fill reads a body to the store, and to all that follow. part says which bytes of a representation
 // of whole bytes it is.
-func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored, part httpcache.Range, whole int64) error {
+func (s *Cache) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored, part httpcache.Range, whole int64) error {
 	defer resp.Body.Close()
 	fragment := part.Length != whole
 	b := &t.born
-	if len(answer.Header["Vary"]) == 0 && s.cache.variesByCoding(b.uri) {
+	if len(answer.Header["Vary"]) == 0 && s.objects.variesByCoding(b.uri) {
 		answer.Header.Set("Vary", "Accept-Encoding") // of such a server, the variant without coding
 	}
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
@@ -319,11 +334,11 @@ func (s *Server) fill(f *flight, t *fetch, resp *http.Response, answer *httpcach
 	switch {
 	case f.covered: // it is for those who wait
 	case f.unstored:
-		s.cache.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
+		s.objects.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
-		e, err = s.cache.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
+		e, err = s.objects.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
 	default:
-		e, err = s.cache.commit(b, w, answer)
+		e, err = s.objects.commit(b, w, answer)
 	}
 	if err != nil {
 		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"errors"
@@ -21,8 +21,8 @@ import (
 // cdnLoop is where each edge on the way writes itself down (RFC 8586).
 const cdnLoop = "Cdn-Loop"
 
-// loops reports whether a request was here before.
-func (s *Server) loops(h http.Header) bool {
+// Loops reports whether a request was here before.
+func (s *Cache) Loops(h http.Header) bool {
 	for _, line := range h[cdnLoop] {
 		if strings.Contains(line, s.loopID) {
 			return true
@@ -33,7 +33,7 @@ func (s *Server) loops(h http.Header) bool {
 
 // setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin. A
 // peer has written them already.
-func (s *Server) setForwarded(h http.Header, x *exchange) {
+func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	r := x.r
 	if _, ok := h["User-Agent"]; !ok {
 		h.Set("User-Agent", "") // or net/http names itself
@@ -41,7 +41,7 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 	s.via(h, r.ProtoMajor, r.ProtoMinor)
 	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
 	delete(h, origin.TierField)
-	s.purger.SetPosition(h)
+	s.Purger.SetPosition(h)
 	if x.peer {
 		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} { // ReverseProxy takes them away
 			if v, ok := r.Header[name]; ok {
@@ -66,7 +66,7 @@ func (s *Server) setForwarded(h http.Header, x *exchange) {
 
 // lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it
 // did.
-func (s *Server) lastHop(x *exchange) bool {
+func (s *Cache) lastHop(x *exchange) bool {
 	left, err := strconv.ParseUint(x.r.Header.Get("Max-Forwards"), 10, 31)
 	switch {
 	case x.r.RequestURI == "*":
@@ -99,7 +99,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // ask sends requests to the origin, past all other edges.
-func (s *Server) ask(x *exchange) roundTrip {
+func (s *Cache) ask(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
 		resp, _, err := s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true}, origin.ToOrigin)
 		return resp, err
@@ -108,19 +108,19 @@ func (s *Server) ask(x *exchange) roundTrip {
 
 // pass sends a request to the origin and its response to the client, storing nothing. forward is
 // the reason for Cache-Status.
-func (s *Server) pass(x *exchange, forward string) {
+func (s *Cache) pass(x *exchange, forward string) {
 	x.covered = false
 	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it.
-func (s *Server) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
+func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	s.proxy(x, nil, st, resp, nil, httpcache.Decision{})
 }
 
 // proxy passes a request through, or a response to it that was received already. have is what is
 // stored for it, and d what may be done with that, if there is anything.
-func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
+func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
 	if have != nil {
 		epoch = x.epoch
@@ -185,7 +185,7 @@ func (s *Server) proxy(x *exchange, ask roundTrip, st httpcache.Status, received
 
 // learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree
 // (RFC 9111, 4.3.5).
-func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
+func (s *Cache) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
 	updated := have.Update(h, head.RequestTime, head.ResponseTime)
@@ -209,9 +209,9 @@ func (s *Server) learn(x *exchange, have *entry, head *httpcache.Stored, epoch u
 	}
 	var err error
 	if same {
-		_, err = s.cache.update(have, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
+		_, err = s.objects.update(have, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
 	} else {
-		s.cache.changed.Put(x.target.URL(), "HEAD", time.Now())
+		s.objects.changed.Put(x.target.URL(), "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))
 	}
 	if err != nil && !errors.Is(err, storage.ErrOvertaken) {
@@ -226,7 +226,7 @@ var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.Me
 // invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what
 // Location and Content-Location name of the same origin (RFC 9111, 4.4) and the groups that the
 // response names (RFC 9875, 3).
-func (s *Server) invalidate(x *exchange, resp *http.Response) {
+func (s *Cache) invalidate(x *exchange, resp *http.Response) {
 	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return
 	}
@@ -251,7 +251,7 @@ func (s *Server) invalidate(x *exchange, resp *http.Response) {
 	for _, t := range changed {
 		u := t.URL()
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
-			s.cache.changed.Put(u, x.r.Method, time.Now())
+			s.objects.changed.Put(u, x.r.Method, time.Now())
 		} // a record is only worth its room where there is something that it makes gone
 		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) {
 			p.URLs, keys = append(p.URLs, u), append(keys, string(k))

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"hash/maphash"
@@ -16,8 +16,8 @@ import (
 // smallest goes.
 const maxFragments = 1024
 
-// maxVariants bounds the variants of one URI; the oldest goes of those that nobody hits.
-const maxVariants = 64
+// MaxVariants bounds the variants of one URI; the oldest goes of those that nobody hits.
+const MaxVariants = 64
 
 // entry is a stored response. Its body is the object's, or in fragments.
 type entry struct {
@@ -33,9 +33,9 @@ func (e *entry) length() int64 {
 	return e.object.Size()
 }
 
-// cache is the store as requests see it: with variants and fragments, and with the keys that are
+// objects is the store as requests see it: with variants and fragments, and with the keys that are
 // not worth waiting for.
-type cache struct {
+type objects struct {
 	store *storage.Store
 
 	seed  maphash.Seed
@@ -48,14 +48,14 @@ type cache struct {
 	changed ttlset.Set // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
 }
 
-func newCache(store *storage.Store) *cache {
-	return &cache{store: store, seed: maphash.MakeSeed()}
+func newObjects(store *storage.Store) *objects {
+	return &objects{store: store, seed: maphash.MakeSeed()}
 }
 
 // find returns what is stored for a request, and the key that it has or would have: where a URI has
 // variants of which the request selects none, requests that could select the same one have the same
 // key.
-func (c *cache) find(key httpcache.Key, request http.Header) (e *entry, own httpcache.Key) {
+func (c *objects) find(key httpcache.Key, request http.Header) (e *entry, own httpcache.Key) {
 	o := c.store.Get(string(key))
 	if o == nil {
 		return nil, key
@@ -77,7 +77,7 @@ func (c *cache) find(key httpcache.Key, request http.Header) (e *entry, own http
 }
 
 // open makes an entry of an object; nil if its record is malformed.
-func (c *cache) open(o *storage.Object) *entry {
+func (c *objects) open(o *storage.Object) *entry {
 	if r := recordOf(o).response; r != nil {
 		return &entry{o, *r}
 	}
@@ -85,7 +85,7 @@ func (c *cache) open(o *storage.Object) *entry {
 }
 
 // variesByCoding reports whether what is stored for a URI varies by Accept-Encoding alone.
-func (c *cache) variesByCoding(uri httpcache.Key) bool {
+func (c *objects) variesByCoding(uri httpcache.Key) bool {
 	o := c.store.Get(string(uri))
 	if o == nil || !isVariants(o.Data()) {
 		return false
@@ -103,7 +103,7 @@ func names(v httpcache.Variant) []string {
 }
 
 // lock holds what key's record is read, changed and written under.
-func (c *cache) lock(key httpcache.Key) *sync.Mutex {
+func (c *objects) lock(key httpcache.Key) *sync.Mutex {
 	l := &c.locks[maphash.String(c.seed, string(key))%uint64(len(c.locks))]
 	l.Lock()
 	return l
@@ -132,7 +132,7 @@ func (b *born) header(key httpcache.Key) storage.Header {
 }
 
 // outdated reports whether a response is from before a purge, and one from after it is stored.
-func (c *cache) outdated(key httpcache.Key, epoch uint64, url string, tags []string) bool {
+func (c *objects) outdated(key httpcache.Key, epoch uint64, url string, tags []string) bool {
 	if !c.store.Overtaken(epoch, url, tags) {
 		return false
 	}
@@ -142,7 +142,7 @@ func (c *cache) outdated(key httpcache.Key, epoch uint64, url string, tags []str
 
 // commit stores the body that was written to w as the response s, unless that is outdated. Where s
 // has Vary, it joins the variants of its URI.
-func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
+func (c *objects) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
@@ -154,7 +154,7 @@ func (c *cache) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry,
 	return &entry{o, r}, c.addVariant(b, s)
 }
 
-func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
+func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
 	if len(b.fields) == 0 {
 		return nil
 	}
@@ -165,14 +165,14 @@ func (c *cache) addVariant(b *born, s *httpcache.Stored) error {
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date(), Language: s.Header.Get("Content-Language")}
 	w := c.store.Create(b.header(b.uri))
-	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, maxVariants, func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
+	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, MaxVariants, func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
 	return err
 }
 
 // commitFragment stores the body that was written to w as a part of the representation that s, the
 // header of a 206, speaks of. It joins the fragments that are there if both have the same strong
 // validator (RFC 9111, 3.4), else it replaces them.
-func (c *cache) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+func (c *objects) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
@@ -186,7 +186,7 @@ func (c *cache) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, 
 	return e, c.addVariant(b, s)
 }
 
-func (c *cache) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+func (c *objects) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
 	key := b.key()
 	defer c.lock(key).Unlock()
 	r := response{Stored: s, size: size, fragments: []httpcache.Fragment{f}}
@@ -222,7 +222,7 @@ func smallest(fragments []httpcache.Fragment, but httpcache.Key, from int) int {
 }
 
 // update stores what a newer header made of e, whose body stays.
-func (c *cache) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
+func (c *objects) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
 	defer c.lock(httpcache.Key(e.object.Key())).Unlock()
 	r := e.response
 	r.Stored = s

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"context"
@@ -273,7 +273,7 @@ func (f *flight) failure() error {
 
 // receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date
 // (RFC 9110, 6.6.1) and a Via.
-func (s *Server) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
+func (s *Cache) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
 	h := resp.Header
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)
 	if len(h["Date"]) == 0 {

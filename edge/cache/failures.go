@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"hash/maphash"
@@ -70,4 +70,12 @@ func (f *failures) forget(key string) {
 	if len(f.byKey) > 0 {
 		delete(f.byKey, maphash.String(f.seed, key))
 	}
+}
+
+// reset forgets all.
+func (f *failures) reset() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.slots, f.next = nil, 0
+	clear(f.byKey)
 }

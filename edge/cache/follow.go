@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the
 // request has to be looked up again.
-func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
+func (s *Cache) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
 	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
-	passes := s.cache.pass.Get(string(x.key), time.Now()) != ""
+	passes := s.objects.pass.Get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
 	if !passes {
 		stage = x.site.Origin.Stage(string(x.key), x.came)
@@ -63,7 +63,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	ctx := x.r.Context()
 	if x.hasty {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, hastyTime)
+		ctx, cancel = context.WithTimeout(ctx, ServeStaleAfter)
 		defer cancel()
 	}
 	interim := x.interim
@@ -74,7 +74,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			f.change(func() { f.keep = true }) // for those who come next
-			if !s.purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
+			if !s.Purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
 				return false // what is stored won't do any more
 			}
 			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
@@ -134,7 +134,7 @@ func (s *Server) follow(x *exchange, have *entry, d httpcache.Decision, own http
 			return false // it needs more than can be joined to this
 		}
 		if x.w.Status() == http.StatusNotModified { // the client has it already; others may want it
-			s.flights.readers.add(x.key, block, 0)
+			s.flights.readers.add(x.key, Block, 0)
 		}
 		return true
 	}
@@ -159,8 +159,8 @@ func (x *exchange) likelyTags(have *entry) []string {
 // request, as each of them will need an answer of its own: the request has credentials and nothing
 // is stored that shows that these don't matter, or the last answer was an error. They would wait
 // one after the other.
-func (s *Server) cannotShare(x *exchange, have *entry) bool {
-	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.cache.erred.Get(string(x.key), time.Now()) != ""
+func (s *Cache) cannotShare(x *exchange, have *entry) bool {
+	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.objects.erred.Get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).
@@ -180,8 +180,8 @@ func (x *exchange) interim(status int, h http.Header) {
 
 // landedMeanwhile ends a new flight at once if another one of its key landed between the look-up
 // and the join, so that an origin is asked only once, or if purges since the look-up are forgotten.
-func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
-	e, _ := s.cache.find(x.key, x.r.Header)
+func (s *Cache) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
+	e, _ := s.objects.find(x.key, x.r.Header)
 	if f.hold != nil && (e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 && !e.covers(x.r)) {
 		return false
 	}
@@ -190,7 +190,7 @@ func (s *Server) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 }
 
 // revalidate validates e in the background.
-func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own httpcache.Key) {
+func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, own httpcache.Key) {
 	stage := x.site.Origin.Stage(string(x.key), x.came)
 	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
 	f, leads := s.flights.join(flightKey{own, stage}, header, x.likelyTags(e))
@@ -208,7 +208,7 @@ func (s *Server) revalidate(x *exchange, e *entry, d httpcache.Decision, own htt
 
 // newFetch makes what f asks the origin, and gives f its end. It does not end with the client's
 // request, as others may follow.
-func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision, stage origin.Stage) *fetch {
+func (s *Cache) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision, stage origin.Stage) *fetch {
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()
 	f.cancel = cancel
@@ -221,7 +221,7 @@ func (s *Server) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decis
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
-	if stage != origin.ToOrigin && s.cache.changed.Get(x.target.URL(), time.Now()) != "" {
+	if stage != origin.ToOrigin && s.objects.changed.Get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
 	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open}, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,

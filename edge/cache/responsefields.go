@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -24,7 +25,7 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
 // peer. Fields of the connection to the origin, and names that are none, are not to be stored or
 // passed on. covered says that the answer is of another edge, and is covered by a soft purge.
-func (s *Server) fetch(site *Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response, covered bool, err error) {
+func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response, covered bool, err error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
 	resp, err = site.Origin.Fetch(r.WithContext(ctx), a, stage)
 	if err != nil {
@@ -143,8 +144,8 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 
 // tellPurges notes in an answer to a peer up to where purges don't cover it. The peer stores only
 // what none covers that it has applied itself.
-func (s *Server) tellPurges(x *exchange, h http.Header) {
-	if !x.peer || s.Purges == nil {
+func (s *Cache) tellPurges(x *exchange, h http.Header) {
+	if !x.peer || s.Purger.Purges == nil {
 		return
 	}
 	p := x.position

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"cmp"
@@ -25,9 +25,9 @@ const noSize = int64(1) << 60
 
 // plan decides how to fetch for a request for a range of what is not stored, or in fragments, and
 // which slice. A slice that counts from the end has a negative start.
-func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
+func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
-	if len(field) != 1 || have != nil && have.size < 0 || s.cache.noRange.Get(string(x.key), now) != "" {
+	if len(field) != 1 || have != nil && have.size < 0 || s.objects.noRange.Get(string(x.key), now) != "" {
 		return slice, asWhole
 	}
 	limit := int64(0)
@@ -66,7 +66,7 @@ func (s *Server) plan(x *exchange, have *entry, own httpcache.Key, stage origin.
 
 // planUnjoinable is plan for a representation whose parts can't be joined. It is fetched whole if
 // what clients read of it pays for that, and this one need not wait for long.
-func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
+func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
 	if len(ranges) == 0 {
 		return asAsked
 	}
@@ -85,7 +85,7 @@ func (s *Server) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, 
 
 // sliceFor returns the slice to ask for when want is lacking of a representation of which there are
 // fragments. limit is its size, or 0 if that isn't known.
-func (s *Server) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range, limit int64) httpcache.Range {
+func (s *Cache) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range, limit int64) httpcache.Range {
 	slice := x.site.SliceSize()
 	want.Length = min(want.Length, slice)
 	if !x.peer {
@@ -96,7 +96,7 @@ func (s *Server) sliceFor(x *exchange, fragments []httpcache.Fragment, want http
 		earned := s.flights.readers.get(x.key).earned()
 		want.Length = min(want.Length+max(0, earned), slice)
 	}
-	return httpcache.Slice(fragments, want, min(block, slice), slice, limit)
+	return httpcache.Slice(fragments, want, min(Block, slice), slice, limit)
 }
 
 // toEnd reports whether a request is for all up to the end, which says nothing of how much of that
@@ -116,7 +116,7 @@ func toEnd(h http.Header) bool {
 }
 
 // account counts what a client was sent of an object of which ranges are asked for.
-func (s *Server) account(x *exchange) {
+func (s *Cache) account(x *exchange) {
 	n := x.w.Sent() - x.accounted
 	if !x.counts || n == 0 {
 		return
@@ -130,13 +130,13 @@ func (s *Server) account(x *exchange) {
 }
 
 // leave ends the part of a request in a flight.
-func (s *Server) leave(x *exchange, f *flight) {
+func (s *Cache) leave(x *exchange, f *flight) {
 	s.account(x)
 	s.flights.leave(f)
 }
 
 // letGo ends the part of a request in the flights that it held, and counts what it was sent.
-func (s *Server) letGo(x *exchange) {
+func (s *Cache) letGo(x *exchange) {
 	s.account(x)
 	for _, f := range x.held {
 		s.flights.leave(f)

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"errors"
@@ -6,14 +6,15 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // failed answers a request whose fetch failed: with the stale response if there is one that may be
 // used.
-func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
+func (s *Cache) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
-	if have != nil && (!s.purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
+	if have != nil && (!s.Purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
 		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
 	}
 	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
@@ -41,7 +42,7 @@ func (s *Server) failed(x *exchange, have *entry, d httpcache.Decision, err erro
 const staleIfError = "stale-if-error"
 
 // failUpstream tells the client that the origin failed.
-func (s *Server) failUpstream(x *exchange, err error, st httpcache.Status) {
+func (s *Cache) failUpstream(x *exchange, err error, st httpcache.Status) {
 	if x.r.Context().Err() != nil {
 		return // the client left, so there is nobody to tell and nothing wrong with the origin
 	}
@@ -90,7 +91,7 @@ const originError = "origin-error"
 // fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's
 // fault. The log gets one line of a site and a reason in ttlset.TTL, as a server that is down fails
 // all that is asked.
-func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err error) {
+func (s *Cache) fetchFailed(site *site.Site, key httpcache.Key, url string, err error) {
 	if clientFault(err) != 0 {
 		return
 	}
@@ -113,9 +114,9 @@ func (s *Server) fetchFailed(site *Site, key httpcache.Key, url string, err erro
 }
 
 // fetchAnswered remembers what an origin answered for a key, if that is an error.
-func (s *Server) fetchAnswered(site *Site, key httpcache.Key, status int) {
+func (s *Cache) fetchAnswered(site *site.Site, key httpcache.Key, status int) {
 	s.outages.end(site.Name)
-	s.cache.slow.Put(string(key), "", time.Now())
+	s.objects.slow.Put(string(key), "", time.Now())
 	if status < 500 {
 		s.failures.forget(string(key))
 		return

@@ -1,4 +1,4 @@
-package edge
+package cache
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that
 // come the same way (plain or TLS).
 type laneHit struct {
-	site     *Site
+	site     *site.Site
 	entry    *entry
 	head     []byte // status line and fields, but for those that change
 	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
@@ -33,17 +33,22 @@ type laneHit struct {
 // laneSite is what the requests of a connection have in common as long as they name the same host.
 type laneSite struct {
 	sites  *site.Set
-	named  string // the Host field
-	site   *Site  // nil if the lane can't answer for it
-	origin string // scheme and authority
+	named  string     // the Host field
+	site   *site.Site // nil if the lane can't answer for it
+	origin string     // scheme and authority
 }
 
-// hits is what the hit lane answers with.
-type hits struct{ *Server }
+// Hits is what the hit lane answers with.
+type Hits struct {
+	*Cache
+	Metrics *front.Metrics
+	AltSvc  http.Header // a field of responses over TLS; nil for none
+	Secure  bool        // there is a listener for TLS
+}
 
 // siteOf finds the site of a Host field, or what is remembered of the last one of its connection.
-func (s hits) siteOf(host []byte, c *front.Conn) *laneSite {
-	now := s.sites.Now()
+func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
+	now := s.Sites.Now()
 	last, _ := c.Memo.(*laneSite)
 	if last != nil && last.sites == now && last.named == string(host) {
 		return last
@@ -59,7 +64,7 @@ func (s hits) siteOf(host []byte, c *front.Conn) *laneSite {
 	if site != nil && !now.ReachedBy(c.ServerName, site) {
 		site = nil // the ordinary path refuses it
 	}
-	if site != nil && !c.Secure && site.Redirect && s.HTTPS != "" {
+	if site != nil && !c.Secure && site.Redirect && s.Secure {
 		site = nil // it may be sent to https
 	}
 	at.site, at.origin = site, t.Origin()
@@ -68,9 +73,9 @@ func (s hits) siteOf(host []byte, c *front.Conn) *laneSite {
 
 // Find finds what answers a request at once, and nothing if that is for the ordinary path to find
 // out. What it decides is what lookup decides for such a request.
-func (s hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit) bool {
+func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit) bool {
 	at := s.siteOf(q.Host, c)
-	if at.site == nil || !s.purger.Trusts() || s.purger.CutOff() {
+	if at.site == nil || !s.Purger.Trusts() || s.Purger.CutOff() {
 		return false
 	}
 	var key httpcache.Key
@@ -114,7 +119,7 @@ func (s hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit
 
 // rendered is a response as it is sent to the clients of a site that come by TLS, or by plain HTTP;
 // nil if it is not one for the lane.
-func (s hits) rendered(r *record, o *storage.Object, site *Site, secure bool) *laneHit {
+func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, secure bool) *laneHit {
 	if r.response == nil {
 		return nil
 	}
@@ -194,7 +199,7 @@ func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 
 // newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
 // they are until they are stale.
-func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
+func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
 	}
@@ -213,7 +218,7 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	if !secure {
 		delete(fields, "Strict-Transport-Security")
 	} else {
-		for name, lines := range s.front.AltSvc() {
+		for name, lines := range s.AltSvc {
 			fields[name] = lines
 		}
 		if site.HSTS != "" {
@@ -229,11 +234,11 @@ func (s *Server) newLaneHit(e *entry, site *Site, secure bool) *laneHit {
 	whole := []httpcache.Range{{Length: e.length()}}
 	hit := front.Outcome(httpcache.Status{Hit: true, TTL: 1})
 	setPart(fields, http.StatusOK, whole, e.length())
-	h.head, h.full = render(http.StatusOK), s.front.Metrics.Counters(site.Name, http.StatusOK, hit)
+	h.head, h.full = render(http.StatusOK), s.Metrics.Counters(site.Name, http.StatusOK, hit)
 	delete(fields, "Content-Length")
-	h.partHead, h.partial = render(http.StatusPartialContent), s.front.Metrics.Counters(site.Name, http.StatusPartialContent, hit)
+	h.partHead, h.partial = render(http.StatusPartialContent), s.Metrics.Counters(site.Name, http.StatusPartialContent, hit)
 	setPart(fields, http.StatusNotModified, whole, e.length())
-	h.notHead, h.unsent = render(http.StatusNotModified), s.front.Metrics.Counters(site.Name, http.StatusNotModified, hit)
+	h.notHead, h.unsent = render(http.StatusNotModified), s.Metrics.Counters(site.Name, http.StatusNotModified, hit)
 	return h
 }
 

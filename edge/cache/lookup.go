@@ -1,0 +1,118 @@
+package cache
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// Serve answers a request for a site.
+func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
+	x := &exchange{w: on, r: on.Request, site: of, target: of.Reduce(on.Target), peer: on.Peer}
+	x.key = x.target.Key()
+	if x.peer {
+		x.came, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), s.Store.Position()
+	}
+	x.cleanFields()
+	r := x.r
+	switch {
+	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		s.pass(x, "method")
+	case r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
+		s.pass(x, "bypass") // only the origin can evaluate these (RFC 9111, 4.3.2)
+	case r.Header.Get("Upgrade") != "", r.ContentLength != 0:
+		s.pass(x, "bypass") // a GET with a body has no meaning that a cache knows (RFC 9110, 9.3.1)
+	default:
+		s.lookup(x)
+	}
+}
+
+// lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground
+// moved: a damaged object, a flight whose response is another variant.
+func (s *Cache) lookup(x *exchange) {
+	defer s.letGo(x)
+	directives := httpcache.RequestDirectives(x.r.Header)
+	for range 4 {
+		x.hasty = false
+		if x.peer {
+			x.position = s.Store.Position() // before the epoch, so that the answer is not older
+		}
+		x.epoch = s.Store.Epoch() // before the look: a purge that comes after it covers what comes of it
+		e, own := s.objects.find(x.key, x.r.Header)
+		if e == nil && own == x.key && x.variant != "" {
+			own = x.variant
+		}
+		if e != nil && e.size >= 0 && e.StrongValidator() == "" && !e.covers(x.r) {
+			e = nil // a part that nothing can be added to
+		}
+		if e == nil {
+			if s.miss(x, directives, own) {
+				return
+			}
+			continue
+		}
+		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
+		switch {
+		case !s.Purger.Trusts() || e.object.Doubtful: // a purge of it may not have come here
+			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
+		case s.Purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached && x.r.Method != http.MethodHead: // nor here, but who may ask nobody goes on with what there is
+			if x.site.Origin.Origin.Answers() {
+				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
+			} else {
+				s.revalidate(x, e, d, own) // the first answer ends this
+			}
+		}
+		if x.peer && d.Action == httpcache.ServeStale {
+			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
+		}
+		detail := "stale-while-revalidate"
+		if d.Action == httpcache.Validate && !directives.NoCache && !directives.OnlyIfCached && s.isFailing(x, d) {
+			d.Action, detail = httpcache.ServeStale, staleIfError
+		}
+		st := httpcache.Status{Hit: true, TTL: d.TTL, HasTTL: true, Key: x.key}
+		switch d.Action {
+		case httpcache.ServeStale:
+			s.revalidate(x, e, d, own)
+			st.Detail = detail
+			fallthrough
+		case httpcache.Serve:
+			if s.serveEntry(x, e, st, e.Unvalidated()) {
+				return
+			}
+		default:
+			switch {
+			case directives.OnlyIfCached:
+				x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
+				return
+			case x.r.Method == http.MethodHead:
+				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
+				return
+			case s.follow(x, e, d, own, d.Forward):
+				return
+			}
+		}
+	}
+	s.pass(x, "miss")
+}
+
+// miss answers a request for which nothing is stored.
+func (s *Cache) miss(x *exchange, directives httpcache.Directives, own httpcache.Key) bool {
+	forward := "uri-miss"
+	if own != x.key {
+		forward = "vary-miss"
+	}
+	switch {
+	case directives.OnlyIfCached:
+		x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
+	case x.r.Method == http.MethodHead, directives.NoStore:
+		s.pass(x, forward)
+	default:
+		return s.follow(x, nil, httpcache.Decision{}, own, forward)
+	}
+	return true
+}
