@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
@@ -66,8 +65,7 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	tell := root.Flags().Bool("version", false, "print the version")
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *tell {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", node.Version())
-			return err
+			return printVersion(cmd.OutOrStdout())
 		}
 		return cmd.Help()
 	}
@@ -128,18 +126,6 @@ func wants(names ...string) cobra.PositionalArgs {
 			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "), words.Count(len(args), "argument"))
 		}
 		return nil
-	}
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  usage(noArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "kaiku", node.Version())
-			return err
-		},
 	}
 }
 
