@@ -66,10 +66,10 @@ func TestExplainFailures(t *testing.T) {
 	if a := e.get("/new"); a.status != http.StatusBadGateway {
 		t.Errorf("a miss: %d", a.status)
 	}
-	want("/new", "failed when it was asked last", "EOF", "ended the connection")
+	want("/new", "failed when it was asked last", "EOF", "closed the connection")
 	want("/never", "not asked for", "", "")
 	e.get("/stored").wants(t, 200, "GET")
-	want("/stored", "", "EOF", "ended the connection") // though nobody noticed
+	want("/stored", "", "EOF", "closed the connection") // though nobody noticed
 	if a := e.do(e.request("POST", "/form", "x")); a.status != http.StatusBadGateway {
 		t.Errorf("a POST: %d", a.status)
 	}
