@@ -12,138 +12,230 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
+// following is the part of one request in a flight.
+type following struct {
+	x       *exchange
+	have    *entry             // what is stored; nil if nothing is
+	d       httpcache.Decision // what may be done with that
+	forward string             // why the request is not a hit
+	header  storage.Header     // of the object that comes of the flight
+	passes  bool               // the last response of the key could not be stored
+	manner  manner
+
+	f     *flight
+	leads bool
+
+	// What came of the flight.
+	st        httpcache.Status
+	body      body
+	entry     *entry
+	err       error
+	forLeader bool
+}
+
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the
 // request has to be looked up again.
 func (s *Cache) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
-	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
-	passes := s.objects.pass.Get(string(x.key), time.Now()) != ""
+	j := &following{x: x, have: have, d: d, forward: forward}
+	j.header = storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
+	j.passes = s.objects.pass.Get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
-	if !passes {
+	if !j.passes {
 		stage = x.site.Origin.Stage(string(x.key), x.came)
 	}
-	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
-	slice, m := s.plan(x, have, own, stage)
-	alone := passes || x.alone || s.cannotShare(x, have)
-	key := flightKey{own, stage}
-	var f *flight
-	leads := true
-	switch part := m == asSlice; {
-	case part && passes, m == asAsked:
+	if !s.board(j, own, stage) {
 		x.asAsked = true
 		s.pass(x, forward)
 		return true
-	case part && !alone:
-		f, leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, header, x.likelyTags(have))
-	case alone:
-		f = s.flights.alone(key, header) // nobody else waits for it
-		f.slice = slice
-	default:
-		f, leads = s.flights.join(key, header, x.likelyTags(have))
 	}
-	defer s.leave(x, f)
-	if leads && s.landedMeanwhile(x, f, have) {
+	defer s.leave(x, j.f)
+	if j.leads && s.landedMeanwhile(x, j.f, have) {
 		return false
 	}
-	if leads {
-		t := s.newFetch(x, f, have, d, stage)
-		if f.slice.Length > 0 {
-			size := int64(0)
-			if have != nil {
-				size = have.size
-			}
-			s.setSlice(t, f.slice, size)
-		} else if d.StaleIfDown {
-			f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
-		}
-		if passes && have == nil && f.slice.Length == 0 {
-			t.passConditions(x.r.Header)
-		}
-		s.start(f, t)
+	if j.leads {
+		s.lead(j, stage)
 	}
-	ctx := x.r.Context()
-	if x.hasty {
+	p, err := j.await()
+	if err != nil {
+		return s.unanswered(j, err)
+	}
+	j.take()
+	return s.conclude(j, p)
+}
+
+// board joins the flight of a key, or begins it. It reports false if the request is passed through.
+func (s *Cache) board(j *following, own httpcache.Key, stage origin.Stage) bool {
+	x := j.x
+	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
+	slice, m := s.plan(x, j.have, own, stage)
+	j.manner = m
+	alone := j.passes || x.alone || s.cannotShare(x, j.have)
+	key := flightKey{own, stage}
+	j.leads = true
+	switch part := m == asSlice; {
+	case part && j.passes, m == asAsked:
+		return false
+	case part && !alone:
+		j.f, j.leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, j.header, x.likelyTags(j.have))
+	case alone:
+		j.f = s.flights.alone(key, j.header) // nobody else waits for it
+		j.f.slice = slice
+	default:
+		j.f, j.leads = s.flights.join(key, j.header, x.likelyTags(j.have))
+	}
+	return true
+}
+
+// lead starts the flight.
+func (s *Cache) lead(j *following, stage origin.Stage) {
+	x, f := j.x, j.f
+	t := s.newFetch(x, f, j.have, j.d, stage)
+	if f.slice.Length > 0 {
+		size := int64(0)
+		if j.have != nil {
+			size = j.have.size
+		}
+		s.setSlice(t, f.slice, size)
+	} else if j.d.StaleIfDown {
+		f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
+	}
+	if j.passes && j.have == nil && f.slice.Length == 0 {
+		t.passConditions(x.r.Header)
+	}
+	s.start(f, t)
+}
+
+// await waits for the header block of the flight, or its end.
+func (j *following) await() (phase, error) {
+	ctx := j.x.r.Context()
+	if j.x.hasty {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, ServeStaleAfter)
 		defer cancel()
 	}
-	interim := x.interim
-	if !leads {
+	interim := j.x.interim
+	if !j.leads {
 		interim = func(int, http.Header) {} // it is of a response that may be for the leader alone
 	}
-	p, err := f.outcome(ctx, interim)
-	if err != nil {
-		if x.r.Context().Err() == nil {
-			f.change(func() { f.keep = true }) // for those who come next
-			if !s.Purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags()) {
-				return false // what is stored won't do any more
-			}
-			s.failed(x, have, d, err, httpcache.Status{Forward: forward, Collapsed: !leads, Key: x.key})
-		}
+	return j.f.outcome(ctx, interim)
+}
+
+// unanswered ends a wait in which nothing came: the client left, or waits no longer than what is
+// stored may be held back.
+func (s *Cache) unanswered(j *following, err error) bool {
+	x := j.x
+	if x.r.Context().Err() != nil {
 		return true // the client left
 	}
+	j.f.change(func() { j.f.keep = true }) // for those who come next
+	if !s.Purger.Trusts() || s.Store.Purged(j.have.object.Epoch(), x.target.URL(), j.have.object.Tags()) {
+		return false // what is stored won't do any more
+	}
+	s.failed(x, j.have, j.d, err, httpcache.Status{Forward: j.forward, Collapsed: !j.leads, Key: x.key})
+	return true
+}
+
+// take notes what came of the flight.
+func (j *following) take() {
+	f := j.f
 	f.mu.Lock()
-	st := httpcache.Status{Forward: forward, FwdStatus: f.fwdStatus, Collapsed: !leads, Key: x.key}
-	b, e, ferr, forLeader := f.body, f.entry, f.err, f.forLeader
-	x.covered = f.covered
-	f.mu.Unlock()
-	v, tags := httpcache.Variant{Fields: b.born.fields}, b.born.tags
-	if b.stored != nil {
-		v.Language = b.stored.Header.Get("Content-Language")
-	}
-	if e != nil {
-		tags = e.object.Tags()
-	}
+	defer f.mu.Unlock()
+	j.st = httpcache.Status{Forward: j.forward, FwdStatus: f.fwdStatus, Collapsed: !j.leads, Key: j.x.key}
+	j.body, j.entry, j.err, j.forLeader = f.body, f.entry, f.err, f.forLeader
+	j.x.covered = f.covered
+}
+
+// conclude answers with what came of a flight, and reports false if that is not for the request.
+func (s *Cache) conclude(j *following, p phase) bool {
 	switch {
-	case p == declined && !leads, p == done && forLeader && !leads, p == done && b.stored == nil && e == nil:
+	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.stored == nil && j.entry == nil:
 		return false // nothing came of it for this request
 	case p == declined:
-		resp := f.takeResponse()
-		if resp == nil {
-			return false
-		}
-		defer f.cancel()
-		defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
-		if m == asSlice && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
-			resp.Body.Close()
-			s.pass(x, forward)
-			return true
-		}
-		notModified(x.r, resp)
-		s.passOn(x, resp, st)
-		return true
-	case p == failed && f.open && errors.Is(ferr, origin.ErrShare):
-		x.alone = leads
-		return false // the leader waits for its share, and the others don't
-	case p == failed && !leads && !x.failedAlong && !(have != nil && (d.StaleIfError || d.StaleIfDown)) && origin.MayBeTheRequests(ferr):
-		x.failedAlong = true // once: the leader's request may be what the origin can't take
-		return false
+		return s.passDeclined(j)
 	case p == failed:
-		s.failed(x, have, d, ferr, st)
-		return true
-	case header.Epoch > f.header.Epoch && s.Store.Overtaken(f.header.Epoch, x.target.URL(), tags):
-		return false // purged before this request came, by a tag that nobody knew when it joined
-	case !v.Matches(x.r.Header) && !v.Speaks(x.r.Header):
-		x.variant = x.key.Variant(httpcache.VaryFields(names(v), x.r.Header))
+		return s.concludeFailed(j)
+	case s.isForOthers(j):
 		return false
-	case b.stored != nil:
-		st.Stored = !b.unstored && !x.covered
-		if !leads {
-			b.private = nil
-		}
-		if !s.serveFlight(x, f, b, st) {
-			return false // it needs more than can be joined to this
-		}
-		if x.w.Status() == http.StatusNotModified { // the client has it already; others may want it
-			s.flights.readers.add(x.key, Block, 0)
-		}
-		return true
+	case j.body.stored != nil:
+		return s.serveFollowed(j)
 	}
 	// A validation: the stored response was confirmed.
-	st.Stored = !forLeader
-	if leads {
-		return s.serveEntry(x, e, st, nil)
+	j.st.Stored = !j.forLeader
+	if j.leads {
+		return s.serveEntry(j.x, j.entry, j.st, nil)
 	}
-	return s.serveEntry(x, e, st, e.Unvalidated())
+	return s.serveEntry(j.x, j.entry, j.st, j.entry.Unvalidated())
+}
+
+// passDeclined passes a response that can't be stored to the client that led the flight.
+func (s *Cache) passDeclined(j *following) bool {
+	x, f := j.x, j.f
+	resp := f.takeResponse()
+	if resp == nil {
+		return false
+	}
+	defer f.cancel()
+	defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
+	if j.manner == asSlice && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
+		resp.Body.Close()
+		s.pass(x, j.forward)
+		return true
+	}
+	notModified(x.r, resp)
+	s.passOn(x, resp, j.st)
+	return true
+}
+
+// concludeFailed answers where the fetch failed.
+func (s *Cache) concludeFailed(j *following) bool {
+	x := j.x
+	stale := j.have != nil && (j.d.StaleIfError || j.d.StaleIfDown)
+	switch {
+	case j.f.open && errors.Is(j.err, origin.ErrShare):
+		x.alone = j.leads
+		return false // the leader waits for its share, and the others don't
+	case !j.leads && !x.failedAlong && !stale && origin.MayBeTheRequests(j.err):
+		x.failedAlong = true // once: the leader's request may be what the origin can't take
+		return false
+	}
+	s.failed(x, j.have, j.d, j.err, j.st)
+	return true
+}
+
+// isForOthers reports whether what came is not for the request: it was purged before the request
+// came, by a tag that nobody knew when it joined, or is a variant that the request does not select.
+func (s *Cache) isForOthers(j *following) bool {
+	x := j.x
+	v, tags := httpcache.Variant{Fields: j.body.born.fields}, j.body.born.tags
+	if j.body.stored != nil {
+		v.Language = j.body.stored.Header.Get("Content-Language")
+	}
+	if j.entry != nil {
+		tags = j.entry.object.Tags()
+	}
+	if j.header.Epoch > j.f.header.Epoch && s.Store.Overtaken(j.f.header.Epoch, x.target.URL(), tags) {
+		return true
+	}
+	if !v.Matches(x.r.Header) && !v.Speaks(x.r.Header) {
+		x.variant = x.key.Variant(httpcache.VaryFields(names(v), x.r.Header))
+		return true
+	}
+	return false
+}
+
+// serveFollowed answers with the body that the flight reads.
+func (s *Cache) serveFollowed(j *following) bool {
+	j.st.Stored = !j.body.unstored && !j.x.covered
+	if !j.leads {
+		j.body.private = nil
+	}
+	if !s.serveFlight(j.x, j.f, j.body, j.st) {
+		return false // it needs more than can be joined to this
+	}
+	if j.x.w.Status() == http.StatusNotModified { // the client has it already; others may want it
+		s.flights.readers.add(j.x.key, Block, 0)
+	}
+	return true
 }
 
 // likelyTags are the tags that the answer to a request will have, as far as that is known: those of
