@@ -66,7 +66,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log}
+	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log, OwnHTTP2: os.Getenv("KAIKU_TEST_HTTP2") == "own"}
 	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
 	if protocol() != "" {
 		e.HTTPS, e.Certificates = "127.0.0.1:0", newCertificates(e.t, "www.example")

@@ -14,10 +14,13 @@ const notAgain = "TestEveryProtocol|TestPurge|TestPurge(In|By).*|TestWhoMayPurge
 	"Test(Fragments|Notes)AreBounded|TestEntriesThatCantBeApplied|TestRestartKeepsTheCache|TestCutOff.*|TestLargerThanTheStoreTakes|" +
 	"TestReadersAreForgotten|TestInvalidation"
 
+// ofHTTP2 are tests of HTTP/2 itself, with clients of their own.
+const ofHTTP2 = "TestH2Spec|TestHTTP2Floods|TestPatientFloods|TestProtocolsAnswerAlike"
+
 // The behaviour of the edge is the same over all protocols: the tests of this package run with
 // clients of each.
 func TestEveryProtocol(t *testing.T) {
-	if protocol() != "" {
+	if protocol() != "" || os.Getenv("KAIKU_TEST_HTTP2") != "" {
 		t.Skip("this is such a run")
 	}
 	if testing.Short() {
@@ -27,18 +30,29 @@ func TestEveryProtocol(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ name, protocol string }{{"HTTP/1.1 over TLS", "h1"}, {"HTTP/2", "h2"}, {"HTTP/3", "h3"}} {
+	again := []string{"-test.skip", "^(" + notAgain + ")$"}
+	for _, c := range []struct {
+		name, protocol, http2 string
+		args                  []string
+		raced                 bool
+	}{
+		{"HTTP/1.1 over TLS", "h1", "", again, false},
+		{"HTTP/2 of net/http", "h2", "", again, true},
+		{"HTTP/2 of front/http2", "h2", "own", again, false},
+		{"front/http2", "", "own", []string{"-test.run", "^(" + ofHTTP2 + ")$"}, false},
+		{"HTTP/3", "h3", "", again, false},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			if raced && c.protocol != "h2" {
-				t.Skip("the race detector makes it slow: make test runs it without")
+			if raced != c.raced {
+				t.Skip("each runs once, and the race detector makes it slow")
 			}
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), exe, "-test.skip", "^("+notAgain+")$", "-test.timeout", "15m")
-			cmd.Env = append(os.Environ(), "KAIKU_TEST_PROTOCOL="+c.protocol)
+			cmd := exec.CommandContext(t.Context(), exe, append(c.args, "-test.timeout", "15m")...)
+			cmd.Env = append(os.Environ(), "KAIKU_TEST_PROTOCOL="+c.protocol, "KAIKU_TEST_HTTP2="+c.http2)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				fmt.Fprintf(t.Output(), "%s\n", out)
-				t.Errorf("run KAIKU_TEST_PROTOCOL=%s go test ./edge: %v", c.protocol, err)
+				t.Errorf("run KAIKU_TEST_PROTOCOL=%s KAIKU_TEST_HTTP2=%s go test ./edge: %v", c.protocol, c.http2, err)
 			}
 		})
 	}

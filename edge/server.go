@@ -51,6 +51,7 @@ type Server struct {
 	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
 	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
 	NoHitLane      bool          // requests take the ordinary path, which is slower
+	OwnHTTP2       bool          // HTTP/2 for clients is front/http2's, and not net/http's
 	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
 	Store          *storage.Store
 	Purges         PurgeLog             // nil means that purges are this edge's own
@@ -137,7 +138,7 @@ func (s *Server) setDefaults() {
 func (s *Server) makeFront() {
 	s.front = &front.Server{
 		Name: s.Name, HTTP: s.HTTP, HTTPS: s.HTTPS, Peer: s.Peer, PeerTLS: s.PeerTLS, Secrets: s.Secrets,
-		Handler: handler{s}, AdmitPeer: s.admitPeer,
+		Handler: handler{s}, AdmitPeer: s.admitPeer, OwnHTTP2: s.OwnHTTP2,
 		MaxConnections: s.MaxConnections, MaxPerClient: s.MaxPerClient, MaxWaiting: s.maxWaiting, DrainTimeout: s.DrainTimeout,
 		BodyTimeout: s.bodyTimeout, EndTimeout: s.bodyEnd, TunnelIdle: s.tunnelIdle, SendTimeout: s.lastWrite,
 		Registry: s.Registry, Panics: s.panics, Log: s.Log, AccessLog: s.AccessLog, ListenTCP: s.ListenTCP,

@@ -18,7 +18,7 @@ var allowed = map[string][]string{
 	"cmd/kaiku/words":     {},
 	"edge":                {"edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/site", "origin", "storage"},
 	"edge/cache":          {"edge/front", "edge/httpcache", "edge/purge", "edge/site", "edge/ttlset", "origin", "storage"},
-	"edge/front":          {"edge/httpcache", "edge/ttlset", "origin"},
+	"edge/front":          {"edge/front/http2", "edge/httpcache", "edge/ttlset", "origin"},
 	"edge/ttlset":         {},
 	"edge/purge":          {"edge/httpcache", "edge/site", "origin", "storage"},
 	"edge/site":           {"edge/httpcache", "origin", "storage"},

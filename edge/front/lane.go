@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 )
 
 // The hit lane answers plain requests for what is ready to be sent by itself, over HTTP/1.1, plain
@@ -47,6 +49,7 @@ type lane struct {
 	handed   chan net.Conn // to net/http
 	closed   chan struct{} // when that takes no more
 	once     sync.Once     // of closing it
+	http2    *http2.Server // of connections over HTTP/2; nil means that these are net/http's
 	draining atomic.Bool
 
 	mu    sync.Mutex
@@ -202,7 +205,12 @@ func (l *lane) drop(c *laneConn) {
 func (l *laneServer) Shutdown(ctx context.Context) error {
 	l.Server.SetKeepAlivesEnabled(false) // so that what is asked while the lane drains is answered with Connection: close
 	l.lane.drain(ctx)
+	var own sync.WaitGroup
+	if h := l.lane.http2; h != nil {
+		own.Go(func() { _ = h.Shutdown(ctx) })
+	}
 	err := l.Server.Shutdown(ctx)
+	own.Wait()
 	select {
 	case <-l.lane.ended:
 	case <-ctx.Done():
@@ -213,6 +221,9 @@ func (l *laneServer) Shutdown(ctx context.Context) error {
 // Close ends both at once.
 func (l *laneServer) Close() error {
 	err := l.Server.Close()
+	if h := l.lane.http2; h != nil {
+		_ = h.Close()
+	}
 	l.lane.mu.Lock()
 	for _, conns := range []map[*laneConn]bool{l.lane.conns, l.lane.late} {
 		for c := range conns {

@@ -26,6 +26,10 @@ func (c *laneConn) begin() {
 			return
 		}
 		state := t.ConnectionState()
+		if state.NegotiatedProtocol == "h2" && c.lane.http2 != nil {
+			c.serveHTTP2(t)
+			return
+		}
 		if p := state.NegotiatedProtocol; p != "" && p != "http/1.1" {
 			c.hand(t)
 			return

@@ -31,6 +31,7 @@ type Server struct {
 	// to be answered at all; where not, it has said so.
 	Handler   Handler
 	AdmitPeer func(w http.ResponseWriter, r *http.Request) bool
+	OwnHTTP2  bool  // HTTP/2 for clients is package http2's, and not net/http's
 	Ready     Ready // what the hit lane answers with; nil means that there is no hit lane
 
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
@@ -142,6 +143,9 @@ func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 	// ahead has the hit lane of a listener go ahead of an http.Server.
 	ahead := func(l net.Listener, conf *tls.Config) {
 		h, lane := s.newClientHTTP(), s.newLane(s.conns.listener(l), conf)
+		if s.OwnHTTP2 && conf != nil {
+			lane.http2 = s.newHTTP2()
+		}
 		servers = append(servers, &laneServer{h, lane})
 		go func() { failed <- lane.serve() }()
 		go func() { failed <- h.Serve(lane) }()

@@ -198,6 +198,9 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 			f.errorf(at+"."+key, "want 1 or more, not %d", n)
 		}
 	}
+	if e.HTTP2 != "" && e.HTTP2 != "go" && e.HTTP2 != "own" {
+		f.errorf(at+".http2", "want go or own, not %q", e.HTTP2)
+	}
 	if e.Disk != 0 && e.Disk < MinDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(MinDisk))
 	}

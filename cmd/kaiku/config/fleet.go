@@ -163,6 +163,7 @@ type Edge struct {
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
 	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
 	AccessLog      *LogFile       `yaml:"access_log"`
+	HTTP2          string         `yaml:"http2"`    // whose server clients have: go or own; "" is go
 	HitLane        *bool          `yaml:"hit_lane"` // hits of the RAM tier are answered in front of net/http; nil is true
 }
 
@@ -364,6 +365,7 @@ func (f *Fleet) EdgeOf(n *Node) Edge {
 		e.MaxPerClient = cmp.Or(e.MaxPerClient, d.MaxPerClient)
 		e.DrainTimeout = cmp.Or(e.DrainTimeout, d.DrainTimeout)
 		e.AccessLog = cmp.Or(e.AccessLog, d.AccessLog)
+		e.HTTP2 = cmp.Or(e.HTTP2, d.HTTP2)
 		e.HitLane = cmp.Or(e.HitLane, d.HitLane)
 		if e.PurgeFrom == nil {
 			e.PurgeFrom = d.PurgeFrom

@@ -109,7 +109,7 @@ func TestMistakesOfForm(t *testing.T) {
 		{"a key in a wrong place", "sites:\n  - { name: www, hosts: [a.example], origin: { servers: [\"http://b.example\"] }, shield: c1 }" + rest,
 			"2:81: sites[0].shield: unknown key; it belongs below origin"},
 		{"a key like none", "edge: { colour: red }" + rest, "1:9: edge.colour: unknown key; want http, https, admin, peer, data, disk, memory, max_disconnected, capacity, purge_from, " +
-			"max_connections, max_connections_per_client, drain_timeout, access_log or hit_lane"},
+			"max_connections, max_connections_per_client, drain_timeout, access_log, http2 or hit_lane"},
 
 		{"a size without unit", "edge: { disk: 500 }" + rest, `1:15: edge.disk: "500" is not a size: it lacks a unit, as in 500M or 500G`},
 		{"a size", "edge: { disk: much }" + rest, `1:15: edge.disk: "much" is not a size: want a whole number and K, M, G or T, as 512M or 10G; M, MB and MiB are all 1024 × 1024 bytes`},
@@ -162,6 +162,7 @@ func TestMistakesOfMeaning(t *testing.T) {
 	const token = "secrets: { admin_token: /etc/kaiku/admin.token }\n"
 	for _, c := range []struct{ name, text, want string }{
 		{"all is fine", site + edges, ""},
+		{"a server of HTTP/2", "edge: { http2: nginx }\n" + site + edges, `1:9: edge.http2: want go or own, not "nginx"`},
 		{"no nodes", site, "1:1: nodes: there are no nodes: a fleet has one at least"},
 		{"a role", site + "nodes: { hel1: { roles: [egde], location: [1, 2], addresses: [203.0.113.10] } }\n", `2:26: nodes.hel1.roles[0]: role "egde" is unknown: did you mean edge?`},
 		{"a role of a control node", site + "nodes:\n  a: { roles: [control], addresses: [203.0.113.1] }\n  b: { roles: [control], addresses: [203.0.113.2] }\n  c: { roles: [contorl], addresses: [203.0.113.3] }\nsecrets: { fleet_key: k }\n",

@@ -79,7 +79,7 @@ func fixedBy(f *config.Fleet, name string) map[string]string {
 	e, c := f.EdgeOf(n), f.ControlOf(n)
 	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": fmt.Sprint(f.DNSListen()), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.Secures()),
 		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
-		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
+		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.http2": e.HTTP2, "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
 		"geodns.zones": fmt.Sprint(f.ChallengeZones())}
 	if a := f.TLS.ACME; a != nil {
 		out["tls.acme"] = fmt.Sprint(*a)

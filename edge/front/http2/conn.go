@@ -135,7 +135,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, secure *tls.Connection
 		c.remote = a.String()
 	}
 	if s.Ready != nil {
-		info := Conn{Secure: secure != nil, RemoteAddr: c.remote}
+		info := Conn{Secure: secure != nil, RemoteAddr: c.remote, NetConn: nc}
 		if secure != nil {
 			info.ServerName = secure.ServerName
 		}

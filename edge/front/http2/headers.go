@@ -287,9 +287,7 @@ func (s *stream) makeRequest(b *headerBlock, end bool) bool {
 	r := &http.Request{Method: b.method, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h, Host: authority, RemoteAddr: s.conn.remote, Body: http.NoBody,
 		Trailer: trailersOf(h["Trailer"])}
 	delete(h, "Trailer")
-	if b.scheme == "https" {
-		r.TLS = s.conn.tls
-	}
+	r.TLS = s.conn.tls // whatever scheme the client names
 	if b.method == http.MethodConnect && b.protocol == "" {
 		r.URL, r.RequestURI = &url.URL{Host: authority}, authority
 	} else {

@@ -478,6 +478,24 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
+// A request over TLS is one, whatever scheme the client names.
+func TestSchemeIsNotBelieved(t *testing.T) {
+	s := start(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS != nil) })
+	c := s.dial()
+	c.buf.Reset()
+	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: "/"}} {
+		_ = c.enc.WriteField(f)
+	}
+	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true}))
+	c.until("an answer", func(f xhttp2.Frame) bool {
+		d, ok := f.(*xhttp2.DataFrame)
+		if ok && string(d.Data()) != "true" {
+			t.Errorf("over TLS: %s", d.Data())
+		}
+		return ok
+	})
+}
+
 // With ExtendedConnect the client is told so, and the handler gets the protocol and both ways.
 func TestExtendedConnect(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,10 @@
 package http2
 
-import "golang.org/x/net/http2/hpack"
+import (
+	"net"
+
+	"golang.org/x/net/http2/hpack"
+)
 
 // Request is a request without a body, as it came.
 type Request struct {
@@ -8,6 +12,9 @@ type Request struct {
 	// Fields are its header fields, in order, with names in lower case. They are valid until Find
 	// returns.
 	Fields []hpack.HeaderField
+	// Room is how many bytes of a body are taken at once. What is longer, and what it refers to,
+	// waits for the client.
+	Room int
 }
 
 // Answer is a response that is ready to be sent.
@@ -35,4 +42,5 @@ type Conn struct {
 	ServerName string // that the client gave; "" without
 	Secure     bool   // it is over TLS
 	RemoteAddr string
+	NetConn    net.Conn
 }

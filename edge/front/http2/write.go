@@ -321,8 +321,17 @@ func (s *stream) finish(buffer *[]byte, tail []byte) {
 // answerReady answers the request that was read last if Ready has the answer. c.mu is held, and let
 // go of while Ready looks.
 func (c *conn) answerReady(id uint32, p priority) bool {
+	if len(c.out) > outSize/2 && !c.writing {
+		c.mu.Unlock()
+		c.flush()
+		c.mu.Lock()
+	}
+	room := int(max(0, min(c.initial, c.sendWindow, int64(outSize-readSize-len(c.out)))))
+	if len(c.ready) > 0 {
+		room = 0
+	}
 	c.mu.Unlock()
-	block, a, ok := c.find()
+	block, a, ok := c.find(room)
 	c.mu.Lock()
 	if !ok {
 		return false
@@ -333,7 +342,14 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 		return true
 	}
 	c.out = c.appendHeaders(c.outBuffer(), id, block, len(a.Body) == 0)
-	if len(a.Body) == 0 || len(a.Body) <= c.frameSize && c.direct(&s, a.Body, true) == len(a.Body) {
+	for len(s.pending) > 0 {
+		n := c.direct(&s, s.pending, true)
+		if n <= 0 {
+			break
+		}
+		s.pending = s.pending[n:]
+	}
+	if len(s.pending) == 0 {
 		c.release(a.Done, s.sent, true)
 		return true
 	}
@@ -343,7 +359,7 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 
 // find asks Ready for the answer to the request that was read last. If that panics the handler has
 // the request.
-func (c *conn) find() (block []byte, a Answer, ok bool) {
+func (c *conn) find(room int) (block []byte, a Answer, ok bool) {
 	b := &c.block
 	defer func() {
 		if p := recover(); p != nil {
@@ -351,7 +367,7 @@ func (c *conn) find() (block []byte, a Answer, ok bool) {
 			c.server.panicked(&http.Request{Method: b.method, Host: b.authority, RequestURI: b.path, RemoteAddr: c.remote, Proto: "HTTP/2.0", ProtoMajor: 2}, p)
 		}
 	}()
-	block, a, ok = c.server.Ready.Find(c.peer, &Request{b.method, b.scheme, b.authority, b.path, b.fields}, c.rendered[:0])
+	block, a, ok = c.server.Ready.Find(c.peer, &Request{b.method, b.scheme, b.authority, b.path, b.fields, room}, c.rendered[:0])
 	if ok && cap(block) <= smallSize {
 		c.rendered = block
 	}
@@ -371,7 +387,7 @@ func (c *conn) release(done func(sent int64, whole bool), sent int64, whole bool
 // open has a stream of a Ready be sent of. c.mu is held.
 func (c *conn) open(from *stream) {
 	s := &stream{conn: c, id: from.id, priority: from.priority, window: from.window, recvEnded: true, begun: true, ending: true, declared: -1, done: from.done,
-		pending: from.pending[from.sent:], sent: from.sent, turn: c.nextTurn()}
+		pending: from.pending, sent: from.sent, turn: c.nextTurn()}
 	s.cond.L = &c.mu
 	if c.idle() && c.server.Idle != nil {
 		c.server.Idle(c.nc, false)

@@ -1,0 +1,53 @@
+package front
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front/http2"
+)
+
+// newHTTP2 makes the edge's own server of HTTP/2 for clients, with the limits that net/http's has.
+func (s *Server) newHTTP2() *http2.Server {
+	return &http2.Server{
+		Handler: s, Log: s.Log, ConnContext: withClient,
+		Limits: http2.Limits{
+			MaxStreams: MaxStreams, MaxHeaderBytes: MaxHeaderBytes, StreamWindow: HTTP2RequestWindow, ConnWindow: HTTP2ConnectionWindow,
+			HeaderTimeout: HeaderTimeout, IdleTimeout: IdleTimeout, PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: SendTimeout,
+			Resets: ResetsFree, ResetBytes: resetBytes,
+		},
+		Idle: s.conns.setIdleHTTP2,
+		Flooding: func(c net.Conn, why string) {
+			s.conns.flooding.Inc()
+			s.Log.Debug("connection closed", "client", c.RemoteAddr(), "why", why)
+		},
+		Panicked: func(r *http.Request, p any) {
+			s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client", clientIP(r))
+		},
+	}
+}
+
+// setIdleHTTP2 notes whether a connection of the edge's own HTTP/2 asks for nothing.
+func (c *conns) setIdleHTTP2(conn net.Conn, idle bool) {
+	if own := asClientConn(conn); own != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.setIdle(&own.client, idle)
+	}
+}
+
+// serveHTTP2 serves the connection over HTTP/2, to its end.
+func (c *laneConn) serveHTTP2(conn net.Conn) {
+	l := c.lane
+	l.mu.Lock()
+	c.handed = true
+	l.drop(c)
+	l.mu.Unlock()
+	if err := conn.SetDeadline(time.Time{}); err != nil { // of the lane
+		_ = conn.Close()
+		return
+	}
+	l.http2.ServeConn(context.Background(), conn)
+}
