@@ -84,7 +84,7 @@ func TestMixedFleet(t *testing.T) {
 	}
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.nodes["nyc1"].write(t, "/run/machine", "aarch64\n")
-	if _, err := f.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "node nyc1: its processor is aarch64, and the binary is for x86_64") {
+	if _, err := f.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "node nyc1: its processor is aarch64, but the binary is for x86_64") {
 		t.Errorf("no program for it: %v", err)
 	}
 	other, err := OpenBinary(filepath.Join(writeAll(t, map[string][]byte{"kaiku": forMachine(t, elf.EM_AARCH64)}), "kaiku"))

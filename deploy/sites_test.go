@@ -65,7 +65,7 @@ func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	setConfig(f, "fine: 1\n")
 	f.onDrain = func(string, bool) { dead = true }
 	_, r, err := f.tryDeploy(t.Context())
-	if r.Nodes[0].Outcome != "put back" || err == nil || !strings.Contains(err.Error(), "not well with what the node had before either") {
+	if r.Nodes[0].Outcome != "put back" || err == nil || !strings.Contains(err.Error(), "not well with the node's previous version either") {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
 	_, r = f.deploy(t)
