@@ -61,12 +61,13 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 	if c, err = p.handshake(ctx, own, addr, conf); err != nil {
 		return nil, err
 	}
-	own.stage.Store(connOpen)
 	b.spares.recordSetup(time.Since(began))
 	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
 		own.http2 = true
+		own.stage.Store(connOpen) // the transport writes its preface before it begins to read
 		return t, nil
 	}
+	own.stage.Store(connRead) // a goroutine of the transport begins to read at once
 	return &http1Conn{Conn: c, raw: own}, nil
 }
 
@@ -162,8 +163,8 @@ type conn struct {
 // The stages of a connection.
 const (
 	connHandshake = iota // the TLS handshake is under way
-	connOpen             // the handshake is done and nothing has been read since
-	connRead             // the transport has begun to read
+	connOpen             // HTTP/2: the handshake is done and the transport does not read yet
+	connRead             // the transport reads, or is about to
 )
 
 func (p *Pool) newConn(c net.Conn, b *backend) *conn {

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -48,4 +49,53 @@ func TestClosedBeforeAnybodyReads(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the write waits for a reader that is not there")
 	}
+}
+
+// A server may respond and close the connection before the transport's reader has begun. The write
+// that fails waits for the reader over HTTP/1 all the same, so that the response counts.
+func TestFailedWriteWaitsForTheReader(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.ReadFull(c, make([]byte, 1))
+		_, _ = io.WriteString(c, "HTTP/1.1 413 No\r\n\r\n")
+		_ = c.(*net.TCPConn).SetLinger(0) // the client's next write is refused
+		_ = c.Close()
+	}()
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: time.Hour})
+	c, err := p.open(t.Context(), p.all[0], "tcp", "origin.example:80", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.(*http1Conn).raw.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-closed
+	refused := make(chan struct{})
+	go func() {
+		defer close(refused)
+		for {
+			if _, err := c.(*http1Conn).raw.Write([]byte("x")); err != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case <-refused:
+		t.Fatal("the write fails before anything was read")
+	case <-time.After(300 * time.Millisecond): // if it is going to, it does so at once
+	}
+	_, _ = io.Copy(io.Discard, c.(*http1Conn).raw)
+	<-refused
 }
