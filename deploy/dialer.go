@@ -134,10 +134,12 @@ func (d *Dialer) connectVia(ctx context.Context, config sshConfig, home, node, t
 			next, err = d.connectVia(ctx, config, home, "jump host "+j, j, depth+1)
 		} else {
 			var hop host
-			if hop, err = config.resolve(j, home); err == nil {
-				hop.node = "jump host " + j
-				next, err = d.connectHop(ctx, hop, before)
+			if hop, err = config.resolve(j, home); err != nil {
+				before.Close()
+				return nil, permanentError{fmt.Errorf("jump %s: %w", j, err)}
 			}
+			hop.node = "jump host " + j
+			next, err = d.connectHop(ctx, hop, before)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("jump %s: %w", j, err)
@@ -163,7 +165,7 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 		return nil, permanentError{err}
 	}
 	defer closeAgent()
-	conn, err := d.dialTCP(ctx, h, via)
+	conn, err := d.dial(ctx, h, via)
 	if err != nil {
 		return nil, err
 	}
@@ -184,25 +186,28 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 		case denied != nil: // ssh.NewClientConn does not wrap it
 			return nil, permanentError{fmt.Errorf("%s: %w", h.addr(), denied)}
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err())
+			return nil, withProxyError(fmt.Errorf("%s did not speak SSH in time: %w", h.addr(), ctx.Err()), conn)
 		case strings.Contains(err.Error(), "unable to authenticate"): // x/crypto/ssh has no error value for it
 			return nil, permanentError{fmt.Errorf("%s@%s accepts none of the keys: %w", h.user, h.addr(), err)}
 		}
-		return nil, fmt.Errorf("%s: %w", h.addr(), err)
+		return nil, withProxyError(fmt.Errorf("%s: %w", h.addr(), err), conn)
 	}
 	client = ssh.NewClient(c, channels, requests)
 	go d.keepAlive(client, via)
 	return client, nil
 }
 
-// dialTCP connects to a machine's SSH port, through via unless that is nil.
-func (d *Dialer) dialTCP(ctx context.Context, h host, via *ssh.Client) (net.Conn, error) {
+// dial connects to a machine's SSH port: through via unless that is nil, or by its ProxyCommand.
+func (d *Dialer) dial(ctx context.Context, h host, via *ssh.Client) (net.Conn, error) {
 	if via != nil {
 		conn, err := via.DialContext(ctx, "tcp", h.addr())
 		if errors.As(err, new(*ssh.OpenChannelError)) {
 			return nil, &unreachableError{h.addr(), err}
 		}
 		return conn, err
+	}
+	if h.proxyCommand != "" {
+		return runProxyCommand(h.proxyCommand, h.addr())
 	}
 	// Half of the timeout leaves time for the SSH handshake.
 	dialer := net.Dialer{Timeout: first(d.Timeout, 20*time.Second) / 2, KeepAlive: 15 * time.Second}

@@ -3,8 +3,10 @@ package deploy
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -163,6 +165,45 @@ func TestSSHConfigAndJump(t *testing.T) {
 	}
 	if f.nodes["jump"].connections() != 1 || f.nodes["hel1"].connections() != 1 {
 		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].connections(), f.nodes["hel1"].connections())
+	}
+}
+
+// A ProxyCommand is run in place of a TCP connection, ends with the connection, and is quoted when
+// it fails. No name of a host gets into its shell.
+func TestProxyCommand(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("bash connects in place of nc:", err)
+	}
+	f := newTestFleet(t, "hel1")
+	host, port, err := net.SplitHostPort(f.nodes["hel1"].addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := "Host gate\n HostName " + host + "\n Port " + port +
+		"\n ProxyCommand bash -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & exec cat >&3'\n" +
+		"Host broken\n ProxyCommand echo no way to %h >&2\n" +
+		"Host *\n User root\n ProxyCommand touch " + filepath.Join(f.home, "ran") + "\n"
+	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := f.Dialer.connect(t.Context(), "", "gate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	_ = client.Wait()
+	f.Dialer.Retries = 1
+	for target, want := range map[string]string{
+		"broken":       "its ProxyCommand says: no way to broken",
+		"a`touch$IFSx": "must not go into the shell command",
+		"$(id)@b":      "must not go into the shell command",
+	} {
+		if c, err := f.Dialer.Dial(t.Context(), "", target); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, error %v", target, c, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(f.home, "ran")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a shell ran what a name said: %v", err)
 	}
 }
 

@@ -23,6 +23,7 @@ type host struct {
 	identitiesOnly   bool
 	knownHosts       []string
 	jumps            []string // jump hosts in order
+	proxyCommand     string   // run in place of a TCP connection; "" means none
 }
 
 // addr returns the address, in the form that known_hosts uses.
@@ -152,7 +153,13 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 			h.jumps = append(h.jumps, strings.TrimSpace(j))
 		}
 	} else if command := get("ProxyCommand"); command != "" && !strings.EqualFold(command, "none") {
-		failed = append(failed, errors.New("it has a ProxyCommand, which kaiku does not run: use ProxyJump"))
+		for _, text := range []string{h.name, h.user, h.port, alias} {
+			if strings.ContainsFunc(text, isShellSpecial) {
+				failed = append(failed, fmt.Errorf("%q must not go into the shell command of ProxyCommand: "+
+					"names and users may have letters, digits and . - _ : @ only", text))
+			}
+		}
+		h.proxyCommand = strings.NewReplacer("%%", "%", "%h", h.name, "%p", h.port, "%r", h.user, "%n", alias).Replace(command)
 	}
 	if err := errors.Join(failed...); err != nil {
 		return host{}, fmt.Errorf("ssh configuration of %s: %w", alias, err)
@@ -177,4 +184,9 @@ func first[T comparable](values ...T) T {
 		}
 	}
 	return zero
+}
+
+// isShellSpecial reports whether r may mean something to a shell.
+func isShellSpecial(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_:@", r)
 }
