@@ -36,8 +36,8 @@ func (a proxyAddr) String() string { return string(a) }
 // RemoteAddr implements net.Conn. Host keys are looked up by it.
 func (p *proxyConn) RemoteAddr() net.Addr { return p.to }
 
-// runProxyCommand starts a command that leads to addr with the shell. The connection's Close ends the command and all
-// that it started.
+// runProxyCommand starts a command that leads to addr with the shell. The connection's Close ends
+// the command and all that it started.
 func runProxyCommand(command, addr string) (net.Conn, error) {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// withSites gives each node the site www. Its origin is dead if the fleet file contains "wrong port"
-// or dead returns true.
+// withSites gives each node the site www. Its origin is dead if the fleet file contains "wrong
+// port" or dead returns true.
 func withSites(f *testFleet, dead func(node string) bool) {
 	f.onSites = func(node string) []SiteAnswer {
 		a := SiteAnswer{Node: node, Site: "www", URL: "https://www.example.com/", Status: 200, Cache: "miss"}

@@ -15,8 +15,8 @@ const healthPath = "/.kaiku/health"
 // handler answers what comes from clients and other edges.
 type handler struct{ *Server }
 
-// admitPeer reports whether another edge is answered: not while this one lacks purges that the other
-// has applied.
+// admitPeer reports whether another edge is answered: not while this one lacks purges that the
+// other has applied.
 func (s *Server) admitPeer(w http.ResponseWriter, r *http.Request) bool {
 	if s.purger.Await(r.Context(), r.Header) {
 		return true

@@ -20,9 +20,9 @@ import (
 //
 // A beat is of one lease: of the process that wrote it, and of that moment. Who reads a beat counts
 // it only if the registry has that lease, and no beat that is later. A control node takes no beat
-// that nobody would count. An edge whose beats are not taken writes its lease every renewEvery. That
-// is so if another process has written a lease meanwhile (see twin), if a control node is of an
-// earlier version, or one of the nodes that read the registry, and while nothing can be written.
+// that nobody would count. An edge whose beats are not taken writes its lease every renewEvery.
+// That is so if another process has written a lease meanwhile (see twin), if a control node is of
+// an earlier version, or one of the nodes that read the registry, and while nothing can be written.
 type beat struct {
 	Process string    `json:"process"`
 	Lease   time.Time `json:"lease"`   // Renewed of the lease as it was written

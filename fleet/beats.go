@@ -27,8 +27,8 @@ const (
 	beatsAtOnce = 32
 )
 
-// beats are those that a control node has heard of its edges. They become what others may count once
-// a majority of the control nodes has them in the registry.
+// beats are those that a control node has heard of its edges. They become what others may count
+// once a majority of the control nodes has them in the registry.
 type beats struct {
 	control *Control
 	table   *Registry // of the registry as this control node has it

@@ -21,9 +21,11 @@ import (
 // take the streams along, so that Kaiku does:
 //
 //  1. What there is of streams is read, and copied beside what is there.
-//  2. carry.json notes what it was, and that the copy takes the place of the original, which is moved aside.
+//  2. carry.json notes what it was, and that the copy takes the place of the original, which is
+//     moved aside.
 //  3. The server starts with the copy in a group of one, and lets nobody in but this process.
-//  4. Each stream is created, by which NATS takes what lies there for it, and is compared with what it was.
+//  4. Each stream is created, by which NATS takes what lies there for it, and is compared with what
+//     it was.
 //  5. carry.json is removed, others may come in, and the original is removed.
 //
 // A start that finds carry.json begins anew with the original: nobody has been served with the

@@ -9,9 +9,9 @@ import (
 )
 
 // A member of a Raft group that hears of no leader waits 4 to 9 s until it asks others for their
-// votes, and once more if these know of a later term. After a cut that left no majority, purges were
-// refused for 7 s (median) once control nodes could reach each other again. So a control node that
-// gets a connection to another one has its groups that have no leader ask for votes at once.
+// votes, and once more if these know of a later term. After a cut that left no majority, purges
+// were refused for 7 s (median) once control nodes could reach each other again. So a control node
+// that gets a connection to another one has its groups that have no leader ask for votes at once.
 //
 // NATS has a method for this, and no exported way to the groups.
 

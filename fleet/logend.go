@@ -19,14 +19,13 @@ import (
 //
 // A leader that is cut off takes itself for the leader for a while, so its answer proves nothing.
 // The control node that is asked reads a majority instead: it asks all copies of the log how far
-// they are, and the newest of a majority counts. A purge is acknowledged once a majority has it
-// on disk, and two majorities share a node. So the answer has all purges that were acknowledged
-// before the question, whoever leads, and without a majority there is no answer. No clock takes
-// part.
+// they are, and the newest of a majority counts. A purge is acknowledged once a majority has it on
+// disk, and two majorities share a node. So the answer has all purges that were acknowledged before
+// the question, whoever leads, and without a majority there is no answer. No clock takes part.
 //
 // What a copy has beyond the others counts once a majority has as much, with the same mark where
-// both end: a copy that was away while the others lost a part of the log, as by an old backup,
-// has entries that are in the log no more.
+// both end: a copy that was away while the others lost a part of the log, as by an old backup, has
+// entries that are in the log no more.
 const (
 	endSubject  = "kaiku.log.end"  // a node asks its control node
 	copySubject = "kaiku.log.copy" // a control node asks all
@@ -70,8 +69,9 @@ type copyState struct {
 	logEnd
 }
 
-// askEnd asks for the end of the log by a connection. q is what the node adds; nil is nothing. It fails with nats.ErrNoResponders if the
-// control nodes run an earlier version, or are about to start or stop.
+// askEnd asks for the end of the log by a connection. q is what the node adds; nil is nothing. It
+// fails with nats.ErrNoResponders if the control nodes run an earlier version, or are about to
+// start or stop.
 func askEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
 	var b []byte
 	if q != nil {
@@ -122,8 +122,8 @@ func (c copyState) differs(o copyState) bool {
 }
 
 // isMajority reports whether copies are a majority by the membership that each of them knows, as
-// these differ while members change. A blank copy may have lost what made it part of a majority,
-// so it counts only among all.
+// these differ while members change. A blank copy may have lost what made it part of a majority, so
+// it counts only among all.
 func isMajority(copies []copyState) bool {
 	for _, c := range copies {
 		n, blank := 0, false
@@ -337,8 +337,8 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	return state, nil
 }
 
-// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose
-// group it is.
+// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose group
+// it is.
 func (c *Control) awaitGroup(ctx context.Context, name string, state *copyState) error {
 	group, err := c.raftGroup(name)
 	if err != nil {

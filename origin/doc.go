@@ -42,13 +42,15 @@
 // queue of the pool, which is first come, first served. Clients can hold some requests open:
 // uploads, unsafe methods, and responses that can't be stored. These may use three quarters of each
 // limit, so that fetches into the cache always find a place. One client may use a quarter. Tunnels
-// are counted separately. A request in the queue that may not have a place yet lets later ones pass.
+// are counted separately. A request in the queue that may not have a place yet lets later ones
+// pass.
 //
 // # Client faults
 //
 // The body of a request is wrapped on its way to a server (requestbody.go). An error of reading it
 // is the client's fault. The failed round trip, or the failed response, then does not affect the
-// server's health. The server's silence and latency are measured from the end of the request's body.
+// server's health. The server's silence and latency are measured from the end of the request's
+// body.
 //
 // # Early responses
 //

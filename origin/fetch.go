@@ -72,82 +72,109 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 		r = r.WithContext(r.Context())
 		r.Body = io.NopCloser(r.Body) // an attempt that reached no server must leave the body open
 	}
-	results := make(chan result, 1)
-	cancels := map[*backend]context.CancelCauseFunc{}
-	launch := func(pl *place) {
-		ctx, cancel := context.WithCancelCause(r.Context())
-		cancels[pl.b] = cancel
-		go func() { results <- p.attempt(ctx, cancel, r, pl) }()
+	f := &attempts{p: p, r: r, ask: a, results: make(chan result, 1), cancels: map[*backend]context.CancelCauseFunc{}}
+	f.launch(first)
+	return f.wait()
+}
+
+// attempts are those of one Fetch.
+type attempts struct {
+	p        *Pool
+	r        *http.Request
+	ask      *Ask
+	results  chan result
+	cancels  map[*backend]context.CancelCauseFunc
+	tried    uint64 // the servers, by index
+	launched int
+	pending  int
+	best     result             // the response to return if no attempt does better
+	errs     []error            // of all attempts that failed
+	unproven []*unprovenFailure // failures that no other server has disproved or confirmed yet
+	proven   bool               // a server answered this request well
+}
+
+// launch sends the request to the server of pl.
+func (f *attempts) launch(pl *place) {
+	f.tried |= 1 << pl.b.index
+	f.launched++
+	f.pending++
+	ctx, cancel := context.WithCancelCause(f.r.Context())
+	f.cancels[pl.b] = cancel
+	go func() { f.results <- f.p.attempt(ctx, cancel, f.r, pl) }()
+}
+
+// more sends the request to another server, and reports whether it did. free says that the retry
+// costs no budget.
+func (f *attempts) more(free bool) bool {
+	if f.launched > f.p.Retries || f.r.Context().Err() != nil {
+		return false
 	}
-	launch(first)
-	tried, attempts, pending := uint64(1)<<first.b.index, 1, 1
-	more := func(free bool) bool { // sends the request to another server, and reports whether it did
-		if attempts > p.Retries || r.Context().Err() != nil {
-			return false
-		}
-		pl := p.acquireAnother(a, tried, free)
-		if pl == nil {
-			return false
-		}
-		tried |= 1 << pl.b.index
-		attempts++
-		pending++
-		launch(pl)
-		return true
+	pl := f.p.acquireAnother(f.ask, f.tried, free)
+	if pl == nil {
+		return false
 	}
+	f.launch(pl)
+	return true
+}
+
+// wait returns the outcome of the attempts, and launches more while that may help.
+func (f *attempts) wait() (*http.Response, error) {
 	var hedge <-chan time.Time
-	if p.Hedge > 0 && retryable(r) {
-		t := time.NewTimer(p.Hedge)
+	if f.p.Hedge > 0 && retryable(f.r) {
+		t := time.NewTimer(f.p.Hedge)
 		defer t.Stop()
 		hedge = t.C
 	}
-	var best result // the response to return if no attempt does better
-	var errs []error
-	var unproven []*unprovenFailure // failures that no other server has disproved or confirmed yet
-	proven := false                 // a server answered this request well
-	for {
+	for f.pending > 0 {
 		select {
 		case <-hedge:
 			hedge = nil
-			if more(false) {
-				p.count(&p.hedges)
+			if f.more(false) {
+				f.p.count(&f.p.hedges)
 			}
-			continue
-		case res := <-results:
-			pending--
-			if res.unproven != nil {
-				unproven = append(unproven, res.unproven)
-			}
-			if proven = proven || res.err == nil && requestIsFine(res.resp); proven {
-				p.confirmFailures(unproven)
-				unproven = nil
-			}
-			if !p.retryElsewhere(a, res) {
-				best.discard()
-				delete(cancels, res.b)
-				for _, cancel := range cancels {
-					cancel(nil)
-				}
-				p.discardPending(results, pending)
+		case res := <-f.results:
+			f.pending--
+			f.judge(res)
+			if !f.p.retryElsewhere(f.ask, res) {
+				f.endOthers(res)
 				return res.resp, res.err
 			}
 			if res.err != nil {
-				errs = append(errs, &ServerError{res.err, p, res.b})
+				f.errs = append(f.errs, &ServerError{res.err, f.p, res.b})
 			} else {
-				best.discard()
-				best = res
+				f.best.discard()
+				f.best = res
 			}
-			if (retryable(r) || !res.sent) && more(!res.sent) {
-				p.count(&p.retries)
+			if (retryable(f.r) || !res.sent) && f.more(!res.sent) {
+				f.p.count(&f.p.retries)
 			}
-		}
-		if pending == 0 {
-			if best.resp != nil {
-				return best.resp, nil
-			}
-			return nil, errors.Join(errs...)
 		}
 	}
+	if f.best.resp != nil {
+		return f.best.resp, nil
+	}
+	return nil, errors.Join(f.errs...)
+}
+
+// judge uses the outcome of an attempt to tell whose fault earlier failures were.
+func (f *attempts) judge(res result) {
+	if res.unproven != nil {
+		f.unproven = append(f.unproven, res.unproven)
+	}
+	if f.proven = f.proven || res.err == nil && requestIsFine(res.resp); f.proven {
+		f.p.confirmFailures(f.unproven)
+		f.unproven = nil
+	}
+}
+
+// endOthers ends all attempts but the one that res is of.
+func (f *attempts) endOthers(res result) {
+	f.best.discard()
+	delete(f.cancels, res.b)
+	for _, cancel := range f.cancels {
+		cancel(nil)
+	}
+	f.p.discardPending(f.results, f.pending)
 }
 
 // count increments a counter of the pool.

@@ -30,8 +30,8 @@
 // Every value is length (4 bytes, of data), four CRC-32C (4 bytes each: of the record's key, the
 // length, the number of a part of 64 KiB, and that part), data. The sums are checked as Bodies has
 // it: Badger logs a failed read and returns an empty value without an error. The metadata is
-// written last, so an object exists only when it is whole. Its data is, with varints as
-// in encoding/binary and texts as a uvarint of their length and their bytes:
+// written last, so an object exists only when it is whole. Its data is, with varints as in
+// encoding/binary and texts as a uvarint of their length and their bytes:
 //
 //	version (1 byte, 1), fill (8 bytes), size (uvarint), stored (varint, ns since 1970), epoch (uvarint), key (text), URL (text),
 //	number of tags (uvarint), each tag (text), number of extents (uvarint), each: segment, first chunk (uvarints), the caller's data (text)
@@ -48,9 +48,9 @@
 // # Bodies
 //
 // A Reader doesn't copy a chunk of at least 16 KiB: it finds where the chunk lies in a value log of
-// Badger's (values.go), which is opened a second time, and sends it from there by sendfile(2), shows
-// it as it is mapped, or reads it from there. Badger never changes what it has appended, so that this holds for the
-// open segment too.
+// Badger's (values.go), which is opened a second time, and sends it from there by sendfile(2),
+// shows it as it is mapped, or reads it from there. Badger never changes what it has appended, so
+// that this holds for the open segment too.
 //
 // A chunk is checked as a whole when it is first used after its segment was opened, and not again
 // while it is known to be right: one bit a chunk. What was damaged before the first use is never

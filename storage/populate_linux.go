@@ -11,8 +11,8 @@ import (
 
 // populate has the kernel bring a mapped value into memory before it is touched. A page fault holds
 // the processor of the scheduler while the disk works, so that hits from RAM wait behind cold
-// reads; a system call gives it to others. An old kernel refuses, and faults do the work. It returns
-// an error if the disk can't be read.
+// reads; a system call gives it to others. An old kernel refuses, and faults do the work. It
+// returns an error if the disk can't be read.
 func populate(v []byte) error {
 	const populateRead = 22 // MADV_POPULATE_READ, Linux 5.14
 	if len(v) < 4*os.Getpagesize() {

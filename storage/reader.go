@@ -38,8 +38,8 @@ func (o *Object) Open(off, n int64) (*Reader, error) {
 }
 
 // Reader streams a part of an object's body. It is for one goroutine. What comes next lies in
-// memory, or in a file: Bytes and Discard, Read, WriteTo and WriteMapped have it in memory, SendTo has
-// the kernel take it from the file.
+// memory, or in a file: Bytes and Discard, Read, WriteTo and WriteMapped have it in memory, SendTo
+// has the kernel take it from the file.
 type Reader struct {
 	o    *Object
 	off  int64 // of the byte after what is current

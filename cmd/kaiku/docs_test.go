@@ -100,8 +100,8 @@ func docBlocks(text string) []docBlock {
 // docCommand is a command line of a block, and the output that the document shows.
 type docCommand struct{ line, shown string }
 
-// commands returns the command lines of a block. If the first line begins with "$ ", all of them do, and
-// the rest is output.
+// commands returns the command lines of a block. If the first line begins with "$ ", all of them
+// do, and the rest is output.
 func (b docBlock) commands() []docCommand {
 	var out []docCommand
 	transcript := strings.HasPrefix(b.text, "$ ")
@@ -203,7 +203,8 @@ func (s *docShell) runBlock(t *testing.T, doc string, b docBlock, row docRow) {
 	}
 }
 
-// command is a command line, run where the row says. A folder that it changes to is where the next ones run.
+// command is a command line, run where the row says. A folder that it changes to is where the next
+// ones run.
 func (s *docShell) command(line string) *exec.Cmd {
 	folder := filepath.Join(s.bin, ".folder")
 	if s.on != "" {
@@ -246,8 +247,8 @@ func (s *docShell) try(line string) (string, error) {
 	return out.String(), err
 }
 
-// prints wants a command to succeed, and what it prints to match each pattern. In patterns, ^ and $ are
-// the ends of lines, and letters match whatever their case.
+// prints wants a command to succeed, and what it prints to match each pattern. In patterns, ^ and $
+// are the ends of lines, and letters match whatever their case.
 func prints(patterns ...string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
@@ -269,7 +270,8 @@ func unmatched(out string, patterns []string) string {
 	return ""
 }
 
-// soon is prints for what takes a while after the command before: it repeats the command for a minute.
+// soon is prints for what takes a while after the command before: it repeats the command for a
+// minute.
 func soon(patterns ...string) docCheck {
 	return func(t *testing.T, s *docShell, command, _ string) {
 		t.Helper()
@@ -315,8 +317,8 @@ func asShown(t *testing.T, s *docShell, command, shown string) {
 	}
 }
 
-// steady is an output without what is different each time, or would be if another purge came before:
-// times, durations, the sequences of purges, and the widths of columns.
+// steady is an output without what is different each time, or would be if another purge came
+// before: times, durations, the sequences of purges, and the widths of columns.
 func steady(out string) string {
 	out = regexp.MustCompile(`("sequence":|sequence |"id":"|"(?:front|product-17)":")\d+`).ReplaceAllString(out, "${1}N")
 	out = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(out, "TIME")

@@ -1,15 +1,15 @@
-// Package cache answers a request from the store, and from the origin where something is missing. It
-// knows nothing of sockets: a request comes as a front.Exchange, which is a ResponseWriter too.
+// Package cache answers a request from the store, and from the origin where something is missing.
+// It knows nothing of sockets: a request comes as a front.Exchange, which is a ResponseWriter too.
 //
 // # The way of a request
 //
 // Serve makes a key of the request's target and looks it up (lookup.go, objects.go). A fresh
 // response is sent from the store (respond.go, content.go); a stale one is validated, before or,
 // where allowed, after it is sent. On a miss the request joins the flight of its key (follow.go):
-// one fetch from the origin that is stored as it comes (fetch.go, flight.go), and that every waiting
-// client follows at its own pace. Methods other than GET and HEAD, and responses that can't be
-// stored, are passed through (pass.go). What may be stored and used is decided in httpcache; this
-// package does it.
+// one fetch from the origin that is stored as it comes (fetch.go, flight.go), and that every
+// waiting client follows at its own pace. Methods other than GET and HEAD, and responses that can't
+// be stored, are passed through (pass.go). What may be stored and used is decided in httpcache;
+// this package does it.
 //
 // Hits answers the hit lane: plain requests for fresh responses of the RAM tier, whose header block
 // was rendered before. What it decides is what the look-up decides for such a request.

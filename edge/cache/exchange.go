@@ -47,7 +47,8 @@ type exchange struct {
 	asAsked   bool
 	// held are flights that the request found on its way and will join.
 	held []*flight
-	// hasty says that what is stored will do if the origin does not confirm it within ServeStaleAfter.
+	// hasty says that what is stored will do if the origin does not confirm it within
+	// ServeStaleAfter.
 	hasty bool
 }
 

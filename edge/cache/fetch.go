@@ -104,6 +104,14 @@ func (f *flight) trace(ctx context.Context) context.Context {
 	}})
 }
 
+// received is the origin's response to a fetch.
+type received struct {
+	*http.Response
+	answer     *httpcache.Stored
+	covered    bool // a purge covers it
+	validating bool // the request had the validators of what is stored
+}
+
 // fly asks the origin and stores what comes. The flight has landed when it returns nil.
 func (s *Cache) fly(f *flight, t *fetch) error {
 	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
@@ -113,86 +121,17 @@ func (s *Cache) fly(f *flight, t *fetch) error {
 		return err
 	}
 	s.fetchAnswered(t.site, t.born.uri, resp.StatusCode)
-	answer := s.receive(resp, asked, time.Now())
+	r := &received{resp, s.receive(resp, asked, time.Now()), covered, validating}
 	erred := ""
-	if resp.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
+	if r.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
 		erred = "an error"
 	}
-	s.objects.erred.Put(string(t.born.uri), erred, answer.ResponseTime)
-	f.change(func() { f.fwdStatus, f.covered = resp.StatusCode, covered })
-	switch {
-	case resp.StatusCode < 200:
-		resp.Body.Close()
-		return fmt.Errorf("origin switched to %q, which nobody asked for", resp.Header.Get("Upgrade"))
-	case covered && t.have != nil && t.staleIfError && !t.part:
-		resp.Body.Close()
-		return errCovered
-	case t.part && resp.StatusCode != http.StatusOK:
-		return s.fillPart(f, t, resp, answer)
-	case t.part:
-		if !t.fits(answer, resp.ContentLength) {
-			s.Store.Forget(string(t.born.key())) // it is of the past (RFC 9111, 3.4)
-		}
-	case validating && resp.StatusCode == http.StatusNotModified:
-		resp.Body.Close()
-		if !covered && t.have.Confirms(answer.Header) {
-			s.confirm(f, t, answer)
-			return nil
-		}
-		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111,
-		// 4.3.4).
-		t.have = nil
-		httpcache.RemoveConditions(t.request.Header)
-		return s.fly(f, t)
-	case t.have != nil && t.staleIfError && isServerError(resp.StatusCode):
-		resp.Body.Close()
-		return &statusError{resp.StatusCode}
+	s.objects.erred.Put(string(t.born.uri), erred, r.answer.ResponseTime)
+	f.change(func() { f.fwdStatus, f.covered = r.StatusCode, covered })
+	if landed, err := s.landWithoutObject(f, t, r); landed {
+		return err
 	}
-	storable, why := t.storable(answer)
-	part, whole, partial := httpcache.Range{}, int64(0), resp.StatusCode == http.StatusPartialContent
-	if partial && len(t.request.Header["Range"]) == 0 {
-		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"
-	}
-	ranged := len(t.request.Header["Range"]) > 0
-	ofRange := ranged && !partial && resp.StatusCode != http.StatusOK
-	if storable && ofRange {
-		storable, why = false, "an answer to a Range, which others don't ask for"
-	}
-	if partial && storable {
-		part, whole, _ = httpcache.ParseContentRange(answer.Header)
-		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
-	}
-	if limit := t.site.LargestObject(s.Store); storable && resp.ContentLength > limit {
-		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
-	}
-	if len(t.client["Authorization"]) == 0 && resp.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
-		s.objects.pass.Put(string(t.born.uri), why, answer.ResponseTime)
-	}
-	if !storable {
-		s.supersede(t, answer)
-		if !origin.Stream(resp.Body) {
-			resp.Body.Close()
-			return fmt.Errorf("%w: too many clients take their time with what can't be stored", origin.ErrBusy)
-		}
-		s.decline(f, resp)
-		return nil
-	}
-	if t.site.Policy.SetCookie == httpcache.StripSetCookie {
-		delete(answer.Header, "Set-Cookie")
-	}
-	if ranged && resp.StatusCode == http.StatusOK {
-		s.objects.noRange.Put(string(t.born.uri), "the origin ignores Range", answer.ResponseTime)
-		s.flights.whole(f)
-	}
-	if partial && part.Length != whole && answer.StrongValidator() == "" {
-		s.flights.readers.cantJoin(t.born.uri, whole, answer.ResponseTime)
-	}
-	if partial {
-		delete(answer.Header, "Content-Range")
-		answer.Status = http.StatusOK
-		return s.fill(f, t, resp, answer, part, whole)
-	}
-	return s.fill(f, t, resp, answer, httpcache.Range{Length: resp.ContentLength}, resp.ContentLength)
+	return s.landObject(f, t, r)
 }
 
 // isServerError reports whether a status lets a stale response be used (RFC 5861, 4).
@@ -270,7 +209,8 @@ func (t *fetch) accepts(resp *http.Response) bool {
 }
 
 // fillPart is fill for a slice of a representation of which there are fragments.
-func (s *Cache) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored) error {
+func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
+	resp, answer := r.Response, r.answer
 	t.site.Policy.StripCookies(answer.Header) // it becomes a part of what is stored for all
 	part, whole, ok := httpcache.ParseContentRange(answer.Header)
 	if shared, _ := t.site.Policy.Storable(t.client, answer); !shared {
@@ -280,7 +220,7 @@ func (s *Cache) fillPart(f *flight, t *fetch, resp *http.Response, answer *httpc
 		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
 		delete(answer.Header, "Content-Range")
 		answer.Status = http.StatusOK
-		return s.fill(f, t, resp, answer, part, whole)
+		return s.fill(f, t, r, part, whole)
 	}
 	resp.Body.Close()
 	if isServerError(resp.StatusCode) {
@@ -296,7 +236,8 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 
 // fill reads a body to the store, and to all that follow. part says which bytes of a representation
 // of whole bytes it is.
-func (s *Cache) fill(f *flight, t *fetch, resp *http.Response, answer *httpcache.Stored, part httpcache.Range, whole int64) error {
+func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, whole int64) error {
+	resp, answer := r.Response, r.answer
 	defer resp.Body.Close()
 	fragment := part.Length != whole
 	b := &t.born

@@ -49,8 +49,8 @@ var impersonatingPrefixes = []string{
 	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-React-Router-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
 }
 
-// Impersonating are the names of the fields that don't pass from clients, in canonical form, and what
-// names of others begin with.
+// Impersonating are the names of the fields that don't pass from clients, in canonical form, and
+// what names of others begin with.
 func Impersonating() (names, prefixes []string) {
 	return slices.Sorted(maps.Keys(impersonating)), slices.Clone(impersonatingPrefixes)
 }

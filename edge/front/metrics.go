@@ -65,7 +65,8 @@ type counterKey struct {
 	outcome string
 }
 
-// Counters finds those of requests to a site, answered with a status, of an outcome as Outcome has it.
+// Counters finds those of requests to a site, answered with a status, of an outcome as Outcome has
+// it.
 func (m *Metrics) Counters(site string, status int, outcome string) *Counters {
 	key := counterKey{site, status, outcome}
 	if c, ok := m.found.Load(key); ok {

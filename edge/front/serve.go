@@ -27,8 +27,8 @@ func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve has a request answered: it counts and logs it, finds out what it is for and whether it has a
-// body, and bounds what it may hold meanwhile.
+// serve has a request answered: it counts and logs it, finds out what it is for and whether it has
+// a body, and bounds what it may hold meanwhile.
 func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 	r := x.Request
 	from, _ := r.Context().Value(clientKey{}).(*client)

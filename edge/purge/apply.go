@@ -36,8 +36,8 @@ func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 	limited := l.Site != ""
 	switch {
 	case limited && parsed.exceeds(l.Site) && sites.Named(l.Site) == nil:
-		// Who made it has another fleet file, as when a site is renamed. It may not purge what is of
-		// other sites here, and could mean what is not.
+		// Who made it has another fleet file, as when a site is renamed. It may not purge what is
+		// of other sites here, and could mean what is not.
 		p.notUnderstood.Add(1)
 		p.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", l.Site)
 		return everything()

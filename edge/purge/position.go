@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// PositionField tells a peer which purges the answer has to know of, and in an answer which ones
-	// that knows of, as "log sequence".
+	// PositionField tells a peer which purges the answer has to know of, and in an answer which
+	// ones that knows of, as "log sequence".
 	PositionField = origin.PurgesField
 	// MarkField is the mark of that position. Earlier versions know of none.
 	MarkField = "Kaiku-Purges-Mark"

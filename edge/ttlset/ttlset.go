@@ -14,9 +14,9 @@ const (
 	Max = 1 << 16
 )
 
-// Set remembers a text about each of its keys for TTL. It keeps hashes of keys, which clients choose,
-// so that Max of them take some 8 MB at most. Two keys of one hash, which nobody can look for
-// without the seed, would share a text. The zero value is ready.
+// Set remembers a text about each of its keys for TTL. It keeps hashes of keys, which clients
+// choose, so that Max of them take some 8 MB at most. Two keys of one hash, which nobody can look
+// for without the seed, would share a text. The zero value is ready.
 type Set struct {
 	mu   sync.Mutex
 	seed maphash.Seed // set with m

@@ -1,9 +1,9 @@
 // Package freeport gives tests addresses to listen on.
 //
 // A test that starts a node has to name its port before the node listens on it. The kernel gives a
-// port of its own choice to whoever asks next, as the source of any connection too, so a port that it
-// gave and got back may be taken at once. The ports here are below those that the kernel chooses from,
-// and each is given once.
+// port of its own choice to whoever asks next, as the source of any connection too, so a port that
+// it gave and got back may be taken at once. The ports here are below those that the kernel chooses
+// from, and each is given once.
 package freeport
 
 import (
@@ -23,8 +23,8 @@ var (
 	held []net.Listener
 )
 
-// Addr returns an address of loopback, as host:port, whose port nothing has on any address over TCP or
-// UDP. No test of this or another process gets that port while this process lives.
+// Addr returns an address of loopback, as host:port, whose port nothing has on any address over TCP
+// or UDP. No test of this or another process gets that port while this process lives.
 func Addr(t testing.TB) string {
 	t.Helper()
 	mu.Lock()
@@ -33,7 +33,8 @@ func Addr(t testing.TB) string {
 		if next++; next > last {
 			next = first
 		}
-		// A name of the abstract namespace tells other processes. The kernel frees it when this one ends.
+		// A name of the abstract namespace tells other processes. The kernel frees it when this one
+		// ends.
 		hold, err := net.Listen("unix", fmt.Sprintf("@kaiku-test-port-%d", next))
 		if err != nil {
 			continue

@@ -1,12 +1,16 @@
 //go:build linux
 
-// Package machine makes a machine with Debian's OpenSSH server and something that stands for systemd, for tests that deploy to machines which have none as process 1.
+// Package machine makes a machine with Debian's OpenSSH server and something that stands for
+// systemd, for tests that deploy to machines which have none as process 1.
 //
-// A machine is a process in namespaces of its own for mounts, processes and, if it shall have a network of its own, the network. Its files are those of the machine for
-// tests below what it writes itself, which is kept in memory. When its process 1 ends, the kernel ends all else in it.
+// A machine is a process in namespaces of its own for mounts, processes and, if it shall have a
+// network of its own, the network. Its files are those of the machine for tests below what it
+// writes itself, which is kept in memory. When its process 1 ends, the kernel ends all else in it.
 //
-// The stand-in does what units say about processes and sockets: ExecStart, User, Type=notify, Restart, the timeouts, Requires, ListenStream, and so on. It has no cgroups
-// and no sandbox: limits of memory and what a unit may not do are not held here. A directive that it does not know is an error, so that no unit means more than was tried.
+// The stand-in does what units say about processes and sockets: ExecStart, User, Type=notify,
+// Restart, the timeouts, Requires, ListenStream, and so on. It has no cgroups and no sandbox:
+// limits of memory and what a unit may not do are not held here. A directive that it does not know
+// is an error, so that no unit means more than was tried.
 package machine
 
 import (
@@ -34,8 +38,9 @@ const Journal = "journal"
 
 const journal = folder + "/" + Journal
 
-// journalctl stands for the program of that name, as a deploy asks it: with --since, for the entries of the service in journalctl's export format. In the file, a line
-// "-- ID TIME" begins what is printed by one start.
+// journalctl stands for the program of that name, as a deploy asks it: with --since, for the
+// entries of the service in journalctl's export format. In the file, a line "-- ID TIME" begins
+// what is printed by one start.
 const journalctl = `#!/bin/sh
 since=0
 while [ $# -gt 0 ]; do
@@ -55,7 +60,8 @@ awk -v since="$since" '
   END { show(since + 0) }
 ' ` + journal + "\n"
 
-// Prepare makes the folder of a machine: an SSH server with a key of its own, which takes root by the public key in a file.
+// Prepare makes the folder of a machine: an SSH server with a key of its own, which takes root by
+// the public key in a file.
 func Prepare(dir, authorized string) error {
 	key, err := os.ReadFile(authorized)
 	if err != nil {
@@ -75,11 +81,13 @@ func Prepare(dir, authorized string) error {
 	return nil
 }
 
-// Args are the arguments of a program that calls Run: it is process 1 of the machine whose folder this is then, until its standard input ends. It is to be started in the
-// machine's namespaces, as process 1 of the one for processes.
+// Args are the arguments of a program that calls Run: it is process 1 of the machine whose folder
+// this is then, until its standard input ends. It is to be started in the machine's namespaces, as
+// process 1 of the one for processes.
 func Args(dir string) []string { return []string{first, dir} }
 
-// Run is what main and TestMain begin with: a program that was called as process 1 of a machine, or as the systemctl of one, is that, and ends. Else Run returns at once.
+// Run is what main and TestMain begin with: a program that was called as process 1 of a machine, or
+// as the systemctl of one, is that, and ends. Else Run returns at once.
 func Run() {
 	switch {
 	case filepath.Base(os.Args[0]) == "systemctl":
@@ -93,7 +101,8 @@ func Run() {
 	}
 }
 
-// boot makes a machine of the namespaces that this process is in, and runs it until standard input ends.
+// boot makes a machine of the namespaces that this process is in, and runs it until standard input
+// ends.
 func boot(dir string) error {
 	self, err := os.Executable()
 	if err != nil {

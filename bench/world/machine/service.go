@@ -84,7 +84,8 @@ func (s *service) is(status string, pid int) {
 	s.status, s.pid = status, pid
 }
 
-// keep runs the process until quit, again each time that it ends: Restart=always. first gets what became of the first start.
+// keep runs the process until quit, again each time that it ends: Restart=always. first gets what
+// became of the first start.
 func (s *service) keep(first chan<- error) {
 	defer close(s.ended)
 	for {
@@ -218,7 +219,8 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return nil, err
 	}
-	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell is replaced by the program, whose pid LISTEN_PID is then.
+	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell
+	// is replaced by the program, whose pid LISTEN_PID is then.
 	script := fmt.Sprintf(`ulimit -n %d 2>/dev/null || ulimit -n "$(ulimit -H -n)"; umask %o; LISTEN_PID=$$; export LISTEN_PID; exec setpriv --no-new-privs "$@"`, files, mask)
 	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, strings.Fields(u.get("Service.ExecStart"))...)...)
 	cmd.Dir = u.get("Service.WorkingDirectory")

@@ -16,7 +16,8 @@ import (
 // unit is the directives of a unit file, by "Section.Key".
 type unit map[string][]string
 
-// held are the directives that are done here; shown are those that describe or concern a sandbox, cgroups or the order of a boot, and are not.
+// held are the directives that are done here; shown are those that describe or concern a sandbox,
+// cgroups or the order of a boot, and are not.
 var (
 	held = strings.Fields(`Unit.Requires Service.Type Service.ExecStart Service.ExecReload Service.Restart Service.RestartSec Service.TimeoutStartSec
 		Service.TimeoutStopSec Service.User Service.Group Service.StateDirectory Service.StateDirectoryMode Service.LogsDirectory

@@ -99,8 +99,8 @@ func (f *Fleet) checkSites() {
 	}
 }
 
-// IsHost reports whether a text can be the host of a URL: a name of DNS, in which _ may stand, or an
-// address.
+// IsHost reports whether a text can be the host of a URL: a name of DNS, in which _ may stand, or
+// an address.
 func IsHost(h string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(h, "[]")); err == nil {
 		return true

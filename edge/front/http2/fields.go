@@ -156,8 +156,8 @@ func lower(name string) string {
 	return strings.ToLower(name)
 }
 
-// isConnectionField reports whether a field is of HTTP/1.1's connections, which HTTP/2 does not have
-// (RFC 9113, 8.2.2). The name is in lower case.
+// isConnectionField reports whether a field is of HTTP/1.1's connections, which HTTP/2 does not
+// have (RFC 9113, 8.2.2). The name is in lower case.
 func isConnectionField(name string) bool {
 	switch name {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":

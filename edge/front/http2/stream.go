@@ -142,8 +142,8 @@ func (c *conn) appendReset(id uint32, code xhttp2.ErrCode) {
 	c.nreset++
 }
 
-// wasReset reports whether the server reset a stream lately, so that the client may not know. c.mu is
-// held.
+// wasReset reports whether the server reset a stream lately, so that the client may not know. c.mu
+// is held.
 func (c *conn) wasReset(id uint32) bool {
 	for _, r := range c.reset {
 		if r == id {

@@ -1,4 +1,5 @@
-// Command sick is a version of Kaiku that a deploy must not leave on a node: it either ends at once, or says that it is ready and answers every request with 503.
+// Command sick is a version of Kaiku that a deploy must not leave on a node: it either ends at
+// once, or says that it is ready and answers every request with 503.
 package main
 
 import (

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	maxComment = 100 // columns of a line that is a comment, with tabs of four
+	maxFile    = 450 // lines
+	maxFunc    = 80  // lines
+)
+
+// longer are the production files and functions that are over the limits. The list may only shrink.
+var longer = []string{"edge/front/http2/conn.go", "fleet/frames.go", "storage/purge.go", "bench/lab/faults.go: try"}
+
+// Files and functions of the program fit a reader, and so do the lines of comments everywhere.
+func TestHouse(t *testing.T) {
+	found := map[string]bool{}
+	over := func(what, where string, n, limit int) {
+		found[where] = true
+		if !slices.Contains(longer, where) {
+			t.Errorf("%s: %s has %d lines, of %d at most: cut it by idea", where, what, n, limit)
+		}
+	}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")
+		text := readFile(t, path)
+		lines := strings.Split(text, "\n")
+		for i, l := range lines {
+			comment := strings.TrimSpace(l)
+			if !strings.HasPrefix(comment, "// ") || strings.HasPrefix(comment, "//  ") || strings.Contains(comment, "://") {
+				continue // of the others, those are laid out as they are to be read
+			}
+			if n := len([]rune(strings.ReplaceAll(l, "\t", "    "))); n > maxComment {
+				t.Errorf("%s:%d: the comment has %d columns, of %d at most", name, i+1, n, maxComment)
+			}
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		if n := len(lines) - 1; n > maxFile {
+			over("the file", name, n, maxFile)
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, text, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			if n := set.Position(f.End()).Line - set.Position(f.Pos()).Line - 1; n > maxFunc {
+				over("the function", fmt.Sprintf("%s: %s", name, f.Name.Name), n, maxFunc)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, where := range longer {
+		if !found[where] {
+			t.Errorf("%s is within the limits now: take it off the list", where)
+		}
+	}
+}

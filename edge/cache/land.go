@@ -1,0 +1,98 @@
+package cache
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/origin"
+)
+
+// landWithoutObject ends the flight for a response that is no new object: a slice, the confirmation
+// of what is stored, and what stale content is used in place of. It reports whether it did.
+func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool, err error) {
+	switch {
+	case r.StatusCode < 200:
+		r.Body.Close()
+		return true, fmt.Errorf("origin switched to %q, which nobody asked for", r.Header.Get("Upgrade"))
+	case r.covered && t.have != nil && t.staleIfError && !t.part:
+		r.Body.Close()
+		return true, errCovered
+	case t.part && r.StatusCode != http.StatusOK:
+		return true, s.fillPart(f, t, r)
+	case t.part:
+		if !t.fits(r.answer, r.ContentLength) {
+			s.Store.Forget(string(t.born.key())) // it is of the past (RFC 9111, 3.4)
+		}
+	case r.validating && r.StatusCode == http.StatusNotModified:
+		r.Body.Close()
+		if !r.covered && t.have.Confirms(r.answer.Header) {
+			s.confirm(f, t, r.answer)
+			return true, nil
+		}
+		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111,
+		// 4.3.4).
+		t.have = nil
+		httpcache.RemoveConditions(t.request.Header)
+		return true, s.fly(f, t)
+	case t.have != nil && t.staleIfError && isServerError(r.StatusCode):
+		r.Body.Close()
+		return true, &statusError{r.StatusCode}
+	}
+	return false, nil
+}
+
+// landObject stores the response, or hands it to the client that leads the flight if it can't be
+// stored.
+func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
+	uri, at := t.born.uri, r.answer.ResponseTime
+	ranged, partial := len(t.request.Header["Range"]) > 0, r.StatusCode == http.StatusPartialContent
+	ofRange := ranged && !partial && r.StatusCode != http.StatusOK
+	storable, why := t.storable(r.answer)
+	switch {
+	case partial && !ranged:
+		storable, why = false, "a part that nobody asked for (RFC 9110, 15.3.7)"
+	case storable && ofRange:
+		storable, why = false, "an answer to a Range, which others don't ask for"
+	}
+	part, whole := httpcache.Range{Length: r.ContentLength}, r.ContentLength
+	if partial && storable {
+		part, whole, _ = httpcache.ParseContentRange(r.answer.Header)
+		s.flights.readers.cameFrom(uri, origin.ServerOf(r.Body))
+	}
+	if limit := t.site.LargestObject(s.Store); storable && r.ContentLength > limit {
+		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
+	}
+	if len(t.client["Authorization"]) == 0 && r.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
+		s.objects.pass.Put(string(uri), why, at)
+	}
+	if !storable {
+		return s.landUnstored(f, t, r)
+	}
+	if t.site.Policy.SetCookie == httpcache.StripSetCookie {
+		delete(r.answer.Header, "Set-Cookie")
+	}
+	if ranged && r.StatusCode == http.StatusOK {
+		s.objects.noRange.Put(string(uri), "the origin ignores Range", at)
+		s.flights.whole(f)
+	}
+	if partial {
+		if part.Length != whole && r.answer.StrongValidator() == "" {
+			s.flights.readers.cantJoin(uri, whole, at)
+		}
+		delete(r.answer.Header, "Content-Range")
+		r.answer.Status = http.StatusOK
+	}
+	return s.fill(f, t, r, part, whole)
+}
+
+// landUnstored hands a response that can't be stored to the client that leads the flight.
+func (s *Cache) landUnstored(f *flight, t *fetch, r *received) error {
+	s.supersede(t, r.answer)
+	if !origin.Stream(r.Body) {
+		r.Body.Close()
+		return fmt.Errorf("%w: too many clients take their time with what can't be stored", origin.ErrBusy)
+	}
+	s.decline(f, r.Response)
+	return nil
+}
