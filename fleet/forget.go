@@ -9,32 +9,79 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Heard tells two moments apart at which a node was heard of. The zero Heard is of a node that never
+// was.
+type Heard struct {
+	Revision uint64 // of the lease that it wrote last
+	Beat     uint64 // the last one that a control node has written; 0 if none is there
+}
+
+// Since reports whether the node was heard of since an earlier look.
+func (h Heard) Since(earlier Heard) bool {
+	return h.Revision > earlier.Revision || h.Revision == earlier.Revision && h.Beat > earlier.Beat
+}
+
 // Lease returns what a node said of itself last, with Draining but without Live; without a Node if
-// it said nothing. heard is another number each time that it is heard of.
-func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard uint64, err error) {
+// it said nothing.
+func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard Heard, err error) {
 	defer c.hold()()
 	_, leases, drains, err := c.ready(ctx)
 	if err != nil {
-		return lease, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return lease, Heard{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	switch e, err := leases.Get(ctx, node); {
 	case err == nil:
 		if err := json.Unmarshal(e.Value(), &lease); err != nil {
-			return lease, 0, fmt.Errorf("the lease of node %s: %w", node, err)
+			return lease, Heard{}, fmt.Errorf("the lease of node %s: %w", node, err)
 		}
-		heard = e.Revision()
+		heard.Revision = e.Revision()
+		if heard.Beat, err = c.lastBeat(ctx, lease, leases); err != nil {
+			return lease, Heard{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
-		return lease, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return lease, Heard{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	switch e, err := drains.Get(ctx, node); {
 	case err == nil:
 		lease.Draining = string(e.Value()) == "true"
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
-		return lease, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return lease, Heard{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return lease, heard, nil
+}
+
+// lastBeat returns the number of the last beat of a lease that control nodes have written; 0 if none
+// is there.
+func (c *Client) lastBeat(ctx context.Context, lease Lease, leases jetstream.KeyValue) (n uint64, err error) {
+	if !lease.Beats {
+		return 0, nil
+	}
+	replicas, err := c.Replicas(ctx)
+	if err != nil {
+		return 0, err
+	}
+	of := seen{Lease: lease, written: lease.Renewed}
+	for control := range replicas {
+		e, err := leases.Get(ctx, beatsPrefix+control)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		var entry beatsEntry
+		if json.Unmarshal(e.Value(), &entry) != nil {
+			continue // of a version that is not known
+		}
+		for _, b := range entry.Beats {
+			if b.Node == lease.Node && of.counts(b.beat) {
+				of.n = b.N
+			}
+		}
+	}
+	return of.n, nil
 }
 
 // Forget takes a node out of the registry, with its mark of a drain: for one that will not come

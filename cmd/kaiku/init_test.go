@@ -225,7 +225,7 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 		{"a redirect to itself", answer(302, map[string]string{"Location": "/start"}, ""), "", []string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
 		{"a redirect elsewhere", answer(302, map[string]string{"Location": "https://other.example/"}, ""), "", []string{"  that is a redirect to https://other.example/: visitors who follow it leave the edges"}, ""},
 		{"nobody", nil, "http://" + freeport.Addr(t), []string{"  it does not answer from here: nothing listens on "}, "      health: { path: / } "},
-		{"a certificate of nobody", nil, secureOrigin(t, certs, "localhost"), []string{"  it does not answer from here: no authority that this machine trusts signed the certificate of https://localhost:"}, "      health: { path: / } "},
+		{"a certificate of nobody", nil, secureOrigin(t, certs, "localhost"), []string{"  it does not answer from here: the certificate of https://localhost:"}, "      health: { path: / } "},
 		{"no TLS", nil, strings.Replace(plain.URL, "http:", "https:", 1), []string{" speaks plain HTTP: write http:// in origin.servers"}, "      health: { path: / } "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

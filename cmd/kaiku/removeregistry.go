@@ -101,7 +101,7 @@ func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered,
 		return deploy.Registered{}, err
 	}
 	out := deploy.Registered{Known: lease.Node != "" || lease.Draining, Edge: slices.Contains(lease.Roles, fleet.RoleEdge), Drain: lease.Draining}
-	for end := time.Now().Add(fleet.LeaseTime); watch && heard != 0 && !out.Live && time.Now().Before(end); {
+	for end := time.Now().Add(fleet.LeaseTime); watch && lease.Node != "" && !out.Live && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return out, ctx.Err()
@@ -111,7 +111,7 @@ func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered,
 		if err != nil {
 			return out, err
 		}
-		out.Live = now != heard && now != 0
+		out.Live = now.Since(heard)
 	}
 	return out, nil
 }
