@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Heard tells two moments apart at which a node was heard of. The zero Heard is of a node that never
-// was.
+// Heard tells two moments apart at which a node was heard of. The zero Heard is of a node that
+// never was.
 type Heard struct {
 	Revision uint64 // of the lease that it wrote last
 	Beat     uint64 // the last one that a control node has written; 0 if none is there
@@ -52,8 +52,8 @@ func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard Hea
 	return lease, heard, nil
 }
 
-// lastBeat returns the number of the last beat of a lease that control nodes have written; 0 if none
-// is there.
+// lastBeat returns the number of the last beat of a lease that control nodes have written; 0 if
+// none is there.
 func (c *Client) lastBeat(ctx context.Context, lease Lease, leases jetstream.KeyValue) (n uint64, err error) {
 	if !lease.Beats {
 		return 0, nil
