@@ -247,7 +247,8 @@ func TestSubscriptionsOfOneConnection(t *testing.T) {
 		t.Log(err) // the server may end the connection
 	}
 	evil.refused(t, "")
-	if now := a.node.nats().NumSubscriptions(); now > before+maxNodeSubs {
+	// The control node has made some of its own meanwhile.
+	if now := a.node.nats().NumSubscriptions(); now > before+2*maxNodeSubs {
 		t.Errorf("%d subscriptions, %d before", now, before)
 	}
 }
