@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"reflect"
 	"slices"
 	"syscall"
 	"time"
@@ -70,17 +71,21 @@ func (p *Process) reload() error {
 	return nil
 }
 
-// fixedBy is what a running node does not change, as text by the key of the fleet file.
+// fixedBy returns what a running node takes at its start only, as text by the key of the fleet file.
+// That is all of the section edge, and some keys of others.
 func fixedBy(f *config.Fleet, name string) map[string]string {
 	n := f.Node(name)
 	if n == nil {
 		return nil
 	}
 	e, c := f.EdgeOf(n), f.ControlOf(n)
-	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "geodns.listen": fmt.Sprint(f.DNSListen()), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.Secures()),
-		"edge.http": e.HTTP, "edge.https": e.HTTPS, "edge.admin": e.Admin, "edge.peer": e.Peer, "edge.data": e.Data, "edge.disk": e.Disk.String(), "edge.memory": e.Memory.String(),
-		"edge.max_connections": fmt.Sprint(e.MaxConnections, e.MaxPerClient), "edge.drain_timeout": fmt.Sprint(e.DrainTimeout), "edge.access_log": e.AccessLog.String(), "edge.http2": e.HTTP2, "edge.hit_lane": fmt.Sprint(e.HitLane == nil || *e.HitLane),
-		"geodns.zones": fmt.Sprint(f.ChallengeZones())}
+	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.Secures()),
+		"geodns.listen": fmt.Sprint(f.DNSListen()), "geodns.query_log": f.GeoDNS.QueryLog.String(), "geodns.zones": fmt.Sprint(f.ChallengeZones())}
+	edge := reflect.ValueOf(e)
+	for i := range edge.NumField() {
+		out["edge."+edge.Type().Field(i).Tag.Get("yaml")] = fmt.Sprint(edge.Field(i).Interface())
+	}
+	out["edge.hit_lane"] = fmt.Sprint(e.HitLane == nil || *e.HitLane) // not the pointer
 	if a := f.TLS.ACME; a != nil {
 		out["tls.acme"] = fmt.Sprint(*a)
 	}

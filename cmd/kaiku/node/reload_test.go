@@ -1,12 +1,16 @@
 package node
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 )
 
 // TestStampIsLinear looks at 16 times the files, which may cost little more than 16 times the
@@ -55,5 +59,38 @@ func TestStampSeesChanges(t *testing.T) {
 		if seen = now; !slices.Equal(r.stamp(), seen) {
 			t.Errorf("after change %d it differs from itself", i)
 		}
+	}
+}
+
+// TestFixedKeys changes every key that a node takes at its start only: none may change without a
+// warning.
+func TestFixedKeys(t *testing.T) {
+	fixed := func(edge string) map[string]string {
+		file := filepath.Join(t.TempDir(), "fleet.yaml")
+		text := "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://192.0.2.1\"] } }]\n" +
+			"nodes: { hel1: { roles: [edge], addresses: [192.0.2.2], location: [60, 25] } }\n" +
+			"tls: { acme: { email: ops@example.com } }\n" + edge
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, _, err := config.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fixedBy(f, "hel1")
+	}
+	before := fixed("edge: { hit_lane: true }\n")
+	after := fixed("edge: { http: \":81\", https: \":444\", admin: \"127.0.0.1:82\", peer: \":7443\", data: /tmp/other, disk: 2GiB, " +
+		"memory: 65MiB, max_disconnected: 3m, capacity: 3MiB, purge_from: [192.0.2.0/24], max_connections: 1000, " +
+		"max_connections_per_client: 99, drain_timeout: 7s, access_log: { file: /tmp/log }, http2: own, hit_lane: false }\n")
+	edge := reflect.TypeFor[config.Edge]()
+	for i := range edge.NumField() {
+		key := "edge." + edge.Field(i).Tag.Get("yaml")
+		if was, ok := before[key]; !ok || was == after[key] {
+			t.Errorf("%s is %q before and %q after", key, was, after[key])
+		}
+	}
+	if same := fixed("edge: { hit_lane: true }\n"); !maps.Equal(before, same) {
+		t.Errorf("nothing changed, but %v became %v", before, same)
 	}
 }
