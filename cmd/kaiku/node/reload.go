@@ -71,8 +71,8 @@ func (p *Process) reload() error {
 	return nil
 }
 
-// fixedBy returns what a running node takes at its start only, as text by the key of the fleet file.
-// That is all of the section edge, and some keys of others.
+// fixedBy returns what a running node takes at its start only, as text by the key of the fleet
+// file. That is all of the section edge, and some keys of others.
 func fixedBy(f *config.Fleet, name string) map[string]string {
 	n := f.Node(name)
 	if n == nil {
