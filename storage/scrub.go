@@ -14,6 +14,8 @@ const (
 	// scrubRate is how many bytes of values it checks in that time. At 10 GB/s that is a thousandth
 	// of a processor; a set of 10 GiB takes 21 minutes.
 	scrubRate = 8 << 20
+	// lookCost is what a value counts that is not read, so that one round can't take for ever.
+	lookCost = 4 << 10
 )
 
 // scrubLoop scrubs until ctx ends.
@@ -76,7 +78,7 @@ func (s *Store) scrub(from scrubPlace, left int) scrubPlace {
 }
 
 // scrubValue looks at one value of those of a value log that were checked. It returns how many
-// bytes it has read, and which value is next, -1 after the last.
+// bytes that counts for, and which value is next, -1 after the last.
 func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (read, next int) {
 	v.mu.Lock()
 	if index >= len(v.list) {
@@ -85,6 +87,10 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 	}
 	c := v.list[index]
 	v.mu.Unlock()
+	if !v.inMemory(int64(c.value), minPlaced) { // before anything is read of it, which would bring it back
+		v.setDoubtful(c) // another one has its index now
+		return lookCost, index
+	}
 	e, err := v.readEntry(c.entry)
 	if err == nil && v.inMemory(e.value, e.size) {
 		if err = v.check(e.key, e, buf); err == nil {
@@ -96,5 +102,5 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 			"at", c.value, "error", err)
 	}
 	v.setDoubtful(c) // another one has its index now
-	return 0, index
+	return lookCost, index
 }
