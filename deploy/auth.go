@@ -35,7 +35,8 @@ func (d *Dialer) signers(h host) (out []ssh.Signer, close func(), err error) {
 	var locked []string // key files with a passphrase
 	for _, name := range h.identities {
 		if public := publicKey(name); public != nil {
-			if i := slices.IndexFunc(agents, func(s ssh.Signer) bool { return bytes.Equal(s.PublicKey().Marshal(), public.Marshal()) }); i >= 0 {
+			if i := slices.IndexFunc(agents,
+				func(s ssh.Signer) bool { return bytes.Equal(s.PublicKey().Marshal(), public.Marshal()) }); i >= 0 {
 				out = append(out, agents[i])
 				agents = slices.Delete(agents, i, i+1)
 				continue

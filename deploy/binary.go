@@ -24,7 +24,8 @@ type Binary struct {
 }
 
 // machines maps ELF machine types to the names that uname prints.
-var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64", elf.EM_RISCV: "riscv64", elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x"}
+var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64", elf.EM_RISCV: "riscv64",
+	elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x"}
 
 // OpenBinary reads the checksum, size and machine of a program. It returns an error if the program
 // is not a Linux executable.
@@ -76,7 +77,8 @@ func buildRevision(file string) string {
 var binaryName = regexp.MustCompile(`^kaiku$|^kaiku-linux-([a-z0-9]+)$|^kaiku_[^_]+_(?:linux_)?([a-z0-9]+)$`)
 
 // architectures maps Go's names of architectures to the names that uname prints.
-var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "ppc64le": "ppc64le",
+	"s390x": "s390x"}
 
 // OpenBinaries opens programs, at most one for each kind of machine. A path may be a folder that
 // contains programs.
@@ -146,7 +148,8 @@ func findPrograms(folder string) ([]string, error) {
 				return nil, err
 			}
 			if want := architectures[arch]; b.Machine != want {
-				return nil, fmt.Errorf("%s is a program for %s: want one for %s, by its name", path, b.Machine, first(want, arch))
+				return nil, fmt.Errorf("%s is a program for %s: want one for %s, by its name", path, b.Machine,
+					first(want, arch))
 			}
 		}
 		out = append(out, path)
@@ -179,7 +182,8 @@ func (b *Binary) upload(ctx context.Context, c *Conn, w *progress) error {
 			return err
 		}
 		args := []string{b.Version(), b.SHA256, strconv.FormatInt(at, 10), size}
-		_, err = c.runOnce(ctx, script("append"), args, &uploadReader{from: io.NewSectionReader(f, at, b.Size-at), sent: at, size: b.Size, progress: w})
+		_, err = c.runOnce(ctx, script("append"), args, &uploadReader{from: io.NewSectionReader(f, at, b.Size-at),
+			sent: at, size: b.Size, progress: w})
 		return err
 	})
 }

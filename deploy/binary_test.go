@@ -47,7 +47,8 @@ func TestOpenBinaries(t *testing.T) {
 		return strings.Join(out, " "), err
 	}
 	for name, files := range map[string]map[string][]byte{
-		"release": {"kaiku-linux-amd64": amd64, "kaiku-linux-arm64": arm64, "SHA256SUMS": nil, "kaiku-linux-arm64.cdx.json": nil, "kaiku_1.2.3_arm64.deb": nil, "kaiku-here": {1}},
+		"release": {"kaiku-linux-amd64": amd64, "kaiku-linux-arm64": arm64, "SHA256SUMS": nil,
+			"kaiku-linux-arm64.cdx.json": nil, "kaiku_1.2.3_arm64.deb": nil, "kaiku-here": {1}},
 		"archive": {"kaiku_1.2.3_amd64": amd64, "kaiku_1.2.3_linux_arm64": arm64},
 		"same":    {"kaiku": amd64, "kaiku-linux-amd64": amd64, "kaiku-linux-arm64": arm64},
 	} {
@@ -65,13 +66,16 @@ func TestOpenBinaries(t *testing.T) {
 	if _, err := opened(dir); err == nil || !strings.Contains(err.Error(), "has no program") {
 		t.Errorf("a folder without any: %v", err)
 	}
-	if _, err := opened(writeAll(t, map[string][]byte{"kaiku-linux-arm64": amd64})); err == nil || !strings.Contains(err.Error(), "kaiku-linux-arm64 is a program for x86_64: want one for aarch64") {
+	if _, err := opened(writeAll(t, map[string][]byte{"kaiku-linux-arm64": amd64})); err == nil ||
+		!strings.Contains(err.Error(), "kaiku-linux-arm64 is a program for x86_64: want one for aarch64") {
 		t.Errorf("a name that is wrong: %v", err)
 	}
 	if of := buildRevision(dir + "/a"); strings.Contains(of, " ") { // the revision
 		_, revision, _ := strings.Cut(of, " ")
-		other := bytes.ReplaceAll(arm64, []byte("vcs.revision="+revision), []byte("vcs.revision="+strings.Repeat("0", len(revision))))
-		if _, err := opened(dir+"/a", writeAll(t, map[string][]byte{"kaiku": other})); err == nil || !strings.Contains(err.Error(), "are of different versions") {
+		other := bytes.ReplaceAll(arm64, []byte("vcs.revision="+revision),
+			[]byte("vcs.revision="+strings.Repeat("0", len(revision))))
+		if _, err := opened(dir+"/a", writeAll(t, map[string][]byte{"kaiku": other})); err == nil ||
+			!strings.Contains(err.Error(), "are of different versions") {
 			t.Errorf("different versions: %v", err)
 		}
 	}
@@ -84,10 +88,12 @@ func TestMixedFleet(t *testing.T) {
 	}
 	f := newTestFleet(t, "hel1", "nyc1")
 	f.nodes["nyc1"].write(t, "/run/machine", "aarch64\n")
-	if _, err := f.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "node nyc1: its processor is aarch64, but the binary is for x86_64") {
+	if _, err := f.Plan(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "node nyc1: its processor is aarch64, but the binary is for x86_64") {
 		t.Errorf("no program for it: %v", err)
 	}
-	other, err := OpenBinary(filepath.Join(writeAll(t, map[string][]byte{"kaiku": forMachine(t, elf.EM_AARCH64)}), "kaiku"))
+	other, err := OpenBinary(filepath.Join(writeAll(t, map[string][]byte{"kaiku": forMachine(t, elf.EM_AARCH64)}),
+		"kaiku"))
 	if err != nil {
 		t.Fatal(err)
 	}

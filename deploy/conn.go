@@ -138,7 +138,8 @@ func (c *Conn) retry(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
 		var failed *ScriptError
-		if err == nil || errors.As(err, &failed) && failed.Status != exitTempFail || errors.As(err, new(permanentError)) {
+		if err == nil || errors.As(err, &failed) && failed.Status != exitTempFail ||
+			errors.As(err, new(permanentError)) {
 			return err
 		}
 		if errors.As(err, new(*unreachableError)) && !c.wasConnected() {

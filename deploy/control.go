@@ -163,7 +163,8 @@ func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 	if p == nil || len(p.Removes) == 0 {
 		return nil
 	}
-	i := slices.IndexFunc(d.Nodes, func(n Node) bool { return slices.Contains(p.From, n.Name) && slices.Contains(p.To, n.Name) })
+	i := slices.IndexFunc(d.Nodes,
+		func(n Node) bool { return slices.Contains(p.From, n.Name) && slices.Contains(p.To, n.Name) })
 	by := &d.Nodes[i] // another member that can remove it, or nothing to remove
 	c, err := d.conn(ctx, by)
 	if err != nil {

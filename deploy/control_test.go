@@ -43,7 +43,8 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 	if want := []string{"c1 spare", "a1 spare", "c2 spare", "e1 drain", "e1 undrain"}; !slices.Equal(turns, want) {
 		t.Errorf("turns %q, want %q", turns, want)
 	}
-	for _, want := range []string{"control plane: c1 -> a1, c1, c2\n", "the log of purges is kept\n", "purges wait for some seconds"} {
+	for _, want := range []string{"control plane: c1 -> a1, c1, c2\n", "the log of purges is kept\n",
+		"purges wait for some seconds"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the plan lacks %q:\n%s", want, text)
 		}
@@ -59,7 +60,8 @@ func TestControlPlaneGrowsAndShrinks(t *testing.T) {
 	if len(turns) < 4 || !slices.Equal(turns[:3], want) || !strings.Contains(strings.Join(turns[3:], ","), "c2 drain") {
 		t.Errorf("turns %q, want %q first", turns, want)
 	}
-	if !strings.Contains(text, "  take a1 out, once others have all that it has\n") || strings.Contains(text, "carried over") {
+	if !strings.Contains(text, "  take a1 out, once others have all that it has\n") ||
+		strings.Contains(text, "carried over") {
 		t.Errorf("the plan:\n%s", text)
 	}
 

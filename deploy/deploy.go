@@ -107,7 +107,8 @@ func (d *Deploy) check() error {
 	}
 	for _, n := range d.selected() {
 		if n.SSH == "" {
-			return fmt.Errorf("node %s has no ssh: give the address of its SSH server, such as root@203.0.113.10", n.Name)
+			return fmt.Errorf("node %s has no ssh: give the address of its SSH server, such as root@203.0.113.10",
+				n.Name)
 		}
 	}
 	return nil
@@ -132,7 +133,8 @@ func (d *Deploy) conn(ctx context.Context, n *Node) (*Conn, error) {
 	if c != nil {
 		return c, nil
 	}
-	c = &Conn{dialer: d.Dialer, target: n.SSH, node: n.Name, onRetry: func(text string) { d.logf("%s: %s", n.Name, text) }}
+	c = &Conn{dialer: d.Dialer, target: n.SSH, node: n.Name,
+		onRetry: func(text string) { d.logf("%s: %s", n.Name, text) }}
 	if err := c.retry(ctx, func() error { _, err := c.client(ctx); return err }); err != nil {
 		return nil, err
 	}
@@ -249,7 +251,8 @@ func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 	if p.sockets {
 		sockets = "sockets"
 	}
-	defer d.startProgress(p.Node, "%s: the old process finishes its requests, and the new one says when it is ready", gerund(p.Process)).stop()
+	defer d.startProgress(p.Node, "%s: the old process finishes its requests, and the new one says when it is ready",
+		gerund(p.Process)).stop()
 	_, err := c.Run(ctx, script("activate"), []string{p.Version, process, sockets}, nil)
 	return err
 }

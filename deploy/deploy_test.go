@@ -41,13 +41,16 @@ func newTestFleet(t *testing.T, names ...string) *testFleet {
 	t.Helper()
 	f := &testFleet{nodes: map[string]*testNode{}, draining: map[string]bool{}, home: t.TempDir()}
 	f.operator = writeKey(t, filepath.Join(f.home, ".ssh/id_ed25519"))
-	f.Deploy = &Deploy{Fleet: f, Binaries: []*Binary{testBinary(t, "one")}, Settle: time.Millisecond, Limit: 3 * time.Second, Every: 5 * time.Millisecond, Out: &f.out,
+	f.Deploy = &Deploy{Fleet: f, Binaries: []*Binary{testBinary(t, "one")}, Settle: time.Millisecond,
+		Limit: 3 * time.Second, Every: 5 * time.Millisecond, Out: &f.out,
 		Dialer: &Dialer{Home: f.home, AcceptNew: true, Pause: time.Millisecond}}
 	for _, name := range names {
 		n := newTestNode(t, name, f.operator)
 		f.nodes[name] = n
-		f.Nodes = append(f.Nodes, Node{Name: name, SSH: "root@" + n.addr, Phase: Edge, Edge: true, Service: Service{Listen: []string{":80"}, Memory: 1 << 30},
-			Files: []File{{Path: "/etc/kaiku/fleet.yaml", Data: []byte("a: 1\nb: 2\n")}, {Path: "/etc/kaiku/fleet.key", Data: []byte("hush-hush\n"), Secret: true}}})
+		f.Nodes = append(f.Nodes, Node{Name: name, SSH: "root@" + n.addr, Phase: Edge, Edge: true,
+			Service: Service{Listen: []string{":80"}, Memory: 1 << 30},
+			Files: []File{{Path: "/etc/kaiku/fleet.yaml", Data: []byte("a: 1\nb: 2\n")},
+				{Path: "/etc/kaiku/fleet.key", Data: []byte("hush-hush\n"), Secret: true}}})
 	}
 	t.Cleanup(func() { f.Close() })
 	return f
@@ -210,18 +213,21 @@ func TestFirstAndSecondDeploy(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
 	p, r := f.deploy(t)
-	for _, want := range []string{"install kaiku " + f.Binaries[0].Version(), "install /etc/kaiku/fleet.key (a secret)", "install /etc/systemd/system/kaiku.socket", "start kaiku.service"} {
+	for _, want := range []string{"install kaiku " + f.Binaries[0].Version(), "install /etc/kaiku/fleet.key (a secret)",
+		"install /etc/systemd/system/kaiku.socket", "start kaiku.service"} {
 		if !strings.Contains(planText(p), want) {
 			t.Errorf("the plan lacks %q:\n%s", want, planText(p))
 		}
 	}
-	if got := r.Nodes[0]; got.Outcome != "done" || got.Version != f.Binaries[0].Version() || n.running() != f.Binaries[0].Version() {
+	if got := r.Nodes[0]; got.Outcome != "done" || got.Version != f.Binaries[0].Version() ||
+		n.running() != f.Binaries[0].Version() {
 		t.Errorf("the report is %+v, %s runs", got, n.running())
 	}
 	if info, err := os.Stat(n.root + "/etc/kaiku/fleet.key"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the secret: %v, %v", info, err)
 	}
-	if owners := n.read("/run/chown.log"); !strings.Contains(owners, "kaiku: ") || !strings.Contains(owners, "/etc/kaiku/fleet.key") {
+	if owners := n.read("/run/chown.log"); !strings.Contains(owners, "kaiku: ") ||
+		!strings.Contains(owners, "/etc/kaiku/fleet.key") {
 		t.Errorf("owners: %s", owners)
 	}
 	if strings.Contains(n.allCommands()+f.out.String()+planText(p), "hush") {
@@ -267,7 +273,8 @@ func TestChangedConfig(t *testing.T) {
 	f.Nodes[0].Files[1].Data = []byte("hush-anew\n")
 	p, _ := f.deploy(t)
 	text := planText(p)
-	for _, want := range []string{"    -b: 2\n", "    +b: 3\n", "change /etc/kaiku/fleet.key (a secret)\n", "remove /etc/kaiku/zones/old zone\n", "restart kaiku.service"} {
+	for _, want := range []string{"    -b: 2\n", "    +b: 3\n", "change /etc/kaiku/fleet.key (a secret)\n",
+		"remove /etc/kaiku/zones/old zone\n", "restart kaiku.service"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the plan lacks %q:\n%s", want, text)
 		}
@@ -275,7 +282,8 @@ func TestChangedConfig(t *testing.T) {
 	if strings.Contains(text, "hush") {
 		t.Errorf("the plan shows a secret:\n%s", text)
 	}
-	if n.read("/etc/kaiku/fleet.yaml") != "a: 1\nb: 3\n" || n.read("/etc/kaiku/fleet.key") != "hush-anew\n" || n.read("/etc/kaiku/zones/old zone") != "" || n.pid() == pid {
+	if n.read("/etc/kaiku/fleet.yaml") != "a: 1\nb: 3\n" || n.read("/etc/kaiku/fleet.key") != "hush-anew\n" ||
+		n.read("/etc/kaiku/zones/old zone") != "" || n.pid() == pid {
 		t.Errorf("not changed:\n%s", n.tree(t, "/etc"))
 	}
 	if want := []string{"hel1 health", "hel1 drain", "hel1 health", "hel1 undrain"}; !slices.Equal(f.events, want) {

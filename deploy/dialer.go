@@ -118,14 +118,16 @@ func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client,
 }
 
 // connectVia opens a connection to target through its jump hosts.
-func (d *Dialer) connectVia(ctx context.Context, config sshConfig, home, node, target string, depth int) (*ssh.Client, error) {
+func (d *Dialer) connectVia(ctx context.Context, config sshConfig, home, node, target string, depth int) (*ssh.Client,
+	error) {
 	h, err := config.resolve(target, home)
 	if err != nil {
 		return nil, permanentError{err}
 	}
 	h.node = node
 	if depth > maxJumps || len(h.jumps) > maxJumps {
-		return nil, permanentError{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?", target, maxJumps)}
+		return nil, permanentError{fmt.Errorf("%s: more than %d jumps on the way: does ProxyJump go in a circle?",
+			target, maxJumps)}
 	}
 	var before *ssh.Client
 	for i, j := range h.jumps {
@@ -170,7 +172,8 @@ func (d *Dialer) connectHop(ctx context.Context, h host, via *ssh.Client) (clien
 		return nil, err
 	}
 	var denied error
-	conf := &ssh.ClientConfig{User: h.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(keys...)}, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-kaiku",
+	conf := &ssh.ClientConfig{User: h.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(keys...)},
+		HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-kaiku",
 		HostKeyCallback: func(addr string, remote net.Addr, key ssh.PublicKey) error {
 			denied = check(addr, remote, key)
 			return denied

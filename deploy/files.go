@@ -65,10 +65,13 @@ func (f *File) isText() bool {
 // list of lines.
 func CheckPath(p string) error {
 	ok := func(c rune) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+@ ", c)
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.ContainsRune("/._-+@ ", c)
 	}
-	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || p == "/" || strings.ContainsFunc(p, func(c rune) bool { return !ok(c) }) {
-		return fmt.Errorf("%q can't be the path of a file on a node: want an absolute one of letters, digits and ._-+@", p)
+	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || p == "/" ||
+		strings.ContainsFunc(p, func(c rune) bool { return !ok(c) }) {
+		return fmt.Errorf("%q can't be the path of a file on a node: want an absolute one of letters, digits and ._-+@",
+			p)
 	}
 	return nil
 }
@@ -97,7 +100,8 @@ func (s Service) needsPort53() bool {
 		if err != nil || a.Port != 53 {
 			return false
 		}
-		return a.IP == nil || a.IP.IsUnspecified() || a.IP.Equal(net.IPv4(127, 0, 0, 53)) || a.IP.Equal(net.IPv4(127, 0, 0, 54))
+		return a.IP == nil || a.IP.IsUnspecified() || a.IP.Equal(net.IPv4(127, 0, 0, 53)) ||
+			a.IP.Equal(net.IPv4(127, 0, 0, 54))
 	})
 }
 
@@ -164,7 +168,8 @@ func (n *Node) allFiles() ([]*File, error) {
 	if twice := len(list) - len(slices.Compact(slices.Clone(list))); twice > 0 {
 		return nil, fmt.Errorf("node %s gets two files with the same path: %v", n.Name, list)
 	}
-	out = append(out, &File{Path: manifest, Data: []byte(strings.Join(list, "")), Effect: func([]byte) Effect { return None }})
+	out = append(out, &File{Path: manifest, Data: []byte(strings.Join(list, "")),
+		Effect: func([]byte) Effect { return None }})
 	slices.SortFunc(out, func(a, b *File) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
 }
@@ -225,7 +230,8 @@ func (n *Node) unitValues() *strings.Replacer {
 	if n.Memory > 0 {
 		memory = fmt.Sprintf("MemoryMax=%d\n# Go collects harder before the kernel ends the process.\nEnvironment=GOMEMLIMIT=%d\n", n.Memory, n.MemoryLimit())
 	}
-	return strings.NewReplacer("{{node}}", node, "{{name}}", n.Name, "{{socket}}", socket, "{{environment}}", environment, "{{program}}", cmp.Or(n.Program, "/usr/local/bin/kaiku"),
+	return strings.NewReplacer("{{node}}", node, "{{name}}", n.Name, "{{socket}}", socket, "{{environment}}",
+		environment, "{{program}}", cmp.Or(n.Program, "/usr/local/bin/kaiku"),
 		"{{stop}}", strconv.Itoa(n.StopSeconds()), "{{writable}}", writable, "{{memory}}", memory, "{{listen}}", listen)
 }
 
@@ -235,7 +241,8 @@ func packFiles(files []*File, removed, folders []string) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	add := func(name string, mode uint32, data []byte) error {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: int64(mode), Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: int64(mode), Size: int64(len(data)),
+			Typeflag: tar.TypeReg}); err != nil {
 			return err
 		}
 		_, err := w.Write(data)
@@ -258,7 +265,8 @@ func packFiles(files []*File, removed, folders []string) ([]byte, error) {
 	for _, p := range folders {
 		fmt.Fprintln(&made, p)
 	}
-	lists := map[string]string{".sums": sums.String(), ".files": paths.String(), ".secrets": secrets.String(), ".removed": gone.String(), ".folders": made.String()}
+	lists := map[string]string{".sums": sums.String(), ".files": paths.String(), ".secrets": secrets.String(),
+		".removed": gone.String(), ".folders": made.String()}
 	for name, text := range lists {
 		if err := add(name, 0o600, []byte(text)); err != nil {
 			return nil, err

@@ -96,12 +96,14 @@ func TestLogOfThisStart(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
 	setConfig(f, "broken: first\n")
-	if _, _, err := f.tryDeploy(t.Context()); err == nil || !strings.Contains(err.Error(), "the end of its log:\nfleet.yaml is broken") {
+	if _, _, err := f.tryDeploy(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "the end of its log:\nfleet.yaml is broken") {
 		t.Fatalf("the first attempt: %v", err)
 	}
 	n.write(t, "/run/busy", "")
 	setConfig(f, "fine: 1\n")
-	if _, _, err := f.tryDeploy(t.Context()); err == nil || !strings.Contains(err.Error(), "Failed to listen") || strings.Contains(err.Error(), "broken") {
+	if _, _, err := f.tryDeploy(t.Context()); err == nil || !strings.Contains(err.Error(), "Failed to listen") ||
+		strings.Contains(err.Error(), "broken") {
 		t.Errorf("an attempt that starts nothing: %v", err)
 	}
 	if err := os.Remove(n.root + "/run/busy"); err != nil {

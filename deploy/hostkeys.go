@@ -60,7 +60,8 @@ func changedKeyError(addr string, key ssh.PublicKey, err error) error {
 	}
 	var known []string
 	for _, k := range changed.Want {
-		known = append(known, fmt.Sprintf("%s %s (%s:%d)", k.Key.Type(), ssh.FingerprintSHA256(k.Key), k.Filename, k.Line))
+		known = append(known, fmt.Sprintf("%s %s (%s:%d)", k.Key.Type(), ssh.FingerprintSHA256(k.Key), k.Filename,
+			k.Line))
 	}
 	return fmt.Errorf("%w: %s shows %s %s, known is %s: somebody may be in between; if the machine was made anew, remove that line and run this again",
 		ErrHostKeyChanged, addr, key.Type(), ssh.FingerprintSHA256(key), strings.Join(known, ", "))
@@ -80,7 +81,8 @@ func (d *Dialer) acceptHostKey(h host, addr string, remote net.Addr, key ssh.Pub
 	case is:
 		return nil // added by another connection in the meantime
 	default: // known_hosts may be a device such as /dev/null, which keeps nothing
-		return fmt.Errorf("%w: %s shows %s, and showed %s before: somebody may be in between", ErrHostKeyChanged, who, is, d.taken[addr])
+		return fmt.Errorf("%w: %s shows %s, and showed %s before: somebody may be in between", ErrHostKeyChanged, who,
+			is, d.taken[addr])
 	}
 	if !d.AcceptNew {
 		if d.Ask == nil {

@@ -111,7 +111,8 @@ func writeKey(t *testing.T, file string) ssh.PublicKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, pem.EncodeToMemory(block), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700),
+		os.WriteFile(file, pem.EncodeToMemory(block), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	key, err := ssh.NewPublicKey(public)
@@ -272,7 +273,8 @@ func (n *testNode) read(path string) string {
 
 func (n *testNode) write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := errors.Join(os.MkdirAll(filepath.Dir(n.root+path), 0o755), os.WriteFile(n.root+path, []byte(text), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(n.root+path), 0o755),
+		os.WriteFile(n.root+path, []byte(text), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 }

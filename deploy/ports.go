@@ -123,7 +123,8 @@ func (st *state) checkPorts(n *Node) error {
 			if len(s.owners) > 0 {
 				mend = fmt.Sprintf("stop it (systemctl status %d tells its unit)", s.owners[0].pid)
 			}
-			errs = append(errs, fmt.Errorf("%s listens on %s, which %s needs: %s, or change %s", s.ownerNames(), s, b.Key, mend, b.Key))
+			errs = append(errs, fmt.Errorf("%s listens on %s, which %s needs: %s, or change %s", s.ownerNames(), s,
+				b.Key, mend, b.Key))
 		}
 	}
 	return errors.Join(errs...)

@@ -12,7 +12,8 @@ const nginxSocket = `tcp   LISTEN 0      511          0.0.0.0:80         0.0.0.0
 func TestBusyPort(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	for i := range f.Nodes {
-		f.Nodes[i].Binds = []Bind{{"tcp", ":80", "edge.http"}, {"tcp", ":443", "edge.https"}, {"udp", ":443", "edge.https"}, {"tcp", "127.0.0.1:9080", "edge.admin"}}
+		f.Nodes[i].Binds = []Bind{{"tcp", ":80", "edge.http"}, {"tcp", ":443", "edge.https"},
+			{"udp", ":443", "edge.https"}, {"tcp", "127.0.0.1:9080", "edge.admin"}}
 	}
 	n := f.nodes["hel1"]
 	n.write(t, "/run/sockets", nginxSocket+"\n"+
@@ -43,10 +44,14 @@ func TestInTheWay(t *testing.T) {
 		network, want, there string
 		is                   bool
 	}{
-		{"tcp", ":80", "0.0.0.0:80", true}, {"tcp", ":80", "[::]:80", true}, {"tcp", ":80", "*:80", true}, {"tcp", ":80", "127.0.0.1:80", true},
-		{"tcp", "192.0.2.1:80", "*:80", true}, {"tcp", "192.0.2.1:80", "192.0.2.1:80", true}, {"tcp", "192.0.2.1:80", "[::ffff:192.0.2.1]:80", true},
-		{"tcp", "192.0.2.1:80", "192.0.2.2:80", false}, {"tcp", ":80", "*:81", false}, {"udp", ":80", "*:80", false}, {"tcp", ":http", "*:80", true},
-		{"tcp", "localhost:80", "127.0.0.1:80", true}, {"tcp", ":53", "127.0.0.53%lo:53", true}, {"tcp", "80", "*:80", false},
+		{"tcp", ":80", "0.0.0.0:80", true}, {"tcp", ":80", "[::]:80", true}, {"tcp", ":80", "*:80", true}, {"tcp",
+			":80", "127.0.0.1:80", true},
+		{"tcp", "192.0.2.1:80", "*:80", true}, {"tcp", "192.0.2.1:80", "192.0.2.1:80", true}, {"tcp", "192.0.2.1:80",
+			"[::ffff:192.0.2.1]:80", true},
+		{"tcp", "192.0.2.1:80", "192.0.2.2:80", false}, {"tcp", ":80", "*:81", false}, {"udp", ":80", "*:80", false},
+		{"tcp", ":http", "*:80", true},
+		{"tcp", "localhost:80", "127.0.0.1:80", true}, {"tcp", ":53", "127.0.0.53%lo:53", true}, {"tcp", "80", "*:80",
+			false},
 	} {
 		s, err := parseSocket("tcp LISTEN 0 5 " + c.there + " *:*")
 		if err != nil {
@@ -71,7 +76,8 @@ func TestStubIsNotBusy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &Node{Service: Service{Listen: []string{":53"}, Binds: []Bind{{"tcp", ":53", "geodns.listen"}, {"udp", ":53", "geodns.listen"}, {"tcp", ":54", "x"}}}}
+		n := &Node{Service: Service{Listen: []string{":53"},
+			Binds: []Bind{{"tcp", ":53", "geodns.listen"}, {"udp", ":53", "geodns.listen"}, {"tcp", ":54", "x"}}}}
 		if err := st.checkPorts(n); (err != nil) != want || err != nil && !strings.Contains(err.Error(), " needs: ") {
 			t.Errorf("%s: %v", line, err)
 		}

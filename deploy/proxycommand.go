@@ -53,7 +53,8 @@ func runProxyCommand(command, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ProxyCommand: %w", err)
 	}
-	p := &proxyConn{Conn: conn, cmd: exec.Command("/bin/sh", "-c", "exec "+command), to: proxyAddr(addr), ended: make(chan struct{})}
+	p := &proxyConn{Conn: conn, cmd: exec.Command("/bin/sh", "-c", "exec "+command), to: proxyAddr(addr),
+		ended: make(chan struct{})}
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = theirs, theirs, &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {

@@ -232,7 +232,8 @@ func (m *Remover) drainTarget(ctx context.Context) error {
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	if undone := m.Registry.Drain(undo, false); undone != nil {
-		return errors.Join(err, fmt.Errorf("undrain %s: %w; it may get no clients until kaiku undrain %s", name, undone, name))
+		return errors.Join(err, fmt.Errorf("undrain %s: %w; it may get no clients until kaiku undrain %s", name, undone,
+			name))
 	}
 	m.logf("%s: undrained; nothing was removed", name)
 	return err

@@ -62,7 +62,8 @@ func TestRemove(t *testing.T) {
 	n.write(t, "/etc/kaiku/by-hand.pem", "hush-hush")
 	before := stripRun(n.tree(t, "/"))
 	f.deploy(t)
-	for _, file := range []string{"/srv/my cache/segments/1", "/var/lib/kaiku/control/log", "/var/log/kaiku/access.json"} {
+	for _, file := range []string{"/srv/my cache/segments/1", "/var/lib/kaiku/control/log",
+		"/var/log/kaiku/access.json"} {
 		n.write(t, file, "of the process")
 	}
 	// In this test all files belong to one user. The files in the shared folder are made to look as
@@ -77,8 +78,10 @@ func TestRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := removalText(plan)
-	for _, want := range []string{"  drain it", "  stop kaiku.service", "  remove /etc/kaiku/fleet.key (a secret)\n", "  remove /etc/kaiku/fleet.yaml\n", "  remove " + stubFile + "\n",
-		"  remove /usr/local/lib/kaiku/" + f.Binaries[0].Version() + "/\n", "  remove /srv/my cache\n", "  remove /var/lib/kaiku\n", "  remove /var/log/kaiku\n",
+	for _, want := range []string{"  drain it", "  stop kaiku.service", "  remove /etc/kaiku/fleet.key (a secret)\n",
+		"  remove /etc/kaiku/fleet.yaml\n", "  remove " + stubFile + "\n",
+		"  remove /usr/local/lib/kaiku/" + f.Binaries[0].Version() + "/\n", "  remove /srv/my cache\n",
+		"  remove /var/lib/kaiku\n", "  remove /var/log/kaiku\n",
 		"  keep /etc/kaiku/by-hand.pem, which no deploy put there\n", "  forget it in the registry\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the plan lacks %q:\n%s", want, text)
@@ -101,7 +104,8 @@ func TestRemove(t *testing.T) {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}
-	if n.running() != "." || n.read("/run/enabled") != "" || n.read("/run/user-kaiku") != "" || n.resolvConf(t) != stubLink {
+	if n.running() != "." || n.read("/run/enabled") != "" || n.read("/run/user-kaiku") != "" ||
+		n.resolvConf(t) != stubLink {
 		t.Errorf("something is left: %s runs, resolv.conf is %s", n.running(), n.resolvConf(t))
 	}
 	if got := strings.Join(r.events, " "); got != "drain forget" {
@@ -129,7 +133,8 @@ func TestRemoveInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.onDrain = cancel
 	before := stripRun(n.tree(t, "/"))
-	if err := m.Apply(ctx, plan); !errors.Is(err, context.Canceled) || strings.Join(r.events, " ") != "drain undrain" || stripRun(n.tree(t, "/")) != before {
+	if err := m.Apply(ctx, plan); !errors.Is(err, context.Canceled) || strings.Join(r.events, " ") != "drain undrain" ||
+		stripRun(n.tree(t, "/")) != before {
 		t.Errorf("interrupted: %v, %q", err, r.events)
 	}
 	f.Settle = time.Millisecond
@@ -149,7 +154,8 @@ func TestRemoveWrongMachine(t *testing.T) {
 	m := removalOf(f, &testRegistry{Registered: Registered{Known: true, Edge: true}})
 	f.Close() // the connection to hel1
 	m.Target.SSH = f.Nodes[1].SSH
-	if _, err := m.Plan(t.Context()); err == nil || err.Error() != "the machine "+f.Nodes[1].SSH+" is node nyc1, not hel1" {
+	if _, err := m.Plan(t.Context()); err == nil ||
+		err.Error() != "the machine "+f.Nodes[1].SSH+" is node nyc1, not hel1" {
 		t.Errorf("another machine: %v", err)
 	}
 }
@@ -169,7 +175,8 @@ func TestRemoveLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Apply(t.Context(), plan); err != nil || strings.Join(r.events, " ") != "forget" || f.nodes["hel1"].connections() != 0 {
+	if err := m.Apply(t.Context(), plan); err != nil || strings.Join(r.events, " ") != "forget" ||
+		f.nodes["hel1"].connections() != 0 {
 		t.Errorf("%v, %q, %d connections", err, r.events, f.nodes["hel1"].connections())
 	}
 }

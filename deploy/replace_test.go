@@ -53,8 +53,10 @@ func TestReplace(t *testing.T) {
 	if _, err := p.WriteTo(&table); err != nil {
 		t.Fatal(err)
 	}
-	for what, said := range map[string]string{"JSON": string(text), "text": table.String(), "output": f.out.String(), "commands": f.nodes["hel1"].allCommands()} {
-		if strings.Contains(said, "hush") || strings.Contains(said, "secret\n") || strings.Contains(said, "new-secret") {
+	for what, said := range map[string]string{"JSON": string(text), "text": table.String(), "output": f.out.String(),
+		"commands": f.nodes["hel1"].allCommands()} {
+		if strings.Contains(said, "hush") || strings.Contains(said, "secret\n") ||
+			strings.Contains(said, "new-secret") {
 			t.Errorf("the secret is in the %s:\n%s", what, said)
 		}
 	}

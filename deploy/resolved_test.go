@@ -46,7 +46,8 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 		t.Errorf("put back: resolv.conf is %s, the setting %q", to, n.read(stubFile))
 	}
 	if got := strings.Count(n.read("/run/systemctl.log"), "restart systemd-resolved.service\n"); got != 2 {
-		t.Errorf("systemd-resolved was restarted %d times, want one for each way:\n%s", got, n.read("/run/systemctl.log"))
+		t.Errorf("systemd-resolved was restarted %d times, want one for each way:\n%s", got,
+			n.read("/run/systemctl.log"))
 	}
 
 	n.write(t, "/run/systemctl.log", "")
@@ -59,10 +60,12 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 		t.Errorf("resolv.conf is %s, the setting %q", to, n.read(stubFile))
 	}
 	log := n.read("/run/systemctl.log")
-	if before, _, found := strings.Cut(log, "start kaiku.socket"); !found || !strings.Contains(before, "restart systemd-resolved.service") {
+	if before, _, found := strings.Cut(log, "start kaiku.socket"); !found ||
+		!strings.Contains(before, "restart systemd-resolved.service") {
 		t.Errorf("systemctl was told\n%s", log)
 	}
-	if to := other.resolvConf(t); to != stubLink || strings.Contains(other.read("/run/systemctl.log"), "restart systemd-resolved") || other.read(stubFile) != "" {
+	if to := other.resolvConf(t); to != stubLink || strings.Contains(other.read("/run/systemctl.log"),
+		"restart systemd-resolved") || other.read(stubFile) != "" {
 		t.Errorf("a node that is no name server: resolv.conf is %s", to)
 	}
 	if p, _ := f.deploy(t); !p.Nothing() {
@@ -73,7 +76,8 @@ func TestResolvedGivesUpItsPort(t *testing.T) {
 	f.Nodes[0].Service.Listen = []string{":80"}
 	n.write(t, "/run/systemctl.log", "")
 	f.deploy(t)
-	if _, err := os.Stat(n.root + stubFile); !errors.Is(err, os.ErrNotExist) || !strings.Contains(n.read("/run/systemctl.log"), "restart systemd-resolved.service") {
+	if _, err := os.Stat(n.root + stubFile); !errors.Is(err, os.ErrNotExist) ||
+		!strings.Contains(n.read("/run/systemctl.log"), "restart systemd-resolved.service") {
 		t.Errorf("the setting is left: %v", err)
 	}
 }
@@ -85,13 +89,15 @@ func TestNoResolved(t *testing.T) {
 	f.Nodes[0].Service.Listen = []string{"0.0.0.0:53"}
 	n.write(t, "/etc/resolv.conf", "nameserver 192.0.2.1\n")
 	f.deploy(t)
-	if n.read("/etc/resolv.conf") != "nameserver 192.0.2.1\n" || strings.Contains(n.read("/run/systemctl.log"), "restart systemd-resolved") {
+	if n.read("/etc/resolv.conf") != "nameserver 192.0.2.1\n" || strings.Contains(n.read("/run/systemctl.log"),
+		"restart systemd-resolved") {
 		t.Errorf("resolv.conf is %q", n.read("/etc/resolv.conf"))
 	}
 }
 
 func TestNeedsPort53(t *testing.T) {
-	for listen, want := range map[string]bool{":53": true, "0.0.0.0:53": true, "[::]:53": true, "127.0.0.53:53": true, "192.0.2.1:53": false, ":5353": false, ":80": false} {
+	for listen, want := range map[string]bool{":53": true, "0.0.0.0:53": true, "[::]:53": true, "127.0.0.53:53": true,
+		"192.0.2.1:53": false, ":5353": false, ":80": false} {
 		if got := (Service{Listen: []string{":443", listen}}).needsPort53(); got != want {
 			t.Errorf("%s: %v", listen, got)
 		}

@@ -41,7 +41,9 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 		if a.Status != 0 {
 			status = fmt.Sprint(a.Status)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, first(a.Cache, "-"), strings.Join(slices.DeleteFunc([]string{a.URL, a.Error, a.Note}, func(s string) bool { return s == "" }), ": "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, first(a.Cache, "-"),
+			strings.Join(slices.DeleteFunc([]string{a.URL, a.Error, a.Note}, func(s string) bool { return s == "" }),
+				": "))
 	}
 	_ = w.Flush() // writes to memory
 	n, err := io.WriteString(out, b.String())
@@ -84,7 +86,8 @@ func (d *Deploy) lacksQuorum(ctx context.Context, p *Plan) bool {
 		}
 		if !n.state.active {
 			down++
-		} else if c, err := d.conn(ctx, n.node); err == nil && errors.Is(d.Fleet.Spare(ctx, n.Node, c.DialContext), ErrNoControl) {
+		} else if c, err := d.conn(ctx, n.node); err == nil && errors.Is(d.Fleet.Spare(ctx, n.Node, c.DialContext),
+			ErrNoControl) {
 			down++
 		}
 	}
@@ -271,7 +274,8 @@ func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 	errs := make([]error, len(list))
 	forEach(list, func(i int, p *NodePlan) {
 		if err := d.undrainNode(ctx, p); err != nil {
-			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but may get no clients until kaiku undrain %s", p.Node, err, p.Node)
+			errs[i] = fmt.Errorf("undrain %s: %w; it serves, but may get no clients until kaiku undrain %s", p.Node,
+				err, p.Node)
 			return
 		}
 		d.logf("%s: undrained", p.Node)

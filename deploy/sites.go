@@ -42,7 +42,8 @@ const siteTries = 3
 
 // checkSites checks the sites through a node. It repeats that, up to siteTries times, while sites
 // fail for which matters returns true.
-func (d *Deploy) checkSites(ctx context.Context, p *NodePlan, matters func(SiteAnswer) bool) (all, failed []SiteAnswer, err error) {
+func (d *Deploy) checkSites(ctx context.Context, p *NodePlan, matters func(SiteAnswer) bool) (all, failed []SiteAnswer,
+	err error) {
 	c, err := d.conn(ctx, p.node)
 	if err != nil {
 		return nil, nil, err

@@ -36,21 +36,24 @@ func TestWrongOriginIsPutBack(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(string) bool { return false })
 	_, r := f.deploy(t)
-	if text := reportText(r); len(r.Sites) != 2 || !strings.Contains(text, "www   hel1  200     miss   https://www.example.com/") {
+	if text := reportText(r); len(r.Sites) != 2 ||
+		!strings.Contains(text, "www   hel1  200     miss   https://www.example.com/") {
 		t.Errorf("the report is\n%s", text)
 	}
 	before := f.nodes["hel1"].read("/etc/kaiku/fleet.yaml")
 	setConfig(f, "wrong port: 1\n")
 	f.events = nil
 	_, r, err := f.tryDeploy(t.Context())
-	if !errors.Is(err, errStopped) || r.Nodes[0].Outcome != "put back" || r.Nodes[1].Outcome != "untouched" || f.nodes["hel1"].read("/etc/kaiku/fleet.yaml") != before {
+	if !errors.Is(err, errStopped) || r.Nodes[0].Outcome != "put back" || r.Nodes[1].Outcome != "untouched" ||
+		f.nodes["hel1"].read("/etc/kaiku/fleet.yaml") != before {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
 	const want = "node hel1: site www: GET https://www.example.com/ answers 502: its origin http://192.0.2.1:8001 fails: connection refused: check the port\nbefore this deploy it was well"
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("the error is %v", err)
 	}
-	if got := strings.Join(f.events, ", "); got != "hel1 sites, hel1 drain, hel1 health, hel1 sites, hel1 health, hel1 sites, hel1 undrain" {
+	if got := strings.Join(f.events,
+		", "); got != "hel1 sites, hel1 drain, hel1 health, hel1 sites, hel1 health, hel1 sites, hel1 undrain" {
 		t.Errorf("events: %s", got)
 	}
 }
@@ -65,11 +68,13 @@ func TestDeadOriginDoesNotKeepFromUpgrades(t *testing.T) {
 	setConfig(f, "fine: 1\n")
 	f.onDrain = func(string, bool) { dead = true }
 	_, r, err := f.tryDeploy(t.Context())
-	if r.Nodes[0].Outcome != "put back" || err == nil || !strings.Contains(err.Error(), "not well with the node's previous version either") {
+	if r.Nodes[0].Outcome != "put back" || err == nil ||
+		!strings.Contains(err.Error(), "not well with the node's previous version either") {
 		t.Errorf("%v, %+v", err, r.Nodes)
 	}
 	_, r = f.deploy(t)
-	if r.Nodes[0].Outcome != "done" || r.Nodes[1].Outcome != "done" || !strings.Contains(reportText(r), "check the port: as before this deploy\n") {
+	if r.Nodes[0].Outcome != "done" || r.Nodes[1].Outcome != "done" ||
+		!strings.Contains(reportText(r), "check the port: as before this deploy\n") {
 		t.Errorf("the report is\n%s", reportText(r))
 	}
 }
@@ -79,13 +84,15 @@ func TestSitesThatAreNew(t *testing.T) {
 	f := newTestFleet(t, "hel1", "nyc1")
 	withSites(f, func(node string) bool { return node == "nyc1" })
 	_, r, err := f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "these sites are not well: www at nyc1;") || r.Nodes[1].Outcome != "done" {
+	if err == nil || !strings.Contains(err.Error(), "these sites are not well: www at nyc1;") ||
+		r.Nodes[1].Outcome != "done" {
 		t.Errorf("the first deploy: %v, %+v", err, r.Nodes)
 	}
 	withSites(f, func(string) bool { return false })
 	setConfig(f, "new site: 1\n")
 	_, r, err = f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "these sites are not well: new at hel1, new at nyc1;") || r.Nodes[0].Outcome != "done" {
+	if err == nil || !strings.Contains(err.Error(), "these sites are not well: new at hel1, new at nyc1;") ||
+		r.Nodes[0].Outcome != "done" {
 		t.Errorf("a site is added: %v, %+v", err, r.Nodes)
 	}
 }

@@ -46,7 +46,8 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 func TestHostKeyChangedMeanwhile(t *testing.T) {
 	f := newTestFleet(t, "hel1")
 	n := f.nodes["hel1"]
-	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte("Host *\n  UserKnownHostsFile /dev/null\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte("Host *\n  UserKnownHostsFile /dev/null\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.deploy(t)
@@ -83,7 +84,8 @@ func TestHostKeyUnknown(t *testing.T) {
 	if _, err := f.Plan(t.Context()); err != nil {
 		t.Errorf("taken: %v", err)
 	}
-	for _, want := range []string{"hel1 (" + n.addr + ")", ssh.FingerprintSHA256(n.key.PublicKey()), "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", "(yes/no)? "} {
+	for _, want := range []string{"hel1 (" + n.addr + ")", ssh.FingerprintSHA256(n.key.PublicKey()),
+		"ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", "(yes/no)? "} {
 		if !strings.Contains(asked, want) {
 			t.Errorf("the question lacks %q: %q", want, asked)
 		}
@@ -110,7 +112,9 @@ func TestMachineDown(t *testing.T) {
 	f.Nodes[0].SSH = "root@" + l.Addr().String()
 	f.Dialer.Pause = time.Hour
 	_, err = f.Plan(t.Context())
-	if want := "node hel1: can't connect to " + l.Addr().String() + ": connect: connection refused: the machine is up, but no SSH server is at this port"; err == nil || err.Error() != want {
+	if want := "node hel1: can't connect to " + l.Addr().String() +
+		": connect: connection refused: the machine is up, but no SSH server is at this port"; err == nil ||
+		err.Error() != want {
 		t.Errorf("the error is %q, want %q", err, want)
 	}
 	if f.out.Len() > 0 {
@@ -129,10 +133,12 @@ func TestConnectionLostForGood(t *testing.T) {
 	}
 	n.shutdown()
 	_, err = f.Apply(t.Context(), p)
-	if err == nil || !strings.Contains(err.Error(), "node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {
+	if err == nil || !strings.Contains(err.Error(),
+		"node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {
 		t.Errorf("the error is %v", err)
 	}
-	if out := f.out.String(); !strings.Contains(out, "; trying again (1 of 2)\n") || !strings.Contains(out, "; trying again (2 of 2)\n") {
+	if out := f.out.String(); !strings.Contains(out, "; trying again (1 of 2)\n") ||
+		!strings.Contains(out, "; trying again (2 of 2)\n") {
 		t.Errorf("it says\n%s", out)
 	}
 }
@@ -151,7 +157,8 @@ func TestSSHConfigAndJump(t *testing.T) {
 	if err := os.Rename(filepath.Join(f.home, ".ssh/id_ed25519"), filepath.Join(f.home, ".ssh/mine")); err != nil {
 		t.Fatal(err)
 	}
-	conf := "Host edge-*\n HostName " + hh + "\n Port " + hp + "\n ProxyJump gate\nHost gate\n HostName " + jh + "\n Port " + jp + "\n User ops\nHost *\n IdentityFile ~/.ssh/mine\n User root\n"
+	conf := "Host edge-*\n HostName " + hh + "\n Port " + hp + "\n ProxyJump gate\nHost gate\n HostName " + jh +
+		"\n Port " + jp + "\n User ops\nHost *\n IdentityFile ~/.ssh/mine\n User root\n"
 	if err := os.WriteFile(filepath.Join(f.home, ".ssh/config"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -160,11 +167,13 @@ func TestSSHConfigAndJump(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if out, err := c.Run(t.Context(), "cat; echo $1", []string{"it's"}, []byte("in ")); err != nil || string(out) != "in it's\n" {
+	if out, err := c.Run(t.Context(), "cat; echo $1", []string{"it's"}, []byte("in ")); err != nil ||
+		string(out) != "in it's\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 	if f.nodes["jump"].connections() != 1 || f.nodes["hel1"].connections() != 1 {
-		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].connections(), f.nodes["hel1"].connections())
+		t.Errorf("%d connections to the jump, %d to the node", f.nodes["jump"].connections(),
+			f.nodes["hel1"].connections())
 	}
 }
 
@@ -252,7 +261,8 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("%v; %q stay drained", err, f.drained())
 	}
 	for _, o := range r.Nodes {
-		if n := f.nodes[o.Node]; o.Outcome != "untouched" || n.read("/etc/kaiku/fleet.yaml") == "c: 1\n" || n.running() != f.Binaries[0].Version() {
+		if n := f.nodes[o.Node]; o.Outcome != "untouched" || n.read("/etc/kaiku/fleet.yaml") == "c: 1\n" ||
+			n.running() != f.Binaries[0].Version() {
 			t.Errorf("%+v", o)
 		}
 	}
@@ -266,7 +276,8 @@ func TestInterrupted(t *testing.T) {
 	}
 	f.Deploy.Fleet = onHealth{f, cancel}
 	r, err = f.Apply(ctx, p)
-	if !errors.Is(err, context.Canceled) || r.Nodes[0].Outcome != "done" || r.Nodes[1].Outcome != "untouched" || len(f.drained()) > 0 {
+	if !errors.Is(err, context.Canceled) || r.Nodes[0].Outcome != "done" || r.Nodes[1].Outcome != "untouched" ||
+		len(f.drained()) > 0 {
 		t.Errorf("%v, %+v; %q stay drained", err, r, f.drained())
 	}
 }
@@ -298,7 +309,8 @@ func TestOrder(t *testing.T) {
 	add("c1", "eu", Control, true)
 	p := &Plan{}
 	for i := range d.Nodes {
-		p.Nodes = append(p.Nodes, &NodePlan{Node: d.Nodes[i].Name, Process: "restart", node: &d.Nodes[i], state: &state{active: true}})
+		p.Nodes = append(p.Nodes, &NodePlan{Node: d.Nodes[i].Name, Process: "restart", node: &d.Nodes[i],
+			state: &state{active: true}})
 	}
 	var got []string
 	for _, g := range d.groups(p, false) {

@@ -126,9 +126,11 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 		failed = append(failed, err)
 		return v
 	}
-	h := host{user: first(u, get("User"), localUser()), name: strings.ReplaceAll(first(get("HostName"), alias), "%h", alias), port: first(port, get("Port"), "22")}
+	h := host{user: first(u, get("User"), localUser()), name: strings.ReplaceAll(first(get("HostName"), alias), "%h",
+		alias), port: first(port, get("Port"), "22")}
 	expand := func(path string) string {
-		path = strings.NewReplacer("%%", "%", "%d", home, "%h", h.name, "%r", h.user, "%u", localUser(), "%p", h.port, "%n", alias).Replace(strings.Trim(path, `"`))
+		path = strings.NewReplacer("%%", "%", "%d", home, "%h", h.name, "%r", h.user, "%u", localUser(), "%p", h.port,
+			"%n", alias).Replace(strings.Trim(path, `"`))
 		if rest, ok := strings.CutPrefix(path, "~/"); ok {
 			path = filepath.Join(home, rest)
 		}
@@ -159,7 +161,8 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 					"names and users may have letters, digits and . - _ : @ only", text))
 			}
 		}
-		h.proxyCommand = strings.NewReplacer("%%", "%", "%h", h.name, "%p", h.port, "%r", h.user, "%n", alias).Replace(command)
+		h.proxyCommand = strings.NewReplacer("%%", "%", "%h", h.name, "%p", h.port, "%r", h.user, "%n",
+			alias).Replace(command)
 	}
 	if err := errors.Join(failed...); err != nil {
 		return host{}, fmt.Errorf("ssh configuration of %s: %w", alias, err)

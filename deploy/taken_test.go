@@ -46,7 +46,8 @@ func TestReloadIsWaitedFor(t *testing.T) {
 		err := out.wait(ctx, "hel1: still waiting for it to be well: it has not taken the new fleet file yet (")
 		waited <- errors.Join(err, os.WriteFile(n.root+"/run/go", nil, 0o600))
 	}()
-	if _, r, err := f.tryDeploy(t.Context()); err == nil || r.Nodes[0].Outcome != "put back" || !strings.Contains(err.Error(), `it says "sick"`) {
+	if _, r, err := f.tryDeploy(t.Context()); err == nil || r.Nodes[0].Outcome != "put back" ||
+		!strings.Contains(err.Error(), `it says "sick"`) {
 		t.Fatalf("a file with which it is sick: %v, %+v", err, r)
 	}
 	cancel()
@@ -56,7 +57,9 @@ func TestReloadIsWaitedFor(t *testing.T) {
 	f.Limit = time.Hour
 	setConfig(f, "broken: 1\n")
 	_, r, err := f.tryDeploy(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "node hel1: refused: it did not take the new fleet file: fleet.yaml is broken") || r.Nodes[0].Outcome != "put back" {
+	if err == nil || !strings.Contains(err.Error(),
+		"node hel1: refused: it did not take the new fleet file: fleet.yaml is broken") ||
+		r.Nodes[0].Outcome != "put back" {
 		t.Errorf("a file that it can't take: %v, %+v", err, r)
 	}
 	if n.pid() != pid || n.read("/etc/kaiku/fleet.yaml") != before {

@@ -15,7 +15,8 @@ func TestUnits(t *testing.T) {
 	if err != nil {
 		t.Skip("no systemd-analyze here")
 	}
-	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30, Writable: []string{"/srv/cache", "/srv/my cache"}}}
+	n := Node{Name: "hel1", Service: Service{Listen: []string{":80", "192.0.2.1:443"}, Memory: 1 << 30,
+		Writable: []string{"/srv/cache", "/srv/my cache"}}}
 	files, err := n.allFiles()
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +37,8 @@ func TestUnits(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), dir) {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
-	out, err := exec.Command(analyze, "security", "--offline=yes", "--no-pager", filepath.Join(dir, "kaiku.service")).CombinedOutput()
+	out, err := exec.Command(analyze, "security", "--offline=yes", "--no-pager",
+		filepath.Join(dir, "kaiku.service")).CombinedOutput()
 	score := regexp.MustCompile(`Overall exposure level for kaiku.service: ([0-9.]+)`).FindSubmatch(out)
 	if err != nil || score == nil {
 		t.Fatalf("security: %v\n%s", err, out)
@@ -61,7 +63,8 @@ func TestWritableFolders(t *testing.T) {
 	if info, err := os.Stat(n.root + "/srv/my cache"); err != nil || info.Mode().Perm() != 0o750 {
 		t.Errorf("the folder: %v, %v", info, err)
 	}
-	if owners := n.read("/run/chown.log"); !strings.Contains(owners, "kaiku: "+n.root+"/srv/my cache\n") || strings.Contains(owners, "taken") {
+	if owners := n.read("/run/chown.log"); !strings.Contains(owners, "kaiku: "+n.root+"/srv/my cache\n") ||
+		strings.Contains(owners, "taken") {
 		t.Errorf("owners:\n%s", owners)
 	}
 	f.Nodes[0].Service.Writable = []string{"/srv/a\nb"}
@@ -73,8 +76,11 @@ func TestWritableFolders(t *testing.T) {
 // No value in a unit can add a line to it.
 func TestUnitsAreRefused(t *testing.T) {
 	const evil = "x\nExecStartPre=/bin/sh"
-	for what, n := range map[string]Node{"name": {Name: evil}, "listener": {Name: "a", Service: Service{Listen: []string{evil}}}, "folder": {Name: "a", Service: Service{Writable: []string{evil}}},
-		"program": {Name: "a", Service: Service{Program: evil}}, "environment": {Name: "a", Service: Service{Environment: evil}}} {
+	for what, n := range map[string]Node{"name": {Name: evil},
+		"listener": {Name: "a", Service: Service{Listen: []string{evil}}}, "folder": {Name: "a",
+			Service: Service{Writable: []string{evil}}},
+		"program": {Name: "a", Service: Service{Program: evil}}, "environment": {Name: "a",
+			Service: Service{Environment: evil}}} {
 		if _, err := n.Units(); err == nil {
 			t.Errorf("a %s of two lines is taken", what)
 		}
@@ -94,7 +100,8 @@ func TestSysctlComplaints(t *testing.T) {
 	}
 	setConfig(f, "fine: true\n")
 	f.deploy(t)
-	if strings.Contains(f.out.String(), "sysctl") || !strings.Contains(f.nodes["hel1"].read("/etc/sysctl.d/60-kaiku.conf"), "somaxconn") {
+	if strings.Contains(f.out.String(), "sysctl") ||
+		!strings.Contains(f.nodes["hel1"].read("/etc/sysctl.d/60-kaiku.conf"), "somaxconn") {
 		t.Error(f.out.String())
 	}
 }

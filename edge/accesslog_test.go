@@ -65,7 +65,9 @@ func TestAccessLog(t *testing.T) {
 	if !reflect.DeepEqual(lines[0], lines[1]) {
 		t.Errorf("with the lane:\n%v\nwithout:\n%v", lines[0], lines[1])
 	}
-	for key, want := range map[string]any{"client": "127.0.0.1", "protocol": "HTTP/1.1", "method": "HEAD", "host": "www.example", "target": "/a", "site": "www", "cache": "hit", "status": 200.0, "bytes": 0.0, "user_agent": "b"} {
+	for key, want := range map[string]any{"client": "127.0.0.1", "protocol": "HTTP/1.1", "method": "HEAD",
+		"host": "www.example", "target": "/a", "site": "www", "cache": "hit", "status": 200.0, "bytes": 0.0,
+		"user_agent": "b"} {
 		if got := lines[0][2][key]; got != want {
 			t.Errorf("%s is %v, want %v", key, got, want)
 		}

@@ -45,8 +45,10 @@ func (s *Server) endpoints() []purge.Endpoint {
 		{Method: "PUT", Path: "/v1/nodes/{node}/drain", Scope: ScopeDrain, Serve: s.serveDrain, Fail: purge.Fail},
 		{Method: "DELETE", Path: "/v1/nodes/{node}/drain", Scope: ScopeDrain, Serve: s.serveDrain, Fail: purge.Fail},
 		{Method: "GET", Path: "/v1/openapi.json", Scope: "", Serve: serveOpenAPI, Fail: purge.Fail},
-		{Method: "GET", Path: "/metrics", Scope: ScopeRead, Serve: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, Fail: purge.Fail},
-		{Method: "GET", Path: healthPath, Scope: "", Serve: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, Fail: purge.Fail},
+		{Method: "GET", Path: "/metrics", Scope: ScopeRead,
+			Serve: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP, Fail: purge.Fail},
+		{Method: "GET", Path: healthPath, Scope: "",
+			Serve: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }, Fail: purge.Fail},
 		{Method: "POST", Path: "/v1/warm", Scope: ScopeWarm, Serve: s.needsStore(s.serveWarm), Fail: purge.Fail},
 		{Method: "GET", Path: "/debug/pprof/{name}", Scope: ScopeDebug, Serve: serveProfile, Fail: purge.Fail},
 	}, s.purger.Endpoints()...)
@@ -110,12 +112,14 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) serveDrain(w http.ResponseWriter, r *http.Request) {
 	if s.Fleet == nil {
-		purge.Fail(w, http.StatusConflict, "this edge has no control plane to tell others of a drain: give nodes the role control")
+		purge.Fail(w, http.StatusConflict,
+			"this edge has no control plane to tell others of a drain: give nodes the role control")
 		return
 	}
 	node, drain := r.PathValue("node"), r.Method == http.MethodPut
 	if names := s.Fleet.Names(); !slices.Contains(names, node) {
-		purge.Fail(w, http.StatusNotFound, fmt.Sprintf("there is no node %q: the nodes are %s", node, site.Listed(names)))
+		purge.Fail(w, http.StatusNotFound, fmt.Sprintf("there is no node %q: the nodes are %s", node,
+			site.Listed(names)))
 		return
 	}
 	switch err := s.Fleet.Drain(r.Context(), node, drain); {

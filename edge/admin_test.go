@@ -41,7 +41,8 @@ func TestStatus(t *testing.T) {
 	if len(st.Certificates) != 1 {
 		t.Fatalf("certificates are %+v", st.Certificates)
 	}
-	if c := st.Certificates[0]; c.Name != "www.example" || c.From != "file" || c.DaysLeft == nil || *c.DaysLeft <= 0 || c.Days < *c.DaysLeft {
+	if c := st.Certificates[0]; c.Name != "www.example" || c.From != "file" || c.DaysLeft == nil || *c.DaysLeft <= 0 ||
+		c.Days < *c.DaysLeft {
 		t.Errorf("the certificate is %+v", c)
 	}
 }
@@ -64,12 +65,15 @@ func TestUnknownNames(t *testing.T) {
 		{"all", "POST", "/v1/purge", `{"urls":["http://other.example/a"]}`, 404, hosts},
 		{"all", "GET", "/v1/explain?url=http://other.example/a", "", 404, hosts},
 		{"all", "POST", "/v1/warm", `{"urls":["http://other.example/a"]}`, 200, hosts},
-		{"www", "POST", "/v1/purge", `{"hosts":["other.example"]}`, 403, "this token is not for the site of other.example: it is for www"},
-		{"www", "POST", "/v1/warm", `{"urls":["http://other.example/a"]}`, 403, "this token is not for the site of other.example: it is for www"},
+		{"www", "POST", "/v1/purge", `{"hosts":["other.example"]}`, 403,
+			"this token is not for the site of other.example: it is for www"},
+		{"www", "POST", "/v1/warm", `{"urls":["http://other.example/a"]}`, 403,
+			"this token is not for the site of other.example: it is for www"},
 	} {
 		got := e.admin(c.method, c.path, c.body, "Content-Type: application/json", "Authorization: Bearer "+c.token)
 		if got.status != c.status || !strings.Contains(got.body, c.says) {
-			t.Errorf("%s %s %s with %q: %d, %s; want %d, %s", c.method, c.path, c.body, c.token, got.status, got.body, c.status, c.says)
+			t.Errorf("%s %s %s with %q: %d, %s; want %d, %s", c.method, c.path, c.body, c.token, got.status, got.body,
+				c.status, c.says)
 		}
 	}
 }

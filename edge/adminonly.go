@@ -24,7 +24,8 @@ func (a Admin) Listen(ctx context.Context) (err error) {
 		s.Log = slog.Default()
 	}
 	if !s.tokens.Any() && !IsLoopback(s.Admin) {
-		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
+		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
+			s.Admin)
 	}
 	s.makePurger()
 	s.started = time.Now()

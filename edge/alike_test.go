@@ -51,7 +51,8 @@ type alikeOrigin struct {
 func (o *alikeOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	o.mu.Lock()
-	o.seen = append(o.seen, fmt.Sprintf("%s %s %s, length %d %v, body %q %v, %v", r.Method, r.Host, r.RequestURI, r.ContentLength, r.TransferEncoding, body, err, alikeFields(r.Header)))
+	o.seen = append(o.seen, fmt.Sprintf("%s %s %s, length %d %v, body %q %v, %v", r.Method, r.Host, r.RequestURI,
+		r.ContentLength, r.TransferEncoding, body, err, alikeFields(r.Header)))
 	o.mu.Unlock()
 	h := w.Header()
 	kind, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
@@ -184,7 +185,9 @@ func TestProtocolsAnswerAlike(t *testing.T) {
 					continue
 				}
 				if q.primed {
-					ask(alikeRequest{name: "GET before " + q.name, status: alikePrimed(q), number: q.number, rawMessage: rawMessage{rawRequest: rawRequest{"GET", q.authority, q.target, nil}, open: q.open}}, at)
+					ask(alikeRequest{name: "GET before " + q.name, status: alikePrimed(q), number: q.number,
+						rawMessage: rawMessage{rawRequest: rawRequest{"GET", q.authority, q.target, nil},
+							open: q.open}}, at)
 				}
 				text, refused := ask(q, at)
 				switch {

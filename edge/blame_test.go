@@ -81,11 +81,14 @@ func TestClientsFaultIsNotTheOrigins(t *testing.T) {
 	for _, timeout := range []time.Duration{0, 100 * time.Millisecond} {
 		var log logLines
 		e := newBlameEdge(t, timeout, &log)
-		http1 := []fault{{"POST", endsEarly, 400}, {"POST", resets, 0}, {"POST", badChunk, 400}, {"POST", longChunk, 400}, {"POST", badTrailers, 400}, {"POST", leavesMidway, 0}, {"GE T", stalls, 400}}
-		frames := []fault{{"POST", endsEarly, 400}, {"POST", resets, 0}, {"POST", endsLate, 0}, {"POST", badTrailers, 0}, {"POST", leavesMidway, 0}, {"GET", resets, 0}, {"GE T", endsEarly, 0}}
+		http1 := []fault{{"POST", endsEarly, 400}, {"POST", resets, 0}, {"POST", badChunk, 400},
+			{"POST", longChunk, 400}, {"POST", badTrailers, 400}, {"POST", leavesMidway, 0}, {"GE T", stalls, 400}}
+		frames := []fault{{"POST", endsEarly, 400}, {"POST", resets, 0}, {"POST", endsLate, 0},
+			{"POST", badTrailers, 0}, {"POST", leavesMidway, 0}, {"GET", resets, 0}, {"GE T", endsEarly, 0}}
 		if timeout > 0 {
 			http1 = []fault{{"POST", stalls, 408}, {"GET", stalls, 408}}
-			frames = []fault{{"POST", stalls, 408}, {"GET", stalls, 200}} // a GET is answered whether its stream ends or not
+			// a GET is answered whether its stream ends or not
+			frames = []fault{{"POST", stalls, 408}, {"GET", stalls, 200}}
 		}
 		for _, c := range []struct {
 			name   string
@@ -183,8 +186,11 @@ func (e *testEdge) faultyHTTP1(secure bool, before string) sender {
 		chunked := head + "Transfer-Encoding: chunked\r\n\r\n"
 		chunk := "5\r\n" + faultyBody + "\r\n"
 		text := map[string]string{
-			endsEarly: head + "Content-Length: 10\r\n\r\n" + faultyBody, resets: head + "Content-Length: 10\r\n\r\n" + faultyBody, leavesMidway: chunked + chunk,
-			stalls: head + "Content-Length: 10\r\n\r\n" + faultyBody, badChunk: chunked + chunk + "ZZ\r\n", longChunk: chunked + "5\r\nhello, world\r\n0\r\n\r\n", badTrailers: chunked + chunk + "0\r\nno trailer\r\n\r\n",
+			endsEarly: head + "Content-Length: 10\r\n\r\n" + faultyBody, resets: head + "Content-Length: 10\r\n\r\n" +
+				faultyBody, leavesMidway: chunked + chunk,
+			stalls: head + "Content-Length: 10\r\n\r\n" + faultyBody, badChunk: chunked + chunk + "ZZ\r\n",
+			longChunk: chunked + "5\r\nhello, world\r\n0\r\n\r\n", badTrailers: chunked + chunk +
+				"0\r\nno trailer\r\n\r\n",
 		}[f.what]
 		if _, err := io.WriteString(conn, text); err != nil {
 			t.Error(err)
@@ -222,7 +228,8 @@ func (e *testEdge) faultyHTTP2(addr net.Addr) sender {
 		if f.what != badTrailers && f.method != "GET" {
 			length = append(length, hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(announced)})
 		}
-		err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers(f.method, "/", length...), EndHeaders: true})
+		err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers(f.method, "/", length...),
+			EndHeaders: true})
 		data := []byte(faultyBody)
 		switch f.what {
 		case endsEarly:
@@ -232,7 +239,9 @@ func (e *testEdge) faultyHTTP2(addr net.Addr) sender {
 		case badTrailers:
 			a.buf.Reset()
 			_ = a.hp.WriteField(hpack.HeaderField{Name: ":path", Value: "/other"})
-			err = errors.Join(err, a.WriteData(1, false, data), a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.buf.Bytes(), EndHeaders: true, EndStream: true}))
+			err = errors.Join(err, a.WriteData(1, false, data),
+				a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.buf.Bytes(), EndHeaders: true,
+					EndStream: true}))
 		default:
 			if f.method != "GET" {
 				err = errors.Join(err, a.WriteData(1, false, data))

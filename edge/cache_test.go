@@ -27,7 +27,8 @@ func TestOldStore(t *testing.T) {
 	now := time.Now().UnixNano()
 	const fields = "Cache-Control: max-age=1000\nTransfer-Encoding: chunked\n"
 	put(origin+"/whole", fmt.Sprintf("200 %d %d -1\n%s", now, now, fields), "old")
-	put(origin+"/vary", `[{"Key":"`+origin+`/vary 0123","Fields":[{"Name":"Accept","Value":"","Present":false}],"Date":"2026-01-02T15:04:05Z"}]`, "")
+	put(origin+"/vary", `[{"Key":"`+origin+
+		`/vary 0123","Fields":[{"Name":"Accept","Value":"","Present":false}],"Date":"2026-01-02T15:04:05Z"}]`, "")
 	put(origin+"/vary 0123", fmt.Sprintf("200 %d %d -1\n%s", now, now, fields), "planted")
 	put(origin+"/parts", fmt.Sprintf("200 %d %d 7\n%s\n0 7 %s", now, now, fields, origin+"/parts 0123@0\n"), "")
 	put(origin+"/parts 0123@0", "", "planted")

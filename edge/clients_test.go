@@ -24,8 +24,10 @@ func cloudflareBodies() map[string]cloudflare.CachePurgeParamsBodyUnion {
 	one.URL.Value, one.URL.Present = "http://www.example/c", true
 	one.Headers.Value, one.Headers.Present = map[string]string{"CF-IPCountry": "FI"}, true
 	var withFields cloudflare.CachePurgeParamsBodyCachePurgeSingleFileWithURLAndHeaders
-	withFields.Files.Value, withFields.Files.Present = []cloudflare.CachePurgeParamsBodyCachePurgeSingleFileWithURLAndHeadersFile{one}, true
-	return map[string]cloudflare.CachePurgeParamsBodyUnion{"/a": files, "/a /a?x=1 /c": tags, taggedPaths: hosts, "/a/b": prefixes, "/c": withFields,
+	withFields.Files.Value = []cloudflare.CachePurgeParamsBodyCachePurgeSingleFileWithURLAndHeadersFile{one}
+	withFields.Files.Present = true
+	return map[string]cloudflare.CachePurgeParamsBodyUnion{"/a": files, "/a /a?x=1 /c": tags, taggedPaths: hosts,
+		"/a/b": prefixes, "/c": withFields,
 		taggedPaths + " /d": all}
 }
 
@@ -34,7 +36,8 @@ func TestPurgeByCloudflareClient(t *testing.T) {
 	for gone, body := range cloudflareBodies() {
 		t.Run(gone, func(t *testing.T) {
 			e := newTagged(t, func(s *Server, _ *Site) { s.SetTokens([]Token{full("secret")}) })
-			client := cloudflare.NewCacheService(option.WithBaseURL("http://"+e.AdminAddr().String()+"/client/v4/"), option.WithMaxRetries(0))
+			client := cloudflare.NewCacheService(option.WithBaseURL("http://"+e.AdminAddr().String()+"/client/v4/"),
+				option.WithMaxRetries(0))
 			params := cloudflare.CachePurgeParams{Body: body}
 			params.ZoneID.Value, params.ZoneID.Present = "023e105f4ecef8ad9ca31a8372d0c353", true
 			if _, err := client.Purge(t.Context(), params, option.WithAPIToken("wrong")); err == nil {

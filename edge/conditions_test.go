@@ -24,21 +24,26 @@ func TestConditionsOnPrivatePages(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var conditional atomic.Int64
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
-				setFields(w.Header(), []string{"Cache-Control: " + c.private, `Etag: "1"`, "Last-Modified: " + modified, "X-New: yes"})
-				if r.Header.Get("If-None-Match") == `"1"` || r.Header.Get("If-None-Match") == "" && r.Header.Get("If-Modified-Since") == modified {
+				setFields(w.Header(), []string{"Cache-Control: " + c.private, `Etag: "1"`, "Last-Modified: " + modified,
+					"X-New: yes"})
+				if r.Header.Get("If-None-Match") == `"1"` || r.Header.Get("If-None-Match") == "" &&
+					r.Header.Get("If-Modified-Since") == modified {
 					conditional.Add(1)
 					w.WriteHeader(http.StatusNotModified)
 					return
 				}
 				_, _ = io.WriteString(w, "page")
 			})
-			for i, condition := range []string{`If-None-Match: "1"`, `If-None-Match: W/"0", "1"`, "If-Modified-Since: " + modified, `If-None-Match: "1"`} {
+			for i, condition := range []string{`If-None-Match: "1"`, `If-None-Match: W/"0", "1"`,
+				"If-Modified-Since: " + modified, `If-None-Match: "1"`} {
 				a := e.get("/a", append(c.fields, condition)...)
 				a.wants(t, 304, "")
-				if a.header.Get("Etag") != `"1"` || a.header.Get("X-New") != "yes" || a.header.Get("Content-Type") != "" {
+				if a.header.Get("Etag") != `"1"` || a.header.Get("X-New") != "yes" ||
+					a.header.Get("Content-Type") != "" {
 					t.Errorf("304 to %s: %v", condition, a.header)
 				}
-				if want := map[bool]string{true: "304", false: "200"}[c.forwards && i >= 2]; i != 1 && a.cacheStatus()["fwd-status"] != want {
+				if want := map[bool]string{true: "304", false: "200"}[c.forwards && i >= 2]; i != 1 &&
+					a.cacheStatus()["fwd-status"] != want {
 					t.Errorf("%s: %v", condition, a.cacheStatus())
 				}
 			}

@@ -141,7 +141,8 @@ func TestCutOff(t *testing.T) {
 	for i := range 2 {
 		a := e.get("/a")
 		a.wants(t, 200, "one")
-		if cs := a.cacheStatus(); cs["fwd"] != "stale" || cs["fwd-status"] != "304" || conditional.Load() != int64(i+1) {
+		if cs := a.cacheStatus(); cs["fwd"] != "stale" || cs["fwd-status"] != "304" ||
+			conditional.Load() != int64(i+1) {
 			t.Errorf("cut off: %v, %d conditional requests", a.header["Cache-Status"], conditional.Load())
 		}
 	}

@@ -223,7 +223,8 @@ func (u *upload) do() answer {
 	return answer{resp.StatusCode, resp.Header, string(body), err}
 }
 
-func (e *testEdge) wantEarly(t *testing.T, protocol string, status int, expect bool, sent int, announced int64, from string) {
+func (e *testEdge) wantEarly(t *testing.T, protocol string, status int, expect bool, sent int, announced int64,
+	from string) {
 	t.Helper()
 	u, end := e.newUpload(protocol, fmt.Sprint("/", status), expect, announced)
 	defer end()

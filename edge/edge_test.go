@@ -66,8 +66,10 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log, OwnHTTP2: os.Getenv("KAIKU_TEST_HTTP2") == "own"}
-	e.site = &Site{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
+	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log,
+		OwnHTTP2: os.Getenv("KAIKU_TEST_HTTP2") == "own"}
+	e.site = &Site{Name: "www", Hosts: []string{"www.example"},
+		Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
 	if protocol() != "" {
 		e.HTTPS, e.Certificates = "127.0.0.1:0", newCertificates(e.t, "www.example")
 	}
@@ -76,7 +78,8 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	}
 	shared := e.Store != nil
 	if !shared {
-		if e.Store, err = storage.Open(storage.Options{Dir: dir, Disk: 256 << 20, Memory: 16 << 20, Floor: 1, Log: log}); err != nil {
+		if e.Store, err = storage.Open(storage.Options{Dir: dir, Disk: 256 << 20, Memory: 16 << 20, Floor: 1,
+			Log: log}); err != nil {
 			e.t.Fatal(err)
 		}
 	}
@@ -120,7 +123,8 @@ func (e *testEdge) newClientOf(protocol string) *http.Client {
 	if protocol == "h3" {
 		transport := &http3.Transport{TLSClientConfig: e.trust(), DisableCompression: true,
 			// What a slow reader has not read is to be the edge's to keep, not the client's.
-			QUICConfig: &quic.Config{InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10, MaxConnectionReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 4 << 20},
+			QUICConfig: &quic.Config{InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10,
+				MaxConnectionReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 4 << 20},
 			Dial: func(ctx context.Context, _ string, conf *tls.Config, q *quic.Config) (*quic.Conn, error) {
 				conf = conf.Clone()
 				conf.ServerName = "www.example"
@@ -192,8 +196,10 @@ func newCertificate(t testing.TB, until time.Time, names ...string) certs.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}, &x509.Certificate{SerialNumber: serial}, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: serial, DNSNames: names,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign},
+		&x509.Certificate{SerialNumber: serial}, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +209,8 @@ func newCertificate(t testing.TB, until time.Time, names ...string) certs.File {
 	}
 	dir := t.TempDir()
 	f := certs.File{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
-	for name, block := range map[string]*pem.Block{f.Cert: {Type: "CERTIFICATE", Bytes: der}, f.Key: {Type: "PRIVATE KEY", Bytes: private}} {
+	for name, block := range map[string]*pem.Block{f.Cert: {Type: "CERTIFICATE", Bytes: der},
+		f.Key: {Type: "PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}

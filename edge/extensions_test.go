@@ -20,16 +20,20 @@ func TestTargetedFields(t *testing.T) {
 		fields []string
 		hit    bool
 	}{
-		{"CDN-Cache-Control before Cache-Control", []string{"CDN-Cache-Control: max-age=60", "Cache-Control: no-store"}, true},
+		{"CDN-Cache-Control before Cache-Control", []string{"CDN-Cache-Control: max-age=60", "Cache-Control: no-store"},
+			true},
 		{"and the other way round", []string{"CDN-Cache-Control: no-store", "Cache-Control: max-age=60"}, false},
-		{"invalid: as if it were not there", []string{"CDN-Cache-Control: max-age=60, &&&", "Cache-Control: no-store"}, false},
+		{"invalid: as if it were not there", []string{"CDN-Cache-Control: max-age=60, &&&", "Cache-Control: no-store"},
+			false},
 		{"upper case is invalid", []string{"CDN-Cache-Control: Max-Age=60", "Cache-Control: no-store"}, false},
 		{"a String is no age", []string{`CDN-Cache-Control: max-age="60", public`, "Cache-Control: max-age=60"}, false},
 		{"empty", []string{"CDN-Cache-Control:", "Cache-Control: max-age=60"}, true},
 		{"Expires says nothing beside it", []string{"CDN-Cache-Control: max-age=60", "Expires: 0"}, true},
 		{"Surrogate-Control", []string{"Surrogate-Control: max-age=60", "Cache-Control: no-store"}, true},
-		{"Surrogate-Control for another one", []string{"Surrogate-Control: no-store;other", "Cache-Control: max-age=60"}, true},
-		{"CDN-Cache-Control before Surrogate-Control", []string{"CDN-Cache-Control: no-store", "Surrogate-Control: max-age=60"}, false},
+		{"Surrogate-Control for another one",
+			[]string{"Surrogate-Control: no-store;other", "Cache-Control: max-age=60"}, true},
+		{"CDN-Cache-Control before Surrogate-Control",
+			[]string{"CDN-Cache-Control: no-store", "Surrogate-Control: max-age=60"}, false},
 	}
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -58,7 +62,8 @@ func TestCacheGroups(t *testing.T) {
 			return
 		}
 		w.Header().Set("Cache-Control", "max-age=3600")
-		w.Header().Set("Cache-Groups", map[string]string{"/a.js": `"scripts"`, "/b.js": `"other", "scripts"`, "/c.css": `"styles"`, "/d": `scripts`}[r.URL.Path])
+		w.Header().Set("Cache-Groups", map[string]string{"/a.js": `"scripts"`, "/b.js": `"other", "scripts"`,
+			"/c.css": `"styles"`, "/d": `scripts`}[r.URL.Path])
 		_, _ = io.WriteString(w, "body")
 	})
 	paths := []string{"/a.js", "/b.js", "/c.css", "/d"}
@@ -227,7 +232,8 @@ func TestExplain(t *testing.T) {
 		"/new":       {`"hint":`, "cache.default_ttl"},
 		"/validated": {`"status":200`},
 	} {
-		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + authorityOf("www.example") + path)
+		resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/explain?url=" + authorityOf("www.example") +
+			path)
 		if err != nil {
 			t.Fatal(err)
 		}

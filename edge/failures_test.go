@@ -53,7 +53,8 @@ func TestExplainFailures(t *testing.T) {
 		if !strings.Contains(x.WhyNot, whyNot) || (x.WhyNot == "") != (whyNot == "") {
 			t.Errorf("%s: why not: %q, want %q", path, x.WhyNot, whyNot)
 		}
-		if f := x.LastFailure; failure == "" && f != nil || failure != "" && (f == nil || !strings.Contains(f.Error, failure) || !strings.Contains(f.Hint, hint)) {
+		if f := x.LastFailure; failure == "" && f != nil || failure != "" &&
+			(f == nil || !strings.Contains(f.Error, failure) || !strings.Contains(f.Hint, hint)) {
 			t.Errorf("%s: failure: %+v, want %q with the hint %q", path, f, failure, hint)
 		}
 		if len(x.Servers) != 1 || failure != "" && x.Servers[0].LastFailure == nil {

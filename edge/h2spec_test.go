@@ -34,7 +34,8 @@ func TestH2Spec(t *testing.T) {
 	if err != nil || host != "127.0.0.1" {
 		t.Fatal(host, err)
 	}
-	c := &config.Config{Host: "localhost", Path: "/", Timeout: 3 * time.Second, MaxHeaderLen: 4000, TLS: true, Insecure: true, Strict: true}
+	c := &config.Config{Host: "localhost", Path: "/", Timeout: 3 * time.Second, MaxHeaderLen: 4000, TLS: true,
+		Insecure: true, Strict: true}
 	if c.Port, err = strconv.Atoi(port); err != nil {
 		t.Fatal(err)
 	}

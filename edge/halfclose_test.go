@@ -35,7 +35,8 @@ func TestHalfClosedClientsGetNoEmptySuccess(t *testing.T) {
 	t.Cleanup(func() { close(answer) })
 	n := 0
 	for _, conf := range []*tls.Config{nil, e.trust()} {
-		for _, before := range []string{"", "GET /stored?max-age=1000 HTTP/1.1\r\nHost: www.example\r\n\r\n", "GET /passed?no-store HTTP/1.1\r\nHost: www.example\r\n\r\n",
+		for _, before := range []string{"", "GET /stored?max-age=1000 HTTP/1.1\r\nHost: www.example\r\n\r\n",
+			"GET /passed?no-store HTTP/1.1\r\nHost: www.example\r\n\r\n",
 			"POST /posted?no-store HTTP/1.1\r\nHost: www.example\r\nContent-Length: 1\r\n\r\nx"} {
 			for what, request := range map[string]string{
 				"a miss":            "GET %s?max-age=1000 HTTP/1.1\r\nHost: www.example\r\n\r\n",

@@ -91,7 +91,8 @@ func (s *Server) mayServe(x *front.Exchange, of *Site) (status int, why string) 
 	case x.Request.URL.Scheme == "https" && x.Request.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"
 	case s.cache.Loops(x.Request.Header):
-		return http.StatusLoopDetected, "the request was here before: the origin of the site, or a proxy before it, leads back to this edge"
+		return http.StatusLoopDetected,
+			"the request was here before: the origin of the site, or a proxy before it, leads back to this edge"
 	case fields > front.MaxFields:
 		return http.StatusRequestHeaderFieldsTooLarge, "too many header fields"
 	}

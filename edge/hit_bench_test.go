@@ -46,7 +46,8 @@ func BenchmarkHit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			store, err := storage.Open(storage.Options{Dir: b.TempDir(), Disk: 256 << 20, Memory: c.memory, Floor: 1, Log: log})
+			store, err := storage.Open(storage.Options{Dir: b.TempDir(), Disk: 256 << 20, Memory: c.memory, Floor: 1,
+				Log: log})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -11,11 +11,13 @@ import (
 )
 
 func TestHitAfterMiss(t *testing.T) {
-	e := newEdge(t, static("hello", "Cache-Control: max-age=1000", "Age: 100", "Via: 1.1 shield", "Cache-Status: shield; hit", "Content-Type: text/css"))
+	e := newEdge(t, static("hello", "Cache-Control: max-age=1000", "Age: 100", "Via: 1.1 shield",
+		"Cache-Status: shield; hit", "Content-Type: text/css"))
 	miss := e.get("/a")
 	miss.wants(t, 200, "hello")
 	cs := miss.cacheStatus()
-	if cs[""] != "hel1" || cs["fwd"] != "uri-miss" || cs["fwd-status"] != "200" || cs["stored"] != "true" || cs["hit"] != "" {
+	if cs[""] != "hel1" || cs["fwd"] != "uri-miss" || cs["fwd-status"] != "200" || cs["stored"] != "true" ||
+		cs["hit"] != "" {
 		t.Errorf("Cache-Status of the miss: %q", miss.header["Cache-Status"])
 	}
 	if got := strings.Join(miss.header["Cache-Status"], ", "); !strings.HasPrefix(got, "shield; hit, hel1;") {
@@ -172,7 +174,8 @@ func TestOtherStatuses(t *testing.T) {
 
 func TestOnlyIfCachedAndNoStore(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
-	if got := e.get("/a", "Cache-Control: only-if-cached"); got.status != 504 || got.cacheStatus()["detail"] != "only-if-cached" {
+	if got := e.get("/a", "Cache-Control: only-if-cached"); got.status != 504 ||
+		got.cacheStatus()["detail"] != "only-if-cached" {
 		t.Errorf("only-if-cached without anything stored: %d, %q", got.status, got.header["Cache-Status"])
 	}
 	e.wantHits(0)

@@ -225,7 +225,10 @@ func TestAnsweredUploadThatStalls(t *testing.T) {
 	}
 	e := newEdge(t, holdServer, func(s *Server, _ *Site) { s.bodyTimeout = 50 * time.Millisecond })
 	for _, body := range []string{"Content-Length: 100\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"} {
-		for head, want := range map[string]int{"POST / HTTP/1.1\r\nHost: nobody.example\r\n": http.StatusMisdirectedRequest, "POST " + healthPath + " HTTP/1.1\r\nHost: www.example\r\n": http.StatusOK} {
+		for head, want := range map[string]int{
+			"POST / HTTP/1.1\r\nHost: nobody.example\r\n":               http.StatusMisdirectedRequest,
+			"POST " + healthPath + " HTTP/1.1\r\nHost: www.example\r\n": http.StatusOK,
+		} {
 			conn := e.dialRaw(t, protocol() != "")
 			_, _ = io.WriteString(conn, head+body)
 			r := bufio.NewReader(conn)

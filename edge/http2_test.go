@@ -89,7 +89,8 @@ func (e *testEdge) attackAt(addr net.Addr, version uint16, settings ...http2.Set
 // headers is a header block that asks for a path.
 func (a *attacker) headers(method, path string, more ...hpack.HeaderField) []byte {
 	a.buf.Reset()
-	for _, f := range append([]hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "www.example"}, {Name: ":path", Value: path}}, more...) {
+	for _, f := range append([]hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "www.example"}, {Name: ":path", Value: path}}, more...) {
 		_ = a.hp.WriteField(f)
 	}
 	return a.buf.Bytes()
@@ -99,7 +100,8 @@ func (a *attacker) headers(method, path string, more ...hpack.HeaderField) []byt
 func (a *attacker) ask(path string) (uint32, error) {
 	id := a.next
 	a.next += 2
-	return id, a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.headers("GET", path), EndHeaders: true, EndStream: true})
+	return id, a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.headers("GET", path),
+		EndHeaders: true, EndStream: true})
 }
 
 // drain reads what comes until the connection ends.
@@ -125,7 +127,8 @@ func TestHTTP2Floods(t *testing.T) {
 		}},
 		{"empty data", func(a *attacker, i int) error {
 			if i == 0 {
-				if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("POST", "/slow"), EndHeaders: true}); err != nil {
+				if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("POST", "/slow"),
+					EndHeaders: true}); err != nil {
 					return err
 				}
 			}
@@ -137,16 +140,20 @@ func TestHTTP2Floods(t *testing.T) {
 		}},
 		{"continuations", func(a *attacker, i int) error {
 			if i == 0 {
-				return a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("GET", "/a"), EndStream: true})
+				return a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("GET", "/a"),
+					EndStream: true})
 			}
-			return a.WriteContinuation(1, false, a.headers("GET", "/a", hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 4096)}))
+			return a.WriteContinuation(1, false,
+				a.headers("GET", "/a", hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 4096)}))
 		}},
 		{"a header list without end", func(a *attacker, i int) error {
 			var list []hpack.HeaderField
 			for range 100 {
-				list = append(list, hpack.HeaderField{Name: "x-cookie", Value: strings.Repeat("y", 4000)}) // one byte each once it is in the table
+				// one byte each once it is in the table
+				list = append(list, hpack.HeaderField{Name: "x-cookie", Value: strings.Repeat("y", 4000)})
 			}
-			return a.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: a.headers("GET", "/a", list...), EndHeaders: true, EndStream: true})
+			return a.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+				BlockFragment: a.headers("GET", "/a", list...), EndHeaders: true, EndStream: true})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -231,7 +238,8 @@ func TestPatientFloods(t *testing.T) {
 		}},
 		// An acknowledgement is sent in a record of its own, which over TLS 1.2 is large next to
 		// what comes.
-		{"empty settings over TLS 1.2", tls.VersionTLS12, func(a *attacker) error { return a.many(1000, func() error { return a.WriteSettings() }) }},
+		{"empty settings over TLS 1.2", tls.VersionTLS12,
+			func(a *attacker) error { return a.many(1000, func() error { return a.WriteSettings() }) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := e.attackOver(c.version)
@@ -285,7 +293,8 @@ func TestHonestClients(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			client := e.newClientOf(protocol)
 			post := func(size int) {
-				resp, err := client.Post("https://www.example/p", "text/plain", strings.NewReader(strings.Repeat("y", size)))
+				resp, err := client.Post("https://www.example/p", "text/plain",
+					strings.NewReader(strings.Repeat("y", size)))
 				if err != nil {
 					t.Fatalf("an upload of %d: %v", size, err)
 				}

@@ -142,7 +142,8 @@ func TestHTTP3Abuse(t *testing.T) {
 			_, err := h.RoundTrip(r)
 			done <- err
 		}()
-		until(t, "the request is under way, or the connection gone", func() bool { return e.front.Active() > before || c.Context().Err() != nil })
+		until(t, "the request is under way, or the connection gone",
+			func() bool { return e.front.Active() > before || c.Context().Err() != nil })
 		takeBack()
 		<-done
 		if c.Context().Err() != nil {
@@ -154,7 +155,8 @@ func TestHTTP3Abuse(t *testing.T) {
 		}
 	}
 	var closed *quic.ApplicationError
-	if err := context.Cause(c.Context()); !errors.As(err, &closed) || closed.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
+	if err := context.Cause(c.Context()); !errors.As(err, &closed) ||
+		closed.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
 		t.Errorf("the connection ended by %v", err)
 	}
 }
@@ -218,8 +220,10 @@ func TestStatelessReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved.to.Store(udp(after))                                                             // which knows nothing of the connection
-	if _, err := stream.Write([]byte(strings.Repeat("anybody there? ", 60))); err != nil { // a packet that is larger than a reset, and is sent again until it is answered
+	// which knows nothing of the connection
+	moved.to.Store(udp(after))
+	if _, err := stream.Write([]byte(strings.Repeat("anybody there? ", 60))); err != nil {
+		// a packet that is larger than a reset, and is sent again until it is answered
 		t.Fatal(err)
 	}
 	<-c.Context().Done()

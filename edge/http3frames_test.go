@@ -26,7 +26,8 @@ func rawFrame(kind uint64, payload ...byte) []byte {
 func TestHTTP3Frames(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)
-	get := rawFrame(frameHeaders, qpackBlock((&rawRequest{method: "GET", authority: "www.example", target: "/a"}).pseudo())...)
+	get := rawFrame(frameHeaders, qpackBlock((&rawRequest{method: "GET", authority: "www.example",
+		target: "/a"}).pseudo())...)
 	settings := rawFrame(frameSettings)
 	join := func(parts ...[]byte) (b []byte) {
 		for _, p := range parts {
@@ -41,24 +42,37 @@ func TestHTTP3Frames(t *testing.T) {
 		code    http3.ErrCode   // what the connection ends with
 		goesOn  bool            // quic-go does not, and answers the request
 	}{
-		{"as it should be", map[byte][]byte{streamControl: settings, streamEncoder: nil, streamDecoder: nil}, get, 0, true},
-		{"a frame of an unknown type", map[byte][]byte{streamControl: join(settings, rawFrame(0x21, 1, 2))}, join(rawFrame(0x21, 1, 2), get), 0, true},
-		{"GOAWAY before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(7, 0), settings)}, nil, http3.ErrCodeMissingSettings, false},
-		{"DATA before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(frameData), settings)}, nil, http3.ErrCodeMissingSettings, false},
-		{"SETTINGS twice", map[byte][]byte{streamControl: join(settings, settings)}, nil, http3.ErrCodeFrameUnexpected, false},
-		{"DATA on the control stream", map[byte][]byte{streamControl: join(settings, rawFrame(frameData))}, nil, http3.ErrCodeFrameUnexpected, false},
+		{"as it should be", map[byte][]byte{streamControl: settings, streamEncoder: nil, streamDecoder: nil}, get, 0,
+			true},
+		{"a frame of an unknown type", map[byte][]byte{streamControl: join(settings, rawFrame(0x21, 1, 2))},
+			join(rawFrame(0x21, 1, 2), get), 0, true},
+		{"GOAWAY before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(7, 0), settings)}, nil,
+			http3.ErrCodeMissingSettings, false},
+		{"DATA before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(frameData), settings)}, nil,
+			http3.ErrCodeMissingSettings, false},
+		{"SETTINGS twice", map[byte][]byte{streamControl: join(settings, settings)}, nil, http3.ErrCodeFrameUnexpected,
+			false},
+		{"DATA on the control stream", map[byte][]byte{streamControl: join(settings, rawFrame(frameData))}, nil,
+			http3.ErrCodeFrameUnexpected, false},
 		{"DATA before HEADERS", nil, join(rawFrame(frameData), get), http3.ErrCodeFrameUnexpected, false},
 		{"SETTINGS on a request stream", nil, join(settings, get), http3.ErrCodeFrameUnexpected, false},
 		{"a frame type of HTTP/2", nil, join(rawFrame(6), get), http3.ErrCodeFrameUnexpected, false},
 
-		{"MAX_PUSH_ID before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(frameMaxPushID, 0), settings)}, get, http3.ErrCodeMissingSettings, true},
-		{"a frame of an unknown type before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(0x21), settings)}, get, http3.ErrCodeMissingSettings, true},
-		{"a setting of HTTP/2", map[byte][]byte{streamControl: rawFrame(frameSettings, 2, 1)}, get, http3.ErrCodeSettingsError, true},
-		{"CANCEL_PUSH on a request stream", nil, join(rawFrame(frameCancelPush, 0), get), http3.ErrCodeFrameUnexpected, true},
-		{"MAX_PUSH_ID on a request stream", nil, join(rawFrame(frameMaxPushID, 0), get), http3.ErrCodeFrameUnexpected, true},
-		{"PUSH_PROMISE on a request stream", nil, join(rawFrame(framePushPromise, 0), get), http3.ErrCodeFrameUnexpected, true},
+		{"MAX_PUSH_ID before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(frameMaxPushID, 0), settings)},
+			get, http3.ErrCodeMissingSettings, true},
+		{"a frame of an unknown type before SETTINGS", map[byte][]byte{streamControl: join(rawFrame(0x21), settings)},
+			get, http3.ErrCodeMissingSettings, true},
+		{"a setting of HTTP/2", map[byte][]byte{streamControl: rawFrame(frameSettings, 2, 1)}, get,
+			http3.ErrCodeSettingsError, true},
+		{"CANCEL_PUSH on a request stream", nil, join(rawFrame(frameCancelPush, 0), get), http3.ErrCodeFrameUnexpected,
+			true},
+		{"MAX_PUSH_ID on a request stream", nil, join(rawFrame(frameMaxPushID, 0), get), http3.ErrCodeFrameUnexpected,
+			true},
+		{"PUSH_PROMISE on a request stream", nil, join(rawFrame(framePushPromise, 0), get),
+			http3.ErrCodeFrameUnexpected, true},
 		{"a QPACK table larger than it may be", map[byte][]byte{streamEncoder: {0x3f, 0xe1, 0x1f}}, get, 0x201, true},
-		{"a QPACK entry that names one out of range", map[byte][]byte{streamEncoder: {0xff, 0xff, 0x01, 0x00}}, get, 0x201, true},
+		{"a QPACK entry that names one out of range", map[byte][]byte{streamEncoder: {0xff, 0xff, 0x01, 0x00}}, get,
+			0x201, true},
 		{"a QPACK increment of 0", map[byte][]byte{streamDecoder: {0x00}}, get, 0x202, true},
 		{"a QPACK acknowledgement of no stream", map[byte][]byte{streamDecoder: {0xff, 0x21}}, get, 0x202, true},
 	} {
@@ -97,7 +111,8 @@ func TestHTTP3Frames(t *testing.T) {
 			}
 			<-conn.Context().Done()
 			var ended *quic.ApplicationError
-			if err := context.Cause(conn.Context()); !errors.As(err, &ended) || http3.ErrCode(ended.ErrorCode) != c.code {
+			if err := context.Cause(conn.Context()); !errors.As(err, &ended) ||
+				http3.ErrCode(ended.ErrorCode) != c.code {
 				t.Errorf("the connection ends with %v, want %v", err, c.code)
 			}
 		})

@@ -35,7 +35,8 @@ func TestInvalidation(t *testing.T) {
 		{"Location", "POST", "/new", 201, []string{"Location: " + authorityOf("www.example") + "/a"}, "/a"},
 		{"Content-Location", "POST", "/new", 200, []string{"Content-Location: b"}, "/b"},
 		{"both", "POST", "/a", 201, []string{"Location: /b", "Content-Location: /c?x=1"}, "/a /b /c?x=1"},
-		{"on another host", "POST", "/new", 201, []string{"Location: http://evil.example/a", "Content-Location: //evil.example/b"}, ""},
+		{"on another host", "POST", "/new", 201,
+			[]string{"Location: http://evil.example/a", "Content-Location: //evil.example/b"}, ""},
 		{"malformed", "POST", "/new", 201, []string{"Location: http://[/a"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -127,7 +128,8 @@ func TestInvalidationDuringFill(t *testing.T) {
 // An unsafe request removes what is stored where clients have caused all the records of purges that
 // there is room for, and causes no more.
 func TestInvalidationInACrowd(t *testing.T) {
-	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: 256 << 20, Memory: 16 << 20, Floor: 1, Records: 1})
+	store, err := storage.Open(storage.Options{Dir: t.TempDir(), Disk: 256 << 20, Memory: 16 << 20, Floor: 1,
+		Records: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

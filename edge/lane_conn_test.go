@@ -86,7 +86,8 @@ func TestLaneDrains(t *testing.T) {
 				all.Wait()
 				<-stopped
 				if told.Load() != clients || lost.Load() != 0 {
-					t.Errorf("of %d clients %d were told to close, and %d lost a request", clients, told.Load(), lost.Load())
+					t.Errorf("of %d clients %d were told to close, and %d lost a request", clients, told.Load(),
+						lost.Load())
 				}
 			})
 		}
@@ -98,8 +99,10 @@ func TestLaneSplit(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	b := newBothWays(t)
 	b.warm(t)
-	const requests = "GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n" + "GET /a HTTP/1.1\r\nHost: www.example\r\nRange: bytes=0-2\r\n\r\n" +
-		"POST /p HTTP/1.1\r\nHost: www.example\r\nContent-Length: 3\r\n\r\nabc" + "GET /weak HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"
+	const requests = "GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n" +
+		"GET /a HTTP/1.1\r\nHost: www.example\r\nRange: bytes=0-2\r\n\r\n" +
+		"POST /p HTTP/1.1\r\nHost: www.example\r\nContent-Length: 3\r\n\r\nabc" +
+		"GET /weak HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"
 	for _, secure := range []bool{false, true} {
 		want := fmt.Sprint(normal(t, b.ordinary.exchange(t, []byte(requests), secure, true), "GET"))
 		for i := 1; i < len(requests); i++ {
@@ -127,7 +130,8 @@ func TestLaneSizes(t *testing.T) {
 			for _, target := range []string{"GET /a", "GET /404"} {
 				for _, before := range []int{0, 1, 50, 111} {
 					one := target + " HTTP/1.1\r\nHost: www.example\r\nX-Pad: \r\n\r\n"
-					request := strings.Repeat("GET /weak HTTP/1.1\r\nHost: www.example\r\n\r\n", before) + strings.Replace(one, "Pad: ", "Pad: "+strings.Repeat("y", size-len(one)), 1)
+					request := strings.Repeat("GET /weak HTTP/1.1\r\nHost: www.example\r\n\r\n",
+						before) + strings.Replace(one, "Pad: ", "Pad: "+strings.Repeat("y", size-len(one)), 1)
 					b.compare(t, []byte(request), secure, true)
 				}
 			}

@@ -38,13 +38,16 @@ func FuzzLaneRequest(f *testing.F) {
 		if q.Head {
 			method = "HEAD"
 		}
-		if want.Method != method || want.RequestURI != string(q.Target) || want.Host != string(q.Host) || want.ProtoMajor != 1 || want.ProtoMinor != 1 {
-			t.Errorf("%s %s %s, and net/http has %s %s %s", method, q.Target, q.Host, want.Method, want.RequestURI, want.Host)
+		if want.Method != method || want.RequestURI != string(q.Target) || want.Host != string(q.Host) ||
+			want.ProtoMajor != 1 || want.ProtoMinor != 1 {
+			t.Errorf("%s %s %s, and net/http has %s %s %s", method, q.Target, q.Host, want.Method, want.RequestURI,
+				want.Host)
 		}
 		if kind == front.Whole {
 			return
 		}
-		for _, name := range []string{"Connection", "If-Range", "If-Match", "If-Unmodified-Since", "Cache-Control", "Pragma", "Cdn-Loop", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Max-Forwards"} {
+		for _, name := range []string{"Connection", "If-Range", "If-Match", "If-Unmodified-Since", "Cache-Control",
+			"Pragma", "Cdn-Loop", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Max-Forwards"} {
 			if v := want.Header[name]; v != nil && !(name == "Connection" && allKeepAlive(v)) {
 				t.Errorf("the lane answers a request with %s: %q", name, v)
 			}

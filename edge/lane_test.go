@@ -92,22 +92,36 @@ func answerKinds(w http.ResponseWriter, r *http.Request) {
 
 var started = time.Now().UTC().Truncate(time.Second)
 
-var lanePaths = []string{"/a", "/a?x=1", "/a?utm_source=7", "/a?utm_a=1&x=1&", "/a?", "/vary", "/byconn", "/undated", "/weak", "/plain", "/private", "/nocache", "/validate", "/store", "/aged", "/empty", "/large", "/huge",
-	"/404", "/301", "/a%20b", "/%61", "/a;b=(c)'*~!$,@:", "//a", "/./a", "/a/../b", "/.kaiku/health", "/%2ekaiku/health", "/a#b", "*", "http://www.example/a", "/a\"", "/a|b", "/\xff", "/%zz", "/a b", ""}
+var lanePaths = []string{"/a", "/a?x=1", "/a?utm_source=7", "/a?utm_a=1&x=1&", "/a?", "/vary", "/byconn", "/undated",
+	"/weak", "/plain", "/private", "/nocache", "/validate", "/store", "/aged", "/empty", "/large", "/huge",
+	"/404", "/301", "/a%20b", "/%61", "/a;b=(c)'*~!$,@:", "//a", "/./a", "/a/../b", "/.kaiku/health",
+	"/%2ekaiku/health", "/a#b", "*", "http://www.example/a", "/a\"", "/a|b", "/\xff", "/%zz", "/a b", ""}
 
-var laneMethods = []string{"GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get", "G ET"}
+var laneMethods = []string{"GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get",
+	"G ET"}
 
-var laneHosts = []string{"Host: www.example", "Host: www.example", "Host: www.example", "Host: www.example", "Host: WWW.Example:80", "hOST:www.example.", "Host: www.example:81", "Host: other.example", "Host: www.example\r\nHost: www.example",
+var laneHosts = []string{"Host: www.example", "Host: www.example", "Host: www.example", "Host: www.example",
+	"Host: WWW.Example:80", "hOST:www.example.", "Host: www.example:81", "Host: other.example",
+	"Host: www.example\r\nHost: www.example",
 	"Host:", "Host: [::1]", "Host: www.example:x", "Host: a b", "X: y", "Host : www.example"}
 
-var laneFields = []string{"Accept: */*", "Accept-Encoding: gzip", "Accept-Encoding: gzip, br", "accept-encoding:\tbr \t", "X-Kind: 1", "X-Kind: 1\r\nX-Kind: 2", "Cookie: a=b; c=d", "User-Agent: x", "Connection: keep-alive", "Range: bytes=1-",
-	"Connection: Keep-Alive", "Range: bytes=-70000", "range:bytes=0-99999 ", "Range: bytes=9-1", "Range: bytes=99999999-", "Range: items=0-1", "Range:",
+var laneFields = []string{"Accept: */*", "Accept-Encoding: gzip", "Accept-Encoding: gzip, br",
+	"accept-encoding:\tbr \t", "X-Kind: 1", "X-Kind: 1\r\nX-Kind: 2", "Cookie: a=b; c=d", "User-Agent: x",
+	"Connection: keep-alive", "Range: bytes=1-",
+	"Connection: Keep-Alive", "Range: bytes=-70000", "range:bytes=0-99999 ", "Range: bytes=9-1",
+	"Range: bytes=99999999-", "Range: items=0-1", "Range:",
 	"Range: bytes=300000-699999",
-	"Connection: close", "Connection: X-Kind", "Range: bytes=0-3", "Range: bytes=1-2,4-5", "If-Range: \"/a\"", "If-None-Match: \"/a\"", "If-None-Match: *", "If-None-Match: W/\"weak\", \"/vary\"", "If-None-Match: \"no\"",
-	"If-Modified-Since: " + started.Format(http.TimeFormat), "If-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT", "If-Modified-Since: nonsense", "If-Match: \"/a\"", "If-Unmodified-Since: " + started.Format(http.TimeFormat),
-	"Cache-Control: no-cache", "Cache-Control: max-age=0", "Cache-Control: only-if-cached", "Cache-Control: no-store", "Pragma: no-cache", "Authorization: Basic eDp5", "Content-Length: 0", "Content-Length: 3", "Transfer-Encoding: chunked",
-	"Expect: 100-continue", "Upgrade: websocket", "TE: trailers", "Trailer: X", "Max-Forwards: 0", "Via: 1.1 a", "CDN-Loop: x", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.1", "Kaiku-Purges: 1 1", "X-Obs: \xe4\xf6",
-	"X-Ctl: a\x01b", "X-Fold: a\r\n b", "X Y: z", ": x", "X-Empty:", "X-Long: " + strings.Repeat("y", 5000), "Sec-Fetch-Mode: navigate", "Surrogate-Key: a", "Accept-Language: fi"}
+	"Connection: close", "Connection: X-Kind", "Range: bytes=0-3", "Range: bytes=1-2,4-5", "If-Range: \"/a\"",
+	"If-None-Match: \"/a\"", "If-None-Match: *", "If-None-Match: W/\"weak\", \"/vary\"", "If-None-Match: \"no\"",
+	"If-Modified-Since: " + started.Format(http.TimeFormat), "If-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT",
+	"If-Modified-Since: nonsense", "If-Match: \"/a\"", "If-Unmodified-Since: " + started.Format(http.TimeFormat),
+	"Cache-Control: no-cache", "Cache-Control: max-age=0", "Cache-Control: only-if-cached", "Cache-Control: no-store",
+	"Pragma: no-cache", "Authorization: Basic eDp5", "Content-Length: 0", "Content-Length: 3",
+	"Transfer-Encoding: chunked",
+	"Expect: 100-continue", "Upgrade: websocket", "TE: trailers", "Trailer: X", "Max-Forwards: 0", "Via: 1.1 a",
+	"CDN-Loop: x", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.1", "Kaiku-Purges: 1 1", "X-Obs: \xe4\xf6",
+	"X-Ctl: a\x01b", "X-Fold: a\r\n b", "X Y: z", ": x", "X-Empty:", "X-Long: " + strings.Repeat("y", 5000),
+	"Sec-Fetch-Mode: navigate", "Surrogate-Key: a", "Accept-Language: fi"}
 
 // laneRequest makes a request that is for the lane, or nearly so, or not at all.
 func laneRequest(r *rand.Rand) []byte {
@@ -174,7 +188,8 @@ func (e *testEdge) exchange(t *testing.T, request []byte, secure, pipelined bool
 		r := bufio.NewReader(io.TeeReader(conn, &got))
 		method, _, _ := bytes.Cut(request, []byte(" "))
 		wait := 200 * time.Millisecond // for what is no whole request
-		if bytes.HasSuffix(request, []byte("\r\n\r\n")) && !bytes.Contains(request, []byte("Content-Length: 3")) && !bytes.Contains(request, []byte("chunked")) && len(method) > 0 {
+		if bytes.HasSuffix(request, []byte("\r\n\r\n")) && !bytes.Contains(request, []byte("Content-Length: 3")) &&
+			!bytes.Contains(request, []byte("chunked")) && len(method) > 0 {
 			wait = 10 * time.Second
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(wait))
@@ -225,11 +240,14 @@ func normal(t *testing.T, received []byte, method string) (all []map[string]any)
 		delete(h, "Age")
 		for _, lines := range h {
 			for i := range lines {
-				lines[i] = strings.Replace(lines[i], "; collapsed", "", 1) // with the fetch of the same request before it
-				lines[i] = boundary.ReplaceAllString(ports.ReplaceAllString(ttlParam.ReplaceAllString(lines[i], "ttl="), "h3"), "BOUNDARY")
+				// with the fetch of the same request before it
+				lines[i] = strings.Replace(lines[i], "; collapsed", "", 1)
+				lines[i] = boundary.ReplaceAllString(ports.ReplaceAllString(ttlParam.ReplaceAllString(lines[i], "ttl="),
+					"h3"), "BOUNDARY")
 			}
 		}
-		all = append(all, map[string]any{"status": resp.StatusCode, "header": h, "length": resp.ContentLength, "close": resp.Close, "dated": dated,
+		all = append(all, map[string]any{"status": resp.StatusCode, "header": h, "length": resp.ContentLength,
+			"close": resp.Close, "dated": dated,
 			"body": boundary.ReplaceAllString(string(body), "BOUNDARY"), "error": fmt.Sprint(err)})
 	}
 }
@@ -241,7 +259,8 @@ func (b *bothWays) warm(t *testing.T) {
 		for _, path := range lanePaths[:22] {
 			for _, fields := range []string{"", "Accept-Encoding: gzip\r\n", "X-Kind: 1\r\n", "X-Kind: last\r\n"} {
 				for _, secure := range []bool{false, true} {
-					b.ordinary.exchange(t, []byte("GET "+path+" HTTP/1.1\r\nHost: www.example\r\n"+fields+"\r\n"), secure, true)
+					b.ordinary.exchange(t, []byte("GET "+path+" HTTP/1.1\r\nHost: www.example\r\n"+fields+"\r\n"),
+						secure, true)
 				}
 			}
 		}
@@ -254,7 +273,8 @@ func (b *bothWays) compare(t *testing.T, request []byte, secure, pipelined bool)
 	method, _, _ := strings.Cut(string(request), " ")
 	var want, got []map[string]any
 	for range 3 {
-		b.ordinary.exchange(t, request, secure, pipelined) // what it changes is changed then, if what it fetched is stored yet
+		// what it changes is changed then, if what it fetched is stored yet
+		b.ordinary.exchange(t, request, secure, pipelined)
 		want = normal(t, b.ordinary.exchange(t, request, secure, pipelined), method)
 		got = normal(t, b.exchange(t, request, secure, pipelined), method)
 		if reflect.DeepEqual(got, want) {
@@ -262,7 +282,8 @@ func (b *bothWays) compare(t *testing.T, request []byte, secure, pipelined bool)
 		}
 	}
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("TLS %v, pipelined %v: %.500q\nby the lane: %.1500v\nwithout it:  %.1500v", secure, pipelined, request, fmt.Sprint(got), fmt.Sprint(want))
+		t.Errorf("TLS %v, pipelined %v: %.500q\nby the lane: %.1500v\nwithout it:  %.1500v", secure, pipelined, request,
+			fmt.Sprint(got), fmt.Sprint(want))
 	}
 }
 

@@ -37,7 +37,8 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 			e.get("/a").wants(t, 200, "a")
 			after := storage.Position{Log: 1, Seq: 2}
 			good := entryOf(t, PurgeRequest{Tags: []string{"other"}})
-			if err := e.Apply([]Logged{ParseLogged("", []byte(bad)), ParseLogged("", []byte(good))}, after); err != nil {
+			if err := e.Apply([]Logged{ParseLogged("", []byte(bad)), ParseLogged("", []byte(good))},
+				after); err != nil {
 				t.Fatalf("the edge would try again for ever: %v", err)
 			}
 			if at := e.Store.Position(); at != after {
@@ -49,7 +50,8 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 			if a := e.get("/a"); !a.isHit() {
 				t.Errorf("what was validated is not used: %v", a.cacheStatus())
 			}
-			if a := e.admin("GET", "/metrics", ""); !strings.Contains(a.body, "\nkaiku_edge_purges_not_understood_total 1\n") {
+			if a := e.admin("GET", "/metrics", ""); !strings.Contains(a.body,
+				"\nkaiku_edge_purges_not_understood_total 1\n") {
 				t.Error("the metrics don't tell of it")
 			}
 		})

@@ -70,7 +70,8 @@ func (s *Server) Doubt(now storage.Position) error { return s.purger.Doubt(now) 
 
 // makePurger makes what purges on this node.
 func (s *Server) makePurger() {
-	s.purger = &purge.Purger{Node: s.Name, Sites: &s.sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet, Tokens: &s.tokens, From: s.PurgeFrom, Log: s.Log,
+	s.purger = &purge.Purger{Node: s.Name, Sites: &s.sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet,
+		Tokens: &s.tokens, From: s.PurgeFrom, Log: s.Log,
 		Refused: func(r *http.Request, status int, why string) { s.front.LogRefusal(r, status, why) }}
 }
 

@@ -39,7 +39,8 @@ func openDocument(t *testing.T, e *testEdge, fields ...string) *document {
 	t.Helper()
 	got := e.admin("GET", "/v1/openapi.json", "", fields...)
 	var d document
-	if err := decode(got.body, &d); err != nil || got.status != 200 || got.header.Get("Content-Type") != "application/json" {
+	if err := decode(got.body, &d); err != nil || got.status != 200 ||
+		got.header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d, %v, %v", got.status, got.header, err)
 	}
 	if !strings.HasPrefix(d.OpenAPI, "3.1.") {
@@ -74,7 +75,8 @@ func (d *document) check(at string, s schema, v any) []string {
 	if !ok {
 		kinds = []any{s["type"]}
 	}
-	if kind := kindOf(v); !slices.Contains(kinds, any(kind)) && !(kind == "integer" && slices.Contains(kinds, any("number"))) {
+	if kind := kindOf(v); !slices.Contains(kinds, any(kind)) &&
+		!(kind == "integer" && slices.Contains(kinds, any("number"))) {
 		return []string{fmt.Sprintf("%s: %v is not %v", at, v, kinds)}
 	}
 	var wrong []string
@@ -145,9 +147,10 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 			t.Errorf("%s %s with the scope %q: documented %v, with %q", r.Method, r.Path, r.Scope, ok, op.Scope)
 		}
 		for part := range strings.SplitSeq(r.Path, "/") {
-			if name, ok := strings.CutPrefix(part, "{"); ok && !slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool {
-				return p.In == "path" && p.Name+"}" == name
-			}) {
+			if name, ok := strings.CutPrefix(part, "{"); ok && !slices.ContainsFunc(op.Parameters,
+				func(p struct{ Name, In string }) bool {
+					return p.In == "path" && p.Name+"}" == name
+				}) {
 				t.Errorf("%s: {%s is not documented", r.Path, name)
 			}
 		}
@@ -166,11 +169,15 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 func TestOpenAPIHasEveryField(t *testing.T) {
 	d := openDocument(t, newEdge(t, static("x")))
 	for name, v := range map[string]any{
-		"Error": purge.ErrorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{}, "Progress": Progress{}, "Explanation": Explanation{},
-		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{}, "OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
+		"Error": purge.ErrorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{},
+		"Progress": Progress{}, "Explanation": Explanation{},
+		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{},
+		"OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
 		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": certs.Status{},
-		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{}, "FastlyDone": purge.FastlyResponse{},
-		"CloudflarePurge": purge.CloudflareRequest{}, "CloudflareAnswer": purge.CloudflareResponse{}, "CloudflareError": purge.CloudflareError{}, "CloudflareResult": purge.CloudflareResult{},
+		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{},
+		"FastlyDone":      purge.FastlyResponse{},
+		"CloudflarePurge": purge.CloudflareRequest{}, "CloudflareAnswer": purge.CloudflareResponse{},
+		"CloudflareError": purge.CloudflareError{}, "CloudflareResult": purge.CloudflareResult{},
 	} {
 		s := d.Components.Schemas[name]
 		properties, _ := s["properties"].(map[string]any)
@@ -185,7 +192,8 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 			if properties[field] == nil {
 				t.Errorf("%s: %s is not documented", name, field)
 			}
-			if always := options != "omitempty"; always != slices.Contains(required, any(field)) && name != "CloudflarePurge" {
+			if always := options != "omitempty"; always != slices.Contains(required, any(field)) &&
+				name != "CloudflarePurge" {
 				t.Errorf("%s: %s is always there: %v", name, field, always)
 			}
 		}
@@ -215,7 +223,8 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 		s.Fleet = oneNode{}
 	})
 	d := openDocument(t, e, "Authorization: Bearer secret")
-	auth, other, typed := "Authorization: Bearer secret", "Authorization: Bearer other", "Content-Type: application/json"
+	auth, other, typed := "Authorization: Bearer secret", "Authorization: Bearer other",
+		"Content-Type: application/json"
 	for _, c := range []struct {
 		method, path, target, body string
 		fields                     []string
@@ -238,19 +247,25 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 		{"PUT", "/v1/nodes/{node}/drain", "/v1/nodes/nosuch/drain", "", []string{auth}, 404},
 		{"DELETE", "/v1/nodes/{node}/drain", "/v1/nodes/nosuch/drain", "", []string{auth}, 404},
 		{"POST", "/v1/purge", "/v1/purge", `{"hosts":["other.example"]}`, []string{auth, typed}, 404},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/x/purge_cache", `{"hosts":["other.example"]}`, []string{auth, typed}, 404},
-		{"POST", "/v1/warm", "/v1/warm", `{"urls":["http://www.example/c","http://other.example/"],"rate":100}`, []string{auth, typed}, 200},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/x/purge_cache", `{"hosts":["other.example"]}`,
+			[]string{auth, typed}, 404},
+		{"POST", "/v1/warm", "/v1/warm", `{"urls":["http://www.example/c","http://other.example/"],"rate":100}`,
+			[]string{auth, typed}, 200},
 		{"POST", "/v1/warm", "/v1/warm", `{"urls":[]}`, []string{auth, typed}, 400},
 		{"POST", "/service/{id}/purge/{key}", "/service/www/purge/k", "", []string{auth}, 200},
-		{"POST", "/service/{id}/purge", "/service/www/purge", `{"surrogate_keys":["a","b"]}`, []string{auth, typed}, 200},
+		{"POST", "/service/{id}/purge", "/service/www/purge", `{"surrogate_keys":["a","b"]}`, []string{auth, typed},
+			200},
 		{"POST", "/service/{id}/purge", "/service/www/purge", "", []string{auth}, 400},
 		{"POST", "/service/{id}/purge", "/service/www/purge", "", []string{other}, 401},
 		{"POST", "/service/{id}/purge_all", "/service/www/purge_all", "", []string{auth}, 200},
 		{"POST", "/purge/{url}", "/purge/www.example/a", "", []string{auth}, 200},
 		{"POST", "/purge/{url}", "/purge/other.example/a", "", []string{auth}, 404},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{"purge_everything":true}`, []string{auth, typed}, 200},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{}`, []string{auth, typed}, 400},
-		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{}`, []string{other, typed}, 401},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{"purge_everything":true}`,
+			[]string{auth, typed}, 200},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{}`, []string{auth, typed},
+			400},
+		{"POST", "/client/v4/zones/{zone}/purge_cache", "/client/v4/zones/www/purge_cache", `{}`,
+			[]string{other, typed}, 401},
 	} {
 		got := e.admin(c.method, c.target, c.body, c.fields...)
 		what := fmt.Sprintf("%s %s %s", c.method, c.target, c.body)
@@ -277,7 +292,8 @@ func (oneNode) Progress(context.Context, uint64, bool) []Progress {
 }
 
 func (oneNode) Nodes() []NodeStatus {
-	return []NodeStatus{{Node: "hel1", Roles: []string{"edge"}, Region: "eu", Version: "1", Address: "192.0.2.1", Load: .5, Started: time.Now()}}
+	return []NodeStatus{{Node: "hel1", Roles: []string{"edge"}, Region: "eu", Version: "1", Address: "192.0.2.1",
+		Load: .5, Started: time.Now()}}
 }
 
 func (oneNode) Names() []string { return []string{"hel1"} }

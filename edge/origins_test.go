@@ -35,12 +35,14 @@ func TestBusyOrigin(t *testing.T) {
 	go func() { slow <- e.do(e.request("GET", "/slow", "")) }()
 	<-enter
 	a := e.do(e.request("GET", "/unknown", ""))
-	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.cacheStatus()["detail"] != "origin-busy" {
+	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" ||
+		a.cacheStatus()["detail"] != "origin-busy" {
 		t.Errorf("a miss: %d, %v", a.status, a.header)
 	}
 	a = e.do(e.request("GET", "/known", ""))
 	a.wants(t, 200, "stored")
-	if st := a.cacheStatus(); st["detail"] != "stale-if-error" || st["fwd"] != "stale" || !strings.HasPrefix(st["ttl"], "-") && st["ttl"] != "0" {
+	if st := a.cacheStatus(); st["detail"] != "stale-if-error" || st["fwd"] != "stale" ||
+		!strings.HasPrefix(st["ttl"], "-") && st["ttl"] != "0" {
 		t.Errorf("what is stale: %v", st)
 	}
 	close(leave)
@@ -51,9 +53,10 @@ func TestBusyOrigin(t *testing.T) {
 // All servers down: what is stored goes on, with the right Cache-Status; what is not is 502, or 504
 // where nothing answers in time.
 func TestOriginsDown(t *testing.T) {
-	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`), func(_ *Server, s *Site) {
-		s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
-	})
+	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`),
+		func(_ *Server, s *Site) {
+			s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
+		})
 	e.get("/known").wants(t, 200, "stored")
 	dead := httptest.NewServer(http.NotFoundHandler())
 	dead.Close()

@@ -70,7 +70,10 @@ func (e *testEdge) status() (st Status) {
 // once, while one request for each URL goes on asking.
 func TestOriginThatHangs(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond })
+	e := newEdge(t, h.ServeHTTP, func(_ *Server,
+		s *Site) {
+		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
+	})
 	for _, path := range []string{"/a", "/b"} {
 		e.get(path).wants(t, 200, "old")
 	}
@@ -112,7 +115,10 @@ func TestOriginThatHangs(t *testing.T) {
 // Clients that have no patience teach too.
 func TestOriginThatHangsForTheImpatient(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
-	e := newEdge(t, h.ServeHTTP, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond })
+	e := newEdge(t, h.ServeHTTP, func(_ *Server,
+		s *Site) {
+		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
+	})
 	e.get("/a").wants(t, 200, "old")
 	h.hangs.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())

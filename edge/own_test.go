@@ -103,7 +103,8 @@ func TestSliceForOneClient(t *testing.T) {
 				}
 				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(body))
 			}, func(_ *Server, site *Site) { site.Slice = 1000 })
-			for _, c := range []struct{ user, first, last string }{{"alice", "0", "10"}, {"bob", "1000", "1010"}, {"carol", "0", "10"},
+			for _, c := range []struct{ user, first, last string }{{"alice", "0", "10"}, {"bob", "1000", "1010"},
+				{"carol", "0", "10"},
 				{"dave", "1000", "1010"}, {"erin", "0", "1500"}} {
 				a := e.get("/a", "X-User: "+c.user, "Range: bytes="+c.first+"-"+c.last)
 				if a.status != http.StatusPartialContent || !strings.HasPrefix(a.body, "0123456789") {
@@ -162,14 +163,15 @@ func TestInterimResponseOfOneClient(t *testing.T) {
 	for i, user := range []string{"alice", "bob"} {
 		all.Go(func() {
 			r := e.request("GET", "/a", "", "X-User: "+user)
-			r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if link := h.Get("Link"); !strings.Contains(link, user) {
-					t.Errorf("%s gets %q", user, link)
-				}
-				return nil
-			}}))
+			r = r.WithContext(httptrace.WithClientTrace(r.Context(),
+				&httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if link := h.Get("Link"); !strings.Contains(link, user) {
+						t.Errorf("%s gets %q", user, link)
+					}
+					return nil
+				}}))
 			e.do(r).wants(t, 200, "body")
 		})
 		until(t, "the flight has "+user, func() bool { return e.followers() == i+1 })

@@ -38,13 +38,15 @@ func TestPanics(t *testing.T) {
 		s.Log = slog.New(slog.NewTextHandler(&log, nil)) // from Info on, as in service
 	})
 	e.SetSites([]*Site{{Name: "broken", Hosts: []string{"www.example"}, Origin: &origin.Route{}}})
-	if got := e.do(e.request("POST", "/p", "")); got.status != http.StatusInternalServerError || !strings.Contains(got.header.Get("Cache-Status"), "internal-error") {
+	if got := e.do(e.request("POST", "/p", "")); got.status != http.StatusInternalServerError ||
+		!strings.Contains(got.header.Get("Cache-Status"), "internal-error") {
 		t.Errorf("POST: %d %v", got.status, got.header)
 	}
 	if got := e.get("/g"); got.status/100 != 5 {
 		t.Errorf("GET: %d %v", got.status, got.header)
 	}
-	for _, want := range []string{"level=ERROR", "panic in a request", "panic in a fetch", "origin.(*Pool)", "target=/p"} {
+	for _, want := range []string{"level=ERROR", "panic in a request", "panic in a fetch", "origin.(*Pool)",
+		"target=/p"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not have %q:\n%s", want, log.String())
 		}
@@ -61,7 +63,8 @@ func TestPanics(t *testing.T) {
 // Profiles are for tokens with the scope debug.
 func TestProfiles(t *testing.T) {
 	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{{Secret: "reads", Scopes: []string{ScopeRead}}, {Secret: "debugs", Scopes: []string{ScopeDebug}}})
+		s.SetTokens([]Token{{Secret: "reads", Scopes: []string{ScopeRead}},
+			{Secret: "debugs", Scopes: []string{ScopeDebug}}})
 	})
 	for token, want := range map[string]int{"": 401, "reads": 403, "debugs": 200} {
 		fields := []string{}

@@ -23,7 +23,8 @@ func TestParkedBodies(t *testing.T) {
 	release := make(chan struct{})
 	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, site *Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
-		site.Origin.Origin.MaxRequests = 8 * front.MaxParkedOfNetwork / front.HTTP2RequestWindow // a client has a quarter
+		// a client has a quarter
+		site.Origin.Origin.MaxRequests = 8 * front.MaxParkedOfNetwork / front.HTTP2RequestWindow
 		s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
 			l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 			return from{l}, err
@@ -33,8 +34,10 @@ func TestParkedBodies(t *testing.T) {
 	post := func(a *attacker, length int) (stream uint32) {
 		id := a.next
 		a.next += 2
-		block := bytes.Clone(a.headers("POST", "/", hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(length)}))
-		if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true}); err != nil {
+		block := bytes.Clone(a.headers("POST", "/",
+			hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(length)}))
+		if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block,
+			EndHeaders: true}); err != nil {
 			t.Fatal(err)
 		}
 		return id
@@ -59,7 +62,8 @@ func TestParkedBodies(t *testing.T) {
 		t.Errorf("one more gets %d, %v", got.status, got.err)
 	}
 	_ = first.conn.Close()
-	until(t, "what is over counts no longer", func() bool { return parked() == front.MaxParkedOfNetwork-front.HTTP2ConnectionWindow })
+	until(t, "what is over counts no longer",
+		func() bool { return parked() == front.MaxParkedOfNetwork-front.HTTP2ConnectionWindow })
 }
 
 // A request that was taken as one without a body may send one after all.
@@ -72,7 +76,8 @@ func TestParkedBodyThatComesLate(t *testing.T) {
 	})
 	a := e.attack()
 	go a.drain()
-	if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: a.next, BlockFragment: a.headers("GET", "/"), EndHeaders: true}); err != nil {
+	if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: a.next, BlockFragment: a.headers("GET", "/"),
+		EndHeaders: true}); err != nil {
 		t.Fatal(err)
 	}
 	parked := e.front.Parked

@@ -85,8 +85,10 @@ func TestForwardingFields(t *testing.T) {
 		version = "3"
 	}
 	forged := []string{
-		"Forwarded: for=6.6.6.6", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https", "X-Forwarded-Port: 1",
-		"X-Real-IP: 6.6.6.6", "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-HTTP-Method-Override: DELETE", "X-Forwarded-Prefix: /p",
+		"Forwarded: for=6.6.6.6", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example",
+		"X-Forwarded-Proto: https", "X-Forwarded-Port: 1",
+		"X-Real-IP: 6.6.6.6", "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-HTTP-Method-Override: DELETE",
+		"X-Forwarded-Prefix: /p",
 		"Via: 1.0 laptop", "User-Agent: test", "Accept-Encoding: gzip", "X-Own: kept",
 	}
 	for _, method := range []string{"GET", "POST"} {
@@ -95,7 +97,8 @@ func TestForwardingFields(t *testing.T) {
 		for name, want := range map[string]string{
 			"Forwarded":       `for=127.0.0.1;proto=` + scheme + `;host="www.example"`,
 			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "www.example", "X-Forwarded-Proto": scheme,
-			"X-Forwarded-Port": "", "X-Real-Ip": "", "X-Original-Url": "", "X-Rewrite-Url": "", "X-Http-Method-Override": "", "X-Forwarded-Prefix": "",
+			"X-Forwarded-Port": "", "X-Real-Ip": "", "X-Original-Url": "", "X-Rewrite-Url": "",
+			"X-Http-Method-Override": "", "X-Forwarded-Prefix": "",
 			"Via": "1.0 laptop, " + version + " hel1", "User-Agent": "test", "Accept-Encoding": "gzip", "X-Own": "kept",
 		} {
 			if got := strings.Join(r.Header[name], ", "); got != want {
@@ -126,12 +129,14 @@ func TestHopByHop(t *testing.T) {
 	saw := make(chan http.Header, 1)
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		saw <- r.Header
-		setFields(w.Header(), []string{"Cache-Control: public, max-age=1000", "Connection: X-Hop", "X-Hop: 1", "Keep-Alive: timeout=1",
+		setFields(w.Header(), []string{"Cache-Control: public, max-age=1000", "Connection: X-Hop", "X-Hop: 1",
+			"Keep-Alive: timeout=1",
 			"Proxy-Authenticate: Basic", "X-End: 1", "Proxy-Connection: close"})
 		_, _ = io.WriteString(w, "x")
 	})
 	for i, method := range []string{"POST", "GET", "GET"} {
-		got := e.do(e.request(method, "/a", "", "Connection: X-Mine, keep-alive", "X-Mine: 1", "Keep-Alive: timeout=9", "TE: gzip",
+		got := e.do(e.request(method, "/a", "", "Connection: X-Mine, keep-alive", "X-Mine: 1", "Keep-Alive: timeout=9",
+			"TE: gzip",
 			"Proxy-Authorization: Basic eDp5", "Proxy-Connection: keep-alive", "X-End: 1", "Authorization: Basic eDp5"))
 		e.settle()
 		got.wants(t, 200, "x")
@@ -150,7 +155,8 @@ func TestHopByHop(t *testing.T) {
 			break
 		}
 		h := <-saw
-		for _, name := range []string{"X-Mine", "Keep-Alive", "Te", "Proxy-Authorization", "Proxy-Connection", "Connection"} {
+		for _, name := range []string{"X-Mine", "Keep-Alive", "Te", "Proxy-Authorization", "Proxy-Connection",
+			"Connection"} {
 			if v, ok := h[name]; ok {
 				t.Errorf("%s: the origin sees %s: %q", method, name, v)
 			}
@@ -168,7 +174,8 @@ func TestAuthorization(t *testing.T) {
 		cc     string
 		shared bool
 	}{
-		{"max-age=1000", false}, {"public, max-age=1000", true}, {"s-maxage=1000", true}, {"must-revalidate, max-age=1000", true}, {"private, public", false},
+		{"max-age=1000", false}, {"public, max-age=1000", true}, {"s-maxage=1000", true},
+		{"must-revalidate, max-age=1000", true}, {"private, public", false},
 	} {
 		t.Run(c.cc, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {

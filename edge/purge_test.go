@@ -23,7 +23,8 @@ func (e *testEdge) purge(body string, fields ...string) answer {
 
 func (e *testEdge) admin(method, path, body string, fields ...string) answer {
 	e.t.Helper()
-	r, err := http.NewRequestWithContext(e.t.Context(), method, "http://"+e.AdminAddr().String()+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(e.t.Context(), method, "http://"+e.AdminAddr().String()+path,
+		strings.NewReader(body))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -45,7 +46,8 @@ func TestPurge(t *testing.T) {
 		gone       string // paths, of which each is stored before
 	}{
 		{"urls", `{"urls":["http://www.example/a"]}`, "/a"},
-		{"urls with a query", `{"urls":["https://WWW.example:8443/a?x=1#top", "http://www.example/b/two"]}`, "/a?x=1 /b/two"},
+		{"urls with a query", `{"urls":["https://WWW.example:8443/a?x=1#top", "http://www.example/b/two"]}`,
+			"/a?x=1 /b/two"},
 		{"prefixes", `{"prefixes":["http://www.example/b/"]}`, "/b/one /b/two"},
 		{"prefix of the host", `{"prefixes":["http://www.example"]}`, paths},
 		{"tags", `{"tags":["odd"]}`, "/a /b/one"},
@@ -80,7 +82,8 @@ func TestPurge(t *testing.T) {
 			e.wantHits(5)
 			got := e.purge(c.body)
 			var answered PurgeResponse
-			if err := json.Unmarshal([]byte(got.body), &answered); err != nil || got.status != 200 || answered.Sequence == 0 {
+			if err := json.Unmarshal([]byte(got.body), &answered); err != nil || got.status != 200 ||
+				answered.Sequence == 0 {
 				t.Fatalf("purge: %d, %s, %v", got.status, got.body, err)
 			}
 			gone := map[string]bool{}
@@ -93,7 +96,8 @@ func TestPurge(t *testing.T) {
 				if got.isHit() == gone[path] {
 					t.Errorf("%s: hit %v after the purge", path, got.isHit())
 				}
-				if want := map[bool]string{true: "stale", false: "uri-miss"}[c.name == "soft"]; gone[path] && got.cacheStatus()["fwd"] != want {
+				if want := map[bool]string{true: "stale", false: "uri-miss"}[c.name == "soft"]; gone[path] &&
+					got.cacheStatus()["fwd"] != want {
 					t.Errorf("%s: Cache-Status %q, want fwd=%s", path, got.header["Cache-Status"], want)
 				}
 			}
@@ -136,7 +140,8 @@ func TestPurgeRefused(t *testing.T) {
 		{"host with a path", `{"hosts":["www.example/a"]}`, json, 400},
 		{"empty host", `{"hosts":[""]}`, json, 400},
 		{"a host of no site", `{"hosts":["other.example"]}`, json, 404},
-		{"a URL and a prefix of no site", `{"urls":["http://www.example/a"], "prefixes":["http://www.exampl"]}`, json, 404},
+		{"a URL and a prefix of no site", `{"urls":["http://www.example/a"], "prefixes":["http://www.exampl"]}`, json,
+			404},
 		{"more than one value", `{"tags":["x"]} {"all":true}`, json, 400},
 		{"form", `{"all":true}`, "Content-Type: application/x-www-form-urlencoded", 415},
 		{"text", `{"all":true}`, "Content-Type: text/plain", 415},
@@ -170,7 +175,8 @@ func TestAdminToken(t *testing.T) {
 		authorization string
 		status        int
 	}{
-		{"", 401}, {"Bearer", 401}, {"Bearer wrong", 401}, {"Bearer secre", 401}, {"Bearer secret1", 401}, {"Basic secret", 401}, {"secret", 401},
+		{"", 401}, {"Bearer", 401}, {"Bearer wrong", 401}, {"Bearer secre", 401}, {"Bearer secret1", 401},
+		{"Basic secret", 401}, {"secret", 401},
 		{"Bearer secret", 200}, {"bearer secret", 200},
 	} {
 		fields := []string{json}
@@ -193,7 +199,8 @@ func TestAdminToken(t *testing.T) {
 func TestAdminAddressNeedsToken(t *testing.T) {
 	for addr, ok := range map[string]bool{
 		"127.0.0.1:0": true, "127.9.9.9:0": true, "[::1]:0": true, "localhost:0": true,
-		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "": false, "0": false,
+		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "": false,
+		"0": false,
 	} {
 		if IsLoopback(addr) != ok {
 			t.Errorf("%q is loopback: %v", addr, !ok)
@@ -278,7 +285,8 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 // What may have missed a purge is validated before it is used, whatever its windows of staleness
 // are.
 func TestDoubt(t *testing.T) {
-	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600", `Etag: "a"`))
+	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600",
+		`Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
 	if a := e.get("/a"); !a.isHit() {
 		t.Fatalf("no hit: %v", a.cacheStatus())

@@ -6,8 +6,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// A purge that may be of one site only, by who has another fleet file, is of what this edge has
-// in a site of another name. It is not purged, and nothing is used without validation.
+// A purge that may be of one site only, by who has another fleet file, is of what this edge has in
+// a site of another name. It is not purged, and nothing is used without validation.
 func TestPurgeOfSiteThatWasRenamed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -40,7 +40,8 @@ func TestRanges(t *testing.T) {
 		{"If-None-Match goes first", []string{"Range: bytes=0-3", `If-None-Match: "1"`}, 304, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h, step := gated([]string{"Cache-Control: max-age=1000", `Etag: "1"`, "Last-Modified: " + lm, "Content-Length: 10"}, body[:1], body[1:])
+			h, step := gated([]string{"Cache-Control: max-age=1000", `Etag: "1"`, "Last-Modified: " + lm,
+				"Content-Length: 10"}, body[:1], body[1:])
 			e := newEdge(t, h)
 			go func() { step <- struct{}{} }()
 			whole := e.open(t.Context(), "/a") // keeps the fill going, whatever the other one is satisfied with
@@ -58,8 +59,10 @@ func TestRanges(t *testing.T) {
 				} else {
 					got = e.get("/a", c.request...)
 				}
-				if got.status != c.status || got.body != c.body || got.err != nil || got.header.Get("Content-Range") != c.content {
-					t.Errorf("from the %s: %d, %q, Content-Range %q, error %v", from, got.status, got.body, got.header.Get("Content-Range"), got.err)
+				if got.status != c.status || got.body != c.body || got.err != nil ||
+					got.header.Get("Content-Range") != c.content {
+					t.Errorf("from the %s: %d, %q, Content-Range %q, error %v", from, got.status, got.body,
+						got.header.Get("Content-Range"), got.err)
 				}
 				if got.isHit() != (from == "store") {
 					t.Errorf("from the %s: Cache-Status %q", from, got.header["Cache-Status"])
@@ -69,7 +72,8 @@ func TestRanges(t *testing.T) {
 				}
 			}
 			head := e.do(e.request("HEAD", "/a", "", c.request...))
-			if want := map[bool]int{true: 304, false: 200}[c.status == 304]; head.status != want { // RFC 9110, 14.2: Range is for GET
+			if want := map[bool]int{true: 304, false: 200}[c.status == 304]; head.status != want {
+				// RFC 9110, 14.2: Range is for GET
 				t.Errorf("HEAD: %d, want %d", head.status, want)
 			}
 			e.wantHits(1)
@@ -100,17 +104,20 @@ func TestSeveralRanges(t *testing.T) {
 	for range 2 {
 		a := e.get("/a", "Range: bytes=0-1,-2,4-4")
 		kind, params, err := mime.ParseMediaType(a.header.Get("Content-Type"))
-		if err != nil || a.status != 206 || kind != "multipart/byteranges" || a.number(t, "Content-Length") != len(a.body) {
+		if err != nil || a.status != 206 || kind != "multipart/byteranges" ||
+			a.number(t, "Content-Length") != len(a.body) {
 			t.Fatalf("%d %v", a.status, a.header)
 		}
 		r := multipart.NewReader(strings.NewReader(a.body), params["boundary"])
-		for _, want := range []struct{ text, where string }{{"01", "bytes 0-1/10"}, {"89", "bytes 8-9/10"}, {"4", "bytes 4-4/10"}} {
+		for _, want := range []struct{ text, where string }{{"01", "bytes 0-1/10"}, {"89", "bytes 8-9/10"},
+			{"4", "bytes 4-4/10"}} {
 			p, err := r.NextPart()
 			if err != nil {
 				t.Fatal(err)
 			}
 			b, err := io.ReadAll(p)
-			if err != nil || string(b) != want.text || p.Header.Get("Content-Range") != want.where || p.Header.Get("Content-Type") != "text/x" {
+			if err != nil || string(b) != want.text || p.Header.Get("Content-Range") != want.where ||
+				p.Header.Get("Content-Type") != "text/x" {
 				t.Errorf("part %q %v, error %v, want %q", b, p.Header, err, want.text)
 			}
 		}

@@ -30,17 +30,19 @@ type rawRequest struct {
 
 // pseudo are the pseudo-header fields of HTTP/2 and HTTP/3.
 func (q *rawRequest) pseudo() []hpack.HeaderField {
-	return []hpack.HeaderField{{Name: ":method", Value: q.method}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: q.authority}, {Name: ":path", Value: q.target}}
+	return []hpack.HeaderField{{Name: ":method", Value: q.method}, {Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: q.authority}, {Name: ":path", Value: q.target}}
 }
 
 // rawMessage is a request with all that a client library would not let be.
 type rawMessage struct {
 	rawRequest
-	replaced []hpack.HeaderField // of HTTP/2 and HTTP/3: has other pseudo-header fields than usual, in place of them all
-	line     string              // of HTTP/1.1: the request line and Host, in place of the usual ones
-	body     string              // without a Content-Length among the fields it is chunked over HTTP/1.1
-	open     bool                // the stream of HTTP/2 or HTTP/3 does not end
-	late     bool                // it ends with a frame of its own
+	// of HTTP/2 and HTTP/3: has other pseudo-header fields than usual, in place of them all
+	replaced []hpack.HeaderField
+	line     string // of HTTP/1.1: the request line and Host, in place of the usual ones
+	body     string // without a Content-Length among the fields it is chunked over HTTP/1.1
+	open     bool   // the stream of HTTP/2 or HTTP/3 does not end
+	late     bool   // it ends with a frame of its own
 }
 
 // block are the fields of HTTP/2 and HTTP/3.
@@ -95,7 +97,8 @@ func (e *testEdge) rawClients() map[string]rawClient {
 
 // withPeers has an edge listen for peers, without asking who they are.
 func withPeers(s *Server, _ *Site) {
-	s.Peer, s.PeerTLS = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*s.Certificates.Files()[0]}, NextProtos: []string{"h2"}}
+	s.Peer, s.PeerTLS = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*s.Certificates.Files()[0]},
+		NextProtos: []string{"h2"}}
 }
 
 // rawHTTP1 makes a connection for each request.
@@ -169,7 +172,8 @@ func (c *rawHTTP2) sendOnce(m rawMessage) answer {
 	a.next += 2
 	a.held = &bytes.Buffer{} // all of it goes together
 	over := !m.open && !m.late && m.body == ""
-	err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.buf.Bytes(), EndHeaders: true, EndStream: over})
+	err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.buf.Bytes(), EndHeaders: true,
+		EndStream: over})
 	if err == nil && m.body != "" {
 		err = a.WriteData(id, !m.open && !m.late, []byte(m.body))
 	}

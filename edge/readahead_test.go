@@ -23,7 +23,8 @@ func TestSmallRangesCostLittle(t *testing.T) {
 		ranges string
 		asked  int64
 	}{
-		{"bytes=0-0", 1}, {"bytes=-1", 1}, {"bytes=536870912-536870912", 1}, {"bytes=65535-65536", 2}, {"bytes=8388607-8388608", 2},
+		{"bytes=0-0", 1}, {"bytes=-1", 1}, {"bytes=536870912-536870912", 1}, {"bytes=65535-65536", 2},
+		{"bytes=8388607-8388608", 2},
 		{"bytes=0-0,-1", 2}, {"bytes=-1,0-0", 2}, {"bytes=-500", 500}, {"bytes=100-300099", 300_000},
 	} {
 		t.Run(c.ranges, func(t *testing.T) {
@@ -165,7 +166,8 @@ func TestAbandonedSliceEnds(t *testing.T) {
 				if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil {
 					t.Error(err)
 				}
-				setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, size),
+				setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`,
+					fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, size),
 					fmt.Sprint("Content-Length: ", last-first+1)})
 				w.WriteHeader(http.StatusPartialContent)
 				body := &sparse{size: last + 1, off: first, sent: &sent}
@@ -235,7 +237,8 @@ func TestNotModifiedCostsLittle(t *testing.T) {
 	const size = 1_000_000
 	step := make(chan struct{})
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
-		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`, fmt.Sprint("Content-Length: ", size)})
+		setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`,
+			fmt.Sprint("Content-Length: ", size)})
 		_, _ = w.Write(make([]byte, 100_000))
 		_ = http.NewResponseController(w).Flush()
 		select {
@@ -283,7 +286,8 @@ func TestReaderUsesWhatOthersFetched(t *testing.T) {
 		t.Fatal(err)
 	}
 	behind := resp.Body
-	if a := e.do(e.request("GET", "/film", "", "Range: bytes=10000000-")); int64(len(a.body)) != size-10_000_000 || a.err != nil {
+	if a := e.do(e.request("GET", "/film", "", "Range: bytes=10000000-")); int64(len(a.body)) != size-10_000_000 ||
+		a.err != nil {
 		t.Fatalf("%d bytes, %v", len(a.body), a.err)
 	}
 	if n, err := io.Copy(io.Discard, behind); n != size-1000 || err != nil {

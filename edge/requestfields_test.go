@@ -30,8 +30,10 @@ func TestImpersonatingFields(t *testing.T) {
 			for _, n := range names {
 				q.fields = append(q.fields, hpack.HeaderField{Name: strings.ToLower(n), Value: "forged"})
 			}
-			for _, n := range slices.Concat(prefixes, passes, []string{"x_forwarded_host", "x.forwarded.host", "x_own", "x-forwarded-proto", "kaiku-failed"}) {
-				q.fields = append(q.fields, hpack.HeaderField{Name: strings.ToLower(strings.TrimSuffix(n, "-")) + "-x", Value: "forged"}, hpack.HeaderField{Name: strings.ToLower(n), Value: "forged"})
+			for _, n := range slices.Concat(prefixes, passes, []string{"x_forwarded_host", "x.forwarded.host", "x_own",
+				"x-forwarded-proto", "kaiku-failed"}) {
+				q.fields = append(q.fields, hpack.HeaderField{Name: strings.ToLower(strings.TrimSuffix(n, "-")) + "-x",
+					Value: "forged"}, hpack.HeaderField{Name: strings.ToLower(n), Value: "forged"})
 			}
 			if got := client.ask(q); got.status != 200 {
 				t.Fatalf("%s over %s: %+v", method, name, got)
@@ -61,7 +63,8 @@ func TestExpectWithoutBody(t *testing.T) {
 		_, _ = io.WriteString(w, r.Header.Get("Expect"))
 	}, 1)
 	for name, client := range e.rawClients() {
-		q := rawRequest{"GET", "www.example", "/" + strings.ReplaceAll(name, " ", "-"), []hpack.HeaderField{{Name: "expect", Value: "100-continue"}}}
+		q := rawRequest{"GET", "www.example", "/" + strings.ReplaceAll(name, " ", "-"),
+			[]hpack.HeaderField{{Name: "expect", Value: "100-continue"}}}
 		client.ask(q).wants(t, 200, "")
 		e.settle()
 	}
@@ -71,7 +74,8 @@ func TestExpectWithoutBody(t *testing.T) {
 func TestVaryByWhatTheOriginSees(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
-		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: Origin, X-Remote-User, Proxy-Authorization, Range"})
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000",
+			"Vary: Origin, X-Remote-User, Proxy-Authorization, Range"})
 		for _, name := range []string{"Origin", "X-Remote-User", "Proxy-Authorization"} {
 			_, _ = io.WriteString(w, r.Header.Get(name)+";")
 		}
@@ -123,8 +127,9 @@ func TestUpgrades(t *testing.T) {
 			{"GET", "Upgrade", "websocket", 101},
 			{"GET", "keep-alive, upgrade, X-Own", "h2c, WebSocket", 101},
 		} {
-			q := rawRequest{c.method, "www.example", "/" + string(rune('a'+i)), []hpack.HeaderField{{Name: "Connection", Value: c.connection}, {Name: "Upgrade", Value: c.upgrade},
-				{Name: "HTTP2-Settings", Value: "AAMAAABkAAQAAP__"}, {Name: "X-Own", Value: "1"}}}
+			q := rawRequest{c.method, "www.example", "/" + string(rune('a'+i)),
+				[]hpack.HeaderField{{Name: "Connection", Value: c.connection}, {Name: "Upgrade", Value: c.upgrade},
+					{Name: "HTTP2-Settings", Value: "AAMAAABkAAQAAP__"}, {Name: "X-Own", Value: "1"}}}
 			got := client.ask(q)
 			h := *saw.Load()
 			e.settle()

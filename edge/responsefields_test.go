@@ -92,7 +92,8 @@ func TestMalformedResponses(t *testing.T) {
 					}
 				}
 			}
-			if path == "/mended" && (a.header.Get("X-Own") != "1" || a.header.Get("X_Own") != "1" || a.header.Get("X-Fold") != "a b" || a.header.Get("Cache-Control") == "") {
+			if path == "/mended" && (a.header.Get("X-Own") != "1" || a.header.Get("X_Own") != "1" ||
+				a.header.Get("X-Fold") != "a b" || a.header.Get("Cache-Control") == "") {
 				t.Errorf("%s %s: %v", method, path, a.header)
 			}
 		}
@@ -108,7 +109,8 @@ func TestMalformedResponses(t *testing.T) {
 		for range 4 {
 			b := e.exchange(t, []byte("GET "+path+" HTTP/1.1\r\nHost: www.example\r\n\r\n"), false, true)
 			head, _, _ := bytes.Cut(b, []byte("\r\n\r\n"))
-			if n := bytes.Count(head, []byte("\nContent-Length:")); n != 1 || bytes.Contains(head, []byte("Transfer-Encoding")) {
+			if n := bytes.Count(head, []byte("\nContent-Length:")); n != 1 ||
+				bytes.Contains(head, []byte("Transfer-Encoding")) {
 				t.Errorf("%s: %s", path, head)
 			}
 		}
@@ -127,10 +129,11 @@ func TestMalformedInterimAndTrailers(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		var interim []textproto.MIMEHeader
 		r := e.request(method, "/interim", "")
-		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-			interim = append(interim, h)
-			return nil
-		}}))
+		r = r.WithContext(httptrace.WithClientTrace(r.Context(),
+			&httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+				interim = append(interim, h)
+				return nil
+			}}))
 		e.do(r).wants(t, 200, "hello")
 		if want := []textproto.MIMEHeader{{"Link": {"</a>"}}}; !reflect.DeepEqual(interim, want) && protocol() != "h3" {
 			t.Errorf("%s: interim responses %v, want %v", method, interim, want)
@@ -155,7 +158,8 @@ func twoLengths(t *testing.T) func(*Server, *Site) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +178,8 @@ func twoLengths(t *testing.T) func(*Server, *Site) {
 		}
 	})
 	return func(_ *Server, s *Site) {
-		s.Origin.Origin.Servers = []origin.Server{{URL: &url.URL{Scheme: "https", Host: l.Addr().String()}, ServerName: "origin.example"}}
+		s.Origin.Origin.Servers = []origin.Server{{URL: &url.URL{Scheme: "https", Host: l.Addr().String()},
+			ServerName: "origin.example"}}
 		s.Origin.Origin.TLS = &tls.Config{InsecureSkipVerify: true}
 	}
 }
@@ -198,10 +203,13 @@ func answerTwoLengths(conn net.Conn) error {
 		}
 		var b bytes.Buffer
 		enc := hpack.NewEncoder(&b)
-		for _, field := range []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "cache-control", Value: "max-age=1000"}, {Name: "content-length", Value: "3"}, {Name: "content-length", Value: "5"}} {
+		for _, field := range []hpack.HeaderField{{Name: ":status", Value: "200"},
+			{Name: "cache-control", Value: "max-age=1000"}, {Name: "content-length", Value: "3"},
+			{Name: "content-length", Value: "5"}} {
 			_ = enc.WriteField(field)
 		}
-		err = errors.Join(f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: b.Bytes(), EndHeaders: true}), f.WriteData(h.StreamID, true, []byte("hello")))
+		err = errors.Join(f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: b.Bytes(),
+			EndHeaders: true}), f.WriteData(h.StreamID, true, []byte("hello")))
 		if err != nil {
 			return err
 		}

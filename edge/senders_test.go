@@ -137,7 +137,8 @@ func TestPieces(t *testing.T) {
 	if _, err := a.ask("/a"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "three pieces are sent of what the window lets through", func() bool { return e.Sent()-before == 3*front.SendPiece })
+	until(t, "three pieces are sent of what the window lets through",
+		func() bool { return e.Sent()-before == 3*front.SendPiece })
 }
 
 // A user who scrolls a map takes many requests back, more than half of all, and is no flood.
@@ -219,7 +220,8 @@ func TestSmallResponsesThatNobodyReads(t *testing.T) {
 					}
 				}()
 				until(t, "the connection is ended", func() bool {
-					e.front.Expire(time.Now().Add(front.SendTimeout + front.SlowSend)) // what waits in a handler is not what this is about
+					// what waits in a handler is not what this is about
+					e.front.Expire(time.Now().Add(front.SendTimeout + front.SlowSend))
 					return len(ended) > 0
 				})
 			})

@@ -33,11 +33,15 @@ import (
 
 // Server is an edge. The fields are set before Listen and not changed after.
 type Server struct {
-	Version string      // that the status tells; "" means none
-	Name    string      // in Via and Cache-Status, a token; "" means kaiku
-	HTTP    string      // address of the listener for clients; "" means :8080
-	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
-	Admin   string      // address of the admin listener; "" means none. One other than loopback needs SetTokens before Listen
+	Version string // that the status tells; "" means none
+	Name    string // in Via and Cache-Status, a token; "" means kaiku
+	HTTP    string // address of the listener for clients; "" means :8080
+	// address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means
+	// none
+	HTTPS string
+	// address of the admin listener; "" means none. One other than loopback needs SetTokens before
+	// Listen
+	Admin   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients.
@@ -47,19 +51,22 @@ type Server struct {
 	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
 	// derived from them, so that what one edge gave is good at all: the first makes them, and
 	// tickets of all are accepted. None means one of its own.
-	Secrets        [][32]byte
-	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
-	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
-	NoHitLane      bool          // requests take the ordinary path, which is slower
-	OwnHTTP2       bool          // HTTP/2 for clients is front/http2's, and not net/http's
-	DrainTimeout   time.Duration // for what is under way when the edge stops; 0 means 30 s
-	Store          *storage.Store
-	Purges         PurgeLog             // nil means that purges are this edge's own
-	Fleet          Fleet                // nil means that there are no other nodes
-	Faults         func() []string      // what status tells of files that the node can't use; nil is nothing
-	Registry       *prometheus.Registry // "" means one of its own
-	Log            *slog.Logger         // nil means slog.Default
-	AccessLog      *AccessLog           // nil means none
+	Secrets [][32]byte
+	// of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	MaxConnections int
+	// of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not
+	// limited
+	MaxPerClient int
+	NoHitLane    bool          // requests take the ordinary path, which is slower
+	OwnHTTP2     bool          // HTTP/2 for clients is front/http2's, and not net/http's
+	DrainTimeout time.Duration // for what is under way when the edge stops; 0 means 30 s
+	Store        *storage.Store
+	Purges       PurgeLog             // nil means that purges are this edge's own
+	Fleet        Fleet                // nil means that there are no other nodes
+	Faults       func() []string      // what status tells of files that the node can't use; nil is nothing
+	Registry     *prometheus.Registry // "" means one of its own
+	Log          *slog.Logger         // nil means slog.Default
+	AccessLog    *AccessLog           // nil means none
 
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
 	// nil means net.ListenConfig.
@@ -91,7 +98,8 @@ func (s *Server) SetSites(list []*Site) { s.sites.Set(list) }
 func (s *Server) Listen(ctx context.Context) error {
 	s.setDefaults()
 	if s.Admin != "" && !s.tokens.Any() && !IsLoopback(s.Admin) {
-		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", s.Admin)
+		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
+			s.Admin)
 	}
 	if s.HTTPS != "" && s.Certificates == nil {
 		return fmt.Errorf("edge listener on %s: TLS needs certificates", s.HTTPS)
@@ -100,9 +108,11 @@ func (s *Server) Listen(ctx context.Context) error {
 	s.panics = &front.Panics{Log: s.Log}
 	s.makePurger()
 	s.makeFront()
-	s.cache = &cache.Cache{Name: s.Name, Store: s.Store, Sites: &s.sites, Purger: s.purger, Panics: s.panics, Log: s.Log}
+	s.cache = &cache.Cache{Name: s.Name, Store: s.Store, Sites: &s.sites, Purger: s.purger, Panics: s.panics,
+		Log: s.Log}
 	s.makeHits()
-	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{s.origins}, s.panics.Collector(), s.purger.NotUnderstood()} {
+	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{s.origins}, s.panics.Collector(),
+		s.purger.NotUnderstood()} {
 		if err := s.Registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
@@ -139,8 +149,9 @@ func (s *Server) makeFront() {
 	s.front = &front.Server{
 		Name: s.Name, HTTP: s.HTTP, HTTPS: s.HTTPS, Peer: s.Peer, PeerTLS: s.PeerTLS, Secrets: s.Secrets,
 		Handler: handler{s}, AdmitPeer: s.admitPeer, OwnHTTP2: s.OwnHTTP2,
-		MaxConnections: s.MaxConnections, MaxPerClient: s.MaxPerClient, MaxWaiting: s.maxWaiting, DrainTimeout: s.DrainTimeout,
-		BodyTimeout: s.bodyTimeout, EndTimeout: s.bodyEnd, TunnelIdle: s.tunnelIdle, SendTimeout: s.lastWrite,
+		MaxConnections: s.MaxConnections, MaxPerClient: s.MaxPerClient, MaxWaiting: s.maxWaiting,
+		DrainTimeout: s.DrainTimeout,
+		BodyTimeout:  s.bodyTimeout, EndTimeout: s.bodyEnd, TunnelIdle: s.tunnelIdle, SendTimeout: s.lastWrite,
 		Registry: s.Registry, Panics: s.panics, Log: s.Log, AccessLog: s.AccessLog, ListenTCP: s.ListenTCP,
 	}
 	if s.Certificates != nil {

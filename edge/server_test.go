@@ -51,8 +51,11 @@ func TestRawRequests(t *testing.T) {
 		{"HTTP/1.0 without Host", "GET /a HTTP/1.0\r\n\r\n", 421, ""},
 		{"HTTP/1.0", "GET /a HTTP/1.0\r\nHost: www.example\r\n\r\n", 200, "www.example /a"},
 		// RFC 9112, 3.2.2: the target's host counts, not the field's.
-		{"absolute-form", "GET http://www.example/a?x HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", 200, "www.example /a?x"},
-		{"absolute-form without path", "GET http://www.example?x HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", 200, "www.example /?x"},
+		{"absolute-form", "GET http://www.example/a?x HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n",
+			200, "www.example /a?x"},
+		{"absolute-form without path",
+			"GET http://www.example?x HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", 200,
+			"www.example /?x"},
 		{"absolute-form of another", "GET http://other.example/a HTTP/1.1\r\nHost: www.example\r\n\r\n", 421, ""},
 		{"CONNECT", "CONNECT www.example:443 HTTP/1.1\r\nHost: www.example:443\r\n\r\n", 405, ""},
 		{"not a path", "GET a HTTP/1.1\r\nHost: www.example\r\n\r\n", 400, ""},
@@ -60,17 +63,22 @@ func TestRawRequests(t *testing.T) {
 		{"a space in the target", "GET /a b HTTP/1.1\r\nHost: www.example\r\n\r\n", 400, ""},
 		// RFC 9112, 6.1 to 6.3: framing that can be read in two ways smuggles requests.
 		{"length and chunked", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n", 200, "www.example /a x"},
-		{"two lengths", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400, ""},
+		{"two lengths", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+			400, ""},
 		{"a list of lengths", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: 4, 5\r\n\r\nabcde", 400, ""},
 		{"negative length", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: -1\r\n\r\n", 400, ""},
 		{"length with plus", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length: +4\r\n\r\nabcd", 400, ""},
-		{"unknown coding", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, ""},
+		{"unknown coding", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+			501, ""},
 		{"obfuscated coding", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\nabcd", 501, ""},
 		{"two codings", "POST /a HTTP/1.1\r\nHost: www.example\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501, ""},
 		{"space before the colon", "POST /a HTTP/1.1\r\nHost: www.example\r\nContent-Length : 4\r\n\r\nabcd", 400, ""},
 		{"folded first field", "GET /a HTTP/1.1\r\n Host: www.example\r\n\r\n", 400, ""},
-		{"folded field", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\r\n b\r\nConnection: close\r\n\r\n", 200, "www.example /a"}, // RFC 9112, 5.2: or a space
-		{"bare LF", "GET /a HTTP/1.1\nHost: www.example\nConnection: close\n\n", 200, "www.example /a"},                            // RFC 9112, 2.2: may
+		// RFC 9112, 5.2: or a space
+		{"folded field", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\r\n b\r\nConnection: close\r\n\r\n", 200,
+			"www.example /a"},
+		// RFC 9112, 2.2: may
+		{"bare LF", "GET /a HTTP/1.1\nHost: www.example\nConnection: close\n\n", 200, "www.example /a"},
 		{"bare CR", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\rb\r\n\r\n", 400, ""},
 		{"NUL in a field", "GET /a HTTP/1.1\r\nHost: www.example\r\nX: a\x00b\r\n\r\n", 400, ""},
 		{"NUL in a name", "GET /a HTTP/1.1\r\nHost: www.example\r\nX\x00: a\r\n\r\n", 400, ""},
@@ -178,12 +186,14 @@ func TestShutdown(t *testing.T) {
 func TestListenFails(t *testing.T) {
 	e := newEdge(t, static("x"))
 	taken := e.Addr().String()
-	if err := (&Server{HTTP: taken, Store: e.Store}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), taken) {
+	if err := (&Server{HTTP: taken, Store: e.Store}).Listen(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), taken) {
 		t.Errorf("on a taken address: %v", err)
 	}
 	// Where the second listener fails, the first is closed again.
 	addr := freeport.Addr(t)
-	if err := (&Server{HTTP: addr, Admin: taken, Store: e.Store}).Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "(--admin, or edge.admin)") {
+	if err := (&Server{HTTP: addr, Admin: taken, Store: e.Store}).Listen(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "(--admin, or edge.admin)") {
 		t.Errorf("an admin listener on a taken address: %v", err)
 	}
 	again, err := net.Listen("tcp", addr)

@@ -18,10 +18,12 @@ func TestServerName(t *testing.T) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example", "shop.example")
 		site.Hosts = append(site.Hosts, "static.example")
 	})
-	e.SetSites([]*Site{e.site, {Name: "shop", Hosts: []string{"shop.example", "*.shop.example"}, Origin: e.site.Origin}})
+	e.SetSites([]*Site{e.site, {Name: "shop", Hosts: []string{"shop.example", "*.shop.example"},
+		Origin: e.site.Origin}})
 	for _, protocol := range []string{"h1", "h2", "h3"} {
 		client := e.newClientOf(protocol) // whose server name is www.example
-		for host, want := range map[string]int{"www.example": 200, "WWW.example.": 200, "static.example": 200, "shop.example": 421, "a.shop.example": 421, "none.example": 421} {
+		for host, want := range map[string]int{"www.example": 200, "WWW.example.": 200, "static.example": 200,
+			"shop.example": 421, "a.shop.example": 421, "none.example": 421} {
 			for try := range 3 { // a miss, and hits
 				r := e.request("GET", "/"+protocol, "")
 				r.URL.Scheme, r.URL.Host, r.Host = "https", "www.example", host

@@ -81,8 +81,10 @@ func TestErrorsOfRanges(t *testing.T) {
 			}
 		}
 		for i := range 2 {
-			if got := e.get("/a"); got.status != 200 || got.body != "all of it" || got.header.Get("Content-Range") != "" || i == 1 && !got.isHit() {
-				t.Errorf("after a Range with %d, request %d of all: %d %q %v", status, i+1, got.status, got.body, got.header)
+			if got := e.get("/a"); got.status != 200 || got.body != "all of it" ||
+				got.header.Get("Content-Range") != "" || i == 1 && !got.isHit() {
+				t.Errorf("after a Range with %d, request %d of all: %d %q %v", status, i+1, got.status, got.body,
+					got.header)
 			}
 		}
 	}

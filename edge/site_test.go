@@ -17,13 +17,17 @@ func TestTargetsUnchanged(t *testing.T) {
 		_, _ = io.WriteString(w, r.RequestURI)
 	})
 	targets := []string{
-		"/", "/?", "/a", "/a/", "/a?", "/a?x", "/a?x=", "/A", "/%41", "/%61", "/a%2Fb", "/a%2fb", "/a/b", "/a|b", "/a%7Cb", "//a", "///a", "/a//b",
-		"/a/./b", "/a/../b", "/%2e%2e/b", "/a;b", "/a:b", "/a+b", "/a%20b", "/ä", "/%C3%A4", "/a?x=1&y=2", "/a?y=2&x=1", "/a?x=%41", "/a?x=a|b",
-		"/a?b?c", "/a?//b", "/'()*!$,~", "/a\\b", "/a%00b", "/*", "/a[1]", `/a"b`, "/a^b`{c}", "/a?&&", "/a?b=http://c/d", "/http://c/d",
+		"/", "/?", "/a", "/a/", "/a?", "/a?x", "/a?x=", "/A", "/%41", "/%61", "/a%2Fb", "/a%2fb", "/a/b", "/a|b",
+		"/a%7Cb", "//a", "///a", "/a//b",
+		"/a/./b", "/a/../b", "/%2e%2e/b", "/a;b", "/a:b", "/a+b", "/a%20b", "/ä", "/%C3%A4", "/a?x=1&y=2", "/a?y=2&x=1",
+		"/a?x=%41", "/a?x=a|b",
+		"/a?b?c", "/a?//b", "/'()*!$,~", "/a\\b", "/a%00b", "/*", "/a[1]", `/a"b`, "/a^b`{c}", "/a?&&",
+		"/a?b=http://c/d", "/http://c/d",
 	}
 	for round, method := range []string{"POST", "GET", "GET"} {
 		for _, target := range targets {
-			got := e.raw(method + " " + target + " HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+			got := e.raw(method + " " + target +
+				" HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 			e.settle()
 			got.wants(t, 200, target)
 			if got.isHit() != (round == 2) {
@@ -69,12 +73,14 @@ func TestHosts(t *testing.T) {
 	if protocol() != "" {
 		port = ":443"
 	}
-	for _, host := range []string{"WWW.EXAMPLE", "www.example" + port, "www.example.", "www.example." + port} { // the same
+	for _, host := range []string{"WWW.EXAMPLE", "www.example" + port, "www.example.", "www.example." + port} {
+		// the same
 		if got := e.get("/a", "Host: "+host); !got.isHit() {
 			t.Errorf("%s: %d, %q", host, got.status, got.header["Cache-Status"])
 		}
 	}
-	for _, host := range []string{"example", "other.example", "xwww.example", "www.example.evil", "127.0.0.1", "[::1]:80"} {
+	for _, host := range []string{"example", "other.example", "xwww.example", "www.example.evil", "127.0.0.1",
+		"[::1]:80"} {
 		got := e.get("/a", "Host: "+host)
 		if got.status != 421 || got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d, %v", host, got.status, got.header)
@@ -83,7 +89,8 @@ func TestHosts(t *testing.T) {
 	e.wantHits(1)
 	// Another port is another origin (RFC 9110, 4.3.1), and what it answers may say so.
 	e.get("/a", "Host: www.example:8080").wants(t, 200, "www.example:8080")
-	for _, host := range []string{"[::1", "www.example:b:c", "www.example:99999", "www.example%zz", "www,example", "www.example:80x"} {
+	for _, host := range []string{"[::1", "www.example:b:c", "www.example:99999", "www.example%zz", "www,example",
+		"www.example:80x"} {
 		if got := e.get("/a", "Host: "+host); got.status != 400 {
 			t.Errorf("%s: %d", host, got.status)
 		}
@@ -129,7 +136,8 @@ func TestSizeLimits(t *testing.T) {
 	if got := e.get(at + "a"); got.status != 414 {
 		t.Errorf("a target of %d bytes: %d", front.MaxURL+1, got.status)
 	}
-	if got := e.raw("GET / HTTP/1.1\r\nHost: www.example\r\nX-Large: " + strings.Repeat("a", 2*front.MaxHeaderBytes) + "\r\n\r\n"); got.status != 431 {
+	if got := e.raw("GET / HTTP/1.1\r\nHost: www.example\r\nX-Large: " + strings.Repeat("a", 2*front.MaxHeaderBytes) +
+		"\r\n\r\n"); got.status != 431 {
 		t.Errorf("a header block of %d bytes: %d", 2*front.MaxHeaderBytes, got.status)
 	}
 	e.wantHits(1)

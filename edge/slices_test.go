@@ -194,7 +194,8 @@ func TestWholeOfAnObjectInFragments(t *testing.T) {
 	e.get("/film", "Range: bytes=150000-150009")
 	e.get("/film", "Range: bytes=350000-350009")
 	a := e.get("/film")
-	if a.status != 200 || len(a.body) != size || a.header.Get("Content-Length") != strconv.Itoa(size) || a.cacheStatus()["fwd"] != "partial" {
+	if a.status != 200 || len(a.body) != size || a.header.Get("Content-Length") != strconv.Itoa(size) ||
+		a.cacheStatus()["fwd"] != "partial" {
 		t.Fatalf("%d, %d bytes, %v", a.status, len(a.body), a.header)
 	}
 	checkSparse(t, []byte(a.body), 0)
@@ -205,7 +206,8 @@ func TestWholeOfAnObjectInFragments(t *testing.T) {
 		t.Errorf("again: %d bytes, %v", len(a.body), a.header["Cache-Status"])
 	}
 	a = e.get("/film", "Range: bytes=0-4,499995-")
-	if a.status != http.StatusPartialContent || !strings.HasPrefix(a.header.Get("Content-Type"), "multipart/byteranges") {
+	if a.status != http.StatusPartialContent || !strings.HasPrefix(a.header.Get("Content-Type"),
+		"multipart/byteranges") {
 		t.Errorf("several ranges: %d %v", a.status, a.header)
 	}
 }

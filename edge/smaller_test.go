@@ -41,7 +41,8 @@ func TestCodedWithoutVary(t *testing.T) {
 				}
 				a := e.get("/a", fields...)
 				a.wants(t, 200, c.want)
-				if coded := a.header.Get("Content-Encoding") == "gzip"; coded != (c.want == "coded") || a.header.Get("Vary") != "Accept-Encoding" {
+				if coded := a.header.Get("Content-Encoding") == "gzip"; coded != (c.want == "coded") ||
+					a.header.Get("Vary") != "Accept-Encoding" {
 					t.Errorf("%s gets %v", c.accept, a.header)
 				}
 				if i > 0 && !conditional && !a.isHit() {
@@ -70,8 +71,10 @@ func TestVariantByLanguage(t *testing.T) {
 		accept, want string
 		hit          bool
 	}{
-		{"fi, en;q=0.5", "fi", true}, {"FI;q=0.9, sv;q=0.8", "fi", true}, {"sv;q=0.1, en", "en", true}, {"en;q=1.0,fi;q=0.999", "en", true},
-		{"sv, fi;q=0.9", "en", false}, {"fi, en", "fi", false}, {"de", "en", false}, {"*", "en", false}, {"fi;q=0", "fi", false}, {"fi;x=1", "fi", false},
+		{"fi, en;q=0.5", "fi", true}, {"FI;q=0.9, sv;q=0.8", "fi", true}, {"sv;q=0.1, en", "en", true},
+		{"en;q=1.0,fi;q=0.999", "en", true},
+		{"sv, fi;q=0.9", "en", false}, {"fi, en", "fi", false}, {"de", "en", false}, {"*", "en", false}, {"fi;q=0",
+			"fi", false}, {"fi;x=1", "fi", false},
 	} {
 		a := e.get("/a", "Accept-Language: "+c.accept)
 		a.wants(t, 200, c.want)

@@ -97,7 +97,8 @@ func TestNotSuperseded(t *testing.T) {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			e := supersededEdge(t, []string{"Cache-Control: max-age=1000", `Etag: "1"`}, answering(status))
 			e.get("/a").wants(t, 200, "old")
-			if got := e.get("/a", "Cache-Control: no-cache"); got.status != status && got.cacheStatus()["detail"] != "stale-if-error" {
+			if got := e.get("/a", "Cache-Control: no-cache"); got.status != status &&
+				got.cacheStatus()["detail"] != "stale-if-error" {
 				t.Errorf("the answer: %d, %v", got.status, got.cacheStatus())
 			}
 			got := e.get("/a")
@@ -135,7 +136,8 @@ func TestSupersedingOfVariants(t *testing.T) {
 // A response that turns out too long for the store, or that is not the one that a 304 confirms,
 // supersedes too, and so does one to a Range.
 func TestSupersededByOthers(t *testing.T) {
-	old := []string{"Cache-Control: max-age=1, stale-while-revalidate=86400, stale-if-error=86400", "Age: 2", `Etag: "1"`}
+	old := []string{"Cache-Control: max-age=1, stale-while-revalidate=86400, stale-if-error=86400", "Age: 2",
+		`Etag: "1"`}
 	for _, c := range []struct {
 		name   string
 		does   http.HandlerFunc

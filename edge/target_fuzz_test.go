@@ -65,10 +65,14 @@ type seen struct {
 // the answer to what was asked: no two targets or variants are taken for each other.
 func FuzzRequestFields(f *testing.F) {
 	for _, s := range [][]string{
-		{"GET", "www.example", "/a", "x", "1"}, {"GET", "www.example", "/a b", "x_y", "1"}, {"GE T", "www.example", "/a", "x", ""}, {"GET", "WWW.example.:443", "/a?b", "origin", "x,"},
-		{"GET", "b.test", "x:27080/p", "x", "1"}, {"GET", "[::1]:80", "//a|b", "x-forwarded-for", "1"}, {"OPTIONS", "www.example", "*", "max-forwards", "0"},
-		{"GET", "www.example", "/a HTTP/1.1", "connection", "x"}, {"POST", "www.example", "/a#b", "te", "trailers"}, {"GET", "a..b", "/%zz", "host", "c.test"},
-		{"GET", "www.example", "/ä|^[]{}\"<>\\`", "range", "bytes=0-1"}, {"HEAD", "www.example", "/\xff", "accept-encoding", "gzip"},
+		{"GET", "www.example", "/a", "x", "1"}, {"GET", "www.example", "/a b", "x_y", "1"}, {"GE T", "www.example",
+			"/a", "x", ""}, {"GET", "WWW.example.:443", "/a?b", "origin", "x,"},
+		{"GET", "b.test", "x:27080/p", "x", "1"}, {"GET", "[::1]:80", "//a|b", "x-forwarded-for", "1"}, {"OPTIONS",
+			"www.example", "*", "max-forwards", "0"},
+		{"GET", "www.example", "/a HTTP/1.1", "connection", "x"}, {"POST", "www.example", "/a#b", "te", "trailers"},
+		{"GET", "a..b", "/%zz", "host", "c.test"},
+		{"GET", "www.example", "/ä|^[]{}\"<>\\`", "range", "bytes=0-1"}, {"HEAD", "www.example", "/\xff",
+			"accept-encoding", "gzip"},
 	} {
 		f.Add(false, s[0], s[1], s[2], s[3], s[4], "www.example", "/a", "1")
 		f.Add(true, s[0], s[1], s[2], s[3], s[4], s[1], s[2], s[4]+",")
@@ -86,7 +90,8 @@ func FuzzRequestFields(f *testing.F) {
 		if http3 {
 			client = clients["HTTP/3"]
 		}
-		first := rawRequest{method, authority, target, []hpack.HeaderField{{Name: strings.ToLower(name), Value: value}, {Name: "x-vary", Value: value}}}
+		first := rawRequest{method, authority, target, []hpack.HeaderField{{Name: strings.ToLower(name), Value: value},
+			{Name: "x-vary", Value: value}}}
 		second := rawRequest{"GET", authority2, target2, []hpack.HeaderField{{Name: "x-vary", Value: value2}}}
 		for _, q := range []rawRequest{first, second, first} {
 			checkAnswer(t, q, client.ask(q))
@@ -138,4 +143,5 @@ func checkAnswer(t *testing.T, q rawRequest, a answer) {
 }
 
 // forwarded are the fields that the edge writes itself.
-var forwarded = map[string]bool{"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}
+var forwarded = map[string]bool{"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true,
+	"X-Forwarded-Proto": true}

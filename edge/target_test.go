@@ -61,7 +61,8 @@ func TestMalformedTargets(t *testing.T) {
 				switch {
 				case http1 && got.status != 400, !http1 && got.status != 400 && got.err == nil:
 					t.Errorf("%s %q of %q: %d, %q, %v", c.method, c.target, c.authority, got.status, got.body, got.err)
-				case got.status == 400 && got.header["Cache-Status"] != nil && !strings.HasPrefix(got.body, "Bad Request: malformed "):
+				case got.status == 400 && got.header["Cache-Status"] != nil && !strings.HasPrefix(got.body,
+					"Bad Request: malformed "):
 					t.Errorf("%s %q of %q: the text is %q", c.method, c.target, c.authority, got.body)
 				}
 			}
@@ -71,7 +72,8 @@ func TestMalformedTargets(t *testing.T) {
 				if name == "HTTP/3" && target == "*" {
 					continue // which the library resets
 				}
-				if got.status != 400 || !strings.HasPrefix(got.body, "Bad Request: malformed request target") || !strings.HasPrefix(got.header.Get("Cache-Status"), "hel1; detail=") ||
+				if got.status != 400 || !strings.HasPrefix(got.body, "Bad Request: malformed request target") ||
+					!strings.HasPrefix(got.header.Get("Cache-Status"), "hel1; detail=") ||
 					got.header.Get("Cache-Control") != "no-store" {
 					t.Errorf("GET %s: %+v", target, got)
 				}
@@ -80,11 +82,13 @@ func TestMalformedTargets(t *testing.T) {
 				return
 			}
 			for _, c := range []struct{ method, target string }{{"GET", "/a b"}, {"GET", "/admin HTTP/1.1"}} {
-				if got := client.ask(rawRequest{method: c.method, authority: "www.example", target: c.target}); got.status != 400 || got.header["Cache-Status"] == nil {
+				if got := client.ask(rawRequest{method: c.method, authority: "www.example",
+					target: c.target}); got.status != 400 || got.header["Cache-Status"] == nil {
 					t.Errorf("%s %s: %+v", c.method, c.target, got)
 				}
 			}
-			if got := client.ask(rawRequest{"GET", "www.example", "/a", []hpack.HeaderField{{Name: "host", Value: "other.example"}}}); got.status != 400 && got.err == nil {
+			if got := client.ask(rawRequest{"GET", "www.example", "/a",
+				[]hpack.HeaderField{{Name: "host", Value: "other.example"}}}); got.status != 400 && got.err == nil {
 				t.Errorf("a Host that is not the :authority: %+v", got)
 			}
 		})
@@ -98,7 +102,8 @@ func TestTargetsOfEveryProtocol(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	e := newSecure(t, echoTarget, 1)
 	for name, client := range e.rawClients() {
-		for _, target := range []string{"/a|b", "/a%7Cb", "/a^b[c]{d}`<e>\"'\\", "/ä", "/%C3%A4", "/\xff", "/?q=100%", "/a?", "/a", "//a", "/a/../b", "/http://a/"} {
+		for _, target := range []string{"/a|b", "/a%7Cb", "/a^b[c]{d}`<e>\"'\\", "/ä", "/%C3%A4", "/\xff", "/?q=100%",
+			"/a?", "/a", "//a", "/a/../b", "/http://a/"} {
 			for range 2 {
 				got := client.ask(rawRequest{method: "GET", authority: "www.example", target: target})
 				got.wants(t, 200, "GET www.example "+target)
@@ -126,20 +131,23 @@ func TestHostIsCanonical(t *testing.T) {
 		if name == "HTTP/1.1" {
 			port = ":80"
 		}
-		for i, authority := range []string{"WWW.EXAMPLE.", "www.example" + port, "Www.Example.:0" + port[1:], "www.example:" + port[1:]} {
+		for i, authority := range []string{"WWW.EXAMPLE.", "www.example" + port, "Www.Example.:0" + port[1:],
+			"www.example:" + port[1:]} {
 			for _, method := range []string{"GET", "POST"} {
 				target := "/" + strings.ReplaceAll(name, " ", "-") + string(rune('a'+i))
 				got := client.ask(rawRequest{method: method, authority: authority, target: target})
 				got.wants(t, 200, method+" www.example "+target)
 				h := *saw.Load()
-				if h.Get("X-Forwarded-Host") != "www.example" || !strings.HasSuffix(h.Get("Forwarded"), `host="www.example"`) {
+				if h.Get("X-Forwarded-Host") != "www.example" ||
+					!strings.HasSuffix(h.Get("Forwarded"), `host="www.example"`) {
 					t.Errorf("%s, %s: the origin sees %v", name, authority, h)
 				}
 				e.settle()
 			}
 		}
 		target := "/" + strings.ReplaceAll(name, " ", "-")
-		client.ask(rawRequest{method: "GET", authority: "WWW.example.:8443", target: target}).wants(t, 200, "GET www.example:8443 "+target)
+		client.ask(rawRequest{method: "GET", authority: "WWW.example.:8443", target: target}).wants(t, 200,
+			"GET www.example:8443 "+target)
 		if h := *saw.Load(); h.Get("X-Forwarded-Host") != "www.example:8443" {
 			t.Errorf("%s: the origin sees %v", name, h)
 		}
@@ -153,7 +161,8 @@ func TestRedirectKeepsTheQuery(t *testing.T) {
 	plainOnly(t, "only plain HTTP is redirected")
 	e := newSecure(t, echoTarget, 1, func(_ *Server, s *Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })
 	a := e.do(e.request("GET", "/a|b?utm_x=1&y", ""))
-	if to := a.header.Get("Location"); a.status != 308 || !strings.HasPrefix(to, "https://www.example:") || !strings.HasSuffix(to, "/a|b?utm_x=1&y") {
+	if to := a.header.Get("Location"); a.status != 308 || !strings.HasPrefix(to, "https://www.example:") ||
+		!strings.HasSuffix(to, "/a|b?utm_x=1&y") {
 		t.Errorf("%d, Location %q", a.status, to)
 	}
 	e.wantHits(0)

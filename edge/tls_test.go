@@ -42,12 +42,17 @@ func TestHandshakes(t *testing.T) {
 		fails  bool
 		want   func(tls.ConnectionState) bool
 	}{
-		{"1.3, post-quantum, h2", func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }, false, func(st tls.ConnectionState) bool {
-			return st.Version == tls.VersionTLS13 && st.CurveID == tls.X25519MLKEM768 && st.NegotiatedProtocol == "h2"
-		}},
-		{"1.2", func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, false, func(st tls.ConnectionState) bool { return st.Version == tls.VersionTLS12 }},
-		{"http/1.1", func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }, false, func(st tls.ConnectionState) bool { return st.NegotiatedProtocol == "http/1.1" }},
-		{"a curve of old", func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP256} }, false, func(st tls.ConnectionState) bool { return st.CurveID == tls.CurveP256 }},
+		{"1.3, post-quantum, h2", func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }, false,
+			func(st tls.ConnectionState) bool {
+				return st.Version == tls.VersionTLS13 && st.CurveID == tls.X25519MLKEM768 &&
+					st.NegotiatedProtocol == "h2"
+			}},
+		{"1.2", func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, false,
+			func(st tls.ConnectionState) bool { return st.Version == tls.VersionTLS12 }},
+		{"http/1.1", func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }, false,
+			func(st tls.ConnectionState) bool { return st.NegotiatedProtocol == "http/1.1" }},
+		{"a curve of old", func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP256} }, false,
+			func(st tls.ConnectionState) bool { return st.CurveID == tls.CurveP256 }},
 		{"1.1", func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, true, nil},
 		{"CBC", func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
@@ -134,7 +139,8 @@ func TestResumption(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			conf := &tls.Config{ServerName: "www.example", RootCAs: pool, ClientSessionCache: &toldCache{tls.NewLRUClientSessionCache(1), make(chan struct{}, 100)}}
+			conf := &tls.Config{ServerName: "www.example", RootCAs: pool,
+				ClientSessionCache: &toldCache{tls.NewLRUClientSessionCache(1), make(chan struct{}, 100)}}
 			if c.shake(first, conf.Clone()) {
 				t.Error("the first session is resumed")
 			}
@@ -178,7 +184,8 @@ func exchangeOver(t *testing.T, e *testEdge, conf *tls.Config) (resumed bool) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, "GET "+healthPath+" HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn,
+		"GET "+healthPath+" HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(conn); err != nil {
@@ -190,14 +197,16 @@ func exchangeOver(t *testing.T, e *testEdge, conf *tls.Config) (resumed bool) {
 // Files are taken when they change; a pair that doesn't fit leaves what was there.
 func TestCertificateFiles(t *testing.T) {
 	c := &certs.Certificates{}
-	old, renewed, expired := newCertificate(t, time.Now().Add(time.Hour), "www.example"), newCertificate(t, time.Now().Add(48*time.Hour), "www.example", "*.www.example"),
+	old, renewed, expired := newCertificate(t, time.Now().Add(time.Hour), "www.example"), newCertificate(t,
+		time.Now().Add(48*time.Hour), "www.example", "*.www.example"),
 		newCertificate(t, time.Now().Add(-time.Minute), "www.example")
 	if err := c.SetFiles([]certs.File{old}); err != nil {
 		t.Fatal(err)
 	}
 	shown := func(name string) time.Time {
-		cert, err := c.Get(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
-			CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256}, SupportedCurves: []tls.CurveID{tls.X25519}})
+		cert, err := c.Get(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13},
+			SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
+			CipherSuites:     []uint16{tls.TLS_AES_128_GCM_SHA256}, SupportedCurves: []tls.CurveID{tls.X25519}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +219,8 @@ func TestCertificateFiles(t *testing.T) {
 	if before.IsZero() {
 		t.Fatal("no certificate")
 	}
-	for _, bad := range []certs.File{{Cert: old.Cert, Key: renewed.Key}, {Cert: "/nowhere", Key: old.Key}, {Cert: old.Key, Key: old.Key}} {
+	for _, bad := range []certs.File{{Cert: old.Cert, Key: renewed.Key}, {Cert: "/nowhere", Key: old.Key},
+		{Cert: old.Key, Key: old.Key}} {
 		if err := c.SetFiles([]certs.File{renewed, bad}); err == nil || !strings.Contains(err.Error(), bad.Cert) {
 			t.Errorf("%v: error %v", bad, err)
 		}
@@ -232,7 +242,8 @@ func TestCertificateFiles(t *testing.T) {
 	if !c.Has("www.example") || c.Has("example") {
 		t.Error("has is wrong")
 	}
-	for list, want := range map[string]bool{"www.example": true, "www.example 203.0.113.1 [::1]": true, "www.example example": false, "www.example *.www.example": true} {
+	for list, want := range map[string]bool{"www.example": true, "www.example 203.0.113.1 [::1]": true,
+		"www.example example": false, "www.example *.www.example": true} {
 		c.SetHosts(strings.Fields(list))
 		if c.Complete() != want {
 			t.Errorf("complete for %s: %v", list, !want)
@@ -251,7 +262,8 @@ func TestCertificateFiles(t *testing.T) {
 
 func TestDaysLeft(t *testing.T) {
 	e := newSecure(t, static("x"), 1)
-	if m := e.admin("GET", "/metrics", "").body; !strings.Contains(m, `kaiku_certificate_days_left{from="file",name="www.example"} 0.04`) {
+	if m := e.admin("GET", "/metrics", "").body; !strings.Contains(m,
+		`kaiku_certificate_days_left{from="file",name="www.example"} 0.04`) {
 		t.Error("the metrics don't tell of the certificate")
 	}
 }
@@ -260,7 +272,8 @@ func TestDaysLeft(t *testing.T) {
 // of over TLS; the origin's own fields of the kind don't pass.
 func TestSecureSite(t *testing.T) {
 	certificates := newCertificates(t, "www.example")
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Strict-Transport-Security: max-age=7", `Alt-Svc: h2="origin.example:443"`), func(s *Server, site *Site) {
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Strict-Transport-Security: max-age=7",
+		`Alt-Svc: h2="origin.example:443"`), func(s *Server, site *Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", certificates
 		site.Redirect, site.HSTS = true, "max-age=31536000; includeSubDomains"
 		s.SetTokens([]Token{full("secret")})
@@ -292,10 +305,13 @@ func TestSecureSite(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		h := resp.Header
-		if resp.StatusCode != c.status || h.Get("Location") != c.location || h.Get("Strict-Transport-Security") != c.hsts {
-			t.Errorf("%s %s %s: %d to %q, HSTS %q", c.protocol, c.method, c.path, resp.StatusCode, h.Get("Location"), h.Get("Strict-Transport-Security"))
+		if resp.StatusCode != c.status || h.Get("Location") != c.location ||
+			h.Get("Strict-Transport-Security") != c.hsts {
+			t.Errorf("%s %s %s: %d to %q, HSTS %q", c.protocol, c.method, c.path, resp.StatusCode, h.Get("Location"),
+				h.Get("Strict-Transport-Security"))
 		}
-		if want := `h3=":` + port + `"; ma=86400`; c.altSvc != (h.Get("Alt-Svc") == want) || !c.altSvc && h.Get("Alt-Svc") != "" {
+		if want := `h3=":` + port + `"; ma=86400`; c.altSvc != (h.Get("Alt-Svc") == want) ||
+			!c.altSvc && h.Get("Alt-Svc") != "" {
 			t.Errorf("%s %s %s: Alt-Svc %q", c.protocol, c.method, c.path, h.Get("Alt-Svc"))
 		}
 	}
@@ -321,10 +337,12 @@ func TestSecureSite(t *testing.T) {
 // purged as one.
 func TestWildcardHost(t *testing.T) {
 	plainOnly(t, "a TLS connection is for one site")
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(_ *Server, site *Site) { site.Hosts = []string{"*.example", "own.other.example"} })
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"),
+		func(_ *Server, site *Site) { site.Hosts = []string{"*.example", "own.other.example"} })
 	own := &Site{Name: "own", Hosts: []string{"own.example"}, Origin: e.site.Origin}
 	e.SetSites([]*Site{e.site, own})
-	for host, status := range map[string]int{"a.example": 200, "B.Example": 200, "own.example": 200, "example": 421, "a.b.example": 421, "own.other.example": 200} {
+	for host, status := range map[string]int{"a.example": 200, "B.Example": 200, "own.example": 200, "example": 421,
+		"a.b.example": 421, "own.other.example": 200} {
 		if got := e.get("/a", "Host: "+host); got.status != status {
 			t.Errorf("%s: %d, want %d", host, got.status, status)
 		}
@@ -332,7 +350,8 @@ func TestWildcardHost(t *testing.T) {
 	if got := e.purge(`{"hosts":["*.example"]}`); got.status != 200 {
 		t.Fatalf("purge: %d %s", got.status, got.body)
 	}
-	for host, hit := range map[string]bool{"a.example": false, "b.example": false, "own.example": true, "own.other.example": true} {
+	for host, hit := range map[string]bool{"a.example": false, "b.example": false, "own.example": true,
+		"own.other.example": true} {
 		if got := e.get("/a", "Host: "+host); got.isHit() != hit {
 			t.Errorf("%s after the purge: hit %v", host, got.isHit())
 		}

@@ -23,10 +23,12 @@ func TestTokenScopes(t *testing.T) {
 		method, path, body string
 		want               map[string]int // by token
 	}{
-		{"POST", "/v1/purge", `{"all":true}`, map[string]int{"full": 200, "p": 200, "r": 403, "d": 403, "none": 403, "www": 403, "other": 403, "": 401, "x": 401}},
+		{"POST", "/v1/purge", `{"all":true}`, map[string]int{"full": 200, "p": 200, "r": 403, "d": 403, "none": 403,
+			"www": 403, "other": 403, "": 401, "x": 401}},
 		{"POST", "/v1/purge", `{"tags":["a"]}`, map[string]int{"full": 200, "p": 200, "www": 403}},
 		{"POST", "/v1/purge", `{"urls":["http://www.example/a"]}`, map[string]int{"p": 200, "www": 200, "other": 403}},
-		{"POST", "/v1/purge", `{"urls":["http://www.example/a","http://x.example/a"]}`, map[string]int{"p": 404, "www": 403}},
+		{"POST", "/v1/purge", `{"urls":["http://www.example/a","http://x.example/a"]}`,
+			map[string]int{"p": 404, "www": 403}},
 		{"POST", "/v1/purge", `{"urls":["http://www.example@x.example/a"]}`, map[string]int{"www": 403}},
 		{"POST", "/v1/purge", `{"prefixes":["https://www.example"]}`, map[string]int{"www": 200, "other": 403}},
 		{"POST", "/v1/purge", `{"prefixes":["https://www.exampl"]}`, map[string]int{"www": 403}},
@@ -48,7 +50,8 @@ func TestTokenScopes(t *testing.T) {
 			}
 			got := e.admin(c.method, c.path, c.body, fields...)
 			if got.status != want {
-				t.Errorf("%s %s %s with %q: %d, %s, want %d", c.method, c.path, c.body, token, got.status, got.body, want)
+				t.Errorf("%s %s %s with %q: %d, %s, want %d", c.method, c.path, c.body, token, got.status, got.body,
+					want)
 			}
 			var er struct{ Error string }
 			if want >= 400 && (decode(got.body, &er) != nil || er.Error == "") {
@@ -65,7 +68,10 @@ func TestTokenScopes(t *testing.T) {
 
 // A scoped token alone closes the API too.
 func TestTokenAloneCloses(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "p", Scopes: []string{ScopePurge}}}) })
+	e := newEdge(t, static("x"), func(s *Server,
+		_ *Site) {
+		s.SetTokens([]Token{{Secret: "p", Scopes: []string{ScopePurge}}})
+	})
 	if got := e.admin("GET", "/metrics", ""); got.status != 401 {
 		t.Errorf("metrics: %d", got.status)
 	}

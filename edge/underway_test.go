@@ -41,21 +41,25 @@ func TestRequestsUnderWay(t *testing.T) {
 			id := a.next
 			a.next += 2
 			block := bytes.Clone(a.headers("GET", "/a", cookies...)) // whose end of the stream never comes
-			if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true}); err != nil {
+			if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block,
+				EndHeaders: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	until(t, "the rest is refused", func() bool {
-		return e.front.Active() == fit && e.front.Load() == fit*load && counted(t, e, "kaiku_edge_requests_limited_total") == conns*front.MaxStreams-fit
+		return e.front.Active() == fit && e.front.Load() == fit*load &&
+			counted(t, e, "kaiku_edge_requests_limited_total") == conns*front.MaxStreams-fit
 	})
 	if grown := heap() - before; grown > 100<<20 {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 	get := func(last byte) int {
-		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, last)}}).DialContext(ctx, network, e.Addr().String())
-		}}}
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, last)}}).DialContext(ctx, network,
+					e.Addr().String())
+			}}}
 		resp, err := c.Do(e.request("GET", "/b", "", "Cookie: "+strings.Repeat("a", 60_000)))
 		if err != nil {
 			t.Fatal(err)

@@ -86,7 +86,8 @@ func TestSuffixIsForwarded(t *testing.T) {
 		var sent atomic.Int64
 		e := newEdge(t, unjoinableOrigin(size, &sent, "Etag: "+etag))
 		a := e.get("/film", "Range: bytes=-500")
-		if a.status != http.StatusPartialContent || len(a.body) != 500 || a.header.Get("Content-Range") != fmt.Sprintf("bytes %d-%d/%d", size-500, size-1, size) {
+		if a.status != http.StatusPartialContent || len(a.body) != 500 ||
+			a.header.Get("Content-Range") != fmt.Sprintf("bytes %d-%d/%d", size-500, size-1, size) {
 			t.Errorf("%d, %v", a.status, a.header)
 		}
 		checkSparse(t, []byte(a.body), size-500)
@@ -123,7 +124,8 @@ func differing(t *testing.T, balance origin.Balance) (e *testEdge, gone *[2]atom
 		servers = append(servers, origin.Server{URL: u})
 	}
 	return newEdge(t, nil, func(_ *Server, s *Site) {
-		s.Slice, s.Origin.Origin.Servers, s.Origin.Origin.Balance, s.Origin.Origin.Retries = 100_000, servers, balance, 2
+		s.Slice, s.Origin.Origin.Servers, s.Origin.Origin.Balance, s.Origin.Origin.Retries = 100_000, servers, balance,
+			2
 	}), gone
 }
 

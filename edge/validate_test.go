@@ -32,7 +32,8 @@ func TestValidationConfirmed(t *testing.T) {
 	second := e.get("/a")
 	second.wants(t, 200, "hello")
 	if cs := second.cacheStatus(); cs["fwd"] != "stale" || cs["fwd-status"] != "304" || conditional.Load() != 1 {
-		t.Errorf("Cache-Status of the validation: %q, %d conditional requests", second.header["Cache-Status"], conditional.Load())
+		t.Errorf("Cache-Status of the validation: %q, %d conditional requests", second.header["Cache-Status"],
+			conditional.Load())
 	}
 	third := e.get("/a")
 	third.wants(t, 200, "hello")
@@ -53,13 +54,15 @@ func TestValidationReplaced(t *testing.T) {
 			_, _ = io.WriteString(w, "one")
 			return
 		}
-		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "2"`, "X-If: " + r.Header.Get("If-None-Match")})
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "2"`,
+			"X-If: " + r.Header.Get("If-None-Match")})
 		_, _ = io.WriteString(w, "two and more")
 	})
 	e.get("/a").wants(t, 200, "one")
 	second := e.get("/a")
 	second.wants(t, 200, "two and more")
-	if cs := second.cacheStatus(); cs["fwd"] != "stale" || cs["fwd-status"] != "200" || second.header.Get("X-If") != `"1"` {
+	if cs := second.cacheStatus(); cs["fwd"] != "stale" || cs["fwd-status"] != "200" ||
+		second.header.Get("X-If") != `"1"` {
 		t.Errorf("second: %v", second.header)
 	}
 	if third := e.get("/a"); !third.isHit() || third.body != "two and more" || third.header.Get("Etag") != `"2"` {
@@ -129,7 +132,8 @@ func TestConditionsOfClients(t *testing.T) {
 		if r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "" {
 			t.Errorf("the origin sees the client's conditions on a miss: %v", r.Header)
 		}
-		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "1"`, "Last-Modified: Wed, 01 Jul 2026 12:00:00 GMT", "Content-Type: text/css", "Content-Language: fi"})
+		setFields(w.Header(), []string{"Cache-Control: max-age=1000", `Etag: "1"`,
+			"Last-Modified: Wed, 01 Jul 2026 12:00:00 GMT", "Content-Type: text/css", "Content-Language: fi"})
 		_, _ = io.WriteString(w, "hello")
 	})
 	for i := range 2 {
@@ -233,7 +237,8 @@ func TestStaleWhileRevalidate(t *testing.T) {
 	release := make(chan struct{})
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.Add(1) == 1 {
-			setFields(w.Header(), []string{"Cache-Control: max-age=1000, stale-while-revalidate=5000", "Age: 2000", `Etag: "1"`})
+			setFields(w.Header(), []string{"Cache-Control: max-age=1000, stale-while-revalidate=5000", "Age: 2000",
+				`Etag: "1"`})
 			_, _ = io.WriteString(w, "old")
 			return
 		}
@@ -323,7 +328,8 @@ func TestOriginDown(t *testing.T) {
 	e.start(o.URL, t.TempDir())
 	for _, method := range []string{"GET", "POST"} {
 		got := e.do(e.request(method, "/a", ""))
-		if got.status != 502 || got.cacheStatus()["detail"] != "connect-failed" || got.header.Get("Cache-Control") != "no-store" {
+		if got.status != 502 || got.cacheStatus()["detail"] != "connect-failed" ||
+			got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d, %v", method, got.status, got.header)
 		}
 	}

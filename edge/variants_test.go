@@ -53,7 +53,8 @@ func TestVariantsByLongValues(t *testing.T) {
 	if n := len(o.Data()); n > cache.MaxVariants*160 {
 		t.Errorf("the list of %d variants has %d bytes", cache.MaxVariants, n)
 	}
-	if got := e.get("/a", fmt.Sprintf("Cookie: %04d%s", 7, strings.Repeat("x", 1000))); !got.isHit() || got.body != "0007" {
+	if got := e.get("/a", fmt.Sprintf("Cookie: %04d%s", 7, strings.Repeat("x", 1000))); !got.isHit() ||
+		got.body != "0007" {
 		t.Errorf("%q, %v", got.body, got.header)
 	}
 }

@@ -50,17 +50,20 @@ func TestPurgeInVarnishForm(t *testing.T) {
 		{"Drupal wildcard", "BAN /a.*", nil, "/a /a?x=1 /a/b", 200},
 		// Magento 2.
 		{"Magento", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))"}, "/a", 200},
-		{"Magento several", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))|((^|,)two(,|$))"}, "/a /a?x=1", 200},
+		{"Magento several", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))|((^|,)two(,|$))"}, "/a /a?x=1",
+			200},
 		{"Magento all", "PURGE /", []string{"X-Magento-Tags-Pattern: .*"}, paths, 200},
 		{"Magento nothing", "PURGE /", []string{"X-Magento-Tags-Pattern:"}, "", 400},
 		{"Magento pool", "PURGE /", []string{"X-Pool: cat"}, "", 400},
 		// FOSHttpCache.
 		{"FOS tags", "BAN /", []string{"X-Cache-Tags: (^|,)(one|th\\ree)(,|$)"}, "", 400},
-		{"FOS tags, quoted", "BAN /", []string{"X-Cache-Tags: (^|,)(one|t\\-\\:4)(,|$)", "X-Host: .*", "X-Url: .*", "X-Content-Type: .*"}, "/a /a/b", 200},
+		{"FOS tags, quoted", "BAN /", []string{"X-Cache-Tags: (^|,)(one|t\\-\\:4)(,|$)", "X-Host: .*", "X-Url: .*",
+			"X-Content-Type: .*"}, "/a /a/b", 200},
 		{"FOS tags, before 2", "BAN /", []string{"X-Cache-Tags: (one|three)(,.+)?$"}, "/a /c", 200},
 		{"FOS tags of a host", "BAN /", []string{"X-Cache-Tags: (one)(,.+)?$", "X-Host: ^www"}, "", 400},
 		{"FOS path", "BAN /", []string{"X-Url: ^/a/.*$", "X-Host: .*", "X-Content-Type: .*"}, "/a/b", 200},
-		{"FOS exact path", "BAN /", []string{"X-Url: ^/a$", "X-Host: ^(www.example|static.example)$", "X-Content-Type: .*"}, "/a", 200},
+		{"FOS exact path", "BAN /", []string{"X-Url: ^/a$", "X-Host: ^(www.example|static.example)$",
+			"X-Content-Type: .*"}, "/a", 200},
 		{"FOS all", "BAN /", []string{"X-Url: .*", "X-Host: .*", "X-Content-Type: .*"}, paths, 200},
 		{"FOS host", "BAN /", []string{"X-Url: .*", "X-Host: ^static.example$", "X-Content-Type: .*"}, "", 200},
 		{"FOS other host", "BAN /", []string{"X-Url: .*", "X-Host: ^other.example$"}, "", 400},
@@ -72,7 +75,8 @@ func TestPurgeInVarnishForm(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Cache-Control", "max-age=1000")
-				fields := map[string][2]string{"/a": {"X-Magento-Tags", "zero,one"}, "/a?x=1": {"xkey", "zero two"}, "/a/b": {"X-Cache-Tags", "t-:4,five"}, "/c": {"Cache-Tags", "three four"}}
+				fields := map[string][2]string{"/a": {"X-Magento-Tags", "zero,one"}, "/a?x=1": {"xkey", "zero two"},
+					"/a/b": {"X-Cache-Tags", "t-:4,five"}, "/c": {"Cache-Tags", "three four"}}
 				w.Header().Set(fields[r.RequestURI][0], fields[r.RequestURI][1])
 				_, _ = io.WriteString(w, r.RequestURI)
 			}, purgeFromLoopback, func(_ *Server, site *Site) { site.Hosts = append(site.Hosts, "static.example") })
@@ -95,7 +99,8 @@ func TestPurgeInVarnishForm(t *testing.T) {
 				got := e.get(path)
 				if gone := slices.Contains(strings.Fields(c.gone), path); got.isHit() == gone {
 					t.Errorf("%s: hit %v after the purge", path, got.isHit())
-				} else if soft := strings.Contains(strings.ToLower(strings.Join(c.fields, " ")), "soft"); gone && (got.cacheStatus()["fwd"] == "stale") != soft {
+				} else if soft := strings.Contains(strings.ToLower(strings.Join(c.fields, " ")),
+					"soft"); gone && (got.cacheStatus()["fwd"] == "stale") != soft {
 					t.Errorf("%s: %s", path, got.header["Cache-Status"])
 				}
 			}
@@ -114,15 +119,28 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 	}{
 		{"nothing configured", func(*Server, *Site) {}, "PURGE /a", nil, 200, true},
 		{"nothing configured, BAN", func(*Server, *Site) {}, "BAN /a", nil, 200, true},
-		{"nothing configured, but a token sent", func(*Server, *Site) {}, "PURGE /a", []string{"Authorization: Bearer x"}, 200, true},
-		{"another network", func(s *Server, _ *Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "PURGE /a", nil, 403, false},
-		{"another network that is claimed", func(s *Server, _ *Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "PURGE /a",
+		{"nothing configured, but a token sent", func(*Server, *Site) {}, "PURGE /a",
+			[]string{"Authorization: Bearer x"}, 200, true},
+		{"another network", func(s *Server,
+			_ *Site) {
+			s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		}, "PURGE /a", nil, 403, false},
+		{"another network that is claimed",
+			func(s *Server, _ *Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "PURGE /a",
 			[]string{"X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1", "X-Real-IP: 10.0.0.1"}, 403, false},
 		{"no token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "BAN /a", nil, 403, false},
-		{"an empty token", func(s *Server, _ *Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "BAN /a", []string{"Authorization: Bearer "}, 403, false},
-		{"a wrong token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a", []string{"Authorization: Bearer u"}, 403, false},
-		{"the token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
-		{"a token to read", func(s *Server, _ *Site) { s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeRead}}}) }, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
+		{"an empty token", func(s *Server,
+			_ *Site) {
+			s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		}, "BAN /a", []string{"Authorization: Bearer "}, 403, false},
+		{"a wrong token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a",
+			[]string{"Authorization: Bearer u"}, 403, false},
+		{"the token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a",
+			[]string{"Authorization: Bearer t"}, 200, false},
+		{"a token to read", func(s *Server,
+			_ *Site) {
+			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeRead}}})
+		}, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
 		{"a token of the site", func(s *Server, _ *Site) {
 			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}})
 		}, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
@@ -148,7 +166,8 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 
 // An edge for any host has no list that an expression over hosts could be matched with.
 func TestPurgeInVarnishFormOfAnyHost(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), purgeFromLoopback, func(_ *Server, site *Site) { site.Hosts = nil })
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), purgeFromLoopback,
+		func(_ *Server, site *Site) { site.Hosts = nil })
 	for _, c := range []struct {
 		fields string // of a BAN
 		status int

@@ -133,8 +133,10 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := (&http.Request{Method: http.MethodGet, URL: t.RequestURL(), Host: t.Authority(), RequestURI: t.RequestURI(), RemoteAddr: client,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody}).WithContext(ctx)
+	r := (&http.Request{Method: http.MethodGet, URL: t.RequestURL(), Host: t.Authority(), RequestURI: t.RequestURI(),
+		RemoteAddr: client,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
+		Body: http.NoBody}).WithContext(ctx)
 	r.Header.Set("User-Agent", "kaiku-warm")
 	// As browsers have it, so that what varies by it is what they will ask for.
 	r.Header.Set("Accept-Encoding", "gzip, deflate")

@@ -43,7 +43,8 @@ func TestWarm(t *testing.T) {
 		_, _ = io.WriteString(w, r.RequestURI)
 	})
 	urls := func(list ...string) string { return `{"urls":["` + strings.Join(list, `","`) + `"], "rate":1000}` }
-	resp, _ := e.warmed(urls("http://www.example/a", "http://WWW.example:80/b?x=%2F1#top", "http://www.example", "http://www.example/vary"))
+	resp, _ := e.warmed(urls("http://www.example/a", "http://WWW.example:80/b?x=%2F1#top", "http://www.example",
+		"http://www.example/vary"))
 	if resp.Asked != 4 || resp.Stored != 4 || len(resp.Failed) != 0 {
 		t.Errorf("%+v", resp)
 	}
@@ -66,7 +67,8 @@ func TestWarm(t *testing.T) {
 		t.Errorf("over TLS: %+v", resp)
 	}
 	e.wantHits(5)
-	resp, _ = e.warmed(urls("http://www.example/private", "http://www.example/gone", "http://www.example/cut", "http://other.example/a", "/a", "ftp://www.example/"))
+	resp, _ = e.warmed(urls("http://www.example/private", "http://www.example/gone", "http://www.example/cut",
+		"http://other.example/a", "/a", "ftp://www.example/"))
 	if resp.Asked != 6 || resp.Stored != 0 || len(resp.Failed) != 6 {
 		t.Errorf("%+v", resp)
 	}
@@ -74,7 +76,8 @@ func TestWarm(t *testing.T) {
 		if f.URL == "http://www.example/cut" && strings.Contains(f.Error, "502") {
 			continue // the fetch had failed before its answer began
 		}
-		want := map[string]string{"http://www.example/private": "private", "http://www.example/gone": "404", "http://www.example/cut": "cut short",
+		want := map[string]string{"http://www.example/private": "private", "http://www.example/gone": "404",
+			"http://www.example/cut": "cut short",
 			"http://other.example/a": "no site", "/a": "absolute", "ftp://www.example/": "absolute"}[f.URL]
 		if want == "" || !strings.Contains(f.Error, want) {
 			t.Errorf("%+v, want %q", f, want)
@@ -95,7 +98,8 @@ func TestWarmIsBounded(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "x")
 	}, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeWarm}, Sites: []string{"www"}}, {Secret: "p", Scopes: []string{ScopePurge}}})
+		s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeWarm}, Sites: []string{"www"}},
+			{Secret: "p", Scopes: []string{ScopePurge}}})
 	})
 	token := "Authorization: Bearer t"
 	var list []string
@@ -111,9 +115,11 @@ func TestWarmIsBounded(t *testing.T) {
 		t.Errorf("60 URLs at 200 a second took %v", took)
 	}
 	for body, want := range map[string]int{
-		`{"urls":[]}`: 400, `{`: 400, `{"urls":["http://www.example/"],"rate":1001}`: 400, `{"urls":["http://www.example/"],"rate":-1}`: 400,
-		`{"urls":["http://other.example/"]}`: 403, `{"url":["http://www.example/"]}`: 400,
-		`{"urls":["` + strings.Repeat("a", purge.MaxBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`, maxWarmURLs) + `"a"]}`: 400,
+		`{"urls":[]}`: 400, `{`: 400, `{"urls":["http://www.example/"],"rate":1001}`: 400,
+		`{"urls":["http://www.example/"],"rate":-1}`: 400,
+		`{"urls":["http://other.example/"]}`:         403, `{"url":["http://www.example/"]}`: 400,
+		`{"urls":["` + strings.Repeat("a", purge.MaxBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`,
+			maxWarmURLs) + `"a"]}`: 400,
 	} {
 		if _, got := e.warmed(body, token); got.status != want {
 			t.Errorf("%.60s: %d, %s", body, got.status, got.body)
@@ -124,14 +130,16 @@ func TestWarmIsBounded(t *testing.T) {
 			t.Errorf("%s: %d, %s", field, got.status, got.body)
 		}
 	}
-	if got := e.admin("POST", "/v1/warm", `{"urls":["http://www.example/"]}`, token, "Content-Type: text/plain"); got.status != 415 {
+	if got := e.admin("POST", "/v1/warm", `{"urls":["http://www.example/"]}`, token,
+		"Content-Type: text/plain"); got.status != 415 {
 		t.Errorf("text: %d", got.status)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan WarmResponse, 1)
 	go func() {
-		ended <- e.warm(ctx, WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"}, Rate: 1000}, "127.0.0.1:1")
+		ended <- e.warm(ctx, WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
+			Rate: 1000}, "127.0.0.1:1")
 	}()
 	until(t, "the origin is asked", func() bool { return now.Load() == 2 })
 	cancel()

@@ -99,7 +99,8 @@ func TestConsumersOfOneNode(t *testing.T) {
 		if i%2 == 0 {
 			subject += fmt.Sprintf(".c%d", i)
 		}
-		if got := evil.ask(t, subject, config); strings.Contains(got, "error") || !strings.Contains(got, fmt.Sprintf(`"name":"c%d"`, i)) {
+		if got := evil.ask(t, subject, config); strings.Contains(got, "error") ||
+			!strings.Contains(got, fmt.Sprintf(`"name":"c%d"`, i)) {
 			t.Fatal(got)
 		}
 	}
@@ -107,18 +108,24 @@ func TestConsumersOfOneNode(t *testing.T) {
 		return len(consumersOf(t, a.node, "KV_leases")) <= before+maxNodeConsumers
 	})
 	for _, c := range consumersOf(t, a.node, "KV_leases") {
-		if conf := c.Config; strings.HasPrefix(c.Name, "c") && (!conf.MemoryStorage || conf.InactiveThreshold > time.Minute || conf.MaxWaiting > 512 || conf.Metadata["a"] != "") {
+		if conf := c.Config; strings.HasPrefix(c.Name, "c") &&
+			(!conf.MemoryStorage || conf.InactiveThreshold > time.Minute || conf.MaxWaiting > 512 ||
+				conf.Metadata["a"] != "") {
 			t.Errorf("%+v", conf)
 		}
 	}
 	evil.conn.Close()
-	until(t, "those of a connection have ended with it", func() bool { return len(consumersOf(t, a.node, "KV_leases")) == before })
+	until(t, "those of a connection have ended with it",
+		func() bool { return len(consumersOf(t, a.node, "KV_leases")) == before })
 
-	for _, config := range []string{`{"ack_policy":"explicit","max_ack_pending":-1}`, `{}`, `{"ack_policy":"none","idle_heartbeat":1000}`, `{"ack_policy":"none","name":"a.b"}`,
+	for _, config := range []string{`{"ack_policy":"explicit","max_ack_pending":-1}`, `{}`,
+		`{"ack_policy":"none","idle_heartbeat":1000}`, `{"ack_policy":"none","name":"a.b"}`,
 		`{"ack_policy":"none","name":"` + strings.Repeat("a", 65) + `"}`} {
-		a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases", `{"stream_name":"KV_leases","config":`+config+`}`))
+		a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases",
+			`{"stream_name":"KV_leases","config":`+config+`}`))
 	}
-	a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases", `{"stream_name":"KV_drain","config":{"ack_policy":"none"}}`))
+	a.refuses(t, RoleGeoDNS, pubFrame(createConsumer+"KV_leases",
+		`{"stream_name":"KV_drain","config":{"ack_policy":"none"}}`))
 }
 
 // A node that deletes its consumers has as many new ones as it likes, and keeps the others.
@@ -127,7 +134,9 @@ func TestConsumersThatWereDeleted(t *testing.T) {
 	node := a.dial("ns1", RoleGeoDNS)
 	create := func(name string) {
 		t.Helper()
-		if got := node.ask(t, createConsumer+"PURGES", `{"stream_name":"PURGES","config":{"name":"`+name+`","deliver_policy":"all","ack_policy":"none","inactive_threshold":60000000000}}`); strings.Contains(got, "error") {
+		if got := node.ask(t, createConsumer+"PURGES",
+			`{"stream_name":"PURGES","config":{"name":"`+name+
+				`","deliver_policy":"all","ack_policy":"none","inactive_threshold":60000000000}}`); strings.Contains(got, "error") {
 			t.Fatal(got)
 		}
 	}
@@ -138,7 +147,8 @@ func TestConsumersThatWereDeleted(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	if got := consumersOf(t, a.node, "PURGES"); !slices.ContainsFunc(got, func(c jetstream.ConsumerInfo) bool { return c.Name == "first" }) {
+	if got := consumersOf(t, a.node, "PURGES"); !slices.ContainsFunc(got,
+		func(c jetstream.ConsumerInfo) bool { return c.Name == "first" }) {
 		t.Errorf("the first is gone: %v", got)
 	}
 }
@@ -151,7 +161,8 @@ func TestRollupIsOfOneSubject(t *testing.T) {
 	for _, rollup := range []string{"all", "ALL", "sub\r\nNats-Rollup: all"} {
 		head := "NATS/1.0\r\nNats-Rollup: " + rollup + "\r\n\r\n"
 		for _, subject := range []string{"$KV.leases.evil", "$KV.challenges.61.62"} {
-			a.refuses(t, RoleEdge, fmt.Sprintf("HPUB %s _INBOX.evil.x %d %d\r\n%s\r\n", subject, len(head), len(head), head))
+			a.refuses(t, RoleEdge, fmt.Sprintf("HPUB %s _INBOX.evil.x %d %d\r\n%s\r\n", subject, len(head), len(head),
+				head))
 		}
 	}
 	if l, _, err := a.admin.Lease(t.Context(), "hel1"); err != nil || l.Node != "hel1" {
@@ -163,7 +174,8 @@ func TestRollupIsOfOneSubject(t *testing.T) {
 // second.
 func TestMessagesFitTheirSubjects(t *testing.T) {
 	a := startAbused(t)
-	for subject, limit := range map[string]int{"$KV.leases.evil": maxEntry, "$KV.drain.hel1": maxEntry, "$KV.challenges.61.62": maxEntry, "$KV.certificates.61": 2 * maxVaultValue,
+	for subject, limit := range map[string]int{"$KV.leases.evil": maxEntry, "$KV.drain.hel1": maxEntry,
+		"$KV.challenges.61.62": maxEntry, "$KV.certificates.61": 2 * maxVaultValue,
 		"$JS.API.STREAM.INFO.PURGES": maxRequest, createConsumer + "PURGES": maxConsumer, "purge.all": maxPurge} {
 		frame := fmt.Sprintf("PUB %s _INBOX.evil.x %d\r\n", subject, limit+1)
 		if !a.dial("evil", RoleEdge).refused(t, frame) {
@@ -182,15 +194,18 @@ func TestMessagesFitTheirSubjects(t *testing.T) {
 // says that it is a name server.
 func TestForgedLeases(t *testing.T) {
 	a := startAbused(t)
-	for _, lease := range []string{`{"node":"evil","roles":["geodns"]}`, `{"node":"evil","roles":["edge","control"]}`, `{"node":"hel1"}`, `{"node":"evil","load":-1}`, `{"node":"evil","load":1e300}`,
+	for _, lease := range []string{`{"node":"evil","roles":["geodns"]}`, `{"node":"evil","roles":["edge","control"]}`,
+		`{"node":"hel1"}`, `{"node":"evil","load":-1}`, `{"node":"evil","load":1e300}`,
 		`{"node":"evil","version":"\u001b[2J"}`, `{"node":"evil","roles":["edge"],"ROLES":["geodns"]}`, `nonsense`} {
 		a.refuses(t, RoleEdge, pubFrame("$KV.leases.evil", lease))
 		if lease != "nonsense" {
 			head := "NATS/1.0\r\n\r\n"
-			a.refuses(t, RoleEdge, fmt.Sprintf("HPUB $KV.leases.evil _INBOX.evil.x %d %d\r\n%s%s\r\n", len(head), len(head)+len(lease), head, lease))
+			a.refuses(t, RoleEdge, fmt.Sprintf("HPUB $KV.leases.evil _INBOX.evil.x %d %d\r\n%s%s\r\n", len(head),
+				len(head)+len(lease), head, lease))
 		}
 	}
-	honest, err := json.Marshal(Lease{Node: "evil", Version: "v1.2.3", Roles: []string{RoleEdge}, Region: "eu", Load: 1})
+	honest, err := json.Marshal(Lease{Node: "evil", Version: "v1.2.3", Roles: []string{RoleEdge}, Region: "eu",
+		Load: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +219,8 @@ func TestPurgeSubjects(t *testing.T) {
 	a := startAbused(t)
 	edge := startEdge(t, dial(t, []*control{a.node}, "hel1", RoleEdge), Position{})
 	until(t, "it is in touch", edge.InTouch)
-	for _, subject := range []string{"purge.zzz", "purge.all.x", "purge.site-", "purge.site-zz", "purge.site-7A", "purge.site-7a.x"} {
+	for _, subject := range []string{"purge.zzz", "purge.all.x", "purge.site-", "purge.site-zz", "purge.site-7A",
+		"purge.site-7a.x"} {
 		a.refuses(t, RoleEdge, pubFrame(subject, "{}"))
 	}
 	conn, js, err := inside(a.node.nats(), userFleet, a.node.secret)
@@ -256,12 +272,14 @@ func TestSubscriptionsOfOneConnection(t *testing.T) {
 // What a node sends is counted by bytes, by frames, and more for what is asked of JetStream, all
 // its connections together.
 func TestFramesAreCounted(t *testing.T) {
-	in := "PING\r\nPUB a 5000\r\n" + strings.Repeat("x", 5000) + "\r\nPUB $JS.API.STREAM.INFO.PURGES _INBOX.n.x 0\r\n\r\n"
+	in := "PING\r\nPUB a 5000\r\n" + strings.Repeat("x",
+		5000) + "\r\nPUB $JS.API.STREAM.INFO.PURGES _INBOX.n.x 0\r\n\r\n"
 	var costs []int
-	f := &frames{who: identity{node: "n"}, from: bufio.NewReader(strings.NewReader(in)), to: io.Discard, spend: func(cost int) error {
-		costs = append(costs, cost)
-		return nil
-	}}
+	f := &frames{who: identity{node: "n"}, from: bufio.NewReader(strings.NewReader(in)), to: io.Discard,
+		spend: func(cost int) error {
+			costs = append(costs, cost)
+			return nil
+		}}
 	if err := f.copy(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
@@ -287,7 +305,8 @@ func TestFramesAreCounted(t *testing.T) {
 // Addresses of one IPv6 /64 are one network.
 func TestNetworksOfConnections(t *testing.T) {
 	of := func(s string) string { return networkOf(&net.TCPAddr{IP: net.ParseIP(s), Port: 1}).String() }
-	if of("2001:db8::1") != of("2001:db8::ffff:1") || of("2001:db8::1") == of("2001:db8:0:1::1") || of("192.0.2.1") == of("192.0.2.2") || of("192.0.2.1") != of("::ffff:192.0.2.1") {
+	if of("2001:db8::1") != of("2001:db8::ffff:1") || of("2001:db8::1") == of("2001:db8:0:1::1") ||
+		of("192.0.2.1") == of("192.0.2.2") || of("192.0.2.1") != of("::ffff:192.0.2.1") {
 		t.Error(of("2001:db8::1"), of("192.0.2.1"))
 	}
 }
@@ -309,11 +328,12 @@ func TestChallengesAtOtherNames(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var last map[string][]string
-	f := &ChallengeFollower{Client: dial(t, []*control{a.node}, "ns1", RoleGeoDNS), Set: func(values map[string][]string) {
-		mu.Lock()
-		defer mu.Unlock()
-		last = values
-	}}
+	f := &ChallengeFollower{Client: dial(t, []*control{a.node}, "ns1", RoleGeoDNS),
+		Set: func(values map[string][]string) {
+			mu.Lock()
+			defer mu.Unlock()
+			last = values
+		}}
 	go func() { _ = f.Serve(t.Context()) }()
 	if err := f.Wait(t.Context()); err != nil {
 		t.Fatal(err)
@@ -353,7 +373,8 @@ func FuzzLease(f *testing.F) {
 		in := fmt.Sprintf("PUB $KV.leases.n %d\r\n%s\r\n", len(b), b)
 		_ = (&frames{who: who, from: bufio.NewReader(strings.NewReader(in)), to: &out}).copy()
 		var l Lease
-		if out.Len() > 0 && len(b) > 0 && (json.Unmarshal(b, &l) != nil || l.Node != "n" || len(l.Roles) > 0 && slices.ContainsFunc(l.Roles, func(r string) bool { return r != RoleEdge })) {
+		if out.Len() > 0 && len(b) > 0 && (json.Unmarshal(b, &l) != nil || l.Node != "n" || len(l.Roles) > 0 &&
+			slices.ContainsFunc(l.Roles, func(r string) bool { return r != RoleEdge })) {
 			t.Fatalf("%q was passed on", b)
 		}
 	})

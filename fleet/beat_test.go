@@ -166,8 +166,9 @@ func TestBeatCounts(t *testing.T) {
 		"of a node without lease": {func(_ *Registry, b *heardBeat) { b.Node = "m" }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &Registry{leases: map[string]seen{"n": {Lease: Lease{Node: "n", Process: "p", Renewed: now}, written: now,
-				n: 7, at: now.Add(-time.Minute)}}}
+			r := &Registry{leases: map[string]seen{"n": {Lease: Lease{Node: "n", Process: "p", Renewed: now},
+				written: now,
+				n:       7, at: now.Add(-time.Minute)}}}
 			b := good
 			c.change(r, &b)
 			r.take(beatsOf(t, b))

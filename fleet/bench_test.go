@@ -71,7 +71,8 @@ func BenchmarkReplay(b *testing.B) {
 	c := dial(b, nodes, "purger", RoleEdge)
 	appendPurge(b, c, -1)
 	for i := range purges {
-		p, err := json.Marshal(map[string][]string{"urls": {fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}})
+		p, err := json.Marshal(map[string][]string{"urls": {fmt.Sprintf("https://www.example.com/some/page/%d.html",
+			i)}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -19,7 +19,9 @@ func TestConsumersOfManyNodes(t *testing.T) {
 	}
 	defer conn.Close()
 	for i := range 1100 {
-		if _, err := js.CreateConsumer(t.Context(), purgeStream, jetstream.ConsumerConfig{Name: fmt.Sprint("c", i), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true}); err != nil {
+		if _, err := js.CreateConsumer(t.Context(), purgeStream,
+			jetstream.ConsumerConfig{Name: fmt.Sprint("c", i), AckPolicy: jetstream.AckNonePolicy,
+				MemoryStorage: true}); err != nil {
 			t.Fatalf("consumer %d: %v", i, err)
 		}
 	}
@@ -47,7 +49,8 @@ func TestLargePurgesComeInParts(t *testing.T) {
 	}
 	taken, largest := 0, 0
 	client := dial(t, []*control{a.node}, "hel1", RoleEdge)
-	f := &Follower{Client: client, Start: Position{Log: log.Log}, Lost: func(Position) error { return errors.New("lost") },
+	f := &Follower{Client: client, Start: Position{Log: log.Log},
+		Lost: func(Position) error { return errors.New("lost") },
 		Apply: func(purges []Logged, _ Position) error {
 			if taken == 0 { // slow, so that others wait to be applied
 				until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })
@@ -92,7 +95,8 @@ func TestFullBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for bucket, was := range map[string]string{leaseBucket: `{"node":"hel1"}`, drainBucket: "true", challengeBucket: "x", certificateBucket: "x"} {
+	for bucket, was := range map[string]string{leaseBucket: `{"node":"hel1"}`, drainBucket: "true",
+		challengeBucket: "x", certificateBucket: "x"} {
 		until(t, bucket+" has a bound", func() bool {
 			s, err := js.Stream(t.Context(), "KV_"+bucket)
 			return err == nil && s.CachedInfo().Config.MaxMsgs > 0

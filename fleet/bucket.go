@@ -23,8 +23,10 @@ const snapshotStall = 10 * time.Second
 func (c *Client) createBuckets(ctx context.Context) error {
 	// As for any bucket, but read from its leader alone (AllowDirect): who has just saved a
 	// certificate and let go of its lock must be seen to have.
-	conf := jetstream.StreamConfig{Name: "KV_" + certificateBucket, Subjects: []string{"$KV." + certificateBucket + ".>"}, Storage: jetstream.FileStorage, Replicas: c.replicas,
-		MaxMsgsPerSubject: 1, MaxMsgSize: 2 * maxVaultValue, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true, AllowMsgTTL: true, AllowDirect: false}
+	conf := jetstream.StreamConfig{Name: "KV_" + certificateBucket,
+		Subjects: []string{"$KV." + certificateBucket + ".>"}, Storage: jetstream.FileStorage, Replicas: c.replicas,
+		MaxMsgsPerSubject: 1, MaxMsgSize: 2 * maxVaultValue, Discard: jetstream.DiscardNew, AllowRollup: true,
+		DenyDelete: true, AllowMsgTTL: true, AllowDirect: false}
 	_, err := c.js.Stream(ctx, conf.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = c.js.CreateStream(ctx, conf)
@@ -33,7 +35,8 @@ func (c *Client) createBuckets(ctx context.Context) error {
 		return fmt.Errorf("open the bucket of certificates: %w", err)
 	}
 	// On disk, as one in memory would begin its revisions anew with a restart.
-	if _, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: challengeBucket, Storage: jetstream.FileStorage, TTL: challengeTime, Replicas: c.replicas, History: 1}); err != nil {
+	if _, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: challengeBucket, Storage: jetstream.FileStorage,
+		TTL: challengeTime, Replicas: c.replicas, History: 1}); err != nil {
 		return fmt.Errorf("open the bucket of challenges: %w", err)
 	}
 	return nil
@@ -94,7 +97,8 @@ type watch struct {
 
 // serve follows until ctx ends, through lost connections and replaced buckets.
 func (w *watch) serve(ctx context.Context) {
-	out := outage{log: w.client.Log, what: "control plane: out of touch with a bucket; what was known of it stays", attrs: []any{"bucket", w.bucket}}
+	out := outage{log: w.client.Log, what: "control plane: out of touch with a bucket; what was known of it stays",
+		attrs: []any{"bucket", w.bucket}}
 	for ctx.Err() == nil {
 		w.followed = false
 		err := w.follow(ctx)
@@ -148,7 +152,8 @@ func (w *watch) follow(ctx context.Context) error {
 
 // pump passes on what comes, while it comes of the bucket that it was, on the connection that it
 // was.
-func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{}, updates <-chan jetstream.KeyValueEntry) error {
+func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{},
+	updates <-chan jetstream.KeyValueEntry) error {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	whole, last := false, time.Now()

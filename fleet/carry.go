@@ -130,7 +130,8 @@ func (c *Control) beginCarry(ctx context.Context) error {
 
 // readAlone reads what streams there are by a server that nobody can reach.
 func (c *Control) readAlone(ctx context.Context) (*carried, error) {
-	s, err := server.NewServer(&server.Options{ServerName: c.Node, DontListen: true, NoSigs: true, JetStream: true, StoreDir: c.Dir, SyncAlways: true, DisableJetStreamBanner: true})
+	s, err := server.NewServer(&server.Options{ServerName: c.Node, DontListen: true, NoSigs: true, JetStream: true,
+		StoreDir: c.Dir, SyncAlways: true, DisableJetStreamBanner: true})
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,8 @@ func (c *Control) readAlone(ctx context.Context) (*carried, error) {
 	out := &carried{}
 	list := js.ListStreams(ctx)
 	for info := range list.Info() {
-		out.Streams = append(out.Streams, carriedStream{info.Config, logOf(info), info.State.FirstSeq, info.State.LastSeq})
+		out.Streams = append(out.Streams, carriedStream{info.Config, logOf(info), info.State.FirstSeq,
+			info.State.LastSeq})
 	}
 	return out, list.Err()
 }
@@ -167,7 +169,8 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	defer conn.Close()
 	for _, s := range c.carrying.Streams {
 		if err := s.adopt(ctx, js); err != nil {
-			return fmt.Errorf("carry over %s: %w; what was there is untouched, and the next start begins anew with it", s.Config.Name, err)
+			return fmt.Errorf("carry over %s: %w; what was there is untouched, and the next start begins anew with it",
+				s.Config.Name, err)
 		}
 		c.did("adopted " + s.Config.Name)
 	}
@@ -178,7 +181,8 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	c.did("committed")
 	c.carrying = nil
 	close(c.open)
-	c.Log.Info("control plane: the log of purges was carried over into a group, which others can join", "group", c.group)
+	c.Log.Info("control plane: the log of purges was carried over into a group, which others can join", "group",
+		c.group)
 	return os.RemoveAll(f.before())
 }
 
@@ -205,8 +209,10 @@ func (s *carriedStream) adopt(ctx context.Context, js jetstream.JetStream) error
 		return err
 	}
 	info := stream.CachedInfo()
-	if info.State.LastSeq != s.Last || info.State.FirstSeq < s.First || s.Config.MaxAge == 0 && info.State.FirstSeq != s.First {
-		return fmt.Errorf("it had entries %d to %d, and now has %d to %d", s.First, s.Last, info.State.FirstSeq, info.State.LastSeq)
+	if info.State.LastSeq != s.Last || info.State.FirstSeq < s.First || s.Config.MaxAge == 0 &&
+		info.State.FirstSeq != s.First {
+		return fmt.Errorf("it had entries %d to %d, and now has %d to %d", s.First, s.Last, info.State.FirstSeq,
+			info.State.LastSeq)
 	}
 	if logOf(info) != s.Log {
 		return errors.New("it is taken for another one")

@@ -105,9 +105,11 @@ func (c *Challenges) Present(ctx context.Context, name, value string) error {
 				return fmt.Errorf("publish the challenge at %s: no name server is live: %w", record.Name, ctx.Err())
 			}
 			if len(behind) == 0 {
-				return fmt.Errorf("publish the challenge at %s: not all name servers are live: %w", record.Name, ctx.Err())
+				return fmt.Errorf("publish the challenge at %s: not all name servers are live: %w", record.Name,
+					ctx.Err())
 			}
-			return fmt.Errorf("publish the challenge at %s: not answered yet by %s: %w", record.Name, strings.Join(behind, ", "), ctx.Err())
+			return fmt.Errorf("publish the challenge at %s: not answered yet by %s: %w", record.Name,
+				strings.Join(behind, ", "), ctx.Err())
 		}
 	}
 }

@@ -53,7 +53,8 @@ func startNameServer(t testing.TB, c *Client, gate chan struct{}) *nameServer {
 		defer s.mu.Unlock()
 		s.now = values
 	}}
-	registry := &Registry{Client: c, Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}, Challenges: s.Applied()} }}
+	registry := &Registry{Client: c,
+		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}, Challenges: s.Applied()} }}
 	s.Changed = registry.Renew
 	s.stop = serveParts(t, registry.Serve, s.Serve)
 	return s
@@ -108,7 +109,8 @@ func TestChallenges(t *testing.T) {
 	// With no name server nobody answers.
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := c.Present(short, challenged, "early"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no name server") {
+	if err := c.Present(short, challenged, "early"); !errors.Is(err, context.DeadlineExceeded) ||
+		!strings.Contains(err.Error(), "no name server") {
 		t.Errorf("without a name server: %v", err)
 	}
 
@@ -122,10 +124,12 @@ func TestChallenges(t *testing.T) {
 	// Who has it only halfway is waited for, and named.
 	short, cancel = context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := c.Present(short, "_ACME-challenge.www.example.com.", "a"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "ns2") || strings.Contains(err.Error(), "ns1") {
+	if err := c.Present(short, "_ACME-challenge.www.example.com.", "a"); !errors.Is(err, context.DeadlineExceeded) ||
+		!strings.Contains(err.Error(), "ns2") || strings.Contains(err.Error(), "ns1") {
 		t.Errorf("ns2 does not answer: %v", err)
 	}
-	until(t, "ns1 answers with both", func() bool { return slices.Equal(one.answers(challenged), []string{"a", "early"}) })
+	until(t, "ns1 answers with both",
+		func() bool { return slices.Equal(one.answers(challenged), []string{"a", "early"}) })
 	done := make(chan error, 1)
 	go func() { done <- c.Present(t.Context(), challenged, "b") }()
 	until(t, "ns1 answers with b", func() bool { return slices.Contains(one.answers(challenged), "b") })
@@ -180,7 +184,8 @@ func TestChallenges(t *testing.T) {
 		t.Errorf("one that never heard of any: %v", err)
 	}
 
-	for _, bad := range [][2]string{{"", "x"}, {".", "x"}, {strings.Repeat("a", 254), "x"}, {"a", ""}, {"a", strings.Repeat("x", 256)}} {
+	for _, bad := range [][2]string{{"", "x"}, {".", "x"}, {strings.Repeat("a", 254), "x"}, {"a", ""},
+		{"a", strings.Repeat("x", 256)}} {
 		if err := c.Present(t.Context(), bad[0], bad[1]); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%q is presented at %q: %v", bad[1], bad[0], err)
 		}

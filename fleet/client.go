@@ -119,18 +119,23 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	defer cancel()
 	stream, err := c.js.Stream(ctx, purgeStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && c.replicas > 0 {
-		stream, err = c.js.CreateStream(ctx, jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject + ".>"}, Storage: jetstream.FileStorage,
-			Replicas: c.replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: maxPurges, MaxBytes: 4 << 30,
-			Duplicates: 2 * time.Minute, AllowDirect: false, DenyDelete: true})
+		stream, err = c.js.CreateStream(ctx,
+			jetstream.StreamConfig{Name: purgeStream, Subjects: []string{purgeSubject + ".>"},
+				Storage:  jetstream.FileStorage,
+				Replicas: c.replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+				MaxMsgs: maxPurges, MaxBytes: 4 << 30,
+				Duplicates: 2 * time.Minute, AllowDirect: false, DenyDelete: true})
 	}
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the purge log: %w", err)
 	}
-	leases, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: leaseBucket, Storage: jetstream.MemoryStorage, TTL: 24 * time.Hour, Replicas: c.replicas, History: 1})
+	leases, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: leaseBucket, Storage: jetstream.MemoryStorage,
+		TTL: 24 * time.Hour, Replicas: c.replicas, History: 1})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the registry: %w", err)
 	}
-	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage, Replicas: c.replicas, History: 1})
+	drains, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: drainBucket, Storage: jetstream.FileStorage,
+		Replicas: c.replicas, History: 1})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("open the registry of drains: %w", err)
 	}
@@ -146,7 +151,8 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 // missed looks at an error: what was there may be gone, with the data of the control nodes, and is
 // to be made anew.
 func (c *Client) missed(err error) {
-	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) ||
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) ||
+		errors.Is(err, jetstream.ErrBucketNotFound) ||
 		errors.Is(err, jetstream.ErrNoStreamResponse) {
 		c.mu.Lock()
 		c.stream = nil
@@ -194,7 +200,8 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ack, err := c.js.Publish(ctx, subjectOf(site), b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream), jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
+	ack, err := c.js.Publish(ctx, subjectOf(site), b, jetstream.WithMsgID(id), jetstream.WithExpectStream(purgeStream),
+		jetstream.WithRetryAttempts(8), jetstream.WithRetryWait(250*time.Millisecond))
 	if err != nil {
 		return 0, refusal(err)
 	}
@@ -242,5 +249,6 @@ func (c *Client) positionOfLeader(ctx context.Context) (last Position, first uin
 	if info.Cluster != nil && info.Cluster.Name != "" && info.Cluster.Leader == "" {
 		return Position{}, 0, fmt.Errorf("%w: the purge log has no leader", ErrUnavailable)
 	}
-	return Position{logOf(info), info.State.LastSeq, markOf(info.State.LastSeq, info.State.LastTime)}, info.State.FirstSeq, nil
+	return Position{logOf(info), info.State.LastSeq, markOf(info.State.LastSeq, info.State.LastTime)},
+		info.State.FirstSeq, nil
 }

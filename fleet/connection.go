@@ -53,10 +53,12 @@ func (c *Client) Dial() error {
 	c.hear()
 	var err error
 	c.conn, err = nats.Connect(natsURLs(c.Servers), append(c.options(),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectToServer(c.next), nats.ReconnectBufSize(-1),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectToServer(c.next),
+		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				c.Log.Info("control plane: disconnected", "error", err) // a control node that restarts; an outage is told of by who is out of touch
+				// a control node that restarts; an outage is told of by who is out of touch
+				c.Log.Info("control plane: disconnected", "error", err)
 			}
 		}),
 		nats.ConnectHandler(up), nats.ReconnectHandler(up),
@@ -90,7 +92,9 @@ func (c *Client) Dial() error {
 // isOtherKey reports whether a handshake failed as the certificate of this or of the other side is
 // of no authority that the other one trusts.
 func isOtherKey(err error) bool {
-	return errors.As(err, new(x509.UnknownAuthorityError)) || err != nil && strings.Contains(err.Error(), "tls: unknown certificate authority") // an alert has no type
+	// an alert has no type
+	return errors.As(err, new(x509.UnknownAuthorityError)) || err != nil && strings.Contains(err.Error(),
+		"tls: unknown certificate authority")
 }
 
 // Close ends the connection.
@@ -102,8 +106,10 @@ func (c *Client) Close() {
 
 // options are those of any connection to a control node.
 func (c *Client) options() []nats.Option {
-	opts := []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node), nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
-		nats.DontRandomize(), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(), nats.CustomInboxPrefix(inbox(c.Node))}
+	opts := []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node),
+		nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
+		nats.DontRandomize(), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(),
+		nats.CustomInboxPrefix(inbox(c.Node))}
 	if !c.Greeted {
 		opts = append(opts, nats.TLSHandshakeFirst())
 	}
@@ -273,7 +279,8 @@ func (c *Client) settle(ctx context.Context) {
 				continue
 			}
 			if i != at {
-				c.Log.Info("control plane: moves to a nearer control node, or one that has the log", "server", c.Servers[i])
+				c.Log.Info("control plane: moves to a nearer control node, or one that has the log", "server",
+					c.Servers[i])
 				c.move(ctx, i)
 			}
 			break

@@ -44,7 +44,8 @@ func TestMovesToTheNearest(t *testing.T) {
 	e := startEdge(t, far, Position{})
 	until(t, "the edge is in touch", e.InTouch)
 	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS)} // moves too
-	serveParts(t, (&Registry{Client: far, Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}).Serve, name.Serve)
+	serveParts(t, (&Registry{Client: far, Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}).Serve,
+		name.Serve)
 	live := func() bool {
 		return slices.ContainsFunc(name.Nodes(), func(l Lease) bool { return l.Node == "nyc1" && l.Live })
 	}
@@ -73,8 +74,10 @@ func TestMovesToTheNearest(t *testing.T) {
 // Who was dead before a watcher moves is dead after it.
 func TestDeadStayDead(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
-	edge := &Registry{Client: dial(t, nodes, "nyc1", RoleEdge), Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}
-	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS), Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	edge := &Registry{Client: dial(t, nodes, "nyc1", RoleEdge),
+		Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}
+	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS),
+		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	serveParts(t, name.Serve)
 	until(t, "the edge has a lease", func() bool {
 		_, leases, _, err := edge.Client.ready(t.Context())
@@ -106,7 +109,8 @@ func TestCutOff(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	wall := newRelay(t, nodes[0].Addr)
 	c := dial(t, nodes, "hel1", RoleEdge)
-	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge), Position{})
+	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge),
+		Position{})
 	near := startEdge(t, c, Position{})
 	until(t, "both are in touch", func() bool { return e.InTouch() && !e.CutOff() && near.InTouch() })
 	wall.set(true)
@@ -138,11 +142,13 @@ func TestOtherKeyIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		log := &lockedLog{}
-		c := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf, Log: slog.New(slog.NewTextHandler(log, nil))}
+		c := &Client{Node: "hel1", Servers: []string{nodes[0].Addr}, TLS: conf,
+			Log: slog.New(slog.NewTextHandler(log, nil))}
 		if err := c.Dial(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the log tells of a connection, or why there is none", func() bool { return log.has("connected") || log.has("different fleet keys") })
+		until(t, "the log tells of a connection, or why there is none",
+			func() bool { return log.has("connected") || log.has("different fleet keys") })
 		if log.has("different fleet keys") != other {
 			t.Errorf("with %s, the log has\n%s", letters, log)
 		}

@@ -31,8 +31,9 @@ const (
 
 // Subjects and buckets of what nodes share.
 const (
-	purgeStream  = "PURGES"
-	purgeSubject = "purge"  // of the log: below it one for each site, and one for purges of several; all are in one order
+	purgeStream = "PURGES"
+	// of the log: below it one for each site, and one for purges of several; all are in one order
+	purgeSubject = "purge"
 	leaseBucket  = "leases" // by node
 	drainBucket  = "drain"  // by node
 
@@ -112,9 +113,13 @@ func (c *Control) start() error {
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
-		JetStreamMaxStore: maxStore,                                              // else three quarters of what is free as the process starts, which streams with bounds may not exceed; see Room
-		JetStreamLimits:   server.JSLimitOpts{DefaultMaxConsumers: maxGateConns}, // of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
-		MaxPayload:        maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
+		// else three quarters of what is free as the process starts, which streams with bounds may
+		// not exceed; see Room
+		JetStreamMaxStore: maxStore,
+		// of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
+		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: maxGateConns},
+		MaxPayload:      maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second,
+		MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 		WriteTimeout:           server.WriteTimeoutPolicyRetry, // the gate ends connections of nodes that take nothing
 		DisableJetStreamBanner: true,
 	}
@@ -123,7 +128,8 @@ func (c *Control) start() error {
 		if err != nil {
 			return fmt.Errorf("control cluster listener: %w", err)
 		}
-		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port, TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
+		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port,
+			TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, PoolSize: 1}
 		// A node that is away is tried each second. With NATS's backoff, which grows to 30 s, the
 		// nodes stayed apart for as long after a cut as that had lasted.
@@ -146,7 +152,8 @@ func (c *Control) start() error {
 	s.Start()
 	if !s.ReadyForConnections(controlStart) {
 		c.halt()
-		return fmt.Errorf("the control server did not start within %v: is %s free, and %s writable?", controlStart, c.Cluster, c.Dir)
+		return fmt.Errorf("the control server did not start within %v: is %s free, and %s writable?", controlStart,
+			c.Cluster, c.Dir)
 	}
 	return nil
 }
@@ -240,7 +247,8 @@ func (c *Control) serveOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve, "the registry": all.serve, "full disks": c.watchRoom,
+	answers := map[string]func(context.Context) error{"the end of the purge log": reader.serve,
+		"the registry": all.serve, "full disks": c.watchRoom,
 		"elections": c.elect}
 	if c.older {
 		delete(answers, "the registry")
@@ -361,13 +369,16 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 		streams = append(streams, "KV_"+challengeBucket)
 	}
 	for _, stream := range streams {
-		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.API.DIRECT.GET."+stream, "$JS.API.DIRECT.GET."+stream+".>")
+		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream,
+			"$JS.API.DIRECT.GET."+stream, "$JS.API.DIRECT.GET."+stream+".>")
 		for _, verb := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT"} {
 			publish = append(publish, "$JS.API.CONSUMER."+verb+"."+stream, "$JS.API.CONSUMER."+verb+"."+stream+".>")
 		}
 	}
 	if has(RoleControl) {
-		publish = append(publish, "$JS.API.STREAM.INFO.KV_"+certificateBucket, "$JS.API.STREAM.INFO.KV_"+challengeBucket, // it makes them, and has no business in them
+		// it makes them, and has no business in them
+		publish = append(publish, "$JS.API.STREAM.INFO.KV_"+certificateBucket,
+			"$JS.API.STREAM.INFO.KV_"+challengeBucket,
 			"$JS.API.STREAM.CREATE.*", // what a stream takes from others and sends on is not held to anybody's subjects
 			"$JS.API.STREAM.UPDATE.*") // for more replicas; the node's own server may do all of this to streams anyway
 	}

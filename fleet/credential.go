@@ -85,7 +85,8 @@ func parseCredential(text []byte) (*credential, error) {
 			for _, shared := range secrets {
 				if block.Type == shared.block {
 					if len(block.Bytes) != shared.size {
-						return nil, fmt.Errorf("%w: %s has %d bytes, want %d", errCredential, block.Type, len(block.Bytes), shared.size)
+						return nil, fmt.Errorf("%w: %s has %d bytes, want %d", errCredential, block.Type,
+							len(block.Bytes), shared.size)
 					}
 					c.secrets[block.Type] = append(c.secrets[block.Type], block.Bytes)
 				}

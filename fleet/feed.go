@@ -9,10 +9,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// consumer makes the control plane deliver the entry that was applied last, by which what
-// delivers is compared with what is applied, and then what is not applied yet. first is the first
-// sequence that the log has. near says whether what delivers is on the control node that the edge
-// is connected to.
+// consumer makes the control plane deliver the entry that was applied last, by which what delivers
+// is compared with what is applied, and then what is not applied yet. first is the first sequence
+// that the log has. near says whether what delivers is on the control node that the edge is
+// connected to.
 func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (
 	c jetstream.Consumer, near bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -215,8 +215,10 @@ func TestRegistry(t *testing.T) {
 		t.Cleanup(stop)
 		return stop
 	}
-	one := &Registry{Client: a, Edges: []string{"hel1"}, Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
-	two := &Registry{Client: b, Edges: []string{"hel1"}, Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	one := &Registry{Client: a, Edges: []string{"hel1"},
+		Self: func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: e.InTouch(), Applied: e.Applied()} }}
+	two := &Registry{Client: b, Edges: []string{"hel1"},
+		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	stop := run(one)
 	run(two)
 	find := func(r *Registry, name string) Lease {
@@ -250,7 +252,8 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("without a control plane hel1 is %+v", l)
 	}
 	nodes[0].start(t)
-	until(t, "the leases are renewed", func() bool { return find(two, "hel1").Live && time.Since(find(two, "hel1").Renewed) < 2*time.Second })
+	until(t, "the leases are renewed",
+		func() bool { return find(two, "hel1").Live && time.Since(find(two, "hel1").Renewed) < 2*time.Second })
 	if !find(two, "hel1").Draining {
 		t.Error("a drain is lost with a restart")
 	}
@@ -359,8 +362,9 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dns.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "X", Sources: []*jetstream.StreamSource{{Name: "KV_" + leaseBucket}},
-		RePublish: &jetstream.RePublish{Source: ">", Destination: "purge.all"}}); err == nil {
+	if _, err := dns.js.CreateStream(t.Context(),
+		jetstream.StreamConfig{Name: "X", Sources: []*jetstream.StreamSource{{Name: "KV_" + leaseBucket}},
+			RePublish: &jetstream.RePublish{Source: ">", Destination: "purge.all"}}); err == nil {
 		t.Error("a name server makes a stream")
 	}
 	if seq := appendPurge(t, edge, 2); seq != before.Seq+1 {

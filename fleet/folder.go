@@ -80,7 +80,8 @@ func (f folder) group() (string, error) {
 
 // isGroup reports whether a name can be that of a group.
 func isGroup(name string) bool {
-	return len(name) <= 64 && (name == firstGroup || strings.HasPrefix(name, firstGroup+"-")) && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
+	return len(name) <= 64 && (name == firstGroup || strings.HasPrefix(name, firstGroup+"-")) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // enter has a node that has nothing be a new one of a group.

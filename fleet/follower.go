@@ -61,8 +61,8 @@ func (f *Follower) Applied() Position {
 // confirmed it. It is asked for each second.
 const provenFor = LeaseTime
 
-// Proven reports whether what the edge has applied is what the log has, as far as a majority of
-// the control nodes can tell, by the connection that there is. It holds if that was so less than
+// Proven reports whether what the edge has applied is what the log has, as far as a majority of the
+// control nodes can tell, by the connection that there is. It holds if that was so less than
 // provenFor ago.
 func (f *Follower) Proven() bool {
 	t := f.proven.Load()
@@ -93,9 +93,9 @@ func (f *Follower) InTouch() bool {
 	return age(*t) < limit
 }
 
-// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse
-// it, or has not yet asked for what it missed while it was so. Purges may be under way to others
-// then, which a control plane that is down has none of.
+// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse it,
+// or has not yet asked for what it missed while it was so. Purges may be under way to others then,
+// which a control plane that is down has none of.
 func (f *Follower) CutOff() bool {
 	signs, t := f.Client.signs.Load(), f.touched.Load()
 	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
@@ -177,8 +177,8 @@ func (f *Follower) follow(ctx context.Context) error {
 	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
 }
 
-// lacks reports whether the edge has applied what the log that ends at last does not have, may
-// have applied such, or lacks what the log has no more. first is the first sequence that it has.
+// lacks reports whether the edge has applied what the log that ends at last does not have, may have
+// applied such, or lacks what the log has no more. first is the first sequence that it has.
 func (f *Follower) lacks(last Position, first uint64) bool {
 	have := f.Applied()
 	switch {
@@ -257,7 +257,8 @@ func (f *Follower) tellForgot(ctx context.Context) {
 }
 
 // apply applies what comes in.
-func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer, nearer <-chan jetstream.Consumer) error {
+func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer,
+	nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
 	var due stall
 	for {
@@ -283,7 +284,8 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			}
 			known = a
 			now := time.Now()
-			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), now) || from.size < maxFed && due.tooLarge(now) {
+			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), now) || from.size < maxFed &&
+				due.tooLarge(now) {
 				f.wide = true
 				return fmt.Errorf("purges up to %d are due, and none comes", known.at.Seq)
 			}
@@ -395,8 +397,8 @@ func (f *Follower) set(p Position) {
 	f.applied.Store(&p)
 }
 
-// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if
-// it is not what the log has.
+// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if it
+// is not what the log has.
 func (f *Follower) touch(known Position, at time.Time) error {
 	have := f.Applied()
 	if have.Log != known.Log || have.Seq < known.Seq {

@@ -298,7 +298,8 @@ func (f *frames) consumer(subject, reply string, size int) error {
 		return fmt.Errorf("%w: %.80q: %w", errFrame, subject, err)
 	}
 	f.has.add(r.Stream, r.Config.Name)
-	if err := f.write(fmt.Appendf(nil, "PUB %s%s.%s %s %d\r\n%s", createConsumer, r.Stream, r.Config.Name, reply, len(b), b)); err != nil {
+	if err := f.write(fmt.Appendf(nil, "PUB %s%s.%s %s %d\r\n%s", createConsumer, r.Stream, r.Config.Name, reply,
+		len(b), b)); err != nil {
 		return err
 	}
 	return f.end()

@@ -199,7 +199,8 @@ func (g *gate) pass(raw net.Conn) error {
 		_, _ = io.Copy(timedWriter{client, raw}, out) // ends with either side
 	})
 	has := consumers{g, map[string][]string{}}
-	err = (&frames{who: who, from: in, to: inside, has: has, spend: func(cost int) error { return allowed.spend(g.ctx, cost) },
+	err = (&frames{who: who, from: in, to: inside, has: has,
+		spend:  func(cost int) error { return allowed.spend(g.ctx, cost) },
 		refuse: g.control.refuses, answer: func(reply, why string) { g.inside.publish(g.control, reply, refused(why)) },
 		beat: func(b beat) bool { return g.control.takeBeat(who.node, b) },
 		tell: func(reply string, b []byte) { g.inside.publish(g.control, reply, b) }}).copy()

@@ -34,7 +34,8 @@ func dialRaw(t *testing.T, addr string, conf *tls.Config, node string) *rawNode 
 	}
 	r := &rawNode{c, bufio.NewReader(c), node}
 	r.line(t, "INFO ")
-	r.send(t, `CONNECT {"verbose":false,"headers":true,"no_responders":true,"protocol":1,"user":"somebody"}`+"\r\nPING\r\n")
+	r.send(t, `CONNECT {"verbose":false,"headers":true,"no_responders":true,"protocol":1,"user":"somebody"}`+
+		"\r\nPING\r\n")
 	r.line(t, "PONG")
 	return r
 }
@@ -82,7 +83,8 @@ func (r *rawNode) refused(t *testing.T, frame string) bool {
 func state(t *testing.T, c *Client) string {
 	t.Helper()
 	var b strings.Builder
-	for _, name := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket, "KV_" + challengeBucket} {
+	for _, name := range []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket,
+		"KV_" + challengeBucket} {
 		ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 		s, err := c.js.Stream(ctx, name)
 		cancel()
@@ -102,8 +104,10 @@ func TestAnswersStayInTheInbox(t *testing.T) {
 	admin := dialControl(t, k, nodes[0])
 	appendPurge(t, admin, 1)
 	before := ""
-	replies := []string{purgeSubject + ".all", subjectOf(""), subjectOf("shop"), "$KV." + leaseBucket + ".hel1", "$KV." + leaseBucket + ".evil", "$KV." + drainBucket + ".hel1",
-		"$KV." + certificateBucket + ".x", "$KV." + challengeBucket + ".x", "_INBOX.hel1.x", "_INBOX.evilx.y", "_INBOX.>", "$JS.API.STREAM.DELETE." + purgeStream, "$SYS.REQ.SERVER.PING", "x"}
+	replies := []string{purgeSubject + ".all", subjectOf(""), subjectOf("shop"), "$KV." + leaseBucket + ".hel1",
+		"$KV." + leaseBucket + ".evil", "$KV." + drainBucket + ".hel1",
+		"$KV." + certificateBucket + ".x", "$KV." + challengeBucket + ".x", "_INBOX.hel1.x", "_INBOX.evilx.y",
+		"_INBOX.>", "$JS.API.STREAM.DELETE." + purgeStream, "$SYS.REQ.SERVER.PING", "x"}
 	// They take turns: there are not as many as replies, so that each reply meets each form.
 	forms := []string{"PUB %s %s 2\r\n{}\r\n", "HPUB %s %s 12 14\r\nNATS/1.0\r\n\r\n{}\r\n", "pub  %s\t%s 2\r\n{}\r\n"}
 	tried := 0
@@ -114,7 +118,8 @@ func TestAnswersStayInTheInbox(t *testing.T) {
 		t.Run(who.role+strings.Join(who.sites, ""), func(t *testing.T) {
 			conf := credentialTLS(t, k, "evil", who.role, who.sites)
 			own := dialRaw(t, nodes[0].Addr, conf, "evil")
-			own.refused(t, "PUB $KV."+leaseBucket+".evil 12\r\n{\"all\":true}\r\n") // what it wants to have somewhere else
+			// what it wants to have somewhere else
+			own.refused(t, "PUB $KV."+leaseBucket+".evil 12\r\n{\"all\":true}\r\n")
 			before = state(t, admin)
 			for _, pattern := range permissions("evil", []string{who.role}, who.sites).Publish.Allow {
 				subject := strings.NewReplacer(".>", ".x", ".*", ".x").Replace(pattern)
@@ -298,7 +303,8 @@ func FuzzFrames(f *testing.F) {
 		var out bytes.Buffer
 		_ = (&frames{who: identity{node: "n"}, from: bufio.NewReader(bytes.NewReader(in)), to: &out}).copy()
 		var again bytes.Buffer
-		err := (&frames{who: identity{node: "n"}, from: bufio.NewReader(bytes.NewReader(out.Bytes())), to: &again}).copy()
+		err := (&frames{who: identity{node: "n"}, from: bufio.NewReader(bytes.NewReader(out.Bytes())),
+			to: &again}).copy()
 		if !bytes.Equal(out.Bytes(), again.Bytes()) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			t.Fatalf("%q became %q, of which frames takes %q: %v", in, out.Bytes(), again.Bytes(), err)
 		}

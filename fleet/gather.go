@@ -231,8 +231,10 @@ func starterName(node string) string { return node + "-starter" }
 // not begin to elect anybody before it has a connection to another one, even if it is the only
 // member of its group. It is needed for the election only.
 func (c *Control) startAlone() (*server.Server, error) {
-	s, err := server.NewServer(&server.Options{ServerName: starterName(c.Node), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, CustomClientAuthentication: nobody{},
-		Routes: []*url.URL{c.self()}, Cluster: server.ClusterOpts{Name: c.group, Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: true, PoolSize: 1,
+	s, err := server.NewServer(&server.Options{ServerName: starterName(c.Node), Host: "127.0.0.1",
+		Port: server.RANDOM_PORT, NoSigs: true, CustomClientAuthentication: nobody{},
+		Routes: []*url.URL{c.self()}, Cluster: server.ClusterOpts{Name: c.group, Host: "127.0.0.1",
+			Port: server.RANDOM_PORT, NoAdvertise: true, PoolSize: 1,
 			TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, AuthTimeout: 6}})
 	if err != nil {
 		return nil, fmt.Errorf("start the control server's helper: %w", err)

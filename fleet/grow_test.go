@@ -87,7 +87,8 @@ func keep(t *testing.T, c *Client, from Position) *keeper {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			if after.Seq != k.last+uint64(len(purges)) {
-				k.wrong = append(k.wrong, fmt.Sprintf("after %d come %d purges, up to %d", k.last, len(purges), after.Seq))
+				k.wrong = append(k.wrong, fmt.Sprintf("after %d come %d purges, up to %d", k.last, len(purges),
+					after.Seq))
 			}
 			for i, p := range purges {
 				k.applied[after.Seq-uint64(len(purges)-1-i)] = string(p.Purge)
@@ -231,8 +232,9 @@ func TestGrowAndShrink(t *testing.T) {
 	all[2].start(t)
 	membersAre(t, admin, all...)
 	purges.more(t)
-	young := keep(t, dial(t, all, "sgp1", RoleEdge), Position{Log: old.Applied().Log}) // it knows the log from before, and has all of it to apply
-	all[0].stop()                                                                      // any may be lost now
+	// it knows the log from before, and has all of it to apply
+	young := keep(t, dial(t, all, "sgp1", RoleEdge), Position{Log: old.Applied().Log})
+	all[0].stop() // any may be lost now
 	later := purgeOn(t, dial(t, all[1:], "fra1", RoleEdge))
 	later.more(t)
 	later.stop()
@@ -457,7 +459,8 @@ func TestTwoLogs(t *testing.T) {
 	}
 	two[0].start(t)
 	appendPurge(t, dial(t, two[:1], "hel1", RoleEdge), 1)
-	if err := two[1].Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "control node c1 has another one") {
+	if err := two[1].Listen(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "control node c1 has another one") {
 		t.Errorf("the other one starts: %v", err)
 	}
 }
@@ -593,14 +596,17 @@ func startBefore(t *testing.T, c *control, nodes []*control) *server.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := &server.Options{ServerName: c.Node, Host: host, Port: port, NoSigs: true, TLSConfig: withRole(c.TLS, ""), TLSVerify: true, TLSTimeout: 5, TLSHandshakeFirst: true,
-		CustomClientAuthentication: anybody{}, JetStream: true, StoreDir: c.Dir, SyncAlways: true, MaxPayload: maxPurge, DisableJetStreamBanner: true}
+	opts := &server.Options{ServerName: c.Node, Host: host, Port: port, NoSigs: true, TLSConfig: withRole(c.TLS, ""),
+		TLSVerify: true, TLSTimeout: 5, TLSHandshakeFirst: true,
+		CustomClientAuthentication: anybody{}, JetStream: true, StoreDir: c.Dir, SyncAlways: true, MaxPayload: maxPurge,
+		DisableJetStreamBanner: true}
 	if len(nodes) > 1 {
 		_, port, err := hostPort(c.Cluster)
 		if err != nil {
 			t.Fatal(err)
 		}
-		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port, TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, PoolSize: 1}
+		opts.Cluster = server.ClusterOpts{Name: "kaiku", Host: host, Port: port,
+			TLSConfig: withRole(c.TLS, RoleControl), TLSTimeout: 5, PoolSize: 1}
 		for _, o := range nodes {
 			if o != c {
 				u := o.self()
@@ -634,7 +640,8 @@ func TestFolderIsDamaged(t *testing.T) {
 	if err := os.MkdirAll(metaOf(folder(c.Dir).store()), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(metaOf(folder(c.Dir).store()), groupFile), []byte("../other\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(metaOf(folder(c.Dir).store()), groupFile), []byte("../other\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "no name of a group") {

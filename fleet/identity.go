@@ -68,7 +68,8 @@ func (k Key) Knows(other Key) (bool, error) {
 
 // trusts reports whether a node with one credential takes another one for a node of the fleet.
 func (c *credential) trusts(other *credential) bool {
-	_, err := other.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := other.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.pool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err == nil
 }
 
@@ -134,8 +135,9 @@ func (k Key) authorities() ([]authority, error) {
 	for i, seed := range seeds {
 		key := ed25519.NewKeyFromSeed(seed)
 		t := &x509.Certificate{
-			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kaiku fleet"}, NotBefore: notBefore, NotAfter: notAfter,
-			IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kaiku fleet"}, NotBefore: notBefore,
+			NotAfter: notAfter,
+			IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 		}
 		der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 		if err != nil {
@@ -229,7 +231,8 @@ func (a authority) newLeaf(node string, roles, sites []string) (der []byte, key 
 		return nil, nil, err
 	}
 	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node}, URIs: siteURIs(sites),
+		SerialNumber: serial, Subject: pkix.Name{CommonName: node, OrganizationalUnit: roles}, DNSNames: []string{node},
+		URIs:      siteURIs(sites),
 		NotBefore: notBefore, NotAfter: notAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, public, a.key)
@@ -250,7 +253,8 @@ func withRole(conf *tls.Config, role string) *tls.Config {
 			return errors.New("the other side shows no certificate")
 		}
 		cert := st.PeerCertificates[0]
-		if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.RootCAs,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 			return fmt.Errorf("the other side is not of this fleet: %w", err)
 		}
 		if role == "" {

@@ -89,8 +89,10 @@ func TestReadKey(t *testing.T) {
 	if _, err := ReadKey(file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("no file: %v", err)
 	}
-	for text, ok := range map[string]bool{"": false, "short\n": false, strings.Repeat(" ", 50): false, strings.Repeat("k", 31): false,
-		strings.Repeat("k", 32): true, strings.Repeat("k", 32) + "\n#\n" + strings.Repeat("l", 32): true, strings.Repeat("k", 32) + "\nshort": false} {
+	for text, ok := range map[string]bool{"": false, "short\n": false, strings.Repeat(" ", 50): false,
+		strings.Repeat("k", 31): false,
+		strings.Repeat("k", 32): true, strings.Repeat("k", 32) + "\n#\n" + strings.Repeat("l", 32): true,
+		strings.Repeat("k", 32) + "\nshort": false} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +114,8 @@ func TestReadKey(t *testing.T) {
 
 func TestSplitSecrets(t *testing.T) {
 	for text, want := range map[string][]string{
-		"a": {"a"}, "a\n": {"a"}, " a \r\n": {"a"}, "a\nb\n": {"a", "b"}, "# of 2026\na\n\n  # the old one:\n\tb c#d\n": {"a", "b c#d"},
+		"a": {"a"}, "a\n": {"a"}, " a \r\n": {"a"}, "a\nb\n": {"a", "b"},
+		"# of 2026\na\n\n  # the old one:\n\tb c#d\n": {"a", "b c#d"},
 		"": nil, " \n\n": nil, "# a\n": nil, "a\x00b": nil, "a\nb\x7f": nil, "a\rb": nil,
 	} {
 		got, err := SplitSecrets([]byte(text))
@@ -154,7 +157,8 @@ func TestNodesKnowEachOtherInRotation(t *testing.T) {
 		a, b string
 		know bool
 	}{
-		{"a", "a", true}, {"a", "ab", true}, {"ab", "ab", true}, {"ab", "ba", true}, {"ba", "ba", true}, {"ba", "b", true},
+		{"a", "a", true}, {"a", "ab", true}, {"ab", "ab", true}, {"ab", "ba", true}, {"ba", "ba", true}, {"ba", "b",
+			true},
 		{"a", "b", false}, {"a", "ba", false}, {"ab", "b", false},
 	} {
 		own, plain := keys(t, c.a), keys(t, c.b)

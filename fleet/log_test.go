@@ -21,13 +21,16 @@ func TestNatsLog(t *testing.T) {
 		means string
 	}{
 		{l.Warnf, "TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!", "", ""},
-		{l.Errorf, "Error trying to connect to route (attempt 1): dial tcp 192.0.2.1:6222: connect: connection refused", "INFO", "another control node"},
+		{l.Errorf, "Error trying to connect to route (attempt 1): dial tcp 192.0.2.1:6222: connect: connection refused",
+			"INFO", "another control node"},
 		{l.Warnf, "JetStream has not established contact with a meta leader", "INFO", "waits for a majority"},
 		{l.Errorf, "192.0.2.1:40000 - cid:5 - TLS handshake error: EOF", "INFO", "without a certificate of the fleet"},
 		{l.Warnf, "JetStream cluster stream '$G > PURGES' has NO quorum, stalled", "WARN", "no majority"},
 		{l.Errorf, "JetStream out of space, will be DISABLED", "ERROR", "can't be written"},
-		{l.Warnf, "Filesystem permission denied while writing msg, disabling JetStream: x", "ERROR", "can't be written"},
-		{l.Fatalf, "Error listening on router port: 6222 - listen tcp :6222: bind: address already in use", "ERROR", "can't listen"},
+		{l.Warnf, "Filesystem permission denied while writing msg, disabling JetStream: x", "ERROR",
+			"can't be written"},
+		{l.Fatalf, "Error listening on router port: 6222 - listen tcp :6222: bind: address already in use", "ERROR",
+			"can't listen"},
 		{l.Errorf, "of which nothing is known", "WARN", "something is wrong"},
 		{l.Warnf, "of which nothing is known", "INFO", "what NATS says"},
 		{l.Noticef, "Server is ready", "", ""},
@@ -61,7 +64,8 @@ func TestOutage(t *testing.T) {
 		}
 		told := func(when string, infos, warnings int) {
 			t.Helper()
-			if i, w := strings.Count(out.String(), "level=INFO"), strings.Count(out.String(), "level=WARN"); i != infos || w != warnings {
+			if i, w := strings.Count(out.String(), "level=INFO"), strings.Count(out.String(),
+				"level=WARN"); i != infos || w != warnings {
 				t.Errorf("%s: %d infos and %d warnings:\n%s", when, i, w, out.String())
 			}
 		}

@@ -365,7 +365,8 @@ var errNoCopy = errors.New("this control node has no copy of the purge log")
 
 // localLog is the node's own copy.
 func (c *Control) localLog() (*server.StreamDetail, error) {
-	info, err := c.nats().Jsz(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true, Config: true, RaftGroups: true})
+	info, err := c.nats().Jsz(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true, Config: true,
+		RaftGroups: true})
 	if err != nil {
 		return nil, err
 	}
@@ -381,7 +382,8 @@ func (c *Control) localLog() (*server.StreamDetail, error) {
 
 // raftGroup is what the node knows of the group that keeps the log.
 func (c *Control) raftGroup(name string) (*server.RaftzGroup, error) {
-	for _, groups := range *c.nats().Raftz(&server.RaftzOptions{AccountFilter: server.DEFAULT_GLOBAL_ACCOUNT, GroupFilter: name}) {
+	for _, groups := range *c.nats().Raftz(&server.RaftzOptions{AccountFilter: server.DEFAULT_GLOBAL_ACCOUNT,
+		GroupFilter: name}) {
 		if g, ok := groups[name]; ok {
 			if g.WALError != nil {
 				return nil, g.WALError

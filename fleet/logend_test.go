@@ -111,7 +111,8 @@ func leadStream(t *testing.T, c *control, stream string) {
 		if c.nats().JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
 			return true
 		}
-		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.Node), time.Second)
+		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream,
+			fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, c.Node), time.Second)
 		time.Sleep(100 * time.Millisecond)
 		return false
 	})
@@ -148,13 +149,16 @@ func TestCutOffLeader(t *testing.T) {
 	until(t, "the edge is in touch", edge.InTouch)
 	until(t, "what delivers the log to it is on its control node", func() bool { return deliversAll(t, lead) })
 	watching := &Registry{Client: dial(t, []*control{lead}, "ns1", RoleGeoDNS)}
-	renewing := &Registry{Client: dial(t, []*control{lead}, "ns2", RoleGeoDNS), Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
+	renewing := &Registry{Client: dial(t, []*control{lead}, "ns2", RoleGeoDNS),
+		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	serveRegistry(t, watching)
 	serveRegistry(t, renewing)
-	until(t, "name servers are in touch", func() bool { return !watching.lastTouched().IsZero() && !renewing.lastTouched().IsZero() })
+	until(t, "name servers are in touch",
+		func() bool { return !watching.lastTouched().IsZero() && !renewing.lastTouched().IsZero() })
 	client := dial(t, []*control{lead}, "sgp1", RoleEdge)
 	until(t, "a challenge is taken", func() bool {
-		_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "before"})
+		_, err := (&Challenges{Client: client}).publish(t.Context(),
+			challenge{Name: "_acme-challenge.a.example", Value: "before"})
 		return err == nil
 	})
 	for _, bucket := range []string{leaseBucket, drainBucket, challengeBucket} {
@@ -174,7 +178,8 @@ func TestCutOffLeader(t *testing.T) {
 		taken <- ""
 	}()
 	go func() {
-		_, err := (&Challenges{Client: client}).publish(t.Context(), challenge{Name: "_acme-challenge.a.example", Value: "after"})
+		_, err := (&Challenges{Client: client}).publish(t.Context(),
+			challenge{Name: "_acme-challenge.a.example", Value: "after"})
 		if err == nil {
 			taken <- "a challenge"
 		}
@@ -182,7 +187,8 @@ func TestCutOffLeader(t *testing.T) {
 	}()
 	until(t, "the edge notices", func() bool {
 		if touched := edge.touched.Load(); edge.Applied().Seq < seq && touched.After(acknowledged) {
-			t.Fatalf("the edge was told %v after a purge was acknowledged that it lacks nothing", touched.Sub(acknowledged))
+			t.Fatalf("the edge was told %v after a purge was acknowledged that it lacks nothing",
+				touched.Sub(acknowledged))
 		}
 		return !edge.InTouch()
 	})
@@ -193,7 +199,8 @@ func TestCutOffLeader(t *testing.T) {
 	}
 	for _, r := range []*Registry{watching, renewing} {
 		if touched := r.lastTouched(); touched.After(acknowledged) {
-			t.Errorf("%s takes what it knows of other nodes for true %v after the cut", r.Client.Node, touched.Sub(acknowledged))
+			t.Errorf("%s takes what it knows of other nodes for true %v after the cut", r.Client.Node,
+				touched.Sub(acknowledged))
 		}
 	}
 	until(t, "groups that lost their leader ask for votes", func() bool {
@@ -235,11 +242,12 @@ func TestConfirm(t *testing.T) {
 		want        uint64
 		ok          bool
 	}{
-		"nobody":        {nil, nil, 0, false},
-		"one alone":     {[]copyState{copyOf("a", 3, "a")}, nil, 3, true},
-		"one of three":  {abc(3), nil, 0, false},
-		"two of three":  {abc(5, 5), nil, 5, true},
-		"two of four":   {[]copyState{copyOf("a", 5, "a", "b", "c", "d"), copyOf("b", 5, "a", "b", "c", "d")}, nil, 0, false},
+		"nobody":       {nil, nil, 0, false},
+		"one alone":    {[]copyState{copyOf("a", 3, "a")}, nil, 3, true},
+		"one of three": {abc(3), nil, 0, false},
+		"two of three": {abc(5, 5), nil, 5, true},
+		"two of four": {[]copyState{copyOf("a", 5, "a", "b", "c", "d"), copyOf("b", 5, "a", "b", "c", "d")}, nil, 0,
+			false},
 		"one is behind": {abc(3, 5), nil, 0, false},
 		"it catches up": {abc(3, 5), abc(6, 5), 5, true},
 		"others go on":  {abc(3, 5), abc(6, 9), 5, true},
@@ -248,8 +256,9 @@ func TestConfirm(t *testing.T) {
 		"one is ahead":        {abc(9, 5, 5), nil, 5, true},
 		"all differ":          {abc(1, 5, 9), nil, 5, true},
 		// a was removed, which it does not know yet.
-		"removed":        {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d")}, nil, 0, false},
-		"others have it": {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d"), copyOf("c", 6, "b", "c", "d")}, nil, 6, true},
+		"removed": {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d")}, nil, 0, false},
+		"others have it": {[]copyState{copyOf("a", 5, "a", "b", "c"), copyOf("b", 6, "b", "c", "d"),
+			copyOf("c", 6, "b", "c", "d")}, nil, 6, true},
 		// c may have lost its disk.
 		"blank":              {[]copyState{copyOf("a", 5, "a", "b", "c"), blank}, nil, 0, false},
 		"blank among all":    {append(abc(6, 6), blank), nil, 6, true},

@@ -9,14 +9,14 @@ import (
 )
 
 // The sequences of a log are used twice when its control nodes lose a part of it, as by an old
-// backup that is put back: the log goes on from there, and looks like the one that it was. Then
-// two histories have an entry with the same sequence. A mark tells these entries apart: it is
-// when the control plane took the entry, in nanoseconds, which NATS keeps with each.
+// backup that is put back: the log goes on from there, and looks like the one that it was. Then two
+// histories have an entry with the same sequence. A mark tells these entries apart: it is when the
+// control plane took the entry, in nanoseconds, which NATS keeps with each.
 //
 // An edge compares marks wherever two accounts of the log meet: the end that a majority confirms
 // with what it has applied itself, the first entry that is delivered with the last that it has
-// applied, and the entry that each purge refers to (see reference). If any differ, all that it
-// has is stale.
+// applied, and the entry that each purge refers to (see reference). If any differ, all that it has
+// is stale.
 
 // markOf is the mark of an entry that was taken at a time; 0 is unknown.
 func markOf(seq uint64, taken time.Time) uint64 {
@@ -30,8 +30,8 @@ func markOf(seq uint64, taken time.Time) uint64 {
 // noted none, is taken for any.
 func differ(a, b uint64) bool { return a != 0 && b != 0 && a != b }
 
-// maxMarks is how many marks are kept at least. An edge that lags behind the end that it is told
-// of by more can't compare the two, and does when it is told the next time.
+// maxMarks is how many marks are kept at least. An edge that lags behind the end that it is told of
+// by more can't compare the two, and does when it is told the next time.
 const maxMarks = 1 << 16
 
 // marks are those of the entries that an edge applied last. They are for one goroutine.
@@ -74,8 +74,8 @@ func (m *marks) learn(seq, mark uint64) {
 var errOtherHistory = errors.New("the purge log has other entries than those that were applied")
 
 // reference is what a purge says of the one before it, or of one that was there not long before:
-// each entry vouches for those up to there, so that a copy of the log that lacks some in its
-// midst, or has others there, is noticed.
+// each entry vouches for those up to there, so that a copy of the log that lacks some in its midst,
+// or has others there, is noticed.
 func (p Position) reference() string {
 	return fmt.Sprintf("%s.%s.%s", encodeNumber(p.Log), encodeNumber(p.Seq), encodeNumber(p.Mark))
 }

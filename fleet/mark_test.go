@@ -61,13 +61,15 @@ func TestOldBackup(t *testing.T) {
 	for i := range 3 {
 		appendPurge(t, admin, 20+i)
 		if e := goOn("nyc1", old); e.timesLost() != 1 {
-			t.Errorf("with %d of what it has replaced, an edge took all as stale %d times, want once", i+1, e.timesLost())
+			t.Errorf("with %d of what it has replaced, an edge took all as stale %d times, want once", i+1,
+				e.timesLost())
 		} else if now := e.Applied(); now.Seq != uint64(4+i) {
 			t.Errorf("it is at %+v", now)
 		}
 	}
 	if e := goOn("fra1", shared); e.timesLost() != 0 || e.has() != 3 {
-		t.Errorf("an edge without what was lost took all as stale %d times, and has %d of 3 purges", e.timesLost(), e.has())
+		t.Errorf("an edge without what was lost took all as stale %d times, and has %d of 3 purges", e.timesLost(),
+			e.has())
 	}
 	// An earlier version noted no marks.
 	for name, seq := range map[string]uint64{"sgp1": 5, "syd1": 6} {
@@ -78,8 +80,8 @@ func TestOldBackup(t *testing.T) {
 	}
 }
 
-// An edge that finds that the log lost what it has applied tells the others, which may lack it;
-// one that was away for too long does not.
+// An edge that finds that the log lost what it has applied tells the others, which may lack it; one
+// that was away for too long does not.
 func TestLogForgot(t *testing.T) {
 	t.Parallel()
 	c := startControl(t, t.TempDir(), 1)[0]
@@ -181,8 +183,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// An edge that knows by a majority that it is right takes nothing as stale because of one copy,
-// and avoids that.
+// An edge that knows by a majority that it is right takes nothing as stale because of one copy, and
+// avoids that.
 func TestCopyThatDiffers(t *testing.T) {
 	t.Parallel()
 	f := &Follower{Client: &Client{Log: slog.New(slog.DiscardHandler)}}

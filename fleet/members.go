@@ -181,11 +181,14 @@ func (m *membership) remove(node string) (removal, error) {
 	case name == "":
 		return removal{Done: true}, nil
 	case stay == 0:
-		return removal{}, fmt.Errorf("%s is the only control node that has the log of purges: add another one first", node)
+		return removal{}, fmt.Errorf("%s is the only control node that has the log of purges: add another one first",
+			node)
 	case there < stay/2+1:
-		return removal{Waits: fmt.Sprintf("only %d of the other %d control nodes have all that the group agreed on", there, stay)}, nil
+		return removal{Waits: fmt.Sprintf("only %d of the other %d control nodes have all that the group agreed on",
+			there, stay)}, nil
 	case name == m.control.Node:
-		return removal{Waits: "another control node is to lead the group"}, ask(m.system, server.JSApiLeaderStepDown, nil)
+		return removal{Waits: "another control node is to lead the group"}, ask(m.system, server.JSApiLeaderStepDown,
+			nil)
 	}
 	waits := ""
 	for _, stream := range streamNames() { // all at the same time
@@ -203,7 +206,8 @@ func (m *membership) remove(node string) (removal, error) {
 	if waits != "" {
 		return removal{Waits: waits}, nil
 	}
-	return removal{Waits: "the group is to agree on it"}, ask(m.system, server.JSApiRemoveServer, server.JSApiMetaServerRemoveRequest{Server: node, Peer: id})
+	return removal{Waits: "the group is to agree on it"}, ask(m.system, server.JSApiRemoveServer,
+		server.JSApiMetaServerRemoveRequest{Server: node, Peer: id})
 }
 
 // vacate has a stream kept by others than a member. waits is what that still takes; "" is nothing.
@@ -248,7 +252,8 @@ func (m *membership) vacate(name, id string, stay int) (waits string, err error)
 	case len(info.Cluster.Replicas)+1 != info.Config.Replicas:
 		return name + " is on its way to other control nodes", nil
 	case has:
-		return name + " moves to another control node", ask(m.conn, fmt.Sprintf(server.JSApiStreamEvacuatePeerT, name), server.JSApiStreamEvacuatePeerRequest{Peer: id})
+		return name + " moves to another control node", ask(m.conn, fmt.Sprintf(server.JSApiStreamEvacuatePeerT, name),
+			server.JSApiStreamEvacuatePeerRequest{Peer: id})
 	case current < others/2+1:
 		return fmt.Sprintf("only %d control nodes have all of %s", current, name), nil
 	}
@@ -280,7 +285,8 @@ func ask(conn *nats.Conn, subject string, request any) error {
 
 // streamNames are all streams of the control plane.
 func streamNames() []string {
-	return []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket, "KV_" + challengeBucket}
+	return []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket,
+		"KV_" + challengeBucket}
 }
 
 // leave ends the part of a node that was removed from the group, and waits for the end of ctx. It

@@ -12,8 +12,10 @@ import (
 // calls an error is mostly what happens while another control node starts. So each line counts one
 // level less, but for those of which levelOf knows better.
 type natsLog struct {
-	log    *slog.Logger
-	failed *atomic.Bool // set when a write failed, after which the server writes nothing more until it is started again; nil is not told
+	log *slog.Logger
+	// set when a write failed, after which the server writes nothing more until it is started
+	// again; nil is not told
+	failed *atomic.Bool
 }
 
 // Noticef is a matter of debugging.
@@ -58,7 +60,8 @@ func levelOf(level slog.Level, text string) (slog.Level, string) {
 		return false
 	}
 	switch {
-	case has("DO NOT USE IN PRODUCTION"): // certificates of control nodes are verified by Key.TLS, which NATS can't know
+	case has("DO NOT USE IN PRODUCTION"):
+		// certificates of control nodes are verified by Key.TLS, which NATS can't know
 		return slog.LevelDebug, "its certificates are those of the fleet"
 	case has("Error trying to connect to route"):
 		return slog.LevelInfo, "another control node can't be connected to, and is tried again"

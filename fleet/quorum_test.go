@@ -27,7 +27,8 @@ func makeControl(t testing.TB, dir string, n int) []*control {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeport.Addr(t), Dir: filepath.Join(dir, fmt.Sprint(i)), TLS: conf, Log: logTo(t), Turn: i}
+		c := &Control{Node: fmt.Sprintf("c%d", i+1), Addr: freeport.Addr(t), Dir: filepath.Join(dir, fmt.Sprint(i)),
+			TLS: conf, Log: logTo(t), Turn: i}
 		c.Cluster = freeport.Addr(t)
 		nodes = append(nodes, &control{Control: c})
 	}

@@ -198,7 +198,8 @@ func (c *Control) tellRoom(conn *nats.Conn) {
 		return
 	}
 	for _, stream := range streamNames() { // to one with room, before a write fails
-		_ = conn.Publish(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, stream), nil) // refused where this node leads nothing
+		// refused where this node leads nothing
+		_ = conn.Publish(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, stream), nil)
 	}
 }
 

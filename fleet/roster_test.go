@@ -112,7 +112,9 @@ func TestRosterChanges(t *testing.T) {
 		entries: map[string]rosterEntry{}, gone: map[string]uint64{}}
 	told := &Registry{OnDemand: true}
 	say := func(node string, load float64) {
-		r.table.leases[node] = seen{Lease: Lease{Node: node, Load: load, Renewed: time.Now()}, at: time.Now().Add(time.Hour)} // so that none ends meanwhile
+		// so that none ends meanwhile
+		r.table.leases[node] = seen{Lease: Lease{Node: node, Load: load, Renewed: time.Now()},
+			at: time.Now().Add(time.Hour)}
 	}
 	check := func() {
 		t.Helper()

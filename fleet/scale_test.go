@@ -131,7 +131,8 @@ func BenchmarkFleet(b *testing.B) {
 		f := &Follower{Client: r.Client, Changed: r.Renew,
 			Apply: func([]Logged, Position) error { return nil }, Lost: func(Position) error { return nil }}
 		r.Self = func() Lease {
-			return Lease{Version: "v1.2.3", Roles: []string{RoleEdge}, Region: "eu", Address: "192.0.2.1", Ready: f.InTouch(),
+			return Lease{Version: "v1.2.3", Roles: []string{RoleEdge}, Region: "eu", Address: "192.0.2.1",
+				Ready:   f.InTouch(),
 				Applied: f.Applied(), Started: time.Unix(1, 0)}
 		}
 		work, all = append(work, r.Serve, f.Serve), append(all, f)

@@ -18,7 +18,8 @@ func TestSlowLine(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	line := newRelay(t, nodes[0].Addr)
 	line.slow(64 << 10)
-	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: line.Addr().String()}}}, "nyc1", RoleEdge), Position{})
+	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: line.Addr().String()}}}, "nyc1", RoleEdge),
+		Position{})
 	until(t, "it is in touch", e.InTouch)
 	near := dial(t, nodes, "hel1", RoleEdge)
 	for i := range 2 {
@@ -50,7 +51,8 @@ func TestStalledFeed(t *testing.T) {
 	follow := func(each func(c *Client, n int) answer) (err error) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &Follower{Client: &Client{}}
-			answers, from := make(chan answer), &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error), stop: func() {}, size: maxFed}
+			answers, from := make(chan answer), &feed{incoming: make(chan []jetstream.Msg), failed: make(chan error),
+				stop: func() {}, size: maxFed}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan error)

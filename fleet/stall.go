@@ -26,7 +26,8 @@ func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 		return false
 	}
 	passed := now.Sub(s.at)
-	if s.at.IsZero() || applied != s.had || float64(bytes-s.bytes) >= passed.Seconds()*stallBytes && passed >= leaseEvery/2 {
+	if s.at.IsZero() || applied != s.had || float64(bytes-s.bytes) >= passed.Seconds()*stallBytes &&
+		passed >= leaseEvery/2 {
 		since := s.since
 		if since.IsZero() || applied != s.had {
 			since = now

@@ -14,9 +14,9 @@ import (
 
 // Two machines are one node by mistake, as when a machine is cloned, or one that was replaced
 // starts again. What the lease says is true of one of them, while clients may be served by the
-// other. So a lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody
-// did says so; the process that started later is refused: it renews no more, and trusts nothing
-// that it has.
+// other. So a lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody did
+// says so; the process that started later is refused: it renews no more, and trusts nothing that it
+// has.
 //
 // A process that was killed leaves its lease, which nobody renews: the next one of the node goes
 // on.
@@ -124,8 +124,8 @@ func (r *Registry) hear(other, own Lease) {
 	r.refused.Store(t.refused)
 }
 
-// expire forgets another process that was heard of a while ago. One that was heard of twice may
-// be cut off, and trust what it has.
+// expire forgets another process that was heard of a while ago. One that was heard of twice may be
+// cut off, and trust what it has.
 func (r *Registry) expire() {
 	limit := LeaseTime
 	if r.twin.times > 1 {

@@ -141,7 +141,8 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 	until(t, "the edge is in touch", edge.InTouch)
 	seq := appendPurge(t, client, 1)
 	until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
-	lease := Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a", Renewed: time.Now().Add(-time.Hour)}
+	lease := Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a",
+		Renewed: time.Now().Add(-time.Hour)}
 	putLease(t, gone, lease)
 	r := &Registry{Client: client, Edges: []string{"hel1", "nyc1"}, Self: func() Lease {
 		return Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Unproven: !edge.Proven()}
@@ -170,7 +171,8 @@ func TestLeasesInTurn(t *testing.T) {
 		back    bool // a process that had been replaced
 	}{
 		{"a", false, false}, {"a", true, false}, {"b", true, false}, {"b", true, false}, {"c", true, false},
-		{"b", true, true}, {"c", true, true}, {"d", true, false}, {"", true, false}, {"e", true, false}, {"", true, false},
+		{"b", true, true}, {"c", true, true}, {"d", true, false}, {"", true, false}, {"e", true, false}, {"", true,
+			false},
 	} {
 		at := now.Add(time.Duration(i) * time.Second)
 		s = s.next(Lease{Process: c.process, Renewed: at}, at)

@@ -57,7 +57,8 @@ func testVault(t *testing.T, a, b *Vault) {
 		t.Helper()
 		value, revision, stored, err := v.Load(ctx, name)
 		if err != nil || string(value) != want || revision != wantRevision || time.Since(stored).Abs() > time.Minute {
-			t.Errorf("loaded %q of revision %d, stored %v: %v; want %q of %d", value, revision, stored, err, want, wantRevision)
+			t.Errorf("loaded %q of revision %d, stored %v: %v; want %q of %d", value, revision, stored, err, want,
+				wantRevision)
 		}
 	}
 	save := func(v *Vault, value []byte, revision uint64) uint64 {
@@ -103,7 +104,8 @@ func testVault(t *testing.T, a, b *Vault) {
 	large := bytes.Repeat([]byte("x"), maxVaultValue)
 	load2 := save(a, large, three)
 	load(b, string(large), load2)
-	for bad, value := range map[string][]byte{"": nil, strings.Repeat("k", maxVaultKey+1): nil, "k": append(large, 'x')} {
+	for bad, value := range map[string][]byte{"": nil, strings.Repeat("k", maxVaultKey+1): nil,
+		"k": append(large, 'x')} {
 		if _, err := a.Save(ctx, bad, value, 0); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Errorf("saved %d bytes as a key of %d: %v", len(value), len(bad), err)
 		}
@@ -173,14 +175,17 @@ func TestVaultEncrypted(t *testing.T) {
 		value     []byte
 		ok        bool
 	}{
-		{"as it was", "a", stored, true}, {"moved", "b", stored, false}, {"flipped", "a", flipped, false}, {"cut", "a", stored[:len(stored)-1], false},
-		{"no more than a nonce", "a", stored[:13], false}, {"short", "a", stored[:5], false}, {"empty", "a", nil, false}, {"of another version", "a", append([]byte{9}, stored[1:]...), false},
+		{"as it was", "a", stored, true}, {"moved", "b", stored, false}, {"flipped", "a", flipped, false}, {"cut", "a",
+			stored[:len(stored)-1], false},
+		{"no more than a nonce", "a", stored[:13], false}, {"short", "a", stored[:5], false}, {"empty", "a", nil,
+			false}, {"of another version", "a", append([]byte{9}, stored[1:]...), false},
 	} {
 		if _, err := kv.Put(ctx, encodeToken(c.key), c.value); err != nil {
 			t.Fatal(err)
 		}
 		value, _, _, err := v.Load(ctx, c.key)
-		if (err == nil) != c.ok || c.ok && string(value) != "the private key" || errors.Is(err, ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+		if (err == nil) != c.ok || c.ok && string(value) != "the private key" || errors.Is(err, ErrUnavailable) ||
+			errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%d: %s: %q, %v", i, c.what, value, err)
 		}
 	}
@@ -242,7 +247,8 @@ func TestVaultWatch(t *testing.T) {
 			seen.all[key]++
 		})
 	}()
-	until(t, "what is there is told", func() bool { return seen.has("stays", 1)() && seen.has("changes", 1)() && seen.has("goes", 1)() })
+	until(t, "what is there is told",
+		func() bool { return seen.has("stays", 1)() && seen.has("changes", 1)() && seen.has("goes", 1)() })
 	save("new", []byte("1"))
 	until(t, "a new one is told", seen.has("new", 1))
 	save("new", nil)
@@ -309,7 +315,8 @@ func TestVaultPermissions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		consumer := `{"stream_name":"KV_certificates","config":{"deliver_subject":"` + inbox + `.d","ack_policy":"none","name":"x"}}`
+		consumer := `{"stream_name":"KV_certificates","config":{"deliver_subject":"` + inbox +
+			`.d","ack_policy":"none","name":"x"}}`
 		for i, m := range [][2]string{
 			{"$JS.API.STREAM.MSG.GET.KV_certificates", `{"last_by_subj":"` + token + `"}`},
 			{"$JS.API.DIRECT.GET.KV_certificates", `{"last_by_subj":"` + token + `"}`},
@@ -393,7 +400,8 @@ func TestVaultReseal(t *testing.T) {
 	if err := both.Reseal(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]string{"certificates/x": "certificates/x", "accounts/y": "accounts/y", "empty": "", "new": "new"} {
+	for key, want := range map[string]string{"certificates/x": "certificates/x", "accounts/y": "accounts/y",
+		"empty": "", "new": "new"} {
 		value, now, _, err := after.Load(ctx, key)
 		if err != nil || string(value) != want || value == nil {
 			t.Errorf("%s is %q afterwards: %v", key, value, err)
@@ -424,7 +432,8 @@ func TestCredentialSecrets(t *testing.T) {
 		return s, [3]error{err0, err1, err2}
 	}
 	want, errs := read(k)
-	if errs != [3]error{} || want.certificate == want.edge || want.certificate[0] == want.certificate[1] || want.certificate[1] == [32]byte{} || want.cookie[1] == [16]byte{} {
+	if errs != [3]error{} || want.certificate == want.edge || want.certificate[0] == want.certificate[1] ||
+		want.certificate[1] == [32]byte{} || want.cookie[1] == [16]byte{} {
 		t.Fatalf("secrets of the fleet key: %v, %v", want, errs)
 	}
 	file := filepath.Join(t.TempDir(), "x.pem")
@@ -452,10 +461,12 @@ func TestCredentialSecrets(t *testing.T) {
 				t.Errorf("%v: secret %d: %v", c.roles, i, errs[i])
 			}
 		}
-		if c.cookie && got.cookie != want.cookie || c.edge && (got.certificate != want.certificate || got.edge != want.edge) {
+		if c.cookie && got.cookie != want.cookie ||
+			c.edge && (got.certificate != want.certificate || got.edge != want.edge) {
 			t.Errorf("%v: %v, want %v", c.roles, got, want)
 		}
-		if has := bytes.Contains(text, []byte("KAIKU CERTIFICATE SECRET")) || bytes.Contains(text, []byte("KAIKU EDGE SECRET")); has != c.edge {
+		if has := bytes.Contains(text, []byte("KAIKU CERTIFICATE SECRET")) ||
+			bytes.Contains(text, []byte("KAIKU EDGE SECRET")); has != c.edge {
 			t.Errorf("%v: the credential has secrets of edges: %v", c.roles, has)
 		}
 	}

@@ -170,7 +170,8 @@ func replyFrom(oob []byte) {
 		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 			(*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Ifindex = 0
 		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			if info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])); !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
+			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+			if !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
 				info.Ifindex = 0
 			}
 		}

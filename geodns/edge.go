@@ -36,8 +36,8 @@ type family struct {
 	fixed      []option // the constant half of candidates' options
 }
 
-// familyIDs assigns ids to families. The key describes everything that resolver.pickFor uses of
-// a family. Edge names with the same nodes therefore share the entries of a memo, and so do A, AAAA
+// familyIDs assigns ids to families. The key describes everything that resolver.pickFor uses of a
+// family. Edge names with the same nodes therefore share the entries of a memo, and so do A, AAAA
 // and HTTPS where possible.
 type familyIDs map[string]uint32
 

@@ -68,7 +68,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"action"}),
 	}
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "kaiku_dns_panics_total", Help: "Panics, each of which cost one query its response and is logged with its stack.",
+		Name: "kaiku_dns_panics_total",
+		Help: "Panics, each of which cost one query its response and is logged with its stack.",
 	})
 	m.shed = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "kaiku_dns_tcp_shed_total", Help: "Idle TCP connections that were closed to make room for others.",

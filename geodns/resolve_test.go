@@ -104,7 +104,8 @@ func TestResolve(t *testing.T) {
 		{query: "deep.sub.example.com. TXT", noAA: true, ns: subNS, extra: subAdd},
 		{query: "ns.sub.example.com. A", noAA: true, ns: subNS, extra: subAdd},
 		{query: "x.sub.example.com. DS", noAA: true, ns: subNS, extra: subAdd},
-		{query: "sub.example.com. DS", answer: []string{"sub.example.com. 3600 IN DS 12345 8 2 0000000000000000000000000000000000000000000000000000000000000000"}},
+		{query: "sub.example.com. DS",
+			answer: []string{"sub.example.com. 3600 IN DS 12345 8 2 0000000000000000000000000000000000000000000000000000000000000000"}},
 		{query: "sib.example.com. DS", ns: []string{soaCom}},
 		{query: "child.example.net. A", answer: []string{"child.example.net. 60 IN A 192.0.2.67"}},
 		// The parent zone lacks the child's NS records.
@@ -163,7 +164,8 @@ func TestResolve(t *testing.T) {
 		// Edge names.
 		{query: "www.example.com. A", answer: []string{"www.example.com. 30 IN A 203.0.113.10"}},
 		{query: "www.example.com. AAAA", answer: []string{"www.example.com. 30 IN AAAA 2001:db8:1::10"}},
-		{query: "www.example.com. TXT", answer: []string{`www.example.com. 3600 IN TXT "an edge name with other data"`}},
+		{query: "www.example.com. TXT",
+			answer: []string{`www.example.com. 3600 IN TXT "an edge name with other data"`}},
 		{query: "www.example.com. MX", ns: []string{soaCom}},
 		{query: "x.www.example.com. A", rcode: dns.RcodeNameError, ns: []string{soaCom}},
 		{query: "example.com. A", answer: []string{"example.com. 30 IN A 203.0.113.10"}},

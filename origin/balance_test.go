@@ -133,7 +133,8 @@ func TestRetryTakesOneTurn(t *testing.T) {
 	p.release(second)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := first + serverLetter(second); got != "ab" || p.all[1].current > p.all[2].current || p.all[1].current+p.all[2].current != p.all[0].current*-1 {
+	if got := first + serverLetter(second); got != "ab" || p.all[1].current > p.all[2].current ||
+		p.all[1].current+p.all[2].current != p.all[0].current*-1 {
 		t.Errorf("turns %s; after them %v, %v, %v", got, p.all[0].current, p.all[1].current, p.all[2].current)
 	}
 }
@@ -268,7 +269,8 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 		t.Fatalf("%s is first", serverLetter(first))
 	}
 	b := first.b
-	if got := pickSequence(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 && strings.Count(got, "b") != 2 {
+	if got := pickSequence(p, now.Add(900*time.Millisecond), 4); strings.Count(got, "a") != 2 &&
+		strings.Count(got, "b") != 2 {
 		t.Errorf("after 0.9 s: %s", got)
 	}
 	later := now.Add(1100 * time.Millisecond)
@@ -320,16 +322,18 @@ func TestTrials(t *testing.T) {
 func TestDownAndBack(t *testing.T) {
 	up := newServer(t, "up")
 	open := make(chan struct{})
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, up.URL), serverAt(t, closedURL(t))}, Retries: 1, Log: discardLog, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
-		select {
-		case <-open:
-			return (&net.Dialer{}).DialContext(ctx, network, to)
-		default:
-			return nil, errRefused
-		}
-	}})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, up.URL), serverAt(t, closedURL(t))}, Retries: 1,
+		Log: discardLog, Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+			select {
+			case <-open:
+				return (&net.Dialer{}).DialContext(ctx, network, to)
+			default:
+				return nil, errRefused
+			}
+		}})
 	for range 20 {
-		if _, err := fetchBody(t, p, request(t, http.MethodGet, "/", "")); err == nil || Reason(err) != "connect-failed" && Reason(err) != "origin-down" {
+		if _, err := fetchBody(t, p, request(t, http.MethodGet, "/", "")); err == nil ||
+			Reason(err) != "connect-failed" && Reason(err) != "origin-down" {
 			t.Fatalf("with nothing there: %v", err)
 		}
 	}

@@ -23,9 +23,11 @@ func TestBudget(t *testing.T) {
 		{"a fifth in parts", []step{{0, 100, 99, 20}, {0, 0, 9, 0}, {time.Second, 100, 99, 20}}},
 		{"requests of before count", []step{{0, 500, 0, 0}, {9 * time.Second, 0, 999, 100}}},
 		{"for ten seconds", []step{{0, 500, 0, 0}, {10 * time.Second, 0, 999, 0}}},
-		{"retries of before count too", []step{{0, 50, 99, 10}, {9 * time.Second, 50, 99, 10}, {11 * time.Second, 0, 99, 0}}},
+		{"retries of before count too",
+			[]step{{0, 50, 99, 10}, {9 * time.Second, 50, 99, 10}, {11 * time.Second, 0, 99, 0}}},
 		{"and are forgotten with their requests", []step{{0, 500, 999, 100}, {time.Minute, 50, 99, 10}}},
-		{"a slot is used again", []step{{0, 500, 999, 100}, {10 * time.Second, 5, 99, 5}, {20 * time.Second, 500, 999, 100}}},
+		{"a slot is used again", []step{{0, 500, 999, 100}, {10 * time.Second, 5, 99, 5},
+			{20 * time.Second, 500, 999, 100}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b budget
@@ -80,7 +82,8 @@ func TestRetriesStayWithinTheBudget(t *testing.T) {
 // is up.
 func TestUnsentRequestsCostNoBudget(t *testing.T) {
 	up := newServer(t, "up")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, up.URL)}, Retries: 2, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)),
+		serverAt(t, up.URL)}, Retries: 2, Log: discardLog})
 	p.mu.Lock()
 	for p.budget.request(time.Now()); p.budget.take(time.Now()); { // spends the budget
 	}

@@ -23,12 +23,14 @@ func TestClosedBeforeAnybodyReads(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}).Handshake()
+			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert},
+				NextProtos: []string{"h2"}}).Handshake()
 			_ = c.(*net.TCPConn).SetLinger(0) // closes with a reset, so that the client's next write fails
 			_ = c.Close()
 		}
 	}()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "https://"+l.Addr().String())}, BetweenBytesTimeout: time.Hour})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "https://"+l.Addr().String())},
+		BetweenBytesTimeout: time.Hour})
 	conf := &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}}
 	c, err := p.open(t.Context(), p.all[0], "tcp", "origin.example:443", conf)
 	if err != nil {
@@ -72,7 +74,8 @@ func TestFailedWriteWaitsForTheReader(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0) // the client's next write is refused
 		_ = c.Close()
 	}()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: time.Hour})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())},
+		BetweenBytesTimeout: time.Hour})
 	c, err := p.open(t.Context(), p.all[0], "tcp", "origin.example:80", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -98,7 +98,8 @@ func TestPauses(t *testing.T) {
 		name   string
 		health *Health
 		first  time.Duration
-	}{{"without probes", nil, firstPause}, {"with probes", &Health{Interval: 700 * time.Millisecond}, 700 * time.Millisecond}} {
+	}{{"without probes", nil, firstPause}, {"with probes", &Health{Interval: 700 * time.Millisecond},
+		700 * time.Millisecond}} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newIdlePool(t, &Pool{Log: discardLog}, 1, 1)
 			p.Health = c.health
@@ -160,7 +161,8 @@ func TestTimeoutOfAServerThatAnswersOthers(t *testing.T) {
 		defer s.Close()
 		other := newServer(t, "other")
 		// The other server is a backup, so that the server under test is always picked first.
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, other.URL))}, Retries: 1, FirstByteTimeout: 2 * time.Second, Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, other.URL))}, Retries: 1,
+			FirstByteTimeout: 2 * time.Second, Log: discardLog})
 		var work sync.WaitGroup
 		work.Go(func() {
 			if got, err := fetchBody(t, p, request(t, "GET", "/slow", "")); got != "other" || err != nil {
@@ -189,7 +191,8 @@ func TestCancellationIsNoFailure(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer s.Close()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, closedURL(t)))}, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, closedURL(t)))},
+		Log: discardLog})
 	gone := errors.New("gone")
 	for _, end := range []func(context.Context) (context.Context, func()){
 		func(c context.Context) (context.Context, func()) {
@@ -255,7 +258,8 @@ func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	u, asked := newBlackHole(t)
 	a, b := newServer(t, "a"), newServer(t, "b")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, a.URL), serverAt(t, b.URL)}, Retries: 2, FirstByteTimeout: 2 * time.Second, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, a.URL), serverAt(t, b.URL)}, Retries: 2,
+		FirstByteTimeout: 2 * time.Second, Log: discardLog})
 	for i := range 300 {
 		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil || got != "a" && got != "b" {
 			t.Fatalf("request %d: %q, %v", i, got, err)

@@ -103,27 +103,33 @@ func (e *ServerError) Hint() string {
 	var dns *net.DNSError
 	switch err := e.Err; {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(), e.p.configKey("origin.servers"))
+		return fmt.Sprintf("the name %s has no address: check it in %s", e.b.URL.Hostname(),
+			e.p.configKey("origin.servers"))
 	case errors.As(err, &dns):
 		return fmt.Sprintf("this machine's resolver did not find the address of %s: check /etc/resolv.conf, and the name in %s", e.b.URL.Hostname(), e.p.configKey("origin.servers"))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr, e.p.configKey("origin.servers"))
+		return fmt.Sprintf("nothing listens on %s: check that the server runs, and the host and port in %s", addr,
+			e.p.configKey("origin.servers"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return fmt.Sprintf("this machine has no route to %s: check the host in %s, and the firewalls on the way", addr, e.p.configKey("origin.servers"))
+		return fmt.Sprintf("this machine has no route to %s: check the host in %s, and the firewalls on the way", addr,
+			e.p.configKey("origin.servers"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Sprintf("%s closed the connection before it answered: look at its log", server)
 	case errors.Is(err, errStatus):
 		return fmt.Sprintf("%s itself sends this answer: look at its log", server)
 	case errors.Is(err, errProbe):
-		return fmt.Sprintf("%s answers, but fails the health check: check path, status and match of %s", server, e.p.configKey("origin.health"))
+		return fmt.Sprintf("%s answers, but fails the health check: check path, status and match of %s", server,
+			e.p.configKey("origin.health"))
 	case errors.Is(err, errStalled):
-		return fmt.Sprintf("%s sent a part of a body, then nothing for %v (%s): look at its log", server, e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
+		return fmt.Sprintf("%s sent a part of a body, then nothing for %v (%s): look at its log", server,
+			e.p.BetweenBytesTimeout, e.p.configKey("origin.between_bytes_timeout"))
 	case IsTimeout(err) && isDial(err):
 		return fmt.Sprintf("%s accepted no connection within %v (%s): check the host and port in %s, and the firewalls on the way", addr, e.p.ConnectTimeout, e.p.configKey("origin.connect_timeout"), e.p.configKey("origin.servers"))
 	case errors.Is(err, context.DeadlineExceeded) && e.p.Health != nil: // only probes have a deadline
 		return fmt.Sprintf("%s did not answer a health check within %v (%s): check its path, and the firewalls on the way", server, e.p.Health.Timeout, e.p.configKey("origin.health.timeout"))
 	case IsTimeout(err):
-		return fmt.Sprintf("%s accepted the connection but sent no answer within %v (%s): look at its log", server, e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
+		return fmt.Sprintf("%s accepted the connection but sent no answer within %v (%s): look at its log", server,
+			e.p.FirstByteTimeout, e.p.configKey("origin.first_byte_timeout"))
 	}
 	return ""
 }
@@ -137,11 +143,13 @@ func (e *ServerError) hintTLS() string {
 	var record tls.RecordHeaderError
 	switch err := e.Err; {
 	case errors.As(err, &name):
-		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server, certificateNames(name.Certificate), sanitize(name.Host), e.nameHint())
+		return fmt.Sprintf("the certificate of %s is for %s, not for %s: %s", server,
+			certificateNames(name.Certificate), sanitize(name.Host), e.nameHint())
 	case errors.As(err, &authority):
 		return fmt.Sprintf("the certificate of %s is signed by no CA that this machine trusts: put the file of its CA into %s, or make the server send its intermediate certificates too", server, e.p.configKey("origin.ca"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return fmt.Sprintf("the certificate of %s is valid from %s to %s: renew it, and check this machine's clock", server,
+		return fmt.Sprintf("the certificate of %s is valid from %s to %s: renew it, and check this machine's clock",
+			server,
 			invalid.Cert.NotBefore.UTC().Format(time.DateTime), invalid.Cert.NotAfter.UTC().Format(time.DateTime))
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// in %s", server, e.p.configKey("origin.servers"))
@@ -152,7 +160,8 @@ func (e *ServerError) hintTLS() string {
 	}
 	switch tlsAlert(e.Err) {
 	case "tls: bad certificate", "tls: unknown certificate authority", "tls: certificate required":
-		return fmt.Sprintf("%s rejects the client certificate: check %s", server, e.p.configKey("origin.client_certificate"))
+		return fmt.Sprintf("%s rejects the client certificate: check %s", server,
+			e.p.configKey("origin.client_certificate"))
 	case "tls: unrecognized name", "tls: handshake failure":
 		return fmt.Sprintf("%s refuses the TLS handshake, perhaps because it has no certificate for the name that the edge sent: %s", server, e.nameHint())
 	}
@@ -175,9 +184,11 @@ func (e *ServerError) nameHint() string {
 	case e.p.SNI != "":
 		return fmt.Sprintf("correct %s", e.p.configKey("origin.sni"))
 	case e.p.Host != "" && e.p.Host != ClientHost:
-		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate", e.p.configKey("origin.host"), e.p.configKey("origin.sni"))
+		return fmt.Sprintf("%s names another: correct it, or set %s to a name of the certificate",
+			e.p.configKey("origin.host"), e.p.configKey("origin.sni"))
 	case httpsByName(e.b.URL):
-		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one", e.p.configKey("origin.servers"), e.p.configKey("origin.sni"))
+		return fmt.Sprintf("name the server by a name of its certificate in %s, or set %s to one",
+			e.p.configKey("origin.servers"), e.p.configKey("origin.sni"))
 	}
 	return fmt.Sprintf("set %s to a name of the certificate", e.p.configKey("origin.sni"))
 }

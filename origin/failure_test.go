@@ -28,7 +28,8 @@ func selfSigned(t *testing.T, until time.Time, names ...string) (tls.Certificate
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names,
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -88,9 +89,11 @@ func TestHints(t *testing.T) {
 	several, severalRoots := selfSigned(t, time.Now().Add(time.Hour), names...)
 	secure := secureServer(t, &tls.Config{Certificates: []tls.Certificate{good}})
 	none := secureServer(t, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}, nil
+		return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }},
+			nil
 	}})
-	wantsClient := secureServer(t, &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert})
+	wantsClient := secureServer(t,
+		&tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert})
 	plain := newServer(t, "plain")
 	noName := func(err *net.DNSError) func(context.Context, string, string) (net.Conn, error) {
 		return func(context.Context, string, string) (net.Conn, error) { return nil, err }
@@ -107,29 +110,61 @@ func TestHints(t *testing.T) {
 		pool             *Pool
 		want             []string
 	}{
-		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
-		{"certificate for another name than host", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test", "origin.host names another", "origin.sni"}},
-		{"certificate for another name than sni", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test", "correct origin.sni"}},
-		{"certificate for another name than the client's host", "https://192.0.2.1", secure, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
-		{"certificate for many names", "https://www.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}), &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
-		{"unknown authority", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"origin.ca"}},
-		{"certificate that ended", "https://origin.test", secureServer(t, &tls.Config{Certificates: []tls.Certificate{ended}}), &Pool{TLS: &tls.Config{RootCAs: endedRoots}}, []string{"is valid from", "renew it"}},
-		{"no certificate for the name", "https://origin.test", none, &Pool{}, []string{"refuses the TLS handshake", "origin.sni"}},
-		{"a client certificate is wanted", "https://origin.test", wantsClient, &Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"origin.client_certificate"}},
-		{"plain HTTP for https", "https://origin.test", plain.Listener.Addr().String(), &Pool{}, []string{"speaks plain HTTP", "http://"}},
-		{"something else for https", "https://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{}, []string{"does not speak TLS", "port"}},
-		{"nothing for https", "https://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
-		{"TLS for http", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{}, []string{"speaks TLS", "https://"}},
-		{"refused", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{}, []string{"nothing listens on origin.test:81", "origin.servers"}},
-		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{Flags: true}, []string{"the host and port in --origin"}},
-		{"certificate for another name than --host", "https://origin.test", secure, &Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
+		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}},
+			[]string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
+		{"certificate for another name than host", "https://origin.test", secure,
+			&Pool{TLS: &tls.Config{RootCAs: roots}, Host: "www.test"}, []string{"not for www.test",
+				"origin.host names another", "origin.sni"}},
+		{"certificate for another name than sni", "https://origin.test", secure,
+			&Pool{TLS: &tls.Config{RootCAs: roots}, SNI: "www.test"}, []string{"not for www.test",
+				"correct origin.sni"}},
+		{"certificate for another name than the client's host", "https://192.0.2.1", secure,
+			&Pool{TLS: &tls.Config{RootCAs: roots}}, []string{"not for www.example", "set origin.sni"}},
+		{"certificate for many names", "https://www.test",
+			secureServer(t, &tls.Config{Certificates: []tls.Certificate{several}}),
+			&Pool{TLS: &tls.Config{RootCAs: severalRoots}}, []string{"n0.test, n1.test", "n5.test and 3 more,"}},
+		{"unknown authority", "https://origin.test", secure, &Pool{TLS: &tls.Config{RootCAs: severalRoots}},
+			[]string{"origin.ca"}},
+		{"certificate that ended", "https://origin.test",
+			secureServer(t, &tls.Config{Certificates: []tls.Certificate{ended}}),
+			&Pool{TLS: &tls.Config{RootCAs: endedRoots}}, []string{"is valid from", "renew it"}},
+		{"no certificate for the name", "https://origin.test", none, &Pool{},
+			[]string{"refuses the TLS handshake", "origin.sni"}},
+		{"a client certificate is wanted", "https://origin.test", wantsClient, &Pool{TLS: &tls.Config{RootCAs: roots}},
+			[]string{"origin.client_certificate"}},
+		{"plain HTTP for https", "https://origin.test", plain.Listener.Addr().String(), &Pool{},
+			[]string{"speaks plain HTTP", "http://"}},
+		{"something else for https", "https://origin.test",
+			newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.test ESMTP\r\n") }), &Pool{},
+			[]string{"does not speak TLS", "port"}},
+		{"nothing for https", "https://origin.test",
+			newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
+			&Pool{TLSTimeout: 20 * time.Millisecond}, []string{"does not speak TLS"}},
+		{"TLS for http", "http://origin.test",
+			newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{},
+			[]string{"speaks TLS", "https://"}},
+		{"refused", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{},
+			[]string{"nothing listens on origin.test:81", "origin.servers"}},
+		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{Flags: true},
+			[]string{"the host and port in --origin"}},
+		{"certificate for another name than --host", "https://origin.test", secure,
+			&Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
 			[]string{"--host names another", "origin.sni of a fleet file"}},
-		{"no such name", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})}, []string{"origin.test has no address", "origin.servers"}},
-		{"no resolver", "http://origin.test", "", &Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver", "resolv.conf"}},
-		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable}, []string{"accepted no connection within 5s", "origin.connect_timeout", "firewall"}},
-		{"no answer", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), &Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms", "origin.first_byte_timeout"}},
-		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{}, []string{"closed the connection before it answered"}},
-		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{}, []string{"itself sends this answer"}},
+		{"no such name", "http://origin.test", "",
+			&Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})},
+			[]string{"origin.test has no address", "origin.servers"}},
+		{"no resolver", "http://origin.test", "",
+			&Pool{Dial: noName(&net.DNSError{Err: "server misbehaving", Name: "origin.test"})}, []string{"resolver",
+				"resolv.conf"}},
+		{"no connection", "http://origin.test", "", &Pool{Dial: unreachable},
+			[]string{"accepted no connection within 5s", "origin.connect_timeout", "firewall"}},
+		{"no answer", "http://origin.test", newRawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
+			&Pool{FirstByteTimeout: 20 * time.Millisecond}, []string{"no answer within 20ms",
+				"origin.first_byte_timeout"}},
+		{"closed", "http://origin.test", newRawServer(t, func(net.Conn) {}), &Pool{},
+			[]string{"closed the connection before it answered"}},
+		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{},
+			[]string{"itself sends this answer"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := c.pool
@@ -163,10 +198,13 @@ func TestHints(t *testing.T) {
 // The text of an error stays short and on one line, whatever the server sends.
 func TestErrorTextIsBounded(t *testing.T) {
 	long := "HTTP/1.1 \x1b[31m" + strings.Repeat("ü", 100_000) + "\r\n"
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t,
+		"http://"+newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, long) }))}, Log: discardLog})
 	_, err := fetchBody(t, p, request(t, "GET", "/", ""))
-	for _, text := range []string{err.Error(), FailureOf(err, time.Now()).Error, p.Status().Servers[0].LastFailure.Error, sanitize("a\x1b[31m\nb" + strings.Repeat("ü", 1000))} {
-		if len(text) > maxErrorText+100 || strings.ContainsAny(text, "\x1b\r\n") || !utf8.ValidString(text) || text == "" {
+	for _, text := range []string{err.Error(), FailureOf(err, time.Now()).Error,
+		p.Status().Servers[0].LastFailure.Error, sanitize("a\x1b[31m\nb" + strings.Repeat("ü", 1000))} {
+		if len(text) > maxErrorText+100 || strings.ContainsAny(text, "\x1b\r\n") || !utf8.ValidString(text) ||
+			text == "" {
 			t.Errorf("%d bytes: %.80q", len(text), text)
 		}
 	}
@@ -177,7 +215,8 @@ func TestErrorTextIsBounded(t *testing.T) {
 
 // The errors of a pool are described too: the queue timed out, or no server takes connections.
 func TestFailureOfPool(t *testing.T) {
-	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" || !strings.Contains(f.Hint, "origin.max_requests") {
+	if f := FailureOf(fmt.Errorf("%w: 5 requests wait already", ErrBusy), time.Now()); f.Reason != "origin-busy" ||
+		!strings.Contains(f.Hint, "origin.max_requests") {
 		t.Errorf("busy: %+v", f)
 	}
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t))}, Log: discardLog})

@@ -64,7 +64,8 @@ func TestProbeOutcome(t *testing.T) {
 	} {
 		h := c.health.withDefaults()
 		// The pool has no Health, so the only probe is the one that the test sends.
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "origin.example", Secret: Field{"Secret", "s"}})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "origin.example",
+			Secret: Field{"Secret", "s"}})
 		p.Health = &h
 		if _, err := p.probeOnce(t.Context(), p.all[0], p.all[0].transport.Load()); (err == nil) != c.good {
 			t.Errorf("%+v: %v", c.health, err)
@@ -87,7 +88,8 @@ func TestProbesVerifyTLS(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	health := func() *Health { return &Health{Interval: 5 * time.Millisecond, UnhealthyAfter: 1} }
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "example.com", Health: health(), Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: "example.com", Health: health(),
+		Log: discardLog})
 	wantState(t, p, 0, "unhealthy")
 	if why := p.Status().Servers[0].Why; !strings.Contains(why, "certificate") {
 		t.Errorf("why: %q", why)
@@ -95,7 +97,8 @@ func TestProbesVerifyTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	for host, want := range map[string]string{"example.com": "up", "other.example": "unhealthy"} {
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host, Health: health(), TLS: &tls.Config{RootCAs: roots}, Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host, Health: health(),
+			TLS: &tls.Config{RootCAs: roots}, Log: discardLog})
 		wantState(t, p, 0, want)
 	}
 }
@@ -104,10 +107,14 @@ func TestProbesVerifyTLS(t *testing.T) {
 func TestProbesFindOut(t *testing.T) {
 	var status atomic.Int64
 	status.Store(200)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(int(status.Load()))
+	}))
 	defer s.Close()
 	up := newServer(t, "up")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, up.URL)}, SlowStart: time.Hour, Health: &Health{Interval: time.Millisecond}, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, up.URL)}, SlowStart: time.Hour,
+		Health: &Health{Interval: time.Millisecond}, Log: discardLog})
 	wantState(t, p, 0, "up")
 	status.Store(500)
 	wantState(t, p, 0, "unhealthy")
@@ -154,7 +161,8 @@ func TestHysteresis(t *testing.T) {
 			got += map[bool]string{true: ".", false: "x"}[p.all[0].up()]
 		}
 		if got != c.want {
-			t.Errorf("%d, %d: after %s it looks like %s, want %s", c.unhealthyAfter, c.healthyAfter, c.probes, got, c.want)
+			t.Errorf("%d, %d: after %s it looks like %s, want %s", c.unhealthyAfter, c.healthyAfter, c.probes, got,
+				c.want)
 		}
 	}
 }

@@ -91,7 +91,8 @@ func TestKeepAliveHint(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, TLS %t, a body of %d", c.name, secure, length), func(t *testing.T) {
 					s := &keepAliveServer{keepAlive: c.hint, keepsOpen: c.keeps}
 					s.start(t, secure)
-					p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog})
+					p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com",
+						Log: discardLog})
 					for range 3 {
 						body := ""
 						if length != 0 {

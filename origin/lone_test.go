@@ -48,14 +48,16 @@ func TestLoneServerThatRefuses(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	var log logBuffer
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr)}, Retries: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr)}, Retries: 2,
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for i := range 15 {
 		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
 			t.Fatalf("request %d: %v", i, err)
 		}
 	}
 	s := p.Status().Servers[0]
-	if s.State != "failing" || s.Up() || !strings.Contains(s.Why, "connection refused") || s.Failures["connect-failed"] != 15 {
+	if s.State != "failing" || s.Up() || !strings.Contains(s.Why, "connection refused") ||
+		s.Failures["connect-failed"] != 15 {
 		t.Errorf("after 15 of 15 requests failed: %+v", s)
 	}
 	if n := log.count("origin server is down"); n != 1 || log.count("nothing listens on "+addr) != 1 {

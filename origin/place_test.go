@@ -20,9 +20,11 @@ var (
 )
 
 func TestLimitsOfAClient(t *testing.T) {
-	for _, c := range []struct{ limit, client, streams int }{{1, 1, 1}, {2, 2, 2}, {4, 3, 3}, {8, 6, 6}, {20, 15, 15}, {32, 16, 24}, {64, 16, 48}, {1024, 256, 768}} {
+	for _, c := range []struct{ limit, client, streams int }{{1, 1, 1}, {2, 2, 2}, {4, 3, 3}, {8, 6, 6}, {20, 15, 15},
+		{32, 16, 24}, {64, 16, 48}, {1024, 256, 768}} {
 		if client, streams := clientLimit(c.limit), streamLimit(c.limit); client != c.client || streams != c.streams {
-			t.Errorf("of %d a client may have %d, want %d; streams %d, want %d", c.limit, client, c.client, streams, c.streams)
+			t.Errorf("of %d a client may have %d, want %d; streams %d, want %d", c.limit, client, c.client, streams,
+				c.streams)
 		}
 	}
 }
@@ -51,13 +53,22 @@ func TestPlaces(t *testing.T) {
 		want []int
 		has  []room
 	}{
-		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0}, []room{roomFull, roomFull}},
-		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}}, []int{16, 16}, []room{roomShareUsed, roomShareUsed}},
-		{"what streams leaves room for fetches", &Pool{MaxRequests: 64}, []Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0}, []room{roomFull, roomFull, roomFull, roomFull}},
-		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8}, []Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{roomFull, roomFull}},
-		{"one client's tunnels", &Pool{MaxRequests: 64}, []Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16, 16}, []room{roomShareUsed, roomShareUsed}},
-		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8}, []Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{roomShareUsed, roomFull}},
-		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1}, []room{roomFull}},
+		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0},
+			[]room{roomFull, roomFull}},
+		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}},
+			[]int{16, 16}, []room{roomShareUsed, roomShareUsed}},
+		{"what streams leaves room for fetches", &Pool{MaxRequests: 64},
+			[]Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0},
+			[]room{roomFull, roomFull, roomFull, roomFull}},
+		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8},
+			[]Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{roomFull, roomFull}},
+		{"one client's tunnels", &Pool{MaxRequests: 64},
+			[]Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16,
+				16}, []room{roomShareUsed, roomShareUsed}},
+		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8},
+			[]Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{roomShareUsed, roomFull}},
+		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1},
+			[]room{roomFull}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newIdlePool(t, c.pool, 1)
@@ -86,7 +97,8 @@ func TestPlaces(t *testing.T) {
 // clients.
 func TestWaitingForTheOwnShare(t *testing.T) {
 	s := newServer(t, "up")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute,
+		Log: discardLog})
 	held, _ := fillPlaces(p, Ask{Client: alice})
 	fetch := func(a Ask) error {
 		resp, err := p.Fetch(request(t, "GET", "/", ""), a)
@@ -210,7 +222,10 @@ func TestQueueLetsOthersGoFirst(t *testing.T) {
 // An uncacheable response counts among those that a client can hold open. Stream reports when there
 // are too many.
 func TestStream(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "body") }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "body")
+	}))
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, Log: discardLog})
 	for n := range 4 {
@@ -248,7 +263,8 @@ func TestTunnels(t *testing.T) {
 	}))
 	defer s.Close()
 	for _, connections := range []int{0, 4} {
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, MaxConnections: connections, QueueTimeout: 300 * time.Millisecond, Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, MaxConnections: connections,
+			QueueTimeout: 300 * time.Millisecond, Log: discardLog})
 		upgrade := func(path string) (*http.Response, error) {
 			r := request(t, "GET", path, "")
 			r.Header.Set("Connection", "Upgrade")

@@ -142,11 +142,13 @@ func (p *Pool) Start() error {
 		b.transport.Store(p.newTransport(b, true))
 		host := b.URL.Hostname()
 		if _, err := netip.ParseAddr(host); err != nil && p.Dial == nil {
-			b.resolver = &resolver{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}), onChange: func() {
-				// Connections to old addresses get no new requests and close when they become idle.
-				b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
-				b.spares.trim(0)
-			}}
+			b.resolver = &resolver{host: host, nameserver: p.nameserver, log: p.Log, ready: make(chan struct{}),
+				onChange: func() {
+					// Connections to old addresses get no new requests and close when they become
+					// idle.
+					b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
+					b.spares.trim(0)
+				}}
 			p.work.Go(func() { b.resolver.refresh(ctx) })
 		}
 		if p.Health != nil {
@@ -161,7 +163,8 @@ func (p *Pool) setDefaults() {
 	for _, d := range []struct {
 		to   *time.Duration
 		zero time.Duration
-	}{{&p.ConnectTimeout, 5 * time.Second}, {&p.FirstByteTimeout, 30 * time.Second}, {&p.BetweenBytesTimeout, time.Minute},
+	}{{&p.ConnectTimeout, 5 * time.Second}, {&p.FirstByteTimeout, 30 * time.Second},
+		{&p.BetweenBytesTimeout, time.Minute},
 		{&p.QueueTimeout, 5 * time.Second}, {&p.SlowStart, 10 * time.Second}, {&p.PingInterval, 15 * time.Second}} {
 		if *d.to == 0 {
 			*d.to = d.zero

@@ -129,7 +129,8 @@ func noPlaceTaken(t *testing.T, p *Pool) {
 	defer p.mu.Unlock()
 	for _, b := range p.all {
 		if b.inFlight != 0 || b.waiting != 0 || b.streams != 0 || len(b.clients)+len(b.tunnelClients) != 0 {
-			t.Errorf("%s: %d in flight, %d without an answer, %d stream, of %d and %d clients", b.addr, b.inFlight, b.waiting, b.streams, len(b.clients), len(b.tunnelClients))
+			t.Errorf("%s: %d in flight, %d without an answer, %d stream, of %d and %d clients", b.addr, b.inFlight,
+				b.waiting, b.streams, len(b.clients), len(b.tunnelClients))
 		}
 	}
 }
@@ -232,7 +233,8 @@ func TestRetryOfAnError(t *testing.T) {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
-			if want := map[bool]int{true: 200, false: c.status}[c.retried]; resp.StatusCode != want || (up.requests.Load() == 1) != c.retried {
+			if want := map[bool]int{true: 200, false: c.status}[c.retried]; resp.StatusCode != want ||
+				(up.requests.Load() == 1) != c.retried {
 				t.Errorf("status %d, want %d; the other was asked %d times", resp.StatusCode, want, up.requests.Load())
 			}
 			if n := p.Status().Retries; n != uint64(up.requests.Load()) {
@@ -250,9 +252,12 @@ func TestErrorOfAllServers(t *testing.T) {
 		servers []Server
 		want    string
 	}{
-		{"two answers", []Server{serverAt(t, newStatusServer(t, 503, "a").URL), serverAt(t, newStatusServer(t, 502, "b").URL)}, "b"},
-		{"an answer before none", []Server{serverAt(t, newStatusServer(t, 503, "a").URL), serverAt(t, closedURL(t))}, "a"},
-		{"an answer after none", []Server{serverAt(t, closedURL(t)), serverAt(t, newStatusServer(t, 503, "a").URL)}, "a"},
+		{"two answers", []Server{serverAt(t, newStatusServer(t, 503, "a").URL),
+			serverAt(t, newStatusServer(t, 502, "b").URL)}, "b"},
+		{"an answer before none", []Server{serverAt(t, newStatusServer(t, 503, "a").URL), serverAt(t, closedURL(t))},
+			"a"},
+		{"an answer after none", []Server{serverAt(t, closedURL(t)), serverAt(t, newStatusServer(t, 503, "a").URL)},
+			"a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := startPool(t, &Pool{Servers: c.servers, Retries: 2})
@@ -266,7 +271,8 @@ func TestErrorOfAllServers(t *testing.T) {
 
 func TestBackupsLast(t *testing.T) {
 	main, spare := newServer(t, "main"), newServer(t, "spare")
-	p := startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)), serverAt(t, main.URL)}, Retries: 2})
+	p := startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)),
+		serverAt(t, main.URL)}, Retries: 2})
 	for range 20 {
 		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "main" || err != nil {
 			t.Fatalf("%q, %v", got, err)
@@ -275,7 +281,8 @@ func TestBackupsLast(t *testing.T) {
 	if n := spare.requests.Load(); n != 0 {
 		t.Errorf("the backup was asked %d times while another answered", n)
 	}
-	p = startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)), serverAt(t, closedURL(t))}, Retries: 2})
+	p = startPool(t, &Pool{Servers: []Server{asBackup(serverAt(t, spare.URL)), serverAt(t, closedURL(t)),
+		serverAt(t, closedURL(t))}, Retries: 2})
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "spare" || err != nil {
 		t.Errorf("with all others down: %q, %v", got, err)
 	}
@@ -311,7 +318,8 @@ func TestWeights(t *testing.T) {
 // A server with a large weight counts as one server for retries.
 func TestRetryOfAWeightedServer(t *testing.T) {
 	up := newServer(t, "up")
-	p := startPool(t, &Pool{Servers: []Server{withWeight(serverAt(t, closedURL(t)), 5), serverAt(t, up.URL)}, Retries: 1})
+	p := startPool(t, &Pool{Servers: []Server{withWeight(serverAt(t, closedURL(t)), 5), serverAt(t, up.URL)},
+		Retries: 1})
 	for range 6 {
 		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "up" || err != nil {
 			t.Fatalf("%q, %v", got, err)

@@ -50,7 +50,8 @@ func TestRequestThatAllFail(t *testing.T) {
 		retries      int
 	}{
 		{"GET", "/reset", 2}, {"GET", "/500", 2}, {"GET", "/503", 2}, {"GET", "/slow", 2}, {"GET", "/cut", 2},
-		{"GET", "/reset", 0}, {"GET", "/500", 0}, {"GET", "/slow", 0}, {"POST", "/reset", 2}, {"POST", "/500", 2}, {"POST", "/slow", 2},
+		{"GET", "/reset", 0}, {"GET", "/500", 0}, {"GET", "/slow", 0}, {"POST", "/reset", 2}, {"POST", "/500", 2},
+		{"POST", "/slow", 2},
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			t.Parallel()
@@ -95,7 +96,8 @@ func TestServerThatFailsAlone(t *testing.T) {
 				failByPath(w, r)
 			}))
 			defer s.Close()
-			p := &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, newServer(t, "a").URL), serverAt(t, newServer(t, "b").URL)}, Retries: 2, Log: discardLog}
+			p := &Pool{Servers: []Server{serverAt(t, s.URL), serverAt(t, newServer(t, "a").URL),
+				serverAt(t, newServer(t, "b").URL)}, Retries: 2, Log: discardLog}
 			if how == "/slow" {
 				p.FirstByteTimeout = 500 * time.Millisecond
 			}
@@ -134,7 +136,10 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 			}
 			<-r.Context().Done()
 		}))
-		s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+		s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx,
+				connKey{}, c)
+		}
 		s.EnableHTTP2 = true
 		s.StartTLS()
 		defer s.Close()

@@ -76,7 +76,8 @@ func TestQueueIsBounded(t *testing.T) {
 	// If this request had to wait, it would wait for a minute.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)); !errors.Is(err, ErrBusy) || Reason(err) != "origin-busy" || IsTimeout(err) {
+	if _, err := fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)); !errors.Is(err, ErrBusy) ||
+		Reason(err) != "origin-busy" || IsTimeout(err) {
 		t.Errorf("with a full queue: %v", err)
 	}
 	first.Body.Close()
@@ -125,7 +126,8 @@ func TestQueueFollowsTheServers(t *testing.T) {
 		want          string
 	}{
 		{"another comes back", []string{"", "refuses"}, []string{"", ""}, "b"},
-		{"the only one is down, which a trial is to find out", []string{"", "refuses"}, []string{"refuses", "refuses"}, "b"},
+		{"the only one is down, which a trial is to find out", []string{"", "refuses"}, []string{"refuses", "refuses"},
+			"b"},
 	} {
 		p := newIdlePool(t, &Pool{MaxRequests: 1, QueueTimeout: time.Minute, Log: discardLog}, 1, 1)
 		setStates(p, c.before...)
@@ -194,7 +196,12 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		cancel     bool
 	}{
 		{"read to the end", "/", read, false},
-		{"read and closed", "/", func(t *testing.T, resp *http.Response) { read(t, resp); shut(t, resp); shut(t, resp) }, false},
+		{"read and closed", "/", func(t *testing.T, resp *http.Response) {
+			read(t, resp)
+			shut(t, resp)
+			shut(t,
+				resp)
+		}, false},
 		{"closed at once", "/", shut, false},
 		{"closed in the middle", "/endless", shut, false},
 		{"no body", "/nothing", shut, false},
@@ -234,7 +241,8 @@ func TestPlacesAreGivenBack(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 			if err == nil {
-				if st := p.Status().Servers[0]; st.InFlight+st.Tunnels != 1 || st.Tunnels == 1 != (c.name == "upgraded") {
+				if st := p.Status().Servers[0]; st.InFlight+st.Tunnels != 1 ||
+					st.Tunnels == 1 != (c.name == "upgraded") {
 					t.Errorf("before the body ends %d are in flight, with %d tunnels", st.InFlight, st.Tunnels)
 				}
 				if c.cancel {

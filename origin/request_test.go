@@ -25,14 +25,16 @@ func TestRequestAsSent(t *testing.T) {
 		target, hostSent string
 	}{
 		{"plain", "", "", &url.URL{Path: "/a", RawQuery: "x=1"}, "/a?x=1", "www.example"},
-		{"escapes", "", "", &url.URL{Path: "/a/b", RawPath: "/a%2Fb", RawQuery: "x=%41&y=a|b"}, "/a%2Fb?x=%41&y=a|b", "www.example"},
+		{"escapes", "", "", &url.URL{Path: "/a/b", RawPath: "/a%2Fb", RawQuery: "x=%41&y=a|b"}, "/a%2Fb?x=%41&y=a|b",
+			"www.example"},
 		{"empty query", "", "", &url.URL{Path: "/a", ForceQuery: true}, "/a?", "www.example"},
 		{"two slashes", "", "", &url.URL{Path: "//a//b"}, "//a//b", "www.example"},
 		{"bytes that url would encode", "", "", &url.URL{Opaque: "/a|b", RawQuery: "c"}, "/a|b?c", "www.example"},
 		{"a host of its own", "", "origin.example:8443", &url.URL{Path: "/a"}, "/a", "origin.example:8443"},
 		// Only scheme, host and port of a server's URL are used.
 		{"a server with a path", "/base?q#f", "", &url.URL{Path: "/a", RawQuery: "x"}, "/a?x", "www.example"},
-		{"a request for another server", "", "", &url.URL{Scheme: "https", Host: "192.0.2.1", Path: "/a"}, "/a", "www.example"},
+		{"a request for another server", "", "", &url.URL{Scheme: "https", Host: "192.0.2.1", Path: "/a"}, "/a",
+			"www.example"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL+c.base)}, Host: c.host})
@@ -45,7 +47,8 @@ func TestRequestAsSent(t *testing.T) {
 			}
 			got := <-saw
 			if got.RequestURI != c.target || got.Host != c.hostSent || got.Header.Get("X-Kept") != "1" {
-				t.Errorf("the server sees %q, Host %q, %v, want %q, %q", got.RequestURI, got.Host, got.Header, c.target, c.hostSent)
+				t.Errorf("the server sees %q, Host %q, %v, want %q, %q", got.RequestURI, got.Host, got.Header, c.target,
+					c.hostSent)
 			}
 			if *c.u != before || r.Host != "www.example" {
 				t.Errorf("the request itself was changed: %v, Host %q", r.URL, r.Host)
@@ -86,7 +89,10 @@ func TestStartFails(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter,
+		r *http.Request) {
+		<-r.Context().Done()
+	}))
 	defer silent.Close()
 	blocked := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
@@ -106,8 +112,10 @@ func TestTimeouts(t *testing.T) {
 		{"no header block", &Pool{Servers: []Server{serverAt(t, silent.URL)}, FirstByteTimeout: short}},
 		{"no connection", &Pool{Servers: []Server{serverAt(t, silent.URL)}, ConnectTimeout: short, Dial: blocked}},
 		{"no handshake", &Pool{Servers: []Server{serverAt(t, "https://"+mute.Addr().String())}, ConnectTimeout: short}},
-		{"all of them", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, silent.URL)}, Retries: 1, FirstByteTimeout: short}},
-		{"one of them, the other is down", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, closedURL(t))}, Retries: 1, FirstByteTimeout: short}},
+		{"all of them", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, silent.URL)}, Retries: 1,
+			FirstByteTimeout: short}},
+		{"one of them, the other is down", &Pool{Servers: []Server{serverAt(t, silent.URL), serverAt(t, closedURL(t))},
+			Retries: 1, FirstByteTimeout: short}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := fetchBody(t, startPool(t, c.pool), request(t, "GET", "/", ""))
@@ -124,9 +132,11 @@ func TestReason(t *testing.T) {
 		t.Errorf("down: %q of %v", Reason(err), err)
 	}
 
-	p = startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.invalid")}, Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
-		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: addr, IsNotFound: true}}
-	}})
+	p = startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.invalid")},
+		Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: network,
+				Err: &net.DNSError{Err: "no such host", Name: addr, IsNotFound: true}}
+		}})
 	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "dns-error" {
 		t.Errorf("no such name: %q of %v", Reason(err), err)
 	}
@@ -167,7 +177,8 @@ func TestTLSName(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	defer s.Close()
-	for host, want := range map[string]string{"": "www.example", "origin.example": "origin.example", "origin.example:8443": "origin.example"} {
+	for host, want := range map[string]string{"": "www.example", "origin.example": "origin.example",
+		"origin.example:8443": "origin.example"} {
 		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Host: host})
 		_, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		if Reason(err) != "tls-certificate-error" { // the certificate is from httptest
@@ -182,15 +193,18 @@ func TestTLSName(t *testing.T) {
 // Ports other than the scheme's default are kept, and IPv6 addresses are in brackets.
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
-		"http://a.example": "a.example:80", "https://a.example": "a.example:443", "http://a.example:8080": "a.example:8080",
+		"http://a.example": "a.example:80", "https://a.example": "a.example:443",
+		"http://a.example:8080": "a.example:8080",
 		"https://[2001:db8::1]": "[2001:db8::1]:443", "http://[::1]:81": "[::1]:81",
 	} {
 		dialled := ""
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, raw)}, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
-			dialled = addr
-			return nil, errors.New("enough")
-		}})
-		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err == nil || dialled != want || !strings.Contains(err.Error(), want) {
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, raw)},
+			Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+				dialled = addr
+				return nil, errors.New("enough")
+			}})
+		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err == nil || dialled != want ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: dialled %q, want %q; error %v", raw, dialled, want, err)
 		}
 	}

@@ -18,7 +18,8 @@ var errBody = errors.New("malformed chunked encoding")
 
 // brokenBody returns a request body that fails after its first bytes.
 func brokenBody(err error) io.ReadCloser {
-	return io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) { return 0, err })))
+	return io.NopCloser(io.MultiReader(strings.NewReader("hello"),
+		readerFunc(func([]byte) (int, error) { return 0, err })))
 }
 
 type readerFunc func([]byte) (int, error)
@@ -71,7 +72,8 @@ func TestRequestIsAtFault(t *testing.T) {
 		want    error // the error that the result wraps
 	}{
 		{"the body can't be read", read, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
-		{"the body can't be read, and the server says that it failed", fails, func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
+		{"the body can't be read, and the server says that it failed", fails,
+			func(r *http.Request) { r.Body = brokenBody(errBody) }, errBody},
 		{"the body is too short", read, func(r *http.Request) { r.ContentLength = 100 }, io.ErrUnexpectedEOF},
 		{"the body is too long", read, func(r *http.Request) { r.ContentLength = 2 }, nil},
 		{"the method is malformed", read, func(r *http.Request) { r.Method = "GE T" }, nil},
@@ -96,7 +98,8 @@ func TestRequestIsAtFault(t *testing.T) {
 						answered++
 						continue // the server responded before the body failed
 					}
-					if !errors.As(err, new(*RequestError)) || Reason(err) != "client-error" || c.want != nil && !errors.Is(err, c.want) {
+					if !errors.As(err, new(*RequestError)) || Reason(err) != "client-error" || c.want != nil &&
+						!errors.Is(err, c.want) {
 						t.Errorf("error %v, reason %q", err, Reason(err))
 					}
 				}
@@ -112,7 +115,8 @@ func TestRequestIsAtFault(t *testing.T) {
 // A header that is too large for the server's HTTP/2 limit is no failure of the server.
 func TestTooManyFields(t *testing.T) {
 	url, conf := serve(t, func(http.ResponseWriter, *http.Request) {}, true, 8<<10)
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), serverAt(t, url)}, Retries: 2, TLS: conf, SNI: "example.com", Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), serverAt(t, url)}, Retries: 2, TLS: conf,
+		SNI: "example.com", Log: discardLog})
 	for range 2 { // the server's limits are known now
 		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
@@ -139,7 +143,8 @@ func TestRequestEndsInTheResponse(t *testing.T) {
 			_ = control.Flush()
 			_, _ = io.Copy(io.Discard, r.Body)
 		}, http2, 0)
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf, SNI: "example.com", Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf,
+			SNI: "example.com", Log: discardLog})
 		for range 4 {
 			r := request(t, "POST", "/", "x")
 			fail := make(chan struct{})
@@ -189,14 +194,16 @@ func TestServerThatDoesNotWait(t *testing.T) {
 				<-end
 				c.ends(w, r)
 			}, c.http2, 0)
-			p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf, SNI: "example.com", Log: discardLog})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, url), asBackup(serverAt(t, url))}, TLS: conf,
+				SNI: "example.com", Log: discardLog})
 			var work, sent sync.WaitGroup
 			for range failureLimit {
 				body, client := io.Pipe()
 				r := request(t, "POST", "/", "x")
 				r.Body, r.ContentLength = body, -1
 				work.Go(func() {
-					if _, err := fetchBody(t, p, r); err != nil && (!errors.As(err, new(*RequestError)) || !IsTimeout(err)) {
+					if _, err := fetchBody(t, p, r); err != nil &&
+						(!errors.As(err, new(*RequestError)) || !IsTimeout(err)) {
 						t.Errorf("error %v", err)
 					}
 					body.Close()
@@ -266,7 +273,8 @@ func TestSlowRequestIsNoLatency(t *testing.T) {
 func TestLeavingASilentServer(t *testing.T) {
 	u, asked := newBlackHole(t)
 	other := newServer(t, "other")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, FirstByteTimeout: time.Minute, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, FirstByteTimeout: time.Minute,
+		Log: discardLog})
 	ctx, leave := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	for range 2 { // one for each server
@@ -295,10 +303,15 @@ func TestLeavingASilentServer(t *testing.T) {
 
 // Some 5xx statuses mean that the server does not support the request. They are no failures.
 func TestStatusesOfRequests(t *testing.T) {
-	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false, 507: true, 508: false, 510: false, 520: true} {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	for status, failure := range map[int]bool{500: true, 501: false, 502: true, 503: true, 504: true, 505: false,
+		507: true, 508: false, 510: false, 520: true} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+			_ *http.Request) {
+			w.WriteHeader(status)
+		}))
 		defer s.Close()
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, newServer(t, "other").URL))}, Retries: 1, Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL), asBackup(serverAt(t, newServer(t, "other").URL))},
+			Retries: 1, Log: discardLog})
 		for range failureLimit {
 			_, _ = fetchBody(t, p, request(t, "GET", "/", ""))
 		}

@@ -100,7 +100,8 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 		return nil
 	}
 	q := m.Questions[0]
-	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions}
+	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true},
+		Questions: m.Questions}
 	switch {
 	case s.servfail:
 		out.RCode = dnsmessage.RCodeServerFailure
@@ -110,12 +111,15 @@ func (s *nameserver) answer(query []byte, udp bool) []byte {
 		out.Truncated = true
 	default:
 		for i, a := range s.addrs {
-			head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: s.ttl + uint32(len(s.addrs)-1-i)}
+			head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET,
+				TTL: s.ttl + uint32(len(s.addrs)-1-i)}
 			switch ip := netip.MustParseAddr(a); {
 			case ip.Is4() && q.Type == dnsmessage.TypeA:
-				out.Answers = append(out.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: ip.As4()}})
+				out.Answers = append(out.Answers,
+					dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: ip.As4()}})
 			case ip.Is6() && q.Type == dnsmessage.TypeAAAA:
-				out.Answers = append(out.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
+				out.Answers = append(out.Answers,
+					dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
 			}
 		}
 	}
@@ -160,7 +164,8 @@ func newTwinServers(t *testing.T) (port string) {
 
 func newNamedPool(t *testing.T, ns *nameserver, port string) *Pool {
 	t.Helper()
-	return startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example:"+port)}, nameserver: ns.addr, Log: discardLog})
+	return startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example:"+port)}, nameserver: ns.addr,
+		Log: discardLog})
 }
 
 func TestAllAddressesOfAName(t *testing.T) {
@@ -242,7 +247,8 @@ func TestCloseWhileANameIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example")}, nameserver: c.LocalAddr().String(), Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://origin.example")}, nameserver: c.LocalAddr().String(),
+		Log: discardLog})
 	if _, _, err := c.ReadFrom(make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +295,8 @@ func TestLookup(t *testing.T) {
 
 func TestInterleave(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "", "10.0.0.1": "10.0.0.1", "10.0.0.1 10.0.0.2 ::1": "::1 10.0.0.1 10.0.0.2", "::1 ::2 ::3 10.0.0.1": "::1 10.0.0.1 ::2 ::3",
+		"": "", "10.0.0.1": "10.0.0.1", "10.0.0.1 10.0.0.2 ::1": "::1 10.0.0.1 10.0.0.2",
+		"::1 ::2 ::3 10.0.0.1": "::1 10.0.0.1 ::2 ::3",
 	} {
 		var addrs []netip.Addr
 		for _, a := range strings.Fields(in) {
@@ -309,7 +316,8 @@ func TestDialAllEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
-	if _, err := dialAll(ctx, "tcp", addrs, "1"); !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "canceled") {
+	if _, err := dialAll(ctx, "tcp", addrs, "1"); !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(),
+		"canceled") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -317,7 +325,8 @@ func TestDialAllEndsWithTheContext(t *testing.T) {
 func FuzzTTLs(f *testing.F) {
 	ns := &nameserver{ttl: 300, addrs: []string{"127.0.0.1", "127.0.0.2", "::1"}}
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeMX} {
-		q := dnsmessage.Message{Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("origin.example."), Type: kind, Class: dnsmessage.ClassINET}}}
+		q := dnsmessage.Message{Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("origin.example."),
+			Type: kind, Class: dnsmessage.ClassINET}}}
 		query, err := q.Pack()
 		if err != nil {
 			f.Fatal(err)

@@ -23,7 +23,8 @@ func TestStalledBody(t *testing.T) {
 		close(gone)
 	}))
 	defer s.Close()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond,
+		Log: discardLog})
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,10 @@ func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	const stall = 200 * time.Millisecond
 	body := strings.Repeat("0123456789abcdef", 1<<12)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, body)
+	}))
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: stall, Log: discardLog})
 	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
@@ -110,7 +114,8 @@ func TestStalledUpload(t *testing.T) {
 			c.Close()
 		}
 	}()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())}, BetweenBytesTimeout: 50 * time.Millisecond, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())},
+		BetweenBytesTimeout: 50 * time.Millisecond, Log: discardLog})
 	r, err := http.NewRequestWithContext(t.Context(), "POST", "/", io.LimitReader(zeros{}, 1<<30))
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +142,8 @@ func TestUploadAfterAServerThatIsDown(t *testing.T) {
 		_, _ = w.Write(b)
 	}))
 	defer s.Close()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, s.URL)}, Retries: 2, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, closedURL(t)), serverAt(t, closedURL(t)), serverAt(t, s.URL)},
+		Retries: 2, Log: discardLog})
 	body := strings.Repeat("x", 1<<20)
 	r := request(t, "POST", "/", body)
 	pr, pw := io.Pipe() // like a client's body, a pipe can't be read after Close
@@ -172,7 +178,8 @@ func newSlowServer(t *testing.T) (url string, requested chan struct{}, release c
 func TestHedge(t *testing.T) {
 	u, _, _, ended := newSlowServer(t)
 	fast := newServer(t, "fast")
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, fast.URL)}, Retries: 1, Hedge: 10 * time.Millisecond, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, fast.URL)}, Retries: 1,
+		Hedge: 10 * time.Millisecond, Log: discardLog})
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "fast" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -188,7 +195,8 @@ func TestHedge(t *testing.T) {
 func TestHedgeThatLoses(t *testing.T) {
 	u, _, let, _ := newSlowServer(t)
 	u2, asked2, _, ended2 := newSlowServer(t)
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, u2)}, Retries: 1, Hedge: time.Millisecond, Log: discardLog})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, u2)}, Retries: 1, Hedge: time.Millisecond,
+		Log: discardLog})
 	go func() {
 		<-asked2
 		close(let)
@@ -205,7 +213,8 @@ func TestHedgeThatLoses(t *testing.T) {
 func TestHedgeThatFails(t *testing.T) {
 	for _, second := range []string{closedURL(t), newStatusServer(t, 503, "no").URL} {
 		u, asked, let, _ := newSlowServer(t)
-		p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, second)}, Retries: 1, Hedge: time.Millisecond, Log: discardLog})
+		p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, second)}, Retries: 1,
+			Hedge: time.Millisecond, Log: discardLog})
 		go func() {
 			<-asked
 			eventually(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
@@ -233,7 +242,8 @@ func TestNoHedge(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			u, asked, let, _ := newSlowServer(t)
 			other := newServer(t, "other")
-			p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, Retries: c.retries, Hedge: c.hedge, Log: discardLog})
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, u), serverAt(t, other.URL)}, Retries: c.retries,
+				Hedge: c.hedge, Log: discardLog})
 			if c.spent {
 				p.mu.Lock()
 				now := time.Now()
@@ -252,7 +262,8 @@ func TestNoHedge(t *testing.T) {
 					close(let)
 				})
 			}()
-			if got, err := fetchBody(t, p, request(t, c.method, "/", c.body)); got != "slow" || err != nil || !answered.Load() {
+			if got, err := fetchBody(t, p, request(t, c.method, "/", c.body)); got != "slow" || err != nil ||
+				!answered.Load() {
 				t.Errorf("%q, %v", got, err)
 			}
 			if n := other.requests.Load(); n != 0 {

@@ -30,8 +30,10 @@ func TestReturn(t *testing.T) {
 		return s
 	}
 	first := serve(l)
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr), serverAt(t, other.URL)}, Retries: 1, SlowStart: time.Hour,
-		Health: &Health{Path: "/health", Interval: 50 * time.Millisecond, Timeout: 30 * time.Second, UnhealthyAfter: 1, HealthyAfter: 2}})
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+addr), serverAt(t, other.URL)}, Retries: 1,
+		SlowStart: time.Hour,
+		Health: &Health{Path: "/health", Interval: 50 * time.Millisecond, Timeout: 30 * time.Second,
+			UnhealthyAfter: 1, HealthyAfter: 2}})
 	state := func() ServerStatus { return p.Status().Servers[0] }
 	first.Close()
 	eventually(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })

@@ -80,10 +80,14 @@ func TestRoute(t *testing.T) {
 		{"the owner is down", answers(-1, ""), shield, ToOwner, ToOwner, "shield=origin", "shield"},
 		{"the shield is down", owner, []tier{{name: "shield", status: -1}}, ToShield, ToShield, "origin", "origin"},
 		{"all are down", answers(-1, ""), []tier{{name: "shield", status: -1}}, ToOwner, ToOwner, "origin", "origin"},
-		{"the owner does not know the site", answers(421, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
-		{"the owner saw it before", answers(508, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
-		{"the owner reaches nobody", answers(502, "connect-failed"), shield, ToOwner, ToOwner, "owner=shield shield=origin", "shield"},
-		{"nor does the shield", answers(502, "x"), []tier{{"shield", "x", 502}}, ToOwner, ToOwner, "owner=shield shield=origin origin", "origin"},
+		{"the owner does not know the site", answers(421, "refused"), shield, ToOwner, ToOwner,
+			"owner=shield shield=origin", "shield"},
+		{"the owner saw it before", answers(508, "refused"), shield, ToOwner, ToOwner, "owner=shield shield=origin",
+			"shield"},
+		{"the owner reaches nobody", answers(502, "connect-failed"), shield, ToOwner, ToOwner,
+			"owner=shield shield=origin", "shield"},
+		{"nor does the shield", answers(502, "x"), []tier{{"shield", "x", 502}}, ToOwner, ToOwner,
+			"owner=shield shield=origin origin", "origin"},
 		// These statuses come from the origin or are not worth another wait.
 		{"502 of the origin", answers(502, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
 		{"500 of the origin", answers(500, ""), shield, ToOwner, ToOwner, "owner=shield", "owner"},
@@ -191,7 +195,8 @@ func TestRingAgrees(t *testing.T) {
 // A 5xx response of an edge comes from the origin. It is not retried at another edge of the same
 // tier and is no failure of the edge.
 func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
-	route, saw := newRoute(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503}, {name: "edge", status: 503}}, nil)
+	route, saw := newRoute(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503},
+		{name: "edge", status: 503}}, nil)
 	for i := range 6 {
 		resp, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
 		if err != nil {
@@ -218,13 +223,15 @@ func TestRouteOfWhoIsGone(t *testing.T) {
 	}))
 	defer s.Close()
 	route, saw := newRoute(t, nil, []tier{{name: "shield"}})
-	route.Ring = startPool(t, &Pool{Balance: Hash, Relays: true, Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
+	route.Ring = startPool(t, &Pool{Balance: Hash, Relays: true, Servers: []Server{serverAt(t, s.URL)},
+		Log: discardLog})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-reached
 		cancel()
 	}()
-	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{Key: "key"}, ToOwner); Reason(err) != "canceled" {
+	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{Key: "key"},
+		ToOwner); Reason(err) != "canceled" {
 		t.Errorf("error %v", err)
 	}
 	if got := saw(); got != "" {
@@ -233,7 +240,8 @@ func TestRouteOfWhoIsGone(t *testing.T) {
 }
 
 func TestParseStage(t *testing.T) {
-	for s, want := range map[string]Stage{"": ToOwner, "shield": ToShield, "origin": ToOrigin, "Origin": ToOwner, "x": ToOwner} {
+	for s, want := range map[string]Stage{"": ToOwner, "shield": ToShield, "origin": ToOrigin, "Origin": ToOwner,
+		"x": ToOwner} {
 		if got := ParseStage(s); got != want {
 			t.Errorf("%q: %d, want %d", s, got, want)
 		}

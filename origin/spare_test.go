@@ -93,7 +93,8 @@ func (s *closingServer) serve(c net.Conn) {
 
 // pool starts a pool of this server.
 func (s *closingServer) pool(t *testing.T, connections int) *Pool {
-	return startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog, MaxConnections: connections,
+	return startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog,
+		MaxConnections: connections,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			s.dials.Add(1)
 			if s.unreachable.Load() {
@@ -256,7 +257,8 @@ func TestSparesOfBursts(t *testing.T) {
 	for _, c := range []struct {
 		after       time.Duration
 		needs, want int
-	}{{0, 1, 1}, {time.Second, 12, 12}, {time.Second, 1, 12}, {time.Second, 1, 6}, {time.Second, 2, 3}, {time.Second, 1, 2}, {time.Second, 20, 20}, {2 * time.Minute, 1, 1}, {50 * time.Millisecond, 1, 2}} {
+	}{{0, 1, 1}, {time.Second, 12, 12}, {time.Second, 1, 12}, {time.Second, 1, 6}, {time.Second, 2, 3},
+		{time.Second, 1, 2}, {time.Second, 20, 20}, {2 * time.Minute, 1, 1}, {50 * time.Millisecond, 1, 2}} {
 		now = now.Add(c.after)
 		for range c.needs {
 			s.need(now)

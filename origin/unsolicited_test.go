@@ -64,7 +64,8 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 			t.Parallel()
 			p := &Pool{MaxConnections: 4, Host: "www.example", TLS: &tls.Config{RootCAs: roots}, Log: discardLog}
 			if c.secure {
-				p.Servers = []Server{serverAt(t, "https://"+newSurplusServer(t, c.response, &tls.Config{Certificates: []tls.Certificate{cert}}))}
+				p.Servers = []Server{serverAt(t,
+					"https://"+newSurplusServer(t, c.response, &tls.Config{Certificates: []tls.Certificate{cert}}))}
 			} else {
 				p.Servers = []Server{serverAt(t, "http://"+newSurplusServer(t, c.response, nil))}
 			}

@@ -183,7 +183,8 @@ func BenchmarkStart(b *testing.B) {
 		})
 	}
 	writers.Wait()
-	killed := filepath.Join(b.TempDir(), "killed")                              // what a kill leaves: the files as they are
+	// what a kill leaves: the files as they are
+	killed := filepath.Join(b.TempDir(), "killed")
 	for exec.Command("cp", "-r", "--sparse=always", dir, killed).Run() != nil { // a table was flushed meanwhile
 		if err := os.RemoveAll(killed); err != nil {
 			b.Fatal(err)
@@ -237,7 +238,8 @@ func BenchmarkStart(b *testing.B) {
 // BenchmarkPurgeLookup looks objects up under 100,000 purge records, a tenth of them prefixes of
 // many lengths.
 func BenchmarkPurgeLookup(b *testing.B) {
-	p := &purges{urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}, seq: 1 << 40}
+	p := &purges{urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{},
+		hashes: map[uint64]struct{}{}, seq: 1 << 40}
 	for i := range 45_000 {
 		p.set(purgeURL, fmt.Sprintf("www.example.com/products/%d/page.html", i), epochs{hard: uint64(i)})
 		p.set(purgeTag, fmt.Sprint("product-", i), epochs{hard: uint64(i)})

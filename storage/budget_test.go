@@ -150,7 +150,8 @@ func TestPurgeRecordsAreForgotten(t *testing.T) {
 	put(t, s, "/old", []byte("old"))
 	held := s.Create(Header{Key: "/slow", URL: "/slow", Epoch: s.Epoch()})
 	for i := range 100 {
-		if _, err := s.Purge(Purge{URLs: []string{fmt.Sprint("/p", i)}, Prefixes: []string{fmt.Sprint("/q", i)}}); err != nil {
+		if _, err := s.Purge(Purge{URLs: []string{fmt.Sprint("/p", i)},
+			Prefixes: []string{fmt.Sprint("/q", i)}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,7 +34,8 @@ func damage(t *testing.T, rounds int) {
 		}
 		copied := filepath.Join(t.TempDir(), "crashed")
 		if round%2 == 0 { // as it is found when the power went
-			for exec.Command("cp", "-r", "--sparse=always", dir, copied).Run() != nil { // a segment was sealed meanwhile
+			for exec.Command("cp", "-r", "--sparse=always", dir, copied).Run() != nil {
+				// a segment was sealed meanwhile
 				if err := os.RemoveAll(copied); err != nil {
 					t.Fatal(err)
 				}

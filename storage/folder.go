@@ -27,7 +27,8 @@ func checkFormat(dir string, log *slog.Logger) error {
 		return fmt.Errorf("the data folder has format %q, this kaiku knows %q: use another folder or another version",
 			strings.TrimSpace(string(b)), strings.TrimSpace(formatLine))
 	case err == nil:
-		log.Warn("the data folder lost its format, as by a power loss soon after it was made: the cache begins anew", "dir", dir)
+		log.Warn("the data folder lost its format, as by a power loss soon after it was made: the cache begins anew",
+			"dir", dir)
 		for _, name := range []string{"segments", "purges"} {
 			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 				return err

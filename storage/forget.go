@@ -107,7 +107,8 @@ func (p *purges) forget(old []purgeKey, floor uint64) error {
 	p.seq++ // each version of a key has one value
 	seq := p.seq
 	p.mu.Unlock()
-	if err := p.write(seq, map[purgeKey]epochs{{purgeFloor, ""}: {hard: floor}, {purgeSeq, ""}: {hard: seq}}); err != nil {
+	if err := p.write(seq, map[purgeKey]epochs{{purgeFloor, ""}: {hard: floor},
+		{purgeSeq, ""}: {hard: seq}}); err != nil {
 		return err
 	}
 	batch := p.db.NewWriteBatchAt(2*seq + 1)

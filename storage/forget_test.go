@@ -56,7 +56,8 @@ func TestHoldKeepsPurges(t *testing.T) {
 	}
 	s.forgetPurges()
 	if !s.Overtaken(began, "/a", nil) || s.Overtaken(began, "/b", nil) {
-		t.Errorf("of two fetches /a was overtaken: %v, /b: %v", s.Overtaken(began, "/a", nil), s.Overtaken(began, "/b", nil))
+		t.Errorf("of two fetches /a was overtaken: %v, /b: %v", s.Overtaken(began, "/a", nil),
+			s.Overtaken(began, "/b", nil))
 	}
 	hold.Release()
 	s.forgetPurges()

@@ -45,8 +45,9 @@ type simObject struct {
 }
 
 func newGenerations(limit int64) *generations {
-	return &generations{limit: limit, segment: limit / segmentCount, where: map[uint64]*simObject{}, ghosts: newGhosts(limit),
-		open: [classes]*simSegment{{}, {}}}
+	return &generations{limit: limit, segment: limit / segmentCount, where: map[uint64]*simObject{},
+		ghosts: newGhosts(limit),
+		open:   [classes]*simSegment{{}, {}}}
 }
 
 func (g *generations) get(r request) bool {
@@ -322,8 +323,9 @@ func replay(p policy, requests []request) ratios {
 func policies(limit int64) map[string]policy {
 	return map[string]policy{
 		"kaiku": newGenerations(limit), "LRU": newQueue(limit, true), "FIFO": newQueue(limit, false),
-		"SIEVE":   &sieve{limit: limit, order: list.New(), where: map[uint64]*list.Element{}},
-		"S3-FIFO": &s3fifo{limit: limit, small: list.New(), big: list.New(), where: map[uint64]*s3entry{}, ghosts: newGhosts(limit)},
+		"SIEVE": &sieve{limit: limit, order: list.New(), where: map[uint64]*list.Element{}},
+		"S3-FIFO": &s3fifo{limit: limit, small: list.New(), big: list.New(), where: map[uint64]*s3entry{},
+			ghosts: newGhosts(limit)},
 	}
 }
 
@@ -378,7 +380,8 @@ func TestPolicies(t *testing.T) {
 			for _, share := range []float64{0.01, 0.1} {
 				got := row(fmt.Sprintf("zipf %.1f", alpha), share, requests)
 				if got["kaiku"].objects > got["LRU"].objects {
-					t.Errorf("zipf %.1f, cache of %.0f %%: %.4f misses, LRU has %.4f", alpha, share*100, got["kaiku"].objects, got["LRU"].objects)
+					t.Errorf("zipf %.1f, cache of %.0f %%: %.4f misses, LRU has %.4f", alpha, share*100,
+						got["kaiku"].objects, got["LRU"].objects)
 				}
 			}
 		}
@@ -387,7 +390,8 @@ func TestPolicies(t *testing.T) {
 		}
 	}
 	w.Flush()
-	t.Logf("miss ratios; average of kaiku %.4f, of the best other %.4f\n%s", ours/float64(rows), best/float64(rows), table.String())
+	t.Logf("miss ratios; average of kaiku %.4f, of the best other %.4f\n%s", ours/float64(rows), best/float64(rows),
+		table.String())
 }
 
 func readTrace(t *testing.T, file string) []request {

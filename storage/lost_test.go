@@ -64,7 +64,8 @@ func TestLostRecords(t *testing.T) {
 			hurtRecords(t, purges, "MANIFEST", nil)
 		}, Position{}},
 	} {
-		for kind, purge := range map[string]func(*testing.T, *Store, uint64, Purge){"of a log": apply, "of its own": acknowledged} {
+		for kind, purge := range map[string]func(*testing.T, *Store, uint64, Purge){"of a log": apply,
+			"of its own": acknowledged} {
 			t.Run(c.name+" "+kind, func(t *testing.T) {
 				t.Parallel()
 				dir, older := t.TempDir(), t.TempDir()
@@ -74,7 +75,8 @@ func TestLostRecords(t *testing.T) {
 				closeStore(t, s)
 				copyFolder(t, filepath.Join(dir, "purges"), older)
 				s = open(t, Options{Dir: dir, Disk: 64 << 20})
-				for seq := range uint64(20) { // so that later ones have lower sequences than objects, if they begin anew
+				for seq := range uint64(20) {
+					// so that later ones have lower sequences than objects, if they begin anew
 					purge(t, s, 2+seq, Purge{URLs: []string{fmt.Sprint("/else/", seq)}})
 				}
 				put(t, s, "/later", []byte("old"))

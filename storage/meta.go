@@ -82,7 +82,8 @@ func sealValue(key, v []byte) {
 	binary.BigEndian.PutUint32(v, uint32(len(data)))
 	for part := range parts(len(data)) {
 		from, to := partOf(len(data), part)
-		binary.BigEndian.PutUint32(v[4+4*part:], crc32.Update(partStart(key, len(data), part), castagnoli, data[from:to]))
+		binary.BigEndian.PutUint32(v[4+4*part:], crc32.Update(partStart(key, len(data), part), castagnoli,
+			data[from:to]))
 	}
 }
 

@@ -110,7 +110,8 @@ func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, e
 		return nil, fmt.Errorf("open the purge log: %w", err)
 	}
 	p := &purges{db: db, dir: dir, witness: w, expected: w.newest(), lost: lost,
-		urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{}, hashes: map[uint64]struct{}{}}
+		urls: map[string]epochs{}, tags: map[string]epochs{}, prefixes: map[string]epochs{},
+		hashes: map[uint64]struct{}{}}
 	if err := p.begin(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the purge log: %w", err), db.Close())
 	}

@@ -143,7 +143,8 @@ func TestPurgesLostWithThePower(t *testing.T) {
 // A position is durable with its mark, unless an earlier version wrote another one after it.
 func TestMarkOfPosition(t *testing.T) {
 	dir := t.TempDir()
-	for _, at := range []Position{{Log: 1, Seq: 9, Mark: 1 << 62}, {Log: 1, Seq: 10, Mark: 7}, {Log: 2, Seq: 10, Mark: 8}, {Log: 2, Seq: 10}} {
+	for _, at := range []Position{{Log: 1, Seq: 9, Mark: 1 << 62}, {Log: 1, Seq: 10, Mark: 7},
+		{Log: 2, Seq: 10, Mark: 8}, {Log: 2, Seq: 10}} {
 		s := open(t, Options{Dir: dir, Disk: 64 << 20})
 		if err := s.Apply([]Purge{{URLs: []string{"a"}}}, at); err != nil {
 			t.Fatal(err)

@@ -233,7 +233,8 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 		if gone {
 			continue
 		}
-		if rewrite && g.class.keeps(hits) && ctx.Err() == nil && s.counts.rewritten.Load()*100 < s.counts.stored.Load()*maxRewrite {
+		if rewrite && g.class.keeps(hits) && ctx.Err() == nil &&
+			s.counts.rewritten.Load()*100 < s.counts.stored.Load()*maxRewrite {
 			if err := s.rewrite(o.id, m, version, p, stale, now); err == nil {
 				continue
 			} else if !errors.Is(err, errGone) && !errors.Is(err, ErrFull) {
@@ -401,7 +402,8 @@ func (s *Store) tellFloor(full bool, free, floor int64) {
 		return
 	}
 	if full {
-		s.opt.Log.Warn("disk is at its free-space floor: nothing is stored until there is room", "free", free, "floor", floor)
+		s.opt.Log.Warn("disk is at its free-space floor: nothing is stored until there is room", "free", free, "floor",
+			floor)
 	} else {
 		s.opt.Log.Info("disk has room again: storing", "free", free, "floor", floor)
 	}

@@ -98,7 +98,8 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 		}
 	}
 	if err != nil {
-		s.opt.Log.Warn("a value that was right is damaged: it is checked before it is used again", "segment", g.id, "value_log", v.number,
+		s.opt.Log.Warn("a value that was right is damaged: it is checked before it is used again", "segment", g.id,
+			"value_log", v.number,
 			"at", c.value, "error", err)
 	}
 	v.setDoubtful(c) // another one has its index now

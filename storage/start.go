@@ -77,7 +77,8 @@ func (s *Store) openMarked(f *segment) (*segment, error) {
 		}
 	}
 	if tries >= openTries {
-		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries), os.Remove(mark))
+		return nil, errors.Join(fmt.Errorf("the process ended %d times while it was being opened", tries),
+			os.Remove(mark))
 	}
 	if err := os.WriteFile(mark, fmt.Appendf(nil, "%d %d\n", f.id, tries+1), 0o600); err != nil {
 		return nil, err

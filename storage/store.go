@@ -110,7 +110,8 @@ func (s *Store) start() error {
 		ram, err := otter.New(&otter.Options[string, *Object]{
 			MaximumWeight: uint64(s.opt.Memory),
 			Weigher: func(k string, o *Object) uint32 {
-				return uint32(len(o.body) + 8*len(o.spots) + 6*len(o.meta.data) + 2*len(k) + 512) // its user keeps what it made of the data with it
+				// its user keeps what it made of the data with it
+				return uint32(len(o.body) + 8*len(o.spots) + 6*len(o.meta.data) + 2*len(k) + 512)
 			},
 		})
 		if err != nil {
@@ -275,7 +276,8 @@ func (s *Store) Get(key string) *Object {
 		return nil
 	}
 	if stale {
-		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo, spots: o.spots}
+		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo,
+			spots: o.spots}
 	}
 	return o
 }

@@ -202,7 +202,8 @@ func TestSecondOpenIsRefusedByName(t *testing.T) {
 	s := open(t, Options{})
 	defer closeStore(t, s)
 	_, err := Open(Options{Dir: s.opt.Dir})
-	if err == nil || !strings.Contains(err.Error(), s.opt.Dir) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+	if err == nil || !strings.Contains(err.Error(), s.opt.Dir) ||
+		!strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -256,7 +257,8 @@ func TestCorruptSegmentIsDeletedAndTheRestServed(t *testing.T) {
 	if first == last {
 		t.Fatal("one segment only")
 	}
-	if err := os.WriteFile(filepath.Join(s.segmentDir(first, probation), "MANIFEST"), []byte("nonsense"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.segmentDir(first, probation), "MANIFEST"), []byte("nonsense"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
@@ -277,7 +279,8 @@ func TestSegmentThatEndsTheProcessIsDeleted(t *testing.T) {
 	put(t, s, "/a", []byte("a"))
 	id := s.Get("/a").Segment()
 	closeStore(t, s)
-	if err := os.WriteFile(filepath.Join(dir, "opening"), fmt.Appendf(nil, "%d %d\n", id, openTries), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "opening"), fmt.Appendf(nil, "%d %d\n", id, openTries),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, Options{Dir: dir})
@@ -434,7 +437,8 @@ func writeForever(t *testing.T, dir string) {
 }
 
 func FuzzMeta(f *testing.F) {
-	m := meta{fill: 7, size: 99, key: "k", url: "u", tags: []string{"a", "b"}, extents: []extent{{1, 0}, {2, 5}}, data: []byte("d")}
+	m := meta{fill: 7, size: 99, key: "k", url: "u", tags: []string{"a", "b"}, extents: []extent{{1, 0}, {2, 5}},
+		data: []byte("d")}
 	f.Add(m.append(nil))
 	f.Add([]byte{metaVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -74,7 +74,8 @@ func (f *valueFiles) get(number uint32) (*valueFile, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	v := &valueFile{number: number, file: file, fd: int(file.Fd()), good: make([]atomic.Uint64, info.Size()/placeGrain/64+1)}
+	v := &valueFile{number: number, file: file, fd: int(file.Fd()),
+		good: make([]atomic.Uint64, info.Size()/placeGrain/64+1)}
 	if f.files == nil {
 		f.files = map[uint32]*valueFile{}
 	}
@@ -211,7 +212,8 @@ func (g *segment) find(key []byte, want int) (spot, *valueFile, error) {
 	}
 	e, err := v.readEntry(at)
 	if err != nil || string(e.key) != string(key) || e.size != valueHeader+want {
-		return 0, nil, fmt.Errorf("segment %d: entry at %d of value log %d: %w", g.id, at, number, errors.Join(errDamaged, err))
+		return 0, nil, fmt.Errorf("segment %d: entry at %d of value log %d: %w", g.id, at, number,
+			errors.Join(errDamaged, err))
 	}
 	if !v.isGood(e.value) {
 		buf := buffers.Get().(*buffer)

@@ -82,7 +82,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // flush writes the current chunk, of n bytes, to the open segment.
 func (w *Writer) flush(n int) error {
-	g, err := w.store.put(w.class, chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1, math.MaxUint64, false)
+	g, err := w.store.put(w.class, chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1,
+		math.MaxUint64, false)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,9 @@ import (
 // what it can do.
 const (
 	floodSockets = 16
-	floodBatch   = 8 // queries that a socket has outstanding: 128 in all, about half of what the socket of a server takes
+	// queries that a socket has outstanding: 128 in all, about half of what the socket of a server
+	// takes
+	floodBatch = 8
 )
 
 type floodResult struct{ Answers, Lost int }

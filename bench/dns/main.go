@@ -36,7 +36,8 @@ func main() {
 
 // packages are the programs that are run, and where Debian has them.
 var packages = []peer.Package{
-	{Program: "taskset", Install: "util-linux"}, {Program: "dnsperf", Install: "dnsperf"}, {Program: "gdnsd", Install: "gdnsd"},
+	{Program: "taskset", Install: "util-linux"}, {Program: "dnsperf", Install: "dnsperf"}, {Program: "gdnsd",
+		Install: "gdnsd"},
 	{Program: "knotd", Install: "knot knot-module-geoip"},
 }
 
@@ -90,7 +91,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *asJSON {
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(report{Time: time.Now().UTC().Format(time.RFC3339), Results: results, Ratios: ratios(results)})
+		return enc.Encode(report{Time: time.Now().UTC().Format(time.RFC3339), Results: results,
+			Ratios: ratios(results)})
 	}
 	return print(stdout, results)
 }

@@ -40,18 +40,21 @@ type server struct {
 func allServers(kaiku string) []server {
 	startKaiku := func(w *world, dir, host, port string) ([]string, error) {
 		path, err := filepath.Abs(kaiku)
-		return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen", net.JoinHostPort(host, port)},
+		return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen",
+				net.JoinHostPort(host, port)},
 			errors.Join(err, w.kaikuConfig(dir))
 	}
 	kaikuVersion := func() string { return peer.Version(kaiku, "version") }
 	return []server{
 		{oneCore, 1, kaikuVersion, startKaiku, false},
-		{"gdnsd", 1, func() string { return peer.Version("gdnsd", "-h") }, func(w *world, dir, host, port string) ([]string, error) {
-			return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
-		}, false},
-		{"knot", 1, func() string { return peer.Version("knotd", "-V") }, func(w *world, dir, host, port string) ([]string, error) {
-			return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
-		}, false},
+		{"gdnsd", 1, func() string { return peer.Version("gdnsd", "-h") },
+			func(w *world, dir, host, port string) ([]string, error) {
+				return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
+			}, false},
+		{"knot", 1, func() string { return peer.Version("knotd", "-V") },
+			func(w *world, dir, host, port string) ([]string, error) {
+				return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
+			}, false},
 		{oneOfTwo, 1, kaikuVersion, startKaiku, true},
 		{twoCores, 2, kaikuVersion, startKaiku, true},
 	}
@@ -117,7 +120,8 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 }
 
 // loadWith loads a server, and looks at what its process spends.
-func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error),
+func loadWith(ctx context.Context, load func(ctx context.Context, port, cores string, seconds int) (answers, lost int,
+	err error),
 	p *peer.Process, threads int, port, cores string, seconds int) (l loaded, err error) {
 	before, err := p.CPU()
 	if err != nil {
@@ -194,7 +198,8 @@ var (
 // dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the
 // server takes without dropping (net.core.rmem_default, 208 KiB, has room for some 270).
 func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
-	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d", w.queries,
+	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d",
+		w.queries,
 		"-c", "32", "-T", "1", "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
 	if err != nil {
 		return 0, 0, fmt.Errorf("dnsperf: %w\n%s", err, out)
@@ -219,7 +224,8 @@ func (w *world) flood(ctx context.Context, port, cores string, seconds int) (ans
 	if err != nil {
 		return 0, 0, err
 	}
-	cmd := exec.CommandContext(ctx, "taskset", "-c", cores, self, "-flood", net.JoinHostPort("127.0.0.1", port), "-queries", w.queries,
+	cmd := exec.CommandContext(ctx, "taskset", "-c", cores, self, "-flood", net.JoinHostPort("127.0.0.1", port),
+		"-queries", w.queries,
 		"-seconds", strconv.Itoa(seconds))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	out, err := cmd.CombinedOutput()

@@ -111,7 +111,8 @@ func (w *world) kaikuConfig(dir string) error {
 	b.WriteString("sites:\n  - name: www\n    hosts: [www.example.com]\n    origin: { servers: [\"http://127.0.0.1:9\"] }\nnodes:\n")
 	b.WriteString("  ns1: { roles: [geodns], location: [50.11, 8.68], addresses: [192.0.2.53] }\n")
 	for _, s := range sites {
-		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%s], addresses: [%s, \"%s\"] }\n", s.name, s.place, s.four, s.six)
+		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%s], addresses: [%s, \"%s\"] }\n", s.name, s.place, s.four,
+			s.six)
 	}
 	fmt.Fprintf(&b, "edge: { http: \"%s\" }\ngeodns:\n  zones:\n    - name: example.com\n      file: zone\n      edges:\n", w.health.Addr())
 	for _, name := range names {

@@ -70,21 +70,25 @@ var (
 	caches    = []string{"kaiku", "nginx", "varnish", "trafficserver"}
 	overTLS   = []string{"kaiku", "nginx", "trafficserver", "caddy"}
 	overQUIC  = []string{"kaiku", "caddy"}
-	sizeNames = map[int64]string{kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB", gib: "1 GiB"}
+	sizeNames = map[int64]string{kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB",
+		gib: "1 GiB"}
 )
 
 // allCases gives all cases, in the order in which they are run.
 func allCases() []testCase {
 	hit := func(proto, title string, size int64, count, conns, streams int, peers []string) testCase {
-		return testCase{Name: fmt.Sprintf("%s/hit-%d", proto, size), Title: fmt.Sprintf("%s, hits of %s", title, sizeNames[size]), Setup: inRAM, Proto: proto,
+		return testCase{Name: fmt.Sprintf("%s/hit-%d", proto, size),
+			Title: fmt.Sprintf("%s, hits of %s", title, sizeNames[size]), Setup: inRAM, Proto: proto,
 			Size: size, Count: count, Conns: conns, Streams: streams, How: each, Status: 200, Body: size, Peers: peers}
 	}
 	notModified := hit("http1", "", kib, 100, 16, 1, everyone)
-	notModified.Name, notModified.Title, notModified.Status, notModified.Body = "http1/304", "HTTP/1.1, 304 Not Modified", 304, 0
+	notModified.Name, notModified.Title, notModified.Status, notModified.Body = "http1/304",
+		"HTTP/1.1, 304 Not Modified", 304, 0
 	notModified.Fields = "If-Modified-Since: " + modified.Format("Mon, 02 Jan 2006 15:04:05 GMT") + "|"
 	many := hit("http1", "", 8*kib, 100_000, 16, 1, caches)
 	many.Name, many.Title = "http1/100k", "HTTP/1.1, hits of 100,000 objects of 8 KiB"
-	miss := testCase{Name: "http1/miss", Title: "HTTP/1.1, misses of 8 KiB", Setup: inRAM, Proto: "http1", Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: fresh,
+	miss := testCase{Name: "http1/miss", Title: "HTTP/1.1, misses of 8 KiB", Setup: inRAM, Proto: "http1",
+		Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: fresh,
 		Status: 200, Body: 8 * kib, Peers: caches}
 	grow := func(name, title string, with setup, count, conns int) testCase {
 		c := hit("http1", "", kib, count, conns, 1, []string{"kaiku", "nginx"})
@@ -103,16 +107,22 @@ func allCases() []testCase {
 		hit("http2", "HTTP/2", mib, 64, 4, 2, overTLS),
 		many,
 		miss,
-		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk, Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
+		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk,
+			Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
 			How: each, Status: 200, Body: mib, Peers: caches},
-		{Name: "tls1/disk", Title: "HTTP/1.1 over TLS, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk, Proto: "tls1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
+		{Name: "tls1/disk", Title: "HTTP/1.1 over TLS, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk,
+			Proto: "tls1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
 			How: each, Status: 200, Body: mib, Peers: []string{"kaiku", "nginx", "trafficserver"}},
-		{Name: "http1/range", Title: "HTTP/1.1, 64 KiB of an object of 1 GiB", Setup: onDisk, Proto: "http1", Size: gib, Count: 1, Conns: 16, Streams: 1,
+		{Name: "http1/range", Title: "HTTP/1.1, 64 KiB of an object of 1 GiB", Setup: onDisk, Proto: "http1", Size: gib,
+			Count: 1, Conns: 16, Streams: 1,
 			How: parts, Status: 206, Body: 64 * kib, Peers: caches},
-		{Name: "http1/churn", Title: fmt.Sprintf("HTTP/1.1, hits of 32 KiB while %d MiB/s come and go", churnRate), Setup: small, Proto: "http1", Size: 32 * kib, Count: 100,
+		{Name: "http1/churn", Title: fmt.Sprintf("HTTP/1.1, hits of 32 KiB while %d MiB/s come and go", churnRate),
+			Setup: small, Proto: "http1", Size: 32 * kib, Count: 100,
 			Conns: 16, Streams: 1, How: churn, Status: 200, Body: 32 * kib, Peers: caches},
-		{Name: "http1/idle", Title: "memory of an idle connection", Setup: setup{Memory: 256, Disk: 2048, RAMHolds: true}, Proto: "http1", Size: kib, Count: 100, Conns: idleConns,
-			How: idle, Status: 200, Body: kib, Peers: caches},
+		{Name: "http1/idle", Title: "memory of an idle connection",
+			Setup: setup{Memory: 256, Disk: 2048, RAMHolds: true}, Proto: "http1", Size: kib, Count: 100,
+			Conns: idleConns,
+			How:   idle, Status: 200, Body: kib, Peers: caches},
 		grow("conns-1", "1 connection", inRAM, 100, 1),
 		grow("conns-100", "100 connections", inRAM, 100, 100),
 		grow("conns-10000", "10,000 connections", inRAM, 100, idleConns),

@@ -36,8 +36,9 @@ func (b *bench) loadHTTP3(ctx context.Context, i *instance, c testCase) (o outco
 	var conns []*http3.ClientConn
 	for range c.Conns {
 		// Windows that never hold a response of 1 MiB up.
-		conn, err := transport.Dial(ctx, to, clientTLS(http3.NextProtoH3), &quic.Config{InitialStreamReceiveWindow: 4 * mib, MaxStreamReceiveWindow: 8 * mib,
-			InitialConnectionReceiveWindow: 16 * mib, MaxConnectionReceiveWindow: 32 * mib})
+		conn, err := transport.Dial(ctx, to, clientTLS(http3.NextProtoH3),
+			&quic.Config{InitialStreamReceiveWindow: 4 * mib, MaxStreamReceiveWindow: 8 * mib,
+				InitialConnectionReceiveWindow: 16 * mib, MaxConnectionReceiveWindow: 32 * mib})
 		if err != nil {
 			return o, err
 		}
@@ -69,7 +70,8 @@ type http3Worker struct {
 	err  error
 }
 
-func (w *http3Worker) run(ctx context.Context, conn *http3.ClientConn, i *instance, c testCase, first int, end time.Time) {
+func (w *http3Worker) run(ctx context.Context, conn *http3.ClientConn, i *instance, c testCase, first int,
+	end time.Time) {
 	buf := make([]byte, 64*kib)
 	for n := first; ; n++ {
 		began := time.Now()
@@ -89,7 +91,8 @@ func (w *http3Worker) run(ctx context.Context, conn *http3.ClientConn, i *instan
 	}
 }
 
-func (w *http3Worker) ask(conn *http3.ClientConn, r *http.Request, o object, status int, buf []byte, compare bool) error {
+func (w *http3Worker) ask(conn *http3.ClientConn, r *http.Request, o object, status int, buf []byte,
+	compare bool) error {
 	resp, err := conn.RoundTrip(r)
 	if err != nil {
 		return err

@@ -37,7 +37,8 @@ func (b *bench) measureIdle(ctx context.Context, i *instance, c testCase) (m sam
 		}
 		conns = append(conns, conn)
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", object{c.Size, int64(n % c.Count)}.path(), net.JoinHostPort(host, i.Port))
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", object{c.Size, int64(n % c.Count)}.path(),
+			net.JoinHostPort(host, i.Port))
 		buf.Reset(conn)
 		resp, err := http.ReadResponse(buf, nil)
 		if err != nil {

@@ -36,8 +36,10 @@ func (b *bench) wrk(ctx context.Context, i *instance, c testCase) (o outcome, er
 	}
 	url := i.url(c.Proto, object{})
 	url = url[:strings.Index(url, "/0/")]
-	out, err := exec.CommandContext(ctx, "wrk", "-t1", "-c", strconv.Itoa(c.Conns), "-d", strconv.Itoa(int(b.length.Seconds()))+"s", "--timeout", "10s", "-s", script, url+"/",
-		"--", string(mode), strconv.FormatInt(c.Size, 10), strconv.Itoa(c.Count), strconv.FormatInt(first, 10), c.Fields).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "wrk", "-t1", "-c", strconv.Itoa(c.Conns), "-d",
+		strconv.Itoa(int(b.length.Seconds()))+"s", "--timeout", "10s", "-s", script, url+"/",
+		"--", string(mode), strconv.FormatInt(c.Size, 10), strconv.Itoa(c.Count), strconv.FormatInt(first, 10),
+		c.Fields).CombinedOutput()
 	if err != nil {
 		return o, fmt.Errorf("wrk: %w\n%s", err, out)
 	}
@@ -71,7 +73,8 @@ func (b *bench) h2load(ctx context.Context, i *instance, c testCase) (o outcome,
 	}
 	_ = os.Remove(log)
 	began := time.Now()
-	out, err := exec.CommandContext(ctx, "h2load", "-t1", "-c", strconv.Itoa(c.Conns), "-m", strconv.Itoa(c.Streams), "-D", strconv.Itoa(int(b.length.Seconds())),
+	out, err := exec.CommandContext(ctx, "h2load", "-t1", "-c", strconv.Itoa(c.Conns), "-m", strconv.Itoa(c.Streams),
+		"-D", strconv.Itoa(int(b.length.Seconds())),
 		"-i", urls, "--log-file="+log, "--connect-to="+net.JoinHostPort("127.0.0.1", i.TLSPort)).CombinedOutput()
 	if err != nil {
 		return o, fmt.Errorf("h2load: %w\n%s", err, out)

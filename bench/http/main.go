@@ -63,7 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	kaiku := flags.String("kaiku", "bin/kaiku", "the program to measure")
 	caddy := flags.String("caddy", "bin/caddy", "Caddy, built in bench/caddy")
-	cases := flags.String("cases", "^(http|tls)", "a regular expression: which cases; growth/ takes a quarter of an hour more")
+	cases := flags.String("cases", "^(http|tls)",
+		"a regular expression: which cases; growth/ takes a quarter of an hour more")
 	peers := flags.String("peers", "", "which peers, separated by commas; all if empty")
 	skip := flags.Bool("skip-missing", false, "go on without peers that are not installed")
 	list := flags.Bool("list", false, "list the cases")
@@ -124,14 +125,16 @@ func repin() error {
 	// A limit that a program sets itself is its children's too, which that of the Go runtime is
 	// not.
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < idleConns*5/4 {
-		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4, limit.Cur, err)
+		return fmt.Errorf("needs a limit of open files of %d, and has %d: ulimit -n %[1]d (%[3]v)", idleConns*5/4,
+			limit.Cur, err)
 	}
 	taskset, err1 := exec.LookPath("taskset")
 	self, err2 := os.Executable()
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	return syscall.Exec(taskset, append([]string{"taskset", "-c", loadCore, self}, os.Args[1:]...), append(os.Environ(), pinned+"=1"))
+	return syscall.Exec(taskset, append([]string{"taskset", "-c", loadCore, self}, os.Args[1:]...),
+		append(os.Environ(), pinned+"=1"))
 }
 
 func absolute(program string) string {
@@ -143,7 +146,8 @@ func absolute(program string) string {
 
 // choose gives the servers that are wanted and installed.
 func choose(kaiku, caddy, names string, skip bool, log io.Writer) (all []server, err error) {
-	tools := []peer.Package{{Program: "taskset", Install: "util-linux"}, {Program: "wrk", Install: "wrk"}, {Program: "h2load", Install: "nghttp2-client"}}
+	tools := []peer.Package{{Program: "taskset", Install: "util-linux"}, {Program: "wrk", Install: "wrk"},
+		{Program: "h2load", Install: "nghttp2-client"}}
 	if err := peer.Missing(tools...); err != nil {
 		return nil, err
 	}

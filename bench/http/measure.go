@@ -49,7 +49,8 @@ func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample,
 	if c.How == fresh {
 		m.Origin = b.origin.cold.Swap(0)
 		if b.fresh += 1 << 24; m.Origin < int64(o.Requests) {
-			return m, fmt.Errorf("%d misses, and only %d requests at the origin, from object %d on", o.Requests, m.Origin, first)
+			return m, fmt.Errorf("%d misses, and only %d requests at the origin, from object %d on", o.Requests,
+				m.Origin, first)
 		}
 	}
 	m.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(o.Requests)
@@ -99,7 +100,10 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	defer client.CloseIdleConnections()
 	for pass := range passes {
 		asked := b.origin.hot.Load()
-		if err := eachObject(c.Count, func(n int) error { return get(ctx, client, i, c.Proto, object{c.Size, int64(n)}, false) }); err != nil {
+		if err := eachObject(c.Count, func(n int) error {
+			return get(ctx, client, i, c.Proto, object{c.Size, int64(n)},
+				false)
+		}); err != nil {
 			return err
 		}
 		if pass > 0 && b.origin.hot.Load() == asked && int64(c.Count)*c.Size > 512*mib && !c.Setup.RAMHolds {
@@ -163,7 +167,8 @@ func (b *bench) writeFiles(c testCase) error {
 }
 
 func newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, DisableCompression: true, TLSClientConfig: clientTLS()}}
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, DisableCompression: true,
+		TLSClientConfig: clientTLS()}}
 }
 
 // clientTLS is for certificates that were made a moment ago.

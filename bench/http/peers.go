@@ -54,19 +54,27 @@ func allServers(kaiku, caddy string) []server {
 		}
 	}
 	return []server{
-		{name: "kaiku", needs: peer.Package{Program: kaiku, Install: "golang; then make build"}, version: []string{kaiku, "version"},
-			files: map[string]string{"kaiku.yaml": "fleet.yaml"}, command: fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "x")},
+		{name: "kaiku", needs: peer.Package{Program: kaiku, Install: "golang; then make build"},
+			version: []string{kaiku, "version"},
+			files:   map[string]string{"kaiku.yaml": "fleet.yaml"}, command: fixed(kaiku, "edge", "--config",
+				"DIR/fleet.yaml", "--node", "x")},
 		{name: "nginx", needs: peer.Package{Program: "nginx", Install: "nginx-light"}, version: []string{"nginx", "-v"},
-			files: map[string]string{"nginx.conf": "nginx.conf"}, command: fixed("nginx", "-p", "DIR", "-c", "DIR/nginx.conf", "-e", "DIR/error.log", "-g", "daemon off;")},
-		{name: "varnish", needs: peer.Package{Program: "varnishd", Install: "varnish"}, version: []string{"varnishd", "-V"},
-			files: map[string]string{"varnish.vcl": "varnish.vcl", "varnish.args": "args"}, command: varnishCommand},
-		{name: "trafficserver", needs: peer.Package{Program: "traffic_server", Install: "trafficserver"}, version: []string{"traffic_server", "-V"},
-			files: map[string]string{"ats.records.config": "etc/records.config", "ats.remap.config": "etc/remap.config", "ats.storage.config": "etc/storage.config",
+			files: map[string]string{"nginx.conf": "nginx.conf"}, command: fixed("nginx", "-p", "DIR", "-c",
+				"DIR/nginx.conf", "-e", "DIR/error.log", "-g", "daemon off;")},
+		{name: "varnish", needs: peer.Package{Program: "varnishd", Install: "varnish"},
+			version: []string{"varnishd", "-V"},
+			files:   map[string]string{"varnish.vcl": "varnish.vcl", "varnish.args": "args"}, command: varnishCommand},
+		{name: "trafficserver", needs: peer.Package{Program: "traffic_server", Install: "trafficserver"},
+			version: []string{"traffic_server", "-V"},
+			files: map[string]string{"ats.records.config": "etc/records.config", "ats.remap.config": "etc/remap.config",
+				"ats.storage.config":       "etc/storage.config",
 				"ats.ip_allow.yaml":        "etc/ip_allow.yaml",
 				"ats.ssl_multicert.config": "etc/ssl_multicert.config", "ats.runroot.yaml": "runroot.yaml"},
-			dirs: []string{"run", "log", "cache"}, owner: "trafficserver", command: fixed("traffic_server", "--run-root=DIR/runroot.yaml")},
+			dirs: []string{"run", "log", "cache"}, owner: "trafficserver", command: fixed("traffic_server",
+				"--run-root=DIR/runroot.yaml")},
 		{name: "caddy", needs: peer.Package{Program: caddy, Install: caddyHelp}, version: []string{caddy, "version"},
-			files: map[string]string{"Caddyfile": "Caddyfile"}, command: fixed(caddy, "run", "--config", "DIR/Caddyfile", "--adapter", "caddyfile"),
+			files: map[string]string{"Caddyfile": "Caddyfile"}, command: fixed(caddy, "run", "--config",
+				"DIR/Caddyfile", "--adapter", "caddyfile"),
 			env: []string{"HOME=/nonexistent"}},
 	}
 }
@@ -138,7 +146,8 @@ func (i *instance) Workers() int { return 1 + strings.Count(i.Cores, ",") }
 
 // start runs a peer and waits until it takes connections.
 func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, err error) {
-	i = &instance{setup: with, server: s, Host: host, Cert: b.cert, Key: b.key, Files: b.files, Origin: b.origin.addr, warmed: map[string]bool{}}
+	i = &instance{setup: with, server: s, Host: host, Cert: b.cert, Key: b.key, Files: b.files, Origin: b.origin.addr,
+		warmed: map[string]bool{}}
 	if i.Dir, err = os.MkdirTemp(b.dir, s.name); err != nil {
 		return nil, err
 	}
@@ -222,7 +231,8 @@ func (i *instance) giveAway() error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	return filepath.WalkDir(i.Dir, func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
+	return filepath.WalkDir(i.Dir,
+		func(path string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
 }
 
 // stop ends the peer, removes what it wrote, and returns what it printed.

@@ -151,7 +151,8 @@ func (r report) print(w io.Writer) error {
 // notHits gives the peers that asked the origin though all was stored.
 func (r *result) notHits() (names []string) {
 	for _, name := range r.Case.Peers {
-		if r.Case.How != fresh && r.Case.How != churn && slices.ContainsFunc(r.Samples[name], func(m sample) bool { return m.Origin > 0 }) {
+		if r.Case.How != fresh && r.Case.How != churn && slices.ContainsFunc(r.Samples[name],
+			func(m sample) bool { return m.Origin > 0 }) {
 			names = append(names, name)
 		}
 	}
@@ -177,7 +178,8 @@ func (r *result) line(w io.Writer, name, version string) {
 		origin += m.Origin
 	}
 	cpu := over(rounds, cpuOf)
-	fmt.Fprintf(w, "%.2f (%.2f–%.2f)\t%.0f\t%.0f %%\t%.0f\t%.0f\t%d\t%.0f\t", cpu.Median, cpu.Min, cpu.Max, over(rounds, rateOf).Median, over(rounds, busyOf).Median,
+	fmt.Fprintf(w, "%.2f (%.2f–%.2f)\t%.0f\t%.0f %%\t%.0f\t%.0f\t%d\t%.0f\t", cpu.Median, cpu.Min, cpu.Max,
+		over(rounds, rateOf).Median, over(rounds, busyOf).Median,
 		over(rounds, p50Of).Median, over(rounds, p99Of).Median, origin, over(rounds, rssOf).Median/mib)
 	if compared {
 		fmt.Fprintf(w, "%v\t%v\t%v\t\n", ratio.CPU, ratio.Rate, ratio.P99)

@@ -34,7 +34,8 @@ func chart(r report) []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img"><style>%s</style><rect class="p" width="100%%" height="100%%"/>`+"\n",
 		width, y, width, y, chartStyle)
-	fmt.Fprintf(&out, `<text class="h" x="%d" y="24">CPU time a request, one core: shorter is better</text>`+"\n", margin)
+	fmt.Fprintf(&out, `<text class="h" x="%d" y="24">CPU time a request, one core: shorter is better</text>`+"\n",
+		margin)
 	fmt.Fprintf(&out, `<text class="d" x="%d" y="41">%s; bars are medians of rounds, lines go from the least to the greatest; ×: of Kaiku's</text>`+"\n", margin, escape(versions(r)))
 	out.Write(body.Bytes())
 	out.WriteString("</svg>\n")
@@ -89,7 +90,8 @@ func panel(w *bytes.Buffer, r *result, x, y int) int {
 		middle, left := at+barHeight/2, x+nameWidth
 		fmt.Fprintf(w, `<text x="%d" y="%d" text-anchor="end">%s</text><rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>`, left-8, middle+4, escape(name), class,
 			left, at, scale(s.Median), barHeight)
-		fmt.Fprintf(w, `<line class="w" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, float64(left)+scale(s.Min), float64(left)+scale(s.Max), middle, middle)
+		fmt.Fprintf(w, `<line class="w" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, float64(left)+scale(s.Min),
+			float64(left)+scale(s.Max), middle, middle)
 		fmt.Fprintf(w, `<text x="%.1f" y="%d">%s</text>`+"\n", float64(left)+scale(s.Max)+8, middle+4, escape(label))
 		at += barHeight + barGap
 	}

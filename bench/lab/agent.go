@@ -46,7 +46,8 @@ func runClient(ctx context.Context, args []string, in io.Reader, out io.Writer) 
 		return errors.New(*ca + " has no certificate")
 	}
 	at := net.JoinHostPort(*server, "53")
-	a := &agent{dialer: dialer{roots, "443"}, stub: &stub{server: at}, cached: &stub{server: at, cached: true}, out: json.NewEncoder(out), running: map[int]context.CancelFunc{}}
+	a := &agent{dialer: dialer{roots, "443"}, stub: &stub{server: at}, cached: &stub{server: at, cached: true},
+		out: json.NewEncoder(out), running: map[int]context.CancelFunc{}}
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
 	ctx, stop := context.WithCancel(ctx)

@@ -73,14 +73,16 @@ func TestVisitPage(t *testing.T) {
 				w.Header().Set("Cache-Status", "kaiku; hit; ttl=9, other; fwd=miss")
 				_, _ = io.WriteString(w, strings.Repeat("x", bodies()["page"]))
 			}))
-			got := a.visit(t.Context(), visit{Proto: proto, Host: hostWWW, Addr: "127.0.0.1", Paths: paths("page", 1), Size: bodies()["page"]})
+			got := a.visit(t.Context(), visit{Proto: proto, Host: hostWWW, Addr: "127.0.0.1", Paths: paths("page", 1),
+				Size: bodies()["page"]})
 			if got.Err != "" || got.Cache != "kaiku; hit; ttl=9" || asked.Load() != pageObjects {
 				t.Errorf("got %+v after %d requests", got, asked.Load())
 			}
 			if !(0 < got.Connect && got.Connect < got.First && got.First < got.Last) {
 				t.Errorf("times are %+v", got)
 			}
-			if got = a.visit(t.Context(), visit{Proto: proto, Host: hostWWW, Addr: "127.0.0.1", Paths: []string{"/"}, Size: 7}); got.Err == "" {
+			if got = a.visit(t.Context(), visit{Proto: proto, Host: hostWWW, Addr: "127.0.0.1", Paths: []string{"/"},
+				Size: 7}); got.Err == "" {
 				t.Error("a body of another size is taken")
 			}
 		})

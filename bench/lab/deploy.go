@@ -69,7 +69,8 @@ func (l *lab) deploys(ctx context.Context, r *report) error {
 	if err := l.warm(ctx); err != nil {
 		return err
 	}
-	f := fault{name: partDeploy, title: "a rolling deploy of another version to " + hosts, loads: l.usual(), for_: l.ttl}
+	f := fault{name: partDeploy, title: "a rolling deploy of another version to " + hosts, loads: l.usual(),
+		for_: l.ttl}
 	f.happen = func(ctx context.Context, l *lab) (err error) {
 		res.Took, err = l.deploy(ctx, "deploy-rolling.log", config, next)
 		return err
@@ -88,7 +89,8 @@ func (l *lab) boot(ctx context.Context) error {
 	if err := os.MkdirAll(keys, 0o700); err != nil {
 		return err
 	}
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(keys, "id_ed25519")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+		filepath.Join(keys, "id_ed25519")).CombinedOutput(); err != nil {
 		return fmt.Errorf("make the operator's key: %w: %s", err, out)
 	}
 	for _, host := range l.deployHosts() {
@@ -99,7 +101,9 @@ func (l *lab) boot(ctx context.Context) error {
 			return err
 		}
 		// Process 1 of the machine ends with unshare, and all else on it with that.
-		p, err := l.world.Talk(host, l.machineLog(host), append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self}, machine.Args(l.machine(host))...)...)
+		p, err := l.world.Talk(host, l.machineLog(host),
+			append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self},
+				machine.Args(l.machine(host))...)...)
 		if err != nil {
 			return err
 		}
@@ -149,7 +153,8 @@ func (l *lab) nextVersion() (string, error) {
 func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Duration, error) {
 	log = filepath.Join(l.dir, log)
 	began := time.Now()
-	out, err := l.world.Run(ctx, operator, log, "env", "HOME="+filepath.Join(l.dir, operator), "SSH_AUTH_SOCK=", l.kaiku, "deploy", "--config", config, "--binary", binary,
+	out, err := l.world.Run(ctx, operator, log, "env", "HOME="+filepath.Join(l.dir, operator), "SSH_AUTH_SOCK=",
+		l.kaiku, "deploy", "--config", config, "--binary", binary,
 		"--accept-new-host-keys", "--json", "--only", strings.Join(l.deployHosts(), ","))
 	took := time.Since(began)
 	if err == nil {
@@ -186,7 +191,8 @@ func allDone(out []byte, want int) error {
 // table tells what visitors saw.
 func (d *deployResult) table() table {
 	t := table{fmt.Sprintf("A rolling deploy by `kaiku deploy`, which took %v", d.Took.Round(time.Second)),
-		[]string{"visitors", "failed", "p50, p99, longest before", "meanwhile", "after", "what they got meanwhile", "from"}, nil,
+		[]string{"visitors", "failed", "p50, p99, longest before", "meanwhile", "after", "what they got meanwhile",
+			"from"}, nil,
 		fmt.Sprintf("The operator is in Helsinki, and the machines have OpenSSH's server, a stand-in for systemd that does what the units say (bench/world/machine), and kaiku by a first deploy, which took %v. Control nodes, "+
 			"name servers and edges get another version one at a time; an edge is drained for the TTL of its names and 5 s before, so that its clients are with the next edge meanwhile. *Meanwhile* is until a TTL after the deploy's end.", d.Install.Round(time.Second))}
 	for _, v := range d.Seen.Loads {

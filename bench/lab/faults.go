@@ -85,7 +85,8 @@ const rate = 50 // visits a second from Finland
 // usual are the visitors that there always are: from Finland, and some from the other cities.
 func (l *lab) usual() []faultLoad {
 	return []faultLoad{{name: "Helsinki", city: "hel", load: l.visitorsOf(hostWWW, rate)},
-		{name: "New York", city: "nyc", load: l.visitorsOf(hostWWW, rate/5)}, {name: "Singapore", city: "sin", load: l.visitorsOf(hostWWW, rate/5)}}
+		{name: "New York", city: "nyc", load: l.visitorsOf(hostWWW, rate/5)}, {name: "Singapore", city: "sin",
+			load: l.visitorsOf(hostWWW, rate/5)}}
 }
 
 // edgeGone are the visitors for when the edge in Helsinki is gone: its clients are to be elsewhere
@@ -136,11 +137,14 @@ func (l *lab) allFaults() []fault {
 	all := []fault{
 		{name: "edge-killed", title: "the edge in Helsinki is killed", loads: l.edgeGone()},
 		{name: "edge-cut", title: "the edge in Helsinki is cut off, a black hole", loads: l.edgeGone()},
-		{name: "origin-down", title: "the origin is killed", loads: append(l.usual(), l.staleVisitors()), for_: 30 * time.Second},
-		{name: "origin-cut", title: "the link between the edge in Helsinki and the origin is cut", loads: append(l.usual(), l.staleVisitors()), for_: 30 * time.Second},
+		{name: "origin-down", title: "the origin is killed", loads: append(l.usual(), l.staleVisitors()),
+			for_: 30 * time.Second},
+		{name: "origin-cut", title: "the link between the edge in Helsinki and the origin is cut",
+			loads: append(l.usual(), l.staleVisitors()), for_: 30 * time.Second},
 		{name: "dns-killed", title: "the name server in Helsinki is killed", loads: cold("")},
 		{name: "dns-cut", title: "the name server in Helsinki is cut off, a black hole", loads: cold("")},
-		{name: "no-ecs", title: "Finnish clients use a resolver in New York that sends no client subnet", loads: cold(address("resolvernyc")), for_: 10 * time.Second},
+		{name: "no-ecs", title: "Finnish clients use a resolver in New York that sends no client subnet",
+			loads: cold(address("resolvernyc")), for_: 10 * time.Second},
 		{name: "loss", title: "2 % of all packets are lost", loads: usual, for_: 20 * time.Second},
 	}
 	all[0].happen, all[0].mend = killing("hel1")
@@ -157,13 +161,17 @@ func (l *lab) allFaults() []fault {
 	}
 	all[7].happen, all[7].mend = loss(0.02), loss(0)
 	for _, by := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
-		f := fault{name: fmt.Sprintf("clock%+.0fh", by.Hours()), title: fmt.Sprintf("the clock of the edge in Helsinki steps by %v, and then to where it was", by), loads: append(l.usual(), l.staleVisitors()), for_: 15 * time.Second}
+		f := fault{name: fmt.Sprintf("clock%+.0fh", by.Hours()),
+			title: fmt.Sprintf("the clock of the edge in Helsinki steps by %v, and then to where it was", by),
+			loads: append(l.usual(), l.staleVisitors()), for_: 15 * time.Second}
 		f.happen = func(_ context.Context, l *lab) error { return l.stepClock("hel1", by) }
 		f.mend = func(_ context.Context, l *lab) error { return l.stepClock("hel1", 0) }
 		all = append(all, f)
 	}
 	for k, c := range cities() {
-		f := fault{name: fmt.Sprintf("control-%d", k+1), title: fmt.Sprintf("the control node in %s is killed; one of the three leads", c.place), loads: usual, for_: 20 * time.Second, purges: true}
+		f := fault{name: fmt.Sprintf("control-%d", k+1),
+			title: fmt.Sprintf("the control node in %s is killed; one of the three leads", c.place), loads: usual,
+			for_: 20 * time.Second, purges: true}
 		f.happen, f.mend = killing(fmt.Sprintf("c%d", k+1))
 		all = append(all, f)
 	}
@@ -201,7 +209,8 @@ func (l *lab) warm(ctx context.Context) error {
 		go func() {
 			for _, host := range []string{hostWWW, hostTwo} {
 				for _, path := range append(l.visitorsOf(host, 1).Paths, l.staleVisitors().load.Paths...) {
-					t, err := l.clients[c.key].visit(ctx, visit{Proto: "h2", Host: host, Paths: []string{path}, Addr: address(c.edge)})
+					t, err := l.clients[c.key].visit(ctx,
+						visit{Proto: "h2", Host: host, Paths: []string{path}, Addr: address(c.edge)})
 					if err != nil || t.Err != "" {
 						results <- fmt.Errorf("ask %s for %s: %s %w", c.edge, path, t.Err, err)
 						return
@@ -225,7 +234,8 @@ func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 	if f.name == "no-ecs" {
 		l.kill("resolvernyc")
 		dir := filepath.Join(l.dir, "resolvernyc")
-		p, err := l.world.Start("resolvernyc", filepath.Join(l.dir, "resolvernyc.log"), resolver(dir, address("resolvernyc"), false)...)
+		p, err := l.world.Start("resolvernyc", filepath.Join(l.dir, "resolvernyc.log"),
+			resolver(dir, address("resolvernyc"), false)...)
 		if err != nil {
 			return nil, err
 		}
@@ -300,7 +310,8 @@ func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 		res.Loads = append(res.Loads, one)
 	}
 	for _, c := range cities() {
-		ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, fmt.Errorf("all is not well two minutes after %s", f.name))
+		ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute,
+			fmt.Errorf("all is not well two minutes after %s", f.name))
 		err := l.settled(ctx, c)
 		cancel()
 		if err != nil {

@@ -35,7 +35,8 @@ func protocols() []string { return []string{"h1", "h2", "h3"} }
 type body struct{ name, title string }
 
 func bodyList() []body {
-	return []body{{"1k", "1 KiB"}, {"1m", "1 MiB"}, {"20m", "20 MiB"}, {"page", fmt.Sprintf("a page of %d objects", pageObjects)}}
+	return []body{{"1k", "1 KiB"}, {"1m", "1 MiB"}, {"20m", "20 MiB"},
+		{"page", fmt.Sprintf("a page of %d objects", pageObjects)}}
 }
 
 // paths are the URLs of one visit to a body; n tells those of one visit from those of another.
@@ -146,9 +147,11 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 
 // visitOf makes one visit, and makes sure that it was of the kind that it was to be.
 func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n int) (timing, error) {
-	host := map[string]string{wayDirect: hostOrigin, wayCloses: hostCloses, wayCold: hostCold, wayWarm: hostWWW, wayHit: hostWWW}[way]
+	host := map[string]string{wayDirect: hostOrigin, wayCloses: hostCloses, wayCold: hostCold, wayWarm: hostWWW,
+		wayHit: hostWWW}[way]
 	want := map[string]string{wayDirect: "", wayCloses: "", wayCold: "fwd=", wayWarm: "fwd=", wayHit: "; hit"}[way]
-	t, err := l.clients[c.key].visit(ctx, visit{Proto: proto, Host: host, Paths: paths(b.name, n), Size: bodies()[b.name]})
+	t, err := l.clients[c.key].visit(ctx, visit{Proto: proto, Host: host, Paths: paths(b.name, n),
+		Size: bodies()[b.name]})
 	if err == nil && t.Err != "" {
 		err = fmt.Errorf("%s", t.Err)
 	}

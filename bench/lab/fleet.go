@@ -45,7 +45,8 @@ func hosts() []world.Host {
 	var all []world.Host
 	add := func(name string, at world.Place, line world.Line) {
 		n := byte(len(all) + 1)
-		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, n, 10}), Line: line, Home: line == home})
+		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, n, 10}), Line: line,
+			Home: line == home})
 	}
 	for _, c := range cities() {
 		add("client"+c.key, c.place, home)
@@ -100,15 +101,18 @@ nodes:
 	where := world.Locations()
 	for _, c := range cities() {
 		at := where[c.place]
-		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%v, %v], addresses: [%s]%s }\n", c.edge, at.Lat, at.Lon, address(c.edge), data("edge", c.edge))
+		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%v, %v], addresses: [%s]%s }\n", c.edge, at.Lat, at.Lon,
+			address(c.edge), data("edge", c.edge))
 	}
 	for i, name := range []string{"ns1", "ns2"} {
 		at := where[cities()[i].place]
-		fmt.Fprintf(&b, "  %s: { roles: [geodns], location: [%v, %v], addresses: [%s] }\n", name, at.Lat, at.Lon, address(name))
+		fmt.Fprintf(&b, "  %s: { roles: [geodns], location: [%v, %v], addresses: [%s] }\n", name, at.Lat, at.Lon,
+			address(name))
 	}
 	for i, c := range cities() {
 		name, at := fmt.Sprintf("c%d", i+1), where[c.place]
-		fmt.Fprintf(&b, "  %s: { roles: [control], location: [%v, %v], addresses: [%s]%s }\n", name, at.Lat, at.Lon, address(name), data("control", name))
+		fmt.Fprintf(&b, "  %s: { roles: [control], location: [%v, %v], addresses: [%s]%s }\n", name, at.Lat, at.Lon,
+			address(name), data("control", name))
 	}
 	fmt.Fprintf(&b, "geodns:\n  zones: [{ name: example.com, file: zone, edges: { www: { ttl: %v }, cold: { ttl: %[1]v }, two: { answers: 2, ttl: %[1]v } } }]\n  locate:\n", ttl)
 	for _, c := range cities() {
@@ -135,7 +139,8 @@ func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
 	if err := makeCertificates(dir, []string{hostWWW, hostTwo, hostCold, hostOrigin, hostCloses}); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"fleet.yaml": fleet, "zone": zone, "fleet.key": strings.Repeat("secret", 8) + "\n", "nginx.conf": nginxConf(dir)} {
+	for name, text := range map[string]string{"fleet.yaml": fleet, "zone": zone,
+		"fleet.key": strings.Repeat("secret", 8) + "\n", "nginx.conf": nginxConf(dir)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -145,7 +150,8 @@ func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
 
 // bodies are the sizes that are measured, by what their URLs begin with.
 func bodies() map[string]int {
-	return map[string]int{"1k": 1 << 10, "1m": 1 << 20, "20m": 20 << 20, "page": 20 << 10, "asset": 20 << 10, "short": 1 << 10}
+	return map[string]int{"1k": 1 << 10, "1m": 1 << 20, "20m": 20 << 20, "page": 20 << 10, "asset": 20 << 10,
+		"short": 1 << 10}
 }
 
 // pageObjects is a page with what it embeds.
@@ -158,7 +164,8 @@ func writeFiles(dir string) error {
 		}
 	}
 	for name, size := range bodies() {
-		if err := os.WriteFile(filepath.Join(dir, name+".bin"), bytes.Repeat([]byte("0123456789abcde\n"), size/16), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".bin"), bytes.Repeat([]byte("0123456789abcde\n"), size/16),
+			0o644); err != nil {
 			return err
 		}
 	}
@@ -195,7 +202,8 @@ http {
 // resolver is the command line of a caching resolver. With subnets it tells name servers whose
 // question it is.
 func resolver(dir, addr string, subnets bool) []string {
-	args := []string{"pdns_recursor", "--config-dir=" + dir, "--socket-dir=" + dir, "--daemon=no", "--disable-syslog", "--write-pid=no", "--threads=1", "--local-address=" + addr,
+	args := []string{"pdns_recursor", "--config-dir=" + dir, "--socket-dir=" + dir, "--daemon=no", "--disable-syslog",
+		"--write-pid=no", "--threads=1", "--local-address=" + addr,
 		"--allow-from=198.18.0.0/15", "--dont-query=", "--dnssec=off", "--security-poll-suffix=", "--loglevel=3",
 		"--forward-zones=example.com=" + address("ns1") + ";" + address("ns2")}
 	if subnets {

@@ -56,7 +56,8 @@ func (r *report) judgePurge(p *purgeResult) {
 	limit := float64(p.LongestWay)/1e6*1.5 + 50
 	p99 := quantile(p.Last, 0.99)
 	r.judge(p99 < limit, fmt.Sprintf("99 of 100 purges are true everywhere within 1.5 of the longest one-way delay and 50 ms, which is %.0f ms", limit),
-		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1), len(p.Last))
+		"median %.0f ms, p99 %.0f ms, longest %.0f ms, of %d", quantile(p.Last, 0.5), p99, quantile(p.Last, 1),
+		len(p.Last))
 	r.why(p.note())
 }
 
@@ -65,7 +66,9 @@ func (r *report) judgeReturn(back returned) {
 	if back.Cut < r.Disconnected {
 		what = fmt.Sprintf("an edge that was cut off for %v while %d objects were purged serves none of them as they were once it is back", back.Cut, back.Objects)
 	}
-	r.judge(back.Old == 0 && back.Errors == 0, what, "%d old responses, the last one %v after the link was back; %d failed requests", back.Old, back.Last.Round(time.Millisecond), back.Errors)
+	r.judge(back.Old == 0 && back.Errors == 0, what,
+		"%d old responses, the last one %v after the link was back; %d failed requests", back.Old,
+		back.Last.Round(time.Millisecond), back.Errors)
 }
 
 // judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one
@@ -77,7 +80,9 @@ func (r *report) judgeFault(f faultResult) {
 			continue // no visitor
 		}
 		if got.Late > tooLate {
-			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.Title, got.Name), "%.0f ms late: this machine was too busy, and what it measured of this fault is worth nothing", got.Late)
+			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.Title, got.Name),
+				"%.0f ms late: this machine was too busy, and what it measured of this fault is worth nothing",
+				got.Late)
 		}
 		bad, visits := got.failed()
 		if got.Within == 0 {
@@ -90,11 +95,15 @@ func (r *report) judgeFault(f faultResult) {
 		}
 		figure := fmt.Sprintf("%d of %d failed", bad, visits)
 		if bad > 0 {
-			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", max(0, got.First), max(0, got.Well)) // those before were under way
+			// those before were under way
+			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", max(0, got.First), max(0, got.Well))
 		}
-		r.judge(got.Well <= got.Within.Seconds() && got.After.Failed == 0, fmt.Sprintf("%s: clients in %s are on the next edge within the TTL and 10 s, which is %v", f.Title, got.Name, got.Within.Round(time.Second)), "%s", figure)
+		r.judge(got.Well <= got.Within.Seconds() && got.After.Failed == 0,
+			fmt.Sprintf("%s: clients in %s are on the next edge within the TTL and 10 s, which is %v", f.Title,
+				got.Name, got.Within.Round(time.Second)), "%s", figure)
 	}
-	r.judge(failed == 0 && all > 0, fmt.Sprintf("%s: no page fails (%s)", f.Title, others), "%d of %d failed", failed, all)
+	r.judge(failed == 0 && all > 0, fmt.Sprintf("%s: no page fails (%s)", f.Title, others), "%d of %d failed", failed,
+		all)
 }
 
 // judgePromise holds all faults together to the promise of purges.
@@ -107,6 +116,7 @@ func (r *report) judgePromise() {
 			broken = append(broken, fmt.Sprintf("%s %d", p.Fault, n))
 		}
 	}
-	r.judge(len(broken) == 0, "no edge gives what it was told of as having purged, whatever goes wrong", "%d runs of faults, %d reads, %d purges, %d runs with violations", len(r.Promise), reads, purges, len(broken))
+	r.judge(len(broken) == 0, "no edge gives what it was told of as having purged, whatever goes wrong",
+		"%d runs of faults, %d reads, %d purges, %d runs with violations", len(r.Promise), reads, purges, len(broken))
 	r.why(strings.Join(broken, ", "))
 }

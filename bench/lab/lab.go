@@ -44,7 +44,8 @@ func (l *lab) say(format string, args ...any) {
 // build makes the world, with all but the fleet running in it. The lab is to be closed after an
 // error too, unless it is nil.
 func build(ctx context.Context, o options) (l *lab, err error) {
-	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{}, running: map[string]*world.Process{}}
+	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{},
+		running: map[string]*world.Process{}}
 	if o.short {
 		l.ttl, l.maxDisconnected = 5*time.Second, 10*time.Second
 	}
@@ -85,7 +86,8 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 
 // serve starts the fleet and waits until it is together.
 func (l *lab) serve(ctx context.Context) error {
-	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config", l.config()); err != nil {
+	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config",
+		l.config()); err != nil {
 		return err
 	}
 	for _, name := range fleetHosts() {
@@ -110,7 +112,8 @@ func removeStale() error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	for _, dir := range dirs {
 		var pid int
-		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil &&
+			errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}
@@ -127,7 +130,8 @@ func (l *lab) start(name string) error {
 		args = []string{"nginx", "-c", filepath.Join(l.dir, "nginx.conf"), "-p", l.dir}
 	case len(name) > 8 && name[:8] == "resolver":
 		dir := filepath.Join(l.dir, name)
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "recursor.conf"), nil, 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o755),
+			os.WriteFile(filepath.Join(dir, "recursor.conf"), nil, 0o644)); err != nil {
 			return err
 		}
 		args = resolver(dir, address(name), true)
@@ -162,7 +166,8 @@ func (l *lab) kill(name string) { l.process(name).Stop(syscall.SIGKILL, time.Sec
 // ready waits until the fleet is together, and each client gets the edge of its city.
 func (l *lab) ready(ctx context.Context) error {
 	l.say("waiting for the fleet")
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute, errors.New("the fleet did not come together within four minutes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute,
+		errors.New("the fleet did not come together within four minutes"))
 	defer cancel()
 	for _, c := range cities() {
 		if err := l.settled(ctx, c); err != nil {
@@ -195,7 +200,9 @@ func (l *lab) settled(ctx context.Context, c city) error {
 		}
 		if why == nil {
 			var v timing
-			if v, why = l.clients[c.key].visit(ctx, visit{Proto: "h2", Host: hostWWW, Paths: []string{"/1k/ready"}}); why == nil && v.Addr != address(c.edge) {
+			if v, why = l.clients[c.key].visit(ctx,
+				visit{Proto: "h2", Host: hostWWW, Paths: []string{"/1k/ready"}}); why == nil &&
+				v.Addr != address(c.edge) {
 				why = fmt.Errorf("the client is sent to %s: %s", v.Addr, v.Err)
 			}
 		}
@@ -212,9 +219,10 @@ func (l *lab) settled(ctx context.Context, c city) error {
 
 // admin calls the admin API of an edge, from the edge's own machine. out may be nil.
 func (l *lab) admin(ctx context.Context, edge, method, path string, in, out any) error {
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return l.world.Dial(ctx, edge, network, addr)
-	}}
+	t := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return l.world.Dial(ctx, edge, network, addr)
+		}}
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)

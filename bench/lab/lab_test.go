@@ -26,7 +26,8 @@ func TestQuantile(t *testing.T) {
 		all  []float64
 		q    float64
 		want float64
-	}{{nil, 0.5, 0}, {[]float64{7}, 0.5, 7}, {[]float64{7}, 0.99, 7}, {[]float64{3, 1, 2}, 0.5, 2}, {[]float64{4, 3, 1, 2}, 0.5, 2}, {hundred, 0.5, 50}, {hundred, 0.99, 99}, {hundred, 1, 100}, {hundred, 0, 1}} {
+	}{{nil, 0.5, 0}, {[]float64{7}, 0.5, 7}, {[]float64{7}, 0.99, 7}, {[]float64{3, 1, 2}, 0.5, 2},
+		{[]float64{4, 3, 1, 2}, 0.5, 2}, {hundred, 0.5, 50}, {hundred, 0.99, 99}, {hundred, 1, 100}, {hundred, 0, 1}} {
 		if got := quantile(c.all, c.q); got != c.want {
 			t.Errorf("quantile %v of %v is %v, want %v", c.q, c.all, got, c.want)
 		}
@@ -54,10 +55,13 @@ func TestKindOf(t *testing.T) {
 func TestSum(t *testing.T) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	visit := func(after float64, err string) sample {
-		return sample{Start: at.Add(time.Duration(after * float64(time.Second))), Took: 10, Addr: address("hel1"), Cache: "kaiku; hit; ttl=9", Err: err}
+		return sample{Start: at.Add(time.Duration(after * float64(time.Second))), Took: 10, Addr: address("hel1"),
+			Cache: "kaiku; hit; ttl=9", Err: err}
 	}
-	res := sum([]sample{visit(-3, ""), visit(-0.5, "refused"), visit(1, "refused"), visit(7, "refused"), visit(9, ""), visit(31, "")}, at, at.Add(30*time.Second))
-	if res.Before.Visits != 1 || res.During.Visits != 4 || res.After.Visits != 1 || res.During.Failed != 3 || res.First != -0.5 || res.Well != 7 {
+	res := sum([]sample{visit(-3, ""), visit(-0.5, "refused"), visit(1, "refused"), visit(7, "refused"), visit(9, ""),
+		visit(31, "")}, at, at.Add(30*time.Second))
+	if res.Before.Visits != 1 || res.During.Visits != 4 || res.After.Visits != 1 || res.During.Failed != 3 ||
+		res.First != -0.5 || res.Well != 7 {
 		t.Errorf("got %+v", res)
 	}
 	if res.During.Served["hel1"] != 1 || res.During.Cache["hit"] != 1 || res.Errors["refused"] != 3 {
@@ -72,10 +76,13 @@ func TestSum(t *testing.T) {
 func TestGoalsNotMet(t *testing.T) {
 	r := &report{Time: "2026-01-01T00:00:00Z"}
 	for _, way := range ways() {
-		r.Cases = append(r.Cases, feltCase{City: string(world.Helsinki), Body: "1k", Proto: "h2", Way: way, Samples: []timing{{First: 300, Last: 300}}})
+		r.Cases = append(r.Cases, feltCase{City: string(world.Helsinki), Body: "1k", Proto: "h2", Way: way,
+			Samples: []timing{{First: 300, Last: 300}}})
 	}
 	r.judgeFeel()
-	if i := slices.IndexFunc(r.Goals, func(g goal) bool { return strings.Contains(g.What, "hit's first byte (1k, h2), cold") }); i < 0 || r.Goals[i].Met || r.Goals[i].Figure != "1.000" {
+	if i := slices.IndexFunc(r.Goals,
+		func(g goal) bool { return strings.Contains(g.What, "hit's first byte (1k, h2), cold") }); i < 0 ||
+		r.Goals[i].Met || r.Goals[i].Figure != "1.000" {
 		t.Errorf("goals are %+v", r.Goals)
 	}
 	r.judge(false, "a goal", "%d", 7)
@@ -87,7 +94,8 @@ func TestGoalsNotMet(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []string{text.String(), string(page(r, "docs/finland.svg"))} {
-		if !strings.Contains(strings.ToLower(s), "not met") || !strings.Contains(s, "because") || strings.Contains(s, "never told") {
+		if !strings.Contains(strings.ToLower(s), "not met") || !strings.Contains(s, "because") ||
+			strings.Contains(s, "never told") {
 			t.Errorf("not told:\n%s", s)
 		}
 	}
@@ -123,23 +131,25 @@ func TestHosts(t *testing.T) {
 // A stub keeps answers for their TTL, and asks again when nothing comes.
 func TestStub(t *testing.T) {
 	asked := make(chan string, 10)
-	server := &dns.Server{Addr: "127.0.0.1:0", Net: "udp", Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		asked <- q.Question[0].Name
-		if len(asked) == 1 {
-			return // lost
-		}
-		m := new(dns.Msg).SetReply(q)
-		for _, text := range []string{"www.example.com. 300 IN A 198.18.3.10", "www.example.com. 300 IN A 198.18.6.10"} {
-			rr, err := dns.NewRR(text)
-			if err != nil {
+	server := &dns.Server{Addr: "127.0.0.1:0", Net: "udp",
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			asked <- q.Question[0].Name
+			if len(asked) == 1 {
+				return // lost
+			}
+			m := new(dns.Msg).SetReply(q)
+			for _, text := range []string{"www.example.com. 300 IN A 198.18.3.10",
+				"www.example.com. 300 IN A 198.18.6.10"} {
+				rr, err := dns.NewRR(text)
+				if err != nil {
+					t.Error(err)
+				}
+				m.Answer = append(m.Answer, rr)
+			}
+			if err := w.WriteMsg(m); err != nil {
 				t.Error(err)
 			}
-			m.Answer = append(m.Answer, rr)
-		}
-		if err := w.WriteMsg(m); err != nil {
-			t.Error(err)
-		}
-	})}
+		})}
 	started := make(chan struct{})
 	server.NotifyStartedFunc = func() { close(started) }
 	ended := make(chan error, 1)

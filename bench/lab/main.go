@@ -78,7 +78,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.StringVar(&o.kaiku, "kaiku", "bin/kaiku", "the program to measure")
 	parts := flags.String("parts", strings.Join(allParts(), ","), "which parts, separated by commas")
 	flags.BoolVar(&o.short, "short", false, "fewer and shorter measurements, in three minutes")
-	flags.StringVar(&o.only, "fault", "", "the only fault to try, of the parts faults and promise; of the latter, several with commas between them")
+	flags.StringVar(&o.only, "fault", "",
+		"the only fault to try, of the parts faults and promise; of the latter, several with commas between them")
 	flags.IntVar(&o.runs, "runs", 1, "how often each fault of the part promise is tried")
 	flags.BoolVar(&o.near, "near", false, "have all machines in one city, to tell what is of the ocean")
 	flags.StringVar(&o.keep, "keep", "", "copy the logs of all processes to this directory")
@@ -136,7 +137,8 @@ func measure(ctx context.Context, o options) (*report, error) {
 	}
 	defer r.judgeAll()
 	var err error
-	if r.Promise, err = promise.Run(ctx, promise.Options{Kaiku: o.kaiku, Fault: o.only, Runs: o.runs, Short: o.short, Keep: o.keep, Log: o.log}); err != nil {
+	if r.Promise, err = promise.Run(ctx, promise.Options{Kaiku: o.kaiku, Fault: o.only, Runs: o.runs, Short: o.short,
+		Keep: o.keep, Log: o.log}); err != nil {
 		return r, fmt.Errorf("part %s: %w", partPromise, err)
 	}
 	return r, nil
@@ -151,7 +153,8 @@ func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 	o.kaiku = kaiku
 	programs := map[string]string{"ip": "iproute2", "nginx": "nginx-light", "pdns_recursor": "pdns-recursor"}
 	if slices.Contains(o.parts, partDeploy) {
-		maps.Copy(programs, map[string]string{"sshd": "openssh-server", "ssh-keygen": "openssh-client", "unshare": "util-linux", "setpriv": "util-linux", "useradd": "passwd"})
+		maps.Copy(programs, map[string]string{"sshd": "openssh-server", "ssh-keygen": "openssh-client",
+			"unshare": "util-linux", "setpriv": "util-linux", "useradd": "passwd"})
 	}
 	for program, debian := range programs {
 		if _, err := exec.LookPath(program); err != nil {
@@ -172,12 +175,14 @@ func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 			return nil, err
 		}
 	}
-	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl, Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
+	r := &report{Time: time.Now().UTC().Format(time.RFC3339), Short: o.short, TTL: l.ttl,
+		Disconnected: l.maxDisconnected, Together: l.together, TCP: l.world.Congestion}
 	defer r.judgeAll()
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *report) error
-	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}, {partDeploy, l.deploys}} { // the last one changes the fleet for good
+	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}, {partDeploy, l.deploys}} {
+		// the last one changes the fleet for good
 		if slices.Contains(o.parts, part.name) {
 			began := time.Now()
 			if err := part.run(ctx, r); err != nil {

@@ -96,26 +96,34 @@ func (r *report) tables() (all []table) {
 	if p := r.Purge; p != nil {
 		t := table{"Purges over the ocean, ms", []string{"", "median", "p99", "longest"}, [][]string{
 			{"the answer to who purges", ms(quantile(p.Ack, 0.5)), ms(quantile(p.Ack, 0.99)), ms(quantile(p.Ack, 1))},
-			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)), ms(quantile(p.Last, 1))}}, p.note()}
+			{"from the answer to the last old response", ms(quantile(p.Last, 0.5)), ms(quantile(p.Last, 0.99)),
+				ms(quantile(p.Last, 1))}}, p.note()}
 		for _, c := range cities() {
 			at := p.At[c.edge]
-			t.rows = append(t.rows, []string{"the same at " + c.edge + " alone", ms(quantile(at, 0.5)), ms(quantile(at, 0.99)), ms(quantile(at, 1))})
+			t.rows = append(t.rows, []string{"the same at " + c.edge + " alone", ms(quantile(at, 0.5)),
+				ms(quantile(at, 0.99)), ms(quantile(at, 1))})
 		}
 		all = append(all, t)
 	}
 	if len(r.Returns) > 0 {
-		t := table{"sin1 cut off while its objects are purged", []string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil,
+		t := table{"sin1 cut off while its objects are purged",
+			[]string{"cut for", "objects", "old responses", "the last one after", "failed", "first answer after"}, nil,
 			"While the edge is cut off, name servers send nobody to it; here the client asks it all the same, from the moment that the link is back. A purge that is waited for (`--wait`) names the edges that have not applied it."}
 		for _, c := range r.Returns {
-			t.rows = append(t.rows, []string{c.Cut.String(), fmt.Sprint(c.Objects), fmt.Sprint(c.Old), c.Last.Round(time.Millisecond).String(), fmt.Sprint(c.Errors), c.Began.Round(time.Millisecond).String()})
+			t.rows = append(t.rows, []string{c.Cut.String(), fmt.Sprint(c.Objects), fmt.Sprint(c.Old),
+				c.Last.Round(time.Millisecond).String(), fmt.Sprint(c.Errors),
+				c.Began.Round(time.Millisecond).String()})
 		}
 		all = append(all, t)
 	}
 	if len(r.Promise) > 0 {
-		t := table{"The promise of purges", []string{"what goes wrong", "reads", "failed", "purges", "refused", "whole again after", "violations"}, nil,
+		t := table{"The promise of purges", []string{"what goes wrong", "reads", "failed", "purges", "refused",
+			"whole again after", "violations"}, nil,
 			"Each row is a run with a fleet of its own: three control nodes, three edges, a name server. [A page](decisions/purge-faults.md) tells what a violation is."}
 		for _, p := range r.Promise {
-			t.rows = append(t.rows, []string{p.Title, fmt.Sprint(p.Reads), fmt.Sprint(p.ReadsFailed), fmt.Sprint(p.Purges), fmt.Sprint(p.PurgesRefused), p.Recovered.Round(100 * time.Millisecond).String(), fmt.Sprint(p.Violations())})
+			t.rows = append(t.rows, []string{p.Title, fmt.Sprint(p.Reads), fmt.Sprint(p.ReadsFailed),
+				fmt.Sprint(p.Purges), fmt.Sprint(p.PurgesRefused), p.Recovered.Round(100 * time.Millisecond).String(),
+				fmt.Sprint(p.Violations())})
 		}
 		all = append(all, t)
 	}
@@ -132,7 +140,8 @@ func ms(v float64) string {
 // feltTable has first and last byte by city, size and protocol.
 func (r *report) feltTable() table {
 	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
-		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit", "hit/straight"}, nil,
+		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit",
+			"hit/straight"}, nil,
 		"Cold: the edge makes a new connection to the origin for this miss; for a page, one for each of its objects, as the origin closes all. Straight to the origin, 1 MiB begins a round trip later than 1 KiB: nginx sends records of 16 KiB, which are more than a new connection may have on its way; " +
 			"no byte of one can be read before all of it is there."}
 	for _, c := range placesOf(r) {
@@ -150,7 +159,9 @@ func (r *report) feltTable() table {
 					}
 					row = append(row, cell)
 				}
-				t.rows = append(t.rows, append(row, fmt.Sprintf("%.3f / %.3f", r.ratio(c, b.name, proto, wayHit, firstOf), r.ratio(c, b.name, proto, wayHit, lastOf))))
+				t.rows = append(t.rows, append(row,
+					fmt.Sprintf("%.3f / %.3f", r.ratio(c, b.name, proto, wayHit, firstOf),
+						r.ratio(c, b.name, proto, wayHit, lastOf))))
 			}
 		}
 	}
@@ -159,13 +170,16 @@ func (r *report) feltTable() table {
 
 // stepsTable has the steps to 1 KiB.
 func (r *report) stepsTable() table {
-	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte", []string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil, ""}
+	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte",
+		[]string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil,
+		""}
 	for _, c := range placesOf(r) {
 		for _, proto := range protocols() {
 			row := []string{c, proto}
 			for _, way := range ways() {
 				s := r.find(c, "1k", proto, way)
-				row = append(row, fmt.Sprintf("%s / %s / %s / %s", ms(medianOf(s, lookupOf)), ms(medianOf(s, connectOf)), ms(medianOf(s, firstOf)), ms(medianOf(s, lastOf))))
+				row = append(row, fmt.Sprintf("%s / %s / %s / %s", ms(medianOf(s, lookupOf)),
+					ms(medianOf(s, connectOf)), ms(medianOf(s, firstOf)), ms(medianOf(s, lastOf))))
 			}
 			t.rows = append(t.rows, row)
 		}
@@ -184,7 +198,9 @@ func placesOf(r *report) (all []string) {
 }
 
 func (r *report) faultTable() table {
-	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection", []string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after", "what they got meanwhile", "from"}, nil,
+	t := table{"What goes wrong: 50 visits a second in Helsinki, 10 in the other cities, each over a new connection",
+		[]string{"fault", "visitors", "failed", "well after", "p50, p99 before", "meanwhile", "after",
+			"what they got meanwhile", "from"}, nil,
 		"A page has failed that is not whole after 5 s. Well after: when the last visit began that failed. *Two answers*: the name is answered with two edges, and clients try the next one as browsers do (RFC 8305, and once more when a connection breaks). " +
 			"Visitors of the name servers' faults and of the resolver without Client Subnets ask their resolver each time."}
 	for _, f := range r.Faults {
@@ -194,7 +210,8 @@ func (r *report) faultTable() table {
 			if failed, _ := v.failed(); failed > 0 {
 				well = fmt.Sprintf("%.1f s", max(0, v.Well))
 			}
-			t.rows = append(t.rows, []string{title, v.Name, v.failures(), well, times(v.Before), times(v.During), times(v.After), shares(v.During.Cache), shares(v.During.Served)})
+			t.rows = append(t.rows, []string{title, v.Name, v.failures(), well, times(v.Before), times(v.During),
+				times(v.After), shares(v.During.Cache), shares(v.During.Served)})
 			title = ""
 		}
 	}

@@ -82,23 +82,18 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	l.say("%d purges", n)
 	res := &purgeResult{Every: 4 * time.Millisecond, At: map[string][]float64{}}
 	r.Purge = res
-	for _, a := range cities() {
-		for _, b := range cities() {
-			rtt, err := world.Between(a.place, b.place)
-			if err != nil {
-				return err
-			}
-			res.LongestWay = max(res.LongestWay, rtt/2)
-		}
+	var err error
+	if res.LongestWay, err = longestWay(); err != nil {
+		return err
 	}
 	const name = "v/purged"
-	err := l.put(name, 0)
-	if err != nil {
+	if err := l.put(name, 0); err != nil {
 		return err
 	}
 	var polls []*task
 	for _, c := range cities() {
-		p, err := l.clients[c.key].begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge), Every: res.Every}})
+		p, err := l.clients[c.key].begin(job{Poll: &poll{Host: hostWWW, Path: "/" + name, Addr: address(c.edge),
+			Every: res.Every}})
 		if err != nil {
 			return err
 		}
@@ -115,11 +110,13 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		res.From = append(res.From, cities()[k%3].edge)
 		began := time.Now()
 		var err error
-		if acks[k], err = l.purge(ctx, cities()[k%3].edge, map[string]any{"urls": []string{"https://" + hostWWW + "/" + name}}); err != nil {
+		urls := []string{"https://" + hostWWW + "/" + name}
+		if acks[k], err = l.purge(ctx, cities()[k%3].edge, map[string]any{"urls": urls}); err != nil {
 			return err
 		}
 		res.Ack = append(res.Ack, float64(time.Since(began))/1e6)
-		if err := pause(ctx, 700*time.Millisecond); err != nil { // three times the longest round trip: all have asked the origin
+		// After three times the longest round trip all have asked the origin.
+		if err := pause(ctx, 700*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -279,4 +276,18 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 	}
 	r.Returns = append(r.Returns, res)
 	return l.settled(ctx, cities()[2])
+}
+
+// longestWay returns half of the longest round trip between two cities.
+func longestWay() (longest time.Duration, err error) {
+	for _, a := range cities() {
+		for _, b := range cities() {
+			rtt, err := world.Between(a.place, b.place)
+			if err != nil {
+				return 0, err
+			}
+			longest = max(longest, rtt/2)
+		}
+	}
+	return longest, nil
 }

@@ -48,7 +48,8 @@ func testOptions(t *testing.T) options {
 			t.Errorf("namespaces or directories are left: %v %v %v %v", left, dirs, err, bad)
 		}
 	})
-	return options{kaiku: bin, parts: []string{partFeel, partFaults, partPurge, partDeploy}, short: true, self: self, client: []string{self, "client"}, log: t.Output()}
+	return options{kaiku: bin, parts: []string{partFeel, partFaults, partPurge, partDeploy}, short: true, self: self,
+		client: []string{self, "client"}, log: t.Output()}
 }
 
 // TestRealLab is the short version of `make lab`. What is measured in time is only told, as the
@@ -64,7 +65,8 @@ func TestRealLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range r.Goals {
-		if !g.Met && (strings.Contains(g.What, "no page fails") || strings.Contains(g.What, "serves none of them as they were")) {
+		if !g.Met && (strings.Contains(g.What, "no page fails") ||
+			strings.Contains(g.What, "serves none of them as they were")) {
 			t.Errorf("not met: %s: %s", g.What, g.Figure)
 		}
 	}

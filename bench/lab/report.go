@@ -112,16 +112,20 @@ func (r *report) judgeFeel() {
 	const city = string(world.Helsinki)
 	if direct := medianOf(r.find(city, "1k", "h2", wayDirect), firstOf); direct > 0 {
 		cold := medianOf(r.ColdName, firstOf) / direct
-		r.judge(cold > 0 && cold <= 0.1, "a Finnish hit's first byte (1k, h2) of a name that the resolver has to ask the fleet's name servers for is at most 0.10 of going to the origin", "%.3f; %.3f when it has the name",
+		r.judge(cold > 0 && cold <= 0.1,
+			"a Finnish hit's first byte (1k, h2) of a name that the resolver has to ask the fleet's name servers for is at most 0.10 of going to the origin", "%.3f; %.3f when it has the name",
 			cold, medianOf(r.KnownName, firstOf)/direct)
 	}
 	for _, proto := range protocols() {
 		for _, b := range []string{"1k", "1m"} {
 			hit := r.ratio(city, b, proto, wayHit, firstOf)
-			r.judge(hit > 0 && hit <= 0.1, fmt.Sprintf("a Finnish hit's first byte (%s, %s), cold connection and look-up included, is at most 0.10 of going to the origin", b, proto), "%.3f", hit)
+			r.judge(hit > 0 && hit <= 0.1,
+				fmt.Sprintf("a Finnish hit's first byte (%s, %s), cold connection and look-up included, is at most 0.10 of going to the origin", b, proto), "%.3f", hit)
 		}
 		cold, warm := r.ratio(city, "1k", proto, wayCold, lastOf), r.ratio(city, "1k", proto, wayWarm, lastOf)
-		r.judge(cold > 0 && cold <= 1.15, fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		r.judge(cold > 0 && cold <= 1.15,
+			fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto),
+			"%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version has none
 			r.judgePage(city, proto, page)
 		}
@@ -129,7 +133,9 @@ func (r *report) judgeFeel() {
 			continue // nor these
 		}
 		cold, warm = r.ratio(city, "20m", proto, wayCold, lastOf), r.ratio(city, "20m", proto, wayWarm, lastOf)
-		r.judge(cold > 0 && cold < 1 && warm < 1, fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto), "%.2f; %.2f when the edge has a connection to the origin", cold, warm)
+		r.judge(cold > 0 && cold < 1 && warm < 1,
+			fmt.Sprintf("a Finnish miss of 20 MiB (%s) takes less than going to the origin", proto),
+			"%.2f; %.2f when the edge has a connection to the origin", cold, warm)
 		r.why(coldReason)
 	}
 }
@@ -146,7 +152,9 @@ func (r *report) judgePage(city, proto string, kept float64) {
 		return
 	}
 	closes := medianOf(r.find(city, "page", proto, wayCold), lastOf) / straight
-	r.judge(closes <= 1, goal+"it", "%.2f; %.2f of going to an origin that keeps them, and %.2f when the edge's origin keeps them", closes, kept, warm)
+	r.judge(closes <= 1, goal+"it",
+		"%.2f; %.2f of going to an origin that keeps them, and %.2f when the edge's origin keeps them", closes, kept,
+		warm)
 }
 
 const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."

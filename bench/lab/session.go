@@ -36,17 +36,19 @@ func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, e
 	if proto == "h3" {
 		conf.NextProtos = []string{http3.NextProtoH3}
 		// The windows are those of browsers, about.
-		conn, err := quic.DialAddr(ctx, addr, conf, &quic.Config{InitialStreamReceiveWindow: 6 << 20, MaxStreamReceiveWindow: 16 << 20,
-			InitialConnectionReceiveWindow: 15 << 20, MaxConnectionReceiveWindow: 24 << 20})
+		conn, err := quic.DialAddr(ctx, addr, conf,
+			&quic.Config{InitialStreamReceiveWindow: 6 << 20, MaxStreamReceiveWindow: 16 << 20,
+				InitialConnectionReceiveWindow: 15 << 20, MaxConnectionReceiveWindow: 24 << 20})
 		if err != nil {
 			return nil, err
 		}
 		t := &http3.Transport{DisableCompression: true}
 		return &sessionH3{conn, t, t.NewClientConn(conn)}, nil
 	}
-	t := &http.Transport{TLSClientConfig: conf, Protocols: new(http.Protocols), DisableCompression: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}}
+	t := &http.Transport{TLSClientConfig: conf, Protocols: new(http.Protocols), DisableCompression: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}}
 	t.Protocols.SetHTTP1(proto == "h1")
 	t.Protocols.SetHTTP2(proto == "h2")
 	connect := func(ctx context.Context) (*http.ClientConn, error) {

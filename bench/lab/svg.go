@@ -73,7 +73,8 @@ func panel(w *bytes.Buffer, r *report, b body, x, y int) int {
 			}
 			left := x + nameWidth
 			scale := func(v float64) float64 { return v / max(most, 1) * barWidth }
-			fmt.Fprintf(w, `<text x="%d" y="%d" text-anchor="end">%s %s</text>`, left-8, at+barHeight-2, proto, titles[way])
+			fmt.Fprintf(w, `<text x="%d" y="%d" text-anchor="end">%s %s</text>`, left-8, at+barHeight-2, proto,
+				titles[way])
 			fmt.Fprintf(w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/><rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, light, left, at, scale(last), barHeight, dark, left, at, scale(first), barHeight)
 			label := ms(last) + " ms"
 			if b.name != "1k" {

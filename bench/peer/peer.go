@@ -85,7 +85,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third on
 	user, err1 := strconv.ParseInt(fields[11], 10, 64)
 	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2) // USER_HZ is 100 on every Linux of now
+	// USER_HZ is 100 on every Linux of now
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
 var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
@@ -135,7 +136,8 @@ var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
 
 // Version gives the version number that a program prints, or else its first line.
 func Version(args ...string) string {
-	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput() // gdnsd has no such option, and says its version with its usage
+	// gdnsd has no such option, and says its version with its usage
+	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
 	line, _, _ := strings.Cut(string(out), "\n")
 	if found := versionNumber.FindString(string(out)); found != "" {
 		return found

@@ -39,9 +39,10 @@ func (f *floor) raise(other floor) {
 
 // The kinds of violation.
 const (
-	kindApplied   = "applied"   // an edge that was told of as having applied a purge gave what is older
-	kindBound     = "bound"     // an edge gave what a purge that was acknowledged max_disconnected ago had purged
-	kindOrder     = "order"     // an edge gave what came after a purge that was acknowledged, and then what was before it
+	kindApplied = "applied" // an edge that was told of as having applied a purge gave what is older
+	kindBound   = "bound"   // an edge gave what a purge that was acknowledged max_disconnected ago had purged
+	// an edge gave what came after a purge that was acknowledged, and then what was before it
+	kindOrder     = "order"
 	kindLost      = "lost"      // at the end an acknowledged purge is not in effect
 	kindTorn      = "torn"      // a body is not that of its version
 	kindRecovered = "recovered" // the fleet did not come back

@@ -295,7 +295,8 @@ func overtaken(ctx context.Context, r *rig) error {
 		all.Go(func() {
 			y := r.newReader(host)
 			defer y.close()
-			for n, end := k, time.Now().Add(fetch-3*second); n < times*(64<<20)/ballastSize && time.Now().Before(end); n += 4 {
+			for n, end := k, time.Now().Add(fetch-3*second); n < times*(64<<20)/ballastSize &&
+				time.Now().Before(end); n += 4 {
 				y.fetch(ctx, ballast+strconv.Itoa(n))
 			}
 		})

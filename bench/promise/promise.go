@@ -208,7 +208,8 @@ func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 	end()
 	if bad == nil {
 		bad = r.sweep(ctx)
-	} else if err := pause(ctx, r.setup.disconnected); err != nil { // what was acknowledged holds all the same, after that
+	} else if err := pause(ctx, r.setup.disconnected); err != nil {
+		// what was acknowledged holds all the same, after that
 		return res, err
 	} else {
 		bad = errors.Join(bad, r.sweep(ctx))

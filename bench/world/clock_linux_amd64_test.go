@@ -57,7 +57,8 @@ func TestStepClock(t *testing.T) {
 		if _, err := fmt.Sscan(line, &unix, &monotonic); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
-		if off := time.Unix(unix, 0).Sub(time.Now().Add(step)); off < -5*time.Second || off > 5*time.Second || !monotonic {
+		if off := time.Unix(unix, 0).Sub(time.Now().Add(step)); off < -5*time.Second || off > 5*time.Second ||
+			!monotonic {
 			t.Errorf("a clock that was stepped by %v is %v off", step, off)
 		}
 	}

@@ -53,7 +53,8 @@ func New(seed uint64) (*World, error) {
 	if err := removeStale(); err != nil {
 		return nil, err
 	}
-	return &World{Router: newRouter(seed, newTimerfdAlarm), Congestion: "cubic", prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
+	return &World{Router: newRouter(seed, newTimerfdAlarm), Congestion: "cubic",
+		prefix: fmt.Sprintf("%s%d-", prefix, os.Getpid()), hosts: map[string]Host{}}, nil
 }
 
 // removeStale removes the namespaces of worlds whose process is gone. Their programs are gone too:
@@ -86,7 +87,8 @@ const congestion = "/proc/sys/net/ipv4/tcp_congestion_control"
 func settings() map[string]string {
 	return map[string]string{
 		"net/ipv4/tcp_no_metrics_save": "1", "net/ipv4/tcp_rmem": "4096 131072 6291456",
-		"net/ipv4/tcp_wmem": "4096 16384 4194304", "net/ipv4/ip_local_port_range": "10000 65000", "net/ipv6/conf/all/disable_ipv6": "1",
+		"net/ipv4/tcp_wmem": "4096 16384 4194304", "net/ipv4/ip_local_port_range": "10000 65000",
+		"net/ipv6/conf/all/disable_ipv6": "1",
 	}
 }
 
@@ -110,7 +112,9 @@ func (w *World) Add(h Host) error {
 			w.Congestion = strings.TrimSpace(string(b))
 		}
 		for key, value := range settings() {
-			if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) { // without IPv6 there is none to disable
+			if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
+				// without IPv6 there is none to disable
 				return err
 			}
 		}
@@ -125,7 +129,8 @@ func (w *World) Add(h Host) error {
 	}
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"}, {"addr", "add", h.Addr.String() + "/24", "dev", device},
-		{"link", "set", device, "mtu", strconv.Itoa(MTU), "txqueuelen", "10000", "up"}, {"route", "add", "default", "dev", device},
+		{"link", "set", device, "mtu", strconv.Itoa(MTU), "txqueuelen", "10000", "up"}, {"route", "add", "default",
+			"dev", device},
 	} {
 		if err := ip(append([]string{"-n", name}, args...)...); err != nil {
 			tun.Close()

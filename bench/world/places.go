@@ -34,7 +34,8 @@ type Location struct{ Lat, Lon float64 }
 
 // Locations tells where the places are.
 func Locations() map[Place]Location {
-	return map[Place]Location{Helsinki: {60.17, 24.94}, NewYork: {40.71, -74.01}, Washington: {38.91, -77.04}, Singapore: {1.35, 103.82}}
+	return map[Place]Location{Helsinki: {60.17, 24.94}, NewYork: {40.71, -74.01}, Washington: {38.91, -77.04},
+		Singapore: {1.35, 103.82}}
 }
 
 // RoundTrip is the time of a ping between two cities.

@@ -62,9 +62,11 @@ func (w *World) start(host, log string, talk bool, args []string) (*Process, err
 	}
 	defer out.Close()
 	// ip replaces itself by the program, so that the process is the program's.
-	p := &Process{cmd: exec.Command("ip", append([]string{"netns", "exec", w.prefix + host}, args...)...), ended: make(chan struct{})}
+	p := &Process{cmd: exec.Command("ip", append([]string{"netns", "exec", w.prefix + host}, args...)...),
+		ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Ctrl-C is for this process, which ends them in its order
+	// Ctrl-C is for this process, which ends them in its order
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if talk {
 		p.cmd.Stdout = nil
 		if p.Stdin, err = p.cmd.StdinPipe(); err != nil {

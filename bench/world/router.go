@@ -64,7 +64,8 @@ type port struct {
 
 // newRouter makes one; the same seed loses the same packets of the same traffic.
 func newRouter(seed uint64, newAlarm func() (alarm, error)) *Router {
-	return &Router{newAlarm: newAlarm, random: rand.New(rand.NewPCG(seed, 1)), byAddr: map[netip.Addr]*port{}, byName: map[string]*port{}, links: map[[2]*port]*link{}}
+	return &Router{newAlarm: newAlarm, random: rand.New(rand.NewPCG(seed, 1)), byAddr: map[netip.Addr]*port{},
+		byName: map[string]*port{}, links: map[[2]*port]*link{}}
 }
 
 // attach adds a host, whose packets are read and written one at a time. The router closes it at the

@@ -56,7 +56,8 @@ func packetTo(n, id byte, size int) []byte {
 }
 
 // route makes hosts 0 to n-1, sends with send, and gives what each got within a minute.
-func route(t *testing.T, lines []Line, change func(*Router), send func(hosts []*pipe)) (got [][]arrival, counts Counts) {
+func route(t *testing.T, lines []Line, change func(*Router), send func(hosts []*pipe)) (got [][]arrival,
+	counts Counts) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRouter(1, func() (alarm, error) { return newTimerAlarm(), nil })
@@ -101,7 +102,8 @@ func TestRouterDelays(t *testing.T) {
 		hosts[2].out <- packetTo(1, 5, 40) // a link without delay
 	})
 	const ms = time.Millisecond
-	for host, want := range map[int][]arrival{0: {{62 * ms, 4, 40}}, 1: {{10 * ms, 5, 40}, {52 * ms, 1, 100}}, 2: {{1 * ms, 2, 1500}}} {
+	for host, want := range map[int][]arrival{0: {{62 * ms, 4, 40}}, 1: {{10 * ms, 5, 40}, {52 * ms, 1, 100}},
+		2: {{1 * ms, 2, 1500}}} {
 		if len(got[host]) != len(want) {
 			t.Errorf("host %d got %v, want %v", host, got[host], want)
 			continue
@@ -143,7 +145,10 @@ func TestRouterRates(t *testing.T) {
 
 func TestRouterJitterAndLoss(t *testing.T) {
 	got, counts := route(t, make([]Line, 2), func(r *Router) {
-		set(t, r, "a", "b", func(l *Link) { l.Delay, l.Jitter, l.Loss = 50*time.Millisecond, 20*time.Millisecond, 0.02 })
+		set(t, r, "a", "b", func(l *Link) {
+			l.Delay, l.Jitter, l.Loss = 50*time.Millisecond, 20*time.Millisecond,
+				0.02
+		})
 	}, func(hosts []*pipe) {
 		for i := range 10_000 {
 			hosts[0].out <- packetTo(1, byte(i), 50)

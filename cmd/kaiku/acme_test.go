@@ -51,8 +51,9 @@ func newSecureFleet(t *testing.T, acme string) *secureFleet {
 	t.Helper()
 	o := newCountingOrigin(t)
 	dir := t.TempDir()
-	f := &secureFleet{t: t, config: filepath.Join(dir, "fleet.yaml"), https: map[string]string{}, http: map[string]string{},
-		dns: map[string]string{"ns1": freeport.Addr(t), "ns2": freeport.Addr(t)}}
+	f := &secureFleet{t: t, config: filepath.Join(dir, "fleet.yaml"), https: map[string]string{},
+		http: map[string]string{},
+		dns:  map[string]string{"ns1": freeport.Addr(t), "ns2": freeport.Addr(t)}}
 	f.ca = newCA(t, f.dns["ns1"], 1, 1) // it can only ask name servers
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [example.com, "*.example.com"], origin: { servers: ["%s"] } }]
@@ -72,7 +73,9 @@ nodes:
 			name, i+1, f.http[name], f.https[name], freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name))
 	}
 	zone := "@ 3600 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns1\n@ 3600 IN NS ns2\nns1 3600 IN A 127.0.0.1\nns2 3600 IN A 127.0.0.1\n"
-	for file, content := range map[string]string{f.config: text, filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123", filepath.Join(dir, "example.com.zone"): zone} {
+	for file, content := range map[string]string{f.config: text,
+		filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123", filepath.Join(dir,
+			"example.com.zone"): zone} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +178,8 @@ func TestOrderGoesOnWithoutLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	leader := exec.CommandContext(t.Context(), exe)
-	leader.Env = append(os.Environ(), "KAIKU_TEST_ARGS="+strings.Join([]string{"edge", "--config", f.config, "--node", "hel1"}, "\n"))
+	leader.Env = append(os.Environ(),
+		"KAIKU_TEST_ARGS="+strings.Join([]string{"edge", "--config", f.config, "--node", "hel1"}, "\n"))
 	leader.Stdout, leader.Stderr = t.Output(), t.Output()
 	if err := leader.Start(); err != nil {
 		t.Fatal(err)
@@ -223,7 +227,8 @@ nodes:
 			}
 			var cert *x509.Certificate
 			stop := runNode(t, config, "hel1")
-			until(t, "the edge has a certificate", func() bool { cert = ca.shown(secure, "www.example.com"); return cert != nil })
+			until(t, "the edge has a certificate",
+				func() bool { cert = ca.shown(secure, "www.example.com"); return cert != nil })
 			if life := cert.NotAfter.Sub(cert.NotBefore); life > 7*24*time.Hour {
 				t.Errorf("the certificate is good for %v: not by the profile that was asked for", life)
 			}
@@ -231,11 +236,15 @@ nodes:
 			orders := ca.orders.Load()
 			ca.down.Store(true)
 			runNode(t, config, "hel1")
-			until(t, "the edge has its certificate again", func() bool { return ca.shown(secure, "www.example.com") != nil })
+			until(t, "the edge has its certificate again",
+				func() bool { return ca.shown(secure, "www.example.com") != nil })
 			if n := ca.orders.Load(); n != orders {
 				t.Errorf("%d more orders after a restart", n-orders)
 			}
-			client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			client := &http.Client{CheckRedirect: func(*http.Request,
+				[]*http.Request) error {
+				return http.ErrUseLastResponse
+			}}
 			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+plain+"/a?b", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -247,8 +256,10 @@ nodes:
 			}
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if want := "https://www.example.com:" + secure[strings.LastIndexByte(secure, ':')+1:] + "/a?b"; resp.StatusCode != 308 || resp.Header.Get("Location") != want {
-				t.Errorf("plain HTTP is answered %d to %q, want 308 to %q", resp.StatusCode, resp.Header.Get("Location"), want)
+			if want := "https://www.example.com:" + secure[strings.LastIndexByte(secure, ':')+1:] +
+				"/a?b"; resp.StatusCode != 308 || resp.Header.Get("Location") != want {
+				t.Errorf("plain HTTP is answered %d to %q, want 308 to %q", resp.StatusCode,
+					resp.Header.Get("Location"), want)
 			}
 		})
 	}

@@ -35,9 +35,11 @@ type adminAPI struct {
 
 func (a *adminAPI) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&a.config, "config", "", "fleet `FILE`: connect to its nodes over SSH (default: connect to this machine, with "+a.etc+"/fleet.yaml)")
+	fl.StringVar(&a.config, "config", "",
+		"fleet `FILE`: connect to its nodes over SSH (default: connect to this machine, with "+a.etc+"/fleet.yaml)")
 	fl.StringVar(&a.url, "admin", "", "`URL` of an admin listener (default "+defaultAdmin+" if there is no fleet file)")
-	fl.StringVar(&a.tokenFile, "token-file", "", "`FILE` with the admin token (default secrets.admin_token of the fleet file)")
+	fl.StringVar(&a.tokenFile, "token-file", "",
+		"`FILE` with the admin token (default secrets.admin_token of the fleet file)")
 	fl.BoolVar(&a.verbose, "verbose", false, "print which node answers, and which don't")
 }
 
@@ -98,7 +100,8 @@ func (n *adminNode) call(ctx context.Context, timeout time.Duration, method, pat
 	if n.token != "" {
 		r.Header.Set("Authorization", "Bearer "+n.token)
 	}
-	client := &http.Client{Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if n.conn != nil {
 		t := &http.Transport{DialContext: n.conn.DialContext, DisableKeepAlives: true}
 		client.Transport = t
@@ -129,7 +132,8 @@ func (n *adminNode) unreached(err error) error {
 	}
 	switch {
 	case n.ssh != "":
-		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? Run kaiku health on the node", n.host(), err)
+		return fmt.Errorf("its admin listener on %s: %w: does kaiku run there? Run kaiku health on the node", n.host(),
+			err)
 	case n.name != "":
 		return fmt.Errorf("its admin listener on %s: %w: does kaiku run here? (systemctl status kaiku)", n.host(), err)
 	}
@@ -148,7 +152,8 @@ func (n *adminNode) refused(status int, body []byte) error {
 		if n.tokenFile != "" {
 			e.Error = fmt.Sprintf("it wants a token, and %s is not there", n.tokenFile)
 		}
-		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + config.NodeDir + "/admin.token)"
+		e.Error += ": give the node's token by --token-file FILE (on a node of a fleet it is in " + config.NodeDir +
+			"/admin.token)"
 	case status == http.StatusUnauthorized:
 		e.Error = fmt.Sprintf("it does not take the token of %s: give the one that the node has by --token-file FILE (on a node of a fleet it is in %s/admin.token), "+
 			"or bring this one there with kaiku deploy", n.tokenFile, config.NodeDir)

@@ -33,7 +33,8 @@ func newOperated(t *testing.T) *operated {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dumb.Close() })
-	f := &operated{dir: t.TempDir(), admin: map[string]string{"c1": freeport.Addr(t), "hel1": freeport.Addr(t), "nyc1": freeport.Addr(t)}}
+	f := &operated{dir: t.TempDir(), admin: map[string]string{"c1": freeport.Addr(t), "hel1": freeport.Addr(t),
+		"nyc1": freeport.Addr(t)}}
 	text := fmt.Sprintf(`
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["%s"] } }]
 edge: { disk: 128MiB, memory: 16MiB }
@@ -104,26 +105,33 @@ func TestAdminOverSSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fewer := f.write(t, "fewer.yaml", strings.Replace(string(text), "  dumb:", "  #", 1)) // where all are asked, as that one would be waited for
+	// where all are asked, as that one would be waited for
+	fewer := f.write(t, "fewer.yaml", strings.Replace(string(text), "  dumb:", "  #", 1))
 	for _, c := range []struct {
 		args  string
 		says  []string // in this order
 		fails string
 	}{
 		{"purge --all --wait --limit 30ms", []string{"purged, sequence 1"}, "not applied within 30ms by "},
-		{"purge --verbose --tag x", []string{"down can't be asked: ", "c1 answers, by way of root@127.0.0.1:", "purged, sequence 2"}, ""},
-		{"purge https://other.example/", nil, "purge: node c1: 404 Not Found: no site has the host other.example: the hosts are www.example.com"},
+		{"purge --verbose --tag x", []string{"down can't be asked: ", "c1 answers, by way of root@127.0.0.1:",
+			"purged, sequence 2"}, ""},
+		{"purge https://other.example/", nil,
+			"purge: node c1: 404 Not Found: no site has the host other.example: the hosts are www.example.com"},
 		{"drain nosuch", nil, `has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"drain hel1", []string{"hel1: drain done"}, ""},
-		{"status", []string{"3 of 4 nodes ready", "down: it is not heard of, and can't be asked: ", "connection refused", "hel1: it is drained: kaiku undrain hel1", "\nhel1 ", "draining", "\nedge ", "\nhel1 ", "\nnyc1 ", "\nall "}, ""},
+		{"status", []string{"3 of 4 nodes ready", "down: it is not heard of, and can't be asked: ",
+			"connection refused", "hel1: it is drained: kaiku undrain hel1", "\nhel1 ", "draining", "\nedge ",
+			"\nhel1 ", "\nnyc1 ", "\nall "}, ""},
 		{"status --node nyc1", []string{"\nnyc1 ", "\nedge ", "\nnyc1 ", "\norigin "}, ""},
 		{"undrain hel1", []string{"hel1: undrain done"}, ""},
-		{"warm http://www.example.com/a", []string{"down: it can't be asked", "hel1: asked for 1, stored 1", "nyc1: asked for 1, stored 1"}, "warm: 1 of 3 edges can't be asked"},
+		{"warm http://www.example.com/a", []string{"down: it can't be asked", "hel1: asked for 1, stored 1",
+			"nyc1: asked for 1, stored 1"}, "warm: 1 of 3 edges can't be asked"},
 		{"warm --node nyc1 http://www.example.com/b", []string{"nyc1: asked for 1, stored 1"}, ""},
 		{"explain http http://www.example.com/b --node nyc1", []string{"edge nyc1:", "http://www.example.com/b"}, ""},
 		{"explain http http://www.example.com/b", []string{"edge hel1:", "not stored"}, ""},
 		{"explain http http://www.example.com/b --node c1", nil, "c1 is no edge: ask one of down, dumb, hel1, nyc1"},
-		{"explain http http://www.example.com/b --node nosuch", nil, `has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
+		{"explain http http://www.example.com/b --node nosuch", nil,
+			`has no node "nosuch": it has down, dumb, c1, hel1, nyc1`},
 		{"status --node down", nil, "status: node down: "},
 	} {
 		config := f.config
@@ -149,7 +157,8 @@ func TestAdminOverSSH(t *testing.T) {
 	}
 	out, err := f.run(t, "status", "--json", "--config", fewer)
 	var st struct{ Nodes []nodeAnswer }
-	if err := errors.Join(err, json.Unmarshal([]byte(out), &st)); err != nil || len(st.Nodes) != 4 || st.Nodes[0].Error == "" || st.Nodes[3].Status == nil {
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &st)); err != nil || len(st.Nodes) != 4 ||
+		st.Nodes[0].Error == "" || st.Nodes[3].Status == nil {
 		t.Errorf("JSON: %v\n%s", err, out)
 	}
 }
@@ -159,11 +168,14 @@ func TestAdminRefusesToken(t *testing.T) {
 	f := newOperated(t)
 	wrong := filepath.Join(f.dir, "wrong.token")
 	for _, c := range []struct{ args, fails string }{
-		{"purge --all --config " + f.config + " --token-file " + wrong, "purge: node c1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
-		{"status --config " + f.config + " --node hel1 --token-file " + wrong, "status: node hel1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
+		{"purge --all --config " + f.config + " --token-file " + wrong,
+			"purge: node c1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
+		{"status --config " + f.config + " --node hel1 --token-file " + wrong,
+			"status: node hel1: 401 Unauthorized: it does not take the token of " + wrong + ": "},
 		{"status --admin " + f.admin["hel1"], "status: 401 Unauthorized: it wants a token, and none was given: "},
 		{"status --admin " + f.admin["hel1"] + " --token-file /nosuch", "status: read the admin token: open /nosuch: "},
-		{"purge --all --admin " + f.admin["hel1"] + " --token-file " + wrong, "purge: 401 Unauthorized: it does not take the token of " + wrong + ": "},
+		{"purge --all --admin " + f.admin["hel1"] + " --token-file " + wrong,
+			"purge: 401 Unauthorized: it does not take the token of " + wrong + ": "},
 	} {
 		if out, err := f.run(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.fails) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
@@ -176,7 +188,8 @@ func TestAdminRefusesToken(t *testing.T) {
 	if err := os.Remove(filepath.Join(f.dir, "admin.token")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.run(t, "purge", "--all", "--config", f.config); err == nil || !strings.Contains(err.Error(), "it wants a token, and /etc/kaiku/admin.token is not there") {
+	if _, err := f.run(t, "purge", "--all", "--config", f.config); err == nil ||
+		!strings.Contains(err.Error(), "it wants a token, and /etc/kaiku/admin.token is not there") {
 		t.Errorf("without the file: %v", err)
 	}
 }
@@ -189,7 +202,8 @@ func TestAdminOnNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n", "fleet.key": readFile(t, f.dir, "fleet.key"), "node": "# a comment\nKAIKU_NODE=nyc1\n"} {
+	for name, content := range map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n",
+		"fleet.key": readFile(t, f.dir, "fleet.key"), "node": "# a comment\nKAIKU_NODE=nyc1\n"} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -207,17 +221,20 @@ func TestAdminOnNode(t *testing.T) {
 		{"status --node hel1", "", "--node hel1: this machine is nyc1, and reaches no other"},
 	} {
 		out, err := f.runOn(t, etc, strings.Fields(c.args)...)
-		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) || !strings.Contains(out, c.says) {
+		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) ||
+			!strings.Contains(out, c.says) {
 			t.Errorf("%s: %v\n%s", c.args, err, out)
 		}
 	}
 	// The environment comes first, as in a container.
 	t.Setenv(nodeVariable, "hel1")
-	if out, err := f.runOn(t, etc, "explain", "http", "http://www.example.com/n"); err != nil || !strings.Contains(out, "edge hel1:") {
+	if out, err := f.runOn(t, etc, "explain", "http", "http://www.example.com/n"); err != nil ||
+		!strings.Contains(out, "edge hel1:") {
 		t.Errorf("KAIKU_NODE=hel1: %v\n%s", err, out)
 	}
 	t.Setenv(nodeVariable, "nosuch")
-	if _, err := f.runOn(t, etc, "status"); err == nil || !strings.Contains(err.Error(), `has no node "nosuch": it has `) {
+	if _, err := f.runOn(t, etc, "status"); err == nil ||
+		!strings.Contains(err.Error(), `has no node "nosuch": it has `) {
 		t.Errorf("KAIKU_NODE=nosuch: %v", err)
 	}
 	// Without a name, the addresses tell: here that of c1.
@@ -232,14 +249,17 @@ func TestAdminOnNode(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(etc, "fleet.yaml"), []byte(none), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.runOn(t, etc, "status"); err == nil || !strings.Contains(err.Error(), "Write KAIKU_NODE=NAME into "+filepath.Join(etc, "node")) {
+	if _, err := f.runOn(t, etc, "status"); err == nil ||
+		!strings.Contains(err.Error(), "Write KAIKU_NODE=NAME into "+filepath.Join(etc, "node")) {
 		t.Errorf("addresses of no node: %v", err)
 	}
 }
 
 // Who may not read what a node has is told what helps.
 func TestNeedsRoot(t *testing.T) {
-	if err := needsRoot(&fs.PathError{Op: "open", Path: "/etc/kaiku/admin.token", Err: fs.ErrPermission}); !strings.Contains(err.Error(), "admin.token: permission denied: run this as root, with sudo") {
+	if err := needsRoot(&fs.PathError{Op: "open", Path: "/etc/kaiku/admin.token",
+		Err: fs.ErrPermission}); !strings.Contains(err.Error(),
+		"admin.token: permission denied: run this as root, with sudo") {
 		t.Error(err)
 	}
 }
@@ -248,7 +268,8 @@ func TestNeedsRoot(t *testing.T) {
 func TestAdminDefault(t *testing.T) {
 	f := &operated{dir: t.TempDir()}
 	for _, c := range []struct{ args, fails string }{
-		{"status --admin 127.0.0.1:1", "status: http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL"},
+		{"status --admin 127.0.0.1:1",
+			"status: http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused: does an edge run there? A fleet is reached with --config fleet.yaml, another admin listener with --admin URL"},
 		{"status --admin ftp://x", "--admin ftp://x: want http://HOST:PORT"},
 		{"status --admin ::", "--admin ::: want http://HOST:PORT"},
 		{"status --node hel1", "--node: the node of which fleet? Give --config fleet.yaml"},

@@ -143,10 +143,11 @@ func TestFilesInDocuments(t *testing.T) {
 		}
 		below := map[string]bool{}
 		for _, folder := range quoted.FindAllStringSubmatch(cells[1], -1) {
-			if err := filepath.WalkDir(filepath.Join("../..", folder[1]), func(path string, _ os.DirEntry, err error) error {
-				below[filepath.Base(path)] = true
-				return err
-			}); err != nil {
+			if err := filepath.WalkDir(filepath.Join("../..", folder[1]),
+				func(path string, _ os.DirEntry, err error) error {
+					below[filepath.Base(path)] = true
+					return err
+				}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -222,7 +223,8 @@ func TestDockerFiles(t *testing.T) {
 			t.Error(err)
 		}
 		wantCommand(t, "compose.yaml", s.Command...)
-		if !slices.Contains(s.Secrets, filepath.Base(f.Secrets.FleetKey)) || compose.Secrets["fleet_key"].Environment == "" {
+		if !slices.Contains(s.Secrets, filepath.Base(f.Secrets.FleetKey)) ||
+			compose.Secrets["fleet_key"].Environment == "" {
 			t.Errorf("%s does not get the fleet key", name)
 		}
 	}
@@ -249,7 +251,8 @@ func dockerfile(t *testing.T, text string) {
 	if from := instructions["FROM"]; !slices.Equal(from, []string{"scratch"}) {
 		t.Errorf("the image is made from %q", from)
 	}
-	if uid, _, _ := strings.Cut(strings.Join(instructions["USER"], ""), ":"); uid == "0" || !regexp.MustCompile(`^\d+$`).MatchString(uid) {
+	if uid, _, _ := strings.Cut(strings.Join(instructions["USER"], ""), ":"); uid == "0" ||
+		!regexp.MustCompile(`^\d+$`).MatchString(uid) {
 		t.Errorf("it runs as %q: want a number other than 0", uid)
 	}
 	for _, port := range []string{"80/tcp", "443/tcp", "443/udp", "53/tcp", "53/udp"} {
@@ -264,8 +267,10 @@ func dockerfile(t *testing.T, text string) {
 		return out
 	}
 	program := list(instructions["ENTRYPOINT"][0])
-	placed := slices.ContainsFunc(instructions["COPY"], func(c string) bool { return strings.HasSuffix(c, " /kaiku "+program[0]) })
-	if len(program) != 1 || !placed || !strings.Contains(text, "CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\" -o /kaiku ./cmd/kaiku") {
+	placed := slices.ContainsFunc(instructions["COPY"],
+		func(c string) bool { return strings.HasSuffix(c, " /kaiku "+program[0]) })
+	if len(program) != 1 || !placed ||
+		!strings.Contains(text, "CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\" -o /kaiku ./cmd/kaiku") {
 		t.Errorf("%q is not what was built", program)
 	}
 	wantCommand(t, "CMD", list(instructions["CMD"][0])...)
@@ -283,7 +288,8 @@ func TestUnitsCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	service := readFile(t, root, "etc/systemd/system/kaiku.service")
-	for _, want := range []string{"EnvironmentFile=/etc/kaiku/node\n", "ExecStart=/usr/bin/kaiku serve --config /etc/kaiku/fleet.yaml --node ${KAIKU_NODE}\n"} {
+	for _, want := range []string{"EnvironmentFile=/etc/kaiku/node\n",
+		"ExecStart=/usr/bin/kaiku serve --config /etc/kaiku/fleet.yaml --node ${KAIKU_NODE}\n"} {
 		if !strings.Contains(service, want) {
 			t.Errorf("the package's service has no %q:\n%s", want, service)
 		}
@@ -291,7 +297,8 @@ func TestUnitsCommand(t *testing.T) {
 	if strings.Contains(service, "kaiku.socket") {
 		t.Error("the package's service needs its socket, whose ports may not be the node's")
 	}
-	if s := readFile(t, root, "etc/systemd/system/kaiku.socket"); !strings.Contains(s, "ListenStream=80\nListenStream=443\n") {
+	if s := readFile(t, root, "etc/systemd/system/kaiku.socket"); !strings.Contains(s,
+		"ListenStream=80\nListenStream=443\n") {
 		t.Error(s)
 	}
 	config := writeDeployed(t)
@@ -299,7 +306,9 @@ func TestUnitsCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# /etc/systemd/system/kaiku.service\n", "# /etc/systemd/system/kaiku.socket\n", "# /etc/sysctl.d/60-kaiku.conf\n", "# /etc/kaiku/node\nKAIKU_NODE=hel1\n", "--node hel1\n", "ReadWritePaths=\"-/srv/cache\"\n"} {
+	for _, want := range []string{"# /etc/systemd/system/kaiku.service\n", "# /etc/systemd/system/kaiku.socket\n",
+		"# /etc/sysctl.d/60-kaiku.conf\n", "# /etc/kaiku/node\nKAIKU_NODE=hel1\n", "--node hel1\n",
+		"ReadWritePaths=\"-/srv/cache\"\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -342,12 +351,14 @@ func TestMakeChecksGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("make", "-C", "../..", "check-go", "GO="+program)
-		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS") })
+		cmd.Env = slices.DeleteFunc(os.Environ(),
+			func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS") })
 		out, err := cmd.CombinedOutput()
 		if fits != (err == nil) {
 			t.Errorf("%q: %v\n%s", said, err, out)
 		}
-		if told := strings.Contains(string(out), "Go "+want) && strings.Contains(string(out), said+"\n") && strings.Contains(string(out), "https://go.dev/dl/"); told == fits {
+		if told := strings.Contains(string(out), "Go "+want) && strings.Contains(string(out), said+"\n") &&
+			strings.Contains(string(out), "https://go.dev/dl/"); told == fits {
 			t.Errorf("%q: make says\n%s", said, out)
 		}
 	}

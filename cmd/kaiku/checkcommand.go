@@ -28,7 +28,8 @@ serials of their zones, and reports a serial that would go backwards.`,
 				return err
 			}
 			if info, err := os.Stat(fleetFile); err == nil && info.IsDir() {
-				return usageError{fmt.Errorf("%s is a folder: did you mean %s?", fleetFile, filepath.Join(fleetFile, "fleet.yaml"))}
+				return usageError{fmt.Errorf("%s is a folder: did you mean %s?", fleetFile,
+					filepath.Join(fleetFile, "fleet.yaml"))}
 			}
 			f, zones, err := config.Load(fleetFile)
 			if err == nil {
@@ -48,7 +49,8 @@ serials of their zones, and reports a serial that would go backwards.`,
 		},
 	}
 	configFlag(cmd, &fleetFile)
-	cmd.Flags().BoolVar(&offline, "offline", false, "don't query the fleet's name servers for the serials of their zones")
+	cmd.Flags().BoolVar(&offline, "offline", false,
+		"don't query the fleet's name servers for the serials of their zones")
 	return cmd
 }
 
@@ -58,7 +60,8 @@ func fileArgument(cmd *cobra.Command, args []string, config *string) error {
 		return nil
 	}
 	if cmd.Flags().Changed("config") && *config != args[0] {
-		return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], *config, cmd.CommandPath())}
+		return usageError{fmt.Errorf("there are two files: %s and --config %s; see %s --help", args[0], *config,
+			cmd.CommandPath())}
 	}
 	if *config = args[0]; !exists(*config) {
 		return usageError{fmt.Errorf("there is no file %s", *config)}

@@ -70,7 +70,8 @@ func completeHosts(etc, before, after string) completion {
 		var out []string
 		for _, s := range f.Sites {
 			for _, h := range s.Hosts {
-				if text := before + h + after; strings.HasPrefix(text, word) && (after == "" || !strings.HasPrefix(h, "*.")) {
+				if text := before + h + after; strings.HasPrefix(text, word) &&
+					(after == "" || !strings.HasPrefix(h, "*.")) {
 					out = append(out, text+"\tsite "+s.Name)
 				}
 			}
@@ -92,7 +93,8 @@ func completeAll(cmd *cobra.Command, etc string) {
 	for _, c := range cmd.Commands() {
 		completeAll(c, etc)
 	}
-	role := map[string]string{"http": config.RoleEdge, "warm": config.RoleEdge, "edge": config.RoleEdge, "geodns": config.RoleGeoDNS, "control": config.RoleControl}[cmd.Name()]
+	role := map[string]string{"http": config.RoleEdge, "warm": config.RoleEdge, "edge": config.RoleEdge,
+		"geodns": config.RoleGeoDNS, "control": config.RoleControl}[cmd.Name()]
 	for flag, complete := range map[string]completion{
 		"node": completeNodes(etc, role), "only": completeNodes(etc, ""),
 		"host": completeHosts(etc, "", ""), "prefix": completeURLs(etc), "sitemap": completeURLs(etc),
@@ -109,7 +111,8 @@ func completeAll(cmd *cobra.Command, etc string) {
 			_ = cmd.MarkFlagDirname(dir)
 		}
 	}
-	for _, free := range []string{"tag", "client", "admin", "listen", "origin", "domain", "email", "disk", "memory", "rate", "limit", "batch", "settle", "health-limit", "health-every"} {
+	for _, free := range []string{"tag", "client", "admin", "listen", "origin", "domain", "email", "disk", "memory",
+		"rate", "limit", "batch", "settle", "health-limit", "health-every"} {
 		if cmd.Flags().Lookup(free) != nil {
 			_ = cmd.RegisterFlagCompletionFunc(free, cobra.NoFileCompletions)
 		}

@@ -125,7 +125,8 @@ func TestHelp(t *testing.T) {
 			paths = append(paths, next)
 			find(next, sub)
 			for line := range strings.Lines(sub) {
-				if strings.Count(line, "(default") > 1 || strings.Contains(line, "default 0B") || regexp.MustCompile(`^ +(-., )?--\S+ (string|stringArray|strings) `).MatchString(line) {
+				if strings.Count(line, "(default") > 1 || strings.Contains(line, "default 0B") ||
+					regexp.MustCompile(`^ +(-., )?--\S+ (string|stringArray|strings) `).MatchString(line) {
 					t.Errorf("%q: the help says %s", next, line)
 				}
 			}
@@ -137,7 +138,8 @@ func TestHelp(t *testing.T) {
 	}
 	for _, path := range paths {
 		called := strings.Join(append([]string{"kaiku"}, path...), " ")
-		if _, err := command(t, append(path, "--nosuch")...); err == nil || !strings.HasSuffix(err.Error(), "; see "+called+" --help") {
+		if _, err := command(t, append(path, "--nosuch")...); err == nil ||
+			!strings.HasSuffix(err.Error(), "; see "+called+" --help") {
 			t.Errorf("%s --nosuch: %v", called, err)
 		}
 	}

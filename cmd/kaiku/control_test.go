@@ -93,7 +93,8 @@ nodes:
 			name, i+1, n.http, n.admin, filepath.Join(dir, name))
 	}
 	config := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{config: text, filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123"} {
+	for file, content := range map[string]string{config: text,
+		filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123"} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -138,10 +139,12 @@ nodes:
 		}
 	}
 	// A node that is no edge takes purges too.
-	if out, err = command(t, "purge", "http://www.example.com/none", "--wait", "--admin", control); err != nil || !strings.Contains(out, "nyc1  applied after") {
+	if out, err = command(t, "purge", "http://www.example.com/none", "--wait", "--admin", control); err != nil ||
+		!strings.Contains(out, "nyc1  applied after") {
 		t.Errorf("purge at the control node: %v\n%s", err, out)
 	}
-	if out, err = command(t, "drain", "nosuch", "--admin", control); err == nil || !strings.Contains(err.Error(), `there is no node "nosuch": the nodes are c1, hel1, nyc1`) {
+	if out, err = command(t, "drain", "nosuch", "--admin", control); err == nil ||
+		!strings.Contains(err.Error(), `there is no node "nosuch": the nodes are c1, hel1, nyc1`) {
 		t.Errorf("drain of a node that is not there: %v\n%s", err, out)
 	}
 	if out, err = command(t, "drain", "nyc1", "--admin", control); err != nil {
@@ -155,7 +158,8 @@ nodes:
 	// One sleeps while purges happen. The first that it says afterwards knows them.
 	stops["nyc1"]()
 	for i := range 1000 {
-		if out, err := command(t, "purge", fmt.Sprintf("http://www.example.com/other/%d", i), "--admin", nodes["hel1"].admin); err != nil {
+		if out, err := command(t, "purge", fmt.Sprintf("http://www.example.com/other/%d", i), "--admin",
+			nodes["hel1"].admin); err != nil {
 			t.Fatalf("purge: %v\n%s", err, out)
 		}
 	}

@@ -18,6 +18,7 @@ func demoCommand(log *slog.Logger) *cobra.Command {
 			return demo.Run(cmd.Context(), cmd.OutOrStdout(), once, log)
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "request a page as a client in Finland and as one in the US, print the results, and exit")
+	cmd.Flags().BoolVar(&once, "once", false,
+		"request a page as a client in Finland and as one in the US, print the results, and exit")
 	return cmd
 }

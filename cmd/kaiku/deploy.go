@@ -60,7 +60,8 @@ Ctrl-C, deploy finishes the nodes that it is changing and stops.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&fl.only, "only", nil, "`NODE`s to deploy to (default all)")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
-	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false, "deploy even if the log of purges is lost; edges then mark everything that they have as stale")
+	f.BoolVar(&fl.losePurgeLog, "lose-purge-log", false,
+		"deploy even if the log of purges is lost; edges then mark everything that they have as stale")
 	return cmd
 }
 
@@ -70,9 +71,12 @@ func (fl *deployFlags) flags(cmd *cobra.Command) {
 	configFlag(cmd, &fl.config)
 	f.BoolVar(&fl.asJSON, "json", false, "print the plan and its result as JSON")
 	f.StringVar(&fl.batch, "batch", "25%", "`PART` of the edges that may be out of service at a time")
-	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "accept host keys that known_hosts doesn't have, without asking")
-	f.StringArrayVar(&fl.binaries, "binary", nil, "program `FILE` for the nodes, or a folder with such files; repeat it for several kinds of processors (default this program)")
-	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after a drain (default the longest TTL of edge names plus 5s)")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false,
+		"accept host keys that known_hosts doesn't have, without asking")
+	f.StringArrayVar(&fl.binaries, "binary", nil,
+		"program `FILE` for the nodes, or a folder with such files; repeat it for several kinds of processors (default this program)")
+	f.DurationVar(&fl.settle, "settle", 0,
+		"how long to wait after a drain (default the longest TTL of edge names plus 5s)")
 	f.DurationVar(&fl.healthLimit, "health-limit", 2*time.Minute, "how long a node may take to become healthy")
 	f.DurationVar(&fl.every, "health-every", time.Second, "how often to check the health of a node")
 }
@@ -132,8 +136,9 @@ func (fl *deployFlags) open(cmd *cobra.Command) (*deploy.Deploy, *deployFleet, e
 	running.guardSecrets(nodes, fl.only)
 	dialer := newDialer(cmd)
 	dialer.AcceptNew = fl.acceptNew
-	return &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch, Settle: cmp.Or(fl.settle, settleTime(f)),
-		Limit: fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}, running, nil
+	return &deploy.Deploy{Nodes: nodes, Only: fl.only, Binaries: binaries, Dialer: dialer, Fleet: running, Batch: batch,
+		Settle: cmp.Or(fl.settle, settleTime(f)),
+		Limit:  fl.healthLimit, Every: fl.every, Out: cmd.ErrOrStderr()}, running, nil
 }
 
 // terminal is where the operator can be asked; nil if nobody is there.
@@ -162,7 +167,8 @@ func (fl *deployFlags) deploy(ctx context.Context, d *deploy.Deploy, f *config.F
 	}
 	next := nextSteps(f, plan, fl.zones, fl.config)
 	if dark := unreachedNames(f, ctx, plan); len(dark) > 0 {
-		next = "These take no connection from this machine: is a firewall before them?\n    " + strings.Join(dark, "\n    ") + "\n" + next
+		next = "These take no connection from this machine: is a firewall before them?\n    " + strings.Join(dark,
+			"\n    ") + "\n" + next
 	}
 	if next != "" {
 		_, err = fmt.Fprintf(out, "\n%s", next)

@@ -40,7 +40,8 @@ const deployedZone = "@ 300 IN SOA ns1 h 1 2 3 4 5\n@ 300 IN NS ns1\nns1 300 IN 
 func writeDeployed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"fleet.yaml": deployedFleet, "zones/example.com.zone": deployedZone, "admin.token": "t\n", "fleet.key": "k\n", "origin.secret": "o\n"} {
+	for name, text := range map[string]string{"fleet.yaml": deployedFleet, "zones/example.com.zone": deployedZone,
+		"admin.token": "t\n", "fleet.key": "k\n", "origin.secret": "o\n"} {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -65,8 +66,10 @@ func TestDeployNodes(t *testing.T) {
 	}
 	const completion = "/usr/share/bash-completion/completions/kaiku"
 	want := map[string][]string{
-		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone", completion},
-		"ns1":  {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node", "/etc/kaiku/zones/example.com.zone", completion},
+		"hel1": {"/etc/kaiku/admin.token secret", "/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml",
+			"/etc/kaiku/node", "/etc/kaiku/origin.secret secret", "/etc/kaiku/zones/example.com.zone", completion},
+		"ns1": {"/etc/kaiku/fleet.key secret", "/etc/kaiku/fleet.yaml", "/etc/kaiku/node",
+			"/etc/kaiku/zones/example.com.zone", completion},
 	}
 	for _, n := range nodes {
 		var got []string
@@ -82,20 +85,24 @@ func TestDeployNodes(t *testing.T) {
 			t.Errorf("%s gets %q, want %q", n.Name, got, want[n.Name])
 		}
 	}
-	if h := nodes[0]; h.Phase != deploy.Control || !h.Edge || h.SSH != "ops@203.0.113.10" || !slices.Equal(h.Listen, []string{":80"}) || !slices.Equal(h.Writable, []string{"/srv/cache"}) {
+	if h := nodes[0]; h.Phase != deploy.Control || !h.Edge || h.SSH != "ops@203.0.113.10" ||
+		!slices.Equal(h.Listen, []string{":80"}) || !slices.Equal(h.Writable, []string{"/srv/cache"}) {
 		t.Errorf("hel1 is %+v", h)
 	}
 	var binds []string
 	for _, b := range nodes[0].Binds {
 		binds = append(binds, b.Key+" "+b.Network+" "+b.Addr)
 	}
-	if want := []string{"control.listen tcp :4222", "edge.admin tcp 127.0.0.1:9080", "edge.http tcp :80"}; !slices.Equal(binds, want) {
+	if want := []string{"control.listen tcp :4222", "edge.admin tcp 127.0.0.1:9080",
+		"edge.http tcp :80"}; !slices.Equal(binds, want) {
 		t.Errorf("hel1 binds %q, want %q", binds, want)
 	}
-	if want := []deploy.Bind{{Network: "tcp", Addr: ":53", Key: "geodns.listen"}, {Network: "udp", Addr: ":53", Key: "geodns.listen"}}; !slices.Equal(nodes[1].Binds, want) {
+	if want := []deploy.Bind{{Network: "tcp", Addr: ":53", Key: "geodns.listen"},
+		{Network: "udp", Addr: ":53", Key: "geodns.listen"}}; !slices.Equal(nodes[1].Binds, want) {
 		t.Errorf("ns1 binds %v, want %v", nodes[1].Binds, want)
 	}
-	if ns := nodes[1]; ns.Phase != deploy.NameServer || ns.SSH != "root@203.0.113.20" || !slices.Equal(ns.Listen, []string{":53"}) {
+	if ns := nodes[1]; ns.Phase != deploy.NameServer || ns.SSH != "root@203.0.113.20" ||
+		!slices.Equal(ns.Listen, []string{":53"}) {
 		t.Errorf("ns1 is %+v", ns)
 	}
 	if got := settleTime(f).String(); got != "25s" {
@@ -143,7 +150,8 @@ func TestDeployFleetHealthy(t *testing.T) {
 		}
 	}()
 	n := f.Node("hel1")
-	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{config.RoleEdge, config.RoleGeoDNS}, server.Addr().String(), server.AdminAddr().String()
+	n.Roles, n.Edge.HTTP, n.Edge.Admin = []string{config.RoleEdge, config.RoleGeoDNS}, server.Addr().String(),
+		server.AdminAddr().String()
 	f.GeoDNS.Listen = config.AddressList{dns.LocalAddr().String()}
 	d := &deployFleet{fleet: f, tokens: []string{"t"}}
 	dial := (&net.Dialer{}).DialContext
@@ -156,7 +164,8 @@ func TestDeployFleetHealthy(t *testing.T) {
 	d.tokens = []string{"wrong", "too"}
 	_, drainErr := d.Drain(ctx, "hel1", dial, true)
 	for what, err := range map[string]error{"health": d.Healthy(ctx, "hel1", dial), "drain": drainErr} {
-		if !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "no token in /etc/kaiku/admin.token is one that this node's process has") {
+		if !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "401") ||
+			!strings.Contains(err.Error(), "no token in /etc/kaiku/admin.token is one that this node's process has") {
 			t.Errorf("%s with a wrong token: %v", what, err)
 		}
 	}

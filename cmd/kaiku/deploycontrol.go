@@ -143,7 +143,8 @@ func (d *deployFleet) Remove(ctx context.Context, member string, dial deploy.Dia
 
 // control asks the control plane, by a node of it, for its members, and for those that keep the log
 // and whether each has all of it.
-func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.DialFunc) (*fleet.Members, map[string]bool, error) {
+func (d *deployFleet) control(ctx context.Context, n *config.Node, dial deploy.DialFunc) (*fleet.Members,
+	map[string]bool, error) {
 	c, refused, err := d.client(ctx, n, dial, "deploy", fleet.RoleAdmin)
 	if err != nil {
 		return nil, nil, err
@@ -191,7 +192,8 @@ func greets(ctx context.Context, dial deploy.DialFunc, addr string) bool {
 
 // client connects to the control plane, by a node of it and as another one. Connections are made in
 // the background: refused is why none is.
-func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.DialFunc, as, role string) (c *fleet.Client, refused *lastError, err error) {
+func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.DialFunc, as,
+	role string) (c *fleet.Client, refused *lastError, err error) {
 	if d.key == nil {
 		return nil, nil, errors.New("there is no fleet key to ask it with: secrets.fleet_key")
 	}
@@ -201,7 +203,8 @@ func (d *deployFleet) client(ctx context.Context, n *config.Node, dial deploy.Di
 	}
 	refused = &lastError{}
 	addr := onNode(d.fleet.ControlOf(n).Listen)
-	c = &fleet.Client{Node: as, Servers: []string{addr}, TLS: conf, Greeted: greets(ctx, dial, addr), Log: slog.New(slog.DiscardHandler),
+	c = &fleet.Client{Node: as, Servers: []string{addr}, TLS: conf, Greeted: greets(ctx, dial, addr),
+		Log: slog.New(slog.DiscardHandler),
 		DialTCP: func(network, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, network, addr)
 			refused.set(err)

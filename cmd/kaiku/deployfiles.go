@@ -31,9 +31,11 @@ func deployNodes(f *config.Fleet, fleetFile string) ([]deploy.Node, error) {
 	var out []deploy.Node
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
-		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.Has(config.RoleEdge), Region: n.Region, Service: serviceOf(f, n)}
+		d := deploy.Node{Name: n.Name, SSH: sshOf(n), Phase: phaseOf(n), Edge: n.Has(config.RoleEdge), Region: n.Region,
+			Service: serviceOf(f, n)}
 		d.Files = []deploy.File{{Path: config.NodeDir + "/fleet.yaml", Data: text, Effect: effectOf(text, n)},
-			{Path: "/usr/share/bash-completion/completions/kaiku", Data: completion.Bytes(), Effect: func([]byte) deploy.Effect { return deploy.None }},
+			{Path: "/usr/share/bash-completion/completions/kaiku", Data: completion.Bytes(),
+				Effect: func([]byte) deploy.Effect { return deploy.None }},
 			nameFile(n)}
 		if err := nodeFiles(f, n, &d.Files); err != nil {
 			return nil, fmt.Errorf("files of node %s: %w", n.Name, err)
@@ -45,7 +47,8 @@ func deployNodes(f *config.Fleet, fleetFile string) ([]deploy.Node, error) {
 
 // nameFile is where commands that are run on a node find out which one it is.
 func nameFile(n *config.Node) deploy.File {
-	return deploy.File{Path: config.NodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"), Effect: func([]byte) deploy.Effect { return deploy.None }}
+	return deploy.File{Path: config.NodeDir + "/node", Data: []byte(nodeVariable + "=" + n.Name + "\n"),
+		Effect: func([]byte) deploy.Effect { return deploy.None }}
 }
 
 // sshOf is how a node's machine is reached.
@@ -79,7 +82,8 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 			return
 		}
 		if !path.IsAbs(p) && !strings.HasPrefix(to, config.NodeDir+"/") {
-			errs = append(errs, fmt.Errorf("%s is not below the folder of the fleet file: nodes have all files in %s", p, config.NodeDir))
+			errs = append(errs, fmt.Errorf("%s is not below the folder of the fleet file: nodes have all files in %s",
+				p, config.NodeDir))
 			return
 		}
 		if path.IsAbs(p) && !strings.HasPrefix(to, config.NodeDir+"/") {

@@ -71,7 +71,8 @@ func (d *deployFleet) Healthy(ctx context.Context, node string, dial deploy.Dial
 }
 
 func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial deploy.DialFunc) error {
-	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.EdgeOf(n).HTTP), cmp.Or(d.fleet.GeoDNS.Health.Path, "/.kaiku/health"), "")
+	status, body, err := d.get(ctx, dial, "GET", onNode(d.fleet.EdgeOf(n).HTTP),
+		cmp.Or(d.fleet.GeoDNS.Health.Path, "/.kaiku/health"), "")
 	if err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
@@ -91,7 +92,8 @@ func (d *deployFleet) edgeHealthy(ctx context.Context, n *config.Node, dial depl
 }
 
 // Drain marks a node by its own admin API.
-func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFunc, drain bool) (changed bool, err error) {
+func (d *deployFleet) Drain(ctx context.Context, node string, dial deploy.DialFunc, drain bool) (changed bool,
+	err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	n := d.fleet.Node(node)
@@ -154,7 +156,8 @@ func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.Di
 
 // askAdmin asks the admin API of a node, with each token in turn until it accepts one: those that
 // are here, and those that it had before this deploy.
-func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.DialFunc, method, path string) (status int, body []byte, err error) {
+func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.DialFunc, method,
+	path string) (status int, body []byte, err error) {
 	tokens := slices.Concat(d.tokens, d.had.of(n.Name))
 	if len(tokens) == 0 {
 		tokens = []string{""}
@@ -169,7 +172,8 @@ func (d *deployFleet) askAdmin(ctx context.Context, n *config.Node, dial deploy.
 }
 
 // get asks over a connection of its own.
-func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, addr, path, token string) (int, []byte, error) {
+func (d *deployFleet) get(ctx context.Context, dial deploy.DialFunc, method, addr, path, token string) (int, []byte,
+	error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, nil)
 	if err != nil {
 		return 0, nil, err
@@ -212,7 +216,8 @@ func askSOA(ctx context.Context, dial deploy.DialFunc, addr, zone string) error 
 	if err != nil {
 		return err
 	}
-	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 1}, Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeSOA, Class: dnsmessage.ClassINET}}}
+	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 1},
+		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeSOA, Class: dnsmessage.ClassINET}}}
 	packed, err := q.Pack()
 	if err != nil {
 		return err

@@ -27,7 +27,8 @@ func TestDeployFleetSpare(t *testing.T) {
 			}
 			text.WriteString("  hel1: { roles: [edge], location: [60, 25], addresses: [127.0.2.1] }\n")
 			fleetFile := filepath.Join(dir, "fleet.yaml")
-			for name, text := range map[string]string{fleetFile: text.String(), filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
+			for name, text := range map[string]string{fleetFile: text.String(),
+				filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
 				if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -79,7 +80,8 @@ func TestDeployFleetRefused(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := d.Healthy(ctx, "hel1", (&net.Dialer{}).DialContext); err == nil || !strings.Contains(err.Error(), "connection refused") {
+	if err := d.Healthy(ctx, "hel1", (&net.Dialer{}).DialContext); err == nil ||
+		!strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("%v", err)
 	}
 }

@@ -21,7 +21,8 @@ func nextSteps(f *config.Fleet, plan *deploy.Plan, zones []*geodns.Zone, fleetFi
 	first := !slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return !isNew(n) })
 	var b strings.Builder
 	for i, z := range zones {
-		if first || slices.ContainsFunc(plan.Nodes, func(n *deploy.NodePlan) bool { return isNew(n) && f.Node(n.Node).Has(config.RoleGeoDNS) }) {
+		if first || slices.ContainsFunc(plan.Nodes,
+			func(n *deploy.NodePlan) bool { return isNew(n) && f.Node(n.Node).Has(config.RoleGeoDNS) }) {
 			nextZone(f, &b, &f.GeoDNS.Zones[i], z)
 		}
 	}
@@ -63,7 +64,8 @@ func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []s
 	for _, p := range plan.Nodes {
 		n := f.Node(p.Node)
 		for _, l := range f.Listeners(n) {
-			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.What) || len(n.Addresses) == 0 || edge.IsLoopback(l.Addr) {
+			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.What) || len(n.Addresses) == 0 ||
+				edge.IsLoopback(l.Addr) {
 				continue
 			}
 			all.Go(func() {

@@ -72,7 +72,8 @@ func TestDeployUnreached(t *testing.T) {
 	}
 	f.Edge.HTTP, f.GeoDNS.Listen = ":"+open, config.AddressList{":" + dark}
 	plan := &deploy.Plan{Nodes: []*deploy.NodePlan{{Node: "hel1"}, {Node: "ns1"}}}
-	if got := unreachedNames(f, t.Context(), plan); !slices.Equal(got, []string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
+	if got := unreachedNames(f, t.Context(), plan); !slices.Equal(got,
+		[]string{"ns1  127.0.0.1:" + dark + " (geodns)"}) {
 		t.Errorf("%q", got)
 	}
 	plan.Nodes[1].From = "a"

@@ -16,7 +16,8 @@ import (
 func guarded(t *testing.T, secret, text string, only ...string) (*deploy.File, *deployFleet) {
 	t.Helper()
 	fleetFile := writeDeployed(t)
-	if err := os.WriteFile(filepath.Join(filepath.Dir(fleetFile), "fleet.key"), []byte(strings.Repeat("z", 40)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(fleetFile), "fleet.key"), []byte(strings.Repeat("z", 40)),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(filepath.Dir(fleetFile), secret), []byte(text), 0o600); err != nil {
@@ -82,11 +83,13 @@ func TestDeployGuardsFleetKey(t *testing.T) {
 		{"the same for some nodes", keys("a"), keys("a"), []string{"hel1"}, true, ""},
 		{"a credential", credential("a"), keys("a"), []string{"hel1"}, false, ""},
 		{"a credential, made after the first step", credential("ba"), keys("b"), nil, false, ""},
-		{"a credential that does not know the new key", credential("a"), keys("ba"), nil, false, "kaiku credential --node hel1"},
+		{"a credential that does not know the new key", credential("a"), keys("ba"), nil, false,
+			"kaiku credential --node hel1"},
 	} {
 		f, _ := guarded(t, "fleet.key", c.now, c.only...)
 		replaces, err := f.Replace([]byte(c.before))
-		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) || err == nil && replaces != c.replaces {
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) || err == nil &&
+			replaces != c.replaces {
 			t.Errorf("%s: %v, %v", c.what, replaces, err)
 		}
 		if err != nil && (strings.Contains(err.Error(), "aaa") || strings.Contains(err.Error(), "bbb")) {

@@ -175,7 +175,8 @@ func (p *siteProbe) secure(ctx context.Context, host, listen string) error {
 }
 
 // fetch asks the node over a connection of its own, and reads the begin of the body.
-func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields http.Header) (status int, header http.Header, body []byte, err error) {
+func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields http.Header) (status int,
+	header http.Header, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, siteTime)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -186,7 +187,8 @@ func (p *siteProbe) fetch(ctx context.Context, target, listen string, fields htt
 		r.Header = fields
 	}
 	r.Header.Set("User-Agent", "kaiku-deploy")
-	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // see secure
+	// see secure
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.connect(ctx, listen) }}
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
@@ -211,7 +213,8 @@ func cacheWord(h http.Header) string {
 		return "stale"
 	case strings.Contains(text, "; hit"):
 		return "hit"
-	case strings.Contains(text, "; fwd=method"), strings.Contains(text, "; fwd=bypass"), strings.Contains(text, "; fwd=request"):
+	case strings.Contains(text, "; fwd=method"), strings.Contains(text, "; fwd=bypass"), strings.Contains(text,
+		"; fwd=request"):
 		return "pass"
 	case strings.Contains(text, "; fwd="):
 		return "miss"

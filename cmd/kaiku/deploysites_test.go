@@ -49,7 +49,8 @@ func sitesOf(t *testing.T, fleetFile string) map[string]deploy.SiteAnswer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Sites = append(f.Sites, config.Site{Name: "new", Hosts: []string{"new.example"}, Origin: f.Sites[0].Origin}) // that the edge does not have yet
+	// that the edge does not have yet
+	f.Sites = append(f.Sites, config.Site{Name: "new", Hosts: []string{"new.example"}, Origin: f.Sites[0].Origin})
 	out := map[string]deploy.SiteAnswer{}
 	for _, a := range (&deployFleet{fleet: f}).Sites(t.Context(), "hel1", (&net.Dialer{}).DialContext) {
 		out[a.Site] = a
@@ -68,13 +69,16 @@ func TestDeployAsksForSites(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := sitesOf(t, config)
-	if a := got["good"]; a.URL != "http://www.good.example:"+port+"/" || a.Status != 200 || a.Cache != "hit" || !a.Well() {
+	if a := got["good"]; a.URL != "http://www.good.example:"+port+"/" || a.Status != 200 || a.Cache != "hit" ||
+		!a.Well() {
 		t.Errorf("a good origin: %+v", a)
 	}
-	if a := got["sick"]; a.Well() || a.Status != 500 || !strings.Contains(a.Error, `itself sends this answer: "the database is away"`) {
+	if a := got["sick"]; a.Well() || a.Status != 500 ||
+		!strings.Contains(a.Error, `itself sends this answer: "the database is away"`) {
 		t.Errorf("an origin that is sick: %+v", a)
 	}
-	if a := got["dead"]; a.Well() || a.Status != 502 || !strings.Contains(a.Error, "connection refused") || !strings.Contains(a.Error, "check that the server runs, and the host and port in origin.servers") {
+	if a := got["dead"]; a.Well() || a.Status != 502 || !strings.Contains(a.Error, "connection refused") ||
+		!strings.Contains(a.Error, "check that the server runs, and the host and port in origin.servers") {
 		t.Errorf("an origin that is dead: %+v", a)
 	}
 	if a, has := got["new"]; has {
@@ -84,7 +88,9 @@ func TestDeployAsksForSites(t *testing.T) {
 		t.Errorf("an origin before it goes: %+v", a)
 	}
 	away.Close()
-	if a := sitesOf(t, config)["away"]; a.Well() || a.Status != 200 || a.Cache != "hit" || !strings.HasPrefix(a.Error, "what it has stored is served, but a request that has to go to the origin") || !strings.Contains(a.Error, "connection refused") {
+	if a := sitesOf(t, config)["away"]; a.Well() || a.Status != 200 || a.Cache != "hit" ||
+		!strings.HasPrefix(a.Error, "what it has stored is served, but a request that has to go to the origin") ||
+		!strings.Contains(a.Error, "connection refused") {
 		t.Errorf("an origin that is gone: %+v", a)
 	}
 }
@@ -95,7 +101,9 @@ func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 	text := readFile(t, config)
 	secure := freeport.Addr(t)
 	writeCertificates(t, filepath.Dir(config), "away.example")
-	text = strings.Replace(text, "edge: { ", fmt.Sprintf("tls: { certificates: [{ cert: away.example.pem, key: away.example.key }] }\nedge: { https: %q, ", secure), 1)
+	text = strings.Replace(text, "edge: { ",
+		fmt.Sprintf("tls: { certificates: [{ cert: away.example.pem, key: away.example.key }] }\nedge: { https: %q, ",
+			secure), 1)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -106,10 +114,12 @@ func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := sitesOf(t, config)
-	if a := got["away"]; a.URL != "https://away.example:"+port+"/" || !a.Well() || !strings.HasPrefix(a.Note, "its certificate is not trusted here") {
+	if a := got["away"]; a.URL != "https://away.example:"+port+"/" || !a.Well() ||
+		!strings.HasPrefix(a.Note, "its certificate is not trusted here") {
 		t.Errorf("a site with a certificate: %+v", a)
 	}
-	if a := got["good"]; !strings.HasPrefix(a.URL, "http://www.good.example:") || !a.Well() || a.Note != "it has no certificate for www.good.example yet" {
+	if a := got["good"]; !strings.HasPrefix(a.URL, "http://www.good.example:") || !a.Well() ||
+		a.Note != "it has no certificate for www.good.example yet" {
 		t.Errorf("a site without one: %+v", a)
 	}
 }

@@ -14,14 +14,17 @@ var succeeds = prints()
 
 // initFleet and the others are the commands that README.md and deploy.md have both.
 var (
-	initFleet  = prints(`^wrote fleet/fleet\.yaml$`, `^wrote fleet/example\.com\.zone$`, `^wrote fleet/fleet\.key$`, `^wrote fleet/admin\.token$`)
+	initFleet = prints(`^wrote fleet/fleet\.yaml$`, `^wrote fleet/example\.com\.zone$`, `^wrote fleet/fleet\.key$`,
+		`^wrote fleet/admin\.token$`)
 	checkFleet = prints(`^fleet/fleet\.yaml is fine: 1 site, 3 nodes, 1 zone$`)
 	explainDNS = prints(`^client\s+193\.166\.3\.2 .*FI`, `^hel1 .* A +the nearest place`, `^fra1 .* - +farther`)
-	dryRun     = prints(`SHA256:`, `hel1:$`, `kaiku\.service`, `fra1:$`, `nyc1:$`).onTerminal("yes\nyes\nyes\n") // to each host key
-	deployAll  = prints(`hel1: started and well`, `fra1: started and well`, `nyc1: started and well`)
-	allReady   = prints(`^3 of 3 nodes ready`, `^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`, `^all +\d.* 3 up`)
-	drains     = succeeds.then(prints(`^hel1 .* draining`), statusOfFleet)
-	undrains   = succeeds.then(prints(`^hel1 .* ready`), statusOfFleet)
+	// to each host key
+	dryRun    = prints(`SHA256:`, `hel1:$`, `kaiku\.service`, `fra1:$`, `nyc1:$`).onTerminal("yes\nyes\nyes\n")
+	deployAll = prints(`hel1: started and well`, `fra1: started and well`, `nyc1: started and well`)
+	allReady  = prints(`^3 of 3 nodes ready`, `^hel1 .*edge.* ready`, `^fra1 .*edge.* ready`, `^nyc1 .*edge.* ready`,
+		`^all +\d.* 3 up`)
+	drains   = succeeds.then(prints(`^hel1 .* draining`), statusOfFleet)
+	undrains = succeeds.then(prints(`^hel1 .* ready`), statusOfFleet)
 )
 
 const statusOfFleet = "kaiku status --config fleet/fleet.yaml"
@@ -40,7 +43,8 @@ func readmeRows() []docRow {
 		}},
 		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet}},
 		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
-		{begins: "kaiku explain dns", lines: []docCheck{prints(`^hel1 .* healthy .* A +the nearest place`), allReady, prints(`hel1`, `fra1`, `nyc1`), drains, undrains}},
+		{begins: "kaiku explain dns", lines: []docCheck{prints(`^hel1 .* healthy .* A +the nearest place`), allReady,
+			prints(`hel1`, `fra1`, `nyc1`), drains, undrains}},
 	}
 }
 
@@ -49,7 +53,8 @@ func deployRows() []docRow {
 		{begins: "kaiku init", alone: true, lines: []docCheck{initFleet, checkFleet}},
 		{begins: "kaiku explain dns", alone: true, lines: []docCheck{explainDNS}},
 		{begins: "kaiku deploy", lines: []docCheck{dryRun, deployAll}},
-		{begins: "dig @203.0.113.10", lines: []docCheck{soon(`^203\.0\.113\.10$`), soon(`^198\.51\.100\.20$`)}}, // once name servers found the edges healthy
+		// once name servers found the edges healthy
+		{begins: "dig @203.0.113.10", lines: []docCheck{soon(`^203\.0\.113\.10$`), soon(`^198\.51\.100\.20$`)}},
 		{begins: "dig NS", lines: []docCheck{
 			prints(`^ns1\.example\.com\.$`, `^ns2\.example\.com\.$`),
 			soon(`^cache-status: .*; hit`), // once there are certificates
@@ -62,10 +67,13 @@ func deployRows() []docRow {
 			prints(`^edge hel1:$`, `^key +https://www\.example\.com/$`),
 			drains,
 		}},
-		{begins: "sudo kaiku status", on: "hel1", lines: []docCheck{prints(`^hel1 .* draining`, `^fra1 .* ready`, `^origin `), prints(`^hel1: undrain done`)}},
+		{begins: "sudo kaiku status", on: "hel1",
+			lines: []docCheck{prints(`^hel1 .* draining`, `^fra1 .* ready`, `^origin `),
+				prints(`^hel1: undrain done`)}},
 		{begins: "kaiku rotate", lines: []docCheck{
 			prints(`^rotate: done`).then(allReady, statusOfFleet),
-			prints(`^rotate: step 3 of 3`, `^rotate: done`).then(allReady, statusOfFleet).then(prints(`^HTTP/2 200`), "curl -sSi https://www.example.com/"),
+			prints(`^rotate: step 3 of 3`, `^rotate: done`).then(allReady, statusOfFleet).then(prints(`^HTTP/2 200`),
+				"curl -sSi https://www.example.com/"),
 		}},
 	}
 }
@@ -82,7 +90,8 @@ func purgeRows() []docRow {
 		{begins: "curl -X BAN", lines: []docCheck{prints(`^Purged`)}},
 		{begins: "curl -X BAN", lines: []docCheck{prints(`^Purged`), prints(`^Purged`)}},
 		{begins: "$ curl -X BAN", lines: []docCheck{asShown}},
-		{begins: "$ curl -X POST http://127.0.0.1:9080/service", lines: []docCheck{asShown, asShown, asShown, asShown, asShown, asShown}},
+		{begins: "$ curl -X POST http://127.0.0.1:9080/service",
+			lines: []docCheck{asShown, asShown, asShown, asShown, asShown, asShown}},
 		{begins: "$ curl -X POST http://127.0.0.1:9080/client/v4", lines: []docCheck{asShown, asShown}},
 		{begins: "$ kaiku warm", lines: []docCheck{asShown, asShown, asShown}},
 	}
@@ -90,8 +99,10 @@ func purgeRows() []docRow {
 
 // writePurgeFleet writes the fleet file whose beginning purge.md shows, and its tokens.
 func writePurgeFleet(t *testing.T, s *docShell, text string) {
-	text += "nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.1], edge: { data: " + filepath.Join(s.dir, "data") + ", disk: 128MiB } } }\n"
-	for name, content := range map[string]string{"fleet.yaml": text, "admin.token": "admin-secret\n", "deploy.token": "deploy-secret\n"} {
+	text += "nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.1], edge: { data: " +
+		filepath.Join(s.dir, "data") + ", disk: 128MiB } } }\n"
+	for name, content := range map[string]string{"fleet.yaml": text, "admin.token": "admin-secret\n",
+		"deploy.token": "deploy-secret\n"} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +170,8 @@ func takesFlags(t *testing.T, s *docShell, command, _ string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSpace(s.run(t, strings.Replace(command, "make ", "make -n -C "+root+" --no-print-directory ", 1))), "\n")
+	lines := strings.Split(strings.TrimSpace(s.run(t,
+		strings.Replace(command, "make ", "make -n -C "+root+" --no-print-directory ", 1))), "\n")
 	program, flags, _ := strings.Cut(lines[len(lines)-1], " ")
 	if program != "bin/bench-http" {
 		t.Fatalf("%s runs %s", command, program)

@@ -147,7 +147,8 @@ func TestDocuments(t *testing.T) {
 			var s *docShell
 			eachDocBlock(t, doc, func(t *testing.T, b docBlock, row docRow) {
 				if n := len(b.commands()); row.text == nil && n != len(row.lines) {
-					t.Errorf("%s:%d: the block has %d commands, its row has %d checks\n%s", doc, b.line, n, len(row.lines), b.text)
+					t.Errorf("%s:%d: the block has %d commands, its row has %d checks\n%s", doc, b.line, n,
+						len(row.lines), b.text)
 					return
 				}
 				if row.alone {
@@ -320,7 +321,8 @@ func asShown(t *testing.T, s *docShell, command, shown string) {
 // steady is an output without what is different each time, or would be if another purge came
 // before: times, durations, the sequences of purges, and the widths of columns.
 func steady(out string) string {
-	out = regexp.MustCompile(`("sequence":|sequence |"id":"|"(?:front|product-17)":")\d+`).ReplaceAllString(out, "${1}N")
+	out = regexp.MustCompile(`("sequence":|sequence |"id":"|"(?:front|product-17)":")\d+`).ReplaceAllString(out,
+		"${1}N")
 	out = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(out, "TIME")
 	out = regexp.MustCompile(`[0-9.]+ ms`).ReplaceAllString(out, "N ms")
 	return strings.TrimSpace(regexp.MustCompile(` +`).ReplaceAllString(out, " "))

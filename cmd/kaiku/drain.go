@@ -36,7 +36,8 @@ func drainCommand(etc string, drain bool) *cobra.Command {
 			if _, err := api.call(cmd, method, "/v1/nodes/"+url.PathEscape(args[0])+"/drain", nil, &out); err != nil {
 				return fmt.Errorf("%s %s: %w", name, args[0], err)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s done; name servers know it within seconds, resolvers when the TTL expires\n", args[0], name)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(),
+				"%s: %s done; name servers know it within seconds, resolvers when the TTL expires\n", args[0], name)
 			return err
 		},
 	}

@@ -38,7 +38,8 @@ With --config and --node, it is that node's edge; other flags override the file.
 				return err
 			}
 			if over.Edge.Disk != 0 && over.Edge.Disk < config.MinDisk {
-				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.Edge.Disk, config.Size(config.MinDisk))}
+				return usageError{fmt.Errorf("--disk %s is less than the %s that a store needs", over.Edge.Disk,
+					config.Size(config.MinDisk))}
 			}
 			if fleetFile != "" {
 				p, err := node.New(fleetFile, nodeName, []string{config.RoleEdge}, over, log)
@@ -65,13 +66,16 @@ With --config and --node, it is that node's edge; other flags override the file.
 	fl.StringVar(&fleetFile, "config", "", "`FILE` that describes the fleet")
 	fl.StringVar(&nodeName, "node", "", "this node's `NAME`")
 	fl.StringVar(&originURL, "origin", "", "fetch misses from `URL`: http://host[:port] or https://host[:port]")
-	fl.StringVar(&host, "host", "", "`HOST` sent to the origin: a name, or client for the client's Host (default the name of an https origin, else client)")
+	fl.StringVar(&host, "host", "",
+		"`HOST` sent to the origin: a name, or client for the client's Host (default the name of an https origin, else client)")
 	fl.StringVar(&over.Edge.HTTP, "listen", "", "`ADDRESS` for clients (default :8080, or edge.http of the fleet file)")
 	fl.StringVar(&over.Edge.Admin, "admin", "", "`ADDRESS` for purges and metrics (default 127.0.0.1:9080)")
-	fl.StringVar(&over.Edge.Data, "data", "", "`FOLDER` of the cache (default kaiku-data in the current folder, or edge.data of the fleet file)")
+	fl.StringVar(&over.Edge.Data, "data", "",
+		"`FOLDER` of the cache (default kaiku-data in the current folder, or edge.data of the fleet file)")
 	fl.Var(&over.Edge.Disk, "disk", "size of the cache on disk, or edge.disk of the fleet file")
 	fl.Var(&over.Edge.Memory, "memory", "size of the cache in RAM, or edge.memory of the fleet file")
-	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = config.EdgeDefaults().Disk.String(), config.EdgeDefaults().Memory.String()
+	fl.Lookup("disk").DefValue, fl.Lookup("memory").DefValue = config.EdgeDefaults().Disk.String(),
+		config.EdgeDefaults().Memory.String()
 	return cmd
 }
 

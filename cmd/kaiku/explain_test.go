@@ -18,12 +18,16 @@ func TestExplainHints(t *testing.T) {
 		says        string
 		hints       int
 	}{
-		{"the server failed another URL", "up", nil, "server      http://a is up; earlier, another fetch failed 0001-01-01T00:00:00Z: connection refused", 0},
-		{"the server failed this URL", "up", failure, "server      http://a is up; last failed 0001-01-01T00:00:00Z: connection refused", 1},
-		{"the server is down", "failing", nil, "server      http://a is failing; last failed 0001-01-01T00:00:00Z: connection refused", 1},
+		{"the server failed another URL", "up", nil,
+			"server      http://a is up; earlier, another fetch failed 0001-01-01T00:00:00Z: connection refused", 0},
+		{"the server failed this URL", "up", failure,
+			"server      http://a is up; last failed 0001-01-01T00:00:00Z: connection refused", 1},
+		{"the server is down", "failing", nil,
+			"server      http://a is failing; last failed 0001-01-01T00:00:00Z: connection refused", 1},
 	} {
 		var out bytes.Buffer
-		e := edge.Explanation{Key: "k", WhyNot: "purged", LastFailure: c.last, Servers: []origin.ServerStatus{{Server: "http://a", State: c.state, LastFailure: failure}}}
+		e := edge.Explanation{Key: "k", WhyNot: "purged", LastFailure: c.last,
+			Servers: []origin.ServerStatus{{Server: "http://a", State: c.state, LastFailure: failure}}}
 		if err := printExplanation(&out, e); err != nil {
 			t.Fatal(err)
 		}

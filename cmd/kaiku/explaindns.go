@@ -56,7 +56,8 @@ kaiku_dns_node_healthy shows it.`,
 		},
 	}
 	configFlag(cmd, &fleetFile)
-	cmd.Flags().StringVar(&client, "client", "", "`IP` address of the client, or of its resolver if the resolver sends no client subnet")
+	cmd.Flags().StringVar(&client, "client", "",
+		"`IP` address of the client, or of its resolver if the resolver sends no client subnet")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -82,7 +83,8 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 		if x.Country != "" {
 			country = x.Country + ", "
 		}
-		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon, country, sourceText(x.Source), x.Network)
+		fmt.Fprintf(w, "client\t%s at %.2f, %.2f (%sfrom %s, as all of %s)\n", x.Client, x.Place.Lat, x.Place.Lon,
+			country, sourceText(x.Source), x.Network)
 	}
 	fmt.Fprintf(w, "answers\t%d, with scope /%d for a query that tells the whole address\n", x.Answers, x.Scope)
 	if x.IPv6 != "" {
@@ -112,7 +114,8 @@ func printChoice(out io.Writer, x *geodns.Explanation) error {
 		case n.AAAA:
 			answered = "AAAA"
 		}
-		fmt.Fprintf(w, "%s\t%.0f km\t%s\t%.0f\t%s\t%.0f %%\t%.0f %%\t%s\t%s\n", n.Node, n.Distance, n.Group, n.Weight, state, n.Load*100, n.Shed*100, answered, n.Reason)
+		fmt.Fprintf(w, "%s\t%.0f km\t%s\t%.0f\t%s\t%.0f %%\t%.0f %%\t%s\t%s\n", n.Node, n.Distance, n.Group, n.Weight,
+			state, n.Load*100, n.Shed*100, answered, n.Reason)
 	}
 	return w.Flush()
 }

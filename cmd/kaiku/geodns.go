@@ -29,6 +29,7 @@ func geodnsCommand(log *slog.Logger) *cobra.Command {
 	}
 	configFlag(cmd, &fleetFile)
 	cmd.Flags().StringVar(&nodeName, "node", "", "this node's `NAME`")
-	cmd.Flags().StringSliceVar(&over.Listen, "listen", nil, "`ADDRESS` for UDP and TCP; separate several by commas, or repeat the flag (default geodns.listen of the fleet file, or :53)")
+	cmd.Flags().StringSliceVar(&over.Listen, "listen", nil,
+		"`ADDRESS` for UDP and TCP; separate several by commas, or repeat the flag (default geodns.listen of the fleet file, or :53)")
 	return cmd
 }

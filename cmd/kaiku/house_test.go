@@ -10,10 +10,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const (
-	maxComment = 100 // columns of a line that is a comment, with tabs of four
+	maxLine    = 120 // columns of a line, with tabs of four
+	maxComment = 100 // columns of a line that is a comment
+	maxString  = 60  // columns of a string that may make its line longer
 	maxFile    = 450 // lines
 	maxFunc    = 80  // lines
 )
@@ -39,11 +42,23 @@ func TestHouse(t *testing.T) {
 		lines := strings.Split(text, "\n")
 		for i, l := range lines {
 			comment := strings.TrimSpace(l)
-			if !strings.HasPrefix(comment, "// ") || strings.HasPrefix(comment, "//  ") || strings.Contains(comment, "://") {
+			if !strings.HasPrefix(comment, "// ") || strings.HasPrefix(comment, "//  ") ||
+				strings.Contains(comment, "://") {
 				continue // of the others, those are laid out as they are to be read
 			}
-			if n := len([]rune(strings.ReplaceAll(l, "\t", "    "))); n > maxComment {
+			if n := columns(l); n > maxComment {
 				t.Errorf("%s:%d: the comment has %d columns, of %d at most", name, i+1, n, maxComment)
+			}
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, text, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		free := linesOfStrings(set, file)
+		for i, l := range lines {
+			if n := columns(l); n > maxLine && !free[i+1] && !strings.HasPrefix(strings.TrimSpace(l), "//") {
+				t.Errorf("%s:%d: the line has %d columns, of %d at most", name, i+1, n, maxLine)
 			}
 		}
 		if strings.HasSuffix(path, "_test.go") {
@@ -51,11 +66,6 @@ func TestHouse(t *testing.T) {
 		}
 		if n := len(lines) - 1; n > maxFile {
 			over("the file", name, n, maxFile)
-		}
-		set := token.NewFileSet()
-		file, err := parser.ParseFile(set, path, text, parser.SkipObjectResolution)
-		if err != nil {
-			return err
 		}
 		for _, decl := range file.Decls {
 			f, ok := decl.(*ast.FuncDecl)
@@ -76,4 +86,26 @@ func TestHouse(t *testing.T) {
 			t.Errorf("%s is within the limits now: take it off the list", where)
 		}
 	}
+}
+
+// columns returns the width of a line.
+func columns(line string) int {
+	return utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    "))
+}
+
+// linesOfStrings returns the lines that hold a long string, or a part of a string of several lines.
+func linesOfStrings(set *token.FileSet, file *ast.File) map[int]bool {
+	found := map[int]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		lit, ok := n.(*ast.BasicLit)
+		if !ok || lit.Kind != token.STRING {
+			return true
+		}
+		first, last := set.Position(lit.Pos()).Line, set.Position(lit.End()).Line
+		for line := first; line <= last; line++ {
+			found[line] = found[line] || last > first || utf8.RuneCountInString(lit.Value) > maxString
+		}
+		return true
+	})
+	return found
 }

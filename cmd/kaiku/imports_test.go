@@ -12,12 +12,15 @@ const module = "github.com/kaiku-cdn/kaiku/"
 
 // allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
-	"cmd/kaiku/config":    {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "fleet", "geodns"},
-	"cmd/kaiku/demo":      {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
-	"cmd/kaiku/node":      {"cmd/kaiku/config", "deploy", "edge", "edge/certs", "edge/httpcache", "fleet", "geodns", "origin", "storage"},
-	"cmd/kaiku/words":     {},
-	"edge":                {"edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/site", "origin", "storage"},
-	"edge/cache":          {"edge/front", "edge/httpcache", "edge/purge", "edge/site", "edge/ttlset", "origin", "storage"},
+	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "fleet", "geodns"},
+	"cmd/kaiku/demo":   {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
+	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/certs", "edge/httpcache", "fleet", "geodns",
+		"origin", "storage"},
+	"cmd/kaiku/words": {},
+	"edge": {"edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/site",
+		"origin", "storage"},
+	"edge/cache": {"edge/front", "edge/httpcache", "edge/purge", "edge/site", "edge/ttlset", "origin",
+		"storage"},
 	"edge/front":          {"edge/front/http2", "edge/httpcache", "edge/ttlset", "origin"},
 	"edge/ttlset":         {},
 	"edge/purge":          {"edge/httpcache", "edge/site", "origin", "storage"},
@@ -91,13 +94,16 @@ func TestImports(t *testing.T) {
 			if name == "edge/httpcache" && strings.Contains(strings.Split(imp, "/")[0], ".") && rooms[imp] != name {
 				t.Errorf("edge/httpcache imports %s, which is not of the standard library, nor of this room", imp)
 			}
-			if imp == "text/template" || imp == "html/template" { // they look methods up by name, so that the linker keeps all of all types: 5 MB of a program
+			if imp == "text/template" || imp == "html/template" {
+				// they look methods up by name, so that the linker keeps all of all types: 5 MB of
+				// a program
 				if !strings.HasPrefix(name, "bench") {
 					t.Errorf("%s imports %s", name, imp)
 				}
 			}
 			for vendor, room := range rooms {
-				if (imp == vendor || strings.HasPrefix(imp, vendor+"/")) && name != room && !strings.HasPrefix(name, "bench/") {
+				if (imp == vendor || strings.HasPrefix(imp, vendor+"/")) && name != room &&
+					!strings.HasPrefix(name, "bench/") {
 					t.Errorf("%s imports %s, whose room is %s", name, imp, room)
 				}
 			}

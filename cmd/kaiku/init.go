@@ -78,7 +78,8 @@ for how long.`,
 	fl.StringVar(&domain, "domain", "", "`DOMAIN` of the fleet; the site is www.DOMAIN and DOMAIN itself")
 	fl.StringVar(&originURL, "origin", "", "`URL` of the server that has the site")
 	fl.StringVar(&email, "email", "", "email `ADDRESS` for an account at Let's Encrypt; without it there is no TLS")
-	fl.StringArrayVar(&nodes, "node", nil, "a machine: `NAME=IP[,IP]@PLACE`, such as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
+	fl.StringArrayVar(&nodes, "node", nil,
+		"a machine: `NAME=IP[,IP]@PLACE`, such as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "`FOLDER` to write to")
 	fl.BoolVar(&noCheck, "no-origin-check", false, "don't send requests to the origin")
 	return cmd

@@ -40,9 +40,12 @@ func TestInit(t *testing.T) {
 		args        []string
 		nodes       int
 	}{
-		{"one node by flags", "", []string{"--domain", "example.com", "--origin", "http://192.0.2.9:8000", "--node", "hel1=203.0.113.10@60.17,24.94"}, 1},
-		{"four nodes", "", []string{"--domain", "Example.com.", "--origin", "https://origin.example.net", "--node", "hel1=203.0.113.10@60.17,24.94",
-			"--node", "nyc1=2001:db8::1@40.71,-74.01", "--node", "sin1=192.0.2.40@1.35,103.82", "--node", "fra1=192.0.2.41@50,8"}, 4},
+		{"one node by flags", "", []string{"--domain", "example.com", "--origin", "http://192.0.2.9:8000", "--node",
+			"hel1=203.0.113.10@60.17,24.94"}, 1},
+		{"four nodes", "", []string{"--domain", "Example.com.", "--origin", "https://origin.example.net", "--node",
+			"hel1=203.0.113.10@60.17,24.94",
+			"--node", "nyc1=2001:db8::1@40.71,-74.01", "--node", "sin1=192.0.2.40@1.35,103.82", "--node",
+			"fra1=192.0.2.41@50,8"}, 4},
 		{"asked", "example.com\nhttps://origin.example.net\nhel1=203.0.113.10@60.17,24.94\nnyc1=198.51.100.20@40.71,-74.01\n\nops@example.com\n", nil, 2},
 		{"asked, without TLS", "example.com\nhttps://origin.example.net\nhel1=203.0.113.10@60.17,24.94\n\n\n", nil, 1},
 	} {
@@ -69,7 +72,8 @@ func TestInit(t *testing.T) {
 					t.Errorf("%s: %v, %v", name, info.Mode(), err)
 				}
 			}
-			if told := strings.Contains(out, `no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`); told != (f.TLS.ACME == nil) {
+			if told := strings.Contains(out,
+				`no TLS: for certificates, add tls: { acme: { email: "…" } } to fleet.yaml`); told != (f.TLS.ACME == nil) {
 				t.Errorf("no TLS is told: %v\n%s", told, out)
 			}
 			if !strings.Contains(out, "\nnext: kaiku check "+fleetFile+"\n") {
@@ -77,7 +81,8 @@ func TestInit(t *testing.T) {
 			}
 			// A second time nothing is overwritten.
 			before, _ := os.ReadFile(filepath.Join(dir, "fleet.key"))
-			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil || err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
+			if _, err := runInit(t, c.stdin, append(c.args, "--no-origin-check", "--dir", dir)...); err == nil ||
+				err.Error() != fmt.Sprintf("init: %[1]s is there already: edit it and run kaiku check %[1]s, or give another --dir", fleetFile) {
 				t.Errorf("a second time: %v", err)
 			}
 			if after, _ := os.ReadFile(filepath.Join(dir, "fleet.key")); !bytes.Equal(before, after) {
@@ -94,24 +99,40 @@ func TestInitRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--domain", "nodomain", "--origin", "http://a.example"}, `"nodomain" is not a domain: want a name such as example.com`},
+		{[]string{"--domain", "nodomain", "--origin", "http://a.example"},
+			`"nodomain" is not a domain: want a name such as example.com`},
 		{[]string{"--domain", "192.0.2.1"}, `"192.0.2.1" is not a domain: want a name such as example.com`},
-		{[]string{"--domain", "https://example.com"}, `"https://example.com" is not a domain: want a name such as example.com`},
-		{[]string{"--domain", "www.example.com"}, `"www.example.com" is a host: want the domain, as example.com, which gets www too`},
-		{[]string{"--domain", "example.com", "--origin", "ftp://a.example"}, `origin: "ftp://a.example" is not an origin: want http://host[:port] or https://host[:port]`},
-		{[]string{"--domain", "example.com", "--origin", "https://www.example.com"}, "origin: www.example.com will lead to the edges: want a name or an address of the server's own, such as origin.example.com"},
-		{append(rest, "--node", "hel1"), `node "hel1": want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
-		{append(rest, "--node", "Hel 1=203.0.113.10@1,2"), `"Hel 1" is not a node name: want letters a-z, digits and -; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
-		{append(rest, "--node", "hel1=203.0.113@1,2"), `node hel1: "203.0.113" is not an IP address; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
+		{[]string{"--domain", "https://example.com"},
+			`"https://example.com" is not a domain: want a name such as example.com`},
+		{[]string{"--domain", "www.example.com"},
+			`"www.example.com" is a host: want the domain, as example.com, which gets www too`},
+		{[]string{"--domain", "example.com", "--origin", "ftp://a.example"},
+			`origin: "ftp://a.example" is not an origin: want http://host[:port] or https://host[:port]`},
+		{[]string{"--domain", "example.com", "--origin", "https://www.example.com"},
+			"origin: www.example.com will lead to the edges: want a name or an address of the server's own, such as origin.example.com"},
+		{append(rest, "--node", "hel1"),
+			`node "hel1": want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
+		{append(rest, "--node", "Hel 1=203.0.113.10@1,2"),
+			`"Hel 1" is not a node name: want letters a-z, digits and -; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
+		{append(rest, "--node", "hel1=203.0.113@1,2"),
+			`node hel1: "203.0.113" is not an IP address; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki`},
 		{append(rest, "--node", "hel1=203.0.113.10,203.0.113.10@1,2"), "node hel1 has the address 203.0.113.10 twice"},
-		{append(rest, "--node", "hel1=203.0.113.10@91,2"), "node hel1: 91,2 is not on the Earth: latitude is -90 to 90, longitude -180 to 180"},
-		{append(rest, "--node", "hel1=203.0.113.10@NaN,2"), "node hel1: NaN,2 is not on the Earth: latitude is -90 to 90, longitude -180 to 180"},
-		{append(rest, "--node", "hel1=203.0.113.10@Helsnki"), `node hel1: the city "Helsnki" is not known; did you mean Helsinki? LATITUDE,LONGITUDE will do too`},
-		{append(rest, "--node", "hel1=203.0.113.10@Atlantis"), `node hel1: the city "Atlantis" is not known; did you mean Atlanta? LATITUDE,LONGITUDE will do too`},
-		{append(rest, "--node", "hel1=203.0.113.10@60.17"), `node hel1: "60.17" is neither LATITUDE,LONGITUDE nor a city that is known`},
-		{append(rest, "--node", "hel1=203.0.113.10"), "node hel1: where is it? Its address tells no country; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"},
-		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "hel1=203.0.113.11@1,2"), "there is a node hel1 already: give this one another name"},
-		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "nyc1=198.51.100.1,203.0.113.10@1,2"), "203.0.113.10 is the address of node hel1 already"},
+		{append(rest, "--node", "hel1=203.0.113.10@91,2"),
+			"node hel1: 91,2 is not on the Earth: latitude is -90 to 90, longitude -180 to 180"},
+		{append(rest, "--node", "hel1=203.0.113.10@NaN,2"),
+			"node hel1: NaN,2 is not on the Earth: latitude is -90 to 90, longitude -180 to 180"},
+		{append(rest, "--node", "hel1=203.0.113.10@Helsnki"),
+			`node hel1: the city "Helsnki" is not known; did you mean Helsinki? LATITUDE,LONGITUDE will do too`},
+		{append(rest, "--node", "hel1=203.0.113.10@Atlantis"),
+			`node hel1: the city "Atlantis" is not known; did you mean Atlanta? LATITUDE,LONGITUDE will do too`},
+		{append(rest, "--node", "hel1=203.0.113.10@60.17"),
+			`node hel1: "60.17" is neither LATITUDE,LONGITUDE nor a city that is known`},
+		{append(rest, "--node", "hel1=203.0.113.10"),
+			"node hel1: where is it? Its address tells no country; want NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or hel1=203.0.113.10@Helsinki"},
+		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "hel1=203.0.113.11@1,2"),
+			"there is a node hel1 already: give this one another name"},
+		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--node", "nyc1=198.51.100.1,203.0.113.10@1,2"),
+			"203.0.113.10 is the address of node hel1 already"},
 		{append(rest, "--node", "hel1=203.0.113.10@1,2", "--email", "ops"), `"ops" is not an e-mail address`},
 		{rest, `no answer to "a machine as NAME=IP[,IP]@PLACE, such as hel1=203.0.113.10@60.17,24.94 or @Helsinki (an empty line ends)": give it by a flag, see kaiku init --help`},
 	} {
@@ -129,9 +150,11 @@ func TestInitRefuses(t *testing.T) {
 // A fleet that can't work is written, for its owner to correct; init fails and tells no next step.
 func TestInitChecksTheFiles(t *testing.T) {
 	dir := t.TempDir()
-	out, err := runInit(t, "", "--domain", "example.com", "--origin", "http://203.0.113.10", "--node", "hel1=203.0.113.10@Helsinki", "--no-origin-check", "--dir", dir)
+	out, err := runInit(t, "", "--domain", "example.com", "--origin", "http://203.0.113.10", "--node",
+		"hel1=203.0.113.10@Helsinki", "--no-origin-check", "--dir", dir)
 	config := filepath.Join(dir, "fleet.yaml")
-	if !errors.Is(err, errReported) || !strings.HasSuffix(out, config+" fails its check: correct it, and run kaiku check "+config+"\n") ||
+	if !errors.Is(err, errReported) ||
+		!strings.HasSuffix(out, config+" fails its check: correct it, and run kaiku check "+config+"\n") ||
 		!strings.Contains(out, "this is the http listener of edge hel1") || strings.Contains(out, "next: ") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -140,13 +163,17 @@ func TestInitChecksTheFiles(t *testing.T) {
 // A bad answer is asked for again, and nothing that was answered before is lost.
 func TestInitAsksAgain(t *testing.T) {
 	dir := t.TempDir()
-	answers := []string{"www.example.com", "example.com", "", "ftp://x.example", "https://example.com", "https://origin.example.net",
-		"", "hel1", "hel1=203.0.113.10,2001:db8::10@Helsinki", "hel1=203.0.113.11@Helsinki", "nyc1=203.0.113.10@New York", "nyc1=8.8.8.8", "", "ops", "ops@example.com"}
+	answers := []string{"www.example.com", "example.com", "", "ftp://x.example", "https://example.com",
+		"https://origin.example.net",
+		"", "hel1", "hel1=203.0.113.10,2001:db8::10@Helsinki", "hel1=203.0.113.11@Helsinki",
+		"nyc1=203.0.113.10@New York", "nyc1=8.8.8.8", "", "ops", "ops@example.com"}
 	out, err := runInit(t, strings.Join(answers, "\n")+"\n", "--no-origin-check", "--dir", dir)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, told := range []string{`"www.example.com" is a host`, `origin: "" is not an origin`, `origin: "ftp://x.example" is not an origin`, "origin: example.com will lead to the edges", "a fleet has at least one machine",
+	for _, told := range []string{`"www.example.com" is a host`, `origin: "" is not an origin`,
+		`origin: "ftp://x.example" is not an origin`, "origin: example.com will lead to the edges",
+		"a fleet has at least one machine",
 		`node "hel1": want`, "there is a node hel1 already", "203.0.113.10 is the address of node hel1 already",
 		`"ops" is not an e-mail address`} {
 		if strings.Count(out, "  "+told) != 1 {
@@ -157,8 +184,12 @@ func TestInitAsksAgain(t *testing.T) {
 		t.Errorf("%q is not told once:\n%s", want, out)
 	}
 	text := readFile(t, dir, "fleet.yaml")
-	for _, want := range []string{"    hosts: [example.com, www.example.com]\n", `servers: ["https://origin.example.net"]`, "      health: { path: / } ", "location: [60.17, 24.94]   # Helsinki\n",
-		`addresses: ["203.0.113.10", "2001:db8::10"]`, "location: [38.5, -87]   # where the people of US live, as its address is there\n", "stale_if_error", `email: "ops@example.com"`} {
+	for _, want := range []string{"    hosts: [example.com, www.example.com]\n",
+		`servers: ["https://origin.example.net"]`, "      health: { path: / } ",
+		"location: [60.17, 24.94]   # Helsinki\n",
+		`addresses: ["203.0.113.10", "2001:db8::10"]`,
+		"location: [38.5, -87]   # where the people of US live, as its address is there\n", "stale_if_error",
+		`email: "ops@example.com"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the fleet file has no %q:\n%s", want, text)
 		}
@@ -167,7 +198,8 @@ func TestInitAsksAgain(t *testing.T) {
 		t.Errorf("the first file has %d lines", n)
 	}
 	zone := readFile(t, dir, "example.com.zone")
-	for _, want := range []string{"\nns1  IN A 203.0.113.10\nns1  IN AAAA 2001:db8::10\nns2  IN A 8.8.8.8\n", "\n; @    IN MX ", "\n; @    IN TXT "} {
+	for _, want := range []string{"\nns1  IN A 203.0.113.10\nns1  IN AAAA 2001:db8::10\nns2  IN A 8.8.8.8\n",
+		"\n; @    IN MX ", "\n; @    IN TXT "} {
 		if !strings.Contains(zone, want) {
 			t.Errorf("the zone has no %q:\n%s", want, zone)
 		}
@@ -175,7 +207,8 @@ func TestInitAsksAgain(t *testing.T) {
 	var said bytes.Buffer
 	failed := run(t.Context(), []string{"check", "--offline", filepath.Join(dir, "fleet.yaml")}, io.Discard, &said)
 	told := said.String()
-	if failed != nil || strings.Contains(strings.ReplaceAll(told, "without an IPv6 address", ""), "warning: ") && !strings.Contains(told, "1 edge of 2") {
+	if failed != nil || strings.Contains(strings.ReplaceAll(told, "without an IPv6 address", ""), "warning: ") &&
+		!strings.Contains(told, "1 edge of 2") {
 		t.Errorf("check: %v\n%s", failed, told)
 	}
 }
@@ -186,7 +219,8 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 	answer := func(status int, header map[string]string, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			for k, v := range header {
-				w.Header().Set(k, strings.ReplaceAll(v, "HERE", "http://"+r.Context().Value(http.LocalAddrContextKey).(fmt.Stringer).String()))
+				w.Header().Set(k, strings.ReplaceAll(v, "HERE",
+					"http://"+r.Context().Value(http.LocalAddrContextKey).(fmt.Stringer).String()))
 			}
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, body)
@@ -208,25 +242,39 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 			case r.Host != "www.example.com":
 				http.Error(w, "no such site", http.StatusMisdirectedRequest)
 			case r.URL.Path == "/":
-				answer(200, map[string]string{"Cache-Control": "no-cache", "ETag": `"1"`}, `<link rel=stylesheet href="/a.css?v=1"><img src="//other.example/b.png">`)(w, r)
+				answer(200, map[string]string{"Cache-Control": "no-cache", "ETag": `"1"`},
+					`<link rel=stylesheet href="/a.css?v=1"><img src="//other.example/b.png">`)(w, r)
 			case r.URL.Path == "/a.css":
 				answer(200, map[string]string{"Cache-Control": "public, max-age=86400"}, "a")(w, r)
 			}
-		}, "", []string{"  it answers / with 200", "  / will be stored, but it is asked for every visitor whether that changed: Cache-Control: no-cache", "  /a.css will be cached for 1 day: Cache-Control: public, max-age=86400"}, "      health: { path: / } "},
+		}, "", []string{"  it answers / with 200",
+			"  / will be stored, but it is asked for every visitor whether that changed: Cache-Control: no-cache",
+			"  /a.css will be cached for 1 day: Cache-Control: public, max-age=86400"}, "      health: { path: / } "},
 		{"nothing of caching", answer(200, nil, ""), "", []string{
 			"  / will be fetched from it for every visitor: it sends no Cache-Control (not fresh for any time, and nothing to validate it with); let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"}, "health: { path: / } "},
-		{"what may not be cached", answer(200, map[string]string{"Cache-Control": "private"}, ""), "", []string{"  / will be fetched from it for every visitor: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
-		{"a date alone", answer(200, map[string]string{"Last-Modified": time.Now().Add(-20 * time.Hour).UTC().Format(http.TimeFormat)}, ""), "", []string{
+		{"what may not be cached", answer(200, map[string]string{"Cache-Control": "private"}, ""), "",
+			[]string{"  / will be fetched from it for every visitor: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
+		{"a date alone", answer(200, map[string]string{
+			"Last-Modified": time.Now().Add(-20 * time.Hour).UTC().Format(http.TimeFormat)}, ""), "", []string{
 			"  / will be cached for 2 hours, a tenth of the time since it changed: it sends no Cache-Control"}, ""},
-		{"no page", answer(403, nil, ""), "", []string{"  it answers / with 403", "  a health check of / would take that as down: name another path in fleet.yaml"},
+		{"no page", answer(403, nil, ""), "",
+			[]string{"  it answers / with 403",
+				"  a health check of / would take that as down: name another path in fleet.yaml"},
 			"      # health: { path: /health }        # the origin answers 403 to /: name a path that it answers with 200\n"},
-		{"a redirect to the site", answer(301, map[string]string{"Location": "https://www.example.com/"}, ""), "", []string{
-			"  that is a redirect to https://www.example.com/, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; see Host in docs/origins.md"}, "health: { path: / } "},
-		{"a redirect to itself", answer(302, map[string]string{"Location": "/start"}, ""), "", []string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
-		{"a redirect elsewhere", answer(302, map[string]string{"Location": "https://other.example/"}, ""), "", []string{"  that is a redirect to https://other.example/: visitors who follow it leave the edges"}, ""},
-		{"nobody", nil, "http://" + freeport.Addr(t), []string{"  it does not answer from here: nothing listens on "}, "      health: { path: / } "},
-		{"a certificate of nobody", nil, secureOrigin(t, certs, "localhost"), []string{"  it does not answer from here: the certificate of https://localhost:"}, "      health: { path: / } "},
-		{"no TLS", nil, strings.Replace(plain.URL, "http:", "https:", 1), []string{" speaks plain HTTP: write http:// in origin.servers"}, "      health: { path: / } "},
+		{"a redirect to the site", answer(301, map[string]string{"Location": "https://www.example.com/"}, ""), "",
+			[]string{
+				"  that is a redirect to https://www.example.com/, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; see Host in docs/origins.md"}, "health: { path: / } "},
+		{"a redirect to itself", answer(302, map[string]string{"Location": "/start"}, ""), "",
+			[]string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
+		{"a redirect elsewhere", answer(302, map[string]string{"Location": "https://other.example/"}, ""), "",
+			[]string{"  that is a redirect to https://other.example/: visitors who follow it leave the edges"}, ""},
+		{"nobody", nil, "http://" + freeport.Addr(t), []string{"  it does not answer from here: nothing listens on "},
+			"      health: { path: / } "},
+		{"a certificate of nobody", nil, secureOrigin(t, certs, "localhost"),
+			[]string{"  it does not answer from here: the certificate of https://localhost:"},
+			"      health: { path: / } "},
+		{"no TLS", nil, strings.Replace(plain.URL, "http:", "https:", 1),
+			[]string{" speaks plain HTTP: write http:// in origin.servers"}, "      health: { path: / } "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url := c.origin
@@ -236,7 +284,8 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 				url = s.URL
 			}
 			dir := t.TempDir()
-			out, err := runInit(t, "", "--domain", "example.com", "--origin", url, "--node", "hel1=203.0.113.10@Helsinki", "--dir", dir)
+			out, err := runInit(t, "", "--domain", "example.com", "--origin", url, "--node",
+				"hel1=203.0.113.10@Helsinki", "--dir", dir)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -247,7 +296,8 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 			}
 			next := "\nnext: kaiku check "
 			if strings.Contains(out, "it does not answer") {
-				next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") + "; then kaiku check "
+				next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") +
+					"; then kaiku check "
 			}
 			if !strings.Contains(out, next) {
 				t.Errorf("it does not tell %q:\n%s", next, out)
@@ -264,15 +314,18 @@ func TestInitLooksAtTheOrigin(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(certs, "ca.pem"), "KAIKU_TEST_ARGS="+strings.Join([]string{"init", "--domain", "example.com", "--origin", secureOrigin(t, certs, "localhost"),
-		"--node", "hel1=203.0.113.10@Helsinki", "--dir", dir}, "\n"))
+	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(certs, "ca.pem"),
+		"KAIKU_TEST_ARGS="+strings.Join([]string{"init", "--domain", "example.com", "--origin",
+			secureOrigin(t, certs, "localhost"),
+			"--node", "hel1=203.0.113.10@Helsinki", "--dir", dir}, "\n"))
 	told, err := cmd.CombinedOutput()
 	if want := regexp.MustCompile(`  it answers / with 200; its certificate is good until \d{4}-\d\d-\d\d, for \d+ minutes more\n`); err != nil || !want.Match(told) || !strings.Contains(string(told), "/ will be cached for 1 minute: Cache-Control: max-age=60\n") {
 		t.Errorf("%v\n%s", err, told)
 	}
 	// It goes on where the name does not exist, and gives one below the domain a place in the zone.
 	dir = t.TempDir()
-	out, err := runInit(t, "", "--domain", "localhost.example", "--origin", "http://origin.localhost.example:1", "--node", "hel1=203.0.113.10@Helsinki", "--dir", dir)
+	out, err := runInit(t, "", "--domain", "localhost.example", "--origin", "http://origin.localhost.example:1",
+		"--node", "hel1=203.0.113.10@Helsinki", "--dir", dir)
 	if err != nil || !strings.Contains(out, "put its A and AAAA records into localhost.example.zone") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -284,7 +337,8 @@ func TestCities(t *testing.T) {
 		f := strings.Fields(line)
 		name := strings.Join(f[:len(f)-2], " ")
 		place, known, near := city(strings.ToUpper(name))
-		if known != name || near != "" || !(place[0] > -60 && place[0] < 75 && place[1] > -180 && place[1] < 180) || fmt.Sprintf("%.2f %.2f", place[0], place[1]) != f[len(f)-2]+" "+f[len(f)-1] {
+		if known != name || near != "" || !(place[0] > -60 && place[0] < 75 && place[1] > -180 && place[1] < 180) ||
+			fmt.Sprintf("%.2f %.2f", place[0], place[1]) != f[len(f)-2]+" "+f[len(f)-1] {
 			t.Errorf("%s: %v, %q, %q", name, place, known, near)
 		}
 		if name <= last {

@@ -91,7 +91,8 @@ tls:
 		if n.Where != "" {
 			where = "   # " + n.Where
 		}
-		nodes += fmt.Sprintf("  %s:\n    roles: [%s]\n    location: [%v, %v]%s\n    addresses: [%s]\n", n.Name, n.Roles, n.Place[0], n.Place[1], where, strings.Join(quoted, ", "))
+		nodes += fmt.Sprintf("  %s:\n    roles: [%s]\n    location: [%v, %v]%s\n    addresses: [%s]\n", n.Name, n.Roles,
+			n.Place[0], n.Place[1], where, strings.Join(quoted, ", "))
 		if i < 2 {
 			servers += fmt.Sprintf("@    IN NS  ns%d\n", i+1)
 		}
@@ -99,13 +100,15 @@ tls:
 	for _, a := range f.OriginAddresses {
 		addrs += record(f.OriginLabel, a)
 	}
-	return strings.NewReplacer("{{domain}}", f.Domain, "{{origin}}", f.Origin.String(), "{{health}}", health, "{{tls}}", secure, "{{nodes}}", nodes, "{{records}}", servers+addrs)
+	return strings.NewReplacer("{{domain}}", f.Domain, "{{origin}}", f.Origin.String(), "{{health}}", health, "{{tls}}",
+		secure, "{{nodes}}", nodes, "{{records}}", servers+addrs)
 }
 
 // files makes the files.
 func (f *firstFiles) files() ([]firstFile, error) {
 	values := f.values()
-	out := []firstFile{{"fleet.yaml", []byte(values.Replace(firstFleet)), 0o644}, {f.Domain + ".zone", []byte(values.Replace(firstZone)), 0o644}}
+	out := []firstFile{{"fleet.yaml", []byte(values.Replace(firstFleet)), 0o644},
+		{f.Domain + ".zone", []byte(values.Replace(firstZone)), 0o644}}
 	for _, name := range []string{"fleet.key", "admin.token"} {
 		b := make([]byte, 32)
 		if _, err := rand.Read(b); err != nil {
@@ -127,7 +130,8 @@ func (f *firstFiles) write(ctx context.Context, dir string, out io.Writer) error
 	}
 	for _, file := range files {
 		if _, err := os.Lstat(filepath.Join(dir, file.name)); err == nil {
-			return fmt.Errorf("init: %s is there already: give another --dir, or remove it", filepath.Join(dir, file.name))
+			return fmt.Errorf("init: %s is there already: give another --dir, or remove it",
+				filepath.Join(dir, file.name))
 		}
 	}
 	for _, file := range files {

@@ -67,7 +67,8 @@ func parseFirstNode(text string) (firstNode, error) {
 	}
 	for _, a := range n.Addresses {
 		if country, people, ok := geodns.Country(a); ok {
-			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "where the people of "+country+" live, as its address is there"
+			n.Guessed, n.Place, n.Where = true, config.Location{people.Lat, people.Lon}, "where the people of "+country+
+				" live, as its address is there"
 			return n, nil
 		}
 	}
@@ -82,7 +83,8 @@ func (n *firstNode) parsePlace(text string) error {
 	n.Place[1], err2 = strconv.ParseFloat(strings.TrimSpace(lon), 64)
 	if both && err1 == nil && err2 == nil {
 		if l := n.Place; !(l[0] >= -90 && l[0] <= 90 && l[1] >= -180 && l[1] <= 180) {
-			return fmt.Errorf("node %s: %s is not on the Earth: latitude is -90 to 90, longitude -180 to 180", n.Name, text)
+			return fmt.Errorf("node %s: %s is not on the Earth: latitude is -90 to 90, longitude -180 to 180", n.Name,
+				text)
 		}
 		return nil
 	}
@@ -92,7 +94,8 @@ func (n *firstNode) parsePlace(text string) error {
 		n.Place, n.Where = place, known
 		return nil
 	case near != "":
-		return fmt.Errorf("node %s: the city %q is not known; did you mean %s? LATITUDE,LONGITUDE will do too", n.Name, text, near)
+		return fmt.Errorf("node %s: the city %q is not known; did you mean %s? LATITUDE,LONGITUDE will do too", n.Name,
+			text, near)
 	}
 	return fmt.Errorf("node %s: %q is neither LATITUDE,LONGITUDE nor a city that is known", n.Name, text)
 }

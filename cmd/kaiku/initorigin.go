@@ -33,8 +33,10 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	f.lookUpOrigin(ctx, out)
 	fmt.Fprintf(out, "origin %s:\n", f.Origin)
 	tell := func(format string, a ...any) { fmt.Fprintf(out, "  "+format+"\n", a...) }
-	site := &config.Site{Name: "www", Hosts: f.hosts(), Origin: config.Origin{Servers: []config.OriginServer{{URL: f.Origin}},
-		ConnectTimeout: config.Duration(5 * time.Second), FirstByteTimeout: config.Duration(8 * time.Second), BetweenBytesTimeout: config.Duration(5 * time.Second)}}
+	site := &config.Site{Name: "www", Hosts: f.hosts(),
+		Origin: config.Origin{Servers: []config.OriginServer{{URL: f.Origin}},
+			ConnectTimeout: config.Duration(5 * time.Second), FirstByteTimeout: config.Duration(8 * time.Second),
+			BetweenBytesTimeout: config.Duration(5 * time.Second)}}
 	pool, err := node.OriginPool(new(config.Fleet), site)
 	if err == nil {
 		pool.Log = slog.New(slog.DiscardHandler)
@@ -136,7 +138,8 @@ func (f *firstFiles) redirects(to string) string {
 func cached(resp *http.Response) string {
 	now := time.Now()
 	s := &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: now, ResponseTime: now}
-	said, mend := "it sends no Cache-Control", "; let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"
+	said, mend := "it sends no Cache-Control",
+		"; let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"
 	if cc := resp.Header.Values("Cache-Control"); len(cc) > 0 {
 		said, mend = "Cache-Control: "+strings.Join(cc, ", "), ""
 	}

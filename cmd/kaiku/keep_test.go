@@ -58,14 +58,16 @@ func (k *keeping) write(name, text string) {
 
 func (k *keeping) zone(name, records string) {
 	k.t.Helper()
-	k.write("zones/"+name+".zone", "$TTL 60\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 127.0.0.1\n"+records)
+	k.write("zones/"+name+".zone", "$TTL 60\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 127.0.0.1\n"+
+		records)
 }
 
 // start runs the node until stop is called, and waits until its copies are as they should be.
 func (k *keeping) start(copies bool) (stop func()) {
 	k.t.Helper()
 	k.log = new(logLines)
-	p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{}, slog.New(slog.NewTextHandler(k.log, nil)))
+	p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{},
+		slog.New(slog.NewTextHandler(k.log, nil)))
 	if err != nil {
 		k.t.Fatalf("start: %v", err)
 	}
@@ -135,7 +137,8 @@ func (k *keeping) wants(step string, answers map[string]string, faults ...string
 		}
 	}
 	out, err := command(k.t, "status", "--admin", k.admin)
-	if err != nil || strings.Contains(out, "problem:") != (len(faults) == 1) || len(faults) > 0 && !strings.Contains(out, faults[0]) {
+	if err != nil || strings.Contains(out, "problem:") != (len(faults) == 1) || len(faults) > 0 &&
+		!strings.Contains(out, faults[0]) {
 		k.t.Errorf("%s: status is %v\n%s", step, err, out)
 	}
 }
@@ -152,7 +155,8 @@ func TestStartWithDamagedFiles(t *testing.T) {
 	k.write("finland.mmdb", "cut off")
 	k.zone("b", "www A 192.0.2.3\n")
 	stop = k.start(true)
-	k.wants("damaged", map[string]string{"www.a.example": "192.0.2.1", "www.b.example": "192.0.2.3"}, "zone a.example is answered from its last good copy, of 2", "the geoip database is the last good copy")
+	k.wants("damaged", map[string]string{"www.a.example": "192.0.2.1", "www.b.example": "192.0.2.3"},
+		"zone a.example is answered from its last good copy, of 2", "the geoip database is the last good copy")
 	if got := k.p.Status(); !strings.Contains(got, "did not take") || !strings.Contains(got, "parts/www.inc:2:1") {
 		t.Errorf("systemd is told %s", got)
 	}
@@ -166,7 +170,8 @@ func TestStartWithDamagedFiles(t *testing.T) {
 
 	k.write("zones/a.zone", "no zone")
 	k.zone("b", "www A 192.0.2.5\n")
-	k.wants("damaged while it runs", map[string]string{"www.a.example": "192.0.2.4", "www.b.example": "192.0.2.5"}, "zone a.example is answered from its last good copy")
+	k.wants("damaged while it runs", map[string]string{"www.a.example": "192.0.2.4", "www.b.example": "192.0.2.5"},
+		"zone a.example is answered from its last good copy")
 	stop()
 	if err := os.Remove(filepath.Join(k.dir, "zones/a.zone")); err != nil {
 		t.Fatal(err)
@@ -182,7 +187,8 @@ func TestStartWithoutCopies(t *testing.T) {
 	k.write("copies/zones/a.example.tar", "damaged as well")
 	k.write("zones/a.zone", "no zone")
 	stop := k.start(false)
-	k.wants("damaged", map[string]string{"www.a.example": "", "www.b.example": "192.0.2.2"}, "zone a.example is not answered")
+	k.wants("damaged", map[string]string{"www.a.example": "", "www.b.example": "192.0.2.2"},
+		"zone a.example is not answered")
 	k.zone("a", "www A 192.0.2.6\n")
 	k.wants("repaired", map[string]string{"www.a.example": "192.0.2.6"})
 	until(t, "the copy is replaced", func() bool {
@@ -195,7 +201,9 @@ func TestStartWithoutCopies(t *testing.T) {
 	}
 	k.write("zones/a.zone", "no zone")
 	k.write("zones/b.zone", "no zone")
-	if _, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "a.zone:1:") || !strings.Contains(err.Error(), "b.zone:1:") {
+	if _, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{},
+		slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "a.zone:1:") ||
+		!strings.Contains(err.Error(), "b.zone:1:") {
 		t.Errorf("with no zone at all the error is %v", err)
 	}
 }
@@ -237,5 +245,8 @@ func TestZoneOfRFC2317(t *testing.T) {
 	if err := askSOA(t.Context(), (&net.Dialer{}).DialContext, k.dns, zone); err != nil {
 		t.Error(err)
 	}
-	until(t, "its copy is kept", func() bool { return exists(filepath.Join(k.dir, "copies/zones/0%2F25.2.0.192.in-addr.arpa.tar")) })
+	until(t, "its copy is kept", func() bool {
+		return exists(filepath.Join(k.dir,
+			"copies/zones/0%2F25.2.0.192.in-addr.arpa.tar"))
+	})
 }

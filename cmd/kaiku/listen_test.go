@@ -31,7 +31,8 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 	} {
 		t.Run(name, func(t *testing.T) {
 			k.write("fleet.yaml", strings.Replace(text, "LISTEN", c.file, 1))
-			p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{Listen: c.flags}, slog.New(slog.DiscardHandler))
+			p, err := node.New(filepath.Join(k.dir, "fleet.yaml"), "fra1", nil, node.Overrides{Listen: c.flags},
+				slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -39,7 +40,10 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 			done := make(chan error, 1)
 			go func() { done <- p.Run(ctx) }()
 			for _, addr := range []string{first, second} {
-				until(t, addr+" answers", func() bool { return askSOA(ctx, (&net.Dialer{}).DialContext, addr, "a.example") == nil })
+				until(t, addr+" answers", func() bool {
+					return askSOA(ctx, (&net.Dialer{}).DialContext, addr,
+						"a.example") == nil
+				})
 			}
 			cancel()
 			if err := <-done; err != nil {
@@ -55,13 +59,15 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 		`{ a: b }`:                "geodns.listen: want one address, or a list of them, as [\"203.0.113.10:53\", \"[2001:db8::10]:53\"]",
 	} {
 		k.write("fleet.yaml", strings.Replace(text, "LISTEN", list, 1))
-		if _, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("listen: %s: error is %v, want %s", list, err, want)
 		}
 	}
 	for _, list := range []string{`":53"`, `""`, "[]", `[":53"]`} {
 		k.write("fleet.yaml", strings.Replace(text, "LISTEN", list, 1))
-		if f, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err != nil || !slices.Equal(f.DNSListen(), []string{":53"}) {
+		if f, _, err := config.Load(filepath.Join(k.dir, "fleet.yaml")); err != nil ||
+			!slices.Equal(f.DNSListen(), []string{":53"}) {
 			t.Errorf("listen: %s: error is %v", list, err)
 		}
 	}

@@ -41,7 +41,8 @@ func TestJournal(t *testing.T) {
 	if got := readFile(t, file); got != want {
 		t.Errorf("the journal gets\n%swant\n%s", got, want)
 	}
-	for l, p := range map[slog.Level]string{slog.LevelDebug: "<7>", slog.LevelInfo + 1: "<6>", slog.LevelError + 4: "<3>"} {
+	for l, p := range map[slog.Level]string{slog.LevelDebug: "<7>", slog.LevelInfo + 1: "<6>",
+		slog.LevelError + 4: "<3>"} {
 		if priority(l) != p {
 			t.Errorf("%v is %s, want %s", l, priority(l), p)
 		}
@@ -84,7 +85,8 @@ func TestLogSettings(t *testing.T) {
 	if got := say(); got != err {
 		t.Errorf("with --log-level: %q", got)
 	}
-	if err := setLevel(log, "loud"); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "debug, info, warn, error") {
+	if err := setLevel(log, "loud"); !errors.As(err, new(usageError)) ||
+		!strings.Contains(err.Error(), "debug, info, warn, error") {
 		t.Errorf("an unknown level: %v", err)
 	}
 }

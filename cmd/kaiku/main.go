@@ -81,7 +81,8 @@ func runOn(ctx context.Context, etc string, args []string, stdout, stderr io.Wri
 	}
 	root.AddCommand(
 		drainCommand(etc, true), drainCommand(etc, false),
-		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc), statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
+		initCommand(), credentialCommand(), checkCommand(), purgeCommand(etc), warmCommand(etc), explainCommand(etc),
+		statusCommand(etc), deployCommand(), removeCommand(), rotateCommand(), unitsCommand(), healthCommand(etc),
 		versionCommand(), manCommand(),
 	)
 	root.SetArgs(args)
@@ -123,7 +124,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func wants(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "), words.Count(len(args), "argument"))
+			return fmt.Errorf("%s wants %s, but is given %s", cmd.CommandPath(), strings.Join(names, " "),
+				words.Count(len(args), "argument"))
 		}
 		return nil
 	}

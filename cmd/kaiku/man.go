@@ -17,7 +17,8 @@ func manCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			day := time.Unix(0, 0).UTC() // so that the same source makes the same pages
 			cmd.Root().DisableAutoGenTag = true
-			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "KAIKU", Section: "1", Source: "Kaiku", Manual: "Kaiku", Date: &day}, args[0])
+			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "KAIKU", Section: "1", Source: "Kaiku",
+				Manual: "Kaiku", Date: &day}, args[0])
 		},
 	}
 }

@@ -28,10 +28,14 @@ func TestOtherCommandsRefuseTheSameErrors(t *testing.T) {
 
 func TestExitCodesOfMisuse(t *testing.T) {
 	for _, args := range [][]string{
-		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge", "--origin", "http://x", "--admin", "0.0.0.0:0", "--data", t.TempDir()}, {"edge", "--disk", "7"}, {"edge", "--origin", "http://x", "--host", "a/b"},
+		{"nonsense"}, {"edge"}, {"edge", "--origin", "x", "--config", "y"}, {"edge", "--origin", "ftp://x"}, {"edge",
+			"--origin", "http://x", "--admin", "0.0.0.0:0", "--data", t.TempDir()}, {"edge", "--disk", "7"}, {"edge",
+			"--origin", "http://x", "--host", "a/b"},
 		{"edge", "--config", "config/testdata/fleet.yaml", "--node", "hel1", "--host", "client"},
-		{"purge"}, {"check", "more"}, {"check", "config/testdata/fleet.yaml", "--config", "other.yaml"}, {"check", "config/testdata/fleet.yaml", "more"}, {"edge", "--what"},
-		{"deploy", "more"}, {"deploy", "config/testdata/fleet.yaml", "--config", "other.yaml"}, {"serve", "--config", "config/testdata/fleet.yaml", "--node", "none"},
+		{"purge"}, {"check", "more"}, {"check", "config/testdata/fleet.yaml", "--config", "other.yaml"}, {"check",
+			"config/testdata/fleet.yaml", "more"}, {"edge", "--what"},
+		{"deploy", "more"}, {"deploy", "config/testdata/fleet.yaml", "--config", "other.yaml"}, {"serve", "--config",
+			"config/testdata/fleet.yaml", "--node", "none"},
 	} {
 		err := run(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer))
 		if err == nil || exitCode(err) != 2 {

@@ -36,12 +36,14 @@ func writeCertificates(t *testing.T, dir string, names ...string) {
 		return k
 	}
 	write := func(name, kind string, der []byte) {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	caKey := key()
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {
@@ -50,8 +52,10 @@ func writeCertificates(t *testing.T, dir string, names ...string) {
 	write("ca.pem", "CERTIFICATE", der)
 	for i, name := range names {
 		k := key()
-		leaf := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: ca.NotBefore,
-			NotAfter: ca.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
+			DNSNames: []string{name}, NotBefore: ca.NotBefore,
+			NotAfter: ca.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth,
+				x509.ExtKeyUsageClientAuth}}
 		der, err := x509.CreateCertificate(rand.Reader, leaf, ca, k.Public(), caKey)
 		if err != nil {
 			t.Fatal(err)
@@ -161,7 +165,8 @@ edge: { http: %[3]q, admin: %[4]q, data: %[5]q, disk: 128MiB, memory: 16MiB }
 		t.Errorf("a certificate for another name than origin.host: %d", status)
 	}
 	out, err := command(t, "explain", "http", "http://wrong.example/", "--admin", admin)
-	for _, want := range []string{"not stored  the origin failed when it was asked last", "last fetch  failed", "the certificate of " + own + " is for localhost, not for wrong.example", "set origin.sni"} {
+	for _, want := range []string{"not stored  the origin failed when it was asked last", "last fetch  failed",
+		"the certificate of " + own + " is for localhost, not for wrong.example", "set origin.sni"} {
 		if err != nil || !strings.Contains(out, want) || strings.Contains(out, "not asked for") {
 			t.Errorf("no %q in what is explained, error %v:\n%s", want, err, out)
 		}
@@ -199,9 +204,11 @@ func TestEdgeOfSecureOrigin(t *testing.T) {
 		host  string
 	}{{nil, strings.TrimPrefix(own, "https://")}, {[]string{"--host", "client"}, "visitor.example"}} {
 		web := freeport.Addr(t)
-		args := append([]string{"edge", "--origin", own, "--listen", web, "--admin", freeport.Addr(t), "--data", t.TempDir(), "--disk", "128MiB"}, c.flags...)
+		args := append([]string{"edge", "--origin", own, "--listen", web, "--admin", freeport.Addr(t), "--data",
+			t.TempDir(), "--disk", "128MiB"}, c.flags...)
 		edge := exec.CommandContext(t.Context(), exe)
-		edge.Env = append(os.Environ(), "KAIKU_TEST_ARGS="+strings.Join(args, "\n"), "SSL_CERT_FILE="+filepath.Join(dir, "ca.pem"))
+		edge.Env = append(os.Environ(), "KAIKU_TEST_ARGS="+strings.Join(args, "\n"),
+			"SSL_CERT_FILE="+filepath.Join(dir, "ca.pem"))
 		edge.Stdout, edge.Stderr = t.Output(), t.Output()
 		if err := edge.Start(); err != nil {
 			t.Fatal(err)
@@ -239,10 +246,12 @@ edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 				t.Errorf("request %d: %d", i, got)
 			}
 		}
-		if _, metrics := getFrom(t, admin, "", "/metrics"); !strings.Contains(metrics, `kaiku_origin_up{server="http://`+addr+`",site="www"} `+up+"\n") {
+		if _, metrics := getFrom(t, admin, "", "/metrics"); !strings.Contains(metrics,
+			`kaiku_origin_up{server="http://`+addr+`",site="www"} `+up+"\n") {
 			t.Errorf("kaiku_origin_up is not %s", up)
 		}
-		if out, err := command(t, "status", "--admin", admin); err != nil || !strings.Contains(out, state) || strings.Contains(out, "nothing listens on "+addr) == (up == "1") {
+		if out, err := command(t, "status", "--admin", admin); err != nil || !strings.Contains(out, state) ||
+			strings.Contains(out, "nothing listens on "+addr) == (up == "1") {
 			t.Errorf("want %q in status, error %v:\n%s", state, err, out)
 		}
 	}
@@ -251,10 +260,11 @@ edge: { http: %q, admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=60") // so that a client has the end of it after the edge has
-		_, _ = io.WriteString(w, "hello")
-	})}}
+	o := &httptest.Server{Listener: l,
+		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60") // so that a client has the end of it after the edge has
+			_, _ = io.WriteString(w, "hello")
+		})}}
 	o.Start()
 	defer o.Close()
 	want(200, "1", " up ")

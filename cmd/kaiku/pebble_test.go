@@ -53,8 +53,10 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	t.Setenv("PEBBLE_AUTHZREUSE", "0")
 	out := log.New(io.Discard, "", 0)
 	store := db.NewMemoryStore()
-	profiles := map[string]ca.Profile{"default": {Description: "as usual"}, "shortlived": {Description: "six days", ValidityPeriod: 6 * 86400}}
-	front := wfe.New(out, store, va.New(out, httpPort, tlsPort, false, resolver, store), ca.New(out, store, "", "ecdsa", 0, 1, profiles), []string{"pebble.example"}, false, false, 1, 1)
+	profiles := map[string]ca.Profile{"default": {Description: "as usual"},
+		"shortlived": {Description: "six days", ValidityPeriod: 6 * 86400}}
+	front := wfe.New(out, store, va.New(out, httpPort, tlsPort, false, resolver, store),
+		ca.New(out, store, "", "ecdsa", 0, 1, profiles), []string{"pebble.example"}, false, false, 1, 1)
 	c := &testCA{manage: front.ManagementHandler()}
 	handler := front.Handler()
 	c.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -81,7 +83,8 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{{127, 0, 0, 1}}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{{127, 0, 0, 1}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -91,7 +94,8 @@ func newCA(t *testing.T, resolver string, httpPort, tlsPort int) *testCA {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	c.directory, c.roots = s.URL+wfe.DirectoryPath, filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(c.roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(c.roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	root := httptest.NewRecorder()
@@ -129,11 +133,13 @@ func (c *testCA) onFinalize(f func()) {
 func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 	t.Helper()
 	now := time.Now()
-	window, err := json.Marshal(map[string]any{"suggestedWindow": map[string]any{"start": now.Add(-2 * time.Hour), "end": now.Add(-time.Hour)}})
+	window, err := json.Marshal(map[string]any{"suggestedWindow": map[string]any{"start": now.Add(-2 * time.Hour),
+		"end": now.Add(-time.Hour)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := json.Marshal(map[string]string{"Certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), "ARIResponse": string(window)})
+	body, err := json.Marshal(map[string]string{"Certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: cert.Raw})), "ARIResponse": string(window)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +154,8 @@ func (c *testCA) wantRenewed(t *testing.T, cert *x509.Certificate) {
 // shown is the certificate that an edge shows for a name, if the authority issued it; nil if there
 // is none yet.
 func (c *testCA) shown(addr, name string) *x509.Certificate {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{ServerName: name, RootCAs: c.pool})
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr,
+		&tls.Config{ServerName: name, RootCAs: c.pool})
 	if err != nil {
 		return nil
 	}

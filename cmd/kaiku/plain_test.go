@@ -23,8 +23,12 @@ func TestHostileNodeOnTerminal(t *testing.T) {
 			_ = json.NewEncoder(w).Encode(map[string]string{"error": evil})
 			return
 		}
-		_ = json.NewEncoder(w).Encode(edge.Status{Name: evil, Version: evil, Nodes: []edge.NodeStatus{{Node: "x" + evil, Roles: []string{evil}, Region: evil, Version: evil, Live: true}},
-			Origins: []origin.Status{{Site: evil, Servers: []origin.ServerStatus{{Server: evil, State: evil, LastFailure: &origin.Failure{Error: evil}}}}}})
+		_ = json.NewEncoder(w).Encode(edge.Status{Name: evil, Version: evil,
+			Nodes: []edge.NodeStatus{{Node: "x" + evil, Roles: []string{evil}, Region: evil, Version: evil,
+				Live: true}},
+			Origins: []origin.Status{{Site: evil,
+				Servers: []origin.ServerStatus{{Server: evil, State: evil,
+					LastFailure: &origin.Failure{Error: evil}}}}}})
 	}))
 	defer node.Close()
 	for _, args := range [][]string{{"status"}, {"purge", "--all"}, {"explain", "http", "http://www.example.com/"}} {
@@ -32,7 +36,8 @@ func TestHostileNodeOnTerminal(t *testing.T) {
 		if err := run(t.Context(), append(args, "--admin", node.URL), &out, &out); err != nil {
 			printError(&out, err)
 		}
-		if i := strings.IndexFunc(out.String(), func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }); i >= 0 {
+		if i := strings.IndexFunc(out.String(),
+			func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }); i >= 0 {
 			t.Errorf("%q: %q", args, out.String()[i:])
 		}
 		if !strings.Contains(out.String(), "all is well") {
@@ -42,7 +47,8 @@ func TestHostileNodeOnTerminal(t *testing.T) {
 }
 
 func TestPlain(t *testing.T) {
-	for in, want := range map[string]string{"a\tb\r\nÄ\n": "a\tb\nÄ\n", "\x1b[1m": "\ufffd[1m", "\xff\x9b": "\ufffd\ufffd", "a\u0085\x7f": "a\ufffd\ufffd"} {
+	for in, want := range map[string]string{"a\tb\r\nÄ\n": "a\tb\nÄ\n", "\x1b[1m": "\ufffd[1m",
+		"\xff\x9b": "\ufffd\ufffd", "a\u0085\x7f": "a\ufffd\ufffd"} {
 		var out bytes.Buffer
 		if n, err := (plain{&out}).Write([]byte(in)); err != nil || n != len(in) || out.String() != want {
 			t.Errorf("%q became %q, want %q: %d, %v", in, out.String(), want, n, err)

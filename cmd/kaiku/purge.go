@@ -89,7 +89,8 @@ has no special meaning: to purge everything below a path, use --prefix with that
 func refuseStars(req edge.PurgeRequest) error {
 	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
 		if base, found := strings.CutSuffix(u, "*"); found {
-			return fmt.Errorf("%s: * is taken literally: for all that begins with the text before it, use --prefix %s", u, strings.TrimRight(base, "*"))
+			return fmt.Errorf("%s: * is taken literally: for all that begins with the text before it, use --prefix %s",
+				u, strings.TrimRight(base, "*"))
 		}
 	}
 	return nil
@@ -106,5 +107,6 @@ func lacking(done edge.PurgeResponse, limit time.Duration) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("purge %d is in the log, but not applied within %v by %s", done.Sequence, limit, strings.Join(names, ", "))
+	return fmt.Errorf("purge %d is in the log, but not applied within %v by %s", done.Sequence, limit,
+		strings.Join(names, ", "))
 }

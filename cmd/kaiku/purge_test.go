@@ -16,7 +16,8 @@ func TestPurgeRefusesPatterns(t *testing.T) {
 		{"--prefix http://www.example.com/img/**", "use --prefix http://www.example.com/img/"},
 	} {
 		_, err := command(t, append([]string{"purge"}, strings.Fields(c.args)...)...)
-		if !errors.As(err, new(usageError)) || !strings.HasSuffix(err.Error(), c.says) || !strings.Contains(err.Error(), "* is taken literally") {
+		if !errors.As(err, new(usageError)) || !strings.HasSuffix(err.Error(), c.says) ||
+			!strings.Contains(err.Error(), "* is taken literally") {
 			t.Errorf("purge %s: %v", c.args, err)
 		}
 	}

@@ -154,7 +154,8 @@ func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, ov
 	case len(out) > 0:
 		return out, nil
 	case a.edges:
-		return nil, usageError{fmt.Errorf("%s is no edge: ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
+		return nil, usageError{fmt.Errorf("%s is no edge: ask one of %s", strings.Join(names, ", "),
+			strings.Join(with, ", "))}
 	}
 	return nil, usageError{fmt.Errorf("%s has no admin listener: set `admin` of the node in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
 }
@@ -233,7 +234,8 @@ func thisNode(f *config.Fleet, etc string) (*config.Node, error) {
 		}
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.Name(), nodeVariable, file, strings.Join(f.NodeNames(), ", "))
+		return nil, fmt.Errorf("which node of %s is this machine? Write %s=NAME into %s: it has %s", f.Name(),
+			nodeVariable, file, strings.Join(f.NodeNames(), ", "))
 	}
 	return found[0], nil
 }

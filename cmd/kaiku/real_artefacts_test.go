@@ -159,14 +159,16 @@ func TestRealRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer program.Close()
-		if program.Section(".symtab") != nil || program.Section(".debug_info") != nil || program.Section(".zdebug_info") != nil {
+		if program.Section(".symtab") != nil || program.Section(".debug_info") != nil ||
+			program.Section(".zdebug_info") != nil {
 			t.Errorf("%s is not stripped", b.Path)
 		}
 		t.Logf("%s: %.1f MB", filepath.Base(b.Path), float64(b.Size)/1e6)
 		if b.Size > 40e6 { // see "The program" in docs/deploy.md
 			t.Errorf("%s has %d bytes, want 40 MB at most", b.Path, b.Size)
 		}
-		if list := readFile(t, b.Path+".cdx.json"); !strings.Contains(list, `"bomFormat": "CycloneDX"`) || !strings.Contains(list, "github.com/dgraph-io/badger/v4") {
+		if list := readFile(t, b.Path+".cdx.json"); !strings.Contains(list, `"bomFormat": "CycloneDX"`) ||
+			!strings.Contains(list, "github.com/dgraph-io/badger/v4") {
 			t.Errorf("what %s is made of: %.300s", b.Path, list)
 		}
 	}

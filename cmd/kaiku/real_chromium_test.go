@@ -64,7 +64,8 @@ func TestRealChromium(t *testing.T) {
 	chromium := need(t, "chromium")
 	dir := fleetDir(t, "k")
 	film := filepath.Join(dir, "film.webm")
-	if out, err := exec.CommandContext(t.Context(), need(t, "ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=10", "-c:v", "libvpx", "-b:v", "3M", "-g", "25",
+	if out, err := exec.CommandContext(t.Context(), need(t, "ffmpeg"), "-v", "error", "-f", "lavfi", "-i",
+		"testsrc2=size=640x360:rate=25:duration=10", "-c:v", "libvpx", "-b:v", "3M", "-g", "25",
 		film).CombinedOutput(); err != nil {
 		t.Fatalf("ffmpeg: %v\n%s", err, out)
 	}
@@ -79,7 +80,8 @@ func TestRealChromium(t *testing.T) {
 	results := make(chan seen, 10)
 	var ranges atomic.Int64
 	kinds := map[string]string{".css": "text/css", ".js": "text/javascript", ".png": "image/png", ".webm": "video/webm"}
-	files := map[string][]byte{"/": []byte(page), "/style.css": []byte("h1 { color: rgb(1, 2, 3) }"), "/script.js": []byte(pageScript), "/a.png": picture, "/b.png": picture, "/c.png": picture, "/film.webm": video}
+	files := map[string][]byte{"/": []byte(page), "/style.css": []byte("h1 { color: rgb(1, 2, 3) }"),
+		"/script.js": []byte(pageScript), "/a.png": picture, "/b.png": picture, "/c.png": picture, "/film.webm": video}
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost && r.URL.Path == "/result" {
 			var s seen
@@ -106,7 +108,8 @@ func TestRealChromium(t *testing.T) {
 	}))
 	t.Cleanup(o.Close)
 	edge := startSecureEdges(t, kaikuBinary(t), dir, o.URL, "hel1")[0]
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "www.example.com.pem"), filepath.Join(dir, "www.example.com.key"))
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "www.example.com.pem"),
+		filepath.Join(dir, "www.example.com.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +117,10 @@ func TestRealChromium(t *testing.T) {
 	visit := func(t *testing.T, profile string, more ...string) seen {
 		t.Helper()
 		site := "www.example.com:" + port(edge.https)
-		args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
-			"--user-data-dir=" + profile, "--host-resolver-rules=MAP www.example.com 127.0.0.1", "--ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(spki[:]),
+		args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+			"--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
+			"--user-data-dir=" + profile, "--host-resolver-rules=MAP www.example.com 127.0.0.1",
+			"--ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(spki[:]),
 			"--enable-quic", "--remote-debugging-port=0"}, append(more, "https://"+site+"/")...)
 		for i, a := range args {
 			args[i] = strings.ReplaceAll(a, "SITE", site)
@@ -132,7 +137,8 @@ func TestRealChromium(t *testing.T) {
 	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of an authority that the world
 	// knows, which nobody has for a test; so it is told.
 	s := visit(t, t.TempDir(), "--origin-to-force-quic-on=SITE")
-	if s.Error != "" || len(s.Seeks) != 3 || s.Duration < 9 || s.Color != "rgb(1, 2, 3)" || fmt.Sprint(s.Pictures) != "[1 1 1]" {
+	if s.Error != "" || len(s.Seeks) != 3 || s.Duration < 9 || s.Color != "rgb(1, 2, 3)" ||
+		fmt.Sprint(s.Pictures) != "[1 1 1]" {
 		t.Errorf("the page did not come whole: %+v", s)
 	}
 	for _, path := range []string{"/", "/style.css", "/script.js", "/a.png", "/b.png", "/c.png", "/film.webm"} {
@@ -189,8 +195,10 @@ func TestRealDemoPage(t *testing.T) {
 	papers := map[string]bool{}
 	for _, width := range []int{390, 1280} {
 		for _, look := range [][]string{nil, {"--force-dark-mode", "--blink-settings=preferredColorScheme=0"}} {
-			args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-				"--remote-debugging-port=0", "--user-data-dir=" + t.TempDir(), "--window-size=1400,900"}, append(look, fmt.Sprintf("%s/frame?width=%d", o.URL, width))...)
+			args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+				"--no-first-run", "--disable-background-networking",
+				"--remote-debugging-port=0", "--user-data-dir=" + t.TempDir(), "--window-size=1400,900"}, append(look,
+				fmt.Sprintf("%s/frame?width=%d", o.URL, width))...)
 			end := startBrowser(t, chromium, args...)
 			select {
 			case m := <-results:

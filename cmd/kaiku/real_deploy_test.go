@@ -31,14 +31,16 @@ func TestRealDeploy(t *testing.T) {
 
 	t.Run("a port is taken", func(t *testing.T) {
 		dryRun := func() (string, error) {
-			out, err := w.command("deploy", "--config", w.config, "--binary", one.Path, "--accept-new-host-keys", "--dry-run").CombinedOutput()
+			out, err := w.command("deploy", "--config", w.config, "--binary", one.Path, "--accept-new-host-keys",
+				"--dry-run").CombinedOutput()
 			return string(out), err
 		}
 		if out, err := dryRun(); err != nil {
 			t.Fatalf("nothing is in the way: %v\n%s", err, out)
 		}
 		w.ssh(t, "n2", `printf 'pid /run/other.pid; events {} http { server { listen 80; } }' >/tmp/other.conf; nginx -c /tmp/other.conf >/dev/null 2>&1 </dev/null`)
-		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") || !strings.Contains(out, " listens on *:80/tcp, which edge.http needs: stop it") {
+		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") ||
+			!strings.Contains(out, " listens on *:80/tcp, which edge.http needs: stop it") {
 			t.Errorf("nginx has the port: %v\n%s", err, out)
 		}
 		w.ssh(t, "n2", `kill "$(cat /run/other.pid)"; while ss -Hlnt | grep ':80 '; do sleep 0.1; done`)
@@ -47,7 +49,8 @@ func TestRealDeploy(t *testing.T) {
 	r.want(t, 0, one, "done", "done", "done")
 	w.runs(t, one)
 	for i, a := range r.report.Sites {
-		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 200 || !a.Well() {
+		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 200 ||
+			!a.Well() {
 			t.Errorf("the site is %+v", a)
 		}
 	}
@@ -69,14 +72,16 @@ func TestRealDeploy(t *testing.T) {
 		if !r.plan.Nothing() {
 			t.Errorf("a second deploy has something to do: %s", r.stdout)
 		}
-		if out := w.kaiku(t, "deploy", "--config", w.config, "--binary", two.Path, "--dry-run"); !strings.HasSuffix(out, "\nnothing to do\n") {
+		if out := w.kaiku(t, "deploy", "--config", w.config, "--binary", two.Path, "--dry-run"); !strings.HasSuffix(out,
+			"\nnothing to do\n") {
 			t.Errorf("a second deploy says\n%s", out)
 		}
 	})
 	t.Run("ends at once", func(t *testing.T) {
 		r := w.deploy(t, ends)
 		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"node n1: job for kaiku.service failed", "this version ends at once", "n1: undrained"} {
+		for _, want := range []string{"node n1: job for kaiku.service failed", "this version ends at once",
+			"n1: undrained"} {
 			if !strings.Contains(r.stderr, want) {
 				t.Errorf("it does not say %q:\n%s", want, r.stderr)
 			}
@@ -87,7 +92,8 @@ func TestRealDeploy(t *testing.T) {
 	t.Run("fails its health check", func(t *testing.T) {
 		r := w.deploy(t, sick, "--health-limit", "25s")
 		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} { // that version is no control node
+		for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} {
+			// that version is no control node
 			if !strings.Contains(r.stderr, want) {
 				t.Errorf("it does not say why: want %q in\n%s", want, r.stderr)
 			}
@@ -103,7 +109,8 @@ func TestRealDeploy(t *testing.T) {
 		}
 		r := w.deploy(t, two)
 		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails", "nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
+		for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails",
+			"nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
 			if !strings.Contains(r.stderr, want) {
 				t.Errorf("it does not say %q:\n%s", want, r.stderr)
 			}
@@ -139,7 +146,8 @@ type deployment struct {
 // deploy deploys a program to all nodes.
 func (w *world) deploy(t *testing.T, b *deploy.Binary, args ...string) *deployment {
 	t.Helper()
-	cmd := w.command(append([]string{"deploy", "--config", w.config, "--binary", b.Path, "--accept-new-host-keys", "--health-every", "200ms", "--json"}, args...)...)
+	cmd := w.command(append([]string{"deploy", "--config", w.config, "--binary", b.Path, "--accept-new-host-keys",
+		"--health-every", "200ms", "--json"}, args...)...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	began := time.Now()
@@ -187,12 +195,14 @@ func (w *world) runs(t *testing.T, b *deploy.Binary) {
 		out := w.ssh(t, n, `pid=$(systemctl show -p MainPID --value kaiku.service)
 readlink "/proc/$pid/exe"; stat -c %U "/proc/$pid"; systemctl is-active kaiku.service kaiku.socket; systemctl is-enabled kaiku.service; ls -A /etc/kaiku
 kaiku status --json --token-file /etc/kaiku/admin.token`)
-		for _, want := range []string{"/usr/local/lib/kaiku/" + b.Version() + "/kaiku\nkaiku\nactive\nenabled\n", "\nfleet.yaml\n"} {
+		for _, want := range []string{"/usr/local/lib/kaiku/" + b.Version() + "/kaiku\nkaiku\nactive\nenabled\n",
+			"\nfleet.yaml\n"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%s: want %q in\n%s", n, want, out)
 			}
 		}
-		if strings.Contains(out, `"draining":true`) || strings.Contains(out, ".before") || strings.Contains(out, ".next") {
+		if strings.Contains(out, `"draining":true`) || strings.Contains(out, ".before") ||
+			strings.Contains(out, ".next") {
 			t.Errorf("%s: something is left of a deploy:\n%s", n, out)
 		}
 	}

@@ -98,7 +98,8 @@ geodns:
 	waitFor(t, nyc)
 	waitFor(t, "127.0.0.1:"+port)
 	// Answers begin when both were probed; nyc1 may not have been up at the first probe of its own.
-	for began := time.Now(); strings.Count(s.ask(t, "dig", "both.example.com A +short"), "127.0.0.3") != 2 || !s.healthy(t); {
+	for began := time.Now(); strings.Count(s.ask(t, "dig", "both.example.com A +short"), "127.0.0.3") != 2 ||
+		!s.healthy(t); {
 		if time.Since(began) > 20*time.Second {
 			t.Fatal("the edges do not get healthy")
 		}
@@ -196,11 +197,15 @@ func TestRealDNSRecords(t *testing.T) {
 		{"www.example.com A +tcp " + us, `(?m)^www\.example\.com\. 1000 IN A 127\.0\.0\.34$`},
 		{"www.example.com AAAA " + fi, `(?m)^www\.example\.com\. 1000 IN AAAA ::1$; !::34`},
 		{"both.example.com A " + fi, `(?s)127\.0\.0\.33\s.*127\.0\.0\.34\s; CLIENT-SUBNET: 193\.166\.0\.0/16/0`},
-		{"www.example.com HTTPS " + fi, `status: NOERROR; ` + soa + `; !IN HTTPS 1; CLIENT-SUBNET: 193\.166\.0\.0/16/0`}, // no edge speaks TLS here
-		{"toedge.example.com A " + fi, `(?m)^toedge\.example\.com\. 3600 IN CNAME www\.example\.com\.\nwww\.example\.com\. 1000 IN A 127\.0\.0\.33$`},
+		// no edge speaks TLS here
+		{"www.example.com HTTPS " + fi,
+			`status: NOERROR; ` + soa + `; !IN HTTPS 1; CLIENT-SUBNET: 193\.166\.0\.0/16/0`},
+		{"toedge.example.com A " + fi,
+			`(?m)^toedge\.example\.com\. 3600 IN CNAME www\.example\.com\.\nwww\.example\.com\. 1000 IN A 127\.0\.0\.33$`},
 		{"alias.example.com A " + fi, `(?m)^alias\.example\.com\. 3600 IN CNAME alias2\.example\.com\.\nalias2\.example\.com\. 600 IN CNAME mail\.example\.com\.\nmail\.example\.com\. 3600 IN A 192\.0\.2\.99$; /16/0`},
 		{"host.old.example.com A", `(?m)^old\.example\.com\. 3600 IN DNAME new\.example\.com\.\nhost\.old\.example\.com\. 3600 IN CNAME host\.new\.example\.com\.\nhost\.new\.example\.com\. 3600 IN A 192\.0\.2\.55$`},
-		{"any.thing.dev.example.com A", `flags: qr aa; (?m)^any\.thing\.dev\.example\.com\. 3600 IN A 192\.0\.2\.98$; !\*`},
+		{"any.thing.dev.example.com A",
+			`flags: qr aa; (?m)^any\.thing\.dev\.example\.com\. 3600 IN A 192\.0\.2\.98$; !\*`},
 		{"x.dev.example.com MX", `status: NOERROR; ` + soa},
 		{"none.example.com A", `status: NXDOMAIN; flags: qr aa; ` + soa},
 		{"b.ent.example.com A", `status: NOERROR; flags: qr aa; ` + soa},
@@ -252,8 +257,10 @@ func TestRealDNSRecords(t *testing.T) {
 // TestRealDNSOneConnection asks many questions over one connection, with kdig.
 func TestRealDNSOneConnection(t *testing.T) {
 	s := startNameServer(t, "15311", 18360)
-	out := s.ask(t, "kdig", "+tcp +keepopen"+strings.Repeat(" www.example.com A none.example.com A huge.example.com TXT", 20))
-	for want, n := range map[string]int{"www.example.com. 1000 IN A 127.0.0.3": 20, "status: NXDOMAIN": 20, `huge.example.com. 3600 IN TXT "29y`: 20} {
+	out := s.ask(t, "kdig", "+tcp +keepopen"+
+		strings.Repeat(" www.example.com A none.example.com A huge.example.com TXT", 20))
+	for want, n := range map[string]int{"www.example.com. 1000 IN A 127.0.0.3": 20, "status: NXDOMAIN": 20,
+		`huge.example.com. 3600 IN TXT "29y`: 20} {
 		if got := strings.Count(out, want); got != n {
 			t.Errorf("%q %d times, want %d", want, got, n)
 		}
@@ -278,9 +285,11 @@ func TestRealDNSBehindResolver(t *testing.T) {
 			// The Finnish networks lie in one scope of the answer, and so do those of the US.
 			for range 3 {
 				for network, want := range map[string]string{
-					"193.166.3.0/24": "127.0.0.33", "193.166.99.0/24": "127.0.0.33", "128.112.1.0/24": "127.0.0.34", "128.112.200.0/24": "127.0.0.34",
+					"193.166.3.0/24": "127.0.0.33", "193.166.99.0/24": "127.0.0.33", "128.112.1.0/24": "127.0.0.34",
+					"128.112.200.0/24": "127.0.0.34",
 				} {
-					if out := askAt(t, "dig", r.port, "www.example.com A +subnet="+network); !strings.Contains(out, " IN A "+want+"\n") {
+					if out := askAt(t, "dig", r.port, "www.example.com A +subnet="+network); !strings.Contains(out,
+						" IN A "+want+"\n") {
 						t.Errorf("%s: want %s in\n%s", network, want, out)
 					}
 				}
@@ -303,7 +312,8 @@ func TestRealDNSBehindResolver(t *testing.T) {
 			}
 			first := queries()
 			for i, network := range []string{"193.166.3.0/24", "128.112.1.0/24", "130.233.1.0/24"} {
-				if out := askAt(t, "dig", r.port, "mail.example.com A +subnet="+network); !strings.Contains(out, " IN A 192.0.2.99\n") {
+				if out := askAt(t, "dig", r.port, "mail.example.com A +subnet="+network); !strings.Contains(out,
+					" IN A 192.0.2.99\n") {
 					t.Errorf("%s: no address in\n%s", network, out)
 				}
 				if i == 0 {
@@ -357,9 +367,12 @@ func startRecursor(t *testing.T, port, server string) {
 	if err := os.WriteFile(filepath.Join(dir, "recursor.conf"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	startProcess(t, need(t, "pdns_recursor"), "--config-dir="+dir, "--socket-dir="+dir, "--daemon=no", "--disable-syslog", "--write-pid=no",
-		"--threads=1", "--local-address=127.0.0.1", "--local-port="+port, "--allow-from=127.0.0.0/8", "--dont-query=", "--dnssec=off",
-		"--security-poll-suffix=", "--forward-zones=example.com=127.0.0.1:"+server, "--edns-subnet-allow-list=127.0.0.1,example.com",
+	startProcess(t, need(t, "pdns_recursor"), "--config-dir="+dir, "--socket-dir="+dir, "--daemon=no",
+		"--disable-syslog", "--write-pid=no",
+		"--threads=1", "--local-address=127.0.0.1", "--local-port="+port, "--allow-from=127.0.0.0/8", "--dont-query=",
+		"--dnssec=off",
+		"--security-poll-suffix=", "--forward-zones=example.com=127.0.0.1:"+server,
+		"--edns-subnet-allow-list=127.0.0.1,example.com",
 		"--use-incoming-edns-subnet=yes", "--ecs-ipv4-bits=24", "--loglevel=4")
 }
 
@@ -373,7 +386,8 @@ func TestRealDNSReloadsLoseNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The client subnet is 193.166.0.0/16.
-	perf := exec.Command(need(t, "dnsperf"), "-s", "127.0.0.1", "-p", s.port, "-d", data, "-E", "8:00011000c1a6", "-Q", "2000", "-l", "10")
+	perf := exec.Command(need(t, "dnsperf"), "-s", "127.0.0.1", "-p", s.port, "-d", data, "-E", "8:00011000c1a6", "-Q",
+		"2000", "-l", "10")
 	var out strings.Builder
 	perf.Stdout, perf.Stderr = &out, &out
 	if err := perf.Start(); err != nil {

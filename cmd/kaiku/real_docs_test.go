@@ -129,11 +129,13 @@ func serveTLS(t *testing.T, addr, cert, key string, h http.Handler) {
 // trust the lab's authorities.
 func (l *lab) addMachines(t *testing.T) {
 	t.Helper()
-	config := "Host *\n  IdentityFile " + l.home + "/.ssh/id_ed25519\n  UserKnownHostsFile " + l.home + "/.ssh/known_hosts\n"
+	config := "Host *\n  IdentityFile " + l.home + "/.ssh/id_ed25519\n  UserKnownHostsFile " + l.home +
+		"/.ssh/known_hosts\n"
 	for _, n := range labNodes {
 		l.addNode(t, n[0], n[1])
 		config += "Host " + n[0] + "\n  HostName " + n[1] + "\n"
-		l.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i", l.home+"/.ssh/id_ed25519", "root@"+n[1],
+		l.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
+			"UserKnownHostsFile=/dev/null", "-i", l.home+"/.ssh/id_ed25519", "root@"+n[1],
 			"cat >>/etc/hosts <<'end'\n"+l.hosts()+"end\ncat >>"+systemRoots+" <<'end'\n"+l.roots+"end\n")
 	}
 	if err := os.WriteFile(l.home+"/.ssh/config", []byte(config), 0o600); err != nil {
@@ -157,7 +159,8 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 			t.Fatal(err)
 		}
 	}
-	script("ssh", `exec /usr/bin/ssh -F "$HOME/.ssh/config" "$@"`) // ssh itself looks for it in the home folder of the account
+	// ssh itself looks for it in the home folder of the account
+	script("ssh", `exec /usr/bin/ssh -F "$HOME/.ssh/config" "$@"`)
 	switch doc {
 	case "README.md":
 		l.addMachines(t)
@@ -169,7 +172,8 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 		tree := filepath.Join(l.dir, "tree")
 		l.run(t, "sh", "-ec", `mkdir "$1"; tar -C ../.. --exclude=./.git --exclude=./bin --exclude=./dist -cf - . | tar -C "$1" -xf -`, "sh", tree)
 		s.env = append(s.env, goEnv(t, "GOMODCACHE"), goEnv(t, "GOCACHE"), "GOFLAGS=-buildvcs=false")
-		s.replace = strings.NewReplacer("git clone https://github.com/kaiku-cdn/kaiku", "cp -r "+tree+" kaiku", "/usr/local/bin/", s.bin, "/tmp/kaiku", filepath.Join(l.dir, "cache"))
+		s.replace = strings.NewReplacer("git clone https://github.com/kaiku-cdn/kaiku", "cp -r "+tree+" kaiku",
+			"/usr/local/bin/", s.bin, "/tmp/kaiku", filepath.Join(l.dir, "cache"))
 	case "docs/deploy.md":
 		l.addMachines(t)
 		// The machines need not have sudo, as SSH is as root. Resolvers are not waited for.
@@ -177,9 +181,10 @@ func (l *lab) prepare(t *testing.T, s *docShell, doc string) {
 	case "docs/purge.md":
 		l.serveSite(t, "127.0.0.1:8000")
 		pem := filepath.Join(l.dir, "certs", "www.example.com")
-		serveTLS(t, "127.0.0.1:443", pem+".pem", pem+".key", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, "<urlset><url><loc>https://www.example.com/</loc></url><url><loc>https://www.example.com/style.css</loc></url></urlset>")
-		}))
+		serveTLS(t, "127.0.0.1:443", pem+".pem", pem+".key",
+			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, "<urlset><url><loc>https://www.example.com/</loc></url><url><loc>https://www.example.com/style.css</loc></url></urlset>")
+			}))
 		mountOver(t, "/etc/hosts", l.hosts()+"127.0.0.1 www.example.com\n")
 	}
 }
@@ -191,11 +196,12 @@ func (l *lab) serveSite(t *testing.T, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=3600")
-		w.Header().Set("Surrogate-Key", "front product-17")
-		http.ServeContent(w, r, "page.txt", time.Time{}, bytes.NewReader([]byte("page\n")))
-	})}
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=3600")
+			w.Header().Set("Surrogate-Key", "front product-17")
+			http.ServeContent(w, r, "page.txt", time.Time{}, bytes.NewReader([]byte("page\n")))
+		})}
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(func() { _ = s.Close() })
 }

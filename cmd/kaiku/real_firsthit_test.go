@@ -39,8 +39,10 @@ func TestRealFirstHit(t *testing.T) {
 		steps = append(steps, fmt.Sprintf("%6.1f s  %s", now.Sub(last).Seconds(), step))
 		last = now
 	}
-	l.kaiku(t, "init", "--domain", "example.com", "--origin", "https://"+labOrigin, "--email", "ops@example.com", "--dir", dir,
-		"--node", "hel1=203.0.113.10@60.17,24.94", "--node", "fra1=192.0.2.30@50.11,8.68", "--node", "nyc1=198.51.100.20@40.71,-74.01")
+	l.kaiku(t, "init", "--domain", "example.com", "--origin", "https://"+labOrigin, "--email", "ops@example.com",
+		"--dir", dir,
+		"--node", "hel1=203.0.113.10@60.17,24.94", "--node", "fra1=192.0.2.30@50.11,8.68", "--node",
+		"nyc1=198.51.100.20@40.71,-74.01")
 	l.kaiku(t, "check", "--config", config)
 	done("init, check")
 	deploy := l.command("deploy", "--config", config, "--accept-new-host-keys")
@@ -54,12 +56,14 @@ func TestRealFirstHit(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(l.roots))
 	addr := ""
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, addr+":443")
-		}}}
+	client := &http.Client{Timeout: 10 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, addr+":443")
+			}}}
 	get := func() (cache string, err error) {
-		addrs, err := geodns.Lookup(t.Context(), labNodes[0][1]+":53", "www.example.com", netip.MustParsePrefix("193.166.3.0/24"))
+		addrs, err := geodns.Lookup(t.Context(), labNodes[0][1]+":53", "www.example.com",
+			netip.MustParsePrefix("193.166.3.0/24"))
 		if err != nil {
 			return "", err
 		}
@@ -87,7 +91,8 @@ func TestRealFirstHit(t *testing.T) {
 		return err == nil && addr == labNodes[0][1] && strings.Contains(cache, "; hit")
 	})
 	done("first hit, from " + addr + ": " + cache)
-	t.Logf("first hit after %.1f s:\n%s\nwhat deploy told:\n%s", time.Since(began).Seconds(), strings.Join(steps, "\n"), told)
+	t.Logf("first hit after %.1f s:\n%s\nwhat deploy told:\n%s", time.Since(began).Seconds(), strings.Join(steps, "\n"),
+		told)
 }
 
 // timedLines notes when each piece of output came.

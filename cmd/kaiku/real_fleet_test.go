@@ -79,7 +79,8 @@ nodes:
 
 	_ = nyc.end(t, syscall.SIGKILL)
 	out, code = kaiku("purge", "--all", "--wait", "--limit", "3s")
-	if code != 1 || !strings.Contains(out, "hel1  applied after") || !strings.Contains(out, "not applied within 3s by nyc1") {
+	if code != 1 || !strings.Contains(out, "hel1  applied after") ||
+		!strings.Contains(out, "not applied within 3s by nyc1") {
 		t.Errorf("purge without nyc1: exit code %d\n%s", code, out)
 	}
 	// It comes back, and what it has is from before the purge.

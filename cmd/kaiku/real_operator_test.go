@@ -85,7 +85,8 @@ func newDay(t *testing.T) *day {
 		t.Fatal(err)
 	}
 	writeCertificates(t, certs, dayOrigin)
-	d.files, _ = nginxOriginTLS(t, "10.77.0.1:8443", dayOrigin, filepath.Join(certs, dayOrigin+".pem"), filepath.Join(certs, dayOrigin+".key"))
+	d.files, _ = nginxOriginTLS(t, "10.77.0.1:8443", dayOrigin, filepath.Join(certs, dayOrigin+".pem"),
+		filepath.Join(certs, dayOrigin+".key"))
 	d.config = filepath.Join(d.dir, "fleet", "fleet.yaml")
 	hosts := filepath.Join(d.dir, "hosts") // of this process and the operator
 	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n10.77.0.1 "+dayOrigin+"\n"), 0o644); err != nil {
@@ -103,7 +104,8 @@ func newDay(t *testing.T) *day {
 // knowsOrigin writes the origin's name into a machine's /etc/hosts.
 func (d *day) knowsOrigin(t *testing.T, node string) {
 	t.Helper()
-	d.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", "UserKnownHostsFile="+d.home+"/.ssh/known_hosts",
+	d.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o",
+		"UserKnownHostsFile="+d.home+"/.ssh/known_hosts",
 		"-i", d.home+"/.ssh/id_ed25519", "root@"+d.addrs[node], "echo 10.77.0.1 "+dayOrigin+" >>/etc/hosts")
 }
 
@@ -184,7 +186,8 @@ func (d *day) status(t *testing.T) edge.Status {
 func (d *day) firstDeploy(t *testing.T) {
 	dir := filepath.Dir(d.config)
 	out := d.kaiku(t, "init", "--domain", "example.com", "--origin", "https://"+dayOrigin+":8443", "--dir", dir,
-		"--node", "n1=10.77.0.11@60.17,24.94", "--node", "n2=10.77.0.12@40.71,-74.01", "--node", "n3=10.77.0.13@1.35,103.82")
+		"--node", "n1=10.77.0.11@60.17,24.94", "--node", "n2=10.77.0.12@40.71,-74.01", "--node",
+		"n3=10.77.0.13@1.35,103.82")
 	t.Logf("init:\n%s", out)
 	ca, err := os.ReadFile(filepath.Join(d.dir, "certs", "ca.pem"))
 	if err != nil {
@@ -409,7 +412,8 @@ func (p *purger) once(ctx context.Context, version int) {
 		p.broke("%v", err)
 		return
 	}
-	cmd := exec.CommandContext(ctx, p.d.bin, "purge", "http://www.example.com/version.txt", "--wait", "--limit", "5s", "--json", "--config", p.d.config)
+	cmd := exec.CommandContext(ctx, p.d.bin, "purge", "http://www.example.com/version.txt", "--wait", "--limit", "5s",
+		"--json", "--config", p.d.config)
 	cmd.Env = append(os.Environ(), "HOME="+p.d.home, "SSH_AUTH_SOCK=")
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -476,5 +480,6 @@ func (p *purger) brokeNone(t *testing.T) {
 func (p *purger) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Sprintf("%d purges, the last with sequence %d; %d were refused, such as %q", p.done, p.seq, len(p.refused), p.refused[:min(len(p.refused), 3)])
+	return fmt.Sprintf("%d purges, the last with sequence %d; %d were refused, such as %q", p.done, p.seq,
+		len(p.refused), p.refused[:min(len(p.refused), 3)])
 }

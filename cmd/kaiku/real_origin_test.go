@@ -48,7 +48,8 @@ func serveHTTP10(t *testing.T, addr, cert, key string) {
 				if r.Header.Get("X-Origin-Secret") != "s3cret" {
 					status = "403 Forbidden"
 				}
-				_, _ = fmt.Fprintf(c, "HTTP/1.0 %s\r\nCache-Control: max-age=60\r\nX-From: old\r\n\r\n%s\n", status, r.URL.Path)
+				_, _ = fmt.Fprintf(c, "HTTP/1.0 %s\r\nCache-Control: max-age=60\r\nX-From: old\r\n\r\n%s\n", status,
+					r.URL.Path)
 			}()
 		}
 	}()
@@ -106,7 +107,8 @@ nodes:
 	waitFor(t, "127.0.0.1:18088")
 
 	ask := func(path string) string {
-		head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088", "http://www.example.com"+path)
+		head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088",
+			"http://www.example.com"+path)
 		if !strings.HasPrefix(head, "HTTP/1.1 200") || body != path+"\n" {
 			t.Errorf("%s: %q in\n%s", path, body, head)
 		}

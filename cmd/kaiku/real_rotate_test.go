@@ -52,7 +52,8 @@ func TestLongRotate(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.writeFleet(t)
-	key, token := filepath.Join(filepath.Dir(w.config), "fleet.key"), filepath.Join(filepath.Dir(w.config), "admin.token")
+	key, token := filepath.Join(filepath.Dir(w.config), "fleet.key"), filepath.Join(filepath.Dir(w.config),
+		"admin.token")
 	read := func(file string) string { return readFile(t, file) }
 	write := func(file, text string) {
 		t.Helper()
@@ -93,7 +94,8 @@ func TestLongRotate(t *testing.T) {
 		before := read(key)
 		write(key, strings.Repeat("another", 8)+"\n")
 		out, code := kaiku(nil, "deploy")
-		if code != 1 || strings.Count(out, "replace it with kaiku rotate fleet-key") != 3 || strings.Contains(out, "ready") {
+		if code != 1 || strings.Count(out, "replace it with kaiku rotate fleet-key") != 3 ||
+			strings.Contains(out, "ready") {
 			t.Errorf("exit code %d", code)
 		}
 		write(key, before)
@@ -101,7 +103,8 @@ func TestLongRotate(t *testing.T) {
 	})
 	t.Run("a token that was replaced by hand", func(t *testing.T) {
 		write(token, "by-hand\n")
-		if out, code := kaiku(nil, "deploy"); code != 0 || strings.Count(out, "reloaded and well") != 3 || strings.Contains(out, "drain") {
+		if out, code := kaiku(nil, "deploy"); code != 0 || strings.Count(out, "reloaded and well") != 3 ||
+			strings.Contains(out, "drain") {
 			t.Errorf("exit code %d", code)
 		}
 		have("admin.token", "by-hand\n")
@@ -112,7 +115,8 @@ func TestLongRotate(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 		have("admin.token", read(token))
-		if out := w.ssh(t, "n1", "kaiku status --token-file /dev/stdin 2>&1 <<'end' || :\n"+before+"end\n"); !strings.Contains(out, "401") && !strings.Contains(out, "does not take the token") {
+		if out := w.ssh(t, "n1", "kaiku status --token-file /dev/stdin 2>&1 <<'end' || :\n"+before+
+			"end\n"); !strings.Contains(out, "401") && !strings.Contains(out, "does not take the token") {
 			t.Errorf("the old token is accepted: %s", out)
 		}
 	})
@@ -126,7 +130,8 @@ func TestLongRotate(t *testing.T) {
 		if len(lines) != 4 || lines[1] != before || !strings.HasPrefix(lines[2], "# kaiku rotate: step 2 of 3") {
 			t.Fatalf("the file has %q", lines)
 		}
-		if n1, n3 := w.ssh(t, "n1", "cat /etc/kaiku/fleet.key"), w.ssh(t, "n3", "cat /etc/kaiku/fleet.key"); !strings.HasPrefix(n1, lines[0]) || !strings.HasPrefix(n3, before) {
+		if n1, n3 := w.ssh(t, "n1", "cat /etc/kaiku/fleet.key"), w.ssh(t, "n3",
+			"cat /etc/kaiku/fleet.key"); !strings.HasPrefix(n1, lines[0]) || !strings.HasPrefix(n3, before) {
 			t.Errorf("it was not stopped between the nodes: %q, %q", n1, n3)
 		}
 		if out := w.kaiku(t, "status", "--config", w.config); !strings.Contains(out, "3 of 3 nodes ready") {

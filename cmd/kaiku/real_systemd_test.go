@@ -38,7 +38,8 @@ nodes:
 func writeSystemdFleet(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"fleet.yaml": fmt.Sprintf(text, dir), "fleet.key": strings.Repeat("secret", 8),
+	for name, text := range map[string]string{"fleet.yaml": fmt.Sprintf(text, dir),
+		"fleet.key":        strings.Repeat("secret", 8),
 		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.72\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -63,9 +64,11 @@ func TestRealSocketActivation(t *testing.T) {
 	activate, bin := needSystemd(t, "systemd-socket-activate"), kaikuBinary(t)
 	nginxOrigin(t, "127.0.0.1:18009")
 	// Without control nodes, of which none runs here.
-	config := writeSystemdFleet(t, regexp.MustCompile(`(?m)^  (c1|c2|all): .*\n|^control: .*\n`).ReplaceAllString(systemdFleet, ""))
+	config := writeSystemdFleet(t,
+		regexp.MustCompile(`(?m)^  (c1|c2|all): .*\n|^control: .*\n`).ReplaceAllString(systemdFleet, ""))
 	const web, dns = "127.0.0.71:18090", "127.0.0.71:15390"
-	p := startProcess(t, activate, "-l", web, "-l", dns, "--fdname=kaiku:kaiku", bin, "serve", "--config", config, "--node", "hel1")
+	p := startProcess(t, activate, "-l", web, "-l", dns, "--fdname=kaiku:kaiku", bin, "serve", "--config", config,
+		"--node", "hel1")
 	var sockets []string // that listen, by inode
 	until(t, "systemd-socket-activate listens", func() bool {
 		sockets = []string{listening(t, web), listening(t, dns)}
@@ -87,7 +90,8 @@ func TestRealSocketActivation(t *testing.T) {
 	}
 	// Both transports: TCP by the socket that was passed, UDP by one that Kaiku bound.
 	for _, transport := range []string{"+tcp", "+notcp"} {
-		out, err := exec.Command(need(t, "dig"), "@127.0.0.71", "-p", "15390", "+tries=2", "+time=5", transport, "ns1.example.com", "+short").CombinedOutput()
+		out, err := exec.Command(need(t, "dig"), "@127.0.0.71", "-p", "15390", "+tries=2", "+time=5", transport,
+			"ns1.example.com", "+short").CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != "127.0.0.72" {
 			t.Errorf("dig %s: %v\n%s", transport, err, out)
 		}
@@ -145,7 +149,8 @@ func TestRealUnits(t *testing.T) {
 	for _, node := range []string{"hel1", "ns1", "c1", "all"} {
 		t.Run(node, func(t *testing.T) {
 			units := t.TempDir()
-			if out, err := exec.Command(bin, "units", "--config", config, "--node", node, "--root", units).CombinedOutput(); err != nil {
+			if out, err := exec.Command(bin, "units", "--config", config, "--node", node, "--root",
+				units).CombinedOutput(); err != nil {
 				t.Fatalf("kaiku units: %v\n%s", err, out)
 			}
 			files, err := filepath.Glob(units + "/etc/systemd/system/kaiku.*")

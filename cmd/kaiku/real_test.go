@@ -108,7 +108,8 @@ func nginxServer(t *testing.T, addr, server string) (files, log string) {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]int{"index.html": 100, "a.css": 1000, "b.js": 70_000, "c.bin": 5_000_000} {
-		if err := os.WriteFile(filepath.Join(files, name), bytes.Repeat([]byte(name), size/len(name)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(files, name), bytes.Repeat([]byte(name), size/len(name)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,7 +166,8 @@ func TestRealEdgeWithFlags(t *testing.T) {
 	bin := kaikuBinary(t)
 	files, log := nginxOrigin(t, "127.0.0.1:18000")
 	data := t.TempDir()
-	args := []string{"edge", "--origin", "http://127.0.0.1:18000", "--listen", "127.0.0.1:18080", "--data", data, "--admin", "127.0.0.1:19080"}
+	args := []string{"edge", "--origin", "http://127.0.0.1:18000", "--listen", "127.0.0.1:18080", "--data", data,
+		"--admin", "127.0.0.1:19080"}
 	edge := startProcess(t, bin, args...)
 	waitFor(t, "127.0.0.1:18080")
 	base := "http://127.0.0.1:18080"
@@ -208,7 +210,8 @@ func TestRealEdgeWithFlags(t *testing.T) {
 		wantHead(t, "no-store", head, `fwd=uri-miss`)
 	}
 
-	if out, err := exec.Command(bin, "purge", "--admin", "http://127.0.0.1:19080", base+"/a.css").CombinedOutput(); err != nil {
+	if out, err := exec.Command(bin, "purge", "--admin", "http://127.0.0.1:19080",
+		base+"/a.css").CombinedOutput(); err != nil {
 		t.Fatalf("purge: %v\n%s", err, out)
 	}
 	head, _ := curl(t, base+"/a.css")
@@ -277,7 +280,8 @@ geodns:
 	for network, want := range edges {
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			out := dig(t, "www.example.com", "+subnet="+network, transport)
-			if !regexp.MustCompile(`(?m)^www\.example\.com\.\s+5\s+IN\s+A\s+` + regexp.QuoteMeta(want) + `$`).MatchString(out) {
+			if !regexp.MustCompile(`(?m)^www\.example\.com\.\s+5\s+IN\s+A\s+` + regexp.QuoteMeta(want) +
+				`$`).MatchString(out) {
 				t.Errorf("%s %s: want %s in\n%s", network, transport, want, out)
 			}
 			scope := regexp.MustCompile(`CLIENT-SUBNET: (\S+)/16/(\d+)`).FindStringSubmatch(out)
@@ -305,7 +309,8 @@ geodns:
 			t.Errorf("%s: got %s", query, out)
 		}
 	}
-	for query, want := range map[string]string{"none.example.com": "NXDOMAIN", "ent.example.com": "NOERROR", "example.org": "REFUSED"} {
+	for query, want := range map[string]string{"none.example.com": "NXDOMAIN", "ent.example.com": "NOERROR",
+		"example.org": "REFUSED"} {
 		if out := dig(t, query); !strings.Contains(out, "status: "+want) {
 			t.Errorf("%s: want %s in\n%s", query, want, out)
 		}
@@ -323,7 +328,8 @@ geodns:
 	}
 	// A changed fleet file is taken without a restart, and a bad one is not.
 	for _, step := range []struct{ text, want string }{
-		{strings.Replace(fleet, "ttl: 5s", "ttl: 7s", 1), "7"}, {"nonsense: true", "7"}, {strings.Replace(fleet, "ttl: 5s", "ttl: 9s", 1), "9"}} {
+		{strings.Replace(fleet, "ttl: 5s", "ttl: 7s", 1), "7"}, {"nonsense: true", "7"},
+		{strings.Replace(fleet, "ttl: 5s", "ttl: 9s", 1), "9"}} {
 		if err := os.WriteFile(config, []byte(step.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -341,7 +347,8 @@ geodns:
 
 func dig(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(need(t, "dig"), append([]string{"@127.0.0.1", "-p", "15300", "+tries=2", "+time=5"}, args...)...).CombinedOutput()
+	out, err := exec.Command(need(t, "dig"), append([]string{"@127.0.0.1", "-p", "15300", "+tries=2", "+time=5"},
+		args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("dig %v: %v\n%s", args, err, out)
 	}
@@ -366,7 +373,8 @@ func TestRealDemo(t *testing.T) {
 	})
 	t.Run("free", func(t *testing.T) { playDemo(t, w.bin) })
 	t.Run("busy", func(t *testing.T) {
-		busy := []string{"127.0.0.11:8080", "127.0.0.12:8080", "127.0.0.13:8080", "127.0.0.14:8080", "127.0.0.1:9000", "127.0.0.1:9081"}
+		busy := []string{"127.0.0.11:8080", "127.0.0.12:8080", "127.0.0.13:8080", "127.0.0.14:8080", "127.0.0.1:9000",
+			"127.0.0.1:9081"}
 		for _, addr := range busy {
 			l, err := net.Listen("tcp", addr)
 			if err != nil {
@@ -410,7 +418,8 @@ func playDemo(t *testing.T, bin string, busy ...string) {
 	})
 	t.Log(text)
 	for _, addr := range busy {
-		if !regexp.MustCompile(` is at 127\.0\.0\.1\d?:\d+ instead of ` + addr + `: another program has that\.\n`).MatchString(text) {
+		if !regexp.MustCompile(` is at 127\.0\.0\.1\d?:\d+ instead of ` + addr +
+			`: another program has that\.\n`).MatchString(text) {
 			t.Errorf("it does not say that %s is busy", addr)
 		}
 		if rest := strings.Replace(text, "instead of "+addr, "", 1); strings.Contains(rest, addr) {

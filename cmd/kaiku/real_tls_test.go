@@ -122,7 +122,8 @@ func TestRealCurl(t *testing.T) {
 		return append(append(base[:len(base):len(base)], more...), "https://www.example.com:"+port(e.https)+path)
 	}
 	protocols := map[string]string{"--http1.1": "HTTP/1.1", "--http2": "HTTP/2"}
-	if out, err := exec.Command(need(t, "curl"), "-V").Output(); err == nil && regexp.MustCompile(`(?m)^Features:.* HTTP3`).Match(out) {
+	if out, err := exec.Command(need(t, "curl"), "-V").Output(); err == nil &&
+		regexp.MustCompile(`(?m)^Features:.* HTTP3`).Match(out) {
 		protocols["--http3-only"] = "HTTP/3"
 	}
 	for flag, version := range protocols {
@@ -180,11 +181,15 @@ func TestRealCurl(t *testing.T) {
 		message string
 		args    []string
 	}{
-		{"a name of no certificate", 35, "unrecognized name", []string{"-k", "--connect-to", "::127.0.0.1:", "https://unknown.example.com:" + port(e.https) + "/"}},
+		{"a name of no certificate", 35, "unrecognized name",
+			[]string{"-k", "--connect-to", "::127.0.0.1:", "https://unknown.example.com:" + port(e.https) + "/"}},
 		{"no name", 35, "unrecognized name", []string{"-k", "https://" + e.https + "/"}},
-		{"TLS 1.1", 35, "protocol version", at("/", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0", "--tlsv1.0")},
-		{"a suite without forward secrecy", 35, "handshake failure", at("/", "--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256")},
-		{"an authority that is not trusted", 60, "certificate", []string{"--connect-to", "::127.0.0.1:", "https://www.example.com:" + port(e.https) + "/"}},
+		{"TLS 1.1", 35, "protocol version", at("/", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0",
+			"--tlsv1.0")},
+		{"a suite without forward secrecy", 35, "handshake failure",
+			at("/", "--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256")},
+		{"an authority that is not trusted", 60, "certificate",
+			[]string{"--connect-to", "::127.0.0.1:", "https://www.example.com:" + port(e.https) + "/"}},
 	} {
 		if code, out := curlError(t, refused.args...); code != refused.code || !strings.Contains(out, refused.message) {
 			t.Errorf("%s: exit code %d, want %d and %q in %q", refused.what, code, refused.code, refused.message, out)
@@ -208,7 +213,8 @@ func TestRealH2load(t *testing.T) {
 		if protocol == "h2" {
 			streams = "50"
 		}
-		out, err := exec.Command(need(t, "h2load"), "-n", strconv.Itoa(n), "-c", "20", "-m", streams, "-t", "1", "--npn-list", protocol,
+		out, err := exec.Command(need(t, "h2load"), "-n", strconv.Itoa(n), "-c", "20", "-m", streams, "-t", "1",
+			"--npn-list", protocol,
 			"--connect-to", e.https, url).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", protocol, err, out)
@@ -234,8 +240,10 @@ func TestRealResumption(t *testing.T) {
 	stranger := startSecureEdges(t, bin, fleetDir(t, "b"), origin, "hel1")[0]
 	client := func(e secureEdge, args ...string) string {
 		t.Helper()
-		c := exec.Command(need(t, "openssl"), append([]string{"s_client", "-connect", e.https, "-servername", "www.example.com", "-ign_eof"}, args...)...)
-		c.Stdin = strings.NewReader("GET /a.css HTTP/1.1\r\nHost: www.example.com:" + port(e.https) + "\r\nConnection: close\r\n\r\n")
+		c := exec.Command(need(t, "openssl"),
+			append([]string{"s_client", "-connect", e.https, "-servername", "www.example.com", "-ign_eof"}, args...)...)
+		c.Stdin = strings.NewReader("GET /a.css HTTP/1.1\r\nHost: www.example.com:" + port(e.https) +
+			"\r\nConnection: close\r\n\r\n")
 		out, err := c.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "HTTP/1.1 200 OK") {
 			t.Fatalf("s_client %v: %v\n%s", args, err, out)

@@ -52,7 +52,8 @@ func startTraffic(t *testing.T, servers []string, dir string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	l := &traffic{name: "www.example.com", files: map[string][]byte{}, by: map[string]int{}, stop: func() { cancel(); all.Wait() }}
+	l := &traffic{name: "www.example.com", files: map[string][]byte{}, by: map[string]int{},
+		stop: func() { cancel(); all.Wait() }}
 	for _, name := range []string{"/a.css", "/b.js"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -63,7 +64,8 @@ func startTraffic(t *testing.T, servers []string, dir string) *traffic {
 	for _, network := range []string{"193.166.3.0", "128.112.1.0", "137.132.1.0"} { // Finland, the US, Singapore
 		for _, keep := range []bool{true, false} {
 			c := &trafficClient{traffic: l, network: netip.MustParseAddr(network), servers: servers,
-				http: &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep, MaxIdleConnsPerHost: 4}, Timeout: 20 * time.Second}}
+				http: &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep, MaxIdleConnsPerHost: 4},
+					Timeout: 20 * time.Second}}
 			all.Go(func() { c.run(ctx) })
 		}
 	}
@@ -154,7 +156,8 @@ func (c *trafficClient) get(file string) (addr string, reused bool, err error) {
 		return "", reused, err
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
-	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET", "http://"+addr+file, nil)
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET",
+		"http://"+addr+file, nil)
 	if err != nil {
 		return addr, reused, err
 	}
@@ -221,8 +224,10 @@ func (c *trafficClient) query(server string) (addr string, ttl time.Duration, er
 		return "", 0, err
 	}
 	id := uint16(rand.Uint32())
-	q := dnsmessage.Message{Header: dnsmessage.Header{ID: id}, Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
-		Additionals: []dnsmessage.Resource{{Header: opt, Body: &dnsmessage.OPTResource{Options: []dnsmessage.Option{{Code: 8, Data: subnet}}}}}}
+	q := dnsmessage.Message{Header: dnsmessage.Header{ID: id},
+		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+		Additionals: []dnsmessage.Resource{{Header: opt,
+			Body: &dnsmessage.OPTResource{Options: []dnsmessage.Option{{Code: 8, Data: subnet}}}}}}
 	packed, err := q.Pack()
 	if err != nil {
 		return "", 0, err

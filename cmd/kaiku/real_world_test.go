@@ -48,7 +48,8 @@ func inWorld() bool { return os.Getenv(worldVariable) != "" }
 // runInWorld runs the test that calls it again, in a process with namespaces of its own.
 func runInWorld(t *testing.T) {
 	t.Helper()
-	for program, from := range map[string]string{"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ip": "iproute2", "nsenter": "util-linux",
+	for program, from := range map[string]string{"sshd": "openssh-server", "ssh": "openssh-client",
+		"ssh-keygen": "openssh-client", "ip": "iproute2", "nsenter": "util-linux",
 		"setpriv": "util-linux", "useradd": "passwd", "nginx": "nginx-light"} {
 		if _, err := exec.LookPath(program); err != nil {
 			if _, err := os.Stat("/usr/sbin/" + program); err != nil {
@@ -62,7 +63,8 @@ func runInWorld(t *testing.T) {
 	}
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), worldVariable+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	runtime.LockOSThread() // whose end is what Pdeathsig is about
 	defer runtime.UnlockOSThread()
@@ -119,7 +121,8 @@ func (w *world) addNode(t *testing.T, name, addr string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(w.systemd, machine.Args(dir)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	power, err := cmd.StdinPipe()
 	if err != nil {
@@ -140,7 +143,8 @@ func (w *world) addNode(t *testing.T, name, addr string) {
 	w.run(t, "ip", "link", "set", link, "master", "br0", "up")
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "address", "add", addr+"/32", "dev", "eth0")
 	w.run(t, "nsenter", "-n", "-t", pid, "ip", "link", "set", "eth0", "up")
-	w.run(t, "nsenter", "-n", "-t", pid, "ip", "route", "add", "default", "dev", "eth0") // all are neighbours, whatever their addresses
+	// all are neighbours, whatever their addresses
+	w.run(t, "nsenter", "-n", "-t", pid, "ip", "route", "add", "default", "dev", "eth0")
 	w.run(t, "ip", "route", "replace", addr+"/32", "dev", "br0")
 	w.nodes = append(w.nodes, name)
 	w.mu.Lock()
@@ -210,6 +214,7 @@ func (w *world) kaiku(t *testing.T, args ...string) string {
 // ssh runs a script on a node by the client of OpenSSH, with the host key that kaiku noted.
 func (w *world) ssh(t *testing.T, node, script string) string {
 	t.Helper()
-	return w.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+w.home+"/.ssh/known_hosts",
+	return w.run(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o",
+		"UserKnownHostsFile="+w.home+"/.ssh/known_hosts",
 		"-i", w.home+"/.ssh/id_ed25519", "root@"+w.addrs[node], script)
 }

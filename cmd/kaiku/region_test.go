@@ -120,9 +120,10 @@ func (n *testNode) start(t *testing.T, fleetFile, name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Edge.Serve(ctx) }()
-	transport := &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, n.http)
-	}}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, n.http)
+		}}
 	n.client = &http.Client{Transport: transport, Timeout: time.Minute}
 	n.stop = sync.OnceFunc(func() {
 		transport.CloseIdleConnections()
@@ -200,7 +201,8 @@ func TestRegionIsOneCache(t *testing.T) {
 	us1.stop()
 	askAll(t, "/without-shield", 1000, eu1, eu3)
 	if paths, more := o.twice("/without-shield"); paths != 1000 || more > 10 {
-		t.Errorf("without the shield the origin was asked for %d paths of 1000, for %d of them more than once", paths, more)
+		t.Errorf("without the shield the origin was asked for %d paths of 1000, for %d of them more than once", paths,
+			more)
 	}
 }
 
@@ -217,7 +219,8 @@ func TestPeersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	nameServer.ServerName = "eu1"
-	for want, conf := range map[string]*tls.Config{"certificate required": {InsecureSkipVerify: true, NextProtos: []string{"h2"}}, "bad certificate": nameServer} {
+	for want, conf := range map[string]*tls.Config{"certificate required": {InsecureSkipVerify: true,
+		NextProtos: []string{"h2"}}, "bad certificate": nameServer} {
 		c, err := tls.Dial("tcp", nodes["eu1"].peer, conf)
 		if err == nil { // in TLS 1.3 a client learns at its first read
 			_ = c.SetDeadline(time.Now().Add(10 * time.Second))

@@ -42,11 +42,14 @@ file; after that, --ssh gives the machine. If the machine is lost, use --lost.`,
 	f := cmd.Flags()
 	configFlag(cmd, &fl.config)
 	f.StringVar(&fl.ssh, "ssh", "", "`[USER@]HOST[:PORT]` of the machine (default from the fleet file)")
-	f.BoolVar(&fl.lost, "lost", false, "the machine is lost and won't come back: only make the control plane forget the node")
+	f.BoolVar(&fl.lost, "lost", false,
+		"the machine is lost and won't come back: only make the control plane forget the node")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "print the plan and change nothing")
 	f.BoolVar(&fl.yes, "yes", false, "don't ask")
-	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false, "accept host keys that known_hosts doesn't have, without asking")
-	f.DurationVar(&fl.settle, "settle", 0, "how long to wait after the drain (default the longest TTL of edge names plus 5s)")
+	f.BoolVar(&fl.acceptNew, "accept-new-host-keys", false,
+		"accept host keys that known_hosts doesn't have, without asking")
+	f.DurationVar(&fl.settle, "settle", 0,
+		"how long to wait after the drain (default the longest TTL of edge names plus 5s)")
 	return cmd
 }
 
@@ -135,7 +138,8 @@ func noticeTime(f *config.Fleet) time.Duration {
 		return 0
 	}
 	h := f.GeoDNS.Health
-	return time.Duration(cmp.Or(h.UnhealthyAfter, 2))*time.Duration(cmp.Or(h.Interval, config.Duration(2*time.Second))) + time.Duration(cmp.Or(h.Timeout, config.Duration(time.Second)))
+	return time.Duration(cmp.Or(h.UnhealthyAfter, 2))*time.Duration(cmp.Or(h.Interval,
+		config.Duration(2*time.Second))) + time.Duration(cmp.Or(h.Timeout, config.Duration(time.Second)))
 }
 
 // missed tells what the fleet lacks without a node that it still has.
@@ -163,7 +167,8 @@ func missed(f *config.Fleet, name string, zones []*geodns.Zone) []string {
 	}
 	for _, s := range f.Sites {
 		if s.Origin.Shield == name {
-			out = append(out, fmt.Sprintf("site %s has it as its shield: edges ask the origin directly without it", s.Name))
+			out = append(out, fmt.Sprintf("site %s has it as its shield: edges ask the origin directly without it",
+				s.Name))
 		}
 	}
 	return out

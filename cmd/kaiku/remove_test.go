@@ -29,13 +29,15 @@ func (f *operated) aloneLease(t *testing.T, name string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &fleet.Client{Node: name, TLS: conf, Servers: []string{of.ControlOf(of.Node("c1")).Listen}, Log: slog.New(slog.DiscardHandler)}
+	c := &fleet.Client{Node: name, TLS: conf, Servers: []string{of.ControlOf(of.Node("c1")).Listen},
+		Log: slog.New(slog.DiscardHandler)}
 	if err := c.Dial(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	r := &fleet.Registry{Client: c, Self: func() fleet.Lease { return fleet.Lease{Roles: []string{config.RoleEdge}, Ready: true} }}
+	r := &fleet.Registry{Client: c,
+		Self: func() fleet.Lease { return fleet.Lease{Roles: []string{config.RoleEdge}, Ready: true} }}
 	go func() { done <- r.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -65,25 +67,34 @@ func TestRemoveCommand(t *testing.T) {
 		{"remove a/b --lost", "can't be the name of a node"},
 		{"remove down --yes", "no SSH server is at this port"},
 	} {
-		if out, err := f.run(t, append(strings.Fields(c.args), "--config", f.config)...); err == nil || !strings.Contains(err.Error(), c.fails) {
+		if out, err := f.run(t, append(strings.Fields(c.args), "--config", f.config)...); err == nil ||
+			!strings.Contains(err.Error(), c.fails) {
 			t.Errorf("%s: %v, want %q\n%s", c.args, err, c.fails, out)
 		}
 	}
-	alone := f.write(t, "alone.yaml", "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://192.0.2.1\"] } }]\nsecrets: { fleet_key: fleet.key }\n"+
-		"nodes: { c9: { roles: [edge, control], location: [0, 0], addresses: [127.0.0.1], ssh: \"root@"+freeport.Addr(t)+"\" } }\n")
-	if out, err := f.run(t, "remove", "c9", "--yes", "--config", alone); err == nil || !strings.Contains(err.Error(), "no SSH server is at this port") {
+	alone := f.write(t, "alone.yaml",
+		"sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://192.0.2.1\"] } }]\nsecrets: { fleet_key: fleet.key }\n"+
+			"nodes: { c9: { roles: [edge, control], location: [0, 0], addresses: [127.0.0.1], ssh: \"root@"+
+			freeport.Addr(t)+"\" } }\n")
+	if out, err := f.run(t, "remove", "c9", "--yes", "--config", alone); err == nil ||
+		!strings.Contains(err.Error(), "no SSH server is at this port") {
 		t.Errorf("the last node: %v\n%s", err, out)
 	}
 	stop()
 	lost := []string{"remove", "gone", "--lost", "--config", f.config}
-	if out, err := f.run(t, append(lost, "--dry-run")...); err != nil || !strings.Contains(out, "gone:\n  leave the machine alone, as it is lost\n  forget it in the registry\n") || !knows("gone") {
+	if out, err := f.run(t, append(lost, "--dry-run")...); err != nil ||
+		!strings.Contains(out, "gone:\n  leave the machine alone, as it is lost\n  forget it in the registry\n") ||
+		!knows("gone") {
 		t.Errorf("a dry run: %v\n%s", err, out)
 	}
-	if _, err := f.run(t, lost...); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "give --yes") || !knows("gone") {
+	if _, err := f.run(t, lost...); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), "give --yes") ||
+		!knows("gone") {
 		t.Errorf("with nobody to ask: %v", err)
 	}
 	out, err := f.run(t, append(lost, "--yes")...)
-	if err != nil || !strings.Contains(out, "node gone is removed\nit has the fleet key") || !strings.Contains(out, "kaiku rotate fleet-key --config "+f.config) || strings.Contains(out, "next: take it out") {
+	if err != nil || !strings.Contains(out, "node gone is removed\nit has the fleet key") ||
+		!strings.Contains(out, "kaiku rotate fleet-key --config "+f.config) ||
+		strings.Contains(out, "next: take it out") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	until(t, "nobody knows it any more", func() bool { return !knows("gone") })
@@ -96,10 +107,12 @@ func TestRemovalIsMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Sites[0].Origin.Shield = "hel1"
-	if got := strings.Join(missed(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") || !strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
+	if got := strings.Join(missed(f, "ns1", zones), "\n"); !strings.Contains(got, "it is the only name server") ||
+		!strings.Contains(got, "zone example.com has it as ns1.example.com: take that out") {
 		t.Errorf("ns1: %s", got)
 	}
-	if got := strings.Join(missed(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") || !strings.Contains(got, "site www has it as its shield") {
+	if got := strings.Join(missed(f, "hel1", zones), "\n"); !strings.Contains(got, "it is the only edge") ||
+		!strings.Contains(got, "site www has it as its shield") {
 		t.Errorf("hel1: %s", got)
 	}
 	if got := missed(f, "gone", zones); got != nil {

@@ -100,7 +100,8 @@ func (r *nodeRegistry) Look(ctx context.Context, watch bool) (deploy.Registered,
 	if err != nil {
 		return deploy.Registered{}, err
 	}
-	out := deploy.Registered{Known: lease.Node != "" || lease.Draining, Edge: slices.Contains(lease.Roles, fleet.RoleEdge), Drain: lease.Draining}
+	out := deploy.Registered{Known: lease.Node != "" || lease.Draining,
+		Edge: slices.Contains(lease.Roles, fleet.RoleEdge), Drain: lease.Draining}
 	for end := time.Now().Add(fleet.LeaseTime); watch && lease.Node != "" && !out.Live && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():

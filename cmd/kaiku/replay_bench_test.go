@@ -33,7 +33,8 @@ nodes:
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: %q, admin: %q, data: %q } }
 `, addr(), filepath.Join(dir, "c1"), addr(), addr(), filepath.Join(dir, "hel1"))
 	fleetFile := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{fleetFile: text, filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
+	for file, content := range map[string]string{fleetFile: text,
+		filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			b.Fatal(err)
 		}
@@ -88,7 +89,9 @@ nodes:
 		wg.Go(func() {
 			for i := range next {
 				for {
-					if _, err := c.Append(b.Context(), fmt.Sprint(i), "", edge.PurgeRequest{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}}); err == nil {
+					if _, err := c.Append(b.Context(), fmt.Sprint(i), "",
+						edge.PurgeRequest{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html",
+							i)}}); err == nil {
 						break
 					}
 				}

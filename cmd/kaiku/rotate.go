@@ -88,7 +88,8 @@ func rotateOtherCommand() *cobra.Command {
 					}
 					files = append(files, t.File)
 				}
-				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0], cmp.Or(strings.Join(files, ", "), "none"))}
+				return "", usageError{fmt.Errorf("no token of secrets.tokens has the file %s: there are %s", args[0],
+					cmp.Or(strings.Join(files, ", "), "none"))}
 			})
 		},
 	}
@@ -165,7 +166,8 @@ func (r *rotator) run(cmd *cobra.Command, what string, path func(*config.Fleet) 
 	if in := terminal(cmd); in != nil && !r.yes && !r.key {
 		ask := asker(in, cmd.ErrOrStderr())
 		steps.sure = func() (bool, error) {
-			answer, err := ask("All nodes accept the old and the new "+what+". Give the new one to whoever has the old one. Refuse the old one from now on? [y/N] ", false)
+			answer, err := ask("All nodes accept the old and the new "+what+
+				". Give the new one to whoever has the old one. Refuse the old one from now on? [y/N] ", false)
 			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
 		}
 	}

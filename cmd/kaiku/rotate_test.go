@@ -78,9 +78,11 @@ nodes:
 			roles = "edge, control"
 		}
 		text += fmt.Sprintf("  %s: { roles: [%s], region: eu, location: [0, 0], addresses: [127.0.0.%d], edge: { http: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
-			n.name, roles, i+1, n.http, n.admin, freeport.Addr(t), n.dir+"/data", freeport.Addr(t), freeport.Addr(t), n.dir+"/control")
+			n.name, roles, i+1, n.http, n.admin, freeport.Addr(t), n.dir+"/data", freeport.Addr(t), freeport.Addr(t),
+			n.dir+"/control")
 	}
-	for name, text := range map[string]string{"fleet.yaml": text, "fleet.key": strings.Repeat("old-key ", 8) + "\n", "admin.token": "old-token\n"} {
+	for name, text := range map[string]string{"fleet.yaml": text, "fleet.key": strings.Repeat("old-key ", 8) + "\n",
+		"admin.token": "old-token\n"} {
 		for _, dir := range append([]string{filepath.Dir(f.config)}, f.nodes[0].dir, f.nodes[1].dir, f.nodes[2].dir) {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -163,7 +165,8 @@ func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
 // the file to one node after the other, and restarts those whose fleet key changes, drained; a node
 // that a deploy would refuse fails the test.
 func (f *rotatedFleet) rotation(file string, stages []stage) *rotation {
-	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate", say: func(format string, a ...any) { f.t.Logf(format, a...) }}
+	r := &rotation{file: f.file(file), stages: stages, again: "kaiku rotate",
+		say: func(format string, a ...any) { f.t.Logf(format, a...) }}
 	r.before = func(context.Context) (other, anything bool, err error) {
 		for _, n := range f.nodes {
 			other = other || f.read(filepath.Join(n.dir, file)) != f.read(r.file)
@@ -202,7 +205,8 @@ func (f *rotatedFleet) change(d *deployFleet, n *rotatedNode, file string) error
 		if replaces, err := d.replacesKey(n.name, []byte(now), []byte(f.read(own))); err != nil || !replaces {
 			return fmt.Errorf("its key would be replaced: %v, %w", replaces, err)
 		}
-		until(f.t, n.name+" can be spared", func() bool { return d.Spare(f.t.Context(), n.name, (&net.Dialer{}).DialContext) == nil })
+		until(f.t, n.name+" can be spared",
+			func() bool { return d.Spare(f.t.Context(), n.name, (&net.Dialer{}).DialContext) == nil })
 		n.drained.Lock()
 		defer n.drained.Unlock()
 		n.stop()
@@ -257,7 +261,8 @@ func (f *rotatedFleet) load() *rotatedLoad {
 
 // purging is a load of purges alone.
 func (f *rotatedFleet) purging() *rotatedLoad {
-	l := &rotatedLoad{rotatedFleet: f, client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	l := &rotatedLoad{rotatedFleet: f,
+		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 	l.token.Store("old-token")
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -320,7 +325,8 @@ func (l *rotatedLoad) purge(client *http.Client, object int) error {
 	var last error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		for _, n := range l.nodes {
-			r, err := http.NewRequest("POST", "http://"+n.admin+"/v1/purge", strings.NewReader(fmt.Sprintf(`{"urls":["http://www.example.com/%d"]}`, object)))
+			r, err := http.NewRequest("POST", "http://"+n.admin+"/v1/purge",
+				strings.NewReader(fmt.Sprintf(`{"urls":["http://www.example.com/%d"]}`, object)))
 			if err != nil {
 				return err
 			}
@@ -366,7 +372,8 @@ func (l *rotatedLoad) lostNone() {
 	for _, n := range l.nodes {
 		until(l.t, n.name+" has applied all purges", func() bool {
 			st, err := d.status(l.t.Context(), d.fleet.Node(n.name), dial)
-			return err == nil && slices.ContainsFunc(st.Nodes, func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
+			return err == nil && slices.ContainsFunc(st.Nodes,
+				func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
 		})
 		for object, want := range l.purged {
 			if got, err := l.get(http.DefaultClient, n, object); err != nil || got < want {
@@ -391,7 +398,8 @@ func TestRotateUnderLoad(t *testing.T) {
 	token := f.rotation("admin.token", tokenStages)
 	token.sure = func() (bool, error) { // both are good; who purges gets the new one
 		before := load.purges.Load()
-		until(t, "there are purges with the old token", func() bool { return load.purges.Load() > before+5 || t.Failed() })
+		until(t, "there are purges with the old token",
+			func() bool { return load.purges.Load() > before+5 || t.Failed() })
 		load.token.Store(strings.Fields(f.read(token.file))[1])
 		return true, nil
 	}

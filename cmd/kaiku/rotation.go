@@ -71,7 +71,8 @@ func (r *rotation) run(ctx context.Context) error {
 	}
 	for ; ; todo = true {
 		if todo {
-			r.say("step %d of %d: nodes %s secret", s.step, len(r.stages), [...]string{"learn the new", "use the new", "forget the old"}[r.stages[s.step-1]])
+			r.say("step %d of %d: nodes %s secret", s.step, len(r.stages),
+				[...]string{"learn the new", "use the new", "forget the old"}[r.stages[s.step-1]])
 			if err := errors.Join(r.deploy(ctx), ctx.Err()); err != nil {
 				return r.stopped(err)
 			}
@@ -119,14 +120,16 @@ func (r *rotation) next(s *rotated) error {
 	lines := [...][]string{{s.old, s.new}, {s.new, s.old}, {s.new}}[r.stages[s.step-1]]
 	lines = append(lines, s.comments...)
 	if s.step < len(r.stages) {
-		lines = append(lines, fmt.Sprintf("%s%d of %d; to go on, run %s again", rotationMark, s.step, len(r.stages), r.again))
+		lines = append(lines, fmt.Sprintf("%s%d of %d; to go on, run %s again", rotationMark, s.step, len(r.stages),
+			r.again))
 	}
 	return replaceFile(r.file, []byte(strings.Join(lines, "\n")+"\n"))
 }
 
 // stopped says how to go on after an error.
 func (r *rotation) stopped(err error) error {
-	return fmt.Errorf("%w\nthe rotation is not finished, and all nodes accept each other: run %s again to go on", err, r.again)
+	return fmt.Errorf("%w\nthe rotation is not finished, and all nodes accept each other: run %s again to go on", err,
+		r.again)
 }
 
 // rotated is what a file of secrets says of a rotation.

@@ -28,7 +28,8 @@ var errStop = errors.New("stopped by the test")
 
 func newTestRotation(t *testing.T, stages []stage, text string) *testRotation {
 	dir := t.TempDir()
-	r := &testRotation{t: t, rotation: rotation{file: filepath.Join(dir, "secret"), stages: stages, again: "kaiku rotate x"}}
+	r := &testRotation{t: t, rotation: rotation{file: filepath.Join(dir, "secret"), stages: stages,
+		again: "kaiku rotate x"}}
 	write := func(file string) {
 		if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
 			t.Fatal(err)
@@ -169,7 +170,8 @@ func TestRotationSteps(t *testing.T) {
 		if i == 0 {
 			n = fields[1]
 		}
-		if got := strings.Join(fields, " "); !strings.HasPrefix(got, fmt.Sprintf(want, n)) || len(n) != 44 || i < 2 && !strings.HasSuffix(got, "to go on, run kaiku rotate x again") {
+		if got := strings.Join(fields, " "); !strings.HasPrefix(got, fmt.Sprintf(want, n)) || len(n) != 44 ||
+			i < 2 && !strings.HasSuffix(got, "to go on, run kaiku rotate x again") {
 			t.Errorf("after step %d: %q", i+1, got)
 		}
 	}
@@ -193,11 +195,14 @@ func TestRotationSteps(t *testing.T) {
 // What kaiku rotate did not write is not guessed at.
 func TestRotationOfAnEditedFile(t *testing.T) {
 	for text, says := range map[string]string{
-		"": "no secret", "a\nb\n": "2 secrets, which no kaiku rotate wrote", "a\n# kaiku rotate: step 1 of 3\n": "in the middle of a rotation",
-		"a\nb\n# kaiku rotate: step 3 of 3\n": "no step", "a\nb\n# kaiku rotate: step x\n": "no step", "a\nb\nc\n# kaiku rotate: step 1 of 3\n": "3 secrets",
+		"": "no secret", "a\nb\n": "2 secrets, which no kaiku rotate wrote",
+		"a\n# kaiku rotate: step 1 of 3\n":    "in the middle of a rotation",
+		"a\nb\n# kaiku rotate: step 3 of 3\n": "no step", "a\nb\n# kaiku rotate: step x\n": "no step",
+		"a\nb\nc\n# kaiku rotate: step 1 of 3\n": "3 secrets",
 	} {
 		r := newTestRotation(t, keyStages, text)
-		if err := r.run(t.Context()); err == nil || !strings.Contains(err.Error(), says) || r.events > 0 || r.read(r.file) != text {
+		if err := r.run(t.Context()); err == nil || !strings.Contains(err.Error(), says) || r.events > 0 ||
+			r.read(r.file) != text {
 			t.Errorf("%q: %v after %d events, %q", text, err, r.events, r.read(r.file))
 		}
 	}

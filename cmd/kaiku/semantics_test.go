@@ -111,7 +111,8 @@ func TestWhoCannotShareDoesNotQueueInTiers(t *testing.T) {
 			if c.token {
 				fields["Authorization"] = fmt.Sprintf("Bearer %d", i)
 			}
-			if resp, body := n.fetch(t, c.path, fields); resp == nil || resp.StatusCode != c.status || body != fmt.Sprintf("for %d", i) {
+			if resp, body := n.fetch(t, c.path, fields); resp == nil || resp.StatusCode != c.status ||
+				body != fmt.Sprintf("for %d", i) {
 				t.Errorf("%s, client %d: %v, %q", c.path, i, resp, body)
 			}
 		}
@@ -150,7 +151,8 @@ func TestOriginThatHangsBehindTiers(t *testing.T) {
 	for _, name := range []string{"eu1", "us1"} {
 		for range 5 {
 			resp, body := nodes[name].fetch(t, "/a", nil)
-			if resp == nil || body != "old" || !strings.Contains(strings.Join(resp.Header["Cache-Status"], ","), "hit; ttl=-") {
+			if resp == nil || body != "old" || !strings.Contains(strings.Join(resp.Header["Cache-Status"], ","),
+				"hit; ttl=-") {
 				t.Errorf("%s: %v, %q", name, resp, body)
 			}
 		}
@@ -176,7 +178,8 @@ func TestConditionsThroughTiers(t *testing.T) {
 			if token != "" {
 				fields["Authorization"] = token
 			}
-			if resp, body := nodes["eu1"].fetch(t, "/page"+token[:min(1, len(token))], fields); resp == nil || resp.StatusCode != 304 || body != "" {
+			if resp, body := nodes["eu1"].fetch(t, "/page"+token[:min(1, len(token))], fields); resp == nil ||
+				resp.StatusCode != 304 || body != "" {
 				t.Errorf("token %q: %v, %q", token, resp, body)
 			}
 		}

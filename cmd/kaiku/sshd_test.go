@@ -66,14 +66,17 @@ func newSSHServer(t *testing.T, operator ssh.PublicKey) *sshServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sshServer{addr: l.Addr().String(), conf: &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if !bytes.Equal(key.Marshal(), operator.Marshal()) {
-			return nil, errors.New("unknown key")
-		}
-		return nil, nil
-	}}}
+	s := &sshServer{addr: l.Addr().String(),
+		conf: &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions,
+			error) {
+			if !bytes.Equal(key.Marshal(), operator.Marshal()) {
+				return nil, errors.New("unknown key")
+			}
+			return nil, nil
+		}}}
 	s.conf.AddHostKey(host)
-	known, err := os.OpenFile(filepath.Join(os.Getenv("HOME"), ".ssh/known_hosts"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	known, err := os.OpenFile(filepath.Join(os.Getenv("HOME"), ".ssh/known_hosts"), os.O_APPEND|os.O_CREATE|os.O_WRONLY,
+		0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

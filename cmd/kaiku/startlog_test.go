@@ -64,10 +64,12 @@ nodes:
 			roles += ", geodns"
 		}
 		text += fmt.Sprintf("  %s: { roles: [%s], location: [0, 0], region: eu, addresses: [127.0.0.%d], edge: { http: %q, https: %q, admin: %q, peer: %q, data: %q }, control: { listen: %q, cluster: %q, data: %q } }\n",
-			name, roles, i+1, freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name+"-control"))
+			name, roles, i+1, freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir,
+				name), freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name+"-control"))
 	}
 	zone := "@ 3600 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns1\n@ 3600 IN NS ns2\nns1 3600 IN A 127.0.0.1\nns2 3600 IN A 127.0.0.2\n"
-	for name, content := range map[string]string{"fleet.yaml": text, "fleet.key": "0123456789abcdef0123456789abcdef0123", "example.com.zone": zone} {
+	for name, content := range map[string]string{"fleet.yaml": text,
+		"fleet.key": "0123456789abcdef0123456789abcdef0123", "example.com.zone": zone} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +83,8 @@ nodes:
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := node.New(filepath.Join(dir, "fleet.yaml"), name, f.Node(name).Roles, node.Overrides{Listen: listenOn(dns[name])}, log)
+		p, err := node.New(filepath.Join(dir, "fleet.yaml"), name, f.Node(name).Roles,
+			node.Overrides{Listen: listenOn(dns[name])}, log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,10 +101,12 @@ nodes:
 	}
 	for _, name := range names {
 		until(t, name+" follows the purges", func() bool {
-			return strings.Contains(out.text(), `msg="purge log: followed for the first time; what this edge has from before is stale" node=`+name)
+			return strings.Contains(out.text(),
+				`msg="purge log: followed for the first time; what this edge has from before is stale" node=`+name)
 		})
 	}
-	until(t, "an edge orders certificates", func() bool { return strings.Contains(out.text(), "this edge orders and renews") })
+	until(t, "an edge orders certificates",
+		func() bool { return strings.Contains(out.text(), "this edge orders and renews") })
 	for line := range strings.Lines(out.text()) {
 		m := regexp.MustCompile(`^time=(\S+) level=(\S+) .*? node=(\S+)`).FindStringSubmatch(line)
 		if m == nil {
@@ -117,7 +122,8 @@ nodes:
 			t.Errorf("a start with nothing amiss logs %s", line)
 		}
 	}
-	if text := out.text(); !strings.Contains(text, "control server: it waits for a majority") || strings.Contains(text, "PRODUCTION") {
+	if text := out.text(); !strings.Contains(text, "control server: it waits for a majority") ||
+		strings.Contains(text, "PRODUCTION") {
 		t.Errorf("what the control servers say:\n%s", text)
 	}
 }

@@ -28,7 +28,8 @@ func reportOf(t *testing.T, f *config.Fleet, answers []nodeAnswer) string {
 func TestStatusReportToleratesFailures(t *testing.T) {
 	f, answers := aFleet()
 	s := &answers[0].Status.Origins[0].Servers[0]
-	s.Requests, s.Failures, s.LastFailure = 3, map[string]uint64{"connection-error": 2}, &origin.Failure{Error: "refused"}
+	s.Requests, s.Failures, s.LastFailure = 3, map[string]uint64{"connection-error": 2},
+		&origin.Failure{Error: "refused"}
 	if out := reportOf(t, f, answers); !strings.HasPrefix(out, "3 of 3 nodes ready, no problems\n") {
 		t.Error(out)
 	}
@@ -40,26 +41,32 @@ func TestStatusReportOfDisks(t *testing.T) {
 	answers[1].Status.Nodes[0].Disk = fleet.DiskScarce
 	answers[2].Status.Nodes[1].Disk = fleet.DiskFull
 	out := reportOf(t, f, answers)
-	if !strings.Contains(out, "helsinki1: its disk is nearly full") || !strings.Contains(out, "newyork1: its disk is full") {
+	if !strings.Contains(out, "helsinki1: its disk is nearly full") ||
+		!strings.Contains(out, "newyork1: its disk is full") {
 		t.Error(out)
 	}
 }
 
 // aFleet are the answers of three nodes with large figures.
 func aFleet() (*config.Fleet, []nodeAnswer) {
-	f := &config.Fleet{Nodes: []config.Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}}, {Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
+	f := &config.Fleet{Nodes: []config.Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}},
+		{Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
 	started := time.Now().Add(-100 * 24 * time.Hour)
 	var nodes []edge.NodeStatus
 	for _, n := range f.Nodes {
-		nodes = append(nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: "europe", Version: strings.Repeat("a", 40), Live: true, Ready: true, Load: 1, Purges: 1234567, Started: started})
+		nodes = append(nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: "europe",
+			Version: strings.Repeat("a", 40), Live: true, Ready: true, Load: 1, Purges: 1234567, Started: started})
 	}
 	var answers []nodeAnswer
 	for _, n := range f.Nodes {
 		left := 80.0
-		answers = append(answers, nodeAnswer{Node: n.Name, Status: &edge.Status{Name: n.Name, Nodes: append([]edge.NodeStatus{}, nodes...),
-			Traffic: edge.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40}, Store: storage.Stats{Objects: 12_345_678, Bytes: 99, Disk: 100},
-			Certificates: []certs.Status{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
-			Origins:      []origin.Status{{Site: "www", Servers: []origin.ServerStatus{{Server: "https://origin.example.net", State: "up"}}}}}})
+		answers = append(answers, nodeAnswer{Node: n.Name,
+			Status: &edge.Status{Name: n.Name, Nodes: append([]edge.NodeStatus{}, nodes...),
+				Traffic:      edge.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40},
+				Store:        storage.Stats{Objects: 12_345_678, Bytes: 99, Disk: 100},
+				Certificates: []certs.Status{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
+				Origins: []origin.Status{{Site: "www",
+					Servers: []origin.ServerStatus{{Server: "https://origin.example.net", State: "up"}}}}}})
 	}
 	return f, answers
 }
@@ -69,7 +76,8 @@ func aFleet() (*config.Fleet, []nodeAnswer) {
 func TestStatusReport(t *testing.T) {
 	f, answers := aFleet()
 	well := reportOf(t, f, answers)
-	if !strings.HasPrefix(well, "3 of 3 nodes ready, no problems\n") || !strings.Contains(well, "\nall        300000000  98.8 %  0.1 %   369.0 TiB") {
+	if !strings.HasPrefix(well, "3 of 3 nodes ready, no problems\n") ||
+		!strings.Contains(well, "\nall        300000000  98.8 %  0.1 %   369.0 TiB") {
 		t.Errorf("a fleet that is well:\n%s", well)
 	}
 	for line := range strings.Lines(well) {
@@ -81,23 +89,35 @@ func TestStatusReport(t *testing.T) {
 		says   string
 		change func(f *config.Fleet, answers []nodeAnswer)
 	}{
-		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused", func(_ *config.Fleet, a []nodeAnswer) {
-			a[0].Status.Origins[0].Servers[0].State, a[0].Status.Origins[0].Servers[0].Why = "unhealthy", "refused"
-		}},
-		{"helsinki1: origin https://origin.example.net of www: 2 of 2 requests failed: refused", func(_ *config.Fleet, a []nodeAnswer) {
-			s := &a[0].Status.Origins[0].Servers[0]
-			s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1}, &origin.Failure{Error: "refused", Hint: "start it"}
-		}},
+		{"helsinki1: origin https://origin.example.net of www is unhealthy: refused",
+			func(_ *config.Fleet, a []nodeAnswer) {
+				a[0].Status.Origins[0].Servers[0].State, a[0].Status.Origins[0].Servers[0].Why = "unhealthy", "refused"
+			}},
+		{"helsinki1: origin https://origin.example.net of www: 2 of 2 requests failed: refused",
+			func(_ *config.Fleet, a []nodeAnswer) {
+				s := &a[0].Status.Origins[0].Servers[0]
+				s.Requests, s.Failures, s.LastFailure = 2, map[string]uint64{"connection-error": 1, "timeout": 1},
+					&origin.Failure{Error: "refused", Hint: "start it"}
+			}},
 		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *config.Fleet, a []nodeAnswer) {
-			a[0].Status.Outages = []edge.Outage{{Site: "www", Since: time.Now(), Last: origin.Failure{Error: "timeout"}}}
+			a[0].Status.Outages = []edge.Outage{{Site: "www", Since: time.Now(),
+				Last: origin.Failure{Error: "timeout"}}}
 		}},
-		{"helsinki1: the certificate for www.example.com expires in 20 days", func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
-		{"helsinki1: the certificate for www.example.com has expired", func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
-		{"helsinki1: there is no certificate for www.example.com yet", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
-		{"newyork1: it is not heard of any more", func(_ *config.Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }}, // though the others go on with what they knew
-		{"newyork1: it is behind with purges", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
-		{"newyork1: it is drained: kaiku undrain newyork1", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
-		{"newyork1: other nodes hear of it, but it can't be asked: no route", func(_ *config.Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
+		{"helsinki1: the certificate for www.example.com expires in 20 days",
+			func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = 20 }},
+		{"helsinki1: the certificate for www.example.com has expired",
+			func(_ *config.Fleet, a []nodeAnswer) { *a[0].Status.Certificates[0].DaysLeft = -1 }},
+		{"helsinki1: there is no certificate for www.example.com yet",
+			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Certificates[0].DaysLeft = nil }},
+		// though the others go on with what they knew
+		{"newyork1: it is not heard of any more",
+			func(_ *config.Fleet, a []nodeAnswer) { a[2].Status.Nodes[1].Live = false }},
+		{"newyork1: it is behind with purges",
+			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Ready = false }},
+		{"newyork1: it is drained: kaiku undrain newyork1",
+			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Nodes[1].Draining = true }},
+		{"newyork1: other nodes hear of it, but it can't be asked: no route",
+			func(_ *config.Fleet, a []nodeAnswer) { a[1] = nodeAnswer{Node: "newyork1", Error: "no route"} }},
 		{"paris1: it is not heard of: is it deployed, and does it run?", func(f *config.Fleet, _ []nodeAnswer) {
 			f.Nodes = append(f.Nodes, config.Node{Name: "paris1", Roles: []string{"geodns"}})
 		}},
@@ -106,7 +126,8 @@ func TestStatusReport(t *testing.T) {
 				a[i].Status.Nodes[2].Version = "b"
 			}
 		}},
-		{"helsinki1: 3 responses were not stored, as the disk was nearly full", func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
+		{"helsinki1: 3 responses were not stored, as the disk was nearly full",
+			func(_ *config.Fleet, a []nodeAnswer) { a[0].Status.Store.Refused = 3 }},
 		{"helsinki1: it can't be asked: no route", func(_ *config.Fleet, a []nodeAnswer) { // without a control plane
 			a[0] = nodeAnswer{Node: "helsinki1", Error: "no route"}
 			a[1].Status.Nodes, a[2].Status.Nodes = nil, nil

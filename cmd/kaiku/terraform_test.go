@@ -47,7 +47,8 @@ func TestTerraform(t *testing.T) {
 	run(example, "init", "-input=false", "-no-color")
 	run(example, "validate", "-no-color")
 	for _, name := range []string{"fleet.key", "admin.token"} { // which the example's comment says how to make
-		if err := os.WriteFile(filepath.Join(example, "fleet", name), []byte(strings.Repeat("s3cret", 8)), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(example, "fleet", name), []byte(strings.Repeat("s3cret", 8)),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,12 +67,14 @@ func TestTerraform(t *testing.T) {
 	}
 	sum := sha256Of([]byte(program))
 	text := readFile(t, example, "main.tf")
-	text = strings.Replace(text, "secrets       = {} #", `secrets       = { "fleet.key" = "s3cret\n", "admin.token" = "t\n" } #`, 1)
+	text = strings.Replace(text, "secrets       = {} #",
+		`secrets       = { "fleet.key" = "s3cret\n", "admin.token" = "t\n" } #`, 1)
 	text = strings.Replace(text, "start         = false", "start         = true", 1)
 	if err := os.WriteFile(filepath.Join(example, "main.tf"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	run(example, "apply", "-input=false", "-no-color", "-auto-approve", "-var", "binary_url=file://"+filepath.Join(dir, "kaiku"), "-var", "binary_sha256="+sum)
+	run(example, "apply", "-input=false", "-no-color", "-auto-approve", "-var",
+		"binary_url=file://"+filepath.Join(dir, "kaiku"), "-var", "binary_sha256="+sum)
 	var data map[string]string
 	if err := json.Unmarshal([]byte(run(example, "output", "-json", "user_data")), &data); err != nil {
 		t.Fatal(err)
@@ -118,7 +121,8 @@ func bootMachine(t *testing.T, name, data, sum string) {
 	// Programs that would change this machine only note how they were called.
 	bin := t.TempDir()
 	for _, tool := range []string{"systemctl", "sysctl", "useradd", "chown", "id"} {
-		if err := os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+bin+"/log\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+bin+"/log\n"),
+			0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +137,8 @@ func bootMachine(t *testing.T, name, data, sum string) {
 			t.Fatalf("%s: %v: %v\n%s", name, args, err, out)
 		}
 	}
-	if link, err := os.Readlink(filepath.Join(root, "usr/local/bin/kaiku")); err != nil || link != "../lib/kaiku/"+sum[:16]+"/kaiku" {
+	if link, err := os.Readlink(filepath.Join(root, "usr/local/bin/kaiku")); err != nil ||
+		link != "../lib/kaiku/"+sum[:16]+"/kaiku" {
 		t.Errorf("%s: the program is at %q, %v", name, link, err)
 	}
 	for _, secret := range []string{"fleet.key", "admin.token"} {
@@ -156,7 +161,8 @@ func bootMachine(t *testing.T, name, data, sum string) {
 		}
 	}
 	log := readFile(t, bin, "log")
-	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service", "chown kaiku: " + root + "/etc/kaiku/fleet.key"}
+	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service",
+		"chown kaiku: " + root + "/etc/kaiku/fleet.key"}
 	if f.Node(name).Has(config.RoleGeoDNS) {
 		wants = append(wants, "systemctl restart systemd-resolved.service")
 	}

@@ -36,7 +36,8 @@ edge: { http: "127.0.0.1:0", admin: %q, data: %q, disk: 128MiB, memory: 16MiB }
 secrets: { admin_token: admin.token, tokens: [{ file: watch.token, scopes: [read] }] }
 nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 `, admin, filepath.Join(dir, "data")))
-	p, err := node.New(fleetFile, "hel1", []string{config.RoleEdge}, node.Overrides{}, slog.New(slog.NewTextHandler(log, nil)))
+	p, err := node.New(fleetFile, "hel1", []string{config.RoleEdge}, node.Overrides{},
+		slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,8 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 // Without a token, the admin API is on loopback alone, also after a reload.
 func TestTokensNeeded(t *testing.T) {
 	f := &config.Fleet{}
-	for admin, ok := range map[string]bool{"127.0.0.1:9080": true, "localhost:9080": true, "[::1]:9080": true, "0.0.0.0:9080": false, ":9080": false, "192.0.2.1:9080": false} {
+	for admin, ok := range map[string]bool{"127.0.0.1:9080": true, "localhost:9080": true, "[::1]:9080": true,
+		"0.0.0.0:9080": false, ":9080": false, "192.0.2.1:9080": false} {
 		if _, err := f.Tokens(admin); (err == nil) != ok {
 			t.Errorf("%s: %v", admin, err)
 		}

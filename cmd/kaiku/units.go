@@ -17,13 +17,15 @@ const nodeVariable = "KAIKU_NODE"
 
 // nodeFlag adds --node.
 func nodeFlag(cmd *cobra.Command, node *string) {
-	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable), "this node's `NAME` (default the variable "+nodeVariable+")")
+	cmd.Flags().StringVar(node, "node", os.Getenv(nodeVariable),
+		"this node's `NAME` (default the variable "+nodeVariable+")")
 	cmd.Flags().Lookup("node").DefValue = "" // of help and man pages
 }
 
 // packaged is the node of a package, which is told its name by a file.
 func packaged() deploy.Node {
-	return deploy.Node{Name: "${" + nodeVariable + "}", Service: deploy.Service{Program: "/usr/bin/kaiku", Environment: "/etc/kaiku/node"}}
+	return deploy.Node{Name: "${" + nodeVariable + "}",
+		Service: deploy.Service{Program: "/usr/bin/kaiku", Environment: "/etc/kaiku/node"}}
 }
 
 func unitsCommand() *cobra.Command {
@@ -53,7 +55,8 @@ func unitsCommand() *cobra.Command {
 	}
 	configFlag(cmd, &config)
 	nodeFlag(cmd, &node)
-	cmd.Flags().StringVar(&root, "root", "", "write the files below this `FOLDER` instead of printing them; / installs them on this machine")
+	cmd.Flags().StringVar(&root, "root", "",
+		"write the files below this `FOLDER` instead of printing them; / installs them on this machine")
 	cmd.Flags().BoolVar(&forPackage, "package", false, "the files of a package, for any node")
 	_ = cmd.Flags().MarkHidden("package")
 	return cmd

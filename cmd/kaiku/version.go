@@ -42,5 +42,6 @@ func versionText(version string, info *debug.BuildInfo) string {
 	if set["vcs.modified"] == "true" {
 		commit += ", with changes that are not committed"
 	}
-	return fmt.Sprintf("kaiku %s\ncommit: %s\ndate: %s\ngo: %s\n", version, commit, cmp.Or(set["vcs.time"], "unknown"), info.GoVersion)
+	return fmt.Sprintf("kaiku %s\ncommit: %s\ndate: %s\ngo: %s\n", version, commit, cmp.Or(set["vcs.time"], "unknown"),
+		info.GoVersion)
 }

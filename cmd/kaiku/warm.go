@@ -92,7 +92,8 @@ func (w *warming) send(cmd *cobra.Command, urls []string) error {
 		// As many as go in a minute, so that one request is not for hours.
 		for batch := range batches(urls, w.rate*60, 3<<20) {
 			var done edge.WarmResponse
-			if err := n.call(ctx, warmTime, "POST", "/v1/warm", edge.WarmRequest{URLs: batch, Rate: w.rate}, &done); err != nil {
+			if err := n.call(ctx, warmTime, "POST", "/v1/warm", edge.WarmRequest{URLs: batch, Rate: w.rate},
+				&done); err != nil {
 				return err
 			}
 			total.Asked += done.Asked

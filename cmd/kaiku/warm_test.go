@@ -127,7 +127,8 @@ func TestWarmCommand(t *testing.T) {
 		{"--sitemap " + site.URL + "/none.xml", "", "404"},
 	} {
 		out, err := command(t, append(append([]string{"warm"}, strings.Fields(c.args)...), auth...)...)
-		if !strings.Contains(out, c.says) || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+		if !strings.Contains(out, c.says) || (err == nil) != (c.fails == "") || err != nil &&
+			!strings.Contains(err.Error(), c.fails) {
 			t.Errorf("warm %s: %v\n%s", c.args, err, out)
 		}
 	}
@@ -136,7 +137,8 @@ func TestWarmCommand(t *testing.T) {
 			t.Errorf("%s was asked for %d times", path, n)
 		}
 	}
-	for _, args := range [][]string{{"warm"}, {"warm", "http://a/", "--sitemap", "http://a/"}, {"warm", "http://a/", "--rate", "0"}, {"warm", "http://a/", "--rate", "1001"}} {
+	for _, args := range [][]string{{"warm"}, {"warm", "http://a/", "--sitemap", "http://a/"},
+		{"warm", "http://a/", "--rate", "0"}, {"warm", "http://a/", "--rate", "1001"}} {
 		if _, err := command(t, args...); !errors.As(err, new(usageError)) {
 			t.Errorf("%v: %v", args, err)
 		}
@@ -162,7 +164,8 @@ func TestSitemapLimits(t *testing.T) {
 	_, _ = z.Write(make([]byte, maxSitemap))
 	z.Close()
 	many := "<urlset>" + strings.Repeat("<url><loc>http://a/</loc></url>", maxSitemapURLs+1) + "</urlset>"
-	for name, text := range map[string]string{"too large": packed.String(), "too many": many, "empty": "", "no URLs": "<urlset/>", "HTML": "<html><p>none", "cut": "<urlset><url><loc>http://a/"} {
+	for name, text := range map[string]string{"too large": packed.String(), "too many": many, "empty": "",
+		"no URLs": "<urlset/>", "HTML": "<html><p>none", "cut": "<urlset><url><loc>http://a/"} {
 		if urls, _, err := parseSitemap(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: %d URLs", name, len(urls))
 		}

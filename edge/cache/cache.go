@@ -82,7 +82,8 @@ func (s *Cache) UnderWay() UnderWay {
 
 // Forget drops what is remembered of keys, as it is after a start. What is stored stays.
 func (s *Cache) Forget() {
-	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.erred, &s.objects.slow, &s.objects.noRange, &s.objects.changed, &s.toldFailures} {
+	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.erred, &s.objects.slow, &s.objects.noRange,
+		&s.objects.changed, &s.toldFailures} {
 		known.Reset()
 	}
 	s.failures.reset()

@@ -257,7 +257,8 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 
 // joinOnce is join for one flight, which is left already if there is an error. An alone one is not
 // for others.
-func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool, err error) {
+func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool,
+	err error) {
 	s, x := c.server, c.x
 	x.counts = true
 	if !c.lacks(p.Start) {

@@ -25,22 +25,23 @@ type Explanation struct {
 
 // Explained is one stored response. Durations are in seconds.
 type Explained struct {
-	Key       string            `json:"key"`
-	Variant   map[string]string `json:"variant,omitempty"` // request fields that select it, normalised
-	Status    int               `json:"status"`
-	Size      int64             `json:"size"`             // bytes of the representation
-	Have      int64             `json:"have"`             // bytes of it that are stored
-	Stored    time.Time         `json:"stored"`           // or its metadata updated
-	Age       int64             `json:"age"`              // RFC 9111, 4.2.3
-	Lifetime  int64             `json:"lifetime"`         // freshness lifetime
-	Source    string            `json:"source,omitempty"` // what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
-	Hint      string            `json:"hint,omitempty"`   // how to have a lifetime, where it has none
-	TTL       int64             `json:"ttl"`              // negative once stale
-	Purged    bool              `json:"purged,omitempty"` // by a soft purge
-	Validator string            `json:"validator,omitempty"`
-	Tags      []string          `json:"tags,omitempty"`
-	Segment   uint32            `json:"segment"`
-	Memory    bool              `json:"memory"` // in the RAM tier
+	Key      string            `json:"key"`
+	Variant  map[string]string `json:"variant,omitempty"` // request fields that select it, normalised
+	Status   int               `json:"status"`
+	Size     int64             `json:"size"`     // bytes of the representation
+	Have     int64             `json:"have"`     // bytes of it that are stored
+	Stored   time.Time         `json:"stored"`   // or its metadata updated
+	Age      int64             `json:"age"`      // RFC 9111, 4.2.3
+	Lifetime int64             `json:"lifetime"` // freshness lifetime
+	// what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
+	Source    string   `json:"source,omitempty"`
+	Hint      string   `json:"hint,omitempty"`   // how to have a lifetime, where it has none
+	TTL       int64    `json:"ttl"`              // negative once stale
+	Purged    bool     `json:"purged,omitempty"` // by a soft purge
+	Validator string   `json:"validator,omitempty"`
+	Tags      []string `json:"tags,omitempty"`
+	Segment   uint32   `json:"segment"`
+	Memory    bool     `json:"memory"` // in the RAM tier
 }
 
 // Explain tells what the cache knows of a target of a site.
@@ -92,8 +93,9 @@ func (s *Cache) explainEntry(site *site.Site, e *entry, fields []httpcache.VaryF
 	x := Explained{
 		Key: e.object.Key(), Status: e.Status, Size: e.length(), Have: e.object.Size(), Stored: e.object.Stored(),
 		Age: int64(d.Age / time.Second), Lifetime: int64(lifetime.D / time.Second), Source: lifetime.Source,
-		Hint: lifetimeHint(e, lifetime), TTL: int64(d.TTL / time.Second), Purged: e.object.Stale, Validator: e.StrongValidator(),
-		Segment: e.object.Segment(), Memory: e.object.InMemory(),
+		Hint: lifetimeHint(e, lifetime), TTL: int64(d.TTL / time.Second), Purged: e.object.Stale,
+		Validator: e.StrongValidator(),
+		Segment:   e.object.Segment(), Memory: e.object.InMemory(),
 	}
 	for _, f := range e.fragments {
 		x.Have += f.Length

@@ -121,5 +121,6 @@ func (s *Cache) fetchAnswered(site *site.Site, key httpcache.Key, status int) {
 		s.failures.forget(string(key))
 		return
 	}
-	s.failures.set(string(key), origin.Failure{At: time.Now(), Reason: originError, Error: (&statusError{status}).Error()})
+	s.failures.set(string(key), origin.Failure{At: time.Now(), Reason: originError,
+		Error: (&statusError{status}).Error()})
 }

@@ -26,7 +26,8 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 	for i := range 10 * maxFailures {
 		got := f.get(fmt.Sprint(i))
-		if late := i >= 9*maxFailures && i%3 != 0; late != (got != nil) || got != nil && got.Error != fmt.Sprint(i, " again") {
+		if late := i >= 9*maxFailures && i%3 != 0; late != (got != nil) || got != nil &&
+			got.Error != fmt.Sprint(i, " again") {
 			t.Fatalf("of key %d: %+v", i, got)
 		}
 	}

@@ -61,7 +61,8 @@ func (s *Cache) start(f *flight, t *fetch) {
 		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
 				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
-				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) { // no body was being sent, which only this goroutine notes
+				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
+					// no body was being sent, which only this goroutine notes
 					s.waitedInVain(t.site, t.born.uri, err, time.Since(began))
 				}
 			}
@@ -91,17 +92,18 @@ func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
 // trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110,
 // 15.2).
 func (f *flight) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
-		if status == http.StatusContinue {
-			return nil
-		}
-		f.change(func() {
-			if len(f.interim) < maxInterim {
-				f.interim = append(f.interim, interim{status, http.Header(h)})
+	return httptrace.WithClientTrace(ctx,
+		&httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+			if status == http.StatusContinue {
+				return nil
 			}
-		})
-		return nil
-	}})
+			f.change(func() {
+				if len(f.interim) < maxInterim {
+					f.interim = append(f.interim, interim{status, http.Header(h)})
+				}
+			})
+			return nil
+		}})
 }
 
 // received is the origin's response to a fetch.
@@ -162,11 +164,14 @@ func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	e.Stored = updated
 	shared, why := t.site.Policy.Storable(t.client, updated)
 	switch {
-	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client), httpcache.VaryFields(t.have.Header["Vary"], t.client)):
-		s.forgetURL(t.born.url, t.have.object.Key()) // it is stored for requests that it may not be the answer to any more
+	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client),
+		httpcache.VaryFields(t.have.Header["Vary"], t.client)):
+		// it is stored for requests that it may not be the answer to any more
+		s.forgetURL(t.born.url, t.have.object.Key())
 		shared = false
 	case shared:
-		if stored, err := s.objects.update(e, updated, f.header.Epoch, purge.TagsOf(updated.Header, t.site, t.target)); err == nil {
+		if stored, err := s.objects.update(e, updated, f.header.Epoch,
+			purge.TagsOf(updated.Header, t.site, t.target)); err == nil {
 			e = stored
 		} else {
 			s.Log.Warn("a validated response can't be stored again", "key", f.key.Key, "error", err)
@@ -256,7 +261,8 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	f.change(func() {
 		s.flights.countLocked(f, max(0, part.Length))
 		f.phase = streaming
-		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole, writer: w,
+		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole,
+			writer:  w,
 			readers: map[*follower]struct{}{}}
 	})
 

@@ -47,7 +47,8 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	b.fields = httpcache.VaryFields([]string{"Accept-Language"}, fi)
 	w := e.Store.Create(b.header(b.key()))
 	defer w.Close()
-	if _, err := e.objects.commit(&b, w, &httpcache.Stored{Status: 200, Header: http.Header{"Vary": {"Accept-Language"}}}); err != nil {
+	if _, err := e.objects.commit(&b, w,
+		&httpcache.Stored{Status: 200, Header: http.Header{"Vary": {"Accept-Language"}}}); err != nil {
 		t.Fatal(err)
 	}
 	f, leads := e.flights.join(flightKey{Key: x.key}, storage.Header{Key: string(x.key), URL: target.URL()}, nil)

@@ -51,7 +51,8 @@ func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *fl
 
 // alone returns a flight that nobody else joins, which the caller leads.
 func (fs *flights) alone(key flightKey, h storage.Header) *flight {
-	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), changed: make(chan struct{}), followers: 1, cancel: func() {}}
+	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), changed: make(chan struct{}), followers: 1,
+		cancel: func() {}}
 }
 
 // joinSlice is join for a slice: it returns a flight of a slice that has the byte at off, and else
@@ -145,9 +146,9 @@ func (fs *flights) leave(f *flight) {
 }
 
 // pays decides whether a fetch goes on that nobody waits for: a background validation does, and one
-// of which half is there. One that was begun for a range, or by a
-// conditional request, does if a block at most lacks, or if clients
-// have read so much of its object that it has earned the rest (readers). The caller holds both mu.
+// of which half is there. One that was begun for a range, or by a conditional request, does if a
+// block at most lacks, or if clients have read so much of its object that it has earned the rest
+// (readers). The caller holds both mu.
 func (fs *flights) pays(f *flight) bool {
 	if f.keep {
 		return true

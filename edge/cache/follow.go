@@ -148,7 +148,8 @@ func (j *following) take() {
 // conclude answers with what came of a flight, and reports false if that is not for the request.
 func (s *Cache) conclude(j *following, p phase) bool {
 	switch {
-	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.stored == nil && j.entry == nil:
+	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.stored == nil &&
+		j.entry == nil:
 		return false // nothing came of it for this request
 	case p == declined:
 		return s.passDeclined(j)
@@ -274,7 +275,8 @@ func (x *exchange) interim(status int, h http.Header) {
 // and the join, so that an origin is asked only once, or if purges since the look-up are forgotten.
 func (s *Cache) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 	e, _ := s.objects.find(x.key, x.r.Header)
-	if f.hold != nil && (e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 && !e.covers(x.r)) {
+	if f.hold != nil && (e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 &&
+		!e.covers(x.r)) {
 		return false
 	}
 	s.flights.drop(f)
@@ -309,13 +311,15 @@ func (s *Cache) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decisi
 		s.flights.countLocked(f, f.slice.Length)
 	}
 	f.mu.Unlock()
-	out := &http.Request{Method: http.MethodGet, URL: x.target.RequestURL(), Host: x.target.Authority(), Header: x.r.Header.Clone(),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	out := &http.Request{Method: http.MethodGet, URL: x.target.RequestURL(), Host: x.target.Authority(),
+		Header: x.r.Header.Clone(),
+		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	httpcache.RemoveConditions(out.Header)
 	s.setForwarded(out.Header, x)
 	if stage != origin.ToOrigin && s.objects.changed.Get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open}, born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
+	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open},
+		born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
 		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
 }

@@ -236,7 +236,8 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool) *laneHit {
 	setPart(fields, http.StatusOK, whole, e.length())
 	h.head, h.full = render(http.StatusOK), s.Metrics.Counters(site.Name, http.StatusOK, hit)
 	delete(fields, "Content-Length")
-	h.partHead, h.partial = render(http.StatusPartialContent), s.Metrics.Counters(site.Name, http.StatusPartialContent, hit)
+	h.partHead, h.partial = render(http.StatusPartialContent), s.Metrics.Counters(site.Name, http.StatusPartialContent,
+		hit)
 	setPart(fields, http.StatusNotModified, whole, e.length())
 	h.notHead, h.unsent = render(http.StatusNotModified), s.Metrics.Counters(site.Name, http.StatusNotModified, hit)
 	return h

@@ -63,7 +63,8 @@ func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
 	if limit := t.site.LargestObject(s.Store); storable && r.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
-	if len(t.client["Authorization"]) == 0 && r.StatusCode < 500 && !ofRange { // else the next request may fare otherwise
+	if len(t.client["Authorization"]) == 0 && r.StatusCode < 500 && !ofRange {
+		// else the next request may fare otherwise
 		s.objects.pass.Put(string(uri), why, at)
 	}
 	if !storable {

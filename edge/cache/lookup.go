@@ -60,15 +60,19 @@ func (s *Cache) lookup(x *exchange) {
 		switch {
 		case !s.Purger.Trusts() || e.object.Doubtful: // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
-		case s.Purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached && x.r.Method != http.MethodHead: // nor here, but who may ask nobody goes on with what there is
+		case s.Purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached &&
+			x.r.Method != http.MethodHead:
+			// nor here, but who may ask nobody goes on with what there is
 			if x.site.Origin.Origin.Answers() {
-				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true, true
+				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true,
+					true
 			} else {
 				s.revalidate(x, e, d, own) // the first answer ends this
 			}
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
-			d.Action = httpcache.Validate // the peer's client need not wait for this, and the peer wants something fresh
+			// the peer's client need not wait for this, and the peer wants something fresh
+			d.Action = httpcache.Validate
 		}
 		detail := "stale-while-revalidate"
 		if d.Action == httpcache.Validate && !directives.NoCache && !directives.OnlyIfCached && s.isFailing(x, d) {

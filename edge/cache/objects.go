@@ -45,7 +45,9 @@ type objects struct {
 	erred   ttlset.Set // keys whose last answer was a server error
 	slow    ttlset.Set // keys whose last fetch kept its client waiting, and failed
 	noRange ttlset.Set // keys whose origin ignores Range
-	changed ttlset.Set // URLs that this edge knows to have changed, while other edges may not: they are asked to validate
+	// URLs that this edge knows to have changed, while other edges may not: they are asked to
+	// validate
+	changed ttlset.Set
 }
 
 func newObjects(store *storage.Store) *objects {
@@ -165,14 +167,16 @@ func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date(), Language: s.Header.Get("Content-Language")}
 	w := c.store.Create(b.header(b.uri))
-	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, MaxVariants, func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
+	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, MaxVariants,
+		func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
 	return err
 }
 
 // commitFragment stores the body that was written to w as a part of the representation that s, the
 // header of a 206, speaks of. It joins the fragments that are there if both have the same strong
 // validator (RFC 9111, 3.4), else it replaces them.
-func (c *objects) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+func (c *objects) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment,
+	size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
@@ -191,7 +195,8 @@ func (c *objects) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment
 	defer c.lock(key).Unlock()
 	r := response{Stored: s, size: size, fragments: []httpcache.Fragment{f}}
 	if o := c.store.Get(string(key)); o != nil && !isVariants(o.Data()) {
-		if e := c.open(o); e != nil && e.size == size && s.StrongValidator() != "" && e.StrongValidator() == s.StrongValidator() {
+		if e := c.open(o); e != nil && e.size == size && s.StrongValidator() != "" &&
+			e.StrongValidator() == s.StrongValidator() {
 			r.Stored = e.Update(s.Header, s.RequestTime, s.ResponseTime)
 			r.fragments = httpcache.AddFragment(e.fragments, f)
 		}

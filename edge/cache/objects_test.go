@@ -24,7 +24,8 @@ func newCache(t *testing.T) (*Cache, *site.Site) {
 		t.Fatal(err)
 	}
 	www := &site.Site{Name: "www", Hosts: []string{"www.example"}}
-	s := &Cache{Name: "hel1", Store: store, Sites: new(site.Table), Purger: &purge.Purger{Store: store}, Panics: &front.Panics{Log: log}, Log: log}
+	s := &Cache{Name: "hel1", Store: store, Sites: new(site.Table), Purger: &purge.Purger{Store: store},
+		Panics: &front.Panics{Log: log}, Log: log}
 	s.Sites.Set([]*site.Site{www})
 	s.Start(t.Context())
 	t.Cleanup(func() {
@@ -40,7 +41,8 @@ func newCache(t *testing.T) (*Cache, *site.Site) {
 func TestFragmentsAreBounded(t *testing.T) {
 	e, _ := newCache(t)
 	key := httpcache.Key("http://www.example/" + strings.Repeat("x", 8000))
-	s := &httpcache.Stored{Status: 200, Header: http.Header{"Etag": {`"1"`}}, RequestTime: time.Now(), ResponseTime: time.Now()}
+	s := &httpcache.Stored{Status: 200, Header: http.Header{"Etag": {`"1"`}}, RequestTime: time.Now(),
+		ResponseTime: time.Now()}
 	large := httpcache.Fragment{Range: httpcache.Range{Start: 1 << 30, Length: 1000}, Key: key.Fragment(`"1"`, 1<<30)}
 	var got *entry
 	for i := range int64(maxFragments + 10) {

@@ -25,7 +25,8 @@ const noSize = int64(1) << 60
 
 // plan decides how to fetch for a request for a range of what is not stored, or in fragments, and
 // which slice. A slice that counts from the end has a negative start.
-func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range, m manner) {
+func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range,
+	m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
 	if len(field) != 1 || have != nil && have.size < 0 || s.objects.noRange.Get(string(x.key), now) != "" {
 		return slice, asWhole
@@ -85,7 +86,8 @@ func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, s
 
 // sliceFor returns the slice to ask for when want is lacking of a representation of which there are
 // fragments. limit is its size, or 0 if that isn't known.
-func (s *Cache) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range, limit int64) httpcache.Range {
+func (s *Cache) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range,
+	limit int64) httpcache.Range {
 	slice := x.site.SliceSize()
 	want.Length = min(want.Length, slice)
 	if !x.peer {

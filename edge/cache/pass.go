@@ -43,7 +43,8 @@ func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	delete(h, origin.TierField)
 	s.Purger.SetPosition(h)
 	if x.peer {
-		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} { // ReverseProxy takes them away
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+			// ReverseProxy takes them away
 			if v, ok := r.Header[name]; ok {
 				h[name] = v
 			}
@@ -85,7 +86,8 @@ func (s *Cache) lastHop(x *exchange) bool {
 	}
 	h.Set("Content-Type", "message/http")
 	fmt.Fprintf(x.w, "TRACE %s HTTP/1.1\r\nHost: %s\r\n", x.r.RequestURI, x.r.Host)
-	for _, name := range []string{"Max-Forwards", "Via", "User-Agent"} { // nothing that may be a secret (RFC 9110, 9.3.8)
+	for _, name := range []string{"Max-Forwards", "Via", "User-Agent"} {
+		// nothing that may be a secret (RFC 9110, 9.3.8)
 		for _, v := range x.r.Header[name] {
 			fmt.Fprintf(x.w, "%s: %s\r\n", name, v)
 		}
@@ -101,7 +103,8 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // ask sends requests to the origin, past all other edges.
 func (s *Cache) ask(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
-		resp, _, err := s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true}, origin.ToOrigin)
+		resp, _, err := s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true},
+			origin.ToOrigin)
 		return resp, err
 	}
 }
@@ -120,7 +123,8 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 
 // proxy passes a request through, or a response to it that was received already. have is what is
 // stored for it, and d what may be done with that, if there is anything.
-func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry, d httpcache.Decision) {
+func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry,
+	d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
 	if have != nil {
 		epoch = x.epoch
@@ -150,7 +154,8 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received 
 			}
 			s.invalidate(x, resp)
 			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
-				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}, epoch)
+				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked,
+					ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
 			s.tellPurges(x, resp.Header)
@@ -190,12 +195,14 @@ func (s *Cache) learn(x *exchange, have *entry, head *httpcache.Stored, epoch ui
 	x.site.Policy.StripCookies(h)
 	updated := have.Update(h, head.RequestTime, head.ResponseTime)
 	x.site.Policy.RemoveOwn(updated)
-	if ok, _ := x.site.Policy.Storable(x.r.Header, &httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
-		ResponseTime: head.ResponseTime}); !ok {
+	if ok, _ := x.site.Policy.Storable(x.r.Header,
+		&httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
+			ResponseTime: head.ResponseTime}); !ok {
 		return // not for all that are served from the store
 	}
 	validated := false
-	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header), httpcache.VaryFields(have.Header["Vary"], x.r.Header))
+	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header),
+		httpcache.VaryFields(have.Header["Vary"], x.r.Header))
 	for _, name := range []string{"Etag", "Last-Modified"} {
 		v := head.Header.Get(name)
 		same = same && (v == "" || v == have.Header.Get(name))
@@ -221,7 +228,8 @@ func (s *Cache) learn(x *exchange, have *entry, head *httpcache.Stored, epoch ui
 
 // safe are the methods that change nothing (RFC 9110, 9.2.1, and those that the IANA registry of
 // methods says so of).
-var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "REPORT", "SEARCH", "QUERY", "PRI"}
+var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "REPORT",
+	"SEARCH", "QUERY", "PRI"}
 
 // invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what
 // Location and Content-Location name of the same origin (RFC 9111, 4.4) and the groups that the

@@ -21,7 +21,8 @@ func TestReadersAreForgotten(t *testing.T) {
 	}
 	now := time.Now()
 	all.cantJoin("a", 10, now)
-	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(ttlset.TTL+1)) != 0 || all.get("b").unjoinable(now) != 0 {
+	if all.get("a").unjoinable(now) != 10 || all.get("a").unjoinable(now.Add(ttlset.TTL+1)) != 0 ||
+		all.get("b").unjoinable(now) != 0 {
 		t.Error("what can't be joined is not known, or for too long")
 	}
 }

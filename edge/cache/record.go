@@ -68,7 +68,8 @@ func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 			return nil, errRecord
 		}
 	}
-	r := &response{Stored: &httpcache.Stored{Status: int(numbers[0]), Header: make(http.Header, strings.Count(rest, "\n"))}, size: numbers[3]}
+	r := &response{Stored: &httpcache.Stored{Status: int(numbers[0]),
+		Header: make(http.Header, strings.Count(rest, "\n"))}, size: numbers[3]}
 	r.RequestTime, r.ResponseTime = time.Unix(0, numbers[1]), time.Unix(0, numbers[2])
 	if first != "" {
 		return nil, errRecord
@@ -99,7 +100,8 @@ func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 		var f httpcache.Fragment
 		start, more, _ := strings.Cut(line, " ")
 		length, key, ok := strings.Cut(more, " ")
-		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 || f.Length <= 0 || f.Start > r.size-f.Length {
+		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 ||
+			f.Length <= 0 || f.Start > r.size-f.Length {
 			return nil, errRecord
 		}
 		if strings.HasPrefix(key, "#") {

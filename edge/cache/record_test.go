@@ -21,19 +21,23 @@ func TestRecords(t *testing.T) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, s)
 	}
 	parts := response{Stored: s, size: 100, fragments: []httpcache.Fragment{
-		{Range: httpcache.Range{Start: 0, Length: 10}, Key: httpcache.Key("http://a/").Fragment("x", 0)}, {Range: httpcache.Range{Start: 50, Length: 50}, Key: httpcache.Key("http://a/").Fragment("x", 50)}}}
-	if got, err = decodeResponse("http://a/", parts.encode("http://a/")); err != nil || got.size != 100 || !reflect.DeepEqual(got.fragments, parts.fragments) ||
+		{Range: httpcache.Range{Start: 0, Length: 10}, Key: httpcache.Key("http://a/").Fragment("x", 0)},
+		{Range: httpcache.Range{Start: 50, Length: 50}, Key: httpcache.Key("http://a/").Fragment("x", 50)}}}
+	if got, err = decodeResponse("http://a/", parts.encode("http://a/")); err != nil || got.size != 100 ||
+		!reflect.DeepEqual(got.fragments, parts.fragments) ||
 		!reflect.DeepEqual(got.Header, s.Header) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, parts)
 	}
 	old := strings.ReplaceAll(string(parts.encode("http://a/")), "#", "http://a/#") // as up to version 0.1.0
-	if got, err = decodeResponse("http://a/", []byte(old)); err != nil || !reflect.DeepEqual(got.fragments, parts.fragments) {
+	if got, err = decodeResponse("http://a/", []byte(old)); err != nil ||
+		!reflect.DeepEqual(got.fragments, parts.fragments) {
 		t.Errorf("an old record is read as %+v, %v", got, err)
 	}
 	if isVariants(whole.encode("http://a/")) {
 		t.Error("a response looks like a list of variants")
 	}
-	for _, bad := range []string{"", "x", "200", "200 1\n", "200 1 2\n", "200 1 2 -1\nno colon\n", "200 1 2 9\n\n0 10 past-the-end\n", "200 1 2 9\n\n-1 3 k\n", "200 1 2 9\n\n1 k\n",
+	for _, bad := range []string{"", "x", "200", "200 1\n", "200 1 2\n", "200 1 2 -1\nno colon\n",
+		"200 1 2 9\n\n0 10 past-the-end\n", "200 1 2 9\n\n-1 3 k\n", "200 1 2 9\n\n1 k\n",
 		"200 1 2 9\n\n0 9 http://a/ 0123456789abcdef@0\n", "200 1 2 9\n\n0 9 http://b/#fragment=x@0\n"} {
 		if s, err := decodeResponse("http://a/", []byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, s)

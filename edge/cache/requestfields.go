@@ -21,32 +21,44 @@ import (
 // impersonating are names of such fields, in canonical form.
 var impersonating = set(
 	// the address of the client
-	"Ali-Cdn-Real-Ip", "Cdn-Real-Ip", "Cdn-Src-Ip", "Client-Ip", "Cluster-Client-Ip", "Eo-Client-Ip", "X-Custom-Ip-Authorization", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Do-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "Incap-Client-Ip", "Proxy-Client-Ip",
-	"True-Client-Ip", "True-Client-Port", "X-Azure-Clientip", "X-Azure-Socketip", "X-Client-Ip", "X-Clientip", "X-Cluster-Client-Ip", "X-Nf-Client-Connection-Ip",
-	"X-Originating-Ip", "X-Proxyuser-Ip", "X-Real-Ip", "X-Real-Port", "X-Sucuri-Clientip", "X-True-Client-Ip", "X-True-Ip", "X-Vercel-Proxied-For", "Z-Forwarded-For",
+	"Ali-Cdn-Real-Ip", "Cdn-Real-Ip", "Cdn-Src-Ip", "Client-Ip", "Cluster-Client-Ip", "Eo-Client-Ip",
+	"X-Custom-Ip-Authorization", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Do-Connecting-Ip",
+	"Fastly-Client-Ip", "Fly-Client-Ip", "Incap-Client-Ip", "Proxy-Client-Ip",
+	"True-Client-Ip", "True-Client-Port", "X-Azure-Clientip", "X-Azure-Socketip", "X-Client-Ip", "X-Clientip",
+	"X-Cluster-Client-Ip", "X-Nf-Client-Connection-Ip",
+	"X-Originating-Ip", "X-Proxyuser-Ip", "X-Real-Ip", "X-Real-Port", "X-Sucuri-Clientip", "X-True-Client-Ip",
+	"X-True-Ip", "X-Vercel-Proxied-For", "Z-Forwarded-For",
 	// the scheme
 	"Cf-Visitor", "Fastly-Ssl", "Front-End-Https", "Https", "X-Real-Proto", "X-Real-Scheme", "X-Scheme", "X-Url-Scheme",
 	// the host
 	"X-Backend-Host", "X-Host", "X-Host-Override", "X-Original-Host", "X-Proxy-Host", "X-Real-Host",
 	// the target
-	"Request-Uri", "Script-Name", "X-Original-Path", "X-Original-Uri", "X-Original-Url", "X-Proxy-Url", "X-Request-Uri", "X-Rewrite-Uri", "X-Rewrite-Url", "X-Script-Name",
+	"Request-Uri", "Script-Name", "X-Original-Path", "X-Original-Uri", "X-Original-Url", "X-Proxy-Url", "X-Request-Uri",
+	"X-Rewrite-Uri", "X-Rewrite-Url", "X-Script-Name",
 	"X-Waws-Unencoded-Url", "Next-Resume", "X-Matched-Path", "X-Now-Route-Matches",
 	// the method
 	"X-Method-Override", "X-Original-Method",
 	// who the user is
-	"Cf-Access-Authenticated-User-Email", "Cf-Access-Jwt-Assertion", "X-Anonymous-Consumer", "X-Client-Dn", "X-Client-Verified", "X-Client-Verify", "X-Consumer-Custom-Id",
-	"X-Consumer-Groups", "X-Consumer-Id", "X-Consumer-Username", "X-Credential-Identifier", "X-Goog-Iap-Jwt-Assertion", "X-User-Context-Hash",
+	"Cf-Access-Authenticated-User-Email", "Cf-Access-Jwt-Assertion", "X-Anonymous-Consumer", "X-Client-Dn",
+	"X-Client-Verified", "X-Client-Verify", "X-Consumer-Custom-Id",
+	"X-Consumer-Groups", "X-Consumer-Id", "X-Consumer-Username", "X-Credential-Identifier", "X-Goog-Iap-Jwt-Assertion",
+	"X-User-Context-Hash",
 	// what stands before the origin, and what it can do
-	"Akamai-Origin-Hop", "Cf-Ew-Via", "Cf-Ray", "Cf-Worker", "Early-Data", "Fastly-Client", "Fastly-Ff", "Proxy", "Surrogate-Capability", "X-Akamai-Edgescape", "X-Azure-Fdid",
+	"Akamai-Origin-Hop", "Cf-Ew-Via", "Cf-Ray", "Cf-Worker", "Early-Data", "Fastly-Client", "Fastly-Ff", "Proxy",
+	"Surrogate-Capability", "X-Akamai-Edgescape", "X-Azure-Fdid",
 	"X-Azure-Ref",
 )
 
 // impersonatingPrefixes are what names of such fields begin with.
 var impersonatingPrefixes = []string{
-	"Cf-Ip", "Client-Cert", "Cloudfront-", "Fly-Forwarded-", "Forwarded", "Iv-", "Kaiku-", "Oidc-", "Remote-", "Shib-", "Sm-User", "Ssl-Client-", "Tailscale-User-",
-	"Wl-Proxy-", "X-Accel-", "X-Amzn-Mtls-", "X-Amzn-Oidc-", "X-Amzn-Tls-", "X-Appengine-", "X-Arr-", "X-Astro-", "X-Auth-Request-", "X-Authenticated-", "X-Authentik-",
-	"X-Client-Cert", "X-Envoy-", "X-Forward", "X-Goog-Authenticated-User-", "X-Http-", "X-Invoke-", "X-Middleware-Subrequest", "X-Ms-Client-Principal",
-	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-React-Router-", "X-Remote-", "X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
+	"Cf-Ip", "Client-Cert", "Cloudfront-", "Fly-Forwarded-", "Forwarded", "Iv-", "Kaiku-", "Oidc-", "Remote-", "Shib-",
+	"Sm-User", "Ssl-Client-", "Tailscale-User-",
+	"Wl-Proxy-", "X-Accel-", "X-Amzn-Mtls-", "X-Amzn-Oidc-", "X-Amzn-Tls-", "X-Appengine-", "X-Arr-", "X-Astro-",
+	"X-Auth-Request-", "X-Authenticated-", "X-Authentik-",
+	"X-Client-Cert", "X-Envoy-", "X-Forward", "X-Goog-Authenticated-User-", "X-Http-", "X-Invoke-",
+	"X-Middleware-Subrequest", "X-Ms-Client-Principal",
+	"X-Ms-Token-", "X-Original-Forwarded-", "X-Original-Remote-", "X-Pomerium-", "X-React-Router-", "X-Remote-",
+	"X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
 }
 
 // Impersonating are the names of the fields that don't pass from clients, in canonical form, and
@@ -72,7 +84,8 @@ func Impersonates(name string) bool {
 	switch name {
 	case "":
 		return true
-	case "Accept", "Accept-Encoding", "Accept-Language", "Cookie", "If-None-Match", "Range", "Referer", "User-Agent": // of most requests; found sooner
+	case "Accept", "Accept-Encoding", "Accept-Language", "Cookie", "If-None-Match", "Range", "Referer", "User-Agent":
+		// of most requests; found sooner
 		return false
 	}
 	for i := range len(name) {

@@ -49,18 +49,24 @@ func TestImpersonatingFieldsInDocs(t *testing.T) {
 
 func TestImpersonates(t *testing.T) {
 	for name, want := range map[string]bool{
-		"X_Forwarded_For": true, "X_forwarded_for": true, "X.forwarded.for": true, "Api_key": true, "X-Forwarded-For": true, "X-Forwarded-Ssl": true, "Forwarded": true,
-		"Proxy": true, "X-Original-Url": true, "X-Remote-User": true, "Remote-User": true, "X-Accel-Redirect": true, "Kaiku-Failed": true, "Kaiku-Tier": true, "": true,
-		"X-React-Router-Spa-Mode": true, "X-React-Router-Prerender-Data": true, "X-Astro-Path": true, "Next-Resume": true, "Cluster-Client-Ip": true,
-		"Accept": false, "X-Requested-With": false, "X-Amz-Date": false, "X-Request-Id": false, "Traceparent": false, "Cookie": false, "Cdn-Loop": false, "Via": false, "X": false,
+		"X_Forwarded_For": true, "X_forwarded_for": true, "X.forwarded.for": true, "Api_key": true,
+		"X-Forwarded-For": true, "X-Forwarded-Ssl": true, "Forwarded": true,
+		"Proxy": true, "X-Original-Url": true, "X-Remote-User": true, "Remote-User": true, "X-Accel-Redirect": true,
+		"Kaiku-Failed": true, "Kaiku-Tier": true, "": true,
+		"X-React-Router-Spa-Mode": true, "X-React-Router-Prerender-Data": true, "X-Astro-Path": true,
+		"Next-Resume": true, "Cluster-Client-Ip": true,
+		"Accept": false, "X-Requested-With": false, "X-Amz-Date": false, "X-Request-Id": false, "Traceparent": false,
+		"Cookie": false, "Cdn-Loop": false, "Via": false, "X": false,
 	} {
 		if got := Impersonates(name); got != want {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}
-	for name, says := range map[string]string{"X-HTTP-Method-Override": "", "api_key": "", "x-forwarded-port": "", "X-Forwarded-For": "the edge writes", "kaiku-tier": "the edge writes",
+	for name, says := range map[string]string{"X-HTTP-Method-Override": "", "api_key": "", "x-forwarded-port": "",
+		"X-Forwarded-For": "the edge writes", "kaiku-tier": "the edge writes",
 		"Accept": "passes anyway", "a b": "no name", "": "no name"} {
-		if err := CheckPassField(name); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+		if err := CheckPassField(name); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(),
+			says) {
 			t.Errorf("%q: %v, want %q", name, err, says)
 		}
 	}

@@ -42,7 +42,9 @@ type reply struct {
 	content content
 	size    int64 // of the representation, -1 if unknown
 	status  httpcache.Status
-	age     bool        // the response was not just made by the origin, so that it has to say how old it is (RFC 9111, 5.1)
+	// the response was not just made by the origin, so that it has to say how old it is (RFC 9111,
+	// 5.1)
+	age     bool
 	without []string    // fields that are not to be sent
 	private http.Header // fields for this client alone
 }
@@ -121,7 +123,8 @@ func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpc
 		return whole, http.StatusNotModified
 	}
 	field := r.Header["Range"]
-	if len(field) != 1 || r.Method != http.MethodGet || stored.Status != http.StatusOK || size < 0 || !stored.IfRange(r.Header) {
+	if len(field) != 1 || r.Method != http.MethodGet || stored.Status != http.StatusOK || size < 0 ||
+		!stored.IfRange(r.Header) {
 		return whole, stored.Status
 	}
 	ranges, ok := httpcache.ParseRanges(field[0], size)
@@ -244,13 +247,15 @@ func (s *Cache) serveFlight(x *exchange, f *flight, b body, st httpcache.Status)
 	r := response{Stored: b.stored, size: b.whole}
 	if b.stored.StrongValidator() == "" {
 		alone := &entry{response: r}
-		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length}, Key: b.born.key()}}
+		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length},
+			Key: b.born.key()}}
 		if !alone.covers(x.r) {
 			return false
 		}
 	}
 	c := &fragmentContent{server: s, x: x, key: b.born.key(), response: r, flight: f}
-	if e, _ := s.objects.find(x.key, x.r.Header); e != nil && e.size == r.size && e.StrongValidator() == r.StrongValidator() {
+	if e, _ := s.objects.find(x.key, x.r.Header); e != nil && e.size == r.size &&
+		e.StrongValidator() == r.StrongValidator() {
 		c.fragments = e.fragments
 	}
 	a.content = c

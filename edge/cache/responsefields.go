@@ -25,7 +25,8 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
 // peer. Fields of the connection to the origin, and names that are none, are not to be stored or
 // passed on. covered says that the answer is of another edge, and is covered by a soft purge.
-func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response, covered bool, err error) {
+func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response,
+	covered bool, err error) {
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
 	resp, err = site.Origin.Fetch(r.WithContext(ctx), a, stage)
 	if err != nil {
@@ -130,7 +131,8 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 // edgeFields are the fields of a response that are for the edge alone: tags for purges, directives,
 // and other ways to the origin (RFC 7838), which are no way to the edge. They are stored, and
 // clients don't see them.
-var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags", "X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
+var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags",
+	"X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
 
 // hideEdgeFields removes them from a response, unless it is for another edge.
 func (x *exchange) hideEdgeFields(h http.Header) {

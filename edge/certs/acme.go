@@ -267,7 +267,8 @@ func (a *ACME) orderAll(ctx context.Context, failed map[string]attempt) {
 				delete(failed, name)
 			default:
 				failed[name] = failed[name].after(err, time.Now())
-				a.log.Error("no certificate yet", "name", name, "error", err, "next_attempt", failed[name].wait.String())
+				a.log.Error("no certificate yet", "name", name, "error", err, "next_attempt",
+					failed[name].wait.String())
 			}
 		})
 	}

@@ -150,7 +150,8 @@ func choose(certs []*tls.Certificate, hello *tls.ClientHelloInfo, now time.Time)
 		return n
 	}
 	for _, c := range certs {
-		if best == nil || score(c) > score(best) || score(c) == score(best) && c.Leaf.NotBefore.After(best.Leaf.NotBefore) {
+		if best == nil || score(c) > score(best) || score(c) == score(best) &&
+			c.Leaf.NotBefore.After(best.Leaf.NotBefore) {
 			best = c
 		}
 	}
@@ -193,7 +194,8 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	if c.ACME != nil {
 		orders := prometheus.NewDesc("kaiku_certificate_orders_total",
 			"Orders of certificates that this node made, by what came of them.", []string{"result"}, nil)
-		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()), "obtained")
+		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.obtained.Load()),
+			"obtained")
 		out <- prometheus.MustNewConstMetric(orders, prometheus.CounterValue, float64(c.ACME.failures.Load()), "failed")
 	}
 	for _, s := range c.Status(time.Now()) {

@@ -39,7 +39,8 @@ func hold(ctx context.Context, v Vault, key string, log *slog.Logger, f func(con
 				failing = time.Now()
 			}
 			if !told && time.Since(failing) > startTime {
-				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error", err)
+				log.Warn("certificates: the control plane can't be asked who orders; what is there is used", "error",
+					err)
 				told = true
 			}
 			since = time.Time{}

@@ -97,7 +97,8 @@ func (s *vaultStorage) replace(ctx context.Context, key string, value []byte) er
 	var err error
 	for range 3 { // another edge may change it meanwhile
 		var revision uint64
-		if _, revision, _, err = s.vault.Load(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && revision == 0 {
+		if _, revision, _, err = s.vault.Load(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) &&
+			revision == 0 {
 			return err
 		}
 		if value == nil && revision == 0 {

@@ -199,7 +199,8 @@ func TestLeaseOfAnotherKey(t *testing.T) {
 func TestVaultStorage(t *testing.T) {
 	ctx := t.Context()
 	s := &vaultStorage{vault: newMemoryVault(), may: func() bool { return true }}
-	for _, key := range []string{"certificates/le/a/a.crt", "certificates/le/a/a.key", "certificates/le/b/b.crt", "acme/le/users/ops"} {
+	for _, key := range []string{"certificates/le/a/a.crt", "certificates/le/a/a.key", "certificates/le/b/b.crt",
+		"acme/le/users/ops"} {
 		if err := s.Store(ctx, key, []byte(key)); err != nil {
 			t.Fatal(err)
 		}
@@ -283,8 +284,10 @@ func (ownZone) Covers(host string) bool {
 // A host whose wildcard is there needs no certificate of its own; addresses get none.
 func TestNames(t *testing.T) {
 	a := &ACME{Challenges: ownZone{}}
-	a.setNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1", "static.example.net", "example.com", "*.example.net"})
-	if got, want := a.wanted(), []string{"*.example.com", "a.b.example.com", "example.com", "static.example.net"}; !slices.Equal(got, want) {
+	a.setNames([]string{"www.example.com", "example.com", "*.example.com", "a.b.example.com", "203.0.113.1",
+		"static.example.net", "example.com", "*.example.net"})
+	if got, want := a.wanted(), []string{"*.example.com", "a.b.example.com", "example.com",
+		"static.example.net"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -293,13 +296,16 @@ func TestNames(t *testing.T) {
 // nothing written elsewhere when expired certificates are looked for.
 func TestVaultKeysThatLeadOut(t *testing.T) {
 	v, dir := newMemoryVault(), t.TempDir()
-	for _, key := range []string{"certificates/../../x.crt", "certificates/../acme/x.crt", "certificates/le/../x.crt", "certificates/le/a/a.crt"} {
+	for _, key := range []string{"certificates/../../x.crt", "certificates/../acme/x.crt", "certificates/le/../x.crt",
+		"certificates/le/a/a.crt"} {
 		if _, err := v.Save(t.Context(), key, []byte("junk"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := &vaultStorage{vault: v, copies: filepath.Join(dir, "acme"), may: func() bool { return true }, log: slog.New(slog.DiscardHandler)}
-	_ = certmagic.CleanStorage(t.Context(), s, certmagic.CleanStorageOptions{Logger: zap.NewNop(), ExpiredCerts: true}) // it is no certificate
+	s := &vaultStorage{vault: v, copies: filepath.Join(dir, "acme"), may: func() bool { return true },
+		log: slog.New(slog.DiscardHandler)}
+	// it is no certificate
+	_ = certmagic.CleanStorage(t.Context(), s, certmagic.CleanStorageOptions{Logger: zap.NewNop(), ExpiredCerts: true})
 	var files []string
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {

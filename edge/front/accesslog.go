@@ -46,7 +46,8 @@ func (l *AccessLog) start(reg prometheus.Registerer) error {
 	if l == nil {
 		return nil
 	}
-	l.lost = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_access_log_lost_total", Help: "Lines that were left out of the access log because it could not be written fast enough."})
+	l.lost = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_access_log_lost_total",
+		Help: "Lines that were left out of the access log because it could not be written fast enough."})
 	l.full = make(chan struct{}, 1)
 	return reg.Register(l.lost)
 }
@@ -107,7 +108,8 @@ func (a *access) append(b []byte, took time.Duration) []byte {
 	b = append(b, `{"time":"`...)
 	b = a.began.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
 	b = append(b, '"')
-	for _, f := range [...]struct{ name, value string }{{"client", a.client}, {"protocol", a.protocol}, {"method", a.method}, {"host", a.host}, {"target", a.target}, {"site", a.site}, {"cache", a.cache},
+	for _, f := range [...]struct{ name, value string }{{"client", a.client}, {"protocol", a.protocol},
+		{"method", a.method}, {"host", a.host}, {"target", a.target}, {"site", a.site}, {"cache", a.cache},
 		{"referer", a.referer}, {"user_agent", a.agent}} {
 		if f.value == "" {
 			continue
@@ -144,7 +146,8 @@ func (s *Server) logAccess(w *Exchange, r *http.Request, began time.Time) {
 	if !s.AccessLog.samples() {
 		return
 	}
-	s.AccessLog.add(&access{client: clientIP(r), protocol: r.Proto, method: r.Method, host: r.Host, target: r.RequestURI, site: w.site, cache: Outcome(w.cache), referer: r.Header.Get("Referer"),
+	s.AccessLog.add(&access{client: clientIP(r), protocol: r.Proto, method: r.Method, host: r.Host,
+		target: r.RequestURI, site: w.site, cache: Outcome(w.cache), referer: r.Header.Get("Referer"),
 		agent: r.Header.Get("User-Agent"), status: w.status, bytes: w.bytes, began: began})
 }
 
@@ -160,7 +163,8 @@ func (c *laneConn) logAccess(q *Request, site string, status int, bytes int64, b
 	if c.address == "" {
 		c.address, _, _ = net.SplitHostPort(c.RemoteAddr().String())
 	}
-	a := access{client: c.address, protocol: "HTTP/1.1", method: "GET", host: c.host, target: string(q.Target), site: site, cache: "hit", status: status, bytes: bytes, began: began,
+	a := access{client: c.address, protocol: "HTTP/1.1", method: "GET", host: c.host, target: string(q.Target),
+		site: site, cache: "hit", status: status, bytes: bytes, began: began,
 		referer: q.first("Referer"), agent: q.first("User-Agent")}
 	if q.Head {
 		a.method = "HEAD"

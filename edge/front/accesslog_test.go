@@ -42,8 +42,11 @@ func BenchmarkAccessLog(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	work.Go(func() { l.run(ctx) })
-	a := &access{client: "192.0.2.1", protocol: "HTTP/1.1", method: http.MethodGet, host: "www.example.com", target: "/images/2026/11/logo.png?v=17", site: "www", cache: "hit",
-		referer: "https://www.example.com/", agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", status: 200, bytes: 8192, began: time.Now()}
+	a := &access{client: "192.0.2.1", protocol: "HTTP/1.1", method: http.MethodGet, host: "www.example.com",
+		target: "/images/2026/11/logo.png?v=17", site: "www", cache: "hit",
+		referer: "https://www.example.com/",
+		agent:   "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", status: 200, bytes: 8192,
+		began: time.Now()}
 	b.ReportAllocs()
 	for b.Loop() {
 		l.add(a)

@@ -87,14 +87,16 @@ func (c *laneConn) waitFor(body Body) (total int64, err error) {
 // waiter is an Exchange for what is written to a client of the lane.
 func (c *laneConn) waiter(conn net.Conn, held int) *Exchange {
 	s, w := c.lane.server, laneWriter{conn}
-	return &Exchange{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK, sent: new(atomic.Uint64), senders: &s.senders,
+	return &Exchange{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK,
+		sent: new(atomic.Uint64), senders: &s.senders,
 		client: &c.client, piece: chunk, holds: held}
 }
 
 // writeMore writes what is followed by more at once, as much of it as a socket takes.
 func writeMore(fd int, p []byte) (int, error) {
 	for {
-		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)),
 			syscall.MSG_MORE, 0, 0)
 		if errno == 0 {
 			return int(n), nil

@@ -14,13 +14,19 @@ import (
 
 // Bounds of what one connection may do without asking for anything.
 const (
-	freeBytes   = 1 << 20   // that it may send beside its requests: frames that only cost time (pings, settings, empty ones)
-	requestFree = 1 << 10   // more for each request, and twice its header block
-	bodyFree    = 512 << 10 // more for each request with a body, which covers one that nobody reads: that much a request's window lets in
-	sentFree    = 8         // a byte more for so many that were sent to it: half of what acknowledging empty settings over TLS 1.2 takes
-	ResetsFree  = 200       // requests that it may take back at once,
-	resetRate   = 20        // and so many more each second: maps and previews that are scrolled
-	resetBytes  = 64 << 10  // a request counts as taken back at once if less of a body had been sent
+	// that it may send beside its requests: frames that only cost time (pings, settings, empty
+	// ones)
+	freeBytes   = 1 << 20
+	requestFree = 1 << 10 // more for each request, and twice its header block
+	// more for each request with a body, which covers one that nobody reads: that much a request's
+	// window lets in
+	bodyFree = 512 << 10
+	// a byte more for so many that were sent to it: half of what acknowledging empty settings over
+	// TLS 1.2 takes
+	sentFree   = 8
+	ResetsFree = 200      // requests that it may take back at once,
+	resetRate  = 20       // and so many more each second: maps and previews that are scrolled
+	resetBytes = 64 << 10 // a request counts as taken back at once if less of a body had been sent
 )
 
 // client is the far end of a connection, and what it did so far.
@@ -41,7 +47,9 @@ type client struct {
 	inLane   bool          // it is of a listener with a hit lane, and its place is not changed for each request
 	busy     atomic.Bool   // of those: it is being written to
 	unread   atomic.Bool   // of those: net/http was handed a whole request, and has not come to it yet
-	fresh    *clientConn   // its connection if that has never asked for anything, of HTTP/1.1; place, since, active and fresh are guarded by conns.mu
+	// its connection if that has never asked for anything, of HTTP/1.1; place, since, active and
+	// fresh are guarded by conns.mu
+	fresh *clientConn
 }
 
 // clientConn is a TCP connection of a client, below TLS.
@@ -58,9 +66,11 @@ type clientConn struct {
 // acknowledged costs the client as much as the edge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree && !c.tunnel.Load() {
+	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree &&
+		!c.tunnel.Load() {
 		c.conns.flooding.Inc()
-		c.conns.log.Debug("connection closed: it sends much and asks for little", "client", c.RemoteAddr(), "bytes", read, "requests", c.requests.Load())
+		c.conns.log.Debug("connection closed: it sends much and asks for little", "client", c.RemoteAddr(), "bytes",
+			read, "requests", c.requests.Load())
 		return 0, net.ErrClosed
 	}
 	return n, err

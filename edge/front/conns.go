@@ -49,9 +49,11 @@ func newConns(limit, perClient int, log *slog.Logger) *conns {
 		perClient = maxConns
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_connections_" + name + "_total", Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_connections_" + name + "_total",
+			Help: help})
 	}
-	return &conns{underWay: newUnderWay(), max: limit, perClient: perClient, log: log, of: map[netip.Prefix]*share{}, tunnels: map[*clientConn]bool{},
+	return &conns{underWay: newUnderWay(), max: limit, perClient: perClient, log: log, of: map[netip.Prefix]*share{},
+		tunnels:  map[*clientConn]bool{},
 		refused:  counter("refused", "Connections refused because there were too many, in all or of one client network."),
 		displace: counter("displaced", "Idle connections closed to make room for new ones."),
 		flooding: counter("flooding", "Connections closed because they only cost: floods of frames, and of requests that are taken back.")}
@@ -77,8 +79,10 @@ func (c *conns) Collect(out chan<- prometheus.Metric) {
 	for _, m := range []struct {
 		name, help string
 		v          int
-	}{{"", "Connections of clients.", total}, {"_idle", "Those of them that ask for nothing.", idle}, {"_max", "How many there may be.", c.max}} {
-		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_edge_connections"+m.name, m.help, nil, nil), prometheus.GaugeValue, float64(m.v))
+	}{{"", "Connections of clients.", total}, {"_idle", "Those of them that ask for nothing.", idle},
+		{"_max", "How many there may be.", c.max}} {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_edge_connections"+m.name, m.help, nil, nil),
+			prometheus.GaugeValue, float64(m.v))
 	}
 	for _, counter := range []prometheus.Counter{c.refused, c.displace, c.flooding, c.underWay.refused} {
 		out <- counter

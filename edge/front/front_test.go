@@ -23,7 +23,8 @@ func (a answer) Answer(x *Exchange) { _, _ = io.WriteString(x, string(a)) }
 func newFront(t *testing.T, h Handler) *Server {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	s := &Server{Name: "hel1", HTTP: "127.0.0.1:0", Handler: h, Registry: prometheus.NewRegistry(), Panics: &Panics{Log: log}, Log: log}
+	s := &Server{Name: "hel1", HTTP: "127.0.0.1:0", Handler: h, Registry: prometheus.NewRegistry(),
+		Panics: &Panics{Log: log}, Log: log}
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,8 @@ func TestHandler(t *testing.T) {
 		x.SetSite("www")
 		_, _ = io.WriteString(x, x.Request.Method+" "+x.Target.String())
 	}))
-	for path, want := range map[string]string{"/a?b": "GET http://www.example/a?b", "/panic": "Internal Server Error: internal-error\n"} {
+	for path, want := range map[string]string{"/a?b": "GET http://www.example/a?b",
+		"/panic": "Internal Server Error: internal-error\n"} {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+s.Addr().String()+path, nil)
 		if err != nil {
 			t.Fatal(err)

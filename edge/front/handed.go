@@ -131,7 +131,8 @@ func (h *handed) take(rest laneRest) {
 // peek reads what has come and leaves it there. The package's own recvfrom makes an address each
 // time.
 func peek(fd int, p []byte) (int, error) {
-	n, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_PEEK, 0, 0)
+	n, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
+		syscall.MSG_PEEK, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

@@ -11,7 +11,8 @@ func (s *Server) newClientHTTP() *http.Server {
 	h.ConnState = s.conns.state
 	h.ConnContext = withClient
 	h.HTTP2 = &http.HTTP2Config{
-		MaxConcurrentStreams: MaxStreams, MaxDecoderHeaderTableSize: 4 << 10, MaxEncoderHeaderTableSize: 4 << 10, MaxReadFrameSize: 16 << 10,
+		MaxConcurrentStreams: MaxStreams, MaxDecoderHeaderTableSize: 4 << 10, MaxEncoderHeaderTableSize: 4 << 10,
+		MaxReadFrameSize:              16 << 10,
 		MaxReceiveBufferPerConnection: HTTP2ConnectionWindow, MaxReceiveBufferPerStream: HTTP2RequestWindow,
 		SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: SendTimeout,
 	}

@@ -14,9 +14,11 @@ func (s *Server) newHTTP2() *http2.Server {
 	return &http2.Server{
 		Handler: s, Log: s.Log, ConnContext: withClient,
 		Limits: http2.Limits{
-			MaxStreams: MaxStreams, MaxHeaderBytes: MaxHeaderBytes, StreamWindow: HTTP2RequestWindow, ConnWindow: HTTP2ConnectionWindow,
-			HeaderTimeout: HeaderTimeout, IdleTimeout: IdleTimeout, PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: SendTimeout,
-			Resets: ResetsFree, ResetBytes: resetBytes,
+			MaxStreams: MaxStreams, MaxHeaderBytes: MaxHeaderBytes, StreamWindow: HTTP2RequestWindow,
+			ConnWindow:    HTTP2ConnectionWindow,
+			HeaderTimeout: HeaderTimeout, IdleTimeout: IdleTimeout, PingAfter: pingAfter, PingTimeout: pingTimeout,
+			WriteTimeout: SendTimeout,
+			Resets:       ResetsFree, ResetBytes: resetBytes,
 		},
 		Idle: s.conns.setIdleHTTP2,
 		Flooding: func(c net.Conn, why string) {
@@ -24,7 +26,8 @@ func (s *Server) newHTTP2() *http2.Server {
 			s.Log.Debug("connection closed", "client", c.RemoteAddr(), "why", why)
 		},
 		Panicked: func(r *http.Request, p any) {
-			s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client", clientIP(r))
+			s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client",
+				clientIP(r))
 		},
 	}
 }

@@ -49,7 +49,8 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 	setUDPBuffers(socket, s.Log)
 	// quic-go takes one key each. A token of another secret is as none, so that the client's
 	// address is validated again at worst.
-	reset, token := quic.StatelessResetKey(secretFor(s.Secrets[0], "quic stateless reset")), quic.TokenGeneratorKey(secretFor(s.Secrets[0], "quic tokens"))
+	reset, token := quic.StatelessResetKey(secretFor(s.Secrets[0], "quic stateless reset")),
+		quic.TokenGeneratorKey(secretFor(s.Secrets[0], "quic tokens"))
 	q := &quicListener{socket: socket, tls: s.clientTLS(http3.NextProtoH3)}
 	q.tls.MinVersion = tls.VersionTLS13
 	q.tls.SetSessionTicketKeys(s.ticketKeys(time.Now()))
@@ -120,7 +121,10 @@ func (s *Server) newHTTP3() *http3.Server {
 		IdleTimeout:    IdleTimeout,
 		Logger:         slog.New(debugOnly{s.Log.Handler()}),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			from := &client{cut: func() error { return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "") }, share: s.conns.share(c.RemoteAddr())}
+			cut := func() error {
+				return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "")
+			}
+			from := &client{cut: cut, share: s.conns.share(c.RemoteAddr())}
 			from.fields, _ = c.QlogTrace().(*fieldWatch)
 			s.conns.follow(from)
 			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })

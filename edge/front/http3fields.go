@@ -80,7 +80,8 @@ func isMalformed(fields []qlog.HeaderField) bool {
 			}
 		}
 	}
-	return method != "" && method != http.MethodConnect && scheme != "https" && !strings.EqualFold(scheme, "https") && !strings.EqualFold(scheme, "http")
+	return method != "" && method != http.MethodConnect && scheme != "https" && !strings.EqualFold(scheme, "https") &&
+		!strings.EqualFold(scheme, "http")
 }
 
 // refuses reports whether the request with a body is malformed.

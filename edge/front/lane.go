@@ -88,7 +88,9 @@ type laneConn struct {
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {
-	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log, off: s.Ready == nil, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}), conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
+	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log,
+		off: s.Ready == nil, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}),
+		conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
 }
 
 // Accept returns the next connection for net/http.
@@ -150,7 +152,8 @@ func (l *lane) serve() error {
 
 // isShortage reports whether an error goes by when others give something back.
 func isShortage(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -203,7 +206,8 @@ func (l *lane) drop(c *laneConn) {
 
 // Shutdown has the lane and the server behind it end, as http.Server's does.
 func (l *laneServer) Shutdown(ctx context.Context) error {
-	l.Server.SetKeepAlivesEnabled(false) // so that what is asked while the lane drains is answered with Connection: close
+	// so that what is asked while the lane drains is answered with Connection: close
+	l.Server.SetKeepAlivesEnabled(false)
 	l.lane.drain(ctx)
 	var own sync.WaitGroup
 	if h := l.lane.http2; h != nil {
@@ -259,7 +263,8 @@ func (l *lane) drain(ctx context.Context) {
 	case <-l.ended:
 	case <-late.Done():
 		l.wake(true)
-		late, cancel = context.WithTimeout(ctx, freshTimeout/4) // for what came at the last moment; slow clients take longer
+		// for what came at the last moment; slow clients take longer
+		late, cancel = context.WithTimeout(ctx, freshTimeout/4)
 		defer cancel()
 		select {
 		case <-l.ended:

@@ -60,7 +60,8 @@ func (c *laneConn) shake() *tls.Conn {
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader) {
 		_ = c.SetWriteDeadline(time.Now().Add(HeaderTimeout))
-		_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+		_, _ = io.WriteString(record.Conn,
+			"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 	}
 	c.lane.log.Debug("TLS handshake failed", "client", c.RemoteAddr(), "error", err)
 	return nil

@@ -178,9 +178,11 @@ func useOf(name []byte) fieldUse {
 		return useCondition
 	case "range":
 		return useRange
-	case "cache-control", "pragma", "if-range", "if-match", "if-unmodified-since", "cdn-loop", "authorization", "via", "max-forwards", "kaiku-purges", "te":
+	case "cache-control", "pragma", "if-range", "if-match", "if-unmodified-since", "cdn-loop", "authorization", "via",
+		"max-forwards", "kaiku-purges", "te":
 		return useOther
-	case "content-length", "transfer-encoding", "trailer", "upgrade", "expect", "proxy-connection", "keep-alive", "http2-settings":
+	case "content-length", "transfer-encoding", "trailer", "upgrade", "expect", "proxy-connection", "keep-alive",
+		"http2-settings":
 		return useBody
 	}
 	return useNone

@@ -55,7 +55,8 @@ func (s *Server) findBody(x *Exchange, from *client, refused bool) error {
 	if r.ProtoMajor == 2 && r.ContentLength == 0 && r.Header["Content-Length"] == nil {
 		r.Body = http.NoBody // Go's HTTP/2 says so of a stream that has ended
 	}
-	if !refused && r.ProtoMajor > 1 && r.Body != http.NoBody && (r.ContentLength == 0 || r.ContentLength < 0 && cached(r.Method)) {
+	if !refused && r.ProtoMajor > 1 && r.Body != http.NoBody &&
+		(r.ContentLength == 0 || r.ContentLength < 0 && cached(r.Method)) {
 		if err := x.awaitEnd(s.endTimeout()); err != nil {
 			return err
 		}
@@ -73,7 +74,8 @@ func (s *Server) findBody(x *Exchange, from *client, refused bool) error {
 		return nil
 	case r.ProtoMajor == 1 && seldomBody(r.Method):
 		return x.readFirst()
-	case r.ProtoMajor > 1 && !cached(r.Method) && r.Header["Expect"] == nil: // or its client is told to send a body before the origin wants it
+	case r.ProtoMajor > 1 && !cached(r.Method) && r.Header["Expect"] == nil:
+		// or its client is told to send a body before the origin wants it
 		return x.awaitBody(s.endTimeout())
 	}
 	return nil

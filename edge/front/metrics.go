@@ -39,12 +39,18 @@ func newMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Help:    "Time from a request's header block to the end of its response.",
 			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}}, []string{"cache"}),
 	}
-	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total", Help: "Requests cut off because they were not done when the edge had to end."})
-	m.lane = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_hit_lane_total", Help: "Requests answered by the hit lane."})
-	m.slowBodies = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_bodies_slow_total", Help: "Requests answered with 408, or cut, because their body came too slowly."})
-	m.slowWrites = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_writes_slow_total", Help: "Responses cut because their clients took what was written too slowly."})
-	m.idleTunnels = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_tunnels_idle_total", Help: "Tunnels, as WebSockets, ended because nothing went through them for long."})
-	for _, c := range []prometheus.Collector{m.cut, m.slowBodies, m.slowWrites, m.idleTunnels, m.lane, m.requests, m.bytes, m.seconds} {
+	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_requests_cut_total",
+		Help: "Requests cut off because they were not done when the edge had to end."})
+	m.lane = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_hit_lane_total",
+		Help: "Requests answered by the hit lane."})
+	m.slowBodies = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_bodies_slow_total",
+		Help: "Requests answered with 408, or cut, because their body came too slowly."})
+	m.slowWrites = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_writes_slow_total",
+		Help: "Responses cut because their clients took what was written too slowly."})
+	m.idleTunnels = prometheus.NewCounter(prometheus.CounterOpts{Name: "kaiku_edge_tunnels_idle_total",
+		Help: "Tunnels, as WebSockets, ended because nothing went through them for long."})
+	for _, c := range []prometheus.Collector{m.cut, m.slowBodies, m.slowWrites, m.idleTunnels, m.lane, m.requests,
+		m.bytes, m.seconds} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -72,7 +78,8 @@ func (m *Metrics) Counters(site string, status int, outcome string) *Counters {
 	if c, ok := m.found.Load(key); ok {
 		return c.(*Counters)
 	}
-	c, _ := m.found.LoadOrStore(key, &Counters{m.requests.WithLabelValues(site, strconv.Itoa(status), outcome), m.bytes.WithLabelValues(site, outcome), m.seconds.WithLabelValues(outcome)})
+	c, _ := m.found.LoadOrStore(key, &Counters{m.requests.WithLabelValues(site, strconv.Itoa(status), outcome),
+		m.bytes.WithLabelValues(site, outcome), m.seconds.WithLabelValues(outcome)})
 	return c.(*Counters)
 }
 

@@ -54,7 +54,8 @@ func (s *Server) replaceOwn(p []byte) []byte {
 	body := text + ": " + why + "\n"
 	b := []byte("HTTP/1.1 " + string(code) + " " + text + "\r\nCache-Control: no-store\r\nCache-Status: ")
 	b = httpcache.Status{Detail: why}.Append(b, s.Name)
-	b = append(b, "\r\nConnection: close\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\nContent-Type: text/plain; charset=utf-8\r\nDate: "...)
+	b = append(b, "\r\nConnection: close\r\nContent-Length: "+strconv.Itoa(len(body))+
+		"\r\nContent-Type: text/plain; charset=utf-8\r\nDate: "...)
 	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
 	s.Metrics.Counters("", status, "none").Observe(int64(len(body)), time.Now())
 	return append(b, "\r\n\r\n"+body...)

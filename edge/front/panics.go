@@ -20,11 +20,13 @@ func (p *Panics) Count() uint64 { return p.n.Load() }
 // Caught logs and counts a panic. What it happened in ends; the edge goes on.
 func (p *Panics) Caught(where string, panicked any, attrs ...any) {
 	p.n.Add(1)
-	p.Log.Error("panic in "+where+": this is a fault of Kaiku; please report it", append(attrs, "panic", panicked, "stack", string(debug.Stack()))...)
+	p.Log.Error("panic in "+where+": this is a fault of Kaiku; please report it",
+		append(attrs, "panic", panicked, "stack", string(debug.Stack()))...)
 }
 
 // Collector is the metric of panics.
 func (p *Panics) Collector() prometheus.Collector {
-	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kaiku_edge_panics_total", Help: "Panics, each of which ended one request or fetch and is logged with its stack."},
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kaiku_edge_panics_total",
+		Help: "Panics, each of which ended one request or fetch and is logged with its stack."},
 		func() float64 { return float64(p.n.Load()) })
 }

@@ -43,7 +43,8 @@ type accepted struct {
 }
 
 func newPeerListener(l net.Listener, conf *tls.Config) *peerListener {
-	p := &peerListener{Listener: l, conf: conf, ready: make(chan accepted), early: map[netip.Prefix]int{}, nodes: map[string][]net.Conn{}}
+	p := &peerListener{Listener: l, conf: conf, ready: make(chan accepted), early: map[netip.Prefix]int{},
+		nodes: map[string][]net.Conn{}}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	p.work.Go(p.serve)
 	return p

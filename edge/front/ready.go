@@ -2,8 +2,8 @@ package front
 
 import "time"
 
-// Ready looks requests up among the responses that are ready to be sent as they are, whole
-// or a part. The hit lane asks it once for each request.
+// Ready looks requests up among the responses that are ready to be sent as they are, whole or a
+// part. The hit lane asks it once for each request.
 type Ready interface {
 	// Find fills hit with the response to a request, and appends the header block to hit.Head. It
 	// reports false if there is none; the request takes the ordinary path then.

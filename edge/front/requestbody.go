@@ -54,8 +54,10 @@ var errSlowBody = fmt.Errorf("the body comes too slowly: %w", os.ErrDeadlineExce
 // request to go on with, and its body. With HTTP/1 net/http ends the context when the body can't be
 // read, as if the client had left; this request's context goes on, so that the client can be told
 // what is wrong.
-func watchBody(r *http.Request, from *client, control *http.ResponseController, timeout time.Duration) (*http.Request, *requestBody) {
-	b := &requestBody{ReadCloser: r.Body, client: from, timeout: timeout, drained: r.ProtoMajor == 1, control: control, from: r.Context()}
+func watchBody(r *http.Request, from *client, control *http.ResponseController, timeout time.Duration) (*http.Request,
+	*requestBody) {
+	b := &requestBody{ReadCloser: r.Body, client: from, timeout: timeout, drained: r.ProtoMajor == 1, control: control,
+		from: r.Context()}
 	b.left = b.timeout
 	if !b.drained {
 		b.missing = max(0, r.ContentLength)
@@ -98,7 +100,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		n, err = b.checkLength(n, err)
 	}
 	if b.client != nil {
-		b.client.credit.Add(2*int64(n) + 256) // for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
+		// for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
+		b.client.credit.Add(2*int64(n) + 256)
 	}
 	b.left = min(b.timeout, b.left-time.Since(began)+time.Duration(n)*time.Second/bodyRate)
 	if err == nil && b.left <= 0 || errors.Is(err, os.ErrDeadlineExceeded) {

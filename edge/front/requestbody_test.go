@@ -28,7 +28,8 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 // request's any more.
 func TestBodyReadAfterAnswer(t *testing.T) {
 	w := &deadlines{}
-	_, b := watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w), BodyTimeout)
+	_, b := watchBody(httptest.NewRequest("POST", "/", strings.NewReader("body")), nil, http.NewResponseController(w),
+		BodyTimeout)
 	w.set = 0
 	if _, err := b.Read(make([]byte, 1)); err != nil || w.set != 1 {
 		t.Fatalf("%d deadlines before the answer, %v", w.set, err)

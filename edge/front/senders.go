@@ -119,7 +119,8 @@ func (s *senders) expire(now time.Time) {
 		s.leave(oldest)
 		s.slow.Inc()
 		s.join(oldest, &s.givenUp, &s.left, now)
-		_ = oldest.control.SetWriteDeadline(time.Now()) // its goroutine is still in the write, as it leaves the list after it
+		// its goroutine is still in the write, as it leaves the list after it
+		_ = oldest.control.SetWriteDeadline(time.Now())
 	}
 	var stuck []*Exchange
 	for e := s.givenUp.Front(); e != nil && now.Sub(e.Value.(*Exchange).since) >= SlowSend; e = s.givenUp.Front() {

@@ -124,7 +124,8 @@ func (s *Server) recovered(x *Exchange) {
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}
-	s.Panics.Caught("a request", p, "method", x.Request.Method, "host", x.Request.Host, "target", x.Request.RequestURI, "client", clientIP(x.Request))
+	s.Panics.Caught("a request", p, "method", x.Request.Method, "host", x.Request.Host, "target", x.Request.RequestURI,
+		"client", clientIP(x.Request))
 	if x.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
@@ -150,7 +151,8 @@ func (s *Server) LogRefusal(r *http.Request, status int, why string) {
 		return
 	}
 	s.refusals.Put(why, "told", now)
-	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client", clientIP(r), "host", r.Host)
+	s.Log.Info("request refused; more of the kind are not told for two minutes", "status", status, "why", why, "client",
+		clientIP(r), "host", r.Host)
 }
 
 // Fail answers with an error of the edge's own.

@@ -21,9 +21,11 @@ import (
 // Server is the listeners of an edge for clients and for other edges. The fields are set before
 // Listen and not changed after.
 type Server struct {
-	Name    string      // in Cache-Status of errors that are found here
-	HTTP    string      // address of the listener for clients
-	HTTPS   string      // address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means none
+	Name string // in Cache-Status of errors that are found here
+	HTTP string // address of the listener for clients
+	// address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means
+	// none
+	HTTPS   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
 	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
 
@@ -35,24 +37,28 @@ type Server struct {
 	Ready     Ready // what the hit lane answers with; nil means that there is no hit lane
 
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
-	Challenges     []string                                             // protocols of TLS that end with the handshake, which GetCertificate answers
+	// protocols of TLS that end with the handshake, which GetCertificate answers
+	Challenges []string
 	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
 	// derived from them, so that what one edge gave is good at all: the first makes them, and
 	// tickets of all are accepted. There is one at least.
-	Secrets        [][32]byte
-	MaxConnections int           // of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
-	MaxPerClient   int           // of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not limited
-	MaxWaiting     int           // writes that may wait for their clients before slow ones are given up; 0 means 1,024
-	DrainTimeout   time.Duration // for what is under way when Serve ends; 0 means 30 s
-	BodyTimeout    time.Duration // that a request's body may be waited for; 0 means a minute
-	EndTimeout     time.Duration // for the first byte or the end of a body that nothing tells of; 0 means 200 ms
-	TunnelIdle     time.Duration // of a tunnel; 0 means 10 minutes
-	SendTimeout    time.Duration // for what is not sent when the handler returns; 0 means a minute
-	Registry       prometheus.Registerer
-	Metrics        *Metrics // made by Listen
-	Panics         *Panics
-	Log            *slog.Logger
-	AccessLog      *AccessLog // nil means none
+	Secrets [][32]byte
+	// of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	MaxConnections int
+	// of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not
+	// limited
+	MaxPerClient int
+	MaxWaiting   int           // writes that may wait for their clients before slow ones are given up; 0 means 1,024
+	DrainTimeout time.Duration // for what is under way when Serve ends; 0 means 30 s
+	BodyTimeout  time.Duration // that a request's body may be waited for; 0 means a minute
+	EndTimeout   time.Duration // for the first byte or the end of a body that nothing tells of; 0 means 200 ms
+	TunnelIdle   time.Duration // of a tunnel; 0 means 10 minutes
+	SendTimeout  time.Duration // for what is not sent when the handler returns; 0 means a minute
+	Registry     prometheus.Registerer
+	Metrics      *Metrics // made by Listen
+	Panics       *Panics
+	Log          *slog.Logger
+	AccessLog    *AccessLog // nil means none
 
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
 	// nil means net.ListenConfig.

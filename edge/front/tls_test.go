@@ -10,9 +10,11 @@ import (
 )
 
 func TestTicketKeys(t *testing.T) {
-	one, same, other := &Server{Secrets: [][32]byte{{1}}}, &Server{Secrets: [][32]byte{{1}}}, &Server{Secrets: [][32]byte{{2}}}
+	one, same, other := &Server{Secrets: [][32]byte{{1}}}, &Server{Secrets: [][32]byte{{1}}},
+		&Server{Secrets: [][32]byte{{2}}}
 	now := time.Now().Truncate(ticketTime).Add(time.Hour)
-	for after, good := range map[time.Duration]bool{0: true, ticketTime: true, 2 * ticketTime: false, -ticketTime: true} {
+	for after, good := range map[time.Duration]bool{0: true, ticketTime: true, 2 * ticketTime: false,
+		-ticketTime: true} {
 		made, taken := one.ticketKeys(now)[0], same.ticketKeys(now.Add(after))
 		if slices.Contains(taken, made) != good {
 			t.Errorf("a ticket is taken %v later: %v", after, !good)

@@ -13,8 +13,10 @@ func TestStatusAppend(t *testing.T) {
 	}{
 		{Status{}, "kaiku"},
 		{Status{Hit: true}, "kaiku; hit"},
-		{Status{Hit: true, TTL: 30 * time.Second, HasTTL: true, Key: "http://a/b"}, `kaiku; hit; ttl=30; key="http://a/b"`},
-		{Status{Forward: "uri-miss", FwdStatus: 200, Stored: true, Collapsed: true}, "kaiku; fwd=uri-miss; fwd-status=200; stored; collapsed"},
+		{Status{Hit: true, TTL: 30 * time.Second, HasTTL: true, Key: "http://a/b"},
+			`kaiku; hit; ttl=30; key="http://a/b"`},
+		{Status{Forward: "uri-miss", FwdStatus: 200, Stored: true, Collapsed: true},
+			"kaiku; fwd=uri-miss; fwd-status=200; stored; collapsed"},
 		{Status{Forward: "stale", FwdStatus: 304, HasTTL: true}, "kaiku; fwd=stale; fwd-status=304; ttl=0"},
 		// A TTL is rounded down, so that a stale response never looks fresh.
 		{Status{Hit: true, HasTTL: true, TTL: 1999 * time.Millisecond}, "kaiku; hit; ttl=1"},

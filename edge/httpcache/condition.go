@@ -123,7 +123,8 @@ func (s *Stored) SetValidators(request http.Header) bool {
 
 // RemoveConditions removes all fields that make a request conditional or partial.
 func RemoveConditions(request http.Header) {
-	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range",
+		"Range"} {
 		delete(request, name)
 	}
 }

@@ -36,8 +36,10 @@ func TestNotModified(t *testing.T) {
 		{"a backslash in another tag", tagged, []string{`If-None-Match: "a\", "x"`}, true},
 
 		// RFC 9110, section 13.1.3: If-None-Match takes precedence over If-Modified-Since.
-		{"another tag, not modified since", tagged, []string{`If-None-Match: "y"`, "If-Modified-Since: " + at(0)}, false},
-		{"the tag, modified since", tagged, []string{`If-None-Match: "x"`, "If-Modified-Since: " + at(-2*time.Hour)}, true},
+		{"another tag, not modified since", tagged, []string{`If-None-Match: "y"`, "If-Modified-Since: " + at(0)},
+			false},
+		{"the tag, modified since", tagged, []string{`If-None-Match: "x"`, "If-Modified-Since: " + at(-2*time.Hour)},
+			true},
 
 		{"not modified since", tagged, []string{"If-Modified-Since: " + at(-time.Hour)}, true},
 		{"not modified since later", tagged, []string{"If-Modified-Since: " + at(0)}, true},
@@ -52,7 +54,8 @@ func TestNotModified(t *testing.T) {
 
 		// RFC 9110, section 13.2.1: only if the response would be successful.
 		{"the tag of a 404", response(404, `Etag: "x"`), []string{`If-None-Match: "x"`}, false},
-		{"a 301, not modified since", response(301, "Last-Modified: "+at(-time.Hour)), []string{"If-Modified-Since: " + at(0)}, false},
+		{"a 301, not modified since", response(301, "Last-Modified: "+at(-time.Hour)),
+			[]string{"If-Modified-Since: " + at(0)}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.s.NotModified(header(c.request...)); got != c.want {
@@ -89,9 +92,12 @@ func TestIfRange(t *testing.T) {
 		{"an invalid date", strong, []string{"If-Range: yesterday"}, false},
 		{"a date, without Last-Modified", response(200, "Date: "+at(0)), []string{"If-Range: " + at(0)}, false},
 		// RFC 9110, section 8.8.2.2: a Last-Modified in the same second as Date is weak.
-		{"the date, a second before Date", response(200, "Last-Modified: "+at(-time.Second), "Date: "+at(0)), []string{"If-Range: " + at(-time.Second)}, true},
-		{"the date, at Date", response(200, "Last-Modified: "+at(0), "Date: "+at(0)), []string{"If-Range: " + at(0)}, false},
-		{"the date, after Date", response(200, "Last-Modified: "+at(time.Hour), "Date: "+at(0)), []string{"If-Range: " + at(time.Hour)}, false},
+		{"the date, a second before Date", response(200, "Last-Modified: "+at(-time.Second), "Date: "+at(0)),
+			[]string{"If-Range: " + at(-time.Second)}, true},
+		{"the date, at Date", response(200, "Last-Modified: "+at(0), "Date: "+at(0)), []string{"If-Range: " + at(0)},
+			false},
+		{"the date, after Date", response(200, "Last-Modified: "+at(time.Hour), "Date: "+at(0)),
+			[]string{"If-Range: " + at(time.Hour)}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.s.IfRange(header(c.request...)); got != c.want {
@@ -104,13 +110,15 @@ func TestIfRange(t *testing.T) {
 // RFC 9111, section 4.3.1.
 func TestSetValidators(t *testing.T) {
 	lm := at(-time.Hour)
-	clients := []string{`If-None-Match: "client"`, "If-Modified-Since: " + at(0), `If-Match: "m"`, "If-Unmodified-Since: " + at(0), `If-Range: "r"`, "Range: bytes=0-0"}
+	clients := []string{`If-None-Match: "client"`, "If-Modified-Since: " + at(0), `If-Match: "m"`,
+		"If-Unmodified-Since: " + at(0), `If-Range: "r"`, "Range: bytes=0-0"}
 	for _, c := range []struct {
 		name   string
 		stored []string
 		want   []string
 	}{
-		{"both", []string{`Etag: W/"x"`, "Last-Modified: " + lm}, []string{`If-None-Match: W/"x"`, "If-Modified-Since: " + lm}},
+		{"both", []string{`Etag: W/"x"`, "Last-Modified: " + lm},
+			[]string{`If-None-Match: W/"x"`, "If-Modified-Since: " + lm}},
 		{"tag", []string{`Etag: "x"`}, []string{`If-None-Match: "x"`}},
 		{"date", []string{"Last-Modified: " + lm}, []string{"If-Modified-Since: " + lm}},
 		{"invalid date", []string{"Last-Modified: yesterday"}, nil},
@@ -119,7 +127,8 @@ func TestSetValidators(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			request := header(append(clients, "Accept: text/html")...)
 			got := response(200, c.stored...).SetValidators(request)
-			if want := header(append(c.want, "Accept: text/html")...); got != (len(c.want) > 0) || !equalHeader(request, want) {
+			if want := header(append(c.want, "Accept: text/html")...); got != (len(c.want) > 0) ||
+				!equalHeader(request, want) {
 				t.Errorf("%v, %v, want %v", got, request, want)
 			}
 		})
@@ -138,15 +147,18 @@ func TestConfirms(t *testing.T) {
 		{"no validator", []string{`Etag: "x"`}, nil, true},
 		{"the same tag", []string{`Etag: "x"`}, []string{`Etag: "x"`}, true},
 		{"another tag", []string{`Etag: "x"`}, []string{`Etag: "y"`}, false},
-		{"another tag, the same date", []string{`Etag: "x"`, "Last-Modified: " + lm}, []string{`Etag: "y"`, "Last-Modified: " + lm}, false},
+		{"another tag, the same date", []string{`Etag: "x"`, "Last-Modified: " + lm},
+			[]string{`Etag: "y"`, "Last-Modified: " + lm}, false},
 		{"the same weak tag", []string{`Etag: W/"x"`}, []string{`Etag: W/"x"`}, true},
 		{"another weak tag", []string{`Etag: W/"x"`}, []string{`Etag: W/"y"`}, false},
 		{"a weak tag for a strong one", []string{`Etag: "x"`}, []string{`Etag: W/"x"`}, true},
 		{"the same date", []string{"Last-Modified: " + lm}, []string{"Last-Modified: " + lm}, true},
-		{"an earlier date: another version was put back", []string{"Last-Modified: " + lm}, []string{"Last-Modified: " + at(-2*time.Hour)}, false},
+		{"an earlier date: another version was put back", []string{"Last-Modified: " + lm},
+			[]string{"Last-Modified: " + at(-2*time.Hour)}, false},
 		{"a strong tag for a weak one, as of a compressed body", []string{`Etag: W/"x"`}, []string{`Etag: "x"`}, true},
 		{"an invalid date", []string{"Last-Modified: " + lm}, []string{"Last-Modified: yesterday"}, false},
-		{"the same date, and a tag that the stored one hasn't", []string{"Last-Modified: " + lm}, []string{`Etag: "x"`, "Last-Modified: " + lm}, true},
+		{"the same date, and a tag that the stored one hasn't", []string{"Last-Modified: " + lm},
+			[]string{`Etag: "x"`, "Last-Modified: " + lm}, true},
 		{"a tag that the stored one hasn't", []string{"Last-Modified: " + lm}, []string{`Etag: "x"`}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,13 +171,16 @@ func TestConfirms(t *testing.T) {
 
 // RFC 9111, section 3.2.
 func TestUpdate(t *testing.T) {
-	s := response(200, `Etag: "x"`, "Age: 100", "Date: "+at(-time.Hour), "Cache-Control: max-age=60", "Content-Type: text/css", "Content-Length: 5",
+	s := response(200, `Etag: "x"`, "Age: 100", "Date: "+at(-time.Hour), "Cache-Control: max-age=60",
+		"Content-Type: text/css", "Content-Length: 5",
 		"Content-Encoding: gzip", "X-Multi: 1", "X-Multi: 2", "X-Kept: k")
 	before := s.Header.Clone()
 	asked, answered := now.Add(time.Hour), now.Add(time.Hour+time.Second)
-	u := s.Update(header("Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 0", "Content-Encoding: br",
+	u := s.Update(header("Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html",
+		"Content-Length: 0", "Content-Encoding: br",
 		"Content-Range: bytes 0-0/5", "X-Multi: 3", "X-New: n"), asked, answered)
-	want := header(`Etag: "x"`, "Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html", "Content-Length: 5",
+	want := header(`Etag: "x"`, "Date: "+at(time.Hour), "Cache-Control: max-age=120", "Content-Type: text/html",
+		"Content-Length: 5",
 		"Content-Encoding: gzip", "Vary: Accept-Encoding", "X-Multi: 3", "X-Kept: k", "X-New: n")
 	if !equalHeader(u.Header, want) {
 		t.Errorf("fields\n got %v\nwant %v", u.Header, want)
@@ -197,10 +212,12 @@ func FuzzIfNoneMatch(f *testing.F) {
 		}
 		tag := `"` + opaque + `"`
 		strong, weak := response(200, "Etag: "+tag), response(200, "Etag: W/"+tag)
-		if !strong.NotModified(http.Header{"If-None-Match": {tag}}) || !weak.NotModified(http.Header{"If-None-Match": {field, tag}}) {
+		if !strong.NotModified(http.Header{"If-None-Match": {tag}}) ||
+			!weak.NotModified(http.Header{"If-None-Match": {field, tag}}) {
 			t.Errorf("%s does not match itself, or not after a line %q", tag, field)
 		}
-		if a, b := strong.NotModified(http.Header{"If-None-Match": {field}}), weak.NotModified(http.Header{"If-None-Match": {field}}); a != b {
+		if a, b := strong.NotModified(http.Header{"If-None-Match": {field}}),
+			weak.NotModified(http.Header{"If-None-Match": {field}}); a != b {
 			t.Errorf("%q: the weak comparison says %v of the strong tag %s, %v of the weak one", field, a, tag, b)
 		}
 		if weak.IfRange(http.Header{"If-Range": {field}}) || weak.IfRange(http.Header{"If-Range": {"W/" + tag}}) {

@@ -19,12 +19,14 @@ func ParseDate(s string, now time.Time) (time.Time, bool) {
 	day, rest, ok := strings.Cut(s, ", ")
 	switch {
 	case ok && indexOf(shortDays, day) > 0: // sun, 06 nov 1994 08:49:37 gmt
-		if len(rest) != len("06 nov 1994 08:49:37 gmt") || rest[2] != ' ' || rest[6] != ' ' || rest[11] != ' ' || rest[20:] != " gmt" {
+		if len(rest) != len("06 nov 1994 08:49:37 gmt") || rest[2] != ' ' || rest[6] != ' ' || rest[11] != ' ' ||
+			rest[20:] != " gmt" {
 			return time.Time{}, false
 		}
 		return makeDate(rest[7:11], rest[3:6], rest[:2], rest[12:20])
 	case ok && indexOf(longDays, day) > 0: // sunday, 06-nov-94 08:49:37 gmt
-		if len(rest) != len("06-nov-94 08:49:37 gmt") || rest[2] != '-' || rest[6] != '-' || rest[9] != ' ' || rest[18:] != " gmt" {
+		if len(rest) != len("06-nov-94 08:49:37 gmt") || rest[2] != '-' || rest[6] != '-' || rest[9] != ' ' ||
+			rest[18:] != " gmt" {
 			return time.Time{}, false
 		}
 		century := now.UTC().Year() / 100 * 100
@@ -38,7 +40,8 @@ func ParseDate(s string, now time.Time) (time.Time, bool) {
 		}
 		return t, true
 	case !ok: // sun nov  6 08:49:37 1994
-		if len(s) != len("sun nov  6 08:49:37 1994") || s[3] != ' ' || s[7] != ' ' || s[10] != ' ' || s[19] != ' ' || indexOf(shortDays, s[:3]) == 0 {
+		if len(s) != len("sun nov  6 08:49:37 1994") || s[3] != ' ' || s[7] != ' ' || s[10] != ' ' || s[19] != ' ' ||
+			indexOf(shortDays, s[:3]) == 0 {
 			return time.Time{}, false
 		}
 		d := s[8:10]

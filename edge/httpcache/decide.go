@@ -99,7 +99,8 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 		d.Action, d.Forward = Validate, "stale"
 	case fresh:
 		d.Action = Serve
-	case !mayNotBeStale && !cc.SMaxAge.Set && !purged && (req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
+	case !mayNotBeStale && !cc.SMaxAge.Set && !purged &&
+		(req.MaxStaleAny || req.MaxStale.Valid && staleness <= req.MaxStale.D):
 		d.Action = Serve
 	// The client excludes stale responses (RFC 9111, section 5.2.1.1).
 	case (req.MaxAge.Set || req.MinFresh.Set) && !req.MaxStaleAny && !req.MaxStale.Set:
@@ -125,9 +126,11 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 		return false, "not modified, without a stored response (RFC 9111, 4.3.3)"
 	case s.Status == 206 && !s.hasContentRange():
 		return false, "partial, of an unknown length or in several parts (RFC 9111, 3.3)"
-	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed, s.Status == http.StatusExpectationFailed:
+	case s.Status == http.StatusRequestedRangeNotSatisfiable, s.Status == http.StatusPreconditionFailed,
+		s.Status == http.StatusExpectationFailed:
 		return false, "an answer to fields of one request, which others don't have (RFC 9110, 15.5)"
-	case s.Status == http.StatusPreconditionRequired, s.Status == http.StatusTooManyRequests, s.Status == http.StatusRequestHeaderFieldsTooLarge,
+	case s.Status == http.StatusPreconditionRequired, s.Status == http.StatusTooManyRequests,
+		s.Status == http.StatusRequestHeaderFieldsTooLarge,
 		s.Status == http.StatusNetworkAuthenticationRequired:
 		return false, "a status that is for one client (RFC 6585)"
 	case s.Status > 599:
@@ -178,9 +181,12 @@ func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
 // statuses about a single request: its fields, its size or its client.
 func (s *Stored) Supersedes() bool {
 	switch s.Status {
-	case http.StatusNotModified, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusProxyAuthRequired, http.StatusRequestTimeout,
-		http.StatusLengthRequired, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong,
-		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusExpectationFailed, http.StatusMisdirectedRequest,
+	case http.StatusNotModified, http.StatusBadRequest, http.StatusNotAcceptable, http.StatusProxyAuthRequired,
+		http.StatusRequestTimeout,
+		http.StatusLengthRequired, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge,
+		http.StatusRequestURITooLong,
+		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusExpectationFailed,
+		http.StatusMisdirectedRequest,
 		http.StatusTooEarly, http.StatusUpgradeRequired, http.StatusPreconditionRequired, http.StatusTooManyRequests,
 		http.StatusRequestHeaderFieldsTooLarge:
 		return false

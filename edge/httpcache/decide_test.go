@@ -31,7 +31,8 @@ func TestDecide(t *testing.T) {
 		{"request max-age=0", Policy{}, "max-age=0", "max-age=60", 0, Validate, "request"},
 		{"request max-age=0, immutable", Policy{}, "max-age=0", "max-age=60, immutable", 0, Validate, "request"},
 		{"request max-age invalid", Policy{}, "max-age=x", "max-age=60", 30, Serve, ""},
-		{"older than request max-age, max-stale", Policy{}, "max-age=10, max-stale", "max-age=60", 30, Validate, "request"},
+		{"older than request max-age, max-stale", Policy{}, "max-age=10, max-stale", "max-age=60", 30, Validate,
+			"request"},
 		// 5.2.1.2
 		{"max-stale", Policy{}, "max-stale", "max-age=60", 6000, Serve, ""},
 		{"max-stale, enough", Policy{}, "max-stale=30", "max-age=60", 90, Serve, ""},
@@ -52,21 +53,27 @@ func TestDecide(t *testing.T) {
 		{"stale-while-revalidate", Policy{}, "", "max-age=60, stale-while-revalidate=30", 90, ServeStale, "stale"},
 		{"stale-while-revalidate, over", Policy{}, "", "max-age=60, stale-while-revalidate=30", 91, Validate, "stale"},
 		{"stale-while-revalidate, fresh", Policy{}, "", "max-age=60, stale-while-revalidate=30", 59, Serve, ""},
-		{"stale-while-revalidate, must-revalidate", Policy{}, "", "max-age=60, stale-while-revalidate=30, must-revalidate", 61, Validate, "stale"},
-		{"stale-while-revalidate, no-cache", Policy{}, "", "max-age=60, stale-while-revalidate=30, no-cache", 61, Validate, "stale"},
-		{"stale-while-revalidate, request no-cache", Policy{}, "no-cache", "max-age=60, stale-while-revalidate=30", 61, Validate, "request"},
-		{"stale-while-revalidate with s-maxage", Policy{}, "", "s-maxage=60, stale-while-revalidate=30", 90, ServeStale, "stale"},
+		{"stale-while-revalidate, must-revalidate", Policy{}, "",
+			"max-age=60, stale-while-revalidate=30, must-revalidate", 61, Validate, "stale"},
+		{"stale-while-revalidate, no-cache", Policy{}, "", "max-age=60, stale-while-revalidate=30, no-cache", 61,
+			Validate, "stale"},
+		{"stale-while-revalidate, request no-cache", Policy{}, "no-cache", "max-age=60, stale-while-revalidate=30", 61,
+			Validate, "request"},
+		{"stale-while-revalidate with s-maxage", Policy{}, "", "s-maxage=60, stale-while-revalidate=30", 90, ServeStale,
+			"stale"},
 		{"stale-while-revalidate invalid", site, "", "max-age=60, stale-while-revalidate=x", 61, Validate, "stale"},
 		{"the site's", site, "", "max-age=60", 80, ServeStale, "stale"},
 		{"the site's, over", site, "", "max-age=60", 81, Validate, "stale"},
 		{"the site's, against the response's", site, "", "max-age=60, stale-while-revalidate=0", 61, Validate, "stale"},
-		{"the site's, less than the response's", site, "", "max-age=60, stale-while-revalidate=50", 110, ServeStale, "stale"},
+		{"the site's, less than the response's", site, "", "max-age=60, stale-while-revalidate=50", 110, ServeStale,
+			"stale"},
 		{"the site's, must-revalidate", site, "", "max-age=60, must-revalidate", 61, Validate, "stale"},
 		{"the site's, proxy-revalidate", site, "", "max-age=60, proxy-revalidate", 61, Validate, "stale"},
 		{"the site's, s-maxage", site, "", "s-maxage=60", 61, Validate, "stale"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := c.policy.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response), false, now.Add(time.Duration(c.after)*s))
+			d := c.policy.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response),
+				false, now.Add(time.Duration(c.after)*s))
 			if d.Action != c.want || d.Forward != c.forward {
 				t.Errorf("action %v, forward %q, want %v, %q", d.Action, d.Forward, c.want, c.forward)
 			}
@@ -79,7 +86,8 @@ func TestDecide(t *testing.T) {
 
 func TestDecideTTL(t *testing.T) {
 	stored := response(200, "Cache-Control: max-age=60", "Age: 10")
-	for after, want := range map[time.Duration]time.Duration{0: 50 * time.Second, 50 * time.Second: 0, 80 * time.Second: -30 * time.Second} {
+	for after, want := range map[time.Duration]time.Duration{0: 50 * time.Second, 50 * time.Second: 0,
+		80 * time.Second: -30 * time.Second} {
 		if d := (Policy{}).Decide(Directives{}, stored, false, now.Add(after)); d.TTL != want {
 			t.Errorf("after %v the TTL is %v, want %v", after, d.TTL, want)
 		}
@@ -99,7 +107,8 @@ func TestDecidePurged(t *testing.T) {
 		{"", "max-age=60, stale-while-revalidate=30, must-revalidate", Validate, false},
 		{"", "max-age=60, stale-if-error=30, must-revalidate", Validate, false},
 	} {
-		d := Policy{}.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response), true, now)
+		d := Policy{}.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response), true,
+			now)
 		if d.Action != c.want || d.StaleIfError != c.staleIfError || d.TTL > 0 {
 			t.Errorf("%q for %q: %+v", c.response, c.request, d)
 		}
@@ -124,7 +133,8 @@ func TestDecideStaleIfError(t *testing.T) {
 		{"the site's, over", site, "", "max-age=60", 81, false},
 		{"the response's goes before the site's", site, "", "max-age=60, stale-if-error=5", 70, false},
 		{"must-revalidate", site, "", "max-age=60, must-revalidate", 61, false},
-		{"must-revalidate against stale-if-error", Policy{}, "", "max-age=60, must-revalidate, stale-if-error=30", 61, false},
+		{"must-revalidate against stale-if-error", Policy{}, "", "max-age=60, must-revalidate, stale-if-error=30", 61,
+			false},
 		{"proxy-revalidate", site, "", "max-age=60, proxy-revalidate", 61, false},
 		{"s-maxage", site, "", "s-maxage=60", 61, false},
 		{"s-maxage and stale-if-error", Policy{}, "", "s-maxage=60, stale-if-error=30", 61, true},
@@ -136,7 +146,8 @@ func TestDecideStaleIfError(t *testing.T) {
 		{"request no-cache, fresh", Policy{}, "no-cache", "max-age=60", 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := c.policy.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response), false, now.Add(time.Duration(c.after)*time.Second))
+			d := c.policy.Decide(ParseCacheControl([]string{c.request}), response(200, "Cache-Control: "+c.response),
+				false, now.Add(time.Duration(c.after)*time.Second))
 			if d.StaleIfError != c.want {
 				t.Errorf("%v, want %v", d.StaleIfError, c.want)
 			}

@@ -24,14 +24,17 @@ func TestParseCacheControl(t *testing.T) {
 		{"empty line", []string{""}, Directives{}},
 		{"empty members", []string{", ,,no-store,,"}, Directives{NoStore: true}},
 		{"all that have no argument", []string{"no-store, no-transform, public, must-revalidate, proxy-revalidate, must-understand, immutable, only-if-cached, no-cache, private"},
-			Directives{NoStore: true, NoTransform: true, Public: true, MustRevalidate: true, ProxyRevalidate: true, MustUnderstand: true,
-				OnlyIfCached: true, NoCache: true, Private: true}},
+			Directives{NoStore: true, NoTransform: true, Public: true, MustRevalidate: true, ProxyRevalidate: true,
+				MustUnderstand: true,
+				OnlyIfCached:   true, NoCache: true, Private: true}},
 		{"all that have one", []string{"max-age=1, s-maxage=2, min-fresh=3, max-stale=4, stale-while-revalidate=5, stale-if-error=6"},
 			Directives{MaxAge: seconds(1), SMaxAge: seconds(2), MinFresh: seconds(3), MaxStale: seconds(4),
 				StaleWhileRevalidate: seconds(5), StaleIfError: seconds(6)}},
-		{"names in any case", []string{"No-Store, MAX-AGE=7, PUBLIC"}, Directives{NoStore: true, MaxAge: seconds(7), Public: true}},
+		{"names in any case", []string{"No-Store, MAX-AGE=7, PUBLIC"},
+			Directives{NoStore: true, MaxAge: seconds(7), Public: true}},
 		{"several lines", []string{"max-age=7", "no-store"}, Directives{MaxAge: seconds(7), NoStore: true}},
-		{"unknown ones", []string{`community="UCI", x=1, max-age=7, max-agent=9, xmax-age=9`}, Directives{MaxAge: seconds(7)}},
+		{"unknown ones", []string{`community="UCI", x=1, max-age=7, max-agent=9, xmax-age=9`},
+			Directives{MaxAge: seconds(7)}},
 		{"max-stale alone", []string{"max-stale"}, Directives{MaxStaleAny: true}},
 
 		// RFC 9111, section 4.2.1: the first of repeated directives counts.
@@ -74,9 +77,11 @@ func TestParseCacheControl(t *testing.T) {
 		{"unclosed by the line's end", []string{`x="y`, `no-store"`, "no-cache"}, Directives{NoCache: true}},
 		{"inside a quoted string", []string{`x="a, no-store, b", max-age=7`}, Directives{MaxAge: seconds(7)}},
 
-		{"private for fields", []string{`private="set-cookie, X-User"`}, Directives{PrivateFields: []string{"Set-Cookie", "X-User"}}},
+		{"private for fields", []string{`private="set-cookie, X-User"`},
+			Directives{PrivateFields: []string{"Set-Cookie", "X-User"}}},
 		{"no-cache for fields", []string{`no-cache="set-cookie"`}, Directives{NoCacheFields: []string{"Set-Cookie"}}},
-		{"for a field without quotes", []string{"no-cache=set-cookie"}, Directives{NoCacheFields: []string{"Set-Cookie"}}},
+		{"for a field without quotes", []string{"no-cache=set-cookie"},
+			Directives{NoCacheFields: []string{"Set-Cookie"}}},
 		{"for fields and for all", []string{`private="a", private`}, Directives{Private: true}},
 		{"for all and for fields", []string{`private, private="a"`}, Directives{Private: true}},
 		{"for fields twice", []string{`private="a"`, `private="b"`}, Directives{PrivateFields: []string{"A", "B"}}},
@@ -118,14 +123,16 @@ func TestRequestDirectives(t *testing.T) {
 
 func FuzzCacheControl(f *testing.F) {
 	for _, s := range []string{
-		"", "max-age=10", `private="a,b", no-cache`, `x="y`, `x="y\`, `x="\"", "`, "max-age=99999999999999999999", `,"`, `a="b"c"d`, `no-cache="`,
+		"", "max-age=10", `private="a,b", no-cache`, `x="y`, `x="y\`, `x="\"", "`, "max-age=99999999999999999999", `,"`,
+		`a="b"c"d`, `no-cache="`,
 		`"\"`, "max-age =1", "s-maxage=\"1\"",
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, field string) {
 		d := ParseCacheControl([]string{field})
-		for _, s := range []Seconds{d.MaxAge, d.SMaxAge, d.MinFresh, d.MaxStale, d.StaleWhileRevalidate, d.StaleIfError} {
+		for _, s := range []Seconds{d.MaxAge, d.SMaxAge, d.MinFresh, d.MaxStale, d.StaleWhileRevalidate,
+			d.StaleIfError} {
 			if s.D < 0 || s.D > maxDelta*time.Second || s.D > 0 && !s.Valid || s.Valid && !s.Set {
 				t.Errorf("%q: %+v", field, s)
 			}
@@ -148,7 +155,8 @@ func FuzzCacheControl(f *testing.F) {
 				t.Errorf("no-store is not seen in %q", lines)
 			}
 		}
-		if strings.Count(field, `"`)%2 == 1 && !strings.Contains(field, `\`) && !ParseCacheControl([]string{field + ", no-store"}).NoStore {
+		if strings.Count(field, `"`)%2 == 1 && !strings.Contains(field, `\`) &&
+			!ParseCacheControl([]string{field + ", no-store"}).NoStore {
 			t.Errorf("no-store hides behind an unclosed quote in %q", field)
 		}
 	})

@@ -12,8 +12,9 @@ import (
 func ExamplePolicy_Decide() {
 	received := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	s := &httpcache.Stored{
-		Status:       http.StatusOK,
-		Header:       http.Header{"Cache-Control": {"max-age=60, stale-while-revalidate=30"}, "Date": {received.Format(http.TimeFormat)}},
+		Status: http.StatusOK,
+		Header: http.Header{"Cache-Control": {"max-age=60, stale-while-revalidate=30"},
+			"Date": {received.Format(http.TimeFormat)}},
 		RequestTime:  received,
 		ResponseTime: received,
 	}

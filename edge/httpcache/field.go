@@ -135,8 +135,10 @@ func isHopByHop(name string) bool {
 // endToEnd are fields that Connection must not name, because they are for all recipients (RFC 9110,
 // section 7.6.1). A peer that names them would make the cache drop its instructions.
 var endToEnd = map[string]bool{
-	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Cdn-Loop": true, "Surrogate-Control": true, "Content-Encoding": true,
-	"Content-Length": true, "Content-Range": true, "Content-Type": true, "Cookie": true, "Date": true, "Etag": true, "Expires": true, "Host": true,
+	"Age": true, "Authorization": true, "Cache-Control": true, "Cdn-Cache-Control": true, "Cdn-Loop": true,
+	"Surrogate-Control": true, "Content-Encoding": true,
+	"Content-Length": true, "Content-Range": true, "Content-Type": true, "Cookie": true, "Date": true, "Etag": true,
+	"Expires": true, "Host": true,
 	"Last-Modified": true, "Pragma": true, "Range": true, "Set-Cookie": true, "Vary": true, "Via": true,
 }
 

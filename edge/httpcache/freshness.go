@@ -45,7 +45,8 @@ func (p Policy) StripCookies(h http.Header) {
 // setsCookie reports whether a response sets a cookie for every client that gets it. It does not if
 // private="Set-Cookie" or no-cache="Set-Cookie" says otherwise.
 func setsCookie(s *Stored, cc Directives) bool {
-	return len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(cc.PrivateFields, "Set-Cookie") && !slices.Contains(cc.NoCacheFields, "Set-Cookie")
+	return len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(cc.PrivateFields, "Set-Cookie") &&
+		!slices.Contains(cc.NoCacheFields, "Set-Cookie")
 }
 
 // Stored is a stored response with the times that its age is computed from.

@@ -38,35 +38,53 @@ func TestLifetime(t *testing.T) {
 		want   Lifetime
 	}{
 		// RFC 9111, section 4.2.1: s-maxage, then max-age, then Expires.
-		{"s-maxage first", Policy{}, response(200, "Cache-Control: max-age=1, s-maxage=2", "Expires: "+at(hour)), Lifetime{2 * time.Second, "s-maxage", true}},
-		{"max-age before Expires", Policy{}, response(200, "Cache-Control: max-age=1", "Expires: "+at(hour)), Lifetime{time.Second, "max-age", true}},
-		{"Expires less Date", Policy{}, response(200, "Date: "+at(-hour), "Expires: "+at(hour)), Lifetime{2 * hour, "Expires", true}},
+		{"s-maxage first", Policy{}, response(200, "Cache-Control: max-age=1, s-maxage=2", "Expires: "+at(hour)),
+			Lifetime{2 * time.Second, "s-maxage", true}},
+		{"max-age before Expires", Policy{}, response(200, "Cache-Control: max-age=1", "Expires: "+at(hour)),
+			Lifetime{time.Second, "max-age", true}},
+		{"Expires less Date", Policy{}, response(200, "Date: "+at(-hour), "Expires: "+at(hour)),
+			Lifetime{2 * hour, "Expires", true}},
 		{"Expires less the arrival", Policy{}, response(200, "Expires: "+at(hour)), Lifetime{hour, "Expires", true}},
-		{"Expires less the arrival, for an invalid Date", Policy{}, response(200, "Date: x", "Expires: "+at(hour)), Lifetime{hour, "Expires", true}},
+		{"Expires less the arrival, for an invalid Date", Policy{}, response(200, "Date: x", "Expires: "+at(hour)),
+			Lifetime{hour, "Expires", true}},
 		{"Expires at Date", Policy{}, response(200, "Date: "+at(0), "Expires: "+at(0)), Lifetime{0, "Expires", true}},
-		{"Expires in the past", Policy{}, response(200, "Date: "+at(0), "Expires: "+at(-hour)), Lifetime{0, "Expires", true}},
+		{"Expires in the past", Policy{}, response(200, "Date: "+at(0), "Expires: "+at(-hour)),
+			Lifetime{0, "Expires", true}},
 		{"Expires: 0", Policy{}, response(200, "Expires: 0"), Lifetime{0, "Expires", true}},
-		{"Expires twice", Policy{}, response(200, "Expires: "+at(hour), "Expires: "+at(2*hour)), Lifetime{hour, "Expires", true}},
-		{"max-age repeated", Policy{}, response(200, "Cache-Control: max-age=5, max-age=9"), Lifetime{5 * time.Second, "max-age", true}},
+		{"Expires twice", Policy{}, response(200, "Expires: "+at(hour), "Expires: "+at(2*hour)),
+			Lifetime{hour, "Expires", true}},
+		{"max-age repeated", Policy{}, response(200, "Cache-Control: max-age=5, max-age=9"),
+			Lifetime{5 * time.Second, "max-age", true}},
 		// Invalid freshness information makes the response stale; later sources are not used.
-		{"max-age invalid", Policy{DefaultTTL: hour}, response(200, "Cache-Control: max-age=x", "Expires: "+at(hour)), Lifetime{0, "max-age", true}},
-		{"s-maxage invalid", Policy{}, response(200, "Cache-Control: s-maxage=-1, max-age=60"), Lifetime{0, "s-maxage", true}},
+		{"max-age invalid", Policy{DefaultTTL: hour}, response(200, "Cache-Control: max-age=x", "Expires: "+at(hour)),
+			Lifetime{0, "max-age", true}},
+		{"s-maxage invalid", Policy{}, response(200, "Cache-Control: s-maxage=-1, max-age=60"),
+			Lifetime{0, "s-maxage", true}},
 		{"Expires invalid", Policy{DefaultTTL: hour}, response(200, "Expires: soon"), Lifetime{0, "Expires", true}},
 		// Explicit freshness applies to every status.
-		{"max-age of a 302", Policy{}, response(302, "Cache-Control: max-age=1"), Lifetime{time.Second, "max-age", true}},
-		{"max-age of an unknown status", Policy{}, response(599, "Cache-Control: max-age=1"), Lifetime{time.Second, "max-age", true}},
+		{"max-age of a 302", Policy{}, response(302, "Cache-Control: max-age=1"),
+			Lifetime{time.Second, "max-age", true}},
+		{"max-age of an unknown status", Policy{}, response(599, "Cache-Control: max-age=1"),
+			Lifetime{time.Second, "max-age", true}},
 
 		// RFC 9111, section 4.2.2: the heuristic applies only without explicit freshness.
-		{"heuristic", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10*hour)), Lifetime{hour, "heuristic", false}},
-		{"heuristic, bounded", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10000*hour)), Lifetime{24 * hour, "heuristic", false}},
+		{"heuristic", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10*hour)),
+			Lifetime{hour, "heuristic", false}},
+		{"heuristic, bounded", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(-10000*hour)),
+			Lifetime{24 * hour, "heuristic", false}},
 		{"heuristic, from the future", Policy{}, response(200, "Date: "+at(0), "Last-Modified: "+at(hour)), Lifetime{}},
-		{"heuristic, Last-Modified invalid", Policy{}, response(200, "Date: "+at(0), "Last-Modified: yesterday"), Lifetime{}},
+		{"heuristic, Last-Modified invalid", Policy{}, response(200, "Date: "+at(0), "Last-Modified: yesterday"),
+			Lifetime{}},
 		{"nothing", Policy{}, response(200), Lifetime{}},
-		{"default", Policy{DefaultTTL: hour}, response(200, "Last-Modified: "+at(-10*hour)), Lifetime{hour, "default_ttl", false}},
-		{"default, of a status without", Policy{DefaultTTL: hour}, response(302, "Last-Modified: "+at(-10*hour)), Lifetime{}},
+		{"default", Policy{DefaultTTL: hour}, response(200, "Last-Modified: "+at(-10*hour)),
+			Lifetime{hour, "default_ttl", false}},
+		{"default, of a status without", Policy{DefaultTTL: hour}, response(302, "Last-Modified: "+at(-10*hour)),
+			Lifetime{}},
 		{"heuristic, of a status without", Policy{}, response(403, "Last-Modified: "+at(-10*hour)), Lifetime{}},
-		{"heuristic, of a status without, public", Policy{}, response(302, "Cache-Control: public", "Last-Modified: "+at(-10*hour)), Lifetime{hour, "heuristic", false}},
-		{"default, other directives only", Policy{DefaultTTL: hour}, response(404, "Cache-Control: no-transform"), Lifetime{hour, "default_ttl", false}},
+		{"heuristic, of a status without, public", Policy{},
+			response(302, "Cache-Control: public", "Last-Modified: "+at(-10*hour)), Lifetime{hour, "heuristic", false}},
+		{"default, other directives only", Policy{DefaultTTL: hour}, response(404, "Cache-Control: no-transform"),
+			Lifetime{hour, "default_ttl", false}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.s.Lifetime(c.policy); got != c.want {
@@ -78,7 +96,8 @@ func TestLifetime(t *testing.T) {
 
 // RFC 9110, section 15.1.
 func TestHeuristicStatus(t *testing.T) {
-	cacheable := map[int]bool{200: true, 203: true, 204: true, 300: true, 301: true, 308: true, 404: true, 405: true, 410: true, 414: true, 501: true}
+	cacheable := map[int]bool{200: true, 203: true, 204: true, 300: true, 301: true, 308: true, 404: true, 405: true,
+		410: true, 414: true, 501: true}
 	for status := 200; status < 600; status++ {
 		if status == 206 {
 			continue // Storable rejects these

@@ -9,7 +9,8 @@ import (
 func TestParseContentRange(t *testing.T) {
 	for text, want := range map[string]string{
 		"bytes 0-4/10": "{0 5} 10 true", "bytes 5-9/10": "{5 5} 10 true", "BYTES 0-0/1": "{0 1} 1 true",
-		"bytes 5-4/10": "", "bytes 0-10/10": "", "bytes 0-4/*": "", "bytes */10": "", "lines 0-4/10": "", "bytes=0-4/10": "", "0-4/10": "", "": "",
+		"bytes 5-4/10": "", "bytes 0-10/10": "", "bytes 0-4/*": "", "bytes */10": "", "lines 0-4/10": "",
+		"bytes=0-4/10": "", "0-4/10": "", "": "",
 		"bytes 0-4/10, bytes 5-9/10": "", "bytes -4/10": "",
 	} {
 		if want == "" {
@@ -30,7 +31,8 @@ func TestPlan(t *testing.T) {
 	}{
 		{Range{12, 3}, []Piece{{Range{12, 3}, "a", 10}}},
 		{Range{10, 15}, []Piece{{Range{10, 10}, "a", 10}, {Range{20, 5}, "b", 15}}},
-		{Range{0, 50}, []Piece{{Range{0, 10}, "", 0}, {Range{10, 10}, "a", 10}, {Range{20, 5}, "b", 15}, {Range{25, 15}, "", 0},
+		{Range{0, 50}, []Piece{{Range{0, 10}, "", 0}, {Range{10, 10}, "a", 10}, {Range{20, 5}, "b", 15},
+			{Range{25, 15}, "", 0},
 			{Range{40, 5}, "c", 40}, {Range{45, 5}, "", 0}}},
 		{Range{30, 5}, []Piece{{Range{30, 5}, "", 0}}},
 		{Range{30, 0}, nil},
@@ -44,8 +46,10 @@ func TestPlan(t *testing.T) {
 func TestSlice(t *testing.T) {
 	fragments := []Fragment{{Range{10, 10}, "a"}, {Range{130, 20}, "b"}}
 	for _, c := range []struct{ from, want, limit, start, length int64 }{
-		{0, 100, 0, 0, 10}, {20, 100, 0, 20, 80}, {50, 100, 0, 40, 60}, {100, 100, 0, 100, 30}, {150, 100, 0, 150, 50}, {250, 100, 270, 240, 30},
-		{0, 1, 0, 0, 10}, {20, 1, 0, 20, 20}, {59, 1, 0, 40, 20}, {59, 2, 0, 40, 40}, {150, 1, 0, 150, 10}, {150, 60, 0, 150, 50}, {265, 1, 270, 260, 10},
+		{0, 100, 0, 0, 10}, {20, 100, 0, 20, 80}, {50, 100, 0, 40, 60}, {100, 100, 0, 100, 30}, {150, 100, 0, 150, 50},
+		{250, 100, 270, 240, 30},
+		{0, 1, 0, 0, 10}, {20, 1, 0, 20, 20}, {59, 1, 0, 40, 20}, {59, 2, 0, 40, 40}, {150, 1, 0, 150, 10}, {150, 60, 0,
+			150, 50}, {265, 1, 270, 260, 10},
 	} {
 		if got := Slice(fragments, Range{c.from, c.want}, 20, 100, c.limit); got != (Range{c.start, c.length}) {
 			t.Errorf("%d bytes from %d: %v, want {%d %d}", c.want, c.from, got, c.start, c.length)

@@ -88,7 +88,8 @@ func TestParseRanges(t *testing.T) {
 }
 
 func FuzzRange(f *testing.F) {
-	for _, s := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=9-5", "bytes=0-0,-1,5-", "bytes=9223372036854775807-", "bytes=-9223372036854775808",
+	for _, s := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=9-5", "bytes=0-0,-1,5-",
+		"bytes=9223372036854775807-", "bytes=-9223372036854775808",
 		"bytes=4611686018427387904-4611686018427387905", "bytes=,", "lines=1-2"} {
 		f.Add(s, int64(10))
 	}

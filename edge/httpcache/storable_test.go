@@ -32,8 +32,10 @@ func TestStorable(t *testing.T) {
 		{"not modified", none, response(304, "Cache-Control: max-age=60", etag), "not modified"},
 
 		{"no-store", none, response(200, "Cache-Control: no-store, max-age=60"), "no-store"},
-		{"no-store in upper case", none, response(200, "Cache-Control: max-age=60", "Cache-Control: NO-STORE"), "no-store"},
-		{"no-store in the request", header("Cache-Control: no-store"), response(200, "Cache-Control: max-age=60"), "no-store in the request"},
+		{"no-store in upper case", none, response(200, "Cache-Control: max-age=60", "Cache-Control: NO-STORE"),
+			"no-store"},
+		{"no-store in the request", header("Cache-Control: no-store"), response(200, "Cache-Control: max-age=60"),
+			"no-store in the request"},
 		{"no-cache in the request", header("Cache-Control: no-cache"), response(200, "Cache-Control: max-age=60"), ""},
 		{"private", none, response(200, "Cache-Control: private, max-age=60"), "private"},
 		{"private and public", none, response(200, "Cache-Control: public, private, max-age=60"), "private"},
@@ -43,22 +45,30 @@ func TestStorable(t *testing.T) {
 		{"no-cache with a validator", none, response(200, "Cache-Control: no-cache", etag), ""},
 
 		// RFC 9111, section 5.2.2.3.
-		{"must-understand, known status", none, response(200, "Cache-Control: must-understand, no-store, max-age=60"), ""},
-		{"must-understand, unknown status", none, response(299, "Cache-Control: must-understand, max-age=60"), "must-understand"},
-		{"must-understand, unknown status, no-store", none, response(299, "Cache-Control: must-understand, no-store, max-age=60"), "must-understand"},
-		{"must-understand with an argument permits nothing", none, response(200, "Cache-Control: must-understand=0, no-store, max-age=60"), "no-store"},
-		{"must-understand and private", none, response(200, "Cache-Control: must-understand, private, max-age=60"), "private"},
+		{"must-understand, known status", none, response(200, "Cache-Control: must-understand, no-store, max-age=60"),
+			""},
+		{"must-understand, unknown status", none, response(299, "Cache-Control: must-understand, max-age=60"),
+			"must-understand"},
+		{"must-understand, unknown status, no-store", none,
+			response(299, "Cache-Control: must-understand, no-store, max-age=60"), "must-understand"},
+		{"must-understand with an argument permits nothing", none,
+			response(200, "Cache-Control: must-understand=0, no-store, max-age=60"), "no-store"},
+		{"must-understand and private", none, response(200, "Cache-Control: must-understand, private, max-age=60"),
+			"private"},
 
 		// RFC 9111, section 3.5.
 		{"Authorization", auth, response(200, "Cache-Control: max-age=60", etag), "Authorization"},
 		{"Authorization, heuristic", auth, response(200, "Last-Modified: "+at(-time.Hour)), "Authorization"},
 		{"Authorization, no-cache", auth, response(200, "Cache-Control: no-cache", etag), "Authorization"},
-		{"Authorization, proxy-revalidate", auth, response(200, "Cache-Control: proxy-revalidate, max-age=60"), "Authorization"},
+		{"Authorization, proxy-revalidate", auth, response(200, "Cache-Control: proxy-revalidate, max-age=60"),
+			"Authorization"},
 		{"Authorization, public", auth, response(200, "Cache-Control: public, max-age=60"), ""},
 		{"Authorization, must-revalidate", auth, response(200, "Cache-Control: must-revalidate, max-age=60"), ""},
 		{"Authorization, s-maxage", auth, response(200, "Cache-Control: s-maxage=60"), ""},
-		{"Authorization, public with an argument", auth, response(200, "Cache-Control: public=1, max-age=60"), "Authorization"},
-		{"Authorization, s-maxage invalid", auth, response(200, "Cache-Control: s-maxage=x, max-age=60", etag), "Authorization"},
+		{"Authorization, public with an argument", auth, response(200, "Cache-Control: public=1, max-age=60"),
+			"Authorization"},
+		{"Authorization, s-maxage invalid", auth, response(200, "Cache-Control: s-maxage=x, max-age=60", etag),
+			"Authorization"},
 		{"Authorization, public and private", auth, response(200, "Cache-Control: public, private"), "private"},
 		{"Authorization, empty", header("Authorization:"), response(200, "Cache-Control: max-age=60"), "Authorization"},
 
@@ -75,27 +85,37 @@ func TestStorable(t *testing.T) {
 		{"599 with max-age", none, response(599, "Cache-Control: max-age=60"), ""},
 
 		{"Set-Cookie", none, response(200, "Set-Cookie: a=b", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
-		{"Set-Cookie, public", none, response(200, "Set-Cookie: a=b", "Cache-Control: public", "Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
+		{"Set-Cookie, public", none, response(200, "Set-Cookie: a=b", "Cache-Control: public",
+			"Last-Modified: "+at(-time.Hour)), "Set-Cookie"},
 		{"Set-Cookie, explicit", none, response(200, "Set-Cookie: a=b", "Cache-Control: max-age=60"), "Set-Cookie"},
-		{"Set-Cookie, for one client", none, response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, private="set-cookie"`), ""},
-		{"Set-Cookie, to be validated", none, response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, no-cache="set-cookie"`), ""},
+		{"Set-Cookie, for one client", none,
+			response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, private="set-cookie"`), ""},
+		{"Set-Cookie, to be validated", none,
+			response(200, "Set-Cookie: a=b", `Cache-Control: max-age=60, no-cache="set-cookie"`), ""},
 		{"416", none, response(416, "Cache-Control: max-age=60", "Content-Range: bytes */0"), "one request"},
 		{"412", none, response(412, "Cache-Control: max-age=60"), "one request"},
 		{"417", none, response(417, "Cache-Control: max-age=60"), "one request"},
 
 		{"stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 60"), ""},
-		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"), "private"},
-		{"part, no-store", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: no-store, max-age=60"), "no-store"},
+		{"part, private", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: private, max-age=60"),
+			"private"},
+		{"part, no-store", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: no-store, max-age=60"),
+			"no-store"},
 		{"part", none, response(206, "Content-Range: bytes 0-4/10", "Cache-Control: max-age=60"), ""},
-		{"Vary by too many fields", none, response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(33)), "Vary names more than 32"},
-		{"Vary by many fields, some of them twice", none, response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(32), "Vary: "+fieldNameList(32)), ""},
+		{"Vary by too many fields", none, response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(33)),
+			"Vary names more than 32"},
+		{"Vary by many fields, some of them twice", none,
+			response(200, "Cache-Control: max-age=60", "Vary: "+fieldNameList(32), "Vary: "+fieldNameList(32)), ""},
 		{"Vary by the address", none, response(200, "Cache-Control: max-age=60", "Vary: X-Forwarded-For"), "Vary"},
 		{"status 600", none, response(600, "Cache-Control: max-age=60"), "a status that is none"},
 		{"not quite stale on arrival", none, response(200, "Cache-Control: max-age=60", "Age: 59"), ""},
 		{"stale on arrival, with a validator", none, response(200, "Cache-Control: max-age=0", etag), ""},
-		{"stale on arrival, with a date as validator", none, response(200, "Cache-Control: max-age=0", "Last-Modified: "+at(0)), ""},
-		{"stale on arrival, with an invalid date", none, response(200, "Cache-Control: max-age=0", "Last-Modified: x"), "not fresh for any time"},
-		{"stale on arrival, of use while stale", none, response(200, "Cache-Control: max-age=0, stale-while-revalidate=9"), ""},
+		{"stale on arrival, with a date as validator", none,
+			response(200, "Cache-Control: max-age=0", "Last-Modified: "+at(0)), ""},
+		{"stale on arrival, with an invalid date", none, response(200, "Cache-Control: max-age=0", "Last-Modified: x"),
+			"not fresh for any time"},
+		{"stale on arrival, of use while stale", none,
+			response(200, "Cache-Control: max-age=0, stale-while-revalidate=9"), ""},
 		{"stale on arrival, of use on an error", none, response(200, "Cache-Control: max-age=0, stale-if-error=9"), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,7 +125,8 @@ func TestStorable(t *testing.T) {
 			}
 		})
 	}
-	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200, "Set-Cookie: a=b")); ok || !strings.Contains(why, "Set-Cookie") {
+	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200, "Set-Cookie: a=b")); ok ||
+		!strings.Contains(why, "Set-Cookie") {
 		t.Errorf("Set-Cookie under default_ttl: storable %v (%q)", ok, why)
 	}
 	if ok, why := (Policy{DefaultTTL: time.Hour}).Storable(none, response(200)); !ok {
@@ -124,9 +145,11 @@ func fieldNameList(n int) string {
 
 // RFC 9111, sections 5.2.2.4 and 5.2.2.7: the forms with field names.
 func TestFieldsOfDirectives(t *testing.T) {
-	s := response(200, `Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "Set-Cookie: a=b", "X-User: u", "X-Price: 1", "X-Other: o")
+	s := response(200, `Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "Set-Cookie: a=b",
+		"X-User: u", "X-Price: 1", "X-Other: o")
 	Policy{}.RemoveOwn(s)
-	if want := header(`Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "X-Price: 1", "X-Other: o"); !equalHeader(s.Header, want) {
+	if want := header(`Cache-Control: private="set-cookie, x-user", no-cache="x-price", max-age=60`, "X-Price: 1",
+		"X-Other: o"); !equalHeader(s.Header, want) {
 		t.Errorf("left are %v", s.Header)
 	}
 	if got := s.Unvalidated(); !slices.Equal(got, []string{"X-Price"}) {

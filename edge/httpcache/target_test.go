@@ -11,7 +11,8 @@ import (
 
 // request returns a request as a server of the given HTTP version receives it.
 func request(proto int, method, host, target string) *http.Request {
-	return &http.Request{Method: method, Host: host, RequestURI: target, ProtoMajor: proto, ProtoMinor: proto & 1, Header: http.Header{}}
+	return &http.Request{Method: method, Host: host, RequestURI: target, ProtoMajor: proto, ProtoMinor: proto & 1,
+		Header: http.Header{}}
 }
 
 func TestParseTarget(t *testing.T) {
@@ -32,7 +33,8 @@ func TestParseTarget(t *testing.T) {
 		{2, "GET", "", "/", true, ""},
 		{1, "GET", "www.example", "/a?", false, "http://www.example/a?"},
 		{1, "GET", "www.example", "//a/../%2e?b?c=//d", false, "http://www.example//a/../%2e?b?c=//d"},
-		{1, "GET", "www.example", "/a|b^[c]{d}\"`<>\\é\xff?|^%", false, "http://www.example/a|b^[c]{d}\"`<>\\é\xff?|^%"},
+		{1, "GET", "www.example", "/a|b^[c]{d}\"`<>\\é\xff?|^%", false,
+			"http://www.example/a|b^[c]{d}\"`<>\\é\xff?|^%"},
 		{1, "OPTIONS", "www.example", "*", false, "http://www.example*"},
 		{2, "OPTIONS", "www.example", "*", true, "https://www.example*"},
 		{1, "GET", "other.example", "http://www.example/a?x", false, "http://www.example/a?x"},
@@ -122,10 +124,13 @@ func TestCheckLength(t *testing.T) {
 		length int64 // http.Request.ContentLength
 		ok     bool
 	}{
-		{nil, 0, true}, {nil, -1, true}, {nil, 5, true}, {[]string{"0"}, 0, true}, {[]string{"5"}, 5, true}, {[]string{"5", "5"}, 5, true}, {[]string{"005"}, 5, true},
+		{nil, 0, true}, {nil, -1, true}, {nil, 5, true}, {[]string{"0"}, 0, true}, {[]string{"5"}, 5, true},
+		{[]string{"5", "5"}, 5, true}, {[]string{"005"}, 5, true},
 		{[]string{"5"}, -1, true}, // over HTTP/1.1 with a transfer coding
-		{[]string{"5"}, 0, false}, {[]string{"0"}, 5, false}, {[]string{"5", "6"}, 5, false}, {[]string{"5", "05"}, 5, false}, {[]string{""}, 0, false}, {[]string{"5", ""}, 5, false},
-		{[]string{"5, 5"}, 0, false}, {[]string{"-1"}, 0, false}, {[]string{"+5"}, 5, false}, {[]string{" 5"}, 5, false}, {[]string{"5a"}, 0, false},
+		{[]string{"5"}, 0, false}, {[]string{"0"}, 5, false}, {[]string{"5", "6"}, 5, false}, {[]string{"5", "05"}, 5,
+			false}, {[]string{""}, 0, false}, {[]string{"5", ""}, 5, false},
+		{[]string{"5, 5"}, 0, false}, {[]string{"-1"}, 0, false}, {[]string{"+5"}, 5, false}, {[]string{" 5"}, 5,
+			false}, {[]string{"5a"}, 0, false},
 		{[]string{"9223372036854775808"}, 0, false}, {[]string{"99999999999999999999"}, 0, false},
 	} {
 		r := request(2, "POST", "www.example", "/")
@@ -157,7 +162,8 @@ func TestParseURL(t *testing.T) {
 			t.Errorf("ParseURL(%q) = %q, %v, want %q", raw, got.URL(), err, want)
 		}
 	}
-	for _, raw := range []string{"", "/a", "www.example/a", "ftp://www.example/a", "http://", "http:///a", "http:a", "http://[::1/a", "://x", "http://a..b/"} {
+	for _, raw := range []string{"", "/a", "www.example/a", "ftp://www.example/a", "http://", "http:///a", "http:a",
+		"http://[::1/a", "://x", "http://a..b/"} {
 		if got, err := ParseURL(raw); err == nil {
 			t.Errorf("ParseURL(%q) = %q, want an error", raw, got.URL())
 		}
@@ -216,7 +222,8 @@ func FuzzTarget(f *testing.F) {
 	add("http://a.test/a", "b.test", "/a", "a.test")
 	add("/ä?", "[::1]:8080", "/%C3%A4", "[::1]")
 	add("*", "a.test", "/", "a.test*")
-	f.Fuzz(func(t *testing.T, proto int, secure bool, method, host, target string, secure2 bool, host2, target2, value string, start int64) {
+	f.Fuzz(func(t *testing.T, proto int, secure bool, method, host, target string, secure2 bool, host2, target2,
+		value string, start int64) {
 		a, err := ParseTarget(request(proto&3, method, host, target), secure)
 		if err != nil {
 			return
@@ -225,10 +232,12 @@ func FuzzTarget(f *testing.F) {
 		fields := []VaryField{{Name: "X", Value: value, Present: true}}
 		if b, err := ParseTarget(request(1, "GET", host2, target2), secure2); err == nil && a != b {
 			keys := map[Key]bool{}
-			for _, k := range []Key{a.Key(), a.Key().Variant(fields), a.Key().Fragment(value, start), a.Key().Variant(fields).Fragment(value, start)} {
+			for _, k := range []Key{a.Key(), a.Key().Variant(fields), a.Key().Fragment(value, start),
+				a.Key().Variant(fields).Fragment(value, start)} {
 				keys[k] = true
 			}
-			for _, k := range []Key{b.Key(), b.Key().Variant(fields), b.Key().Fragment(value, start), b.Key().Variant(fields).Fragment(value, start)} {
+			for _, k := range []Key{b.Key(), b.Key().Variant(fields), b.Key().Fragment(value, start),
+				b.Key().Variant(fields).Fragment(value, start)} {
 				if keys[k] {
 					t.Errorf("%+v and %+v have the key %q", a, b, k)
 				}
@@ -271,6 +280,7 @@ func checkRequest(t *testing.T, method string, a Target) {
 		t.Fatalf("%s %+v can't be read: %v", method, a, err)
 	}
 	if got.Method != method || got.RequestURI != a.RequestURI() || got.Host != a.Authority() || r.Buffered() > 0 {
-		t.Errorf("%s %+v is read as %s %q of %q, and %d bytes more", method, a, got.Method, got.RequestURI, got.Host, r.Buffered())
+		t.Errorf("%s %+v is read as %s %q of %q, and %d bytes more", method, a, got.Method, got.RequestURI, got.Host,
+			r.Buffered())
 	}
 }

@@ -63,7 +63,8 @@ func (s *Stored) VaryByCoding() {
 
 // notForwarded are fields that a fetch for the store never passes on from the client.
 var notForwarded = map[string]bool{
-	"If-Match": true, "If-Modified-Since": true, "If-None-Match": true, "If-Range": true, "If-Unmodified-Since": true, "Range": true,
+	"If-Match": true, "If-Modified-Since": true, "If-None-Match": true, "If-Range": true, "If-Unmodified-Since": true,
+	"Range": true,
 }
 
 // varyField returns one field of a request as the origin sees it.

@@ -43,12 +43,17 @@ func TestVariantMatches(t *testing.T) {
 		{"one line or two", "Accept", []string{"Accept: a, b"}, []string{"Accept: a", "Accept: b"}, true},
 		{"in another order", "Accept", []string{"Accept: a, b"}, []string{"Accept: b, a"}, false},
 		{"a comma in quotes", "Accept", []string{`Accept: "a,b"`}, []string{`Accept: "a, b"`}, false},
-		{"two fields", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"}, []string{"Accept: a", "Accept-Language: fi"}, true},
-		{"one of two", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"}, []string{"Accept: a", "Accept-Language: sv"}, false},
+		{"two fields", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"},
+			[]string{"Accept: a", "Accept-Language: fi"}, true},
+		{"one of two", "Accept, Accept-Language", []string{"Accept: a", "Accept-Language: fi"},
+			[]string{"Accept: a", "Accept-Language: sv"}, false},
 		{"another field", "Accept", []string{"Accept: a", "Cookie: x"}, []string{"Accept: a", "Cookie: y"}, true},
-		{"a field that is no list", "Origin", []string{"Origin: https://a.test"}, []string{"Origin: https://a.test,"}, false},
-		{"lines of a field that is no list", "Origin", []string{"Origin: a", "Origin: b"}, []string{"Origin: a, b"}, false},
-		{"a field that the origin is not sent", "Range, If-None-Match", []string{"Range: bytes=0-1"}, []string{"If-None-Match: *"}, true},
+		{"a field that is no list", "Origin", []string{"Origin: https://a.test"}, []string{"Origin: https://a.test,"},
+			false},
+		{"lines of a field that is no list", "Origin", []string{"Origin: a", "Origin: b"}, []string{"Origin: a, b"},
+			false},
+		{"a field that the origin is not sent", "Range, If-None-Match", []string{"Range: bytes=0-1"},
+			[]string{"If-None-Match: *"}, true},
 		{"nothing to vary by", "", []string{"Accept: a"}, []string{"Accept: b"}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -84,9 +89,12 @@ func TestSelect(t *testing.T) {
 		{"the other", []Variant{gzip, br}, []string{"Accept-Encoding: br"}, "br"},
 		{"neither", []Variant{gzip, br}, []string{"Accept-Encoding: zstd"}, ""},
 		{"neither, without the field", []Variant{gzip, br}, nil, ""},
-		{"the newest of two", []Variant{gzip, finnish}, []string{"Accept-Encoding: gzip", "Accept-Language: fi"}, "finnish"},
-		{"the newest of two, first in the list", []Variant{finnish, gzip}, []string{"Accept-Encoding: gzip", "Accept-Language: fi"}, "finnish"},
-		{"of one Date, that added last", []Variant{variant("old", 0, "Accept: a"), variant("new", 0, "Cookie: c")}, []string{"Accept: a", "Cookie: c"}, "new"},
+		{"the newest of two", []Variant{gzip, finnish}, []string{"Accept-Encoding: gzip", "Accept-Language: fi"},
+			"finnish"},
+		{"the newest of two, first in the list", []Variant{finnish, gzip},
+			[]string{"Accept-Encoding: gzip", "Accept-Language: fi"}, "finnish"},
+		{"of one Date, that added last", []Variant{variant("old", 0, "Accept: a"), variant("new", 0, "Cookie: c")},
+			[]string{"Accept: a", "Cookie: c"}, "new"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := ""
@@ -119,7 +127,8 @@ func TestAddVariant(t *testing.T) {
 	} {
 		used = v.used
 		before := keys(list)
-		next := AddVariant(list, variant(v.add, 0, "Accept: "+v.add), 3, func(k Key) bool { return strings.Contains(used, string(k)) })
+		next := AddVariant(list, variant(v.add, 0, "Accept: "+v.add), 3,
+			func(k Key) bool { return strings.Contains(used, string(k)) })
 		if keys(list) != before {
 			t.Errorf("adding %s changed the list that was given from %q to %q", v.add, before, keys(list))
 		}
@@ -197,14 +206,16 @@ func FuzzCodings(f *testing.F) {
 // A hash replaces a long value, and no value that a client can send equals it.
 func TestLongVaryValues(t *testing.T) {
 	long := strings.Repeat("c", 8<<10)
-	fields := VaryFields([]string{"Cookie, Accept-Language, X-Kind"}, http.Header{"Cookie": {long}, "Accept-Language": {long}, "X-Kind": {long}})
+	fields := VaryFields([]string{"Cookie, Accept-Language, X-Kind"},
+		http.Header{"Cookie": {long}, "Accept-Language": {long}, "X-Kind": {long}})
 	for _, f := range fields {
 		if len(f.Value) >= hashedFrom || f.Value[0] != 0 {
 			t.Errorf("%s: %q", f.Name, f.Value)
 		}
 	}
 	v := Variant{Fields: VaryFields([]string{"Cookie"}, http.Header{"Cookie": {long}})}
-	if !v.Matches(http.Header{"Cookie": {long}}) || v.Matches(http.Header{"Cookie": {long + "c"}}) || v.Matches(http.Header{"Cookie": {v.Fields[0].Value[1:]}}) {
+	if !v.Matches(http.Header{"Cookie": {long}}) || v.Matches(http.Header{"Cookie": {long + "c"}}) ||
+		v.Matches(http.Header{"Cookie": {v.Fields[0].Value[1:]}}) {
 		t.Error("a long value is mixed up with another one")
 	}
 }

@@ -42,7 +42,8 @@ func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 		p.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", l.Site)
 		return everything()
 	case limited && parsed.exceeds(l.Site):
-		p.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site", l.Site)
+		p.Log.Error("a purge of the log is not applied: it is of more than the site that who made it may purge", "site",
+			l.Site)
 		return storage.Purge{}
 	case err != nil && limited:
 		p.notUnderstood.Add(1)

@@ -83,5 +83,6 @@ func (p *Purger) serveCloudflare(w http.ResponseWriter, r *http.Request) {
 		failPurge(w, failCloudflare, err)
 		return
 	}
-	WriteJSON(w, http.StatusOK, CloudflareResponse{true, []CloudflareError{}, []CloudflareError{}, &CloudflareResult{seq}})
+	WriteJSON(w, http.StatusOK, CloudflareResponse{true, []CloudflareError{}, []CloudflareError{},
+		&CloudflareResult{seq}})
 }

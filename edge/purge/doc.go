@@ -23,6 +23,6 @@
 // A purge that is answered with a sequence can't be lost: it is in the log, or, without a fleet, in
 // the store. Apply does what the log holds, in its order. An entry that it does not understand
 // makes everything stale, or everything of the site that the entry may be of; it is never skipped.
-// The position in the log travels with requests between edges (SetPosition), so that none stores
-// an answer that is older than a purge that it has applied.
+// The position in the log travels with requests between edges (SetPosition), so that none stores an
+// answer that is older than a purge that it has applied.
 package purge

@@ -67,7 +67,8 @@ func (t *Tokens) Authorize(to Endpoint) http.Handler {
 		if t.Any() {
 			g = t.grant(secretOf(r.Header))
 		} else if !isAddress(r.Host) {
-			to.Fail(w, http.StatusMisdirectedRequest, "without a token this listener is asked by its address, not by a name")
+			to.Fail(w, http.StatusMisdirectedRequest,
+				"without a token this listener is asked by its address, not by a name")
 			return
 		}
 		switch {

@@ -7,7 +7,8 @@ import (
 )
 
 func FuzzTagPattern(f *testing.F) {
-	for _, p := range []string{`((^|,)cat_p_1(,|$))|((^|,)cat_p_2(,|$))`, `(^|,)(a\-1|b)(,|$)`, `(tag-one|tag-two)(,.+)?$`, `a|b`, `(^|\s)(a|b)(\s|$)`, `((((a))))`, `a\`, `(^|,)`, `a||b`, `.*`} {
+	for _, p := range []string{`((^|,)cat_p_1(,|$))|((^|,)cat_p_2(,|$))`, `(^|,)(a\-1|b)(,|$)`,
+		`(tag-one|tag-two)(,.+)?$`, `a|b`, `(^|\s)(a|b)(\s|$)`, `((((a))))`, `a\`, `(^|,)`, `a||b`, `.*`} {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
@@ -34,7 +35,8 @@ func FuzzURLPattern(f *testing.F) {
 			return
 		}
 		re, bad := regexp.Compile(p)
-		if !strings.HasPrefix(path, "/") || bad == nil && (!re.MatchString(path) || !exact && !re.MatchString(path+"x")) {
+		if !strings.HasPrefix(path, "/") || bad == nil &&
+			(!re.MatchString(path) || !exact && !re.MatchString(path+"x")) {
 			t.Errorf("%q: %q, exact %v", p, path, exact)
 		}
 	})

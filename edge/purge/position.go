@@ -34,8 +34,8 @@ func (p *Purger) SetPosition(h http.Header) {
 	}
 }
 
-// Lacks reports whether the answer to a request is one of a peer that does not say that all
-// purges are before it that this edge had applied. Peers of an earlier version say nothing.
+// Lacks reports whether the answer to a request is one of a peer that does not say that all purges
+// are before it that this edge had applied. Peers of an earlier version say nothing.
 func Lacks(asked, answered http.Header) bool {
 	if len(asked[PositionField]) == 0 || len(answered[PositionField]) == 0 {
 		return false
@@ -66,9 +66,9 @@ func PositionOf(h http.Header) (storage.Position, error) {
 	return p, errors.Join(errs[:]...)
 }
 
-// covers reports whether who is at one position of the log has applied all up to another one.
-// Marks are times: who has applied more, but earlier, did so before a part of the log was lost.
-// While a clock is wrong, nobody knows, until both are at the same place.
+// covers reports whether who is at one position of the log has applied all up to another one. Marks
+// are times: who has applied more, but earlier, did so before a part of the log was lost. While a
+// clock is wrong, nobody knows, until both are at the same place.
 func covers(have, want storage.Position) bool {
 	switch {
 	case have.Log != want.Log || have.Seq < want.Seq:
@@ -85,8 +85,8 @@ func covers(have, want storage.Position) bool {
 // does not.
 const peerPurgeWait = time.Second
 
-// Await waits until this edge has applied what the peer has. What it is about to answer
-// could have been purged by then, and the peer would store it again.
+// Await waits until this edge has applied what the peer has. What it is about to answer could have
+// been purged by then, and the peer would store it again.
 func (p *Purger) Await(ctx context.Context, h http.Header) bool {
 	if p.Purges == nil || h.Get(PositionField) == "" {
 		return true

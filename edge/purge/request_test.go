@@ -61,13 +61,16 @@ func TestParse(t *testing.T) {
 		of    string // sites that a token has to be for
 		fails bool
 	}{
-		"a URL": {Request{URLs: []string{"https://WWW.example:443/a?utm_x=1&b=2"}}, storage.Purge{URLs: []string{"www.example/a?b=2"}}, "www", "www", false},
+		"a URL": {Request{URLs: []string{"https://WWW.example:443/a?utm_x=1&b=2"}},
+			storage.Purge{URLs: []string{"www.example/a?b=2"}}, "www", "www", false},
 		"a prefix, softly": {Request{Prefixes: []string{"http://shop.example/a"}, Soft: true},
 			storage.Purge{Prefixes: []string{"shop.example/a"}, Soft: true}, "shop", "shop", false},
-		"hosts":              {Request{Hosts: []string{"X.Example", "shop.example"}}, storage.Purge{Tags: []string{"\x00host x.example", "\x00host shop.example"}}, "", "www shop", false},
-		"a tag":              {Request{Tags: []string{"t"}}, storage.Purge{Tags: []string{"t"}}, "", "", false},
-		"all":                {Request{All: true}, storage.Purge{All: true}, "", "", false},
-		"another's host":     {Request{URLs: []string{"none.other/", "http://shop.example/"}}, storage.Purge{}, "", "shop", true},
+		"hosts": {Request{Hosts: []string{"X.Example", "shop.example"}},
+			storage.Purge{Tags: []string{"\x00host x.example", "\x00host shop.example"}}, "", "www shop", false},
+		"a tag": {Request{Tags: []string{"t"}}, storage.Purge{Tags: []string{"t"}}, "", "", false},
+		"all":   {Request{All: true}, storage.Purge{All: true}, "", "", false},
+		"another's host": {Request{URLs: []string{"none.other/", "http://shop.example/"}}, storage.Purge{}, "",
+			"shop", true},
 		"nothing":            {Request{}, storage.Purge{}, "", "", true},
 		"the edge's own tag": {Request{Tags: []string{"\x00host www.example"}}, storage.Purge{}, "", "", true},
 	} {

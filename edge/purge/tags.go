@@ -18,7 +18,8 @@ func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 	if w := site.WildcardOf(host); !slices.Contains(of.Hosts, host) && slices.Contains(of.Hosts, w) {
 		tags = append(tags, hostTag(w)) // by which the whole site is purged
 	}
-	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} { // by space; the last two are Drupal's
+	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} {
+		// by space; the last two are Drupal's
 		for _, line := range h[name] {
 			tags = append(tags, strings.Fields(line)...)
 		}
@@ -27,7 +28,8 @@ func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 		more, _ := bySpaceOrComma(line)
 		tags = append(tags, more...)
 	}
-	for _, name := range []string{"Cache-Tag", "X-Magento-Tags", "X-Cache-Tags"} { // by comma; the last is FOSHttpCache's
+	for _, name := range []string{"Cache-Tag", "X-Magento-Tags", "X-Cache-Tags"} {
+		// by comma; the last is FOSHttpCache's
 		for _, line := range h[name] {
 			for t := range strings.SplitSeq(line, ",") {
 				if t = strings.TrimSpace(t); t != "" {

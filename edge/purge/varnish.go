@@ -64,8 +64,10 @@ func (p *Purger) ServeAtEdge(w http.ResponseWriter, r *http.Request, target http
 	}
 	g := p.grantAtEdge(r)
 	if !g.has(ScopePurge) {
-		p.Refused(r, http.StatusForbidden, "a purge from a client that may not: edge.purge_from and tokens name who may")
-		answer(w, http.StatusForbidden, "Not allowed: purges are for the networks of edge.purge_from, and with Authorization: Bearer for tokens with the scope purge")
+		p.Refused(r, http.StatusForbidden,
+			"a purge from a client that may not: edge.purge_from and tokens name who may")
+		answer(w, http.StatusForbidden,
+			"Not allowed: purges are for the networks of edge.purge_from, and with Authorization: Bearer for tokens with the scope purge")
 		return
 	}
 	req, err := p.atEdge(r, target, of)

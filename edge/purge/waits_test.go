@@ -35,14 +35,16 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 	t.Parallel()
 	node := waitsLong{waits: make(chan struct{})}
 	tokens := []Token{full("a"), full("b"), full("c"), full("d"), full("e")}
-	p := &Purger{Node: "hel1", Store: openStore(t), Sites: new(site.Table), Fleet: node, Tokens: new(Tokens), Log: slog.New(slog.DiscardHandler)}
+	p := &Purger{Node: "hel1", Store: openStore(t), Sites: new(site.Table), Fleet: node, Tokens: new(Tokens),
+		Log: slog.New(slog.DiscardHandler)}
 	p.Tokens.Set(tokens)
 	api := httptest.NewServer(p.Tokens.Authorize(p.Endpoints()[0]))
 	defer api.Close()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	purge := func(ctx context.Context, token, query string) (status int, retry string) {
-		r, err := http.NewRequestWithContext(ctx, "POST", api.URL+"/v1/purge"+query, strings.NewReader(`{"tags":["x"]}`))
+		r, err := http.NewRequestWithContext(ctx, "POST", api.URL+"/v1/purge"+query,
+			strings.NewReader(`{"tags":["x"]}`))
 		if err != nil {
 			t.Error(err)
 			return 0, ""
@@ -64,7 +66,9 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 			<-node.waits
 		}
 		before := p.Store.Epoch()
-		if status, retry := purge(ctx, token.Secret, "?wait=all&limit=100ms"); status != http.StatusServiceUnavailable || retry == "" || p.Store.Epoch() != before {
+		if status, retry := purge(ctx, token.Secret,
+			"?wait=all&limit=100ms"); status != http.StatusServiceUnavailable || retry == "" ||
+			p.Store.Epoch() != before {
 			t.Errorf("token %s, one more: %d, Retry-After %q", token.Secret, status, retry)
 		}
 		if status, _ := purge(ctx, token.Secret, ""); status != http.StatusOK {

@@ -11,16 +11,20 @@ import (
 
 // Site is what an edge serves under some hosts.
 type Site struct {
-	Name        string
-	Hosts       []string // lower case, without port; *.NAME is each name one label below NAME that no site has itself; none means any host, and then it is the only site
+	Name string
+	// lower case, without port; *.NAME is each name one label below NAME that no site has itself;
+	// none means any host, and then it is the only site
+	Hosts       []string
 	Origin      *origin.Route
 	Policy      httpcache.Policy
 	MaxObject   int64    // bytes of the largest representation that is stored; 0 means no limit of its own
 	Slice       int64    // a range of what is not stored is fetched in slices of so many bytes; 0 means 8 MiB
 	IgnoreQuery []string // globs over the names of query parameters that are not part of the key
-	PassFields  []string // request fields, in canonical form, that pass from clients to the origin though they may impersonate
-	Redirect    bool     // requests over plain HTTP are sent to https://, where the edge has a listener for that
-	HSTS        string   // value of Strict-Transport-Security in responses over TLS; "" means none
+	// request fields, in canonical form, that pass from clients to the origin though they may
+	// impersonate
+	PassFields []string
+	Redirect   bool   // requests over plain HTTP are sent to https://, where the edge has a listener for that
+	HSTS       string // value of Strict-Transport-Security in responses over TLS; "" means none
 }
 
 // LargestObject is the size in bytes of the largest body of the site that is stored.

@@ -70,12 +70,15 @@ func Prepare(dir, authorized string) error {
 	if err := os.MkdirAll(dir+"/scratch", 0o755); err != nil {
 		return err
 	}
-	conf := "HostKey " + folder + "/host_key\nAuthorizedKeysFile " + folder + "/authorized_keys\nPidFile none\nUsePAM no\nPasswordAuthentication no\n" +
+	conf := "HostKey " + folder + "/host_key\nAuthorizedKeysFile " + folder +
+		"/authorized_keys\nPidFile none\nUsePAM no\nPasswordAuthentication no\n" +
 		"LogLevel ERROR\nStrictModes no\n# The folder of the test is not only root's.\n"
-	if err := errors.Join(os.WriteFile(dir+"/authorized_keys", key, 0o644), os.WriteFile(dir+"/sshd_config", []byte(conf), 0o644)); err != nil {
+	if err := errors.Join(os.WriteFile(dir+"/authorized_keys", key, 0o644),
+		os.WriteFile(dir+"/sshd_config", []byte(conf), 0o644)); err != nil {
 		return err
 	}
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir+"/host_key").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+		dir+"/host_key").CombinedOutput(); err != nil {
 		return fmt.Errorf("make the host key of %s: %w: %s", dir, err, out)
 	}
 	return nil
@@ -115,10 +118,12 @@ func boot(dir string) error {
 		func() error { return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "") },
 		func() error { return syscall.Mount("tmpfs", scratch, "tmpfs", 0, "mode=755") },
 		func() error {
-			return errors.Join(os.Mkdir(scratch+"/upper", 0o755), os.Mkdir(scratch+"/work", 0o755), os.Mkdir(root, 0o755))
+			return errors.Join(os.Mkdir(scratch+"/upper", 0o755), os.Mkdir(scratch+"/work", 0o755),
+				os.Mkdir(root, 0o755))
 		},
 		func() error {
-			return syscall.Mount("overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%[1]s/upper,workdir=%[1]s/work", scratch))
+			return syscall.Mount("overlay", root, "overlay", 0,
+				fmt.Sprintf("lowerdir=/,upperdir=%[1]s/upper,workdir=%[1]s/work", scratch))
 		},
 		func() error { return syscall.Mount("/dev", root+"/dev", "", syscall.MS_BIND|syscall.MS_REC, "") },
 		func() error { return syscall.Mount("proc", root+"/proc", "proc", 0, "") },
@@ -127,13 +132,15 @@ func boot(dir string) error {
 		func() error { return syscall.Mount(dir, root+folder, "", syscall.MS_BIND, "") },
 		func() error { return syscall.Mount("tmpfs", root+"/tmp", "tmpfs", 0, "mode=1777") },
 		func() error {
-			return errors.Join(os.MkdirAll(filepath.Dir(root+systemctl), 0o755), os.WriteFile(root+systemctl, nil, 0o755))
+			return errors.Join(os.MkdirAll(filepath.Dir(root+systemctl), 0o755),
+				os.WriteFile(root+systemctl, nil, 0o755))
 		},
 		func() error { return syscall.Mount(self, root+systemctl, "", syscall.MS_BIND, "") },
 		func() error { return syscall.Chroot(root) },
 		func() error { return os.Chdir("/") },
 		func() error {
-			return errors.Join(os.MkdirAll("/run/systemd/system", 0o755), os.Mkdir("/run/sshd", 0o755), os.Mkdir("/run/lock", 0o1777))
+			return errors.Join(os.MkdirAll("/run/systemd/system", 0o755), os.Mkdir("/run/sshd", 0o755),
+				os.Mkdir("/run/lock", 0o1777))
 		},
 		func() error {
 			return os.WriteFile("/usr/local/sbin/journalctl", []byte(journalctl), 0o755)

@@ -137,7 +137,10 @@ func (m *manager) listen(u unit) error {
 		return fmt.Errorf("%s: socket service %s already active, refusing", theSocket, theService)
 	}
 	free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_FREEBIND, 1) }), err)
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP,
+				syscall.IP_FREEBIND, 1)
+		}), err)
 	}}
 	var files []*os.File
 	for _, addr := range u["Socket.ListenStream"] {

@@ -175,7 +175,8 @@ func (s *service) run(ready chan<- error) error {
 			}
 		case err := <-ended:
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left
-			return fmt.Errorf("job for %s failed because the control process exited: %w", theService, cmp.Or(err, errEnded))
+			return fmt.Errorf("job for %s failed because the control process exited: %w", theService,
+				cmp.Or(err, errEnded))
 		case <-late:
 			end(cmd, ended, grace)
 			return fmt.Errorf("job for %s failed because a timeout was exceeded", theService)
@@ -203,7 +204,8 @@ func end(cmd *exec.Cmd, ended <-chan error, grace time.Duration) {
 // command is the process as the unit says, except for cgroups and the sandbox.
 func (s *service) command(notify string) (*exec.Cmd, error) {
 	u := s.unit
-	if u.get("Service.Type") != "notify" || u.get("Service.NoNewPrivileges") != "yes" || u.get("Service.AmbientCapabilities") != "CAP_NET_BIND_SERVICE" {
+	if u.get("Service.Type") != "notify" || u.get("Service.NoNewPrivileges") != "yes" ||
+		u.get("Service.AmbientCapabilities") != "CAP_NET_BIND_SERVICE" {
 		return nil, errors.New("want Type=notify, NoNewPrivileges=yes and AmbientCapabilities=CAP_NET_BIND_SERVICE: no other is known here")
 	}
 	who, err := user.Lookup(u.get("Service.User"))
@@ -222,15 +224,19 @@ func (s *service) command(notify string) (*exec.Cmd, error) {
 	// Where the machine for tests has fewer descriptors to give, the process gets those. The shell
 	// is replaced by the program, whose pid LISTEN_PID is then.
 	script := fmt.Sprintf(`ulimit -n %d 2>/dev/null || ulimit -n "$(ulimit -H -n)"; umask %o; LISTEN_PID=$$; export LISTEN_PID; exec setpriv --no-new-privs "$@"`, files, mask)
-	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, strings.Fields(u.get("Service.ExecStart"))...)...)
+	cmd := exec.Command("/bin/sh",
+		append([]string{"-c", script, "sh"}, strings.Fields(u.get("Service.ExecStart"))...)...)
 	cmd.Dir = u.get("Service.WorkingDirectory")
-	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + who.HomeDir, "USER=" + who.Username, "NOTIFY_SOCKET=" + notify}, u["Service.Environment"]...)
+	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + who.HomeDir, "USER=" + who.Username,
+		"NOTIFY_SOCKET=" + notify}, u["Service.Environment"]...)
 	if len(s.listeners) > 0 {
 		names := strings.TrimPrefix(strings.Repeat(":"+s.names, len(s.listeners)), ":")
 		cmd.Env = append(cmd.Env, "LISTEN_FDS="+strconv.Itoa(len(s.listeners)), "LISTEN_FDNAMES="+names)
 		cmd.ExtraFiles = s.listeners // from 3 on, as systemd passes them
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, AmbientCaps: []uintptr{10}} // CAP_NET_BIND_SERVICE
+	// CAP_NET_BIND_SERVICE
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true,
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, AmbientCaps: []uintptr{10}}
 	return cmd, nil
 }
 

@@ -96,7 +96,8 @@ func (m *manager) enable(name string) error {
 	}
 	for _, link := range u.wanted(name) {
 		_ = os.Remove(link)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(filepath.Join(unitDir, name), link)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755),
+			os.Symlink(filepath.Join(unitDir, name), link)); err != nil {
 			return err
 		}
 	}

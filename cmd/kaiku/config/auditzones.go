@@ -61,7 +61,8 @@ func (f *Fleet) auditZones(zones []*geodns.Zone) {
 	a.report()
 }
 
-func (a *zoneAudit) say(warn bool, z *geodns.Zone, line int, after string, is func(string) bool, format string, args ...any) {
+func (a *zoneAudit) say(warn bool, z *geodns.Zone, line int, after string, is func(string) bool, format string,
+	args ...any) {
 	a.found = append(a.found, finding{z, line, is, after, warn, fmt.Sprintf(format, args...)})
 }
 
@@ -110,7 +111,8 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 		}
 		a.about(ref, false, z, "NS names no server: write the name of one")
 	case notIP == nil && (ref.Type == "CNAME" || ref.Type == "DNAME"):
-		a.about(ref, false, z, "%s wants a name, and %s is an address: use an A or AAAA record", ref.Type, cmp.Or(within, ref.Target))
+		a.about(ref, false, z, "%s wants a name, and %s is an address: use an A or AAAA record", ref.Type,
+			cmp.Or(within, ref.Target))
 	case notIP == nil:
 		a.about(ref, false, z, "%s wants a name, and %s is an address: give it to a name by an A or AAAA record, and write that name here", ref.Type, cmp.Or(within, ref.Target))
 	case isEdge:
@@ -118,7 +120,8 @@ func (a *zoneAudit) target(z *geodns.Zone, ref geodns.Reference) targetVerdict {
 	case zone == nil:
 		return usableTarget // elsewhere
 	case zone.Find(ref.Target) == geodns.NoName && a.twice(z, ref.Target):
-		a.about(ref, false, z, "%s %s has no dot at its end, so that it means %s: write %s.", ref.Type, within, ref.Target, within)
+		a.about(ref, false, z, "%s %s has no dot at its end, so that it means %s: write %s.", ref.Type, within,
+			ref.Target, within)
 	default:
 		return a.kind(z, ref, zone.Find(ref.Target))
 	}
@@ -133,13 +136,17 @@ func (a *zoneAudit) kind(z *geodns.Zone, ref geodns.Reference, found geodns.Foun
 		return toldTarget
 	case found == geodns.Alias && (ref.Type == "MX" || ref.Type == "SRV"):
 		a.about(ref, true, z, "%s is an alias (CNAME or DNAME), which %s must not name (RFC 2181, 10.3), so that some don't find it: name the host that it leads to", ref.Target, ref.Type)
-	case found == geodns.Elsewhere && ref.Cut && (ref.Target == ref.Owner || strings.HasSuffix(ref.Target, "."+ref.Owner)):
+	case found == geodns.Elsewhere && ref.Cut &&
+		(ref.Target == ref.Owner || strings.HasSuffix(ref.Target, "."+ref.Owner)):
 		return poorTarget
-	case ref.Type == "CNAME" && found == geodns.NoName && !strings.HasPrefix(ref.Owner, "_"): // a challenge may come to be there
-		a.about(ref, true, z, "the alias %s leads nowhere, as there is no %s%s", cmp.Or(a.relative(z, ref.Owner), ref.Owner), ref.Target, a.orWhole(z, ref.Target))
+	case ref.Type == "CNAME" && found == geodns.NoName && !strings.HasPrefix(ref.Owner, "_"):
+		// a challenge may come to be there
+		a.about(ref, true, z, "the alias %s leads nowhere, as there is no %s%s",
+			cmp.Or(a.relative(z, ref.Owner), ref.Owner), ref.Target, a.orWhole(z, ref.Target))
 	case ref.Type == "PTR" && found == geodns.NoName && a.orWhole(z, ref.Target) != "":
 		a.about(ref, true, z, "there is no %s%s", ref.Target, a.orWhole(z, ref.Target))
-	case (ref.Type == "NS" || ref.Type == "MX" || ref.Type == "SRV") && (found == geodns.NoName || found == geodns.NoAddress):
+	case (ref.Type == "NS" || ref.Type == "MX" || ref.Type == "SRV") &&
+		(found == geodns.NoName || found == geodns.NoAddress):
 		return poorTarget
 	}
 	return usableTarget
@@ -172,7 +179,8 @@ func (a *zoneAudit) poor(z *geodns.Zone, ref geodns.Reference, others bool) {
 	case ref.Type == "NS":
 		a.about(ref, others, z, "the zone has no address of the name server %s, so that nobody finds it: add its A or AAAA record%s", ref.Target, a.orWhole(z, ref.Target))
 	default:
-		a.about(ref, others || ref.Type == "SRV", z, "%s names %s, which has no address: add its A or AAAA record%s", ref.Type, ref.Target, a.orWhole(z, ref.Target))
+		a.about(ref, others || ref.Type == "SRV", z, "%s names %s, which has no address: add its A or AAAA record%s",
+			ref.Type, ref.Target, a.orWhole(z, ref.Target))
 	}
 }
 
@@ -246,7 +254,8 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 	servers := z.NameServers()
 	for _, ns := range servers {
 		_, isEdge := a.edges[ns.Name]
-		others = others || !ns.Inside || isEdge || slices.ContainsFunc(ns.Addrs, func(addr netip.Addr) bool { return slices.Contains(served, addr) })
+		others = others || !ns.Inside || isEdge ||
+			slices.ContainsFunc(ns.Addrs, func(addr netip.Addr) bool { return slices.Contains(served, addr) })
 	}
 	for _, ns := range servers {
 		for i, addr := range ns.Addrs {
@@ -255,9 +264,11 @@ func (a *zoneAudit) addresses(z *geodns.Zone) {
 			}
 			is := func(word string) bool { got, err := netip.ParseAddr(word); return err == nil && got == addr }
 			if others {
-				a.say(true, z, ns.AddrLines[i], "", is, "%s of the name server %s is no node with the role geodns: does a server outside of the fleet answer there?", addr, ns.Name)
+				a.say(true, z, ns.AddrLines[i], "", is,
+					"%s of the name server %s is no node with the role geodns: does a server outside of the fleet answer there?", addr, ns.Name)
 			} else {
-				a.say(false, z, ns.AddrLines[i], "", is, "%s of the name server %s is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as %s", addr, ns.Name, served[0])
+				a.say(false, z, ns.AddrLines[i], "", is,
+					"%s of the name server %s is no node with the role geodns, and neither is any other name server of the zone, so that nobody asks the fleet: write the address of one, such as %s", addr, ns.Name, served[0])
 			}
 		}
 	}

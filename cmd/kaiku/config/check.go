@@ -143,13 +143,15 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 	}
 	f.checkWord(at+".balance", o.Balance, []string{"round-robin", "least-requests", "random", "hash"})
 	if o.Host != "" && !IsHost(o.Host) {
-		f.errorf(at+".host", "%q is not a host name: want a name, or client for the Host that the client asked for", o.Host)
+		f.errorf(at+".host", "%q is not a host name: want a name, or client for the Host that the client asked for",
+			o.Host)
 	}
 	if o.SNI != "" {
 		switch {
 		case !IsHost(o.SNI):
 			f.errorf(at+".sni", "%q is not a host name", o.SNI)
-		case !slices.ContainsFunc(o.Servers, func(s OriginServer) bool { return s.URL.URL != nil && s.URL.Scheme == "https" }):
+		case !slices.ContainsFunc(o.Servers,
+			func(s OriginServer) bool { return s.URL.URL != nil && s.URL.Scheme == "https" }):
 			f.errorf(at+".sni", "this is a name for TLS, and no server of site %s is an https one", s.Name)
 		}
 	}
@@ -237,10 +239,12 @@ func (f *Fleet) checkProbe(at string, p Probe) {
 }
 
 func (f *Fleet) checkCache(at string, c Cache) {
-	f.checkWord(at+".set_cookie", c.SetCookie, []string{string(httpcache.StripSetCookie), string(httpcache.StoreSetCookie)})
+	f.checkWord(at+".set_cookie", c.SetCookie,
+		[]string{string(httpcache.StripSetCookie), string(httpcache.StoreSetCookie)})
 	for i, glob := range c.IgnoreQuery {
 		if _, err := path.Match(glob, ""); err != nil || glob == "" {
-			f.errorf(fmt.Sprintf("%s.ignore_query[%d]", at, i), "%q is not a pattern: want a name, with * for any letters", glob)
+			f.errorf(fmt.Sprintf("%s.ignore_query[%d]", at, i),
+				"%q is not a pattern: want a name, with * for any letters", glob)
 		}
 	}
 	if c.Slice != 0 && c.Slice < 64<<10 {

@@ -57,7 +57,8 @@ func (f *Fleet) onEachEdge(a netip.Addr) bool {
 	for _, n := range f.Nodes {
 		if n.Has(RoleEdge) {
 			edges++
-			apart = apart || slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return scopeOf(a) != fromItself })
+			apart = apart || slices.ContainsFunc(n.Addresses,
+				func(a netip.Addr) bool { return scopeOf(a) != fromItself })
 		}
 	}
 	return scopeOf(a) == fromItself && edges > 1 && apart

@@ -23,7 +23,8 @@ type namedFile struct {
 	at     string // where it is named
 	file   string
 	secret bool
-	read   func(file string) error // what is wrong with the one that is there; nil asks for no more than that it can be read
+	// what is wrong with the one that is there; nil asks for no more than that it can be read
+	read func(file string) error
 }
 
 // namedFiles are all files that the fleet file names, but those of zones, which every node reads.
@@ -138,7 +139,8 @@ var secretRE = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 // looksSecret reports whether a text that names no file is probably a secret. It is only asked
 // where it is an error in any case, or where a path is absolute.
 func looksSecret(text string) bool {
-	return strings.Contains(text, "-----BEGIN ") || secretRE.MatchString(text) && !path.IsAbs(text) && strings.ContainsAny(text, "0123456789")
+	return strings.Contains(text, "-----BEGIN ") || secretRE.MatchString(text) && !path.IsAbs(text) &&
+		strings.ContainsAny(text, "0123456789")
 }
 
 // unread tells why a file was not read.
@@ -189,7 +191,8 @@ func checkPair(cert, key string) error {
 		}
 	}
 	if time.Now().After(leaf.NotAfter) {
-		return doubt(fmt.Sprintf("%s: the certificate was good until %s", cert, leaf.NotAfter.UTC().Format(time.DateOnly)))
+		return doubt(fmt.Sprintf("%s: the certificate was good until %s", cert,
+			leaf.NotAfter.UTC().Format(time.DateOnly)))
 	}
 	return nil
 }

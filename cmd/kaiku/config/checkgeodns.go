@@ -86,7 +86,8 @@ func (f *Fleet) checkNameServers() {
 	}
 	switch {
 	case len(servers) > 0 && len(f.GeoDNS.Zones) == 0:
-		f.errorf("nodes."+servers[0]+".roles", "the role geodns has nothing to answer: there is no zone in geodns.zones")
+		f.errorf("nodes."+servers[0]+".roles",
+			"the role geodns has nothing to answer: there is no zone in geodns.zones")
 	case len(servers) == 0 && len(f.GeoDNS.Zones) > 0:
 		f.warnf("geodns.zones", "no node has the role geodns, so that nobody answers")
 	}
@@ -121,8 +122,12 @@ func (f *Fleet) checkEdgeNames(at string, z *Zone) {
 		f.errorf(at+".edges", "there is no node with the role edge")
 	}
 	for _, e := range z.Edges {
-		answered := func(n Node) bool { return n.Has(RoleEdge) && (len(e.Nodes) == 0 || slices.Contains(e.Nodes, n.Name)) }
-		if slices.ContainsFunc(f.Nodes, answered) && !slices.ContainsFunc(f.Nodes, func(n Node) bool { return answered(n) && !n.out() }) {
+		answered := func(n Node) bool {
+			return n.Has(RoleEdge) &&
+				(len(e.Nodes) == 0 || slices.Contains(e.Nodes, n.Name))
+		}
+		if slices.ContainsFunc(f.Nodes, answered) && !slices.ContainsFunc(f.Nodes,
+			func(n Node) bool { return answered(n) && !n.out() }) {
 			f.errorf(at+".edges."+e.Name, "all of its nodes have the weight 0, which takes them out, so that there is nothing to answer: give one of them the weight 1")
 		}
 	}
@@ -137,7 +142,8 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 		for j := range z.Edges {
 			name := z.Edges[j].FQDN(z)
 			if len(f.Sites) > 0 && !f.answers(name) {
-				f.warnf(fmt.Sprintf("geodns.zones[%d].edges.%s", i, z.Edges[j].Name), "no site has the host %s: its clients get 421 from the edges", name)
+				f.warnf(fmt.Sprintf("geodns.zones[%d].edges.%s", i, z.Edges[j].Name),
+					"no site has the host %s: its clients get 421 from the edges", name)
 			}
 		}
 	}
@@ -149,7 +155,8 @@ func (f *Fleet) checkNames(s *geodns.Server) {
 			case !InZone(zones, strings.TrimPrefix(host, "*.")):
 				f.warnf(at, "%s is in none of the zones: unless its DNS is elsewhere, and leads to the edges from there, nobody finds it%s", host, didYouMean(host, zones))
 			case !s.Leads(host):
-				f.warnf(at, "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges", host)
+				f.warnf(at, "the zone has no name %s, so that nobody finds it: add it to geodns.zones, below edges",
+					host)
 			}
 		}
 	}
@@ -176,7 +183,9 @@ func (f *Fleet) checkOriginNames(s *geodns.Server, zones []string) {
 		for j, server := range f.Sites[i].Origin.Servers {
 			host := LowerHosts([]string{server.URL.Hostname()})[0]
 			if InZone(zones, host) && !s.Leads(host) {
-				f.warnf(fmt.Sprintf("sites[%d].origin.servers[%d]", i, j), "the zone has no name %s, so that edges don't find the server: put its address into the zone file", host)
+				f.warnf(fmt.Sprintf("sites[%d].origin.servers[%d]", i, j),
+					"the zone has no name %s, so that edges don't find the server: put its address into the zone file",
+					host)
 			}
 		}
 	}

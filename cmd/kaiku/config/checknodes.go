@@ -38,7 +38,8 @@ func (f *Fleet) checkRoles() {
 		}
 	}
 	if allKnown && (controls == 2 || controls > 5) {
-		f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up", controls)
+		f.errorf("nodes", "%d nodes have the role control: want 1, or 3 or 5 of which a majority has to be up",
+			controls)
 	}
 }
 
@@ -46,7 +47,8 @@ func (f *Fleet) checkNodes() {
 	addresses, control := map[netip.Addr]string{}, "" // the last control node
 	defer func() {
 		if control != "" && f.Secrets.FleetKey == "" {
-			f.errorf("nodes."+control+".roles", "the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes")
+			f.errorf("nodes."+control+".roles",
+				"the role control needs secrets.fleet_key: a file with the output of `openssl rand -base64 32`, the same on all nodes")
 		}
 	}()
 	for _, n := range f.Nodes {
@@ -117,11 +119,13 @@ func (f *Fleet) checkFamilies() {
 		}
 	}
 	if no := without[true]; len(no) > 0 && len(no) < edges {
-		f.warnf("nodes."+no[0]+".addresses", "%s of %s without an IPv6 address: %s; clients near them get no AAAA record where the others are much farther, and use IPv4",
+		f.warnf("nodes."+no[0]+".addresses",
+			"%s of %s without an IPv6 address: %s; clients near them get no AAAA record where the others are much farther, and use IPv4",
 			words.Count(len(no), "edge"), strconv.Itoa(edges), strings.Join(no, ", "))
 	}
 	if no := without[false]; len(no) > 0 {
-		f.warnf("nodes."+no[0]+".addresses", "%s of %s without an IPv4 address: %s; clients that have IPv4 alone don't reach them",
+		f.warnf("nodes."+no[0]+".addresses",
+			"%s of %s without an IPv4 address: %s; clients that have IPv4 alone don't reach them",
 			words.Count(len(no), "edge"), strconv.Itoa(edges), strings.Join(no, ", "))
 	}
 }
@@ -162,7 +166,8 @@ func (f *Fleet) checkPlace(at string, n *Node) {
 			return
 		}
 		const far = "%s is in %s, and %v, %v is %.0f km away from there"
-		for _, p := range []geodns.Place{{Lat: here.Lon, Lon: here.Lat}, {Lat: here.Lat, Lon: -here.Lon}, {Lat: -here.Lat, Lon: here.Lon}} {
+		for _, p := range []geodns.Place{{Lat: here.Lon, Lon: here.Lat}, {Lat: here.Lat, Lon: -here.Lon},
+			{Lat: -here.Lat, Lon: here.Lon}} {
 			if math.Abs(p.Lat) <= 90 && p.Distance(people) < away/3 {
 				f.warnf(at, far+"; did you mean [%v, %v]?", addr, country, here.Lat, here.Lon, away, p.Lat, p.Lon)
 				return
@@ -193,7 +198,8 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 	f.checkAddr(at+".https", e.HTTPS)
 	f.checkAddr(at+".admin", e.Admin)
 	f.checkAddr(at+".peer", e.Peer)
-	for key, n := range map[string]int{"max_connections": e.MaxConnections, "max_connections_per_client": e.MaxPerClient} {
+	for key, n := range map[string]int{"max_connections": e.MaxConnections,
+		"max_connections_per_client": e.MaxPerClient} {
 		if n < 0 {
 			f.errorf(at+"."+key, "want 1 or more, not %d", n)
 		}

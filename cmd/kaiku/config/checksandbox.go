@@ -56,8 +56,10 @@ func within(p, folder string) bool { return p == folder || strings.HasPrefix(p, 
 
 // hidden tells why the unit's process sees nothing at a path of the machine; "" if it does.
 func hidden(p string) string {
-	for folder, setting := range map[string]string{"/home": "ProtectHome", "/root": "ProtectHome", "/run/user": "ProtectHome",
-		"/tmp": "PrivateTmp", "/var/tmp": "PrivateTmp", "/dev": "PrivateDevices", "/proc": "ProtectKernelTunables", "/sys": "ProtectKernelTunables"} {
+	for folder, setting := range map[string]string{"/home": "ProtectHome", "/root": "ProtectHome",
+		"/run/user": "ProtectHome",
+		"/tmp":      "PrivateTmp", "/var/tmp": "PrivateTmp", "/dev": "PrivateDevices", "/proc": "ProtectKernelTunables",
+		"/sys": "ProtectKernelTunables"} {
 		if within(p, folder) && p != "/dev/null" {
 			return fmt.Sprintf("%s keeps it from %s", setting, folder)
 		}

@@ -47,16 +47,21 @@ func TestCheckFindsSerialsThatGoBackwards(t *testing.T) {
 		offline   bool
 		want      string
 	}{
-		{"behind", "@ 60 IN SOA ns1 h 2026112701 2 3 4 5", false, "zone:1:19: warning: the serial 2026112701 is behind 2026112702, which ns1 (" + server + ") answers, so that whoever compares serials keeps the zone of before: write 2026112703"},
-		{"in lines of its own", "@ 60 IN SOA ns1 h (\n  2026112701 ; serial\n  2 3 4 5 )", false, "zone:2:3: warning: the serial 2026112701 is behind"},
+		{"behind", "@ 60 IN SOA ns1 h 2026112701 2 3 4 5", false,
+			"zone:1:19: warning: the serial 2026112701 is behind 2026112702, which ns1 (" + server +
+				") answers, so that whoever compares serials keeps the zone of before: write 2026112703"},
+		{"in lines of its own", "@ 60 IN SOA ns1 h (\n  2026112701 ; serial\n  2 3 4 5 )", false,
+			"zone:2:3: warning: the serial 2026112701 is behind"},
 		{"offline", "@ 60 IN SOA ns1 h 2026112701 2 3 4 5", true, ""},
 		{"the same", "@ 60 IN SOA ns1 h 2026112702 2 3 4 5", false, ""},
 		{"ahead", "@ 60 IN SOA ns1 h 2026112703 2 3 4 5", false, ""},
 		{"around", "@ 60 IN SOA ns1 h 4026112703 2 3 4 5", false, ""},
-		{"behind by the clock's other half", "@ 60 IN SOA ns1 h 4226112703 2 3 4 5", false, "the serial 4226112703 is behind"},
+		{"behind by the clock's other half", "@ 60 IN SOA ns1 h 4226112703 2 3 4 5", false,
+			"the serial 4226112703 is behind"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, failed := audited(t, writeFleet(t, fleet, c.soa+"\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.1\n"), Audit{Serials: !c.offline})
+			out, failed := audited(t, writeFleet(t, fleet, c.soa+"\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.1\n"),
+				Audit{Serials: !c.offline})
 			if failed || !strings.Contains(out, c.want) || c.want == "" && strings.Contains(out, "warning") {
 				t.Errorf("got\n%s\nwant %q", out, c.want)
 			}

@@ -27,7 +27,8 @@ func (f *Fleet) checkTokens() {
 		}
 		for j, scope := range t.Scopes {
 			if !slices.Contains(edge.Scopes(), scope) {
-				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: %s", scope, words.Suggest(scope, edge.Scopes()))
+				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: %s", scope,
+					words.Suggest(scope, edge.Scopes()))
 			}
 		}
 		if t.Sites != nil && len(t.Sites) == 0 {

@@ -9,7 +9,8 @@ func (f *Fleet) checkZone(z *Zone, zone *geodns.Zone, text *zoneFiles) {
 	for i := range z.Edges {
 		name := z.Edges[i].FQDN(z)
 		if rrtype, line := zone.Address(name); line > 0 {
-			f.file.errs = append(f.file.errs, text.note(line, "%s is an edge name of the fleet file, and has %s here: remove this line, as the edges answer for the name", name, rrtype))
+			f.file.errs = append(f.file.errs,
+				text.note(line, "%s is an edge name of the fleet file, and has %s here: remove this line, as the edges answer for the name", name, rrtype))
 		}
 	}
 }

@@ -163,8 +163,9 @@ type Edge struct {
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
 	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
 	AccessLog      *LogFile       `yaml:"access_log"`
-	HTTP2          string         `yaml:"http2"`    // whose server clients have: go or own; "" is go
-	HitLane        *bool          `yaml:"hit_lane"` // hits of the RAM tier are answered in front of net/http; nil is true
+	HTTP2          string         `yaml:"http2"` // whose server clients have: go or own; "" is go
+	// hits of the RAM tier are answered in front of net/http; nil is true
+	HitLane *bool `yaml:"hit_lane"`
 }
 
 // GeoDNS is how the name servers run and what they answer.
@@ -345,7 +346,8 @@ func (f *Fleet) NodeNames() []string {
 // EdgeDefaults are those of an edge; those of fleet.yaml's other parts are the zero values of what
 // they configure.
 func EdgeDefaults() Edge {
-	return Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30, Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
+	return Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30,
+		Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
 }
 
 // EdgeOf returns how a node runs its edge.

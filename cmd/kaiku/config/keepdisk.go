@@ -104,7 +104,8 @@ func (k *Keeper) saveZone(z *zoneFiles) error {
 				name = "zone"
 			}
 			text := z.texts[z.order[i]]
-			if err := archive.WriteHeader(&tar.Header{Name: name, Size: int64(len(text)), Mode: 0o600, Format: tar.FormatPAX}); err != nil {
+			if err := archive.WriteHeader(&tar.Header{Name: name, Size: int64(len(text)), Mode: 0o600,
+				Format: tar.FormatPAX}); err != nil {
 				return err
 			}
 			if _, err := io.WriteString(archive, text); err != nil {
@@ -129,7 +130,8 @@ func copyIs(file string, z *zoneFiles) bool {
 			return false
 		}
 		sum := sha256.New()
-		if _, err := io.Copy(sum, archive); err != nil || [sha256.Size]byte(sum.Sum(nil)) != sha256.Sum256([]byte(z.texts[name])) {
+		if _, err := io.Copy(sum, archive); err != nil ||
+			[sha256.Size]byte(sum.Sum(nil)) != sha256.Sum256([]byte(z.texts[name])) {
 			return false
 		}
 	}

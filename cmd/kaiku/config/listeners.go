@@ -40,11 +40,14 @@ func (f *Fleet) Listeners(n *Node) []Listener {
 	if n.Has(RoleEdge) {
 		add(Listener{What: "http", path: "edge.http", Addr: e.HTTP, TCP: true, edge: true}, n.Edge.HTTP, f.Edge.HTTP)
 		if e.HTTPS != "" {
-			add(Listener{What: "https", path: "edge.https", Addr: e.HTTPS, TCP: true, UDP: true, edge: true}, n.Edge.HTTPS, f.Edge.HTTPS)
+			add(Listener{What: "https", path: "edge.https", Addr: e.HTTPS, TCP: true, UDP: true, edge: true},
+				n.Edge.HTTPS, f.Edge.HTTPS)
 		}
-		add(Listener{What: "admin", path: "edge.admin", Addr: e.Admin, TCP: true, edge: true}, n.Edge.Admin, f.Edge.Admin)
+		add(Listener{What: "admin", path: "edge.admin", Addr: e.Admin, TCP: true, edge: true}, n.Edge.Admin,
+			f.Edge.Admin)
 		if f.HasPeers(n) && f.Secrets.FleetKey != "" {
-			add(Listener{What: "peer", path: "edge.peer", Addr: e.Peer, TCP: true, edge: true}, n.Edge.Peer, f.Edge.Peer)
+			add(Listener{What: "peer", path: "edge.peer", Addr: e.Peer, TCP: true, edge: true}, n.Edge.Peer,
+				f.Edge.Peer)
 		}
 	} else if n.Admin != "" {
 		add(Listener{What: "admin", path: "admin", Addr: n.Admin, TCP: true}, n.Admin, "")
@@ -57,9 +60,11 @@ func (f *Fleet) Listeners(n *Node) []Listener {
 	}
 	if n.Has(RoleControl) {
 		c := f.ControlOf(n)
-		add(Listener{What: "control", path: "control.listen", Addr: c.Listen, TCP: true}, n.Control.Listen, f.Control.Listen)
+		add(Listener{What: "control", path: "control.listen", Addr: c.Listen, TCP: true}, n.Control.Listen,
+			f.Control.Listen)
 		if clients, _ := f.ControlAddresses(); len(clients) > 1 {
-			add(Listener{What: "control cluster", path: "control.cluster", Addr: c.Cluster, TCP: true}, n.Control.Cluster, f.Control.Cluster)
+			add(Listener{What: "control cluster", path: "control.cluster", Addr: c.Cluster, TCP: true},
+				n.Control.Cluster, f.Control.Cluster)
 		}
 	}
 	return out
@@ -90,7 +95,8 @@ func (f *Fleet) checkListeners() {
 		n := &f.Nodes[i]
 		all := f.Listeners(n)
 		for j, l := range all {
-			if l.What == "admin" && !edge.IsLoopback(l.Addr) && f.Secrets.AdminToken == "" && len(f.Secrets.Tokens) == 0 && !told[l.path] {
+			if l.What == "admin" && !edge.IsLoopback(l.Addr) && f.Secrets.AdminToken == "" &&
+				len(f.Secrets.Tokens) == 0 && !told[l.path] {
 				told[l.path] = true
 				f.errorf(l.path, "other machines reach %s, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1", l.Addr)
 			}
@@ -106,7 +112,8 @@ func (f *Fleet) checkListeners() {
 					continue
 				}
 				told[late.path+early.What] = true
-				f.errorf(late.path, "node %s listens on %s for %s already: %s needs a port of its own", n.Name, early.Addr, early.What, late.What)
+				f.errorf(late.path, "node %s listens on %s for %s already: %s needs a port of its own", n.Name,
+					early.Addr, early.What, late.What)
 			}
 		}
 	}
@@ -143,7 +150,8 @@ func (f *Fleet) checkLoop(at string, s *Site, u *url.URL) {
 	case named:
 		f.warnf(at, "the name servers answer %s with the edges, so that each asks an edge on port %d: %s unless one is there", host, port, mend)
 	case open:
-		f.warnf(at, "%s is a host of site %s: where its name leads to the edges, a miss goes to an edge again", host, site.Name)
+		f.warnf(at, "%s is a host of site %s: where its name leads to the edges, a miss goes to an edge again", host,
+			site.Name)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
-// Load reads and checks fleet.yaml and the zone files that it names. All errors are returned
-// at once, each with its place.
+// Load reads and checks fleet.yaml and the zone files that it names. All errors are returned at
+// once, each with its place.
 func Load(file string) (*Fleet, []*geodns.Zone, error) { return LoadNode(file, nil) }
 
 // LoadNode is Load for a node that keeps copies: what is wrong with a zone is no error then.
@@ -41,8 +41,8 @@ func unreadFleet(err error) error {
 	return fmt.Errorf("read the fleet: %w", err)
 }
 
-// Read reads the fleet file without the checks of whether a node could run with it: an
-// operator may be in the middle of a change.
+// Read reads the fleet file without the checks of whether a node could run with it: an operator may
+// be in the middle of a change.
 func Read(file string) (*Fleet, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

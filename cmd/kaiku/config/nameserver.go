@@ -30,7 +30,8 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
 		if n.Has(RoleEdge) {
-			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.weight(), Out: n.out(), Addresses: n.Addresses, Probe: f.probeURL(n),
+			c.Nodes = append(c.Nodes, geodns.Node{Name: n.Name, Region: n.Region, Weight: n.weight(), Out: n.out(),
+				Addresses: n.Addresses, Probe: f.probeURL(n),
 				ALPN: f.alpn(n), Place: geodns.Place{Lat: n.Location[0], Lon: n.Location[1]}})
 		}
 	}
@@ -47,7 +48,8 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 			if e.Name != "@" {
 				name = e.Name + "." + z.Name
 			}
-			c.Edges = append(c.Edges, geodns.EdgeName{Name: name, Nodes: e.Nodes, Answers: e.Answers, TTL: time.Duration(e.TTL)})
+			c.Edges = append(c.Edges, geodns.EdgeName{Name: name, Nodes: e.Nodes, Answers: e.Answers,
+				TTL: time.Duration(e.TTL)})
 		}
 	}
 	return c

@@ -46,12 +46,14 @@ func (e *fileError) text(kind string) string {
 		return s
 	}
 	n := strconv.Itoa(e.line)
-	return s + "\n    " + n + " | " + e.source + "\n    " + strings.Repeat(" ", len(n)) + " | " + strings.Repeat(" ", max(0, e.col-1)) + "^"
+	return s + "\n    " + n + " | " + e.source + "\n    " + strings.Repeat(" ", len(n)) + " | " + strings.Repeat(" ",
+		max(0, e.col-1)) + "^"
 }
 
 // decodeYAML decodes text into a pointer to a struct; errors are in the document that it returns.
 func decodeYAML(name string, text []byte, v any) *yamlDoc {
-	d := &yamlDoc{name: name, at: map[string]*token.Position{}, anchors: map[string]ast.Node{}, failed: map[string]bool{}}
+	d := &yamlDoc{name: name, at: map[string]*token.Position{}, anchors: map[string]ast.Node{},
+		failed: map[string]bool{}}
 	body := d.parse(text)
 	if body == nil {
 		d.failed[""] = true
@@ -172,11 +174,14 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 	case *ast.AliasNode:
 		name := x.Value.GetToken().Value
 		if n = d.anchors[name]; n == nil {
-			d.failAt(x.GetToken().Position, path, "write \"*%s\" in quotes: without them * begins a reference, and nothing here is called &%s", name, name)
+			d.failAt(x.GetToken().Position, path,
+				"write \"*%s\" in quotes: without them * begins a reference, and nothing here is called &%s", name,
+				name)
 			return
 		}
 	case *ast.TagNode:
-		d.failAt(x.GetToken().Position, path, "the tag %s says nothing here: leave it out, or write the text in quotes", x.GetToken().Value)
+		d.failAt(x.GetToken().Position, path, "the tag %s says nothing here: leave it out, or write the text in quotes",
+			x.GetToken().Value)
 		return
 	}
 	if d.at[path] == nil {
@@ -211,7 +216,8 @@ func (d *yamlDoc) decode(path string, n ast.Node, v reflect.Value) {
 		if v.Kind() == reflect.Slice && keyField(v.Type().Elem()) < 0 {
 			v.Set(reflect.MakeSlice(v.Type(), len(x.Values), len(x.Values)))
 		}
-		if v.Kind() == reflect.Array && v.Len() == len(x.Values) || v.Kind() == reflect.Slice && v.Len() == len(x.Values) {
+		if v.Kind() == reflect.Array && v.Len() == len(x.Values) || v.Kind() == reflect.Slice &&
+			v.Len() == len(x.Values) {
 			for i, e := range x.Values {
 				d.decode(fmt.Sprintf("%s[%d]", path, i), e, v.Index(i))
 			}
@@ -247,7 +253,8 @@ func keyField(t reflect.Type) int {
 }
 
 // entries calls use for each entry of a mapping with its path, and refuses keys that come twice.
-func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode, use func(key, path string, e *ast.MappingValueNode)) {
+func (d *yamlDoc) entries(path string, values []*ast.MappingValueNode,
+	use func(key, path string, e *ast.MappingValueNode)) {
 	seen := map[string]int{}
 	for _, e := range values {
 		tok := e.Key.GetToken()
@@ -280,7 +287,8 @@ func (d *yamlDoc) structure(path string, values []*ast.MappingValueNode, v refle
 		if !field.IsValid() {
 			near := words.Nearest(key, known)
 			d.errorAt(e.Key.GetToken().Position, "%s: unknown key; %s", p, unknownKey(key, near, known, v.Type()))
-			if near == "" || slices.ContainsFunc(values, func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
+			if near == "" || slices.ContainsFunc(values,
+				func(e *ast.MappingValueNode) bool { return e.Key.GetToken().Value == near }) {
 				return
 			}
 			// It is read as what it was probably meant to be, so that nothing is said to lack, and

@@ -87,7 +87,8 @@ func (d *yamlDoc) readable(text []byte) ([]byte, bool) {
 // utf16 reports whether a text is in UTF-16: it has the byte order mark of that, or a zero byte in
 // one of its first two characters, which are ASCII in every fleet file.
 func utf16(text []byte) bool {
-	return bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) || bytes.IndexByte(text[:min(4, len(text))], 0) >= 0
+	return bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) ||
+		bytes.IndexByte(text[:min(4, len(text))], 0) >= 0
 }
 
 // unprintable tells what a text has that no value can have, or "". It keeps line breaks, control
@@ -120,7 +121,8 @@ func (d *yamlDoc) syntaxError(pos *token.Position, msg string) {
 	for _, n := range []int{pos.Line, pos.Line + 1} {
 		line := d.line(n)
 		if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
-			d.errorAt(&token.Position{Line: n, Column: 1 + strings.Index(indent, "\t")}, "this line is indented with a tab: YAML wants spaces")
+			d.errorAt(&token.Position{Line: n, Column: 1 + strings.Index(indent, "\t")},
+				"this line is indented with a tab: YAML wants spaces")
 			return
 		}
 	}
@@ -128,7 +130,8 @@ func (d *yamlDoc) syntaxError(pos *token.Position, msg string) {
 	bare, _, _ := strings.Cut(line, " #")
 	if m := needsQuotes.FindStringSubmatchIndex(bare); m != nil && !strings.ContainsAny(bare[:m[2]], `"'`) {
 		text := bare[m[2]:m[3]]
-		d.errorAt(&token.Position{Line: pos.Line, Column: 1 + utf8.RuneCountInString(bare[:m[2]])}, "%q can't begin a text in YAML: write %q in quotes", text[0], text)
+		d.errorAt(&token.Position{Line: pos.Line, Column: 1 + utf8.RuneCountInString(bare[:m[2]])},
+			"%q can't begin a text in YAML: write %q in quotes", text[0], text)
 		return
 	}
 	for _, known := range []struct{ theirs, ours string }{
@@ -142,11 +145,13 @@ func (d *yamlDoc) syntaxError(pos *token.Position, msg string) {
 		{"corresponding to '}'", "this } closes no {"},
 		{"unknown escape character", "in \"…\" a \\ begins an escape such as \\n: write \\\\, or use '…'"},
 		{"block sequence entries are not allowed", "a list begins on a line of its own, below its key"},
-		{"value is not allowed in this context", "this does not fit what stands above: is it indented as its neighbours are?"},
+		{"value is not allowed in this context",
+			"this does not fit what stands above: is it indented as its neighbours are?"},
 		{"non-map value is specified", "this has no key: want KEY: VALUE, with a space after the colon"},
 		{"unexpected key name", "this has no key: want KEY: VALUE, with a space after the colon"},
 		{"includes an implicit line break", "this has no key: want KEY: VALUE, with a space after the colon"},
-		{"found an invalid key for this map", "this has no key: want KEY: VALUE, and quotes around a text that begins with a colon, as \"::1\""},
+		{"found an invalid key for this map",
+			"this has no key: want KEY: VALUE, and quotes around a text that begins with a colon, as \"::1\""},
 		{"could not find expected", "this has no key: want KEY: VALUE, with a space after the colon"},
 	} {
 		if strings.Contains(msg, known.theirs) {

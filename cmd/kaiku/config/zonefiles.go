@@ -31,7 +31,8 @@ type zoneFiles struct {
 }
 
 func newZoneFiles(name, file string) *zoneFiles {
-	return &zoneFiles{name: name, file: file, texts: map[string]string{}, sums: map[string][sha256.Size]byte{}, left: maxZoneText}
+	return &zoneFiles{name: name, file: file, texts: map[string]string{}, sums: map[string][sha256.Size]byte{},
+		left: maxZoneText}
 }
 
 // path is where a file of the zone is.
@@ -111,7 +112,8 @@ func (z *zoneFiles) load(name string) ([]byte, error) {
 	info, err := root.Stat(name)
 	switch {
 	case err != nil && (filepath.IsAbs(name) || strings.Contains(err.Error(), "escapes")):
-		return nil, fmt.Errorf("it is outside of the zone's folder %s, from which alone a zone includes files", filepath.Dir(z.file))
+		return nil, fmt.Errorf("it is outside of the zone's folder %s, from which alone a zone includes files",
+			filepath.Dir(z.file))
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():

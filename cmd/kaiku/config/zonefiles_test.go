@@ -17,14 +17,16 @@ func TestIncludeStaysInside(t *testing.T) {
 	write := func(name, text string) {
 		t.Helper()
 		file := filepath.Join(top, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700),
+			os.WriteFile(file, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("outside.inc", "secret A 192.0.2.1\n")
 	write("zones/below/in.inc", "in A 192.0.2.1\n")
 	write("fleet.yaml", "nodes: { a: { roles: [geodns], location: [0, 0], addresses: [192.0.2.9] } }\ngeodns: { zones: [{ name: example.com, file: zones/zone }] }\n")
-	for link, to := range map[string]string{"up.inc": "../outside.inc", "absolute.inc": filepath.Join(top, "outside.inc"), "folder": "..", "inside.inc": "below/in.inc"} {
+	for link, to := range map[string]string{"up.inc": "../outside.inc",
+		"absolute.inc": filepath.Join(top, "outside.inc"), "folder": "..", "inside.inc": "below/in.inc"} {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +56,8 @@ func TestIncludeStaysInside(t *testing.T) {
 			if files := f.Watched(); len(files) != 2 || !isThere(files[1]) {
 				t.Errorf("$INCLUDE %s: watched are %v", include, files)
 			}
-		case err == nil || !strings.Contains(err.Error(), "zones/zone:5:1: include "+include+": ") || !strings.Contains(err.Error(), want):
+		case err == nil || !strings.Contains(err.Error(), "zones/zone:5:1: include "+include+": ") ||
+			!strings.Contains(err.Error(), want):
 			t.Errorf("$INCLUDE %s: error is %v, want %s", include, err, want)
 		}
 	}
@@ -62,7 +65,8 @@ func TestIncludeStaysInside(t *testing.T) {
 
 // A zone may have a name of RFC 2317 section 4.
 func TestNamesOfZones(t *testing.T) {
-	for name, want := range map[string]bool{"0/25.2.0.192.in-addr.arpa": true, "0//25.example": true, "/25.example": false, "0/.example": false, "a b.example": false} {
+	for name, want := range map[string]bool{"0/25.2.0.192.in-addr.arpa": true, "0//25.example": true,
+		"/25.example": false, "0/.example": false, "a b.example": false} {
 		if isZone(name) != want {
 			t.Errorf("%q is taken wrongly", name)
 		}

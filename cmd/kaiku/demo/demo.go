@@ -157,7 +157,8 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 	for _, l := range []struct {
 		to         *net.Listener
 		what, addr string
-	}{{&d.origin, "The origin", "127.0.0.13:8080"}, {&d.far, "The origin as Finland sees it", "127.0.0.14:8080"}, {&d.control, "The API that stops and starts edges", "127.0.0.1:9000"}} {
+	}{{&d.origin, "The origin", "127.0.0.13:8080"}, {&d.far, "The origin as Finland sees it", "127.0.0.14:8080"},
+		{&d.control, "The API that stops and starts edges", "127.0.0.1:9000"}} {
 		var err error
 		if *l.to, err = ports.listen(ctx, l.what, l.addr); err != nil {
 			return nil, err
@@ -187,7 +188,8 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 		nodes += fmt.Sprintf("  %s:\n    roles: [edge]\n    location: [%v, %v]\n    addresses: [%s]\n    edge: { http: %q, admin: %q, data: %s }\n",
 			x.Name, n.place.Lat, n.place.Lon, x.Address, x.HTTP, x.Admin, x.Data)
 	}
-	fleet := strings.NewReplacer("{{hosts}}", hosts, "{{origin}}", d.origin.Addr().String(), "{{nodes}}", nodes, "{{dns}}", d.dnsAddr).Replace(fleetFile)
+	fleet := strings.NewReplacer("{{hosts}}", hosts, "{{origin}}", d.origin.Addr().String(), "{{nodes}}", nodes,
+		"{{dns}}", d.dnsAddr).Replace(fleetFile)
 	file := filepath.Join(dir, "fleet.yaml")
 	if err := errors.Join(os.WriteFile(file, []byte(fleet), 0o644),
 		os.WriteFile(filepath.Join(dir, "example.com.zone"), []byte(zoneFile), 0o644)); err != nil {
@@ -355,10 +357,14 @@ func (d *demo) tell(out io.Writer) {
 		}
 		moved += "\n  " + line
 	}
-	_, err := strings.NewReplacer("{{Far}}", rtt(helsinki, virginia), "{{Near}}", rtt(newYork, virginia), "{{Moved}}", moved,
-		"{{DNSHost}}", host, "{{DNSPort}}", port, "{{Self}}", os.Args[0], "{{Finnish}}", finnishNetwork, "{{US}}", usNetwork,
-		"{{Hel.HTTP}}", hel.HTTP, "{{Hel.Address}}", hel.Address, "{{Hel.Admin}}", hel.Admin, "{{Nyc.Address}}", nyc.Address, "{{HelURL}}", url(hel), "{{NycURL}}", url(nyc),
-		"{{Origin}}", d.origin.Addr().String(), "{{Over}}", d.far.Addr().String(), "{{Control}}", d.control.Addr().String(),
+	_, err := strings.NewReplacer("{{Far}}", rtt(helsinki, virginia), "{{Near}}", rtt(newYork, virginia), "{{Moved}}",
+		moved,
+		"{{DNSHost}}", host, "{{DNSPort}}", port, "{{Self}}", os.Args[0], "{{Finnish}}", finnishNetwork, "{{US}}",
+		usNetwork,
+		"{{Hel.HTTP}}", hel.HTTP, "{{Hel.Address}}", hel.Address, "{{Hel.Admin}}", hel.Admin, "{{Nyc.Address}}",
+		nyc.Address, "{{HelURL}}", url(hel), "{{NycURL}}", url(nyc),
+		"{{Origin}}", d.origin.Addr().String(), "{{Over}}", d.far.Addr().String(), "{{Control}}",
+		d.control.Addr().String(),
 		"{{Fleet}}", filepath.Join(d.dir, "fleet.yaml")).WriteString(out, text)
 	if err != nil {
 		d.log.Error("tell of the demo", "error", err)

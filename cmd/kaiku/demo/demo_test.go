@@ -59,7 +59,8 @@ func playClients(ctx context.Context, t *testing.T, d *demo) {
 // playPurge purges at hel1: that edge alone asks the origin again.
 func playPurge(ctx context.Context, t *testing.T, d *demo) {
 	hel := d.nodes["hel1"]
-	resp, err := http.Post("http://"+hel.Admin+"/v1/purge", "application/json", strings.NewReader(`{"urls": ["http://www.example.com/img/dawn.png"]}`))
+	resp, err := http.Post("http://"+hel.Admin+"/v1/purge", "application/json",
+		strings.NewReader(`{"urls": ["http://www.example.com/img/dawn.png"]}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,8 @@ type parcel struct {
 const maxUnderway = 256
 
 func newDelayedConn(c net.Conn, delay time.Duration) *delayedConn {
-	d := &delayedConn{Conn: c, delay: delay, in: make(chan parcel, maxUnderway), out: make(chan parcel, maxUnderway), done: make(chan struct{})}
+	d := &delayedConn{Conn: c, delay: delay, in: make(chan parcel, maxUnderway), out: make(chan parcel, maxUnderway),
+		done: make(chan struct{})}
 	go d.send()
 	go d.receive()
 	return d

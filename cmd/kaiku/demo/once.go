@@ -42,7 +42,8 @@ func (d *demo) once(ctx context.Context, out io.Writer) error {
 	var visits []visit
 	err := d.run(ctx, io.Discard, func(ctx context.Context) error {
 		defer cancel()
-		for _, v := range []visitor{{"Finland", helsinki, finnishNetwork, "hel1"}, {"USA", newYork, usNetwork, "nyc1"}} {
+		for _, v := range []visitor{{"Finland", helsinki, finnishNetwork, "hel1"},
+			{"USA", newYork, usNetwork, "nyc1"}} {
 			got, err := d.visit(ctx, v)
 			if err != nil {
 				return fmt.Errorf("client in %s: %w", v.country, err)
@@ -64,12 +65,14 @@ func report(out io.Writer, visits []visit) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "client\tedge\tfirst request\t\tsecond request\t\tstraight to the origin\torigin asked")
 	for _, v := range visits {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%v\t%d×\n", v.country, v.edge, v.cache[0], ms(v.took[0]), v.cache[1], ms(v.took[1]), ms(v.straight), v.askedOfOrigin)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%v\t%v\t%d×\n", v.country, v.edge, v.cache[0], ms(v.took[0]), v.cache[1],
+			ms(v.took[1]), ms(v.straight), v.askedOfOrigin)
 		if v.edge != v.nearest {
 			errs = append(errs, fmt.Errorf("client in %s was sent to %s, not to %s", v.country, v.edge, v.nearest))
 		}
 		if v.cache[1] != "hit" {
-			errs = append(errs, fmt.Errorf("client in %s: the second request was a %s, not a hit: %s", v.country, v.cache[1], v.status[1]))
+			errs = append(errs, fmt.Errorf("client in %s: the second request was a %s, not a hit: %s", v.country,
+				v.cache[1], v.status[1]))
 		}
 		if v.askedOfOrigin != 1 {
 			errs = append(errs, fmt.Errorf("client in %s: the origin was asked %d times", v.country, v.askedOfOrigin))
@@ -108,7 +111,8 @@ func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 	}
 	out.askedOfOrigin = d.site.count(path) - before
 	var err error
-	out.straight, _, err = firstByte(ctx, oceanDial(oneWay(v.place, virginia)), d.origin.Addr().String(), path, time.Now())
+	out.straight, _, err = firstByte(ctx, oceanDial(oneWay(v.place, virginia)), d.origin.Addr().String(), path,
+		time.Now())
 	return out, err
 }
 
@@ -123,8 +127,12 @@ func (d *demo) nodeAt(addr netip.Addr) *edgeNode {
 
 // firstByte gets a path over a new connection and returns the time from began to the first byte of
 // the body.
-func firstByte(ctx context.Context, dial node.Dialer, addr, path string, began time.Time) (time.Duration, string, error) {
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, addr) }}
+func firstByte(ctx context.Context, dial node.Dialer, addr, path string, began time.Time) (time.Duration, string,
+	error) {
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn,
+		error) {
+		return dial(ctx, network, addr)
+	}}
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+siteHost+path, nil)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 //go:embed site
 var files embed.FS
 
-// Site is the demo's origin: a page with a style sheet, a script, pictures and a recording as
-// large as a video.
+// Site is the demo's origin: a page with a style sheet, a script, pictures and a recording as large
+// as a video.
 type Site struct {
 	began time.Time
 	mux   *http.ServeMux
@@ -43,7 +43,8 @@ func NewSite() *Site {
 	}
 	for i, name := range []string{"dawn", "noon", "dusk"} {
 		b := picture(i)
-		s.serve("/img/"+name+".png", name+".png", "max-age=86400, immutable", func() io.ReadSeeker { return bytes.NewReader(b) })
+		s.serve("/img/"+name+".png", name+".png", "max-age=86400, immutable",
+			func() io.ReadSeeker { return bytes.NewReader(b) })
 	}
 	s.serve("/waves.wav", "waves.wav", "max-age=86400", func() io.ReadSeeker { return new(recording) })
 	return s
@@ -78,7 +79,8 @@ func (s *Site) count(path string) int {
 
 // picture renders hills in one of three lights.
 func picture(n int) []byte {
-	skies := [3][2]color.NRGBA{{{44, 52, 96, 255}, {250, 176, 140, 255}}, {{64, 140, 220, 255}, {214, 236, 250, 255}}, {{20, 16, 54, 255}, {206, 74, 92, 255}}}
+	skies := [3][2]color.NRGBA{{{44, 52, 96, 255}, {250, 176, 140, 255}}, {{64, 140, 220, 255}, {214, 236, 250, 255}},
+		{{20, 16, 54, 255}, {206, 74, 92, 255}}}
 	const w, h = 960, 540
 	img := image.NewNRGBA(image.Rect(0, 0, w, h))
 	mix := func(a, b uint8, t float64) uint8 { return uint8(float64(a)*(1-t) + float64(b)*t) }
@@ -93,7 +95,8 @@ func picture(n int) []byte {
 				line := 0.45 + 0.13*d + 0.06*math.Sin(u*(5+2*d)+d*1.7+float64(n)) + 0.02*math.Sin(u*(23+7*d))
 				if v > line {
 					shade := 0.75 - 0.2*d
-					c = color.NRGBA{uint8(float64(low.R) * shade), uint8(float64(low.G) * shade), uint8(float64(low.B) * shade), 255}
+					c = color.NRGBA{uint8(float64(low.R) * shade), uint8(float64(low.G) * shade),
+						uint8(float64(low.B) * shade), 255}
 				}
 			}
 			img.SetNRGBA(x, y, c)

@@ -10,7 +10,8 @@ import (
 )
 
 // adminOnly makes the server of the admin listener of a node that is no edge. ties may be nil.
-func adminOnly(f *config.Fleet, n *config.Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server, error) {
+func adminOnly(f *config.Fleet, n *config.Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server,
+	error) {
 	tokens, err := f.Tokens(n.Admin)
 	if err != nil {
 		return nil, err

@@ -26,8 +26,8 @@ type builder struct {
 	reg   *prometheus.Registry
 }
 
-// New makes the parts of a node for some of its roles; nil means all of them. Nothing listens
-// yet. After an error nothing stays open.
+// New makes the parts of a node for some of its roles; nil means all of them. Nothing listens yet.
+// After an error nothing stays open.
 func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logger) (*Process, error) {
 	keep := config.NewKeeper(name, roles, log)
 	f, zones, err := config.LoadNode(fleetFile, keep)
@@ -53,7 +53,8 @@ func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logge
 	if roles == nil {
 		roles = n.Roles
 	}
-	b.Process = &Process{config: fleetFile, name: name, log: log, keep: keep, files: f.Watched(), fixed: fixedBy(f, name), taken: f.Sum()}
+	b.Process = &Process{config: fleetFile, name: name, log: log, keep: keep, files: f.Watched(),
+		fixed: fixedBy(f, name), taken: f.Sum()}
 	for _, role := range roles {
 		if !n.Has(role) {
 			return nil, fmt.Errorf("node %s does not have the role %s", name, role)
@@ -66,7 +67,8 @@ func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logge
 }
 
 func (b *builder) build(roles []string) error {
-	add := map[string]func() error{config.RoleEdge: b.addEdge, config.RoleGeoDNS: b.addGeoDNS, config.RoleControl: b.addControl}
+	add := map[string]func() error{config.RoleEdge: b.addEdge, config.RoleGeoDNS: b.addGeoDNS,
+		config.RoleControl: b.addControl}
 	for _, role := range roles {
 		if err := add[role](); err != nil {
 			return err

@@ -17,7 +17,8 @@ func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, ties *link)
 	}
 	c := &certs.Certificates{}
 	if a := f.TLS.ACME; a != nil {
-		c.ACME = &certs.ACME{Email: a.Email, Directory: a.Directory, Profile: a.Profile, Dir: filepath.Join(e.Data, "certificates")}
+		c.ACME = &certs.ACME{Email: a.Email, Directory: a.Directory, Profile: a.Profile,
+			Dir: filepath.Join(e.Data, "certificates")}
 		if a.CA != "" {
 			c.ACME.Roots = f.Path(a.CA)
 		}
@@ -30,7 +31,8 @@ func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, ties *link)
 			c.ACME.Vault = vault
 			ties.watchVault(vault, c.ACME)
 			if zones := f.ChallengeZones(); len(zones) > 0 {
-				c.ACME.Challenges = challenges{&fleet.Challenges{Client: ties.client, Registry: ties.registry, Servers: f.NameServers()}, zones}
+				c.ACME.Challenges = challenges{&fleet.Challenges{Client: ties.client, Registry: ties.registry,
+					Servers: f.NameServers()}, zones}
 			}
 		}
 	}

@@ -34,8 +34,10 @@ func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return &Edge{Store: store, Server: &edge.Server{Name: name, Version: Version(), HTTP: e.HTTP, HTTPS: e.HTTPS, Admin: e.Admin,
-		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout), NoHitLane: e.HitLane != nil && !*e.HitLane, OwnHTTP2: e.HTTP2 == "own", Peer: e.Peer,
+	return &Edge{Store: store, Server: &edge.Server{Name: name, Version: Version(), HTTP: e.HTTP, HTTPS: e.HTTPS,
+		Admin:          e.Admin,
+		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout),
+		NoHitLane: e.HitLane != nil && !*e.HitLane, OwnHTTP2: e.HTTP2 == "own", Peer: e.Peer,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 

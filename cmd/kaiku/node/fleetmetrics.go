@@ -19,7 +19,8 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		if len(node) > 0 {
 			labels = []string{"node"}
 		}
-		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_fleet_"+name, help, labels, nil), prometheus.GaugeValue, v, node...)
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kaiku_fleet_"+name, help, labels, nil),
+			prometheus.GaugeValue, v, node...)
 	}
 	number := func(b bool) float64 {
 		if b {
@@ -28,7 +29,8 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		return 0
 	}
 	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.inTouch()))
-	send("cut_off", "1 while this node hears nothing at all of control nodes.", number(c.link.follower != nil && c.link.follower.CutOff()))
+	send("cut_off", "1 while this node hears nothing at all of control nodes.",
+		number(c.link.follower != nil && c.link.follower.CutOff()))
 	if c.link.control != nil {
 		room := c.link.control.Room()
 		send("control_free_bytes", "Free space on the disk of this control node.", float64(room.Free))
@@ -40,7 +42,8 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		send("node_draining", "1 while a node is to get no new clients.", number(n.Draining), n.Node)
 		send("node_load", "Part of its capacity that a node sends, 0 to 1.", n.Load, n.Node)
 		if slices.Contains(c.link.registry.Edges, n.Node) {
-			send("node_purges", "The newest purge that an edge says it has applied, by its number in the log.", float64(n.Applied.Seq), n.Node)
+			send("node_purges", "The newest purge that an edge says it has applied, by its number in the log.",
+				float64(n.Applied.Seq), n.Node)
 		}
 	}
 }

@@ -47,7 +47,8 @@ func nearestFirst(f *config.Fleet, n *config.Node, addrs map[string]string) []st
 		}
 		return geodns.Place{Lat: from[0], Lon: from[1]}.Distance(geodns.Place{Lat: to[0], Lon: to[1]})
 	}
-	names := slices.SortedFunc(maps.Keys(addrs), func(a, b string) int { return cmp.Or(cmp.Compare(away(a), away(b)), cmp.Compare(a, b)) })
+	names := slices.SortedFunc(maps.Keys(addrs),
+		func(a, b string) int { return cmp.Or(cmp.Compare(away(a), away(b)), cmp.Compare(a, b)) })
 	out := make([]string, len(names))
 	for i, name := range names {
 		out[i] = addrs[name]
@@ -72,21 +73,22 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 	if len(n.Addresses) > 0 {
 		lease.Address = n.Addresses[0].String()
 	}
-	l.registry = &fleet.Registry{Client: l.client, OnDemand: !n.Has(config.RoleGeoDNS) && !n.Has(config.RoleControl), Self: func() fleet.Lease {
-		now := lease
-		if l.follower != nil {
-			now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
-			now.Load = l.load.now(time.Now())
-			now.Secure, now.Sites = l.secure(), l.sitesSum()
-		}
-		if l.control != nil {
-			now.Disk = l.control.Room().State()
-		}
-		if l.challenges != nil {
-			now.Challenges = l.challenges.Applied()
-		}
-		return now
-	}}
+	l.registry = &fleet.Registry{Client: l.client, OnDemand: !n.Has(config.RoleGeoDNS) && !n.Has(config.RoleControl),
+		Self: func() fleet.Lease {
+			now := lease
+			if l.follower != nil {
+				now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
+				now.Load = l.load.now(time.Now())
+				now.Secure, now.Sites = l.secure(), l.sitesSum()
+			}
+			if l.control != nil {
+				now.Disk = l.control.Room().State()
+			}
+			if l.challenges != nil {
+				now.Challenges = l.challenges.Applied()
+			}
+			return now
+		}}
 	for i := range f.Nodes {
 		if f.Nodes[i].Has(config.RoleEdge) {
 			l.registry.Edges = append(l.registry.Edges, f.Nodes[i].Name)
@@ -101,7 +103,8 @@ func (l *link) follow(e *Edge, conf config.Edge) {
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.secure, l.sitesSum = e.Secure, e.SitesSum
 	l.registry.MaxDisconnected = time.Duration(conf.MaxDisconnected)
-	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at), MaxDisconnected: time.Duration(conf.MaxDisconnected),
+	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at),
+		MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
 			requests := make([]edge.Logged, len(purges))
 			for i, p := range purges {
@@ -189,7 +192,8 @@ func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Lo
 // one of that site, as they have other sites: sum tells the node's own.
 func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lease) error {
 	if site == "" {
-		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node, strings.Join(allowed, ", "))
+		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node,
+			strings.Join(allowed, ", "))
 	}
 	if !slices.Contains(allowed, site) {
 		return fmt.Errorf("it is of site %s, and node %s may purge %s alone: if the site was renamed, make the node's credential again with kaiku credential",
@@ -264,7 +268,8 @@ func (l others) Nodes() []edge.NodeStatus {
 	}
 	out := make([]edge.NodeStatus, len(all))
 	for i, n := range all {
-		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address, Live: n.Live, Ready: n.Ready,
+		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address,
+			Live: n.Live, Ready: n.Ready,
 			Draining: n.Draining, Disk: n.Disk, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 		switch {
 		case !slices.Contains(n.Roles, config.RoleEdge): // it applies none

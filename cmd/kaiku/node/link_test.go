@@ -8,11 +8,12 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// A node with a credential for some sites purges these alone, and only what all edges take for
-// the same site.
+// A node with a credential for some sites purges these alone, and only what all edges take for the
+// same site.
 func TestMayPurge(t *testing.T) {
 	t.Parallel()
-	nodes := []fleet.Lease{{Node: "hel1", Live: true, Sites: "a"}, {Node: "ns1", Live: true}, {Node: "nyc1", Sites: "b"}}
+	nodes := []fleet.Lease{{Node: "hel1", Live: true, Sites: "a"}, {Node: "ns1", Live: true},
+		{Node: "nyc1", Sites: "b"}}
 	renamed := append([]fleet.Lease{{Node: "fra1", Live: true, Sites: "b"}, {Node: "sgp1", Live: true, Sites: "b"}},
 		nodes...)
 	for name, c := range map[string]struct {

@@ -20,7 +20,8 @@ func TestMachineFits(t *testing.T) {
 	}{
 		{256 << 20, 10 << 30, 1 << 30, 20 << 30, "", ""},
 		{256 << 20, 10 << 30, 0, 0, "", ""}, // nobody knows
-		{8 << 30, 10 << 30, 4_100_000_000, 20 << 30, "edge.memory is 8.0GiB, and this machine has 3.8GiB: give the edge a quarter of it at most, as 978MiB", ""},
+		{8 << 30, 10 << 30, 4_100_000_000, 20 << 30,
+			"edge.memory is 8.0GiB, and this machine has 3.8GiB: give the edge a quarter of it at most, as 978MiB", ""},
 		{3 << 30, 10 << 30, 4 << 30, 20 << 30, "", "edge.memory is more than half of what this machine has"},
 		{256 << 20, 50 << 30, 1 << 30, 20 << 30, "", "edge.disk is more than the file system has"},
 	} {
@@ -45,7 +46,8 @@ func TestEdgeLargerThanTheMachine(t *testing.T) {
 	if fileSystem(data) == 0 {
 		t.Error("the file system of a folder that is not there yet has no size")
 	}
-	_, err := ForOrigin(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, "", config.Edge{Memory: 100 << 40, Data: data}, slog.New(slog.DiscardHandler))
+	_, err := ForOrigin(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, "", config.Edge{Memory: 100 << 40, Data: data},
+		slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "edge.memory is 100TiB, and this machine has") {
 		t.Errorf("%v", err)
 	}

@@ -79,8 +79,10 @@ func fixedBy(f *config.Fleet, name string) map[string]string {
 		return nil
 	}
 	e, c := f.EdgeOf(n), f.ControlOf(n)
-	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "control": fmt.Sprint(c), "tls": fmt.Sprint(f.Secures()),
-		"geodns.listen": fmt.Sprint(f.DNSListen()), "geodns.query_log": f.GeoDNS.QueryLog.String(), "geodns.zones": fmt.Sprint(f.ChallengeZones())}
+	out := map[string]string{"nodes." + name + ".roles": fmt.Sprint(n.Roles), "control": fmt.Sprint(c),
+		"tls":           fmt.Sprint(f.Secures()),
+		"geodns.listen": fmt.Sprint(f.DNSListen()), "geodns.query_log": f.GeoDNS.QueryLog.String(),
+		"geodns.zones": fmt.Sprint(f.ChallengeZones())}
 	edge := reflect.ValueOf(e)
 	for i := range edge.NumField() {
 		out["edge."+edge.Type().Field(i).Tag.Get("yaml")] = fmt.Sprint(edge.Field(i).Interface())

@@ -65,7 +65,8 @@ func (s siteSet) close(other siteSet) {
 }
 
 func (m *siteMaker) site(s *config.Site) error {
-	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice), IgnoreQuery: s.Cache.IgnoreQuery,
+	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice),
+		IgnoreQuery: s.Cache.IgnoreQuery,
 		Policy: httpcache.Policy{
 			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
 			SetCookie:            httpcache.SetCookie(s.Cache.SetCookie),
@@ -90,7 +91,8 @@ func (m *siteMaker) site(s *config.Site) error {
 	if r.Origin, err = m.start(from, pool); err != nil {
 		return err
 	}
-	if m.peers != nil && s.Origin.Shield != m.node.Name { // the shield stands before everybody else, so that nobody stands before it
+	if m.peers != nil && s.Origin.Shield != m.node.Name {
+		// the shield stands before everybody else, so that nobody stands before it
 		if ring := m.ring(); ring != nil {
 			if r.Ring, err = m.start(edgesFrom(ring), ring); err != nil {
 				return err
@@ -167,7 +169,8 @@ func (m *siteMaker) ring() *origin.Pool {
 func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
 		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
-		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 2, HealthyAfter: 2}}
+		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second,
+			UnhealthyAfter: 2, HealthyAfter: 2}}
 	// An edge that is asked may have to ask the next one, and that an origin: the first in the row
 	// waits longest.
 	p.FirstByteTimeout, p.BetweenBytesTimeout = peerPatience(m.fleet)
@@ -175,7 +178,8 @@ func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 		p.FirstByteTimeout *= 2
 	}
 	for _, n := range nodes {
-		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https", Host: config.Reachable(m.fleet.EdgeOf(n).Peer, n)}, ServerName: n.Name, Self: n == m.node})
+		p.Servers = append(p.Servers, origin.Server{URL: &url.URL{Scheme: "https",
+			Host: config.Reachable(m.fleet.EdgeOf(n).Peer, n)}, ServerName: n.Name, Self: n == m.node})
 	}
 	return p
 }
@@ -187,7 +191,8 @@ func peerPatience(f *config.Fleet) (firstByte, betweenBytes time.Duration) {
 		o := s.Origin
 		connect := cmp.Or(o.ConnectTimeout, config.Duration(5*time.Second))
 		once := cmp.Or(o.FirstByteTimeout, config.Duration(30*time.Second)) + connect + cmp.Or(o.TLSTimeout, connect)
-		firstByte = max(firstByte, time.Duration(once)*time.Duration(retriesOf(&o)+1)+time.Duration(cmp.Or(o.QueueTimeout, config.Duration(5*time.Second))))
+		firstByte = max(firstByte, time.Duration(once)*time.Duration(retriesOf(&o)+1)+
+			time.Duration(cmp.Or(o.QueueTimeout, config.Duration(5*time.Second))))
 		betweenBytes = max(betweenBytes, time.Duration(cmp.Or(o.BetweenBytesTimeout, config.Duration(time.Minute))))
 	}
 	return firstByte + 10*time.Second, betweenBytes + 5*time.Second
@@ -251,10 +256,13 @@ func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, SNI: o.SNI, Retries: retriesOf(o), SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
-		ConnectTimeout: time.Duration(o.ConnectTimeout), TLSTimeout: time.Duration(o.TLSTimeout), FirstByteTimeout: time.Duration(o.FirstByteTimeout),
-		BetweenBytesTimeout: time.Duration(o.BetweenBytesTimeout), MaxConnections: o.MaxConnections, MaxRequests: o.MaxRequests,
-		Queue: o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
+	p := &origin.Pool{Name: s.Name, Balance: balance, Host: o.Host, SNI: o.SNI, Retries: retriesOf(o),
+		SlowStart: time.Duration(o.SlowStart), Hedge: time.Duration(o.Hedge),
+		ConnectTimeout: time.Duration(o.ConnectTimeout), TLSTimeout: time.Duration(o.TLSTimeout),
+		FirstByteTimeout:    time.Duration(o.FirstByteTimeout),
+		BetweenBytesTimeout: time.Duration(o.BetweenBytesTimeout), MaxConnections: o.MaxConnections,
+		MaxRequests: o.MaxRequests,
+		Queue:       o.Queue, QueueTimeout: time.Duration(o.QueueTimeout)}
 	for _, srv := range o.Servers {
 		p.Servers = append(p.Servers, origin.Server{URL: srv.URL.URL, Weight: srv.Weight, Backup: srv.Backup})
 	}

@@ -34,7 +34,8 @@ nodes:
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := siteMaker{fleet: f, node: f.Node("eu1"), peers: &tls.Config{}, log: slog.New(slog.DiscardHandler), before: before}
+		m := siteMaker{fleet: f, node: f.Node("eu1"), peers: &tls.Config{}, log: slog.New(slog.DiscardHandler),
+			before: before}
 		s, err := m.make()
 		if err != nil {
 			t.Fatal(err)
@@ -46,16 +47,19 @@ nodes:
 	defer func() { before.close(siteSet{}) }()
 	first := load(text)
 	same := load(text)
-	if first.sites[0].Origin.Origin != same.sites[0].Origin.Origin || first.sites[0].Origin.Ring != same.sites[1].Origin.Ring ||
+	if first.sites[0].Origin.Origin != same.sites[0].Origin.Origin ||
+		first.sites[0].Origin.Ring != same.sites[1].Origin.Ring ||
 		first.sites[0].Origin.Shield != same.sites[0].Origin.Shield || same.sites[1].Origin.Shield != nil {
 		t.Error("pools were made anew, or not shared")
 	}
 	more := load(text + "  eu3: { roles: [edge], region: eu, location: [0, 0], addresses: [127.0.0.3] }\n")
-	if more.sites[0].Origin.Ring == same.sites[0].Origin.Ring || more.sites[0].Origin.Origin != same.sites[0].Origin.Origin {
+	if more.sites[0].Origin.Ring == same.sites[0].Origin.Ring ||
+		more.sites[0].Origin.Origin != same.sites[0].Origin.Origin {
 		t.Error("a new edge of the region is not in the ring, or other pools were made anew")
 	}
 	moved := load(strings.ReplaceAll(text, "127.0.0.1:1", "127.0.0.1:3"))
-	if moved.sites[0].Origin.Origin == same.sites[0].Origin.Origin || moved.sites[1].Origin.Origin != same.sites[1].Origin.Origin {
+	if moved.sites[0].Origin.Origin == same.sites[0].Origin.Origin ||
+		moved.sites[1].Origin.Origin != same.sites[1].Origin.Origin {
 		t.Error("the wrong pool was made anew")
 	}
 	shield := load(strings.ReplaceAll(text, "127.0.0.4", "127.0.0.5"))

@@ -30,15 +30,21 @@ nodes:
 	}{
 		{"an admin token", "secrets: { admin_token: admin.token }\n", "hel1", "admin.token"},
 		{"a token", "secrets: { tokens: [{ file: a.token, scopes: [purge] }] }\n", "hel1", "a.token"},
-		{"a fleet key of a control plane", "  c1: { roles: [control], addresses: [203.0.113.11] }\nsecrets: { fleet_key: fleet.key }\n", "hel1", "fleet.key"},
-		{"a fleet key of a control node", "  c1: { roles: [control], addresses: [203.0.113.11] }\nsecrets: { fleet_key: fleet.key }\n", "c1", "fleet.key"},
+		{"a fleet key of a control plane",
+			"  c1: { roles: [control], addresses: [203.0.113.11] }\nsecrets: { fleet_key: fleet.key }\n", "hel1",
+			"fleet.key"},
+		{"a fleet key of a control node",
+			"  c1: { roles: [control], addresses: [203.0.113.11] }\nsecrets: { fleet_key: fleet.key }\n", "c1",
+			"fleet.key"},
 		{"a fleet key for cookies", "secrets: { fleet_key: fleet.key }\n", "ns1", "fleet.key"},
-		{"a fleet key for session tickets", "secrets: { fleet_key: fleet.key }\ntls: { acme: { email: a@b.example } }\n", "hel1", "fleet.key"},
+		{"a fleet key for session tickets",
+			"secrets: { fleet_key: fleet.key }\ntls: { acme: { email: a@b.example } }\n", "hel1", "fleet.key"},
 		{"a fleet key for nothing", "secrets: { fleet_key: fleet.key }\n", "hel1", ""},
 		{"none", "", "hel1", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			writeFiles(t, dir, map[string]string{"fleet.yaml": strings.Replace(fleet, "DIR", filepath.Join(dir, "data"), 1) + c.rest, "example.com.zone": zone})
+			writeFiles(t, dir, map[string]string{"fleet.yaml": strings.Replace(fleet, "DIR", filepath.Join(dir, "data"),
+				1) + c.rest, "example.com.zone": zone})
 			f, _, err := config.Load(fleetFile)
 			if err != nil {
 				t.Fatal(err)
@@ -49,7 +55,8 @@ nodes:
 					t.Error(err)
 				}
 			}
-			if c.missing == "" && err != nil || c.missing != "" && (!errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), filepath.Join(dir, c.missing))) {
+			if c.missing == "" && err != nil || c.missing != "" &&
+				(!errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), filepath.Join(dir, c.missing))) {
 				t.Errorf("%v", err)
 			}
 		})
@@ -61,7 +68,8 @@ func TestNodesLogWarnings(t *testing.T) {
 	dir := t.TempDir()
 	fleetFile := filepath.Join(dir, "fleet.yaml")
 	writeFiles(t, dir, map[string]string{"fleet.yaml": oneEdge +
-		"edge: { disk: 64MiB, memory: 8MiB, data: " + filepath.Join(dir, "data") + " }\nsecrets: { tokens: [] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
+		"edge: { disk: 64MiB, memory: 8MiB, data: " + filepath.Join(dir,
+		"data") + " }\nsecrets: { tokens: [] }\ngeodns: { zones: [{ name: example.com, file: example.com.zone }] }\n",
 		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.72\n"})
 	var log bytes.Buffer
 	p, err := New(fleetFile, "hel1", []string{config.RoleEdge}, Overrides{}, slog.New(slog.NewTextHandler(&log, nil)))

@@ -40,8 +40,14 @@ func set1(name, value string) func(*http.Request) {
 // alikeCases are what handlers do, and requests are like.
 var alikeCases = []alikeCase{
 	{name: "nothing", handler: func(http.ResponseWriter, *http.Request) {}},
-	{name: "a small body", handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>x") }},
-	{name: "a large body", handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) }},
+	{name: "a small body", handler: func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "<html>x")
+	}},
+	{name: "a large body", handler: func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = w.Write(make([]byte, 1<<20))
+	}},
 	{name: "many pieces", handler: func(w http.ResponseWriter, _ *http.Request) {
 		for i := range 3000 {
 			fmt.Fprintf(w, "%d ", i)
@@ -51,7 +57,11 @@ var alikeCases = []alikeCase{
 		_, _ = w.Write(bytes.Repeat([]byte("x"), 4096))
 		_, _ = w.Write([]byte("y"))
 	}},
-	{name: "a status", handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(418); w.WriteHeader(200) }},
+	{name: "a status", handler: func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(418)
+		w.WriteHeader(200)
+	}},
 	{name: "no content", handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(204)
 		_, err := io.WriteString(w, "x")
@@ -80,22 +90,26 @@ var alikeCases = []alikeCase{
 		w.Header().Set("Content-Encoding", "x")
 		_, _ = io.WriteString(w, "abc")
 	}},
-	{name: "HEAD", request: func(r *http.Request) { r.Method = "HEAD" }, handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "abc") }},
-	{name: "HEAD of much", request: func(r *http.Request) { r.Method = "HEAD" }, handler: func(w http.ResponseWriter, _ *http.Request) {
-		for range 10 {
-			if n, err := w.Write(make([]byte, 1000)); n != 1000 || err != nil {
+	{name: "HEAD", request: func(r *http.Request) { r.Method = "HEAD" },
+		handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "abc") }},
+	{name: "HEAD of much", request: func(r *http.Request) { r.Method = "HEAD" },
+		handler: func(w http.ResponseWriter, _ *http.Request) {
+			for range 10 {
+				if n, err := w.Write(make([]byte, 1000)); n != 1000 || err != nil {
+					panic(err)
+				}
+			}
+		}},
+	{name: "HEAD with a length", request: func(r *http.Request) { r.Method = "HEAD" },
+		handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "12345") }},
+	{name: "HEAD that is flushed", request: func(r *http.Request) { r.Method = "HEAD" },
+		handler: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "12345")
+			w.(http.Flusher).Flush()
+			if _, err := w.Write(make([]byte, 100)); err != nil || r.Context().Err() != nil {
 				panic(err)
 			}
-		}
-	}},
-	{name: "HEAD with a length", request: func(r *http.Request) { r.Method = "HEAD" }, handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "12345") }},
-	{name: "HEAD that is flushed", request: func(r *http.Request) { r.Method = "HEAD" }, handler: func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "12345")
-		w.(http.Flusher).Flush()
-		if _, err := w.Write(make([]byte, 100)); err != nil || r.Context().Err() != nil {
-			panic(err)
-		}
-	}},
+		}},
 	{name: "flushed pieces", handler: func(w http.ResponseWriter, _ *http.Request) {
 		for i := range 5 {
 			fmt.Fprintf(w, "%d ", i)
@@ -120,7 +134,8 @@ var alikeCases = []alikeCase{
 		w.Header().Set("X-Two", "2")
 		w.Header().Set("X-Three", "3")
 	}},
-	{name: "announced trailers that don't come", handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Trailer", "X-One") }},
+	{name: "announced trailers that don't come",
+		handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Trailer", "X-One") }},
 	{name: "trailers that are not announced", handler: func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "abc")
 		w.Header().Set(http.TrailerPrefix+"X-One", "1")
@@ -141,17 +156,21 @@ var alikeCases = []alikeCase{
 		w.WriteHeader(102)
 		_, _ = io.WriteString(w, "abc")
 	}},
-	{name: "an answer that waits for the body to be asked for", request: set1("Expect", "100-continue"), body: text("body"),
+	{name: "an answer that waits for the body to be asked for", request: set1("Expect", "100-continue"),
+		body:    text("body"),
 		handler: func(w http.ResponseWriter, r *http.Request) { echo(w, r) }},
 	{name: "an answer that does not ask for the body", request: set1("Expect", "100-continue"), body: text("body"),
 		handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(417) }},
 	{name: "a request's body", body: zeros(1 << 20), handler: echo},
-	{name: "a body of unknown length", body: func() io.Reader { return io.MultiReader(strings.NewReader("abc"), strings.NewReader("def")) }, handler: echo},
+	{name: "a body of unknown length",
+		body:    func() io.Reader { return io.MultiReader(strings.NewReader("abc"), strings.NewReader("def")) },
+		handler: echo},
 	{name: "a body with trailers", body: text("abc"), request: func(r *http.Request) {
 		r.ContentLength = -1
 		r.Trailer = http.Header{"X-Sum": {"7"}, "X-Other": {"8"}}
 	}, handler: echo},
-	{name: "a body that is not read", body: zeros(5 << 20), handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "abc") }},
+	{name: "a body that is not read", body: zeros(5 << 20),
+		handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "abc") }},
 	{name: "a body that is closed", body: zeros(1 << 20), handler: func(w http.ResponseWriter, r *http.Request) {
 		_, _ = r.Body.Read(make([]byte, 10))
 		_ = r.Body.Close()
@@ -159,19 +178,22 @@ var alikeCases = []alikeCase{
 		fmt.Fprint(w, err != nil)
 	}},
 	{name: "cookies", request: func(r *http.Request) { r.Header["Cookie"] = []string{"a=1; b=2; c=3"} }, handler: echo},
-	{name: "a query and odd letters", request: func(r *http.Request) { r.URL.Path, r.URL.RawQuery = "/a b/%/ü", "x=%20&y;z" }, handler: echo},
-	{name: "OPTIONS *", request: func(r *http.Request) { r.Method, r.URL.Path, r.URL.Opaque = "OPTIONS", "", "*" }, handler: echo},
+	{name: "a query and odd letters",
+		request: func(r *http.Request) { r.URL.Path, r.URL.RawQuery = "/a b/%/ü", "x=%20&y;z" }, handler: echo},
+	{name: "OPTIONS *", request: func(r *http.Request) { r.Method, r.URL.Path, r.URL.Opaque = "OPTIONS", "", "*" },
+		handler: echo},
 	{name: "a panic", handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
 	{name: "a panic on the way", handler: func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(make([]byte, 10000))
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}},
-	{name: "a deadline of reading", body: func() io.Reader { return slowReader{} }, handler: func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		_, err := io.Copy(io.Discard, r.Body)
-		fmt.Fprint(w, errors.Is(err, os.ErrDeadlineExceeded))
-	}},
+	{name: "a deadline of reading", body: func() io.Reader { return slowReader{} },
+		handler: func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			_, err := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, errors.Is(err, os.ErrDeadlineExceeded))
+		}},
 	{name: "a deadline of writing that is over", handler: func(w http.ResponseWriter, _ *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 		_, _ = w.Write(make([]byte, 1<<20))
@@ -188,7 +210,8 @@ var alikeCases = []alikeCase{
 	{name: "what a request has", handler: func(w http.ResponseWriter, r *http.Request) {
 		_, isServer := r.Context().Value(http.ServerContextKey).(*http.Server)
 		local, isAddr := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		fmt.Fprint(w, isServer, isAddr && local.Network() == "tcp", r.TLS.ServerName, r.TLS.NegotiatedProtocol, r.RemoteAddr != "", r.Pattern)
+		fmt.Fprint(w, isServer, isAddr && local.Network() == "tcp", r.TLS.ServerName, r.TLS.NegotiatedProtocol,
+			r.RemoteAddr != "", r.Pattern)
 	}},
 	{name: "the end of a connection", handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
@@ -223,10 +246,11 @@ func outcome(client *http.Client, c alikeCase) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	var told []string
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-		told = append(told, fmt.Sprint(code, h))
-		return nil
-	}})
+	ctx = httptrace.WithClientTrace(ctx,
+		&httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			told = append(told, fmt.Sprint(code, h))
+			return nil
+		}})
 	method, body := "GET", io.Reader(nil)
 	if c.body != nil {
 		method, body = "POST", c.body()
@@ -250,7 +274,8 @@ func outcome(client *http.Client, c alikeCase) string {
 	if len(b) > 2000 {
 		b = fmt.Appendf(nil, "%d bytes", len(b))
 	}
-	return fmt.Sprint(told, resp.Status, resp.Header, resp.ContentLength, resp.Trailer, " ", err != nil, "\n", string(b))
+	return fmt.Sprint(told, resp.Status, resp.Header, resp.ContentLength, resp.Trailer, " ", err != nil, "\n",
+		string(b))
 }
 
 // What a client sees of a handler is the same as over Go's server.

@@ -121,8 +121,9 @@ const (
 
 func newConn(ctx context.Context, s *Server, nc net.Conn, secure *tls.ConnectionState) *conn {
 	now := time.Now()
-	c := &conn{server: s, limits: &s.limits, nc: nc, tls: secure, began: now, heard: now, since: now, refilled: now, streams: map[uint32]*stream{},
-		tokens: float64(s.limits.Resets), sendWindow: initialWindow, initial: initialWindow, frameSize: maxFrame,
+	c := &conn{server: s, limits: &s.limits, nc: nc, tls: secure, began: now, heard: now, since: now, refilled: now,
+		streams: map[uint32]*stream{},
+		tokens:  float64(s.limits.Resets), sendWindow: initialWindow, initial: initialWindow, frameSize: maxFrame,
 		recvWindow: int64(s.limits.ConnWindow)}
 	c.room.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(ctx)
@@ -188,8 +189,10 @@ func (c *conn) start() error {
 // greet appends the settings of the server, which are the first that it sends.
 func (c *conn) greet() {
 	settings := []xhttp2.Setting{
-		{ID: xhttp2.SettingMaxConcurrentStreams, Val: uint32(c.limits.MaxStreams)}, {ID: xhttp2.SettingInitialWindowSize, Val: uint32(c.limits.StreamWindow)},
-		{ID: xhttp2.SettingMaxHeaderListSize, Val: uint32(c.limits.MaxHeaderBytes)}, {ID: xhttp2.SettingNoRFC7540Priorities, Val: 1},
+		{ID: xhttp2.SettingMaxConcurrentStreams, Val: uint32(c.limits.MaxStreams)},
+		{ID: xhttp2.SettingInitialWindowSize, Val: uint32(c.limits.StreamWindow)},
+		{ID: xhttp2.SettingMaxHeaderListSize, Val: uint32(c.limits.MaxHeaderBytes)},
+		{ID: xhttp2.SettingNoRFC7540Priorities, Val: 1},
 	}
 	if c.server.ExtendedConnect {
 		settings = append(settings, xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
@@ -244,8 +247,8 @@ func (c *conn) await() error {
 	}
 }
 
-// arm sets the deadline of reading to when there may be something else to do. One that comes
-// sooner does no harm.
+// arm sets the deadline of reading to when there may be something else to do. One that comes sooner
+// does no harm.
 func (c *conn) arm() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -472,7 +475,8 @@ func codeOf(err error) (code xhttp2.ErrCode, tell bool) {
 		return stream.Code, true
 	case errors.Is(err, xhttp2.ErrFrameTooLarge), errors.Is(err, io.ErrUnexpectedEOF):
 		return xhttp2.ErrCodeFrameSize, true
-	case errors.Is(err, errDone), errors.Is(err, errIdle), errors.Is(err, errPingTimeout), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, errDone), errors.Is(err, errIdle), errors.Is(err, errPingTimeout), errors.Is(err,
+		os.ErrDeadlineExceeded):
 		return xhttp2.ErrCodeNo, true
 	}
 	return xhttp2.ErrCodeNo, false

@@ -16,9 +16,9 @@
 // # What a client can hold
 //
 // An idle connection has its goroutine, a buffer of 4 KiB for reading, and HPACK's table, of 4 KiB
-// at most, beside what the net.Conn needs. While it has something to send, one or two buffers of
-// 64 KiB more. A stream has 1 KiB, its goroutine, and its header fields, of Limits.MaxHeaderBytes
-// at most; of its body as much as Limits.StreamWindow lets in, and of all bodies of a connection
+// at most, beside what the net.Conn needs. While it has something to send, one or two buffers of 64
+// KiB more. A stream has 1 KiB, its goroutine, and its header fields, of Limits.MaxHeaderBytes at
+// most; of its body as much as Limits.StreamWindow lets in, and of all bodies of a connection
 // Limits.ConnWindow. Header blocks that wait to be sent are one of a handler beyond 64 KiB: others
 // wait.
 //

@@ -111,9 +111,12 @@ var staticNames = func() map[string]staticEntry {
 // canonicalNames are names of fields that requests mostly have, in canonical form by lower case.
 var canonicalNames = func() map[string]string {
 	m := map[string]string{}
-	for _, name := range []string{"Cache-Control", "Cdn-Loop", "Content-Type", "Dnt", "If-None-Match", "Origin", "Pragma", "Priority", "Range", "Referer",
-		"Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User", "Te",
-		"Traceparent", "Trailer", "Upgrade-Insecure-Requests", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Requested-With"} {
+	for _, name := range []string{"Cache-Control", "Cdn-Loop", "Content-Type", "Dnt", "If-None-Match", "Origin",
+		"Pragma", "Priority", "Range", "Referer",
+		"Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site",
+		"Sec-Fetch-User", "Te",
+		"Traceparent", "Trailer", "Upgrade-Insecure-Requests", "X-Forwarded-For", "X-Forwarded-Host",
+		"X-Forwarded-Proto", "X-Requested-With"} {
 		m[strings.ToLower(name)] = name
 	}
 	for name := range staticNames {
@@ -137,7 +140,8 @@ var lowerNames = func() map[string]string {
 	for lower, name := range canonicalNames {
 		m[name] = lower
 	}
-	for _, name := range []string{"Alt-Svc", "Cache-Status", "X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Cross-Origin-Resource-Policy"} {
+	for _, name := range []string{"Alt-Svc", "Cache-Status", "X-Content-Type-Options", "X-Frame-Options",
+		"Content-Security-Policy", "Cross-Origin-Resource-Policy"} {
 		m[name] = strings.ToLower(name)
 	}
 	return m

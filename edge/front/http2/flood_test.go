@@ -19,7 +19,8 @@ import (
 // handlers than twice the streams of a connection are there meanwhile.
 func TestFloods(t *testing.T) {
 	request := func(c *rawClient, i int, end bool) error {
-		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: c.headersOf("POST", "/"), EndHeaders: true, EndStream: end})
+		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+			BlockFragment: c.headersOf("POST", "/"), EndHeaders: true, EndStream: end})
 	}
 	large := strings.Repeat("y", 4000)
 	for _, f := range []struct {
@@ -43,20 +44,24 @@ func TestFloods(t *testing.T) {
 			return errors.Join(request(c, i, true), request(c, i, true))
 		}},
 		{name: "resets by a stream that depends on itself", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 1)}))
+			return errors.Join(request(c, i, true),
+				c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 1)}))
 		}},
 		{name: "resets by a PRIORITY of another length", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteRawFrame(xhttp2.FramePriority, 0, uint32(2*i+1), []byte("abc")))
+			return errors.Join(request(c, i, true), c.WriteRawFrame(xhttp2.FramePriority, 0, uint32(2*i+1),
+				[]byte("abc")))
 		}, code: xhttp2.ErrCodeFrameSize},
 		{name: "malformed requests", once: func(c *rawClient, i int) error {
-			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: c.headersOf("GET", "/", "Upper", "x"), EndHeaders: true, EndStream: true})
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+				BlockFragment: c.headersOf("GET", "/", "Upper", "x"), EndHeaders: true, EndStream: true})
 		}},
 		{name: "requests with too large fields", once: func(c *rawClient, i int) error {
 			var fields []string
 			for range 17 { // one byte each once HPACK has it
 				fields = append(fields, "x-large", large)
 			}
-			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: c.headersOf("GET", "/", fields...), EndHeaders: true, EndStream: true})
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+				BlockFragment: c.headersOf("GET", "/", fields...), EndHeaders: true, EndStream: true})
 		}},
 		{name: "requests without end", once: func(c *rawClient, i int) error { return request(c, i, false) }},
 		{name: "pings", once: func(c *rawClient, _ int) error { return c.WritePing(false, [8]byte{1}) }},
@@ -78,19 +83,30 @@ func TestFloods(t *testing.T) {
 			return c.WriteDataPadded(1, false, nil, make([]byte, 255))
 		}},
 		{name: "window updates", once: func(c *rawClient, _ int) error { return c.WriteWindowUpdate(0, 1) }},
-		{name: "priorities", once: func(c *rawClient, i int) error { return c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{}) }},
-		{name: "priority updates", once: func(c *rawClient, i int) error { return c.WritePriorityUpdate(uint32(2*i+1), "u=1") }},
-		{name: "unknown frames", once: func(c *rawClient, _ int) error { return c.WriteRawFrame(0xbb, 0, 0, []byte("x")) }},
+		{name: "priorities", once: func(c *rawClient, i int) error {
+			return c.WritePriority(uint32(2*i+1),
+				xhttp2.PriorityParam{})
+		}},
+		{name: "priority updates", once: func(c *rawClient, i int) error {
+			return c.WritePriorityUpdate(uint32(2*i+1),
+				"u=1")
+		}},
+		{name: "unknown frames", once: func(c *rawClient, _ int) error {
+			return c.WriteRawFrame(0xbb, 0, 0,
+				[]byte("x"))
+		}},
 		{name: "goodbyes", once: func(c *rawClient, _ int) error { return c.WriteGoAway(0, xhttp2.ErrCodeNo, nil) }},
 		{name: "continuations", once: func(c *rawClient, i int) error {
 			if i == 0 {
-				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"), EndStream: true})
+				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
+					EndStream: true})
 			}
 			return c.WriteContinuation(1, false, nil)
 		}},
 		{name: "large continuations", once: func(c *rawClient, i int) error {
 			if i == 0 {
-				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"), EndStream: true})
+				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
+					EndStream: true})
 			}
 			c.buf.Reset()
 			c.headersOf("GET", "/", "x-large", large)
@@ -139,9 +155,10 @@ func TestFloods(t *testing.T) {
 
 // A client that takes back what it has much of, or few requests of many, is no flood.
 func TestHonestResets(t *testing.T) {
-	s := start(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) }, func(s *Server) {
-		s.Limits = Limits{Resets: 5, ResetsEach: time.Hour}
-	})
+	s := start(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) },
+		func(s *Server) {
+			s.Limits = Limits{Resets: 5, ResetsEach: time.Hour}
+		})
 	c := s.client()
 	for range 50 {
 		resp, err := c.Get("https://example.com/")

@@ -73,8 +73,10 @@ func (m *model) other(id uint32, then func(state modelState)) {
 // FuzzFrames sends sequences of frames, and compares whether the connection is still there with a
 // model. Each operation is two bytes: what is sent, and on which stream.
 func FuzzFrames(f *testing.F) {
-	for _, seed := range []string{"\x00\x00\x02\x00", "\x01\x00\x02\x00\x03\x00", "\x00\x02\x00\x00", "\x04\x00", "\x05\x01", "\x01\x01\x05\x01\x03\x01", "\x06\x00\x07\x00\x08\x00\x09\x00", "\x0a\x00\x0b\x00",
-		"\x00\x00\x00\x00", "\x01\x00\x04\x00\x01\x00", "\x01\x00\x04\x00\x03\x00", "\x02\x00\x03\x01", "\x0c\x00\x0c\x01\x0d\x01", "\x0e\x00\x0f\x01\x10\x02"} {
+	for _, seed := range []string{"\x00\x00\x02\x00", "\x01\x00\x02\x00\x03\x00", "\x00\x02\x00\x00", "\x04\x00",
+		"\x05\x01", "\x01\x01\x05\x01\x03\x01", "\x06\x00\x07\x00\x08\x00\x09\x00", "\x0a\x00\x0b\x00",
+		"\x00\x00\x00\x00", "\x01\x00\x04\x00\x01\x00", "\x01\x00\x04\x00\x03\x00", "\x02\x00\x03\x01",
+		"\x0c\x00\x0c\x01\x0d\x01", "\x0e\x00\x0f\x01\x10\x02"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, ops []byte) {
@@ -135,7 +137,8 @@ func play(out *bytes.Buffer, ops []byte) *model {
 			_ = enc.WriteField(hpack.HeaderField{Name: "x-trailer", Value: "x"})
 			return block.Bytes()
 		}
-		for _, f := range []hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: "/"}, {Name: ":authority", Value: "x"}} {
+		for _, f := range []hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: "https"},
+			{Name: ":path", Value: "/"}, {Name: ":authority", Value: "x"}} {
 			_ = enc.WriteField(f)
 		}
 		return block.Bytes()
@@ -152,7 +155,8 @@ func play(out *bytes.Buffer, ops []byte) *model {
 				method = "POST"
 			}
 			isNew := m.streams[id] == modelIdle
-			_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: headers(method, trailers), EndHeaders: true, EndStream: end})
+			_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: headers(method, trailers),
+				EndHeaders: true, EndStream: end})
 			m.headers(id, end, isNew == trailers)
 		case 3, 4:
 			end := ops[i]%17 == 3
@@ -227,11 +231,15 @@ func listen(c net.Conn, last [8]byte) (alive bool, answered map[uint32]bool, err
 // FuzzBytes sends anything, which must neither hang nor hurt the server.
 func FuzzBytes(f *testing.F) {
 	f.Add([]byte(xhttp2.ClientPreface))
-	f.Add([]byte(xhttp2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x05\x01\x05\x00\x00\x00\x01\x82\x87\x84\x41\x00"))
+	f.Add([]byte(xhttp2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" +
+		"\x00\x00\x05\x01\x05\x00\x00\x00\x01\x82\x87\x84\x41\x00"))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		client, server := net.Pipe()
-		s := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })}
+		s := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_,
+				_ = io.Copy(w, r.Body)
+		})}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)

@@ -24,7 +24,8 @@ func TestH2Spec(t *testing.T) {
 		_, _ = io.WriteString(w, strings.Repeat("x", 1024))
 	})
 	_, port, _ := net.SplitHostPort(s.addr)
-	c := &config.Config{Host: "localhost", Path: "/", Timeout: 3 * time.Second, MaxHeaderLen: 4000, TLS: true, Insecure: true, Strict: true}
+	c := &config.Config{Host: "localhost", Path: "/", Timeout: 3 * time.Second, MaxHeaderLen: 4000, TLS: true,
+		Insecure: true, Strict: true}
 	c.Port, _ = strconv.Atoi(port)
 	ran := 0
 	for _, group := range []*spec.TestGroup{generic.Spec(), http2.Spec(), hpack.Spec()} {

@@ -240,7 +240,8 @@ func (c *conn) readTrailers(s *stream, b *headerBlock, end bool) error {
 
 // begin hands a request to the handler. c.mu is held.
 func (c *conn) begin(id uint32, end bool, p priority) error {
-	s := &stream{conn: c, id: id, priority: p, window: c.initial, recvWindow: int64(c.limits.StreamWindow), recvEnded: end, running: true, turn: c.nextTurn()}
+	s := &stream{conn: c, id: id, priority: p, window: c.initial, recvWindow: int64(c.limits.StreamWindow),
+		recvEnded: end, running: true, turn: c.nextTurn()}
 	s.cond.L = &c.mu
 	if !s.makeRequest(&c.block, end) {
 		return c.blame(id, xhttp2.ErrCodeProtocol)
@@ -284,7 +285,8 @@ func (s *stream) makeRequest(b *headerBlock, end bool) bool {
 	if cookies := h["Cookie"]; len(cookies) > 1 {
 		h["Cookie"] = []string{strings.Join(cookies, "; ")}
 	}
-	r := &http.Request{Method: b.method, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h, Host: authority, RemoteAddr: s.conn.remote, Body: http.NoBody,
+	r := &http.Request{Method: b.method, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h, Host: authority,
+		RemoteAddr: s.conn.remote, Body: http.NoBody,
 		Trailer: trailersOf(h["Trailer"])}
 	delete(h, "Trailer")
 	r.TLS = s.conn.tls // whatever scheme the client names

@@ -21,11 +21,14 @@ import (
 // response.
 func TestResetEndsTheRequest(t *testing.T) {
 	for name, end := range map[string]func(c *rawClient){
-		"a reset":                  func(c *rawClient) { c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel)) },
-		"the end of a connection":  func(c *rawClient) { _ = c.Close() },
-		"a fault of the client's":  func(c *rawClient) { c.must(c.WriteData(0, false, nil)) },
-		"a fault of its stream's":  func(c *rawClient) { c.must(c.WriteWindowUpdate(1, 0)) },
-		"a frame that is too long": func(c *rawClient) { c.must(c.WriteRawFrame(xhttp2.FramePing, 0, 0, make([]byte, 1<<15))) },
+		"a reset":                 func(c *rawClient) { c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel)) },
+		"the end of a connection": func(c *rawClient) { _ = c.Close() },
+		"a fault of the client's": func(c *rawClient) { c.must(c.WriteData(0, false, nil)) },
+		"a fault of its stream's": func(c *rawClient) { c.must(c.WriteWindowUpdate(1, 0)) },
+		"a frame that is too long": func(c *rawClient) {
+			c.must(c.WriteRawFrame(xhttp2.FramePing, 0, 0,
+				make([]byte, 1<<15)))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -120,24 +123,29 @@ func TestSmallWindows(t *testing.T) {
 
 // Each way of waiting for a client has an end.
 func TestDeadlines(t *testing.T) {
-	limits := Limits{HeaderTimeout: 50 * time.Millisecond, DataTimeout: 50 * time.Millisecond, IdleTimeout: time.Hour, PingAfter: time.Hour, WriteTimeout: time.Hour}
+	limits := Limits{HeaderTimeout: 50 * time.Millisecond, DataTimeout: 50 * time.Millisecond, IdleTimeout: time.Hour,
+		PingAfter: time.Hour, WriteTimeout: time.Hour}
 	for _, d := range []struct {
 		name string
 		do   func(c *rawClient)
 		set  func(l *Limits)
 	}{
-		{name: "a frame's header", do: func(c *rawClient) { _, _ = c.Write([]byte{0, 0, 8, 6}) }, set: func(l *Limits) { l.IdleTimeout = 50 * time.Millisecond }},
+		{name: "a frame's header", do: func(c *rawClient) { _, _ = c.Write([]byte{0, 0, 8, 6}) },
+			set: func(l *Limits) { l.IdleTimeout = 50 * time.Millisecond }},
 		{name: "a frame", do: func(c *rawClient) { _, _ = c.Write([]byte{0, 0, 8, 6, 0, 0, 0, 0, 0, 1}) }},
 		{name: "DATA", do: func(c *rawClient) {
 			c.ask(1, false, "POST", "/")
 			_, _ = c.Write([]byte{0, 0, 8, 0, 0, 0, 0, 0, 1, 1})
 		}},
 		{name: "a header block", do: func(c *rawClient) {
-			c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"), EndStream: true}))
+			c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
+				EndStream: true}))
 		}},
 		{name: "a request", do: func(*rawClient) {}, set: func(l *Limits) { l.IdleTimeout = 50 * time.Millisecond }},
-		{name: "a request after another", do: func(c *rawClient) { c.ask(1, true, "GET", "/") }, set: func(l *Limits) { l.IdleTimeout = 50 * time.Millisecond }},
-		{name: "an answer to a ping", do: func(c *rawClient) { c.ask(1, false, "POST", "/body") }, set: func(l *Limits) { l.PingAfter, l.PingTimeout = 50*time.Millisecond, 50*time.Millisecond }},
+		{name: "a request after another", do: func(c *rawClient) { c.ask(1, true, "GET", "/") },
+			set: func(l *Limits) { l.IdleTimeout = 50 * time.Millisecond }},
+		{name: "an answer to a ping", do: func(c *rawClient) { c.ask(1, false, "POST", "/body") },
+			set: func(l *Limits) { l.PingAfter, l.PingTimeout = 50*time.Millisecond, 50*time.Millisecond }},
 	} {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
@@ -193,7 +201,8 @@ func TestSlowReaders(t *testing.T) {
 				}
 				failed <- err
 			}, func(s *Server) {
-				s.Limits = Limits{WriteTimeout: 200 * time.Millisecond, HeaderTimeout: 500 * time.Millisecond, PingAfter: 100 * time.Millisecond}
+				s.Limits = Limits{WriteTimeout: 200 * time.Millisecond, HeaderTimeout: 500 * time.Millisecond,
+					PingAfter: 100 * time.Millisecond}
 			})
 			c := s.dial()
 			c.ask(1, true, "GET", "/")
@@ -336,7 +345,11 @@ func order(t *testing.T, s *testServer, frames int, prepare func(c *rawClient), 
 	t.Helper()
 	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
 	c.ask(1, true, "GET", "/all")
-	c.until("the window is used", func(f xhttp2.Frame) bool { d, ok := f.(*xhttp2.DataFrame); return ok && d.StreamEnded() })
+	c.until("the window is used", func(f xhttp2.Frame) bool {
+		d, ok := f.(*xhttp2.DataFrame)
+		return ok &&
+			d.StreamEnded()
+	})
 	if prepare != nil {
 		prepare(c)
 	}
@@ -439,8 +452,10 @@ func TestPriorities(t *testing.T) {
 }
 
 func TestParsePriority(t *testing.T) {
-	for v, want := range map[string]priority{"": {3, false}, "u=0": {0, false}, "u=7,i": {7, true}, " i , u=5": {5, true}, "u=8": {3, false}, "u=-1": {3, false},
-		"u": {3, false}, "i=?0": {3, false}, "i=?1": {3, true}, "i;a=b": {3, true}, "i=1": {3, false}, "u=2.5, x": {3, false}, "u=1, u=2": {2, false}, ",,=": {3, false}} {
+	for v, want := range map[string]priority{"": {3, false}, "u=0": {0, false}, "u=7,i": {7, true},
+		" i , u=5": {5, true}, "u=8": {3, false}, "u=-1": {3, false},
+		"u": {3, false}, "i=?0": {3, false}, "i=?1": {3, true}, "i;a=b": {3, true}, "i=1": {3, false}, "u=2.5, x": {3,
+			false}, "u=1, u=2": {2, false}, ",,=": {3, false}} {
 		if got := parsePriority(v); got != want {
 			t.Errorf("%q: %v, want %v", v, got, want)
 		}
@@ -453,21 +468,31 @@ func TestMalformed(t *testing.T) {
 	c := s.dial()
 	id := uint32(1)
 	for _, fields := range [][]string{
-		{":method", "GET", ":scheme", "https", ":path", ""}, {":method", "GET", ":scheme", "https"}, {":scheme", "https", ":path", "/"}, {":method", "GET", ":path", "/"},
-		{":method", "GET", ":scheme", "ftp", ":path", "/"}, {":method", "GET", ":scheme", "https", ":path", "/", ":path", "/"},
-		{":method", "GET", ":scheme", "https", ":path", "/", "a", "b", ":authority", "x"}, {":method", "GET", ":scheme", "https", ":path", "/", ":status", "200"},
-		{":method", "GET", ":scheme", "https", ":path", "/", "connection", "x"}, {":method", "GET", ":scheme", "https", ":path", "/", "te", "gzip"},
-		{":method", "GET", ":scheme", "https", ":path", "/", "transfer-encoding", "chunked"}, {":method", "GET", ":scheme", "https", ":path", "/", "upgrade", "x"},
-		{":method", "GET", ":scheme", "https", ":path", "/", "X", "y"}, {":method", "GET", ":scheme", "https", ":path", "/", "", "y"}, {":method", "GET", ":scheme", "https", ":path", "/", "x", "a\r\nb"},
-		{":method", "GET", ":scheme", "https", ":path", "/", ":authority", "user@example.com"}, {":method", "GET", ":scheme", "https", ":path", "/", "host", "user@example.com"},
-		{":method", "GET", ":scheme", "https", ":path", "no slash"}, {":method", "CONNECT", ":authority", "x:1", ":path", "/", ":scheme", "https"},
-		{":method", "CONNECT", ":authority", "x:1", ":path", "/", ":scheme", "https", ":protocol", "websocket"}, {":method", "CONNECT"},
+		{":method", "GET", ":scheme", "https", ":path", ""}, {":method", "GET", ":scheme", "https"}, {":scheme",
+			"https", ":path", "/"}, {":method", "GET", ":path", "/"},
+		{":method", "GET", ":scheme", "ftp", ":path", "/"}, {":method", "GET", ":scheme", "https", ":path", "/",
+			":path", "/"},
+		{":method", "GET", ":scheme", "https", ":path", "/", "a", "b", ":authority", "x"}, {":method", "GET", ":scheme",
+			"https", ":path", "/", ":status", "200"},
+		{":method", "GET", ":scheme", "https", ":path", "/", "connection", "x"}, {":method", "GET", ":scheme", "https",
+			":path", "/", "te", "gzip"},
+		{":method", "GET", ":scheme", "https", ":path", "/", "transfer-encoding", "chunked"}, {":method", "GET",
+			":scheme", "https", ":path", "/", "upgrade", "x"},
+		{":method", "GET", ":scheme", "https", ":path", "/", "X", "y"}, {":method", "GET", ":scheme", "https", ":path",
+			"/", "", "y"}, {":method", "GET", ":scheme", "https", ":path", "/", "x", "a\r\nb"},
+		{":method", "GET", ":scheme", "https", ":path", "/", ":authority", "user@example.com"}, {":method", "GET",
+			":scheme", "https", ":path", "/", "host", "user@example.com"},
+		{":method", "GET", ":scheme", "https", ":path", "no slash"}, {":method", "CONNECT", ":authority", "x:1",
+			":path", "/", ":scheme", "https"},
+		{":method", "CONNECT", ":authority", "x:1", ":path", "/", ":scheme", "https", ":protocol", "websocket"},
+		{":method", "CONNECT"},
 	} {
 		c.buf.Reset()
 		for i := 0; i < len(fields); i += 2 {
 			_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 		}
-		c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true}))
+		c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.buf.Bytes(), EndHeaders: true,
+			EndStream: true}))
 		if code := c.resetOf(id); code != xhttp2.ErrCodeProtocol {
 			t.Errorf("%q: reset with %v", fields, code)
 		}
@@ -483,10 +508,12 @@ func TestSchemeIsNotBelieved(t *testing.T) {
 	s := start(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS != nil) })
 	c := s.dial()
 	c.buf.Reset()
-	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: "/"}} {
+	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"},
+		{Name: ":authority", Value: "example.com"}, {Name: ":path", Value: "/"}} {
 		_ = c.enc.WriteField(f)
 	}
-	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true}))
+	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true,
+		EndStream: true}))
 	c.until("an answer", func(f xhttp2.Frame) bool {
 		d, ok := f.(*xhttp2.DataFrame)
 		if ok && string(d.Data()) != "true" {

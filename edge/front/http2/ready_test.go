@@ -44,7 +44,8 @@ func (r *testReady) Find(c any, q *Request, b []byte) ([]byte, Answer, bool) {
 	}
 	r.found.Add(1)
 	var once atomic.Bool
-	b = AppendField(AppendField(AppendStatus(b, 200), "content-length", strconv.Itoa(n)), "x-fields", fmt.Sprint(len(q.Fields)))
+	b = AppendField(AppendField(AppendStatus(b, 200), "content-length", strconv.Itoa(n)), "x-fields",
+		fmt.Sprint(len(q.Fields)))
 	return b, Answer{Body: bytes.Repeat([]byte("r"), n), Done: func(sent int64, whole bool) {
 		if once.Swap(true) {
 			r.t.Error("released twice")
@@ -123,7 +124,8 @@ func TestReadyTogether(t *testing.T) {
 	var all bytes.Buffer
 	f := xhttp2.NewFramer(&all, nil)
 	for i := range 50 {
-		c.must(f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: c.headersOf("GET", "/100"), EndHeaders: true, EndStream: true}))
+		c.must(f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+			BlockFragment: c.headersOf("GET", "/100"), EndHeaders: true, EndStream: true}))
 	}
 	if _, err := c.Conn.Write(all.Bytes()); err != nil {
 		t.Fatal(err)
@@ -174,7 +176,8 @@ func FuzzAppendField(f *testing.F) {
 		b := AppendField([]byte(nil), name, value)
 		var got []hpack.HeaderField
 		d := hpack.NewDecoder(0, func(f hpack.HeaderField) { got = append(got, f) })
-		if _, err := d.Write(b); err != nil || d.Close() != nil || len(got) != 1 || got[0].Name != name || got[0].Value != value {
+		if _, err := d.Write(b); err != nil || d.Close() != nil || len(got) != 1 || got[0].Name != name ||
+			got[0].Value != value {
 			t.Errorf("%q: %q is %v, %v", name, value, got, err)
 		}
 		if got[0].Sensitive != (name == "set-cookie") {

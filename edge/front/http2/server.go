@@ -13,8 +13,10 @@ import (
 
 // Limits are what a client may do. For each, 0 means what the comment says.
 type Limits struct {
-	MaxStreams     int           // requests at once on a connection; 100
-	MaxHeaderBytes int           // of a header block, after decompression, as RFC 9113, 6.5.2 counts; 64 KiB. More is answered with 431
+	MaxStreams int // requests at once on a connection; 100
+	// of a header block, after decompression, as RFC 9113, 6.5.2 counts; 64 KiB. More is answered
+	// with 431
+	MaxHeaderBytes int
 	StreamWindow   int32         // bytes of a request's body that nobody has read; 256 KiB
 	ConnWindow     int32         // of all bodies of a connection; 1 MiB, and at least 64 KiB
 	HeaderTimeout  time.Duration // for the preface, a header block, and the rest of a frame; 10 s
@@ -23,10 +25,14 @@ type Limits struct {
 	PingAfter      time.Duration // of silence the client is asked whether it is there; 30 s
 	PingTimeout    time.Duration // for the answer; 15 s
 	WriteTimeout   time.Duration // for the client to take 64 KiB, over a connection and over a stream; 1 minute
-	Resets         int           // requests that a client may take back early at once; 200. Beyond that the connection ends if they are half of all
-	ResetsEach     time.Duration // after which it may take one more back; 50 ms
-	ResetBytes     int64         // of a body that are sent before taking a request back is early no more; 64 KiB
-	Frames         int           // that only cost, at once; 10,000. 10 more each second, 8 for each request, and one for each 256 bytes of bodies
+	// requests that a client may take back early at once; 200. Beyond that the connection ends if
+	// they are half of all
+	Resets     int
+	ResetsEach time.Duration // after which it may take one more back; 50 ms
+	ResetBytes int64         // of a body that are sent before taking a request back is early no more; 64 KiB
+	// that only cost, at once; 10,000. 10 more each second, 8 for each request, and one for each
+	// 256 bytes of bodies
+	Frames int
 }
 
 // withDefaults fills in what is 0.

@@ -76,7 +76,8 @@ func start(t testing.TB, h http.HandlerFunc, change ...func(*Server)) *testServe
 // client is one of net/http, with a connection of its own.
 func (s *testServer) client() *http.Client {
 	_, roots := certificate()
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}, ForceAttemptHTTP2: true,
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"},
+		ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, s.addr)
 		}}
@@ -112,7 +113,8 @@ type rawClient struct {
 func (s *testServer) dial(settings ...xhttp2.Setting) *rawClient {
 	s.t.Helper()
 	_, roots := certificate()
-	nc, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h2"}})
+	nc, err := tls.Dial("tcp", s.addr,
+		&tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h2"}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -143,7 +145,8 @@ func (c *rawClient) must(err error) {
 // headersOf is the header block of a request, with more fields as names and values.
 func (c *rawClient) headersOf(method, path string, more ...string) []byte {
 	c.buf.Reset()
-	fields := append([]string{":method", method, ":scheme", "https", ":authority", "example.com", ":path", path}, more...)
+	fields := append([]string{":method", method, ":scheme", "https", ":authority", "example.com", ":path", path},
+		more...)
 	for i := 0; i < len(fields); i += 2 {
 		_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
@@ -153,7 +156,8 @@ func (c *rawClient) headersOf(method, path string, more ...string) []byte {
 // ask begins a request.
 func (c *rawClient) ask(id uint32, end bool, method, path string, more ...string) {
 	c.t.Helper()
-	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.headersOf(method, path, more...), EndHeaders: true, EndStream: end}))
+	c.must(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.headersOf(method, path, more...),
+		EndHeaders: true, EndStream: end}))
 }
 
 // until reads frames until f returns true.

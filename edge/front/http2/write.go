@@ -336,7 +336,8 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 	if !ok {
 		return false
 	}
-	s := stream{conn: c, id: id, priority: p, window: c.initial, recvEnded: true, begun: true, ending: true, declared: -1, pending: a.Body, done: a.Done}
+	s := stream{conn: c, id: id, priority: p, window: c.initial, recvEnded: true, begun: true, ending: true,
+		declared: -1, pending: a.Body, done: a.Done}
 	if c.err != nil {
 		c.release(a.Done, 0, false)
 		return true
@@ -364,10 +365,12 @@ func (c *conn) find(room int) (block []byte, a Answer, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			ok = false
-			c.server.panicked(&http.Request{Method: b.method, Host: b.authority, RequestURI: b.path, RemoteAddr: c.remote, Proto: "HTTP/2.0", ProtoMajor: 2}, p)
+			c.server.panicked(&http.Request{Method: b.method, Host: b.authority, RequestURI: b.path,
+				RemoteAddr: c.remote, Proto: "HTTP/2.0", ProtoMajor: 2}, p)
 		}
 	}()
-	block, a, ok = c.server.Ready.Find(c.peer, &Request{b.method, b.scheme, b.authority, b.path, b.fields, room}, c.rendered[:0])
+	block, a, ok = c.server.Ready.Find(c.peer, &Request{b.method, b.scheme, b.authority, b.path, b.fields, room},
+		c.rendered[:0])
 	if ok && cap(block) <= smallSize {
 		c.rendered = block
 	}
@@ -386,7 +389,8 @@ func (c *conn) release(done func(sent int64, whole bool), sent int64, whole bool
 
 // open has a stream of a Ready be sent of. c.mu is held.
 func (c *conn) open(from *stream) {
-	s := &stream{conn: c, id: from.id, priority: from.priority, window: from.window, recvEnded: true, begun: true, ending: true, declared: -1, done: from.done,
+	s := &stream{conn: c, id: from.id, priority: from.priority, window: from.window, recvEnded: true, begun: true,
+		ending: true, declared: -1, done: from.done,
 		pending: from.pending, sent: from.sent, turn: c.nextTurn()}
 	s.cond.L = &c.mu
 	if c.idle() && c.server.Idle != nil {
