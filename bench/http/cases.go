@@ -14,6 +14,9 @@ type setup struct {
 	RAMHolds bool
 	// Cores are those of the peer; "" means one, without the load.
 	Cores string
+	// Shield puts a second cache of the same kind between the peer and the origin. What both cost
+	// counts.
+	Shield bool
 }
 
 var (
@@ -22,6 +25,7 @@ var (
 	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
 	huge   = setup{Memory: 6144, Disk: 8192, RAMHolds: true}
 	both   = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Cores: "0,1"}
+	tiers  = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Shield: true}
 )
 
 // testCase is one thing to measure.
@@ -50,6 +54,7 @@ type how string
 const (
 	each  how = "each"  // each object in turn
 	fresh how = "new"   // each request for another object: none is stored
+	pass  how = "pass"  // the same, and none may be stored
 	parts how = "range" // 64 KiB of one object
 	idle  how = "idle"  // connections that ask for nothing any more
 	churn how = "churn" // hits, while other objects come and go
@@ -70,7 +75,7 @@ var (
 	caches    = []string{"kaiku", "nginx", "varnish", "trafficserver"}
 	overTLS   = []string{"kaiku", "nginx", "trafficserver", "caddy"}
 	overQUIC  = []string{"kaiku", "caddy"}
-	sizeNames = map[int64]string{kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB",
+	sizeNames = map[int64]string{200: "200 bytes", kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB",
 		gib: "1 GiB"}
 )
 
@@ -87,9 +92,12 @@ func allCases() []testCase {
 	notModified.Fields = "If-Modified-Since: " + modified.Format("Mon, 02 Jan 2006 15:04:05 GMT") + "|"
 	many := hit("http1", "", 8*kib, 100_000, 16, 1, caches)
 	many.Name, many.Title = "http1/100k", "HTTP/1.1, hits of 100,000 objects of 8 KiB"
-	miss := testCase{Name: "http1/miss", Title: "HTTP/1.1, misses of 8 KiB", Setup: inRAM, Proto: "http1",
-		Size: 8 * kib, Count: 1, Conns: 16, Streams: 1, How: fresh,
-		Status: 200, Body: 8 * kib, Peers: caches}
+	miss := func(name, title string, with setup, size int64, peers []string) testCase {
+		return testCase{Name: "http1/" + name, Title: "HTTP/1.1, " + title, Setup: with, Proto: "http1", Size: size,
+			Count: 1, Conns: 16, Streams: 1, How: fresh, Status: 200, Body: size, Peers: peers}
+	}
+	passed := miss("pass", "8 KiB that may not be stored", inRAM, 8*kib, caches)
+	passed.How = pass
 	grow := func(name, title string, with setup, count, conns int) testCase {
 		c := hit("http1", "", kib, count, conns, 1, []string{"kaiku", "nginx"})
 		c.Name, c.Title, c.Setup = "growth/"+name, "growth: hits of 1 KiB, "+title, with
@@ -106,7 +114,11 @@ func allCases() []testCase {
 		hit("http2", "HTTP/2", kib, 100, 8, 8, overTLS),
 		hit("http2", "HTTP/2", mib, 64, 4, 2, overTLS),
 		many,
-		miss,
+		miss("miss-200", "misses of 200 bytes", inRAM, 200, caches),
+		miss("miss", "misses of 8 KiB", inRAM, 8*kib, caches),
+		miss("miss-1048576", "misses of 1 MiB", inRAM, mib, caches),
+		passed,
+		miss("miss-shield", "misses of 8 KiB through a second cache", tiers, 8*kib, []string{"kaiku", "nginx"}),
 		{Name: "http1/disk", Title: "HTTP/1.1, 2 GiB of 1 MiB objects, 256 MiB of RAM tier", Setup: onDisk,
 			Proto: "http1", Size: mib, Count: 2048, Conns: 8, Streams: 1,
 			How: each, Status: 200, Body: mib, Peers: caches},
@@ -132,6 +144,9 @@ func allCases() []testCase {
 		grow("cores-2", "on both cores, which the load needs too", both, 100, 16),
 	}
 }
+
+// misses reports whether each request of a case reaches the origin.
+func (c *testCase) misses() bool { return c.How == fresh || c.How == pass }
 
 // sample is what one round of one peer gave.
 type sample struct {

@@ -33,6 +33,8 @@ func (b *bench) wrk(ctx context.Context, i *instance, c testCase) (o outcome, er
 		mode = each
 	case fresh:
 		first = b.fresh
+	case pass:
+		mode, first = fresh, unstoredFrom+b.fresh
 	}
 	url := i.url(c.Proto, object{})
 	url = url[:strings.Index(url, "/0/")]

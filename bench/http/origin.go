@@ -25,6 +25,9 @@ type origin struct {
 // coldFrom is the number of the first object that no case asks for twice.
 const coldFrom = 1 << 30
 
+// unstoredFrom is the number of the first object that caches may not store.
+const unstoredFrom = 1 << 40
+
 var modified = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newOrigin() (*origin, error) {
@@ -53,6 +56,9 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "public, max-age=86400")
+	if obj.n >= unstoredFrom {
+		h.Set("Cache-Control", "private, no-store")
+	}
 	h.Set("ETag", obj.etag())
 	http.ServeContent(w, r, "", modified, io.NewSectionReader(obj, 0, obj.size))
 }

@@ -36,8 +36,10 @@ type server struct {
 	dirs  []string
 	// owner is the user that the folder has to belong to, if it isn't ours.
 	owner string
-	// command gives what is run in the folder dir.
+	// command gives what is run in the folder dir, and second what is run beside it where there is a
+	// shield; nil if one program is both.
 	command func(dir string) ([]string, error)
+	second  func(dir string) ([]string, error)
 	env     []string
 }
 
@@ -56,8 +58,9 @@ func allServers(kaiku, caddy string) []server {
 	return []server{
 		{name: "kaiku", needs: peer.Package{Program: kaiku, Install: "golang; then make build"},
 			version: []string{kaiku, "version"},
-			files:   map[string]string{"kaiku.yaml": "fleet.yaml"}, command: fixed(kaiku, "edge", "--config",
-				"DIR/fleet.yaml", "--node", "x")},
+			files:   map[string]string{"kaiku.yaml": "fleet.yaml", "fleet.key": "fleet.key"},
+			command: fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "x"),
+			second:  fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "shield")},
 		{name: "nginx", needs: peer.Package{Program: "nginx", Install: "nginx-light"}, version: []string{"nginx", "-v"},
 			files: map[string]string{"nginx.conf": "nginx.conf"}, command: fixed("nginx", "-p", "DIR", "-c",
 				"DIR/nginx.conf", "-e", "DIR/error.log", "-g", "daemon off;")},
@@ -103,8 +106,10 @@ type instance struct {
 	setup
 	server  *server
 	process *peer.Process
+	second  *peer.Process // nil without one
 
 	Dir, Port, TLSPort, AdminPort string
+	ShieldPort                    string
 	Host, Cert, Key, Files        string
 	Origin                        string
 	// sizes are the sets that are warm already.
@@ -151,7 +156,7 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	if i.Dir, err = os.MkdirTemp(b.dir, s.name); err != nil {
 		return nil, err
 	}
-	for _, p := range []*string{&i.Port, &i.TLSPort, &i.AdminPort} {
+	for _, p := range []*string{&i.Port, &i.TLSPort, &i.AdminPort, &i.ShieldPort} {
 		if *p, err = peer.FreePort(); err != nil {
 			return nil, err
 		}
@@ -162,29 +167,69 @@ func (b *bench) start(ctx context.Context, s *server, with setup) (i *instance, 
 	if err := i.giveAway(); err != nil {
 		return nil, err
 	}
-	args, err := s.command(i.Dir)
+	if i.process, err = b.run(ctx, i, s.command); err != nil {
+		return nil, err
+	}
+	await := []string{i.Port}
+	if with.Shield {
+		await = append(await, i.ShieldPort)
+		if s.second != nil {
+			if i.second, err = b.run(ctx, i, s.second); err != nil {
+				return nil, errors.Join(err, errors.New(i.stop()))
+			}
+		}
+	}
+	for _, port := range await {
+		if err := i.await(ctx, port); err != nil {
+			return nil, fmt.Errorf("%s: %w\n%s", s.name, err, i.stop())
+		}
+	}
+	return i, nil
+}
+
+// run starts a program of a peer.
+func (b *bench) run(ctx context.Context, i *instance, command func(string) ([]string, error)) (*peer.Process, error) {
+	args, err := command(i.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if i.process, err = peer.Start(ctx, cmp.Or(with.Cores, peerCore), s.env, args...); err != nil {
-		return nil, err
-	}
-	for tries := 0; ; tries++ {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+i.Port)
+	return peer.Start(ctx, cmp.Or(i.Cores, peerCore), i.server.env, args...)
+}
+
+// await waits until the peer takes connections.
+func (i *instance) await(ctx context.Context, port string) error {
+	for range 400 {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
-			return i, conn.Close()
+			return conn.Close()
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-i.process.Ended():
-			return nil, fmt.Errorf("%s ended:\n%s", s.name, i.stop())
+			return errors.New("ended")
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: %w\n%s", s.name, ctx.Err(), i.stop())
-		}
-		if tries == 400 {
-			return nil, fmt.Errorf("%s takes no connections after 20 s\n%s", s.name, i.stop())
+			return ctx.Err()
 		}
 	}
+	return errors.New("takes no connections after 20 s")
+}
+
+// cpu is what the peer's processes have spent.
+func (i *instance) cpu() (time.Duration, error) {
+	total, err := i.process.CPU()
+	if err != nil || i.second == nil {
+		return total, err
+	}
+	second, err := i.second.CPU()
+	return total + second, err
+}
+
+// rss is the resident memory of the peer's processes in bytes.
+func (i *instance) rss() int64 {
+	if i.second == nil {
+		return i.process.RSS()
+	}
+	return i.process.RSS() + i.second.RSS()
 }
 
 // write writes what the peer is configured with.
@@ -238,6 +283,9 @@ func (i *instance) giveAway() error {
 // stop ends the peer, removes what it wrote, and returns what it printed.
 func (i *instance) stop() string {
 	out := i.process.Stop()
+	if i.second != nil {
+		out += i.second.Stop()
+	}
 	if log, err := os.ReadFile(filepath.Join(i.Dir, "error.log")); err == nil {
 		out += string(log)
 	}

@@ -151,7 +151,7 @@ func (r report) print(w io.Writer) error {
 // notHits gives the peers that asked the origin though all was stored.
 func (r *result) notHits() (names []string) {
 	for _, name := range r.Case.Peers {
-		if r.Case.How != fresh && r.Case.How != churn && slices.ContainsFunc(r.Samples[name],
+		if !r.Case.misses() && r.Case.How != churn && slices.ContainsFunc(r.Samples[name],
 			func(m sample) bool { return m.Origin > 0 }) {
 			names = append(names, name)
 		}
