@@ -75,7 +75,8 @@ var (
 	caches    = []string{"kaiku", "nginx", "varnish", "trafficserver"}
 	overTLS   = []string{"kaiku", "nginx", "trafficserver", "caddy"}
 	overQUIC  = []string{"kaiku", "caddy"}
-	sizeNames = map[int64]string{200: "200 bytes", kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB", 64 * kib: "64 KiB", mib: "1 MiB",
+	sizeNames = map[int64]string{200: "200 bytes", kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB",
+		64 * kib: "64 KiB", mib: "1 MiB",
 		gib: "1 GiB"}
 )
 
