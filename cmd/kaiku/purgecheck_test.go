@@ -124,11 +124,7 @@ nodes:
 			name, name[:2], i+1, n.http, n.admin, n.peer, filepath.Join(dir, name))
 	}
 	config := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{config: text, filepath.Join(dir, "fleet.key"): regionKey} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, dir, map[string]string{"fleet.yaml": text, "fleet.key": regionKey})
 	stops := []func(){runNode(t, config, "c1")}
 	t.Cleanup(func() { // all at the same time, as none waits for another then
 		var work sync.WaitGroup

@@ -98,11 +98,7 @@ sites:
 nodes:
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: "127.0.0.1:18088", admin: "127.0.0.1:19088", data: %s/data, disk: 256MiB } }
 `, dir)
-	for name, text := range map[string]string{"fleet.yaml": fleet, "secret": "s3cret\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, dir, map[string]string{"fleet.yaml": fleet, "secret": "s3cret\n"})
 	startProcess(t, bin, "edge", "--config", filepath.Join(dir, "fleet.yaml"), "--node", "hel1")
 	waitFor(t, "127.0.0.1:18088")
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
@@ -114,25 +112,7 @@ func (f *rotatedFleet) read(file string) string {
 
 func (f *rotatedFleet) start(n *rotatedNode) {
 	f.t.Helper()
-	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	file, _, err := config.Load(filepath.Join(n.dir, "fleet.yaml"))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	p, err := node.New(filepath.Join(n.dir, "fleet.yaml"), n.name, file.Node(n.name).Roles, node.Overrides{}, log)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			f.t.Errorf("%s: %v", n.name, err)
-		}
-	})
-	f.t.Cleanup(func() { n.stop() })
+	n.stop = runNode(f.t, filepath.Join(n.dir, "fleet.yaml"), n.name)
 }
 
 // running is the fleet as a deploy of the operator's files asks it.
