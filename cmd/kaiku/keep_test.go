@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -101,7 +101,7 @@ func (k *keeping) faults() string {
 		k.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var st edge.Status
+	var st admin.Status
 	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
 		k.t.Fatal(err)
 	}

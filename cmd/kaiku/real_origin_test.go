@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 // serveHTTP10 answers every request over TLS with a response of HTTP/1.0 whose end is the end of
@@ -132,7 +132,7 @@ nodes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	var st edge.Status
+	var st admin.Status
 	if err := json.Unmarshal(out, &st); err != nil {
 		t.Fatal(err)
 	}

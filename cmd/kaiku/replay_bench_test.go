@@ -9,7 +9,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -79,9 +79,9 @@ func appendPurges(b *testing.B, fleetFile string, n int) {
 	for range 64 {
 		group.Go(func() {
 			for i := range next {
-				purge := edge.PurgeRequest{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}}
+				one := purge.Request{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}}
 				for {
-					if _, err := c.Append(b.Context(), fmt.Sprint(i), "", purge); err == nil {
+					if _, err := c.Append(b.Context(), fmt.Sprint(i), "", one); err == nil {
 						break
 					}
 				}

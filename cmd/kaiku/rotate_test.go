@@ -20,7 +20,8 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -319,7 +320,7 @@ func (l *rotatedLoad) purge(client *http.Client, object int) error {
 			}
 			body, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			var done edge.PurgeResponse
+			var done purge.Response
 			switch {
 			case err != nil, resp.StatusCode == http.StatusServiceUnavailable:
 				last = fmt.Errorf("%s: status %d, %q, %v", n.name, resp.StatusCode, body, err)
@@ -353,7 +354,7 @@ func (l *rotatedLoad) lostNone() {
 		until(l.t, n.name+" has applied all purges", func() bool {
 			st, err := d.status(l.t.Context(), d.fleet.Node(n.name), dial)
 			return err == nil && slices.ContainsFunc(st.Nodes,
-				func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
+				func(s admin.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
 		})
 		for object, want := range l.purged {
 			if got, err := l.get(http.DefaultClient, n, object); err != nil || got < want {

@@ -1,4 +1,4 @@
-package edge
+package admin
 
 import (
 	"net/http"
@@ -15,10 +15,10 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	of, _ := s.sites.Now().Find(t.Host)
+	of, _ := s.Purger.Sites.Now().Find(t.Host)
 	if of == nil {
-		purge.Fail(w, http.StatusNotFound, s.sites.Now().Unknown(t.Host).Error())
+		purge.Fail(w, http.StatusNotFound, s.Purger.Sites.Now().Unknown(t.Host).Error())
 		return
 	}
-	purge.WriteJSON(w, http.StatusOK, s.cache.Explain(raw, t, of))
+	purge.WriteJSON(w, http.StatusOK, s.Edge.Cache.Explain(raw, t, of))
 }
