@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
-	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -124,7 +123,7 @@ func differing(t *testing.T, balance origin.Balance) (e *testEdge, gone *[2]atom
 		}
 		servers = append(servers, origin.Server{URL: u})
 	}
-	return newEdge(t, nil, func(_ *Server, s *site.Site) {
+	return newEdge(t, nil, func(_ *Server, s *Site) {
 		s.Slice, s.Origin.Origin.Servers, s.Origin.Origin.Balance, s.Origin.Origin.Retries = 100_000, servers, balance,
 			2
 	}), gone

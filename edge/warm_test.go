@@ -10,16 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
-	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-func (e *testEdge) warmed(body string, fields ...string) (admin.WarmResponse, answer) {
+func (e *testEdge) warmed(body string, fields ...string) (WarmResponse, answer) {
 	e.t.Helper()
 	got := e.admin("POST", "/v1/warm", body, append(fields, "Content-Type: application/json")...)
 	e.settle()
-	var resp admin.WarmResponse
+	var resp WarmResponse
 	if got.status == 200 {
 		if err := decode(got.body, &resp); err != nil {
 			e.t.Errorf("%s: %v", got.body, err)
@@ -99,9 +97,9 @@ func TestWarmIsBounded(t *testing.T) {
 		}
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "x")
-	}, func(s *Server, _ *site.Site) {
-		s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopeWarm}, Sites: []string{"www"}},
-			{Secret: "p", Scopes: []string{purge.ScopePurge}}})
+	}, func(s *Server, _ *Site) {
+		s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeWarm}, Sites: []string{"www"}},
+			{Secret: "p", Scopes: []string{ScopePurge}}})
 	})
 	token := "Authorization: Bearer t"
 	var list []string
@@ -110,7 +108,7 @@ func TestWarmIsBounded(t *testing.T) {
 	}
 	began := time.Now()
 	resp, got := e.warmed(`{"rate":200,"urls":[`+strings.Join(list, ",")+`]}`, token)
-	if resp.Stored != 60 || most.Load() > admin.WarmAtOnce {
+	if resp.Stored != 60 || most.Load() > warmAtOnce {
 		t.Errorf("%+v, %d at once: %s", resp, most.Load(), got.body)
 	}
 	if took := time.Since(began); took < 59*time.Second/200 {
@@ -121,7 +119,7 @@ func TestWarmIsBounded(t *testing.T) {
 		`{"urls":["http://www.example/"],"rate":-1}`: 400,
 		`{"urls":["http://other.example/"]}`:         403, `{"url":["http://www.example/"]}`: 400,
 		`{"urls":["` + strings.Repeat("a", purge.MaxBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`,
-			admin.MaxWarmURLs) + `"a"]}`: 400,
+			maxWarmURLs) + `"a"]}`: 400,
 	} {
 		if _, got := e.warmed(body, token); got.status != want {
 			t.Errorf("%.60s: %d, %s", body, got.status, got.body)
@@ -138,11 +136,10 @@ func TestWarmIsBounded(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan admin.WarmResponse, 1)
+	ended := make(chan WarmResponse, 1)
 	go func() {
-		ended <- e.Server.admin.Warm(ctx,
-			admin.WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
-				Rate: 1000}, "127.0.0.1:1")
+		ended <- e.warm(ctx, WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
+			Rate: 1000}, "127.0.0.1:1")
 	}()
 	until(t, "the origin is asked", func() bool { return now.Load() == 2 })
 	cancel()

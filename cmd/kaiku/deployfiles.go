@@ -127,6 +127,11 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 			if a := s.Origin.Auth; a != nil {
 				add(a.Secret, true, false, nil)
 			}
+			for i := range s.Rules {
+				if a := s.Rules[i].BasicAuth; a != nil {
+					add(a.File, true, false, reloads)
+				}
+			}
 		}
 	}
 	return errors.Join(errs...)

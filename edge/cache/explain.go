@@ -14,6 +14,8 @@ type Explanation struct {
 	URL     string      `json:"url"`
 	Key     string      `json:"key"`
 	Objects []Explained `json:"objects"` // several if the URL has variants
+	// Rules are the site's rules that match a GET of the URL without fields, in their order.
+	Rules []string `json:"rules,omitempty"`
 	// WhyNot says, where nothing is stored, why.
 	WhyNot string `json:"why_not,omitempty"`
 	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others

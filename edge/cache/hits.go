@@ -10,6 +10,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/rules"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -33,7 +34,8 @@ type laneHit struct {
 // laneSite is what the requests of a connection have in common as long as they name the same host.
 type laneSite struct {
 	sites  *site.Set
-	named  string     // the Host field
+	named  string // the Host field
+	host   string
 	site   *site.Site // nil if the lane can't answer for it
 	origin string     // scheme and authority
 }
@@ -67,8 +69,39 @@ func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
 	if site != nil && !c.Secure && site.Redirect && s.Secure {
 		site = nil // it may be sent to https
 	}
-	at.site, at.origin = site, t.Origin()
+	at.site, at.origin, at.host = site, t.Origin(), t.Host
 	return at
+}
+
+// keyOf returns the key of a request, and the site under the rules that match it. It reports false
+// if
+// the lane can't tell what the rules do.
+func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key httpcache.Key, ok bool) {
+	i := bytes.IndexByte(q.Target, '?')
+	if i < 0 {
+		i = len(q.Target)
+	}
+	if at.site.Rules.Len() > 0 {
+		return at.underRules(q, c, string(q.Target[:i]), string(q.Target[i:]))
+	}
+	if i < len(q.Target) && len(at.site.IgnoreQuery) > 0 {
+		return at.site, httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:]))), true
+	}
+	return at.site, httpcache.KeyOf(at.origin, string(q.Target)), true
+}
+
+func (at *laneSite) underRules(q *front.Request, c *front.Conn, path, query string) (*site.Site, httpcache.Key, bool) {
+	r := rules.Request{Method: http.MethodGet, Secure: c.Secure, Host: at.host, Path: path, Query: query,
+		Protocol: max(1, c.Major)}
+	if q.Head {
+		r.Method = http.MethodHead
+	}
+	var o rules.Outcome
+	if !at.site.Rules.Static(&r, &o) || o.Cache.Bypass || len(o.Request) > 0 {
+		return nil, "", false
+	}
+	of := at.site.Under(&o)
+	return of, httpcache.KeyOf(at.origin, o.Path+of.ReduceQuery(o.Query)), true
 }
 
 // Find finds what answers a request at once, and nothing if that is for the ordinary path to find
@@ -78,11 +111,9 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 	if at.site == nil || !s.Purger.Trusts() || s.Purger.CutOff() {
 		return false
 	}
-	var key httpcache.Key
-	if i := bytes.IndexByte(q.Target, '?'); i >= 0 && len(at.site.IgnoreQuery) > 0 {
-		key = httpcache.KeyOf(at.origin, string(q.Target[:i])+at.site.ReduceQuery(string(q.Target[i:])))
-	} else {
-		key = httpcache.KeyOf(at.origin, string(q.Target))
+	of, key, ok := at.keyOf(q, c)
+	if !ok {
+		return false
 	}
 	first := s.Store.Hot(string(key))
 	if first == nil {
@@ -100,7 +131,7 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 		}
 		r = recordOf(o)
 	}
-	h := s.rendered(r, o, at.site, c.Secure)
+	h := s.rendered(r, o, of, c.Secure)
 	if h == nil {
 		return false
 	}
@@ -224,6 +255,9 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool) *laneHit {
 		if site.HSTS != "" {
 			fields["Strict-Transport-Security"] = []string{site.HSTS}
 		}
+	}
+	for _, change := range site.Fields {
+		change.Apply(fields)
 	}
 	render := func(status int) []byte {
 		var b bytes.Buffer

@@ -23,7 +23,7 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	case (r.Method == http.MethodTrace || r.Method == http.MethodOptions) && s.lastHop(x):
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.pass(x, "method")
-	case r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
+	case of.Bypass, r.Header["If-Match"] != nil, r.Header["If-Unmodified-Since"] != nil:
 		s.pass(x, "bypass") // only the origin can evaluate these (RFC 9111, 4.3.2)
 	case r.Header.Get("Upgrade") != "", r.ContentLength != 0:
 		s.pass(x, "bypass") // a GET with a body has no meaning that a cache knows (RFC 9110, 9.3.1)

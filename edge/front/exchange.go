@@ -29,8 +29,9 @@ type Exchange struct {
 	bytes   int64
 	sent    *atomic.Uint64 // by the whole edge
 	fields  http.Header    // that every final response of the edge to a client has
-	plain   bool           // the client came without TLS
-	unsized bool           // the answer is to a HEAD over HTTP/3
+	changes []func(http.Header)
+	plain   bool // the client came without TLS
+	unsized bool // the answer is to a HEAD over HTTP/3
 
 	client   *client                 // nil if its connection is not limited
 	body     *requestBody            // of the request; nil without one
@@ -66,6 +67,9 @@ func (r *Exchange) WriteHeader(status int) {
 		}
 		for name, lines := range r.fields {
 			h[name] = lines
+		}
+		for _, change := range r.changes {
+			change(h)
 		}
 		if r.plain {
 			delete(h, "Strict-Transport-Security") // of the origin's; it must not be sent without TLS (RFC 6797, 7.2)
@@ -173,6 +177,9 @@ func (r *Exchange) SetField(name, value string) {
 	fields[name] = []string{value}
 	r.fields = fields
 }
+
+// ChangeHeader has change called with the header of the final response before it is sent.
+func (r *Exchange) ChangeHeader(change func(http.Header)) { r.changes = append(r.changes, change) }
 
 // Secure reports whether the client's request came over TLS. A peer tells.
 func (r *Exchange) Secure() bool {

@@ -14,6 +14,7 @@ type Ready interface {
 type Conn struct {
 	Secure     bool   // it has TLS
 	ServerName string // of TLS; "" if the client gave none
+	Major      int    // version of HTTP; 0 means 1
 	// Memo is what the look-up remembers of the connection, as the site of its last request. It is
 	// the look-up's alone.
 	Memo any

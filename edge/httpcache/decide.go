@@ -58,7 +58,7 @@ func RequestDirectives(h http.Header) Directives {
 // Decide reports how a stored response that matches the request may be used now (RFC 9111, section
 // 4). purged means that a soft purge has made it stale.
 func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) Decision {
-	cc, targeted := ResponseDirectives(s.Header)
+	cc, targeted := p.directives(s)
 	lifetime := s.lifetime(p, cc, targeted)
 	d := Decision{Age: s.Age(now)}
 	d.TTL = lifetime.D - d.Age
@@ -116,7 +116,7 @@ func (p Policy) Decide(req Directives, s *Stored, purged bool, now time.Time) De
 // Storable reports whether a response to a GET may be stored (RFC 9111, section 3). If not, why is
 // the reason, with the section of the RFC.
 func (p Policy) Storable(request http.Header, s *Stored) (ok bool, why string) {
-	cc, targeted := ResponseDirectives(s.Header)
+	cc, targeted := p.directives(s)
 	req := ParseCacheControl(request["Cache-Control"])
 	understood := http.StatusText(s.Status) != ""
 	switch {

@@ -17,7 +17,10 @@ const heuristicLimit = 24 * time.Hour
 type Policy struct {
 	// DefaultTTL is the freshness lifetime of a response that has none. 0 means the heuristic of
 	// RFC 9111, section 4.2.2.
-	DefaultTTL           time.Duration
+	DefaultTTL time.Duration
+	// TTL is the freshness lifetime of a successful response or a permanent redirect, whatever its
+	// Cache-Control and Expires say. 0 means that these decide.
+	TTL                  time.Duration
 	StaleWhileRevalidate time.Duration // if the response has no such directive
 	StaleIfError         time.Duration // if the response has no such directive
 	SetCookie            SetCookie     // treatment of responses that set cookies
@@ -89,11 +92,30 @@ func (s *Stored) LastModified() time.Time {
 	return time.Time{}
 }
 
+// directives returns the directives that count for a stored response.
+func (p Policy) directives(s *Stored) (d Directives, targeted bool) {
+	d, targeted = ResponseDirectives(s.Header)
+	if !p.overrides(s.Status) {
+		return d, targeted
+	}
+	return Directives{Present: true, NoTransform: d.NoTransform, StaleWhileRevalidate: d.StaleWhileRevalidate,
+		StaleIfError: d.StaleIfError, PrivateFields: d.PrivateFields, NoCacheFields: d.NoCacheFields}, true
+}
+
+// overrides reports whether the policy's TTL is the freshness lifetime of responses with a status.
+func (p Policy) overrides(status int) bool {
+	switch status {
+	case 200, 203, 204, 206, 300, 301, 308:
+		return p.TTL > 0
+	}
+	return false
+}
+
 // Lifetime is a freshness lifetime and its source.
 type Lifetime struct {
 	D time.Duration
-	// Source is "s-maxage", "max-age", "Expires", "default_ttl", "heuristic" or "". The directive
-	// may come from a targeted field.
+	// Source is "s-maxage", "max-age", "Expires", "rule", "default_ttl", "heuristic" or "". The
+	// directive may come from a targeted field.
 	Source string
 	// Explicit means that the response itself specifies the lifetime.
 	Explicit bool
@@ -102,13 +124,15 @@ type Lifetime struct {
 // Lifetime returns the freshness lifetime for a shared cache (RFC 9111, sections 4.2.1 and 4.2.2).
 // Invalid freshness information means a lifetime of 0, as section 4.2.1 encourages.
 func (s *Stored) Lifetime(p Policy) Lifetime {
-	cc, targeted := ResponseDirectives(s.Header)
+	cc, targeted := p.directives(s)
 	return s.lifetime(p, cc, targeted)
 }
 
 // lifetime is Lifetime for directives that are already parsed.
 func (s *Stored) lifetime(p Policy, cc Directives, targeted bool) Lifetime {
 	switch {
+	case p.overrides(s.Status):
+		return Lifetime{p.TTL, "rule", true}
 	case cc.SMaxAge.Set:
 		return Lifetime{cc.SMaxAge.D, "s-maxage", true}
 	case cc.MaxAge.Set:

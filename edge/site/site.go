@@ -1,10 +1,14 @@
 package site
 
 import (
+	"maps"
 	"path"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/rules"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -25,6 +29,73 @@ type Site struct {
 	PassFields []string
 	Redirect   bool   // requests over plain HTTP are sent to https://, where the edge has a listener for that
 	HSTS       string // value of Strict-Transport-Security in responses over TLS; "" means none
+	Rules      *rules.Set
+
+	// Bypass and Fields are of a Site that Under returns: requests are passed to the origin, and
+	// responses get the changes of fields.
+	Bypass bool
+	Fields []*rules.Fields
+
+	known *known
+}
+
+// maxKnown bounds how many combinations of rules are known of a site.
+const maxKnown = 256
+
+// known is what Under returned, by the shape of the outcome.
+type known struct {
+	sites atomic.Pointer[map[uint64]*Site]
+	mu    sync.Mutex // of who replaces them
+}
+
+// find returns the Site of a shape, or nil.
+func (k *known) find(shape uint64) *Site {
+	if all := k.sites.Load(); all != nil {
+		return (*all)[shape]
+	}
+	return nil
+}
+
+// add makes a Site known, and returns the one that is known of a shape.
+func (k *known) add(shape uint64, s *Site) *Site {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if first := k.find(shape); first != nil {
+		return first
+	}
+	all := map[uint64]*Site{shape: s}
+	if before := k.sites.Load(); before != nil && len(*before) < maxKnown {
+		maps.Copy(all, *before)
+	}
+	k.sites.Store(&all)
+	return s
+}
+
+// Under returns the site as it is for requests with an outcome of its rules. It returns the same
+// Site for the same rules, so that what was rendered for it can be used again.
+func (s *Site) Under(o *rules.Outcome) *Site {
+	if o.Shape == 0 {
+		return s
+	}
+	if s.known != nil {
+		if c := s.known.find(o.Shape); c != nil {
+			return c
+		}
+	}
+	c := &Site{Name: s.Name, Hosts: s.Hosts, Origin: s.Origin, Policy: s.Policy, MaxObject: s.MaxObject, Slice: s.Slice,
+		IgnoreQuery: s.IgnoreQuery, PassFields: s.PassFields, Redirect: s.Redirect, HSTS: s.HSTS, Fields: o.Header,
+		Bypass: o.Cache.Bypass}
+	if ttl := o.Cache.TTL; ttl != nil {
+		c.Policy.TTL = *ttl
+		c.Bypass = c.Bypass || *ttl == 0
+	}
+	if o.Cache.NoQuery {
+		c.IgnoreQuery = []string{"*"}
+	}
+	if s.known == nil {
+		return c
+	}
+	return s.known.add(o.Shape, c)
 }
 
 // LargestObject is the size in bytes of the largest body of the site that is stored.

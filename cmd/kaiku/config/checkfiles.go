@@ -70,6 +70,11 @@ func (f *Fleet) namedFiles() []namedFile {
 		if a := s.Origin.Auth; a != nil {
 			add(at+".auth.secret", a.Secret, true, oneSecret)
 		}
+		for j := range s.Rules {
+			if a := s.Rules[j].BasicAuth; a != nil {
+				add(fmt.Sprintf("sites[%d].rules[%d].basic_auth.file", i, j), a.File, true, checkUsers)
+			}
+		}
 	}
 	add("geodns.geoip", f.GeoDNS.GeoIP, false, nil)
 	return out

@@ -44,6 +44,7 @@ type Site struct {
 	Origin Origin    `yaml:"origin"`
 	Cache  Cache     `yaml:"cache"`
 	HTTPS  SiteHTTPS `yaml:"https"`
+	Rules  []Rule    `yaml:"rules"`
 }
 
 // SiteHTTPS is what a site says about plain HTTP.

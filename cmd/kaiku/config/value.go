@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// Text is a text that may have several lines.
+type Text string
+
 // Size is a number of bytes, written as 512MiB or 512M.
 type Size int64
 

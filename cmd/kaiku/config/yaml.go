@@ -378,7 +378,7 @@ func (d *yamlDoc) scalar(path string, n ast.ScalarNode, v reflect.Value) {
 		d.failed[path] = true
 		return
 	}
-	if why := unprintable(text); why != "" {
+	if why := unprintable(text); why != "" && v.Type() != reflect.TypeFor[Text]() {
 		d.failAt(n.GetToken().Position, path, "%q %s", text, why)
 		return
 	}

@@ -18,15 +18,15 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
-	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // siteSet is what an edge serves, with the pools that lead to its origins.
 type siteSet struct {
-	sites []*site.Site
+	sites []*edge.Site
 	pools map[string]*origin.Pool // by what they were made from
 }
 
@@ -65,7 +65,7 @@ func (s siteSet) close(other siteSet) {
 }
 
 func (m *siteMaker) site(s *config.Site) error {
-	site := &site.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice),
+	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice),
 		IgnoreQuery: s.Cache.IgnoreQuery,
 		Policy: httpcache.Policy{
 			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),
@@ -78,6 +78,10 @@ func (m *siteMaker) site(s *config.Site) error {
 		site.PassFields = append(site.PassFields, http.CanonicalHeaderKey(name))
 	}
 	site.Redirect, site.HSTS = s.HTTPS.Redirect, s.HTTPS.HSTS.Value()
+	var err error
+	if site.Rules, err = m.fleet.SiteRules(s); err != nil {
+		return err
+	}
 	pool, err := OriginPool(m.fleet, s)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package admin
+package edge
 
 import (
 	_ "embed" // for the document

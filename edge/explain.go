@@ -1,0 +1,47 @@
+package edge
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/rules"
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
+
+// serveExplain answers for the url of the query.
+func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
+	raw := r.URL.Query().Get("url")
+	t, err := httpcache.ParseURL(raw)
+	if err != nil {
+		purge.Fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	of, _ := s.sites.Now().Find(t.Host)
+	if of == nil {
+		purge.Fail(w, http.StatusNotFound, s.sites.Now().Unknown(t.Host).Error())
+		return
+	}
+	purge.WriteJSON(w, http.StatusOK, s.explain(raw, t, of))
+}
+
+// explain tells what the edge knows of a target, which is looked up as the site's rules say.
+func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Explanation {
+	if of.Rules.Len() == 0 {
+		return s.cache.Explain(raw, t, of)
+	}
+	o := of.Rules.Evaluate(&rules.Request{Method: http.MethodGet, Secure: t.Secure, Host: t.Host, Path: t.Path,
+		Query: t.Query, Protocol: 1})
+	t.Path, t.Query = o.Path, o.Query
+	e := s.cache.Explain(raw, t, of.Under(o))
+	e.Rules = o.Rules
+	switch {
+	case o.Response != nil:
+		e.WhyNot = fmt.Sprintf("the rule %s answers with %d", o.Rules[len(o.Rules)-1], o.Response.Status)
+	case of.Under(o).Bypass:
+		e.WhyNot = "a rule has the cache bypassed"
+	}
+	return e
+}

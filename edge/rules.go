@@ -1,0 +1,63 @@
+package edge
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/rules"
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
+
+// serveByRules answers a client's request as the rules of its site say.
+func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
+	r := x.Request
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	o := of.Rules.Evaluate(&rules.Request{Method: r.Method, Secure: x.Secure(), Host: x.Target.Host,
+		Path:  x.Target.Path,
+		Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr()})
+	if o.Response != nil {
+		s.sendRuleResponse(x, o)
+		return
+	}
+	x.Target.Path, x.Target.Query = o.Path, o.Query
+	for _, change := range o.Request {
+		change.Apply(r.Header)
+	}
+	under := of.Under(o)
+	for _, change := range under.Fields {
+		x.ChangeHeader(change.Apply)
+	}
+	s.cache.Serve(x, under)
+}
+
+// sendRuleResponse sends what a rule answers in place of the origin.
+func (s *Server) sendRuleResponse(x *front.Exchange, o *rules.Outcome) {
+	h := x.Header()
+	for name, values := range o.Response.Header {
+		h[name] = values
+	}
+	for _, change := range o.Header {
+		x.ChangeHeader(change.Apply)
+	}
+	detail := "rule"
+	if n := len(o.Rules); n > 0 {
+		detail = "rule " + o.Rules[n-1]
+	}
+	h["Cache-Status"] = []string{string(httpcache.Status{Detail: detail}.Append(nil, s.Name))}
+	if h["Cache-Control"] == nil {
+		h.Set("Cache-Control", "no-store")
+	}
+	body := o.Response.Body
+	if len(body) == 0 && o.Response.Status >= 400 {
+		body = []byte(http.StatusText(o.Response.Status) + "\n")
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.WriteHeader(o.Response.Status)
+	if x.Request.Method != http.MethodHead {
+		_, _ = x.Write(body)
+	}
+}

@@ -1,0 +1,136 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	maxUsers    = 10_000
+	maxVerified = 1024 // credentials that an Auth remembers
+	maxCost     = 12   // of bcrypt: a quarter of a second of a core
+	maxWaiting  = 16   // requests that wait for a hash
+	maxPassword = 72   // bytes; bcrypt looks at no more
+)
+
+// Auth is HTTP Basic authentication (RFC 7617) against passwords hashed with bcrypt, as
+// `htpasswd -B` writes them.
+type Auth struct {
+	realm string
+	users map[string][]byte // hashes
+
+	mu       sync.Mutex
+	verified map[[sha256.Size]byte]bool // credentials that were right
+	waiting  chan struct{}              // has room for the requests that may wait
+	hashing  sync.Mutex                 // hashing takes a core: one at a time
+	other    []byte                     // so that an unknown user takes as long as a known one
+}
+
+// ParseAuth returns the Auth of a file with a line USER:HASH for each user. Empty lines and those
+// that begin with # are skipped. realm is shown to people.
+func ParseAuth(realm, file string) (*Auth, error) {
+	a := &Auth{realm: realm, users: map[string][]byte{}, verified: map[[sha256.Size]byte]bool{},
+		waiting: make(chan struct{}, maxWaiting)}
+	n := 0
+	for line := range strings.Lines(file) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		user, hash, ok := strings.Cut(line, ":")
+		if !ok || user == "" {
+			return nil, fmt.Errorf("line %d: want USER:HASH", n)
+		}
+		cost, err := bcrypt.Cost([]byte(hash))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("line %d: the hash of %q is not bcrypt's: make one with htpasswd -B", n, user)
+		case cost > maxCost:
+			return nil, fmt.Errorf("line %d: the hash of %q has a cost of %d, of %d at most", n, user, cost, maxCost)
+		}
+		if _, twice := a.users[user]; twice {
+			return nil, fmt.Errorf("line %d: the user %q has two lines", n, user)
+		}
+		a.users[user], a.other = []byte(hash), []byte(hash)
+	}
+	switch {
+	case len(a.users) == 0:
+		return nil, errors.New("the file has no users")
+	case len(a.users) > maxUsers:
+		return nil, fmt.Errorf("the file has %d users, of %d at most", len(a.users), maxUsers)
+	}
+	return a, nil
+}
+
+// Check returns what a request without the right password gets, and nil for one that has it. It
+// gets 429 while too many others wait for their passwords to be checked.
+func (a *Auth) Check(h http.Header) *Response {
+	values := h["Authorization"]
+	if len(values) != 1 {
+		return a.refusal()
+	}
+	text, user, password, ok := basic(values[0])
+	if !ok {
+		return a.refusal()
+	}
+	sum := sha256.Sum256(text)
+	if a.known(sum) {
+		return nil
+	}
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default:
+		return &Response{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}}
+	}
+	a.hashing.Lock()
+	defer a.hashing.Unlock()
+	if a.known(sum) {
+		return nil
+	}
+	hash, known := a.users[user]
+	if !known {
+		hash = a.other
+	}
+	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
+		return a.refusal()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.verified) >= maxVerified {
+		clear(a.verified)
+	}
+	a.verified[sum] = true
+	return nil
+}
+
+func (a *Auth) known(sum [sha256.Size]byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.verified[sum]
+}
+
+func (a *Auth) refusal() *Response {
+	realm := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.realm)
+	return &Response{Status: http.StatusUnauthorized, Header: http.Header{
+		"Www-Authenticate": {`Basic realm="` + realm + `", charset="UTF-8"`}}}
+}
+
+// basic returns the credentials of an Authorization field.
+func basic(value string) (text []byte, user, password string, ok bool) {
+	scheme, encoded, _ := strings.Cut(value, " ")
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil || !strings.EqualFold(scheme, "Basic") {
+		return nil, "", "", false
+	}
+	user, password, ok = strings.Cut(string(text), ":")
+	return text, user, password, ok && len(password) <= maxPassword
+}

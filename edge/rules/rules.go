@@ -1,0 +1,267 @@
+package rules
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Rule is one of a site's rules: what it is for, and what it does.
+type Rule struct {
+	Name  string // in logs and explanations; unique in the site
+	Match Match
+	Actions
+}
+
+// Actions are what a rule does. What isn't given is left as it is.
+type Actions struct {
+	Auth     *Auth
+	Redirect *Redirect
+	Respond  *Response // deny is a Response with 403
+	Rewrite  *Rewrite
+	Request  Fields // of the request to the origin
+	Response Fields // of the response to the client
+	Cache    Cache
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	To     Template // a URL, or a path
+	Status int      // 301, 302, 303, 307 or 308
+}
+
+// Response is one that the edge makes itself.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Rewrite is what the request's target becomes before it is looked up. A nil Template leaves its
+// part as it is.
+type Rewrite struct {
+	Path  *Template
+	Query *Template // without "?"
+}
+
+// Cache is what a rule sets for the cache.
+type Cache struct {
+	TTL    *time.Duration // freshness lifetime, in place of what the response says; 0 stores nothing
+	Bypass bool           // the request is passed to the origin and nothing is stored
+	// NoQuery leaves the query out of the key and of the request to the origin.
+	NoQuery bool
+}
+
+// Fields are changes of a header: Remove first, then Set, then Add. Names are in canonical form.
+type Fields struct {
+	Remove   []string
+	Set, Add []Value
+}
+
+// Value is a field with its value.
+type Value struct{ Name, Value string }
+
+// Empty reports whether there is nothing to change.
+func (f *Fields) Empty() bool { return len(f.Remove)+len(f.Set)+len(f.Add) == 0 }
+
+// Apply changes a header.
+func (f *Fields) Apply(h http.Header) {
+	for _, name := range f.Remove {
+		delete(h, name)
+	}
+	for _, v := range f.Set {
+		h[v.Name] = []string{v.Value}
+	}
+	for _, v := range f.Add {
+		h[v.Name] = append(h[v.Name], v.Value)
+	}
+}
+
+// Outcome is what the rules of a site do with a request.
+type Outcome struct {
+	Rules    []string  // names of those that match, in their order; Static leaves them out
+	Shape    uint64    // the same for all outcomes with equal Cache and Header
+	Response *Response // what the client gets at once; nil means that the request goes on
+	Path     string    // what is looked up
+	Query    string    // begins with "?"; "" means no query
+	Request  []*Fields
+	Header   []*Fields // of the response
+	Cache    Cache
+}
+
+// Most rules of a site, and most of those that set something for the cache or change response
+// fields.
+const (
+	MaxRules  = 1000
+	MaxShapes = 64
+)
+
+// Set is the rules of a site, in their order. The zero Set has none.
+type Set struct {
+	rules  []Rule
+	shapes []uint64 // by rule: its bit in Outcome.Shape
+}
+
+// NewSet returns the Set of rules, which it takes over. The error is that there are too many.
+func NewSet(rules []Rule) (*Set, error) {
+	if len(rules) > MaxRules {
+		return nil, fmt.Errorf("there are %d rules, of %d at most", len(rules), MaxRules)
+	}
+	s := &Set{rules: rules, shapes: make([]uint64, len(rules))}
+	n := 0
+	for i := range rules {
+		if rules[i].Response.Empty() && rules[i].Cache.empty() {
+			continue
+		}
+		if n == MaxShapes {
+			return nil, fmt.Errorf("more than %d rules set something for the cache or change response fields",
+				MaxShapes)
+		}
+		s.shapes[i] = 1 << n
+		n++
+	}
+	return s, nil
+}
+
+// Len returns the number of rules.
+func (s *Set) Len() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.rules)
+}
+
+// Evaluate returns what the rules do with a request.
+func (s *Set) Evaluate(r *Request) *Outcome {
+	o := &Outcome{Path: r.Path, Query: r.Query}
+	r.clean = cleanPath(r.Path)
+	var last *Rule
+	var captures []string
+	for i := range s.rules {
+		rule := &s.rules[i]
+		path, ok := rule.Match.target(r)
+		if !ok || !rule.Match.rest(r) {
+			continue
+		}
+		o.Rules = append(o.Rules, rule.Name)
+		if rule.Auth != nil {
+			if o.Response = rule.Auth.Check(r.Header); o.Response != nil {
+				return o
+			}
+		}
+		if last == nil && rule.ends() { // auth of later rules counts too
+			last, captures = rule, captured(path, r)
+		}
+		if last == nil {
+			o.take(rule, path, r)
+			o.Shape |= s.shapes[i]
+		}
+	}
+	if last != nil {
+		o.Response = last.response(r, captures)
+	}
+	return o
+}
+
+// Static returns what the rules do with a request of which only method, target and protocol are
+// known, and false where that depends on more, or where the response is the edge's own.
+func (s *Set) Static(r *Request, o *Outcome) bool {
+	*o = Outcome{Path: r.Path, Query: r.Query}
+	r.clean = cleanPath(r.Path)
+	for i := range s.rules {
+		rule := &s.rules[i]
+		path, ok := rule.Match.target(r)
+		if !ok {
+			continue
+		}
+		if rule.Match.needsMore() || rule.Auth != nil || rule.ends() {
+			return false
+		}
+		o.take(rule, path, r)
+		o.Shape |= s.shapes[i]
+	}
+	return o.Response == nil
+}
+
+func (rule *Rule) ends() bool { return rule.Respond != nil || rule.Redirect != nil }
+
+func captured(path *Pattern, r *Request) []string {
+	if path == nil {
+		return nil
+	}
+	return path.captures(r.clean)
+}
+
+// take takes the actions of a rule that lets the request go on.
+func (o *Outcome) take(rule *Rule, path *Pattern, r *Request) {
+	if w := rule.Rewrite; w != nil {
+		captures := captured(path, r)
+		to, query := r.Path, r.Query
+		var okPath, okQuery = true, true
+		if w.Path != nil {
+			to, okPath = w.Path.expand(r, captures)
+		}
+		if w.Query != nil {
+			if query, okQuery = w.Query.expand(r, captures); query != "" {
+				query = "?" + query
+			}
+		}
+		if !okPath || !okQuery || to == "" || to[0] != '/' {
+			o.Response = tooLong()
+			return
+		}
+		o.Path, o.Query = to, query
+	}
+	if !rule.Request.Empty() {
+		o.Request = append(o.Request, &rule.Request)
+	}
+	if !rule.Response.Empty() {
+		o.Header = append(o.Header, &rule.Response)
+	}
+	o.Cache.merge(&rule.Cache)
+}
+
+func (c *Cache) empty() bool { return c.TTL == nil && !c.Bypass && !c.NoQuery }
+
+func (c *Cache) merge(later *Cache) {
+	if later.TTL != nil {
+		c.TTL = later.TTL
+	}
+	c.Bypass = c.Bypass || later.Bypass
+	c.NoQuery = c.NoQuery || later.NoQuery
+}
+
+// response is what a rule that ends the request sends.
+func (rule *Rule) response(r *Request, captures []string) *Response {
+	if rule.Respond != nil {
+		return rule.Respond
+	}
+	to, ok := rule.Redirect.To.expand(r, captures)
+	if !ok {
+		return tooLong()
+	}
+	return &Response{Status: rule.Redirect.Status, Header: http.Header{"Location": {location(to)}}}
+}
+
+func tooLong() *Response {
+	return &Response{Status: http.StatusRequestURITooLong, Header: http.Header{}}
+}
+
+// location makes a URL of what clients may have put into it: a path that begins with "//" or "/\"
+// would
+// send them to another host.
+func location(to string) string {
+	for len(to) > 1 && to[0] == '/' && (to[1] == '/' || to[1] == '\\') {
+		to = to[1:]
+	}
+	b := make([]byte, 0, len(to))
+	for i := range len(to) {
+		if c := to[i]; c <= ' ' || c == 0x7f || c == '\\' {
+			const hex = "0123456789ABCDEF"
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
