@@ -8,6 +8,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // logged is where an access log goes to.
@@ -30,8 +33,8 @@ func TestAccessLog(t *testing.T) {
 	var lines [2][]map[string]any
 	for i, noLane := range []bool{false, true} {
 		out := &logged{}
-		e := newSecure(t, answerKinds, 1, func(s *Server, _ *Site) {
-			s.Store, s.NoHitLane, s.AccessLog = b.Store, noLane, &AccessLog{Out: out}
+		e := newSecure(t, answerKinds, 1, func(s *Server, _ *site.Site) {
+			s.Store, s.NoHitLane, s.AccessLog = b.Store, noLane, &front.AccessLog{Out: out}
 		})
 		for _, secure := range []bool{false, true} {
 			e.exchange(t, []byte("GET /a?x=1 HTTP/1.1\r\nHost: www.example\r\nUser-Agent: \xe4\"\\ tester\r\nReferer: https://a.example/\r\n\r\n"), secure, true)

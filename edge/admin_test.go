@@ -5,6 +5,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // The status counts what was answered for sites, and nothing else.
@@ -16,8 +20,8 @@ func TestStatus(t *testing.T) {
 		}
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "hello")
-	}, 1, func(s *Server, _ *Site) { s.Version = "v1" })
-	for _, path := range []string{"/a", "/a", "/a", "/broken", healthPath} {
+	}, 1, func(s *Server, _ *site.Site) { s.Version = "v1" })
+	for _, path := range []string{"/a", "/a", "/a", "/broken", admin.HealthPath} {
 		e.get(path)
 	}
 	other := e.request("GET", "/a", "")
@@ -25,7 +29,7 @@ func TestStatus(t *testing.T) {
 	if got := e.do(other); got.status != http.StatusMisdirectedRequest {
 		t.Fatalf("a host of no site: %d", got.status)
 	}
-	var st Status
+	var st admin.Status
 	until(t, "the last request is counted", func() bool { // which is done after its answer has come
 		if got := e.admin("GET", "/v1/status", ""); got.status != 200 || decode(got.body, &st) != nil {
 			t.Fatalf("%d, %s", got.status, got.body)
@@ -49,9 +53,9 @@ func TestStatus(t *testing.T) {
 
 // A name that the fleet does not have is refused, and the error lists those that there are.
 func TestUnknownNames(t *testing.T) {
-	e := newTagged(t, func(s *Server, _ *Site) {
+	e := newTagged(t, func(s *Server, _ *site.Site) {
 		s.Fleet = oneNode{}
-		s.SetTokens([]Token{full("all"), {Secret: "www", Scopes: Scopes(), Sites: []string{"www"}}})
+		s.Tokens.Set([]purge.Token{full("all"), {Secret: "www", Scopes: purge.Scopes(), Sites: []string{"www"}}})
 	})
 	hosts := "no site has the host other.example: the hosts are static.example, www.example"
 	for _, c := range []struct {

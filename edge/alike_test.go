@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // alikeProtocols are those that have to answer alike, with the letter that stands for {p} in what
@@ -146,8 +148,8 @@ func TestProtocolsAnswerAlike(t *testing.T) {
 	o := &alikeOrigin{}
 	// An end that is there is found however long it takes, and one that never comes isn't waited
 	// for.
-	patient := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *Site) { s.bodyEnd = time.Minute })
-	hasty := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *Site) { s.bodyEnd = time.Millisecond })
+	patient := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *site.Site) { s.bodyEnd = time.Minute })
+	hasty := newSecure(t, o.ServeHTTP, 1, func(s *Server, _ *site.Site) { s.bodyEnd = time.Millisecond })
 	clients := map[bool]map[string]rawClient{false: patient.rawClients(), true: hasty.rawClients()}
 	ask := func(q alikeRequest, at int) (text string, refused bool) {
 		p := alikeProtocols[at]

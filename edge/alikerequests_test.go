@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 )
 
@@ -203,8 +204,8 @@ func alikeTargets() (list []alikeRequest) {
 		{"OPTIONS", "www.example", "*", 204},
 		{"OPTIONS", "other.example", "*", 421},
 		{"GET", "www.example", "/" + strings.Repeat("x", front.MaxURL) + "{p}", 414},
-		{"GET", "www.example", healthPath, 200},
-		{"HEAD", "www.example", healthPath, 200},
+		{"GET", "www.example", admin.HealthPath, 200},
+		{"HEAD", "www.example", admin.HealthPath, 200},
 		{"GE T", "www.example", "/fresh/{p}", 400},
 		{"get", "www.example", "/fresh/{p}", 200},
 		{"PURGE", "www.example", "/fresh/{p}", 200},

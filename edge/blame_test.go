@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -139,7 +140,7 @@ func newBlameEdge(t *testing.T, bodyTimeout time.Duration, log io.Writer) *testE
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newSecure(t, h, 1, withPeers, func(s *Server, site *Site) {
+	return newSecure(t, h, 1, withPeers, func(s *Server, site *site.Site) {
 		s.bodyTimeout, s.Log = bodyTimeout, slog.New(slog.NewTextHandler(log, nil))
 		pool := site.Origin.Origin
 		pool.Servers, pool.Retries, pool.Log = append(pool.Servers, origin.Server{URL: u}), 2, s.Log

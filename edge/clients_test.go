@@ -5,6 +5,9 @@ import (
 
 	cloudflare "github.com/cloudflare/cloudflare-go/v7/cache"
 	"github.com/cloudflare/cloudflare-go/v7/option"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // cloudflareBodies are what the client sends. The fields are set one by one: the F of its root
@@ -35,7 +38,7 @@ func cloudflareBodies() map[string]cloudflare.CachePurgeParamsBodyUnion {
 func TestPurgeByCloudflareClient(t *testing.T) {
 	for gone, body := range cloudflareBodies() {
 		t.Run(gone, func(t *testing.T) {
-			e := newTagged(t, func(s *Server, _ *Site) { s.SetTokens([]Token{full("secret")}) })
+			e := newTagged(t, func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("secret")}) })
 			client := cloudflare.NewCacheService(option.WithBaseURL("http://"+e.AdminAddr().String()+"/client/v4/"),
 				option.WithMaxRetries(0))
 			params := cloudflare.CachePurgeParams{Body: body}

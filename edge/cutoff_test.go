@@ -11,14 +11,16 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // quietFleet is a fleet that an edge is in touch with, or hears nothing of.
 type quietFleet struct{ quiet atomic.Bool }
 
-func (*quietFleet) Append(context.Context, string, PurgeRequest) (uint64, error) {
-	return 0, ErrNoPurgeLog
+func (*quietFleet) Append(context.Context, string, purge.Request) (uint64, error) {
+	return 0, purge.ErrNoLog
 }
 func (*quietFleet) InTouch() bool  { return true }
 func (q *quietFleet) CutOff() bool { return q.quiet.Load() }
@@ -42,7 +44,7 @@ func TestCutOffGivesUp(t *testing.T) {
 		close(said)
 		<-r.Context().Done()
 		close(gone)
-	}, func(s *Server, _ *Site) { s.Purges = fleet })
+	}, func(s *Server, _ *site.Site) { s.Purges = fleet })
 	e.get("/a").wants(t, 200, body)
 	late.Store(true)
 	fleet.quiet.Store(true)
@@ -80,7 +82,7 @@ func TestCutOffPurgedMeanwhile(t *testing.T) {
 			return
 		}
 		_, _ = w.Write([]byte("old"))
-	}, func(s *Server, _ *Site) { s.Purges = fleet })
+	}, func(s *Server, _ *site.Site) { s.Purges = fleet })
 	e.get("/a").wants(t, 200, "old")
 	late.Store(true)
 	fleet.quiet.Store(true)
@@ -132,7 +134,7 @@ func TestCutOff(t *testing.T) {
 			return
 		}
 		_, _ = w.Write([]byte(version.Load().(string)))
-	}, func(s *Server, _ *Site) { s.Purges = fleet })
+	}, func(s *Server, _ *site.Site) { s.Purges = fleet })
 	e.get("/a").wants(t, 200, "one")
 	if a := e.get("/a"); !a.isHit() {
 		t.Errorf("in touch: %v", a.header["Cache-Status"])

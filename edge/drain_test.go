@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // What is under way when the edge ends is finished, by each protocol, and nothing is cut; idle
@@ -91,7 +93,7 @@ func TestDrainCuts(t *testing.T) {
 		_, _ = io.WriteString(w, "first")
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
-	}, 1, func(s *Server, _ *Site) { s.DrainTimeout = 300 * time.Millisecond })
+	}, 1, func(s *Server, _ *site.Site) { s.DrainTimeout = 300 * time.Millisecond })
 	for _, protocol := range []string{"h1", "h2", "h3"} {
 		resp, err := e.newClientOf(protocol).Get("https://www.example/" + protocol)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -68,20 +69,20 @@ func readHead(in *bufio.Reader) (target, fields string, err error) {
 // earlyOrigins are servers that answer with the status that a path names once they have a header
 // block, and read nothing of the body before. Each returns its URL, and changes the site to trust
 // it.
-var earlyOrigins = map[string]func(t *testing.T) (string, func(*Server, *Site)){
-	"HTTP/1.1": func(t *testing.T) (string, func(*Server, *Site)) {
+var earlyOrigins = map[string]func(t *testing.T) (string, func(*Server, *site.Site)){
+	"HTTP/1.1": func(t *testing.T) (string, func(*Server, *site.Site)) {
 		return rawEarly(t, "Content-Length: 3\r\n\r\nno\n", false), nil
 	},
-	"HTTP/1.1 with an empty body": func(t *testing.T) (string, func(*Server, *Site)) {
+	"HTTP/1.1 with an empty body": func(t *testing.T) (string, func(*Server, *site.Site)) {
 		return rawEarly(t, "Content-Length: 0\r\n\r\n", false), nil
 	},
-	"HTTP/1.1 with chunks": func(t *testing.T) (string, func(*Server, *Site)) {
+	"HTTP/1.1 with chunks": func(t *testing.T) (string, func(*Server, *site.Site)) {
 		return rawEarly(t, "Transfer-Encoding: chunked\r\n\r\n3\r\nno\n\r\n0\r\n\r\n", false), nil
 	},
-	"HTTP/1.1 that closes": func(t *testing.T) (string, func(*Server, *Site)) {
+	"HTTP/1.1 that closes": func(t *testing.T) (string, func(*Server, *site.Site)) {
 		return rawEarly(t, "Connection: close\r\nContent-Length: 3\r\n\r\nno\n", true), nil
 	},
-	"HTTP/2": func(t *testing.T) (string, func(*Server, *Site)) {
+	"HTTP/2": func(t *testing.T) (string, func(*Server, *site.Site)) {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(serveEarly))
 		s.EnableHTTP2 = true
 		s.StartTLS()
@@ -91,10 +92,10 @@ var earlyOrigins = map[string]func(t *testing.T) (string, func(*Server, *Site)){
 }
 
 // trusting has a site trust a test server.
-func trusting(s *httptest.Server) func(*Server, *Site) {
+func trusting(s *httptest.Server) func(*Server, *site.Site) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	return func(_ *Server, site *Site) {
+	return func(_ *Server, site *site.Site) {
 		site.Origin.Origin.TLS, site.Origin.Origin.SNI = &tls.Config{RootCAs: roots}, "example.com"
 	}
 }
@@ -121,13 +122,13 @@ func rawEarly(t *testing.T, rest string, closes bool) string {
 }
 
 // newBefore starts an edge for clients of all protocols before an origin.
-func newBefore(t *testing.T, addr string, change func(*Server, *Site)) *testEdge {
+func newBefore(t *testing.T, addr string, change func(*Server, *site.Site)) *testEdge {
 	t.Helper()
 	u, err := url.Parse(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newSecure(t, static(""), 1, func(s *Server, site *Site) {
+	return newSecure(t, static(""), 1, func(s *Server, site *site.Site) {
 		site.Origin.Origin.Servers = []origin.Server{{URL: u}}
 		if change != nil {
 			change(s, site)
@@ -254,20 +255,20 @@ func TestExpectation(t *testing.T) {
 		}
 		fmt.Fprintf(w, "%s %s", r.Header.Get("Expect"), body)
 	}
-	for from, begin := range map[string]func() (string, func(*Server, *Site)){
-		"HTTP/1.1": func() (string, func(*Server, *Site)) {
+	for from, begin := range map[string]func() (string, func(*Server, *site.Site)){
+		"HTTP/1.1": func() (string, func(*Server, *site.Site)) {
 			s := httptest.NewServer(http.HandlerFunc(echo))
 			t.Cleanup(s.Close)
 			return s.URL, nil
 		},
-		"HTTP/2": func() (string, func(*Server, *Site)) {
+		"HTTP/2": func() (string, func(*Server, *site.Site)) {
 			s := httptest.NewUnstartedServer(http.HandlerFunc(echo))
 			s.EnableHTTP2 = true
 			s.StartTLS()
 			t.Cleanup(s.Close)
 			return s.URL, trusting(s)
 		},
-		"HTTP/1.1 that says nothing": func() (string, func(*Server, *Site)) {
+		"HTTP/1.1 that says nothing": func() (string, func(*Server, *site.Site)) {
 			return lineOrigin(t, func(c net.Conn, in *bufio.Reader) {
 				for {
 					if _, _, err := readHead(in); err != nil {

@@ -29,6 +29,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -38,7 +39,7 @@ import (
 type testEdge struct {
 	*Server
 	t      testing.TB
-	site   *Site
+	site   *site.Site
 	client *http.Client
 	hits   atomic.Int64 // requests that reached the origin
 	stop   func()       // ends Serve and closes the store; once
@@ -46,7 +47,7 @@ type testEdge struct {
 
 // newEdge starts an edge for the host www.example whose origin is h. change, if any, changes what
 // is started.
-func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *Site)) *testEdge {
+func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *site.Site)) *testEdge {
 	t.Helper()
 	e := &testEdge{t: t}
 	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +60,7 @@ func newEdge(t testing.TB, h http.HandlerFunc, change ...func(*Server, *Site)) *
 }
 
 // start starts the edge on the store in dir.
-func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) {
+func (e *testEdge) start(originURL, dir string, change ...func(*Server, *site.Site)) {
 	e.t.Helper()
 	log := slog.New(slog.NewTextHandler(e.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	u, err := url.Parse(originURL)
@@ -68,7 +69,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	}
 	e.Server = &Server{Name: "hel1", HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: log,
 		OwnHTTP2: os.Getenv("KAIKU_TEST_HTTP2") == "own"}
-	e.site = &Site{Name: "www", Hosts: []string{"www.example"},
+	e.site = &site.Site{Name: "www", Hosts: []string{"www.example"},
 		Origin: &origin.Route{Origin: &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}}}
 	if protocol() != "" {
 		e.HTTPS, e.Certificates = "127.0.0.1:0", newCertificates(e.t, "www.example")
@@ -86,7 +87,7 @@ func (e *testEdge) start(originURL, dir string, change ...func(*Server, *Site)) 
 	if err := e.site.Origin.Origin.Start(); err != nil {
 		e.t.Fatal(err)
 	}
-	e.SetSites([]*Site{e.site})
+	e.Sites.Set([]*site.Site{e.site})
 	if err := e.Listen(e.t.Context()); err != nil {
 		e.t.Fatal(err)
 	}

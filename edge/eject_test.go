@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -33,7 +34,7 @@ func TestOriginsOfFailingRequests(t *testing.T) {
 			}
 		}
 	}
-	e := newSecure(t, handler(1), 1, func(_ *Server, site *Site) {
+	e := newSecure(t, handler(1), 1, func(_ *Server, site *site.Site) {
 		pool := site.Origin.Origin
 		pool.Retries = 2
 		for n := int64(2); n <= 4; n++ {

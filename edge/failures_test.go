@@ -12,13 +12,15 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // explainURL returns what the edge explains of a path of www.example.
-func (e *testEdge) explainURL(path string) Explanation {
+func (e *testEdge) explainURL(path string) cache.Explanation {
 	e.t.Helper()
-	var x Explanation
+	var x cache.Explanation
 	if got := e.admin("GET", "/v1/explain?url="+authorityOf("www.example")+path, ""); got.status != 200 {
 		e.t.Errorf("explain %s: %d, %s", path, got.status, got.body)
 	} else if err := decode(got.body, &x); err != nil {
@@ -141,9 +143,10 @@ func (b *lockedBuffer) count(text string) int {
 // A server that is down gives one line of the log, not one for each request.
 func TestFailuresAreLoggedOnce(t *testing.T) {
 	var log lockedBuffer
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, func(s *Server, _ *Site) {
-		s.Log = slog.New(slog.NewTextHandler(&log, nil))
-	})
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		func(s *Server, _ *site.Site) {
+			s.Log = slog.New(slog.NewTextHandler(&log, nil))
+		})
 	for i := range 10 {
 		e.get(fmt.Sprintf("/%d", i))
 	}

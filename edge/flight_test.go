@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // gated answers in steps: each part of the body is sent when the test says go, or when its channel
@@ -353,7 +355,7 @@ func TestLargerThanTheStoreTakes(t *testing.T) {
 				for part := body; part != ""; part = part[1<<16:] {
 					_, _ = io.WriteString(w, part[:1<<16])
 				}
-			}, func(_ *Server, s *Site) { s.MaxObject = 100 << 10 })
+			}, func(_ *Server, s *site.Site) { s.MaxObject = 100 << 10 })
 			for range 2 {
 				got := e.get("/a")
 				if got.status != 200 || got.err != nil || got.body != body {
@@ -372,7 +374,7 @@ func TestLargerThanTheStoreTakes(t *testing.T) {
 func TestStalledBody(t *testing.T) {
 	h, step := gated([]string{"Cache-Control: max-age=1000", "Content-Length: 10"}, "01234", "56789")
 	defer close(step)
-	e := newEdge(t, h, func(_ *Server, s *Site) { s.Origin.Origin.BetweenBytesTimeout = 50 * time.Millisecond })
+	e := newEdge(t, h, func(_ *Server, s *site.Site) { s.Origin.Origin.BetweenBytesTimeout = 50 * time.Millisecond })
 	go func() { step <- struct{}{} }()
 	got := e.do(e.request("GET", "/a", ""))
 	if got.err == nil || got.body != "01234" {

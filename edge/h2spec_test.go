@@ -13,6 +13,8 @@ import (
 	"github.com/summerwind/h2spec/hpack"
 	"github.com/summerwind/h2spec/http2"
 	"github.com/summerwind/h2spec/spec"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // goServer are the cases of h2spec that the Go server fails, with the reason.
@@ -26,7 +28,7 @@ var goServer = map[string]string{
 // fail where that is used.
 func TestH2Spec(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
-	e := newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *Site) {
+	e := newEdge(t, static(strings.Repeat("x", 1024), "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "localhost")
 		site.Hosts = []string{"localhost"}
 	})

@@ -5,12 +5,11 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
-
-// healthPath answers 200 on every host while the edge takes requests.
-const healthPath = "/.kaiku/health"
 
 // handler answers what comes from clients and other edges.
 type handler struct{ *Server }
@@ -48,7 +47,7 @@ func (s *Server) behind(w http.ResponseWriter) {
 // Answer answers a request of a client or of another edge.
 func (h handler) Answer(x *front.Exchange) {
 	r := x.Request
-	if x.Target.Path == healthPath {
+	if x.Target.Path == admin.HealthPath {
 		h.serveHealth(x)
 		return
 	}
@@ -60,7 +59,7 @@ func (h handler) Answer(x *front.Exchange) {
 	if r.TLS == nil && !x.Peer && h.Certificates.AnswerChallenge(x, r, x.Target.Host) {
 		return
 	}
-	of, _ := h.sites.Now().Find(x.Target.Host)
+	of, _ := h.Sites.Now().Find(x.Target.Host)
 	if status, why := h.mayServe(x, of); status != 0 {
 		x.Refuse(status, why)
 		return
@@ -80,7 +79,7 @@ func (h handler) Answer(x *front.Exchange) {
 
 // mayServe returns the status that a request with a target is refused with, and why; 0 if it is
 // not.
-func (s *Server) mayServe(x *front.Exchange, of *Site) (status int, why string) {
+func (s *Server) mayServe(x *front.Exchange, of *site.Site) (status int, why string) {
 	fields := 0
 	for _, lines := range x.Request.Header {
 		fields += len(lines)
@@ -88,7 +87,7 @@ func (s *Server) mayServe(x *front.Exchange, of *Site) (status int, why string) 
 	switch {
 	case of == nil:
 		return http.StatusMisdirectedRequest, "no site has this host"
-	case x.Request.TLS != nil && !x.Peer && !s.sites.Now().ReachedBy(x.Request.TLS.ServerName, of):
+	case x.Request.TLS != nil && !x.Peer && !s.Sites.Now().ReachedBy(x.Request.TLS.ServerName, of):
 		return http.StatusMisdirectedRequest, "the TLS connection was made to another site"
 	case x.Request.URL.Scheme == "https" && x.Request.TLS == nil: // an absolute-form target (RFC 9112, 3.2.2)
 		return http.StatusMisdirectedRequest, "https over a plain connection"

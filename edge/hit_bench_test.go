@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -58,7 +59,8 @@ func BenchmarkHit(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer pool.Close()
-			s.SetSites([]*Site{{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: pool}}})
+			s.Sites.Set([]*site.Site{{Name: "www", Hosts: []string{"www.example"},
+				Origin: &origin.Route{Origin: pool}}})
 			if err := s.Listen(b.Context()); err != nil {
 				b.Fatal(err)
 			}

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // BenchmarkHitOver is a hit over each protocol, with the client of its library.
@@ -12,7 +14,7 @@ func BenchmarkHitOver(b *testing.B) {
 	for _, protocol := range []string{"h1", "h2", "h3"} {
 		b.Run(protocol, func(b *testing.B) {
 			e := newSecure(b, static(strings.Repeat("x", 1024), "Cache-Control: max-age=100000",
-				"Content-Type: image/png"), 1, func(s *Server, _ *Site) { s.Log = slog.New(slog.DiscardHandler) })
+				"Content-Type: image/png"), 1, func(s *Server, _ *site.Site) { s.Log = slog.New(slog.DiscardHandler) })
 			client := e.newClientOf(protocol)
 			ask := func() {
 				resp, err := client.Get("https://www.example/a")

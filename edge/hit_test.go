@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 func TestHitAfterMiss(t *testing.T) {
@@ -106,7 +107,7 @@ func TestFreshness(t *testing.T) {
 }
 
 func TestDefaultTTL(t *testing.T) {
-	e := newEdge(t, static("x"), func(_ *Server, s *Site) { s.Policy.DefaultTTL = time.Hour })
+	e := newEdge(t, static("x"), func(_ *Server, s *site.Site) { s.Policy.DefaultTTL = time.Hour })
 	e.get("/").wants(t, 200, "x")
 	if second := e.get("/"); !second.isHit() {
 		t.Errorf("Cache-Status %q", second.header["Cache-Status"])

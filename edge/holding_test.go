@@ -14,11 +14,13 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // small makes an origin take eight requests at once, of which six may be held by clients.
-func small(_ *Server, s *Site) {
+func small(_ *Server, s *site.Site) {
 	s.Origin.Origin.MaxRequests, s.Origin.Origin.QueueTimeout = 8, 50*time.Millisecond
 }
 
@@ -162,7 +164,7 @@ func TestIdleTunnel(t *testing.T) {
 	if protocol() == "h2" || protocol() == "h3" {
 		t.Skip("HTTP/1.1 alone has tunnels")
 	}
-	e := newEdge(t, holdServer, func(s *Server, _ *Site) { s.tunnelIdle = 20 * time.Millisecond })
+	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.tunnelIdle = 20 * time.Millisecond })
 	_, r, status := e.upgrade(t)
 	if status != 101 {
 		t.Fatal(status)
@@ -179,7 +181,7 @@ func TestIdleTunnel(t *testing.T) {
 // A client that sends a byte now and then is told that this is too slow, and holds nothing any
 // more, whatever the protocol.
 func TestTricklingUpload(t *testing.T) {
-	e := newEdge(t, holdServer, func(s *Server, _ *Site) { s.bodyTimeout = 300 * time.Millisecond })
+	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 300 * time.Millisecond })
 	for _, known := range []bool{true, false} {
 		body, client := io.Pipe()
 		r, err := http.NewRequestWithContext(t.Context(), "POST", authorityOf("www.example")+"/upload", body)
@@ -223,11 +225,11 @@ func TestAnsweredUploadThatStalls(t *testing.T) {
 	if protocol() == "h2" || protocol() == "h3" {
 		t.Skip("with HTTP/1.1 the body is between two requests")
 	}
-	e := newEdge(t, holdServer, func(s *Server, _ *Site) { s.bodyTimeout = 50 * time.Millisecond })
+	e := newEdge(t, holdServer, func(s *Server, _ *site.Site) { s.bodyTimeout = 50 * time.Millisecond })
 	for _, body := range []string{"Content-Length: 100\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"} {
 		for head, want := range map[string]int{
-			"POST / HTTP/1.1\r\nHost: nobody.example\r\n":               http.StatusMisdirectedRequest,
-			"POST " + healthPath + " HTTP/1.1\r\nHost: www.example\r\n": http.StatusOK,
+			"POST / HTTP/1.1\r\nHost: nobody.example\r\n":                     http.StatusMisdirectedRequest,
+			"POST " + admin.HealthPath + " HTTP/1.1\r\nHost: www.example\r\n": http.StatusOK,
 		} {
 			conn := e.dialRaw(t, protocol() != "")
 			_, _ = io.WriteString(conn, head+body)
@@ -319,7 +321,7 @@ func TestShareOfAClient(t *testing.T) {
 		}
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "stored")
-	}, func(s *Server, site *Site) {
+	}, func(s *Server, site *site.Site) {
 		site.Origin.Origin.MaxRequests, site.Origin.Origin.QueueTimeout = 64, 10*time.Second
 		s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
 			l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -84,7 +85,7 @@ func TestOriginOfAnotherName(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(w, "hello")
-	}, func(_ *Server, s *Site) { s.Origin.Origin.Host = "origin.example" })
+	}, func(_ *Server, s *site.Site) { s.Origin.Origin.Host = "origin.example" })
 	for _, c := range []struct {
 		of   string
 		gone bool
@@ -138,7 +139,7 @@ func TestInvalidationInACrowd(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Vary", r.Header.Get("X-Vary"))
 		_, _ = io.WriteString(w, r.Method)
-	}, func(s *Server, _ *Site) { s.Store = store })
+	}, func(s *Server, _ *site.Site) { s.Store = store })
 	records := e.Store.Stats().Purges
 	for _, c := range []struct{ path, vary string }{{"/a", "X-Vary: "}, {"/b", "X-Vary: X-Vary"}} {
 		for range 3 {

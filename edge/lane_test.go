@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // bothWays is an edge with a hit lane, and one without on the same store.
@@ -28,11 +30,11 @@ type bothWays struct {
 
 func newBothWays(t *testing.T) *bothWays {
 	t.Helper()
-	hsts := func(s *Server, site *Site) {
+	hsts := func(s *Server, site *site.Site) {
 		site.HSTS, site.IgnoreQuery = "max-age=1000", []string{"utm_*"}
 	}
 	b := &bothWays{testEdge: newSecure(t, answerKinds, 1, hsts)}
-	b.ordinary = newSecure(t, answerKinds, 1, hsts, func(s *Server, site *Site) {
+	b.ordinary = newSecure(t, answerKinds, 1, hsts, func(s *Server, site *site.Site) {
 		s.Store, s.NoHitLane = b.Store, true
 		s.Certificates = b.Certificates
 	})

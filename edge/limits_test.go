@@ -7,7 +7,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // A client that takes its request back while the edge waits for more of its body: what reads the
@@ -20,7 +22,9 @@ func TestBodyTakenBack(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				came <- struct{}{}
 				_, _ = io.Copy(io.Discard, r.Body)
-			}, func(s *Server, _ *Site) { s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example") })
+			}, func(s *Server, _ *site.Site) {
+				s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
+			})
 			for range 3 {
 				client := e.newClientOf(protocol)
 				var clients sync.WaitGroup
@@ -52,7 +56,7 @@ func TestBodyTakenBack(t *testing.T) {
 				clients.Wait()
 				client.CloseIdleConnections()
 			}
-			resp, err := e.newClientOf(protocol).Get("https://www.example" + healthPath)
+			resp, err := e.newClientOf(protocol).Get("https://www.example" + admin.HealthPath)
 			if err != nil {
 				t.Fatal(err)
 			}

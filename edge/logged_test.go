@@ -5,11 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // entryOf is a purge as the log has it.
-func entryOf(t testing.TB, p PurgeRequest) string {
+func entryOf(t testing.TB, p purge.Request) string {
 	t.Helper()
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -23,10 +24,10 @@ func entryOf(t testing.TB, p PurgeRequest) string {
 func TestEntriesThatCantBeApplied(t *testing.T) {
 	long := strings.Repeat("x", 70_000)
 	for name, bad := range map[string]string{
-		"a long tag":        entryOf(t, PurgeRequest{Tags: []string{long}}),
-		"a long URL":        entryOf(t, PurgeRequest{URLs: []string{"http://www.example/" + long}}),
-		"a long prefix":     entryOf(t, PurgeRequest{Prefixes: []string{"http://www.example/" + long}}),
-		"a long host":       entryOf(t, PurgeRequest{Hosts: []string{long}}),
+		"a long tag":        entryOf(t, purge.Request{Tags: []string{long}}),
+		"a long URL":        entryOf(t, purge.Request{URLs: []string{"http://www.example/" + long}}),
+		"a long prefix":     entryOf(t, purge.Request{Prefixes: []string{"http://www.example/" + long}}),
+		"a long host":       entryOf(t, purge.Request{Hosts: []string{long}}),
 		"no JSON":           "\x00\xff",
 		"nothing":           "",
 		"of another kind":   `[1]`,
@@ -36,8 +37,8 @@ func TestEntriesThatCantBeApplied(t *testing.T) {
 			e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
 			e.get("/a").wants(t, 200, "a")
 			after := storage.Position{Log: 1, Seq: 2}
-			good := entryOf(t, PurgeRequest{Tags: []string{"other"}})
-			if err := e.Apply([]Logged{ParseLogged("", []byte(bad)), ParseLogged("", []byte(good))},
+			good := entryOf(t, purge.Request{Tags: []string{"other"}})
+			if err := e.Apply([]purge.Logged{purge.ParseLogged("", []byte(bad)), purge.ParseLogged("", []byte(good))},
 				after); err != nil {
 				t.Fatalf("the edge would try again for ever: %v", err)
 			}
@@ -64,11 +65,11 @@ func TestLostPurges(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
-	if l := ParseLogged("www", LostPurges); l.Lost {
+	if l := purge.ParseLogged("www", purge.LostPurges); l.Lost {
 		t.Error("a node that may purge one site says so")
 	}
-	l := ParseLogged("", LostPurges)
-	if err := e.Apply([]Logged{l}, storage.Position{Log: 1, Seq: 1}); err != nil || !l.Lost {
+	l := purge.ParseLogged("", purge.LostPurges)
+	if err := e.Apply([]purge.Logged{l}, storage.Position{Log: 1, Seq: 1}); err != nil || !l.Lost {
 		t.Fatal(l, err)
 	}
 	if a := e.get("/a"); a.cacheStatus()["fwd"] != "stale" {
@@ -83,7 +84,7 @@ func TestLostPurges(t *testing.T) {
 func TestLongPurgesAreRefused(t *testing.T) {
 	e := newEdge(t, static("a", "Cache-Control: max-age=60"))
 	long := strings.Repeat("x", storage.MaxPurgeValue)
-	for _, p := range []PurgeRequest{
+	for _, p := range []purge.Request{
 		{Tags: []string{"a", long + "x"}},
 		{URLs: []string{"http://www.example/" + long}},
 		{Prefixes: []string{"http://www.example/" + long}},
@@ -93,7 +94,7 @@ func TestLongPurgesAreRefused(t *testing.T) {
 			t.Errorf("%.30s: %d, %.200s", entryOf(t, p), a.status, a.body)
 		}
 	}
-	if a := e.purge(entryOf(t, PurgeRequest{Tags: []string{long}})); a.status != 200 {
+	if a := e.purge(entryOf(t, purge.Request{Tags: []string{long}})); a.status != 200 {
 		t.Errorf("the longest tag: %d, %s", a.status, a.body)
 	}
 }
@@ -109,7 +110,7 @@ func FuzzLogged(f *testing.F) {
 	f.Fuzz(func(t *testing.T, site string, b []byte) {
 		seq++
 		after := storage.Position{Log: 1, Seq: seq}
-		if err := e.Apply([]Logged{ParseLogged(site, b)}, after); err != nil {
+		if err := e.Apply([]purge.Logged{purge.ParseLogged(site, b)}, after); err != nil {
 			t.Fatal(err)
 		}
 		if at := e.Store.Position(); at != after {

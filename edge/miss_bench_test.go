@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -131,7 +132,7 @@ func newBenchEdge(b *testing.B, originAddr string) *Server {
 	}
 	b.Cleanup(pool.Close)
 	s := &Server{Name: "hel1", HTTP: "127.0.0.1:0", Store: store, Log: log}
-	s.SetSites([]*Site{{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: pool}}})
+	s.Sites.Set([]*site.Site{{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: pool}}})
 	if err := s.Listen(b.Context()); err != nil {
 		b.Fatal(err)
 	}

@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -138,7 +142,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	e := newEdge(t, static("x"))
 	d := openDocument(t, e)
 	seen := map[string]bool{}
-	for _, r := range e.endpoints() {
+	for _, r := range e.Server.admin.Endpoints() {
 		if r.Method == "PURGE" {
 			continue // which OpenAPI can't say
 		}
@@ -169,12 +173,12 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 func TestOpenAPIHasEveryField(t *testing.T) {
 	d := openDocument(t, newEdge(t, static("x")))
 	for name, v := range map[string]any{
-		"Error": purge.ErrorResponse{}, "PurgeRequest": PurgeRequest{}, "PurgeResponse": PurgeResponse{},
-		"Progress": Progress{}, "Explanation": Explanation{},
-		"Explained": Explained{}, "Status": Status{}, "Store": storage.Stats{}, "Origin": origin.Status{},
-		"OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": Outage{},
-		"Node": NodeStatus{}, "Traffic": Traffic{}, "Certificate": certs.Status{},
-		"WarmRequest": WarmRequest{}, "WarmResponse": WarmResponse{}, "WarmFailure": WarmFailure{},
+		"Error": purge.ErrorResponse{}, "PurgeRequest": purge.Request{}, "PurgeResponse": purge.Response{},
+		"Progress": purge.Progress{}, "Explanation": cache.Explanation{},
+		"Explained": cache.Explained{}, "Status": admin.Status{}, "Store": storage.Stats{}, "Origin": origin.Status{},
+		"OriginServer": origin.ServerStatus{}, "Failure": origin.Failure{}, "Outage": cache.Outage{},
+		"Node": admin.NodeStatus{}, "Traffic": front.Traffic{}, "Certificate": certs.Status{},
+		"WarmRequest": admin.WarmRequest{}, "WarmResponse": admin.WarmResponse{}, "WarmFailure": admin.WarmFailure{},
 		"FastlyDone":      purge.FastlyResponse{},
 		"CloudflarePurge": purge.CloudflareRequest{}, "CloudflareAnswer": purge.CloudflareResponse{},
 		"CloudflareError": purge.CloudflareError{}, "CloudflareResult": purge.CloudflareResult{},
@@ -218,8 +222,8 @@ func fieldsOf(t reflect.Type) []reflect.StructField {
 
 // Real answers are as documented.
 func TestOpenAPIOfRealAnswers(t *testing.T) {
-	e := newTagged(t, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{full("secret")})
+	e := newTagged(t, func(s *Server, _ *site.Site) {
+		s.Tokens.Set([]purge.Token{full("secret")})
 		s.Fleet = oneNode{}
 	})
 	d := openDocument(t, e, "Authorization: Bearer secret")
@@ -287,12 +291,12 @@ func TestOpenAPIOfRealAnswers(t *testing.T) {
 // oneNode is a fleet of which this edge is all.
 type oneNode struct{}
 
-func (oneNode) Progress(context.Context, uint64, bool) []Progress {
-	return []Progress{{Node: "hel1", Applied: true, Live: true, Seconds: .25}}
+func (oneNode) Progress(context.Context, uint64, bool) []purge.Progress {
+	return []purge.Progress{{Node: "hel1", Applied: true, Live: true, Seconds: .25}}
 }
 
-func (oneNode) Nodes() []NodeStatus {
-	return []NodeStatus{{Node: "hel1", Roles: []string{"edge"}, Region: "eu", Version: "1", Address: "192.0.2.1",
+func (oneNode) Nodes() []admin.NodeStatus {
+	return []admin.NodeStatus{{Node: "hel1", Roles: []string{"edge"}, Region: "eu", Version: "1", Address: "192.0.2.1",
 		Load: .5, Started: time.Now()}}
 }
 

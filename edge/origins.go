@@ -1,32 +1,13 @@
 package edge
 
 import (
-	"slices"
-
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// origins tells how the pools of all sites are, and the tiers of edges before them, each once.
-func (s *Server) origins() []origin.Status {
-	var pools []*origin.Pool
-	for _, site := range s.sites.Now().List {
-		for _, p := range []*origin.Pool{site.Origin.Origin, site.Origin.Ring, site.Origin.Shield} {
-			if p != nil && !slices.Contains(pools, p) {
-				pools = append(pools, p)
-			}
-		}
-	}
-	out := make([]origin.Status, len(pools))
-	for i, p := range pools {
-		out[i] = p.Status()
-	}
-	return out
-}
-
 // originCollector reads the pools' own counters at each scrape.
-type originCollector struct{ pools func() []origin.Status }
+type originCollector struct{ sites *site.Table }
 
 // Describe sends nothing: the collector is unchecked.
 func (originCollector) Describe(chan<- *prometheus.Desc) {}
@@ -37,7 +18,7 @@ func (c originCollector) Collect(out chan<- prometheus.Metric) {
 			values...)
 	}
 	site, server := []string{"site"}, []string{"site", "server"}
-	for _, p := range c.pools() {
+	for _, p := range c.sites.Now().Origins() {
 		of := []string{p.Site}
 		send("panic", "1 while most servers of the pool look unhealthy, so that all are used.", prometheus.GaugeValue,
 			number(p.Panic), site, of)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -27,7 +28,7 @@ func TestBusyOrigin(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=0, stale-if-error=600")
 		w.Header().Set("Etag", `"a"`)
 		_, _ = io.WriteString(w, "stored")
-	}, func(_ *Server, s *Site) {
+	}, func(_ *Server, s *site.Site) {
 		s.Origin.Origin.MaxRequests, s.Origin.Origin.Queue, s.Origin.Origin.QueueTimeout = 1, 1, 50*time.Millisecond
 	})
 	e.get("/known").wants(t, 200, "stored")
@@ -54,7 +55,7 @@ func TestBusyOrigin(t *testing.T) {
 // where nothing answers in time.
 func TestOriginsDown(t *testing.T) {
 	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`),
-		func(_ *Server, s *Site) {
+		func(_ *Server, s *site.Site) {
 			s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
 		})
 	e.get("/known").wants(t, 200, "stored")
@@ -85,9 +86,9 @@ func TestOriginsDown(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer pool.Close()
-			site := *e.site
-			site.Origin = &origin.Route{Origin: pool}
-			e.SetSites([]*Site{&site})
+			of := *e.site
+			of.Origin = &origin.Route{Origin: pool}
+			e.Sites.Set([]*site.Site{&of})
 			for range 6 { // also once servers are ejected
 				a := e.get("/known")
 				a.wants(t, 200, "stored")
@@ -106,7 +107,7 @@ func TestOriginsDown(t *testing.T) {
 // One of three origins is killed under 500 misses a second; no client notices.
 func TestOriginKilledUnderLoad(t *testing.T) {
 	var servers []*httptest.Server
-	e := newEdge(t, static("first"), func(_ *Server, s *Site) {
+	e := newEdge(t, static("first"), func(_ *Server, s *site.Site) {
 		for range 2 {
 			o := httptest.NewServer(static("other", "Cache-Control: max-age=60"))
 			servers = append(servers, o)

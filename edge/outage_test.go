@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // hanging is an origin that answers with some fields until it hangs.
@@ -53,7 +55,7 @@ func (h *hanging) add(path string, n int64) {
 }
 
 // status is what the edge tells of itself.
-func (e *testEdge) status() (st Status) {
+func (e *testEdge) status() (st admin.Status) {
 	e.t.Helper()
 	resp, err := http.Get("http://" + e.AdminAddr().String() + "/v1/status")
 	if err != nil {
@@ -71,7 +73,7 @@ func (e *testEdge) status() (st Status) {
 func TestOriginThatHangs(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
 	e := newEdge(t, h.ServeHTTP, func(_ *Server,
-		s *Site) {
+		s *site.Site) {
 		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
 	})
 	for _, path := range []string{"/a", "/b"} {
@@ -116,7 +118,7 @@ func TestOriginThatHangs(t *testing.T) {
 func TestOriginThatHangsForTheImpatient(t *testing.T) {
 	h := newHanging("Cache-Control: max-age=1, stale-if-error=86400", "Age: 2", `Etag: "1"`)
 	e := newEdge(t, h.ServeHTTP, func(_ *Server,
-		s *Site) {
+		s *site.Site) {
 		s.Origin.Origin.FirstByteTimeout = cache.SlowFailure + 100*time.Millisecond
 	})
 	e.get("/a").wants(t, 200, "old")
@@ -162,7 +164,7 @@ func TestNoMemoryOfFailure(t *testing.T) {
 				}
 				setFields(w.Header(), []string{"Cache-Control: " + c.cc, "Age: 2", `Etag: "1"`})
 				_, _ = io.WriteString(w, "old")
-			}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure / 2 })
+			}, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = cache.SlowFailure / 2 })
 			e.get("/a").wants(t, 200, "old")
 			bad.Store(true)
 			for range 3 {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -80,7 +81,7 @@ func TestPurgeForgottenDuringFetch(t *testing.T) {
 		}
 	}()
 	o := newHeldOrigin("Cache-Control: max-age=1000")
-	e := newEdge(t, o.ServeHTTP, func(s *Server, _ *Site) { s.Store = store })
+	e := newEdge(t, o.ServeHTTP, func(s *Server, _ *site.Site) { s.Store = store })
 	defer e.stop()
 	o.hold.Store(true)
 	before := make(chan answer, 1)

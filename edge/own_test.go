@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // askTogether has users ask for /a at the same time, one of whom leads a flight that the others
@@ -102,7 +104,7 @@ func TestSliceForOneClient(t *testing.T) {
 					h.Set("X-Name", "bob")
 				}
 				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(body))
-			}, func(_ *Server, site *Site) { site.Slice = 1000 })
+			}, func(_ *Server, site *site.Site) { site.Slice = 1000 })
 			for _, c := range []struct{ user, first, last string }{{"alice", "0", "10"}, {"bob", "1000", "1010"},
 				{"carol", "0", "10"},
 				{"dave", "1000", "1010"}, {"erin", "0", "1500"}} {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -34,10 +36,10 @@ func (s *syncBuffer) String() string {
 // fetch.
 func TestPanics(t *testing.T) {
 	var log syncBuffer
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *Site) {
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
 		s.Log = slog.New(slog.NewTextHandler(&log, nil)) // from Info on, as in service
 	})
-	e.SetSites([]*Site{{Name: "broken", Hosts: []string{"www.example"}, Origin: &origin.Route{}}})
+	e.Sites.Set([]*site.Site{{Name: "broken", Hosts: []string{"www.example"}, Origin: &origin.Route{}}})
 	if got := e.do(e.request("POST", "/p", "")); got.status != http.StatusInternalServerError ||
 		!strings.Contains(got.header.Get("Cache-Status"), "internal-error") {
 		t.Errorf("POST: %d %v", got.status, got.header)
@@ -54,7 +56,7 @@ func TestPanics(t *testing.T) {
 	if got := e.admin("GET", "/metrics", ""); !strings.Contains(got.body, "\nkaiku_edge_panics_total 2\n") {
 		t.Errorf("the panics are not counted:\n%s", got.body)
 	}
-	e.SetSites([]*Site{e.site})
+	e.Sites.Set([]*site.Site{e.site})
 	if got := e.get("/"); got.status != http.StatusOK {
 		t.Errorf("after that: %d", got.status)
 	}
@@ -62,9 +64,9 @@ func TestPanics(t *testing.T) {
 
 // Profiles are for tokens with the scope debug.
 func TestProfiles(t *testing.T) {
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{{Secret: "reads", Scopes: []string{ScopeRead}},
-			{Secret: "debugs", Scopes: []string{ScopeDebug}}})
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) {}, func(s *Server, _ *site.Site) {
+		s.Tokens.Set([]purge.Token{{Secret: "reads", Scopes: []string{purge.ScopeRead}},
+			{Secret: "debugs", Scopes: []string{purge.ScopeDebug}}})
 	})
 	for token, want := range map[string]int{"": 401, "reads": 403, "debugs": 200} {
 		fields := []string{}

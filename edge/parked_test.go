@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // What the bodies of a client network may hold of the edge's memory is bounded; others may send
@@ -21,7 +22,7 @@ func TestParkedBodies(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	t.Parallel()
 	release := make(chan struct{})
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, site *Site) {
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, site *site.Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example")
 		// a client has a quarter
 		site.Origin.Origin.MaxRequests = 8 * front.MaxParkedOfNetwork / front.HTTP2RequestWindow
@@ -71,7 +72,7 @@ func TestParkedBodyThatComesLate(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
 	t.Parallel()
 	release := make(chan struct{})
-	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, _ *Site) {
+	e := newEdge(t, func(http.ResponseWriter, *http.Request) { <-release }, func(s *Server, _ *site.Site) {
 		s.HTTPS, s.Certificates, s.bodyEnd = "127.0.0.1:0", newCertificates(t, "www.example"), time.Millisecond
 	})
 	a := e.attack()

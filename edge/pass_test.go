@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 func TestMethodsPass(t *testing.T) {
@@ -213,7 +215,7 @@ func TestOriginTimeout(t *testing.T) {
 	e := newEdge(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
-	}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond })
+	}, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond })
 	for _, method := range []string{"GET", "POST"} {
 		if got := e.do(e.request(method, "/a", "")); got.status != 504 || got.cacheStatus()["detail"] != "timeout" {
 			t.Errorf("%s: %d, %q", method, got.status, got.header["Cache-Status"])

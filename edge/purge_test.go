@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -69,7 +72,7 @@ func TestPurge(t *testing.T) {
 					w.Header().Set("Cache-Tag", "number,with space , last")
 				}
 				_, _ = io.WriteString(w, r.RequestURI)
-			}, func(_ *Server, site *Site) { site.Hosts = append(site.Hosts, "example") })
+			}, func(_ *Server, site *site.Site) { site.Hosts = append(site.Hosts, "example") })
 			for range 2 {
 				for path := range strings.FieldsSeq(paths) {
 					got := e.get(path)
@@ -81,7 +84,7 @@ func TestPurge(t *testing.T) {
 			}
 			e.wantHits(5)
 			got := e.purge(c.body)
-			var answered PurgeResponse
+			var answered purge.Response
 			if err := json.Unmarshal([]byte(got.body), &answered); err != nil || got.status != 200 ||
 				answered.Sequence == 0 {
 				t.Fatalf("purge: %d, %s, %v", got.status, got.body, err)
@@ -169,7 +172,7 @@ func TestPurgeRefused(t *testing.T) {
 func decode(s string, v any) error { return json.Unmarshal([]byte(s), v) }
 
 func TestAdminToken(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{full("secret")}) })
+	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("secret")}) })
 	json := "Content-Type: application/json"
 	for _, c := range []struct {
 		authorization string
@@ -202,7 +205,7 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 		":0": false, "0.0.0.0:0": false, "[::]:0": false, "192.0.2.1:0": false, "example.com:0": false, "": false,
 		"0": false,
 	} {
-		if IsLoopback(addr) != ok {
+		if admin.IsLoopback(addr) != ok {
 			t.Errorf("%q is loopback: %v", addr, !ok)
 		}
 	}
@@ -210,8 +213,7 @@ func TestAdminAddressNeedsToken(t *testing.T) {
 	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store}
 	if err := other.Listen(t.Context()); err == nil {
 		t.Error("an admin listener on every address starts without a token")
-		_ = other.front.Close()
-		_ = other.admin.Close()
+		serveAndStop(t, other)
 	}
 }
 

@@ -6,16 +6,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // newTagged starts an edge that has stored a few pages with tags.
-func newTagged(t *testing.T, change ...func(*Server, *Site)) *testEdge {
+func newTagged(t *testing.T, change ...func(*Server, *site.Site)) *testEdge {
 	t.Helper()
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		w.Header().Set("Surrogate-Key", "all k"+strings.ReplaceAll(r.URL.Path, "/", "-"))
 		_, _ = io.WriteString(w, r.RequestURI)
-	}, append(change, func(_ *Server, site *Site) { site.Hosts = append(site.Hosts, "static.example") })...)
+	}, append(change, func(_ *Server, site *site.Site) { site.Hosts = append(site.Hosts, "static.example") })...)
 	for path := range strings.FieldsSeq(taggedPaths) {
 		e.get(path).wants(t, 200, path)
 	}
@@ -77,8 +80,8 @@ func TestPurgeInFastlyForm(t *testing.T) {
 			`"msg":"Forbidden"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newTagged(t, func(s *Server, _ *Site) {
-				s.SetTokens([]Token{{Secret: "www", Scopes: []string{ScopePurge}, Sites: []string{"www"}},
+			e := newTagged(t, func(s *Server, _ *site.Site) {
+				s.Tokens.Set([]purge.Token{{Secret: "www", Scopes: []string{purge.ScopePurge}, Sites: []string{"www"}},
 					full("secret")})
 			})
 			method, target, _ := strings.Cut(c.request, " ")
@@ -156,8 +159,8 @@ func TestPurgeInCloudflareForm(t *testing.T) {
 			`"errors":[{"code":403`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newTagged(t, func(s *Server, _ *Site) {
-				s.SetTokens([]Token{{Secret: "r", Scopes: []string{ScopeRead}}, full("secret")})
+			e := newTagged(t, func(s *Server, _ *site.Site) {
+				s.Tokens.Set([]purge.Token{{Secret: "r", Scopes: []string{purge.ScopeRead}}, full("secret")})
 			})
 			if c.field == "" {
 				c.field = "Authorization: Bearer secret"
@@ -177,7 +180,7 @@ func TestPurgeAllOfUnknownService(t *testing.T) {
 	e := newTagged(t)
 	other := *e.site
 	other.Name, other.Hosts = "two", []string{"two.example"}
-	e.SetSites([]*Site{e.site, &other})
+	e.Sites.Set([]*site.Site{e.site, &other})
 	for path, status := range map[string]int{"/service/x/purge_all": 404, "/service/two/purge_all": 200,
 		"/service/two.example/purge_all": 200} {
 		if got := e.admin("POST", path, "", "Fastly-Key: x"); got.status != status {

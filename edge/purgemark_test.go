@@ -3,6 +3,8 @@ package edge
 import (
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -23,12 +25,12 @@ func TestPurgeOfSiteThatWasRenamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEdge(t, static("a", "Cache-Control: max-age=60", `Etag: "a"`))
-			site := e.sites.Now().List[0]
-			site.Name, site.Hosts = "www", []string{"www.example"}
-			e.SetSites([]*Site{site, {Name: "shop", Hosts: []string{"shop.example"}, Origin: site.Origin}})
+			www := e.Sites.Now().List[0]
+			www.Name, www.Hosts = "www", []string{"www.example"}
+			e.Sites.Set([]*site.Site{www, {Name: "shop", Hosts: []string{"shop.example"}, Origin: www.Origin}})
 			e.get("/a", "Host: www.example").wants(t, 200, "a")
-			l := Logged{Site: c.site, Request: PurgeRequest{Hosts: []string{c.host}}}
-			if err := e.Apply([]Logged{l}, storage.Position{Log: 1, Seq: 1}); err != nil {
+			l := purge.Logged{Site: c.site, Request: purge.Request{Hosts: []string{c.host}}}
+			if err := e.Apply([]purge.Logged{l}, storage.Position{Log: 1, Seq: 1}); err != nil {
 				t.Fatal(err)
 			}
 			if a := e.get("/a", "Host: www.example"); a.cacheStatus()["fwd"] != c.fwd {

@@ -20,6 +20,8 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // rawRequest is a GET-like request as it goes over the line, without a body.
@@ -96,7 +98,7 @@ func (e *testEdge) rawClients() map[string]rawClient {
 }
 
 // withPeers has an edge listen for peers, without asking who they are.
-func withPeers(s *Server, _ *Site) {
+func withPeers(s *Server, _ *site.Site) {
 	s.Peer, s.PeerTLS = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*s.Certificates.Files()[0]},
 		NextProtos: []string{"h2"}}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
@@ -67,7 +68,7 @@ func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
 	for _, step := range []int64{100_000, 1 << 20, size} {
 		t.Run(strconv.FormatInt(step, 10), func(t *testing.T) {
 			var sent atomic.Int64
-			e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *Site) { s.MaxObject = 200 << 20 })
+			e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.MaxObject = 200 << 20 })
 			if step == size {
 				e.get("/film", "Range: bytes=0-0")
 			}
@@ -177,7 +178,7 @@ func TestAbandonedSliceEnds(t *testing.T) {
 				if wait() {
 					_, _ = io.Copy(w, body)
 				}
-			}, func(_ *Server, s *Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
+			}, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
 			if c.read {
 				e.get("/film", "Range: bytes=0-9999999")
 			}

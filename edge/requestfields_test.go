@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // What a client says of itself as proxies do reaches no origin, whatever the protocol and the
@@ -21,7 +22,7 @@ func TestImpersonatingFields(t *testing.T) {
 	e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 		saw.Store(&r.Header)
 		_, _ = io.WriteString(w, "x")
-	}, 1, func(_ *Server, s *Site) { s.PassFields = []string{"X-Http-Method", "Api_key"} })
+	}, 1, func(_ *Server, s *site.Site) { s.PassFields = []string{"X-Http-Method", "Api_key"} })
 	names, prefixes := cache.Impersonating()
 	passes := []string{"x-http-method", "api_key", "x-own", "traceparent"}
 	for name, client := range e.rawClients() {

@@ -19,12 +19,13 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // rawOrigin has an edge fetch from an origin that answers each request for a path with the bytes
 // for it, and ends the connection.
-func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *Site) {
+func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *site.Site) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +48,7 @@ func rawOrigin(t *testing.T, answers map[string]string) func(*Server, *Site) {
 			})
 		}
 	})
-	return func(_ *Server, s *Site) {
+	return func(_ *Server, s *site.Site) {
 		s.Origin.Origin.Servers = []origin.Server{{URL: &url.URL{Scheme: "http", Host: l.Addr().String()}}}
 		s.Origin.Origin.Retries = 0
 	}
@@ -151,7 +152,7 @@ func TestMalformedInterimAndTrailers(t *testing.T) {
 }
 
 // twoLengths answers requests over HTTP/2 with two Content-Lengths, which net/http takes.
-func twoLengths(t *testing.T) func(*Server, *Site) {
+func twoLengths(t *testing.T) func(*Server, *site.Site) {
 	t.Helper()
 	file := newCertificate(t, time.Now().Add(time.Hour), "origin.example")
 	cert, err := tls.LoadX509KeyPair(file.Cert, file.Key)
@@ -177,7 +178,7 @@ func twoLengths(t *testing.T) func(*Server, *Site) {
 			})
 		}
 	})
-	return func(_ *Server, s *Site) {
+	return func(_ *Server, s *site.Site) {
 		s.Origin.Origin.Servers = []origin.Server{{URL: &url.URL{Scheme: "https", Host: l.Addr().String()},
 			ServerName: "origin.example"}}
 		s.Origin.Origin.TLS = &tls.Config{InsecureSkipVerify: true}

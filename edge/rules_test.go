@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/rules"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // rulesForTest is a rule of each kind.
@@ -66,8 +67,8 @@ func TestRules(t *testing.T) {
 					w.Header().Set("Cache-Control", "no-store")
 				}
 				_, _ = w.Write([]byte(r.URL.RequestURI() + " " + r.Header.Get("X-Edge")))
-			}, func(s *Server, site *Site) {
-				s.NoHitLane, site.Rules = noLane, rulesForTest(t)
+			}, func(s *Server, of *site.Site) {
+				s.NoHitLane, of.Rules = noLane, rulesForTest(t)
 			})
 			e.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			for _, c := range []struct {

@@ -6,11 +6,12 @@ import (
 	"strconv"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // setHSTS has the response say what the site says about plain HTTP (RFC 6797), if it goes over TLS;
 // without, that has no meaning.
-func (s *Server) setHSTS(x *front.Exchange, of *Site) {
+func (s *Server) setHSTS(x *front.Exchange, of *site.Site) {
 	if x.Peer || x.Request.TLS == nil || of.HSTS == "" {
 		return
 	}
@@ -20,7 +21,7 @@ func (s *Server) setHSTS(x *front.Exchange, of *Site) {
 // sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there
 // is a certificate: a fleet whose certificates are still to come goes on without. It reports
 // whether it did.
-func (s *Server) sendToSecure(x *front.Exchange, of *Site) bool {
+func (s *Server) sendToSecure(x *front.Exchange, of *site.Site) bool {
 	if x.Peer || x.Request.TLS != nil || !of.Redirect || s.HTTPS == "" || !s.Certificates.Has(x.Target.Host) {
 		return false
 	}

@@ -14,11 +14,13 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // few lets so many writes wait before slow ones are given up.
-func few(n int) func(*Server, *Site) { return func(s *Server, _ *Site) { s.maxWaiting = n } }
+func few(n int) func(*Server, *site.Site) { return func(s *Server, _ *site.Site) { s.maxWaiting = n } }
 
 // stall has a client ask n times for what it does not take.
 func (e *testEdge) stall(path string, n int) *attacker {
@@ -180,13 +182,13 @@ func (l narrow) Accept() (net.Conn, error) {
 // those after the handler has returned.
 func TestSmallResponsesThatNobodyReads(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
-	for _, request := range []string{"GET " + healthPath, "HEAD /a"} {
+	for _, request := range []string{"GET " + admin.HealthPath, "HEAD /a"} {
 		for _, secure := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s secure %v", request, secure), func(t *testing.T) {
 				e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("X-Filler", strings.Repeat("a", 3000))
 					w.WriteHeader(http.StatusNotFound)
-				}, 1, func(s *Server, _ *Site) {
+				}, 1, func(s *Server, _ *site.Site) {
 					s.lastWrite = time.Second / 10
 					s.ListenTCP = func(ctx context.Context, addr string) (net.Listener, error) {
 						l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)

@@ -17,12 +17,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/front"
@@ -39,7 +41,7 @@ type Server struct {
 	// address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means
 	// none
 	HTTPS string
-	// address of the admin listener; "" means none. One other than loopback needs SetTokens before
+	// address of the admin listener; "" means none. One other than loopback needs Tokens before
 	// Listen
 	Admin   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
@@ -61,57 +63,50 @@ type Server struct {
 	OwnHTTP2     bool          // HTTP/2 for clients is front/http2's, and not net/http's
 	DrainTimeout time.Duration // for what is under way when the edge stops; 0 means 30 s
 	Store        *storage.Store
-	Purges       PurgeLog             // nil means that purges are this edge's own
-	Fleet        Fleet                // nil means that there are no other nodes
+	Purges       purge.Log            // nil means that purges are this edge's own
+	Fleet        admin.Fleet          // nil means that there are no other nodes
 	Faults       func() []string      // what status tells of files that the node can't use; nil is nothing
-	Registry     *prometheus.Registry // "" means one of its own
+	Registry     *prometheus.Registry // nil means one of its own
 	Log          *slog.Logger         // nil means slog.Default
-	AccessLog    *AccessLog           // nil means none
+	AccessLog    *front.AccessLog     // nil means none
 
 	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
 	// nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
-	sites  site.Table
-	tokens purge.Tokens
+	// Sites are what the edge serves. The caller starts the origins before it sets a site, and
+	// closes
+	// those of the sites before.
+	Sites site.Table
+	// Tokens are those of the admin API. Without any, every client that reaches it may use it.
+	Tokens purge.Tokens
+
 	purger *purge.Purger
 	front  *front.Server
 	panics *front.Panics
-
-	cache *cache.Cache
-	hits  *cache.Hits // nil without a hit lane
-
-	started time.Time
+	cache  *cache.Cache
+	hits   *cache.Hits   // nil without a hit lane
+	admin  *admin.Server // nil without an admin listener
 
 	// 0 means the constants of package front.
 	bodyTimeout, bodyEnd, tunnelIdle, lastWrite time.Duration
 	maxWaiting                                  int
-
-	admin net.Listener // nil without one
 }
-
-// SetSites replaces what the edge serves. The origins are started already; those of before are the
-// caller's to close.
-func (s *Server) SetSites(list []*Site) { s.sites.Set(list) }
 
 // Listen binds the listeners.
 func (s *Server) Listen(ctx context.Context) error {
 	s.setDefaults()
-	if s.Admin != "" && !s.tokens.Any() && !IsLoopback(s.Admin) {
-		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
-			s.Admin)
-	}
 	if s.HTTPS != "" && s.Certificates == nil {
 		return fmt.Errorf("edge listener on %s: TLS needs certificates", s.HTTPS)
 	}
-	s.started = time.Now()
 	s.panics = &front.Panics{Log: s.Log}
 	s.makePurger()
 	s.makeFront()
-	s.cache = &cache.Cache{Name: s.Name, Store: s.Store, Sites: &s.sites, Purger: s.purger, Panics: s.panics,
+	s.cache = &cache.Cache{Name: s.Name, Store: s.Store, Sites: &s.Sites, Purger: s.purger, Panics: s.panics,
 		Log: s.Log}
 	s.makeHits()
-	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{s.origins}, s.panics.Collector(),
+	s.makeAdmin()
+	for _, c := range []prometheus.Collector{storeCollector{s.Store}, originCollector{&s.Sites}, s.panics.Collector(),
 		s.purger.NotUnderstood()} {
 		if err := s.Registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -144,6 +139,13 @@ func (s *Server) setDefaults() {
 	}
 }
 
+// makePurger makes what purges on this node.
+func (s *Server) makePurger() {
+	s.purger = &purge.Purger{Node: s.Name, Sites: &s.Sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet,
+		Tokens: &s.Tokens, From: s.PurgeFrom, Log: s.Log,
+		Refused: func(r *http.Request, status int, why string) { s.front.LogRefusal(r, status, why) }}
+}
+
 // makeFront makes the listeners for clients and other edges.
 func (s *Server) makeFront() {
 	s.front = &front.Server{
@@ -167,8 +169,23 @@ func (s *Server) makeHits() {
 	}
 }
 
+// makeAdmin makes the admin listener, if there is one.
+func (s *Server) makeAdmin() {
+	if s.Admin == "" {
+		return
+	}
+	s.admin = &admin.Server{
+		Version: s.Version, Address: s.Admin, Setting: "--admin, or edge.admin", Purger: s.purger,
+		Edge: &admin.Edge{Store: s.Store, Front: s.front, Cache: s.cache}, Fleet: s.Fleet, Faults: s.Faults,
+		Registry: s.Registry, Panics: s.panics, Log: s.Log, DrainTimeout: s.DrainTimeout, BodyTimeout: s.bodyTimeout,
+	}
+	if s.HTTPS != "" {
+		s.admin.Edge.Certificates = s.Certificates
+	}
+}
+
 // bind binds the admin listener, and has certificates be ordered for those of clients.
-func (s *Server) bind(ctx context.Context) (err error) {
+func (s *Server) bind(ctx context.Context) error {
 	if s.HTTPS != "" {
 		if err := s.Registry.Register(s.Certificates); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -177,11 +194,10 @@ func (s *Server) bind(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.Admin == "" {
+	if s.admin == nil {
 		return nil
 	}
-	s.admin, err = listenAdmin(ctx, s.Admin, "--admin, or edge.admin")
-	return err
+	return s.admin.Listen(ctx)
 }
 
 // Addr is the address of the listener for clients, after Listen.
@@ -215,7 +231,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer end()
 	services := []func(context.Context) error{func(ctx context.Context) error { return s.front.Serve(ctx, secure) }}
 	if s.admin != nil {
-		services = append(services, s.serveAdmin)
+		services = append(services, s.admin.Serve)
 	}
 	ended := make(chan error, len(services))
 	for _, serve := range services {
@@ -234,3 +250,11 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // Secure reports whether clients can come over TLS, whatever host of the sites they ask for.
 func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.Complete() }
+
+// Apply applies purges of the log; see purge.Purger.
+func (s *Server) Apply(entries []purge.Logged, after storage.Position) error {
+	return s.purger.Apply(entries, after)
+}
+
+// Doubt makes everything that is stored stale; see purge.Purger.
+func (s *Server) Doubt(now storage.Position) error { return s.purger.Doubt(now) }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -125,13 +126,13 @@ func TestHealthAndMetrics(t *testing.T) {
 	e.get("/a").wants(t, 200, "hello")
 	e.get("/a").wants(t, 200, "hello")
 	for _, host := range []string{"www.example", "anything.example"} {
-		got := e.get(healthPath, "Host: "+host)
+		got := e.get(admin.HealthPath, "Host: "+host)
 		got.wants(t, 200, "ok\n")
 		if got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("health on %s: %v", host, got.header)
 		}
 	}
-	e.admin("GET", healthPath, "").wants(t, 200, "ok\n")
+	e.admin("GET", admin.HealthPath, "").wants(t, 200, "ok\n")
 	e.wantHits(1)
 
 	want := regexp.MustCompile(`(?s)kaiku_edge_body_bytes_total\{cache="hit",site="www"\} 5\n.*` +

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // A TLS connection is for one site: a request for a host of another one gets 421, whatever is
@@ -14,11 +16,11 @@ func TestServerName(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		_, _ = io.WriteString(w, "x") // whose end comes when it is stored
-	}, func(s *Server, site *Site) {
+	}, func(s *Server, site *site.Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", newCertificates(t, "www.example", "shop.example")
 		site.Hosts = append(site.Hosts, "static.example")
 	})
-	e.SetSites([]*Site{e.site, {Name: "shop", Hosts: []string{"shop.example", "*.shop.example"},
+	e.Sites.Set([]*site.Site{e.site, {Name: "shop", Hosts: []string{"shop.example", "*.shop.example"},
 		Origin: e.site.Origin}})
 	for _, protocol := range []string{"h1", "h2", "h3"} {
 		client := e.newClientOf(protocol) // whose server name is www.example

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // The cookie of one client is not given to the next one, with the response or with its validation,
@@ -26,7 +27,7 @@ func TestSetCookie(t *testing.T) {
 				n++
 				w.Header().Set("Cache-Control", "max-age=60")
 				w.Header().Set("Set-Cookie", "id="+string(rune('0'+n)))
-			}, func(_ *Server, site *Site) { site.Policy.SetCookie = c.mode })
+			}, func(_ *Server, site *site.Site) { site.Policy.SetCookie = c.mode })
 			first, second := e.get("/a"), e.get("/a")
 			if got := first.header.Get("Set-Cookie"); got != c.first {
 				t.Errorf("the first cookie is %q, want %q", got, c.first)

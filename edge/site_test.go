@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // What identifies a resource is left as it is: the origin sees the bytes that the client sent, and
@@ -41,7 +42,7 @@ func TestIgnoreQuery(t *testing.T) {
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, r.RequestURI)
-	}, func(_ *Server, s *Site) { s.IgnoreQuery = []string{"utm_*", "fbclid", "?c"} })
+	}, func(_ *Server, s *site.Site) { s.IgnoreQuery = []string{"utm_*", "fbclid", "?c"} })
 	for _, c := range []struct {
 		target string
 		is     string // what is stored for it
@@ -106,7 +107,7 @@ func TestHostsApart(t *testing.T) {
 	}
 	for name, hosts := range map[string][]string{"two": {"a.example", "b.example", "www.example"}, "any": nil} {
 		t.Run(name, func(t *testing.T) {
-			e := newEdge(t, h, func(_ *Server, s *Site) { s.Hosts = hosts })
+			e := newEdge(t, h, func(_ *Server, s *site.Site) { s.Hosts = hosts })
 			for range 2 {
 				e.get("/", "Host: a.example").wants(t, 200, "a.example")
 				e.get("/", "Host: b.example").wants(t, 200, "b.example")
@@ -119,11 +120,11 @@ func TestHostsApart(t *testing.T) {
 func TestSetSites(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"))
 	e.get("/").wants(t, 200, "x")
-	e.SetSites(nil)
+	e.Sites.Set(nil)
 	if got := e.get("/"); got.status != 421 {
 		t.Errorf("without sites: %d", got.status)
 	}
-	e.SetSites([]*Site{e.site})
+	e.Sites.Set([]*site.Site{e.site})
 	if got := e.get("/"); !got.isHit() {
 		t.Errorf("with the site again: %d, %q", got.status, got.header["Cache-Status"])
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // sparse is an object whose bytes are computed from their offset, so that it may be of any size.
@@ -71,7 +73,7 @@ func checkSparse(t *testing.T, body []byte, off int64) {
 func TestVideoPlayerSeeksInALargeObject(t *testing.T) {
 	const size, slice = int64(4) << 30, int64(1) << 20
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *Site) { s.Slice = slice })
+	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
 	var asked int64
 	for i := range 40 {
 		off, n := rand.Int64N(size-4*slice), 1+rand.Int64N(3*slice)
@@ -104,7 +106,7 @@ func TestVideoPlayerSeeksInALargeObject(t *testing.T) {
 func TestOpenEndedRangeThatIsLeft(t *testing.T) {
 	const size, slice = int64(1) << 30, int64(1) << 20
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *Site) { s.Slice = slice })
+	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = slice })
 	ctx, leave := context.WithCancel(t.Context())
 	resp, err := e.client.Do(e.request("GET", "/film", "", "Range: bytes=5000000-").WithContext(ctx))
 	if err != nil {
@@ -170,7 +172,7 @@ func TestObjectThatChangesMidway(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		w.Header().Set("ETag", fmt.Sprintf(`"v%d"`, v))
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(bytes.Repeat([]byte{'0' + byte(v)}, size)))
-	}, func(_ *Server, s *Site) { s.Slice = slice })
+	}, func(_ *Server, s *site.Site) { s.Slice = slice })
 	a := e.get("/film", "Range: bytes=0-9")
 	a.wants(t, http.StatusPartialContent, "1111111111")
 	version.Store(2)
@@ -190,7 +192,7 @@ func TestObjectThatChangesMidway(t *testing.T) {
 func TestWholeOfAnObjectInFragments(t *testing.T) {
 	const size = 500_000
 	var sent atomic.Int64
-	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *Site) { s.Slice = 100_000 })
+	e := newEdge(t, sparseOrigin(size, &sent), func(_ *Server, s *site.Site) { s.Slice = 100_000 })
 	e.get("/film", "Range: bytes=150000-150009")
 	e.get("/film", "Range: bytes=350000-350009")
 	a := e.get("/film")

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // A server that compresses for those who take it, and does not say so in Vary, gives nobody what
@@ -94,7 +96,7 @@ func TestEventStreamIsNotShared(t *testing.T) {
 			_, _ = io.WriteString(w, "data: first\n\n")
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}, func(_ *Server, s *Site) { s.Policy.DefaultTTL = 1e9 })
+		}, func(_ *Server, s *site.Site) { s.Policy.DefaultTTL = 1e9 })
 		for i := range int64(3) {
 			resp := e.open(t.Context(), "/events")
 			wantNext(t, resp.Body, "data: first\n\n")

@@ -13,9 +13,11 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // fuzzing is the TB of an edge that a fuzz target asks: in the target, those of F must not be used.
@@ -80,7 +82,7 @@ func FuzzRequestFields(f *testing.F) {
 	e := newSecure(newFuzzing(f), func(w http.ResponseWriter, r *http.Request) {
 		setFields(w.Header(), []string{"Cache-Control: max-age=1000", "Vary: X-Vary"})
 		_ = json.NewEncoder(w).Encode(seen{r.Method, r.Host, r.RequestURI, r.Header.Get("X-Vary"), r.Header})
-	}, 1, anyHost, func(s *Server, site *Site) {
+	}, 1, anyHost, func(s *Server, site *site.Site) {
 		s.Log = slog.New(slog.DiscardHandler)
 		site.Origin.Origin.Log = s.Log
 	})
@@ -102,7 +104,7 @@ func FuzzRequestFields(f *testing.F) {
 // checkAnswer fails the test unless an answer is one to the request, or a refusal of the edge's.
 func checkAnswer(t *testing.T, q rawRequest, a answer) {
 	t.Helper()
-	if a.err != nil || q.target == healthPath || q.target == "*" { // net/http answers OPTIONS of the whole server
+	if a.err != nil || q.target == admin.HealthPath || q.target == "*" { // net/http answers OPTIONS of the whole server
 		return
 	}
 	st := a.cacheStatus()

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // echoTarget is an origin that answers with what it was asked for, for long.
@@ -17,7 +19,7 @@ func echoTarget(w http.ResponseWriter, r *http.Request) {
 }
 
 // anyHost has a site answer for any host.
-func anyHost(_ *Server, s *Site) { s.Hosts = nil }
+func anyHost(_ *Server, s *site.Site) { s.Hosts = nil }
 
 // What is no token as a method, and no target, is refused over every protocol before anything else
 // is done with it. Most of it is refused by the edge, with a text; what the library refuses has
@@ -159,7 +161,8 @@ func TestHostIsCanonical(t *testing.T) {
 // page may read them.
 func TestRedirectKeepsTheQuery(t *testing.T) {
 	plainOnly(t, "only plain HTTP is redirected")
-	e := newSecure(t, echoTarget, 1, func(_ *Server, s *Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })
+	e := newSecure(t, echoTarget, 1,
+		func(_ *Server, s *site.Site) { s.Redirect, s.IgnoreQuery = true, []string{"utm_*"} })
 	a := e.do(e.request("GET", "/a|b?utm_x=1&y", ""))
 	if to := a.header.Get("Location"); a.status != 308 || !strings.HasPrefix(to, "https://www.example:") ||
 		!strings.HasSuffix(to, "/a|b?utm_x=1&y") {

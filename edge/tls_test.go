@@ -12,14 +12,17 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // newSecure starts an edge with TLS.
-func newSecure(t testing.TB, h http.HandlerFunc, secret byte, change ...func(*Server, *Site)) *testEdge {
+func newSecure(t testing.TB, h http.HandlerFunc, secret byte, change ...func(*Server, *site.Site)) *testEdge {
 	t.Helper()
 	certificates := newCertificates(t, "www.example")
-	return newEdge(t, h, append([]func(*Server, *Site){func(s *Server, _ *Site) {
+	return newEdge(t, h, append([]func(*Server, *site.Site){func(s *Server, _ *site.Site) {
 		s.HTTPS, s.Secrets, s.Certificates = "127.0.0.1:0", [][32]byte{{secret}}, certificates
 	}}, change...)...)
 }
@@ -104,7 +107,7 @@ func TestUnknownName(t *testing.T) {
 // not at one of another fleet.
 func TestResumption(t *testing.T) {
 	first, second, other := newSecure(t, static("x"), 1), newSecure(t, static("x"), 1), newSecure(t, static("x"), 2)
-	rolled := newSecure(t, static("x"), 0, func(s *Server, _ *Site) { s.Secrets = [][32]byte{{3}, {1}} })
+	rolled := newSecure(t, static("x"), 0, func(s *Server, _ *site.Site) { s.Secrets = [][32]byte{{3}, {1}} })
 	pool := first.trust().RootCAs
 	for _, e := range []*testEdge{second, other, rolled} {
 		for _, c := range e.Certificates.Files() {
@@ -185,7 +188,7 @@ func exchangeOver(t *testing.T, e *testEdge, conf *tls.Config) (resumed bool) {
 	}
 	defer conn.Close()
 	if _, err := io.WriteString(conn,
-		"GET "+healthPath+" HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"); err != nil {
+		"GET "+admin.HealthPath+" HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(conn); err != nil {
@@ -273,10 +276,10 @@ func TestDaysLeft(t *testing.T) {
 func TestSecureSite(t *testing.T) {
 	certificates := newCertificates(t, "www.example")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000", "Strict-Transport-Security: max-age=7",
-		`Alt-Svc: h2="origin.example:443"`), func(s *Server, site *Site) {
+		`Alt-Svc: h2="origin.example:443"`), func(s *Server, site *site.Site) {
 		s.HTTPS, s.Certificates = "127.0.0.1:0", certificates
 		site.Redirect, site.HSTS = true, "max-age=31536000; includeSubDomains"
-		s.SetTokens([]Token{full("secret")})
+		s.Tokens.Set([]purge.Token{full("secret")})
 	})
 	_, port, _ := strings.Cut(e.SecureAddr().String(), ":")
 	for _, c := range []struct {
@@ -287,7 +290,7 @@ func TestSecureSite(t *testing.T) {
 	}{
 		{"", "GET", "/a?b=%20c", 308, "https://www.example:" + port + "/a?b=%20c", "", false},
 		{"", "POST", "/a", 308, "https://www.example:" + port + "/a", "", false},
-		{"", "GET", healthPath, 200, "", "", false},
+		{"", "GET", admin.HealthPath, 200, "", "", false},
 		{"", "PURGE", "/a", 403, "", "", false}, // those who purge don't follow
 		{"h1", "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
 		{"h2", "GET", "/a", 200, "", "max-age=31536000; includeSubDomains", true},
@@ -338,9 +341,9 @@ func TestSecureSite(t *testing.T) {
 func TestWildcardHost(t *testing.T) {
 	plainOnly(t, "a TLS connection is for one site")
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"),
-		func(_ *Server, site *Site) { site.Hosts = []string{"*.example", "own.other.example"} })
-	own := &Site{Name: "own", Hosts: []string{"own.example"}, Origin: e.site.Origin}
-	e.SetSites([]*Site{e.site, own})
+		func(_ *Server, site *site.Site) { site.Hosts = []string{"*.example", "own.other.example"} })
+	own := &site.Site{Name: "own", Hosts: []string{"own.example"}, Origin: e.site.Origin}
+	e.Sites.Set([]*site.Site{e.site, own})
 	for host, status := range map[string]int{"a.example": 200, "B.Example": 200, "own.example": 200, "example": 421,
 		"a.b.example": 421, "own.other.example": 200} {
 		if got := e.get("/a", "Host: "+host); got.status != status {

@@ -1,21 +1,28 @@
 package edge
 
-import "testing"
+import (
+	"context"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
 
 // full is a token that is good for all.
-func full(secret string) Token { return Token{Secret: secret, Scopes: Scopes()} }
+func full(secret string) purge.Token { return purge.Token{Secret: secret, Scopes: purge.Scopes()} }
 
 func TestTokenScopes(t *testing.T) {
-	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, site *Site) {
+	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), func(s *Server, site *site.Site) {
 		site.Hosts = append(site.Hosts, "static.example")
-		s.SetTokens([]Token{
-			{Secret: "p", Scopes: []string{ScopePurge}},
-			{Secret: "r", Scopes: []string{ScopeRead}},
-			{Secret: "d", Scopes: []string{ScopeDrain}},
+		s.Tokens.Set([]purge.Token{
+			{Secret: "p", Scopes: []string{purge.ScopePurge}},
+			{Secret: "r", Scopes: []string{purge.ScopeRead}},
+			{Secret: "d", Scopes: []string{purge.ScopeDrain}},
 			{Secret: "none"},
-			{Secret: "www", Scopes: []string{ScopePurge}, Sites: []string{"www"}},
-			{Secret: "other", Scopes: []string{ScopePurge}, Sites: []string{"other"}},
-			{Secret: "", Scopes: Scopes()},
+			{Secret: "www", Scopes: []string{purge.ScopePurge}, Sites: []string{"www"}},
+			{Secret: "other", Scopes: []string{purge.ScopePurge}, Sites: []string{"other"}},
+			{Secret: "", Scopes: purge.Scopes()},
 			full("full"),
 		})
 	})
@@ -41,7 +48,7 @@ func TestTokenScopes(t *testing.T) {
 		{"GET", "/metrics", "", map[string]int{"full": 200, "r": 200, "p": 403, "": 401}},
 		{"PUT", "/v1/nodes/hel1/drain", "", map[string]int{"full": 409, "d": 409, "r": 403, "p": 403, "": 401}},
 		{"DELETE", "/v1/nodes/hel1/drain", "", map[string]int{"d": 409, "p": 403}},
-		{"GET", healthPath, "", map[string]int{"full": 200, "none": 200, "": 401}},
+		{"GET", admin.HealthPath, "", map[string]int{"full": 200, "none": 200, "": 401}},
 	} {
 		for token, want := range c.want {
 			fields := []string{"Content-Type: application/json"}
@@ -68,35 +75,41 @@ func TestTokenScopes(t *testing.T) {
 
 // A scoped token alone closes the API too.
 func TestTokenAloneCloses(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server,
-		_ *Site) {
-		s.SetTokens([]Token{{Secret: "p", Scopes: []string{ScopePurge}}})
+	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) {
+		s.Tokens.Set([]purge.Token{{Secret: "p", Scopes: []string{purge.ScopePurge}}})
 	})
 	if got := e.admin("GET", "/metrics", ""); got.status != 401 {
 		t.Errorf("metrics: %d", got.status)
 	}
 	other := &Server{HTTP: "127.0.0.1:0", Admin: "0.0.0.0:0", Store: e.Store}
-	other.SetTokens([]Token{{Secret: "p"}})
+	other.Tokens.Set([]purge.Token{{Secret: "p"}})
 	if err := other.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	other.cache.Stop()
-	_ = other.front.Close()
-	_ = other.admin.Close()
+	serveAndStop(t, other)
+}
+
+// serveAndStop closes a server that listens.
+func serveAndStop(t *testing.T, s *Server) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Serve(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // Tokens change while the edge serves: what is not among them any more is refused at once.
 func TestSetTokens(t *testing.T) {
-	e := newEdge(t, static("x"), func(s *Server, _ *Site) { s.SetTokens([]Token{full("old")}) })
+	e := newEdge(t, static("x"), func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("old")}) })
 	for _, c := range []struct {
-		tokens   []Token
+		tokens   []purge.Token
 		old, new int
 	}{
-		{[]Token{full("old"), full("new")}, 200, 200},
-		{[]Token{full("new")}, 401, 200},
-		{[]Token{{Secret: "new", Scopes: []string{ScopePurge}}}, 401, 403},
+		{[]purge.Token{full("old"), full("new")}, 200, 200},
+		{[]purge.Token{full("new")}, 401, 200},
+		{[]purge.Token{{Secret: "new", Scopes: []string{purge.ScopePurge}}}, 401, 403},
 	} {
-		e.SetTokens(c.tokens)
+		e.Tokens.Set(c.tokens)
 		for token, want := range map[string]int{"old": c.old, "new": c.new} {
 			if got := e.admin("GET", "/v1/status", "", "Authorization: Bearer "+token); got.status != want {
 				t.Errorf("with %v, the token %s: %d, want %d", c.tokens, token, got.status, want)

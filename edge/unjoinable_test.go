@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -123,7 +124,7 @@ func differing(t *testing.T, balance origin.Balance) (e *testEdge, gone *[2]atom
 		}
 		servers = append(servers, origin.Server{URL: u})
 	}
-	return newEdge(t, nil, func(_ *Server, s *Site) {
+	return newEdge(t, nil, func(_ *Server, s *site.Site) {
 		s.Slice, s.Origin.Origin.Servers, s.Origin.Origin.Balance, s.Origin.Origin.Retries = 100_000, servers, balance,
 			2
 	}), gone

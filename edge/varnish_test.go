@@ -7,10 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
 // loopback lets every test client purge.
-func purgeFromLoopback(s *Server, _ *Site) {
+func purgeFromLoopback(s *Server, _ *site.Site) {
 	s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
 
@@ -79,7 +82,10 @@ func TestPurgeInVarnishForm(t *testing.T) {
 					"/a/b": {"X-Cache-Tags", "t-:4,five"}, "/c": {"Cache-Tags", "three four"}}
 				w.Header().Set(fields[r.RequestURI][0], fields[r.RequestURI][1])
 				_, _ = io.WriteString(w, r.RequestURI)
-			}, purgeFromLoopback, func(_ *Server, site *Site) { site.Hosts = append(site.Hosts, "static.example") })
+			}, purgeFromLoopback, func(_ *Server,
+				site *site.Site) {
+				site.Hosts = append(site.Hosts, "static.example")
+			})
 			for path := range strings.FieldsSeq(paths) {
 				got := e.get(path)
 				got.wants(t, 200, path)
@@ -111,44 +117,46 @@ func TestPurgeInVarnishForm(t *testing.T) {
 func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		change  func(*Server, *Site)
+		change  func(*Server, *site.Site)
 		request string
 		fields  []string
 		status  int
 		passed  bool // the origin was asked
 	}{
-		{"nothing configured", func(*Server, *Site) {}, "PURGE /a", nil, 200, true},
-		{"nothing configured, BAN", func(*Server, *Site) {}, "BAN /a", nil, 200, true},
-		{"nothing configured, but a token sent", func(*Server, *Site) {}, "PURGE /a",
+		{"nothing configured", func(*Server, *site.Site) {}, "PURGE /a", nil, 200, true},
+		{"nothing configured, BAN", func(*Server, *site.Site) {}, "BAN /a", nil, 200, true},
+		{"nothing configured, but a token sent", func(*Server, *site.Site) {}, "PURGE /a",
 			[]string{"Authorization: Bearer x"}, 200, true},
 		{"another network", func(s *Server,
-			_ *Site) {
+			_ *site.Site) {
 			s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		}, "PURGE /a", nil, 403, false},
 		{"another network that is claimed",
-			func(s *Server, _ *Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "PURGE /a",
+			func(s *Server, _ *site.Site) { s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} },
+			"PURGE /a",
 			[]string{"X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1", "X-Real-IP: 10.0.0.1"}, 403, false},
-		{"no token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "BAN /a", nil, 403, false},
+		{"no token", func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("t")}) }, "BAN /a", nil, 403,
+			false},
 		{"an empty token", func(s *Server,
-			_ *Site) {
+			_ *site.Site) {
 			s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		}, "BAN /a", []string{"Authorization: Bearer "}, 403, false},
-		{"a wrong token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a",
+		{"a wrong token", func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("t")}) }, "PURGE /a",
 			[]string{"Authorization: Bearer u"}, 403, false},
-		{"the token", func(s *Server, _ *Site) { s.SetTokens([]Token{full("t")}) }, "PURGE /a",
+		{"the token", func(s *Server, _ *site.Site) { s.Tokens.Set([]purge.Token{full("t")}) }, "PURGE /a",
 			[]string{"Authorization: Bearer t"}, 200, false},
 		{"a token to read", func(s *Server,
-			_ *Site) {
-			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeRead}}})
+			_ *site.Site) {
+			s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopeRead}}})
 		}, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
-		{"a token of the site", func(s *Server, _ *Site) {
-			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}})
+		{"a token of the site", func(s *Server, _ *site.Site) {
+			s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopePurge}, Sites: []string{"www"}}})
 		}, "PURGE /a", []string{"Authorization: Bearer t"}, 200, false},
-		{"a token of another site", func(s *Server, _ *Site) {
-			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"x"}}})
+		{"a token of another site", func(s *Server, _ *site.Site) {
+			s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopePurge}, Sites: []string{"x"}}})
 		}, "PURGE /a", []string{"Authorization: Bearer t"}, 403, false},
-		{"tags with a token of the site", func(s *Server, _ *Site) {
-			s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopePurge}, Sites: []string{"www"}}})
+		{"tags with a token of the site", func(s *Server, _ *site.Site) {
+			s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopePurge}, Sites: []string{"www"}}})
 		}, "PURGE /",
 			[]string{"Authorization: Bearer t", "xkey-purge: a"}, 403, false},
 		{"other methods go on", purgeFromLoopback, "LINK /a", nil, 200, true},
@@ -167,7 +175,7 @@ func TestWhoMayPurgeInVarnishForm(t *testing.T) {
 // An edge for any host has no list that an expression over hosts could be matched with.
 func TestPurgeInVarnishFormOfAnyHost(t *testing.T) {
 	e := newEdge(t, static("x", "Cache-Control: max-age=1000"), purgeFromLoopback,
-		func(_ *Server, site *Site) { site.Hosts = nil })
+		func(_ *Server, site *site.Site) { site.Hosts = nil })
 	for _, c := range []struct {
 		fields string // of a BAN
 		status int

@@ -10,14 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-func (e *testEdge) warmed(body string, fields ...string) (WarmResponse, answer) {
+func (e *testEdge) warmed(body string, fields ...string) (admin.WarmResponse, answer) {
 	e.t.Helper()
 	got := e.admin("POST", "/v1/warm", body, append(fields, "Content-Type: application/json")...)
 	e.settle()
-	var resp WarmResponse
+	var resp admin.WarmResponse
 	if got.status == 200 {
 		if err := decode(got.body, &resp); err != nil {
 			e.t.Errorf("%s: %v", got.body, err)
@@ -97,9 +99,9 @@ func TestWarmIsBounded(t *testing.T) {
 		}
 		w.Header().Set("Cache-Control", "max-age=1000")
 		_, _ = io.WriteString(w, "x")
-	}, func(s *Server, _ *Site) {
-		s.SetTokens([]Token{{Secret: "t", Scopes: []string{ScopeWarm}, Sites: []string{"www"}},
-			{Secret: "p", Scopes: []string{ScopePurge}}})
+	}, func(s *Server, _ *site.Site) {
+		s.Tokens.Set([]purge.Token{{Secret: "t", Scopes: []string{purge.ScopeWarm}, Sites: []string{"www"}},
+			{Secret: "p", Scopes: []string{purge.ScopePurge}}})
 	})
 	token := "Authorization: Bearer t"
 	var list []string
@@ -108,7 +110,7 @@ func TestWarmIsBounded(t *testing.T) {
 	}
 	began := time.Now()
 	resp, got := e.warmed(`{"rate":200,"urls":[`+strings.Join(list, ",")+`]}`, token)
-	if resp.Stored != 60 || most.Load() > warmAtOnce {
+	if resp.Stored != 60 || most.Load() > admin.WarmAtOnce {
 		t.Errorf("%+v, %d at once: %s", resp, most.Load(), got.body)
 	}
 	if took := time.Since(began); took < 59*time.Second/200 {
@@ -119,7 +121,7 @@ func TestWarmIsBounded(t *testing.T) {
 		`{"urls":["http://www.example/"],"rate":-1}`: 400,
 		`{"urls":["http://other.example/"]}`:         403, `{"url":["http://www.example/"]}`: 400,
 		`{"urls":["` + strings.Repeat("a", purge.MaxBody) + `"]}`: 400, `{"urls":[` + strings.Repeat(`"a",`,
-			maxWarmURLs) + `"a"]}`: 400,
+			admin.MaxWarmURLs) + `"a"]}`: 400,
 	} {
 		if _, got := e.warmed(body, token); got.status != want {
 			t.Errorf("%.60s: %d, %s", body, got.status, got.body)
@@ -136,10 +138,11 @@ func TestWarmIsBounded(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan WarmResponse, 1)
+	ended := make(chan admin.WarmResponse, 1)
 	go func() {
-		ended <- e.warm(ctx, WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
-			Rate: 1000}, "127.0.0.1:1")
+		ended <- e.Server.admin.Warm(ctx,
+			admin.WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
+				Rate: 1000}, "127.0.0.1:1")
 	}()
 	until(t, "the origin is asked", func() bool { return now.Load() == 2 })
 	cancel()

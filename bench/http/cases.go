@@ -24,6 +24,7 @@ var (
 	onDisk = setup{Memory: 256, Disk: 6144}
 	small  = setup{Memory: 128, Disk: 512, RAMHolds: true}
 	huge   = setup{Memory: 6144, Disk: 8192, RAMHolds: true}
+	vast   = setup{Memory: 256, Disk: 96 << 10} // an object may be a quarter of it
 	both   = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Cores: "0,1"}
 	tiers  = setup{Memory: 2048, Disk: 4096, RAMHolds: true, Shield: true}
 )
@@ -58,6 +59,7 @@ const (
 	parts how = "range" // 64 KiB of one object
 	idle  how = "idle"  // connections that ask for nothing any more
 	churn how = "churn" // hits, while other objects come and go
+	slow  how = "slow"  // clients that read one object, each a little at a time
 )
 
 const (
@@ -66,6 +68,7 @@ const (
 	gib = 1 << 30
 
 	idleConns = 10_000
+	slowConns = 1_000
 	// churnRate is how many new objects of 1 MiB a second come in the background.
 	churnRate = 50
 )
@@ -77,11 +80,22 @@ var (
 	overQUIC  = []string{"kaiku", "caddy"}
 	sizeNames = map[int64]string{200: "200 bytes", kib: "1 KiB", 8 * kib: "8 KiB", 32 * kib: "32 KiB",
 		64 * kib: "64 KiB", mib: "1 MiB",
-		gib: "1 GiB"}
+		gib: "1 GiB", 20 * gib: "20 GiB"}
 )
 
-// allCases gives all cases, in the order in which they are run.
-func allCases() []testCase {
+// allCases gives all cases, in the order in which they are run. With before, another version of
+// Kaiku takes part in all.
+func allCases(before bool) []testCase {
+	cases := namedCases()
+	for i := range cases {
+		if before {
+			cases[i].Peers = append([]string{"before"}, cases[i].Peers...)
+		}
+	}
+	return cases
+}
+
+func namedCases() []testCase {
 	hit := func(proto, title string, size int64, count, conns, streams int, peers []string) testCase {
 		return testCase{Name: fmt.Sprintf("%s/hit-%d", proto, size),
 			Title: fmt.Sprintf("%s, hits of %s", title, sizeNames[size]), Setup: inRAM, Proto: proto,
@@ -136,6 +150,9 @@ func allCases() []testCase {
 			Setup: setup{Memory: 256, Disk: 2048, RAMHolds: true}, Proto: "http1", Size: kib, Count: 100,
 			Conns: idleConns,
 			How:   idle, Status: 200, Body: kib, Peers: caches},
+		{Name: "http1/slow", Title: "memory of each of 1,000 slow clients of an object of 20 GiB", Setup: vast,
+			Proto: "http1", Size: 20 * gib, Count: 1, Conns: slowConns, How: slow, Status: 206,
+			Peers: []string{"kaiku"}},
 		grow("conns-1", "1 connection", inRAM, 100, 1),
 		grow("conns-100", "100 connections", inRAM, 100, 100),
 		grow("conns-10000", "10,000 connections", inRAM, 100, idleConns),
@@ -161,7 +178,10 @@ type sample struct {
 	// Origin is how many of the requests reached the origin.
 	Origin int64 `json:"origin_requests"`
 	RSS    int64 `json:"rss_bytes"`
-	// Conn is what an idle connection adds to RSS, in bytes, in the case that measures that.
+	// Anonymous is that of RSS which no file backs.
+	Anonymous int64 `json:"anonymous_bytes"`
+	// Conn is what an idle connection adds to RSS, and a slow client to Anonymous, in bytes, in the
+	// cases that measure that.
 	Conn float64 `json:"bytes_per_idle_connection,omitempty"`
 }
 

@@ -62,6 +62,7 @@ type bench struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	kaiku := flags.String("kaiku", "bin/kaiku", "the program to measure")
+	before := flags.String("before", "", "another version of it, to measure beside it")
 	caddy := flags.String("caddy", "bin/caddy", "Caddy, built in bench/caddy")
 	cases := flags.String("cases", "^(http|tls)",
 		"a regular expression: which cases; growth/ takes a quarter of an hour more")
@@ -81,7 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	todo := slices.DeleteFunc(allCases(), func(c testCase) bool { return !which.MatchString(c.Name) })
+	todo := slices.DeleteFunc(allCases(*before != ""), func(c testCase) bool { return !which.MatchString(c.Name) })
 	if *list {
 		for _, c := range todo {
 			fmt.Fprintf(stdout, "%-16s %s: %s\n", c.Name, c.Title, strings.Join(c.Peers, ", "))
@@ -94,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if os.Getenv(pinned) == "" {
 		return repin()
 	}
-	servers, err := choose(absolute(*kaiku), absolute(*caddy), *peers, *skip, stderr)
+	servers, err := choose(allServers(absolute(*kaiku), absolute(*before), absolute(*caddy)), *peers, *skip, stderr)
 	if err != nil {
 		return err
 	}
@@ -105,6 +106,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	todo = slices.DeleteFunc(todo, func(c testCase) bool {
+		if roomFor(b.dir, c) {
+			return false
+		}
+		fmt.Fprintf(stderr, "left out: %s, as %s has no room for it\n", c.Name, b.dir)
+		return true
+	})
 	results, err := b.all(ctx, todo, servers)
 	if len(results) == 0 {
 		return err
@@ -137,7 +145,11 @@ func repin() error {
 		append(os.Environ(), pinned+"=1"))
 }
 
+// absolute is the path of a program; "" stays.
 func absolute(program string) string {
+	if program == "" {
+		return ""
+	}
 	if path, err := filepath.Abs(program); err == nil {
 		return path
 	}
@@ -145,14 +157,14 @@ func absolute(program string) string {
 }
 
 // choose gives the servers that are wanted and installed.
-func choose(kaiku, caddy, names string, skip bool, log io.Writer) (all []server, err error) {
+func choose(servers []server, names string, skip bool, log io.Writer) (all []server, err error) {
 	tools := []peer.Package{{Program: "taskset", Install: "util-linux"}, {Program: "wrk", Install: "wrk"},
 		{Program: "h2load", Install: "nghttp2-client"}}
 	if err := peer.Missing(tools...); err != nil {
 		return nil, err
 	}
 	var missing []error
-	for _, s := range allServers(kaiku, caddy) {
+	for _, s := range servers {
 		if names != "" && !slices.Contains(strings.Split(names, ","), s.name) {
 			continue
 		}
@@ -232,7 +244,7 @@ func (b *bench) one(ctx context.Context, c testCase, servers []server, running m
 				delete(running, s.name)
 				return r, fmt.Errorf("%s: %w\n%s", s.name, err, i.stop())
 			}
-			if c.How == idle { // the memory of a process that had them is not that of one that has not
+			if c.ofMemory() { // the memory of a process that had them is not that of one that has not
 				i.stop()
 				delete(running, s.name)
 			}

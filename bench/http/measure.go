@@ -22,8 +22,11 @@ func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample,
 	if err := b.warm(ctx, i, c); err != nil {
 		return m, fmt.Errorf("warm: %w", err)
 	}
-	if c.How == idle {
+	switch c.How {
+	case idle:
 		return b.measureIdle(ctx, i, c)
+	case slow:
+		return b.measureSlow(ctx, i, c)
 	}
 	background := func() error { return nil }
 	if c.How == churn {
@@ -56,7 +59,7 @@ func (b *bench) measure(ctx context.Context, i *instance, c testCase) (m sample,
 	m.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(o.Requests)
 	m.Rate, m.Busy = float64(o.Requests)/m.Seconds, 100*(after-before).Seconds()/m.Seconds
 	m.P50, m.P99 = float64(o.P50.Nanoseconds())/1000, float64(o.P99.Nanoseconds())/1000
-	m.RSS = i.rss()
+	m.RSS, m.Anonymous = i.rss(), i.process.Anonymous()
 	cut := int64(c.Conns) * c.Body // of bodies that the end cuts, at most
 	if mean := o.Bytes / int64(o.Requests); mean < c.Body ||
 		(o.Bytes-cut)/int64(o.Requests) > c.Body+c.Body/100+1500 {
@@ -95,7 +98,7 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 		}
 	}
 	passes := 4 // at most
-	if c.Size == gib {
+	if c.Size >= gib {
 		passes = 1
 	}
 	client := newClient()
@@ -121,7 +124,12 @@ func (b *bench) warm(ctx context.Context, i *instance, c testCase) error {
 	}
 	short := *b
 	short.length = time.Second
-	if c.How != idle && !c.misses() {
+	if c.How == parts { // what is checked on its first use has been used then
+		if err := eachPart(ctx, i, c); err != nil {
+			return err
+		}
+	}
+	if c.How != idle && c.How != slow && !c.misses() {
 		if _, err := short.load(ctx, i, c); err != nil {
 			return err
 		}
@@ -144,6 +152,30 @@ func eachObject(count int, fn func(n int) error) error {
 	}
 	wg.Wait()
 	return errors.Join(failed...)
+}
+
+// eachPart asks for each part of the object of a case once.
+func eachPart(ctx context.Context, i *instance, c testCase) error {
+	client := newClient()
+	defer client.CloseIdleConnections()
+	return eachObject(int(c.Size/c.Body), func(n int) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url(c.Proto, object{c.Size, 0}), nil)
+		if err != nil {
+			return err
+		}
+		at := int64(n) * c.Body
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", at, at+c.Body-1))
+		resp, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		size, err := io.Copy(io.Discard, resp.Body)
+		if err == nil && (resp.StatusCode != c.Status || size != c.Body) {
+			err = fmt.Errorf("%s: %s with %d bytes", r.URL, resp.Status, size)
+		}
+		return err
+	})
 }
 
 // writeFiles gives Caddy its files.
@@ -227,8 +259,8 @@ func same(body io.Reader, o object) error {
 
 // verify compares four objects of the set, byte by byte.
 func (b *bench) verify(ctx context.Context, i *instance, c testCase) error {
-	if c.Size == gib {
-		return nil // h1 ranges of it are counted by the load
+	if c.Size >= gib {
+		return nil // h1 ranges of it are counted by the load, and slow clients compare them
 	}
 	client := newClient()
 	defer client.CloseIdleConnections()

@@ -46,7 +46,8 @@ type server struct {
 
 const caddyHelp = "(not from Debian, whose is old) golang; then cd bench/caddy && CGO_ENABLED=0 go build -trimpath -o ../../bin/caddy ."
 
-func allServers(kaiku, caddy string) []server {
+// allServers gives all peers, and the version of Kaiku before unless that is "".
+func allServers(kaiku, before, caddy string) []server {
 	fixed := func(args ...string) func(string) ([]string, error) {
 		return func(dir string) ([]string, error) {
 			all := make([]string, len(args))
@@ -56,12 +57,19 @@ func allServers(kaiku, caddy string) []server {
 			return all, nil
 		}
 	}
-	return []server{
-		{name: "kaiku", needs: peer.Package{Program: kaiku, Install: "golang; then make build"},
-			version: []string{kaiku, "version"},
+	edge := func(name, program string) server {
+		return server{name: name, needs: peer.Package{Program: program, Install: "golang; then make build"},
+			version: []string{program, "version"},
 			files:   map[string]string{"kaiku.yaml": "fleet.yaml", "fleet.key": "fleet.key"},
-			command: fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "x"),
-			second:  fixed(kaiku, "edge", "--config", "DIR/fleet.yaml", "--node", "shield")},
+			command: fixed(program, "edge", "--config", "DIR/fleet.yaml", "--node", "x"),
+			second:  fixed(program, "edge", "--config", "DIR/fleet.yaml", "--node", "shield")}
+	}
+	var all []server
+	if before != "" {
+		all = append(all, edge("before", before))
+	}
+	return append(all, []server{
+		edge("kaiku", kaiku),
 		{name: "nginx", needs: peer.Package{Program: "nginx", Install: "nginx-light"}, version: []string{"nginx", "-v"},
 			files: map[string]string{"nginx.conf": "nginx.conf"}, command: fixed("nginx", "-p", "DIR", "-c",
 				"DIR/nginx.conf", "-e", "DIR/error.log", "-g", "daemon off;")},
@@ -80,7 +88,7 @@ func allServers(kaiku, caddy string) []server {
 			files: map[string]string{"Caddyfile": "Caddyfile"}, command: fixed(caddy, "run", "--config",
 				"DIR/Caddyfile", "--adapter", "caddyfile"),
 			env: []string{"HOME=/nonexistent"}},
-	}
+	}...)
 }
 
 // varnishCommand reads the arguments, one a line.

@@ -128,7 +128,7 @@ func (r report) print(w io.Writer) error {
 	for _, res := range r.Results {
 		fmt.Fprintf(w, "\n%s (%s)\n", res.Case.Title, res.Case.Name)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		if res.Case.How == idle {
+		if res.Case.ofMemory() {
 			fmt.Fprint(t, "peer\tversion\tbytes/connection\tRSS MiB\tkaiku/peer\t\n")
 		} else {
 			fmt.Fprint(t, "peer\tversion\tCPU µs/request\trequests/s\tbusy\tp50 µs\tp99 µs\tat origin\tRSS MiB\tkaiku/peer: CPU\trequests/s\tp99\t\n")
@@ -164,7 +164,7 @@ func (r *result) line(w io.Writer, name, version string) {
 	rounds := r.Samples[name]
 	ratio, compared := r.Ratios[name]
 	fmt.Fprintf(w, "%s\t%s\t", name, version)
-	if r.Case.How == idle {
+	if r.Case.ofMemory() {
 		conn := over(rounds, connOf)
 		fmt.Fprintf(w, "%.0f (%.0f–%.0f)\t%.0f\t", conn.Median, conn.Min, conn.Max, over(rounds, rssOf).Median/mib)
 		if compared {

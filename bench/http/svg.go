@@ -61,7 +61,7 @@ func versions(r report) string {
 // panel draws a case and returns its height.
 func panel(w *bytes.Buffer, r *result, x, y int) int {
 	of, unit := cpuOf, "µs"
-	if r.Case.How == idle {
+	if r.Case.ofMemory() {
 		of, unit = func(m sample) float64 { return m.Conn / kib }, "KiB"
 	}
 	var most, own float64

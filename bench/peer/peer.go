@@ -89,14 +89,23 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
-var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
+var (
+	rssLine       = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
+	anonymousLine = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+)
 
 // RSS is the resident memory of the process and its descendants in bytes. What they share counts
 // for each.
-func (p *Process) RSS() (total int64) {
+func (p *Process) RSS() int64 { return p.memory(rssLine) }
+
+// Anonymous is that of RSS which no file backs, so that the kernel can't take it back.
+func (p *Process) Anonymous() int64 { return p.memory(anonymousLine) }
+
+// memory adds up a line of /proc/pid/status.
+func (p *Process) memory(line *regexp.Regexp) (total int64) {
 	for _, pid := range tree(p.Pid()) {
 		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if found := rssLine.FindSubmatch(b); found != nil {
+		if found := line.FindSubmatch(b); found != nil {
 			n, _ := strconv.ParseInt(string(found[1]), 10, 64)
 			total += n << 10
 		}

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
@@ -73,13 +72,7 @@ nodes:
 			name, i+1, f.http[name], f.https[name], freeport.Addr(t), freeport.Addr(t), filepath.Join(dir, name))
 	}
 	zone := "@ 3600 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns1\n@ 3600 IN NS ns2\nns1 3600 IN A 127.0.0.1\nns2 3600 IN A 127.0.0.1\n"
-	for file, content := range map[string]string{f.config: text,
-		filepath.Join(dir, "fleet.key"): "0123456789abcdef0123456789abcdef0123", filepath.Join(dir,
-			"example.com.zone"): zone} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, dir, map[string]string{"fleet.yaml": text, "fleet.key": regionKey, "example.com.zone": zone})
 	f.stop = runNode(t, f.config, "c1")
 	return f
 }
@@ -87,29 +80,12 @@ nodes:
 // run runs a node until the test ends. Edges look for what is to be renewed twice a second.
 func (f *secureFleet) run(name string) (stop func()) {
 	f.t.Helper()
-	fleet, _, err := config.Load(f.config)
-	if err != nil {
-		f.t.Fatal(err)
-	}
 	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", name)
-	p, err := node.New(f.config, name, fleet.Node(name).Roles, node.Overrides{Listen: listenOn(f.dns[name])}, log)
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	p := newNode(f.t, f.config, name, node.Overrides{Listen: listenOn(f.dns[name])}, log)
 	if p.Edge != nil {
 		p.Edge.Certificates.ACME.Every = 500 * time.Millisecond
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.t.Errorf("%s: %v", name, err)
-		}
-	})
-	f.t.Cleanup(stop)
-	return stop
+	return serveNode(f.t, name, p)
 }
 
 // serves waits until an edge shows certificates for the apex and for a name below it, and returns

@@ -202,12 +202,8 @@ func TestAdminOnNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n",
-		"fleet.key": readFile(t, f.dir, "fleet.key"), "node": "# a comment\nKAIKU_NODE=nyc1\n"} {
-		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, etc, map[string]string{"fleet.yaml": string(text), "admin.token": "secret\n",
+		"fleet.key": readFile(t, f.dir, "fleet.key"), "node": "# a comment\nKAIKU_NODE=nyc1\n"})
 	t.Setenv(nodeVariable, "")
 	for _, c := range []struct{ args, says, fails string }{
 		{"status", "\nedge ", ""},

@@ -14,6 +14,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -129,7 +130,7 @@ func TestDeployFleetHealthy(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &edge.Server{HTTP: "127.0.0.1:0", Admin: "127.0.0.1:0", Store: store, Log: quiet}
-	server.SetTokens([]edge.Token{{Secret: "t", Scopes: edge.Scopes()}})
+	server.Tokens.Set([]purge.Token{{Secret: "t", Scopes: purge.Scopes()}})
 	dns := &geodns.Server{Addr: "127.0.0.1:0", Log: quiet}
 	if err := dns.Reload(f.GeoDNSConfig(zones)); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
@@ -139,8 +139,8 @@ func (d *deployFleet) refused(status int, body []byte) error {
 	return err
 }
 
-func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.DialFunc) (edge.Status, error) {
-	var st edge.Status
+func (d *deployFleet) status(ctx context.Context, n *config.Node, dial deploy.DialFunc) (admin.Status, error) {
+	var st admin.Status
 	status, body, err := d.askAdmin(ctx, n, dial, "GET", "/v1/status")
 	switch {
 	case err != nil:

@@ -27,12 +27,7 @@ func TestDeployFleetSpare(t *testing.T) {
 			}
 			text.WriteString("  hel1: { roles: [edge], location: [60, 25], addresses: [127.0.2.1] }\n")
 			fleetFile := filepath.Join(dir, "fleet.yaml")
-			for name, text := range map[string]string{fleetFile: text.String(),
-				filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
-				if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			writeFiles(t, dir, map[string]string{"fleet.yaml": text.String(), "fleet.key": regionKey})
 			stop := map[string]func(){}
 			for i := range all {
 				name := fmt.Sprintf("c%d", i+1)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -65,7 +65,7 @@ func unreachedNames(f *config.Fleet, ctx context.Context, plan *deploy.Plan) []s
 		n := f.Node(p.Node)
 		for _, l := range f.Listeners(n) {
 			if p.From != "" || !slices.Contains([]string{"http", "https", "geodns"}, l.What) || len(n.Addresses) == 0 ||
-				edge.IsLoopback(l.Addr) {
+				admin.IsLoopback(l.Addr) {
 				continue
 			}
 			all.Go(func() {

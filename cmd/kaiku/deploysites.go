@@ -19,7 +19,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 )
 
 const (
@@ -231,7 +231,7 @@ func (p *siteProbe) why(ctx context.Context, a *deploy.SiteAnswer, status int, h
 	if lines := header.Values("Cache-Status"); len(lines) == 0 || !strings.Contains(lines[len(lines)-1], "detail=") {
 		return fmt.Sprintf("%s itself sends this answer: %.200q", text, bytes.TrimSpace(body))
 	}
-	var e edge.Explanation
+	var e cache.Explanation
 	query := "/v1/explain?url=" + url.QueryEscape(a.URL)
 	code, answer, err := p.askAdmin(ctx, p.node, p.dial, http.MethodGet, query)
 	if err != nil || code != http.StatusOK || json.Unmarshal(answer, &e) != nil || e.LastFailure == nil {

@@ -101,12 +101,8 @@ func purgeRows() []docRow {
 func writePurgeFleet(t *testing.T, s *docShell, text string) {
 	text += "nodes: { hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.1], edge: { data: " +
 		filepath.Join(s.dir, "data") + ", disk: 128MiB } } }\n"
-	for name, content := range map[string]string{"fleet.yaml": text, "admin.token": "admin-secret\n",
-		"deploy.token": "deploy-secret\n"} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, s.dir, map[string]string{"fleet.yaml": text, "admin.token": "admin-secret\n",
+		"deploy.token": "deploy-secret\n"})
 	stays("127.0.0.1:9080")(t, s, "kaiku serve --config fleet.yaml --node hel1", "")
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 func edgeCommand(log *slog.Logger) *cobra.Command {
@@ -52,7 +52,7 @@ With --config and --node, it is that node's edge; other flags override the file.
 			if err := o.UnmarshalText([]byte(originURL)); err != nil {
 				return usageError{fmt.Errorf("--origin: %w", err)}
 			}
-			if over.Edge.Admin != "" && !edge.IsLoopback(over.Edge.Admin) {
+			if over.Edge.Admin != "" && !admin.IsLoopback(over.Edge.Admin) {
 				return usageError{fmt.Errorf("--admin %s: an address other than loopback needs a token, and a token needs a fleet file (secrets.admin_token): give one of 127.0.0.1, or --config", over.Edge.Admin)}
 			}
 			n, err := node.ForOrigin(o.URL, host, over.Edge, log)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -36,7 +36,7 @@ func explainHTTPCommand(etc string) *cobra.Command {
 
 		ValidArgsFunction: completeURLs(etc),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var e edge.Explanation
+			var e cache.Explanation
 			node, err := api.call(cmd, "GET", "/v1/explain?url="+url.QueryEscape(args[0]), nil, &e)
 			if err != nil {
 				return fmt.Errorf("explain: %w", err)
@@ -56,7 +56,7 @@ func explainHTTPCommand(etc string) *cobra.Command {
 	return cmd
 }
 
-func printExplanation(out io.Writer, e edge.Explanation) error {
+func printExplanation(out io.Writer, e cache.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, a ...any) { fmt.Fprintf(w, "%s\t"+format+"\n", append([]any{name}, a...)...) }
 	if len(e.Rules) > 0 {
@@ -118,7 +118,7 @@ func printExplanation(out io.Writer, e edge.Explanation) error {
 
 // printOrigin writes how the origin of an explained URL is. What to do about the failure of a
 // server is told where it is why this URL failed, or why the server is not used now.
-func printOrigin(row func(name, format string, a ...any), e edge.Explanation) {
+func printOrigin(row func(name, format string, a ...any), e cache.Explanation) {
 	hints := map[string]bool{} // that are written already
 	hint := func(f *origin.Failure) {
 		if f.Hint != "" && !hints[f.Hint] {

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -26,7 +26,7 @@ func TestExplainHints(t *testing.T) {
 			"server      http://a is failing; last failed 0001-01-01T00:00:00Z: connection refused", 1},
 	} {
 		var out bytes.Buffer
-		e := edge.Explanation{Key: "k", WhyNot: "purged", LastFailure: c.last,
+		e := cache.Explanation{Key: "k", WhyNot: "purged", LastFailure: c.last,
 			Servers: []origin.ServerStatus{{Server: "http://a", State: c.state, LastFailure: failure}}}
 		if err := printExplanation(&out, e); err != nil {
 			t.Fatal(err)

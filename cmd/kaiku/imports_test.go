@@ -12,12 +12,15 @@ const module = "github.com/kaiku-cdn/kaiku/"
 
 // allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
-	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge", "edge/httpcache", "edge/rules", "fleet", "geodns"},
-	"cmd/kaiku/demo":   {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
-	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/certs", "edge/httpcache", "fleet", "geodns",
-		"origin", "storage"},
+	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge/admin", "edge/cache", "edge/httpcache",
+		"edge/purge", "edge/rules", "fleet", "geodns"},
+	"cmd/kaiku/demo": {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
+	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/admin", "edge/certs", "edge/front",
+		"edge/httpcache", "edge/purge", "edge/site", "fleet", "geodns", "origin", "storage"},
 	"cmd/kaiku/words": {},
-	"edge": {"edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/rules", "edge/site",
+	"edge": {"edge/admin", "edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/rules",
+		"edge/site", "origin", "storage"},
+	"edge/admin": {"edge/cache", "edge/certs", "edge/front", "edge/httpcache", "edge/purge", "edge/rules", "edge/site",
 		"origin", "storage"},
 	"edge/cache": {"edge/front", "edge/httpcache", "edge/purge", "edge/rules", "edge/site", "edge/ttlset", "origin",
 		"storage"},

@@ -215,118 +215,130 @@ func TestInitAsksAgain(t *testing.T) {
 
 // The origin is asked as an edge would ask it, and what it answers is told in plain words. None of
 // it keeps the files from being written.
-func TestInitLooksAtTheOrigin(t *testing.T) {
-	answer := func(status int, header map[string]string, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			for k, v := range header {
-				w.Header().Set(k, strings.ReplaceAll(v, "HERE",
-					"http://"+r.Context().Value(http.LocalAddrContextKey).(fmt.Stringer).String()))
-			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
+// respond returns a handler that gives one response. HERE in a field is the origin's own URL.
+func respond(status int, header map[string]string, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for k, v := range header {
+			w.Header().Set(k, strings.ReplaceAll(v, "HERE",
+				"http://"+r.Context().Value(http.LocalAddrContextKey).(fmt.Stringer).String()))
 		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// originAnswers are answers of an origin, what init prints about them, and a part of the fleet file
+// that it writes.
+var originAnswers = []struct {
+	name    string
+	handler http.HandlerFunc
+	want    []string
+	file    string
+}{
+	{"a page and a file of it", func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Host != "www.example.com":
+			http.Error(w, "no such site", http.StatusMisdirectedRequest)
+		case r.URL.Path == "/":
+			respond(200, map[string]string{"Cache-Control": "no-cache", "ETag": `"1"`},
+				`<link rel=stylesheet href="/a.css?v=1"><img src="//other.example/b.png">`)(w, r)
+		case r.URL.Path == "/a.css":
+			respond(200, map[string]string{"Cache-Control": "public, max-age=86400"}, "a")(w, r)
+		}
+	}, []string{"  it answers / with 200",
+		"  / will be stored, but it is asked for every visitor whether that changed: Cache-Control: no-cache",
+		"  /a.css will be cached for 1 day: Cache-Control: public, max-age=86400"}, "      health: { path: / } "},
+	{"nothing of caching", respond(200, nil, ""), []string{
+		"  / will be fetched from it for every visitor: it sends no Cache-Control (not fresh for any time, and nothing to validate it with); let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"}, "health: { path: / } "},
+	{"what may not be cached", respond(200, map[string]string{"Cache-Control": "private"}, ""),
+		[]string{"  / will be fetched from it for every visitor: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
+	{"a date alone", respond(200, map[string]string{
+		"Last-Modified": time.Now().Add(-20 * time.Hour).UTC().Format(http.TimeFormat)}, ""), []string{
+		"  / will be cached for 2 hours, a tenth of the time since it changed: it sends no Cache-Control"}, ""},
+	{"no page", respond(403, nil, ""),
+		[]string{"  it answers / with 403",
+			"  a health check of / would take that as down: name another path in fleet.yaml"},
+		"      # health: { path: /health }        # the origin answers 403 to /: name a path that it answers with 200\n"},
+	{"a redirect to the site", respond(301, map[string]string{"Location": "https://www.example.com/"}, ""),
+		[]string{
+			"  that is a redirect to https://www.example.com/, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; see Host in docs/origins.md"}, "health: { path: / } "},
+	{"a redirect to itself", respond(302, map[string]string{"Location": "/start"}, ""),
+		[]string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
+	{"a redirect elsewhere", respond(302, map[string]string{"Location": "https://other.example/"}, ""),
+		[]string{"  that is a redirect to https://other.example/: visitors who follow it leave the edges"}, ""},
+}
+
+func TestInitLooksAtTheOrigin(t *testing.T) {
+	for _, c := range originAnswers {
+		t.Run(c.name, func(t *testing.T) {
+			s := httptest.NewServer(c.handler)
+			defer s.Close()
+			initFor(t, s.URL, c.want, c.file)
+		})
 	}
 	certs := t.TempDir()
 	writeCertificates(t, certs, "localhost")
 	plain := httptest.NewServer(nil)
 	t.Cleanup(plain.Close)
-	for _, c := range []struct {
-		name    string
-		handler http.HandlerFunc
-		origin  string // "" is the handler's
-		want    []string
-		file    string
-	}{
-		{"a page and a file of it", func(w http.ResponseWriter, r *http.Request) {
-			switch {
-			case r.Host != "www.example.com":
-				http.Error(w, "no such site", http.StatusMisdirectedRequest)
-			case r.URL.Path == "/":
-				answer(200, map[string]string{"Cache-Control": "no-cache", "ETag": `"1"`},
-					`<link rel=stylesheet href="/a.css?v=1"><img src="//other.example/b.png">`)(w, r)
-			case r.URL.Path == "/a.css":
-				answer(200, map[string]string{"Cache-Control": "public, max-age=86400"}, "a")(w, r)
-			}
-		}, "", []string{"  it answers / with 200",
-			"  / will be stored, but it is asked for every visitor whether that changed: Cache-Control: no-cache",
-			"  /a.css will be cached for 1 day: Cache-Control: public, max-age=86400"}, "      health: { path: / } "},
-		{"nothing of caching", answer(200, nil, ""), "", []string{
-			"  / will be fetched from it for every visitor: it sends no Cache-Control (not fresh for any time, and nothing to validate it with); let it send Cache-Control: max-age=…, or set cache.default_ttl in fleet.yaml"}, "health: { path: / } "},
-		{"what may not be cached", answer(200, map[string]string{"Cache-Control": "private"}, ""), "",
-			[]string{"  / will be fetched from it for every visitor: Cache-Control: private (private (RFC 9111, 5.2.2.7))"}, ""},
-		{"a date alone", answer(200, map[string]string{
-			"Last-Modified": time.Now().Add(-20 * time.Hour).UTC().Format(http.TimeFormat)}, ""), "", []string{
-			"  / will be cached for 2 hours, a tenth of the time since it changed: it sends no Cache-Control"}, ""},
-		{"no page", answer(403, nil, ""), "",
-			[]string{"  it answers / with 403",
-				"  a health check of / would take that as down: name another path in fleet.yaml"},
-			"      # health: { path: /health }        # the origin answers 403 to /: name a path that it answers with 200\n"},
-		{"a redirect to the site", answer(301, map[string]string{"Location": "https://www.example.com/"}, ""), "",
-			[]string{
-				"  that is a redirect to https://www.example.com/, which will lead to the edges: if it answers so to everything that it is asked, visitors go round in circles; see Host in docs/origins.md"}, "health: { path: / } "},
-		{"a redirect to itself", answer(302, map[string]string{"Location": "/start"}, ""), "",
-			[]string{"/start: visitors who follow it leave the edges; see Host in docs/origins.md"}, ""},
-		{"a redirect elsewhere", answer(302, map[string]string{"Location": "https://other.example/"}, ""), "",
-			[]string{"  that is a redirect to https://other.example/: visitors who follow it leave the edges"}, ""},
-		{"nobody", nil, "http://" + freeport.Addr(t), []string{"  it does not answer from here: nothing listens on "},
-			"      health: { path: / } "},
-		{"a certificate of nobody", nil, secureOrigin(t, certs, "localhost"),
-			[]string{"  it does not answer from here: the certificate of https://localhost:"},
-			"      health: { path: / } "},
-		{"no TLS", nil, strings.Replace(plain.URL, "http:", "https:", 1),
-			[]string{" speaks plain HTTP: write http:// in origin.servers"}, "      health: { path: / } "},
+	for _, c := range []struct{ name, origin, want string }{
+		{"nothing listens", "http://" + freeport.Addr(t), "  it does not answer from here: nothing listens on "},
+		{"a certificate of an unknown authority", secureOrigin(t, certs, "localhost"),
+			"  it does not answer from here: the certificate of https://localhost:"},
+		{"no TLS", strings.Replace(plain.URL, "http:", "https:", 1),
+			" speaks plain HTTP: write http:// in origin.servers"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			url := c.origin
-			if c.handler != nil {
-				s := httptest.NewServer(c.handler)
-				defer s.Close()
-				url = s.URL
-			}
-			dir := t.TempDir()
-			out, err := runInit(t, "", "--domain", "example.com", "--origin", url, "--node",
-				"hel1=203.0.113.10@Helsinki", "--dir", dir)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			for _, want := range append(c.want, "origin "+url+":\n") {
-				if !strings.Contains(out, want) {
-					t.Errorf("it does not tell %q:\n%s", want, out)
-				}
-			}
-			next := "\nnext: kaiku check "
-			if strings.Contains(out, "it does not answer") {
-				next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") +
-					"; then kaiku check "
-			}
-			if !strings.Contains(out, next) {
-				t.Errorf("it does not tell %q:\n%s", next, out)
-			}
-			if text := readFile(t, dir, "fleet.yaml"); !strings.Contains(text, c.file) {
-				t.Errorf("the fleet file has no %q:\n%s", c.file, text)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { initFor(t, c.origin, []string{c.want}, "      health: { path: / } ") })
 	}
-	// With a certificate that is good, it tells until when.
+	t.Run("a certificate of a trusted authority", func(t *testing.T) { initTrusted(t, certs) })
+	t.Run("a name below the domain that does not exist yet", func(t *testing.T) {
+		out, err := runInit(t, "", "--domain", "localhost.example", "--origin", "http://origin.localhost.example:1",
+			"--node", "hel1=203.0.113.10@Helsinki", "--dir", t.TempDir())
+		if err != nil || !strings.Contains(out, "put its A and AAAA records into localhost.example.zone") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
+// initFor runs init for an origin, and checks what it prints and a part of its fleet file.
+func initFor(t *testing.T, origin string, wants []string, file string) {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := runInit(t, "", "--domain", "example.com", "--origin", origin, "--node", "hel1=203.0.113.10@Helsinki",
+		"--dir", dir)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	next := "\nnext: kaiku check "
+	if strings.Contains(out, "it does not answer") {
+		next = "\nnext: let the origin answer, or correct its URL in " + filepath.Join(dir, "fleet.yaml") +
+			"; then kaiku check "
+	}
+	for _, want := range append(wants, "origin "+origin+":\n", next) {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if text := readFile(t, dir, "fleet.yaml"); !strings.Contains(text, file) {
+		t.Errorf("the fleet file has no %q:\n%s", file, text)
+	}
+}
+
+// initTrusted runs init in a process that trusts the test's authority: it prints until when the
+// origin's certificate is valid.
+func initTrusted(t *testing.T, certs string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(certs, "ca.pem"),
 		"KAIKU_TEST_ARGS="+strings.Join([]string{"init", "--domain", "example.com", "--origin",
-			secureOrigin(t, certs, "localhost"),
-			"--node", "hel1=203.0.113.10@Helsinki", "--dir", dir}, "\n"))
-	told, err := cmd.CombinedOutput()
-	if want := regexp.MustCompile(`  it answers / with 200; its certificate is good until \d{4}-\d\d-\d\d, for \d+ minutes more\n`); err != nil || !want.Match(told) || !strings.Contains(string(told), "/ will be cached for 1 minute: Cache-Control: max-age=60\n") {
-		t.Errorf("%v\n%s", err, told)
-	}
-	// It goes on where the name does not exist, and gives one below the domain a place in the zone.
-	dir = t.TempDir()
-	out, err := runInit(t, "", "--domain", "localhost.example", "--origin", "http://origin.localhost.example:1",
-		"--node", "hel1=203.0.113.10@Helsinki", "--dir", dir)
-	if err != nil || !strings.Contains(out, "put its A and AAAA records into localhost.example.zone") {
+			secureOrigin(t, certs, "localhost"), "--node", "hel1=203.0.113.10@Helsinki", "--dir", t.TempDir()}, "\n"))
+	out, err := cmd.CombinedOutput()
+	want := regexp.MustCompile(
+		`  it answers / with 200; its certificate is good until \d{4}-\d\d-\d\d, for \d+ minutes more\n`)
+	if err != nil || !want.Match(out) ||
+		!strings.Contains(string(out), "/ will be cached for 1 minute: Cache-Control: max-age=60\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

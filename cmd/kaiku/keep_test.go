@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -72,18 +70,9 @@ func (k *keeping) start(copies bool) (stop func()) {
 		k.t.Fatalf("start: %v", err)
 	}
 	k.p = p
-	ctx, cancel := context.WithCancel(k.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			k.t.Errorf("run: %v", err)
-		}
-	})
-	k.t.Cleanup(stop)
+	stop = serveNode(k.t, "fra1", p)
 	until(k.t, "it answers", func() bool {
-		return askSOA(ctx, (&net.Dialer{}).DialContext, k.dns, "b.example") == nil
+		return askSOA(k.t.Context(), (&net.Dialer{}).DialContext, k.dns, "b.example") == nil
 	})
 	if copies {
 		until(k.t, "copies are kept", func() bool {
@@ -112,7 +101,7 @@ func (k *keeping) faults() string {
 		k.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var st edge.Status
+	var st admin.Status
 	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
 		k.t.Fatal(err)
 	}

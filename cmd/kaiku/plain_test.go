@@ -10,7 +10,7 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -23,8 +23,8 @@ func TestHostileNodeOnTerminal(t *testing.T) {
 			_ = json.NewEncoder(w).Encode(map[string]string{"error": evil})
 			return
 		}
-		_ = json.NewEncoder(w).Encode(edge.Status{Name: evil, Version: evil,
-			Nodes: []edge.NodeStatus{{Node: "x" + evil, Roles: []string{evil}, Region: evil, Version: evil,
+		_ = json.NewEncoder(w).Encode(admin.Status{Name: evil, Version: evil,
+			Nodes: []admin.NodeStatus{{Node: "x" + evil, Roles: []string{evil}, Region: evil, Version: evil,
 				Live: true}},
 			Origins: []origin.Status{{Site: evil,
 				Servers: []origin.ServerStatus{{Server: evil, State: evil,

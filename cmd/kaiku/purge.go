@@ -10,14 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // maxPurgeWait is the most that an admin listener waits.
 const maxPurgeWait = 5 * time.Minute
 
 func purgeCommand(etc string) *cobra.Command {
-	var req edge.PurgeRequest
+	var req purge.Request
 	api := adminAPI{etc: etc}
 	var asJSON, wait bool
 	var limit time.Duration
@@ -47,7 +47,7 @@ has no special meaning: to purge everything below a path, use --prefix with that
 			if wait {
 				path += "?wait=all&limit=" + limit.String()
 			}
-			var done edge.PurgeResponse
+			var done purge.Response
 			if _, err := api.call(cmd, "POST", path, req, &done); err != nil {
 				return fmt.Errorf("purge: %w", err)
 			}
@@ -86,7 +86,7 @@ has no special meaning: to purge everything below a path, use --prefix with that
 
 // refuseStars refuses URLs and prefixes that end as patterns do, as such a purge would find
 // nothing.
-func refuseStars(req edge.PurgeRequest) error {
+func refuseStars(req purge.Request) error {
 	for _, u := range slices.Concat(req.URLs, req.Prefixes) {
 		if base, found := strings.CutSuffix(u, "*"); found {
 			return fmt.Errorf("%s: * is taken literally: for all that begins with the text before it, use --prefix %s",
@@ -97,7 +97,7 @@ func refuseStars(req edge.PurgeRequest) error {
 }
 
 // lacking is the error of a purge that not all edges have applied in time.
-func lacking(done edge.PurgeResponse, limit time.Duration) error {
+func lacking(done purge.Response, limit time.Duration) error {
 	var names []string
 	for _, e := range done.Edges {
 		if !e.Applied {

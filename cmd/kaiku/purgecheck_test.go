@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
@@ -124,11 +124,7 @@ nodes:
 			name, name[:2], i+1, n.http, n.admin, n.peer, filepath.Join(dir, name))
 	}
 	config := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{config: text, filepath.Join(dir, "fleet.key"): regionKey} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, dir, map[string]string{"fleet.yaml": text, "fleet.key": regionKey})
 	stops := []func(){runNode(t, config, "c1")}
 	t.Cleanup(func() { // all at the same time, as none waits for another then
 		var work sync.WaitGroup
@@ -199,9 +195,9 @@ func (n *testNode) purge(t *testing.T, body string) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var done edge.PurgeResponse
+	var done purge.Response
 	err = json.NewDecoder(resp.Body).Decode(&done)
-	lacks := slices.ContainsFunc(done.Edges, func(p edge.Progress) bool { return !p.Applied })
+	lacks := slices.ContainsFunc(done.Edges, func(p purge.Progress) bool { return !p.Applied })
 	if err != nil || resp.StatusCode != http.StatusOK || lacks {
 		t.Fatalf("purge: %d, %v, %+v", resp.StatusCode, err, done)
 	}
@@ -232,7 +228,7 @@ func tagOfCheck(path int) string { return "t" + strconv.Itoa(path/2) }
 func (c *purgeCheck) purge(rng *rand.Rand) {
 	time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 	first := rng.IntN(checkedPaths)
-	p := edge.PurgeRequest{Soft: rng.IntN(3) > 0}
+	p := purge.Request{Soft: rng.IntN(3) > 0}
 	url := "http://www.example.com/" + strconv.Itoa(first)
 	covers := func(i int) bool { return i == first }
 	switch rng.IntN(8) {
@@ -264,7 +260,7 @@ func (c *purgeCheck) purge(rng *rand.Rand) {
 		return
 	}
 	defer resp.Body.Close()
-	var done edge.PurgeResponse
+	var done purge.Response
 	if err := json.NewDecoder(resp.Body).Decode(&done); err != nil || resp.StatusCode != http.StatusOK {
 		c.fail("purge %s: %d, %v", body, resp.StatusCode, err)
 		return

@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -30,11 +29,7 @@ nodes:
   hel1: { roles: [edge], location: [60, 25], addresses: [127.0.0.42], edge: { http: "127.0.0.42:18082", admin: "127.0.0.1:19182", data: %[1]s/hel1 } }
   nyc1: { roles: [edge], location: [41, -74], addresses: [127.0.0.43], edge: { http: "127.0.0.43:18082", admin: "127.0.0.1:19183", data: %[1]s/nyc1 } }
 `, dir)
-	for name, text := range map[string]string{"fleet.yaml": fleet, "fleet.key": strings.Repeat("secret", 8)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeFiles(t, dir, map[string]string{"fleet.yaml": fleet, "fleet.key": strings.Repeat("secret", 8)})
 	config := filepath.Join(dir, "fleet.yaml")
 	startProcess(t, bin, "control", "--config", config, "--node", "c1")
 	startProcess(t, bin, "edge", "--config", config, "--node", "hel1")

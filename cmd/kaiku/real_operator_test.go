@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 // An operator's day: the commands that docs/deploy.md names, in the order in which an operator
@@ -164,7 +164,7 @@ func (d *day) rolls(t *testing.T, args ...string) string {
 }
 
 // status is what `kaiku status` says from the operator's machine.
-func (d *day) status(t *testing.T) edge.Status {
+func (d *day) status(t *testing.T) admin.Status {
 	t.Helper()
 	var all struct{ Nodes []nodeAnswer }
 	if err := json.Unmarshal([]byte(d.kaiku(t, "status", "--json", "--config", d.config)), &all); err != nil {
@@ -176,7 +176,7 @@ func (d *day) status(t *testing.T) edge.Status {
 		}
 	}
 	t.Fatalf("no node answers: %+v", all.Nodes)
-	return edge.Status{}
+	return admin.Status{}
 }
 
 func (d *day) firstDeploy(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // purger changes a file at the origin again and again, purges it and waits for all edges. No edge
@@ -69,7 +69,7 @@ func (p *purger) once(ctx context.Context, version int) {
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
-	var answer edge.PurgeResponse
+	var answer purge.Response
 	if json.Unmarshal([]byte(out.String()), &answer) != nil || answer.Sequence == 0 {
 		if ctx.Err() == nil {
 			p.mu.Lock()

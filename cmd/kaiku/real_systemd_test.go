@@ -38,13 +38,9 @@ nodes:
 func writeSystemdFleet(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"fleet.yaml": fmt.Sprintf(text, dir),
+	writeFiles(t, dir, map[string]string{"fleet.yaml": fmt.Sprintf(text, dir),
 		"fleet.key":        strings.Repeat("secret", 8),
-		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.72\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+		"example.com.zone": "@ 60 IN SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ 60 IN NS ns1\nns1 60 IN A 127.0.0.72\n"})
 	return filepath.Join(dir, "fleet.yaml")
 }
 

@@ -1,25 +1,23 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
-// BenchmarkReplay has an edge that slept for a hundred thousand purges catch up, its store
-// included. Each is on the disk before the next: filling the log takes a minute or more. Run it
-// with -benchtime 1x.
+// BenchmarkReplay measures how long an edge takes to catch up with a hundred thousand purges that
+// it
+// has slept through, its store included. The control node writes each purge to its disk before it
+// takes the next, so filling the log takes a minute or more. Run it with -benchtime 1x.
 func BenchmarkReplay(b *testing.B) {
 	const purges = 100_000
 	dir := b.TempDir()
@@ -32,40 +30,33 @@ nodes:
   c1: { roles: [control], addresses: [127.0.0.9], control: { listen: %q, data: %q } }
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: %q, admin: %q, data: %q } }
 `, addr(), filepath.Join(dir, "c1"), addr(), addr(), filepath.Join(dir, "hel1"))
+	writeFiles(b, dir, map[string]string{"fleet.yaml": text, "fleet.key": regionKey})
 	fleetFile := filepath.Join(dir, "fleet.yaml")
-	for file, content := range map[string]string{fleetFile: text,
-		filepath.Join(dir, "fleet.key"): strings.Repeat("secret", 8)} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
 	log := slog.New(slog.DiscardHandler)
-	start := func(name string) (*node.Process, func()) {
-		f, _, err := config.Load(fleetFile)
-		if err != nil {
-			b.Fatal(err)
-		}
-		p, err := node.New(fleetFile, name, f.Node(name).Roles, node.Overrides{}, log)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- p.Run(ctx) }()
-		return p, func() {
-			cancel()
-			if err := <-done; err != nil {
-				b.Error(err)
-			}
-		}
+	start := func(name string) (p *node.Process, stop func()) {
+		p = newNode(b, fleetFile, name, node.Overrides{}, log)
+		return p, serveNode(b, name, p)
 	}
-	_, stopControl := start("c1")
-	defer stopControl()
+	start("c1")
 	p, stop := start("hel1")
 	until(b, "the edge is in touch", func() bool { return p.Edge.Purges.InTouch() })
 	stop()
+	appendPurges(b, fleetFile, purges)
 
-	key, err := fleet.NewKey([]byte(strings.Repeat("secret", 8)))
+	b.ResetTimer()
+	p, stop = start("hel1")
+	until(b, "the edge has caught up", func() bool { return p.Edge.Purges.InTouch() })
+	b.StopTimer()
+	if got := p.Edge.Store.Position().Seq; got != purges {
+		b.Errorf("the edge has applied %d purges of %d", got, purges)
+	}
+	stop()
+}
+
+// appendPurges appends n purges to the log of control node c1.
+func appendPurges(b *testing.B, fleetFile string, n int) {
+	b.Helper()
+	key, err := fleet.NewKey([]byte(regionKey))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -78,38 +69,28 @@ nodes:
 		b.Fatal(err)
 	}
 	clients, _ := f.ControlAddresses()
-	c := &fleet.Client{Node: "purger", Servers: []string{clients["c1"]}, TLS: conf, Log: log}
+	c := &fleet.Client{Node: "purger", Servers: []string{clients["c1"]}, TLS: conf, Log: slog.New(slog.DiscardHandler)}
 	if err := c.Dial(); err != nil {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	var wg sync.WaitGroup
+	var group sync.WaitGroup
 	next := make(chan int)
 	for range 64 {
-		wg.Go(func() {
+		group.Go(func() {
 			for i := range next {
+				one := purge.Request{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html", i)}}
 				for {
-					if _, err := c.Append(b.Context(), fmt.Sprint(i), "",
-						edge.PurgeRequest{URLs: []string{fmt.Sprintf("https://www.example.com/some/page/%d.html",
-							i)}}); err == nil {
+					if _, err := c.Append(b.Context(), fmt.Sprint(i), "", one); err == nil {
 						break
 					}
 				}
 			}
 		})
 	}
-	for i := range purges {
+	for i := range n {
 		next <- i
 	}
 	close(next)
-	wg.Wait()
-
-	b.ResetTimer()
-	p, stop = start("hel1")
-	until(b, "the edge has caught up", func() bool { return p.Edge.Purges.InTouch() })
-	b.StopTimer()
-	if got := p.Edge.Store.Position().Seq; got != purges {
-		b.Errorf("it trusts what it has at %d of %d", got, purges)
-	}
-	stop()
+	group.Wait()
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,9 +19,9 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
@@ -114,25 +113,7 @@ func (f *rotatedFleet) read(file string) string {
 
 func (f *rotatedFleet) start(n *rotatedNode) {
 	f.t.Helper()
-	log := slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	file, _, err := config.Load(filepath.Join(n.dir, "fleet.yaml"))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	p, err := node.New(filepath.Join(n.dir, "fleet.yaml"), n.name, file.Node(n.name).Roles, node.Overrides{}, log)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			f.t.Errorf("%s: %v", n.name, err)
-		}
-	})
-	f.t.Cleanup(func() { n.stop() })
+	n.stop = runNode(f.t, filepath.Join(n.dir, "fleet.yaml"), n.name)
 }
 
 // running is the fleet as a deploy of the operator's files asks it.
@@ -339,7 +320,7 @@ func (l *rotatedLoad) purge(client *http.Client, object int) error {
 			}
 			body, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			var done edge.PurgeResponse
+			var done purge.Response
 			switch {
 			case err != nil, resp.StatusCode == http.StatusServiceUnavailable:
 				last = fmt.Errorf("%s: status %d, %q, %v", n.name, resp.StatusCode, body, err)
@@ -373,7 +354,7 @@ func (l *rotatedLoad) lostNone() {
 		until(l.t, n.name+" has applied all purges", func() bool {
 			st, err := d.status(l.t.Context(), d.fleet.Node(n.name), dial)
 			return err == nil && slices.ContainsFunc(st.Nodes,
-				func(s edge.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
+				func(s admin.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
 		})
 		for object, want := range l.purged {
 			if got, err := l.get(http.DefaultClient, n, object); err != nil || got < want {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 // statusTime bounds what one node may take to tell its status.
@@ -16,9 +16,9 @@ const statusTime = 15 * time.Second
 
 // nodeAnswer is what a node that was asked tells.
 type nodeAnswer struct {
-	Node   string       `json:"node"`
-	Error  string       `json:"error,omitempty"` // why it can't be asked
-	Status *edge.Status `json:"status,omitempty"`
+	Node   string        `json:"node"`
+	Error  string        `json:"error,omitempty"` // why it can't be asked
+	Status *admin.Status `json:"status,omitempty"`
 }
 
 func statusCommand(etc string) *cobra.Command {
@@ -46,7 +46,7 @@ origin servers; --verbose shows these for every edge.`,
 			ctx := cmd.Context()
 			answers := make([]nodeAnswer, len(nodes.list))
 			nodes.each(ctx, func(i int, n *adminNode) error {
-				var st edge.Status
+				var st admin.Status
 				err := n.call(ctx, statusTime, "GET", "/v1/status", nil, &st)
 				answers[i].Status = &st
 				return err

@@ -11,7 +11,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
@@ -93,7 +93,7 @@ func (r *fleetReport) printNodes(out io.Writer) error {
 func (r *fleetReport) printEdges(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nedge\trequests\thits\terrors\tsent\tobjects\tdisk\torigins\tcertificates")
-	var all edge.Status
+	var all admin.Status
 	for _, st := range r.edges {
 		edgeLine(w, st)
 		all.Traffic.Requests += st.Traffic.Requests
@@ -112,7 +112,7 @@ func (r *fleetReport) printEdges(out io.Writer) error {
 	return w.Flush()
 }
 
-func edgeLine(w io.Writer, st *edge.Status) {
+func edgeLine(w io.Writer, st *admin.Status) {
 	t, s := st.Traffic, st.Store
 	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", st.Name, t.Requests, share(t.Hits, t.Requests),
 		share(t.Errors, t.Requests), roundSize(int64(t.Bytes)),
@@ -196,7 +196,7 @@ func roundTime(d time.Duration) string {
 }
 
 // printStore writes what an edge holds and what its store did.
-func printStore(out io.Writer, st *edge.Status) error {
+func printStore(out io.Writer, st *admin.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	s := st.Store
 	fmt.Fprintf(w, "\nedge\t%s\n", st.Name)

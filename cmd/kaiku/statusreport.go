@@ -9,15 +9,15 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // fleetReport is what status tells.
 type fleetReport struct {
-	nodes    []edge.NodeStatus // of the fleet
-	edges    []*edge.Status    // of the edges that were asked
+	nodes    []admin.NodeStatus // of the fleet
+	edges    []*admin.Status    // of the edges that were asked
 	problems []string
 	alone    bool // there is no control plane
 }
@@ -42,7 +42,7 @@ func newReport(f *config.Fleet, answers []nodeAnswer) *fleetReport {
 	if len(r.nodes) == 0 && f != nil { // without a control plane, each tells of itself
 		r.fromAnswers(f, answers)
 	}
-	slices.SortFunc(r.nodes, func(a, b edge.NodeStatus) int { return strings.Compare(a.Node, b.Node) })
+	slices.SortFunc(r.nodes, func(a, b admin.NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	for i := range r.nodes {
 		r.checkNode(&r.nodes[i], silent[r.nodes[i].Node])
 	}
@@ -68,8 +68,8 @@ func (r *fleetReport) problem(node, format string, a ...any) {
 
 // merge adds what one node knows of another one. If they don't agree, what is told against it
 // counts: a node that is cut off goes on with what it knew.
-func (r *fleetReport) merge(n edge.NodeStatus) {
-	i := slices.IndexFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Node })
+func (r *fleetReport) merge(n admin.NodeStatus) {
+	i := slices.IndexFunc(r.nodes, func(have admin.NodeStatus) bool { return have.Node == n.Node })
 	if i < 0 {
 		r.nodes = append(r.nodes, n)
 		return
@@ -91,8 +91,8 @@ func (r *fleetReport) expect(n *config.Node) {
 	if !n.Has(config.RoleEdge) && !n.Has(config.RoleGeoDNS) && n.Admin == "" {
 		return
 	}
-	if !slices.ContainsFunc(r.nodes, func(have edge.NodeStatus) bool { return have.Node == n.Name }) {
-		r.nodes = append(r.nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region})
+	if !slices.ContainsFunc(r.nodes, func(have admin.NodeStatus) bool { return have.Node == n.Name }) {
+		r.nodes = append(r.nodes, admin.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region})
 	}
 }
 
@@ -101,7 +101,7 @@ func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 	r.alone = true
 	for _, a := range answers {
 		n := f.Node(a.Node)
-		st := edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region}
+		st := admin.NodeStatus{Node: n.Name, Roles: n.Roles, Region: n.Region}
 		if a.Status != nil {
 			st.Live, st.Ready, st.Version, st.Started = true, true, a.Status.Version, a.Status.Started
 		}
@@ -110,7 +110,7 @@ func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 }
 
 // checkNode notes what is wrong with a node. silent is why it can't be asked, if that was tried.
-func (r *fleetReport) checkNode(n *edge.NodeStatus, silent string) {
+func (r *fleetReport) checkNode(n *admin.NodeStatus, silent string) {
 	switch {
 	case r.alone && silent != "":
 		r.problem(n.Node, "it can't be asked: %s", silent)
@@ -154,7 +154,7 @@ func (r *fleetReport) checkVersions() {
 	r.problems = append(r.problems, "versions differ: "+strings.Join(parts, "; "))
 }
 
-func (r *fleetReport) checkEdge(st *edge.Status) {
+func (r *fleetReport) checkEdge(st *admin.Status) {
 	for _, p := range st.Origins {
 		for _, s := range p.Servers {
 			hint := ""

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -52,17 +54,17 @@ func aFleet() (*config.Fleet, []nodeAnswer) {
 	f := &config.Fleet{Nodes: []config.Node{{Name: "helsinki1", Roles: []string{"control", "edge", "geodns"}},
 		{Name: "newyork1", Roles: []string{"control", "edge"}}, {Name: "singapor1", Roles: []string{"edge"}}}}
 	started := time.Now().Add(-100 * 24 * time.Hour)
-	var nodes []edge.NodeStatus
+	var nodes []admin.NodeStatus
 	for _, n := range f.Nodes {
-		nodes = append(nodes, edge.NodeStatus{Node: n.Name, Roles: n.Roles, Region: "europe",
+		nodes = append(nodes, admin.NodeStatus{Node: n.Name, Roles: n.Roles, Region: "europe",
 			Version: strings.Repeat("a", 40), Live: true, Ready: true, Load: 1, Purges: 1234567, Started: started})
 	}
 	var answers []nodeAnswer
 	for _, n := range f.Nodes {
 		left := 80.0
 		answers = append(answers, nodeAnswer{Node: n.Name,
-			Status: &edge.Status{Name: n.Name, Nodes: append([]edge.NodeStatus{}, nodes...),
-				Traffic:      edge.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40},
+			Status: &admin.Status{Name: n.Name, Nodes: append([]admin.NodeStatus{}, nodes...),
+				Traffic:      front.Traffic{Requests: 100_000_000, Hits: 98_765_432, Errors: 123_456, Bytes: 123 << 40},
 				Store:        storage.Stats{Objects: 12_345_678, Bytes: 99, Disk: 100},
 				Certificates: []certs.Status{{Name: "www.example.com", From: "acme", DaysLeft: &left, Days: 90}},
 				Origins: []origin.Status{{Site: "www",
@@ -100,7 +102,7 @@ func TestStatusReport(t *testing.T) {
 					&origin.Failure{Error: "refused", Hint: "start it"}
 			}},
 		{"helsinki1: the origin of www keeps requests waiting in vain since ", func(_ *config.Fleet, a []nodeAnswer) {
-			a[0].Status.Outages = []edge.Outage{{Site: "www", Since: time.Now(),
+			a[0].Status.Outages = []cache.Outage{{Site: "www", Since: time.Now(),
 				Last: origin.Failure{Error: "timeout"}}}
 		}},
 		{"helsinki1: the certificate for www.example.com expires in 20 days",

@@ -84,18 +84,63 @@ func TestTerraform(t *testing.T) {
 	}
 }
 
+// cloudConfig is the user data of a machine.
+type cloudConfig struct {
+	Files []struct{ Path, Content, Encoding, Permissions string } `yaml:"write_files"`
+	Run   [][]string                                              `yaml:"runcmd"`
+}
+
 // bootMachine does what cloud-init does with user data, in a folder that stands for /.
 func bootMachine(t *testing.T, name, data, sum string) {
 	t.Helper()
-	var fleetFile struct {
-		Files []struct{ Path, Content, Encoding, Permissions string } `yaml:"write_files"`
-		Run   [][]string                                              `yaml:"runcmd"`
-	}
-	if err := yaml.Unmarshal([]byte(data), &fleetFile); err != nil || !strings.HasPrefix(data, "#cloud-config\n") {
+	var machine cloudConfig
+	if err := yaml.Unmarshal([]byte(data), &machine); err != nil || !strings.HasPrefix(data, "#cloud-config\n") {
 		t.Fatalf("%v in\n%s", err, data)
 	}
-	root := t.TempDir()
-	for _, f := range fleetFile.Files {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Log("curl is not installed: the commands of cloud-init are not run here")
+		return
+	}
+	root, bin := t.TempDir(), recordingTools(t)
+	machine.writeFiles(t, root)
+	for _, args := range machine.Run {
+		cmd := exec.Command(filepath.Join(root, args[0]), args[1:]...)
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KAIKU_ROOT="+root)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %v\n%s", name, args, err, out)
+		}
+	}
+	if link, err := os.Readlink(filepath.Join(root, "usr/local/bin/kaiku")); err != nil ||
+		link != "../lib/kaiku/"+sum[:16]+"/kaiku" {
+		t.Errorf("%s: the program is at %q, %v", name, link, err)
+	}
+	for _, secret := range []string{"fleet.key", "admin.token"} {
+		if info, err := os.Stat(filepath.Join(root, "etc/kaiku", secret)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %s: %v, %v", name, secret, info, err)
+		}
+	}
+	checkUnits(t, name, root)
+	f, _, err := config.Load(filepath.Join(root, "etc/kaiku/fleet.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := readFile(t, bin, "log")
+	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service",
+		"chown kaiku: " + root + "/etc/kaiku/fleet.key"}
+	if f.Node(name).Has(config.RoleGeoDNS) {
+		wants = append(wants, "systemctl restart systemd-resolved.service")
+	}
+	for _, want := range wants {
+		if !strings.Contains(log, want+"\n") {
+			t.Errorf("%s: %q was not run, only\n%s", name, want, log)
+		}
+	}
+}
+
+// writeFiles writes the files of user data below root.
+func (c *cloudConfig) writeFiles(t *testing.T, root string) {
+	t.Helper()
+	for _, f := range c.Files {
 		content := []byte(f.Content)
 		if f.Encoding == "b64" {
 			var err error
@@ -118,7 +163,12 @@ func bootMachine(t *testing.T, name, data, sum string) {
 			t.Fatal(err)
 		}
 	}
-	// Programs that would change this machine only note how they were called.
+}
+
+// recordingTools returns a folder with programs in place of those that would change this machine.
+// Each appends its name and arguments to the file log beside it.
+func recordingTools(t *testing.T) string {
+	t.Helper()
 	bin := t.TempDir()
 	for _, tool := range []string{"systemctl", "sysctl", "useradd", "chown", "id"} {
 		if err := os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+bin+"/log\n"),
@@ -126,49 +176,19 @@ func bootMachine(t *testing.T, name, data, sum string) {
 			t.Fatal(err)
 		}
 	}
-	for _, args := range fleetFile.Run {
-		if _, err := exec.LookPath("curl"); err != nil {
-			t.Log("curl is not installed: what cloud-init runs is not run here")
-			return
-		}
-		cmd := exec.Command(filepath.Join(root, args[0]), args[1:]...)
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KAIKU_ROOT="+root)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %v\n%s", name, args, err, out)
-		}
-	}
-	if link, err := os.Readlink(filepath.Join(root, "usr/local/bin/kaiku")); err != nil ||
-		link != "../lib/kaiku/"+sum[:16]+"/kaiku" {
-		t.Errorf("%s: the program is at %q, %v", name, link, err)
-	}
-	for _, secret := range []string{"fleet.key", "admin.token"} {
-		if info, err := os.Stat(filepath.Join(root, "etc/kaiku", secret)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %s: %v, %v", name, secret, info, err)
-		}
-	}
-	config2 := filepath.Join(root, "etc/kaiku/fleet.yaml")
-	f, _, err := config.Load(config2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	units, err := unitsOf(config2, name, false)
+	return bin
+}
+
+// checkUnits checks that the units below root are those that a deploy would install.
+func checkUnits(t *testing.T, name, root string) {
+	t.Helper()
+	units, err := unitsOf(filepath.Join(root, "etc/kaiku/fleet.yaml"), name, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, u := range units {
 		if got := readFile(t, root, u.Path); got != string(u.Data) {
 			t.Errorf("%s: %s is\n%s\nand not what deploy gives the node", name, u.Path, got)
-		}
-	}
-	log := readFile(t, bin, "log")
-	wants := []string{"systemctl daemon-reload", "systemctl enable -q --now kaiku.socket kaiku.service",
-		"chown kaiku: " + root + "/etc/kaiku/fleet.key"}
-	if f.Node(name).Has(config.RoleGeoDNS) {
-		wants = append(wants, "systemctl restart systemd-resolved.service")
-	}
-	for _, want := range wants {
-		if !strings.Contains(log, want+"\n") {
-			t.Errorf("%s: %q was not done, only\n%s", name, want, log)
 		}
 	}
 }

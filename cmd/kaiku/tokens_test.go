@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -41,15 +40,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	serveNode(t, "hel1", p)
 	say := 0
 	with := func(text string) error {
 		say++

@@ -9,14 +9,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 // warmTime bounds a request that warms an edge.
 const warmTime = time.Hour
 
 func warmCommand(etc string) *cobra.Command {
-	req := edge.WarmRequest{}
+	req := admin.WarmRequest{}
 	api := adminAPI{etc: etc, edges: true}
 	var sitemapURL string
 	var asJSON bool
@@ -73,13 +73,13 @@ type warmedEdge struct {
 	Node string `json:"node"`
 	// Error is why the edge could not be asked any further.
 	Error string `json:"error,omitempty"`
-	edge.WarmResponse
+	admin.WarmResponse
 }
 
 func newWarming(nodes *adminNodes, rate int) *warming {
 	w := &warming{nodes: nodes, rate: rate, edges: make([]warmedEdge, len(nodes.list))}
 	for i, n := range nodes.list {
-		w.edges[i] = warmedEdge{Node: n.name, WarmResponse: edge.WarmResponse{Failed: []edge.WarmFailure{}}}
+		w.edges[i] = warmedEdge{Node: n.name, WarmResponse: admin.WarmResponse{Failed: []admin.WarmFailure{}}}
 	}
 	return w
 }
@@ -91,8 +91,8 @@ func (w *warming) send(cmd *cobra.Command, urls []string) error {
 		total := &w.edges[i]
 		// As many as go in a minute, so that one request is not for hours.
 		for batch := range batches(urls, w.rate*60, 3<<20) {
-			var done edge.WarmResponse
-			if err := n.call(ctx, warmTime, "POST", "/v1/warm", edge.WarmRequest{URLs: batch, Rate: w.rate},
+			var done admin.WarmResponse
+			if err := n.call(ctx, warmTime, "POST", "/v1/warm", admin.WarmRequest{URLs: batch, Rate: w.rate},
 				&done); err != nil {
 				return err
 			}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // Set is the sites of an edge, found by host.
@@ -90,6 +92,25 @@ func (s *Set) Named(name string) *Site {
 		}
 	}
 	return nil
+}
+
+// Origins returns the status of each pool that the sites fetch from: their origins, and the tiers
+// of
+// other edges. A pool that several sites share comes once.
+func (s *Set) Origins() []origin.Status {
+	var pools []*origin.Pool
+	for _, site := range s.List {
+		for _, p := range []*origin.Pool{site.Origin.Origin, site.Origin.Ring, site.Origin.Shield} {
+			if p != nil && !slices.Contains(pools, p) {
+				pools = append(pools, p)
+			}
+		}
+	}
+	out := make([]origin.Status, len(pools))
+	for i, p := range pools {
+		out[i] = p.Status()
+	}
+	return out
 }
 
 // Sum tells the names of the sites and their hosts from others: edges with another sum may take a

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -185,7 +185,7 @@ func (f *Fleet) checkOrigin(site string, s *Site) {
 		}
 	}
 	for i, name := range o.PassFields {
-		if err := edge.CheckPassField(name); err != nil {
+		if err := cache.CheckPassField(name); err != nil {
 			f.errorf(fmt.Sprintf("%s.pass_fields[%d]", at, i), "%v", err)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // checkTokens finds what is wrong with the tokens, beyond what is in their files.
@@ -23,12 +23,12 @@ func (f *Fleet) checkTokens() {
 			files[f.Path(t.File)] = true
 		}
 		if len(t.Scopes) == 0 {
-			f.errorf(at+".scopes", "a token needs scopes: %s", strings.Join(edge.Scopes(), ", "))
+			f.errorf(at+".scopes", "a token needs scopes: %s", strings.Join(purge.Scopes(), ", "))
 		}
 		for j, scope := range t.Scopes {
-			if !slices.Contains(edge.Scopes(), scope) {
+			if !slices.Contains(purge.Scopes(), scope) {
 				f.errorf(fmt.Sprintf("%s.scopes[%d]", at, j), "scope %q is unknown: %s", scope,
-					words.Suggest(scope, edge.Scopes()))
+					words.Suggest(scope, purge.Scopes()))
 			}
 		}
 		if t.Sites != nil && len(t.Sites) == 0 {

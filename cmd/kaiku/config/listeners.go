@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
 )
 
 // Listener is an address that a node listens on.
@@ -95,7 +95,7 @@ func (f *Fleet) checkListeners() {
 		n := &f.Nodes[i]
 		all := f.Listeners(n)
 		for j, l := range all {
-			if l.What == "admin" && !edge.IsLoopback(l.Addr) && f.Secrets.AdminToken == "" &&
+			if l.What == "admin" && !admin.IsLoopback(l.Addr) && f.Secrets.AdminToken == "" &&
 				len(f.Secrets.Tokens) == 0 && !told[l.path] {
 				told[l.path] = true
 				f.errorf(l.path, "other machines reach %s, and there is no token: name a file in secrets.admin_token, or listen on 127.0.0.1", l.Addr)

@@ -5,7 +5,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
@@ -62,10 +63,10 @@ func ReadSecret(file string) (string, error) {
 	return secret, nil
 }
 
-// Tokens reads the tokens of an admin listener: those that are good for all, and those that are
-// good for some things.
-func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
-	var out []edge.Token
+// Tokens reads the tokens of an admin listener at addr: those that are good for all, and those that
+// are good for some things.
+func (f *Fleet) Tokens(addr string) ([]purge.Token, error) {
+	var out []purge.Token
 	seen := map[string]bool{}
 	add := func(secrets []string, file string, scopes, sites []string) error {
 		for _, s := range secrets {
@@ -73,7 +74,7 @@ func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
 				return fmt.Errorf("a token in %s stands twice, in that file or in another one: make every token different", file)
 			}
 			seen[s] = true
-			out = append(out, edge.Token{Secret: s, Scopes: scopes, Sites: sites})
+			out = append(out, purge.Token{Secret: s, Scopes: scopes, Sites: sites})
 		}
 		return nil
 	}
@@ -81,7 +82,7 @@ func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := add(full, f.Secrets.AdminToken, edge.Scopes(), nil); err != nil {
+	if err := add(full, f.Secrets.AdminToken, purge.Scopes(), nil); err != nil {
 		return nil, err
 	}
 	for _, t := range f.Secrets.Tokens {
@@ -93,8 +94,8 @@ func (f *Fleet) Tokens(admin string) ([]edge.Token, error) {
 			return nil, err
 		}
 	}
-	if len(out) == 0 && !edge.IsLoopback(admin) {
-		return nil, fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", admin)
+	if len(out) == 0 && !admin.IsLoopback(addr) {
+		return nil, fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)", addr)
 	}
 	return out, nil
 }

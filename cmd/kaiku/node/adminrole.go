@@ -1,39 +1,45 @@
 package node
 
 import (
-	"log/slog"
-
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// adminOnly makes the server of the admin listener of a node that is no edge. ties may be nil.
-func adminOnly(f *config.Fleet, n *config.Node, ties *link, reg *prometheus.Registry, log *slog.Logger) (*edge.Server,
-	error) {
-	tokens, err := f.Tokens(n.Admin)
+// adminRole is what a reload changes of an admin listener.
+type adminRole struct {
+	address string // to listen on
+	tokens  *purge.Tokens
+	sites   *site.Table
+}
+
+// addAdmin makes the admin listener of a node that is no edge.
+func (b *builder) addAdmin() error {
+	tokens, err := b.fleet.Tokens(b.node.Admin)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &edge.Server{Name: n.Name, Version: Version(), Admin: n.Admin, Registry: reg, Log: log}
-	s.SetTokens(tokens)
-	if ties != nil {
-		s.Purges, s.Fleet = purgeLog{ties}, others{ties}
+	p := &purge.Purger{Node: b.node.Name, Sites: &site.Table{}, Tokens: &purge.Tokens{}, Log: b.log}
+	s := &admin.Server{Version: Version(), Address: b.node.Admin, Setting: "admin of the node", Purger: p,
+		Faults: b.keep.Faults, Registry: b.reg, Log: b.log}
+	p.Sites.Set(namedSites(b.fleet))
+	p.Tokens.Set(tokens)
+	if b.ties != nil {
+		p.Purges, p.Fleet, s.Fleet = purgeLog{b.ties}, others{b.ties}, others{b.ties}
+		b.ties.sites = p.Sites
 	}
-	if ties != nil {
-		ties.sitesSum = s.SitesSum
-	}
-	s.SetSites(namedSites(f))
-	return s, nil
+	b.admin = &adminRole{s.Address, p.Tokens, p.Sites}
+	b.parts = append(b.parts, s)
+	return nil
 }
 
 // namedSites are the sites with nothing but their hosts, so that tokens and credentials that are
 // limited to some know these.
-func namedSites(f *config.Fleet) []*edge.Site {
-	var sites []*edge.Site
-	for _, site := range f.Sites {
-		sites = append(sites, &edge.Site{Name: site.Name, Hosts: config.LowerHosts(site.Hosts)})
+func namedSites(f *config.Fleet) []*site.Site {
+	var sites []*site.Site
+	for _, s := range f.Sites {
+		sites = append(sites, &site.Site{Name: s.Name, Hosts: config.LowerHosts(s.Hosts)})
 	}
 	return sites
 }

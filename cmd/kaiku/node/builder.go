@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
@@ -75,15 +74,9 @@ func (b *builder) build(roles []string) error {
 		}
 	}
 	if b.Edge == nil && b.node.Admin != "" {
-		admin, err := adminOnly(b.fleet, b.node, b.ties, b.reg, b.log)
-		if err != nil {
+		if err := b.addAdmin(); err != nil {
 			return err
 		}
-		b.admin = admin
-		b.parts = append(b.parts, edge.Admin{Server: admin})
-	}
-	if b.admin != nil {
-		b.admin.Faults = b.keep.Faults
 	}
 	if b.ties != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
 		b.parts = append(b.parts, b.ties)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -43,7 +44,7 @@ func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Log
 
 // setSites replaces what the edge serves; the origins of before end once their requests do.
 func (n *Edge) setSites(s siteSet) {
-	n.SetSites(s.sites)
+	n.Sites.Set(s.sites)
 	n.sites.close(s)
 	n.sites = s
 }
@@ -90,8 +91,9 @@ func (b *builder) addEdge() error {
 		return err
 	}
 	b.Edge.PeerTLS, b.Edge.PurgeFrom = peers, e.PurgeFrom
-	b.Edge.SetTokens(tokens)
-	b.admin = b.Edge.Server
+	b.Edge.Tokens.Set(tokens)
+	b.Edge.Faults = b.keep.Faults
+	b.admin = &adminRole{e.Admin, &b.Edge.Tokens, &b.Edge.Sites}
 	if b.Edge.Certificates, err = newCertificates(f, e, b.key, b.ties); err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (b *builder) addEdge() error {
 		if err != nil {
 			return err
 		}
-		b.Edge.AccessLog = &edge.AccessLog{Out: out, Sample: l.Sample}
+		b.Edge.AccessLog = &front.AccessLog{Out: out, Sample: l.Sample}
 	}
 	if b.key != nil { // so that sessions go on at another edge
 		if b.Edge.Secrets, err = b.key.EdgeSecrets(); err != nil {

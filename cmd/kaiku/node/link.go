@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/geodns"
 	"github.com/kaiku-cdn/kaiku/storage"
@@ -31,10 +33,10 @@ type link struct {
 	load       *load          // of an edge
 	control    *fleet.Control // of a control node
 	started    time.Time
-	names      []string      // of all nodes of the fleet file
-	allowed    []string      // the only sites that the node may purge; none is no limit
-	sitesSum   func() string // of the node's fleet file, see edge.Server
-	secure     func() bool   // whether an edge has certificates for all its hosts
+	names      []string    // of all nodes of the fleet file
+	allowed    []string    // the only sites that the node may purge; none is no limit
+	sites      *site.Table // those of the node's fleet file
+	secure     func() bool // whether an edge has certificates for all its hosts
 }
 
 // nearestFirst are the addresses of the control nodes, the nearest to a node first: what it is told
@@ -79,7 +81,7 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 			if l.follower != nil {
 				now.Ready, now.Applied, now.Unproven = l.inTouch(), l.follower.Applied(), !l.follower.Proven()
 				now.Load = l.load.now(time.Now())
-				now.Secure, now.Sites = l.secure(), l.sitesSum()
+				now.Secure, now.Sites = l.secure(), l.sites.Now().Sum()
 			}
 			if l.control != nil {
 				now.Disk = l.control.Room().State()
@@ -101,20 +103,20 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 func (l *link) follow(e *Edge, conf config.Edge) {
 	at := e.Store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
-	l.secure, l.sitesSum = e.Secure, e.SitesSum
+	l.secure, l.sites = e.Secure, &e.Sites
 	l.registry.MaxDisconnected = time.Duration(conf.MaxDisconnected)
 	l.follower = &fleet.Follower{Client: l.client, Start: fleet.Position(at),
 		MaxDisconnected: time.Duration(conf.MaxDisconnected),
 		Apply: func(purges []fleet.Logged, after fleet.Position) error {
-			requests := make([]edge.Logged, len(purges))
+			requests := make([]purge.Logged, len(purges))
 			for i, p := range purges {
-				requests[i] = edge.ParseLogged(p.Site, p.Purge)
+				requests[i] = purge.ParseLogged(p.Site, p.Purge)
 			}
 			return e.Apply(requests, storage.Position(after))
 		},
 		Lost: func(now fleet.Position) error { return e.Doubt(storage.Position(now)) },
 		Forgot: func(ctx context.Context, id string) error {
-			_, err := l.client.Append(ctx, id, "", edge.LostPurges)
+			_, err := l.client.Append(ctx, id, "", purge.LostPurges)
 			return err
 		},
 		Changed: l.registry.Renew}
@@ -160,11 +162,11 @@ func (l *link) reports() map[string]geodns.Report {
 type purgeLog struct{ *link }
 
 // Append appends a purge, a large one as several entries. Its sequence is that of the last.
-func (l purgeLog) Append(ctx context.Context, site string, p edge.PurgeRequest) (seq uint64, err error) {
+func (l purgeLog) Append(ctx context.Context, site string, p purge.Request) (seq uint64, err error) {
 	if len(l.allowed) == 0 {
 		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
-	} else if err := mayPurge(site, l.client.Node, l.allowed, l.sitesSum(), l.registry.Nodes()); err != nil {
-		return 0, fmt.Errorf("%w: %w", edge.ErrNotAllowed, err)
+	} else if err := mayPurge(site, l.client.Node, l.allowed, l.sites.Now().Sum(), l.registry.Nodes()); err != nil {
+		return 0, fmt.Errorf("%w: %w", purge.ErrNotAllowed, err)
 	}
 	for _, entry := range p.Split() {
 		if seq, err = l.client.Append(ctx, l.entryID(), site, entry); err != nil {
@@ -224,7 +226,7 @@ func (l *link) entryID() string {
 // unavailable makes what the fleet says what an edge knows.
 func unavailable(err error) error {
 	if errors.Is(err, fleet.ErrUnavailable) {
-		return fmt.Errorf("%w: %w", edge.ErrNoPurgeLog, err)
+		return fmt.Errorf("%w: %w", purge.ErrNoLog, err)
 	}
 	return err
 }
@@ -243,22 +245,22 @@ func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff(
 type others struct{ *link }
 
 // Progress tells how far each edge is with a purge.
-func (l others) Progress(ctx context.Context, seq uint64, wait bool) []edge.Progress {
+func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Progress {
 	var all []fleet.Progress
 	if wait {
 		all = l.registry.Wait(ctx, seq)
 	} else {
 		all = l.registry.Progress(ctx, seq)
 	}
-	out := make([]edge.Progress, len(all))
+	out := make([]purge.Progress, len(all))
 	for i, p := range all {
-		out[i] = edge.Progress{Node: p.Node, Applied: p.Applied, Live: p.Live, Seconds: p.Took.Seconds()}
+		out[i] = purge.Progress{Node: p.Node, Applied: p.Applied, Live: p.Live, Seconds: p.Took.Seconds()}
 	}
 	return out
 }
 
 // Nodes are those that were heard of.
-func (l others) Nodes() []edge.NodeStatus {
+func (l others) Nodes() []admin.NodeStatus {
 	all := l.registry.Nodes()
 	var newest fleet.Position // that an edge has applied
 	for _, n := range all {
@@ -266,10 +268,11 @@ func (l others) Nodes() []edge.NodeStatus {
 			newest = a
 		}
 	}
-	out := make([]edge.NodeStatus, len(all))
+	out := make([]admin.NodeStatus, len(all))
 	for i, n := range all {
-		out[i] = edge.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version, Address: n.Address,
-			Live: n.Live, Ready: n.Ready,
+		out[i] = admin.NodeStatus{Node: n.Node, Roles: n.Roles, Region: n.Region, Version: n.Version,
+			Address: n.Address,
+			Live:    n.Live, Ready: n.Ready,
 			Draining: n.Draining, Disk: n.Disk, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 		switch {
 		case !slices.Contains(n.Roles, config.RoleEdge): // it applies none

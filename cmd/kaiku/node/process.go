@@ -8,7 +8,6 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -22,7 +21,7 @@ type Process struct {
 	parts  []Part
 	Edge   *Edge          // nil if not run
 	dns    *geodns.Server // nil if not run
-	admin  *edge.Server   // what has the admin listener; nil if none is run
+	admin  *adminRole     // nil if the process has no admin listener
 	sites  siteMaker      // of the edge
 	keep   *config.Keeper
 	files  []string // that the fleet file names; they are watched like itself

@@ -13,7 +13,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
 )
 
 // reload takes the fleet file as it is now, or leaves everything as it was. What can't change while
@@ -23,9 +23,9 @@ func (p *Process) reload() error {
 	if err != nil {
 		return err
 	}
-	var tokens []edge.Token
+	var tokens []purge.Token
 	if p.admin != nil {
-		if tokens, err = f.Tokens(p.admin.Admin); err != nil {
+		if tokens, err = f.Tokens(p.admin.address); err != nil {
 			return err
 		}
 	}
@@ -55,9 +55,9 @@ func (p *Process) reload() error {
 		p.Edge.setSites(sites)
 	}
 	if p.admin != nil {
-		p.admin.SetTokens(tokens)
+		p.admin.tokens.Set(tokens)
 		if p.Edge == nil {
-			p.admin.SetSites(namedSites(f))
+			p.admin.sites.Set(namedSites(f))
 		}
 	}
 	applyLog(p.log, f.Log)

@@ -18,15 +18,15 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
 // siteSet is what an edge serves, with the pools that lead to its origins.
 type siteSet struct {
-	sites []*edge.Site
+	sites []*site.Site
 	pools map[string]*origin.Pool // by what they were made from
 }
 
@@ -65,7 +65,7 @@ func (s siteSet) close(other siteSet) {
 }
 
 func (m *siteMaker) site(s *config.Site) error {
-	site := &edge.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice),
+	site := &site.Site{Name: s.Name, MaxObject: int64(s.Cache.MaxObject), Slice: int64(s.Cache.Slice),
 		IgnoreQuery: s.Cache.IgnoreQuery,
 		Policy: httpcache.Policy{
 			DefaultTTL:           time.Duration(s.Cache.DefaultTTL),

@@ -6,7 +6,7 @@ import (
 	"net/url"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
-	"github.com/kaiku-cdn/kaiku/edge"
+	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -26,7 +26,7 @@ func ForOrigin(u *url.URL, host string, e config.Edge, log *slog.Logger) (*Edge,
 		pool.Close()
 		return nil, err
 	}
-	n.setSites(siteSet{sites: []*edge.Site{{Name: "default", Origin: &origin.Route{Origin: pool}}},
+	n.setSites(siteSet{sites: []*site.Site{{Name: "default", Origin: &origin.Route{Origin: pool}}},
 		pools: map[string]*origin.Pool{"": pool}})
 	log.Info("edge", "origin", u.String(), "listen", e.HTTP, "admin", e.Admin, "data", e.Data, "disk", e.Disk.String())
 	return n, nil

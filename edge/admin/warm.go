@@ -1,11 +1,13 @@
-package edge
+package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -15,11 +17,15 @@ import (
 )
 
 const (
-	defaultWarmRate = 10      // URLs a second
-	maxWarmRate     = 1000    // the most that may be asked for
-	maxWarmURLs     = 100_000 // of one request
-	warmAtOnce      = 8       // URLs that are fetched at the same time
-	maxWarmFailures = 100     // that are told
+	defaultWarmRate = 10   // URLs a second
+	maxWarmRate     = 1000 // the highest rate that a request may have
+	maxWarmFailures = 100  // in one response
+)
+
+// Limits of POST /v1/warm.
+const (
+	MaxWarmURLs = 100_000 // of one request
+	WarmAtOnce  = 8       // URLs that a request fetches at the same time
 )
 
 // WarmRequest is the body of POST /v1/warm.
@@ -41,26 +47,13 @@ type WarmFailure struct {
 	Error string `json:"error"`
 }
 
-// serveWarm fetches URLs as if clients had asked for them. It ends with the request.
+// serveWarm fetches URLs as if clients had requested them. It ends with the request.
 func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
-	if !purge.IsJSON(r.Header) { // see servePurge
+	if !purge.IsJSON(r.Header) {
 		purge.Fail(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json")
 		return
 	}
-	var req WarmRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, purge.MaxBody))
-	d.DisallowUnknownFields()
-	err := d.Decode(&req)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("read the URLs: %w", err)
-	case len(req.URLs) == 0:
-		err = errors.New("warm: no URLs")
-	case len(req.URLs) > maxWarmURLs:
-		err = fmt.Errorf("warm: %d URLs are more than %d", len(req.URLs), maxWarmURLs)
-	case req.Rate < 0 || req.Rate > maxWarmRate:
-		err = fmt.Errorf("warm: want a rate of 1 to %d a second, not %d", maxWarmRate, req.Rate)
-	}
+	req, err := readWarm(http.MaxBytesReader(w, r.Body, purge.MaxBody))
 	if err != nil {
 		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
@@ -68,27 +61,44 @@ func (s *Server) serveWarm(w http.ResponseWriter, r *http.Request) {
 	for _, raw := range req.URLs {
 		t, err := httpcache.ParseURL(raw)
 		if err != nil {
-			continue // told as the others that fail
+			continue // the response lists it among those that failed
 		}
-		of, _ := s.sites.Now().Find(t.Host)
+		of, _ := s.Purger.Sites.Now().Find(t.Host)
 		if err := purge.GrantOf(r.Context()).MayTouch(of, t.Host); err != nil {
 			purge.Fail(w, http.StatusForbidden, err.Error())
 			return
 		}
 	}
-	if req.Rate == 0 {
-		req.Rate = defaultWarmRate
-	}
-	purge.WriteJSON(w, http.StatusOK, s.warm(r.Context(), req, r.RemoteAddr))
+	purge.WriteJSON(w, http.StatusOK, s.Warm(r.Context(), req, r.RemoteAddr))
 }
 
-// warm fetches until all is done or ctx ends. client is whom origins are told of.
-func (s *Server) warm(ctx context.Context, req WarmRequest, client string) WarmResponse {
+// readWarm reads and checks a request, and sets its defaults.
+func readWarm(body io.Reader) (req WarmRequest, err error) {
+	d := json.NewDecoder(body)
+	d.DisallowUnknownFields()
+	err = d.Decode(&req)
+	switch {
+	case err != nil:
+		return req, fmt.Errorf("read the URLs: %w", err)
+	case len(req.URLs) == 0:
+		return req, errors.New("warm: no URLs")
+	case len(req.URLs) > MaxWarmURLs:
+		return req, fmt.Errorf("warm: %d URLs are more than %d", len(req.URLs), MaxWarmURLs)
+	case req.Rate < 0 || req.Rate > maxWarmRate:
+		return req, fmt.Errorf("warm: want a rate of 1 to %d a second, not %d", maxWarmRate, req.Rate)
+	}
+	req.Rate = cmp.Or(req.Rate, defaultWarmRate)
+	return req, nil
+}
+
+// Warm fetches URLs until all are done or ctx ends. The rate is at least 1. client is the address
+// that origins get as that of the client.
+func (s *Server) Warm(ctx context.Context, req WarmRequest, client string) WarmResponse {
 	resp := WarmResponse{Failed: []WarmFailure{}}
 	var mu sync.Mutex // guards resp
 	var work sync.WaitGroup
 	urls := make(chan string)
-	for range warmAtOnce {
+	for range WarmAtOnce {
 		work.Go(func() {
 			for raw := range urls {
 				err := s.warmOne(ctx, raw, client)
@@ -126,8 +136,8 @@ feed:
 	return resp
 }
 
-// warmOne fetches one URL by the way that a client's request takes, and says why it is not in the
-// store after that.
+// warmOne fetches one URL as a client's request does. It returns why the URL is not in the store
+// after that.
 func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 	t, err := httpcache.ParseURL(raw)
 	if err != nil {
@@ -138,7 +148,7 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
 		Body: http.NoBody}).WithContext(ctx)
 	r.Header.Set("User-Agent", "kaiku-warm")
-	// As browsers have it, so that what varies by it is what they will ask for.
+	// The value of browsers: a response that varies by it is then the one that browsers request.
 	r.Header.Set("Accept-Encoding", "gzip, deflate")
 	if t.Secure {
 		r.Header.Set("Accept-Encoding", "gzip, deflate, br, zstd")
@@ -152,19 +162,19 @@ func (s *Server) warmOne(ctx context.Context, raw, client string) (err error) {
 			panic(v)
 		}
 	}()
-	x := s.front.Do(discard{http.Header{}}, r)
-	of, _ := s.sites.Now().Find(t.Host)
+	x := s.Edge.Front.Do(discard{http.Header{}}, r)
+	of, _ := s.Purger.Sites.Now().Find(t.Host)
 	switch st := x.Cache(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case x.Status() == http.StatusMisdirectedRequest && of == nil:
-		return s.sites.Now().Unknown(t.Host)
+		return s.Purger.Sites.Now().Unknown(t.Host)
 	case x.Status() >= 400:
 		return fmt.Errorf("answered with %d", x.Status())
 	case st.Hit, st.Stored:
 		return nil
 	}
-	why := s.cache.WhyNot(of.Reduce(t).Key())
+	why := s.Edge.Cache.WhyNot(of.Reduce(t).Key())
 	if why == "" {
 		why = "it can't be"
 	}

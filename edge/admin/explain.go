@@ -1,4 +1,4 @@
-package edge
+package admin
 
 import (
 	"fmt"
@@ -19,9 +19,9 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		purge.Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	of, _ := s.sites.Now().Find(t.Host)
+	of, _ := s.Purger.Sites.Now().Find(t.Host)
 	if of == nil {
-		purge.Fail(w, http.StatusNotFound, s.sites.Now().Unknown(t.Host).Error())
+		purge.Fail(w, http.StatusNotFound, s.Purger.Sites.Now().Unknown(t.Host).Error())
 		return
 	}
 	purge.WriteJSON(w, http.StatusOK, s.explain(raw, t, of))
@@ -30,12 +30,12 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 // explain tells what the edge knows of a target, which is looked up as the site's rules say.
 func (s *Server) explain(raw string, t httpcache.Target, of *site.Site) cache.Explanation {
 	if of.Rules.Len() == 0 {
-		return s.cache.Explain(raw, t, of)
+		return s.Edge.Cache.Explain(raw, t, of)
 	}
 	o := of.Rules.Evaluate(&rules.Request{Method: http.MethodGet, Secure: t.Secure, Host: t.Host, Path: t.Path,
 		Query: t.Query, Protocol: 1})
 	t.Path, t.Query = o.Path, o.Query
-	e := s.cache.Explain(raw, t, of.Under(o))
+	e := s.Edge.Cache.Explain(raw, t, of.Under(o))
 	e.Rules = o.Rules
 	switch {
 	case o.Response != nil:

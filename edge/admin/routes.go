@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+)
+
+// HealthPath is the path that answers 200 while the node serves. An edge answers it on every host.
+const HealthPath = "/.kaiku/health"
+
+// Endpoints returns everything that the listener answers. The OpenAPI document has each of them.
+func (s *Server) Endpoints() []purge.Endpoint {
+	explain, warm := s.serveExplain, s.serveWarm
+	if s.Edge == nil {
+		explain, warm = failNoEdge, failNoEdge
+	}
+	metrics := promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}).ServeHTTP
+	list := []purge.Endpoint{
+		{Method: "GET", Path: "/v1/explain", Scope: purge.ScopeRead, Serve: explain},
+		{Method: "GET", Path: "/v1/status", Scope: purge.ScopeRead, Serve: s.serveStatus},
+		{Method: "PUT", Path: "/v1/nodes/{node}/drain", Scope: purge.ScopeDrain, Serve: s.serveDrain},
+		{Method: "DELETE", Path: "/v1/nodes/{node}/drain", Scope: purge.ScopeDrain, Serve: s.serveDrain},
+		{Method: "GET", Path: "/v1/openapi.json", Serve: serveOpenAPI},
+		{Method: "GET", Path: "/metrics", Scope: purge.ScopeRead, Serve: metrics},
+		{Method: "GET", Path: HealthPath, Serve: serveHealth},
+		{Method: "POST", Path: "/v1/warm", Scope: purge.ScopeWarm, Serve: warm},
+		{Method: "GET", Path: "/debug/pprof/{name}", Scope: purge.ScopeDebug, Serve: serveProfile},
+	}
+	for i := range list {
+		list[i].Fail = purge.Fail
+	}
+	return append(list, s.Purger.Endpoints()...)
+}
+
+// handler routes requests to the endpoints, after it has checked their tokens.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	var purgeURL http.Handler
+	for _, e := range s.Endpoints() {
+		h := s.Purger.Tokens.Authorize(e)
+		if e.Method == "PURGE" {
+			purgeURL = h
+			continue
+		}
+		mux.Handle(e.Method+" "+e.Path, h)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PURGE" || r.Method == http.MethodPost && strings.HasPrefix(r.RequestURI, purge.FastlyURLs) {
+			purgeURL.ServeHTTP(w, r) // a mux redirects a path with // to another
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// failNoEdge answers what only an edge can, on a node that is none.
+func failNoEdge(w http.ResponseWriter, _ *http.Request) {
+	purge.Fail(w, http.StatusNotFound, "this node is no edge: ask one that is")
+}
+
+func serveHealth(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
+
+// serveProfile answers with a profile of the process, as net/http/pprof has them.
+func serveProfile(w http.ResponseWriter, r *http.Request) {
+	switch r.PathValue("name") {
+	case "cmdline":
+		pprof.Cmdline(w, r)
+	case "profile":
+		pprof.Profile(w, r)
+	case "symbol":
+		pprof.Symbol(w, r)
+	case "trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+}

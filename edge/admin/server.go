@@ -1,0 +1,118 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/edge/cache"
+	"github.com/kaiku-cdn/kaiku/edge/certs"
+	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/edge/purge"
+	"github.com/kaiku-cdn/kaiku/storage"
+)
+
+// Server is the admin listener of a node. Its fields are set before Listen and not changed after.
+type Server struct {
+	Version string // in the status; "" means none
+	// Address is the host and port to listen on. One other than loopback needs a token before
+	// Listen.
+	Address string
+	Setting string // what sets Address, for the error of an address that is in use
+	// Purger makes the purges. The node's name, its sites and its tokens are those of the Purger.
+	Purger   *purge.Purger
+	Edge     *Edge           // nil on a node that is no edge
+	Fleet    Fleet           // nil means that there are no other nodes
+	Faults   func() []string // what the status reports of files that the node can't use; nil means none
+	Registry *prometheus.Registry
+	Panics   *front.Panics // nil means one of its own
+	Log      *slog.Logger
+
+	DrainTimeout time.Duration // for the requests under way when Serve ends; 0 means 30 s
+	BodyTimeout  time.Duration // that a request's body may be waited for; 0 means a minute
+
+	listener net.Listener
+	started  time.Time
+}
+
+// Edge is the part of an edge that its admin listener reports on.
+type Edge struct {
+	Store        *storage.Store
+	Front        *front.Server
+	Cache        *cache.Cache
+	Certificates *certs.Certificates // nil means that the edge has no listener for TLS
+}
+
+// Listen binds the listener.
+func (s *Server) Listen(ctx context.Context) error {
+	if !s.Purger.Tokens.Any() && !IsLoopback(s.Address) {
+		return fmt.Errorf("admin listener on %s: an address other than loopback needs a token (secrets.admin_token)",
+			s.Address)
+	}
+	if s.Panics == nil {
+		s.Panics = &front.Panics{Log: s.Log}
+		if err := s.Registry.Register(s.Panics.Collector()); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Address)
+	if err != nil {
+		return fmt.Errorf("admin listener: %w", front.HintInUse(err, s.Setting))
+	}
+	s.listener, s.started = l, time.Now()
+	return nil
+}
+
+// Addr is the address of the listener, after Listen.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Serve answers until ctx ends, then finishes the requests under way.
+func (s *Server) Serve(ctx context.Context) error {
+	h := front.NewHTTP(s.guard(s.handler()), s.Log)
+	failed := make(chan error, 1)
+	go func() { failed <- h.Serve(s.listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	limit := cmp.Or(s.DrainTimeout, front.DrainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if err := h.Shutdown(drain); err != nil {
+		s.Log.Warn("requests of the admin listener are cut off", "after", limit.String(), "error", err)
+		return h.Close()
+	}
+	return nil
+}
+
+// guard answers with h. If h panics, the answer is 500.
+func (s *Server) guard(h http.Handler) http.Handler {
+	return front.LimitBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p == http.ErrAbortHandler {
+				panic(p)
+			} else if p != nil {
+				s.Panics.Caught("the admin API", p, "method", r.Method, "path", r.URL.Path)
+				purge.Fail(w, http.StatusInternalServerError, "a fault of the edge itself, which its log tells of")
+			}
+		}()
+		h.ServeHTTP(w, r)
+	}), s.BodyTimeout)
+}
+
+// IsLoopback reports whether a listening address can only be reached from this machine.
+func IsLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
