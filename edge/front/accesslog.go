@@ -14,11 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// AccessLog writes a JSON object a line for the requests of clients, when they are answered. Lines
-// are gathered and written a few times a second, so that no answer waits for a disk.
+// AccessLog writes a line of JSON for each request of a client, when it is answered. It collects
+// lines and writes them a few times a second, so that no response waits for a disk.
 type AccessLog struct {
 	Out    io.Writer
-	Sample float64 // the part of requests that are logged, 0 to 1; 0 is 1
+	Sample float64 // the share of requests that are logged, 0 to 1; 0 means 1
 
 	lost prometheus.Counter
 	full chan struct{} // wakes the writer
@@ -28,11 +28,11 @@ type AccessLog struct {
 }
 
 const (
-	accessFlush = 64 << 10 // bytes of lines that are worth a write
-	maxAccess   = 4 << 20  // bytes of lines that wait for the writer; more are left out
+	accessFlush = 64 << 10 // bytes of lines that wake the writer
+	maxAccess   = 4 << 20  // bytes of lines that may wait for the writer; further lines are dropped
 )
 
-// access is what is logged of a request.
+// access is one entry of the log.
 type access struct {
 	client, protocol, method, host, target, site, cache string
 	referer, agent                                      string
@@ -41,7 +41,7 @@ type access struct {
 	began                                               time.Time
 }
 
-// start readies the log, if there is one.
+// start prepares the log. l may be nil.
 func (l *AccessLog) start(reg prometheus.Registerer) error {
 	if l == nil {
 		return nil
@@ -94,7 +94,7 @@ func (l *AccessLog) run(ctx context.Context) {
 		l.lines = spare[:0]
 		l.mu.Unlock()
 		if len(lines) > 0 {
-			_, _ = l.Out.Write(lines) // there is nobody to tell that the log can't be written
+			_, _ = l.Out.Write(lines) // the log can't report its own failure
 		}
 		spare = lines
 		if cap(spare) > 4*accessFlush {
@@ -132,7 +132,7 @@ func (a *access) append(b []byte, took time.Duration) []byte {
 func appendJSON(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
-			quoted, _ := json.Marshal(s) // a string always can be
+			quoted, _ := json.Marshal(s) // a string never fails
 			return append(b, quoted...)
 		}
 	}

@@ -11,25 +11,26 @@ import (
 	"unsafe"
 )
 
-// Body is what is left to be sent of a stored body. It lies in files, or in memory. It is for one
-// goroutine.
+// Body is the rest of a stored body that is to be sent. Its bytes are in files or in memory. One
+// goroutine may use it.
 type Body interface {
 	// Len is how many bytes are left.
 	Len() int64
-	// Read copies what comes next.
+	// Read copies the next bytes.
 	io.Reader
-	// WriteTo writes what is left, a chunk of 256 KiB at most at a time.
+	// WriteTo writes the rest of the body, in chunks of at most 256 KiB.
 	io.WriterTo
-	// WriteMapped is WriteTo without a copy, for a Writer that is done with what it was given when
-	// its Write returns. That of HTTP/2 is not.
+	// WriteMapped is WriteTo without a copy. The Writer must not use the bytes after its Write
+	// returns; the one of HTTP/2 does.
 	WriteMapped(w io.Writer) (int64, error)
-	// SendTo has a socket take what comes next, up to the end of a chunk, by sendfile(2) where that
-	// is in a file. It doesn't wait: where the socket takes no more, the error is EAGAIN.
+	// SendTo sends the next bytes to a socket, up to the end of a chunk. Bytes of a file are sent
+	// with sendfile(2). It doesn't wait: if the socket takes no more, the error is EAGAIN.
 	SendTo(socket int) (int, error)
 	Close()
 }
 
-// sendFile writes an answer whose body is in files. It returns how many bytes of the body it wrote.
+// sendFile writes a response whose body is in files. It returns the number of bytes of the body
+// that it wrote.
 func (c *laneConn) sendFile(head []byte, body Body) (int, error) {
 	if c.tls != nil {
 		n, err := io.ReadFull(body, head[len(head):min(cap(head), len(head)+int(body.Len()))])
@@ -61,14 +62,14 @@ func (c *laneConn) sendFile(head []byte, body Body) (int, error) {
 	return total + int(more), err
 }
 
-// laneWaiter is where a body goes over TLS.
+// laneWaiter writes a body over TLS.
 type laneWaiter struct{ c *laneConn }
 
-// Write writes as wait does.
+// Write waits for the client as laneConn.wait does.
 func (w laneWaiter) Write(p []byte) (int, error) { return w.c.wait(w.c.tls, p, chunk) }
 
-// waitFor sends what is left of a body to a client that does not take all at once. It holds no
-// buffer meanwhile.
+// waitFor sends the rest of a body to a client that is too slow to take it at once. It holds no
+// buffer while it waits.
 func (c *laneConn) waitFor(body Body) (total int64, err error) {
 	c.busy.Store(true)
 	defer c.busy.Store(false)
@@ -76,23 +77,24 @@ func (c *laneConn) waitFor(body Body) (total int64, err error) {
 	r.weight = 1
 	for body.Len() > 0 && err == nil {
 		var n int64
-		r.senders.begin(r, time.Now())
+		r.watchdog.begin(r, time.Now())
 		n, err = (&bodyPart{body: body, left: chunk}).sendTo(c.raw)
-		r.senders.end(r)
+		r.watchdog.end(r)
 		total += n
 	}
 	return total, err
 }
 
-// waiter is an Exchange for what is written to a client of the lane.
+// waiter returns an Exchange through which the lane writes to a client that it has to wait for.
 func (c *laneConn) waiter(conn net.Conn, held int) *Exchange {
 	s, w := c.lane.server, laneWriter{conn}
 	return &Exchange{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK,
-		sent: new(atomic.Uint64), senders: &s.senders,
+		sent: new(atomic.Uint64), watchdog: &s.watchdog,
 		client: &c.client, piece: chunk, holds: held}
 }
 
-// writeMore writes what is followed by more at once, as much of it as a socket takes.
+// writeMore writes as much of p as the socket takes at once. The kernel may hold it back, because
+// more follows.
 func writeMore(fd int, p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
@@ -107,13 +109,13 @@ func writeMore(fd int, p []byte) (int, error) {
 	}
 }
 
-// bodyPart is at most left bytes of a body, for a socket.
+// bodyPart is at most left bytes of a body, to be sent to a socket.
 type bodyPart struct {
 	body Body
 	left int64
 }
 
-// Read copies, for who writes the first bytes together with the header block.
+// Read copies the first bytes, for a caller that writes them together with the header block.
 func (b *bodyPart) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, io.EOF
@@ -123,8 +125,8 @@ func (b *bodyPart) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sendTo has a socket take the part, and waits until it has. It may take more, up to the end of a
-// chunk.
+// sendTo sends the part to a socket and waits until the socket has taken all of it. It may send
+// more, up to the end of a chunk.
 func (b *bodyPart) sendTo(raw syscall.RawConn) (sent int64, err error) {
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
@@ -144,20 +146,20 @@ func (b *bodyPart) sendTo(raw syscall.RawConn) (sent int64, err error) {
 	return sent, cmp.Or(failed, err)
 }
 
-// ReadFrom sends a bodyPart from its file; net/http calls it once the header block is written.
-func (h *handed) ReadFrom(src io.Reader) (int64, error) {
+// ReadFrom sends a bodyPart from its file. net/http calls it after it has written the header block.
+func (h *handedOff) ReadFrom(src io.Reader) (int64, error) {
 	part, ok := src.(*bodyPart)
-	if !ok || h.own.tls != nil {
+	if !ok || h.laneConn.tls != nil {
 		return io.Copy(struct{ io.Writer }{h.Conn}, src)
 	}
-	n, err := part.sendTo(h.own.raw)
-	h.own.sent.Add(n)
+	n, err := part.sendTo(h.laneConn.raw)
+	h.laneConn.sent.Add(n)
 	return n, err
 }
 
-// SendBody writes what is left of a body, from its files where the connection can do that.
+// SendBody writes the rest of a body. Over plain HTTP/1.1 it sends the bytes from their files.
 func (r *Exchange) SendBody(body Body) error {
-	to, ok := r.ResponseWriter.(io.ReaderFrom) // HTTP/1.1 alone
+	to, ok := r.ResponseWriter.(io.ReaderFrom) // HTTP/1.1 only
 	if !ok {
 		_, err := body.WriteTo(r)
 		return err
@@ -168,9 +170,9 @@ func (r *Exchange) SendBody(body Body) error {
 	}
 	for body.Len() > 0 {
 		r.weight = 1
-		r.senders.begin(r, time.Now())
+		r.watchdog.begin(r, time.Now())
 		n, err := to.ReadFrom(&bodyPart{body: body, left: chunk})
-		r.senders.end(r)
+		r.watchdog.end(r)
 		r.bytes += n
 		r.sent.Add(uint64(n))
 		if err != nil {

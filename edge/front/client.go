@@ -12,43 +12,43 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of what one connection may do without asking for anything.
+// Limits of what a connection may do without making requests.
 const (
-	// that it may send beside its requests: frames that only cost time (pings, settings, empty
-	// ones)
+	// bytes that it may send besides its requests: frames that only cost time (pings, settings,
+	// empty ones)
 	freeBytes   = 1 << 20
-	requestFree = 1 << 10 // more for each request, and twice its header block
-	// more for each request with a body, which covers one that nobody reads: that much a request's
-	// window lets in
+	requestFree = 1 << 10 // further bytes for each request, besides twice its header block
+	// further bytes for each request with a body. They cover a body that nobody reads, of which a
+	// request's window admits that much
 	bodyFree = 512 << 10
-	// a byte more for so many that were sent to it: half of what acknowledging empty settings over
-	// TLS 1.2 takes
+	// one further byte for each sentFree bytes sent to it. That is half of what it takes to
+	// acknowledge empty settings over TLS 1.2
 	sentFree   = 8
-	ResetsFree = 200      // requests that it may take back at once,
-	resetRate  = 20       // and so many more each second: maps and previews that are scrolled
-	resetBytes = 64 << 10 // a request counts as taken back at once if less of a body had been sent
+	ResetsFree = 200      // requests that it may reset at once,
+	resetRate  = 20       // and further ones each second, as scrolling through maps and previews does
+	resetBytes = 64 << 10 // a request counts as reset if fewer bytes of a body had been sent
 )
 
-// client is the far end of a connection, and what it did so far.
+// client is the far end of a connection, and a record of what it did so far.
 type client struct {
 	requests, resets atomic.Int64
-	resetting        atomic.Pointer[rate.Limiter] // how fast it takes requests back; nil if it has taken none back
-	credit           atomic.Int64                 // bytes that it may have sent for what it asked
-	cut              func() error                 // ends the connection
-	reset            func()                       // has the end of the connection be a reset, of TCP
-	fields           *fieldWatch                  // of HTTP/3; nil without
+	resetting        atomic.Pointer[rate.Limiter] // how fast it resets requests; nil if it has reset none
+	credit           atomic.Int64                 // bytes that it may have sent for its requests
+	cut              func() error                 // closes the connection
+	reset            func()                       // makes the close a TCP reset
+	fields           *fieldWatch                  // of HTTP/3; otherwise nil
 	share            *share                       // of its network; nil if that is not limited
-	parked           atomic.Int64                 // bytes that the windows of its requests let in
+	parked           atomic.Int64                 // bytes that the windows of its requests admit
 
 	place    *list.Element // in the list of idle ones
-	since    time.Time     // when it came there
+	since    time.Time     // when it was put there
 	active   int           // requests under way, of HTTP/3
-	handling atomic.Bool   // of HTTP/1.1: the request that was read last came to a handler
+	handling atomic.Bool   // of HTTP/1.1: the last request that was read came to a handler
 	inLane   bool          // it is of a listener with a hit lane, and its place is not changed for each request
-	busy     atomic.Bool   // of those: it is being written to
-	unread   atomic.Bool   // of those: net/http was handed a whole request, and has not come to it yet
-	// its connection if that has never asked for anything, of HTTP/1.1; place, since, active and
-	// fresh are guarded by conns.mu
+	busy     atomic.Bool   // of those: a write to it is under way
+	unread   atomic.Bool   // of those: net/http got a complete request, and hasn't called a handler for it yet
+	// The connection itself if it never made a request, for HTTP/1.1. conns.mu guards place, since,
+	// active and fresh.
 	fresh *clientConn
 }
 
@@ -59,11 +59,11 @@ type clientConn struct {
 	conns      *conns
 	release    func()
 	read, sent atomic.Int64
-	tunnel     atomic.Bool // it is no HTTP any more
+	tunnel     atomic.Bool // it has become a tunnel
 }
 
-// Read reads, and ends a connection that sends much and asks for little (RFC 9113, 10.5). What is
-// acknowledged costs the client as much as the edge.
+// Read reads. It closes a connection that sends much and requests little (RFC 9113, 10.5). Bytes
+// that the client only acknowledges cost it as much as the edge.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if read := c.read.Add(int64(n)); read > freeBytes && read > freeBytes+c.credit.Load()+c.sent.Load()/sentFree &&
@@ -76,14 +76,14 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes.
+// Write writes, and counts the bytes.
 func (c *clientConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.sent.Add(int64(n))
 	return n, err
 }
 
-// Close closes the connection and gives its place back.
+// Close closes the connection and frees its place.
 func (c *clientConn) Close() error {
 	c.conns.forget(&c.client)
 	c.conns.mu.Lock()
@@ -97,15 +97,15 @@ func (c *clientConn) Close() error {
 type clientKey struct{}
 
 func withClient(ctx context.Context, conn net.Conn) context.Context {
-	if own := asClientConn(conn); own != nil {
-		return context.WithValue(ctx, clientKey{}, &own.client)
+	if cc := asClientConn(conn); cc != nil {
+		return context.WithValue(ctx, clientKey{}, &cc.client)
 	}
 	return ctx
 }
 
-// ask counts a request, and returns the size of its header block in bytes. The client is nil if its
-// connection is not limited.
-func (c *client) ask(r *http.Request) int {
+// countRequest counts a request. It returns the size of the header block in bytes. c is nil if its
+// connection isn't limited.
+func (c *client) countRequest(r *http.Request) int {
 	size := len(r.Method) + len(r.Host) + len(r.RequestURI)
 	for name, lines := range r.Header {
 		for _, v := range lines {
@@ -124,8 +124,8 @@ func (c *client) ask(r *http.Request) int {
 	return size
 }
 
-// answered looks at how a request ended: a client that takes most of its requests back at once only
-// costs (CVE-2023-44487), and its connection is ended.
+// answered is called when a request has ended. It closes the connection of a client that resets
+// most of its requests soon after it sent them, because such a client only costs (CVE-2023-44487).
 func (c *client) answered(r *http.Request, w *Exchange, flooding prometheus.Counter) {
 	if c == nil || r.ProtoMajor < 2 || r.Context().Err() == nil || w.bytes >= resetBytes {
 		return

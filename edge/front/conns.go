@@ -31,12 +31,12 @@ type conns struct {
 	mu     sync.Mutex
 	total  int
 	of     map[netip.Prefix]*share
-	idle   list.List // of *client; who has waited longest comes first
-	logged time.Time // when something was logged last
+	idle   list.List // of *client; the one that has been idle longest comes first
+	logged time.Time // when a refusal was last logged
 
 	tunnels map[*clientConn]bool
 
-	unread atomic.Int64 // clients that are unread
+	unread atomic.Int64 // how many clients are unread
 
 	underWay underWay
 }
@@ -59,7 +59,7 @@ func newConns(limit, perClient int, log *slog.Logger) *conns {
 		flooding: counter("flooding", "Connections closed because they only cost: floods of frames, and of requests that are taken back.")}
 }
 
-// defaultConns is half of the files that the process may have open, 65,536 at most.
+// defaultConns returns half of the files that the process may have open, at most 65,536.
 func defaultConns() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -71,7 +71,7 @@ func defaultConns() int {
 // Describe sends nothing: the collector is unchecked.
 func (c *conns) Describe(chan<- *prometheus.Desc) {}
 
-// Collect tells how many connections there are.
+// Collect sends the counts of connections.
 func (c *conns) Collect(out chan<- prometheus.Metric) {
 	c.mu.Lock()
 	total, idle := c.total, c.idle.Len()
@@ -89,8 +89,8 @@ func (c *conns) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// clientNetwork is what connections are counted by: an IPv4 address or an IPv6 /64; ok is false for
-// loopback, which is not limited.
+// clientNetwork returns the network by which a client's connections are counted: an IPv4 address or
+// an IPv6 /64. ok is false for loopback, which has no limit.
 func clientNetwork(a net.Addr) (netip.Prefix, bool) {
 	var ip netip.Addr
 	switch a := a.(type) {
@@ -116,11 +116,11 @@ func NetworkOf(ip netip.Addr) (netip.Prefix, bool) {
 	return p, err == nil
 }
 
-// take counts a new connection, if there may be one more, and returns what takes it back. An idle
-// one is closed if there is no other room.
-func (c *conns) take(a net.Addr) (release func(), ok bool) {
+// admit counts a new connection, and closes an idle one if there is no other room. It returns the
+// function that takes the count back. It reports false if there may be no further connection.
+func (c *conns) admit(a net.Addr) (release func(), ok bool) {
 	network, limited := clientNetwork(a)
-	oldest, ok, tell := c.place(network, limited)
+	oldest, ok, tell := c.reserve(network, limited)
 	if tell {
 		c.log.Warn("connections are refused", "client", network, "its_limit", c.perClient, "limit_of_all", c.max)
 	}
@@ -145,9 +145,9 @@ func (c *conns) take(a net.Addr) (release func(), ok bool) {
 	}), true
 }
 
-// place finds a place for a connection: a free one, or that of the oldest that is idle. tell is
-// whether a refusal is to be logged.
-func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
+// reserve reserves a place for a connection: a free one, or that of the connection that has been
+// idle longest. tell is whether to log a refusal.
+func (c *conns) reserve(network netip.Prefix, limited bool) (oldest *client, ok, tell bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -174,12 +174,12 @@ func (c *conns) place(network netip.Prefix, limited bool) (oldest *client, ok, t
 	return oldest, true, false
 }
 
-// oldest is the client that has been idle longest; nil if all ask for something. c.mu is held.
+// oldest returns the client that has been idle longest; nil if none is idle. c.mu is held.
 func (c *conns) oldest(now time.Time) *client {
 	for e := c.idle.Front(); e != nil; e = e.Next() {
 		from := e.Value.(*client)
-		if from.inLane && now.Sub(from.since) < laneQuiet {
-			return nil // it may have asked a moment ago, and so may all that follow
+		if from.inLane && now.Sub(from.since) < laneIdle {
+			return nil // it may have made a request just now, and so may all that follow
 		}
 		if !from.busy.Load() {
 			return from
@@ -188,14 +188,14 @@ func (c *conns) oldest(now time.Time) *client {
 	return nil
 }
 
-// arrived notes that a request which was handed to net/http is being answered, or never will be.
+// arrived records that net/http has called a handler for the request that it got, or never will.
 func (c *conns) arrived(from *client) {
 	if from != nil && from.unread.CompareAndSwap(true, false) {
 		c.unread.Add(-1)
 	}
 }
 
-// count is how many connections the network of a client has.
+// count returns how many connections the network of a client has.
 func (c *conns) count(a net.Addr) int {
 	if n := c.share(a); n != nil {
 		c.mu.Lock()
@@ -205,7 +205,7 @@ func (c *conns) count(a net.Addr) int {
 	return 0
 }
 
-// share is that of the network of a client with a connection; nil if it is not limited.
+// share returns the share of the network of a client that has a connection; nil if it has no limit.
 func (c *conns) share(a net.Addr) *share {
 	prefix, _ := clientNetwork(a)
 	c.mu.Lock()
@@ -221,14 +221,14 @@ type limitedListener struct {
 	conns *conns
 }
 
-// Accept returns the next connection that there is room for.
+// Accept returns the next connection that is admitted.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		release, ok := l.conns.take(conn.RemoteAddr())
+		release, ok := l.conns.admit(conn.RemoteAddr())
 		if !ok {
 			conn.Close()
 			continue
@@ -244,7 +244,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// setIdle notes whether a client asks for nothing. c.mu is held.
+// setIdle sets whether a client has no request under way. c.mu is held.
 func (c *conns) setIdle(from *client, idle bool) {
 	if from.place != nil {
 		c.idle.Remove(from.place)
@@ -258,54 +258,54 @@ func (c *conns) setIdle(from *client, idle bool) {
 // state is an http.Server's ConnState.
 func (c *conns) state(conn net.Conn, state http.ConnState) {
 	switch h := conn.(type) {
-	case *handed:
+	case *handedOff:
 		h.idle.Store(state == http.StateIdle)
-	case *handedTLS:
+	case *handedOffTLS:
 		h.idle.Store(state == http.StateIdle)
 	}
-	own := asClientConn(conn)
-	if own == nil || state == http.StateClosed {
+	cc := asClientConn(conn)
+	if cc == nil || state == http.StateClosed {
 		return
 	}
 	if state == http.StateIdle {
-		own.handling.Store(false)
+		cc.handling.Store(false)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setIdle(&own.client, state == http.StateNew || state == http.StateIdle)
-	own.fresh = nil
+	c.setIdle(&cc.client, state == http.StateNew || state == http.StateIdle)
+	cc.fresh = nil
 	if state == http.StateNew {
-		own.fresh = own
+		cc.fresh = cc
 	}
 	if state == http.StateHijacked {
-		own.tunnel.Store(true)
-		c.tunnels[own] = true
+		cc.tunnel.Store(true)
+		c.tunnels[cc] = true
 	}
 }
 
-// closeFresh ends the connections that never asked for anything, and are still as they were in
-// before: browsers open such to have them ready, and http.Server waits 5 s for each when it shuts
-// down. It returns how much each of them has sent, for the next time.
+// closeFresh closes the connections that never made a request and have sent nothing since the call
+// that returned before. Browsers open connections in advance, and http.Server waits 5 s for each
+// when it shuts down. closeFresh returns how many bytes each of them has sent, for the next call.
 func (c *conns) closeFresh(before map[*clientConn]int64) map[*clientConn]int64 {
 	now := map[*clientConn]int64{}
-	var quiet []*clientConn
+	var unused []*clientConn
 	c.mu.Lock()
 	for e := c.idle.Front(); e != nil; e = e.Next() {
-		if own := e.Value.(*client).fresh; own != nil {
-			now[own] = own.read.Load()
-			if n, ok := before[own]; ok && n == now[own] {
-				quiet = append(quiet, own)
+		if cc := e.Value.(*client).fresh; cc != nil {
+			now[cc] = cc.read.Load()
+			if n, ok := before[cc]; ok && n == now[cc] {
+				unused = append(unused, cc)
 			}
 		}
 	}
 	c.mu.Unlock()
-	for _, own := range quiet {
-		_ = own.Close()
+	for _, cc := range unused {
+		_ = cc.Close()
 	}
 	return now
 }
 
-// closeTunnels ends the connections that are no HTTP any more, which no server knows.
+// closeTunnels closes the tunnels, which no server knows.
 func (c *conns) closeTunnels() {
 	c.mu.Lock()
 	list := slices.Collect(maps.Keys(c.tunnels))
@@ -315,9 +315,9 @@ func (c *conns) closeTunnels() {
 	}
 }
 
-// follow, begin, finish and forget do for a connection of HTTP/3, or of the hit lane, what
+// markIdle, begin, finish and forget do for a connection of HTTP/3 or of the hit lane what
 // ConnState does for others.
-func (c *conns) follow(from *client) {
+func (c *conns) markIdle(from *client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setIdle(from, true)
@@ -348,8 +348,8 @@ func (c *conns) forget(from *client) {
 	c.setIdle(from, false)
 }
 
-// expire ends connections that have asked for nothing for long. Those of HTTP/1.1 and HTTP/2 end by
-// themselves a little earlier; quic-go waits for the rest of a header block as long as its client
+// expire closes connections that have been idle for too long. Those of HTTP/1.1 and HTTP/2 end a
+// little earlier by themselves. quic-go waits for the rest of a header block as long as its client
 // sends pings.
 func (c *conns) expire(now time.Time) {
 	var old []*client
@@ -370,7 +370,7 @@ func (c *conns) expire(now time.Time) {
 	}
 }
 
-// serve looks for such until ctx ends.
+// serve calls expire until ctx ends.
 func (c *conns) serve(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -388,11 +388,11 @@ func asClientConn(conn net.Conn) *clientConn {
 	switch h := conn.(type) {
 	case *tls.Conn:
 		conn = h.NetConn()
-	case *handed:
-		return h.own.clientConn
-	case *handedTLS:
-		return h.own.clientConn
+	case *handedOff:
+		return h.laneConn.clientConn
+	case *handedOffTLS:
+		return h.laneConn.clientConn
 	}
-	own, _ := conn.(*clientConn)
-	return own
+	cc, _ := conn.(*clientConn)
+	return cc
 }

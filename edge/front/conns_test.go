@@ -31,8 +31,8 @@ func TestFreshConnections(t *testing.T) {
 	until(t, "the first line has come", func() bool {
 		e.conns.mu.Lock()
 		defer e.conns.mu.Unlock()
-		for own := range fresh {
-			if own.read.Load() == int64(len(begin)) {
+		for cc := range fresh {
+			if cc.read.Load() == int64(len(begin)) {
 				return true
 			}
 		}
@@ -54,7 +54,7 @@ func TestConnections(t *testing.T) {
 	from := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
 	take := func(a net.Addr, want bool) func() {
 		t.Helper()
-		release, ok := c.take(a)
+		release, ok := c.admit(a)
 		if ok != want {
 			t.Fatalf("%v: %v, want %v", a, ok, want)
 		}
@@ -70,13 +70,13 @@ func TestConnections(t *testing.T) {
 	take(from("203.0.113.2"), false) // all places are taken
 	var cut atomic.Int64
 	idle := &client{cut: func() error { cut.Add(1); return nil }}
-	c.follow(idle)
+	c.markIdle(idle)
 	take(from("203.0.113.2"), true)
 	if cut.Load() != 1 {
 		t.Error("the idle connection was not closed for the new one")
 	}
 	busy := &client{cut: idle.cut}
-	c.follow(busy)
+	c.markIdle(busy)
 	c.begin(busy)
 	take(from("203.0.113.3"), false)
 	c.expire(time.Now().Add(time.Hour))

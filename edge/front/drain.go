@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// server is what answers on a listener.
+// server is the server of one listener.
 type server interface {
 	Shutdown(ctx context.Context) error
 	Close() error
 }
 
-// drain has each server tell its clients that no more is taken (GOAWAY, Connection: close) and
-// finish what is under way, all at the same time, and waits for tunnels to end. What is not done
-// when the time is over is cut off, and counted.
+// drain shuts all servers down at the same time. Each tells its clients to make no more requests
+// (GOAWAY, Connection: close) and finishes those under way. drain also waits for tunnels to end.
+// When the time is over, it cuts off and counts the rest.
 func (s *Server) drain(ctx context.Context, servers []server) error {
 	limit := s.DrainTimeout
 	if limit == 0 {
@@ -28,7 +28,7 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 		go func() {
 			err := h.Shutdown(ctx)
 			if ctx.Err() != nil {
-				err = nil // it is cut off below
+				err = nil // the rest is cut off below
 			}
 			ended <- err
 		}()
@@ -64,14 +64,13 @@ func (s *Server) drain(ctx context.Context, servers []server) error {
 	return err
 }
 
-// freshTimeout is how long a connection that never asked for anything may still begin to when the
-// edge ends.
+// freshTimeout is how long a connection without a request may still begin one when the edge stops.
 const freshTimeout = time.Second
 
-// cutTimeout is how long requests that were cut off may take to notice.
+// cutTimeout is how long requests that were cut off may take to end.
 const cutTimeout = 5 * time.Second
 
-// zero waits until n is 0, or ctx ends.
+// zero waits until n is 0 or ctx ends.
 func zero(ctx context.Context, n *atomic.Int64) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -11,47 +11,47 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// Exchange is one request of a client, or of another edge, and the answer to it: a ResponseWriter
-// that remembers what is counted, and gives slow clients up.
+// Exchange is a request of a client or of another edge, and the response to it. It is a
+// ResponseWriter that records what is counted and logged, and that aborts writes to slow clients.
 type Exchange struct {
 	http.ResponseWriter
 	Request *http.Request
 	Target  httpcache.Target // what the request is for
 	Peer    bool             // it came from another edge of the fleet, which is trusted
 
-	server  *Server // nil for what is no request
+	server  *Server // nil for a writer of the hit lane
 	control *http.ResponseController
-	// open says that the body of a request over HTTP/2 or HTTP/3 had not ended when it was taken as
-	// one without a body.
+	// open means that the request came over HTTP/2 or HTTP/3 and is treated as one without a body,
+	// although its body had not ended.
 	open    bool
 	site    string
 	status  int
 	bytes   int64
-	sent    *atomic.Uint64 // by the whole edge
-	fields  http.Header    // that every final response of the edge to a client has
+	sent    *atomic.Uint64 // bytes of bodies, by the whole edge
+	fields  http.Header    // added to every final response to a client
 	changes []func(http.Header)
 	plain   bool // the client came without TLS
 	unsized bool // the answer is to a HEAD over HTTP/3
 
 	client   *client                 // nil if its connection is not limited
-	body     *requestBody            // of the request; nil without one
-	tunnel   func(net.Conn) net.Conn // makes one of a connection
-	hijacked bool                    // it is one
+	body     *requestBody            // of the request; nil if it has none
+	tunnel   func(net.Conn) net.Conn // makes a tunnel of a connection
+	hijacked bool                    // the connection has become a tunnel
 	piece    int                     // bytes that are written at once
 	holds    int                     // bytes of memory that a write holds beyond what it writes
-	weight   int                     // of what is written, among senders
-	senders  *senders
-	since    time.Time     // when the write that is under way began, or was given up
-	list     *list.List    // of senders that it is in
+	weight   int                     // of a write, in the load of the watchdog
+	watchdog *writeWatchdog
+	since    time.Time     // when the write under way began, or was aborted
+	list     *list.List    // of the watchdog that holds it
 	load     *int          // of that list
-	place    *list.Element // in that, nil if it is in none; all four are guarded by senders.mu
+	place    *list.Element // in list, or nil; the watchdog's mu guards these four
 	cache    httpcache.Status
 }
 
-// WriteHeader sends the header block of a response, interim or final.
+// WriteHeader sends the header block of a final or an interim response.
 func (r *Exchange) WriteHeader(status int) {
 	if status == http.StatusContinue && r.body != nil && (r.body.proceed == nil || r.body.told.Swap(true)) {
-		return // the client is told when the body is read
+		return // it is sent when the body is first read
 	}
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
@@ -60,10 +60,10 @@ func (r *Exchange) WriteHeader(status int) {
 			r.body.answer(h)
 		}
 		if _, ok := h["Content-Type"]; !ok {
-			h["Content-Type"] = nil // or net/http guesses one, if it has some of the body already
+			h["Content-Type"] = nil // or net/http guesses one if it has a part of the body
 		}
 		if _, ok := h["Content-Length"]; !ok && r.unsized {
-			h["Content-Length"] = nil // or quic-go says that it is 0
+			h["Content-Length"] = nil // or quic-go sends 0
 		}
 		for name, lines := range r.fields {
 			h[name] = lines
@@ -72,18 +72,19 @@ func (r *Exchange) WriteHeader(status int) {
 			change(h)
 		}
 		if r.plain {
-			delete(h, "Strict-Transport-Security") // of the origin's; it must not be sent without TLS (RFC 6797, 7.2)
+			delete(h, "Strict-Transport-Security") // the origin's; it must not be sent without TLS (RFC 6797, 7.2)
 		}
 	}
 	if status < 200 && status != http.StatusSwitchingProtocols { // it is sent at once
 		r.weight = 1
-		r.senders.begin(r, time.Now())
-		defer r.senders.end(r)
+		r.watchdog.begin(r, time.Now())
+		defer r.watchdog.end(r)
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write sends a part of the body, in pieces that slow clients are given up by.
+// Write sends a part of the body. It writes in pieces, each of which has the time limit for slow
+// clients.
 func (r *Exchange) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
@@ -92,9 +93,9 @@ func (r *Exchange) Write(p []byte) (int, error) {
 	total := 0
 	for {
 		part := p[total:min(len(p), total+r.piece)]
-		r.senders.begin(r, time.Now())
+		r.watchdog.begin(r, time.Now())
 		n, err := r.ResponseWriter.Write(part)
-		r.senders.end(r)
+		r.watchdog.end(r)
 		r.bytes += int64(n)
 		r.sent.Add(uint64(n))
 		if total += n; err != nil || total == len(p) {
@@ -103,35 +104,36 @@ func (r *Exchange) Write(p []byte) (int, error) {
 	}
 }
 
-// FlushError sends what was written; http.ResponseController calls it.
+// FlushError sends what was written so far. http.ResponseController calls it.
 func (r *Exchange) FlushError() error {
 	r.weight = 1
-	r.senders.begin(r, time.Now())
-	defer r.senders.end(r)
+	r.watchdog.begin(r, time.Now())
+	defer r.watchdog.end(r)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// end bounds the time for what the server has not sent yet when the handler returns. With HTTP/1.1
-// that is the end of a body, or all of a small response, and waits where a client reads nothing of
-// those before; net/http takes the deadline back before the next request.
+// end limits the time for sending what the server still buffers when the handler returns. Over
+// HTTP/1.1 that is the end of a body, or a small response as a whole. It waits if the client hasn't
+// read earlier responses. net/http resets the deadline before the next request.
 func (r *Exchange) end(within time.Duration) {
 	_ = r.control.SetWriteDeadline(time.Now().Add(within))
 }
 
-// linger lets a client that still sends its body see an answer that it has whole.
+// linger reads on for a client that still sends its body, so that the client sees the complete
+// response.
 func (r *Exchange) linger() {
 	if r.Header()["Content-Length"] == nil && r.status != http.StatusNoContent && r.status != http.StatusNotModified {
-		return // its end is not sent before the handler returns
+		return // the end of the response is sent after the handler returns
 	}
 	if err := http.NewResponseController(r.ResponseWriter).Flush(); err == nil {
 		r.body.linger()
 	}
 }
 
-// Unwrap gives http.ResponseController the writer below.
+// Unwrap returns the ResponseWriter below, for http.ResponseController.
 func (r *Exchange) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// Outcome is the label that says what the cache did.
+// Outcome returns the label of the metrics for what the cache did.
 func Outcome(st httpcache.Status) string {
 	switch {
 	case st.Hit && st.TTL <= 0:
@@ -150,27 +152,27 @@ func Outcome(st httpcache.Status) string {
 	return "none"
 }
 
-// Status is the status that was sent, or 0 before that.
+// Status returns the status that was sent, or 0 before that.
 func (r *Exchange) Status() int { return r.status }
 
-// Sent is how many bytes of the body were sent.
+// Sent returns how many bytes of the body were sent.
 func (r *Exchange) Sent() int64 { return r.bytes }
 
-// Hijacked reports whether the connection is no HTTP any more.
+// Hijacked reports whether the connection has become a tunnel.
 func (r *Exchange) Hijacked() bool { return r.hijacked }
 
-// SetSite notes the site that the request is counted and logged for.
+// SetSite sets the site that the request is counted and logged for.
 func (r *Exchange) SetSite(name string) { r.site = name }
 
-// SetCache notes what the cache did, by which the request is counted and logged.
+// SetCache sets what the cache did. The request is counted and logged by it.
 func (r *Exchange) SetCache(st httpcache.Status) { r.cache = st }
 
-// Cache is what was noted by SetCache.
+// Cache returns what SetCache set.
 func (r *Exchange) Cache() httpcache.Status { return r.cache }
 
-// SetField has every final response say something, also in place of what an origin says.
+// SetField sets a field of the final response. It replaces the origin's.
 func (r *Exchange) SetField(name, value string) {
-	fields := maps.Clone(r.fields) // which others share
+	fields := maps.Clone(r.fields) // the map is shared
 	if fields == nil {
 		fields = http.Header{}
 	}
@@ -178,10 +180,11 @@ func (r *Exchange) SetField(name, value string) {
 	r.fields = fields
 }
 
-// ChangeHeader has change called with the header of the final response before it is sent.
+// ChangeHeader calls change with the header of the final response before it is sent.
 func (r *Exchange) ChangeHeader(change func(http.Header)) { r.changes = append(r.changes, change) }
 
-// Secure reports whether the client's request came over TLS. A peer tells.
+// Secure reports whether the client's request came over TLS. For a request of a peer, the peer
+// reports it.
 func (r *Exchange) Secure() bool {
 	if r.Peer {
 		return r.Request.Header.Get("X-Forwarded-Proto") == "https"

@@ -9,14 +9,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// A client may wait to be told to send its body (Expect: 100-continue; RFC 9110, 10.1.1). The edge
-// passes the expectation on, and whoever reads the body tells the client: that is once the origin
-// wants it, or has not answered for a while (origin/requestbody.go). net/http does so at the first
-// Read, over HTTP/1.1 and HTTP/2; quic-go does not.
+// A client may send "Expect: 100-continue" and wait for a 100 before it sends its body (RFC 9110,
+// 10.1.1). The edge passes the expectation on to the origin. It sends the 100 when the body is
+// first read, which is when the origin wants the body or has not answered for a while (package
+// origin). Over HTTP/1.1 and HTTP/2, net/http sends it at the first Read; quic-go doesn't.
 
 const continues = "100-continue"
 
-// setExpectation has a request say so if its client waits to be told, and has the client told.
+// setExpectation passes the expectation on in the request, and prepares the 100.
 func setExpectation(x *Exchange, r *http.Request, body any) {
 	switch r.ProtoMajor {
 	case 2:
@@ -30,8 +30,8 @@ func setExpectation(x *Exchange, r *http.Request, body any) {
 	}
 }
 
-// waitsHTTP2 reports whether net/http tells the client of a request over HTTP/2 to go on when it
-// reads the body. It removes the field, and has nothing else that says so.
+// waitsHTTP2 reports whether net/http sends a 100 when it reads the body of a request over HTTP/2.
+// net/http removes the Expect field, and shows the expectation nowhere else.
 func waitsHTTP2(body any) bool {
 	v := reflect.Indirect(reflect.ValueOf(body))
 	if v.Kind() != reflect.Struct {
@@ -41,8 +41,8 @@ func waitsHTTP2(body any) bool {
 	return waits.Kind() == reflect.Bool && waits.Bool()
 }
 
-// ProceedBy has the client of r told like other interim responses. A transport reads the body in a
-// goroutine of its own, in which the answer must not be written to.
+// ProceedBy sends the 100 like the other interim responses of r. A transport reads the body in a
+// goroutine of its own, which must not write to the response.
 func (x *Exchange) ProceedBy(r *http.Request) {
 	b := x.body
 	if b == nil || b.proceed == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 )
 
-// newHTTP2 makes the edge's own server of HTTP/2 for clients, with the limits that net/http's has.
+// newHTTP2 makes the edge's own HTTP/2 server, with the limits that net/http's has.
 func (s *Server) newHTTP2() *http2.Server {
 	return &http2.Server{
 		Handler: s, Log: s.Log, ConnContext: withClient,
@@ -32,23 +32,23 @@ func (s *Server) newHTTP2() *http2.Server {
 	}
 }
 
-// setIdleHTTP2 notes whether a connection of the edge's own HTTP/2 asks for nothing.
+// setIdleHTTP2 sets whether a connection of the edge's own HTTP/2 server is idle.
 func (c *conns) setIdleHTTP2(conn net.Conn, idle bool) {
-	if own := asClientConn(conn); own != nil {
+	if cc := asClientConn(conn); cc != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.setIdle(&own.client, idle)
+		c.setIdle(&cc.client, idle)
 	}
 }
 
-// serveHTTP2 serves the connection over HTTP/2, to its end.
+// serveHTTP2 serves the connection over HTTP/2 until it ends.
 func (c *laneConn) serveHTTP2(conn net.Conn) {
 	l := c.lane
 	l.mu.Lock()
-	c.handed = true
+	c.handedOff = true
 	l.drop(c)
 	l.mu.Unlock()
-	if err := conn.SetDeadline(time.Time{}); err != nil { // of the lane
+	if err := conn.SetDeadline(time.Time{}); err != nil { // the lane set one
 		_ = conn.Close()
 		return
 	}

@@ -19,12 +19,13 @@ import (
 
 const (
 	udpBuffer = 7 << 20 // bytes of the socket's buffers: a burst at 1 Gbit/s of 50 ms
-	// newQUIC is how many QUIC connections a second may begin, and at once, whose address is not
-	// validated. More have to come back with a token (RFC 9000, 8.1.2).
+	// newQUIC is how many QUIC connections a second may begin without a validated address;
+	// NewQUICBurst is how many at once. Further clients have to come back with a token (RFC 9000,
+	// 8.1.2).
 	newQUIC      = 200
 	NewQUICBurst = 500
 	// unprovenConns is how many connections a client network has before its address has to be
-	// validated, so that forged ones can't use up what it may have.
+	// validated. So forged packets can't use up the network's connections.
 	unprovenConns = 32
 )
 
@@ -36,7 +37,7 @@ type quicListener struct {
 	tls       *tls.Config
 }
 
-// listenQUIC binds the UDP port of a TCP listener.
+// listenQUIC binds the UDP port with the number of a TCP listener's port.
 func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, error) {
 	packets, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", of.String())
 	if err != nil {
@@ -47,8 +48,8 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		return nil, errors.Join(fmt.Errorf("%T is no UDP socket", packets), packets.Close())
 	}
 	setUDPBuffers(socket, s.Log)
-	// quic-go takes one key each. A token of another secret is as none, so that the client's
-	// address is validated again at worst.
+	// quic-go takes one key of each kind. It ignores a token of another secret, and validates the
+	// address of that client again.
 	reset, token := quic.StatelessResetKey(secretFor(s.Secrets[0], "quic stateless reset")),
 		quic.TokenGeneratorKey(secretFor(s.Secrets[0], "quic tokens"))
 	q := &quicListener{socket: socket, tls: s.clientTLS(http3.NextProtoH3)}
@@ -58,7 +59,7 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 		Conn: socket, ConnectionIDLength: 8, StatelessResetKey: &reset, TokenGeneratorKey: &token,
 		VerifySourceAddress: s.MustProve,
 		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-			release, ok := s.conns.take(info.RemoteAddr)
+			release, ok := s.conns.admit(info.RemoteAddr)
 			if !ok {
 				return nil, errors.New("too many connections")
 			}
@@ -69,28 +70,28 @@ func (s *Server) listenQUIC(ctx context.Context, of net.Addr) (*quicListener, er
 	return q, nil
 }
 
-// MustProve reports whether one more QUIC connection from an address has to show that it comes from
-// there, by a token (RFC 9000, 8.1.2).
+// MustProve reports whether the next QUIC connection from an address needs a token that proves the
+// address (RFC 9000, 8.1.2).
 func (s *Server) MustProve(a net.Addr) bool {
 	return s.conns.count(a) >= unprovenConns || !s.unproven.Allow()
 }
 
-// listen begins to take connections. Packets that came since the port was bound wait in its buffer.
+// listen begins to accept connections. The socket buffers the packets that came since it was bound.
 func (q *quicListener) listen() (err error) {
 	q.listener, err = q.transport.ListenEarly(q.tls, &quic.Config{
-		HandshakeIdleTimeout: HeaderTimeout / 2, // in all twice this
+		HandshakeIdleTimeout: HeaderTimeout / 2, // twice this in all
 		MaxIdleTimeout:       IdleTimeout,
-		MaxIncomingStreams:   MaxStreams, MaxIncomingUniStreams: 8, // HTTP/3 needs three
+		MaxIncomingStreams:   MaxStreams, MaxIncomingUniStreams: 8, // HTTP/3 needs 3
 		InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: http3RequestWindow,
 		InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: http3ConnectionWindow,
 		Tracer:    func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return new(fieldWatch) },
-		Allow0RTT: false, // a request that can be sent again by others
+		Allow0RTT: false, // others could replay the request
 	})
 	return err
 }
 
-// setUDPBuffers asks for buffers that last a burst, beyond the system's limit where the process
-// may, and says so if they are smaller.
+// setUDPBuffers asks for buffers that hold a burst, beyond the system's limit if the process may.
+// It logs a warning if they are smaller.
 func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -103,7 +104,7 @@ func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
 				_ = syscall.SetsockoptInt(int(fd), unix.SOL_SOCKET, o[0], udpBuffer)
 			}
 			n, _ := syscall.GetsockoptInt(int(fd), unix.SOL_SOCKET, o[0])
-			got[i] = n / 2 // the kernel counts its own part
+			got[i] = n / 2 // the kernel reports twice the size
 		}
 	})
 	if min(got[0], got[1]) < udpBuffer {
@@ -112,7 +113,7 @@ func setUDPBuffers(c *net.UDPConn, log *slog.Logger) {
 	}
 }
 
-// newHTTP3 makes the server of HTTP/3.
+// newHTTP3 makes the HTTP/3 server.
 func (s *Server) newHTTP3() *http3.Server {
 	return &http3.Server{
 		Handler:        s,
@@ -126,28 +127,29 @@ func (s *Server) newHTTP3() *http3.Server {
 			}
 			from := &client{cut: cut, share: s.conns.share(c.RemoteAddr())}
 			from.fields, _ = c.QlogTrace().(*fieldWatch)
-			s.conns.follow(from)
+			s.conns.markIdle(from)
 			context.AfterFunc(c.Context(), func() { s.conns.forget(from) })
 			return context.WithValue(ctx, clientKey{}, from)
 		},
 	}
 }
 
-// http3Server ends as an http.Server does.
+// http3Server is an HTTP/3 server that shuts down like an http.Server.
 type http3Server struct {
 	*http3.Server
 	active *atomic.Int64 // requests under way
 
-	giveUp context.CancelFunc // ends a Shutdown that is not over; nil without one
+	giveUp context.CancelFunc // ends the Shutdown that is under way; nil if there is none
 	ended  chan error
 }
 
-// goneAfter is how long clients have to go after GOAWAY when nothing is under way, and how long the
-// last packets of responses have to arrive, as nobody tells that they did.
+// goneAfter is how long clients may take to close after GOAWAY when no request is under way. It is
+// also how long the last packets of responses have to arrive, because nothing reports that they
+// did.
 const goneAfter = 2 * time.Second
 
-// Shutdown sends GOAWAY and waits for what is under way. Clients that keep their connection though
-// they want nothing are not waited for. If ctx ends first, nothing is cut off before Close.
+// Shutdown sends GOAWAY and waits for the requests under way. It doesn't wait for idle clients that
+// keep their connection. If ctx ends first, Close has to cut off the rest.
 func (h *http3Server) Shutdown(ctx context.Context) error {
 	quiet, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	h.giveUp, h.ended = giveUp, make(chan error, 1)
@@ -181,7 +183,7 @@ func (h *http3Server) Close() error {
 	return err
 }
 
-// close ends the listener, once the server has ended.
+// close closes the listener, after the server has ended.
 func (q *quicListener) close() error {
 	var err error
 	if q.listener != nil {
@@ -190,8 +192,8 @@ func (q *quicListener) close() error {
 	return errors.Join(err, q.transport.Close(), q.socket.Close())
 }
 
-// debugOnly takes what a library says as a matter of debugging: it is about clients, not about the
-// edge.
+// debugOnly logs what a library logs at the debug level, because it is about clients and not about
+// the edge.
 type debugOnly struct{ slog.Handler }
 
 // Enabled reports whether debugging is logged.

@@ -12,26 +12,26 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// fieldWatch finds requests of one HTTP/3 connection that are malformed by what quic-go neither
-// refuses nor hands on: a :scheme that is missing or odd (RFC 9114, 4.3.1), and an empty
-// Content-Length. quic-go shows a header block as it came in one place, its log of events: to that
-// this is a log, which keeps the streams of such requests and nothing else.
+// fieldWatch finds malformed requests of one HTTP/3 connection that quic-go neither refuses nor
+// shows: those with a missing or wrong :scheme (RFC 9114, 4.3.1), and those with an empty
+// Content-Length. quic-go shows a header block unchanged in one place, its log of events.
+// fieldWatch is such a log. It records the streams of these requests and nothing else.
 type fieldWatch struct {
 	producers atomic.Int32
-	some      atomic.Bool // malformed or full has something
+	some      atomic.Bool // malformed is not empty, or full is true
 
 	mu        sync.Mutex
 	malformed map[quic.StreamID]bool
 	full      bool
 }
 
-// maxMalformed bounds what is kept of a connection. quic-go refuses some malformed requests by
-// itself, and nobody asks for them then; beyond so many all further ones of the connection are
-// refused.
+// maxMalformed is how many streams of a connection are recorded. quic-go refuses some malformed
+// requests by itself, and their streams are never looked up. When the record is full, all further
+// requests of the connection are refused.
 const maxMalformed = MaxStreams
 
-// AddProducer returns what an event is recorded with. The first that asks is QUIC, whose packets
-// don't matter here; HTTP/3 asks next.
+// AddProducer returns the recorder of events. QUIC calls it first, and its packets don't matter
+// here; HTTP/3 calls it next.
 func (f *fieldWatch) AddProducer() qlogwriter.Recorder {
 	if f.producers.Add(1) == 1 {
 		return nil
@@ -39,7 +39,7 @@ func (f *fieldWatch) AddProducer() qlogwriter.Recorder {
 	return f
 }
 
-// RecordEvent looks at the header block of a request before its handler is called.
+// RecordEvent checks the header block of a request before its handler is called.
 func (f *fieldWatch) RecordEvent(e qlogwriter.Event) {
 	parsed, ok := e.(qlog.FrameParsed)
 	if !ok {
@@ -64,8 +64,7 @@ func (f *fieldWatch) RecordEvent(e qlogwriter.Event) {
 // Close ends the log.
 func (f *fieldWatch) Close() error { return nil }
 
-// isMalformed reports whether the header block of a request has something of that kind. Trailers
-// have none.
+// isMalformed reports whether a header block is malformed in one of these ways. Trailers never are.
 func isMalformed(fields []qlog.HeaderField) bool {
 	var method, scheme string
 	for i := range fields {
@@ -84,7 +83,7 @@ func isMalformed(fields []qlog.HeaderField) bool {
 		!strings.EqualFold(scheme, "http")
 }
 
-// refuses reports whether the request with a body is malformed.
+// refuses reports whether the request with this body is malformed.
 func (f *fieldWatch) refuses(body io.Reader) bool {
 	if f == nil || !f.some.Load() {
 		return false

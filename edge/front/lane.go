@@ -15,105 +15,105 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/front/http2"
 )
 
-// The hit lane answers plain requests for what is ready to be sent by itself, over HTTP/1.1, plain
-// and over TLS: they are most of the work of an edge, and net/http takes longer for each than all
-// the rest.
+// The hit lane answers plain requests over HTTP/1.1, with or without TLS, for which a response is
+// ready to be sent. These are most of an edge's requests, and net/http takes longer for each of
+// them than all the rest.
 //
-// A connection is the lane's while it is new or idle, in a goroutine that holds no buffer. A
-// request that the lane can't answer goes to net/http with the connection, byte for byte: a handed
-// connection. net/http reads that request and answers it. When it would wait for the next one, the
-// lane answers in its place, and after a while without a request tells it that the client has gone:
-// net/http lets go of the connection, and the lane has it again. That is so only if net/http has
-// read nothing but that one request, which had no body; else the connection stays with net/http to
-// its end. A request that is only there in part is for net/http too, which has the time limits for
-// that.
+// The lane has a connection while it is new or idle, in a goroutine that holds no buffer. It hands
+// the connection off to net/http, with all bytes read so far, when it can't answer a request.
+// net/http answers that request. When net/http would wait for the next request, the lane answers in
+// its place. After a while without a request, the lane reports to net/http that the client has
+// gone; net/http then closes its side, and the lane has the connection again. This works only if
+// net/http has read nothing but that one request, and the request had no body. Otherwise the
+// connection stays with net/http until it ends. net/http also gets requests that have arrived only
+// in part, because it has the time limits for them.
 //
-// What a request may be is in lanerequest.go, what is asked for an answer is Ready.
+// lanerequest.go says which requests the lane takes. Ready finds the responses.
 
 const (
-	laneInput  = 8 << 10  // bytes of requests that are read at once, and the longest header block for the lane
-	laneOutput = 24 << 10 // bytes of an answer that are copied together, to be written at once
-	// laneQuiet is how long after its last request a connection is looked at again, as a client's
-	// end may have come with that; see serveTCP.
-	laneQuiet = time.Second
+	laneInput  = 8 << 10  // bytes that are read at once, and the longest header block that the lane takes
+	laneOutput = 24 << 10 // a response of up to this many bytes is copied into one write
+	// laneIdle is how long after its last request a connection is checked again, because the
+	// client's end may have come with that request; see serveTCP.
+	laneIdle = time.Second
 )
 
 // lane is the hit lane of one listener.
 type lane struct {
-	server   *Server
-	tls      *tls.Config // nil for plain HTTP
-	log      *slog.Logger
-	off      bool // it answers nothing, and hands all over
-	listener net.Listener
-	buffers  sync.Pool     // of *laneBuffers
-	handed   chan net.Conn // to net/http
-	closed   chan struct{} // when that takes no more
-	once     sync.Once     // of closing it
-	http2    *http2.Server // of connections over HTTP/2; nil means that these are net/http's
-	draining atomic.Bool
+	server    *Server
+	tls       *tls.Config // nil for plain HTTP
+	log       *slog.Logger
+	off       bool // it answers nothing, and hands all connections off
+	listener  net.Listener
+	buffers   sync.Pool     // of *laneBuffers
+	handedOff chan net.Conn // to net/http
+	closed    chan struct{} // closed when net/http takes no more
+	once      sync.Once     // for closed
+	http2     *http2.Server // for connections over HTTP/2; nil means that net/http serves them
+	draining  atomic.Bool
 
 	mu    sync.Mutex
-	conns map[*laneConn]bool // that are the lane's now
-	late  map[*laneConn]bool // that net/http has closed, and that end when the answer of the lane is over
+	conns map[*laneConn]bool // that the lane has now
+	late  map[*laneConn]bool // that net/http has closed, and that end with the lane's response
 	ended chan struct{}      // closed when the lane drains and has none; nil before
 }
 
-// laneBuffers are what a request is answered with.
+// laneBuffers hold a request and its response while the lane answers.
 type laneBuffers struct {
-	in  [laneInput]byte
-	out [laneOutput]byte
-	ask Request
-	hit Hit
+	in      [laneInput]byte
+	out     [laneOutput]byte
+	request Request
+	hit     Hit
 }
 
-// laneConn is a connection of the lane.
+// laneConn is a connection that a lane has accepted.
 type laneConn struct {
 	*clientConn
-	lane  *lane
-	raw   syscall.RawConn // of the socket
-	fd    int             // of plain HTTP, while it is read
-	tls   *tls.Conn       // nil without
-	from  Conn            // what the look-up knows of it
-	asked atomic.Bool     // it has asked for something
+	lane         *lane
+	raw          syscall.RawConn // of the socket
+	fd           int             // of plain HTTP, while it is read
+	tls          *tls.Conn       // nil for plain HTTP
+	from         Conn            // what Ready.Find knows of it
+	hasRequested atomic.Bool     // it has made a request
 
-	armed   time.Time // when its deadline was set last
-	quick   bool      // to laneQuiet
-	in      []byte    // what is read over TLS
-	visited *handed   // net/http has the connection, and waits, so that the lane answers
-	address string    // of the client, for the access log; "" until it is needed
-	host    string    // of the last request, for the access log
-	looked  bool      // its end was looked for after a request
-	handed  bool      // to net/http, or about to be
-	turn    int       // how often the lane took it; both are guarded by lane.mu
+	armed     time.Time  // when its deadline was last set
+	quick     bool       // the deadline is laneIdle away
+	in        []byte     // bytes that are read over TLS
+	visited   *handedOff // set while the lane answers on a connection that net/http has
+	address   string     // of the client, for the access log; "" until it is needed
+	host      string     // of the last request, for the access log
+	looked    bool       // whether its end was checked after a request
+	handedOff bool       // to net/http, or about to be
+	turn      int        // how often the lane adopted it; lane.mu guards both
 }
 
 func (s *Server) newLane(l net.Listener, conf *tls.Config) *lane {
 	return &lane{buffers: sync.Pool{New: func() any { return new(laneBuffers) }}, server: s, tls: conf, log: s.Log,
-		off: s.Ready == nil, listener: l, handed: make(chan net.Conn), closed: make(chan struct{}),
+		off: s.Ready == nil, listener: l, handedOff: make(chan net.Conn), closed: make(chan struct{}),
 		conns: map[*laneConn]bool{}, late: map[*laneConn]bool{}}
 }
 
-// Accept returns the next connection for net/http.
+// Accept returns the next connection that is handed off to net/http.
 func (l *lane) Accept() (net.Conn, error) {
 	select {
-	case c := <-l.handed:
+	case c := <-l.handedOff:
 		return c, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close ends Accept.
+// Close makes Accept fail.
 func (l *lane) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
-// Addr is that of the listener.
+// Addr returns the address of the listener.
 func (l *lane) Addr() net.Addr { return l.listener.Addr() }
 
-// serve takes connections until the listener is closed. Out of files or memory, it waits for a
-// while, as net/http does.
+// serve accepts connections until the listener is closed. If files or memory run out, it waits for
+// a while, as net/http does.
 func (l *lane) serve() error {
 	var delay time.Duration
 	for {
@@ -142,7 +142,7 @@ func (l *lane) serve() error {
 			_ = c.Close()
 			continue
 		}
-		if l.take(c) {
+		if l.adopt(c) {
 			go c.begin()
 		} else {
 			_ = c.Close()
@@ -150,7 +150,7 @@ func (l *lane) serve() error {
 	}
 }
 
-// isShortage reports whether an error goes by when others give something back.
+// isShortage reports whether an error may pass when other connections end.
 func isShortage(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
 		syscall.ECONNABORTED} {
@@ -161,21 +161,21 @@ func isShortage(err error) bool {
 	return false
 }
 
-// take has a connection be the lane's. It reports false when the lane is over.
-func (l *lane) take(c *laneConn) bool {
-	l.server.conns.follow(&c.client)
+// adopt adds a connection to those that the lane has. It reports false if the lane has ended.
+func (l *lane) adopt(c *laneConn) bool {
+	l.server.conns.markIdle(&c.client)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended != nil && len(l.conns) == 0 {
 		return false
 	}
-	c.handed = false
+	c.handedOff = false
 	c.turn++
 	l.conns[c] = true
 	return true
 }
 
-// setLate notes whether net/http has closed a connection that the lane still answers on.
+// setLate sets whether net/http has closed a connection on which the lane still answers.
 func (l *lane) setLate(c *laneConn, late bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,7 +186,7 @@ func (l *lane) setLate(c *laneConn, late bool) {
 	}
 }
 
-// leave ends that.
+// leave removes a connection from those that the lane has.
 func (l *lane) leave(c *laneConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,17 +204,17 @@ func (l *lane) drop(c *laneConn) {
 	}
 }
 
-// Shutdown has the lane and the server behind it end, as http.Server's does.
+// Shutdown shuts down the lane and the server behind it, as http.Server's does.
 func (l *laneServer) Shutdown(ctx context.Context) error {
-	// so that what is asked while the lane drains is answered with Connection: close
+	// requests during the drain get Connection: close
 	l.Server.SetKeepAlivesEnabled(false)
 	l.lane.drain(ctx)
-	var own sync.WaitGroup
+	var wg sync.WaitGroup
 	if h := l.lane.http2; h != nil {
-		own.Go(func() { _ = h.Shutdown(ctx) })
+		wg.Go(func() { _ = h.Shutdown(ctx) })
 	}
 	err := l.Server.Shutdown(ctx)
-	own.Wait()
+	wg.Wait()
 	select {
 	case <-l.lane.ended:
 	case <-ctx.Done():
@@ -222,7 +222,7 @@ func (l *laneServer) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close ends both at once.
+// Close closes both at once.
 func (l *laneServer) Close() error {
 	err := l.Server.Close()
 	if h := l.lane.http2; h != nil {
@@ -239,17 +239,17 @@ func (l *laneServer) Close() error {
 	return err
 }
 
-// laneServer is a server of net/http behind a lane.
+// laneServer is an http.Server behind a lane.
 type laneServer struct {
 	*http.Server
 	lane *lane
 }
 
-// drain has the connections of the lane end: those that have asked for something and wait at once,
-// new ones when they have had a while to ask. What is asked meanwhile is for net/http.
+// drain ends the connections of the lane: idle ones that have made a request at once, new ones
+// after a while in which they may make one. net/http answers requests that come meanwhile.
 func (l *lane) drain(ctx context.Context) {
 	l.draining.Store(true)
-	_ = l.listener.Close() // what it says is of no use any more
+	_ = l.listener.Close() // its error doesn't matter any more
 	l.mu.Lock()
 	l.ended = make(chan struct{})
 	if len(l.conns) == 0 {
@@ -263,7 +263,7 @@ func (l *lane) drain(ctx context.Context) {
 	case <-l.ended:
 	case <-late.Done():
 		l.wake(true)
-		// for what came at the last moment; slow clients take longer
+		// for requests that came at the last moment; slow clients take longer
 		late, cancel = context.WithTimeout(ctx, freshTimeout/4)
 		defer cancel()
 		select {
@@ -271,15 +271,15 @@ func (l *lane) drain(ctx context.Context) {
 		case <-late.Done():
 		}
 	}
-	zero(late, &l.server.conns.unread) // a server that shuts down drops what it reads after that
+	zero(late, &l.server.conns.unread) // a server that shuts down drops what it reads later
 }
 
-// wake ends the waits of connections that have asked for something, or of all.
+// wake ends the waits of the connections that have made a request, or of all.
 func (l *lane) wake(all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
-		if !c.handed && (all || c.asked.Load()) {
+		if !c.handedOff && (all || c.hasRequested.Load()) {
 			_ = c.SetReadDeadline(past)
 		}
 	}

@@ -7,12 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // begin serves a new connection.
@@ -20,7 +17,7 @@ func (c *laneConn) begin() {
 	defer c.recover()
 	conn := net.Conn(c.clientConn)
 	if c.lane.tls != nil {
-		t := c.shake()
+		t := c.handshake()
 		if t == nil {
 			c.end()
 			return
@@ -31,7 +28,7 @@ func (c *laneConn) begin() {
 			return
 		}
 		if p := state.NegotiatedProtocol; p != "" && p != "http/1.1" {
-			c.hand(t)
+			c.handOff(t)
 			return
 		}
 		c.from = Conn{Secure: true, ServerName: state.ServerName}
@@ -40,7 +37,7 @@ func (c *laneConn) begin() {
 	c.serve(conn)
 }
 
-// recover ends a connection whose goroutine panics, as net/http does.
+// recover closes a connection whose goroutine panics, as net/http does.
 func (c *laneConn) recover() {
 	if p := recover(); p != nil {
 		c.lane.server.Panics.Caught("the hit lane", p, "client", c.RemoteAddr())
@@ -48,8 +45,8 @@ func (c *laneConn) recover() {
 	}
 }
 
-// shake does the handshake of TLS; nil if it fails.
-func (c *laneConn) shake() *tls.Conn {
+// handshake does the TLS handshake. It returns nil if that fails.
+func (c *laneConn) handshake() *tls.Conn {
 	conn := tls.Server(c.clientConn, c.lane.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), HeaderTimeout)
 	defer cancel()
@@ -85,34 +82,34 @@ func (c *laneConn) end() {
 	c.lane.leave(c)
 }
 
-// hand gives the connection to net/http.
-func (c *laneConn) hand(conn net.Conn) {
+// handOff hands the connection off to net/http.
+func (c *laneConn) handOff(conn net.Conn) {
 	l := c.lane
 	l.mu.Lock()
-	c.handed = true
+	c.handedOff = true
 	turn := c.turn
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if c.turn == turn { // net/http may have given it back already
+		if c.turn == turn { // net/http may have returned it already
 			l.drop(c)
 		}
 	}()
 	select {
-	case l.handed <- conn:
+	case l.handedOff <- conn:
 	case <-l.closed:
-		_ = conn.Close() // to a handed one nobody has read from it is the end too
+		_ = conn.Close() // net/http hasn't read from it, so this ends it
 	}
 }
 
-// laneRest is what was read and is for net/http.
+// laneRest is the bytes that were read and are for net/http.
 type laneRest struct {
 	bytes []byte
-	alone bool // it is one request, whole and without a body
+	alone bool // they are one complete request without a body
 }
 
-// serve answers requests until the connection ends or one of them is for net/http.
+// serve answers requests until the connection ends or a request is for net/http.
 func (c *laneConn) serve(conn net.Conn) {
 	var rest laneRest
 	if !c.lane.off {
@@ -125,17 +122,17 @@ func (c *laneConn) serve(conn net.Conn) {
 			return
 		}
 	}
-	h := &handed{Conn: conn, own: c}
+	h := &handedOff{Conn: conn, laneConn: c}
 	c.handling.Store(false)
-	h.take(rest)
+	h.setPending(rest)
 	if c.tls != nil {
-		c.hand(&handedTLS{h, c.tls})
+		c.handOff(&handedOffTLS{h, c.tls})
 	} else {
-		c.hand(h)
+		c.handOff(h)
 	}
 }
 
-// answerOn answers requests until one is for net/http, or an error.
+// answerOn answers requests until one is for net/http, or an error occurs.
 func (c *laneConn) answerOn(rest *laneRest) error {
 	if c.tls != nil {
 		return c.serveTLS(rest)
@@ -143,51 +140,52 @@ func (c *laneConn) answerOn(rest *laneRest) error {
 	return c.serveTCP(rest)
 }
 
-// firstWait is for how long the next request is waited for at first.
+// firstWait returns how long to wait for the next request at first.
 func (c *laneConn) firstWait() time.Duration {
-	if c.asked.Load() {
+	if c.hasRequested.Load() {
 		return IdleTimeout
 	}
 	return HeaderTimeout
 }
 
 var (
-	errQuiet = errors.New("nothing was asked for")
-	errBack  = errors.New("nothing was asked for while net/http had the connection")
+	errIdle     = errors.New("nothing was asked for")
+	errReturned = errors.New("nothing was asked for while net/http had the connection")
 )
 
-// past is a deadline that is over.
+// past is a deadline that has expired.
 var past = time.Unix(1, 0)
 
-// arm sets the deadline of the wait for the next request.
+// arm sets the deadline for the next request.
 func (c *laneConn) arm(now time.Time, wait time.Duration) error {
-	c.armed, c.quick = now, wait == laneQuiet
+	c.armed, c.quick = now, wait == laneIdle
 	err := c.SetReadDeadline(now.Add(wait))
 	if c.lane.draining.Load() {
-		err = c.SetReadDeadline(past) // wake may have come before
+		err = c.SetReadDeadline(past) // wake may have been called before
 	}
 	return err
 }
 
-// heard notes that something was asked for. It does not for each request: the deadline is for long
-// after the last one, and those who asked lately are the last to make room for others.
-func (c *laneConn) heard(now time.Time) error {
-	if (c.quick || c.tls != nil && c.visited == nil && c.asked.Load()) && now.Sub(c.armed) < laneQuiet/2 {
+// requestBegan records that the client has made a request. It doesn't do so for each one: the
+// deadline is long after the last request, and clients with recent requests are the last to make
+// room for others.
+func (c *laneConn) requestBegan(now time.Time) error {
+	if (c.quick || c.tls != nil && c.visited == nil && c.hasRequested.Load()) && now.Sub(c.armed) < laneIdle/2 {
 		return nil
 	}
-	c.asked.Store(true)
-	c.lane.server.conns.follow(&c.client)
+	c.hasRequested.Store(true)
+	c.lane.server.conns.markIdle(&c.client)
 	if c.tls != nil && c.visited == nil {
 		return c.arm(now, IdleTimeout)
 	}
-	return c.arm(now, laneQuiet)
+	return c.arm(now, laneIdle)
 }
 
-// serveTCP answers requests over plain HTTP. It waits in one call of the poller for as long as it
-// goes on, so that a request costs a read and a write: a read that takes less than there is room
-// for has taken all, and the poller tells what comes later. But it tells nothing more of an end
-// that came at the same time: that is looked for after the first request, which many clients send
-// alone, and laneQuiet after others.
+// serveTCP answers requests over plain HTTP. It stays inside one call of the poller for as long as
+// it goes on, so a request costs one read and one write. A read that returns fewer bytes than there
+// is room for has returned all, and the poller reports what comes later. But the poller doesn't
+// report a client's end that came at the same time. serveTCP checks for it after the first request,
+// which many clients send alone, and laneIdle after later ones.
 func (c *laneConn) serveTCP(rest *laneRest) error {
 	for {
 		var failed error
@@ -201,11 +199,11 @@ func (c *laneConn) serveTCP(rest *laneRest) error {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		case c.visited != nil:
-			return errBack
+			return errReturned
 		case c.lane.draining.Load():
 			return c.last(rest)
 		case !c.quick:
-			return errQuiet
+			return errIdle
 		}
 		if err := c.arm(c.armed, IdleTimeout); err != nil {
 			return err
@@ -213,7 +211,8 @@ func (c *laneConn) serveTCP(rest *laneRest) error {
 	}
 }
 
-// answerReady answers what has come. over is whether the lane is done with the connection.
+// answerReady answers the requests that have come. over is whether the lane is done with the
+// connection.
 func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
 	b := c.lane.buffers.Get().(*laneBuffers)
 	defer c.lane.buffers.Put(b)
@@ -221,7 +220,7 @@ func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
 	for kept := 0; ; {
 		n, err := read(fd, b.in[kept:])
 		if n <= 0 {
-			rest.bytes = bytes.Clone(b.in[:kept]) // net/http waits for the rest of it
+			rest.bytes = bytes.Clone(b.in[:kept]) // net/http waits for the rest
 			switch {
 			case err == syscall.EAGAIN && kept == 0:
 				return false, nil
@@ -250,7 +249,7 @@ func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
 	}
 }
 
-// read reads what has come.
+// read reads from a socket without waiting.
 func read(fd int, p []byte) (int, error) {
 	for {
 		if n, err := syscall.Read(fd, p); err != syscall.EINTR {
@@ -259,7 +258,7 @@ func read(fd int, p []byte) (int, error) {
 	}
 }
 
-// last looks whether a request came when the edge began to end.
+// last checks whether a request came when the edge began to shut down.
 func (c *laneConn) last(rest *laneRest) error {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -269,13 +268,13 @@ func (c *laneConn) last(rest *laneRest) error {
 	err := c.raw.Read(func(fd uintptr) bool {
 		if n, _ := read(int(fd), b.in[:]); n > 0 {
 			rest.bytes = bytes.Clone(b.in[:n])
-			size, kind := b.ask.Read(rest.bytes)
+			size, kind := b.request.Read(rest.bytes)
 			rest.alone = kind != Raw && size == n
 		}
 		return true
 	})
 	if err == nil && rest.bytes == nil {
-		return errQuiet
+		return errIdle
 	}
 	return err
 }
@@ -290,7 +289,7 @@ func (c *laneConn) serveTLS(rest *laneRest) error {
 		n, err := c.tls.Read(in[kept:])
 		if n == 0 {
 			if c.visited != nil && kept == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-				return errBack
+				return errReturned
 			}
 			if kept == 0 || !errors.Is(err, io.EOF) {
 				return err
@@ -309,7 +308,7 @@ func (c *laneConn) serveTLS(rest *laneRest) error {
 			if err := c.arm(time.Now(), HeaderTimeout); err != nil {
 				return err
 			}
-			c.armed = time.Time{} // for less long than the next request
+			c.armed = time.Time{} // this deadline is shorter than that of the next request
 			continue
 		case len(left) > 0:
 			rest.bytes, rest.alone = bytes.Clone(left), kind == Whole
@@ -319,19 +318,19 @@ func (c *laneConn) serveTLS(rest *laneRest) error {
 	}
 }
 
-// answer answers the requests that data begins with. It returns what is for net/http, and whether
-// that is one request alone (Whole).
+// answer answers the requests at the beginning of data. It returns the bytes that are for net/http,
+// and Whole if these are exactly one request.
 func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, Kind, error) {
 	s := c.lane.server
 	for len(data) > 0 {
 		began := time.Now()
-		if err := c.heard(began); err != nil {
+		if err := c.requestBegan(began); err != nil {
 			return nil, Raw, err
 		}
-		n, kind := b.ask.Read(data)
+		n, kind := b.request.Read(data)
 		hit := &b.hit
 		hit.Head = b.out[:0]
-		if kind != ForLane || c.lane.draining.Load() || !s.Ready.Find(&b.ask, &c.from, began, hit) {
+		if kind != ForLane || c.lane.draining.Load() || !s.Ready.Find(&b.request, &c.from, began, hit) {
 			if kind != Raw && n == len(data) {
 				return data, Whole, nil
 			}
@@ -352,7 +351,7 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, Kind, error) {
 		s.active.Add(-1)
 		hit.Counters.Observe(int64(sent), began)
 		s.sent.Add(uint64(sent))
-		c.logAccess(&b.ask, hit.Site, hit.Status, int64(sent), began)
+		c.logAccess(&b.request, hit.Site, hit.Status, int64(sent), began)
 		if err != nil {
 			return nil, Raw, err
 		}
@@ -360,79 +359,3 @@ func (c *laneConn) answer(b *laneBuffers, data []byte) ([]byte, Kind, error) {
 	}
 	return nil, ForLane, nil
 }
-
-// send writes an answer. It returns how many bytes of the body it wrote.
-func (c *laneConn) send(hit *Hit) (int, error) {
-	defer hit.close()
-	switch {
-	case hit.File != nil:
-		return c.sendFile(hit.Head, hit.File)
-	case c.tls != nil:
-		return c.sendTLS(hit.Head, hit.Body)
-	}
-	return c.sendTCP(hit.Head, hit.Body)
-}
-
-// close ends the use of the body.
-func (h *Hit) close() {
-	if h.File != nil {
-		h.File.Close()
-	}
-	h.Body, h.File = nil, nil
-}
-
-// sendTCP writes an answer over plain HTTP. What the socket does not take at once is waited for as
-// the ordinary path waits.
-func (c *laneConn) sendTCP(head, body []byte) (int, error) {
-	total, before := len(head)+len(body), len(head)
-	var n int
-	var err error
-	if total <= cap(head) {
-		head, body = append(head, body...), nil
-		n, err = syscall.Write(c.fd, head)
-	} else {
-		n, err = unix.Writev(c.fd, [][]byte{head, body})
-	}
-	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
-		return 0, err
-	}
-	n, err = max(n, 0), nil
-	for _, part := range [][]byte{head[min(n, len(head)):], body[min(max(n-len(head), 0), len(body)):]} {
-		if len(part) > 0 && err == nil {
-			var more int
-			more, err = c.wait(c.clientConn, part, total)
-			n += more
-		}
-	}
-	return max(n-before, 0), err
-}
-
-// sendTLS writes an answer over TLS.
-func (c *laneConn) sendTLS(head, body []byte) (int, error) {
-	before := len(head)
-	taken := min(len(body), cap(head)-len(head))
-	n, err := c.wait(c.tls, append(head, body[:taken]...), len(body)) // a record less for most
-	if err == nil && taken < len(body) {
-		var more int
-		more, err = c.wait(c.tls, body[taken:], len(body))
-		n += more
-	}
-	return max(n-before, 0), err
-}
-
-// wait writes p, a part of what is held in memory so long, which the client may take its time for;
-// it is no idle connection meanwhile.
-func (c *laneConn) wait(conn net.Conn, p []byte, held int) (int, error) {
-	c.busy.Store(true)
-	defer c.busy.Store(false)
-	return c.waiter(conn, held).Write(p)
-}
-
-// laneWriter is what senders see of a connection of the lane.
-type laneWriter struct{ net.Conn }
-
-// Header is not used: the header block is written already.
-func (laneWriter) Header() http.Header { return nil }
-
-// WriteHeader is not used.
-func (laneWriter) WriteHeader(int) {}

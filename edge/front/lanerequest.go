@@ -5,18 +5,19 @@ import (
 	"net/http"
 )
 
-// The lane takes requests of this grammar (RFC 9112), in one piece, and no others:
+// The lane takes requests of this grammar (RFC 9112) that arrive in one piece, and no others:
 //
 //	request = ( "GET" / "HEAD" ) SP target SP "HTTP/1.1" CRLF *( field CRLF ) CRLF
 //	target  = "/" *( unreserved / sub-delims / ":" / "@" / "/" / "?" / "%" HEXDIG HEXDIG )
 //	field   = token ":" *( SP / HTAB ) *( SP / HTAB / VCHAR / obs-text )
 //
-// The target does not go on with "/", "." or "%", which may be an authority, the edge's own paths,
-// or either of them encoded. There is one Host field, of letters, digits, "-", "." and ":". A
-// Connection field says keep-alive. Of the fields that say how a request is to be answered there is
-// none but those of conditions, and one Range; see fieldUse.
+// The second character of the target is not "/", "." or "%": it could begin an authority, a path of
+// the edge itself, or either of them encoded. There is exactly one Host field, of letters, digits,
+// "-", "." and ":". A Connection field must be keep-alive. Of the fields that change a response,
+// the
+// lane takes conditions and one Range; see fieldUse.
 
-// Kind is what the lane can do with the bytes that it has.
+// Kind is what can be done with the bytes that the lane has read.
 type Kind int
 
 const (
@@ -25,22 +26,23 @@ const (
 	Raw                 // anything else, for net/http: incomplete, malformed, with a body
 )
 
-// maxLaneFields bounds the fields of a request for the lane. Browsers send about 20.
+// maxLaneFields is how many fields a request for the lane may have. Browsers send about 20.
 const maxLaneFields = 40
 
-// Request is a request for the lane. It refers to the bytes that it was read from.
+// Request is a request for the lane. Its slices point into the bytes that it was read from.
 type Request struct {
 	Head         bool // the method is HEAD
 	Target, Host []byte
 	Conditional  bool   // it has If-None-Match or If-Modified-Since
-	Range        []byte // the Range field; nil without
+	Range        []byte // the value of the Range field; nil if there is none
 	fields       [maxLaneFields]laneField
 	count        int
 }
 
 type laneField struct{ name, value []byte }
 
-// Read reads the request that b begins with, and returns its length in bytes if it is whole.
+// Read reads the request at the beginning of b. It returns the length of the request in bytes, if
+// the request is complete.
 func (q *Request) Read(b []byte) (int, Kind) {
 	*q = Request{}
 	var i int
@@ -107,7 +109,7 @@ func (q *Request) Read(b []byte) (int, Kind) {
 	return i + 2, kind
 }
 
-// targetLength is how many bytes of b are of a target.
+// targetLength returns the length in bytes of the target at the beginning of b.
 func targetLength(b []byte) int {
 	for i := 0; i < len(b); i++ {
 		c := b[i]
@@ -120,8 +122,8 @@ func targetLength(b []byte) int {
 	return len(b)
 }
 
-// readField reads the field line that b begins with, and returns its length in bytes with the end
-// of the line; 0 if it is none.
+// readField reads the field line at the beginning of b. It returns the length of the line in bytes
+// with its line end, or 0 if there is no valid field line.
 func readField(b []byte) (name, value []byte, n int) {
 	i := 0
 	for i < len(b) && b[i] < 0x80 && asciiClass[b[i]]&inToken != 0 {
@@ -143,21 +145,21 @@ func readField(b []byte) (name, value []byte, n int) {
 	return name, bytes.TrimRight(b[from:i], " \t"), i + 2
 }
 
-// fieldUse is what a field is to the answer.
+// fieldUse is the effect of a request field on the response.
 type fieldUse int
 
 const (
-	useNone       fieldUse = iota // nothing, unless the response varies by it
+	useNone       fieldUse = iota // none, unless the response varies by it
 	useHost                       // names the site
 	useConnection                 // may end the connection
-	useCondition                  // the answer may be 304
-	useRange                      // the answer may be a part
-	useOther                      // changes the answer in ways that the lane does not know
-	useBody                       // there may be a body, or another protocol comes
+	useCondition                  // the response may be a 304
+	useRange                      // the response may be a 206
+	useOther                      // changes the response in ways that the lane doesn't know
+	useBody                       // there may be a body, or a switch to another protocol
 )
 
-// useOf looks at all fields that the ordinary path looks at in a request that it answers from the
-// store.
+// useOf returns the use of a field. It knows all fields that the ordinary path looks at when it
+// answers from the store.
 func useOf(name []byte) fieldUse {
 	var lower [20]byte
 	if len(name) > len(lower) {
@@ -188,7 +190,7 @@ func useOf(name []byte) fieldUse {
 	return useNone
 }
 
-// isPlainHost reports whether a Host is of a form that nobody reads in two ways.
+// isPlainHost reports whether a Host has a form that all parsers read alike.
 func isPlainHost(b []byte) bool {
 	for _, c := range b {
 		if c >= 0x80 || asciiClass[c]&inHost == 0 {
@@ -208,7 +210,7 @@ const (
 	inHex
 )
 
-// asciiClass has the classes of each ASCII character.
+// asciiClass holds the classes of each ASCII character.
 var asciiClass = func() (class [128]uint8) {
 	set := func(chars string, c uint8) {
 		for i := range len(chars) {
@@ -224,7 +226,7 @@ var asciiClass = func() (class [128]uint8) {
 	return class
 }()
 
-// CopyTo copies the lines of a field, whose name is in canonical form.
+// CopyTo copies the lines of a field to h. The name is in canonical form.
 func (q *Request) CopyTo(h http.Header, name string) {
 	if h[name] != nil {
 		return
@@ -236,7 +238,7 @@ func (q *Request) CopyTo(h http.Header, name string) {
 	}
 }
 
-// first is the first line of a field, whose name is in any form.
+// first returns the value of the first line of a field. The name may be in any form.
 func (q *Request) first(name string) string {
 	for _, f := range q.fields[:q.count] {
 		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {

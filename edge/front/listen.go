@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// bindSecure binds the address for TLS, for TCP and UDP. A port that the system chooses for one may
-// be taken for the other.
+// bindSecure binds the address for TLS, over TCP and UDP. If the system chooses the port for one,
+// that port may be in use for the other; bindSecure then tries again.
 func (s *Server) bindSecure(ctx context.Context, bind func(context.Context, string) (net.Listener, error)) error {
 	for try := 0; ; try++ {
 		l, err := bind(ctx, s.HTTPS)
@@ -30,7 +30,7 @@ func (s *Server) bindSecure(ctx context.Context, bind func(context.Context, stri
 	}
 }
 
-// Close gives back what Listen bound. It is for who does not get to Serve.
+// Close closes what Listen bound. Call it only if Serve isn't called.
 func (s *Server) Close() error {
 	var err error
 	for _, l := range []net.Listener{s.http, s.https, s.peer} {
@@ -48,7 +48,7 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 }
 
-// HintInUse adds to the error of an address that is taken which keys and flags change it.
+// HintInUse adds the keys and flags that change an address to the error of an address in use.
 func HintInUse(err error, keys string) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w: choose another address (%s), or stop what has this one", err, keys)
@@ -70,7 +70,8 @@ func (s *Server) SecureAddr() net.Addr {
 // PeerAddr is the address of the listener for other edges, after Listen.
 func (s *Server) PeerAddr() net.Addr { return s.peer.Addr() }
 
-// AltSvc is the field that tells clients over TLS of HTTP/3, after Listen; nil where there is none.
+// AltSvc returns the field that announces HTTP/3 to clients over TLS, after Listen; nil if there is
+// none.
 func (s *Server) AltSvc() http.Header { return s.altSvc }
 
 // Sent is how many bytes of bodies were sent to clients and peers.
@@ -79,25 +80,25 @@ func (s *Server) Sent() uint64 { return s.sent.Load() }
 // Active is how many requests are under way, and tunnels.
 func (s *Server) Active() int64 { return s.active.Load() }
 
-// Waiting is how many writes wait for their clients, those that were given up among them.
-func (s *Server) Waiting() int { return s.senders.len() }
+// Waiting returns how many writes wait for their clients, aborted ones included.
+func (s *Server) Waiting() int { return s.watchdog.len() }
 
-// Idle is how many connections ask for nothing.
+// Idle returns how many connections have no request under way.
 func (s *Server) Idle() int {
 	s.conns.mu.Lock()
 	defer s.conns.mu.Unlock()
 	return s.conns.idle.Len()
 }
 
-// Load is what the requests under way count as: large ones count as several.
+// Load returns the sum of the requests under way, in which a large one counts as several.
 func (s *Server) Load() int64 { return s.conns.underWay.load.Load() }
 
-// Parked is how many bytes of bodies clients may send before they are read.
+// Parked returns how many bytes of bodies clients may send before the edge reads them.
 func (s *Server) Parked() int64 { return s.conns.underWay.parked.Load() }
 
-// Expire gives up writes and connections that have waited too long by some time. Serve does so all
-// the time.
+// Expire aborts the writes and closes the connections that have waited too long at a given time.
+// Serve does so all the time.
 func (s *Server) Expire(now time.Time) {
-	s.senders.expire(now)
+	s.watchdog.expire(now)
 	s.conns.expire(now)
 }

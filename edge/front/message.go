@@ -13,16 +13,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// A request is the same message over HTTP/1.1, HTTP/2 and HTTP/3 (RFC 9110, 6). What the libraries
-// leave open, or decide each in its own way, is decided here, before anything else is done with a
-// request: its target, its length, and whether it has a body.
+// A request is the same message over HTTP/1.1, HTTP/2 and HTTP/3 (RFC 9110, 6). The HTTP libraries
+// differ in how they treat its target, its length, and whether it has a body. The front decides
+// these before anything else sees the request.
 
-// endTimeout is how long the first byte of a body, or its end, is waited for where a header block
-// does not tell whether there is one: in HTTP/2 and HTTP/3 the end is said apart, mostly together
-// with the header block. net/http waits as long when it sends a request on.
+// endTimeout is how long to wait for the first byte or the end of a body if the header block
+// doesn't say whether there is one. HTTP/2 and HTTP/3 signal the end apart from the header block,
+// but mostly at the same time. net/http waits as long before it sends a request on.
 const endTimeout = 200 * time.Millisecond
 
-// parse checks a request. It returns the status that it is refused with, and why; 0 if it is not.
+// parse checks a request. It returns the status that the request is refused with, and why; 0 if it
+// is accepted.
 func (x *Exchange) parse() (status int, why string) {
 	switch {
 	case x.Request.Method == http.MethodConnect:
@@ -47,13 +48,13 @@ func (x *Exchange) parse() (status int, why string) {
 
 const unknownExpectation = "unknown expectation"
 
-// findBody finds out whether a request has a body, where its header block does not tell. A request
-// without one has http.NoBody and a length of 0 then. An error is the client's. Nothing is waited
-// for if the request is refused.
+// findBody finds out whether a request has a body, if its header block doesn't say. It sets the
+// body of a request without one to http.NoBody, and its length to 0. An error is the client's
+// fault. If the request is refused, findBody doesn't wait.
 func (s *Server) findBody(x *Exchange, from *client, refused bool) error {
 	r := x.Request
 	if r.ProtoMajor == 2 && r.ContentLength == 0 && r.Header["Content-Length"] == nil {
-		r.Body = http.NoBody // Go's HTTP/2 says so of a stream that has ended
+		r.Body = http.NoBody // Go's HTTP/2 sets this for a stream that has ended
 	}
 	if !refused && r.ProtoMajor > 1 && r.Body != http.NoBody &&
 		(r.ContentLength == 0 || r.ContentLength < 0 && cached(r.Method)) {
@@ -75,7 +76,7 @@ func (s *Server) findBody(x *Exchange, from *client, refused bool) error {
 	case r.ProtoMajor == 1 && seldomBody(r.Method):
 		return x.readFirst()
 	case r.ProtoMajor > 1 && !cached(r.Method) && r.Header["Expect"] == nil:
-		// or its client is told to send a body before the origin wants it
+		// reading would send a 100 before the origin wants the body
 		return x.awaitBody(s.endTimeout())
 	}
 	return nil
@@ -85,8 +86,8 @@ func (s *Server) endTimeout() time.Duration {
 	return cmp.Or(s.EndTimeout, endTimeout)
 }
 
-// cached reports whether a method is one that the cache answers. A body does not change what such a
-// request means (RFC 9110, 9.3.1).
+// cached reports whether the cache answers requests with a method. A body doesn't change what such
+// a request means (RFC 9110, 9.3.1).
 func cached(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
 // seldomBody reports whether most requests of a method have no body.
@@ -94,10 +95,10 @@ func seldomBody(method string) bool {
 	return cached(method) || method == http.MethodDelete || method == http.MethodOptions || method == http.MethodTrace
 }
 
-// awaitEnd waits for the end of a body that most likely is empty, or its first byte. If neither
-// comes in time the request goes on without a body, and what comes later is not read.
+// awaitEnd waits for the end or the first byte of a body that is probably empty. If neither comes
+// in time, the request goes on without a body, and what comes later isn't read.
 func (x *Exchange) awaitEnd(timeout time.Duration) error {
-	_ = x.control.SetReadDeadline(time.Now().Add(timeout)) // a connection without deadlines has none to overrun
+	_ = x.control.SetReadDeadline(time.Now().Add(timeout)) // it fails only on a connection without deadlines
 	err := x.readFirst()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		x.Request.Body, x.Request.ContentLength = http.NoBody, 0
@@ -122,14 +123,14 @@ func (x *Exchange) readFirst() error {
 	return err
 }
 
-// begunBody is a body of which the first byte was read already.
+// begunBody is a body whose first byte was read already.
 type begunBody struct {
 	io.Closer
 	io.Reader
 }
 
-// awaitBody waits for the first bytes of a body, or its end. If neither comes in time the request
-// goes on with a body: who waits for the answer before sending any has to get it.
+// awaitBody waits for the first bytes or the end of a body. If neither comes in time, the request
+// goes on with a body, because the client may want the response before it sends any.
 func (x *Exchange) awaitBody(timeout time.Duration) error {
 	b := &awaitedBody{ReadCloser: x.Request.Body, came: make(chan struct{})}
 	go b.await()
@@ -152,8 +153,8 @@ func (x *Exchange) awaitBody(timeout time.Duration) error {
 	return nil
 }
 
-// awaitedBody is a body whose first bytes are read in a goroutine of their own, which ends when
-// they come, or with the request.
+// awaitedBody is a body whose first bytes another goroutine reads. That goroutine ends when they
+// come, or with the request.
 type awaitedBody struct {
 	io.ReadCloser
 	came  chan struct{} // closed when what follows is there
@@ -184,7 +185,8 @@ func (b *awaitedBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// unreadable returns the status that a request is refused with whose body can't be read, and why.
+// unreadable returns the status, and the reason, with which a request is refused whose body can't
+// be read.
 func unreadable(err error) (status int, why string) {
 	status = http.StatusBadRequest
 	if origin.IsTimeout(err) {

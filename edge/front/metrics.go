@@ -9,10 +9,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Traffic is what the edge answered for its sites since it started, to clients and to other edges.
+// Traffic counts the requests of clients and other edges that the edge answered for its sites since
+// it started.
 type Traffic struct {
 	Requests uint64 `json:"requests"`
-	Hits     uint64 `json:"hits"`   // answered with what was stored, fresh or stale
+	Hits     uint64 `json:"hits"`   // answered from the store, fresh or stale
 	Errors   uint64 `json:"errors"` // answered with 500 to 599
 	Bytes    uint64 `json:"bytes"`  // of bodies
 }
@@ -25,7 +26,7 @@ type Metrics struct {
 	found    sync.Map // of counterKey: *Counters; there are as many as there are series
 	cut      prometheus.Counter
 	lane     prometheus.Counter
-	// What the limits of clients cut.
+	// Counters of what the limits for clients cut off.
 	slowBodies, slowWrites, idleTunnels prometheus.Counter
 }
 
@@ -58,8 +59,8 @@ func newMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// Counters are those of requests of one kind, found once: to find them by their labels costs more
-// than to count.
+// Counters are those of one kind of request. They are kept, because it costs more to find them by
+// their labels than to count.
 type Counters struct {
 	requests, bytes prometheus.Counter
 	seconds         prometheus.Observer
@@ -71,8 +72,7 @@ type counterKey struct {
 	outcome string
 }
 
-// Counters finds those of requests to a site, answered with a status, of an outcome as Outcome has
-// it.
+// Counters finds the counters of a site, a status, and an outcome as Outcome returns it.
 func (m *Metrics) Counters(site string, status int, outcome string) *Counters {
 	key := counterKey{site, status, outcome}
 	if c, ok := m.found.Load(key); ok {
@@ -83,13 +83,13 @@ func (m *Metrics) Counters(site string, status int, outcome string) *Counters {
 	return c.(*Counters)
 }
 
-// Traffic sums up the requests of sites.
+// Traffic returns the sums over all sites.
 func (m *Metrics) Traffic() Traffic {
 	var t Traffic
 	m.found.Range(func(k, v any) bool {
 		key, c := k.(counterKey), v.(*Counters)
 		if key.site == "" {
-			return true // of health, and refused
+			return true // requests for health, and refused ones
 		}
 		var m dto.Metric
 		_ = c.requests.Write(&m) // a counter's never fails
@@ -106,7 +106,8 @@ func (m *Metrics) Traffic() Traffic {
 	return t
 }
 
-// Observe counts a request that began then, and was answered with a body of so many bytes.
+// Observe counts a request that began at a given time, and the bytes of the body that it was
+// answered with.
 func (c *Counters) Observe(bytes int64, began time.Time) {
 	c.requests.Inc()
 	c.bytes.Add(float64(bytes))

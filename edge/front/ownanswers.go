@@ -9,24 +9,23 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// net/http answers a request of HTTP/1.1 by itself that it can't parse, whose header block is too
-// large, or that expects something unknown. Nobody is asked before, and such an answer has no
-// Cache-Status. Its connections write what the edge would have answered in its place.
+// net/http itself answers an HTTP/1.1 request that it can't parse, whose header block is too large,
+// or that has an unknown expectation. It calls no handler for them, and its response has no
+// Cache-Status. The connection replaces such a response with the one that the edge would have sent.
 
-// Write writes, or replaces an answer of net/http's own. That is what is written before a request
-// came to a handler.
-func (h *handed) Write(p []byte) (int, error) {
-	if !h.own.handling.Load() {
-		if own := h.own.lane.server.replaceOwn(p); own != nil {
-			_, err := h.Conn.Write(own)
+// Write writes p, or replaces it if it is a response of net/http itself. A response is net/http's
+// own if it is written before the request came to a handler.
+func (h *handedOff) Write(p []byte) (int, error) {
+	if !h.laneConn.handling.Load() {
+		if answer := h.laneConn.lane.server.replaceOwn(p); answer != nil {
+			_, err := h.Conn.Write(answer)
 			return len(p), err
 		}
 	}
 	return h.Conn.Write(p)
 }
 
-// replaceOwn returns an error of the edge in place of one that net/http says by itself; nil if it
-// is none.
+// replaceOwn returns the edge's response in place of one of net/http itself; nil if p isn't one.
 func (s *Server) replaceOwn(p []byte) []byte {
 	line, _, _ := bytes.Cut(p, []byte("\r\n"))
 	line, ok := bytes.CutPrefix(line, []byte("HTTP/1.1 "))

@@ -6,17 +6,18 @@ import (
 )
 
 // A body that a client sends over HTTP/2 or HTTP/3 waits in the edge's memory until the origin
-// takes it: as much as the windows of its request and of its connection let in. A client network
-// may have 1,024 connections, so what their windows may hold is bounded for each network, and in
-// all. It counts from the first byte of a body, or from the header block if that tells the length,
-// to the last byte that is read of it, or the end of the request. Over HTTP/1.1 the socket holds
-// what is not read.
+// takes it. The windows of its request and of its connection limit how much that is. A client
+// network may have 1,024 connections, so the sum of the windows is bounded for each network and in
+// all. A body counts from its first byte, or from the header block if that states its length. It
+// counts until its last byte is read or the request ends. Over HTTP/1.1, unread bytes stay in the
+// socket.
 const (
 	maxParked          = 1 << 30 // bytes in all
 	MaxParkedOfNetwork = 64 << 20
 )
 
-// What clients may send of bodies before it is read, in bytes. The windows of HTTP/3 begin smaller.
+// The windows: how many bytes of bodies clients may send before the edge reads them. The windows of
+// HTTP/3 begin smaller.
 const (
 	HTTP2RequestWindow    = 256 << 10
 	HTTP2ConnectionWindow = 1 << 20
@@ -24,22 +25,22 @@ const (
 	http3ConnectionWindow = 2 << 20
 )
 
-// park counts what may wait of a request's body; see underWay.park.
+// park counts the body of a request; see underWay.park.
 func (s *Server) park(x *Exchange, from *client) (release func(), status int, why string) {
 	switch body := x.body; {
 	case body != nil:
 		release, status, why = s.conns.underWay.park(from, x.Request.ProtoMajor, x.Request.ContentLength)
 		body.release = release
 		return release, status, why
-	case x.open: // what comes after all is not read
+	case x.open: // later bytes are not read
 		return s.conns.underWay.park(from, x.Request.ProtoMajor, -1)
 	}
 	return func() {}, 0, ""
 }
 
-// park counts what may wait of a request's body of a length, which is -1 if it is not known. It
-// returns what takes that back, and if it is too much the status that the request is refused with,
-// and why.
+// park counts a body of a given length, which is -1 if unknown. It returns the function that takes
+// the count back. If the body is one too many, it also returns the status that the request is
+// refused with, and why.
 func (u *underWay) park(from *client, proto int, length int64) (release func(), status int, why string) {
 	size, connection := int64(HTTP2RequestWindow), int64(HTTP2ConnectionWindow)
 	if proto == 3 {
@@ -54,7 +55,7 @@ func (u *underWay) park(from *client, proto int, length int64) (release func(), 
 	network := from.ofNetwork()
 	add := func(n int64) (ofNetwork, inAll int64) {
 		sum := from.parked.Add(n)
-		held := min(sum, connection) - min(sum-n, connection) // in all no more than the connection's window
+		held := min(sum, connection) - min(sum-n, connection) // the sum is at most the connection's window
 		if network != nil {
 			ofNetwork = network.parked.Add(held)
 		}

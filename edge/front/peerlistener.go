@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// maxPeerConns is how many connections one other edge may have. One more ends the oldest, as
-	// that may be of before an outage.
+	// maxPeerConns is how many connections another edge may have. A further one closes the oldest,
+	// which may be left over from an outage.
 	maxPeerConns = 8
-	// maxPeerStreams is how many requests may be under way on one of them.
+	// maxPeerStreams is how many requests may be under way on one connection.
 	maxPeerStreams = 1000
-	// maxPeerEarly is how many connections of one address, or IPv6 /64, may be in their handshake,
-	// and maxPeerWaiting how many of all: anybody may find the port.
+	// maxPeerEarly is how many connections of one IPv4 address or IPv6 /64 may be in their
+	// handshake; maxPeerWaiting is how many in all. Anyone can find the port.
 	maxPeerEarly   = 64
 	maxPeerWaiting = 1024
 )
 
-// peerListener makes the TLS connections of other edges, and bounds how many there are.
+// peerListener accepts the TLS connections of other edges, and limits how many there are.
 type peerListener struct {
 	net.Listener
 	conf  *tls.Config
@@ -32,11 +32,11 @@ type peerListener struct {
 
 	mu      sync.Mutex
 	early   map[netip.Prefix]int // connections in their handshake, by network
-	waiting int                  // all of these
+	waiting int                  // the sum of early
 	nodes   map[string][]net.Conn
 }
 
-// accepted is what Accept returns.
+// accepted is a result of Accept.
 type accepted struct {
 	conn net.Conn
 	err  error
@@ -50,7 +50,7 @@ func newPeerListener(l net.Listener, conf *tls.Config) *peerListener {
 	return p
 }
 
-// Accept returns the next connection whose handshake is over.
+// Accept returns the next connection that has completed its handshake.
 func (p *peerListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-p.ready:
@@ -60,7 +60,7 @@ func (p *peerListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listener and the handshakes, and waits for them.
+// Close closes the listener, ends the handshakes, and waits for them.
 func (p *peerListener) Close() error {
 	p.end()
 	err := p.Listener.Close()
@@ -81,7 +81,7 @@ func (p *peerListener) serve() {
 			continue
 		}
 		p.work.Go(func() {
-			a := p.shake(c)
+			a := p.handshake(c)
 			p.settled(network)
 			if a.conn != nil && !p.give(a) {
 				a.conn.Close()
@@ -90,7 +90,7 @@ func (p *peerListener) serve() {
 	}
 }
 
-// give has Accept return something.
+// give passes a result to Accept. It reports false if the listener is closed.
 func (p *peerListener) give(a accepted) bool {
 	select {
 	case p.ready <- a:
@@ -100,8 +100,8 @@ func (p *peerListener) give(a accepted) bool {
 	}
 }
 
-// shake makes the TLS connection, which is none if the other side is no edge.
-func (p *peerListener) shake(c net.Conn) accepted {
+// handshake does the TLS handshake. It returns an error if the other side is no edge.
+func (p *peerListener) handshake(c net.Conn) accepted {
 	ctx, cancel := context.WithTimeout(p.ctx, HeaderTimeout)
 	defer cancel()
 	peer := &peerConn{Conn: c, listener: p}
@@ -117,7 +117,7 @@ func (p *peerListener) shake(c net.Conn) accepted {
 	return accepted{conn: secure}
 }
 
-// peerNetwork is what connections in their handshake are counted by.
+// peerNetwork returns the network by which connections in their handshake are counted.
 func peerNetwork(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -139,7 +139,7 @@ func (p *peerListener) begin(network netip.Prefix) bool {
 	return true
 }
 
-// settled notes the end of a handshake.
+// settled counts a handshake of a network as over.
 func (p *peerListener) settled(network netip.Prefix) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +149,7 @@ func (p *peerListener) settled(network netip.Prefix) {
 	}
 }
 
-// join notes a connection of an edge, and ends the oldest if there are too many.
+// join adds a connection of an edge, and closes its oldest if there are too many.
 func (p *peerListener) join(c *peerConn) {
 	p.mu.Lock()
 	list := append(p.nodes[c.node], c)
@@ -160,14 +160,14 @@ func (p *peerListener) join(c *peerConn) {
 	}
 }
 
-// peerConn is the connection of another edge.
+// peerConn is a connection of another edge.
 type peerConn struct {
 	net.Conn
 	listener *peerListener
 	node     string
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *peerConn) Close() error {
 	p := c.listener
 	p.mu.Lock()

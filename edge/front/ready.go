@@ -2,30 +2,30 @@ package front
 
 import "time"
 
-// Ready looks requests up among the responses that are ready to be sent as they are, whole or a
-// part. The hit lane asks it once for each request.
+// Ready finds responses that can be sent as they are, whole or in part. The hit lane calls it once
+// for each request.
 type Ready interface {
 	// Find fills hit with the response to a request, and appends the header block to hit.Head. It
-	// reports false if there is none; the request takes the ordinary path then.
+	// reports false if there is none; the request then takes the ordinary path.
 	Find(q *Request, c *Conn, now time.Time, hit *Hit) bool
 }
 
-// Conn is what a look-up knows of the connection of a request.
+// Conn is what Find knows of the connection of a request.
 type Conn struct {
 	Secure     bool   // it has TLS
-	ServerName string // of TLS; "" if the client gave none
+	ServerName string // the TLS server name (SNI); "" if the client sent none
 	Major      int    // version of HTTP; 0 means 1
-	// Memo is what the look-up remembers of the connection, as the site of its last request. It is
-	// the look-up's alone.
+	// Memo belongs to the implementation of Find. It may hold what is worth remembering of the
+	// connection, such as the site of its last request.
 	Memo any
 }
 
 // Hit is a response that is ready to be sent.
 type Hit struct {
 	Head     []byte // the header block, with the empty line at its end
-	Body     []byte // nil where there is none, as in a 304 or the answer to a HEAD
-	File     Body   // in place of Body, for one that is in files; else nil
+	Body     []byte // nil if there is none, as in a 304 or the response to a HEAD
+	File     Body   // replaces Body if the body is in files; otherwise nil
 	Status   int
-	Site     string // by name
+	Site     string // its name
 	Counters *Counters
 }

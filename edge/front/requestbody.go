@@ -15,45 +15,45 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// requestBody is a request's body whose client has to go on sending: beyond a second for each KiB
-// that it sends, it may keep the edge waiting for BodyTimeout in all. What it sends faster than
-// that makes up for waits of before, and no more.
+// requestBody is the body of a request. It limits how long a slow client keeps the edge waiting:
+// one second for each KiB that the client sends, and BodyTimeout in all beyond that. A client that
+// sends faster makes up for earlier waits only.
 type requestBody struct {
 	io.ReadCloser
 	client  *client // nil if its connection is not limited
 	timeout time.Duration
-	left    time.Duration      // how long it may still keep the edge waiting
-	drained bool               // whoever reads the connection next reads the rest of the body first, as with HTTP/1
-	missing int64              // of the length that HTTP/2 or HTTP/3 was told, what is not read yet; 0 without
+	left    time.Duration      // how long the client may still keep the edge waiting
+	drained bool               // the rest of the body is read before the next request, as in HTTP/1
+	missing int64              // unread bytes of the length stated over HTTP/2 or HTTP/3; 0 if none is stated
 	begun   atomic.Bool        // the response has begun
-	ended   error              // that Read returned; it stays
-	slow    prometheus.Counter // nil where nobody counts
+	ended   error              // the error that Read returned; it is returned again
+	slow    prometheus.Counter // nil means that nothing is counted
 
-	from   context.Context    // of the request as net/http has it
+	from   context.Context    // of the request that net/http made
 	cancel context.CancelFunc // of the request
 	whole  atomic.Bool        // all of the body was read
-	// release takes back what counts of it as parked; nil if nothing does.
+	// release takes back what the body counts as parked; nil if it counts as nothing.
 	release func()
-	closed  atomic.Bool // nobody is to read any more
-	// proceed tells a client that waits for it to send the body (RFC 9110, 10.1.1), when the body
-	// is first read; nil if the server of the request does so.
+	closed  atomic.Bool // further Reads fail
+	// proceed sends a 100 to a client that waits for one (RFC 9110, 10.1.1), when the body is first
+	// read; nil if the HTTP server does so.
 	proceed func()
-	told    atomic.Bool // the client was told
+	told    atomic.Bool // the 100 was sent
 
 	mu sync.Mutex
-	// control is nil once the request is answered. A transport may read on then, for an origin that
-	// answered before it had all of the body, and a ResponseController must not be used any more:
-	// with HTTP/2 that panics, with HTTP/1.1 it changes the deadline of the next request.
+	// control is nil once the request is answered. A transport may read on for an origin that
+	// answered early. The ResponseController must not be used then: with HTTP/2 it panics, and with
+	// HTTP/1.1 it changes the deadline of the next request.
 	control *http.ResponseController
 }
 
-// errSlowBody is the end of a body whose client sends too little.
+// errSlowBody is the error of a body whose client sends too slowly.
 var errSlowBody = fmt.Errorf("the body comes too slowly: %w", os.ErrDeadlineExceeded)
 
-// watchBody has the client of a request go on sending the body, whoever reads it. It returns the
-// request to go on with, and its body. With HTTP/1 net/http ends the context when the body can't be
-// read, as if the client had left; this request's context goes on, so that the client can be told
-// what is wrong.
+// watchBody limits how slowly a client may send the body of a request. It returns the request to go
+// on with, and its body. If the body can't be read, net/http ends the context of an HTTP/1 request,
+// as if the client had left. The context of the returned request goes on, so the client can get an
+// error.
 func watchBody(r *http.Request, from *client, control *http.ResponseController, timeout time.Duration) (*http.Request,
 	*requestBody) {
 	b := &requestBody{ReadCloser: r.Body, client: from, timeout: timeout, drained: r.ProtoMajor == 1, control: control,
@@ -69,18 +69,18 @@ func watchBody(r *http.Request, from *client, control *http.ResponseController, 
 	}
 	ctx, b.cancel = context.WithCancel(ctx)
 	context.AfterFunc(b.from, func() {
-		if b.whole.Load() { // else reading the body ends with an error
+		if b.whole.Load() { // otherwise reading the body ends with an error
 			b.cancel()
 		}
 	})
-	out := r.WithContext(ctx) // net/http is to find its own body in its request
+	out := r.WithContext(ctx) // net/http must find its own body in its request
 	out.Body = b
 	return out, b
 }
 
-// Read reads on. While nobody reads there is no deadline, as the client may not be able to send
-// more, but for what net/http drains. When the client is at fault the deadline is over, so that
-// nobody waits for the rest.
+// Read reads the next bytes. There is no deadline while nobody reads, because the client may not be
+// able to send more; net/http, which drains the body, is the exception. When the client is at
+// fault, the deadline expires, so that nothing waits for the rest.
 func (b *requestBody) Read(p []byte) (int, error) {
 	switch {
 	case b.ended != nil:
@@ -91,7 +91,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.proceed()
 	}
 	if b.begun.Load() {
-		b.left = b.timeout // messages go both ways, at the pace of the two
+		b.left = b.timeout // a dialogue goes at the pace of both sides
 	}
 	began := time.Now()
 	b.setDeadline(began.Add(b.left))
@@ -100,7 +100,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		n, err = b.checkLength(n, err)
 	}
 	if b.client != nil {
-		// for what it comes framed in, with HTTP/2 and TLS, even if it comes in small pieces
+		// for the framing of HTTP/2 and TLS, even if the pieces are small
 		b.client.credit.Add(2*int64(n) + 256)
 	}
 	b.left = min(b.timeout, b.left-time.Since(began)+time.Duration(n)*time.Second/bodyRate)
@@ -129,8 +129,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checkLength has the last bytes of a body of known length wait until it has ended: no origin is to
-// get a whole request of which more comes (RFC 9113, 8.1.1).
+// checkLength holds the last bytes of a body of known length back until the body has ended. An
+// origin must not get a complete request if more bytes follow (RFC 9113, 8.1.1).
 func (b *requestBody) checkLength(n int, err error) (int, error) {
 	b.missing -= int64(n)
 	var more [1]byte
@@ -145,28 +145,28 @@ func (b *requestBody) checkLength(n int, err error) (int, error) {
 	return n, err
 }
 
-// errLength is the end of a body that is longer than its request says.
+// errLength is the error of a body that is longer than its Content-Length.
 var errLength = errors.New("the body is longer than Content-Length says")
 
-// setDeadline sets that of the next bytes.
+// setDeadline sets the deadline for the next bytes.
 func (b *requestBody) setDeadline(t time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.control != nil {
-		_ = b.control.SetReadDeadline(t) // a connection without deadlines has none to overrun
+		_ = b.control.SetReadDeadline(t) // it fails only on a connection without deadlines
 	}
 }
 
-// Close has nobody begin to read any more. What is below is the server's to close, once the answer
-// is out: over HTTP/1 that waits for a Read, and so for the client.
+// Close makes further Reads fail. The server closes the underlying body after the response: over
+// HTTP/1.1 that waits for a Read, and so for the client.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
 	return nil
 }
 
-// answer is called when the answer with a header begins. Over HTTP/1 one that comes before the end
-// of the body does not wait for that, and the connection ends with it, so that nothing of the body
-// is taken for a request.
+// answer is called when a response begins. Over HTTP/1.1, a response that begins before the body
+// has ended doesn't wait for the rest of it. It closes the connection, so that the rest isn't read
+// as a request.
 func (b *requestBody) answer(h http.Header) {
 	b.begun.Store(true)
 	if !b.drained || b.whole.Load() {
@@ -180,7 +180,7 @@ func (b *requestBody) answer(h http.Header) {
 	}
 }
 
-// answered has to be called before the handler returns. What is still read is for linger.
+// answered must be called before the handler returns. linger reads what is still to come.
 func (b *requestBody) answered() {
 	b.cancel()
 	if b.drained && !b.whole.Load() {
@@ -191,8 +191,8 @@ func (b *requestBody) answered() {
 	b.control = nil
 }
 
-// linger reads what comes after an answer that the client has whole: a connection that is closed
-// with bytes unread is reset, and the answer may be lost with it (RFC 9112, 9.6).
+// linger reads and drops what follows a complete response. A connection that is closed with unread
+// bytes is reset, and the response may be lost with it (RFC 9112, 9.6).
 func (b *requestBody) linger() {
 	if !b.drained || b.whole.Load() {
 		return
@@ -210,12 +210,11 @@ func (b *requestBody) linger() {
 	}
 }
 
-// lingerBuffers are what is read to be dropped.
+// lingerBuffers hold bytes that are dropped.
 var lingerBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// LimitBodies answers with h, whose clients have to go on sending bodies that they have begun: they
-// may keep a read waiting for timeout in all; 0 means a minute. It is for handlers that write their
-// answer at once.
+// LimitBodies wraps h for clients that send bodies. A client may keep reads waiting for timeout in
+// all; 0 means a minute. It is for handlers that write their response at once.
 func LimitBodies(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != http.NoBody {

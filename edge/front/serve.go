@@ -10,29 +10,30 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// ServeHTTP answers one request of a client.
+// ServeHTTP answers a request of a client.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Do(w, r) }
 
-// Do answers a request as one of a client, whoever made it, and returns how.
+// Do answers a request as if a client had sent it. It returns the exchange, which has the status
+// and what the cache did.
 func (s *Server) Do(w http.ResponseWriter, r *http.Request) *Exchange {
 	x := &Exchange{Request: r}
 	s.serve(w, x)
 	return x
 }
 
-// servePeer answers one request of another edge.
+// servePeer answers a request of another edge.
 func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
 	if s.AdmitPeer(w, r) {
 		s.serve(w, &Exchange{Request: r, Peer: true})
 	}
 }
 
-// serve has a request answered: it counts and logs it, finds out what it is for and whether it has
-// a body, and bounds what it may hold meanwhile.
+// serve checks a request, limits what it may hold, and calls the Handler. It counts and logs the
+// request when that is over.
 func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 	r := x.Request
 	from, _ := r.Context().Value(clientKey{}).(*client)
-	load, status, why := s.conns.underWay.begin(from, from.ask(r))
+	load, status, why := s.conns.underWay.begin(from, from.countRequest(r))
 	defer s.conns.underWay.end(from, load)
 	s.conns.arrived(from)
 	if from != nil {
@@ -42,7 +43,7 @@ func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 	over := false
 	defer func() {
 		if over && x.body != nil {
-			x.linger() // when the request is counted and logged
+			x.linger() // after the request is counted and logged
 		}
 	}()
 	s.active.Add(1)
@@ -84,18 +85,18 @@ func (s *Server) serve(w http.ResponseWriter, x *Exchange) {
 	}
 	s.answer(x)
 	if x.status == 0 && !x.hijacked {
-		panic(http.ErrAbortHandler) // or net/http answers with a 200 that nobody sent
+		panic(http.ErrAbortHandler) // or net/http would send a 200
 	}
 	over = true
 }
 
-// prepare readies the answer to a request of a client, which may be nil.
+// prepare fills the exchange before it is handled. from may be nil.
 func (x *Exchange) prepare(s *Server, w http.ResponseWriter, from *client) {
 	r := x.Request
 	x.ResponseWriter, x.server, x.control = w, s, http.NewResponseController(w)
-	x.sent, x.senders, x.client, x.piece, x.tunnel = &s.sent, &s.senders, from, SendPiece, s.newTunnel
+	x.sent, x.watchdog, x.client, x.piece, x.tunnel = &s.sent, &s.watchdog, from, SendPiece, s.newTunnel
 	if r.ProtoMajor == 1 {
-		x.piece = chunk // the line is its own
+		x.piece = chunk // no other request shares the connection
 	}
 	x.plain, x.unsized = r.TLS == nil && !x.Peer, r.ProtoMajor == 3 && r.Method == http.MethodHead
 	if r.TLS != nil && r.ProtoMajor < 3 && !x.Peer {
@@ -103,20 +104,20 @@ func (x *Exchange) prepare(s *Server, w http.ResponseWriter, from *client) {
 	}
 }
 
-// answer has the handler answer. A panic ends the request alone.
+// answer calls the Handler. A panic ends this request only.
 func (s *Server) answer(x *Exchange) {
 	defer s.recovered(x)
 	s.Handler.Answer(x)
 }
 
-// recovered is deferred by what answers a request. A request that panics gets 500, or is cut off if
-// its response has begun. http.ErrAbortHandler is how handlers cut a response off, and no fault.
+// recovered is deferred around the Handler. After a panic, the client gets a 500, or the response
+// is cut off if it has begun. http.ErrAbortHandler cuts a response off and is no fault.
 func (s *Server) recovered(x *Exchange) {
 	p := recover()
 	if p == nil {
 		return
 	}
-	if !x.Request.ProtoAtLeast(1, 1) { // its client takes the end of the connection for the end of the response
+	if !x.Request.ProtoAtLeast(1, 1) { // for HTTP/1.0, the end of the connection ends the response
 		if from, _ := x.Request.Context().Value(clientKey{}).(*client); from != nil && from.reset != nil {
 			defer from.reset()
 		}
@@ -132,7 +133,7 @@ func (s *Server) recovered(x *Exchange) {
 	x.Fail(http.StatusInternalServerError, httpcache.Status{Detail: "internal-error"})
 }
 
-// Refuse answers a request that is not served.
+// Refuse answers a request that isn't served.
 func (x *Exchange) Refuse(status int, why string) {
 	x.server.LogRefusal(x.Request, status, why)
 	if x.Peer {
@@ -144,7 +145,7 @@ func (x *Exchange) Refuse(status int, why string) {
 	x.Fail(status, httpcache.Status{Detail: why})
 }
 
-// LogRefusal logs the first refusal of a kind in a while.
+// LogRefusal logs the first refusal of each kind in two minutes.
 func (s *Server) LogRefusal(r *http.Request, status int, why string) {
 	now := time.Now()
 	if s.refusals.Get(why, now) != "" {
@@ -155,7 +156,7 @@ func (s *Server) LogRefusal(r *http.Request, status int, why string) {
 		clientIP(r), "host", r.Host)
 }
 
-// Fail answers with an error of the edge's own.
+// Fail answers with an error of the edge itself.
 func (x *Exchange) Fail(status int, st httpcache.Status) {
 	h := x.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")

@@ -18,71 +18,72 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 )
 
-// Server is the listeners of an edge for clients and for other edges. The fields are set before
+// Server serves the listeners of an edge for clients and for other edges. Its fields are set before
 // Listen and not changed after.
 type Server struct {
-	Name string // in Cache-Status of errors that are found here
+	Name string // in the Cache-Status of errors that the front finds
 	HTTP string // address of the listener for clients
-	// address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means
-	// none
+	// address of the listener for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; ""
+	// means none
 	HTTPS   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
-	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
+	PeerTLS *tls.Config // for Peer; it must require and verify client certificates
 
-	// Handler answers what is asked for, and AdmitPeer reports whether a request of another edge is
-	// to be answered at all; where not, it has said so.
+	// Handler answers the requests. AdmitPeer reports whether a request of another edge is
+	// answered; if not, AdmitPeer has refused it.
 	Handler   Handler
 	AdmitPeer func(w http.ResponseWriter, r *http.Request) bool
-	OwnHTTP2  bool  // HTTP/2 for clients is package http2's, and not net/http's
-	Ready     Ready // what the hit lane answers with; nil means that there is no hit lane
+	OwnHTTP2  bool  // use package http2 for clients, instead of net/http
+	Ready     Ready // finds the responses of the hit lane; nil means no hit lane
 
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // for HTTPS
-	// protocols of TLS that end with the handshake, which GetCertificate answers
+	// ALPN protocols whose connections end with the handshake, which GetCertificate answers
 	Challenges []string
-	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
-	// derived from them, so that what one edge gave is good at all: the first makes them, and
-	// tickets of all are accepted. There is one at least.
+	// Secrets are shared by all edges of a fleet; there is at least one. The keys of session
+	// tickets and of QUIC tokens are derived from them, so that a client may resume at any edge.
+	// The first secret makes tickets, and tickets of all are accepted.
 	Secrets [][32]byte
-	// of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	// how many connections of clients there may be; 0 means half of the files that the process may
+	// have open, at most 65,536
 	MaxConnections int
-	// of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not
-	// limited
+	// how many of them one network may have: an IPv4 address or an IPv6 /64; 0 means 1,024.
+	// Loopback has no limit
 	MaxPerClient int
-	MaxWaiting   int           // writes that may wait for their clients before slow ones are given up; 0 means 1,024
-	DrainTimeout time.Duration // for what is under way when Serve ends; 0 means 30 s
-	BodyTimeout  time.Duration // that a request's body may be waited for; 0 means a minute
-	EndTimeout   time.Duration // for the first byte or the end of a body that nothing tells of; 0 means 200 ms
-	TunnelIdle   time.Duration // of a tunnel; 0 means 10 minutes
-	SendTimeout  time.Duration // for what is not sent when the handler returns; 0 means a minute
+	MaxWaiting   int           // writes that may wait for their clients before slow ones are aborted; 0 means 1,024
+	DrainTimeout time.Duration // for requests under way when Serve ends; 0 means 30 s
+	BodyTimeout  time.Duration // that a client may keep the edge waiting for a body; 0 means a minute
+	EndTimeout   time.Duration // for a body that the header block doesn't announce; 0 means 200 ms
+	TunnelIdle   time.Duration // that a tunnel may be idle; 0 means 10 minutes
+	SendTimeout  time.Duration // for bytes not yet sent when the handler returns; 0 means a minute
 	Registry     prometheus.Registerer
 	Metrics      *Metrics // made by Listen
 	Panics       *Panics
 	Log          *slog.Logger
 	AccessLog    *AccessLog // nil means none
 
-	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is already bound;
 	// nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
-	// refusals are the kinds of refused requests that were logged lately.
+	// refusals are the kinds of refusals that were logged in the last two minutes.
 	refusals ttlset.Set
 
 	sent       atomic.Uint64 // bytes of bodies
 	active     atomic.Int64  // requests under way, and tunnels
 	activeQUIC atomic.Int64  // those of HTTP/3
 	conns      *conns
-	senders    senders
+	watchdog   writeWatchdog
 
-	http, https, peer net.Listener // nil for what there is none of
+	http, https, peer net.Listener // nil if there is none
 	quic              *quicListener
-	unproven          *rate.Limiter // QUIC connections that begin without a proof of their address
-	altSvc            http.Header   // the field that tells of HTTP/3 (RFC 7838)
+	unproven          *rate.Limiter // QUIC connections that begin without a validated address
+	altSvc            http.Header   // the field that announces HTTP/3 (RFC 7838)
 }
 
 // Handler answers requests.
 type Handler interface {
-	// Answer answers a request whose target was checked, and of which it is known whether it has a
-	// body. It panics with http.ErrAbortHandler to cut a response off.
+	// Answer answers a request whose target is valid and whose body is known to exist or not. It
+	// panics with http.ErrAbortHandler to cut a response off.
 	Answer(x *Exchange)
 }
 
@@ -95,7 +96,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err := s.AccessLog.start(s.Registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	s.senders.slow, s.senders.limit = s.Metrics.slowWrites, s.MaxWaiting
+	s.watchdog.slow, s.watchdog.limit = s.Metrics.slowWrites, s.MaxWaiting
 	s.unproven = rate.NewLimiter(newQUIC, NewQUICBurst)
 	s.conns = newConns(s.MaxConnections, s.MaxPerClient, s.Log)
 	if err := s.Registry.Register(s.conns); err != nil {
@@ -131,14 +132,14 @@ func (s *Server) bind(ctx context.Context) (err error) {
 	return nil
 }
 
-// Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
-// Clients that come by TLS wait until secure is closed, which is when there are certificates.
+// Serve serves until ctx ends, then finishes the requests under way. It returns nil if it finished
+// all of them. Clients over TLS wait until secure is closed, which is when there are certificates.
 func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var rest sync.WaitGroup
 	defer rest.Wait()
 	defer stop()
-	rest.Go(func() { s.senders.serve(background) })
+	rest.Go(func() { s.watchdog.serve(background) })
 	rest.Go(func() { s.conns.serve(background) })
 	if s.AccessLog != nil {
 		rest.Go(func() { s.AccessLog.run(background) })
@@ -146,7 +147,7 @@ func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 
 	var servers []server
 	failed := make(chan error, 6)
-	// ahead has the hit lane of a listener go ahead of an http.Server.
+	// ahead starts a listener's hit lane in front of an http.Server.
 	ahead := func(l net.Listener, conf *tls.Config) {
 		h, lane := s.newClientHTTP(), s.newLane(s.conns.listener(l), conf)
 		if s.OwnHTTP2 && conf != nil {
@@ -159,9 +160,9 @@ func (s *Server) Serve(ctx context.Context, secure <-chan struct{}) error {
 	ahead(s.http, nil)
 	if s.https != nil {
 		conf := s.clientTLS(append([]string{"h2", "http/1.1"}, s.Challenges...)...)
-		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // before the first client
+		conf.SetSessionTicketKeys(s.ticketKeys(time.Now())) // set before the first client
 		rest.Go(func() { s.rotateTickets(background, conf, s.quic.tls) })
-		<-secure // connections that come meanwhile wait
+		<-secure // new connections wait until then
 		ahead(s.https, conf)
 		h3 := s.newHTTP3()
 		servers = append(servers, &http3Server{Server: h3, active: &s.activeQUIC})

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// ticketTime is how long a key of session tickets is used. A ticket is good for one to two of
+// ticketTime is how long a key of session tickets is used. A ticket is valid for one to two of
 // these.
 const ticketTime = 12 * time.Hour
 
-// clientTLS is how clients are spoken to: TLS 1.2 and 1.3, of 1.2 only what is forward secret and
-// authenticated, the curves that Go prefers, of which the first are the hybrid post-quantum ones
-// (X25519MLKEM768).
+// clientTLS returns the TLS settings for clients: TLS 1.2 and 1.3. Cipher suites of 1.2 are those
+// with forward secrecy and authenticated encryption. The curves are Go's default, which prefers the
+// hybrid post-quantum ones (X25519MLKEM768).
 func (s *Server) clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{
 		GetCertificate: s.GetCertificate,
@@ -29,18 +29,18 @@ func (s *Server) clientTLS(protocols ...string) *tls.Config {
 	}
 }
 
-// secretFor derives a key for a purpose from a secret that the edges share (RFC 5869).
+// secretFor derives a key for one purpose from a secret that all edges share (RFC 5869).
 func secretFor(secret [32]byte, purpose string) [32]byte {
 	b, err := hkdf.Key(sha256.New, secret[:], nil, "kaiku "+purpose, 32)
 	if err != nil {
-		panic(err) // only for lengths that it can't make
+		panic(err) // it fails only for excessive lengths
 	}
 	return [32]byte(b)
 }
 
-// ticketKeys are the keys of session tickets: the first makes them. Those of the time before and
-// after are accepted too, as the clock of the edge that made a ticket may be ahead, and so are
-// those of the other secrets.
+// ticketKeys returns the keys of session tickets. The first makes tickets. The keys of the periods
+// before and after are accepted too, because the clock of the edge that made a ticket may be ahead,
+// and so are those of the other secrets.
 func (s *Server) ticketKeys(now time.Time) [][32]byte {
 	n := now.UnixNano() / int64(ticketTime)
 	var keys [][32]byte
@@ -52,7 +52,7 @@ func (s *Server) ticketKeys(now time.Time) [][32]byte {
 	return keys
 }
 
-// rotateTickets changes the keys of session tickets when their time is over, until ctx ends.
+// rotateTickets replaces the keys of session tickets at the end of each period, until ctx ends.
 func (s *Server) rotateTickets(ctx context.Context, configs ...*tls.Config) {
 	for ctx.Err() == nil {
 		now := time.Now()

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// TunnelIdle is how long a tunnel may be there with nothing going through it.
+// TunnelIdle is how long a tunnel may carry no bytes.
 const TunnelIdle = 10 * time.Minute
 
-// tunnel is the connection of a client that is no HTTP any more. It ends when nothing goes through
-// it for long, either way, and when the client takes nothing of what is sent to it.
+// tunnel is the connection of a client after a protocol switch. It ends when it carries no bytes
+// either way for long, or when the client is too slow to take what is sent to it.
 type tunnel struct {
 	net.Conn
 	wait  time.Duration
@@ -28,14 +28,14 @@ func (s *Server) newTunnel(c net.Conn) net.Conn {
 	})}
 }
 
-// Read reads.
+// Read reads from the client.
 func (t *tunnel) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
 	t.used(n)
 	return n, err
 }
 
-// Write writes, or fails if the client takes too long.
+// Write writes to the client. It fails if the client takes too long.
 func (t *tunnel) Write(p []byte) (int, error) {
 	if err := t.SetWriteDeadline(time.Now().Add(SendTimeout)); err != nil {
 		return 0, err
@@ -45,9 +45,9 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// used notes that n bytes went through.
+// used restarts the idle timer if n > 0.
 func (t *tunnel) used(n int) {
-	if n > 0 && t.timer.Stop() { // else it ends
+	if n > 0 && t.timer.Stop() { // otherwise it has expired, and the tunnel ends
 		t.timer.Reset(t.wait)
 	}
 }
@@ -58,7 +58,7 @@ func (t *tunnel) Close() error {
 	return t.Conn.Close()
 }
 
-// Hijack gives the connection away as a tunnel; http.ResponseController calls it.
+// Hijack returns the connection as a tunnel. http.ResponseController calls it.
 func (r *Exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(r.ResponseWriter).Hijack()
 	if err != nil {

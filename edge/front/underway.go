@@ -8,18 +8,16 @@ import (
 )
 
 // A request holds memory from its header block to the end of its response: 12 KB for its goroutine
-// and what net/http has of it, and its fields. A few bytes of HTTP/2 can make 64 KiB of fields
-// (HPACK), and the client can let the edge wait for the rest of the request, for the response of
-// another, or for a window to answer in. So the requests under way are bounded, where those that
-// are large count as several.
+// and net/http's state, and its fields. A few bytes of HTTP/2 can become 64 KiB of fields (HPACK).
+// The client can make the edge wait for the rest of the request, for another response, or for a
+// window to answer in. So the requests under way are bounded, and a large one counts as several.
 const (
 	maxUnderWay  = 1 << 16 // in all
 	MaxOfNetwork = 1 << 12 // of one client network
-	FieldsOfOne  = 8 << 10 // bytes of fields that a request has before it counts as several
+	FieldsOfOne  = 8 << 10 // bytes of fields; a request counts as one more for each of these
 )
 
-// share is what a client network has. Connections know it by a pointer, so that a request takes no
-// lock.
+// share is what a client network has. Connections hold a pointer to it, so a request takes no lock.
 type share struct {
 	conns int // connections; guarded by conns.mu
 	load  atomic.Int64
@@ -27,7 +25,7 @@ type share struct {
 	parked atomic.Int64 // bytes of bodies
 }
 
-// underWay is what all clients have under way.
+// underWay counts what all clients have under way.
 type underWay struct {
 	load    atomic.Int64
 	parked  atomic.Int64 // bytes of bodies
@@ -39,8 +37,9 @@ func newUnderWay() underWay {
 		Help: "Requests refused because there were too many under way, or their bodies too large, in all or of one client network."})}
 }
 
-// begin counts a request whose fields have size bytes. It returns what it counts as, for end, and
-// if it is one too many the status that it is refused with, and why.
+// begin counts a request whose fields have size bytes. It returns what the request counts as, for
+// end. If the request is one too many, it also returns the status that the request is refused with,
+// and why.
 func (u *underWay) begin(from *client, size int) (load int64, status int, why string) {
 	load = 1 + int64(size/FieldsOfOne)
 	if n := from.ofNetwork(); n != nil && n.load.Add(load) > MaxOfNetwork {
@@ -62,7 +61,7 @@ func (u *underWay) end(from *client, load int64) {
 	}
 }
 
-// ofNetwork is what the network of a client has; nil if that is not limited.
+// ofNetwork returns the share of the client's network; nil if it has no limit.
 func (c *client) ofNetwork() *share {
 	if c == nil {
 		return nil

@@ -11,14 +11,14 @@ import (
 // Who holds much memory counts as several: of three of 16 at most two may wait where 36 may.
 func TestHeavySenders(t *testing.T) {
 	t.Parallel()
-	s := senders{limit: 9, slow: prometheus.NewCounter(prometheus.CounterOpts{Name: "slow"})}
+	s := writeWatchdog{limit: 9, slow: prometheus.NewCounter(prometheus.CounterOpts{Name: "slow"})}
 	var cut []int
 	for i := range 3 {
 		c := &client{cut: func() error {
 			cut = append(cut, i)
 			return nil
 		}}
-		s.begin(&Exchange{senders: &s, client: c, weight: weight(4 << 20)}, time.Unix(int64(i), 0))
+		s.begin(&Exchange{watchdog: &s, client: c, weight: weight(4 << 20)}, time.Unix(int64(i), 0))
 	}
 	if !slices.Equal(cut, []int{0}) || s.len() != 2 {
 		t.Errorf("%v are cut, %d wait", cut, s.len())

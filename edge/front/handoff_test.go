@@ -25,12 +25,12 @@ func TestLaneClosedWhileItAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := &laneConn{clientConn: &clientConn{Conn: conn, conns: e.conns, release: func() {}}, lane: e.newLane(l, nil)}
+	cc := &laneConn{clientConn: &clientConn{Conn: conn, conns: e.conns, release: func() {}}, lane: e.newLane(l, nil)}
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &handed{Conn: own.clientConn, own: own}
+	h := &handedOff{Conn: cc.clientConn, laneConn: cc}
 	over := make(chan bool)
 	go func() {
 		going := true
