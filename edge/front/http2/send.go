@@ -1,0 +1,113 @@
+package http2
+
+import (
+	"os"
+
+	xhttp2 "golang.org/x/net/http2"
+)
+
+// direct appends a part of a body to what is written first, if nothing of another waits. It returns
+// how much it took. c.mu is held.
+func (c *conn) direct(s *stream, p []byte, end bool) int {
+	n := min(len(p), c.frameSize, outSize-frameHeader-len(c.out))
+	n = int(min(int64(n), s.window, c.sendWindow))
+	if len(c.ready) > 0 || n < 0 || n < len(p) && n < smallSize {
+		return -1
+	}
+	var flags xhttp2.Flags
+	if end && n == len(p) {
+		flags = xhttp2.FlagDataEndStream
+	}
+	c.out = append(appendFrame(c.outBuffer(), n, xhttp2.FrameData, flags, s.id), p[:n]...)
+	c.took(s, n)
+	return n
+}
+
+// send sends a part of the body, and returns when p may be used again.
+func (s *stream) send(p []byte) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(p) > 0 {
+		if s.writeBy.over() {
+			s.expireWrite()
+			c.kick()
+		}
+		if s.err != nil {
+			return s.err
+		}
+		if n := c.direct(s, p, false); n > 0 {
+			p = p[n:]
+			c.kick()
+			continue
+		}
+		s.pending = p
+		s.wait()
+		s.writeBy.arm(c, s.expireWrite)
+		c.kick()
+		for len(s.pending) > 0 && s.err == nil {
+			s.cond.Wait()
+		}
+		s.writeBy.stop()
+		p = s.pending
+		s.pending = nil
+	}
+	return s.err
+}
+
+// expireWrite ends the response, whose deadline is over. c.mu is held.
+func (s *stream) expireWrite() {
+	s.conn.resetStream(s, xhttp2.ErrCodeInternal, os.ErrDeadlineExceeded)
+}
+
+// sendHeaders sends a header block, once the connection has room.
+func (s *stream) sendHeaders(block []byte, final, end bool) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.writeBy.arm(c, s.expireWrite)
+	for len(c.out) > outSize && s.err == nil {
+		c.room.Wait()
+	}
+	s.writeBy.stop()
+	if s.err != nil {
+		return s.err
+	}
+	s.begun = s.begun || final
+	c.out = c.appendHeaders(c.outBuffer(), s.id, block, end)
+	if end {
+		s.sendEnded = true
+		c.maybeClose(s)
+	}
+	if !final {
+		c.kick()
+	}
+	return nil
+}
+
+// finish ends the response with what is left of its body, in buffer or nil, and a header block of
+// trailers or nil. It does not wait. c.mu is held.
+func (s *stream) finish(buffer *[]byte, tail []byte) {
+	c := s.conn
+	var p []byte
+	if buffer != nil {
+		p = *buffer
+	}
+	if s.err == nil && tail == nil {
+		if n := c.direct(s, p, true); n >= 0 && n == len(p) {
+			s.sendEnded = true
+			c.maybeClose(s)
+		} else if n > 0 {
+			p = p[n:]
+		}
+	}
+	if s.err != nil || s.sendEnded {
+		if buffer != nil {
+			smallBuffers.Put(buffer)
+		}
+		return
+	}
+	s.pending, s.buffer, s.tail, s.ending = p, buffer, tail, true
+	s.wait()
+	s.writeBy.arm(c, s.expireWrite)
+}

@@ -1,0 +1,199 @@
+package http2
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+)
+
+// await has what there is to write be written, and waits for a frame.
+func (c *conn) await() error {
+	c.flush()
+	if c.large {
+		c.newFramer()
+	}
+	for {
+		if err := c.arm(); err != nil {
+			return err
+		}
+		_, err := c.br.Peek(frameHeader)
+		if err == nil {
+			c.heard = time.Now()
+			c.expireLater(c.heard)
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if err := c.overdue(time.Now()); err != nil {
+			return err
+		}
+		c.flush()
+	}
+}
+
+// arm sets the deadline of reading to when there may be something else to do. One that comes sooner
+// does no harm.
+func (c *conn) arm() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.woken {
+		return nil
+	}
+	want := c.heard.Add(c.limits.PingAfter)
+	if !c.pinged.IsZero() {
+		want = c.pinged.Add(c.limits.PingTimeout)
+	}
+	if end := c.since.Add(c.limits.IdleTimeout); c.idle() && end.Before(want) {
+		want = end
+	}
+	if end := time.Now().Add(c.limits.WriteTimeout / 2); end.Before(want) && c.stalls() {
+		want = end
+	}
+	if c.armed.IsZero() || c.armed.After(want) {
+		c.armed = want
+		return c.nc.SetReadDeadline(want)
+	}
+	return nil
+}
+
+// within sets the deadline of reading the rest of a frame.
+func (c *conn) within(d time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.woken {
+		return c.over(time.Now())
+	}
+	c.armed = time.Now().Add(d)
+	return c.nc.SetReadDeadline(c.armed)
+}
+
+// overdue does what is to be done when nothing came until a deadline.
+func (c *conn) overdue(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.woken, c.armed = false, time.Time{}
+	if err := c.over(now); err != nil {
+		return err
+	}
+	c.expire(now)
+	if c.heard.After(c.pinged) {
+		c.pinged = time.Time{}
+	}
+	switch {
+	case !c.pinged.IsZero():
+		if now.Sub(c.pinged) >= c.limits.PingTimeout {
+			return errPingTimeout
+		}
+	case now.Sub(c.heard) >= c.limits.PingAfter:
+		c.pinged = now
+		c.out = appendPing(c.outBuffer(), false, alivePing)
+	}
+	return nil
+}
+
+// over returns why the connection is to end; nil if it is not. c.mu is held.
+func (c *conn) over(now time.Time) error {
+	switch {
+	case c.err != nil:
+		return c.err
+	case !c.idle():
+		return nil
+	case c.drained == goneAway:
+		return errDone
+	case now.Sub(c.since) >= c.limits.IdleTimeout:
+		return errIdle
+	}
+	return nil
+}
+
+// idle reports whether there is no request. c.mu is held.
+func (c *conn) idle() bool { return len(c.streams)+c.orphans == 0 }
+
+// wake has the reader look what there is to do. c.mu is held.
+func (c *conn) wake() {
+	c.woken = true
+	_ = c.nc.SetReadDeadline(past)
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// stalled reports whether a stream has something to send. c.mu is held.
+func (s *stream) stalled() bool { return len(s.pending) > 0 || s.ending && !s.sendEnded }
+
+// stalls reports whether a stream has something to send. c.mu is held.
+func (c *conn) stalls() bool {
+	for _, s := range c.streams {
+		if s.stalled() {
+			return true
+		}
+	}
+	return false
+}
+
+// expireLater is expire if that was long ago.
+func (c *conn) expireLater(now time.Time) {
+	if now.Sub(c.looked) > c.limits.WriteTimeout/4 {
+		c.looked = now
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.expire(now)
+	}
+}
+
+// expire gives up responses whose clients take too little. c.mu is held.
+func (c *conn) expire(now time.Time) {
+	for _, s := range c.streams {
+		switch {
+		case !s.stalled():
+		case s.sent-s.atMark >= outSize:
+			s.marked, s.atMark = now, s.sent
+		case now.Sub(s.marked) > c.limits.WriteTimeout:
+			c.resetStream(s, xhttp2.ErrCodeCancel, os.ErrDeadlineExceeded)
+		}
+	}
+}
+
+// deadline is a time by which something has to be done. It has a timer only while somebody waits.
+type deadline struct {
+	at    time.Time // zero means none
+	timer *time.Timer
+}
+
+// over reports whether it is.
+func (d *deadline) over() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+// arm has expire be called, with c.mu held, when the deadline is over. c.mu is held.
+func (d *deadline) arm(c *conn, expire func()) {
+	if d.at.IsZero() || d.timer != nil {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Until(d.at), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if d.timer == timer {
+			d.timer = nil
+			expire()
+			c.kick()
+		}
+	})
+	d.timer = timer
+}
+
+// stop takes the timer back. c.mu is held.
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+}
+
+// set sets the deadline. c.mu is held.
+func (d *deadline) set(t time.Time) {
+	d.stop()
+	d.at = t
+}
