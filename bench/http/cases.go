@@ -127,6 +127,7 @@ func namedCases() []testCase {
 		notModified,
 		hit("tls1", "HTTP/1.1 over TLS", kib, 100, 16, 1, overTLS),
 		hit("http2", "HTTP/2", kib, 100, 8, 8, overTLS),
+		hit("http2", "HTTP/2", 32*kib, 100, 8, 4, overTLS),
 		hit("http2", "HTTP/2", mib, 64, 4, 2, overTLS),
 		many,
 		miss("miss-200", "misses of 200 bytes", inRAM, 200, caches),

@@ -21,8 +21,7 @@ func TestResetEndsTheRequest(t *testing.T) {
 		"a fault of the client's": func(c *rawClient) { c.must(c.WriteData(0, false, nil)) },
 		"a fault of its stream's": func(c *rawClient) { c.must(c.WriteWindowUpdate(1, 0)) },
 		"a frame that is too long": func(c *rawClient) {
-			c.must(c.WriteRawFrame(xhttp2.FramePing, 0, 0,
-				make([]byte, 1<<15)))
+			_ = c.WriteRawFrame(xhttp2.FramePing, 0, 0, make([]byte, 1<<15)) // of which not all may be taken
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
