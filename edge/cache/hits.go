@@ -3,8 +3,7 @@ package cache
 import (
 	"bytes"
 	"net/http"
-	"slices"
-	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,10 +15,11 @@ import (
 )
 
 // laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that
-// come the same way (plain or TLS).
+// come the same way.
 type laneHit struct {
 	site     *site.Site
 	entry    *entry
+	form     headForm
 	head     []byte // status line and fields, but for those that change
 	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
 	initial  time.Duration
@@ -29,6 +29,7 @@ type laneHit struct {
 	partial  *front.Counters // of a 206
 	notHead  []byte          // what head is to a 304
 	partHead []byte          // what head is to a 206, but for the fields that say which part
+	priority string          // the field of that name
 }
 
 // laneSite is what the requests of a connection have in common as long as they name the same host.
@@ -131,7 +132,7 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 		}
 		r = recordOf(o)
 	}
-	h := s.rendered(r, o, of, c.Secure)
+	h := s.rendered(r, o, of, c)
 	if h == nil {
 		return false
 	}
@@ -148,19 +149,23 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 	return true
 }
 
-// rendered is a response as it is sent to the clients of a site that come by TLS, or by plain HTTP;
+// rendered is a response as it is sent to the clients of a site that come the way of a connection;
 // nil if it is not one for the lane.
-func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, secure bool) *laneHit {
+func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.Conn) *laneHit {
 	if r.response == nil {
 		return nil
 	}
 	way := &r.hits[0]
-	if secure {
+	var form headForm = textForm{}
+	switch {
+	case c.Major == 2:
+		way, form = &r.hits[2], hpackForm{}
+	case c.Secure:
 		way = &r.hits[1]
 	}
 	h := way.Load()
 	if h == nil || h.site != site {
-		if h = s.newLaneHit(&entry{o, *r.response}, site, secure); h != nil {
+		if h = s.newLaneHit(&entry{o, *r.response}, site, c.Secure, form); h != nil {
 			way.Store(h)
 		}
 	}
@@ -171,7 +176,7 @@ func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, secure bo
 // or several ranges are asked for, or none that there is.
 func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcache.Key, now time.Time) bool {
 	o := h.entry.object
-	to.Body, to.File, to.Site = nil, nil, h.site.Name
+	to.Body, to.File, to.Site, to.Priority = nil, nil, h.site.Name, h.priority
 	part := httpcache.Range{Length: o.Size()}
 	switch {
 	case h.notModified(q):
@@ -184,7 +189,7 @@ func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcac
 		}
 		part = ranges[0]
 		to.Status, to.Counters = http.StatusPartialContent, h.partial
-		to.Head = appendPart(append(to.Head, h.partHead...), part, o.Size())
+		to.Head = h.form.appendPart(append(to.Head, h.partHead...), part, o.Size())
 	default:
 		to.Status, to.Counters = http.StatusOK, h.full
 		to.Head = append(to.Head, h.head...)
@@ -204,19 +209,6 @@ func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcac
 	return true
 }
 
-// appendPart appends the fields that a 206 has beside those of a 200.
-func appendPart(b []byte, part httpcache.Range, size int64) []byte {
-	b = append(b, "Content-Range: bytes "...)
-	b = strconv.AppendInt(b, part.Start, 10)
-	b = append(b, '-')
-	b = strconv.AppendInt(b, part.Start+part.Length-1, 10)
-	b = append(b, '/')
-	b = strconv.AppendInt(b, size, 10)
-	b = append(b, "\r\nContent-Length: "...)
-	b = strconv.AppendInt(b, part.Length, 10)
-	return append(b, "\r\n"...)
-}
-
 // selecting has the fields that variants are selected by.
 func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 	h := http.Header{}
@@ -230,11 +222,11 @@ func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 
 // newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
 // they are until they are stale.
-func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool) *laneHit {
+func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool, form headForm) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
 	}
-	h := &laneHit{site: site, entry: e, initial: e.Age(e.ResponseTime), undated: e.Header["Date"] == nil}
+	h := &laneHit{site: site, entry: e, form: form, initial: e.Age(e.ResponseTime), undated: e.Header["Date"] == nil}
 	now := time.Now()
 	d := site.Policy.Decide(httpcache.Directives{}, e.Stored, false, now)
 	if d.Action != httpcache.Serve || d.TTL <= 0 {
@@ -259,12 +251,8 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool) *laneHit {
 	for _, change := range site.Fields {
 		change.Apply(fields)
 	}
-	render := func(status int) []byte {
-		var b bytes.Buffer
-		b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
-		_ = fields.Write(&b)
-		return slices.Clip(b.Bytes())
-	}
+	h.priority = strings.Join(fields["Priority"], ", ")
+	render := func(status int) []byte { return form.render(status, fields) }
 	whole := []httpcache.Range{{Length: e.length()}}
 	hit := front.Outcome(httpcache.Status{Hit: true, TTL: 1})
 	setPart(fields, http.StatusOK, whole, e.length())
@@ -297,22 +285,18 @@ func (h *laneHit) notModified(q *front.Request) bool {
 // appendChanging appends what a header block ends with: the fields that change.
 func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now time.Time) []byte {
 	age, ttl := h.fresh(now)
-	b = append(b, "Age: "...)
-	b = strconv.AppendInt(b, int64(age/time.Second), 10)
-	b = append(b, "\r\nCache-Status: "...)
-	b = httpcache.Status{Hit: true, TTL: ttl, HasTTL: true, Key: key}.Append(b, name)
+	var date time.Time
 	if h.undated {
-		b = append(b, "\r\nDate: "...)
-		b = now.UTC().AppendFormat(b, http.TimeFormat)
+		date = now
 	}
-	return append(b, "\r\n\r\n"...)
+	return h.form.appendLast(b, age, httpcache.Status{Hit: true, TTL: ttl, HasTTL: true, Key: key}, name, date)
 }
 
 // record is what an object's data says, and for the RAM tier what became of it.
 type record struct {
 	response *response                  // nil if it is malformed, or a list of variants
 	variants []httpcache.Variant        // nil if it is none
-	hits     [2]atomic.Pointer[laneHit] // plain, TLS
+	hits     [3]atomic.Pointer[laneHit] // plain, TLS, HTTP/2
 }
 
 func recordOf(o *storage.Object) *record {

@@ -11,7 +11,7 @@ import (
 
 // newHTTP2 makes the edge's own HTTP/2 server, with the limits that net/http's has.
 func (s *Server) newHTTP2() *http2.Server {
-	return &http2.Server{
+	h := &http2.Server{
 		Handler: s, Log: s.Log, ConnContext: withClient,
 		Limits: http2.Limits{
 			MaxStreams: MaxStreams, MaxHeaderBytes: MaxHeaderBytes, StreamWindow: HTTP2RequestWindow,
@@ -29,6 +29,19 @@ func (s *Server) newHTTP2() *http2.Server {
 			s.Panics.Caught("a request", p, "method", r.Method, "host", r.Host, "target", r.RequestURI, "client",
 				clientIP(r))
 		},
+	}
+	if s.Ready != nil {
+		h.Ready = &readyHTTP2{server: s}
+	}
+	return h
+}
+
+// heard notes that a client which asks for nothing has done so lately.
+func (c *conns) heard(from *client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if from.place != nil {
+		c.setIdle(from, true)
 	}
 }
 

@@ -3,6 +3,7 @@ package front
 import (
 	"bytes"
 	"net/http"
+	"strings"
 )
 
 // The lane takes requests of this grammar (RFC 9112) that arrive in one piece, and no others:
@@ -35,6 +36,7 @@ type Request struct {
 	Target, Host []byte
 	Conditional  bool   // it has If-None-Match or If-Modified-Since
 	Range        []byte // the value of the Range field; nil if there is none
+	oneCookie    bool   // lines of Cookie are one, as HTTP/2 has them apart (RFC 9113, 8.2.3)
 	fields       [maxLaneFields]laneField
 	count        int
 }
@@ -235,6 +237,9 @@ func (q *Request) CopyTo(h http.Header, name string) {
 		if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
 			h[name] = append(h[name], string(f.value))
 		}
+	}
+	if lines := h[name]; q.oneCookie && name == "Cookie" && len(lines) > 1 {
+		h[name] = []string{strings.Join(lines, "; ")}
 	}
 }
 

@@ -14,7 +14,7 @@ type Ready interface {
 type Conn struct {
 	Secure     bool   // it has TLS
 	ServerName string // the TLS server name (SNI); "" if the client sent none
-	Major      int    // version of HTTP; 0 means 1
+	Major      int    // version of HTTP, by which Hit.Head is written; 0 means 1
 	// Memo belongs to the implementation of Find. It may hold what is worth remembering of the
 	// connection, such as the site of its last request.
 	Memo any
@@ -22,10 +22,11 @@ type Conn struct {
 
 // Hit is a response that is ready to be sent.
 type Hit struct {
-	Head     []byte // the header block, with the empty line at its end
+	Head     []byte // the header block, with the empty line at its end; for HTTP/2 see http2.Ready
 	Body     []byte // nil if there is none, as in a 304 or the response to a HEAD
 	File     Body   // replaces Body if the body is in files; otherwise nil
 	Status   int
 	Site     string // its name
+	Priority string // the value of the Priority field (RFC 9218); "" if there is none
 	Counters *Counters
 }

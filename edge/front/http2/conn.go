@@ -74,11 +74,13 @@ type conn struct {
 	tokens           float64 // requests that may still be taken back early
 	refilled         time.Time
 
-	rendered   []byte // what the last header block of Ready was rendered in
-	closing    bool   // the deadline of writing is that of the end
-	out        []byte // frames that are to be written first; nil if there are none
+	asked      Request // that Ready was asked for last
+	rendered   []byte  // what the last header block of Ready was rendered in
+	closing    bool    // the deadline of writing is that of the end
+	out        []byte  // frames that are to be written first; nil if there are none
 	ready      []*stream
 	writing    bool
+	fills      []fill    // of what is written; the writer's
 	writeArmed time.Time // the deadline of writing
 	released   []release
 	sendWindow int64 // of the connection

@@ -106,7 +106,7 @@ func (c *conn) end(err error) {
 	c.released = nil
 	c.mu.Unlock()
 	for _, r := range released {
-		r.done(r.sent, false)
+		r.done.Done(r.sent, false)
 	}
 	if tell {
 		c.linger()

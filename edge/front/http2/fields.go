@@ -30,6 +30,16 @@ func AppendField(b []byte, name, value string) []byte {
 	return appendString(b, value)
 }
 
+// AppendPlain is AppendField of a value that changes: it takes no time to look for a shorter form.
+func AppendPlain(b []byte, name string, value []byte) []byte {
+	entry := staticNames[name]
+	b = appendInt(b, 0, 4, uint64(entry.index))
+	if entry.index == 0 {
+		b = append(appendInt(b, 0, 7, uint64(len(name))), name...)
+	}
+	return append(appendInt(b, 0, 7, uint64(len(value))), value...)
+}
+
 // AppendStatus appends the field :status, which begins a response's header block.
 func AppendStatus(b []byte, status int) []byte {
 	if i := staticNames[":status"].values[statusText(status)]; i > 0 {

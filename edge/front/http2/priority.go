@@ -29,16 +29,15 @@ func (c *conn) priorityOf(id uint32, fields []hpack.HeaderField) priority {
 	}
 	for _, f := range fields {
 		if f.Name == "priority" {
-			return parsePriority(f.Value)
+			return defaultPriority.and(f.Value)
 		}
 	}
 	return defaultPriority
 }
 
-// parsePriority reads the members u and i of a Dictionary of RFC 9651. Other members, and those
+// and is p with what the members u and i of a Dictionary of RFC 9651 say. Other members, and those
 // that are out of range or of another type, say nothing; nor does what is no Dictionary.
-func parsePriority(v string) priority {
-	p := defaultPriority
+func (p priority) and(v string) priority {
 	for member := range strings.SplitSeq(v, ",") {
 		member, _, _ = strings.Cut(strings.Trim(member, " \t"), ";") // without parameters
 		key, value, given := strings.Cut(member, "=")
@@ -63,12 +62,12 @@ func (c *conn) readPriorityUpdate(f *xhttp2.PriorityUpdateFrame) error {
 	case id%2 == 0:
 		return protocolError("PRIORITY_UPDATE of a stream that is not the client's")
 	case s != nil:
-		s.priority = parsePriority(f.Priority)
+		s.priority = defaultPriority.and(f.Priority)
 	case c.isIdle(id) && (len(c.early) < maxEarly || c.early[id] != priority{}):
 		if c.early == nil {
 			c.early = map[uint32]priority{}
 		}
-		c.early[id] = parsePriority(f.Priority)
+		c.early[id] = defaultPriority.and(f.Priority)
 	}
 	for known := range c.early { // what never came does not stay
 		if known <= c.lastID {
@@ -102,7 +101,7 @@ func (c *conn) next() *stream {
 			c.ready = c.ready[:len(c.ready)-1]
 			s.queued = false
 			continue
-		case len(s.pending) > 0 && c.sendWindow <= 0:
+		case c.sendWindow <= 0 && s.left() > 0:
 		case best == nil, fair && s.served < best.served, !fair && s.before(best):
 			best = s
 		}

@@ -125,7 +125,7 @@ func TestParsePriority(t *testing.T) {
 		" i , u=5": {5, true}, "u=8": {3, false}, "u=-1": {3, false},
 		"u": {3, false}, "i=?0": {3, false}, "i=?1": {3, true}, "i;a=b": {3, true}, "i=1": {3, false}, "u=2.5, x": {3,
 			false}, "u=1, u=2": {2, false}, ",,=": {3, false}} {
-		if got := parsePriority(v); got != want {
+		if got := defaultPriority.and(v); got != want {
 			t.Errorf("%q: %v, want %v", v, got, want)
 		}
 	}

@@ -1,9 +1,11 @@
 package http2
 
 import (
+	"io"
 	"net"
 	"net/http"
 
+	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -13,8 +15,8 @@ type Request struct {
 	// Fields are its header fields, in order, with names in lower case. They are valid until Find
 	// returns.
 	Fields []hpack.HeaderField
-	// Room is how many bytes of a body are taken at once. What is longer, and what it refers to,
-	// waits for the client.
+	// Room is how many bytes of a body in memory are taken at once. One that is longer is referred
+	// to until the client has taken it, and so is any in files.
 	Room int
 }
 
@@ -22,9 +24,26 @@ type Request struct {
 type Answer struct {
 	// Body is what DATA frames are made of. It is not changed before the response is released.
 	Body []byte
-	// Done is told of the end: how many bytes of the body were sent, and whether the response was
-	// sent whole. It is called once, in any goroutine, with no lock held. Nil means that nobody is.
-	Done func(sent int64, whole bool)
+	// File is in place of Body for one that is read as it is sent, by one goroutine at a time and
+	// with no lock held; else nil.
+	File File
+	// Priority is the response's field of that name, which overrides the request's (RFC 9218, 5).
+	Priority string
+	// Release is told of the end, once; nil means that nothing is.
+	Release Release
+}
+
+// File is a body that is not in memory.
+type File interface {
+	io.Reader
+	Len() int64 // bytes that are left
+}
+
+// Release is told of the end of a response.
+type Release interface {
+	// Done is called once, in any goroutine, with no lock held, when nothing refers to the body any
+	// more: how many bytes of it were sent, and whether the response was sent whole.
+	Done(sent int64, whole bool)
 }
 
 // Ready looks a request up among responses that are ready to be sent. It is called in the goroutine
@@ -61,28 +80,36 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 	c.mu.Unlock()
 	block, a, ok := c.find(room)
 	c.mu.Lock()
-	if !ok {
+	switch {
+	case !ok:
 		return false
-	}
-	s := stream{conn: c, id: id, priority: p, window: c.initial, recvEnded: true, begun: true, ending: true,
-		declared: -1, pending: a.Body, done: a.Done}
-	if c.err != nil {
-		c.release(a.Done, 0, false)
+	case c.err != nil:
+		c.release(a.Release, 0, false)
 		return true
 	}
-	c.out = c.appendHeaders(c.outBuffer(), id, block, len(a.Body) == 0)
-	for len(s.pending) > 0 {
-		n := c.direct(&s, s.pending, true)
+	size := int64(len(a.Body))
+	if a.File != nil {
+		size = a.File.Len()
+	}
+	c.out = c.appendHeaders(c.outBuffer(), id, block, size == 0)
+	sent := 0
+	for window := c.initial; sent < len(a.Body); {
+		n := c.direct(id, window-int64(sent), a.Body[sent:], true)
 		if n <= 0 {
 			break
 		}
-		s.pending = s.pending[n:]
+		sent += n
 	}
-	if len(s.pending) == 0 {
-		c.release(a.Done, s.sent, true)
+	if int64(sent) == size {
+		c.release(a.Release, size, true)
 		return true
 	}
-	c.open(&s)
+	s := &stream{conn: c, id: id, priority: p.and(a.Priority), window: c.initial - int64(sent), recvEnded: true,
+		begun: true, ending: true, declared: -1, done: a.Release, pending: a.Body[sent:], sent: int64(sent)}
+	if a.File != nil {
+		s.file, s.unread = a.File, size
+	}
+	c.open(s)
 	return true
 }
 
@@ -97,26 +124,70 @@ func (c *conn) find(room int) (block []byte, a Answer, ok bool) {
 				RemoteAddr: c.remote, Proto: "HTTP/2.0", ProtoMajor: 2}, p)
 		}
 	}()
-	block, a, ok = c.server.Ready.Find(c.peer, &Request{b.method, b.scheme, b.authority, b.path, b.fields, room},
-		c.rendered[:0])
+	c.asked = Request{b.method, b.scheme, b.authority, b.path, b.fields, room}
+	block, a, ok = c.server.Ready.Find(c.peer, &c.asked, c.rendered[:0])
 	if ok && cap(block) <= smallSize {
 		c.rendered = block
 	}
 	if b.method == http.MethodHead {
-		a.Body = nil
+		a.Body, a.File = nil, nil
 	}
 	return block, a, ok
 }
 
 // open has a stream of a Ready be sent of. c.mu is held.
-func (c *conn) open(from *stream) {
-	s := &stream{conn: c, id: from.id, priority: from.priority, window: from.window, recvEnded: true, begun: true,
-		ending: true, declared: -1, done: from.done,
-		pending: from.pending, sent: from.sent, turn: c.nextTurn()}
+func (c *conn) open(s *stream) {
+	s.turn = c.nextTurn()
 	s.cond.L = &c.mu
 	if c.idle() && c.server.Idle != nil {
 		c.server.Idle(c.nc, false)
 	}
 	c.streams[s.id] = s
 	s.wait()
+}
+
+// fill is a part of a DATA frame that is to be read from a file.
+type fill struct {
+	s      *stream
+	at, n  int // in the buffer that is written
+	failed bool
+}
+
+// fillFrames reads what DATA frames in b are made of, and takes out those that can't be read.
+func (c *conn) fillFrames(b []byte) []byte {
+	for i := range c.fills {
+		f := &c.fills[i]
+		if f.s.broken {
+			f.failed = true
+		} else if _, err := io.ReadFull(f.s.file, b[f.at:f.at+f.n]); err != nil {
+			f.failed, f.s.broken = true, true
+			c.server.Log.Warn("the body of a response can't be read", "error", err)
+		}
+	}
+	for i := len(c.fills) - 1; i >= 0; i-- {
+		if f := c.fills[i]; f.failed {
+			b = append(b[:f.at-frameHeader], b[f.at+f.n:]...)
+		}
+	}
+	return b
+}
+
+// filled has streams whose files can't be read be reset, as their responses can't go on. c.mu is
+// held.
+func (c *conn) filled() {
+	for i, f := range c.fills {
+		c.fills[i] = fill{}
+		if !f.failed {
+			continue
+		}
+		c.sendWindow += int64(f.n)
+		switch s := f.s; {
+		case s.err == nil:
+			c.resetStream(s, xhttp2.ErrCodeInternal, errBroken)
+		case s.err == errClosed: // its last frame was the one
+			s.err = errBroken
+			c.appendReset(s.id, xhttp2.ErrCodeInternal)
+		}
+	}
+	c.fills = c.fills[:0]
 }

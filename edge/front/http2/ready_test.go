@@ -2,8 +2,11 @@ package http2
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,7 +19,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// testReady has an answer for each path that is a number: so many bytes.
+// testReady has an answer for each path that is a number: so many bytes. They are in a file if "f"
+// goes before it, and in one that can't be read from the middle on if "b" does.
 type testReady struct {
 	t          testing.TB
 	found      atomic.Int64
@@ -38,24 +42,61 @@ func (r *testReady) Find(c any, q *Request, b []byte) ([]byte, Answer, bool) {
 	if q.Path == "/panic" {
 		panic("find")
 	}
-	n, err := strconv.Atoi(q.Path[1:])
+	number := strings.TrimLeft(q.Path[1:], "fb")
+	n, err := strconv.Atoi(number)
 	if err != nil || q.Scheme != "https" {
 		return nil, Answer{}, false
 	}
 	r.found.Add(1)
-	var once atomic.Bool
 	b = AppendField(AppendField(AppendStatus(b, 200), "content-length", strconv.Itoa(n)), "x-fields",
 		fmt.Sprint(len(q.Fields)))
-	return b, Answer{Body: bytes.Repeat([]byte("r"), n), Done: func(sent int64, whole bool) {
-		if once.Swap(true) {
-			r.t.Error("released twice")
-		}
-		r.sent.Add(sent)
-		if !whole {
-			r.torn.Add(1)
-		}
-		r.done.Add(1)
-	}}, true
+	a, body := Answer{Release: &testRelease{r: r}}, bytes.Repeat([]byte("r"), n)
+	switch file := (&testFile{bytes.NewReader(body), n, a.Release.(*testRelease)}); q.Path[1] {
+	case 'b':
+		file.bad = n / 2
+		fallthrough
+	case 'f':
+		a.File = file
+	default:
+		a.Body = body
+	}
+	return b, a, true
+}
+
+// testRelease is of one answer.
+type testRelease struct {
+	r    *testReady
+	over atomic.Bool
+}
+
+func (a *testRelease) Done(sent int64, whole bool) {
+	if a.over.Swap(true) {
+		a.r.t.Error("released twice")
+	}
+	a.r.sent.Add(sent)
+	if !whole {
+		a.r.torn.Add(1)
+	}
+	a.r.done.Add(1)
+}
+
+// testFile is a body that can't be read from bad on.
+type testFile struct {
+	*bytes.Reader
+	bad  int
+	what *testRelease
+}
+
+func (f *testFile) Len() int64 { return int64(f.Reader.Len()) }
+
+func (f *testFile) Read(p []byte) (int, error) {
+	if f.what.over.Load() {
+		f.what.r.t.Error("read when it was released")
+	}
+	if at := int(f.Size()) - f.Reader.Len(); at+len(p) > f.bad {
+		return 0, errors.New("bad")
+	}
+	return f.Reader.Read(p)
 }
 
 func (r *testReady) wait(t *testing.T) {
@@ -81,9 +122,12 @@ func TestReady(t *testing.T) {
 	for range 4 {
 		c := s.client()
 		clients.Go(func() {
-			for _, n := range []int{0, 1, 1000, 16 << 10, 16<<10 + 1, 70_000, 1 << 20} {
+			for i, n := range []int{0, 1, 1000, 16 << 10, 16<<10 + 1, 70_000, 1 << 20, 0, 1, 16<<10 + 1, 1 << 20} {
 				for _, method := range []string{"GET", "HEAD", "POST"} {
 					r, _ := http.NewRequest(method, fmt.Sprint("https://example.com/", n), nil)
+					if i > 6 {
+						r.URL.Path = "/f" + r.URL.Path[1:]
+					}
 					resp, err := c.Do(r)
 					if err != nil {
 						t.Errorf("%s %d: %v", method, n, err)
@@ -151,7 +195,7 @@ func TestReadyReleased(t *testing.T) {
 	c.until("data", func(f xhttp2.Frame) bool { d, ok := f.(*xhttp2.DataFrame); return ok && len(d.Data()) == 10 })
 	c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel))
 	ready.wait(t)
-	c.ask(3, true, "GET", "/100")
+	c.ask(3, true, "GET", "/f100")
 	c.resetOf(3)
 	ready.wait(t)
 	c.ask(5, true, "GET", "/100")
@@ -160,6 +204,38 @@ func TestReadyReleased(t *testing.T) {
 	ready.wait(t)
 	if torn, sent := ready.torn.Load(), ready.sent.Load(); torn != 3 || sent != 30 {
 		t.Errorf("%d were torn, after %d bytes", torn, sent)
+	}
+}
+
+// A file that can't be read ends its response with a reset, and no other: those that are sent along
+// come whole. The client may send what windows took of it to others.
+func TestReadyUnreadable(t *testing.T) {
+	s, ready := startReady(t, func(s *Server) { s.Log = slog.New(slog.DiscardHandler) })
+	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
+	c.must(c.WriteWindowUpdate(0, 1<<30))
+	got, over := map[uint32]int{}, map[uint32]string{}
+	want := map[uint32]string{1: "whole", 3: "reset", 5: "whole", 7: "reset", 9: "whole"}
+	for i, path := range []string{"/f100000", "/b100000", "/100000", "/b2", "/f20000"} {
+		c.ask(uint32(2*i+1), true, "GET", path, "priority", "i")
+	}
+	c.until("all answers", func(f xhttp2.Frame) bool {
+		switch f := f.(type) {
+		case *xhttp2.DataFrame:
+			got[f.StreamID] += len(f.Data())
+			if f.StreamEnded() {
+				over[f.StreamID] = "whole"
+			}
+		case *xhttp2.RSTStreamFrame:
+			over[f.StreamID] = "reset"
+		}
+		return len(over) == len(want)
+	})
+	ready.wait(t)
+	if !maps.Equal(over, want) || got[1] != 100_000 || got[5] != 100_000 || got[9] != 20_000 || got[3] > 50_000 {
+		t.Errorf("got %v, %v", over, got)
+	}
+	if torn := ready.torn.Load(); torn < 2 {
+		t.Errorf("%d were torn", torn)
 	}
 }
 

@@ -6,11 +6,11 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// direct appends a part of a body to what is written first, if nothing of another waits. It returns
-// how much it took. c.mu is held.
-func (c *conn) direct(s *stream, p []byte, end bool) int {
+// direct appends a part of a body to what is written first, if nothing of another waits and the
+// window of its stream has room. It returns how much it took. c.mu is held.
+func (c *conn) direct(id uint32, window int64, p []byte, end bool) int {
 	n := min(len(p), c.frameSize, outSize-frameHeader-len(c.out))
-	n = int(min(int64(n), s.window, c.sendWindow))
+	n = int(min(int64(n), window, c.sendWindow))
 	if len(c.ready) > 0 || n < 0 || n < len(p) && n < smallSize {
 		return -1
 	}
@@ -18,8 +18,18 @@ func (c *conn) direct(s *stream, p []byte, end bool) int {
 	if end && n == len(p) {
 		flags = xhttp2.FlagDataEndStream
 	}
-	c.out = append(appendFrame(c.outBuffer(), n, xhttp2.FrameData, flags, s.id), p[:n]...)
-	c.took(s, n)
+	c.out = append(appendFrame(c.outBuffer(), n, xhttp2.FrameData, flags, id), p[:n]...)
+	c.took(n)
+	return n
+}
+
+// direct is conn.direct of a stream.
+func (s *stream) direct(p []byte, end bool) int {
+	n := s.conn.direct(s.id, s.window, p, end)
+	if n > 0 {
+		s.window -= int64(n)
+		s.sent += int64(n)
+	}
 	return n
 }
 
@@ -36,7 +46,7 @@ func (s *stream) send(p []byte) error {
 		if s.err != nil {
 			return s.err
 		}
-		if n := c.direct(s, p, false); n > 0 {
+		if n := s.direct(p, false); n > 0 {
 			p = p[n:]
 			c.kick()
 			continue
@@ -94,7 +104,7 @@ func (s *stream) finish(buffer *[]byte, tail []byte) {
 		p = *buffer
 	}
 	if s.err == nil && tail == nil {
-		if n := c.direct(s, p, true); n >= 0 && n == len(p) {
+		if n := s.direct(p, true); n >= 0 && n == len(p) {
 			s.sendEnded = true
 			c.maybeClose(s)
 		} else if n > 0 {

@@ -12,6 +12,7 @@ import (
 
 var (
 	errLength = errors.New("the body is not as long as Content-Length says")
+	errBroken = errors.New("the body can't be read")
 	errClosed = errors.New("the response is over")
 )
 
@@ -54,13 +55,16 @@ type stream struct {
 	sent     int64  // bytes of the body
 	marked   time.Time
 	atMark   int64 // of sent
-	done     func(sent int64, whole bool)
+	file     File  // in place of pending; nil if it is not
+	unread   int64 // bytes of that
+	broken   bool  // it can't be read; the writer's
+	done     Release
 	buffer   *[]byte // that pending is part of, to be given back
 }
 
 // release is a callback to be made when no lock is held.
 type release struct {
-	done  func(sent int64, whole bool)
+	done  Release
 	sent  int64
 	whole bool
 }
@@ -75,8 +79,12 @@ func (s *stream) sendable() bool {
 	if s.err != nil || s.sendEnded {
 		return false
 	}
-	return len(s.pending) > 0 && s.window > 0 || len(s.pending) == 0 && s.ending
+	left := s.left()
+	return left > 0 && s.window > 0 || left == 0 && s.ending
 }
+
+// left is how many bytes are there to be sent. c.mu is held.
+func (s *stream) left() int64 { return int64(len(s.pending)) + s.unread }
 
 // queue has a stream be sent of, if it can be. c.mu is held.
 func (c *conn) queue(s *stream) {
@@ -174,7 +182,7 @@ func (c *conn) remove(s *stream, err error) {
 		smallBuffers.Put(s.buffer)
 		s.buffer = nil
 	}
-	s.pending, s.tail = nil, nil
+	s.pending, s.unread, s.tail = nil, 0, nil
 	s.cond.Broadcast()
 	c.room.Broadcast()
 	if s.running {

@@ -122,7 +122,7 @@ func (c *conn) wake() {
 var past = time.Unix(1, 0)
 
 // stalled reports whether a stream has something to send. c.mu is held.
-func (s *stream) stalled() bool { return len(s.pending) > 0 || s.ending && !s.sendEnded }
+func (s *stream) stalled() bool { return s.left() > 0 || s.ending && !s.sendEnded }
 
 // stalls reports whether a stream has something to send. c.mu is held.
 func (c *conn) stalls() bool {

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -104,7 +105,7 @@ func (c *conn) writeOnce() {
 		if s == nil {
 			break
 		}
-		b = c.appendBody(b, s, outSize-len(b))
+		b = c.appendBody(b, s, outSize-frameHeader-len(b))
 	}
 	released := c.released
 	c.released = nil
@@ -116,14 +117,21 @@ func (c *conn) writeOnce() {
 	}
 	c.room.Broadcast()
 	c.mu.Unlock()
-	if err == nil && len(b) > 0 {
+	size := len(b)
+	if b = c.fillFrames(b); err == nil && len(b) > 0 {
 		_, err = c.nc.Write(b)
 	}
+	whole := err == nil && len(b) == size
 	putBuffer(b)
-	for _, r := range released {
-		r.done(r.sent, r.whole && err == nil)
+	for i, r := range released {
+		r.done.Done(r.sent, r.whole && whole)
+		released[i] = release{}
 	}
 	c.mu.Lock()
+	if c.released == nil {
+		c.released = released[:0] // to be used again
+	}
+	c.filled()
 	if err != nil {
 		c.fail(err)
 	}
@@ -131,18 +139,27 @@ func (c *conn) writeOnce() {
 
 // appendBody appends what is sent next of a response, of at most room bytes. c.mu is held.
 func (c *conn) appendBody(b []byte, s *stream, room int) []byte {
-	n := min(len(s.pending), c.frameSize, room)
-	n = int(min(int64(n), max(s.window, 0), max(c.sendWindow, 0)))
-	last := s.ending && n == len(s.pending)
+	left := s.left()
+	n := int(min(left, int64(min(c.frameSize, room)), max(s.window, 0), max(c.sendWindow, 0)))
+	last := s.ending && int64(n) == left
 	var flags xhttp2.Flags
 	if last && s.tail == nil {
 		flags = xhttp2.FlagDataEndStream
 	}
 	if n > 0 || flags != 0 {
-		b = append(appendFrame(b, n, xhttp2.FrameData, flags, s.id), s.pending[:n]...)
+		b = appendFrame(b, n, xhttp2.FrameData, flags, s.id)
 	}
-	s.pending = s.pending[n:]
-	c.took(s, n)
+	if s.file != nil && n > 0 {
+		c.fills = append(c.fills, fill{s: s, at: len(b), n: n})
+		b = slices.Grow(b, n)[:len(b)+n]
+		s.unread -= int64(n)
+	} else {
+		b = append(b, s.pending[:n]...)
+		s.pending = s.pending[n:]
+	}
+	s.window -= int64(n)
+	s.sent += int64(n)
+	c.took(n)
 	s.served = c.nextTurn()
 	if s.priority.incremental {
 		s.turn = s.served
@@ -154,17 +171,15 @@ func (c *conn) appendBody(b []byte, s *stream, room int) []byte {
 		}
 		s.sendEnded = true
 		c.maybeClose(s)
-	case len(s.pending) == 0:
+	case int64(n) == left:
 		s.cond.Broadcast()
 	}
 	return b
 }
 
 // took notes that n bytes of a body are sent. c.mu is held.
-func (c *conn) took(s *stream, n int) {
-	s.window -= int64(n)
+func (c *conn) took(n int) {
 	c.sendWindow -= int64(n)
-	s.sent += int64(n)
 	c.moved += int64(n)
 }
 
@@ -175,7 +190,7 @@ func (s *stream) wait() {
 }
 
 // release has a response be released once no lock is held. c.mu is held.
-func (c *conn) release(done func(sent int64, whole bool), sent int64, whole bool) {
+func (c *conn) release(done Release, sent int64, whole bool) {
 	if done != nil {
 		c.released = append(c.released, release{done, sent, whole})
 	}

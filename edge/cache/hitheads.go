@@ -1,0 +1,92 @@
+package cache
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kaiku-cdn/kaiku/edge/front/http2"
+	"github.com/kaiku-cdn/kaiku/edge/httpcache"
+)
+
+// headForm is how header blocks of a version of HTTP are written.
+type headForm interface {
+	// render renders what is the same each time that a response is sent.
+	render(status int, fields http.Header) []byte
+	// appendPart appends the fields that a 206 has beside those of a 200.
+	appendPart(b []byte, part httpcache.Range, size int64) []byte
+	// appendLast appends the fields that change, and what ends the block. A date of zero is none.
+	appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte
+}
+
+// textForm is that of HTTP/1.1.
+type textForm struct{}
+
+func (textForm) render(status int, fields http.Header) []byte {
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+	_ = fields.Write(&b)
+	return slices.Clip(b.Bytes())
+}
+
+func (textForm) appendPart(b []byte, part httpcache.Range, size int64) []byte {
+	b = append(b, "Content-Range: "...)
+	b = appendContentRange(b, part, size)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, part.Length, 10)
+	return append(b, "\r\n"...)
+}
+
+func (textForm) appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte {
+	b = append(b, "Age: "...)
+	b = strconv.AppendInt(b, int64(age/time.Second), 10)
+	b = append(b, "\r\nCache-Status: "...)
+	b = st.Append(b, name)
+	if !date.IsZero() {
+		b = append(b, "\r\nDate: "...)
+		b = date.UTC().AppendFormat(b, http.TimeFormat)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
+func appendContentRange(b []byte, part httpcache.Range, size int64) []byte {
+	b = append(b, "bytes "...)
+	b = strconv.AppendInt(b, part.Start, 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, part.Start+part.Length-1, 10)
+	b = append(b, '/')
+	return strconv.AppendInt(b, size, 10)
+}
+
+// hpackForm is that of HTTP/2: entries of HPACK's static table and literals, which mean the same on
+// every connection.
+type hpackForm struct{}
+
+func (hpackForm) render(status int, fields http.Header) []byte {
+	b := http2.AppendStatus(nil, status)
+	for name, lines := range fields {
+		for _, v := range lines {
+			b = http2.AppendField(b, strings.ToLower(name), strings.Trim(v, " \t"))
+		}
+	}
+	return slices.Clip(b)
+}
+
+func (hpackForm) appendPart(b []byte, part httpcache.Range, size int64) []byte {
+	var text [80]byte
+	b = http2.AppendPlain(b, "content-range", appendContentRange(text[:0], part, size))
+	return http2.AppendPlain(b, "content-length", strconv.AppendInt(text[:0], part.Length, 10))
+}
+
+func (hpackForm) appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte {
+	var text [512]byte
+	b = http2.AppendPlain(b, "age", strconv.AppendInt(text[:0], int64(age/time.Second), 10))
+	b = http2.AppendPlain(b, "cache-status", st.Append(text[:0], name))
+	if !date.IsZero() {
+		b = http2.AppendPlain(b, "date", date.UTC().AppendFormat(text[:0], http.TimeFormat))
+	}
+	return b
+}

@@ -1,0 +1,191 @@
+package front
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/kaiku-cdn/kaiku/edge/front/http2"
+)
+
+// maxHeld is how many bytes of bodies that are in memory may wait for clients over HTTP/2 which the
+// hit lane answers. The RAM tier may have let go of them meanwhile.
+const maxHeld = 64 << 20
+
+// readyHTTP2 is the hit lane of HTTP/2: it has the answers that the lane of HTTP/1.1 has.
+type readyHTTP2 struct {
+	server *Server
+	held   atomic.Int64
+}
+
+// lookUp is what a request over HTTP/2 is looked up with.
+type lookUp struct {
+	ask Request
+	hit Hit
+}
+
+var lookUps = sync.Pool{New: func() any { return new(lookUp) }}
+
+// http2Conn is a connection of HTTP/2 to the lane.
+type http2Conn struct {
+	from    Conn
+	client  *client   // nil if the lane has nothing for it
+	address string    // of the client, for the access log
+	heard   time.Time // when it was noted last that something was asked for
+}
+
+// Open makes what Find knows of a connection.
+func (*readyHTTP2) Open(c http2.Conn) any {
+	own := asClientConn(c.NetConn)
+	if own == nil || !c.Secure {
+		return &http2Conn{}
+	}
+	address, _, _ := net.SplitHostPort(c.RemoteAddr)
+	return &http2Conn{client: &own.client, address: address,
+		from: Conn{Secure: true, Major: 2, ServerName: c.ServerName}}
+}
+
+// Find finds a stored response that answers a request at once.
+func (l *readyHTTP2) Find(conn any, r *http2.Request, b []byte) ([]byte, http2.Answer, bool) {
+	c, s := conn.(*http2Conn), l.server
+	if c.client == nil {
+		return nil, http2.Answer{}, false
+	}
+	u := lookUps.Get().(*lookUp)
+	defer func() {
+		u.hit = Hit{}
+		lookUps.Put(u)
+	}()
+	size, ok := u.ask.take(r)
+	began := time.Now()
+	u.hit = Hit{Head: b}
+	if !ok || !s.Ready.Find(&u.ask, &c.from, began, &u.hit) {
+		return nil, http2.Answer{}, false
+	}
+	a := answers.Get().(*readyAnswer)
+	*a = readyAnswer{ready: l, client: c.client, counters: u.hit.Counters, file: u.hit.File, began: began}
+	if !a.hold(len(u.hit.Body), r.Room, size) {
+		u.hit.close()
+		return nil, http2.Answer{}, false
+	}
+	s.active.Add(1)
+	s.Metrics.lane.Inc()
+	c.client.requests.Add(1)
+	c.client.credit.Add(int64(requestFree + 2*size))
+	if began.Sub(c.heard) > laneIdle/2 { // those who asked lately are the last to make room for others
+		c.heard = began
+		s.conns.heard(c.client)
+	}
+	if s.AccessLog.samples() {
+		a.line = &access{client: c.address, protocol: "HTTP/2.0", method: r.Method, host: r.Authority, target: r.Path,
+			site: u.hit.Site, cache: "hit", status: u.hit.Status, began: began, referer: u.ask.first("Referer"),
+			agent: u.ask.first("User-Agent")}
+	}
+	out := http2.Answer{Body: u.hit.Body, Priority: u.hit.Priority, Release: a}
+	if u.hit.File != nil { // or it would be a File that is no nil
+		out.File = u.hit.File
+	}
+	return u.hit.Head, out, true
+}
+
+// readyAnswer is an answer of the lane that is being sent.
+type readyAnswer struct {
+	ready    *readyHTTP2
+	client   *client
+	counters *Counters
+	file     Body // nil if the body is in memory
+	began    time.Time
+	line     *access // of the access log; nil if it is not to be logged
+	waits    bool    // for the client, so that it is one of the requests under way
+	load     int64   // as which it counts there
+	held     int64   // bytes of memory
+}
+
+var answers = sync.Pool{New: func() any { return new(readyAnswer) }}
+
+// hold counts what a response of n bytes in memory, or of a file, holds until the client has taken
+// it. It reports false if that is one too many: the ordinary path has it then, and refuses it, or
+// gives up others.
+func (a *readyAnswer) hold(n, room, size int) bool {
+	if a.file == nil && n <= room {
+		return true
+	}
+	s := a.ready.server
+	under := &s.conns.underWay
+	if of := a.client.ofNetwork(); of != nil && of.load.Load() >= MaxOfNetwork || under.load.Load() >= maxUnderWay {
+		return false
+	}
+	if a.file == nil {
+		if a.held = int64(n); a.ready.held.Add(a.held) > maxHeld {
+			a.ready.held.Add(-a.held)
+			return false
+		}
+	}
+	a.waits = true
+	a.load, _, _ = under.begin(a.client, size)
+	return true
+}
+
+// letGo ends that.
+func (a *readyAnswer) letGo() {
+	if a.waits {
+		a.ready.held.Add(-a.held)
+		a.ready.server.conns.underWay.end(a.client, a.load)
+	}
+}
+
+// Done counts and logs the response.
+func (a *readyAnswer) Done(sent int64, _ bool) {
+	s := a.ready.server
+	if a.file != nil {
+		a.file.Close()
+	}
+	a.letGo()
+	s.active.Add(-1)
+	a.counters.Observe(sent, a.began)
+	s.sent.Add(uint64(sent))
+	if a.line != nil {
+		a.line.bytes = sent
+		s.AccessLog.add(a.line)
+	}
+	*a = readyAnswer{}
+	answers.Put(a)
+}
+
+// take takes a request over HTTP/2, and returns the size of its fields in bytes. It reports false
+// if the request is not one that the lane knows; see Read, which says the same of HTTP/1.1. The
+// fields refer to those of r.
+func (q *Request) take(r *http2.Request) (size int, ok bool) {
+	q.Head, q.Target, q.Host = r.Method == http.MethodHead, bytesOf(r.Path), bytesOf(r.Authority)
+	q.Conditional, q.Range, q.count, q.oneCookie = false, nil, len(r.Fields), true
+	n := len(q.Target)
+	if r.Scheme != "https" || n == 0 || n > MaxURL || q.Target[0] != '/' || targetLength(q.Target) != n ||
+		n > 1 && (q.Target[1] == '/' || q.Target[1] == '.' || q.Target[1] == '%') ||
+		!isPlainHost(q.Host) || len(r.Fields) > len(q.fields) {
+		return 0, false
+	}
+	for i, f := range r.Fields {
+		name, value := bytesOf(f.Name), bytesOf(f.Value)
+		switch useOf(name) {
+		case useNone:
+		case useCondition:
+			q.Conditional = true
+		case useRange:
+			if q.Range != nil || len(value) == 0 {
+				return 0, false
+			}
+			q.Range = value
+		default:
+			return 0, false
+		}
+		q.fields[i] = laneField{name, value}
+		size += len(name) + len(value) + 4
+	}
+	return size + len(r.Method) + len(r.Authority) + n, true
+}
+
+// bytesOf is a string as bytes that must not be written to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -1,0 +1,119 @@
+package edge
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/kaiku-cdn/kaiku/edge/site"
+)
+
+// answerHit asks over HTTP/2, and returns the answer but for what differs from one edge to another.
+func answerHit(t *testing.T, client *http.Client, method, path string, fields ...string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, "https://www.example"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(fields); i += 2 {
+		r.Header.Add(fields[i], fields[i+1])
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	status := strings.Split(resp.Header.Get("Cache-Status"), "ttl=")[0]
+	resp.Header.Set("Cache-Status", status)
+	if kind, _, parts := strings.Cut(resp.Header.Get("Content-Type"), "boundary="); parts {
+		resp.Header.Set("Content-Type", kind)
+		body = body[:0]
+	}
+	for _, name := range []string{"Age", "Date", "Alt-Svc"} {
+		resp.Header.Del(name)
+	}
+	return fmt.Sprintln(resp.Status, resp.Header, len(body), fmt.Sprintf("%.40q", body), err)
+}
+
+// Hits over the edge's own HTTP/2 are answered before a handler is asked, and the same as by that.
+func TestHitsOfOwnHTTP2(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
+	origin := func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "max-age=1000")
+		h.Set("Etag", `"x"`)
+		h.Set("Last-Modified", started.Format(http.TimeFormat))
+		h["Date"] = []string{started.Format(http.TimeFormat)}
+		switch r.URL.Path {
+		case "/vary":
+			h.Set("Vary", "X-Kind, Cookie")
+		case "/undated":
+			h["Date"] = nil
+		case "/first":
+			h.Set("Priority", "u=0")
+		}
+		_, _ = io.WriteString(w, strings.Repeat("0123456789", len(r.URL.Path)*100)+r.Header.Get("X-Kind")+
+			r.Header.Get("Cookie"))
+	}
+	e := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
+	ordinary := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2, s.NoHitLane = true, true })
+	client, other := e.newClientOf("h2"), ordinary.newClientOf("h2")
+	middle, large := "/"+strings.Repeat("long", 12), "/"+strings.Repeat("long", 200) // 49 KB in memory, 800 in files
+	for _, c := range []struct {
+		method, path string
+		fields       []string
+		lane         bool
+	}{
+		{"GET", "/a", nil, true},
+		{"HEAD", "/a", nil, true},
+		{"GET", "/a", []string{"If-None-Match", `"x"`}, true},
+		{"GET", "/a", []string{"If-None-Match", `"y"`}, true},
+		{"GET", "/a", []string{"If-Modified-Since", started.Format(http.TimeFormat)}, true},
+		{"GET", "/undated", nil, true},
+		{"GET", "/first", nil, true},
+		{"GET", "/vary", []string{"X-Kind", "1"}, true},
+		{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b"}, true},
+		{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b", "Cookie", "c=d"}, true},
+		{"GET", "/a?q", nil, true},
+		{"GET", "/a", []string{"Range", "bytes=1-2"}, true},
+		{"HEAD", "/a", []string{"Range", "bytes=1-2"}, true},
+		{"GET", "/a", []string{"Range", "bytes=-100", "If-None-Match", `"y"`}, true},
+		{"GET", "/a", []string{"Range", "bytes=1-2,5-6"}, false},
+		{"GET", "/a", []string{"Range", "bytes=9999-"}, false},
+		{"GET", "/a", []string{"Range", "bytes=1-2", "If-Range", `"x"`}, false},
+		{"GET", "/a", []string{"Cache-Control", "no-cache"}, false},
+		{"GET", "/.kaiku/health", nil, false},
+		{"GET", "//a", nil, false},
+		{"GET", middle, nil, true},
+		{"GET", middle, []string{"Range", "bytes=100-40000"}, true},
+		{"GET", large, nil, true},
+		{"HEAD", large, nil, true},
+		{"GET", large, []string{"Range", "bytes=300000-699999"}, true},
+	} {
+		name := fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields)
+		for range 2 {
+			answerHit(t, client, "GET", c.path, c.fields...)
+			answerHit(t, other, "GET", c.path, c.fields...)
+		}
+		if c.lane {
+			until(t, name+" is for the lane", func() bool {
+				before := counted(t, e, "kaiku_edge_hit_lane_total")
+				answerHit(t, client, c.method, c.path, c.fields...)
+				return counted(t, e, "kaiku_edge_hit_lane_total") > before
+			})
+		}
+		before := counted(t, e, "kaiku_edge_hit_lane_total")
+		got, want := answerHit(t, client, c.method, c.path, c.fields...),
+			answerHit(t, other, c.method, c.path, c.fields...)
+		if got != want {
+			t.Errorf("%s: the lane answers\n%s, and the ordinary path\n%s", name, got, want)
+		}
+		if lane := counted(t, e, "kaiku_edge_hit_lane_total") > before; lane != c.lane {
+			t.Errorf("%s: answered by the lane: %t", name, lane)
+		}
+	}
+	e.settle()
+}
