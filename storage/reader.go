@@ -50,6 +50,8 @@ type Reader struct {
 	file *valueFile
 	at   int64
 	size int
+	// mapped is those bytes as they are mapped, once they were asked for in memory; else nil.
+	mapped []byte
 
 	buf    *buffer    // that have is in, if it is in one
 	pinned []*segment // of the extents of the object; nil for those that nothing is read of
@@ -133,7 +135,7 @@ func (r *Reader) place(g *segment, chunk uint32, from, n, want int) bool {
 			r.o.spots[chunk].Store(uint64(s))
 		}
 	}
-	r.have, r.file, r.at, r.size = nil, v, int64(uint32(s))+int64(from), n
+	r.have, r.file, r.at, r.size, r.mapped = nil, v, int64(uint32(s))+int64(from), n, nil
 	return true
 }
 
@@ -147,7 +149,7 @@ func (r *Reader) copy(g *segment, chunk uint32, from, n, want int) error {
 		_, err := copyValue(key, v, want, from, r.buf[:n])
 		return err
 	})
-	r.have, r.file, r.size = r.buf[:n], nil, 0
+	r.have, r.file, r.size, r.mapped = r.buf[:n], nil, 0, nil
 	return err
 }
 
@@ -161,10 +163,18 @@ func (r *Reader) Bytes() ([]byte, error) {
 	if err := r.advance(); err != nil || r.file == nil {
 		return r.have, err
 	}
-	if b := r.file.mem(r.at, r.size); b != nil {
+	if b := r.inMemory(); b != nil {
 		return b, nil
 	}
 	return r.copied()
+}
+
+// inMemory is what is current, which lies in a file, as it is mapped; nil if that can't be.
+func (r *Reader) inMemory() []byte {
+	if r.mapped == nil {
+		r.mapped = r.file.mem(r.at, r.size)
+	}
+	return r.mapped
 }
 
 // copied has what is current in memory of its own.
@@ -177,7 +187,7 @@ func (r *Reader) copied() ([]byte, error) {
 		r.o.store.discard(r.o, err)
 		return nil, err
 	}
-	r.have, r.file, r.size = r.buf[:r.size], nil, 0
+	r.have, r.file, r.size, r.mapped = r.buf[:r.size], nil, 0, nil
 	return r.have, nil
 }
 
@@ -196,8 +206,11 @@ func (r *Reader) Discard(n int) {
 		return
 	}
 	r.at, r.size = r.at+int64(n), r.size-n
+	if r.mapped != nil {
+		r.mapped = r.mapped[n:]
+	}
 	if r.size == 0 {
-		r.file = nil
+		r.file, r.mapped = nil, nil
 	}
 }
 
@@ -212,16 +225,30 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 	case r.file == nil:
 		n = copy(p, r.have)
 	default:
-		want := min(len(p), r.size)
-		if n, err = r.file.file.ReadAt(p[:want], r.at); n == want {
-			err = nil
-		} else {
-			n, err = 0, errors.Join(errDamaged, err)
+		if n, err = r.readFile(p[:min(len(p), r.size)]); err != nil {
 			r.o.store.discard(r.o, err)
 		}
 	}
 	r.Discard(n)
 	return n, err
+}
+
+// readFile copies from the file into p. A copy of what is mapped costs less than a system call.
+func (r *Reader) readFile(p []byte) (int, error) {
+	if b := r.inMemory(); b != nil {
+		err := guard(func() error {
+			copy(p, b)
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	if n, err := r.file.file.ReadAt(p, r.at); n < len(p) {
+		return 0, errors.Join(errDamaged, err)
+	}
+	return len(p), nil
 }
 
 // WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A
@@ -318,7 +345,7 @@ func (r *Reader) Close() {
 		buffers.Put(r.buf)
 		r.buf = nil
 	}
-	r.have, r.file, r.size, r.left = nil, nil, 0, 0
+	r.have, r.file, r.size, r.left, r.mapped = nil, nil, 0, 0, nil
 	for _, g := range r.pinned {
 		if g != nil {
 			g.unpin()

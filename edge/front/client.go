@@ -60,6 +60,7 @@ type clientConn struct {
 	release    func()
 	read, sent atomic.Int64
 	tunnel     atomic.Bool // it has become a tunnel
+	gather     *gather     // bytes that Write keeps, over the edge's own HTTP/2; otherwise nil
 }
 
 // Read reads. It closes a connection that sends much and requests little (RFC 9113, 10.5). Bytes
@@ -76,8 +77,12 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, and counts the bytes.
+// Write writes, and counts the bytes. It keeps them while they are gathered.
 func (c *clientConn) Write(p []byte) (int, error) {
+	if c.gather != nil && c.gather.take(p) {
+		c.sent.Add(int64(len(p)))
+		return len(p), nil
+	}
 	n, err := c.Conn.Write(p)
 	c.sent.Add(int64(n))
 	return n, err

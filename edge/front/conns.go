@@ -388,6 +388,8 @@ func asClientConn(conn net.Conn) *clientConn {
 	switch h := conn.(type) {
 	case *tls.Conn:
 		conn = h.NetConn()
+	case *gatheringTLS:
+		return h.own
 	case *handedOff:
 		return h.laneConn.clientConn
 	case *handedOffTLS:

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"time"
@@ -55,7 +56,7 @@ func (c *conns) setIdleHTTP2(conn net.Conn, idle bool) {
 }
 
 // serveHTTP2 serves the connection over HTTP/2 until it ends.
-func (c *laneConn) serveHTTP2(conn net.Conn) {
+func (c *laneConn) serveHTTP2(conn *tls.Conn) {
 	l := c.lane
 	l.mu.Lock()
 	c.handedOff = true
@@ -65,5 +66,6 @@ func (c *laneConn) serveHTTP2(conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
-	l.http2.ServeConn(context.Background(), conn)
+	c.gather = new(gather)
+	l.http2.ServeConn(context.Background(), &gatheringTLS{conn, c.clientConn})
 }
