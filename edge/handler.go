@@ -11,11 +11,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// handler answers what comes from clients and other edges.
+// handler answers the requests of clients and other edges.
 type handler struct{ *Server }
 
-// admitPeer reports whether another edge is answered: not while this one lacks purges that the
-// other has applied.
+// admitPeer reports whether another edge gets an answer. It doesn't while this edge lacks purges
+// that the other one has applied.
 func (s *Server) admitPeer(w http.ResponseWriter, r *http.Request) bool {
 	if s.purger.Await(r.Context(), r.Header) {
 		return true
@@ -24,7 +24,7 @@ func (s *Server) admitPeer(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// serveHealth tells whoever asks whether the edge serves.
+// serveHealth answers whether the edge serves.
 func (s *Server) serveHealth(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Cache-Control", "no-store")
@@ -37,7 +37,7 @@ func (s *Server) serveHealth(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, text)
 }
 
-// behind answers a peer that knows of purges that have not come here yet; it goes on to the next
+// behind answers a peer that has applied purges which this edge lacks. The peer then asks the next
 // tier.
 func (s *Server) behind(w http.ResponseWriter) {
 	w.Header().Set(origin.FailedField, "behind-with-purges")
@@ -52,8 +52,8 @@ func (h handler) Answer(x *front.Exchange) {
 		return
 	}
 	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
-		// It may have had a Content-Length too, which ends the connection (RFC 9112, 6.1), and of
-		// which net/http does not tell.
+		// It may also have had a Content-Length, which ends the connection (RFC 9112, 6.1).
+		// net/http doesn't show that.
 		x.Header().Set("Connection", "close")
 	}
 	if r.TLS == nil && !x.Peer && h.Certificates.AnswerChallenge(x, r, x.Target.Host) {
@@ -77,8 +77,7 @@ func (h handler) Answer(x *front.Exchange) {
 	}
 }
 
-// mayServe returns the status that a request with a target is refused with, and why; 0 if it is
-// not.
+// mayServe returns the status that a request is refused with, and why; 0 if it is accepted.
 func (s *Server) mayServe(x *front.Exchange, of *site.Site) (status int, why string) {
 	fields := 0
 	for _, lines := range x.Request.Header {

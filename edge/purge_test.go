@@ -293,7 +293,7 @@ func TestDoubt(t *testing.T) {
 	if a := e.get("/a"); !a.isHit() {
 		t.Fatalf("no hit: %v", a.cacheStatus())
 	}
-	if err := e.Doubt(storage.Position{Log: 1}); err != nil {
+	if err := e.Suspect(storage.Position{Log: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if a := e.get("/a"); a.isHit() || a.cacheStatus()["fwd"] != "stale" {

@@ -9,8 +9,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// setHSTS has the response say what the site says about plain HTTP (RFC 6797), if it goes over TLS;
-// without, that has no meaning.
+// setHSTS sets the site's Strict-Transport-Security (RFC 6797) in responses over TLS. It has no
+// meaning in others.
 func (s *Server) setHSTS(x *front.Exchange, of *site.Site) {
 	if x.Peer || x.Request.TLS == nil || of.HSTS == "" {
 		return
@@ -18,9 +18,9 @@ func (s *Server) setHSTS(x *front.Exchange, of *site.Site) {
 	x.SetField("Strict-Transport-Security", of.HSTS)
 }
 
-// sendToSecure sends a client to https:// if it came by plain HTTP, the site wants that, and there
-// is a certificate: a fleet whose certificates are still to come goes on without. It reports
-// whether it did.
+// sendToSecure redirects a client to https:// if it came over plain HTTP, the site wants that, and
+// there is a certificate. While certificates are missing, the site works without. sendToSecure
+// reports whether it redirected.
 func (s *Server) sendToSecure(x *front.Exchange, of *site.Site) bool {
 	if x.Peer || x.Request.TLS != nil || !of.Redirect || s.HTTPS == "" || !s.Certificates.Has(x.Target.Host) {
 		return false
@@ -31,8 +31,8 @@ func (s *Server) sendToSecure(x *front.Exchange, of *site.Site) bool {
 	}
 	h := x.Header()
 	h.Set("Location", "https://"+to+x.Target.RequestURI())
-	h.Set("Cache-Control", "max-age=3600") // it is the site's policy, and that may change
+	h.Set("Cache-Control", "max-age=3600") // the site's policy may change
 	h.Set("Content-Length", "0")
-	x.WriteHeader(http.StatusPermanentRedirect) // which keeps the method (RFC 9110, 15.4.9)
+	x.WriteHeader(http.StatusPermanentRedirect) // it keeps the method (RFC 9110, 15.4.9)
 	return true
 }

@@ -1,11 +1,10 @@
-// Package edge is the HTTP node: it answers the hosts of its sites from the store and fetches what
+// Package edge is the HTTP node: it serves the hosts of its sites from the store, and fetches what
 // is missing.
 //
-// A request takes this way: site by Host, key, look-up. A fresh response is served from the store;
-// a stale one is validated, before or, where allowed, after it is served. On a miss the request
-// joins the flight of its key: one fetch from the origin that is stored as it comes, and that every
-// waiting client follows at its own pace. Methods other than GET and HEAD, and responses that can't
-// be stored, are passed through. What may be stored and used is decided in httpcache.
+// Server makes the rooms and connects them: package front has the connections of clients, package
+// cache answers requests, package purge removes objects, and package admin has the API for
+// operators. The package itself only takes a request from one to the next (handler.go), and has the
+// metrics of the store and of the origins.
 package edge
 
 import (
@@ -33,50 +32,50 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// Server is an edge. The fields are set before Listen and not changed after.
+// Server is an edge. Its fields are set before Listen and not changed after.
 type Server struct {
-	Version string // that the status tells; "" means none
+	Version string // in the status; "" means none
 	Name    string // in Via and Cache-Status, a token; "" means kaiku
 	HTTP    string // address of the listener for clients; "" means :8080
-	// address of that for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; "" means
-	// none
+	// address of the listener for clients over TLS: TCP for HTTP/1.1 and HTTP/2, UDP for HTTP/3; ""
+	// means none
 	HTTPS string
 	// address of the admin listener; "" means none. One other than loopback needs Tokens before
 	// Listen
 	Admin   string
 	Peer    string      // address of the listener for other edges of the fleet; "" means none
-	PeerTLS *tls.Config // of that; it has to ask clients for a certificate and verify it
+	PeerTLS *tls.Config // for Peer; it must require and verify client certificates
 	// PurgeFrom are the networks whose clients may send PURGE and BAN to the listener for clients.
-	// Without any, and without tokens, these are methods like others.
+	// Without any, and without tokens, the edge treats PURGE and BAN like other methods.
 	PurgeFrom    []netip.Prefix
 	Certificates *certs.Certificates // for HTTPS
-	// Secrets are those that all edges of a fleet have. Keys of session tickets and of QUIC are
-	// derived from them, so that what one edge gave is good at all: the first makes them, and
-	// tickets of all are accepted. None means one of its own.
+	// Secrets are shared by all edges of a fleet. The keys of session tickets and of QUIC tokens
+	// are derived from them, so that a client may resume at any edge. The first secret makes
+	// tickets, and tickets of all are accepted. Without any, the edge makes one of its own.
 	Secrets [][32]byte
-	// of clients, in all; 0 means half of the files that the process may have open, 65,536 at most
+	// how many connections of clients there may be; 0 means half of the files that the process may
+	// have open, at most 65,536
 	MaxConnections int
-	// of those, of one network: an IPv4 address or an IPv6 /64; 0 means 1,024. Loopback is not
-	// limited
+	// how many of them one network may have: an IPv4 address or an IPv6 /64; 0 means 1,024.
+	// Loopback has no limit
 	MaxPerClient int
 	NoHitLane    bool          // requests take the ordinary path, which is slower
-	OwnHTTP2     bool          // HTTP/2 for clients is front/http2's, and not net/http's
-	DrainTimeout time.Duration // for what is under way when the edge stops; 0 means 30 s
+	OwnHTTP2     bool          // use package front/http2 for clients, instead of net/http
+	DrainTimeout time.Duration // for requests under way when the edge stops; 0 means 30 s
 	Store        *storage.Store
-	Purges       purge.Log            // nil means that purges are this edge's own
+	Purges       purge.Log            // nil means that purges apply to this edge only
 	Fleet        admin.Fleet          // nil means that there are no other nodes
-	Faults       func() []string      // what status tells of files that the node can't use; nil is nothing
+	Faults       func() []string      // files that the node can't use, for the status; nil means none
 	Registry     *prometheus.Registry // nil means one of its own
 	Log          *slog.Logger         // nil means slog.Default
 	AccessLog    *front.AccessLog     // nil means none
 
-	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is bound already;
+	// ListenTCP binds a listener for clients, plain or TLS, or returns one that is already bound;
 	// nil means net.ListenConfig.
 	ListenTCP func(ctx context.Context, addr string) (net.Listener, error)
 
 	// Sites are what the edge serves. The caller starts the origins before it sets a site, and
-	// closes
-	// those of the sites before.
+	// closes those of the previous sites.
 	Sites site.Table
 	// Tokens are those of the admin API. Without any, every client that reaches it may use it.
 	Tokens purge.Tokens
@@ -139,7 +138,7 @@ func (s *Server) setDefaults() {
 	}
 }
 
-// makePurger makes what purges on this node.
+// makePurger makes the Purger of this node.
 func (s *Server) makePurger() {
 	s.purger = &purge.Purger{Node: s.Name, Sites: &s.Sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet,
 		Tokens: &s.Tokens, From: s.PurgeFrom, Log: s.Log,
@@ -161,7 +160,7 @@ func (s *Server) makeFront() {
 	}
 }
 
-// makeHits has the hit lane answer from the cache.
+// makeHits makes the hit lane answer from the cache.
 func (s *Server) makeHits() {
 	if !s.NoHitLane {
 		s.hits = &cache.Hits{Cache: s.cache, Secure: s.HTTPS != ""}
@@ -184,7 +183,7 @@ func (s *Server) makeAdmin() {
 	}
 }
 
-// bind binds the admin listener, and has certificates be ordered for those of clients.
+// bind binds the admin listener, and starts to order certificates for the listeners for clients.
 func (s *Server) bind(ctx context.Context) error {
 	if s.HTTPS != "" {
 		if err := s.Registry.Register(s.Certificates); err != nil {
@@ -215,7 +214,8 @@ func (s *Server) AdminAddr() net.Addr { return s.admin.Addr() }
 // Sent is how many bytes of bodies were sent to clients and peers.
 func (s *Server) Sent() uint64 { return s.front.Sent() }
 
-// Serve answers until ctx ends, then finishes what is under way. It returns nil if that was all.
+// Serve serves until ctx ends, then finishes the requests under way. It returns nil if it finished
+// all of them.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.cache.Stop()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -227,7 +227,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		rest.Go(func() { s.Certificates.Serve(background, s.Log, sync.OnceFunc(func() { close(secure) })) })
 	}
 
-	ctx, end := context.WithCancel(ctx) // the first that fails ends the others
+	ctx, end := context.WithCancel(ctx) // the first service that fails ends the others
 	defer end()
 	services := []func(context.Context) error{func(ctx context.Context) error { return s.front.Serve(ctx, secure) }}
 	if s.admin != nil {
@@ -248,7 +248,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// Secure reports whether clients can come over TLS, whatever host of the sites they ask for.
+// Secure reports whether clients can use TLS for every host of the sites.
 func (s *Server) Secure() bool { return s.HTTPS != "" && s.Certificates.Complete() }
 
 // Apply applies purges of the log; see purge.Purger.
@@ -256,5 +256,6 @@ func (s *Server) Apply(entries []purge.Logged, after storage.Position) error {
 	return s.purger.Apply(entries, after)
 }
 
-// Doubt makes everything that is stored stale; see purge.Purger.
-func (s *Server) Doubt(now storage.Position) error { return s.purger.Doubt(now) }
+// Suspect makes every object stale, because purges may have been missed up to a position; see
+// purge.Purger.
+func (s *Server) Suspect(now storage.Position) error { return s.purger.Suspect(now) }

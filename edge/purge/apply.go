@@ -7,16 +7,16 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// everything makes all that is stored stale: purges of it may have been missed.
+// everything returns a purge that makes every object stale, for when purges may have been missed.
 func everything() storage.Purge { return storage.Purge{All: true, Soft: true, Doubt: true} }
 
-// Doubt makes everything that is stored stale: purges of it may have been missed.
-func (p *Purger) Doubt(now storage.Position) error {
+// Suspect makes every object stale, because purges may have been missed up to a position.
+func (p *Purger) Suspect(now storage.Position) error {
 	return p.Store.Apply([]storage.Purge{everything()}, now)
 }
 
-// Apply applies purges of the log. What is not understood, as that of a newer version, makes
-// everything stale.
+// Apply applies purges of the log. An entry that it can't read, such as one of a newer version,
+// makes everything stale.
 func (p *Purger) Apply(entries []Logged, after storage.Position) error {
 	sites := p.Sites.Now()
 	purges := make([]storage.Purge, len(entries))
@@ -26,7 +26,7 @@ func (p *Purger) Apply(entries []Logged, after storage.Position) error {
 	return p.Store.Apply(purges, after)
 }
 
-// effect is what an entry of the log does here.
+// effect returns what an entry of the log does on this node.
 func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 	if l.Lost {
 		p.Log.Warn("the purge log lost purges that were acknowledged, which this edge may lack: everything becomes stale")
@@ -36,8 +36,8 @@ func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 	limited := l.Site != ""
 	switch {
 	case limited && parsed.exceeds(l.Site) && sites.Named(l.Site) == nil:
-		// Who made it has another fleet file, as when a site is renamed. It may not purge what is
-		// of other sites here, and could mean what is not.
+		// The sender has another fleet file, for instance while a site is renamed. It may not purge
+		// objects of other sites here, and this node can't tell which ones it means.
 		p.notUnderstood.Add(1)
 		p.Log.Error("a purge of the log is of a site that this edge does not have, and of hosts that it has in others: everything becomes stale", "site", l.Site)
 		return everything()
@@ -57,7 +57,7 @@ func (p *Purger) effect(l Logged, sites *site.Set) storage.Purge {
 	return parsed.Store
 }
 
-// ofSite is a purge of all hosts of a site.
+// ofSite returns a purge of all hosts of a site.
 func ofSite(name string, sites *site.Set) storage.Purge {
 	var p storage.Purge
 	if of := sites.Named(name); of != nil {
@@ -68,7 +68,7 @@ func ofSite(name string, sites *site.Set) storage.Purge {
 	return p
 }
 
-// NotUnderstood is the metric of purges of the log that made more stale than they were of.
+// NotUnderstood returns the metric of the log's purges that made more stale than they named.
 func (p *Purger) NotUnderstood() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kaiku_edge_purges_not_understood_total",
 		Help: "Purges of the log that could not be applied as they were, so that everything, or everything of their site, became stale."},

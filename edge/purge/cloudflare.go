@@ -16,11 +16,11 @@ type CloudflareRequest struct {
 	Everything bool             `json:"purge_everything"`
 }
 
-// CloudflareFile is a URL, alone or with the request fields of one variant. All variants are
-// purged.
+// CloudflareFile is a URL, alone or with the request fields of one variant. The purge removes all
+// variants.
 type CloudflareFile string
 
-// UnmarshalJSON takes both forms.
+// UnmarshalJSON reads both forms.
 func (f *CloudflareFile) UnmarshalJSON(b []byte) error {
 	var v struct {
 		URL string `json:"url"`
@@ -33,7 +33,7 @@ func (f *CloudflareFile) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*string)(f))
 }
 
-// CloudflareResponse is the form of all its answers.
+// CloudflareResponse is the body of every response.
 type CloudflareResponse struct {
 	Success  bool              `json:"success"`
 	Errors   []CloudflareError `json:"errors"`
@@ -47,12 +47,13 @@ type CloudflareError struct {
 	Message string `json:"message"`
 }
 
-// CloudflareResult is what was done.
+// CloudflareResult identifies the purge.
 type CloudflareResult struct {
 	ID string `json:"id"` // the sequence
 }
 
-// failCloudflare writes an error as Cloudflare's clients read it. The code is the status.
+// failCloudflare writes an error in the form that Cloudflare's clients read. Its code is the
+// status.
 func failCloudflare(w http.ResponseWriter, status int, text string) {
 	WriteJSON(w, status, CloudflareResponse{Errors: []CloudflareError{{status, text}}, Messages: []CloudflareError{}})
 }

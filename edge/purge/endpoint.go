@@ -10,18 +10,18 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// Endpoint is one thing that the admin listener answers.
+// Endpoint is a route of the admin listener.
 type Endpoint struct {
 	Method, Path string
-	Scope        string // that a token needs; "" means any
+	Scope        string // that a token needs; "" means that any token will do
 	Serve        http.HandlerFunc
-	Fail         Failure // the form of errors that its clients read
+	Fail         Failure // writes errors in the form that its clients read
 }
 
 // Failure writes an error in the form of one API.
 type Failure func(w http.ResponseWriter, status int, text string)
 
-// Endpoints are those of the APIs for purges. PURGE stands for any path.
+// Endpoints returns the routes of the purge APIs. The one with the method PURGE is for any path.
 func (p *Purger) Endpoints() []Endpoint {
 	return []Endpoint{
 		{"POST", "/v1/purge", ScopePurge, p.serveNative, Fail},
@@ -40,27 +40,27 @@ type ErrorResponse struct {
 	Error string `json:"error"`
 }
 
-// Fail writes an error as Kaiku's own API has it.
+// Fail writes an error in the form of Kaiku's own API.
 func Fail(w http.ResponseWriter, status int, text string) {
 	WriteJSON(w, status, ErrorResponse{text})
 }
 
-// WriteJSON answers with v.
+// WriteJSON writes v as the response.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client is gone if it fails
+	_ = json.NewEncoder(w).Encode(v) // it fails only if the client has gone
 }
 
-// IsJSON reports whether a request has a body of JSON. A browser can't send this type to another
-// site without asking first, so that no web page purges through its visitor.
+// IsJSON reports whether the body of a request is JSON. A browser doesn't send this type to another
+// site without a preflight request, so no web page can purge through its visitor.
 func IsJSON(h http.Header) bool {
 	t, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	return t == "application/json"
 }
 
-// Authorize lets those pass whose token is good for an endpoint: everybody if there are no tokens,
-// when the node is reached from this machine alone.
+// Authorize returns a handler that calls the endpoint if the client's token permits it. Without any
+// tokens it permits every client, because then the node is reachable from this machine only.
 func (t *Tokens) Authorize(to Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g := &Grant{}
@@ -87,8 +87,8 @@ func (t *Tokens) Authorize(to Endpoint) http.Handler {
 	})
 }
 
-// isAddress reports whether a Host is an address or localhost. A web page that has its own name
-// lead to this machine could else speak to the listener as one of its own.
+// isAddress reports whether a Host is an address or localhost. Otherwise a web page whose own name
+// resolves to this machine could use the listener as if it were of its own origin.
 func isAddress(host string) bool {
 	name := site.CanonicalHost(host)
 	_, err := netip.ParseAddr(strings.Trim(name, "[]"))

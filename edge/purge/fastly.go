@@ -17,7 +17,7 @@ type FastlyResponse struct {
 	ID     string `json:"id"` // the sequence
 }
 
-// failFastly writes an error as Fastly's clients read it.
+// failFastly writes an error in the form that Fastly's clients read.
 func failFastly(w http.ResponseWriter, status int, text string) {
 	WriteJSON(w, status, struct {
 		Message string `json:"msg"`
@@ -25,8 +25,8 @@ func failFastly(w http.ResponseWriter, status int, text string) {
 	}{http.StatusText(status), text})
 }
 
-// fromNoPage refuses what a web page could send to an edge on its visitor's machine without asking
-// that first. It matters where there are no tokens.
+// fromNoPage refuses requests that a web page could send to an edge on its visitor's machine
+// without a preflight request. This matters if there are no tokens.
 func fromNoPage(w http.ResponseWriter, r *http.Request, fail Failure) bool {
 	h := r.Header
 	if IsJSON(h) || h.Get("Fastly-Key") != "" || h.Get("Authorization") != "" || r.Method == "PURGE" {
@@ -38,7 +38,7 @@ func fromNoPage(w http.ResponseWriter, r *http.Request, fail Failure) bool {
 
 func fastlySoft(h http.Header) bool { return h.Get("Fastly-Soft-Purge") == "1" }
 
-// fastly purges in the name of the service of the path, and answers.
+// fastly purges for the service in the path, and answers.
 func (p *Purger) fastly(w http.ResponseWriter, r *http.Request, req Request) {
 	seq, err := p.purgeIn(r.Context(), r.PathValue("id"), req)
 	if err != nil {
@@ -48,7 +48,7 @@ func (p *Purger) fastly(w http.ResponseWriter, r *http.Request, req Request) {
 	WriteJSON(w, http.StatusOK, FastlyResponse{"ok", seq})
 }
 
-// serveFastlyKey purges the tag of the path.
+// serveFastlyKey purges the tag in the path.
 func (p *Purger) serveFastlyKey(w http.ResponseWriter, r *http.Request) {
 	if !fromNoPage(w, r, failFastly) {
 		return
@@ -56,7 +56,7 @@ func (p *Purger) serveFastlyKey(w http.ResponseWriter, r *http.Request) {
 	p.fastly(w, r, Request{Tags: []string{r.PathValue("key")}, Soft: fastlySoft(r.Header)})
 }
 
-// serveFastlyKeys purges the tags of the field Surrogate-Key, or of the body.
+// serveFastlyKeys purges the tags in the field Surrogate-Key, or in the body.
 func (p *Purger) serveFastlyKeys(w http.ResponseWriter, r *http.Request) {
 	if !fromNoPage(w, r, failFastly) {
 		return
@@ -87,7 +87,7 @@ func (p *Purger) serveFastlyKeys(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, http.StatusOK, done)
 }
 
-// serveFastlyAll purges a service, that is, a site.
+// serveFastlyAll purges a service, which is a site.
 func (p *Purger) serveFastlyAll(w http.ResponseWriter, r *http.Request) {
 	if !fromNoPage(w, r, failFastly) {
 		return
@@ -121,5 +121,5 @@ func (p *Purger) serveFastlyURL(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, http.StatusOK, FastlyResponse{"ok", strconv.FormatUint(seq, 10)})
 }
 
-// FastlyURLs is before a URL in a path. A path like that must not be cleaned, as it has "//".
+// FastlyURLs is the path before a URL. Such a path must not be cleaned, because it contains "//".
 const FastlyURLs = "/purge/"

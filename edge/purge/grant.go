@@ -12,7 +12,7 @@ import (
 
 // Grant is what a client may do.
 type Grant struct {
-	token  [32]byte // hash of the secret; zero where there are no tokens
+	token  [32]byte // hash of the secret; zero if there are no tokens
 	scopes []string // nil means all
 	sites  []string // nil means all
 }
@@ -24,8 +24,8 @@ func (g *Grant) has(scope string) bool {
 // grantKey is the key of a context's grant.
 type grantKey struct{}
 
-// GrantOf is the grant of the client whose request has this context. One that nobody gave is one of
-// nothing.
+// GrantOf returns the grant of the client whose request has this context. Without one, it returns a
+// grant of nothing.
 func GrantOf(ctx context.Context) *Grant {
 	if g, ok := ctx.Value(grantKey{}).(*Grant); ok {
 		return g
@@ -37,7 +37,7 @@ func withGrant(r *http.Request, g *Grant) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), grantKey{}, g))
 }
 
-// mayPurge returns why a client may not make a purge.
+// mayPurge returns an error that says why the client may not make a purge.
 func (g *Grant) mayPurge(p *Purge) error {
 	switch {
 	case !g.has(ScopePurge):
@@ -57,7 +57,8 @@ func (g *Grant) mayPurge(p *Purge) error {
 	return nil
 }
 
-// MayTouch returns why a client may do nothing to a host, which is of a site, or of none.
+// MayTouch returns an error that says why the client may not act on a host. of is the host's site,
+// or nil.
 func (g *Grant) MayTouch(of *site.Site, host string) error {
 	if g.sites == nil || of != nil && slices.Contains(g.sites, of.Name) {
 		return nil

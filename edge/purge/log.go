@@ -9,15 +9,15 @@ import (
 
 // Log is a log of purges that all edges of a fleet follow.
 type Log interface {
-	// Append puts a purge into the log and returns its sequence once it can't be lost. It fails
-	// with an error that is ErrNoLog if the log can't be reached. site is the one that all
-	// of the purge is of, or "".
+	// Append appends a purge to the log. It returns the sequence once the purge can't be lost, and
+	// an error that is ErrNoLog if the log can't be reached. site is the only site that the purge
+	// covers, or "".
 	Append(ctx context.Context, site string, p Request) (seq uint64, err error)
-	// InTouch reports whether this edge may trust what it has: not long ago it had applied all that
-	// there was.
+	// InTouch reports whether this edge may trust its objects: it recently had applied the whole
+	// log.
 	InTouch() bool
-	// CutOff reports whether this edge hears nothing at all of the others, so that there may be
-	// purges that it can't hear of: what is stored is good if the origin can't be asked.
+	// CutOff reports whether this edge hears nothing from the other nodes, so that it may miss
+	// purges. Stored objects may then be served only if the origin can't be reached.
 	CutOff() bool
 }
 
@@ -25,30 +25,30 @@ type Log interface {
 type Progress struct {
 	Node    string  `json:"node"`
 	Applied bool    `json:"applied"`
-	Live    bool    `json:"live"`              // it was heard of in the last seconds
+	Live    bool    `json:"live"`              // it was heard from in the last seconds
 	Seconds float64 `json:"seconds,omitempty"` // from the beginning of the wait until it was known to be applied
 }
 
-// ErrNotAllowed says that this node may not make a purge.
+// ErrNotAllowed is the error of a purge that this node may not make.
 var ErrNotAllowed = errors.New("not allowed")
 
-// ErrNoLog says that a purge was refused because the log can't be reached.
+// ErrNoLog is the error of a purge that was refused because the log can't be reached.
 var ErrNoLog = errors.New("purge log unavailable")
 
-// Logged is a purge of the log.
+// Logged is an entry of the log.
 type Logged struct {
-	Site string // the only one that who made it may purge; "" is any
-	Lost bool   // it is LostPurges
+	Site string // the only site that its sender may purge; "" means any
+	Lost bool   // the entry is LostPurges
 	Request
 }
 
-// LostPurges is the entry of the log by which an edge tells the others that the log lost purges
-// that it has applied: they may lack these, so that they take all that they have as stale. So do
-// earlier versions, which don't understand it.
+// LostPurges is the entry with which an edge announces that the log lost purges that this edge has
+// applied. Other edges may lack them, so they make all of their objects stale. Earlier versions do
+// the same, because they can't read the entry.
 var LostPurges = json.RawMessage(`{"lost":true}`)
 
-// ParseLogged reads an entry of the log. One that can't be read, such as that of a newer version,
-// is an empty purge, which Apply takes as everything.
+// ParseLogged reads an entry of the log. An entry that can't be read, such as one of a newer
+// version, becomes an empty purge. Apply treats it as a purge of everything.
 func ParseLogged(site string, entry []byte) Logged {
 	l := Logged{Site: site}
 	if site == "" && bytes.Equal(entry, LostPurges) {
@@ -56,18 +56,18 @@ func ParseLogged(site string, entry []byte) Logged {
 		return l
 	}
 	d := json.NewDecoder(bytes.NewReader(entry))
-	d.DisallowUnknownFields() // a purge must not be half done
+	d.DisallowUnknownFields() // a purge must not be applied in part
 	if err := d.Decode(&l.Request); err != nil {
 		l.Request = Request{}
 	}
 	return l
 }
 
-// maxEntry bounds the values of one entry of the log, in bytes: a large purge must not keep others
-// waiting on a slow line.
+// maxEntry is the largest size in bytes of the values of an entry, so that a large purge doesn't
+// delay others on a slow connection.
 const maxEntry = 256 << 10
 
-// Split returns purges that together are p, each with at most maxEntry bytes of values.
+// Split returns purges that together are p. Each has at most maxEntry bytes of values.
 func (p Request) Split() []Request {
 	out := []Request{{All: p.All, Soft: p.Soft}}
 	size := 0

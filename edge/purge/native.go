@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// MaxBody bounds the JSON of a request to the admin API, in bytes.
+// MaxBody is the largest body of a request to the admin API, in bytes of JSON.
 const MaxBody = 4 << 20
 
 // Response is the answer to POST /v1/purge.
 type Response struct {
 	Sequence uint64 `json:"sequence"`
-	// Edges are how far all edges are, if that was waited for (?wait=all).
+	// Edges is the progress of all edges, if the request waited for them (?wait=all).
 	Edges []Progress `json:"edges,omitempty"`
 }
 
@@ -65,13 +65,14 @@ func (p *Purger) serveNative(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, http.StatusOK, resp)
 }
 
-// How long ?wait=all waits: the query's limit, or defaultWait.
+// Limits of ?wait=all. defaultWait applies if the query has no limit.
 const (
 	defaultWait = 10 * time.Second
 	maxWait     = 5 * time.Minute
 )
 
-// progress tells how far the edges are with a purge; without a fleet this one is all there is.
+// progress returns the progress of all edges with a purge. Without a fleet, this edge is the only
+// one.
 func (p *Purger) progress(ctx context.Context, seq uint64, wait bool) []Progress {
 	if p.Fleet == nil && p.Store == nil {
 		return nil

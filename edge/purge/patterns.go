@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// tagsToPurge adds the tags that a PURGE or BAN names to a purge, and reports whether there are
-// fields that name any. A pattern of everything sets All.
+// tagsToPurge adds the tags that the fields of a PURGE or BAN name. It reports whether there are
+// such fields. A pattern that matches everything sets All.
 func tagsToPurge(h http.Header, req *Request) (named bool, err error) {
 	hard, soft := false, false
 	for _, f := range []struct {
@@ -51,7 +51,7 @@ func bySpaceOrComma(v string) ([]string, error) {
 	return strings.FieldsFunc(v, func(c rune) bool { return c == ' ' || c == ',' }), nil
 }
 
-// parseTagLists takes apart Drupal's lists: tags between |, commas or spaces, or an expression.
+// parseTagLists parses Drupal's lists: tags separated by |, commas or spaces, or an expression.
 func parseTagLists(v string) ([]string, error) {
 	if strings.Contains(v, "(") {
 		return parseTagPattern(v)
@@ -78,18 +78,18 @@ func matchesAll(pattern string) bool {
 
 var errPattern = errors.New("this expression can't be made into exact tags: want those of Magento, FOSHttpCache or Drupal, as ((^|,)a(,|$))|((^|,)b(,|$)), (a|b)(,.+)?$ or a|b")
 
-// What stands around a tag that is one of several in a field.
+// Expressions around a tag that is one of several in a field.
 var (
 	tagBegins = []string{"(^|,)", "(^| )", `(^|\s)`}
 	tagEnds   = []string{"(,.+)?$", "(,|$)", "( |$)", `(\s|$)`}
 )
 
-// maxPatternDepth bounds the parentheses in each other of an expression.
+// maxPatternDepth is how deeply parentheses may be nested in an expression.
 const maxPatternDepth = 8
 
-// parseTagPattern makes the tags of an expression that the plugins for Varnish send. Each
-// alternative is one tag as a whole: what would match a part of a tag, as an expression without
-// ends does, is what the plugins mean by the tag.
+// parseTagPattern returns the tags in an expression of the plugins for Varnish. Each alternative is
+// one whole tag. An expression without anchors would match a part of a tag too, but the plugins
+// mean the whole tag.
 func parseTagPattern(pattern string) ([]string, error) {
 	return tagPattern(strings.TrimSpace(pattern), maxPatternDepth)
 }
@@ -132,8 +132,8 @@ func tagPattern(p string, depth int) ([]string, error) {
 	return []string{tag}, nil
 }
 
-// splitAlternatives cuts an expression at each | that stands in no parentheses. It reports false if
-// those don't match.
+// splitAlternatives splits an expression at each | outside parentheses. It reports false if the
+// parentheses don't match.
 func splitAlternatives(p string) (parts []string, ok bool) {
 	depth, begin := 0, 0
 	for i := 0; i < len(p); i++ {
@@ -156,15 +156,15 @@ func splitAlternatives(p string) (parts []string, ok bool) {
 	return append(parts, p[begin:]), depth == 0
 }
 
-// literal is the text that an expression without operators stands for. A dot is one: nobody escapes
-// those of names.
+// literal returns the text that an expression without operators matches. It treats a dot as text,
+// because nobody escapes the dots in names.
 func literal(p string) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(p); i++ {
 		c := p[i]
 		if c == '\\' {
 			if i++; i == len(p) || isWord(p[i]) {
-				return "", false // as \d
+				return "", false // such as \d
 			}
 			c = p[i]
 		} else if strings.IndexByte("*+?()[]{}^$|", c) >= 0 {
@@ -182,9 +182,9 @@ func isWord(c byte) bool {
 	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '_' || c >= 0x80
 }
 
-// parseURLPattern takes an expression over paths apart: the path that it is, or that matches begin
-// with. One that ends with .* but has no ^ is taken from the beginning of the path, as those mean
-// it who send it.
+// parseURLPattern parses an expression over paths. It returns the only path that matches, or the
+// prefix of all that do. An expression that ends with .* but has no ^ is matched from the beginning
+// of the path, because that is what its senders mean.
 func parseURLPattern(p string) (path string, exact bool, err error) {
 	if matchesAll(p) || p == "/" || p == "^/" {
 		return "/", false, nil

@@ -14,28 +14,29 @@ import (
 )
 
 const (
-	// PositionField tells a peer which purges the answer has to know of, and in an answer which
-	// ones that knows of, as "log sequence".
+	// PositionField holds a position in the log, as "log sequence". In a request to a peer, it is
+	// the position that the response must cover. In a response, it is the position that the peer
+	// had applied.
 	PositionField = origin.PurgesField
-	// MarkField is the mark of that position. Earlier versions know of none.
+	// MarkField holds the mark of that position. Earlier versions don't send it.
 	MarkField = "Kaiku-Purges-Mark"
 )
 
-// SetPosition notes what this edge has applied in a request to a peer.
+// SetPosition sets the position that this edge has applied, in the header of a request to a peer.
 func (p *Purger) SetPosition(h http.Header) {
 	delete(h, PositionField)
 	delete(h, MarkField)
 	if p.Purges == nil {
 		return
 	}
-	// The store's own, which is never behind the epoch that what comes is stored with.
+	// The store's position is never behind the epoch with which the response is stored.
 	if at := p.Store.Position(); at.Log != 0 {
 		WritePosition(h, at)
 	}
 }
 
-// Lacks reports whether the answer to a request is one of a peer that does not say that all purges
-// are before it that this edge had applied. Peers of an earlier version say nothing.
+// Lacks reports whether a peer's response may be older than purges that this edge had applied when
+// it sent the request. Peers of an earlier version state no position, and Lacks reports false.
 func Lacks(asked, answered http.Header) bool {
 	if len(asked[PositionField]) == 0 || len(answered[PositionField]) == 0 {
 		return false
@@ -45,7 +46,7 @@ func Lacks(asked, answered http.Header) bool {
 	return err1 != nil || err2 != nil || !covers(have, want)
 }
 
-// WritePosition notes a position in the log, for another edge.
+// WritePosition sets a position in the log, for another edge.
 func WritePosition(h http.Header, p storage.Position) {
 	h.Set(PositionField, fmt.Sprintf("%d %d", p.Log, p.Seq))
 	h.Set(MarkField, strconv.FormatUint(p.Mark, 10))
@@ -66,14 +67,14 @@ func PositionOf(h http.Header) (storage.Position, error) {
 	return p, errors.Join(errs[:]...)
 }
 
-// covers reports whether who is at one position of the log has applied all up to another one. Marks
-// are times: who has applied more, but earlier, did so before a part of the log was lost. While a
-// clock is wrong, nobody knows, until both are at the same place.
+// covers reports whether a node at the position have has applied everything up to want. Marks are
+// times. A node that has applied more, but at an earlier time, did so before a part of the log was
+// lost. While a clock is wrong, this is unknown until both are at the same position.
 func covers(have, want storage.Position) bool {
 	switch {
 	case have.Log != want.Log || have.Seq < want.Seq:
 		return false
-	case have.Mark == 0 || want.Mark == 0: // an earlier version's
+	case have.Mark == 0 || want.Mark == 0: // of an earlier version
 		return true
 	case have.Seq == want.Seq:
 		return have.Mark == want.Mark
@@ -81,8 +82,8 @@ func covers(have, want storage.Position) bool {
 	return have.Mark > want.Mark
 }
 
-// peerPurgeWait is how long a peer's request waits for a purge that the peer knows and this edge
-// does not.
+// peerPurgeWait is how long a peer's request waits for a purge that the peer has applied and this
+// edge hasn't.
 const peerPurgeWait = time.Second
 
 // Await waits until this edge has applied what the peer has. What it is about to answer could have

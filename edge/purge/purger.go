@@ -13,8 +13,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// Purger makes purges on a node: here, or everywhere if there is a log. The fields are set before
-// it is used and not changed after.
+// Purger makes purges on a node: on all edges if there is a log, otherwise on this node only. Its
+// fields are set before it is used and not changed after.
 type Purger struct {
 	Node   string // the name of this one
 	Sites  *site.Table
@@ -23,38 +23,40 @@ type Purger struct {
 	Fleet  Fleet          // nil means that there are no other nodes
 	Tokens *Tokens
 	// From are the networks whose clients may send PURGE and BAN to the listener for clients.
-	// Without any, and without tokens, these are methods like others.
+	// Without any, and without tokens, the edge treats PURGE and BAN like other methods.
 	From []netip.Prefix
 	Log  *slog.Logger
-	// Refused is told of purges by clients that may not; nil is nobody.
+	// Refused is called for purges of clients that may not make them; nil means that nothing is
+	// called.
 	Refused func(r *http.Request, status int, why string)
 
 	waits waits
-	// notUnderstood counts purges of the log that this edge could not read or apply as they are.
+	// notUnderstood counts the log's purges that this edge couldn't read, or couldn't apply as they
+	// are.
 	notUnderstood atomic.Uint64
 }
 
-// Fleet tells how far the edges of a fleet are.
+// Fleet reports the progress of the edges of a fleet.
 type Fleet interface {
-	// Progress tells how far each edge is with a purge. With wait it returns once all have
-	// applied it, or ctx ends.
+	// Progress returns the progress of each edge with a purge. With wait, it returns once all edges
+	// have applied the purge, or when ctx ends.
 	Progress(ctx context.Context, seq uint64, wait bool) []Progress
 }
 
-// Trusts reports whether what is stored may be used without asking the origin.
+// Trusts reports whether stored objects may be used without asking the origin.
 func (p *Purger) Trusts() bool { return p.Purges == nil || p.Purges.InTouch() }
 
-// CutOff reports whether it is to be confirmed, if that can be had.
+// CutOff reports whether stored objects have to be confirmed, as far as the origin can be reached.
 func (p *Purger) CutOff() bool { return p.Purges != nil && p.Purges.CutOff() }
 
-// requestError is an error of who asked.
+// requestError is an error in the client's request.
 type requestError struct{ error }
 
-// forbiddenError says why who asked may not.
+// forbiddenError is the error of a purge that the client may not make.
 type forbiddenError struct{ error }
 
-// read parses what a client asks for, and fails if it may not have that, or if that is of more than
-// the site that it is to be within; nil is any.
+// read parses a client's request. It returns an error if the client may not make the purge, or if
+// the purge covers more than the site within; nil means any.
 func (p *Purger) read(g *Grant, req Request, within *site.Site) (*Purge, error) {
 	parsed, bad := Parse(req, p.Sites.Now())
 	if within != nil {
@@ -71,7 +73,7 @@ func (p *Purger) read(g *Grant, req Request, within *site.Site) (*Purge, error) 
 	return parsed, nil
 }
 
-// purge makes the purge that a client asks for, and logs it.
+// purge makes the purge that a client requests, and logs it.
 func (p *Purger) purge(ctx context.Context, req Request, within *site.Site) (seq uint64, err error) {
 	parsed, err := p.read(GrantOf(ctx), req, within)
 	if err == nil {
@@ -88,7 +90,7 @@ func (p *Purger) purge(ctx context.Context, req Request, within *site.Site) (seq
 	return seq, nil
 }
 
-// do purges here, or everywhere if there is a log.
+// do purges on all edges if there is a log, otherwise on this node.
 func (p *Purger) do(ctx context.Context, parsed *Purge) (uint64, error) {
 	for _, n := range parsed.named {
 		if n.site == nil {
@@ -104,7 +106,7 @@ func (p *Purger) do(ctx context.Context, parsed *Purge) (uint64, error) {
 	return p.Store.Purge(parsed.Store)
 }
 
-// statusOf is the status of the answer to who asked for a purge that failed.
+// statusOf returns the status for the error of a purge.
 func statusOf(err error) int {
 	switch {
 	case errors.As(err, new(*requestError)):

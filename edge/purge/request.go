@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// Request is the body of POST /v1/purge. URLs and prefixes are absolute; their scheme and port
+// Request is the body of POST /v1/purge. URLs and prefixes are absolute. Their scheme and port
 // don't matter.
 type Request struct {
 	URLs     []string `json:"urls,omitempty"`
@@ -21,7 +21,7 @@ type Request struct {
 	Prefixes []string `json:"prefixes,omitempty"`
 	Hosts    []string `json:"hosts,omitempty"`
 	All      bool     `json:"all,omitempty"`
-	Soft     bool     `json:"soft,omitempty"` // make stale instead of gone
+	Soft     bool     `json:"soft,omitempty"` // make objects stale instead of removing them
 }
 
 // addSite adds all hosts of a site.
@@ -33,26 +33,26 @@ func (r *Request) addSite(of *site.Site) {
 	r.Hosts = append(r.Hosts, of.Hosts...)
 }
 
-// Purge is a request that was read: what it does to the store, and what it is of.
+// Purge is a parsed request: what the store has to do, and what the purge covers.
 type Purge struct {
 	Request
 	Store storage.Purge
 	named []named
 }
 
-// named is a URL, prefix or host that a purge names.
+// named is a URL, prefix or host of a purge.
 type named struct {
-	text string // as it was asked for
+	text string // as the client wrote it
 	host string
-	site *site.Site // that has the host; nil if none does
+	site *site.Site // of the host; nil if no site has it
 }
 
-// Parse reads a request against the sites of a node. After an error the purge has what could be
-// read, which is enough to find out who may not make it.
+// Parse reads a request against the sites of a node. If it returns an error, the purge has what
+// could be read, which is enough to check whether the client may make it.
 func Parse(req Request, sites *site.Set) (*Purge, error) {
 	p := &Purge{Request: req, Store: storage.Purge{All: req.All, Soft: req.Soft}}
 	var err error
-	note := func(e error) { err = cmp.Or(err, e) } // the first one counts
+	note := func(e error) { err = cmp.Or(err, e) } // keep the first
 	for _, raw := range req.URLs {
 		known, e := p.name(raw, sites)
 		note(e)
@@ -64,7 +64,7 @@ func Parse(req Request, sites *site.Set) (*Purge, error) {
 		p.Store.Prefixes = append(p.Store.Prefixes, known)
 	}
 	for _, t := range req.Tags {
-		if t == "" || strings.ContainsRune(t, 0) { // with NUL it would be one of the edge's own
+		if t == "" || strings.ContainsRune(t, 0) { // with a NUL it could be one of the edge's own tags
 			note(fmt.Errorf("%q is no tag", t))
 		}
 		p.Store.Tags = append(p.Store.Tags, t)
@@ -88,8 +88,8 @@ func Parse(req Request, sites *site.Set) (*Purge, error) {
 	return p, err
 }
 
-// name reads a URL or prefix. It returns what the store knows that by: without the query parameters
-// that its site ignores.
+// name reads a URL or prefix. It returns the form that the store knows: without the query
+// parameters that the site ignores.
 func (p *Purge) name(raw string, sites *site.Set) (known string, err error) {
 	t, err := httpcache.ParseURL(raw)
 	if err != nil {
@@ -106,7 +106,7 @@ func (p *Purge) name(raw string, sites *site.Set) (known string, err error) {
 	return t.URL(), nil
 }
 
-// site is the one that all of the purge is of, or "".
+// site returns the only site that the purge covers, or "".
 func (p *Purge) site() string {
 	if p.All || len(p.Tags) > 0 || len(p.named) == 0 {
 		return ""
@@ -120,8 +120,8 @@ func (p *Purge) site() string {
 	return one.Name
 }
 
-// exceeds reports whether the purge is of another site than the one that it is to be of. A host of
-// no site, as by an older fleet file, is nothing to be purged here.
+// exceeds reports whether the purge covers another site than the given one. A host of no site,
+// which an older fleet file may have, has nothing to be purged here.
 func (p *Purge) exceeds(name string) bool {
 	if p.All || len(p.Tags) > 0 {
 		return true
@@ -129,7 +129,7 @@ func (p *Purge) exceeds(name string) bool {
 	return slices.ContainsFunc(p.named, func(n named) bool { return n.site != nil && n.site.Name != name })
 }
 
-// within returns why the purge is of more than a site. Tags are of no site.
+// within returns an error if the purge covers more than a site. Tags belong to no site.
 func (p *Purge) within(of *site.Site) error {
 	for _, n := range p.named {
 		if n.site != of {

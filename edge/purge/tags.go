@@ -9,17 +9,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// TagsOf reads a response's tags, from the fields of CDNs and from those that applications write
-// for Varnish. The host of its target is one, and so is each of its groups (RFC 9875) at the
-// origin.
+// TagsOf returns the tags of a response. It reads the fields of CDNs and those that applications
+// write for Varnish. The host of the target is a tag too, and so is each of the response's groups
+// (RFC 9875) at the origin.
 func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 	host := t.Host
 	tags := []string{hostTag(host)}
 	if w := site.WildcardOf(host); !slices.Contains(of.Hosts, host) && slices.Contains(of.Hosts, w) {
-		tags = append(tags, hostTag(w)) // by which the whole site is purged
+		tags = append(tags, hostTag(w)) // which purges the whole site
 	}
 	for _, name := range []string{"Surrogate-Key", "Cache-Tags", "Purge-Cache-Tags"} {
-		// by space; the last two are Drupal's
+		// separated by spaces; the last two are Drupal's
 		for _, line := range h[name] {
 			tags = append(tags, strings.Fields(line)...)
 		}
@@ -29,7 +29,7 @@ func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 		tags = append(tags, more...)
 	}
 	for _, name := range []string{"Cache-Tag", "X-Magento-Tags", "X-Cache-Tags"} {
-		// by comma; the last is FOSHttpCache's
+		// separated by commas; the last is FOSHttpCache's
 		for _, line := range h[name] {
 			for t := range strings.SplitSeq(line, ",") {
 				if t = strings.TrimSpace(t); t != "" {
@@ -48,5 +48,5 @@ func TagsOf(h http.Header, of *site.Site, t httpcache.Target) []string {
 
 func hostTag(host string) string { return "\x00host " + host }
 
-// GroupTag names a group of one origin (RFC 9875, 2).
+// GroupTag returns the tag of a group of one origin (RFC 9875, 2).
 func GroupTag(group, origin string) string { return "\x00group " + origin + " " + group }

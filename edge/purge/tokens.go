@@ -8,33 +8,33 @@ import (
 	"sync/atomic"
 )
 
-// What a token may be for.
+// Scopes of a token.
 const (
 	ScopePurge = "purge" // purges, through every API
-	ScopeRead  = "read"  // status, explain, metrics and how far purges are
+	ScopeRead  = "read"  // status, explain, metrics, and the progress of purges
 	ScopeDrain = "drain" // drain and undrain
 	ScopeWarm  = "warm"  // fetch into the store
 	ScopeDebug = "debug" // profiles of the process
 )
 
-// Scopes are all of them.
+// Scopes returns all scopes.
 func Scopes() []string { return []string{ScopePurge, ScopeRead, ScopeDrain, ScopeWarm, ScopeDebug} }
 
-// Token is a bearer token of the admin API. One that is good for all has all scopes.
+// Token is a bearer token of the admin API. A token without restrictions has all scopes.
 type Token struct {
 	Secret string
 	Scopes []string
-	Sites  []string // what purge and warm are limited to; none means no limit
+	Sites  []string // that it may purge and warm; none means all
 }
 
-// Tokens are those that a node accepts. They are replaced as a whole, while it serves. The zero
-// value has none, and the API is open to everybody who reaches it then.
+// Tokens holds the tokens that a node accepts. They are replaced as a whole while it serves. The
+// zero value has none, and then every client that reaches the API may use it.
 type Tokens struct{ now atomic.Pointer[[]Token] }
 
 // Set replaces the tokens.
 func (t *Tokens) Set(list []Token) { t.now.Store(&list) }
 
-// list are those that are accepted now.
+// list returns the tokens that are accepted now.
 func (t *Tokens) list() []Token {
 	if list := t.now.Load(); list != nil {
 		return *list
@@ -45,8 +45,8 @@ func (t *Tokens) list() []Token {
 // Any reports whether there are any.
 func (t *Tokens) Any() bool { return len(t.list()) > 0 }
 
-// grant returns what a secret is good for; nil if for nothing. The time that it takes doesn't tell
-// how near the secret is to a token.
+// grant returns the grant of a secret; nil if no token has it. The time that it takes doesn't
+// depend on how similar the secret is to a token's.
 func (t *Tokens) grant(secret string) *Grant {
 	got := sha256.Sum256([]byte(secret))
 	is := func(token string) bool {
@@ -65,7 +65,7 @@ func (t *Tokens) grant(secret string) *Grant {
 	return g
 }
 
-// secretOf is the secret of a request, where the clients of one of the APIs put it.
+// secretOf returns the secret of a request, from the field that the client's API uses.
 func secretOf(h http.Header) string {
 	if scheme, token, _ := strings.Cut(h.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)

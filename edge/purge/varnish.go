@@ -28,7 +28,7 @@ import (
 // Expressions are not matched with what is stored: they become exact tags, URLs, prefixes and
 // hosts, or the request is refused.
 
-// IsPurge reports whether a request of a client is one to purge.
+// IsPurge reports whether a client's request is a purge.
 func (p *Purger) IsPurge(r *http.Request) bool {
 	switch r.Method {
 	case "PURGE", "PURGEKEYS", "BAN":
@@ -37,7 +37,7 @@ func (p *Purger) IsPurge(r *http.Request) bool {
 	return false
 }
 
-// grantAtEdge is what a client may do that sends PURGE or BAN.
+// grantAtEdge returns what the client of a PURGE or BAN may do.
 func (p *Purger) grantAtEdge(r *http.Request) *Grant {
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		for _, network := range p.From {
@@ -54,7 +54,7 @@ func (p *Purger) grantAtEdge(r *http.Request) *Grant {
 	return &Grant{scopes: []string{}}
 }
 
-// ServeAtEdge answers PURGE and BAN of a client, for a target that is of a site.
+// ServeAtEdge answers a client's PURGE or BAN for a target of a site.
 func (p *Purger) ServeAtEdge(w http.ResponseWriter, r *http.Request, target httpcache.Target, of *site.Site) {
 	answer := func(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -82,7 +82,7 @@ func (p *Purger) ServeAtEdge(w http.ResponseWriter, r *http.Request, target http
 	answer(w, http.StatusOK, "Purged")
 }
 
-// atEdge is what a PURGE or BAN asks for.
+// atEdge returns the purge that a PURGE or BAN requests.
 func (p *Purger) atEdge(r *http.Request, target httpcache.Target, of *site.Site) (Request, error) {
 	h := r.Header
 	req := Request{Soft: h.Get("Fastly-Soft-Purge") == "1"}
@@ -98,8 +98,8 @@ func (p *Purger) atEdge(r *http.Request, target httpcache.Target, of *site.Site)
 	case restricts(h, "X-Content-Type"):
 		return req, errors.New("X-Content-Type can't be expressed: purge by URL or by tags")
 	case req.All:
-		// The pattern says everything; what is the edge's for other sites is not of the application
-		// that sent it.
+		// The pattern matches everything, but the edge's other sites don't belong to the
+		// application that sent it.
 		req.All = false
 		req.addSite(of)
 	case !named:
@@ -114,7 +114,7 @@ func restricts(h http.Header, name string) bool {
 	return ok && (len(v) != 1 || !matchesAll(v[0]))
 }
 
-// ofURL is what a PURGE or BAN without tags asks for.
+// ofURL returns the purge that a PURGE or BAN without tags requests.
 func (p *Purger) ofURL(r *http.Request, target httpcache.Target, req Request) (Request, error) {
 	h, pattern := r.Header, target.RequestURI()
 	hosts := []string{target.Host}
@@ -156,8 +156,8 @@ func (p *Purger) ofURL(r *http.Request, target httpcache.Target, req Request) (R
 	return req, nil
 }
 
-// hostsMatching are the hosts of the edge's sites that an expression matches. On an edge for any
-// host it has to be a list.
+// hostsMatching returns the hosts of the edge's sites that an expression matches. On an edge for
+// any host, the expression must be a list.
 func hostsMatching(pattern string, sites *site.Set) ([]string, error) {
 	if sites.AnyHost() {
 		if matchesAll(pattern) {

@@ -5,23 +5,24 @@ import (
 	"sync"
 )
 
-// A request that waits until all edges have applied a purge does so for minutes where one of them
-// is away, and looks at all edges whenever one tells how far it is. So the requests that wait are
-// bounded, and no token has all of the places. One for which there is none is refused before it has
-// purged anything, so that it can be sent again as it is.
+// A request with ?wait=all may wait for minutes if an edge is away, and it checks all edges
+// whenever one reports progress. So the number of waiting requests is bounded, in all and for each
+// token. A request beyond that is refused before it purges anything, so the client can send it
+// again as it is.
 const (
 	maxWaits     = 256
 	maxWaitsEach = maxWaits / 4 // of one token
 )
 
-// waits counts the requests that wait, in all and by what their tokens are known by.
+// waits counts the waiting requests, in all and by the hash of their token.
 type waits struct {
 	mu  sync.Mutex
 	all int
 	of  map[[32]byte]int
 }
 
-// begin counts one more, and returns what takes it back, or why there may be none.
+// begin counts a waiting request. It returns the function that takes the count back, or an error if
+// there are too many.
 func (p *waits) begin(g *Grant) (end func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,5 +47,5 @@ func (p *waits) begin(g *Grant) (end func(), err error) {
 	}), nil
 }
 
-// tooManyError says that a purge is refused because too many wait.
+// tooManyError is the error of a purge that is refused because too many requests wait.
 type tooManyError struct{ error }

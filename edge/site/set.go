@@ -36,7 +36,8 @@ func NewSet(list []*Site) *Set {
 	return s
 }
 
-// Find returns the site of a Host field and the host in the form that keys have, or nil.
+// Find returns the site of a Host field, or nil. It also returns the host in the form that keys
+// have.
 func (s *Set) Find(host string) (*Site, string) {
 	host = CanonicalHost(host)
 	if site := s.byHost[host]; site != nil {
@@ -51,40 +52,39 @@ func (s *Set) Find(host string) (*Site, string) {
 	return s.any, host
 }
 
-// Has reports whether a host is of a site.
+// Has reports whether a host belongs to a site.
 func (s *Set) Has(site *Site, host string) bool {
 	found, _ := s.Find(host)
 	return found == site
 }
 
-// ReachedBy reports whether a TLS connection that was made with a server name may ask for a site:
-// the name is one of the site's hosts, or the client gave none. Browsers use one connection for
-// several hosts of its certificate; what may be asked for is not to depend on which certificate
-// that is.
+// ReachedBy reports whether a TLS connection with a given server name may be used for a site: the
+// name is one of the site's hosts, or the client sent none. Browsers use one connection for several
+// hosts of its certificate. Which hosts they may request must not depend on the certificate.
 func (s *Set) ReachedBy(serverName string, site *Site) bool {
 	return serverName == "" || s.Has(site, serverName)
 }
 
-// UnknownHostError is the error of a host that no site has.
+// UnknownHostError is the error of a host that belongs to no site.
 type UnknownHostError struct {
 	host  string
 	known []string
 }
 
-// Error names the host and those that there are.
+// Error names the host, and the hosts that there are.
 func (e *UnknownHostError) Error() string {
 	return fmt.Sprintf("no site has the host %s: the hosts are %s", e.host, Listed(e.known))
 }
 
-// Unknown is the error of a host that no site of the set has.
+// Unknown returns the error of a host that belongs to no site of the set.
 func (s *Set) Unknown(host string) error {
 	return &UnknownHostError{host, slices.Sorted(maps.Keys(s.byHost))}
 }
 
-// AnyHost reports whether one of the sites answers for any host.
+// AnyHost reports whether one of the sites serves any host.
 func (s *Set) AnyHost() bool { return s.any != nil }
 
-// Named returns the site of a name, or nil.
+// Named returns the site with a name, or nil.
 func (s *Set) Named(name string) *Site {
 	for _, site := range s.List {
 		if site.Name == name {
@@ -95,8 +95,7 @@ func (s *Set) Named(name string) *Site {
 }
 
 // Origins returns the status of each pool that the sites fetch from: their origins, and the tiers
-// of
-// other edges. A pool that several sites share comes once.
+// of other edges. A pool that several sites share comes once.
 func (s *Set) Origins() []origin.Status {
 	var pools []*origin.Pool
 	for _, site := range s.List {
@@ -113,8 +112,8 @@ func (s *Set) Origins() []origin.Status {
 	return out
 }
 
-// Sum tells the names of the sites and their hosts from others: edges with another sum may take a
-// purge of one site for one of another.
+// Sum returns a hash of the names and hosts of the sites. Edges with different sums may take the
+// purge of one site for a purge of another.
 func (s *Set) Sum() string {
 	var lines []string
 	for _, site := range s.List {
@@ -125,14 +124,15 @@ func (s *Set) Sum() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Table holds the sites that an edge serves now. They are replaced as a whole, while it serves. The
+// Table holds the sites that an edge serves now. They are replaced as a whole while it serves. The
 // zero value has none.
 type Table struct{ now atomic.Pointer[Set] }
 
 // Set replaces the sites.
 func (t *Table) Set(list []*Site) { t.now.Store(NewSet(list)) }
 
-// Now returns the sites. It does not change: what belongs together is looked up in one.
+// Now returns the current sites. A Set doesn't change, so one request does all of its look-ups in
+// one Set.
 func (t *Table) Now() *Set {
 	if s := t.now.Load(); s != nil {
 		return s
@@ -143,7 +143,7 @@ func (t *Table) Now() *Set {
 // maxListed is how many names an error lists.
 const maxListed = 30
 
-// Listed lists names for an error.
+// Listed returns names as a list for an error.
 func Listed(names []string) string {
 	if len(names) == 0 {
 		return "none"
@@ -154,13 +154,13 @@ func Listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// WildcardOf is the wildcard that a host is below.
+// WildcardOf returns the wildcard that covers a host.
 func WildcardOf(host string) string {
 	_, parent, _ := strings.Cut(host, ".")
 	return "*." + parent
 }
 
-// CanonicalHost lowers a host, and cuts its port and a trailing dot.
+// CanonicalHost returns a host in lower case, without its port and a trailing dot.
 func CanonicalHost(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]

@@ -1,4 +1,4 @@
-// Package ttlset is keys that are remembered for two minutes, each with a text.
+// Package ttlset remembers keys for two minutes, each with a text.
 package ttlset
 
 import (
@@ -14,9 +14,9 @@ const (
 	Max = 1 << 16
 )
 
-// Set remembers a text about each of its keys for TTL. It keeps hashes of keys, which clients
-// choose, so that Max of them take some 8 MB at most. Two keys of one hash, which nobody can look
-// for without the seed, would share a text. The zero value is ready.
+// Set remembers a text for each of its keys for TTL. Clients choose the keys, so it stores hashes,
+// and Max of them take at most about 8 MB. Two keys with the same hash would share a text, but
+// nobody can find such keys without the seed. The zero value is ready to use.
 type Set struct {
 	mu   sync.Mutex
 	seed maphash.Seed // set with m
@@ -28,7 +28,7 @@ type entry struct {
 	text  string
 }
 
-// Get returns what is remembered of a key, or "".
+// Get returns the text of a key, or "".
 func (s *Set) Get(key string, now time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,7 +44,7 @@ func (s *Set) Get(key string, now time.Time) string {
 	return v.text
 }
 
-// Put remembers a text; "" forgets.
+// Put sets the text of a key; "" removes the key.
 func (s *Set) Put(key, text string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,12 +63,12 @@ func (s *Set) Put(key, text string, now time.Time) {
 		if len(s.m) < Max && now.Before(v.until) {
 			break
 		}
-		delete(s.m, k) // expired, or one of too many
+		delete(s.m, k) // it has expired, or there are too many
 	}
 	s.m[hash] = entry{now.Add(TTL), text}
 }
 
-// Reset forgets all.
+// Reset removes all keys.
 func (s *Set) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -114,7 +114,7 @@ func (l *link) follow(e *Edge, conf config.Edge) {
 			}
 			return e.Apply(requests, storage.Position(after))
 		},
-		Lost: func(now fleet.Position) error { return e.Doubt(storage.Position(now)) },
+		Lost: func(now fleet.Position) error { return e.Suspect(storage.Position(now)) },
 		Forgot: func(ctx context.Context, id string) error {
 			_, err := l.client.Append(ctx, id, "", purge.LostPurges)
 			return err
