@@ -20,12 +20,15 @@ type worker struct {
 	tally tally
 	// The limiter's clock for the current batch. 0 means that each query reads the clock.
 	clock uint64
+	// The wall clock for the current batch, in Unix seconds. 0 means that each query reads it.
+	wall   int64
+	budget *budget // for new signatures; nil means that the worker shares that of the server
 }
 
 // newWorker returns a worker for a goroutine that answers many queries. It has a memo of its
 // choices.
 func newWorker(s *Server) *worker {
-	w := &worker{server: s}
+	w := &worker{server: s, budget: new(budget)}
 	w.resolver.memo = new(memo)
 	return w
 }
@@ -96,6 +99,7 @@ func (w *worker) respond(req []byte, from netip.AddrPort, sess *session, buf []b
 	w.decide(rcode, proven)
 	var out []byte
 	if tcp || proven || !w.limited() {
+		w.secure(tcp)
 		out = r.pack(&w.packer, q, q.limit(tcp), tcp, buf)
 		if !tcp && !proven && len(out) > amplification*len(req) {
 			out = w.limitExcess(len(req), out)

@@ -128,6 +128,7 @@ func (z *Zone) withChallenges(records map[name]*rrset) *Zone {
 	if changed := served.overlay[z.origin]; changed != nil {
 		served.apex = changed
 	}
+	served.sortOverlay()
 	return served
 }
 

@@ -31,7 +31,7 @@ func (r *resolver) chaos(identity string) {
 		return
 	}
 	r.aa = true
-	r.answer = []owned{{r.q.owner(), &rrset{
+	r.answer = []owned{{owner: r.q.owner(), rrset: &rrset{
 		rrtype: dns.TypeTXT, data: []string{string([]byte{byte(len(text))}) + text},
 	}}}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
 // Config is everything that a Server answers from.
@@ -32,6 +34,9 @@ type Config struct {
 	Health    Health
 
 	RateLimit RateLimit
+	// Keys are the DNSSEC keys of zones, by zone name. The server signs the answers of these zones.
+	// Their files must have no signatures.
+	Keys map[string]dnssec.Keys
 }
 
 // Node is a machine whose addresses edge names may be answered with.
@@ -261,6 +266,8 @@ type snapshot struct {
 	nodes      []Node
 	states     map[string]*nodeState // by node name
 
+	signatures *signatures // nil if no zone has been signed yet
+
 	familyIDs   familyIDs
 	zoneQueries map[*Zone]*prometheus.Counter // counter of queries per zone
 }
@@ -276,13 +283,19 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 		rates: cfg.RateLimit.rates(), nodes: cfg.Nodes, states: make(map[string]*nodeState), familyIDs: make(familyIDs),
 	}
 	if before != nil {
-		snap.generation = before.generation + 1
+		snap.generation, snap.signatures = before.generation+1, before.signatures
+	}
+	if snap.signatures == nil && len(cfg.Keys) > 0 {
+		snap.signatures = newSignatures()
 	}
 	for _, node := range cfg.Nodes {
 		snap.states[node.Name] = newNodeState(node, before)
 	}
 	for _, z := range cfg.Zones {
 		snap.zones[z.origin] = z
+	}
+	if err := snap.addKeys(cfg.Keys); err != nil {
+		return nil, err
 	}
 	if err := snap.addEdges(cfg); err != nil {
 		return nil, err
@@ -311,6 +324,23 @@ func newSnapshot(cfg Config, before *snapshot) (*snapshot, error) {
 		}
 	}
 	return snap, nil
+}
+
+// addKeys makes the zones that have keys signed.
+func (s *snapshot) addKeys(keys map[string]dnssec.Keys) error {
+	var errs []error
+	for zone, list := range keys {
+		n, err := nameOf(zone)
+		z := s.zones[n]
+		if err != nil || z == nil {
+			errs = append(errs, fmt.Errorf("zone %s: has keys, and is not there", zone))
+			continue
+		}
+		if s.zones[n], err = z.withKeys(list); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // addEdges adds the edge names to their zones, and returns an error for each that can't be there.

@@ -200,7 +200,7 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		c := f.candidates[p.index]
 		r.served = append(r.served, c)
 		if r.q.qtype != dns.TypeHTTPS {
-			r.answer = append(r.answer, owned{owner, c.set.now()})
+			r.answer = append(r.answer, r.own(owner, c.set.now()))
 		}
 	}
 	if r.q.qtype == dns.TypeHTTPS {
@@ -208,7 +208,7 @@ func (r *resolver) edge(e *edge, owner string) bool {
 		if six := e.families[dns.TypeAAAA]; six.partial() {
 			bits = max(bits, r.keepIPv6Hints(e, six))
 		}
-		r.answer = append(r.answer, owned{owner, r.https.build(r.served, r.ipv6Hints)})
+		r.answer = append(r.answer, r.own(owner, r.https.build(r.served, r.ipv6Hints)))
 	}
 	r.allDown = allDown
 	if r.q.subnet.source > 0 {

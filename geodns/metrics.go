@@ -22,6 +22,9 @@ type metrics struct {
 	shed         prometheus.Counter
 	addresses    *prometheus.GaugeVec
 
+	signatures prometheus.Counter
+	unsigned   prometheus.Counter
+
 	limited          *prometheus.CounterVec
 	dropped, slipped prometheus.Counter // counters of limited
 	// Counters of queries that were counted before. Looking a counter up by its labels costs as
@@ -74,12 +77,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.shed = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "kaiku_dns_tcp_shed_total", Help: "Idle TCP connections that were closed to make room for others.",
 	})
+	m.signatures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "kaiku_dns_signatures_total", Help: "DNSSEC signatures made.",
+	})
+	m.unsigned = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "kaiku_dns_signatures_refused_total",
+		Help: "Responses sent without their records because there was no time for a new DNSSEC signature.",
+	})
 	m.dropped, m.slipped = m.limited.WithLabelValues("dropped"), m.limited.WithLabelValues("slipped")
 	if reg == nil {
 		return m, nil
 	}
 	collectors := []prometheus.Collector{m.queries, m.answered, m.healthy, m.allUnhealthy, m.probe, m.limited, m.zones,
-		m.seconds, m.probes, m.panics, m.shed, m.addresses}
+		m.seconds, m.probes, m.panics, m.shed, m.addresses, m.signatures, m.unsigned}
 	for i, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			for _, mine := range collectors[:i] {

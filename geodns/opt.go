@@ -35,6 +35,7 @@ func (q *query) finish(opt []byte, rcode int) int {
 	// RFC 6891 section 6.2.3: values below 512 count as 512.
 	q.udpSize = max(plainSize, int(binary.BigEndian.Uint16(opt[2:])))
 	q.do = opt[6]&0x80 != 0
+	q.co = q.do && opt[6]&0x40 != 0
 	if rcode != dns.RcodeSuccess {
 		return rcode
 	}
@@ -107,14 +108,17 @@ func (r *response) optLen(q *query) int {
 	return n
 }
 
-// appendOPT appends the server's OPT record. It copies DO from the query (RFC 3225 section 3),
-// although the zones are not signed. It adds only options that the query had.
+// appendOPT appends the server's OPT record. It copies DO from the query (RFC 3225 section 3), even
+// for a zone that is not signed. It adds only options that the query had.
 func (r *response) appendOPT(q *query, b []byte, rcode int) []byte {
 	b = append(b, 0, 0, byte(dns.TypeOPT))
 	b = binary.BigEndian.AppendUint16(b, ednsUDPSize)
 	b = append(b, byte(rcode>>4), 0, 0, 0)
 	if q.do {
 		b[len(b)-2] |= 0x80
+	}
+	if q.co && r.zone != nil && r.zone.signer != nil {
+		b[len(b)-2] |= 0x40
 	}
 	b = binary.BigEndian.AppendUint16(b, uint16(r.optLen(q)-11))
 	if q.subnet.raw != nil {

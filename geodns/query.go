@@ -31,6 +31,7 @@ type query struct {
 	edns    bool
 	udpSize int // size that the client accepts, at least 512
 	do      bool
+	co      bool // the client takes NXDOMAIN with a compact denial (RFC 9824 section 5.1)
 	subnet  ecs
 	nsid    bool   // the client asks which server answers (RFC 5001)
 	cookie  []byte // 8, or 16 to 40 octets; nil if there is none

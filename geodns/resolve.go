@@ -27,6 +27,12 @@ type resolver struct {
 	https     httpsRecord
 	ipv6Hints []*candidate // nodes in the IPv6 hints of an HTTPS record
 	memo      *memo        // nil to remember nothing
+
+	at      signedAt // the name that is answered for, if its zone is signed
+	signing signing
+	section []owned // buffer of secure
+	rdata   []byte  // buffers of an NSEC record
+	types   []uint16
 }
 
 // resolve fills in the response (RFC 1034 section 4.3.2).
@@ -70,18 +76,22 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 		if len(seen) == 1 && at != nil {
 			r.subject = at.name
 		}
+		r.enter(zone, n, found, at)
 		var next string
 		switch found {
 		case missing:
-			r.rcode = dns.RcodeNameError
-			r.authority = append(r.authority, zone.soa)
+			r.missing(zone, owner)
 		case delegation:
 			r.refer(zone, at)
 			r.aa = len(seen) > 1
 		case redirect:
 			next = r.redirect(at, n, owner)
 		default:
+			answered := len(r.answer)
 			next = r.data(zone, at, owner)
+			if r.at.expanded && len(r.answer) > answered {
+				r.deny(denial{kind: cover})
+			}
 		}
 		if next == "" {
 			return
@@ -95,6 +105,10 @@ func (r *resolver) chase(zone *Zone, n name, owner string) {
 // to follow, data returns its target, else "".
 func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 	qtype := r.q.qtype
+	if r.at.signer != nil && (qtype == dns.TypeNSEC || qtype == dns.TypeRRSIG) {
+		r.deny(denial{kind: compact, owner: owner, at: at, answers: true})
+		return ""
+	}
 	if alias := at.set(dns.TypeCNAME); alias != nil {
 		r.add(owner, alias)
 		// ANY matches the CNAME itself (RFC 1034 section 3.6.2).
@@ -116,8 +130,45 @@ func (r *resolver) data(zone *Zone, at *node, owner string) (next string) {
 		r.addresses(set)
 		return ""
 	}
-	r.authority = append(r.authority, zone.soa)
+	r.noData(zone, at, owner)
 	return ""
+}
+
+// missing answers for a name that doesn't exist.
+func (r *resolver) missing(zone *Zone, owner string) {
+	signed := r.at.signer != nil
+	if signed && (r.q.qtype == dns.TypeNSEC || r.q.qtype == dns.TypeRRSIG) {
+		r.deny(denial{kind: compact, owner: owner, answers: true})
+		return
+	}
+	if !signed || r.q.co {
+		r.rcode = dns.RcodeNameError
+	}
+	r.authority = append(r.authority, r.negativeSOA(zone))
+	r.deny(denial{kind: compact, owner: owner})
+}
+
+// noData answers for a name that has no record of the type.
+func (r *resolver) noData(zone *Zone, at *node, owner string) {
+	r.authority = append(r.authority, r.negativeSOA(zone))
+	if r.at.expanded {
+		r.deny(denial{kind: match, at: at})
+		r.deny(denial{kind: cover, at: at})
+		return
+	}
+	r.deny(denial{kind: compact, owner: owner, at: at})
+}
+
+// negativeSOA returns the SOA record of a negative answer.
+func (r *resolver) negativeSOA(zone *Zone) owned {
+	soa := zone.soa
+	soa.signer = r.at.signer
+	return soa
+}
+
+// own returns an RRset of the name that is answered for.
+func (r *resolver) own(owner string, set *rrset) owned {
+	return owned{owner: owner, rrset: set, signer: r.at.signer, source: r.at.source, random: r.at.random}
 }
 
 // add adds an RRset to the answer, unless the answer has it already. A response has each RRset once
@@ -128,19 +179,19 @@ func (r *resolver) add(owner string, set *rrset) {
 			return
 		}
 	}
-	r.answer = append(r.answer, owned{owner, set})
+	r.answer = append(r.answer, r.own(owner, set))
 }
 
 // any answers ANY with the HINFO record of RFC 8482 section 4.2. If the name has HINFO records of
 // its own, any answers with those.
 func (r *resolver) any(at *node, owner string) {
 	if set := at.set(dns.TypeHINFO); set != nil {
-		r.answer = append(r.answer, owned{owner, set})
+		r.answer = append(r.answer, r.own(owner, set))
 		return
 	}
-	r.answer = append(r.answer, owned{owner, &rrset{
+	r.answer = append(r.answer, r.own(owner, &rrset{
 		rrtype: dns.TypeHINFO, ttl: 3600, data: []string{"\x07RFC8482\x00"},
-	}})
+	}))
 }
 
 // redirect answers a name below a DNAME, with the DNAME and the CNAME that is synthesized from it
@@ -154,7 +205,8 @@ func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 		r.rcode = dns.RcodeYXDomain // RFC 6672 section 2.2
 		return ""
 	}
-	r.answer = append(r.answer, owned{owner, &rrset{
+	// Validators make this record themselves. It has no signature (RFC 6672 section 5.3.1).
+	r.answer = append(r.answer, owned{owner: owner, rrset: &rrset{
 		rrtype: dns.TypeCNAME, ttl: dname.ttl, data: []string{next},
 	}})
 	if r.q.qtype == dns.TypeCNAME {
@@ -167,12 +219,17 @@ func (r *resolver) redirect(at *node, n name, owner string) (next string) {
 // has of their hosts.
 func (r *resolver) refer(zone *Zone, cut *node) {
 	ns := cut.set(dns.TypeNS)
-	r.authority = append(r.authority, owned{cut.owner, ns})
+	r.authority = append(r.authority, owned{owner: cut.owner, rrset: ns}) // the child signs it
+	if ds := cut.set(dns.TypeDS); ds != nil && r.at.signer != nil {
+		r.authority = append(r.authority, r.own(cut.owner, ds))
+	} else {
+		r.deny(denial{kind: compact, owner: cut.owner, at: cut})
+	}
 	// Required glue comes first, so that it is left out last.
 	for _, required := range []bool{true, false} {
 		for i := range ns.data {
 			if target := ns.target(i); target.within(cut.name) == required {
-				r.host(zone.nodes[target], required)
+				r.host(zone.nodes[target], nil, required)
 			}
 		}
 	}
@@ -194,17 +251,17 @@ func (r *resolver) addresses(set *rrset) {
 		}
 		switch found, at := zone.lookup(target, false); found {
 		case exact:
-			r.host(at, false)
+			r.host(at, zone.signs(r.q), false)
 		case delegation:
-			r.host(zone.nodes[target], false) // glue
+			r.host(zone.nodes[target], nil, false) // glue
 		}
 	}
 }
 
 // host adds a node's static addresses to the additional section. It never adds addresses of an edge
 // name: they are chosen for one client, but this answer may have scope 0, and resolvers would cache
-// them for others.
-func (r *resolver) host(at *node, required bool) {
+// them for others. signer is nil for glue, which is never signed.
+func (r *resolver) host(at *node, signer *signer, required bool) {
 	if at == nil {
 		return
 	}
@@ -213,6 +270,7 @@ func (r *resolver) host(at *node, required bool) {
 		if set == nil || slices.ContainsFunc(r.additional, func(e extra) bool { return e.rrset == set }) {
 			continue
 		}
-		r.additional = append(r.additional, extra{owned{at.owner, set}, required})
+		r.additional = append(r.additional, extra{
+			owned{owner: at.owner, rrset: set, signer: signer, source: at.name}, required})
 	}
 }

@@ -27,6 +27,7 @@ type response struct {
 	// How long the connection stays open; 0 to leave it out.
 	keepalive time.Duration
 	served    []*candidate // nodes in the answer of an edge name
+	denials   []denial     // NSEC records to add, in the order of secure
 	allDown   bool         // no node of the edge name is healthy
 }
 
@@ -36,7 +37,14 @@ func (r *response) reset() {
 	clear(r.authority)
 	clear(r.additional)
 	clear(r.served)
-	*r = response{answer: r.answer[:0], authority: r.authority[:0], additional: r.additional[:0], served: r.served[:0]}
+	clear(r.denials)
+	*r = response{answer: r.answer[:0], authority: r.authority[:0], additional: r.additional[:0], served: r.served[:0],
+		denials: r.denials[:0]}
+}
+
+// empty removes all records.
+func (r *response) empty() {
+	r.answer, r.authority, r.additional, r.denials = r.answer[:0], r.authority[:0], r.additional[:0], r.denials[:0]
 }
 
 // extra is an RRset of the additional section.

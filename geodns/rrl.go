@@ -222,7 +222,7 @@ func (r *resolver) kind() (kind answerKind, about string) {
 	case r.rcode == dns.RcodeSuccess && !r.aa && len(r.authority) > 0:
 		return referral, ""
 	case r.rcode == dns.RcodeSuccess && r.aa || r.rcode == dns.RcodeNameError:
-		return negative, r.authority[0].owner
+		return negative, r.zone.soa.owner
 	}
 	return failure + answerKind(r.rcode), ""
 }
@@ -231,7 +231,7 @@ func (r *resolver) kind() (kind answerKind, about string) {
 // over TCP, or, if the client sent a cookie, by returning the new cookie (RFC 7873 section 5.2.3).
 // The response is no longer than the query except for the cookie.
 func (r *resolver) withhold() {
-	r.answer, r.authority, r.additional = r.answer[:0], r.authority[:0], r.additional[:0]
+	r.empty()
 	r.served, r.allDown, r.scope = r.served[:0], false, 0
 	r.nsid = ""
 	if r.q.cookie != nil {

@@ -63,4 +63,9 @@ func (s *rrset) withTTL(ttl uint32) *rrset {
 type owned struct {
 	owner string
 	*rrset
+	// Who signs the RRset, and under which owner in lower case: the wildcard for a record that was
+	// synthesised from one (RFC 4035 section 2.2). nil means that the RRset has no signature.
+	signer *signer
+	source name
+	random bool // a client made up source
 }

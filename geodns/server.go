@@ -52,10 +52,11 @@ type Server struct {
 	changed chan struct{}
 
 	// mu guards the order of changes to current, and what is logged and counted about nodes.
-	mu      sync.Mutex
-	metrics *metrics // set by the first Reload
-	cookies cookies  // set by the first Reload
-	limiter *limiter // set by the first Reload
+	mu         sync.Mutex
+	metrics    *metrics     // set by the first Reload
+	cookies    cookies      // set by the first Reload
+	limiter    *limiter     // set by the first Reload
+	signingNow func() int64 // for tests: the wall clock in Unix seconds; nil means time.Now
 
 	challenges map[name]*rrset // guarded by mu
 
@@ -228,6 +229,14 @@ func (s *Server) LocalAddr() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return s.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// wallClock returns the time that signatures are made for, in Unix seconds.
+func (s *Server) wallClock() int64 {
+	if s.signingNow != nil {
+		return s.signingNow()
+	}
+	return time.Now().Unix()
 }
 
 func (s *Server) log() *slog.Logger {

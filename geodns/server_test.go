@@ -16,10 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/kaiku-cdn/kaiku/fleet/freeport"
 )
 
 // serve runs a server on loopback until the test ends. It checks that Serve returns no error.

@@ -80,7 +80,7 @@ func (s *Server) readUDP(conn *net.UDPConn) error {
 			return fmt.Errorf("geodns: read udp: %w", err)
 		}
 		began := time.Now()
-		w.clock = s.limiter.now()
+		w.clock, w.wall = s.limiter.now(), began.Unix()
 		for i := range n {
 			req, from := b.request(i)
 			if from.Port() == 0 {

@@ -18,6 +18,11 @@ type Zone struct {
 	// The SOA record of negative answers, with the TTL of RFC 2308 section 5.
 	soa owned
 
+	signer *signer    // nil if the zone is not signed
+	made   *zoneOrder // shared by all copies
+	order  *zoneOrder // made, once its names are there
+	added  []name     // names that only the overlay has, in canonical order; only if the zone is signed
+
 	files   []zoneFile // the files it was read from
 	nsLines []int32    // lines of the apex's NS records
 }
@@ -38,10 +43,11 @@ func (z *Zone) serial() uint32 {
 
 // finish sets the SOA record of negative answers.
 func (z *Zone) finish() {
+	z.made = new(zoneOrder)
 	if soa := z.apex.set(dns.TypeSOA); soa != nil {
 		data := soa.data[0]
 		minimum := binary.BigEndian.Uint32([]byte(data[len(data)-4:]))
-		z.soa = owned{z.apex.owner, soa.withTTL(min(soa.ttl, minimum))}
+		z.soa = owned{owner: z.apex.owner, rrset: soa.withTTL(min(soa.ttl, minimum)), source: z.origin}
 	}
 }
 
@@ -148,6 +154,7 @@ func (z *Zone) withEdges(edges []*edge) *Zone {
 	for _, e := range edges {
 		served.editable(e.name).edge = e
 	}
+	served.sortOverlay()
 	return served
 }
 

@@ -150,7 +150,7 @@ func canonical(rrtype uint16, data []byte) string {
 func (at *node) conflict(z *Zone, rrtype uint16) *rrset {
 	for i := range at.sets {
 		other := at.sets[i].rrtype
-		if dnssec(rrtype) || dnssec(other) {
+		if besideCNAME(rrtype) || besideCNAME(other) {
 			continue
 		}
 		cut := rrtype == dns.TypeNS && other == dns.TypeDNAME || rrtype == dns.TypeDNAME && other == dns.TypeNS
@@ -161,7 +161,7 @@ func (at *node) conflict(z *Zone, rrtype uint16) *rrset {
 	return nil
 }
 
-func dnssec(rrtype uint16) bool {
+func besideCNAME(rrtype uint16) bool {
 	return rrtype == dns.TypeRRSIG || rrtype == dns.TypeNSEC || rrtype == dns.TypeKEY
 }
 

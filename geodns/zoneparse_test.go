@@ -45,7 +45,7 @@ func records(t *testing.T, z *Zone) (all []string) {
 	t.Helper()
 	for _, n := range z.nodes {
 		for i := range n.sets {
-			r := response{answer: []owned{{n.owner, &n.sets[i]}}}
+			r := response{answer: []owned{{owner: n.owner, rrset: &n.sets[i]}}}
 			m := new(dns.Msg)
 			if err := m.Unpack(r.pack(new(packer), new(query), dns.MaxMsgSize, true, nil)); err != nil {
 				t.Fatal(err)

@@ -1,0 +1,6 @@
+// Package dnssec has what signing a zone needs, and knows nothing of zones or of queries: keys and
+// their files (ECDSA P-256, RFC 6605), signatures (RFC 4034), the order of names, and the NSEC
+// records of compact denial (RFC 9824).
+//
+// Names are in wire format and in lower case, as in package geodns. Functions do no I/O.
+package dnssec
