@@ -26,7 +26,8 @@
 //     however often a chain of CNAMEs leads to it (RFC 2181 section 5).
 //  4. For A, AAAA and HTTPS of an edge name, the server chooses nodes as described below.
 //  5. Over UDP, Config.RateLimit may suppress the response.
-//  6. response.pack writes the response with compression, up to the size that the client accepts.
+//  6. If the zone has keys and the query has DO, worker.secure adds signatures and NSEC records.
+//  7. response.pack writes the response with compression, up to the size that the client accepts.
 //     Over UDP that is at most 1232 octets, which no path fragments. Additional RRsets that don't
 //     fit are left out whole. If an answer, an authority record or required glue (RFC 9471) doesn't
 //     fit, the response is empty and has TC set, and the client retries over TCP. The OPT record
@@ -85,6 +86,43 @@
 // An answer without AAAA for an edge name has a scope too. Many resolvers ignore the scope of a
 // negative answer (RFC 7871 section 7.4). Clients of such a resolver all use IPv4 until the
 // resolver asks again.
+//
+// # DNSSEC
+//
+// The server signs the zones that have keys (Config.Keys), with ECDSA P-256. It does so while it
+// answers, because the addresses of an edge name depend on the client. Without DO, the response is
+// that of an unsigned zone, to the byte.
+//
+// A signature depends on nothing but the RRset, the key and the day (dnssec.Day), so all servers
+// with the same key have the same signatures, and need not speak about them. The day of each RRset
+// begins at another time, so that they aren't all signed at once. signatureCache keeps a signature
+// under all that was signed. It can't be found for anything else, so no reload and no change of a
+// node's state has to remove it. Serve makes the signatures of edge names, of zone apexes and of
+// small zones ahead, and replaces them before they end.
+//
+// What doesn't exist is denied compactly (RFC 9824): an NSEC record at the name itself, which says
+// which types it has, and NXNAME if it doesn't exist. The rcode is then NOERROR, unless the query
+// has
+// CO. A wildcard's answer has the wildcard's signature, and an NSEC record between neighbours in
+// the
+// zone that proves that no closer name exists. Thus clients who ask for made up names below a
+// wildcard get signatures that are there already; and they learn the names beside a wildcard. A
+// name
+// below one that exists only because of a challenge is signed as if it existed, since a validator
+// would find that the wildcard doesn't apply.
+//
+// A client that makes up names makes the server sign: a name that doesn't exist needs a signature
+// of its own. This is bounded in several ways:
+//
+//   - The rate limit comes first, so what it suppresses costs no signature. It counts the answers
+//     with their signatures.
+//   - A response needs one such signature at most, and at most about 40 of names that exist: of a
+//     chain of aliases, and of 8 additional RRsets. What is too long for UDP is not signed for UDP.
+//   - Signatures for made up names have a cache of their own, which can't displace the others. Both
+//     caches have a fixed size.
+//   - New signatures take at most half of the time of a core (budget), and those for made up names
+//     leave a part of it for the others. Above that, a response over UDP has TC set, and one over TCP
+//     is SERVFAIL. All answers whose signatures are there, and all without DO, go on.
 //
 // # Life cycle
 //

@@ -232,7 +232,8 @@ func (r *resolver) addDenial(d *denial) bool {
 		if owner = at.source; d.kind == cover {
 			owner, _ = at.zone.neighbours(at.name)
 		}
-		if slices.ContainsFunc(r.authority, func(o owned) bool { return o.rrtype == dns.TypeNSEC && o.source == owner }) {
+		if slices.ContainsFunc(r.authority,
+			func(o owned) bool { return o.rrtype == dns.TypeNSEC && o.source == owner }) {
 			return true
 		}
 		if d.at == nil || owner != at.source {

@@ -122,9 +122,11 @@ func unsignedRight(rr dns.RR, section int, m *dns.Msg) bool {
 	switch cut := dns.IsSubDomain("sub.example.com.", name) || dns.IsSubDomain("sib.example.com.", name); {
 	case cut && section > 0: // NS records of a delegation, and glue
 		return true
-	case dns.IsSubDomain("child.example.net.", name), !dns.IsSubDomain("example.com.", name) && !dns.IsSubDomain("example.net.", name):
+	case dns.IsSubDomain("child.example.net.", name), !dns.IsSubDomain("example.com.", name) &&
+		!dns.IsSubDomain("example.net.", name):
 		return true
-	case section == 2 && slices.ContainsFunc(m.Ns, func(o dns.RR) bool { return o.Header().Rrtype == dns.TypeNS }): // glue
+	case section == 2 && slices.ContainsFunc(m.Ns, func(o dns.RR) bool { return o.Header().Rrtype == dns.TypeNS }):
+		// glue
 		return true
 	case rr.Header().Rrtype == dns.TypeCNAME: // made from a DNAME
 		return slices.ContainsFunc(m.Answer, func(o dns.RR) bool { return o.Header().Rrtype == dns.TypeDNAME })
@@ -183,7 +185,8 @@ func TestCompactRcode(t *testing.T) {
 	s := newServer(t, signedConfig(t))
 	q := secured("nowhere.example.com. A")
 	q.IsEdns0().SetCo(true)
-	if m := mustAnswer(t, s, q, inHelsinki, false); m.Rcode != dns.RcodeNameError || !m.IsEdns0().Co() || len(m.Ns) != 4 {
+	if m := mustAnswer(t, s, q, inHelsinki, false); m.Rcode != dns.RcodeNameError || !m.IsEdns0().Co() ||
+		len(m.Ns) != 4 {
 		t.Errorf("with CO: %v", m)
 	}
 	if m := mustAnswer(t, s, question("nowhere.example.com. A"), inHelsinki, false); m.Rcode != dns.RcodeNameError {
@@ -402,5 +405,46 @@ func TestSigningRefused(t *testing.T) {
 		if err := new(Server).Reload(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// TestSignedAhead checks that clients of an edge name find its signatures, whichever nodes they
+// get, and that those whose day is over are replaced before they end.
+func TestSignedAhead(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, signedConfig(t))
+	now := time.Now().Unix()
+	s.signingNow = func() int64 { return now }
+	round := func() int {
+		a := &ahead{server: s, snapshot: s.current.Load(), ctx: t.Context()}
+		a.cache, a.now, a.renew = a.signatures, now, int64(dnssec.Grace/time.Second)
+		a.round()
+		return a.made
+	}
+	made := round()
+	if again := round(); made < 50 || again != 0 {
+		t.Errorf("%d signatures, and %d in the second round", made, again)
+	}
+	budget := &s.current.Load().signatures.shared
+	budget.full.Store(1 << 62) // no new signatures
+	check := func() {
+		t.Helper()
+		for _, q := range []string{"www.example.com. A", "www.example.com. AAAA", "two.example.com. A",
+			"all2.example.com. HTTPS",
+			"many.example.com. A", "example.com. HTTPS", "example.com. DNSKEY", "example.com. SOA",
+			"mail.example.com. A",
+			"alias.example.com. A"} {
+			for _, from := range []netip.AddrPort{inHelsinki, inNewYork, inTokyo, nowhere} {
+				if m := mustAnswer(t, s, secured(q), from, false); m.Truncated {
+					t.Errorf("%s from %v was not signed ahead", q, from)
+				}
+			}
+		}
+	}
+	check()
+	for range 25 { // each signature ends in these 25 hours
+		now += int64(dnssec.Grace/time.Second) - 1
+		round()
+		check()
 	}
 }

@@ -48,8 +48,9 @@ type Server struct {
 	epoch atomic.Uint64
 	// Workers for callers that answer only now and then, as *worker.
 	workers sync.Pool
-	// Makes Serve look at the nodes again. Created by the first Reload.
+	// Makes Serve look at the nodes again. Created by the first Reload, as resign is.
 	changed chan struct{}
+	resign  chan struct{} // makes Serve sign ahead again
 
 	// mu guards the order of changes to current, and what is logged and counted about nodes.
 	mu         sync.Mutex
@@ -90,7 +91,7 @@ func (s *Server) Reload(cfg Config) error {
 		}
 		s.cookies = newCookies(s.CookieSecrets)
 		s.limiter = newLimiter()
-		s.changed = make(chan struct{}, 1)
+		s.changed, s.resign = make(chan struct{}, 1), make(chan struct{}, 1)
 		if s.QueryLog != nil {
 			s.QueryLog.lines = make(chan logged, maxLogged)
 		}
@@ -103,9 +104,11 @@ func (s *Server) Reload(cfg Config) error {
 	s.current.Store(snap)
 	s.metrics.nodes(snap, before)
 	s.checkEdges(snap)
-	select {
-	case s.changed <- struct{}{}:
-	default: // Serve is already notified
+	for _, to := range []chan struct{}{s.changed, s.resign} {
+		select {
+		case to <- struct{}{}:
+		default: // Serve is already notified
+		}
 	}
 	if db := snap.locator.db; db != nil && (before == nil || before.locator.db != db) {
 		before = nil
@@ -157,6 +160,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	listeners.Go(func() { failed <- s.serveUDP() })
 	listeners.Go(func() { failed <- s.serveTCP(ctx) })
 
+	listeners.Go(func() { s.signAhead(ctx) })
 	if s.QueryLog != nil {
 		listeners.Go(func() { s.QueryLog.run(ctx) })
 	}

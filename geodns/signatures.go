@@ -118,6 +118,9 @@ type signing struct {
 	budget *budget // nil means no bound
 	now    int64   // in Unix seconds
 
+	// What is found must be good for so many seconds more.
+	renew int64
+
 	key  []byte
 	data []string
 	made int // signatures made since the last reset
@@ -145,7 +148,7 @@ func (g *signing) sign(s *signer, set dnssec.RRset, random bool) (_ *signature, 
 	if random {
 		cache = g.cache.denials
 	}
-	if found := cache.find(hash, b, g.now); found != nil {
+	if found := cache.find(hash, b, g.now+g.renew); found != nil {
 		return found, true
 	}
 	if g.budget != nil && !g.budget.take(random) {

@@ -75,7 +75,8 @@ func (z *Zone) withKeys(keys dnssec.Keys) (*Zone, error) {
 	sets := append([]rrset(nil), apex.sets...)
 	for rrtype, data := range map[uint16][]string{dns.TypeDNSKEY: dnskey, dns.TypeCDS: cds, dns.TypeCDNSKEY: cdnskey} {
 		if apex.set(rrtype) != nil {
-			return nil, fmt.Errorf("zone %s: its file has %s records, which the server adds itself", z.Name(), dns.Type(rrtype))
+			return nil, fmt.Errorf("zone %s: its file has %s records, which the server adds itself", z.Name(),
+				dns.Type(rrtype))
 		}
 		sets = append(sets, rrset{rrtype: rrtype, ttl: keyTTL, data: data})
 	}

@@ -107,6 +107,13 @@ func nodeFiles(f *config.Fleet, n *config.Node, files *[]deploy.File) error {
 	if f.UsesKey(n) {
 		add(f.Secrets.FleetKey, true, true, nil)
 	}
+	if n.Has(config.RoleGeoDNS) {
+		for _, z := range f.GeoDNS.Zones {
+			if z.DNSSEC != nil {
+				add(z.DNSSEC.Key, true, false, reloads)
+			}
+		}
+	}
 	if n.Has(config.RoleEdge) || n.Admin != "" {
 		add(f.Secrets.AdminToken, true, true, reloads)
 		for _, t := range f.Secrets.Tokens {

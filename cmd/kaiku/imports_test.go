@@ -13,7 +13,7 @@ const module = "github.com/kaiku-cdn/kaiku/"
 // allowed says which packages of the module each one may import; the commands see all.
 var allowed = map[string][]string{
 	"cmd/kaiku/config": {"cmd/kaiku/words", "deploy", "edge/admin", "edge/cache", "edge/httpcache",
-		"edge/purge", "edge/rules", "fleet", "geodns"},
+		"edge/purge", "edge/rules", "fleet", "geodns", "geodns/dnssec"},
 	"cmd/kaiku/demo": {"cmd/kaiku/config", "cmd/kaiku/node", "geodns"},
 	"cmd/kaiku/node": {"cmd/kaiku/config", "deploy", "edge", "edge/admin", "edge/certs", "edge/front",
 		"edge/httpcache", "edge/purge", "edge/site", "fleet", "geodns", "origin", "storage"},

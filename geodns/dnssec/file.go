@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Fields of a key file, which are those of BIND's private key files but for the state.
@@ -16,6 +17,7 @@ const (
 	fieldAlg     = "Algorithm"
 	fieldPrivate = "PrivateKey"
 	fieldState   = "State"
+	fieldSeen    = "Seen"
 
 	format    = "v1.3"
 	algorithm = "13 (ECDSAP256SHA256)"
@@ -73,7 +75,8 @@ func (k Keys) Check() error {
 		}
 		for _, other := range k[:i] {
 			if key.tag == other.tag {
-				return fmt.Errorf("two keys have the tag %d: replace one of them, as validators tell keys apart by it", key.tag)
+				return fmt.Errorf("two keys have the tag %d: replace one of them, as validators tell keys apart by it",
+					key.tag)
 			}
 		}
 	}
@@ -114,7 +117,8 @@ func Parse(text []byte) (Keys, error) {
 		}
 		field, value, ok := strings.Cut(line, ":")
 		if !ok || fields == nil && field != fieldFormat {
-			return nil, fmt.Errorf("line %d: not a line of a private key in BIND's format, which begins with %s", i+1, fieldFormat)
+			return nil, fmt.Errorf("line %d: not a line of a private key in BIND's format, which begins with %s", i+1,
+				fieldFormat)
 		}
 		if field == fieldFormat {
 			if err := end(); err != nil {
@@ -138,7 +142,7 @@ func Parse(text []byte) (Keys, error) {
 
 // parseKey makes a key of the fields of a file. BIND's times have no effect.
 func parseKey(fields map[string]string) (*Key, error) {
-	known := []string{fieldFormat, fieldAlg, fieldPrivate, fieldState, "Created", "Publish", "Activate"}
+	known := []string{fieldFormat, fieldAlg, fieldPrivate, fieldState, fieldSeen, "Created", "Publish", "Activate"}
 	for field := range fields {
 		if !slices.Contains(known, field) {
 			return nil, fmt.Errorf("unknown field %q", field)
@@ -162,7 +166,11 @@ func parseKey(fields map[string]string) (*Key, error) {
 	if state == "" {
 		state = Active
 	}
-	return newKey(private, state)
+	key, err := newKey(private, state)
+	if seen := fields[fieldSeen]; seen != "" && err == nil {
+		key.Seen, err = time.Parse(time.RFC3339, seen)
+	}
+	return key, err
 }
 
 // Format returns the file of the keys, which Parse parses.
@@ -176,8 +184,12 @@ func (k Keys) Format() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "# key tag %d\n%s: %s\n%s: %s\n%s: %s\n%s: %s\n", key.tag, fieldFormat, format, fieldAlg, algorithm,
+		fmt.Fprintf(&b, "# key tag %d\n%s: %s\n%s: %s\n%s: %s\n%s: %s\n", key.tag, fieldFormat, format, fieldAlg,
+			algorithm,
 			fieldPrivate, base64.StdEncoding.EncodeToString(scalar), fieldState, key.State)
+		if !key.Seen.IsZero() {
+			fmt.Fprintf(&b, "%s: %s\n", fieldSeen, key.Seen.UTC().Format(time.RFC3339))
+		}
 	}
 	return []byte(b.String()), nil
 }

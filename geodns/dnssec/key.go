@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -39,9 +40,12 @@ const (
 	Leaving State = "leaving" // it is active, and the zone asks its parent to remove the DS
 )
 
-// Key is a combined signing key of a zone. It is immutable and safe for concurrent use.
+// Key is a combined signing key of a zone. Once its fields are set it is safe for concurrent use.
 type Key struct {
-	State   State
+	State State
+	// Seen is when the state was first seen at all name servers and, of a key whose DS the parent
+	// is to have, at the parent. It is zero before that.
+	Seen    time.Time
 	private *ecdsa.PrivateKey
 	dnskey  []byte
 	tag     uint16

@@ -18,11 +18,13 @@ const (
 	Grace = time.Hour
 )
 
-// MaxTTL is the longest TTL of which no cache has a record after its signature has expired. Validators
+// MaxTTL is the longest TTL of which no cache has a record after its signature has expired.
+// Validators
 // shorten longer ones.
 const MaxTTL = after - Grace
 
-// Day returns when the day of an RRset began and ends, in Unix seconds. hash spreads RRsets over the
+// Day returns when the day of an RRset began and ends, in Unix seconds. hash spreads RRsets over
+// the
 // day.
 func Day(now int64, hash uint64) (begin, end int64) {
 	const seconds = int64(period / time.Second)

@@ -45,7 +45,7 @@ func (f *Fleet) auditZones(zones []*geodns.Zone) {
 	for _, z := range zones {
 		if rrtype, line := z.Signed(); line > 0 {
 			a.say(false, z, line, "", func(word string) bool { return strings.EqualFold(word, rrtype) },
-				"the zone is signed (%s), and edges can't be: resolvers that check signatures refuse the whole domain; give the zone unsigned, and have the registrar remove the DS records", rrtype)
+				"the zone file has signatures (%s), which can't be of the edges' answers: give the zone without them, and have the name servers sign it by the key dnssec of the zone in the fleet file", rrtype)
 		}
 		var set []geodns.Reference
 		for ref := range z.References() {

@@ -76,6 +76,14 @@ func (f *Fleet) namedFiles() []namedFile {
 			}
 		}
 	}
+	for i, z := range f.GeoDNS.Zones {
+		if z.DNSSEC != nil {
+			add(fmt.Sprintf("geodns.zones[%d].dnssec.key", i), z.DNSSEC.Key, true, func(file string) error {
+				_, err := ReadDNSSECKeys(file)
+				return err
+			})
+		}
+	}
 	add("geodns.geoip", f.GeoDNS.GeoIP, false, nil)
 	return out
 }

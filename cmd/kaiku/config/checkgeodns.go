@@ -28,6 +28,7 @@ func (f *Fleet) checkGeoDNS() []*geodns.Zone {
 		z := &g.Zones[i]
 		at := fmt.Sprintf("geodns.zones[%d]", i)
 		f.checkEdgeNames(at, z)
+		f.checkDNSSEC(at, z)
 		if !isZone(z.Name) {
 			f.errorf(at, "zone %q is not a domain name", z.Name)
 			continue

@@ -228,6 +228,13 @@ type Zone struct {
 	Name  string     `yaml:"name"`
 	File  string     `yaml:"file"`
 	Edges []EdgeName `yaml:"edges"`
+
+	DNSSEC *DNSSEC `yaml:"dnssec"` // nil is a zone without signatures
+}
+
+// DNSSEC is how a zone is signed.
+type DNSSEC struct {
+	Key string `yaml:"key"` // a file of the zone's keys, as kaiku dnssec keygen makes it
 }
 
 // EdgeName is a name that is answered with the nearest healthy edges. "@" is the apex.

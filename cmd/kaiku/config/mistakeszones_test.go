@@ -92,7 +92,7 @@ var mistakesOfAliases = []mistake{
 // mistakesOfWholeZones are zones that are signed, or lack what each zone has.
 var mistakesOfWholeZones = []mistake{
 	{"a signed zone", zoneSOA + zoneNS + zoneGlue + "www 60 IN NSEC @ A\n@ 60 IN DNSKEY 257 3 13 AAAA\n",
-		"6:11: the zone is signed (NSEC), and edges can't be: resolvers that check signatures refuse the whole domain; give the zone unsigned, and have the registrar remove the DS records"},
+		"6:11: the zone file has signatures (NSEC), which can't be of the edges' answers: give the zone without them, and have the name servers sign it by the key dnssec of the zone in the fleet file"},
 	{"a delegation that is signed",
 		zoneSOA + zoneNS + zoneGlue + "shop 60 IN NS ns.example.net.\nshop 60 IN DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n", ""},
 	{"no SOA", zoneNS + zoneGlue, "1:1: no SOA at example.com.; add: @ 3600 IN SOA ns1 hostmaster 1 14400 3600 1209600 300"},

@@ -39,8 +39,10 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 	for _, z := range zones {
 		read[z.Name()] = true
 	}
+	keys, _ := f.DNSSECKeys() // name servers ask for the error themselves, and other nodes have no keys
 	for _, z := range f.GeoDNS.Zones {
 		if !read[zoneKey(z.Name)] {
+			delete(keys, z.Name)
 			continue
 		}
 		for _, e := range z.Edges {
@@ -52,6 +54,7 @@ func (f *Fleet) GeoDNSConfig(zones []*geodns.Zone) geodns.Config {
 				TTL: time.Duration(e.TTL)})
 		}
 	}
+	c.Keys = keys
 	return c
 }
 

@@ -57,6 +57,11 @@ func (f *Fleet) Watched() []string {
 			files = append(files, filepath.Join(filepath.Dir(z.file), name))
 		}
 	}
+	for _, z := range f.GeoDNS.Zones {
+		if z.DNSSEC != nil && z.DNSSEC.Key != "" {
+			files = append(files, f.LocalFile(z.DNSSEC.Key))
+		}
+	}
 	if f.GeoDNS.GeoIP != "" {
 		files = append(files, f.LocalFile(f.GeoDNS.GeoIP))
 	}

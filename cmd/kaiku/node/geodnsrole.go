@@ -35,6 +35,10 @@ func (b *builder) addGeoDNS() error {
 		dns.Registry = b.ties.reports
 		b.ties.answerChallenges(dns)
 	}
+	// A zone whose signatures are gone would be refused by all who check them.
+	if _, err := b.fleet.DNSSECKeys(); err != nil {
+		return fmt.Errorf("geodns: %w", err)
+	}
 	if err := dns.Reload(b.fleet.GeoDNSConfig(b.zones)); err != nil {
 		return fmt.Errorf("geodns: %w", err)
 	}

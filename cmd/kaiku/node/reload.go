@@ -43,7 +43,11 @@ func (p *Process) reload() error {
 		}
 	}
 	if p.dns != nil {
-		if err := p.dns.Reload(f.GeoDNSConfig(zones)); err != nil { // refused by check already
+		_, err := f.DNSSECKeys()
+		if err == nil {
+			err = p.dns.Reload(f.GeoDNSConfig(zones)) // refused by check already
+		}
+		if err != nil {
 			if p.Edge != nil {
 				sites.close(p.Edge.sites)
 			}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/geodns"
+	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
+)
+
+// dnssecCommand makes `kaiku dnssec` with its commands.
+func dnssecCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dnssec",
+		Short: "Sign zones, and bring their keys to the registrar",
+		Long: `The name servers sign the zones of the fleet file that have a key dnssec. These commands make its
+keys, tell what the registrar needs, and lead through the replacement of a key and the way out of
+DNSSEC. docs/dns.md has all of the way.`,
+	}
+	cmd.AddCommand(dnssecKeygen(), dnssecDS(), dnssecStatus(), dnssecRollover(), dnssecLeave())
+	return cmd
+}
+
+func dnssecKeygen() *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen FILE",
+		Short: "Write a new key for a zone to a file",
+		Args:  usage(wants("FILE")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := dnssec.Generate()
+			if err != nil {
+				return err
+			}
+			text, err := dnssec.Keys{key}.Format()
+			if err != nil {
+				return err
+			}
+			if err := writeNew(args[0], text); err != nil {
+				return fmt.Errorf("write the key: %w", err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s: a key with the tag %d, ECDSA P-256. Keep a copy of it in a safe place.
+Next: in fleet.yaml, give the zone the key dnssec: { key: %[1]s }, and deploy.
+Then: kaiku dnssec status tells when the registrar may have its DS record, which kaiku dnssec ds prints.
+`, args[0], key.Tag())
+			return err
+		},
+	}
+}
+
+// writeNew writes a secret to a file that is not there yet.
+func writeNew(name string, text []byte) error {
+	w, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	if err = errors.Join(err, w.Sync(), w.Close()); err != nil {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// signedZone is a zone of the fleet file that has keys.
+type signedZone struct {
+	fleet *config.Fleet
+	zone  *config.Zone
+	file  string // of the keys, as the operator has it
+	keys  dnssec.Keys
+	read  *geodns.Zone // nil if it has not been read
+}
+
+// name returns the zone's name without the dot at its end.
+func (z *signedZone) name() string { return strings.TrimSuffix(z.zone.Name, ".") }
+
+// signedZones reads the fleet file, and the keys of its signed zones. name is one of them; "" means
+// all.
+func signedZones(fleetFile, name string) ([]*signedZone, error) {
+	f, zones, err := config.Load(fleetFile)
+	if err != nil {
+		return nil, err
+	}
+	var out []*signedZone
+	var known []string
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	for i := range f.GeoDNS.Zones {
+		z := &f.GeoDNS.Zones[i]
+		is := strings.ToLower(strings.TrimSuffix(z.Name, "."))
+		known = append(known, is)
+		if name != "" && name != is {
+			continue
+		}
+		if z.DNSSEC == nil {
+			if name != "" {
+				return nil, fmt.Errorf("zone %s is not signed: it has no key dnssec in %s; make one with kaiku dnssec keygen", is, fleetFile)
+			}
+			continue
+		}
+		made := &signedZone{fleet: f, zone: z, file: f.LocalFile(z.DNSSEC.Key)}
+		if made.keys, err = config.ReadDNSSECKeys(made.file); err != nil {
+			return nil, fmt.Errorf("the DNSSEC keys of %s: %w", is, err)
+		}
+		for _, read := range zones {
+			if strings.TrimSuffix(read.Name(), ".") == is {
+				made.read = read
+			}
+		}
+		out = append(out, made)
+	}
+	switch {
+	case len(out) == 0 && name != "":
+		return nil, fmt.Errorf("no zone %s in %s: it has %s", name, fleetFile, strings.Join(known, ", "))
+	case len(out) == 0:
+		return nil, fmt.Errorf("no zone of %s is signed: give one a key dnssec, see kaiku dnssec keygen", fleetFile)
+	}
+	return out, nil
+}
+
+// save writes the keys back to their file, all at once.
+func (z *signedZone) save() error {
+	if err := z.keys.Check(); err != nil {
+		return err
+	}
+	text, err := z.keys.Format()
+	if err == nil {
+		err = replaceFile(z.file, text)
+	}
+	if err != nil {
+		return fmt.Errorf("write the DNSSEC keys of %s: %w", z.name(), err)
+	}
+	return nil
+}
+
+func dnssecDS() *cobra.Command {
+	var fleetFile string
+	cmd := &cobra.Command{
+		Use:   "ds ZONE",
+		Short: "Print the DS record for the registrar",
+		Args:  usage(wants("ZONE")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			zones, err := signedZones(fleetFile, args[0])
+			if err != nil {
+				return err
+			}
+			return zones[0].printDS(cmd.OutOrStdout())
+		},
+	}
+	fleetFlag(cmd, &fleetFile)
+	return cmd
+}
+
+// printDS prints what the registrar is to have.
+func (z *signedZone) printDS(w io.Writer) error {
+	wanted := z.keys.Wanted()
+	if wanted == nil {
+		_, err := fmt.Fprintf(w, "%s: leaves DNSSEC, so that the registrar is to have no DS record\n", z.name())
+		return err
+	}
+	record, err := geodns.DSRecord(z.name(), wanted)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, record)
+	return err
+}
+
+func fleetFlag(cmd *cobra.Command, fleetFile *string) {
+	cmd.Flags().StringVar(fleetFile, "config", "fleet.yaml", "`FILE` of the fleet")
+}

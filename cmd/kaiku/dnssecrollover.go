@@ -1,0 +1,257 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
+)
+
+const (
+	// keyWait is how long caches have the DNSKEY records of before a change: their TTL.
+	keyWait = time.Hour
+	// parentWait is how long caches have the DS records of before a change. The TTL is the
+	// parent's, a day at most of the large registries, and a resolver tells only what is left of
+	// it.
+	parentWait = 48 * time.Hour
+)
+
+// keyStep is what a rollover or the way out has come to.
+type keyStep struct {
+	view *keyView
+	now  time.Time
+	say  func(format string, a ...any)
+}
+
+// dnssecStep makes a command that does one step: those before it must be seen everywhere.
+func dnssecStep(use, short, long string, step func(*keyStep) error) *cobra.Command {
+	var o dnssecOptions
+	cmd := &cobra.Command{
+		Use: use + " ZONE", Short: short, Long: long, Args: usage(wants("ZONE")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			zones, err := signedZones(o.fleetFile, args[0])
+			if err != nil {
+				return err
+			}
+			k := &keyStep{view: o.view(cmd.Context(), zones[0]), now: time.Now(), say: func(format string, a ...any) {
+				fmt.Fprintf(cmd.OutOrStdout(), format+"\n", a...)
+			}}
+			return step(k)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func dnssecRollover() *cobra.Command {
+	return dnssecStep("rollover", "Replace the key of a zone, one step at a time",
+		`Replaces the key of a zone. Each call does the next step, if the one before is seen at all name
+servers and, where it matters, at the parent; else it tells what is missing. Deploy after each step
+that changes the file of the keys. The steps:
+
+  1. a new key is published beside the old one; an hour later
+  2. the registrar replaces the DS record by that of the new key; two days later
+  3. the new key signs; when caches have no signature of the old one,
+  4. the old key is removed.`, (*keyStep).rollover)
+}
+
+// key returns the key in a state, or nil.
+func (k *keyStep) key(state dnssec.State) *dnssec.Key {
+	keys := k.view.zone.keys
+	if at := slices.IndexFunc(keys, func(key *dnssec.Key) bool { return key.State == state }); at >= 0 {
+		return keys[at]
+	}
+	return nil
+}
+
+// rollover does the next step.
+func (k *keyStep) rollover() error {
+	z := k.view.zone
+	if k.key(dnssec.Leaving) != nil {
+		return fmt.Errorf("%s leaves DNSSEC: its key can't be replaced", z.name())
+	}
+	if why := k.view.atServers(); why != "" {
+		return fmt.Errorf("the step before isn't done at all name servers: %s", why)
+	}
+	next, retired := k.key(dnssec.Next), k.key(dnssec.Retired)
+	switch {
+	case next != nil:
+		return k.promote(next)
+	case retired != nil:
+		return k.forget(retired)
+	}
+	if k.view.parentErr != nil {
+		return k.view.parentErr
+	}
+	if active := k.key(dnssec.Active); len(k.view.parent) > 0 && !k.view.parentHas(active) {
+		return fmt.Errorf("the parent's DS record is not of key %d: see kaiku dnssec status", active.Tag())
+	}
+	made, err := dnssec.Generate()
+	if err != nil {
+		return err
+	}
+	made.State = dnssec.Next
+	z.keys = append(z.keys, made)
+	if err := z.save(); err != nil {
+		return err
+	}
+	k.say("step 1 of 4: key %d is in %s. Deploy, and call this command again.", made.Tag(), z.file)
+	return nil
+}
+
+// promote makes the next key the active one, when the parent trusts it and all caches know that.
+func (k *keyStep) promote(next *dnssec.Key) error {
+	z := k.view.zone
+	active := k.key(dnssec.Active)
+	if k.view.parentErr != nil {
+		return k.view.parentErr
+	}
+	if !k.view.parentHas(next) {
+		if waits, err := k.wait(next, keyWait, "caches may have the keys of before"); waits || err != nil {
+			return err
+		}
+		k.say("step 2 of 4: at the registrar, replace the DS record by this one, and call this command again:")
+		return z.printDS(sayer{k})
+	}
+	if active.Seen.IsZero() { // of the key that the parent trusted before, it is when that ended
+		active.Seen = k.now
+		if err := z.save(); err != nil {
+			return err
+		}
+	}
+	if left := active.Seen.Add(parentWait).Sub(k.now); left > 0 {
+		k.say("the parent has the DS record of key %d. Caches may have the one of before until %s: call this command again then.", next.Tag(), when(active.Seen.Add(parentWait)))
+		return nil
+	}
+	active.State, active.Seen = dnssec.Retired, time.Time{}
+	next.State, next.Seen = dnssec.Active, time.Time{}
+	if err := z.save(); err != nil {
+		return err
+	}
+	k.say("step 3 of 4: key %d signs, and key %d is kept. Deploy, and call this command again.", next.Tag(),
+		active.Tag())
+	return nil
+}
+
+// forget removes the retired key, when no cache has a signature of it.
+func (k *keyStep) forget(retired *dnssec.Key) error {
+	z := k.view.zone
+	if k.view.parentErr != nil {
+		return k.view.parentErr
+	}
+	if k.view.parentHas(retired) {
+		return fmt.Errorf("the parent still has the DS record of key %d: have the registrar remove it first",
+			retired.Tag())
+	}
+	if waits, err := k.wait(retired, z.longestTTL(), "caches may have its signatures"); waits || err != nil {
+		return err
+	}
+	z.keys = slices.DeleteFunc(z.keys, func(key *dnssec.Key) bool { return key == retired })
+	if err := z.save(); err != nil {
+		return err
+	}
+	k.say("step 4 of 4: key %d is removed from %s. Deploy; then the rollover is complete.", retired.Tag(), z.file)
+	return nil
+}
+
+// wait notes when a key was first seen at all name servers. It reports whether that is less long
+// ago
+// than how long it takes caches, and then tells until when.
+func (k *keyStep) wait(key *dnssec.Key, long time.Duration, why string) (bool, error) {
+	if key.Seen.IsZero() {
+		key.Seen = k.now
+		if err := k.view.zone.save(); err != nil {
+			return true, err
+		}
+	}
+	until := key.Seen.Add(long)
+	if k.now.Before(until) {
+		k.say("all name servers show key %d, which is %s. Until %s %s: call this command again then.", key.Tag(),
+			key.State, when(until), why)
+		return true, nil
+	}
+	return false, nil
+}
+
+// longestTTL returns how long caches have signatures of a key that signs no more.
+func (z *signedZone) longestTTL() time.Duration {
+	longest := keyWait
+	if z.read != nil {
+		longest = max(longest, z.read.MaxTTL())
+	}
+	for _, e := range z.zone.Edges {
+		longest = max(longest, time.Duration(e.TTL))
+	}
+	return min(longest, dnssec.MaxTTL) // signatures have expired by then
+}
+
+func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// sayer writes what a step prints.
+type sayer struct{ k *keyStep }
+
+func (s sayer) Write(b []byte) (int, error) {
+	s.k.say("%s", strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
+
+func dnssecLeave() *cobra.Command {
+	return dnssecStep("leave", "Take a zone out of DNSSEC, one step at a time",
+		`Takes a zone out of DNSSEC without a moment in which validators refuse it. Each call does the next
+step, if the one before is seen everywhere; else it tells what is missing. The steps:
+
+  1. the zone asks its parent to remove the DS record (RFC 8078), and stays signed
+  2. the registrar removes the DS record; two days later
+  3. the key dnssec is removed from the fleet file.`, (*keyStep).leave)
+}
+
+// leave does the next step of the way out.
+func (k *keyStep) leave() error {
+	z := k.view.zone
+	leaving := k.key(dnssec.Leaving)
+	if leaving == nil {
+		if len(z.keys) > 1 {
+			return fmt.Errorf("the key of %s is being replaced: complete that first with kaiku dnssec rollover",
+				z.name())
+		}
+		key := z.keys.Signer()
+		key.State, key.Seen = dnssec.Leaving, time.Time{}
+		if err := z.save(); err != nil {
+			return err
+		}
+		k.say("step 1 of 3: %s asks its parent to remove the DS record. Deploy, and call this command again.", z.name())
+		return nil
+	}
+	if why := k.view.atServers(); why != "" {
+		return fmt.Errorf("the step before isn't done at all name servers: %s", why)
+	}
+	if k.view.parentErr != nil {
+		return k.view.parentErr
+	}
+	if len(k.view.parent) > 0 {
+		leaving.Seen = time.Time{}
+		if err := z.save(); err != nil {
+			return err
+		}
+		k.say("step 2 of 3: at the registrar, remove all DS records of %s, and call this command again. Keep the zone signed until then.", z.name())
+		return nil
+	}
+	if leaving.Seen.IsZero() {
+		leaving.Seen = k.now
+		if err := z.save(); err != nil {
+			return err
+		}
+	}
+	if until := leaving.Seen.Add(parentWait); k.now.Before(until) {
+		k.say("the parent has no DS record. Caches may have the one of before until %s: call this command again then.",
+			when(until))
+		return nil
+	}
+	k.say("step 3 of 3: remove the key dnssec of %s from the fleet file, and deploy. Then the zone is out of DNSSEC.",
+		z.name())
+	return nil
+}

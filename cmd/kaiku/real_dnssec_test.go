@@ -1,0 +1,161 @@
+//go:build real
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// signedZone1 has of everything that validators tell apart.
+const signedZone1 = `$ORIGIN example.test.
+$TTL 3600
+@      IN SOA ns1 hostmaster 1 7200 1800 1209600 300
+@      IN NS  ns1
+@      IN MX  10 Mail
+ns1    IN A   127.0.0.1
+mail   IN A   192.0.2.99
+       IN AAAA 2001:db8::99
+alias  IN CNAME alias2
+alias2 600 IN CNAME mail
+toedge IN CNAME www
+dangling IN CNAME nowhere
+old    IN DNAME new
+host.new IN A 192.0.2.55
+*.dev  IN A   192.0.2.98
+x.y.dev IN TXT "beside the wildcard"
+*.calias IN CNAME mail
+*.wgone IN CNAME nowhere
+a.b.ent IN TXT "below an empty non-terminal"
+plain  IN NS  ns.plain
+ns.plain IN A 127.0.0.1
+svc    IN SVCB 1 Pool.example.net. alpn="h2,h3" port=8443 ipv4hint=192.0.2.1
+naptr  IN NAPTR 100 50 "s" "SIP+D2U" "" _SIP._udp.Example.test.
+odd    IN TYPE65280 \# 4 0A000001
+`
+
+// TestRealDNSSEC has unbound and delv validate answers of every kind, over a parent zone that is
+// signed too: the trust anchor is the parent's. kaiku dnssec makes the keys, the DS record and the
+// anchor.
+func TestRealDNSSEC(t *testing.T) {
+	bin, dir := kaikuBinary(t), t.TempDir()
+	const server, resolver = "15393", "15394"
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kaiku := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(bin, args...)
+		cmd.Dir = dir
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("kaiku %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	kaiku("dnssec", "keygen", "test.key")
+	kaiku("dnssec", "keygen", "example.key")
+	parent := "$ORIGIN test.\n$TTL 3600\n@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ IN NS ns1\n" +
+		"ns1 IN A 127.0.0.1\nexample IN NS ns1\n"
+	write("test.zone", parent)
+	write("example.zone", signedZone1)
+	write("fleet.yaml", fmt.Sprintf(`
+nodes:
+  hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.33, "::1"] }
+  nyc1: { roles: [edge, geodns], location: [40.71, -74.01], addresses: [127.0.0.1] }
+edge: { disk: 1GiB, data: %s/data }
+geodns:
+  listen: "127.0.0.1:%s"
+  zones:
+    - { name: test, file: test.zone, dnssec: { key: test.key } }
+    - name: example.test
+      file: example.zone
+      edges: { www: {}, both: { answers: 2 }, "*.cdn": {} }
+      dnssec: { key: example.key }
+`, dir, server))
+	write("test.zone", parent+kaiku("dnssec", "ds", "example.test"))
+	write("anchor.ds", kaiku("dnssec", "ds", "test"))
+	startProcess(t, bin, "geodns", "--config", filepath.Join(dir, "fleet.yaml"), "--node", "nyc1")
+	waitFor(t, "127.0.0.1:"+server)
+	write("unbound.conf", fmt.Sprintf(`server:
+  interface: 127.0.0.1@%s
+  directory: "%s"
+  pidfile: "%[2]s/pid"
+  chroot: ""
+  username: ""
+  use-syslog: no
+  do-daemonize: no
+  num-threads: 1
+  do-not-query-localhost: no
+  module-config: "validator iterator"
+  trust-anchor-file: "%[2]s/anchor.ds"
+  local-zone: "test." nodefault
+  val-log-level: 2
+remote-control:
+  control-enable: no
+stub-zone:
+  name: test
+  stub-addr: 127.0.0.1@%[3]s
+stub-zone:
+  name: example.test
+  stub-addr: 127.0.0.1@%[3]s
+`, resolver, dir, server))
+	startProcess(t, need(t, "unbound"), "-d", "-c", filepath.Join(dir, "unbound.conf"))
+	waitFor(t, "127.0.0.1:"+resolver)
+	out, err := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", server, "test", "DNSKEY", "+short", "+nosplit").Output()
+	key := strings.Fields(string(out))
+	if err != nil || len(key) != 4 {
+		t.Fatalf("the parent's key: %v, %q", err, out)
+	}
+	write("delv.anchor", fmt.Sprintf("trust-anchors { test. static-key %s %s %s \"%s\"; };\n", key[0], key[1], key[2], key[3]))
+
+	validated := regexp.MustCompile(`flags:[a-z ]* ad[ ;]`)
+	for _, q := range strings.Split(strings.TrimSpace(`@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ TXT,
+		mail A, mail TXT, MaIl AAAA, alias A, alias TXT, toedge A, dangling A, host.old A, host.old AAAA, gone.old A,
+		old DNAME, a.dev A, a.b.dev A, z.dev A, !.dev A, y.dev A, q.y.dev A, a.dev TXT, zz.dev TXT, *.dev A,
+		x.calias A, x.calias TXT, x.wgone A, ent A, b.ent TXT, nowhere A, a.b.c.nowhere A, www A, www AAAA, www TXT,
+		both A, x.cdn A, x.cdn TXT, x.cdn AAAA, mail ANY, nowhere ANY, plain DS, svc SVCB, naptr NAPTR, odd TYPE65280,
+		mail NSEC, nowhere2 NSEC`), ",") {
+		name, rrtype, _ := strings.Cut(strings.TrimSpace(q), " ")
+		if name += ".example.test"; strings.HasPrefix(name, "@") {
+			name = "example.test"
+		}
+		got, _ := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", resolver, "+dnssec", name, rrtype).CombinedOutput()
+		if !validated.Match(got) {
+			t.Errorf("unbound: %s %s:\n%s", name, rrtype, got)
+		}
+		got, _ = exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"), "+root=test",
+			name, rrtype).CombinedOutput()
+		if !strings.Contains(string(got), "fully validated") {
+			t.Errorf("delv: %s %s:\n%s", name, rrtype, got)
+		}
+	}
+	status := kaiku("dnssec", "status", "example.test", "--resolver", "127.0.0.1:"+server)
+	if !strings.Contains(status, "✓ nyc1 shows the keys and signs") || !strings.Contains(status, "the parent has the DS record of key") {
+		t.Errorf("status:\n%s", status)
+	}
+	// A validator refuses what isn't signed by the key of the DS: this is what all above would show.
+	kaiku("dnssec", "keygen", "other.key")
+	if err := os.Rename(filepath.Join(dir, "other.key"), filepath.Join(dir, "example.key")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		got, _ := exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"), "+root=test",
+			"mail.example.test", "A").CombinedOutput()
+		if strings.Contains(string(got), "resolution failed") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("delv takes another key than that of the DS record:\n%s", got)
+		}
+	}
+}
