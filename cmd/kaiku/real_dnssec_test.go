@@ -111,12 +111,14 @@ stub-zone:
 `, resolver, dir, server))
 	startProcess(t, need(t, "unbound"), "-d", "-c", filepath.Join(dir, "unbound.conf"))
 	waitFor(t, "127.0.0.1:"+resolver)
-	out, err := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", server, "test", "DNSKEY", "+short", "+nosplit").Output()
+	out, err := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", server, "test", "DNSKEY", "+short",
+		"+nosplit").Output()
 	key := strings.Fields(string(out))
 	if err != nil || len(key) != 4 {
 		t.Fatalf("the parent's key: %v, %q", err, out)
 	}
-	write("delv.anchor", fmt.Sprintf("trust-anchors { test. static-key %s %s %s \"%s\"; };\n", key[0], key[1], key[2], key[3]))
+	write("delv.anchor", fmt.Sprintf("trust-anchors { test. static-key %s %s %s \"%s\"; };\n", key[0], key[1], key[2],
+		key[3]))
 
 	validated := regexp.MustCompile(`flags:[a-z ]* ad[ ;]`)
 	for _, q := range strings.Split(strings.TrimSpace(`@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ TXT,
@@ -133,23 +135,27 @@ stub-zone:
 		if !validated.Match(got) {
 			t.Errorf("unbound: %s %s:\n%s", name, rrtype, got)
 		}
-		got, _ = exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"), "+root=test",
+		got, _ = exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"),
+			"+root=test",
 			name, rrtype).CombinedOutput()
 		if !strings.Contains(string(got), "fully validated") {
 			t.Errorf("delv: %s %s:\n%s", name, rrtype, got)
 		}
 	}
 	status := kaiku("dnssec", "status", "example.test", "--resolver", "127.0.0.1:"+server)
-	if !strings.Contains(status, "✓ nyc1 shows the keys and signs") || !strings.Contains(status, "the parent has the DS record of key") {
+	if !strings.Contains(status, "✓ nyc1 shows the keys and signs") ||
+		!strings.Contains(status, "the parent has the DS record of key") {
 		t.Errorf("status:\n%s", status)
 	}
-	// A validator refuses what isn't signed by the key of the DS: this is what all above would show.
+	// A validator refuses what isn't signed by the key of the DS: this is what all above would
+	// show.
 	kaiku("dnssec", "keygen", "other.key")
 	if err := os.Rename(filepath.Join(dir, "other.key"), filepath.Join(dir, "example.key")); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		got, _ := exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"), "+root=test",
+		got, _ := exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"),
+			"+root=test",
 			"mail.example.test", "A").CombinedOutput()
 		if strings.Contains(string(got), "resolution failed") {
 			break

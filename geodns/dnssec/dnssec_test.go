@@ -37,7 +37,8 @@ func TestOrder(t *testing.T) {
 // those that are tried.
 func FuzzSuccessor(f *testing.F) {
 	long := strings.Repeat("a", 63)
-	for _, name := range []string{"www.example.", "*.example.", long + "." + long + "." + long + "." + long[:53] + ".example.",
+	for _, name := range []string{"www.example.", "*.example.",
+		long + "." + long + "." + long + "." + long[:53] + ".example.",
 		strings.Repeat(`\255`, 63) + "." + long + "." + long + "." + long[:53] + ".example.",
 		long + "." + long + "." + long + "." + long[:52] + ".example.", "example.",
 		strings.Repeat(`\064`, 63) + "." + long + "." + long + "." + long[:53] + ".example."} {
@@ -75,7 +76,8 @@ func TestSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := RRset{Owner: wire(t, "*.example."), Type: dns.TypeMX, TTL: 300, Data: []string{"\x00\x0a" + wire(t, "mail.example.")},
+	set := RRset{Owner: wire(t, "*.example."), Type: dns.TypeMX, TTL: 300,
+		Data:   []string{"\x00\x0a" + wire(t, "mail.example.")},
 		Signer: wire(t, "example.")}
 	begin, end := Day(time.Now().Unix(), 0x123456789)
 	if end-begin != 86400 || begin > time.Now().Unix() || end <= time.Now().Unix() {
@@ -94,7 +96,8 @@ func TestSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	sig := rr.(*dns.RRSIG)
-	dnskey := &dns.DNSKEY{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeDNSKEY, Class: 1}, Flags: 257, Protocol: 3,
+	dnskey := &dns.DNSKEY{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeDNSKEY, Class: 1}, Flags: 257,
+		Protocol:  3,
 		Algorithm: Algorithm}
 	head = wire(t, "example.") + "\x00\x30\x00\x01\x00\x00\x01\x2c\x00" + string(byte(len(key.DNSKEY())))
 	if rr, _, err = dns.UnpackRR([]byte(head+key.DNSKEY()), 0); err != nil {
@@ -108,7 +111,8 @@ func TestSignature(t *testing.T) {
 	if dnskey.KeyTag() != key.Tag() {
 		t.Errorf("tag %d, want %d", key.Tag(), dnskey.KeyTag())
 	}
-	for _, at := range []time.Time{time.Unix(begin, 0).Add(-23 * time.Hour), time.Unix(end, 0).Add(Grace + MaxTTL - time.Second)} {
+	for _, at := range []time.Time{time.Unix(begin, 0).Add(-23 * time.Hour),
+		time.Unix(end, 0).Add(Grace + MaxTTL - time.Second)} {
 		if !sig.ValidityPeriod(at) {
 			t.Errorf("the signature is not valid at %v", at)
 		}
@@ -198,7 +202,8 @@ func TestTypes(t *testing.T) {
 	t.Parallel()
 	for _, types := range [][]uint16{{1, 2, 6, 15, 46, 47}, {46, 47, 128}, {257, 1, 65280, 46}, {255, 256}} {
 		sorted := slices.Sorted(slices.Values(types))
-		nsec := &dns.NSEC{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNSEC, Class: 1}, NextDomain: ".", TypeBitMap: sorted}
+		nsec := &dns.NSEC{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNSEC, Class: 1}, NextDomain: ".",
+			TypeBitMap: sorted}
 		b := make([]byte, 8300)
 		end, err := dns.PackRR(nsec, b, 0, nil, false)
 		if err != nil {
