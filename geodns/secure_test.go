@@ -3,7 +3,6 @@ package geodns
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -232,68 +231,6 @@ func scopeOf(m *dns.Msg) int {
 		}
 	}
 	return -1
-}
-
-// FuzzSameSigned is FuzzSamePath for signed zones. The second worker shares no signature with the
-// first, and yet has the same.
-func FuzzSameSigned(f *testing.F) {
-	s, slow := newServer(f, signedConfig(f)), newServer(f, signedConfig(f))
-	now := time.Now().Unix()
-	for _, s := range []*Server{s, slow} {
-		s.Log = slog.New(slog.DiscardHandler)
-		s.signingNow = func() int64 { return now }
-	}
-	worker := newWorker(s)
-	worker.budget.full.Store(-1 << 62)
-	buf := make([]byte, dns.MaxMsgSize)
-	for i, q := range signedQuestions {
-		m := secured(q)
-		if i%3 == 0 {
-			m.IsEdns0().SetUDPSize(512)
-		}
-		req, err := m.Pack()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(req, i%4 == 0, []byte{10, 20, 30, byte(i)})
-	}
-	f.Fuzz(func(t *testing.T, req []byte, tcp bool, from []byte) {
-		addr, ok := netip.AddrFromSlice(from)
-		if !ok {
-			return
-		}
-		slow.current.Load().signatures.answers = make(signatureCache, 8)
-		slow.current.Load().signatures.shared.full.Store(0)
-		worker.budget.full.Store(0)
-		s.current.Load().signatures.shared.full.Store(0)
-		client := netip.AddrPortFrom(addr, 53)
-		fast := worker.answer(req, client, tcp, buf)
-		again := (&worker2{slow}).answer(req, client, tcp)
-		if !bytes.Equal(withoutCookie(fast), withoutCookie(again)) {
-			t.Fatalf("%x from %v:\n%x\n%x", req, client, fast, again)
-		}
-	})
-}
-
-// worker2 answers each query with a new worker.
-type worker2 struct{ s *Server }
-
-func (w *worker2) answer(req []byte, from netip.AddrPort, tcp bool) []byte {
-	return (&worker{server: w.s}).answer(req, from, tcp, nil)
-}
-
-// withoutCookie returns a response, or nil if it has a server's cookie, which differs.
-func withoutCookie(b []byte) []byte {
-	m := new(dns.Msg)
-	if m.Unpack(b) != nil || m.IsEdns0() == nil {
-		return b
-	}
-	for _, o := range m.IsEdns0().Option {
-		if o.Option() == dns.EDNS0COOKIE {
-			return nil
-		}
-	}
-	return b
 }
 
 // TestSignaturesAreKept checks that a signature is made once, whatever the client, and once more
