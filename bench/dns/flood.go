@@ -134,7 +134,7 @@ func (c *client) receive() (answers int, err error) {
 			if len(b) < 12 || binary.BigEndian.Uint16(b) != c.id {
 				continue
 			}
-			if b[3]&0xf != 0 || binary.BigEndian.Uint16(b[6:]) != 1 {
+			if b[3]&0xf != 0 || binary.BigEndian.Uint16(b[6:]) == 0 {
 				return answers, fmt.Errorf("an answer that is none: %x", b)
 			}
 			answers++

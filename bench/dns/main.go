@@ -1,5 +1,8 @@
 // Command dns measures kaiku's name server beside gdnsd and Knot DNS: the same edge names, answered
-// by the network of the client (EDNS Client Subnet), for 1,000 networks.
+// by the network of the client (EDNS Client Subnet), for 1,000 networks. The same with signatures
+// is
+// compared with Knot's modules geoip and onlinesign, and one name without a client subnet with
+// gdnsd.
 //
 // Each server runs with one thread on core 0 and dnsperf on core 1, over loopback, one after the
 // other for several rounds. What counts is the CPU time of the server's process, as the kernel has
@@ -17,6 +20,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -46,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	kaiku := flags.String("kaiku", "bin/kaiku", "the program to measure")
 	rounds := flags.Int("rounds", 5, "rounds, 1 to 50")
 	seconds := flags.Int("seconds", 3, "seconds of load on each server in each round, 1 to 30")
-	only := flags.String("only", "", "measure one server alone")
+	only := flags.String("only", "", "measure the servers alone whose name a regular expression matches")
 	floodAddr := flags.String("flood", "", "for the program itself: load the server at this address")
 	file := flags.String("queries", "", "for the program itself: the queries to load it with")
 	asJSON := flags.Bool("json", false, "print JSON")
@@ -74,7 +78,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer w.close()
 	servers := allServers(*kaiku)
 	if *only != "" {
-		servers = slices.DeleteFunc(servers, func(s server) bool { return s.name != *only })
+		wanted, err := regexp.Compile("^(?:" + *only + ")$")
+		if err != nil {
+			return err
+		}
+		servers = slices.DeleteFunc(servers, func(s server) bool { return !wanted.MatchString(s.name) })
 	}
 	results := make([]result, len(servers))
 	for round := range *rounds {
@@ -148,6 +156,14 @@ func ratios(results []result) map[string]float64 {
 			if median[oneCore] > 0 && median[other] > 0 {
 				all[load.name+": CPU per query, kaiku over "+other] = median[oneCore] / median[other]
 				all[load.name+": queries per second, kaiku over "+other] = queries[oneCore] / queries[other]
+			}
+		}
+		for _, pair := range [][2]string{{oneCore + signedCase, "knot" + signedCase},
+			{oneCore + signedCase, "knot" + aheadCase}, {oneCore + signedCase, oneCore},
+			{oneCore + oneNameCase, "gdnsd" + oneNameCase}} {
+			if median[pair[0]] > 0 && median[pair[1]] > 0 {
+				all[fmt.Sprintf("%s: CPU per query, %s over %s", load.name, pair[0],
+					pair[1])] = median[pair[0]] / median[pair[1]]
 			}
 		}
 		if median[oneOfTwo] > 0 && median[twoCores] > 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,12 @@ import (
 )
 
 const (
-	oneCore  = "kaiku"
+	oneCore = "kaiku"
+	// The case of each of the other loads.
+	signedCase  = ", signed"
+	aheadCase   = ", signed ahead"
+	oneNameCase = ", one name"
+
 	oneOfTwo = "kaiku, 1 thread, shared cores"
 	twoCores = "kaiku, 2 threads, shared cores"
 )
@@ -35,28 +41,56 @@ type server struct {
 	// With one core for the server the load has the other; else both share both, as there may be no
 	// third.
 	shared bool
+	load   loadKind
 }
 
+// loadKind is which queries a server gets.
+type loadKind int
+
+const (
+	byNetwork loadKind = iota // all names for all networks
+	signed                    // the same, with DO
+	oneName                   // one name without a client subnet
+)
+
 func allServers(kaiku string) []server {
-	startKaiku := func(w *world, dir, host, port string) ([]string, error) {
-		path, err := filepath.Abs(kaiku)
-		return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen",
-				net.JoinHostPort(host, port)},
-			errors.Join(err, w.kaikuConfig(dir))
+	kaikuWith := func(key bool) func(w *world, dir, host, port string) ([]string, error) {
+		return func(w *world, dir, host, port string) ([]string, error) {
+			path, err := filepath.Abs(kaiku)
+			if key && err == nil {
+				err = exec.Command(path, "dnssec", "keygen", filepath.Join(dir, "key")).Run()
+			}
+			return []string{path, "geodns", "--config", dir + "/fleet.yaml", "--node", "ns1", "--listen",
+				net.JoinHostPort(host, port)}, errors.Join(err, w.kaikuConfig(dir, key))
+		}
 	}
+	startGdnsd := func(w *world, dir, host, port string) ([]string, error) {
+		return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
+	}
+	knotWith := func(signs knotSigning) func(w *world, dir, host, port string) ([]string, error) {
+		return func(w *world, dir, host, port string) ([]string, error) {
+			err := w.knotConfig(dir, host, port, signs)
+			if signs == knotAhead && err == nil { // the module needs the key when it starts
+				err = exec.Command("keymgr", "-c", dir+"/knot.conf", origin, "generate", "algorithm=13", "ksk=yes",
+					"zsk=yes").Run()
+			}
+			return []string{"knotd", "-c", dir + "/knot.conf"}, err
+		}
+	}
+	gdnsdVersion := func() string { return peer.Version("gdnsd", "-h") }
+	knotVersion := func() string { return peer.Version("knotd", "-V") }
 	kaikuVersion := func() string { return peer.Version(kaiku, "version") }
 	return []server{
-		{oneCore, 1, kaikuVersion, startKaiku, false},
-		{"gdnsd", 1, func() string { return peer.Version("gdnsd", "-h") },
-			func(w *world, dir, host, port string) ([]string, error) {
-				return []string{"gdnsd", "-c", dir, "start"}, w.gdnsdConfig(dir, net.JoinHostPort(host, port))
-			}, false},
-		{"knot", 1, func() string { return peer.Version("knotd", "-V") },
-			func(w *world, dir, host, port string) ([]string, error) {
-				return []string{"knotd", "-c", dir + "/knot.conf"}, w.knotConfig(dir, host, port)
-			}, false},
-		{oneOfTwo, 1, kaikuVersion, startKaiku, true},
-		{twoCores, 2, kaikuVersion, startKaiku, true},
+		{oneCore, 1, kaikuVersion, kaikuWith(false), false, byNetwork},
+		{"gdnsd", 1, gdnsdVersion, startGdnsd, false, byNetwork},
+		{"knot", 1, knotVersion, knotWith(knotUnsigned), false, byNetwork},
+		{oneCore + signedCase, 1, kaikuVersion, kaikuWith(true), false, signed},
+		{"knot" + signedCase, 1, knotVersion, knotWith(knotOnline), false, signed},
+		{"knot" + aheadCase, 1, knotVersion, knotWith(knotAhead), false, signed},
+		{oneCore + oneNameCase, 1, kaikuVersion, kaikuWith(false), false, oneName},
+		{"gdnsd" + oneNameCase, 1, gdnsdVersion, startGdnsd, false, oneName},
+		{oneOfTwo, 1, kaikuVersion, kaikuWith(false), true, byNetwork},
+		{twoCores, 2, kaikuVersion, kaikuWith(false), true, byNetwork},
 	}
 }
 
@@ -103,7 +137,8 @@ func (w *world) measure(ctx context.Context, s server, seconds int) (m measureme
 			err = fmt.Errorf("%w\n%s", err, log)
 		}
 	}()
-	if err := checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
+	w.load = s.load
+	if err := w.checkAnswers(ctx, net.JoinHostPort("127.0.0.1", port)); err != nil {
 		return m, err
 	}
 	if _, _, err := w.dnsperf(ctx, port, loadCores, 1); err != nil { // caches warm
@@ -144,7 +179,7 @@ func loadWith(ctx context.Context, load func(ctx context.Context, port, cores st
 }
 
 // checkAnswers waits for the server, and asks for a network of each site whether it is sent there.
-func checkAnswers(ctx context.Context, addr string) error {
+func (w *world) checkAnswers(ctx context.Context, addr string) error {
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
 		return err
@@ -171,6 +206,9 @@ func checkAnswers(ctx context.Context, addr string) error {
 		prefix, at := network(n)
 		q := query(names[n%len(names)]+"."+origin, 1, prefix)
 		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		if w.load == signed {
+			setDO(q)
+		}
 		q[1] = byte(n + 1) // the id: an answer to a try from before has 0
 		if _, err := conn.Write(q); err != nil {
 			return err
@@ -180,6 +218,9 @@ func checkAnswers(ctx context.Context, addr string) error {
 			if size, err = conn.Read(buf); err != nil {
 				return err
 			}
+		}
+		if w.load == signed && binary.BigEndian.Uint16(buf[6:]) != 2 {
+			return fmt.Errorf("no signature in the answer: %x", buf[:size])
 		}
 		want := netip.MustParseAddr(sites[at].four).As4()
 		if !bytes.Contains(buf[:size], want[:]) {
@@ -198,9 +239,13 @@ var (
 // dnsperf runs dnsperf for some seconds. No more queries are outstanding than a socket of the
 // server takes without dropping (net.core.rmem_default, 208 KiB, has room for some 270).
 func (w *world) dnsperf(ctx context.Context, port, cores string, seconds int) (answers, lost int, err error) {
+	clients, depth := "32", "200"
+	if w.load == oneName {
+		clients, depth = "8", "100"
+	}
 	out, err := exec.CommandContext(ctx, "taskset", "-c", cores, "dnsperf", "-s", "127.0.0.1", "-p", port, "-B", "-d",
-		w.queries,
-		"-c", "32", "-T", "1", "-q", "200", "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
+		w.queries[w.load],
+		"-c", clients, "-T", "1", "-q", depth, "-l", strconv.Itoa(seconds), "-t", "2").CombinedOutput()
 	if err != nil {
 		return 0, 0, fmt.Errorf("dnsperf: %w\n%s", err, out)
 	}
@@ -225,7 +270,7 @@ func (w *world) flood(ctx context.Context, port, cores string, seconds int) (ans
 		return 0, 0, err
 	}
 	cmd := exec.CommandContext(ctx, "taskset", "-c", cores, self, "-flood", net.JoinHostPort("127.0.0.1", port),
-		"-queries", w.queries,
+		"-queries", w.queries[w.load],
 		"-seconds", strconv.Itoa(seconds))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	out, err := cmd.CombinedOutput()

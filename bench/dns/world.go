@@ -16,7 +16,8 @@ import (
 // clients.
 type world struct {
 	dir     string
-	queries string // a file for dnsperf
+	queries [oneName + 1]string // files for dnsperf
+	load    loadKind
 	health  net.Listener
 }
 
@@ -50,9 +51,12 @@ ns1 A   192.0.2.53
 `
 
 func newWorld(dir string) (*world, error) {
-	w := &world{dir: dir, queries: filepath.Join(dir, "queries")}
-	if err := os.WriteFile(w.queries, queries(), 0o644); err != nil {
-		return nil, err
+	w := &world{dir: dir}
+	for kind := range w.queries {
+		w.queries[kind] = filepath.Join(dir, fmt.Sprintf("queries%d", kind))
+		if err := os.WriteFile(w.queries[kind], queries(loadKind(kind)), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	var err error
 	if w.health, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -69,13 +73,21 @@ func (w *world) close() { _ = w.health.Close() }
 
 // queries makes each name's A and AAAA for each network, in random order that is the same each
 // time, as dnsperf -B reads them: each after its length, the id left for dnsperf to fill.
-func queries() []byte {
+func queries(kind loadKind) []byte {
 	var all [][]byte
+	if kind == oneName {
+		q := query(names[0]+"."+origin, 1, netip.Prefix{})
+		return append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
+	}
 	for n := range networks {
 		prefix, _ := network(n)
 		for _, name := range names {
 			for _, qtype := range []uint16{1, 28} {
-				all = append(all, query(name+"."+origin, qtype, prefix))
+				q := query(name+"."+origin, qtype, prefix)
+				if kind == signed {
+					setDO(q)
+				}
+				all = append(all, q)
 			}
 		}
 	}
@@ -89,7 +101,7 @@ func queries() []byte {
 	return out
 }
 
-// query makes a query with a client subnet (RFC 7871).
+// query makes a query with a client subnet (RFC 7871), or without EDNS if the prefix is invalid.
 func query(name string, qtype uint16, client netip.Prefix) []byte {
 	b := []byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1}
 	for label := range strings.SplitSeq(name, ".") {
@@ -99,14 +111,21 @@ func query(name string, qtype uint16, client netip.Prefix) []byte {
 	b = append(b, 0)
 	b = binary.BigEndian.AppendUint16(b, qtype)
 	b = append(b, 0, 1)
+	if !client.IsValid() {
+		b[11] = 0
+		return b
+	}
 	b = append(b, 0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 11) // OPT, 1232 octets
 	b = append(b, 0, 8, 0, 7, 0, 1, byte(client.Bits()), 0)
 	addr := client.Addr().As4()
 	return append(b, addr[:3]...)
 }
 
+// setDO makes a query with a client subnet ask for signatures.
+func setDO(q []byte) { q[len(q)-15] = 0x80 }
+
 // kaikuConfig writes the fleet file.
-func (w *world) kaikuConfig(dir string) error {
+func (w *world) kaikuConfig(dir string, key bool) error {
 	var b strings.Builder
 	b.WriteString("sites:\n  - name: www\n    hosts: [www.example.com]\n    origin: { servers: [\"http://127.0.0.1:9\"] }\nnodes:\n")
 	b.WriteString("  ns1: { roles: [geodns], location: [50.11, 8.68], addresses: [192.0.2.53] }\n")
@@ -114,7 +133,12 @@ func (w *world) kaikuConfig(dir string) error {
 		fmt.Fprintf(&b, "  %s: { roles: [edge], location: [%s], addresses: [%s, \"%s\"] }\n", s.name, s.place, s.four,
 			s.six)
 	}
-	fmt.Fprintf(&b, "edge: { http: \"%s\" }\ngeodns:\n  zones:\n    - name: example.com\n      file: zone\n      edges:\n", w.health.Addr())
+	fmt.Fprintf(&b, "edge: { http: \"%s\" }\ngeodns:\n  zones:\n    - name: example.com\n      file: zone\n",
+		w.health.Addr())
+	if key {
+		b.WriteString("      dnssec: { key: key }\n")
+	}
+	b.WriteString("      edges:\n")
 	for _, name := range names {
 		fmt.Fprintf(&b, "        %s: { answers: 1, ttl: 30s }\n", name)
 	}
@@ -148,8 +172,25 @@ func (w *world) gdnsdConfig(dir, listen string) error {
 	return write(dir, map[string]string{"config": b.String(), "zones/example.com": zone})
 }
 
+// knotSigning is how Knot signs what mod-geoip answers.
+type knotSigning int
+
+const (
+	knotUnsigned knotSigning = iota
+	knotOnline               // by mod-onlinesign, each answer anew
+	knotAhead                // by mod-geoip itself, when it starts
+)
+
 // knotConfig writes a configuration with mod-geoip in its subnet mode.
-func (w *world) knotConfig(dir, host, port string) error {
+func (w *world) knotConfig(dir, host, port string, signs knotSigning) error {
+	zoneLines, policy := "    module: mod-geoip/geo", ""
+	switch signs { // ECDSA P-256 is the default
+	case knotOnline:
+		zoneLines = "    module: [mod-geoip/geo, mod-onlinesign]"
+	case knotAhead:
+		zoneLines += "\n    dnssec-signing: on\n    dnssec-policy: csk"
+		policy = "\n    policy: csk"
+	}
 	conf := fmt.Sprintf(`server:
     listen: %s@%s
     rundir: "%s"
@@ -160,11 +201,14 @@ func (w *world) knotConfig(dir, host, port string) error {
     user: root:root
 database:
     storage: "%s/db"
+policy:
+  - id: csk
+    single-type-signing: on
 mod-geoip:
   - id: geo
     config-file: "%s/geo.conf"
     ttl: 30
-    mode: subnet
+    mode: subnet%s
 template:
   - id: default
     storage: "%s"
@@ -173,8 +217,8 @@ zone:
     file: zone
     zonefile-sync: -1
     journal-content: none
-    module: mod-geoip/geo
-`, host, port, dir, dir, dir, dir)
+%s
+`, host, port, dir, dir, dir, policy, dir, zoneLines)
 	var b strings.Builder
 	for _, name := range names {
 		fmt.Fprintf(&b, "%s.%s:\n", name, origin)
@@ -187,7 +231,8 @@ zone:
 	for _, name := range names { // for clients of no network that it knows
 		zone += fmt.Sprintf("%s 30 A %s\n%s 30 AAAA %s\n", name, sites[0].four, name, sites[0].six)
 	}
-	return write(dir, map[string]string{"knot.conf": conf, "geo.conf": b.String(), "zone": zone})
+	return write(dir, map[string]string{"knot.conf": conf, "geo.conf": b.String(), "zone": zone,
+		"db/.keep": ""}) // the folder of the keys
 }
 
 func write(dir string, files map[string]string) error {
