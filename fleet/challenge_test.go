@@ -101,33 +101,48 @@ func (c *Challenges) present(t testing.TB, name, value string) {
 
 const challenged = "_acme-challenge.www.example.com"
 
+// wantAnswers checks what name servers answer at the challenged name.
+func wantAnswers(t *testing.T, want []string, servers ...*nameServer) {
+	t.Helper()
+	for _, s := range servers {
+		if got := s.answers(challenged); !slices.Equal(got, want) {
+			t.Errorf("answers are %q, want %q", got, want)
+		}
+	}
+}
+
+// wantWait presents a value, which is not done within a quarter of a second, and returns the error.
+func (c *Challenges) wantWait(t *testing.T, name, value string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+	defer cancel()
+	err := c.Present(ctx, name, value)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%q is presented: %v", value, err)
+	}
+	return err.Error()
+}
+
+// Present returns once all name servers answer, and not before.
 func TestChallenges(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := startChallenges(t, dial(t, nodes, "hel1", RoleEdge))
 	until(t, "the edge is in touch", func() bool { return len(c.Registry.Nodes()) > 0 })
-
-	// With no name server nobody answers.
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := c.Present(short, challenged, "early"); !errors.Is(err, context.DeadlineExceeded) ||
-		!strings.Contains(err.Error(), "no name server") {
-		t.Errorf("without a name server: %v", err)
-	}
-
-	// One that starts late answers with what was published before.
+	until(t, "the error is that there is no name server", func() bool {
+		return strings.Contains(c.wantWait(t, challenged, "early"), "no name server")
+	})
 	one := startNameServer(t, dial(t, nodes, "ns1", RoleGeoDNS), nil)
-	until(t, "ns1 answers", func() bool { return slices.Equal(one.answers(challenged), []string{"early"}) })
+	until(t, "ns1, which started late, answers with what was published before",
+		func() bool { return slices.Equal(one.answers(challenged), []string{"early"}) })
 	gate := make(chan struct{})
 	two := startNameServer(t, dial(t, nodes, "ns2", RoleGeoDNS), gate)
 	c.live(t, 2)
 
-	// Who has it only halfway is waited for, and named.
-	short, cancel = context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if err := c.Present(short, "_ACME-challenge.www.example.com.", "a"); !errors.Is(err, context.DeadlineExceeded) ||
-		!strings.Contains(err.Error(), "ns2") || strings.Contains(err.Error(), "ns1") {
-		t.Errorf("ns2 does not answer: %v", err)
-	}
+	// ns2 has the value and does not answer yet: Present waits for it.
+	until(t, "the error names ns2 alone", func() bool {
+		err := c.wantWait(t, "_ACME-challenge.www.example.com.", "a")
+		return strings.Contains(err, "ns2") && !strings.Contains(err, "ns1")
+	})
 	until(t, "ns1 answers with both",
 		func() bool { return slices.Equal(one.answers(challenged), []string{"a", "early"}) })
 	done := make(chan error, 1)
@@ -142,14 +157,9 @@ func TestChallenges(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"a", "b", "early"}
-	for _, s := range []*nameServer{one, two} {
-		if got := s.answers(challenged); !slices.Equal(got, want) {
-			t.Errorf("answers are %q, want %q", got, want)
-		}
-	}
+	wantAnswers(t, []string{"a", "b", "early"}, one, two)
 
-	// Presented again, and with others, and after removals, it is waited for as at first.
+	// Values that are presented again, with others, or after removals are waited for, too.
 	c.present(t, challenged, "a")
 	c.present(t, "_acme-challenge.example.com", "*")
 	for _, value := range []string{"a", "early", "never there"} {
@@ -158,16 +168,13 @@ func TestChallenges(t *testing.T) {
 		}
 	}
 	c.present(t, challenged, "c")
+	wantAnswers(t, []string{"b", "c"}, one, two)
 	for _, s := range []*nameServer{one, two} {
-		if got := s.answers(challenged); !slices.Equal(got, []string{"b", "c"}) {
-			t.Errorf("answers are %q", got)
-		}
 		if got := s.answers("_acme-challenge.example.com"); !slices.Equal(got, []string{"*"}) {
 			t.Errorf("answers are %q", got)
 		}
 	}
 
-	// One that restarts has what was there before.
 	two.stop()
 	two = startNameServer(t, dial(t, nodes, "ns2", RoleGeoDNS), nil)
 	wait, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -175,15 +182,16 @@ func TestChallenges(t *testing.T) {
 	if err := two.Wait(wait); err != nil {
 		t.Error(err)
 	}
-	if got := two.answers(challenged); !slices.Equal(got, []string{"b", "c"}) {
-		t.Errorf("once it has waited it answers %q", got)
-	}
+	wantAnswers(t, []string{"b", "c"}, two) // as before its restart
+}
+
+func TestChallengesRefused(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := new(ChallengeFollower).Wait(ended); !errors.Is(err, context.Canceled) {
-		t.Errorf("one that never heard of any: %v", err)
+		t.Errorf("a follower that was never served: %v", err)
 	}
-
+	c := startChallenges(t, dial(t, startControl(t, t.TempDir(), 1), "hel1", RoleEdge))
 	for _, bad := range [][2]string{{"", "x"}, {".", "x"}, {strings.Repeat("a", 254), "x"}, {"a", ""},
 		{"a", strings.Repeat("x", 256)}} {
 		if err := c.Present(t.Context(), bad[0], bad[1]); err == nil || errors.Is(err, ErrUnavailable) {

@@ -124,95 +124,96 @@ func (r *Registry) lastTouched() time.Time {
 	return r.touched
 }
 
-// A control node that is cut off from the others, but takes itself for the leader of the log, gives
-// an edge no trust in what it has, nor a name server in what it knows of other nodes, and takes
-// neither drains nor challenges.
-func TestCutOffLeader(t *testing.T) {
-	t.Parallel()
+// cutOff is a fleet in which one control node leads all streams and is to be cut off. All its other
+// nodes, but the purger, know that control node only.
+type cutOff struct {
+	leader   *control
+	cut      func(bool) // cuts the leader off from the other control nodes, or ends that
+	purger   *Client    // of the other control nodes
+	edge     *testEdge
+	watching *Registry // of a name server without a lease
+	renewing *Registry // of one with a lease
+	client   *Client
+}
+
+func newCutOff(t *testing.T) *cutOff {
+	t.Helper()
 	nodes, cut := apart(t, 3)
 	all := dial(t, nodes, "nyc1", RoleEdge)
 	replicasOf(t, all, 3)
-	lead := leader(t, all, nodes)
-	at := 0
-	var rest []*control
-	for i, c := range nodes {
-		if c == lead {
-			at = i
-		} else {
-			rest = append(rest, c)
-		}
-	}
-	purger := dial(t, rest, "fra1", RoleEdge)
-	edge := startEdge(t, dial(t, []*control{lead}, "hel1", RoleEdge), Position{})
-	edge.MaxDisconnected = 2 * time.Second
-	appendPurge(t, purger, 1)
-	until(t, "the edge is in touch", edge.InTouch)
-	until(t, "what delivers the log to it is on its control node", func() bool { return deliversAll(t, lead) })
-	watching := &Registry{Client: dial(t, []*control{lead}, "ns1", RoleGeoDNS)}
-	renewing := &Registry{Client: dial(t, []*control{lead}, "ns2", RoleGeoDNS),
+	f := &cutOff{leader: leader(t, all, nodes)}
+	at := slices.Index(nodes, f.leader)
+	f.cut = func(cutting bool) { cut(at, cutting) }
+	f.purger = dial(t, slices.Delete(slices.Clone(nodes), at, at+1), "fra1", RoleEdge)
+	only := []*control{f.leader}
+	f.edge = startEdge(t, dial(t, only, "hel1", RoleEdge), Position{})
+	f.edge.MaxDisconnected = 2 * time.Second
+	appendPurge(t, f.purger, 1)
+	until(t, "the edge is in touch", f.edge.InTouch)
+	until(t, "the consumer of the edge is on its control node", func() bool { return deliversAll(t, f.leader) })
+	f.watching = &Registry{Client: dial(t, only, "ns1", RoleGeoDNS)}
+	f.renewing = &Registry{Client: dial(t, only, "ns2", RoleGeoDNS),
 		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
-	serveRegistry(t, watching)
-	serveRegistry(t, renewing)
+	serveRegistry(t, f.watching)
+	serveRegistry(t, f.renewing)
 	until(t, "name servers are in touch",
-		func() bool { return !watching.lastTouched().IsZero() && !renewing.lastTouched().IsZero() })
-	client := dial(t, []*control{lead}, "sgp1", RoleEdge)
-	until(t, "a challenge is taken", func() bool {
-		_, err := (&Challenges{Client: client}).publish(t.Context(),
-			challenge{Name: "_acme-challenge.a.example", Value: "before"})
-		return err == nil
-	})
+		func() bool { return !f.watching.lastTouched().IsZero() && !f.renewing.lastTouched().IsZero() })
+	f.client = dial(t, only, "sgp1", RoleEdge)
+	until(t, "a challenge is taken", func() bool { return f.challenge(t, "before") == nil })
 	for _, bucket := range []string{leaseBucket, drainBucket, challengeBucket} {
-		leadStream(t, lead, "KV_"+bucket)
+		leadStream(t, f.leader, "KV_"+bucket)
 	}
 	until(t, "all groups have a leader, so that none asks for votes", func() bool {
-		return campaign(lead.nats(), server.DEFAULT_GLOBAL_ACCOUNT) == 0
+		return campaign(f.leader.nats(), server.DEFAULT_GLOBAL_ACCOUNT) == 0
 	})
-	cut(at, true)
-	seq := appendPurge(t, purger, 2)
+	return f
+}
+
+// challenge publishes a challenge through the leader.
+func (f *cutOff) challenge(t *testing.T, value string) error {
+	_, err := (&Challenges{Client: f.client}).publish(t.Context(),
+		challenge{Name: "_acme-challenge.a.example", Value: value})
+	return err
+}
+
+// A control node that is cut off from the others, but still takes itself for the leader of the log,
+// does not let an edge trust its store or a name server trust its registry, and takes neither
+// drains
+// nor challenges.
+func TestCutOffLeader(t *testing.T) {
+	t.Parallel()
+	f := newCutOff(t)
+	f.cut(true)
+	seq := appendPurge(t, f.purger, 2)
 	acknowledged := time.Now()
-	taken := make(chan string, 2)
-	go func() {
-		if client.Drain(t.Context(), "hel1", true) == nil {
-			taken <- "a drain"
-		}
-		taken <- ""
-	}()
-	go func() {
-		_, err := (&Challenges{Client: client}).publish(t.Context(),
-			challenge{Name: "_acme-challenge.a.example", Value: "after"})
-		if err == nil {
-			taken <- "a challenge"
-		}
-		taken <- ""
-	}()
+	drained, challenged := make(chan error, 1), make(chan error, 1)
+	go func() { drained <- f.client.Drain(t.Context(), "hel1", true) }()
+	go func() { challenged <- f.challenge(t, "after") }()
 	until(t, "the edge notices", func() bool {
-		if touched := edge.touched.Load(); edge.Applied().Seq < seq && touched.After(acknowledged) {
+		if touched := f.edge.touched.Load(); f.edge.Applied().Seq < seq && touched.After(acknowledged) {
 			t.Fatalf("the edge was told %v after a purge was acknowledged that it lacks nothing",
 				touched.Sub(acknowledged))
 		}
-		return !edge.InTouch()
+		return !f.edge.InTouch()
 	})
-	for range 2 {
-		if what := <-taken; what != "" {
-			t.Errorf("%s was taken without a majority", what)
-		}
+	if <-drained == nil || <-challenged == nil {
+		t.Error("a drain or a challenge was taken without a majority")
 	}
-	for _, r := range []*Registry{watching, renewing} {
+	for _, r := range []*Registry{f.watching, f.renewing} {
 		if touched := r.lastTouched(); touched.After(acknowledged) {
-			t.Errorf("%s takes what it knows of other nodes for true %v after the cut", r.Client.Node,
-				touched.Sub(acknowledged))
+			t.Errorf("%s trusts its registry %v after the cut", r.Client.Node, touched.Sub(acknowledged))
 		}
 	}
 	until(t, "groups that lost their leader ask for votes", func() bool {
-		return campaign(lead.nats(), server.DEFAULT_GLOBAL_ACCOUNT) > 0
+		return campaign(f.leader.nats(), server.DEFAULT_GLOBAL_ACCOUNT) > 0
 	})
-	cut(at, false)
-	until(t, "the edge is in touch again", edge.InTouch)
-	if have := edge.Applied().Seq; have < seq {
-		t.Errorf("the edge trusts what it has with purge %d of %d", have, seq)
+	f.cut(false)
+	until(t, "the edge is in touch again", f.edge.InTouch)
+	if have := f.edge.Applied().Seq; have < seq {
+		t.Errorf("the edge trusts its store with purge %d of %d", have, seq)
 	}
-	if n := edge.timesLost(); n != 1 {
-		t.Errorf("the edge took all that it has as stale %d times, want once, at its start", n)
+	if n := f.edge.timesLost(); n != 1 {
+		t.Errorf("the edge took its store as stale %d times, want once, at its start", n)
 	}
 }
 

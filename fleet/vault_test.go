@@ -47,73 +47,106 @@ func TestVault(t *testing.T) {
 	}
 }
 
-func testVault(t *testing.T, a, b *Vault) {
-	ctx := t.Context()
-	const name = "certificates/acme-v02.api.letsencrypt.org-directory/wildcard_.*example.com/*.example.com.crt"
-	load := func(v *Vault, want string, wantRevision uint64) {
-		t.Helper()
-		value, revision, stored, err := v.Load(ctx, name)
-		if err != nil || string(value) != want || revision != wantRevision || time.Since(stored).Abs() > time.Minute {
-			t.Errorf("loaded %q of revision %d, stored %v: %v; want %q of %d", value, revision, stored, err, want,
-				wantRevision)
-		}
-	}
-	save := func(v *Vault, value []byte, revision uint64) uint64 {
-		t.Helper()
-		saved, err := v.Save(ctx, name, value, revision)
-		if err != nil || (saved == 0) != (value == nil) {
-			t.Fatalf("save over revision %d: revision %d, %v", revision, saved, err)
-		}
-		return saved
-	}
-	conflict := func(v *Vault, value []byte, revision uint64) {
-		t.Helper()
-		if _, err := v.Save(ctx, name, value, revision); !errors.Is(err, ErrChanged) || errors.Is(err, ErrUnavailable) {
-			t.Errorf("save over revision %d: %v", revision, err)
-		}
-	}
-	none := func(v *Vault) {
-		t.Helper()
-		if _, _, _, err := v.Load(ctx, name); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUnavailable) {
-			t.Errorf("load what is not there: %v", err)
-		}
-	}
-	none(a)
-	save(a, nil, 0)
-	conflict(a, nil, 7)
-	conflict(a, []byte("x"), 7)
-	one := save(a, []byte("one"), 0)
-	load(b, "one", one)
-	conflict(b, []byte("x"), 0)
-	conflict(b, nil, 0)
-	two := save(b, []byte("two"), one)
-	load(a, "two", two)
-	conflict(a, []byte("x"), one)
-	conflict(a, nil, one)
-	load(a, "two", two)
-	save(a, nil, two)
-	none(b)
-	conflict(b, nil, two)
-	conflict(b, []byte("x"), two)
-	save(a, nil, 0)
-	three := save(b, []byte{}, 0) // over the mark of a deletion
-	load(a, "", three)
-	large := bytes.Repeat([]byte("x"), maxVaultValue)
-	load2 := save(a, large, three)
-	load(b, string(large), load2)
-	for bad, value := range map[string][]byte{"": nil, strings.Repeat("k", maxVaultKey+1): nil,
-		"k": append(large, 'x')} {
-		if _, err := a.Save(ctx, bad, value, 0); err == nil || errors.Is(err, ErrUnavailable) {
-			t.Errorf("saved %d bytes as a key of %d: %v", len(value), len(bad), err)
-		}
-	}
+// vaultName is a key as certmagic makes them.
+const vaultName = "certificates/acme-v02.api.letsencrypt.org-directory/wildcard_.*example.com/*.example.com.crt"
 
-	// Of several who save over the same revision, one does.
+// wantValue loads vaultName.
+func (v *Vault) wantValue(t *testing.T, want string, wantRevision uint64) {
+	t.Helper()
+	value, revision, stored, err := v.Load(t.Context(), vaultName)
+	if err != nil || string(value) != want || revision != wantRevision || time.Since(stored).Abs() > time.Minute {
+		t.Errorf("loaded %.40q of revision %d, stored %v: %v; want %.40q of %d", value, revision, stored, err, want,
+			wantRevision)
+	}
+}
+
+// wantNone loads vaultName, which is not there.
+func (v *Vault) wantNone(t *testing.T) {
+	t.Helper()
+	if _, _, _, err := v.Load(t.Context(), vaultName); !errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, ErrUnavailable) {
+		t.Errorf("load what is not there: %v", err)
+	}
+}
+
+// mustSave saves vaultName over a revision, and returns the new one. A nil value deletes.
+func (v *Vault) mustSave(t *testing.T, value []byte, revision uint64) uint64 {
+	t.Helper()
+	saved, err := v.Save(t.Context(), vaultName, value, revision)
+	if err != nil || (saved == 0) != (value == nil) {
+		t.Fatalf("save over revision %d: revision %d, %v", revision, saved, err)
+	}
+	return saved
+}
+
+// wantConflict saves vaultName over a revision that is not the stored one.
+func (v *Vault) wantConflict(t *testing.T, value []byte, revision uint64) {
+	t.Helper()
+	_, err := v.Save(t.Context(), vaultName, value, revision)
+	if !errors.Is(err, ErrChanged) || errors.Is(err, ErrUnavailable) {
+		t.Errorf("save over revision %d: %v", revision, err)
+	}
+}
+
+func testVault(t *testing.T, a, b *Vault) {
+	t.Run("revisions", func(t *testing.T) { testRevisions(t, a, b) })
+	t.Run("sizes", func(t *testing.T) { testSizes(t, a) })
+	t.Run("race", func(t *testing.T) { testRace(t, a, b) })
+	keys, err := b.Keys(t.Context())
+	slices.Sort(keys)
+	if want := []string{vaultName, strings.Repeat("k", maxVaultKey)}; err != nil || !slices.Equal(keys, want) {
+		t.Errorf("keys are %q: %v", keys, err)
+	}
+}
+
+// testRevisions saves and deletes one key at two edges.
+func testRevisions(t *testing.T, a, b *Vault) {
+	a.wantNone(t)
+	a.mustSave(t, nil, 0)
+	a.wantConflict(t, nil, 7)
+	a.wantConflict(t, []byte("x"), 7)
+	one := a.mustSave(t, []byte("one"), 0)
+	b.wantValue(t, "one", one)
+	b.wantConflict(t, []byte("x"), 0)
+	b.wantConflict(t, nil, 0)
+	two := b.mustSave(t, []byte("two"), one)
+	a.wantValue(t, "two", two)
+	a.wantConflict(t, []byte("x"), one)
+	a.wantConflict(t, nil, one)
+	a.wantValue(t, "two", two)
+	a.mustSave(t, nil, two)
+	b.wantNone(t)
+	b.wantConflict(t, nil, two)
+	b.wantConflict(t, []byte("x"), two)
+	a.mustSave(t, nil, 0)
+	three := b.mustSave(t, []byte{}, 0) // over the mark of a deletion
+	a.wantValue(t, "", three)
+	large := bytes.Repeat([]byte("x"), maxVaultValue)
+	four := a.mustSave(t, large, three)
+	b.wantValue(t, string(large), four)
+}
+
+// testSizes saves the longest key, and keys and values that are too long.
+func testSizes(t *testing.T, v *Vault) {
+	tooLarge := bytes.Repeat([]byte("x"), maxVaultValue+1)
+	for key, value := range map[string][]byte{"": nil, strings.Repeat("k", maxVaultKey+1): nil, "k": tooLarge} {
+		if _, err := v.Save(t.Context(), key, value, 0); err == nil || errors.Is(err, ErrUnavailable) {
+			t.Errorf("saved %d bytes as a key of %d: %v", len(value), len(key), err)
+		}
+	}
+	longest := strings.Repeat("k", maxVaultKey)
+	if _, err := v.Save(t.Context(), longest, []byte("of the longest key"), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// testRace saves over one revision eight times at once, of which one succeeds, and deletes the key.
+func testRace(t *testing.T, a, b *Vault) {
 	var group sync.WaitGroup
 	results := make([]error, 8)
 	for i := range results {
 		group.Go(func() {
-			_, results[i] = []*Vault{a, b}[i%2].Save(ctx, "locks/x", []byte{byte(i)}, 0)
+			_, results[i] = []*Vault{a, b}[i%2].Save(t.Context(), "locks/x", []byte{byte(i)}, 0)
 		})
 	}
 	group.Wait()
@@ -128,19 +161,10 @@ func testVault(t *testing.T, a, b *Vault) {
 	if won != 1 {
 		t.Errorf("%d have saved", won)
 	}
-
-	if _, err := a.Save(ctx, strings.Repeat("k", maxVaultKey), []byte("of the longest key"), 0); err != nil {
+	if _, revision, _, err := a.Load(t.Context(), "locks/x"); err != nil {
 		t.Error(err)
-	}
-	if _, revision, _, err := a.Load(ctx, "locks/x"); err != nil {
+	} else if _, err := a.Save(t.Context(), "locks/x", nil, revision); err != nil {
 		t.Error(err)
-	} else if _, err := a.Save(ctx, "locks/x", nil, revision); err != nil {
-		t.Error(err)
-	}
-	keys, err := b.Keys(ctx)
-	slices.Sort(keys)
-	if want := []string{name, strings.Repeat("k", maxVaultKey)}; err != nil || !slices.Equal(keys, want) {
-		t.Errorf("keys are %q: %v", keys, err)
 	}
 }
 

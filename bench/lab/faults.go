@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -18,7 +17,10 @@ import (
 // fault is something that goes wrong, and what visitors there are meanwhile.
 type fault struct {
 	name, title string
-	// happen makes it, and mend makes it good again; either may be nil.
+	// prepare comes before the visitors, and undo after them, also if prepare fails; nil is
+	// neither.
+	prepare func(context.Context, *lab) (undo func(), err error)
+	// happen makes the fault happen. mend ends it; nil does nothing.
 	happen, mend func(context.Context, *lab) error
 	loads        []faultLoad
 	for_         time.Duration // how long it stays once happen has returned; 0: long enough for names to move
@@ -32,43 +34,6 @@ type faultLoad struct {
 	load load
 	// within is how long failures are allowed; 0: none are.
 	within time.Duration
-}
-
-// faultResult is what visitors saw.
-type faultResult struct {
-	Name  string        `json:"name"`
-	Title string        `json:"title"`
-	For   time.Duration `json:"for"`
-	Loads []loadResult  `json:"loads"`
-}
-
-// loadResult is what those of one city saw. Times are since the fault.
-type loadResult struct {
-	Within time.Duration  `json:"within,omitzero"` // failures are allowed for so long
-	Name   string         `json:"name"`
-	Before loadSum        `json:"before"`
-	During loadSum        `json:"during"`
-	After  loadSum        `json:"after"`
-	First  float64        `json:"first_failure"` // seconds, of the start of the visit
-	Well   float64        `json:"well"`          // seconds until the start of the last visit that failed; 0 if none did
-	Late   float64        `json:"late"`          // milliseconds that 99 of 100 visitors began late at most
-	Errors map[string]int `json:"errors,omitempty"`
-}
-
-// loadSum is a part of a load.
-type loadSum struct {
-	Visits int            `json:"visits"`
-	Failed int            `json:"failed"`
-	P50    float64        `json:"p50"`
-	P99    float64        `json:"p99"`
-	Most   float64        `json:"most"` // the longest
-	Cache  map[string]int `json:"cache"`
-	Served map[string]int `json:"served"` // by host
-}
-
-// failed is how many visits failed, of how many.
-func (v loadResult) failed() (failed, visits int) {
-	return v.Before.Failed + v.During.Failed + v.After.Failed, v.Before.Visits + v.During.Visits + v.After.Visits
 }
 
 // visitorsOf are visitors of a name, at a rate a second.
@@ -114,6 +79,21 @@ func (l *lab) stepClock(host string, by time.Duration) error {
 	return l.process(host).StepClock(by)
 }
 
+// withoutECS replaces the resolver in New York by one that sends no client subnet.
+func withoutECS(ctx context.Context, l *lab) (undo func(), err error) {
+	const host = "resolvernyc"
+	l.kill(host)
+	p, err := l.world.Start(host, filepath.Join(l.dir, host+".log"),
+		resolver(filepath.Join(l.dir, host), address(host), false)...)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		p.Stop(syscall.SIGKILL, time.Second)
+		_ = l.start(host) // if this fails, so does the next fault
+	}, pause(ctx, time.Second)
+}
+
 func cutting(a, b string) (happen, mend func(context.Context, *lab) error) {
 	set := func(cut bool) func(context.Context, *lab) error {
 		return func(_ context.Context, l *lab) error {
@@ -153,7 +133,8 @@ func (l *lab) allFaults() []fault {
 	all[3].happen, all[3].mend = cutting("hel1", "origin")
 	all[4].happen, all[4].mend = killing("ns1")
 	all[5].happen, all[5].mend = cutting("ns1", "")
-	all[6].happen = func(context.Context, *lab) error { return nil } // the visitors are the fault; see prepare
+	all[6].prepare = withoutECS
+	all[6].happen = func(context.Context, *lab) error { return nil } // it is there before the visitors
 	loss := func(part float64) func(context.Context, *lab) error {
 		return func(_ context.Context, l *lab) error {
 			return l.world.SetLinks("", func(k *world.Link) { k.Loss = part })
@@ -225,191 +206,4 @@ func (l *lab) warm(ctx context.Context) error {
 		err = errors.Join(err, <-results)
 	}
 	return err
-}
-
-// try has visitors come, has the fault happen, and mends it. What they saw is returned with an
-// error that comes after it.
-func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
-	l.say("%s", f.title)
-	if f.name == "no-ecs" {
-		l.kill("resolvernyc")
-		dir := filepath.Join(l.dir, "resolvernyc")
-		p, err := l.world.Start("resolvernyc", filepath.Join(l.dir, "resolvernyc.log"),
-			resolver(dir, address("resolvernyc"), false)...)
-		if err != nil {
-			return nil, err
-		}
-		defer func() {
-			p.Stop(syscall.SIGKILL, time.Second)
-			_ = l.start("resolvernyc") // the next fault would tell
-		}()
-		if err := pause(ctx, time.Second); err != nil {
-			return nil, err
-		}
-	}
-	before, after := 5*time.Second, 10*time.Second
-	if f.for_ == 0 {
-		f.for_ = l.ttl + 25*time.Second
-	}
-	if l.short {
-		before, after = 3*time.Second, 3*time.Second
-		f.for_ = min(f.for_, l.ttl+10*time.Second)
-	}
-	purging, endPurges := context.WithCancel(ctx)
-	defer endPurges()
-	purged := make(chan []sample, 1)
-	if f.purges {
-		go func() { purged <- l.purger(ctx, purging) }()
-	}
-	var loads []*task
-	for _, v := range f.loads {
-		t, err := l.clients[v.city].begin(job{Load: &v.load})
-		if err != nil {
-			return nil, err
-		}
-		loads = append(loads, t)
-	}
-	if err := pause(ctx, before); err != nil {
-		return nil, err
-	}
-	at := time.Now()
-	if err := f.happen(ctx, l); err != nil {
-		return nil, err
-	}
-	if err := pause(ctx, f.for_); err != nil {
-		return nil, err
-	}
-	mended := time.Now()
-	if f.mend != nil {
-		if err := f.mend(ctx, l); err != nil {
-			return nil, err
-		}
-	}
-	if err := pause(ctx, after); err != nil {
-		return nil, err
-	}
-	endPurges()
-	for _, t := range loads {
-		if err := t.stop(); err != nil {
-			return nil, err
-		}
-	}
-	res := &faultResult{Name: f.name, Title: f.title, For: mended.Sub(at)}
-	for k, v := range f.loads {
-		var samples []sample
-		if err := loads[k].wait(ctx, &samples); err != nil {
-			return nil, err
-		}
-		one := sum(samples, at, mended)
-		one.Name, one.Within = v.name, v.within
-		res.Loads = append(res.Loads, one)
-	}
-	if f.purges {
-		one := sum(<-purged, at, mended)
-		one.Name = purgerName
-		res.Loads = append(res.Loads, one)
-	}
-	for _, c := range cities() {
-		ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute,
-			fmt.Errorf("all is not well two minutes after %s", f.name))
-		err := l.settled(ctx, c)
-		cancel()
-		if err != nil {
-			return res, err
-		}
-	}
-	return res, nil
-}
-
-// purgerName is the load of who purges.
-const purgerName = "who purges, at hel1"
-
-// purger purges what nobody has, at hel1, twice a second, until another context ends.
-func (l *lab) purger(ctx, until context.Context) (all []sample) {
-	for {
-		s := sample{Start: time.Now()}
-		one, cancel := context.WithTimeout(ctx, pageLimit)
-		at, err := l.purge(one, "hel1", map[string]any{"urls": []string{"https://" + hostWWW + "/none"}})
-		cancel()
-		s.Took = float64(at.Sub(s.Start)) / float64(time.Millisecond)
-		if err != nil {
-			s.Err = err.Error()
-		}
-		all = append(all, s)
-		if pause(until, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
-			return all
-		}
-	}
-}
-
-// names are the hosts of addresses.
-func names() map[string]string {
-	all := map[string]string{}
-	for _, h := range hosts() {
-		all[h.Addr.String()] = h.Name
-	}
-	return all
-}
-
-// sum looks at the visits before, during and after a fault.
-func sum(all []sample, at, mended time.Time) loadResult {
-	res := loadResult{Errors: map[string]int{}}
-	var before, during, after []sample
-	var late []float64
-	for _, s := range all {
-		late = append(late, s.Late)
-		switch {
-		case s.Start.Before(at.Add(-pageLimit / 5)): // those that begin just before it meet it
-			before = append(before, s)
-		case s.Start.Before(mended):
-			during = append(during, s)
-		default:
-			after = append(after, s)
-		}
-		if s.Err != "" {
-			since := s.Start.Sub(at).Seconds()
-			if len(res.Errors) == 0 || since < res.First {
-				res.First = since
-			}
-			if len(res.Errors) == 0 || since > res.Well {
-				res.Well = since
-			}
-			res.Errors[shorten(s.Err)]++
-		}
-	}
-	res.Late = quantile(late, 0.99)
-	res.Before, res.During, res.After = sumOf(before), sumOf(during), sumOf(after)
-	return res
-}
-
-func shorten(s string) string {
-	const most = 120
-	if len(s) > most {
-		return s[:most]
-	}
-	return s
-}
-
-func sumOf(all []sample) loadSum {
-	out := loadSum{Visits: len(all), Cache: map[string]int{}, Served: map[string]int{}}
-	known := names()
-	var took []float64
-	for _, s := range all {
-		if s.Err != "" {
-			out.Failed++
-			continue
-		}
-		took = append(took, s.Took)
-		if s.Addr != "" { // purges have none
-			out.Cache[kindOf(s.Cache)]++
-			out.Served[known[s.Addr]]++
-		}
-	}
-	out.P50, out.P99, out.Most = quantile(took, 0.5), quantile(took, 0.99), quantile(took, 1)
-	return out
-}
-
-// sorted gives the keys of a count, the most first.
-func sorted(count map[string]int) []string {
-	return slices.SortedFunc(maps.Keys(count), func(a, b string) int { return count[b] - count[a] })
 }

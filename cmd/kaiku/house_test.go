@@ -22,7 +22,7 @@ const (
 )
 
 // longer are the production files and functions that are over the limits. The list may only shrink.
-var longer = []string{"storage/purge.go", "bench/lab/faults.go: try"}
+var longer = []string{"storage/purge.go"}
 
 // Files and functions of the program fit a reader, and so do the lines of comments everywhere.
 func TestHouse(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -59,10 +58,20 @@ type seen struct {
 	Protocols map[string]string `json:"protocols"`
 }
 
-// A browser loads a page over HTTP/3, all of it.
-func TestRealChromium(t *testing.T) {
-	chromium := need(t, "chromium")
-	dir := fleetDir(t, "k")
+// pageOrigin serves a page with a film, and takes what the page's script reports.
+type pageOrigin struct {
+	*httptest.Server
+	reports chan seen
+	ranges  atomic.Int64 // how many requests were for a range
+	files   map[string][]byte
+}
+
+var pageTypes = map[string]string{"": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript",
+	".png": "image/png", ".webm": "video/webm"}
+
+// newPageOrigin makes the film in a folder, and starts the origin.
+func newPageOrigin(t *testing.T, dir string) *pageOrigin {
+	t.Helper()
 	film := filepath.Join(dir, "film.webm")
 	if out, err := exec.CommandContext(t.Context(), need(t, "ffmpeg"), "-v", "error", "-f", "lavfi", "-i",
 		"testsrc2=size=640x360:rate=25:duration=10", "-c:v", "libvpx", "-b:v", "3M", "-g", "25",
@@ -77,36 +86,42 @@ func TestRealChromium(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	results := make(chan seen, 10)
-	var ranges atomic.Int64
-	kinds := map[string]string{".css": "text/css", ".js": "text/javascript", ".png": "image/png", ".webm": "video/webm"}
-	files := map[string][]byte{"/": []byte(page), "/style.css": []byte("h1 { color: rgb(1, 2, 3) }"),
-		"/script.js": []byte(pageScript), "/a.png": picture, "/b.png": picture, "/c.png": picture, "/film.webm": video}
-	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && r.URL.Path == "/result" {
-			var s seen
-			if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&s); err == nil {
-				results <- s
-			}
-			return
-		}
-		body, ok := files[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		if r.Header.Get("Range") != "" {
-			ranges.Add(1)
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		if kind := kinds[filepath.Ext(r.URL.Path)]; kind != "" {
-			w.Header().Set("Content-Type", kind)
-		}
-		w.Header().Set("Cache-Control", "s-maxage=3600, max-age=0") // the browser is to ask each time
-		w.Header().Set("ETag", strconv.Quote(strconv.Itoa(len(body))))
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
-	}))
+	o := &pageOrigin{reports: make(chan seen, 10), files: map[string][]byte{"/": []byte(page),
+		"/style.css": []byte("h1 { color: rgb(1, 2, 3) }"), "/script.js": []byte(pageScript), "/a.png": picture,
+		"/b.png": picture, "/c.png": picture, "/film.webm": video}}
+	o.Server = httptest.NewServer(o)
 	t.Cleanup(o.Close)
+	return o
+}
+
+// ServeHTTP implements http.Handler.
+func (o *pageOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && r.URL.Path == "/result" {
+		var s seen
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&s); err == nil {
+			o.reports <- s
+		}
+		return
+	}
+	body, ok := o.files[r.URL.Path]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Header.Get("Range") != "" {
+		o.ranges.Add(1)
+	}
+	w.Header().Set("Content-Type", pageTypes[filepath.Ext(r.URL.Path)])
+	w.Header().Set("Cache-Control", "s-maxage=3600, max-age=0") // the browser asks each time
+	w.Header().Set("ETag", strconv.Quote(strconv.Itoa(len(body))))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// A browser loads all of a page over HTTP/3.
+func TestRealChromium(t *testing.T) {
+	chromium := need(t, "chromium")
+	dir := fleetDir(t, "k")
+	o := newPageOrigin(t, dir)
 	edge := startSecureEdges(t, kaikuBinary(t), dir, o.URL, "hel1")[0]
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "www.example.com.pem"),
 		filepath.Join(dir, "www.example.com.key"))
@@ -114,41 +129,34 @@ func TestRealChromium(t *testing.T) {
 		t.Fatal(err)
 	}
 	spki := sha256.Sum256(pair.Leaf.RawSubjectPublicKeyInfo)
-	visit := func(t *testing.T, profile string, more ...string) seen {
-		t.Helper()
-		site := "www.example.com:" + port(edge.https)
-		args := append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-			"--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
-			"--user-data-dir=" + profile, "--host-resolver-rules=MAP www.example.com 127.0.0.1",
-			"--ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(spki[:]),
-			"--enable-quic", "--remote-debugging-port=0"}, append(more, "https://"+site+"/")...)
-		for i, a := range args {
-			args[i] = strings.ReplaceAll(a, "SITE", site)
-		}
-		defer startBrowser(t, chromium, args...)()
-		select {
-		case s := <-results:
-			return s
-		case <-time.After(60 * time.Second):
-			t.Fatal("the page sends nothing")
-			return seen{}
-		}
+	site := "www.example.com:" + port(edge.https)
+	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of a publicly trusted
+	// authority,
+	// which a test can't get. So a flag forces HTTP/3.
+	stop := startBrowser(t, chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
+		"--user-data-dir="+t.TempDir(), "--host-resolver-rules=MAP www.example.com 127.0.0.1",
+		"--ignore-certificate-errors-spki-list="+base64.StdEncoding.EncodeToString(spki[:]),
+		"--enable-quic", "--remote-debugging-port=0", "--origin-to-force-quic-on="+site, "https://"+site+"/")
+	defer stop()
+	var s seen
+	select {
+	case s = <-o.reports:
+	case <-time.After(60 * time.Second):
+		t.Fatal("the page reports nothing")
 	}
-	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of an authority that the world
-	// knows, which nobody has for a test; so it is told.
-	s := visit(t, t.TempDir(), "--origin-to-force-quic-on=SITE")
 	if s.Error != "" || len(s.Seeks) != 3 || s.Duration < 9 || s.Color != "rgb(1, 2, 3)" ||
 		fmt.Sprint(s.Pictures) != "[1 1 1]" {
-		t.Errorf("the page did not come whole: %+v", s)
+		t.Errorf("the page is not complete: %+v", s)
 	}
-	for _, path := range []string{"/", "/style.css", "/script.js", "/a.png", "/b.png", "/c.png", "/film.webm"} {
+	for path := range o.files {
 		if s.Protocols[path] != "h3" {
 			t.Errorf("%s came by %q", path, s.Protocols[path])
 		}
 	}
 	t.Logf("%+v", s)
-	if ranges.Load() == 0 {
-		t.Error("the edge asked for no part of the film")
+	if o.ranges.Load() == 0 {
+		t.Error("the edge asked for no range of the film")
 	}
 }
 

@@ -24,32 +24,64 @@ func TestRealDeploy(t *testing.T) {
 		runInWorld(t)
 		return
 	}
-	w := newWorld(t)
-	w.writeFleet(t)
-	one, two := w.build(t, ".", "-buildid=one"), w.build(t, ".", "-buildid=two")
-	ends, sick := w.build(t, "./testdata/sick", "-X main.how=ends"), w.build(t, "./testdata/sick", "-X main.how=ready")
+	d := &upgrades{world: newWorld(t)}
+	d.writeFleet(t)
+	d.one, d.two = d.build(t, ".", "-buildid=one"), d.build(t, ".", "-buildid=two")
+	d.ends = d.build(t, "./testdata/sick", "-X main.how=ends")
+	d.sick = d.build(t, "./testdata/sick", "-X main.how=ready")
 
-	t.Run("a port is taken", func(t *testing.T) {
-		dryRun := func() (string, error) {
-			out, err := w.command("deploy", "--config", w.config, "--binary", one.Path, "--accept-new-host-keys",
-				"--dry-run").CombinedOutput()
-			return string(out), err
-		}
-		if out, err := dryRun(); err != nil {
-			t.Fatalf("nothing is in the way: %v\n%s", err, out)
-		}
-		w.ssh(t, "n2", `printf 'pid /run/other.pid; events {} http { server { listen 80; } }' >/tmp/other.conf; nginx -c /tmp/other.conf >/dev/null 2>&1 </dev/null`)
-		if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") ||
-			!strings.Contains(out, " listens on *:80/tcp, which edge.http needs: stop it") {
-			t.Errorf("nginx has the port: %v\n%s", err, out)
-		}
-		w.ssh(t, "n2", `kill "$(cat /run/other.pid)"; while ss -Hlnt | grep ':80 '; do sleep 0.1; done`)
-	})
-	r := w.deploy(t, one)
-	r.want(t, 0, one, "done", "done", "done")
-	w.runs(t, one)
+	t.Run("a port is taken", d.portTaken)
+	if !t.Run("first deploy", d.first) {
+		return
+	}
+	d.traffic = startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, d.files)
+	until(t, "all nodes are asked", func() bool { return len(d.traffic.served()) == 3 })
+	t.Run("upgrade", d.upgrade)
+	t.Run("nothing", d.nothing)
+	t.Run("ends at once", d.endsAtOnce)
+	t.Run("fails its health check", d.failsHealth)
+	t.Run("wrong origin", d.wrongOrigin)
+	d.traffic.stop()
+	d.traffic.lostNone(t)
+	if out := d.ssh(t, "n1", "stat -c '%U %n' /var/log/kaiku/access.json /var/log/kaiku/dns/queries.json; head -n 1 /var/log/kaiku/access.json"); !strings.Contains(out, "kaiku /var/log/kaiku/access.json\nkaiku /var/log/kaiku/dns/queries.json\n{") {
+		t.Errorf("the logs are %s", out)
+	}
+	t.Logf("%v", d.traffic)
+	if len(d.traffic.served()) != 3 {
+		t.Errorf("%v: want all nodes", d.traffic.served())
+	}
+}
+
+// upgrades is a fleet that gets one version after the other.
+type upgrades struct {
+	*world
+	one, two, ends, sick *deploy.Binary // ends exits at once, and sick is never healthy
+	traffic              *traffic
+}
+
+func (d *upgrades) portTaken(t *testing.T) {
+	dryRun := func() (string, error) {
+		out, err := d.command("deploy", "--config", d.config, "--binary", d.one.Path, "--accept-new-host-keys",
+			"--dry-run").CombinedOutput()
+		return string(out), err
+	}
+	if out, err := dryRun(); err != nil {
+		t.Fatalf("nothing is in the way: %v\n%s", err, out)
+	}
+	d.ssh(t, "n2", `printf 'pid /run/other.pid; events {} http { server { listen 80; } }' >/tmp/other.conf; nginx -c /tmp/other.conf >/dev/null 2>&1 </dev/null`)
+	if out, err := dryRun(); err == nil || !strings.Contains(out, "node n2: nginx (pid ") ||
+		!strings.Contains(out, " listens on *:80/tcp, which edge.http needs: stop it") {
+		t.Errorf("nginx has the port: %v\n%s", err, out)
+	}
+	d.ssh(t, "n2", `kill "$(cat /run/other.pid)"; while ss -Hlnt | grep ':80 '; do sleep 0.1; done`)
+}
+
+func (d *upgrades) first(t *testing.T) {
+	r := d.deploy(t, d.one)
+	r.want(t, 0, d.one, "done", "done", "done")
+	d.runs(t, d.one)
 	for i, a := range r.report.Sites {
-		if a.Node != w.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 200 ||
+		if a.Node != d.nodes[i] || a.Site != "www" || a.URL != "http://www.example.com/" || a.Status != 200 ||
 			!a.Well() {
 			t.Errorf("the site is %+v", a)
 		}
@@ -57,82 +89,75 @@ func TestRealDeploy(t *testing.T) {
 	if len(r.report.Sites) != 3 {
 		t.Errorf("%d edges were asked for the site", len(r.report.Sites))
 	}
-	traffic := startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, w.files)
-	until(t, "all nodes are asked", func() bool { return len(traffic.served()) == 3 })
+}
 
-	t.Run("upgrade", func(t *testing.T) {
-		r := w.deploy(t, two)
-		r.want(t, 0, two, "done", "done", "done")
-		w.runs(t, two)
-		traffic.lostNone(t)
-	})
-	t.Run("nothing", func(t *testing.T) {
-		r := w.deploy(t, two)
-		r.want(t, 0, two) // no report, as nothing was done
-		if !r.plan.Nothing() {
-			t.Errorf("a second deploy has something to do: %s", r.stdout)
-		}
-		if out := w.kaiku(t, "deploy", "--config", w.config, "--binary", two.Path, "--dry-run"); !strings.HasSuffix(out,
-			"\nnothing to do\n") {
-			t.Errorf("a second deploy says\n%s", out)
-		}
-	})
-	t.Run("ends at once", func(t *testing.T) {
-		r := w.deploy(t, ends)
-		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"node n1: job for kaiku.service failed", "this version ends at once",
-			"n1: undrained"} {
-			if !strings.Contains(r.stderr, want) {
-				t.Errorf("it does not say %q:\n%s", want, r.stderr)
-			}
-		}
-		w.runs(t, two)
-		traffic.lostNone(t)
-	})
-	t.Run("fails its health check", func(t *testing.T) {
-		r := w.deploy(t, sick, "--health-limit", "25s")
-		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} {
-			// that version is no control node
-			if !strings.Contains(r.stderr, want) {
-				t.Errorf("it does not say why: want %q in\n%s", want, r.stderr)
-			}
-		}
-		w.runs(t, two)
-		traffic.lostNone(t)
-	})
-	t.Run("wrong origin", func(t *testing.T) {
-		good := readFile(t, w.config)
-		wrong := strings.Replace(good, "10.77.0.1:8000", "10.77.0.1:8001", 1)
-		if err := os.WriteFile(w.config, []byte(wrong), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r := w.deploy(t, two)
-		r.want(t, 1, two, "put back", "untouched", "untouched")
-		for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails",
-			"nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
-			if !strings.Contains(r.stderr, want) {
-				t.Errorf("it does not say %q:\n%s", want, r.stderr)
-			}
-		}
-		if err := os.WriteFile(w.config, []byte(good), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		w.runs(t, two)
-		if r := w.deploy(t, two); !r.plan.Nothing() {
-			t.Errorf("something was not put back: %s", r.stdout)
-		}
-		traffic.lostNone(t)
-	})
-	traffic.stop()
-	traffic.lostNone(t)
-	if out := w.ssh(t, "n1", "stat -c '%U %n' /var/log/kaiku/access.json /var/log/kaiku/dns/queries.json; head -n 1 /var/log/kaiku/access.json"); !strings.Contains(out, "kaiku /var/log/kaiku/access.json\nkaiku /var/log/kaiku/dns/queries.json\n{") {
-		t.Errorf("the logs are %s", out)
+func (d *upgrades) upgrade(t *testing.T) {
+	r := d.deploy(t, d.two)
+	r.want(t, 0, d.two, "done", "done", "done")
+	d.runs(t, d.two)
+	d.traffic.lostNone(t)
+}
+
+func (d *upgrades) nothing(t *testing.T) {
+	r := d.deploy(t, d.two)
+	r.want(t, 0, d.two) // no report, as nothing was done
+	if !r.plan.Nothing() {
+		t.Errorf("a second deploy has something to do: %s", r.stdout)
 	}
-	t.Logf("%v", traffic)
-	if len(traffic.served()) != 3 {
-		t.Errorf("%v: want all nodes", traffic.served())
+	if out := d.kaiku(t, "deploy", "--config", d.config, "--binary", d.two.Path, "--dry-run"); !strings.HasSuffix(out,
+		"\nnothing to do\n") {
+		t.Errorf("a second deploy says\n%s", out)
 	}
+}
+
+func (d *upgrades) endsAtOnce(t *testing.T) {
+	r := d.deploy(t, d.ends)
+	r.want(t, 1, d.two, "put back", "untouched", "untouched")
+	for _, want := range []string{"node n1: job for kaiku.service failed", "this version ends at once",
+		"n1: undrained"} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("it does not say %q:\n%s", want, r.stderr)
+		}
+	}
+	d.runs(t, d.two)
+	d.traffic.lostNone(t)
+}
+
+func (d *upgrades) failsHealth(t *testing.T) {
+	r := d.deploy(t, d.sick, "--health-limit", "25s")
+	r.want(t, 1, d.two, "put back", "untouched", "untouched")
+	for _, want := range []string{"not healthy within 25s: control plane: ", "onnection refused"} {
+		// that version is no control node
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("it does not say why: want %q in\n%s", want, r.stderr)
+		}
+	}
+	d.runs(t, d.two)
+	d.traffic.lostNone(t)
+}
+
+func (d *upgrades) wrongOrigin(t *testing.T) {
+	good := readFile(t, d.config)
+	wrong := strings.Replace(good, "10.77.0.1:8000", "10.77.0.1:8001", 1)
+	if err := os.WriteFile(d.config, []byte(wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := d.deploy(t, d.two)
+	r.want(t, 1, d.two, "put back", "untouched", "untouched")
+	for _, want := range []string{"site www: GET http://www.example.com/ answers ", "http://10.77.0.1:8001 fails",
+		"nothing listens on 10.77.0.1:8001", "before this deploy it was well"} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("it does not say %q:\n%s", want, r.stderr)
+		}
+	}
+	if err := os.WriteFile(d.config, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.runs(t, d.two)
+	if r := d.deploy(t, d.two); !r.plan.Nothing() {
+		t.Errorf("something was not put back: %s", r.stdout)
+	}
+	d.traffic.lostNone(t)
 }
 
 // deployment is what a deploy printed.

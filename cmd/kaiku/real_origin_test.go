@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -55,12 +54,16 @@ func serveHTTP10(t *testing.T, addr, cert, key string) {
 	}()
 }
 
-// Origins over TLS: nginx by HTTP/2 that asks for a client certificate, nginx that closes after
-// each response, and a server of HTTP/1.0.
-func TestRealTLSOrigins(t *testing.T) {
-	bin := kaikuBinary(t)
-	dir := t.TempDir()
-	writeCertificates(t, dir, "origin.test", "edge.test")
+// Addresses of the three origins of TestRealTLSOrigins.
+const (
+	http2Origin   = "127.0.0.1:18443" // nginx over HTTP/2, which wants a client certificate
+	closingOrigin = "127.0.0.1:18444" // nginx that closes after each response
+	http10Origin  = "127.0.0.1:18445"
+)
+
+// startNginxOrigins starts the two that are nginx. It logs to access.log in dir.
+func startNginxOrigins(t *testing.T, dir string) *process {
+	t.Helper()
 	site := func(listen, name, more string) string {
 		return fmt.Sprintf(`server {
     listen %[1]s ssl http2; server_name origin.test; ssl_certificate %[2]s/origin.test.pem; ssl_certificate_key %[2]s/origin.test.key;
@@ -75,21 +78,40 @@ http {
   log_format how '$http_host $server_protocol $connection_requests $uri';
   access_log %[1]s/access.log how;
   client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-`, dir) + site("127.0.0.1:18443", "h2", fmt.Sprintf("ssl_client_certificate %s/ca.pem; ssl_verify_client on;", dir)) +
-		strings.Replace(site("127.0.0.1:18444", "closing", "keepalive_timeout 0;"), " http2", "", 1) + "}\n"
-	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o644); err != nil {
-		t.Fatal(err)
-	}
+`, dir) + site(http2Origin, "h2", fmt.Sprintf("ssl_client_certificate %s/ca.pem; ssl_verify_client on;", dir)) +
+		strings.Replace(site(closingOrigin, "closing", "keepalive_timeout 0;"), " http2", "", 1) + "}\n"
+	writeFiles(t, dir, map[string]string{"nginx.conf": conf})
 	nginx := startProcess(t, need(t, "nginx"), "-c", filepath.Join(dir, "nginx.conf"), "-p", dir)
-	waitFor(t, "127.0.0.1:18443")
-	serveHTTP10(t, "127.0.0.1:18445", filepath.Join(dir, "origin.test.pem"), filepath.Join(dir, "origin.test.key"))
+	waitFor(t, http2Origin)
+	return nginx
+}
 
-	fleet := fmt.Sprintf(`
+// askTLSOrigins gets a path that no edge has, and returns the name of the origin that answered.
+func askTLSOrigins(t *testing.T, path string) string {
+	t.Helper()
+	head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088",
+		"http://www.example.com"+path)
+	if !strings.HasPrefix(head, "HTTP/1.1 200") || body != path+"\n" {
+		t.Errorf("%s: %q in\n%s", path, body, head)
+	}
+	_, from, _ := strings.Cut(head, "X-From: ")
+	from, _, _ = strings.Cut(from, "\r\n")
+	return from
+}
+
+// Origins over TLS share the requests, and each keeps its way of connecting.
+func TestRealTLSOrigins(t *testing.T) {
+	bin := kaikuBinary(t)
+	dir := t.TempDir()
+	writeCertificates(t, dir, "origin.test", "edge.test")
+	nginx := startNginxOrigins(t, dir)
+	serveHTTP10(t, http10Origin, filepath.Join(dir, "origin.test.pem"), filepath.Join(dir, "origin.test.key"))
+	writeFiles(t, dir, map[string]string{"secret": "s3cret\n", "fleet.yaml": fmt.Sprintf(`
 sites:
   - name: www
     hosts: [www.example.com]
     origin:
-      servers: ["https://127.0.0.1:18443", "https://127.0.0.1:18444", "https://127.0.0.1:18445"]
+      servers: ["https://%s", "https://%s", "https://%s"]
       host: origin.test
       ca: ca.pem
       client_certificate: { cert: edge.test.pem, key: edge.test.key }
@@ -97,37 +119,37 @@ sites:
       health: { path: /healthy, interval: 200ms, timeout: 200ms, status: 200, match: healthy }
 nodes:
   hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1], edge: { http: "127.0.0.1:18088", admin: "127.0.0.1:19088", data: %s/data, disk: 256MiB } }
-`, dir)
-	writeFiles(t, dir, map[string]string{"fleet.yaml": fleet, "secret": "s3cret\n"})
+`, http2Origin, closingOrigin, http10Origin, dir)})
 	startProcess(t, bin, "edge", "--config", filepath.Join(dir, "fleet.yaml"), "--node", "hel1")
 	waitFor(t, "127.0.0.1:18088")
 
-	ask := func(path string) string {
-		head, body := curl(t, "-H", "X-Origin-Secret: forged", "--connect-to", "::127.0.0.1:18088",
-			"http://www.example.com"+path)
-		if !strings.HasPrefix(head, "HTTP/1.1 200") || body != path+"\n" {
-			t.Errorf("%s: %q in\n%s", path, body, head)
-		}
-		_, from, _ := strings.Cut(head, "X-From: ")
-		from, _, _ = strings.Cut(from, "\r\n")
-		return from
-	}
 	from := map[string]int{}
 	for i := range 60 {
-		from[ask(fmt.Sprintf("/%d", i))]++
+		from[askTLSOrigins(t, fmt.Sprintf("/%d", i))]++
 	}
 	for _, name := range []string{"h2", "closing", "old"} {
 		if from[name] != 20 {
 			t.Errorf("%s answered %d of 60: %v", name, from[name], from)
 		}
 	}
-	log, err := os.ReadFile(filepath.Join(dir, "access.log"))
-	if err != nil {
-		t.Fatal(err)
+	log := readFile(t, dir, "access.log")
+	if !strings.Contains(log, "origin.test HTTP/2.0 19 ") || strings.Contains(log, "HTTP/1.1 2 ") {
+		t.Errorf("connections were not used as the servers want it:\n%s", log)
 	}
-	if !strings.Contains(string(log), "origin.test HTTP/2.0 19 ") || strings.Contains(string(log), "HTTP/1.1 2 ") {
-		t.Errorf("connections were not used as the servers would have it:\n%s", log)
+	checkReused(t, bin)
+
+	_ = nginx.end(t, syscall.SIGKILL)
+	for i := range 30 {
+		if got := askTLSOrigins(t, fmt.Sprintf("/without-nginx/%d", i)); got != "old" {
+			t.Errorf("without nginx %q answered", got)
+		}
 	}
+}
+
+// checkReused checks what status and metrics have of the three origins: connections are reused to
+// the first only.
+func checkReused(t *testing.T, bin string) {
+	t.Helper()
 	out, err := exec.Command(bin, "status", "--json", "--admin", "127.0.0.1:19088").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -145,14 +167,7 @@ nodes:
 	}
 	defer metrics.Body.Close()
 	text, err := io.ReadAll(metrics.Body)
-	if err != nil || !strings.Contains(string(text), `kaiku_origin_up{server="https://127.0.0.1:18443",site="www"} 1`) {
+	if err != nil || !strings.Contains(string(text), `kaiku_origin_up{server="https://`+http2Origin+`",site="www"} 1`) {
 		t.Errorf("metrics, error %v:\n%s", err, text)
-	}
-
-	_ = nginx.end(t, syscall.SIGKILL)
-	for i := range 30 {
-		if got := ask(fmt.Sprintf("/without-nginx/%d", i)); got != "old" {
-			t.Errorf("without nginx %q answered", got)
-		}
 	}
 }

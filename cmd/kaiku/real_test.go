@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // The tests in this file run the built program against programs from Debian: nginx as the origin,
@@ -96,11 +95,8 @@ func TestRealEdgeWithFlags(t *testing.T) {
 	}
 }
 
-func TestRealFleetWithDig(t *testing.T) {
-	bin := kaikuBinary(t)
-	_, log := nginxOrigin(t, "127.0.0.1:18001")
-	dir := t.TempDir()
-	fleet := fmt.Sprintf(`
+// digFleet is the fleet of TestRealFleetWithDig, whose data is in the folder %[1]s.
+const digFleet = `
 sites: [{ name: www, hosts: [www.example.com], origin: { servers: ["http://127.0.0.1:18001"] } }]
 nodes:
   hel1:
@@ -117,13 +113,19 @@ edge: { disk: 1GiB }
 geodns:
   listen: "127.0.0.1:15300"
   zones: [{ name: example.com, file: example.com.zone, edges: { www: { ttl: 5s } } }]
-`, dir)
-	zone := readFile(t, "config/testdata/example.com.zone")
-	for name, text := range map[string]string{"fleet.yaml": fleet, "example.com.zone": zone} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+`
+
+const finnish, american = "193.166.0.0/16", "128.112.0.0/16"
+
+// digEdges are the addresses of the edges, by the network of the clients that get them.
+var digEdges = map[string]string{finnish: "127.0.0.31", american: "127.0.0.32"}
+
+func TestRealFleetWithDig(t *testing.T) {
+	bin := kaikuBinary(t)
+	_, log := nginxOrigin(t, "127.0.0.1:18001")
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"fleet.yaml": fmt.Sprintf(digFleet, dir),
+		"example.com.zone": readFile(t, "config/testdata/example.com.zone")})
 	config := filepath.Join(dir, "fleet.yaml")
 	hel := startProcess(t, bin, "edge", "--config", config, "--node", "hel1")
 	waitFor(t, "127.0.0.31:18081") // before the name server probes it
@@ -131,9 +133,35 @@ geodns:
 	waitFor(t, "127.0.0.32:18081")
 	waitFor(t, "127.0.0.1:15300")
 
-	const finnish, us = "193.166.0.0/16", "128.112.0.0/16"
-	edges := map[string]string{finnish: "127.0.0.31", us: "127.0.0.32"}
-	for network, want := range edges {
+	t.Run("each network gets its edge", digNearest)
+	t.Run("each edge asks the origin once", func(t *testing.T) { curlEdges(t, log) })
+	t.Run("names of the zone file", digZone)
+	t.Run("an edge that stops", func(t *testing.T) {
+		if err := hel.end(t, syscall.SIGTERM); err != nil {
+			t.Errorf("SIGTERM: %v", err)
+		}
+		until(t, "name servers send its clients to the other edge", func() bool {
+			return strings.Contains(dig(t, "www.example.com", "+subnet="+finnish, "+short"), digEdges[american])
+		})
+	})
+	t.Run("a changed fleet file", func(t *testing.T) {
+		good := fmt.Sprintf(digFleet, dir)
+		for _, step := range []struct{ text, ttl string }{
+			{strings.Replace(good, "ttl: 5s", "ttl: 7s", 1), "7"},
+			{"nonsense: true", "7"}, // is refused
+			{strings.Replace(good, "ttl: 5s", "ttl: 9s", 1), "9"}} {
+			writeFiles(t, dir, map[string]string{"fleet.yaml": step.text})
+			until(t, "the TTL is "+step.ttl, func() bool {
+				return regexp.MustCompile(`(?m)^www\.example\.com\.\s+` + step.ttl + `\s`).
+					MatchString(dig(t, "www.example.com"))
+			})
+		}
+	})
+}
+
+// digNearest asks for an edge name as clients of two networks.
+func digNearest(t *testing.T) {
+	for network, want := range digEdges {
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			out := dig(t, "www.example.com", "+subnet="+network, transport)
 			if !regexp.MustCompile(`(?m)^www\.example\.com\.\s+5\s+IN\s+A\s+` + regexp.QuoteMeta(want) +
@@ -146,8 +174,12 @@ geodns:
 			}
 		}
 	}
+}
+
+// curlEdges gets a file twice from each edge. log is the origin's.
+func curlEdges(t *testing.T, log string) {
 	for i, want := range []string{"fwd=uri-miss", "; hit"} {
-		for _, addr := range edges {
+		for _, addr := range digEdges {
 			head, _ := curl(t, "--connect-to", "::"+addr+":18081", "http://www.example.com/b.js")
 			wantHead(t, fmt.Sprint(addr, " request ", i), head, want)
 		}
@@ -157,7 +189,10 @@ geodns:
 	}
 	head, _ := curl(t, "http://127.0.0.31:18081/")
 	wantHead(t, "a Host of no site", head, "^HTTP/1.1 421")
+}
 
+// digZone asks for names that are no edge names.
+func digZone(t *testing.T) {
 	for query, want := range map[string]string{
 		"mail.example.com": "192.0.2.99", "x.dev.example.com": "192.0.2.98",
 	} {
@@ -169,34 +204,6 @@ geodns:
 		"example.org": "REFUSED"} {
 		if out := dig(t, query); !strings.Contains(out, "status: "+want) {
 			t.Errorf("%s: want %s in\n%s", query, want, out)
-		}
-	}
-
-	if err := hel.end(t, syscall.SIGTERM); err != nil {
-		t.Errorf("SIGTERM: %v", err)
-	}
-	stopped := time.Now()
-	for !strings.Contains(dig(t, "www.example.com", "+subnet="+finnish, "+short"), "127.0.0.32") {
-		if time.Since(stopped) > 10*time.Second {
-			t.Fatal("hel1 is still answered ten seconds after it stopped")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	// A changed fleet file is taken without a restart, and a bad one is not.
-	for _, step := range []struct{ text, want string }{
-		{strings.Replace(fleet, "ttl: 5s", "ttl: 7s", 1), "7"}, {"nonsense: true", "7"},
-		{strings.Replace(fleet, "ttl: 5s", "ttl: 9s", 1), "9"}} {
-		if err := os.WriteFile(config, []byte(step.text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-			out := dig(t, "www.example.com")
-			if regexp.MustCompile(`(?m)^www\.example\.com\.\s+` + step.want + `\s`).MatchString(out) {
-				break
-			}
-			if time.Since(began) > 10*time.Second {
-				t.Fatalf("the fleet file was not taken:\n%s", out)
-			}
 		}
 	}
 }

@@ -112,69 +112,96 @@ func curlError(t *testing.T, args ...string) (int, string) {
 	return exit.ExitCode(), string(out)
 }
 
+// curled is an edge over TLS that curl asks, in front of an origin with two files.
+type curled struct {
+	edge secureEdge
+	dir  string // of the certificates
+	body []byte // of /b.bin
+}
+
+// at returns the arguments of curl for a path.
+func (c *curled) at(path string, more ...string) []string {
+	args := []string{"--cacert", filepath.Join(c.dir, "ca.pem"), "--connect-to", "::127.0.0.1:"}
+	return append(append(args, more...), "https://www.example.com:"+port(c.edge.https)+path)
+}
+
 func TestRealCurl(t *testing.T) {
 	bin, dir := kaikuBinary(t), fleetDir(t, "a")
-	body := bytes.Repeat([]byte("kaiku "), 100_000)
-	origin, _ := filesOrigin(t, map[string][]byte{"/a.css": []byte("a{}\n"), "/b.bin": body})
-	e := startSecureEdges(t, bin, dir, origin, "hel1")[0]
-	base := []string{"--cacert", filepath.Join(dir, "ca.pem"), "--connect-to", "::127.0.0.1:"}
-	at := func(path string, more ...string) []string {
-		return append(append(base[:len(base):len(base)], more...), "https://www.example.com:"+port(e.https)+path)
-	}
+	c := &curled{dir: dir, body: bytes.Repeat([]byte("kaiku "), 100_000)}
+	origin, _ := filesOrigin(t, map[string][]byte{"/a.css": []byte("a{}\n"), "/b.bin": c.body})
+	c.edge = startSecureEdges(t, bin, dir, origin, "hel1")[0]
 	protocols := map[string]string{"--http1.1": "HTTP/1.1", "--http2": "HTTP/2"}
 	if out, err := exec.Command(need(t, "curl"), "-V").Output(); err == nil &&
 		regexp.MustCompile(`(?m)^Features:.* HTTP3`).Match(out) {
 		protocols["--http3-only"] = "HTTP/3"
 	}
 	for flag, version := range protocols {
-		for range 2 {
-			head, got := curl(t, at("/b.bin", flag)...)
-			wantHead(t, flag, head, `^`+version+` 200`)
-			if got != string(body) {
-				t.Errorf("%s: the body differs", flag)
-			}
-		}
-		head, _ := curl(t, at("/b.bin", flag)...)
-		wantHead(t, flag, head, `(?m)^cache-status: hel1; hit`)
-		wantHead(t, flag, head, `(?m)^strict-transport-security: max-age=31536000\r?$`)
-		wantHead(t, flag, head, `(?m)^alt-svc: h3=":`+port(e.https)+`"; ma=86400\r?$`)
-		head, got := curl(t, at("/b.bin", flag, "-r", "500-599")...)
-		wantHead(t, flag+" range", head, `(?s)^`+version+` 206.*content-range: bytes 500-599/600000`)
-		if got != string(body[500:600]) {
-			t.Errorf("%s: the range is %q", flag, got)
-		}
-		head, got = curl(t, at("/b.bin", flag, "-r", "0-5,599994-599999")...)
-		wantHead(t, flag+" two ranges", head, `(?s)^`+version+` 206.*content-type: multipart/byteranges`)
-		if strings.Count(got, "kaiku ") != 2 {
-			t.Errorf("%s: two ranges are %q", flag, got)
-		}
-		head, _ = curl(t, at("/b.bin", flag, "-r", "600000-")...)
-		wantHead(t, flag+" range after the end", head, `(?s)^`+version+` 416.*content-range: bytes \*/600000`)
-		head, _ = curl(t, at("/b.bin", flag, "-H", `If-None-Match: "600000"`)...)
-		wantHead(t, flag+" conditional", head, `^`+version+` 304`)
-		head, got = curl(t, at("/b.bin", flag, "--head")...)
-		wantHead(t, flag+" HEAD", head, `(?s)^`+version+` 200.*content-length: 600000`)
-		if got != "" {
-			t.Errorf("%s: HEAD has a body", flag)
-		}
-		head, _ = curl(t, at("/form", flag, "-d", "a=b")...)
-		wantHead(t, flag+" POST", head, `^`+version+` 404`)
-		head, _ = curl(t, at("/a.css", flag, "-H", "Host: other.example.com")...)
-		wantHead(t, flag+" a Host of no site", head, `^`+version+` 421`)
+		t.Run(version, func(t *testing.T) { c.requests(t, flag, version) })
 	}
+	t.Run("redirect", c.redirect)
+	t.Run("refused", c.refused)
+	for _, version := range []string{"1.2", "1.3"} {
+		head, _ := curl(t, c.at("/a.css", "--tls-max", version, "--tlsv"+version)...)
+		wantHead(t, "TLS "+version, head, "^HTTP/2 200")
+	}
+}
 
-	// From plain HTTP to TLS. The field that browsers are to remember comes over TLS alone (RFC
-	// 6797, 7.2).
+// requests makes requests of many kinds by one version of HTTP.
+func (c *curled) requests(t *testing.T, flag, version string) {
+	for range 2 {
+		head, got := curl(t, c.at("/b.bin", flag)...)
+		wantHead(t, flag, head, `^`+version+` 200`)
+		if got != string(c.body) {
+			t.Errorf("%s: the body differs", flag)
+		}
+	}
+	head, _ := curl(t, c.at("/b.bin", flag)...)
+	wantHead(t, flag, head, `(?m)^cache-status: hel1; hit`)
+	wantHead(t, flag, head, `(?m)^strict-transport-security: max-age=31536000\r?$`)
+	wantHead(t, flag, head, `(?m)^alt-svc: h3=":`+port(c.edge.https)+`"; ma=86400\r?$`)
+	head, got := curl(t, c.at("/b.bin", flag, "-r", "500-599")...)
+	wantHead(t, flag+" range", head, `(?s)^`+version+` 206.*content-range: bytes 500-599/600000`)
+	if got != string(c.body[500:600]) {
+		t.Errorf("%s: the range is %q", flag, got)
+	}
+	head, got = curl(t, c.at("/b.bin", flag, "-r", "0-5,599994-599999")...)
+	wantHead(t, flag+" two ranges", head, `(?s)^`+version+` 206.*content-type: multipart/byteranges`)
+	if strings.Count(got, "kaiku ") != 2 {
+		t.Errorf("%s: two ranges are %q", flag, got)
+	}
+	head, _ = curl(t, c.at("/b.bin", flag, "-r", "600000-")...)
+	wantHead(t, flag+" range after the end", head, `(?s)^`+version+` 416.*content-range: bytes \*/600000`)
+	head, _ = curl(t, c.at("/b.bin", flag, "-H", `If-None-Match: "600000"`)...)
+	wantHead(t, flag+" conditional", head, `^`+version+` 304`)
+	head, got = curl(t, c.at("/b.bin", flag, "--head")...)
+	wantHead(t, flag+" HEAD", head, `(?s)^`+version+` 200.*content-length: 600000`)
+	if got != "" {
+		t.Errorf("%s: HEAD has a body", flag)
+	}
+	head, _ = curl(t, c.at("/form", flag, "-d", "a=b")...)
+	wantHead(t, flag+" POST", head, `^`+version+` 404`)
+	head, _ = curl(t, c.at("/a.css", flag, "-H", "Host: other.example.com")...)
+	wantHead(t, flag+" a Host of no site", head, `^`+version+` 421`)
+}
+
+// redirect goes from plain HTTP to TLS. Strict-Transport-Security is sent over TLS only (RFC 6797,
+// 7.2).
+func (c *curled) redirect(t *testing.T) {
 	plain := "http://www.example.com/a.css?x=%2F"
-	toPlain := append(base[:2:2], "--connect-to", "www.example.com:80:"+e.http, "--connect-to", "::127.0.0.1:")
-	head, _ := curl(t, append(toPlain, plain)...)
-	wantHead(t, "redirect", head, `(?s)^HTTP/1.1 308.*location: https://www.example.com:`+port(e.https)+`/a.css\?x=%2F`)
+	args := []string{"--cacert", filepath.Join(c.dir, "ca.pem"), "--connect-to", "www.example.com:80:" + c.edge.http,
+		"--connect-to", "::127.0.0.1:"}
+	head, _ := curl(t, append(args, plain)...)
+	wantHead(t, "redirect", head,
+		`(?s)^HTTP/1.1 308.*location: https://www.example.com:`+port(c.edge.https)+`/a.css\?x=%2F`)
 	if strings.Contains(strings.ToLower(head), "strict-transport-security") {
-		t.Errorf("plain HTTP says HSTS:\n%s", head)
+		t.Errorf("HSTS over plain HTTP:\n%s", head)
 	}
-	_, after := curl(t, append(toPlain, "-L", plain)...)
+	_, after := curl(t, append(args, "-L", plain)...)
 	wantHead(t, "after the redirect", after, `(?s)^HTTP/2 200.*a\{\}\n$`)
+}
 
+// refused makes handshakes that fail.
+func (c *curled) refused(t *testing.T) {
 	for _, refused := range []struct {
 		what    string
 		code    int
@@ -182,22 +209,18 @@ func TestRealCurl(t *testing.T) {
 		args    []string
 	}{
 		{"a name of no certificate", 35, "unrecognized name",
-			[]string{"-k", "--connect-to", "::127.0.0.1:", "https://unknown.example.com:" + port(e.https) + "/"}},
-		{"no name", 35, "unrecognized name", []string{"-k", "https://" + e.https + "/"}},
-		{"TLS 1.1", 35, "protocol version", at("/", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0",
+			[]string{"-k", "--connect-to", "::127.0.0.1:", "https://unknown.example.com:" + port(c.edge.https) + "/"}},
+		{"no name", 35, "unrecognized name", []string{"-k", "https://" + c.edge.https + "/"}},
+		{"TLS 1.1", 35, "protocol version", c.at("/", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0",
 			"--tlsv1.0")},
 		{"a suite without forward secrecy", 35, "handshake failure",
-			at("/", "--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256")},
+			c.at("/", "--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256")},
 		{"an authority that is not trusted", 60, "certificate",
-			[]string{"--connect-to", "::127.0.0.1:", "https://www.example.com:" + port(e.https) + "/"}},
+			[]string{"--connect-to", "::127.0.0.1:", "https://www.example.com:" + port(c.edge.https) + "/"}},
 	} {
 		if code, out := curlError(t, refused.args...); code != refused.code || !strings.Contains(out, refused.message) {
 			t.Errorf("%s: exit code %d, want %d and %q in %q", refused.what, code, refused.code, refused.message, out)
 		}
-	}
-	for _, version := range []string{"1.2", "1.3"} {
-		head, _ := curl(t, at("/a.css", "--tls-max", version, "--tlsv"+version)...)
-		wantHead(t, "TLS "+version, head, "^HTTP/2 200")
 	}
 }
 
