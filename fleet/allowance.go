@@ -11,11 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What one node may have of a control node, over all its connections. Whoever steals the credential
-// of a node has no more.
+// Limits of one node at a control node, over all its connections. They also bound what a stolen
+// credential can do.
 const (
-	// maxNodeConns is how many connections a node may have. One more ends the oldest, as that may
-	// be of before an outage.
+	// maxNodeConns is how many connections a node may have. One more closes the oldest, which may
+	// be left over from before an outage.
 	maxNodeConns = 8
 	// maxNodeConsumers is how many consumers of one stream a connection may have. One more deletes
 	// the oldest.
@@ -23,21 +23,20 @@ const (
 	// maxNodeSubs is how many subscriptions a connection may have.
 	maxNodeSubs = 256
 	// nodeRate is how many bytes a second a node may send, and nodeBurst how many at once. Each
-	// frame counts as frameCost bytes at least, and one that asks something of JetStream as
-	// requestCost.
+	// frame counts as at least frameCost bytes, and each request to JetStream as requestCost more.
 	nodeRate    = 4 << 20
 	nodeBurst   = 16 << 20
 	frameCost   = 1 << 10
 	requestCost = 4 << 10
 )
 
-// allowance is what a node has of that. Its fields but rate are guarded by the gate's mu.
+// allowance is what one node uses of these limits. The gate's mu guards all fields but rate.
 type allowance struct {
 	rate  *rate.Limiter
 	conns []net.Conn // the oldest first
 }
 
-// join notes a connection of a node. There are as many allowances as credentials at most.
+// join adds a connection of a node. There are at most as many allowances as credentials.
 func (g *gate) join(node string, c net.Conn) *allowance {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,26 +53,26 @@ func (g *gate) join(node string, c net.Conn) *allowance {
 	return a
 }
 
-// part notes the end of a connection.
+// part removes a connection that has ended.
 func (g *gate) part(a *allowance, c net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a.conns = slices.DeleteFunc(a.conns, func(other net.Conn) bool { return other == c })
 }
 
-// spend waits until the node may send so many bytes.
+// spend waits until the node may send cost bytes.
 func (a *allowance) spend(ctx context.Context, cost int) error {
 	return a.rate.WaitN(ctx, min(cost, nodeBurst))
 }
 
-// consumers are those of one connection, by stream, the oldest first. NATS keeps a consumer for a
-// minute after the last sign of its client; of these none outlives its connection.
+// consumers are the consumers of one connection, by stream, the oldest first. NATS keeps a consumer
+// for a minute after its client's last sign of life. These end with their connection.
 type consumers struct {
 	gate *gate
 	have map[string][]string
 }
 
-// add notes a consumer that is about to be made.
+// add records a consumer that is about to be made.
 func (c *consumers) add(stream, name string) {
 	if c.gate == nil {
 		return
@@ -86,7 +85,7 @@ func (c *consumers) add(stream, name string) {
 	c.have[stream] = append(list, name)
 }
 
-// remove notes that the node deletes a consumer.
+// remove forgets a consumer that the node deletes.
 func (c *consumers) remove(stream, name string) {
 	if c.gate == nil {
 		return
@@ -94,7 +93,7 @@ func (c *consumers) remove(stream, name string) {
 	c.have[stream] = slices.DeleteFunc(c.have[stream], func(n string) bool { return n == name })
 }
 
-// end deletes all of them.
+// end deletes all consumers.
 func (c *consumers) end() {
 	for stream, list := range c.have {
 		for _, name := range list {
@@ -103,21 +102,21 @@ func (c *consumers) end() {
 	}
 }
 
-// insider is the gate's own connection to the server, made when it is needed.
+// insider is the gate's own connection to the server. It is made when it is first needed.
 type insider struct {
 	mu   sync.Mutex
 	conn *nats.Conn
 }
 
-// deleteConsumer asks for the end of a consumer, which is not waited for. One that stays ends by
-// itself a minute after its last client.
+// deleteConsumer asks the server to delete a consumer, and doesn't wait. If that fails, the
+// consumer ends a minute after its last client.
 func (i *insider) deleteConsumer(c *Control, stream, name string) {
 	i.do(c, func(conn *nats.Conn) error {
 		return conn.PublishRequest("$JS.API.CONSUMER.DELETE."+stream+"."+name, "_INBOX.gate", nil)
 	})
 }
 
-// publish answers a node.
+// publish sends a message to a node.
 func (i *insider) publish(c *Control, subject string, b []byte) {
 	i.do(c, func(conn *nats.Conn) error { return conn.Publish(subject, b) })
 }

@@ -12,56 +12,58 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// An edge asks for the end of the purge log each second. With that question it says that the lease
-// that it wrote last still holds, and what of it changes often: a beat. Its control node takes the
-// beats of its edges together, and writes them to the registry as one entry (see beats). So a lease
-// itself is written when it changes otherwise, on each connection, and every rewriteEvery. If each
-// edge wrote its lease every renewEvery, the control nodes of 500 edges would do nothing else.
+// A beat says that a lease still holds. An edge asks for the end of the purge log each second, and
+// sends a beat with that question: it confirms the lease that the edge wrote last, and has the
+// values of it that change often. The control node collects the beats of its edges and writes them
+// to the registry as one entry (see beats). So an edge writes its lease only if something else in
+// it changes, once on each connection, and every rewriteEvery. If each edge wrote its lease every
+// renewEvery, the control nodes of 500 edges would do nothing else.
 //
-// A beat is of one lease: of the process that wrote it, and of that moment. Who reads a beat counts
-// it only if the registry has that lease, and no beat that is later. A control node takes no beat
-// that nobody would count. An edge whose beats are not taken writes its lease every renewEvery.
-// That is so if another process has written a lease meanwhile (see twin), if a control node is of
-// an earlier version, or one of the nodes that read the registry, and while nothing can be written.
+// A beat belongs to one lease: to the process that wrote it, and to the time at which it did. A
+// reader counts a beat only if the registry has that lease and no later beat. A control node
+// rejects a beat that no reader would count. An edge whose beats are rejected writes its lease
+// every renewEvery. That happens if another process has written a lease with the edge's name (see
+// twin), if a control node or another reader of the registry runs an earlier version, and while
+// nothing can be written.
 type beat struct {
 	Process string    `json:"process"`
-	Lease   time.Time `json:"lease"`   // Renewed of the lease as it was written
-	N       uint64    `json:"n"`       // later ones have more
+	Lease   time.Time `json:"lease"`   // Lease.Renewed as it was written
+	N       uint64    `json:"n"`       // increases with each beat
 	Renewed time.Time `json:"renewed"` // by the node's own clock
-	// What follows replaces what the lease says.
+	// The following fields replace those of the lease.
 	Applied  Position `json:"applied"`
 	Load     float64  `json:"load,omitempty"`
 	Ready    bool     `json:"ready,omitempty"`
 	Unproven bool     `json:"unproven,omitempty"`
 }
 
-// rewriteEvery is about how often a lease is written that does not change.
+// rewriteEvery is about how often an unchanged lease is written.
 const rewriteEvery = 5 * time.Minute
 
-// beatsPrefix begins the keys of the entries of the registry that have beats. The name of the
-// control node follows, which has no dot.
+// beatsPrefix begins the keys of registry entries that have beats. The name of the control node
+// follows, which has no dot.
 const beatsPrefix = "beats."
 
-// endQuestion is what a node may add to its question for the end of the log.
+// endQuestion is what a node may add when it asks for the end of the log.
 type endQuestion struct {
 	Beat *beat `json:"beat,omitempty"`
-	// Alone says that the answer needs no end.
+	// Alone means that the node needs no end of the log, only an answer.
 	Alone bool `json:"alone,omitempty"`
-	// Taken says that the control node has taken the beat; the gate says so.
+	// Taken means that the control node has taken the beat. The gate sets it.
 	Taken bool `json:"taken,omitempty"`
 }
 
-// calm is what a node needs to know for beats. Registry's mu guards its fields but refused.
+// calm is the state that a node needs to send beats. Registry's mu guards it.
 type calm struct {
-	lease Lease     // as it was written last; without Process, there is none of this connection
-	until time.Time // when it is to be written again
+	lease Lease     // as written last; its Process is "" if none was written on this connection
+	until time.Time // when the lease must be written again
 	n     uint64    // of the last beat
-	taken time.Time // when the last one was made that was taken; zero if a later one was not
-	// twin is set while another process is known that has the node's name.
+	taken time.Time // when the last accepted beat was made; zero if a later one was rejected
+	// twin is set while another process with the node's name is known.
 	twin atomic.Bool
 }
 
-// still reports whether a lease says what another one does, but for what beats tell.
+// still reports whether two leases differ only in what beats say.
 func (l Lease) still(other Lease) bool {
 	for _, x := range []*Lease{&l, &other} {
 		x.Renewed, x.Process = time.Time{}, ""
@@ -77,19 +79,19 @@ func (r *Registry) self(now time.Time) Lease {
 	return r.selfAt(now)
 }
 
-// selfAt is self with saying held.
+// selfAt is self for callers that hold saying.
 func (r *Registry) selfAt(now time.Time) Lease {
 	l := r.Self()
 	l.Node, l.Renewed, l.Beats = r.Client.Node, now, true
 	return l
 }
 
-// beat is what the node says now; nil if it has to write its lease.
+// beat returns the next beat, or nil if the node has to write its lease.
 func (r *Registry) beat(now time.Time) *beat {
 	if r.Self == nil || r.Refused() || r.calm.twin.Load() {
 		return nil
 	}
-	r.saying.Lock() // as later ones are to say what was so later
+	r.saying.Lock() // so that a later beat never has older values
 	defer r.saying.Unlock()
 	l := r.selfAt(now)
 	r.mu.Lock()
@@ -104,14 +106,15 @@ func (r *Registry) beat(now time.Time) *beat {
 		Load: l.Load, Ready: l.Ready, Unproven: l.Unproven}
 }
 
-// hasWritten notes the lease that was written; the zero one is none.
+// hasWritten records the lease that was written; the zero Lease means none.
 func (r *Registry) hasWritten(l Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.calm.lease, r.calm.until = l, time.Now().Add(rewriteEvery/2+rand.N(rewriteEvery)) // not all at the same time
+	// edges write at different times
+	r.calm.lease, r.calm.until = l, time.Now().Add(rewriteEvery/2+rand.N(rewriteEvery))
 }
 
-// answered notes whether a beat was taken. The node was in touch when it made that.
+// answered records whether a beat was taken. If so, the node was in touch when it made the beat.
 func (r *Registry) answered(b *beat, taken bool) {
 	r.mu.Lock()
 	last := b.N == r.calm.n
@@ -127,7 +130,7 @@ func (r *Registry) answered(b *beat, taken bool) {
 	}
 }
 
-// beats reports whether the last beat was taken so lately that the lease need not be written.
+// beats reports whether the last beat was taken recently enough that the lease need not be written.
 func (r *Registry) beats() bool {
 	r.mu.Lock()
 	at := r.calm.taken
@@ -135,14 +138,14 @@ func (r *Registry) beats() bool {
 	return !at.IsZero() && age(at) < LeaseTime/2
 }
 
-// beatAlone tells of a change by a beat, and reports whether it was taken.
+// beatAlone reports a change by a beat, and reports whether the beat was taken.
 func (r *Registry) beatAlone(ctx context.Context) bool {
 	if !r.beats() {
 		return false
 	}
 	b := r.beat(time.Now())
 	if b == nil {
-		return false // something has changed of which beats don't tell
+		return false // something has changed that beats don't have
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -151,7 +154,7 @@ func (r *Registry) beatAlone(ctx context.Context) bool {
 	return err == nil && end.Taken
 }
 
-// positionWithBeat is position, with a beat if there is one to be told.
+// positionWithBeat is position, with a beat if there is one to send.
 func (c *Client) positionWithBeat(ctx context.Context) (last Position, first uint64, err error) {
 	r := c.registry.Load()
 	if r == nil {
@@ -166,21 +169,21 @@ func (c *Client) positionWithBeat(ctx context.Context) (last Position, first uin
 	return last, first, err
 }
 
-// heardBeat is a beat as a control node has it.
+// heardBeat is a beat as a control node stores it.
 type heardBeat struct {
 	Node string `json:"node"`
 	beat
-	Age int64 `json:"age_ms"` // when it was written to the registry
+	Age int64 `json:"age_ms"` // at the time of writing
 	at  time.Time
 }
 
-// beatsEntry is an entry of the registry.
+// beatsEntry is a registry entry with beats.
 type beatsEntry struct {
 	Beats []heardBeat `json:"beats"`
 }
 
-// takeBeats notes what a control node has written. r.mu is held. news is false for what was there
-// when the watch began, of which nobody knows how old it is.
+// takeBeats takes the beats of a control node's entry. The caller holds r.mu. news is false for an
+// entry that was there when the watch began: its age is unknown.
 func (r *Registry) takeBeats(e jetstream.KeyValueEntry) (news bool) {
 	if r.catching || e.Operation() != jetstream.KeyValuePut {
 		return false
@@ -205,15 +208,15 @@ func (r *Registry) takeBeats(e jetstream.KeyValueEntry) (news bool) {
 	return true
 }
 
-// counts reports whether a beat is of the lease that there is, and later than those of before.
+// counts reports whether a beat belongs to the current lease and is later than all beats before it.
 func (s seen) counts(b beat) bool {
 	return s.Process == b.Process && b.Process != "" && s.written.Equal(b.Lease) && b.N > s.n
 }
 
-// isBeats reports whether an entry of the registry has beats.
+// isBeats reports whether a registry entry has beats.
 func isBeats(e jetstream.KeyValueEntry) bool { return strings.HasPrefix(e.Key(), beatsPrefix) }
 
-// parseEndQuestion reads what a node adds to its question.
+// parseEndQuestion parses what a node adds to its question.
 func parseEndQuestion(b []byte) (q endQuestion, err error) {
 	if err := json.Unmarshal(b, &q); err != nil {
 		return endQuestion{}, err

@@ -12,40 +12,41 @@ import (
 )
 
 const (
-	// beatsEvery is how often a control node writes the beats that it heard, and beatsGather how
-	// long it gathers them if one tells of a change.
+	// beatsEvery is how often a control node writes the beats that it received. If a beat has a
+	// change, it writes them after beatsGather.
 	beatsEvery  = time.Second
 	beatsGather = 10 * time.Millisecond
-	// beatsFor is how long it goes on after the last beat, so that it knows whether it can.
+	// beatsFor is how long it goes on writing after the last beat, to find out whether it can
+	// write.
 	beatsFor = 10 * time.Second
-	// beatsFresh is how long the last entry may be ago that was written and came back. Edges write
-	// their leases themselves then, before these end.
+	// beatsFresh is how old the last entry that came back may be. Beyond that, beats are rejected,
+	// so that edges write their leases themselves before these expire.
 	beatsFresh = 3 * time.Second
-	// beatsTime bounds how long writing an entry may take, and beatsAtOnce how many are being
-	// written: over an ocean, or on a slow machine, each takes a while.
+	// beatsTime bounds the write of one entry. beatsAtOnce bounds how many writes are under way:
+	// over an ocean, or on a slow machine, each takes a while.
 	beatsTime   = 2 * time.Second
 	beatsAtOnce = 32
 )
 
-// beats are those that a control node has heard of its edges. They become what others may count
-// once a majority of the control nodes has them in the registry.
+// beats collects the beats that a control node receives from its edges. Other nodes count a beat
+// once a majority of the control nodes has it in the registry.
 type beats struct {
 	control *Control
-	table   *Registry // of the registry as this control node has it
+	table   *Registry // the registry as this control node sees it
 	urgent  chan struct{}
 
 	mu    sync.Mutex
 	due   map[string]heardBeat // by node
-	heard time.Time            // the last of all
-	back  time.Time            // when the last entry came back that this control node wrote
-	read  bool                 // all nodes count beats
+	heard time.Time            // when the last beat was received
+	back  time.Time            // when this control node's last entry came back
+	read  bool                 // whether all nodes count beats
 }
 
 func newBeats(c *Control, table *Registry) *beats {
 	return &beats{control: c, table: table, urgent: make(chan struct{}, 1), due: map[string]heardBeat{}}
 }
 
-// takeBeat notes what a node says, and reports whether others are going to count it.
+// takeBeat takes a beat, and reports whether other nodes will count it.
 func (c *Control) takeBeat(node string, b beat) bool {
 	all := c.beats.Load()
 	return all != nil && all.take(node, b)
@@ -72,8 +73,8 @@ func (h *beats) take(node string, b beat) bool {
 	return true
 }
 
-// counts reports whether a beat is of a lease that the registry has, and whether it tells of what
-// somebody may wait for.
+// counts reports whether a beat belongs to a lease in the registry, and whether it has a change
+// that somebody may wait for.
 func (r *Registry) counts(node string, b beat) (counts, news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,14 +83,14 @@ func (r *Registry) counts(node string, b beat) (counts, news bool) {
 	return counts, s.Applied != b.Applied || s.Ready != b.Ready || s.Unproven != b.Unproven
 }
 
-// cameBack notes that an entry that this control node wrote is in the registry.
+// cameBack records that an entry of this control node has reached the registry.
 func (h *beats) cameBack() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.back = time.Now()
 }
 
-// survey looks whether all nodes count beats, and whether there is anything to do.
+// survey finds out whether all nodes count beats. It reports whether there is anything to write.
 func (h *beats) survey() (wanted bool) {
 	read := true
 	for _, l := range h.table.watched() {
@@ -130,7 +131,7 @@ func (h *beats) serve(ctx context.Context, js jetstream.JetStream) {
 			return
 		}
 		batch := h.collect()
-		if len(batch) == 0 && !regular { // one that has none shows that entries can be written
+		if len(batch) == 0 && !regular { // an entry without beats shows that entries can be written
 			<-slots
 			continue
 		}
@@ -144,7 +145,7 @@ func (h *beats) serve(ctx context.Context, js jetstream.JetStream) {
 	}
 }
 
-// collect takes what is to be written.
+// collect returns the beats that are due.
 func (h *beats) collect() []heardBeat {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -156,7 +157,8 @@ func (h *beats) collect() []heardBeat {
 	return batch
 }
 
-// putBack has beats written again, but for those that others have replaced, or nobody would count.
+// putBack makes beats due again, except those that later ones have replaced or that nobody would
+// count.
 func (h *beats) putBack(batch []heardBeat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -167,7 +169,7 @@ func (h *beats) putBack(batch []heardBeat) {
 	}
 }
 
-// write writes an entry.
+// write writes an entry with beats.
 func (h *beats) write(ctx context.Context, js jetstream.JetStream, batch []heardBeat) error {
 	ctx, cancel := context.WithTimeout(ctx, beatsTime)
 	defer cancel()

@@ -10,19 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errReconnected ends a watch whose consumer may be gone with the server that it was on, which it
-// would notice late by itself.
+// errReconnected ends a watch after a reconnect. Its consumer may have been lost with the previous
+// server, which the watch itself would notice late.
 var errReconnected = errors.New("the connection was another one meanwhile")
 
-// snapshotStall is how long nothing may come while what is there is not whole yet: a value that
-// ends just then would be waited for in vain.
+// snapshotStall is how long a watch waits for the next entry while it reads the bucket's present
+// contents. It would wait in vain for an entry that expires at that moment.
 const snapshotStall = 10 * time.Second
 
-// createBuckets makes the buckets that not every node may read, unless they are there. c.mu is
-// held.
+// createBuckets creates the buckets that only some nodes may read, unless they exist. The caller
+// holds c.mu.
 func (c *Client) createBuckets(ctx context.Context) error {
-	// As for any bucket, but read from its leader alone (AllowDirect): who has just saved a
-	// certificate and let go of its lock must be seen to have.
+	// Only the leader of this bucket answers reads, unlike for other buckets (AllowDirect). An edge
+	// that gets the lock must see what the previous holder has saved.
 	conf := jetstream.StreamConfig{Name: "KV_" + certificateBucket,
 		Subjects: []string{"$KV." + certificateBucket + ".>"}, Storage: jetstream.FileStorage, Replicas: c.replicas,
 		MaxMsgsPerSubject: 1, MaxMsgSize: 2 * maxVaultValue, Discard: jetstream.DiscardNew, AllowRollup: true,
@@ -34,7 +34,7 @@ func (c *Client) createBuckets(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the bucket of certificates: %w", err)
 	}
-	// On disk, as one in memory would begin its revisions anew with a restart.
+	// This one is on disk: in memory, its revisions would start again after a restart.
 	if _, err := c.bucket(ctx, jetstream.KeyValueConfig{Bucket: challengeBucket, Storage: jetstream.FileStorage,
 		TTL: challengeTime, Replicas: c.replicas, History: 1}); err != nil {
 		return fmt.Errorf("open the bucket of challenges: %w", err)
@@ -42,8 +42,8 @@ func (c *Client) createBuckets(ctx context.Context) error {
 	return nil
 }
 
-// open gives a bucket that is not for every node. It asks the control plane the first time;
-// afterwards it is as good for a bucket that replaces it.
+// open returns a bucket that only some nodes may read. It asks the control plane the first time
+// only. The result stays valid if another bucket replaces this one.
 func (c *Client) open(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,7 +64,7 @@ func (c *Client) open(ctx context.Context, bucket string) (jetstream.KeyValue, e
 	return kv, nil
 }
 
-// bucketAt asks the leader of a bucket for its last position.
+// bucketAt asks the leader of a bucket for the bucket's last position.
 func (c *Client) bucketAt(ctx context.Context, bucket string) (Position, error) {
 	if !c.conn.IsConnected() {
 		return Position{}, errNoControl
@@ -79,23 +79,24 @@ func (c *Client) bucketAt(ctx context.Context, bucket string) (Position, error) 
 	return Position{Log: logOf(info), Seq: info.State.LastSeq}, nil
 }
 
-// watch follows a bucket.
+// watch reads a bucket and follows its changes.
 type watch struct {
 	client *Client
 	bucket string
 	opts   []jetstream.WatchOpt
-	// take gets each entry of the bucket whose number is log: those that are there, in their order,
-	// then nil, then changes as they come. more says that another has come already.
+	// take gets each entry of the bucket. log identifies the bucket. The present entries come
+	// first, in order, then nil, then changes. more means that another entry is waiting.
 	take func(log uint64, e jetstream.KeyValueEntry, more bool)
-	// begin is called before what is there comes, each time anew; nil is nobody.
+	// begin is called each time before the present entries come; may be nil.
 	begin func(log uint64)
-	// tick is called every second or so, and when take is not; nil is nobody.
+	// tick is called about every second, never at the same time as take; may be nil.
 	tick func()
 
-	followed bool // since it was set to false; for serve
+	followed bool // whether the watch has followed since serve cleared it
 }
 
-// serve follows until ctx ends, through lost connections and replaced buckets.
+// serve follows the bucket until ctx ends. It reconnects, and follows a bucket that replaces this
+// one.
 func (w *watch) serve(ctx context.Context) {
 	out := outage{log: w.client.Log, what: "control plane: out of touch with a bucket; what was known of it stays",
 		attrs: []any{"bucket", w.bucket}}
@@ -121,7 +122,7 @@ func (w *watch) serve(ctx context.Context) {
 	}
 }
 
-// follow follows until something goes wrong.
+// follow follows the bucket until an error.
 func (w *watch) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -139,7 +140,7 @@ func (w *watch) follow(ctx context.Context) error {
 		return fmt.Errorf("watch the bucket %s: %w", w.bucket, err)
 	}
 	defer func() { _ = updates.Stop() }()
-	// The same before and after the watch began: it is of this one.
+	// If the bucket was the same before and after the watch began, the watch is of this bucket.
 	if now, err := w.client.bucketAt(ctx, w.bucket); err != nil || now.Log != at.Log {
 		return errors.Join(err, errReconnected)
 	}
@@ -150,8 +151,7 @@ func (w *watch) follow(ctx context.Context) error {
 	return w.pump(ctx, at, anew, updates.Updates())
 }
 
-// pump passes on what comes, while it comes of the bucket that it was, on the connection that it
-// was.
+// pump passes entries to take for as long as the bucket and the connection stay the same.
 func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{},
 	updates <-chan jetstream.KeyValueEntry) error {
 	tick := time.NewTicker(leaseEvery)

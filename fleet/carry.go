@@ -16,22 +16,22 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A control node that has always been alone is not in a group, as NATS has none of one. When the
-// fleet file gives it others, it becomes the only member of a group that these join. NATS does not
-// take the streams along, so that Kaiku does:
+// A control node that has always been alone is in no group, because NATS has no groups of one. When
+// the fleet file gives it other control nodes, it becomes the only member of a group, which these
+// join. NATS doesn't take the streams along, so Kaiku does:
 //
-//  1. What there is of streams is read, and copied beside what is there.
-//  2. carry.json notes what it was, and that the copy takes the place of the original, which is
-//     moved aside.
-//  3. The server starts with the copy in a group of one, and lets nobody in but this process.
-//  4. Each stream is created, by which NATS takes what lies there for it, and is compared with what
-//     it was.
-//  5. carry.json is removed, others may come in, and the original is removed.
+//  1. It reads the streams, and copies them beside the original.
+//  2. It writes what they were to carry.json, moves the original aside, and puts the copy in its
+//     place.
+//  3. It starts the server with the copy in a group of one, and accepts no clients.
+//  4. It creates each stream, for which NATS uses the files that are there, and compares it with
+//     what it was.
+//  5. It deletes carry.json, accepts clients, and deletes the original.
 //
-// A start that finds carry.json begins anew with the original: nobody has been served with the
+// A start that finds carry.json starts over from the original: no client has been served with the
 // copy.
 
-// carried is what carry.json has: the streams as they were.
+// carried is the contents of carry.json: the streams as they were.
 type carried struct {
 	Streams []carriedStream `json:"streams"`
 }
@@ -43,15 +43,16 @@ type carriedStream struct {
 	Last   uint64                 `json:"last"`
 }
 
-// logMetadata is where a stream has its identity, if that is not when it was created.
+// logMetadata is the metadata key of a stream's identity, for streams whose identity isn't the time
+// of their creation.
 const logMetadata = "kaiku_log"
 
-// carryTime is how long the carrying over of streams may take once the server runs: NATS removes
-// what it finds on the disk and nobody creates within 30 s.
+// carryTime bounds the carrying over once the server runs. NATS deletes streams on the disk that
+// nobody creates within 30 s.
 const carryTime = 25 * time.Second
 
-// undo puts back what a carrying over that did not come to its end moved aside, and removes what
-// one that did left.
+// undo restores what an interrupted carrying over moved aside, and deletes what a finished one left
+// behind.
 func (f folder) undo() error {
 	_, err := os.Stat(f.carry())
 	begun := err == nil
@@ -85,7 +86,7 @@ func (f folder) undo() error {
 	return nil
 }
 
-// commit notes that what is in the store is what counts.
+// commit makes the contents of the store final.
 func (f folder) commit() error {
 	if err := os.Remove(f.carry()); err != nil {
 		return err
@@ -93,7 +94,7 @@ func (f folder) commit() error {
 	return syncDir(string(f))
 }
 
-// beginCarry makes the store that of a group of one, steps 1 and 2.
+// beginCarry turns the store into that of a group of one: steps 1 and 2.
 func (c *Control) beginCarry(ctx context.Context) error {
 	f := folder(c.Dir)
 	streams, err := c.readAlone(ctx)
@@ -128,7 +129,7 @@ func (c *Control) beginCarry(ctx context.Context) error {
 	return renameSynced(f.next(), f.store())
 }
 
-// readAlone reads what streams there are by a server that nobody can reach.
+// readAlone reads the streams with a server that nobody can reach.
 func (c *Control) readAlone(ctx context.Context) (*carried, error) {
 	s, err := server.NewServer(&server.Options{ServerName: c.Node, DontListen: true, NoSigs: true, JetStream: true,
 		StoreDir: c.Dir, SyncAlways: true, DisableJetStreamBanner: true})
@@ -158,7 +159,7 @@ func (c *Control) readAlone(ctx context.Context) (*carried, error) {
 	return out, list.Err()
 }
 
-// finishCarry makes the streams those of the group, steps 4 and 5.
+// finishCarry turns the streams into those of the group: steps 4 and 5.
 func (c *Control) finishCarry(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, carryTime)
 	defer cancel()
@@ -186,11 +187,11 @@ func (c *Control) finishCarry(ctx context.Context) error {
 	return os.RemoveAll(f.before())
 }
 
-// doorTime is how long a client waits while the log is being carried over, before it has to come
-// again: less than it would wait for itself.
+// doorTime is how long a client is kept waiting while the log is carried over, before it has to
+// connect again. It is shorter than the client's own limit.
 const doorTime = 2 * time.Second
 
-// untilOpen keeps clients waiting while the log is being carried over.
+// untilOpen waits until the log has been carried over, for doorTime at most.
 func (c *Control) untilOpen() error {
 	select {
 	case <-c.open:
@@ -200,7 +201,7 @@ func (c *Control) untilOpen() error {
 	}
 }
 
-// adopt has NATS take what is in the store for a stream of the group.
+// adopt makes NATS use the files in the store for a stream of the group.
 func (s *carriedStream) adopt(ctx context.Context, js jetstream.JetStream) error {
 	conf := s.Config
 	conf.Metadata = map[string]string{logMetadata: strconv.FormatUint(s.Log, 10)}

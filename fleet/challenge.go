@@ -14,43 +14,42 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// challengeTime is how long a challenge is answered if nobody removes it.
+// challengeTime is how long name servers answer a challenge that nobody removes.
 const challengeTime = time.Hour
 
-// challengeLabel begins the names at which authorities look for challenges (RFC 8555 section 8.4).
-// At others, as those of SPF, DKIM and proofs of ownership, who has the credential of an edge has
-// no say.
+// challengeLabel begins the names at which authorities look for challenges (RFC 8555, 8.4). With an
+// edge's credential, nobody can publish at other names, such as those of SPF, DKIM or proofs of
+// ownership.
 const challengeLabel = "_acme-challenge."
 
-// maxText is the longest value in bytes: one string of a TXT record (RFC 1035 section 3.3). Those
-// of ACME have 43.
+// maxText is the length of the longest value in bytes: one string of a TXT record (RFC 1035, 3.3).
+// ACME's values have 43.
 const maxText = 255
 
-// Challenges publishes TXT records at all name servers of the fleet, as a certificate authority
-// wants to see them before it believes that a name is ours (ACME's DNS-01, RFC 8555 section 8.4).
-// Each name server says in its lease up to where it answers. Its fields are set before any method
-// is called.
+// Challenges publishes TXT records at all name servers of the fleet. A certificate authority asks
+// for them before it issues a certificate (ACME's DNS-01, RFC 8555, 8.4). Each name server reports
+// in its lease up to which position it answers. The fields are set before any method is called.
 type Challenges struct {
 	Client   *Client
-	Registry *Registry // that serves
-	// Servers are the names of all name servers of the fleet. One that is not live may be starting,
-	// as all are when a fleet begins: resolvers ask it although it knows of no challenge yet.
+	Registry *Registry // a Registry that is being served
+	// Servers are the names of all name servers of the fleet. One that isn't live may be starting,
+	// as all are in a new fleet. Resolvers ask it although it doesn't know any challenge yet.
 	Servers []string
-	// Patience is how long name servers that are not live are waited for; 0 means 10 s.
+	// Patience is how long Present waits for name servers that aren't live; 0 means 10 s.
 	Patience time.Duration
 }
 
-// defaultPatience is more than a name server that starts takes to be live.
+// defaultPatience is longer than a name server takes from its start until it is live.
 const defaultPatience = 10 * time.Second
 
-// challenge is one record, as it is in the bucket.
+// challenge is one record as it is stored in the bucket.
 type challenge struct {
-	Name  string    `json:"name"` // lower case, without a dot at its end
+	Name  string    `json:"name"` // lower case, without a final dot
 	Value string    `json:"value"`
-	Until time.Time `json:"until"` // the clocks of nodes agree well enough for certificates, and so for an hour
+	Until time.Time `json:"until"` // clocks that are right enough for certificates are right enough for an hour
 }
 
-// key is where the challenge is in the bucket: several values may be at one name.
+// key returns the challenge's key in the bucket. One name may have several values.
 func (c challenge) key() string {
 	hash := sha256.Sum256([]byte(c.Value))
 	return encodeToken(c.Name) + "." + hex.EncodeToString(hash[:16])
@@ -67,11 +66,11 @@ func newChallenge(name, value string) (challenge, error) {
 	return challenge{Name: name, Value: value, Until: time.Now().Add(challengeTime)}, nil
 }
 
-// Present publishes a TXT value at a name, with or without the dot at its end, beside others that
-// are there. It returns when each live name server answers with it, one at least being live, and
-// the others were waited for, or else when ctx ends, with an error that names those that do not. It
-// stays for an hour if it is not removed; Remove is to be called also after an error. The error Is
-// ErrUnavailable if the control plane did not take it.
+// Present publishes a TXT value at a name, which may have a final dot, beside the values that are
+// there. It returns once all live name servers answer with it, at least one is live, and it has
+// waited for the others. If ctx ends earlier, the error names the servers that don't answer. The
+// record expires after an hour; call Remove also after an error. The error Is ErrUnavailable if the
+// control plane did not take the record.
 func (c *Challenges) Present(ctx context.Context, name, value string) error {
 	record, err := newChallenge(name, value)
 	if err != nil {
@@ -99,7 +98,7 @@ func (c *Challenges) Present(ctx context.Context, name, value string) error {
 		case <-news:
 		case <-impatient:
 			late = true
-		case <-time.After(time.Second): // a lease may end meanwhile
+		case <-time.After(time.Second): // a lease may expire meanwhile
 		case <-ctx.Done():
 			if len(live) == 0 {
 				return fmt.Errorf("publish the challenge at %s: no name server is live: %w", record.Name, ctx.Err())
@@ -114,7 +113,7 @@ func (c *Challenges) Present(ctx context.Context, name, value string) error {
 	}
 }
 
-// publish puts the record into the bucket and tells where.
+// publish writes the record to the bucket and returns its position.
 func (c *Challenges) publish(ctx context.Context, record challenge) (Position, error) {
 	b, err := json.Marshal(record)
 	if err != nil {
@@ -145,23 +144,25 @@ func (c *Challenges) publish(ctx context.Context, record challenge) (Position, e
 	return Position{Log: after.Log, Seq: revision}, nil
 }
 
-// behind names the live name servers, and those of them that do not answer with all that the bucket
-// held at a position.
+// behind returns the names of the live name servers, and of those that don't yet answer with
+// everything up to a position of the bucket.
 func (c *Challenges) behind(at Position) (live, names []string) {
 	for _, l := range c.Registry.Nodes() {
 		if !l.Live || !slices.Contains(l.Roles, RoleGeoDNS) {
 			continue
 		}
 		live = append(live, l.Node)
-		if l.Challenges.Log != at.Log || l.Challenges.Seq < at.Seq { // a bucket that replaces another begins anew
+		// a bucket that replaces another one starts its sequence again
+		if l.Challenges.Log != at.Log || l.Challenges.Seq < at.Seq {
 			names = append(names, l.Node)
 		}
 	}
 	return live, names
 }
 
-// Remove takes back a value. That name servers stop answering with it is not waited for. It is no
-// error if it is not there; the error Is ErrUnavailable if the control plane did not take it.
+// Remove removes a value. It doesn't wait until name servers stop answering with it. Removing a
+// value that doesn't exist is no error. The error Is ErrUnavailable if the control plane did not
+// take the removal.
 func (c *Challenges) Remove(ctx context.Context, name, value string) error {
 	record, err := newChallenge(name, value)
 	if err != nil {

@@ -13,34 +13,32 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ChallengeFollower gives a name server the challenges that edges publish. Its fields are set
-// before Serve.
+// ChallengeFollower keeps a name server's challenges up to date. Its fields are set before Serve.
 type ChallengeFollower struct {
 	Client *Client
-	// Set makes the values at each name, which has no dot at its end, all that are answered; when
-	// it returns they are. It is called by one goroutine, each time with all that there is, and
-	// must not keep that goroutine waiting.
+	// Set replaces all challenges that the name server answers. Names have no final dot. The new
+	// challenges must be in effect when Set returns. One goroutine calls Set, which must not block.
 	Set func(values map[string][]string)
-	// Changed is called after Applied has changed, as Registry.Renew, so that the lease tells at
-	// once; nil is nobody.
+	// Changed is called after Applied has changed, so that the lease is renewed at once; it is
+	// usually Registry.Renew. It may be nil.
 	Changed func()
 
 	applied atomic.Pointer[Position] // nil before the first Set
 	once    sync.Once
-	first   chan struct{}   // made once; closed after the first Set
-	held    map[string]held // those answered, by key of the bucket; of Serve alone
-	coming  map[string]held // not nil while all that there is comes: takes the place of held when it is whole
+	first   chan struct{}   // made once; closed by the first Set
+	held    map[string]held // the challenges that are answered, by their key in the bucket; Serve's own
+	coming  map[string]held // the bucket's present contents while they arrive; then they replace held. Otherwise nil
 	seen    uint64          // revision of the last entry
 }
 
-// held is a challenge that is answered, and until when.
+// held is a challenge that is answered, and its expiry.
 type held struct {
 	challenge
 	until time.Time
 }
 
-// Applied is up to where the name server answers with what is published, for its lease. It is zero
-// before Set was called for the first time.
+// Applied returns the position up to which the name server answers with what is published, for its
+// lease. It is zero before the first Set.
 func (f *ChallengeFollower) Applied() Position {
 	if p := f.applied.Load(); p != nil {
 		return *p
@@ -48,9 +46,9 @@ func (f *ChallengeFollower) Applied() Position {
 	return Position{}
 }
 
-// Wait waits until Set was called for the first time, or ctx ends. A name server that has begun
-// again is to wait a little before it answers: others may take it for the one that had all
-// challenges, but without a control plane it must answer all the same.
+// Wait waits for the first Set, or until ctx ends. A name server that has restarted waits so before
+// it answers, because others may take it for the process that knew all challenges. Without a
+// control plane it has to answer without them, so the caller bounds the wait.
 func (f *ChallengeFollower) Wait(ctx context.Context) error {
 	select {
 	case <-f.known():
@@ -65,21 +63,21 @@ func (f *ChallengeFollower) known() chan struct{} {
 	return f.first
 }
 
-// Serve follows until ctx ends, which is no error. A control plane that is lost leaves what was
-// known, until it expires.
+// Serve follows the challenges until ctx ends, which is no error. While the control plane can't be
+// reached, challenges stay until they expire.
 func (f *ChallengeFollower) Serve(ctx context.Context) error {
 	w := watch{client: f.Client, bucket: challengeBucket, begin: f.begin, take: f.take, tick: f.expire}
 	w.serve(ctx)
 	return nil
 }
 
-// begin is told that all that there is comes anew. What was known is answered until it has.
+// begin starts a new read of the bucket. The previous challenges are answered until it is complete.
 func (f *ChallengeFollower) begin(uint64) {
 	f.coming, f.seen = map[string]held{}, 0
 }
 
-// take notes an entry. Entries come in the order of their revisions, those that are there at first
-// too, so that with one all before it have come that are still there.
+// take applies an entry. Entries come in the order of their revisions, also the present ones. So
+// after an entry has come, all earlier ones that still exist have come.
 func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more bool) {
 	switch {
 	case e == nil:
@@ -103,7 +101,7 @@ func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more boo
 	}
 }
 
-// note makes the change of an entry.
+// note applies an entry to a set of challenges.
 func note(to map[string]held, e jetstream.KeyValueEntry) {
 	delete(to, e.Key())
 	var c challenge
@@ -111,16 +109,16 @@ func note(to map[string]held, e jetstream.KeyValueEntry) {
 		return
 	}
 	if _, err := newChallenge(c.Name, c.Value); err != nil {
-		return // an edge has no say in other names of the zones
+		return // edges may not publish at other names of the zones
 	}
-	until := time.Now().Add(challengeTime) // of whoever's clock is wrong
+	until := time.Now().Add(challengeTime) // a bound, in case a clock is wrong
 	if c.Until.Before(until) {
 		until = c.Until
 	}
 	to[e.Key()] = held{c, until}
 }
 
-// set says what there is.
+// set calls Set with the present challenges.
 func (f *ChallengeFollower) set() {
 	f.drop(time.Now())
 	values := map[string][]string{}
@@ -131,14 +129,14 @@ func (f *ChallengeFollower) set() {
 	f.Set(values)
 }
 
-// drop drops what has expired, and says whether anything has.
+// drop removes challenges that have expired, and reports whether there were any.
 func (f *ChallengeFollower) drop(now time.Time) bool {
 	before := len(f.held)
 	maps.DeleteFunc(f.held, func(_ string, c held) bool { return !now.Before(c.until) })
 	return len(f.held) < before
 }
 
-// expire ends the challenges whose time is over.
+// expire stops answering challenges that have expired.
 func (f *ChallengeFollower) expire() {
 	if f.drop(time.Now()) {
 		f.set()

@@ -19,57 +19,60 @@ import (
 // Client is a node's connection to the control plane. Its fields are set before Dial.
 type Client struct {
 	Node    string
-	Servers []string    // addresses of control nodes, the nearest first
+	Servers []string    // addresses of control nodes, nearest first
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
-	// Greeted is true for servers that speak first, as those of Kaiku 0.1 do.
+	// Greeted is true for servers that speak first, such as those of Kaiku 0.1.
 	Greeted bool
-	// DialTCP connects to a server; nil is the net package.
+	// DialTCP connects to a server; nil means net.Dial.
 	DialTCP func(network, addr string) (net.Conn, error)
 
-	replicas int // of what it creates: 1 to 5; 0 creates nothing, as only control nodes do; guarded by mu
+	// replicas of streams that this client creates, 1 to 5; 0 creates none, as only control nodes
+	// do; guarded by mu
+	replicas int
 
 	conn     *nats.Conn
 	js       jetstream.JetStream
-	tries    atomic.Int64                  // since the last connection; see next
-	signs    atomic.Pointer[signs]         // of life; nil before Dial
+	tries    atomic.Int64                  // connection attempts since the last connection; see next
+	signs    atomic.Pointer[signs]         // signs of life; nil before Dial
 	anew     atomic.Pointer[chan struct{}] // see connected
 	calls    sync.RWMutex                  // see hold
-	received atomic.Uint64                 // bytes, of all connections
-	registry atomic.Pointer[Registry]      // of the node; nil before it is served
+	received atomic.Uint64                 // bytes received over all connections
+	registry atomic.Pointer[Registry]      // the node's registry; nil before it is served
 	ctx      context.Context               // ends with the client
 	end      context.CancelFunc
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
-	stream jetstream.Stream // nil until the control plane answered for the first time
+	stream jetstream.Stream // nil before the first answer of the control plane
 	leases jetstream.KeyValue
 	drains jetstream.KeyValue
-	others map[string]jetstream.KeyValue // those that not every node may read, by name, once they were asked for
+	others map[string]jetstream.KeyValue // buckets that only some nodes may read, by name, once opened
 }
 
 const (
 	// callTimeout is how long a call to the control plane may take.
 	callTimeout = 5 * time.Second
-	// maxPurges bounds the log. An edge that was away for longer treats all that it has as stale.
+	// maxPurges bounds the log. An edge that was away for more purges than that treats its store as
+	// stale.
 	maxPurges = 2_000_000
-	// LeaseTime is how long a node counts as live after it was heard of last.
+	// LeaseTime is how long a node counts as live after its last sign of life.
 	LeaseTime = 6 * time.Second
-	// renewEvery is how often it is heard of, and renewPauses how many times as long as a renewal
-	// takes nothing else is said of it.
+	// renewEvery is how often a node renews its lease. After a renewal out of turn, it waits
+	// renewPauses times as long as that took.
 	renewEvery  = 2 * time.Second
 	renewPauses = 5
-	// leaseEvery is how often nodes ask for the end of the purge log, and whether a bucket is the
-	// one that it was.
+	// leaseEvery is how often a node asks for the end of the purge log, and checks whether a bucket
+	// is still the same one.
 	leaseEvery = time.Second
 )
 
-// inbox is where answers to a node come; no other node may listen there.
+// inbox returns the subject prefix for answers to a node. No other node may subscribe to it.
 func inbox(node string) string { return "_INBOX." + node }
 
-// Create makes the log, the registry and the other buckets, unless they are there, on so many
-// control nodes, or as many as there are; those on fewer are brought to so many. It goes on trying
-// until ctx ends. Only control nodes may.
+// Create creates the log, the registry and the other buckets, unless they exist, with the given
+// number of replicas, or as many as there are control nodes. Streams with fewer replicas get more.
+// It retries until ctx ends. Only control nodes may call it.
 func (c *Client) Create(ctx context.Context, replicas int) {
 	told := ""
 	for ctx.Err() == nil {
@@ -105,7 +108,7 @@ func (c *Client) create(ctx context.Context, replicas int) error {
 	return c.grow(ctx, replicas)
 }
 
-// ready makes sure that the stream and the buckets are there, and returns them.
+// ready makes sure that the stream and the buckets exist, and returns them.
 func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValue, jetstream.KeyValue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,8 +151,8 @@ func (c *Client) ready(ctx context.Context) (jetstream.Stream, jetstream.KeyValu
 	return stream, leases, drains, nil
 }
 
-// missed looks at an error: what was there may be gone, with the data of the control nodes, and is
-// to be made anew.
+// missed handles an error that may mean that the control nodes have lost their data. Then the
+// streams must be created again.
 func (c *Client) missed(err error) {
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound) ||
 		errors.Is(err, jetstream.ErrBucketNotFound) ||
@@ -168,17 +171,17 @@ func (c *Client) bucket(ctx context.Context, conf jetstream.KeyValueConfig) (jet
 	return kv, err
 }
 
-// Position is a place in the log of purges. The zero value is before all logs.
+// Position is a place in the log of purges. The zero value is before the start of any log.
 type Position struct {
-	Log  uint64 `json:"log"`            // which log: one that replaces another has another number
-	Seq  uint64 `json:"seq"`            // the newest purge, 0 for none
-	Mark uint64 `json:"mark,omitempty"` // of that purge, see markOf; 0 is unknown
+	Log  uint64 `json:"log"`            // identity of the log; a log that replaces another one has a different one
+	Seq  uint64 `json:"seq"`            // sequence of the newest purge; 0 means none
+	Mark uint64 `json:"mark,omitempty"` // mark of that purge, see markOf; 0 means unknown
 }
 
-// ErrUnavailable says that the control plane did not take something; it may be tried again.
+// ErrUnavailable means that the control plane did not take a request. It can be tried again.
 var ErrUnavailable = errors.New("the control plane can't be reached, or has no majority of its nodes")
 
-// Sites are the only ones that the node may purge, as its credential says; none is no limit.
+// Sites returns the only sites that the node may purge, from its credential; none means no limit.
 func (c *Client) Sites() []string {
 	if len(c.TLS.Certificates) == 0 || c.TLS.Certificates[0].Leaf == nil {
 		return nil
@@ -186,9 +189,9 @@ func (c *Client) Sites() []string {
 	return sitesOf(c.TLS.Certificates[0].Leaf)
 }
 
-// Append puts a purge into the log and returns its sequence once a majority of the control nodes
-// has it on disk. id makes it once only, if it is tried again. site is the one that all of it is
-// of, or "".
+// Append appends a purge to the log, and returns its sequence once a majority of the control nodes
+// has it on disk. A purge that is retried with the same id is appended once only. site is the only
+// site that the purge concerns, or "".
 func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64, error) {
 	b, err := json.Marshal(purge)
 	if err != nil {
@@ -208,15 +211,16 @@ func (c *Client) Append(ctx context.Context, id, site string, purge any) (uint64
 	return ack.Sequence, nil
 }
 
-// position is where the log ends, with all purges that were acknowledged before the call, and the
-// first sequence that it still has. It fails without a majority of the control nodes.
+// position returns the end of the log, which includes all purges that were acknowledged before the
+// call, and the first sequence that the log still has. It fails without a majority of the control
+// nodes.
 func (c *Client) position(ctx context.Context) (last Position, first uint64, err error) {
 	last, first, _, err = c.positionAnd(ctx, nil)
 	return last, first, err
 }
 
-// positionAnd is position, with what the node adds to its question. taken is true if the control
-// node has taken the beat.
+// positionAnd is position with an addition to the question. taken is true if the control node has
+// taken the beat in it.
 func (c *Client) positionAnd(ctx context.Context, q *endQuestion) (last Position, first uint64, taken bool, err error) {
 	if !c.conn.IsConnected() {
 		return Position{}, 0, false, errNoControl
@@ -234,7 +238,7 @@ func (c *Client) positionAnd(ctx context.Context, q *endQuestion) (last Position
 	return Position{end.Log, end.Last, end.Mark}, end.First, end.Taken, nil
 }
 
-// positionOfLeader asks a control plane of an earlier version: the node that takes itself for the
+// positionOfLeader asks a control plane of an earlier version: the node that considers itself the
 // leader of the log.
 func (c *Client) positionOfLeader(ctx context.Context) (last Position, first uint64, err error) {
 	stream, _, _, err := c.ready(ctx)

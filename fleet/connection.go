@@ -19,29 +19,30 @@ import (
 )
 
 const (
-	// dialTime is how long a control node may take to accept a connection: the second SYN has half
-	// a second left over any ocean.
+	// dialTime is how long a control node may take to accept a connection. That leaves half a
+	// second for the answer to a second SYN, enough over any ocean.
 	dialTime = 1500 * time.Millisecond
-	// pingEvery is how often a node asks its control node for a sign of life, and how long that may
-	// take.
+	// pingEvery is how often a node pings its control node, and how long the answer may take.
 	pingEvery = time.Second
-	// deadAfter is how long a connection may give none before another one is made.
+	// deadAfter is how long a connection may be silent before the node connects to another control
+	// node.
 	deadAfter = 3 * time.Second
-	// quietAfter is how long all control nodes may give none before a node takes itself for cut
+	// quietAfter is how long all control nodes may be silent before the node considers itself cut
 	// off.
 	quietAfter = 4 * time.Second
-	// settleEvery is how often a node looks for a nearer control node, and settleTime how long one
-	// may take to show that it has the log.
+	// settleEvery is how often a node looks for a nearer control node. settleTime bounds the check
+	// whether that one has the log.
 	settleEvery = 15 * time.Second
 	settleTime  = 3 * time.Second
 )
 
-// Dial begins to connect, and goes on trying for as long as the client lives. Close ends it.
+// Dial starts to connect in the background, and retries for as long as the client lives. Close ends
+// it.
 func (c *Client) Dial() error {
-	told := false // of another fleet key; NATS calls one handler at a time
+	told := false // whether another fleet key was logged; NATS calls one handler at a time
 	up := nats.ConnHandler(func(n *nats.Conn) {
 		told = false
-		c.tries.Store(0) // the next time it begins with the nearest again
+		c.tries.Store(0) // the next time, start with the nearest again
 		c.hear()
 		next := make(chan struct{})
 		close(*c.anew.Swap(&next))
@@ -57,7 +58,8 @@ func (c *Client) Dial() error {
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				// a control node that restarts; an outage is told of by who is out of touch
+				// A control node restarts. Lasting outages are logged by those who are out of
+				// touch.
 				c.Log.Info("control plane: disconnected", "error", err)
 			}
 		}),
@@ -71,7 +73,7 @@ func (c *Client) Dial() error {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			level := slog.LevelWarn
 			if errors.As(err, new(*net.OpError)) {
-				level = slog.LevelInfo // of a connection that ends
+				level = slog.LevelInfo // because the connection ends
 			}
 			c.Log.Log(c.ctx, level, "control plane", "error", err)
 		}),
@@ -89,8 +91,8 @@ func (c *Client) Dial() error {
 	return nil
 }
 
-// isOtherKey reports whether a handshake failed as the certificate of this or of the other side is
-// of no authority that the other one trusts.
+// isOtherKey reports whether a handshake failed because one side's certificate is of an authority
+// that the other side doesn't trust.
 func isOtherKey(err error) bool {
 	// an alert has no type
 	return errors.As(err, new(x509.UnknownAuthorityError)) || err != nil && strings.Contains(err.Error(),
@@ -104,7 +106,7 @@ func (c *Client) Close() {
 	c.work.Wait()
 }
 
-// options are those of any connection to a control node.
+// options returns the options of all connections to control nodes.
 func (c *Client) options() []nats.Option {
 	opts := []nats.Option{nats.SetCustomDialer(dialFunc(c.dial)), nats.Name(c.Node),
 		nats.Secure(withRole(c.TLS, RoleControl)), nats.Timeout(3 * time.Second), nats.FlusherTimeout(callTimeout),
@@ -129,14 +131,14 @@ func natsURLs(servers []string) string {
 
 func natsURL(server string) string { return "tls://" + server }
 
-// dialFunc is a function as what NATS connects by.
+// dialFunc is a function as a nats.CustomDialer.
 type dialFunc func(network, addr string) (net.Conn, error)
 
-// Dial calls the function.
+// Dial implements nats.CustomDialer.
 func (f dialFunc) Dial(network, addr string) (net.Conn, error) { return f(network, addr) }
 
-// dial connects to a control node. That one refuses is a sign of life too: not of it, but of the
-// network on the way.
+// dial connects to a control node. A refused connection is a sign of life, too: of the network, not
+// of the control node.
 func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	if c.DialTCP != nil {
 		conn, err = c.DialTCP(network, addr)
@@ -152,14 +154,14 @@ func (c *Client) dial(network, addr string) (conn net.Conn, err error) {
 	return &lively{conn, c}, nil
 }
 
-// lively is a connection all of whose bytes are signs of life: a pong may have to wait behind a
+// lively is a connection that counts all received bytes as signs of life. A pong may wait behind a
 // large purge.
 type lively struct {
 	net.Conn
 	client *Client
 }
 
-// Read reads.
+// Read implements io.Reader.
 func (l *lively) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
@@ -169,8 +171,8 @@ func (l *lively) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// next tells which control node to try now, and when: one after the other from the nearest on, with
-// a pause after each round.
+// next returns the control node to try next, and the pause before it. It starts with the nearest,
+// and pauses after each round.
 func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time.Duration) {
 	n := int(c.tries.Add(1)) - 1
 	i := n % len(c.Servers)
@@ -180,16 +182,16 @@ func (c *Client) next(pool []nats.Server, _ nats.ServerInfo) (*nats.Server, time
 	}
 	found := slices.IndexFunc(pool, func(s nats.Server) bool { return s.URL.String() == natsURL(c.Servers[i]) })
 	if found < 0 {
-		return nil, 0 // NATS takes one itself
+		return nil, 0 // NATS picks one itself
 	}
 	return &pool[found], pause
 }
 
-// signs are the last sign of life, and the end of the last time in which there was none for
+// signs has the time of the last sign of life, and the end of the last silence of at least
 // quietAfter.
 type signs struct{ last, quiet time.Time }
 
-// hear notes a sign of life of the control plane, or of the network on the way to it.
+// hear records a sign of life of the control plane, or of the network on the way to it.
 func (c *Client) hear() {
 	now := time.Now()
 	for {
@@ -207,9 +209,9 @@ func (c *Client) hear() {
 	}
 }
 
-// age is how long ago something was: by the wall clock, which goes on while a machine sleeps, or by
-// the monotonic one, which nobody sets, whichever is more. By a wall clock that was set back it is
-// forever.
+// age returns how long ago t was: the longer of the times by the wall clock, which runs on while a
+// machine sleeps, and by the monotonic clock, which nobody can set. If the wall clock was set back,
+// it returns the maximum.
 func age(t time.Time) time.Duration {
 	now := time.Now()
 	wall := now.Round(0).Sub(t.Round(0))
@@ -219,8 +221,8 @@ func age(t time.Time) time.Duration {
 	return max(wall, now.Sub(t))
 }
 
-// ping asks for signs of life until ctx ends, and gives up a connection that gives none, which TCP
-// would take minutes for.
+// ping checks the connection until ctx ends, and reconnects if it is dead. TCP would take minutes
+// to notice.
 func (c *Client) ping(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -242,27 +244,27 @@ func (c *Client) ping(ctx context.Context) {
 			c.hear()
 		case age(c.signs.Load().last) > deadAfter && ctx.Err() == nil:
 			c.Log.Warn("control plane: the control node says nothing more", "server", c.conn.ConnectedAddr())
-			c.tries.Store(int64(server + 1)) // not the same again at once
-			_ = c.conn.ForceReconnect()      // unless it is closed
+			c.tries.Store(int64(server + 1)) // not the same one first
+			_ = c.conn.ForceReconnect()      // fails only if closed
 		}
 	}
 }
 
-// server is the place in Servers of the one that the client is connected to; -1 for none.
+// server returns the index in Servers of the connected control node, or -1.
 func (c *Client) server() int {
 	at := c.conn.ConnectedUrl()
 	return slices.IndexFunc(c.Servers, func(s string) bool { return natsURL(s) == at })
 }
 
-// settle moves to the nearest control node by which the log can be reached, now and then until ctx
-// ends. Without it a node would stay far away after each start of a fleet, and after each upgrade
-// of a control node.
+// settle moves to the nearest control node through which the log can be reached, at intervals,
+// until ctx ends. Without it, a node would stay far away after the fleet starts, and after each
+// upgrade of a control node.
 func (c *Client) settle(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(settleEvery + rand.N(settleEvery/3)): // not all nodes at the same time
+		case <-time.After(settleEvery + rand.N(settleEvery/3)): // nodes check at different times
 		}
 		at := c.server()
 		if at < 0 {
@@ -288,7 +290,7 @@ func (c *Client) settle(ctx context.Context) {
 	}
 }
 
-// hasLog reports whether the log answers by a connection, with a majority or without.
+// hasLog reports whether the log answers on a connection, with a majority or without.
 func hasLog(ctx context.Context, js jetstream.JetStream) bool {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -296,7 +298,7 @@ func hasLog(ctx context.Context, js jetstream.JetStream) bool {
 	return err == nil
 }
 
-// reaches says whether the log can be reached by one of Servers.
+// reaches reports whether the log can be reached through Servers[i].
 func (c *Client) reaches(ctx context.Context, i int) bool {
 	conn, err := nats.Connect(natsURL(c.Servers[i]), append(c.options(), nats.NoReconnect())...)
 	if err != nil {
@@ -307,7 +309,7 @@ func (c *Client) reaches(ctx context.Context, i int) bool {
 	return err == nil && confirms(ctx, conn, js)
 }
 
-// confirms reports whether a majority of the control nodes can be reached by a connection.
+// confirms reports whether a majority of the control nodes can be reached on a connection.
 func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool {
 	asking, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -318,14 +320,14 @@ func confirms(ctx context.Context, conn *nats.Conn, js jetstream.JetStream) bool
 	return err == nil
 }
 
-// hold keeps the client where it is until release is called: for calls that nobody tries again when
-// they fail as their connection ends.
+// hold prevents a move to another control node until release is called. It is for calls that nobody
+// retries if their connection ends.
 func (c *Client) hold() (release func()) {
 	c.calls.RLock()
 	return c.calls.RUnlock
 }
 
-// move connects to one of Servers, between the calls that hold the client.
+// move connects to Servers[i], between the calls that hold the client.
 func (c *Client) move(ctx context.Context, i int) {
 	c.calls.Lock()
 	defer c.calls.Unlock()
@@ -342,7 +344,7 @@ func (c *Client) move(ctx context.Context, i int) {
 	}
 }
 
-// connected gives what is closed when a connection is made the next time.
+// connected returns a channel that is closed when the next connection is made.
 func (c *Client) connected() <-chan struct{} {
 	return *c.anew.Load()
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// consumer passes on a request for a consumer as it was understood here.
+// consumer passes on a request for a consumer, written anew from what was parsed.
 func (f *frames) consumer(subject, reply string, size int) error {
 	if size > maxConsumer {
 		return fmt.Errorf("%w: %d bytes for %.80q", errFrame, size, subject)
@@ -35,8 +35,8 @@ func (f *frames) consumer(subject, reply string, size int) error {
 	return f.end()
 }
 
-// consumerRequest is what a node asks a consumer to be: all that the NATS client sends for a watch
-// of a bucket, and for the log of purges.
+// consumerRequest is a node's request for a consumer. It has all fields that the NATS client sends
+// to watch a bucket or follow the log of purges.
 type consumerRequest struct {
 	Stream string `json:"stream_name"`
 	Action string `json:"action,omitempty"`
@@ -63,9 +63,9 @@ type consumerRequest struct {
 	} `json:"config"`
 }
 
-// checkConsumer returns a request for a consumer, held to what nodes need: one that is kept in
-// memory by one control node, and ends a minute after its last client. It fails if the request asks
-// for what nodes don't ask for.
+// checkConsumer parses a request for a consumer and limits it to what nodes need: a consumer that
+// one control node keeps in memory, and that ends a minute after its last client. It fails if the
+// request asks for anything else.
 func (f *frames) checkConsumer(subject string, b []byte) (*consumerRequest, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -85,7 +85,7 @@ func (f *frames) checkConsumer(subject string, b []byte) (*consumerRequest, erro
 		return nil, fmt.Errorf("a consumer of %.80q", r.Stream)
 	}
 	if name, _, _ := strings.Cut(rest, "."); name != "" {
-		c.Name = name // and a filter, which the request has too
+		c.Name = name // a filter follows in the subject; the request has it too
 	}
 	if c.Name == "" {
 		c.Name = rand.Text()

@@ -21,66 +21,67 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// The roles of nodes, as they stand in certificates.
+// The roles of nodes, as certificates have them.
 const (
 	RoleEdge    = "edge"
 	RoleGeoDNS  = "geodns"
 	RoleControl = "control"
-	RoleAdmin   = "admin" // of commands that run on no node
+	RoleAdmin   = "admin" // of commands, which run on no node
 )
 
-// Subjects and buckets of what nodes share.
+// Subjects and buckets that nodes share.
 const (
 	purgeStream = "PURGES"
-	// of the log: below it one for each site, and one for purges of several; all are in one order
+	// The log has one subject below this for each site, and one for purges of several sites. All
+	// are in one order.
 	purgeSubject = "purge"
 	leaseBucket  = "leases" // by node
 	drainBucket  = "drain"  // by node
 
-	certificateBucket = "certificates" // by key of the Vault; for edges alone
+	certificateBucket = "certificates" // by key of the Vault; only edges read it
 	challengeBucket   = "challenges"   // by name and value; written by edges, read by name servers
 )
 
-// Control is a node of the control plane: an embedded NATS server with JetStream, replicated among
-// up to all nodes that have the role. Its fields are set before Listen.
+// Control is a control node: an embedded NATS server with JetStream, which replicates its streams
+// among all nodes with the role. Its fields are set before Listen.
 type Control struct {
 	Node    string
 	Addr    string      // for edges and name servers
 	Cluster string      // for other control nodes
-	Peers   []string    // addresses of the others' Cluster; none means that it is alone
-	Others  []string    // addresses of the others' Addr
-	Turn    int         // the node's place among all of them, from 0; see takeTurns
-	Dir     string      // of the data
+	Peers   []string    // Cluster addresses of the other control nodes; none means that it is alone
+	Others  []string    // Addr of the other control nodes
+	Turn    int         // the node's index among all control nodes, from 0; see takeTurns
+	Dir     string      // folder of the data
 	TLS     *tls.Config // from Key.TLS
 	Log     *slog.Logger
 
 	server   atomic.Pointer[server.Server]
 	gate     *gate
-	secret   string                 // of the process's own connections to the server
-	group    string                 // of control nodes that this one is in; "" is none
-	fresh    bool                   // the group had no leader yet, as far as this node knows
-	carrying *carried               // what is being carried over into the group; nil is nothing
-	open     chan struct{}          // closed once others may come in
-	logGroup atomic.Pointer[string] // of the copy of the log here, in Raft; "" is none, nil not known
-	noSync   bool                   // for benchmarks that fill the log first
-	floor    atomic.Int64           // for tests: in place of the one that Room takes
+	secret   string                 // password of the process's own connections to the server
+	group    string                 // group of control nodes that this one is in; "" means none
+	fresh    bool                   // whether the group has had no leader yet, as far as this node knows
+	carrying *carried               // what is being carried over into the group; nil means nothing
+	open     chan struct{}          // closed once clients may connect
+	logGroup atomic.Pointer[string] // Raft group of the local copy of the log; "" means none, nil unknown
+	noSync   bool                   // for benchmarks, which fill the log first
+	floor    atomic.Int64           // for tests: replaces the floor of Room
 	rooms    rooms
 	beats    atomic.Pointer[beats]       // nil while this node does not serve
-	failed   atomic.Pointer[atomic.Bool] // of the server: it could not write something
-	older    bool                        // for tests: as a version that tells nothing of the registry
+	failed   atomic.Pointer[atomic.Bool] // whether the server failed to write something
+	older    bool                        // for tests: behave as a version without the roster
 	onStep   func(string)
 }
 
-// maxPurge is how large a purge may be, in bytes.
+// maxPurge is the size limit of a purge in bytes.
 const maxPurge = 8 << 20
 
-// maxStore is more than all streams may have.
+// maxStore is more than all streams together can use.
 const maxStore = 1 << 40
 
-// controlStart is how long the embedded server may take to listen.
+// controlStart bounds the time that the embedded server takes to listen.
 const controlStart = 20 * time.Second
 
-// Listen starts the server. That it is part of a quorum is not waited for.
+// Listen starts the server. It doesn't wait for a majority of the control nodes.
 func (c *Control) Listen(ctx context.Context) error {
 	c.secret, c.open = rand.Text(), make(chan struct{})
 	if err := os.MkdirAll(c.Dir, 0o750); err != nil {
@@ -96,7 +97,7 @@ func (c *Control) Listen(ctx context.Context) error {
 		return err
 	}
 	var err error
-	// Nodes are told apart by permit.
+	// permit decides by the roles; this only verifies certificates.
 	if c.gate, err = listenGate(ctx, c.Addr, withRole(c.TLS, ""), c); err != nil {
 		c.halt()
 		return fmt.Errorf("control listener: %w", err)
@@ -104,23 +105,24 @@ func (c *Control) Listen(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server, which knows only those that come by the gate.
+// start starts the server. Its only clients come through the gate.
 func (c *Control) start() error {
 	opts := &server.Options{
 		ServerName: c.Node, NoSigs: true, NoLog: false, AuthTimeout: 6,
-		// Its own listener, without which it would not connect to other control nodes either, takes
-		// nobody.
+		// The server's own listener accepts nobody. Without one, the server would not connect to
+		// other control nodes.
 		Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: permit{c},
 		JetStream:                  true, StoreDir: c.Dir, SyncAlways: !c.noSync,
-		// else three quarters of what is free as the process starts, which streams with bounds may
-		// not exceed; see Room
+		// By default NATS takes three quarters of the space that is free at the start, and refuses
+		// streams with bounds beyond that. See Room.
 		JetStreamMaxStore: maxStore,
-		// of a stream: NATS has 1000 unless told otherwise, and a fleet may have more nodes
+		// Per stream. NATS's default is 1000, and a fleet may have more nodes.
 		JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: maxGateConns},
 		MaxPayload:      maxPurge, MaxSubs: maxNodeSubs, MaxSubTokens: 16, PingInterval: 5 * time.Second,
 		MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
-		WriteTimeout:           server.WriteTimeoutPolicyRetry, // the gate ends connections of nodes that take nothing
+		// the gate closes connections of nodes that don't read
+		WriteTimeout:           server.WriteTimeoutPolicyRetry,
 		DisableJetStreamBanner: true,
 	}
 	if c.group != "" {
@@ -131,11 +133,11 @@ func (c *Control) start() error {
 		opts.Cluster = server.ClusterOpts{Name: c.group, Host: host, Port: port,
 			TLSConfig: c.takeTurns(withRole(c.TLS, RoleControl)), TLSTimeout: 5, AuthTimeout: 6, NoAdvertise: true,
 			PingInterval: 2 * time.Second, MaxPingsOut: 2, PoolSize: 1}
-		// A node that is away is tried each second. With NATS's backoff, which grows to 30 s, the
-		// nodes stayed apart for as long after a cut as that had lasted.
+		// Connect to a missing node each second. NATS's backoff grows to 30 s, which kept nodes
+		// apart for as long after an outage as it had lasted.
 		opts.ReconnectErrorReports = 60
-		// NATS takes as many routes as there are for how many are needed for a first election,
-		// where nobody knows anything yet: all of them, this one too.
+		// NATS uses the number of routes as the number of nodes that a first election needs. So
+		// list all nodes, including this one.
 		opts.Routes = []*url.URL{c.self()}
 		for _, p := range c.Peers {
 			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats-route", Host: p})
@@ -158,7 +160,7 @@ func (c *Control) start() error {
 	return nil
 }
 
-// self is the address of the node's own cluster listener.
+// self returns the URL of the node's own cluster listener.
 func (c *Control) self() *url.URL {
 	host, port, _ := net.SplitHostPort(c.Cluster) // checked in start
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
@@ -167,14 +169,14 @@ func (c *Control) self() *url.URL {
 	return &url.URL{Scheme: "nats-route", Host: net.JoinHostPort(host, port)}
 }
 
-// turnTime is more than it takes two control nodes to have a connection, over any ocean.
+// turnTime is longer than two control nodes take to connect to each other over any ocean.
 const turnTime = 700 * time.Millisecond
 
-// takeTurns has a control node wait in the handshake of connections that it makes to others. All
-// connect to all; when two do so to each other at the same time, each may end the connection that
-// the other one keeps, and over an ocean the tenth of a second by which NATS varies its next
-// attempt makes that the rule: it was seen to go on for a minute. The last of five nodes waits for
-// less than TLSTimeout.
+// takeTurns makes a control node wait in the TLS handshake of connections to other control nodes.
+// All nodes connect to all others. If two connect to each other at the same time, each may close
+// the connection that the other one keeps. NATS varies its next attempt by a tenth of a second
+// only, so over an ocean this repeats: it went on for a minute in tests. The last of five nodes
+// waits for less than TLSTimeout.
 func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 	own, wait := &conf.Certificates[0], time.Duration(c.Turn)*turnTime
 	conf.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -188,8 +190,8 @@ func (c *Control) takeTurns(conf *tls.Config) *tls.Config {
 	return conf
 }
 
-// Serve makes the log, the registry and the other buckets, if they are not there yet, waits for the
-// end of ctx and stops the server.
+// Serve creates the log, the registry and the other buckets, unless they exist. It stops the server
+// when ctx ends.
 func (c *Control) Serve(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(c.gate.serve)
@@ -203,7 +205,7 @@ func (c *Control) Serve(ctx context.Context) error {
 	return err
 }
 
-// serve serves with one server after the other, if their logs end.
+// serve runs the server, and starts it again each time that its log ends.
 func (c *Control) serve(ctx context.Context) error {
 	for {
 		run, end := context.WithCancelCause(ctx)
@@ -222,7 +224,7 @@ func (c *Control) serve(ctx context.Context) error {
 	}
 }
 
-// serveOnce serves with one server, until ctx ends.
+// serveOnce runs one server until ctx ends.
 func (c *Control) serveOnce(ctx context.Context) error {
 	if c.group != "" {
 		if err := c.gather(ctx); err != nil {
@@ -270,7 +272,7 @@ func (c *Control) serveOnce(ctx context.Context) error {
 	return c.leave(ctx)
 }
 
-// keep makes what is not there yet, and waits for the end of ctx, or until the node is removed.
+// keep creates what doesn't exist yet, and waits until ctx ends or the node is removed.
 func (c *Control) keep(ctx context.Context, gone <-chan struct{}) (removed bool, err error) {
 	own := &Client{Node: c.Node, Servers: []string{c.LocalAddr().String()}, TLS: c.TLS, Log: c.Log}
 	if err := own.Dial(); err != nil {
@@ -290,10 +292,10 @@ func (c *Control) keep(ctx context.Context, gone <-chan struct{}) (removed bool,
 	}
 }
 
-// LocalAddr is the address for edges and name servers, after Listen.
+// LocalAddr returns the address for edges and name servers, after Listen.
 func (c *Control) LocalAddr() net.Addr { return c.gate.listener.Addr() }
 
-// nats is the embedded server.
+// nats returns the embedded server.
 func (c *Control) nats() *server.Server { return c.server.Load() }
 
 // halt stops the server.
@@ -302,7 +304,7 @@ func (c *Control) halt() {
 	c.nats().WaitForShutdown()
 }
 
-// did tells tests of what was done.
+// did tells tests which step is done.
 func (c *Control) did(step string) {
 	if c.onStep != nil {
 		c.onStep(step)
@@ -320,7 +322,7 @@ func hostPort(addr string) (string, int, error) {
 	}
 	if host == "" {
 		host = "0.0.0.0"
-		if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // both families, where there are both
+		if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // both address families, where both exist
 			l.Close()
 			host = "::"
 		}
@@ -331,10 +333,10 @@ func hostPort(addr string) (string, int, error) {
 	return host, n, nil
 }
 
-// permit decides by a client's certificate, which the gate has seen, what it may do.
+// permit decides what a client may do by its certificate, which the gate has verified.
 type permit struct{ control *Control }
 
-// Check gives a client the subjects of its roles.
+// Check implements server.Authentication: it gives a client the subjects of its roles.
 func (p permit) Check(c server.ClientAuthentication) bool {
 	if opts := c.GetOpts(); p.control.own(opts) {
 		user := &server.User{Username: opts.Username}
@@ -356,8 +358,8 @@ func (p permit) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// permissions are the subjects of a node that may purge some sites only, or all if there are none.
-// JetStream is spoken to on subjects of its own, one for each thing that can be asked of it.
+// permissions returns the subjects that a node may use. sites are the only sites that it may purge;
+// none means all. JetStream has a subject of its own for each kind of request.
 func permissions(node string, roles, sites []string) *server.Permissions {
 	has := func(r string) bool { return slices.Contains(roles, r) }
 	publish := []string{"$JS.API.INFO", "$JS.ACK.>", "$JS.FC.>", endSubject, rosterSubject}
@@ -376,11 +378,11 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 		}
 	}
 	if has(RoleControl) {
-		// it makes them, and has no business in them
+		// Control nodes create this bucket, but must not read it.
 		publish = append(publish, "$JS.API.STREAM.INFO.KV_"+certificateBucket,
 			"$JS.API.STREAM.INFO.KV_"+challengeBucket,
-			"$JS.API.STREAM.CREATE.*", // what a stream takes from others and sends on is not held to anybody's subjects
-			"$JS.API.STREAM.UPDATE.*") // for more replicas; the node's own server may do all of this to streams anyway
+			"$JS.API.STREAM.CREATE.*", // no permissions apply to what a stream gets from other streams or republishes
+			"$JS.API.STREAM.UPDATE.*") // to add replicas; the node's own server may change streams anyway
 	}
 	if has(RoleEdge) {
 		publish = append(publish, "$KV."+certificateBucket+".>", "$KV."+challengeBucket+".>")
@@ -405,7 +407,7 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: publish},
-		// Not the subjects of the streams: with somebody who listens there, a consumer of another
+		// Not the subjects of the streams. If somebody subscribed to those, a consumer of another
 		// stream could deliver to them.
 		Subscribe: &server.SubjectPermission{Allow: []string{inbox(node) + ".>"}},
 	}
@@ -413,7 +415,7 @@ func permissions(node string, roles, sites []string) *server.Permissions {
 
 var errNoControl = errors.New("the control plane does not answer")
 
-// encodeToken makes a text one token of a subject.
+// encodeToken encodes a text as one token of a subject.
 func encodeToken(s string) string { return hex.EncodeToString([]byte(s)) }
 
 func decodeToken(s string) string {

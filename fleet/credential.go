@@ -11,14 +11,15 @@ import (
 	"strings"
 )
 
-// A credential is what a node can have in place of the fleet key: its certificate with its roles,
-// and maybe the only sites that it may purge, the certificates of the authorities that it trusts,
-// its private key, and the secrets that its roles need. Who steals it is that node, and no other.
+// A credential takes the place of the fleet key on a node. It has the node's certificate with its
+// roles (and possibly the only sites that it may purge), the certificates of trusted authorities,
+// the private key, and the secrets that the roles need. Somebody who steals it can act as that node
+// only.
 
 const siteScheme = "kaiku-site"
 
-// Credential makes the credential of a node, in PEM. sites are the only ones that it may purge;
-// none is no limit.
+// Credential makes a node's credential, in PEM. sites are the only sites that it may purge; none
+// means no limit.
 func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 	all, err := k.authorities()
 	if err != nil {
@@ -55,11 +56,11 @@ func (k Key) Credential(node string, roles, sites []string) ([]byte, error) {
 	return out, nil
 }
 
-// credential is one that was read.
+// credential is a parsed credential.
 type credential struct {
 	cert    tls.Certificate // with its leaf parsed
 	roots   []*x509.Certificate
-	secrets map[string][][]byte // those that the roles need, by the type of their block
+	secrets map[string][][]byte // by the type of their PEM block
 }
 
 var errCredential = errors.New("malformed credential of a node: make it again with kaiku credential")
@@ -100,7 +101,7 @@ func parseCredential(text []byte) (*credential, error) {
 	return c, nil
 }
 
-// siteURIs are the names in a certificate of the sites that its node may purge.
+// siteURIs returns the URIs by which a certificate names the sites that its node may purge.
 func siteURIs(sites []string) []*url.URL {
 	var out []*url.URL
 	for _, s := range sites {
@@ -109,7 +110,7 @@ func siteURIs(sites []string) []*url.URL {
 	return out
 }
 
-// sitesOf are the only sites that the node of a certificate may purge; none is no limit.
+// sitesOf returns the only sites that a certificate's node may purge; none means no limit.
 func sitesOf(cert *x509.Certificate) []string {
 	var out []string
 	for _, u := range cert.URIs {
@@ -120,7 +121,7 @@ func sitesOf(cert *x509.Certificate) []string {
 	return out
 }
 
-// subjectOf is the subject of purges of a site; "" is those of no single one.
+// subjectOf returns the subject for purges of a site; "" means purges of several sites.
 func subjectOf(site string) string {
 	if site == "" {
 		return purgeSubject + ".all"
@@ -128,7 +129,7 @@ func subjectOf(site string) string {
 	return purgeSubject + ".site-" + encodeToken(site)
 }
 
-// siteOf is the site of a subject.
+// siteOf returns the site of a subject.
 func siteOf(subject string) string {
 	token, ok := strings.CutPrefix(subject, purgeSubject+".site-")
 	if !ok {

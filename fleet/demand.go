@@ -13,28 +13,28 @@ import (
 )
 
 const (
-	// askTime bounds a question for the registry, apart from how long it waits for a change.
+	// askTime bounds a question for the registry, without the time that it waits for a change.
 	askTime = 2 * time.Second
-	// askAfter is how old an answer may be that is as good as a new one.
+	// askAfter is how old an answer may be to be used again.
 	askAfter = 250 * time.Millisecond
-	// watchFor is how long a node watches all leases that heard of no control node that answers.
+	// watchFor is how long a node watches all leases after it found no control node that answers.
 	watchFor = 20 * time.Second
 )
 
-// demand is what a Registry with OnDemand was told by the control plane (see roster). Its fields
-// but asking are guarded by the registry's mu.
+// demand is what a Registry with OnDemand knows from the control plane (see roster). The registry's
+// mu guards all fields but asking.
 type demand struct {
-	asking sync.Mutex // held while a question that waits for no change is asked
-	asked  time.Time  // when that was
+	asking sync.Mutex // held during a question that doesn't wait for a change
+	asked  time.Time  // when the last one was asked
 	roster string
 	since  uint64
 	leases map[string]Lease
-	old    bool          // no control node answers, as all are of an earlier version
-	none   chan struct{} // gets something when that begins
+	old    bool          // no control node answers, because all run an earlier version
+	none   chan struct{} // receives a value when old is set
 	stop   func()        // ends poll; nil without it
 }
 
-// asks reports whether others are asked for what is known, rather than watched.
+// asks reports whether the registry asks control nodes instead of watching all leases.
 func (r *Registry) asks() bool {
 	if !r.OnDemand {
 		return false
@@ -44,8 +44,8 @@ func (r *Registry) asks() bool {
 	return !r.demand.old
 }
 
-// mustWatch reports whether a registry has to watch all leases, and gives what tells it that this
-// may be otherwise now.
+// mustWatch reports whether a registry has to watch all leases. again receives a value when that
+// may have changed.
 func (r *Registry) mustWatch(ctx context.Context) (watch bool, again <-chan time.Time, old <-chan struct{}) {
 	if !r.OnDemand {
 		return true, nil, nil
@@ -61,8 +61,7 @@ func (r *Registry) mustWatch(ctx context.Context) (watch bool, again <-chan time
 	return false, nil, r.demand.none
 }
 
-// demanded asks what has changed, unless that was just done, and returns all that is known, by
-// name.
+// demanded asks what has changed, unless it has just asked, and returns all leases, by name.
 func (r *Registry) demanded() []Lease {
 	d := &r.demand
 	d.asking.Lock()
@@ -70,7 +69,7 @@ func (r *Registry) demanded() []Lease {
 	fresh := d.stop != nil || time.Since(d.asked) < askAfter
 	r.mu.Unlock()
 	if !fresh {
-		_ = r.ask(r.Client.ctx, false) // what was known stays
+		_ = r.ask(r.Client.ctx, false) // on an error, the last answer stays
 	}
 	d.asking.Unlock()
 	r.mu.Lock()
@@ -85,7 +84,7 @@ func (r *Registry) demanded() []Lease {
 	return out
 }
 
-// ask asks what has changed, or waits for that.
+// ask asks what has changed, or waits for a change.
 func (r *Registry) ask(ctx context.Context, hold bool) error {
 	limit := askTime
 	if hold {
@@ -96,7 +95,7 @@ func (r *Registry) ask(ctx context.Context, hold bool) error {
 	anew := r.Client.connected()
 	go func() {
 		select {
-		case <-anew: // the question is lost
+		case <-anew: // the question was lost with its connection
 			cancel()
 		case <-ctx.Done():
 		}
@@ -133,14 +132,14 @@ func (r *Registry) ask(ctx context.Context, hold bool) error {
 	return nil
 }
 
-// learn notes an answer. r.mu is held.
+// learn applies an answer. The caller holds r.mu.
 func (r *Registry) learn(a rosterAnswer) {
 	d := &r.demand
 	switch {
 	case a.Whole:
 		d.leases = map[string]Lease{}
 	case a.Roster != d.roster || a.Version <= d.since:
-		return // nothing new, or overtaken by another answer
+		return // nothing new, or an older answer than the last
 	}
 	d.roster, d.since = a.Roster, a.Version
 	if d.leases == nil {
@@ -155,7 +154,7 @@ func (r *Registry) learn(a rosterAnswer) {
 	r.tell()
 }
 
-// begin asks for changes until end. r.mu is held.
+// begin starts to ask for changes, until end. The caller holds r.mu.
 func (d *demand) begin(r *Registry) {
 	ctx, cancel := context.WithCancel(r.Client.ctx)
 	d.stop = cancel
@@ -172,7 +171,7 @@ func (d *demand) begin(r *Registry) {
 	})
 }
 
-// end ends what begin began. r.mu is held.
+// end ends what begin started. The caller holds r.mu.
 func (d *demand) end() {
 	d.stop()
 	d.stop = nil

@@ -9,10 +9,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// consumer makes the control plane deliver the entry that was applied last, by which what delivers
-// is compared with what is applied, and then what is not applied yet. first is the first sequence
-// that the log has. near says whether what delivers is on the control node that the edge is
-// connected to.
+// consumer makes the control plane deliver first the entry that was applied last, so that the edge
+// can check that it is the same log, and then all later entries. first is the first sequence that
+// the log has. near reports whether the consumer is on the control node that the edge is connected
+// to.
 func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first uint64) (
 	c jetstream.Consumer, near bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -31,7 +31,7 @@ func (f *Follower) consumer(ctx context.Context, stream jetstream.Stream, first 
 	return c, at == "" || at == f.Client.conn.ConnectedServerName(), nil
 }
 
-// leaderOf is the control node that delivers what is of a consumer; "" is the only one.
+// leaderOf returns the control node that delivers for a consumer; "" means the only one.
 func leaderOf(c jetstream.Consumer) string {
 	if at := c.CachedInfo().Cluster; at != nil {
 		return at.Leader
@@ -40,10 +40,10 @@ func leaderOf(c jetstream.Consumer) string {
 }
 
 // approach looks for a consumer on the control node that the edge is connected to. NATS puts each
-// on any of them, and from another one purges would take a way round, which may be an ocean.
+// consumer on any of them. From another one, purges would take a detour, possibly over an ocean.
 func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first uint64,
 	found chan<- jetstream.Consumer) {
-	for range 12 { // with three control nodes in vain for one edge of a hundred, until its next connection
+	for range 12 { // with three control nodes, this fails for one edge in a hundred, until its next connection
 		c, near, err := f.consumer(ctx, stream, first)
 		if near {
 			select {
@@ -66,27 +66,27 @@ func (f *Follower) approach(ctx context.Context, stream jetstream.Stream, first 
 	}
 }
 
-// feed is what comes of a consumer, in batches.
+// feed is what a consumer delivers, in batches.
 type feed struct {
 	incoming chan []jetstream.Msg
 	failed   chan error // why nothing more comes
 	stop     func()
-	due      uint64 // sequence of what is to come next; for one goroutine
+	due      uint64 // sequence of the next entry; for one goroutine
 	by       string // the control node that delivers
-	size     int    // how many bytes are asked for at once
+	size     int    // how many bytes are requested at once
 }
 
 const (
-	// maxFed is how many bytes of purges make a batch: who was away may lack any number of them.
+	// maxFed is the size of a batch in bytes. An edge that was away may lack any number of purges.
 	maxFed = 16 << 20
-	// fedAtOnce is how many are asked for at once. Answers to all else wait behind them, 8 s on a
-	// line of 64 KB/s. An entry has half of it at most, but for those of earlier versions; for
-	// these, maxFed are asked for.
+	// fedAtOnce is how many bytes are requested at once. All other answers wait behind them: for 8
+	// s on a line of 64 KB/s. An entry is at most half as large, except entries of earlier
+	// versions. For these, maxFed bytes are requested.
 	fedAtOnce = 512 << 10
-	// feedBeat is how often what delivers gives a sign of life.
+	// feedBeat is how often the consumer sends a sign of life.
 	feedBeat = 5 * time.Second
-	// stallTime is how long nothing may come where something is due, and stallBytes how many bytes
-	// a second are something.
+	// stallTime is how long nothing may arrive while something is due. Less than stallBytes a
+	// second counts as nothing.
 	stallTime  = 2 * time.Second
 	stallBytes = 4 << 10
 )
@@ -125,7 +125,7 @@ func openFeed(ctx context.Context, c jetstream.Consumer, size int) (*feed, error
 	return f, nil
 }
 
-// gather makes batches of what comes while the one before is applied.
+// gather makes batches of what arrives while the previous batch is applied.
 func (f *feed) gather(ctx context.Context, each <-chan jetstream.Msg) {
 	var batch []jetstream.Msg
 	size := 0

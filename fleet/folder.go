@@ -30,20 +30,20 @@ func (f folder) gone() string    { return filepath.Join(string(f), "jetstream.re
 func (f folder) carry() string   { return filepath.Join(string(f), "carry.json") }
 func (f folder) streams() string { return filepath.Join(f.store(), "$G", "streams") }
 
-// metaOf is where a store has what its group agrees on.
+// metaOf returns the folder of a store that has the Raft log of its group.
 func metaOf(store string) string { return filepath.Join(store, "$SYS", "_js_", "_meta_") }
 
 const (
 	peersFile = "peers.idx"
 	groupFile = "kaiku-group"
 	freshFile = "kaiku-fresh"
-	// firstGroup is the name of groups that did not grow from one control node.
+	// firstGroup is the name of all groups that did not grow out of a single control node.
 	firstGroup = "kaiku"
-	// maxSmall bounds the two files.
+	// maxSmall bounds the two files, in bytes.
 	maxSmall = 4096
 )
 
-// hasStreams reports whether there is anything to be lost.
+// hasStreams reports whether the folder has any streams.
 func (f folder) hasStreams() (bool, error) {
 	entries, err := os.ReadDir(f.streams())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,7 +52,7 @@ func (f folder) hasStreams() (bool, error) {
 	return len(entries) > 0, err
 }
 
-// inGroup reports whether the node is a member of a group already.
+// inGroup reports whether the node is already a member of a group.
 func (f folder) inGroup() (bool, error) {
 	_, err := os.Stat(filepath.Join(metaOf(f.store()), peersFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,7 +61,7 @@ func (f folder) inGroup() (bool, error) {
 	return err == nil, err
 }
 
-// group is the name of the node's group, "" if none is known.
+// group returns the name of the node's group; "" means that none is known.
 func (f folder) group() (string, error) {
 	b, err := readSmall(filepath.Join(metaOf(f.store()), groupFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,13 +78,13 @@ func (f folder) group() (string, error) {
 	return name, err
 }
 
-// isGroup reports whether a name can be that of a group.
+// isGroup reports whether a name is a valid name of a group.
 func isGroup(name string) bool {
 	return len(name) <= 64 && (name == firstGroup || strings.HasPrefix(name, firstGroup+"-")) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// enter has a node that has nothing be a new one of a group.
+// enter makes a node without data a new member of a group.
 func (f folder) enter(group string) error {
 	if err := os.RemoveAll(f.store()); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (f folder) enter(group string) error {
 	return writeSynced(filepath.Join(metaOf(f.store()), freshFile), nil)
 }
 
-// fresh reports whether the node has never been one of a group that had a leader.
+// fresh reports whether the node has never been in a group that had a leader.
 func (f folder) fresh() (bool, error) {
 	_, err := os.Stat(filepath.Join(metaOf(f.store()), freshFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -104,7 +104,7 @@ func (f folder) fresh() (bool, error) {
 	return err == nil, err
 }
 
-// entered notes that the group has a leader.
+// entered records that the group has a leader.
 func (f folder) entered() error {
 	if err := os.Remove(filepath.Join(metaOf(f.store()), freshFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -119,15 +119,15 @@ func writeGroup(store, group string) error {
 	return writeSynced(filepath.Join(metaOf(store), groupFile), []byte(group+"\n"))
 }
 
-// writePeers makes a node the only member of a group. NATS forms groups of two or more by itself.
+// writePeers makes a node the only member of a group. NATS itself forms groups of two or more only.
 func writePeers(store, node string) error {
-	b := binary.LittleEndian.AppendUint32(nil, 1) // the size
-	b = binary.LittleEndian.AppendUint32(b, 1)    // how many follow
+	b := binary.LittleEndian.AppendUint32(nil, 1) // expected size of the group
+	b = binary.LittleEndian.AppendUint32(b, 1)    // number of peers that follow
 	b = append(b, peerID(node)...)
 	return writeSynced(filepath.Join(metaOf(store), peersFile), append(b, 0, 0))
 }
 
-// peerID is what NATS knows a member by.
+// peerID returns NATS's ID of a member.
 func peerID(node string) string {
 	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	sum := sha256.Sum256([]byte(node))
@@ -147,7 +147,7 @@ func readSmall(file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxSmall))
 }
 
-// writeSynced replaces a file so that a power loss leaves what was before, or this.
+// writeSynced replaces a file. After a power loss, the file has either the old or the new content.
 func writeSynced(file string, b []byte) error {
 	w, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
@@ -160,7 +160,7 @@ func writeSynced(file string, b []byte) error {
 	return renameSynced(file+".new", file)
 }
 
-// renameSynced renames what is in a folder so that it stays so after a power loss.
+// renameSynced renames a file or folder durably.
 func renameSynced(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
@@ -176,7 +176,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// copySynced copies a folder, down to the disk.
+// copySynced copies a folder durably.
 func copySynced(from, to string) error {
 	var dirs []string
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {

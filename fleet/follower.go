@@ -12,44 +12,44 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Logged is a purge of the log.
+// Logged is a purge from the log.
 type Logged struct {
-	Site  string          // the only one that it may be of, as who made it may purge no other; "" is any
-	Purge json.RawMessage // as it was appended; anything, as other versions may have written it
+	Site  string          // the only site that the purge may concern, because its author may purge no other; "" means any
+	Purge json.RawMessage // as it was appended; may be anything, because other versions write to the log, too
 }
 
 // Follower applies the log of purges to an edge. Its fields are set before Serve.
 type Follower struct {
 	Client *Client
-	// Start is what the edge has applied already, from its disk.
+	// Start is the position that the edge has already applied, from its disk.
 	Start Position
-	// Apply makes some purges, in the order of the log, effective and durable along with the
-	// position after them.
+	// Apply applies purges in the order of the log. They and the position after them must be
+	// durable when it returns.
 	Apply func(purges []Logged, after Position) error
-	// Lost makes all that the edge has stale, and notes the position: the log was replaced, or
-	// lacks what the edge has not seen.
+	// Lost makes everything that the edge has stale, and stores the position. It is called if the
+	// log was replaced, or lacks entries that the edge has not seen.
 	Lost func(now Position) error
-	// Forgot appends a purge, with an ID, that has all edges take what they have as stale: the
-	// log lost entries that were acknowledged, as this edge has applied some, and others may lack
-	// them. nil is nobody.
+	// Forgot appends a purge with an ID that makes all edges treat everything that they have as
+	// stale. It is called if the log lost acknowledged entries: this edge has applied some that
+	// others may lack. It may be nil.
 	Forgot func(ctx context.Context, id string) error
-	// Changed is called after Applied has changed; nil is nobody.
+	// Changed is called after Applied has changed; may be nil.
 	Changed func()
-	// MaxDisconnected is how long the edge may be out of touch before it stops trusting what it
-	// has; 0 means a minute.
+	// MaxDisconnected is how long the edge trusts its store while it is out of touch; 0 means a
+	// minute.
 	MaxDisconnected time.Duration
 
 	applied atomic.Pointer[Position]  // nil before Serve
-	touched atomic.Pointer[time.Time] // the last moment when nothing was known to lack; nil before the first
-	proven  atomic.Pointer[time.Time] // touched, or nil if that was before the log was asked for anew
-	marks   marks                     // of what was applied last
-	forgot  atomic.Bool               // Forgot is due
-	avoid   string                    // control node whose copy of the log differs; "" is none
-	wide    bool                      // see feedSize; of Serve alone
-	excused uint64                    // sequence up to which references are not compared, as all is stale that is older
+	touched atomic.Pointer[time.Time] // when the edge last had everything that the log had; nil before the first time
+	proven  atomic.Pointer[time.Time] // like touched, but nil again from each reconnect until the log was asked
+	marks   marks                     // of the entries applied last
+	forgot  atomic.Bool               // Forgot must be called
+	avoid   string                    // a control node whose copy of the log differs; "" means none
+	wide    bool                      // see feedSize; Serve's own
+	excused uint64                    // references up to this sequence are not compared, because everything older is stale
 }
 
-// Applied is what the edge has applied.
+// Applied returns the position that the edge has applied.
 func (f *Follower) Applied() Position {
 	if p := f.applied.Load(); p != nil {
 		return *p
@@ -57,20 +57,18 @@ func (f *Follower) Applied() Position {
 	return Position{}
 }
 
-// provenFor is how long Applied is known to be of the log after a majority of the control nodes
-// confirmed it. It is asked for each second.
+// provenFor is how long a confirmation by a majority of the control nodes counts. The edge asks for
+// one each second.
 const provenFor = LeaseTime
 
-// Proven reports whether what the edge has applied is what the log has, as far as a majority of the
-// control nodes can tell, by the connection that there is. It holds if that was so less than
-// provenFor ago.
+// Proven reports whether the log has what the edge has applied. It is true if a majority of the
+// control nodes confirmed that less than provenFor ago, on the present connection.
 func (f *Follower) Proven() bool {
 	t := f.proven.Load()
 	return t != nil && age(*t) < provenFor
 }
 
-// EntryID is the ID of a purge that is to be appended: what id says, and what the log has before
-// it.
+// EntryID returns the ID under which to append a purge: id, and a reference to the entry before it.
 func (f *Follower) EntryID(id string) string {
 	if at := f.Applied(); f.Proven() && at.Mark != 0 {
 		return id + "." + at.reference()
@@ -78,9 +76,9 @@ func (f *Follower) EntryID(id string) string {
 	return id
 }
 
-// InTouch says whether the edge may trust what it has: it has applied all that the log held at a
-// moment not longer ago than MaxDisconnected, by the wall clock, which goes on while a machine
-// sleeps, and by the monotonic one, which nobody sets.
+// InTouch reports whether the edge may trust its store: less than MaxDisconnected ago, it had
+// applied everything that the log had. Both clocks must agree: the wall clock, which runs on while
+// a machine sleeps, and the monotonic clock, which nobody can set.
 func (f *Follower) InTouch() bool {
 	t := f.touched.Load()
 	limit := f.MaxDisconnected
@@ -93,15 +91,15 @@ func (f *Follower) InTouch() bool {
 	return age(*t) < limit
 }
 
-// CutOff says whether the edge hears nothing at all of control nodes, not even that they refuse it,
-// or has not yet asked for what it missed while it was so. Purges may be under way to others then,
-// which a control plane that is down has none of.
+// CutOff reports whether the edge gets no sign of life at all from control nodes, not even refused
+// connections, or has not asked what it missed since. Others may be purging meanwhile; when the
+// control plane is down, nobody can.
 func (f *Follower) CutOff() bool {
 	signs, t := f.Client.signs.Load(), f.touched.Load()
 	return signs == nil || t == nil || age(signs.last) > quietAfter || t.Before(signs.quiet)
 }
 
-// defaultDisconnected is how long an edge may be out of touch unless it is told otherwise.
+// defaultDisconnected is the default of MaxDisconnected.
 const defaultDisconnected = time.Minute
 
 // batchSize is how many purges are applied at once at most.
@@ -134,7 +132,7 @@ func (f *Follower) Serve(ctx context.Context) error {
 	return nil
 }
 
-// follow catches up and then applies purges as they come, until something goes wrong.
+// follow catches up, and then applies purges as they arrive, until an error.
 func (f *Follower) follow(ctx context.Context) error {
 	anew := f.Client.connected()
 	asked := time.Now()
@@ -177,8 +175,9 @@ func (f *Follower) follow(ctx context.Context) error {
 	return f.apply(ctx, answer{at: last, asked: asked}, from, anew, answers, nearer)
 }
 
-// lacks reports whether the edge has applied what the log that ends at last does not have, may have
-// applied such, or lacks what the log has no more. first is the first sequence that it has.
+// lacks reports whether the edge has applied, or may have applied, entries that the log doesn't
+// have, or lacks entries that the log no longer has. The log ends at last, and first is the first
+// sequence that it has.
 func (f *Follower) lacks(last Position, first uint64) bool {
 	have := f.Applied()
 	switch {
@@ -187,11 +186,11 @@ func (f *Follower) lacks(last Position, first uint64) bool {
 	case have.Seq == last.Seq:
 		return differ(have.Mark, last.Mark)
 	}
-	return have.Seq > 0 && have.Seq < first && have.Mark != 0 // nobody can compare it
+	return have.Seq > 0 && have.Seq < first && have.Mark != 0 // the mark can't be compared
 }
 
-// lose makes all that the edge has stale. trimmed says that the log was so long that it ended
-// entries that the edge lacks; else it lost some.
+// lose makes everything that the edge has stale. trimmed means that the log dropped old entries
+// which the edge lacks. Otherwise the log lost entries.
 func (f *Follower) lose(now Position, trimmed bool) error {
 	if have := f.Applied(); have.Log == 0 {
 		f.Client.Log.Info("purge log: followed for the first time; what this edge has from before is stale", "log", now)
@@ -203,7 +202,7 @@ func (f *Follower) lose(now Position, trimmed bool) error {
 		return fmt.Errorf("make everything stale: %w", err)
 	}
 	if now.Log != f.Applied().Log {
-		f.excused = 0 // and all edges find that it is another log
+		f.excused = 0 // all edges notice that it is another log
 	} else if f.Forgot != nil && !trimmed {
 		f.forgot.Store(true)
 	}
@@ -211,17 +210,17 @@ func (f *Follower) lose(now Position, trimmed bool) error {
 	return nil
 }
 
-// answer is the end of the log as it was when it was asked for.
+// answer is the end of the log at the time of the question.
 type answer struct {
 	at    Position
-	had   uint64 // the newest that had been applied when it was asked for
+	had   uint64 // the last sequence applied at that time
 	asked time.Time
-	// received is how many bytes had come when it was asked for.
+	// received is the number of bytes received until then.
 	received uint64
 	err      error
 }
 
-// ask asks for the end of the log every second. Purges are applied meanwhile: over an ocean an
+// ask asks for the end of the log every second. Meanwhile purges are applied: over an ocean, an
 // answer takes as long as a purge.
 func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(leaseEvery)
@@ -243,8 +242,8 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	}
 }
 
-// tellForgot calls Forgot if that is due. All edges that notice within a minute or two give the
-// same ID, of which the log takes the first.
+// tellForgot calls Forgot if it is due. All edges that notice a loss within a minute or two use the
+// same ID, so the log takes only the first.
 func (f *Follower) tellForgot(ctx context.Context) {
 	if !f.forgot.Load() {
 		return
@@ -256,7 +255,7 @@ func (f *Follower) tellForgot(ctx context.Context) {
 	f.forgot.Store(false)
 }
 
-// apply applies what comes in.
+// apply applies the purges that arrive.
 func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-chan struct{}, answers <-chan answer,
 	nearer <-chan jetstream.Consumer) error {
 	defer func() { from.stop() }()
@@ -271,7 +270,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 		case err := <-from.failed:
 			return fmt.Errorf("follow the purge log: %w", err)
 		case <-anew:
-			return errReconnected // what delivers may be far from the control node that it is now
+			return errReconnected // the consumer may be far from the new control node
 		case a := <-answers:
 			if f.waits(&due, a) {
 				continue
@@ -294,7 +293,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			if err != nil {
 				return err
 			}
-			from.stop() // the consumer ends by itself
+			from.stop() // the consumer expires by itself
 			from = next
 		case batch := <-from.incoming:
 			err := f.batch(from, batch)
@@ -308,8 +307,8 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 	}
 }
 
-// batch applies purges that came together. Those that are applied already, as they came by another
-// feed or are where this one begins, are compared.
+// batch applies purges that arrived together. It compares those that are applied already: they came
+// by another feed, or are the entry that this feed begins with.
 func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	var purges []Logged
 	after := f.Applied()
@@ -355,8 +354,8 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	return nil
 }
 
-// doubt returns what is to be thought of a copy of the log that has another entry where it is
-// compared: if a majority has confirmed what the edge has, the copy is wrong.
+// doubt returns the error for a copy of the log that has another entry than the edge. If a majority
+// has confirmed what the edge has, the copy is wrong.
 func (f *Follower) doubt(from *feed) error {
 	if from.by == "" || !f.Proven() {
 		return errOtherHistory
@@ -369,8 +368,8 @@ func (f *Follower) doubt(from *feed) error {
 	return fmt.Errorf("the copy of the purge log that %s has differs", from.by)
 }
 
-// differs reports whether a purge refers to another entry than the one that was applied. One that
-// may be of a single site only says nothing of others.
+// differs reports whether a purge refers to another entry than the one that was applied. The
+// reference of a purge by somebody who may purge a single site only isn't trusted.
 func (f *Follower) differs(m jetstream.Msg) bool {
 	if m.Subject() != subjectOf("") {
 		return false
@@ -380,8 +379,8 @@ func (f *Follower) differs(m jetstream.Msg) bool {
 	return ok && ref.Log == f.Applied().Log && differ(known, ref.Mark)
 }
 
-// loggedOf is the purge of an entry. One on a subject that this version doesn't know has no
-// content, which nobody understands, so that it is taken for a purge of everything.
+// loggedOf returns the purge of an entry. An entry on a subject that this version doesn't know gets
+// no content, which nobody can parse, so it counts as a purge of everything.
 func loggedOf(subject string, data []byte) Logged {
 	site := siteOf(subject)
 	if subject != subjectOf(site) {
@@ -390,15 +389,15 @@ func loggedOf(subject string, data []byte) Logged {
 	return Logged{site, data}
 }
 
-// set notes where the edge is, of whose marks it knows no other one.
+// set records the position of the edge, and forgets all other marks.
 func (f *Follower) set(p Position) {
 	f.marks = marks{}
 	f.marks.add(p.Seq, p.Mark)
 	f.applied.Store(&p)
 }
 
-// touch notes that all is applied that the log held at a time. It fails with errOtherHistory if it
-// is not what the log has.
+// touch records that the edge had everything that the log had at a time. It fails with
+// errOtherHistory if the log has other entries.
 func (f *Follower) touch(known Position, at time.Time) error {
 	have := f.Applied()
 	if have.Log != known.Log || have.Seq < known.Seq {
@@ -408,7 +407,7 @@ func (f *Follower) touch(known Position, at time.Time) error {
 	switch {
 	case ok && differ(mark, known.Mark):
 		return errOtherHistory
-	case !ok && known.Seq > 0: // too long ago
+	case !ok && known.Seq > 0: // too long ago to compare
 		return nil
 	case ok && mark == 0 && known.Mark != 0:
 		if err := f.adopt(known); err != nil {
@@ -420,7 +419,8 @@ func (f *Follower) touch(known Position, at time.Time) error {
 	return nil
 }
 
-// adopt notes the mark of what an earlier version applied. That it is of this log can't be told.
+// adopt takes over the mark of the entry that an earlier version applied. Whether it is of this log
+// can't be verified.
 func (f *Follower) adopt(known Position) error {
 	f.marks.learn(known.Seq, known.Mark)
 	if have := f.Applied(); have.Seq != known.Seq || have.Mark != 0 {

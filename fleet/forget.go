@@ -9,20 +9,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Heard tells two moments apart at which a node was heard of. The zero Heard is of a node that
-// never was.
+// Heard distinguishes two signs of life of a node. The zero Heard means that there was none.
 type Heard struct {
-	Revision uint64 // of the lease that it wrote last
-	Beat     uint64 // the last one that a control node has written; 0 if none is there
+	Revision uint64 // of the lease in the registry
+	Beat     uint64 // the last beat that a control node has written; 0 means none
 }
 
-// Since reports whether the node was heard of since an earlier look.
+// Since reports whether the node gave a sign of life after an earlier one.
 func (h Heard) Since(earlier Heard) bool {
 	return h.Revision > earlier.Revision || h.Revision == earlier.Revision && h.Beat > earlier.Beat
 }
 
-// Lease returns what a node said of itself last, with Draining but without Live; without a Node if
-// it said nothing.
+// Lease returns the last lease of a node, with Draining but without Live. Its Node is "" if there
+// is none.
 func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard Heard, err error) {
 	defer c.hold()()
 	_, leases, drains, err := c.ready(ctx)
@@ -52,8 +51,7 @@ func (c *Client) Lease(ctx context.Context, node string) (lease Lease, heard Hea
 	return lease, heard, nil
 }
 
-// lastBeat returns the number of the last beat of a lease that control nodes have written; 0 if
-// none is there.
+// lastBeat returns the number of the last beat of a lease that control nodes have written, or 0.
 func (c *Client) lastBeat(ctx context.Context, lease Lease, leases jetstream.KeyValue) (n uint64, err error) {
 	if !lease.Beats {
 		return 0, nil
@@ -73,7 +71,7 @@ func (c *Client) lastBeat(ctx context.Context, lease Lease, leases jetstream.Key
 		}
 		var entry beatsEntry
 		if json.Unmarshal(e.Value(), &entry) != nil {
-			continue // of a version that is not known
+			continue // of an unknown version
 		}
 		for _, b := range entry.Beats {
 			if b.Node == lease.Node && of.counts(b.beat) {
@@ -84,8 +82,8 @@ func (c *Client) lastBeat(ctx context.Context, lease Lease, leases jetstream.Key
 	return of.n, nil
 }
 
-// Forget takes a node out of the registry, with its mark of a drain: for one that will not come
-// back. Only a client of the node's own name may.
+// Forget deletes a node that won't come back from the registry, with its drain mark. Only a client
+// with the node's own name may call it.
 func (c *Client) Forget(ctx context.Context, node string) error {
 	defer c.hold()()
 	_, leases, drains, err := c.ready(ctx)

@@ -14,28 +14,28 @@ import (
 	"unicode"
 )
 
-// frames passes the frames of the NATS client protocol from a node to a NATS server. It ends with
-// an error at the first frame that a node has no business to send:
+// frames passes the frames of the NATS client protocol from a node to a NATS server. It fails at the
+// first frame that no node may send:
 //
 //   - a subject for answers outside of the node's own inbox,
-//   - a header field that is not in sentFields, as some make the server send something somewhere,
-//   - a consumer that delivers outside of the node's own inbox, or is not of the form that nodes use,
-//   - a message that is larger than those of its subject are, or a purge on a subject of no purge,
+//   - a header field that is not in sentFields, because some make the server send messages,
+//   - a consumer that delivers outside of the node's own inbox, or has options that nodes don't use,
+//   - a message that is too large for its subject, or a purge on a wrong subject,
 //   - a lease of another node, or with roles that the node's certificate doesn't have,
-//   - a command that is not PUB, HPUB, SUB, UNSUB, PING or PONG.
+//   - a command other than PUB, HPUB, SUB, UNSUB, PING and PONG.
 //
-// Which subjects a node may publish to is for NATS to check (see permissions).
+// NATS itself checks which subjects a node may publish to (see permissions).
 type frames struct {
 	who   identity
 	from  *bufio.Reader
 	to    io.Writer
-	spend func(cost int) error // waits until the node may send so much; nil is no limit
+	spend func(cost int) error // waits until the node may send what costs so much; nil means no limit
 	has   consumers
-	// refuse tells why nothing is to be stored, "" being no reason, and answers a message so; nil
-	// is never.
+	// refuse returns why nothing may be stored now, or "". answer sends that reason. Both may be
+	// nil.
 	refuse func() (why string)
 	answer func(reply, why string)
-	// beat takes a beat of the node, and tell sends an answer; nil is never.
+	// beat takes a beat of the node, and tell sends an answer. Both may be nil.
 	beat func(beat) bool
 	tell func(reply string, b []byte)
 	buf  []byte
@@ -46,14 +46,14 @@ const (
 	maxHeader   = 8 << 10  // header block of a message
 	maxField    = 128      // value of a header field
 	maxConsumer = 4 << 10  // request for a consumer
-	maxRequest  = 16 << 10 // other messages, but for those of maxMessage
+	maxRequest  = 16 << 10 // all other messages, see maxMessage
 	maxEntry    = 4 << 10  // a lease, a drain, a challenge
 	// createConsumer begins the subjects of requests for consumers.
 	createConsumer = "$JS.API.CONSUMER.CREATE."
 	deleteConsumer = "$JS.API.CONSUMER.DELETE."
 )
 
-// sentFields are the header fields that nodes send: those of a purge, of a bucket's entry, and of
+// sentFields are the header fields that nodes send: for a purge, for an entry of a bucket, and for
 // its deletion.
 var sentFields = []string{"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Subject-Sequence", "Nats-TTL",
 	"Nats-Rollup", "KV-Operation", "Nats-Required-Api-Level"}
@@ -76,7 +76,7 @@ func (f *frames) copy() error {
 	}
 }
 
-// pay waits until the node may send what has a cost.
+// pay waits until the node may send what costs so much.
 func (f *frames) pay(cost int) error {
 	if f.spend == nil {
 		return nil
@@ -84,7 +84,7 @@ func (f *frames) pay(cost int) error {
 	return f.spend(cost)
 }
 
-// maxMessage is how large a message to a subject may be, its header block apart.
+// maxMessage returns the size limit of a message to a subject, without its header block.
 func maxMessage(subject string) int {
 	switch {
 	case strings.HasPrefix(subject, purgeSubject+"."):
@@ -106,7 +106,7 @@ func (f *frames) frame(line []byte) error {
 		if len(words) == 0 {
 			return f.write(line)
 		}
-	case "SUB", "UNSUB": // NATS holds the subject to the node's inbox
+	case "SUB", "UNSUB": // NATS limits the subject to the node's inbox
 		if n := len(words); n >= 1 && n <= 3 {
 			return f.write(line)
 		}
@@ -122,8 +122,8 @@ func (f *frames) frame(line []byte) error {
 	return fmt.Errorf("%w: %.80q", errFrame, line)
 }
 
-// message passes on a message. Its line is subject, perhaps a subject for answers, and sizes: of
-// the message, or of the header block and of both.
+// message passes a message on. Its line has the subject, possibly a subject for answers, and the
+// sizes: of the message, or of the header block and of both.
 func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	subject, reply := string(words[0]), ""
 	if len(words) > 1+sizes {
@@ -182,7 +182,7 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	if subject == "$KV."+leaseBucket+"."+f.who.node {
 		return f.lease(line, head, size)
 	}
-	if err := f.write(line); err != nil { // NATS drops a message that does not come whole
+	if err := f.write(line); err != nil { // NATS drops an incomplete message
 		return err
 	}
 	if head > 0 {
@@ -203,8 +203,8 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 	return f.end()
 }
 
-// question takes what a node adds to its question for the end of the log, of which it passes on
-// what came of it. What can't be read is as if it were not there.
+// question takes the beat out of a question for the end of the log. It passes on whether the beat
+// was taken. It ignores what it can't parse.
 func (f *frames) question(reply string, size int) error {
 	b, err := f.read(size)
 	if err != nil {
@@ -234,9 +234,9 @@ func (f *frames) question(reply string, size int) error {
 	return f.end()
 }
 
-// lease passes on what a node says of itself.
+// lease passes on the lease of the node.
 func (f *frames) lease(line []byte, head, size int) error {
-	line = bytes.Clone(line) // which read overwrites
+	line = bytes.Clone(line) // read overwrites it
 	b, err := f.read(size)
 	if err != nil {
 		return err
@@ -244,7 +244,7 @@ func (f *frames) lease(line []byte, head, size int) error {
 	if head > 0 {
 		err = checkFields(b[:head])
 	}
-	if err == nil && size > head { // an empty one is taken back
+	if err == nil && size > head { // an empty lease is a deletion
 		err = checkLease(b[head:], f.who)
 	}
 	if err != nil {
@@ -256,7 +256,7 @@ func (f *frames) lease(line []byte, head, size int) error {
 	return f.end()
 }
 
-// checkLease reports whether a lease says what the certificate of its node does.
+// checkLease returns an error if a lease contradicts the certificate of its node.
 func checkLease(b []byte, who identity) error {
 	var l Lease
 	if err := json.Unmarshal(b, &l); err != nil {
@@ -279,7 +279,7 @@ func checkLease(b []byte, who identity) error {
 	return nil
 }
 
-// size reads a number of bytes, 0 to limit.
+// size parses a number of bytes, 0 to limit.
 func (f *frames) size(word []byte, limit int) (int, error) {
 	n, err := strconv.Atoi(string(word))
 	if err != nil || n < 0 || n > limit {
@@ -288,7 +288,7 @@ func (f *frames) size(word []byte, limit int) (int, error) {
 	return n, nil
 }
 
-// read reads n bytes, which the next call overwrites.
+// read reads n bytes. The next call overwrites them.
 func (f *frames) read(n int) ([]byte, error) {
 	if cap(f.buf) < n {
 		f.buf = make([]byte, n)
@@ -314,7 +314,7 @@ func (f *frames) drop() error {
 	return err
 }
 
-// checkFields reports whether a header block has nothing but fields that nodes send.
+// checkFields returns an error if a header block has fields that nodes don't send.
 func checkFields(b []byte) error {
 	text, ok := bytes.CutPrefix(b, []byte("NATS/1.0\r\n"))
 	if !ok {
@@ -331,7 +331,8 @@ func checkFields(b []byte) error {
 		if len(values) > 1 || len(values[0]) > maxField {
 			return fmt.Errorf("the field %.80q twice, or with more than %d bytes", name, maxField)
 		}
-		if strings.EqualFold(name, "Nats-Rollup") && values[0] != "sub" { // "all" removes the entries of all others
+		// "all" would remove the entries of all other nodes
+		if strings.EqualFold(name, "Nats-Rollup") && values[0] != "sub" {
 			return fmt.Errorf("%s: %.80q, want sub", name, values[0])
 		}
 	}

@@ -38,10 +38,10 @@ type gate struct {
 	conns   sync.WaitGroup
 	mu      sync.Mutex
 	open    map[net.Conn]struct{}
-	early   map[netip.Prefix]int  // connections before the end of their handshake, by network
-	waiting int                   // all of these
-	names   map[string]identity   // who is behind a connection, by the user name that the gate gave to it
-	nodes   map[string]*allowance // by name
+	early   map[netip.Prefix]int  // connections that are in their handshake, by network
+	waiting int                   // number of these connections
+	names   map[string]identity   // identity of each connection, by the user name that the gate gave to it
+	nodes   map[string]*allowance // by the name of the node
 	ended   bool
 }
 
@@ -49,23 +49,24 @@ type gate struct {
 type identity struct {
 	node  string
 	roles []string
-	sites []string // the only ones that it may purge; none means all
+	sites []string // the only sites that it may purge; none means all
 }
 
 const (
-	// maxGateConns is how many nodes may be connected. A fleet has fewer nodes than that by far.
+	// maxGateConns is how many nodes may be connected. That is many more than any fleet has.
 	maxGateConns = 8192
-	// maxEarly is how many connections of one network, an IPv4 address or an IPv6 /64, may be in
-	// their handshake, and maxWaiting how many of all, so that those without a certificate do not
-	// take the place of nodes.
+	// maxEarly is how many connections of one network (an IPv4 address or an IPv6 /64) may be in
+	// their handshake, and maxWaiting how many of all networks. So clients without a certificate
+	// can't use up the places of nodes.
 	maxEarly   = 64
 	maxWaiting = maxGateConns / 4
-	// gateHandshake is how long a client may take until NATS knows it.
+	// gateHandshake bounds the time until NATS knows the client.
 	gateHandshake = 5 * time.Second
-	// gateWrite is how long a client may take nothing of what is sent to it.
+	// gateWrite is how long a client may read nothing of what is sent to it.
 	gateWrite = 10 * time.Second
-	// helloWait is how long a client that waits for the server's first line, as Kaiku 0.1 does, is
-	// waited for in turn. Later ones begin with the TLS handshake, and read nothing before it.
+	// helloWait is how long the gate waits for a client's first bytes before it speaks first, as
+	// clients of Kaiku 0.1 expect. Later versions start with the TLS handshake, and read nothing
+	// before it.
 	helloWait = 500 * time.Millisecond
 )
 
@@ -81,7 +82,7 @@ func listenGate(ctx context.Context, addr string, conf *tls.Config, c *Control) 
 	return g, nil
 }
 
-// serve takes connections until close.
+// serve accepts connections until close.
 func (g *gate) serve() {
 	for {
 		c, err := g.listener.Accept()
@@ -89,7 +90,7 @@ func (g *gate) serve() {
 			return
 		}
 		if err != nil {
-			time.Sleep(50 * time.Millisecond) // the process has no descriptors left
+			time.Sleep(50 * time.Millisecond) // the process has no file descriptors left
 			continue
 		}
 		if !g.add(c) {
@@ -106,7 +107,7 @@ func (g *gate) serve() {
 	}
 }
 
-// close ends the listener and all connections, and waits for them.
+// close closes the listener and all connections, and waits for them.
 func (g *gate) close() {
 	g.listener.Close()
 	g.mu.Lock()
@@ -130,11 +131,11 @@ func (g *gate) add(c net.Conn) bool {
 	g.open[c] = struct{}{}
 	g.early[from]++
 	g.waiting++
-	g.conns.Add(1) // here, as close may wait for all as soon as nobody has the lock
+	g.conns.Add(1) // under the lock, because close may wait as soon as the lock is free
 	return true
 }
 
-// settled notes that a handshake is over, one way or the other.
+// settled records that a handshake is over, whether it succeeded or not.
 func (g *gate) settled(c net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -145,7 +146,8 @@ func (g *gate) settled(c net.Conn) {
 	}
 }
 
-// networkOf is the network that a connection comes from: whoever has an IPv6 address has its /64.
+// networkOf returns the network that a connection comes from. Whoever has one IPv6 address has the
+// whole /64.
 func networkOf(addr net.Addr) netip.Prefix {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -211,8 +213,8 @@ func (g *gate) pass(raw net.Conn) error {
 	return fmt.Errorf("node %s: %w", who.node, err)
 }
 
-// handshake makes the TLS connection, and tells the client what NATS servers tell first. A client
-// that says nothing by itself is told it in clear text, before the handshake.
+// handshake does the TLS handshake, and sends the client the first line of a NATS server. It sends
+// it in clear text, before the handshake, to a client that doesn't speak first.
 func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 	first := bufio.NewReaderSize(raw, 1024)
 	if err := raw.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
@@ -244,11 +246,11 @@ func (g *gate) handshake(raw net.Conn) (*tls.Conn, error) {
 	return client, nil
 }
 
-// hello is the first line of a server, as far as nodes need it.
+// hello is the first line of a server, with the values that nodes need.
 const hello = `INFO {"server_id":%q,"server_name":%q,"cluster":%q,"proto":1,"headers":true,"max_payload":%d,"jetstream":true,"tls_required":true}` + "\r\n"
 
-// introduce takes the first lines of both sides, and gives the server the client's, in which the
-// client gets a user name that permit knows it by.
+// introduce reads the first lines of both sides. It passes the client's line on to the server with
+// a user name from which permit knows the client.
 func introduce(in *bufio.Reader, inside io.Writer, out *bufio.Reader, user string) error {
 	if _, err := out.ReadSlice('\n'); err != nil {
 		return fmt.Errorf("read the server's first line: %w", err)
@@ -261,7 +263,7 @@ func introduce(in *bufio.Reader, inside io.Writer, out *bufio.Reader, user strin
 	return err
 }
 
-// connectLine reads a client's CONNECT and returns the one for the server, with the given user
+// connectLine reads a client's CONNECT, and returns the one for the server with the given user
 // name.
 func connectLine(in *bufio.Reader, user string) ([]byte, error) {
 	line, err := readLine(in)
@@ -274,7 +276,7 @@ func connectLine(in *bufio.Reader, user string) ([]byte, error) {
 	}
 	var connect struct {
 		Verbose      bool   `json:"verbose"`
-		Pedantic     bool   `json:"pedantic"` // without it, a server takes it for true
+		Pedantic     bool   `json:"pedantic"` // a server takes a missing value as true
 		Name         string `json:"name"`
 		Lang         string `json:"lang"`
 		Version      string `json:"version"`
@@ -322,7 +324,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// bufferedConn is a connection of which some bytes were read already.
+// bufferedConn is a connection of which some bytes were already read.
 type bufferedConn struct {
 	net.Conn
 	read *bufio.Reader
@@ -331,7 +333,7 @@ type bufferedConn struct {
 // Read implements io.Reader.
 func (c *bufferedConn) Read(b []byte) (int, error) { return c.read.Read(b) }
 
-// timedWriter writes to a client that takes something within gateWrite, or fails.
+// timedWriter writes to a client. It fails if the client takes nothing within gateWrite.
 type timedWriter struct {
 	to  io.Writer
 	raw net.Conn

@@ -16,13 +16,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The users that a control node's own process has on its server.
+// The users of the process's own connections to its server.
 const (
-	userFleet  = "fleet"  // may do everything where the streams are
-	userSystem = "system" // asks for changes of the group
+	userFleet  = "fleet"  // has all rights where the streams are
+	userSystem = "system" // changes the membership of the group
 )
 
-// inside connects to a server of this process.
+// inside connects to a server in this process.
 func inside(s *server.Server, user, secret string) (*nats.Conn, jetstream.JetStream, error) {
 	opts := []nats.Option{nats.InProcessServer(s), nats.NoReconnect(), nats.Timeout(callTimeout)}
 	if user != "" {
@@ -45,7 +45,7 @@ func (c *Control) own(opts *server.ClientOpts) bool {
 	return opts.Username != "" && subtle.ConstantTimeCompare([]byte(opts.Password), []byte(c.secret)) == 1
 }
 
-// settle decides by the folder and the fleet file how the server is to run.
+// settle decides how the server is to run, by the folder and the fleet file.
 func (c *Control) settle(ctx context.Context) error {
 	f := folder(c.Dir)
 	if err := f.undo(); err != nil {
@@ -62,7 +62,7 @@ func (c *Control) settle(ctx context.Context) error {
 		return err
 	}
 	if in && !c.fresh || len(c.Peers) == 0 && c.group == "" {
-		return nil // as before; one that is alone and has no group needs none
+		return nil // no change; a node that is alone and has no group needs none
 	}
 	has, err := f.hasStreams()
 	if err != nil {
@@ -84,8 +84,7 @@ func (c *Control) settle(ctx context.Context) error {
 	return nil
 }
 
-// begin has a node that has nothing begin anew, as the fleet file may be another one since it did
-// so before.
+// begin resets a node without data, because the fleet file may have changed since the last start.
 func (c *Control) begin(ctx context.Context) error {
 	f := folder(c.Dir)
 	if len(c.Peers) == 0 {
@@ -96,8 +95,8 @@ func (c *Control) begin(ctx context.Context) error {
 	return f.enter(c.group)
 }
 
-// groupOf is the group that a node that is new is to be in: that of the others, or else the one
-// that it is in.
+// groupOf returns the group that a new node joins: that of the other nodes, or else its present
+// one.
 func groupOf(others []other, now string) string {
 	for _, o := range others {
 		if o.group != firstGroup && isGroup(o.group) {
@@ -110,14 +109,14 @@ func groupOf(others []other, now string) string {
 	return now
 }
 
-// other is what another control node says.
+// other is the answer of another control node.
 type other struct {
 	node  string
-	group string // "" is none, as the node has always been alone
-	log   bool   // it has the log of purges, or is in a group that does, if that was asked for
+	group string // "" means none, because the node has always been alone
+	log   bool   // whether it has the log of purges, or is in a group that does; if that was asked
 }
 
-// look asks all other control nodes that answer.
+// look asks all other control nodes, and returns the answers.
 func (c *Control) look(ctx context.Context, log bool) []other {
 	client := &Client{Node: c.Node, Servers: c.Others, TLS: c.TLS, Log: c.Log, ctx: ctx}
 	found := make([]other, len(c.Others))
@@ -126,7 +125,7 @@ func (c *Control) look(ctx context.Context, log bool) []other {
 		work.Go(func() {
 			conn, err := nats.Connect(natsURL(addr), append(client.options(), nats.NoReconnect())...)
 			if err != nil {
-				return // it is not there, or carries its log over just now
+				return // it is down, or is carrying its log over
 			}
 			defer conn.Close()
 			found[i] = other{node: conn.ConnectedServerName(), group: conn.ConnectedClusterName()}
@@ -145,8 +144,8 @@ const (
 	tellAfter   = 10 * time.Second
 )
 
-// gather waits until the node's group has a leader. Without ctx it goes on for as long as others
-// lack.
+// gather waits until the node's group has a leader. Without a ctx, it waits for as long as other
+// nodes are missing.
 func (c *Control) gather(ctx context.Context) error {
 	var starter *server.Server
 	defer func() {
@@ -187,7 +186,7 @@ func (c *Control) gather(ctx context.Context) error {
 	}
 }
 
-// move has a node that has nothing start anew in the group of the others.
+// move makes a node without data start again in the group of the others.
 func (c *Control) move(group string) error {
 	c.Log.Info("control plane: joins the group of the others", "group", group)
 	c.halt()
@@ -198,7 +197,7 @@ func (c *Control) move(group string) error {
 	return c.start()
 }
 
-// missing says what is waited for.
+// missing returns a message that says what gather waits for.
 func (c *Control) missing() string {
 	here := []string{}
 	if r, err := c.nats().Routez(nil); err == nil {
@@ -216,7 +215,7 @@ func (c *Control) missing() string {
 	return fmt.Sprintf("control plane: waits for %s; connected with this node: [%s]", need, strings.Join(here, " "))
 }
 
-// meta is what the server knows of its group; nil if it knows none.
+// meta returns what the server knows of its group, or nil.
 func (c *Control) meta() *server.MetaClusterInfo {
 	info, err := c.nats().Jsz(nil)
 	if err != nil {
@@ -227,9 +226,9 @@ func (c *Control) meta() *server.MetaClusterInfo {
 
 func starterName(node string) string { return node + "-starter" }
 
-// startAlone starts a second server that keeps nothing and takes no clients, as the first one does
-// not begin to elect anybody before it has a connection to another one, even if it is the only
-// member of its group. It is needed for the election only.
+// startAlone starts a second server that stores nothing and accepts no clients. The first server
+// starts no election before it is connected to another server, even if it is the only member of its
+// group. The second one is needed for the election only.
 func (c *Control) startAlone() (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{ServerName: starterName(c.Node), Host: "127.0.0.1",
 		Port: server.RANDOM_PORT, NoSigs: true, CustomClientAuthentication: nobody{},
@@ -244,8 +243,8 @@ func (c *Control) startAlone() (*server.Server, error) {
 	return s, nil
 }
 
-// nobody lets nobody in.
+// nobody is an authentication that refuses all clients.
 type nobody struct{}
 
-// Check refuses everybody.
+// Check implements server.Authentication.
 func (nobody) Check(server.ClientAuthentication) bool { return false }

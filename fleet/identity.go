@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// Key is the secret of a fleet, or the credential of one node that was made with it.
+// Key is the secret of a fleet, or a credential that was made with it for one node.
 type Key struct {
 	secrets    []string    // the first is used, all are accepted
-	credential *credential // nil with secrets
+	credential *credential // nil if the key has secrets
 }
 
-// minKey is the least length of a fleet key in bytes: 32 characters of base64 or hex are 128 bits
-// or more.
+// minKey is the minimum length of a fleet key in bytes. 32 characters of hex or base64 have 128
+// bits or more.
 const minKey = 32
 
-// ReadKey reads the fleet key from a file: a credential in PEM, or what NewKey takes.
+// ReadKey reads a file with a credential in PEM, or with a fleet key as NewKey takes it.
 func ReadKey(file string) (Key, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -40,7 +40,7 @@ func ReadKey(file string) (Key, error) {
 	return k, nil
 }
 
-// ParseKey makes a key of what ReadKey takes.
+// ParseKey parses what ReadKey reads.
 func ParseKey(text []byte) (k Key, err error) {
 	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
 		return NewKey(text)
@@ -49,11 +49,10 @@ func ParseKey(text []byte) (k Key, err error) {
 	return k, err
 }
 
-// IsCredential reports whether it is the credential of one node.
+// IsCredential reports whether the key is a credential of one node.
 func (k Key) IsCredential() bool { return k.credential != nil }
 
-// Knows reports whether a node with this key and a node with the other one take each other for
-// nodes of one fleet.
+// Knows reports whether nodes with these two keys accept each other as nodes of one fleet.
 func (k Key) Knows(other Key) (bool, error) {
 	a, err := k.identity("x", nil)
 	if err != nil {
@@ -66,7 +65,7 @@ func (k Key) Knows(other Key) (bool, error) {
 	return a.trusts(b) && b.trusts(a), nil
 }
 
-// trusts reports whether a node with one credential takes another one for a node of the fleet.
+// trusts reports whether a node with one credential accepts the other as one of its fleet.
 func (c *credential) trusts(other *credential) bool {
 	_, err := other.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.pool(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
@@ -81,7 +80,7 @@ func (c *credential) pool() *x509.CertPool {
 	return pool
 }
 
-// NewKey makes a key of the text of its file, which SplitSecrets reads. Each secret has at least 32
+// NewKey makes a key from the text of its file (see SplitSecrets). Each secret needs at least 32
 // bytes.
 func NewKey(text []byte) (Key, error) {
 	list, err := SplitSecrets(text)
@@ -96,7 +95,7 @@ func NewKey(text []byte) (Key, error) {
 	return Key{secrets: list}, nil
 }
 
-// derive makes secrets of n bytes for a purpose (RFC 5869), one of each secret of the key.
+// derive derives secrets of n bytes for a purpose (RFC 5869), one from each secret of the key.
 func (k Key) derive(purpose string, n int) ([][]byte, error) {
 	if k.secrets == nil {
 		return nil, errors.New("this takes the fleet key itself, not the credential of a node")
@@ -111,21 +110,20 @@ func (k Key) derive(purpose string, n int) ([][]byte, error) {
 	return out, nil
 }
 
-// Certificates are good from before Kaiku was to when nobody alive will run it: what ends their
-// trust is another fleet key.
+// Certificates never expire in practice. A new fleet key ends the trust in them.
 var (
 	notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	notAfter  = time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// authority is a certificate authority of the fleet's own.
+// authority is a certificate authority of the fleet.
 type authority struct {
 	cert *x509.Certificate
 	key  ed25519.PrivateKey
 }
 
-// authorities derives them, one of each secret of the key. The first makes certificates, all are
-// trusted.
+// authorities derives the authorities, one from each secret of the key. The first issues
+// certificates, all are trusted.
 func (k Key) authorities() ([]authority, error) {
 	seeds, err := k.derive("certificate authority", ed25519.SeedSize)
 	if err != nil {
@@ -152,9 +150,9 @@ func (k Key) authorities() ([]authority, error) {
 	return out, nil
 }
 
-// TLS is how a node with some roles speaks to the others, as client and as server: TLS 1.3, both
-// sides with a certificate of the fleet's authority, in which the node's name and roles stand. A
-// client gives the name of the node that it wants as server name.
+// TLS returns the configuration of a node for connections to other nodes, as client and as server:
+// TLS 1.3, where both sides have a certificate of the fleet's authority with their name and roles.
+// A client sets ServerName to the name of the node that it wants.
 func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	c, err := k.identity(node, roles)
 	if err != nil {
@@ -174,8 +172,8 @@ func (k Key) TLS(node string, roles ...string) (*tls.Config, error) {
 	}, nil
 }
 
-// PeerTLS is TLS between edges: both sides have to be edges. A name server has no business to ask
-// an edge for what another site stores, with forwarding fields of its choice.
+// PeerTLS is TLS between edges: both sides must be edges. A name server must not ask an edge for
+// stored responses with forwarding fields of its choice.
 func (k Key) PeerTLS(node string, roles ...string) (*tls.Config, error) {
 	conf, err := k.TLS(node, roles...)
 	if err != nil {
@@ -185,8 +183,8 @@ func (k Key) PeerTLS(node string, roles ...string) (*tls.Config, error) {
 	return conf, nil
 }
 
-// wantRole returns an error unless the other side of a connection has a role. Its certificate was
-// verified before.
+// wantRole returns an error unless the other side has a role. Its certificate has been verified
+// before.
 func wantRole(st tls.ConnectionState, role string) error {
 	if len(st.PeerCertificates) == 0 {
 		return errors.New("the other side shows no certificate")
@@ -197,7 +195,7 @@ func wantRole(st tls.ConnectionState, role string) error {
 	return nil
 }
 
-// identity is the credential, or one that is made for a node.
+// identity returns the key's credential, or makes one for a node.
 func (k Key) identity(node string, roles []string) (*credential, error) {
 	if k.credential != nil {
 		return k.credential, nil
@@ -220,7 +218,7 @@ func (k Key) identity(node string, roles []string) (*credential, error) {
 	return c, nil
 }
 
-// newLeaf makes a certificate of a node, and its private key.
+// newLeaf makes a certificate of a node and its private key.
 func (a authority) newLeaf(node string, roles, sites []string) (der []byte, key ed25519.PrivateKey, err error) {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -242,12 +240,12 @@ func (a authority) newLeaf(node string, roles, sites []string) (der []byte, key 
 	return der, key, nil
 }
 
-// withRole makes a node's TLS one for connections to any node that has a role, whatever its name
-// and address.
+// withRole returns a copy of a node's TLS configuration that accepts any node with a role, whatever
+// its name and address.
 func withRole(conf *tls.Config, role string) *tls.Config {
 	conf = conf.Clone()
 	conf.NextProtos = nil
-	conf.InsecureSkipVerify = true // the name; VerifyConnection does the rest
+	conf.InsecureSkipVerify = true // skips the check of the name only: VerifyConnection verifies the rest
 	conf.VerifyConnection = func(st tls.ConnectionState) error {
 		if len(st.PeerCertificates) == 0 {
 			return errors.New("the other side shows no certificate")

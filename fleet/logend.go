@@ -19,59 +19,60 @@ import (
 //
 // A leader that is cut off takes itself for the leader for a while, so its answer proves nothing.
 // The control node that is asked reads a majority instead: it asks all copies of the log how far
-// they are, and the newest of a majority counts. A purge is acknowledged once a majority has it on
-// disk, and two majorities share a node. So the answer has all purges that were acknowledged before
-// the question, whoever leads, and without a majority there is no answer. No clock takes part.
+// they are, and takes the newest of a majority. A purge is acknowledged once a majority has it on
+// disk, and two majorities share a node. So the answer includes all purges that were acknowledged
+// before the question, whoever is the leader. Without a majority there is no answer. No clock is
+// involved.
 //
-// What a copy has beyond the others counts once a majority has as much, with the same mark where
-// both end: a copy that was away while the others lost a part of the log, as by an old backup, has
-// entries that are in the log no more.
+// Entries that only one copy has count once a majority has them, too, with the same mark at the
+// end. A copy that was away while the others lost a part of the log, such as by an old backup, has
+// entries that are no longer in the log.
 const (
 	endSubject  = "kaiku.log.end"  // a node asks its control node
-	copySubject = "kaiku.log.copy" // a control node asks all
+	copySubject = "kaiku.log.copy" // a control node asks all control nodes
 )
 
 const (
 	// endTime bounds a read of a majority.
 	endTime = 2 * time.Second
-	// endEvery is the time from one read to the next, which has all who asked meanwhile share one.
-	// It is longer by endEach for each of those who shared the last one, up to endSeldom.
+	// endEvery is the pause between two reads. All questions that arrive meanwhile share one read.
+	// The pause is longer by endEach for each question that shared the last read, up to endSeldom.
 	endEvery  = 50 * time.Millisecond
 	endEach   = 5 * time.Millisecond
 	endSeldom = 250 * time.Millisecond
-	// maxAsking bounds the nodes that wait for the same read. A node asks once at a time.
+	// maxAsking bounds the nodes that wait for one read. A node has one question at a time.
 	maxAsking = maxGateConns
-	// settlePoll is how often a copy looks whether it has applied what it has on disk.
+	// settlePoll is how often a copy checks whether it has applied all that is on its disk.
 	settlePoll = 2 * time.Millisecond
-	// askAgain is how long copies are waited for at first before all are asked again, as those that
-	// lacked something may have it by then. It doubles each time.
+	// askAgain is the first pause before all copies are asked again: those that lacked entries may
+	// have them by then. The pause doubles each time.
 	askAgain = 50 * time.Millisecond
-	// maxAskedCopies bounds how often a control node is asked for its copy before it has answered.
+	// maxAskedCopies bounds the unanswered questions for a node's copy.
 	maxAskedCopies = maxReplicas * 16
 )
 
-// logEnd is the end of the log as a majority of its copies confirms it.
+// logEnd is the end of the log, confirmed by a majority of its copies.
 type logEnd struct {
 	Log   uint64 `json:"log"`
-	First uint64 `json:"first"` // sequence; one more than Last if the log is empty
+	First uint64 `json:"first"` // first sequence; Last+1 if the log is empty
 	Last  uint64 `json:"last"`
 	Mark  uint64 `json:"mark,omitempty"`  // of the last entry, see markOf
-	Error string `json:"error,omitempty"` // why there is none
+	Error string `json:"error,omitempty"` // why there is no end
 	Taken bool   `json:"taken,omitempty"` // see endQuestion
 }
 
 // copyState is how far one copy of the log is.
 type copyState struct {
 	Node  string   `json:"node,omitempty"`
-	Peer  string   `json:"peer"`  // the control node that has it, by its name in Raft
-	Peers []string `json:"peers"` // all that have copies as far as it knows, Peer too
-	Blank bool     `json:"blank"` // it has never had anything: its disk may be a new one
+	Peer  string   `json:"peer"`  // the control node of the copy, by its name in Raft
+	Peers []string `json:"peers"` // all control nodes with copies that this one knows, including Peer
+	Blank bool     `json:"blank"` // the copy never had an entry: its disk may be new
 	logEnd
 }
 
-// askEnd asks for the end of the log by a connection. q is what the node adds; nil is nothing. It
-// fails with nats.ErrNoResponders if the control nodes run an earlier version, or are about to
-// start or stop.
+// askEnd asks for the end of the log on a connection. q is an addition to the question; may be nil.
+// It fails with nats.ErrNoResponders if the control nodes run an earlier version, or are starting
+// or stopping.
 func askEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error) {
 	var b []byte
 	if q != nil {
@@ -94,8 +95,9 @@ func askEnd(ctx context.Context, conn *nats.Conn, q *endQuestion) (logEnd, error
 	return end, nil
 }
 
-// confirm returns the end of the log: where a majority of the copies had no more when they were
-// asked first, and a majority has it by what they told last. Both have the same copies.
+// confirm returns the end of the log: no more entries than a majority of the copies had at the
+// first question, and at least those that a majority had at the last one. Both lists have the same
+// copies.
 func confirm(first, last []copyState) (logEnd, error) {
 	if len(first) == 0 {
 		return logEnd{}, errors.New("no copy of the purge log answers")
@@ -116,14 +118,14 @@ func confirm(first, last []copyState) (logEnd, error) {
 }
 
 // differs reports whether two copies are known to be of different logs, or of different histories
-// of one.
+// of one log.
 func (c copyState) differs(o copyState) bool {
 	return c.Log != o.Log || c.Last == o.Last && differ(c.Mark, o.Mark)
 }
 
-// isMajority reports whether copies are a majority by the membership that each of them knows, as
-// these differ while members change. A blank copy may have lost what made it part of a majority, so
-// it counts only among all.
+// isMajority reports whether copies are a majority by the membership that each of them knows: these
+// differ while members change. A blank copy may have lost entries that it had acknowledged, so it
+// counts only if all copies are there.
 func isMajority(copies []copyState) bool {
 	for _, c := range copies {
 		n, blank := 0, false
@@ -140,13 +142,13 @@ func isMajority(copies []copyState) bool {
 	return len(copies) > 0
 }
 
-// logReader answers nodes that ask for the end of the log, and control nodes that ask for this
+// logReader answers questions for the end of the log, and questions of other control nodes for this
 // node's copy.
 type logReader struct {
 	control *Control
 	conn    *nats.Conn
 	asking  chan *nats.Msg
-	told    string // of copies that differ; for serveEnds
+	told    string // the last warning about copies that differ; serveEnds's own
 }
 
 func (c *Control) newLogReader() (*logReader, error) {
@@ -183,7 +185,7 @@ func (r *logReader) serve(ctx context.Context) error {
 			asked := drain(m, copies)
 			state, err := r.control.copyState(ctx)
 			if err != nil {
-				continue // it counts as one that did not answer
+				continue // the copy counts as missing
 			}
 			for _, m := range asked {
 				r.answer(m, state)
@@ -192,7 +194,7 @@ func (r *logReader) serve(ctx context.Context) error {
 	}
 }
 
-// drain returns a message and those that wait behind it.
+// drain returns a message, and those that are waiting behind it.
 func drain(m *nats.Msg, more <-chan *nats.Msg) []*nats.Msg {
 	all := []*nats.Msg{m}
 	for range len(more) {
@@ -201,7 +203,7 @@ func drain(m *nats.Msg, more <-chan *nats.Msg) []*nats.Msg {
 	return all
 }
 
-// serveEnds answers all who asked before a read began with that read.
+// serveEnds answers questions. Each read answers all questions that arrived before it began.
 func (r *logReader) serveEnds(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -225,7 +227,7 @@ func (r *logReader) serveEnds(ctx context.Context) {
 		}
 		for _, m := range asked {
 			var q endQuestion
-			end.Taken = len(m.Data) > 0 && json.Unmarshal(m.Data, &q) == nil && q.Taken // by the gate
+			end.Taken = len(m.Data) > 0 && json.Unmarshal(m.Data, &q) == nil && q.Taken // set by the gate
 			r.answer(m, end)
 		}
 	}
@@ -246,7 +248,7 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
 	inbox, answers := r.conn.NewInbox(), make(chan *nats.Msg, 64)
-	sub, err := r.conn.ChanSubscribe(inbox, answers) // SubscribeSync makes half a megabyte
+	sub, err := r.conn.ChanSubscribe(inbox, answers) // SubscribeSync would allocate half a megabyte
 	if err != nil {
 		return logEnd{}, fmt.Errorf("read the purge log: %w", err)
 	}
@@ -287,7 +289,7 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 	return logEnd{}, why
 }
 
-// tell logs that control nodes have different entries with one sequence.
+// tell logs that control nodes have different entries with the same sequence.
 func (r *logReader) tell(copies []copyState) {
 	text := ""
 	for i, c := range copies {
@@ -304,8 +306,8 @@ func (r *logReader) tell(copies []copyState) {
 	r.told = text
 }
 
-// copyState is how far this node's copy is. It waits until all that the node has on disk is
-// applied: what it had acknowledged counts, whether it knows of a majority or not.
+// copyState returns the state of this node's copy. It waits until everything on the node's disk is
+// applied: all that it has acknowledged counts, whether it knows of a majority or not.
 func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
@@ -313,7 +315,7 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	state := copyState{Node: c.Node, Peer: c.Node, Peers: []string{c.Node}}
 	if known != nil && *known != "" {
 		if err := c.awaitGroup(ctx, *known, &state); err != nil {
-			c.logGroup.Store(nil) // the log may have another group now
+			c.logGroup.Store(nil) // the log may be in another group now
 			return copyState{}, err
 		}
 	}
@@ -322,7 +324,7 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 		return copyState{}, err
 	}
 	group := s.RaftGroup
-	if s.Config.Replicas <= 1 { // a log with one copy has no group
+	if s.Config.Replicas <= 1 { // a log with a single replica has no group
 		group = ""
 	}
 	if known == nil || *known != group {
@@ -337,8 +339,8 @@ func (c *Control) copyState(ctx context.Context) (copyState, error) {
 	return state, nil
 }
 
-// awaitGroup waits until all is applied that the node has of a group on disk, and notes whose group
-// it is.
+// awaitGroup waits until all entries of a group on the node's disk are applied, and records the
+// members of the group.
 func (c *Control) awaitGroup(ctx context.Context, name string, state *copyState) error {
 	group, err := c.raftGroup(name)
 	if err != nil {
@@ -363,7 +365,7 @@ func (c *Control) awaitGroup(ctx context.Context, name string, state *copyState)
 
 var errNoCopy = errors.New("this control node has no copy of the purge log")
 
-// localLog is the node's own copy.
+// localLog returns the node's own copy.
 func (c *Control) localLog() (*server.StreamDetail, error) {
 	info, err := c.nats().Jsz(&server.JSzOptions{Account: server.DEFAULT_GLOBAL_ACCOUNT, Streams: true, Config: true,
 		RaftGroups: true})
@@ -380,7 +382,7 @@ func (c *Control) localLog() (*server.StreamDetail, error) {
 	return nil, errNoCopy
 }
 
-// raftGroup is what the node knows of the group that keeps the log.
+// raftGroup returns what the node knows of the group that keeps the log.
 func (c *Control) raftGroup(name string) (*server.RaftzGroup, error) {
 	for _, groups := range *c.nats().Raftz(&server.RaftzOptions{AccountFilter: server.DEFAULT_GLOBAL_ACCOUNT,
 		GroupFilter: name}) {
@@ -394,8 +396,8 @@ func (c *Control) raftGroup(name string) (*server.RaftzGroup, error) {
 	return nil, errNoCopy
 }
 
-// logID tells purge logs apart of which one replaced another: it is the time when the log was
-// created, and stays with a log that is carried over.
+// logID returns the identity of a log: the time of its creation. A log that replaces another one
+// has a different identity, and a log that is carried over keeps its own.
 func logID(metadata map[string]string, created time.Time) uint64 {
 	if n, err := strconv.ParseUint(metadata[logMetadata], 10, 64); err == nil {
 		return n
@@ -403,5 +405,5 @@ func logID(metadata map[string]string, created time.Time) uint64 {
 	return uint64(created.UnixNano())
 }
 
-// logOf is the logID of a stream.
+// logOf returns the logID of a stream.
 func logOf(info *jetstream.StreamInfo) uint64 { return logID(info.Config.Metadata, info.Created) }

@@ -8,17 +8,16 @@ import (
 	"time"
 )
 
-// The sequences of a log are used twice when its control nodes lose a part of it, as by an old
-// backup that is put back: the log goes on from there, and looks like the one that it was. Then two
-// histories have an entry with the same sequence. A mark tells these entries apart: it is when the
-// control plane took the entry, in nanoseconds, which NATS keeps with each.
+// The same sequences are used twice if the control nodes lose a part of the log, such as by
+// restoring an old backup: the log goes on from there as if nothing had happened. Then two
+// histories have different entries with the same sequence. A mark distinguishes these: it is the
+// time at which the control plane took the entry, in nanoseconds. NATS keeps it with each entry.
 //
-// An edge compares marks wherever two accounts of the log meet: the end that a majority confirms
-// with what it has applied itself, the first entry that is delivered with the last that it has
-// applied, and the entry that each purge refers to (see reference). If any differ, all that it has
-// is stale.
+// An edge compares marks in three places: the end that a majority confirms with the entry that the
+// edge has applied, the first entry that is delivered with the last one applied, and the entry that
+// each purge refers to (see reference). If any differ, everything that the edge has is stale.
 
-// markOf is the mark of an entry that was taken at a time; 0 is unknown.
+// markOf returns the mark of an entry that was taken at a time; 0 means unknown.
 func markOf(seq uint64, taken time.Time) uint64 {
 	if seq == 0 || taken.Unix() <= 0 {
 		return 0
@@ -26,21 +25,21 @@ func markOf(seq uint64, taken time.Time) uint64 {
 	return uint64(taken.UnixNano())
 }
 
-// differ reports whether two marks are of different entries. An unknown one, as an earlier version
-// noted none, is taken for any.
+// differ reports whether two marks are of different entries. An unknown mark, as earlier versions
+// have, differs from none.
 func differ(a, b uint64) bool { return a != 0 && b != 0 && a != b }
 
-// maxMarks is how many marks are kept at least. An edge that lags behind the end that it is told of
-// by more can't compare the two, and does when it is told the next time.
+// maxMarks is how many marks are kept at least. An edge that lags further behind the known end of
+// the log can't compare marks until it is told the end again.
 const maxMarks = 1 << 16
 
-// marks are those of the entries that an edge applied last. They are for one goroutine.
+// marks are the marks of the last entries that an edge applied. They are for one goroutine.
 type marks struct {
 	first uint64 // sequence of list[0]
 	list  []uint64
 }
 
-// add notes the mark of an entry. Those before it are kept if it is the next one.
+// add adds the mark of an entry. If it isn't the next entry, the earlier marks are dropped.
 func (m *marks) add(seq, mark uint64) {
 	if seq != m.first+uint64(len(m.list)) {
 		m.first, m.list = seq, m.list[:0]
@@ -52,10 +51,10 @@ func (m *marks) add(seq, mark uint64) {
 	m.list = append(m.list, mark)
 }
 
-// drop forgets the last n.
+// drop removes the last n marks.
 func (m *marks) drop(n int) { m.list = m.list[:max(0, len(m.list)-n)] }
 
-// at is the mark of an entry, if it is kept.
+// at returns the mark of an entry, if it is kept.
 func (m *marks) at(seq uint64) (mark uint64, ok bool) {
 	if seq < m.first || seq-m.first >= uint64(len(m.list)) {
 		return 0, false
@@ -63,24 +62,23 @@ func (m *marks) at(seq uint64) (mark uint64, ok bool) {
 	return m.list[seq-m.first], true
 }
 
-// learn notes the mark of an entry that was applied without one.
+// learn sets the mark of an entry that was applied without one.
 func (m *marks) learn(seq, mark uint64) {
 	if known, ok := m.at(seq); ok && known == 0 {
 		m.list[seq-m.first] = mark
 	}
 }
 
-// errOtherHistory says that an edge has applied entries that the log does not have.
+// errOtherHistory means that an edge has applied entries that the log does not have.
 var errOtherHistory = errors.New("the purge log has other entries than those that were applied")
 
-// reference is what a purge says of the one before it, or of one that was there not long before:
-// each entry vouches for those up to there, so that a copy of the log that lacks some in its midst,
-// or has others there, is noticed.
+// reference identifies the entry before a purge, or one not long before it. So each entry vouches
+// for those before it: a copy of the log that lacks some in the middle, or has others, is noticed.
 func (p Position) reference() string {
 	return fmt.Sprintf("%s.%s.%s", encodeNumber(p.Log), encodeNumber(p.Seq), encodeNumber(p.Mark))
 }
 
-// referenceOf reads the reference at the end of the ID of an entry; the zero Position is none.
+// referenceOf parses the reference at the end of an entry's ID; the zero Position means none.
 func referenceOf(id string) Position {
 	parts := strings.Split(id, ".")
 	if len(parts) != 4 {

@@ -16,25 +16,25 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The subjects by which the leader of the control nodes' group is asked.
+// Subjects for questions to the leader of the control nodes' group.
 const (
 	membersSubject = "kaiku.control.members"
 	removeSubject  = "kaiku.control.remove"
 )
 
-// Members are the control nodes that form the control plane, whatever a fleet file says.
+// Members are the control nodes that form the control plane, which may differ from the fleet file.
 type Members struct {
 	// Grouped is false for a node that has always been alone.
 	Grouped bool `json:"grouped"`
-	// Current has all members: whether each is there, and has all that the group agreed on.
+	// Current has all members, and whether each is connected and up to date.
 	Current map[string]bool `json:"current"`
 }
 
-// Names are the members' names.
+// Names returns the members' names.
 func (m *Members) Names() []string { return slices.Sorted(maps.Keys(m.Current)) }
 
-// Name gives members names that are known here, where the control plane has numbers alone: of nodes
-// that nobody saw since the leader started.
+// Name replaces members' numbers by their names. The control plane knows only the numbers of
+// members that nobody saw since the leader started.
 func (m *Members) Name(nodes ...string) {
 	for _, n := range nodes {
 		if current, ok := m.Current["#"+peerID(n)]; ok {
@@ -44,7 +44,7 @@ func (m *Members) Name(nodes ...string) {
 	}
 }
 
-// Others is how many members other than a node are current.
+// Others returns how many members other than a node are up to date.
 func (m *Members) Others(node string) int {
 	n := 0
 	for name, current := range m.Current {
@@ -55,20 +55,21 @@ func (m *Members) Others(node string) int {
 	return n
 }
 
-// removal is what became of a member that is to be removed.
+// removal is the state of the removal of a member.
 type removal struct {
 	Done  bool   `json:"done"`
-	Waits string `json:"waits,omitempty"` // for what
-	Error string `json:"error,omitempty"` // why it is not done, however often it is asked for
+	Waits string `json:"waits,omitempty"` // what it waits for
+	Error string `json:"error,omitempty"` // why it will never be done
 }
 
-// membership answers who is a member, and removes members. Only the leader of the group does.
+// membership answers questions for the members, and removes members. Only the leader of the group
+// does.
 type membership struct {
 	control *Control
-	conn    *nats.Conn // where the streams are
+	conn    *nats.Conn // to the account with the streams
 	js      jetstream.JetStream
 	system  *nats.Conn
-	removed chan struct{} // gets something when this node was removed
+	removed chan struct{} // receives a value when this node was removed
 }
 
 func (c *Control) newMembership() (*membership, error) {
@@ -132,7 +133,7 @@ func (m *membership) close() {
 	m.system.Close()
 }
 
-// members are those of the group, as its leader knows them.
+// members returns the members, if this node is the leader.
 func (m *membership) members() *Members {
 	out := &Members{Grouped: m.control.group != "", Current: map[string]bool{m.control.Node: true}}
 	meta := m.control.meta()
@@ -145,7 +146,7 @@ func (m *membership) members() *Members {
 	return out
 }
 
-// name is the name of a member, or its number where nobody has seen it since the leader started.
+// name returns the name of a member, or its number if nobody has seen it since the leader started.
 func (m *membership) name(p *server.PeerInfo) string {
 	if p.Name != "" && peerID(p.Name) == p.Peer {
 		return p.Name
@@ -153,7 +154,7 @@ func (m *membership) name(p *server.PeerInfo) string {
 	return "#" + p.Peer
 }
 
-// idOf is what NATS knows a member by, for its name or number.
+// idOf returns NATS's ID of a member from its name or number.
 func idOf(node string) string {
 	if id, ok := strings.CutPrefix(node, "#"); ok {
 		return id
@@ -161,9 +162,10 @@ func idOf(node string) string {
 	return peerID(node)
 }
 
-// remove takes one step towards a group without a member: its streams are moved to others, and kept
-// by as many as stay; only then it is taken out, which moves those of a member that is away. Raft
-// makes sure that no two majorities come of it, and that what a majority had is not lost.
+// remove does one step of the removal of a member. First its streams move to other members, with as
+// many replicas as members will remain. Then it leaves the group, and the streams of a member that
+// is down move. Raft guarantees that there are never two majorities, and that nothing is lost that
+// a majority had.
 func (m *membership) remove(node string) (removal, error) {
 	all, id := m.members(), idOf(node)
 	name, stay, there := "", 0, 0
@@ -193,7 +195,7 @@ func (m *membership) remove(node string) (removal, error) {
 	waits := ""
 	for _, stream := range streamNames() { // all at the same time
 		if !all.Current[name] {
-			break // it can't hand anything over; the others have what a majority had
+			break // it can't hand over anything; a majority of the others has everything
 		}
 		w, err := m.vacate(stream, id, stay)
 		if err != nil {
@@ -210,7 +212,7 @@ func (m *membership) remove(node string) (removal, error) {
 		server.JSApiMetaServerRemoveRequest{Server: node, Peer: id})
 }
 
-// vacate has a stream kept by others than a member. waits is what that still takes; "" is nothing.
+// vacate moves a stream away from a member. waits says what is still missing; "" means nothing.
 func (m *membership) vacate(name, id string, stay int) (waits string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -260,7 +262,7 @@ func (m *membership) vacate(name, id string, stay int) (waits string, err error)
 	return "", nil
 }
 
-// ask asks the leader of the group for a change.
+// ask sends the leader of the group a request for a change.
 func ask(conn *nats.Conn, subject string, request any) error {
 	var body []byte
 	if request != nil {
@@ -283,17 +285,17 @@ func ask(conn *nats.Conn, subject string, request any) error {
 	return nil
 }
 
-// streamNames are all streams of the control plane.
+// streamNames returns all streams of the control plane.
 func streamNames() []string {
 	return []string{purgeStream, "KV_" + leaseBucket, "KV_" + drainBucket, "KV_" + certificateBucket,
 		"KV_" + challengeBucket}
 }
 
-// leave ends the part of a node that was removed from the group, and waits for the end of ctx. It
-// moves what the node has aside: should it come back, it comes as a new one.
+// leave ends a removed node's work in the group, and waits until ctx ends. It moves the node's data
+// aside: if the node comes back, it joins as a new one.
 func (c *Control) leave(ctx context.Context) error {
 	c.Log.Warn("control plane: this node was taken out of it, and has no part in it any more", "dir", c.Dir)
-	c.gate.close() // its clients go to others
+	c.gate.close() // its clients connect to other control nodes
 	c.halt()
 	f := folder(c.Dir)
 	if err := os.RemoveAll(f.gone()); err != nil {
@@ -306,11 +308,11 @@ func (c *Control) leave(ctx context.Context) error {
 	return nil
 }
 
-// Members asks the control plane who its members are.
+// Members asks the control plane for its members.
 func (c *Client) Members(ctx context.Context) (*Members, error) {
 	out := &Members{}
 	err := c.request(ctx, membersSubject, nil, out)
-	if errors.Is(err, nats.ErrNoResponders) { // a version that has no groups of one
+	if errors.Is(err, nats.ErrNoResponders) { // a version without groups of one
 		return c.keepers(ctx)
 	}
 	if err != nil {
@@ -319,7 +321,7 @@ func (c *Client) Members(ctx context.Context) (*Members, error) {
 	return out, nil
 }
 
-// keepers are those that keep the log.
+// keepers returns the members that keep the log.
 func (c *Client) keepers(ctx context.Context) (*Members, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -341,12 +343,12 @@ func (c *Client) keepers(ctx context.Context) (*Members, error) {
 	return out, nil
 }
 
-// removeEvery is how often RemoveMember asks how far it is.
+// removeEvery is how often RemoveMember asks for progress.
 const removeEvery = 300 * time.Millisecond
 
-// RemoveMember takes a control node out of the control plane, once others have all that it has, and
-// waits until that is done or ctx ends. The node need not be there. One that is no member is none
-// afterwards either.
+// RemoveMember removes a control node from the control plane, once other members have everything
+// that it has. It waits until that is done or ctx ends. The node may be down. A node that is no
+// member is no error.
 func (c *Client) RemoveMember(ctx context.Context, node string) error {
 	last := errors.New("the control plane does not answer")
 	for {
@@ -372,7 +374,7 @@ func (c *Client) RemoveMember(ctx context.Context, node string) error {
 	}
 }
 
-// request asks the leader of the group.
+// request sends a request to the leader of the group.
 func (c *Client) request(ctx context.Context, subject string, body []byte, answer any) error {
 	defer c.hold()()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -8,32 +8,32 @@ import (
 	"sync/atomic"
 )
 
-// natsLog gives what the embedded server says to slog. NATS speaks to whoever runs NATS: what it
-// calls an error is mostly what happens while another control node starts. So each line counts one
-// level less, but for those of which levelOf knows better.
+// natsLog passes the log of the embedded server to slog. NATS writes for operators of NATS: most of
+// its errors are normal when another control node starts. So each line gets one level less, except
+// those that levelOf knows.
 type natsLog struct {
 	log *slog.Logger
-	// set when a write failed, after which the server writes nothing more until it is started
-	// again; nil is not told
+	// failed is set when a write failed. After that, the server writes nothing until it is started
+	// again. It may be nil.
 	failed *atomic.Bool
 }
 
-// Noticef is a matter of debugging.
+// Noticef logs at level Debug.
 func (l natsLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
 
-// Warnf informs.
+// Warnf logs at level Info.
 func (l natsLog) Warnf(format string, v ...any) { l.say(slog.LevelInfo, format, v) }
 
-// Errorf warns.
+// Errorf logs at level Warn.
 func (l natsLog) Errorf(format string, v ...any) { l.say(slog.LevelWarn, format, v) }
 
-// Fatalf is an error; the server ends by itself.
+// Fatalf logs at level Error. The server then stops by itself.
 func (l natsLog) Fatalf(format string, v ...any) { l.say(slog.LevelError, format, v) }
 
-// Debugf says nothing.
+// Debugf logs nothing.
 func (natsLog) Debugf(string, ...any) {}
 
-// Tracef says nothing.
+// Tracef logs nothing.
 func (natsLog) Tracef(string, ...any) {}
 
 func (l natsLog) say(level slog.Level, format string, v []any) {
@@ -45,11 +45,11 @@ func (l natsLog) say(level slog.Level, format string, v []any) {
 	l.log.Log(context.Background(), level, "control server: "+meaning, "nats", text)
 }
 
-// writeError is in the lines about writes that failed, but for its first letter: there is no other
-// sign of it for a stream that one node alone keeps.
+// writeError is part of each line about a failed write, without its first letter. There is no other
+// sign of such a failure for a stream with a single replica.
 const writeError = "ritical write error"
 
-// levelOf is the level of a line of NATS, and what it means for the fleet.
+// levelOf returns the level of a line of NATS, and its meaning for the fleet.
 func levelOf(level slog.Level, text string) (slog.Level, string) {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
@@ -61,13 +61,13 @@ func levelOf(level slog.Level, text string) (slog.Level, string) {
 	}
 	switch {
 	case has("DO NOT USE IN PRODUCTION"):
-		// certificates of control nodes are verified by Key.TLS, which NATS can't know
+		// Key.TLS verifies the certificates of control nodes, which NATS can't know.
 		return slog.LevelDebug, "its certificates are those of the fleet"
 	case has("Error trying to connect to route"):
 		return slog.LevelInfo, "another control node can't be connected to, and is tried again"
 	case has("Waiting for routing", "not established contact with a meta leader"):
 		return slog.LevelInfo, "it waits for a majority of the control nodes"
-	case has("TLS handshake error"): // of anybody who finds the port
+	case has("TLS handshake error"): // from anybody who finds the port
 		return slog.LevelInfo, "a connection without a certificate of the fleet is refused"
 	case has("Error listening on"):
 		return slog.LevelError, "it can't listen on its address"

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// outageTime is how long something may be out of touch before it is worth a warning: control nodes
-// that start, and a leader that is elected, take less.
+// outageTime is how long an outage lasts before it is logged as a warning. The start of control
+// nodes and the election of a leader take less.
 const outageTime = 15 * time.Second
 
-// outage tells of something that is out of touch with the control plane. It is for one goroutine.
+// outage logs failures to reach the control plane. It is for one goroutine.
 type outage struct {
 	log   *slog.Logger
 	what  string
@@ -17,11 +17,11 @@ type outage struct {
 
 	since  time.Time // of the first failure in a row
 	fails  int
-	warned string // what was warned of
+	warned string // the error of the last warning
 }
 
-// failed notes a failure. Of a second one in a row the log is told, and that it lasts is a warning.
-// The same is not warned of again and again.
+// failed records a failure. It logs the second failure in a row, and warns if failures last. It
+// doesn't repeat the same warning.
 func (o *outage) failed(err error) {
 	now := time.Now()
 	if o.fails++; o.fails == 1 {
@@ -37,5 +37,5 @@ func (o *outage) failed(err error) {
 	}
 }
 
-// over notes that there was no failure for a while.
+// over records a success.
 func (o *outage) over() { o.fails, o.warned = 0, "" }

@@ -6,21 +6,22 @@ import (
 	"time"
 )
 
-// Progress is how far an edge is with a purge.
+// Progress says whether an edge has applied a purge.
 type Progress struct {
 	Node    string        `json:"node"`
 	Applied bool          `json:"applied"`
 	Live    bool          `json:"live"`
-	Took    time.Duration `json:"took_ns,omitempty"` // since the wait began
+	Took    time.Duration `json:"took_ns,omitempty"` // since Wait began
 }
 
-// Progress tells how far each edge is with the purge of a sequence of the log that there is now.
+// Progress returns for each edge whether it has applied the purge with a sequence of the present
+// log.
 func (r *Registry) Progress(ctx context.Context, seq uint64) []Progress {
 	return r.progress(ctx, seq, time.Now())
 }
 
-// logEnd is the end of the log as it was at a time or later. All who wait for purges together ask
-// for it once a second: there may be many of them, and each lease that comes has all of them look.
+// logEnd returns the end of the log as it was at since or later. All callers that wait for purges
+// share one question a second: there may be many, and each change of a lease wakes all of them.
 func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error) {
 	r.asking.Lock()
 	defer r.asking.Unlock()
@@ -31,13 +32,12 @@ func (r *Registry) logEnd(ctx context.Context, since time.Time) (Position, error
 	return r.end, r.endErr
 }
 
-// progress is Progress by what the log was at a time or later.
+// progress is Progress for the log as it was at since or later.
 func (r *Registry) progress(ctx context.Context, seq uint64, since time.Time) []Progress {
 	last, err := r.logEnd(ctx, since)
 	known, newer := r.edges(last)
 	if err == nil && newer {
-		// What an edge says was true before it came here, so that an end that is asked for now has
-		// it.
+		// The leases were true before they arrived here. So an end that is read now covers them.
 		last, err = r.logEnd(ctx, time.Now())
 	}
 	var out []Progress
@@ -48,8 +48,8 @@ func (r *Registry) progress(ctx context.Context, seq uint64, since time.Time) []
 	return out
 }
 
-// edges are the leases of edges, by name. newer says that one of them has applied more of the log
-// than its end was.
+// edges returns the leases of edges, by name. newer reports whether one of them has applied entries
+// beyond last.
 func (r *Registry) edges(last Position) (known map[string]Lease, newer bool) {
 	known = map[string]Lease{}
 	for _, l := range r.Nodes() {
@@ -62,15 +62,15 @@ func (r *Registry) edges(last Position) (known map[string]Lease, newer bool) {
 }
 
 // hasApplied reports whether an edge has applied a purge of the log that ends at last. A lease that
-// is not heard of any more says nothing: the edge may be with another fleet, or a part of the log
-// that it had applied may be lost.
+// isn't live proves nothing: the edge may have moved to another fleet, or the part of the log that
+// it had applied may be lost.
 func (l Lease) hasApplied(seq uint64, last Position) bool {
 	at := l.Applied
 	return l.Live && l.Sure && !l.Unproven && at.Log == last.Log && at.Seq >= seq &&
 		(at.Seq < last.Seq || at.Seq == last.Seq && !differ(at.Mark, last.Mark))
 }
 
-// listen gives what tells that a lease has changed since it was looked at last.
+// listen returns a channel that receives a value when a lease changes.
 func (r *Registry) listen() (news <-chan struct{}, stop func()) {
 	w := make(chan struct{}, 1)
 	r.mu.Lock()
@@ -89,9 +89,9 @@ func (r *Registry) listen() (news <-chan struct{}, stop func()) {
 	}
 }
 
-// Wait waits until every edge of the fleet has applied the purge of a sequence, or ctx ends, which
-// is no error: each that has not is told of as such. One that was not heard of may be cut off and
-// serve, so that it is waited for too.
+// Wait waits until every edge of the fleet has applied the purge with a sequence. If ctx ends
+// earlier, it returns the progress so far, which is no error. It waits for edges without a lease,
+// too: they may be cut off and serve.
 func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
 	news, stop := r.listen()
 	defer stop()
@@ -113,7 +113,7 @@ func (r *Registry) Wait(ctx context.Context, seq uint64) []Progress {
 		}
 		select {
 		case <-news:
-		case <-time.After(time.Second): // a lease may end meanwhile
+		case <-time.After(time.Second): // a lease may expire meanwhile
 		case <-ctx.Done():
 			return all
 		}

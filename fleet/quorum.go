@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// maxReplicas is the most that NATS keeps of a stream.
+// maxReplicas is the highest number of replicas that NATS supports.
 const maxReplicas = 5
 
-// boundOf is how many bytes a bucket may have, and how many entries, as nodes remember each, so
-// that who may write to one can't fill the memory and the disks of all. The log of purges, for
-// which both are 0, has bounds of its own.
+// boundOf returns the limits of a bucket, in bytes and in entries, so that a node that may write to
+// it can't fill the memory and the disks of all. Both are 0 for the log of purges, which has limits
+// of its own.
 func boundOf(stream string) (bytes, entries int64) {
 	switch stream {
 	case "KV_" + leaseBucket: // a lease has a few hundred bytes
@@ -25,8 +25,8 @@ func boundOf(stream string) (bytes, entries int64) {
 	return 0, 0
 }
 
-// grow has streams that fewer control nodes keep than are to, as these were added, kept by so many,
-// and gives those a bound that have none. It returns an error while some of them aren't there.
+// grow raises the number of replicas of streams after control nodes were added, and sets missing
+// limits. It returns an error while a stream doesn't exist.
 func (c *Client) grow(ctx context.Context, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -51,8 +51,8 @@ func (c *Client) grow(ctx context.Context, replicas int) error {
 	return nil
 }
 
-// Replicas are the control nodes that have a replica of the log of purges, and whether each has all
-// of it.
+// Replicas returns the control nodes that have a replica of the log of purges, and whether each
+// replica is complete.
 func (c *Client) Replicas(ctx context.Context) (map[string]bool, error) {
 	stream, _, _, err := c.ready(ctx)
 	if err != nil {

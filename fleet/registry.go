@@ -15,60 +15,61 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Lease is what a node says of itself, every renewEvery.
+// Lease is what a node reports of itself, every renewEvery.
 type Lease struct {
 	Node    string    `json:"node"`
 	Version string    `json:"version"`
 	Roles   []string  `json:"roles"`
 	Region  string    `json:"region,omitempty"`
-	Address string    `json:"address,omitempty"` // the first of its public ones
-	Load    float64   `json:"load"`              // 0 to 1, of its capacity
-	Secure  bool      `json:"secure,omitempty"`  // of an edge: it has certificates for all its hosts
-	Ready   bool      `json:"ready"`             // it serves, and trusts what it has
-	Applied Position  `json:"applied"`           // purges; of an edge
+	Address string    `json:"address,omitempty"` // the first public address
+	Load    float64   `json:"load"`              // 0 to 1, relative to its capacity
+	Secure  bool      `json:"secure,omitempty"`  // an edge that has certificates for all its hosts
+	Ready   bool      `json:"ready"`             // it serves, and trusts its store
+	Applied Position  `json:"applied"`           // position in the log of purges; of an edge
 	Started time.Time `json:"started"`
-	// Process is random, and another one each time that the node starts.
+	// Process is a random name of the process; it changes with each start of the node.
 	Process string `json:"process,omitempty"`
-	// Sites tells the sites of an edge's fleet file, and their hosts, from those of others.
+	// Sites identifies the sites and hosts in an edge's fleet file.
 	Sites string `json:"sites,omitempty"`
-	// Unproven says that Applied is not known to be of the log that there is, see Follower.Proven.
+	// Unproven means that Applied is not confirmed to be of the present log, see Follower.Proven.
 	Unproven bool `json:"unproven,omitempty"`
-	// Disk is how the disk of a control node is: "" is well, else DiskScarce or DiskFull.
+	// Disk is the state of a control node's disk: "" is fine, else DiskScarce or DiskFull.
 	Disk string `json:"disk,omitempty"`
-	// Challenges is up to where a name server answers with what Challenges publishes: its
-	// ChallengeFollower's Applied.
+	// Challenges is the position up to which a name server answers with challenges:
+	// ChallengeFollower.Applied.
 	Challenges Position  `json:"challenges,omitzero"`
 	Renewed    time.Time `json:"renewed"` // by the node's own clock
-	// Beats says that the node counts beats, as versions before them don't.
+	// Beats means that the node counts beats. Earlier versions don't.
 	Beats    bool `json:"beats,omitempty"`
 	Draining bool `json:"draining"`
-	Live     bool `json:"live"` // heard of within LeaseTime; as the reader has it
-	// Sure says that the lease was seen to be renewed, and by one process alone: what it says of
-	// Applied counts; as the reader has it.
+	Live     bool `json:"live"` // whether it was renewed within LeaseTime; set by the reader
+	// Sure means that the lease was seen to be renewed by a single process, so that its Applied
+	// counts; set by the reader.
 	Sure bool `json:"sure,omitempty"`
 }
 
-// Registry keeps the node's own lease, and knows those of the others. Its fields are set before
-// Serve.
+// Registry maintains the node's own lease, and knows the leases of the other nodes. Its fields are
+// set before Serve.
 type Registry struct {
 	Client *Client
-	// Self makes the node's lease as it is now, but for Draining, Live and Renewed; nil means that
-	// it only watches.
+	// Self returns the node's lease, without Draining, Live and Renewed. If Self is nil, the node
+	// has no lease and only watches.
 	Self func() Lease
-	// Edges are those that the fleet has, whether they were heard of or not.
+	// Edges are the names of all edges of the fleet.
 	Edges []string
-	// MaxDisconnected is how long an edge of this name on another machine may trust what it has
-	// after it was heard of; 0 is a minute.
+	// MaxDisconnected is how long another machine with this edge's name may trust its store after
+	// its last sign of life; 0 means a minute.
 	MaxDisconnected time.Duration
 
 	process  string      // of this process
-	revision uint64      // of the lease as it was written last; 0 is unknown
-	own      []time.Time // Renewed of leases that were written
+	revision uint64      // of the lease that was written last; 0 means unknown
+	own      []time.Time // Lease.Renewed of the leases that were written
 	twin     twin
 	refused  atomic.Bool
 
-	// OnDemand is for nodes that rarely want to know of others, as edges: the control plane is
-	// asked when they do, and while somebody waits. Others are told of each lease that is renewed.
+	// OnDemand is for nodes that rarely need the leases of others, such as edges. They ask the
+	// control plane when they need them, or wait for a change. Other nodes get each renewal of each
+	// lease.
 	OnDemand bool
 
 	demand   demand
@@ -78,39 +79,39 @@ type Registry struct {
 	leases   map[string]seen
 	drains   map[string]bool
 	touched  time.Time // when the registry was last in touch
-	since    time.Time // when it came in touch after it had not been
+	since    time.Time // when the registry came in touch again after an outage
 	watchers []chan struct{}
-	news     chan struct{} // of the node itself; made with mu held
-	watches  uint64        // how many began
-	catching bool          // what was there as the watch began has not come yet
+	news     chan struct{} // of the node's own lease; made under mu
+	watches  uint64        // number of watches so far
+	catching bool          // the present entries of the watch are still arriving
 
-	asking sync.Mutex // held while the control plane is asked for the end of the log; guards what follows
+	asking sync.Mutex // held during a question for the end of the log; guards the fields below
 	asked  time.Time
 	end    Position
 	endErr error
 }
 
-// frozen is how old a lease may be that counts as live when the registry is back in touch: the
-// control plane can't have been away for longer without anybody's looking at it.
+// frozen is the maximum age of a lease that counts as live when the registry is in touch again.
+// Nobody would leave the control plane down for longer.
 const frozen = time.Hour
 
-// seen is a lease and when it came.
+// seen is a lease, and when it arrived.
 type seen struct {
 	Lease
 	at      time.Time
-	written time.Time // Renewed as the lease itself has it
+	written time.Time // Renewed of the lease itself, without beats
 	n       uint64    // of the last beat
-	watch   uint64    // by which the lease itself came
-	// before is the process that had the node's name before the one that has it now, and back is
-	// when that was last one that had had it before.
+	watch   uint64    // number of the watch that delivered the lease itself
+	// before is the previous process with the node's name. back is when the name last returned to a
+	// process that had it before.
 	before string
 	back   time.Time
 }
 
-// next is what is known after another lease of the node.
+// next returns the state after another lease of the node.
 func (s seen) next(l Lease, at time.Time) seen {
 	n := seen{Lease: l, at: at, written: l.Renewed, before: s.before, back: s.back}
-	n.Sure = !s.Renewed.IsZero() // or it may be one that nobody renews
+	n.Sure = !s.Renewed.IsZero() // otherwise it may be one that nobody renews
 	if l.Process != s.Process {
 		if l.Process == s.before && l.Process != "" {
 			n.back = at
@@ -120,7 +121,7 @@ func (s seen) next(l Lease, at time.Time) seen {
 	return n
 }
 
-// Serve keeps the lease and watches until ctx ends, which takes the lease back.
+// Serve maintains the lease and watches the others until ctx ends. Then it deletes the lease.
 func (r *Registry) Serve(ctx context.Context) error {
 	r.Client.registry.Store(r)
 	out := outage{log: r.Client.Log, what: "registry: out of touch; what was known of other nodes stays"}
@@ -137,7 +138,7 @@ func (r *Registry) Serve(ctx context.Context) error {
 			}
 		}
 		if errors.Is(err, errReconnected) {
-			continue // others see no gap
+			continue // readers notice no gap
 		}
 		select {
 		case <-time.After(500 * time.Millisecond):
@@ -147,12 +148,12 @@ func (r *Registry) Serve(ctx context.Context) error {
 	if _, leases, _, err := r.Client.ready(context.WithoutCancel(ctx)); err == nil && r.Self != nil && !r.Refused() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = leases.Delete(end, r.Client.Node) // it would end by itself
+		_ = leases.Delete(end, r.Client.Node) // it would expire anyway
 	}
 	return nil
 }
 
-// Renew says that the lease has changed, so that others learn of it before the next second.
+// Renew triggers a renewal, because the lease has changed.
 func (r *Registry) Renew() {
 	select {
 	case r.changed() <- struct{}{}:
@@ -169,7 +170,7 @@ func (r *Registry) changed() chan struct{} {
 	return r.news
 }
 
-// watch renews and watches until something fails.
+// watch renews the lease and watches the others until an error.
 func (r *Registry) watch(ctx context.Context) error {
 	anew, live := r.Client.connected(), r.live()
 	r.hasWritten(Lease{})
@@ -177,7 +178,7 @@ func (r *Registry) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = r.renew(ctx, leases) // before the round trips of watches; it is done again
+	_ = r.renew(ctx, leases) // before the watches, which take several round trips; it is done again later
 	var nodes, flags <-chan jetstream.KeyValueEntry
 	watches, again, old := r.mustWatch(ctx)
 	if watches {
@@ -248,8 +249,8 @@ func (r *Registry) watch(ctx context.Context) error {
 	}
 }
 
-// say says that the node is there, or that something has changed. pauses is how many times as long
-// as that took no change is to be told: purges may come by the hundred a second, to all edges.
+// say renews the lease, or reports a change by a beat. After that, no change is reported for pauses
+// times as long as that took: purges may arrive by the hundred a second, at all edges.
 func (r *Registry) say(ctx context.Context, leases jetstream.KeyValue, change bool) (pauses time.Duration, err error) {
 	if change && r.beatAlone(ctx) || !change && r.beats() {
 		return 1, nil
@@ -257,7 +258,7 @@ func (r *Registry) say(ctx context.Context, leases jetstream.KeyValue, change bo
 	return renewPauses, r.renew(ctx, leases)
 }
 
-// live are the nodes of which it was heard by a watch.
+// live returns the nodes that are live by a watch.
 func (r *Registry) live() map[string]bool {
 	live := map[string]bool{}
 	for _, l := range r.watched() {
@@ -266,8 +267,8 @@ func (r *Registry) live() map[string]bool {
 	return live
 }
 
-// resume notes that a watch begins. Nothing was heard of nodes while there was none, neither of
-// those that were live then.
+// resume records that a watch begins. It has no news of nodes that were live before, because there
+// was no watch.
 func (r *Registry) resume(live map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,8 +283,8 @@ func (r *Registry) resume(live map[string]bool) {
 	}
 }
 
-// renew says that the node is there. With a majority of the control nodes behind it, that also says
-// that what is known of the others is new.
+// renew renews the lease. With a majority of the control nodes, that also shows that what is known
+// of the others is up to date.
 func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -308,7 +309,7 @@ func (r *Registry) renew(ctx context.Context, leases jetstream.KeyValue) error {
 	return nil
 }
 
-// touchedSince reports whether the registry was in touch at a time or after it.
+// touchedSince reports whether the registry was in touch at a time or later.
 func (r *Registry) touchedSince(t time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -319,16 +320,16 @@ func (r *Registry) touch(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now.Sub(r.touched) > LeaseTime/2 {
-		r.since = now // others have until LeaseTime after this to be heard of again
+		r.since = now // others have LeaseTime from now to renew their leases
 	}
 	r.touched = now
 }
 
-// take notes the lease of a node. news is false if it was known.
+// take applies an entry with a lease. news is false if it was known.
 func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e == nil { // all that was there has come
+	if e == nil { // all present entries have arrived
 		r.catching = false
 		return false
 	}
@@ -346,7 +347,7 @@ func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
 		at := time.Now()
 		old, ok := r.leases[e.Key()]
 		news = !ok || !old.written.Equal(l.Renewed)
-		if news { // else a watch that begins anew gives it: its node was not heard of again
+		if news { // otherwise a new watch delivers it again, and its node gave no sign of life
 			old = old.next(l, at)
 		}
 		old.watch = r.watches
@@ -356,12 +357,12 @@ func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
 	return news
 }
 
-// tell has those look who wait for news. r.mu is held.
+// tell wakes all listeners. The caller holds r.mu.
 func (r *Registry) tell() {
 	for _, w := range r.watchers {
 		select {
 		case w <- struct{}{}:
-		default: // it has news to look at already
+		default: // it has been woken already
 		}
 	}
 }
@@ -382,8 +383,8 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 	}
 }
 
-// Nodes returns what is known of the nodes, by name. A control plane that can't be reached freezes
-// it: who was live stays so. With OnDemand it may take as long as askTime.
+// Nodes returns the leases of all nodes, by name. While the control plane can't be reached, nodes
+// that were live stay live. With OnDemand, the call may take askTime.
 func (r *Registry) Nodes() []Lease {
 	if r.asks() {
 		return r.demanded()
@@ -391,7 +392,7 @@ func (r *Registry) Nodes() []Lease {
 	return r.watched()
 }
 
-// watched is what is known of the nodes by a watch.
+// watched returns the leases that the watch has delivered.
 func (r *Registry) watched() []Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -415,14 +416,14 @@ func (r *Registry) watched() []Lease {
 	return out
 }
 
-// Draining says whether a node is marked to get no new clients.
+// Draining reports whether a node is marked as draining.
 func (r *Registry) Draining(node string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.drains[node] || r.demand.leases[node].Draining
 }
 
-// Drain marks a node, durably, or takes the mark back.
+// Drain sets or removes the drain mark of a node, durably.
 func (c *Client) Drain(ctx context.Context, node string, drain bool) error {
 	defer c.hold()()
 	_, _, drains, err := c.ready(ctx)

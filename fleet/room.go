@@ -15,27 +15,27 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A purge that is on its way to a full disk may be on that of one control node and not of another,
-// and the server ends its log when a write fails. So control nodes keep a floor of free space, and
-// refuse what is to be stored before it is reached; what is in the log is still told to edges. If
-// something else fills the disk all the same, the server is started again once there is room.
+// When a disk is nearly full, a purge may be written by one control node and not by another, and
+// NATS disables a log after a failed write. So control nodes keep a floor of free space, and refuse
+// writes before it is reached. They still deliver what is in the log. If something else fills the
+// disk, the server is started again once there is room.
 
-// Room is how much space the disk of a control node has, in bytes.
+// Room is the free space on the disk of a control node, in bytes.
 type Room struct {
 	Free  int64
-	Floor int64 // kept free: with less, purges are refused
+	Floor int64 // purges are refused below this
 }
 
-// Full reports whether there is less than the floor.
+// Full reports whether less than the floor is free.
 func (r Room) Full() bool { return r.Free < r.Floor }
 
-// What a lease says of the disk of a control node.
+// States of a control node's disk in its lease.
 const (
-	DiskScarce = "scarce" // it has less than twice the floor
-	DiskFull   = "full"   // it has less than the floor
+	DiskScarce = "scarce" // less than twice the floor is free
+	DiskFull   = "full"   // less than the floor is free
 )
 
-// State is DiskFull, DiskScarce or "".
+// State returns DiskFull, DiskScarce or "".
 func (r Room) State() string {
 	switch {
 	case r.Full():
@@ -47,22 +47,22 @@ func (r Room) State() string {
 }
 
 const (
-	// minFloor and maxFloor bound the floor, which is a twentieth of the disk otherwise. A purge of
-	// maxPurge is written twice.
+	// minFloor and maxFloor bound the floor, which is a twentieth of the disk. A purge of maxPurge
+	// is written twice.
 	minFloor = 3 * maxPurge
 	maxFloor = 512 << 20
-	// roomSubject is where control nodes tell each other that their disks are full.
+	// roomSubject is the subject on which control nodes report full disks to each other.
 	roomSubject = "kaiku.control.full"
-	// roomEvery is how often a control node looks at its disk, and tells others.
+	// roomEvery is how often a control node checks its disk, and reports it if it is full.
 	roomEvery = 250 * time.Millisecond
-	// roomAge is how old what another control node said may be.
+	// roomAge is how long a report of another control node counts.
 	roomAge = 2 * time.Second
-	// fullCode is the number of the error by which a purge is refused; NATS has lower ones.
+	// fullCode is the number of the error that refuses a purge. NATS's numbers are lower.
 	fullCode = 19507
 )
 
-// ErrFull says that a purge was refused as disks of control nodes are full. It is ErrUnavailable,
-// too.
+// ErrFull means that a purge was refused because disks of control nodes are full. errors.Is also
+// matches it with ErrUnavailable.
 var ErrFull error = fullError{}
 
 type fullError struct{}
@@ -72,10 +72,10 @@ func (fullError) Error() string {
 	return "the control plane stores nothing more: the disks of its nodes are full"
 }
 
-// Is makes it an ErrUnavailable.
+// Is makes errors.Is match it with ErrUnavailable.
 func (fullError) Is(target error) bool { return target == ErrUnavailable }
 
-// refusal is the error of a purge that was not taken.
+// refusal returns the error of a purge that was not taken.
 func refusal(err error) error {
 	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == fullCode {
 		return fmt.Errorf("%w: %s", ErrFull, api.Description)
@@ -83,7 +83,7 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// Room looks at the disk.
+// Room returns the free space on the node's disk.
 func (c *Control) Room() Room {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(c.Dir, &fs); err != nil {
@@ -97,20 +97,20 @@ func (c *Control) Room() Room {
 	return Room{free, floor}
 }
 
-// isStored reports whether what is sent to a subject is written to disks.
+// isStored reports whether a message to a subject is written to disks.
 func isStored(subject string) bool {
 	return strings.HasPrefix(subject, purgeSubject+".") ||
 		strings.HasPrefix(subject, "$KV.") && !strings.HasPrefix(subject, "$KV."+leaseBucket+".")
 }
 
-// rooms is what a control node knows of the disks of all.
+// rooms is what a control node knows of all control nodes' disks.
 type rooms struct {
 	mu   sync.Mutex
-	full map[string]time.Time // when another control node said so
+	full map[string]time.Time // time of the last report, by control node
 	own  bool
 }
 
-// refuses tells why nothing is to be stored; "" is no reason. A majority that has room goes on.
+// refuses returns why nothing may be stored, or "". A majority with room is enough to go on.
 func (c *Control) refuses() string {
 	r := c.Room()
 	full := 0
@@ -138,14 +138,15 @@ func (c *Control) refuses() string {
 		c.Node, r.Free>>20, r.Floor>>20)
 }
 
-// refused is what a node is answered whose message is not stored, as JetStream would.
+// refused returns the answer to a message that is not stored, in JetStream's form.
 func refused(why string) []byte {
-	b, _ := json.Marshal(map[string]any{"stream": "", "seq": 0, // of plain values
+	b, _ := json.Marshal(map[string]any{"stream": "", "seq": 0, // plain values can't fail
 		"error": map[string]any{"code": 503, "err_code": fullCode, "description": why}})
 	return b
 }
 
-// watchRoom tells the others of a full disk, and hears of theirs, until ctx ends.
+// watchRoom reports a full disk to the other control nodes, and takes their reports, until ctx
+// ends.
 func (c *Control) watchRoom(ctx context.Context) error {
 	conn, _, err := inside(c.nats(), userFleet, c.secret)
 	if err != nil {
@@ -176,7 +177,7 @@ func (c *Control) watchRoom(ctx context.Context) error {
 	}
 }
 
-// tellRoom tells the others and the log.
+// tellRoom reports a full disk to the other control nodes, and logs changes.
 func (c *Control) tellRoom(conn *nats.Conn) {
 	r := c.Room()
 	c.rooms.mu.Lock()
@@ -193,20 +194,20 @@ func (c *Control) tellRoom(conn *nats.Conn) {
 	if !r.Full() {
 		return
 	}
-	_ = conn.Publish(roomSubject, []byte(c.Node)) // the connection is to this process
+	_ = conn.Publish(roomSubject, []byte(c.Node)) // can't fail: the connection is to this process
 	if !changed || c.group == "" {
 		return
 	}
-	for _, stream := range streamNames() { // to one with room, before a write fails
-		// refused where this node leads nothing
+	for _, stream := range streamNames() { // hand leadership to a node with room before a write fails
+		// The server refuses this for streams that this node doesn't lead.
 		_ = conn.Publish(fmt.Sprintf(server.JSApiStreamLeaderStepDownT, stream), nil)
 	}
 }
 
-// errDisabled ends what runs on a server that has ended its log.
+// errDisabled ends everything on a server whose log is disabled.
 var errDisabled = errors.New("the log of purges could not be written")
 
-// watchLog ends when the server has ended its log, as a write failed.
+// watchLog calls ended when the server has disabled its log after a failed write.
 func (c *Control) watchLog(ctx context.Context, ended func(error)) {
 	tick := time.NewTicker(roomEvery)
 	defer tick.Stop()
@@ -223,7 +224,7 @@ func (c *Control) watchLog(ctx context.Context, ended func(error)) {
 	}
 }
 
-// revive starts the server again, once there is room.
+// revive starts the server again once there is room.
 func (c *Control) revive(ctx context.Context) error {
 	c.Log.Error("control plane: the log of purges could not be written, and is opened again once there is room: "+
 		"is the disk full, or may the folder not be written to?", "folder", c.Dir)

@@ -17,47 +17,47 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Each control node watches the registry and answers nodes that ask for it on rosterSubject. Edges
-// learn of the others in this way, and only when somebody wants to know: if each of n nodes watched
-// the leases itself, n² of them would have to be delivered each time that all are renewed.
+// Each control node watches the registry, and answers questions for it on rosterSubject. Edges ask
+// for the registry only when they need it. If each of n nodes watched the leases itself, each round
+// of renewals would take n² deliveries.
 //
-// A node that was answered before gets what has changed since. It may wait for a change (see
+// A node that has had an answer gets the changes since then. It may wait for a change (see
 // Registry.poll).
 const rosterSubject = "kaiku.registry"
 
 const (
 	// rosterHold is how long a question may wait for a change.
 	rosterHold = 5 * time.Second
-	// rosterGather is how long changes are gathered before those who wait are answered.
+	// rosterGather is how long changes are gathered before the waiting questions are answered.
 	rosterGather = 10 * time.Millisecond
-	// rosterTick is how often it is looked whether a lease has ended.
+	// rosterTick is how often the control node checks for leases that have expired.
 	rosterTick = 500 * time.Millisecond
-	// rosterSilence is how long nothing may come of a watch of the leases. The control node's own
-	// is among them.
+	// rosterSilence is how long a watch of the leases may deliver nothing. It should at least
+	// deliver the control node's own.
 	rosterSilence = LeaseTime
-	// maxRosterGone bounds the nodes of which is known when they were taken out.
+	// maxRosterGone bounds the number of removed nodes whose removal is remembered.
 	maxRosterGone = 1024
 	// maxRoster bounds an answer, in bytes after decompression.
 	maxRoster = 64 << 20
 )
 
-// rosterQuestion is what a node asks.
+// rosterQuestion is a question for the registry.
 type rosterQuestion struct {
-	Roster string `json:"roster,omitempty"` // of the last answer; "" is none
-	Since  uint64 `json:"since,omitempty"`  // the version of the last answer
+	Roster string `json:"roster,omitempty"` // Roster of the last answer; "" means none
+	Since  uint64 `json:"since,omitempty"`  // Version of the last answer
 	Hold   bool   `json:"hold,omitempty"`   // wait for a change
 }
 
-// rosterAnswer is what has changed. It is sent compressed.
+// rosterAnswer has the changes since an answer. It is sent compressed.
 type rosterAnswer struct {
-	Roster  string   `json:"roster"`  // the control node's process; versions are its own
+	Roster  string   `json:"roster"`  // the control node's process; each process counts its own versions
 	Version uint64   `json:"version"` // of the newest change
 	Whole   bool     `json:"whole,omitempty"`
 	Changed []Lease  `json:"changed,omitempty"` // all leases, if Whole
 	Gone    []string `json:"gone,omitempty"`
 }
 
-// rosterEntry is a lease and the version of its last change.
+// rosterEntry is a lease, and the version of its last change.
 type rosterEntry struct {
 	Lease
 	version uint64
@@ -69,19 +69,19 @@ type roster struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
 	id      string
-	table   *Registry // fed by follow
-	beats   *beats    // that this control node hears
+	table   *Registry // filled by follow
+	beats   *beats    // the beats that this control node receives
 	asking  chan *nats.Msg
 
 	version uint64
-	from    uint64 // the first version that can be asked for changes since
+	from    uint64 // the oldest version since which changes are known
 	entries map[string]rosterEntry
-	gone    map[string]uint64 // versions, by node
-	whole   []byte            // the answer with all of it; nil after a change
+	gone    map[string]uint64 // version of the removal, by node
+	whole   []byte            // the encoded answer with all leases; nil after a change
 	held    []heldQuestion    // the oldest first
 }
 
-// heldQuestion waits for a change until its time.
+// heldQuestion waits for a change until its time is over.
 type heldQuestion struct {
 	rosterQuestion
 	msg   *nats.Msg
@@ -97,7 +97,7 @@ func (c *Control) newRoster() (*roster, error) {
 	return r, err
 }
 
-// serve answers until ctx ends.
+// serve answers questions until ctx ends.
 func (r *roster) serve(ctx context.Context) error {
 	defer r.conn.Close()
 	news, stop := r.table.listen()
@@ -142,7 +142,7 @@ func (r *roster) serve(ctx context.Context) error {
 	}
 }
 
-// follow feeds the table until ctx ends.
+// follow fills the table until ctx ends.
 func (r *roster) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := r.watch(ctx); err != nil {
@@ -155,8 +155,8 @@ func (r *roster) follow(ctx context.Context) {
 	}
 }
 
-// watch feeds the table until something fails. A lease that comes was taken by a majority of the
-// control nodes, so that it also says that the table is true.
+// watch fills the table until an error. A majority of the control nodes has taken each lease that
+// arrives, so an arrival shows that the table is up to date.
 func (r *roster) watch(ctx context.Context) error {
 	open, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -208,7 +208,7 @@ func (r *roster) watch(ctx context.Context) error {
 	}
 }
 
-// update notes what has changed in the table.
+// update gives the changes in the table their versions.
 func (r *roster) update() {
 	now := r.table.watched()
 	next := r.version + 1
@@ -239,7 +239,7 @@ func (r *roster) update() {
 	}
 }
 
-// sameAs reports whether a lease says the same of a node as another one.
+// sameAs reports whether two leases of a node differ only in when they were renewed.
 func (l Lease) sameAs(other Lease) bool {
 	if l.Renewed.Equal(other.Renewed) {
 		return l.Live == other.Live && l.Draining == other.Draining && l.Sure == other.Sure
@@ -255,7 +255,7 @@ func (l Lease) same(other Lease) bool {
 	return err == nil && err2 == nil && bytes.Equal(a, b)
 }
 
-// ask answers a question, at once or once there is a change.
+// ask answers a question at once, or holds it until there is a change.
 func (r *roster) ask(m *nats.Msg) {
 	q := heldQuestion{msg: m, until: time.Now().Add(rosterHold)}
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &q.rosterQuestion) != nil {
@@ -268,13 +268,13 @@ func (r *roster) ask(m *nats.Msg) {
 	r.answer(q)
 }
 
-// knows reports whether a question is about an answer of this process, of which it knows what
-// changed since.
+// knows reports whether a question refers to an answer of this process, and all changes since then
+// are known.
 func (r *roster) knows(q rosterQuestion) bool {
 	return q.Roster == r.id && q.Since >= r.from && q.Since <= r.version
 }
 
-// release answers those for whom there is a change, or whose time is over.
+// release answers the held questions for which there is a change, or whose time is over.
 func (r *roster) release(now time.Time) {
 	r.held = slices.DeleteFunc(r.held, func(q heldQuestion) bool {
 		if q.Since == r.version && now.Before(q.until) {
@@ -295,7 +295,7 @@ func (r *roster) answer(q heldQuestion) {
 	}
 }
 
-// encode is the answer to a question.
+// encode encodes the answer to a question.
 func (r *roster) encode(q rosterQuestion) ([]byte, error) {
 	a := rosterAnswer{Roster: r.id, Version: r.version, Whole: !r.knows(q)}
 	if a.Whole && r.whole != nil {
@@ -325,7 +325,7 @@ func (r *roster) encode(q rosterQuestion) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// parseRoster reads an answer.
+// parseRoster decodes an answer.
 func parseRoster(b []byte) (a rosterAnswer, err error) {
 	z, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {

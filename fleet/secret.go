@@ -7,9 +7,9 @@ import (
 	"unicode"
 )
 
-// SplitSecrets reads the text of a file of secrets: one a line, the first to be used and all to be
-// accepted, so that one can replace another without a moment in which either is refused. White
-// space around a secret, blank lines and lines that begin with # don't count.
+// SplitSecrets parses the text of a file of secrets, one a line. The first is used and all are
+// accepted, so one can replace another without an interruption. White space around a secret, blank
+// lines, and lines that begin with # are ignored.
 func SplitSecrets(text []byte) ([]string, error) {
 	var out []string
 	for line := range strings.Lines(string(text)) {
@@ -28,7 +28,7 @@ func SplitSecrets(text []byte) ([]string, error) {
 	return out, nil
 }
 
-// secret is one that all nodes with a role have, derived from the fleet key.
+// secret is a kind of secret that all nodes with a role share. It is derived from the fleet key.
 type secret struct {
 	role    string
 	purpose string // of its derivation
@@ -43,8 +43,8 @@ var (
 	secrets           = [...]secret{cookieSecret, certificateSecret, edgeSecret}
 )
 
-// CookieSecrets are what all name servers of the fleet make DNS cookies with (RFC 7873). As of all
-// derived secrets, the first is used and all are accepted.
+// CookieSecrets returns the secrets with which all name servers make DNS cookies (RFC 7873). As
+// with all derived secrets, the first is used and all are accepted.
 func (k Key) CookieSecrets() ([][16]byte, error) {
 	list, err := k.read(cookieSecret)
 	out := make([][16]byte, len(list))
@@ -54,11 +54,11 @@ func (k Key) CookieSecrets() ([][16]byte, error) {
 	return out, err
 }
 
-// CertificateSecrets are what all edges of the fleet encrypt with what is in the Vault.
+// CertificateSecrets returns the secrets with which all edges encrypt values of the Vault.
 func (k Key) CertificateSecrets() ([][32]byte, error) { return k.read32(certificateSecret) }
 
-// EdgeSecrets are what all edges of the fleet derive the keys of TLS session tickets and QUIC
-// tokens from, so that a client that goes to another edge need not begin anew.
+// EdgeSecrets returns the secrets from which all edges derive the keys of TLS session tickets and
+// QUIC tokens. So a client can resume a session at another edge.
 func (k Key) EdgeSecrets() ([][32]byte, error) { return k.read32(edgeSecret) }
 
 func (k Key) read32(s secret) ([][32]byte, error) {
@@ -70,7 +70,7 @@ func (k Key) read32(s secret) ([][32]byte, error) {
 	return out, err
 }
 
-// read gives a secret, derived from each of the key or as the credential has it.
+// read returns the secrets of a kind, from the credential or derived from the key.
 func (k Key) read(s secret) ([][]byte, error) {
 	if k.credential == nil {
 		return k.derive(s.purpose, s.size)

@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// What delivers purges to an edge is alive as long as bytes come, however slow its line is. If none
-// come though the log has more, something was lost on the way, as between two control nodes, or
-// what delivers has ended with its control node.
+// A consumer is alive as long as bytes arrive, however slow the line is. If none arrive although
+// the log has more, something was lost on the way, such as between two control nodes, or the
+// consumer has ended with its control node.
 
-// stall is since when purges are due of which nothing comes.
+// stall detects that purges are due and nothing arrives.
 type stall struct {
-	had   uint64 // applied
-	bytes uint64 // received
+	had   uint64 // last sequence applied
+	bytes uint64 // bytes received
 	at    time.Time
-	since time.Time // something is due, and nothing was applied
+	since time.Time // since when something is due and nothing was applied
 }
 
-// stalls reports whether nothing has come for stallTime though something is due, by the end of the
-// log, what is applied, and how many bytes have been received.
+// stalls reports whether nothing has arrived for stallTime although something is due. end is the
+// end of the log, applied the last sequence applied, and bytes the number of bytes received.
 func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 	if applied >= end {
 		*s = stall{}
@@ -38,16 +38,16 @@ func (s *stall) stalls(end, applied, bytes uint64, now time.Time) bool {
 	return passed >= stallTime
 }
 
-// tooLarge reports whether an entry may be larger than what is asked for at once: refusals come,
-// and no purge.
+// tooLarge reports whether the next entry may be larger than the number of bytes requested at once:
+// then refusals arrive, and no purges.
 func (s *stall) tooLarge(now time.Time) bool {
 	return !s.since.IsZero() && now.Sub(s.since) >= entryTime
 }
 
-// entryTime is how long an entry may take to come.
+// entryTime is how long an entry may take to arrive.
 const entryTime = 15 * time.Second
 
-// waits reports whether an answer is late as it waits behind purges.
+// waits reports whether an answer is late because it waits behind purges.
 func (f *Follower) waits(s *stall, a answer) bool {
 	if !errors.Is(a.err, context.DeadlineExceeded) {
 		return false
@@ -61,9 +61,9 @@ func (f *Follower) waits(s *stall, a answer) bool {
 	return late
 }
 
-// feedSize is how many bytes are asked for at once.
+// feedSize returns how many bytes to request at once.
 func (f *Follower) feedSize() int {
-	if f.wide { // what did not come may be larger
+	if f.wide { // the missing entry may be larger
 		f.wide = false
 		return maxFed
 	}

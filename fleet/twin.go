@@ -12,33 +12,33 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Two machines are one node by mistake, as when a machine is cloned, or one that was replaced
-// starts again. What the lease says is true of one of them, while clients may be served by the
-// other. So a lease is renewed only if nobody else wrote it meanwhile. Who finds that somebody did
-// says so; the process that started later is refused: it renews no more, and trusts nothing that it
-// has.
+// Two machines can have the same node's name by mistake: a machine was cloned, or one that was
+// replaced starts again. Then the lease is true of one of them, while the other may serve clients.
+// So a lease is renewed only if no other process has written it since. A process that finds another
+// one's lease logs that. The process that started later is refused: it no longer renews its lease,
+// and trusts nothing in its store.
 //
-// A process that was killed leaves its lease, which nobody renews: the next one of the node goes
-// on.
+// A process that was killed leaves a lease that nobody renews, so the node's next process takes it
+// over.
 
-// twin is another process that has the node's name.
+// twin is another process with the node's name.
 type twin struct {
-	process string    // that was heard of last; "" is none
-	renewed time.Time // by its clock
-	heard   time.Time // when it was seen to renew its lease
-	times   int       // how often
-	refused bool      // this process is, as the other one started earlier
+	process string    // the other process; "" means none
+	renewed time.Time // Lease.Renewed, by its clock
+	heard   time.Time // when it last renewed its lease
+	times   int       // number of renewals seen
+	refused bool      // this process is refused, because the other one started earlier
 }
 
-// maxOwn is how many renewals of its own a process remembers. One whose answer was lost may be
-// found later.
+// maxOwn is how many of its own renewals a process remembers. A renewal whose answer was lost may
+// turn up later.
 const maxOwn = 16
 
-// Refused reports whether another process that started earlier has the node's name: what this one
-// has is not to be trusted.
+// Refused reports whether another process with the node's name started earlier. Then this one's
+// store must not be trusted.
 func (r *Registry) Refused() bool { return r.refused.Load() }
 
-// put writes the lease, unless another process that started earlier does. It is for one goroutine.
+// put writes the lease, unless a process that started earlier renews it. It is for one goroutine.
 func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) error {
 	if r.process == "" {
 		r.process = rand.Text()
@@ -57,7 +57,7 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 		r.own = slices.Delete(r.own, 0, 1)
 	}
 	revision := r.revision
-	r.revision = 0 // unless it is known
+	r.revision = 0 // until it is read again
 	if revision == 0 {
 		revision, err = leases.Put(ctx, r.Client.Node, b)
 	} else if revision, err = leases.Update(ctx, r.Client.Node, b, revision); changedMeanwhile(err) {
@@ -74,7 +74,7 @@ func (r *Registry) put(ctx context.Context, leases jetstream.KeyValue, l Lease) 
 	return nil
 }
 
-// look looks who wrote the lease last, and decides who is refused.
+// look reads who wrote the lease last, and decides which process is refused.
 func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Lease) error {
 	e, err := leases.Get(ctx, r.Client.Node)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -98,12 +98,12 @@ func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Leas
 	return nil
 }
 
-// wrote reports whether the process wrote a lease itself.
+// wrote reports whether this process wrote a lease.
 func (r *Registry) wrote(l Lease) bool {
 	return l.Process == r.process && slices.ContainsFunc(r.own, l.Renewed.Equal)
 }
 
-// hear notes that another process renewed the lease.
+// hear records a renewal by another process.
 func (r *Registry) hear(other, own Lease) {
 	t := &r.twin
 	t.process, t.renewed, t.heard = other.Process, other.Renewed, time.Now()
@@ -124,8 +124,8 @@ func (r *Registry) hear(other, own Lease) {
 	r.refused.Store(t.refused)
 }
 
-// expire forgets another process that was heard of a while ago. One that was heard of twice may be
-// cut off, and trust what it has.
+// expire forgets another process that gave no sign of life for a while. One that was seen twice may
+// be cut off, and still trust its store.
 func (r *Registry) expire() {
 	limit := LeaseTime
 	if r.twin.times > 1 {
@@ -136,7 +136,7 @@ func (r *Registry) expire() {
 	}
 }
 
-// alone notes that there is no other process with the node's name.
+// alone records that there is no other process with the node's name.
 func (r *Registry) alone(why string) {
 	if r.twin.process != "" {
 		r.Client.Log.Info("registry: no other machine runs as this node any more: "+why, "node", r.Client.Node)

@@ -14,34 +14,34 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Vault is what the edges of a fleet share of certificates: their keys among it. All of it is
-// encrypted with a secret that edges alone have, so that control nodes, and backups of their data,
-// tell no more than the names. Each value is bound to its key: under another one it is refused. Its
-// fields are set before any method is called.
+// Vault has the certificates that the edges of a fleet share, with their keys. All values are
+// encrypted with a secret that only edges have. So control nodes, and backups of their data, reveal
+// the names only. Each value is bound to its key, and is refused under another one. The fields are
+// set before any method is called.
 type Vault struct {
 	Client *Client
-	// Secrets are from Key.CertificateSecrets. The first encrypts.
+	// Secrets are from Key.CertificateSecrets. The first one encrypts.
 	Secrets [][32]byte
 }
 
-// ErrChanged says that somebody else has saved or deleted the value meanwhile.
+// ErrChanged means that somebody else has saved or deleted the value meanwhile.
 var ErrChanged = errors.New("the value was changed by somebody else meanwhile")
 
 const (
-	// maxVaultValue and maxVaultKey bound a value of the vault, and its key, in bytes.
+	// maxVaultValue and maxVaultKey bound a value and its key, in bytes.
 	maxVaultValue = 64 << 10
 	maxVaultKey   = 1000
-	// vaultFormat is the first byte of what is stored. A nonce of AES-GCM follows, and what it
-	// encrypts.
+	// vaultFormat is the first byte of a stored value. A nonce of AES-GCM and the ciphertext
+	// follow.
 	vaultFormat = 1
-	// deletedTime is how long the mark of a deleted value stays.
+	// deletedTime is how long the marker of a deleted value is kept.
 	deletedTime = 24 * time.Hour
 )
 
-// Load returns a value, its revision, which is never 0, and when it was stored, by the clock of the
-// control plane. The error Is fs.ErrNotExist if there is none, and ErrUnavailable if the control
-// plane can't be reached. What can't be decrypted has its revision beside the error, so that it can
-// be replaced.
+// Load returns a value, its revision, which is never 0, and when it was stored, by the control
+// plane's clock. The error Is fs.ErrNotExist if the value doesn't exist, and ErrUnavailable if the
+// control plane can't be reached. If the value can't be decrypted, Load returns its revision with
+// the error, so that it can be replaced.
 func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision uint64, stored time.Time, err error) {
 	kv, ctx, cancel, err := v.open(ctx, key)
 	if err != nil {
@@ -58,7 +58,7 @@ func (v *Vault) Load(ctx context.Context, key string) (value []byte, revision ui
 	return value, e.Revision(), e.Created(), nil
 }
 
-// get loads what is stored under a key.
+// get loads the encrypted value of a key.
 func (v *Vault) get(ctx context.Context, kv jetstream.KeyValue, key string) (jetstream.KeyValueEntry, error) {
 	e, err := get(ctx, kv, encodeToken(key))
 	switch {
@@ -70,9 +70,9 @@ func (v *Vault) get(ctx context.Context, kv jetstream.KeyValue, key string) (jet
 	return e, nil
 }
 
-// Reseal encrypts with the first of the secrets what is encrypted with another one, so that those
-// can be given up. What none of them decrypts stays as it is. After an error it can be called
-// again.
+// Reseal encrypts all values with the first secret that are encrypted with another one, so that the
+// others can be given up. Values that no secret decrypts stay as they are. After an error, it can
+// be called again.
 func (v *Vault) Reseal(ctx context.Context) error {
 	keys, err := v.Keys(ctx)
 	if err != nil {
@@ -84,7 +84,7 @@ func (v *Vault) Reseal(ctx context.Context) error {
 			if err == nil || errors.Is(err, fs.ErrNotExist) {
 				break
 			}
-			if !errors.Is(err, ErrChanged) { // then it is looked at again
+			if !errors.Is(err, ErrChanged) { // otherwise it is read again
 				return err
 			}
 		}
@@ -110,11 +110,11 @@ func (v *Vault) reseal(ctx context.Context, key string) error {
 	return err
 }
 
-// Save stores a value of at most 64 KiB, or deletes it if it is nil, if the revision that is there
-// is still the one given, 0 being that there is none. It returns the new revision, which is 0 after
-// a deletion, once a majority of the control nodes has it on disk. The error Is ErrChanged if
-// another revision was there, and ErrUnavailable if the control plane did not answer; the value may
-// then be stored or not.
+// Save stores a value of at most 64 KiB, or deletes it if value is nil. It does so only if the
+// given revision is the present one; 0 means that the value doesn't exist. Once a majority of the
+// control nodes has the change on disk, Save returns the new revision, which is 0 after a deletion.
+// The error Is ErrChanged if the revision was another one. It Is ErrUnavailable if the control
+// plane did not answer; then the value may or may not be stored.
 func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	if len(value) > maxVaultValue {
 		return 0, fmt.Errorf("save %s in the vault: %d bytes, want at most %d", key, len(value), maxVaultValue)
@@ -141,7 +141,7 @@ func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uin
 			return 0, fmt.Errorf("save %s in the vault: %w", key, err)
 		}
 		if revision == 0 {
-			saved, err = kv.Create(ctx, token, sealed) // also over the mark of a deleted one
+			saved, err = kv.Create(ctx, token, sealed) // also over the marker of a deleted value
 		} else {
 			saved, err = kv.Update(ctx, token, sealed, revision)
 		}
@@ -155,11 +155,10 @@ func (v *Vault) Save(ctx context.Context, key string, value []byte, revision uin
 	return 0, fmt.Errorf("save %s in the vault: %w: %w", key, ErrUnavailable, err)
 }
 
-// getTries is how often a value is asked for within callTimeout.
+// getTries is how often a value is requested within callTimeout.
 const getTries = 4
 
-// get asks for a value, and again: what comes while the control nodes elect a leader is not
-// answered.
+// get requests a value several times: requests during the election of a leader get no answer.
 func get(ctx context.Context, kv jetstream.KeyValue, token string) (e jetstream.KeyValueEntry, err error) {
 	for range getTries {
 		try, cancel := context.WithTimeout(ctx, callTimeout/getTries)
@@ -172,7 +171,7 @@ func get(ctx context.Context, kv jetstream.KeyValue, token string) (e jetstream.
 	return e, err
 }
 
-// changedMeanwhile tells the errors of an update that came too late.
+// changedMeanwhile reports whether an error says that an update came too late.
 func changedMeanwhile(err error) bool {
 	var refused *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) ||
@@ -180,7 +179,7 @@ func changedMeanwhile(err error) bool {
 			refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// Keys lists the keys that are there, in no order.
+// Keys returns all keys, in no particular order.
 func (v *Vault) Keys(ctx context.Context) ([]string, error) {
 	kv, ctx, cancel, err := v.open(ctx, "keys")
 	if err != nil {
@@ -213,17 +212,17 @@ func (v *Vault) Keys(ctx context.Context) ([]string, error) {
 	}
 }
 
-// Watch calls changed with the key of each value that is there, and of each that is saved or
-// deleted, one after the other, until ctx ends, which is no error. It goes on through lost
-// connections, and tells what has changed in the meantime. changed may call the vault.
+// Watch calls changed with the key of each present value, and of each value that is saved or
+// deleted, one after the other, until ctx ends, which is no error. It reconnects, and then reports
+// what has changed meanwhile. changed may call the vault.
 func (v *Vault) Watch(ctx context.Context, changed func(key string)) error {
 	known := map[string]uint64{} // revisions by key
 	var at uint64
-	var there map[string]bool // while the bucket comes as it is: what has come
+	var there map[string]bool // keys that have arrived while the present entries arrive
 	w := watch{client: v.Client, bucket: certificateBucket, opts: []jetstream.WatchOpt{jetstream.MetaOnly()},
 		begin: func(log uint64) {
 			if log != at {
-				clear(known) // revisions begin anew in a bucket that replaces another
+				clear(known) // revisions start again in a bucket that replaces another one
 			}
 			at, there = log, map[string]bool{}
 		},
@@ -257,7 +256,7 @@ func (v *Vault) Watch(ctx context.Context, changed func(key string)) error {
 	return nil
 }
 
-// open gives the bucket, and bounds a call.
+// open returns the bucket, and a context that bounds the call.
 func (v *Vault) open(ctx context.Context, key string) (jetstream.KeyValue, context.Context, context.CancelFunc, error) {
 	if key == "" || len(key) > maxVaultKey {
 		return nil, nil, nil, fmt.Errorf("a key of the vault has 1 to %d bytes, not %d", maxVaultKey, len(key))
@@ -284,8 +283,8 @@ func aead(secret [32]byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// encrypt gives what is stored. Nonces are random: with 96 bits, and so few values under one
-// secret, none comes twice.
+// encrypt encrypts a value. Nonces are random: with 96 bits and so few values under one secret,
+// none repeats.
 func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
 	gcm, err := aead(v.Secrets[0])
 	if err != nil {
@@ -299,8 +298,8 @@ func (v *Vault) encrypt(key string, value []byte) ([]byte, error) {
 	return gcm.Seal(out, out[1:], value, []byte(key)), nil
 }
 
-// decrypt is the reverse of encrypt for the same key. It tells which of the secrets it was that the
-// value was encrypted with.
+// decrypt reverses encrypt for the same key. by is the index of the secret that encrypted the
+// value.
 func (v *Vault) decrypt(key string, stored []byte) (value []byte, by int, err error) {
 	for i, secret := range v.Secrets {
 		gcm, err := aead(secret)
@@ -315,7 +314,7 @@ func (v *Vault) decrypt(key string, stored []byte) (value []byte, by int, err er
 			continue
 		}
 		if value == nil {
-			value = []byte{} // nil is none
+			value = []byte{} // nil would mean none
 		}
 		return value, i, nil
 	}

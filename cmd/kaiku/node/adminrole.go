@@ -25,9 +25,9 @@ func (b *builder) addAdmin() error {
 		Faults: b.keep.Faults, Registry: b.reg, Log: b.log}
 	p.Sites.Set(namedSites(b.fleet))
 	p.Tokens.Set(tokens)
-	if b.ties != nil {
-		p.Purges, p.Fleet, s.Fleet = purgeLog{b.ties}, others{b.ties}, others{b.ties}
-		b.ties.sites = p.Sites
+	if b.plane != nil {
+		p.Purges, p.Fleet, s.Fleet = purgeLog{b.plane}, others{b.plane}, others{b.plane}
+		b.plane.sites = p.Sites
 	}
 	b.admin = &adminRole{s.Address, p.Tokens, p.Sites}
 	b.parts = append(b.parts, s)

@@ -20,8 +20,8 @@ type builder struct {
 	node  *config.Node
 	zones []*geodns.Zone
 	over  Overrides
-	key   *fleet.Key // nil if the fleet has none
-	ties  *link      // to the control plane; nil without one
+	key   *fleet.Key    // nil if the fleet has none
+	plane *controlPlane // to the control plane; nil without one
 	reg   *prometheus.Registry
 }
 
@@ -43,11 +43,11 @@ func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logge
 	if b.key, err = keyIfNeeded(f, n, log); err != nil {
 		return nil, err
 	}
-	if b.ties, err = newLink(f, n, b.key, log); err != nil {
+	if b.plane, err = newControlPlane(f, n, b.key, log); err != nil {
 		return nil, err
 	}
-	if b.ties != nil {
-		b.reg.MustRegister(fleetCollector{b.ties})
+	if b.plane != nil {
+		b.reg.MustRegister(fleetCollector{b.plane})
 	}
 	if roles == nil {
 		roles = n.Roles
@@ -78,8 +78,8 @@ func (b *builder) build(roles []string) error {
 			return err
 		}
 	}
-	if b.ties != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
-		b.parts = append(b.parts, b.ties)
+	if b.plane != nil && (b.Edge != nil || b.dns != nil || b.node.Admin != "") {
+		b.parts = append(b.parts, b.plane)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 // newCertificates are what an edge shows its clients; nil if it has no listener for TLS. ties may
 // be nil.
-func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, ties *link) (*certs.Certificates, error) {
+func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, plane *controlPlane) (*certs.Certificates, error) {
 	if !f.Secures() {
 		return nil, nil
 	}
@@ -22,16 +22,16 @@ func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, ties *link)
 		if a.CA != "" {
 			c.ACME.Roots = f.Path(a.CA)
 		}
-		if ties != nil {
+		if plane != nil {
 			secrets, err := key.CertificateSecrets()
 			if err != nil {
 				return nil, err
 			}
-			vault := &fleet.Vault{Client: ties.client, Secrets: secrets}
+			vault := &fleet.Vault{Client: plane.client, Secrets: secrets}
 			c.ACME.Vault = vault
-			ties.watchVault(vault, c.ACME)
+			plane.watchVault(vault, c.ACME)
 			if zones := f.ChallengeZones(); len(zones) > 0 {
-				c.ACME.Challenges = challenges{&fleet.Challenges{Client: ties.client, Registry: ties.registry,
+				c.ACME.Challenges = challenges{&fleet.Challenges{Client: plane.client, Registry: plane.registry,
 					Servers: f.NameServers()}, zones}
 			}
 		}
@@ -66,7 +66,7 @@ type challenges struct {
 func (c challenges) Covers(host string) bool { return config.InZone(c.zones, host) }
 
 // watchVault tells when there is something new among what the edges share.
-func (l *link) watchVault(v *fleet.Vault, a *certs.ACME) {
+func (l *controlPlane) watchVault(v *fleet.Vault, a *certs.ACME) {
 	l.more = append(l.more, func(ctx context.Context) error {
 		return v.Watch(ctx, a.Changed)
 	})

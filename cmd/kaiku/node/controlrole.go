@@ -14,8 +14,8 @@ func (b *builder) addControl() error {
 	if err != nil {
 		return err
 	}
-	if b.ties != nil {
-		b.ties.control = c
+	if b.plane != nil {
+		b.plane.control = c
 	}
 	b.parts = append(b.parts, c)
 	return nil

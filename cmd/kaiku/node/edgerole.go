@@ -94,7 +94,7 @@ func (b *builder) addEdge() error {
 	b.Edge.Tokens.Set(tokens)
 	b.Edge.Faults = b.keep.Faults
 	b.admin = &adminRole{e.Admin, &b.Edge.Tokens, &b.Edge.Sites}
-	if b.Edge.Certificates, err = newCertificates(f, e, b.key, b.ties); err != nil {
+	if b.Edge.Certificates, err = newCertificates(f, e, b.key, b.plane); err != nil {
 		return err
 	}
 	if l := e.AccessLog; l != nil {
@@ -110,8 +110,8 @@ func (b *builder) addEdge() error {
 		}
 	}
 	b.Edge.setSites(sites)
-	if b.ties != nil {
-		b.ties.follow(b.Edge, e)
+	if b.plane != nil {
+		b.plane.follow(b.Edge, e)
 	}
 	b.parts = append(b.parts, b.Edge)
 	return nil

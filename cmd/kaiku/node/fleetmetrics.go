@@ -7,7 +7,7 @@ import (
 )
 
 // fleetCollector tells at each scrape what the registry tells of all nodes.
-type fleetCollector struct{ link *link }
+type fleetCollector struct{ plane *controlPlane }
 
 // Describe sends nothing: the collector is unchecked.
 func (fleetCollector) Describe(chan<- *prometheus.Desc) {}
@@ -28,20 +28,20 @@ func (c fleetCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		return 0
 	}
-	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.link.inTouch()))
+	send("in_touch", "1 while this node follows the log of purges, or needs none.", number(c.plane.inTouch()))
 	send("cut_off", "1 while this node hears nothing at all of control nodes.",
-		number(c.link.follower != nil && c.link.follower.CutOff()))
-	if c.link.control != nil {
-		room := c.link.control.Room()
+		number(c.plane.follower != nil && c.plane.follower.CutOff()))
+	if c.plane.control != nil {
+		room := c.plane.control.Room()
 		send("control_free_bytes", "Free space on the disk of this control node.", float64(room.Free))
 		send("control_floor_bytes", "Free space below which this control node stores no purges.", float64(room.Floor))
 	}
-	for _, n := range c.link.registry.Nodes() {
+	for _, n := range c.plane.registry.Nodes() {
 		send("node_live", "1 while the lease of a node is renewed.", number(n.Live), n.Node)
 		send("node_ready", "1 while a node says that it may be used.", number(n.Ready), n.Node)
 		send("node_draining", "1 while a node is to get no new clients.", number(n.Draining), n.Node)
 		send("node_load", "Part of its capacity that a node sends, 0 to 1.", n.Load, n.Node)
-		if slices.Contains(c.link.registry.Edges, n.Node) {
+		if slices.Contains(c.plane.registry.Edges, n.Node) {
 			send("node_purges", "The newest purge that an edge says it has applied, by its number in the log.",
 				float64(n.Applied.Seq), n.Node)
 		}

@@ -31,9 +31,9 @@ func (b *builder) addGeoDNS() error {
 		}
 		dns.QueryLog = &geodns.QueryLog{Log: slog.NewJSONHandler(out, nil), Sample: l.Sample}
 	}
-	if b.ties != nil {
-		dns.Registry = b.ties.reports
-		b.ties.answerChallenges(dns)
+	if b.plane != nil {
+		dns.Registry = b.plane.reports
+		b.plane.answerChallenges(dns)
 	}
 	// A zone whose signatures are gone would be refused by all who check them.
 	if _, err := b.fleet.DNSSECKeys(); err != nil {
@@ -48,8 +48,8 @@ func (b *builder) addGeoDNS() error {
 	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kaiku_dns_unusable_files",
 		Help: "Zones and geoip databases that can't be used, in whose place their last good copy is, or nothing."},
 		func() float64 { return float64(len(keep.Faults())) }))
-	if b.ties != nil {
-		b.parts = append(b.parts, dnsPart{dns, b.ties})
+	if b.plane != nil {
+		b.parts = append(b.parts, dnsPart{dns, b.plane})
 	} else {
 		b.parts = append(b.parts, dns)
 	}
@@ -60,7 +60,7 @@ func (b *builder) addGeoDNS() error {
 // there: its lease of before a restart may still say that it does.
 type dnsPart struct {
 	*geodns.Server
-	link *link
+	plane *controlPlane
 }
 
 // firstChallenges is how long a name server waits for them.
@@ -69,7 +69,7 @@ const firstChallenges = time.Second
 // Serve answers until ctx ends.
 func (n dnsPart) Serve(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, firstChallenges)
-	_ = n.link.challenges.Wait(wait) // without the control plane it answers all else
+	_ = n.plane.challenges.Wait(wait) // without the control plane it answers all else
 	cancel()
 	return n.Server.Serve(ctx)
 }

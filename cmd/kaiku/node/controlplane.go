@@ -23,7 +23,7 @@ import (
 )
 
 // link is what ties a node to the others.
-type link struct {
+type controlPlane struct {
 	client   *fleet.Client
 	registry *fleet.Registry
 	follower *fleet.Follower // of an edge
@@ -58,8 +58,8 @@ func nearestFirst(f *config.Fleet, n *config.Node, addrs map[string]string) []st
 	return out
 }
 
-// newLink connects a node to the control plane; nil if there is none.
-func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*link, error) {
+// newControlPlane connects a node to the control plane; nil if there is none.
+func newControlPlane(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*controlPlane, error) {
 	clients, _ := f.ControlAddresses()
 	if len(clients) == 0 || key == nil {
 		return nil, nil
@@ -68,7 +68,7 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	l := &link{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.NodeNames()}
+	l := &controlPlane{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.NodeNames()}
 	l.allowed = allowedSites(f, n, l.client, log)
 	l.client.Servers = nearestFirst(f, n, clients)
 	lease := fleet.Lease{Version: Version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
@@ -100,7 +100,7 @@ func newLink(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) 
 }
 
 // follow makes an edge follow the log of purges.
-func (l *link) follow(e *Edge, conf config.Edge) {
+func (l *controlPlane) follow(e *Edge, conf config.Edge) {
 	at := e.Store.Position()
 	l.load = &load{sent: e.Sent, capacity: float64(conf.Capacity)}
 	l.secure, l.sites = e.Secure, &e.Sites
@@ -127,10 +127,10 @@ func (l *link) follow(e *Edge, conf config.Edge) {
 }
 
 // Listen connects; the control plane need not be there yet.
-func (l *link) Listen(context.Context) error { return l.client.Dial() }
+func (l *controlPlane) Listen(context.Context) error { return l.client.Dial() }
 
 // Serve follows the log and keeps the lease until ctx ends.
-func (l *link) Serve(ctx context.Context) error {
+func (l *controlPlane) Serve(ctx context.Context) error {
 	defer l.client.Close()
 	parts := []Part{PartFunc(l.registry.Serve)}
 	if l.follower != nil {
@@ -143,13 +143,13 @@ func (l *link) Serve(ctx context.Context) error {
 }
 
 // answerChallenges has a name server answer the challenges of the fleet's orders of certificates.
-func (l *link) answerChallenges(s *geodns.Server) {
+func (l *controlPlane) answerChallenges(s *geodns.Server) {
 	l.challenges = &fleet.ChallengeFollower{Client: l.client, Set: s.SetChallenges, Changed: l.registry.Renew}
 	l.more = append(l.more, l.challenges.Serve)
 }
 
 // reports is what name servers hear of edges.
-func (l *link) reports() map[string]geodns.Report {
+func (l *controlPlane) reports() map[string]geodns.Report {
 	out := map[string]geodns.Report{}
 	for _, n := range l.registry.Nodes() {
 		out[n.Node] = geodns.Report{Draining: n.Draining, Stale: !n.Live || !n.Ready, Load: n.Load,
@@ -159,7 +159,7 @@ func (l *link) reports() map[string]geodns.Report {
 }
 
 // purgeLog is the log as an edge sees it.
-type purgeLog struct{ *link }
+type purgeLog struct{ *controlPlane }
 
 // Append appends a purge, a large one as several entries. Its sequence is that of the last.
 func (l purgeLog) Append(ctx context.Context, site string, p purge.Request) (seq uint64, err error) {
@@ -216,7 +216,7 @@ func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lea
 
 // entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have
 // before it.
-func (l *link) entryID() string {
+func (l *controlPlane) entryID() string {
 	if l.follower == nil {
 		return rand.Text()
 	}
@@ -234,7 +234,7 @@ func unavailable(err error) error {
 // InTouch reports whether the edge may trust what it has; other nodes have nothing.
 func (l purgeLog) InTouch() bool { return l.inTouch() }
 
-func (l *link) inTouch() bool {
+func (l *controlPlane) inTouch() bool {
 	return l.follower == nil || l.follower.InTouch() && !l.registry.Refused()
 }
 
@@ -242,7 +242,7 @@ func (l *link) inTouch() bool {
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
 
 // others are the other nodes as an edge sees them.
-type others struct{ *link }
+type others struct{ *controlPlane }
 
 // Progress tells how far each edge is with a purge.
 func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Progress {
