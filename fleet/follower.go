@@ -14,7 +14,9 @@ import (
 
 // Logged is a purge from the log.
 type Logged struct {
-	Site  string          // the only site that the purge may concern, because its author may purge no other; "" means any
+	// Site is the only site that the purge may concern, because its author may purge no other; ""
+	// means any.
+	Site  string
 	Purge json.RawMessage // as it was appended; may be anything, because other versions write to the log, too
 }
 
@@ -46,7 +48,9 @@ type Follower struct {
 	forgot  atomic.Bool               // Forgot must be called
 	avoid   string                    // a control node whose copy of the log differs; "" means none
 	wide    bool                      // see feedSize; Serve's own
-	excused uint64                    // references up to this sequence are not compared, because everything older is stale
+	// excused is the sequence up to which references are not compared, because everything older is
+	// stale.
+	excused uint64
 }
 
 // Applied returns the position that the edge has applied.

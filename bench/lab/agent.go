@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// agent is this program as a client on one of the hosts.
+// agent is this program running as a client on one of the hosts.
 type agent struct {
 	dialer dialer
-	stub   *stub // for visits: without a cache of its own
+	stub   *stub // for visits: doesn't cache
 	cached *stub // for visitors of a load
 
 	mu      sync.Mutex
@@ -29,7 +29,7 @@ type agent struct {
 	running map[int]context.CancelFunc
 }
 
-// runClient does what it is told until its input ends.
+// runClient does the jobs that it reads, until its input ends.
 func runClient(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("lab client", flag.ContinueOnError)
 	ca := flags.String("ca", "", "a file of authorities to trust")
@@ -97,10 +97,10 @@ func (a *agent) do(ctx context.Context, j job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.running, j.ID)
-	_ = a.out.Encode(r) // the lab sees a client that is gone
+	_ = a.out.Encode(r) // if this fails, the lab notices that the client has ended
 }
 
-// visitLimit is for whole visits, 20 MiB over a lossy ocean included.
+// visitLimit bounds a whole visit, including 20 MiB over a lossy ocean.
 const visitLimit = time.Minute
 
 func (a *agent) visit(ctx context.Context, v visit) (t timing) {
@@ -151,11 +151,11 @@ func (a *agent) visit(ctx context.Context, v visit) (t timing) {
 	return t
 }
 
-// connsH1 are the connections that browsers have to a server with HTTP/1.1.
+// connsH1 is how many connections a browser opens to an HTTP/1.1 server.
 const connsH1 = 6
 
-// rest asks for what a page embeds: over one connection all at once, or with HTTP/1.1 over six, the
-// first one among them.
+// rest requests what a page embeds: all at once on one connection, or with HTTP/1.1 on six
+// connections, including the first one.
 func (a *agent) rest(ctx context.Context, v visit, s session, addr string) error {
 	paths := v.Paths[1:]
 	todo := make(chan string, len(paths))
@@ -200,7 +200,7 @@ func (a *agent) rest(ctx context.Context, v visit, s session, addr string) error
 	return err
 }
 
-// get asks for one object and wants a 200.
+// get requests one object, and fails unless the status is 200.
 func get(ctx context.Context, s session, host, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+path, nil)
 	if err != nil {

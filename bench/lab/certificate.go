@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// makeCertificates writes an authority, ca.pem, and one certificate of it for all names, cert.pem
-// and key.pem.
+// makeCertificates writes the certificate of an authority, ca.pem, and one that it issued for all
+// names, cert.pem and key.pem.
 func makeCertificates(dir string, names []string) error {
 	now := time.Now()
 	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"},

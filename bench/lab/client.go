@@ -23,7 +23,7 @@ type client struct {
 	ended   error
 }
 
-// answer is a reply whose result is not read yet.
+// answer is a reply whose result is not decoded yet.
 type answer struct {
 	ID     int
 	Error  string
@@ -43,7 +43,7 @@ func (l *lab) newClient(key, resolver string) (*client, error) {
 	return c, nil
 }
 
-// read gives replies to those who wait for them.
+// read passes replies to those who wait for them.
 func (c *client) read() {
 	d := json.NewDecoder(c.process.Stdout)
 	for {
@@ -67,14 +67,14 @@ func (c *client) read() {
 	}
 }
 
-// task is a job that a client has begun.
+// task is a job that a client is doing.
 type task struct {
 	client *client
 	id     int
 	reply  chan answer
 }
 
-// begin has the client begin a job.
+// begin makes the client start a job.
 func (c *client) begin(j job) (*task, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +104,7 @@ func (t *task) wait(ctx context.Context, into any) error {
 	}
 }
 
-// do has the client do a job.
+// do makes the client do a job, and waits for the result.
 func (c *client) do(ctx context.Context, j job, into any) error {
 	t, err := c.begin(j)
 	if err != nil {
@@ -123,7 +123,7 @@ func (c *client) sweep(ctx context.Context, v sweep) (s swept, err error) {
 	return s, err
 }
 
-// stop ends the job, which replies then.
+// stop ends the job. The client then replies.
 func (t *task) stop() error {
 	t.client.mu.Lock()
 	defer t.client.mu.Unlock()

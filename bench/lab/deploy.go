@@ -17,20 +17,20 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world/machine"
 )
 
-// deployResult is what visitors saw of a rolling deploy.
+// deployResult is what visitors noticed of a rolling deploy.
 type deployResult struct {
-	Install time.Duration `json:"install"` // how long the first deploy took, to machines that had nothing
-	Took    time.Duration `json:"took"`    // and the rolling one
+	Install time.Duration `json:"install"` // duration of the first deploy, to empty machines
+	Took    time.Duration `json:"took"`    // duration of the rolling one
 	Seen    faultResult   `json:"seen"`
 }
 
-// machine is the folder of a host that is deployed to.
+// machine returns the folder of a host that gets deploys.
 func (l *lab) machine(host string) string { return filepath.Join(l.dir, "machines", host) }
 
 func (l *lab) machineLog(host string) string { return filepath.Join(l.dir, host+".machine.log") }
 
-// deployHosts are the hosts that are deployed to. The short version leaves all others with what
-// they run: eight machines, one after the other, take three minutes.
+// deployHosts returns the hosts that get deploys. The short version leaves out most: eight
+// machines, one after the other, take three minutes.
 func (l *lab) deployHosts() []string {
 	if l.short {
 		return []string{"hel1"}
@@ -38,8 +38,8 @@ func (l *lab) deployHosts() []string {
 	return fleetHosts()
 }
 
-// deploys has `kaiku deploy` bring the fleet to machines that have nothing, and then another
-// version, while visitors come. What they ran for other parts is gone then.
+// deploys lets `kaiku deploy` install the fleet on empty machines, and then roll out another
+// version while visitors come. It ends what the machines ran for other parts.
 func (l *lab) deploys(ctx context.Context, r *report) error {
 	fleet, err := fleetFile("", l.ttl, l.maxDisconnected)
 	if err != nil {
@@ -83,7 +83,8 @@ func (l *lab) deploys(ctx context.Context, r *report) error {
 	return err
 }
 
-// boot makes machines of the hosts of the fleet, and an operator who has the key to them.
+// boot turns the fleet's hosts into machines, and one host into that of an operator with a key to
+// them.
 func (l *lab) boot(ctx context.Context) error {
 	keys := filepath.Join(l.dir, operator, ".ssh")
 	if err := os.MkdirAll(keys, 0o700); err != nil {
@@ -100,7 +101,7 @@ func (l *lab) boot(ctx context.Context) error {
 		if err := machine.Prepare(l.machine(host), filepath.Join(keys, "id_ed25519.pub")); err != nil {
 			return err
 		}
-		// Process 1 of the machine ends with unshare, and all else on it with that.
+		// When unshare ends, process 1 of the machine ends, and with it all others.
 		p, err := l.world.Talk(host, l.machineLog(host),
 			append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", l.self},
 				machine.Args(l.machine(host))...)...)
@@ -137,8 +138,8 @@ func (l *lab) booted(ctx context.Context, host string) error {
 	}
 }
 
-// nextVersion makes another version of kaiku: versions are told apart by what is in the file, and
-// what comes after the end of a program is nothing to it.
+// nextVersion makes another version of kaiku: it appends bytes to the program, which changes the
+// checksum and nothing else.
 func (l *lab) nextVersion() (string, error) {
 	b, err := os.ReadFile(l.kaiku)
 	if err != nil {
@@ -148,7 +149,7 @@ func (l *lab) nextVersion() (string, error) {
 	return next, os.WriteFile(next, append(b, "another"...), 0o755)
 }
 
-// deploy has the operator deploy a version, and returns how long it took. What it says is in the
+// deploy makes the operator deploy a version, and returns how long that took. Its output is in the
 // file log.
 func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Duration, error) {
 	log = filepath.Join(l.dir, log)
@@ -167,8 +168,7 @@ func (l *lab) deploy(ctx context.Context, log, config, binary string) (time.Dura
 	return took, nil
 }
 
-// allDone reads what a deploy printed, a plan and a report, and fails unless that many nodes were
-// changed.
+// allDone parses a deploy's output, a plan and a report, and fails unless want nodes were changed.
 func allDone(out []byte, want int) error {
 	var plan, report struct {
 		Nodes []struct{ Node, Outcome string }
@@ -188,7 +188,7 @@ func allDone(out []byte, want int) error {
 	return nil
 }
 
-// table tells what visitors saw.
+// table returns what visitors noticed as a table.
 func (d *deployResult) table() table {
 	t := table{fmt.Sprintf("A rolling deploy by `kaiku deploy`, which took %v", d.Took.Round(time.Second)),
 		[]string{"visitors", "failed", "p50, p99, longest before", "meanwhile", "after", "what they got meanwhile",

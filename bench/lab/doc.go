@@ -12,7 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// page writes the report for readers, as Markdown. svg is where the chart is, beside the page.
+// page writes the report as Markdown. svg is the chart, in the same folder.
 func page(r *report, svg string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `# The Finland case, over a simulated ocean
@@ -65,13 +65,13 @@ parts of it fail, how long a purge takes to be true everywhere, and what is noti
 	return b.Bytes()
 }
 
-// cell is a text in a table.
+// cell escapes a text for a table.
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
-// writeWorld tells what the world is.
+// writeWorld describes the simulated world.
 func (r *report) writeWorld(b *bytes.Buffer) {
 	together := ""
-	if r.Together > 0 { // else a deploy brought it
+	if r.Together > 0 { // otherwise a deploy started the fleet
 		together = fmt.Sprintf(" The fleet took %v to come together for the first time.", r.Together.Round(time.Second))
 	}
 	fmt.Fprintf(b, `## The world

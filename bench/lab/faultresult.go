@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// faultResult is what visitors saw.
+// faultResult is what visitors noticed of a fault.
 type faultResult struct {
 	Name  string        `json:"name"`
 	Title string        `json:"title"`
@@ -16,36 +16,36 @@ type faultResult struct {
 	Loads []loadResult  `json:"loads"`
 }
 
-// loadResult is what those of one city saw. Times are since the fault.
+// loadResult is what the visitors from one city noticed. Times are relative to the fault.
 type loadResult struct {
-	Within time.Duration  `json:"within,omitzero"` // failures are allowed for so long
+	Within time.Duration  `json:"within,omitzero"` // for how long failures are allowed
 	Name   string         `json:"name"`
 	Before loadSum        `json:"before"`
 	During loadSum        `json:"during"`
 	After  loadSum        `json:"after"`
-	First  float64        `json:"first_failure"` // seconds, of the start of the visit
-	Well   float64        `json:"well"`          // seconds until the start of the last visit that failed; 0 if none did
-	Late   float64        `json:"late"`          // milliseconds that 99 of 100 visitors began late at most
+	First  float64        `json:"first_failure"` // start of the first visit that failed, in seconds
+	Well   float64        `json:"well"`          // start of the last visit that failed, in seconds; 0 if none did
+	Late   float64        `json:"late"`          // by how many milliseconds 99 of 100 visitors began late at most
 	Errors map[string]int `json:"errors,omitempty"`
 }
 
-// loadSum is a part of a load.
+// loadSum sums up visits.
 type loadSum struct {
 	Visits int            `json:"visits"`
 	Failed int            `json:"failed"`
 	P50    float64        `json:"p50"`
 	P99    float64        `json:"p99"`
-	Most   float64        `json:"most"` // the longest
+	Most   float64        `json:"most"` // the longest, in milliseconds
 	Cache  map[string]int `json:"cache"`
 	Served map[string]int `json:"served"` // by host
 }
 
-// failed is how many visits failed, of how many.
+// failed returns the number of failed visits and of all visits.
 func (v loadResult) failed() (failed, visits int) {
 	return v.Before.Failed + v.During.Failed + v.After.Failed, v.Before.Visits + v.During.Visits + v.After.Visits
 }
 
-// names are the hosts of addresses.
+// names returns the names of hosts by their addresses.
 func names() map[string]string {
 	all := map[string]string{}
 	for _, h := range hosts() {
@@ -54,7 +54,7 @@ func names() map[string]string {
 	return all
 }
 
-// sum looks at the visits before, during and after a fault.
+// sum sums up the visits before, during and after a fault.
 func sum(all []sample, at, mended time.Time) loadResult {
 	res := loadResult{Errors: map[string]int{}}
 	var before, during, after []sample
@@ -62,7 +62,7 @@ func sum(all []sample, at, mended time.Time) loadResult {
 	for _, s := range all {
 		late = append(late, s.Late)
 		switch {
-		case s.Start.Before(at.Add(-pageLimit / 5)): // those that begin just before it meet it
+		case s.Start.Before(at.Add(-pageLimit / 5)): // visits that begin just before the fault meet it
 			before = append(before, s)
 		case s.Start.Before(mended):
 			during = append(during, s)
@@ -103,7 +103,7 @@ func sumOf(all []sample) loadSum {
 			continue
 		}
 		took = append(took, s.Took)
-		if s.Addr != "" { // purges have none
+		if s.Addr != "" { // purges have no address
 			out.Cache[kindOf(s.Cache)]++
 			out.Served[known[s.Addr]]++
 		}
@@ -112,7 +112,7 @@ func sumOf(all []sample) loadSum {
 	return out
 }
 
-// sorted gives the keys of a count, the most first.
+// sorted returns the keys of a count, the highest count first.
 func sorted(count map[string]int) []string {
 	return slices.SortedFunc(maps.Keys(count), func(a, b string) int { return count[b] - count[a] })
 }

@@ -14,29 +14,31 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// fault is something that goes wrong, and what visitors there are meanwhile.
+// fault is something that fails, and the visitors that come meanwhile.
 type fault struct {
 	name, title string
-	// prepare comes before the visitors, and undo after them, also if prepare fails; nil is
-	// neither.
+	// prepare runs before the visitors come, and undo after them, also if prepare fails; both may
+	// be nil.
 	prepare func(context.Context, *lab) (undo func(), err error)
-	// happen makes the fault happen. mend ends it; nil does nothing.
+	// happen makes the fault happen. mend ends it; may be nil.
 	happen, mend func(context.Context, *lab) error
 	loads        []faultLoad
-	for_         time.Duration // how long it stays once happen has returned; 0: long enough for names to move
-	purges       bool          // somebody purges meanwhile
+	// how long it lasts after happen has returned; 0 means until clients have moved to other
+	// addresses
+	for_   time.Duration
+	purges bool // whether somebody purges meanwhile
 }
 
-// faultLoad is a load of one city, and what is asked of it.
+// faultLoad is a load from one city, and the goal for it.
 type faultLoad struct {
 	name string
 	city string
 	load load
-	// within is how long failures are allowed; 0: none are.
+	// within is how long failures are allowed; 0 means that none is.
 	within time.Duration
 }
 
-// visitorsOf are visitors of a name, at a rate a second.
+// visitorsOf returns visitors of a host, at a rate a second.
 func (l *lab) visitorsOf(host string, rate int) load {
 	var all []string
 	for k := range 20 {
@@ -47,22 +49,23 @@ func (l *lab) visitorsOf(host string, rate int) load {
 
 const rate = 50 // visits a second from Finland
 
-// usual are the visitors that there always are: from Finland, and some from the other cities.
+// usual returns the visitors that always come: most from Helsinki, some from the other cities.
 func (l *lab) usual() []faultLoad {
 	return []faultLoad{{name: "Helsinki", city: "hel", load: l.visitorsOf(hostWWW, rate)},
 		{name: "New York", city: "nyc", load: l.visitorsOf(hostWWW, rate/5)}, {name: "Singapore", city: "sin",
 			load: l.visitorsOf(hostWWW, rate/5)}}
 }
 
-// edgeGone are the visitors for when the edge in Helsinki is gone: its clients are to be elsewhere
-// once the name's TTL is over and 10 s, and those who retry see nothing.
+// edgeGone returns the visitors for faults of the edge in Helsinki. Its clients must reach another
+// edge 10 s after the name's TTL at the latest. Clients that try a second address must notice
+// nothing.
 func (l *lab) edgeGone() []faultLoad {
 	all := l.usual()
 	all[0].within = l.ttl + 10*time.Second
 	return append(all, faultLoad{name: "Helsinki, two answers", city: "hel", load: l.visitorsOf(hostTwo, rate)})
 }
 
-// staleVisitors ask for what was fresh for two seconds only.
+// staleVisitors request objects that are fresh for two seconds only.
 func (l *lab) staleVisitors() faultLoad {
 	v := l.visitorsOf(hostWWW, 10)
 	v.Paths = []string{"/short/1", "/short/2", "/short/3"}
@@ -74,7 +77,7 @@ func killing(host string) (happen, mend func(context.Context, *lab) error) {
 		func(_ context.Context, l *lab) error { return l.start(host) }
 }
 
-// stepClock steps the clock of what a host runs.
+// stepClock steps the clock of a host's process.
 func (l *lab) stepClock(host string, by time.Duration) error {
 	return l.process(host).StepClock(by)
 }
@@ -90,7 +93,7 @@ func withoutECS(ctx context.Context, l *lab) (undo func(), err error) {
 	}
 	return func() {
 		p.Stop(syscall.SIGKILL, time.Second)
-		_ = l.start(host) // if this fails, so does the next fault
+		_ = l.start(host) // if this fails, the next fault fails
 	}, pause(ctx, time.Second)
 }
 
@@ -106,10 +109,11 @@ func cutting(a, b string) (happen, mend func(context.Context, *lab) error) {
 	return set(true), set(false)
 }
 
-// allFaults are tried one after the other.
+// allFaults returns all faults. They are tried one after the other.
 func (l *lab) allFaults() []fault {
 	usual := l.usual()
-	cold := func(at string) []faultLoad { // each visitor asks the resolver, so that the name servers are heard of
+	// visitors who ask the resolver each time, so that they notice the name servers
+	cold := func(at string) []faultLoad {
 		all := l.usual()
 		all[0].load.Cold, all[0].load.At = true, at
 		return all
@@ -134,7 +138,7 @@ func (l *lab) allFaults() []fault {
 	all[4].happen, all[4].mend = killing("ns1")
 	all[5].happen, all[5].mend = cutting("ns1", "")
 	all[6].prepare = withoutECS
-	all[6].happen = func(context.Context, *lab) error { return nil } // it is there before the visitors
+	all[6].happen = func(context.Context, *lab) error { return nil } // prepare has made it happen
 	loss := func(part float64) func(context.Context, *lab) error {
 		return func(_ context.Context, l *lab) error {
 			return l.world.SetLinks("", func(k *world.Link) { k.Loss = part })
@@ -159,7 +163,7 @@ func (l *lab) allFaults() []fault {
 	return all
 }
 
-// faults tries them.
+// faults tries the faults.
 func (l *lab) faults(ctx context.Context, r *report) error {
 	some := l.allFaults()
 	if l.short {
@@ -183,7 +187,7 @@ func (l *lab) faults(ctx context.Context, r *report) error {
 	return nil
 }
 
-// warm has all edges have all that visitors ask for.
+// warm fills all edges with everything that visitors request.
 func (l *lab) warm(ctx context.Context) error {
 	results := make(chan error, len(cities()))
 	for _, c := range cities() {

@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// The ways to an object.
+// The ways from a client to an object.
 const (
-	wayDirect = "direct"    // to the origin
-	wayCloses = "closes"    // to the origin, which closes each connection; of pages over HTTP/1.1 alone
+	wayDirect = "direct"    // directly to the origin
+	wayCloses = "closes"    // to an origin that closes each connection; for pages over HTTP/1.1 only
 	wayCold   = "miss-cold" // through an edge that has neither the object nor a connection to the origin
-	wayWarm   = "miss"      // through an edge that has a connection
+	wayWarm   = "miss"      // through an edge that has a connection to the origin
 	wayHit    = "hit"
 )
 
 func ways() []string { return []string{wayDirect, wayCold, wayWarm, wayHit} }
 
-// waysTo are the ways to a body.
+// waysTo returns the ways that are measured for a body.
 func waysTo(body, proto string) []string {
-	if body == "page" && proto == "h1" { // over HTTP/2 one connection has all of a page
+	if body == "page" && proto == "h1" { // over HTTP/2, a page comes on one connection
 		return append(ways(), wayCloses)
 	}
 	return ways()
@@ -31,7 +31,7 @@ func waysTo(body, proto string) []string {
 
 func protocols() []string { return []string{"h1", "h2", "h3"} }
 
-// body is what is asked for.
+// body is a kind of object.
 type body struct{ name, title string }
 
 func bodyList() []body {
@@ -39,7 +39,7 @@ func bodyList() []body {
 		{"page", fmt.Sprintf("a page of %d objects", pageObjects)}}
 }
 
-// paths are the URLs of one visit to a body; n tells those of one visit from those of another.
+// paths returns the URLs of one visit. n makes them different from those of other visits.
 func paths(body string, n int) []string {
 	all := []string{fmt.Sprintf("/%s/%d", body, n)}
 	if body == "page" {
@@ -50,7 +50,7 @@ func paths(body string, n int) []string {
 	return all
 }
 
-// next numbers URLs.
+// next returns the number of the next URL.
 func (l *lab) next() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,8 +58,8 @@ func (l *lab) next() int {
 	return l.fresh
 }
 
-// feel measures what users feel: all cities, sizes and protocols, the three cities at the same time
-// but for what fills lines.
+// feel measures what users notice, for all cities, sizes and protocols. The cities are measured at
+// the same time, except for sizes that fill a line.
 func (l *lab) feel(ctx context.Context, r *report) error {
 	rounds := 7
 	if l.short {
@@ -105,23 +105,23 @@ func (l *lab) feel(ctx context.Context, r *report) error {
 // feelCity measures one size from one city.
 func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltCase, error) {
 	samples := map[[2]string][]timing{}
-	stay := l.next() // the URLs of hits
+	stay := l.next() // number of the URLs for hits
 	for round := range rounds {
 		for _, proto := range protocols() {
-			if round == 0 && proto == "h1" { // so that there is something to hit
+			if round == 0 && proto == "h1" { // fills the cache for the hits
 				if _, err := l.visitOf(ctx, c, b, proto, wayWarm, stay); err != nil {
 					return nil, err
 				}
 			}
 			for _, way := range waysTo(b.name, proto) {
 				if way == wayDirect && proto == "h3" {
-					continue // this nginx has none
+					continue // this nginx has no HTTP/3
 				}
 				n := stay
 				if way != wayHit {
 					n = l.next()
 				}
-				if way == wayWarm { // a connection that is there: the one of a miss just before
+				if way == wayWarm { // uses the connection of the miss just before
 					if _, err := l.visitOf(ctx, c, body{"1k", ""}, "h1", wayWarm, l.next()); err != nil {
 						return nil, err
 					}
@@ -145,7 +145,7 @@ func (l *lab) feelCity(ctx context.Context, c city, b body, rounds int) ([]feltC
 	return out, nil
 }
 
-// visitOf makes one visit, and makes sure that it was of the kind that it was to be.
+// visitOf makes one visit, and fails unless it went the expected way.
 func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n int) (timing, error) {
 	host := map[string]string{wayDirect: hostOrigin, wayCloses: hostCloses, wayCold: hostCold, wayWarm: hostWWW,
 		wayHit: hostWWW}[way]
@@ -164,7 +164,7 @@ func (l *lab) visitOf(ctx context.Context, c city, b body, proto, way string, n 
 	return t, nil
 }
 
-// coldNames measures a hit, and a visit to the origin, with the name in the resolver's cache and
+// coldNames measures hits, and visits to the origin, with the name in the resolver's cache and
 // without.
 func (l *lab) coldNames(ctx context.Context, r *report) error {
 	rounds := 4
@@ -177,7 +177,7 @@ func (l *lab) coldNames(ctx context.Context, r *report) error {
 	}
 	l.say("what users feel: names that the resolver does not have")
 	for range rounds {
-		if err := pause(ctx, l.ttl+time.Second); err != nil { // the edge's name has left the cache
+		if err := pause(ctx, l.ttl+time.Second); err != nil { // until the edge's name has left the cache
 			return err
 		}
 		for _, into := range []*[]timing{&r.ColdName, &r.KnownName} {

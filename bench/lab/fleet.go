@@ -14,21 +14,21 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// The names that clients ask for.
+// The host names that clients request.
 const (
 	hostWWW    = "www.example.com"    // answered with the nearest edge
 	hostTwo    = "two.example.com"    // with the nearest two
-	hostCold   = "cold.example.com"   // whose origin closes each connection, so that each miss makes a new one
+	hostCold   = "cold.example.com"   // its origin closes each connection, so each miss opens a new one
 	hostOrigin = "origin.example.com" // the origin itself
 	hostCloses = "closes.example.com" // the origin itself, which closes each connection after a response
 )
 
-// operator is the host of who deploys.
+// operator is the host from which the fleet is deployed.
 const operator = "admin"
 
 // city is a place with a client, a resolver, an edge and a control node.
 type city struct {
-	key   string // part of its hosts' names
+	key   string // part of the names of its hosts
 	place world.Place
 	edge  string
 }
@@ -37,10 +37,10 @@ func cities() []city {
 	return []city{{"hel", world.Helsinki, "hel1"}, {"nyc", world.NewYork, "nyc1"}, {"sin", world.Singapore, "sin1"}}
 }
 
-// hosts are all machines. Where name servers and control nodes are is what `kaiku init` makes of
-// three machines, but that each is a machine of its own here, so that it can fail by itself.
+// hosts returns all machines. Name servers and control nodes are where `kaiku init` places them for
+// three machines. Here each has a machine of its own, so that each can fail alone.
 func hosts() []world.Host {
-	// A client's line is what many homes have; a server's what rented machines have.
+	// A client's line is like that of many homes. A server's line is like that of rented machines.
 	home, server := world.Line{Up: 50e6, Down: 200e6}, world.Line{Up: 1e9, Down: 1e9}
 	var all []world.Host
 	add := func(name string, at world.Place, line world.Line) {
@@ -63,7 +63,7 @@ func hosts() []world.Host {
 	return all
 }
 
-// address is that of a host.
+// address returns the address of a host.
 func address(name string) string {
 	for _, h := range hosts() {
 		if h.Name == name {
@@ -73,11 +73,11 @@ func address(name string) string {
 	return ""
 }
 
-// fleetHosts are those that kaiku runs on, control nodes first.
+// fleetHosts returns the hosts that run kaiku, control nodes first.
 func fleetHosts() []string { return []string{"c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2"} }
 
-// fleetFile is the fleet file. Nodes have their data in folders of dir, or where it is by default
-// if that is empty.
+// fleetFile returns the fleet file. Nodes keep their data in folders of dir, or in the default
+// place if dir is "".
 func fleetFile(dir string, ttl, maxDisconnected time.Duration) (string, error) {
 	var b strings.Builder
 	data := func(role, node string) string {
@@ -128,7 +128,7 @@ nodes:
 	return b.String(), nil
 }
 
-// writeFleet writes the fleet file with all that it names.
+// writeFleet writes the fleet file and the files that it names.
 func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
 	fleet, err := fleetFile(dir, ttl, maxDisconnected)
 	if err != nil {
@@ -148,13 +148,13 @@ func writeFleet(dir string, ttl, maxDisconnected time.Duration) error {
 	return writeFiles(filepath.Join(dir, "www"))
 }
 
-// bodies are the sizes that are measured, by what their URLs begin with.
+// bodies returns the sizes that are measured, in bytes, by the first part of their URLs.
 func bodies() map[string]int {
 	return map[string]int{"1k": 1 << 10, "1m": 1 << 20, "20m": 20 << 20, "page": 20 << 10, "asset": 20 << 10,
 		"short": 1 << 10}
 }
 
-// pageObjects is a page with what it embeds.
+// pageObjects is the number of objects of a page, including itself.
 const pageObjects = 30
 
 func writeFiles(dir string) error {
@@ -172,7 +172,8 @@ func writeFiles(dir string) error {
 	return nil
 }
 
-// nginxConf has any number of URLs for each size, as each miss needs one that nobody has.
+// nginxConf returns a configuration that serves any number of URLs of each size: each miss needs a
+// new one.
 func nginxConf(dir string) string {
 	return fmt.Sprintf(`daemon off; master_process off; pid %[1]s/nginx.pid; error_log stderr error; user root;
 events { worker_connections 8192; }
@@ -199,8 +200,8 @@ http {
 `, dir, hostCloses)
 }
 
-// resolver is the command line of a caching resolver. With subnets it tells name servers whose
-// question it is.
+// resolver returns the command line of a caching resolver. With subnets, it sends the client's
+// subnet to name servers.
 func resolver(dir, addr string, subnets bool) []string {
 	args := []string{"pdns_recursor", "--config-dir=" + dir, "--socket-dir=" + dir, "--daemon=no", "--disable-syslog",
 		"--write-pid=no", "--threads=1", "--local-address=" + addr,

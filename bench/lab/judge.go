@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// kindOf makes a Cache-Status (RFC 9211) one of a few words.
+// kindOf reduces a Cache-Status (RFC 9211) to one of a few words.
 func kindOf(status string) string {
 	switch {
 	case strings.Contains(status, "stale-if-error"):
@@ -25,10 +25,10 @@ func kindOf(status string) string {
 	return status
 }
 
-// tooLate is how late 1 of 100 visitors may begin, in milliseconds.
+// tooLate is how many milliseconds late 1 of 100 visitors may begin.
 const tooLate = 200
 
-// judgeAll holds all that was measured to the goals.
+// judgeAll compares all measurements with the goals.
 func (r *report) judgeAll() {
 	r.Goals = nil
 	if len(r.Cases) > 0 {
@@ -71,13 +71,13 @@ func (r *report) judgeReturn(back returned) {
 		back.Last.Round(time.Millisecond), back.Errors)
 }
 
-// judgeFault holds what visitors saw to the goals: those of who may have to wait for a TTL, and one
-// of all others.
+// judgeFault compares what visitors noticed of a fault with the goals: one goal for each load that
+// may have to wait for a TTL, and one for all others.
 func (r *report) judgeFault(f faultResult) {
 	others, failed, all := "", 0, 0
 	for _, got := range f.Loads {
 		if got.Name == purgerName {
-			continue // no visitor
+			continue // the purger is no visitor
 		}
 		if got.Late > tooLate {
 			r.judge(false, fmt.Sprintf("%s: visitors in %s come when they are to", f.Title, got.Name),
@@ -95,7 +95,7 @@ func (r *report) judgeFault(f faultResult) {
 		}
 		figure := fmt.Sprintf("%d of %d failed", bad, visits)
 		if bad > 0 {
-			// those before were under way
+			// Visits that began before the fault were under way.
 			figure += fmt.Sprintf(", from %.1f s to %.1f s after it", max(0, got.First), max(0, got.Well))
 		}
 		r.judge(got.Well <= got.Within.Seconds() && got.After.Failed == 0,
@@ -106,7 +106,7 @@ func (r *report) judgeFault(f faultResult) {
 		all)
 }
 
-// judgePromise holds all faults together to the promise of purges.
+// judgePromise compares all faults together with the promise of purges.
 func (r *report) judgePromise() {
 	var broken []string
 	reads, purges := 0, 0

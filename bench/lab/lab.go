@@ -27,22 +27,22 @@ type lab struct {
 	dir             string
 	ttl             time.Duration
 	maxDisconnected time.Duration
-	together        time.Duration // how long the fleet took to come together
+	together        time.Duration // how long the fleet took to start
 	world           *world.World
-	clients         map[string]*client // by the key of their city
-	fresh           int                // number of the next URL that nobody has
+	clients         map[string]*client // by the key of the city
+	fresh           int                // number of the next unused URL
 
 	mu      sync.Mutex
 	running map[string]*world.Process // by host
 }
 
-// say tells the one who waits what is going on.
+// say prints progress.
 func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(l.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// build makes the world, with all but the fleet running in it. The lab is to be closed after an
-// error too, unless it is nil.
+// build makes the world, and starts everything in it but the fleet. Unless the lab is nil, it must
+// be closed, also after an error.
 func build(ctx context.Context, o options) (l *lab, err error) {
 	l = &lab{options: o, ttl: 20 * time.Second, maxDisconnected: 30 * time.Second, clients: map[string]*client{},
 		running: map[string]*world.Process{}}
@@ -84,7 +84,7 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 	return l, ctx.Err()
 }
 
-// serve starts the fleet and waits until it is together.
+// serve starts the fleet and waits until it is ready.
 func (l *lab) serve(ctx context.Context) error {
 	if _, err := l.world.Start("origin", filepath.Join(l.dir, "check.log"), l.kaiku, "check", "--config",
 		l.config()); err != nil {
@@ -104,7 +104,7 @@ func (l *lab) serve(ctx context.Context) error {
 	return err
 }
 
-// dirPrefix begins the names of the directories of labs; the id of their process follows.
+// dirPrefix begins the names of labs' directories. The ID of the process follows.
 const dirPrefix = "kaiku-lab-"
 
 // removeStale removes the directories of labs that were killed.
@@ -122,7 +122,7 @@ func removeStale() error {
 
 func (l *lab) config() string { return filepath.Join(l.dir, "fleet.yaml") }
 
-// start runs what a host is for.
+// start starts what a host runs.
 func (l *lab) start(name string) error {
 	var args []string
 	switch {
@@ -146,24 +146,24 @@ func (l *lab) start(name string) error {
 	return nil
 }
 
-// runs notes what a host runs.
+// runs records what a host runs.
 func (l *lab) runs(name string, p *world.Process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running[name] = p
 }
 
-// process is what a host runs; nil if nothing was started there yet.
+// process returns what a host runs, or nil if nothing was started there yet.
 func (l *lab) process(name string) *world.Process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.running[name]
 }
 
-// kill ends what a host runs, at once.
+// kill kills what a host runs.
 func (l *lab) kill(name string) { l.process(name).Stop(syscall.SIGKILL, time.Second) }
 
-// ready waits until the fleet is together, and each client gets the edge of its city.
+// ready waits until the fleet is ready, and each client gets the edge of its city.
 func (l *lab) ready(ctx context.Context) error {
 	l.say("waiting for the fleet")
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute,
@@ -177,7 +177,8 @@ func (l *lab) ready(ctx context.Context) error {
 	return nil
 }
 
-// settled waits until an edge says that it hears of all, and its city's client is sent to it.
+// settled waits until a city's edge reports that all nodes are ready, and the city's client gets
+// that edge.
 func (l *lab) settled(ctx context.Context, c city) error {
 	for {
 		var status struct {
@@ -194,7 +195,7 @@ func (l *lab) settled(ctx context.Context, c city) error {
 					good++
 				}
 			}
-			if good < 5 { // three edges, two name servers
+			if good < 5 { // three edges and two name servers
 				why = fmt.Errorf("%s hears of %d nodes that are ready", c.edge, good)
 			}
 		}
@@ -217,7 +218,7 @@ func (l *lab) settled(ctx context.Context, c city) error {
 	}
 }
 
-// admin calls the admin API of an edge, from the edge's own machine. out may be nil.
+// admin calls the admin API of an edge from the edge's machine. out may be nil.
 func (l *lab) admin(ctx context.Context, edge, method, path string, in, out any) error {
 	t := &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -276,7 +277,7 @@ func (l *lab) close() error {
 	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
-// pause waits, or until the run is ended.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

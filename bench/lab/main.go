@@ -2,13 +2,13 @@
 
 // Command lab measures what Kaiku is for: a user in Finland, an origin in the US. It builds a small
 // internet on this machine (see bench/world), with a fleet of real kaiku processes, nginx as the
-// origin and a caching resolver from PowerDNS beside each client, and measures what users feel,
-// what they notice when parts of it fail, how long a purge takes to be true everywhere, what they
-// notice of a rolling deploy, and whether the promise of purges holds (see bench/promise).
+// origin, and a caching resolver from PowerDNS beside each client. It measures what users notice in
+// normal use, of failing parts, and of a rolling deploy, how long a purge takes until it holds
+// everywhere, and whether the promise of purges holds (see bench/promise).
 //
-// It needs root, and is all within namespaces and a directory that it makes and removes. Clients
-// are this program too, run inside their namespaces, and so is process 1 of the machines that are
-// deployed to.
+// It needs root. Everything runs in namespaces, and in a directory that it makes and removes. The
+// clients, and process 1 of each machine that gets deploys, are this program, too, run inside the
+// namespaces.
 package main
 
 import (
@@ -41,17 +41,17 @@ func main() {
 	}
 }
 
-// options are what a run is to do.
+// options says what to measure.
 type options struct {
 	kaiku string
 	parts []string // of allParts
-	short bool     // the version of three minutes
-	keep  string   // where the logs are copied; empty: nowhere
-	only  string   // the only fault to try; empty: all
-	runs  int      // how often each fault of the promise is tried
-	near  bool     // all machines are in one city
-	self  string   // this program
-	// client is how it is run as a client.
+	short bool     // the short version, in three minutes
+	keep  string   // folder to copy logs to; "" means none
+	only  string   // the only fault to try; "" means all
+	runs  int      // how often to try each fault of the promise
+	near  bool     // put all machines into one city
+	self  string   // path of this program
+	// client is the command line of a client.
 	client []string
 	log    io.Writer
 }
@@ -61,7 +61,7 @@ const (
 	partFaults = "faults"
 	partPurge  = "purge"
 	partDeploy = "deploy"
-	// partPromise has worlds of its own.
+	// partPromise builds worlds of its own.
 	partPromise = "promise"
 )
 
@@ -113,7 +113,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	o.self, o.client = self, []string{self, "client"}
 	r, err := measure(ctx, o)
 	if err != nil {
-		if r != nil { // what there is of it; files stay what they were
+		if r != nil { // write what was measured; files of other parts stay
 			err = errors.Join(err, r.print(stdout))
 		}
 		return err
@@ -121,7 +121,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return out.write(r, stdout)
 }
 
-// measure does the parts. What was measured before an error is returned with it.
+// measure runs the parts. After an error, it also returns what was measured before.
 func measure(ctx context.Context, o options) (*report, error) {
 	promised := slices.Contains(o.parts, partPromise)
 	o.parts = slices.DeleteFunc(slices.Clone(o.parts), func(p string) bool { return p == partPromise })
@@ -132,7 +132,8 @@ func measure(ctx context.Context, o options) (*report, error) {
 			return r, err
 		}
 	}
-	if !promised || len(o.parts) > 0 && o.only != "" && !promise.Has(o.only) { // the fault is of another part
+	// otherwise the fault is of another part
+	if !promised || len(o.parts) > 0 && o.only != "" && !promise.Has(o.only) {
 		return r, nil
 	}
 	defer r.judgeAll()
@@ -144,7 +145,7 @@ func measure(ctx context.Context, o options) (*report, error) {
 	return r, nil
 }
 
-// measureFleet builds the world, runs the parts that share it and removes the world.
+// measureFleet builds a world, runs the parts that share it, and removes the world.
 func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 	kaiku, err := filepath.Abs(o.kaiku)
 	if err != nil {
@@ -170,7 +171,7 @@ func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.short || !slices.Equal(o.parts, []string{partDeploy}) { // which brings all of it otherwise
+	if o.short || !slices.Equal(o.parts, []string{partDeploy}) { // the deploy starts the fleet itself
 		if err := l.serve(ctx); err != nil {
 			return nil, err
 		}
@@ -182,7 +183,7 @@ func measureFleet(ctx context.Context, o options) (_ *report, err error) {
 		name string
 		run  func(context.Context, *report) error
 	}{{partFeel, l.feel}, {partPurge, l.purges}, {partFaults, l.faults}, {partDeploy, l.deploys}} {
-		// the last one changes the fleet for good
+		// the last part, deploy, changes the fleet for good
 		if slices.Contains(o.parts, part.name) {
 			began := time.Now()
 			if err := part.run(ctx, r); err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// outputs are the files that a report is written to; empty is none.
+// outputs are the files to which a report is written; "" means none.
 type outputs struct{ text, json, svg, doc string }
 
 func (o outputs) write(r *report, stdout io.Writer) error {
@@ -41,7 +41,7 @@ func (o outputs) write(r *report, stdout io.Writer) error {
 	return nil
 }
 
-// met says whether a goal is.
+// met returns a word for whether a goal is met.
 func met(g goal) string {
 	if g.Met {
 		return "met"
@@ -75,12 +75,12 @@ func (r *report) print(w io.Writer) error {
 	return err
 }
 
-// table is one of the report.
+// table is a table of the report.
 type table struct {
 	title string
 	head  []string
 	rows  [][]string
-	note  string // below it, for readers
+	note  string // a sentence below the table
 }
 
 func (r *report) tables() (all []table) {
@@ -137,7 +137,7 @@ func ms(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-// feltTable has first and last byte by city, size and protocol.
+// feltTable has the times to the first and last byte by city, size and protocol.
 func (r *report) feltTable() table {
 	t := table{"What users feel: first byte / last byte, ms, medians; the look-up and a cold connection included",
 		[]string{"from", "what", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit",
@@ -168,7 +168,7 @@ func (r *report) feltTable() table {
 	return t
 }
 
-// stepsTable has the steps to 1 KiB.
+// stepsTable has the times of the steps to 1 KiB.
 func (r *report) stepsTable() table {
 	t := table{"The steps to 1 KiB, ms since the begin: name / connection / first byte / last byte",
 		[]string{"from", "protocol", "straight to the origin", "miss, cold to the origin", "miss, warm", "hit"}, nil,
@@ -187,7 +187,7 @@ func (r *report) stepsTable() table {
 	return t
 }
 
-// placesOf are the cities that were measured from, in the order of the lab.
+// placesOf returns the cities of the measurements, in the lab's order.
 func placesOf(r *report) (all []string) {
 	for _, c := range cities() {
 		if len(r.find(string(c.place), "1k", "h1", wayHit)) > 0 {
@@ -218,7 +218,7 @@ func (r *report) faultTable() table {
 	return t
 }
 
-// failures tells how many visits failed.
+// failures returns the number of failed visits as text.
 func (v loadResult) failures() string {
 	failed, visits := v.failed()
 	return fmt.Sprintf("%d of %d", failed, visits)
@@ -226,7 +226,7 @@ func (v loadResult) failures() string {
 
 func times(s loadSum) string { return ms(s.P50) + ", " + ms(s.P99) + " ms" }
 
-// shares writes counts.
+// shares formats counts.
 func shares(count map[string]int) (s string) {
 	for k, key := range sorted(count) {
 		if k > 0 {

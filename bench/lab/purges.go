@@ -15,35 +15,35 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// purgeResult is how long purges took: from the moment that the one who purges has the answer, to
-// the last response, at any edge, that was of before.
+// purgeResult is how long purges took: from the answer to the purge until the last stale response
+// of any edge.
 type purgeResult struct {
-	Every time.Duration `json:"every"` // how often each edge was asked
-	// Last are, for each purge, how long the old version was still seen in any city, in
-	// milliseconds; at most 0 if it was gone before the answer.
+	Every time.Duration `json:"every"` // interval of the requests to each edge
+	// Last has for each purge how long the old version was still seen in any city, in milliseconds.
+	// It is 0 or less if the old version was gone before the answer.
 	Last []float64 `json:"last"`
 	Ack  []float64 `json:"ack"` // how long the answer took
-	// At are the same for each edge by itself.
+	// At has the same for each edge.
 	At map[string][]float64 `json:"at"`
-	// Via tells which control node each edge is connected to, and From which edge each purge was
-	// sent to.
+	// Via has the control node that each edge is connected to. From has the edge to which each
+	// purge was sent.
 	Via  map[string]string `json:"via"`
 	From []string          `json:"from"`
 	// LongestWay is the longest one-way delay between two machines of the fleet.
 	LongestWay time.Duration `json:"longest_way"`
 }
 
-// returned is what an edge had that was cut off while its objects were purged.
+// returned is what an edge served after it was cut off while its objects were purged.
 type returned struct {
-	Cut     time.Duration `json:"cut"` // how long
+	Cut     time.Duration `json:"cut"` // how long it was cut off
 	Objects int           `json:"objects"`
-	Old     int           `json:"old"`      // responses of before the purge
-	Last    time.Duration `json:"last"`     // when the last of them came, since the link was back
+	Old     int           `json:"old"`      // number of responses from before the purge
+	Last    time.Duration `json:"last"`     // when the last of them came, after the cut ended
 	Errors  int           `json:"errors"`   // requests that failed
-	Began   time.Duration `json:"answered"` // when the edge first answered, since the link was back
+	Began   time.Duration `json:"answered"` // when the edge first answered, after the cut ended
 }
 
-// put writes an object of the origin whose content is its version.
+// put writes an object to the origin. Its content is its version.
 func (l *lab) put(name string, version int) error {
 	file := filepath.Join(l.dir, "www", name)
 	if err := os.WriteFile(file+".new", fmt.Appendf(nil, "%d\n", version), 0o644); err != nil {
@@ -52,7 +52,7 @@ func (l *lab) put(name string, version int) error {
 	return os.Rename(file+".new", file)
 }
 
-// purge purges through the admin API of an edge and returns when the answer was there.
+// purge purges through the admin API of an edge, and returns the time of the answer.
 func (l *lab) purge(ctx context.Context, edge string, what map[string]any) (time.Time, error) {
 	err := l.admin(ctx, edge, "POST", "/v1/purge", what, nil)
 	return time.Now().Round(0), err
@@ -115,7 +115,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 			return err
 		}
 		res.Ack = append(res.Ack, float64(time.Since(began))/1e6)
-		// After three times the longest round trip all have asked the origin.
+		// After three times the longest round trip, all edges have asked the origin.
 		if err := pause(ctx, 700*time.Millisecond); err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		}
 		here := make([]time.Time, n+1)
 		for _, s := range got.Seen {
-			for k := s.Version + 1; k <= n; k++ { // a purge makes all versions before its own old
+			for k := s.Version + 1; k <= n; k++ { // a purge makes all earlier versions stale
 				here[k], lasts[k] = later(here[k], s.Last), later(lasts[k], s.Last)
 			}
 		}
@@ -152,7 +152,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 	return nil
 }
 
-// note tells what lies between the edges and the log.
+// note describes the ways between the edges and the log.
 func (p *purgeResult) note() string {
 	var at []string
 	for _, c := range cities() {
@@ -168,8 +168,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// via tells which control node each edge is connected to, from the kernel's table of the edge's
-// connections.
+// via returns the control node that each edge is connected to, from the kernel's table of the
+// edge's connections.
 func (l *lab) via() (map[string]string, error) {
 	out, known := map[string]string{}, names()
 	for _, c := range cities() {
@@ -178,8 +178,8 @@ func (l *lab) via() (map[string]string, error) {
 			return nil, err
 		}
 		for line := range strings.Lines(string(b)) {
-			// The third field is the other end, its address in the order of the machine's bytes,
-			// and the fourth the state (proc(5)).
+			// The third field is the remote address, in the machine's byte order, and the fourth
+			// the state (proc(5)).
 			f := strings.Fields(line)
 			if len(f) > 3 && f[3] == "01" && strings.HasSuffix(f[2], ":107E") { // established, to port 4222
 				var a uint32
@@ -195,11 +195,11 @@ func (l *lab) via() (map[string]string, error) {
 	return out, nil
 }
 
-// objects are those that are purged while an edge is cut off.
+// objects is the number of objects that are purged while an edge is cut off.
 const objects = 1000
 
-// cutOff cuts the edge in Singapore off, purges what it has, and looks at what it serves once it is
-// back.
+// cutOff cuts off the edge in Singapore, purges what it has, and checks what it serves after the
+// cut.
 func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error {
 	l.say("purges while sin1 is cut off for %v", length)
 	generation := l.next() * 2
@@ -217,7 +217,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 	}
 	cl := l.clients["sin"]
 	w := sweep{Host: hostWWW, Prefix: "/" + prefix, Addr: address("sin1"), N: objects, Wait: time.Minute}
-	for range 2 { // the second one of hits
+	for range 2 { // the second sweep gets hits
 		got, err := cl.sweep(ctx, w)
 		if err != nil {
 			return err
@@ -242,7 +242,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 			return err
 		}
 	}
-	sweeping, err := cl.begin(job{Sweep: &w}) // tries to connect until the link is back
+	sweeping, err := cl.begin(job{Sweep: &w}) // it retries until the edge can be reached again
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 		return err
 	}
 	res.Began = got.Began.Sub(backAt)
-	for end := time.Now().Add(2 * l.maxDisconnected); ; { // until it has caught up, and once more
+	for end := time.Now().Add(2 * l.maxDisconnected); ; { // until the edge has caught up, and once more
 		old := got.Versions[generation]
 		res.Old += old.N
 		res.Errors += got.Errors

@@ -13,17 +13,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// report is everything that was measured.
+// report has all measurements.
 type report struct {
 	Time         string           `json:"time"`
 	Short        bool             `json:"short"`
 	TTL          time.Duration    `json:"ttl"`
 	Disconnected time.Duration    `json:"max_disconnected"`
-	Together     time.Duration    `json:"together"` // until the fleet had come together for the first time
+	Together     time.Duration    `json:"together"` // until the fleet was ready for the first time
 	TCP          string           `json:"tcp"`      // congestion control
 	Cases        []feltCase       `json:"cases"`
-	ColdName     []timing         `json:"cold_name"`  // Finnish hits with a name that the resolver does not have
-	KnownName    []timing         `json:"known_name"` // and with one that it has
+	ColdName     []timing         `json:"cold_name"`  // hits from Finland while the resolver doesn't have the name
+	KnownName    []timing         `json:"known_name"` // and while it does
 	Faults       []faultResult    `json:"faults"`
 	Purge        *purgeResult     `json:"purge,omitempty"`
 	Returns      []returned       `json:"returns"`
@@ -33,7 +33,7 @@ type report struct {
 	Counts       world.Counts     `json:"packets"`
 }
 
-// feltCase is the visits of one kind.
+// feltCase has the visits of one kind.
 type feltCase struct {
 	City    string   `json:"city"`
 	Body    string   `json:"body"`
@@ -42,19 +42,19 @@ type feltCase struct {
 	Samples []timing `json:"samples"`
 }
 
-// goal is one that was set, and what came of it.
+// goal is a goal, and its result.
 type goal struct {
 	What   string `json:"what"`
 	Figure string `json:"figure"`
 	Met    bool   `json:"met"`
-	Why    string `json:"why,omitempty"` // it is not
+	Why    string `json:"why,omitempty"` // the reason, if it is not met
 }
 
 func (r *report) judge(met bool, what, figure string, args ...any) {
 	r.Goals = append(r.Goals, goal{What: what, Figure: fmt.Sprintf(figure, args...), Met: met})
 }
 
-// why gives the reason, if the last goal is not met.
+// why sets the reason, if the last goal is not met.
 func (r *report) why(reason string) {
 	if g := &r.Goals[len(r.Goals)-1]; !g.Met {
 		g.Why = reason
@@ -66,7 +66,7 @@ func lastOf(t timing) float64    { return t.Last }
 func lookupOf(t timing) float64  { return t.Lookup }
 func connectOf(t timing) float64 { return t.Connect }
 
-// medianOf is the median of what of says of the samples; 0 of none.
+// medianOf returns the median of a value of the samples; 0 if there are none.
 func medianOf(all []timing, of func(timing) float64) float64 {
 	values := make([]float64, len(all))
 	for i, t := range all {
@@ -75,8 +75,8 @@ func medianOf(all []timing, of func(timing) float64) float64 {
 	return quantile(values, 0.5)
 }
 
-// quantile is the value that the part q of all is not above, 0 to 1; the lower of two in the
-// middle. It is 0 of none.
+// quantile returns the smallest value that at least the part q of all values does not exceed; q is
+// 0 to 1. It returns 0 if there are none.
 func quantile(all []float64, q float64) float64 {
 	if len(all) == 0 {
 		return 0
@@ -85,10 +85,10 @@ func quantile(all []float64, q float64) float64 {
 	return all[max(0, min(len(all)-1, int(float64(len(all))*q+0.999999)-1))]
 }
 
-// find gives the samples of a case.
+// find returns the samples of a case.
 func (r *report) find(city, body, proto, way string) []timing {
 	if way == wayDirect && proto == "h3" {
-		proto = "h2" // there is no other to compare with
+		proto = "h2" // the others are not measured directly
 	}
 	for _, c := range r.Cases {
 		if c.City == city && c.Body == body && c.Proto == proto && c.Way == way {
@@ -98,7 +98,7 @@ func (r *report) find(city, body, proto, way string) []timing {
 	return nil
 }
 
-// ratio is the median of one way over that of going to the origin.
+// ratio returns the median of one way divided by that of the direct way.
 func (r *report) ratio(city, body, proto, way string, of func(timing) float64) float64 {
 	direct := medianOf(r.find(city, body, proto, wayDirect), of)
 	if direct == 0 {
@@ -107,7 +107,7 @@ func (r *report) ratio(city, body, proto, way string, of func(timing) float64) f
 	return medianOf(r.find(city, body, proto, way), of) / direct
 }
 
-// judgeFeel holds what Finnish users feel to the goals.
+// judgeFeel compares what Finnish users notice with the goals.
 func (r *report) judgeFeel() {
 	const city = string(world.Helsinki)
 	if direct := medianOf(r.find(city, "1k", "h2", wayDirect), firstOf); direct > 0 {
@@ -126,7 +126,7 @@ func (r *report) judgeFeel() {
 		r.judge(cold > 0 && cold <= 1.15,
 			fmt.Sprintf("a Finnish miss of 1 KiB (%s) takes at most 1.15 of going to the origin", proto),
 			"%.2f; %.2f when the edge has a connection to the origin", cold, warm)
-		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version has none
+		if page := r.ratio(city, "page", proto, wayCold, lastOf); page > 0 { // the short version doesn't measure it
 			r.judgePage(city, proto, page)
 		}
 		if len(r.find(city, "20m", proto, wayHit)) == 0 {
@@ -140,9 +140,9 @@ func (r *report) judgeFeel() {
 	}
 }
 
-// judgePage holds a page of an origin that closes each connection to the goal, which over HTTP/1.1
-// is the time of going to that origin. kept is its time over that of going to an origin that keeps
-// connections.
+// judgePage compares a page whose origin closes each connection with the goal: over HTTP/1.1, the
+// time of going to that origin directly. kept is its time relative to that of going to an origin
+// that keeps connections.
 func (r *report) judgePage(city, proto string, kept float64) {
 	goal := fmt.Sprintf("a Finnish page of %d objects (%s), none of them at the edge, whose origin closes each connection, takes no longer than going to ", pageObjects, proto)
 	warm := r.ratio(city, "page", proto, wayWarm, lastOf)
@@ -159,7 +159,7 @@ func (r *report) judgePage(city, proto string, kept float64) {
 
 const coldReason = "Over a new connection the edge's fetch begins as slowly as the client's own would, so that nothing is won but by a connection whose window is open already."
 
-// readReport reads what was measured before.
+// readReport reads an earlier report.
 func readReport(file string) (*report, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -18,24 +18,24 @@ import (
 
 // session is a new connection to one server.
 type session interface {
-	// ask sends a request. One of h1 takes the next request when the body of the last one was read.
+	// ask sends a request. Over HTTP/1.1, the body of the previous response must have been read.
 	ask(r *http.Request) (*http.Response, error)
 	close()
 }
 
-// dialer makes sessions.
+// dialer opens sessions.
 type dialer struct {
 	roots *x509.CertPool
 	port  string
 }
 
-// open connects, handshake of TLS included. No session is resumed.
+// open connects, including the TLS handshake. It resumes no TLS session.
 func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, error) {
 	conf := &tls.Config{RootCAs: d.roots, ServerName: host, MinVersion: tls.VersionTLS13}
 	addr = net.JoinHostPort(addr, d.port)
 	if proto == "h3" {
 		conf.NextProtos = []string{http3.NextProtoH3}
-		// The windows are those of browsers, about.
+		// The windows are about those of browsers.
 		conn, err := quic.DialAddr(ctx, addr, conf,
 			&quic.Config{InitialStreamReceiveWindow: 6 << 20, MaxStreamReceiveWindow: 16 << 20,
 				InitialConnectionReceiveWindow: 15 << 20, MaxConnectionReceiveWindow: 24 << 20})
@@ -61,8 +61,8 @@ func (d *dialer) open(ctx context.Context, proto, addr, host string) (session, e
 	return &sessionTCP{conn: conn, connect: connect, major: map[string]int{"h1": 1, "h2": 2}[proto]}, nil
 }
 
-// dialFirst tries the addresses in their order, the next one when one has failed or has been silent
-// for a quarter of a second (RFC 8305), and gives the first session.
+// dialFirst tries the addresses in order. It tries the next one when one has failed, or been silent
+// for a quarter of a second (RFC 8305). It returns the first session.
 func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, host string) (session, string, error) {
 	type result struct {
 		s    session
@@ -74,7 +74,7 @@ func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, ho
 	defer timer.Stop()
 	begun, ended := 0, 0
 	defer func() {
-		go func() { // those that come too late; ctx ends them
+		go func() { // close sessions that come too late; ctx ends the attempts
 			for range begun - ended {
 				if late := <-results; late.s != nil {
 					late.s.close()
@@ -114,8 +114,8 @@ func (d *dialer) dialFirst(ctx context.Context, proto string, addrs []string, ho
 type sessionTCP struct {
 	conn    *http.ClientConn
 	connect func(context.Context) (*http.ClientConn, error)
-	major   int  // of the protocol's version
-	over    bool // the server closes the connection after the response before
+	major   int  // HTTP version
+	over    bool // the server closes the connection after the previous response
 }
 
 func (s *sessionTCP) ask(r *http.Request) (*http.Response, error) {
@@ -132,7 +132,7 @@ func (s *sessionTCP) ask(r *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		return nil, fmt.Errorf("the server speaks %s", resp.Proto)
 	}
-	if s.major == 1 { // over HTTP/2 requests share the session
+	if s.major == 1 { // over HTTP/2, requests share the session
 		s.over = err == nil && resp.Close
 	}
 	return resp, err

@@ -12,10 +12,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// stub asks a caching resolver, as the library of an operating system does.
+// stub asks a caching resolver, like the library of an operating system.
 type stub struct {
 	server string // host:port
-	cached bool   // answers are kept for their TTL
+	cached bool   // keep answers for their TTL
 
 	mu    sync.Mutex
 	known map[string]known
@@ -26,10 +26,10 @@ type known struct {
 	until time.Time
 }
 
-// tryTime is how long the first question waits for its answer before it is sent again.
+// tryTime is how long to wait for an answer before the question is sent again.
 const tryTime = time.Second
 
-// lookup gives the addresses of a name in the order of the answer.
+// lookup returns the addresses of a name in the order of the answer.
 func (s *stub) lookup(ctx context.Context, name string) ([]string, error) {
 	s.mu.Lock()
 	k := s.known[name]

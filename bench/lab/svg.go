@@ -10,7 +10,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// Measures of the chart, in pixels.
+// Measures of the chart in pixels.
 const (
 	panelWidth, barHeight, barGap = 470, 13, 3
 	nameWidth, barWidth, margin   = 150, 220, 16
@@ -21,8 +21,8 @@ const chartStyle = `text{font:12px system-ui,sans-serif;fill:#333}.t{font-weight
 .b{fill:#c9d1da}.f{fill:#8593a3}.kb{fill:#9cc4e4}.kf{fill:#1769aa}.p{fill:#fff}
 @media(prefers-color-scheme:dark){text{fill:#ddd}.d{fill:#999}.b{fill:#3b4552}.f{fill:#6d7b8c}.kb{fill:#265a82}.kf{fill:#4da3e0}.p{fill:#16191d}}`
 
-// chart draws a panel for each size, two in a row, as clients in Helsinki see it: for each protocol
-// and way a dark bar to the first byte, and a light one to the last.
+// chart draws a panel for each size, two in a row, for clients in Helsinki. For each protocol and
+// way it has a dark bar for the time to the first byte, and a light one for the last.
 func chart(r *report) []byte {
 	var panels bytes.Buffer
 	y, column, height := 58, 0, 0
@@ -90,6 +90,6 @@ func panel(w *bytes.Buffer, r *report, b body, x, y int) int {
 
 func escape(s string) string {
 	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(s)) // a buffer takes all
+	_ = xml.EscapeText(&b, []byte(s)) // a buffer never fails
 	return b.String()
 }

@@ -13,15 +13,14 @@ type trial struct {
 	fault
 	lab           *lab
 	before, after time.Duration // how long visitors come before the fault, and once it is mended
-	tasks         []*task       // by the fault's loads
-	purged        chan []sample // what the purger saw, once endPurges was called; nil without one
+	tasks         []*task       // one for each load of the fault
+	purged        chan []sample // receives what the purger saw after endPurges; nil without a purger
 	endPurges     func()
 	at, mended    time.Time
 }
 
-// try makes a fault happen while visitors come, mends it, and waits until all is well again. With
-// an
-// error of the last step it returns what the visitors saw, too.
+// try makes a fault happen while visitors come, mends it, and waits until all is well again. If
+// only the last step fails, it returns what the visitors saw with the error.
 func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 	l.say("%s", f.title)
 	if f.prepare != nil {
@@ -48,7 +47,7 @@ func (l *lab) try(ctx context.Context, f fault) (*faultResult, error) {
 	return res, l.allSettled(ctx, f.name)
 }
 
-// newTrial returns a trial with the times that the lab has for it.
+// newTrial returns a trial with the durations of the short or the long version.
 func (l *lab) newTrial(f fault) *trial {
 	t := &trial{fault: f, lab: l, before: 5 * time.Second, after: 10 * time.Second, endPurges: func() {}}
 	if t.for_ == 0 {
@@ -140,10 +139,11 @@ func (l *lab) allSettled(ctx context.Context, fault string) error {
 	return nil
 }
 
-// purgerName is the load of who purges.
+// purgerName is the name of the purger's load.
 const purgerName = "who purges, at hel1"
 
-// purger purges what nobody has, at hel1, twice a second, until another context ends.
+// purger purges a URL that no edge has, through hel1, twice a second, until the second context
+// ends.
 func (l *lab) purger(ctx, until context.Context) (all []sample) {
 	for {
 		s := sample{Start: time.Now()}

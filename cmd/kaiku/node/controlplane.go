@@ -68,7 +68,8 @@ func newControlPlane(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	l := &controlPlane{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(), names: f.NodeNames()}
+	l := &controlPlane{client: &fleet.Client{Node: n.Name, TLS: conf, Log: log}, started: time.Now(),
+		names: f.NodeNames()}
 	l.allowed = allowedSites(f, n, l.client, log)
 	l.client.Servers = nearestFirst(f, n, clients)
 	lease := fleet.Lease{Version: Version(), Roles: n.Roles, Region: n.Region, Started: l.started, Ready: true}
