@@ -19,7 +19,7 @@ import (
 //
 //   - a subject for answers outside of the node's own inbox,
 //   - a header field that is not in sentFields, because some make the server send messages,
-//   - a consumer that delivers outside of the node's own inbox, or with options that no node uses,
+//   - a consumer that delivers outside of the node's inbox, or with options that no node uses,
 //   - a message that is too large for its subject, or a purge on a wrong subject,
 //   - a lease of another node, or with roles that the node's certificate doesn't have,
 //   - a command other than PUB, HPUB, SUB, UNSUB, PING and PONG.
