@@ -14,8 +14,8 @@ import (
 	"unicode"
 )
 
-// frames passes the frames of the NATS client protocol from a node to a NATS server. It fails at the
-// first frame that no node may send:
+// frames passes the frames of the NATS client protocol from a node to a NATS server. It fails at
+// the first frame that no node may send:
 //
 //   - a subject for answers outside of the node's own inbox,
 //   - a header field that is not in sentFields, because some make the server send messages,
