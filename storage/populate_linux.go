@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func resident(whole []byte) bool {
 	if pages > len(in) {
 		return false
 	}
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)),
+	_, _, errno := syscall.RawSyscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)),
 		uintptr(unsafe.Pointer(&in)))
 	return errno == 0 && !slices.ContainsFunc(in[:pages], func(r byte) bool { return r&1 == 0 })
 }

@@ -322,7 +322,7 @@ func (r *Reader) SendTo(socket int) (int, error) {
 		r.Discard(n)
 		return n, err
 	}
-	n, err := sendfile(socket, r.file.fd, r.at, r.size)
+	n, err := r.file.sendfile(socket, r.at, r.size)
 	switch {
 	case n > 0:
 		r.Discard(n)

@@ -87,12 +87,12 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 	}
 	c := v.list[index]
 	v.mu.Unlock()
-	if !v.inMemory(int64(c.value), minPlaced) { // before anything is read of it, which would bring it back
+	if v.evicted(int64(c.value), minPlaced) { // before anything is read of it, which would bring it back
 		v.setDoubtful(c) // another one has its index now
 		return lookCost, index
 	}
 	e, err := v.readEntry(c.entry)
-	if err == nil && v.inMemory(e.value, e.size) {
+	if err == nil && !v.evicted(e.value, e.size) {
 		if err = v.check(e.key, e, buf); err == nil {
 			return e.size, index + 1
 		}

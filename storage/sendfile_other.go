@@ -7,7 +7,7 @@ import "errors"
 // canPlace is false where nobody has tried it: all is copied there.
 const canPlace = false
 
-func sendfile(int, int, int64, int) (int, error) { return 0, errors.ErrUnsupported }
+func (v *valueFile) sendfile(int, int64, int) (int, error) { return 0, errors.ErrUnsupported }
 
 func write(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
@@ -17,6 +17,6 @@ func isDiskError(error) bool { return false }
 
 func (v *valueFile) mem(int64, int) []byte { return nil }
 
-func (v *valueFile) inMemory(int64, int) bool { return true }
+func (v *valueFile) evicted(int64, int) bool { return false }
 
 func unmap([]byte) error { return nil }

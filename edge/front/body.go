@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // Body is the rest of a stored body that is to be sent. Its bytes are in files or in memory. One
@@ -91,22 +90,6 @@ func (c *laneConn) waiter(conn net.Conn, held int) *Exchange {
 	return &Exchange{ResponseWriter: w, control: http.NewResponseController(w), status: http.StatusOK,
 		sent: new(atomic.Uint64), watchdog: &s.watchdog,
 		client: &c.client, piece: chunk, holds: held}
-}
-
-// writeMore writes as much of p as the socket takes at once. The kernel may hold it back, because
-// more follows.
-func writeMore(fd int, p []byte) (int, error) {
-	for {
-		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-			uintptr(len(p)),
-			syscall.MSG_MORE, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != syscall.EINTR {
-			return 0, errno
-		}
-	}
 }
 
 // bodyPart is at most left bytes of a body, to be sent to a socket.

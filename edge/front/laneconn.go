@@ -249,15 +249,6 @@ func (c *laneConn) answerReady(fd int, rest *laneRest) (over bool, err error) {
 	}
 }
 
-// read reads from a socket without waiting.
-func read(fd int, p []byte) (int, error) {
-	for {
-		if n, err := syscall.Read(fd, p); err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
-
 // last checks whether a request came when the edge began to shut down.
 func (c *laneConn) last(rest *laneRest) error {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {

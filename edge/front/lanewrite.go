@@ -4,8 +4,6 @@ import (
 	"net"
 	"net/http"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // send writes a response. It returns how many bytes of the body it wrote.
@@ -36,14 +34,14 @@ func (c *laneConn) sendTCP(head, body []byte) (int, error) {
 	var err error
 	if total <= cap(head) {
 		head, body = append(head, body...), nil
-		n, err = syscall.Write(c.fd, head)
+		n, err = write(c.fd, head)
 	} else {
-		n, err = unix.Writev(c.fd, [][]byte{head, body})
+		n, err = writeBoth(c.fd, head, body)
 	}
-	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+	if err != nil && err != syscall.EAGAIN {
 		return 0, err
 	}
-	n, err = max(n, 0), nil
+	err = nil
 	for _, part := range [][]byte{head[min(n, len(head)):], body[min(max(n-len(head), 0), len(body)):]} {
 		if len(part) > 0 && err == nil {
 			var more int
