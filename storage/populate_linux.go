@@ -46,7 +46,7 @@ func resident(whole []byte) bool {
 	if pages > len(in) {
 		return false
 	}
-	_, _, errno := syscall.RawSyscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))), uintptr(len(whole)),
-		uintptr(unsafe.Pointer(&in)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(whole))),
+		uintptr(len(whole)), uintptr(unsafe.Pointer(&in)))
 	return errno == 0 && !slices.ContainsFunc(in[:pages], func(r byte) bool { return r&1 == 0 })
 }

@@ -365,7 +365,7 @@ func (s *Store) syncLoop(ctx context.Context) {
 		}
 		for c := range classes {
 			g := s.opened(c)
-			if err := errors.Join(g.sync(), g.measure()); err != nil {
+			if err := g.settle(); err != nil {
 				s.opt.Log.Warn("open segment can't be synced", "segment", g.id, "error", err)
 			}
 		}

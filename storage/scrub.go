@@ -14,6 +14,9 @@ const (
 	// scrubRate is how many bytes of values it checks in that time. At 10 GB/s that is a thousandth
 	// of a processor; a set of 10 GiB takes 21 minutes.
 	scrubRate = 8 << 20
+	// seenRounds is for how many rounds a value that the page cache had is taken to be there still,
+	// so that the kernel need not be asked each time: that costs a tenth of a range of 64 KiB.
+	seenRounds = 2
 	// lookCost is what a value counts that is not read, so that one round can't take for ever.
 	lookCost = 4 << 10
 )
@@ -29,6 +32,7 @@ func (s *Store) scrubLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		s.rounds.Add(1)
 		at = s.scrub(at, scrubRate)
 	}
 }

@@ -38,6 +38,7 @@ type segment struct {
 
 	written atomic.Int64 // bytes put since it was opened for writing
 	size    atomic.Int64 // allocated bytes when it was measured last
+	settled int64        // written, when all of it was on the disk; for the sync loop
 
 	lowering sync.Mutex    // held while epoch is lowered
 	epoch    atomic.Uint64 // the lowest of its objects: purges up to it can't matter to them
@@ -230,6 +231,20 @@ func (g *segment) sync() error {
 		return nil
 	}
 	return g.db.Sync()
+}
+
+// settle has what was written reach the disk, and measures the folder. It does nothing if nothing
+// was written since.
+func (g *segment) settle() error {
+	n := g.written.Load()
+	if n == g.settled {
+		return nil
+	}
+	if err := errors.Join(g.sync(), g.measure()); err != nil {
+		return err
+	}
+	g.settled = n
+	return nil
 }
 
 // put writes a value, whose data begins at valueHeader; v may be used again after it returns.

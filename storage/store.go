@@ -46,6 +46,7 @@ type Store struct {
 	version atomic.Uint64                 // of the newest metadata record
 	full    atomic.Bool                   // the disk is at its floor
 	told    atomic.Int64                  // when that was logged last, in seconds since 1970
+	rounds  atomic.Uint32                 // of the scrubber, one a second, from seenRounds on
 	counts  counts
 	lock    *os.File
 
@@ -94,6 +95,7 @@ func Open(opt Options) (*Store, error) {
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store in %s: %w", opt.Dir, err), s.release())
 	}
+	s.rounds.Store(seenRounds)
 	s.base, s.stop = context.WithCancel(context.Background())
 	s.work.Go(func() { s.syncLoop(s.base) })
 	s.work.Go(func() { s.keep(s.base) })

@@ -52,6 +52,9 @@ type valueFile struct {
 	// good has a bit for each value that was checked since the segment was opened, at its beginning
 	// in grains.
 	good []atomic.Uint64
+	// seen has for each value, at its beginning in grains, the round of the clock in which the page
+	// cache had all of it; 0 is never.
+	seen []atomic.Uint32
 	mu   sync.Mutex
 	list []checked // those, for the scrubber
 }
@@ -75,7 +78,8 @@ func (f *valueFiles) get(number uint32) (*valueFile, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	v := &valueFile{number: number, file: file, fd: int(file.Fd()),
-		good: make([]atomic.Uint64, info.Size()/placeGrain/64+1)}
+		good: make([]atomic.Uint64, info.Size()/placeGrain/64+1),
+		seen: make([]atomic.Uint32, info.Size()/placeGrain+1)}
 	if f.files == nil {
 		f.files = map[uint32]*valueFile{}
 	}
@@ -122,6 +126,15 @@ func (v *valueFile) bit(at int64) (*atomic.Uint64, uint64) {
 		return nil, 0
 	}
 	return &v.good[n/64], 1 << (n % 64)
+}
+
+// seenAt returns where it is noted when the page cache had the value whose data begins at a place;
+// nil if there is no room for that.
+func (v *valueFile) seenAt(at int64) *atomic.Uint32 {
+	if n := (at - valueHeader) / placeGrain; n < int64(len(v.seen)) {
+		return &v.seen[n]
+	}
+	return nil
 }
 
 // isGood reports whether the value that begins at a place was checked.

@@ -65,17 +65,25 @@ func sent(t *testing.T, o *Object, off, n int64) []byte {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	b, err := arrived(t, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// arrived is what a Reader has left, as it comes out of a socket.
+func arrived(t *testing.T, r *Reader) ([]byte, error) {
+	t.Helper()
 	near, far := socket(t)
 	got := make(chan []byte, 1)
 	go func() {
 		b, _ := io.ReadAll(far)
 		got <- b
 	}()
-	if err := send(r, near); err != nil {
-		t.Fatal(err)
-	}
+	err := send(r, near)
 	near.Close()
-	return <-got
+	return <-got, err
 }
 
 // placed is how many chunks of an object lie in files that are known.
@@ -418,6 +426,9 @@ func TestReaderOutlivesTheStore(t *testing.T) {
 // FuzzReader reads ranges in all ways, and compares them with the body.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9})
+	f.Add([]byte{0, 0, 0, 0, 0, 8, 0, 0, 200, 100, 255, 2})
+	f.Add([]byte{0, 4, 0, 1, 0, 7, 0, 0, 2, 5, 254, 255, 128})
+	f.Add([]byte{0, 0, 64, 0, 0, 1, 0, 0, 254, 8})
 	const size = 3*chunkSize + 5000
 	body := bodyOf("/a", size)
 	s, err := Open(Options{Dir: f.TempDir(), Disk: 64 << 20, Memory: 1 << 10, Floor: 1})
@@ -451,9 +462,16 @@ func FuzzReader(f *testing.F) {
 				t.Fatalf("%d bytes at %d, %v", len(b), off, err)
 			}
 			n := len(b) * int(step) / 255
-			if step%2 == 0 {
+			switch step % 3 {
+			case 0:
 				r.Discard(n)
-			} else {
+			case 2:
+				p := r.AppendHead(make([]byte, 1, 1+n))[1:]
+				if !bytes.Equal(p, b[:len(p)]) {
+					t.Fatalf("%d bytes at %d after a header block are others", len(p), off)
+				}
+				n = len(p)
+			default:
 				p := make([]byte, n)
 				if got, err := io.ReadFull(r, p); got != n || err != nil || !bytes.Equal(p, body[off:off+int64(n)]) {
 					t.Fatalf("read %d of %d bytes at %d, %v", got, n, off, err)
@@ -462,6 +480,12 @@ func FuzzReader(f *testing.F) {
 			off, left = off+int64(n), left-int64(n)
 		}
 		var rest bytes.Buffer
+		if len(steps)%3 == 2 {
+			if b, err := arrived(t, r); err != nil || !bytes.Equal(b, body[off:off+left]) {
+				t.Fatalf("%d of %d bytes came out of a socket, %v", len(b), left, err)
+			}
+			return
+		}
 		write := r.WriteTo
 		if len(steps)%2 == 1 {
 			write = r.WriteMapped

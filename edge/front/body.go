@@ -22,6 +22,8 @@ type Body interface {
 	// WriteMapped is WriteTo without a copy. The Writer must not use the bytes after its Write
 	// returns; the one of HTTP/2 does.
 	WriteMapped(w io.Writer) (int64, error)
+	// AppendHead appends the next bytes to a header block, as many as are cheaper to send with it.
+	AppendHead(head []byte) []byte
 	// SendTo sends the next bytes to a socket, up to the end of a chunk. Bytes of a file are sent
 	// with sendfile(2). It doesn't wait: if the socket takes no more, the error is EAGAIN.
 	SendTo(socket int) (int, error)
@@ -43,11 +45,15 @@ func (c *laneConn) sendFile(head []byte, body Body) (int, error) {
 		more, err := body.WriteMapped(laneWaiter{c})
 		return n - before + int(more), err
 	}
+	before := len(head)
+	head = body.AppendHead(head)
 	n, err := writeMore(c.fd, head)
 	if err == nil && n < len(head) || err == syscall.EAGAIN {
-		_, err = c.wait(c.clientConn, head[n:], chunk)
+		var more int
+		more, err = c.wait(c.clientConn, head[n:], chunk)
+		n += more
 	}
-	total := 0
+	total := max(0, n-before)
 	for err == nil && body.Len() > 0 {
 		if n, err = body.SendTo(c.fd); n == 0 && err == nil {
 			err = io.ErrUnexpectedEOF

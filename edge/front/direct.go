@@ -25,8 +25,8 @@ func write(fd int, p []byte) (int, error) {
 // writeMore writes what is followed by more at once, as much of it as a socket takes now.
 func writeMore(fd int, p []byte) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-			uintptr(len(p)), syscall.MSG_MORE, 0, 0)
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_MORE, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil
