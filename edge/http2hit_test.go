@@ -60,7 +60,8 @@ func TestHitsOfOwnHTTP2(t *testing.T) {
 	}
 	e := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
 	ordinary := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2, s.NoHitLane = true, true })
-	client, other := e.newClientOf("h2"), ordinary.newClientOf("h2")
+	client, other, narrow := e.newClientOf("h2"), ordinary.newClientOf("h2"), e.newClientOf("h2")
+	client.Transport.(*http.Transport).HTTP2.MaxReceiveBufferPerStream = 4 << 20
 	middle, large := "/"+strings.Repeat("long", 12), "/"+strings.Repeat("long", 200) // 49 KB in memory, 800 in files
 	for _, c := range []struct {
 		method, path string
@@ -114,6 +115,13 @@ func TestHitsOfOwnHTTP2(t *testing.T) {
 		if lane := counted(t, e, "kaiku_edge_hit_lane_total") > before; lane != c.lane {
 			t.Errorf("%s: answered by the lane: %t", name, lane)
 		}
+	}
+	before := counted(t, e, "kaiku_edge_hit_lane_total")
+	if got, want := answerHit(t, narrow, "GET", large), answerHit(t, other, "GET", large); got != want {
+		t.Errorf("with a window of 64 KiB: %s, want %s", got, want)
+	}
+	if counted(t, e, "kaiku_edge_hit_lane_total") != before {
+		t.Error("the lane answers what waits for the window of its client, where nothing gives that up")
 	}
 	e.settle()
 }

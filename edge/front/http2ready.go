@@ -65,6 +65,14 @@ func (l *readyHTTP2) Find(conn any, r *http2.Request, b []byte) ([]byte, http2.A
 	if !ok || !s.Ready.Find(&u.ask, &c.from, began, &u.hit) {
 		return nil, http2.Answer{}, false
 	}
+	length := int64(len(u.hit.Body))
+	if u.hit.File != nil {
+		length = u.hit.File.Len()
+	}
+	if length > r.Window { // what waits for its client is bounded on the ordinary path
+		u.hit.close()
+		return nil, http2.Answer{}, false
+	}
 	a := answers.Get().(*readyAnswer)
 	*a = readyAnswer{ready: l, client: c.client, counters: u.hit.Counters, file: u.hit.File, began: began}
 	if !a.hold(len(u.hit.Body), r.Room, size) {

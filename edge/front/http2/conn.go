@@ -84,6 +84,7 @@ type conn struct {
 	writeArmed time.Time // the deadline of writing
 	released   []release
 	sendWindow int64 // of the connection
+	promised   int64 // of that, to responses of Ready
 	initial    int64 // of a stream
 	frameSize  int   // of DATA and HEADERS that are sent
 	turn       uint64

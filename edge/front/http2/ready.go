@@ -18,6 +18,9 @@ type Request struct {
 	// Room is how many bytes of a body in memory are taken at once. One that is longer is referred
 	// to until the client has taken it, and so is any in files.
 	Room int
+	// Window is how many bytes the client's windows let in, beside what they are taken up by. Of a
+	// longer body some waits until the client asks for more, which it may never.
+	Window int64
 }
 
 // Answer is a response that is ready to be sent.
@@ -73,12 +76,13 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 		c.flush()
 		c.mu.Lock()
 	}
-	room := int(max(0, min(c.initial, c.sendWindow, int64(outSize-readSize-len(c.out)))))
+	window := max(0, min(c.initial, c.sendWindow-c.promised))
+	room := int(max(0, min(window, int64(outSize-readSize-len(c.out)))))
 	if len(c.ready) > 0 {
 		room = 0
 	}
 	c.mu.Unlock()
-	block, a, ok := c.find(room)
+	block, a, ok := c.find(room, window)
 	c.mu.Lock()
 	switch {
 	case !ok:
@@ -115,7 +119,7 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 
 // find asks Ready for the answer to the request that was read last. If that panics the handler has
 // the request.
-func (c *conn) find(room int) (block []byte, a Answer, ok bool) {
+func (c *conn) find(room int, window int64) (block []byte, a Answer, ok bool) {
 	b := &c.block
 	defer func() {
 		if p := recover(); p != nil {
@@ -124,7 +128,7 @@ func (c *conn) find(room int) (block []byte, a Answer, ok bool) {
 				RemoteAddr: c.remote, Proto: "HTTP/2.0", ProtoMajor: 2}, p)
 		}
 	}()
-	c.asked = Request{b.method, b.scheme, b.authority, b.path, b.fields, room}
+	c.asked = Request{b.method, b.scheme, b.authority, b.path, b.fields, room, window}
 	block, a, ok = c.server.Ready.Find(c.peer, &c.asked, c.rendered[:0])
 	if ok && cap(block) <= smallSize {
 		c.rendered = block
@@ -143,6 +147,7 @@ func (c *conn) open(s *stream) {
 		c.server.Idle(c.nc, false)
 	}
 	c.streams[s.id] = s
+	c.promised += s.left()
 	s.wait()
 }
 

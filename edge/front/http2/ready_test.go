@@ -26,6 +26,7 @@ type testReady struct {
 	found      atomic.Int64
 	done       atomic.Int64
 	sent, torn atomic.Int64
+	window     atomic.Int64 // of the last request
 }
 
 func (r *testReady) Open(c Conn) any {
@@ -47,6 +48,7 @@ func (r *testReady) Find(c any, q *Request, b []byte) ([]byte, Answer, bool) {
 	if err != nil || q.Scheme != "https" {
 		return nil, Answer{}, false
 	}
+	r.window.Store(q.Window)
 	r.found.Add(1)
 	b = AppendField(AppendField(AppendStatus(b, 200), "content-length", strconv.Itoa(n)), "x-fields",
 		fmt.Sprint(len(q.Fields)))
@@ -237,6 +239,41 @@ func TestReadyUnreadable(t *testing.T) {
 	if torn := ready.torn.Load(); torn < 2 {
 		t.Errorf("%d were torn", torn)
 	}
+}
+
+// What the client's windows let in is told but for what of it is taken up already: sent, or waiting
+// to be. What a reset takes back is told again.
+func TestReadyWindow(t *testing.T) {
+	s, ready := startReady(t)
+	c := s.dial(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 60_000})
+	got := 0
+	wants := func(id uint32, path string, data int, want int64) {
+		t.Helper()
+		c.ask(id, true, "GET", path)
+		answered := false
+		c.until("an answer", func(f xhttp2.Frame) bool {
+			switch f := f.(type) {
+			case *xhttp2.HeadersFrame:
+				answered = answered || f.StreamID == id
+			case *xhttp2.DataFrame:
+				got += len(f.Data())
+			}
+			return answered && got == data
+		})
+		if w := ready.window.Load(); w != want {
+			t.Errorf("%d: the windows have room for %d, want %d", id, w, want)
+		}
+	}
+	wants(1, "/f60001", 60_000, 60_000)
+	wants(3, "/0", 60_000, 5_534)
+	c.must(c.WriteRSTStream(1, xhttp2.ErrCodeCancel))
+	wants(5, "/1000", 61_000, 5_535)
+	wants(7, "/f4000", 65_000, 4_535)
+	wants(9, "/0", 65_000, 535)
+	c.must(c.WriteWindowUpdate(0, 100_000))
+	wants(11, "/0", 65_000, 60_000)
+	_ = c.Close()
+	ready.wait(t)
 }
 
 // A field is decoded as it was, whatever it is, and by any decoder.

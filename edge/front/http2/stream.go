@@ -182,6 +182,9 @@ func (c *conn) remove(s *stream, err error) {
 		smallBuffers.Put(s.buffer)
 		s.buffer = nil
 	}
+	if s.request == nil {
+		c.promised -= s.left()
+	}
 	s.pending, s.unread, s.tail = nil, 0, nil
 	s.cond.Broadcast()
 	c.room.Broadcast()

@@ -160,6 +160,9 @@ func (c *conn) appendBody(b []byte, s *stream, room int) []byte {
 	s.window -= int64(n)
 	s.sent += int64(n)
 	c.took(n)
+	if s.request == nil {
+		c.promised -= int64(n)
+	}
 	s.served = c.nextTurn()
 	if s.priority.incremental {
 		s.turn = s.served
