@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // FuzzSameSigned is FuzzSamePath for signed zones. The second worker shares no signature with the
@@ -48,6 +49,9 @@ func FuzzSameSigned(f *testing.F) {
 		again := (&worker2{slow}).answer(req, client, tcp)
 		if !bytes.Equal(withoutCookie(fast), withoutCookie(again)) {
 			t.Fatalf("%x from %v:\n%x\n%x", req, client, fast, again)
+		}
+		if testutil.ToFloat64(s.metrics.panics)+testutil.ToFloat64(slow.metrics.panics) > 0 {
+			t.Fatalf("%x from %v: a panic", req, client)
 		}
 	})
 }

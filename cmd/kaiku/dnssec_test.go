@@ -215,3 +215,21 @@ func TestDNSSECKeygenKeeps(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 }
+
+// TestInitSigns checks that a fleet with a key from the start has a zone that is signed with it.
+func TestInitSigns(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "fleet")
+	out, err := runInit(t, "", "--domain", "example.com", "--origin", "http://192.0.2.9:8000", "--node",
+		"hel1=203.0.113.10@60.17,24.94", "--no-origin-check", "--dnssec", "--dir", dir)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	zones, err := signedZones(filepath.Join(dir, "fleet.yaml"), "")
+	if err != nil || len(zones) != 1 || zones[0].name() != "example.com" || zones[0].keys.Wanted() == nil {
+		t.Fatalf("%v, %v", zones, err)
+	}
+	if info, err := os.Stat(zones[0].file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}

@@ -29,6 +29,7 @@ type firstFiles struct {
 	Unhealthy int
 	// Unreached means that the origin was asked and did not answer.
 	Unreached bool
+	Signed    bool // the zone gets a DNSSEC key
 }
 
 func initCommand() *cobra.Command {
@@ -81,6 +82,7 @@ for how long.`,
 	fl.StringArrayVar(&nodes, "node", nil,
 		"a machine: `NAME=IP[,IP]@PLACE`, such as hel1=203.0.113.10,2001:db8::10@60.17,24.94 (may be repeated)")
 	fl.StringVar(&dir, "dir", ".", "`FOLDER` to write to")
+	fl.BoolVar(&f.Signed, "dnssec", false, "make a key that the name servers sign the zone with; see docs/dns.md")
 	fl.BoolVar(&noCheck, "no-origin-check", false, "don't send requests to the origin")
 	return cmd
 }

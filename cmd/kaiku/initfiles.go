@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
+	"github.com/kaiku-cdn/kaiku/geodns/dnssec"
 )
 
 // firstFleet and firstZone are the files; values stand in place of the words in braces.
@@ -34,7 +35,7 @@ geodns:
     - name: {{domain}}
       file: {{domain}}.zone           # all other records of the domain
       edges: { "@": {}, www: {} }      # answered with the nearest healthy edges; "@" is the domain itself
-
+{{dnssec}}
 secrets:                               # files, which every node needs a copy of; the paths are relative to this file
   admin_token: admin.token
   fleet_key: fleet.key
@@ -100,7 +101,12 @@ tls:
 	for _, a := range f.OriginAddresses {
 		addrs += record(f.OriginLabel, a)
 	}
-	return strings.NewReplacer("{{domain}}", f.Domain, "{{origin}}", f.Origin.String(), "{{health}}", health, "{{tls}}",
+	signed := ""
+	if f.Signed {
+		signed = fmt.Sprintf("      dnssec: { key: %s }   # name servers sign the zone; the registrar needs what kaiku dnssec ds prints, at the very end\n", f.keyFile())
+	}
+	return strings.NewReplacer("{{domain}}", f.Domain, "{{dnssec}}", signed, "{{origin}}", f.Origin.String(),
+		"{{health}}", health, "{{tls}}",
 		secure, "{{nodes}}", nodes, "{{records}}", servers+addrs)
 }
 
@@ -116,8 +122,19 @@ func (f *firstFiles) files() ([]firstFile, error) {
 		}
 		out = append(out, firstFile{name, append([]byte(base64.StdEncoding.EncodeToString(b)), '\n'), 0o600})
 	}
-	return out, nil
+	if !f.Signed {
+		return out, nil
+	}
+	key, err := dnssec.Generate()
+	if err != nil {
+		return nil, err
+	}
+	text, err := dnssec.Keys{key}.Format()
+	return append(out, firstFile{f.keyFile(), text, 0o600}), err
 }
+
+// keyFile is where the zone's DNSSEC key is.
+func (f *firstFiles) keyFile() string { return f.Domain + ".dnssec.key" }
 
 // write writes the files, none of which may be there.
 func (f *firstFiles) write(ctx context.Context, dir string, out io.Writer) error {
