@@ -16,7 +16,7 @@ type zoneOrder struct {
 	names []name
 }
 
-// sorted returns the order of the zone's names, if the zone has a wildcard.
+// sorted returns the order of the zone's names.
 func (z *Zone) sorted() *zoneOrder {
 	z.made.once.Do(func() {
 		names := make([]name, 0, len(z.nodes))
