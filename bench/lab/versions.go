@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Objects whose content changes have their version as their content, a number.
+// Objects with versions have their version, a number, as their content.
 
-// version asks for one.
+// version requests such an object.
 func version(ctx context.Context, s session, host, path string) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageLimit)
 	defer cancel()
@@ -32,7 +32,7 @@ func version(ctx context.Context, s session, host, path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// poll asks until ctx ends.
+// poll requests an object until ctx ends.
 func (a *agent) poll(ctx context.Context, p poll) polled {
 	var out polled
 	all := map[int]seen{}
@@ -68,7 +68,7 @@ func (a *agent) poll(ctx context.Context, p poll) polled {
 	return out
 }
 
-// see adds that a version is there now.
+// see records that a version was seen now.
 func see(all map[int]seen, v int) {
 	now := time.Now().Round(0)
 	x, old := all[v]
@@ -80,10 +80,10 @@ func see(all map[int]seen, v int) {
 	all[v] = x
 }
 
-// sweepers are the requests that a sweep has under way.
+// sweepers is how many requests of a sweep are under way.
 const sweepers = 50
 
-// sweep asks for all objects once, as soon as the edge answers.
+// sweep requests all objects once, as soon as the edge answers.
 func (a *agent) sweep(ctx context.Context, w sweep) swept {
 	out := swept{Versions: map[int]seen{}}
 	s, err := a.await(ctx, w)
@@ -114,7 +114,7 @@ func (a *agent) sweep(ctx context.Context, w sweep) swept {
 	return out
 }
 
-// await connects to an edge that may be cut off yet.
+// await connects to an edge that may still be cut off.
 func (a *agent) await(ctx context.Context, w sweep) (session, error) {
 	for began := time.Now(); ; {
 		try, cancel := context.WithTimeout(ctx, 250*time.Millisecond)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// load has visitors come at a constant rate until ctx ends.
+// load makes visitors come at a constant rate until ctx ends.
 func (a *agent) load(ctx context.Context, l load) []sample {
 	names := a.cached
 	if l.Cold {
@@ -44,7 +44,7 @@ func (a *agent) load(ctx context.Context, l load) []sample {
 	return all
 }
 
-// visitor is one visit: an object, over a new connection.
+// visitor makes one visit: it requests an object on a new connection.
 func (a *agent) visitor(ctx context.Context, l load, names *stub, path string) (s sample) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
 	defer cancel()
@@ -54,7 +54,7 @@ func (a *agent) visitor(ctx context.Context, l load, names *stub, path string) (
 	if err == nil && !l.Retry {
 		err = a.once(ctx, l, addrs[:1], path, &s)
 	} else if err == nil {
-		// Browsers try once more when a connection breaks; and people do when nothing comes.
+		// Browsers retry once if a connection breaks, and people do if nothing comes.
 		first, stop := context.WithTimeout(ctx, pageLimit/2)
 		err = a.once(first, l, addrs, path, &s)
 		stop()
@@ -72,7 +72,7 @@ func (a *agent) visitor(ctx context.Context, l load, names *stub, path string) (
 	return s
 }
 
-// once asks for an object over a new connection to the first address that takes it.
+// once requests an object on a new connection to the first address that accepts it.
 func (a *agent) once(ctx context.Context, l load, addrs []string, path string, into *sample) error {
 	var s session
 	var err error

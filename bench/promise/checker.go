@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// purge is one that was sent.
+// purge is a purge that was sent.
 type purge struct {
-	number int    // of the order in which they were sent
-	what   string // for who reads of it
-	via    string // the edge that was asked
+	number int    // in the order of sending
+	what   string // for readers of the report
+	via    string // the edge that it was sent to
 	floors map[string]int
 	sent   time.Time
 	seq    uint64
@@ -23,14 +23,14 @@ func (p *purge) String() string {
 
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
-// floor is the version that a purge leaves as the oldest, and the purge.
+// floor is the oldest version that a purge leaves valid, and that purge.
 type floor struct {
 	version int
-	at      time.Time // when it was known
+	at      time.Time // when the purge was acknowledged
 	purge   *purge
 }
 
-// raise takes another floor if that is higher.
+// raise replaces the floor by a higher one.
 func (f *floor) raise(other floor) {
 	if other.version > f.version {
 		*f = other
@@ -39,23 +39,23 @@ func (f *floor) raise(other floor) {
 
 // The kinds of violation.
 const (
-	kindApplied = "applied" // an edge that was told of as having applied a purge gave what is older
-	kindBound   = "bound"   // an edge gave what a purge that was acknowledged max_disconnected ago had purged
-	// an edge gave what came after a purge that was acknowledged, and then what was before it
+	kindApplied = "applied" // an edge served an older version than a purge that it was reported to have applied
+	kindBound   = "bound"   // an edge served what a purge had purged that was acknowledged max_disconnected ago
+	// an edge served a version from after an acknowledged purge, and later one from before it
 	kindOrder     = "order"
-	kindLost      = "lost"      // at the end an acknowledged purge is not in effect
-	kindTorn      = "torn"      // a body is not that of its version
-	kindRecovered = "recovered" // the fleet did not come back
+	kindLost      = "lost"      // at the end, an acknowledged purge is not in effect
+	kindTorn      = "torn"      // a body does not match its version
+	kindRecovered = "recovered" // the fleet did not recover
 )
 
-// Violation is one that was seen.
+// Violation is one violation of the promise.
 type Violation struct {
 	Kind    string    `json:"kind"`
-	At      time.Time `json:"at"` // when it was asked
+	At      time.Time `json:"at"` // when the request was sent
 	Edge    string    `json:"edge"`
 	Object  string    `json:"object"`
 	Version int       `json:"version"`
-	Want    int       `json:"want"` // the oldest version that was right
+	Want    int       `json:"want"` // the oldest version that would have been right
 	Why     string    `json:"why"`
 }
 
@@ -64,27 +64,27 @@ func (v Violation) String() string {
 		v.Version, v.Object, v.Want, v.Why)
 }
 
-// keptViolations are those that are kept in full; the others are counted.
+// keptViolations is how many violations are kept in full. The others are only counted.
 const keptViolations = 50
 
 // at is an object at an edge.
 type at struct{ edge, object string }
 
-// checker knows what was purged, and holds answers to it. Everything that it says of a time is of
-// the clock of this process. The zero value needs a limit.
+// checker knows all purges, and compares responses with them. All times are by the clock of this
+// process. The zero value needs a limit.
 type checker struct {
 	limit time.Duration // max_disconnected
 
 	mu       sync.Mutex
-	acked    map[string][]floor // by object, in the order of time; those younger than limit
-	bound    map[string]floor   // by object: what was acknowledged longer ago than limit
-	all      map[string]floor   // by object: what was acknowledged
+	acked    map[string][]floor // by object, in order of time: floors that are younger than limit
+	bound    map[string]floor   // by object: the floor of purges acknowledged longer than limit ago
+	all      map[string]floor   // by object: the floor of all acknowledged purges
 	applied  map[at]floor
 	given    map[at]floor // the newest acknowledged purge whose effect the edge has shown
 	reads    int
 	refused  int
-	healed   time.Time // zero before that
-	accepted time.Time // of the first purge that was sent and acknowledged after that
+	healed   time.Time // zero while the fault lasts
+	accepted time.Time // acknowledgement of the first purge that was sent after healed
 	kinds    map[string]int
 	kept     []Violation
 	ackedN   int
@@ -98,7 +98,7 @@ func newChecker(limit time.Duration) *checker {
 		applied: map[at]floor{}, given: map[at]floor{}, kinds: map[string]int{}, why: map[string]int{}}
 }
 
-// ack notes that a purge was acknowledged.
+// ack records that a purge was acknowledged.
 func (c *checker) ack(p *purge, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,7 +119,7 @@ func (c *checker) raise(in map[string]floor, object string, f floor) {
 	in[object] = old
 }
 
-// refuse notes that a purge was not taken.
+// refuse records that a purge was refused.
 func (c *checker) refuse(why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,7 +127,7 @@ func (c *checker) refuse(why string) {
 	c.why[why]++
 }
 
-// apply notes that an edge was told of as having applied a purge.
+// apply records that an edge was reported to have applied a purge.
 func (c *checker) apply(p *purge, edge string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,16 +140,16 @@ func (c *checker) apply(p *purge, edge string, now time.Time) {
 	}
 }
 
-// expectation is what an answer is held to: what was known when it was asked for.
+// expectation is what a response is compared with: what was known when the request was sent.
 type expectation struct {
 	at
-	host                  string // the machine, of which an edge may have two
+	host                  string // the machine; an edge may have two
 	asked                 time.Time
 	applied, bound, given floor
-	acked                 floor // the newest of all
+	acked                 floor // the highest floor of all
 }
 
-// ask is called before a machine of an edge is asked for an object.
+// ask returns the expectation for a request. It must be called before the request is sent.
 func (c *checker) ask(edge, host, object string, now time.Time) expectation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +168,7 @@ func (c *checker) ask(edge, host, object string, now time.Time) expectation {
 	return e
 }
 
-// answered holds a version to what was expected.
+// answered compares a version with the expectation.
 func (c *checker) answered(e expectation, version int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,7 +192,7 @@ func (c *checker) answered(e expectation, version int) {
 	}
 }
 
-// last holds a version to all purges that were acknowledged, once all is healed.
+// last compares a version with all acknowledged purges, once everything is healed.
 func (c *checker) last(e expectation, version int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,7 +203,7 @@ func (c *checker) last(e expectation, version int) {
 	}
 }
 
-// torn notes an answer that is no version of the object.
+// torn records a body that is no version of the object.
 func (c *checker) torn(e expectation, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,7 +211,7 @@ func (c *checker) torn(e expectation, why error) {
 	c.add(e.violation(kindTorn, 0, 0, why.Error()))
 }
 
-// failed notes that a request failed, which the promise allows.
+// failed records a failed request, which the promise allows.
 func (c *checker) failed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,21 +230,21 @@ func (c *checker) add(v Violation) {
 	}
 }
 
-// heal notes that all is good again.
+// heal records that the fault is over.
 func (c *checker) heal(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.healed = now
 }
 
-// acknowledged is how many purges were.
+// acknowledged returns how many purges were acknowledged.
 func (c *checker) acknowledged() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ackedN
 }
 
-// result sums it all up.
+// result returns the summary.
 func (c *checker) result() Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -257,7 +257,7 @@ func (c *checker) result() Result {
 	return r
 }
 
-// shorten has a text in one line of bounded length.
+// shorten cuts a text to one line of bounded length.
 func shorten(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	const most = 160

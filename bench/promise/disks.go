@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownDisk is the size of a file system that can lose power or fill up: a file with holes. The log
-// of purges wants 4 GiB of free room.
+// ownDisk is the size of a file system that can lose power or fill up. Its file is sparse. The log
+// of purges wants 4 GiB of free space.
 const ownDisk = 8 << 30
 
-// mount is the shell's command that mounts what a host has as its folder, or "".
+// mount returns the shell command that mounts a host's file system on its folder, or "".
 func (r *rig) mount(host string) string {
 	if !slices.Contains(r.setup.ownDisk, host) {
 		return ""
@@ -45,20 +45,20 @@ func (r *rig) makeDisks() error {
 	return nil
 }
 
-// inside is the folder of a host as the process sees it that runs there.
+// inside returns the folder of a host as its process sees it.
 func (r *rig) inside(host string) string {
 	return fmt.Sprintf("/proc/%d/root%s", r.process(host).Pid(), r.folder(host))
 }
 
-// shutdown is what ioctl(2) of ext4 and XFS takes to forget all that is not on the disk yet, as a
-// power loss does (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
+// shutdown is the ioctl(2) by which ext4 and XFS drop everything that is not on the disk yet, as in
+// a power loss (EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
 const (
 	shutdown          = 0x8004587d
 	shutdownNoFlush   = 2
 	limitOfUnmounting = 10 * time.Second
 )
 
-// powerLoss takes the power from hosts: what they had not synced is gone, and their processes are.
+// powerLoss cuts the power of hosts: their processes and everything not synced are gone.
 func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 	for _, h := range hosts {
 		dir, err := os.Open(r.inside(h))
@@ -74,7 +74,7 @@ func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 		}
 	}
 	r.kill(hosts...)
-	for end := time.Now().Add(limitOfUnmounting); ; { // the last process in them takes the mounts with it
+	for end := time.Now().Add(limitOfUnmounting); ; { // the mounts end with the last process in them
 		out, err := exec.Command("losetup", "--list", "--noheadings", "--output", "BACK-FILE").Output()
 		if err != nil {
 			return fmt.Errorf("list loop devices: %w", err)
@@ -91,8 +91,7 @@ func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 	}
 }
 
-// fill leaves no room on the disk of a host. What fills it has no content, which takes no room
-// here.
+// fill leaves no space on the disk of a host. The file that fills it is sparse on this machine.
 func (r *rig) fill(host string) error {
 	f, err := os.Create(filepath.Join(r.inside(host), "fill"))
 	if err != nil {
@@ -113,10 +112,10 @@ func (r *rig) fill(host string) error {
 	return nil
 }
 
-// unfill gives it room again.
+// unfill frees the space again.
 func (r *rig) unfill(host string) error { return os.Remove(filepath.Join(r.inside(host), "fill")) }
 
-// copyFolder copies a folder with all that is in it, as a backup does.
+// copyFolder copies a folder with its contents, like a backup.
 func copyFolder(from, to string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err

@@ -10,14 +10,14 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// fault is something that goes wrong.
+// fault is something that fails.
 type fault struct {
 	name, title string
 	setup       setup
 	begin       func(context.Context, *rig) error
-	hold        time.Duration // from the end of begin to heal
+	hold        time.Duration // how long it lasts after begin has returned
 	heal        func(context.Context, *rig) error
-	short       bool // of the short version
+	short       bool // part of the short version
 }
 
 // step is a part of a fault.
@@ -25,7 +25,7 @@ type step = func(context.Context, *rig) error
 
 func nothing(context.Context, *rig) error { return nil }
 
-// in does steps one after the other.
+// in runs steps one after the other.
 func in(steps ...step) step {
 	return func(ctx context.Context, r *rig) error {
 		for _, s := range steps {
@@ -66,7 +66,7 @@ func isolating(hosts ...string) step {
 
 func mending(_ context.Context, r *rig) error { return r.mend() }
 
-// oneWay cuts all ways from a host to others of the fleet, or to it.
+// oneWay cuts a host off from the rest of the fleet in one direction: from the host, or to it.
 func oneWay(host string, from bool) step {
 	return func(_ context.Context, r *rig) error {
 		for _, h := range r.fleet(host) {
@@ -82,7 +82,7 @@ func oneWay(host string, from bool) step {
 	}
 }
 
-// leading does something with the control node that leads, and an edge.
+// leading runs do with the control node that leads the log.
 func leading(do func(r *rig, leader string) error) step {
 	return func(_ context.Context, r *rig) error {
 		leader, err := r.leader()
@@ -107,7 +107,7 @@ func allFaults() []fault {
 	return all
 }
 
-// several is the short version: what tells most, one after the other and with one fleet.
+// several is the short version: the faults that tell most, one after the other with one fleet.
 func several() fault {
 	return fault{name: "several",
 		title: "a tag of 70 KB, lost purge records, a slow origin, a cut with the leader on the small side",

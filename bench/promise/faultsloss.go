@@ -17,7 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// changes are what an operator does.
+// changes returns faults that are operators' changes.
 func changes() []fault {
 	grow := func(ctx context.Context, r *rig) error {
 		r.setup.controls = 3
@@ -41,7 +41,7 @@ func changes() []fault {
 		}
 		return nil
 	}
-	// rename has some hosts call the site something else. The credential of e2 is for www.
+	// rename gives the site another name on some hosts. The credential of e2 is for www.
 	rename := func(site string, hosts ...string) step {
 		return func(_ context.Context, r *rig) error {
 			for _, h := range hosts {
@@ -58,11 +58,11 @@ func changes() []fault {
 		if err := copyFolder(r.folder("e2"), r.folder(hostClone)); err != nil {
 			return err
 		}
-		// The one that starts later is to be refused.
+		// The one that starts later must be refused.
 		if err := in(starting("e2"), waiting(4*second), starting(hostClone))(ctx, r); err != nil {
 			return err
 		}
-		// Then it is behind the one whose lease is read.
+		// By then, it is the one whose lease isn't read.
 		if err := pause(ctx, 5*second); err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func changes() []fault {
 	}
 }
 
-// wipe removes what hosts have. They are down.
+// wipe deletes the data of hosts that are down.
 func wipe(hosts ...string) step {
 	return func(_ context.Context, r *rig) error {
 		for _, h := range hosts {
@@ -94,14 +94,14 @@ func wipe(hosts ...string) step {
 	}
 }
 
-// dropping removes a part of the folder of a host, which is down.
+// dropping deletes a part of the data of a host that is down.
 func dropping(host, part string) step {
 	return func(_ context.Context, r *rig) error { return os.RemoveAll(filepath.Join(r.folder(host), part)) }
 }
 
-// outgrowing purges the quiet objects, and then something else until the log has more than it had
-// when all of it was taken down: a log that uses sequences twice looks right then, and who was away
-// never hears of the first purges.
+// outgrowing purges the quiet objects, and then others until the log has more entries than it had
+// when it was backed up. So a log that uses sequences twice looks complete, and an edge that was
+// away never gets the first purges.
 func outgrowing(ctx context.Context, r *rig) error {
 	want := r.check.acknowledged() + 20
 	of := slices.Concat(r.objects[len(r.objects)-quietGroups*inGroup:], floodObjects())
@@ -120,9 +120,9 @@ func outgrowing(ctx context.Context, r *rig) error {
 	return nil
 }
 
-// losses are of disks and power.
+// losses returns losses of disks and power.
 func losses() []fault {
-	backup := func(hosts ...string) step { // while they are down, as a file system's snapshot would be
+	backup := func(hosts ...string) step { // while they are down, like a file system's snapshot
 		return func(_ context.Context, r *rig) error {
 			for _, h := range hosts {
 				if err := copyFolder(r.folder(h), filepath.Join(r.dir, h, "backup")); err != nil {
@@ -200,7 +200,7 @@ func losses() []fault {
 	}
 }
 
-// loads are of what is asked of the fleet.
+// loads returns faults by load.
 func loads() []fault {
 	big := func(ctx context.Context, r *rig) error {
 		var q purgeRequest
@@ -244,7 +244,7 @@ func loads() []fault {
 	}
 }
 
-// slowing has the origin take that long for each answer.
+// slowing delays each answer of the origin.
 func slowing(by time.Duration) step {
 	return func(_ context.Context, r *rig) error {
 		r.origin.slow(by)
@@ -252,7 +252,7 @@ func slowing(by time.Duration) step {
 	}
 }
 
-// poison purges something of 70,000 bytes. It is to be refused.
+// poison sends a purge with a value of 70,000 bytes, which must be refused.
 func poison(field func(*purgeRequest, string)) step {
 	return func(ctx context.Context, r *rig) error {
 		var q purgeRequest
@@ -264,7 +264,7 @@ func poison(field func(*purgeRequest, string)) step {
 	}
 }
 
-// overtaken purges what an edge is fetching, and then fills that edge's disk with other things.
+// overtaken purges what an edge is fetching, and then fills that edge's disk with other objects.
 func overtaken(ctx context.Context, r *rig) error {
 	const host, fetch, times = "e3", 20 * second, 3
 	slow := r.objects[0]
@@ -286,7 +286,7 @@ func overtaken(ctx context.Context, r *rig) error {
 	if err := pause(ctx, second); err != nil {
 		return err
 	}
-	r.origin.slowPath(slow.path, 0) // for who asks from now on
+	r.origin.slowPath(slow.path, 0) // for requests from now on
 	if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(slow.path)}}, "URL "+slow.path, host, []object{slow},
 		2*second); err != nil {
 		return err
@@ -304,7 +304,7 @@ func overtaken(ctx context.Context, r *rig) error {
 	return nil
 }
 
-// flood purges 10,000 times, for half a minute at most.
+// flood sends 10,000 purges, for half a minute at most.
 func flood(ctx context.Context, r *rig) error {
 	const purges, at = 10_000, 24
 	end := time.Now().Add(30 * second)
@@ -329,7 +329,7 @@ func flood(ctx context.Context, r *rig) error {
 	return ctx.Err()
 }
 
-// clocks step, and step back.
+// clocks returns faults of clocks that step, and step back.
 func clocks() []fault {
 	step := func(by time.Duration, hosts ...string) step {
 		return func(_ context.Context, r *rig) error {

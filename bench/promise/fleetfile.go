@@ -13,7 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
-// nodeOf is the node that a host takes itself for.
+// nodeOf returns the node's name that a host uses.
 func nodeOf(host string) string {
 	if host == hostClone {
 		return "e2"
@@ -21,10 +21,10 @@ func nodeOf(host string) string {
 	return host
 }
 
-// folder is where a host has its data.
+// folder returns the data folder of a host.
 func (r *rig) folder(host string) string { return filepath.Join(r.dir, host, "data") }
 
-// siteOf is what a host's fleet file calls the site.
+// siteOf returns the name of the site in a host's fleet file.
 func (r *rig) siteOf(host string) string {
 	if s := r.sites[host]; s != "" {
 		return s
@@ -32,7 +32,7 @@ func (r *rig) siteOf(host string) string {
 	return "www"
 }
 
-// configure writes the fleet file of a host, which has a copy of its own.
+// configure writes the fleet file of a host. Each host has its own copy.
 func (r *rig) configure(host string) error {
 	n := r.setup.controls
 	if g := r.grown[host]; g != 0 {
@@ -75,7 +75,7 @@ nodes:
 		"fleet.key": strings.Repeat("secret", 8) + "\n"} {
 		file := filepath.Join(r.dir, host, name)
 		if _, err := os.Stat(file); err == nil && name == "fleet.key" {
-			continue // a credential may be in its place
+			continue // a credential may be there instead
 		}
 		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
 			return err
@@ -87,7 +87,7 @@ nodes:
 	return nil
 }
 
-// limit gives a node a credential in place of the fleet key.
+// limit gives a node a credential instead of the fleet key.
 func (r *rig) limit(ctx context.Context, node string) error {
 	key := filepath.Join(r.dir, node, "fleet.key")
 	if _, err := r.world.Run(ctx, node, r.log(node), r.options.Kaiku, "credential", "--config", r.config(node),

@@ -23,7 +23,7 @@ const (
 	urgentReads   = 64 // of an edge, that may wait
 )
 
-// reader asks for objects over connections that it keeps.
+// reader requests objects, and keeps its connections.
 type reader struct {
 	rig    *rig
 	host   string
@@ -44,7 +44,7 @@ func (r *rig) newReader(host string) *reader {
 
 func (x *reader) close() { x.client.CloseIdleConnections() }
 
-// read asks for an object once, and gives the version to judge.
+// read requests an object once, and passes its version to judge.
 func (x *reader) read(ctx context.Context, o object, judge func(expectation, int)) error {
 	c := x.rig.check
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+siteHost+o.path, nil)
@@ -58,7 +58,7 @@ func (x *reader) read(ctx context.Context, o object, judge func(expectation, int
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		_, _ = read(o, resp) // so that the connection is used again
+		_, _ = read(o, resp) // read to the end, so that the connection can be reused
 		return errors.New(resp.Status)
 	}
 	version, err := read(o, resp)
@@ -73,7 +73,7 @@ func (x *reader) read(ctx context.Context, o object, judge func(expectation, int
 	return nil
 }
 
-// isQuiet reports whether an object is not to be asked of a host for now.
+// isQuiet reports whether an object must not be requested from a host now.
 func (r *rig) isQuiet(host string, o object) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,7 +81,7 @@ func (r *rig) isQuiet(host string, o object) bool {
 		func(q object) bool { return q.path == o.path })
 }
 
-// fetch asks for a path and judges nothing.
+// fetch requests a path, and checks nothing.
 func (x *reader) fetch(ctx context.Context, path string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, urlOf(path), nil)
 	if err != nil {
@@ -92,10 +92,10 @@ func (x *reader) fetch(ctx context.Context, path string) {
 		return
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body) // it may fail
+	_, _ = io.Copy(io.Discard, resp.Body) // may fail
 }
 
-// run reads until ctx ends: what was just purged first, and else anything.
+// run reads until ctx ends: objects that were just purged first, otherwise any.
 func (x *reader) run(ctx context.Context) {
 	defer x.close()
 	r := x.rig
@@ -133,7 +133,7 @@ type purgeRequest struct {
 	Soft     bool     `json:"soft,omitempty"`
 }
 
-// purgeResponse is the answer.
+// purgeResponse is the answer to it.
 type purgeResponse struct {
 	Sequence uint64
 	Edges    []struct {
@@ -144,8 +144,8 @@ type purgeResponse struct {
 
 func urlOf(path string) string { return "http://" + siteHost + path }
 
-// anyPurge makes a purge of one of all kinds, and of which objects it is. One of a site has no
-// tags, and is not of everything.
+// anyPurge returns a purge of a random kind, and the objects that it matches. A purge of a site has
+// no tags, and isn't of everything.
 func (r *rig) anyPurge(ofSite bool) (purgeRequest, string, []object) {
 	pick := r.objects[rand.IntN(len(r.objects))]
 	var group []object
@@ -174,8 +174,8 @@ func (r *rig) anyPurge(ofSite bool) (purgeRequest, string, []object) {
 	return q, what, of
 }
 
-// prepare makes new versions of what a purge is of. A soft purge says nothing of what may be served
-// stale.
+// prepare makes new versions of the objects that a purge matches. A soft purge does not bound what
+// may be served stale.
 func (r *rig) prepare(q purgeRequest, what, via string, of []object) *purge {
 	var paths []string
 	for _, o := range of {
@@ -195,8 +195,8 @@ func (r *rig) prepare(q purgeRequest, what, via string, of []object) *purge {
 	return p
 }
 
-// purge sends one, waiting that long for all edges if wait is not 0, and tells the checker. It
-// reports which edges have applied it.
+// purge sends a purge, and tells the checker the result. If wait is not 0, it waits that long until
+// all edges have applied it. It returns the edges that have.
 func (r *rig) purge(ctx context.Context, q purgeRequest, what, via string, of []object,
 	wait time.Duration) (applied []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+10*time.Second)
@@ -223,7 +223,7 @@ func (r *rig) purge(ctx context.Context, q purgeRequest, what, via string, of []
 	return applied, nil
 }
 
-// hurry has some objects read at once, from all machines of an edge.
+// hurry makes readers read some objects at once, from all machines of an edge.
 func (r *rig) hurry(node string, of []object) {
 	for host, queue := range r.urgent {
 		if nodeOf(host) != node {
@@ -232,13 +232,13 @@ func (r *rig) hurry(node string, of []object) {
 		for _, o := range of[:min(len(of), inGroup)] {
 			select {
 			case queue <- o.path:
-			default: // enough wait already
+			default: // enough are waiting already
 			}
 		}
 	}
 }
 
-// purger purges at one edge until ctx ends.
+// purger sends purges to one edge until ctx ends.
 func (r *rig) purger(ctx context.Context, via string) {
 	for pause(ctx, purgeEvery/2+rand.N(purgeEvery)) == nil {
 		q, what, of := r.anyPurge(r.setup.credential && via == "e2")
@@ -250,7 +250,7 @@ func (r *rig) purger(ctx context.Context, via string) {
 	}
 }
 
-// load begins with reads and purges; the returned function ends them.
+// load starts reads and purges. The returned function ends them.
 func (r *rig) load(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
@@ -279,7 +279,7 @@ func (r *rig) load(ctx context.Context) (end func()) {
 	}
 }
 
-// together waits until a purge that each edge is asked for is applied by all.
+// together waits until all edges have applied one purge through each edge.
 func (r *rig) together(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the fleet was not together within %v", limit))
 	defer cancel()
@@ -301,7 +301,7 @@ func (r *rig) together(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// sweep reads every object of every edge once, at the end, twice if that fails for now.
+// sweep reads every object from every edge at the end, twice if the first read fails.
 func (r *rig) sweep(ctx context.Context) error {
 	var failed error
 	for _, e := range edges() {

@@ -22,18 +22,18 @@ type object struct {
 	tag    string
 	prefix string
 	size   int
-	strict bool // must-revalidate: what is soft purged is not served before it is asked for again
+	strict bool // must-revalidate: after a soft purge, it is revalidated before it is served
 }
 
 const (
 	groups      = 6
-	quietGroups = 2 // the last ones
+	quietGroups = 2 // the last groups
 	inGroup     = 4
 	floodCount  = 50
 )
 
-// allObjects are those that readers ask for: in each group two that are strict, one of them of
-// several chunks, and two that may be served stale.
+// allObjects returns the objects that readers request. Each group has two strict ones, of which one
+// has several chunks, and two that may be served stale.
 func allObjects() []object {
 	var all []object
 	for g := range groups {
@@ -49,7 +49,7 @@ func allObjects() []object {
 	return all
 }
 
-// floodObjects are those of the flood of purges, which readers ask for at the end only.
+// floodObjects returns the objects for the flood of purges. Readers request them at the end only.
 func floodObjects() []object {
 	var all []object
 	for n := range floodCount {
@@ -59,13 +59,13 @@ func floodObjects() []object {
 	return all
 }
 
-// origin has all objects with their current versions.
+// origin serves all objects in their current versions.
 type origin struct {
 	mu       sync.Mutex
 	objects  map[string]object
 	versions map[string]int
 	delay    time.Duration
-	delays   map[string]time.Duration // of paths whose delay is another one
+	delays   map[string]time.Duration // for paths with a delay of their own
 	server   http.Server
 }
 
@@ -78,10 +78,10 @@ func newOrigin(objects ...object) *origin {
 	return o
 }
 
-// serve answers until the listener is closed.
+// serve answers requests until the listener is closed.
 func (o *origin) serve(l net.Listener) { _ = o.server.Serve(l) }
 
-// bump makes a new version of each object, and gives them.
+// bump makes a new version of each object, and returns the versions.
 func (o *origin) bump(paths []string) map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -93,14 +93,14 @@ func (o *origin) bump(paths []string) map[string]int {
 	return out
 }
 
-// slow has each answer wait. Its version is that of when it was asked for.
+// slow delays all answers. An answer has the version from the time of the request.
 func (o *origin) slow(by time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.delay = by
 }
 
-// slowPath has the answers of one path wait, and leaves all others.
+// slowPath delays the answers for one path only.
 func (o *origin) slowPath(path string, by time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -117,10 +117,11 @@ func (o *origin) now(path string) (object, int, time.Duration) {
 	return o.objects[path], o.versions[path], delay
 }
 
-// ballast begins the paths of what fills the disks of edges: large, cacheable, and of no version.
+// ballast begins the paths of objects that fill the disks of edges: large, cacheable, and without a
+// version.
 const ballast, ballastSize = "/ballast/", 512 << 10
 
-// ServeHTTP gives an object as it is when the request comes.
+// ServeHTTP answers with the object's version at the time of the request.
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, ballast) {
 		w.Header().Set("Cache-Control", "max-age=3600")
@@ -153,22 +154,22 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	b := body(x, version)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
-	_, _ = w.Write(b) // who asked may be gone
+	_, _ = w.Write(b) // the client may be gone
 }
 
-// body is a version of an object: a line that says which, with the sum of what follows, and as many
-// bytes as the object has.
+// body returns the body of a version: a line with the version and a checksum of the rest, and the
+// rest, as long as the object's size.
 func body(x object, version int) []byte {
 	seed := sha256.Sum256([]byte(x.path + strconv.Itoa(version)))
 	rest := make([]byte, x.size)
-	_, _ = rand.NewChaCha8(seed).Read(rest) // it never fails
+	_, _ = rand.NewChaCha8(seed).Read(rest) // never fails
 	sum := sha256.Sum256(rest)
 	return append(fmt.Appendf(nil, "%s %d %s\n", x.path, version, hex.EncodeToString(sum[:])), rest...)
 }
 
 var errTorn = errors.New("the body is not that of a version")
 
-// versionOf reads which version of an object a body is. It fails with errTorn if it is none.
+// versionOf returns the version of a body. It fails with errTorn if the body is damaged.
 func versionOf(x object, b []byte) (int, error) {
 	line, rest, _ := bytes.Cut(b, []byte("\n"))
 	f := strings.Fields(string(line))
@@ -183,7 +184,7 @@ func versionOf(x object, b []byte) (int, error) {
 	return version, nil
 }
 
-// read reads a response. A body that is cut short is an error, and no version.
+// read reads the version from a response. A body that is cut short is an error.
 func read(x object, resp *http.Response) (int, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {

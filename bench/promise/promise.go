@@ -34,28 +34,30 @@ import (
 	"time"
 )
 
-// Options are what Run is to do.
+// Options say what Run does.
 type Options struct {
-	Kaiku string // the program
-	Fault string // the only one to try, or several with commas between them; empty: all
-	Runs  int    // how often each; 0 means once
-	Short bool   // only those that tell most
-	Keep  string // where the logs of the last run are copied; empty: nowhere
+	Kaiku string // path of the program
+	Fault string // the only fault to try, or several separated by commas; "" means all
+	Runs  int    // how often to try each; 0 means once
+	Short bool   // only the faults that tell most
+	Keep  string // folder to copy the logs of the last run to; "" means none
 	Log   io.Writer
 }
 
-// Result is what came of a fault.
+// Result is the result of a fault.
 type Result struct {
 	Fault         string `json:"fault"`
 	Title         string `json:"title"`
 	Reads         int    `json:"reads"`
 	ReadsFailed   int    `json:"reads_failed"`
-	Purges        int    `json:"purges"` // that were acknowledged
+	Purges        int    `json:"purges"` // number that were acknowledged
 	PurgesRefused int    `json:"purges_refused"`
-	Applied       int    `json:"applied"` // how often an edge was told of as having applied one
-	// Accepted is from the end of the fault until a purge was sent and acknowledged; 0 if none was.
+	Applied       int    `json:"applied"` // how often an edge was reported to have applied one
+	// Accepted is the time from the end of the fault until a purge was sent and acknowledged; 0 if
+	// none was.
 	Accepted time.Duration `json:"accepted"`
-	// Recovered is from there until all edges had applied purges; the limit if they hadn't.
+	// Recovered is the time from the end of the fault until all edges had applied purges, or the
+	// limit if they had not.
 	Recovered time.Duration  `json:"recovered"`
 	Took      time.Duration  `json:"took"`
 	Kinds     map[string]int `json:"violations"`
@@ -63,7 +65,7 @@ type Result struct {
 	Refusals  map[string]int `json:"refusals,omitempty"` // why purges were refused
 }
 
-// Violations counts those of all kinds.
+// Violations returns the number of violations of all kinds.
 func (r Result) Violations() int {
 	n := 0
 	for _, k := range r.Kinds {
@@ -72,10 +74,10 @@ func (r Result) Violations() int {
 	return n
 }
 
-// shownViolations are those that are printed of a result.
+// shownViolations is how many violations are printed of a result.
 const shownViolations = 5
 
-// String is a line, and one for each of the first violations.
+// String returns one line, and one more for each of the first violations.
 func (r Result) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-28s reads %6d (%5d failed)  purges %5d (%4d refused)  applied %5d  ", r.Fault, r.Reads,
@@ -91,12 +93,12 @@ func (r Result) String() string {
 	return b.String()
 }
 
-// Needed are the programs that Run needs, and the Debian packages that have them.
+// Needed returns the programs that Run needs, and the Debian packages that have them.
 func Needed() map[string]string {
 	return map[string]string{"ip": "iproute2", "mkfs.ext4": "e2fsprogs", "losetup": "mount"}
 }
 
-// Names are those of all faults, in their order.
+// Names returns the names of all faults, in order.
 func Names() []string {
 	var all []string
 	for _, f := range allFaults() {
@@ -105,13 +107,13 @@ func Names() []string {
 	return all
 }
 
-// Has reports whether one of these names, with commas between them, is of a fault.
+// Has reports whether one of the names, separated by commas, is a fault's.
 func Has(names string) bool {
 	return slices.ContainsFunc(strings.Split(names, ","), func(n string) bool { return slices.Contains(Names(), n) })
 }
 
-// Run tries the faults one after the other, and prints a line of each. What it returns with an
-// error is what came of those before.
+// Run tries the faults one after the other, and prints a line for each. With an error, it also
+// returns the results until then.
 func Run(ctx context.Context, o Options) ([]Result, error) {
 	kaiku, err := filepath.Abs(o.Kaiku)
 	if err != nil {
@@ -139,7 +141,7 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 			if ctx.Err() != nil {
 				return all, errors.Join(err, context.Cause(ctx))
 			}
-			if bad != nil { // the others are tried all the same
+			if bad != nil { // go on with the other faults
 				err = errors.Join(err, fmt.Errorf("%s: %w", f.name, bad))
 				fmt.Fprintf(o.Log, "%s %-28s failed: %v\n", time.Now().Format(time.TimeOnly), f.name, bad)
 				continue
@@ -159,7 +161,7 @@ const (
 	tryLimit     = 4 * time.Minute
 )
 
-// try makes a fleet, has a fault happen to it, heals that, and looks whether all is well.
+// try makes a fleet, makes a fault happen, ends it, and checks whether all is well.
 func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, tryLimit, fmt.Errorf("it did not end within %v", tryLimit))
 	defer cancel()
@@ -209,7 +211,7 @@ func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 	if bad == nil {
 		bad = r.sweep(ctx)
 	} else if err := pause(ctx, r.setup.disconnected); err != nil {
-		// what was acknowledged holds all the same, after that
+		// After that, everything acknowledged must still hold.
 		return res, err
 	} else {
 		bad = errors.Join(bad, r.sweep(ctx))

@@ -27,28 +27,28 @@ import (
 const (
 	hostOrigin = "origin"
 	hostDNS    = "ns"
-	hostClone  = "e2b" // a second machine that takes itself for e2
+	hostClone  = "e2b" // a second machine with the name of e2
 	siteHost   = "www.example.com"
 )
 
 func edges() []string    { return []string{"e1", "e2", "e3"} }
 func controls() []string { return []string{"c1", "c2", "c3"} }
 
-// setup is how a fleet is to be before a fault.
+// setup describes the fleet before the fault.
 type setup struct {
-	controls     int           // how many control nodes the fleet file has
+	controls     int           // number of control nodes in the fleet file
 	line         world.Line    // of e3
 	delay        time.Duration // of each answer of the origin
-	readers      int           // of each edge; 0 means as many as usual
+	readers      int           // of each edge; 0 means the default
 	groups       int           // of objects that are read and purged; 0 means all
-	disk         string        // of edges; empty means 1GiB
+	disk         string        // of edges; "" means 1GiB
 	clone        bool          // e2 has a second machine, which is not started
-	credential   bool          // e2 has a credential that is limited to the site www, in place of the fleet key
-	ownDisk      []string      // hosts whose folder is a file system of its own, which can lose power or fill up
+	credential   bool          // e2 has a credential for the site www only, instead of the fleet key
+	ownDisk      []string      // hosts with a file system of their own, which can lose power or fill up
 	disconnected time.Duration
 }
 
-// rig is a world with a fleet in it, and those who read and purge.
+// rig is a world with a fleet, readers and purgers.
 type rig struct {
 	options Options
 	setup   setup
@@ -60,14 +60,14 @@ type rig struct {
 
 	mu      sync.Mutex
 	running map[string]*world.Process
-	sites   map[string]string // by node: the name of the site in its fleet file
-	grown   map[string]int    // by node: how many control nodes its fleet file has, if not those of setup
+	sites   map[string]string // name of the site in the node's fleet file
+	grown   map[string]int    // number of control nodes in the node's fleet file, if it differs from setup
 	sent    int
-	quiet   map[string]bool        // by host: readers leave the quiet objects alone
+	quiet   map[string]bool        // by host: readers don't request the quiet objects
 	urgent  map[string]chan string // by host: objects to read at once
 }
 
-// dirPrefix begins the names of the folders of rigs; the id of their process follows.
+// dirPrefix begins the names of rigs' folders. The ID of the process follows.
 const dirPrefix = "kaiku-promise-"
 
 // removeStale removes the folders of rigs that were killed.
@@ -103,7 +103,7 @@ func (r *rig) hosts() []world.Host {
 	return all
 }
 
-// addressOf is that of a host.
+// addressOf returns the address of a host.
 func (r *rig) addressOf(name string) string {
 	for _, h := range r.hosts() {
 		if h.Name == name {
@@ -113,8 +113,8 @@ func (r *rig) addressOf(name string) string {
 	return ""
 }
 
-// build makes the world and the origin. The rig is to be closed after an error too, unless it is
-// nil.
+// build makes the world and the origin. Unless the rig is nil, it must be closed, also after an
+// error.
 func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if s.controls == 0 {
 		s.controls = 3
@@ -166,14 +166,14 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 func (r *rig) config(host string) string { return filepath.Join(r.dir, host, "fleet.yaml") }
 func (r *rig) log(host string) string    { return filepath.Join(r.dir, host+".log") }
 
-// start runs kaiku on a host.
+// start starts kaiku on a host.
 func (r *rig) start(host string) error {
 	args := []string{r.options.Kaiku, "serve", "--config", r.config(host), "--node", nodeOf(host)}
 	if slices.Contains(controls(), host) {
-		args = append(args, "--log-level", "debug") // tells who leads
+		args = append(args, "--log-level", "debug") // to find out who leads
 	}
-	// What is mounted is seen by this process alone, as ip gives each its own mounts, and goes with
-	// it.
+	// Only this process sees the mount, because ip gives each process its own mounts. The mount
+	// ends with the process.
 	if mount := r.mount(host); mount != "" {
 		args = append([]string{"sh", "-c", mount + ` && exec "$@"`, "sh"}, args...)
 	}
@@ -193,7 +193,7 @@ func (r *rig) process(host string) *world.Process {
 	return r.running[host]
 }
 
-// kill ends what a host runs, at once.
+// kill kills what hosts run.
 func (r *rig) kill(hosts ...string) {
 	var ends sync.WaitGroup
 	for _, h := range hosts {
@@ -213,7 +213,7 @@ func (r *rig) startAll(hosts ...string) error {
 	return err
 }
 
-// signal sends a signal to what hosts run.
+// signal sends a signal to the processes of hosts.
 func (r *rig) signal(s syscall.Signal, hosts ...string) error {
 	var err error
 	for _, h := range hosts {
@@ -222,7 +222,7 @@ func (r *rig) signal(s syscall.Signal, hosts ...string) error {
 	return err
 }
 
-// cut cuts each host of one side from each of the other, or mends that. Clients and the origin are
+// cut cuts all links between the hosts of two sides, or restores them. Clients and the origin are
 // on no side.
 func (r *rig) cut(cut bool, one, other []string) error {
 	var err error
@@ -236,13 +236,13 @@ func (r *rig) cut(cut bool, one, other []string) error {
 	return err
 }
 
-// fleet are all hosts of the fleet but some.
+// fleet returns all hosts of the fleet except some.
 func (r *rig) fleet(but ...string) []string {
 	all := append(controls()[:r.setup.controls], append(edges(), hostDNS)...)
 	return slices.DeleteFunc(all, func(h string) bool { return slices.Contains(but, h) })
 }
 
-// mend takes all cuts back.
+// mend restores all links.
 func (r *rig) mend() error {
 	err := r.world.SetLinks("", func(l *world.Link) { l.Cut = false })
 	r.mu.Lock()
@@ -251,14 +251,14 @@ func (r *rig) mend() error {
 	return err
 }
 
-// isolate cuts edges off from all others, but clients and the origin.
+// isolate cuts edges off from all others, except clients and the origin.
 func (r *rig) isolate(hosts ...string) error {
 	r.hush(hosts...)
 	return r.cut(true, hosts, r.fleet(hosts...))
 }
 
-// hush has nobody ask hosts for the quiet objects until all is mended, so that what they have of
-// these stays as it is.
+// hush makes readers not request the quiet objects from hosts until mend, so that the hosts keep
+// the versions that they have.
 func (r *rig) hush(hosts ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,7 +267,7 @@ func (r *rig) hush(hosts ...string) {
 	}
 }
 
-// leader is the control node that last said that it leads the log of purges, in its log.
+// leader returns the control node that last logged that it leads the log of purges.
 func (r *rig) leader() (string, error) {
 	var who, last string
 	for _, c := range controls()[:r.setup.controls] {
@@ -293,7 +293,7 @@ func (r *rig) leader() (string, error) {
 	return who, nil
 }
 
-// clientOf is the host of those who read from a host.
+// clientOf returns the host of the readers of a host.
 func clientOf(host string) string {
 	if host == "e3" {
 		return "clienthel"
@@ -301,7 +301,7 @@ func clientOf(host string) string {
 	return "clientnyc"
 }
 
-// admin calls the admin API of an edge, from its own machine. It returns the status too.
+// admin calls the admin API of an edge from the edge's machine. It also returns the status code.
 func (r *rig) admin(ctx context.Context, host, method, path string, in, out any) (int, error) {
 	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network,
 		addr string) (net.Conn, error) {
@@ -343,7 +343,7 @@ func (r *rig) close() error {
 	_ = r.origin.server.Close()
 	r.mu.Lock()
 	for _, p := range r.running {
-		_ = p.Signal(syscall.SIGKILL) // nothing is to be kept, and a paused one ends too
+		_ = p.Signal(syscall.SIGKILL) // a stopped process ends, too, and nothing needs to be kept
 	}
 	r.mu.Unlock()
 	err := r.world.Close()
@@ -361,7 +361,7 @@ func (r *rig) close() error {
 	return errors.Join(err, os.RemoveAll(r.dir))
 }
 
-// pause waits, or until the run is ended.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

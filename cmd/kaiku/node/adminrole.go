@@ -7,7 +7,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// adminRole is what a reload changes of an admin listener.
+// adminRole is the part of an admin listener that a reload changes.
 type adminRole struct {
 	address string // to listen on
 	tokens  *purge.Tokens
@@ -34,8 +34,8 @@ func (b *builder) addAdmin() error {
 	return nil
 }
 
-// namedSites are the sites with nothing but their hosts, so that tokens and credentials that are
-// limited to some know these.
+// namedSites returns the sites with nothing but their hosts, for tokens and credentials that are
+// limited to some sites.
 func namedSites(f *config.Fleet) []*site.Site {
 	var sites []*site.Site
 	for _, s := range f.Sites {

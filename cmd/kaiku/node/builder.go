@@ -21,12 +21,12 @@ type builder struct {
 	zones []*geodns.Zone
 	over  Overrides
 	key   *fleet.Key    // nil if the fleet has none
-	plane *controlPlane // to the control plane; nil without one
+	plane *controlPlane // nil without a control plane
 	reg   *prometheus.Registry
 }
 
-// New makes the parts of a node for some of its roles; nil means all of them. Nothing listens yet.
-// After an error nothing stays open.
+// New makes the parts of a node for some of its roles; nil means all. Nothing listens yet. After an
+// error, nothing stays open.
 func New(fleetFile, name string, roles []string, over Overrides, log *slog.Logger) (*Process, error) {
 	keep := config.NewKeeper(name, roles, log)
 	f, zones, err := config.LoadNode(fleetFile, keep)
@@ -90,8 +90,8 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// applyLog sets the log of a process as a fleet file says. A log that is not the process's own
-// stays as it is.
+// applyLog applies the fleet file's log settings to the log of the process. It leaves other logs as
+// they are.
 func applyLog(log *slog.Logger, to config.LogSettings) {
 	if h, ok := log.Handler().(interface{ Configure(config.LogSettings) }); ok {
 		h.Configure(to)

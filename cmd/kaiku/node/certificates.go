@@ -9,7 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet"
 )
 
-// newCertificates are what an edge shows its clients; nil if it has no listener for TLS. ties may
+// newCertificates returns the certificates of an edge, or nil if it has no TLS listener. plane may
 // be nil.
 func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, plane *controlPlane) (*certs.Certificates, error) {
 	if !f.Secures() {
@@ -39,7 +39,7 @@ func newCertificates(f *config.Fleet, e config.Edge, key *fleet.Key, plane *cont
 	return c, setCertificates(f, c)
 }
 
-// setCertificates has an edge's certificates be those of the fleet file.
+// setCertificates applies the fleet file to an edge's certificates.
 func setCertificates(f *config.Fleet, c *certs.Certificates) error {
 	var files []certs.File
 	for _, cert := range f.TLS.Certificates {
@@ -56,7 +56,7 @@ func setCertificates(f *config.Fleet, c *certs.Certificates) error {
 	return nil
 }
 
-// challenges are answered by the fleet's own name servers.
+// challenges lets the fleet's own name servers answer challenges.
 type challenges struct {
 	*fleet.Challenges
 	zones []string
@@ -65,7 +65,7 @@ type challenges struct {
 // Covers reports whether a host is in one of the zones.
 func (c challenges) Covers(host string) bool { return config.InZone(c.zones, host) }
 
-// watchVault tells when there is something new among what the edges share.
+// watchVault reports changes of what the edges share.
 func (l *controlPlane) watchVault(v *fleet.Vault, a *certs.ACME) {
 	l.more = append(l.more, func(ctx context.Context) error {
 		return v.Watch(ctx, a.Changed)

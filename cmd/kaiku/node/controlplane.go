@@ -22,25 +22,25 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// link is what ties a node to the others.
+// controlPlane is a node's side of the control plane: its client, its lease, and what it follows.
 type controlPlane struct {
 	client   *fleet.Client
 	registry *fleet.Registry
 	follower *fleet.Follower // of an edge
-	// challenges are what a name server answers to certificate authorities.
+	// challenges are the challenges of certificate authorities that a name server answers.
 	challenges *fleet.ChallengeFollower
-	more       []PartFunc     // what else goes on as long as the link does
+	more       []PartFunc     // runs for as long as the client
 	load       *load          // of an edge
 	control    *fleet.Control // of a control node
 	started    time.Time
 	names      []string    // of all nodes of the fleet file
-	allowed    []string    // the only sites that the node may purge; none is no limit
+	allowed    []string    // the only sites that the node may purge; none means no limit
 	sites      *site.Table // those of the node's fleet file
 	secure     func() bool // whether an edge has certificates for all its hosts
 }
 
-// nearestFirst are the addresses of the control nodes, the nearest to a node first: what it is told
-// of purges comes by that.
+// nearestFirst returns the addresses of the control nodes, the one nearest to a node first. The
+// node gets purges through it.
 func nearestFirst(f *config.Fleet, n *config.Node, addrs map[string]string) []string {
 	away := func(name string) float64 {
 		from, to := n.Location, f.Node(name).Location
@@ -58,7 +58,7 @@ func nearestFirst(f *config.Fleet, n *config.Node, addrs map[string]string) []st
 	return out
 }
 
-// newControlPlane connects a node to the control plane; nil if there is none.
+// newControlPlane returns the client of the control plane, or nil if the fleet has none.
 func newControlPlane(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*controlPlane, error) {
 	clients, _ := f.ControlAddresses()
 	if len(clients) == 0 || key == nil {
@@ -122,15 +122,15 @@ func (l *controlPlane) follow(e *Edge, conf config.Edge) {
 		},
 		Changed: l.registry.Renew}
 	if len(l.allowed) > 0 {
-		l.follower.Forgot = nil // it may not make such a purge
+		l.follower.Forgot = nil // the credential doesn't allow such a purge
 	}
 	e.Purges, e.Fleet = purgeLog{l}, others{l}
 }
 
-// Listen connects; the control plane need not be there yet.
+// Listen starts to connect. The control plane may still be down.
 func (l *controlPlane) Listen(context.Context) error { return l.client.Dial() }
 
-// Serve follows the log and keeps the lease until ctx ends.
+// Serve follows the log and renews the lease until ctx ends.
 func (l *controlPlane) Serve(ctx context.Context) error {
 	defer l.client.Close()
 	parts := []Part{PartFunc(l.registry.Serve)}
@@ -143,13 +143,13 @@ func (l *controlPlane) Serve(ctx context.Context) error {
 	return serveParts(ctx, parts...)
 }
 
-// answerChallenges has a name server answer the challenges of the fleet's orders of certificates.
+// answerChallenges makes a name server answer the challenges of the fleet's certificate orders.
 func (l *controlPlane) answerChallenges(s *geodns.Server) {
 	l.challenges = &fleet.ChallengeFollower{Client: l.client, Set: s.SetChallenges, Changed: l.registry.Renew}
 	l.more = append(l.more, l.challenges.Serve)
 }
 
-// reports is what name servers hear of edges.
+// reports returns what name servers know of edges.
 func (l *controlPlane) reports() map[string]geodns.Report {
 	out := map[string]geodns.Report{}
 	for _, n := range l.registry.Nodes() {
@@ -159,25 +159,27 @@ func (l *controlPlane) reports() map[string]geodns.Report {
 	return out
 }
 
-// purgeLog is the log as an edge sees it.
+// purgeLog is the purge.Log of a node.
 type purgeLog struct{ *controlPlane }
 
-// Append appends a purge, a large one as several entries. Its sequence is that of the last.
+// Append appends a purge, or several entries if it is large. It returns the sequence of the last
+// one.
 func (l purgeLog) Append(ctx context.Context, site string, p purge.Request) (seq uint64, err error) {
 	if len(l.allowed) == 0 {
-		site = "" // edges with another fleet file may have the host in another site, and are not to refuse it
+		site = "" // edges with another fleet file may have the host in another site, and must not refuse the purge
 	} else if err := mayPurge(site, l.client.Node, l.allowed, l.sites.Now().Sum(), l.registry.Nodes()); err != nil {
 		return 0, fmt.Errorf("%w: %w", purge.ErrNotAllowed, err)
 	}
 	for _, entry := range p.Split() {
 		if seq, err = l.client.Append(ctx, l.entryID(), site, entry); err != nil {
-			return 0, unavailable(err) // it may be tried again: what is in the log already harms nobody
+			// the purge can be repeated: the entries that are already in the log do no harm
+			return 0, unavailable(err)
 		}
 	}
 	return seq, nil
 }
 
-// allowedSites are the only sites that a node may purge; none is no limit.
+// allowedSites returns the only sites that a node may purge; none means no limit.
 func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Logger) []string {
 	allowed := c.Sites()
 	for _, name := range allowed {
@@ -191,8 +193,8 @@ func allowedSites(f *config.Fleet, n *config.Node, c *fleet.Client, log *slog.Lo
 	return allowed
 }
 
-// mayPurge returns an error if a node may not purge a site, or if edges would not take a purge for
-// one of that site, as they have other sites: sum tells the node's own.
+// mayPurge returns an error if a node may not purge a site, or if edges would refuse a purge for
+// that site, because they have other sites. sum identifies the node's own sites.
 func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lease) error {
 	if site == "" {
 		return fmt.Errorf("node %s may purge URLs, prefixes and hosts of its sites alone: %s", node,
@@ -215,8 +217,8 @@ func mayPurge(site, node string, allowed []string, sum string, nodes []fleet.Lea
 	return nil
 }
 
-// entryID is the ID of a purge to be appended. That of an edge tells what it knows the log to have
-// before it.
+// entryID returns the ID of a purge to append. That of an edge refers to the end of the log that
+// the edge knows.
 func (l *controlPlane) entryID() string {
 	if l.follower == nil {
 		return rand.Text()
@@ -224,7 +226,7 @@ func (l *controlPlane) entryID() string {
 	return l.follower.EntryID(rand.Text())
 }
 
-// unavailable makes what the fleet says what an edge knows.
+// unavailable turns an error of fleet into one of the purge package.
 func unavailable(err error) error {
 	if errors.Is(err, fleet.ErrUnavailable) {
 		return fmt.Errorf("%w: %w", purge.ErrNoLog, err)
@@ -232,20 +234,20 @@ func unavailable(err error) error {
 	return err
 }
 
-// InTouch reports whether the edge may trust what it has; other nodes have nothing.
+// InTouch reports whether the edge may trust its store. Other nodes have none.
 func (l purgeLog) InTouch() bool { return l.inTouch() }
 
 func (l *controlPlane) inTouch() bool {
 	return l.follower == nil || l.follower.InTouch() && !l.registry.Refused()
 }
 
-// CutOff reports whether an edge hears of nobody.
+// CutOff reports whether an edge gets no sign of life from control nodes.
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
 
-// others are the other nodes as an edge sees them.
+// others is the admin.Fleet of a node: the other nodes.
 type others struct{ *controlPlane }
 
-// Progress tells how far each edge is with a purge.
+// Progress returns whether each edge has applied a purge.
 func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Progress {
 	var all []fleet.Progress
 	if wait {
@@ -260,10 +262,10 @@ func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Pro
 	return out
 }
 
-// Nodes are those that were heard of.
+// Nodes returns the nodes that have a lease.
 func (l others) Nodes() []admin.NodeStatus {
 	all := l.registry.Nodes()
-	var newest fleet.Position // that an edge has applied
+	var newest fleet.Position // the newest purge that an edge has applied
 	for _, n := range all {
 		if a := n.Applied; a.Log > newest.Log || a.Log == newest.Log && a.Seq > newest.Seq {
 			newest = a
@@ -276,7 +278,7 @@ func (l others) Nodes() []admin.NodeStatus {
 			Live:    n.Live, Ready: n.Ready,
 			Draining: n.Draining, Disk: n.Disk, Load: n.Load, Purges: n.Applied.Seq, Started: n.Started}
 		switch {
-		case !slices.Contains(n.Roles, config.RoleEdge): // it applies none
+		case !slices.Contains(n.Roles, config.RoleEdge): // it applies no purges
 		case n.Applied.Log != newest.Log:
 			out[i].Behind = newest.Seq
 		default:
@@ -286,8 +288,8 @@ func (l others) Nodes() []admin.NodeStatus {
 	return out
 }
 
-// Names are those of the fleet file, and of nodes that were heard of, as another node may have a
-// newer file.
+// Names returns the nodes of the fleet file and those with a lease: another node may have a newer
+// file.
 func (l others) Names() []string {
 	names := slices.Clone(l.names)
 	for _, n := range l.registry.Nodes() {
@@ -297,7 +299,7 @@ func (l others) Names() []string {
 	return slices.Compact(names)
 }
 
-// Drain marks a node.
+// Drain sets or removes the drain mark of a node.
 func (l others) Drain(ctx context.Context, node string, drain bool) error {
 	return unavailable(l.client.Drain(ctx, node, drain))
 }
@@ -305,16 +307,16 @@ func (l others) Drain(ctx context.Context, node string, drain bool) error {
 // load measures what part of its capacity an edge sends. It is for one goroutine.
 type load struct {
 	sent     func() uint64
-	capacity float64 // bytes a second; 0 is unknown, and then there is no load
+	capacity float64 // bytes a second; 0 means unknown, and the load is 0
 	at       time.Time
 	before   uint64
 	mean     float64
 }
 
-// loadTime is the time that the mean of a load is over.
+// loadTime is the time over which the load is averaged.
 const loadTime = 10 * time.Second
 
-// now is the load, 0 to 1.
+// now returns the load, 0 to 1.
 func (l *load) now(at time.Time) float64 {
 	sent := l.sent()
 	if passed := at.Sub(l.at); !l.at.IsZero() && passed > 0 && l.capacity > 0 {

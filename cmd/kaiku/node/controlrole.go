@@ -21,7 +21,7 @@ func (b *builder) addControl() error {
 	return nil
 }
 
-// newControl makes a node's part of the control plane.
+// newControl returns the control node.
 func newControl(f *config.Fleet, n *config.Node, key *fleet.Key, log *slog.Logger) (*fleet.Control, error) {
 	if key == nil {
 		return nil, fmt.Errorf("node %s can't be a control node without the fleet key: create the file that secrets.fleet_key names, as with `openssl rand -base64 32`", n.Name)

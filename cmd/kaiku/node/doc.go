@@ -2,13 +2,13 @@
 //
 // New makes the parts of a node from its fleet file, one for each of its roles: an edge
 // (edgerole.go), a name server (geodnsrole.go), a control node (controlrole.go). A node that is no
-// edge may have an admin listener (adminrole.go). The link is its connection to the control plane
-// (link.go). Nothing listens before Process.Run, which binds all listeners, those that systemd
-// passed among them, before it serves on any of them.
+// edge may have an admin listener (adminrole.go). controlplane.go connects a node to the control
+// plane. Nothing listens before Process.Run. It binds all listeners, including those that systemd
+// passed, before it serves on any of them.
 //
-// While the process runs, a reloader takes each change of the fleet file and of the files that it
-// names, or none of it. Origin pools that would be made from the same stay as they are. What can't
-// change while the process runs is logged.
+// While the process runs, a reloader applies each change of the fleet file and of the files that it
+// names, or none of it. Origin pools whose configuration stays the same are kept. It logs changes
+// that need a restart.
 //
 // Standalone and ForOrigin make edges that need no other node.
 package node
