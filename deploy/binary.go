@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"debug/buildinfo"
@@ -142,14 +143,14 @@ func findPrograms(folder string) ([]string, error) {
 		if info, err := os.Stat(path); name == nil || err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if arch := first(name[1], name[2]); arch != "" {
+		if arch := cmp.Or(name[1], name[2]); arch != "" {
 			b, err := OpenBinary(path)
 			if err != nil {
 				return nil, err
 			}
 			if want := architectures[arch]; b.Machine != want {
 				return nil, fmt.Errorf("%s is a program for %s: want one for %s, by its name", path, b.Machine,
-					first(want, arch))
+					cmp.Or(want, arch))
 			}
 		}
 		out = append(out, path)

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (c *Conn) Run(ctx context.Context, script string, args []string, stdin []by
 // retry calls do until it succeeds or fails for a reason other than a lost connection. It does not
 // retry a machine that could never be reached, because TCP has already retried.
 func (c *Conn) retry(ctx context.Context, do func() error) error {
-	retries, pause := first(c.dialer.Retries, 5), first(c.dialer.Pause, time.Second)
+	retries, pause := cmp.Or(c.dialer.Retries, 5), cmp.Or(c.dialer.Pause, time.Second)
 	for try := 1; ; try++ {
 		err := do()
 		var failed *ScriptError

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -180,7 +181,7 @@ func (d *Deploy) removeMembers(ctx context.Context, p *ControlPlan) error {
 }
 
 func (d *Deploy) removeMember(ctx context.Context, by string, c *Conn, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.Limit, 2*time.Minute))
 	defer cancel()
 	defer d.startProgress(name, "taken out of the control plane").stop()
 	return d.Fleet.Remove(ctx, by, c.DialContext, name)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -259,14 +260,14 @@ func (d *Deploy) activate(ctx context.Context, c *Conn, p *NodePlan) error {
 
 // gerund returns the word for an action on the process that is under way, such as "restarting".
 func gerund(process string) string {
-	return first(process, "chang") + "ing"
+	return cmp.Or(process, "chang") + "ing"
 }
 
 // waitHealthy waits until a node runs version with the fleet file that has the checksum sum, and is
 // healthy in two checks in a row. A process that keeps crashing may pass a single check. After a
 // timeout, the error has the last reason that is not itself a timeout.
 func (d *Deploy) waitHealthy(ctx context.Context, c *Conn, node, version, sum string) error {
-	limit := first(d.Limit, 2*time.Minute)
+	limit := cmp.Or(d.Limit, 2*time.Minute)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	w := d.startProgress(node, "asking for its health")
@@ -297,7 +298,7 @@ func (d *Deploy) waitHealthy(ctx context.Context, c *Conn, node, version, sum st
 				reason = ctx.Err()
 			}
 			return fmt.Errorf("not healthy within %v: %w", limit, reason)
-		case <-time.After(first(d.Every, time.Second)):
+		case <-time.After(cmp.Or(d.Every, time.Second)):
 		}
 	}
 }

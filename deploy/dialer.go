@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func (d *Dialer) connect(ctx context.Context, node, target string) (*ssh.Client,
 	if err != nil {
 		return nil, permanentError{err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, first(d.Timeout, 20*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.Timeout, 20*time.Second))
 	defer cancel()
 	return d.connectVia(ctx, config, home, node, target, 0)
 }
@@ -213,7 +214,7 @@ func (d *Dialer) dial(ctx context.Context, h host, via *ssh.Client) (net.Conn, e
 		return runProxyCommand(h.proxyCommand, h.addr())
 	}
 	// Half of the timeout leaves time for the SSH handshake.
-	dialer := net.Dialer{Timeout: first(d.Timeout, 20*time.Second) / 2, KeepAlive: 15 * time.Second}
+	dialer := net.Dialer{Timeout: cmp.Or(d.Timeout, 20*time.Second) / 2, KeepAlive: 15 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", h.addr())
 	if err != nil && ctx.Err() == nil {
 		var op *net.OpError
@@ -236,7 +237,7 @@ func (d *Dialer) keepAlive(client, via *ssh.Client) {
 		}
 		close(ended)
 	}()
-	every := first(d.Keepalive, 15*time.Second)
+	every := cmp.Or(d.Keepalive, 15*time.Second)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

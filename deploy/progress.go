@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sync"
@@ -22,7 +23,7 @@ func (d *Deploy) startProgress(node, format string, a ...any) *progress {
 	w.update(format, a...)
 	began := time.Now()
 	w.ended.Go(func() {
-		tick := time.NewTicker(first(d.Tell, 5*time.Second))
+		tick := time.NewTicker(cmp.Or(d.Tell, 5*time.Second))
 		defer tick.Stop()
 		for {
 			select {

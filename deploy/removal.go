@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -257,7 +258,7 @@ func (m *Remover) wipe(ctx context.Context, r *Removal) error {
 
 // forget removes the node from the registry and checks that it does not come back.
 func (m *Remover) forget(ctx context.Context, r *Removal) error {
-	ctx, cancel := context.WithTimeout(ctx, first(m.Limit, 2*time.Minute))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(m.Limit, 2*time.Minute))
 	defer cancel()
 	w := m.startProgress(r.Node, "taking it out of the registry")
 	defer w.stop()
@@ -271,7 +272,7 @@ func (m *Remover) forget(ctx context.Context, r *Removal) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("forget node %s: %w; run this again with --lost", r.Node, err)
-		case <-time.After(first(m.Every, time.Second)):
+		case <-time.After(cmp.Or(m.Every, time.Second)):
 		}
 	}
 }

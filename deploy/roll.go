@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "node\toutcome\tversion\t")
 	for _, n := range r.Nodes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Node, n.Outcome, first(n.Version, "-"), n.Note)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Node, n.Outcome, cmp.Or(n.Version, "-"), n.Note)
 	}
 	if len(r.Sites) > 0 {
 		fmt.Fprintln(w, "\nsite\tnode\tanswer\tcache\t")
@@ -41,7 +42,7 @@ func (r *Report) WriteTo(out io.Writer) (int64, error) {
 		if a.Status != 0 {
 			status = fmt.Sprint(a.Status)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, first(a.Cache, "-"),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Site, a.Node, status, cmp.Or(a.Cache, "-"),
 			strings.Join(slices.DeleteFunc([]string{a.URL, a.Error, a.Note}, func(s string) bool { return s == "" }),
 				": "))
 	}
@@ -104,7 +105,7 @@ func (d *Deploy) batches(edges []*NodePlan) [][]*NodePlan {
 			regions[n.Region]++
 		}
 	}
-	size := max(1, min(all*first(d.Batch, 25)/100, all-1))
+	size := max(1, min(all*cmp.Or(d.Batch, 25)/100, all-1))
 	var out [][]*NodePlan
 	for len(edges) > 0 {
 		var batch, rest []*NodePlan
@@ -285,7 +286,7 @@ func (d *Deploy) undrain(ctx context.Context, list []*NodePlan) error {
 
 // undrainNode retries until Limit, as the control plane may be electing a leader.
 func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
-	ctx, cancel := context.WithTimeout(ctx, first(d.Limit, 2*time.Minute))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.Limit, 2*time.Minute))
 	defer cancel()
 	w := d.startProgress(p.Node, "taking back its drain")
 	defer w.stop()
@@ -304,7 +305,7 @@ func (d *Deploy) undrainNode(ctx context.Context, p *NodePlan) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(first(d.Every, time.Second)):
+		case <-time.After(cmp.Or(d.Every, time.Second)):
 		}
 	}
 }
@@ -330,7 +331,7 @@ func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport
 			return fmt.Errorf("node %s: clean up: %w", p.Node, err)
 		}
 		report.Outcome, report.Version, report.Note = "done", p.Version, ""
-		d.logf("%s: %sed and well with %s", p.Node, first(p.Process, "chang"), p.Version)
+		d.logf("%s: %sed and well with %s", p.Node, cmp.Or(p.Process, "chang"), p.Version)
 		return nil
 	}
 	why := fmt.Errorf("node %s: %w", p.Node, err)
@@ -340,7 +341,7 @@ func (d *Deploy) changeNode(ctx context.Context, p *NodePlan, report *NodeReport
 		why = fmt.Errorf("%w; the end of its log:\n%s", why, strings.TrimSpace(string(log)))
 	}
 	w := d.startProgress(p.Node, "putting back what it had")
-	_, err = c.Run(ctx, script("back"), []string{first(p.Process, "restart")}, nil)
+	_, err = c.Run(ctx, script("back"), []string{cmp.Or(p.Process, "restart")}, nil)
 	w.stop()
 	if err != nil {
 		report.Note = "it failed, and so did putting back what it had"

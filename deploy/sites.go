@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func (d *Deploy) checkSites(ctx context.Context, p *NodePlan, matters func(SiteA
 		select {
 		case <-ctx.Done():
 			return all, failed, nil
-		case <-time.After(2 * first(d.Every, time.Second)):
+		case <-time.After(2 * cmp.Or(d.Every, time.Second)):
 		}
 	}
 }

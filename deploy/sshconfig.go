@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -126,8 +127,8 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 		failed = append(failed, err)
 		return v
 	}
-	h := host{user: first(u, get("User"), localUser()), name: strings.ReplaceAll(first(get("HostName"), alias), "%h",
-		alias), port: first(port, get("Port"), "22")}
+	h := host{user: cmp.Or(u, get("User"), localUser()), name: strings.ReplaceAll(cmp.Or(get("HostName"), alias), "%h",
+		alias), port: cmp.Or(port, get("Port"), "22")}
 	expand := func(path string) string {
 		path = strings.NewReplacer("%%", "%", "%d", home, "%h", h.name, "%r", h.user, "%u", localUser(), "%p", h.port,
 			"%n", alias).Replace(strings.Trim(path, `"`))
@@ -147,7 +148,7 @@ func (c sshConfig) resolve(target, home string) (host, error) {
 		}
 	}
 	h.identitiesOnly = strings.EqualFold(get("IdentitiesOnly"), "yes")
-	for _, f := range strings.Fields(first(get("UserKnownHostsFile"), "~/.ssh/known_hosts")) {
+	for _, f := range strings.Fields(cmp.Or(get("UserKnownHostsFile"), "~/.ssh/known_hosts")) {
 		h.knownHosts = append(h.knownHosts, expand(f))
 	}
 	if jump := get("ProxyJump"); jump != "" && !strings.EqualFold(jump, "none") {
@@ -176,17 +177,6 @@ func localUser() string {
 		return u.Username
 	}
 	return os.Getenv("USER")
-}
-
-// first returns the first value that is not zero.
-func first[T comparable](values ...T) T {
-	var zero T
-	for _, v := range values {
-		if v != zero {
-			return v
-		}
-	}
-	return zero
 }
 
 // isShellSpecial reports whether r may mean something to a shell.

@@ -94,7 +94,7 @@ func withoutECS(ctx context.Context, l *lab) (undo func(), err error) {
 	return func() {
 		p.Stop(syscall.SIGKILL, time.Second)
 		_ = l.start(host) // if this fails, the next fault fails
-	}, pause(ctx, time.Second)
+	}, world.Pause(ctx, time.Second)
 }
 
 func cutting(a, b string) (happen, mend func(context.Context, *lab) error) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // The ways from a client to an object.
@@ -177,7 +179,7 @@ func (l *lab) coldNames(ctx context.Context, r *report) error {
 	}
 	l.say("what users feel: names that the resolver does not have")
 	for range rounds {
-		if err := pause(ctx, l.ttl+time.Second); err != nil { // until the edge's name has left the cache
+		if err := world.Pause(ctx, l.ttl+time.Second); err != nil { // until the edge's name has left the cache
 			return err
 		}
 		for _, into := range []*[]timing{&r.ColdName, &r.KnownName} {

@@ -52,7 +52,7 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 	if l.world, err = world.New(1); err != nil {
 		return nil, err
 	}
-	if err := removeStale(); err != nil {
+	if err := world.RemoveStaleDirs(dirPrefix); err != nil {
 		return l, err
 	}
 	if l.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
@@ -106,19 +106,6 @@ func (l *lab) serve(ctx context.Context) error {
 
 // dirPrefix begins the names of labs' directories. The ID of the process follows.
 const dirPrefix = "kaiku-lab-"
-
-// removeStale removes the directories of labs that were killed.
-func removeStale() error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
-	for _, dir := range dirs {
-		var pid int
-		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); bad == nil &&
-			errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}
-	return err
-}
 
 func (l *lab) config() string { return filepath.Join(l.dir, "fleet.yaml") }
 
@@ -275,14 +262,4 @@ func (l *lab) close() error {
 		}
 	}
 	return errors.Join(err, os.RemoveAll(l.dir))
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

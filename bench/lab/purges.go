@@ -99,7 +99,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		}
 		polls = append(polls, p)
 	}
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := world.Pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	acks := make([]time.Time, n+1)
@@ -116,7 +116,7 @@ func (l *lab) purgeTimes(ctx context.Context, r *report) error {
 		}
 		res.Ack = append(res.Ack, float64(time.Since(began))/1e6)
 		// After three times the longest round trip, all edges have asked the origin.
-		if err := pause(ctx, 700*time.Millisecond); err != nil {
+		if err := world.Pause(ctx, 700*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -246,7 +246,7 @@ func (l *lab) cutOff(ctx context.Context, r *report, length time.Duration) error
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, time.Until(cutAt.Add(length))); err != nil {
+	if err := world.Pause(ctx, time.Until(cutAt.Add(length))); err != nil {
 		return err
 	}
 	backAt := time.Now().Round(0)

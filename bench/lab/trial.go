@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // trial is one fault, with the visitors that come before, during and after it.
@@ -75,7 +77,7 @@ func (t *trial) begin(ctx context.Context) error {
 		}
 		t.tasks = append(t.tasks, task)
 	}
-	return pause(ctx, t.before)
+	return world.Pause(ctx, t.before)
 }
 
 // happens makes the fault happen, mends it, and stops the visitors.
@@ -84,7 +86,7 @@ func (t *trial) happens(ctx context.Context) error {
 	if err := t.happen(ctx, t.lab); err != nil {
 		return err
 	}
-	if err := pause(ctx, t.for_); err != nil {
+	if err := world.Pause(ctx, t.for_); err != nil {
 		return err
 	}
 	t.mended = time.Now()
@@ -93,7 +95,7 @@ func (t *trial) happens(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := pause(ctx, t.after); err != nil {
+	if err := world.Pause(ctx, t.after); err != nil {
 		return err
 	}
 	t.endPurges()
@@ -155,7 +157,7 @@ func (l *lab) purger(ctx, until context.Context) (all []sample) {
 			s.Err = err.Error()
 		}
 		all = append(all, s)
-		if pause(until, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
+		if world.Pause(until, time.Until(s.Start.Add(500*time.Millisecond))) != nil {
 			return all
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // Objects with versions have their version, a number, as their content.
@@ -123,7 +125,7 @@ func (a *agent) await(ctx context.Context, w sweep) (session, error) {
 		if err == nil || ctx.Err() != nil || time.Since(began) > w.Wait {
 			return s, err
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := world.Pause(ctx, 10*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // load makes visitors come at a constant rate until ctx ends.
@@ -27,7 +29,7 @@ func (a *agent) load(ctx context.Context, l load) []sample {
 	began := time.Now()
 	for n := 0; ; n++ {
 		due := time.Duration(n) * time.Second / time.Duration(l.Rate)
-		if pause(ctx, time.Until(began.Add(due))) != nil {
+		if world.Pause(ctx, time.Until(began.Add(due))) != nil {
 			break
 		}
 		path := l.Paths[n%len(l.Paths)]

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // ownDisk is the size of a file system that can lose power or fill up. Its file is sparse. The log
@@ -85,7 +87,7 @@ func (r *rig) powerLoss(ctx context.Context, hosts ...string) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("the file systems of %s are still there", hosts)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := world.Pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func signalling(s syscall.Signal, hosts ...string) step {
 }
 
 func waiting(d time.Duration) step {
-	return func(ctx context.Context, _ *rig) error { return pause(ctx, d) }
+	return func(ctx context.Context, _ *rig) error { return world.Pause(ctx, d) }
 }
 
 func cutting(one, other []string) step {

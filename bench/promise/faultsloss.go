@@ -31,7 +31,7 @@ func changes() []fault {
 			return err
 		}
 		for _, h := range append(edges(), hostDNS) {
-			if err := pause(ctx, 2*second); err != nil {
+			if err := world.Pause(ctx, 2*second); err != nil {
 				return err
 			}
 			r.process(h).Stop(syscall.SIGTERM, 10*second)
@@ -63,7 +63,7 @@ func changes() []fault {
 			return err
 		}
 		// By then, it is the one whose lease isn't read.
-		if err := pause(ctx, 5*second); err != nil {
+		if err := world.Pause(ctx, 5*second); err != nil {
 			return err
 		}
 		return r.cut(true, []string{hostClone}, controls())
@@ -113,7 +113,7 @@ func outgrowing(ctx context.Context, r *rig) error {
 		if _, err := r.purge(ctx, purgeRequest{URLs: []string{urlOf(o.path)}}, "URL "+o.path, "e1", []object{o},
 			wait); err == nil {
 			n++
-		} else if err := pause(ctx, 100*time.Millisecond); err != nil {
+		} else if err := world.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -283,7 +283,7 @@ func overtaken(ctx context.Context, r *rig) error {
 			r.check.failed()
 		}
 	})
-	if err := pause(ctx, second); err != nil {
+	if err := world.Pause(ctx, second); err != nil {
 		return err
 	}
 	r.origin.slowPath(slow.path, 0) // for requests from now on

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 const (
@@ -118,7 +120,7 @@ func (x *reader) run(ctx context.Context) {
 		}
 		if err := x.read(ctx, o, r.check.answered); err != nil && ctx.Err() == nil {
 			r.check.failed()
-			_ = pause(ctx, 50*time.Millisecond) // the loop ends with ctx
+			_ = world.Pause(ctx, 50*time.Millisecond) // the loop ends with ctx
 		}
 	}
 }
@@ -240,7 +242,7 @@ func (r *rig) hurry(node string, of []object) {
 
 // purger sends purges to one edge until ctx ends.
 func (r *rig) purger(ctx context.Context, via string) {
-	for pause(ctx, purgeEvery/2+rand.N(purgeEvery)) == nil {
+	for world.Pause(ctx, purgeEvery/2+rand.N(purgeEvery)) == nil {
 		q, what, of := r.anyPurge(r.setup.credential && via == "e2")
 		wait := []time.Duration{0, 0, 0, 1500 * time.Millisecond, 1500 * time.Millisecond, 1500 * time.Millisecond,
 			1500 * time.Millisecond, 1500 * time.Millisecond, 12 * time.Second}[rand.IntN(9)]
@@ -293,7 +295,7 @@ func (r *rig) together(ctx context.Context, limit time.Duration) error {
 			if err == nil {
 				err = fmt.Errorf("purged, and applied by %v only", applied)
 			}
-			if pause(ctx, 100*time.Millisecond) != nil {
+			if world.Pause(ctx, 100*time.Millisecond) != nil {
 				return fmt.Errorf("%w: purges at %s: %w", context.Cause(ctx), via, err)
 			}
 		}
@@ -308,7 +310,7 @@ func (r *rig) sweep(ctx context.Context) error {
 		x := r.newReader(e)
 		for _, o := range append(floodObjects(), r.objects...) {
 			err := x.read(ctx, o, r.check.last)
-			for try := 0; err != nil && try < 20 && pause(ctx, 250*time.Millisecond) == nil; try++ {
+			for try := 0; err != nil && try < 20 && world.Pause(ctx, 250*time.Millisecond) == nil; try++ {
 				err = x.read(ctx, o, r.check.last)
 			}
 			if err != nil && failed == nil {

@@ -32,6 +32,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/bench/world"
 )
 
 // Options say what Run does.
@@ -187,9 +189,9 @@ func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 	end := r.load(ctx)
 	defer end()
 	steps := []func() error{
-		func() error { return pause(ctx, warmTime) },
+		func() error { return world.Pause(ctx, warmTime) },
 		func() error { return f.begin(ctx, r) },
-		func() error { return pause(ctx, f.hold) },
+		func() error { return world.Pause(ctx, f.hold) },
 		func() error { return f.heal(ctx, r) },
 	}
 	for _, step := range steps {
@@ -204,13 +206,13 @@ func try(ctx context.Context, o Options, f fault) (res Result, err error) {
 	if ctx.Err() != nil {
 		return res, context.Cause(ctx)
 	}
-	if err := pause(ctx, afterTime); err != nil {
+	if err := world.Pause(ctx, afterTime); err != nil {
 		return res, err
 	}
 	end()
 	if bad == nil {
 		bad = r.sweep(ctx)
-	} else if err := pause(ctx, r.setup.disconnected); err != nil {
+	} else if err := world.Pause(ctx, r.setup.disconnected); err != nil {
 		// After that, everything acknowledged must still hold.
 		return res, err
 	} else {

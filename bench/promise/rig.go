@@ -70,19 +70,6 @@ type rig struct {
 // dirPrefix begins the names of rigs' folders. The ID of the process follows.
 const dirPrefix = "kaiku-promise-"
 
-// removeStale removes the folders of rigs that were killed.
-func removeStale() error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
-	for _, dir := range dirs {
-		var pid int
-		if _, bad := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-",
-			&pid); bad == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}
-	return err
-}
-
 func (r *rig) hosts() []world.Host {
 	var all []world.Host
 	add := func(name string, at world.Place, line world.Line) {
@@ -136,7 +123,7 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if r.world, err = world.New(1); err != nil {
 		return nil, err
 	}
-	if err := removeStale(); err != nil {
+	if err := world.RemoveStaleDirs(dirPrefix); err != nil {
 		return r, err
 	}
 	if r.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
@@ -359,14 +346,4 @@ func (r *rig) close() error {
 		}
 	}
 	return errors.Join(err, os.RemoveAll(r.dir))
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -124,7 +124,7 @@ func (l *controlPlane) follow(e *Edge, conf config.Edge) {
 	if len(l.allowed) > 0 {
 		l.follower.Forgot = nil // the credential doesn't allow such a purge
 	}
-	e.Purges, e.Fleet = purgeLog{l}, others{l}
+	e.Purges, e.Fleet = purgeLog{l}, fleetView{l}
 }
 
 // Listen starts to connect. The control plane may still be down.
@@ -244,11 +244,11 @@ func (l *controlPlane) inTouch() bool {
 // CutOff reports whether an edge gets no sign of life from control nodes.
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
 
-// others is the admin.Fleet of a node: the other nodes.
-type others struct{ *controlPlane }
+// fleetView is the admin.Fleet of a node: what it knows of the other nodes.
+type fleetView struct{ *controlPlane }
 
 // Progress returns whether each edge has applied a purge.
-func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Progress {
+func (l fleetView) Progress(ctx context.Context, seq uint64, wait bool) []purge.Progress {
 	var all []fleet.Progress
 	if wait {
 		all = l.registry.Wait(ctx, seq)
@@ -263,7 +263,7 @@ func (l others) Progress(ctx context.Context, seq uint64, wait bool) []purge.Pro
 }
 
 // Nodes returns the nodes that have a lease.
-func (l others) Nodes() []admin.NodeStatus {
+func (l fleetView) Nodes() []admin.NodeStatus {
 	all := l.registry.Nodes()
 	var newest fleet.Position // the newest purge that an edge has applied
 	for _, n := range all {
@@ -290,7 +290,7 @@ func (l others) Nodes() []admin.NodeStatus {
 
 // Names returns the nodes of the fleet file and those with a lease: another node may have a newer
 // file.
-func (l others) Names() []string {
+func (l fleetView) Names() []string {
 	names := slices.Clone(l.names)
 	for _, n := range l.registry.Nodes() {
 		names = append(names, n.Node)
@@ -300,7 +300,7 @@ func (l others) Names() []string {
 }
 
 // Drain sets or removes the drain mark of a node.
-func (l others) Drain(ctx context.Context, node string, drain bool) error {
+func (l fleetView) Drain(ctx context.Context, node string, drain bool) error {
 	return unavailable(l.client.Drain(ctx, node, drain))
 }
 
