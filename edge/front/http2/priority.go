@@ -53,6 +53,14 @@ func (p priority) and(v string) priority {
 	return p
 }
 
+// setPriority overrides the priority of a response by what its own Priority field says (RFC 9218,
+// 5).
+func (s *stream) setPriority(v string) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.priority = s.priority.and(v)
+}
+
 func (c *conn) readPriorityUpdate(f *xhttp2.PriorityUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,9 @@ func TestPriorities(t *testing.T) {
 			_, _ = w.Write(make([]byte, 1<<16-1))
 			return
 		}
+		if _, v, ok := strings.Cut(r.Header.Get("Priority"), "answer="); ok {
+			w.Header().Set("Priority", "u="+v)
+		}
 		_, _ = w.Write(make([]byte, 512<<10))
 	})
 	count := func(list []uint32, id uint32) (n int) {
@@ -92,6 +96,12 @@ func TestPriorities(t *testing.T) {
 	t.Run("urgency", func(t *testing.T) {
 		list := order(t, s, 32, nil, "u=7", "u=0")
 		if n := count(list, 5); n < 26 || n == 32 {
+			t.Errorf("the urgent one has %d frames of %v", n, list)
+		}
+	})
+	t.Run("the response overrides the request", func(t *testing.T) {
+		list := order(t, s, 32, nil, "u=0, answer=7", "u=7, answer=0")
+		if n := count(list, 5); n < 26 {
 			t.Errorf("the urgent one has %d frames of %v", n, list)
 		}
 	})

@@ -68,6 +68,9 @@ func (w *response) WriteHeader(status int) {
 		w.closing = true
 	}
 	*w.block = w.appendFields(AppendStatus((*w.block)[:0], status), w.header, false)
+	if lines := w.header["Priority"]; len(lines) > 0 {
+		w.s.setPriority(strings.Join(lines, ", "))
+	}
 }
 
 // declare notes a field that comes as a trailer.
