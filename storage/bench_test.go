@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -347,4 +349,52 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkWriteSmall stores small objects, four writers at once, and reports how many bytes go to
+// the disk for each byte of keys, metadata and bodies (proc(5), /proc/pid/io).
+func BenchmarkWriteSmall(b *testing.B) {
+	for _, size := range []int{200, 1 << 10, 8 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s := openBench(b, Options{Disk: 1 << 30})
+			body, data := bodyOf("", size), bodyOf("", 400) // as the record of a response
+			var n atomic.Int64
+			before := writtenBytes(b)
+			b.ReportAllocs()
+			b.SetParallelism(2)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					key := fmt.Sprintf("http://www.example/%d", n.Add(1))
+					w := s.Create(Header{Key: key, URL: key, Epoch: s.Epoch()})
+					_, err := w.Write(body)
+					if err == nil {
+						_, err = w.Commit([]string{"www.example"}, data)
+					}
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.StopTimer()
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			stored := n.Load() * int64(size+len(data)+2*len("http://www.example/12345"))
+			b.ReportMetric(float64(writtenBytes(b)-before)/float64(stored), "disk-bytes/byte")
+		})
+	}
+}
+
+// writtenBytes is what the process has caused to be written to disks.
+func writtenBytes(b *testing.B) (n int64) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Skip(err)
+	}
+	_, value, _ := strings.Cut(string(text), "\nwrite_bytes: ")
+	if _, err := fmt.Sscan(value, &n); err != nil {
+		b.Fatal(err)
+	}
+	return n
 }

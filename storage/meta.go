@@ -157,6 +157,16 @@ type meta struct {
 
 const metaVersion = 1
 
+// record is the record of the metadata of the object with this id.
+func (m *meta) record(id objectID) record {
+	// what varints take, and the numbers of the version and the fill
+	size := 64 + len(m.key) + len(m.url) + len(m.data) + 16*len(m.extents)
+	for _, t := range m.tags {
+		size += binary.MaxVarintLen32 + len(t)
+	}
+	return record{metaKey(id), m.append(make([]byte, valueHeader, valueHeader+size))}
+}
+
 func (m *meta) append(b []byte) []byte {
 	b = append(b, metaVersion)
 	b = binary.BigEndian.AppendUint64(b, m.fill)

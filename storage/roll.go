@@ -25,10 +25,11 @@ func (s *Store) opened(c class) *segment {
 	return s.open[c]
 }
 
-// put writes a value to the open segment of a class and returns that segment, which then says that
-// it has objects of that epoch. It begins a new one when this has its size; unless it is called by
-// the keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
-func (s *Store) put(c class, key, v []byte, version, epoch uint64, keeper bool) (*segment, error) {
+// put writes records to the open segment of a class and returns that segment, which then says that
+// it has objects of that epoch. records makes them for a segment; it is called again if that was
+// sealed meanwhile. put begins a new segment when this has its size; unless it is called by the
+// keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
+func (s *Store) put(c class, version, epoch uint64, keeper bool, records func(*segment) []record) (*segment, error) {
 	if s.checkFloor() {
 		s.counts.refused.Add(1)
 		return nil, ErrFull
@@ -43,13 +44,18 @@ func (s *Store) put(c class, key, v []byte, version, epoch uint64, keeper bool) 
 		}
 		err := g.lower(epoch)
 		if err == nil {
-			err = g.put(key, v, version)
+			err = g.put(version, records(g)...)
 		}
 		if err != nil && s.opened(c) != g {
 			continue // sealed meanwhile
 		}
 		return g, err
 	}
+}
+
+// putOne is put for a record that is the same in each segment.
+func (s *Store) putOne(c class, version, epoch uint64, keeper bool, r record) (*segment, error) {
+	return s.put(c, version, epoch, keeper, func(*segment) []record { return []record{r} })
 }
 
 // roll begins a new segment in place of g, unless another writer did so already, and leaves g to
@@ -325,14 +331,14 @@ func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale 
 		if err != nil {
 			return err
 		}
-		g, err := s.put(main, chunkKey(id, m.fill, chunk), buf[:valueHeader+n], 1, math.MaxUint64, true)
+		g, err := s.putOne(main, 1, math.MaxUint64, true, record{chunkKey(id, m.fill, chunk), buf[:valueHeader+n]})
 		if err != nil {
 			return err
 		}
 		extents = grow(extents, g.id, chunk)
 	}
 	m.extents = extents
-	g, err := s.put(main, metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version, m.epoch, true)
+	g, err := s.putOne(main, version, m.epoch, true, m.record(id))
 	if err != nil {
 		return err
 	}

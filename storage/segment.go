@@ -69,7 +69,7 @@ func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	o.NumCompactors = 0 // a segment lives too shortly to be worth compacting
 	o.NumLevelZeroTables = 1 << 20
 	o.NumLevelZeroTablesStall = 1 << 21 // must be above the other, or Badger ends the process
-	o.ValueThreshold = 1 << 10
+	o.ValueThreshold = 64               // all but keys is written once: to a value log, and not to a table too
 	o.ValueLogFileSize = 128 << 20
 	o.Compression = options.None
 	o.BlockCacheSize = 0
@@ -247,9 +247,12 @@ func (g *segment) settle() error {
 	return nil
 }
 
-// put writes a value, whose data begins at valueHeader; v may be used again after it returns.
-func (g *segment) put(key, v []byte, version uint64) error {
-	sealValue(key, v)
+// record is what put writes: a key, and a value whose data begins at valueHeader.
+type record struct{ key, value []byte }
+
+// put writes some records in one transaction: all of them or none. Their values may be used again
+// after it returns.
+func (g *segment) put(version uint64, records ...record) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.db == nil {
@@ -257,13 +260,18 @@ func (g *segment) put(key, v []byte, version uint64) error {
 	}
 	txn := g.db.NewTransactionAt(math.MaxUint64, true)
 	defer txn.Discard()
-	if err := txn.SetEntry(badger.NewEntry(key, v)); err != nil {
-		return fmt.Errorf("segment %d: %w", g.id, err)
+	size := int64(0)
+	for _, r := range records {
+		sealValue(r.key, r.value)
+		if err := txn.SetEntry(badger.NewEntry(r.key, r.value)); err != nil {
+			return fmt.Errorf("segment %d: %w", g.id, err)
+		}
+		size += int64(len(r.key)+len(r.value)) + recordOverhead
 	}
 	if err := txn.CommitAt(version, nil); err != nil {
 		return fmt.Errorf("segment %d: %w", g.id, err)
 	}
-	g.written.Add(int64(len(key)+len(v)) + recordOverhead)
+	g.written.Add(size)
 	return nil
 }
 

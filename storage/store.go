@@ -409,14 +409,26 @@ func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Ob
 // putMeta writes the record that makes an object exist. It fails with ErrOvertaken if nobody knows
 // any more whether the object was purged.
 func (s *Store) putMeta(c class, m *meta) (*Object, error) {
+	return s.putObject(c, m, idOf(m.key), nil)
+}
+
+// putObject is putMeta for an object whose last chunk is not stored yet, if rest is not nil. Both
+// become durable together. rest has the chunk's data from valueHeader on.
+func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
 	hold := s.Hold(m.epoch)
 	if hold == nil {
 		return nil, fmt.Errorf("store %s: %w", m.key, ErrOvertaken)
 	}
 	defer hold.Release()
-	id := idOf(m.key)
-	version := s.version.Add(1)
-	g, err := s.put(c, metaKey(id), m.append(make([]byte, valueHeader, valueHeader+256)), version, m.epoch, false)
+	version, extents := s.version.Add(1), m.extents
+	g, err := s.put(c, version, m.epoch, false, func(g *segment) []record {
+		if rest == nil {
+			return []record{m.record(id)}
+		}
+		chunk := uint32((m.size - 1) / chunkSize)
+		m.extents = grow(extents[:len(extents):len(extents)], g.id, chunk)
+		return []record{{chunkKey(id, m.fill, chunk), rest}, m.record(id)}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", m.key, err)
 	}

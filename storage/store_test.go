@@ -452,3 +452,32 @@ func FuzzMeta(f *testing.F) {
 		}
 	})
 }
+
+func TestCommitBody(t *testing.T) {
+	t.Parallel()
+	opt := Options{Dir: t.TempDir(), Disk: 64 << 20}
+	s := open(t, opt)
+	sizes := []int{0, 1, 63, 8 << 10, MaxBody}
+	for _, size := range sizes {
+		key := fmt.Sprint(size)
+		w := s.Create(Header{Key: key, URL: key, Epoch: s.Epoch()})
+		body, sent := NewBody(size), bodyOf(key, size)
+		copy(body.Bytes(), sent)
+		if _, err := w.CommitBody(body, []string{"tag"}, []byte("data of "+key)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, size)
+		if n, err := w.ReadAt(got, 0); n != size || err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("ReadAt of %d bytes after CommitBody: %d, %v", size, n, err)
+		}
+		if !bytes.Equal(body.Bytes(), sent) {
+			t.Errorf("%d bytes changed when they were stored", size)
+		}
+	}
+	closeStore(t, s)
+	s = open(t, opt)
+	defer closeStore(t, s)
+	for _, size := range sizes {
+		want(t, s, fmt.Sprint(size), bodyOf(fmt.Sprint(size), size))
+	}
+}

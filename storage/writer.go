@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -22,6 +21,7 @@ type Header struct {
 type Writer struct {
 	store *Store
 	class class
+	id    objectID
 	hold  *Hold // nil once it is done, or if it came too late
 
 	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while
@@ -35,9 +35,9 @@ type Writer struct {
 // Create begins an object. Nothing of it is found before Commit. The Writer is to be closed in the
 // end, committed or not.
 func (s *Store) Create(h Header) *Writer {
-	w := &Writer{store: s, meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
+	w := &Writer{store: s, id: idOf(h.Key), meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
 	s.ghostMu.Lock()
-	if s.ghosts.take(idOf(h.Key).slot()) {
+	if s.ghosts.take(w.id.slot()) {
 		w.class = main
 	}
 	s.ghostMu.Unlock()
@@ -72,7 +72,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		p = p[n:]
 		total += n
 		if at+n == chunkSize {
-			if err := w.flush(chunkSize); err != nil {
+			if err := w.flush(); err != nil {
 				return total, err
 			}
 		}
@@ -80,14 +80,14 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// flush writes the current chunk, of n bytes, to the open segment.
-func (w *Writer) flush(n int) error {
-	g, err := w.store.put(w.class, chunkKey(idOf(w.meta.key), w.meta.fill, w.flushed), w.buf[:valueHeader+n], 1,
-		math.MaxUint64, false)
+// flush writes the current chunk, which is full, to the open segment.
+func (w *Writer) flush() error {
+	g, err := w.store.putOne(w.class, 1, math.MaxUint64, false,
+		record{chunkKey(w.id, w.meta.fill, w.flushed), w.buf[:valueHeader+chunkSize]})
 	if err != nil {
 		return err
 	}
-	w.store.counts.stored.Add(uint64(n))
+	w.store.counts.stored.Add(chunkSize)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.meta.extents = grow(w.meta.extents, g.id, w.flushed)
@@ -121,23 +121,65 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	return w.store.readChunk(&m, chunk, from, p)
 }
 
+// Body is the whole body of a small object, with the room before it that its record needs.
+type Body struct{ value []byte }
+
+// MaxBody is the size in bytes of the largest Body.
+const MaxBody = 64 << 10
+
+// NewBody makes a body of size bytes, at most MaxBody.
+func NewBody(size int) Body { return Body{make([]byte, valueHeader+size)} }
+
+// Bytes are those of the body. They are not to be changed after CommitBody was called.
+func (b Body) Bytes() []byte { return b.value[valueHeader:] }
+
+// CommitBody is Write and Commit for a body of which nothing was written before. It copies nothing.
+func (w *Writer) CommitBody(b Body, tags []string, data []byte) (*Object, error) {
+	size := len(b.Bytes())
+	if int64(size) > w.store.MaxObject() {
+		w.store.counts.refusedLarge.Add(1)
+		w.Close()
+		return nil, ErrTooLarge
+	}
+	w.mu.Lock()
+	w.meta.size = int64(size)
+	w.mu.Unlock()
+	if size == 0 {
+		return w.commit(nil, tags, data)
+	}
+	return w.commit(b.value, tags, data)
+}
+
 // Commit stores the object: its tags, and data that comes back with it. The Writer is then done,
 // but for ReadAt. It fails with ErrOvertaken if purges after the Header's epoch were forgotten
 // before Create.
 func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
-	defer w.Close()
 	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {
-		if err := w.flush(rest); err != nil {
-			return nil, fmt.Errorf("store %s: %w", w.meta.key, err)
-		}
+		return w.commit(w.buf[:valueHeader+rest], tags, data)
+	}
+	return w.commit(nil, tags, data)
+}
+
+// commit stores the last chunk, which begins at valueHeader of rest, and the metadata. rest is nil
+// if all chunks are stored.
+func (w *Writer) commit(rest []byte, tags []string, data []byte) (*Object, error) {
+	defer w.Close()
+	m := w.meta // only this goroutine changes it
+	m.tags, m.data, m.stored = tags, data, time.Now()
+	o, err := w.store.putObject(w.class, &m, w.id, rest)
+	if err != nil {
+		return nil, err
 	}
 	w.mu.Lock()
-	w.meta.tags, w.meta.data, w.meta.stored = tags, data, time.Now()
-	m := w.meta
+	defer w.mu.Unlock()
+	w.meta = m
+	if rest != nil {
+		w.store.counts.stored.Add(uint64(len(rest) - valueHeader))
+		w.flushed++
+	}
 	if w.buf != nil {
 		buffers.Put(w.buf)
 		w.buf = nil
 	}
-	w.mu.Unlock()
-	return w.store.putMeta(w.class, &m)
+	return o, nil
 }
