@@ -39,6 +39,7 @@ func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 		DisableCompression:    true, // bodies are passed on unchanged
 		MaxConnsPerHost:       p.MaxConnections,
 		MaxIdleConnsPerHost:   64,
+		ReadBufferSize:        16 << 10, // a small response comes in one read
 		MaxIdleConns:          256,
 		IdleConnTimeout:       90 * time.Second,
 		// A larger response header is an error of the origin.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -72,9 +73,11 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 		r = r.WithContext(r.Context())
 		r.Body = io.NopCloser(r.Body) // an attempt that reached no server must leave the body open
 	}
-	f := &attempts{p: p, r: r, ask: a, results: make(chan result, 1), cancels: map[*backend]context.CancelCauseFunc{}}
-	f.launch(first)
-	return f.wait()
+	f := &attempts{p: p, r: r, ask: a}
+	if p.Hedge > 0 && retryable(r) {
+		return f.hedged(first)
+	}
+	return f.inTurn(first)
 }
 
 // attempts are those of one Fetch.
@@ -82,74 +85,112 @@ type attempts struct {
 	p        *Pool
 	r        *http.Request
 	ask      *Ask
-	results  chan result
-	cancels  map[*backend]context.CancelCauseFunc
 	tried    uint64 // the servers, by index
 	launched int
-	pending  int
 	best     result             // the response to return if no attempt does better
 	errs     []error            // of all attempts that failed
 	unproven []*unprovenFailure // failures that no other server has disproved or confirmed yet
 	proven   bool               // a server answered this request well
 }
 
-// launch sends the request to the server of pl.
-func (f *attempts) launch(pl *place) {
-	f.tried |= 1 << pl.b.index
-	f.launched++
-	f.pending++
-	ctx, cancel := context.WithCancelCause(f.r.Context())
-	f.cancels[pl.b] = cancel
-	go func() { f.results <- f.p.attempt(ctx, cancel, f.r, pl) }()
+// inTurn sends the request to one server after the other, as long as that may help.
+func (f *attempts) inTurn(pl *place) (*http.Response, error) {
+	for pl != nil {
+		ctx, cancel := context.WithCancelCause(f.r.Context())
+		f.tried |= 1 << pl.b.index
+		f.launched++
+		res := f.p.attempt(ctx, cancel, f.r, f.ask, pl)
+		if f.isFinal(res) {
+			f.best.discard()
+			return res.resp, res.err
+		}
+		pl = f.retry(res)
+	}
+	return f.outcome()
 }
 
-// more sends the request to another server, and reports whether it did. free says that the retry
-// costs no budget.
-func (f *attempts) more(free bool) bool {
-	if f.launched > f.p.Retries || f.r.Context().Err() != nil {
-		return false
+// hedged sends the request to a second server too if the first takes long.
+func (f *attempts) hedged(first *place) (*http.Response, error) {
+	results, pending := make(chan result, 1), 0
+	cancels := map[*backend]context.CancelCauseFunc{}
+	launch := func(pl *place) {
+		if pl == nil {
+			return
+		}
+		f.tried |= 1 << pl.b.index
+		f.launched++
+		pending++
+		ctx, cancel := context.WithCancelCause(f.r.Context())
+		cancels[pl.b] = cancel
+		go func() { results <- f.p.attempt(ctx, cancel, f.r, f.ask, pl) }()
 	}
-	pl := f.p.acquireAnother(f.ask, f.tried, free)
-	if pl == nil {
-		return false
-	}
-	f.launch(pl)
-	return true
-}
-
-// wait returns the outcome of the attempts, and launches more while that may help.
-func (f *attempts) wait() (*http.Response, error) {
-	var hedge <-chan time.Time
-	if f.p.Hedge > 0 && retryable(f.r) {
-		t := time.NewTimer(f.p.Hedge)
-		defer t.Stop()
-		hedge = t.C
-	}
-	for f.pending > 0 {
+	launch(first)
+	t := time.NewTimer(f.p.Hedge)
+	defer t.Stop()
+	for pending > 0 {
 		select {
-		case <-hedge:
-			hedge = nil
-			if f.more(false) {
+		case <-t.C:
+			if pl := f.another(false); pl != nil {
 				f.p.count(&f.p.hedges)
+				launch(pl)
 			}
-		case res := <-f.results:
-			f.pending--
-			f.judge(res)
-			if !f.p.retryElsewhere(f.ask, res) {
-				f.endOthers(res)
+		case res := <-results:
+			pending--
+			if f.isFinal(res) {
+				f.best.discard()
+				delete(cancels, res.b)
+				for _, cancel := range cancels {
+					cancel(nil)
+				}
+				f.p.discardPending(results, pending)
 				return res.resp, res.err
 			}
-			if res.err != nil {
-				f.errs = append(f.errs, &ServerError{res.err, f.p, res.b})
-			} else {
-				f.best.discard()
-				f.best = res
-			}
-			if (retryable(f.r) || !res.sent) && f.more(!res.sent) {
-				f.p.count(&f.p.retries)
-			}
+			launch(f.retry(res))
 		}
 	}
+	return f.outcome()
+}
+
+// isFinal reports whether Fetch returns the outcome of an attempt. It uses that to tell whose fault
+// earlier failures were, and keeps what may be returned if no other attempt does better.
+func (f *attempts) isFinal(res result) bool {
+	f.judge(res)
+	if !f.p.retryElsewhere(f.ask, res) {
+		return true
+	}
+	if res.err != nil {
+		f.errs = append(f.errs, &ServerError{res.err, f.p, res.b})
+	} else {
+		f.best.discard()
+		f.best = res
+	}
+	return false
+}
+
+// retry reserves a place at another server after an attempt that was not final. It returns nil if
+// there is none or the request may not be sent again.
+func (f *attempts) retry(res result) *place {
+	if !retryable(f.r) && res.sent {
+		return nil
+	}
+	pl := f.another(!res.sent)
+	if pl != nil {
+		f.p.count(&f.p.retries)
+	}
+	return pl
+}
+
+// another reserves a place at a server that has not had the request. free says that the retry costs
+// no budget.
+func (f *attempts) another(free bool) *place {
+	if f.launched > f.p.Retries || f.r.Context().Err() != nil {
+		return nil
+	}
+	return f.p.acquireAnother(f.ask, f.tried, free)
+}
+
+// outcome is that of a Fetch none of whose attempts was final.
+func (f *attempts) outcome() (*http.Response, error) {
 	if f.best.resp != nil {
 		return f.best.resp, nil
 	}
@@ -161,20 +202,10 @@ func (f *attempts) judge(res result) {
 	if res.unproven != nil {
 		f.unproven = append(f.unproven, res.unproven)
 	}
-	if f.proven = f.proven || res.err == nil && requestIsFine(res.resp); f.proven {
+	if f.proven = f.proven || res.err == nil && requestIsFine(res.resp); f.proven && len(f.unproven) > 0 {
 		f.p.confirmFailures(f.unproven)
 		f.unproven = nil
 	}
-}
-
-// endOthers ends all attempts but the one that res is of.
-func (f *attempts) endOthers(res result) {
-	f.best.discard()
-	delete(f.cancels, res.b)
-	for _, cancel := range f.cancels {
-		cancel(nil)
-	}
-	f.p.discardPending(f.results, f.pending)
 }
 
 // count increments a counter of the pool.
@@ -213,12 +244,12 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 
 // attempt sends a request to the server of pl and returns the outcome. cancel cancels ctx. The
 // place is released when the response's body ends, or at once if the attempt fails.
-func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, pl *place) result {
+func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, a *Ask, pl *place) result {
 	b := pl.b
 	reachedTransport, sent := false, false
 	var reqBody *requestBody
 	var used *conn
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	trace := &httptrace.ClientTrace{
 		GetConn: func(string) { reachedTransport = true },
 		GotConn: func(c httptrace.GotConnInfo) {
 			used = connOf(c.Conn)
@@ -227,8 +258,14 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 			}
 		},
 		Got100Continue: func() { reqBody.wantBody() },
-	})
-	out := p.request(r.WithContext(ctx), b)
+	}
+	if a.Interim != nil {
+		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
+			a.Interim(status, http.Header(h))
+			return nil
+		}
+	}
+	out := p.request(httptrace.WithClientTrace(ctx, trace), r, b)
 	reqBody = p.watchRequestBody(out, pl, cancel)
 	began := time.Now()
 	resp, err := b.transport.Load().RoundTrip(out)

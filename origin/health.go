@@ -109,11 +109,11 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTr
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected = true },
 	})
-	r := (&http.Request{
+	r := &http.Request{
 		Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(ctx)
-	resp, err := transport.RoundTrip(p.request(r, b))
+	}
+	resp, err := transport.RoundTrip(p.request(ctx, r, b))
 	if err != nil {
 		return refuses(err, connected), err
 	}

@@ -1,6 +1,8 @@
 package origin
 
 import (
+	"context"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -51,9 +53,11 @@ func (p *Pool) tlsNameFor(s Server) string {
 	return ""
 }
 
-// request returns a copy of r for b, with the server's address, Host and the pool's secret.
-func (p *Pool) request(r *http.Request, b *backend) *http.Request {
-	out := r.Clone(r.Context())
+// request returns a copy of r for b, with the server's address, Host and the pool's secret. It
+// shares with r what an http.RoundTripper must not change.
+func (p *Pool) request(ctx context.Context, r *http.Request, b *backend) *http.Request {
+	out, u := r.WithContext(ctx), *r.URL
+	out.URL = &u
 	if b.host != "" {
 		out.Host = b.host
 	}
@@ -68,6 +72,7 @@ func (p *Pool) request(r *http.Request, b *backend) *http.Request {
 		}
 	}
 	if p.Secret.Name != "" {
+		out.Header = maps.Clone(out.Header)
 		out.Header.Set(p.Secret.Name, p.Secret.Value)
 	}
 	return out

@@ -25,6 +25,8 @@ type Ask struct {
 	// Accept, if not nil, reports whether a response is acceptable. If it is not, Fetch tries
 	// another server of the origin. Edges are not tried again, because they retry themselves.
 	Accept func(*http.Response) bool
+	// Interim, if not nil, is called for each interim response (RFC 9110, 15.2). It must not block.
+	Interim func(status int, h http.Header)
 
 	hash    uint64
 	body    bool // the request has a body

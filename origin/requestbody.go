@@ -67,16 +67,19 @@ type requestBody struct {
 	complete     bool          // the client has sent the whole body
 }
 
+// noRequestBody is that of every request without a body.
+var noRequestBody requestBody
+
 // watchRequestBody wraps the body of r, if it has one. It cancels the attempt if the server accepts
 // no data for BetweenBytesTimeout, as when HTTP/2 flow control stalls. Time that the client takes
 // does not count.
 func (p *Pool) watchRequestBody(r *http.Request, pl *place, cancel context.CancelCauseFunc) *requestBody {
+	if r.Body == nil || r.Body == http.NoBody {
+		return &noRequestBody
+	}
 	s := &requestBody{
 		ReadCloser: r.Body, pool: p, place: pl, declared: -1, ctx: r.Context(),
 		wanted: make(chan struct{}, 1), answered: make(chan struct{}),
-	}
-	if r.Body == nil || r.Body == http.NoBody {
-		return s
 	}
 	if r.ContentLength > 0 {
 		s.declared = r.ContentLength
@@ -178,8 +181,8 @@ func (s *requestBody) Close() error {
 
 // stopWatch ends the watch after the round trip.
 func (s *requestBody) stopWatch() {
-	close(s.answered)
-	if s.timer != nil {
+	if s.timer != nil { // the request has a body
+		close(s.answered)
 		s.timer.Stop()
 	}
 }

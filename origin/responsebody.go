@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -34,7 +33,16 @@ type responseBody struct {
 	timer      *time.Timer
 	stalled    atomic.Bool
 	closed     atomic.Bool
-	finish     func()
+	cancel     context.CancelCauseFunc // ends ctx
+	finished   atomic.Bool
+}
+
+// finish ends the attempt and releases the place at the server.
+func (y *responseBody) finish() {
+	if y.finished.CompareAndSwap(false, true) {
+		y.cancel(nil)
+		y.pool.release(y.place)
+	}
 }
 
 // newBody wraps the body of a response from the server of pl. The body of a 101 response is a
@@ -45,12 +53,9 @@ func (p *Pool) newBody(
 ) io.ReadCloser {
 	y := &responseBody{
 		ReadCloser: resp.Body, pool: p, place: pl, reqBody: reqBody, ctx: ctx, sentAt: sent,
+		cancel:     cancel,
 		successful: !isFailure(resp.StatusCode) || p.Relays,
 	}
-	y.finish = sync.OnceFunc(func() {
-		cancel(nil)
-		p.release(pl)
-	})
 	if rw, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
 		return &upgraded{rw, y.finish}
 	}

@@ -92,8 +92,7 @@ func (c *http1Conn) notify() {
 // use it. It waits up to drainWait. If the transport has closed the connection, the transport sends
 // the request on another one.
 func (c *http1Conn) isClean() bool {
-	t := time.NewTimer(drainWait)
-	defer t.Stop()
+	var late <-chan time.Time // set once there is something to wait for
 	for {
 		c.mu.Lock()
 		if c.reading || c.closed {
@@ -106,9 +105,12 @@ func (c *http1Conn) isClean() bool {
 		}
 		changed := c.changed
 		c.mu.Unlock()
+		if late == nil {
+			late = time.After(drainWait)
+		}
 		select {
 		case <-changed:
-		case <-t.C:
+		case <-late:
 			return false
 		}
 	}
