@@ -69,6 +69,13 @@ func (c *flightContent) open(_ context.Context, part httpcache.Range) error {
 }
 
 func (c *flightContent) copyTo(ctx context.Context, w http.ResponseWriter) error {
+	if p := c.reader.rest(); p != nil && c.left <= int64(len(p)) {
+		if c.left >= 0 {
+			p = p[:c.left]
+		}
+		_, err := w.Write(p)
+		return err
+	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	flush := http.NewResponseController(w)

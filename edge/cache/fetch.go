@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
 	"github.com/kaiku-cdn/kaiku/origin"
+	"github.com/kaiku-cdn/kaiku/storage"
 )
 
 // fetch is what a flight asks of an origin.
@@ -89,21 +88,17 @@ func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
 	return s.fly(f, t)
 }
 
-// trace passes on interim responses, but for the 100 that the transport itself waits for (RFC 9110,
-// 15.2).
-func (f *flight) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx,
-		&httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
-			if status == http.StatusContinue {
-				return nil
-			}
-			f.change(func() {
-				if len(f.interim) < maxInterim {
-					f.interim = append(f.interim, interim{status, http.Header(h)})
-				}
-			})
-			return nil
-		}})
+// addInterim keeps an interim response for those who wait, but for the 100 that the transport itself
+// waits for (RFC 9110, 15.2).
+func (f *flight) addInterim(status int, h http.Header) {
+	if status == http.StatusContinue {
+		return
+	}
+	f.change(func() {
+		if len(f.interim) < maxInterim {
+			f.interim = append(f.interim, interim{status, h})
+		}
+	})
 }
 
 // received is the origin's response to a fetch.
@@ -258,34 +253,41 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	}
 	w := s.Store.Create(b.header(key))
 	defer w.Close()
-	f.change(func() {
-		s.flights.countLocked(f, max(0, part.Length))
-		f.phase = streaming
-		f.body = body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole,
-			writer:  w,
-			readers: map[*follower]struct{}{}}
-	})
-
-	if err := f.readFrom(t.request.Context(), resp.Body, t.site.LargestObject(s.Store)); err != nil {
-		return fmt.Errorf("read %s: %w", f.key.Key, err)
+	f.change(func() { s.flights.countLocked(f, max(0, part.Length)) })
+	to := body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole,
+		writer: w}
+	var small storage.Body
+	var size int64
+	var err error
+	limit := t.site.LargestObject(s.Store)
+	if isSmall := part.Length >= 0 && part.Length <= min(limit, storage.MaxBody); isSmall {
+		small = storage.NewBody(int(part.Length))
+		to.small = small.Bytes()
+		size, err = f.readSmall(resp.Body, to)
+	} else {
+		to.readers = map[*follower]struct{}{}
+		f.change(func() { f.phase, f.body = streaming, to })
+		size, err = f.readFrom(t.request.Context(), resp.Body, limit)
 	}
-	size := f.size
-	if !f.unstored {
-		size = w.Size()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.key.Key, err)
 	}
 	if part.Length >= 0 && size != part.Length {
 		return fmt.Errorf("read %s: %d bytes came, %d were announced", f.key.Key, size, part.Length)
 	}
+	commit := w.Commit
+	if to.small != nil {
+		commit = func(tags []string, data []byte) (*storage.Object, error) { return w.CommitBody(small, tags, data) }
+	}
 	var e *entry
-	var err error
 	switch {
 	case f.covered: // it is for those who wait
 	case f.unstored:
 		s.objects.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
-		e, err = s.objects.commitFragment(b, w, answer, httpcache.Fragment{Range: part, Key: key}, whole)
+		e, err = s.objects.commitFragment(b, commit, answer, httpcache.Fragment{Range: part, Key: key}, whole)
 	default:
-		e, err = s.objects.commit(b, w, answer)
+		e, err = s.objects.commit(b, commit, answer)
 	}
 	if err != nil {
 		s.Log.Warn("a response can't be stored", "key", f.key.Key, "error", err)
@@ -294,12 +296,69 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 		s.supersede(t, answer)
 	}
 	s.flights.land(f)
-	f.change(func() { f.phase, f.entry, f.size = done, e, size })
+	f.change(func() {
+		if f.phase == fetching { // nobody was shown anything yet
+			f.body = to
+		}
+		f.phase, f.entry, f.size = done, e, size
+	})
 	return nil
 }
 
-// readFrom reads a body of at most limit bytes that are stored; a longer one goes on unstored.
-func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
+// showAfter is how long the header block of a small response waits for its body. Most bodies are
+// there by then, and are sent with it.
+const showAfter = 2 * time.Millisecond
+
+// readSmall reads a body of known length into to.small, and returns how many bytes came. If that
+// takes longer than showAfter, those who wait get the header block and what there is of the body.
+// They don't get the last bytes before fill has stored them.
+func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
+	over := false // guarded by f.mu
+	t := time.AfterFunc(showAfter, func() {
+		f.change(func() {
+			if !over {
+				to.size = f.came
+				f.phase, f.body = streaming, to
+			}
+		})
+	})
+	defer func() {
+		t.Stop()
+		f.mu.Lock()
+		over = true // from here on only fill changes the body
+		f.mu.Unlock()
+	}()
+	var more [1]byte // of a body that is longer than announced
+	for n <= to.length {
+		p := to.small[n:]
+		if len(p) == 0 {
+			p = more[:]
+		}
+		m, err := r.Read(p)
+		n += int64(m)
+		if m > 0 && n < to.length {
+			f.mu.Lock()
+			f.came = n
+			if f.phase == streaming {
+				f.size = n
+				f.wake()
+			}
+			f.mu.Unlock()
+		}
+		switch err {
+		case nil:
+		case io.EOF:
+			return n, nil
+		default:
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// readFrom reads a body, of which at most limit bytes are stored, and returns its size. A longer one
+// goes on unstored.
+func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) (size int64, err error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	streams := false
@@ -314,14 +373,16 @@ func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) error {
 				origin.Stream(r)
 			}
 			if err := f.append(ctx, (*buf)[:n]); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
+		switch {
+		case err == io.EOF && f.unstored:
+			return f.size, nil
+		case err == io.EOF:
+			return f.writer.Size(), nil
+		case err != nil:
+			return 0, err
 		}
 	}
 }

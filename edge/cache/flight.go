@@ -63,6 +63,7 @@ type flight struct {
 	// counted how many bytes it counts.
 	reads   httpcache.Key
 	counted int64
+	came    int64 // at fetching: bytes of a small body that are there
 	body
 }
 
@@ -82,7 +83,10 @@ type body struct {
 	// fastest of readers.
 	unstored bool
 	tail     []byte
-	readers  map[*follower]struct{}
+	readers  map[*follower]struct{} // nil if the body is small
+	// small has a body of at most storage.MaxBody bytes, of which size are there; nil for others.
+	// What is there doesn't change.
+	small []byte
 }
 
 // interim is a 1xx response.
@@ -152,12 +156,27 @@ func (f *flight) follow(off int64) *follower {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := &follower{flight: f, off: off}
-	f.readers[r] = struct{}{}
+	if f.small == nil {
+		f.readers[r] = struct{}{}
+	}
 	return r
 }
 
 func (r *follower) unfollow() {
-	r.flight.change(func() { delete(r.flight.readers, r) })
+	if r.flight.small == nil {
+		r.flight.change(func() { delete(r.flight.readers, r) })
+	}
+}
+
+// rest returns all that is left of a small body that is whole; nil if there is more to wait for.
+func (r *follower) rest() []byte {
+	f := r.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.small == nil || f.phase != done {
+		return nil
+	}
+	return f.small[min(r.off, f.size):]
 }
 
 // caughtUp says that there is nothing to read now.
@@ -174,6 +193,11 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 	for {
 		f.mu.Lock()
 		switch {
+		case r.off < f.size && f.small != nil:
+			defer f.mu.Unlock()
+			n = copy(p, f.small[r.off:f.size])
+			r.off += int64(n)
+			return n, r.off == f.size, nil
 		case r.off < f.size:
 			if f.unstored && r.off >= f.writer.Size() {
 				defer f.mu.Unlock()

@@ -47,7 +47,7 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	b.fields = httpcache.VaryFields([]string{"Accept-Language"}, fi)
 	w := e.Store.Create(b.header(b.key()))
 	defer w.Close()
-	if _, err := e.objects.commit(&b, w,
+	if _, err := e.objects.commit(&b, w.Commit,
 		&httpcache.Stored{Status: 200, Header: http.Header{"Vary": {"Accept-Language"}}}); err != nil {
 		t.Fatal(err)
 	}

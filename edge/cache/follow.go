@@ -319,7 +319,8 @@ func (s *Cache) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decisi
 	if stage != origin.ToOrigin && s.objects.changed.Get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open},
+	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open,
+		Interim: f.addInterim},
 		born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
-		request: out.WithContext(f.trace(ctx)), have: have, staleIfError: d.StaleIfError}
+		request: out.WithContext(ctx), have: have, staleIfError: d.StaleIfError}
 }

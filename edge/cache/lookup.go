@@ -94,7 +94,7 @@ func (s *Cache) lookup(x *exchange) {
 				x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, nil, e, d)
+				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
 				return
 			case s.follow(x, e, d, own, d.Forward):
 				return

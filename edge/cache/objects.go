@@ -142,14 +142,17 @@ func (c *objects) outdated(key httpcache.Key, epoch uint64, url string, tags []s
 	return o != nil && o.Epoch() > epoch
 }
 
-// commit stores the body that was written to w as the response s, unless that is outdated. Where s
+// commitFunc is storage.Writer's Commit, or CommitBody for a body.
+type commitFunc func(tags []string, data []byte) (*storage.Object, error)
+
+// commit stores the body that commitBody commits as the response s, unless that is outdated. Where s
 // has Vary, it joins the variants of its URI.
-func (c *objects) commit(b *born, w *storage.Writer, s *httpcache.Stored) (*entry, error) {
+func (c *objects) commit(b *born, commitBody commitFunc, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
 	r := response{Stored: s, size: -1}
-	o, err := w.Commit(b.tags, r.encode(b.key()))
+	o, err := commitBody(b.tags, r.encode(b.key()))
 	if err != nil {
 		return nil, err
 	}
@@ -172,15 +175,15 @@ func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
 	return err
 }
 
-// commitFragment stores the body that was written to w as a part of the representation that s, the
+// commitFragment stores the body that commitBody commits as a part of the representation that s, the
 // header of a 206, speaks of. It joins the fragments that are there if both have the same strong
 // validator (RFC 9111, 3.4), else it replaces them.
-func (c *objects) commitFragment(b *born, w *storage.Writer, s *httpcache.Stored, f httpcache.Fragment,
+func (c *objects) commitFragment(b *born, commitBody commitFunc, s *httpcache.Stored, f httpcache.Fragment,
 	size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
-	if _, err := w.Commit(b.tags, nil); err != nil {
+	if _, err := commitBody(b.tags, nil); err != nil {
 		return nil, err
 	}
 	e, err := c.addFragment(b, s, f, size)

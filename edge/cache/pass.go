@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/origin"
@@ -113,24 +116,113 @@ func (s *Cache) ask(x *exchange) roundTrip {
 // the reason for Cache-Status.
 func (s *Cache) pass(x *exchange, forward string) {
 	x.covered = false
-	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, nil, httpcache.Decision{})
+	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
 }
 
-// passOn sends a response that a flight can't store to the client that led it.
+// passOn sends a response that a flight can't store to the client that led it, as it comes.
 func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
-	s.proxy(x, nil, st, resp, nil, httpcache.Decision{})
+	defer resp.Body.Close()
+	x.hideEdgeFields(resp.Header)
+	s.tellPurges(x, resp.Header)
+	s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
+	x.w.SetCache(st)
+	h := x.w.Header()
+	for name, lines := range resp.Header {
+		h[name] = append(h[name], lines...)
+	}
+	announced := len(resp.Trailer)
+	for name := range resp.Trailer {
+		h.Add("Trailer", name)
+	}
+	x.w.WriteHeader(resp.StatusCode)
+	if err := copyAsItComes(x.w, resp.Body, resp.ContentLength); err != nil {
+		s.Log.Debug("response cut", "url", x.target.URL(), "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	if len(resp.Trailer) == 0 {
+		return
+	}
+	_ = x.w.FlushError() // or a body without a length would have one, and no trailers
+	for name, lines := range resp.Trailer {
+		if len(resp.Trailer) != announced {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = append(h[name], lines...)
+	}
 }
 
-// proxy passes a request through, or a response to it that was received already. have is what is
-// stored for it, and d what may be done with that, if there is anything.
-func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received *http.Response, have *entry,
-	d httpcache.Decision) {
+// copyAsItComes copies a body of length bytes, or -1 if that isn't known. It sends what there is
+// when it has to wait for more.
+func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
+	if length == 0 || body == http.NoBody {
+		return nil
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	var mu sync.Mutex // held while w is in use
+	over := false
+	if length < 0 {
+		if err := w.FlushError(); err != nil {
+			return err
+		}
+	} else {
+		t := time.AfterFunc(showAfter, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if !over {
+				_ = w.FlushError() // the next write fails too
+			}
+		})
+		defer t.Stop()
+	}
+	write := func(p []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true // the header block is sent with p
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+		if length -= int64(len(p)); length == 0 {
+			return nil // the handler returns
+		}
+		return w.FlushError()
+	}
+	defer func() {
+		mu.Lock()
+		over = true
+		mu.Unlock()
+	}()
+	for {
+		n, err := body.Read(*buf)
+		if n > 0 {
+			if err := write((*buf)[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// proxyBuffers are copyBuffers as a httputil.BufferPool.
+type proxyBuffers struct{}
+
+// Get returns a buffer.
+func (proxyBuffers) Get() []byte { return *copyBuffers.Get().(*[]byte) }
+
+// Put takes it back.
+func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
+
+// proxy passes a request through. have is what is stored for it, and d what may be done with that,
+// if there is anything.
+func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
 	if have != nil {
 		epoch = x.epoch
-	}
-	if received != nil {
-		ask = func(*http.Request) (*http.Response, error) { return received, nil }
 	}
 	sent := false
 	p := &httputil.ReverseProxy{
@@ -148,6 +240,7 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received 
 			s.setForwarded(r.Out.Header, x)
 		},
 		FlushInterval: -1,
+		BufferPool:    proxyBuffers{},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
 				return errors.New("the origin switched protocols, which nobody asked for")
@@ -159,14 +252,10 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, received 
 			}
 			x.hideEdgeFields(resp.Header)
 			s.tellPurges(x, resp.Header)
-			if received == nil {
-				st.FwdStatus = resp.StatusCode
-			}
+			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
-			if received == nil {
-				s.fetchAnswered(x.site, x.key, resp.StatusCode)
-				s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
-			}
+			s.fetchAnswered(x.site, x.key, resp.StatusCode)
+			s.via(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 			x.w.SetCache(st)
 			return nil
 		},

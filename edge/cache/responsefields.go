@@ -27,8 +27,19 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // passed on. covered says that the answer is of another edge, and is covered by a soft purge.
 func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response,
 	covered bool, err error) {
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: cleanInterim})
-	resp, err = site.Origin.Fetch(r.WithContext(ctx), a, stage)
+	if interim := a.Interim; interim != nil {
+		a.Interim = func(status int, h http.Header) {
+			cleanInterim(h)
+			interim(status, h)
+		}
+	} else { // ReverseProxy passes them on, by a trace of its own
+		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(_ int, fields textproto.MIMEHeader) error {
+				cleanInterim(http.Header(fields))
+				return nil
+			}}))
+	}
+	resp, err = site.Origin.Fetch(r, a, stage)
 	if err != nil {
 		return nil, false, err
 	}
@@ -46,13 +57,11 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage orig
 
 // cleanInterim is called before those who pass an interim response on. Its end is that of its
 // header block, whatever that says.
-func cleanInterim(_ int, fields textproto.MIMEHeader) error {
-	h := http.Header(fields)
+func cleanInterim(h http.Header) {
 	_ = mendNames(h)
 	httpcache.RemoveHopByHop(h)
 	delete(h, "Content-Length")
 	deleteOwn(h)
-	return nil
 }
 
 // cleanResponse makes of an origin's answer one that is framed by the edge alone. What the
