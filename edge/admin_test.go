@@ -9,6 +9,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // The status counts what was answered for sites, and nothing else.
@@ -30,7 +31,7 @@ func TestStatus(t *testing.T) {
 		t.Fatalf("a host of no site: %d", got.status)
 	}
 	var st admin.Status
-	until(t, "the last request is counted", func() bool { // which is done after its answer has come
+	testwait.Until(t, "the last request is counted", func() bool { // which is done after its answer has come
 		if got := e.admin("GET", "/v1/status", ""); got.status != 200 || decode(got.body, &st) != nil {
 			t.Fatalf("%d, %s", got.status, got.body)
 		}

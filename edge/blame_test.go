@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
@@ -110,7 +111,7 @@ func TestClientsFaultIsNotTheOrigins(t *testing.T) {
 							t.Errorf("answered with %d, want %d", got, f.want)
 						}
 					}
-					until(t, "all requests are over", func() bool { return e.front.Active() == 0 })
+					testwait.Until(t, "all requests are over", func() bool { return e.front.Active() == 0 })
 					e.wantNoBlame(t)
 				})
 			}
@@ -273,7 +274,7 @@ func (e *testEdge) faultyHTTP2(addr net.Addr) sender {
 // sentBody waits until a request with a body is on its way to the origin.
 func (e *testEdge) sentBody(t *testing.T, f fault) {
 	if f.method == "POST" {
-		until(t, "the origin has the request", func() bool {
+		testwait.Until(t, "the origin has the request", func() bool {
 			n := 0
 			for _, s := range e.site.Origin.Origin.Status().Servers {
 				n += s.InFlight

@@ -13,6 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -55,7 +56,7 @@ func TestCutOffGivesUp(t *testing.T) {
 	defer resp.Body.Close()
 	close(ask)
 	<-said
-	until(t, "the flight has landed", func() bool {
+	testwait.Until(t, "the flight has landed", func() bool {
 		return e.cache.UnderWay().Flights == 0
 	})
 	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(len(body)) {

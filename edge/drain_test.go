@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // What is under way when the edge ends is finished, by each protocol, and nothing is cut; idle
@@ -56,7 +57,7 @@ func TestDrain(t *testing.T) {
 		defer close(stopped)
 		e.stop()
 	}()
-	until(t, "no connection is taken any more", func() bool {
+	testwait.Until(t, "no connection is taken any more", func() bool {
 		conn, err := net.Dial("tcp", e.SecureAddr().String())
 		if err == nil {
 			conn.Close()

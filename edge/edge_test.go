@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +29,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/certs"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/origin"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
@@ -285,7 +285,7 @@ func (e *testEdge) get(path string, fields ...string) answer {
 // settle waits until no flight is under way.
 func (e *testEdge) settle() {
 	e.t.Helper()
-	until(e.t, "all flights have landed", func() bool {
+	testwait.Until(e.t, "all flights have landed", func() bool {
 		return e.cache.UnderWay().Flights == 0
 	})
 }
@@ -334,16 +334,6 @@ func (e *testEdge) wantHits(n int64) {
 	e.t.Helper()
 	if got := e.hits.Load(); got != n {
 		e.t.Errorf("the origin was asked %d times, want %d", got, n)
-	}
-}
-
-// until waits for what other goroutines bring about.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
 	}
 }
 

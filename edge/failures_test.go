@@ -15,6 +15,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // explainURL returns what the edge explains of a path of www.example.
@@ -114,8 +115,8 @@ func TestClientThatLeavesIsNoFailure(t *testing.T) {
 		cancel()
 		<-gone
 		<-done
-		until(t, "the request is over", func() bool { return e.front.Active() == 0 })
-		until(t, "its fetch is over", func() bool { return e.cache.UnderWay().URLs == 0 })
+		testwait.Until(t, "the request is over", func() bool { return e.front.Active() == 0 })
+		testwait.Until(t, "its fetch is over", func() bool { return e.cache.UnderWay().URLs == 0 })
 		if f := e.cache.LastFailure(httpcache.Key(authorityOf("www.example") + "/")); f != nil {
 			t.Errorf("%s: %+v", method, f)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // gated answers in steps: each part of the body is sent when the test says go, or when its channel
@@ -66,7 +67,7 @@ func TestCoalescing(t *testing.T) {
 	for range clients {
 		go func() { answers <- e.do(e.request("GET", "/a", "")) }()
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == clients })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == clients })
 	close(step)
 	collapsed := 0
 	for range clients {
@@ -103,7 +104,7 @@ func TestCoalescingOfValidation(t *testing.T) {
 	for range clients {
 		go func() { answers <- e.do(e.request("GET", "/a", "")) }()
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == clients })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == clients })
 	close(release)
 	for range clients {
 		(<-answers).wants(t, 200, "hello")
@@ -154,7 +155,7 @@ func TestLeaderLeaves(t *testing.T) {
 	follower := e.open(t.Context(), "/a")
 	wantNext(t, follower.Body, "one")
 	leave()
-	until(t, "the edge knows that the leader left", func() bool { return e.followers() == 1 })
+	testwait.Until(t, "the edge knows that the leader left", func() bool { return e.followers() == 1 })
 	close(step)
 	wantRest(t, follower.Body, "twoend")
 	e.settle()
@@ -177,15 +178,15 @@ func TestLeaderLeavesBeforeTheAnswer(t *testing.T) {
 		}
 		left <- err
 	}()
-	until(t, "the leader has asked", func() bool { return e.hits.Load() == 1 })
+	testwait.Until(t, "the leader has asked", func() bool { return e.hits.Load() == 1 })
 	waiter := make(chan answer)
 	go func() { waiter <- e.do(e.request("GET", "/a", "")) }()
-	until(t, "the other waits", func() bool { return e.followers() == 2 })
+	testwait.Until(t, "the other waits", func() bool { return e.followers() == 2 })
 	leave()
 	if err := <-left; err == nil {
 		t.Error("the leader got an answer")
 	}
-	until(t, "the edge knows that the leader left", func() bool { return e.followers() == 1 })
+	testwait.Until(t, "the edge knows that the leader left", func() bool { return e.followers() == 1 })
 	close(step)
 	(<-waiter).wants(t, 200, "hello")
 	e.wantHits(1)
@@ -221,7 +222,7 @@ func TestAllLeave(t *testing.T) {
 			wantNext(t, only.Body, c.first)
 			leave()
 			if c.stored {
-				until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
+				testwait.Until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
 				close(step)
 			} else {
 				<-gone // the edge ended the fetch
@@ -309,7 +310,7 @@ func TestUncacheableReleasesWaiters(t *testing.T) {
 			answers <- mine{me, e.do(e.request("GET", "/a", "", "X-Me: "+me))}
 		}()
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == clients })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == clients })
 	close(first)
 	seen := map[string]bool{}
 	for range clients {

@@ -17,6 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // small makes an origin take eight requests at once, of which six may be held by clients.
@@ -90,13 +91,13 @@ func TestMissesBesideUploads(t *testing.T) {
 			}
 		})
 	}
-	until(t, "uploads have what they may have", func() bool { n, _ := e.held(); return n == 6 })
+	testwait.Until(t, "uploads have what they may have", func() bool { n, _ := e.held(); return n == 6 })
 	e.wantMisses(t)
 	for _, body := range bodies {
 		body.Close()
 	}
 	work.Wait()
-	until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
+	testwait.Until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
 }
 
 // Nor does it matter how many clients read slowly what can't be stored.
@@ -118,7 +119,7 @@ func TestMissesBesideSlowReaders(t *testing.T) {
 	for _, body := range open {
 		body.Close()
 	}
-	until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
+	testwait.Until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
 }
 
 // upgrade makes a tunnel, if it gets one.
@@ -175,7 +176,7 @@ func TestIdleTunnel(t *testing.T) {
 	if n := counted(t, e, "kaiku_edge_tunnels_idle_total"); n != 1 {
 		t.Errorf("%v are counted", n)
 	}
-	until(t, "its place is given back", func() bool { _, n := e.held(); return n == 0 })
+	testwait.Until(t, "its place is given back", func() bool { _, n := e.held(); return n == 0 })
 }
 
 // A client that sends a byte now and then is told that this is too slow, and holds nothing any
@@ -211,7 +212,7 @@ func TestTricklingUpload(t *testing.T) {
 	if n := counted(t, e, "kaiku_edge_bodies_slow_total"); n != 2 {
 		t.Errorf("%v are counted", n)
 	}
-	until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
+	testwait.Until(t, "all is given back", func() bool { n, _ := e.held(); return n == 0 })
 	for _, s := range e.site.Origin.Origin.Status().Servers {
 		if len(s.Failures) > 0 {
 			t.Errorf("failures: %v", s.Failures)
@@ -278,10 +279,10 @@ func TestPassedResponseIsWatched(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, "all wait to write", func() bool { return e.front.Waiting() == 4 })
+	testwait.Until(t, "all wait to write", func() bool { return e.front.Waiting() == 4 })
 	e.front.Expire(time.Now().Add(front.SendTimeout))
-	until(t, "they are given up", func() bool { return e.front.Active() == 0 })
-	until(t, "their places are given back", func() bool { n, _ := e.held(); return n == 0 })
+	testwait.Until(t, "they are given up", func() bool { return e.front.Active() == 0 })
+	testwait.Until(t, "their places are given back", func() bool { n, _ := e.held(); return n == 0 })
 	if n := counted(t, e, "kaiku_edge_writes_slow_total"); n != 4 {
 		t.Errorf("%v are counted", n)
 	}
@@ -359,12 +360,12 @@ func TestShareOfAClient(t *testing.T) {
 			}
 		})
 	}
-	until(t, "alice has her share, and waits for the rest", func() bool {
+	testwait.Until(t, "alice has her share, and waits for the rest", func() bool {
 		st := e.site.Origin.Origin.Status()
 		return st.Servers[0].InFlight == 16 && st.Waiting == 4
 	})
 	work.Go(func() { get(alice, "/both") })
-	until(t, "she waits for that too", func() bool { return e.site.Origin.Origin.Status().Waiting == 5 })
+	testwait.Until(t, "she waits for that too", func() bool { return e.site.Origin.Origin.Status().Waiting == 5 })
 	for _, path := range []string{"/both", "/other"} {
 		if status, body := get(bob, path); status != 200 || body != "stored" {
 			t.Errorf("bob asks for %s: %d %q", path, status, body)

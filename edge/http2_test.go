@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // attacker is a client of HTTP/2 that does as it likes.
@@ -216,7 +218,7 @@ func TestHTTP2Floods(t *testing.T) {
 			}
 			t.Logf("ended after %d; an honest client was served %d times", sent, served.Load())
 			a.conn.Close()
-			until(t, "nothing of it is under way", func() bool { return e.front.Active() == 0 })
+			testwait.Until(t, "nothing of it is under way", func() bool { return e.front.Active() == 0 })
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // answerHit asks over HTTP/2, and returns the answer but for what differs from one edge to another.
@@ -100,7 +101,7 @@ func TestHitsOfOwnHTTP2(t *testing.T) {
 			answerHit(t, other, "GET", c.path, c.fields...)
 		}
 		if c.lane {
-			until(t, name+" is for the lane", func() bool {
+			testwait.Until(t, name+" is for the lane", func() bool {
 				before := counted(t, e, "kaiku_edge_hit_lane_total")
 				answerHit(t, client, c.method, c.path, c.fields...)
 				return counted(t, e, "kaiku_edge_hit_lane_total") > before

@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // socket is a UDP socket of the test's.
@@ -118,7 +119,7 @@ func TestHTTP3Abuse(t *testing.T) {
 	idle := func() bool {
 		return e.front.Idle() == 1
 	}
-	until(t, "the connection counts as idle", idle)
+	testwait.Until(t, "the connection counts as idle", idle)
 	e.front.Expire(time.Now().Add(front.IdleTimeout + front.HeaderTimeout))
 	select {
 	case <-c.Context().Done():
@@ -142,14 +143,14 @@ func TestHTTP3Abuse(t *testing.T) {
 			_, err := h.RoundTrip(r)
 			done <- err
 		}()
-		until(t, "the request is under way, or the connection gone",
+		testwait.Until(t, "the request is under way, or the connection gone",
 			func() bool { return e.front.Active() > before || c.Context().Err() != nil })
 		takeBack()
 		<-done
 		if c.Context().Err() != nil {
 			break
 		}
-		until(t, "it is taken back", func() bool { return e.front.Active() == 0 || c.Context().Err() != nil })
+		testwait.Until(t, "it is taken back", func() bool { return e.front.Active() == 0 || c.Context().Err() != nil })
 		if i > 10*front.ResetsFree {
 			t.Fatal("requests are taken back without end")
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -196,7 +197,7 @@ func TestInvalidationDuringOtherFills(t *testing.T) {
 			close(goOn)
 			<-first
 			e.settle()
-			until(t, "what was fetched is stored or not", func() bool { return e.cache.UnderWay().URLs == 0 })
+			testwait.Until(t, "what was fetched is stored or not", func() bool { return e.cache.UnderWay().URLs == 0 })
 			e.get("/a").wants(t, 200, "new")
 		})
 	}

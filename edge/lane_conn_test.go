@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // Clients of kept connections that go on asking while the edge ends are told to close, and none
@@ -69,13 +71,16 @@ func TestLaneDrains(t *testing.T) {
 						}
 					})
 				}
-				until(t, "all ask", func() bool { return asked.Load() > 10*clients || passing.Load() == clients })
+				testwait.Until(t, "all ask", func() bool {
+					return asked.Load() > 10*clients ||
+						passing.Load() == clients
+				})
 				stopped := make(chan struct{})
 				go func() {
 					defer close(stopped)
 					e.stop()
 				}()
-				until(t, "no connection is taken any more", func() bool {
+				testwait.Until(t, "no connection is taken any more", func() bool {
 					conn, err := net.Dial("tcp", e.Addr().String())
 					if err == nil {
 						conn.Close()
@@ -190,10 +195,10 @@ func TestLaneCountsWhatIsSent(t *testing.T) {
 		before := e.Sent()
 		conn := e.dialRaw(t, false)
 		_, _ = io.WriteString(conn, strings.Repeat("GET /a HTTP/1.1\r\nHost: www.example\r\n\r\n", 150))
-		until(t, "it waits", func() bool { return e.front.Waiting() == 1 })
+		testwait.Until(t, "it waits", func() bool { return e.front.Waiting() == 1 })
 		_ = conn.(*net.TCPConn).SetLinger(0)
 		conn.Close()
-		until(t, "it is over", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
+		testwait.Until(t, "it is over", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
 		part = (e.Sent() - before) % size
 	}
 	if part == 0 {

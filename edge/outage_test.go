@@ -13,6 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // hanging is an origin that answers with some fields until it hangs.
@@ -108,7 +109,8 @@ func TestOriginThatHangs(t *testing.T) {
 		t.Errorf("no-cache: %v", got.cacheStatus())
 	}
 	close(h.back)
-	until(t, "the origin's answer is there", func() bool { return e.do(e.request("GET", "/a", "")).body == "new" })
+	testwait.Until(t, "the origin's answer is there",
+		func() bool { return e.do(e.request("GET", "/a", "")).body == "new" })
 	if st := e.status(); len(st.Outages) != 0 {
 		t.Errorf("outages in the end: %v", st.Outages)
 	}
@@ -131,10 +133,10 @@ func TestOriginThatHangsForTheImpatient(t *testing.T) {
 			resp.Body.Close()
 		}
 	}()
-	until(t, "the origin is asked", func() bool { return h.asked.Load() == 1 })
+	testwait.Until(t, "the origin is asked", func() bool { return h.asked.Load() == 1 })
 	cancel()
 	<-left
-	until(t, "it is known that the origin hangs", func() bool { return len(e.cache.Outages(time.Now())) > 0 })
+	testwait.Until(t, "it is known that the origin hangs", func() bool { return len(e.cache.Outages(time.Now())) > 0 })
 	if got := e.do(e.request("GET", "/a", "")); !got.isHit() || got.cacheStatus()["detail"] != "stale-if-error" {
 		t.Errorf("%d, %v", got.status, got.cacheStatus())
 	}

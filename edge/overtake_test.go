@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -59,7 +60,8 @@ func TestSoftPurgeDuringValidation(t *testing.T) {
 		}
 		after := make(chan answer, 1)
 		go func() { after <- e.get("/a") }()
-		until(t, "the second has asked, or waits", func() bool { return e.hits.Load() == 3 || e.followers() == 2 })
+		testwait.Until(t, "the second has asked, or waits",
+			func() bool { return e.hits.Load() == 3 || e.followers() == 2 })
 		close(o.release)
 		(<-after).wants(t, 200, "1")
 		(<-before).wants(t, 200, "0")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // askTogether has users ask for /a at the same time, one of whom leads a flight that the others
@@ -27,7 +28,7 @@ func (e *testEdge) askTogether(open chan struct{}, users ...string) map[string]a
 			defer mu.Unlock()
 			got[user] = a
 		})
-		until(e.t, "the flight has "+user, func() bool { return e.followers() == i+1 })
+		testwait.Until(e.t, "the flight has "+user, func() bool { return e.followers() == i+1 })
 	}
 	close(open)
 	all.Wait()
@@ -176,7 +177,7 @@ func TestInterimResponseOfOneClient(t *testing.T) {
 				}}))
 			e.do(r).wants(t, 200, "body")
 		})
-		until(t, "the flight has "+user, func() bool { return e.followers() == i+1 })
+		testwait.Until(t, "the flight has "+user, func() bool { return e.followers() == i+1 })
 	}
 	close(open)
 	all.Wait()

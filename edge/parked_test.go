@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // What the bodies of a client network may hold of the edge's memory is bounded; others may send
@@ -56,14 +57,14 @@ func TestParkedBodies(t *testing.T) {
 		}
 	}
 	parked := e.front.Parked
-	until(t, "the network has all that it may", func() bool { return parked() == front.MaxParkedOfNetwork })
+	testwait.Until(t, "the network has all that it may", func() bool { return parked() == front.MaxParkedOfNetwork })
 	a := e.attack()
 	a.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	if got := a.answerTo(post(a, 1)); got.status != http.StatusTooManyRequests {
 		t.Errorf("one more gets %d, %v", got.status, got.err)
 	}
 	_ = first.conn.Close()
-	until(t, "what is over counts no longer",
+	testwait.Until(t, "what is over counts no longer",
 		func() bool { return parked() == front.MaxParkedOfNetwork-front.HTTP2ConnectionWindow })
 }
 
@@ -82,7 +83,7 @@ func TestParkedBodyThatComesLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	parked := e.front.Parked
-	until(t, "it counts", func() bool { return parked() == front.HTTP2RequestWindow })
+	testwait.Until(t, "it counts", func() bool { return parked() == front.HTTP2RequestWindow })
 	close(release)
-	until(t, "it counts no longer", func() bool { return parked() == 0 })
+	testwait.Until(t, "it counts no longer", func() bool { return parked() == 0 })
 }

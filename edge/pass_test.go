@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 func TestMethodsPass(t *testing.T) {
@@ -203,7 +204,7 @@ func TestAuthorizationOfWaiters(t *testing.T) {
 	})
 	ann := make(chan answer)
 	go func() { ann <- e.do(e.request("GET", "/a", "", "Authorization: Bearer ann", "Cookie: ann")) }()
-	until(t, "ann's request is at the origin", func() bool { return e.hits.Load() == 1 })
+	testwait.Until(t, "ann's request is at the origin", func() bool { return e.hits.Load() == 1 })
 	e.do(e.request("GET", "/a", "", "Authorization: Bearer bob", "Cookie: bob")).wants(t, 200, "secret of bob")
 	e.do(e.request("GET", "/a", "", "Cookie: cid")).wants(t, 200, "secret of cid")
 	close(first)

@@ -12,6 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -255,10 +256,10 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	defer cancel()
 	before := make(chan answer, 1)
 	go func() { before <- e.do(e.request("GET", "/a", "").WithContext(ctx)) }()
-	until(t, "the first has asked", func() bool { return asked.Load() == 1 })
+	testwait.Until(t, "the first has asked", func() bool { return asked.Load() == 1 })
 	if inBody {
 		close(header)
-		until(t, "the body comes", func() bool {
+		testwait.Until(t, "the body comes", func() bool {
 			return e.cache.UnderWay().Bytes > 0
 		})
 	}
@@ -270,7 +271,7 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 	if !inBody {
 		// It asks for itself, or waits for the first one's fetch to see what came; either way it
 		// must not be shown what that brings.
-		until(t, "the second asks or waits", func() bool { return asked.Load() == 2 || e.followers() == 2 })
+		testwait.Until(t, "the second asks or waits", func() bool { return asked.Load() == 2 || e.followers() == 2 })
 		close(header)
 	}
 	close(rest)

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // together answers the first alone requests at once, and all others when so many of them are there
@@ -68,7 +70,7 @@ func TestWhoCannotShareDoesNotQueue(t *testing.T) {
 					answers[i] = make(chan answer, 1)
 					go func() { answers[i] <- ask(int64(i)) }()
 				}
-				until(t, "all are at the origin", func() bool { return e.hits.Load() == c.before+clients })
+				testwait.Until(t, "all are at the origin", func() bool { return e.hits.Load() == c.before+clients })
 				for i := range answers {
 					(<-answers[i]).wants(t, c.status, fmt.Sprintf("for %d", i))
 				}
@@ -98,7 +100,7 @@ func TestSharedInSpiteOfCredentials(t *testing.T) {
 	for i := range clients {
 		go func() { answers <- e.do(e.request("GET", "/a", "", fmt.Sprintf("Authorization: Bearer %d", i))) }()
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == clients })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == clients })
 	close(release)
 	for range clients {
 		(<-answers).wants(t, 200, "for all")
@@ -130,7 +132,7 @@ func TestWaitingAgainAfterErrors(t *testing.T) {
 	for range clients {
 		go func() { answers <- e.do(e.request("GET", "/a", "")) }()
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == clients })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == clients })
 	close(step)
 	for range clients {
 		(<-answers).wants(t, 200, "fine")

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 func TestRanges(t *testing.T) {
@@ -48,7 +50,7 @@ func TestRanges(t *testing.T) {
 			wantNext(t, whole.Body, body[:1])
 			part := make(chan answer, 1)
 			go func() { part <- e.do(e.request("GET", "/a", "", c.request...)) }()
-			until(t, "the part is waited for", func() bool { return e.followers() == 2 || len(part) == 1 })
+			testwait.Until(t, "the part is waited for", func() bool { return e.followers() == 2 || len(part) == 1 })
 			close(step)
 			wantRest(t, whole.Body, body[1:])
 			for _, from := range []string{"flight", "store"} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/cache"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // TestSmallRangesCostLittle asks many URLs for little of a large object each, in every way: the
@@ -113,7 +114,7 @@ func TestReadersShareSlices(t *testing.T) {
 			off, _ := strconv.ParseInt(first, 10, 64)
 			checkSparse(t, []byte(a.body), off)
 		})
-		until(t, "it waits", func() bool { return e.followers() == i+1 })
+		testwait.Until(t, "it waits", func() bool { return e.followers() == i+1 })
 	}
 	close(release)
 	wg.Wait()
@@ -193,17 +194,17 @@ func TestAbandonedSliceEnds(t *testing.T) {
 					resp.Body.Close()
 				}
 			}()
-			until(t, "as much is there as comes", func() bool {
+			testwait.Until(t, "as much is there as comes", func() bool {
 				n := comes.Load()
 				return n > 0 && e.filled() == n || c.before && e.followers() == 1 && e.hits.Load() == 1
 			})
 			leave()
 			<-left
 			if c.goesOn {
-				until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
+				testwait.Until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
 				close(step)
 			} else {
-				until(t, "the edge ended the fetch", gone.Load)
+				testwait.Until(t, "the edge ended the fetch", gone.Load)
 			}
 			e.settle()
 			held.Store(false)
@@ -229,7 +230,7 @@ func TestOriginThatIgnoresRangeIsCutOff(t *testing.T) {
 		gone.Store(true)
 	})
 	e.get("/film", "Range: bytes=0-0").wants(t, http.StatusPartialContent, "\x00")
-	until(t, "the edge ended the fetch", gone.Load)
+	testwait.Until(t, "the edge ended the fetch", gone.Load)
 }
 
 // TestNotModifiedCostsLittle has clients be answered with 304 whatever comes, as they say that they
@@ -250,7 +251,7 @@ func TestNotModifiedCostsLittle(t *testing.T) {
 	})
 	goesOn := func(path string) bool {
 		e.do(e.request("GET", path, "", "If-None-Match: *")).wants(t, http.StatusNotModified, "")
-		until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
+		testwait.Until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
 		return e.cache.UnderWay().Flights > 0
 	}
 	for i := range 5 {

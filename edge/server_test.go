@@ -13,6 +13,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // raw sends bytes over a connection of its own, closes it for writing, and reads one response. An
@@ -141,7 +142,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		`kaiku_store_objects 1\n`)
 	var metrics answer
 	// A request is counted a moment after its client has the answer.
-	until(t, "the requests are counted", func() bool {
+	testwait.Until(t, "the requests are counted", func() bool {
 		metrics = e.admin("GET", "/metrics", "")
 		return want.MatchString(metrics.body)
 	})
@@ -166,7 +167,7 @@ func TestShutdown(t *testing.T) {
 		defer close(stopped)
 		e.stop()
 	}()
-	until(t, "no connection is taken any more", func() bool {
+	testwait.Until(t, "no connection is taken any more", func() bool {
 		conn, err := net.Dial("tcp", e.Addr().String())
 		if err == nil {
 			conn.Close()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A client network that has very many requests under way, each large from a few bytes, takes
@@ -48,7 +49,7 @@ func TestRequestsUnderWay(t *testing.T) {
 			}
 		}
 	}
-	until(t, "the rest is refused", func() bool {
+	testwait.Until(t, "the rest is refused", func() bool {
 		return e.front.Active() == fit && e.front.Load() == fit*load &&
 			counted(t, e, "kaiku_edge_requests_limited_total") == conns*front.MaxStreams-fit
 	})

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
@@ -261,7 +262,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 			t.Errorf("Cache-Status %q", got.header["Cache-Status"])
 		}
 	}
-	until(t, "the origin is asked again", func() bool { return asked.Load() == 2 })
+	testwait.Until(t, "the origin is asked again", func() bool { return asked.Load() == 2 })
 	close(release)
 	e.settle()
 	fresh := e.get("/a")

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 func TestVary(t *testing.T) {
@@ -62,16 +64,16 @@ func TestVaryWaiters(t *testing.T) {
 		answers <- asked{language, e.do(e.request("GET", "/a", "", "Accept-Language: "+language))}
 	}
 	go ask("fi")
-	until(t, "the leader has asked", func() bool { return e.hits.Load() == 1 })
+	testwait.Until(t, "the leader has asked", func() bool { return e.hits.Load() == 1 })
 	for range each {
 		go ask("fi")
 		go ask("sv")
 		go ask("en")
 	}
-	until(t, "all follow one flight", func() bool { return e.followers() == 1+3*each })
+	testwait.Until(t, "all follow one flight", func() bool { return e.followers() == 1+3*each })
 	close(first)
-	until(t, "each variant is asked for", func() bool { return e.hits.Load() >= 3 })
-	until(t, "all follow again", func() bool { return e.followers() == 1+3*each })
+	testwait.Until(t, "each variant is asked for", func() bool { return e.hits.Load() >= 3 })
+	testwait.Until(t, "all follow again", func() bool { return e.followers() == 1+3*each })
 	close(rest)
 	for range 1 + 3*each {
 		got := <-answers

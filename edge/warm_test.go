@@ -13,6 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 func (e *testEdge) warmed(body string, fields ...string) (admin.WarmResponse, answer) {
@@ -144,7 +145,7 @@ func TestWarmIsBounded(t *testing.T) {
 			admin.WarmRequest{URLs: []string{"http://www.example/slow", "http://www.example/slow?2"},
 				Rate: 1000}, "127.0.0.1:1")
 	}()
-	until(t, "the origin is asked", func() bool { return now.Load() == 2 })
+	testwait.Until(t, "the origin is asked", func() bool { return now.Load() == 2 })
 	cancel()
 	if resp := <-ended; resp.Stored != 0 || len(resp.Failed) != 2 {
 		t.Errorf("ended: %+v", resp)

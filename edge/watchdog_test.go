@@ -17,6 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/edge/front"
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // few lets so many writes wait before slow ones are given up.
@@ -54,13 +55,13 @@ func TestStalledClients(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
 	e := newSecure(t, static(strings.Repeat("x", 32<<10), "Cache-Control: max-age=1000"), 1)
 	e.stall("/a", 50)
-	until(t, "all wait to write", func() bool { return e.front.Waiting() == 50 })
+	testwait.Until(t, "all wait to write", func() bool { return e.front.Waiting() == 50 })
 	e.front.Expire(time.Now().Add(front.SendTimeout - time.Minute/2))
 	if n := e.front.Waiting(); n != 50 {
 		t.Errorf("%d wait before their time is over", n)
 	}
 	e.front.Expire(time.Now().Add(front.SendTimeout))
-	until(t, "they are given up", func() bool { return e.front.Active() == 0 })
+	testwait.Until(t, "they are given up", func() bool { return e.front.Active() == 0 })
 }
 
 // Slow readers of large bodies hold a buffer each; when there are too many, those who have taken
@@ -73,16 +74,16 @@ func TestSlowReaders(t *testing.T) {
 	e.settle()
 	before := heap()
 	e.stall("/large", slow)
-	until(t, "all wait to write", func() bool { return e.front.Waiting() == slow })
+	testwait.Until(t, "all wait to write", func() bool { return e.front.Waiting() == slow })
 	if grown := heap() - before; grown > slow*(512<<10) {
 		t.Errorf("the heap grew by %d KiB for each slow reader", grown/slow>>10)
 	}
 	e.wantWhole("/large", size)
 	e.front.Expire(time.Now().Add(front.SlowSend))
-	until(t, "those over the limit are given up", func() bool { return e.front.Waiting() == most })
+	testwait.Until(t, "those over the limit are given up", func() bool { return e.front.Waiting() == most })
 	e.wantWhole("/large", size)
 	e.front.Expire(time.Now().Add(front.SendTimeout))
-	until(t, "all are given up", func() bool { return e.front.Active() == 0 })
+	testwait.Until(t, "all are given up", func() bool { return e.front.Active() == 0 })
 }
 
 // A client of HTTP/2 whose connection takes nothing at all can't be told that its requests are
@@ -99,14 +100,14 @@ func TestStuckConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, "all wait to write", func() bool { return e.front.Waiting() == 20 })
+	testwait.Until(t, "all wait to write", func() bool { return e.front.Waiting() == 20 })
 	begun := time.Now()
 	e.front.Expire(begun.Add(front.SendTimeout))
 	if e.front.Active() == 0 {
 		t.Fatal("the connection still takes something, so that this shows nothing")
 	}
 	e.front.Expire(begun.Add(front.SendTimeout + front.SlowSend + time.Second))
-	until(t, "it is gone", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
+	testwait.Until(t, "it is gone", func() bool { return e.front.Active() == 0 && e.front.Waiting() == 0 })
 }
 
 // However many requests stall, no more than a number wait: the connection of the oldest is ended.
@@ -115,9 +116,9 @@ func TestTooManySenders(t *testing.T) {
 	e := newSecure(t, static(strings.Repeat("x", 1<<20), "Cache-Control: max-age=1000"), 1, few(8))
 	e.wantWhole("/a", 1<<20)
 	first := e.stall("/a", 20)
-	until(t, "the first wait", func() bool { return e.front.Waiting() == 20 })
+	testwait.Until(t, "the first wait", func() bool { return e.front.Waiting() == 20 })
 	e.stall("/a", 20)
-	until(t, "only the others wait", func() bool { return e.front.Active() == 20 && e.front.Waiting() == 20 })
+	testwait.Until(t, "only the others wait", func() bool { return e.front.Active() == 20 && e.front.Waiting() == 20 })
 	if _, err := first.conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the first connection is still there")
 	}
@@ -139,7 +140,7 @@ func TestPieces(t *testing.T) {
 	if _, err := a.ask("/a"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "three pieces are sent of what the window lets through",
+	testwait.Until(t, "three pieces are sent of what the window lets through",
 		func() bool { return e.Sent()-before == 3*front.SendPiece })
 }
 
@@ -153,14 +154,14 @@ func TestTakenBack(t *testing.T) {
 	go a.drain()
 	for i := range 190 {
 		id, err := a.ask(fmt.Sprintf("/%d", i))
-		until(t, "it has come", func() bool { return e.front.Active() == 1 })
+		testwait.Until(t, "it has come", func() bool { return e.front.Active() == 1 })
 		if err == nil {
 			err = a.WriteRSTStream(id, http2.ErrCodeCancel)
 		}
 		if err != nil {
 			t.Fatalf("after %d: %v", i, err)
 		}
-		until(t, "it is taken back", func() bool { return e.front.Active() == 0 })
+		testwait.Until(t, "it is taken back", func() bool { return e.front.Active() == 0 })
 	}
 	if n := counted(t, e, "kaiku_edge_connections_flooding_total"); n != 0 {
 		t.Error("the client counts as a flood")
@@ -221,7 +222,7 @@ func TestSmallResponsesThatNobodyReads(t *testing.T) {
 						}
 					}
 				}()
-				until(t, "the connection is ended", func() bool {
+				testwait.Until(t, "the connection is ended", func() bool {
 					// what waits in a handler is not what this is about
 					e.front.Expire(time.Now().Add(front.SendTimeout + front.SlowSend))
 					return len(ended) > 0

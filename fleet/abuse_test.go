@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // ask sends a message and returns what the server answers in the node's inbox.
@@ -104,7 +106,7 @@ func TestConsumersOfOneNode(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	until(t, "as many are left as one connection may have", func() bool {
+	testwait.Until(t, "as many are left as one connection may have", func() bool {
 		return len(consumersOf(t, a.node, "KV_leases")) <= before+maxNodeConsumers
 	})
 	for _, c := range consumersOf(t, a.node, "KV_leases") {
@@ -115,7 +117,7 @@ func TestConsumersOfOneNode(t *testing.T) {
 		}
 	}
 	evil.conn.Close()
-	until(t, "those of a connection have ended with it",
+	testwait.Until(t, "those of a connection have ended with it",
 		func() bool { return len(consumersOf(t, a.node, "KV_leases")) == before })
 
 	for _, config := range []string{`{"ack_policy":"explicit","max_ack_pending":-1}`, `{}`,
@@ -218,7 +220,7 @@ func TestForgedLeases(t *testing.T) {
 func TestPurgeSubjects(t *testing.T) {
 	a := startAbused(t)
 	edge := startEdge(t, dial(t, []*control{a.node}, "hel1", RoleEdge), Position{})
-	until(t, "it is in touch", edge.InTouch)
+	testwait.Until(t, "it is in touch", edge.InTouch)
 	for _, subject := range []string{"purge.zzz", "purge.all.x", "purge.site-", "purge.site-zz", "purge.site-7A",
 		"purge.site-7a.x"} {
 		a.refuses(t, RoleEdge, pubFrame(subject, "{}"))
@@ -232,7 +234,7 @@ func TestPurgeSubjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	seq := appendPurge(t, a.admin, 1)
-	until(t, "the edge has applied what came after it", func() bool { return edge.Applied().Seq >= seq })
+	testwait.Until(t, "the edge has applied what came after it", func() bool { return edge.Applied().Seq >= seq })
 }
 
 // The connections of one node are few, the newest.

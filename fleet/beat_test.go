@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // beating is an edge with a lease, of a process that started at a time.
@@ -47,21 +49,21 @@ func TestBeats(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	edge := beating(t, nodes, "hel1", "", time.Now())
 	reader, _ := leased(t, nodes, "ns1", RoleGeoDNS)
-	until(t, "the edge's beats are taken", edge.beats)
+	testwait.Until(t, "the edge's beats are taken", edge.beats)
 	var written, seq uint64
 	tries := 0
-	until(t, "all of this is told by beats alone", func() bool { // a machine that stands still has it written
+	testwait.Until(t, "all of this is told by beats alone", func() bool { // a machine that stands still has it written
 		_, written = entry(t, edge.Client, "hel1")
 		for range 3 {
 			at := reader.of("hel1").Renewed
-			until(t, "it is heard of again", func() bool {
+			testwait.Until(t, "it is heard of again", func() bool {
 				l := reader.of("hel1")
 				return l.Renewed.After(at) && l.Live && l.Sure && !l.Unproven
 			})
 		}
 		tries++
 		seq = appendPurge(t, edge.Client, tries)
-		until(t, "it has applied a purge", func() bool { return reader.of("hel1").Applied.Seq == seq })
+		testwait.Until(t, "it has applied a purge", func() bool { return reader.of("hel1").Applied.Seq == seq })
 		for _, p := range edge.Wait(t.Context(), seq) {
 			if !p.Applied {
 				t.Errorf("it is told of as %+v", p)
@@ -73,7 +75,7 @@ func TestBeats(t *testing.T) {
 
 	old := dial(t, nodes, "ns2", RoleGeoDNS)
 	putLease(t, old, Lease{Roles: []string{RoleGeoDNS}, Ready: true, Renewed: time.Now()})
-	until(t, "it writes its lease", func() bool {
+	testwait.Until(t, "it writes its lease", func() bool {
 		l, now := entry(t, edge.Client, "hel1")
 		return now > written && l.Applied.Seq == seq
 	})
@@ -86,17 +88,17 @@ func TestBeatsOfTwins(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	began := time.Now()
 	first := beating(t, nodes, "hel1", "", began)
-	until(t, "the edge's beats are taken", first.beats)
+	testwait.Until(t, "the edge's beats are taken", first.beats)
 	second := beating(t, nodes, "hel1", "", began.Add(time.Second))
-	until(t, "the second is refused", second.Refused)
+	testwait.Until(t, "the second is refused", second.Refused)
 	if first.Refused() {
 		t.Error("both are refused")
 	}
 
 	a := beating(t, nodes, "nyc1", "same", began)
-	until(t, "the edge's beats are taken", a.beats)
+	testwait.Until(t, "the edge's beats are taken", a.beats)
 	b := beating(t, nodes, "nyc1", "same", began)
-	until(t, "one of them is refused", func() bool { return a.Refused() != b.Refused() })
+	testwait.Until(t, "one of them is refused", func() bool { return a.Refused() != b.Refused() })
 }
 
 // Two processes that make the same beats, as the memory of one was copied, can't both go on.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // BenchmarkPurgeToAllEdges measures the time from a purge being acknowledged until the last of 20
@@ -34,7 +36,7 @@ func BenchmarkPurgeToAllEdges(b *testing.B) {
 		go func() { _ = f.Serve(b.Context()) }()
 	}
 	for _, f := range followers {
-		until(b, "all are in touch", f.InTouch)
+		testwait.Until(b, "all are in touch", f.InTouch)
 	}
 	c := dial(b, nodes, "purger", RoleEdge)
 	appendPurge(b, c, -1)
@@ -95,7 +97,7 @@ func BenchmarkReplay(b *testing.B) {
 			},
 			Lost: func(Position) error { return io.ErrUnexpectedEOF }}
 		go func() { _ = f.Serve(b.Context()) }()
-		until(b, "it has caught up", f.InTouch)
+		testwait.Until(b, "it has caught up", f.InTouch)
 		if n.Load() != int64(last.Seq) {
 			b.Fatalf("%d purges came, want %d", n.Load(), last.Seq)
 		}
@@ -114,7 +116,7 @@ func BenchmarkHeal(b *testing.B) {
 		for i := range nodes {
 			cut(i, true)
 		}
-		until(b, "all are alone", func() bool {
+		testwait.Until(b, "all are alone", func() bool {
 			for _, n := range nodes {
 				if n.nats().NumRoutes() > 0 {
 					return false
@@ -127,7 +129,7 @@ func BenchmarkHeal(b *testing.B) {
 			cut(i, false)
 		}
 		healed := time.Now()
-		until(b, "two are connected", func() bool { return nodes[0].nats().NumRoutes() > 0 })
+		testwait.Until(b, "two are connected", func() bool { return nodes[0].nats().NumRoutes() > 0 })
 		routes = append(routes, time.Since(healed))
 		appendPurge(b, c, len(routes))
 		purges = append(purges, time.Since(healed))

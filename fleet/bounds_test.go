@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A stream has room for a consumer of each node that may be connected.
@@ -53,7 +55,7 @@ func TestLargePurgesComeInParts(t *testing.T) {
 		Lost: func(Position) error { return errors.New("lost") },
 		Apply: func(purges []Logged, _ Position) error {
 			if taken == 0 { // slow, so that others wait to be applied
-				until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })
+				testwait.Until(t, "more have come", func() bool { return client.conn.Stats().InBytes >= 10*size })
 			}
 			sum := 0
 			for _, p := range purges {
@@ -68,7 +70,7 @@ func TestLargePurgesComeInParts(t *testing.T) {
 		defer close(done)
 		_ = f.Serve(ctx)
 	}()
-	until(t, "all are applied", func() bool { return f.Applied().Seq == count })
+	testwait.Until(t, "all are applied", func() bool { return f.Applied().Seq == count })
 	cancel()
 	<-done
 	if taken != size*count || largest > maxFed+size {
@@ -80,7 +82,7 @@ func TestLargePurgesComeInParts(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	a := startAbused(t)
 	for _, name := range streamNames() {
-		until(t, name+" has a bound", func() bool {
+		testwait.Until(t, name+" has a bound", func() bool {
 			s, err := a.admin.js.Stream(t.Context(), name)
 			return err == nil && s.CachedInfo().Config.MaxBytes > 0 && s.CachedInfo().Config.MaxMsgs > 0
 		})
@@ -97,7 +99,7 @@ func TestFullBucket(t *testing.T) {
 	defer conn.Close()
 	for bucket, was := range map[string]string{leaseBucket: `{"node":"hel1"}`, drainBucket: "true",
 		challengeBucket: "x", certificateBucket: "x"} {
-		until(t, bucket+" has a bound", func() bool {
+		testwait.Until(t, bucket+" has a bound", func() bool {
 			s, err := js.Stream(t.Context(), "KV_"+bucket)
 			return err == nil && s.CachedInfo().Config.MaxMsgs > 0
 		})

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A carrying over that is cut at any step is done again by the next start, with nothing lost.
@@ -51,12 +53,12 @@ func TestCarryOverIsCut(t *testing.T) {
 	c.start(t)
 	same := func(what string) {
 		t.Helper()
-		until(t, what+": the log is there", func() bool {
+		testwait.Until(t, what+": the log is there", func() bool {
 			now, first, err := admin.position(t.Context())
 			return err == nil && now == at && first == 1
 		})
 		v := vaultOf(t, vault)
-		until(t, what+": the vault is there", func() bool {
+		testwait.Until(t, what+": the vault is there", func() bool {
 			value, _, _, err := v.Load(t.Context(), "a")
 			return err == nil && string(value) == "a certificate"
 		})
@@ -126,7 +128,8 @@ func TestFoldersOfBefore(t *testing.T) {
 			if seq := appendPurge(t, admin, 10); seq != 11 {
 				t.Errorf("the next purge is %d", seq)
 			}
-			until(t, "it has come", func() bool { now := edge.Applied(); return now.Log == at.Log && now.Seq == 11 })
+			testwait.Until(t, "it has come",
+				func() bool { now := edge.Applied(); return now.Log == at.Log && now.Seq == 11 })
 			if len(edge.lost) > 0 {
 				t.Errorf("the edge took all as stale: %v", edge.lost)
 			}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // nameServer is one that runs in the test, but for its answers.
@@ -71,7 +73,7 @@ func (s *nameServer) answers(name string) []string {
 // leases.
 func startChallenges(t testing.TB, c *Client) *Challenges {
 	t.Helper()
-	until(t, "there is a bucket of challenges", func() bool {
+	testwait.Until(t, "there is a bucket of challenges", func() bool {
 		_, err := c.open(t.Context(), challengeBucket)
 		return err == nil
 	})
@@ -83,7 +85,7 @@ func startChallenges(t testing.TB, c *Client) *Challenges {
 // live waits until the edge sees name servers.
 func (c *Challenges) live(t testing.TB, n int) {
 	t.Helper()
-	until(t, fmt.Sprintf("%d name servers are live", n), func() bool {
+	testwait.Until(t, fmt.Sprintf("%d name servers are live", n), func() bool {
 		live, _ := c.behind(Position{})
 		return len(live) == n
 	})
@@ -127,27 +129,27 @@ func (c *Challenges) wantWait(t *testing.T, name, value string) string {
 func TestChallenges(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := startChallenges(t, dial(t, nodes, "hel1", RoleEdge))
-	until(t, "the edge is in touch", func() bool { return len(c.Registry.Nodes()) > 0 })
-	until(t, "the error is that there is no name server", func() bool {
+	testwait.Until(t, "the edge is in touch", func() bool { return len(c.Registry.Nodes()) > 0 })
+	testwait.Until(t, "the error is that there is no name server", func() bool {
 		return strings.Contains(c.wantWait(t, challenged, "early"), "no name server")
 	})
 	one := startNameServer(t, dial(t, nodes, "ns1", RoleGeoDNS), nil)
-	until(t, "ns1, which started late, answers with what was published before",
+	testwait.Until(t, "ns1, which started late, answers with what was published before",
 		func() bool { return slices.Equal(one.answers(challenged), []string{"early"}) })
 	gate := make(chan struct{})
 	two := startNameServer(t, dial(t, nodes, "ns2", RoleGeoDNS), gate)
 	c.live(t, 2)
 
 	// ns2 has the value and does not answer yet: Present waits for it.
-	until(t, "the error names ns2 alone", func() bool {
+	testwait.Until(t, "the error names ns2 alone", func() bool {
 		err := c.wantWait(t, "_ACME-challenge.www.example.com.", "a")
 		return strings.Contains(err, "ns2") && !strings.Contains(err, "ns1")
 	})
-	until(t, "ns1 answers with both",
+	testwait.Until(t, "ns1 answers with both",
 		func() bool { return slices.Equal(one.answers(challenged), []string{"a", "early"}) })
 	done := make(chan error, 1)
 	go func() { done <- c.Present(t.Context(), challenged, "b") }()
-	until(t, "ns1 answers with b", func() bool { return slices.Contains(one.answers(challenged), "b") })
+	testwait.Until(t, "ns1 answers with b", func() bool { return slices.Contains(one.answers(challenged), "b") })
 	select {
 	case err := <-done:
 		t.Fatalf("returned before ns2 answers: %v", err)
@@ -208,7 +210,7 @@ func TestChallengesStartingNameServer(t *testing.T) {
 	one := startNameServer(t, dial(t, nodes, "ns1", RoleGeoDNS), nil)
 	done := make(chan error, 1)
 	go func() { done <- c.Present(t.Context(), challenged, "a") }()
-	until(t, "ns1 answers", func() bool { return slices.Equal(one.answers(challenged), []string{"a"}) })
+	testwait.Until(t, "ns1 answers", func() bool { return slices.Equal(one.answers(challenged), []string{"a"}) })
 	c.live(t, 1)
 	select {
 	case err := <-done:
@@ -267,7 +269,7 @@ func TestChallengesWiped(t *testing.T) {
 	// Through a restart what is there stays.
 	nodes[0].stop()
 	nodes[0].start(t)
-	until(t, "the control node takes challenges", func() bool {
+	testwait.Until(t, "the control node takes challenges", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		return c.Present(ctx, challenged, "x") == nil
@@ -279,7 +281,7 @@ func TestChallengesWiped(t *testing.T) {
 	nodes[0].stop()
 	nodes[0].Dir = filepath.Join(dir, "another")
 	nodes[0].start(t)
-	until(t, "the control node takes challenges", func() bool {
+	testwait.Until(t, "the control node takes challenges", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		return c.Present(ctx, challenged, "new") == nil
@@ -328,7 +330,7 @@ func TestChallengesExpire(t *testing.T) {
 		t.Errorf("answers are %q", got)
 	}
 	nodes[0].stop()
-	until(t, "short has expired", func() bool { return slices.Equal(s.answers(challenged), []string{"long"}) })
+	testwait.Until(t, "short has expired", func() bool { return slices.Equal(s.answers(challenged), []string{"long"}) })
 	if err := c.Present(t.Context(), challenged, "x"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("presented without a control node: %v", err)
 	}

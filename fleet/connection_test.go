@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // delivers counts the consumers of the log that are on a control node.
@@ -40,19 +42,19 @@ func TestMovesToTheNearest(t *testing.T) {
 	replicasOf(t, c, 3)
 	nodes[0].stop()
 	far := dial(t, nodes, "nyc1", RoleEdge)
-	until(t, "it is connected to the second", func() bool { return far.server() == 1 })
+	testwait.Until(t, "it is connected to the second", func() bool { return far.server() == 1 })
 	e := startEdge(t, far, Position{})
-	until(t, "the edge is in touch", e.InTouch)
+	testwait.Until(t, "the edge is in touch", e.InTouch)
 	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS)} // moves too
 	serveParts(t, (&Registry{Client: far, Self: func() Lease { return Lease{Roles: []string{RoleEdge}} }}).Serve,
 		name.Serve)
 	live := func() bool {
 		return slices.ContainsFunc(name.Nodes(), func(l Lease) bool { return l.Node == "nyc1" && l.Live })
 	}
-	until(t, "the name server hears of the edge", live)
+	testwait.Until(t, "the name server hears of the edge", live)
 	nodes[0].start(t)
 	purges := 0
-	until(t, "it has moved", func() bool {
+	testwait.Until(t, "it has moved", func() bool {
 		ctx := t.Context()
 		if _, err := far.Append(ctx, "", "", purges); err != nil {
 			t.Errorf("purge %d: %v", purges, err)
@@ -64,8 +66,8 @@ func TestMovesToTheNearest(t *testing.T) {
 		return far.server() == 0 && name.Client.server() == 0
 	})
 	appendPurge(t, far, purges)
-	until(t, "the edge has all", func() bool { return e.has() == purges+1 })
-	until(t, "the log comes from there", func() bool { return nodes[0].delivers(t) > 0 })
+	testwait.Until(t, "the edge has all", func() bool { return e.has() == purges+1 })
+	testwait.Until(t, "the log comes from there", func() bool { return nodes[0].delivers(t) > 0 })
 	if e.lost > 1 { // once at the start
 		t.Errorf("lost %d times", e.lost)
 	}
@@ -79,7 +81,7 @@ func TestDeadStayDead(t *testing.T) {
 	name := &Registry{Client: dial(t, nodes, "ns1", RoleGeoDNS),
 		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	serveParts(t, name.Serve)
-	until(t, "the edge has a lease", func() bool {
+	testwait.Until(t, "the edge has a lease", func() bool {
 		_, leases, _, err := edge.Client.ready(t.Context())
 		return err == nil && edge.renew(t.Context(), leases) == nil
 	})
@@ -91,11 +93,11 @@ func TestDeadStayDead(t *testing.T) {
 		}
 		return l
 	}
-	until(t, "it is heard of", func() bool { return find("nyc1").Live })
-	until(t, "it is dead", func() bool { return !find("nyc1").Live })
+	testwait.Until(t, "it is heard of", func() bool { return find("nyc1").Live })
+	testwait.Until(t, "it is dead", func() bool { return !find("nyc1").Live })
 	name.Client.move(t.Context(), 0)
 	moved := time.Now()
-	until(t, "the name server is heard of again", func() bool {
+	testwait.Until(t, "the name server is heard of again", func() bool {
 		if find("nyc1").Live {
 			t.Fatal("it lives again")
 		}
@@ -112,22 +114,23 @@ func TestCutOff(t *testing.T) {
 	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge),
 		Position{})
 	near := startEdge(t, c, Position{})
-	until(t, "both are in touch", func() bool { return e.InTouch() && !e.CutOff() && near.InTouch() })
+	testwait.Until(t, "both are in touch", func() bool { return e.InTouch() && !e.CutOff() && near.InTouch() })
 	wall.set(true)
 	for i := range 20 {
 		appendPurge(t, c, i)
 	}
-	until(t, "it notices", e.CutOff)
+	testwait.Until(t, "it notices", e.CutOff)
 	if !e.InTouch() || near.CutOff() {
 		t.Errorf("in touch %v; one that is not cut off is %v", e.InTouch(), near.CutOff())
 	}
 	wall.set(false)
-	until(t, "it is not any more", func() bool { return !e.CutOff() })
+	testwait.Until(t, "it is not any more", func() bool { return !e.CutOff() })
 	if n := e.has(); n != 20 {
 		t.Errorf("it trusts what it has with %d of 20 purges", n)
 	}
 	nodes[0].stop()
-	until(t, "it is out of touch for long", func() bool { return age(*near.touched.Load()) > quietAfter+time.Second })
+	testwait.Until(t, "it is out of touch for long",
+		func() bool { return age(*near.touched.Load()) > quietAfter+time.Second })
 	if near.CutOff() {
 		t.Error("an edge takes itself for cut off when the control node refuses it")
 	}
@@ -147,7 +150,7 @@ func TestOtherKeyIsTold(t *testing.T) {
 		if err := c.Dial(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the log tells of a connection, or why there is none",
+		testwait.Until(t, "the log tells of a connection, or why there is none",
 			func() bool { return log.has("connected") || log.has("different fleet keys") })
 		if log.has("different fleet keys") != other {
 			t.Errorf("with %s, the log has\n%s", letters, log)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // control is a control node that runs in the test.
@@ -109,17 +111,6 @@ func (e *testEdge) has() int {
 	return len(e.purges)
 }
 
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(60 * time.Second); !cond(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 // append appends a purge, and tries again until it is taken.
 func appendPurge(t testing.TB, c *Client, n int) uint64 {
 	t.Helper()
@@ -139,13 +130,13 @@ func TestPurgesReachEdges(t *testing.T) {
 	nodes := startControl(t, dir, 1)
 	a, b := dial(t, nodes, "hel1", RoleEdge), dial(t, nodes, "nyc1", RoleEdge)
 	one, two := startEdge(t, a, Position{}), startEdge(t, b, Position{})
-	until(t, "both are in touch", func() bool { return one.InTouch() && two.InTouch() })
+	testwait.Until(t, "both are in touch", func() bool { return one.InTouch() && two.InTouch() })
 	for i := range 5 {
 		if seq := appendPurge(t, a, i); seq != uint64(i+1) {
 			t.Errorf("purge %d has sequence %d", i, seq)
 		}
 	}
-	until(t, "both have all", func() bool { return one.has() == 5 && two.has() == 5 })
+	testwait.Until(t, "both have all", func() bool { return one.has() == 5 && two.has() == 5 })
 
 	// One that was away gets what it missed, in order, before it is in touch.
 	at := two.Applied()
@@ -154,7 +145,7 @@ func TestPurgesReachEdges(t *testing.T) {
 		appendPurge(t, a, 5+i)
 	}
 	two = startEdge(t, b, at)
-	until(t, "it is in touch", two.InTouch)
+	testwait.Until(t, "it is in touch", two.InTouch)
 	if n := two.has(); n != 1000 || two.lost != 0 {
 		t.Errorf("in touch with %d of 1000 purges, lost %d times", n, two.lost)
 	}
@@ -169,7 +160,7 @@ func TestPurgesReachEdges(t *testing.T) {
 	nodes[0].stop()
 	nodes[0].Dir = filepath.Join(dir, "another")
 	nodes[0].start(t)
-	until(t, "both know", func() bool {
+	testwait.Until(t, "both know", func() bool {
 		one.mu.Lock()
 		defer one.mu.Unlock()
 		two.mu.Lock()
@@ -177,7 +168,7 @@ func TestPurgesReachEdges(t *testing.T) {
 		return one.lost > lost && two.lost > 0
 	})
 	appendPurge(t, a, 5000)
-	until(t, "purges go on", func() bool { return one.last() == "5000" })
+	testwait.Until(t, "purges go on", func() bool { return one.last() == "5000" })
 }
 
 // An edge that is cut off from the log stops trusting what it has.
@@ -185,16 +176,16 @@ func TestOutOfTouch(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, c, Position{})
-	until(t, "it is in touch", e.InTouch)
+	testwait.Until(t, "it is in touch", e.InTouch)
 	nodes[0].stop()
 	e.MaxDisconnected = 100 * time.Millisecond
-	until(t, "it is not any more", func() bool { return !e.InTouch() })
+	testwait.Until(t, "it is not any more", func() bool { return !e.InTouch() })
 	if _, err := c.Append(t.Context(), "x", "", 1); err == nil {
 		t.Error("a purge was taken")
 	}
 	nodes[0].start(t)
 	e.MaxDisconnected = time.Minute
-	until(t, "it is again", e.InTouch)
+	testwait.Until(t, "it is again", e.InTouch)
 	if e.lost > 1 {
 		t.Errorf("lost %d times", e.lost)
 	}
@@ -229,11 +220,11 @@ func TestRegistry(t *testing.T) {
 		}
 		return Lease{}
 	}
-	until(t, "each sees the other", func() bool { return find(one, "ns1").Live && find(two, "hel1").Ready })
+	testwait.Until(t, "each sees the other", func() bool { return find(one, "ns1").Live && find(two, "hel1").Ready })
 	if err := a.Drain(t.Context(), "hel1", true); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the drain is seen", func() bool { return find(two, "hel1").Draining })
+	testwait.Until(t, "the drain is seen", func() bool { return find(two, "hel1").Draining })
 
 	seq := appendPurge(t, a, 1)
 	for _, p := range two.Wait(t.Context(), seq) {
@@ -243,7 +234,7 @@ func TestRegistry(t *testing.T) {
 	}
 	// A control plane that is gone freezes what is known.
 	nodes[0].stop()
-	until(t, "it is noticed", func() bool {
+	testwait.Until(t, "it is noticed", func() bool {
 		two.mu.Lock()
 		defer two.mu.Unlock()
 		return time.Since(two.touched) > LeaseTime+time.Second
@@ -252,20 +243,20 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("without a control plane hel1 is %+v", l)
 	}
 	nodes[0].start(t)
-	until(t, "the leases are renewed",
+	testwait.Until(t, "the leases are renewed",
 		func() bool { return find(two, "hel1").Live && time.Since(find(two, "hel1").Renewed) < 2*time.Second })
 	if !find(two, "hel1").Draining {
 		t.Error("a drain is lost with a restart")
 	}
 	stop()
-	until(t, "who ends is gone", func() bool { return find(two, "hel1").Node == "" })
+	testwait.Until(t, "who ends is gone", func() bool { return find(two, "hel1").Node == "" })
 }
 
 // leader is the control node that leads the log of purges.
 func leader(t *testing.T, c *Client, nodes []*control) *control {
 	t.Helper()
 	var found *control
-	until(t, "the log has a leader", func() bool {
+	testwait.Until(t, "the log has a leader", func() bool {
 		stream, _, _, err := c.ready(t.Context())
 		if err != nil {
 			return false
@@ -290,7 +281,7 @@ func TestLeaderKilled(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 3)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, dial(t, nodes, "nyc1", RoleEdge), Position{})
-	until(t, "the edge is in touch", e.InTouch)
+	testwait.Until(t, "the edge is in touch", e.InTouch)
 	victim := leader(t, c, nodes)
 	const purges = 500
 	var seqs []uint64
@@ -300,7 +291,7 @@ func TestLeaderKilled(t *testing.T) {
 		}
 		seqs = append(seqs, appendPurge(t, c, i))
 	}
-	until(t, "the edge has all", func() bool { return e.Applied().Seq >= seqs[purges-1] })
+	testwait.Until(t, "the edge has all", func() bool { return e.Applied().Seq >= seqs[purges-1] })
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := 0
@@ -328,17 +319,17 @@ func TestPartition(t *testing.T) {
 	behind := dial(t, []*control{{Control: &Control{Addr: wall.Addr().String()}}}, "nyc1", RoleEdge)
 	e := startEdge(t, behind, Position{})
 	e.MaxDisconnected = 3 * time.Second
-	until(t, "it is in touch", e.InTouch)
+	testwait.Until(t, "it is in touch", e.InTouch)
 	wall.set(true)
 	for i := range 20 {
 		appendPurge(t, c, i)
 	}
-	until(t, "it notices", func() bool { return !e.InTouch() })
+	testwait.Until(t, "it notices", func() bool { return !e.InTouch() })
 	if n := e.has(); n != 0 {
 		t.Errorf("%d purges came through the wall", n)
 	}
 	wall.set(false)
-	until(t, "it is in touch again", e.InTouch)
+	testwait.Until(t, "it is in touch again", e.InTouch)
 	if n := e.has(); n != 20 {
 		t.Errorf("it trusts what it has with %d of 20 purges", n)
 	}
@@ -350,7 +341,7 @@ func TestPermissions(t *testing.T) {
 	edge := dial(t, nodes, "hel1", RoleEdge)
 	appendPurge(t, edge, 1)
 	dns := dial(t, nodes, "ns1", RoleGeoDNS)
-	until(t, "ns1 is connected", dns.conn.IsConnected)
+	testwait.Until(t, "ns1 is connected", dns.conn.IsConnected)
 	if _, err := dns.Append(t.Context(), "x", "", 1); err == nil {
 		t.Error("a name server purges")
 	}
@@ -405,7 +396,7 @@ func TestPermissions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hel2.Close()
-	until(t, "hel2 is connected", hel2.conn.IsConnected)
+	testwait.Until(t, "hel2 is connected", hel2.conn.IsConnected)
 	if _, err := hel2.Append(t.Context(), "a", "www", 1); err != nil {
 		t.Errorf("hel2 can't purge its site: %v", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A node that will not come back is forgotten by who has its name, with its mark of a drain.
@@ -28,17 +30,17 @@ func TestForget(t *testing.T) {
 		}
 		return known, seen.Draining("hel1")
 	}
-	until(t, "it can be drained", func() bool { return lost.Drain(t.Context(), "hel1", true) == nil })
-	until(t, "it is seen, and drained", func() bool { known, draining := has(); return known && draining })
+	testwait.Until(t, "it can be drained", func() bool { return lost.Drain(t.Context(), "hel1", true) == nil })
+	testwait.Until(t, "it is seen, and drained", func() bool { known, draining := has(); return known && draining })
 	c := dial(t, nodes, "hel1", RoleEdge)
 	var last Heard
-	until(t, "it is heard of", func() bool {
+	testwait.Until(t, "it is heard of", func() bool {
 		_, heard, err := c.Lease(t.Context(), "hel1")
 		last = heard
 		return err == nil && heard.Revision != 0
 	})
 	for range 3 { // by its lease, and by beats
-		until(t, "it is heard of again", func() bool {
+		testwait.Until(t, "it is heard of again", func() bool {
 			_, heard, err := c.Lease(t.Context(), "hel1")
 			if err != nil || !heard.Since(last) {
 				return false
@@ -60,7 +62,7 @@ func TestForget(t *testing.T) {
 	if err := c.Forget(t.Context(), "hel1"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is forgotten", func() bool { known, draining := has(); return !known && !draining })
+	testwait.Until(t, "it is forgotten", func() bool { known, draining := has(); return !known && !draining })
 	if lease, _, err := c.Lease(t.Context(), "hel1"); err != nil || lease.Node != "" || lease.Draining {
 		t.Errorf("of one that is forgotten: %+v, %v", lease, err)
 	}

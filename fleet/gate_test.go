@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // rawNode is a node's connection on which a test speaks the NATS protocol itself.
@@ -232,7 +234,7 @@ func TestEarlyConnections(t *testing.T) {
 		t.Error("there is no bound for connections that show no certificate")
 	}
 	edge := dial(t, nodes, "hel1", RoleEdge) // once their time is over
-	until(t, "hel1 is connected", edge.conn.IsConnected)
+	testwait.Until(t, "hel1 is connected", edge.conn.IsConnected)
 }
 
 // refusesOneMore opens maxEarly connections that say nothing and reports whether one more is closed
@@ -266,7 +268,7 @@ func dialControl(t *testing.T, k Key, n *control) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	until(t, "the buckets are there", func() bool {
+	testwait.Until(t, "the buckets are there", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 		defer cancel()
 		_, err := c.js.Stream(ctx, "KV_"+challengeBucket)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // among has a node know some, itself among them or not, as its fleet file says.
@@ -47,7 +48,7 @@ func membersAre(t *testing.T, c *Client, nodes ...*control) {
 			t.Logf("wanted %q, last %+v, %v, %v", want, m, replicas, err)
 		}
 	})
-	until(t, fmt.Sprintf("%q are members, and have the log", want), func() bool {
+	testwait.Until(t, fmt.Sprintf("%q are members, and have the log", want), func() bool {
 		if m, err = c.Members(t.Context()); err != nil || !slices.Equal(m.Names(), want) || m.Others("") != len(want) {
 			return false
 		}
@@ -94,7 +95,7 @@ func TestGrowAndShrink(t *testing.T) {
 	purges.more(t)
 	membersAre(t, admin, all[0])
 	all[1].start(t)
-	until(t, "the second is a member", func() bool {
+	testwait.Until(t, "the second is a member", func() bool {
 		m, err := admin.Members(t.Context())
 		return err == nil && m.Current["c2"]
 	})
@@ -165,7 +166,7 @@ func TestReplaceControlNodes(t *testing.T) {
 		}
 		c.among(after...)
 		c.start(t)
-		until(t, "it is a member and has all", func() bool {
+		testwait.Until(t, "it is a member and has all", func() bool {
 			m, err := admin.Members(t.Context())
 			return err == nil && m.Current[c.Node] && m.Others("") >= 3
 		})
@@ -206,7 +207,7 @@ func TestReplaceControlNodes(t *testing.T) {
 // agree waits until control nodes have the same log, to its last entry.
 func agree(t *testing.T, nodes ...*control) {
 	t.Helper()
-	until(t, "the copies of the log are the same", func() bool {
+	testwait.Until(t, "the copies of the log are the same", func() bool {
 		var ends []logEnd
 		for _, c := range nodes {
 			s, err := c.copyState(t.Context())

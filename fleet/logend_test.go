@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // apart makes control nodes whose connections to each other can be cut.
@@ -29,7 +31,7 @@ func apart(t testing.TB, n int) (nodes []*control, cut func(node int, cut bool))
 	for _, c := range nodes {
 		c.start(t)
 	}
-	until(t, "control nodes connect to each other by relays alone", func() bool {
+	testwait.Until(t, "control nodes connect to each other by relays alone", func() bool {
 		good := true
 		for from, c := range nodes { // all of them again, as one that is restarted connects to others anew
 			own, all := routesBy(t, c, ways[from])
@@ -107,7 +109,7 @@ func leadStream(t *testing.T, c *control, stream string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	until(t, c.Node+" leads "+stream, func() bool {
+	testwait.Until(t, c.Node+" leads "+stream, func() bool {
 		if c.nats().JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
 			return true
 		}
@@ -149,21 +151,22 @@ func newCutOff(t *testing.T) *cutOff {
 	f.edge = startEdge(t, dial(t, only, "hel1", RoleEdge), Position{})
 	f.edge.MaxDisconnected = 2 * time.Second
 	appendPurge(t, f.purger, 1)
-	until(t, "the edge is in touch", f.edge.InTouch)
-	until(t, "the consumer of the edge is on its control node", func() bool { return deliversAll(t, f.leader) })
+	testwait.Until(t, "the edge is in touch", f.edge.InTouch)
+	testwait.Until(t, "the consumer of the edge is on its control node",
+		func() bool { return deliversAll(t, f.leader) })
 	f.watching = &Registry{Client: dial(t, only, "ns1", RoleGeoDNS)}
 	f.renewing = &Registry{Client: dial(t, only, "ns2", RoleGeoDNS),
 		Self: func() Lease { return Lease{Roles: []string{RoleGeoDNS}} }}
 	serveRegistry(t, f.watching)
 	serveRegistry(t, f.renewing)
-	until(t, "name servers are in touch",
+	testwait.Until(t, "name servers are in touch",
 		func() bool { return !f.watching.lastTouched().IsZero() && !f.renewing.lastTouched().IsZero() })
 	f.client = dial(t, only, "sgp1", RoleEdge)
-	until(t, "a challenge is taken", func() bool { return f.challenge(t, "before") == nil })
+	testwait.Until(t, "a challenge is taken", func() bool { return f.challenge(t, "before") == nil })
 	for _, bucket := range []string{leaseBucket, drainBucket, challengeBucket} {
 		leadStream(t, f.leader, "KV_"+bucket)
 	}
-	until(t, "all groups have a leader, so that none asks for votes", func() bool {
+	testwait.Until(t, "all groups have a leader, so that none asks for votes", func() bool {
 		return campaign(f.leader.nats(), server.DEFAULT_GLOBAL_ACCOUNT) == 0
 	})
 	return f
@@ -189,7 +192,7 @@ func TestCutOffLeader(t *testing.T) {
 	drained, challenged := make(chan error, 1), make(chan error, 1)
 	go func() { drained <- f.client.Drain(t.Context(), "hel1", true) }()
 	go func() { challenged <- f.challenge(t, "after") }()
-	until(t, "the edge notices", func() bool {
+	testwait.Until(t, "the edge notices", func() bool {
 		if touched := f.edge.touched.Load(); f.edge.Applied().Seq < seq && touched.After(acknowledged) {
 			t.Fatalf("the edge was told %v after a purge was acknowledged that it lacks nothing",
 				touched.Sub(acknowledged))
@@ -204,11 +207,11 @@ func TestCutOffLeader(t *testing.T) {
 			t.Errorf("%s trusts its registry %v after the cut", r.Client.Node, touched.Sub(acknowledged))
 		}
 	}
-	until(t, "groups that lost their leader ask for votes", func() bool {
+	testwait.Until(t, "groups that lost their leader ask for votes", func() bool {
 		return campaign(f.leader.nats(), server.DEFAULT_GLOBAL_ACCOUNT) > 0
 	})
 	f.cut(false)
-	until(t, "the edge is in touch again", f.edge.InTouch)
+	testwait.Until(t, "the edge is in touch again", f.edge.InTouch)
 	if have := f.edge.Applied().Seq; have < seq {
 		t.Errorf("the edge trusts its store with purge %d of %d", have, seq)
 	}

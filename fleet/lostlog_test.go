@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // Two of three control nodes lose their disks. Without the third they begin no other log, and
@@ -19,7 +21,7 @@ func TestTwoLoseTheirDisks(t *testing.T) {
 	edge := keep(t, dial(t, all, "hel1", RoleEdge), Position{})
 	seq := appendPurge(t, admin, 0)
 	replicasOf(t, admin, 3)
-	until(t, "the edge has it", func() bool { return edge.Applied().Seq == seq })
+	testwait.Until(t, "the edge has it", func() bool { return edge.Applied().Seq == seq })
 	before := edge.Applied()
 	for _, c := range all {
 		c.stop()
@@ -31,7 +33,7 @@ func TestTwoLoseTheirDisks(t *testing.T) {
 		c.start(t)
 	}
 	other := dial(t, all[1:], "nyc1", RoleEdge)
-	until(t, "a node that lost its disk takes an edge", func() bool { return other.conn.IsConnected() })
+	testwait.Until(t, "a node that lost its disk takes an edge", func() bool { return other.conn.IsConnected() })
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if at, _, err := other.position(short(t)); err == nil {
 			t.Fatalf("without the node that has the log it ends at %+v", at)
@@ -43,7 +45,7 @@ func TestTwoLoseTheirDisks(t *testing.T) {
 	}
 	replicasOf(t, admin, 3)
 	agree(t, all...)
-	until(t, "the edge goes on", func() bool { return edge.Applied().Seq == seq+1 && edge.Proven() })
+	testwait.Until(t, "the edge goes on", func() bool { return edge.Applied().Seq == seq+1 && edge.Proven() })
 	edge.mu.Lock()
 	defer edge.mu.Unlock()
 	if now := edge.Applied(); now.Log != before.Log || len(edge.lost) > 0 {
@@ -93,7 +95,7 @@ func TestAloneAfterAll(t *testing.T) {
 	t.Parallel()
 	c := makeControl(t, t.TempDir(), 3)[0]
 	c.start(t)
-	until(t, "it knows nobody", func() bool { m := c.meta(); return m != nil && m.Leader == "" })
+	testwait.Until(t, "it knows nobody", func() bool { m := c.meta(); return m != nil && m.Leader == "" })
 	c.stop()
 	c.among(c)
 	c.start(t)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // putBack makes what a control node that is stopped has in its folder that of another folder.
@@ -29,11 +31,11 @@ func TestOldBackup(t *testing.T) {
 	c := startControl(t, t.TempDir(), 1)[0]
 	admin := dial(t, []*control{c}, "deploy", RoleAdmin)
 	edge := startEdge(t, dial(t, []*control{c}, "hel1", RoleEdge), Position{})
-	until(t, "the edge is in touch", edge.InTouch)
+	testwait.Until(t, "the edge is in touch", edge.InTouch)
 	for i := range 3 {
 		appendPurge(t, admin, i)
 	}
-	until(t, "the edge has all", func() bool { return edge.Applied().Seq == 3 })
+	testwait.Until(t, "the edge has all", func() bool { return edge.Applied().Seq == 3 })
 	shared := edge.Applied()
 	c.stop()
 	backup := t.TempDir()
@@ -42,7 +44,7 @@ func TestOldBackup(t *testing.T) {
 	for i := range 2 {
 		appendPurge(t, admin, 10+i)
 	}
-	until(t, "the edge has what is lost later", func() bool { return edge.Applied().Seq == 5 })
+	testwait.Until(t, "the edge has what is lost later", func() bool { return edge.Applied().Seq == 5 })
 	edge.stop()
 	old := edge.Applied()
 	if shared.Mark == 0 || old.Mark == 0 || shared.Mark == old.Mark {
@@ -55,7 +57,7 @@ func TestOldBackup(t *testing.T) {
 	goOn := func(name string, from Position) *testEdge {
 		t.Helper()
 		e := startEdge(t, dial(t, []*control{c}, name, RoleEdge), from)
-		until(t, name+" is in touch", e.InTouch)
+		testwait.Until(t, name+" is in touch", e.InTouch)
 		return e
 	}
 	for i := range 3 {
@@ -126,7 +128,7 @@ func TestLogForgot(t *testing.T) {
 			}
 			return n
 		}
-		until(t, name+": the edge has asked twice", func() bool {
+		testwait.Until(t, name+": the edge has asked twice", func() bool {
 			asked := f.touched.Load()
 			return asked != nil && (told() >= 2 || strings.HasPrefix(name, "another log") || name == "the same")
 		})
@@ -145,14 +147,14 @@ func TestReference(t *testing.T) {
 	c := startControl(t, t.TempDir(), 1)[0]
 	client := dial(t, []*control{c}, "hel1", RoleEdge)
 	edge := startEdge(t, client, Position{})
-	until(t, "the edge is in touch", edge.InTouch)
+	testwait.Until(t, "the edge is in touch", edge.InTouch)
 	add := func(site, id string) {
 		t.Helper()
 		seq, err := client.Append(t.Context(), id, site, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
+		testwait.Until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
 	}
 	lost := edge.timesLost()
 	add("", "a")

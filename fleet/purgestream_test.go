@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // acks are what a stream of purges was answered.
@@ -59,7 +61,7 @@ func (a *acks) count() int {
 func (a *acks) more(t *testing.T) {
 	t.Helper()
 	n := a.count()
-	until(t, "purges are acknowledged", func() bool { return a.count() > n+5 })
+	testwait.Until(t, "purges are acknowledged", func() bool { return a.count() > n+5 })
 }
 
 // keeper is an edge that notes what it applies, by sequence.
@@ -103,7 +105,7 @@ func keep(t *testing.T, c *Client, from Position) *keeper {
 		cancel()
 		<-done
 	})
-	until(t, "the edge is in touch", k.InTouch)
+	testwait.Until(t, "the edge is in touch", k.InTouch)
 	k.mu.Lock()
 	k.lost = nil // of the first time
 	k.mu.Unlock()
@@ -119,7 +121,7 @@ func (a *acks) check(t *testing.T, edges ...*keeper) {
 		t.Errorf("sequences of the acknowledged are not increasing: %v", a.seqs)
 	}
 	for i, e := range edges {
-		until(t, "an edge has all", func() bool {
+		testwait.Until(t, "an edge has all", func() bool {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			return len(a.seqs) == 0 || e.last >= a.seqs[len(a.seqs)-1]

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // startControl starts n control nodes with the data below dir.
@@ -45,7 +46,7 @@ func makeControl(t testing.TB, dir string, n int) []*control {
 // replicasOf asks until the log is kept by so many control nodes, which all have all of it.
 func replicasOf(t *testing.T, c *Client, want int) {
 	t.Helper()
-	until(t, "all control nodes keep the log", func() bool {
+	testwait.Until(t, "all control nodes keep the log", func() bool {
 		replicas, err := c.Replicas(t.Context())
 		if err != nil || len(replicas) != want {
 			return false
@@ -81,11 +82,11 @@ func TestFiveControlNodes(t *testing.T) {
 	edge := dial(t, five, "hel1", RoleEdge)
 	replicasOf(t, edge, 3)
 	one := startEdge(t, edge, Position{})
-	until(t, "an edge follows", one.InTouch) // one that begins later has no purge to apply
+	testwait.Until(t, "an edge follows", one.InTouch) // one that begins later has no purge to apply
 	for i := range 3 {
 		appendPurge(t, edge, i)
 	}
-	until(t, "an edge has all", func() bool { return one.has() == 3 })
+	testwait.Until(t, "an edge has all", func() bool { return one.has() == 3 })
 	lost := one.timesLost()
 	for i, c := range five { // one at a time, as a deploy does
 		if i < 3 {
@@ -104,7 +105,7 @@ func TestFiveControlNodes(t *testing.T) {
 	if seq := appendPurge(t, edge, 4); seq != 5 {
 		t.Errorf("the fifth purge has sequence %d", seq)
 	}
-	until(t, "an edge has all", func() bool { return one.has() == 5 })
+	testwait.Until(t, "an edge has all", func() bool { return one.has() == 5 })
 	if one.timesLost() != lost {
 		t.Error("the log was taken for another")
 	}

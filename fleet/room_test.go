@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // smallDisk is a folder with a file system of its own of so many bytes.
@@ -67,7 +69,7 @@ func pressed(t *testing.T, c *Client, acked map[uint64]int) {
 // the log.
 func (e *testEdge) hasAll(t *testing.T, acked map[uint64]int, last uint64) {
 	t.Helper()
-	until(t, "the edge has all", func() bool { return e.Applied().Seq == last })
+	testwait.Until(t, "the edge has all", func() bool { return e.Applied().Seq == last })
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.lost != 1 {
@@ -87,7 +89,7 @@ func TestFullDisk(t *testing.T) {
 	nodes := startControl(t, dir, 1)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, dial(t, nodes, "nyc1", RoleEdge), Position{})
-	until(t, "the edge is in touch", e.InTouch)
+	testwait.Until(t, "the edge is in touch", e.InTouch)
 	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	filler := fill(t, dir)
 	if _, err := c.Append(t.Context(), "full", "", 1); !errors.Is(err, ErrFull) || !errors.Is(err, ErrUnavailable) ||
@@ -125,12 +127,12 @@ func TestFailedWrite(t *testing.T) {
 	nodes[0].start(t)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, dial(t, nodes, "nyc1", RoleEdge), Position{})
-	until(t, "the edge is in touch", e.InTouch)
+	testwait.Until(t, "the edge is in touch", e.InTouch)
 	acked := map[uint64]int{appendPurge(t, c, 0): 0}
 	filler := fill(t, dir)
 	server := nodes[0].nats()
 	big := strings.Repeat("x", 1<<20)
-	until(t, "a write has failed", func() bool {
+	testwait.Until(t, "a write has failed", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if seq, err := c.Append(ctx, rand.Text(), "", big); err == nil {
@@ -157,7 +159,7 @@ func TestFullDisksOfSome(t *testing.T) {
 	nodes[0].floor.Store(1 << 60)
 	appendPurge(t, c, 1)
 	nodes[1].floor.Store(1 << 60)
-	until(t, "purges are refused", func() bool {
+	testwait.Until(t, "purges are refused", func() bool {
 		_, err := c.Append(t.Context(), rand.Text(), "", 2)
 		return errors.Is(err, ErrFull)
 	})

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // leased is the registry of a node, which is served until stop.
@@ -35,7 +37,8 @@ func TestRegistryOnDemand(t *testing.T) {
 	hel1, _ := leased(t, nodes, "hel1", RoleEdge)
 	nyc1, leave := leased(t, nodes, "nyc1", RoleEdge)
 	for _, r := range []*Registry{name, hel1, nyc1} {
-		until(t, "all know all", func() bool { return r.of("ns1").Live && r.of("hel1").Live && r.of("nyc1").Live })
+		testwait.Until(t, "all know all",
+			func() bool { return r.of("ns1").Live && r.of("hel1").Live && r.of("nyc1").Live })
 	}
 	if got := consumersOf(t, nodes[0], "KV_leases"); len(got) != 2 {
 		t.Errorf("%d consumers of the leases, want one of the name server and one of the control node", len(got))
@@ -43,10 +46,10 @@ func TestRegistryOnDemand(t *testing.T) {
 	if err := hel1.Client.Drain(t.Context(), "nyc1", true); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a drain is seen", func() bool { return hel1.of("nyc1").Draining && hel1.Draining("nyc1") })
+	testwait.Until(t, "a drain is seen", func() bool { return hel1.of("nyc1").Draining && hel1.Draining("nyc1") })
 	news, stop := hel1.listen()
 	leave()
-	until(t, "who ends is gone", func() bool {
+	testwait.Until(t, "who ends is gone", func() bool {
 		<-news // without a question
 		return hel1.of("nyc1").Node == ""
 	})
@@ -58,7 +61,7 @@ func TestRegistryOnDemand(t *testing.T) {
 	}
 	nodes[0].start(t)
 	late, _ := leased(t, nodes, "nyc2", RoleEdge)
-	until(t, "its next process answers", func() bool { return hel1.of("nyc2").Live && late.of("ns1").Live })
+	testwait.Until(t, "its next process answers", func() bool { return hel1.of("nyc2").Live && late.of("ns1").Live })
 }
 
 // Purges are waited for by who has no news but what the control node tells.
@@ -73,7 +76,7 @@ func TestWaitOnDemand(t *testing.T) {
 		e.Changed = r.Renew
 		r.Self = func() Lease { return Lease{Roles: []string{RoleEdge}, Ready: true, Applied: e.Applied()} }
 		serveParts(t, r.Serve)
-		until(t, "it is in touch", e.InTouch)
+		testwait.Until(t, "it is in touch", e.InTouch)
 		if i == 0 {
 			first = r
 		}
@@ -96,14 +99,14 @@ func TestRegistryOfBefore(t *testing.T) {
 	nodes[0].start(t)
 	leased(t, nodes, "ns1", RoleGeoDNS)
 	hel1, _ := leased(t, nodes, "hel1", RoleEdge)
-	until(t, "it knows of others", func() bool { return hel1.of("ns1").Live && hel1.of("hel1").Live })
+	testwait.Until(t, "it knows of others", func() bool { return hel1.of("ns1").Live && hel1.of("hel1").Live })
 	if hel1.asks() {
 		t.Error("it was told")
 	}
 	nodes[0].stop()
 	nodes[0].older = false
 	nodes[0].start(t)
-	until(t, "it asks", func() bool { return hel1.asks() && hel1.of("ns1").Live })
+	testwait.Until(t, "it asks", func() bool { return hel1.asks() && hel1.of("ns1").Live })
 }
 
 // What is told in pieces is the same as all of it at once.

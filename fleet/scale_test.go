@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // controlProcess is the environment variable by which the test binary is a control node of
@@ -147,7 +149,7 @@ func BenchmarkFleet(b *testing.B) {
 	}
 	serveParts(b, work...)
 	for _, f := range all {
-		until(b, "all are in touch", f.InTouch)
+		testwait.Until(b, "all are in touch", f.InTouch)
 	}
 	time.Sleep(20 * time.Second) // what looks for a consumer nearby has ended
 	before, own := cpuTime(b, pids[0])+cpuTime(b, pids[1])+cpuTime(b, pids[2]), cpuTime(b, os.Getpid())

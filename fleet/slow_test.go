@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // Purges come over a line on which each takes longer than a sign of life, and answers wait behind
@@ -20,15 +22,15 @@ func TestSlowLine(t *testing.T) {
 	line.slow(64 << 10)
 	e := startEdge(t, dial(t, []*control{{Control: &Control{Addr: line.Addr().String()}}}, "nyc1", RoleEdge),
 		Position{})
-	until(t, "it is in touch", e.InTouch)
+	testwait.Until(t, "it is in touch", e.InTouch)
 	near := dial(t, nodes, "hel1", RoleEdge)
 	for i := range 2 {
 		if _, err := near.Append(t.Context(), string(rune('a'+i)), "", strings.Repeat("x", 256<<10)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	until(t, "it has both", func() bool { return e.has() == 2 })
-	until(t, "it is in touch again", e.InTouch)
+	testwait.Until(t, "it has both", func() bool { return e.has() == 2 })
+	testwait.Until(t, "it is in touch again", e.InTouch)
 }
 
 // An entry of an earlier version may be larger than what is asked for at once.
@@ -37,12 +39,12 @@ func TestLargeEntry(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	c := dial(t, nodes, "hel1", RoleEdge)
 	e := startEdge(t, c, Position{})
-	until(t, "it is in touch", e.InTouch)
+	testwait.Until(t, "it is in touch", e.InTouch)
 	if _, err := c.Append(t.Context(), "a", "", strings.Repeat("x", 2*fedAtOnce)); err != nil {
 		t.Fatal(err)
 	}
 	seq := appendPurge(t, c, 1)
-	until(t, "it has both", func() bool { return e.Applied().Seq == seq })
+	testwait.Until(t, "it has both", func() bool { return e.Applied().Seq == seq })
 }
 
 // A purge that the log has and that does not come is noticed without another one. One of which

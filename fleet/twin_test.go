@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // serveRegistry keeps a registry until stop or the end of the test.
@@ -25,7 +27,7 @@ func serveRegistry(t *testing.T, r *Registry) (stop func()) {
 // putLease writes a lease as a process does that is not there any more.
 func putLease(t *testing.T, c *Client, l Lease) {
 	t.Helper()
-	until(t, "the bucket is there", func() bool { _, _, _, err := c.ready(t.Context()); return err == nil })
+	testwait.Until(t, "the bucket is there", func() bool { _, _, _, err := c.ready(t.Context()); return err == nil })
 	_, leases, _, err := c.ready(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -63,18 +65,18 @@ func TestTwin(t *testing.T) {
 		}
 		return l
 	}
-	until(t, "the lease is renewed", func() bool { return find().Sure })
+	testwait.Until(t, "the lease is renewed", func() bool { return find().Sure })
 	if first.Refused() {
 		t.Error("a process is refused because of one that was killed")
 	}
 	second := &Registry{Client: dial(t, nodes, "hel1", RoleEdge), Self: lease(began.Add(time.Second))}
 	stopSecond := serveRegistry(t, second)
-	until(t, "the second is refused", second.Refused)
+	testwait.Until(t, "the second is refused", second.Refused)
 	if first.Refused() {
 		t.Error("both are refused")
 	}
 	renewed := find().Renewed
-	until(t, "the first goes on", func() bool {
+	testwait.Until(t, "the first goes on", func() bool {
 		l := find()
 		return l.Renewed.After(renewed) && l.Started.Equal(began)
 	})
@@ -82,15 +84,15 @@ func TestTwin(t *testing.T) {
 		t.Error("what a node says counts, of which there are two")
 	}
 	stopSecond()
-	until(t, "the first goes on", func() bool { return find().Renewed.After(renewed.Add(time.Second)) })
+	testwait.Until(t, "the first goes on", func() bool { return find().Renewed.After(renewed.Add(time.Second)) })
 	stopFirst()
-	until(t, "the lease ends with the first", func() bool { return find().Node == "" })
+	testwait.Until(t, "the lease ends with the first", func() bool { return find().Node == "" })
 
 	// A clone of a machine's memory has all that the process has.
 	a := &Registry{Client: dial(t, nodes, "hel1", RoleEdge), Self: lease(began), process: "same"}
 	b := &Registry{Client: dial(t, nodes, "hel1", RoleEdge), Self: lease(began), process: "same"}
 	stopA, stopB := serveRegistry(t, a), serveRegistry(t, b)
-	until(t, "one of them is refused", func() bool { return a.Refused() || b.Refused() })
+	testwait.Until(t, "one of them is refused", func() bool { return a.Refused() || b.Refused() })
 	refused, stop := a, stopB
 	if b.Refused() {
 		refused, stop = b, stopA
@@ -99,7 +101,7 @@ func TestTwin(t *testing.T) {
 		t.Error("both are refused")
 	}
 	stop()
-	until(t, "the other one takes over once the first has ended", func() bool { return !refused.Refused() })
+	testwait.Until(t, "the other one takes over once the first has ended", func() bool { return !refused.Refused() })
 }
 
 // An edge counts as having applied a purge if it says so now, of the log that there is.
@@ -138,9 +140,9 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 	nodes := startControl(t, t.TempDir(), 1)
 	gone, client := dial(t, nodes, "hel1", RoleEdge), dial(t, nodes, "nyc1", RoleEdge)
 	edge := startEdge(t, client, Position{})
-	until(t, "the edge is in touch", edge.InTouch)
+	testwait.Until(t, "the edge is in touch", edge.InTouch)
 	seq := appendPurge(t, client, 1)
-	until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
+	testwait.Until(t, "it has come", func() bool { return edge.Applied().Seq == seq && edge.Proven() })
 	lease := Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Process: "a",
 		Renewed: time.Now().Add(-time.Hour)}
 	putLease(t, gone, lease)
@@ -148,7 +150,7 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 		return Lease{Roles: []string{RoleEdge}, Applied: edge.Applied(), Unproven: !edge.Proven()}
 	}}
 	serveRegistry(t, r)
-	until(t, "the one that is there is known to have it", func() bool {
+	testwait.Until(t, "the one that is there is known to have it", func() bool {
 		p := r.Progress(t.Context(), seq)
 		if p[0].Applied {
 			t.Fatal("who is not there has it, too")
@@ -157,7 +159,7 @@ func TestLeaseThatIsNotRenewed(t *testing.T) {
 	})
 	lease.Renewed = time.Now()
 	putLease(t, gone, lease)
-	until(t, "it is there again", func() bool { return r.Progress(t.Context(), seq)[0].Applied })
+	testwait.Until(t, "it is there again", func() bool { return r.Progress(t.Context(), seq)[0].Applied })
 }
 
 // What is said of a node by two processes in turn counts for nothing.

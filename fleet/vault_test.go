@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 func vaultOf(t testing.TB, c *Client) *Vault {
@@ -32,7 +34,7 @@ func vaultWith(t testing.TB, c *Client, letters string) *Vault {
 // untilReady waits until the bucket is there.
 func untilReady(t testing.TB, v *Vault) {
 	t.Helper()
-	until(t, "the vault is there", func() bool {
+	testwait.Until(t, "the vault is there", func() bool {
 		_, err := v.Keys(t.Context())
 		return err == nil
 	})
@@ -245,7 +247,7 @@ func TestVaultWatch(t *testing.T) {
 	revisions := map[string]uint64{}
 	save := func(key string, value []byte) {
 		t.Helper()
-		until(t, "the vault takes "+key, func() bool {
+		testwait.Until(t, "the vault takes "+key, func() bool {
 			revision, err := a.Save(t.Context(), key, value, revisions[key])
 			if err == nil {
 				revisions[key] = revision
@@ -268,12 +270,12 @@ func TestVaultWatch(t *testing.T) {
 			seen.all[key]++
 		})
 	}()
-	until(t, "what is there is told",
+	testwait.Until(t, "what is there is told",
 		func() bool { return seen.has("stays", 1)() && seen.has("changes", 1)() && seen.has("goes", 1)() })
 	save("new", []byte("1"))
-	until(t, "a new one is told", seen.has("new", 1))
+	testwait.Until(t, "a new one is told", seen.has("new", 1))
 	save("new", nil)
-	until(t, "a deletion is told", seen.has("new", 2))
+	testwait.Until(t, "a deletion is told", seen.has("new", 2))
 
 	wall.set(true)
 	nodes[0].stop()
@@ -281,18 +283,20 @@ func TestVaultWatch(t *testing.T) {
 	save("changes", []byte("2"))
 	save("goes", nil)
 	wall.set(false)
-	until(t, "what has changed is told", func() bool { return seen.has("changes", 2)() && seen.has("goes", 2)() })
+	testwait.Until(t, "what has changed is told",
+		func() bool { return seen.has("changes", 2)() && seen.has("goes", 2)() })
 	save("after", []byte("1"))
-	until(t, "the watch goes on", seen.has("after", 1))
+	testwait.Until(t, "the watch goes on", seen.has("after", 1))
 
 	// A bucket that replaces another has revisions of its own.
 	nodes[0].stop()
 	nodes[0].Dir = filepath.Join(dir, "another")
 	nodes[0].start(t)
 	clear(revisions)
-	until(t, "the vault is there again", func() bool { _, err := a.Keys(t.Context()); return err == nil })
+	testwait.Until(t, "the vault is there again", func() bool { _, err := a.Keys(t.Context()); return err == nil })
 	save("stays", []byte("1"))
-	until(t, "it is told of", func() bool { seen.mu.Lock(); defer seen.mu.Unlock(); return seen.all["stays"] > 1 })
+	testwait.Until(t, "it is told of",
+		func() bool { seen.mu.Lock(); defer seen.mu.Unlock(); return seen.all["stays"] > 1 })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // Only edges may read and write certificates, and only they may publish challenges.
@@ -25,7 +27,7 @@ func TestVaultPermissions(t *testing.T) {
 	token := "$KV." + certificateBucket + "." + encodeToken("a")
 	for _, role := range []string{RoleGeoDNS, RoleControl, RoleAdmin} {
 		c := dial(t, nodes, "n-"+role, role)
-		until(t, "it is connected", c.conn.IsConnected)
+		testwait.Until(t, "it is connected", c.conn.IsConnected)
 		inbox := inbox(c.Node) + ".x"
 		sub, err := c.conn.SubscribeSync(inbox + ".>")
 		if err != nil {
@@ -75,7 +77,7 @@ func TestVaultPermissions(t *testing.T) {
 		t.Errorf("challenges are at %v: %v", challenges, err)
 	}
 	dns := vaultOf(t, dial(t, nodes, "ns1", RoleGeoDNS))
-	until(t, "ns1 is connected", dns.Client.conn.IsConnected)
+	testwait.Until(t, "ns1 is connected", dns.Client.conn.IsConnected)
 	if _, err := dns.Client.bucketAt(t.Context(), challengeBucket); err != nil {
 		t.Errorf("a name server can't read challenges: %v", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // errRefused is a refused connection.
@@ -338,7 +340,7 @@ func TestDownAndBack(t *testing.T) {
 		}
 	}
 	close(open)
-	eventually(t, "the server that is there again answers", func() bool {
+	testwait.Until(t, "the server that is there again answers", func() bool {
 		got, err := fetchBody(t, p, request(t, http.MethodGet, "/", ""))
 		return err == nil && got == "up"
 	})

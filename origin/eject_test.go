@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // errSlow is a timeout.
@@ -143,7 +145,7 @@ func TestBackAfterThePause(t *testing.T) {
 	p.Health = &Health{Interval: 10 * time.Millisecond} // the duration of the first ejection
 	failOften(p, p.all[0], time.Now(), errStatus, failureLimit)
 	// No request has succeeded since.
-	eventually(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" })
+	testwait.Until(t, "it gets requests again", func() bool { return p.Status().Servers[0].State == "failing" })
 }
 
 // A timeout of a server that answers other requests means a slow page. A timeout of a server that
@@ -297,7 +299,7 @@ func TestKilledUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "a third is done", func() bool { return done.Load() > workers*each/3 })
+	testwait.Until(t, "a third is done", func() bool { return done.Load() > workers*each/3 })
 	servers[1].Listener.Close()
 	servers[1].CloseClientConnections()
 	work.Wait()

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 var discardLog = slog.New(slog.DiscardHandler)
@@ -76,7 +78,7 @@ func TestProbeOutcome(t *testing.T) {
 // wantState waits until a server has the state want.
 func wantState(t *testing.T, p *Pool, server int, want string) {
 	t.Helper()
-	eventually(t, "the server is "+want, func() bool {
+	testwait.Until(t, "the server is "+want, func() bool {
 		s := p.Status().Servers[server]
 		return s.Probes > 0 && s.State == want
 	})

@@ -12,7 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // testServer is an origin on loopback that counts requests.
@@ -102,22 +103,10 @@ func fetchBody(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	return string(b), nil
 }
 
-// eventually waits until cond returns true.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !cond(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not so in 30 s: %s", what)
-		}
-	}
-}
-
 // noPlaceTaken waits until all places at the servers are free.
 func noPlaceTaken(t *testing.T, p *Pool) {
 	t.Helper()
-	eventually(t, "all places are given back", func() bool {
+	testwait.Until(t, "all places are given back", func() bool {
 		for _, s := range p.Status().Servers {
 			if s.InFlight+s.Tunnels != 0 {
 				return false

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // newFullPool returns a pool whose only place is taken by a response whose body is not read yet.
@@ -29,7 +31,7 @@ func newFullPool(t *testing.T, p *Pool) (*Pool, *http.Response) {
 
 func waitForQueue(t *testing.T, p *Pool, n int) {
 	t.Helper()
-	eventually(t, strconv.Itoa(n)+" requests wait", func() bool { return p.Status().Waiting == n })
+	testwait.Until(t, strconv.Itoa(n)+" requests wait", func() bool { return p.Status().Waiting == n })
 }
 
 // A free place goes to the request that waited longest.
@@ -232,7 +234,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 			}
 			if c.cancel && c.end == nil {
 				go func() {
-					eventually(t, "it is on its way", func() bool { return p.Status().Servers[0].InFlight == 1 })
+					testwait.Until(t, "it is on its way", func() bool { return p.Status().Servers[0].InFlight == 1 })
 					cancel()
 				}()
 			}

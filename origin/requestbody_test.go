@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 var errBody = errors.New("malformed chunked encoding")
@@ -280,7 +282,7 @@ func TestLeavingASilentServer(t *testing.T) {
 	for range 2 { // one for each server
 		work.Go(func() { _, _ = fetchBody(t, p, request(t, "GET", "/", "").WithContext(ctx)) })
 	}
-	eventually(t, "it is silent", func() bool {
+	testwait.Until(t, "it is silent", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.isSilent(p.all[0], time.Now())

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // nameserver is a DNS server on loopback that knows one name, origin.example.
@@ -211,7 +213,7 @@ func TestNameThatMoves(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	ns.set(func(s *nameserver) { s.addrs = []string{"127.0.0.2"} })
-	eventually(t, "the new address is used", func() bool {
+	testwait.Until(t, "the new address is used", func() bool {
 		got, err := fetchBody(t, p, request(t, "GET", "/", ""))
 		if err != nil {
 			t.Fatal(err)
@@ -220,7 +222,7 @@ func TestNameThatMoves(t *testing.T) {
 	})
 	ns.set(func(s *nameserver) { s.servfail = true })
 	n := p.all[0].resolver
-	eventually(t, "the name is asked for in vain", func() bool {
+	testwait.Until(t, "the name is asked for in vain", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return n.err != nil

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A body may take any time as long as data keeps coming. A stalled body ends with an error that
@@ -217,7 +219,7 @@ func TestHedgeThatFails(t *testing.T) {
 			Hedge: time.Millisecond, Log: discardLog})
 		go func() {
 			<-asked
-			eventually(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
+			testwait.Until(t, "the hedge failed", func() bool { return len(p.Status().Servers[1].Failures) > 0 })
 			close(let)
 		}()
 		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "slow" || err != nil {

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A server that was killed and restarted gets requests again after two good probes, within two
@@ -36,14 +38,14 @@ func TestReturn(t *testing.T) {
 			UnhealthyAfter: 1, HealthyAfter: 2}})
 	state := func() ServerStatus { return p.Status().Servers[0] }
 	first.Close()
-	eventually(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })
+	testwait.Until(t, "the probes find it dead", func() bool { return state().State == "unhealthy" })
 	probes.Store(0)
 	probesBefore.Store(0)
 	if l, err = net.Listen("tcp", addr); err != nil {
 		t.Fatal(err)
 	}
 	defer serve(l).Close()
-	eventually(t, "it gets a request", func() bool {
+	testwait.Until(t, "it gets a request", func() bool {
 		if _, err := fetchBody(t, p, request(t, "GET", "/", "")); err != nil {
 			t.Fatal(err)
 		}

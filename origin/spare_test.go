@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // closingServer is a server that closes each connection after its response. Connecting to it takes
@@ -159,7 +161,7 @@ func TestSpares(t *testing.T) {
 				s.get(t, p, "GET", "/", 1)
 				keepSpares(p)
 				s.get(t, p, "GET", "/", 6)
-				eventually(t, "as many are open as were needed", func() bool { return openSpares(p) == 7 })
+				testwait.Until(t, "as many are open as were needed", func() bool { return openSpares(p) == 7 })
 				s.unreachable.Store(true)
 				s.get(t, p, method, "/", 7)
 				wantNoFailures(t, p)
@@ -208,8 +210,8 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 			s.get(t, p, "GET", "/", 1)
 			keepSpares(p)
 			s.get(t, p, "GET", "/", 3)
-			eventually(t, "as many are open as were needed", func() bool { return openSpares(p) == 4 })
-			eventually(t, "the server has them too", func() bool {
+			testwait.Until(t, "as many are open as were needed", func() bool { return openSpares(p) == 4 })
+			testwait.Until(t, "the server has them too", func() bool {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				return len(s.open) == 4
@@ -226,7 +228,7 @@ func TestSpareThatTheServerClosed(t *testing.T) {
 				return append([]*spareConn(nil), s.list...)
 			}
 			for _, o := range list() {
-				eventually(t, "its end has come", func() bool { return !isOpen(o.conn) })
+				testwait.Until(t, "its end has come", func() bool { return !isOpen(o.conn) })
 			}
 			s.get(t, p, "POST", "/", 4)
 			wantNoFailures(t, p)
@@ -241,12 +243,12 @@ func TestSparesEnd(t *testing.T) {
 	p := s.pool(t, 0)
 	s.get(t, p, "GET", "/", 1)
 	s.get(t, p, "GET", "/", 6)
-	eventually(t, "there are none any more", func() bool { return connections(p) == 0 })
+	testwait.Until(t, "there are none any more", func() bool { return connections(p) == 0 })
 	keepSpares(p)
 	s.get(t, p, "GET", "/", 1)
-	eventually(t, "one is open", func() bool { return openSpares(p) > 0 })
+	testwait.Until(t, "one is open", func() bool { return openSpares(p) > 0 })
 	p.Close()
-	eventually(t, "there are none after the end", func() bool { return connections(p) == 0 })
+	testwait.Until(t, "there are none after the end", func() bool { return connections(p) == 0 })
 }
 
 // When a burst begins, the pool opens as many spares as the previous burst needed, and half as many

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -93,7 +94,7 @@ func (f *secureFleet) run(name string) (stop func()) {
 func (f *secureFleet) serves(edge string) *x509.Certificate {
 	f.t.Helper()
 	var apex *x509.Certificate
-	until(f.t, edge+" has certificates", func() bool {
+	testwait.Until(f.t, edge+" has certificates", func() bool {
 		apex = f.ca.shown(f.https[edge], "example.com")
 		return apex != nil && f.ca.shown(f.https[edge], "deep.example.com") != nil
 	})
@@ -121,7 +122,7 @@ func TestFleetGetsCertificates(t *testing.T) {
 
 	f.ca.wantRenewed(t, first)
 	for _, edge := range []string{"hel1", "nyc1"} {
-		until(t, edge+" has the renewed certificate", func() bool {
+		testwait.Until(t, edge+" has the renewed certificate", func() bool {
 			now := f.ca.shown(f.https[edge], "example.com")
 			return now != nil && !now.Equal(first)
 		})
@@ -203,7 +204,7 @@ nodes:
 			}
 			var cert *x509.Certificate
 			stop := runNode(t, config, "hel1")
-			until(t, "the edge has a certificate",
+			testwait.Until(t, "the edge has a certificate",
 				func() bool { cert = ca.shown(secure, "www.example.com"); return cert != nil })
 			if life := cert.NotAfter.Sub(cert.NotBefore); life > 7*24*time.Hour {
 				t.Errorf("the certificate is good for %v: not by the profile that was asked for", life)
@@ -212,7 +213,7 @@ nodes:
 			orders := ca.orders.Load()
 			ca.down.Store(true)
 			runNode(t, config, "hel1")
-			until(t, "the edge has its certificate again",
+			testwait.Until(t, "the edge has its certificate again",
 				func() bool { return ca.shown(secure, "www.example.com") != nil })
 			if n := ca.orders.Load(); n != orders {
 				t.Errorf("%d more orders after a restart", n-orders)

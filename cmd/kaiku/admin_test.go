@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // operated is a fleet that an operator reaches over SSH: c1 with the control plane, the edges hel1
@@ -77,7 +78,7 @@ func (f *operated) start(t *testing.T) {
 	for _, name := range []string{"c1", "hel1", "nyc1"} {
 		runNode(t, own, name)
 	}
-	until(t, "all nodes are ready", func() bool {
+	testwait.Until(t, "all nodes are ready", func() bool {
 		out, err := f.run(t, "status", "--config", own, "--admin", f.admin["hel1"])
 		return err == nil && strings.Count(out, "  ready  ") == 3
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // purgeFleet is a control node and two edges with one origin.
@@ -95,7 +96,7 @@ func TestPurgeReachesEveryEdge(t *testing.T) {
 
 func (f *purgeFleet) fill(t *testing.T) {
 	for _, name := range purgeEdges {
-		until(t, name+" trusts what it has", func() bool { return f.healthy(t, name) })
+		testwait.Until(t, name+" trusts what it has", func() bool { return f.healthy(t, name) })
 		f.get(t, name, "/a")
 		if _, cache := f.get(t, name, "/a"); !strings.Contains(cache, "; hit") {
 			t.Errorf("%s: %s", name, cache)
@@ -127,7 +128,7 @@ func (f *purgeFleet) purgeAtControl(t *testing.T) {
 	if out, err = command(t, "drain", "nyc1", "--admin", f.control); err != nil {
 		t.Errorf("drain: %v\n%s", err, out)
 	}
-	until(t, "status shows the drain", func() bool {
+	testwait.Until(t, "status shows the drain", func() bool {
 		out, err = command(t, "status", "--admin", f.nodes["hel1"].admin)
 		return err == nil && strings.Contains(out, "draining")
 	})
@@ -164,7 +165,7 @@ func (f *purgeFleet) purgeWhileDown(t *testing.T) {
 		}
 	}()
 	runNode(t, f.file, "nyc1")
-	until(t, "nyc1 is in touch and hits again", func() bool {
+	testwait.Until(t, "nyc1 is in touch and hits again", func() bool {
 		_, cache := f.get(t, "nyc1", "/a")
 		return f.healthy(t, "nyc1") && strings.Contains(cache, "; hit")
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A control node may be restarted while the others are a majority, of five as of three.
@@ -45,13 +46,13 @@ func TestDeployFleetSpare(t *testing.T) {
 			spare := func(name string) error { return d.Spare(t.Context(), name, dial) }
 			for i := range all {
 				name := fmt.Sprintf("c%d", i+1)
-				until(t, name+" can be spared", func() bool { err = spare(name); return err == nil })
+				testwait.Until(t, name+" can be spared", func() bool { err = spare(name); return err == nil })
 			}
 			// As many as may be lost are, and then none can be spared.
 			for i := range all / 2 {
 				stop[fmt.Sprintf("c%d", all-i)]()
 			}
-			until(t, "none can be spared, as too few have the log", func() bool {
+			testwait.Until(t, "none can be spared, as too few have the log", func() bool {
 				err = spare("c1")
 				return err != nil && strings.Contains(err.Error(), "other control nodes have all of the log")
 			})

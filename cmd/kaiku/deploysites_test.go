@@ -13,6 +13,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/deploy"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // siteFleet is one edge with a site for each way that an origin may be.
@@ -63,7 +64,7 @@ func sitesOf(t *testing.T, fleetFile string) map[string]deploy.SiteAnswer {
 func TestDeployAsksForSites(t *testing.T) {
 	config, n, away := siteFleet(t)
 	runNode(t, config, "hel1")
-	until(t, "the edge answers", func() bool { return sitesOf(t, config)["good"].Well() })
+	testwait.Until(t, "the edge answers", func() bool { return sitesOf(t, config)["good"].Well() })
 	_, port, err := net.SplitHostPort(n.http)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +109,7 @@ func TestDeployAsksForSitesByHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	runNode(t, config, "hel1")
-	until(t, "the edge answers", func() bool { return sitesOf(t, config)["good"].Well() })
+	testwait.Until(t, "the edge answers", func() bool { return sitesOf(t, config)["good"].Well() })
 	_, port, err := net.SplitHostPort(secure)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // roll brings a fleet file to the nodes in the order in which a deploy does: members, then new
@@ -42,7 +43,7 @@ func (f *rotatedFleet) roll(from []string, control ...string) {
 	for _, n := range f.nodes { // members are the first of them
 		if slices.Contains(control, n.name) {
 			var err error
-			until(f.t, n.name+" can be spared", func() bool {
+			testwait.Until(f.t, n.name+" can be spared", func() bool {
 				err = d.Spare(f.t.Context(), n.name, dial)
 				return err == nil || errors.Is(err, deploy.ErrNoControl)
 			})

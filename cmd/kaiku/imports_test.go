@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"geodns/dnssec":       {},
 	"fleet":               {},
 	"fleet/freeport":      {},
+	"fleet/testwait":      {},
 	"deploy":              {},
 	"bench/dns":           {"bench/peer"},
 	"bench/http":          {"bench/peer"},

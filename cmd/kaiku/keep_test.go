@@ -17,6 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/edge/admin"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -71,11 +72,11 @@ func (k *keeping) start(copies bool) (stop func()) {
 	}
 	k.p = p
 	stop = serveNode(k.t, "fra1", p)
-	until(k.t, "it answers", func() bool {
+	testwait.Until(k.t, "it answers", func() bool {
 		return askSOA(k.t.Context(), (&net.Dialer{}).DialContext, k.dns, "b.example") == nil
 	})
 	if copies {
-		until(k.t, "copies are kept", func() bool {
+		testwait.Until(k.t, "copies are kept", func() bool {
 			for _, name := range []string{"zones/a.example.tar", "zones/b.example.tar", "geoip.mmdb"} {
 				if !exists(filepath.Join(k.dir, "copies", name)) {
 					return false
@@ -113,9 +114,9 @@ func (k *keeping) faults() string {
 func (k *keeping) wants(step string, answers map[string]string, faults ...string) {
 	k.t.Helper()
 	for name, want := range answers {
-		until(k.t, fmt.Sprintf("%s: %s is %q", step, name, want), func() bool { return k.answers(name, want) })
+		testwait.Until(k.t, fmt.Sprintf("%s: %s is %q", step, name, want), func() bool { return k.answers(name, want) })
 	}
-	until(k.t, step+": faults are told", func() bool { return (k.faults() != "") == (len(faults) > 0) })
+	testwait.Until(k.t, step+": faults are told", func() bool { return (k.faults() != "") == (len(faults) > 0) })
 	told := k.faults()
 	for _, want := range faults {
 		if !strings.Contains(told, want) {
@@ -180,7 +181,7 @@ func TestStartWithoutCopies(t *testing.T) {
 		"zone a.example is not answered")
 	k.zone("a", "www A 192.0.2.6\n")
 	k.wants("repaired", map[string]string{"www.a.example": "192.0.2.6"})
-	until(t, "the copy is replaced", func() bool {
+	testwait.Until(t, "the copy is replaced", func() bool {
 		text, err := os.ReadFile(filepath.Join(k.dir, "copies/zones/a.example.tar"))
 		return err == nil && strings.Contains(string(text), "192.0.2.6")
 	})
@@ -203,7 +204,7 @@ func TestCopiesOfOtherZones(t *testing.T) {
 	k := newKeeping(t)
 	k.write("copies/zones/old.example.tar", "")
 	stop := k.start(true)
-	until(t, "the old copy is gone", func() bool {
+	testwait.Until(t, "the old copy is gone", func() bool {
 		_, err := os.Stat(filepath.Join(k.dir, "copies/zones/old.example.tar"))
 		return errors.Is(err, fs.ErrNotExist)
 	})
@@ -213,7 +214,7 @@ func TestCopiesOfOtherZones(t *testing.T) {
 	}
 	k.write("copies", "a file where a folder should be")
 	stop = k.start(false)
-	until(t, "it is warned of", func() bool { return strings.Contains(k.log.text(), "can't keep copies") })
+	testwait.Until(t, "it is warned of", func() bool { return strings.Contains(k.log.text(), "can't keep copies") })
 	k.wants("without copies", map[string]string{"www.a.example": "192.0.2.1"})
 	stop()
 }
@@ -234,7 +235,7 @@ func TestZoneOfRFC2317(t *testing.T) {
 	if err := askSOA(t.Context(), (&net.Dialer{}).DialContext, k.dns, zone); err != nil {
 		t.Error(err)
 	}
-	until(t, "its copy is kept", func() bool {
+	testwait.Until(t, "its copy is kept", func() bool {
 		return exists(filepath.Join(k.dir,
 			"copies/zones/0%2F25.2.0.192.in-addr.arpa.tar"))
 	})

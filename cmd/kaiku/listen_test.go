@@ -12,6 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // geodns.listen and --listen take several addresses, which all answer.
@@ -40,7 +41,7 @@ geodns: { listen: LISTEN, data: copies, zones: [{ name: a.example, file: zones/a
 			done := make(chan error, 1)
 			go func() { done <- p.Run(ctx) }()
 			for _, addr := range []string{first, second} {
-				until(t, addr+" answers", func() bool {
+				testwait.Until(t, addr+" answers", func() bool {
 					return askSOA(ctx, (&net.Dialer{}).DialContext, addr,
 						"a.example") == nil
 				})

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // metricSet are metrics by name, with their labels.
@@ -55,7 +56,7 @@ secrets: { fleet_key: fleet.key }
 	if _, err := command(t, "health", "--config", config, "--node", "n2"); err == nil {
 		t.Error("a node that is not there is healthy")
 	}
-	until(t, "kaiku health says so", func() bool {
+	testwait.Until(t, "kaiku health says so", func() bool {
 		out, err := command(t, "health", "--config", config, "--node", "n1")
 		return err == nil && out == "node n1 is healthy\n"
 	})
@@ -74,7 +75,7 @@ secrets: { fleet_key: fleet.key }
 	}
 	askAddress(t, dns, "www.example.com")
 	var out metricSet
-	until(t, "probes are counted", func() bool {
+	testwait.Until(t, "probes are counted", func() bool {
 		resp, err := http.Get("http://" + admin + "/metrics")
 		if err != nil {
 			t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // writeCertificates writes a certificate authority to ca.pem of a folder, and certificates of it to
@@ -95,7 +96,7 @@ func secureOrigin(t *testing.T, dir, name string) string {
 // listens waits until something listens on an address.
 func listens(t *testing.T, addr string) {
 	t.Helper()
-	until(t, "something listens on "+addr, func() bool {
+	testwait.Until(t, "something listens on "+addr, func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			return false

@@ -8,12 +8,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // viaOwner finds a path for which the node asks another edge, and has both store it.
 func (n *testNode) viaOwner(t *testing.T, other string) (path string) {
 	tries := 0
-	until(t, "a path is found that "+other+" owns", func() bool {
+	testwait.Until(t, "a path is found that "+other+" owns", func() bool {
 		tries++
 		path = fmt.Sprintf("/%s/%d", other, tries)
 		resp, _ := n.ask(t, path)
@@ -54,7 +56,7 @@ func TestSoftPurgeOvertakesTheOwner(t *testing.T) {
 	held.Clear()
 	holds.Store(true)
 	ask()
-	until(t, "the origin is asked for both", func() bool { return asked.Load() == 2 })
+	testwait.Until(t, "the origin is asked for both", func() bool { return asked.Load() == 2 })
 	version.Store(1)
 	nodes["eu2"].purge(t, soft)
 	ask()

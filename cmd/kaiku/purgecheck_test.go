@@ -21,6 +21,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // checkedPaths is how many paths a purgeCheck has, in three kinds that follow each other.
@@ -140,7 +141,7 @@ nodes:
 		t.Cleanup(transport.CloseIdleConnections)
 	}
 	for name, n := range nodes {
-		until(t, name+" trusts what it has", func() bool {
+		testwait.Until(t, name+" trusts what it has", func() bool {
 			resp, err := n.client.Get("http://" + n.http + "/.kaiku/health")
 			if err != nil {
 				return false
@@ -155,7 +156,7 @@ nodes:
 			if name == other || name == "us1" { // the shield asks the origin
 				continue
 			}
-			until(t, name+" asks "+other, func() bool {
+			testwait.Until(t, name+" asks "+other, func() bool {
 				tries++
 				resp, _ := n.ask(t, fmt.Sprint("/peers/", tries))
 				return strings.Contains(strings.Join(resp.Header["Cache-Status"], ""), other)

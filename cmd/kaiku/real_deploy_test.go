@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/deploy"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // Three machines, each with Debian's OpenSSH server in namespaces of its own, get a fleet, an
@@ -35,7 +36,7 @@ func TestRealDeploy(t *testing.T) {
 		return
 	}
 	d.traffic = startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, d.files)
-	until(t, "all nodes are asked", func() bool { return len(d.traffic.served()) == 3 })
+	testwait.Until(t, "all nodes are asked", func() bool { return len(d.traffic.served()) == 3 })
 	t.Run("upgrade", d.upgrade)
 	t.Run("nothing", d.nothing)
 	t.Run("ends at once", d.endsAtOnce)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 	"github.com/kaiku-cdn/kaiku/geodns"
 )
 
@@ -81,12 +82,12 @@ func TestRealFirstHit(t *testing.T) {
 	}
 	var cache string
 	var err error
-	until(t, "an edge answers over HTTPS", func() bool {
+	testwait.Until(t, "an edge answers over HTTPS", func() bool {
 		cache, err = get()
 		return err == nil
 	})
 	done("certificate, and first answer, from " + addr + ": " + cache)
-	until(t, "the nearest edge answers with a hit", func() bool {
+	testwait.Until(t, "the nearest edge answers with a hit", func() bool {
 		cache, err = get()
 		return err == nil && addr == labNodes[0][1] && strings.Contains(cache, "; hit")
 	})

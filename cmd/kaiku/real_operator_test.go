@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/admin"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // An operator's day: the commands that docs/deploy.md names, in the order in which an operator
@@ -298,7 +299,7 @@ func (d *day) growControl(t *testing.T) {
 	if !strings.Contains(out, "control") {
 		t.Errorf("the plan does not speak of the control plane")
 	}
-	until(t, "a purge after it", func() bool { return d.purger.sequence() > before })
+	testwait.Until(t, "a purge after it", func() bool { return d.purger.sequence() > before })
 	d.wantNodes(t, "n1", "n2", "n3", "n4")
 }
 
@@ -314,7 +315,7 @@ func (d *day) replaceNode(t *testing.T) {
 	d.rolls(t, "deploy", "--accept-new-host-keys")
 	d.kaiku(t, "undrain", "n3", "--config", d.config)
 	d.hits(t, "/a.css")
-	until(t, "all nodes are ready", func() bool {
+	testwait.Until(t, "all nodes are ready", func() bool {
 		for _, n := range d.status(t).Nodes {
 			if !n.Live || !n.Ready || n.Draining {
 				return false

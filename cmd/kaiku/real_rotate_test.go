@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // watchedOutput keeps what a command prints, and calls a function once some texts are in it, in
@@ -94,7 +96,7 @@ func TestLongRotate(t *testing.T) {
 		t.FailNow()
 	}
 	traffic := startTraffic(t, []string{"10.77.0.11:53", "10.77.0.12:53"}, w.files)
-	until(t, "all nodes are asked", func() bool { return len(traffic.served()) == 3 })
+	testwait.Until(t, "all nodes are asked", func() bool { return len(traffic.served()) == 3 })
 	t.Run("another key is refused", w.anotherKey)
 	t.Run("a token that was replaced by hand", w.tokenByHand)
 	t.Run("the token", w.rotateToken)

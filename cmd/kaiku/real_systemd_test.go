@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // systemdFleet is a node of each kind, on addresses of this machine.
@@ -66,7 +68,7 @@ func TestRealSocketActivation(t *testing.T) {
 	p := startProcess(t, activate, "-l", web, "-l", dns, "--fdname=kaiku:kaiku", bin, "serve", "--config", config,
 		"--node", "hel1")
 	var sockets []string // that listen, by inode
-	until(t, "systemd-socket-activate listens", func() bool {
+	testwait.Until(t, "systemd-socket-activate listens", func() bool {
 		sockets = []string{listening(t, web), listening(t, dns)}
 		return sockets[0] != "" && sockets[1] != ""
 	})

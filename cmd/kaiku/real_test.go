@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // The tests in this file run the built program against programs from Debian: nginx as the origin,
@@ -140,7 +142,7 @@ func TestRealFleetWithDig(t *testing.T) {
 		if err := hel.end(t, syscall.SIGTERM); err != nil {
 			t.Errorf("SIGTERM: %v", err)
 		}
-		until(t, "name servers send its clients to the other edge", func() bool {
+		testwait.Until(t, "name servers send its clients to the other edge", func() bool {
 			return strings.Contains(dig(t, "www.example.com", "+subnet="+finnish, "+short"), digEdges[american])
 		})
 	})
@@ -151,7 +153,7 @@ func TestRealFleetWithDig(t *testing.T) {
 			{"nonsense: true", "7"}, // is refused
 			{strings.Replace(good, "ttl: 5s", "ttl: 9s", 1), "9"}} {
 			writeFiles(t, dir, map[string]string{"fleet.yaml": step.text})
-			until(t, "the TTL is "+step.ttl, func() bool {
+			testwait.Until(t, "the TTL is "+step.ttl, func() bool {
 				return regexp.MustCompile(`(?m)^www\.example\.com\.\s+` + step.ttl + `\s`).
 					MatchString(dig(t, "www.example.com"))
 			})
@@ -265,7 +267,7 @@ func playDemo(t *testing.T, bin string, busy ...string) {
 		}
 	})
 	text := ""
-	until(t, "the demo says how it ends", func() bool {
+	testwait.Until(t, "the demo says how it ends", func() bool {
 		text = readFile(t, out.Name())
 		return strings.Contains(text, "Ctrl-C")
 	})

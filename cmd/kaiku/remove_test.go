@@ -11,6 +11,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // aloneLease has the control plane of a fleet hear of a node that is in no fleet file, until stop
@@ -57,7 +58,7 @@ func TestRemoveCommand(t *testing.T) {
 		return err == nil && strings.Contains(out, `"node":"`+name+`"`)
 	}
 	stop := f.aloneLease(t, "gone")
-	until(t, "the node that is in no file is heard of", func() bool { return knows("gone") })
+	testwait.Until(t, "the node that is in no file is heard of", func() bool { return knows("gone") })
 	for _, c := range []struct{ args, fails string }{
 		{"remove c1", "node c1 is a control node: take the role control from it in "},
 		{"remove hel2", "has no node hel2: did you mean hel1?; of one that is not there any more, give its machine by --ssh"},
@@ -97,7 +98,7 @@ func TestRemoveCommand(t *testing.T) {
 		strings.Contains(out, "next: take it out") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	until(t, "nobody knows it any more", func() bool { return !knows("gone") })
+	testwait.Until(t, "nobody knows it any more", func() bool { return !knows("gone") })
 }
 
 // What a fleet lacks without a node is told before it is removed.

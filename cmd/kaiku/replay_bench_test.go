@@ -12,6 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // BenchmarkReplay measures how long an edge takes to catch up with a hundred thousand purges that
@@ -39,13 +40,13 @@ nodes:
 	}
 	start("c1")
 	p, stop := start("hel1")
-	until(b, "the edge is in touch", func() bool { return p.Edge.Purges.InTouch() })
+	testwait.Until(b, "the edge is in touch", func() bool { return p.Edge.Purges.InTouch() })
 	stop()
 	appendPurges(b, fleetFile, purges)
 
 	b.ResetTimer()
 	p, stop = start("hel1")
-	until(b, "the edge has caught up", func() bool { return p.Edge.Purges.InTouch() })
+	testwait.Until(b, "the edge has caught up", func() bool { return p.Edge.Purges.InTouch() })
 	b.StopTimer()
 	if got := p.Edge.Store.Position().Seq; got != purges {
 		b.Errorf("the edge has applied %d purges of %d", got, purges)

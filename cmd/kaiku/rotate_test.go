@@ -24,6 +24,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/purge"
 	"github.com/kaiku-cdn/kaiku/fleet"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // rotatedFleet are three nodes in this process, each with a folder of its own, that are edges of
@@ -139,7 +140,8 @@ func (f *rotatedFleet) untilHealthy(n *rotatedNode) {
 			f.t.Logf("%s: %v", n.name, err)
 		}
 	}()
-	until(f.t, n.name+" is healthy", func() bool { err = d.Healthy(f.t.Context(), n.name, dial); return err == nil })
+	testwait.Until(f.t, n.name+" is healthy",
+		func() bool { err = d.Healthy(f.t.Context(), n.name, dial); return err == nil })
 }
 
 // rotation is one of a file of the operator's. Its deploy does what the real one does: it brings
@@ -186,7 +188,7 @@ func (f *rotatedFleet) change(d *deployFleet, n *rotatedNode, file string) error
 		if replaces, err := d.replacesKey(n.name, []byte(now), []byte(f.read(own))); err != nil || !replaces {
 			return fmt.Errorf("its key would be replaced: %v, %w", replaces, err)
 		}
-		until(f.t, n.name+" can be spared",
+		testwait.Until(f.t, n.name+" can be spared",
 			func() bool { return d.Spare(f.t.Context(), n.name, (&net.Dialer{}).DialContext) == nil })
 		n.drained.Lock()
 		defer n.drained.Unlock()
@@ -351,7 +353,7 @@ func (l *rotatedLoad) lostNone() {
 	}
 	d, dial := l.running(), (&net.Dialer{}).DialContext
 	for _, n := range l.nodes {
-		until(l.t, n.name+" has applied all purges", func() bool {
+		testwait.Until(l.t, n.name+" has applied all purges", func() bool {
 			st, err := d.status(l.t.Context(), d.fleet.Node(n.name), dial)
 			return err == nil && slices.ContainsFunc(st.Nodes,
 				func(s admin.NodeStatus) bool { return s.Node == n.name && s.Purges == l.last })
@@ -369,7 +371,7 @@ func (l *rotatedLoad) lostNone() {
 func TestRotateUnderLoad(t *testing.T) {
 	f := newRotatedFleet(t, 3)
 	vault, end := f.vault()
-	until(t, "the vault has a value", func() bool {
+	testwait.Until(t, "the vault has a value", func() bool {
 		_, err := vault.Save(t.Context(), "certificates/x", []byte("private"), 0)
 		return err == nil
 	})
@@ -379,7 +381,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	token := f.rotation("admin.token", tokenStages)
 	token.sure = func() (bool, error) { // both are good; who purges gets the new one
 		before := load.purges.Load()
-		until(t, "there are purges with the old token",
+		testwait.Until(t, "there are purges with the old token",
 			func() bool { return load.purges.Load() > before+5 || t.Failed() })
 		load.token.Store(strings.Fields(f.read(token.file))[1])
 		return true, nil
@@ -390,7 +392,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	old := f.running()
 	old.tokens = []string{"old-token"}
 	for _, n := range f.nodes {
-		until(t, n.name+" refuses the old token", func() bool {
+		testwait.Until(t, n.name+" refuses the old token", func() bool {
 			_, err := old.status(t.Context(), old.fleet.Node(n.name), (&net.Dialer{}).DialContext)
 			return err != nil && strings.Contains(err.Error(), "401")
 		})
@@ -406,7 +408,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	}
 	vault, end = f.vault()
 	defer end()
-	until(t, "the vault answers", func() bool { _, err := vault.Keys(t.Context()); return err == nil })
+	testwait.Until(t, "the vault answers", func() bool { _, err := vault.Keys(t.Context()); return err == nil })
 	if value, _, _, err := vault.Load(t.Context(), "certificates/x"); err != nil || string(value) != "private" {
 		t.Errorf("what edges share of certificates can't be read with the new key: %q, %v", value, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // logLines collects what nodes log.
@@ -87,15 +88,16 @@ func TestHealthyStartIsQuiet(t *testing.T) {
 		started[name] = time.Now()
 		log := slog.New(slog.NewTextHandler(io.MultiWriter(&out, t.Output()), nil)).With("node", name)
 		serveNode(t, name, newNode(t, f.file, name, node.Overrides{Listen: listenOn(f.dns[name])}, log))
-		until(t, name+" logs its first line", func() bool { return strings.Contains(out.text(), "node="+name+" ") })
+		testwait.Until(t, name+" logs its first line",
+			func() bool { return strings.Contains(out.text(), "node="+name+" ") })
 	}
 	for _, name := range f.names {
-		until(t, name+" follows the purges", func() bool {
+		testwait.Until(t, name+" follows the purges", func() bool {
 			return strings.Contains(out.text(),
 				`msg="purge log: followed for the first time; what this edge has from before is stale" node=`+name)
 		})
 	}
-	until(t, "an edge orders certificates",
+	testwait.Until(t, "an edge orders certificates",
 		func() bool { return strings.Contains(out.text(), "this edge orders and renews") })
 	for line := range strings.Lines(out.text()) {
 		checkQuiet(t, line, started)

@@ -12,6 +12,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/config"
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/node"
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A file of tokens may have several: the first is used by commands, all are accepted, and a change
@@ -51,7 +52,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 		err := with(token)
 		return err != nil && strings.Contains(err.Error(), "401")
 	}
-	until(t, "the edge answers", func() bool { return with("old\n") == nil })
+	testwait.Until(t, "the edge answers", func() bool { return with("old\n") == nil })
 	for _, good := range []string{"watch1", "watch2", "# of 2026\n\nold\nanother\n"} {
 		if err := with(good); err != nil {
 			t.Errorf("%q: %v", good, err)
@@ -61,12 +62,12 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 		t.Error("a command uses another token than the first")
 	}
 	write("admin.token", "new\nold\n")
-	until(t, "the new token is taken", func() bool { return with("new") == nil })
+	testwait.Until(t, "the new token is taken", func() bool { return with("new") == nil })
 	if err := with("old"); err != nil {
 		t.Errorf("the old token, which is in the file: %v", err)
 	}
 	write("admin.token", "new\n")
-	until(t, "the old token is given up", func() bool { return refused("old") })
+	testwait.Until(t, "the old token is given up", func() bool { return refused("old") })
 	if err := with("new"); err != nil {
 		t.Errorf("the new token: %v", err)
 	}
@@ -81,7 +82,7 @@ nodes: { hel1: { roles: [edge], location: [0, 0], addresses: [127.0.0.1] } }
 			t.Errorf("a file of tokens with %q is taken", bad)
 		}
 	}
-	until(t, "the node has looked at it", func() bool { return strings.Contains(log.String(), "not taken") })
+	testwait.Until(t, "the node has looked at it", func() bool { return strings.Contains(log.String(), "not taken") })
 	if with("new") != nil || with("watch1") != nil {
 		t.Error("the tokens of before are refused")
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/fleet/freeport"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // startAlone runs an edge for www.example.com with tokens, and returns where it is and a file with
@@ -49,7 +50,7 @@ nodes:
 		t.Fatal(err)
 	}
 	runNode(t, config, "hel1")
-	until(t, "the edge answers", func() bool {
+	testwait.Until(t, "the edge answers", func() bool {
 		_, err := command(t, "status", "--admin", n.admin, "--token-file", tokens["watch"])
 		return err == nil
 	})

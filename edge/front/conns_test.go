@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // A connection that never asked for anything does not hold the end for long; one that is about to
@@ -25,10 +27,10 @@ func TestFreshConnections(t *testing.T) {
 	}
 	quiet, asks := dial(), dial()
 	var fresh map[*clientConn]int64
-	until(t, "both are known", func() bool { fresh = e.conns.closeFresh(nil); return len(fresh) == 2 })
+	testwait.Until(t, "both are known", func() bool { fresh = e.conns.closeFresh(nil); return len(fresh) == 2 })
 	begin := "GET /a HTTP/1.1\r\n"
 	fmt.Fprint(asks, begin)
-	until(t, "the first line has come", func() bool {
+	testwait.Until(t, "the first line has come", func() bool {
 		e.conns.mu.Lock()
 		defer e.conns.mu.Unlock()
 		for cc := range fresh {

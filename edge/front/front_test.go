@@ -5,10 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -78,13 +76,3 @@ func TestHandler(t *testing.T) {
 type handlerFunc func(x *Exchange)
 
 func (f handlerFunc) Answer(x *Exchange) { f(x) }
-
-// until waits for what other goroutines bring about.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}

@@ -14,6 +14,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // startPeers has a listener for peers answer, as the one of a server does.
@@ -69,7 +71,7 @@ func TestPeersInTheirHandshake(t *testing.T) {
 	for range maxPeerEarly {
 		dialFrom(t, "127.0.0.1", addr)
 	}
-	until(t, "all wait", func() bool {
+	testwait.Until(t, "all wait", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.waiting == maxPeerEarly
@@ -126,7 +128,7 @@ func TestConnectionsOfOnePeer(t *testing.T) {
 	if _, err := io.ReadAll(last); err != nil {
 		t.Errorf("the last: %v", err)
 	}
-	until(t, "the last is forgotten", func() bool {
+	testwait.Until(t, "the last is forgotten", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return len(l.nodes[""]) == maxPeerConns-1

@@ -5,12 +5,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // waitsLong is a node that never has applied a purge, and tells of each that waits.
@@ -76,7 +75,7 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 		}
 	}
 	leave()
-	until(t, "all have left", func() bool {
+	testwait.Until(t, "all have left", func() bool {
 		p.waits.mu.Lock()
 		defer p.waits.mu.Unlock()
 		return p.waits.all == 0 && len(p.waits.of) == 0
@@ -84,12 +83,3 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 }
 
 func full(secret string) Token { return Token{Secret: secret, Scopes: Scopes()} }
-
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
