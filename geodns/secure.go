@@ -111,6 +111,9 @@ func (w *worker) secure(tcp bool) {
 	if r.signing.budget == nil {
 		r.signing.budget = &r.signatures.shared
 	}
+	if w.server.signingFree {
+		r.signing.budget = nil
+	}
 	if r.signing.now = w.wall; r.signing.now == 0 {
 		r.signing.now = w.server.wallClock()
 	}

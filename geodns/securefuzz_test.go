@@ -15,14 +15,13 @@ import (
 // FuzzSameSigned is FuzzSamePath for signed zones. The second worker shares no signature with the
 // first, and yet has the same.
 func FuzzSameSigned(f *testing.F) {
-	s, slow := newServer(f, signedConfig(f)), newServer(f, signedConfig(f))
+	s, slow := signedServer(f), signedServer(f)
 	now := time.Now().Unix()
 	for _, s := range []*Server{s, slow} {
 		s.Log = slog.New(slog.DiscardHandler)
 		s.signingNow = func() int64 { return now }
 	}
 	worker := newWorker(s)
-	worker.budget.full.Store(-1 << 62)
 	buf := make([]byte, dns.MaxMsgSize)
 	for i, q := range signedQuestions {
 		m := secured(q)
@@ -41,9 +40,6 @@ func FuzzSameSigned(f *testing.F) {
 			return
 		}
 		slow.current.Load().signatures.answers = make(signatureCache, 8)
-		slow.current.Load().signatures.shared.full.Store(0)
-		worker.budget.full.Store(0)
-		s.current.Load().signatures.shared.full.Store(0)
 		client := netip.AddrPortFrom(addr, 53)
 		fast := worker.answer(req, client, tcp, buf)
 		again := (&worker2{slow}).answer(req, client, tcp)
@@ -82,7 +78,7 @@ func BenchmarkSigned(b *testing.B) {
 	for _, q := range []string{"www.example.com. A", "nowhere.example.com. A", "x.wild.example.com. A"} {
 		for _, do := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%s do=%v", q, do), func(b *testing.B) {
-				s := newServer(b, signedConfig(b))
+				s := signedServer(b)
 				w := newWorker(s)
 				req, err := question(q).SetEdns0(1232, do).Pack()
 				if err != nil {

@@ -53,11 +53,12 @@ type Server struct {
 	resign  chan struct{} // makes Serve sign ahead again
 
 	// mu guards the order of changes to current, and what is logged and counted about nodes.
-	mu         sync.Mutex
-	metrics    *metrics     // set by the first Reload
-	cookies    cookies      // set by the first Reload
-	limiter    *limiter     // set by the first Reload
-	signingNow func() int64 // for tests: the wall clock in Unix seconds; nil means time.Now
+	mu          sync.Mutex
+	metrics     *metrics     // set by the first Reload
+	cookies     cookies      // set by the first Reload
+	limiter     *limiter     // set by the first Reload
+	signingNow  func() int64 // for tests: the wall clock in Unix seconds; nil means time.Now
+	signingFree bool         // for tests: signatures may take all of the time
 
 	challenges map[name]*rrset // guarded by mu
 
