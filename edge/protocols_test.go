@@ -37,8 +37,8 @@ func TestEveryProtocol(t *testing.T) {
 		raced                 bool
 	}{
 		{"HTTP/1.1 over TLS", "h1", "", again, false},
-		{"HTTP/2 of net/http", "h2", "", again, true},
-		{"HTTP/2 of front/http2", "h2", "own", again, false},
+		{"HTTP/2 of net/http", "h2", "", again, false},
+		{"HTTP/2 of front/http2", "h2", "own", again, true},
 		{"front/http2", "", "own", []string{"-test.run", "^(" + ofHTTP2 + ")$"}, false},
 		{"HTTP/3", "h3", "", again, false},
 	} {

@@ -205,7 +205,7 @@ func (f *Fleet) checkEdge(at string, e Edge) {
 		}
 	}
 	if e.HTTP2 != "" && e.HTTP2 != "go" && e.HTTP2 != "own" {
-		f.errorf(at+".http2", "want go or own, not %q", e.HTTP2)
+		f.errorf(at+".http2", "want own or go, not %q", e.HTTP2)
 	}
 	if e.Disk != 0 && e.Disk < MinDisk {
 		f.errorf(at+".disk", "%s is less than the %s that a store needs", e.Disk, Size(MinDisk))

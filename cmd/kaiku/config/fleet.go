@@ -164,7 +164,7 @@ type Edge struct {
 	MaxPerClient   int            `yaml:"max_connections_per_client"`
 	DrainTimeout   Duration       `yaml:"drain_timeout"` // for what is under way at the end
 	AccessLog      *LogFile       `yaml:"access_log"`
-	HTTP2          string         `yaml:"http2"` // whose server clients have: go or own; "" is go
+	HTTP2          string         `yaml:"http2"` // whose server clients have: own or go; "" is own
 	// hits of the RAM tier are answered in front of net/http; nil is true
 	HitLane *bool `yaml:"hit_lane"`
 }

@@ -31,7 +31,7 @@ func withZone(edges string) string {
 var mistakesOfNames = []mistake{
 	{"all is fine", oneSite + twoEdges, ""},
 	{"a server of HTTP/2", "edge: { http2: nginx }\n" + oneSite + twoEdges,
-		`1:9: edge.http2: want go or own, not "nginx"`},
+		`1:9: edge.http2: want own or go, not "nginx"`},
 	{"no nodes", oneSite, "1:1: nodes: there are no nodes: a fleet has one at least"},
 	{"a role", oneSite + "nodes: { hel1: { roles: [egde], location: [1, 2], addresses: [203.0.113.10] } }\n",
 		`2:26: nodes.hel1.roles[0]: role "egde" is unknown: did you mean edge?`},

@@ -38,7 +38,7 @@ func newEdge(e config.Edge, name string, reg *prometheus.Registry, log *slog.Log
 	return &Edge{Store: store, Server: &edge.Server{Name: name, Version: Version(), HTTP: e.HTTP, HTTPS: e.HTTPS,
 		Admin:          e.Admin,
 		MaxConnections: e.MaxConnections, MaxPerClient: e.MaxPerClient, DrainTimeout: time.Duration(e.DrainTimeout),
-		NoHitLane: e.HitLane != nil && !*e.HitLane, OwnHTTP2: e.HTTP2 == "own", Peer: e.Peer,
+		NoHitLane: e.HitLane != nil && !*e.HitLane, OwnHTTP2: e.HTTP2 != "go", Peer: e.Peer,
 		Store: store, Registry: reg, Log: log}}, nil
 }
 

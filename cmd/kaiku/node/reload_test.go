@@ -82,7 +82,7 @@ func TestFixedKeys(t *testing.T) {
 	before := fixed("edge: { hit_lane: true }\n")
 	after := fixed("edge: { http: \":81\", https: \":444\", admin: \"127.0.0.1:82\", peer: \":7443\", data: /tmp/other, disk: 2GiB, " +
 		"memory: 65MiB, max_disconnected: 3m, capacity: 3MiB, purge_from: [192.0.2.0/24], max_connections: 1000, " +
-		"max_connections_per_client: 99, drain_timeout: 7s, access_log: { file: /tmp/log }, http2: own, hit_lane: false }\n")
+		"max_connections_per_client: 99, drain_timeout: 7s, access_log: { file: /tmp/log }, http2: go, hit_lane: false }\n")
 	edge := reflect.TypeFor[config.Edge]()
 	for i := range edge.NumField() {
 		key := "edge." + edge.Field(i).Tag.Get("yaml")
