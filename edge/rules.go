@@ -23,6 +23,9 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 		return
 	}
 	x.Target.Path, x.Target.Query = o.Path, o.Query
+	if o.Known {
+		delete(r.Header, "Authorization") // it was for the edge, and would keep the response out of the cache
+	}
 	for _, change := range o.Request {
 		change.Apply(r.Header)
 	}

@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/kaiku-cdn/kaiku/edge/rules"
 	"github.com/kaiku-cdn/kaiku/edge/site"
@@ -110,4 +113,33 @@ func TestRules(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A password that a rule asks for is checked for each request, and keeps nothing out of the cache.
+func TestRuleAsksForPassword(t *testing.T) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := rules.ParseAuth("staff", "anna:"+string(hash))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := rules.NewSet([]rules.Rule{{Name: "staff", Actions: rules.Actions{Auth: auth}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, "for staff"+r.Header.Get("Authorization"))
+	}, func(_ *Server, of *site.Site) { of.Rules = set })
+	const right = "Authorization: Basic YW5uYTpzZWNyZXQ=" // anna:secret
+	e.get("/").wants(t, 401, "Unauthorized\n")
+	e.get("/", right).wants(t, 200, "for staff")
+	a := e.get("/", right)
+	if a.wants(t, 200, "for staff"); a.cacheStatus()["hit"] == "" {
+		t.Errorf("Cache-Status: %s", a.header.Get("Cache-Status"))
+	}
+	e.get("/").wants(t, 401, "Unauthorized\n")
+	e.get("/", "Authorization: Basic YW5uYTp3cm9uZw==").wants(t, 401, "Unauthorized\n")
 }

@@ -120,7 +120,7 @@
 //     chain of aliases, and of 8 additional RRsets. What is too long for UDP is not signed for UDP.
 //   - Signatures for made up names have a cache of their own, which can't displace the others. Both
 //     caches have a fixed size.
-//   - New signatures take at most half of the time of a core (budget), and those for made up names
+//   - New signatures take at most half of the time of each worker (budget), and those for made up names
 //     leave a part of it for the others. Above that, a response over UDP has TC set, and one over TCP
 //     is SERVFAIL. All answers whose signatures are there, and all without DO, go on.
 //

@@ -84,9 +84,11 @@ type Outcome struct {
 	Response *Response // what the client gets at once; nil means that the request goes on
 	Path     string    // what is looked up
 	Query    string    // begins with "?"; "" means no query
-	Request  []*Fields
-	Header   []*Fields // of the response
-	Cache    Cache
+	// Known means that a rule asked for a password, and that the request had the right one.
+	Known   bool
+	Request []*Fields
+	Header  []*Fields // of the response
+	Cache   Cache
 }
 
 // Most rules of a site, and most of those that set something for the cache or change response
@@ -148,6 +150,7 @@ func (s *Set) Evaluate(r *Request) *Outcome {
 			if o.Response = rule.Auth.Check(r.Header); o.Response != nil {
 				return o
 			}
+			o.Known = true
 		}
 		if last == nil && rule.ends() { // auth of later rules counts too
 			last, captures = rule, captured(path, r)
