@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -59,9 +58,6 @@ type Position struct {
 func (p Position) markKey() string {
 	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, p.Seq), p.Mark))
 }
-
-// epochs are the sequences of the newest hard and soft purge of one thing.
-type epochs struct{ hard, soft uint64 }
 
 // purges is the log of purge records: durable in a Badger of its own, whole in memory.
 type purges struct {
@@ -243,43 +239,6 @@ func (p *purges) load() (clean bool, err error) {
 	return false, nil
 }
 
-// set records e in memory; the caller holds mu or is the only one that knows p.
-func (p *purges) set(kind byte, value string, e epochs) {
-	switch kind {
-	case purgeURL:
-		if _, ok := p.urls[value]; !ok {
-			p.urlBytes += recordSize(value)
-		}
-		p.urls[value] = e
-	case purgeTag:
-		p.tags[value] = e
-	case purgePrefix:
-		p.prefixes[value] = e
-		p.hashes[hashOn(hashBegin, value)] = struct{}{}
-		if i, ok := slices.BinarySearch(p.lengths, len(value)); !ok {
-			p.lengths = slices.Insert(p.lengths, i, len(value))
-		}
-	case purgeAll:
-		p.all = e
-	case purgeDoubt:
-		p.doubt = e.soft
-	}
-}
-
-func (p *purges) get(kind byte, value string) epochs {
-	switch kind {
-	case purgeURL:
-		return p.urls[value]
-	case purgeTag:
-		return p.tags[value]
-	case purgePrefix:
-		return p.prefixes[value]
-	case purgeDoubt:
-		return epochs{soft: p.doubt}
-	}
-	return p.all
-}
-
 // purgeKey is what one record is about.
 type purgeKey struct {
 	kind  byte
@@ -392,88 +351,9 @@ func (p *purges) writePosition(seq uint64, at *Position) error {
 	return nil
 }
 
-// recordSize is about what a record of a URL takes in memory, with its place in the map and in
-// Badger's.
-func recordSize(url string) int { return len(url) + 200 }
-
-// crowded reports whether there is no room for records of these URLs that are new, in limit bytes.
-func (p *purges) crowded(urls []string, limit int) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	more := 0
-	for _, u := range urls {
-		if _, ok := p.urls[u]; !ok {
-			more += recordSize(u)
-		}
-	}
-	return more > 0 && p.urlBytes+more > limit
-}
-
-// len is the number of records.
-func (p *purges) len() int {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	n := len(p.urls) + len(p.tags) + len(p.prefixes)
-	if p.all != (epochs{}) {
-		n++
-	}
-	return n
-}
-
 // measure counts the allocated bytes of the log's folder.
 func (p *purges) measure() {
 	if n, err := allocated(p.dir); err == nil {
 		p.size.Store(n)
 	}
-}
-
-// current returns the newest sequence: the epoch of a fetch that begins now.
-func (p *purges) current() uint64 {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.seq
-}
-
-// covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone
-// if the record of a purge since is forgotten, as that may have been of it.
-func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, doubtful bool) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if epoch >= p.seq {
-		return false, false, false
-	}
-	if epoch < p.floor {
-		return true, true, false
-	}
-	e := p.all
-	e.raise(p.urls[url])
-	for _, t := range tags {
-		e.raise(p.tags[t])
-	}
-	h, at := hashBegin, 0
-	for _, n := range p.lengths {
-		if n > len(url) {
-			break
-		}
-		h, at = hashOn(h, url[at:n]), n
-		if _, ok := p.hashes[h]; ok {
-			e.raise(p.prefixes[url[:n]])
-		}
-	}
-	return e.hard > epoch, max(e.soft, p.doubt) > epoch, p.doubt > epoch
-}
-
-// hashOn goes on with an FNV-1a hash, so that those of all prefixes of a URL take one pass over it.
-func hashOn(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
-const hashBegin = uint64(14695981039346656037)
-
-func (e *epochs) raise(f epochs) {
-	e.hard = max(e.hard, f.hard)
-	e.soft = max(e.soft, f.soft)
 }
