@@ -121,6 +121,44 @@ func tlsRows() []docRow {
 	}
 }
 
+func dnsRows() []docRow {
+	return []docRow{
+		{begins: "kaiku dnssec keygen", alone: true, lines: []docCheck{makesKey}},
+		{begins: "geodns:", alone: true, text: isSignedZone},
+	}
+}
+
+// makesKey checks that a command writes the key of a zone into the folder of a fleet.
+func makesKey(t *testing.T, s *docShell, command, _ string) {
+	folder := filepath.Join(s.dir, "fleet")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	succeeds(t, s, command, "")
+	if files, err := os.ReadDir(folder); err != nil || len(files) != 1 {
+		t.Errorf("%s wrote %v, %v", command, files, err)
+	}
+}
+
+// isSignedZone checks that a fleet file takes a part with a zone that has a key.
+func isSignedZone(t *testing.T, s *docShell, text string) {
+	s.run(t, "kaiku dnssec keygen example.com.key")
+	zone := "$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 60\n@ NS ns1\nns1 A 203.0.113.10\n"
+	writeFiles(t, s.dir, map[string]string{"example.com.zone": zone})
+	isFleet("edge, geodns")(t, s, "sites: [{ name: www, hosts: [www.example.com], "+
+		"origin: { servers: [\"http://127.0.0.1:8000\"] } }]\n"+
+		strings.Replace(text, "dnssec:", "edges: { www: {} }\n      dnssec:", 1))
+}
+
+// isFleet checks that a text is a fleet file but for its node, which has some roles.
+func isFleet(roles string) func(t *testing.T, s *docShell, text string) {
+	return func(t *testing.T, s *docShell, text string) {
+		writeFiles(t, s.dir, map[string]string{"part.yaml": text + "nodes: { hel1: { roles: [" + roles + "], " +
+			"location: [60.17, 24.94], addresses: [203.0.113.10] } }\n"})
+		prints(`is fine(, with [0-9]+ warnings?)?: 1 site, 1 node`)(t, s, "kaiku check --config part.yaml", "")
+	}
+}
+
 // isFleetFile checks that a fleet file takes a part that a document shows.
 func isFleetFile(t *testing.T, s *docShell, text string) {
 	f := "sites: [{ name: www, hosts: [www.example.com], origin: { servers: [\"http://127.0.0.1:8000\"] } }]\n" +

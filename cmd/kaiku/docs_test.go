@@ -33,8 +33,10 @@ func docRows() map[string][]docRow {
 	return map[string][]docRow{
 		"README.md":           readmeRows(),
 		"docs/deploy.md":      deployRows(),
+		"docs/dns.md":         dnsRows(),
 		"docs/origins.md":     originsRows(),
 		"docs/purge.md":       purgeRows(),
+		"docs/rules.md":       {{begins: "sites:", alone: true, text: isFleet("edge")}},
 		"docs/tls.md":         tlsRows(),
 		"docs/performance.md": performanceRows(),
 	}
