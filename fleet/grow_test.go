@@ -14,8 +14,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
-// among has a node know some, itself among them or not, as its fleet file says.
+// among has a node know some, itself among them or not, as its fleet file says. It stops the node
+// if
+// that runs: the file is read at the start.
 func (c *control) among(nodes ...*control) {
+	if c.stop != nil {
+		c.stop()
+	}
 	c.Peers, c.Others, c.Turn = nil, nil, 0
 	for i, o := range nodes {
 		if o == c {
@@ -161,9 +166,6 @@ func TestReplaceControlNodes(t *testing.T) {
 	membersAre(t, admin, before...)
 	purges.more(t)
 	for _, c := range after { // c4 is new
-		if c.stop != nil {
-			c.stop()
-		}
 		c.among(after...)
 		c.start(t)
 		testwait.Until(t, "it is a member and has all", func() bool {
@@ -194,9 +196,6 @@ func TestReplaceControlNodes(t *testing.T) {
 	admin = dial(t, four, "deploy", RoleAdmin)
 	for _, c := range []*control{moved, four[0], four[1]} {
 		c.among(after...)
-		if c != moved {
-			c.stop()
-		}
 		c.start(t)
 		membersAre(t, admin, after...)
 		purges.more(t)
