@@ -44,7 +44,10 @@ const once = (e, n) => new Promise((ok, no) => { e.addEventListener(n, ok, {once
   out.color = getComputedStyle(document.getElementById('h')).color;
   out.pictures = [...document.images].map(i => i.naturalWidth);
   out.protocols = {};
-  for (const e of [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]) out.protocols[new URL(e.name).pathname] = e.nextHopProtocol;
+  for (const e of [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]) {
+    const path = new URL(e.name).pathname; // an entry of what came from the browser's cache names no protocol
+    out.protocols[path] = e.nextHopProtocol || out.protocols[path] || '';
+  }
   await fetch('/result', {method: 'POST', body: JSON.stringify(out)});
 })();`
 
