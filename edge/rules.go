@@ -16,8 +16,7 @@ func (s *Server) serveByRules(x *front.Exchange, of *site.Site) {
 	r := x.Request
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	o := of.Rules.Evaluate(&rules.Request{Method: r.Method, Secure: x.Secure(), Host: x.Target.Host,
-		Path:  x.Target.Path,
-		Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr()})
+		Path: x.Target.Path, Query: x.Target.Query, Protocol: r.ProtoMajor, Header: r.Header, Client: from.Addr()})
 	if o.Response != nil {
 		s.sendRuleResponse(x, o)
 		return

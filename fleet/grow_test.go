@@ -15,8 +15,7 @@ import (
 )
 
 // among has a node know some, itself among them or not, as its fleet file says. It stops the node
-// if
-// that runs: the file is read at the start.
+// if that runs: the file is read at the start.
 func (c *control) among(nodes ...*control) {
 	if c.stop != nil {
 		c.stop()

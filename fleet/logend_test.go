@@ -181,8 +181,7 @@ func (f *cutOff) challenge(t *testing.T, value string) error {
 
 // A control node that is cut off from the others, but still takes itself for the leader of the log,
 // does not let an edge trust its store or a name server trust its registry, and takes neither
-// drains
-// nor challenges.
+// drains nor challenges.
 func TestCutOffLeader(t *testing.T) {
 	t.Parallel()
 	f := newCutOff(t)

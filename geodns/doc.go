@@ -102,14 +102,11 @@
 //
 // What doesn't exist is denied compactly (RFC 9824): an NSEC record at the name itself, which says
 // which types it has, and NXNAME if it doesn't exist. The rcode is then NOERROR, unless the query
-// has
-// CO. A wildcard's answer has the wildcard's signature, and an NSEC record between neighbours in
-// the
-// zone that proves that no closer name exists. Thus clients who ask for made up names below a
-// wildcard get signatures that are there already; and they learn the names beside a wildcard. A
-// name
-// below one that exists only because of a challenge is signed as if it existed, since a validator
-// would find that the wildcard doesn't apply.
+// has CO. A wildcard's answer has the wildcard's signature, and an NSEC record between neighbours
+// in the zone that proves that no closer name exists. Thus clients who ask for made up names below
+// a wildcard get signatures that are there already; and they learn the names beside a wildcard. A
+// name below one that exists only because of a challenge is signed as if it existed, since a
+// validator would find that the wildcard doesn't apply.
 //
 // A client that makes up names makes the server sign: a name that doesn't exist needs a signature
 // of its own. This is bounded in several ways:
@@ -120,9 +117,9 @@
 //     chain of aliases, and of 8 additional RRsets. What is too long for UDP is not signed for UDP.
 //   - Signatures for made up names have a cache of their own, which can't displace the others. Both
 //     caches have a fixed size.
-//   - New signatures take at most half of the time of each worker (budget), and those for made up names
-//     leave a part of it for the others. Above that, a response over UDP has TC set, and one over TCP
-//     is SERVFAIL. All answers whose signatures are there, and all without DO, go on.
+//   - New signatures take at most half of the time of each worker (budget), and those for made up
+//     names leave a part of it for the others. Above that, a response over UDP has TC set, and one
+//     over TCP is SERVFAIL. All answers whose signatures are there, and all without DO, go on.
 //
 // # Life cycle
 //

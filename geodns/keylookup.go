@@ -90,8 +90,7 @@ func AskKeys(ctx context.Context, server, zone string) (*PublishedKeys, error) {
 }
 
 // checkKeys returns an error unless the DNSKEY records have a signature of one of them that is
-// valid
-// now.
+// valid now.
 func checkKeys(m *dns.Msg) error {
 	var set []dns.RR
 	var sigs []*dns.RRSIG

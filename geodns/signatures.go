@@ -90,8 +90,7 @@ type budget struct {
 const signingBurst = 200 * time.Millisecond
 
 // maxSigning bounds the time that one signature counts for. What takes longer is the machine's
-// being
-// busy with something else.
+// being busy with something else.
 const maxSigning = 500 * time.Microsecond
 
 // processStart is where budgets count from. A monotonic clock needs a beginning.

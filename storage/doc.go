@@ -53,9 +53,8 @@
 // that this holds for the open segment too.
 //
 // Go's scheduler isn't told of a sendfile(2) of a chunk that the page cache has. The kernel is
-// asked
-// for that once in two seconds for a chunk. Other chunks may have to come from the disk, and the
-// scheduler gives the processor to other goroutines meanwhile.
+// asked for that once in two seconds for a chunk. Other chunks may have to come from the disk, and
+// the scheduler gives the processor to other goroutines meanwhile.
 //
 // A chunk is checked as a whole when it is first used after its segment was opened, and not again
 // while it is known to be right: one bit a chunk. What was damaged before the first use is never

@@ -45,7 +45,5 @@ func Example() {
 		panic(err)
 	}
 	fmt.Println(s.Get(url) == nil)
-	// Output:
-	// body {}, <nil>
-	// true
+	// Output: body {}, <nil> true
 }

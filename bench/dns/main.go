@@ -1,7 +1,6 @@
 // Command dns measures kaiku's name server beside gdnsd and Knot DNS: the same edge names, answered
 // by the network of the client (EDNS Client Subnet), for 1,000 networks. The same with signatures
-// is
-// compared with Knot's modules geoip and onlinesign, and one name without a client subnet with
+// is compared with Knot's modules geoip and onlinesign, and one name without a client subnet with
 // gdnsd.
 //
 // Each server runs with one thread on core 0 and dnsperf on core 1, over loopback, one after the

@@ -37,8 +37,7 @@ type server struct {
 	// owner is the user that the folder has to belong to, if it isn't ours.
 	owner string
 	// command gives what is run in the folder dir, and second what is run beside it where there is
-	// a
-	// shield; nil if one program is both.
+	// a shield; nil if one program is both.
 	command func(dir string) ([]string, error)
 	second  func(dir string) ([]string, error)
 	env     []string

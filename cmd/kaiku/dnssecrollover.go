@@ -159,8 +159,7 @@ func (k *keyStep) forget(retired *dnssec.Key) error {
 }
 
 // wait notes when a key was first seen at all name servers. It reports whether that is less long
-// ago
-// than how long it takes caches, and then tells until when.
+// ago than how long it takes caches, and then tells until when.
 func (k *keyStep) wait(key *dnssec.Key, long time.Duration, why string) (bool, error) {
 	if key.Seen.IsZero() {
 		key.Seen = k.now

@@ -18,8 +18,7 @@ import (
 )
 
 // maxSkew is how far a name server's clock may be off before the operator is told. Signatures bear
-// a
-// day (dnssec.Day), which is far more.
+// a day (dnssec.Day), which is far more.
 const maxSkew = 5 * time.Minute
 
 // keyView is what name servers and the parent show of a zone's keys.

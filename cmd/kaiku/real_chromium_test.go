@@ -134,8 +134,7 @@ func TestRealChromium(t *testing.T) {
 	spki := sha256.Sum256(pair.Leaf.RawSubjectPublicKeyInfo)
 	site := "www.example.com:" + port(edge.https)
 	// A browser that learns of HTTP/3 by Alt-Svc wants a certificate of a publicly trusted
-	// authority,
-	// which a test can't get. So a flag forces HTTP/3.
+	// authority, which a test can't get. So a flag forces HTTP/3.
 	stop := startBrowser(t, chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
 		"--user-data-dir="+t.TempDir(), "--host-resolver-rules=MAP www.example.com 127.0.0.1",

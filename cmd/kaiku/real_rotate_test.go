@@ -16,8 +16,7 @@ import (
 )
 
 // watchedOutput keeps what a command prints, and calls a function once some texts are in it, in
-// their
-// order.
+// their order.
 type watchedOutput struct {
 	mu    sync.Mutex
 	b     bytes.Buffer

@@ -16,9 +16,8 @@ import (
 )
 
 // BenchmarkReplay measures how long an edge takes to catch up with a hundred thousand purges that
-// it
-// has slept through, its store included. The control node writes each purge to its disk before it
-// takes the next, so filling the log takes a minute or more. Run it with -benchtime 1x.
+// it has slept through, its store included. The control node writes each purge to its disk before
+// it takes the next, so filling the log takes a minute or more. Run it with -benchtime 1x.
 func BenchmarkReplay(b *testing.B) {
 	const purges = 100_000
 	dir := b.TempDir()

@@ -89,8 +89,7 @@ func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
 }
 
 // addInterim keeps an interim response for those who wait, but for the 100 that the transport
-// itself
-// waits for (RFC 9110, 15.2).
+// itself waits for (RFC 9110, 15.2).
 func (f *flight) addInterim(status int, h http.Header) {
 	if status == http.StatusContinue {
 		return
@@ -358,8 +357,7 @@ func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 }
 
 // readFrom reads a body, of which at most limit bytes are stored, and returns its size. A longer
-// one
-// goes on unstored.
+// one goes on unstored.
 func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) (size int64, err error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)

@@ -75,8 +75,7 @@ func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
 }
 
 // keyOf returns the key of a request, and the site under the rules that match it. It reports false
-// if
-// the lane can't tell what the rules do.
+// if the lane can't tell what the rules do.
 func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key httpcache.Key, ok bool) {
 	i := bytes.IndexByte(q.Target, '?')
 	if i < 0 {

@@ -146,8 +146,7 @@ func (c *objects) outdated(key httpcache.Key, epoch uint64, url string, tags []s
 type commitFunc func(tags []string, data []byte) (*storage.Object, error)
 
 // commit stores the body that commitBody commits as the response s, unless that is outdated. Where
-// s
-// has Vary, it joins the variants of its URI.
+// s has Vary, it joins the variants of its URI.
 func (c *objects) commit(b *born, commitBody commitFunc, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
@@ -177,9 +176,8 @@ func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
 }
 
 // commitFragment stores the body that commitBody commits as a part of the representation that s,
-// the
-// header of a 206, speaks of. It joins the fragments that are there if both have the same strong
-// validator (RFC 9111, 3.4), else it replaces them.
+// the header of a 206, speaks of. It joins the fragments that are there if both have the same
+// strong validator (RFC 9111, 3.4), else it replaces them.
 func (c *objects) commitFragment(b *born, commitBody commitFunc, s *httpcache.Stored, f httpcache.Fragment,
 	size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {

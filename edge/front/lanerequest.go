@@ -15,8 +15,7 @@ import (
 // The second character of the target is not "/", "." or "%": it could begin an authority, a path of
 // the edge itself, or either of them encoded. There is exactly one Host field, of letters, digits,
 // "-", "." and ":". A Connection field must be keep-alive. Of the fields that change a response,
-// the
-// lane takes conditions and one Range; see fieldUse.
+// the lane takes conditions and one Range; see fieldUse.
 
 // Kind is what can be done with the bytes that the lane has read.
 type Kind int

@@ -14,6 +14,5 @@
 // An Outcome is what comes of it. It holds no reference to the request.
 //
 // [Set.Evaluate] needs the whole request. [Set.Static] is for the hit lane: it needs the method,
-// the
-// target and the protocol, and reports that it can't tell where a rule depends on more.
+// the target and the protocol, and reports that it can't tell where a rule depends on more.
 package rules

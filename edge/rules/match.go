@@ -20,12 +20,12 @@ type Request struct {
 	Header   http.Header
 	Client   netip.Addr
 
-	clean string // Path as conditions see it
+	clean  string     // Path as conditions see it
+	params url.Values // of Query; nil until a condition looks at them
 }
 
 // Match is the conditions of a rule. A condition that isn't given holds for every request; of a
-// list,
-// one entry has to hold.
+// list, one entry has to hold.
 type Match struct {
 	Paths     []Pattern // see cleanPath
 	Hosts     []string  // lower case; *.NAME is every name below NAME
@@ -71,9 +71,11 @@ func (m *Match) target(r *Request) (matched *Pattern, ok bool) {
 		matched = &m.Paths[i]
 	}
 	if len(m.Query) > 0 {
-		values, _ := url.ParseQuery(strings.TrimPrefix(r.Query, "?")) // what is malformed is no parameter
+		if r.params == nil {
+			r.params, _ = url.ParseQuery(strings.TrimPrefix(r.Query, "?")) // what is malformed is no parameter
+		}
 		for i := range m.Query {
-			if !m.Query[i].holds(values[m.Query[i].Name]) {
+			if !m.Query[i].holds(r.params[m.Query[i].Name]) {
 				return nil, false
 			}
 		}
@@ -104,9 +106,8 @@ func (m *Match) rest(r *Request) bool {
 }
 
 // cleanPath returns the path that conditions look at: percent-decoded, without empty and dot
-// segments.
-// Else a rule that denies /admin/** would let /%61dmin/, //admin/ and /x/../admin/ pass, which an
-// origin may take for the same.
+// segments. Else a rule that denies /admin/** would let /%61dmin/, //admin/ and /x/../admin/ pass,
+// which an origin may take for the same.
 func cleanPath(p string) string {
 	if strings.Contains(p, "%") {
 		if decoded, err := url.PathUnescape(p); err == nil {

@@ -67,8 +67,7 @@ func ParseGlob(glob string) (Pattern, error) {
 }
 
 // ParseRegexp returns the Pattern of a regular expression in RE2's syntax. It has to match the
-// whole
-// value.
+// whole value.
 func ParseRegexp(expr string) (Pattern, error) {
 	if len(expr) > maxPattern {
 		return Pattern{}, fmt.Errorf("the expression has %d bytes, of %d at most", len(expr), maxPattern)
@@ -196,8 +195,8 @@ func escape(b *strings.Builder, text string) {
 	const hex = "0123456789ABCDEF"
 	for i := range len(text) {
 		switch c := text[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~!$&'()*+,;=:@/",
-			c) >= 0:
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			strings.IndexByte("-._~!$&'()*+,;=:@/", c) >= 0:
 			b.WriteByte(c)
 		default:
 			b.Write([]byte{'%', hex[c>>4], hex[c&15]})

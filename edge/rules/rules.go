@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -73,7 +74,7 @@ func (f *Fields) Apply(h http.Header) {
 		h[v.Name] = []string{v.Value}
 	}
 	for _, v := range f.Add {
-		h[v.Name] = append(h[v.Name], v.Value)
+		h[v.Name] = append(slices.Clip(h[v.Name]), v.Value) // other responses may share what is there
 	}
 }
 
@@ -251,8 +252,7 @@ func tooLong() *Response {
 }
 
 // location makes a URL of what clients may have put into it: a path that begins with "//" or "/\"
-// would
-// send them to another host.
+// would send them to another host.
 func location(to string) string {
 	for len(to) > 1 && to[0] == '/' && (to[1] == '/' || to[1] == '\\') {
 		to = to[1:]

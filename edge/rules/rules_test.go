@@ -280,3 +280,14 @@ func TestTooManyRules(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A response is sent with its own fields, while others share the stored header.
+func TestAddedFieldsAreNotShared(t *testing.T) {
+	stored := append(make([]string, 0, 4), "a")
+	one, two := http.Header{"Link": stored}, http.Header{"Link": stored}
+	(&Fields{Add: []Value{{"Link", "b"}}}).Apply(one)
+	(&Fields{Add: []Value{{"Link", "c"}}}).Apply(two)
+	if got := strings.Join(one["Link"], " "); got != "a b" {
+		t.Errorf("Link: %s", got)
+	}
+}

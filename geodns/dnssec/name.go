@@ -56,8 +56,7 @@ func compareLabels(a, b string) int {
 
 // Successor appends the name that follows a name immediately in canonical order: nothing is between
 // them (RFC 9824 section 3.1; RFC 4471 section 3.1.2 for the longest names). zone is where the
-// order
-// ends, and starts again.
+// order ends, and starts again.
 func Successor(b []byte, name, zone string) []byte {
 	if len(name)+2 <= maxName {
 		return append(append(b, 1, 0), name...)

@@ -19,13 +19,11 @@ const (
 )
 
 // MaxTTL is the longest TTL of which no cache has a record after its signature has expired.
-// Validators
-// shorten longer ones.
+// Validators shorten longer ones.
 const MaxTTL = after - Grace
 
 // Day returns when the day of an RRset began and ends, in Unix seconds. hash spreads RRsets over
-// the
-// day.
+// the day.
 func Day(now int64, hash uint64) (begin, end int64) {
 	const seconds = int64(period / time.Second)
 	jitter := int64(hash % uint64(seconds))

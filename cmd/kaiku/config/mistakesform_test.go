@@ -149,8 +149,7 @@ var mistakesOfValues = []mistake{
 }
 
 // Each mistake in the form of a file gets one message, which names what is wanted. What follows
-// from
-// the mistake gets none.
+// from the mistake gets none.
 func TestMistakesOfForm(t *testing.T) {
 	for _, table := range [][]mistake{mistakesOfEncoding, mistakesOfYAML, mistakesOfKeys, mistakesOfValues} {
 		for _, c := range table {

@@ -92,8 +92,7 @@ type RuleCache struct {
 }
 
 // fixedFields are those that rules don't change: they frame messages, belong to one connection, or
-// are
-// the edge's own words.
+// are the edge's own words.
 var fixedFields = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Range", "Host", "Keep-Alive",
 	"Te",
 	"Trailer", "Transfer-Encoding", "Upgrade", "Date", "Age", "Via", "Cache-Status", "Proxy-Connection", "Range",
