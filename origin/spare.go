@@ -111,22 +111,15 @@ func (s *spares) discard(only *spareConn) {
 	})
 }
 
-// end closes the connection, in the background if it is still being opened.
+// end closes the connection in the background: at once, or when it is open.
 func (o *spareConn) end() {
 	o.expiry.Stop()
-	select {
-	case <-o.opened:
+	go func() { // ends when opening succeeds or times out
+		<-o.opened
 		if o.conn != nil {
 			_ = o.conn.Close()
 		}
-	default:
-		go func() { // ends when opening succeeds or times out
-			<-o.opened
-			if o.conn != nil {
-				_ = o.conn.Close()
-			}
-		}()
-	}
+	}()
 }
 
 // close closes all spares and prevents new ones.
@@ -196,14 +189,53 @@ func (s *spares) add(addr string, limit int) *spareConn {
 // connect returns a connection for a request: a spare if there is one, else a new one. It also
 // refills the spares.
 func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, conf *tls.Config) (net.Conn, error) {
-	s := &b.spares
-	s.need(time.Now())
-	conn := s.takeOpen(ctx, addr)
+	b.spares.need(time.Now())
+	conn := p.openSpare(ctx, b, addr)
 	p.addSpares(b, network, addr, conf)
 	if conn != nil {
 		return conn, nil
 	}
 	return p.open(ctx, b, network, addr, conf)
+}
+
+// openSpare returns a spare connection to addr, waiting for one that is being opened. It returns nil
+// if there is none.
+func (p *Pool) openSpare(ctx context.Context, b *backend, addr string) net.Conn {
+	for o := p.takeSpare(b, addr); o != nil; o = p.takeSpare(b, addr) {
+		select {
+		case <-o.opened:
+			if o.conn != nil && isOpen(o.conn) {
+				return o.conn
+			}
+		case <-ctx.Done():
+		}
+		o.end()
+	}
+	return nil
+}
+
+// takeSpare returns a spare to addr. It returns nil if there is none, so that the request has to
+// open a connection of its own. Spares to other addresses make room for that.
+func (p *Pool) takeSpare(b *backend, addr string) *spareConn {
+	p.mu.Lock() // addSpares can't add a spare between take and trim
+	defer p.mu.Unlock()
+	o := b.spares.take(addr)
+	if o == nil {
+		b.spares.trim(p.spareLimit(b))
+	}
+	return o
+}
+
+// spareLimit returns how many spares there may be besides the requests in flight. The caller holds
+// p.mu.
+func (p *Pool) spareLimit(b *backend) int {
+	switch {
+	case p.closed || !b.up():
+		return 0
+	case p.MaxConnections > 0:
+		return min(p.MaxConnections-b.inFlight-b.tunnels, maxSpares)
+	}
+	return maxSpares
 }
 
 // takeOpen returns a spare connection to addr, waiting for one that is being opened. It returns nil
@@ -222,18 +254,12 @@ func (s *spares) takeOpen(ctx context.Context, addr string) net.Conn {
 	return nil
 }
 
-// addSpares opens connections in advance.
+// addSpares opens connections in advance. Each request in flight counts as a connection, whether it
+// has one or will take a spare, so that there are never more than MaxConnections.
 func (p *Pool) addSpares(b *backend, network, addr string, conf *tls.Config) {
 	p.mu.Lock()
-	limit := 0
-	if !p.closed && b.up() {
-		limit = maxSpares
-		if p.MaxConnections > 0 {
-			limit = p.MaxConnections - b.inFlight
-		}
-	}
-	p.mu.Unlock()
-	b.spares.trim(limit)
+	defer p.mu.Unlock()
+	limit := p.spareLimit(b)
 	for o := b.spares.add(addr, limit); o != nil; o = b.spares.add(addr, limit) {
 		go func() { // ends when opening succeeds or times out
 			defer close(o.opened)

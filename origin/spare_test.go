@@ -96,7 +96,8 @@ func (s *closingServer) serve(c net.Conn) {
 // pool starts a pool of this server.
 func (s *closingServer) pool(t *testing.T, connections int) *Pool {
 	return startPool(t, &Pool{Servers: []Server{serverAt(t, s.url)}, TLS: s.tls, SNI: "example.com", Log: discardLog,
-		MaxConnections: connections,
+		MaxConnections:      connections,
+		BetweenBytesTimeout: time.Hour, // no test may depend on a write that times out
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			s.dials.Add(1)
 			if s.unreachable.Load() {

@@ -63,12 +63,14 @@ func (c *http1Conn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. TLS writes its last record then, which must not wait for a reader: a
+// connection that was opened in advance and never used has none.
 func (c *http1Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.notify()
 	c.mu.Unlock()
+	c.raw.endRead()
 	return c.Conn.Close()
 }
 
@@ -128,7 +130,11 @@ func hasNoEvents(c *conn, events int16) bool {
 	}
 	none := false
 	err = raw.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
+		fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+		n, err := unix.Poll(fds, 0)
+		for err == unix.EINTR { // the runtime interrupts its threads
+			n, err = unix.Poll(fds, 0)
+		}
 		none = err == nil && n == 0
 	})
 	return err == nil && none

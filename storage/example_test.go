@@ -45,5 +45,7 @@ func Example() {
 		panic(err)
 	}
 	fmt.Println(s.Get(url) == nil)
-	// Output: body {}, <nil> true
+	// Output:
+	// body {}, <nil>
+	// true
 }

@@ -91,7 +91,7 @@ func TestSiteRules(t *testing.T) {
 		o.Response.Header.Get("Location") != "https://www.example.com/new/x" || o.Rules[0] != "1" {
 		t.Errorf("the outcome is %+v", o)
 	}
-	r.Query = ""
+	r = &rules.Request{Method: "GET", Host: "www.example.com", Path: "/old/x"}
 	h := http.Header{"X-Powered-By": {"a"}}
 	for _, change := range set.Evaluate(r).Header {
 		change.Apply(h)
