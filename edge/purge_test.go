@@ -287,7 +287,7 @@ func purgeDuringFill(t *testing.T, purge string, inBody bool) {
 
 // What may have missed a purge is validated before it is used, whatever its windows of staleness
 // are.
-func TestDoubt(t *testing.T) {
+func TestSuspect(t *testing.T) {
 	e := newEdge(t, static("a", "Cache-Control: max-age=60, stale-while-revalidate=600, stale-if-error=600",
 		`Etag: "a"`))
 	e.get("/a").wants(t, 200, "a")
@@ -298,7 +298,7 @@ func TestDoubt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a := e.get("/a"); a.isHit() || a.cacheStatus()["fwd"] != "stale" {
-		t.Errorf("in doubt: %v", a.cacheStatus())
+		t.Errorf("suspect: %v", a.cacheStatus())
 	}
 	if a := e.get("/a"); !a.isHit() {
 		t.Errorf("validated: %v", a.cacheStatus())

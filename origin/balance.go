@@ -95,7 +95,7 @@ func (p *Pool) fitness(b *backend, now time.Time) int {
 // pick chooses the fittest server with a free place for a request, except those in the bit set
 // tried. If it returns no server, room says why: roomFree means that no server is fit, other values
 // that the fittest have no place for this request. The caller holds mu.
-func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
+func (p *Pool) pick(now time.Time, o *FetchOptions, tried uint64) (*backend, room) {
 	best, fits, has := fitNone, uint64(0), roomFree
 	for i, b := range p.all {
 		if tried&(1<<i) != 0 {
@@ -106,7 +106,7 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 			best, fits, has = f, 0, roomFree
 			fallthrough
 		case f == best && f != fitNone:
-			switch r := b.room(p, a); {
+			switch r := b.room(p, o); {
 			case r == roomFree, b.Self:
 				fits |= 1 << i
 			case has != roomShareUsed:
@@ -120,8 +120,8 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 	if fits&(fits-1) == 0 {
 		return p.all[bits.TrailingZeros64(fits)], roomFree
 	}
-	if !p.Relays && a.Prefer > 0 && fits&(1<<(a.Prefer-1)) != 0 {
-		return p.all[a.Prefer-1], roomFree
+	if !p.Relays && o.Prefer > 0 && fits&(1<<(o.Prefer-1)) != 0 {
+		return p.all[o.Prefer-1], roomFree
 	}
 	switch p.Balance {
 	case LeastRequests:
@@ -129,7 +129,7 @@ func (p *Pool) pick(now time.Time, a *Ask, tried uint64) (*backend, room) {
 	case Random:
 		return p.draw(now, fits, 1)[0], roomFree
 	case Hash:
-		return p.rendezvous(now, fits, a.hash), roomFree
+		return p.rendezvous(now, fits, o.hash), roomFree
 	}
 	return p.nextInTurn(now, fits), roomFree
 }

@@ -44,7 +44,7 @@ func pickSequence(p *Pool, now time.Time, n int) string {
 	var out strings.Builder
 	for range n {
 		p.mu.Lock()
-		pl, _ := p.take(now, &Ask{}, 0)
+		pl, _ := p.take(now, &FetchOptions{}, 0)
 		p.mu.Unlock()
 		out.WriteString(serverLetter(pl))
 		if pl != nil {
@@ -76,7 +76,7 @@ func TestSharesAreByWeight(t *testing.T) {
 				got := make([]int, len(weights))
 				for i := range total {
 					p.mu.Lock()
-					pl, has := p.take(now, &Ask{hash: mix(uint64(i))}, 0)
+					pl, has := p.take(now, &FetchOptions{hash: mix(uint64(i))}, 0)
 					p.mu.Unlock()
 					if pl == nil {
 						t.Fatalf("no server, room %v", has)
@@ -128,7 +128,7 @@ func TestRetryTakesOneTurn(t *testing.T) {
 	p.mu.Lock()
 	p.budget.request(time.Now())
 	p.mu.Unlock()
-	second := p.acquireAnother(&Ask{}, 1<<0, false)
+	second := p.acquireAnother(&FetchOptions{}, 1<<0, false)
 	if second == nil {
 		t.Fatal("there is none")
 	}
@@ -150,7 +150,7 @@ func TestHashMovesOnlyTheShareOfWhoJoins(t *testing.T) {
 		out := make([]int, keys)
 		for i := range out {
 			p.mu.Lock()
-			b, _ := p.pick(time.Now(), &Ask{hash: xxhash.Sum64String(fmt.Sprint("/page/", i))}, 0)
+			b, _ := p.pick(time.Now(), &FetchOptions{hash: xxhash.Sum64String(fmt.Sprint("/page/", i))}, 0)
 			p.mu.Unlock()
 			out[i] = b.index
 		}
@@ -265,7 +265,7 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
-	first, _ := p.take(now, &Ask{}, 0) // is not released
+	first, _ := p.take(now, &FetchOptions{}, 0) // is not released
 	p.mu.Unlock()
 	if serverLetter(first) != "a" {
 		t.Fatalf("%s is first", serverLetter(first))
@@ -300,7 +300,7 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 func TestTrials(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	setStates(p, "refuses", "refuses")
-	take := func() (*place, error) { return p.acquire(t.Context(), &Ask{}) }
+	take := func() (*place, error) { return p.acquire(t.Context(), &FetchOptions{}) }
 	first, err1 := take()
 	second, err2 := take()
 	if err1 != nil || err2 != nil || serverLetter(first)+serverLetter(second) != "ab" {
@@ -360,7 +360,7 @@ func BenchmarkPick(b *testing.B) {
 				p := newIdlePool(b, &Pool{Balance: Balance(balance)}, make([]int, n)...)
 				now := time.Now()
 				b.ReportAllocs()
-				a := Ask{Client: netip.MustParsePrefix("192.0.2.1/32")}
+				a := FetchOptions{Client: netip.MustParsePrefix("192.0.2.1/32")}
 				for b.Loop() {
 					a.hash += 0x9e3779b97f4a7c15
 					p.mu.Lock()

@@ -211,7 +211,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 			if path == "/" {
 				go stop()
 			}
-			resp, err := p.Fetch(request(t, "GET", path, "").WithContext(ctx), Ask{})
+			resp, err := p.Fetch(request(t, "GET", path, "").WithContext(ctx), FetchOptions{})
 			if err == nil {
 				stop()
 				_, err = io.ReadAll(resp.Body)

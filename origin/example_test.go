@@ -34,7 +34,7 @@ func ExamplePool() {
 
 	r := httptest.NewRequest("GET", "/style.css", nil)
 	r.RequestURI = ""
-	resp, err := p.Fetch(r, origin.Ask{})
+	resp, err := p.Fetch(r, origin.FetchOptions{})
 	if err != nil {
 		panic(err)
 	}

@@ -33,7 +33,7 @@ type result struct {
 // retryElsewhere reports whether another server should get the request: the attempt failed by no
 // fault of the client, the status is 502, 503 or 504, the caller does not accept the response, or
 // the failure needs proof.
-func (p *Pool) retryElsewhere(a *Ask, res result) bool {
+func (p *Pool) retryElsewhere(o *FetchOptions, res result) bool {
 	if res.err != nil {
 		return !errors.As(res.err, new(*RequestError))
 	}
@@ -43,7 +43,7 @@ func (p *Pool) retryElsewhere(a *Ask, res result) bool {
 	s := res.resp.StatusCode
 	return res.needsProof ||
 		s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout ||
-		a.Accept != nil && !a.Accept(res.resp)
+		o.Accept != nil && !o.Accept(res.resp)
 }
 
 // discard closes the body of a response that is not used.
@@ -60,20 +60,20 @@ func (r *result) discard() {
 // The caller closes the response's body. When the context of r ends, the body ends too. Errors are
 // or wrap ErrBusy, ErrShare, ErrDown, ErrSelf, a RequestError or a ServerError; Reason and
 // IsTimeout classify them.
-func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
-	a := ask.of(r, xxhash.Sum64String(ask.Key))
-	first, err := p.acquire(r.Context(), a)
+func (p *Pool) Fetch(r *http.Request, options FetchOptions) (*http.Response, error) {
+	o := options.forRequest(r, xxhash.Sum64String(options.Key))
+	first, err := p.acquire(r.Context(), o)
 	if err != nil {
 		return nil, err
 	}
 	if first.b.Self {
 		return nil, ErrSelf
 	}
-	if a.body {
+	if o.body {
 		r = r.WithContext(r.Context())
 		r.Body = io.NopCloser(r.Body) // an attempt that reached no server must leave the body open
 	}
-	f := &attempts{p: p, r: r, ask: a}
+	f := &attempts{p: p, r: r, options: o}
 	if p.Hedge > 0 && retryable(r) {
 		return f.hedged(first)
 	}
@@ -84,7 +84,7 @@ func (p *Pool) Fetch(r *http.Request, ask Ask) (*http.Response, error) {
 type attempts struct {
 	p        *Pool
 	r        *http.Request
-	ask      *Ask
+	options  *FetchOptions
 	tried    uint64 // the servers, by index
 	launched int
 	best     result             // the response to return if no attempt does better
@@ -99,7 +99,7 @@ func (f *attempts) inTurn(pl *place) (*http.Response, error) {
 		ctx, cancel := context.WithCancelCause(f.r.Context())
 		f.tried |= 1 << pl.b.index
 		f.launched++
-		res := f.p.attempt(ctx, cancel, f.r, f.ask, pl)
+		res := f.p.attempt(ctx, cancel, f.r, f.options, pl)
 		if f.isFinal(res) {
 			f.best.discard()
 			return res.resp, res.err
@@ -122,7 +122,7 @@ func (f *attempts) hedged(first *place) (*http.Response, error) {
 		pending++
 		ctx, cancel := context.WithCancelCause(f.r.Context())
 		cancels[pl.b] = cancel
-		go func() { results <- f.p.attempt(ctx, cancel, f.r, f.ask, pl) }()
+		go func() { results <- f.p.attempt(ctx, cancel, f.r, f.options, pl) }()
 	}
 	launch(first)
 	t := time.NewTimer(f.p.Hedge)
@@ -155,7 +155,7 @@ func (f *attempts) hedged(first *place) (*http.Response, error) {
 // earlier failures were, and keeps what may be returned if no other attempt does better.
 func (f *attempts) isFinal(res result) bool {
 	f.judge(res)
-	if !f.p.retryElsewhere(f.ask, res) {
+	if !f.p.retryElsewhere(f.options, res) {
 		return true
 	}
 	if res.err != nil {
@@ -186,7 +186,7 @@ func (f *attempts) another(free bool) *place {
 	if f.launched > f.p.Retries || f.r.Context().Err() != nil {
 		return nil
 	}
-	return f.p.acquireAnother(f.ask, f.tried, free)
+	return f.p.acquireAnother(f.options, f.tried, free)
 }
 
 // outcome is that of a Fetch none of whose attempts was final.
@@ -217,15 +217,15 @@ func (p *Pool) count(n *uint64) {
 
 // acquireAnother reserves a place for a retry at a server that is not in tried. It returns nil if
 // no server has one or the retry budget is spent. A free retry needs no budget.
-func (p *Pool) acquireAnother(a *Ask, tried uint64, free bool) *place {
+func (p *Pool) acquireAnother(o *FetchOptions, tried uint64, free bool) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	b, _ := p.pick(now, a, tried)
+	b, _ := p.pick(now, o, tried)
 	if b == nil || b.Self || !free && !p.budget.take(now) {
 		return nil
 	}
-	return p.occupy(b, a, now)
+	return p.occupy(b, o, now)
 }
 
 // discardPending waits in the background for attempts that were canceled, and closes their
@@ -244,7 +244,8 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 
 // attempt sends a request to the server of pl and returns the outcome. cancel cancels ctx. The
 // place is released when the response's body ends, or at once if the attempt fails.
-func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, a *Ask, pl *place) result {
+func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, o *FetchOptions,
+	pl *place) result {
 	b := pl.b
 	reachedTransport, sent := false, false
 	var reqBody *requestBody
@@ -259,9 +260,9 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		},
 		Got100Continue: func() { reqBody.wantBody() },
 	}
-	if a.Interim != nil {
+	if o.Interim != nil {
 		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
-			a.Interim(status, http.Header(h))
+			o.Interim(status, http.Header(h))
 			return nil
 		}
 	}

@@ -102,7 +102,7 @@ func TestLoneServerBackWithALongBody(t *testing.T) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer close(hold)
-	long, err := p.Fetch(request(t, "GET", "/long", ""), Ask{})
+	long, err := p.Fetch(request(t, "GET", "/long", ""), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestLoneServerThatErrs(t *testing.T) {
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
 	for range 10 {
-		resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+		resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 		if err != nil || resp.StatusCode != 500 {
 			t.Fatalf("%v, %v", resp, err)
 		}

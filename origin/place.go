@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Ask describes a request to a pool.
-type Ask struct {
+// FetchOptions are the options of Fetch.
+type FetchOptions struct {
 	Key string // hashed by the Hash balance
 	// Client is the client's network, for the limits of one client. The zero Prefix has no limit.
 	Client netip.Prefix
@@ -37,13 +37,13 @@ type Ask struct {
 // may.
 var ErrShare = errors.New("the client has as many requests under way as one client may")
 
-// of returns a copy of a, completed with properties of r.
-func (a Ask) of(r *http.Request, hash uint64) *Ask {
-	a.hash = hash
-	a.body = r.Body != nil && r.Body != http.NoBody
-	a.upgrade = r.Header.Get("Upgrade") != ""
-	a.Streams = a.Streams || a.body || a.upgrade
-	return &a
+// forRequest returns a copy of o, completed with properties of r.
+func (o FetchOptions) forRequest(r *http.Request, hash uint64) *FetchOptions {
+	o.hash = hash
+	o.body = r.Body != nil && r.Body != http.NoBody
+	o.upgrade = r.Header.Get("Upgrade") != ""
+	o.Streams = o.Streams || o.body || o.upgrade
+	return &o
 }
 
 // leastForClient is how many places one client may always have, if the limit allows.
@@ -85,19 +85,19 @@ const (
 )
 
 // room reports whether b has a free place for one more request. The caller holds mu.
-func (b *backend) room(p *Pool, a *Ask) room {
+func (b *backend) room(p *Pool, o *FetchOptions) room {
 	// Over HTTP/1 each request and each tunnel needs a connection.
 	connections := p.MaxConnections > 0 && !b.http2
 	switch {
 	case b.inFlight >= p.MaxRequests,
-		a.Streams && b.streams >= streamLimit(p.MaxRequests),
-		a.upgrade && b.tunnels >= p.MaxRequests,
+		o.Streams && b.streams >= streamLimit(p.MaxRequests),
+		o.upgrade && b.tunnels >= p.MaxRequests,
 		connections && (b.inFlight+b.tunnels >= p.MaxConnections ||
-			a.Streams && b.streams+b.tunnels >= streamLimit(p.MaxConnections)):
+			o.Streams && b.streams+b.tunnels >= streamLimit(p.MaxConnections)):
 		return roomFull
-	case b.clients.isFull(a.Client, p.MaxRequests), a.upgrade && b.tunnelClients.isFull(a.Client, p.MaxRequests),
-		connections && a.Client.IsValid() &&
-			b.clients[a.Client]+b.tunnelClients[a.Client] >= clientLimit(p.MaxConnections):
+	case b.clients.isFull(o.Client, p.MaxRequests), o.upgrade && b.tunnelClients.isFull(o.Client, p.MaxRequests),
+		connections && o.Client.IsValid() &&
+			b.clients[o.Client]+b.tunnelClients[o.Client] >= clientLimit(p.MaxConnections):
 		return roomShareUsed
 	}
 	return roomFree
@@ -121,18 +121,18 @@ type place struct {
 }
 
 // occupy reserves a place at b. The caller holds mu.
-func (p *Pool) occupy(b *backend, a *Ask, now time.Time) *place {
-	pl := &place{b: b, client: a.Client, requests: true, tunnel: a.upgrade, awaitingSince: now}
+func (p *Pool) occupy(b *backend, o *FetchOptions, now time.Time) *place {
+	pl := &place{b: b, client: o.Client, requests: true, tunnel: o.upgrade, awaitingSince: now}
 	b.inFlight++
-	b.clients.add(a.Client, 1)
-	if a.Streams {
+	b.clients.add(o.Client, 1)
+	if o.Streams {
 		pl.markStreaming()
 	}
-	if a.upgrade {
+	if o.upgrade {
 		b.tunnels++
-		b.tunnelClients.add(a.Client, 1)
+		b.tunnelClients.add(o.Client, 1)
 	}
-	if !a.body {
+	if !o.body {
 		pl.awaitResponse(now)
 	}
 	b.counts.Requests++

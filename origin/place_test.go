@@ -31,7 +31,7 @@ func TestLimitsOfAClient(t *testing.T) {
 
 // fillPlaces takes places for requests like a until none is free. It returns them and the reason
 // why no further one is free.
-func fillPlaces(p *Pool, a Ask) (places []*place, has room) {
+func fillPlaces(p *Pool, a FetchOptions) (places []*place, has room) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(places) < 10_000 {
@@ -49,25 +49,28 @@ func TestPlaces(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		pool *Pool
-		asks []Ask
+		asks []FetchOptions
 		want []int
 		has  []room
 	}{
-		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []Ask{{}, {Client: alice}}, []int{64, 0},
+		{"fetches of nobody take all", &Pool{MaxRequests: 64}, []FetchOptions{{}, {Client: alice}}, []int{64, 0},
 			[]room{roomFull, roomFull}},
-		{"one client leaves room for another one", &Pool{MaxRequests: 64}, []Ask{{Client: alice}, {Client: bob}},
+		{"one client leaves room for another one", &Pool{MaxRequests: 64},
+			[]FetchOptions{{Client: alice}, {Client: bob}},
 			[]int{16, 16}, []room{roomShareUsed, roomShareUsed}},
 		{"what streams leaves room for fetches", &Pool{MaxRequests: 64},
-			[]Ask{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0},
+			[]FetchOptions{{Streams: true}, {Streams: true, Client: alice}, {Client: alice}, {}}, []int{48, 0, 16, 0},
 			[]room{roomFull, roomFull, roomFull, roomFull}},
 		{"tunnels are counted apart when they are there", &Pool{MaxRequests: 8},
-			[]Ask{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{roomFull, roomFull}},
+			[]FetchOptions{{upgrade: true, Streams: true}, {}}, []int{6, 2}, []room{roomFull, roomFull}},
 		{"one client's tunnels", &Pool{MaxRequests: 64},
-			[]Ask{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}}, []int{16,
+			[]FetchOptions{{upgrade: true, Streams: true, Client: alice}, {upgrade: true, Streams: true, Client: bob}},
+			[]int{16,
 				16}, []room{roomShareUsed, roomShareUsed}},
 		{"connections are a limit too", &Pool{MaxRequests: 64, MaxConnections: 8},
-			[]Ask{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{roomShareUsed, roomFull}},
-		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []Ask{{Client: alice, Streams: true}}, []int{1},
+			[]FetchOptions{{Client: alice}, {Client: bob}}, []int{6, 2}, []room{roomShareUsed, roomFull}},
+		{"a server that takes one at a time", &Pool{MaxRequests: 1}, []FetchOptions{{Client: alice, Streams: true}},
+			[]int{1},
 			[]room{roomFull}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -99,24 +102,25 @@ func TestWaitingForTheOwnShare(t *testing.T) {
 	s := newServer(t, "up")
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 64, QueueTimeout: time.Minute,
 		Log: discardLog})
-	held, _ := fillPlaces(p, Ask{Client: alice})
-	fetch := func(a Ask) error {
+	held, _ := fillPlaces(p, FetchOptions{Client: alice})
+	fetch := func(a FetchOptions) error {
 		resp, err := p.Fetch(request(t, "GET", "/", ""), a)
 		if err == nil {
 			resp.Body.Close()
 		}
 		return err
 	}
-	if err := fetch(Ask{Client: alice, Shared: true}); !errors.Is(err, ErrShare) || Reason(err) != "client-limit" {
+	if err := fetch(FetchOptions{Client: alice, Shared: true}); !errors.Is(err, ErrShare) ||
+		Reason(err) != "client-limit" {
 		t.Errorf("what others wait for too: %v", err)
 	}
 	got := make(chan error)
-	go func() { got <- fetch(Ask{Client: alice}) }()
+	go func() { got <- fetch(FetchOptions{Client: alice}) }()
 	waitForQueue(t, p, 1)
-	if err := fetch(Ask{Client: bob}); err != nil {
+	if err := fetch(FetchOptions{Client: bob}); err != nil {
 		t.Errorf("another client: %v", err)
 	}
-	if err := fetch(Ask{}); err != nil {
+	if err := fetch(FetchOptions{}); err != nil {
 		t.Errorf("one that has no limit: %v", err)
 	}
 	waitForQueue(t, p, 1)
@@ -135,12 +139,12 @@ func TestWaitingForTheOwnShare(t *testing.T) {
 
 func TestWaitingInVainForTheOwnShare(t *testing.T) {
 	p := newIdlePool(t, &Pool{MaxRequests: 64, QueueTimeout: 10 * time.Millisecond, Log: discardLog}, 1)
-	_, _ = fillPlaces(p, Ask{Client: alice})
-	if _, err := p.acquire(t.Context(), &Ask{Client: alice}); !errors.Is(err, ErrShare) {
+	_, _ = fillPlaces(p, FetchOptions{Client: alice})
+	if _, err := p.acquire(t.Context(), &FetchOptions{Client: alice}); !errors.Is(err, ErrShare) {
 		t.Errorf("error %v", err)
 	}
-	_, _ = fillPlaces(p, Ask{})
-	if _, err := p.acquire(t.Context(), &Ask{Client: bob}); !errors.Is(err, ErrBusy) {
+	_, _ = fillPlaces(p, FetchOptions{})
+	if _, err := p.acquire(t.Context(), &FetchOptions{Client: bob}); !errors.Is(err, ErrBusy) {
 		t.Errorf("with all places taken: %v", err)
 	}
 }
@@ -148,20 +152,20 @@ func TestWaitingInVainForTheOwnShare(t *testing.T) {
 // The queue is shared out like the places.
 func TestQueueIsShared(t *testing.T) {
 	p := newIdlePool(t, &Pool{MaxRequests: 1, Queue: 64, QueueTimeout: time.Minute, Log: discardLog}, 1)
-	first, _ := fillPlaces(p, Ask{})
+	first, _ := fillPlaces(p, FetchOptions{})
 	ctx, leave := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	before := 0
 	for _, c := range []struct {
 		name string
-		ask  Ask
+		ask  FetchOptions
 		n    int
 		want error // error of one more request
 	}{
-		{"one client", Ask{Client: alice, Streams: true}, 16, ErrShare},
-		{"what streams", Ask{Streams: true}, 48 - 16, ErrBusy},
-		{"all others", Ask{Client: bob}, 16, ErrShare},
-		{"nobody", Ask{}, 0, ErrBusy},
+		{"one client", FetchOptions{Client: alice, Streams: true}, 16, ErrShare},
+		{"what streams", FetchOptions{Streams: true}, 48 - 16, ErrBusy},
+		{"all others", FetchOptions{Client: bob}, 16, ErrShare},
+		{"nobody", FetchOptions{}, 0, ErrBusy},
 	} {
 		for range c.n {
 			work.Go(func() {
@@ -190,10 +194,10 @@ func TestQueueIsShared(t *testing.T) {
 // A request that may not have a place yet lets later requests pass that may.
 func TestQueueLetsOthersGoFirst(t *testing.T) {
 	p := newIdlePool(t, &Pool{MaxRequests: 8, QueueTimeout: time.Minute, Log: discardLog}, 1)
-	streams, _ := fillPlaces(p, Ask{Streams: true})
-	rest, _ := fillPlaces(p, Ask{})
+	streams, _ := fillPlaces(p, FetchOptions{Streams: true})
+	rest, _ := fillPlaces(p, FetchOptions{})
 	got := make(chan string)
-	wait := func(who string, a Ask) {
+	wait := func(who string, a FetchOptions) {
 		n := p.Status().Waiting
 		go func() {
 			if _, err := p.acquire(t.Context(), &a); err != nil {
@@ -203,9 +207,9 @@ func TestQueueLetsOthersGoFirst(t *testing.T) {
 		}()
 		waitForQueue(t, p, n+1)
 	}
-	wait("stream", Ask{Streams: true})
-	wait("upgrade", Ask{Streams: true, upgrade: true})
-	wait("fetch", Ask{})
+	wait("stream", FetchOptions{Streams: true})
+	wait("upgrade", FetchOptions{Streams: true, upgrade: true})
+	wait("fetch", FetchOptions{})
 	p.release(rest[0])
 	if who := <-got; who != "fetch" {
 		t.Errorf("the %s has the place that is left for fetches", who)
@@ -229,7 +233,7 @@ func TestStream(t *testing.T) {
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, MaxRequests: 4, Log: discardLog})
 	for n := range 4 {
-		resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+		resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +273,7 @@ func TestTunnels(t *testing.T) {
 			r := request(t, "GET", path, "")
 			r.Header.Set("Connection", "Upgrade")
 			r.Header.Set("Upgrade", "websocket")
-			return p.Fetch(r, Ask{})
+			return p.Fetch(r, FetchOptions{})
 		}
 		want := 4
 		if connections > 0 {

@@ -91,7 +91,7 @@ func request(t *testing.T, method, path, body string) *http.Request {
 // fetchBody sends r and returns the body of the response.
 func fetchBody(t *testing.T, p *Pool, r *http.Request) (string, error) {
 	t.Helper()
-	resp, err := p.Fetch(r, Ask{})
+	resp, err := p.Fetch(r, FetchOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -217,7 +217,7 @@ func TestRetryOfAnError(t *testing.T) {
 		t.Run(fmt.Sprint(c.method, c.status), func(t *testing.T) {
 			failing, up := newStatusServer(t, c.status, "failing"), newServer(t, "up")
 			p := startPool(t, &Pool{Servers: []Server{serverAt(t, failing.URL), serverAt(t, up.URL)}, Retries: 1})
-			resp, err := p.Fetch(request(t, c.method, "/", ""), Ask{})
+			resp, err := p.Fetch(request(t, c.method, "/", ""), FetchOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -331,7 +331,7 @@ func TestContextEndsIt(t *testing.T) {
 		<-reached
 		cancel()
 	}()
-	_, err := p.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{})
+	_, err := p.Fetch(request(t, "GET", "/", "").WithContext(ctx), FetchOptions{})
 	if !errors.Is(err, context.Canceled) || Reason(err) != "canceled" || IsTimeout(err) {
 		t.Errorf("error %v, reason %q", err, Reason(err))
 	}

@@ -66,7 +66,7 @@ func TestRequestThatAllFail(t *testing.T) {
 			}
 			startPool(t, p)
 			for range times {
-				resp, err := p.Fetch(request(t, c.method, c.path, ""), Ask{})
+				resp, err := p.Fetch(request(t, c.method, c.path, ""), FetchOptions{})
 				if err == nil {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()
@@ -152,7 +152,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 		round.Add(1)
 		var work sync.WaitGroup
 		work.Go(func() {
-			resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{Prefer: 1})
+			resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{Prefer: 1})
 			if err != nil {
 				t.Error(err)
 				held <- struct{}{}
@@ -161,7 +161,7 @@ func TestRequestThatEndsAConnection(t *testing.T) {
 			resp.Body.Close()
 		})
 		<-held
-		if _, err := p.Fetch(request(t, "POST", "/", ""), Ask{Prefer: 1}); err == nil {
+		if _, err := p.Fetch(request(t, "POST", "/", ""), FetchOptions{Prefer: 1}); err == nil {
 			t.Error("the connection did not end")
 		}
 		work.Wait()

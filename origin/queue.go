@@ -17,27 +17,27 @@ var ErrBusy = errors.New("origin busy")
 var ErrDown = errors.New("no origin server takes connections")
 
 type waiter struct {
-	ask     *Ask
+	options *FetchOptions
 	granted chan *place // receives the place, or nil if no server is left; capacity 1
 }
 
 // acquire reserves a place at a server for the first attempt of a request. It waits in the queue if
 // it must. The caller releases the place.
-func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
+func (p *Pool) acquire(ctx context.Context, o *FetchOptions) (*place, error) {
 	p.mu.Lock()
 	now := time.Now()
 	p.budget.request(now)
-	pl, has := p.take(now, a, 0)
+	pl, has := p.take(now, o, 0)
 	if pl != nil || has == roomFree {
 		err := p.downError(pl)
 		p.mu.Unlock()
 		return pl, err
 	}
-	if err := p.mayWait(a, has); err != nil {
+	if err := p.mayWait(o, has); err != nil {
 		p.mu.Unlock()
 		return nil, err
 	}
-	w := &waiter{ask: a, granted: make(chan *place, 1)}
+	w := &waiter{options: o, granted: make(chan *place, 1)}
 	p.queue = append(p.queue, w)
 	p.countWaiter(w, 1)
 	p.mu.Unlock()
@@ -60,7 +60,7 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 	if i := slices.Index(p.queue, w); i >= 0 {
 		p.queue = slices.Delete(p.queue, i, i+1)
 		p.countWaiter(w, -1)
-		if _, has := p.pick(time.Now(), a, 0); has == roomShareUsed && errors.Is(err, ErrBusy) {
+		if _, has := p.pick(time.Now(), o, 0); has == roomShareUsed && errors.Is(err, ErrBusy) {
 			return nil, p.countLimited(fmt.Errorf("%w, and had for %v", ErrShare, p.QueueTimeout))
 		}
 		p.refused++
@@ -72,11 +72,11 @@ func (p *Pool) acquire(ctx context.Context, a *Ask) (*place, error) {
 
 // mayWait returns nil if the request may enter the queue, or the error to return to the caller. The
 // caller holds mu.
-func (p *Pool) mayWait(a *Ask, has room) error {
+func (p *Pool) mayWait(o *FetchOptions, has room) error {
 	switch {
-	case a.Shared && has == roomShareUsed, p.clients.isFull(a.Client, p.Queue):
+	case o.Shared && has == roomShareUsed, p.clients.isFull(o.Client, p.Queue):
 		return p.countLimited(ErrShare)
-	case len(p.queue) >= p.Queue, a.Streams && p.streams >= streamLimit(p.Queue):
+	case len(p.queue) >= p.Queue, o.Streams && p.streams >= streamLimit(p.Queue):
 		p.refused++
 		return fmt.Errorf("%w: %d requests wait already", ErrBusy, len(p.queue))
 	}
@@ -92,8 +92,8 @@ func (p *Pool) countLimited(err error) error {
 
 // countWaiter adds n to the counters of waiting requests for w. The caller holds mu.
 func (p *Pool) countWaiter(w *waiter, n int) {
-	p.clients.add(w.ask.Client, n)
-	if w.ask.Streams {
+	p.clients.add(w.options.Client, n)
+	if w.options.Streams {
 		p.streams += n
 	}
 }
@@ -110,15 +110,15 @@ func (p *Pool) downError(pl *place) error {
 }
 
 // take picks a server and reserves a place at it. The caller holds mu.
-func (p *Pool) take(now time.Time, a *Ask, tried uint64) (*place, room) {
-	b, has := p.pick(now, a, tried)
+func (p *Pool) take(now time.Time, o *FetchOptions, tried uint64) (*place, room) {
+	b, has := p.pick(now, o, tried)
 	switch {
 	case b == nil:
 		return nil, has
 	case b.Self:
 		return &place{b: b}, roomFree
 	}
-	return p.occupy(b, a, now), roomFree
+	return p.occupy(b, o, now), roomFree
 }
 
 // serveQueue grants places to waiting requests, first come, first served. A request passes those
@@ -128,19 +128,19 @@ func (p *Pool) serveQueue(now time.Time) {
 	streamsFull := false
 	for i := 0; i < len(p.queue); {
 		w := p.queue[i]
-		if streamsFull && w.ask.Streams {
+		if streamsFull && w.options.Streams {
 			i++
 			continue
 		}
-		pl, has := p.take(now, w.ask, 0)
+		pl, has := p.take(now, w.options, 0)
 		switch {
 		case pl != nil, has == roomFree:
 			p.queue = slices.Delete(p.queue, i, i+1)
 			p.countWaiter(w, -1)
 			w.granted <- pl
-		case has == roomFull && !w.ask.Streams:
+		case has == roomFull && !w.options.Streams:
 			return // no request behind this one can have a place either
-		case has == roomFull && !w.ask.upgrade:
+		case has == roomFull && !w.options.upgrade:
 			streamsFull = true
 			i++
 		default:

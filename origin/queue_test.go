@@ -21,7 +21,7 @@ func newFullPool(t *testing.T, p *Pool) (*Pool, *http.Response) {
 	s := newServer(t, "up")
 	p.Servers, p.MaxRequests, p.Log = []Server{serverAt(t, s.URL)}, 1, discardLog
 	startPool(t, p)
-	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestQueueIsFirstComeFirstServed(t *testing.T) {
 	leave := make(chan struct{})
 	for i := range n {
 		go func() {
-			resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+			resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 			if err != nil {
 				t.Error(err)
 				served <- -1
@@ -133,13 +133,13 @@ func TestQueueFollowsTheServers(t *testing.T) {
 	} {
 		p := newIdlePool(t, &Pool{MaxRequests: 1, QueueTimeout: time.Minute, Log: discardLog}, 1, 1)
 		setStates(p, c.before...)
-		first, err := p.acquire(t.Context(), &Ask{})
+		first, err := p.acquire(t.Context(), &FetchOptions{})
 		if serverLetter(first) != "a" || err != nil {
 			t.Fatalf("%s, %v", serverLetter(first), err)
 		}
 		got := make(chan string)
 		go func() {
-			b, err := p.acquire(t.Context(), &Ask{})
+			b, err := p.acquire(t.Context(), &FetchOptions{})
 			if err != nil {
 				t.Error(err)
 			}
@@ -238,7 +238,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 					cancel()
 				}()
 			}
-			resp, err := p.Fetch(r, Ask{})
+			resp, err := p.Fetch(r, FetchOptions{})
 			if (err != nil) != (c.end == nil) {
 				t.Fatalf("error %v", err)
 			}

@@ -155,7 +155,7 @@ func TestRequestEndsInTheResponse(t *testing.T) {
 				<-fail
 				return 0, errBody
 			})))
-			resp, err := p.Fetch(r, Ask{})
+			resp, err := p.Fetch(r, FetchOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -233,7 +233,7 @@ func TestSlowRequestIsNoSilence(t *testing.T) {
 	p := newIdlePool(t, &Pool{}, 1, 1)
 	now := time.Now()
 	p.mu.Lock()
-	pl, _ := p.take(now, &Ask{body: true}, 0)
+	pl, _ := p.take(now, &FetchOptions{body: true}, 0)
 	p.mu.Unlock()
 	later := now.Add(time.Minute)
 	if got := pickSequence(p, later, 4); strings.Count(got, "a") != 2 {

@@ -27,7 +27,7 @@ func TestStalledBody(t *testing.T) {
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: 50 * time.Millisecond,
 		Log: discardLog})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestSlowReader(t *testing.T) {
 	}))
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, BetweenBytesTimeout: stall, Log: discardLog})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestCloseWhileReading(t *testing.T) {
 	}))
 	defer s.Close()
 	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog})
-	resp, err := p.Fetch(request(t, "GET", "/", ""), Ask{})
+	resp, err := p.Fetch(request(t, "GET", "/", ""), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func (r *Route) Stage(key string, from Stage) Stage {
 func (p *Pool) ownsKey(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b, _ := p.pick(time.Now(), &Ask{hash: xxhash.Sum64String(key)}, 0)
+	b, _ := p.pick(time.Now(), &FetchOptions{hash: xxhash.Sum64String(key)}, 0)
 	return b == nil || b.Self
 }
 
@@ -77,7 +77,7 @@ func (p *Pool) ownsKey(key string) bool {
 // got no response from the origin. Requests that may not be repeated go to the origin directly. A
 // timeout or a busy origin that an edge reports is returned as an error at once. Otherwise Fetch
 // works like Pool.Fetch.
-func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, error) {
+func (r *Route) Fetch(req *http.Request, o FetchOptions, stage Stage) (*http.Response, error) {
 	if !retryable(req) {
 		stage = ToOrigin // each further hop could repeat it
 	}
@@ -91,7 +91,7 @@ func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, er
 		}
 		out := req.Clone(req.Context())
 		out.Header.Set(TierField, tier.next)
-		resp, err := tier.pool.Fetch(out, a)
+		resp, err := tier.pool.Fetch(out, o)
 		switch {
 		case err != nil && (req.Context().Err() != nil || errors.Is(err, ErrShare)):
 			return nil, err
@@ -108,7 +108,7 @@ func (r *Route) Fetch(req *http.Request, a Ask, stage Stage) (*http.Response, er
 			return nil, &timeoutError{"the origin did not answer another edge in time"}
 		}
 	}
-	resp, err := r.Origin.Fetch(req, a)
+	resp, err := r.Origin.Fetch(req, o)
 	if err == nil {
 		delete(resp.Header, PurgesField) // only edges may set it
 	}

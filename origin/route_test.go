@@ -103,7 +103,7 @@ func TestRoute(t *testing.T) {
 				t.Errorf("stage %d, want %d", stage, c.stage)
 			}
 			r := request(t, "GET", "/", "")
-			resp, err := route.Fetch(r, Ask{Key: "key"}, stage)
+			resp, err := route.Fetch(r, FetchOptions{Key: "key"}, stage)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +131,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 		504: IsTimeout, 503: func(err error) bool { return errors.Is(err, ErrBusy) },
 	} {
 		route, saw := newRoute(t, []tier{{name: "owner", status: status, failed: "x"}}, []tier{{name: "shield"}})
-		_, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
+		_, err := route.Fetch(request(t, "GET", "/", ""), FetchOptions{Key: "key"}, ToOwner)
 		if got := saw(); err == nil || !is(err) || got != "owner=shield" {
 			t.Errorf("%d: %v; %q were asked", status, err, got)
 		}
@@ -142,7 +142,7 @@ func TestRouteOfWhoSaysNo(t *testing.T) {
 // A request that may not be repeated goes to the origin directly.
 func TestRouteOfAPost(t *testing.T) {
 	route, saw := newRoute(t, []tier{{name: "owner"}}, []tier{{name: "shield"}})
-	resp, err := route.Fetch(request(t, "POST", "/", "x"), Ask{Key: "key"}, ToOwner)
+	resp, err := route.Fetch(request(t, "POST", "/", "x"), FetchOptions{Key: "key"}, ToOwner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestAnswersOfEdgesAreNotRetried(t *testing.T) {
 	route, saw := newRoute(t, []tier{{name: "edge", status: 503}, {name: "edge", status: 503},
 		{name: "edge", status: 503}}, nil)
 	for i := range 6 {
-		resp, err := route.Fetch(request(t, "GET", "/", ""), Ask{Key: "key"}, ToOwner)
+		resp, err := route.Fetch(request(t, "GET", "/", ""), FetchOptions{Key: "key"}, ToOwner)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestRouteOfWhoIsGone(t *testing.T) {
 		<-reached
 		cancel()
 	}()
-	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), Ask{Key: "key"},
+	if _, err := route.Fetch(request(t, "GET", "/", "").WithContext(ctx), FetchOptions{Key: "key"},
 		ToOwner); Reason(err) != "canceled" {
 		t.Errorf("error %v", err)
 	}

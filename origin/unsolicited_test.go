@@ -75,7 +75,7 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 			for range 16 {
 				work.Go(func() {
 					for range 25 {
-						resp, err := p.Fetch(request(t, c.method, "/", ""), Ask{})
+						resp, err := p.Fetch(request(t, c.method, "/", ""), FetchOptions{})
 						if err != nil {
 							t.Error(err)
 							return

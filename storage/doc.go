@@ -93,7 +93,7 @@
 //
 // The file segments/PURGES goes and comes with the objects. If it tells of newer records than
 // purges/ has, or if purges/ is missing or can't be read, records are lost. The store logs that and
-// takes all that it has as doubtful; sequences go on above those that objects have. The position of
+// marks all objects as suspect; sequences go on above those that objects have. The position of
 // the log that the store follows is a record too, so that purges that only the log still has are
 // applied again.
 package storage

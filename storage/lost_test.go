@@ -85,10 +85,10 @@ func TestLostRecords(t *testing.T) {
 				c.lose(t, filepath.Join(dir, "purges"), older)
 
 				s, said := warnings(t, dir)
-				if o := s.Get("/before"); o != nil && !o.Doubtful {
+				if o := s.Get("/before"); o != nil && !o.Suspect {
 					t.Error("what was purged is served as it is")
 				}
-				if o := s.Get("/later"); o != nil && !o.Doubtful {
+				if o := s.Get("/later"); o != nil && !o.Suspect {
 					t.Error("what may have been purged is served as it is")
 				}
 				if strings.Count(said, "purge records") != 1 || !strings.Contains(said, "records are lost") {
@@ -106,7 +106,7 @@ func TestLostRecords(t *testing.T) {
 				closeStore(t, s)
 				s, said = warnings(t, dir)
 				defer closeStore(t, s)
-				if o := s.Get("/before"); said != "" || o != nil && !o.Doubtful {
+				if o := s.Get("/before"); said != "" || o != nil && !o.Suspect {
 					t.Errorf("after another start: %+v, the log says %q", o, said)
 				}
 				if o := s.Get("/new"); o == nil || o.Stale {

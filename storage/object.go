@@ -11,9 +11,10 @@ import (
 type Object struct {
 	// Stale says that a soft purge covers the object.
 	Stale bool
-	// Doubtful says that a purge of the object may have been missed: it must not be used before it
-	// was validated.
-	Doubtful bool
+	// Suspect means that the store may have missed a purge of the object. Such an object must not
+	// be
+	// used before the origin has validated it.
+	Suspect bool
 
 	store *Store
 	meta  *meta

@@ -19,9 +19,9 @@ type Purge struct {
 	Tags     []string // objects that carry the tag
 	All      bool
 	Soft     bool // what matches becomes stale instead of gone
-	// Doubt, with All, makes everything stale that must not be used in any way before it was
-	// validated: a purge of it may have been missed.
-	Doubt bool
+	// Suspect, with All, marks all objects as stale and suspect: the store may have missed a purge
+	// of them, so they must not be used before the origin has validated them.
+	Suspect bool
 }
 
 // MaxPurgeValue bounds each URL, prefix and tag of a purge, in bytes. A key of Badger has 65,000.
@@ -29,16 +29,16 @@ const MaxPurgeValue = 16 << 10
 
 // Kinds of purge records.
 const (
-	purgeURL    = 'u'
-	purgePrefix = 'p'
-	purgeTag    = 't'
-	purgeAll    = 'a'
-	purgeSeq    = 's' // the newest sequence
-	purgeDoubt  = 'd' // of everything
-	purgeLog    = 'l' // the Position
-	purgeClean  = 'c' // the log was closed; while it is open there is none
-	purgeFloor  = 'f' // the newest sequence of a record that was forgotten
-	purgeMark   = 'm' // the Position's Mark, see markKey
+	purgeURL     = 'u'
+	purgePrefix  = 'p'
+	purgeTag     = 't'
+	purgeAll     = 'a'
+	purgeSeq     = 's' // the newest sequence
+	purgeSuspect = 'd' // of everything
+	purgeLog     = 'l' // the Position
+	purgeClean   = 'c' // the log was closed; while it is open there is none
+	purgeFloor   = 'f' // the newest sequence of a record that was forgotten
+	purgeMark    = 'm' // the Position's Mark, see markKey
 )
 
 // lostSequences is how far sequences jump when the log was not closed: purges that did not reach
@@ -71,7 +71,7 @@ type purges struct {
 	floor    uint64 // the newest sequence of a record that was forgotten: what is older counts as gone
 	position Position
 	all      epochs
-	doubt    uint64
+	suspect  uint64
 	urls     map[string]epochs
 	urlBytes int // that these take in memory, about
 	tags     map[string]epochs
@@ -90,7 +90,7 @@ type purges struct {
 }
 
 // openPurges opens the log in dir. Records count as lost if it is told so, or if the witness knows
-// of newer ones: then everything that is stored is in doubt.
+// of newer ones. Then all stored objects are suspect.
 func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, error) {
 	if err := checkTables(dir); err != nil {
 		return nil, fmt.Errorf("open the purge log: %w", err)
@@ -127,8 +127,8 @@ func (p *purges) begin() error {
 	}
 	if p.lost { // before anything tells that the log has this sequence
 		p.seq++
-		p.doubt = p.seq
-		if err := p.write(p.seq, map[purgeKey]epochs{{purgeDoubt, ""}: {soft: p.seq}}); err != nil {
+		p.suspect = p.seq
+		if err := p.write(p.seq, map[purgeKey]epochs{{purgeSuspect, ""}: {soft: p.seq}}); err != nil {
 			return err
 		}
 	}
@@ -267,8 +267,8 @@ func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
 		one(purgeURL, g.URLs...)
 		one(purgePrefix, g.Prefixes...)
 		one(purgeTag, g.Tags...)
-		if g.All && g.Doubt {
-			one(purgeDoubt, "")
+		if g.All && g.Suspect {
+			one(purgeSuspect, "")
 		} else if g.All {
 			one(purgeAll, "")
 		}

@@ -123,11 +123,11 @@ func TestPurgesLostWithThePower(t *testing.T) {
 	if !s.Purged(epoch, "a", nil) {
 		t.Error("an object that was fetched after the lost purges is immune to those that come again")
 	}
-	if err := s.Apply([]Purge{{All: true, Soft: true, Doubt: true}}, Position{Log: 2}); err != nil {
+	if err := s.Apply([]Purge{{All: true, Soft: true, Suspect: true}}, Position{Log: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if gone, stale, doubtful := s.purges.covers(epoch, "b", nil); gone || !stale || !doubtful {
-		t.Errorf("in doubt: gone %v, stale %v, doubtful %v", gone, stale, doubtful)
+	if gone, stale, suspect := s.purges.covers(epoch, "b", nil); gone || !stale || !suspect {
+		t.Errorf("gone %v, stale %v, suspect %v", gone, stale, suspect)
 	}
 	closeStore(t, s)
 	s = open(t, Options{Dir: dir, Disk: 64 << 20})
@@ -135,8 +135,8 @@ func TestPurgesLostWithThePower(t *testing.T) {
 	if got := s.Position(); got != (Position{Log: 2}) {
 		t.Errorf("position %v", got)
 	}
-	if _, _, doubtful := s.purges.covers(epoch, "b", nil); !doubtful {
-		t.Error("a doubt is forgotten")
+	if _, _, suspect := s.purges.covers(epoch, "b", nil); !suspect {
+		t.Error("the store forgets that objects are suspect")
 	}
 }
 

@@ -32,8 +32,8 @@ func (p *purges) set(kind byte, value string, e epochs) {
 		}
 	case purgeAll:
 		p.all = e
-	case purgeDoubt:
-		p.doubt = e.soft
+	case purgeSuspect:
+		p.suspect = e.soft
 	}
 }
 
@@ -45,8 +45,8 @@ func (p *purges) get(kind byte, value string) epochs {
 		return p.tags[value]
 	case purgePrefix:
 		return p.prefixes[value]
-	case purgeDoubt:
-		return epochs{soft: p.doubt}
+	case purgeSuspect:
+		return epochs{soft: p.suspect}
 	}
 	return p.all
 }
@@ -60,7 +60,7 @@ func (p *purges) current() uint64 {
 
 // covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone
 // if the record of a purge since is forgotten, as that may have been of it.
-func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, doubtful bool) {
+func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, suspect bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if epoch >= p.seq {
@@ -84,7 +84,7 @@ func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, d
 			e.raise(p.prefixes[url[:n]])
 		}
 	}
-	return e.hard > epoch, max(e.soft, p.doubt) > epoch, p.doubt > epoch
+	return e.hard > epoch, max(e.soft, p.suspect) > epoch, p.suspect > epoch
 }
 
 // hashOn goes on with an FNV-1a hash, so that those of all prefixes of a URL take one pass over it.

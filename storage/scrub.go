@@ -92,7 +92,7 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 	c := v.list[index]
 	v.mu.Unlock()
 	if v.evicted(int64(c.value), minPlaced) { // before anything is read of it, which would bring it back
-		v.setDoubtful(c) // another one has its index now
+		v.setUnchecked(c) // another one has its index now
 		return lookCost, index
 	}
 	e, err := v.readEntry(c.entry)
@@ -106,6 +106,6 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 			"value_log", v.number,
 			"at", c.value, "error", err)
 	}
-	v.setDoubtful(c) // another one has its index now
+	v.setUnchecked(c) // another one has its index now
 	return lookCost, index
 }

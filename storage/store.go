@@ -272,13 +272,13 @@ func (s *Store) Get(key string) *Object {
 			return nil
 		}
 	}
-	gone, stale, doubtful := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
+	gone, stale, suspect := s.purges.covers(o.meta.epoch, o.meta.url, o.meta.tags)
 	if gone {
 		s.index.remove(id.slot(), p)
 		return nil
 	}
 	if stale {
-		o = &Object{Stale: true, Doubtful: doubtful, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo,
+		o = &Object{Stale: true, Suspect: suspect, store: s, meta: o.meta, place: p, body: o.body, memo: o.memo,
 			spots: o.spots}
 	}
 	return o

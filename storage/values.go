@@ -137,14 +137,14 @@ func (v *valueFile) seenAt(at int64) *atomic.Uint32 {
 	return nil
 }
 
-// isGood reports whether the value that begins at a place was checked.
-func (v *valueFile) isGood(at int64) bool {
+// isChecked reports whether the value that begins at a place was checked.
+func (v *valueFile) isChecked(at int64) bool {
 	word, bit := v.bit(at)
 	return word != nil && word.Load()&bit != 0
 }
 
-// setGood notes that a value was checked. It reports false if there is no room for that.
-func (v *valueFile) setGood(c checked) bool {
+// setChecked records that a value was checked. It reports false if there is no room for that.
+func (v *valueFile) setChecked(c checked) bool {
 	word, bit := v.bit(int64(c.value))
 	if word == nil {
 		return false
@@ -158,8 +158,8 @@ func (v *valueFile) setGood(c checked) bool {
 	return true
 }
 
-// setDoubtful takes that back.
-func (v *valueFile) setDoubtful(c checked) {
+// setUnchecked records that a value has to be checked again.
+func (v *valueFile) setUnchecked(c checked) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if word, bit := v.bit(int64(c.value)); word != nil {
@@ -228,13 +228,13 @@ func (g *segment) find(key []byte, want int) (spot, *valueFile, error) {
 		return 0, nil, fmt.Errorf("segment %d: entry at %d of value log %d: %w", g.id, at, number,
 			errors.Join(errDamaged, err))
 	}
-	if !v.isGood(e.value) {
+	if !v.isChecked(e.value) {
 		buf := buffers.Get().(*buffer)
 		defer buffers.Put(buf)
 		if err := v.check(key, e, buf); err != nil {
 			return 0, nil, fmt.Errorf("segment %d: value at %d of value log %d: %w", g.id, e.value, number, err)
 		}
-		if !v.setGood(checked{at, uint32(e.value)}) {
+		if !v.setChecked(checked{at, uint32(e.value)}) {
 			return 0, nil, errNoPlace
 		}
 	}
@@ -246,7 +246,7 @@ func (g *segment) at(s spot) *valueFile {
 	g.files.mu.Lock()
 	v := g.files.files[uint32(s>>32)]
 	g.files.mu.Unlock()
-	if v == nil || !v.isGood(int64(uint32(s))-valueHeader) {
+	if v == nil || !v.isChecked(int64(uint32(s))-valueHeader) {
 		return nil
 	}
 	return v

@@ -106,7 +106,7 @@ func fetchOnce(ctx context.Context, pool *origin.Pool, host, path string) (*http
 		return nil, nil, err
 	}
 	r.Header.Set("User-Agent", "kaiku-init")
-	resp, err := pool.Fetch(r, origin.Ask{Key: path})
+	resp, err := pool.Fetch(r, origin.FetchOptions{Key: path})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -129,10 +129,10 @@ type fragmentContent struct {
 	// fragment that is still coming.
 	flight *flight
 
-	want  httpcache.Range // what is not sent yet
-	piece content         // what is sent next
-	have  int64           // bytes of it
-	leave func()          // ends the part in a flight of the piece; nil without one
+	want        httpcache.Range // what is not sent yet
+	piece       content         // what is sent next
+	pieceLength int64           // bytes of it
+	leave       func()          // ends the part in a flight of the piece; nil without one
 
 	// gone are fragments of the list whose bytes are not there any more.
 	gone map[httpcache.Key]bool
@@ -166,7 +166,7 @@ func (c *fragmentContent) next(ctx context.Context) error {
 		if o := c.server.Store.Get(string(p.Key)); o != nil {
 			piece := &objectContent{object: o}
 			if err := piece.open(ctx, httpcache.Range{Start: p.Start - p.Begin, Length: p.Length}); err == nil {
-				c.piece, c.have = piece, p.Length
+				c.piece, c.pieceLength = piece, p.Length
 				return nil
 			}
 		}
@@ -222,10 +222,10 @@ func (c *fragmentContent) lacks(at int64) bool {
 	return httpcache.Plan(c.fragments, httpcache.Range{Start: at, Length: 1})[0].Key == ""
 }
 
-// use makes a piece of which have bytes are left the next one.
-func (c *fragmentContent) use(ctx context.Context, piece content, have int64) error {
-	c.piece, c.have = piece, min(have, c.want.Length)
-	return piece.open(ctx, httpcache.Range{Start: c.want.Start, Length: c.have})
+// use makes a piece with length bytes the next one.
+func (c *fragmentContent) use(ctx context.Context, piece content, length int64) error {
+	c.piece, c.pieceLength = piece, min(length, c.want.Length)
+	return piece.open(ctx, httpcache.Range{Start: c.want.Start, Length: c.pieceLength})
 }
 
 // fetch has a lacking piece come from the flight of the slice that it is in.
@@ -272,7 +272,7 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 		return nil, false, errStored
 	}
 	slice := s.sliceFor(x, c.fragments, p.Range, c.size)
-	stage := x.site.Origin.Stage(string(x.key), x.came)
+	stage := x.site.Origin.Stage(string(x.key), x.stage)
 	header := storage.Header{Key: string(c.key), URL: x.target.URL(), Epoch: s.Store.Epoch()}
 	key := sliceKey{flightKey{c.key, stage}, c.StrongValidator()}
 	if alone {
@@ -288,9 +288,9 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	}
 	if leads {
 		t := s.newFetch(x, f, &entry{response: c.response}, httpcache.Decision{}, stage)
-		t.part, t.born.fields = true, httpcache.VaryFields(c.Header["Vary"], t.client)
+		t.part, t.meta.fields = true, httpcache.VaryFields(c.Header["Vary"], t.client)
 		s.setSlice(t, f.slice, c.size)
-		t.ask.Accept = t.accepts
+		t.options.Accept = t.accepts
 		s.start(f, t)
 	}
 	ph, err := f.outcome(ctx, func(int, http.Header) {})
@@ -302,9 +302,9 @@ func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone
 	f.mu.Unlock()
 	switch {
 	case err != nil:
-	case ph == done && b.stored == nil:
+	case ph == done && b.answer == nil:
 		err = errStored
-	case b.stored == nil || b.whole != c.size || b.stored.StrongValidator() != c.StrongValidator():
+	case b.answer == nil || b.whole != c.size || b.answer.StrongValidator() != c.StrongValidator():
 		err = errChanged
 		if ph == streaming {
 			x.held = append(x.held, f) // the next look-up uses it
@@ -324,7 +324,7 @@ func (c *fragmentContent) copyTo(ctx context.Context, w http.ResponseWriter) err
 		if err := c.piece.copyTo(ctx, w); err != nil {
 			return err
 		}
-		c.want.Start, c.want.Length = c.want.Start+c.have, c.want.Length-c.have
+		c.want.Start, c.want.Length = c.want.Start+c.pieceLength, c.want.Length-c.pieceLength
 		if c.want.Length == 0 {
 			return nil
 		}

@@ -22,10 +22,10 @@ type exchange struct {
 	key    httpcache.Key // of target
 	// trailers says that the client takes trailers.
 	trailers bool
-	// peer says that it came from another edge of the fleet, which is trusted, and came at which
-	// stage it has to go on.
+	// peer means that the request comes from another edge of the fleet, which is trusted. stage is
+	// where such a request goes next.
 	peer  bool
-	came  origin.Stage
+	stage origin.Stage
 	epoch uint64 // the newest purge when what is stored was looked up
 	// position is what of the purge log was applied then, of a peer's request, and covered says
 	// that the answer is what a soft purge of that covers.
@@ -47,17 +47,18 @@ type exchange struct {
 	asAsked   bool
 	// held are flights that the request found on its way and will join.
 	held []*flight
-	// hasty says that what is stored will do if the origin does not confirm it within
-	// ServeStaleAfter.
-	hasty bool
+	// serveStaleAfter is how long the request waits for the origin to confirm the stored response,
+	// before it gets that response unconfirmed; 0 means no limit.
+	serveStaleAfter time.Duration
 }
 
-// ServeStaleAfter is enough for a new connection to an origin over any ocean.
+// ServeStaleAfter is how long a request waits for the origin while the edge is cut off from the log
+// of purges. It suffices for a new connection across an ocean.
 const ServeStaleAfter = 2 * time.Second
 
-// born is what is stored of an answer to the request, as far as that is known without the answer.
-func (x *exchange) born(epoch uint64) born {
-	return born{uri: x.key, url: x.target.URL(), epoch: epoch}
+// objectMeta returns what is known of a response to the request before there is one.
+func (x *exchange) objectMeta(epoch uint64) objectMeta {
+	return objectMeta{uri: x.key, url: x.target.URL(), epoch: epoch}
 }
 
 // client is the address of the client; it is not valid if that is not known.

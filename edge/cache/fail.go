@@ -12,18 +12,19 @@ import (
 
 // failed answers a request whose fetch failed: with the stale response if there is one that may be
 // used.
-func (s *Cache) failed(x *exchange, have *entry, d httpcache.Decision, err error, st httpcache.Status) {
+func (s *Cache) failed(x *exchange, stored *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
-	if have != nil && (!s.Purger.Trusts() || s.Store.Purged(have.object.Epoch(), x.target.URL(), have.object.Tags())) {
+	if stored != nil && (!s.Purger.Trusts() || s.Store.Purged(stored.object.Epoch(), x.target.URL(),
+		stored.object.Tags())) {
 		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
 	}
-	if have != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
+	if stored != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
 		st.TTL, st.HasTTL, st.Detail = d.TTL, true, staleIfError
-		if s.serveEntry(x, have, st, have.Unvalidated()) {
+		if s.serveEntry(x, stored, st, stored.Unvalidated()) {
 			return
 		}
 	}
-	if have != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) && clientFault(err) == 0 {
+	if stored != nil && !errors.As(err, new(*statusError)) && !errors.Is(err, origin.ErrBusy) && clientFault(err) == 0 {
 		st.Detail = origin.Reason(err)
 		status := http.StatusGatewayTimeout // what must be validated can't be (RFC 9111, 5.2.2.2)
 		if x.peer {

@@ -20,16 +20,16 @@ import (
 // fetch is what a flight asks of an origin.
 type fetch struct {
 	site    *site.Site
-	ask     origin.Ask
-	born    born // of what is stored; its fields and tags are known once the answer is
+	options origin.FetchOptions
+	meta    objectMeta // of what is stored; its fields and tags are known once the answer is
 	target  httpcache.Target
 	stage   origin.Stage  // where the request goes on
-	client  http.Header   // of the request that leads the flight, as it came
+	client  http.Header   // of the request that leads the flight, unchanged
 	request *http.Request // to the origin, under the flight's context
-	have    *entry        // to be validated; nil on a miss
-	// staleIfError is whether have may be used if the origin fails.
+	stored  *entry        // to be validated; nil on a miss
+	// staleIfError means that stored may be used if the origin fails.
 	staleIfError bool
-	// part asks for one slice of have, whose other fragments it has to fit.
+	// part means that one slice of stored is requested, which has to fit the other fragments.
 	part bool
 	// conditions says that the request has the client's own, as the answer is for it alone.
 	conditions bool
@@ -52,17 +52,17 @@ var errChanged = errors.New("the origin's representation changed")
 
 // start flies f in a goroutine of the server's.
 func (s *Cache) start(f *flight, t *fetch) {
-	s.flights.begin(t.born.url)
+	s.flights.begin(t.meta.url)
 	s.work.Go(func() {
-		defer s.flights.end(t.born.url)
+		defer s.flights.end(t.meta.url)
 		defer f.hold.Release()
 		began := time.Now()
 		if err := s.flySafely(f, t); err != nil {
 			if t.request.Context().Err() == nil { // else nobody wants it any more
-				s.fetchFailed(t.site, t.born.uri, t.born.url, err)
+				s.fetchFailed(t.site, t.meta.uri, t.meta.url, err)
 				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
 					// no body was being sent, which only this goroutine notes
-					s.waitedInVain(t.site, t.born.uri, err, time.Since(began))
+					s.waitedInVain(t.site, t.meta.uri, err, time.Since(began))
 				}
 			}
 			s.flights.land(f)
@@ -111,19 +111,19 @@ type received struct {
 
 // fly asks the origin and stores what comes. The flight has landed when it returns nil.
 func (s *Cache) fly(f *flight, t *fetch) error {
-	validating := t.have != nil && !t.part && t.have.SetValidators(t.request.Header)
+	validating := t.stored != nil && !t.part && t.stored.SetValidators(t.request.Header)
 	asked := time.Now()
-	resp, covered, err := s.fetch(t.site, t.request, t.ask, t.stage)
+	resp, covered, err := s.fetch(t.site, t.request, t.options, t.stage)
 	if err != nil {
 		return err
 	}
-	s.fetchAnswered(t.site, t.born.uri, resp.StatusCode)
+	s.fetchAnswered(t.site, t.meta.uri, resp.StatusCode)
 	r := &received{resp, s.receive(resp, asked, time.Now()), covered, validating}
 	erred := ""
-	if r.StatusCode >= 500 && !(t.have != nil && t.staleIfError) { // else all who wait get what is stored
+	if r.StatusCode >= 500 && !(t.stored != nil && t.staleIfError) { // else all who wait get what is stored
 		erred = "an error"
 	}
-	s.objects.erred.Put(string(t.born.uri), erred, r.answer.ResponseTime)
+	s.objects.erred.Put(string(t.meta.uri), erred, r.answer.ResponseTime)
 	f.change(func() { f.fwdStatus, f.covered = r.StatusCode, covered })
 	if landed, err := s.landWithoutObject(f, t, r); landed {
 		return err
@@ -153,16 +153,16 @@ func (s *Cache) decline(f *flight, resp *http.Response) {
 // confirm freshens the stored response with a 304.
 func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	t.site.Policy.StripCookies(answer.Header)
-	updated := t.have.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
+	updated := t.stored.Update(answer.Header, answer.RequestTime, answer.ResponseTime)
 	t.site.Policy.RemoveOwn(updated)
-	e := &entry{t.have.object, t.have.response}
+	e := &entry{t.stored.object, t.stored.response}
 	e.Stored = updated
 	shared, why := t.site.Policy.Storable(t.client, updated)
 	switch {
 	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client),
-		httpcache.VaryFields(t.have.Header["Vary"], t.client)):
+		httpcache.VaryFields(t.stored.Header["Vary"], t.client)):
 		// it is stored for requests that it may not be the answer to any more
-		s.forgetURL(t.born.url, t.have.object.Key())
+		s.forgetURL(t.meta.url, t.stored.object.Key())
 		shared = false
 	case shared:
 		if stored, err := s.objects.update(e, updated, f.header.Epoch,
@@ -173,7 +173,7 @@ func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 		}
 	default:
 		if len(t.client["Authorization"]) == 0 {
-			s.objects.pass.Put(string(t.born.uri), why, answer.ResponseTime)
+			s.objects.pass.Put(string(t.meta.uri), why, answer.ResponseTime)
 		}
 		if ok, _ := t.site.Policy.Storable(nil, updated); !ok { // to no request at all
 			s.supersede(t, updated)
@@ -187,12 +187,13 @@ func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 // It asks the server that the last slice came from first, as others may have another version.
 func (s *Cache) setSlice(t *fetch, slice httpcache.Range, size int64) {
 	setRange(t.request.Header, slice, size)
-	t.ask.Prefer = s.flights.readers.get(t.born.uri).server
+	t.options.Prefer = s.flights.readers.get(t.meta.uri).server
 }
 
 // fits reports whether an answer is of the representation of which there are fragments.
 func (t *fetch) fits(answer *httpcache.Stored, size int64) bool {
-	return size == t.have.size && t.have.StrongValidator() != "" && answer.StrongValidator() == t.have.StrongValidator()
+	return size == t.stored.size && t.stored.StrongValidator() != "" &&
+		answer.StrongValidator() == t.stored.StrongValidator()
 }
 
 // accepts reports whether an answer to a request for a slice is one to go on with.
@@ -217,7 +218,7 @@ func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
 		ok = false
 	}
 	if resp.StatusCode == http.StatusPartialContent && ok && t.fits(answer, whole) {
-		s.flights.readers.cameFrom(t.born.uri, origin.ServerOf(resp.Body))
+		s.flights.readers.setServer(t.meta.uri, origin.ServerOf(resp.Body))
 		delete(answer.Header, "Content-Range")
 		answer.Status = http.StatusOK
 		return s.fill(f, t, r, part, whole)
@@ -227,7 +228,7 @@ func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
 		return &statusError{resp.StatusCode}
 	}
 	// What is stored is of the past (RFC 9111, 3.4): the next look-up begins anew.
-	s.Store.Forget(string(t.born.key()))
+	s.Store.Forget(string(t.meta.key()))
 	return errChanged
 }
 
@@ -240,7 +241,7 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	resp, answer := r.Response, r.answer
 	defer resp.Body.Close()
 	fragment := part.Length != whole
-	b := &t.born
+	b := &t.meta
 	if len(answer.Header["Vary"]) == 0 && s.objects.variesByCoding(b.uri) {
 		answer.Header.Set("Vary", "Accept-Encoding") // of such a server, the variant without coding
 	}
@@ -254,7 +255,7 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	w := s.Store.Create(b.header(key))
 	defer w.Close()
 	f.change(func() { s.flights.countLocked(f, max(0, part.Length)) })
-	to := body{stored: answer, private: private, born: *b, first: part.Start, length: part.Length, whole: whole,
+	to := body{answer: answer, private: private, meta: *b, first: part.Start, length: part.Length, whole: whole,
 		writer: w}
 	var small storage.Body
 	var size int64
@@ -317,7 +318,7 @@ func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 	t := time.AfterFunc(showAfter, func() {
 		f.change(func() {
 			if !over {
-				to.size = f.came
+				to.size = f.received
 				f.phase, f.body = streaming, to
 			}
 		})
@@ -338,7 +339,7 @@ func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 		n += int64(m)
 		if m > 0 && n < to.length {
 			f.mu.Lock()
-			f.came = n
+			f.received = n
 			if f.phase == streaming {
 				f.size = n
 				f.wake()

@@ -61,22 +61,22 @@ type flight struct {
 	interim   []interim      // that came so far
 	// reads is the key that the fetch counts for among readers, if a range was asked for, and
 	// counted how many bytes it counts.
-	reads   httpcache.Key
-	counted int64
-	came    int64 // at fetching: bytes of a small body that are there
+	reads    httpcache.Key
+	counted  int64
+	received int64 // at fetching: bytes of a small body that are there
 	body
 }
 
 // body is what a flight from streaming on reads from the origin.
 type body struct {
-	stored *httpcache.Stored
+	answer *httpcache.Stored
 	// private are the fields that private="..." leaves to the client that led the flight.
 	private http.Header
-	born    born  // what is stored of it
-	first   int64 // place of the first byte in the representation
-	length  int64 // of the body, -1 if unknown
-	whole   int64 // length of the representation, -1 if unknown
-	size    int64 // of the body so far
+	meta    objectMeta // what is stored of it
+	first   int64      // place of the first byte in the representation
+	length  int64      // of the body, -1 if unknown
+	whole   int64      // length of the representation, -1 if unknown
+	size    int64      // of the body so far
 	writer  *storage.Writer
 	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew
 	// the store. The last tailSize bytes are in tail then, and the fill goes at the pace of the

@@ -43,7 +43,7 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	fi := http.Header{"Accept-Language": {"fi"}}
 	target := httpcache.Target{Host: "www.example", Path: "/a"}
 	x := &exchange{r: &http.Request{Header: fi}, site: www, target: target, key: target.Key()}
-	b := x.born(e.Store.Epoch())
+	b := x.objectMeta(e.Store.Epoch())
 	b.fields = httpcache.VaryFields([]string{"Accept-Language"}, fi)
 	w := e.Store.Create(b.header(b.key()))
 	defer w.Close()
@@ -55,7 +55,7 @@ func TestVaryLandedMeanwhile(t *testing.T) {
 	if !leads || !e.landedMeanwhile(x, f, nil) || f.phase != done {
 		t.Fatalf("leads %v, phase %v", leads, f.phase)
 	}
-	if f.entry != nil || f.stored != nil {
+	if f.entry != nil || f.answer != nil {
 		t.Error("the flight has an answer for all that joined it")
 	}
 }

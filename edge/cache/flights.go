@@ -108,7 +108,7 @@ func (f *flight) board(store *storage.Store) bool {
 	defer f.mu.Unlock()
 	tags := f.likely
 	if f.phase == streaming {
-		tags = f.born.tags
+		tags = f.meta.tags
 	}
 	if f.dead || f.unstored || f.phase > streaming || store.Overtaken(f.header.Epoch, f.header.URL, tags) {
 		return false

@@ -15,7 +15,7 @@ import (
 // following is the part of one request in a flight.
 type following struct {
 	x       *exchange
-	have    *entry             // what is stored; nil if nothing is
+	stored  *entry             // what is stored; nil if nothing is
 	d       httpcache.Decision // what may be done with that
 	forward string             // why the request is not a hit
 	header  storage.Header     // of the object that comes of the flight
@@ -35,21 +35,21 @@ type following struct {
 
 // follow joins or begins the flight of a key and answers with its outcome. It reports false if the
 // request has to be looked up again.
-func (s *Cache) follow(x *exchange, have *entry, d httpcache.Decision, own httpcache.Key, forward string) bool {
-	j := &following{x: x, have: have, d: d, forward: forward}
-	j.header = storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
+func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectKey httpcache.Key, forward string) bool {
+	j := &following{x: x, stored: stored, d: d, forward: forward}
+	j.header = storage.Header{Key: string(objectKey), URL: x.target.URL(), Epoch: x.epoch}
 	j.passes = s.objects.pass.Get(string(x.key), time.Now()) != ""
 	stage := origin.ToOrigin // nobody else has what can't be stored
 	if !j.passes {
-		stage = x.site.Origin.Stage(string(x.key), x.came)
+		stage = x.site.Origin.Stage(string(x.key), x.stage)
 	}
-	if !s.board(j, own, stage) {
+	if !s.board(j, objectKey, stage) {
 		x.asAsked = true
 		s.pass(x, forward)
 		return true
 	}
 	defer s.leave(x, j.f)
-	if j.leads && s.landedMeanwhile(x, j.f, have) {
+	if j.leads && s.landedMeanwhile(x, j.f, stored) {
 		return false
 	}
 	if j.leads {
@@ -64,24 +64,24 @@ func (s *Cache) follow(x *exchange, have *entry, d httpcache.Decision, own httpc
 }
 
 // board joins the flight of a key, or begins it. It reports false if the request is passed through.
-func (s *Cache) board(j *following, own httpcache.Key, stage origin.Stage) bool {
+func (s *Cache) board(j *following, objectKey httpcache.Key, stage origin.Stage) bool {
 	x := j.x
 	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
-	slice, m := s.plan(x, j.have, own, stage)
+	slice, m := s.plan(x, j.stored, objectKey, stage)
 	j.manner = m
-	alone := j.passes || x.alone || s.cannotShare(x, j.have)
-	key := flightKey{own, stage}
+	alone := j.passes || x.alone || s.cannotShare(x, j.stored)
+	key := flightKey{objectKey, stage}
 	j.leads = true
 	switch part := m == asSlice; {
 	case part && j.passes, m == asAsked:
 		return false
 	case part && !alone:
-		j.f, j.leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, j.header, x.likelyTags(j.have))
+		j.f, j.leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, j.header, x.likelyTags(j.stored))
 	case alone:
 		j.f = s.flights.alone(key, j.header) // nobody else waits for it
 		j.f.slice = slice
 	default:
-		j.f, j.leads = s.flights.join(key, j.header, x.likelyTags(j.have))
+		j.f, j.leads = s.flights.join(key, j.header, x.likelyTags(j.stored))
 	}
 	return true
 }
@@ -89,17 +89,17 @@ func (s *Cache) board(j *following, own httpcache.Key, stage origin.Stage) bool 
 // lead starts the flight.
 func (s *Cache) lead(j *following, stage origin.Stage) {
 	x, f := j.x, j.f
-	t := s.newFetch(x, f, j.have, j.d, stage)
+	t := s.newFetch(x, f, j.stored, j.d, stage)
 	if f.slice.Length > 0 {
 		size := int64(0)
-		if j.have != nil {
-			size = j.have.size
+		if j.stored != nil {
+			size = j.stored.size
 		}
 		s.setSlice(t, f.slice, size)
 	} else if j.d.StaleIfDown {
 		f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
 	}
-	if j.passes && j.have == nil && f.slice.Length == 0 {
+	if j.passes && j.stored == nil && f.slice.Length == 0 {
 		t.passConditions(x.r.Header)
 	}
 	s.start(f, t)
@@ -108,9 +108,9 @@ func (s *Cache) lead(j *following, stage origin.Stage) {
 // await waits for the header block of the flight, or its end.
 func (j *following) await() (phase, error) {
 	ctx := j.x.r.Context()
-	if j.x.hasty {
+	if d := j.x.serveStaleAfter; d > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, ServeStaleAfter)
+		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
 	interim := j.x.interim
@@ -128,10 +128,10 @@ func (s *Cache) unanswered(j *following, err error) bool {
 		return true // the client left
 	}
 	j.f.change(func() { j.f.keep = true }) // for those who come next
-	if !s.Purger.Trusts() || s.Store.Purged(j.have.object.Epoch(), x.target.URL(), j.have.object.Tags()) {
+	if !s.Purger.Trusts() || s.Store.Purged(j.stored.object.Epoch(), x.target.URL(), j.stored.object.Tags()) {
 		return false // what is stored won't do any more
 	}
-	s.failed(x, j.have, j.d, err, httpcache.Status{Forward: j.forward, Collapsed: !j.leads, Key: x.key})
+	s.failed(x, j.stored, j.d, err, httpcache.Status{Forward: j.forward, Collapsed: !j.leads, Key: x.key})
 	return true
 }
 
@@ -148,7 +148,7 @@ func (j *following) take() {
 // conclude answers with what came of a flight, and reports false if that is not for the request.
 func (s *Cache) conclude(j *following, p phase) bool {
 	switch {
-	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.stored == nil &&
+	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.answer == nil &&
 		j.entry == nil:
 		return false // nothing came of it for this request
 	case p == declined:
@@ -157,7 +157,7 @@ func (s *Cache) conclude(j *following, p phase) bool {
 		return s.concludeFailed(j)
 	case s.isForOthers(j):
 		return false
-	case j.body.stored != nil:
+	case j.body.answer != nil:
 		return s.serveFollowed(j)
 	}
 	// A validation: the stored response was confirmed.
@@ -190,7 +190,7 @@ func (s *Cache) passDeclined(j *following) bool {
 // concludeFailed answers where the fetch failed.
 func (s *Cache) concludeFailed(j *following) bool {
 	x := j.x
-	stale := j.have != nil && (j.d.StaleIfError || j.d.StaleIfDown)
+	stale := j.stored != nil && (j.d.StaleIfError || j.d.StaleIfDown)
 	switch {
 	case j.f.open && errors.Is(j.err, origin.ErrShare):
 		x.alone = j.leads
@@ -199,7 +199,7 @@ func (s *Cache) concludeFailed(j *following) bool {
 		x.failedAlong = true // once: the leader's request may be what the origin can't take
 		return false
 	}
-	s.failed(x, j.have, j.d, j.err, j.st)
+	s.failed(x, j.stored, j.d, j.err, j.st)
 	return true
 }
 
@@ -207,9 +207,9 @@ func (s *Cache) concludeFailed(j *following) bool {
 // came, by a tag that nobody knew when it joined, or is a variant that the request does not select.
 func (s *Cache) isForOthers(j *following) bool {
 	x := j.x
-	v, tags := httpcache.Variant{Fields: j.body.born.fields}, j.body.born.tags
-	if j.body.stored != nil {
-		v.Language = j.body.stored.Header.Get("Content-Language")
+	v, tags := httpcache.Variant{Fields: j.body.meta.fields}, j.body.meta.tags
+	if j.body.answer != nil {
+		v.Language = j.body.answer.Header.Get("Content-Language")
 	}
 	if j.entry != nil {
 		tags = j.entry.object.Tags()
@@ -241,9 +241,9 @@ func (s *Cache) serveFollowed(j *following) bool {
 
 // likelyTags are the tags that the answer to a request will have, as far as that is known: those of
 // what is to be validated, or of its host.
-func (x *exchange) likelyTags(have *entry) []string {
-	if have != nil {
-		return have.object.Tags()
+func (x *exchange) likelyTags(stored *entry) []string {
+	if stored != nil {
+		return stored.object.Tags()
 	}
 	return purge.TagsOf(http.Header{}, x.site, x.target)
 }
@@ -252,8 +252,8 @@ func (x *exchange) likelyTags(have *entry) []string {
 // request, as each of them will need an answer of its own: the request has credentials and nothing
 // is stored that shows that these don't matter, or the last answer was an error. They would wait
 // one after the other.
-func (s *Cache) cannotShare(x *exchange, have *entry) bool {
-	return len(x.r.Header["Authorization"]) > 0 && have == nil || s.objects.erred.Get(string(x.key), time.Now()) != ""
+func (s *Cache) cannotShare(x *exchange, stored *entry) bool {
+	return len(x.r.Header["Authorization"]) > 0 && stored == nil || s.objects.erred.Get(string(x.key), time.Now()) != ""
 }
 
 // interim passes on a 1xx response (RFC 9110, 15.2).
@@ -273,9 +273,9 @@ func (x *exchange) interim(status int, h http.Header) {
 
 // landedMeanwhile ends a new flight at once if another one of its key landed between the look-up
 // and the join, so that an origin is asked only once, or if purges since the look-up are forgotten.
-func (s *Cache) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
+func (s *Cache) landedMeanwhile(x *exchange, f *flight, stored *entry) bool {
 	e, _ := s.objects.find(x.key, x.r.Header)
-	if f.hold != nil && (e == nil || e.object.Stale || have != nil && !e.object.Newer(have.object) || e.size >= 0 &&
+	if f.hold != nil && (e == nil || e.object.Stale || stored != nil && !e.object.Newer(stored.object) || e.size >= 0 &&
 		!e.covers(x.r)) {
 		return false
 	}
@@ -284,10 +284,10 @@ func (s *Cache) landedMeanwhile(x *exchange, f *flight, have *entry) bool {
 }
 
 // revalidate validates e in the background.
-func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, own httpcache.Key) {
-	stage := x.site.Origin.Stage(string(x.key), x.came)
-	header := storage.Header{Key: string(own), URL: x.target.URL(), Epoch: x.epoch}
-	f, leads := s.flights.join(flightKey{own, stage}, header, x.likelyTags(e))
+func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, objectKey httpcache.Key) {
+	stage := x.site.Origin.Stage(string(x.key), x.stage)
+	header := storage.Header{Key: string(objectKey), URL: x.target.URL(), Epoch: x.epoch}
+	f, leads := s.flights.join(flightKey{objectKey, stage}, header, x.likelyTags(e))
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
 		f.change(func() { f.keep = true })
@@ -302,7 +302,7 @@ func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, own http
 
 // newFetch makes what f asks the origin, and gives f its end. It does not end with the client's
 // request, as others may follow.
-func (s *Cache) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decision, stage origin.Stage) *fetch {
+func (s *Cache) newFetch(x *exchange, f *flight, stored *entry, d httpcache.Decision, stage origin.Stage) *fetch {
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()
 	f.cancel = cancel
@@ -319,8 +319,8 @@ func (s *Cache) newFetch(x *exchange, f *flight, have *entry, d httpcache.Decisi
 	if stage != origin.ToOrigin && s.objects.changed.Get(x.target.URL(), time.Now()) != "" {
 		out.Header.Add("Cache-Control", "no-cache")
 	}
-	return &fetch{site: x.site, ask: origin.Ask{Key: string(x.key), Client: x.network(), Shared: f.open,
+	return &fetch{site: x.site, options: origin.FetchOptions{Key: string(x.key), Client: x.network(), Shared: f.open,
 		Interim: f.addInterim},
-		born: x.born(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
-		request: out.WithContext(ctx), have: have, staleIfError: d.StaleIfError}
+		meta: x.objectMeta(f.header.Epoch), target: x.target, stage: stage, client: x.r.Header,
+		request: out.WithContext(ctx), stored: stored, staleIfError: d.StaleIfError}
 }

@@ -15,27 +15,27 @@ func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool
 	case r.StatusCode < 200:
 		r.Body.Close()
 		return true, fmt.Errorf("origin switched to %q, which nobody asked for", r.Header.Get("Upgrade"))
-	case r.covered && t.have != nil && t.staleIfError && !t.part:
+	case r.covered && t.stored != nil && t.staleIfError && !t.part:
 		r.Body.Close()
 		return true, errCovered
 	case t.part && r.StatusCode != http.StatusOK:
 		return true, s.fillPart(f, t, r)
 	case t.part:
 		if !t.fits(r.answer, r.ContentLength) {
-			s.Store.Forget(string(t.born.key())) // it is of the past (RFC 9111, 3.4)
+			s.Store.Forget(string(t.meta.key())) // it is of the past (RFC 9111, 3.4)
 		}
 	case r.validating && r.StatusCode == http.StatusNotModified:
 		r.Body.Close()
-		if !r.covered && t.have.Confirms(r.answer.Header) {
+		if !r.covered && t.stored.Confirms(r.answer.Header) {
 			s.confirm(f, t, r.answer)
 			return true, nil
 		}
 		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111,
 		// 4.3.4).
-		t.have = nil
+		t.stored = nil
 		httpcache.RemoveConditions(t.request.Header)
 		return true, s.fly(f, t)
-	case t.have != nil && t.staleIfError && isServerError(r.StatusCode):
+	case t.stored != nil && t.staleIfError && isServerError(r.StatusCode):
 		r.Body.Close()
 		return true, &statusError{r.StatusCode}
 	}
@@ -45,7 +45,7 @@ func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool
 // landObject stores the response, or hands it to the client that leads the flight if it can't be
 // stored.
 func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
-	uri, at := t.born.uri, r.answer.ResponseTime
+	uri, at := t.meta.uri, r.answer.ResponseTime
 	ranged, partial := len(t.request.Header["Range"]) > 0, r.StatusCode == http.StatusPartialContent
 	ofRange := ranged && !partial && r.StatusCode != http.StatusOK
 	storable, why := t.storable(r.answer)
@@ -58,7 +58,7 @@ func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
 	part, whole := httpcache.Range{Length: r.ContentLength}, r.ContentLength
 	if partial && storable {
 		part, whole, _ = httpcache.ParseContentRange(r.answer.Header)
-		s.flights.readers.cameFrom(uri, origin.ServerOf(r.Body))
+		s.flights.readers.setServer(uri, origin.ServerOf(r.Body))
 	}
 	if limit := t.site.LargestObject(s.Store); storable && r.ContentLength > limit {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)

@@ -15,7 +15,7 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	x := &exchange{w: on, r: on.Request, site: of, target: of.Reduce(on.Target), peer: on.Peer}
 	x.key = x.target.Key()
 	if x.peer {
-		x.came, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), s.Store.Position()
+		x.stage, x.position = origin.ParseStage(x.r.Header.Get(origin.TierField)), s.Store.Position()
 	}
 	x.cleanFields()
 	r := x.r
@@ -38,36 +38,36 @@ func (s *Cache) lookup(x *exchange) {
 	defer s.letGo(x)
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
-		x.hasty = false
+		x.serveStaleAfter = 0
 		if x.peer {
 			x.position = s.Store.Position() // before the epoch, so that the answer is not older
 		}
 		x.epoch = s.Store.Epoch() // before the look: a purge that comes after it covers what comes of it
-		e, own := s.objects.find(x.key, x.r.Header)
-		if e == nil && own == x.key && x.variant != "" {
-			own = x.variant
+		e, objectKey := s.objects.find(x.key, x.r.Header)
+		if e == nil && objectKey == x.key && x.variant != "" {
+			objectKey = x.variant
 		}
 		if e != nil && e.size >= 0 && e.StrongValidator() == "" && !e.covers(x.r) {
 			e = nil // a part that nothing can be added to
 		}
 		if e == nil {
-			if s.miss(x, directives, own) {
+			if s.miss(x, directives, objectKey) {
 				return
 			}
 			continue
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
 		switch {
-		case !s.Purger.Trusts() || e.object.Doubtful: // a purge of it may not have come here
+		case !s.Purger.Trusts() || e.object.Suspect: // a purge of it may not have come here
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
 		case s.Purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached &&
 			x.r.Method != http.MethodHead:
 			// nor here, but who may ask nobody goes on with what there is
 			if x.site.Origin.Origin.Answers() {
-				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown, x.hasty = httpcache.Validate, "stale", true, true,
-					true
+				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", true, true
+				x.serveStaleAfter = ServeStaleAfter
 			} else {
-				s.revalidate(x, e, d, own) // the first answer ends this
+				s.revalidate(x, e, d, objectKey) // the first answer ends this
 			}
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
@@ -81,7 +81,7 @@ func (s *Cache) lookup(x *exchange) {
 		st := httpcache.Status{Hit: true, TTL: d.TTL, HasTTL: true, Key: x.key}
 		switch d.Action {
 		case httpcache.ServeStale:
-			s.revalidate(x, e, d, own)
+			s.revalidate(x, e, d, objectKey)
 			st.Detail = detail
 			fallthrough
 		case httpcache.Serve:
@@ -94,9 +94,9 @@ func (s *Cache) lookup(x *exchange) {
 				x.w.Fail(http.StatusGatewayTimeout, httpcache.Status{Detail: "only-if-cached"})
 				return
 			case x.r.Method == http.MethodHead:
-				s.proxy(x, s.ask(x), httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
+				s.proxy(x, s.originTransport(x), httpcache.Status{Forward: d.Forward, Key: x.key}, e, d)
 				return
-			case s.follow(x, e, d, own, d.Forward):
+			case s.follow(x, e, d, objectKey, d.Forward):
 				return
 			}
 		}
@@ -105,9 +105,9 @@ func (s *Cache) lookup(x *exchange) {
 }
 
 // miss answers a request for which nothing is stored.
-func (s *Cache) miss(x *exchange, directives httpcache.Directives, own httpcache.Key) bool {
+func (s *Cache) miss(x *exchange, directives httpcache.Directives, objectKey httpcache.Key) bool {
 	forward := "uri-miss"
-	if own != x.key {
+	if objectKey != x.key {
 		forward = "vary-miss"
 	}
 	switch {
@@ -116,7 +116,7 @@ func (s *Cache) miss(x *exchange, directives httpcache.Directives, own httpcache
 	case x.r.Method == http.MethodHead, directives.NoStore:
 		s.pass(x, forward)
 	default:
-		return s.follow(x, nil, httpcache.Decision{}, own, forward)
+		return s.follow(x, nil, httpcache.Decision{}, objectKey, forward)
 	}
 	return true
 }

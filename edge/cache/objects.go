@@ -57,7 +57,7 @@ func newObjects(store *storage.Store) *objects {
 // find returns what is stored for a request, and the key that it has or would have: where a URI has
 // variants of which the request selects none, requests that could select the same one have the same
 // key.
-func (c *objects) find(key httpcache.Key, request http.Header) (e *entry, own httpcache.Key) {
+func (c *objects) find(key httpcache.Key, request http.Header) (e *entry, objectKey httpcache.Key) {
 	o := c.store.Get(string(key))
 	if o == nil {
 		return nil, key
@@ -111,8 +111,8 @@ func (c *objects) lock(key httpcache.Key) *sync.Mutex {
 	return l
 }
 
-// born is what a response that is stored has in common with its fragments and its list of variants.
-type born struct {
+// objectMeta is what a stored response has in common with its fragments and its list of variants.
+type objectMeta struct {
 	uri    httpcache.Key         // of the URI, without variant
 	url    string                // what purges know it by
 	epoch  uint64                // the newest purge when the fetch began
@@ -121,7 +121,7 @@ type born struct {
 }
 
 // key is that of the response itself.
-func (b *born) key() httpcache.Key {
+func (b *objectMeta) key() httpcache.Key {
 	if len(b.fields) == 0 {
 		return b.uri
 	}
@@ -129,7 +129,7 @@ func (b *born) key() httpcache.Key {
 }
 
 // header is that of the object with this key.
-func (b *born) header(key httpcache.Key) storage.Header {
+func (b *objectMeta) header(key httpcache.Key) storage.Header {
 	return storage.Header{Key: string(key), URL: b.url, Epoch: b.epoch}
 }
 
@@ -147,7 +147,7 @@ type commitFunc func(tags []string, data []byte) (*storage.Object, error)
 
 // commit stores the body that commitBody commits as the response s, unless that is outdated. Where
 // s has Vary, it joins the variants of its URI.
-func (c *objects) commit(b *born, commitBody commitFunc, s *httpcache.Stored) (*entry, error) {
+func (c *objects) commit(b *objectMeta, commitBody commitFunc, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
 	}
@@ -159,18 +159,18 @@ func (c *objects) commit(b *born, commitBody commitFunc, s *httpcache.Stored) (*
 	return &entry{o, r}, c.addVariant(b, s)
 }
 
-func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
+func (c *objects) addVariant(b *objectMeta, s *httpcache.Stored) error {
 	if len(b.fields) == 0 {
 		return nil
 	}
 	defer c.lock(b.uri).Unlock()
-	var have []httpcache.Variant
+	var variants []httpcache.Variant
 	if o := c.store.Get(string(b.uri)); o != nil && isVariants(o.Data()) {
-		have, _ = decodeVariants(b.uri, o.Data()) // a malformed list is begun anew
+		variants, _ = decodeVariants(b.uri, o.Data()) // a malformed list is begun anew
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date(), Language: s.Header.Get("Content-Language")}
 	w := c.store.Create(b.header(b.uri))
-	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(have, v, MaxVariants,
+	_, err := w.Commit(nil, encodeVariants(httpcache.AddVariant(variants, v, MaxVariants,
 		func(k httpcache.Key) bool { return c.store.Hits(string(k)) > 0 })))
 	return err
 }
@@ -178,7 +178,7 @@ func (c *objects) addVariant(b *born, s *httpcache.Stored) error {
 // commitFragment stores the body that commitBody commits as a part of the representation that s,
 // the header of a 206, speaks of. It joins the fragments that are there if both have the same
 // strong validator (RFC 9111, 3.4), else it replaces them.
-func (c *objects) commitFragment(b *born, commitBody commitFunc, s *httpcache.Stored, f httpcache.Fragment,
+func (c *objects) commitFragment(b *objectMeta, commitBody commitFunc, s *httpcache.Stored, f httpcache.Fragment,
 	size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
@@ -193,7 +193,7 @@ func (c *objects) commitFragment(b *born, commitBody commitFunc, s *httpcache.St
 	return e, c.addVariant(b, s)
 }
 
-func (c *objects) addFragment(b *born, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
+func (c *objects) addFragment(b *objectMeta, s *httpcache.Stored, f httpcache.Fragment, size int64) (*entry, error) {
 	key := b.key()
 	defer c.lock(key).Unlock()
 	r := response{Stored: s, size: size, fragments: []httpcache.Fragment{f}}

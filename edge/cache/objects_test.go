@@ -51,7 +51,7 @@ func TestFragmentsAreBounded(t *testing.T) {
 			f = httpcache.Fragment{Range: httpcache.Range{Start: 10 * i, Length: 10}, Key: key.Fragment(`"1"`, 10*i)}
 		}
 		var err error
-		if got, err = e.objects.addFragment(&born{uri: key}, s, f, 1<<40); err != nil {
+		if got, err = e.objects.addFragment(&objectMeta{uri: key}, s, f, 1<<40); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Contains(got.fragments, f) || !slices.Contains(got.fragments, large) {

@@ -25,15 +25,15 @@ const noSize = int64(1) << 60
 
 // plan decides how to fetch for a request for a range of what is not stored, or in fragments, and
 // which slice. A slice that counts from the end has a negative start.
-func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.Stage) (slice httpcache.Range,
+func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage origin.Stage) (slice httpcache.Range,
 	m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
-	if len(field) != 1 || have != nil && have.size < 0 || s.objects.noRange.Get(string(x.key), now) != "" {
+	if len(field) != 1 || stored != nil && stored.size < 0 || s.objects.noRange.Get(string(x.key), now) != "" {
 		return slice, asWhole
 	}
 	limit := int64(0)
-	if have != nil {
-		limit = have.size
+	if stored != nil {
+		limit = stored.size
 	}
 	r := s.flights.readers.get(x.key)
 	size := cmp.Or(limit, r.unjoinable(now), noSize)
@@ -43,7 +43,7 @@ func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.S
 	}
 	x.counts = true
 	if limit == 0 && size != noSize {
-		return slice, s.planUnjoinable(x, r, ranges, size, flightKey{own, stage})
+		return slice, s.planUnjoinable(x, r, ranges, size, flightKey{objectKey, stage})
 	}
 	if len(ranges) == 0 {
 		return slice, asWhole
@@ -59,7 +59,7 @@ func (s *Cache) plan(x *exchange, have *entry, own httpcache.Key, stage origin.S
 	if slice.Length == 0 {
 		slice = s.sliceFor(x, nil, want, limit)
 	}
-	if s.flights.reaches(flightKey{own, stage}, slice.Start, x.site.SliceSize()) {
+	if s.flights.reaches(flightKey{objectKey, stage}, slice.Start, x.site.SliceSize()) {
 		return httpcache.Range{}, asWhole
 	}
 	return slice, asSlice
@@ -149,7 +149,7 @@ func (s *Cache) letGo(x *exchange) {
 // cutPart makes of a slice that can't be stored the response to a request for a part of it. It
 // reports false if the slice has not all of that.
 func cutPart(resp *http.Response, field string) bool {
-	have, size, ok := httpcache.ParseContentRange(resp.Header)
+	got, size, ok := httpcache.ParseContentRange(resp.Header)
 	if !ok {
 		return false
 	}
@@ -158,8 +158,8 @@ func cutPart(resp *http.Response, field string) bool {
 		return false
 	}
 	want := ranges[0]
-	skip := want.Start - have.Start
-	if skip < 0 || skip+want.Length > have.Length {
+	skip := want.Start - got.Start
+	if skip < 0 || skip+want.Length > got.Length {
 		return false
 	}
 	if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {

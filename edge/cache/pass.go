@@ -103,10 +103,10 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// ask sends requests to the origin, past all other edges.
-func (s *Cache) ask(x *exchange) roundTrip {
+// originTransport returns a round tripper that sends requests to the origin, past all other edges.
+func (s *Cache) originTransport(x *exchange) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
-		resp, _, err := s.fetch(x.site, r, origin.Ask{Key: string(x.key), Client: x.network(), Streams: true},
+		resp, _, err := s.fetch(x.site, r, origin.FetchOptions{Key: string(x.key), Client: x.network(), Streams: true},
 			origin.ToOrigin)
 		return resp, err
 	}
@@ -116,7 +116,7 @@ func (s *Cache) ask(x *exchange) roundTrip {
 // the reason for Cache-Status.
 func (s *Cache) pass(x *exchange, forward string) {
 	x.covered = false
-	s.proxy(x, s.ask(x), httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
+	s.proxy(x, s.originTransport(x), httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
 }
 
 // passOn sends a response that a flight can't store to the client that led it, as it comes.
@@ -217,11 +217,12 @@ func (proxyBuffers) Get() []byte { return *copyBuffers.Get().(*[]byte) }
 // Put takes it back.
 func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
 
-// proxy passes a request through. have is what is stored for it, and d what may be done with that,
-// if there is anything.
-func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *entry, d httpcache.Decision) {
+// proxy passes a request through. stored is the stored response, or nil, and d says what may be
+// done
+// with it.
+func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
-	if have != nil {
+	if stored != nil {
 		epoch = x.epoch
 	}
 	sent := false
@@ -229,7 +230,7 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *ent
 		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			sent = true
 			x.w.ProceedBy(r)
-			return ask(r)
+			return send(r)
 		}),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
@@ -246,8 +247,8 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *ent
 				return errors.New("the origin switched protocols, which nobody asked for")
 			}
 			s.invalidate(x, resp)
-			if have != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
-				s.learn(x, have, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked,
+			if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
+				s.learn(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked,
 					ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
@@ -270,7 +271,7 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *ent
 				s.fetchFailed(x.site, x.key, x.target.URL(), err)
 				s.waitedInVain(x.site, x.key, err, time.Since(asked))
 			}
-			s.failed(x, have, d, err, st)
+			s.failed(x, stored, d, err, st)
 		},
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
@@ -279,10 +280,10 @@ func (s *Cache) proxy(x *exchange, ask roundTrip, st httpcache.Status, have *ent
 
 // learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree
 // (RFC 9111, 4.3.5).
-func (s *Cache) learn(x *exchange, have *entry, head *httpcache.Stored, epoch uint64) {
+func (s *Cache) learn(x *exchange, stored *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
-	updated := have.Update(h, head.RequestTime, head.ResponseTime)
+	updated := stored.Update(h, head.RequestTime, head.ResponseTime)
 	x.site.Policy.RemoveOwn(updated)
 	if ok, _ := x.site.Policy.Storable(x.r.Header,
 		&httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
@@ -291,21 +292,21 @@ func (s *Cache) learn(x *exchange, have *entry, head *httpcache.Stored, epoch ui
 	}
 	validated := false
 	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header),
-		httpcache.VaryFields(have.Header["Vary"], x.r.Header))
+		httpcache.VaryFields(stored.Header["Vary"], x.r.Header))
 	for _, name := range []string{"Etag", "Last-Modified"} {
 		v := head.Header.Get(name)
-		same = same && (v == "" || v == have.Header.Get(name))
-		validated = validated || v != "" && v == have.Header.Get(name)
+		same = same && (v == "" || v == stored.Header.Get(name))
+		validated = validated || v != "" && v == stored.Header.Get(name)
 	}
-	if v := head.Header.Get("Content-Length"); v != "" && v != strconv.FormatInt(have.length(), 10) {
+	if v := head.Header.Get("Content-Length"); v != "" && v != strconv.FormatInt(stored.length(), 10) {
 		same = false
 	}
-	if same && !validated && have.object.Stale {
+	if same && !validated && stored.object.Stale {
 		return // nothing shows that it is still what was purged
 	}
 	var err error
 	if same {
-		_, err = s.objects.update(have, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
+		_, err = s.objects.update(stored, updated, epoch, purge.TagsOf(updated.Header, x.site, x.target))
 	} else {
 		s.objects.changed.Put(x.target.URL(), "HEAD", time.Now())
 		err = s.Store.Invalidate(storage.Purge{URLs: []string{x.target.URL()}, Soft: true}, string(x.key))

@@ -91,8 +91,8 @@ func (t *readers) add(key httpcache.Key, sent, fetched int64) {
 	})
 }
 
-// cameFrom remembers which server a slice came from.
-func (t *readers) cameFrom(key httpcache.Key, server int) {
+// setServer records which server sent a slice.
+func (t *readers) setServer(key httpcache.Key, server int) {
 	if t.get(key).server != server {
 		t.change(key, func(r *reads) { r.server = server })
 	}

@@ -37,7 +37,7 @@ type response struct {
 }
 
 // encode writes the record of the response with a key.
-func (r *response) encode(own httpcache.Key) []byte {
+func (r *response) encode(key httpcache.Key) []byte {
 	b := fmt.Appendf(nil, "%d %d %d %d\n", r.Status, r.RequestTime.UnixNano(), r.ResponseTime.UnixNano(), r.size)
 	for name, lines := range r.Header {
 		for _, v := range lines {
@@ -50,14 +50,14 @@ func (r *response) encode(own httpcache.Key) []byte {
 	if r.size >= 0 {
 		b = append(b, '\n')
 		for _, f := range r.fragments {
-			b = fmt.Appendf(b, "%d %d %s\n", f.Start, f.Length, strings.TrimPrefix(string(f.Key), string(own)))
+			b = fmt.Appendf(b, "%d %d %s\n", f.Start, f.Length, strings.TrimPrefix(string(f.Key), string(key)))
 		}
 	}
 	return b
 }
 
 // decodeResponse reads the record of the response with a key.
-func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
+func decodeResponse(key httpcache.Key, b []byte) (*response, error) {
 	first, rest, _ := strings.Cut(string(b), "\n")
 	var numbers [4]int64
 	for i := range numbers {
@@ -88,8 +88,8 @@ func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 		if name == "Transfer-Encoding" {
 			continue // of an origin, up to version 0.1.0
 		}
-		if have := r.Header[name]; have != nil {
-			r.Header[name] = append(have, value)
+		if lines := r.Header[name]; lines != nil {
+			r.Header[name] = append(lines, value)
 			continue
 		}
 		values = append(values, value)
@@ -99,15 +99,15 @@ func decodeResponse(own httpcache.Key, b []byte) (*response, error) {
 		line, rest, _ = strings.Cut(rest, "\n")
 		var f httpcache.Fragment
 		start, more, _ := strings.Cut(line, " ")
-		length, key, ok := strings.Cut(more, " ")
+		length, fragmentKey, ok := strings.Cut(more, " ")
 		if _, err := fmt.Sscan(start+" "+length, &f.Start, &f.Length); err != nil || !ok || f.Start < 0 ||
 			f.Length <= 0 || f.Start > r.size-f.Length {
 			return nil, errRecord
 		}
-		if strings.HasPrefix(key, "#") {
-			key = string(own) + key
+		if strings.HasPrefix(fragmentKey, "#") {
+			fragmentKey = string(key) + fragmentKey
 		}
-		if f.Key = httpcache.Key(key); !own.HasFragment(f.Key) {
+		if f.Key = httpcache.Key(fragmentKey); !key.HasFragment(f.Key) {
 			return nil, errRecord
 		}
 		r.fragments = append(r.fragments, f)

@@ -24,8 +24,8 @@ func (s *Cache) via(h http.Header, major, minor int) {
 	if major < 2 {
 		version += "." + strconv.Itoa(minor)
 	}
-	have := h["Via"]
-	h["Via"] = append(have[:len(have):len(have)], version+" "+s.Name)
+	lines := h["Via"]
+	h["Via"] = append(lines[:len(lines):len(lines)], version+" "+s.Name)
 }
 
 // setHeader copies the stored fields to a response.
@@ -236,24 +236,24 @@ func (e *entry) covers(r *http.Request) bool {
 // serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if
 // the request needs more of the representation than can be joined to that.
 func (s *Cache) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
-	a := reply{stored: b.stored, size: b.whole, status: st, private: b.private}
+	a := reply{stored: b.answer, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {
-		a.without = b.stored.Unvalidated()
+		a.without = b.answer.Unvalidated()
 	}
 	if b.first == 0 && b.length == b.whole {
 		a.content = &flightContent{flight: f}
 		return s.respond(x, a) == nil
 	}
-	r := response{Stored: b.stored, size: b.whole}
-	if b.stored.StrongValidator() == "" {
+	r := response{Stored: b.answer, size: b.whole}
+	if b.answer.StrongValidator() == "" {
 		alone := &entry{response: r}
 		alone.fragments = []httpcache.Fragment{{Range: httpcache.Range{Start: b.first, Length: b.length},
-			Key: b.born.key()}}
+			Key: b.meta.key()}}
 		if !alone.covers(x.r) {
 			return false
 		}
 	}
-	c := &fragmentContent{server: s, x: x, key: b.born.key(), response: r, flight: f}
+	c := &fragmentContent{server: s, x: x, key: b.meta.key(), response: r, flight: f}
 	if e, _ := s.objects.find(x.key, x.r.Header); e != nil && e.size == r.size &&
 		e.StrongValidator() == r.StrongValidator() {
 		c.fragments = e.fragments

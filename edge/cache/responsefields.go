@@ -25,10 +25,10 @@ var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding
 // fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
 // peer. Fields of the connection to the origin, and names that are none, are not to be stored or
 // passed on. covered says that the answer is of another edge, and is covered by a soft purge.
-func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage origin.Stage) (resp *http.Response,
+func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, stage origin.Stage) (resp *http.Response,
 	covered bool, err error) {
-	if interim := a.Interim; interim != nil {
-		a.Interim = func(status int, h http.Header) {
+	if interim := o.Interim; interim != nil {
+		o.Interim = func(status int, h http.Header) {
 			cleanInterim(h)
 			interim(status, h)
 		}
@@ -39,7 +39,7 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, a origin.Ask, stage orig
 				return nil
 			}}))
 	}
-	resp, err = site.Origin.Fetch(r, a, stage)
+	resp, err = site.Origin.Fetch(r, o, stage)
 	if err != nil {
 		return nil, false, err
 	}

@@ -16,14 +16,14 @@ func (s *Cache) supersede(t *fetch, answer *httpcache.Stored) {
 		return
 	}
 	// What was stored meanwhile may be newer than the answer.
-	e, _ := s.objects.find(t.born.uri, t.client)
+	e, _ := s.objects.find(t.meta.uri, t.client)
 	if e == nil || e.ResponseTime.After(answer.RequestTime) {
 		return
 	}
 	if t.stage == origin.ToOrigin && (t.site.Origin.Ring != nil || t.site.Origin.Shield != nil) {
-		s.objects.changed.Put(t.born.url, "superseded", time.Now()) // other edges did not see the answer
+		s.objects.changed.Put(t.meta.url, "superseded", time.Now()) // other edges did not see the answer
 	}
-	s.forgetURL(t.born.url, e.object.Key())
+	s.forgetURL(t.meta.url, e.object.Key())
 }
 
 // forgetURL removes all that is stored for a URL, or at least the object with a key, for good:

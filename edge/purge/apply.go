@@ -8,7 +8,7 @@ import (
 )
 
 // everything returns a purge that makes every object stale, for when purges may have been missed.
-func everything() storage.Purge { return storage.Purge{All: true, Soft: true, Doubt: true} }
+func everything() storage.Purge { return storage.Purge{All: true, Soft: true, Suspect: true} }
 
 // Suspect makes every object stale, because purges may have been missed up to a position.
 func (p *Purger) Suspect(now storage.Position) error {
