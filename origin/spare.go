@@ -198,8 +198,8 @@ func (p *Pool) connect(ctx context.Context, b *backend, network, addr string, co
 	return p.open(ctx, b, network, addr, conf)
 }
 
-// openSpare returns a spare connection to addr, waiting for one that is being opened. It returns nil
-// if there is none.
+// openSpare returns a spare connection to addr, waiting for one that is being opened. It returns
+// nil if there is none.
 func (p *Pool) openSpare(ctx context.Context, b *backend, addr string) net.Conn {
 	for o := p.takeSpare(b, addr); o != nil; o = p.takeSpare(b, addr) {
 		select {

@@ -12,8 +12,7 @@ type Object struct {
 	// Stale says that a soft purge covers the object.
 	Stale bool
 	// Suspect means that the store may have missed a purge of the object. Such an object must not
-	// be
-	// used before the origin has validated it.
+	// be used before the origin has validated it.
 	Suspect bool
 
 	store *Store

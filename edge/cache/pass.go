@@ -218,8 +218,7 @@ func (proxyBuffers) Get() []byte { return *copyBuffers.Get().(*[]byte) }
 func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
 
 // proxy passes a request through. stored is the stored response, or nil, and d says what may be
-// done
-// with it.
+// done with it.
 func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *entry, d httpcache.Decision) {
 	asked, epoch := time.Now(), s.Store.Epoch()
 	if stored != nil {

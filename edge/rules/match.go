@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Request is what conditions look at. It must not change once a rule has looked at it: parts of it are
-// parsed once.
+// Request is what conditions look at. It must not change once a rule has looked at it: parts of it
+// are parsed once.
 type Request struct {
 	Method   string
 	Secure   bool   // https
