@@ -12,6 +12,11 @@ import (
 	"time"
 )
 
+// upgradeKey is set in the context of a request to switch to WebSocket. The transport gives such a
+// request a connection that it gives no others, and the server must not choose HTTP/2 for it, which
+// has no upgrades (RFC 9113, 8.6).
+type upgradeKey struct{}
+
 // newTransport returns a transport whose connections all go to the address of b. The host of a
 // request's URL only becomes Host and SNI. Connections for requests are counted; those for probes
 // (forRequests is false) are not.
@@ -22,6 +27,8 @@ func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 	}
 	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
 	conf.NextProtos = []string{"h2", "http/1.1"}
+	forUpgrades := conf.Clone()
+	forUpgrades.NextProtos = []string{"http/1.1"}
 	connect := p.connect
 	if !forRequests {
 		connect = p.openForProbe
@@ -31,6 +38,9 @@ func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
 			return connect(ctx, b, network, addr, nil)
 		},
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if ctx.Value(upgradeKey{}) != nil {
+				return p.open(ctx, b, network, addr, forUpgrades)
+			}
 			return connect(ctx, b, network, addr, conf)
 		},
 		ResponseHeaderTimeout: p.FirstByteTimeout,

@@ -266,7 +266,11 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 			return nil
 		}
 	}
-	out := p.request(httptrace.WithClientTrace(ctx, trace), r, b)
+	sendCtx := httptrace.WithClientTrace(ctx, trace)
+	if o.upgrade {
+		sendCtx = context.WithValue(sendCtx, upgradeKey{}, true)
+	}
+	out := p.request(sendCtx, r, b)
 	reqBody = p.watchRequestBody(out, pl, cancel)
 	began := time.Now()
 	resp, err := b.transport.Load().RoundTrip(out)

@@ -209,3 +209,33 @@ func TestAddress(t *testing.T) {
 		}
 	}
 }
+
+// A server that prefers HTTP/2 gets a request for a WebSocket over HTTP/1.1, on a connection of its
+// own.
+func TestUpgradeOverHTTP1(t *testing.T) {
+	url, conf := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			_, _ = io.WriteString(w, r.Proto)
+			return
+		}
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Errorf("the upgrade came over %s: %v", r.Proto, err)
+			return
+		}
+		defer c.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nyes")
+		_ = rw.Flush()
+	}, true, 1<<20)
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, url)}, TLS: conf, Host: "example.com"})
+	for range 2 {
+		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "HTTP/2.0" {
+			t.Errorf("a request came over %q, %v", got, err)
+		}
+		r := request(t, "GET", "/", "")
+		r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+		if got, err := fetchBody(t, p, r); got != "yes" {
+			t.Errorf("the upgrade: %q, %v", got, err)
+		}
+	}
+}

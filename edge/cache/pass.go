@@ -229,7 +229,14 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			sent = true
 			x.w.ProceedBy(r)
-			return send(r)
+			resp, err := send(r)
+			if err == nil && x.w.WantsTunnel() {
+				if err = x.w.Join(resp); err != nil {
+					_ = resp.Body.Close()
+					return nil, err
+				}
+			}
+			return resp, err
 		}),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()

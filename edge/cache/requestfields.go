@@ -127,7 +127,7 @@ func CheckPassField(name string) error {
 // up by them: a response that varies by a field varies by what the origin was sent.
 func (x *exchange) cleanFields() {
 	h := x.r.Header
-	tunnel := wantsWebSocket(x.r)
+	tunnel := x.w.WantsTunnel() || wantsWebSocket(x.r)
 	x.trailers = httpcache.ListHas(h["Te"], "trailers")
 	httpcache.RemoveHopByHop(h)
 	delete(h, "Host") // of HTTP/2 and HTTP/3, beside :authority

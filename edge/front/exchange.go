@@ -2,6 +2,7 @@ package front
 
 import (
 	"container/list"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -36,6 +37,7 @@ type Exchange struct {
 	client   *client                 // nil if its connection is not limited
 	body     *requestBody            // of the request; nil if it has none
 	tunnel   func(net.Conn) net.Conn // makes a tunnel of a connection
+	incoming io.Reader               // what the client sends into a WebSocket over HTTP/2; nil if it wants none
 	hijacked bool                    // the connection has become a tunnel
 	piece    int                     // bytes that are written at once
 	holds    int                     // bytes of memory that a write holds beyond what it writes

@@ -13,7 +13,7 @@ import (
 // newHTTP2 makes the edge's own HTTP/2 server, with the limits that net/http's has.
 func (s *Server) newHTTP2() *http2.Server {
 	h := &http2.Server{
-		Handler: s, Log: s.Log, ConnContext: withClient,
+		Handler: s, Log: s.Log, ConnContext: withClient, ExtendedConnect: true,
 		Limits: http2.Limits{
 			MaxStreams: MaxStreams, MaxHeaderBytes: MaxHeaderBytes, StreamWindow: HTTP2RequestWindow,
 			ConnWindow:    HTTP2ConnectionWindow,

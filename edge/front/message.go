@@ -25,9 +25,12 @@ const endTimeout = 200 * time.Millisecond
 // parse checks a request. It returns the status that the request is refused with, and why; 0 if it
 // is accepted.
 func (x *Exchange) parse() (status int, why string) {
+	if x.Request.Method == http.MethodConnect {
+		if status, why = x.acceptConnect(); status != 0 {
+			return status, why
+		}
+	}
 	switch {
-	case x.Request.Method == http.MethodConnect:
-		return http.StatusMethodNotAllowed, "not a forward proxy"
 	case len(x.Request.RequestURI) > MaxURL:
 		return http.StatusRequestURITooLong, "request target too long"
 	case x.client != nil && x.client.fields.refuses(x.Request.Body):

@@ -32,7 +32,7 @@ func (s *Server) park(x *Exchange, from *client) (release func(), status int, wh
 		release, status, why = s.conns.underWay.park(from, x.Request.ProtoMajor, x.Request.ContentLength)
 		body.release = release
 		return release, status, why
-	case x.open: // later bytes are not read
+	case x.open, x.WantsTunnel(): // later bytes are not read, or the tunnel reads them
 		return s.conns.underWay.park(from, x.Request.ProtoMajor, -1)
 	}
 	return func() {}, 0, ""

@@ -19,9 +19,11 @@ type tunnel struct {
 	timer *time.Timer
 }
 
+func (s *Server) tunnelIdle() time.Duration { return cmp.Or(s.TunnelIdle, TunnelIdle) }
+
 // newTunnel makes a tunnel of a connection.
 func (s *Server) newTunnel(c net.Conn) net.Conn {
-	wait := cmp.Or(s.TunnelIdle, TunnelIdle)
+	wait := s.tunnelIdle()
 	return &tunnel{Conn: c, wait: wait, timer: time.AfterFunc(wait, func() {
 		s.Metrics.idleTunnels.Inc()
 		_ = c.Close()
