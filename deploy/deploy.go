@@ -38,8 +38,8 @@ type Node struct {
 // DialFunc connects to addr from a node.
 type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Fleet queries and controls the running fleet through the listeners of its nodes.
-type Fleet interface {
+// RunningFleet queries and controls the running fleet through the listeners of its nodes.
+type RunningFleet interface {
 	// Healthy returns nil if a node works in all its roles.
 	Healthy(ctx context.Context, node string, dial DialFunc) error
 	// Spare returns nil if the control plane keeps its quorum without a node. dial connects from
@@ -78,7 +78,7 @@ type Deploy struct {
 	// Binaries are the programs to install, one for each kind of machine in the fleet.
 	Binaries []*Binary
 	Dialer   *Dialer
-	Fleet    Fleet
+	Fleet    RunningFleet
 	// Batch is how many percent of all edges may be out of service at the same time, but at least
 	// one edge. 0 means 25.
 	Batch int

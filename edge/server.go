@@ -64,7 +64,7 @@ type Server struct {
 	DrainTimeout time.Duration // for requests under way when the edge stops; 0 means 30 s
 	Store        *storage.Store
 	Purges       purge.Log            // nil means that purges apply to this edge only
-	Fleet        admin.Fleet          // nil means that there are no other nodes
+	Fleet        admin.FleetView      // nil means that there are no other nodes
 	Faults       func() []string      // files that the node can't use, for the status; nil means none
 	Registry     *prometheus.Registry // nil means one of its own
 	Log          *slog.Logger         // nil means slog.Default
@@ -140,7 +140,7 @@ func (s *Server) setDefaults() {
 
 // makePurger makes the Purger of this node.
 func (s *Server) makePurger() {
-	s.purger = &purge.Purger{Node: s.Name, Sites: &s.Sites, Store: s.Store, Purges: s.Purges, Fleet: s.Fleet,
+	s.purger = &purge.Purger{Node: s.Name, Sites: &s.Sites, Store: s.Store, Purges: s.Purges, Edges: s.Fleet,
 		Tokens: &s.Tokens, From: s.PurgeFrom, Log: s.Log,
 		Refused: func(r *http.Request, status int, why string) { s.front.LogRefusal(r, status, why) }}
 }

@@ -290,8 +290,8 @@ func TestFramesAreCounted(t *testing.T) {
 	}
 	g := &gate{nodes: map[string]*allowance{}}
 	var one, two net.Conn = &net.TCPConn{}, &net.TCPConn{}
-	a := g.join("n", one)
-	if b := g.join("n", two); a != b {
+	a := g.addConn("n", one)
+	if b := g.addConn("n", two); a != b {
 		t.Error("two connections of a node have two allowances")
 	}
 	ctx, cancel := context.WithCancel(t.Context())

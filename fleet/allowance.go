@@ -36,8 +36,8 @@ type allowance struct {
 	conns []net.Conn // the oldest first
 }
 
-// join adds a connection of a node. There are at most as many allowances as credentials.
-func (g *gate) join(node string, c net.Conn) *allowance {
+// addConn adds a connection of a node. There are at most as many allowances as credentials.
+func (g *gate) addConn(node string, c net.Conn) *allowance {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a := g.nodes[node]
@@ -53,8 +53,8 @@ func (g *gate) join(node string, c net.Conn) *allowance {
 	return a
 }
 
-// part removes a connection that has ended.
-func (g *gate) part(a *allowance, c net.Conn) {
+// removeConn removes a connection that has ended.
+func (g *gate) removeConn(a *allowance, c net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a.conns = slices.DeleteFunc(a.conns, func(other net.Conn) bool { return other == c })

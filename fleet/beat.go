@@ -53,8 +53,8 @@ type endQuestion struct {
 	Taken bool `json:"taken,omitempty"`
 }
 
-// calm is the state that a node needs to send beats. Registry's mu guards it.
-type calm struct {
+// beatState is the state that a node needs to send beats. Registry's mu guards it.
+type beatState struct {
 	lease Lease     // as written last; its Process is "" if none was written on this connection
 	until time.Time // when the lease must be written again
 	n     uint64    // of the last beat
@@ -74,12 +74,12 @@ func (l Lease) still(other Lease) bool {
 
 // self is the node's lease as it is now.
 func (r *Registry) self(now time.Time) Lease {
-	r.saying.Lock()
-	defer r.saying.Unlock()
+	r.selfMu.Lock()
+	defer r.selfMu.Unlock()
 	return r.selfAt(now)
 }
 
-// selfAt is self for callers that hold saying.
+// selfAt is self for callers that hold selfMu.
 func (r *Registry) selfAt(now time.Time) Lease {
 	l := r.Self()
 	l.Node, l.Renewed, l.Beats = r.Client.Node, now, true
@@ -88,15 +88,15 @@ func (r *Registry) selfAt(now time.Time) Lease {
 
 // beat returns the next beat, or nil if the node has to write its lease.
 func (r *Registry) beat(now time.Time) *beat {
-	if r.Self == nil || r.Refused() || r.calm.twin.Load() {
+	if r.Self == nil || r.Refused() || r.beatState.twin.Load() {
 		return nil
 	}
-	r.saying.Lock() // so that a later beat never has older values
-	defer r.saying.Unlock()
+	r.selfMu.Lock() // so that a later beat never has older values
+	defer r.selfMu.Unlock()
 	l := r.selfAt(now)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := &r.calm
+	c := &r.beatState
 	if c.lease.Process == "" || now.After(c.until) || !l.still(c.lease) {
 		c.taken = time.Time{}
 		return nil
@@ -111,18 +111,18 @@ func (r *Registry) hasWritten(l Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// edges write at different times
-	r.calm.lease, r.calm.until = l, time.Now().Add(rewriteEvery/2+rand.N(rewriteEvery))
+	r.beatState.lease, r.beatState.until = l, time.Now().Add(rewriteEvery/2+rand.N(rewriteEvery))
 }
 
 // answered records whether a beat was taken. If so, the node was in touch when it made the beat.
 func (r *Registry) answered(b *beat, taken bool) {
 	r.mu.Lock()
-	last := b.N == r.calm.n
+	last := b.N == r.beatState.n
 	switch {
-	case taken && b.Renewed.After(r.calm.taken):
-		r.calm.taken = b.Renewed
+	case taken && b.Renewed.After(r.beatState.taken):
+		r.beatState.taken = b.Renewed
 	case !taken && last:
-		r.calm.taken = time.Time{}
+		r.beatState.taken = time.Time{}
 	}
 	r.mu.Unlock()
 	if taken && last {
@@ -133,7 +133,7 @@ func (r *Registry) answered(b *beat, taken bool) {
 // beats reports whether the last beat was taken recently enough that the lease need not be written.
 func (r *Registry) beats() bool {
 	r.mu.Lock()
-	at := r.calm.taken
+	at := r.beatState.taken
 	r.mu.Unlock()
 	return !at.IsZero() && age(at) < LeaseTime/2
 }

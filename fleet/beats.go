@@ -83,8 +83,8 @@ func (r *Registry) counts(node string, b beat) (counts, news bool) {
 	return counts, s.Applied != b.Applied || s.Ready != b.Ready || s.Unproven != b.Unproven
 }
 
-// cameBack records that an entry of this control node has reached the registry.
-func (h *beats) cameBack() {
+// entryArrived records that an entry of this control node has reached the registry.
+func (h *beats) entryArrived() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.back = time.Now()

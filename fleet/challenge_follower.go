@@ -84,10 +84,10 @@ func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more boo
 		f.held, f.coming = f.coming, nil
 	case f.coming != nil:
 		f.seen = e.Revision()
-		note(f.coming, e)
+		applyEntry(f.coming, e)
 	default:
 		f.seen = e.Revision()
-		note(f.held, e)
+		applyEntry(f.held, e)
 	}
 	if f.coming != nil || more {
 		return
@@ -101,8 +101,8 @@ func (f *ChallengeFollower) take(log uint64, e jetstream.KeyValueEntry, more boo
 	}
 }
 
-// note applies an entry to a set of challenges.
-func note(to map[string]held, e jetstream.KeyValueEntry) {
+// applyEntry applies an entry to a set of challenges.
+func applyEntry(to map[string]held, e jetstream.KeyValueEntry) {
 	delete(to, e.Key())
 	var c challenge
 	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &c) != nil || c.key() != e.Key() {

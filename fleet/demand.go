@@ -34,8 +34,8 @@ type demand struct {
 	stop   func()        // ends poll; nil without it
 }
 
-// asks reports whether the registry asks control nodes instead of watching all leases.
-func (r *Registry) asks() bool {
+// queriesRoster reports whether the registry asks control nodes instead of watching all leases.
+func (r *Registry) queriesRoster() bool {
 	if !r.OnDemand {
 		return false
 	}
@@ -50,7 +50,7 @@ func (r *Registry) mustWatch(ctx context.Context) (watch bool, again <-chan time
 	if !r.OnDemand {
 		return true, nil, nil
 	}
-	if err := r.ask(ctx, false); errors.Is(err, nats.ErrNoResponders) {
+	if err := r.queryRoster(ctx, false); errors.Is(err, nats.ErrNoResponders) {
 		return true, time.After(watchFor), nil
 	}
 	r.mu.Lock()
@@ -69,7 +69,7 @@ func (r *Registry) demanded() []Lease {
 	fresh := d.stop != nil || time.Since(d.asked) < askAfter
 	r.mu.Unlock()
 	if !fresh {
-		_ = r.ask(r.Client.ctx, false) // on an error, the last answer stays
+		_ = r.queryRoster(r.Client.ctx, false) // on an error, the last answer stays
 	}
 	d.asking.Unlock()
 	r.mu.Lock()
@@ -84,8 +84,8 @@ func (r *Registry) demanded() []Lease {
 	return out
 }
 
-// ask asks what has changed, or waits for a change.
-func (r *Registry) ask(ctx context.Context, hold bool) error {
+// queryRoster asks what has changed, or waits for a change.
+func (r *Registry) queryRoster(ctx context.Context, hold bool) error {
 	limit := askTime
 	if hold {
 		limit += rosterHold
@@ -151,7 +151,7 @@ func (r *Registry) learn(a rosterAnswer) {
 	for _, l := range a.Changed {
 		d.leases[l.Node] = l
 	}
-	r.tell()
+	r.notify()
 }
 
 // begin starts to ask for changes, until end. The caller holds r.mu.
@@ -160,7 +160,7 @@ func (d *demand) begin(r *Registry) {
 	d.stop = cancel
 	r.Client.work.Go(func() {
 		for ctx.Err() == nil {
-			if r.ask(ctx, true) == nil {
+			if r.queryRoster(ctx, true) == nil {
 				continue
 			}
 			select {

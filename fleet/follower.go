@@ -172,7 +172,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	defer work.Wait()
 	defer cancel()
 	answers, nearer := make(chan answer), make(chan jetstream.Consumer)
-	work.Go(func() { f.ask(ctx, answers) })
+	work.Go(func() { f.pollEnd(ctx, answers) })
 	if !near && f.avoid != f.Client.conn.ConnectedServerName() {
 		work.Go(func() { f.approach(ctx, stream, first, nearer) })
 	}
@@ -224,9 +224,9 @@ type answer struct {
 	err      error
 }
 
-// ask asks for the end of the log every second. Meanwhile purges are applied: over an ocean, an
+// pollEnd asks for the end of the log every second. Meanwhile purges are applied: over an ocean, an
 // answer takes as long as a purge.
-func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
+func (f *Follower) pollEnd(ctx context.Context, answers chan<- answer) {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {
@@ -235,7 +235,7 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 		case <-ctx.Done():
 			return
 		}
-		f.tellForgot(ctx)
+		f.reportLoss(ctx)
 		a := answer{had: f.Applied().Seq, asked: time.Now(), received: f.Client.received.Load()}
 		a.at, _, a.err = f.Client.positionWithBeat(ctx)
 		select {
@@ -246,9 +246,9 @@ func (f *Follower) ask(ctx context.Context, answers chan<- answer) {
 	}
 }
 
-// tellForgot calls Forgot if it is due. All edges that notice a loss within a minute or two use the
+// reportLoss calls Forgot if it is due. All edges that notice a loss within a minute or two use the
 // same ID, so the log takes only the first.
-func (f *Follower) tellForgot(ctx context.Context) {
+func (f *Follower) reportLoss(ctx context.Context) {
 	if !f.forgot.Load() {
 		return
 	}
@@ -328,7 +328,7 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 		from.due++
 		if seq <= after.Seq {
 			if known, ok := f.marks.at(seq); ok && differ(known, mark) {
-				return f.doubt(from)
+				return f.suspectCopy(from)
 			}
 			f.marks.learn(seq, mark)
 			continue
@@ -358,9 +358,9 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	return nil
 }
 
-// doubt returns the error for a copy of the log that has another entry than the edge. If a majority
+// suspectCopy returns the error for a copy of the log that has another entry than the edge. If a majority
 // has confirmed what the edge has, the copy is wrong.
-func (f *Follower) doubt(from *feed) error {
+func (f *Follower) suspectCopy(from *feed) error {
 	if from.by == "" || !f.Proven() {
 		return errOtherHistory
 	}

@@ -31,14 +31,14 @@ type frames struct {
 	to    io.Writer
 	spend func(cost int) error // waits until the node may send what costs so much; nil means no limit
 	has   consumers
-	// refuse returns why nothing may be stored now, or "". answer sends that reason. Both may be
-	// nil.
-	refuse func() (why string)
-	answer func(reply, why string)
-	// beat takes a beat of the node, and tell sends an answer. Both may be nil.
-	beat func(beat) bool
-	tell func(reply string, b []byte)
-	buf  []byte
+	// refuse returns why nothing may be stored now, or "". sendRefusal sends that reason. Both may
+	// be nil.
+	refuse      func() (why string)
+	sendRefusal func(reply, why string)
+	// beat takes a beat of the node, and sendAnswer sends an answer. Both may be nil.
+	beat       func(beat) bool
+	sendAnswer func(reply string, b []byte)
+	buf        []byte
 }
 
 const (
@@ -155,7 +155,7 @@ func (f *frames) message(line []byte, words [][]byte, sizes int) error {
 				return err
 			}
 			if reply != "" {
-				f.answer(reply, why)
+				f.sendRefusal(reply, why)
 			}
 			return f.drop()
 		}
@@ -216,12 +216,12 @@ func (f *frames) question(reply string, size int) error {
 	}
 	taken := q.Beat != nil && f.beat != nil && f.beat(*q.Beat)
 	if q.Alone {
-		if reply != "" && f.tell != nil {
+		if reply != "" && f.sendAnswer != nil {
 			b, err := json.Marshal(logEnd{Taken: taken})
 			if err != nil {
 				return err
 			}
-			f.tell(reply, b)
+			f.sendAnswer(reply, b)
 		}
 		return f.drop()
 	}

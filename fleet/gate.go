@@ -187,8 +187,8 @@ func (g *gate) pass(raw net.Conn) error {
 	who, user := identityOf(client.ConnectionState()), rand.Text()
 	g.know(user, who)
 	defer g.forget(user)
-	allowed := g.join(who.node, raw)
-	defer g.part(allowed, raw)
+	allowed := g.addConn(who.node, raw)
+	defer g.removeConn(allowed, raw)
 	if err := introduce(in, inside, out, user); err != nil {
 		return err
 	}
@@ -203,9 +203,12 @@ func (g *gate) pass(raw net.Conn) error {
 	has := consumers{g, map[string][]string{}}
 	err = (&frames{who: who, from: in, to: inside, has: has,
 		spend:  func(cost int) error { return allowed.spend(g.ctx, cost) },
-		refuse: g.control.refuses, answer: func(reply, why string) { g.inside.publish(g.control, reply, refused(why)) },
-		beat: func(b beat) bool { return g.control.takeBeat(who.node, b) },
-		tell: func(reply string, b []byte) { g.inside.publish(g.control, reply, b) }}).copy()
+		refuse: g.control.refuses, sendRefusal: func(reply,
+			why string) {
+			g.inside.publish(g.control, reply, refused(why))
+		},
+		beat:       func(b beat) bool { return g.control.takeBeat(who.node, b) },
+		sendAnswer: func(reply string, b []byte) { g.inside.publish(g.control, reply, b) }}).copy()
 	has.end()
 	raw.Close()
 	inside.Close()

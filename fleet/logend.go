@@ -148,7 +148,7 @@ type logReader struct {
 	control *Control
 	conn    *nats.Conn
 	asking  chan *nats.Msg
-	told    string // the last warning about copies that differ; serveEnds's own
+	logged  string // the last warning about copies that differ; serveEnds's own
 }
 
 func (c *Control) newLogReader() (*logReader, error) {
@@ -279,18 +279,18 @@ func (r *logReader) read(ctx context.Context) (logEnd, error) {
 			var end logEnd
 			if end, why = confirm(first, last); why == nil {
 				cancel()
-				r.tell(last)
+				r.logDifference(last)
 				return end, nil
 			}
 		}
 		cancel()
 	}
-	r.tell(last)
+	r.logDifference(last)
 	return logEnd{}, why
 }
 
-// tell logs that control nodes have different entries with the same sequence.
-func (r *logReader) tell(copies []copyState) {
+// logDifference logs that control nodes have different entries with the same sequence.
+func (r *logReader) logDifference(copies []copyState) {
 	text := ""
 	for i, c := range copies {
 		for _, o := range copies[:i] {
@@ -299,11 +299,11 @@ func (r *logReader) tell(copies []copyState) {
 			}
 		}
 	}
-	if text != "" && text != r.told {
+	if text != "" && text != r.logged {
 		r.control.Log.Error("control plane: two control nodes have different purge logs, as one was put back from a backup: "+
 			"stop the one that is wrong, and move its folder aside; it gets the log from the others", "nodes", text)
 	}
-	r.told = text
+	r.logged = text
 }
 
 // copyState returns the state of this node's copy. It waits until everything on the node's disk is

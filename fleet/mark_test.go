@@ -190,15 +190,15 @@ func TestReference(t *testing.T) {
 func TestCopyThatDiffers(t *testing.T) {
 	t.Parallel()
 	f := &Follower{Client: &Client{Log: slog.New(slog.DiscardHandler)}}
-	if err := f.doubt(&feed{by: "c1"}); !errors.Is(err, errOtherHistory) || f.avoid != "" {
+	if err := f.suspectCopy(&feed{by: "c1"}); !errors.Is(err, errOtherHistory) || f.avoid != "" {
 		t.Errorf("nobody has confirmed what it has: %v", err)
 	}
 	now := time.Now()
 	f.proven.Store(&now)
-	if err := f.doubt(&feed{}); !errors.Is(err, errOtherHistory) {
+	if err := f.suspectCopy(&feed{}); !errors.Is(err, errOtherHistory) {
 		t.Errorf("there is one copy only: %v", err)
 	}
-	if err := f.doubt(&feed{by: "c1"}); err == nil || errors.Is(err, errOtherHistory) || f.avoid != "c1" {
+	if err := f.suspectCopy(&feed{by: "c1"}); err == nil || errors.Is(err, errOtherHistory) || f.avoid != "c1" {
 		t.Errorf("a majority has confirmed what it has: %v", err)
 	}
 }

@@ -189,7 +189,8 @@ func (m *membership) remove(node string) (removal, error) {
 		return removal{Waits: fmt.Sprintf("only %d of the other %d control nodes have all that the group agreed on",
 			there, stay)}, nil
 	case name == m.control.Node:
-		return removal{Waits: "another control node is to lead the group"}, ask(m.system, server.JSApiLeaderStepDown,
+		return removal{Waits: "another control node is to lead the group"}, requestChange(m.system,
+			server.JSApiLeaderStepDown,
 			nil)
 	}
 	waits := ""
@@ -208,7 +209,7 @@ func (m *membership) remove(node string) (removal, error) {
 	if waits != "" {
 		return removal{Waits: waits}, nil
 	}
-	return removal{Waits: "the group is to agree on it"}, ask(m.system, server.JSApiRemoveServer,
+	return removal{Waits: "the group is to agree on it"}, requestChange(m.system, server.JSApiRemoveServer,
 		server.JSApiMetaServerRemoveRequest{Server: node, Peer: id})
 }
 
@@ -254,7 +255,8 @@ func (m *membership) vacate(name, id string, stay int) (waits string, err error)
 	case len(info.Cluster.Replicas)+1 != info.Config.Replicas:
 		return name + " is on its way to other control nodes", nil
 	case has:
-		return name + " moves to another control node", ask(m.conn, fmt.Sprintf(server.JSApiStreamEvacuatePeerT, name),
+		return name + " moves to another control node", requestChange(m.conn,
+			fmt.Sprintf(server.JSApiStreamEvacuatePeerT, name),
 			server.JSApiStreamEvacuatePeerRequest{Peer: id})
 	case current < others/2+1:
 		return fmt.Sprintf("only %d control nodes have all of %s", current, name), nil
@@ -262,8 +264,8 @@ func (m *membership) vacate(name, id string, stay int) (waits string, err error)
 	return "", nil
 }
 
-// ask sends the leader of the group a request for a change.
-func ask(conn *nats.Conn, subject string, request any) error {
+// requestChange sends the leader of the group a request for a change.
+func requestChange(conn *nats.Conn, subject string, request any) error {
 	var body []byte
 	if request != nil {
 		var err error

@@ -19,16 +19,16 @@ type natsLog struct {
 }
 
 // Noticef logs at level Debug.
-func (l natsLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l natsLog) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
 // Warnf logs at level Info.
-func (l natsLog) Warnf(format string, v ...any) { l.say(slog.LevelInfo, format, v) }
+func (l natsLog) Warnf(format string, v ...any) { l.write(slog.LevelInfo, format, v) }
 
 // Errorf logs at level Warn.
-func (l natsLog) Errorf(format string, v ...any) { l.say(slog.LevelWarn, format, v) }
+func (l natsLog) Errorf(format string, v ...any) { l.write(slog.LevelWarn, format, v) }
 
 // Fatalf logs at level Error. The server then stops by itself.
-func (l natsLog) Fatalf(format string, v ...any) { l.say(slog.LevelError, format, v) }
+func (l natsLog) Fatalf(format string, v ...any) { l.write(slog.LevelError, format, v) }
 
 // Debugf logs nothing.
 func (natsLog) Debugf(string, ...any) {}
@@ -36,7 +36,7 @@ func (natsLog) Debugf(string, ...any) {}
 // Tracef logs nothing.
 func (natsLog) Tracef(string, ...any) {}
 
-func (l natsLog) say(level slog.Level, format string, v []any) {
+func (l natsLog) write(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
 	if l.failed != nil && strings.Contains(text, writeError) {
 		l.failed.Store(true)

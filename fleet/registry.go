@@ -72,18 +72,18 @@ type Registry struct {
 	// lease.
 	OnDemand bool
 
-	demand   demand
-	saying   sync.Mutex // held while Self is called
-	calm     calm
-	mu       sync.Mutex
-	leases   map[string]seen
-	drains   map[string]bool
-	touched  time.Time // when the registry was last in touch
-	since    time.Time // when the registry came in touch again after an outage
-	watchers []chan struct{}
-	news     chan struct{} // of the node's own lease; made under mu
-	watches  uint64        // number of watches so far
-	catching bool          // the present entries of the watch are still arriving
+	demand    demand
+	selfMu    sync.Mutex // held while Self is called
+	beatState beatState
+	mu        sync.Mutex
+	leases    map[string]seen
+	drains    map[string]bool
+	touched   time.Time // when the registry was last in touch
+	since     time.Time // when the registry came in touch again after an outage
+	watchers  []chan struct{}
+	news      chan struct{} // of the node's own lease; made under mu
+	watches   uint64        // number of watches so far
+	catching  bool          // the present entries of the watch are still arriving
 
 	asking sync.Mutex // held during a question for the end of the log; guards the fields below
 	asked  time.Time
@@ -235,7 +235,7 @@ func (r *Registry) watch(ctx context.Context) error {
 			change = true
 		}
 		began := time.Now()
-		pauses, err := r.say(ctx, leases, change)
+		pauses, err := r.renewOrBeat(ctx, leases, change)
 		if change {
 			pause = time.After(min(pauses*time.Since(began), renewEvery))
 		}
@@ -249,9 +249,10 @@ func (r *Registry) watch(ctx context.Context) error {
 	}
 }
 
-// say renews the lease, or reports a change by a beat. After that, no change is reported for pauses
+// renewOrBeat renews the lease, or reports a change by a beat. After that, no change is reported for pauses
 // times as long as that took: purges may arrive by the hundred a second, at all edges.
-func (r *Registry) say(ctx context.Context, leases jetstream.KeyValue, change bool) (pauses time.Duration, err error) {
+func (r *Registry) renewOrBeat(ctx context.Context, leases jetstream.KeyValue, change bool) (pauses time.Duration,
+	err error) {
 	if change && r.beatAlone(ctx) || !change && r.beats() {
 		return 1, nil
 	}
@@ -353,12 +354,12 @@ func (r *Registry) take(e jetstream.KeyValueEntry) (news bool) {
 		old.watch = r.watches
 		r.leases[e.Key()] = old
 	}
-	r.tell()
+	r.notify()
 	return news
 }
 
-// tell wakes all listeners. The caller holds r.mu.
-func (r *Registry) tell() {
+// notify wakes all listeners. The caller holds r.mu.
+func (r *Registry) notify() {
 	for _, w := range r.watchers {
 		select {
 		case w <- struct{}{}:
@@ -386,7 +387,7 @@ func (r *Registry) takeDrain(e jetstream.KeyValueEntry) {
 // Nodes returns the leases of all nodes, by name. While the control plane can't be reached, nodes
 // that were live stay live. With OnDemand, the call may take askTime.
 func (r *Registry) Nodes() []Lease {
-	if r.asks() {
+	if r.queriesRoster() {
 		return r.demanded()
 	}
 	return r.watched()

@@ -168,7 +168,7 @@ func (c *Control) watchRoom(ctx context.Context) error {
 	tick := time.NewTicker(roomEvery)
 	defer tick.Stop()
 	for {
-		c.tellRoom(conn)
+		c.reportRoom(conn)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -177,8 +177,8 @@ func (c *Control) watchRoom(ctx context.Context) error {
 	}
 }
 
-// tellRoom reports a full disk to the other control nodes, and logs changes.
-func (c *Control) tellRoom(conn *nats.Conn) {
+// reportRoom reports a full disk to the other control nodes, and logs changes.
+func (c *Control) reportRoom(conn *nats.Conn) {
 	r := c.Room()
 	c.rooms.mu.Lock()
 	changed := r.Full() != c.rooms.own

@@ -122,7 +122,7 @@ func (r *roster) serve(ctx context.Context) error {
 			return nil
 		case m := <-r.asking:
 			r.update()
-			r.ask(m)
+			r.handle(m)
 			continue
 		case <-news:
 			if len(r.held) == 0 {
@@ -193,7 +193,7 @@ func (r *roster) watch(ctx context.Context) error {
 			if r.table.take(e) {
 				r.table.touch(time.Now())
 				if e.Key() == beatsPrefix+r.control.Node {
-					r.beats.cameBack()
+					r.beats.entryArrived()
 				}
 				silence.Reset(rosterSilence)
 			}
@@ -255,8 +255,8 @@ func (l Lease) same(other Lease) bool {
 	return err == nil && err2 == nil && bytes.Equal(a, b)
 }
 
-// ask answers a question at once, or holds it until there is a change.
-func (r *roster) ask(m *nats.Msg) {
+// handle answers a question at once, or holds it until there is a change.
+func (r *roster) handle(m *nats.Msg) {
 	q := heldQuestion{msg: m, until: time.Now().Add(rosterHold)}
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &q.rosterQuestion) != nil {
 		q.rosterQuestion = rosterQuestion{}
@@ -265,7 +265,7 @@ func (r *roster) ask(m *nats.Msg) {
 		r.held = append(r.held, q)
 		return
 	}
-	r.answer(q)
+	r.respond(q)
 }
 
 // knows reports whether a question refers to an answer of this process, and all changes since then
@@ -280,12 +280,12 @@ func (r *roster) release(now time.Time) {
 		if q.Since == r.version && now.Before(q.until) {
 			return false
 		}
-		r.answer(q)
+		r.respond(q)
 		return true
 	})
 }
 
-func (r *roster) answer(q heldQuestion) {
+func (r *roster) respond(q heldQuestion) {
 	b, err := r.encode(q.rosterQuestion)
 	if err == nil {
 		err = q.msg.Respond(b)

@@ -100,13 +100,13 @@ func TestRegistryOfBefore(t *testing.T) {
 	leased(t, nodes, "ns1", RoleGeoDNS)
 	hel1, _ := leased(t, nodes, "hel1", RoleEdge)
 	testwait.Until(t, "it knows of others", func() bool { return hel1.of("ns1").Live && hel1.of("hel1").Live })
-	if hel1.asks() {
+	if hel1.queriesRoster() {
 		t.Error("it was told")
 	}
 	nodes[0].stop()
 	nodes[0].older = false
 	nodes[0].start(t)
-	testwait.Until(t, "it asks", func() bool { return hel1.asks() && hel1.of("ns1").Live })
+	testwait.Until(t, "it asks", func() bool { return hel1.queriesRoster() && hel1.of("ns1").Live })
 }
 
 // What is told in pieces is the same as all of it at once.

@@ -108,7 +108,7 @@ func (r *Registry) hear(other, own Lease) {
 	t := &r.twin
 	t.process, t.renewed, t.heard = other.Process, other.Renewed, time.Now()
 	t.times++
-	r.calm.twin.Store(true)
+	r.beatState.twin.Store(true)
 	first := own.Started.Before(other.Started) || own.Started.Equal(other.Started) && r.process < other.Process
 	attrs := []any{"node", r.Client.Node, "its_address", other.Address, "it_started", other.Started,
 		"this_started", own.Started}
@@ -142,6 +142,6 @@ func (r *Registry) alone(why string) {
 		r.Client.Log.Info("registry: no other machine runs as this node any more: "+why, "node", r.Client.Node)
 	}
 	r.twin = twin{}
-	r.calm.twin.Store(false)
+	r.beatState.twin.Store(false)
 	r.refused.Store(false)
 }

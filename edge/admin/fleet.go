@@ -12,9 +12,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/site"
 )
 
-// Fleet is what a node knows of the other nodes.
-type Fleet interface {
-	purge.Fleet
+// FleetView is what a node knows of the other nodes, and how it drains them.
+type FleetView interface {
+	purge.Edges
 	// Nodes returns the status of each node that was heard of.
 	Nodes() []NodeStatus
 	// Names returns the names of all nodes, whether they were heard of or not.

@@ -28,7 +28,7 @@ type Server struct {
 	// Purger makes the purges. The node's name, its sites and its tokens are those of the Purger.
 	Purger   *purge.Purger
 	Edge     *Edge           // nil on a node that is no edge
-	Fleet    Fleet           // nil means that there are no other nodes
+	Fleet    FleetView       // nil means that there are no other nodes
 	Faults   func() []string // what the status reports of files that the node can't use; nil means none
 	Registry *prometheus.Registry
 	Panics   *front.Panics // nil means one of its own

@@ -62,7 +62,7 @@ func (s *Cache) start(f *flight, t *fetch) {
 				s.fetchFailed(t.site, t.meta.uri, t.meta.url, err)
 				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
 					// no body was being sent, which only this goroutine notes
-					s.waitedInVain(t.site, t.meta.uri, err, time.Since(began))
+					s.recordSlowFailure(t.site, t.meta.uri, err, time.Since(began))
 				}
 			}
 			s.flights.land(f)

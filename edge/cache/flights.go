@@ -40,7 +40,7 @@ type sliceKey struct {
 func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f := fs.byKey[key]; f != nil && f.board(fs.store) {
+	if f := fs.byKey[key]; f != nil && f.addFollower(fs.store) {
 		return f, false
 	}
 	f = fs.alone(key, h)
@@ -64,7 +64,7 @@ func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h s
 	for _, f := range fs.slices[key] {
 		end := f.slice.Start + f.slice.Length
 		switch covers := f.slice.Start <= off && off < end; {
-		case covers && f.board(fs.store):
+		case covers && f.addFollower(fs.store):
 			return f, false
 		case covers, off < 0, f.slice.Start < 0: // it ends, or it isn't known which bytes these are
 		case f.slice.Start > off:
@@ -102,8 +102,9 @@ func (fs *flights) countLocked(f *flight, n int64) {
 	}
 }
 
-// board joins f, unless that has ended or may bring what was purged since it began, softly or not.
-func (f *flight) board(store *storage.Store) bool {
+// addFollower joins f and reports true, unless the flight has ended, or its response may be covered
+// by a hard or soft purge made since the flight began.
+func (f *flight) addFollower(store *storage.Store) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	tags := f.likely

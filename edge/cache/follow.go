@@ -43,7 +43,7 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 	if !j.passes {
 		stage = x.site.Origin.Stage(string(x.key), x.stage)
 	}
-	if !s.board(j, objectKey, stage) {
+	if !s.join(j, objectKey, stage) {
 		x.asAsked = true
 		s.pass(x, forward)
 		return true
@@ -63,8 +63,8 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 	return s.conclude(j, p)
 }
 
-// board joins the flight of a key, or begins it. It reports false if the request is passed through.
-func (s *Cache) board(j *following, objectKey httpcache.Key, stage origin.Stage) bool {
+// join joins the flight of a key, or begins it. It reports false if the request is passed through.
+func (s *Cache) join(j *following, objectKey httpcache.Key, stage origin.Stage) bool {
 	x := j.x
 	x.counts = x.r.Header["If-None-Match"] != nil || x.r.Header["If-Modified-Since"] != nil
 	slice, m := s.plan(x, j.stored, objectKey, stage)

@@ -35,7 +35,7 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 // lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground
 // moved: a damaged object, a flight whose response is another variant.
 func (s *Cache) lookup(x *exchange) {
-	defer s.letGo(x)
+	defer s.release(x)
 	directives := httpcache.RequestDirectives(x.r.Header)
 	for range 4 {
 		x.serveStaleAfter = 0

@@ -83,9 +83,9 @@ const (
 	slowSilent = "did not answer"
 )
 
-// waitedInVain remembers a fetch that kept its client waiting and failed, so that those who come
-// next need not wait for the same.
-func (s *Cache) waitedInVain(site *site.Site, key httpcache.Key, err error, waited time.Duration) {
+// recordSlowFailure records a fetch that failed after its client had waited for long, so that the
+// next clients need not wait too.
+func (s *Cache) recordSlowFailure(site *site.Site, key httpcache.Key, err error, waited time.Duration) {
 	f := origin.FailureOf(err, time.Now())
 	switch {
 	case clientFault(err) != 0:

@@ -137,8 +137,8 @@ func (s *Cache) leave(x *exchange, f *flight) {
 	s.flights.leave(f)
 }
 
-// letGo ends the part of a request in the flights that it held, and counts what it was sent.
-func (s *Cache) letGo(x *exchange) {
+// release makes a request leave the flights that it holds, and counts what the client was sent.
+func (s *Cache) release(x *exchange) {
 	s.account(x)
 	for _, f := range x.held {
 		s.flights.leave(f)

@@ -123,7 +123,7 @@ func (s *Cache) pass(x *exchange, forward string) {
 func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	defer resp.Body.Close()
 	x.hideEdgeFields(resp.Header)
-	s.tellPurges(x, resp.Header)
+	s.setPurgePosition(x, resp.Header)
 	s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 	x.w.SetCache(st)
 	h := x.w.Header()
@@ -254,11 +254,12 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 			}
 			s.invalidate(x, resp)
 			if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {
-				s.learn(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked,
+				s.updateFromHead(x, stored, &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header,
+					RequestTime:  asked,
 					ResponseTime: time.Now()}, epoch)
 			}
 			x.hideEdgeFields(resp.Header)
-			s.tellPurges(x, resp.Header)
+			s.setPurgePosition(x, resp.Header)
 			st.FwdStatus = resp.StatusCode
 			s.setStatus(resp.Header, resp.Header["Cache-Status"], st)
 			s.fetchAnswered(x.site, x.key, resp.StatusCode)
@@ -275,7 +276,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 			}
 			if x.r.Context().Err() == nil { // else the client left
 				s.fetchFailed(x.site, x.key, x.target.URL(), err)
-				s.waitedInVain(x.site, x.key, err, time.Since(asked))
+				s.recordSlowFailure(x.site, x.key, err, time.Since(asked))
 			}
 			s.failed(x, stored, d, err, st)
 		},
@@ -284,9 +285,9 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 	p.ServeHTTP(x.w, x.r)
 }
 
-// learn freshens a stored response by the answer to a HEAD, or makes it stale if they don't agree
-// (RFC 9111, 4.3.5).
-func (s *Cache) learn(x *exchange, stored *entry, head *httpcache.Stored, epoch uint64) {
+// updateFromHead freshens a stored response with the response to a HEAD request, or makes it stale
+// if the two don't agree (RFC 9111, 4.3.5).
+func (s *Cache) updateFromHead(x *exchange, stored *entry, head *httpcache.Stored, epoch uint64) {
 	h := head.Header.Clone()
 	x.site.Policy.StripCookies(h)
 	updated := stored.Update(h, head.RequestTime, head.ResponseTime)

@@ -78,7 +78,7 @@ func (s *Cache) respond(x *exchange, a reply) error {
 	for name, lines := range a.private {
 		h[name] = lines
 	}
-	s.tellPurges(x, h)
+	s.setPurgePosition(x, h)
 	upstream := h["Cache-Status"]
 	if a.status.Hit {
 		upstream = nil // they had no part in this request

@@ -153,9 +153,9 @@ func (x *exchange) hideEdgeFields(h http.Header) {
 	}
 }
 
-// tellPurges notes in an answer to a peer up to where purges don't cover it. The peer stores only
-// what none covers that it has applied itself.
-func (s *Cache) tellPurges(x *exchange, h http.Header) {
+// setPurgePosition sets the position in the log of purges up to which no purge covers a response to
+// a peer. The peer stores the response only if it has applied no later purge that covers it.
+func (s *Cache) setPurgePosition(x *exchange, h http.Header) {
 	if !x.peer || s.Purger.Purges == nil {
 		return
 	}

@@ -137,8 +137,8 @@ func (a *readyAnswer) hold(n, room, size int) bool {
 	return true
 }
 
-// letGo ends that.
-func (a *readyAnswer) letGo() {
+// release ends what hold began.
+func (a *readyAnswer) release() {
 	if a.waits {
 		a.ready.held.Add(-a.held)
 		a.ready.server.conns.underWay.end(a.client, a.load)
@@ -151,7 +151,7 @@ func (a *readyAnswer) Done(sent int64, _ bool) {
 	if a.file != nil {
 		a.file.Close()
 	}
-	a.letGo()
+	a.release()
 	s.active.Add(-1)
 	a.counters.Observe(sent, a.began)
 	s.sent.Add(uint64(sent))

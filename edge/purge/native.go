@@ -74,13 +74,13 @@ const (
 // progress returns the progress of all edges with a purge. Without a fleet, this edge is the only
 // one.
 func (p *Purger) progress(ctx context.Context, seq uint64, wait bool) []Progress {
-	if p.Fleet == nil && p.Store == nil {
+	if p.Edges == nil && p.Store == nil {
 		return nil
 	}
-	if p.Fleet == nil {
+	if p.Edges == nil {
 		return []Progress{{Node: p.Node, Applied: p.Store.Epoch() >= seq, Live: true}}
 	}
-	return p.Fleet.Progress(ctx, seq, wait)
+	return p.Edges.Progress(ctx, seq, wait)
 }
 
 // serveProgress answers GET /v1/purges/{sequence}.

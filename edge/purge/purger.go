@@ -20,7 +20,7 @@ type Purger struct {
 	Sites  *site.Table
 	Store  *storage.Store // nil on a node that is no edge
 	Purges Log            // nil means that purges are this edge's own
-	Fleet  Fleet          // nil means that there are no other nodes
+	Edges  Edges          // nil means that there are no other nodes
 	Tokens *Tokens
 	// From are the networks whose clients may send PURGE and BAN to the listener for clients.
 	// Without any, and without tokens, the edge treats PURGE and BAN like other methods.
@@ -36,8 +36,8 @@ type Purger struct {
 	notUnderstood atomic.Uint64
 }
 
-// Fleet reports the progress of the edges of a fleet.
-type Fleet interface {
+// Edges reports the progress of the edges of a fleet.
+type Edges interface {
 	// Progress returns the progress of each edge with a purge. With wait, it returns once all edges
 	// have applied the purge, or when ctx ends.
 	Progress(ctx context.Context, seq uint64, wait bool) []Progress

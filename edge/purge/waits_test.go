@@ -34,7 +34,7 @@ func TestPurgeWaitsAreBounded(t *testing.T) {
 	t.Parallel()
 	node := waitsLong{waits: make(chan struct{})}
 	tokens := []Token{full("a"), full("b"), full("c"), full("d"), full("e")}
-	p := &Purger{Node: "hel1", Store: openStore(t), Sites: new(site.Table), Fleet: node, Tokens: new(Tokens),
+	p := &Purger{Node: "hel1", Store: openStore(t), Sites: new(site.Table), Edges: node, Tokens: new(Tokens),
 		Log: slog.New(slog.DiscardHandler)}
 	p.Tokens.Set(tokens)
 	api := httptest.NewServer(p.Tokens.Authorize(p.Endpoints()[0]))

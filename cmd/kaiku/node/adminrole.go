@@ -26,7 +26,7 @@ func (b *builder) addAdmin() error {
 	p.Sites.Set(namedSites(b.fleet))
 	p.Tokens.Set(tokens)
 	if b.plane != nil {
-		p.Purges, p.Fleet, s.Fleet = purgeLog{b.plane}, fleetView{b.plane}, fleetView{b.plane}
+		p.Purges, p.Edges, s.Fleet = purgeLog{b.plane}, fleetView{b.plane}, fleetView{b.plane}
 		b.plane.sites = p.Sites
 	}
 	b.admin = &adminRole{s.Address, p.Tokens, p.Sites}

@@ -244,7 +244,7 @@ func (l *controlPlane) inTouch() bool {
 // CutOff reports whether an edge gets no sign of life from control nodes.
 func (l purgeLog) CutOff() bool { return l.follower != nil && l.follower.CutOff() }
 
-// fleetView is the admin.Fleet of a node: what it knows of the other nodes.
+// fleetView is the admin.FleetView of a node: what it knows of the other nodes.
 type fleetView struct{ *controlPlane }
 
 // Progress returns whether each edge has applied a purge.
