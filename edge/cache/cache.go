@@ -29,7 +29,8 @@ type Cache struct {
 
 	objects *objects
 	flights *flights
-	// failures are how fetches failed lately, and toldFailures the kinds of them that were logged.
+	// failures has the recent failures of fetches, and toldFailures the kinds of failures that were
+	// logged.
 	failures     failures
 	toldFailures ttlset.Set
 	outages      outages
@@ -40,7 +41,8 @@ type Cache struct {
 	work   sync.WaitGroup // flights
 }
 
-// Start readies the cache. Fetches live until Stop; they have the values of ctx, and not its end.
+// Start prepares the cache. Fetches live until Stop. They have the values of ctx, but don't end
+// with it.
 func (s *Cache) Start(ctx context.Context) {
 	s.objects = newObjects(s.Store)
 	s.flights = &flights{store: s.Store, byKey: map[flightKey]*flight{}, slices: map[sliceKey][]*flight{}}
@@ -48,7 +50,7 @@ func (s *Cache) Start(ctx context.Context) {
 	s.base, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 }
 
-// Stop ends fetches that nobody waits for, and waits for them.
+// Stop cancels all fetches and waits for them to end.
 func (s *Cache) Stop() {
 	s.cancel()
 	s.work.Wait()
@@ -59,10 +61,10 @@ type UnderWay struct {
 	Flights   int   // fetches that others may join
 	Followers int   // requests that wait for, or read along with, one of these
 	Bytes     int64 // of their bodies, so far
-	URLs      int   // whose fetches are not over, those that nobody may join too
+	URLs      int   // that are being fetched, including fetches that others may not join
 }
 
-// UnderWay tells what is being fetched.
+// UnderWay returns what is being fetched.
 func (s *Cache) UnderWay() UnderWay {
 	s.flights.mu.Lock()
 	defer s.flights.mu.Unlock()
@@ -80,7 +82,7 @@ func (s *Cache) UnderWay() UnderWay {
 	return u
 }
 
-// Forget drops what is remembered of keys, as it is after a start. What is stored stays.
+// Forget drops all state by key, as after a start. Stored objects stay.
 func (s *Cache) Forget() {
 	for _, known := range []*ttlset.Set{&s.objects.pass, &s.objects.erred, &s.objects.slow, &s.objects.noRange,
 		&s.objects.changed, &s.toldFailures} {
@@ -90,11 +92,11 @@ func (s *Cache) Forget() {
 	s.flights.readers.reset()
 }
 
-// LastFailure is how the last fetch of a key failed; nil if it did not, or if many others failed
-// since.
+// LastFailure returns how the last fetch of a key failed. It returns nil if the fetch did not fail,
+// or if many other keys have failed since.
 func (s *Cache) LastFailure(key httpcache.Key) *origin.Failure { return s.failures.get(string(key)) }
 
-// Failing is how many keys there are whose last fetch is known to have failed.
+// Failing returns the number of keys whose last fetch is known to have failed.
 func (s *Cache) Failing() int {
 	s.failures.mu.Lock()
 	defer s.failures.mu.Unlock()

@@ -7,11 +7,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// conditional are the conditions on which the answer to a GET is 304.
+// conditional are the request fields on which the response to a GET can be a 304.
 var conditional = []string{"If-None-Match", "If-Modified-Since"}
 
-// passConditions has the request to the origin have those of the client. It is for a response that
-// can't be stored, so that nobody else wants the whole of it.
+// passConditions copies the client's conditions to the request for the origin. It is for a response
+// that can't be stored, so that no other request needs its body.
 func (t *fetch) passConditions(client http.Header) {
 	for _, name := range conditional {
 		if lines, ok := client[name]; ok {
@@ -21,9 +21,9 @@ func (t *fetch) passConditions(client http.Header) {
 	}
 }
 
-// storable reports whether an answer may be stored, and if not, why. A 304 to the client's own
-// conditions never is. If what it is about could be, there is no reason, and the next request is
-// for the whole.
+// storable reports whether a response may be stored, and if not, why. A 304 to the client's own
+// conditions may never be stored. If a 200 in its place could be stored, why is "", and the next
+// request is sent without conditions.
 func (t *fetch) storable(answer *httpcache.Stored) (ok bool, why string) {
 	if !t.conditions || answer.Status != http.StatusNotModified {
 		return t.site.Policy.Storable(t.client, answer)
@@ -34,8 +34,8 @@ func (t *fetch) storable(answer *httpcache.Stored) (ok bool, why string) {
 	return false, why
 }
 
-// notModified makes a 304 of a response that the client has already. It was fetched without the
-// client's conditions, as it was not known that it can't be stored.
+// notModified turns a response that the client already has into a 304. The response was fetched
+// without the client's conditions, because the edge did not know yet that it can't be stored.
 func notModified(r *http.Request, resp *http.Response) {
 	answer := httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, ResponseTime: time.Now()}
 	if r.Method != http.MethodGet || !answer.NotModified(r.Header) {

@@ -17,9 +17,9 @@ import (
 
 // content is where the bytes of a representation come from. It is for one request.
 type content interface {
-	// open readies a part that lies in the representation, so that what can fail does so before the
-	// header block is sent. A part of negative length goes to the end of a representation whose
-	// length isn't known.
+	// open prepares a part that lies in the representation, so that errors occur before the header
+	// block is sent. A part of negative length goes to the end of a representation of unknown
+	// length.
 	open(ctx context.Context, part httpcache.Range) error
 	// copyTo sends the part that was opened.
 	copyTo(ctx context.Context, w http.ResponseWriter) error
@@ -54,7 +54,7 @@ func (c *objectContent) close() {
 	}
 }
 
-// flightContent is the body of a flight, which is sent as it comes.
+// flightContent is the body of a flight, which is sent as it arrives.
 type flightContent struct {
 	flight *flight
 	reader *follower
@@ -118,26 +118,26 @@ func (c *flightContent) close() {
 	}
 }
 
-// fragmentContent is a representation of which fragments are stored. What lacks is fetched slice by
-// slice, when its turn comes.
+// fragmentContent is a representation of which fragments are stored. Missing parts are fetched
+// slice by slice, each when it is due to be sent.
 type fragmentContent struct {
 	server *Cache
 	x      *exchange
 	key    httpcache.Key // of the response
 	response
-	// flight, if there is one, is the fetch that the request itself led or joined, whose body is a
-	// fragment that is still coming.
+	// flight, if not nil, is the fetch that the request itself led or joined. Its body is a
+	// fragment that is still arriving.
 	flight *flight
 
-	want        httpcache.Range // what is not sent yet
-	piece       content         // what is sent next
-	pieceLength int64           // bytes of it
-	leave       func()          // ends the part in a flight of the piece; nil without one
+	want        httpcache.Range // the bytes that are left to send
+	piece       content         // sends the first of these
+	pieceLength int64           // number of bytes that piece sends
+	leave       func()          // leaves the flight of the piece; nil without one
 
-	// gone are fragments of the list whose bytes are not there any more.
+	// gone are the keys of listed fragments that the store no longer has.
 	gone map[httpcache.Key]bool
 
-	// ahead is a flight that was joined before its turn came, by probe.
+	// ahead is a flight that probe joined before its bytes are due.
 	ahead *flight
 }
 
@@ -170,7 +170,7 @@ func (c *fragmentContent) next(ctx context.Context) error {
 				return nil
 			}
 		}
-		// It is not there any more: it lacks.
+		// The store no longer has it, so it is missing.
 		if c.gone == nil {
 			c.gone = map[httpcache.Key]bool{}
 		}
@@ -179,8 +179,8 @@ func (c *fragmentContent) next(ctx context.Context) error {
 	}
 }
 
-// probe joins or begins the flight of what lacks first of a part, if anything does, so that it is
-// known whether the origin still has the representation.
+// probe joins or begins the flight of the first missing bytes of a part, if any. It shows whether
+// the origin still has the representation.
 func (c *fragmentContent) probe(ctx context.Context, part httpcache.Range) error {
 	for _, p := range httpcache.Plan(c.fragments, part) {
 		if p.Key != "" || c.flight != nil && p.Start >= c.flight.first && p.Start < c.flight.first+c.flight.length {
@@ -196,10 +196,10 @@ func (c *fragmentContent) probe(ctx context.Context, part httpcache.Range) error
 	return nil
 }
 
-// errStored says that what lacked is stored by now.
+// errStored means that the missing bytes have been stored meanwhile.
 var errStored = errors.New("another request has fetched it")
 
-// without returns those of some fragments that are not gone.
+// without returns the fragments that are not gone.
 func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fragment {
 	if len(c.gone) == 0 {
 		return fragments
@@ -207,8 +207,7 @@ func (c *fragmentContent) without(fragments []httpcache.Fragment) []httpcache.Fr
 	return slices.DeleteFunc(slices.Clone(fragments), func(f httpcache.Fragment) bool { return c.gone[f.Key] })
 }
 
-// lacks looks again what is stored of the representation, and reports whether that is without a
-// byte.
+// lacks looks up the stored fragments again, and reports whether the byte at this place is missing.
 func (c *fragmentContent) lacks(at int64) bool {
 	o := c.server.Store.Get(string(c.key))
 	if o == nil || isVariants(o.Data()) {
@@ -222,13 +221,13 @@ func (c *fragmentContent) lacks(at int64) bool {
 	return httpcache.Plan(c.fragments, httpcache.Range{Start: at, Length: 1})[0].Key == ""
 }
 
-// use makes a piece with length bytes the next one.
+// use makes piece, which has length bytes, the next one to send.
 func (c *fragmentContent) use(ctx context.Context, piece content, length int64) error {
 	c.piece, c.pieceLength = piece, min(length, c.want.Length)
 	return piece.open(ctx, httpcache.Range{Start: c.want.Start, Length: c.pieceLength})
 }
 
-// fetch has a lacking piece come from the flight of the slice that it is in.
+// fetch takes a missing piece from the flight of its slice.
 func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	f := c.ahead
 	c.ahead = nil
@@ -245,8 +244,9 @@ func (c *fragmentContent) fetch(ctx context.Context, p httpcache.Piece) error {
 	return c.use(ctx, &flightContent{flight: f}, min(p.Length, f.first+f.length-p.Start))
 }
 
-// join joins or begins the flight of the slice that a lacking piece is in, and waits for its header
-// block. It begins anew where the share of another client is used up; for its own it waits.
+// join joins or begins the flight of the slice that has a missing piece, and waits for its header
+// block. If the flight fails because the client that leads it has too many requests, join tries
+// again.
 func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight, error) {
 	alone := false
 	for range 4 {
@@ -262,8 +262,8 @@ func (c *fragmentContent) join(ctx context.Context, p httpcache.Piece) (*flight,
 	return nil, origin.ErrShare
 }
 
-// joinOnce is join for one flight, which is left already if there is an error. An alone one is not
-// for others.
+// joinOnce is join with one attempt. If it returns an error, the request has left the flight. With
+// alone, other requests can't join the flight.
 func (c *fragmentContent) joinOnce(ctx context.Context, p httpcache.Piece, alone bool) (f *flight, leads bool,
 	err error) {
 	s, x := c.server, c.x
@@ -353,8 +353,8 @@ func (c *fragmentContent) closePiece() {
 	}
 }
 
-// setRange makes a request one for a part. One that goes to the end of a representation of size
-// bytes is left open (RFC 9110, 14.1.2), and one of a negative start counts from there.
+// setRange sets the Range field of a request. A part up to the end of a representation of size
+// bytes gets an open range, and a part with a negative start a suffix range (RFC 9110, 14.1.2).
 func setRange(h http.Header, part httpcache.Range, size int64) {
 	if part.Start < 0 {
 		h.Set("Range", "bytes="+strconv.FormatInt(part.Start, 10))

@@ -11,18 +11,18 @@
 // be stored, are passed through (pass.go). What may be stored and used is decided in httpcache;
 // this package does it.
 //
-// Hits answers the hit lane: plain requests for fresh responses of the RAM tier, whose header block
-// was rendered before. What it decides is what the look-up decides for such a request.
+// Hits serves the hit lane: plain requests for fresh responses of the RAM tier, whose header block
+// is rendered in advance. For such a request, Hits and lookup decide alike.
 //
 // # What holds
 //
-// At most one fetch of a key, or of a slice, is under way at an edge that others may join. What a
-// request gets is not older than any purge that this edge had applied when the request came. A
-// client never gets a part for the whole: a response that can't be finished ends its connection.
-// What is remembered of keys (ttlset, failures, readers) is bounded, as clients choose keys.
+// An edge has at most one fetch of a key, or of a slice, that other requests may join. A response
+// is never older than the purges that this edge had applied when the request arrived. A client
+// never takes a part of a body for the whole: if the edge can't finish a response, it closes the
+// connection. All state by key (ttlset, failures, readers) is bounded, because clients choose keys.
 //
 // # What origins see
 //
-// Fields by which a client could impersonate a proxy don't pass (requestfields.go). Everything that
-// comes from an origin is cleaned in one place, fetch in responsefields.go.
+// Header fields by which a client could impersonate a proxy are removed (requestfields.go). All
+// responses of origins are cleaned in one place, fetch in responsefields.go.
 package cache

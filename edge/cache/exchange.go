@@ -17,35 +17,36 @@ type exchange struct {
 	w    *front.Exchange
 	r    *http.Request
 	site *site.Site
-	// target is what of that which the client asked for the site doesn't ignore.
+	// target is the target of the request, without what the site ignores.
 	target httpcache.Target
 	key    httpcache.Key // of target
-	// trailers says that the client takes trailers.
+	// trailers means that the client accepts trailers.
 	trailers bool
 	// peer means that the request comes from another edge of the fleet, which is trusted. stage is
 	// where such a request goes next.
 	peer  bool
 	stage origin.Stage
-	epoch uint64 // the newest purge when what is stored was looked up
-	// position is what of the purge log was applied then, of a peer's request, and covered says
-	// that the answer is what a soft purge of that covers.
+	epoch uint64 // the newest purge when the store was searched
+	// position is the place in the purge log that was applied then; it is set for requests of
+	// peers. covered means that the response comes from another edge and is covered by a soft
+	// purge.
 	position storage.Position
 	covered  bool
-	// variant is the key of the variant that the request selects, once a flight that has not landed
-	// showed by what the URI varies.
+	// variant is the key of the variant that the request selects. It is known once the header block
+	// of a flight has shown by which fields the URI varies.
 	variant httpcache.Key
-	// alone says that nobody else is to wait for what is fetched, as the client has its share of
-	// the requests to the origin.
+	// alone means that other requests must not join the fetch, because the client has as many
+	// requests to the origin as one client may.
 	alone bool
-	// failedAlong says that a flight which the request followed has failed, perhaps by what its
-	// leader sent.
+	// failedAlong means that a flight which the request followed has failed, perhaps because of its
+	// leader's request.
 	failedAlong bool
-	// counts says that what is sent counts for the object among readers, accounted how much did
-	// already, and asAsked that the origin sent just that.
+	// counts means that the bytes sent count for the object in readers. accounted is how many were
+	// counted already. asAsked means that the origin sent just these bytes.
 	counts    bool
 	accounted int64
 	asAsked   bool
-	// held are flights that the request found on its way and will join.
+	// held are flights that the request has met and will join.
 	held []*flight
 	// serveStaleAfter is how long the request waits for the origin to confirm the stored response,
 	// before it gets that response unconfirmed; 0 means no limit.
@@ -61,14 +62,14 @@ func (x *exchange) objectMeta(epoch uint64) objectMeta {
 	return objectMeta{uri: x.key, url: x.target.URL(), epoch: epoch}
 }
 
-// client is the address of the client; it is not valid if that is not known.
+// client returns the address of the client. It is not valid if the address is unknown.
 func (x *exchange) client() netip.Addr {
 	from, _ := netip.ParseAddrPort(x.r.RemoteAddr)
 	return from.Addr()
 }
 
-// network is what the requests of a client to origins are counted by; zero if they are not. Those
-// of a peer are counted where its clients are.
+// network returns the network by which requests to origins are counted, or the zero Prefix if the
+// request is not counted. The requests of a peer are counted at that peer.
 func (x *exchange) network() netip.Prefix {
 	if x.peer {
 		return netip.Prefix{}

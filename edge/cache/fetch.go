@@ -17,7 +17,7 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// fetch is what a flight asks of an origin.
+// fetch is the request to an origin that a flight makes.
 type fetch struct {
 	site    *site.Site
 	options origin.FetchOptions
@@ -31,26 +31,28 @@ type fetch struct {
 	staleIfError bool
 	// part means that one slice of stored is requested, which has to fit the other fragments.
 	part bool
-	// conditions says that the request has the client's own, as the answer is for it alone.
+	// conditions means that the request has the client's conditions, because the response is for
+	// that client alone.
 	conditions bool
 }
 
-// statusError is a server error in place of which there is a stale response.
+// statusError is a server error of the origin, in place of which a stale response can be served.
 type statusError struct{ status int }
 
 func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", e.status) }
 
-// errCovered says that another edge, which can't ask the origin either, has nothing better than
-// what is stored here.
+// errCovered means that another edge has nothing newer than the stored response, because the origin
+// fails there too.
 var errCovered = errors.New("another edge has only what a soft purge covers, as the origin fails")
 
-// errPanic is what a fetch fails with that panics.
+// errPanic is the error of a fetch that panicked.
 var errPanic = errors.New("a fault of the edge itself, which its log tells of")
 
-// errChanged says that an origin sent a part of another representation than the one that is served.
+// errChanged means that the origin sent a part of another representation than the one that is being
+// served.
 var errChanged = errors.New("the origin's representation changed")
 
-// start flies f in a goroutine of the server's.
+// start runs the flight in a goroutine.
 func (s *Cache) start(f *flight, t *fetch) {
 	s.flights.begin(t.meta.url)
 	s.work.Go(func() {
@@ -58,10 +60,10 @@ func (s *Cache) start(f *flight, t *fetch) {
 		defer f.hold.Release()
 		began := time.Now()
 		if err := s.flySafely(f, t); err != nil {
-			if t.request.Context().Err() == nil { // else nobody wants it any more
+			if t.request.Context().Err() == nil { // otherwise no request follows the flight any more
 				s.fetchFailed(t.site, t.meta.uri, t.meta.url, err)
 				if f.fwdStatus == 0 || errors.As(err, new(*statusError)) {
-					// no body was being sent, which only this goroutine notes
+					// without a status, or with an error status, no client was being sent a body
 					s.recordSlowFailure(t.site, t.meta.uri, err, time.Since(began))
 				}
 			}
@@ -71,13 +73,13 @@ func (s *Cache) start(f *flight, t *fetch) {
 				s.flights.countLocked(f, f.size)
 			})
 		}
-		if f.phase != declined { // else the context is the leader's to end
+		if f.phase != declined { // otherwise the leader ends the context
 			f.cancel()
 		}
 	})
 }
 
-// flySafely is fly, of which a panic is an error like others.
+// flySafely is fly. It returns errPanic if fly panics.
 func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -88,8 +90,8 @@ func (s *Cache) flySafely(f *flight, t *fetch) (err error) {
 	return s.fly(f, t)
 }
 
-// addInterim keeps an interim response for those who wait, but for the 100 that the transport
-// itself waits for (RFC 9110, 15.2).
+// addInterim keeps an interim response for the requests that wait (RFC 9110, 15.2). It ignores 100,
+// which the transport itself waits for.
 func (f *flight) addInterim(status int, h http.Header) {
 	if status == http.StatusContinue {
 		return
@@ -106,10 +108,11 @@ type received struct {
 	*http.Response
 	answer     *httpcache.Stored
 	covered    bool // a purge covers it
-	validating bool // the request had the validators of what is stored
+	validating bool // the request had the validators of the stored response
 }
 
-// fly asks the origin and stores what comes. The flight has landed when it returns nil.
+// fly sends the request to the origin and stores the response. When it returns nil, the flight has
+// landed.
 func (s *Cache) fly(f *flight, t *fetch) error {
 	validating := t.stored != nil && !t.part && t.stored.SetValidators(t.request.Header)
 	asked := time.Now()
@@ -120,7 +123,7 @@ func (s *Cache) fly(f *flight, t *fetch) error {
 	s.fetchAnswered(t.site, t.meta.uri, resp.StatusCode)
 	r := &received{resp, s.receive(resp, asked, time.Now()), covered, validating}
 	erred := ""
-	if r.StatusCode >= 500 && !(t.stored != nil && t.staleIfError) { // else all who wait get what is stored
+	if r.StatusCode >= 500 && !(t.stored != nil && t.staleIfError) { // otherwise the stored response is served
 		erred = "an error"
 	}
 	s.objects.erred.Put(string(t.meta.uri), erred, r.answer.ResponseTime)
@@ -136,7 +139,7 @@ func isServerError(status int) bool {
 	return status == 500 || status == 502 || status == 503 || status == 504
 }
 
-// decline leaves the response to the leader, if that still follows.
+// decline hands the response to the leader, if that still follows.
 func (s *Cache) decline(f *flight, resp *http.Response) {
 	s.flights.land(f)
 	f.change(func() {
@@ -161,7 +164,7 @@ func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	switch {
 	case !slices.Equal(httpcache.VaryFields(updated.Header["Vary"], t.client),
 		httpcache.VaryFields(t.stored.Header["Vary"], t.client)):
-		// it is stored for requests that it may not be the answer to any more
+		// the stored response may no longer match the requests that select it
 		s.forgetURL(t.meta.url, t.stored.object.Key())
 		shared = false
 	case shared:
@@ -183,20 +186,20 @@ func (s *Cache) confirm(f *flight, t *fetch, answer *httpcache.Stored) {
 	f.change(func() { f.phase, f.entry, f.forLeader = done, e, !shared })
 }
 
-// setSlice has a fetch ask for a slice of a representation of size bytes, or 0 if that isn't known.
-// It asks the server that the last slice came from first, as others may have another version.
+// setSlice makes a fetch request a slice of a representation of size bytes; 0 means unknown. The
+// fetch prefers the server that sent the last slice, because others may have another version.
 func (s *Cache) setSlice(t *fetch, slice httpcache.Range, size int64) {
 	setRange(t.request.Header, slice, size)
 	t.options.Prefer = s.flights.readers.get(t.meta.uri).server
 }
 
-// fits reports whether an answer is of the representation of which there are fragments.
+// fits reports whether a response is of the representation whose fragments are stored.
 func (t *fetch) fits(answer *httpcache.Stored, size int64) bool {
 	return size == t.stored.size && t.stored.StrongValidator() != "" &&
 		answer.StrongValidator() == t.stored.StrongValidator()
 }
 
-// accepts reports whether an answer to a request for a slice is one to go on with.
+// accepts reports whether a response to a request for a slice can be used.
 func (t *fetch) accepts(resp *http.Response) bool {
 	answer := &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, ResponseTime: time.Now()}
 	switch resp.StatusCode {
@@ -209,10 +212,10 @@ func (t *fetch) accepts(resp *http.Response) bool {
 	return isServerError(resp.StatusCode)
 }
 
-// fillPart is fill for a slice of a representation of which there are fragments.
+// fillPart is fill for a slice of a representation whose fragments are stored.
 func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
 	resp, answer := r.Response, r.answer
-	t.site.Policy.StripCookies(answer.Header) // it becomes a part of what is stored for all
+	t.site.Policy.StripCookies(answer.Header) // the header goes into the response that all clients get
 	part, whole, ok := httpcache.ParseContentRange(answer.Header)
 	if shared, _ := t.site.Policy.Storable(t.client, answer); !shared {
 		ok = false
@@ -227,23 +230,23 @@ func (s *Cache) fillPart(f *flight, t *fetch, r *received) error {
 	if isServerError(resp.StatusCode) {
 		return &statusError{resp.StatusCode}
 	}
-	// What is stored is of the past (RFC 9111, 3.4): the next look-up begins anew.
+	// The stored fragments are outdated (RFC 9111, 3.4). The next look-up starts without them.
 	s.Store.Forget(string(t.meta.key()))
 	return errChanged
 }
 
-// copyBuffers are what bodies are read into on their way, from origins and to clients.
+// copyBuffers are the buffers for copying bodies from origins and to clients.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// fill reads a body to the store, and to all that follow. part says which bytes of a representation
-// of whole bytes it is.
+// fill reads a body into the store, and shows it to all followers. The body is this part of a
+// representation of whole bytes.
 func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, whole int64) error {
 	resp, answer := r.Response, r.answer
 	defer resp.Body.Close()
 	fragment := part.Length != whole
 	b := &t.meta
 	if len(answer.Header["Vary"]) == 0 && s.objects.variesByCoding(b.uri) {
-		answer.Header.Set("Vary", "Accept-Encoding") // of such a server, the variant without coding
+		answer.Header.Set("Vary", "Accept-Encoding") // some servers omit it on the variant without coding
 	}
 	b.fields = httpcache.VaryFields(answer.Header["Vary"], t.client)
 	b.tags = purge.TagsOf(answer.Header, t.site, t.target)
@@ -282,7 +285,7 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	}
 	var e *entry
 	switch {
-	case f.covered: // it is for those who wait
+	case f.covered: // only for the requests that wait
 	case f.unstored:
 		s.objects.pass.Put(string(b.uri), "the body outgrew what may be stored, or the disk is full", time.Now())
 	case fragment:
@@ -298,7 +301,7 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	}
 	s.flights.land(f)
 	f.change(func() {
-		if f.phase == fetching { // nobody was shown anything yet
+		if f.phase == fetching { // the header block was not shown yet
 			f.body = to
 		}
 		f.phase, f.entry, f.size = done, e, size
@@ -306,13 +309,13 @@ func (s *Cache) fill(f *flight, t *fetch, r *received, part httpcache.Range, who
 	return nil
 }
 
-// showAfter is how long the header block of a small response waits for its body. Most bodies are
-// there by then, and are sent with it.
+// showAfter is how long the header block of a small response waits for its body. Most bodies arrive
+// in that time, and are sent together with the header block.
 const showAfter = 2 * time.Millisecond
 
-// readSmall reads a body of known length into to.small, and returns how many bytes came. If that
-// takes longer than showAfter, those who wait get the header block and what there is of the body.
-// They don't get the last bytes before fill has stored them.
+// readSmall reads a body of known length into to.small, and returns the number of bytes read. If
+// that takes longer than showAfter, followers get the header block and the bytes read so far. They
+// don't get the last bytes before fill has stored them.
 func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 	over := false // guarded by f.mu
 	t := time.AfterFunc(showAfter, func() {
@@ -329,7 +332,7 @@ func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 		over = true // from here on only fill changes the body
 		f.mu.Unlock()
 	}()
-	var more [1]byte // of a body that is longer than announced
+	var more [1]byte // for a body that is longer than announced
 	for n <= to.length {
 		p := to.small[n:]
 		if len(p) == 0 {
@@ -357,8 +360,8 @@ func (f *flight) readSmall(r io.Reader, to body) (n int64, err error) {
 	return n, nil
 }
 
-// readFrom reads a body, of which at most limit bytes are stored, and returns its size. A longer
-// one goes on unstored.
+// readFrom reads a body and returns its size. If the body is longer than limit, the rest is sent to
+// followers and not stored.
 func (f *flight) readFrom(ctx context.Context, r io.Reader, limit int64) (size int64, err error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)

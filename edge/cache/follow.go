@@ -12,20 +12,20 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// following is the part of one request in a flight.
+// following is one request that follows a flight.
 type following struct {
 	x       *exchange
-	stored  *entry             // what is stored; nil if nothing is
-	d       httpcache.Decision // what may be done with that
+	stored  *entry             // the stored response, or nil
+	d       httpcache.Decision // about stored
 	forward string             // why the request is not a hit
-	header  storage.Header     // of the object that comes of the flight
+	header  storage.Header     // of the object that the flight makes
 	passes  bool               // the last response of the key could not be stored
 	manner  manner
 
 	f     *flight
 	leads bool
 
-	// What came of the flight.
+	// The outcome of the flight.
 	st        httpcache.Status
 	body      body
 	entry     *entry
@@ -39,7 +39,7 @@ func (s *Cache) follow(x *exchange, stored *entry, d httpcache.Decision, objectK
 	j := &following{x: x, stored: stored, d: d, forward: forward}
 	j.header = storage.Header{Key: string(objectKey), URL: x.target.URL(), Epoch: x.epoch}
 	j.passes = s.objects.pass.Get(string(x.key), time.Now()) != ""
-	stage := origin.ToOrigin // nobody else has what can't be stored
+	stage := origin.ToOrigin // no other edge has a response that can't be stored
 	if !j.passes {
 		stage = x.site.Origin.Stage(string(x.key), x.stage)
 	}
@@ -78,7 +78,7 @@ func (s *Cache) join(j *following, objectKey httpcache.Key, stage origin.Stage) 
 	case part && !alone:
 		j.f, j.leads = s.flights.joinSlice(sliceKey{key, ""}, slice.Start, slice, j.header, x.likelyTags(j.stored))
 	case alone:
-		j.f = s.flights.alone(key, j.header) // nobody else waits for it
+		j.f = s.flights.alone(key, j.header)
 		j.f.slice = slice
 	default:
 		j.f, j.leads = s.flights.join(key, j.header, x.likelyTags(j.stored))
@@ -97,7 +97,7 @@ func (s *Cache) lead(j *following, stage origin.Stage) {
 		}
 		s.setSlice(t, f.slice, size)
 	} else if j.d.StaleIfDown {
-		f.change(func() { f.keep = true }) // how it ends is worth knowing for those who come next
+		f.change(func() { f.keep = true }) // later requests use the outcome
 	}
 	if j.passes && j.stored == nil && f.slice.Length == 0 {
 		t.passConditions(x.r.Header)
@@ -115,27 +115,27 @@ func (j *following) await() (phase, error) {
 	}
 	interim := j.x.interim
 	if !j.leads {
-		interim = func(int, http.Header) {} // it is of a response that may be for the leader alone
+		interim = func(int, http.Header) {} // the response may be for the leader alone
 	}
 	return j.f.outcome(ctx, interim)
 }
 
-// unanswered ends a wait in which nothing came: the client left, or waits no longer than what is
-// stored may be held back.
+// unanswered handles a wait that ended without a response: the client left, or the request has
+// waited for serveStaleAfter and gets the stored response.
 func (s *Cache) unanswered(j *following, err error) bool {
 	x := j.x
 	if x.r.Context().Err() != nil {
 		return true // the client left
 	}
-	j.f.change(func() { j.f.keep = true }) // for those who come next
+	j.f.change(func() { j.f.keep = true }) // for later requests
 	if !s.Purger.Trusts() || s.Store.Purged(j.stored.object.Epoch(), x.target.URL(), j.stored.object.Tags()) {
-		return false // what is stored won't do any more
+		return false // the stored response may not be used any more
 	}
 	s.failed(x, j.stored, j.d, err, httpcache.Status{Forward: j.forward, Collapsed: !j.leads, Key: x.key})
 	return true
 }
 
-// take notes what came of the flight.
+// take copies the outcome of the flight.
 func (j *following) take() {
 	f := j.f
 	f.mu.Lock()
@@ -145,12 +145,13 @@ func (j *following) take() {
 	j.x.covered = f.covered
 }
 
-// conclude answers with what came of a flight, and reports false if that is not for the request.
+// conclude answers with the outcome of the flight. It reports false if the outcome is not for this
+// request.
 func (s *Cache) conclude(j *following, p phase) bool {
 	switch {
 	case p == declined && !j.leads, p == done && j.forLeader && !j.leads, p == done && j.body.answer == nil &&
 		j.entry == nil:
-		return false // nothing came of it for this request
+		return false
 	case p == declined:
 		return s.passDeclined(j)
 	case p == failed:
@@ -176,7 +177,7 @@ func (s *Cache) passDeclined(j *following) bool {
 		return false
 	}
 	defer f.cancel()
-	defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may say nothing more for long
+	defer context.AfterFunc(x.r.Context(), f.cancel)() // the origin may be silent for long
 	if j.manner == asSlice && resp.StatusCode == http.StatusPartialContent && !cutPart(resp, x.r.Header["Range"][0]) {
 		resp.Body.Close()
 		s.pass(x, j.forward)
@@ -187,24 +188,25 @@ func (s *Cache) passDeclined(j *following) bool {
 	return true
 }
 
-// concludeFailed answers where the fetch failed.
+// concludeFailed answers if the fetch failed.
 func (s *Cache) concludeFailed(j *following) bool {
 	x := j.x
 	stale := j.stored != nil && (j.d.StaleIfError || j.d.StaleIfDown)
 	switch {
 	case j.f.open && errors.Is(j.err, origin.ErrShare):
 		x.alone = j.leads
-		return false // the leader waits for its share, and the others don't
+		return false // the leader waits until it may send one more request, and the others don't
 	case !j.leads && !x.failedAlong && !stale && origin.MayBeTheRequests(j.err):
-		x.failedAlong = true // once: the leader's request may be what the origin can't take
+		x.failedAlong = true // once, as the failure may be due to the leader's request
 		return false
 	}
 	s.failed(x, j.stored, j.d, j.err, j.st)
 	return true
 }
 
-// isForOthers reports whether what came is not for the request: it was purged before the request
-// came, by a tag that nobody knew when it joined, or is a variant that the request does not select.
+// isForOthers reports whether the response is not for this request: a purge before the request
+// covers it, by a tag that was unknown when the request joined, or it is a variant that the request
+// does not select.
 func (s *Cache) isForOthers(j *following) bool {
 	x := j.x
 	v, tags := httpcache.Variant{Fields: j.body.meta.fields}, j.body.meta.tags
@@ -224,23 +226,23 @@ func (s *Cache) isForOthers(j *following) bool {
 	return false
 }
 
-// serveFollowed answers with the body that the flight reads.
+// serveFollowed sends the body that the flight reads.
 func (s *Cache) serveFollowed(j *following) bool {
 	j.st.Stored = !j.body.unstored && !j.x.covered
 	if !j.leads {
 		j.body.private = nil
 	}
 	if !s.serveFlight(j.x, j.f, j.body, j.st) {
-		return false // it needs more than can be joined to this
+		return false // the request needs bytes that can't be joined to this body
 	}
-	if j.x.w.Status() == http.StatusNotModified { // the client has it already; others may want it
+	if j.x.w.Status() == http.StatusNotModified { // the client has the response; others may want it
 		s.flights.readers.add(j.x.key, Block, 0)
 	}
 	return true
 }
 
-// likelyTags are the tags that the answer to a request will have, as far as that is known: those of
-// what is to be validated, or of its host.
+// likelyTags returns the tags that the response will probably have: those of the stored response,
+// or those of the host.
 func (x *exchange) likelyTags(stored *entry) []string {
 	if stored != nil {
 		return stored.object.Tags()
@@ -271,8 +273,9 @@ func (x *exchange) interim(status int, h http.Header) {
 	}
 }
 
-// landedMeanwhile ends a new flight at once if another one of its key landed between the look-up
-// and the join, so that an origin is asked only once, or if purges since the look-up are forgotten.
+// landedMeanwhile drops a new flight if another flight of its key landed between the look-up and
+// the join, so that the origin gets one request only. It also drops the flight if the store has
+// forgotten purges made since the look-up.
 func (s *Cache) landedMeanwhile(x *exchange, f *flight, stored *entry) bool {
 	e, _ := s.objects.find(x.key, x.r.Header)
 	if f.hold != nil && (e == nil || e.object.Stale || stored != nil && !e.object.Newer(stored.object) || e.size >= 0 &&
@@ -291,7 +294,7 @@ func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, objectKe
 	defer s.flights.leave(f)
 	if leads && !s.landedMeanwhile(x, f, e) {
 		f.change(func() { f.keep = true })
-		d.StaleIfError = true // there is nobody to show an error to
+		d.StaleIfError = true // no client waits for an error
 		t := s.newFetch(x, f, e, d, stage)
 		if slice, m := s.plan(x, e, "", stage); m == asSlice {
 			s.setSlice(t, slice, e.size)
@@ -300,8 +303,8 @@ func (s *Cache) revalidate(x *exchange, e *entry, d httpcache.Decision, objectKe
 	}
 }
 
-// newFetch makes what f asks the origin, and gives f its end. It does not end with the client's
-// request, as others may follow.
+// newFetch makes the fetch of f, and sets f.cancel. The fetch does not end with the client's
+// request, because others may follow it.
 func (s *Cache) newFetch(x *exchange, f *flight, stored *entry, d httpcache.Decision, stage origin.Stage) *fetch {
 	ctx, cancel := context.WithCancel(s.base)
 	f.mu.Lock()

@@ -32,8 +32,8 @@ func (s *Cache) Serve(on *front.Exchange, of *site.Site) {
 	}
 }
 
-// lookup answers a GET or HEAD from the store or by a flight. It begins anew where the ground
-// moved: a damaged object, a flight whose response is another variant.
+// lookup answers a GET or HEAD from the store or by a flight. It starts again if an object turns
+// out to be damaged, or if the response of the flight is another variant.
 func (s *Cache) lookup(x *exchange) {
 	defer s.release(x)
 	directives := httpcache.RequestDirectives(x.r.Header)
@@ -42,13 +42,13 @@ func (s *Cache) lookup(x *exchange) {
 		if x.peer {
 			x.position = s.Store.Position() // before the epoch, so that the answer is not older
 		}
-		x.epoch = s.Store.Epoch() // before the look: a purge that comes after it covers what comes of it
+		x.epoch = s.Store.Epoch() // before the look-up, so that a later purge covers the response
 		e, objectKey := s.objects.find(x.key, x.r.Header)
 		if e == nil && objectKey == x.key && x.variant != "" {
 			objectKey = x.variant
 		}
 		if e != nil && e.size >= 0 && e.StrongValidator() == "" && !e.covers(x.r) {
-			e = nil // a part that nothing can be added to
+			e = nil // without a strong validator, fragments can't be joined
 		}
 		if e == nil {
 			if s.miss(x, directives, objectKey) {
@@ -58,20 +58,21 @@ func (s *Cache) lookup(x *exchange) {
 		}
 		d := x.site.Policy.Decide(directives, e.Stored, e.object.Stale, time.Now())
 		switch {
-		case !s.Purger.Trusts() || e.object.Suspect: // a purge of it may not have come here
+		case !s.Purger.Trusts() || e.object.Suspect: // this edge may have missed a purge of it
 			d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", false, false
 		case s.Purger.CutOff() && d.Action != httpcache.Validate && !directives.OnlyIfCached &&
 			x.r.Method != http.MethodHead:
-			// nor here, but who may ask nobody goes on with what there is
+			// this edge may have missed a purge too, but it serves the response if the origin is
+			// down
 			if x.site.Origin.Origin.Answers() {
 				d.Action, d.Forward, d.StaleIfError, d.StaleIfDown = httpcache.Validate, "stale", true, true
 				x.serveStaleAfter = ServeStaleAfter
 			} else {
-				s.revalidate(x, e, d, objectKey) // the first answer ends this
+				s.revalidate(x, e, d, objectKey) // notices when the origin is back
 			}
 		}
 		if x.peer && d.Action == httpcache.ServeStale {
-			// the peer's client need not wait for this, and the peer wants something fresh
+			// the peer validates in the background, and needs a fresh response
 			d.Action = httpcache.Validate
 		}
 		detail := "stale-while-revalidate"
