@@ -358,8 +358,8 @@ func (f *Follower) batch(from *feed, messages []jetstream.Msg) error {
 	return nil
 }
 
-// suspectCopy returns the error for a copy of the log that has another entry than the edge. If a majority
-// has confirmed what the edge has, the copy is wrong.
+// suspectCopy returns the error for a copy of the log that has another entry than the edge. If a
+// majority has confirmed what the edge has, the copy is wrong.
 func (f *Follower) suspectCopy(from *feed) error {
 	if from.by == "" || !f.Proven() {
 		return errOtherHistory

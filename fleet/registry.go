@@ -249,8 +249,8 @@ func (r *Registry) watch(ctx context.Context) error {
 	}
 }
 
-// renewOrBeat renews the lease, or reports a change by a beat. After that, no change is reported for pauses
-// times as long as that took: purges may arrive by the hundred a second, at all edges.
+// renewOrBeat renews the lease, or reports a change by a beat. After that, no change is reported
+// for pauses times as long as that took: purges may arrive by the hundred a second, at all edges.
 func (r *Registry) renewOrBeat(ctx context.Context, leases jetstream.KeyValue, change bool) (pauses time.Duration,
 	err error) {
 	if change && r.beatAlone(ctx) || !change && r.beats() {

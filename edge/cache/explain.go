@@ -9,19 +9,19 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// Explanation is the answer to GET /v1/explain: what the edge knows of a URL.
+// Explanation is the response to GET /v1/explain: what the edge knows of a URL.
 type Explanation struct {
 	URL     string      `json:"url"`
 	Key     string      `json:"key"`
 	Objects []Explained `json:"objects"` // several if the URL has variants
 	// Rules are the site's rules that match a GET of the URL without fields, in their order.
 	Rules []string `json:"rules,omitempty"`
-	// WhyNot says, where nothing is stored, why.
+	// WhyNot is the reason why nothing is stored, or "".
 	WhyNot string `json:"why_not,omitempty"`
-	// LastFailure is how the last fetch of the URL failed; nil if it did not, or if many others
-	// failed since.
+	// LastFailure is the failure of the last fetch of the URL. It is nil if the fetch succeeded, or
+	// if many other URLs have failed since.
 	LastFailure *origin.Failure `json:"last_failure,omitempty"`
-	// Servers are those that misses of the site are fetched from.
+	// Servers are the servers from which the site's misses are fetched.
 	Servers []origin.ServerStatus `json:"servers"`
 }
 
@@ -31,11 +31,11 @@ type Explained struct {
 	Variant  map[string]string `json:"variant,omitempty"` // request fields that select it, normalised
 	Status   int               `json:"status"`
 	Size     int64             `json:"size"`     // bytes of the representation
-	Have     int64             `json:"have"`     // bytes of it that are stored
-	Stored   time.Time         `json:"stored"`   // or its metadata updated
+	Have     int64             `json:"have"`     // stored bytes of the representation
+	Stored   time.Time         `json:"stored"`   // when it was stored, or its metadata was updated
 	Age      int64             `json:"age"`      // RFC 9111, 4.2.3
 	Lifetime int64             `json:"lifetime"` // freshness lifetime
-	// what gives the lifetime: s-maxage, max-age, Expires, default_ttl, heuristic
+	// Source is what sets the lifetime: s-maxage, max-age, Expires, default_ttl, or heuristic.
 	Source    string   `json:"source,omitempty"`
 	Hint      string   `json:"hint,omitempty"`   // how to have a lifetime, where it has none
 	TTL       int64    `json:"ttl"`              // negative once stale
@@ -46,7 +46,7 @@ type Explained struct {
 	Memory    bool     `json:"memory"` // in the RAM tier
 }
 
-// Explain tells what the cache knows of a target of a site.
+// Explain returns what the cache knows of a target of a site.
 func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanation {
 	key := of.Reduce(t).Key()
 	e := Explanation{URL: url, Key: string(key), Objects: s.explain(of, key)}
@@ -55,7 +55,7 @@ func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanati
 	if len(e.Objects) == 0 {
 		e.WhyNot = s.WhyNot(key)
 		switch {
-		case e.LastFailure != nil: // what was known of an answer is forgotten when one comes
+		case e.LastFailure != nil: // a response would have removed it
 			e.WhyNot = "the origin failed when it was asked last"
 		case e.WhyNot == "":
 			e.WhyNot = "not asked for in the last two minutes, or purged, or evicted " +
@@ -65,7 +65,7 @@ func (s *Cache) Explain(url string, t httpcache.Target, of *site.Site) Explanati
 	return e
 }
 
-// WhyNot is why the last response of a key was not stored, if that is known.
+// WhyNot returns why the last response of a key was not stored, or "" if that is unknown.
 func (s *Cache) WhyNot(key httpcache.Key) string { return s.objects.pass.Get(string(key), time.Now()) }
 
 func (s *Cache) explain(site *site.Site, key httpcache.Key) []Explained {
@@ -116,8 +116,8 @@ func (s *Cache) explainEntry(site *site.Site, e *entry, fields []httpcache.VaryF
 	return []Explained{x}
 }
 
-// lifetimeHint tells how a response can be given a lifetime, if nobody gave it one and what is
-// guessed is next to nothing.
+// lifetimeHint returns how to give a response a lifetime, if it has no explicit one and the
+// heuristic lifetime is close to zero.
 func lifetimeHint(e *entry, l httpcache.Lifetime) string {
 	if cc, _ := httpcache.ResponseDirectives(e.Header); l.Explicit || l.D >= time.Second || cc.NoCache {
 		return ""

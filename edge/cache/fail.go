@@ -10,13 +10,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// failed answers a request whose fetch failed: with the stale response if there is one that may be
-// used.
+// failed answers a request whose fetch failed: with the stale response if that may be used, or else
+// with an error.
 func (s *Cache) failed(x *exchange, stored *entry, d httpcache.Decision, err error, st httpcache.Status) {
 	var answered *statusError
 	if stored != nil && (!s.Purger.Trusts() || s.Store.Purged(stored.object.Epoch(), x.target.URL(),
 		stored.object.Tags())) {
-		d.StaleIfError, d.StaleIfDown = false, false // purged meanwhile, or it may be
+		d.StaleIfError, d.StaleIfDown = false, false // a purge covers it, or may
 	}
 	if stored != nil && (d.StaleIfError || d.StaleIfDown && !errors.As(err, &answered)) {
 		st.TTL, st.HasTTL, st.Detail = d.TTL, true, staleIfError
@@ -30,7 +30,7 @@ func (s *Cache) failed(x *exchange, stored *entry, d httpcache.Decision, err err
 		if x.peer {
 			x.w.Header().Set(origin.FailedField, st.Detail)
 			if !origin.IsTimeout(err) {
-				status = http.StatusBadGateway // the peer may have another way
+				status = http.StatusBadGateway // the peer may reach the origin another way
 			}
 		}
 		x.w.Fail(status, st)
@@ -39,13 +39,13 @@ func (s *Cache) failed(x *exchange, stored *entry, d httpcache.Decision, err err
 	s.failUpstream(x, err, st)
 }
 
-// staleIfError is the detail in Cache-Status of what is served stale as the origin fails.
+// staleIfError is the detail in Cache-Status of a stale response served because the origin fails.
 const staleIfError = "stale-if-error"
 
 // failUpstream tells the client that the origin failed.
 func (s *Cache) failUpstream(x *exchange, err error, st httpcache.Status) {
 	if x.r.Context().Err() != nil {
-		return // the client left, so there is nobody to tell and nothing wrong with the origin
+		return // the client left, and the origin is not at fault
 	}
 	status := http.StatusBadGateway
 	switch fault := clientFault(err); {
@@ -71,7 +71,7 @@ func (s *Cache) failUpstream(x *exchange, err error, st httpcache.Status) {
 	x.w.Fail(status, st)
 }
 
-// clientFault is the status of a failure that is the fault of the client; 0 if it is not.
+// clientFault returns the status for an error that is the client's fault, or 0 for other errors.
 func clientFault(err error) int {
 	switch {
 	case errors.Is(err, origin.ErrShare):
@@ -86,12 +86,11 @@ func clientFault(err error) int {
 	return http.StatusBadRequest
 }
 
-// originError is the reason of a failure that is an origin's own answer.
+// originError is the reason of a failure if the origin itself responded with an error.
 const originError = "origin-error"
 
-// fetchFailed remembers how the fetch of a key failed, and logs it, unless it is the client's
-// fault. The log gets one line of a site and a reason in ttlset.TTL, as a server that is down fails
-// all that is asked.
+// fetchFailed records and logs how the fetch of a key failed, unless it is the client's fault. It
+// logs each site and reason once per ttlset.TTL, because a server that is down fails all requests.
 func (s *Cache) fetchFailed(site *site.Site, key httpcache.Key, url string, err error) {
 	if clientFault(err) != 0 {
 		return
@@ -114,7 +113,7 @@ func (s *Cache) fetchFailed(site *site.Site, key httpcache.Key, url string, err 
 	s.Log.Warn("origin failed; more of the kind are not logged for two minutes", attrs...)
 }
 
-// fetchAnswered remembers what an origin answered for a key, if that is an error.
+// fetchAnswered records the status of the origin's response for a key, if that is an error.
 func (s *Cache) fetchAnswered(site *site.Site, key httpcache.Key, status int) {
 	s.outages.end(site.Name)
 	s.objects.slow.Put(string(key), "", time.Now())

@@ -7,11 +7,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// maxFailures is how many keys a failures remembers.
+// maxFailures bounds the keys in a failures.
 const maxFailures = 1024
 
-// failures is how the last fetch of a key failed, of the keys that failed last. The zero value is
-// ready.
+// failures has the last failure of each of the keys that failed most recently. The zero value is
+// ready to use.
 type failures struct {
 	mu    sync.Mutex
 	seed  maphash.Seed
@@ -20,7 +20,7 @@ type failures struct {
 	byKey map[uint64]int // places in slots
 }
 
-// keyFailure is the failure of a key, which may be long, by its hash.
+// keyFailure is the failure of a key. It has a hash of the key, because keys may be long.
 type keyFailure struct {
 	key uint64
 	origin.Failure
@@ -72,7 +72,7 @@ func (f *failures) forget(key string) {
 	}
 }
 
-// reset forgets all.
+// reset removes all failures.
 func (f *failures) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,13 +12,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// tailSize is how much of a body that can't be stored is kept for its followers, in bytes.
+// tailSize is how many bytes of a body that can't be stored are kept in memory for its followers.
 const tailSize = 1 << 20
 
-// errLost says that a body that followers read came to an end before its end.
+// errLost means that the body which followers read ended early.
 var errLost = errors.New("the origin's response was cut short")
 
-// errBehind says that a follower of a body that is not stored is too slow for what is kept of it.
+// errBehind means that the next bytes for a slow follower are no longer kept.
 var errBehind = errors.New("client too slow for a response that can't be stored")
 
 // phase is how far a flight is.
@@ -26,22 +26,22 @@ type phase int
 
 const (
 	fetching  phase = iota // no header block yet
-	streaming              // the body comes; followers read along
-	done                   // all is there; entry is what is stored, if it is
+	streaming              // the body is arriving, and followers read it
+	done                   // the body is complete; entry is the stored response, or nil
 	declined               // the response can't be stored: the leader passes it on, the others fetch for themselves
 	failed                 // err says why
 )
 
-// flight is one fetch that any number of requests follow; there is at most one of a key.
+// flight is one fetch that any number of requests follow. A key has at most one that can be joined.
 type flight struct {
 	key    flightKey
 	header storage.Header // of the object that it may become
-	likely []string       // tags that it will have, as far as that is known before its answer
-	open   bool           // it can be joined, or could
-	hold   *storage.Hold  // of the purges since it began; nil if some were forgotten before, so that it can't go on
+	likely []string       // tags that the response will probably have
+	open   bool           // requests may join, or could before it landed
+	hold   *storage.Hold  // keeps the purges since it began; nil if some are forgotten, so that it must be dropped
 	cancel context.CancelFunc
-	// slice is what is asked for, of the representation with this validator; its length is 0 if
-	// that is the whole. A negative start counts from the end. Both are guarded by flights.mu.
+	// slice is the requested part of the representation with this validator. Its length is 0 if all
+	// is requested. A negative start counts from the end. flights.mu guards both.
 	slice     httpcache.Range
 	validator string
 
@@ -50,42 +50,43 @@ type flight struct {
 	changed   chan struct{}
 	phase     phase
 	followers int  // requests that have joined and not left
-	keep      bool // goes on without followers: a background validation
-	dead      bool // canceled because nobody followed
+	keep      bool // goes on without followers, like a background validation
+	dead      bool // canceled because it had no followers
 	err       error
-	fwdStatus int            // of the origin's answer; 0 without one
-	covered   bool           // the answer is one that a soft purge covers, of another edge: it is not stored
+	fwdStatus int            // of the origin's response; 0 without one
+	covered   bool           // the response comes from another edge, and a soft purge covers it: it is not stored
 	response  *http.Response // at declined, until the leader takes it; nil if there is nothing to pass on
 	entry     *entry         // at done
-	forLeader bool           // at done: entry is for nobody else
-	interim   []interim      // that came so far
-	// reads is the key that the fetch counts for among readers, if a range was asked for, and
-	// counted how many bytes it counts.
+	forLeader bool           // at done: entry is for the leader alone
+	interim   []interim      // received so far
+	// reads is the key of readers for which the fetch counts, if a range was requested. counted is
+	// the number of bytes that it counts.
 	reads    httpcache.Key
 	counted  int64
-	received int64 // at fetching: bytes of a small body that are there
+	received int64 // at fetching: bytes of a small body received so far
 	body
 }
 
-// body is what a flight from streaming on reads from the origin.
+// body is the body that a flight reads from the origin, from the phase streaming on.
 type body struct {
 	answer *httpcache.Stored
-	// private are the fields that private="..." leaves to the client that led the flight.
+	// private are the fields that only the client which leads the flight gets, because of
+	// private="...".
 	private http.Header
-	meta    objectMeta // what is stored of it
+	meta    objectMeta // of the object that it becomes
 	first   int64      // place of the first byte in the representation
 	length  int64      // of the body, -1 if unknown
 	whole   int64      // length of the representation, -1 if unknown
 	size    int64      // of the body so far
 	writer  *storage.Writer
-	// unstored says that the rest of the body is not written: the disk is full, or the body outgrew
-	// the store. The last tailSize bytes are in tail then, and the fill goes at the pace of the
-	// fastest of readers.
+	// unstored means that the rest of the body is not written, because the disk is full or the body
+	// is too large. tail then has the last tailSize bytes, and the fetch goes at the pace of the
+	// fastest reader.
 	unstored bool
 	tail     []byte
 	readers  map[*follower]struct{} // nil if the body is small
-	// small has a body of at most storage.MaxBody bytes, of which size are there; nil for others.
-	// What is there doesn't change.
+	// small has a body of at most storage.MaxBody bytes, of which the first size have arrived and
+	// don't change any more. It is nil for larger bodies.
 	small []byte
 }
 
@@ -95,13 +96,13 @@ type interim struct {
 	header http.Header
 }
 
-// follower reads the body of a flight, from off on. It is for one goroutine.
+// follower reads the body of a flight from off. It is for one goroutine.
 type follower struct {
 	flight *flight
 	off    int64 // guarded by flight.mu
 }
 
-// change does something under the lock and wakes all that wait.
+// change calls do under the lock, and wakes all waiters.
 func (f *flight) change(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,7 +110,7 @@ func (f *flight) change(do func()) {
 	f.wake()
 }
 
-// wake wakes all that wait; the caller holds mu.
+// wake wakes all waiters. The caller holds mu.
 func (f *flight) wake() {
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -118,8 +119,8 @@ func (f *flight) wake() {
 // maxInterim bounds the interim responses of one flight that are passed on.
 const maxInterim = 8
 
-// outcome waits for the header block or the flight's end. It calls interim for each interim
-// response on the way.
+// outcome waits for the header block or the flight's end. Meanwhile it calls interim for each
+// interim response.
 func (f *flight) outcome(ctx context.Context, interim func(status int, h http.Header)) (phase, error) {
 	for seen := 0; ; {
 		f.mu.Lock()
@@ -140,8 +141,7 @@ func (f *flight) outcome(ctx context.Context, interim func(status int, h http.He
 	}
 }
 
-// takeResponse gives the leader the response that can't be stored; its body is the leader's to
-// close.
+// takeResponse gives the leader the response that can't be stored. The leader closes its body.
 func (f *flight) takeResponse() *http.Response {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -150,8 +150,8 @@ func (f *flight) takeResponse() *http.Response {
 	return r
 }
 
-// follow begins to read the body at off, which counts from its own first byte. The caller calls
-// unfollow in the end.
+// follow returns a follower that reads the body from off, which counts from the body's first byte.
+// The caller must call unfollow.
 func (f *flight) follow(off int64) *follower {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -168,7 +168,7 @@ func (r *follower) unfollow() {
 	}
 }
 
-// rest returns all that is left of a small body that is whole; nil if there is more to wait for.
+// rest returns the unread bytes of a small body. It returns nil if the body is large or incomplete.
 func (r *follower) rest() []byte {
 	f := r.flight
 	f.mu.Lock()
@@ -179,15 +179,15 @@ func (r *follower) rest() []byte {
 	return f.small[min(r.off, f.size):]
 }
 
-// caughtUp says that there is nothing to read now.
+// caughtUp reports whether there is nothing to read now.
 func (r *follower) caughtUp() bool {
 	r.flight.mu.Lock()
 	defer r.flight.mu.Unlock()
 	return r.off >= r.flight.size
 }
 
-// read returns the next bytes, as soon as there are any; caughtUp says that there are no more yet.
-// The end is io.EOF.
+// read waits for the next bytes and returns them. caughtUp means that no more have arrived yet. At
+// the end, read returns io.EOF.
 func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, err error) {
 	f := r.flight
 	for {
@@ -211,7 +211,7 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 				return n, r.off == f.size, nil
 			}
 			off := r.off
-			p = p[:min(int64(len(p)), f.size-off)] // the writer may have more, which is not to be shown yet
+			p = p[:min(int64(len(p)), f.size-off)] // the writer may have more, which must not be shown yet
 			f.mu.Unlock()
 			n, err = f.writer.ReadAt(p, off)
 			f.mu.Lock()
@@ -236,9 +236,9 @@ func (r *follower) read(ctx context.Context, p []byte) (n int, caughtUp bool, er
 	}
 }
 
-// append adds bytes that came from the origin. The last ones of a body of known length are not
-// shown to followers before fill has stored it, so that a client that has a response and asks again
-// gets a hit.
+// append adds bytes from the origin. Followers don't see the last bytes of a body of known length
+// before fill has stored it. So a client that has a complete response gets a hit if it repeats the
+// request.
 func (f *flight) append(ctx context.Context, p []byte) error {
 	if !f.unstored { // only written by this goroutine
 		n, err := f.writer.Write(p)
@@ -285,7 +285,7 @@ func (f *flight) append(ctx context.Context, p []byte) error {
 	}
 }
 
-// failure is why a flight has no body to follow.
+// failure returns why a flight has no body to follow.
 func (f *flight) failure() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -295,8 +295,8 @@ func (f *flight) failure() error {
 	return errLost
 }
 
-// receive makes of an origin's answer what may be kept and passed on (RFC 9111, 3.1), with a Date
-// (RFC 9110, 6.6.1) and a Via.
+// receive makes a response of the origin ready to be stored and passed on (RFC 9111, 3.1). It adds
+// Via, and Date if that is missing (RFC 9110, 6.6.1).
 func (s *Cache) receive(resp *http.Response, asked, answered time.Time) *httpcache.Stored {
 	h := resp.Header
 	s.via(h, resp.ProtoMajor, resp.ProtoMinor)

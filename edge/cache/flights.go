@@ -9,8 +9,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// flightKey is what a flight is found by. A request of a peer that is further on its way never
-// follows one that is not, which might wait for that peer.
+// flightKey identifies a flight. It has the stage, so that a peer's request never follows a flight
+// that may itself wait for that peer.
 type flightKey struct {
 	httpcache.Key
 	stage origin.Stage
@@ -24,19 +24,19 @@ type flights struct {
 	mu     sync.Mutex // taken before that of a flight
 	byKey  map[flightKey]*flight
 	slices map[sliceKey][]*flight
-	urls   map[string]int // fetches under way, those that nobody may join too
+	urls   map[string]int // number of fetches under way, including those that can't be joined
 }
 
-// sliceKey is what flights of slices are found by, which may overlap only if they know nothing of
-// each other: the validator is "" where nothing is stored that a slice has to fit.
+// sliceKey identifies the flights of slices of a representation. Only flights with different keys
+// may overlap. The validator is "" if no stored fragment has to fit.
 type sliceKey struct {
 	flightKey
 	validator string
 }
 
-// join returns the flight of a key and whether the caller leads it, that is, has to start it. A
-// flight that was overtaken by a purge, of the URL or of tags that it has or will likely have, is
-// not joined.
+// join returns the flight of a key, and whether the caller leads it: then the caller has to start
+// it. A flight can't be joined after a purge that covers its URL, or tags that its response has or
+// will probably have.
 func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -49,14 +49,14 @@ func (fs *flights) join(key flightKey, h storage.Header, likely []string) (f *fl
 	return f, true
 }
 
-// alone returns a flight that nobody else joins, which the caller leads.
+// alone returns a flight that no other request can join. The caller leads it.
 func (fs *flights) alone(key flightKey, h storage.Header) *flight {
 	return &flight{key: key, header: h, hold: fs.store.Hold(h.Epoch), changed: make(chan struct{}), followers: 1,
 		cancel: func() {}}
 }
 
-// joinSlice is join for a slice: it returns a flight of a slice that has the byte at off, and else
-// leads one of a slice that ends where the next one begins that is under way.
+// joinSlice is join for a slice. It returns the flight of a slice that has the byte at off. Without
+// one, it returns a new flight, whose slice ends where the next slice under way begins.
 func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h storage.Header,
 	likely []string) (f *flight, leads bool) {
 	fs.mu.Lock()
@@ -79,7 +79,8 @@ func (fs *flights) joinSlice(key sliceKey, off int64, slice httpcache.Range, h s
 	return f, true
 }
 
-// whole has a flight of a slice found as one of the whole, as that is what came.
+// whole turns the flight of a slice into one of the whole representation, because the origin
+// ignored the range.
 func (fs *flights) whole(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -93,8 +94,8 @@ func (fs *flights) whole(f *flight) {
 	}
 }
 
-// countLocked has a fetch count as one of n bytes among what was asked for of its object. f.mu is
-// held.
+// countLocked sets how many bytes the fetch counts as requested of its object. The caller holds
+// f.mu.
 func (fs *flights) countLocked(f *flight, n int64) {
 	if f.reads != "" && n != f.counted {
 		fs.readers.add(f.reads, 0, n-f.counted)
@@ -118,7 +119,7 @@ func (f *flight) addFollower(store *storage.Store) bool {
 	return true
 }
 
-// leave ends the caller's part in f. A fetch that nobody follows any more ends too, unless it pays.
+// leave removes a follower from f. A flight without followers is canceled, unless it pays to go on.
 func (fs *flights) leave(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -132,7 +133,7 @@ func (fs *flights) leave(f *flight) {
 	switch f.phase {
 	case fetching, streaming:
 		f.dead = !fs.pays(f)
-	case declined: // nobody takes what was left to who went
+	case declined: // the leader has left without the response
 		if f.response != nil {
 			f.response.Body.Close()
 			f.response = nil
@@ -146,10 +147,10 @@ func (fs *flights) leave(f *flight) {
 	}
 }
 
-// pays decides whether a fetch goes on that nobody waits for: a background validation does, and one
-// of which half is there. One that was begun for a range, or by a conditional request, does if a
-// block at most lacks, or if clients have read so much of its object that it has earned the rest
-// (readers). The caller holds both mu.
+// pays reports whether a flight without followers goes on. A background validation does, and a
+// fetch of which half has arrived. A fetch for a range or for a conditional request goes on if at
+// most a block is missing, or if clients have read enough of the object to pay for the rest (see
+// readers). The caller holds both mutexes.
 func (fs *flights) pays(f *flight) bool {
 	if f.keep {
 		return true
@@ -161,21 +162,21 @@ func (fs *flights) pays(f *flight) bool {
 	return f.size >= lacks || f.reads != "" && (lacks <= Block || fs.readers.get(f.reads).earned() >= 0)
 }
 
-// drop ends a flight before it has begun. All that wait for it look up again.
+// drop ends a flight before it has begun. Its followers look up again.
 func (fs *flights) drop(f *flight) {
 	fs.land(f)
 	f.hold.Release()
 	f.change(func() { f.phase = done })
 }
 
-// land takes f out of the flights that can be joined.
+// land removes f from the flights that can be joined.
 func (fs *flights) land(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.remove(f)
 }
 
-// remove is land for one that holds mu.
+// remove is land for callers that hold mu.
 func (fs *flights) remove(f *flight) {
 	if f.slice.Length == 0 {
 		if fs.byKey[f.key] == f {
@@ -192,7 +193,7 @@ func (fs *flights) remove(f *flight) {
 	}
 }
 
-// begin notes that what may be stored for a URL is being fetched, and end that it is no more.
+// begin records that a response for a URL is being fetched; end records that the fetch is over.
 func (fs *flights) begin(url string) { fs.fetching(url, 1) }
 func (fs *flights) end(url string)   { fs.fetching(url, -1) }
 
@@ -207,16 +208,16 @@ func (fs *flights) fetching(url string, n int) {
 	}
 }
 
-// has reports whether anything is being fetched for a URL: a variant, a slice, or what nobody may
-// join too.
+// has reports whether anything is being fetched for a URL, including variants, slices and flights
+// that can't be joined.
 func (fs *flights) has(url string) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return fs.urls[url] > 0
 }
 
-// reaches reports whether there is a flight of a whole response that has, or will soon have, the
-// byte at off: one that is at most near before it. A negative off counts from the end.
+// reaches reports whether a flight of the whole response has the byte at off, or will soon have it,
+// because it is at most near bytes before. A negative off counts from the end.
 func (fs *flights) reaches(key flightKey, off, near int64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

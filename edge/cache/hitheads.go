@@ -12,17 +12,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// headForm is how header blocks of a version of HTTP are written.
+// headForm writes header blocks for a version of HTTP.
 type headForm interface {
-	// render renders what is the same each time that a response is sent.
+	// render renders the fields that don't change.
 	render(status int, fields http.Header) []byte
 	// appendPart appends the fields that a 206 has beside those of a 200.
 	appendPart(b []byte, part httpcache.Range, size int64) []byte
-	// appendLast appends the fields that change, and what ends the block. A date of zero is none.
+	// appendLast appends the fields that change, and ends the block. The zero date means no Date.
 	appendLast(b []byte, age time.Duration, st httpcache.Status, name string, date time.Time) []byte
 }
 
-// textForm is that of HTTP/1.1.
+// textForm is the headForm of HTTP/1.1.
 type textForm struct{}
 
 func (textForm) render(status int, fields http.Header) []byte {
@@ -61,8 +61,8 @@ func appendContentRange(b []byte, part httpcache.Range, size int64) []byte {
 	return strconv.AppendInt(b, size, 10)
 }
 
-// hpackForm is that of HTTP/2: entries of HPACK's static table and literals, which mean the same on
-// every connection.
+// hpackForm is the headForm of HTTP/2. It uses entries of HPACK's static table and literals, which
+// mean the same on every connection.
 type hpackForm struct{}
 
 func (hpackForm) render(status int, fields http.Header) []byte {

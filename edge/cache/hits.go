@@ -14,34 +14,34 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// laneHit is a stored 200 of the RAM tier that is ready to be sent, to all clients of a site that
-// come the same way.
+// laneHit is a stored 200 of the RAM tier that is ready to be sent to all clients of a site that
+// use the same protocol.
 type laneHit struct {
 	site     *site.Site
 	entry    *entry
 	form     headForm
-	head     []byte // status line and fields, but for those that change
-	undated  bool   // it has no Date, so that it is sent with that of now (RFC 9110, 6.6.1)
+	head     []byte // status line and fields, except for fields that change
+	undated  bool   // it has no Date, so it is sent with the present time (RFC 9110, 6.6.1)
 	initial  time.Duration
 	lifetime time.Duration
 	full     *front.Counters
 	unsent   *front.Counters // of a 304
 	partial  *front.Counters // of a 206
-	notHead  []byte          // what head is to a 304
-	partHead []byte          // what head is to a 206, but for the fields that say which part
-	priority string          // the field of that name
+	notHead  []byte          // head for a 304
+	partHead []byte          // head for a 206, without the fields that describe the part
+	priority string          // value of the field Priority
 }
 
-// laneSite is what the requests of a connection have in common as long as they name the same host.
+// laneSite is what the requests of a connection share while they have the same Host.
 type laneSite struct {
 	sites  *site.Set
 	named  string // the Host field
 	host   string
-	site   *site.Site // nil if the lane can't answer for it
+	site   *site.Site // nil if the lane can't serve it
 	origin string     // scheme and authority
 }
 
-// Hits is what the hit lane answers with.
+// Hits finds the responses that the hit lane sends.
 type Hits struct {
 	*Cache
 	Metrics *front.Metrics
@@ -49,7 +49,7 @@ type Hits struct {
 	Secure  bool        // there is a listener for TLS
 }
 
-// siteOf finds the site of a Host field, or what is remembered of the last one of its connection.
+// siteOf returns the site of a Host field. It remembers the last one of each connection.
 func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
 	now := s.Sites.Now()
 	last, _ := c.Memo.(*laneSite)
@@ -74,8 +74,8 @@ func (s *Hits) siteOf(host []byte, c *front.Conn) *laneSite {
 	return at
 }
 
-// keyOf returns the key of a request, and the site under the rules that match it. It reports false
-// if the lane can't tell what the rules do.
+// keyOf returns the key of a request, and the site with the rules applied that match the request.
+// It reports false if the lane can't apply the rules.
 func (at *laneSite) keyOf(q *front.Request, c *front.Conn) (of *site.Site, key httpcache.Key, ok bool) {
 	i := bytes.IndexByte(q.Target, '?')
 	if i < 0 {
@@ -104,8 +104,8 @@ func (at *laneSite) underRules(q *front.Request, c *front.Conn, path, query stri
 	return of, httpcache.KeyOf(at.origin, o.Path+of.ReduceQuery(o.Query)), true
 }
 
-// Find finds what answers a request at once, and nothing if that is for the ordinary path to find
-// out. What it decides is what lookup decides for such a request.
+// Find finds a response that can be sent at once. It reports false if the request has to go the
+// ordinary way. For the requests that Find answers, lookup decides alike.
 func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hit) bool {
 	at := s.siteOf(q.Host, c)
 	if at.site == nil || !s.Purger.Trusts() || s.Purger.CutOff() {
@@ -148,8 +148,8 @@ func (s *Hits) Find(q *front.Request, c *front.Conn, now time.Time, to *front.Hi
 	return true
 }
 
-// rendered is a response as it is sent to the clients of a site that come the way of a connection;
-// nil if it is not one for the lane.
+// rendered returns a response as rendered for the clients of a site that use the protocol of a
+// connection. It returns nil if the response is not for the lane.
 func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.Conn) *laneHit {
 	if r.response == nil {
 		return nil
@@ -171,8 +171,8 @@ func (s *Hits) rendered(r *record, o *storage.Object, site *site.Site, c *front.
 	return h
 }
 
-// fill makes the answer to a request. It reports false if that is for net/http: the body is gone,
-// or several ranges are asked for, or none that there is.
+// fill fills in the response to a request. It reports false if net/http has to serve the request:
+// the body is gone, or the request has several ranges or one that can't be satisfied.
 func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcache.Key, now time.Time) bool {
 	o := h.entry.object
 	to.Body, to.File, to.Site, to.Priority = nil, nil, h.site.Name, h.priority
@@ -208,7 +208,7 @@ func (h *laneHit) fill(q *front.Request, to *front.Hit, name string, key httpcac
 	return true
 }
 
-// selecting has the fields that variants are selected by.
+// selecting returns the request fields by which the variants are selected.
 func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 	h := http.Header{}
 	for _, v := range variants {
@@ -219,8 +219,8 @@ func selecting(q *front.Request, variants []httpcache.Variant) http.Header {
 	return h
 }
 
-// newLaneHit renders an entry; nil if it is not one for the lane: that are those which are sent as
-// they are until they are stale.
+// newLaneHit renders an entry. It returns nil if the entry is not for the lane, which only has
+// responses that are sent unchanged until they are stale.
 func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool, form headForm) *laneHit {
 	if e.Status != http.StatusOK || e.size >= 0 || len(e.Unvalidated()) > 0 || e.Header["Trailer"] != nil {
 		return nil
@@ -264,13 +264,13 @@ func (s *Hits) newLaneHit(e *entry, site *site.Site, secure bool, form headForm)
 	return h
 }
 
-// fresh returns how old the response is now, and for how long it is fresh.
+// fresh returns the age of the response, and for how long it is still fresh.
 func (h *laneHit) fresh(now time.Time) (age, ttl time.Duration) {
 	age = max(0, h.initial+now.Sub(h.entry.ResponseTime))
 	return age, h.lifetime - age
 }
 
-// notModified reports whether the answer to a conditional request is 304.
+// notModified reports whether the response to a conditional request is 304.
 func (h *laneHit) notModified(q *front.Request) bool {
 	if !q.Conditional {
 		return false
@@ -281,7 +281,7 @@ func (h *laneHit) notModified(q *front.Request) bool {
 	return h.entry.NotModified(conditions)
 }
 
-// appendChanging appends what a header block ends with: the fields that change.
+// appendChanging appends the fields that change, which end the header block.
 func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now time.Time) []byte {
 	age, ttl := h.fresh(now)
 	var date time.Time
@@ -291,7 +291,7 @@ func (h *laneHit) appendChanging(b []byte, name string, key httpcache.Key, now t
 	return h.form.appendLast(b, age, httpcache.Status{Hit: true, TTL: ttl, HasTTL: true, Key: key}, name, date)
 }
 
-// record is what an object's data says, and for the RAM tier what became of it.
+// record is the decoded data of an object and, for the RAM tier, its rendered responses.
 type record struct {
 	response *response                  // nil if it is malformed, or a list of variants
 	variants []httpcache.Variant        // nil if it is none

@@ -8,8 +8,9 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// landWithoutObject ends the flight for a response that is no new object: a slice, the confirmation
-// of what is stored, and what stale content is used in place of. It reports whether it did.
+// landWithoutObject ends the flight if the response does not make a new object: it is a slice, it
+// confirms the stored response, or the stale response is served in its place. It reports whether
+// the flight has ended.
 func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool, err error) {
 	switch {
 	case r.StatusCode < 200:
@@ -22,7 +23,7 @@ func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool
 		return true, s.fillPart(f, t, r)
 	case t.part:
 		if !t.fits(r.answer, r.ContentLength) {
-			s.Store.Forget(string(t.meta.key())) // it is of the past (RFC 9111, 3.4)
+			s.Store.Forget(string(t.meta.key())) // the stored fragments are outdated (RFC 9111, 3.4)
 		}
 	case r.validating && r.StatusCode == http.StatusNotModified:
 		r.Body.Close()
@@ -30,8 +31,8 @@ func (s *Cache) landWithoutObject(f *flight, t *fetch, r *received) (landed bool
 			s.confirm(f, t, r.answer)
 			return true, nil
 		}
-		// It speaks of another response than it was asked about: ask for the whole one (RFC 9111,
-		// 4.3.4).
+		// The 304 is about another response than the stored one: request the whole response (RFC
+		// 9111, 4.3.4).
 		t.stored = nil
 		httpcache.RemoveConditions(t.request.Header)
 		return true, s.fly(f, t)
@@ -64,7 +65,7 @@ func (s *Cache) landObject(f *flight, t *fetch, r *received) error {
 		storable, why = false, fmt.Sprintf("larger than the %d bytes that may be stored", limit)
 	}
 	if len(t.client["Authorization"]) == 0 && r.StatusCode < 500 && !ofRange {
-		// else the next request may fare otherwise
+		// otherwise the next response may well be storable
 		s.objects.pass.Put(string(uri), why, at)
 	}
 	if !storable {

@@ -12,20 +12,21 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// maxFragments bounds the fragments of one response, whose list is written anew for each; the
-// smallest goes.
+// maxFragments bounds the fragments of one response, because each new fragment writes the whole
+// list again. Beyond that, the smallest fragment is dropped.
 const maxFragments = 1024
 
-// MaxVariants bounds the variants of one URI; the oldest goes of those that nobody hits.
+// MaxVariants bounds the variants of one URI. Beyond that, the oldest variant without hits is
+// dropped.
 const MaxVariants = 64
 
-// entry is a stored response. Its body is the object's, or in fragments.
+// entry is a stored response. Its body is the body of the object, or is stored in fragments.
 type entry struct {
 	object *storage.Object
 	response
 }
 
-// length is the length of the representation.
+// length returns the length of the representation in bytes.
 func (e *entry) length() int64 {
 	if e.size >= 0 {
 		return e.size
@@ -33,20 +34,20 @@ func (e *entry) length() int64 {
 	return e.object.Size()
 }
 
-// objects is the store as requests see it: with variants and fragments, and with the keys that are
-// not worth waiting for.
+// objects is the store as requests see it, with variants and fragments. It also remembers which
+// keys requests should not wait for.
 type objects struct {
 	store *storage.Store
 
 	seed  maphash.Seed
-	locks [64]sync.Mutex // of records that are read, changed and written, by key
+	locks [64]sync.Mutex // for changes of records, by key
 
 	pass    ttlset.Set // why the last response of a key was not stored
-	erred   ttlset.Set // keys whose last answer was a server error
-	slow    ttlset.Set // keys whose last fetch kept its client waiting, and failed
+	erred   ttlset.Set // keys whose last response was a server error
+	slow    ttlset.Set // keys whose last fetch failed after a long wait
 	noRange ttlset.Set // keys whose origin ignores Range
-	// URLs that this edge knows to have changed, while other edges may not: they are asked to
-	// validate
+	// changed are URLs that have changed, as this edge knows and others may not. Requests for them
+	// make other edges validate.
 	changed ttlset.Set
 }
 
@@ -54,9 +55,8 @@ func newObjects(store *storage.Store) *objects {
 	return &objects{store: store, seed: maphash.MakeSeed()}
 }
 
-// find returns what is stored for a request, and the key that it has or would have: where a URI has
-// variants of which the request selects none, requests that could select the same one have the same
-// key.
+// find returns the stored response for a request, or nil, and the key of the response. If the
+// request selects none of the URI's variants, that is the key of the variant that it would select.
 func (c *objects) find(key httpcache.Key, request http.Header) (e *entry, objectKey httpcache.Key) {
 	o := c.store.Get(string(key))
 	if o == nil {
@@ -78,7 +78,7 @@ func (c *objects) find(key httpcache.Key, request http.Header) (e *entry, object
 	return c.open(o), httpcache.Key(o.Key())
 }
 
-// open makes an entry of an object; nil if its record is malformed.
+// open returns the entry of an object, or nil if its record is malformed.
 func (c *objects) open(o *storage.Object) *entry {
 	if r := recordOf(o).response; r != nil {
 		return &entry{o, *r}
@@ -86,7 +86,7 @@ func (c *objects) open(o *storage.Object) *entry {
 	return nil
 }
 
-// variesByCoding reports whether what is stored for a URI varies by Accept-Encoding alone.
+// variesByCoding reports whether the stored responses for a URI vary by Accept-Encoding alone.
 func (c *objects) variesByCoding(uri httpcache.Key) bool {
 	o := c.store.Get(string(uri))
 	if o == nil || !isVariants(o.Data()) {
@@ -104,7 +104,7 @@ func names(v httpcache.Variant) []string {
 	return out
 }
 
-// lock holds what key's record is read, changed and written under.
+// lock locks the record of a key for a change, and returns the mutex for the caller to unlock.
 func (c *objects) lock(key httpcache.Key) *sync.Mutex {
 	l := &c.locks[maphash.String(c.seed, string(key))%uint64(len(c.locks))]
 	l.Lock()
@@ -114,13 +114,13 @@ func (c *objects) lock(key httpcache.Key) *sync.Mutex {
 // objectMeta is what a stored response has in common with its fragments and its list of variants.
 type objectMeta struct {
 	uri    httpcache.Key         // of the URI, without variant
-	url    string                // what purges know it by
+	url    string                // by which purges find it
 	epoch  uint64                // the newest purge when the fetch began
 	fields []httpcache.VaryField // what it varies by
 	tags   []string
 }
 
-// key is that of the response itself.
+// key returns the key of the response itself.
 func (b *objectMeta) key() httpcache.Key {
 	if len(b.fields) == 0 {
 		return b.uri
@@ -128,12 +128,13 @@ func (b *objectMeta) key() httpcache.Key {
 	return b.uri.Variant(b.fields)
 }
 
-// header is that of the object with this key.
+// header returns the header of the object with a key.
 func (b *objectMeta) header(key httpcache.Key) storage.Header {
 	return storage.Header{Key: string(key), URL: b.url, Epoch: b.epoch}
 }
 
-// outdated reports whether a response is from before a purge, and one from after it is stored.
+// outdated reports whether a purge covers a response, and a response from after that purge is
+// stored already.
 func (c *objects) outdated(key httpcache.Key, epoch uint64, url string, tags []string) bool {
 	if !c.store.Overtaken(epoch, url, tags) {
 		return false
@@ -142,11 +143,11 @@ func (c *objects) outdated(key httpcache.Key, epoch uint64, url string, tags []s
 	return o != nil && o.Epoch() > epoch
 }
 
-// commitFunc is storage.Writer's Commit, or CommitBody for a body.
+// commitFunc is Writer.Commit of package storage, or CommitBody with a body.
 type commitFunc func(tags []string, data []byte) (*storage.Object, error)
 
-// commit stores the body that commitBody commits as the response s, unless that is outdated. Where
-// s has Vary, it joins the variants of its URI.
+// commit stores the response s with the body that commitBody commits, unless s is outdated. If s
+// has Vary, it joins the variants of its URI.
 func (c *objects) commit(b *objectMeta, commitBody commitFunc, s *httpcache.Stored) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
 		return nil, nil
@@ -166,7 +167,7 @@ func (c *objects) addVariant(b *objectMeta, s *httpcache.Stored) error {
 	defer c.lock(b.uri).Unlock()
 	var variants []httpcache.Variant
 	if o := c.store.Get(string(b.uri)); o != nil && isVariants(o.Data()) {
-		variants, _ = decodeVariants(b.uri, o.Data()) // a malformed list is begun anew
+		variants, _ = decodeVariants(b.uri, o.Data()) // a malformed list is replaced
 	}
 	v := httpcache.Variant{Key: b.key(), Fields: b.fields, Date: s.Date(), Language: s.Header.Get("Content-Language")}
 	w := c.store.Create(b.header(b.uri))
@@ -175,9 +176,9 @@ func (c *objects) addVariant(b *objectMeta, s *httpcache.Stored) error {
 	return err
 }
 
-// commitFragment stores the body that commitBody commits as a part of the representation that s,
-// the header of a 206, speaks of. It joins the fragments that are there if both have the same
-// strong validator (RFC 9111, 3.4), else it replaces them.
+// commitFragment stores the body that commitBody commits as a fragment of the representation of s,
+// the header of a 206. The fragment joins the stored ones if both have the same strong validator
+// (RFC 9111, 3.4), otherwise it replaces them.
 func (c *objects) commitFragment(b *objectMeta, commitBody commitFunc, s *httpcache.Stored, f httpcache.Fragment,
 	size int64) (*entry, error) {
 	if c.outdated(b.key(), b.epoch, b.url, b.tags) {
@@ -216,8 +217,8 @@ func (c *objects) addFragment(b *objectMeta, s *httpcache.Stored, f httpcache.Fr
 	return &entry{o, r}, nil
 }
 
-// smallest is the place of the smallest fragment, or of one of the smallest, that has another key.
-// It looks at first from a place on.
+// smallest returns the index of the smallest fragment whose key is not but. Of several smallest it
+// returns the first at or after from.
 func smallest(fragments []httpcache.Fragment, but httpcache.Key, from int) int {
 	best := -1
 	for i := range fragments {
@@ -229,7 +230,7 @@ func smallest(fragments []httpcache.Fragment, but httpcache.Key, from int) int {
 	return best
 }
 
-// update stores what a newer header made of e, whose body stays.
+// update stores e with the updated header s. The body stays.
 func (c *objects) update(e *entry, s *httpcache.Stored, epoch uint64, tags []string) (*entry, error) {
 	defer c.lock(httpcache.Key(e.object.Key())).Unlock()
 	r := e.response

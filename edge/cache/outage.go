@@ -13,25 +13,25 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// SlowFailure is how long a fetch that fails keeps its client waiting before that is remembered.
-// One that fails sooner costs its client nothing, and finds out soonest that the origin is back.
+// SlowFailure is how long a failed fetch must have taken to be remembered. A faster failure costs
+// the client little, and retrying at once shows soonest that the origin is back.
 const SlowFailure = time.Second
 
-// Outage is a site whose origin did not answer when it was asked last, and kept clients waiting.
+// Outage is a site whose origin did not respond to the last request, and kept the client waiting.
 type Outage struct {
 	Site  string    `json:"site"`
 	Since time.Time `json:"since"` // of the first such fetch
-	// Last is how the last fetch failed.
+	// Last is the failure of the last fetch.
 	Last origin.Failure `json:"last_failure"`
 }
 
-// outages are those of the sites. The zero value is ready.
+// outages are the outages by site. The zero value is ready to use.
 type outages struct {
 	mu     sync.Mutex
 	bySite map[string]Outage
 }
 
-// begin notes that the origin of a site kept a client waiting and did not answer.
+// begin records that the origin of a site kept a client waiting and did not respond.
 func (o *outages) begin(site string, f origin.Failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -45,14 +45,14 @@ func (o *outages) begin(site string, f origin.Failure) {
 	o.bySite[site] = Outage{site, since, f}
 }
 
-// end notes that the origin of a site answered.
+// end records that the origin of a site responded.
 func (o *outages) end(site string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.bySite, site)
 }
 
-// has reports whether a site has an outage that is not long ago.
+// has reports whether a site has a recent outage.
 func (o *outages) has(site string, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,7 +60,7 @@ func (o *outages) has(site string, now time.Time) bool {
 	return ok && now.Sub(out.Last.At) < ttlset.TTL
 }
 
-// Outages lists those that go on, by site.
+// Outages returns the present outages, by site.
 func (s *Cache) Outages(now time.Time) []Outage {
 	var out []Outage
 	for _, site := range s.Sites.Now().List {
@@ -77,7 +77,7 @@ func (s *Cache) Outages(now time.Time) []Outage {
 	return out
 }
 
-// What is remembered of keys whose last fetch kept its client waiting, and failed.
+// The values of objects.slow: how the last fetch of a key failed.
 const (
 	slowError  = "answered with an error"
 	slowSilent = "did not answer"
@@ -99,8 +99,8 @@ func (s *Cache) recordSlowFailure(site *site.Site, key httpcache.Key, err error,
 	}
 }
 
-// isFailing reports whether the origin is known to keep who asks for this waiting, and to fail
-// then, and what is stored may be used in place of that. One request goes on asking.
+// isFailing reports whether a fetch would probably fail after a long wait, so that the stored
+// response is served at once. The validation in the background shows when the origin is back.
 func (s *Cache) isFailing(x *exchange, d httpcache.Decision) bool {
 	if !d.StaleIfDown {
 		return false

@@ -11,20 +11,20 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// manner is how what a request lacks is fetched.
+// manner is how the missing bytes are fetched.
 type manner int
 
 const (
 	asWhole manner = iota
-	asSlice        // one for now
-	asAsked        // nothing of it is stored
+	asSlice        // one slice at a time
+	asAsked        // pass the request through, and store nothing
 )
 
-// noSize is larger than any representation, and even half of it is.
+// noSize stands for an unknown size. Even half of it is larger than any representation.
 const noSize = int64(1) << 60
 
-// plan decides how to fetch for a request for a range of what is not stored, or in fragments, and
-// which slice. A slice that counts from the end has a negative start.
+// plan decides how to fetch for a request whose response is not stored, or is stored in fragments,
+// and which slice to fetch. A slice that counts from the end has a negative start.
 func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage origin.Stage) (slice httpcache.Range,
 	m manner) {
 	now, field := time.Now(), x.r.Header["Range"]
@@ -53,7 +53,7 @@ func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage 
 		if want.Length <= x.site.SliceSize() {
 			slice = httpcache.Range{Start: -want.Length, Length: want.Length}
 		} else {
-			want = httpcache.Range{Start: 0, Length: 1} // which tells where that is
+			want = httpcache.Range{Start: 0, Length: 1} // the response tells the size
 		}
 	}
 	if slice.Length == 0 {
@@ -65,8 +65,9 @@ func (s *Cache) plan(x *exchange, stored *entry, objectKey httpcache.Key, stage 
 	return slice, asSlice
 }
 
-// planUnjoinable is plan for a representation whose parts can't be joined. It is fetched whole if
-// what clients read of it pays for that, and this one need not wait for long.
+// planUnjoinable is plan for a representation whose parts can't be joined. Such a representation is
+// fetched whole if clients have read enough of it to pay for that, and this client need not wait
+// long.
 func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, size int64, key flightKey) manner {
 	if len(ranges) == 0 {
 		return asAsked
@@ -84,8 +85,8 @@ func (s *Cache) planUnjoinable(x *exchange, r reads, ranges []httpcache.Range, s
 	return asAsked
 }
 
-// sliceFor returns the slice to ask for when want is lacking of a representation of which there are
-// fragments. limit is its size, or 0 if that isn't known.
+// sliceFor returns the slice to request if want is missing from a representation with these stored
+// fragments. limit is the size of the representation; 0 means unknown.
 func (s *Cache) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpcache.Range,
 	limit int64) httpcache.Range {
 	slice := x.site.SliceSize()
@@ -101,8 +102,8 @@ func (s *Cache) sliceFor(x *exchange, fragments []httpcache.Fragment, want httpc
 	return httpcache.Slice(fragments, want, min(Block, slice), slice, limit)
 }
 
-// toEnd reports whether a request is for all up to the end, which says nothing of how much of that
-// is going to be read.
+// toEnd reports whether a range extends to the end. Then it doesn't show how much the client is
+// going to read.
 func toEnd(h http.Header) bool {
 	field := h["Range"]
 	if len(field) != 1 {
@@ -117,7 +118,7 @@ func toEnd(h http.Header) bool {
 	return !ok
 }
 
-// account counts what a client was sent of an object of which ranges are asked for.
+// account counts the bytes that a client was sent, if they count for the object.
 func (s *Cache) account(x *exchange) {
 	n := x.w.Sent() - x.accounted
 	if !x.counts || n == 0 {
@@ -131,7 +132,7 @@ func (s *Cache) account(x *exchange) {
 	s.flights.readers.add(x.key, n, fetched)
 }
 
-// leave ends the part of a request in a flight.
+// leave makes a request leave a flight, and counts what the client was sent.
 func (s *Cache) leave(x *exchange, f *flight) {
 	s.account(x)
 	s.flights.leave(f)
@@ -146,8 +147,8 @@ func (s *Cache) release(x *exchange) {
 	x.held = nil
 }
 
-// cutPart makes of a slice that can't be stored the response to a request for a part of it. It
-// reports false if the slice has not all of that.
+// cutPart cuts a slice that can't be stored to the part that the request is for. It reports false
+// if the slice doesn't have all of that part.
 func cutPart(resp *http.Response, field string) bool {
 	got, size, ok := httpcache.ParseContentRange(resp.Header)
 	if !ok {

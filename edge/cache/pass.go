@@ -21,10 +21,10 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// cdnLoop is where each edge on the way writes itself down (RFC 8586).
+// cdnLoop is the field to which each edge on the way adds itself (RFC 8586).
 const cdnLoop = "Cdn-Loop"
 
-// Loops reports whether a request was here before.
+// Loops reports whether a request has passed this edge before.
 func (s *Cache) Loops(h http.Header) bool {
 	for _, line := range h[cdnLoop] {
 		if strings.Contains(line, s.loopID) {
@@ -34,12 +34,12 @@ func (s *Cache) Loops(h http.Header) bool {
 	return false
 }
 
-// setForwarded writes the edge's own forwarding fields (RFC 7239) into a request for the origin. A
-// peer has written them already.
+// setForwarded sets the forwarding fields (RFC 7239) of a request for the origin. A peer has set
+// them already.
 func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	r := x.r
 	if _, ok := h["User-Agent"]; !ok {
-		h.Set("User-Agent", "") // or net/http names itself
+		h.Set("User-Agent", "") // otherwise net/http sets its own
 	}
 	s.via(h, r.ProtoMajor, r.ProtoMinor)
 	h[cdnLoop] = append(slices.Clip(h[cdnLoop]), "kaiku; node="+s.Name+"; "+s.loopID)
@@ -47,7 +47,7 @@ func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	s.Purger.SetPosition(h)
 	if x.peer {
 		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-			// ReverseProxy takes them away
+			// ReverseProxy removes them
 			if v, ok := r.Header[name]; ok {
 				h[name] = v
 			}
@@ -68,8 +68,8 @@ func (s *Cache) setForwarded(h http.Header, x *exchange) {
 	h.Set("Forwarded", "for="+node+`;proto=`+proto+`;host="`+x.target.Authority()+`"`)
 }
 
-// lastHop answers a TRACE or OPTIONS that goes no further (RFC 9110, 7.6.2), and reports whether it
-// did.
+// lastHop answers a TRACE or OPTIONS that must not be forwarded (RFC 9110, 7.6.2). It reports
+// whether it did.
 func (s *Cache) lastHop(x *exchange) bool {
 	left, err := strconv.ParseUint(x.r.Header.Get("Max-Forwards"), 10, 31)
 	switch {
@@ -90,7 +90,7 @@ func (s *Cache) lastHop(x *exchange) bool {
 	h.Set("Content-Type", "message/http")
 	fmt.Fprintf(x.w, "TRACE %s HTTP/1.1\r\nHost: %s\r\n", x.r.RequestURI, x.r.Host)
 	for _, name := range []string{"Max-Forwards", "Via", "User-Agent"} {
-		// nothing that may be a secret (RFC 9110, 9.3.8)
+		// without fields that may hold a secret (RFC 9110, 9.3.8)
 		for _, v := range x.r.Header[name] {
 			fmt.Fprintf(x.w, "%s: %s\r\n", name, v)
 		}
@@ -98,7 +98,7 @@ func (s *Cache) lastHop(x *exchange) bool {
 	return true
 }
 
-// roundTrip is a function as an http.RoundTripper.
+// roundTrip is a function that implements http.RoundTripper.
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -112,14 +112,14 @@ func (s *Cache) originTransport(x *exchange) roundTrip {
 	}
 }
 
-// pass sends a request to the origin and its response to the client, storing nothing. forward is
-// the reason for Cache-Status.
+// pass sends a request to the origin and the response to the client. It stores nothing. forward is
+// the reason in Cache-Status.
 func (s *Cache) pass(x *exchange, forward string) {
 	x.covered = false
 	s.proxy(x, s.originTransport(x), httpcache.Status{Forward: forward, Key: x.key}, nil, httpcache.Decision{})
 }
 
-// passOn sends a response that a flight can't store to the client that led it, as it comes.
+// passOn sends a response that a flight can't store to the client that led it, as it arrives.
 func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	defer resp.Body.Close()
 	x.hideEdgeFields(resp.Header)
@@ -142,7 +142,7 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	if len(resp.Trailer) == 0 {
 		return
 	}
-	_ = x.w.FlushError() // or a body without a length would have one, and no trailers
+	_ = x.w.FlushError() // otherwise net/http adds Content-Length, and sends no trailers
 	for name, lines := range resp.Trailer {
 		if len(resp.Trailer) != announced {
 			name = http.TrailerPrefix + name
@@ -151,8 +151,8 @@ func (s *Cache) passOn(x *exchange, resp *http.Response, st httpcache.Status) {
 	}
 }
 
-// copyAsItComes copies a body of length bytes, or -1 if that isn't known. It sends what there is
-// when it has to wait for more.
+// copyAsItComes copies a body of length bytes; -1 means unknown. While it waits for more bytes, it
+// sends those that it has.
 func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
 	if length == 0 || body == http.NoBody {
 		return nil
@@ -170,7 +170,7 @@ func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if !over {
-				_ = w.FlushError() // the next write fails too
+				_ = w.FlushError() // if it fails, so does the next write
 			}
 		})
 		defer t.Stop()
@@ -208,13 +208,13 @@ func copyAsItComes(w *front.Exchange, body io.Reader, length int64) error {
 	}
 }
 
-// proxyBuffers are copyBuffers as a httputil.BufferPool.
+// proxyBuffers implements httputil.BufferPool with copyBuffers.
 type proxyBuffers struct{}
 
 // Get returns a buffer.
 func (proxyBuffers) Get() []byte { return *copyBuffers.Get().(*[]byte) }
 
-// Put takes it back.
+// Put returns a buffer to the pool.
 func (proxyBuffers) Put(b []byte) { copyBuffers.Put(&b) }
 
 // proxy passes a request through. stored is the stored response, or nil, and d says what may be
@@ -240,7 +240,7 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 		}),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL, r.Out.Host = x.target.RequestURL(), x.target.Authority()
-			r.Out.Trailer = nil // which ReverseProxy only announces
+			r.Out.Trailer = nil // ReverseProxy would announce trailers, and not send them
 			if x.trailers {
 				r.Out.Header.Set("Te", "trailers")
 			}
@@ -272,9 +272,9 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 			case x.w.Hijacked():
 				return // the client left with the connection
 			case !sent:
-				err = &origin.RequestError{Err: err} // it can't be passed on
+				err = &origin.RequestError{Err: err} // the request can't be passed on
 			}
-			if x.r.Context().Err() == nil { // else the client left
+			if x.r.Context().Err() == nil { // otherwise the client left
 				s.fetchFailed(x.site, x.key, x.target.URL(), err)
 				s.recordSlowFailure(x.site, x.key, err, time.Since(asked))
 			}
@@ -295,7 +295,7 @@ func (s *Cache) updateFromHead(x *exchange, stored *entry, head *httpcache.Store
 	if ok, _ := x.site.Policy.Storable(x.r.Header,
 		&httpcache.Stored{Status: head.Status, Header: h, RequestTime: head.RequestTime,
 			ResponseTime: head.ResponseTime}); !ok {
-		return // not for all that are served from the store
+		return // the response to the HEAD is not for all clients
 	}
 	validated := false
 	same := slices.Equal(httpcache.VaryFields(updated.Header["Vary"], x.r.Header),
@@ -309,7 +309,7 @@ func (s *Cache) updateFromHead(x *exchange, stored *entry, head *httpcache.Store
 		same = false
 	}
 	if same && !validated && stored.object.Stale {
-		return // nothing shows that it is still what was purged
+		return // nothing shows that the purged response is still valid
 	}
 	var err error
 	if same {
@@ -323,14 +323,13 @@ func (s *Cache) updateFromHead(x *exchange, stored *entry, head *httpcache.Store
 	}
 }
 
-// safe are the methods that change nothing (RFC 9110, 9.2.1, and those that the IANA registry of
-// methods says so of).
+// safe are the safe methods (RFC 9110, 9.2.1, and the IANA registry of methods).
 var safe = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, "PROPFIND", "REPORT",
 	"SEARCH", "QUERY", "PRI"}
 
-// invalidate makes what is stored for a URI gone once an unsafe method changed it, along with what
-// Location and Content-Location name of the same origin (RFC 9111, 4.4) and the groups that the
-// response names (RFC 9875, 3).
+// invalidate removes the stored responses of a URI after a successful request with an unsafe
+// method. It also removes those of the URIs in Location and Content-Location, if they have the same
+// origin (RFC 9111, 4.4), and those of the groups that the response names (RFC 9875, 3).
 func (s *Cache) invalidate(x *exchange, resp *http.Response) {
 	if slices.Contains(safe, x.r.Method) || resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return
@@ -357,7 +356,7 @@ func (s *Cache) invalidate(x *exchange, resp *http.Response) {
 		u := t.URL()
 		if x.site.Origin.Ring != nil || x.site.Origin.Shield != nil {
 			s.objects.changed.Put(u, x.r.Method, time.Now())
-		} // a record is only worth its room where there is something that it makes gone
+		} // makes no record if there is nothing to remove
 		if k := t.Key(); s.Store.Get(string(k)) != nil || s.flights.has(u) {
 			p.URLs, keys = append(p.URLs, u), append(keys, string(k))
 		}

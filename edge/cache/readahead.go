@@ -9,52 +9,53 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/ttlset"
 )
 
-// How much is asked of an origin for a range of what is not stored.
+// How many bytes the edge requests from the origin for a range that is not stored:
 //
-// A client says little of how much it is going to read: a player asks for one byte, or for all up
-// to the end, and leaves. So what is asked for is what the client asked for, in whole blocks, and
-// what clients have read of the same object before decides how much more. Whoever reads on soon
-// gets large slices, and the origin never sends more than ReadAhead times what clients were sent,
-// and a block or two for each request. A range that goes to the end counts as openLength bytes.
+// A range shows little of how much the client is going to read. A player requests one byte, or all
+// bytes up to the end, and then disconnects. So the edge requests the range in whole blocks. How
+// much more it requests depends on how much clients have read of the same object before. A client
+// that reads on soon gets large slices. The origin never sends more than ReadAhead times what
+// clients were sent, plus a block or two for each request. A range up to the end counts as
+// openLength bytes.
 //
-// A client that is answered with 304 has read nothing, though the whole is on its way. It counts as
-// one that has read a block.
+// A client that gets a 304 has read nothing, while the whole response is being fetched. It counts
+// as if it had read a block.
 //
-// Only the edge that the client speaks to reads ahead. The owner and the shield ask for what they
-// are asked for, so that tiers don't multiply it.
+// Only the edge that serves the client reads ahead. The owner and the shield request just the bytes
+// that they are asked for, so that tiers don't multiply the read-ahead.
 const (
 	Block      = 64 << 10  // slices begin and end at multiples of it
-	openLength = 256 << 10 // that a range up to the end is taken to be for
+	openLength = 256 << 10 // assumed length of a range up to the end
 	ReadAhead  = 4
 )
 
-// maxReads is how many keys a readers remembers, in some 5 MB.
+// maxReads bounds the keys in a readers, which then takes about 5 MB.
 const maxReads = 1 << 16
 
-// readers is what was read of the objects that clients ask ranges of, by the hashes of their keys.
-// The zero value is ready.
+// readers counts what clients read of objects by ranges, by the hash of the key. The zero value is
+// ready to use.
 type readers struct {
 	mu   sync.Mutex
 	seed maphash.Seed // set with m
 	m    map[uint64]reads
 }
 
-// reads is what is known of one object.
+// reads is what clients read of one object.
 type reads struct {
 	sent    int64 // bytes that clients were sent
-	fetched int64 // bytes that were asked for in slices
-	// size is the length of a representation whose parts can't be joined, as it has no strong
-	// validator. That is known until then.
+	fetched int64 // bytes that were requested in slices
+	// size is the length of a representation whose parts can't be joined, because it has no strong
+	// validator. It counts until the time until.
 	size   int64
 	until  time.Time
-	server int // that the last slice came from, as origin.ServerOf tells it
+	server int // that sent the last slice, as returned by origin.ServerOf
 }
 
-// earned is how many bytes may be asked for beyond what clients want; it is negative if more were
-// than were read.
+// earned returns how many bytes may be requested beyond those that clients want. It is negative if
+// more was requested than ReadAhead allows.
 func (r reads) earned() int64 { return ReadAhead*r.sent - r.fetched }
 
-// get returns what is known of a key.
+// get returns the counters of a key.
 func (t *readers) get(key httpcache.Key) reads {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -64,7 +65,7 @@ func (t *readers) get(key httpcache.Key) reads {
 	return t.m[maphash.String(t.seed, string(key))]
 }
 
-// change changes what is known of a key. Where too much is known, something else is forgotten.
+// change changes the counters of a key. If there are too many keys, it drops another one.
 func (t *readers) change(key httpcache.Key, change func(*reads)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,12 +99,13 @@ func (t *readers) setServer(key httpcache.Key, server int) {
 	}
 }
 
-// cantJoin remembers for a while that the parts of a representation of size bytes can't be joined.
+// cantJoin records for a while that the parts of a representation of size bytes can't be joined.
 func (t *readers) cantJoin(key httpcache.Key, size int64, now time.Time) {
 	t.change(key, func(r *reads) { r.size, r.until = size, now.Add(ttlset.TTL) })
 }
 
-// unjoinable is the size of a representation whose parts can't be joined; 0 if nothing says so.
+// unjoinable returns the size of a representation whose parts can't be joined, or 0 if they can as
+// far as is known.
 func (r reads) unjoinable(now time.Time) int64 {
 	if now.After(r.until) {
 		return 0
@@ -111,7 +113,7 @@ func (r reads) unjoinable(now time.Time) int64 {
 	return r.size
 }
 
-// reset forgets all.
+// reset removes all counters.
 func (t *readers) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -14,25 +14,25 @@ import (
 
 // An object's data in the store is one of two records.
 //
-// A response is a line "status request-time response-time size" and a line "Name: value" for each
-// field. The times are in nanoseconds since 1970. The size is -1 for a response whose body is the
-// object's. Otherwise it is the length of a representation of which only fragments are stored:
-// after an empty line there is a line "start length key" for each, and the body is empty. The key
-// is without that of the response, which it begins with.
+// A response is a line "status request-time response-time size", followed by a line "Name: value"
+// for each field. The times are in nanoseconds since 1970. The size is -1 if the body is the body
+// of the object. Otherwise only fragments of the body are stored, and size is the length of the
+// representation: an empty line follows, then a line "start length key" for each fragment. The key
+// of a fragment begins with the key of the response; the line omits that part.
 //
-// A list of variants, which stands under the key of a URI whose responses have Vary, is JSON. It
-// has no keys, which follow from the fields, and the values are in base64, as they need not be
+// A list of variants is JSON. It is stored under the key of a URI whose responses have Vary. It has
+// no keys, because these follow from the fields. The values are in base64, because they may not be
 // UTF-8.
 //
-// Keys of variants and fragments had another form up to version 0.1.0. What was stored with those
-// is read as malformed, and so as missing.
+// Up to version 0.1.0, keys of variants and fragments had another form. Records with such keys are
+// read as malformed, and so count as missing.
 
 var errRecord = errors.New("stored record is malformed")
 
-// response is a stored response, or what is known of one that is stored in fragments.
+// response is a stored response without its body.
 type response struct {
 	*httpcache.Stored
-	size      int64 // of the representation if that is in fragments, else -1
+	size      int64 // of the representation if that is stored in fragments, otherwise -1
 	fragments []httpcache.Fragment
 }
 
@@ -74,7 +74,7 @@ func decodeResponse(key httpcache.Key, b []byte) (*response, error) {
 	if first != "" {
 		return nil, errRecord
 	}
-	values := make([]string, 0, strings.Count(rest, "\n")) // of fields that have one line each, as most have
+	values := make([]string, 0, strings.Count(rest, "\n")) // one array for all fields that have a single line
 	var line string
 	for rest != "" {
 		line, rest, _ = strings.Cut(rest, "\n")
@@ -86,7 +86,7 @@ func decodeResponse(key httpcache.Key, b []byte) (*response, error) {
 			return nil, errRecord
 		}
 		if name == "Transfer-Encoding" {
-			continue // of an origin, up to version 0.1.0
+			continue // versions up to 0.1.0 stored the origin's
 		}
 		if lines := r.Header[name]; lines != nil {
 			r.Header[name] = append(lines, value)
@@ -115,7 +115,7 @@ func decodeResponse(key httpcache.Key, b []byte) (*response, error) {
 	return r, nil
 }
 
-// isVariants tells the two records apart.
+// isVariants reports whether a record is a list of variants.
 func isVariants(b []byte) bool { return len(b) > 0 && b[0] == '{' }
 
 // variantRecord is the record of a list of variants.
@@ -126,7 +126,7 @@ type variantRecord struct {
 type storedVariant struct {
 	Vary []storedField `json:"vary"`
 	Date time.Time     `json:"date"`
-	// Language is missing in lists of before, and where there is none.
+	// Language is missing in lists of earlier versions, and without Content-Language.
 	Language string `json:"language,omitempty"`
 }
 
@@ -161,7 +161,7 @@ func decodeVariants(uri httpcache.Key, b []byte) ([]httpcache.Variant, error) {
 	var out []httpcache.Variant
 	for _, stored := range r.Variants {
 		if len(stored.Vary) == 0 {
-			return nil, errRecord // it would be the answer to every request
+			return nil, errRecord // without fields, it would match every request
 		}
 		v := httpcache.Variant{Date: stored.Date, Language: stored.Language}
 		for _, f := range stored.Vary {

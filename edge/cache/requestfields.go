@@ -10,13 +10,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// Proxies tell the servers behind them in request fields who the client is and what it asked for. A
-// client that sends such a field itself would be believed, and as the fields are not part of the
-// key, others would be given what the origin made of it. So these don't pass from clients to
-// origins: those that the edge writes itself, those of other proxies, load balancers, CDNs and
-// frameworks, and every name that is not of letters, digits and hyphens alone, which CGI and its
-// heirs can't tell from one that is (X_Forwarded_For and X-Forwarded-For). docs/security.md has the
-// list; a site lets some pass by origin.pass_fields.
+// Proxies use request fields to tell the servers behind them who the client is and what it
+// requested. An origin would believe such a field of a client. As the fields are not part of the
+// key, other clients would get the response too. So the edge removes these fields from clients'
+// requests: the fields that the edge sets itself, those of other proxies, load balancers, CDNs and
+// frameworks, and all names that have other characters than letters, digits and hyphens. CGI and
+// its successors can't tell X_Forwarded_For from X-Forwarded-For. docs/security.md has the list. A
+// site can let fields pass with origin.pass_fields.
 
 // impersonating are names of such fields, in canonical form.
 var impersonating = set(
@@ -49,7 +49,7 @@ var impersonating = set(
 	"X-Azure-Ref",
 )
 
-// impersonatingPrefixes are what names of such fields begin with.
+// impersonatingPrefixes are the prefixes of names of such fields.
 var impersonatingPrefixes = []string{
 	"Cf-Ip", "Client-Cert", "Cloudfront-", "Fly-Forwarded-", "Forwarded", "Iv-", "Kaiku-", "Oidc-", "Remote-", "Shib-",
 	"Sm-User", "Ssl-Client-", "Tailscale-User-",
@@ -61,13 +61,13 @@ var impersonatingPrefixes = []string{
 	"X-Sendfile", "X-Ssl-", "X-Vercel-Forwarded-", "X-Vercel-Ip-", "X-Vouch-", "X-Webauth-",
 }
 
-// Impersonating are the names of the fields that don't pass from clients, in canonical form, and
-// what names of others begin with.
+// Impersonating returns the names of the fields that are removed from clients' requests, in
+// canonical form, and the prefixes of further names.
 func Impersonating() (names, prefixes []string) {
 	return slices.Sorted(maps.Keys(impersonating)), slices.Clone(impersonatingPrefixes)
 }
 
-// edgeWrites are the fields that the edge writes itself, so that no site can let them pass.
+// edgeWrites are the fields that the edge sets itself. No site can let them pass.
 var edgeWrites = set("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
 
 func set(names ...string) map[string]bool {
@@ -78,14 +78,14 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
-// Impersonates reports whether a field of a client doesn't pass to origins. The name is in
-// canonical form.
+// Impersonates reports whether a field is removed from clients' requests. The name is in canonical
+// form.
 func Impersonates(name string) bool {
 	switch name {
 	case "":
 		return true
 	case "Accept", "Accept-Encoding", "Accept-Language", "Cookie", "If-None-Match", "Range", "Referer", "User-Agent":
-		// of most requests; found sooner
+		// most requests have only these fields
 		return false
 	}
 	for i := range len(name) {
@@ -101,7 +101,7 @@ func Impersonates(name string) bool {
 	return impersonating[name]
 }
 
-// prefixesOf has impersonatingPrefixes by their first letters.
+// prefixesOf has impersonatingPrefixes by first letter.
 var prefixesOf = func() (of [128][]string) {
 	for _, p := range impersonatingPrefixes {
 		of[p[0]] = append(of[p[0]], p)
@@ -109,7 +109,7 @@ var prefixesOf = func() (of [128][]string) {
 	return of
 }()
 
-// CheckPassField returns why a field can't be one of Site.PassFields; nil if it can.
+// CheckPassField returns an error if a field can't be in Site.PassFields.
 func CheckPassField(name string) error {
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
@@ -123,8 +123,8 @@ func CheckPassField(name string) error {
 	return nil
 }
 
-// cleanFields leaves of a request's fields those that the origin may see, before anything is looked
-// up by them: a response that varies by a field varies by what the origin was sent.
+// cleanFields removes the request fields that the origin must not see. It is called before the
+// look-up, because a response varies by the fields that the origin was sent.
 func (x *exchange) cleanFields() {
 	h := x.r.Header
 	tunnel := x.w.WantsTunnel() || wantsWebSocket(x.r)
@@ -132,13 +132,13 @@ func (x *exchange) cleanFields() {
 	httpcache.RemoveHopByHop(h)
 	delete(h, "Host") // of HTTP/2 and HTTP/3, beside :authority
 	if x.r.ContentLength == 0 || !x.r.ProtoAtLeast(1, 1) {
-		delete(h, "Expect") // it is about a body (RFC 9110, 10.1.1), and what an origin says of it is not for others
+		delete(h, "Expect") // without a body it has no meaning (RFC 9110, 10.1.1), and others may share the response
 	}
 	if tunnel {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	}
 	if x.peer {
-		return // the edge that the client came to has done this
+		return // the edge that serves the client has done this
 	}
 	if lines, ok := h["Accept-Encoding"]; ok && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) {
 		h["Accept-Encoding"] = []string{httpcache.Codings(lines)}
@@ -150,9 +150,9 @@ func (x *exchange) cleanFields() {
 	}
 }
 
-// wantsWebSocket reports whether a request is to switch to WebSocket (RFC 6455, 4.1), the only
-// protocol that a connection is switched to. Requests for others are served without, as RFC 9110,
-// 7.8 allows: h2c would carry requests past the edge.
+// wantsWebSocket reports whether a request asks for WebSocket (RFC 6455, 4.1), the only protocol to
+// which the edge switches a connection. For other protocols the edge ignores Upgrade, as RFC 9110,
+// 7.8 allows: h2c would carry requests past the cache.
 func wantsWebSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.ContentLength == 0 &&
 		httpcache.ListHas(r.Header["Connection"], "upgrade") && httpcache.ListHas(r.Header["Upgrade"], "websocket")

@@ -12,13 +12,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/edge/httpcache"
 )
 
-// setStatus adds this edge's member to the Cache-Status that upstream had.
+// setStatus adds this edge's member to the Cache-Status from upstream (RFC 9211).
 func (s *Cache) setStatus(h http.Header, upstream []string, st httpcache.Status) {
 	h["Cache-Status"] = append(upstream[:len(upstream):len(upstream)], string(st.Append(nil, s.Name)))
 }
 
-// via adds this edge to the Via field of a message that came with a version of HTTP (RFC 9110,
-// 7.6.3).
+// via adds this edge to the Via field of a message that was received by a version of HTTP (RFC
+// 9110, 7.6.3).
 func (s *Cache) via(h http.Header, major, minor int) {
 	version := strconv.Itoa(major)
 	if major < 2 {
@@ -36,22 +36,22 @@ func (x *exchange) setHeader(h http.Header, stored *httpcache.Stored) {
 	x.hideEdgeFields(h)
 }
 
-// reply is a response that is ready to be sent, but for its body.
+// reply is a response that is ready to be sent, except for its body.
 type reply struct {
 	stored  *httpcache.Stored
 	content content
 	size    int64 // of the representation, -1 if unknown
 	status  httpcache.Status
-	// the response was not just made by the origin, so that it has to say how old it is (RFC 9111,
-	// 5.1)
+	// age means that the response needs Age, because the origin did not just send it (RFC 9111,
+	// 5.1).
 	age     bool
-	without []string    // fields that are not to be sent
+	without []string    // fields that must not be sent
 	private http.Header // fields for this client alone
 }
 
-// respond sends what of the representation the request asks for. It returns an error, with nothing
-// sent, if the body can't be read. An error on the way ends the connection, so that the client
-// never takes a part for the whole.
+// respond sends the parts of the representation that the request is for. It returns an error, with
+// nothing sent, if the body can't be read. An error in the middle of the body closes the
+// connection, so that the client never takes a part for the whole.
 func (s *Cache) respond(x *exchange, a reply) error {
 	parts, status := selectParts(x.r, a.stored, a.size)
 	bodyless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent ||
@@ -59,7 +59,7 @@ func (s *Cache) respond(x *exchange, a reply) error {
 	defer a.content.close()
 	ctx := x.r.Context()
 	if f, ok := a.content.(*fragmentContent); ok && !bodyless && status == http.StatusOK {
-		// Nothing is begun that can't be gone on with: what lacks first has to be of the same
+		// Before anything is sent, the first missing bytes must turn out to be of the same
 		// representation.
 		if err := f.probe(ctx, parts[0]); err != nil {
 			return err
@@ -81,7 +81,7 @@ func (s *Cache) respond(x *exchange, a reply) error {
 	s.setPurgePosition(x, h)
 	upstream := h["Cache-Status"]
 	if a.status.Hit {
-		upstream = nil // they had no part in this request
+		upstream = nil // upstream took no part in this request
 	}
 	s.setStatus(h, upstream, a.status)
 	if a.age {
@@ -115,8 +115,8 @@ func (s *Cache) respond(x *exchange, a reply) error {
 	return nil
 }
 
-// selectParts says what of a representation answers a request, and with which status. size is -1 if
-// it isn't known yet.
+// selectParts returns the parts of a representation that answer a request, and the status. size is
+// -1 if it is unknown.
 func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpcache.Range, int) {
 	whole := []httpcache.Range{{Start: 0, Length: size}}
 	if stored.NotModified(r.Header) {
@@ -141,11 +141,11 @@ func selectParts(r *http.Request, stored *httpcache.Stored, size int64) ([]httpc
 	return ranges, http.StatusPartialContent
 }
 
-// aboutBody are the fields that a 304 is sent without (RFC 9110, 15.4.5).
+// aboutBody are the fields that a 304 doesn't have (RFC 9110, 15.4.5).
 var aboutBody = []string{"Content-Length", "Content-Type", "Content-Encoding", "Content-Language", "Content-Range"}
 
-// setPart sets the fields that say what is sent of a representation of size bytes. For several
-// parts it returns what stands before each of them, and after the last (RFC 9110, 14.6).
+// setPart sets the fields that describe the sent parts of a representation of size bytes. For
+// several parts it returns the separators before each part and after the last (RFC 9110, 14.6).
 func setPart(h http.Header, status int, parts []httpcache.Range, size int64) []string {
 	length := size
 	var heads []string
@@ -189,8 +189,8 @@ func contentRange(part httpcache.Range, size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", part.Start, part.Start+part.Length-1, size)
 }
 
-// serveEntry answers from the store. It reports false, with nothing sent, if the body is not there
-// any more.
+// serveEntry answers from the store. It reports false, with nothing sent, if the store no longer
+// has the body.
 func (s *Cache) serveEntry(x *exchange, e *entry, st httpcache.Status, without []string) bool {
 	a := reply{stored: e.Stored, size: e.length(), status: st, age: true, without: without}
 	x.covered = e.object.Stale
@@ -201,7 +201,7 @@ func (s *Cache) serveEntry(x *exchange, e *entry, st httpcache.Status, without [
 	x.counts = true
 	if !e.covers(x.r) {
 		if e.StrongValidator() == "" {
-			return false // nothing can be added to what is there (RFC 9110, 15.3.7.3)
+			return false // without a strong validator, parts can't be joined (RFC 9110, 15.3.7.3)
 		}
 		a.status.Hit, a.status.Forward = false, "partial"
 	}
@@ -211,13 +211,13 @@ func (s *Cache) serveEntry(x *exchange, e *entry, st httpcache.Status, without [
 		return true
 	}
 	if errors.Is(err, errChanged) {
-		return false // forgotten by now
+		return false
 	}
 	s.failUpstream(x, err, a.status)
 	return true
 }
 
-// covers reports whether the fragments that are stored have all that a request asks for.
+// covers reports whether the stored fragments have all bytes that a request is for.
 func (e *entry) covers(r *http.Request) bool {
 	parts, status := selectParts(r, e.Stored, e.size)
 	if r.Method == http.MethodHead || status != http.StatusOK && status != http.StatusPartialContent {
@@ -234,7 +234,7 @@ func (e *entry) covers(r *http.Request) bool {
 }
 
 // serveFlight answers with a body that is being fetched. It reports false, with nothing sent, if
-// the request needs more of the representation than can be joined to that.
+// the request needs bytes that can't be joined to that body.
 func (s *Cache) serveFlight(x *exchange, f *flight, b body, st httpcache.Status) bool {
 	a := reply{stored: b.answer, size: b.whole, status: st, private: b.private}
 	if st.Collapsed {

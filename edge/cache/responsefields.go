@@ -18,13 +18,13 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// errFraming is the error of a response whose end the origin and the edge may see in different
-// places.
+// errFraming is the error of a response for which the origin and the edge may not agree where it
+// ends.
 var errFraming = errors.New("the origin sent Content-Length or Transfer-Encoding with a space before the colon")
 
-// fetch sends a request on, and cleans what comes: nothing else in the edge asks an origin or a
-// peer. Fields of the connection to the origin, and names that are none, are not to be stored or
-// passed on. covered says that the answer is of another edge, and is covered by a soft purge.
+// fetch sends a request to an origin or a peer, and cleans the response. Nothing else in the edge
+// does so. It removes fields of the connection to the origin, and fields with invalid names.
+// covered means that the response comes from another edge, and that a soft purge covers it.
 func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, stage origin.Stage) (resp *http.Response,
 	covered bool, err error) {
 	if interim := o.Interim; interim != nil {
@@ -32,7 +32,7 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, s
 			cleanInterim(h)
 			interim(status, h)
 		}
-	} else { // ReverseProxy passes them on, by a trace of its own
+	} else { // ReverseProxy passes interim responses on itself
 		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 			Got1xxResponse: func(_ int, fields textproto.MIMEHeader) error {
 				cleanInterim(http.Header(fields))
@@ -45,7 +45,7 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, s
 	}
 	covered = purge.Lacks(r.Header, resp.Header)
 	err = cleanResponse(resp)
-	if resp.StatusCode < 100 { // net/http takes it, and can't send it
+	if resp.StatusCode < 100 { // net/http accepts such a status, but can't send it
 		err = fmt.Errorf("the origin answered with the status %03d, which is none (RFC 9110, 15)", resp.StatusCode)
 	}
 	if err != nil {
@@ -55,8 +55,8 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, s
 	return resp, covered, nil
 }
 
-// cleanInterim is called before those who pass an interim response on. Its end is that of its
-// header block, whatever that says.
+// cleanInterim cleans an interim response before it is passed on. Such a response ends with its
+// header block, whatever its fields say.
 func cleanInterim(h http.Header) {
 	_ = mendNames(h)
 	httpcache.RemoveHopByHop(h)
@@ -64,8 +64,8 @@ func cleanInterim(h http.Header) {
 	deleteOwn(h)
 }
 
-// cleanResponse makes of an origin's answer one that is framed by the edge alone. What the
-// message's length is said to be is left where it is true.
+// cleanResponse removes the origin's framing from a response, so that the edge alone frames it. It
+// keeps Content-Length if that is right.
 func cleanResponse(resp *http.Response) error {
 	h := resp.Header
 	if err := mendNames(h); err != nil {
@@ -86,8 +86,8 @@ func cleanResponse(resp *http.Response) error {
 	return nil
 }
 
-// mendNames removes the whitespace that an origin put between a field's name and the colon (RFC
-// 9112, 5.1), and fields whose names are none. It fails with errFraming.
+// mendNames removes whitespace between a field's name and the colon (RFC 9112, 5.1), and fields
+// with invalid names. It returns errFraming if such whitespace follows the name of a framing field.
 func mendNames(h http.Header) (err error) {
 	for name, lines := range h {
 		if httpcache.IsToken(name) {
@@ -105,7 +105,7 @@ func mendNames(h http.Header) (err error) {
 	return err
 }
 
-// deleteOwn removes the fields that edges tell each other something in.
+// deleteOwn removes the fields that edges exchange with each other.
 func deleteOwn(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, "Kaiku-") {
@@ -114,13 +114,13 @@ func deleteOwn(h http.Header) {
 	}
 }
 
-// trailerBody is the body of a response, at whose end trailers are cleaned.
+// trailerBody is the body of a response. At its end it cleans the trailers.
 type trailerBody struct {
 	io.ReadCloser
 	resp *http.Response
 }
 
-// Unwrap returns the body as it came from the origin.
+// Unwrap returns the body from the origin.
 func (b *trailerBody) Unwrap() io.ReadCloser { return b.ReadCloser }
 
 // Read reads on.
@@ -137,13 +137,12 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// edgeFields are the fields of a response that are for the edge alone: tags for purges, directives,
-// and other ways to the origin (RFC 7838), which are no way to the edge. They are stored, and
-// clients don't see them.
+// edgeFields are the response fields that are for the edge alone: tags for purges, directives, and
+// alternative services of the origin (RFC 7838). They are stored, and clients don't get them.
 var edgeFields = []string{"Alt-Svc", "Surrogate-Key", "Cache-Tag", "Surrogate-Control", "X-Magento-Tags",
 	"X-Cache-Tags", "Cache-Tags", "Purge-Cache-Tags", "Xkey"}
 
-// hideEdgeFields removes them from a response, unless it is for another edge.
+// hideEdgeFields removes edgeFields from a response, unless it is for another edge.
 func (x *exchange) hideEdgeFields(h http.Header) {
 	if x.peer {
 		return

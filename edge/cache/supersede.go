@@ -8,26 +8,26 @@ import (
 	"github.com/kaiku-cdn/kaiku/storage"
 )
 
-// supersede removes what was stored for a request when the origin was asked, if the answer, which
-// is not stored itself, shows that it is no longer good. It would come back otherwise: while it is
-// fresh, in its stale-while-revalidate window, or when the origin is down.
+// supersede removes the response that was stored for a request, if the origin's new response is not
+// stored but shows that the old one is no longer valid. Otherwise the old one would be served
+// again: while it is fresh, within stale-while-revalidate, or when the origin is down.
 func (s *Cache) supersede(t *fetch, answer *httpcache.Stored) {
 	if !answer.Supersedes() {
 		return
 	}
-	// What was stored meanwhile may be newer than the answer.
+	// A response that was stored meanwhile may be newer than this one.
 	e, _ := s.objects.find(t.meta.uri, t.client)
 	if e == nil || e.ResponseTime.After(answer.RequestTime) {
 		return
 	}
 	if t.stage == origin.ToOrigin && (t.site.Origin.Ring != nil || t.site.Origin.Shield != nil) {
-		s.objects.changed.Put(t.meta.url, "superseded", time.Now()) // other edges did not see the answer
+		s.objects.changed.Put(t.meta.url, "superseded", time.Now()) // other edges don't know of this response
 	}
 	s.forgetURL(t.meta.url, e.object.Key())
 }
 
-// forgetURL removes all that is stored for a URL, or at least the object with a key, for good:
-// after a restart too.
+// forgetURL removes all objects of a URL, or at least the object with a key. They stay removed
+// after a restart.
 func (s *Cache) forgetURL(url, key string) {
 	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}, key); err != nil {
 		s.Log.Warn("a stored response that is no longer good can't be removed", "url", url, "error", err)
