@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"testing"
 
 	"github.com/kaiku-cdn/kaiku/edge/site"
@@ -33,89 +34,91 @@ func BenchmarkHit(b *testing.B) {
 		{"range", 64 << 20, false, 1 << 20, "Range: bytes=65536-131071\r\n"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			body := bytes.Repeat([]byte("x"), c.size)
-			o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Cache-Control", "max-age=100000")
-				w.Header().Set("Content-Type", "image/png")
-				w.Header().Set("Etag", `"1"`)
-				w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-				_, _ = w.Write(body)
-			}))
-			defer o.Close()
-			log := slog.New(slog.DiscardHandler)
-			u, err := url.Parse(o.URL)
-			if err != nil {
-				b.Fatal(err)
-			}
-			store, err := storage.Open(storage.Options{Dir: b.TempDir(), Disk: 256 << 20, Memory: c.memory, Floor: 1,
-				Log: log})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer store.Close()
-			s := &Server{Name: "hel1", HTTP: "127.0.0.1:0", Store: store, NoHitLane: c.noLane, Log: log}
-			pool := &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}
-			if err := pool.Start(); err != nil {
-				b.Fatal(err)
-			}
-			defer pool.Close()
-			s.Sites.Set([]*site.Site{{Name: "www", Hosts: []string{"www.example"},
-				Origin: &origin.Route{Origin: pool}}})
-			if err := s.Listen(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			served := make(chan error)
-			go func() { served <- s.Serve(ctx) }()
-			defer func() {
-				cancel()
-				if err := <-served; err != nil {
-					b.Error(err)
-				}
-			}()
-			conn, err := net.Dial("tcp", s.Addr().String())
+			conn, err := net.Dial("tcp", benchEdge(b, c.memory, c.noLane, c.size))
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer conn.Close()
 			request := []byte(fmt.Sprintf("GET /a HTTP/1.1\r\nHost: www.example\r\nUser-Agent: bench\r\nAccept: */*\r\n%s\r\n", c.field))
 			in := make([]byte, 64<<10)
-			length := 0
-			// ask reads a response of known length, or the first one to learn it.
-			ask := func() {
-				if _, err := conn.Write(request); err != nil {
-					b.Fatal(err)
-				}
-				got, need := 0, length
-				for need == 0 || got < need {
-					n, err := conn.Read(in)
-					if err != nil {
-						b.Fatal(err)
-					}
-					if need == 0 {
-						head, rest, ok := bytes.Cut(in[:n], []byte("\r\n\r\n"))
-						if !ok {
-							b.Fatal("no header block")
-						}
-						var size int
-						_, value, _ := bytes.Cut(head, []byte("Content-Length: "))
-						if _, err := fmt.Sscan(string(value), &size); err != nil {
-							b.Fatal(err)
-						}
-						need, got = size, len(rest)
-						continue
-					}
-					got += n
-				}
-			}
 			for range 5 {
-				ask()
+				exchangeRaw(b, conn, request, in)
 			}
 			b.ReportAllocs()
 			b.SetBytes(int64(c.size))
 			for b.Loop() {
-				ask()
+				exchangeRaw(b, conn, request, in)
 			}
 		})
+	}
+}
+
+// benchEdge runs an edge whose origin has one body for all, and returns its address.
+func benchEdge(b *testing.B, memory int64, noLane bool, size int) string {
+	body := bytes.Repeat([]byte("x"), size)
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=100000")
+		w.Header().Set("Content-Type", "image/png")
+		w.Header().Set("Etag", `"1"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		_, _ = w.Write(body)
+	}))
+	b.Cleanup(o.Close)
+	log := slog.New(slog.DiscardHandler)
+	u, err := url.Parse(o.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := storage.Open(storage.Options{Dir: b.TempDir(), Disk: 256 << 20, Memory: memory, Floor: 1, Log: log})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() })
+	s := &Server{Name: "hel1", HTTP: "127.0.0.1:0", Store: store, NoHitLane: noLane, Log: log}
+	pool := &origin.Pool{Servers: []origin.Server{{URL: u}}, Log: log}
+	if err := pool.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(pool.Close)
+	s.Sites.Set([]*site.Site{{Name: "www", Hosts: []string{"www.example"}, Origin: &origin.Route{Origin: pool}}})
+	if err := s.Listen(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error)
+	go func() { served <- s.Serve(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			b.Error(err)
+		}
+	})
+	return s.Addr().String()
+}
+
+// exchangeRaw sends a request, and reads a response with a Content-Length. It reads into a buffer
+// that has room for the header block.
+func exchangeRaw(b *testing.B, conn net.Conn, request, in []byte) {
+	if _, err := conn.Write(request); err != nil {
+		b.Fatal(err)
+	}
+	n, err := conn.Read(in)
+	if err != nil {
+		b.Fatal(err)
+	}
+	head, rest, ok := bytes.Cut(in[:n], []byte("\r\n\r\n"))
+	if !ok {
+		b.Fatal("no header block")
+	}
+	_, value, _ := bytes.Cut(head, []byte("Content-Length: "))
+	value, _, _ = bytes.Cut(value, []byte("\r"))
+	size, err := strconv.Atoi(string(value))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for got := len(rest); got < size; got += n {
+		if n, err = conn.Read(in); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

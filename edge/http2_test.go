@@ -111,53 +111,56 @@ func (a *attacker) drain() {
 	_, _ = io.Copy(io.Discard, a.conn)
 }
 
+// http2Floods are what a client sends again and again that only costs.
+var http2Floods = []struct {
+	name string
+	once func(a *attacker, i int) error
+}{
+	{"rapid reset", func(a *attacker, i int) error {
+		id, err := a.ask(fmt.Sprintf("/slow%d", i))
+		return errors.Join(err, a.WriteRSTStream(id, http2.ErrCodeCancel))
+	}},
+	{"pings", func(a *attacker, _ int) error { return a.WritePing(false, [8]byte{1}) }},
+	{"settings", func(a *attacker, _ int) error {
+		return a.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	}},
+	{"empty data", func(a *attacker, i int) error {
+		if i == 0 {
+			if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("POST", "/slow"),
+				EndHeaders: true}); err != nil {
+				return err
+			}
+		}
+		return a.WriteData(1, false, nil)
+	}},
+	{"window updates", func(a *attacker, _ int) error { return a.WriteWindowUpdate(0, 1) }},
+	{"priorities", func(a *attacker, i int) error {
+		return a.WritePriority(uint32(2*i+1), http2.PriorityParam{Weight: 1})
+	}},
+	{"continuations", func(a *attacker, i int) error {
+		if i == 0 {
+			return a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("GET", "/a"),
+				EndStream: true})
+		}
+		return a.WriteContinuation(1, false,
+			a.headers("GET", "/a", hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 4096)}))
+	}},
+	{"a header list without end", func(a *attacker, i int) error {
+		var list []hpack.HeaderField
+		for range 100 {
+			// one byte each once it is in the table
+			list = append(list, hpack.HeaderField{Name: "x-cookie", Value: strings.Repeat("y", 4000)})
+		}
+		return a.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+			BlockFragment: a.headers("GET", "/a", list...), EndHeaders: true, EndStream: true})
+	}},
+}
+
 // Floods of frames end their connection, cost little memory, and honest clients are served
 // meanwhile.
 func TestHTTP2Floods(t *testing.T) {
 	plainOnly(t, "it has a client of its own")
-	for _, c := range []struct {
-		name string
-		once func(a *attacker, i int) error
-	}{
-		{"rapid reset", func(a *attacker, i int) error {
-			id, err := a.ask(fmt.Sprintf("/slow%d", i))
-			return errors.Join(err, a.WriteRSTStream(id, http2.ErrCodeCancel))
-		}},
-		{"pings", func(a *attacker, _ int) error { return a.WritePing(false, [8]byte{1}) }},
-		{"settings", func(a *attacker, _ int) error {
-			return a.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
-		}},
-		{"empty data", func(a *attacker, i int) error {
-			if i == 0 {
-				if err := a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("POST", "/slow"),
-					EndHeaders: true}); err != nil {
-					return err
-				}
-			}
-			return a.WriteData(1, false, nil)
-		}},
-		{"window updates", func(a *attacker, _ int) error { return a.WriteWindowUpdate(0, 1) }},
-		{"priorities", func(a *attacker, i int) error {
-			return a.WritePriority(uint32(2*i+1), http2.PriorityParam{Weight: 1})
-		}},
-		{"continuations", func(a *attacker, i int) error {
-			if i == 0 {
-				return a.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: a.headers("GET", "/a"),
-					EndStream: true})
-			}
-			return a.WriteContinuation(1, false,
-				a.headers("GET", "/a", hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 4096)}))
-		}},
-		{"a header list without end", func(a *attacker, i int) error {
-			var list []hpack.HeaderField
-			for range 100 {
-				// one byte each once it is in the table
-				list = append(list, hpack.HeaderField{Name: "x-cookie", Value: strings.Repeat("y", 4000)})
-			}
-			return a.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1),
-				BlockFragment: a.headers("GET", "/a", list...), EndHeaders: true, EndStream: true})
-		}},
-	} {
+	for _, c := range http2Floods {
 		t.Run(c.name, func(t *testing.T) {
 			release := make(chan struct{})
 			e := newSecure(t, func(w http.ResponseWriter, r *http.Request) {
@@ -172,18 +175,7 @@ func TestHTTP2Floods(t *testing.T) {
 			}, 1)
 			defer close(release)
 			honest := e.newClientOf("h2")
-			get := func() error {
-				resp, err := honest.Get("https://www.example/a")
-				if err != nil {
-					return err
-				}
-				defer resp.Body.Close()
-				if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
-					return fmt.Errorf("%s, %w", resp.Status, err)
-				}
-				return nil
-			}
-			if err := get(); err != nil {
+			if err := getWhole(honest, "https://www.example/a"); err != nil {
 				t.Fatal(err)
 			}
 			before := heap()
@@ -192,7 +184,7 @@ func TestHTTP2Floods(t *testing.T) {
 			var clients sync.WaitGroup
 			clients.Go(func() {
 				for !ended.Load() {
-					if err := get(); err != nil {
+					if err := getWhole(honest, "https://www.example/a"); err != nil {
 						t.Errorf("an honest client: %v", err)
 						return
 					}
@@ -221,6 +213,19 @@ func TestHTTP2Floods(t *testing.T) {
 			testwait.Until(t, "nothing of it is under way", func() bool { return e.front.Active() == 0 })
 		})
 	}
+}
+
+// getWhole gets a URL, and fails unless a whole 200 comes.
+func getWhole(client *http.Client, url string) error {
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+		return fmt.Errorf("%s, %w", resp.Status, err)
+	}
+	return nil
 }
 
 // A flood that waits for each answer fills no queue, and is found by what it sends all the same.

@@ -39,62 +39,69 @@ func answerHit(t *testing.T, client *http.Client, method, path string, fields ..
 	return fmt.Sprintln(resp.Status, resp.Header, len(body), fmt.Sprintf("%.40q", body), err)
 }
 
+// http2Hits are requests for what is stored, and whether they are answered by the lane.
+var http2Hits = []struct {
+	method, path string
+	fields       []string
+	lane         bool
+}{
+	{"GET", "/a", nil, true},
+	{"HEAD", "/a", nil, true},
+	{"GET", "/a", []string{"If-None-Match", `"x"`}, true},
+	{"GET", "/a", []string{"If-None-Match", `"y"`}, true},
+	{"GET", "/a", []string{"If-Modified-Since", started.Format(http.TimeFormat)}, true},
+	{"GET", "/undated", nil, true},
+	{"GET", "/first", nil, true},
+	{"GET", "/vary", []string{"X-Kind", "1"}, true},
+	{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b"}, true},
+	{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b", "Cookie", "c=d"}, true},
+	{"GET", "/a?q", nil, true},
+	{"GET", "/a", []string{"Range", "bytes=1-2"}, true},
+	{"HEAD", "/a", []string{"Range", "bytes=1-2"}, true},
+	{"GET", "/a", []string{"Range", "bytes=-100", "If-None-Match", `"y"`}, true},
+	{"GET", "/a", []string{"Range", "bytes=1-2,5-6"}, false},
+	{"GET", "/a", []string{"Range", "bytes=9999-"}, false},
+	{"GET", "/a", []string{"Range", "bytes=1-2", "If-Range", `"x"`}, false},
+	{"GET", "/a", []string{"Cache-Control", "no-cache"}, false},
+	{"GET", "/.kaiku/health", nil, false},
+	{"GET", "//a", nil, false},
+	{"GET", middlePath, nil, true},
+	{"GET", middlePath, []string{"Range", "bytes=100-40000"}, true},
+	{"GET", largePath, nil, true},
+	{"HEAD", largePath, nil, true},
+	{"GET", largePath, []string{"Range", "bytes=300000-699999"}, true},
+}
+
+// originOfHits is an origin whose bodies are 1000 times as long as the path.
+func originOfHits(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "max-age=1000")
+	h.Set("Etag", `"x"`)
+	h.Set("Last-Modified", started.Format(http.TimeFormat))
+	h["Date"] = []string{started.Format(http.TimeFormat)}
+	switch r.URL.Path {
+	case "/vary":
+		h.Set("Vary", "X-Kind, Cookie")
+	case "/undated":
+		h["Date"] = nil
+	case "/first":
+		h.Set("Priority", "u=0")
+	}
+	_, _ = io.WriteString(w, strings.Repeat("0123456789", len(r.URL.Path)*100)+r.Header.Get("X-Kind")+
+		r.Header.Get("Cookie"))
+}
+
+// The bodies of middlePath (49 KB) are sent from memory, those of largePath (800 KB) from files.
+var middlePath, largePath = "/" + strings.Repeat("long", 12), "/" + strings.Repeat("long", 200)
+
 // Hits over the edge's own HTTP/2 are answered before a handler is asked, and the same as by that.
 func TestHitsOfOwnHTTP2(t *testing.T) {
 	plainOnly(t, "it has clients of its own")
-	origin := func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Cache-Control", "max-age=1000")
-		h.Set("Etag", `"x"`)
-		h.Set("Last-Modified", started.Format(http.TimeFormat))
-		h["Date"] = []string{started.Format(http.TimeFormat)}
-		switch r.URL.Path {
-		case "/vary":
-			h.Set("Vary", "X-Kind, Cookie")
-		case "/undated":
-			h["Date"] = nil
-		case "/first":
-			h.Set("Priority", "u=0")
-		}
-		_, _ = io.WriteString(w, strings.Repeat("0123456789", len(r.URL.Path)*100)+r.Header.Get("X-Kind")+
-			r.Header.Get("Cookie"))
-	}
-	e := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
-	ordinary := newSecure(t, origin, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2, s.NoHitLane = true, true })
+	e := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2 = true })
+	ordinary := newSecure(t, originOfHits, 1, func(s *Server, _ *site.Site) { s.OwnHTTP2, s.NoHitLane = true, true })
 	client, other, narrow := e.newClientOf("h2"), ordinary.newClientOf("h2"), e.newClientOf("h2")
 	client.Transport.(*http.Transport).HTTP2.MaxReceiveBufferPerStream = 4 << 20
-	middle, large := "/"+strings.Repeat("long", 12), "/"+strings.Repeat("long", 200) // 49 KB in memory, 800 in files
-	for _, c := range []struct {
-		method, path string
-		fields       []string
-		lane         bool
-	}{
-		{"GET", "/a", nil, true},
-		{"HEAD", "/a", nil, true},
-		{"GET", "/a", []string{"If-None-Match", `"x"`}, true},
-		{"GET", "/a", []string{"If-None-Match", `"y"`}, true},
-		{"GET", "/a", []string{"If-Modified-Since", started.Format(http.TimeFormat)}, true},
-		{"GET", "/undated", nil, true},
-		{"GET", "/first", nil, true},
-		{"GET", "/vary", []string{"X-Kind", "1"}, true},
-		{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b"}, true},
-		{"GET", "/vary", []string{"X-Kind", "2", "Cookie", "a=b", "Cookie", "c=d"}, true},
-		{"GET", "/a?q", nil, true},
-		{"GET", "/a", []string{"Range", "bytes=1-2"}, true},
-		{"HEAD", "/a", []string{"Range", "bytes=1-2"}, true},
-		{"GET", "/a", []string{"Range", "bytes=-100", "If-None-Match", `"y"`}, true},
-		{"GET", "/a", []string{"Range", "bytes=1-2,5-6"}, false},
-		{"GET", "/a", []string{"Range", "bytes=9999-"}, false},
-		{"GET", "/a", []string{"Range", "bytes=1-2", "If-Range", `"x"`}, false},
-		{"GET", "/a", []string{"Cache-Control", "no-cache"}, false},
-		{"GET", "/.kaiku/health", nil, false},
-		{"GET", "//a", nil, false},
-		{"GET", middle, nil, true},
-		{"GET", middle, []string{"Range", "bytes=100-40000"}, true},
-		{"GET", large, nil, true},
-		{"HEAD", large, nil, true},
-		{"GET", large, []string{"Range", "bytes=300000-699999"}, true},
-	} {
+	for _, c := range http2Hits {
 		name := fmt.Sprintf("%s %.20s %q", c.method, c.path, c.fields)
 		for range 2 {
 			answerHit(t, client, "GET", c.path, c.fields...)
@@ -118,7 +125,7 @@ func TestHitsOfOwnHTTP2(t *testing.T) {
 		}
 	}
 	before := counted(t, e, "kaiku_edge_hit_lane_total")
-	if got, want := answerHit(t, narrow, "GET", large), answerHit(t, other, "GET", large); got != want {
+	if got, want := answerHit(t, narrow, "GET", largePath), answerHit(t, other, "GET", largePath); got != want {
 		t.Errorf("with a window of 64 KiB: %s, want %s", got, want)
 	}
 	if counted(t, e, "kaiku_edge_hit_lane_total") != before {

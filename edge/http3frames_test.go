@@ -21,11 +21,16 @@ func rawFrame(kind uint64, payload ...byte) []byte {
 	return append(quicvarint.Append(quicvarint.Append(nil, kind), uint64(len(payload))), payload...)
 }
 
-// What RFC 9114 and RFC 9204 have a server end the connection for, quic-go does, but for what
-// docs/tls.md says.
-func TestHTTP3Frames(t *testing.T) {
-	plainOnly(t, "it has a client of its own")
-	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)
+// http3Frames are what a client sends on a connection, and how that ends.
+type http3Frames struct {
+	name    string
+	streams map[byte][]byte // what each unidirectional stream has
+	request []byte          // what the request stream has
+	code    http3.ErrCode   // what the connection ends with
+	goesOn  bool            // quic-go does not, and answers the request
+}
+
+func http3FrameCases() []http3Frames {
 	get := rawFrame(frameHeaders, qpackBlock((&rawRequest{method: "GET", authority: "www.example",
 		target: "/a"}).pseudo())...)
 	settings := rawFrame(frameSettings)
@@ -35,13 +40,7 @@ func TestHTTP3Frames(t *testing.T) {
 		}
 		return b
 	}
-	for _, c := range []struct {
-		name    string
-		streams map[byte][]byte // what each unidirectional stream has
-		request []byte          // what the request stream has
-		code    http3.ErrCode   // what the connection ends with
-		goesOn  bool            // quic-go does not, and answers the request
-	}{
+	return []http3Frames{
 		{"as it should be", map[byte][]byte{streamControl: settings, streamEncoder: nil, streamDecoder: nil}, get, 0,
 			true},
 		{"a frame of an unknown type", map[byte][]byte{streamControl: join(settings, rawFrame(0x21, 1, 2))},
@@ -75,7 +74,15 @@ func TestHTTP3Frames(t *testing.T) {
 			0x201, true},
 		{"a QPACK increment of 0", map[byte][]byte{streamDecoder: {0x00}}, get, 0x202, true},
 		{"a QPACK acknowledgement of no stream", map[byte][]byte{streamDecoder: {0xff, 0x21}}, get, 0x202, true},
-	} {
+	}
+}
+
+// What RFC 9114 and RFC 9204 have a server end the connection for, quic-go does, but for what
+// docs/tls.md says.
+func TestHTTP3Frames(t *testing.T) {
+	plainOnly(t, "it has a client of its own")
+	e := newSecure(t, static("x", "Cache-Control: max-age=1000"), 1)
+	for _, c := range http3FrameCases() {
 		t.Run(c.name, func(t *testing.T) {
 			conn, err := e.dialQUIC(t.Context(), socket(t))
 			if err != nil {

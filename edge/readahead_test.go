@@ -122,6 +122,73 @@ func TestReadersShareSlices(t *testing.T) {
 	e.wantHits(2) // the second for what follows the first
 }
 
+// A steppedOrigin serves ranges of a sparse file. While it is held, it waits for a step in the midst of
+// a response.
+type steppedOrigin struct {
+	t          *testing.T
+	size       int64
+	before     bool  // it waits before the header block too
+	lacks      int64 // bytes of the response after the place where it waits
+	step       chan struct{}
+	held, gone atomic.Bool  // gone: the edge ended a fetch that waited
+	comes      atomic.Int64 // bytes before it waits
+	sent       atomic.Int64
+}
+
+func (o *steppedOrigin) serve(w http.ResponseWriter, r *http.Request) {
+	if !o.held.Load() {
+		sparseOrigin(o.size, &o.sent)(w, r)
+		return
+	}
+	if o.before && !o.wait(r) {
+		return
+	}
+	var first, last int64
+	if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil {
+		o.t.Error(err)
+	}
+	setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`,
+		fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, o.size),
+		fmt.Sprint("Content-Length: ", last-first+1)})
+	w.WriteHeader(http.StatusPartialContent)
+	body := &sparse{size: last + 1, off: first, sent: &o.sent}
+	o.comes.Store(last - first + 1 - o.lacks)
+	_, _ = io.CopyN(w, body, o.comes.Load())
+	_ = http.NewResponseController(w).Flush()
+	if o.wait(r) {
+		_, _ = io.Copy(w, body)
+	}
+}
+
+// wait reports whether the fetch goes on.
+func (o *steppedOrigin) wait(r *http.Request) bool {
+	select {
+	case <-o.step:
+		return true
+	case <-r.Context().Done():
+		o.gone.Store(true)
+		return false
+	}
+}
+
+// beginToRead has a client read a response, until leave is called. leave returns when it is gone.
+func (e *testEdge) beginToRead(path string, fields ...string) (leave func()) {
+	ctx, cancel := context.WithCancel(e.t.Context())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		resp, err := e.client.Do(e.request("GET", path, "", fields...).WithContext(ctx))
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+	}()
+	return func() {
+		cancel()
+		<-left
+	}
+}
+
 // TestAbandonedSliceEnds has the last client leave in the midst of a slice. What nobody waits for
 // ends, before the header cache.Block and after it, unless clients have read enough of the object.
 func TestAbandonedSliceEnds(t *testing.T) {
@@ -142,72 +209,26 @@ func TestAbandonedSliceEnds(t *testing.T) {
 		{"much was read", false, true, "bytes=33554432-33554441", 8<<20 - 1000, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var sent atomic.Int64
-			step := make(chan struct{})
-			var held, gone atomic.Bool
-			var comes atomic.Int64 // bytes before the client leaves
-			whole := sparseOrigin(size, &sent)
-			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
-				if !held.Load() {
-					whole(w, r)
-					return
-				}
-				wait := func() bool {
-					select {
-					case <-step:
-						return true
-					case <-r.Context().Done():
-						gone.Store(true)
-						return false
-					}
-				}
-				if c.before && !wait() {
-					return
-				}
-				var first, last int64
-				if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil {
-					t.Error(err)
-				}
-				setFields(w.Header(), []string{"Cache-Control: max-age=3600", `Etag: "v1"`,
-					fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, size),
-					fmt.Sprint("Content-Length: ", last-first+1)})
-				w.WriteHeader(http.StatusPartialContent)
-				body := &sparse{size: last + 1, off: first, sent: &sent}
-				comes.Store(last - first + 1 - c.lacks)
-				_, _ = io.CopyN(w, body, comes.Load())
-				_ = http.NewResponseController(w).Flush()
-				if wait() {
-					_, _ = io.Copy(w, body)
-				}
-			}, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
+			o := &steppedOrigin{t: t, size: size, before: c.before, lacks: c.lacks, step: make(chan struct{})}
+			e := newEdge(t, o.serve, func(_ *Server, s *site.Site) { s.Origin.Origin.FirstByteTimeout = time.Hour })
 			if c.read {
 				e.get("/film", "Range: bytes=0-9999999")
 			}
-			held.Store(true)
-			ctx, leave := context.WithCancel(t.Context())
-			left := make(chan struct{})
-			go func() {
-				defer close(left)
-				resp, err := e.client.Do(e.request("GET", "/film", "", "Range: "+c.ranges).WithContext(ctx))
-				if err == nil {
-					_, _ = io.Copy(io.Discard, resp.Body)
-					resp.Body.Close()
-				}
-			}()
+			o.held.Store(true)
+			leave := e.beginToRead("/film", "Range: "+c.ranges)
 			testwait.Until(t, "as much is there as comes", func() bool {
-				n := comes.Load()
+				n := o.comes.Load()
 				return n > 0 && e.filled() == n || c.before && e.followers() == 1 && e.hits.Load() == 1
 			})
 			leave()
-			<-left
 			if c.goesOn {
 				testwait.Until(t, "the edge knows that the client left", func() bool { return e.followers() == 0 })
-				close(step)
+				close(o.step)
 			} else {
-				testwait.Until(t, "the edge ended the fetch", gone.Load)
+				testwait.Until(t, "the edge ended the fetch", o.gone.Load)
 			}
 			e.settle()
-			held.Store(false)
+			o.held.Store(false)
 			before := e.hits.Load()
 			first, _, _ := strings.Cut(c.ranges[len("bytes="):], "-")
 			e.get("/film", "Range: bytes="+first+"-"+first)

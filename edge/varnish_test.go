@@ -17,64 +17,68 @@ func purgeFromLoopback(s *Server, _ *site.Site) {
 	s.PurgeFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
 
-// The requests that the plugins for Varnish send, and what each makes gone.
+const varnishPaths = "/a /a?x=1 /a/b /c" // what is stored before each purge
+
+// varnishPurges are the requests that the plugins for Varnish send, and what each makes gone.
+var varnishPurges = []struct {
+	name, request string   // method and target
+	fields        []string // of the request
+	gone          string
+	status        int
+}{
+	{"PURGE", "PURGE /a", nil, "/a", 200},
+	{"PURGE with a query", "PURGE /a?x=1", nil, "/a?x=1", 200},
+	{"PURGE with a port", "PURGE /a", []string{"Host: WWW.example:8080"}, "/a", 200},
+	{"soft", "PURGE /a", []string{"Fastly-Soft-Purge: 1"}, "/a", 200},
+	{"PURGE of another host", "PURGE /a", []string{"Host: other.example"}, "", 421},
+	{"Surrogate-Key", "PURGE /", []string{"Surrogate-Key: one three"}, "/a /c", 200},
+	{"no Surrogate-Key", "PURGE /a", []string{"Surrogate-Key:"}, "", 400},
+	{"xkey-purge", "PURGE /", []string{"xkey-purge: one,three"}, "/a /c", 200},
+	{"xkey-softpurge", "PURGE /", []string{"xkey-softpurge: two"}, "/a?x=1", 200},
+	{"both", "PURGE /", []string{"xkey-softpurge: two", "xkey-purge: one"}, "", 400},
+	// WordPress, Proxy Cache Purge.
+	{"WordPress all", "PURGE /.*", []string{"X-Purge-Method: regex"}, varnishPaths, 200},
+	{"WordPress prefix", "PURGE /a/.*", []string{"X-Purge-Method: regex"}, "/a/b", 200},
+	{"WordPress page", "PURGE /a", []string{"X-Purge-Method: default"}, "/a", 200},
+	{"WordPress exact", "PURGE /a", []string{"X-Purge-Method: exact"}, "/a", 200},
+	{"WordPress BAN", "BAN /.*", []string{"X-Purge-Method: regex"}, varnishPaths, 200},
+	{"another method", "PURGE /a", []string{"X-Purge-Method: fuzzy"}, "", 400},
+	{"a regex in the middle", "PURGE /a.*b", []string{"X-Purge-Method: regex"}, "", 400},
+	{"a regex without ends", "PURGE /a", []string{"X-Purge-Method: regex"}, "", 400},
+	// Drupal, varnish_purge.
+	{"Drupal", "BAN /", []string{"Cache-Tags: one|three"}, "/a /c", 200},
+	{"Drupal one", "BAN /", []string{"Cache-Tags: two"}, "/a?x=1", 200},
+	{"Drupal zero configuration", "BAN /", []string{"Purge-Cache-Tags: (^|\\s)(one|two)(\\s|$)"}, "/a /a?x=1", 200},
+	{"Drupal URL", "BAN /a", nil, "/a", 200},
+	{"Drupal wildcard", "BAN /a.*", nil, "/a /a?x=1 /a/b", 200},
+	// Magento 2.
+	{"Magento", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))"}, "/a", 200},
+	{"Magento several", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))|((^|,)two(,|$))"}, "/a /a?x=1",
+		200},
+	{"Magento all", "PURGE /", []string{"X-Magento-Tags-Pattern: .*"}, varnishPaths, 200},
+	{"Magento nothing", "PURGE /", []string{"X-Magento-Tags-Pattern:"}, "", 400},
+	{"Magento pool", "PURGE /", []string{"X-Pool: cat"}, "", 400},
+	// FOSHttpCache.
+	{"FOS tags", "BAN /", []string{"X-Cache-Tags: (^|,)(one|th\\ree)(,|$)"}, "", 400},
+	{"FOS tags, quoted", "BAN /", []string{"X-Cache-Tags: (^|,)(one|t\\-\\:4)(,|$)", "X-Host: .*", "X-Url: .*",
+		"X-Content-Type: .*"}, "/a /a/b", 200},
+	{"FOS tags, before 2", "BAN /", []string{"X-Cache-Tags: (one|three)(,.+)?$"}, "/a /c", 200},
+	{"FOS tags of a host", "BAN /", []string{"X-Cache-Tags: (one)(,.+)?$", "X-Host: ^www"}, "", 400},
+	{"FOS path", "BAN /", []string{"X-Url: ^/a/.*$", "X-Host: .*", "X-Content-Type: .*"}, "/a/b", 200},
+	{"FOS exact path", "BAN /", []string{"X-Url: ^/a$", "X-Host: ^(www.example|static.example)$",
+		"X-Content-Type: .*"}, "/a", 200},
+	{"FOS all", "BAN /", []string{"X-Url: .*", "X-Host: .*", "X-Content-Type: .*"}, varnishPaths, 200},
+	{"FOS host", "BAN /", []string{"X-Url: .*", "X-Host: ^static.example$", "X-Content-Type: .*"}, "", 200},
+	{"FOS other host", "BAN /", []string{"X-Url: .*", "X-Host: ^other.example$"}, "", 400},
+	{"FOS bad host", "BAN /", []string{"X-Url: .*", "X-Host: (("}, "", 400},
+	{"FOS type", "BAN /", []string{"X-Url: .*", "X-Host: .*", "X-Content-Type: image/.*"}, "", 400},
+	{"FOS suffix", "BAN /", []string{"X-Url: .*png$", "X-Host: .*"}, "", 400},
+	{"FOS xkey", "PURGEKEYS /", []string{"xkey-softpurge: one two"}, "/a /a?x=1", 200},
+}
+
+// Each purge of a plugin for Varnish removes what it is to, and nothing else.
 func TestPurgeInVarnishForm(t *testing.T) {
-	const paths = "/a /a?x=1 /a/b /c"
-	for _, c := range []struct {
-		name, request string   // method and target
-		fields        []string // of the request
-		gone          string
-		status        int
-	}{
-		{"PURGE", "PURGE /a", nil, "/a", 200},
-		{"PURGE with a query", "PURGE /a?x=1", nil, "/a?x=1", 200},
-		{"PURGE with a port", "PURGE /a", []string{"Host: WWW.example:8080"}, "/a", 200},
-		{"soft", "PURGE /a", []string{"Fastly-Soft-Purge: 1"}, "/a", 200},
-		{"PURGE of another host", "PURGE /a", []string{"Host: other.example"}, "", 421},
-		{"Surrogate-Key", "PURGE /", []string{"Surrogate-Key: one three"}, "/a /c", 200},
-		{"no Surrogate-Key", "PURGE /a", []string{"Surrogate-Key:"}, "", 400},
-		{"xkey-purge", "PURGE /", []string{"xkey-purge: one,three"}, "/a /c", 200},
-		{"xkey-softpurge", "PURGE /", []string{"xkey-softpurge: two"}, "/a?x=1", 200},
-		{"both", "PURGE /", []string{"xkey-softpurge: two", "xkey-purge: one"}, "", 400},
-		// WordPress, Proxy Cache Purge.
-		{"WordPress all", "PURGE /.*", []string{"X-Purge-Method: regex"}, paths, 200},
-		{"WordPress prefix", "PURGE /a/.*", []string{"X-Purge-Method: regex"}, "/a/b", 200},
-		{"WordPress page", "PURGE /a", []string{"X-Purge-Method: default"}, "/a", 200},
-		{"WordPress exact", "PURGE /a", []string{"X-Purge-Method: exact"}, "/a", 200},
-		{"WordPress BAN", "BAN /.*", []string{"X-Purge-Method: regex"}, paths, 200},
-		{"another method", "PURGE /a", []string{"X-Purge-Method: fuzzy"}, "", 400},
-		{"a regex in the middle", "PURGE /a.*b", []string{"X-Purge-Method: regex"}, "", 400},
-		{"a regex without ends", "PURGE /a", []string{"X-Purge-Method: regex"}, "", 400},
-		// Drupal, varnish_purge.
-		{"Drupal", "BAN /", []string{"Cache-Tags: one|three"}, "/a /c", 200},
-		{"Drupal one", "BAN /", []string{"Cache-Tags: two"}, "/a?x=1", 200},
-		{"Drupal zero configuration", "BAN /", []string{"Purge-Cache-Tags: (^|\\s)(one|two)(\\s|$)"}, "/a /a?x=1", 200},
-		{"Drupal URL", "BAN /a", nil, "/a", 200},
-		{"Drupal wildcard", "BAN /a.*", nil, "/a /a?x=1 /a/b", 200},
-		// Magento 2.
-		{"Magento", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))"}, "/a", 200},
-		{"Magento several", "PURGE /", []string{"X-Magento-Tags-Pattern: ((^|,)one(,|$))|((^|,)two(,|$))"}, "/a /a?x=1",
-			200},
-		{"Magento all", "PURGE /", []string{"X-Magento-Tags-Pattern: .*"}, paths, 200},
-		{"Magento nothing", "PURGE /", []string{"X-Magento-Tags-Pattern:"}, "", 400},
-		{"Magento pool", "PURGE /", []string{"X-Pool: cat"}, "", 400},
-		// FOSHttpCache.
-		{"FOS tags", "BAN /", []string{"X-Cache-Tags: (^|,)(one|th\\ree)(,|$)"}, "", 400},
-		{"FOS tags, quoted", "BAN /", []string{"X-Cache-Tags: (^|,)(one|t\\-\\:4)(,|$)", "X-Host: .*", "X-Url: .*",
-			"X-Content-Type: .*"}, "/a /a/b", 200},
-		{"FOS tags, before 2", "BAN /", []string{"X-Cache-Tags: (one|three)(,.+)?$"}, "/a /c", 200},
-		{"FOS tags of a host", "BAN /", []string{"X-Cache-Tags: (one)(,.+)?$", "X-Host: ^www"}, "", 400},
-		{"FOS path", "BAN /", []string{"X-Url: ^/a/.*$", "X-Host: .*", "X-Content-Type: .*"}, "/a/b", 200},
-		{"FOS exact path", "BAN /", []string{"X-Url: ^/a$", "X-Host: ^(www.example|static.example)$",
-			"X-Content-Type: .*"}, "/a", 200},
-		{"FOS all", "BAN /", []string{"X-Url: .*", "X-Host: .*", "X-Content-Type: .*"}, paths, 200},
-		{"FOS host", "BAN /", []string{"X-Url: .*", "X-Host: ^static.example$", "X-Content-Type: .*"}, "", 200},
-		{"FOS other host", "BAN /", []string{"X-Url: .*", "X-Host: ^other.example$"}, "", 400},
-		{"FOS bad host", "BAN /", []string{"X-Url: .*", "X-Host: (("}, "", 400},
-		{"FOS type", "BAN /", []string{"X-Url: .*", "X-Host: .*", "X-Content-Type: image/.*"}, "", 400},
-		{"FOS suffix", "BAN /", []string{"X-Url: .*png$", "X-Host: .*"}, "", 400},
-		{"FOS xkey", "PURGEKEYS /", []string{"xkey-softpurge: one two"}, "/a /a?x=1", 200},
-	} {
+	for _, c := range varnishPurges {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Cache-Control", "max-age=1000")
@@ -82,11 +86,10 @@ func TestPurgeInVarnishForm(t *testing.T) {
 					"/a/b": {"X-Cache-Tags", "t-:4,five"}, "/c": {"Cache-Tags", "three four"}}
 				w.Header().Set(fields[r.RequestURI][0], fields[r.RequestURI][1])
 				_, _ = io.WriteString(w, r.RequestURI)
-			}, purgeFromLoopback, func(_ *Server,
-				site *site.Site) {
+			}, purgeFromLoopback, func(_ *Server, site *site.Site) {
 				site.Hosts = append(site.Hosts, "static.example")
 			})
-			for path := range strings.FieldsSeq(paths) {
+			for path := range strings.FieldsSeq(varnishPaths) {
 				got := e.get(path)
 				got.wants(t, 200, path)
 				for _, name := range []string{"X-Magento-Tags", "Xkey", "X-Cache-Tags", "Cache-Tags"} {
@@ -101,7 +104,7 @@ func TestPurgeInVarnishForm(t *testing.T) {
 				t.Fatalf("%d, %s", got.status, got.body)
 			}
 			e.wantHits(4)
-			for path := range strings.FieldsSeq(paths) {
+			for path := range strings.FieldsSeq(varnishPaths) {
 				got := e.get(path)
 				if gone := slices.Contains(strings.Fields(c.gone), path); got.isHit() == gone {
 					t.Errorf("%s: hit %v after the purge", path, got.isHit())

@@ -15,104 +15,107 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
+var largeField = strings.Repeat("y", 4000)
+
+// postNumber sends the header block of a request with a method that has a body.
+func postNumber(c *rawClient, i int, end bool) error {
+	return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+		BlockFragment: c.headersOf("POST", "/"), EndHeaders: true, EndStream: end})
+}
+
+// floods are what a client does again and again that only costs, and the code that ends that.
+var floods = []struct {
+	name string
+	once func(c *rawClient, i int) error
+	code xhttp2.ErrCode
+}{
+	{name: "rapid reset", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), c.WriteRSTStream(uint32(2*i+1), xhttp2.ErrCodeCancel))
+	}},
+	{name: "resets by too large a window", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), c.WriteWindowUpdate(uint32(2*i+1), 1<<31-1))
+	}},
+	{name: "resets by an empty window", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), c.WriteWindowUpdate(uint32(2*i+1), 0))
+	}},
+	{name: "resets by DATA after the end", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), c.WriteData(uint32(2*i+1), false, []byte("x")))
+	}},
+	{name: "resets by a second header block", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), postNumber(c, i, true))
+	}},
+	{name: "resets by a stream that depends on itself", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true),
+			c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 1)}))
+	}},
+	{name: "resets by a PRIORITY of another length", once: func(c *rawClient, i int) error {
+		return errors.Join(postNumber(c, i, true), c.WriteRawFrame(xhttp2.FramePriority, 0, uint32(2*i+1),
+			[]byte("abc")))
+	}, code: xhttp2.ErrCodeFrameSize},
+	{name: "malformed requests", once: func(c *rawClient, i int) error {
+		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+			BlockFragment: c.headersOf("GET", "/", "Upper", "x"), EndHeaders: true, EndStream: true})
+	}},
+	{name: "requests with too large fields", once: func(c *rawClient, i int) error {
+		var fields []string
+		for range 17 { // one byte each once HPACK has it
+			fields = append(fields, "x-large", largeField)
+		}
+		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
+			BlockFragment: c.headersOf("GET", "/", fields...), EndHeaders: true, EndStream: true})
+	}},
+	{name: "requests without end", once: func(c *rawClient, i int) error { return postNumber(c, i, false) }},
+	{name: "pings", once: func(c *rawClient, _ int) error { return c.WritePing(false, [8]byte{1}) }},
+	{name: "answers to no ping", once: func(c *rawClient, _ int) error { return c.WritePing(true, [8]byte{1}) }},
+	{name: "settings", once: func(c *rawClient, _ int) error {
+		return c.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1000})
+	}},
+	{name: "acknowledgements", once: func(c *rawClient, _ int) error { return c.WriteSettingsAck() }},
+	{name: "empty data", once: func(c *rawClient, i int) error {
+		if i == 0 {
+			return postNumber(c, 0, false)
+		}
+		return c.WriteData(1, false, nil)
+	}},
+	{name: "padding", once: func(c *rawClient, i int) error {
+		if i == 0 {
+			return postNumber(c, 0, false)
+		}
+		return c.WriteDataPadded(1, false, nil, make([]byte, 255))
+	}},
+	{name: "window updates", once: func(c *rawClient, _ int) error { return c.WriteWindowUpdate(0, 1) }},
+	{name: "priorities", once: func(c *rawClient, i int) error {
+		return c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{})
+	}},
+	{name: "priority updates", once: func(c *rawClient, i int) error {
+		return c.WritePriorityUpdate(uint32(2*i+1), "u=1")
+	}},
+	{name: "unknown frames", once: func(c *rawClient, _ int) error {
+		return c.WriteRawFrame(0xbb, 0, 0, []byte("x"))
+	}},
+	{name: "goodbyes", once: func(c *rawClient, _ int) error { return c.WriteGoAway(0, xhttp2.ErrCodeNo, nil) }},
+	{name: "continuations", once: func(c *rawClient, i int) error {
+		if i == 0 {
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
+				EndStream: true})
+		}
+		return c.WriteContinuation(1, false, nil)
+	}},
+	{name: "large continuations", once: func(c *rawClient, i int) error {
+		if i == 0 {
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
+				EndStream: true})
+		}
+		c.buf.Reset()
+		c.headersOf("GET", "/", "x-large", largeField)
+		return c.WriteContinuation(1, false, c.buf.Bytes())
+	}},
+}
+
 // A client that only costs is sent GOAWAY and its connection ends, whatever it does; no more
 // handlers than twice the streams of a connection are there meanwhile.
 func TestFloods(t *testing.T) {
-	request := func(c *rawClient, i int, end bool) error {
-		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
-			BlockFragment: c.headersOf("POST", "/"), EndHeaders: true, EndStream: end})
-	}
-	large := strings.Repeat("y", 4000)
-	for _, f := range []struct {
-		name string
-		once func(c *rawClient, i int) error
-		code xhttp2.ErrCode
-	}{
-		{name: "rapid reset", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteRSTStream(uint32(2*i+1), xhttp2.ErrCodeCancel))
-		}},
-		{name: "resets by too large a window", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteWindowUpdate(uint32(2*i+1), 1<<31-1))
-		}},
-		{name: "resets by an empty window", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteWindowUpdate(uint32(2*i+1), 0))
-		}},
-		{name: "resets by DATA after the end", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteData(uint32(2*i+1), false, []byte("x")))
-		}},
-		{name: "resets by a second header block", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), request(c, i, true))
-		}},
-		{name: "resets by a stream that depends on itself", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true),
-				c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 1)}))
-		}},
-		{name: "resets by a PRIORITY of another length", once: func(c *rawClient, i int) error {
-			return errors.Join(request(c, i, true), c.WriteRawFrame(xhttp2.FramePriority, 0, uint32(2*i+1),
-				[]byte("abc")))
-		}, code: xhttp2.ErrCodeFrameSize},
-		{name: "malformed requests", once: func(c *rawClient, i int) error {
-			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
-				BlockFragment: c.headersOf("GET", "/", "Upper", "x"), EndHeaders: true, EndStream: true})
-		}},
-		{name: "requests with too large fields", once: func(c *rawClient, i int) error {
-			var fields []string
-			for range 17 { // one byte each once HPACK has it
-				fields = append(fields, "x-large", large)
-			}
-			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1),
-				BlockFragment: c.headersOf("GET", "/", fields...), EndHeaders: true, EndStream: true})
-		}},
-		{name: "requests without end", once: func(c *rawClient, i int) error { return request(c, i, false) }},
-		{name: "pings", once: func(c *rawClient, _ int) error { return c.WritePing(false, [8]byte{1}) }},
-		{name: "answers to no ping", once: func(c *rawClient, _ int) error { return c.WritePing(true, [8]byte{1}) }},
-		{name: "settings", once: func(c *rawClient, _ int) error {
-			return c.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1000})
-		}},
-		{name: "acknowledgements", once: func(c *rawClient, _ int) error { return c.WriteSettingsAck() }},
-		{name: "empty data", once: func(c *rawClient, i int) error {
-			if i == 0 {
-				return request(c, 0, false)
-			}
-			return c.WriteData(1, false, nil)
-		}},
-		{name: "padding", once: func(c *rawClient, i int) error {
-			if i == 0 {
-				return request(c, 0, false)
-			}
-			return c.WriteDataPadded(1, false, nil, make([]byte, 255))
-		}},
-		{name: "window updates", once: func(c *rawClient, _ int) error { return c.WriteWindowUpdate(0, 1) }},
-		{name: "priorities", once: func(c *rawClient, i int) error {
-			return c.WritePriority(uint32(2*i+1),
-				xhttp2.PriorityParam{})
-		}},
-		{name: "priority updates", once: func(c *rawClient, i int) error {
-			return c.WritePriorityUpdate(uint32(2*i+1),
-				"u=1")
-		}},
-		{name: "unknown frames", once: func(c *rawClient, _ int) error {
-			return c.WriteRawFrame(0xbb, 0, 0,
-				[]byte("x"))
-		}},
-		{name: "goodbyes", once: func(c *rawClient, _ int) error { return c.WriteGoAway(0, xhttp2.ErrCodeNo, nil) }},
-		{name: "continuations", once: func(c *rawClient, i int) error {
-			if i == 0 {
-				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
-					EndStream: true})
-			}
-			return c.WriteContinuation(1, false, nil)
-		}},
-		{name: "large continuations", once: func(c *rawClient, i int) error {
-			if i == 0 {
-				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.headersOf("GET", "/"),
-					EndStream: true})
-			}
-			c.buf.Reset()
-			c.headersOf("GET", "/", "x-large", large)
-			return c.WriteContinuation(1, false, c.buf.Bytes())
-		}},
-	} {
+	for _, f := range floods {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			var handlers, most atomic.Int64
