@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -179,4 +180,125 @@ func writeGolden(t *testing.T, dir string) {
 		}
 	}
 	closeStore(t, s)
+}
+
+// A store whose power failed while its format was written begins anew, and says so.
+func TestTornFormatBeginsAnew(t *testing.T) {
+	for _, n := range []int{0, 5, len(formatLine) - 1} {
+		dir := t.TempDir()
+		s := open(t, Options{Dir: dir})
+		put(t, s, "/a", []byte("a"))
+		closeStore(t, s)
+		if err := os.Truncate(filepath.Join(dir, "format"), int64(n)); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		s = open(t, Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if s.Get("/a") != nil {
+			t.Errorf("%d bytes of the format: an object of an unknown format is served", n)
+		}
+		if !strings.Contains(log.String(), "begins anew") {
+			t.Errorf("%d bytes of the format: the log has %q", n, log.String())
+		}
+		put(t, s, "/b", []byte("b"))
+		closeStore(t, s)
+		s = open(t, Options{Dir: dir})
+		if s.Get("/b") == nil {
+			t.Errorf("%d bytes of the format: the next start begins anew too", n)
+		}
+		closeStore(t, s)
+	}
+}
+
+func TestCorruptSegmentIsDeletedAndTheRestServed(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir, Disk: 48 << 20})
+	for i := range 30 {
+		put(t, s, fmt.Sprint("/", i), bodyOf(fmt.Sprint("/", i), 300_000))
+	}
+	first, last := s.Get("/0").Segment(), s.Get("/29").Segment()
+	closeStore(t, s)
+	if first == last {
+		t.Fatal("one segment only")
+	}
+	if err := os.WriteFile(filepath.Join(s.segmentDir(first, probation), "MANIFEST"), []byte("nonsense"),
+		0o644); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s = open(t, Options{Dir: dir, Disk: 48 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer closeStore(t, s)
+	if n := strings.Count(log.String(), "segment can't be opened and is deleted"); n != 1 {
+		t.Errorf("%d log lines:\n%s", n, log.String())
+	}
+	if s.Get("/0") != nil {
+		t.Error("an object of the corrupt segment is there")
+	}
+	want(t, s, "/29", bodyOf("/29", 300_000))
+}
+
+func TestSegmentThatEndsTheProcessIsDeleted(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	put(t, s, "/a", []byte("a"))
+	id := s.Get("/a").Segment()
+	closeStore(t, s)
+	if err := os.WriteFile(filepath.Join(dir, "opening"), fmt.Appendf(nil, "%d %d\n", id, openTries),
+		0o644); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, Options{Dir: dir})
+	if s.Get("/a") != nil {
+		t.Error("the segment was opened again")
+	}
+	put(t, s, "/a", []byte("a"))
+	closeStore(t, s)
+	s = open(t, Options{Dir: dir})
+	defer closeStore(t, s)
+	if s.Get("/a") == nil {
+		t.Error("a segment was deleted for the fault of an earlier one")
+	}
+}
+
+func TestFlippedBitIsAMiss(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir, Disk: segmentCount << 20})
+	body := bodyOf("/a", 100_000)
+	put(t, s, "/a", body)
+	put(t, s, "/b", bodyOf("/b", 100_000))
+	for i := range 10 { // so that the segment is sealed: Badger cuts a log that it writes on at the first damage
+		put(t, s, fmt.Sprint("/", i), bodyOf("", 200_000))
+	}
+	seg := s.segmentDir(s.Get("/a").Segment(), probation)
+	closeStore(t, s)
+	logs, _ := filepath.Glob(filepath.Join(seg, "*.vlog"))
+	flipped := false
+	for _, f := range logs {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(b, body[50_000:50_100]); at >= 0 {
+			b[at+7] ^= 4
+			flipped = true
+			if err := os.WriteFile(f, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !flipped {
+		t.Fatal("body not found in the value log")
+	}
+	s = open(t, Options{Dir: dir})
+	defer closeStore(t, s)
+	if o := s.Get("/a"); o != nil {
+		if r, err := o.Open(0, o.Size()); err == nil {
+			r.Close()
+			t.Fatal("a damaged body was opened")
+		}
+	}
+	if s.Get("/a") != nil {
+		t.Error("a damaged object is still found")
+	}
+	want(t, s, "/b", bodyOf("/b", 100_000))
 }

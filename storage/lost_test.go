@@ -30,42 +30,48 @@ func warnings(t *testing.T, dir string) (*Store, string) {
 	return s, b.String()
 }
 
-// What was purged is not used when the records of purges are lost and the objects are not.
-func TestLostRecords(t *testing.T) {
-	apply := func(t *testing.T, s *Store, seq uint64, p Purge) {
+// purgers purge as an edge that follows a log, and as one that has only its own purges.
+var purgers = map[string]func(t *testing.T, s *Store, seq uint64, p Purge){
+	"of a log": func(t *testing.T, s *Store, seq uint64, p Purge) {
 		if err := s.Apply([]Purge{p}, Position{Log: 7, Seq: seq}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	acknowledged := func(t *testing.T, s *Store, _ uint64, p Purge) {
+	},
+	"of its own": func(t *testing.T, s *Store, _ uint64, p Purge) {
 		if _, err := s.Purge(p); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, c := range []struct {
-		name string
-		lose func(t *testing.T, purges, older string)
-		at   Position // afterwards, where a log is followed
-	}{
-		{"deleted", func(t *testing.T, purges, _ string) {
-			if err := os.RemoveAll(purges); err != nil {
-				t.Fatal(err)
-			}
-		}, Position{}},
-		{"emptied", func(t *testing.T, purges, _ string) { copyFolder(t, t.TempDir(), purges) }, Position{}},
-		{"older", func(t *testing.T, purges, older string) { copyFolder(t, older, purges) }, Position{Log: 7, Seq: 1}},
-		{"without a table", func(t *testing.T, purges, _ string) {
-			hurtRecords(t, purges, "*.sst", nil)
-		}, Position{}},
-		{"damaged", func(t *testing.T, purges, _ string) {
-			hurtRecords(t, purges, "*.sst", []byte("none"))
-		}, Position{}},
-		{"without the manifest", func(t *testing.T, purges, _ string) {
-			hurtRecords(t, purges, "MANIFEST", nil)
-		}, Position{}},
-	} {
-		for kind, purge := range map[string]func(*testing.T, *Store, uint64, Purge){"of a log": apply,
-			"of its own": acknowledged} {
+	},
+}
+
+// losses are ways to lose records of purges.
+var losses = []struct {
+	name string
+	lose func(t *testing.T, purges, older string)
+	at   Position // afterwards, where a log is followed
+}{
+	{"deleted", func(t *testing.T, purges, _ string) {
+		if err := os.RemoveAll(purges); err != nil {
+			t.Fatal(err)
+		}
+	}, Position{}},
+	{"emptied", func(t *testing.T, purges, _ string) { copyFolder(t, t.TempDir(), purges) }, Position{}},
+	{"older", func(t *testing.T, purges, older string) { copyFolder(t, older, purges) }, Position{Log: 7, Seq: 1}},
+	{"without a table", func(t *testing.T, purges, _ string) {
+		hurtRecords(t, purges, "*.sst", nil)
+	}, Position{}},
+	{"damaged", func(t *testing.T, purges, _ string) {
+		hurtRecords(t, purges, "*.sst", []byte("none"))
+	}, Position{}},
+	{"without the manifest", func(t *testing.T, purges, _ string) {
+		hurtRecords(t, purges, "MANIFEST", nil)
+	}, Position{}},
+}
+
+// What was purged is not used when the records of purges are lost and the objects are not.
+func TestLostRecords(t *testing.T) {
+	for _, c := range losses {
+		for kind, purge := range purgers {
 			t.Run(c.name+" "+kind, func(t *testing.T) {
 				t.Parallel()
 				dir, older := t.TempDir(), t.TempDir()
