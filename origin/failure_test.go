@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,8 +79,15 @@ func newRawServer(t *testing.T, do func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// Each kind of failure has a hint that names the right key of the fleet file.
-func TestHints(t *testing.T) {
+// A failureHint is a kind of failure, and what its hint says.
+type failureHint struct {
+	name, server, at string // the URL in the fleet file, and the address that is really dialled
+	pool             *Pool
+	want             []string
+}
+
+// tlsHints are the failures of TLS.
+func tlsHints(t *testing.T) []failureHint {
 	good, roots := selfSigned(t, time.Now().Add(time.Hour), "origin.test", "*.pages.test")
 	ended, endedRoots := selfSigned(t, time.Now().Add(-time.Hour), "origin.test")
 	names := make([]string, 9)
@@ -95,21 +103,7 @@ func TestHints(t *testing.T) {
 	wantsClient := secureServer(t,
 		&tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAnyClientCert})
 	plain := newServer(t, "plain")
-	noName := func(err *net.DNSError) func(context.Context, string, string) (net.Conn, error) {
-		return func(context.Context, string, string) (net.Conn, error) { return nil, err }
-	}
-	unreachable := func(context.Context, string, string) (net.Conn, error) {
-		<-time.After(time.Millisecond)
-		return nil, &net.OpError{Op: "dial", Err: &timeoutError{"i/o timeout"}}
-	}
-	bad := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
-	failing := httptest.NewServer(http.HandlerFunc(bad))
-	defer failing.Close()
-	for _, c := range []struct {
-		name, server, at string // the URL in the fleet file, and the address that is really dialled
-		pool             *Pool
-		want             []string
-	}{
+	return []failureHint{
 		{"certificate for another name", "https://www.test", secure, &Pool{TLS: &tls.Config{RootCAs: roots}},
 			[]string{"is for origin.test, *.pages.test, not for www.test", "origin.servers", "origin.sni"}},
 		{"certificate for another name than host", "https://origin.test", secure,
@@ -143,13 +137,29 @@ func TestHints(t *testing.T) {
 		{"TLS for http", "http://origin.test",
 			newRawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "\x15\x03\x01\x00\x02\x02\x46") }), &Pool{},
 			[]string{"speaks TLS", "https://"}},
+		{"certificate for another name than --host", "https://origin.test", secure,
+			&Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
+			[]string{"--host names another", "origin.sni of a fleet file"}},
+	}
+}
+
+// connectionHints are the other failures.
+func connectionHints(t *testing.T) []failureHint {
+	noName := func(err *net.DNSError) func(context.Context, string, string) (net.Conn, error) {
+		return func(context.Context, string, string) (net.Conn, error) { return nil, err }
+	}
+	unreachable := func(context.Context, string, string) (net.Conn, error) {
+		<-time.After(time.Millisecond)
+		return nil, &net.OpError{Op: "dial", Err: &timeoutError{"i/o timeout"}}
+	}
+	bad := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	failing := httptest.NewServer(http.HandlerFunc(bad))
+	t.Cleanup(failing.Close)
+	return []failureHint{
 		{"refused", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{},
 			[]string{"nothing listens on origin.test:81", "origin.servers"}},
 		{"refused, by flags", "http://origin.test:81", strings.TrimPrefix(closedURL(t), "http://"), &Pool{Flags: true},
 			[]string{"the host and port in --origin"}},
-		{"certificate for another name than --host", "https://origin.test", secure,
-			&Pool{Flags: true, TLS: &tls.Config{RootCAs: roots}, Host: "www.test"},
-			[]string{"--host names another", "origin.sni of a fleet file"}},
 		{"no such name", "http://origin.test", "",
 			&Pool{Dial: noName(&net.DNSError{Err: "no such host", Name: "origin.test", IsNotFound: true})},
 			[]string{"origin.test has no address", "origin.servers"}},
@@ -165,7 +175,12 @@ func TestHints(t *testing.T) {
 			[]string{"closed the connection before it answered"}},
 		{"a server error", "http://origin.test", failing.Listener.Addr().String(), &Pool{},
 			[]string{"itself sends this answer"}},
-	} {
+	}
+}
+
+// Each kind of failure has a hint that names the right key of the fleet file.
+func TestHints(t *testing.T) {
+	for _, c := range slices.Concat(tlsHints(t), connectionHints(t)) {
 		t.Run(c.name, func(t *testing.T) {
 			p := c.pool
 			p.Servers, p.Log = []Server{serverAt(t, c.server)}, discardLog

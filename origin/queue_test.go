@@ -153,10 +153,9 @@ func TestQueueFollowsTheServers(t *testing.T) {
 	}
 }
 
-// A place is released at the end of a request, however it ends, and not before.
-func TestPlacesAreGivenBack(t *testing.T) {
-	release := make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// endings answers in every way that a response can end, or not.
+func endings(t *testing.T, release <-chan struct{}) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/upgrade":
 			c, rw, err := http.NewResponseController(w).Hijack()
@@ -187,7 +186,13 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		default:
 			_, _ = io.WriteString(w, "body")
 		}
-	}))
+	}
+}
+
+// A place is released at the end of a request, however it ends, and not before.
+func TestPlacesAreGivenBack(t *testing.T) {
+	release := make(chan struct{})
+	s := httptest.NewServer(endings(t, release))
 	defer s.Close()
 	defer close(release)
 	read := func(t *testing.T, resp *http.Response) { _, _ = io.ReadAll(resp.Body) }
@@ -201,8 +206,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		{"read and closed", "/", func(t *testing.T, resp *http.Response) {
 			read(t, resp)
 			shut(t, resp)
-			shut(t,
-				resp)
+			shut(t, resp)
 		}, false},
 		{"closed at once", "/", shut, false},
 		{"closed in the middle", "/endless", shut, false},
