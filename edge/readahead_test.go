@@ -122,8 +122,8 @@ func TestReadersShareSlices(t *testing.T) {
 	e.wantHits(2) // the second for what follows the first
 }
 
-// A steppedOrigin serves ranges of a sparse file. While it is held, it waits for a step in the midst of
-// a response.
+// A steppedOrigin serves ranges of a sparse file. While it is held, it waits for a step in the
+// midst of a response.
 type steppedOrigin struct {
 	t          *testing.T
 	size       int64

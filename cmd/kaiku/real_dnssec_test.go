@@ -40,35 +40,17 @@ naptr  IN NAPTR 100 50 "s" "SIP+D2U" "" _SIP._udp.Example.test.
 odd    IN TYPE65280 \# 4 0A000001
 `
 
-// TestRealDNSSEC has unbound and delv validate answers of every kind, over a parent zone that is
-// signed too: the trust anchor is the parent's. kaiku dnssec makes the keys, the DS record and the
-// anchor.
-func TestRealDNSSEC(t *testing.T) {
-	bin, dir := kaikuBinary(t), t.TempDir()
-	const server, resolver = "15393", "15394"
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	kaiku := func(args ...string) string {
-		t.Helper()
-		cmd := exec.Command(bin, args...)
-		cmd.Dir = dir
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("kaiku %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	kaiku("dnssec", "keygen", "test.key")
-	kaiku("dnssec", "keygen", "example.key")
-	parent := "$ORIGIN test.\n$TTL 3600\n@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ IN NS ns1\n" +
-		"ns1 IN A 127.0.0.1\nexample IN NS ns1\n"
-	write("test.zone", parent)
-	write("example.zone", signedZone1)
-	write("fleet.yaml", fmt.Sprintf(`
+// signedParent is the zone above it, before it has the DS record.
+const signedParent = `$ORIGIN test.
+$TTL 3600
+@ IN SOA ns1 hostmaster 1 7200 1800 1209600 300
+@ IN NS ns1
+ns1 IN A 127.0.0.1
+example IN NS ns1
+`
+
+// signedFleet has both zones. It lacks the folder, and the port of the name server.
+const signedFleet = `
 nodes:
   hel1: { roles: [edge], location: [60.17, 24.94], addresses: [127.0.0.33, "::1"] }
   nyc1: { roles: [edge, geodns], location: [40.71, -74.01], addresses: [127.0.0.1] }
@@ -81,12 +63,11 @@ geodns:
       file: example.zone
       edges: { www: {}, both: { answers: 2 }, "*.cdn": {} }
       dnssec: { key: example.key }
-`, dir, server))
-	write("test.zone", parent+kaiku("dnssec", "ds", "example.test"))
-	write("anchor.ds", kaiku("dnssec", "ds", "test"))
-	startProcess(t, bin, "geodns", "--config", filepath.Join(dir, "fleet.yaml"), "--node", "nyc1")
-	waitFor(t, "127.0.0.1:"+server)
-	write("unbound.conf", fmt.Sprintf(`server:
+`
+
+// validatorConf has unbound validate from anchor.ds on. It lacks unbound's port, the folder, and
+// the port of the name server.
+const validatorConf = `server:
   interface: 127.0.0.1@%s
   directory: "%s"
   pidfile: "%[2]s/pid"
@@ -108,60 +89,123 @@ stub-zone:
 stub-zone:
   name: example.test
   stub-addr: 127.0.0.1@%[3]s
-`, resolver, dir, server))
-	startProcess(t, need(t, "unbound"), "-d", "-c", filepath.Join(dir, "unbound.conf"))
-	waitFor(t, "127.0.0.1:"+resolver)
-	out, err := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", server, "test", "DNSKEY", "+short",
-		"+nosplit").Output()
-	key := strings.Fields(string(out))
-	if err != nil || len(key) != 4 {
-		t.Fatalf("the parent's key: %v, %q", err, out)
-	}
-	write("delv.anchor", fmt.Sprintf("trust-anchors { test. static-key %s %s %s \"%s\"; };\n", key[0], key[1], key[2],
-		key[3]))
+`
 
+// signedQuestions have answers of every kind.
+const signedQuestions = `@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ TXT,
+	mail A, mail TXT, MaIl AAAA, alias A, alias TXT, toedge A, dangling A, host.old A, host.old AAAA, gone.old A,
+	old DNAME, a.dev A, a.b.dev A, z.dev A, !.dev A, y.dev A, q.y.dev A, a.dev TXT, zz.dev TXT, *.dev A,
+	x.calias A, x.calias TXT, x.wgone A, ent A, b.ent TXT, nowhere A, a.b.c.nowhere A, www A, www AAAA, www TXT,
+	both A, x.cdn A, x.cdn TXT, x.cdn AAAA, mail ANY, nowhere ANY, plain DS, svc SVCB, naptr NAPTR, odd TYPE65280,
+	mail NSEC, nowhere2 NSEC`
+
+// TestRealDNSSEC has unbound and delv validate answers of every kind, over a parent zone that is
+// signed too: the trust anchor is the parent's. kaiku dnssec makes the keys, the DS record and the
+// anchor.
+func TestRealDNSSEC(t *testing.T) {
+	v := signed{t: t, bin: kaikuBinary(t), dir: t.TempDir(), server: "15393", resolver: "15394"}
+	v.serve()
+	v.validate()
 	validated := regexp.MustCompile(`flags:[a-z ]* ad[ ;]`)
-	for _, q := range strings.Split(strings.TrimSpace(`@ SOA, @ NS, @ MX, @ DNSKEY, @ CDS, @ CDNSKEY, @ DS, @ TXT,
-		mail A, mail TXT, MaIl AAAA, alias A, alias TXT, toedge A, dangling A, host.old A, host.old AAAA, gone.old A,
-		old DNAME, a.dev A, a.b.dev A, z.dev A, !.dev A, y.dev A, q.y.dev A, a.dev TXT, zz.dev TXT, *.dev A,
-		x.calias A, x.calias TXT, x.wgone A, ent A, b.ent TXT, nowhere A, a.b.c.nowhere A, www A, www AAAA, www TXT,
-		both A, x.cdn A, x.cdn TXT, x.cdn AAAA, mail ANY, nowhere ANY, plain DS, svc SVCB, naptr NAPTR, odd TYPE65280,
-		mail NSEC, nowhere2 NSEC`), ",") {
+	for q := range strings.SplitSeq(signedQuestions, ",") {
 		name, rrtype, _ := strings.Cut(strings.TrimSpace(q), " ")
 		if name += ".example.test"; strings.HasPrefix(name, "@") {
 			name = "example.test"
 		}
-		got, _ := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", resolver, "+dnssec", name, rrtype).CombinedOutput()
+		got, _ := exec.Command(need(t, "dig"), "@127.0.0.1", "-p", v.resolver, "+dnssec", name, rrtype).CombinedOutput()
 		if !validated.Match(got) {
 			t.Errorf("unbound: %s %s:\n%s", name, rrtype, got)
 		}
-		got, _ = exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"),
-			"+root=test",
-			name, rrtype).CombinedOutput()
-		if !strings.Contains(string(got), "fully validated") {
+		if got := v.delv(name, rrtype); !strings.Contains(got, "fully validated") {
 			t.Errorf("delv: %s %s:\n%s", name, rrtype, got)
 		}
 	}
-	status := kaiku("dnssec", "status", "example.test", "--resolver", "127.0.0.1:"+server)
+	status := v.kaiku("dnssec", "status", "example.test", "--resolver", "127.0.0.1:"+v.server)
 	if !strings.Contains(status, "✓ nyc1 shows the keys and signs") ||
 		!strings.Contains(status, "the parent has the DS record of key") {
 		t.Errorf("status:\n%s", status)
 	}
-	// A validator refuses what isn't signed by the key of the DS: this is what all above would
-	// show.
-	kaiku("dnssec", "keygen", "other.key")
-	if err := os.Rename(filepath.Join(dir, "other.key"), filepath.Join(dir, "example.key")); err != nil {
-		t.Fatal(err)
+	v.signByAnotherKey()
+}
+
+// signed is a name server with signed zones, and a resolver that validates them.
+type signed struct {
+	t                *testing.T
+	bin, dir         string
+	server, resolver string // ports
+}
+
+func (v *signed) write(name, text string) {
+	v.t.Helper()
+	if err := os.WriteFile(filepath.Join(v.dir, name), []byte(text), 0o644); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *signed) kaiku(args ...string) string {
+	v.t.Helper()
+	cmd := exec.Command(v.bin, args...)
+	cmd.Dir = v.dir
+	out, err := cmd.Output()
+	if err != nil {
+		v.t.Fatalf("kaiku %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// delv validates an answer of the name server.
+func (v *signed) delv(name, rrtype string) string {
+	v.t.Helper()
+	out, _ := exec.Command(need(v.t, "delv"), "@127.0.0.1", "-p", v.server, "-a", filepath.Join(v.dir, "delv.anchor"),
+		"+root=test", name, rrtype).CombinedOutput()
+	return string(out)
+}
+
+// serve makes keys, signs the zones with them, and starts the name server.
+func (v *signed) serve() {
+	v.t.Helper()
+	v.kaiku("dnssec", "keygen", "test.key")
+	v.kaiku("dnssec", "keygen", "example.key")
+	v.write("test.zone", signedParent)
+	v.write("example.zone", signedZone1)
+	v.write("fleet.yaml", fmt.Sprintf(signedFleet, v.dir, v.server))
+	v.write("test.zone", signedParent+v.kaiku("dnssec", "ds", "example.test"))
+	v.write("anchor.ds", v.kaiku("dnssec", "ds", "test"))
+	startProcess(v.t, v.bin, "geodns", "--config", filepath.Join(v.dir, "fleet.yaml"), "--node", "nyc1")
+	waitFor(v.t, "127.0.0.1:"+v.server)
+}
+
+// validate starts the resolver, and writes the anchor of delv.
+func (v *signed) validate() {
+	v.t.Helper()
+	v.write("unbound.conf", fmt.Sprintf(validatorConf, v.resolver, v.dir, v.server))
+	startProcess(v.t, need(v.t, "unbound"), "-d", "-c", filepath.Join(v.dir, "unbound.conf"))
+	waitFor(v.t, "127.0.0.1:"+v.resolver)
+	out, err := exec.Command(need(v.t, "dig"), "@127.0.0.1", "-p", v.server, "test", "DNSKEY", "+short",
+		"+nosplit").Output()
+	key := strings.Fields(string(out))
+	if err != nil || len(key) != 4 {
+		v.t.Fatalf("the parent's key: %v, %q", err, out)
+	}
+	v.write("delv.anchor", fmt.Sprintf("trust-anchors { test. static-key %s %s %s \"%s\"; };\n", key[0], key[1], key[2],
+		key[3]))
+}
+
+// signByAnotherKey checks that a validator refuses what isn't signed by the key of the DS record.
+// All the other answers would fail like this.
+func (v *signed) signByAnotherKey() {
+	v.t.Helper()
+	v.kaiku("dnssec", "keygen", "other.key")
+	if err := os.Rename(filepath.Join(v.dir, "other.key"), filepath.Join(v.dir, "example.key")); err != nil {
+		v.t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		got, _ := exec.Command(need(t, "delv"), "@127.0.0.1", "-p", server, "-a", filepath.Join(dir, "delv.anchor"),
-			"+root=test",
-			"mail.example.test", "A").CombinedOutput()
-		if strings.Contains(string(got), "resolution failed") {
-			break
+		got := v.delv("mail.example.test", "A")
+		if strings.Contains(got, "resolution failed") {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("delv takes another key than that of the DS record:\n%s", got)
+			v.t.Fatalf("delv takes another key than that of the DS record:\n%s", got)
 		}
 	}
 }
