@@ -6,6 +6,8 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+
+	"github.com/kaiku-cdn/kaiku/fleet/rendezvous"
 )
 
 // option is a node that may be chosen, with its current state.
@@ -49,11 +51,11 @@ type ranked struct {
 //
 // Only nodes of the best standing found are ranked. Groups are ranked by the distance of their
 // nearest node, nearest first. If the client's place is unknown, groups keep the configured order.
-// Within a group, weighted rendezvous hashing of the client's network decides (Thaler and
-// Ravishankar 1998; Schindelhauer and Schomaker 2005). Each client therefore keeps its node, and
-// only the clients of a lost node move. byClient reports whether this hashing decided which nodes
-// are among the first n. A node that sheds counts for less in its group. A group that sheds more
-// than the next group loses clients to it, first those whose distance grows least.
+// Within a group, weighted rendezvous hashing of the client's network decides. Each client
+// therefore keeps its node, and only the clients of a lost node move. byClient reports whether this
+// hashing decided which nodes are among the first n. A node that sheds counts for less in its
+// group. A group that sheds more than the next group loses clients to it, first those whose
+// distance grows least.
 //
 // A node that lacks the address family is not ranked. Its standing still counts: nodes of a worse
 // standing than it are not ranked either. The same holds for groups that are more than muchFarther
@@ -99,7 +101,7 @@ func choose(
 		end := begin + groupLen(order[begin:])
 		if end > n && end-begin > 1 { // else all of the group are answered
 			byClient = true
-			rendezvous(client, nodes, order[begin:end])
+			sortForClient(client, nodes, order[begin:end])
 		}
 		begin = end
 	}
@@ -126,12 +128,11 @@ func groupLen(order []ranked) int {
 	return n
 }
 
-// rendezvous sorts the nodes of a group for a client, best first.
-func rendezvous(client uint64, nodes []option, group []ranked) {
+// sortForClient sorts the nodes of a group for a client, best first.
+func sortForClient(client uint64, nodes []option, group []ranked) {
 	for i := range group {
 		o := &nodes[group[i].index]
-		u := (float64(mix(client^o.id)>>11) + 0.5) / (1 << 53) // in the open interval (0, 1)
-		group[i].score = o.weight * max(1-o.shed, 0.001) / -math.Log(u)
+		group[i].score = rendezvous.Score(rendezvous.Draw(client, o.id), o.weight*max(1-o.shed, 0.001))
 	}
 	slices.SortFunc(group, func(a, b ranked) int {
 		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.index, b.index))
@@ -210,15 +211,8 @@ func clientNetwork(addr netip.Addr) (bits int, hash uint64) {
 	}
 	if addr.Is4() {
 		b := addr.As4()
-		return clientBits4, mix(uint64(binary.BigEndian.Uint32(b[:])>>8) | 1<<63)
+		return clientBits4, rendezvous.Mix(uint64(binary.BigEndian.Uint32(b[:])>>8) | 1<<63)
 	}
 	b := addr.As16()
-	return clientBits6, mix(binary.BigEndian.Uint64(b[:8]) >> 16)
-}
-
-// mix spreads the bits of x over all bits of the result. It is the finaliser of SplitMix64.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+	return clientBits6, rendezvous.Mix(binary.BigEndian.Uint64(b[:8]) >> 16)
 }

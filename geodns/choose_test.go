@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/kaiku-cdn/kaiku/fleet/rendezvous"
 )
 
 // chord measures the distance in another way, straight through the Earth.
@@ -22,7 +26,9 @@ func chord(a, b Place) float64 {
 }
 
 // at returns an option at a place, in the group i.
-func at(i int, p Place) option { return option{place: p, group: i, weight: 1, id: mix(uint64(i + 1))} }
+func at(i int, p Place) option {
+	return option{place: p, group: i, weight: 1, id: rendezvous.Mix(uint64(i + 1))}
+}
 
 func TestChooseNearest(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -81,12 +87,12 @@ func TestChooseWithoutPlace(t *testing.T) {
 func TestSharing(t *testing.T) {
 	nodes := []option{at(0, helsinki), at(0, Place{60.2, 24.9}), at(0, Place{60.1, 25}), at(3, tokyo)}
 	for i := range nodes {
-		nodes[i].id = mix(uint64(100 + i))
+		nodes[i].id = rendezvous.Mix(uint64(100 + i))
 	}
 	nodes[1].weight = 2
 	const clients = 40_000
 	pick := func(c int) int {
-		order, _, byClient := choose(&helsinki, mix(uint64(c)), nodes, 1, nil)
+		order, _, byClient := choose(&helsinki, rendezvous.Mix(uint64(c)), nodes, 1, nil)
 		if !byClient && nodes[0].standing == good {
 			t.Fatal("the client's network should decide")
 		}
@@ -217,7 +223,7 @@ func TestShed(t *testing.T) {
 	nodes[1].id, nodes[1].shed = 77, 0.75
 	got := 0
 	for c := range 40_000 {
-		order, _, _ := choose(&helsinki, mix(uint64(c)), nodes, 1, nil)
+		order, _, _ := choose(&helsinki, rendezvous.Mix(uint64(c)), nodes, 1, nil)
 		got += order[0].index
 	}
 	if share := float64(got) / 40_000; math.Abs(share-0.2) > 0.01 {
@@ -270,5 +276,31 @@ func TestClientNetwork(t *testing.T) {
 	}
 	if hash("2001:db8:1::1") != hash("2001:db8:1:ffff::1") || hash("2001:db8:1::") == hash("2001:db8:2::") {
 		t.Error("IPv6 networks are /48")
+	}
+}
+
+// The node of a client stays the same from one version to the next, and is the same on name servers
+// of different versions.
+func TestNodesOfClientsStay(t *testing.T) {
+	const want = "2112211023321321131032311231122102011303101013300113130110121023100112202313021303201202311310121001"
+	nodes := make([]option, 4)
+	for i := range nodes {
+		nodes[i] = option{place: helsinki, weight: float64(1 + i%2), id: xxhash.Sum64String(fmt.Sprint("hel", i))}
+	}
+	nodes[3].shed = 0.5
+	var got strings.Builder
+	for i := range 50 {
+		client := netip.AddrFrom4([4]byte{203, 0, byte(i), 7})
+		if i%2 > 0 {
+			client = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, byte(i)})
+		}
+		_, hash := clientNetwork(client)
+		order, _, _ := choose(&helsinki, hash, nodes, 1, nil)
+		for _, r := range order[:2] {
+			fmt.Fprint(&got, r.index)
+		}
+	}
+	if got.String() != want {
+		t.Errorf("%s, want %s", got.String(), want)
 	}
 }

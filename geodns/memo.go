@@ -3,6 +3,8 @@ package geodns
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/kaiku-cdn/kaiku/fleet/rendezvous"
 )
 
 const (
@@ -64,7 +66,7 @@ func (m *memo) pick(r *resolver, e *edge, f *family, addr netip.Addr) (picked []
 		b := addr.As16()
 		key.address = binary.BigEndian.Uint64(b[:8])
 	}
-	slot := &m.slots[mix(key.address>>(64-network)^uint64(key.family)<<48)%memoSlots]
+	slot := &m.slots[rendezvous.Mix(key.address>>(64-network)^uint64(key.family)<<48)%memoSlots]
 	if slot.holds(&key) {
 		r.order = r.order[:0]
 		for _, index := range slot.picked[:slot.n] {

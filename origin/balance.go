@@ -2,10 +2,11 @@ package origin
 
 import (
 	"fmt"
-	"math"
 	"math/bits"
 	"math/rand/v2"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/rendezvous"
 )
 
 // Balance is the load-balancing method of a Pool.
@@ -129,7 +130,7 @@ func (p *Pool) pick(now time.Time, o *FetchOptions, tried uint64) (*backend, roo
 	case Random:
 		return p.draw(now, fits, 1)[0], roomFree
 	case Hash:
-		return p.rendezvous(now, fits, o.hash), roomFree
+		return p.ofKey(now, fits, o.hash), roomFree
 	}
 	return p.nextInTurn(now, fits), roomFree
 }
@@ -185,31 +186,16 @@ func (p *Pool) leastRequests(now time.Time, fits uint64) *backend {
 	return a
 }
 
-// rendezvous implements weighted rendezvous hashing (Thaler and Ravishankar 1998, weights by
-// Schindelhauer and Schomaker 2005). It chooses the server with the highest share / -ln(u), where u
-// is the hash of key and server, scaled to between 0 and 1. Among servers of equal share that is
-// the one with the highest u.
-func (p *Pool) rendezvous(now time.Time, fits, key uint64) *backend {
+// ofKey returns the server that a key belongs to, by rendezvous hashing.
+func (p *Pool) ofKey(now time.Time, fits, key uint64) *backend {
 	var best *backend
-	var bestShare, bestU float64
+	var bestDraw, bestShare float64
 	for ; fits != 0; fits &= fits - 1 {
 		b := p.all[bits.TrailingZeros64(fits)]
-		u := (float64(mix(key^b.hash)>>11) + 0.5) / (1 << 53)
-		share := b.share(now, p.SlowStart)
-		wins := best == nil || u > bestU
-		if best != nil && share != bestShare {
-			wins = share*math.Log(bestU) < bestShare*math.Log(u)
-		}
-		if wins {
-			best, bestShare, bestU = b, share, u
+		draw, share := rendezvous.Draw(key, b.hash), b.share(now, p.SlowStart)
+		if best == nil || rendezvous.Beats(draw, share, bestDraw, bestShare) {
+			best, bestDraw, bestShare = b, draw, share
 		}
 	}
 	return best
-}
-
-// mix is the finalizer of SplitMix64. It spreads the bits of x over the result.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/kaiku-cdn/kaiku/fleet/rendezvous"
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
@@ -76,7 +77,7 @@ func TestSharesAreByWeight(t *testing.T) {
 				got := make([]int, len(weights))
 				for i := range total {
 					p.mu.Lock()
-					pl, has := p.take(now, &FetchOptions{hash: mix(uint64(i))}, 0)
+					pl, has := p.take(now, &FetchOptions{hash: rendezvous.Mix(uint64(i))}, 0)
 					p.mu.Unlock()
 					if pl == nil {
 						t.Fatalf("no server, room %v", has)
@@ -368,6 +369,31 @@ func BenchmarkPick(b *testing.B) {
 					p.mu.Unlock()
 				}
 			})
+		}
+	}
+}
+
+// The server of a key stays the same from one version to the next. Otherwise each upgrade would
+// send keys to servers that don't have them.
+func TestServersOfKeysStay(t *testing.T) {
+	for _, c := range []struct {
+		weights []int
+		want    string
+	}{
+		{[]int{1, 1, 1, 1}, "adccbcacbbdbbdcababcbdcdbdaadadbcdccbcbbabbacbdaaa"},
+		{[]int{1, 2, 5, 1}, "bdccccacbccbbdcaccbccdccccabdacbcdccccccabbccbdacc"},
+	} {
+		p := newIdlePool(t, &Pool{Balance: Hash}, c.weights...)
+		var got strings.Builder
+		for i := range 50 {
+			p.mu.Lock()
+			pl, _ := p.take(time.Now(), &FetchOptions{hash: xxhash.Sum64String(fmt.Sprint("https://www.example/", i))}, 0)
+			p.mu.Unlock()
+			got.WriteString(serverLetter(pl))
+			p.release(pl)
+		}
+		if got.String() != c.want {
+			t.Errorf("weights %v: %s, want %s", c.weights, got.String(), c.want)
 		}
 	}
 }
