@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/kaiku-cdn/kaiku/deploy/sshtest"
 )
 
 // testFleet is a fleet of test nodes and the Deploy for it. It implements Fleet: it asks the
@@ -38,7 +40,7 @@ type testFleet struct {
 func newTestFleet(t *testing.T, names ...string) *testFleet {
 	t.Helper()
 	f := &testFleet{nodes: map[string]*testNode{}, draining: map[string]bool{}, home: t.TempDir()}
-	f.operator = writeKey(t, filepath.Join(f.home, ".ssh/id_ed25519"))
+	f.operator = sshtest.WriteKey(t, filepath.Join(f.home, ".ssh/id_ed25519"))
 	f.Deploy = &Deploy{Fleet: f, Binaries: []*Binary{testBinary(t, "one")}, Settle: time.Millisecond,
 		Limit: 3 * time.Second, Every: 5 * time.Millisecond, Out: &f.out,
 		Dialer: &Dialer{Home: f.home, AcceptNew: true, Pause: time.Millisecond}}

@@ -21,10 +21,8 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 	n := f.nodes["hel1"]
 	f.deploy(t)
 	before := stripRun(n.tree(t, "/"))
-	old := ssh.FingerprintSHA256(n.key.PublicKey())
-	n.mu.Lock()
-	n.key = newKey(t)
-	n.mu.Unlock()
+	old := ssh.FingerprintSHA256(n.ssh.HostKey())
+	n.ssh.NewHostKey(t)
 	f.Close()
 	setConfig(f, "c: 1\n")
 	_, _, err := f.tryDeploy(t.Context()) // AcceptNew is set but does not apply to changed keys
@@ -32,7 +30,7 @@ func TestHostKeyChangedIsRefused(t *testing.T) {
 		t.Fatalf("a changed key: %v", err)
 	}
 	file := filepath.Join(f.home, ".ssh/known_hosts")
-	for _, want := range []string{old, ssh.FingerprintSHA256(n.key.PublicKey()), file + ":1"} {
+	for _, want := range []string{old, ssh.FingerprintSHA256(n.ssh.HostKey()), file + ":1"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %s: %v", want, err)
 		}
@@ -51,9 +49,7 @@ func TestHostKeyChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.deploy(t)
-	n.mu.Lock()
-	n.key = newKey(t)
-	n.mu.Unlock()
+	n.ssh.NewHostKey(t)
 	f.Close()
 	setConfig(f, "c: 1\n")
 	if _, _, err := f.tryDeploy(t.Context()); !errors.Is(err, ErrHostKeyChanged) {
@@ -84,7 +80,7 @@ func TestHostKeyUnknown(t *testing.T) {
 	if _, err := f.Plan(t.Context()); err != nil {
 		t.Errorf("taken: %v", err)
 	}
-	for _, want := range []string{"hel1 (" + n.addr + ")", ssh.FingerprintSHA256(n.key.PublicKey()),
+	for _, want := range []string{"hel1 (" + n.addr + ")", ssh.FingerprintSHA256(n.ssh.HostKey()),
 		"ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", "(yes/no)? "} {
 		if !strings.Contains(asked, want) {
 			t.Errorf("the question lacks %q: %q", want, asked)
@@ -131,7 +127,7 @@ func TestConnectionLostForGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.shutdown()
+	n.ssh.Close()
 	_, err = f.Apply(t.Context(), p)
 	if err == nil || !strings.Contains(err.Error(),
 		"node hel1: upload the binary: 3 tries failed, the last one: can't connect to "+n.addr) {

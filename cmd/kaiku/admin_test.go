@@ -44,10 +44,10 @@ nodes:
   down: { roles: [edge], location: [0, 0], addresses: [127.0.0.8], ssh: "root@%s" }
   dumb: { roles: [edge], location: [0, 0], addresses: [127.0.0.9], ssh: "root@%s" }
   c1: { roles: [control], addresses: [127.0.0.1], ssh: "root@%s", admin: %q, control: { listen: %q, data: %q } }
-`, o.URL, freeport.Addr(t), dumb.Addr(), newSSHServer(t, key).addr, f.admin["c1"], freeport.Addr(t), filepath.Join(f.dir, "c1"))
+`, o.URL, freeport.Addr(t), dumb.Addr(), newSSHServer(t, key), f.admin["c1"], freeport.Addr(t), filepath.Join(f.dir, "c1"))
 	for i, name := range []string{"hel1", "nyc1"} {
 		text += fmt.Sprintf("  %s: { roles: [edge], location: [0, 0], addresses: [127.0.0.%d], ssh: \"root@%s\", edge: { http: %q, admin: %q, data: %q } }\n",
-			name, 2+i, newSSHServer(t, key).addr, freeport.Addr(t), f.admin[name], filepath.Join(f.dir, name))
+			name, 2+i, newSSHServer(t, key), freeport.Addr(t), f.admin[name], filepath.Join(f.dir, name))
 	}
 	f.config = f.write(t, "fleet.yaml", text)
 	f.write(t, "admin.token", "secret\n")
