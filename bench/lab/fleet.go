@@ -39,14 +39,12 @@ func cities() []city {
 
 // hosts returns all machines. Name servers and control nodes are where `kaiku init` places them for
 // three machines. Here each has a machine of its own, so that each can fail alone.
-func hosts() []world.Host {
+func hosts() world.Hosts {
 	// A client's line is like that of many homes. A server's line is like that of rented machines.
 	home, server := world.Line{Up: 50e6, Down: 200e6}, world.Line{Up: 1e9, Down: 1e9}
-	var all []world.Host
+	var all world.Hosts
 	add := func(name string, at world.Place, line world.Line) {
-		n := byte(len(all) + 1)
-		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, n, 10}), Line: line,
-			Home: line == home})
+		all.Add(world.Host{Name: name, At: at, Line: line, Home: line == home})
 	}
 	for _, c := range cities() {
 		add("client"+c.key, c.place, home)
@@ -64,14 +62,7 @@ func hosts() []world.Host {
 }
 
 // address returns the address of a host.
-func address(name string) string {
-	for _, h := range hosts() {
-		if h.Name == name {
-			return h.Addr.String()
-		}
-	}
-	return ""
-}
+func address(name string) string { return hosts().Address(name) }
 
 // fleetHosts returns the hosts that run kaiku, control nodes first.
 func fleetHosts() []string { return []string{"c1", "c2", "c3", "hel1", "nyc1", "sin1", "ns1", "ns2"} }

@@ -3,14 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -52,10 +47,7 @@ func build(ctx context.Context, o options) (l *lab, err error) {
 	if l.world, err = world.New(1); err != nil {
 		return nil, err
 	}
-	if err := world.RemoveStaleDirs(dirPrefix); err != nil {
-		return l, err
-	}
-	if l.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
+	if l.dir, err = world.TempDir(dirPrefix); err != nil {
 		return l, err
 	}
 	if err := writeFleet(l.dir, l.ttl, l.maxDisconnected); err != nil {
@@ -207,39 +199,8 @@ func (l *lab) settled(ctx context.Context, c city) error {
 
 // admin calls the admin API of an edge from the edge's machine. out may be nil.
 func (l *lab) admin(ctx context.Context, edge, method, path string, in, out any) error {
-	t := &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return l.world.Dial(ctx, edge, network, addr)
-		}}
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1:9080"+path, body)
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := t.RoundTrip(r)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(answer))
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, out)
+	_, err := l.world.Call(ctx, edge, method, "http://127.0.0.1:9080"+path, in, out)
+	return err
 }
 
 // close ends everything.

@@ -209,7 +209,7 @@ func (r *rig) purge(ctx context.Context, q purgeRequest, what, via string, of []
 		path += "?wait=all&limit=" + wait.String()
 	}
 	var answer purgeResponse
-	if _, err := r.admin(ctx, via, "POST", path, q, &answer); err != nil {
+	if _, err := r.world.Call(ctx, via, "POST", "http://127.0.0.1:9080"+path, q, &answer); err != nil {
 		return nil, err
 	}
 	now := time.Now()

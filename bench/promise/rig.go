@@ -3,15 +3,9 @@
 package promise
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,11 +64,10 @@ type rig struct {
 // dirPrefix begins the names of rigs' folders. The ID of the process follows.
 const dirPrefix = "kaiku-promise-"
 
-func (r *rig) hosts() []world.Host {
-	var all []world.Host
+func (r *rig) hosts() world.Hosts {
+	var all world.Hosts
 	add := func(name string, at world.Place, line world.Line) {
-		all = append(all, world.Host{Name: name, At: at, Addr: netip.AddrFrom4([4]byte{198, 18, byte(len(all) + 1),
-			10}), Line: line})
+		all.Add(world.Host{Name: name, At: at, Line: line})
 	}
 	add("c1", world.NewYork, world.Line{})
 	add("c2", world.Washington, world.Line{})
@@ -91,14 +84,7 @@ func (r *rig) hosts() []world.Host {
 }
 
 // addressOf returns the address of a host.
-func (r *rig) addressOf(name string) string {
-	for _, h := range r.hosts() {
-		if h.Name == name {
-			return h.Addr.String()
-		}
-	}
-	return ""
-}
+func (r *rig) addressOf(name string) string { return r.hosts().Address(name) }
 
 // build makes the world and the origin. Unless the rig is nil, it must be closed, also after an
 // error.
@@ -123,10 +109,7 @@ func build(ctx context.Context, o Options, s setup) (r *rig, err error) {
 	if r.world, err = world.New(1); err != nil {
 		return nil, err
 	}
-	if err := world.RemoveStaleDirs(dirPrefix); err != nil {
-		return r, err
-	}
-	if r.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
+	if r.dir, err = world.TempDir(dirPrefix); err != nil {
 		return r, err
 	}
 	for _, h := range r.hosts() {
@@ -286,43 +269,6 @@ func clientOf(host string) string {
 		return "clienthel"
 	}
 	return "clientnyc"
-}
-
-// admin calls the admin API of an edge from the edge's machine. It also returns the status code.
-func (r *rig) admin(ctx context.Context, host, method, path string, in, out any) (int, error) {
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network,
-		addr string) (net.Conn, error) {
-		return r.world.Dial(ctx, host, network, addr)
-	}}
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return 0, err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1:9080"+path, body)
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := t.RoundTrip(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-	if err != nil {
-		return resp.StatusCode, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return resp.StatusCode, fmt.Errorf("%s: %s", resp.Status, shorten(string(b)))
-	}
-	if out == nil {
-		return resp.StatusCode, nil
-	}
-	return resp.StatusCode, json.Unmarshal(b, out)
 }
 
 // close ends everything.

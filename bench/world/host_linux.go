@@ -26,6 +26,25 @@ type Host struct {
 	Home bool
 }
 
+// Hosts are hosts to make.
+type Hosts []Host
+
+// Add adds a host in a network of its own: the n-th has the address 198.18.n.10.
+func (hs *Hosts) Add(h Host) {
+	h.Addr = netip.AddrFrom4([4]byte{198, 18, byte(len(*hs) + 1), 10})
+	*hs = append(*hs, h)
+}
+
+// Address returns the address of a host, or "" if there is none of this name.
+func (hs Hosts) Address(name string) string {
+	for _, h := range hs {
+		if h.Name == name {
+			return h.Addr.String()
+		}
+	}
+	return ""
+}
+
 // World is hosts and the router between them. All that it makes is in network namespaces of its
 // own, whose names begin with prefix and the id of this process.
 type World struct {

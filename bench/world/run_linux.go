@@ -10,9 +10,16 @@ import (
 	"time"
 )
 
-// RemoveStaleDirs removes the temporary folders of runs that were killed. Their names are prefix,
-// the ID of the process, and a part after a "-".
-func RemoveStaleDirs(prefix string) error {
+// TempDir makes a temporary folder for a run, and removes those of runs that were killed. Their
+// names are prefix, the ID of the process, and a part after a "-".
+func TempDir(prefix string) (string, error) {
+	if err := removeStaleDirs(prefix); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+}
+
+func removeStaleDirs(prefix string) error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range dirs {
 		var pid int
