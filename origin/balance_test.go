@@ -387,7 +387,8 @@ func TestServersOfKeysStay(t *testing.T) {
 		var got strings.Builder
 		for i := range 50 {
 			p.mu.Lock()
-			pl, _ := p.take(time.Now(), &FetchOptions{hash: xxhash.Sum64String(fmt.Sprint("https://www.example/", i))}, 0)
+			o := &FetchOptions{hash: xxhash.Sum64String(fmt.Sprint("https://www.example/", i))}
+			pl, _ := p.take(time.Now(), o, 0)
 			p.mu.Unlock()
 			got.WriteString(serverLetter(pl))
 			p.release(pl)

@@ -56,7 +56,9 @@ func TestOnlyItsOwnKeysMove(t *testing.T) {
 }
 
 func TestGoldenDraws(t *testing.T) {
-	for key, want := range map[uint64]float64{0: 0.8833108082136427, 1: 0.8939429202831846, math.MaxUint64: 0.8673452317569299} {
+	for key, want := range map[uint64]float64{
+		0: 0.8833108082136427, 1: 0.8939429202831846, math.MaxUint64: 0.8673452317569299,
+	} {
 		if got := Draw(key, 0x9e3779b97f4a7c15); got != want {
 			t.Errorf("the draw for %d is %v, want %v", key, got, want)
 		}
