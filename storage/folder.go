@@ -11,12 +11,12 @@ import (
 	"syscall"
 )
 
-// formatLine is what the file format holds.
+// formatLine is the content of the file format.
 const formatLine = "kaiku-store 3\n"
 
-// checkFormat writes the format into a new folder, and refuses one that has another. A power loss
-// may have left a part of the file, or nothing of it, in a folder that is seconds old: the store
-// begins anew then, as nothing says in which format the rest is.
+// checkFormat writes the format into a new folder, and refuses a folder with another format. If a
+// power loss has left an empty or incomplete file in a new folder, the store starts empty, because
+// the format of the other files is unknown.
 func checkFormat(dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, "format")
 	b, err := os.ReadFile(path)
@@ -43,8 +43,8 @@ func checkFormat(dir string, log *slog.Logger) error {
 	return writeSynced(path, []byte(formatLine))
 }
 
-// writeSynced writes a file so that after a power loss it is the one of before or the new one,
-// whole.
+// writeSynced replaces a file. After a power loss, the file is either the previous or the new one,
+// and complete.
 func writeSynced(file string, b []byte) error {
 	w, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -64,7 +64,7 @@ func writeSynced(file string, b []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// lockDir holds the folder for this process. The lock goes with the process, however it ends.
+// lockDir locks the folder for this process. The lock ends with the process, however that ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -86,12 +86,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// makeFolder makes the folder of a store, and what is in it for this user alone. What is cached may
-// not be for everybody who has an account on the machine.
+// makeFolder makes the folder of a store, readable by this user only: cached responses are not for
+// everybody who has an account on the machine.
 func makeFolder(dir string) error {
 	segments := filepath.Join(dir, "segments")
 	if err := os.MkdirAll(segments, 0o700); err != nil {
 		return err
 	}
-	return os.Chmod(segments, 0o700) // of a version that was less strict
+	return os.Chmod(segments, 0o700) // earlier versions set other permissions
 }

@@ -6,24 +6,25 @@ import (
 	"slices"
 )
 
-// This file is the life of purge records. A record is kept while anything is older that it may be
-// of: an object of a segment, or a fetch whose answer may still be stored. When it goes, its
-// sequence becomes the floor, and what is older than the floor counts as gone. So a record that is
-// forgotten too early makes misses, and never brings back what it was of.
+// This file decides how long purge records are kept. A record stays while anything that it may
+// cover is older: an object of a segment, or a fetch whose response may still be stored. When the
+// store forgets a record, the record's sequence becomes the floor, and objects older than the floor
+// count as gone. So a record that is forgotten too early makes misses, and never brings back a
+// purged object.
 
-// ErrOvertaken says that what was to be stored is older than purges that are forgotten, so that
-// nobody knows any more whether they were of it.
+// ErrOvertaken means that an object is older than purges that are forgotten. It can't be stored,
+// because those purges may cover it.
 var ErrOvertaken = errors.New("purges that came since it was asked for are forgotten")
 
-// Hold is a fetch whose answer may be stored: purges after its epoch are remembered until it is
-// released.
+// Hold is a fetch whose response may be stored. The store remembers all purges after the fetch's
+// epoch until Release.
 type Hold struct {
 	store *Store
 	epoch uint64
 }
 
-// Hold notes that what is fetched may be stored with an epoch. It returns nil if purges since are
-// forgotten already: the look that the epoch was taken for has to be repeated.
+// Hold holds the purges after an epoch for a fetch. It returns nil if such purges are forgotten
+// already; then the caller has to look up again with a new epoch.
 func (s *Store) Hold(epoch uint64) *Hold {
 	s.holdMu.Lock()
 	defer s.holdMu.Unlock()
@@ -34,7 +35,7 @@ func (s *Store) Hold(epoch uint64) *Hold {
 	return &Hold{s, epoch}
 }
 
-// Release ends a hold, once. It does nothing to nil.
+// Release ends a hold. It must be called once. For nil it does nothing.
 func (h *Hold) Release() {
 	if h == nil {
 		return
@@ -47,12 +48,13 @@ func (h *Hold) Release() {
 	}
 }
 
-// forgetPurges lets go of the records that nothing older is left for.
+// forgetPurges forgets the records that are older than all objects and fetches.
 func (s *Store) forgetPurges() {
 	p := s.purges
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	// Holds before segments, and none is given meanwhile: a writer that ends has told its segment.
+	// Holds before segments, with holdMu locked: a writer that has ended has set the epoch of its
+	// segment.
 	s.holdMu.Lock()
 	oldest := p.current()
 	for epoch := range s.holds {
@@ -73,15 +75,15 @@ func (s *Store) forgetPurges() {
 	}
 }
 
-// forgotten is the newest sequence of a record that was forgotten.
+// forgotten returns the newest sequence of a forgotten record.
 func (p *purges) forgotten() uint64 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.floor
 }
 
-// raise finds the records that are no newer than seq, which are to be forgotten, and makes the
-// newest of them the floor.
+// raise returns the records with sequences up to seq, which are to be forgotten, and makes the
+// newest of their sequences the floor.
 func (p *purges) raise(seq uint64) (old []purgeKey, floor uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +139,7 @@ func (p *purges) forget(old []purgeKey, floor uint64) error {
 	return nil
 }
 
-// drop forgets a record in memory; the caller holds mu.
+// drop removes a record from memory. The caller holds mu.
 func (p *purges) drop(k purgeKey) {
 	switch k.kind {
 	case purgeURL:

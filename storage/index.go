@@ -5,23 +5,24 @@ import (
 	"sync"
 )
 
-// indexShards is a power of two, so that a sweep holds each lock for a short time only.
+// indexShards is the number of shards, a power of two. With many shards, a sweep holds each lock
+// for a short time only.
 const indexShards = 64
 
 // maxSegmentID is the highest number of a segment: the index has 24 bits for it.
 const maxSegmentID = 1<<24 - 1
 
-// place is where the newest metadata of an object is. version holds the low 32 bits of its Badger
-// version.
+// place is where the newest metadata of an object is. version has the low 32 bits of the record's
+// version in Badger.
 type place struct {
 	segment uint32
 	version uint32
 }
 
-// newer orders versions of one object; they wrap around.
+// newer reports whether p is newer than q, for one object. Versions wrap around.
 func (p place) newer(q place) bool { return int32(p.version-q.version) > 0 }
 
-// cell is a place with the hits since the object was written, in 8 bytes.
+// cell is a place and the number of hits since the object was written, in 8 bytes.
 type cell struct {
 	segmentHits uint32 // the segment's number in the low 24 bits, hits above
 	version     uint32
@@ -32,14 +33,14 @@ func (c cell) hits() uint8  { return uint8(c.segmentHits >> 24) }
 
 func newCell(p place) cell {
 	if p.segment > maxSegmentID {
-		panic(fmt.Sprintf("segment number %d", p.segment)) // begin refuses it
+		panic(fmt.Sprintf("segment number %d", p.segment)) // begin makes no such segment
 	}
 	return cell{p.segment, p.version}
 }
 
-// index maps the slot of an object to its place: 16 bytes an object before the map's own overhead.
-// Two keys of one slot push each other out, which makes a miss, never a wrong answer: the metadata
-// holds the whole key.
+// index maps the slot of an object to its place, with 16 bytes an object plus the map's overhead.
+// If two keys have the same slot, each replaces the other. That makes misses, but never a wrong
+// response, because the metadata has the whole key.
 type index struct {
 	shards [indexShards]shard
 }
@@ -67,7 +68,7 @@ func (x *index) get(slot uint64) (place, bool) {
 	return c.place(), ok
 }
 
-// hit is get that counts, and tells how many hits there are.
+// hit is get. It also counts a hit, and returns the number of hits.
 func (x *index) hit(slot uint64) (p place, hits uint8, ok bool) {
 	s := x.shard(slot)
 	s.mu.RLock()
@@ -85,7 +86,7 @@ func (x *index) hit(slot uint64) (p place, hits uint8, ok bool) {
 	return c.place(), c.hits() + 1, true
 }
 
-// hits returns a place and how often it was hit.
+// hits returns the place of a slot and the number of its hits.
 func (x *index) hits(slot uint64) (place, uint8) {
 	s := x.shard(slot)
 	s.mu.RLock()
@@ -104,7 +105,7 @@ func (x *index) put(slot uint64, p place) {
 	}
 }
 
-// move puts to in place of from, if that is still there.
+// move replaces from by to, if the slot is still at from.
 func (x *index) move(slot uint64, from, to place) {
 	s := x.shard(slot)
 	s.mu.Lock()
@@ -114,7 +115,7 @@ func (x *index) move(slot uint64, from, to place) {
 	}
 }
 
-// remove forgets a slot if it is still at p.
+// remove removes a slot if it is still at p.
 func (x *index) remove(slot uint64, p place) bool {
 	s := x.shard(slot)
 	s.mu.Lock()
@@ -126,7 +127,7 @@ func (x *index) remove(slot uint64, p place) bool {
 	return ok
 }
 
-// forget removes everything in a segment and tells how many objects that was.
+// forget removes all objects of a segment, and returns their number.
 func (x *index) forget(segment uint32) int {
 	n := 0
 	for i := range x.shards {

@@ -1,13 +1,13 @@
 package storage
 
-// This file is the policy of what to keep; it knows nothing of disks, so that a simulation runs the
-// same code (keep_test.go).
+// This file is the policy of which objects to keep. It knows nothing of disks, so that a simulation
+// can run the same code (keep_test.go).
 //
-// Segments are of two classes, which is S3-FIFO (Yang et al., SOSP 2023) in generations. New
-// objects go to probation, a tenth of the budget. When a segment of it is dropped, what was hit
-// twice or more moves on to main, and the rest leaves; when a segment of main is dropped, what was
-// hit since it was written is written again. A key that comes back while it is remembered as a
-// ghost goes to main at once.
+// The policy is S3-FIFO (Yang et al., SOSP 2023) with segments of two classes. New objects go to
+// probation, a tenth of the budget. When a segment of probation is dropped, objects with two or
+// more hits move to main, and the others are lost. When a segment of main is dropped, objects with
+// a hit since they were written are written to main again. The keys of lost objects are remembered
+// as ghosts. A new object with such a key goes to main at once.
 
 // class is one of the two classes of segments.
 type class uint8
@@ -23,14 +23,14 @@ var classNames = [classes]string{"probation", "main"}
 func (c class) String() string { return classNames[c] }
 
 const (
-	// segmentCount divides the budget; the design asks for 16 to 32.
+	// segmentCount is the number of segments of the whole budget.
 	segmentCount = 32
-	// probationSegments of them are probation.
+	// probationSegments is how many of them are for probation.
 	probationSegments = 3
-	// maxHits is where an object's hits since it was written stop being counted.
+	// maxHits is the highest number of hits that is counted for an object since it was written.
 	maxHits = 3
-	// maxRewrite bounds what is written again, in parts of a hundred of what is new: with what
-	// Badger adds it keeps write amplification under 1.4.
+	// maxRewrite bounds the bytes that are written again, in percent of the new bytes. With
+	// Badger's own overhead, write amplification stays under 1.4.
 	maxRewrite = 33
 )
 
@@ -43,15 +43,15 @@ func (c class) keeps(hits uint8) bool {
 	return hits >= 1
 }
 
-// ghosts remember the keys of objects that left, oldest first, for as many bytes of them as the
-// budget. The zero value remembers nothing.
+// ghosts remember the keys of lost objects, for as many bytes of objects as the budget has. The
+// zero value remembers nothing.
 type ghosts struct {
 	limit int64 // bytes of objects
 	bytes int64
-	slots map[uint64]uint64 // to the number of the newest entry in queue
-	queue []ghost           // from head on
+	slots map[uint64]uint64 // numbers of the newest entries in queue, by slot
+	queue []ghost           // the oldest first, from head
 	head  int
-	next  uint64 // number of the entry that comes next
+	next  uint64 // number of the next entry
 }
 
 type ghost struct {
@@ -86,15 +86,15 @@ func (g *ghosts) add(slot uint64, size int64) {
 	}
 }
 
-// take reports whether a slot is remembered, and forgets it.
+// take reports whether a slot is remembered, and removes it.
 func (g *ghosts) take(slot uint64) bool {
 	_, ok := g.slots[slot]
 	delete(g.slots, slot)
 	return ok
 }
 
-// overfull says which class has to give up a segment when the budget is exceeded: probation if it
-// has more than its share.
+// overfull returns the class that has to drop a segment when the budget is exceeded: probation if
+// it has more than its share, otherwise main.
 func overfull(used [classes]int64, limit int64) class {
 	if used[probation] > limit*probationSegments/segmentCount {
 		return probation

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// chunkSize is the size in bytes of every chunk of a body but the last. 256 KiB keeps the copy of
-// one chunk, made while the value log's lock is held, short.
+// chunkSize is the size in bytes of every chunk of a body except the last. It is small because a
+// chunk is copied while the value log is locked.
 const chunkSize = 256 << 10
 
-// A value is summed in parts, so that a range of a chunk need not read all of it.
+// Each part of a value has a checksum of its own, so that a range need not read the whole chunk.
 const (
 	partSize = 64 << 10
 	maxParts = chunkSize / partSize
-	// valueHeader is the length in bytes of what stands before the data of each value: its length
-	// and the CRC-32C of each part, of which only a chunk may have more than one.
+	// valueHeader is the length in bytes of the header of each value: the length of the data and
+	// the CRC-32C of each part. Only a chunk may have more than one part.
 	valueHeader = 4 + 4*maxParts
 )
 
@@ -34,14 +34,14 @@ func idOf(key string) objectID {
 	return objectID(sum[:16])
 }
 
-// slot is what the index knows an object by.
+// slot returns the key of an object in the index.
 func (id objectID) slot() uint64 { return binary.BigEndian.Uint64(id[:8]) }
 
 func metaKey(id objectID) []byte {
 	return append([]byte{'m'}, id[:]...)
 }
 
-// chunkKeySize is the length of what chunkKey returns.
+// chunkKeySize is the length of a chunkKey in bytes.
 const chunkKeySize = 1 + 16 + 8 + 4
 
 func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
@@ -52,8 +52,8 @@ func chunkKey(id objectID, fill uint64, chunk uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, chunk)
 }
 
-// partStart is what the sum of a part of a value of size bytes begins with: no part is taken for
-// another one.
+// partStart returns the initial checksum of a part of a value of size bytes. It differs between
+// parts and keys, so that no part is taken for another one.
 func partStart(key []byte, size, part int) uint32 {
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[:], uint32(size))
@@ -61,10 +61,10 @@ func partStart(key []byte, size, part int) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, b[:])
 }
 
-// parts is how many parts a value of size bytes has: the last one has what is left.
+// parts returns the number of parts of a value of size bytes.
 func parts(size int) int { return min(max(1, (size+partSize-1)/partSize), maxParts) }
 
-// partOf is where a part of a value of size bytes begins and ends.
+// partOf returns where a part of a value of size bytes begins and ends.
 func partOf(size, part int) (from, to int) {
 	from, to = part*partSize, (part+1)*partSize
 	if part == parts(size)-1 {
@@ -87,12 +87,12 @@ func sealValue(key, v []byte) {
 	}
 }
 
-// block is how much of a value is copied and summed at a time, so that the sum reads what the copy
-// brought into the processor's cache.
+// block is how many bytes of a value are copied and summed at a time. The checksum then finds the
+// bytes in the processor's cache.
 const block = 32 << 10
 
-// copyValue copies what of v's data, of want bytes, is at from on into p, and checks all parts that
-// it is in. What is in p is good only without an error.
+// copyValue copies from the data of v, which must have want bytes, into p, beginning at from. It
+// checks all parts that it copies from. After an error, the content of p is undefined.
 func copyValue(key, v []byte, want, from int, p []byte) (n int, err error) {
 	if len(v) != valueHeader+want || binary.BigEndian.Uint32(v) != uint32(want) || from > want {
 		return 0, errDamaged
@@ -101,7 +101,7 @@ func copyValue(key, v []byte, want, from int, p []byte) (n int, err error) {
 	n = min(len(p), want-from)
 	for part := range parts(want) {
 		begin, end := partOf(want, part)
-		first, last := max(begin, from), min(end, from+n) // of what is copied
+		first, last := max(begin, from), min(end, from+n) // the bytes to copy
 		if first >= last && want > 0 {
 			continue
 		}
@@ -136,7 +136,7 @@ func openValue(key, v []byte) ([]byte, error) {
 	return data, nil
 }
 
-// extent says that the chunks from first on, up to the next extent's first, are in a segment.
+// extent names the segment of the chunks from first up to the first chunk of the next extent.
 type extent struct {
 	segment uint32
 	first   uint32
@@ -157,9 +157,9 @@ type meta struct {
 
 const metaVersion = 1
 
-// record is the record of the metadata of the object with this id.
+// record returns the metadata record of the object with this id.
 func (m *meta) record(id objectID) record {
-	// what varints take, and the numbers of the version and the fill
+	// 64 bytes are enough for the version, the fill and the varints
 	size := 64 + len(m.key) + len(m.url) + len(m.data) + 16*len(m.extents)
 	for _, t := range m.tags {
 		size += binary.MaxVarintLen32 + len(t)
@@ -220,7 +220,7 @@ func parseMeta(b []byte) (*meta, error) {
 	return m, nil
 }
 
-// segmentOf tells the segment that a chunk is in.
+// segmentOf returns the segment of a chunk.
 func (m *meta) segmentOf(chunk uint32) (uint32, bool) {
 	for i := len(m.extents) - 1; i >= 0; i-- {
 		if m.extents[i].first <= chunk {
@@ -230,7 +230,7 @@ func (m *meta) segmentOf(chunk uint32) (uint32, bool) {
 	return 0, false
 }
 
-// decoder reads what meta.append wrote; after an error it returns zeros and bad is set.
+// decoder decodes the output of meta.append. After an error, it returns zeros, and bad is set.
 type decoder struct {
 	b   []byte
 	bad bool

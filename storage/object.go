@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Object is a whole object of the store, as it was when it was looked up.
+// Object is a stored object, as it was when it was looked up.
 type Object struct {
-	// Stale says that a soft purge covers the object.
+	// Stale means that a soft purge covers the object.
 	Stale bool
 	// Suspect means that the store may have missed a purge of the object. Such an object must not
 	// be used before the origin has validated it.
@@ -18,41 +18,42 @@ type Object struct {
 	store *Store
 	meta  *meta
 	place place
-	slot  uint64          // of an object of the RAM tier
-	body  []byte          // the whole body of an object of the RAM tier, else nil
-	memo  *atomic.Value   // of an object of the RAM tier, with body or without, else nil
-	spots []atomic.Uint64 // of an object of the RAM tier without its body: where its chunks were found
+	// The following fields are set for objects of the RAM tier only.
+	slot  uint64
+	body  []byte // nil if the RAM tier has the metadata only
+	memo  *atomic.Value
+	spots []atomic.Uint64 // without body: where the chunks were found
 }
 
-// Key is what the object was stored under.
+// Key returns the key of the object.
 func (o *Object) Key() string { return o.meta.key }
 
-// URL is what purges know the object by.
+// URL returns the URL by which purges find the object.
 func (o *Object) URL() string { return o.meta.url }
 
-// Size is the length of the body in bytes.
+// Size returns the length of the body in bytes.
 func (o *Object) Size() int64 { return o.meta.size }
 
-// Stored is when the object was committed or its metadata updated.
+// Stored returns when the object was committed, or its metadata updated.
 func (o *Object) Stored() time.Time { return o.meta.stored }
 
-// Tags are the tags that purges know the object by. They are not to be changed.
+// Tags returns the tags by which purges find the object. The caller must not change them.
 func (o *Object) Tags() []string { return o.meta.tags }
 
-// Data is what the object's writer handed to Commit. It is not to be changed.
+// Data returns the data that was passed to Commit. The caller must not change it.
 func (o *Object) Data() []byte { return o.meta.data }
 
-// Epoch is the newest purge when it was fetched.
+// Epoch returns the sequence of the newest purge when the object's fetch began.
 func (o *Object) Epoch() uint64 { return o.meta.epoch }
 
-// Segment is the number of the segment that holds the metadata.
+// Segment returns the number of the segment that has the metadata.
 func (o *Object) Segment() uint32 { return o.place.segment }
 
 // Newer reports whether o was stored, or its metadata updated, after p, which has the same key.
 func (o *Object) Newer(p *Object) bool { return o.place.newer(p.place) }
 
-// Memo returns what make makes of the object. For one of the RAM tier that is made once, and shared
-// by all that ask: it is not to be changed, and always of one type.
+// Memo returns the result of make. For an object of the RAM tier, Memo calls make once and returns
+// the same value to all callers. They must not change the value. It must always have the same type.
 func (o *Object) Memo(make func() any) any {
 	if o.memo == nil {
 		return make()
@@ -65,17 +66,18 @@ func (o *Object) Memo(make func() any) any {
 	return v
 }
 
-// InMemory says that the body came from the RAM tier.
+// InMemory reports whether the body is in the RAM tier.
 func (o *Object) InMemory() bool { return o.body != nil }
 
-// Body is the whole body of an object that the RAM tier has with its body, else nil. It is not to
-// be changed.
+// Body returns the whole body if it is in the RAM tier, otherwise nil. The caller must not change
+// it.
 func (o *Object) Body() []byte { return o.body }
 
 // Hit counts a hit, for an object that Hot returned.
 func (o *Object) Hit() { o.store.index.hit(o.slot) }
 
-// readChunk copies from a chunk into p and forgets the object if the chunk is not there or damaged.
+// readChunk copies from a chunk into p. If the chunk is missing or damaged, readChunk removes the
+// object.
 func (o *Object) readChunk(chunk uint32, from int, p []byte) (int, error) {
 	n, err := o.store.readChunk(o.meta, chunk, from, p)
 	if err != nil {
@@ -108,8 +110,8 @@ type buffer [valueHeader + chunkSize]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// ErrTooLarge says that a body outgrew what the store takes: a quarter of the budget.
+// ErrTooLarge means that a body is larger than MaxObject.
 var ErrTooLarge = errors.New("object is larger than a quarter of the disk budget")
 
-// ErrFull says that the disk is at its free-space floor.
+// ErrFull means that the disk is at its free-space floor.
 var ErrFull = errors.New("disk is at its free-space floor")

@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// populate has the kernel bring a mapped value into memory before it is touched. A page fault holds
-// the processor of the scheduler while the disk works, so that hits from RAM wait behind cold
-// reads; a system call gives it to others. An old kernel refuses, and faults do the work. It
-// returns an error if the disk can't be read.
+// populate makes the kernel read a mapped value into memory before it is used. A page fault would
+// block a processor of Go's scheduler while the disk works, so that hits from RAM wait for cold
+// reads. During a system call the scheduler uses the processor for other goroutines. On an old
+// kernel, populate does nothing, and page faults read the value. It returns an error if the disk
+// can't be read.
 func populate(v []byte) error {
 	const populateRead = 22 // MADV_POPULATE_READ, Linux 5.14
 	if len(v) < 4*os.Getpagesize() {
 		return nil
 	}
-	// What the page cache has costs no wait: to ask is cheaper than to populate again what is
-	// mapped already.
+	// If the page cache has the value, nothing has to be read. This check is cheaper than
+	// populating memory that is mapped already.
 	pages := wholePages(v)
 	if resident(pages) {
 		return nil
@@ -31,14 +32,15 @@ func populate(v []byte) error {
 	return nil
 }
 
-// wholePages is v from the beginning of its first page on.
+// wholePages returns v extended to the beginning of its first page.
 func wholePages(v []byte) []byte {
 	first := unsafe.Pointer(unsafe.SliceData(v))
 	skip := int(uintptr(first) % uintptr(os.Getpagesize()))
 	return unsafe.Slice((*byte)(unsafe.Add(first, -skip)), skip+len(v))
 }
 
-// resident reports whether the page cache has all of a mapped value, which begins with a page.
+// resident reports whether the page cache has all of a mapped value, which begins at a page
+// boundary.
 func resident(whole []byte) bool {
 	var in [1 + (valueHeader+chunkSize)/4096 + 1]byte
 	page := os.Getpagesize()

@@ -2,5 +2,5 @@
 
 package storage
 
-// populate does nothing where the kernel has no such call.
+// populate does nothing on systems without such a call.
 func populate([]byte) error { return nil }

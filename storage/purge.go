@@ -12,13 +12,13 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Purge says what is to be forgotten. An object matches if any of the parts does.
+// Purge is a purge of the objects that match any of its fields.
 type Purge struct {
-	URLs     []string // objects whose Header.URL is equal
-	Prefixes []string // objects whose Header.URL begins so
-	Tags     []string // objects that carry the tag
-	All      bool
-	Soft     bool // what matches becomes stale instead of gone
+	URLs     []string // objects whose Header.URL is one of these
+	Prefixes []string // objects whose Header.URL begins with one of these
+	Tags     []string // objects with one of these tags
+	All      bool     // all objects
+	Soft     bool     // make objects stale instead of removing them
 	// Suspect, with All, marks all objects as stale and suspect: the store may have missed a purge
 	// of them, so they must not be used before the origin has validated them.
 	Suspect bool
@@ -41,25 +41,26 @@ const (
 	purgeMark    = 'm' // the Position's Mark, see markKey
 )
 
-// lostSequences is how far sequences jump when the log was not closed: purges that did not reach
-// the disk had some, and objects that did may have their epochs.
+// lostSequences is how many sequences are skipped if the log was not closed. Purges that did not
+// reach the disk may have had some of them, and stored objects may have these as epochs.
 const lostSequences = 1 << 20
 
 // Position is a place in a log of purges that several stores follow. The zero value is before all
 // logs.
 type Position struct {
-	Log  uint64 // which log
-	Seq  uint64 // the newest purge of it that was applied
-	Mark uint64 // by which that purge is told from another with the same sequence; 0 is unknown
+	Log  uint64 // identifies the log
+	Seq  uint64 // sequence of the newest purge that was applied
+	Mark uint64 // tells that purge from another with the same sequence; 0 means unknown
 }
 
-// markKey is what the record of a Mark has in its key. Earlier versions, which take the numbers in
-// the value of a record for sequences, pass over it.
+// markKey returns the key of the record of a Mark. The mark is in the key because earlier versions
+// take the numbers in a record's value for sequences. They ignore the key.
 func (p Position) markKey() string {
 	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, p.Seq), p.Mark))
 }
 
-// purges is the log of purge records: durable in a Badger of its own, whole in memory.
+// purges is the log of purge records. It is durable in a Badger of its own, and all of it is in
+// memory.
 type purges struct {
 	db *badger.DB
 
@@ -68,29 +69,29 @@ type purges struct {
 
 	mu       sync.RWMutex
 	seq      uint64
-	floor    uint64 // the newest sequence of a record that was forgotten: what is older counts as gone
+	floor    uint64 // the newest sequence of a forgotten record; older objects count as gone
 	position Position
 	all      epochs
 	suspect  uint64
 	urls     map[string]epochs
-	urlBytes int // that these take in memory, about
+	urlBytes int // approximate size of urls in memory
 	tags     map[string]epochs
 	prefixes map[string]epochs
 	lengths  []int               // the distinct lengths of prefixes, ascending
-	hashes   map[uint64]struct{} // of prefixes, by which a look-up passes over most lengths
+	hashes   map[uint64]struct{} // of prefixes; a look-up skips most lengths by them
 
 	dir     string
 	size    atomic.Int64 // allocated bytes
-	witness *witness     // notes what has reached the disk
+	witness *witness     // records what has reached the disk
 
-	// As it was opened: the newest sequence that it had, the one that the witness expected, and
+	// When the log was opened: its newest sequence, the sequence that the witness expected, and
 	// whether records were lost.
 	known, expected uint64
 	lost            bool
 }
 
-// openPurges opens the log in dir. Records count as lost if it is told so, or if the witness knows
-// of newer ones. Then all stored objects are suspect.
+// openPurges opens the log in dir. Records count as lost if lost is set, or if the witness knows of
+// newer ones. Then all stored objects are suspect.
 func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, error) {
 	if err := checkTables(dir); err != nil {
 		return nil, fmt.Errorf("open the purge log: %w", err)
@@ -114,7 +115,7 @@ func openPurges(dir string, w *witness, lost bool, log *slog.Logger) (*purges, e
 	return p, nil
 }
 
-// begin reads the log and notes that it is open.
+// begin reads the log and marks it as open.
 func (p *purges) begin() error {
 	clean, err := p.load()
 	if err != nil {
@@ -125,7 +126,7 @@ func (p *purges) begin() error {
 	if p.seq = max(p.known, p.expected); p.lost || p.seq > 0 && !clean {
 		p.seq += lostSequences
 	}
-	if p.lost { // before anything tells that the log has this sequence
+	if p.lost { // before anything records that the log has this sequence
 		p.seq++
 		p.suspect = p.seq
 		if err := p.write(p.seq, map[purgeKey]epochs{{purgeSuspect, ""}: {soft: p.seq}}); err != nil {
@@ -138,7 +139,8 @@ func (p *purges) begin() error {
 	return p.mark(false) // and the sequence
 }
 
-// mark notes durably whether the log is closed, and the sequence. Nobody else writes meanwhile.
+// mark records on the disk whether the log is closed, and the sequence. There must be no other
+// writer.
 func (p *purges) mark(clean bool) error {
 	p.mu.Lock()
 	p.seq++ // each version of a key has one value
@@ -155,7 +157,7 @@ func (p *purges) mark(clean bool) error {
 	return p.settle(seq)
 }
 
-// settle has all records up to a sequence reach the disk, and the witness know of it.
+// settle syncs all records up to a sequence to the disk, and records that in the witness.
 func (p *purges) settle(seq uint64) error {
 	if err := p.db.Sync(); err != nil {
 		return fmt.Errorf("sync the purge log: %w", err)
@@ -163,7 +165,7 @@ func (p *purges) settle(seq uint64) error {
 	return p.witness.note(seq)
 }
 
-// sync is settle for all that was added, if anything was since.
+// sync is settle for all records. It does nothing if none were added since the last call.
 func (p *purges) sync() error {
 	seq := p.current()
 	if p.witness.newest() >= seq {
@@ -192,7 +194,7 @@ func setRecord(batch *badger.WriteBatch, r purgeKey, e epochs) error {
 	return batch.Set(key, v)
 }
 
-// load reads the records, and tells whether the log was closed after the last of them.
+// load reads the records, and reports whether the log was closed cleanly.
 func (p *purges) load() (clean bool, err error) {
 	closed := uint64(0)
 	defer func() { clean = closed > 0 && closed == p.seq }()
@@ -232,14 +234,14 @@ func (p *purges) load() (clean bool, err error) {
 			return false, err
 		}
 	}
-	// Of another position if an earlier version has applied purges meanwhile.
+	// The mark is of another position if an earlier version has applied purges meanwhile.
 	if m := []byte(p.marked); len(m) == 16 && binary.BigEndian.Uint64(m) == p.position.Seq {
 		p.position.Mark = binary.BigEndian.Uint64(m[8:])
 	}
 	return false, nil
 }
 
-// purgeKey is what one record is about.
+// purgeKey identifies a record.
 type purgeKey struct {
 	kind  byte
 	value string
@@ -276,8 +278,8 @@ func (p *purges) collect(list []Purge, seq uint64) map[purgeKey]epochs {
 	return records
 }
 
-// add appends purges, which get one sequence, and returns that. With at, the position is noted in
-// the same write. With sync it is all on the disk when add returns; it is in effect either way.
+// add appends purges with a common sequence, and returns that. With at, it also stores the
+// position. The purges are in effect when add returns. With sync, they are also on the disk.
 func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -288,8 +290,8 @@ func (p *purges) add(list []Purge, at *Position, sync bool) (uint64, error) {
 	if err := p.write(seq, records); err != nil {
 		return 0, err
 	}
-	// After the records, which may take several of Badger's transactions: a place in the log that
-	// is noted before them would have them skipped.
+	// After the records, which may take several transactions of Badger: if the position were stored
+	// first, a crash could make the store skip records.
 	if err := p.writePosition(seq, at); err != nil {
 		return 0, err
 	}
@@ -331,7 +333,7 @@ func (p *purges) write(seq uint64, records map[purgeKey]epochs, remove ...[]byte
 	return nil
 }
 
-// writePosition notes the sequence, and a position unless it is nil. The caller holds writing.
+// writePosition stores the sequence, and a position unless that is nil. The caller holds writing.
 func (p *purges) writePosition(seq uint64, at *Position) error {
 	last := map[purgeKey]epochs{{purgeSeq, ""}: {hard: seq}}
 	if at == nil {

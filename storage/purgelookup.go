@@ -2,19 +2,18 @@ package storage
 
 import "slices"
 
-// This file is what the log of purges has in memory: the records, and how an object is looked up
-// among them.
+// This file has the records in memory, and finds those that cover an object.
 
-// epochs are the sequences of the newest hard and soft purge of one thing.
+// epochs are the sequences of the newest hard and the newest soft purge with the same purgeKey.
 type epochs struct{ hard, soft uint64 }
 
-// raise takes the newer sequence of each kind.
+// raise sets each sequence to the newer of e and f.
 func (e *epochs) raise(f epochs) {
 	e.hard = max(e.hard, f.hard)
 	e.soft = max(e.soft, f.soft)
 }
 
-// set records e in memory; the caller holds mu or is the only one that knows p.
+// set stores a record in memory. The caller holds mu, or nobody else uses p yet.
 func (p *purges) set(kind byte, value string, e epochs) {
 	switch kind {
 	case purgeURL:
@@ -58,8 +57,9 @@ func (p *purges) current() uint64 {
 	return p.seq
 }
 
-// covers tells whether an object with this epoch was purged since, hard or soft. It counts as gone
-// if the record of a purge since is forgotten, as that may have been of it.
+// covers reports whether purges after an epoch cover an object: gone after a hard purge, stale
+// after a soft one, and suspect. If such purges are forgotten, the object counts as gone, because
+// they may have covered it.
 func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, suspect bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -87,7 +87,8 @@ func (p *purges) covers(epoch uint64, url string, tags []string) (gone, stale, s
 	return e.hard > epoch, max(e.soft, p.suspect) > epoch, p.suspect > epoch
 }
 
-// hashOn goes on with an FNV-1a hash, so that those of all prefixes of a URL take one pass over it.
+// hashOn continues an FNV-1a hash with s. So one pass over a URL gives the hashes of all its
+// prefixes.
 func hashOn(h uint64, s string) uint64 {
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * 1099511628211
@@ -97,11 +98,11 @@ func hashOn(h uint64, s string) uint64 {
 
 const hashBegin = uint64(14695981039346656037)
 
-// recordSize is about what a record of a URL takes in memory, with its place in the map and in
-// Badger's.
+// recordSize returns the approximate size in memory of a record of a URL, with its entries in the
+// map and in Badger.
 func recordSize(url string) int { return len(url) + 200 }
 
-// crowded reports whether there is no room for records of these URLs that are new, in limit bytes.
+// crowded reports whether records of these URLs would exceed limit bytes of memory.
 func (p *purges) crowded(urls []string, limit int) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -114,7 +115,7 @@ func (p *purges) crowded(urls []string, limit int) bool {
 	return more > 0 && p.urlBytes+more > limit
 }
 
-// len is the number of records.
+// len returns the number of records.
 func (p *purges) len() int {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

@@ -9,12 +9,12 @@ import (
 	"strconv"
 )
 
-// Open returns the n bytes of the body from off on, which must lie inside it. The first chunk is
-// found and checked before it returns: on an error the object is gone from the store and nothing
-// was sent to anybody yet.
+// Open returns a Reader of n bytes of the body from off, which must lie inside the body. Open finds
+// and checks the first chunk. If that fails, it removes the object and returns an error, before
+// anything was sent.
 //
-// A Reader goes on to its end when segments of the object are dropped meanwhile, unless that keeps
-// more than heldSegments of them. It is to be closed.
+// If segments of the object are dropped meanwhile, the Reader keeps them, up to heldSegments for
+// all Readers. The caller must close the Reader.
 func (o *Object) Open(off, n int64) (*Reader, error) {
 	if off < 0 || n < 0 || off > o.meta.size-n {
 		return nil, fmt.Errorf("range %d+%d of an object of %d bytes", off, n, o.meta.size)
@@ -39,31 +39,31 @@ func (o *Object) Open(off, n int64) (*Reader, error) {
 	return r, nil
 }
 
-// Reader streams a part of an object's body. It is for one goroutine. What comes next lies in
-// memory, or in a file: Bytes and Discard, Read, WriteTo and WriteMapped have it in memory, SendTo
-// has the kernel take it from the file.
+// Reader reads a part of an object's body. It is for one goroutine. The next bytes are in memory or
+// in a file. Bytes, Discard, Read, WriteTo and WriteMapped use them in memory. With SendTo the
+// kernel sends them from the file.
 type Reader struct {
 	o    *Object
-	off  int64 // of the byte after what is current
-	left int64 // bytes after what is current
+	off  int64 // of the first byte after the current ones
+	left int64 // number of bytes after the current ones
 
-	// What is current: have, or size bytes of file from at on.
+	// The current bytes: have, or size bytes of file from at.
 	have []byte
 	file *valueFile
 	at   int64
 	size int
-	// mapped is those bytes as they are mapped, once they were asked for in memory; else nil.
+	// mapped is the current bytes of file in mapped memory; nil until they are needed there.
 	mapped []byte
-	// value is where the value begins that it belongs to, and whole how many bytes that has.
+	// value is where the value of the current bytes begins in file, and whole is its size.
 	value int64
 	whole int
 
-	buf    *buffer    // that have is in, if it is in one
-	pinned []*segment // of the extents of the object; nil for those that nothing is read of
+	buf    *buffer    // of have, if that is in one
+	pinned []*segment // by extent of the object; nil for extents that are not read
 	first  [1]*segment
 }
 
-// pin keeps the segments that have what is to be read.
+// pin pins the segments that the Reader needs.
 func (r *Reader) pin() error {
 	extents := r.o.meta.extents
 	if r.pinned = r.first[:0]; len(extents) > 1 {
@@ -82,7 +82,7 @@ func (r *Reader) pin() error {
 	return nil
 }
 
-// segmentOf is that of a chunk; nil if it isn't pinned.
+// segmentOf returns the segment of a chunk, or nil if it isn't pinned.
 func (r *Reader) segmentOf(chunk uint32) *segment {
 	extents := r.o.meta.extents
 	for i := len(extents) - 1; i >= 0; i-- {
@@ -93,7 +93,7 @@ func (r *Reader) segmentOf(chunk uint32) *segment {
 	return nil
 }
 
-// next makes the chunk at off, or what is to be read of it, the current one.
+// next makes the bytes at off current, up to the end of their chunk.
 func (r *Reader) next() error {
 	chunk, from := uint32(r.off/chunkSize), int(r.off%chunkSize)
 	want := int(min(chunkSize, r.o.meta.size-int64(chunk)*chunkSize))
@@ -118,8 +118,7 @@ func (r *Reader) next() error {
 	return err
 }
 
-// place makes n bytes of a chunk in a file the current ones. It reports false if the chunk has to
-// be copied.
+// place makes n bytes of a chunk in a file current. It reports false if the chunk has to be copied.
 func (r *Reader) place(g *segment, chunk uint32, from, n, want int) bool {
 	if !canPlace || want < minPlaced {
 		return false
@@ -134,7 +133,7 @@ func (r *Reader) place(g *segment, chunk uint32, from, n, want int) bool {
 	if v == nil {
 		var err error
 		if s, v, err = g.find(chunkKey(idOf(r.o.meta.key), r.o.meta.fill, chunk), want); err != nil {
-			return false // to read it in the other way tells whether it is damaged
+			return false // copy finds out whether the chunk is damaged
 		}
 		if r.o.spots != nil {
 			r.o.spots[chunk].Store(uint64(s))
@@ -145,7 +144,7 @@ func (r *Reader) place(g *segment, chunk uint32, from, n, want int) bool {
 	return true
 }
 
-// copy makes n bytes of a chunk, copied and checked, the current ones.
+// copy copies and checks n bytes of a chunk, and makes them current.
 func (r *Reader) copy(g *segment, chunk uint32, from, n, want int) error {
 	if r.buf == nil {
 		r.buf = buffers.Get().(*buffer)
@@ -159,12 +158,12 @@ func (r *Reader) copy(g *segment, chunk uint32, from, n, want int) error {
 	return err
 }
 
-// Len is how many bytes are left.
+// Len returns the number of bytes that are left.
 func (r *Reader) Len() int64 { return r.left + int64(len(r.have)+r.size) }
 
-// Bytes returns what comes next, 256 KiB at most but for what the RAM tier has, and nothing at the
-// end only. It is not to be changed, and it is there until Discard or Close: who is told of an end
-// before it is done with it must have a copy. A damaged chunk is an error.
+// Bytes returns the next bytes: the whole body if it is in the RAM tier, otherwise at most 256 KiB.
+// It returns no bytes only at the end. The bytes must not be changed. They are valid until Discard
+// or Close, so a caller that may use them longer needs a copy. A damaged chunk is an error.
 func (r *Reader) Bytes() ([]byte, error) {
 	if err := r.advance(); err != nil || r.file == nil {
 		return r.have, err
@@ -175,7 +174,7 @@ func (r *Reader) Bytes() ([]byte, error) {
 	return r.copied()
 }
 
-// inMemory is what is current, which lies in a file, as it is mapped; nil if that can't be.
+// inMemory returns the current bytes of file in mapped memory, or nil if they can't be mapped.
 func (r *Reader) inMemory() []byte {
 	if r.mapped == nil {
 		r.mapped = r.file.mem(r.at, r.size)
@@ -183,7 +182,7 @@ func (r *Reader) inMemory() []byte {
 	return r.mapped
 }
 
-// copied has what is current in memory of its own.
+// copied copies the current bytes to a buffer, and returns that.
 func (r *Reader) copied() ([]byte, error) {
 	if r.buf == nil {
 		r.buf = buffers.Get().(*buffer)
@@ -197,7 +196,7 @@ func (r *Reader) copied() ([]byte, error) {
 	return r.have, nil
 }
 
-// advance goes on to the next chunk when the current one is over.
+// advance makes the next chunk current if no current bytes are left.
 func (r *Reader) advance() error {
 	if len(r.have) == 0 && r.size == 0 && r.left > 0 {
 		return r.next()
@@ -205,7 +204,7 @@ func (r *Reader) advance() error {
 	return nil
 }
 
-// Discard goes n bytes on, which Bytes returned.
+// Discard skips n bytes, which Bytes has returned.
 func (r *Reader) Discard(n int) {
 	if r.file == nil {
 		r.have = r.have[n:]
@@ -220,7 +219,7 @@ func (r *Reader) Discard(n int) {
 	}
 }
 
-// Read copies what comes next into p.
+// Read copies the next bytes into p.
 func (r *Reader) Read(p []byte) (n int, err error) {
 	if err := r.advance(); err != nil {
 		return 0, err
@@ -239,7 +238,7 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// readFile copies from the file into p. A copy of what is mapped costs less than a system call.
+// readFile copies from the file into p. A copy from mapped memory costs less than a system call.
 func (r *Reader) readFile(p []byte) (int, error) {
 	if b := r.inMemory(); b != nil {
 		err := guard(func() error {
@@ -257,16 +256,16 @@ func (r *Reader) readFile(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteTo writes what is left to w, chunk by chunk and never with a lock of the store held. A
-// damaged chunk ends it with an error.
+// WriteTo writes all bytes that are left to w, chunk by chunk. It holds no lock of the store
+// meanwhile. It returns an error if a chunk is damaged.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) { return r.writeTo(w, r.own) }
 
-// WriteMapped is WriteTo without a copy, for a w that is done with what it was given when its Write
-// returns. That of HTTP/2 is not: it may write what belongs to a stream that was reset meanwhile,
-// and what was mapped is gone after Close.
+// WriteMapped is WriteTo without a copy. It is for a w that doesn't use the bytes after its Write
+// has returned, because mapped memory is gone after Close. The writer of HTTP/2 does use
+// them: it may still write bytes of a stream that was reset.
 func (r *Reader) WriteMapped(w io.Writer) (int64, error) { return r.writeTo(w, r.Bytes) }
 
-// own is Bytes for who may use them longer.
+// own is Bytes for callers that may use the bytes after Close.
 func (r *Reader) own() ([]byte, error) {
 	if err := r.advance(); err != nil || r.file == nil {
 		return r.have, err
@@ -297,8 +296,8 @@ func (r *Reader) writeTo(w io.Writer, next func() ([]byte, error)) (int64, error
 	}
 }
 
-// guard calls f, which reads mapped files. Where the disk fails under it, that is an error in place
-// of the end of the process.
+// guard calls f, which reads mapped files. If the disk fails meanwhile, guard returns an error;
+// without it, the process would end.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -315,10 +314,10 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// cached reports whether the page cache has what is current, or had it a moment ago.
+// cached reports whether the page cache has the current bytes, or had them a moment ago.
 func (r *Reader) cached() bool {
 	if strconv.IntSize < 64 {
-		return false // the calls that are made directly have offsets of 64 bits
+		return false // the direct system calls need 64-bit offsets
 	}
 	now, seen := r.o.store.rounds.Load(), r.file.seenAt(r.value)
 	if seen != nil && now-seen.Load() < seenRounds {
@@ -333,9 +332,9 @@ func (r *Reader) cached() bool {
 	return r.size < r.whole && r.file.cached(r.at, r.size)
 }
 
-// AppendHead appends to a header block the bytes of what comes next that lie before the first whole
-// page of their file, if the header block has room for them. The kernel sends 16 pages of a file at
-// once. 64 KiB that don't begin with a page lie in 17, and the last one is a packet of its own.
+// AppendHead appends the next bytes up to the first page boundary of their file to a header block,
+// if that has room. The kernel sends 16 pages of a file at once. 64 KiB that don't begin at a page
+// boundary lie in 17 pages, and the last page would be a packet of its own.
 func (r *Reader) AppendHead(b []byte) []byte {
 	n := int(-r.at & int64(os.Getpagesize()-1))
 	if r.file == nil || n == 0 || n >= r.size || n > cap(b)-len(b) || !r.cached() {
@@ -346,10 +345,10 @@ func (r *Reader) AppendHead(b []byte) []byte {
 	return b[:len(b)+n]
 }
 
-// SendTo has a socket take what comes next, up to the end of a chunk, without waiting: by
-// sendfile(2) where that lies in a file. It returns 0 and no error at the end only, and the
-// socket's error (EAGAIN) where that takes no more. A damaged chunk is an error that wraps none of
-// the socket's.
+// SendTo sends the next bytes, up to the end of a chunk, to a socket without waiting. It uses
+// sendfile(2) if they are in a file. It returns 0 without an error only at the end, and the
+// socket's error (EAGAIN) if the socket takes no more. The error of a damaged chunk wraps no error
+// of the socket.
 func (r *Reader) SendTo(socket int) (int, error) {
 	if err := r.advance(); err != nil || r.Len() == 0 {
 		return 0, err
@@ -364,7 +363,7 @@ func (r *Reader) SendTo(socket int) (int, error) {
 	case n > 0:
 		r.Discard(n)
 		return n, nil
-	case isRefusal(err): // the file system has none
+	case isRefusal(err): // the file system doesn't support it
 		if _, err := r.copied(); err != nil {
 			return 0, err
 		}
@@ -376,7 +375,7 @@ func (r *Reader) SendTo(socket int) (int, error) {
 	return 0, err
 }
 
-// Close gives back what the Reader has; it is not used after it.
+// Close releases the segments and buffers of the Reader, which must not be used afterwards.
 func (r *Reader) Close() {
 	if r.buf != nil {
 		buffers.Put(r.buf)

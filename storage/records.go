@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// openRecords opens the purge records and finds out whether any are missing that objects were
-// stored under. What is stored may have been purged then, and is not used before it was validated.
+// openRecords opens the purge records, and finds out whether records that are newer than stored
+// objects are missing. If so, these may have covered the objects, and all objects are suspect.
 func (s *Store) openRecords() error {
 	dir, segments := filepath.Join(s.opt.Dir, "purges"), filepath.Join(s.opt.Dir, "segments")
 	w, err := openWitness(filepath.Join(segments, witnessName))
@@ -28,7 +28,7 @@ func (s *Store) openRecords() error {
 		why = "the folder is missing"
 	}
 	for range 2 {
-		if why != "" && !w.known { // nobody knows what objects were stored under
+		if why != "" && !w.known { // the epochs of the objects mean nothing then
 			if err := removeFolders(segments); err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func (s *Store) openRecords() error {
 	return nil
 }
 
-// ofTheMachine reports whether an error says nothing about the files that were to be opened.
+// ofTheMachine reports whether an error is due to the machine, and not to the files.
 func ofTheMachine(err error) bool {
 	for _, e := range []error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EMFILE, syscall.ENFILE,
 		syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EAGAIN} {
@@ -65,13 +65,13 @@ func ofTheMachine(err error) bool {
 	return false
 }
 
-// hasFolders reports whether a folder has folders in it.
+// hasFolders reports whether a folder contains folders.
 func hasFolders(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	return slices.ContainsFunc(entries, os.DirEntry.IsDir), err
 }
 
-// removeFolders removes the folders that are in a folder.
+// removeFolders removes the folders in a folder.
 func removeFolders(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// This file is the life of segments: begun, written, sealed, and dropped by the keeper, a goroutine
-// that writes again what is to stay.
+// This file begins, writes, seals and drops segments. The keeper, a goroutine, drops them, and
+// writes the objects that stay to another segment.
 
 func (s *Store) segment(id uint32) *segment {
 	s.mu.RLock()
@@ -25,10 +25,10 @@ func (s *Store) opened(c class) *segment {
 	return s.open[c]
 }
 
-// put writes records to the open segment of a class and returns that segment, which then says that
-// it has objects of that epoch. records makes them for a segment; it is called again if that was
-// sealed meanwhile. put begins a new segment when this has its size; unless it is called by the
-// keeper itself, it waits for the keeper where the budget is exceeded by more than a segment.
+// put writes records to the open segment of a class, and returns that segment. It first lowers the
+// epoch of the segment to the given one. records makes the records for a segment; put calls it
+// again if that segment was sealed meanwhile. When the segment has its size, put begins a new one.
+// If the budget is exceeded, callers other than the keeper wait for the keeper.
 func (s *Store) put(c class, version, epoch uint64, keeper bool, records func(*segment) []record) (*segment, error) {
 	if s.checkFloor() {
 		s.counts.refused.Add(1)
@@ -58,8 +58,7 @@ func (s *Store) putOne(c class, version, epoch uint64, keeper bool, r record) (*
 	return s.put(c, version, epoch, keeper, func(*segment) []record { return []record{r} })
 }
 
-// roll begins a new segment in place of g, unless another writer did so already, and leaves g to
-// the keeper.
+// roll begins a new segment in place of g, unless another writer has done so. The keeper seals g.
 func (s *Store) roll(g *segment, keeper bool) error {
 	if !keeper {
 		if err := s.awaitKeeper(); err != nil {
@@ -79,9 +78,9 @@ func (s *Store) roll(g *segment, keeper bool) error {
 	return nil
 }
 
-// awaitKeeper waits while a new segment would exceed the budget by more than half of one, and the
-// keeper can do something about it. The other half is for what is written meanwhile to a segment
-// that has its size.
+// awaitKeeper waits while a new segment would exceed the budget by more than half a segment, and
+// the keeper can drop segments. The other half is for records that are written meanwhile to a
+// segment that already has its size.
 func (s *Store) awaitKeeper() error {
 	for {
 		s.mu.RLock()
@@ -99,11 +98,11 @@ func (s *Store) awaitKeeper() error {
 	}
 }
 
-// wake tells the keeper to look.
+// wake wakes the keeper.
 func (s *Store) wake() {
 	select {
 	case s.look <- struct{}{}:
-	default: // told already
+	default: // it was woken already
 	}
 }
 
@@ -126,7 +125,7 @@ func (s *Store) begin(c class) error {
 	return nil
 }
 
-// used is what the segments take of the budget; an open one counts as full.
+// used returns how many bytes of the budget the segments use. An open segment counts as full.
 func (s *Store) used() int64 {
 	n := int64(0)
 	for _, v := range s.usedBy() {
@@ -148,8 +147,8 @@ func (s *Store) usedBy() (used [classes]int64) {
 	return used
 }
 
-// keep is the keeper: it seals what is not written any more and drops the oldest segments over
-// budget.
+// keep is the keeper. It seals segments that are not written any more, and drops the oldest
+// segments over budget.
 func (s *Store) keep(ctx context.Context) {
 	for {
 		select {
@@ -158,8 +157,8 @@ func (s *Store) keep(ctx context.Context) {
 		case <-s.look:
 		}
 		s.sealAll()
-		// A segment of room is kept for the one that comes next, so that there is time to write
-		// again what is to stay of the one that goes.
+		// The keeper frees a whole segment in advance, so that it has time to rewrite the objects
+		// that stay.
 		for s.used() > s.opt.Disk-s.segmentSize() && ctx.Err() == nil {
 			g := s.oldest(overfull(s.usedBy(), s.opt.Disk))
 			if g == nil {
@@ -187,7 +186,7 @@ func (s *Store) sealAll() {
 	s.mu.RUnlock()
 	for _, g := range todo {
 		if s.checkFloor() {
-			s.remove(g, false) // to close it takes room
+			s.remove(g, false) // closing it would need free space
 			continue
 		}
 		if err := g.seal(); err != nil {
@@ -197,8 +196,7 @@ func (s *Store) sealAll() {
 	}
 }
 
-// oldest returns the sealed segment of a class, or else of the other one, that was begun first; nil
-// if there is none.
+// oldest returns the oldest sealed segment of a class, or else of the other class, or nil.
 func (s *Store) oldest(c class) *segment {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -216,8 +214,8 @@ func (s *Store) oldest(c class) *segment {
 	return nil
 }
 
-// drop removes a segment. With rewrite, the objects in it that the policy keeps are written to main
-// first; without, it goes for the free-space floor.
+// drop removes a segment. With rewrite, it first writes the objects that the policy keeps to main.
+// Without, the segment is dropped because of the free-space floor.
 func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
@@ -232,9 +230,9 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 		p, hits := s.index.hits(o.id.slot())
 		m, version := s.current(o.id, p)
 		if m == nil || len(m.extents) > 0 && m.extents[0].segment != g.id {
-			continue // its body is elsewhere, or in several segments: what misses it is found out when it is asked for
+			continue // the body is in other segments too; Get finds out if a chunk is missing
 		}
-		now := s.purges.current() // before the look at what covers it: a later purge has to cover it still
+		now := s.purges.current() // before covers, so that a later purge covers the copy
 		gone, stale, _ := s.purges.covers(m.epoch, m.url, m.tags)
 		if gone {
 			continue
@@ -257,11 +255,11 @@ func (s *Store) drop(ctx context.Context, g *segment, rewrite bool) {
 	s.remove(g, rewrite)
 }
 
-// heldSegments is how many segments that were dropped are kept for those that read them. Clients
-// read as slowly as they like.
+// heldSegments is how many dropped segments are kept for their Readers. The number is small,
+// because clients may read slowly.
 const heldSegments = 2
 
-// remove forgets a segment and what is left in it. With keep, those that read it go on.
+// remove removes a segment and its objects. With keep, Readers of the segment can go on.
 func (s *Store) remove(g *segment, keep bool) {
 	s.counts.evicted.Add(uint64(s.index.forget(g.id)))
 	s.counts.dropped.Add(1)
@@ -278,7 +276,7 @@ func (s *Store) remove(g *segment, keep bool) {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.segments, g.id) // not before its room is free, which used counts
+	delete(s.segments, g.id) // after its space is free, because used counts it
 	limit := heldSegments
 	if !keep {
 		limit = 0
@@ -288,7 +286,7 @@ func (s *Store) remove(g *segment, keep bool) {
 	}
 }
 
-// segmentFrom returns the segment with the lowest number from a number on; nil if there is none.
+// segmentFrom returns the segment with the lowest number that is at least id, or nil.
 func (s *Store) segmentFrom(id uint32) (first *segment) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -317,8 +315,9 @@ func (s *Store) current(id objectID, p place) (m *meta, version uint64) {
 	return m, version
 }
 
-// rewrite copies an object to main. Its metadata keeps its version, so that whatever is stored for
-// its key meanwhile stays newer, and counts as fetched now: no purge covered it up to now.
+// rewrite copies an object to main. The metadata keeps its version, so that an object which is
+// stored meanwhile for the same key stays newer. The epoch becomes now, because no purge up to now
+// covers the object.
 func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale bool, now uint64) error {
 	if !stale {
 		m.epoch = now
@@ -348,7 +347,7 @@ func (s *Store) rewrite(id objectID, m *meta, version uint64, from place, stale 
 	return nil
 }
 
-// grow adds a chunk to the extents that came before it.
+// grow adds a chunk to the extents before it.
 func grow(e []extent, segment, chunk uint32) []extent {
 	if len(e) == 0 || e[len(e)-1].segment != segment {
 		e = append(e, extent{segment: segment, first: chunk})
@@ -356,7 +355,7 @@ func grow(e []extent, segment, chunk uint32) []extent {
 	return e
 }
 
-// syncLoop bounds what a power loss can take to a second, and watches the disk.
+// syncLoop syncs every second, so that a power loss loses no older data, and watches free space.
 func (s *Store) syncLoop(ctx context.Context) {
 	tick := time.NewTicker(syncInterval)
 	defer tick.Stop()
@@ -366,7 +365,7 @@ func (s *Store) syncLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := s.purges.sync(); err != nil { // before the objects that were fetched after them
+		if err := s.purges.sync(); err != nil { // before objects that were fetched later
 			s.opt.Log.Warn("purge log can't be synced", "error", err)
 		}
 		for c := range classes {
@@ -377,13 +376,13 @@ func (s *Store) syncLoop(ctx context.Context) {
 		}
 		s.purges.measure()
 		if g := s.oldest(probation); s.checkFloor() && g != nil {
-			s.drop(ctx, g, false) // gives room back, a segment a second
+			s.drop(ctx, g, false) // one segment a second
 		}
 	}
 }
 
-// checkFloor reports whether the file system has less free space than the floor. It is asked before
-// each write, as Badger writes to mapped files, where a full disk ends the process.
+// checkFloor reports whether the file system has less free space than the floor. It is called
+// before each write, because Badger writes to mapped files, and a full disk would end the process.
 func (s *Store) checkFloor() bool {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(s.opt.Dir, &fs); err != nil {

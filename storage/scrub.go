@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-// The scrubber goes round the values that were checked, and are sent without being read since. What
-// the kernel still has in memory of them is checked again, as that is what is sent; what it has let
-// go of comes from the disk the next time, and is checked then.
+// The scrubber checks values again that were checked once, and are since sent without being read.
+// It reads those that the page cache still has. It marks the others as unchecked: they come from
+// the disk the next time, and are checked then.
 
 const (
 	scrubInterval = time.Second
-	// scrubRate is how many bytes of values it checks in that time. At 10 GB/s that is a thousandth
-	// of a processor; a set of 10 GiB takes 21 minutes.
+	// scrubRate is how many bytes of values it checks in that time. At 10 GB/s, that takes a
+	// thousandth of a processor. A round over 10 GiB takes 21 minutes.
 	scrubRate = 8 << 20
-	// seenRounds is for how many rounds a value that the page cache had is taken to be there still,
-	// so that the kernel need not be asked each time: that costs a tenth of a range of 64 KiB.
+	// seenRounds is for how many rounds a value in the page cache is assumed to stay there. Asking
+	// the kernel each time would cost a tenth of sending 64 KiB.
 	seenRounds = 2
-	// lookCost is what a value counts that is not read, so that one round can't take for ever.
+	// lookCost is how many bytes a value counts that is not read, so that a call takes bounded
+	// time.
 	lookCost = 4 << 10
 )
 
@@ -37,14 +38,14 @@ func (s *Store) scrubLoop(ctx context.Context) {
 	}
 }
 
-// scrubPlace is how far a round is: in a segment, a value log of it, and the list of that.
+// scrubPlace is the position of a round: a segment, a value log, and an index in its list.
 type scrubPlace struct {
 	segment uint32
 	file    uint32
 	index   int
 }
 
-// scrub goes on with a round from a place, for so many bytes. It returns where to go on, at the
+// scrub continues a round from a place, for left bytes. It returns the next place, which is the
 // beginning if the round is over.
 func (s *Store) scrub(from scrubPlace, left int) scrubPlace {
 	buf := buffers.Get().(*buffer)
@@ -81,8 +82,8 @@ func (s *Store) scrub(from scrubPlace, left int) scrubPlace {
 	return from
 }
 
-// scrubValue looks at one value of those of a value log that were checked. It returns how many
-// bytes that counts for, and which value is next, -1 after the last.
+// scrubValue scrubs one of the checked values of a value log. It returns how many bytes that
+// counts, and the index of the next value, or -1 after the last.
 func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (read, next int) {
 	v.mu.Lock()
 	if index >= len(v.list) {
@@ -91,8 +92,8 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 	}
 	c := v.list[index]
 	v.mu.Unlock()
-	if v.evicted(int64(c.value), minPlaced) { // before anything is read of it, which would bring it back
-		v.setUnchecked(c) // another one has its index now
+	if v.evicted(int64(c.value), minPlaced) { // before a read brings it back into the page cache
+		v.setUnchecked(c) // another value has the index now
 		return lookCost, index
 	}
 	e, err := v.readEntry(c.entry)
@@ -106,6 +107,6 @@ func (s *Store) scrubValue(g *segment, v *valueFile, index int, buf *buffer) (re
 			"value_log", v.number,
 			"at", c.value, "error", err)
 	}
-	v.setUnchecked(c) // another one has its index now
+	v.setUnchecked(c) // another value has the index now
 	return lookCost, index
 }

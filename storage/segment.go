@@ -16,7 +16,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 )
 
-// sealedName is the file that tells that a segment was closed cleanly.
+// sealedName is the file that shows that a segment was closed cleanly.
 const sealedName = "SEALED"
 
 // epochName is the file that holds the lowest epoch of a segment's objects, in decimal.
@@ -24,12 +24,11 @@ const epochName = "EPOCH"
 
 var errGone = errors.New("segment was dropped")
 
-// recordOverhead is what Badger adds to a record on the disk, in bytes: headers, index, Bloom
-// filter, and the log of what is not in a table yet.
+// recordOverhead is how many bytes Badger adds to a record on the disk: headers, index, Bloom
+// filter, and the log of records that are not in a table yet.
 const recordOverhead = 96
 
-// segment is one generation of the store: a small Badger that is written, sealed and dropped as a
-// whole.
+// segment is a small Badger that is written, sealed and dropped as a whole.
 type segment struct {
 	id    uint32
 	class class
@@ -37,20 +36,20 @@ type segment struct {
 	log   *slog.Logger
 
 	written atomic.Int64 // bytes put since it was opened for writing
-	size    atomic.Int64 // allocated bytes when it was measured last
-	settled int64        // written, when all of it was on the disk; for the sync loop
+	size    atomic.Int64 // allocated bytes at the last measurement
+	settled int64        // value of written at the last sync; for the sync loop
 
 	lowering sync.Mutex    // held while epoch is lowered
-	epoch    atomic.Uint64 // the lowest of its objects: purges up to it can't matter to them
+	epoch    atomic.Uint64 // the lowest of its objects; purges up to it don't cover them
 
 	files valueFiles
 
-	pinMu   sync.Mutex  // guards what follows but for revoked
-	pins    int         // Readers that use it
-	closed  bool        // but for its value logs
-	dropped bool        // it goes with the last of them
-	onGone  func(error) // is called then
-	revoked atomic.Bool // they are to end
+	pinMu   sync.Mutex  // guards the following fields except revoked
+	pins    int         // number of Readers that use it
+	closed  bool        // its value logs may still be open
+	dropped bool        // it is removed when pins becomes 0
+	onGone  func(error) // called then
+	revoked atomic.Bool // Readers must end
 
 	// mu guards db. It is held shared by each read and write and alone to seal or drop, because a
 	// read of a closed Badger hangs.
@@ -58,7 +57,7 @@ type segment struct {
 	db *badger.DB // nil once dropped
 }
 
-// badgerOptions are those of a Badger that is to hold about size bytes.
+// badgerOptions returns the options of a Badger for about size bytes.
 func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	o := badger.DefaultOptions(dir)
 	o.Logger = badgerLog{log.With("badger", filepath.Base(dir))}
@@ -66,10 +65,10 @@ func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	o.SyncWrites = false // the store syncs every second
 	o.MemTableSize = max(1<<20, min(8<<20, size/2))
 	o.NumMemtables = 2
-	o.NumCompactors = 0 // a segment lives too shortly to be worth compacting
+	o.NumCompactors = 0 // compacting doesn't pay in the short life of a segment
 	o.NumLevelZeroTables = 1 << 20
 	o.NumLevelZeroTablesStall = 1 << 21 // must be above the other, or Badger ends the process
-	o.ValueThreshold = 64               // all but keys is written once: to a value log, and not to a table too
+	o.ValueThreshold = 64               // larger values go to a value log, and not to a table too
 	o.ValueLogFileSize = 128 << 20
 	o.Compression = options.None
 	o.BlockCacheSize = 0
@@ -78,8 +77,8 @@ func badgerOptions(dir string, size int64, log *slog.Logger) badger.Options {
 	return o
 }
 
-// openBadger opens a Badger in managed mode. Badger panics on some damaged files: that comes back
-// as an error.
+// openBadger opens a Badger in managed mode. If Badger panics because of a damaged file, openBadger
+// returns an error.
 func openBadger(o badger.Options) (db *badger.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -97,7 +96,7 @@ func openSegment(id uint32, c class, dir string, size int64, log *slog.Logger) (
 	g := &segment{id: id, class: c, dir: dir, log: log, files: valueFiles{dir: dir}}
 	g.epoch.Store(math.MaxUint64)
 	if b, err := os.ReadFile(filepath.Join(dir, epochName)); err == nil {
-		var epoch uint64 // a file that does not say holds all purges back
+		var epoch uint64 // stays 0 if the file is damaged; then no purge record is forgotten
 		_, _ = fmt.Sscan(string(b), &epoch)
 		g.epoch.Store(epoch)
 	}
@@ -121,8 +120,8 @@ func (g *segment) isSealed() bool {
 	return err == nil
 }
 
-// seal closes the segment for writing and opens it again read-only. Reads wait meanwhile, so
-// everything that can be done before, is.
+// seal closes the segment for writing, and opens it again read-only. Reads wait meanwhile, so seal
+// does as much as possible before.
 func (g *segment) seal() error {
 	if err := g.sync(); err != nil {
 		return err
@@ -148,7 +147,7 @@ func (g *segment) seal() error {
 	return g.measure()
 }
 
-// close closes the segment. Its value logs stay open as long as a Reader has it pinned.
+// close closes the segment. Its value logs stay open while a Reader pins it.
 func (g *segment) close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -166,7 +165,7 @@ func (g *segment) close() error {
 	return err
 }
 
-// pin keeps the segment until unpin. It reports false if it is dropped or closed.
+// pin keeps the segment until unpin. It reports false if the segment is dropped or closed.
 func (g *segment) pin() bool {
 	g.pinMu.Lock()
 	defer g.pinMu.Unlock()
@@ -177,7 +176,7 @@ func (g *segment) pin() bool {
 	return true
 }
 
-// unpin ends that. The last one removes a segment that was dropped.
+// unpin ends a pin. The last unpin of a dropped segment removes it.
 func (g *segment) unpin() {
 	g.pinMu.Lock()
 	g.pins--
@@ -192,12 +191,12 @@ func (g *segment) unpin() {
 	}
 }
 
-// drop takes the segment out of use, and calls gone when its folder is removed. With keep, that
-// waits for the Readers that have a sealed segment pinned. The folder is renamed first, so that a
-// crash midway leaves no half segment.
+// drop takes the segment out of use, and calls gone when the folder is removed. With keep, a sealed
+// segment is removed when its last Reader unpins it. drop renames the folder first, so that a crash
+// leaves no incomplete segment.
 func (g *segment) drop(keep bool, gone func(error)) {
 	g.pinMu.Lock()
-	g.dropped = true // nobody pins it any more
+	g.dropped = true // it can't be pinned any more
 	held := g.pins > 0
 	g.pinMu.Unlock()
 	var err error
@@ -218,9 +217,9 @@ func (g *segment) drop(keep bool, gone func(error)) {
 	}
 }
 
-// removeFolder closes a segment that was dropped, and removes its folder.
+// removeFolder closes a dropped segment, and removes its folder.
 func (g *segment) removeFolder() error {
-	_ = g.close() // a Badger that is open yet is read-only, and does not find its folder
+	_ = g.close() // an error doesn't matter: a Badger that is still open doesn't find its folder
 	return os.RemoveAll(g.dir + ".dropped")
 }
 
@@ -233,8 +232,8 @@ func (g *segment) sync() error {
 	return g.db.Sync()
 }
 
-// settle has what was written reach the disk, and measures the folder. It does nothing if nothing
-// was written since.
+// settle syncs the written bytes to the disk, and measures the folder. It does nothing if nothing
+// was written since the last call.
 func (g *segment) settle() error {
 	n := g.written.Load()
 	if n == g.settled {
@@ -247,11 +246,10 @@ func (g *segment) settle() error {
 	return nil
 }
 
-// record is what put writes: a key, and a value whose data begins at valueHeader.
+// record is a key and a value, whose data begins at valueHeader.
 type record struct{ key, value []byte }
 
-// put writes some records in one transaction: all of them or none. Their values may be used again
-// after it returns.
+// put writes all records, or none, in one transaction. The caller may reuse the values afterwards.
 func (g *segment) put(version uint64, records ...record) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -280,7 +278,7 @@ func (g *segment) get(key []byte, use func(data []byte) error) error {
 	return g.getVersion(key, func(data []byte, _ uint64) error { return use(data) })
 }
 
-// getVersion is get that also tells the value's version.
+// getVersion is get with the value's version.
 func (g *segment) getVersion(key []byte, use func(data []byte, version uint64) error) error {
 	return g.value(key, func(v []byte, version uint64) error {
 		data, err := openValue(key, v)
@@ -294,7 +292,7 @@ func (g *segment) getVersion(key []byte, use func(data []byte, version uint64) e
 // value calls use with a value as it is, unchecked.
 func (g *segment) value(key []byte, use func(v []byte, version uint64) error) (err error) {
 	defer func() {
-		if p := recover(); p != nil { // Badger, at something that was damaged since it was opened
+		if p := recover(); p != nil { // of Badger, if a file was damaged since it was opened
 			err = fmt.Errorf("segment %d: %v: %w", g.id, p, errDamaged)
 		}
 	}()
@@ -330,8 +328,8 @@ func (g *segment) load(x *index) uint64 {
 	return newest
 }
 
-// lower takes note of an object with this epoch. It is on the disk when lower returns, so that a
-// start need not read every object.
+// lower lowers the epoch of the segment to that of an object. When it returns, the epoch is on the
+// disk, so that a start need not read every object.
 func (g *segment) lower(epoch uint64) error {
 	if g.epoch.Load() <= epoch {
 		return nil
@@ -401,7 +399,8 @@ func allocated(dir string) (n int64, err error) {
 	return n, err
 }
 
-// ignoreMissing lets a file go that Badger removed while the folder was read.
+// ignoreMissing returns nil for the error of a missing file, because Badger may have removed the
+// file while the folder was read.
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -409,8 +408,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// badgerLog passes on what Badger has to say: its errors as warnings, because the store handles
-// each failure itself and says so.
+// badgerLog logs the messages of Badger. It logs Badger's errors as warnings, because the store
+// handles and logs each failure itself.
 type badgerLog struct{ log *slog.Logger }
 
 func (l badgerLog) Errorf(f string, a ...any)   { l.log.Warn(fmt.Sprintf(f, a...)) }

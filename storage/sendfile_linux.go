@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canPlace is whether what is written to a mapping is read from the file at once.
+// canPlace means that bytes written to mapped memory can be read from the file at once.
 const canPlace = true
 
-// sendfile has a socket take n bytes of the file from at on, or as many as it takes now.
+// sendfile sends n bytes of the file from at to a socket, or as many as the socket takes now.
 //
-// Where nothing has to come from the disk, the scheduler isn't told of the call: it would give the
-// processor to another thread whenever that takes more than 20 µs.
+// With inMemory, nothing has to come from the disk, and Go's scheduler isn't told of the call.
+// Otherwise it would give the processor to another thread if the call takes more than 20 µs.
 func (v *valueFile) sendfile(socket int, at int64, n int, inMemory bool) (int, error) {
 	for {
 		var sent int
@@ -34,15 +34,15 @@ func (v *valueFile) sendfile(socket int, at int64, n int, inMemory bool) (int, e
 	}
 }
 
-// read copies what the page cache has of the file from at on. It returns how many bytes it copied:
-// 0 after an error.
+// read copies bytes of the file from at that the page cache has. It returns how many bytes it
+// copied, or 0 after an error.
 func (v *valueFile) read(p []byte, at int64) int {
 	n, _, _ := syscall.RawSyscall6(unix.SYS_PREAD64, uintptr(v.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 		uintptr(len(p)), uintptr(at), 0, 0)
 	return max(int(n), 0)
 }
 
-// write writes as much as a socket takes now.
+// write writes as many bytes as a socket takes now.
 func write(socket int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Write(socket, p)
@@ -52,17 +52,17 @@ func write(socket int, p []byte) (int, error) {
 	}
 }
 
-// isRefusal reports whether sendfile can't be used with a file.
+// isRefusal reports whether an error means that sendfile doesn't work with this file.
 func isRefusal(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// isDiskError reports whether an error of sendfile is the file's.
+// isDiskError reports whether an error of sendfile comes from the file, and not from the socket.
 func isDiskError(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)
 }
 
-// memory maps the file, once. It is nil if that can't be.
+// memory returns the mapped file. It maps the file once, and returns nil if that fails.
 func (v *valueFile) memory() []byte {
 	v.mapping.Do(func() {
 		info, err := v.file.Stat()
@@ -76,8 +76,8 @@ func (v *valueFile) memory() []byte {
 	return v.mapped
 }
 
-// mem returns n bytes of the file from at on as they are mapped, once the kernel has them in
-// memory; nil if that can't be.
+// mem returns n bytes of the mapped file from at, after the kernel has read them into memory. It
+// returns nil if that fails.
 func (v *valueFile) mem(at int64, n int) []byte {
 	m := v.memory()
 	if at+int64(n) > int64(len(m)) || populate(m[at:at+int64(n)]) != nil {
@@ -86,18 +86,18 @@ func (v *valueFile) mem(at int64, n int) []byte {
 	return m[at : at+int64(n)]
 }
 
-// cached reports whether the kernel has n bytes of the file from at on in memory.
+// cached reports whether the page cache has n bytes of the file from at.
 func (v *valueFile) cached(at int64, n int) bool {
 	m := v.memory()
 	return at+int64(n) <= int64(len(m)) && resident(wholePages(m[at:at+int64(n)]))
 }
 
-// evicted reports whether the kernel has let go of a part of n bytes of the file from at on.
+// evicted reports whether the page cache lacks some of n bytes of the file from at.
 func (v *valueFile) evicted(at int64, n int) bool {
 	return at+int64(n) <= int64(len(v.memory())) && !v.cached(at, n)
 }
 
-// unmap ends a mapping; nil is none.
+// unmap unmaps b. It does nothing for nil.
 func unmap(b []byte) error {
 	if b == nil {
 		return nil

@@ -4,7 +4,7 @@ package storage
 
 import "errors"
 
-// canPlace is false where nobody has tried it: all is copied there.
+// canPlace is false on systems where this was never tested. All bodies are copied there.
 const canPlace = false
 
 func (v *valueFile) sendfile(int, int64, int, bool) (int, error) { return 0, errors.ErrUnsupported }

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// openSegments opens what the folder holds, oldest first. Of those that were not sealed only the
-// newest is written on.
+// openSegments opens the segments in the folder, oldest first. Of the unsealed segments of a class,
+// only the newest is written on.
 func (s *Store) openSegments() error {
 	root := filepath.Join(s.opt.Dir, "segments")
 	entries, err := os.ReadDir(root)
@@ -28,7 +28,7 @@ func (s *Store) openSegments() error {
 		id, err := strconv.ParseUint(number, 10, 24)
 		g.id = uint32(id)
 		g.class = class(slices.Index(classNames[:], kind))
-		if err != nil || g.class >= classes { // left behind by a drop that was cut short
+		if err != nil || g.class >= classes { // the rest of an interrupted drop
 			if err := os.RemoveAll(g.dir); err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func (s *Store) openSegments() error {
 		if err != nil {
 			s.opt.Log.Warn("segment can't be opened and is deleted", "segment", f.id, "error", err)
 			if g != nil {
-				_ = g.close() // it is deleted whatever it says
+				_ = g.close() // it is deleted in any case
 			}
 			if err := os.RemoveAll(f.dir); err != nil {
 				return err
@@ -65,8 +65,8 @@ func (s *Store) openSegments() error {
 	return nil
 }
 
-// openMarked opens a segment with the file opening naming it meanwhile, and refuses one that ended
-// the process before.
+// openMarked opens a segment. Meanwhile the file opening has its name. openMarked refuses a segment
+// that has ended the process before.
 func (s *Store) openMarked(f *segment) (*segment, error) {
 	mark := filepath.Join(s.opt.Dir, "opening")
 	tries := 0

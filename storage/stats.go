@@ -2,34 +2,34 @@ package storage
 
 import "sync/atomic"
 
-// counts are what Stats reports beside what it reads off.
+// counts are the counters of Stats.
 type counts struct {
 	evicted, evictedFloor, dropped, damaged, refused, refusedLarge, rewrites atomic.Uint64
 	stored, rewritten                                                        atomic.Uint64 // bytes
 }
 
-// Stats is what a Store holds, and what it did since it was opened.
+// Stats is what a Store has, and what it did since it was opened.
 type Stats struct {
 	Objects   int    `json:"objects"`
 	Bytes     int64  `json:"bytes"` // allocated by segments
-	Disk      int64  `json:"disk"`  // the budget of those
+	Disk      int64  `json:"disk"`  // budget in bytes
 	Segments  int    `json:"segments"`
 	Memory    uint64 `json:"memory"`    // bytes in the RAM tier
 	Purges    int    `json:"purges"`    // purge records
 	Stored    uint64 `json:"stored"`    // bytes of bodies
 	Rewrites  uint64 `json:"rewrites"`  // objects written again because they were hit
 	Rewritten uint64 `json:"rewritten"` // bytes of those
-	Evicted   uint64 `json:"evicted"`   // objects that went with their segment, for the budget
-	// EvictedFloor is objects that went with their segment because the disk was at its floor.
+	Evicted   uint64 `json:"evicted"`   // objects dropped with their segment because of the budget
+	// EvictedFloor counts objects dropped with their segment because the disk was at its floor.
 	EvictedFloor uint64 `json:"evicted_floor"`
 	Dropped      uint64 `json:"dropped"` // segments
 	Damaged      uint64 `json:"damaged"` // objects whose checksum failed or whose chunk was missing
 	Refused      uint64 `json:"refused"` // writes refused because the disk was at its floor
-	// RefusedLarge is bodies given up because they outgrew a quarter of the budget.
+	// RefusedLarge counts bodies that were not stored because they were larger than MaxObject.
 	RefusedLarge uint64 `json:"refused_large"`
 }
 
-// Stats reads off what the store holds.
+// Stats returns the present statistics.
 func (s *Store) Stats() Stats {
 	st := Stats{
 		Objects: s.index.len(), Disk: s.opt.Disk,

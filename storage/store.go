@@ -19,25 +19,25 @@ import (
 const (
 	minSegment      = 1 << 20
 	syncInterval    = time.Second
-	openTries       = 2 // a segment that ended the process so often while it was opened is deleted
+	openTries       = 2 // a segment is deleted after it has ended the process so often while being opened
 	defaultDisk     = 10 << 30
 	defaultFreeDisk = 1 << 30
 	defaultRecords  = 32 << 20
 )
 
-// Options say where and how large a Store is.
+// Options are the options of a Store.
 type Options struct {
 	Dir    string // the data folder; made if missing
 	Disk   int64  // budget in bytes of allocated disk; 0 means 10 GiB
 	Memory int64  // bytes of bodies in the RAM tier; 0 means none
-	Floor  int64  // free bytes of the file system below which nothing is stored; 0 means 5 % of it, at most 1 GiB
-	// Records bounds the purge records of URLs that clients can cause, in bytes of memory; 0 means
-	// 32 MiB.
+	Floor  int64  // free bytes below which nothing is stored; 0 means 5 % of the file system, at most 1 GiB
+	// Records bounds the memory in bytes of the purge records of URLs, which clients can cause; 0
+	// means 32 MiB.
 	Records int
 	Log     *slog.Logger // nil means slog.Default
 }
 
-// Store is the object store; its methods may be called from any goroutine.
+// Store is the object store. Its methods may be called from any goroutine.
 type Store struct {
 	opt     Options
 	index   *index
@@ -45,29 +45,29 @@ type Store struct {
 	ram     *otter.Cache[string, *Object] // nil without memory
 	version atomic.Uint64                 // of the newest metadata record
 	full    atomic.Bool                   // the disk is at its floor
-	told    atomic.Int64                  // when that was logged last, in seconds since 1970
-	rounds  atomic.Uint32                 // of the scrubber, one a second, from seenRounds on
+	told    atomic.Int64                  // when full was last logged, in seconds since 1970
+	rounds  atomic.Uint32                 // rounds of the scrubber, one a second, counted from seenRounds
 	counts  counts
 	lock    *os.File
 
 	rolling  sync.Mutex // held while a new segment is begun
 	dropping sync.Mutex // held while a segment is dropped
 
-	// mu guards what follows; segments have locks of their own.
+	// mu guards the following fields. Segments have locks of their own.
 	mu       sync.RWMutex
 	segments map[uint32]*segment
-	held     []*segment // dropped, and still read; the oldest first
+	held     []*segment // dropped and still read, the oldest first
 	open     [classes]*segment
 	lastID   uint32
-	round    chan struct{} // closed, and replaced, when the keeper has looked
+	round    chan struct{} // closed and replaced after each round of the keeper
 
 	ghostMu sync.Mutex
 	ghosts  *ghosts
 
 	witness *witness
 
-	holdMu sync.Mutex     // taken before that of purges
-	holds  map[uint64]int // epochs of what is fetched and written, and how many have each
+	holdMu sync.Mutex     // locked before the mutex of purges
+	holds  map[uint64]int // number of fetches and writers by epoch
 
 	look chan struct{} // wakes the keeper
 	base context.Context
@@ -75,7 +75,7 @@ type Store struct {
 	work sync.WaitGroup // the sync loop and the keeper
 }
 
-// Open opens the store in opt.Dir, which one process can hold at a time.
+// Open opens the store in opt.Dir. It fails if another process has that store open.
 func Open(opt Options) (*Store, error) {
 	if opt.Disk == 0 {
 		opt.Disk = defaultDisk
@@ -112,7 +112,7 @@ func (s *Store) start() error {
 		ram, err := otter.New(&otter.Options[string, *Object]{
 			MaximumWeight: uint64(s.opt.Memory),
 			Weigher: func(k string, o *Object) uint32 {
-				// its user keeps what it made of the data with it
+				// the value of Memo takes memory too
 				return uint32(len(o.body) + 8*len(o.spots) + 6*len(o.meta.data) + 2*len(k) + 512)
 			},
 		})
@@ -143,10 +143,11 @@ func (s *Store) segmentDir(id uint32, c class) string {
 
 func (s *Store) segmentSize() int64 { return max(s.opt.Disk/segmentCount, minSegment) }
 
-// MaxObject is the size in bytes of the largest body that is stored.
+// MaxObject returns the size in bytes of the largest body that can be stored: a quarter of the
+// budget.
 func (s *Store) MaxObject() int64 { return s.opt.Disk / 4 }
 
-// Close ends all work and closes the segments. What was committed is on the disk then.
+// Close closes the store. All committed objects are on the disk then.
 func (s *Store) Close() error {
 	s.stop()
 	s.work.Wait()
@@ -163,7 +164,7 @@ func (s *Store) release() error {
 	}
 	for _, g := range s.segments {
 		if !g.isSealed() && s.checkFloor() {
-			continue // to close it takes room; the next start takes it as after a crash
+			continue // closing needs free space; the next start opens it as after a crash
 		}
 		errs = append(errs, g.close())
 	}
@@ -179,29 +180,30 @@ func (s *Store) release() error {
 	return errors.Join(append(errs, s.lock.Close())...)
 }
 
-// Epoch is the sequence of the newest purge, to be taken before an origin is asked.
+// Epoch returns the sequence of the newest purge. Callers get it before they send a request to the
+// origin.
 func (s *Store) Epoch() uint64 { return s.purges.current() }
 
-// Purge makes all that matches gone, or stale if soft, from now on. It is on the disk when it
-// returns its sequence.
+// Purge removes all matching objects, or makes them stale if the purge is soft. When it returns the
+// purge's sequence, the purge is on the disk.
 func (s *Store) Purge(p Purge) (uint64, error) { return s.purges.add([]Purge{p}, nil, true) }
 
-// Purged reports whether a purge after epoch covers a URL or a tag for good; a soft one does not.
+// Purged reports whether a hard purge after epoch covers a URL or a tag.
 func (s *Store) Purged(epoch uint64, url string, tags []string) bool {
 	gone, _, _ := s.purges.covers(epoch, url, tags)
 	return gone
 }
 
-// Overtaken reports whether a purge after epoch covers a URL or a tag, be it a soft one.
+// Overtaken reports whether a hard or soft purge after epoch covers a URL or a tag.
 func (s *Store) Overtaken(epoch uint64, url string, tags []string) bool {
 	gone, stale, _ := s.purges.covers(epoch, url, tags)
 	return gone || stale
 }
 
-// Invalidate does what Purge does, but does not wait for the disk: a power loss may undo it. It is
-// for what clients cause. The records of URLs stay until all older objects have gone, so that there
-// is a bound to those: over it the objects with keys are removed instead, which covers neither
-// other objects of the URLs nor fetches that are under way.
+// Invalidate is Purge for requests of clients. It doesn't wait for the disk, so a power loss may
+// undo it. The records of URLs stay until all older objects are gone, so Options.Records bounds
+// them. Over that bound, Invalidate removes only the objects with these keys: other objects of the
+// URLs, and fetches under way, are not covered.
 func (s *Store) Invalidate(p Purge, keys ...string) error {
 	if s.purges.crowded(p.URLs, cmp.Or(s.opt.Records, defaultRecords)) {
 		for _, key := range keys {
@@ -217,7 +219,7 @@ func (s *Store) Invalidate(p Purge, keys ...string) error {
 	return err
 }
 
-// bury replaces the object of a key by one without data, which is none to whoever reads it, also
+// bury replaces the object of a key by an object without data, which counts as missing. It stays so
 // after a restart.
 func (s *Store) bury(key string) error {
 	o := s.Get(key)
@@ -235,23 +237,23 @@ func (s *Store) bury(key string) error {
 	return nil
 }
 
-// Apply is Purge for some purges of a log that other stores follow too. They and the position after
-// them become durable together, but not at once: a power loss may undo both, and then the log has
-// them still.
+// Apply is Purge for purges of a log that other stores follow too. The purges and the position
+// after them become durable together, but not at once. If a power loss undoes both, the log still
+// has the purges.
 func (s *Store) Apply(purges []Purge, after Position) error {
 	_, err := s.purges.add(purges, &after, false)
 	return err
 }
 
-// Position is the place in such a log that was applied last.
+// Position returns the position that Apply set last.
 func (s *Store) Position() Position {
 	s.purges.mu.RLock()
 	defer s.purges.mu.RUnlock()
 	return s.purges.position
 }
 
-// Forget makes the object of a key a miss, until the next start at most: it is for what is found to
-// be of no use, not for purges.
+// Forget removes the object of a key. A restart may bring the object back, so Forget is for useless
+// objects, and not for purges.
 func (s *Store) Forget(key string) {
 	slot := idOf(key).slot()
 	if p, ok := s.index.get(slot); ok {
@@ -259,7 +261,7 @@ func (s *Store) Forget(key string) {
 	}
 }
 
-// Get looks an object up; nil is a miss. A damaged object is a miss too.
+// Get returns the object of a key, or nil if it is missing or damaged.
 func (s *Store) Get(key string) *Object {
 	id := idOf(key)
 	p, hits, ok := s.index.hit(id.slot())
@@ -284,15 +286,15 @@ func (s *Store) Get(key string) *Object {
 	return o
 }
 
-// Hits is how often the object of a key was hit since it was written, of which only the first few
-// are counted. It counts no hit itself.
+// Hits returns the number of hits of a key's object since the object was written, counted up to a
+// small maximum. Hits doesn't count as a hit.
 func (s *Store) Hits(key string) uint8 {
 	_, hits := s.index.hits(idOf(key).slot())
 	return hits
 }
 
-// Hot is Get for an object of the RAM tier; it returns nil for any other. It counts no hit, so that
-// Get may follow: Hit does.
+// Hot is Get for objects of the RAM tier. It returns nil for others. It doesn't count a hit,
+// because the caller may call Get next; Object.Hit does.
 func (s *Store) Hot(key string) *Object {
 	slot := idOf(key).slot()
 	p, ok := s.index.get(slot)
@@ -310,7 +312,7 @@ func (s *Store) Hot(key string) *Object {
 	return o
 }
 
-// cached finds an object in the RAM tier, if it is still the newest of its key.
+// cached returns the object of a key from the RAM tier, if it is still the newest, or nil.
 func (s *Store) cached(key string, p place) *Object {
 	if s.ram == nil {
 		return nil
@@ -321,12 +323,13 @@ func (s *Store) cached(key string, p place) *Object {
 	return nil
 }
 
-// maxCopied is the size in bytes of the largest body of the RAM tier where bodies can be sent from
-// their files. A larger one costs less from there, as nothing is copied, and the page cache has it.
+// maxCopied is the size in bytes of the largest body of the RAM tier on systems that send bodies
+// from their files. Sending a larger body from the page cache costs less, because nothing is
+// copied.
 const maxCopied = 64 << 10
 
-// maxInRAM is the size in bytes of the largest body of the RAM tier: a small part of it, so that
-// none makes many others go.
+// maxInRAM returns the size in bytes of the largest body of the RAM tier. It is a small part of the
+// tier, so that one body doesn't displace many others.
 func (s *Store) maxInRAM() int64 {
 	limit := max(min(chunkSize, s.opt.Memory/64), min(8<<20, s.opt.Memory/256))
 	if canPlace {
@@ -335,11 +338,11 @@ func (s *Store) maxInRAM() int64 {
 	return limit
 }
 
-// ramHits is how often an object is hit before it goes to the RAM tier.
+// ramHits is the number of hits after which an object goes to the RAM tier.
 const ramHits = 2
 
-// read reads an object's metadata. If it is hit again it goes to the RAM tier then, with the body
-// if that is small enough.
+// read reads an object's metadata. After ramHits hits, the object goes to the RAM tier, with its
+// body if that is small enough.
 func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	o := &Object{store: s, place: p, meta: &meta{key: key}}
 	g := s.segment(p.segment)
@@ -384,7 +387,7 @@ func (s *Store) read(key string, id objectID, p place, hits uint8) *Object {
 	return o
 }
 
-// discard forgets an object that could not be read.
+// discard removes an object that could not be read.
 func (s *Store) discard(o *Object, err error) {
 	s.index.remove(idOf(o.meta.key).slot(), o.place)
 	if errors.Is(err, errGone) {
@@ -394,8 +397,8 @@ func (s *Store) discard(o *Object, err error) {
 	s.opt.Log.Warn("object is damaged and forgotten", "key", o.meta.key, "segment", o.place.segment, "error", err)
 }
 
-// Update replaces an object's data without its body being written again; the object counts as
-// fetched at epoch. It returns what Get will find.
+// Update replaces an object's data, tags and epoch, and doesn't write the body again. It returns
+// the updated object.
 func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Object, error) {
 	m := *o.meta
 	m.epoch, m.tags, m.data, m.stored = epoch, tags, data, time.Now()
@@ -406,14 +409,14 @@ func (s *Store) Update(o *Object, epoch uint64, tags []string, data []byte) (*Ob
 	return s.putMeta(c, &m)
 }
 
-// putMeta writes the record that makes an object exist. It fails with ErrOvertaken if nobody knows
-// any more whether the object was purged.
+// putMeta writes the record that makes an object exist. It returns ErrOvertaken if purges are
+// forgotten that may cover the object.
 func (s *Store) putMeta(c class, m *meta) (*Object, error) {
 	return s.putObject(c, m, idOf(m.key), nil)
 }
 
-// putObject is putMeta for an object whose last chunk is not stored yet, if rest is not nil. Both
-// become durable together. rest has the chunk's data from valueHeader on.
+// putObject is putMeta that also writes the last chunk, unless rest is nil. Both become durable
+// together. The data of the chunk begins at valueHeader of rest.
 func (s *Store) putObject(c class, m *meta, id objectID, rest []byte) (*Object, error) {
 	hold := s.Hold(m.epoch)
 	if hold == nil {

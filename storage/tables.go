@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// checkTables reports whether Badger can open the tables of a segment: it ends the process on one
-// whose footer is damaged, in a goroutine of its own where nothing can be recovered (4.9.6).
+// checkTables returns an error if a table of a segment has a damaged footer. Badger would end the
+// process: it panics in a goroutine of its own, where the store can't recover (4.9.6).
 func checkTables(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.sst"))
 	if err != nil {
@@ -55,8 +55,8 @@ func checkTable(file string) (err error) {
 	return errors.Join(t.VerifyChecksum(), t.Close(-1))
 }
 
-// checkFooter checks what a table's index is found by, and the index's sum. From the end on there
-// are: the length of the sum (4 bytes), the sum, the length of the index (4 bytes), the index.
+// checkFooter checks the footer of a table, and the checksum of its index. A table ends with the
+// index, the length of the index (4 bytes), the checksum, and the length of the checksum (4 bytes).
 func checkFooter(b []byte) error {
 	length := func() int {
 		if len(b) < 4 {

@@ -15,21 +15,21 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// This file finds where in a segment's value logs the chunks of bodies lie, so that they can be
-// sent from there.
+// This file finds the places of chunks in a segment's value logs, so that they can be sent from
+// there.
 //
-// Badger appends an entry to a value log (NUMBER.vlog) and never changes it: a header, the key, the
-// value, a sum. Where the entry of a key begins is in Badger's tables. What is read there is taken
-// for the value only if it has the sums that sealValue made of this key, so that a place that is
-// wrong, for whatever reason, is a value that is damaged.
+// Badger appends entries to a value log (NUMBER.vlog) and never changes them. An entry has a
+// header, the key, the value and a checksum. Badger's tables have the place of each key's entry.
+// The bytes there count as the value only if they have the checksums that sealValue made for this
+// key. So a wrong place has the same effect as a damaged value.
 
 const (
-	// minPlaced is how many bytes of data a value has to have to be sent from its file.
+	// minPlaced is the size in bytes of the smallest value that is sent from its file.
 	minPlaced = 16 << 10
-	// placeGrain is how far apart in a file the values of minPlaced bytes begin at least.
+	// placeGrain is the smallest distance in a file between the beginnings of two such values.
 	placeGrain = minPlaced
-	// entryHead is how long what stands before the value of a chunk is at most: Badger's header
-	// (22 bytes), the chunk's key and a version (8 bytes).
+	// entryHead is the maximum size of an entry before the value of a chunk: Badger's header (22
+	// bytes), the chunk's key and a version (8 bytes).
 	entryHead = 22 + chunkKeySize + 8
 )
 
@@ -47,22 +47,22 @@ type valueFile struct {
 	fd     int
 
 	mapping sync.Once
-	mapped  []byte // by memory; nil if it can't be
+	mapped  []byte // set by memory; nil if the file can't be mapped
 
-	// good has a bit for each value that was checked since the segment was opened, at its beginning
-	// in grains.
+	// good has a bit for each place, in units of placeGrain: whether the value that begins there
+	// was checked since the segment was opened.
 	good []atomic.Uint64
-	// seen has for each value, at its beginning in grains, the round of the clock in which the page
-	// cache had all of it; 0 is never.
+	// seen has a number for each such place: the round of the scrubber in which the page cache last
+	// had the whole value; 0 means never.
 	seen []atomic.Uint32
 	mu   sync.Mutex
-	list []checked // those, for the scrubber
+	list []checked // the checked values, for the scrubber
 }
 
-// checked is where the entry of a value begins, and the value in it.
+// checked has the places where an entry and its value begin.
 type checked struct{ entry, value uint32 }
 
-// get returns the value log of a number.
+// get returns the value log with a number.
 func (f *valueFiles) get(number uint32) (*valueFile, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -87,15 +87,14 @@ func (f *valueFiles) get(number uint32) (*valueFile, error) {
 	return v, nil
 }
 
-// move notes that the folder has another name.
+// move records the new name of the folder.
 func (f *valueFiles) move(dir string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dir = dir
 }
 
-// from returns the one with the lowest number from a number on, of those that are open; nil if
-// there is none.
+// from returns the open value log with the lowest number that is at least number, or nil.
 func (f *valueFiles) from(number uint32) (first *valueFile) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +106,7 @@ func (f *valueFiles) from(number uint32) (first *valueFile) {
 	return first
 }
 
-// close closes all; nobody uses them any more.
+// close closes all value logs. They must not be in use.
 func (f *valueFiles) close() (err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,8 +117,8 @@ func (f *valueFiles) close() (err error) {
 	return err
 }
 
-// bit returns the word and the bit for a value that begins at a place; nil if the file was shorter
-// when it was opened.
+// bit returns the word and the bit of good for a value that begins at a place. The word is nil if
+// the file was shorter when it was opened.
 func (v *valueFile) bit(at int64) (*atomic.Uint64, uint64) {
 	n := at / placeGrain
 	if n/64 >= int64(len(v.good)) {
@@ -128,8 +127,8 @@ func (v *valueFile) bit(at int64) (*atomic.Uint64, uint64) {
 	return &v.good[n/64], 1 << (n % 64)
 }
 
-// seenAt returns where it is noted when the page cache had the value whose data begins at a place;
-// nil if there is no room for that.
+// seenAt returns the element of seen for the value whose data begins at a place, or nil if seen is
+// too short.
 func (v *valueFile) seenAt(at int64) *atomic.Uint32 {
 	if n := (at - valueHeader) / placeGrain; n < int64(len(v.seen)) {
 		return &v.seen[n]
@@ -143,7 +142,7 @@ func (v *valueFile) isChecked(at int64) bool {
 	return word != nil && word.Load()&bit != 0
 }
 
-// setChecked records that a value was checked. It reports false if there is no room for that.
+// setChecked records that a value was checked. It reports false if good is too short.
 func (v *valueFile) setChecked(c checked) bool {
 	word, bit := v.bit(int64(c.value))
 	if word == nil {
@@ -170,14 +169,14 @@ func (v *valueFile) setUnchecked(c checked) {
 	}
 }
 
-// entry is one of a value log.
+// entry is an entry of a value log.
 type entry struct {
 	key   []byte
 	value int64 // where the value begins in the file
-	size  int   // bytes of it
+	size  int   // of the value in bytes
 }
 
-// readEntry reads the head of an entry whose key is one of a chunk.
+// readEntry reads the head of an entry. The key must be that of a chunk.
 func (v *valueFile) readEntry(at uint32) (e entry, err error) {
 	var head [entryHead]byte
 	n, err := v.file.ReadAt(head[:], int64(at))
@@ -186,7 +185,7 @@ func (v *valueFile) readEntry(at uint32) (e entry, err error) {
 	}
 	d := decoder{b: head[2:]}
 	klen, vlen := d.uvarint(), d.uvarint()
-	d.uvarint() // when it expires
+	d.uvarint() // the time of expiry
 	if d.bad || klen != chunkKeySize+8 || vlen > valueHeader+chunkSize {
 		return e, errDamaged
 	}
@@ -209,11 +208,12 @@ func (v *valueFile) check(key []byte, e entry, buf *buffer) error {
 	return err
 }
 
-// spot is where the data of a chunk begins: the number of a value log in the upper half, the offset
-// in the lower. Zero is none.
+// spot is where the data of a chunk begins: the number of the value log in the upper half, and the
+// offset in the lower. Zero means unknown.
 type spot uint64
 
-// find finds the chunk of a key that has want bytes, and checks it unless it was.
+// find finds the chunk of a key, which must have want bytes. It checks the chunk if it was not
+// checked yet.
 func (g *segment) find(key []byte, want int) (spot, *valueFile, error) {
 	number, at, err := g.pointer(key)
 	if err != nil {
@@ -241,7 +241,7 @@ func (g *segment) find(key []byte, want int) (spot, *valueFile, error) {
 	return spot(uint64(number)<<32 | uint64(e.value+valueHeader)), v, nil
 }
 
-// at returns the value log of a spot that find returned, if the value is still known to be good.
+// at returns the value log of a spot that find returned, or nil if the value is no longer checked.
 func (g *segment) at(s spot) *valueFile {
 	g.files.mu.Lock()
 	v := g.files.files[uint32(s>>32)]
@@ -254,10 +254,10 @@ func (g *segment) at(s spot) *valueFile {
 
 var errNoPlace = errors.New("the place of a value is not known")
 
-// pointer asks Badger in which value log, and where, the entry of a key begins.
+// pointer returns the number of the value log with a key's entry, and where the entry begins.
 func (g *segment) pointer(key []byte) (number, at uint32, err error) {
 	defer func() {
-		if p := recover(); p != nil { // Badger, at something that was damaged since it was opened
+		if p := recover(); p != nil { // of Badger, if a file was damaged since it was opened
 			err = fmt.Errorf("segment %d: %v: %w", g.id, p, errDamaged)
 		}
 	}()
@@ -275,7 +275,8 @@ func (g *segment) pointer(key []byte) (number, at uint32, err error) {
 	return pointerOf(item)
 }
 
-// itemFields are the fields of badger.Item that say where a value lies. It does not tell otherwise.
+// itemFields are the unexported fields of badger.Item that have the place of the value. Badger has
+// no method for that.
 var itemFields = func() (f struct{ vptr, meta []int }) {
 	t := reflect.TypeFor[badger.Item]()
 	vptr, ok1 := t.FieldByName("vptr")
@@ -286,8 +287,8 @@ var itemFields = func() (f struct{ vptr, meta []int }) {
 	return f
 }()
 
-// pointerOf is what an item says of the place of its value. Badger has it in memory as three
-// numbers of 4 bytes: of the value log, the length of the entry, and its offset.
+// pointerOf returns the place of an item's value. In memory, Badger has it as three numbers of 4
+// bytes: the number of the value log, the length of the entry, and its offset.
 func pointerOf(item *badger.Item) (number, at uint32, err error) {
 	const inValueLog = 1 << 1 // in meta
 	if itemFields.vptr == nil {

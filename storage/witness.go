@@ -10,22 +10,21 @@ import (
 	"sync"
 )
 
-// witnessName is the file among the segments that tells which records the folder purges has to
-// have.
+// witnessName is the file in the folder segments that has the sequence up to which the folder
+// purges must have records.
 const witnessName = "PURGES"
 
-// A witness has two slots that are written by turns, each in a sector of its own, so that one is
-// whole whenever the power goes: a sequence (8 bytes) and its CRC-32C (4 bytes).
+// A witness has two slots, each in a sector of its own. They are written in turns, so that one is
+// complete after a power loss. A slot has a sequence (8 bytes) and its CRC-32C (4 bytes).
 const (
 	witnessSector = 512
 	witnessSlot   = 12
 )
 
-// witness notes, beside the objects, up to which sequence purge records reached the disk. It goes
-// and comes with the objects: if it knows of more than the records, these were lost or are an older
-// copy.
+// witness records, next to the objects, up to which sequence the purge records are on the disk. If
+// its sequence is higher than that of the records, these were lost, or are an older copy.
 type witness struct {
-	known bool // it was there, and could be read
+	known bool // the file existed and could be read
 
 	mu   sync.Mutex
 	file *os.File
@@ -33,7 +32,7 @@ type witness struct {
 	last int // the slot that has seq
 }
 
-// openWitness opens the file, which is made if it is missing or damaged.
+// openWitness opens the file. It makes a new one if the file is missing or damaged.
 func openWitness(path string) (*witness, error) {
 	w := &witness{}
 	b, err := os.ReadFile(path)
@@ -70,14 +69,14 @@ func writeSlot(b []byte, seq uint64) {
 	binary.BigEndian.PutUint32(b[8:], crc32.Checksum(b[:8], castagnoli))
 }
 
-// newest is the sequence that was noted last.
+// newest returns the recorded sequence.
 func (w *witness) newest() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.seq
 }
 
-// note notes durably that the records up to a sequence are on the disk.
+// note records on the disk that the records up to a sequence are there.
 func (w *witness) note(seq uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// Header names an object that is to be written.
+// Header identifies an object that is to be written.
 type Header struct {
-	Key string // what Get finds it by
-	URL string // what purges of URLs and prefixes know it by
-	// Epoch is Store.Epoch from before the object was asked of its origin: a purge after that
-	// covers the object.
+	Key string // by which Get finds it
+	URL string // by which purges of URLs and prefixes find it
+	// Epoch is Store.Epoch before the request was sent to the origin. Later purges cover the
+	// object.
 	Epoch uint64
 }
 
-// Writer stores one object. Write, Commit and Close are for one goroutine; ReadAt may be called by
-// any number meanwhile and after.
+// Writer stores one object. Write, Commit and Close are for one goroutine. Any number of goroutines
+// may call ReadAt, at any time.
 type Writer struct {
 	store *Store
 	class class
 	id    objectID
-	hold  *Hold // nil once it is done, or if it came too late
+	hold  *Hold // nil after the end, or if purges were forgotten before
 
-	// mu guards what follows against ReadAt. The bytes of buf below written are not changed while
-	// their chunk is the current one.
+	// mu guards the following fields against ReadAt. The first written bytes of buf don't change
+	// while their chunk is the current one.
 	mu      sync.RWMutex
 	meta    meta
 	buf     *buffer
-	flushed uint32 // whole chunks that are in segments
+	flushed uint32 // number of chunks that are in segments
 }
 
-// Create begins an object. Nothing of it is found before Commit. The Writer is to be closed in the
-// end, committed or not.
+// Create begins an object. Get doesn't find it before Commit. The caller must close the Writer,
+// whether it commits or not.
 func (s *Store) Create(h Header) *Writer {
 	w := &Writer{store: s, id: idOf(h.Key), meta: meta{fill: rand.Uint64(), key: h.Key, url: h.URL, epoch: h.Epoch}}
 	s.ghostMu.Lock()
@@ -45,15 +45,15 @@ func (s *Store) Create(h Header) *Writer {
 	return w
 }
 
-// Close ends the writing; what was written and not committed can still be read by ReadAt. Purges
-// that came since Create are remembered until then.
+// Close ends the writing. ReadAt can still read the written bytes, even without Commit. Until
+// Close, the store forgets no purge made since Create.
 func (w *Writer) Close() {
 	w.hold.Release()
 	w.hold = nil
 }
 
-// Write appends to the body. After an error (ErrTooLarge, ErrFull or the disk's own) the object
-// can't be stored any more, but what was written before can still be read by ReadAt.
+// Write appends to the body. After an error (ErrTooLarge, ErrFull or an error of the disk) the
+// object can't be stored any more, but ReadAt can still read the bytes written before.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.meta.size+int64(len(p)) > w.store.MaxObject() {
 		w.store.counts.refusedLarge.Add(1)
@@ -80,7 +80,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// flush writes the current chunk, which is full, to the open segment.
+// flush writes the current, full chunk to the open segment.
 func (w *Writer) flush() error {
 	g, err := w.store.putOne(w.class, 1, math.MaxUint64, false,
 		record{chunkKey(w.id, w.meta.fill, w.flushed), w.buf[:valueHeader+chunkSize]})
@@ -95,15 +95,15 @@ func (w *Writer) flush() error {
 	return nil
 }
 
-// Size returns how many bytes were written.
+// Size returns the number of bytes written.
 func (w *Writer) Size() int64 {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return w.meta.size
 }
 
-// ReadAt copies from what was written so far, beginning at off; it returns 0 where nothing is there
-// yet. It returns less than there is at the end of a chunk.
+// ReadAt copies written bytes into p, beginning at off. It returns 0 if there are none at off yet.
+// It stops at the end of a chunk, so it may return fewer bytes than were written.
 func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	w.mu.RLock()
 	if off >= w.meta.size {
@@ -117,11 +117,11 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	}
 	m := w.meta // its slices only grow
 	w.mu.RUnlock()
-	// A chunk before the current one is as long as a chunk gets, but for the last one after Commit.
+	// All chunks before the current one are full, except the last one after Commit.
 	return w.store.readChunk(&m, chunk, from, p)
 }
 
-// Body is the whole body of a small object, with the room before it that its record needs.
+// Body is the whole body of a small object, with space before it for the header of its record.
 type Body struct{ value []byte }
 
 // MaxBody is the size in bytes of the largest Body.
@@ -130,10 +130,10 @@ const MaxBody = 64 << 10
 // NewBody makes a body of size bytes, at most MaxBody.
 func NewBody(size int) Body { return Body{make([]byte, valueHeader+size)} }
 
-// Bytes are those of the body. They are not to be changed after CommitBody was called.
+// Bytes returns the bytes of the body. They must not be changed after CommitBody.
 func (b Body) Bytes() []byte { return b.value[valueHeader:] }
 
-// CommitBody is Write and Commit for a body of which nothing was written before. It copies nothing.
+// CommitBody is Write and Commit for a whole body. It copies nothing.
 func (w *Writer) CommitBody(b Body, tags []string, data []byte) (*Object, error) {
 	size := len(b.Bytes())
 	if int64(size) > w.store.MaxObject() {
@@ -150,9 +150,8 @@ func (w *Writer) CommitBody(b Body, tags []string, data []byte) (*Object, error)
 	return w.commit(b.value, tags, data)
 }
 
-// Commit stores the object: its tags, and data that comes back with it. The Writer is then done,
-// but for ReadAt. It fails with ErrOvertaken if purges after the Header's epoch were forgotten
-// before Create.
+// Commit stores the object with its tags and data. Afterwards only ReadAt and Close may be called.
+// Commit returns ErrOvertaken if purges after the Header's epoch were forgotten before Create.
 func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 	if rest := int(w.meta.size - int64(w.flushed)*chunkSize); rest > 0 {
 		return w.commit(w.buf[:valueHeader+rest], tags, data)
@@ -160,8 +159,8 @@ func (w *Writer) Commit(tags []string, data []byte) (*Object, error) {
 	return w.commit(nil, tags, data)
 }
 
-// commit stores the last chunk, which begins at valueHeader of rest, and the metadata. rest is nil
-// if all chunks are stored.
+// commit stores the last chunk, whose data begins at valueHeader of rest, and the metadata. rest is
+// nil if all chunks are stored.
 func (w *Writer) commit(rest []byte, tags []string, data []byte) (*Object, error) {
 	defer w.Close()
 	m := w.meta // only this goroutine changes it
