@@ -71,6 +71,7 @@ func TestCutOffGivesUp(t *testing.T) {
 
 // What is purged while the origin takes its time is waited for.
 func TestCutOffPurgedMeanwhile(t *testing.T) {
+	plainOnly(t, "it is about origins")
 	var late atomic.Bool
 	asked, ask := make(chan struct{}, 8), make(chan struct{})
 	fleet := &quietFleet{}
@@ -107,6 +108,7 @@ func TestCutOffPurgedMeanwhile(t *testing.T) {
 // An edge that hears nothing of the others confirms what it has, as a purge may not have come, and
 // goes on with it if the origin fails or says nothing.
 func TestCutOff(t *testing.T) {
+	plainOnly(t, "it is about origins")
 	const broken, silent = 1, 2
 	var state, conditional atomic.Int64
 	release := make(chan struct{})

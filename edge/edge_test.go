@@ -168,7 +168,8 @@ func (e *testEdge) trust() *tls.Config {
 // TestEveryProtocol runs all tests with each.
 func protocol() string { return os.Getenv("KAIKU_TEST_PROTOCOL") }
 
-// plainOnly skips a test that is about plain HTTP/1.1 when all are run with other protocols.
+// plainOnly skips a test in the runs of TestEveryProtocol with other protocols: one that is about
+// plain HTTP/1.1 or has clients of its own, whose subject knows no protocol, or that takes long.
 func plainOnly(t *testing.T, why string) {
 	t.Helper()
 	if protocol() != "" {

@@ -345,6 +345,7 @@ func TestUncacheableStreams(t *testing.T) {
 }
 
 func TestLargerThanTheStoreTakes(t *testing.T) {
+	plainOnly(t, "it takes long")
 	body := strings.Repeat("0123456789abcdef", 1<<17) // 2 MiB
 	for _, length := range []bool{true, false} {
 		t.Run("length "+strconv.FormatBool(length), func(t *testing.T) {

@@ -12,7 +12,10 @@ import (
 	"testing"
 )
 
-func TestManyFollowersOfOneFill(t *testing.T) { followFill(t, 8<<20) }
+func TestManyFollowersOfOneFill(t *testing.T) {
+	plainOnly(t, "it takes long")
+	followFill(t, 8<<20)
+}
 
 // followFill has 256 clients follow one fill, every eighth of them slow: each gets every byte, the
 // first ones before the fill is half done, from one request to the origin, and in little memory.

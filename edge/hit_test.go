@@ -47,6 +47,7 @@ func TestHitAfterMiss(t *testing.T) {
 }
 
 func TestRestartKeepsTheCache(t *testing.T) {
+	plainOnly(t, "it is about the store")
 	body := strings.Repeat("0123456789", 100_000)
 	e := newEdge(t, static(body, "Cache-Control: max-age=1000", `Etag: "x"`))
 	dir := t.TempDir()
@@ -66,6 +67,7 @@ func TestRestartKeepsTheCache(t *testing.T) {
 
 // Age and Expires of the origin decide, not when the response came (RFC 9111, 4.2).
 func TestFreshness(t *testing.T) {
+	plainOnly(t, "freshness knows no protocol")
 	ago := func(d time.Duration) string { return time.Now().Add(-d).UTC().Format(http.TimeFormat) }
 	for _, c := range []struct {
 		name   string

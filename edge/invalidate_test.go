@@ -16,6 +16,7 @@ import (
 // An unsafe method that succeeds makes what is stored for its URI gone, and for what it names (RFC
 // 9111, 4.4).
 func TestInvalidation(t *testing.T) {
+	plainOnly(t, "it is about the store")
 	const paths = "/a /b /c?x=1 /other"
 	for _, c := range []struct {
 		name, method, path string

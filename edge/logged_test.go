@@ -22,6 +22,7 @@ func entryOf(t testing.TB, p purge.Request) string {
 // An edge goes on with the log past entries that it can't apply as they are, and validates what it
 // has, as it can't tell what they were of.
 func TestEntriesThatCantBeApplied(t *testing.T) {
+	plainOnly(t, "purges know no protocol")
 	long := strings.Repeat("x", 70_000)
 	for name, bad := range map[string]string{
 		"a long tag":        entryOf(t, purge.Request{Tags: []string{long}}),

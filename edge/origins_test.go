@@ -54,6 +54,7 @@ func TestBusyOrigin(t *testing.T) {
 // All servers down: what is stored goes on, with the right Cache-Status; what is not is 502, or 504
 // where nothing answers in time.
 func TestOriginsDown(t *testing.T) {
+	plainOnly(t, "it is about origins")
 	e := newEdge(t, static("stored", "Cache-Control: max-age=0, stale-if-error=600", `Etag: "a"`),
 		func(_ *Server, s *site.Site) {
 			s.Origin.Origin.FirstByteTimeout = 50 * time.Millisecond
@@ -106,6 +107,7 @@ func TestOriginsDown(t *testing.T) {
 
 // One of three origins is killed under 500 misses a second; no client notices.
 func TestOriginKilledUnderLoad(t *testing.T) {
+	plainOnly(t, "it is about origins")
 	var servers []*httptest.Server
 	e := newEdge(t, static("first"), func(_ *Server, s *site.Site) {
 		for range 2 {

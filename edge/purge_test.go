@@ -44,6 +44,7 @@ func (e *testEdge) admin(method, path, body string, fields ...string) answer {
 }
 
 func TestPurge(t *testing.T) {
+	plainOnly(t, "purges know no protocol")
 	const paths = "/a /a?x=1 /b/one /b/two /c"
 	for _, c := range []struct {
 		name, body string

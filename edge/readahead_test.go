@@ -65,6 +65,7 @@ func TestReadersThatReadLittleCostLittle(t *testing.T) {
 // TestReadersThatReadOnGetLargeSlices reads an object from its begin in small ranges, in one to the
 // end, and whole: few requests reach the origin.
 func TestReadersThatReadOnGetLargeSlices(t *testing.T) {
+	plainOnly(t, "it takes long")
 	const size = int64(40) << 20
 	for _, step := range []int64{100_000, 1 << 20, size} {
 		t.Run(strconv.FormatInt(step, 10), func(t *testing.T) {
@@ -300,6 +301,7 @@ func (e *testEdge) filled() int64 {
 // TestReaderUsesWhatOthersFetched has a client stay behind while another one reads the rest: it is
 // not fetched twice.
 func TestReaderUsesWhatOthersFetched(t *testing.T) {
+	plainOnly(t, "it takes long")
 	const size = int64(30) << 20
 	var sent atomic.Int64
 	e := newEdge(t, sparseOrigin(size, &sent))

@@ -40,6 +40,7 @@ func (e *testEdge) raw(request string) answer {
 }
 
 func TestRawRequests(t *testing.T) {
+	plainOnly(t, "it has clients of its own")
 	for _, c := range []struct {
 		name, request string
 		status        int

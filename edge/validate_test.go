@@ -165,6 +165,7 @@ func TestConditionsOfClients(t *testing.T) {
 
 // If-Match and If-Unmodified-Since are the origin's to evaluate (RFC 9111, 4.3.2).
 func TestOriginsConditions(t *testing.T) {
+	plainOnly(t, "it is about origins")
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("If-Match") == `"old"` || r.Header.Get("If-Unmodified-Since") != "" {
 			w.WriteHeader(http.StatusPreconditionFailed)

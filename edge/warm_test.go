@@ -89,6 +89,7 @@ func TestWarm(t *testing.T) {
 }
 
 func TestWarmIsBounded(t *testing.T) {
+	plainOnly(t, "it is about the admin listener")
 	var now, most atomic.Int64
 	e := newEdge(t, func(w http.ResponseWriter, r *http.Request) {
 		n := now.Add(1)
