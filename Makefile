@@ -2,10 +2,11 @@ GO      ?= go
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 FUZZTIME ?= 30s
-# One set of flags for all that is built: the compiler's cache serves programs, tests and checks alike. Only the race detector wants C.
+# All builds use the same flags, so that programs, tests and checks share the build cache. Only the
+# race detector needs C.
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 export CGO_ENABLED := 0
-# Without the tables of debuggers, which are 14 of 51 MB; traces of panics and profiles don't need them.
+# Without debug tables, which are 14 of 51 MB. Panics' stack traces and profiles don't need them.
 BUILD   := $(GO) build -ldflags "-s -w"
 
 .PHONY: help check-go build run test test-real first-hit bench bench-go bench-http bench-dns lab lint fuzz deb release
@@ -69,8 +70,9 @@ deb:
 	dist/kaiku-here completion fish >$(share)/fish/vendor_completions.d/kaiku.fish
 	$(GO) run $(NFPM) package --config deploy/nfpm.yaml --packager deb --target $(DIST)
 
-# The programs as they are released, in dist/, which `kaiku deploy --binary dist` takes: static, stripped, the same from the same commit and Go. With SHA256SUMS, and for each a list
-# of what it is made of (CycloneDX).
+# Builds the released programs in dist/, for `kaiku deploy --binary dist`. They are static and
+# stripped, and the same commit and Go version give the same bytes. Also writes SHA256SUMS, and a
+# bill of materials for each program (CycloneDX).
 CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
 RELEASE_ARCHS ?= amd64 arm64
 
@@ -85,25 +87,31 @@ release: check-go
 	done
 	cd $(DIST) && sha256sum kaiku-linux-* >SHA256SUMS
 
-# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg, adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen,
-# ip, nsenter, setpriv and script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl nghttp2-client openssl chromium ffmpeg adduser systemd
-# openssh-server openssh-client iproute2 util-linux bsdutils).
-# REAL_SKIP=EXPRESSION leaves some out.
+# Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg,
+# adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen, ip, nsenter, setpriv and
+# script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl
+# nghttp2-client openssl chromium ffmpeg adduser systemd openssh-server openssh-client iproute2
+# util-linux bsdutils). REAL_SKIP=EXPRESSION leaves some out.
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' $(if $(REAL_SKIP),-skip '$(REAL_SKIP)') ./...
 
-# What takes minutes and is mostly covered by test-real: the rotation of secrets with a Ctrl-C midway.
+# Tests that take minutes, and that test-real mostly covers: the rotation of secrets, interrupted by
+# Ctrl-C.
 test-long: build
 	$(GO) test -count=1 -p 1 -timeout 30m -tags real -run '^TestLong' ./...
 
-# The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three nodes: root, Linux; needs what TestRealDeploy needs.
+# The time from kaiku init to the first hit over HTTPS from the nearest edge, for a fleet of three
+# nodes: root, Linux; needs what TestRealDeploy needs.
 first-hit: check-go
 	$(GO) test -count=1 -timeout 5m -tags real -run '^TestRealFirstHit$$' -v ./cmd/kaiku
 
-# Side by side against the peers. bench-http takes about a quarter of an hour; BENCHFLAGS="-cases http3 -rounds 5" less, -skip-missing what is installed; BENCHFLAGS="-cases growth" has the growth of the cost.
+# Compares Kaiku with its peers in one run. bench-http takes about a quarter of an hour.
+# BENCHFLAGS="-cases http3 -rounds 5" takes less, -skip-missing leaves out peers that are not
+# installed, and BENCHFLAGS="-cases growth" measures how the cost grows.
 bench: bench-http
 
-# Needs nginx, Varnish, Apache Traffic Server, wrk and h2load (Debian: nginx-light varnish trafficserver wrk nghttp2-client), and says how to install them.
+# Needs nginx, Varnish, Apache Traffic Server, wrk and h2load (Debian: nginx-light varnish
+# trafficserver wrk nghttp2-client), and says how to install them.
 bench-http: build
 	cd bench/caddy && $(GO) build -o ../../bin/caddy .
 	$(GO) build -o bin/bench-http ./bench/http
@@ -116,8 +124,11 @@ bench-go:
 bench-dns: build
 	$(GO) run ./bench/dns -kaiku bin/kaiku $(BENCHFLAGS)
 
-# The Finland case over a simulated ocean, and the promise of purges under faults: an hour and a half, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4 and losetup (Debian: nginx-light pdns-recursor
-# openssh-server openssh-client iproute2 util-linux e2fsprogs mount). LABFLAGS="-short" takes five minutes, "-parts feel", "-parts promise" or "-parts faults -fault edge-cut" a part; without LABFLAGS it writes docs/finland.md.
+# The Finland case over a simulated ocean, and the promise of purges under faults: an hour and a
+# half, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4
+# and losetup (Debian: nginx-light pdns-recursor openssh-server openssh-client iproute2 util-linux
+# e2fsprogs mount). LABFLAGS="-short" takes five minutes. LABFLAGS="-parts feel", "-parts promise" or
+# "-parts faults -fault edge-cut" runs a part. Without LABFLAGS it writes docs/finland.md.
 LABFLAGS ?= -doc docs/finland.md -svg docs/finland.svg -json bin/finland.json -out bin/finland.txt
 
 lab: build
