@@ -127,8 +127,8 @@ bench-dns: build
 # The Finland case over a simulated ocean, and the promise of purges under faults: an hour and a
 # half, root, Linux. Needs nginx, pdns_recursor, sshd, ssh-keygen, ip, unshare, setpriv, mkfs.ext4
 # and losetup (Debian: nginx-light pdns-recursor openssh-server openssh-client iproute2 util-linux
-# e2fsprogs mount). LABFLAGS="-short" takes five minutes. LABFLAGS="-parts feel", "-parts promise" or
-# "-parts faults -fault edge-cut" runs a part. Without LABFLAGS it writes docs/finland.md.
+# e2fsprogs mount). LABFLAGS="-short" takes five minutes. LABFLAGS="-parts feel", "-parts promise"
+# or "-parts faults -fault edge-cut" runs a part. Without LABFLAGS it writes docs/finland.md.
 LABFLAGS ?= -doc docs/finland.md -svg docs/finland.svg -json bin/finland.json -out bin/finland.txt
 
 lab: build

@@ -15,9 +15,9 @@ import (
 const (
 	maxUsers    = 10_000
 	maxVerified = 1024 // credentials that an Auth remembers
-	maxCost     = 12   // of bcrypt: a quarter of a second of a core
+	maxCost     = 12   // of bcrypt; takes a quarter of a second of one core
 	maxWaiting  = 16   // requests that wait for a hash
-	maxPassword = 72   // bytes; bcrypt looks at no more
+	maxPassword = 72   // bytes; bcrypt ignores the rest
 )
 
 // Auth is HTTP Basic authentication (RFC 7617) against passwords hashed with bcrypt, as
@@ -27,14 +27,14 @@ type Auth struct {
 	users map[string][]byte // hashes
 
 	mu       sync.Mutex
-	verified map[[sha256.Size]byte]bool // credentials that were right
-	waiting  chan struct{}              // has room for the requests that may wait
-	hashing  sync.Mutex                 // hashing takes a core: one at a time
-	other    []byte                     // so that an unknown user takes as long as a known one
+	verified map[[sha256.Size]byte]bool // hashes of correct credentials
+	waiting  chan struct{}              // has a value for each request that waits
+	hashing  sync.Mutex                 // locked while a hash is computed, which takes a whole core
+	other    []byte                     // a hash for unknown users, so that they take as long as known ones
 }
 
-// ParseAuth returns the Auth of a file with a line USER:HASH for each user. Empty lines and those
-// that begin with # are skipped. realm is shown to people.
+// ParseAuth parses a file with a line USER:HASH for each user. It skips empty lines and lines that
+// begin with #. Browsers show realm to their users.
 func ParseAuth(realm, file string) (*Auth, error) {
 	a := &Auth{realm: realm, users: map[string][]byte{}, verified: map[[sha256.Size]byte]bool{},
 		waiting: make(chan struct{}, maxWaiting)}
@@ -70,8 +70,8 @@ func ParseAuth(realm, file string) (*Auth, error) {
 	return a, nil
 }
 
-// Check returns what a request without the right password gets, and nil for one that has it. It
-// gets 429 while too many others wait for their passwords to be checked.
+// Check returns nil if a request has the right password. Otherwise it returns the response that the
+// client gets. That is a 429 while too many other requests wait for their passwords to be checked.
 func (a *Auth) Check(h http.Header) *Response {
 	values := h["Authorization"]
 	if len(values) != 1 {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Request is what conditions look at. It must not change once a rule has looked at it: parts of it
-// are parsed once.
+// Request is a request as conditions see it. It must not be changed after the first use, because
+// parts of it are parsed once.
 type Request struct {
 	Method   string
 	Secure   bool   // https
@@ -22,14 +22,14 @@ type Request struct {
 	Client   netip.Addr
 
 	clean  string     // Path as conditions see it
-	params url.Values // of Query; nil until a condition looks at them
+	params url.Values // of Query; nil until a condition needs them
 }
 
-// Match is the conditions of a rule. A condition that isn't given holds for every request; of a
-// list, one entry has to hold.
+// Match has the conditions of a rule. An empty condition holds for every request. A list holds if
+// one of its entries does.
 type Match struct {
 	Paths     []Pattern // see cleanPath
-	Hosts     []string  // lower case; *.NAME is every name below NAME
+	Hosts     []string  // lower case; *.NAME matches every name below NAME
 	Methods   []string
 	Protocols []string // "http1", "http2", "http3", or "http" and "https" for the scheme
 	Query     []Field  // parameters, percent-decoded
@@ -38,8 +38,8 @@ type Match struct {
 	Networks  []netip.Prefix
 }
 
-// Field is a condition on a value that has a name. With Absent there has to be none of that name;
-// with a nil Value there has to be one, whatever it is.
+// Field is a condition on a named value. With Absent, the request must have no value of that name.
+// With a nil Value, it must have one, and any will do.
 type Field struct {
 	Name   string
 	Value  *Pattern
@@ -56,7 +56,7 @@ func (f *Field) holds(values []string) bool {
 	return slices.ContainsFunc(values, f.Value.Match)
 }
 
-// target reports whether the conditions on method, target and protocol hold, and gives the path
+// target reports whether the conditions on method, target and protocol hold, and returns the path
 // pattern that matches.
 func (m *Match) target(r *Request) (matched *Pattern, ok bool) {
 	if len(m.Methods) > 0 && !slices.Contains(m.Methods, r.Method) ||
@@ -73,7 +73,7 @@ func (m *Match) target(r *Request) (matched *Pattern, ok bool) {
 	}
 	if len(m.Query) > 0 {
 		if r.params == nil {
-			r.params, _ = url.ParseQuery(strings.TrimPrefix(r.Query, "?")) // what is malformed is no parameter
+			r.params, _ = url.ParseQuery(strings.TrimPrefix(r.Query, "?")) // ignores malformed parameters
 		}
 		for i := range m.Query {
 			if !m.Query[i].holds(r.params[m.Query[i].Name]) {
@@ -89,7 +89,7 @@ func (m *Match) needsMore() bool {
 	return len(m.Header)+len(m.Cookies)+len(m.Networks) > 0
 }
 
-// rest reports whether the conditions hold that target leaves out.
+// rest reports whether the conditions hold that target doesn't check.
 func (m *Match) rest(r *Request) bool {
 	for i := range m.Header {
 		if !m.Header[i].holds(r.Header[http.CanonicalHeaderKey(m.Header[i].Name)]) {
@@ -106,9 +106,9 @@ func (m *Match) rest(r *Request) bool {
 		slices.ContainsFunc(m.Networks, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
-// cleanPath returns the path that conditions look at: percent-decoded, without empty and dot
-// segments. Else a rule that denies /admin/** would let /%61dmin/, //admin/ and /x/../admin/ pass,
-// which an origin may take for the same.
+// cleanPath returns the path that conditions see: percent-decoded, without empty and dot segments.
+// Otherwise a rule that denies /admin/** would let /%61dmin/, //admin/ and /x/../admin/ pass, which
+// an origin may take for the same path.
 func cleanPath(p string) string {
 	if strings.Contains(p, "%") {
 		if decoded, err := url.PathUnescape(p); err == nil {
@@ -142,7 +142,7 @@ func matchHost(pattern, host string) bool {
 	return pattern == host
 }
 
-// cookies returns the values of the cookies of a name.
+// cookies returns the values of the cookies with a name.
 func cookies(h http.Header, name string) (values []string) {
 	for _, line := range h["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {

@@ -18,13 +18,12 @@ const (
 type Pattern struct {
 	text    string
 	literal bool   // text is the only value that matches
-	prefix  string // what every value that matches begins with
+	prefix  string // common prefix of all values that match
 	expr    *regexp.Regexp
 }
 
-// ParseGlob returns the Pattern of a glob: * is any run of bytes without "/", ** is any run of
-// bytes, ? is a byte other than "/", and \ takes the next byte as it is. Each * and ** is a
-// capture.
+// ParseGlob returns the Pattern of a glob. * matches any bytes except "/", ** matches any bytes, ?
+// matches one byte except "/", and \ escapes the next byte. Each * and ** is a capture.
 func ParseGlob(glob string) (Pattern, error) {
 	if len(glob) > maxPattern {
 		return Pattern{}, fmt.Errorf("the pattern has %d bytes, of %d at most", len(glob), maxPattern)
@@ -72,7 +71,7 @@ func ParseRegexp(expr string) (Pattern, error) {
 	if len(expr) > maxPattern {
 		return Pattern{}, fmt.Errorf("the expression has %d bytes, of %d at most", len(expr), maxPattern)
 	}
-	if _, err := regexp.Compile(expr); err != nil { // as it was written, so that the error quotes that
+	if _, err := regexp.Compile(expr); err != nil { // unchanged, so that the error quotes the user's text
 		return Pattern{}, err
 	}
 	whole, err := regexp.Compile("^(?:" + expr + ")$")
@@ -101,7 +100,7 @@ func (p *Pattern) Captures() int {
 	return p.expr.NumSubexp()
 }
 
-// captures returns the captures of a value that matches.
+// captures returns the captures of a matching value.
 func (p *Pattern) captures(value string) []string {
 	if p.expr == nil {
 		return nil
@@ -118,13 +117,14 @@ type Template struct{ pieces []piece }
 
 type piece struct {
 	text    string
-	capture int // 1 to 9; 0 for none
+	capture int // 1 to 9; 0 means none
 	name    string
 }
 
 var variables = []string{"host", "path", "query", "uri"}
 
-// ParseTemplate returns the Template of a text. captures is how many the path pattern has.
+// ParseTemplate returns the Template of a text. captures is the number of captures of the path
+// pattern.
 func ParseTemplate(text string, captures int) (t Template, err error) {
 	for text != "" {
 		before, after, found := strings.Cut(text, "$")
@@ -190,7 +190,7 @@ func (t *Template) expand(r *Request, captures []string) (string, bool) {
 	return b.String(), true
 }
 
-// escape writes a piece of a decoded path as it is in a URL (RFC 3986, 3.3).
+// escape encodes a piece of a decoded path for a URL (RFC 3986, 3.3).
 func escape(b *strings.Builder, text string) {
 	const hex = "0123456789ABCDEF"
 	for i := range len(text) {

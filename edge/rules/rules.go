@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Rule is one of a site's rules: what it is for, and what it does.
+// Rule is one of a site's rules, with its conditions and actions.
 type Rule struct {
 	Name  string // in logs and explanations; unique in the site
 	Match Match
 	Actions
 }
 
-// Actions are what a rule does. What isn't given is left as it is.
+// Actions are the actions of a rule. Fields that are not set change nothing.
 type Actions struct {
 	Auth     *Auth
 	Redirect *Redirect
@@ -31,23 +31,23 @@ type Redirect struct {
 	Status int      // 301, 302, 303, 307 or 308
 }
 
-// Response is one that the edge makes itself.
+// Response is a response that the edge makes itself.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Rewrite is what the request's target becomes before it is looked up. A nil Template leaves its
-// part as it is.
+// Rewrite changes the request's target before the look-up. A nil Template leaves its part
+// unchanged.
 type Rewrite struct {
 	Path  *Template
 	Query *Template // without "?"
 }
 
-// Cache is what a rule sets for the cache.
+// Cache has the settings of a rule for the cache.
 type Cache struct {
-	TTL    *time.Duration // freshness lifetime, in place of what the response says; 0 stores nothing
+	TTL    *time.Duration // freshness lifetime, overrides that of the response; 0 stores nothing
 	Bypass bool           // the request is passed to the origin and nothing is stored
 	// NoQuery leaves the query out of the key and of the request to the origin.
 	NoQuery bool
@@ -74,38 +74,39 @@ func (f *Fields) Apply(h http.Header) {
 		h[v.Name] = []string{v.Value}
 	}
 	for _, v := range f.Add {
-		h[v.Name] = append(slices.Clip(h[v.Name]), v.Value) // other responses may share what is there
+		h[v.Name] = append(slices.Clip(h[v.Name]), v.Value) // other responses may share the slice
 	}
 }
 
-// Outcome is what the rules of a site do with a request.
+// Outcome is the result of a site's rules for a request.
 type Outcome struct {
-	Rules    []string  // names of those that match, in their order; Static leaves them out
+	Rules    []string  // names of the matching rules, in their order; Static doesn't set it
 	Shape    uint64    // the same for all outcomes with equal Cache and Header
 	Response *Response // what the client gets at once; nil means that the request goes on
-	Path     string    // what is looked up
+	Path     string    // of the look-up
 	Query    string    // begins with "?"; "" means no query
-	// Known means that a rule asked for a password, and that the request had the right one.
+	// Known means that a rule required a password, and that the request had the right one.
 	Known   bool
 	Request []*Fields
 	Header  []*Fields // of the response
 	Cache   Cache
 }
 
-// Most rules of a site, and most of those that set something for the cache or change response
+// Limits of a site: all its rules, and those that have settings for the cache or change response
 // fields.
 const (
 	MaxRules  = 1000
 	MaxShapes = 64
 )
 
-// Set is the rules of a site, in their order. The zero Set has none.
+// Set has the rules of a site, in their order. The zero Set has none.
 type Set struct {
 	rules  []Rule
 	shapes []uint64 // by rule: its bit in Outcome.Shape
 }
 
-// NewSet returns the Set of rules, which it takes over. The error is that there are too many.
+// NewSet returns the Set of rules. The caller must not use rules afterwards. NewSet returns an
+// error if there are too many.
 func NewSet(rules []Rule) (*Set, error) {
 	if len(rules) > MaxRules {
 		return nil, fmt.Errorf("there are %d rules, of %d at most", len(rules), MaxRules)
@@ -134,7 +135,7 @@ func (s *Set) Len() int {
 	return len(s.rules)
 }
 
-// Evaluate returns what the rules do with a request.
+// Evaluate returns the outcome of the rules for a request.
 func (s *Set) Evaluate(r *Request) *Outcome {
 	o := &Outcome{Path: r.Path, Query: r.Query}
 	r.clean = cleanPath(r.Path)
@@ -167,8 +168,8 @@ func (s *Set) Evaluate(r *Request) *Outcome {
 	return o
 }
 
-// Static returns what the rules do with a request of which only method, target and protocol are
-// known, and false where that depends on more, or where the response is the edge's own.
+// Static is Evaluate for a request of which only method, target and protocol are known. It reports
+// false if the outcome depends on more, or if the edge makes the response itself.
 func (s *Set) Static(r *Request, o *Outcome) bool {
 	*o = Outcome{Path: r.Path, Query: r.Query}
 	r.clean = cleanPath(r.Path)
@@ -235,7 +236,7 @@ func (c *Cache) merge(later *Cache) {
 	c.NoQuery = c.NoQuery || later.NoQuery
 }
 
-// response is what a rule that ends the request sends.
+// response returns the response of a rule that ends the request.
 func (rule *Rule) response(r *Request, captures []string) *Response {
 	if rule.Respond != nil {
 		return rule.Respond
@@ -251,8 +252,8 @@ func tooLong() *Response {
 	return &Response{Status: http.StatusRequestURITooLong, Header: http.Header{}}
 }
 
-// location makes a URL of what clients may have put into it: a path that begins with "//" or "/\"
-// would send them to another host.
+// location returns the value of Location for a URL that may contain text of clients. It makes sure
+// that a path doesn't begin with "//" or "/\", which would send clients to another host.
 func location(to string) string {
 	for len(to) > 1 && to[0] == '/' && (to[1] == '/' || to[1] == '\\') {
 		to = to[1:]
