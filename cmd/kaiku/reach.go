@@ -25,24 +25,24 @@ import (
 
 // adminNode is an admin listener.
 type adminNode struct {
-	name      string // "" if no fleet file tells
+	name      string // "" without a fleet file
 	url       string // without a path
 	token     string
-	tokenFile string // where the token is from, or where there is none
-	ssh       string // [user@]host[:port] of the machine; "" means that it is reached directly
+	tokenFile string // the file of the token, which may not exist
+	ssh       string // [user@]host[:port] of the machine; "" means a direct connection
 	conn      *deploy.Conn
-	err       error // why it can't be asked
+	err       error // why it can't be queried
 }
 
-// adminNodes are those that may be asked.
+// adminNodes are the admin listeners that a command may query.
 type adminNodes struct {
 	list   []*adminNode
-	dialer *deploy.Dialer // nil if all are reached directly
-	asking atomic.Bool    // the operator is being asked
+	dialer *deploy.Dialer // nil if all connections are direct
+	asking atomic.Bool    // a question to the operator is open
 	say    func(format string, a ...any)
-	opened []*adminNode   // connected to over SSH
-	fleet  *config.Fleet  // nil if no fleet file tells
-	losers sync.WaitGroup // connections that come too late
+	opened []*adminNode   // connected over SSH
+	fleet  *config.Fleet  // nil without a fleet file
+	losers sync.WaitGroup // connections that are no longer needed
 }
 
 // open finds the admin listeners: --admin, those of the nodes of --config, that of the node that
@@ -114,7 +114,7 @@ func (a *adminAPI) open(cmd *cobra.Command) (*adminNodes, error) {
 	return nodes, nil
 }
 
-// direct is an admin listener of which only the URL is known, and maybe where its token is.
+// direct returns an admin listener that is known by its URL, and perhaps the file of its token.
 func (a *adminAPI) direct(raw, tokenFile string) (*adminNode, error) {
 	if !strings.Contains(raw, "://") {
 		raw = "http://" + raw
@@ -127,7 +127,7 @@ func (a *adminAPI) direct(raw, tokenFile string) (*adminNode, error) {
 	return n, a.setToken(n, tokenFile)
 }
 
-// ofFleet are the admin listeners of nodes of the fleet file, of those that have one.
+// ofFleet returns the admin listeners of the nodes in the fleet file.
 func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, overSSH bool) ([]*adminNode, error) {
 	var out []*adminNode
 	var with []string
@@ -160,7 +160,7 @@ func (a *adminAPI) ofFleet(f *config.Fleet, names []string, tokenFile string, ov
 	return nil, usageError{fmt.Errorf("%s has no admin listener: set `admin` of the node in the fleet file, or ask one of %s", strings.Join(names, ", "), strings.Join(with, ", "))}
 }
 
-// adminOf is the address of a node's admin listener; "" if it has none.
+// adminOf returns the address of a node's admin listener, or "" if it has none.
 func adminOf(f *config.Fleet, n *config.Node) string {
 	if n.Has(config.RoleEdge) {
 		return f.EdgeOf(n).Admin
@@ -168,8 +168,8 @@ func adminOf(f *config.Fleet, n *config.Node) string {
 	return n.Admin
 }
 
-// setToken reads the token of a node: that of --token-file, or else that of the fleet file, which
-// need not be there.
+// setToken reads the token of a node from --token-file, or else from the file that the fleet file
+// names. The latter may be missing.
 func (a *adminAPI) setToken(n *adminNode, tokenFile string) error {
 	if n.tokenFile = cmp.Or(a.tokenFile, tokenFile); n.tokenFile == "" {
 		return nil
@@ -182,7 +182,7 @@ func (a *adminAPI) setToken(n *adminNode, tokenFile string) error {
 	return needsRoot(err)
 }
 
-// needsRoot says what helps against an error, if that is that a file may not be read.
+// needsRoot returns a hint for an error that means that a file may not be read.
 func needsRoot(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: run this as root, with sudo", err)
@@ -190,8 +190,8 @@ func needsRoot(err error) error {
 	return err
 }
 
-// fleetHere is the fleet file of a command that is not told one: that of the folder, or that of the
-// node that this machine is.
+// fleetHere returns the fleet file of a command without --config: that in the working folder, or
+// that of this machine's node.
 func fleetHere(etc string) string {
 	const here = "fleet.yaml"
 	if own := filepath.Join(etc, here); !exists(here) && exists(own) {
@@ -200,8 +200,8 @@ func fleetHere(etc string) string {
 	return here
 }
 
-// thisNode is the node that this machine is: the one that the environment or the file "node" beside
-// the fleet file names, the only one, or the one that has an address of the machine.
+// thisNode returns the node that runs on this machine: the node that the environment or the file
+// "node" next to the fleet file names, the only node, or the node with an address of this machine.
 func thisNode(f *config.Fleet, etc string) (*config.Node, error) {
 	file := filepath.Join(etc, "node")
 	name := os.Getenv(nodeVariable)
@@ -243,13 +243,12 @@ func thisNode(f *config.Fleet, etc string) (*config.Node, error) {
 const (
 	// sshTime is how long a connection over SSH may take.
 	sshTime = 10 * time.Second
-	// nextAfter is how long a node is waited for before the next one is tried beside it.
+	// nextAfter is how long connect waits for a node before it tries the next one too.
 	nextAfter = time.Second
 )
 
-// connect returns the first node that can be connected to, of those that have not failed: they are
-// tried in their order, each a second after the one before, or once that one fails. nil means that
-// there is none.
+// connect returns the first node that it can connect to, or nil. It tries the nodes that have not
+// failed in their order: each a second after the previous one, or as soon as that one fails.
 func (a *adminNodes) connect(ctx context.Context) *adminNode {
 	var left []*adminNode
 	for _, n := range a.list {
@@ -305,8 +304,8 @@ func (a *adminNodes) connect(ctx context.Context) *adminNode {
 	return nil
 }
 
-// each connects to all nodes that have not failed, at the same time, and does something with each
-// that it can connect to.
+// each connects to all nodes that have not failed, at the same time, and calls the function for
+// each node that it can connect to.
 func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) error) {
 	var work sync.WaitGroup
 	var mu sync.Mutex // guards what is noted
@@ -337,11 +336,11 @@ func (a *adminNodes) each(ctx context.Context, do func(i int, n *adminNode) erro
 	work.Wait()
 }
 
-// overSSH reports whether nodes of a fleet are asked from elsewhere.
+// overSSH reports whether the nodes of a fleet are queried over SSH.
 func (a *adminNodes) overSSH() bool { return a.dialer != nil }
 
-// reach connects to a node's machine, and sees whether its admin listener takes a connection. One
-// that is reached directly is found out about by the call.
+// reach connects to a node's machine, and checks whether its admin listener accepts a connection.
+// For a direct connection, the call itself shows that.
 func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
 	if n.ssh == "" || n.conn != nil {
 		return nil
@@ -360,7 +359,7 @@ func (a *adminNodes) reach(ctx context.Context, n *adminNode) error {
 	return c.Close()
 }
 
-// answered tells that a node answers.
+// answered records that a node answers.
 func (a *adminNodes) answered(n *adminNode) {
 	switch {
 	case n.ssh != "":
@@ -370,13 +369,13 @@ func (a *adminNodes) answered(n *adminNode) {
 	}
 }
 
-// failed notes that a node can't be asked.
+// failed records that a node can't be queried.
 func (a *adminNodes) failed(n *adminNode, err error) {
 	n.err = err
 	a.say("%s can't be asked: %v", cmp.Or(n.name, n.url), err)
 }
 
-// err is why no node could be asked.
+// err returns why no node could be queried.
 func (a *adminNodes) err(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -391,8 +390,8 @@ func (a *adminNodes) err(ctx context.Context) error {
 	return errors.New(text)
 }
 
-// close ends the connections. It does not wait for the operator's answer to a question of a
-// connection that is not needed any more.
+// close closes the connections. If a connection that is no longer needed has asked the operator a
+// question, close does not wait for the answer.
 func (a *adminNodes) close() {
 	if !a.asking.Load() {
 		a.losers.Wait()

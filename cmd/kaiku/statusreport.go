@@ -14,17 +14,17 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// fleetReport is what status tells.
+// fleetReport is what `kaiku status` prints.
 type fleetReport struct {
 	nodes    []admin.NodeStatus // of the fleet
-	edges    []*admin.Status    // of the edges that were asked
+	edges    []*admin.Status    // of the edges that were queried
 	problems []string
 	alone    bool // there is no control plane
 }
 
 func newReport(f *config.Fleet, answers []nodeAnswer) *fleetReport {
 	r := &fleetReport{}
-	silent := map[string]string{} // why a node can't be asked
+	silent := map[string]string{} // why a node can't be queried
 	for _, a := range answers {
 		if a.Status == nil {
 			silent[a.Node] = a.Error
@@ -39,7 +39,7 @@ func newReport(f *config.Fleet, answers []nodeAnswer) *fleetReport {
 			r.expect(&f.Nodes[i])
 		}
 	}
-	if len(r.nodes) == 0 && f != nil { // without a control plane, each tells of itself
+	if len(r.nodes) == 0 && f != nil { // without a control plane, each node reports only itself
 		r.fromAnswers(f, answers)
 	}
 	slices.SortFunc(r.nodes, func(a, b admin.NodeStatus) int { return strings.Compare(a.Node, b.Node) })
@@ -61,13 +61,13 @@ func newReport(f *config.Fleet, answers []nodeAnswer) *fleetReport {
 	return r
 }
 
-// problem notes what an operator has to know of a node.
+// problem records a problem of a node.
 func (r *fleetReport) problem(node, format string, a ...any) {
 	r.problems = append(r.problems, cmp.Or(node, "edge")+": "+fmt.Sprintf(format, a...))
 }
 
-// merge adds what one node knows of another one. If they don't agree, what is told against it
-// counts: a node that is cut off goes on with what it knew.
+// merge adds what one node knows of another one. If reports differ, the worse one counts, because a
+// node that is cut off keeps its old state.
 func (r *fleetReport) merge(n admin.NodeStatus) {
 	i := slices.IndexFunc(r.nodes, func(have admin.NodeStatus) bool { return have.Node == n.Node })
 	if i < 0 {
@@ -85,8 +85,8 @@ func (r *fleetReport) merge(n admin.NodeStatus) {
 	}
 }
 
-// expect adds a node of the fleet file that nobody has heard of. A control node without an admin
-// listener tells nobody of itself.
+// expect adds a node of the fleet file that no report has. A control node without an admin listener
+// is in no report.
 func (r *fleetReport) expect(n *config.Node) {
 	if !n.Has(config.RoleEdge) && !n.Has(config.RoleGeoDNS) && n.Admin == "" {
 		return
@@ -96,7 +96,7 @@ func (r *fleetReport) expect(n *config.Node) {
 	}
 }
 
-// fromAnswers makes the nodes of a fleet without a control plane of those that were asked.
+// fromAnswers sets the nodes of a fleet without a control plane, from the answers of the nodes.
 func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 	r.alone = true
 	for _, a := range answers {
@@ -109,7 +109,7 @@ func (r *fleetReport) fromAnswers(f *config.Fleet, answers []nodeAnswer) {
 	}
 }
 
-// checkNode notes what is wrong with a node. silent is why it can't be asked, if that was tried.
+// checkNode records the problems of a node. silent is why it can't be queried, or "".
 func (r *fleetReport) checkNode(n *admin.NodeStatus, silent string) {
 	switch {
 	case r.alone && silent != "":
@@ -196,7 +196,7 @@ func (r *fleetReport) checkEdge(st *admin.Status) {
 	}
 }
 
-// failedRequests is how many requests of a server have failed, whatever the reason.
+// failedRequests returns the number of failed requests to a server, for any reason.
 func failedRequests(s origin.ServerStatus) uint64 {
 	var failed uint64
 	for _, n := range s.Failures {

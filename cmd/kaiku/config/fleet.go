@@ -12,8 +12,8 @@ import (
 	"github.com/kaiku-cdn/kaiku/cmd/kaiku/words"
 )
 
-// Fleet is fleet.yaml: the same file on every node. The yaml tags are its keys; what a missing key
-// means stands in defaults.
+// Fleet is the content of fleet.yaml, which is the same file on every node. The yaml tags are its
+// keys. EdgeDefaults says what missing keys mean.
 type Fleet struct {
 	Sites   []Site      `yaml:"sites"`
 	Nodes   []Node      `yaml:"nodes"`
@@ -31,7 +31,7 @@ type Fleet struct {
 	sum       string  // the begin of the file's SHA-256, as deploy.FleetSum has it
 }
 
-// LogSettings are how processes log what they do.
+// LogSettings are the settings of the log.
 type LogSettings struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
@@ -53,7 +53,7 @@ type SiteHTTPS struct {
 	HSTS     *HSTS `yaml:"hsts"`
 }
 
-// HSTS is what browsers are to remember (RFC 6797).
+// HSTS has the settings of Strict-Transport-Security (RFC 6797).
 type HSTS struct {
 	MaxAge            Duration `yaml:"max_age"`
 	IncludeSubdomains bool     `yaml:"include_subdomains"`
@@ -91,7 +91,7 @@ type OriginAuth struct {
 	Secret string `yaml:"secret"` // a file
 }
 
-// OriginHealth is how the health of an origin server is found out.
+// OriginHealth has the settings of health checks of origin servers.
 type OriginHealth struct {
 	Probe  `yaml:",inline"`
 	Status int    `yaml:"status"`
@@ -105,7 +105,7 @@ type OriginServer struct {
 	Backup bool      `yaml:"backup"`
 }
 
-// UnmarshalText takes a server that is a URL alone.
+// UnmarshalText reads a server that is only a URL.
 func (s *OriginServer) UnmarshalText(b []byte) error { return s.URL.UnmarshalText(b) }
 
 // Probe is how the health of a server is found out.
@@ -314,7 +314,7 @@ func (n *Node) Has(role string) bool {
 	return false
 }
 
-// Node returns the node of a name, or nil.
+// Node returns the node with a name, or nil.
 func (f *Fleet) Node(name string) *Node {
 	for i := range f.Nodes {
 		if f.Nodes[i].Name == name {
@@ -327,7 +327,7 @@ func (f *Fleet) Node(name string) *Node {
 // UnknownNode is the error of a flag that names no node of the fleet file.
 type UnknownNode struct{ error }
 
-// WantNode is the node that a flag names. The error lists the nodes that there are.
+// WantNode returns the node that a flag names. The error lists the nodes of the fleet file.
 func (f *Fleet) WantNode(flag, name string) (*Node, error) {
 	if n := f.Node(name); n != nil {
 		return n, nil
@@ -351,8 +351,8 @@ func (f *Fleet) NodeNames() []string {
 	return names
 }
 
-// EdgeDefaults are those of an edge; those of fleet.yaml's other parts are the zero values of what
-// they configure.
+// EdgeDefaults are the default settings of an edge. Other parts of fleet.yaml default to the zero
+// values of what they configure.
 func EdgeDefaults() Edge {
 	return Edge{HTTP: ":80", Admin: "127.0.0.1:9080", Peer: ":9443", Data: "/var/lib/kaiku", Disk: 10 << 30,
 		Memory: 256 << 20, MaxDisconnected: Duration(time.Minute)}
@@ -398,7 +398,7 @@ func (f *Fleet) ControlOf(n *Node) Control {
 	}
 }
 
-// geodnsData is where a name server keeps copies.
+// geodnsData returns the folder in which a name server keeps copies.
 func (f *Fleet) geodnsData(n *Node) string {
 	if f.GeoDNS.Data != "" {
 		return f.Path(f.GeoDNS.Data)
@@ -406,7 +406,7 @@ func (f *Fleet) geodnsData(n *Node) string {
 	return filepath.Join(f.EdgeOf(n).Data, "geodns")
 }
 
-// LowerHosts are hosts in the form that an edge has them in.
+// LowerHosts returns hosts in the form that edges use.
 func LowerHosts(hosts []string) []string {
 	var out []string
 	for _, h := range hosts {
@@ -415,8 +415,8 @@ func LowerHosts(hosts []string) []string {
 	return out
 }
 
-// LogLevels are the levels of log.level and --log-level.
+// LogLevels are the values of log.level and --log-level.
 func LogLevels() []string { return []string{"debug", "info", "warn", "error"} }
 
-// logFormats are those of log.format.
+// logFormats are the values of log.format.
 func logFormats() []string { return []string{"text", "json"} }

@@ -24,26 +24,26 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// siteSet is what an edge serves, with the pools that lead to its origins.
+// siteSet has the sites of an edge, and the pools of their origins.
 type siteSet struct {
 	sites []*site.Site
-	pools map[string]*origin.Pool // by what they were made from
+	pools map[string]*origin.Pool // by madeFrom or edgesFrom
 }
 
 // siteMaker makes the sites of a fleet file for one node.
 type siteMaker struct {
 	fleet *config.Fleet
 	node  *config.Node
-	peers *tls.Config // how the edges of the fleet speak to each other; nil means not at all
-	dial  Dialer      // to origins; nil is the ordinary one
+	peers *tls.Config // for connections between edges; nil means that there are none
+	dial  Dialer      // to origins; nil means the default
 	log   *slog.Logger
-	// before is what there is already: a pool that would be made from the same stays, with what it
-	// knows and its connections.
+	// before is the previous set. A pool with the same settings is kept, with its state and its
+	// connections.
 	before siteSet
 	made   siteSet
 }
 
-// make makes the sites. Nothing is left of them if it fails.
+// make makes the sites. If it fails, it closes everything that it made.
 func (m *siteMaker) make() (siteSet, error) {
 	m.made.pools = map[string]*origin.Pool{}
 	for i := range m.fleet.Sites {
@@ -55,7 +55,7 @@ func (m *siteMaker) make() (siteSet, error) {
 	return m.made, nil
 }
 
-// close ends the pools that are not in another set.
+// close closes the pools that are not in another set.
 func (s siteSet) close(other siteSet) {
 	for key, p := range s.pools {
 		if other.pools[key] != p {
@@ -114,8 +114,8 @@ func (m *siteMaker) site(s *config.Site) error {
 	return nil
 }
 
-// madeFrom is all that a site's pool is made from: what the fleet file says, and the files that it
-// names.
+// madeFrom returns all settings of a site's pool: those of the fleet file, and the content of the
+// files that it names.
 func madeFrom(f *config.Fleet, s *config.Site) (string, error) {
 	b, err := json.Marshal([]any{s.Name, probeHost(s), s.Origin})
 	if err != nil {
@@ -141,7 +141,7 @@ func madeFrom(f *config.Fleet, s *config.Site) (string, error) {
 	return string(b), nil
 }
 
-// start starts a pool, unless there is one that was made from the same.
+// start starts a pool, unless there is one with the same settings.
 func (m *siteMaker) start(from string, p *origin.Pool) (*origin.Pool, error) {
 	if have := cmp.Or(m.made.pools[from], m.before.pools[from]); have != nil {
 		m.made.pools[from] = have
@@ -168,15 +168,15 @@ func (m *siteMaker) ring() *origin.Pool {
 	return m.edgePool("region "+m.node.Region, nodes...)
 }
 
-// edgePool is a pool of edges that are asked on their listeners for peers. Their probes are quick:
-// who is away is passed over.
+// edgePool returns a pool of edges, which get requests on their listeners for peers. Probes are
+// frequent, so that an edge that is down is soon skipped.
 func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 	p := &origin.Pool{Name: name, Balance: origin.Hash, Relays: true, Retries: len(nodes), TLS: m.peers, Log: m.log,
 		ConnectTimeout: 2 * time.Second, PingInterval: 3 * time.Second, QueueTimeout: time.Second, MaxRequests: 4096,
 		Health: &origin.Health{Path: "/.kaiku/health", Interval: 2 * time.Second, Timeout: time.Second,
 			UnhealthyAfter: 2, HealthyAfter: 2}}
-	// An edge that is asked may have to ask the next one, and that an origin: the first in the row
-	// waits longest.
+	// An edge may have to wait for the next edge, and that for an origin. The first one in the
+	// chain waits longest.
 	p.FirstByteTimeout, p.BetweenBytesTimeout = peerPatience(m.fleet)
 	if len(nodes) > 1 {
 		p.FirstByteTimeout *= 2
@@ -188,8 +188,8 @@ func (m *siteMaker) edgePool(name string, nodes ...*config.Node) *origin.Pool {
 	return p
 }
 
-// peerPatience is how long another edge may take to answer, and to go on with a body: as long as
-// the slowest of the origins that it may have to ask.
+// peerPatience returns how long another edge may take to respond, and to continue a body: as long
+// as the slowest of the origins that it may have to wait for.
 func peerPatience(f *config.Fleet) (firstByte, betweenBytes time.Duration) {
 	for _, s := range f.Sites {
 		o := s.Origin
@@ -202,13 +202,13 @@ func peerPatience(f *config.Fleet) (firstByte, betweenBytes time.Duration) {
 	return firstByte + 10*time.Second, betweenBytes + 5*time.Second
 }
 
-// edgesFrom is all that a pool of edges is made from.
+// edgesFrom returns all settings of a pool of edges.
 func edgesFrom(p *origin.Pool) string {
 	return fmt.Sprintln(p.Name, p.Servers, p.FirstByteTimeout, p.BetweenBytesTimeout)
 }
 
-// peerTLS is how a node's edge speaks to the others, or nil if it does not: there is no need, or no
-// fleet key.
+// peerTLS returns the TLS settings for connections to other edges. It returns nil if there are no
+// such connections, or no fleet key.
 func peerTLS(f *config.Fleet, n *config.Node, key *fleet.Key) (*tls.Config, error) {
 	if key == nil || !f.HasPeers(n) {
 		return nil, nil
@@ -216,8 +216,8 @@ func peerTLS(f *config.Fleet, n *config.Node, key *fleet.Key) (*tls.Config, erro
 	return key.PeerTLS(n.Name, n.Roles...)
 }
 
-// keyIfNeeded reads the fleet key if the node has a use for it. Where the fleet file names none it
-// says in the log what is not used without one.
+// keyIfNeeded reads the fleet key if the node needs it. If the fleet file names none, keyIfNeeded
+// logs which functions are off without a key.
 func keyIfNeeded(f *config.Fleet, n *config.Node, log *slog.Logger) (*fleet.Key, error) {
 	if !f.UsesKey(n) {
 		return nil, nil
@@ -238,7 +238,7 @@ func keyIfNeeded(f *config.Fleet, n *config.Node, log *slog.Logger) (*fleet.Key,
 	return &key, nil
 }
 
-// probeHost is the Host that probes have where requests have that of the client.
+// probeHost returns the Host of probes for origins that otherwise get the client's Host.
 func probeHost(s *config.Site) string {
 	if len(s.Hosts) == 0 {
 		return ""
@@ -253,7 +253,7 @@ func retriesOf(o *config.Origin) int {
 	return *o.Retries
 }
 
-// OriginPool is the pool of a site's servers.
+// OriginPool returns the pool of a site's origin servers.
 func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	o := &s.Origin
 	balance, err := origin.ParseBalance(o.Balance)
@@ -305,5 +305,5 @@ func OriginPool(f *config.Fleet, s *config.Site) (*origin.Pool, error) {
 	return p, nil
 }
 
-// Dialer connects to an origin; nil is the ordinary one.
+// Dialer connects to an origin. nil means the default.
 type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)

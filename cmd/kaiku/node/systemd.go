@@ -13,18 +13,18 @@ import (
 	"syscall"
 )
 
-// inherited are listeners that systemd passed to this process: connections wait in them while it is
-// restarted. nil has none.
+// inherited are the listeners that systemd passed to this process. Connections wait in them while
+// the process restarts. nil has none.
 type inherited struct {
 	mu        sync.Mutex
-	listeners []net.Listener // those that nobody took yet
+	listeners []net.Listener // those that are not in use yet
 }
 
 // firstInherited is the descriptor of the first one (SD_LISTEN_FDS_START).
 const firstInherited = 3
 
-// takeInherited takes the listeners that sd_listen_fds(3) tells of. What it tells is not passed on
-// to processes of this one.
+// takeInherited takes the listeners that are passed as in sd_listen_fds(3). It unsets the
+// environment variables, so that child processes don't see them.
 func takeInherited() (*inherited, error) {
 	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -66,7 +66,7 @@ func (in *inherited) listen(ctx context.Context, addr string) (net.Listener, err
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 }
 
-// close closes those that nobody took, so that nobody waits in them.
+// close closes the listeners that are not in use, so that no client waits in them.
 func (in *inherited) close() error {
 	if in == nil {
 		return nil
@@ -81,8 +81,8 @@ func (in *inherited) close() error {
 	return err
 }
 
-// sameAddress reports whether a listener is on an address as it stands in the fleet file. "",
-// 0.0.0.0 and :: are all the same.
+// sameAddress reports whether a listener has an address of the fleet file. It takes "", 0.0.0.0 and
+// :: as equal.
 func sameAddress(at net.Addr, addr string) bool {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok {
@@ -110,14 +110,14 @@ func sameAddress(at net.Addr, addr string) bool {
 	return bound == ip.Unmap()
 }
 
-// notify tells systemd of this process, as sd_notify(3) does: READY=1, STOPPING=1. Without systemd
-// it does nothing.
+// notify sends systemd a state such as READY=1 or STOPPING=1, like sd_notify(3). Without systemd it
+// does nothing.
 func notify(state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return nil
 	}
-	// Go knows that @ is an abstract one
+	// package net handles the @ of abstract sockets
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
@@ -126,20 +126,20 @@ func notify(state string) error {
 	return errors.Join(err, c.Close())
 }
 
-// readiness is a part that tells systemd when the others listen, and when they stop. It is the last
-// of a process.
+// readiness is a service that notifies systemd when the other services listen, and when they stop.
+// It is the last service of a process.
 type readiness struct {
 	in     *inherited
 	status string // a line for systemctl status
 	log    *slog.Logger
 }
 
-// Listen tells that all parts before it listen.
+// Listen notifies systemd that all services before it listen.
 func (r readiness) Listen(context.Context) error {
 	return errors.Join(r.in.close(), notify("READY=1\nSTATUS="+r.status))
 }
 
-// Serve waits for the end.
+// Serve waits until ctx ends.
 func (r readiness) Serve(ctx context.Context) error {
 	<-ctx.Done()
 	if err := notify("STOPPING=1"); err != nil {
