@@ -22,11 +22,11 @@ import (
 	"github.com/kaiku-cdn/kaiku/origin"
 )
 
-// lookTimeout bounds all that init asks the origin.
+// lookTimeout bounds the time of all requests that init sends to the origin.
 const lookTimeout = 15 * time.Second
 
-// lookAtOrigin asks the origin as an edge would and tells what it found. Nothing that it finds
-// keeps init from writing its files.
+// lookAtOrigin sends requests to the origin as an edge would, and prints what it found. Whatever
+// that is, init writes its files.
 func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -78,8 +78,8 @@ func (f *firstFiles) lookAtOrigin(ctx context.Context, out io.Writer) {
 	}
 }
 
-// lookUpOrigin finds the addresses of an origin below the domain, whose name the fleet's own name
-// servers have to know.
+// lookUpOrigin returns the addresses of an origin below the domain. The fleet's own name servers
+// have to answer for its name.
 func (f *firstFiles) lookUpOrigin(ctx context.Context, out io.Writer) {
 	label, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(f.Origin.Hostname(), ".")), "."+f.Domain)
 	if !ok {
@@ -99,7 +99,7 @@ func (f *firstFiles) lookUpOrigin(ctx context.Context, out io.Writer) {
 	fmt.Fprintf(out, "%s has the addresses that it has now in %s.zone, too\n", f.Origin.Hostname(), f.Domain)
 }
 
-// fetchOnce fetches a path for a host as an edge does on a miss. It reads the begin of the body.
+// fetchOnce fetches a path of a host as an edge does on a miss. It reads the beginning of the body.
 func fetchOnce(ctx context.Context, pool *origin.Pool, host, path string) (*http.Response, []byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
 	if err != nil {
@@ -111,11 +111,11 @@ func fetchOnce(ctx context.Context, pool *origin.Pool, host, path string) (*http
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 256<<10)) // of one that breaks off, what came will do
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 256<<10)) // a part is enough if the body is cut short
 	return resp, body, nil
 }
 
-// redirects tells what a redirect of the origin means.
+// redirects returns what a redirect of the origin means.
 func (f *firstFiles) redirects(to string) string {
 	u, err := f.Origin.Parse(to)
 	if err != nil {
@@ -134,7 +134,7 @@ func (f *firstFiles) redirects(to string) string {
 	}
 }
 
-// cached tells what an edge does with a response, after "will be".
+// cached returns what an edge does with a response, as a phrase that follows "will be".
 func cached(resp *http.Response) string {
 	now := time.Now()
 	s := &httpcache.Stored{Status: resp.StatusCode, Header: resp.Header, RequestTime: now, ResponseTime: now}
@@ -158,7 +158,7 @@ func cached(resp *http.Response) string {
 	}
 }
 
-// plainTime tells about how long a time is.
+// plainTime returns a duration in plain words, rounded.
 func plainTime(d time.Duration) string {
 	for _, u := range []struct {
 		name string
@@ -173,7 +173,7 @@ func plainTime(d time.Duration) string {
 
 var assetRE = regexp.MustCompile(`(?i)(?:src|href)\s*=\s*["']?(/[^/"'\s<>?#][^"'\s<>?#]*\.(?:css|js|mjs|png|jpe?g|webp|avif|svg|woff2))["'\s>?#]`)
 
-// assetOf finds a file of the same server that a page uses, or "".
+// assetOf returns the path of a file on the same server that a page uses, or "".
 func assetOf(page []byte) string {
 	if m := assetRE.FindSubmatch(page); m != nil {
 		return string(m[1])

@@ -23,11 +23,12 @@ type namedFile struct {
 	at     string // where it is named
 	file   string
 	secret bool
-	// what is wrong with the one that is there; nil asks for no more than that it can be read
+	// returns what is wrong with an existing file; nil only checks that it can be read
 	read func(file string) error
 }
 
-// namedFiles are all files that the fleet file names, but those of zones, which every node reads.
+// namedFiles returns all files that the fleet file names, except zone files, which every node
+// reads.
 func (f *Fleet) namedFiles() []namedFile {
 	var out []namedFile
 	add := func(at, file string, secret bool, read func(string) error) {
@@ -88,9 +89,9 @@ func (f *Fleet) namedFiles() []namedFile {
 	return out
 }
 
-// checkFiles finds files that are missing, or are not what they should be. It is for the operator's
-// machine, where an absolute path may be one that nodes alone have; on a node itself only some
-// roles have the files of others.
+// checkFiles finds files that are missing or wrong. It is for the operator's machine, where files
+// with absolute paths may be missing because only nodes have them. On a node, files that only other
+// roles need may be missing.
 func (f *Fleet) checkFiles() {
 	here, err := filepath.Abs(f.dir)
 	onNode := err == nil && here == NodeDir
@@ -126,12 +127,12 @@ func nor(file string) string {
 	return ""
 }
 
-// doubt is what is wrong with a file that can be used all the same.
+// doubt is a warning about a file that can still be used.
 type doubt string
 
 func (d doubt) Error() string { return string(d) }
 
-// readable tells why a file can't be read.
+// readable returns why a file can't be read.
 func readable(file string) error {
 	info, err := os.Stat(file)
 	if err == nil && !info.Mode().IsRegular() {
@@ -149,14 +150,14 @@ func readable(file string) error {
 
 var secretRE = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 
-// looksSecret reports whether a text that names no file is probably a secret. It is only asked
-// where it is an error in any case, or where a path is absolute.
+// looksSecret reports whether a text that names no file is probably a secret. It is called only if
+// the text is an error in any case, or an absolute path.
 func looksSecret(text string) bool {
 	return strings.Contains(text, "-----BEGIN ") || secretRE.MatchString(text) && !path.IsAbs(text) &&
 		strings.ContainsAny(text, "0123456789")
 }
 
-// unread tells why a file was not read.
+// unread returns why a file was not read.
 func unread(file string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -167,7 +168,7 @@ func unread(file string, err error) string {
 	return err.Error()
 }
 
-// nearFile asks whether another file of the folder was meant.
+// nearFile suggests a file of the folder with a similar name.
 func nearFile(file string) string {
 	entries, err := os.ReadDir(filepath.Dir(file))
 	if err != nil {
@@ -183,7 +184,7 @@ func nearFile(file string) string {
 	return ""
 }
 
-// checkPair tells what is wrong with a certificate, and with its key if that is there.
+// checkPair returns what is wrong with a certificate, or with its key if that exists.
 func checkPair(cert, key string) error {
 	text, err := os.ReadFile(cert)
 	if err != nil {
@@ -197,7 +198,7 @@ func checkPair(cert, key string) error {
 	if err != nil {
 		return fmt.Errorf("%s: the certificate is damaged", cert)
 	}
-	private, err := os.ReadFile(key) // what is wrong with that is told of the key
+	private, err := os.ReadFile(key) // an error is reported for the key's own path
 	if err == nil {
 		if _, err := tls.X509KeyPair(text, private); err != nil {
 			return fmt.Errorf("%s is not the private key, in PEM, of the certificate %s", key, cert)
@@ -210,7 +211,7 @@ func checkPair(cert, key string) error {
 	return nil
 }
 
-// checkAuthorities tells what is wrong with a file of certificates of authorities.
+// checkAuthorities returns what is wrong with a file of CA certificates.
 func checkAuthorities(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

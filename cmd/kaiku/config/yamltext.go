@@ -15,7 +15,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// parse parses the one document of a file, or tells why it can't.
+// parse parses the only document of a file. The error says where and why that fails.
 func (d *yamlDoc) parse(text []byte) ast.Node {
 	text, ok := d.readable(text)
 	if !ok {
@@ -52,12 +52,12 @@ func (d *yamlDoc) parse(text []byte) ast.Node {
 	return body
 }
 
-// byteOrderMark is what some editors begin a text in UTF-8 with.
+// byteOrderMark is the mark with which some editors begin a text in UTF-8.
 const byteOrderMark = "\ufeff"
 
 const inUTF16 = "the file is in UTF-16, and UTF-8 is wanted: save it as UTF-8, or run iconv -f UTF-16 -t UTF-8"
 
-// readable takes the byte order mark away, and refuses what is no UTF-8.
+// readable removes the byte order mark. It returns an error if the text is not UTF-8.
 func (d *yamlDoc) readable(text []byte) ([]byte, bool) {
 	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
 	if utf16(text) {
@@ -84,16 +84,16 @@ func (d *yamlDoc) readable(text []byte) ([]byte, bool) {
 	return text, true
 }
 
-// utf16 reports whether a text is in UTF-16: it has the byte order mark of that, or a zero byte in
-// one of its first two characters, which are ASCII in every fleet file.
+// utf16 reports whether a text is in UTF-16. Such a text has that byte order mark, or a zero byte
+// in one of its first two characters, which are ASCII in every fleet file.
 func utf16(text []byte) bool {
 	return bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) ||
 		bytes.IndexByte(text[:min(4, len(text))], 0) >= 0
 }
 
-// unprintable tells what a text has that no value can have, or "". It keeps line breaks, control
-// characters, and spaces that look like others out of all that comes of a fleet file: units,
-// commands on nodes, header fields, logs.
+// unprintable returns a description of a character that no value may have, or "". It keeps line
+// breaks, control characters and unusual spaces out of everything that is made from a fleet file:
+// systemd units, commands on nodes, header fields, logs.
 func unprintable(text string) string {
 	i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 	if i < 0 {
@@ -112,11 +112,11 @@ func unprintable(text string) string {
 	}
 }
 
-// needsQuotes finds a text that begins as only a quoted one may.
+// needsQuotes finds a text whose first character is allowed only in quotes.
 var needsQuotes = regexp.MustCompile("(?:^|[\\s\\[{,])([*@`%][^\\s,\\]}:]*)")
 
-// syntaxError tells of YAML that does not parse. The library names what its parser met; most are
-// one of a few mistakes, which are known by the line.
+// syntaxError returns the error for YAML that can't be parsed. The library's error names the
+// parser's token. Most errors are one of a few mistakes, which syntaxError finds by the line.
 func (d *yamlDoc) syntaxError(pos *token.Position, msg string) {
 	for _, n := range []int{pos.Line, pos.Line + 1} {
 		line := d.line(n)
