@@ -23,7 +23,7 @@ type namedFile struct {
 	at     string // where it is named
 	file   string
 	secret bool
-	// returns what is wrong with an existing file; nil only checks that it can be read
+	// read returns what is wrong with an existing file. nil means that it only has to be readable.
 	read func(file string) error
 }
 
