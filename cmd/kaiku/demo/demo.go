@@ -43,7 +43,7 @@ type demo struct {
 
 	origin, far, control net.Listener // far is the origin as Finland sees it
 	dnsAddr              string
-	moved                []string // what is not where people are told that it is, in a sentence each
+	moved                []string // a sentence for each address that differs from the documented one
 
 	fleet *config.Fleet
 	zones []*geodns.Zone
@@ -61,8 +61,7 @@ type edgeNode struct {
 	done chan error
 }
 
-// fleetFile is the fleet file, and demoText what is printed; values stand in place of the words in
-// braces.
+// fleetFile is the template of the fleet file, and demoText that of the printed text.
 const fleetFile = `# What the demo runs. Use it as a beginning for your own.
 sites:
   - name: www
@@ -96,11 +95,12 @@ ns1  IN A   127.0.0.1
 
 // ports finds addresses for the demo's listeners.
 type ports struct {
-	fixed bool     // take those that people are told, where they are free; else any
-	moved []string // a sentence for each that was not free
+	fixed bool     // use the documented addresses if they are free; otherwise use any
+	moved []string // a sentence for each address that was not free
 }
 
-// listen listens on want, or else on another port of its address, or else of 127.0.0.1.
+// listen listens on want. If that is not free, it uses another port of the address, or of
+// 127.0.0.1.
 func (p *ports) listen(ctx context.Context, what, want string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(want)
 	if err != nil {
@@ -142,7 +142,7 @@ func listenBoth(ctx context.Context, addr string) (net.Listener, error) {
 	return l, u.Close()
 }
 
-// free returns an address that a part can listen on.
+// free returns an address that a service can listen on.
 func (p *ports) free(ctx context.Context, what, want string) (string, error) {
 	l, err := p.listen(ctx, what, want)
 	if err != nil {
@@ -203,13 +203,13 @@ func newDemo(ctx context.Context, dir string, ports *ports, log *slog.Logger) (*
 	return d, d.dns.Reload(d.fleet.GeoDNSConfig(d.zones))
 }
 
-// httpPart is a handler on a listener as a part.
+// httpPart is a service that serves a handler on a listener.
 type httpPart struct {
 	listener net.Listener
 	handler  http.Handler
 }
 
-// Listen does nothing: the listener is there already.
+// Listen does nothing, because the listener exists already.
 func (p httpPart) Listen(context.Context) error { return nil }
 
 // Serve answers until ctx ends.
@@ -223,7 +223,8 @@ func (p httpPart) Serve(ctx context.Context) error {
 	return nil
 }
 
-// run runs everything, calls ready once it answers, and ends when ctx does, or when ready fails.
+// run runs all services, and calls ready once they answer. It ends when ctx ends, or when ready
+// fails.
 func (d *demo) run(ctx context.Context, out io.Writer, ready func(ctx context.Context) error) error {
 	for _, n := range d.nodes {
 		if err := d.start(ctx, n); err != nil {
@@ -341,7 +342,7 @@ Helsinki–Virginia {{Far}} there and back, New York–Virginia {{Near}}.{{Moved
   Ctrl-C ends the demo.
 `
 
-// tell prints what can be tried. All lines work when pasted.
+// tell prints commands to try. They work when pasted.
 func (d *demo) tell(out io.Writer) {
 	hel, nyc := d.nodes["hel1"], d.nodes["nyc1"]
 	url := func(n *edgeNode) string {
@@ -371,8 +372,8 @@ func (d *demo) tell(out io.Writer) {
 	}
 }
 
-// Run runs the demo until ctx ends and tells out what there is to try. With once it asks as a
-// client in Finland and as one in the USA instead, tells what they got, and ends.
+// Run runs the demo until ctx ends, and prints commands to try to out. With once, it instead sends
+// requests as a client in Finland and as one in the USA, prints what they got, and ends.
 func Run(ctx context.Context, out io.Writer, once bool, log *slog.Logger) (err error) {
 	dir, err := os.MkdirTemp("", "kaiku-demo-")
 	if err != nil {

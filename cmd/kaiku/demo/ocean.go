@@ -23,7 +23,7 @@ type spot struct {
 
 const (
 	fibreSpeed = 200.0 // km per millisecond: light in glass, two thirds of that in vacuum
-	detour     = 1.5   // cables don't follow great circles; public figures between large cities lie around this factor
+	detour     = 1.5   // cables are longer than great circles: by about this factor between large cities
 )
 
 // oneWay is the time that a packet takes from one spot to another.
@@ -31,7 +31,8 @@ func oneWay(a, b spot) time.Duration {
 	return time.Duration(a.Distance(b.Place) * detour / fibreSpeed * float64(time.Millisecond))
 }
 
-// oceanDial dials what is delay away: the handshake takes a round trip, and all bytes take delay.
+// oceanDial dials an address that is delay away. The handshake takes a round trip, and each byte
+// takes delay.
 func oceanDial(delay time.Duration) node.Dialer {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
@@ -55,11 +56,11 @@ type delayedConn struct {
 	done    chan struct{}
 	close   sync.Once
 
-	have []byte // arrived, not yet read; only Read uses it
+	have []byte // arrived and not read yet; only Read uses it
 	err  error
 }
 
-// parcel is bytes, or an error, and when they arrive.
+// parcel has bytes or an error, and the time when they arrive.
 type parcel struct {
 	at  time.Time
 	b   []byte
@@ -77,7 +78,7 @@ func newDelayedConn(c net.Conn, delay time.Duration) *delayedConn {
 	return d
 }
 
-// send passes on what was written when its time has come.
+// send passes on written bytes when they are due.
 func (d *delayedConn) send() {
 	for {
 		select {
@@ -134,21 +135,21 @@ func (d *delayedConn) Write(p []byte) (int, error) {
 	}
 }
 
-// Close ends the connection; what is on its way is lost.
+// Close closes the connection. Bytes on their way are lost.
 func (d *delayedConn) Close() error {
 	d.close.Do(func() { close(d.done) })
 	return d.Conn.Close()
 }
 
-// relay is a listener near the client whose connections end far away: what an origin without a CDN
-// looks like.
+// relay is a listener near the client that forwards connections to a distant place. It stands for
+// an origin without a CDN.
 type relay struct {
 	listener net.Listener
 	dial     node.Dialer
 	to       string
 }
 
-// Listen does nothing: the listener is there already.
+// Listen does nothing, because the listener exists already.
 func (r *relay) Listen(context.Context) error { return nil }
 
 // Serve relays until ctx ends.

@@ -24,18 +24,18 @@ type visitor struct {
 	nearest string // the edge that it must get
 }
 
-// visit is what a visitor saw.
+// visit is the result of a visitor's requests.
 type visit struct {
 	visitor
 	edge          string
 	cache         [2]string
 	status        [2]string        // Cache-Status
 	took          [2]time.Duration // to the first byte, look-up and connection included
-	straight      time.Duration    // the same, going to the origin
+	straight      time.Duration    // the same, for a request to the origin
 	askedOfOrigin int              // requests for the object that reached the origin
 }
 
-// once asks as both visitors and prints what they got.
+// once sends requests as both visitors, and prints what they got.
 func (d *demo) once(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -83,7 +83,8 @@ func report(out io.Writer, visits []visit) error {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
 
-// visit looks the site's name up, asks the edge that it got twice, and the origin once.
+// visit looks up the site's name, and sends two requests to the edge in the answer and one to the
+// origin.
 func (d *demo) visit(ctx context.Context, v visitor) (visit, error) {
 	const path = "/img/dawn.png"
 	out := visit{visitor: v}

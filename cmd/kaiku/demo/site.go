@@ -20,8 +20,8 @@ import (
 //go:embed site
 var files embed.FS
 
-// Site is the demo's origin: a page with a style sheet, a script, pictures and a recording as large
-// as a video.
+// Site is the demo's origin: a page with a style sheet, a script, pictures, and a recording that is
+// as large as a video.
 type Site struct {
 	began time.Time
 	mux   *http.ServeMux
@@ -31,7 +31,7 @@ type Site struct {
 	paths map[string]int // requests by path
 }
 
-// NewSite makes the site, whose files all date from now.
+// NewSite returns the site. The files get the present time.
 func NewSite() *Site {
 	s := &Site{began: time.Now().Truncate(time.Second), mux: http.NewServeMux(), paths: map[string]int{}}
 	for path, file := range map[string]string{"/{$}": "index.html", "/style.css": "style.css", "/app.js": "app.js"} {
@@ -59,7 +59,7 @@ func (s *Site) serve(path, file, cacheControl string, open func() io.ReadSeeker)
 	})
 }
 
-// ServeHTTP answers as the origin.
+// ServeHTTP serves the site.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
 	s.mu.Lock()
@@ -70,7 +70,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// count tells how often a path was asked for.
+// count returns the number of requests for a path.
 func (s *Site) count(path string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,13 +104,13 @@ func picture(n int) []byte {
 	}
 	var b bytes.Buffer
 	if err := png.Encode(&b, img); err != nil {
-		panic(err) // a Buffer takes everything
+		panic(err) // writing to a Buffer never fails
 	}
 	return b.Bytes()
 }
 
-// recording is a WAV file of four minutes that is computed as it is read, so that any part of it is
-// there at once. Its pitch climbs a step every five seconds, so that one hears where one is.
+// recording is a WAV file of four minutes. It is computed as it is read, so that any part can be
+// sent at once. Its pitch rises every five seconds, so that listeners hear the position.
 type recording struct{ off int64 }
 
 const (
