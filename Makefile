@@ -88,10 +88,10 @@ release: check-go
 	cd $(DIST) && sha256sum kaiku-linux-* >SHA256SUMS
 
 # Needs nginx, dig, kdig, dnsperf, unbound, pdns_recursor, curl, h2load, openssl, chromium, ffmpeg,
-# adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen, ip, nsenter, setpriv and
-# script (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl
+# adduser, systemd-analyze, systemd-socket-activate, sshd, ssh, ssh-keygen, ip, nsenter, setpriv,
+# script, apache2, node and python3 (Debian: nginx-light bind9-dnsutils knot-dnsutils dnsperf unbound pdns-recursor curl
 # nghttp2-client openssl chromium ffmpeg adduser systemd openssh-server openssh-client iproute2
-# util-linux bsdutils). REAL_SKIP=EXPRESSION leaves some out.
+# util-linux bsdutils apache2-bin nodejs python3). REAL_SKIP=EXPRESSION leaves some out.
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' $(if $(REAL_SKIP),-skip '$(REAL_SKIP)') ./...
 

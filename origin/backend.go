@@ -2,7 +2,6 @@ package origin
 
 import (
 	"math"
-	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -17,7 +16,7 @@ type backend struct {
 	tlsName   string // the SNI and the name to verify; "" means the Host that is sent
 	hash      uint64
 	weight    float64
-	transport atomic.Pointer[http.Transport]
+	transport atomic.Pointer[transport]
 	resolver  *resolver // nil if the URL has an IP address
 	spares    spares
 	probeSoon chan struct{} // receives a value to bring the next probe forward

@@ -5,57 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
-
-// upgradeKey is set in the context of a request to switch to WebSocket. The transport gives such a
-// request a connection that it gives no others, and the server must not choose HTTP/2 for it, which
-// has no upgrades (RFC 9113, 8.6).
-type upgradeKey struct{}
-
-// newTransport returns a transport whose connections all go to the address of b. The host of a
-// request's URL only becomes Host and SNI. Connections for requests are counted; those for probes
-// (forRequests is false) are not.
-func (p *Pool) newTransport(b *backend, forRequests bool) *http.Transport {
-	conf := p.TLS.Clone()
-	if conf == nil {
-		conf = &tls.Config{}
-	}
-	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
-	conf.NextProtos = []string{"h2", "http/1.1"}
-	forUpgrades := conf.Clone()
-	forUpgrades.NextProtos = []string{"http/1.1"}
-	connect := p.connect
-	if !forRequests {
-		connect = p.openForProbe
-	}
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return connect(ctx, b, network, addr, nil)
-		},
-		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if ctx.Value(upgradeKey{}) != nil {
-				return p.open(ctx, b, network, addr, forUpgrades)
-			}
-			return connect(ctx, b, network, addr, conf)
-		},
-		ResponseHeaderTimeout: p.FirstByteTimeout,
-		ForceAttemptHTTP2:     true,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: p.PingInterval, PingTimeout: p.PingInterval},
-		DisableCompression:    true, // bodies are passed on unchanged
-		MaxConnsPerHost:       p.MaxConnections,
-		MaxIdleConnsPerHost:   64,
-		ReadBufferSize:        16 << 10, // a small response comes in one read
-		MaxIdleConns:          256,
-		IdleConnTimeout:       90 * time.Second,
-		// A larger response header is an error of the origin.
-		MaxResponseHeaderBytes: 256 << 10,
-	}
-}
 
 // errHandshake means that a TLS handshake did not finish within TLSTimeout.
 var errHandshake = &timeoutError{"TLS handshake timeout"}
@@ -68,18 +21,14 @@ func (p *Pool) open(ctx context.Context, b *backend, network, addr string, conf 
 	if err != nil {
 		return nil, err
 	}
-	own := p.newConn(c, b)
-	if c, err = p.handshake(ctx, own, addr, conf); err != nil {
+	own := p.newConn(c)
+	own.count(p, b)
+	secured, err := p.secure(ctx, own, addr, conf)
+	if err != nil {
 		return nil, err
 	}
 	b.spares.recordSetup(time.Since(began))
-	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
-		own.http2 = true
-		own.stage.Store(connOpen) // the transport writes its preface before it begins to read
-		return t, nil
-	}
-	own.stage.Store(connRead) // a goroutine of the transport begins to read at once
-	return &http1Conn{Conn: c, raw: own}, nil
+	return secured, nil
 }
 
 // openForProbe is like open, but the connection is not counted and the pool's spare connections are
@@ -89,7 +38,21 @@ func (p *Pool) openForProbe(ctx context.Context, b *backend, network, addr strin
 	if err != nil {
 		return nil, err
 	}
-	return p.handshake(ctx, c, addr, conf)
+	return p.secure(ctx, p.newConn(c), addr, conf)
+}
+
+// secure does the TLS handshake of a new connection, unless conf is nil, and learns from it whether
+// the server chose HTTP/2. It closes the connection if the handshake fails.
+func (p *Pool) secure(ctx context.Context, own *conn, addr string, conf *tls.Config) (net.Conn, error) {
+	c, err := p.handshake(ctx, own, addr, conf)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := c.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+		own.http2 = true
+		own.stage.Store(connOpen) // the transport writes its preface before it begins to read
+	}
+	return c, nil
 }
 
 func (p *Pool) dialInTime(ctx context.Context, network string, b *backend) (net.Conn, error) {
@@ -153,17 +116,17 @@ func (p *Pool) dial(ctx context.Context, network string, b *backend) (net.Conn, 
 	return dialAll(ctx, network, addrs, port)
 }
 
-// conn is a counted TCP connection to a server. Its writes time out after writeTimeout.
+// conn is a TCP connection to a server. Its writes time out after writeTimeout.
 type conn struct {
 	net.Conn
 	writeTimeout time.Duration
 	uncount      func()
 	readEnded    chan struct{} // closed once nothing more can be read
-	stage        atomic.Int32  // connHandshake, connOpen or connRead
+	stage        atomic.Int32  // of HTTP/2: connHandshake, connOpen or connRead
 	endRead      func()        // closes readEnded
 
 	idleLimit atomic.Int64 // how long the connection may be idle, in ns, plus 1; 0 if the server gave no limit
-	retired   atomic.Bool  // no further request may be written
+	written   atomic.Int64 // bytes
 
 	http2 bool // set before first use
 	// Pool.mu guards the fields below.
@@ -171,30 +134,35 @@ type conn struct {
 	wasShared bool // users was more than 1 since it was last 0
 }
 
-// The stages of a connection.
+// The stages of a connection of HTTP/2. One of HTTP/1 stays at the first.
 const (
 	connHandshake = iota // the TLS handshake is under way
-	connOpen             // HTTP/2: the handshake is done and the transport does not read yet
-	connRead             // the transport reads, or is about to
+	connOpen             // the handshake is done and the transport does not read yet
+	connRead             // the transport reads
 )
 
-func (p *Pool) newConn(c net.Conn, b *backend) *conn {
-	p.mu.Lock()
-	b.connections++
-	b.counts.Connections++
-	p.mu.Unlock()
+func (p *Pool) newConn(c net.Conn) *conn {
 	unread := make(chan struct{})
 	return &conn{
 		Conn:         c,
 		writeTimeout: p.BetweenBytesTimeout,
 		readEnded:    unread,
 		endRead:      sync.OnceFunc(func() { close(unread) }),
-		uncount: sync.OnceFunc(func() {
-			p.mu.Lock()
-			b.connections--
-			p.mu.Unlock()
-		}),
+		uncount:      func() {},
 	}
+}
+
+// count counts the connection among those of b until it is closed.
+func (c *conn) count(p *Pool, b *backend) {
+	p.mu.Lock()
+	b.connections++
+	b.counts.Connections++
+	p.mu.Unlock()
+	c.uncount = sync.OnceFunc(func() {
+		p.mu.Lock()
+		b.connections--
+		p.mu.Unlock()
+	})
 }
 
 // Read implements io.Reader. The first Read after the handshake moves the connection to connRead.
@@ -211,18 +179,18 @@ func (c *conn) Read(b []byte) (int, error) {
 // writeTimeout.
 //
 // A server that does not want the rest of a body may respond and close the connection. The
-// transport would report the failed write instead of that response. So after EPIPE or ECONNRESET,
-// Write waits until everything that the server sent has been read. It does not wait while nobody
-// reads, as during the TLS handshake or before the first bytes of HTTP/2.
+// transport
+// of HTTP/2 would report the failed write instead of that response. So there Write waits after
+// EPIPE
+// or ECONNRESET until everything that the server sent has been read. It does not wait while nobody
+// reads, as before the first bytes of HTTP/2.
 func (c *conn) Write(b []byte) (int, error) {
-	if c.retired.Load() {
-		return 0, errRetired
-	}
 	if err := c.SetWriteDeadline(time.Now().Add(c.writeTimeout)); err != nil {
 		return 0, err
 	}
 	n, err := c.Conn.Write(b)
-	if (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && c.stage.Load() == connRead {
+	c.written.Add(int64(n))
+	if isClosedByPeer(err) && c.stage.Load() == connRead {
 		t := time.NewTimer(c.writeTimeout)
 		defer t.Stop()
 		select {

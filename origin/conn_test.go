@@ -4,8 +4,12 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // If a server closes a connection before the transport has begun to read, as before the first bytes
@@ -53,52 +57,55 @@ func TestClosedBeforeAnybodyReads(t *testing.T) {
 	}
 }
 
-// A server may respond and close the connection before the transport's reader has begun. The write
-// that fails waits for the reader over HTTP/1 all the same, so that the response counts.
-func TestFailedWriteWaitsForTheReader(t *testing.T) {
+// A server may respond and close the connection while it gets a body. The write that fails doesn't
+// hide the response.
+func TestResponseBeforeAReset(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	closed := make(chan struct{})
 	go func() {
-		defer close(closed)
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		_, _ = io.ReadFull(c, make([]byte, 1))
-		_, _ = io.WriteString(c, "HTTP/1.1 413 No\r\n\r\n")
-		_ = c.(*net.TCPConn).SetLinger(0) // the client's next write is refused
-		_ = c.Close()
-	}()
-	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())},
-		BetweenBytesTimeout: time.Hour})
-	c, err := p.open(t.Context(), p.all[0], "tcp", "origin.example:80", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.(*http1Conn).raw.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	<-closed
-	refused := make(chan struct{})
-	go func() {
-		defer close(refused)
 		for {
-			if _, err := c.(*http1Conn).raw.Write([]byte("x")); err != nil {
+			c, err := l.Accept()
+			if err != nil {
 				return
 			}
+			_, _ = io.ReadFull(c, make([]byte, 1))
+			_, _ = io.WriteString(c, "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+			awaitDelivery(c.(*net.TCPConn))
+			_ = c.(*net.TCPConn).SetLinger(0) // the client's next write is refused
+			_ = c.Close()
 		}
 	}()
-	select {
-	case <-refused:
-		t.Fatal("the write fails before anything was read")
-	case <-time.After(300 * time.Millisecond): // if it is going to, it does so at once
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, "http://"+l.Addr().String())},
+		BetweenBytesTimeout: time.Hour, FirstByteTimeout: time.Hour})
+	for range 50 {
+		resp, err := p.Fetch(request(t, "POST", "/", strings.Repeat("x", 1<<20)), FetchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Fatalf("status %d", resp.StatusCode)
+		}
 	}
-	_, _ = io.Copy(io.Discard, c.(*http1Conn).raw)
-	<-refused
+	wantNoFailures(t, p)
+}
+
+// awaitDelivery waits until the client's kernel has all that was written to c.
+func awaitDelivery(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err != nil || n == 0 {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
 }

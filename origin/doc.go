@@ -57,25 +57,25 @@
 // A final response that comes before the end of the request's body goes to the client at once.
 // "Expect: 100-continue" is passed on. The client gets 100 Continue when the body is first read:
 // once the origin wants it, or has not answered for a second, and never after a final response. If
-// a server responds and closes the connection while the body is still being sent, the failed write
-// waits until the response has been read (conn.go).
+// a server responds and closes the connection while the body is still being sent, the response
+// counts.
 //
 // # Connections
+//
+// A request over HTTP/1.1 is written and its response read in the goroutine of its caller
+// (http1.go). Only a request's body has a goroutine of its own. net/http parses the response. A
+// server that chooses HTTP/2 in the TLS handshake gets net/http's transport (transport.go).
+//
+// Up to 64 idle connections to a server are kept, for 90 seconds at most, or for the server's
+// "Keep-Alive: timeout" less a second (keepalive.go). Before a request is written to one, the pool
+// looks whether the server has closed it or has sent anything since its last response. Such a
+// connection gets no further request, and the request takes another one, even if it is a POST.
 //
 // Some servers close each connection after its response. If opening a connection to such a server
 // takes at least 5 ms, the pool opens connections in advance (spare.go). Their number is the number
 // of requests in twice the time that opening one takes, or the size of the last burst if that was
 // less than a minute ago. It is at most 64, and at most what MaxConnections leaves. An unused
 // connection is closed after a second, or later if opening one takes long.
-//
-// An HTTP/1 connection that was idle for the server's "Keep-Alive: timeout", less a second, gets no
-// further request (keepalive.go). Its next write fails before anything is sent, and the transport
-// takes another connection, even for a POST.
-//
-// An HTTP/1 connection on which a server sent more than its response gets no further request
-// (unsolicited.go). A request that takes a used connection waits until the transport's buffer is
-// empty and then checks the socket for data. If there is any, nothing is written and the request
-// takes another connection.
 //
 // # Names
 //

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -247,33 +245,29 @@ func (p *Pool) discardPending(results <-chan result, pending int) {
 func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *http.Request, o *FetchOptions,
 	pl *place) result {
 	b := pl.b
-	reachedTransport, sent := false, false
+	sent := false
 	var reqBody *requestBody
 	var used *conn
-	trace := &httptrace.ClientTrace{
-		GetConn: func(string) { reachedTransport = true },
-		GotConn: func(c httptrace.GotConnInfo) {
-			used = connOf(c.Conn)
-			if sent = used.claim(c); sent {
-				p.connected(pl, used, c.Reused)
-			}
+	to := progress{
+		connected: func(c *conn, reused bool) {
+			used, sent = c, true
+			p.connected(pl, c, reused)
 		},
-		Got100Continue: func() { reqBody.wantBody() },
-	}
-	if o.Interim != nil {
-		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
-			o.Interim(status, http.Header(h))
+		unsent: func() { sent = false },
+		interim: func(status int, h http.Header) error {
+			if status == http.StatusContinue {
+				reqBody.wantBody()
+			}
+			if o.Interim != nil {
+				o.Interim(status, h)
+			}
 			return nil
-		}
+		},
 	}
-	sendCtx := httptrace.WithClientTrace(ctx, trace)
-	if o.upgrade {
-		sendCtx = context.WithValue(sendCtx, upgradeKey{}, true)
-	}
-	out := p.request(sendCtx, r, b)
+	out := p.request(ctx, r, b)
 	reqBody = p.watchRequestBody(out, pl, cancel)
 	began := time.Now()
-	resp, err := b.transport.Load().RoundTrip(out)
+	resp, err := b.transport.Load().roundTrip(out, to)
 	reqBody.stopWatch()
 	if err == nil {
 		used.learnKeepAlive(resp)
@@ -289,7 +283,7 @@ func (p *Pool) attempt(ctx context.Context, cancel context.CancelCauseFunc, r *h
 		err = errStalled
 	case ctx.Err() != nil:
 	default:
-		fault = requestFault(err, reachedTransport, reqBody)
+		fault = requestFault(err, reqBody)
 	}
 	unproven := p.roundTripFailed(ctx, pl, err, fault, sent)
 	cancel(nil)

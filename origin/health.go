@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"time"
 )
@@ -54,9 +53,9 @@ func (h Health) withDefaults() Health {
 // client may need one.
 func (p *Pool) probe(ctx context.Context, b *backend) {
 	for {
-		transport := p.newTransport(b, false)
-		transport.DisableKeepAlives = true
-		refused, err := p.probeOnce(ctx, b, transport)
+		t := p.newTransport(b, false)
+		refused, err := p.probeOnce(ctx, b, t)
+		t.close()
 		if ctx.Err() != nil {
 			return
 		}
@@ -94,7 +93,7 @@ var errProbe = errors.New("health check answered")
 
 // probeOnce sends one probe. An error says why the server is unhealthy. refused means that it took
 // no connection.
-func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTripper) (refused bool, err error) {
+func (p *Pool) probeOnce(ctx context.Context, b *backend, t *transport) (refused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Health.Timeout)
 	defer cancel()
 	target, err := url.Parse(p.Health.Path)
@@ -106,14 +105,12 @@ func (p *Pool) probeOnce(ctx context.Context, b *backend, transport http.RoundTr
 		host = b.URL.Host
 	}
 	connected := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected = true },
-	})
+	to := progress{connected: func(*conn, bool) { connected = true }, unsent: func() {}}
 	r := &http.Request{
 		Method: http.MethodGet, URL: target, Host: host, Header: http.Header{"User-Agent": {"kaiku-health"}},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	resp, err := transport.RoundTrip(p.request(ctx, r, b))
+	resp, err := t.roundTrip(p.request(ctx, r, b), to)
 	if err != nil {
 		return refuses(err, connected), err
 	}

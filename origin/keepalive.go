@@ -2,10 +2,8 @@ package origin
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -14,16 +12,12 @@ import (
 // A server closes a connection that was idle for a while. A request that is under way at that
 // moment is lost, and one that is not idempotent fails. Over HTTP/1 many servers announce the idle
 // timeout in the Keep-Alive header field. A connection that was idle for almost that long gets no
-// further request: its next write fails before anything is sent, so the transport takes another
-// connection.
+// further request.
 
 // keepMargin is how long before the server's idle timeout a connection is retired. It allows for
 // the network and for the server's clock. For a timeout under two seconds the margin is half of the
 // timeout.
 const keepMargin = time.Second
-
-// errRetired is returned by a write to a retired connection.
-var errRetired = errors.New("the connection may have no further request")
 
 // keepAlive returns how long a connection may be idle according to the Keep-Alive field of a
 // response. ok is false if the field gives no timeout.
@@ -45,12 +39,9 @@ func keepAlive(h http.Header) (idle time.Duration, ok bool) {
 	return 0, false
 }
 
-// connOf returns the counted connection below c, which may be wrapped for TLS and HTTP/1. It
-// returns nil if c is not counted.
+// connOf returns the TCP connection below c, which may be wrapped for TLS. It returns nil if the
+// pool has not opened it.
 func connOf(c net.Conn) *conn {
-	if h, ok := c.(*http1Conn); ok {
-		return h.raw
-	}
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
@@ -66,20 +57,4 @@ func (c *conn) learnKeepAlive(resp *http.Response) {
 	if idle, ok := keepAlive(resp.Header); ok {
 		c.idleLimit.Store(int64(idle) + 1)
 	}
-}
-
-// claim reports whether a connection that the transport chose may have the next request: it was not
-// idle for too long, and no unread data is on it. If not, claim retires the connection, so that its
-// next write fails.
-func (c *conn) claim(info httptrace.GotConnInfo) bool {
-	if c == nil || !info.Reused {
-		return true
-	}
-	keep := c.idleLimit.Load()
-	h, ok := info.Conn.(*http1Conn)
-	if (keep == 0 || info.IdleTime < time.Duration(keep-1)) && (!ok || h.isClean()) {
-		return true
-	}
-	c.retired.Store(true)
-	return false
 }

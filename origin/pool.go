@@ -146,7 +146,7 @@ func (p *Pool) Start() error {
 				onChange: func() {
 					// Connections to old addresses get no new requests and close when they become
 					// idle.
-					b.transport.Swap(p.newTransport(b, true)).CloseIdleConnections()
+					b.transport.Swap(p.newTransport(b, true)).close()
 					b.spares.trim(0)
 				}}
 			p.work.Go(func() { b.resolver.refresh(ctx) })
@@ -215,7 +215,7 @@ func (p *Pool) Close() {
 	for _, b := range p.all {
 		b.spares.close()
 		if t := b.transport.Load(); t != nil {
-			t.CloseIdleConnections()
+			t.close()
 		}
 	}
 }

@@ -75,7 +75,7 @@ func startPool(t testing.TB, p *Pool) *Pool {
 }
 
 // request returns a request like those that an edge sends.
-func request(t *testing.T, method, path, body string) *http.Request {
+func request(t testing.TB, method, path, body string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 	if err != nil {

@@ -209,12 +209,11 @@ func (s *requestBody) clientFault() error {
 }
 
 // requestFault returns a RequestError if a round trip failed because of the request, or nil if it
-// is the server's failure. reachedTransport is false if the transport rejected the request before
-// it looked for a connection.
-func requestFault(err error, reachedTransport bool, reqBody *requestBody) error {
+// is the server's failure.
+func requestFault(err error, reqBody *requestBody) error {
 	switch {
-	case !reachedTransport: // the transport rejects such requests
-		return &RequestError{err}
+	case errors.As(err, new(*RequestError)): // it can't be sent
+		return err
 	// net/http does not export this error
 	case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"):
 		return &RequestError{ErrFields}

@@ -180,7 +180,7 @@ func TestAllAddressesOfAName(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[got]++
-		p.all[0].transport.Load().CloseIdleConnections() // the next connection goes to the next address
+		p.all[0].transport.Load().closeIdle() // the next connection goes to the next address
 	}
 	if seen["127.0.0.1"] == 0 || seen["127.0.0.2"] == 0 {
 		t.Errorf("answers of %v", seen)
@@ -195,7 +195,7 @@ func TestDeadAddressOfAName(t *testing.T) {
 		if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
-		p.all[0].transport.Load().CloseIdleConnections()
+		p.all[0].transport.Load().closeIdle()
 	}
 	p = newNamedPool(t, newNameserver(t, 300, "127.0.0.3", "127.0.0.4"), port)
 	if _, err := fetchBody(t, p, request(t, "GET", "/", "")); Reason(err) != "connect-failed" {
@@ -227,7 +227,7 @@ func TestNameThatMoves(t *testing.T) {
 		defer n.mu.Unlock()
 		return n.err != nil
 	})
-	p.all[0].transport.Load().CloseIdleConnections()
+	p.all[0].transport.Load().closeIdle()
 	if got, err := fetchBody(t, p, request(t, "GET", "/", "")); got != "127.0.0.2" || err != nil {
 		t.Errorf("while the name server fails: %q, %v", got, err)
 	}

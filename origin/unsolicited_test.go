@@ -3,7 +3,7 @@ package origin
 import (
 	"bufio"
 	"crypto/tls"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
 
 // newSurplusServer starts a server that sends extra data after each response.
@@ -97,40 +99,47 @@ func TestSurplusIsNoAnswer(t *testing.T) {
 	}
 }
 
-// Data that arrives between the check of a connection and the first byte of the request ends the
-// connection, and nothing is sent on it.
-func TestSurplusBeforeTheRequest(t *testing.T) {
+// A connection on which something has arrived since the last response gets no request.
+func TestSurplusAfterTheResponse(t *testing.T) {
 	t.Parallel()
-	p := newIdlePool(t, &Pool{Log: discardLog}, 1)
-	for _, late := range []bool{false, true} {
-		client, server := net.Pipe()
-		defer server.Close()
-		c := &http1Conn{Conn: client, raw: p.newConn(client, p.all[0])}
-		c.Conn = c.raw
-		got := make(chan error, 1)
-		go func() {
-			_, err := c.Read(make([]byte, 10))
-			got <- err
-		}()
-		if !c.isClean() {
-			t.Fatal("it may have no request")
-		}
-		if late {
-			go func() { _, _ = io.ReadFull(server, make([]byte, 3)) }()
-			_, _ = io.WriteString(c, "GET")
-		}
-		_, _ = io.WriteString(server, "HTTP")
-		if err := <-got; (err == nil) != late || !late && !errors.Is(err, errUnsolicited) {
-			t.Errorf("after the request began: %v, error %v", late, err)
-		}
-		if !late {
-			if _, err := io.WriteString(c, "GET"); !errors.Is(err, errRetired) {
-				t.Errorf("a write: %v", err)
+	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %t", secure), func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		c.Close()
-		if !c.isClean() {
-			t.Error("the transport is not let find out that it is closed")
-		}
+			defer l.Close()
+			scheme, conf := "http", (*tls.Config)(nil)
+			if secure {
+				l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}})
+				scheme, conf = "https", &tls.Config{RootCAs: roots}
+			}
+			p := startPool(t, &Pool{Servers: []Server{serverAt(t, scheme+"://"+l.Addr().String())}, Log: discardLog})
+			accepted := make(chan net.Conn, 1)
+			go func() {
+				c, _ := l.Accept()
+				if s, ok := c.(*tls.Conn); ok {
+					_ = s.Handshake()
+				}
+				accepted <- c
+			}()
+			c, err := p.open(t.Context(), p.all[0], "tcp", "www.example:443", conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := newHTTP1Conn(p.all[0].transport.Load(), c, "")
+			h.idleSince = time.Now()
+			defer h.close()
+			server := <-accepted
+			defer server.Close()
+			for range 3 {
+				if !h.isFit(time.Now()) {
+					t.Fatal("it may have no request")
+				}
+			}
+			_, _ = io.WriteString(server, "HTTP")
+			testwait.Until(t, "it is unfit", func() bool { return !h.isFit(time.Now()) })
+		})
 	}
 }
