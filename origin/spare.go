@@ -238,22 +238,6 @@ func (p *Pool) spareLimit(b *backend) int {
 	return maxSpares
 }
 
-// takeOpen returns a spare connection to addr, waiting for one that is being opened. It returns nil
-// if there is none.
-func (s *spares) takeOpen(ctx context.Context, addr string) net.Conn {
-	for o := s.take(addr); o != nil; o = s.take(addr) {
-		select {
-		case <-o.opened:
-			if o.conn != nil && isOpen(o.conn) {
-				return o.conn
-			}
-		case <-ctx.Done():
-		}
-		o.end()
-	}
-	return nil
-}
-
 // addSpares opens connections in advance. Each request in flight counts as a connection, whether it
 // has one or will take a spare, so that there are never more than MaxConnections.
 func (p *Pool) addSpares(b *backend, network, addr string, conf *tls.Config) {
