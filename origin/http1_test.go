@@ -2,13 +2,16 @@ package origin
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kaiku-cdn/kaiku/fleet/testwait"
 )
@@ -146,4 +149,40 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	}
 	<-done
 	testwait.Until(t, "none is open", func() bool { return open() == 0 })
+}
+
+// A server that no longer chooses HTTP/2 gets HTTP/1.1, and one that chooses it again gets HTTP/2.
+func TestServerChangesProtocol(t *testing.T) {
+	t.Parallel()
+	cert, roots := selfSigned(t, time.Now().Add(time.Hour), "www.example")
+	var http2 atomic.Bool
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d %s", r.ProtoMajor, body)
+	}))
+	s.EnableHTTP2 = true
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		protocols := []string{"http/1.1"}
+		if http2.Load() {
+			protocols = []string{"h2", "http/1.1"}
+		}
+		return &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: protocols}, nil
+	}
+	s.StartTLS()
+	defer s.Close()
+	p := startPool(t, &Pool{Servers: []Server{serverAt(t, s.URL)}, Log: discardLog, SNI: "www.example",
+		TLS: &tls.Config{RootCAs: roots}})
+	for _, c := range []struct {
+		http2 bool
+		want  string
+	}{{true, "2 body"}, {false, "1 body"}, {true, "2 body"}} {
+		http2.Store(c.http2)
+		s.CloseClientConnections()
+		testwait.Until(t, "no connection is open", func() bool { return p.Status().Servers[0].Connections == 0 })
+		if got, err := fetchBody(t, p, request(t, "POST", "/", "body")); err != nil || got != c.want {
+			t.Errorf("HTTP/2 is %t: got %q, %v", c.http2, got, err)
+		}
+	}
+	wantNoFailures(t, p)
 }
