@@ -348,15 +348,14 @@ func (u *upload) answered() {
 	}
 }
 
-// failure returns why the body could not be read or written, unless the server closed the
-// connection.
+// failure returns why the body could not be read or written, unless the connection has ended.
 func (u *upload) failure() error {
 	if u == nil {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if isClosedByPeer(u.err) {
+	if isClosedByPeer(u.err) || errors.Is(u.err, net.ErrClosed) {
 		return nil
 	}
 	return u.err

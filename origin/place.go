@@ -41,7 +41,7 @@ var ErrShare = errors.New("the client has as many requests under way as one clie
 func (o FetchOptions) forRequest(r *http.Request, hash uint64) *FetchOptions {
 	o.hash = hash
 	o.body = r.Body != nil && r.Body != http.NoBody
-	o.upgrade = r.Header.Get("Upgrade") != ""
+	o.upgrade = upgrades(r)
 	o.Streams = o.Streams || o.body || o.upgrade
 	return &o
 }
