@@ -48,8 +48,8 @@ func serveText(t testing.TB, text func() string) (addr string) {
 	return l.Addr().String()
 }
 
-// seen is what a client sees of a response.
-func seen(resp *http.Response, err error) string {
+// responseText is what a client sees of a response.
+func responseText(resp *http.Response, err error) string {
 	if err != nil {
 		return "an error"
 	}
@@ -95,9 +95,9 @@ func FuzzResponse(f *testing.F) {
 		r.URL.Scheme, r.URL.Host = "http", "www.example"
 		r.Header.Set("Connection", "close") // as the reference sends
 		to := progress{connected: func(*conn, bool) {}, unsent: func() {}}
-		got := seen(p.all[0].transport.Load().roundTrip(r, to))
+		got := responseText(p.all[0].transport.Load().roundTrip(r, to))
 		r.Header.Del("Connection")
-		want := seen(reference.RoundTrip(r))
+		want := responseText(reference.RoundTrip(r))
 		if got != want && !strings.Contains(response, " 101") && strings.Count(response, "HTTP/") < maxInterim {
 			t.Errorf("%q:\n%s\nnet/http has\n%s", response, got, want)
 		}
