@@ -23,11 +23,11 @@ const (
 	idleTimeout   = 90 * time.Second // of a connection whose server announces none
 	sweepInterval = time.Second      // how often idle connections are looked at
 	maxHTTP2Names = 1024             // names of a server that are known to speak HTTP/2
-	maxHeader     = 256 << 10        // bytes of a response's header; a larger one is an error of the origin
+	maxHeader     = 256 << 10        // bytes of a response's header; more is an error of the origin
 	maxInterim    = 100              // interim responses to a request
 	maxUploadRead = 32 << 10         // bytes of a request's body that are read at once
-	// uploadGrace is how long the end of a response waits for the end of the request's body, so that
-	// the connection can be kept.
+	// uploadGrace is how long the end of a response waits for the end of the request's body, so
+	// that the connection can be kept.
 	uploadGrace = 50 * time.Millisecond
 )
 
@@ -59,8 +59,8 @@ type transport struct {
 	once    bool // each connection has one request
 	http2   *http.Transport
 	tls     *tls.Config
-	// upgradeTLS is for requests to switch to another protocol. It doesn't offer HTTP/2, which has no
-	// upgrades (RFC 9113, 8.6).
+	// upgradeTLS is for requests to switch to another protocol. It doesn't offer HTTP/2, which has
+	// no upgrades (RFC 9113, 8.6).
 	upgradeTLS *tls.Config
 
 	mu       sync.Mutex
