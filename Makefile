@@ -94,6 +94,7 @@ release: check-go
 # util-linux bsdutils apache2-bin nodejs python3). REAL_SKIP=EXPRESSION leaves some out.
 test-real: build
 	$(GO) test -count=1 -p 1 -timeout 45m -tags real -run '^TestReal' $(if $(REAL_SKIP),-skip '$(REAL_SKIP)') ./...
+	cd bench/grpc && $(GO) test -count=1 -timeout 5m ./...
 
 # Tests that take minutes, and that test-real mostly covers: the rotation of secrets, interrupted by
 # Ctrl-C.

@@ -225,7 +225,8 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 		epoch = x.epoch
 	}
 	sent := false
-	p := &httputil.ReverseProxy{
+	var p *httputil.ReverseProxy
+	p = &httputil.ReverseProxy{
 		Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			sent = true
 			x.w.ProceedBy(r)
@@ -251,6 +252,9 @@ func (s *Cache) proxy(x *exchange, send roundTrip, st httpcache.Status, stored *
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode == http.StatusSwitchingProtocols && x.r.Header.Get("Upgrade") == "" {
 				return errors.New("the origin switched protocols, which nobody asked for")
+			}
+			if resp.ContentLength == 0 {
+				p.FlushInterval = 0 // the header block ends the response, as a client of gRPC needs it
 			}
 			s.invalidate(x, resp)
 			if stored != nil && x.r.Method == http.MethodHead && resp.StatusCode == http.StatusOK {

@@ -13,6 +13,16 @@
 // EnableFullDuplex, interim responses, trailers announced and not, a context that ends when the
 // client resets the request. Hijack and Push are not offered.
 //
+// # The way of a hit
+//
+// The reader decodes a header block (headerBlock.read), checks that it is a request (check), and
+// asks Ready, with no lock held (conn.find). Ready appends a header block of fields that need no
+// state of HPACK, and names a body. The reader appends HEADERS to what is to be written, and DATA
+// frames of a short body behind it (conn.direct). It writes when it has read all that came, so
+// that the answers to requests that came together leave together. A body in files, or one that
+// does not fit, becomes a stream without a handler (conn.open), from which the writer takes frames
+// by priority.
+//
 // # What a client can hold
 //
 // An idle connection has its goroutine, a buffer of 4 KiB for reading, and HPACK's table, of 4 KiB
