@@ -12,7 +12,7 @@ import (
 
 // errReconnected ends a watch after a reconnect. Its consumer may have been lost with the previous
 // server, which the watch itself would notice late.
-var errReconnected = errors.New("the connection was another one meanwhile")
+var errReconnected = errors.New("the connection was replaced meanwhile")
 
 // snapshotStall is how long a watch waits for the next entry while it reads the bucket's present
 // contents. It would wait in vain for an entry that expires at that moment.
@@ -181,7 +181,7 @@ func (w *watch) pump(ctx context.Context, at Position, anew <-chan struct{},
 			case now.Log != at.Log:
 				return fmt.Errorf("the bucket %s was replaced", w.bucket)
 			case !whole && time.Since(last) > snapshotStall:
-				return fmt.Errorf("the bucket %s came in part", w.bucket)
+				return fmt.Errorf("the bucket %s is incomplete", w.bucket)
 			}
 		}
 	}

@@ -99,7 +99,7 @@ func (c *Control) beginCarry(ctx context.Context) error {
 	f := folder(c.Dir)
 	streams, err := c.readAlone(ctx)
 	if err != nil {
-		return fmt.Errorf("read what is to be carried over: %w", err)
+		return fmt.Errorf("read the log of purges: %w", err)
 	}
 	c.did("read")
 	if err := copySynced(f.store(), f.next()); err != nil {

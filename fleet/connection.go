@@ -243,7 +243,7 @@ func (c *Client) ping(ctx context.Context) {
 		case err == nil:
 			c.hear()
 		case age(c.signs.Load().last) > deadAfter && ctx.Err() == nil:
-			c.Log.Warn("control plane: the control node says nothing more", "server", c.conn.ConnectedAddr())
+			c.Log.Warn("control plane: the control node has stopped responding", "server", c.conn.ConnectedAddr())
 			c.tries.Store(int64(server + 1)) // not the same one first
 			_ = c.conn.ForceReconnect()      // fails only if closed
 		}

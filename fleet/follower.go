@@ -203,7 +203,7 @@ func (f *Follower) lose(now Position, trimmed bool) error {
 	}
 	f.proven.Store(nil)
 	if err := f.Lost(now); err != nil {
-		return fmt.Errorf("make everything stale: %w", err)
+		return fmt.Errorf("mark all objects as stale: %w", err)
 	}
 	if now.Log != f.Applied().Log {
 		f.excused = 0 // all edges notice that it is another log
@@ -253,7 +253,7 @@ func (f *Follower) reportLoss(ctx context.Context) {
 		return
 	}
 	if err := f.Forgot(ctx, fmt.Sprintf("lost-%d-%d", f.Applied().Log, time.Now().Unix()/60)); err != nil {
-		f.Client.Log.Warn("purge log: tell other edges of purges that were lost", "error", err)
+		f.Client.Log.Warn("purge log: report lost purges to other edges", "error", err)
 		return
 	}
 	f.forgot.Store(false)
@@ -290,7 +290,7 @@ func (f *Follower) apply(ctx context.Context, known answer, from *feed, anew <-c
 			if due.stalls(known.at.Seq, f.Applied().Seq, f.Client.received.Load(), now) || from.size < maxFed &&
 				due.tooLarge(now) {
 				f.wide = true
-				return fmt.Errorf("purges up to %d are due, and none comes", known.at.Seq)
+				return fmt.Errorf("purges up to %d are due, and none arrives", known.at.Seq)
 			}
 		case c := <-nearer:
 			next, err := openFeed(ctx, c, f.feedSize())
@@ -431,7 +431,7 @@ func (f *Follower) adopt(known Position) error {
 		return nil
 	}
 	if err := f.Apply(nil, known); err != nil {
-		return fmt.Errorf("note where the purge log is: %w", err)
+		return fmt.Errorf("store the position in the purge log: %w", err)
 	}
 	f.applied.Store(&known)
 	return nil

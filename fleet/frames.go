@@ -58,7 +58,7 @@ const (
 var sentFields = []string{"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Subject-Sequence", "Nats-TTL",
 	"Nats-Rollup", "KV-Operation", "Nats-Required-Api-Level"}
 
-var errFrame = errors.New("the node sent what no node sends")
+var errFrame = errors.New("the node sent an unexpected message")
 
 // copy passes frames on until the connection ends or a frame is refused.
 func (f *frames) copy() error {

@@ -165,11 +165,11 @@ func (r *logReader) serve(ctx context.Context) error {
 	defer r.conn.Close()
 	copies := make(chan *nats.Msg, maxAskedCopies)
 	if _, err := r.conn.ChanSubscribe(copySubject, copies); err != nil {
-		return fmt.Errorf("tell of the purge log: %w", err)
+		return fmt.Errorf("answer questions about the purge log: %w", err)
 	}
 	// NATS prefers the control node that the asking node is connected to.
 	if _, err := r.conn.ChanQueueSubscribe(endSubject, "control", r.asking); err != nil {
-		return fmt.Errorf("tell of the purge log: %w", err)
+		return fmt.Errorf("answer questions about the purge log: %w", err)
 	}
 	done := make(chan struct{})
 	go func() {

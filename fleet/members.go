@@ -123,7 +123,7 @@ func (c *Control) newMembership() (*membership, error) {
 	}
 	if err != nil {
 		m.close()
-		return nil, fmt.Errorf("tell of the control plane's members: %w", err)
+		return nil, fmt.Errorf("answer questions about the control plane's members: %w", err)
 	}
 	return m, nil
 }

@@ -33,7 +33,7 @@ func (c *Client) grow(ctx context.Context, replicas int) error {
 	for _, name := range streamNames() {
 		s, err := c.js.Stream(ctx, name)
 		if err != nil {
-			return fmt.Errorf("read how many keep %s: %w", name, err)
+			return fmt.Errorf("read the number of copies of %s: %w", name, err)
 		}
 		conf := s.CachedInfo().Config
 		bytes, entries := boundOf(name)

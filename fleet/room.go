@@ -163,7 +163,7 @@ func (c *Control) watchRoom(ctx context.Context) error {
 			c.rooms.full[name] = time.Now()
 		}
 	}); err != nil {
-		return fmt.Errorf("hear of full disks: %w", err)
+		return fmt.Errorf("subscribe to reports of full disks: %w", err)
 	}
 	tick := time.NewTicker(roomEvery)
 	defer tick.Stop()

@@ -112,7 +112,7 @@ func (r *roster) serve(ctx context.Context) error {
 	defer r.control.beats.Store(nil)
 	// NATS prefers the control node that the asking node is connected to.
 	if _, err := r.conn.ChanQueueSubscribe(rosterSubject, "control", r.asking); err != nil {
-		return fmt.Errorf("tell of the registry: %w", err)
+		return fmt.Errorf("answer questions about the registry: %w", err)
 	}
 	tick := time.NewTicker(rosterTick)
 	defer tick.Stop()
@@ -203,7 +203,7 @@ func (r *roster) watch(ctx context.Context) error {
 			}
 			r.table.takeDrain(e)
 		case <-silence.C:
-			return errors.New("nothing comes of the registry")
+			return errors.New("the registry is silent")
 		}
 	}
 }

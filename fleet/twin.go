@@ -82,7 +82,7 @@ func (r *Registry) look(ctx context.Context, leases jetstream.KeyValue, own Leas
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look who renewed the lease: %w", err)
+		return fmt.Errorf("read who renewed the lease: %w", err)
 	}
 	var other Lease
 	known := json.Unmarshal(e.Value(), &other) != nil || other.Process == "" || r.wrote(other) ||

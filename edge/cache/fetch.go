@@ -43,7 +43,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("origin answered %d", 
 
 // errCovered means that another edge has nothing newer than the stored response, because the origin
 // fails there too.
-var errCovered = errors.New("another edge has only what a soft purge covers, as the origin fails")
+var errCovered = errors.New("the origin fails, and another edge only has a response that a soft purge covers")
 
 // errPanic is the error of a fetch that panicked.
 var errPanic = errors.New("a fault of the edge itself, which its log tells of")

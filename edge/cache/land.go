@@ -93,7 +93,7 @@ func (s *Cache) landUnstored(f *flight, t *fetch, r *received) error {
 	s.supersede(t, r.answer)
 	if !origin.Stream(r.Body) {
 		r.Body.Close()
-		return fmt.Errorf("%w: too many clients take their time with what can't be stored", origin.ErrBusy)
+		return fmt.Errorf("%w: too many slow clients of responses that can't be stored", origin.ErrBusy)
 	}
 	s.decline(f, r.Response)
 	return nil

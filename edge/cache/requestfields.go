@@ -114,7 +114,7 @@ func CheckPassField(name string) error {
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
 	case !httpcache.IsToken(name):
-		return fmt.Errorf("%q is no name of a header field", name)
+		return fmt.Errorf("%q is not a valid field name", name)
 	case edgeWrites[canonical], strings.HasPrefix(canonical, "Kaiku-"):
 		return fmt.Errorf("the edge writes %s itself", canonical)
 	case !Impersonates(canonical):

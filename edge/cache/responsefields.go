@@ -46,7 +46,7 @@ func (s *Cache) fetch(site *site.Site, r *http.Request, o origin.FetchOptions, s
 	covered = purge.Lacks(r.Header, resp.Header)
 	err = cleanResponse(resp)
 	if resp.StatusCode < 100 { // net/http accepts such a status, but can't send it
-		err = fmt.Errorf("the origin answered with the status %03d, which is none (RFC 9110, 15)", resp.StatusCode)
+		err = fmt.Errorf("the origin sent the invalid status %03d (RFC 9110, 15)", resp.StatusCode)
 	}
 	if err != nil {
 		resp.Body.Close()

@@ -30,6 +30,6 @@ func (s *Cache) supersede(t *fetch, answer *httpcache.Stored) {
 // after a restart.
 func (s *Cache) forgetURL(url, key string) {
 	if err := s.Store.Invalidate(storage.Purge{URLs: []string{url}}, key); err != nil {
-		s.Log.Warn("a stored response that is no longer good can't be removed", "url", url, "error", err)
+		s.Log.Warn("an outdated stored response can't be removed", "url", url, "error", err)
 	}
 }

@@ -146,7 +146,7 @@ func (b *requestBody) checkLength(n int, err error) (int, error) {
 }
 
 // errLength is the error of a body that is longer than its Content-Length.
-var errLength = errors.New("the body is longer than Content-Length says")
+var errLength = errors.New("the body is longer than Content-Length")
 
 // setDeadline sets the deadline for the next bytes.
 func (b *requestBody) setDeadline(t time.Time) {
