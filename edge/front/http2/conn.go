@@ -16,13 +16,13 @@ import (
 
 const (
 	frameHeader   = 9
-	maxFrame      = 16 << 10 // bytes of a frame that may come, and of the largest that is sent
+	maxFrame      = 16 << 10 // largest frame payload, received and sent
 	initialWindow = 1<<16 - 1
 	maxWindow     = 1<<31 - 1
-	readSize      = 4 << 10  // of the buffer for reading
-	outSize       = 64 << 10 // of a write, but for what a header block is longer
+	readSize      = 4 << 10  // of the read buffer
+	outSize       = 64 << 10 // of a write; a header block may exceed it
 	lingerTime    = time.Second
-	lingerBytes   = 256 << 10 // that are read at most after the end, so that it is not lost to a reset
+	lingerBytes   = 256 << 10 // read at most after the end; see linger
 	endTimeout    = 5 * time.Second
 )
 
@@ -42,68 +42,68 @@ type conn struct {
 	nc     net.Conn
 	ctx    context.Context // of its requests
 	cancel context.CancelFunc
-	tls    *tls.ConnectionState // nil without
+	tls    *tls.ConnectionState // nil without TLS
 	remote string
-	peer   any // of Ready
+	peer   any // result of Ready.Open
 	work   sync.WaitGroup
 
-	// The reader's.
+	// Only the reader uses these.
 	br     *bufio.Reader
 	fr     *xhttp2.Framer
 	large  bool // fr has a large buffer
 	block  headerBlock
 	began  time.Time
-	heard  time.Time // when something came last
-	looked time.Time // when slow clients were looked for last
-	armed  time.Time // the deadline of reading; zero if it is not known
-	noise  int       // frames that only cost
+	heard  time.Time // when the last frame arrived
+	looked time.Time // when expireLater last looked for slow clients
+	armed  time.Time // the read deadline; zero if it is not known
+	noise  int       // frames that transferred nothing
 
 	mu      sync.Mutex
-	room    sync.Cond // there is less to write, nobody writes any more, or the connection has ended
-	err     error     // that ended it
-	woken   bool      // the reader is to look what there is to do
+	room    sync.Cond // signals less output, the end of writing, or the end of the connection
+	err     error     // that ended the connection
+	woken   bool      // the reader must check for work
 	streams map[uint32]*stream
-	orphans int    // handlers of streams that are closed
+	orphans int    // handlers still running for closed streams
 	lastID  uint32 // of the newest stream
 	since   time.Time
-	reset   [64]uint32 // streams that the server reset lately: what is under way of them is no error
+	reset   [64]uint32 // streams the server reset lately; frames in flight for them are no error
 	nreset  int
-	early   map[uint32]priority // of streams that are to come
+	early   map[uint32]priority // of streams not opened yet
 
 	requests, resets int64
-	tokens           float64 // requests that may still be taken back early
+	tokens           float64 // requests that may still be canceled early
 	refilled         time.Time
 
-	asked      Request // that Ready was asked for last
-	rendered   []byte  // what the last header block of Ready was rendered in
-	closing    bool    // the deadline of writing is that of the end
-	out        []byte  // frames that are to be written first; nil if there are none
+	asked      Request // last request passed to Ready
+	rendered   []byte  // buffer of Ready's last header block
+	closing    bool    // the write deadline is that of closing
+	out        []byte  // frames to write ahead of bodies; nil if there are none
 	ready      []*stream
 	writing    bool
-	fills      []fill    // of what is written; the writer's
-	writeArmed time.Time // the deadline of writing
+	fills      []fill    // of the current write; only the writer uses them
+	writeArmed time.Time // the write deadline
 	released   []release
 	sendWindow int64 // of the connection
-	promised   int64 // of that, to responses of Ready
-	initial    int64 // of a stream
-	frameSize  int   // of DATA and HEADERS that are sent
+	promised   int64 // unsent bytes of responses of Ready
+	initial    int64 // initial send window of a stream
+	frameSize  int   // largest payload of DATA and HEADERS sent
 	turn       uint64
 	moved      int64 // bytes of bodies, both ways
 
-	recvWindow int64 // what the client may still send
-	recvUnused int64 // what was read of that, and is not given back yet
+	recvWindow int64 // bytes that the client may still send
+	recvUnused int64 // bytes consumed and not yet returned by WINDOW_UPDATE
 
-	pinged  time.Time // when the client was asked whether it is there; zero if it need not answer
+	pinged  time.Time // when the server sent PING; zero if no answer is due
 	drained drainState
 }
 
-// drainState is how far a connection is with its end.
+// drainState is the progress of a connection's graceful shutdown.
 type drainState int
 
 const (
 	serving    drainState = iota
-	announced             // the client was told that the end comes
-	goneAway              // and which requests are the last
+	announced             // GOAWAY announced the end
+	goneAway              // GOAWAY named the last request
 	drainLimit = time.Second
 )
 
@@ -140,7 +140,7 @@ func (c *conn) newFramer() {
 	c.fr.SetReuseFrames()
 }
 
-// serve reads until the connection ends, and ends it.
+// serve reads frames until an error or the end, and then closes the connection.
 func (c *conn) serve() {
 	err := c.start()
 	for err == nil {
@@ -174,7 +174,7 @@ func (c *conn) start() error {
 	return c.frame(fh)
 }
 
-// greet appends the settings of the server, which are the first that it sends.
+// greet appends the server's settings, its connection preface.
 func (c *conn) greet() {
 	settings := []xhttp2.Setting{
 		{ID: xhttp2.SettingMaxConcurrentStreams, Val: uint32(c.limits.MaxStreams)},
@@ -195,7 +195,7 @@ func (c *conn) greet() {
 	}
 }
 
-// step reads a frame.
+// step reads and handles one frame.
 func (c *conn) step() error {
 	if c.br.Buffered() < frameHeader {
 		if err := c.await(); err != nil {
@@ -209,7 +209,7 @@ func (c *conn) step() error {
 	return c.frame(fh)
 }
 
-// What pings of the server say.
+// Payloads of the server's PING frames.
 var (
 	alivePing = [8]byte{'a', 'l', 'i', 'v', 'e'}
 	drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}

@@ -21,7 +21,7 @@ func (e *connError) Error() string { return fmt.Sprintf("%s: %s", e.code, e.why)
 
 func protocolError(why string) error { return &connError{xhttp2.ErrCodeProtocol, why} }
 
-// flood is the error of a client that only costs.
+// flood returns the error that ends the connection of an abusive client.
 func flood(why string) error { return &connError{xhttp2.ErrCodeEnhanceYourCalm, why} }
 
 // abort ends the connection at once.
@@ -31,7 +31,7 @@ func (c *conn) abort(err error) {
 	c.fail(err)
 }
 
-// fail notes that the connection has ended, and has everybody notice. c.mu is held.
+// fail ends the connection with err, and wakes its reader, writer and streams. c.mu is held.
 func (c *conn) fail(err error) {
 	if c.err != nil {
 		return
@@ -45,8 +45,9 @@ func (c *conn) fail(err error) {
 	c.room.Broadcast()
 }
 
-// drain has the connection end: the client is told that it does, and a round trip later which
-// requests are the last, so that none is lost that is on its way.
+// drain begins the graceful shutdown of the connection (RFC 9113, 6.8). A first GOAWAY announces
+// it. A round trip later, or after drainLimit, a second one names the last request, so that no
+// request in flight is lost.
 func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,7 +65,7 @@ func (c *conn) drain() {
 	context.AfterFunc(c.ctx, func() { timer.Stop() })
 }
 
-// goAway tells which requests are the last. c.mu is held.
+// goAway sends the GOAWAY that names the last request. c.mu is held.
 func (c *conn) goAway() {
 	if c.drained != announced || c.err != nil {
 		return
@@ -114,7 +115,7 @@ func (c *conn) end(err error) {
 	_ = c.nc.Close()
 }
 
-// say writes what is to be written, and GOAWAY after it. c.mu is held.
+// say writes the pending frames, and GOAWAY after them. c.mu is held.
 func (c *conn) say(code xhttp2.ErrCode) {
 	c.drained = goneAway
 	c.out = appendGoAway(c.outBuffer(), c.lastID, code)
@@ -130,8 +131,8 @@ func (c *conn) say(code xhttp2.ErrCode) {
 	c.writing = false
 }
 
-// linger reads what still comes, as a connection that is closed with bytes unread is reset, and the
-// client may not see the end.
+// linger closes the connection for writing, and discards what the client still sends. If a
+// connection is closed with unread bytes, TCP resets it, and the client may miss the last frames.
 func (c *conn) linger() {
 	half, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok {
@@ -145,7 +146,7 @@ func (c *conn) linger() {
 	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 }
 
-// codeOf returns the error code that a client is told of an error, and whether it is told at all.
+// codeOf returns the error code for the GOAWAY of an error. tell reports whether one is sent.
 func codeOf(err error) (code xhttp2.ErrCode, tell bool) {
 	var own *connError
 	var framing xhttp2.ConnectionError

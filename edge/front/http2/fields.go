@@ -8,10 +8,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// AppendField appends a field of a header block to b: as an entry of HPACK's static table where it
-// is one, else as a literal that is added to no table (RFC 7541, 6.2.2), so that the bytes mean the
-// same on every connection. Set-Cookie is marked as never to be added to one (7.1.3). The name is
-// in lower case.
+// AppendField appends a field to the header block b. The field becomes an entry of HPACK's static
+// table if it is one, else a literal without indexing (RFC 7541, 6.2.2), so that the bytes mean the
+// same on every connection. Set-Cookie becomes a never-indexed literal (RFC 7541, 7.1.3). The name
+// must be in lower case.
 func AppendField(b []byte, name, value string) []byte {
 	entry := staticNames[name]
 	if entry.values != nil {
@@ -30,7 +30,8 @@ func AppendField(b []byte, name, value string) []byte {
 	return appendString(b, value)
 }
 
-// AppendPlain is AppendField of a value that changes: it takes no time to look for a shorter form.
+// AppendPlain is AppendField for values that change often. It neither searches the static table for
+// the value nor uses the Huffman code.
 func AppendPlain(b []byte, name string, value []byte) []byte {
 	entry := staticNames[name]
 	b = appendInt(b, 0, 4, uint64(entry.index))
@@ -40,7 +41,8 @@ func AppendPlain(b []byte, name string, value []byte) []byte {
 	return append(appendInt(b, 0, 7, uint64(len(value))), value...)
 }
 
-// AppendStatus appends the field :status, which begins a response's header block.
+// AppendStatus appends the pseudo-header field :status, which must begin a response's header block.
+// The status has three digits.
 func AppendStatus(b []byte, status int) []byte {
 	if i := staticNames[":status"].values[statusText(status)]; i > 0 {
 		return append(b, 0x80|i)
@@ -81,7 +83,7 @@ func appendInt(b []byte, first byte, n uint8, v uint64) []byte {
 	return append(b, byte(v))
 }
 
-// appendString appends a string, by Huffman's code where that is shorter (RFC 7541, 5.2).
+// appendString appends a string, in the Huffman code if that is shorter (RFC 7541, 5.2).
 func appendString(b []byte, s string) []byte {
 	if n := hpack.HuffmanEncodeLength(s); n < uint64(len(s)) {
 		return hpack.AppendHuffmanString(appendInt(b, 0x80, 7, n), s)
@@ -89,13 +91,13 @@ func appendString(b []byte, s string) []byte {
 	return append(appendInt(b, 0, 7, uint64(len(s))), s...)
 }
 
-// staticEntry is where a name is in the static table (RFC 7541, appendix A).
+// staticEntry is the place of a name in the static table (RFC 7541, appendix A).
 type staticEntry struct {
 	index  uint8
 	values map[string]uint8 // of entries with a value; nil if there are none
 }
 
-// staticNames has the names of the static table, of which the first entry counts.
+// staticNames maps each name of the static table to its first entry.
 var staticNames = func() map[string]staticEntry {
 	m := map[string]staticEntry{}
 	var index uint8
@@ -118,7 +120,7 @@ var staticNames = func() map[string]staticEntry {
 	return m
 }()
 
-// canonicalNames are names of fields that requests mostly have, in canonical form by lower case.
+// canonicalNames maps the usual field names of requests from lower case to canonical form.
 var canonicalNames = func() map[string]string {
 	m := map[string]string{}
 	for _, name := range []string{"Cache-Control", "Cdn-Loop", "Content-Type", "Dnt", "If-None-Match", "Origin",
@@ -144,7 +146,7 @@ func canonical(name string) string {
 	return textproto.CanonicalMIMEHeaderKey(name)
 }
 
-// lowerNames are names of fields that responses mostly have, in lower case by canonical form.
+// lowerNames maps the usual field names of responses from canonical form to lower case.
 var lowerNames = func() map[string]string {
 	m := map[string]string{}
 	for lower, name := range canonicalNames {
@@ -157,7 +159,7 @@ var lowerNames = func() map[string]string {
 	return m
 }()
 
-// lower returns a name in lower case; "" if that is not of ASCII.
+// lower returns a name in lower case, or "" if it is not ASCII.
 func lower(name string) string {
 	if l, ok := lowerNames[name]; ok {
 		return l
@@ -170,8 +172,8 @@ func lower(name string) string {
 	return strings.ToLower(name)
 }
 
-// isConnectionField reports whether a field is of HTTP/1.1's connections, which HTTP/2 does not
-// have (RFC 9113, 8.2.2). The name is in lower case.
+// isConnectionField reports whether a field is specific to HTTP/1.1 connections, which HTTP/2
+// forbids (RFC 9113, 8.2.2). The name is in lower case.
 func isConnectionField(name string) bool {
 	switch name {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":

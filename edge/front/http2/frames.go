@@ -9,7 +9,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// frame reads the rest of a frame, and does what it says.
+// frame reads the payload of a frame and handles the frame.
 func (c *conn) frame(fh xhttp2.FrameHeader) error {
 	if fh.Type == xhttp2.FrameData {
 		return c.readData(fh)
@@ -23,7 +23,8 @@ func (c *conn) frame(fh xhttp2.FrameHeader) error {
 	f, err := c.fr.ReadFrameForHeader(fh)
 	if err != nil {
 		var stream xhttp2.StreamError
-		if !errors.As(err, &stream) || fh.Type == xhttp2.FrameHeaders { // of which HPACK's state would be lost
+		// Without HEADERS the HPACK state is lost, and the connection can't go on.
+		if !errors.As(err, &stream) || fh.Type == xhttp2.FrameHeaders {
 			return err
 		}
 		return c.badStream(stream.StreamID, stream.Code)
@@ -53,7 +54,7 @@ func (c *conn) frame(fh xhttp2.FrameHeader) error {
 	return c.costs()
 }
 
-// costs counts a frame that only costs time.
+// costs counts a frame that transfers nothing. It returns an error if the client has sent too many.
 func (c *conn) costs() error {
 	if c.noise++; c.noise <= c.limits.Frames {
 		return nil
@@ -80,8 +81,8 @@ func (c *conn) badStream(id uint32, code xhttp2.ErrCode) error {
 	return c.blame(id, code)
 }
 
-// blame resets a stream because of what the client sent, and counts that as a request taken back:
-// else a client could have requests begun that cost it nothing (CVE-2025-8671). c.mu is held.
+// blame resets a stream because of what the client sent. It counts that as a cancellation by the
+// client, which could otherwise start requests at no cost (CVE-2025-8671). c.mu is held.
 func (c *conn) blame(id uint32, code xhttp2.ErrCode) error {
 	s := c.streams[id]
 	if s != nil {
@@ -92,7 +93,8 @@ func (c *conn) blame(id uint32, code xhttp2.ErrCode) error {
 	return c.tookBack(s)
 }
 
-// tookBack counts a request that the client took back. c.mu is held.
+// tookBack counts a request that the client canceled, if that was early (Limits.ResetBytes). It
+// returns an error if there were too many. c.mu is held.
 func (c *conn) tookBack(s *stream) error {
 	if s != nil && s.sent >= c.limits.ResetBytes {
 		return nil
@@ -123,7 +125,7 @@ func (c *conn) readSettings(f *xhttp2.SettingsFrame) error {
 	return c.costs()
 }
 
-// set takes a setting of the client. c.mu is held.
+// set applies a setting of the client. c.mu is held.
 func (c *conn) set(s xhttp2.Setting) error {
 	if err := s.Valid(); err != nil {
 		return err
@@ -201,7 +203,7 @@ func (c *conn) readPing(f *xhttp2.PingFrame) error {
 	return c.costsLocked()
 }
 
-// readGoAway has the connection end when what is under way is done: the client asks for no more.
+// readGoAway drains the connection, since the client opens no more streams.
 func (c *conn) readGoAway() error {
 	c.drain()
 	return c.costs()
@@ -262,8 +264,8 @@ func (c *conn) readData(fh xhttp2.FrameHeader) error {
 	return c.costs()
 }
 
-// admit checks a DATA frame with size bytes beside padding. It returns the stream that they are
-// for, nil if they are for nobody. c.mu is held.
+// admit checks a DATA frame of size bytes without padding, and takes it off the windows. It returns
+// the frame's stream, or nil if the data are to be dropped. c.mu is held.
 func (c *conn) admit(fh xhttp2.FrameHeader, size int) (*stream, error) {
 	id := fh.StreamID
 	switch {
@@ -292,7 +294,7 @@ func (c *conn) admit(fh xhttp2.FrameHeader, size int) (*stream, error) {
 	return s, nil
 }
 
-// readBody reads size bytes of a DATA frame into the body of s. Nobody reads them if s is nil.
+// readBody reads size bytes of a DATA frame into the body of s. It drops them if s is nil.
 func (c *conn) readBody(s *stream, size int) error {
 	for size > 0 {
 		n := min(size, max(c.br.Buffered(), 1))
@@ -313,8 +315,8 @@ func (c *conn) readBody(s *stream, size int) error {
 	return nil
 }
 
-// giveBack has the client send n bytes more, of a stream and of the connection, once that is worth
-// a frame. c.mu is held.
+// giveBack returns n bytes of credit to the windows of the connection and of s, if not nil. It
+// sends WINDOW_UPDATE once a quarter of a window has accumulated. c.mu is held.
 func (c *conn) giveBack(s *stream, n int64) {
 	if n == 0 || c.err != nil {
 		return
@@ -334,7 +336,7 @@ func (c *conn) giveBack(s *stream, n int64) {
 	}
 }
 
-// appendFrame appends the header of a frame with size bytes.
+// appendFrame appends the header of a frame with a payload of size bytes.
 func appendFrame(b []byte, size int, kind xhttp2.FrameType, flags xhttp2.Flags, stream uint32) []byte {
 	b = append(b, byte(size>>16), byte(size>>8), byte(size), byte(kind), byte(flags))
 	return binary.BigEndian.AppendUint32(b, stream)

@@ -13,26 +13,26 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Bounds of what a header block comes in, beside those of Limits.MaxHeaderBytes.
+// Bounds of an encoded header block, besides Limits.MaxHeaderBytes.
 const (
 	maxFragments = 32 // CONTINUATION frames
-	maxPacked    = 2  // times MaxHeaderBytes of compressed bytes
+	maxPacked    = 2  // encoded bytes, as a multiple of MaxHeaderBytes
 )
 
 // headerBlock is the header block that was read last.
 type headerBlock struct {
 	decoder   *hpack.Decoder
 	limit     int // of size
-	size      int // as RFC 9113, 6.5.2 counts
+	size      int // counted as in RFC 9113, 6.5.2
 	tooLarge  bool
-	malformed string // why it is; "" if it is not
+	malformed string // why the block is malformed; "" if it is not
 
-	pseudo                                    [5]bool // which of those came
+	pseudo                                    [5]bool // which of the next five are present
 	method, scheme, authority, path, protocol string
-	fields                                    []hpack.HeaderField // the others
+	fields                                    []hpack.HeaderField // the other fields
 }
 
-// add takes a field that was decoded.
+// add checks and adds a decoded field.
 func (b *headerBlock) add(f hpack.HeaderField) {
 	b.size += int(f.Size())
 	if b.size > b.limit {
@@ -55,7 +55,7 @@ func (b *headerBlock) add(f hpack.HeaderField) {
 	}
 }
 
-// addPseudo takes a pseudo-header field (RFC 9113, 8.3).
+// addPseudo adds a pseudo-header field (RFC 9113, 8.3).
 func (b *headerBlock) addPseudo(f hpack.HeaderField) {
 	var to *string
 	var i int
@@ -83,7 +83,7 @@ func (b *headerBlock) addPseudo(f hpack.HeaderField) {
 	}
 }
 
-// validName reports whether a name is a token without upper case.
+// validName reports whether a name is a token without upper-case letters.
 func validName(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; c >= 0x80 || 'A' <= c && c <= 'Z' || !httpguts.IsTokenRune(rune(c)) {
@@ -93,7 +93,7 @@ func validName(name string) bool {
 	return name != ""
 }
 
-// reset makes room for the next header block, and keeps nothing of the last one.
+// reset clears the block for the next one to be read.
 func (b *headerBlock) reset() {
 	fields := b.fields
 	clear(fields)
@@ -104,8 +104,8 @@ func (b *headerBlock) reset() {
 	b.decoder.SetEmitEnabled(true)
 }
 
-// read decodes a header block from its frames. It returns an error only if the connection can't go
-// on.
+// read decodes a header block from its frames. An error ends the connection; a block that is only
+// malformed or too large is no error.
 func (b *headerBlock) read(c *conn, f *xhttp2.HeadersFrame) error {
 	b.reset()
 	fragment, ended := f.HeaderBlockFragment(), f.HeadersEnded()
@@ -131,7 +131,7 @@ func (b *headerBlock) read(c *conn, f *xhttp2.HeadersFrame) error {
 		if err != nil {
 			return err
 		}
-		more := next.(*xhttp2.ContinuationFrame) // the Framer takes no other
+		more := next.(*xhttp2.ContinuationFrame) // the Framer admits no other frame here
 		fragment, ended = more.HeaderBlockFragment(), more.HeadersEnded()
 		c.large = true
 	}
@@ -141,7 +141,7 @@ func (b *headerBlock) read(c *conn, f *xhttp2.HeadersFrame) error {
 	return nil
 }
 
-// check looks whether the block is a request that HTTP/2 may have (RFC 9113, 8.3.1).
+// check marks the block as malformed if it is no valid HTTP/2 request (RFC 9113, 8.3.1).
 func (b *headerBlock) check(extended bool) {
 	switch {
 	case b.malformed != "" || b.tooLarge:
@@ -158,7 +158,7 @@ func (b *headerBlock) check(extended bool) {
 	}
 }
 
-// readHeaders reads a header block: a request, or the trailers of one.
+// readHeaders reads a header block and handles it: a request, or the trailers of one.
 func (c *conn) readHeaders(f *xhttp2.HeadersFrame) error {
 	id, end := f.StreamID, f.StreamEnded()
 	dependent := f.HasPriority() && f.Priority.StreamDep == id
@@ -205,7 +205,7 @@ func (c *conn) readHeaders(f *xhttp2.HeadersFrame) error {
 	return c.begin(id, end, p)
 }
 
-// answerTooLarge answers a request of whose header block not all was kept. c.mu is held.
+// answerTooLarge answers a request whose header block is too large with 431. c.mu is held.
 func (c *conn) answerTooLarge(id uint32, end bool) {
 	block := AppendField(AppendStatus(nil, http.StatusRequestHeaderFieldsTooLarge), "content-length", "0")
 	c.out = c.appendHeaders(c.outBuffer(), id, block, true)
@@ -226,7 +226,7 @@ func (c *conn) readTrailers(s *stream, b *headerBlock, end bool) error {
 	}
 	for _, f := range b.fields {
 		name := canonical(f.Name)
-		if _, ok := s.request.Trailer[name]; ok { // that was announced
+		if _, ok := s.request.Trailer[name]; ok { // only announced fields count
 			if s.trailer == nil {
 				s.trailer = http.Header{}
 			}
@@ -255,7 +255,8 @@ func (c *conn) begin(id uint32, end bool, p priority) error {
 	return nil
 }
 
-// makeRequest makes the request of a header block. It reports false if the path is malformed.
+// makeRequest builds the request from a header block. It returns false if the path or the authority
+// is malformed.
 func (s *stream) makeRequest(b *headerBlock, end bool) bool {
 	h := make(http.Header, len(b.fields)+1)
 	values := make([]string, len(b.fields))
@@ -289,7 +290,7 @@ func (s *stream) makeRequest(b *headerBlock, end bool) bool {
 		RemoteAddr: s.conn.remote, Body: http.NoBody,
 		Trailer: trailersOf(h["Trailer"])}
 	delete(h, "Trailer")
-	r.TLS = s.conn.tls // whatever scheme the client names
+	r.TLS = s.conn.tls // the scheme that the client names does not matter
 	if b.method == http.MethodConnect && b.protocol == "" {
 		r.URL, r.RequestURI = &url.URL{Host: authority}, authority
 	} else {
@@ -316,7 +317,7 @@ func (s *stream) makeRequest(b *headerBlock, end bool) bool {
 	return true
 }
 
-// trailersOf makes a request's Trailer of the fields that announce it.
+// trailersOf returns a request's Trailer, made from the values of its field Trailer.
 func trailersOf(lines []string) http.Header {
 	var h http.Header
 	for _, line := range lines {

@@ -7,19 +7,19 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// priority is what a response is sent by (RFC 9218).
+// priority is the priority of a response (RFC 9218).
 type priority struct {
 	urgency     uint8 // 0 is sent first, 7 last
-	incremental bool  // it is sent along with others of its urgency, and not in one go
+	incremental bool  // it takes turns with others of its urgency
 }
 
 var defaultPriority = priority{urgency: 3}
 
-// maxEarly bounds the streams that are to come of which the priority is known.
+// maxEarly bounds the priorities kept for streams that are not opened yet.
 const maxEarly = 32
 
-// priorityOf is what a request's Priority field says, or a PRIORITY_UPDATE that came before it,
-// which is newer than what the client had put in (RFC 9218, 7). c.mu is held.
+// priorityOf returns the priority of a request. A PRIORITY_UPDATE that came before the request
+// overrides its Priority field (RFC 9218, 7). c.mu is held.
 func (c *conn) priorityOf(id uint32, fields []hpack.HeaderField) priority {
 	if len(c.early) > 0 {
 		if p, ok := c.early[id]; ok {
@@ -35,8 +35,8 @@ func (c *conn) priorityOf(id uint32, fields []hpack.HeaderField) priority {
 	return defaultPriority
 }
 
-// and is p with what the members u and i of a Dictionary of RFC 9651 say. Other members, and those
-// that are out of range or of another type, say nothing; nor does what is no Dictionary.
+// and returns p changed by the members u and i of the value of a Priority field, a Dictionary of
+// RFC 9651. It ignores other members, values out of range or of another type, and malformed text.
 func (p priority) and(v string) priority {
 	for member := range strings.SplitSeq(v, ",") {
 		member, _, _ = strings.Cut(strings.Trim(member, " \t"), ";") // without parameters
@@ -53,8 +53,7 @@ func (p priority) and(v string) priority {
 	return p
 }
 
-// setPriority overrides the priority of a response by what its own Priority field says (RFC 9218,
-// 5).
+// setPriority overrides a response's priority with the response's own Priority field (RFC 9218, 5).
 func (s *stream) setPriority(v string) {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -77,7 +76,7 @@ func (c *conn) readPriorityUpdate(f *xhttp2.PriorityUpdateFrame) error {
 		}
 		c.early[id] = defaultPriority.and(f.Priority)
 	}
-	for known := range c.early { // what never came does not stay
+	for known := range c.early { // drop the priorities of streams that can't be opened any more
 		if known <= c.lastID {
 			delete(c.early, known)
 		}
@@ -85,18 +84,19 @@ func (c *conn) readPriorityUpdate(f *xhttp2.PriorityUpdateFrame) error {
 	return c.costsLocked()
 }
 
-// nextTurn is when a response came, or was sent of last, in order. c.mu is held.
+// nextTurn returns the next number of the sequence that orders responses by when they came or were
+// last sent from. c.mu is held.
 func (c *conn) nextTurn() uint64 {
 	c.turn++
 	return c.turn
 }
 
-// fairEach is after how many frames one is of the response that has waited longest, whatever its
-// urgency, so that none starves.
+// fairEach is how often, in DATA frames, one goes to the response that has waited longest, whatever
+// its urgency, so that none starves.
 const fairEach = 8
 
-// next chooses the response that is sent of next, among those that can be; nil if none can. c.mu is
-// held.
+// next chooses the stream whose body the next DATA frame carries. It returns nil if no stream can
+// send. c.mu is held.
 func (c *conn) next() *stream {
 	var best *stream
 	fair := c.turn%fairEach == 0
@@ -118,8 +118,8 @@ func (c *conn) next() *stream {
 	return best
 }
 
-// before reports whether s is sent of before other. Of one urgency what is not incremental keeps
-// its turn until it is whole, and the others take turns.
+// before reports whether s is sent before other. At the same urgency, a response that is not
+// incremental keeps its turn until it is complete. Incremental ones take turns.
 func (s *stream) before(other *stream) bool {
 	if s.priority.urgency != other.priority.urgency {
 		return s.priority.urgency < other.priority.urgency

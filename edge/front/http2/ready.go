@@ -9,67 +9,68 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Request is a request without a body, as it came.
+// Request is a request without a body, as received.
 type Request struct {
 	Method, Scheme, Authority, Path string
 	// Fields are its header fields, in order, with names in lower case. They are valid until Find
 	// returns.
 	Fields []hpack.HeaderField
-	// Room is how many bytes of a body in memory are taken at once. One that is longer is referred
-	// to until the client has taken it, and so is any in files.
+	// Room is how many bytes of a body in memory the server copies at once. It keeps a reference to
+	// a longer body, and to any in files, until the client has taken it.
 	Room int
-	// Window is how many bytes the client's windows let in, beside what they are taken up by. Of a
-	// longer body some waits until the client asks for more, which it may never.
+	// Window is how many bytes the client's windows admit beyond what is already promised to other
+	// responses. The rest of a longer body waits until the client extends them, possibly forever.
 	Window int64
 }
 
 // Answer is a response that is ready to be sent.
 type Answer struct {
-	// Body is what DATA frames are made of. It is not changed before the response is released.
+	// Body is the response body. It must not change before the response is released.
 	Body []byte
-	// File is in place of Body for one that is read as it is sent, by one goroutine at a time and
-	// with no lock held; else nil.
+	// File, if not nil, takes the place of Body. The server reads it as it sends, in one goroutine
+	// at a time and with no lock held.
 	File File
 	// Priority is the response's field of that name, which overrides the request's (RFC 9218, 5).
 	Priority string
-	// Release is told of the end, once; nil means that nothing is.
+	// Release, if not nil, is called once at the end of the response.
 	Release Release
 }
 
 // File is a body that is not in memory.
 type File interface {
 	io.Reader
-	Len() int64 // bytes that are left
+	Len() int64 // unread bytes
 }
 
-// Release is told of the end of a response.
+// Release is notified of the end of a response.
 type Release interface {
-	// Done is called once, in any goroutine, with no lock held, when nothing refers to the body any
-	// more: how many bytes of it were sent, and whether the response was sent whole.
+	// Done is called once, when nothing refers to the body any more, in any goroutine and with no
+	// lock held. sent is how many bytes of the body were sent. whole reports whether the response
+	// was sent completely.
 	Done(sent int64, whole bool)
 }
 
 // Ready looks a request up among responses that are ready to be sent. It is called in the goroutine
 // that reads the connection, so it must not wait.
 type Ready interface {
-	// Find finds the answer to a request on a connection, and appends its header block to b, which
-	// has to be one that needs no state of HPACK (AppendStatus, AppendField). ok is false if the
-	// request is for the handler; b and the answer are not looked at then.
+	// Find looks up the answer to a request on a connection. c is the result of Open. Find appends
+	// the header block to b, with AppendStatus and AppendField, so that it needs no HPACK state. If
+	// ok is false the handler gets the request, and the block and the answer are ignored.
 	Find(c any, r *Request, b []byte) (block []byte, a Answer, ok bool)
-	// Open makes what Find is given for a connection, with the server name of TLS, "" without.
+	// Open returns what the server passes to Find for each request of a connection.
 	Open(c Conn) any
 }
 
-// Conn is what a Ready learns of a connection.
+// Conn describes a connection to a Ready.
 type Conn struct {
-	ServerName string // that the client gave; "" without
-	Secure     bool   // it is over TLS
+	ServerName string // the client's server name (SNI); "" if there is none
+	Secure     bool   // the connection is over TLS
 	RemoteAddr string
 	NetConn    net.Conn
 }
 
-// answerReady answers the request that was read last if Ready has the answer. c.mu is held, and let
-// go of while Ready looks.
+// answerReady answers the request that was read last, if Ready has the answer. It reports whether
+// it did. c.mu is held, but not while Ready looks.
 func (c *conn) answerReady(id uint32, p priority) bool {
 	if len(c.out) > outSize/2 && !c.writing {
 		c.mu.Unlock()
@@ -117,8 +118,8 @@ func (c *conn) answerReady(id uint32, p priority) bool {
 	return true
 }
 
-// find asks Ready for the answer to the request that was read last. If that panics the handler has
-// the request.
+// find asks Ready for the answer to the request that was read last. If Ready panics the handler
+// gets the request.
 func (c *conn) find(room int, window int64) (block []byte, a Answer, ok bool) {
 	b := &c.block
 	defer func() {
@@ -139,7 +140,7 @@ func (c *conn) find(room int, window int64) (block []byte, a Answer, ok bool) {
 	return block, a, ok
 }
 
-// open has a stream of a Ready be sent of. c.mu is held.
+// open adds a stream whose response comes from Ready. c.mu is held.
 func (c *conn) open(s *stream) {
 	s.turn = c.nextTurn()
 	s.cond.L = &c.mu
@@ -151,14 +152,15 @@ func (c *conn) open(s *stream) {
 	s.wait()
 }
 
-// fill is a part of a DATA frame that is to be read from a file.
+// fill is the payload of a DATA frame that is still to be read from a file.
 type fill struct {
 	s      *stream
-	at, n  int // in the buffer that is written
+	at, n  int // offset and length in the buffer that is written
 	failed bool
 }
 
-// fillFrames reads what DATA frames in b are made of, and takes out those that can't be read.
+// fillFrames reads the payloads of c.fills into b, and removes the frames whose payload can't be
+// read.
 func (c *conn) fillFrames(b []byte) []byte {
 	for i := range c.fills {
 		f := &c.fills[i]
@@ -177,8 +179,7 @@ func (c *conn) fillFrames(b []byte) []byte {
 	return b
 }
 
-// filled has streams whose files can't be read be reset, as their responses can't go on. c.mu is
-// held.
+// filled resets the streams whose files could not be read, and clears c.fills. c.mu is held.
 func (c *conn) filled() {
 	for i, f := range c.fills {
 		c.fills[i] = fill{}
@@ -189,7 +190,7 @@ func (c *conn) filled() {
 		switch s := f.s; {
 		case s.err == nil:
 			c.resetStream(s, xhttp2.ErrCodeInternal, errBroken)
-		case s.err == errClosed: // its last frame was the one
+		case s.err == errClosed: // the removed frame was its last one
 			s.err = errBroken
 			c.appendReset(s.id, xhttp2.ErrCodeInternal)
 		}

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// endBody notes that nothing more comes of the body. c.mu is held.
+// endBody records the end of the body: io.EOF, or the error that ended it. c.mu is held.
 func (s *stream) endBody(err error) {
 	if err == io.EOF && s.declared >= 0 && s.received != s.declared {
 		err = errLength
@@ -19,7 +19,8 @@ func (s *stream) endBody(err error) {
 	s.cond.Broadcast()
 }
 
-// addBody takes a part of the body, or gives it back if nobody is to read it. c.mu is held.
+// addBody buffers a piece of the body. It drops the piece, and returns its credit to the
+// connection's window, if the body has ended. c.mu is held.
 func (s *stream) addBody(p []byte) {
 	if s.bodyErr != nil {
 		s.conn.giveBack(nil, int64(len(p)))
@@ -34,12 +35,13 @@ func (s *stream) addBody(p []byte) {
 // requestBody is the body of a request.
 type requestBody struct {
 	s *stream
-	// needsContinue says that the client waits to be told to send it. A server that asks a body
-	// of net/http for a field of this name finds it here too.
+	// needsContinue reports whether the client waits for 100 (Continue) before it sends the body.
+	// Code that reads a field of this name from a body of net/http's server finds it here too.
 	needsContinue bool
 }
 
-// Read reads, and has the client send on. It is called by one goroutine at a time.
+// Read reads from the body. It sends 100 (Continue) if the client waits for that, and extends the
+// windows by what it has read. One goroutine at a time may call it.
 func (b *requestBody) Read(p []byte) (int, error) {
 	s, c := b.s, b.s.conn
 	c.mu.Lock()
@@ -76,7 +78,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 }
 
-// expireRead ends the body for its reader. c.mu is held.
+// expireRead ends the body with os.ErrDeadlineExceeded. c.mu is held.
 func (s *stream) expireRead() {
 	if s.bodyErr == nil {
 		s.bodyErr = os.ErrDeadlineExceeded
@@ -84,7 +86,7 @@ func (s *stream) expireRead() {
 	}
 }
 
-// Close has nobody read any more; what comes is dropped.
+// Close ends the reading of the body. What the client still sends of it is dropped.
 func (b *requestBody) Close() error {
 	s, c := b.s, b.s.conn
 	c.mu.Lock()
@@ -98,17 +100,17 @@ func (b *requestBody) Close() error {
 	return nil
 }
 
-// bodyChunk is what a body that waits to be read is kept in.
+// bodyChunk is a unit of a bodyBuffer.
 type bodyChunk [4 << 10]byte
 
 var bodyChunks = sync.Pool{New: func() any { return new(bodyChunk) }}
 
-// bodyBuffer is what came of a body and nobody has read.
+// bodyBuffer holds the part of a request body that was received and not yet read.
 type bodyBuffer struct {
 	chunks []*bodyChunk
-	from   int // of the first
-	to     int // of the last
-	size   int
+	from   int // where the unread bytes begin in the first chunk
+	to     int // where they end in the last chunk
+	size   int // unread bytes
 }
 
 func (b *bodyBuffer) write(p []byte) {
@@ -147,7 +149,7 @@ func (b *bodyBuffer) read(p []byte) int {
 	return total
 }
 
-// release drops what is there, and returns how much that was.
+// release empties the buffer, and returns how many bytes it held.
 func (b *bodyBuffer) release() int {
 	for _, chunk := range b.chunks {
 		bodyChunks.Put(chunk)

@@ -18,26 +18,26 @@ import (
 type response struct {
 	s      *stream
 	header http.Header
-	status int     // that WriteHeader was called with; 0 before
-	block  *[]byte // header block that is not sent yet, but for what sendHeader adds
-	buffer *[]byte // of the body, not sent yet
+	status int     // status of WriteHeader; 0 before it is called
+	block  *[]byte // unsent header block, without the fields that sendHeader adds
+	buffer *[]byte // unsent part of the body
 	head   bool    // the method is HEAD
 
-	length       int64 // that the header says; -1 without
+	length       int64 // Content-Length; -1 if there is none
 	written      int64
-	typed, dated bool // the header block has Content-Type, or need not; and Date
-	coded        bool // it has Content-Encoding
-	sent         bool // the header block is
-	over         bool // the handler has returned
-	closing      bool // the handler asked for the end of the connection
-	trailers     []string
+	typed, dated bool     // the header has Content-Type, and Date, even if without a value
+	coded        bool     // the header has Content-Encoding
+	sent         bool     // the header block is sent
+	over         bool     // the handler has returned
+	closing      bool     // the handler set "Connection: close"
+	trailers     []string // names in the field Trailer
 }
 
 func (w *response) init(s *stream) {
 	*w = response{s: s, header: http.Header{}, length: -1, head: s.request.Method == http.MethodHead}
 }
 
-// Header is that of the response. What is changed after WriteHeader counts for trailers only.
+// Header returns the header of the response. Changes after WriteHeader affect trailers only.
 func (w *response) Header() http.Header { return w.header }
 
 // WriteHeader sends an interim response, or fixes the header of the final one.
@@ -49,7 +49,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	if status < 200 {
-		if status != http.StatusSwitchingProtocols { // which HTTP/2 does not have (RFC 9113, 8.6)
+		if status != http.StatusSwitchingProtocols { // HTTP/2 has no 101 (RFC 9113, 8.6)
 			b := smallBuffers.Get().(*[]byte)
 			*b = w.appendFields(AppendStatus((*b)[:0], status), w.header, true)
 			_ = w.s.sendHeaders(*b, false, false)
@@ -73,7 +73,7 @@ func (w *response) WriteHeader(status int) {
 	}
 }
 
-// declare notes a field that comes as a trailer.
+// declare records the name of a field that will be sent as a trailer.
 func (w *response) declare(name string) {
 	switch name {
 	case "", "Transfer-Encoding", "Content-Length", "Trailer":
@@ -87,7 +87,8 @@ func (w *response) declare(name string) {
 	w.trailers = append(w.trailers, name)
 }
 
-// appendFields appends the fields of a header, and notes what sendHeader has to know.
+// appendFields appends the fields of a header to b. For a final response it records what sendHeader
+// needs to know, and leaves Content-Length to it.
 func (w *response) appendFields(b []byte, h http.Header, interim bool) []byte {
 	for name, lines := range h {
 		l := lower(name)
@@ -120,7 +121,8 @@ func (w *response) appendFields(b []byte, h http.Header, interim bool) []byte {
 	return b
 }
 
-// sendHeader sends the header block, before p of the body.
+// sendHeader completes the header block and sends it. p is the beginning of the body, from which it
+// detects a missing Content-Type. end reports whether the header block ends the stream.
 func (w *response) sendHeader(p []byte, end bool) error {
 	w.sent = true
 	b := *w.block
@@ -146,11 +148,11 @@ func bodyAllowed(status int) bool {
 	return status != http.StatusNoContent && status != http.StatusNotModified
 }
 
-// Write writes a part of the body. It returns when the client's windows let all of it go, or keeps
-// it if it is short.
+// Write writes a piece of the body. It buffers a short piece. For a longer one it waits until the
+// client's windows have admitted all of it.
 func (w *response) Write(p []byte) (int, error) { return write(w, p) }
 
-// WriteString is Write of a string.
+// WriteString is Write for a string.
 func (w *response) WriteString(p string) (int, error) { return write(w, p) }
 
 func write[T string | []byte](w *response, p T) (int, error) {
@@ -176,7 +178,7 @@ func write[T string | []byte](w *response, p T) (int, error) {
 		return len(p), nil
 	}
 	if w.head {
-		return len(p), nil // what is kept is for the type of content
+		return len(p), nil // the buffered beginning serves to detect Content-Type
 	}
 	if err := w.flush(); err != nil {
 		return 0, err
@@ -197,7 +199,7 @@ func write[T string | []byte](w *response, p T) (int, error) {
 	return len(p), nil
 }
 
-// flush sends what is kept of the body, and the header block before it.
+// flush sends the buffered part of the body, and before it the header block if that is unsent.
 func (w *response) flush() error {
 	if w.buffer == nil || len(*w.buffer) == 0 {
 		return nil
@@ -215,7 +217,7 @@ func (w *response) flush() error {
 // Flush is FlushError without an error.
 func (w *response) Flush() { _ = w.FlushError() }
 
-// FlushError sends what was written.
+// FlushError sends the header block and the buffered part of the body to the client.
 func (w *response) FlushError() error {
 	if w.over {
 		return errClosed
@@ -254,7 +256,8 @@ func (w *response) FlushError() error {
 	return nil
 }
 
-// SetReadDeadline sets that of reading the body. One that is over stays so, as with net/http.
+// SetReadDeadline sets the deadline for reading the body. Once it has expired, a later deadline
+// does not revive the body, as with net/http.
 func (w *response) SetReadDeadline(t time.Time) error {
 	s, c := w.s, w.s.conn
 	c.mu.Lock()
@@ -269,8 +272,8 @@ func (w *response) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline sets that of the response. If it is over before that is sent, the stream is
-// reset.
+// SetWriteDeadline sets the deadline for sending the response. If it expires before the response is
+// sent, the stream is reset.
 func (w *response) SetWriteDeadline(t time.Time) error {
 	s, c := w.s, w.s.conn
 	c.mu.Lock()
@@ -289,12 +292,13 @@ func (w *response) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// EnableFullDuplex does nothing: a response never waits for the end of its request.
+// EnableFullDuplex does nothing: an HTTP/2 response never waits for the end of its request.
 func (w *response) EnableFullDuplex() error { return nil }
 
 var errAborted = errors.New("the handler gave up")
 
-// end ends the response when the handler has returned; whole says whether it has not panicked.
+// end ends the response after the handler. whole reports whether the handler returned normally. If
+// it did not, or wrote less than its Content-Length, the stream is reset.
 func (w *response) end(whole bool) {
 	s, c := w.s, w.s.conn
 	if whole && w.status == 0 {
@@ -342,7 +346,7 @@ func (w *response) end(whole bool) {
 	}
 }
 
-// tail is the header block of the trailers; nil if there are none.
+// tail returns the header block of the trailers, or nil if there are none.
 func (w *response) tail(whole bool) []byte {
 	if !whole || w.head {
 		return nil
@@ -370,7 +374,7 @@ func (w *response) tail(whole bool) []byte {
 	return b
 }
 
-// dateNow is what the field Date says in a second.
+// dateNow is the value of the field Date during one second.
 type dateNow struct {
 	second int64
 	text   string
@@ -378,7 +382,7 @@ type dateNow struct {
 
 var lastDate atomic.Pointer[dateNow]
 
-// date is a time as the field Date has it.
+// date returns a time in the format of the field Date.
 func date(now time.Time) string {
 	d := lastDate.Load()
 	if d == nil || d.second != now.Unix() {

@@ -6,8 +6,9 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// direct appends a part of a body to what is written first, if nothing of another waits and the
-// window of its stream has room. It returns how much it took. c.mu is held.
+// direct appends a DATA frame with the beginning of p to c.out. It does so if no other stream waits
+// and there is room in c.out and the windows. end reports whether p ends the stream. direct returns
+// how many bytes of p it took, or -1 if it appended no frame. c.mu is held.
 func (c *conn) direct(id uint32, window int64, p []byte, end bool) int {
 	n := min(len(p), c.frameSize, outSize-frameHeader-len(c.out))
 	n = int(min(int64(n), window, c.sendWindow))
@@ -23,7 +24,7 @@ func (c *conn) direct(id uint32, window int64, p []byte, end bool) int {
 	return n
 }
 
-// direct is conn.direct of a stream.
+// direct is conn.direct for a stream.
 func (s *stream) direct(p []byte, end bool) int {
 	n := s.conn.direct(s.id, s.window, p, end)
 	if n > 0 {
@@ -33,7 +34,7 @@ func (s *stream) direct(p []byte, end bool) int {
 	return n
 }
 
-// send sends a part of the body, and returns when p may be used again.
+// send sends a piece of the body. It returns when the caller may reuse p.
 func (s *stream) send(p []byte) error {
 	c := s.conn
 	c.mu.Lock()
@@ -65,12 +66,13 @@ func (s *stream) send(p []byte) error {
 	return s.err
 }
 
-// expireWrite ends the response, whose deadline is over. c.mu is held.
+// expireWrite resets the stream because its write deadline has expired. c.mu is held.
 func (s *stream) expireWrite() {
 	s.conn.resetStream(s, xhttp2.ErrCodeInternal, os.ErrDeadlineExceeded)
 }
 
-// sendHeaders sends a header block, once the connection has room.
+// sendHeaders appends a header block to the output, once the connection has room. final reports
+// whether the response is not interim, and end whether the block ends the stream.
 func (s *stream) sendHeaders(block []byte, final, end bool) error {
 	c := s.conn
 	c.mu.Lock()
@@ -95,8 +97,8 @@ func (s *stream) sendHeaders(block []byte, final, end bool) error {
 	return nil
 }
 
-// finish ends the response with what is left of its body, in buffer or nil, and a header block of
-// trailers or nil. It does not wait. c.mu is held.
+// finish sends the end of the response: the rest of its body in buffer, and the trailers' header
+// block tail. Either may be nil. It does not wait. c.mu is held.
 func (s *stream) finish(buffer *[]byte, tail []byte) {
 	c := s.conn
 	var p []byte

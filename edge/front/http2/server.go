@@ -11,31 +11,50 @@ import (
 	"time"
 )
 
-// Limits are what a client may do. For each, 0 means what the comment says.
+// Limits bounds what a client may do. A field that is 0 gets the default its comment gives.
 type Limits struct {
-	MaxStreams int // requests at once on a connection; 100
-	// of a header block, after decompression, as RFC 9113, 6.5.2 counts; 64 KiB. More is answered
-	// with 431
+	// MaxStreams is the number of concurrent requests on a connection. The default is 100.
+	MaxStreams int
+	// MaxHeaderBytes is the size of a decompressed header block, counted as in RFC 9113, 6.5.2. The
+	// default is 64 KiB. A request with a larger header block is answered with 431.
 	MaxHeaderBytes int
-	StreamWindow   int32         // bytes of a request's body that nobody has read; 256 KiB
-	ConnWindow     int32         // of all bodies of a connection; 1 MiB, and at least 64 KiB
-	HeaderTimeout  time.Duration // for the preface, a header block, and the rest of a frame; 10 s
-	DataTimeout    time.Duration // for the rest of a DATA frame; 1 minute
-	IdleTimeout    time.Duration // of a connection without a request; 2 minutes
-	PingAfter      time.Duration // of silence the client is asked whether it is there; 30 s
-	PingTimeout    time.Duration // for the answer; 15 s
-	WriteTimeout   time.Duration // for the client to take 64 KiB, over a connection and over a stream; 1 minute
-	// requests that a client may take back early at once; 200. Beyond that the connection ends if
-	// they are half of all
-	Resets     int
-	ResetsEach time.Duration // after which it may take one more back; 50 ms
-	ResetBytes int64         // of a body that are sent before taking a request back is early no more; 64 KiB
-	// that only cost, at once; 10,000. 10 more each second, 8 for each request, and one for each
-	// 256 bytes of bodies
+	// StreamWindow is the flow-control window of a stream: the bytes of a request body that the
+	// client may send ahead of the handler. The default is 256 KiB.
+	StreamWindow int32
+	// ConnWindow is the flow-control window of a connection, for all its request bodies together.
+	// The default is 1 MiB, the minimum 65,535 bytes.
+	ConnWindow int32
+	// HeaderTimeout bounds the wait for the preface, for a header block, and for the rest of a
+	// frame that is not DATA. The default is 10 s.
+	HeaderTimeout time.Duration
+	// DataTimeout bounds the wait for the rest of a DATA frame. The default is 1 minute.
+	DataTimeout time.Duration
+	// IdleTimeout is how long a connection stays open without a request. The default is 2 minutes.
+	IdleTimeout time.Duration
+	// PingAfter is how long the client may be silent before the server sends PING. The default is
+	// 30 s.
+	PingAfter time.Duration
+	// PingTimeout bounds the wait for the answer to that PING. The default is 15 s.
+	PingTimeout time.Duration
+	// WriteTimeout is how long the client may take to receive 64 KiB, on a connection and on a
+	// stream. The default is 1 minute.
+	WriteTimeout time.Duration
+	// Resets is how many requests a client may cancel early in a burst. The default is 200. Beyond
+	// that, the connection ends if more than half of its requests were canceled early.
+	Resets int
+	// ResetsEach is the interval after which the client may cancel one more request early. The
+	// default is 50 ms.
+	ResetsEach time.Duration
+	// ResetBytes is how many bytes of a response body must have been sent for a cancellation not to
+	// count as early. The default is 64 KiB.
+	ResetBytes int64
+	// Frames is how many frames that transfer nothing, such as PING or an empty DATA frame, a
+	// client may send in a burst. The default is 10,000. A client may send 10 more for each second
+	// of the connection, 8 more for each request, and one more for each 256 bytes of bodies.
 	Frames int
 }
 
-// withDefaults fills in what is 0.
+// withDefaults replaces zero fields with their defaults.
 func (l Limits) withDefaults() Limits {
 	set(&l.MaxStreams, 100)
 	set(&l.MaxHeaderBytes, 64<<10)
@@ -62,27 +81,31 @@ func set[T comparable](v *T, to T) {
 	}
 }
 
-// Server serves connections. The fields are set before the first and not changed after.
+// Server serves HTTP/2 connections. Its exported fields are set before the first connection and not
+// changed afterwards.
 type Server struct {
 	Handler http.Handler
-	Ready   Ready // answers requests before the handler is asked; nil means none
+	Ready   Ready // answers requests ahead of Handler; nil means Handler gets them all
 	Limits  Limits
-	// ExtendedConnect lets requests of RFC 8441 come to the handler, with the protocol in the field
-	// ":protocol", as net/http has it. Without it they are malformed.
+	// ExtendedConnect admits extended CONNECT requests (RFC 8441). Handler finds their protocol in
+	// the header field ":protocol", as with net/http. If it is false such requests are malformed.
 	ExtendedConnect bool
 
-	// ConnContext returns the context of a connection's requests; nil means the one given.
+	// ConnContext, if not nil, derives the context of a connection's requests from the one that
+	// ServeConn was given.
 	ConnContext func(ctx context.Context, c net.Conn) context.Context
-	// Idle is told when a connection begins or ceases to be without a request; nil means nobody is.
-	// Requests that Ready answers don't count.
+	// Idle, if not nil, is called when a connection becomes idle, that is, has no request under
+	// way, and when it ceases to be. A request that Ready answers and that is sent at once does
+	// not count.
 	Idle func(c net.Conn, idle bool)
-	// Flooding is told of a connection that is ended because it only costs, and why; nil means
-	// nobody is.
+	// Flooding, if not nil, is called when the server ends a connection because its client exceeds
+	// Limits.Resets, Limits.Frames or the bounds of a header block.
 	Flooding func(c net.Conn, why string)
-	// Panicked is told of a handler's panic, but for http.ErrAbortHandler, in its goroutine; nil
-	// means that it is logged.
+	// Panicked, if not nil, is called when a handler panics with a value other than
+	// http.ErrAbortHandler, or when Ready panics, in the goroutine that panicked. If it is nil the
+	// server logs the panic.
 	Panicked func(r *http.Request, panicked any)
-	Log      *slog.Logger // of bad clients, at debug level; nil means slog.Default
+	Log      *slog.Logger // client errors are logged at debug level; nil means slog.Default
 
 	once   sync.Once
 	limits Limits
@@ -91,7 +114,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*conn]bool
 	draining bool
-	ended    chan struct{} // closed when there are no connections any more, once it drains
+	ended    chan struct{} // closed when the server drains and the last connection has ended
 }
 
 func (s *Server) init() {
@@ -105,7 +128,7 @@ func (s *Server) init() {
 	})
 }
 
-// panicked tells of a panic.
+// panicked passes a panic to Panicked, or logs it.
 func (s *Server) panicked(r *http.Request, p any) {
 	if s.Panicked != nil {
 		s.Panicked(r, p)
@@ -114,8 +137,9 @@ func (s *Server) panicked(r *http.Request, p any) {
 	s.Log.Error("panic in a handler", "panic", p, "client", r.RemoteAddr, "stack", string(debug.Stack()))
 }
 
-// ServeConn serves a connection to its end, and returns when its last handler has. If it is over
-// TLS, "h2" was negotiated. Without TLS the client is expected to know (RFC 9113, 3.3).
+// ServeConn serves a connection until it ends, and returns when its last handler has returned. A
+// connection over TLS must have negotiated "h2". Without TLS the client must have prior knowledge
+// (RFC 9113, 3.3).
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	s.init()
 	var secure *tls.ConnectionState
@@ -156,9 +180,10 @@ func (s *Server) remove(c *conn) {
 	}
 }
 
-// Shutdown has the connections end once what is under way is done, and waits for that, or for ctx.
-// Clients are told first that no new requests are taken soon, and a round trip later which ones
-// were (RFC 9113, 6.8). It may be called once.
+// Shutdown drains all connections: each ends when its requests under way are done. It returns nil
+// when all have ended, or the error of ctx. Each client first gets a GOAWAY that announces the end,
+// and a round trip later one that names the last request that is served (RFC 9113, 6.8). Shutdown
+// may be called once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
 	for _, c := range s.drain() {
@@ -172,7 +197,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// drain has no connection begin any more, and returns those that there are.
+// drain refuses new connections, and returns the present ones.
 func (s *Server) drain() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +214,8 @@ func (s *Server) drain() []*conn {
 	return list
 }
 
-// Close ends all connections at once. Their handlers' contexts end; it does not wait for them.
+// Close ends all connections at once and cancels the contexts of their handlers. It does not wait
+// for the handlers.
 func (s *Server) Close() error {
 	s.init()
 	for _, c := range s.drain() {

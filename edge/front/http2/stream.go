@@ -16,7 +16,7 @@ var (
 	errClosed = errors.New("the response is over")
 )
 
-// stream is a request that is not answered whole.
+// stream is a request whose response is not yet sent completely.
 type stream struct {
 	conn    *conn
 	id      uint32
@@ -25,44 +25,44 @@ type stream struct {
 	body    requestBody
 	writer  response
 
-	// All that follows is guarded by conn.mu.
-	cond      sync.Cond // of who reads the body, and who writes
-	err       error     // why it is over; nil if it is not
-	running   bool      // its handler is
-	recvEnded bool      // nothing more comes
-	sendEnded bool      // nothing more goes
+	// conn.mu guards all that follows.
+	cond      sync.Cond // wakes the reader of the request body and the writer of the response
+	err       error     // why the stream has ended; nil if it has not
+	running   bool      // the handler is running
+	recvEnded bool      // the client sends no more
+	sendEnded bool      // the server sends no more
 
 	in         bodyBuffer
-	bodyErr    error // after what is in in; nil if more may come
-	declared   int64 // length of the body; -1 if it is not known
+	bodyErr    error // returned once in is empty; nil if more may come
+	declared   int64 // Content-Length of the request; -1 if it is not known
 	received   int64
 	trailer    http.Header
-	recvWindow int64 // what the client may still send
-	recvUnused int64 // what was read of that, and is not given back yet
-	waiting    bool  // somebody waits for the body
+	recvWindow int64 // bytes that the client may still send
+	recvUnused int64 // bytes consumed and not yet returned by WINDOW_UPDATE
+	waiting    bool  // a goroutine waits for the body
 	readBy     deadline
 	writeBy    deadline
 
 	priority priority
 	turn     uint64
-	served   uint64 // the turn in which it was sent of last
+	served   uint64 // the turn of its last DATA frame
 	queued   bool   // in conn.ready
-	begun    bool   // the final header block is out
+	begun    bool   // the final header block is in the output
 	window   int64
-	pending  []byte // of the body, to be sent
-	ending   bool   // nothing comes after that but tail
+	pending  []byte // unsent part of the body
+	ending   bool   // only tail comes after pending or file
 	tail     []byte // header block of the trailers; nil if there are none
 	sent     int64  // bytes of the body
 	marked   time.Time
-	atMark   int64 // of sent
-	file     File  // in place of pending; nil if it is not
-	unread   int64 // bytes of that
-	broken   bool  // it can't be read; the writer's
+	atMark   int64 // value of sent at marked
+	file     File  // the body, in place of pending; nil if there is none
+	unread   int64 // bytes left in file
+	broken   bool  // file can't be read; only the writer uses it
 	done     Release
-	buffer   *[]byte // that pending is part of, to be given back
+	buffer   *[]byte // holds pending; goes back to smallBuffers
 }
 
-// release is a callback to be made when no lock is held.
+// release is a call of Release.Done that is due when no lock is held.
 type release struct {
 	done  Release
 	sent  int64
@@ -74,7 +74,7 @@ func newContext(parent context.Context) (context.Context, context.CancelFunc) {
 	return context.WithCancel(parent)
 }
 
-// sendable reports whether something can be sent but for the window of the connection.
+// sendable reports whether the stream can send, regardless of the window of the connection.
 func (s *stream) sendable() bool {
 	if s.err != nil || s.sendEnded {
 		return false
@@ -83,10 +83,10 @@ func (s *stream) sendable() bool {
 	return left > 0 && s.window > 0 || left == 0 && s.ending
 }
 
-// left is how many bytes are there to be sent. c.mu is held.
+// left returns how many bytes of the body wait to be sent. c.mu is held.
 func (s *stream) left() int64 { return int64(len(s.pending)) + s.unread }
 
-// queue has a stream be sent of, if it can be. c.mu is held.
+// queue adds a stream to c.ready if it can send. c.mu is held.
 func (c *conn) queue(s *stream) {
 	if !s.queued && s.sendable() {
 		s.queued = true
@@ -94,20 +94,20 @@ func (c *conn) queue(s *stream) {
 	}
 }
 
-// run answers the request.
+// run calls the handler and ends the response.
 func (s *stream) run() {
 	c := s.conn
 	defer c.work.Done()
 	s.writer.init(s)
 	whole := false
-	defer func() { // even if the handler ends its goroutine
+	defer func() { // deferred because a handler may call runtime.Goexit
 		s.cancel()
 		s.writer.end(whole)
 	}()
 	whole = s.call()
 }
 
-// call calls the handler. It reports false if that panicked.
+// call calls the handler. It returns false if the handler panicked.
 func (s *stream) call() (whole bool) {
 	defer func() {
 		if whole {
@@ -121,18 +121,19 @@ func (s *stream) call() (whole bool) {
 	return true
 }
 
-// maybeClose closes a stream of which nothing more comes, or is of interest. c.mu is held.
+// maybeClose closes a stream whose response is sent, if the request has ended too or its handler
+// has returned. c.mu is held.
 func (c *conn) maybeClose(s *stream) {
 	switch {
 	case s.err != nil || !s.sendEnded:
 	case s.recvEnded:
 		c.remove(s, errClosed)
-	case !s.running: // the client need not send the rest (RFC 9113, 8.1)
+	case !s.running: // NO_ERROR: the client need not send the rest (RFC 9113, 8.1)
 		c.resetStream(s, xhttp2.ErrCodeNo, errClosed)
 	}
 }
 
-// resetStream tells the client that a stream is over. c.mu is held.
+// resetStream ends a stream with err, and sends RST_STREAM with code. c.mu is held.
 func (c *conn) resetStream(s *stream, code xhttp2.ErrCode, err error) {
 	if s.err == nil {
 		c.remove(s, err)
@@ -140,7 +141,7 @@ func (c *conn) resetStream(s *stream, code xhttp2.ErrCode, err error) {
 	}
 }
 
-// appendReset appends RST_STREAM. c.mu is held.
+// appendReset appends RST_STREAM to the output, and records the stream for wasReset. c.mu is held.
 func (c *conn) appendReset(id uint32, code xhttp2.ErrCode) {
 	b := appendFrame(c.outBuffer(), 4, xhttp2.FrameRSTStream, 0, id)
 	c.out = append(b, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
@@ -148,8 +149,8 @@ func (c *conn) appendReset(id uint32, code xhttp2.ErrCode) {
 	c.nreset++
 }
 
-// wasReset reports whether the server reset a stream lately, so that the client may not know. c.mu
-// is held.
+// wasReset reports whether the server reset a stream so recently that the client may not know yet.
+// c.mu is held.
 func (c *conn) wasReset(id uint32) bool {
 	for _, r := range c.reset {
 		if r == id {
@@ -159,7 +160,7 @@ func (c *conn) wasReset(id uint32) bool {
 	return false
 }
 
-// remove ends a stream. c.mu is held.
+// remove ends a stream with err, and releases what it holds. c.mu is held.
 func (c *conn) remove(s *stream, err error) {
 	if s.err != nil {
 		return
@@ -195,7 +196,7 @@ func (c *conn) remove(s *stream, err error) {
 	}
 }
 
-// ran notes that the handler of a stream has returned. c.mu is held.
+// ran records that the handler of a stream has returned. c.mu is held.
 func (c *conn) ran(s *stream) {
 	s.running = false
 	if s.err != nil {
@@ -204,7 +205,7 @@ func (c *conn) ran(s *stream) {
 	}
 }
 
-// rest notes it if there is no request any more. c.mu is held.
+// rest records that the connection has become idle, if it has. c.mu is held.
 func (c *conn) rest() {
 	if !c.idle() {
 		return

@@ -8,7 +8,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// await has what there is to write be written, and waits for a frame.
+// await writes pending output, and waits for the header of a frame.
 func (c *conn) await() error {
 	c.flush()
 	if c.large {
@@ -34,8 +34,8 @@ func (c *conn) await() error {
 	}
 }
 
-// arm sets the deadline of reading to when there may be something else to do. One that comes sooner
-// does no harm.
+// arm sets the read deadline to when the reader next has something else to do. It keeps an earlier
+// deadline, which does no harm.
 func (c *conn) arm() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,7 +59,7 @@ func (c *conn) arm() error {
 	return nil
 }
 
-// within sets the deadline of reading the rest of a frame.
+// within sets the read deadline for the rest of a frame to d from now.
 func (c *conn) within(d time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +70,8 @@ func (c *conn) within(d time.Duration) error {
 	return c.nc.SetReadDeadline(c.armed)
 }
 
-// overdue does what is to be done when nothing came until a deadline.
+// overdue does what is due at a read deadline: it ends an idle connection, resets slow streams, and
+// sends PING or ends the connection if none was answered.
 func (c *conn) overdue(now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +95,7 @@ func (c *conn) overdue(now time.Time) error {
 	return nil
 }
 
-// over returns why the connection is to end; nil if it is not. c.mu is held.
+// over returns why the connection must end, or nil if it need not. c.mu is held.
 func (c *conn) over(now time.Time) error {
 	switch {
 	case c.err != nil:
@@ -109,22 +110,22 @@ func (c *conn) over(now time.Time) error {
 	return nil
 }
 
-// idle reports whether there is no request. c.mu is held.
+// idle reports whether no request is under way. c.mu is held.
 func (c *conn) idle() bool { return len(c.streams)+c.orphans == 0 }
 
-// wake has the reader look what there is to do. c.mu is held.
+// wake interrupts the reader, so that it checks for work. c.mu is held.
 func (c *conn) wake() {
 	c.woken = true
 	_ = c.nc.SetReadDeadline(past)
 }
 
-// past is a deadline that is over.
+// past is a deadline that has expired.
 var past = time.Unix(1, 0)
 
 // stalled reports whether a stream has something to send. c.mu is held.
 func (s *stream) stalled() bool { return s.left() > 0 || s.ending && !s.sendEnded }
 
-// stalls reports whether a stream has something to send. c.mu is held.
+// stalls reports whether any stream has something to send. c.mu is held.
 func (c *conn) stalls() bool {
 	for _, s := range c.streams {
 		if s.stalled() {
@@ -134,7 +135,7 @@ func (c *conn) stalls() bool {
 	return false
 }
 
-// expireLater is expire if that was long ago.
+// expireLater calls expire unless it did so within the last quarter of Limits.WriteTimeout.
 func (c *conn) expireLater(now time.Time) {
 	if now.Sub(c.looked) > c.limits.WriteTimeout/4 {
 		c.looked = now
@@ -144,7 +145,7 @@ func (c *conn) expireLater(now time.Time) {
 	}
 }
 
-// expire gives up responses whose clients take too little. c.mu is held.
+// expire resets streams whose client took less than 64 KiB in Limits.WriteTimeout. c.mu is held.
 func (c *conn) expire(now time.Time) {
 	for _, s := range c.streams {
 		switch {
@@ -157,16 +158,16 @@ func (c *conn) expire(now time.Time) {
 	}
 }
 
-// deadline is a time by which something has to be done. It has a timer only while somebody waits.
+// deadline is a read or write deadline of a handler. It has a timer only while a goroutine waits.
 type deadline struct {
 	at    time.Time // zero means none
 	timer *time.Timer
 }
 
-// over reports whether it is.
+// over reports whether the deadline has expired.
 func (d *deadline) over() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-// arm has expire be called, with c.mu held, when the deadline is over. c.mu is held.
+// arm starts the timer, which calls expire with c.mu held when the deadline expires. c.mu is held.
 func (d *deadline) arm(c *conn, expire func()) {
 	if d.at.IsZero() || d.timer != nil {
 		return
@@ -184,7 +185,7 @@ func (d *deadline) arm(c *conn, expire func()) {
 	d.timer = timer
 }
 
-// stop takes the timer back. c.mu is held.
+// stop stops the timer. c.mu is held.
 func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()

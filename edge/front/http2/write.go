@@ -8,7 +8,8 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 )
 
-// buffers are for writes, and smallBuffers for what a handler writes before it is sent.
+// buffers holds buffers for writes to the connection. smallBuffers holds those for header blocks
+// and for what a handler writes.
 var (
 	buffers      = sync.Pool{New: func() any { b := make([]byte, 0, outSize+outSize/8); return &b }}
 	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallSize); return &b }}
@@ -23,7 +24,7 @@ func putBuffer(b []byte) {
 	}
 }
 
-// outBuffer is c.out, to append to. c.mu is held.
+// outBuffer returns c.out to append to, or a new buffer if c.out is nil. c.mu is held.
 func (c *conn) outBuffer() []byte {
 	if c.out == nil {
 		c.out = *buffers.Get().(*[]byte)
@@ -31,7 +32,7 @@ func (c *conn) outBuffer() []byte {
 	return c.out
 }
 
-// appendHeaders appends a header block, in as many frames as it takes.
+// appendHeaders appends a header block in as many frames as it takes.
 func (c *conn) appendHeaders(b []byte, id uint32, block []byte, end bool) []byte {
 	kind, flags := xhttp2.FrameHeaders, xhttp2.Flags(0)
 	if end {
@@ -50,12 +51,12 @@ func (c *conn) appendHeaders(b []byte, id uint32, block []byte, end bool) []byte
 	}
 }
 
-// hasOutput reports whether something can be written, or is to be released. c.mu is held.
+// hasOutput reports whether something can be written, or waits to be released. c.mu is held.
 func (c *conn) hasOutput() bool {
 	return c.err == nil && (c.out != nil || len(c.released) > 0 || c.next() != nil)
 }
 
-// kick has what can be written be written by a goroutine, unless one does. c.mu is held.
+// kick starts a goroutine that writes, unless one does already or there is no output. c.mu is held.
 func (c *conn) kick() {
 	if !c.writing && c.hasOutput() {
 		c.writing = true
@@ -69,8 +70,9 @@ func (c *conn) kick() {
 	}
 }
 
-// flush writes what can be written, but for what does not fit in one write, which a goroutine does.
-// While a client takes nothing it waits: what is read of it is to be answered first.
+// flush writes once, and leaves the rest of the output to a goroutine. If another goroutine writes
+// and c.out is full, flush waits first: the client must take its answers before more is read from
+// it.
 func (c *conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,7 +98,8 @@ func (c *conn) writeAll() {
 	c.room.Broadcast()
 }
 
-// writeOnce writes once. c.mu is held, and let go of while it writes.
+// writeOnce writes once: c.out, and as many DATA frames as fit. c.mu is held, but not while it
+// writes.
 func (c *conn) writeOnce() {
 	b := c.outBuffer()
 	c.out = nil
@@ -137,7 +140,8 @@ func (c *conn) writeOnce() {
 	}
 }
 
-// appendBody appends what is sent next of a response, of at most room bytes. c.mu is held.
+// appendBody appends a DATA frame of s with a payload of at most room bytes, and the trailers after
+// the last one. c.mu is held.
 func (c *conn) appendBody(b []byte, s *stream, room int) []byte {
 	left := s.left()
 	n := int(min(left, int64(min(c.frameSize, room)), max(s.window, 0), max(c.sendWindow, 0)))
@@ -180,19 +184,19 @@ func (c *conn) appendBody(b []byte, s *stream, room int) []byte {
 	return b
 }
 
-// took notes that n bytes of a body are sent. c.mu is held.
+// took records that n bytes of a body are sent. c.mu is held.
 func (c *conn) took(n int) {
 	c.sendWindow -= int64(n)
 	c.moved += int64(n)
 }
 
-// wait notes that a stream waits for its client. c.mu is held.
+// wait queues a stream, and starts measuring how fast its client takes the response. c.mu is held.
 func (s *stream) wait() {
 	s.marked, s.atMark = time.Now(), s.sent
 	s.conn.queue(s)
 }
 
-// release has a response be released once no lock is held. c.mu is held.
+// release schedules the call of done for when no lock is held. c.mu is held.
 func (c *conn) release(done Release, sent int64, whole bool) {
 	if done != nil {
 		c.released = append(c.released, release{done, sent, whole})
